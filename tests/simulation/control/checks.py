@@ -13,7 +13,7 @@ from userspace_proxy.model.serving import Serving
 
 from ..streams import Stream
 from .breaks import PATIENCE_S, SILENT_DIAL_S
-from .clients import REFUSED, SERVED_ONES, SILENT, Client
+from .clients import REFUSED, SERVED, SERVED_ONES, SILENT, STAY, Client
 from .files import CONTROL
 from .holders import has_none, is_draining, may_reset
 from .machine import Process
@@ -111,6 +111,9 @@ class Checks:
         world = self.world
         if client.state == REFUSED or world.is_finishing:
             return
+        if was == SERVED:
+            self.left(client, "was reset")
+            return
         serving = world.in_force.at(client.to)
         if serving is None or serving.has_none or world.breaks.all_were_throughout(serving, client):
             world.judgements.right("clients without endpoint are reset")
@@ -118,6 +121,30 @@ class Checks:
             world.judgements.excuse(SERVED_ONES, reason)
         else:
             world.judgements.violate(SERVED_ONES, f"{client.name} was reset while it {was}")
+
+    def left(self, client: Client, how: str) -> None:
+        """Judge the end of a connection that was served: Services that close don't end it."""
+        judgements = self.world.judgements
+        if self.world.is_finishing:
+            return
+        if why := self._why_left(client):
+            judgements.excuse(STAY, why)
+        else:
+            judgements.violate(STAY, f"{client.name} {how} while it was served")
+
+    def _why_left(self, client: Client) -> str:
+        """Return why a client that was served may be left; empty if it may not."""
+        draining = self.world.draining
+        for process in self.world.machine.processes:
+            if client.stream not in process.kernel.taken:
+                continue
+            if _has_failed(process):
+                return "its worker died"
+            if draining.has_begun(process) and draining.may_reset(process):
+                return "its worker has drained for as long as it may"
+            if process.parent is not None and draining.ends(process.parent):
+                return "its worker was to end"
+        return ""
 
     def _excuse(self, client: Client, serving: Serving) -> str:
         """Return why a client may be reset; empty if it may not."""
@@ -164,3 +191,10 @@ class Checks:
             if self.world.breaks.all_were_quiet(worker, client.dialled_at, serving):
                 return True
         return False
+
+
+def _has_failed(worker: Process) -> bool:
+    """Return whether a worker was killed, or is about to end with an exit status that isn't 0."""
+    if worker.is_dead:
+        return bool(worker.status)
+    return bool(worker.main.ended.done() and worker.main.ended.result())

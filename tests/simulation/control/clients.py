@@ -26,6 +26,8 @@ DIALS, WAITS, SERVED, REFUSED, RESET, ENDED = (
 """What becomes of a client."""
 SERVED_ONES = "clients are served"
 """The oracle of those that aren't reset."""
+STAY = "those that are served stay"
+"""The oracle of those whose connections are open until they end them."""
 SILENT = "its endpoints were silent when last dialled"
 """Why one may be reset."""
 
@@ -98,6 +100,8 @@ class Client:
                 self.world.judgements.violate(
                     SERVED_ONES, f"{self.name}: its connection ended without an answer"
                 )
+            elif was == SERVED:
+                self.world.checks.left(self, "had its connection ended")
             stream.close()
 
     def _ask(self) -> None:
@@ -127,6 +131,7 @@ class Client:
         if self.state == SERVED:
             self.state = ENDED
             if self.stream.state == OPEN:
+                self.world.judgements.right(STAY)
                 self.stream.shut_down()
                 self.stream.close()
 

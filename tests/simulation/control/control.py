@@ -78,6 +78,8 @@ class Control:
         self.served: dict[str, Group] = {}
         self.failures: set[SocketAddress] = set()
         """Where it can't listen: descriptors are short, or another process has the port."""
+        self.tried: set[SocketAddress] = set()
+        """Where it has tried to listen; it may have closed what it had there."""
         self._stop = asyncio.Event()
         self._has_given_up = False
 
@@ -85,7 +87,9 @@ class Control:
         """Take over, serve until told to stop, and end in order; return the exit status."""
         world, loop = self.world, self.process.loop
         async with AsyncExitStack() as stack:
+            began = world.timeline.now
             self.predecessors = await hand_over.adopt(LABEL, stack)
+            world.adoptions.note(self.process, began)
             plane = self.plane = Plane(
                 loop,  # type: ignore[arg-type]
                 self.workers,
@@ -177,13 +181,16 @@ class Control:
                     self.process, group.number, group.serving, desired.serving
                 )
             answer = plane.serve(group, desired.serving, desired.wanted)
+            unexplained = set[Hashable]()
             for at, exc in answer.errors.items():
                 assert isinstance(at, SocketAddress), "keys are addresses"
                 self.failures.add(at)
                 if isinstance(exc, BoundError):
                     self._check_bound(plane, at)
-                elif not (self._is_short(exc) or self._is_held_by_others(at)):
-                    self.world.violate(f"cannot serve {at}: {exc}")
+                elif not self._is_short(exc):
+                    unexplained.add(at)
+            self.world.adoptions.judge(self, desired, unexplained)
+            self.tried.update(desired.chosen)
             self.world.in_force.note_answer(desired, self.failures)
         plane.close_unwanted()
         for group in retired:
@@ -215,15 +222,3 @@ class Control:
     def _is_short(self, exc: Exception | None) -> bool:
         """Return whether this process now lacks what one of its calls needs."""
         return isinstance(exc, ShortageError) and bool(self.process.kernel.fails)
-
-    def _is_held_by_others(self, at: SocketAddress) -> bool:
-        """Return whether a worker of another control process has the port."""
-        machine = self.world.machine
-        if any(address == (at.ip, at.port) for address, _ in machine.others):
-            return True
-        ports = [port for port in machine.ports if port.local == (at.ip, at.port)]
-        if any(end.process is self.process for port in ports for end in port.unread_at):
-            # A predecessor has handed it over, too late.
-            return True
-        holders = [process for port in ports for process in port.holders]
-        return any(self.process not in (each, each.parent) for each in holders)

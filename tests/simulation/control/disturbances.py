@@ -178,11 +178,14 @@ class Disturbances:
             names = [each.name for each in left]
             world.judgements.check(LEAVES_NONE, not left, f"{process.name} left {names}")
 
+    def has_given_up(self, control: Process) -> bool:
+        """Return whether a control process has ended its workers to exit."""
+        return control in self._gave_up
+
     def note_start(self, parent: Process) -> None:
         """Judge that a control process that starts a worker hasn't given up."""
-        has_given_up = parent in self._gave_up
         what = f"{parent.name} starts a worker, and has ended the others"
-        self._world.judgements.check(LEAVES_NONE, not has_given_up, what)
+        self._world.judgements.check(LEAVES_NONE, not self.has_given_up(parent), what)
 
     # -- workers that send what they shouldn't -----------------------------------------------------
 

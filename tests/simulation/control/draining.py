@@ -7,6 +7,7 @@ Rule 1: a worker that drains resets what is open at the end of the time that it 
 before, and ends then.
 Rule 2: a control process waits for workers that drain, not for those that have died.
 Rule 3: workers of the last control process drain as soon as those of this one serve, not before.
+Rule 4: nothing is started any more in a control process that drains.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
 ORACLE = "drains end in time"
 RELIEVED = "predecessors end in time"
 AWAITED = "what drains is awaited, and no longer"
+BEGUN = "drains begin when they may, for as long as they may"
 APPLIED = "predecessors drain once workers have what is in force"
 
 # For a timer and what follows it, each in an iteration of the loop.
 _SLACK_S, _ITERATIONS = 0.1, 10
 # A worker is waited for for a second; and a message is sent a part at a time with less room.
 _ANSWER_S, _SMALL_ROOM = 2.0, 4096
+# One that was late is asked again each second, and hangs up after a second without a proof.
+_ANSWERS_LATE_S = 3.0
 
 
 class Draining:
@@ -46,6 +50,10 @@ class Draining:
         self._answer_s = world.plan.speed.start_s + self._slack_s + world.ejections.delay_s
         self._until: dict[Process, float] = {}
         """Of workers that drain: when their time is over."""
+        self._ending: dict[Process, float] = {}
+        """Control processes that drain, or have: for how long."""
+        self._drained: set[Process] = set()
+        """Those whose drain is over, and that close what is left."""
 
     def patches(self) -> list[tuple[Any, str, Any]]:
         """Return what is to replace a method of the product, to see when drains begin."""
@@ -54,12 +62,34 @@ class Draining:
         def drains(worker: Worker, message: Drain) -> None:
             process = self._world.machine.current
             assert process is not None, "a worker runs"
+            self._judge_begin(process, message.seconds)
             self._until[process] = self._world.timeline.now + message.seconds
             check = partial(self._check, process, message.seconds)
             self._world.timeline.after(message.seconds + self._slack_s, check)
             drain(worker, message)
 
         return [(Worker, "_drain", drains)]
+
+    def _judge_begin(self, worker: Process, seconds: float) -> None:
+        """Judge that a worker's own control process drains, or that a later one serves."""
+        world, parent = self._world, worker.parent
+        assert parent is not None, "it is a worker"
+        allowed = {self._ending[parent]} if parent in self._ending else set()
+        later = world.controls[world.controls.index(parent.main) + 1 :]
+        # In one that gives up nothing notes that it serves.
+        if any(each.serves or world.disturbances.has_given_up(each.process) for each in later):
+            allowed.add(world.plan.drain_s)
+        what = f"{worker.name} is to drain for {seconds:g} s, and may for {sorted(allowed)}"
+        world.judgements.check(BEGUN, seconds in allowed, what)
+
+    def ends(self, control: Process) -> bool:
+        """Return whether a control process ends its workers, or has: its drain is over."""
+        return self._world.disturbances.has_given_up(control) or control in self._drained
+
+    def note_start(self, control: Process) -> None:
+        """Judge that a control process that starts a worker doesn't drain."""
+        what = f"{control.name} starts a worker, and drains"
+        self._world.judgements.check(AWAITED, control not in self._ending, what)
 
     def has_begun(self, worker: Process) -> bool:
         """Return whether a worker was told to drain."""
@@ -78,13 +108,21 @@ class Draining:
         self._world.judgements.check(RELIEVED, have_run, what)
         self._check_applied(control)
         for process in self._world.machine.alive(WORKER):
-            main = process.main
-            # One that was told to drain before has another time.
-            is_adopted = main is not None and main._candidates is None and not main._is_draining
-            if is_adopted and process.parent is not control.process:
+            if process.parent is not control.process and not self._is_to_end(process):
+                main = process.main
+                is_adopted = main is not None and main._candidates is None
                 due_s = self._world.plan.drain_s + self._answer_s
+                due_s += 0.0 if is_adopted else _ANSWERS_LATE_S
                 began = self._world.timeline.now
-                self._world.timeline.after(due_s, self._check_relief, control, process, began)
+                self._world.timeline.after(
+                    due_s, self._check_relief, control, process, began, due_s
+                )
+
+    def _is_to_end(self, worker: Process) -> bool:
+        """Return whether a worker was told before to drain, or to end: it has another time."""
+        parent = worker.parent
+        is_draining = worker.main is not None and worker.main._is_draining
+        return is_draining or parent is None or self.ends(parent)
 
     def _check_applied(self, control: Control) -> None:
         """Check that workers have answered, and so have applied all that they were sent."""
@@ -106,9 +144,8 @@ class Draining:
                 what = f"{control.process.name} serves before {process.name} has what it was sent"
                 judgements.check(APPLIED, has_applied, what)
 
-    def _check_relief(self, control: Control, process: Process, began: float) -> None:
+    def _check_relief(self, control: Control, process: Process, began: float, due_s: float) -> None:
         world, now = self._world, self._world.timeline.now
-        due_s = world.plan.drain_s + self._answer_s
         if process.is_dead:
             world.judgements.right(RELIEVED)
             return
@@ -116,7 +153,7 @@ class Draining:
             return
         ready_at = max(process.loop.held_until, control.process.loop.held_until) + due_s
         if ready_at > now:
-            world.timeline.at(ready_at + 0.001, self._check_relief, control, process, began)
+            world.timeline.at(ready_at + 0.001, self._check_relief, control, process, began, due_s)
             return
         what = f"{process.name} still runs {now - began:.1f} s after {control.process.name} served"
         world.judgements.violate(RELIEVED, what)
@@ -127,7 +164,9 @@ class Draining:
         assert plane is not None, "it has served"
         began = world.timeline.now
         mine = [each for each in world.machine.alive(WORKER) if each.parent is process]
+        self._ending[process] = seconds
         await plane.drain(seconds)
+        self._drained.add(process)
         took_s = world.timeline.now - began
         if any(each.loop.held_until > began for each in (process, *mine)):
             return

@@ -122,6 +122,7 @@ class Replacements:
         parent = machine.current
         assert parent is not None, "a process runs"
         self._world.disturbances.note_start(parent)
+        self._world.draining.note_start(parent)
         call()
         now, key = self._world.timeline.now, (parent, slot.index)
         place = self._places.setdefault(key, _Place(*key))

@@ -14,11 +14,12 @@ from userspace_proxy.policy.locality import Networks
 from ..plan import Event
 from . import disturbances
 from . import plan as plans
+from .adoptions import ADOPTED, BINDS, Adoptions
 from .agreement import ACCEPTS, ONE, SAME, Agreement
 from .breaks import Breaks
 from .calm import AFFINITY, ALONE, LEFT, OUTCOME, Calm
 from .checks import DRAINS, OWN, Checks
-from .clients import CLIENT_ADDRESSES, SERVED_ONES, Asker, Client, Endpoint
+from .clients import CLIENT_ADDRESSES, SERVED_ONES, STAY, Asker, Client, Endpoint
 from .control import BOUND, REFUSES, RESERVE, Control, Desired
 from .counting import (
     COUNTED,
@@ -31,7 +32,7 @@ from .counting import (
     Counting,
 )
 from .disturbances import FRESH, KILLED, LEAVES_NONE, Disturbances
-from .draining import APPLIED, AWAITED, RELIEVED, Draining
+from .draining import APPLIED, AWAITED, BEGUN, RELIEVED, Draining
 from .draining import ORACLE as DRAINED
 from .ejections import ORACLE as EJECTED
 from .ejections import SILENCE, Ejections
@@ -66,6 +67,7 @@ _FAULTS = {plans.CRASH, plans.HAND_OVER, plans.END, plans.STOP, plans.BREAK, *_L
 
 ORACLES = (
     SERVED_ONES,
+    STAY,
     SOON,
     KEPT,
     SOCKET,
@@ -84,9 +86,12 @@ ORACLES = (
     EJECTED,
     SILENCE,
     COUNTED,
+    ADOPTED,
+    BINDS,
     DRAINED,
     RELIEVED,
     AWAITED,
+    BEGUN,
     APPLIED,
     FORMER,
     SHOWN,
@@ -154,6 +159,7 @@ class World(ProcessWorld[Machine]):
         self.streaks = Streaks(self)
         self.replacements = Replacements(self)
         self.draining = Draining(self)
+        self.adoptions = Adoptions(self)
         self.agreement = Agreement(self)
         self.reporting = Reporting(self)
         self.disturbances = Disturbances(self)
