@@ -17,6 +17,7 @@ from userspace_proxy.model.serving import Serving
 
 from ..network import LATE, REFUSES, SILENT, UNREACHABLE
 from ..plan import Event
+from .drain_situations import DrainSituations
 from .machine import Speed
 from .message_situations import (
     LONG_DRAIN,
@@ -128,7 +129,11 @@ def make_plan(seed: int) -> Plan:
         features |= {name}
         events += more
     own_of_messages = Random(f"{seed}: messages")
-    for names, more in MessageSituations(own_of_messages, services, calm_at).all():
+    of_drains = Random(f"{seed}: drains")
+    for names, more in (
+        *MessageSituations(own_of_messages, services, calm_at).all(),
+        *DrainSituations(of_drains, services, calm_at).all(),
+    ):
         features |= names
         events += more
     has_fates = "deaths of workers" in features

@@ -1,0 +1,105 @@
+"""Draws situations of drains and hand-overs, by a random source that other plans don't share.
+
+Each has clients whose connections last over the drain, and a worker that starts, is stopped, or is
+asked twice meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from random import Random
+
+from userspace_proxy.model import Protocol
+from userspace_proxy.model.serving import Serving
+
+from ..plan import Event
+from .plan import (
+    CLIENT,
+    CRASH,
+    END,
+    ENDPOINTS,
+    HAND_OVER,
+    KILL,
+    REMOVE,
+    RENAME,
+    SERVE,
+    STOP,
+    ServicePlan,
+)
+
+_FIRST_CLIENT = 2_600
+# Less, about as long, and longer than a control process that ends waits for them.
+_STAY_S = (0.4, 0.95, 1.5, 3.0)
+
+
+class DrainSituations:
+    """Draws the situations of one plan.
+
+    Args:
+        calm_at: When that plan's calm begins.
+    """
+
+    def __init__(self, rng: Random, services: Sequence[ServicePlan], calm_at: float) -> None:
+        self._rng = rng
+        self._calm_at = calm_at
+        self._numbers = range(len(services))
+        self._tcp = [n for n in self._numbers if services[n].protocol is Protocol.TCP]
+        self._clients = count(_FIRST_CLIENT)
+
+    def all(self) -> Iterator[tuple[frozenset[str], list[Event]]]:
+        """Yield the names and events of those that this plan has."""
+        situations: Sequence[tuple[float, str, Callable[[], Iterator[Event]]]] = (
+            (0.06, "Services close", self.closing),
+            (0.06, "ends while a worker starts", self.ends_while_one_starts),
+            (0.06, "predecessors are asked twice", self.asked_twice),
+        )
+        for share, name, draw in situations:
+            if self._rng.random() < share:
+                yield frozenset((name,)), list(draw())
+
+    def _at(self) -> float:
+        return round(0.5 + max(0.0, self._calm_at - 1.5) * self._rng.random(), 4)
+
+    def _clients_before(self, at: float, number: int) -> Iterator[Event]:
+        """Yield clients of a Service that are served just before a moment, and stay."""
+        rng = self._rng
+        serving = Serving(tuple(rng.sample(ENDPOINTS, rng.randint(1, 3))))
+        yield Event(round(at - 0.3, 4), SERVE, (number, serving, (0, 1)))
+        for _ in range(rng.randint(2, 6)):
+            client = (next(self._clients), number, rng.choice(_STAY_S))
+            yield Event(round(at - 0.2 * rng.random(), 4), CLIENT, client)
+
+    def closing(self) -> Iterator[Event]:
+        """Yield Services that leave, or lose their endpoints, while clients are served."""
+        rng = self._rng
+        for _ in range(rng.randint(1, 3)):
+            at, number = self._at(), rng.choice(self._tcp or self._numbers)
+            yield from self._clients_before(at, number)
+            if rng.random() < 0.4:
+                yield Event(at, SERVE, (number, Serving(), (0,)))
+            else:
+                yield Event(at, rng.choice([REMOVE, RENAME]), (number,))
+            if rng.random() < 0.4:
+                yield Event(round(at + 0.3 * rng.random(), 4), rng.choice([END, CRASH]))
+
+    def ends_while_one_starts(self) -> Iterator[Event]:
+        """Yield that a control process ends, or dies, just after a worker has died."""
+        rng, at = self._rng, self._at()
+        yield from self._clients_before(at, rng.choice(self._tcp or self._numbers))
+        if rng.random() < 0.3:
+            yield Event(at, STOP, (False, rng.randint(0, 3), rng.choice([0.3, 0.8]), False))
+        for n in range(rng.randint(1, 2)):
+            yield Event(at + 0.001 * n, KILL, (rng.randint(0, 3),))
+        what = rng.choice([END, END, CRASH, HAND_OVER])
+        yield Event(round(at + 0.01 + 0.1 * rng.random(), 4), what)
+
+    def asked_twice(self) -> Iterator[Event]:
+        """Yield that a control process dies while it waits for a worker that was stopped."""
+        rng, at = self._rng, self._at()
+        yield from self._clients_before(at, rng.choice(self._tcp or self._numbers))
+        seconds = rng.choice([0.2, 0.4, 1.0])
+        yield Event(at, STOP, (False, rng.randint(0, 3), seconds, False))
+        yield Event(at + 0.01, CRASH)
+        for n in range(rng.randint(1, 3)):
+            yield Event(round(at + 0.05 + 0.15 * n + 0.2 * rng.random(), 4), CRASH)
