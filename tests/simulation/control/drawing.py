@@ -147,14 +147,7 @@ def make_plan(seed: int) -> Plan:
         speed = replace(speed, room=own.choice([64, 300]))
     if SMALL in features:
         speed = replace(speed, room=own_of_messages.choice([64, 300]))
-    workers: tuple[int, ...] = (3,)
-    if _MISSING not in features:
-        workers = tuple(
-            rng.choice([1, 2, 2, 3] if "failing endpoints" not in features else [2, 2, 3])
-            for _ in range(3 if "other numbers of workers" in features else 1)
-        )
-        if SEVERAL in features:
-            workers = (own_of_messages.choice([2, 3]),)
+    workers = _draw_workers(rng, own_of_messages, features)
     descriptors = rng.choice([10, 16, 24]) if "few descriptors" in features else 1000
     drain_s = rng.choice([0.0, 1.0, 5.0])
     return Plan(
@@ -174,6 +167,17 @@ def make_plan(seed: int) -> Plan:
         speaks_more=draw_version(own_of_messages),
         calm_at=calm_at,
     )
+
+
+def _draw_workers(rng: Random, own: Random, features: frozenset[str]) -> tuple[int, ...]:
+    """Return how many workers each control process has."""
+    if _MISSING in features:
+        return (3,)
+    workers = tuple(
+        rng.choice([1, 2, 2, 3] if "failing endpoints" not in features else [2, 2, 3])
+        for _ in range(3 if "other numbers of workers" in features else 1)
+    )
+    return (own.choice([2, 3]),) if SEVERAL in features else workers
 
 
 def _draw_more(
