@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 
 from ..control.machine import Speed
 from ..plan import Event
 from .drawing_families import FAMILIES, with_families
+from .drawing_faults import ZONES, Faults
 from .drawing_holds import HOLDS, with_holds
 from .drawing_lacks import LACKING, bursts, what_lacks
 from .drawing_outside import OUTSIDE, outside
@@ -17,15 +18,9 @@ from .drawing_shapes import SHAPES, shapes
 from .machine import QUEUE
 from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
 from .plan import (
-    API,
     CLIENT,
-    CLOCK,
     CRASH,
     DELETE,
-    DISK,
-    DRIFT,
-    END,
-    KILL,
     LOOPBACK_IP,
     NODE,
     NODE_IP,
@@ -33,10 +28,6 @@ from .plan import (
     OTHERS,
     OWN_PODS,
     PUT,
-    REFUSE,
-    SLOW,
-    STOP,
-    ZONE,
     Object,
     Plan,
     Settings,
@@ -87,7 +78,6 @@ _CONDITIONS: tuple[tuple[bool | None, bool | None, bool | None], ...] = (
 """Ready, serving, terminating."""
 _HINTS = ("", "zones", "zones", "nodes", "zones, nodes")
 _NAMESPACES = ("shop", "lab")
-_ZONES = (ZONE, "zone-2")
 _OUTSIDE = ("10.3.0.1", "10.3.0.2", "10.3.9.2")
 _INSIDE = ("10.2.1.77", "10.1.0.1")
 
@@ -95,15 +85,22 @@ _INSIDE = ("10.2.1.77", "10.1.0.1")
 _ADDRESSES = LOOPBACK_IP, NODE_IP
 
 
+_CHANGES: tuple[tuple[str, float, Callable[[Random, Plan], Plan]], ...] = (
+    ("settings", SETTINGS, with_settings),
+    ("holds", HOLDS, with_holds),
+    ("families", FAMILIES, with_families),
+)
+"""What some plans have beside, and how many."""
+
+
 def make_plan(seed: int) -> Plan:
-    plan, own = _make_plan(seed), Random(f"{seed}: settings")
-    if own.random() < SETTINGS:
-        plan = with_settings(own, plan)
-    own = Random(f"{seed}: holds")
-    if own.random() < HOLDS:
-        plan = with_holds(own, plan)
-    own = Random(f"{seed}: families")
-    return with_families(own, plan) if own.random() < FAMILIES else plan
+    plan = _make_plan(seed)
+    for name, share, change in _CHANGES:
+        # Of its own, so that plans without it stay what they were.
+        own = Random(f"{seed}: {name}")
+        if own.random() < share:
+            plan = change(own, plan)
+    return plan
 
 
 def _make_plan(seed: int) -> Plan:
@@ -265,7 +262,7 @@ class _Drawing:
         if "terminating endpoints" in self._features and rng.random() < 0.5:
             endpoint.ready, endpoint.serving, endpoint.terminating = rng.choice(_CONDITIONS)
         if "zones" in hints and rng.random() < 0.9:
-            endpoint.zones = (rng.choice(_ZONES),)
+            endpoint.zones = (rng.choice(ZONES),)
         if "nodes" in hints and rng.random() < 0.9:
             endpoint.nodes = tuple(rng.sample((NODE, *OTHERS), rng.choice([1, 1, 2])))
         return endpoint
@@ -282,15 +279,12 @@ class _Drawing:
                 yield self._client(at + rng.choice([0.0, 0.01, 0.1, 1.0]) * rng.random())
         for _ in range(rng.randint(3, 12)):
             yield self._client(self._at())
-        yield from self._failures()
+        yield from Faults(rng, self._features, self._at).events()
 
     def _at(self) -> float:
         # Many at about the same time.
         rng = self._rng
         return round(rng.choice([0.0, 0.3, rng.random()]) * self._calm_at + rng.random() * 0.2, 4)
-
-    def _times(self, feature: str, most: int) -> range:
-        return range(self._rng.randint(1, most) if feature in self._features else 0)
 
     def _client(self, at: float) -> Event:
         rng = self._rng
@@ -438,63 +432,3 @@ class _Drawing:
         service.cluster_ip, other.cluster_ip = other.cluster_ip, service.cluster_ip
         for one in (service, other):
             yield Event(at + self._rng.choice([0.0, 0.001, 0.05]), PUT, (one.service(),))
-
-    def _api_fault(self) -> tuple[object, ...]:
-        rng = self._rng
-        seconds = rng.choice([0.05, 0.5, 3.0])
-        return rng.choice(
-            [
-                ("cut",),
-                ("end watches",),
-                ("forget history",),
-                ("silent", seconds),
-                ("refuse", rng.choice([429, 500, 503]), seconds),
-                ("refuse", 403, seconds),
-                ("cut next", rng.choice([1, 60, 700])),
-                ("restart", seconds),
-                ("pages", rng.choice([1, 2])),
-                ("slow", rng.choice([0.02, 0.3])),
-                ("pieces", rng.choice([7, 100])),
-            ]
-        )
-
-    def _outages(self) -> Iterator[Event]:
-        """Have the API server fail while something else happens."""
-        rng = self._rng
-        if "late Node" in self._features:
-            # From the start on, when it is listed.
-            yield Event(0.0, API, ("refuse", 500, rng.choice([0.5, 2.0]), "nodes"))
-        if "orderly ends" in self._features and rng.random() < 0.5:
-            # The agent has noticed when it ends.
-            at = self._at()
-            yield Event(at, API, rng.choice([("restart", 4.0), ("refuse", 503, 4.0)]))
-            yield Event(at + 3.0, END)
-
-    def _failures(self) -> Iterator[Event]:
-        rng = self._rng
-        for _ in self._times("kills", 3):
-            yield Event(self._at(), KILL, (rng.randint(0, 3),))
-        for _ in self._times("stops", 3):
-            seconds = rng.choice([0.01, 0.1, 0.5, 2.0])
-            yield Event(self._at(), STOP, (rng.random() < 0.5, rng.randint(0, 3), seconds))
-        for _ in self._times("crashes", 2):
-            yield Event(self._at(), CRASH)
-        for _ in self._times("orderly ends", 1):
-            yield Event(self._at(), END)
-        for _ in self._times("refused rules", 2):
-            yield Event(self._at(), REFUSE, (rng.choice([1, 1, 3]),))
-        for _ in self._times("API faults", 4):
-            yield Event(self._at(), API, self._api_fault())
-        yield from self._outages()
-        for _ in self._times("disk faults", 3):
-            yield Event(self._at(), DISK, (rng.choice(["torn", "full", "well"]),))
-        for _ in self._times("drift", 3):
-            yield Event(self._at(), DRIFT, (rng.choice(["gone", "other", "flush"]), rng.random()))
-        for _ in self._times("zones of the node", 2):
-            yield Event(self._at(), PUT, (node_object(rng.choice((*_ZONES, ""))),))
-        for _ in self._times("slow rules", 2):
-            at = self._at()
-            yield Event(at, SLOW, (rng.choice([0.05, 0.3]),))
-            yield Event(at + 1.0, SLOW, (0.0,))
-        for _ in self._times("clock jumps", 3):
-            yield Event(self._at(), CLOCK, (rng.choice([-86400.0, -1.0, 1.0, 3600.0, 1e8]),))

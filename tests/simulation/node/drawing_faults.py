@@ -1,0 +1,90 @@
+"""Draws what fails at a node while other things happen to it, each kind as a plan has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from random import Random
+
+from ..plan import Event
+from .objects import node_object
+from .plan import API, CLOCK, CRASH, DISK, DRIFT, END, KILL, PUT, REFUSE, SLOW, STOP, ZONE
+
+ZONES = (ZONE, "zone-2")
+
+
+class Faults:
+    """The faults of one plan.
+
+    Args:
+        features: What the plan has.
+        at: Returns when something happens.
+    """
+
+    def __init__(self, rng: Random, features: frozenset[str], at: Callable[[], float]) -> None:
+        self._rng = rng
+        self._features = features
+        self._at = at
+
+    def events(self) -> Iterator[Event]:
+        """Yield them, in any order."""
+        rng = self._rng
+        for _ in self._times("kills", 3):
+            yield Event(self._at(), KILL, (rng.randint(0, 3),))
+        for _ in self._times("stops", 3):
+            seconds = rng.choice([0.01, 0.1, 0.5, 2.0])
+            yield Event(self._at(), STOP, (rng.random() < 0.5, rng.randint(0, 3), seconds))
+        for _ in self._times("crashes", 2):
+            yield Event(self._at(), CRASH)
+        for _ in self._times("orderly ends", 1):
+            yield Event(self._at(), END)
+        for _ in self._times("refused rules", 2):
+            yield Event(self._at(), REFUSE, (rng.choice([1, 1, 3]),))
+        for _ in self._times("API faults", 4):
+            yield Event(self._at(), API, self._api_fault())
+        yield from self._outages()
+        for _ in self._times("disk faults", 3):
+            yield Event(self._at(), DISK, (rng.choice(["torn", "full", "well"]),))
+        for _ in self._times("drift", 3):
+            yield Event(self._at(), DRIFT, (rng.choice(["gone", "other", "flush"]), rng.random()))
+        for _ in self._times("zones of the node", 2):
+            yield Event(self._at(), PUT, (node_object(rng.choice((*ZONES, ""))),))
+        for _ in self._times("slow rules", 2):
+            at = self._at()
+            yield Event(at, SLOW, (rng.choice([0.05, 0.3]),))
+            yield Event(at + 1.0, SLOW, (0.0,))
+        for _ in self._times("clock jumps", 3):
+            yield Event(self._at(), CLOCK, (rng.choice([-86400.0, -1.0, 1.0, 3600.0, 1e8]),))
+
+    def _outages(self) -> Iterator[Event]:
+        """Have the API server fail while something else happens."""
+        rng = self._rng
+        if "late Node" in self._features:
+            # From the start on, when it is listed.
+            yield Event(0.0, API, ("refuse", 500, rng.choice([0.5, 2.0]), "nodes"))
+        if "orderly ends" in self._features and rng.random() < 0.5:
+            # The agent has noticed when it ends.
+            at = self._at()
+            yield Event(at, API, rng.choice([("restart", 4.0), ("refuse", 503, 4.0)]))
+            yield Event(at + 3.0, END)
+
+    def _api_fault(self) -> tuple[object, ...]:
+        rng = self._rng
+        seconds = rng.choice([0.05, 0.5, 3.0])
+        return rng.choice(
+            [
+                ("cut",),
+                ("end watches",),
+                ("forget history",),
+                ("silent", seconds),
+                ("refuse", rng.choice([429, 500, 503]), seconds),
+                ("refuse", 403, seconds),
+                ("cut next", rng.choice([1, 60, 700])),
+                ("restart", seconds),
+                ("pages", rng.choice([1, 2])),
+                ("slow", rng.choice([0.02, 0.3])),
+                ("pieces", rng.choice([7, 100])),
+            ]
+        )
+
+    def _times(self, feature: str, most: int) -> range:
+        return range(self._rng.randint(1, most) if feature in self._features else 0)
