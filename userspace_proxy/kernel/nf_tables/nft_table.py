@@ -205,7 +205,9 @@ class NftTable:
             try:
                 for step in steps:
                     self._commit(step)
-            except NftablesError:
+            except NftablesError as exc:
+                # The steps before that one are in force.
+                exc.is_certain = False
                 self._watch.doubt()
                 raise
 

@@ -71,7 +71,8 @@ class NftablesError(SteeringError):
     Args:
         code: Its error number.
         kind: Which message it refused, such as NEW_RULE; 0: none of them.
-        is_certain: Otherwise its answer is lost, or late, and all may have been changed.
+        is_certain: Otherwise its answer is lost, or late, and all may have been changed; or it was
+            one of several, and some may have been changed.
     """
 
     def __init__(self, code: int, kind: int, *, is_certain: bool = True) -> None:

@@ -394,6 +394,25 @@ def test_what_was_put_right_before_the_rest_was_refused_is_reported_by_the_next_
     assert table.repair() == Repair()
 
 
+def test_what_was_put_right_by_the_first_of_several_transactions_is_reported_by_the_next_call(
+    node, table, monkeypatch
+):
+    table.write_all()
+    node.run("nft 'add element inet ours ports { 53 }; delete element inet ours ports { 80 }'")
+    commit, calls = Ruleset.commit, itertools.count()
+
+    def accept_the_first_part(ruleset, messages):
+        if (call := next(calls)) != 1:
+            raise NftablesError(errno.ENOMEM if call else errno.EMSGSIZE, 0)
+        commit(ruleset, messages)
+
+    with monkeypatch.context() as short:
+        short.setattr(Ruleset, "commit", accept_the_first_part)
+        with pytest.raises(NftablesError, match="memory"):
+            table.repair()
+    assert table.repair() == Repair(1, removed={DNS}, added={WEB})
+
+
 def test_a_table_that_another_program_owns_is_a_conflict(node, table):
     with closing(OwnedTable("ours", lambda _writer: None)) as owned:
         owned.put_right()
