@@ -52,6 +52,8 @@ def make_plan(seed: int) -> Plan:
         steps += drawer.last_listing()
     if {"drift", "lost answers", "clients"} <= features:
         steps += drawer.last_answer()
+    if {"small buffer", "kernel path"} <= features:
+        steps += drawer.last_parts()
     return Plan(seed, features, node, tuple(steps))
 
 
@@ -205,6 +207,30 @@ class _Drawer:
             Step(p.REPAIR),
             Step(p.COUNT),
         ]
+
+    def last_parts(self) -> list[Step]:
+        """Return a change that takes several transactions, of which not all are accepted.
+
+        Or a repair that does, because what differs is refused alone; clients have met that.
+        """
+        rng = self._rng
+        faults = [Step(p.FAULT, name=rng.choice(("part", "lost part")), number=rng.randrange(1000))]
+        changes = [self._apply_all()]
+        if rng.random() < 0.5:
+            change = self._apply_all()
+        else:
+            drift = Step(p.DRIFT, name=rng.choice(OF_ELEMENTS), number=rng.randrange(1000))
+            refusal = Step(p.FAULT, name="refusal", number=0)
+            changes += [Step(p.REPAIR), drift, *(self._silent_client(one) for one in self._last)]
+            # The next last.
+            faults, change = [*faults, refusal], Step(p.REPAIR)
+        clients = [self._silent_client(one) for one in self._last]
+        return [*changes, *faults, change, *clients, Step(p.LATER, seconds=1.0), Step(p.REPAIR)]
+
+    def _apply_all(self) -> Step:
+        """Return a step that steers all frontends, to endpoints."""
+        self._last = {one: self._kernel_target(one) for one in p.FRONTENDS}
+        return Step(p.APPLY, tuple(self._last.items()))
 
     def _before(self) -> list[Step]:
         rng, has, steps = self._rng, self._has, []

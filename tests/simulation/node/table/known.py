@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from userspace_proxy.model import Frontend, SocketAddress
-from userspace_proxy.steering.base import Target
+from userspace_proxy.steering.base import KernelTarget, Target
 
 from ...judgements import Judgements
 from .known_links import KnownLinks
@@ -35,8 +35,7 @@ class Known:
         self.is_sure = True
         """Whether the tables are as the product wrote them last."""
         self._why_unsure = ""
-        self._affected: set[Frontend] = set()
-        """Those that a drift concerns, until all was put right."""
+        self._affected: set[Frontend] = set()  # By a drift, until all was put right.
         self._moved: set[Frontend] = set()
         """Frontends whose targets have changed since such a drift."""
         self._led: dict[tuple[Frontend, Client], set[str]] = {}
@@ -47,6 +46,7 @@ class Known:
         self._has_lost_look_ups = False  # Rules that look frontends up may be missing.
         self._doubtful: list[Targets] = []
         """Targets of steps that may be in force in part."""
+        self._is_in_part = False  # Whether the kernel path's table may be: it was sent in several.
         self._since: list[Targets] = []
         """Targets of all steps since the tables were right."""
         self.links = KnownLinks(node)
@@ -146,6 +146,7 @@ class Known:
     def doubt(self, why: str) -> None:
         """Note that a step may be in force in part, until a repair."""
         self._lose_certainty(why)
+        self._is_in_part |= self._node.node.sends_in_parts
         self._doubtful += [dict(self._old), dict(self._new)]
         if why == "a lost answer":
             # Counters may have begun anew, which doesn't show once they are as high as before.
@@ -165,6 +166,8 @@ class Known:
         """Return whether it isn't known where a frontend leads."""
         if self.is_sure:
             return False
+        if self._is_in_part and isinstance(applied.get(frontend), KernelTarget):
+            return True
         some = [one.get(frontend) for one in (applied, *self._doubtful, *self._may_be)]
         return frontend in self._affected | self._moved or any(one != some[0] for one in some)
 
@@ -173,7 +176,7 @@ class Known:
         self.is_sure = True
         for some in (self._affected, self._moved, self._led):
             some.clear()
-        self._has_lost_structure = self._has_lost_look_ups = False
+        self._has_lost_structure = self._has_lost_look_ups = self._is_in_part = False
         self._doubtful.clear()
         self._since.clear()
         self._rounds_in_doubt = max(0, self._rounds_in_doubt - 1)

@@ -47,6 +47,12 @@ MUTANTS: Mapping[str, Mutant] = {
     "what-a-refused-repair-had-written-is-forgotten": Mutant(
         "kept_table", "        self._may_be_added.update(added)\n", "", _TABLES
     ),
+    "parts-of-a-large-change-are-not-doubted": Mutant(
+        "nft_table",
+        "                self._watch.doubt()\n                raise\n\n    def remove",
+        "                raise\n\n    def remove",
+        _TABLES,
+    ),
     "link-that-is-gone-is-listed": Mutant(
         "node_listings",
         "    if not is_same or len(parsed) != len(before):\n",

@@ -140,6 +140,8 @@ class Machine:
         match step.name:
             case "refusal" | "refused message" | "later refusal":
                 tables.faults += _refusals(step.name, step.number, code)
+            case "part" | "lost part":
+                tables.faults += _faults_of_parts(step.name, step.number, code)
             case "lost answer":
                 # The kernel may refuse, too, what the product does about it.
                 tables.faults += [Fault(code)] * (step.number % 3 == 0)
@@ -209,6 +211,14 @@ def _refusals(name: str, number: int, code: int) -> list[Fault]:
         # After the kernel path's table, or a part of a change.
         return [Fault(code)] * (3 + number % 2) + [Fault(0)] * (1 + number // 2 % 2)
     return [Fault(code, at_end=name == "refused message")] * (1 + number % 3)
+
+
+def _faults_of_parts(name: str, number: int, code: int) -> list[Fault]:
+    """Return what becomes of the parts of a change, the next last: some are accepted before."""
+    accepted = [Fault(0)] * (1 + number // 4 % 14)
+    if name == "lost part":
+        return [Fault(code)] * (number % 4) + [Fault(errno.ENOBUFS, answer_is_lost=True)] + accepted
+    return [Fault(code)] * (1 + number % 4) + accepted
 
 
 def is_ours(table: str) -> bool:
