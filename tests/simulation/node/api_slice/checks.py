@@ -19,7 +19,7 @@ from .node_lists import ORACLES as ORACLES_OF_NODE_LISTS
 from .node_lists import NodeLists
 from .plan import NODE
 from .pods import expected_slices, is_derived, shown_slices
-from .reading import HIDDEN, Key, Shown, service_of, shown, stamp_of, weight
+from .reading import HIDDEN, Item, Key, Reader, service_of, stamp_of, weight
 from .requests import RequestChecks, is_check
 from .share_checks import LIMITED, check_shares, said
 from .status_checks import StatusChecks
@@ -103,6 +103,7 @@ class Checks:
         self.detectable: set[str] = set()
         """Kinds that have asked before history went on from there."""
         self.heard: dict[Exchange, float] = {}
+        self.reader = Reader()
         self._source: KubernetesSource
         self._requests: RequestChecks
         self._resumed: Snapshot | None = None
@@ -127,7 +128,7 @@ class Checks:
             has_shares="shares" in self.world.plan.features,
             list_s=world.plan.list_s,
             line_bytes=world.plan.line_bytes,
-            copies=lambda kind: Copy(kind, self.items.__contains__, _of_earlier(resumed, kind)),
+            copies=lambda kind: self._copy(kind, resumed),
         )
         self._forget(resumed)
         self.node_lists = lists = NodeLists(
@@ -178,6 +179,15 @@ class Checks:
         self.floors.clear()
         for history in self.histories.values():
             history.at = 0
+
+    def _copy(self, kind: str, resumed: Snapshot | None) -> Copy:
+        """Return the copy of a run that begins with what is shown of an earlier one."""
+        earlier = dict[Key, int]()
+        if resumed is not None and kind != "Node":
+            # Its Services, and their slices.
+            found = self.reader.shown(Snapshot(resumed.services))
+            earlier = {key: number for key, number, _ in found if key.kind == kind}
+        return Copy(kind, self.items.__contains__, earlier)
 
     # -- the truth ---------------------------------------------------------------------------------
 
@@ -250,7 +260,7 @@ class Checks:
     def published(self, before: Snapshot | None, snapshot: Snapshot) -> None:
         """Check a snapshot."""
         check = self.judgements.check
-        found = list(shown(snapshot, NODE))
+        found = self.reader.shown(snapshot)
         self._check_contents(found)
         self._check_orphans(snapshot)
         self.node_lists.check_shown(snapshot.node_addresses)
@@ -284,7 +294,7 @@ class Checks:
         """Return whether a part of the objects of a kind may be left out."""
         return kind != "Node" and self.world.plan.share_bytes < 1 << 20
 
-    def _check_contents(self, found: list[tuple[Key, int, Shown]]) -> None:
+    def _check_contents(self, found: list[Item]) -> None:
         for key, number, content in found:
             if key.kind == "EndpointSlice" and (number == HIDDEN or self.world.plan.from_pods):
                 continue
@@ -377,23 +387,17 @@ class Checks:
             return
         judgements.check(
             "one state",
-            history.find(found, self._ignored(found, kind)),
+            history.find(found, self._ignored(kind)),
             lambda: (
                 f"{kind}: {_text(found)} is no state since {history.at}: "
                 f"{_text(history.states[history.at].stamps)}"
             ),
         )
 
-    def _ignored(self, found: Mapping[Key, int], kind: str) -> frozenset[Key]:
+    def _ignored(self, kind: str) -> Set[Key]:
         """Return the objects of which a part may be left out."""
-        if "shares" not in self.world.plan.features:
-            return frozenset()
-        every = [*found, *self.histories[kind].states[-1].stamps]
-        every += [key for state in self.histories[kind].states for key in state.stamps]
-        return frozenset(key for key in every if self._is_limited(key))
-
-    def _is_limited(self, key: Key) -> bool:
-        return self.may_lack(key.kind)
+        is_limited = "shares" in self.world.plan.features and self.may_lack(kind)
+        return self.histories[kind].keys if is_limited else frozenset()
 
     def _check_not_older(self, kind: str, found: Mapping[Key, int], history: History) -> None:
         for key, number in found.items():
@@ -410,7 +414,7 @@ class Checks:
             if key.kind != kind or key in found:
                 continue
             is_gone = key not in history.states[history.at].stamps
-            if is_gone and floor == int(floor) and not self._is_limited(key):
+            if is_gone and floor == int(floor) and not self.may_lack(kind):
                 self.floors[key] = floor + 0.5
 
     # -- at any time -------------------------------------------------------------------------------
@@ -440,7 +444,7 @@ class Checks:
         if snapshot is None:
             judgements.violate("equal", f"nothing was published: {status.problems}")
             return
-        found = list(shown(snapshot, NODE))
+        found = self.reader.shown(snapshot)
         for kind in world.plan.shown_kinds:
             self._check_equal(kind, {k: n for k, n, _ in found if k.kind == kind})
         if world.plan.from_pods and self.blind.isdisjoint(("Service", "Pod")):
@@ -459,7 +463,7 @@ class Checks:
 
     def _check_equal(self, kind: str, found: dict[Key, int]) -> None:
         history = self.histories[kind]
-        is_equal = history.fits_now(found, self._ignored(found, kind))
+        is_equal = history.fits_now(found, self._ignored(kind))
         if kind in self.blind and not is_equal:
             self.judgements.excuse("equal", "history went back, and on")
             return
@@ -468,14 +472,6 @@ class Checks:
             is_equal,
             lambda: f"{kind}: {_text(found)}, not {_text(history.states[-1].stamps)}",
         )
-
-
-def _of_earlier(resumed: Snapshot | None, kind: str) -> dict[Key, int]:
-    """Return what is shown of an earlier run: its Services, and their slices."""
-    if resumed is None or kind == "Node":
-        return {}
-    found = shown(Snapshot(resumed.services), NODE)
-    return {key: number for key, number, _ in found if key.kind == kind}
 
 
 def _text(stamps: Mapping[Key, int]) -> str:

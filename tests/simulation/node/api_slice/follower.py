@@ -248,10 +248,10 @@ class Follower:
         if watch is None or watch.is_stalled:
             return
         asked_s = 0.0 if self.must_ask_at is None else self.checks.now() - self.must_ask_at
-        self._check(
+        self.checks.check(
             "asked about history",
             asked_s <= SOON_S,
-            f"{asked_s:.1f} s, and not whether history went back",
+            lambda: f"{self.kind}: {asked_s:.1f} s, and not whether history went back",
         )
 
     # -- what is asked next ------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 NODE = "alice"
@@ -70,13 +71,13 @@ class Plan:
     first_items: tuple[dict[str, Any], ...] = field(default=())
     """What is there at the beginning."""
 
-    @property
+    @cached_property
     def kinds(self) -> tuple[str, ...]:
         """What the source reads."""
         optional = {"Node": self.with_node, "Pod": self.from_pods}
         return (*_KINDS, *(kind for kind, is_read in optional.items() if is_read))
 
-    @property
+    @cached_property
     def shown_kinds(self) -> tuple[str, ...]:
         """What a snapshot shows as it was written."""
         hidden = {"EndpointSlice", "Pod"} if self.from_pods else set[str]()

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from userspace_proxy.cluster import Snapshot
-from userspace_proxy.model import EndpointSlice, Service
+from userspace_proxy.cluster.store import ServiceState
+from userspace_proxy.model import EndpointSlice, Service, ServiceKey
 
 from .details import (
     details_of_endpoint,
@@ -38,6 +39,9 @@ class Key(NamedTuple):
     namespace: str
     name: str
 
+
+Item = tuple[Key, int, Shown]
+"""An object, its stamp, and what is shown of it."""
 
 HIDDEN = -1
 """The stamp of a slice whose Service isn't there, or which is headless: a snapshot has its name."""
@@ -174,26 +178,36 @@ def weight(item: dict[str, Any]) -> int:
 # -- from a snapshot -------------------------------------------------------------------------------
 
 
-def shown(snapshot: Snapshot, node: str) -> Iterator[tuple[Key, int, Shown]]:
-    """Yield each object of a snapshot, its stamp, and what is shown of it."""
-    for key, state in snapshot.services.items():
-        yield (
-            Key("Service", key.namespace, key.name),
-            stamp_of(state.service),
-            _shown_service(state.service),
-        )
-        for item in state.slices:
-            port = item.ports[0].port - _PORT if item.ports else HIDDEN
-            found = Key("EndpointSlice", item.key.namespace, item.key.name)
-            yield found, port, _shown_slice(item, key.namespace, key.name)
-    for keys in snapshot.orphans.values():
-        for each in keys:
-            yield Key("EndpointSlice", each.namespace, each.name), HIDDEN, ()
-    if snapshot.node is not None:
-        found = Key("Node", "", snapshot.node.name)
-        zone = snapshot.node.zone
-        details = shown_of_node(snapshot.node)
-        yield found, int(zone[1:] or HIDDEN), (snapshot.node.addresses, zone, details)
+class Reader:
+    """Reads what the snapshots of one run show."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[ServiceState, list[Item]]] = {}
+        """By identity: most Services are the same objects in all snapshots."""
+
+    def shown(self, snapshot: Snapshot) -> list[Item]:
+        """Return each object of a snapshot, its stamp, and what is shown of it."""
+        found: list[Item] = []
+        for of, state in snapshot.services.items():
+            known = self._known.get(id(state))
+            if known is None:
+                known = self._known[id(state)] = state, list(_of_service(of, state))
+            found += known[1]
+        for keys in snapshot.orphans.values():
+            found += ((Key("EndpointSlice", *each), HIDDEN, ()) for each in keys)
+        if (node := snapshot.node) is not None:
+            details = shown_of_node(node)
+            content = node.addresses, node.zone, details
+            found.append((Key("Node", "", node.name), int(node.zone[1:] or HIDDEN), content))
+        return found
+
+
+def _of_service(of: ServiceKey, state: ServiceState) -> Iterator[Item]:
+    service = state.service
+    yield Key("Service", *of), stamp_of(service), _shown_service(service)
+    for item in state.slices:
+        port = item.ports[0].port - _PORT if item.ports else HIDDEN
+        yield Key("EndpointSlice", *item.key), port, _shown_slice(item, *of)
 
 
 def stamp_of(service: Service) -> int:

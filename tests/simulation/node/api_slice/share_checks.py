@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.facts import RejectedFacts
 
 from .plan import CROWDED
-from .reading import Key, Shown, weight
+from .reading import Item, Key, weight
 from .truth import History
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def said(*words: object) -> Callable[[], str]:
 
 def check_shares(
     checks: Checks,
-    found: list[tuple[Key, int, Shown]],
+    found: list[Item],
     rejected: Sequence[RejectedFacts],
     *,
     is_last: bool,

@@ -14,7 +14,6 @@ from ..api_requests import target_of
 from .copies import CopyState
 from .follower import Follower
 from .plan import NODE
-from .reading import shown
 from .requests import RequestChecks
 from .share_checks import said
 from .truth import KINDS
@@ -44,6 +43,7 @@ class StatusChecks:
         self._source = source
         self._requests = requests
         self._began = self._world.now
+        self._followers = [requests.followers[kind] for kind in self._world.plan.kinds]
         self._looks = 0
         self._looked_at: tuple[Snapshot, list[CopyState]] | None = None
 
@@ -72,11 +72,6 @@ class StatusChecks:
             world.recording.look()
 
     # -- what follows from all that has arrived ----------------------------------------------------
-
-    @property
-    def _followers(self) -> list[Follower]:
-        followers = self._requests.followers
-        return [followers[kind] for kind in self._world.plan.kinds]
 
     def _check_outages(self, status: SourceStatus) -> None:
         """Judge whether it is current, and since when not."""
@@ -120,7 +115,7 @@ class StatusChecks:
         states = [each.copy.now for each in quiet]
         if self._is_other(snapshot, states):
             self._looked_at = snapshot, states
-            found = list(shown(snapshot, NODE))
+            found = self._checks.reader.shown(snapshot)
             for each in quiet:
                 if each.kind not in self._world.plan.shown_kinds:
                     continue
@@ -156,7 +151,7 @@ class StatusChecks:
         if self._checks.restored_at is not None:
             # What is left out is only counted, by events; it may have been written again unseen.
             return
-        found = {key for key, _, _ in shown(snapshot, NODE)}
+        found = {key for key, _, _ in self._checks.reader.shown(snapshot)}
         loose = {key for state in states for key in (*state.unread, *state.open)}
         missing = {key for state in states for key in state.shown} - found - loose
         least, unsure = (
@@ -217,14 +212,15 @@ class StatusChecks:
                 self._judgements.check("deadline of a list", is_right, f"it lasts {lasts:.1f} s")
 
     def _check_silence(self) -> None:
-        plan, client = self._world.plan, self._world.client
+        plan, client, now = self._world.plan, self._world.client, self._world.now
         assert client is not None, "there is a client"
         for exchange in client.exchanges:
             if "watch" not in exchange.query or not exchange.code:
                 continue
-            asked_s = float(exchange.query["timeoutSeconds"]) + 1 + 30.0
-            quiet = self._world.now - self._checks.heard.get(exchange, exchange.began)
-            bound = max(plan.silence_s, asked_s)
+            quiet = now - self._checks.heard.get(exchange, exchange.began)
+            bound = plan.silence_s
+            if quiet > bound:
+                bound = max(bound, float(exchange.query["timeoutSeconds"]) + 1 + 30.0)
             if quiet > bound:
                 follower = self._requests.follower_of(exchange)
                 # It is read once the question about history is answered, or given up.

@@ -7,7 +7,7 @@ Rule 2: of objects that can't be read now nothing is demanded but that they aren
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,9 +33,12 @@ class History:
     states: list[State] = field(default_factory=lambda: [State({}, frozenset())])
     at: int = 0
     """What was shown last."""
+    keys: set[Key] = field(default_factory=set)
+    """Of all objects that there have been."""
 
     def add(self, key: Key, stamp: int | None, revision: int, *, is_invalid: bool = False) -> None:
         """Add the state after a write; without a stamp the object is deleted."""
+        self.keys.add(key)
         last = self.states[-1]
         stamps = {k: v for k, v in last.stamps.items() if k != key}
         loose = last.loose - {key}
@@ -50,7 +53,7 @@ class History:
             self.states.pop()
         self.at = 0
 
-    def find(self, shown: Mapping[Key, int], ignored: frozenset[Key]) -> bool:
+    def find(self, shown: Mapping[Key, int], ignored: Set[Key]) -> bool:
         """Go on to the first state that may be shown so; return whether there is one."""
         for at in range(self.at, len(self.states)):
             if _fits(shown, self.states[at], ignored):
@@ -58,12 +61,12 @@ class History:
                 return True
         return False
 
-    def fits_now(self, shown: Mapping[Key, int], ignored: frozenset[Key]) -> bool:
+    def fits_now(self, shown: Mapping[Key, int], ignored: Set[Key]) -> bool:
         """Return whether the last state may be shown so."""
         return _fits(shown, self.states[-1], ignored)
 
 
-def _fits(shown: Mapping[Key, int], state: State, ignored: frozenset[Key]) -> bool:
+def _fits(shown: Mapping[Key, int], state: State, ignored: Set[Key]) -> bool:
     left_out = ignored | state.loose
     if HIDDEN not in shown.values() and not left_out:
         return shown == state.stamps
@@ -80,11 +83,16 @@ class Contents:
     """What each write's object looks like."""
 
     def __init__(self) -> None:
+        self._items: dict[tuple[Key, int], dict[str, Any]] = {}
         self._shown: dict[tuple[Key, int], Shown] = {}
 
     def add(self, key: Key, stamp: int, item: dict[str, Any]) -> None:
-        self._shown[key, stamp] = expected(item)
+        self._items[key, stamp] = item
 
     def of(self, key: Key, stamp: int) -> Shown | None:
         """Return what is to be shown; None: there was no such write."""
-        return self._shown.get((key, stamp))
+        found = self._shown.get((key, stamp))
+        if found is None and (item := self._items.get((key, stamp))) is not None:
+            # Many are never shown.
+            found = self._shown[key, stamp] = expected(item)
+        return found
