@@ -20,7 +20,8 @@ from .node_lists import NodeLists
 from .plan import NODE
 from .pods import expected_slices, is_derived, shown_slices
 from .reading import HIDDEN, Item, Key, Reader, service_of, stamp_of, weight
-from .requests import RequestChecks, is_check
+from .requests import RequestChecks
+from .restores import Restores
 from .share_checks import LIMITED, check_shares, said
 from .status_checks import StatusChecks
 from .truth import KINDS, Contents, History
@@ -95,13 +96,7 @@ class Checks:
         """The most that a version of an object takes of a share, also one that can't be read."""
         self.floors: dict[Key, float] = {}
         """The newest stamp that was shown of each object; one more if it was shown as deleted."""
-        self.restored_at: float | None = None
-        self.pending: set[str] = set()
-        """Kinds that weren't listed since history went back."""
-        self.positions: dict[str, int] = {}
-        """What each kind had seen when history went back."""
-        self.detectable: set[str] = set()
-        """Kinds that have asked before history went on from there."""
+        self.restores = Restores()
         self.heard: dict[Exchange, float] = {}
         self.reader = Reader()
         self._source: KubernetesSource
@@ -151,9 +146,9 @@ class Checks:
             world.note(f"server: {exchange.code} for {exchange.path}")
             self.heard[exchange] = world.now
             world.recording.on_head(exchange)
-            kind = requests.on_head(exchange)
-            if kind in self.pending and world.etcd.revision < self.positions[kind]:
-                self._note_answer(kind, exchange)
+            if kind := requests.on_head(exchange):
+                follower = requests.followers[kind]
+                self.restores.note_answer(follower, exchange, world.etcd.revision)
 
         def on_arrival(exchange: Exchange, piece: bytes) -> None:
             self.heard[exchange] = world.now
@@ -214,44 +209,20 @@ class Checks:
             return key.name == NODE and self.world.plan.with_node
         return self.world.plan.namespace in ("", key.namespace)
 
-    def _note_answer(self, kind: str, exchange: Exchange) -> None:
-        """Note whether a source learns from an answer that history went back, or has to."""
-        if is_check(exchange):
-            if exchange.code == 504:
-                self.detectable.add(kind)
-        elif exchange.code == 200 and self._requests.followers[kind].must_ask_at is None:
-            # It was asked before, or is known.
-            self.detectable.add(kind)
-
-    def restoring(self, revision: int) -> None:
-        """Note that history goes back to a revision, before it does."""
-        self.restored_at = self.world.now
-        self.detectable.clear()
-        self.positions = {
-            kind: int(follower.position or 0) for kind, follower in self._requests.followers.items()
-        }
+    def restoring(self) -> None:
+        """Note that history goes back, before it does."""
+        self.restores.begin(self.world.now, self._requests.followers)
 
     def restored(self, revision: int) -> None:
         """Begin the history anew, as it was at an earlier revision."""
         for history in (*self.histories.values(), self.others):
             history.go_back(revision)
-        # What was seen by then is part of both histories.
-        self.pending |= {
-            kind
-            for kind, follower in self._requests.followers.items()
-            if follower.request is not None
-            and (self.positions[kind] > revision or not follower.is_quiet)
-        }
+        self.restores.complete(revision, self._requests.followers)
 
     def _listed(self, follower: Follower) -> None:
-        """Note that a list is complete."""
-        if self.restored_at is not None and follower.list_began >= self.restored_at:
-            self._resume(follower.kind)
-
-    def _resume(self, kind: str) -> None:
-        """Demand the newest history again."""
-        if kind in self.pending:
-            self.pending.discard(kind)
+        """Note that a list is complete: perhaps the newest history is demanded again."""
+        kind = follower.kind
+        if self.restores.end(follower):
             self.histories[kind].at = 0
             self.floors = {k: n for k, n in self.floors.items() if k.kind != kind}
 
@@ -377,7 +348,7 @@ class Checks:
 
     def _check_state(self, kind: str, found: dict[Key, int]) -> None:
         judgements = self.judgements
-        if kind in self.pending:
+        if kind in self.restores.pending:
             # History went back; "copy" judges what is shown.
             return
         history, follower = self.histories[kind], self._requests.followers[kind]
@@ -447,7 +418,7 @@ class Checks:
         found = self.reader.shown(snapshot)
         for kind in world.plan.shown_kinds:
             self._check_equal(kind, {k: n for k, n, _ in found if k.kind == kind})
-        if world.plan.from_pods and self.blind.isdisjoint(("Service", "Pod")):
+        if world.plan.from_pods and self.restores.blind.isdisjoint(("Service", "Pod")):
             pods, services = (self.histories[kind].states[-1] for kind in ("Pod", "Service"))
             self.check_pods(snapshot, pods.stamps, services.loose)
         self.node_lists.check()
@@ -456,15 +427,10 @@ class Checks:
         if "shares" in world.plan.features:
             check_shares(self, found, status.rejected, is_last=is_last)
 
-    @property
-    def blind(self) -> set[str]:
-        """Kinds of which a source can't know that history went back, and on from there."""
-        return self.pending - self.detectable
-
     def _check_equal(self, kind: str, found: dict[Key, int]) -> None:
         history = self.histories[kind]
         is_equal = history.fits_now(found, self._ignored(kind))
-        if kind in self.blind and not is_equal:
+        if kind in self.restores.blind and not is_equal:
             self.judgements.excuse("equal", "history went back, and on")
             return
         self.judgements.check(

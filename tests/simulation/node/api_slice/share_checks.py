@@ -39,7 +39,7 @@ def check_shares(
     # The number of further objects that can't be read has no place.
     places = {item.place for item in rejected if item.place and not item.kind}
     too_much, unsure = set[str](), set[str]()
-    blind = checks.blind
+    blind = checks.restores.blind
     for kind, namespace in _places(checks.histories):
         if kind in blind:
             checks.judgements.excuse("share", "history went back, and on")

@@ -148,7 +148,7 @@ class StatusChecks:
         self, snapshot: Snapshot, states: Sequence[CopyState], status: SourceStatus
     ) -> None:
         """Judge which namespaces are said to have too much."""
-        if self._checks.restored_at is not None:
+        if self._checks.restores.last_at is not None:
             # What is left out is only counted, by events; it may have been written again unseen.
             return
         found = {key for key, _, _ in self._checks.reader.shown(snapshot)}
@@ -242,9 +242,9 @@ class StatusChecks:
         if "shares" in self._world.plan.features:
             return
         listed = [item for item in status.rejected if item.kind]
-        if self._checks.blind:
+        if self._checks.restores.blind:
             self._judgements.excuse("rejected", "history went back, and on")
-        seen = [kind for kind in KINDS if kind not in self._checks.blind]
+        seen = [kind for kind in KINDS if kind not in self._checks.restores.blind]
         named = {(item.kind, item.namespace, item.name) for item in listed if item.kind in seen}
         right = {
             tuple(key) for kind in seen for key in self._checks.histories[kind].states[-1].loose
@@ -252,7 +252,7 @@ class StatusChecks:
         is_right = named == right and len(listed) <= _LISTED_MAX
         if len(listed) == _LISTED_MAX:
             is_right = named <= right
-            if len(right) > _LISTED_MAX and not self._checks.blind:
+            if len(right) > _LISTED_MAX and not self._checks.restores.blind:
                 more = f"… and {len(right) - _LISTED_MAX} more"
                 is_right = is_right and status.rejected[-1].line.startswith(more)
         self._judgements.check("rejected", is_right, lambda: f"{named}, not {right}")

@@ -394,7 +394,7 @@ class World:
             self.timeline.at(self.restoring_until, self._start_server, server, 0, 0.0)
         self.down_since = self.down_since or self.now
         revision = max(1000, self.etcd.revision - count)
-        self.checks.restoring(revision)
+        self.checks.restoring()
         self.etcd.go_back(revision)
         self.checks.restored(self.etcd.revision)
         self.items = {_key_of(i): i for i in self._all_items()}
