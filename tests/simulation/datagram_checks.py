@@ -322,7 +322,8 @@ class DatagramChecks:
         assert flow.client is not None, "it has begun"
         serving, endpoint = flow.service.group.serving, SocketAddress(*flow.endpoint)
         may = allowed(flow.serving if len(flow.sent) == 1 else serving, flow.client[0])
-        is_right = endpoint in (may if len(flow.sent) == 1 else serving.all_endpoints)
+        later = *serving.all_endpoints, *serving.leaving
+        is_right = endpoint in (may if len(flow.sent) == 1 else later)
         if len(flow.sent) == 1 and flow.serving is not serving:
             is_right = is_right or endpoint in serving.all_endpoints
         self.judge.check(
@@ -383,11 +384,7 @@ class DatagramChecks:
             idle_s = now - max(flow.used, flow.came_at)
             if flow.client is None or flow.core.inbox:
                 continue
-            endpoint = SocketAddress(*flow.endpoint)
-            if endpoint not in flow.service.group.serving.all_endpoints:
-                self.judge.violate(
-                    "flow endpoint", f"{flow.client} has a flow to {endpoint}, which left"
-                )
+            self.ends.leaving.check(flow)
             self._check_absent(flow)
             late_s = LATE_S + self.troubles.stopped_since(flow.used)
             limit_s = self.ends.idle_s(flow, is_most=True) + late_s

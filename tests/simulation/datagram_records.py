@@ -136,6 +136,10 @@ def allowed(serving: Serving, client_ip: str) -> frozenset[SocketAddress]:
 def may_leave(before: Serving, now: Serving, endpoint: SocketAddress) -> bool:
     """Return whether flows to an endpoint end by a change: a flow doesn't say whose side it is."""
     olds, news = firsts(before), firsts(now)
+    if endpoint in now.leaving:
+        return False
+    if endpoint in before.leaving:
+        return not all(endpoint in new for new in news)
     if any(endpoint in old and endpoint not in new for old, new in zip(olds, news, strict=True)):
         return True
     return before.inside != now.inside and not all(endpoint in new for new in news)

@@ -18,6 +18,8 @@ from userspace_proxy.model.serving import Serving
 from .addresses import NODE_IPS, losers
 from .datagram_records import Flow, Question, may_leave
 from .datagrams import DatagramSocket
+from .leaving_flows import ORACLE as LEFT
+from .leaving_flows import LeavingFlows
 from .network import ARP_S, Address
 from .troubles import Troubles
 
@@ -25,10 +27,9 @@ if TYPE_CHECKING:
     from .services import Service
     from .world import World
 
-LOST, PLACES, LEFT, READ = (
+LOST, PLACES, READ = (
     "lost place of a flow",
     "places of flows",
-    "flows of those that leave",
     "waiting flows are reported",
 )
 ORACLES = (LOST, PLACES, LEFT, READ)
@@ -77,6 +78,7 @@ class FlowEnds:
         """The flow that is about to wait."""
         self._is_short: dict[Any, bool] = {}
         """Whether the kernel had just refused something as each of them last began to wait."""
+        self.leaving = LeavingFlows(world)
         self._left_at: dict[tuple[str, Address], float] = {}
         """When flows to an endpoint of a Service last had to end."""
 
@@ -84,7 +86,8 @@ class FlowEnds:
 
     def changing(self, service: Service, before: Serving, now: Serving) -> None:
         """Note that a Service is about to be served in another way."""
-        for endpoint in before.all_endpoints:
+        self.leaving.changing(service, before, now)
+        for endpoint in (*before.all_endpoints, *before.leaving):
             if may_leave(before, now, endpoint):
                 key = service.group.label, (endpoint.ip, endpoint.port)
                 self._left_at[key] = self._world.timeline.now
@@ -229,9 +232,10 @@ class FlowEnds:
             return now - flow.used_since >= self.idle_s(flow) - _GRAIN_S - 0.01
         if flow.cause is EndReason.ENDPOINT_REMOVED:
             left_at = self._left_at.get((service.group.label, flow.endpoint), 0.0)
-            return left_at >= flow.began or (
-                SocketAddress(*flow.endpoint) not in service.group.serving.all_endpoints
-            )
+            endpoint, serving = SocketAddress(*flow.endpoint), service.group.serving
+            if left_at >= flow.began or endpoint not in serving.leaving:
+                return left_at >= flow.began or endpoint not in serving.all_endpoints
+            return self.leaving.may_end(flow)
         if flow.cause is EndReason.LISTENER_CLOSED:
             return service.sock is None or service.closed_at >= flow.began
         if flow.cause not in (None, EndReason.REFUSED):

@@ -2,6 +2,7 @@
 
 alone    an endpoint goes on sending to clients that ask once, while others need places
 crowded  the table is full, of one client, of one /64 of IPv6, or of one Service
+leaves   an endpoint terminates, serves those that it has, and stops, or is back
 denied   what an endpoint refuses is reported in other ways, before and after its answers
 lowered  limits and places are lowered while flows have them, or wait
 ports    other programs leave few source ports at the node's address
@@ -9,7 +10,7 @@ ports    other programs leave few source ports at the node's address
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -23,6 +24,7 @@ from .plan import Event, Plan, ServicePlan
 from .udp_situations import Adding
 
 _SHARES = {"alone": 0.04, "crowded": 0.07, "denied": 0.05, "lowered": 0.05, "source ports": 0.05}
+_LEAVING_SHARE = 0.08
 # More than a client's sixteen, and twice more than a Service port's or a network's.
 _PLACES = 34, 40
 
@@ -35,11 +37,22 @@ def with_flow_situations(plan: Plan) -> Plan:
     if plan.node.client_ports and "alone" in drawn:
         # What an endpoint goes on sending would reach the next flow from the same port.
         drawn.remove("alone")
-    if not (numbers and drawn):
+    if numbers and not drawn:
+        return _with_leaving(plan, numbers)
+    if not numbers:
         return plan
     name = rng.choice(drawn)
     plan = _SITUATIONS[name](Adding(rng, plan, rng.choice(numbers)))
     return replace(plan, features=plan.features | {name})
+
+
+def _with_leaving(plan: Plan, numbers: Sequence[int]) -> Plan:
+    """Return a plan without one of the others with this one, if its seed has it."""
+    rng = Random(f"{plan.seed}: endpoints that leave")
+    if rng.random() >= _LEAVING_SHARE:
+        return plan
+    plan = _leaves(Adding(rng, plan, rng.choice(numbers)))
+    return replace(plan, features=plan.features | {"leaves"})
 
 
 def _served(adding: Adding) -> None:
@@ -207,6 +220,52 @@ def _source_ports(adding: Adding) -> Plan:
                 at += rng.choice((0.2, 2.0))
 
     return adding.plan_with(events(), 6.0)
+
+
+def _leaves(adding: Adding) -> Plan:
+    """Its clients go on sending, new ones get others, and the Service may change meanwhile."""
+    rng, number, pool = adding.rng, adding.number, adding.pool
+    _served(adding)
+    handling = replace(
+        adding.service.serving.handling,
+        max_connections=None,
+        removal_s=rng.choice((0.0, 1.0, 3.0)),
+    )
+    gone = rng.sample(pool, rng.randint(1, len(pool)))
+    rest = tuple(each for each in pool if each not in gone)
+
+    def serving(endpoints: Sequence[SocketAddress], leaving: Sequence[SocketAddress]) -> Event:
+        handling_now = replace(handling, removal_s=rng.choice((0.0, 1.0, 3.0)))
+        both = handling if rng.random() < 0.8 else handling_now
+        served = Serving(tuple(endpoints), handling=both, leaving=tuple(leaving))
+        return Event(0.0, plans.UPDATE, (number, served))
+
+    def events() -> Iterator[Event]:
+        yield serving(pool, ())
+        for n in range(rng.randint(2, 6)):
+            began = 0.2 + rng.choice((1.0, 4.0)) * rng.random()
+            for asked in range(rng.choice((2, 9))):
+                yield adding.ask((f"10.3.0.{n + 1}", 56000), began + 0.8 * asked)
+        at = 1.0 + rng.random()
+        changes = [serving(rest, gone)]
+        for _ in range(rng.randint(0, 3)):
+            back = gone[: rng.randint(0, len(gone))]
+            left = [each for each in gone if each not in back]
+            changes.append(
+                rng.choice(
+                    (
+                        serving(rest, gone),
+                        serving(rest, left),
+                        serving((*rest, *back), left),
+                        serving(pool, ()),
+                    )
+                )
+            )
+        for change in changes:
+            yield replace(change, at=round(at, 4))
+            at += rng.choice((0.3, 2.0)) * rng.random()
+
+    return adding.plan_with(events(), 10.0)
 
 
 # Where limits are, a client's endpoint isn't fixed.

@@ -90,4 +90,17 @@ MUTANTS: Mapping[str, Mutant] = {
         "            self._note_return(endpoint, now)\n\n    def has",
         "        self._balancers.current.answered(endpoint)\n\n    def has",
     ),
+    "flows-to-those-that-leave-end-at-once": Mutant(
+        "endpoint_group",
+        "        self._end_flows(gone.difference(serving.leaving))\n",
+        "        self._end_flows(gone)\n",
+    ),
+    "flows-to-those-that-leave-stay": Mutant(
+        "removals", "            pair[0].end_flows_to(pair[1], begun_by=left.at)\n", ""
+    ),
+    "flows-to-those-that-have-left-stay": Mutant(
+        "endpoint_group",
+        "left.union(e for e in old.leaving if not self.balancers.serves_everyone(e))",
+        "left",
+    ),
 }

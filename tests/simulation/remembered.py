@@ -37,6 +37,7 @@ _BOUNDED = frozenset(
         # Pairs of the last minute, at most MAX_PAIRS.
         "Pairs._until",
         # What the node is told.
+        "Serving.leaving",
         "Serving.weights",
         "Serving.standbys",
         "Weights._configured",
