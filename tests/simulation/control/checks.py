@@ -80,10 +80,11 @@ class Checks:
         since = client.dialled_at - delay_s
         earlier = world.in_force.earlier.get(client.to, ())
         known = [serving, *(before for until, before in earlier if until >= since)]
-        if world.in_force.has_moved(client.to, client.dialled_at):
+        if world.in_force.has_moved(client.to, since):
             # It stays with its Service, which may have other endpoints by now.
             there = [each for each in world.desired if each.is_there]
-            known += [each.serving for each in there if each.name == client.service]
+            names = world.in_force.names_since(client.to, since)
+            known += [each.serving for each in there if each.name in names]
         if any(client.endpoint == each.ip for one in known for each in one.endpoints):
             world.judgements.right(OWN)
         elif reason := self._why_another(client, since):

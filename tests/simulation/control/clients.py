@@ -49,8 +49,6 @@ class Client:
         self.number = number
         self.name = f"client {number}"
         self.to = to
-        self.service = world.in_force.name_at(to)
-        """The name of the one that it has dialled."""
         self.state = DIALS
         self.dialled_at = world.timeline.now
         self.endpoint = ""

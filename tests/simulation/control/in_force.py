@@ -25,6 +25,8 @@ class InForce:
         self._now: dict[SocketAddress, Serving] = {}
         self._names: dict[SocketAddress, str] = {}
         """Of the Services that they are, or were last."""
+        self._had: dict[SocketAddress, list[tuple[float, str]]] = {}
+        """Those that had them before, and until when."""
         self.earlier: dict[SocketAddress, list[tuple[float, Serving]]] = {}
         """What was in force before, and until when."""
         self.lost: set[SocketAddress] = set()
@@ -44,9 +46,10 @@ class InForce:
         """Return how an address is served; None if nothing listens there."""
         return self._now.get(address)
 
-    def name_at(self, address: SocketAddress) -> str:
-        """Return the name of the Service that has an address, or had it last; or empty."""
-        return self._names.get(address, "")
+    def names_since(self, address: SocketAddress, since: float) -> set[str]:
+        """Return the names of the Services that have an address, or had it at any time since."""
+        earlier = (name for until, name in self._had.get(address, ()) if until >= since)
+        return {self._names.get(address, ""), *earlier}
 
     def hold_s(self, name: str) -> float:
         """Return how long a Service that is there holds clients; 0 if it doesn't, or is gone."""
@@ -107,6 +110,8 @@ class InForce:
                 self._changed_at[at] = self._world.timeline.now
             if at not in failures:
                 self._now[at] = desired.serving
+                if (name := self._names.get(at, desired.name)) != desired.name:
+                    self._had.setdefault(at, []).append((self._world.timeline.now, name))
                 self._names[at] = desired.name
                 self.lost.discard(at)
 

@@ -73,7 +73,9 @@ class Waits:
             return "all endpoints broken"
         if is_held_by_former(world, client):
             return "a worker of an earlier control process holds it"
-        if world.in_force.has_moved(client.to, client.dialled_at) and is_taken(client):
+        # A worker that is behind may have taken it for the Service that had it.
+        since = client.dialled_at - world.ejections.delay_s
+        if world.in_force.has_moved(client.to, since) and is_taken(client):
             return "it stays with the Service that had the address"
         return ""
 
@@ -88,7 +90,10 @@ class Waits:
             return
         dials_s = world.breaks.dials_s(ENDPOINTS, client)
         # It stays with its Service, which may hold it although it has left the address.
-        held_until = client.dialled_at + WAIT_S + world.in_force.hold_s(client.service)
+        since = client.dialled_at - world.ejections.delay_s
+        names = world.in_force.names_since(client.to, since)
+        hold_s = max(map(world.in_force.hold_s, names))
+        held_until = client.dialled_at + WAIT_S + hold_s
         if client.state == RESET:
             client.is_looked_at = True
             judgements.right(GONE)
