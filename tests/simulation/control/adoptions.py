@@ -74,6 +74,10 @@ class Adoptions:
             return "it may have more sockets than there is room for"
         return ""
 
+    def was_missed(self, control: Process, worker: Process) -> bool:
+        """Return whether a control process has less than a worker served when it began."""
+        return (control, worker) in self._why
+
     def judge(self, control: Control, desired: Desired, failed: Collection[Hashable]) -> None:
         """Judge that the ports of a Service are bound, but for those that something else has."""
         judgements = self._world.judgements

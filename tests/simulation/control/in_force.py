@@ -37,8 +37,6 @@ class InForce:
         """When an address last became another Service's."""
         self.disturbed_at = 0.0
         """When anything but a client last happened."""
-        self.orphaned_at = 0.0
-        """When a control process last ended."""
         self.alone_since = 0.0
         """When the last one ended that had waited for predecessors: they were its own then."""
 
@@ -132,9 +130,8 @@ class InForce:
     def note_death(self, control: Process) -> None:
         """Note that a control process dies; what it was about to close may be lost with it."""
         assert control.is_dead, "it dies"
-        self.orphaned_at = self._world.timeline.now
         if control.main.plane is not None:
-            self.alone_since = self.orphaned_at
+            self.alone_since = self._world.timeline.now
         self.lost.update(at for at in self._now if not self.is_to_listen(at))
 
 

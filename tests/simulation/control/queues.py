@@ -23,13 +23,20 @@ class Queues:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._dying: Process | None = None
+        self._last_dead: tuple[float, Process | None] = (-1.0, None)
+        """The process that has died last, and when."""
         world.machine.stopped_listening = self._stopped_listening
         world.machine.refused = self._refused
 
     def note_death(self, process: Process) -> None:
         """Note that a process is about to close what it has."""
-        self._dying = process
+        self._last_dead = self._world.timeline.now, process
+
+    @property
+    def _dying(self) -> Process | None:
+        """The process whose files are closed at this moment; None: none dies."""
+        at, process = self._last_dead
+        return process if at == self._world.timeline.now else None
 
     def _stopped_listening(self, port: Port, cause: str) -> None:
         assert port.local is not None, "it was bound"
@@ -38,11 +45,10 @@ class Queues:
             for client in world.clients:
                 if queued.peer is client.stream:
                     client.is_excused = "its queue has ended"
-        by_death = self._dying is not None and self._dying.is_dead and cause != "shut down"
         control = world.control
-        if by_death and (control is None or control.plane is None):
+        if cause != "shut down" and (control is None or control.plane is None):
             world.in_force.lost.add(at)
-        elif port.queue and self._is_kept(port, at) and not self._was_late(port):
+        elif port.queue and self._is_kept(port, at) and not self._was_late():
             world.judgements.violate(
                 SERVED_ONES, f"clients in a queue of {at} are reset, and it is served"
             )
@@ -68,16 +74,17 @@ class Queues:
                 return False
         return world.in_force.is_to_listen(at)
 
-    def _was_late(self, port: Port) -> bool:
-        """Return whether a worker that dies was stopped when it was asked for this port.
+    def _was_late(self) -> bool:
+        """Return whether a worker that dies, or drains, was stopped when it was asked for its port.
 
         The control process has other sockets there, and the queue of this one ends with the worker.
         """
-        worker, control = self._dying, self._world.control
-        if worker is None or not worker.is_dead or control is None:
-            return False
-        is_unknown = control.process not in port.known_to
-        return is_unknown and worker.loop.held_until > self._world.in_force.orphaned_at
+        world, control = self._world, self._world.control
+        workers = (world.machine.current, self._dying)
+        return control is not None and any(
+            worker is not None and world.adoptions.was_missed(control.process, worker)
+            for worker in workers
+        )
 
     def _refused(self, stream: Stream) -> None:
         """Take a client that no socket takes."""
