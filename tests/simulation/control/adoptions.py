@@ -48,6 +48,8 @@ class Adoptions:
         """Judge what a control process has when it has waited for predecessors since then."""
         world = self._world
         was_late = world.timeline.now - began >= ANSWER_S - EARLY_S
+        if was_late:
+            self._judge_wait(control, began)
         for worker in world.machine.alive(WORKER):
             if worker.parent is control or is_draining(worker):
                 continue
@@ -60,6 +62,17 @@ class Adoptions:
             else:
                 what = f"{control.name} hasn't adopted {len(left)} ports of {worker.name}"
                 world.judgements.check(ADOPTED, not left, what)
+
+    def _judge_wait(self, control: Process, began: float) -> None:
+        """Judge that a control process that gives up waiting has had to wait for a worker."""
+        world = self._world
+        if any(each.loop.held_until > began for each in world.machine.processes):
+            world.judgements.excuse(ADOPTED, "a process was stopped meanwhile")
+        elif world.plan.speed.room < _SMALL_ROOM:
+            world.judgements.excuse(ADOPTED, "messages drip")
+        else:
+            what = f"{control.name} waits for predecessors that have all answered, or ended"
+            world.judgements.violate(ADOPTED, what)
 
     def _find_why(self, control: Process, worker: Process, began: float, was_late: bool) -> str:
         """Return why a worker may not have been adopted; empty if it must have been."""

@@ -57,6 +57,8 @@ class Checks:
         assert client.remote is not None, "it dialled an address"
         world = self.world
         world.came_at = world.timeline.now
+        why = f"{process.name} drains, and accepts a client"
+        world.judgements.check(DRAINS, not world.draining.has_begun(process), why)
         world.reporting.note_accepted(process, client)
         serving = world.in_force.at(SocketAddress(*client.remote))
         if serving is None or serving.has_none or not has_none(process, client):

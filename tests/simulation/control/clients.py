@@ -125,6 +125,11 @@ class Client:
         sizes = [size for at, size in self._answers if at <= until]
         return min(1, len(sizes)), len(sizes), sum(sizes)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its connection has ended on neither side."""
+        return self.state in (DIALS, WAITS, SERVED)
+
     def finish(self) -> None:
         if self.state == SERVED:
             self.state = ENDED

@@ -8,6 +8,7 @@ before, and ends then.
 Rule 2: a control process waits for workers that drain, not for those that have died.
 Rule 3: workers of the last control process drain as soon as those of this one serve, not before.
 Rule 4: nothing is started any more in a control process that drains.
+Rule 5: a worker that drains ends with its last connection.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ ORACLE = "drains end in time"
 RELIEVED = "predecessors end in time"
 AWAITED = "what drains is awaited, and no longer"
 BEGUN = "drains begin when they may, for as long as they may"
+IDLE = "what drains ends with its last connection"
 APPLIED = "predecessors drain once workers have what is in force"
 
 # For a timer and what follows it, each in an iteration of the loop.
 _SLACK_S, _ITERATIONS = 0.1, 10
 # A worker is waited for for a second; and a message is sent a part at a time with less room.
 _ANSWER_S, _SMALL_ROOM = 2.0, 4096
+# UDP flows have so long for replies; and a connection that its client has ended closes.
+_REPLIES_S, _CLOSES_S = 2.0, 0.5
 # One that was late is asked again each second, and hangs up after a second without a proof.
 _ANSWERS_LATE_S = 3.0
 
@@ -48,8 +52,11 @@ class Draining:
         self._slack_s = _SLACK_S + _ITERATIONS * world.machine.speed.latency_s
         # For the messages before, a start, and an answer.
         self._answer_s = world.plan.speed.start_s + self._slack_s + world.ejections.delay_s
+        self._idle_s = _REPLIES_S + _CLOSES_S + self._slack_s
         self._until: dict[Process, float] = {}
         """Of workers that drain: when their time is over."""
+        self._busy_at: dict[Process, float] = {}
+        """Of those that haven't ended: when one last had a client, or began."""
         self._ending: dict[Process, float] = {}
         """Control processes that drain, or have: for how long."""
         self._drained: set[Process] = set()
@@ -63,7 +70,8 @@ class Draining:
             process = self._world.machine.current
             assert process is not None, "a worker runs"
             self._judge_begin(process, message.seconds)
-            self._until[process] = self._world.timeline.now + message.seconds
+            now = self._busy_at[process] = self._world.timeline.now
+            self._until[process] = now + message.seconds
             check = partial(self._check, process, message.seconds)
             self._world.timeline.after(message.seconds + self._slack_s, check)
             drain(worker, message)
@@ -81,6 +89,20 @@ class Draining:
             allowed.add(world.plan.drain_s)
         what = f"{worker.name} is to drain for {seconds:g} s, and may for {sorted(allowed)}"
         world.judgements.check(BEGUN, seconds in allowed, what)
+
+    def look(self) -> None:
+        """Judge that no worker drains on without a client; call it again and again."""
+        world, now = self._world, self._world.timeline.now
+        for worker, busy_at in list(self._busy_at.items()):
+            if worker.is_dead:
+                del self._busy_at[worker]
+                world.judgements.right(IDLE)
+            elif any(each.is_open and each.stream in worker.kernel.taken for each in world.clients):
+                self._busy_at[worker] = now
+            elif max(busy_at, worker.loop.held_until) + self._idle_s < now:
+                del self._busy_at[worker]
+                what = f"{worker.name} drains, and has had no client for {now - busy_at:.1f} s"
+                world.judgements.violate(IDLE, what)
 
     def ends(self, control: Process) -> bool:
         """Return whether a control process ends its workers, or has: its drain is over."""

@@ -32,7 +32,7 @@ from .counting import (
     Counting,
 )
 from .disturbances import FRESH, KILLED, LEAVES_NONE, Disturbances
-from .draining import APPLIED, AWAITED, BEGUN, RELIEVED, Draining
+from .draining import APPLIED, AWAITED, BEGUN, IDLE, RELIEVED, Draining
 from .draining import ORACLE as DRAINED
 from .ejections import ORACLE as EJECTED
 from .ejections import SILENCE, Ejections
@@ -92,6 +92,7 @@ ORACLES = (
     RELIEVED,
     AWAITED,
     BEGUN,
+    IDLE,
     APPLIED,
     FORMER,
     SHOWN,
@@ -272,6 +273,7 @@ class World(ProcessWorld[Machine]):
             self._look_at = self.timeline.now + _LOOK_S
             self.counting.look()
             self.waits.look()
+            self.draining.look()
             self.agreement.look()
             self.reporting.look()
 
