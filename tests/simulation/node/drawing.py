@@ -11,7 +11,9 @@ from .drawing_families import FAMILIES, with_families
 from .drawing_faults import ZONES, Faults
 from .drawing_holds import HOLDS, with_holds
 from .drawing_lacks import LACKING, bursts, what_lacks
+from .drawing_nodes import NODES, with_nodes
 from .drawing_outside import OUTSIDE, outside
+from .drawing_owed import OWED, with_owed
 from .drawing_restarts import CROWD, CROWDED, KEPT, QUIET, RESTARTS, restarts
 from .drawing_settings import SETTINGS, with_settings
 from .drawing_shapes import SHAPES, shapes
@@ -88,7 +90,9 @@ _ADDRESSES = LOOPBACK_IP, NODE_IP
 _CHANGES: tuple[tuple[str, float, Callable[[Random, Plan], Plan]], ...] = (
     ("settings", SETTINGS, with_settings),
     ("holds", HOLDS, with_holds),
+    ("owed rounds", OWED, with_owed),
     ("families", FAMILIES, with_families),
+    ("other Nodes", NODES, with_nodes),
 )
 """What some plans have beside, and how many."""
 

@@ -92,6 +92,9 @@ def _without_server(rng: Random, item: Object, at: float) -> Iterator[Event]:
         yield Event(at + 0.005, CLOCK, (rng.choice([-86400.0, -1.0, 3600.0, 1e8]),))
     for _ in range(5):
         yield client_of(rng, item, at + 0.3 + 3.0 * rng.random(), NODE_IP)
+    if rng.random() < 0.4:
+        # It ends before its first round, and what the last agent has left ends with it.
+        yield Event(at + rng.choice([1.0, 3.0]), END)
 
 
 def _full_disk(rng: Random, item: Object, at: float) -> Iterator[Event]:

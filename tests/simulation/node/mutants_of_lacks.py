@@ -79,6 +79,18 @@ MUTANTS: Mapping[str, Mutant] = {
         "            until_look_s = 1e9 if is_behind else look_at - loop.time()",
         _ROUNDS,
     ),
+    "refused-round-is-not-owed": Mutant(
+        "sync",
+        "progress.is_behind or self._owes_round or self._is_unfinished",
+        "progress.is_behind",
+        _ROUNDS,
+    ),
+    "refused-turn-is-not-owed": Mutant(
+        "sync",
+        "progress.is_behind or self._owes_round or self._is_unfinished",
+        "progress.is_behind or self._owes_round",
+        _ROUNDS,
+    ),
     "node-port-is-not-bound-again": Mutant(
         "served_ports", "        self._reservations.bind_again()\n", "", _ROUNDS
     ),

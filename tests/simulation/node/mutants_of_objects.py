@@ -39,6 +39,12 @@ MUTANTS: Mapping[str, Mutant] = {
         "        for port in self._unused:\n",
         _ROUNDS,
     ),
+    "any-node-is-this-one": Mutant(
+        "resources",
+        '        query={"fieldSelector": f"metadata.name={name}"},\n        in_namespaces=False,',
+        "        query={},\n        in_namespaces=False,",
+        "sources.kubernetes",
+    ),
     "copy-that-is-ready-wins": Mutant(
         "usable",
         "    return not endpoint.terminating, endpoint.ready, endpoint.serving, is_local",

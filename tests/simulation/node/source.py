@@ -52,8 +52,8 @@ class ObjectSource(Source):
         """Part of Source."""
         for kind, cache in self._caches.items():
             cache.begin_list()
-            items = [_encoded(i) for key, i in self._cluster.objects.items() if key[0] == kind]
-            cache.list_items(items)
+            items = (item for key, item in self._cluster.objects.items() if key[0] == kind)
+            cache.list_items([_encoded(item) for item in items if _is_watched(item)])
             cache.end_list()
         self._publish = publish
         publish(self._store.snapshot())
@@ -68,7 +68,8 @@ class ObjectSource(Source):
         return SourceStatus(self._publish is not None, self._publish is not None)
 
     def _changed(self, item: Object, is_deleted: bool) -> None:
-        self._call_later(0.005, self._take, item, is_deleted)
+        if _is_watched(item):
+            self._call_later(0.005, self._take, item, is_deleted)
 
     def _take(self, item: Object, is_deleted: bool) -> None:
         if self._publish is None:
@@ -77,6 +78,11 @@ class ObjectSource(Source):
         encoded = _encoded(item)
         (cache.delete if is_deleted else cache.put)(encoded, metadata_of(encoded))
         self._publish(self._store.snapshot())
+
+
+def _is_watched(item: Object) -> bool:
+    """Return whether a server selects an object: of Nodes only this one is asked for."""
+    return bool(item["kind"] != "Node" or item["metadata"]["name"] == NODE)
 
 
 def _encoded(item: Object) -> bytes:

@@ -1,0 +1,90 @@
+"""Has the kernel refuse the last round of a plan, after which nothing brings another one.
+
+What a round was for is in force only if the agent knows that it still owes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from random import Random
+
+from ..plan import Event
+from .drawing_lacks import with_health_check
+from .drawing_outside import IN_FORCE_S, slice_of
+from .plan import (
+    ADDRESSES,
+    CLIENT,
+    LOOPBACK_IP,
+    NODE_IP,
+    OTHER_NODE_IP,
+    OTHER_PODS,
+    OWN_PODS,
+    PUT,
+    REFUSE,
+    TAKE,
+    Object,
+    Plan,
+)
+
+OWED = 0.04
+"""How many plans end like that."""
+
+_ADDRESSES = (LOOPBACK_IP, NODE_IP, OTHER_NODE_IP), (LOOPBACK_IP, OTHER_NODE_IP)
+# Before a run is calm: a second try is made before, or after.
+_TRIED_S, _OWED_S = 2.6, 0.15
+# A port that another program had is tried within a second after that.
+_TAKEN_S = 0.3
+# Less than the shortest turn takes, after which a Service waits for as long again.
+_WAITS_S = 0.02
+
+
+def with_owed(rng: Random, plan: Plan) -> Plan:
+    """Return a plan that ends like that."""
+    services = [item for item in plan.objects if item["kind"] == "Service"]
+    if not services:
+        return plan
+    item, at = rng.choice(services), plan.calm_at - rng.choice([_TRIED_S, _OWED_S])
+    features = plan.features | {"owed rounds"}
+    if plan.endpoint_s:
+        last = _turn(rng, item, plan.calm_at - _TRIED_S)
+    elif rng.random() < 0.5:
+        last, features = _addresses(rng, item, at), features | {"outside"}
+    else:
+        last, features = _port(item, plan.calm_at - _TRIED_S), features | {"outside"}
+    first = min(max(0.0, at - IN_FORCE_S), plan.calm_at - _TRIED_S)
+    events = [event for event in plan.events if event.at < first or event.what == CLIENT]
+    return replace(
+        plan,
+        features=features,
+        events=tuple(sorted([*events, *last], key=lambda event: event.at)),
+    )
+
+
+def _addresses(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have the node get another address, at which node ports are to answer."""
+    item = with_health_check(item)
+    for each in item, slice_of(item):
+        yield Event(max(0.0, at - IN_FORCE_S), PUT, (each,))
+    yield Event(at - 0.01, REFUSE, (1,))
+    yield Event(at, ADDRESSES, (rng.choice(_ADDRESSES),))
+
+
+def _port(item: Object, at: float) -> Iterator[Event]:
+    """Have a Service's node port be free again: what failed is tried, and succeeds."""
+    item = with_health_check(item)
+    for port in item["spec"]["ports"]:
+        yield Event(at, TAKE, (port["nodePort"], port["protocol"] == "TCP", _TAKEN_S))
+    for each in item, slice_of(item):
+        yield Event(at + 0.01, PUT, (each,))
+    yield Event(at + _TAKEN_S, REFUSE, (1,))
+
+
+def _turn(rng: Random, item: Object, at: float) -> Iterator[Event]:
+    """Have a Service get node ports while it waits for its turn, as the last one took long."""
+    ips = OWN_PODS + OTHER_PODS
+    yield Event(max(0.0, at - IN_FORCE_S), PUT, (item,))
+    yield Event(at, PUT, (slice_of(item, rng.sample(ips, rng.choice([6, len(ips)]))),))
+    # Until its turn nothing is written that the kernel could refuse.
+    yield Event(at + _WAITS_S, PUT, (with_health_check(item),))
+    yield Event(at + _WAITS_S, REFUSE, (1,))
