@@ -57,13 +57,14 @@ class Known:
         self.may_remove = False
         self._old: Targets = {}
         self._new: Targets = {}
-        self._may_be: list[Targets] = []  # What else may be in force after a death.
-        self._was: list[Targets] = []  # What might have been in force until this step.
+        # What else may be in force after a death, and what might have been until this step.
+        self._may_be, self._was = list[Targets](), list[Targets]()
         self._absent: dict[Frontend, int] = {}
         """The last entry when a frontend wasn't steered and no flow was still to be removed."""
         self._late_resets: set[int] = set()
         """Entries of connections that were reset when new ones were led elsewhere already."""
         self._excused: set[int] = set()  # Those of them that were counted as excused.
+        self._overdue: set[int] = set()  # Entries that were to be removed by a step that failed.
         self._last: dict[Frontend, Target] = {}
         """The last targets of frontends that are no longer steered."""
         self._left: set[Frontend] = set()  # Those that the process before has left.

@@ -114,6 +114,7 @@ class Oracles(ClientOracles):
             self._absent |= dict.fromkeys(set(FRONTENDS) - applied.keys(), self._last_entry())
         if not is_forgotten or self.has_failed_tracking:
             # Nothing is promised until entries were listed and removed without a failure.
+            self._note_overdue(applied)
             return
         self._unended.clear()
         for entry in conntrack.entries.values():
@@ -142,6 +143,14 @@ class Oracles(ClientOracles):
                 not must,
                 lambda e=entry, t=now: f"{e.flow} leads to {e.leads_to}, not to {t}",  # type: ignore[misc]
             )
+
+    def _note_overdue(self, applied: Targets) -> None:
+        """Note entries that lead elsewhere: they may be removed, whatever is steered then."""
+        for entry in self._node.tables.conntrack.entries.values():
+            frontend = expecting.frontend_of(entry)
+            now, last = applied.get(frontend), self._last.get(frontend)
+            if expecting.must_be_gone(entry, last, now, self._node.refuse_port):
+                self._overdue.add(entry.number)
 
     def _why_left(self, entry: Entry) -> str:
         """Return why an entry may stay that leads elsewhere; empty: it must be gone."""
@@ -224,8 +233,8 @@ class Oracles(ClientOracles):
         is_first = entry.leads_to.ip in FIRST_ADDRESSES
         if self._leads_nowhere(entry) or (is_first and self.links.changed):
             return True
-        if entry.leads_to.ip in self.links.moved:
-            # The product may not know yet that the address is back.
+        # The product may not know yet that an address is back.
+        if entry.number in self._overdue or entry.leads_to.ip in self.links.moved:
             return True
         frontend = expecting.frontend_of(entry)
         port = self._node.refuse_port
