@@ -65,8 +65,7 @@ class Known:
         """Entries of connections that were reset when new ones were led elsewhere already."""
         self._excused: set[int] = set()  # Those of them that were counted as excused.
         self._overdue: set[int] = set()  # Entries that were to be removed by a step that failed.
-        self._last: dict[Frontend, Target] = {}
-        """The last targets of frontends that are no longer steered."""
+        self._last: dict[Frontend, Target] = {}  # Of those that are no longer steered.
         self._left: set[Frontend] = set()  # Those that the process before has left.
         self._is_new = False  # Whether there was one, and this one has applied nothing.
         self._unended: set[Frontend] = set()  # Those of them whose flows weren't removed yet.

@@ -384,8 +384,11 @@ class Oracles(ClientOracles):
 
     def _note_ports(self, applied: Targets) -> None:
         for frontend in [one for one in self._counts if one not in applied]:
-            # Its counter is gone.
-            del self._counts[frontend]
+            # Its counter is gone, or was never to be: a step that is in doubt may have led to it.
+            if self.is_sure:
+                del self._counts[frontend]
+            else:
+                self._unsure_counts.add(frontend)
             self._reported.pop(frontend, None)
             self._surely_counted.pop(frontend, None)
         used = self._used(applied)
