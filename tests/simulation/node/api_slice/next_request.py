@@ -37,6 +37,9 @@ class NextRequest:
         that ended at another time than was asked for, and after a wait."""
         self.cuts = 0
         """How many watches in a row broke off soon, at most."""
+        self.cuts_before = 0
+        """As many before the last request ended, of which the source may still say so: its words
+        are of the turn before."""
         self.is_failed = self.is_refused = False
         """The last request, as far as the client saw."""
         self.is_sure = False
@@ -46,6 +49,7 @@ class NextRequest:
         """Decide from how a request has ended, now that another one begins."""
         exchange = request.exchange
         self.is_failed = self.is_refused = False
+        self.cuts_before = self.cuts
         if request.question is not None and not request.question.is_good:
             self._conclude_question(request)
             return

@@ -193,7 +193,7 @@ class StatusChecks:
     def check_cuts(self, exchange: Exchange) -> None:
         """Judge that one watch that breaks off isn't a problem."""
         follower = self._requests.follower_of(exchange)
-        if follower is None or follower.next.cuts > 1:
+        if follower is None or max(follower.next.cuts, follower.next.cuts_before) > 1:
             return
         resource = target_of(exchange.path).resource
         shown = [line for line in self._source.status().problems if _BREAK_OFF in line]
