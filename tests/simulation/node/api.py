@@ -364,8 +364,9 @@ class ApiServer:
         items: list[Object],
         limit: int,
     ) -> None:
-        is_question = exchange.query.get("limit") == "1"
-        if not is_question and (wrong := self.wrong_lists.pop(wanted.resource, None)) is not None:
+        # A question about history isn't one, nor is the list of all Nodes.
+        is_one = exchange.query.get("limit") != "1" and (wanted.resource != "nodes" or wanted.name)
+        if is_one and (wrong := self.wrong_lists.pop(wanted.resource, None)) is not None:
             self._respond_bytes(exchange, 200, wrong, 0.0)
             return
         rest = items[limit:] if limit else []

@@ -430,6 +430,8 @@ class Checks:
     def _check_equal(self, kind: str, found: dict[Key, int]) -> None:
         history = self.histories[kind]
         is_equal = history.fits_now(found, self._ignored(kind))
+        if kind == "Node" and self.world.plan.denies_node:
+            is_equal = not found
         if kind in self.restores.blind and not is_equal:
             self.judgements.excuse("equal", "history went back, and on")
             return

@@ -10,6 +10,7 @@ from typing import Any
 
 from .draft import Draft
 from .faults import FAULTS, Faults
+from .node_failures import NodeFailures
 from .objects import Objects
 from .plan import Plan
 from .pods import add_selection, draw_pods
@@ -74,6 +75,8 @@ class _Drawing:
             from_pods = draft.rng.random() < _FROM_PODS and not has("shares")
             if from_pods:
                 first += self._draw_pods(first)
+        with draft.of_its_own("failures of the Node"):
+            NodeFailures(draft, self.objects).draw()
         bookmark_s = rng.choice((5.0, 20.0, 60.0))
         if has("no-bookmarks"):
             bookmark_s = 0.0
@@ -107,6 +110,7 @@ class _Drawing:
             namespace="shop" if has("one-namespace") else "",
             with_node=rng.random() < 0.7,
             wants_nodes=has("nodes"),
+            denies_node=has("node-denied"),
             from_pods=from_pods,
             first_items=tuple(first),
         )

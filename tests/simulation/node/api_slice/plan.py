@@ -66,6 +66,8 @@ class Plan:
     namespace: str = ""
     with_node: bool = True
     wants_nodes: bool = False
+    denies_node: bool = False
+    """This node's object may never be read."""
     from_pods: bool = False
     """Endpoints are derived from Pods."""
     first_items: tuple[dict[str, Any], ...] = field(default=())

@@ -108,9 +108,10 @@ class StatusChecks:
         """Judge that what has arrived some time ago is shown, and what of it can't be read."""
         snapshot, now = self._world.published, self._world.now
         quiet = [each for each in self._followers if self._is_quiet(each, now)]
+        awaited = [each for each in self._followers if not self._does_without(each, now)]
+        is_all_quiet = all(each in quiet for each in awaited)
         if snapshot is None:
-            is_missing = len(quiet) == len(self._followers)
-            self._judgements.check("first snapshot", not is_missing, "none, and all is listed")
+            self._judgements.check("first snapshot", not is_all_quiet, "none, and all is listed")
             return
         states = [each.copy.now for each in quiet]
         if self._is_other(snapshot, states):
@@ -126,7 +127,7 @@ class StatusChecks:
                     each.copy.now.fits(of_kind, may_lack=may_lack),
                     said(each.kind, "shows", of_kind, "not", each.copy.now.shown),
                 )
-        if len(quiet) < len(self._followers):
+        if not is_all_quiet:
             return
         if self._world.plan.from_pods:
             pods, services = (
@@ -160,6 +161,12 @@ class StatusChecks:
         places = {item.place for item in status.rejected if item.place and not item.kind}
         is_right = least <= places <= least | unsure
         self._judgements.check("left out", is_right, said(places, "not", least, unsure))
+
+    def _does_without(self, follower: Follower, now: float) -> bool:
+        """Return whether nothing waits for a kind: for a Node that was never read, but denied."""
+        outage = follower.outage
+        is_denied = outage.is_forbidden and outage.is_certain(now) and not follower.is_unsure
+        return follower.kind == "Node" and is_denied and not follower.has_listed
 
     def _is_other(self, snapshot: Snapshot, states: list[CopyState]) -> bool:
         """Return whether something of that differs from what was judged last."""
@@ -229,11 +236,13 @@ class StatusChecks:
 
     def check_end(self) -> None:
         """Check what it says once nothing is broken any more."""
-        status = self._source.status()
+        status, plan = self._source.status(), self._world.plan
         others = _lines(status)
+        # That this node's object may not be read stays a problem.
+        is_said = [" nodes" in line for line in others] == [True] * plan.denies_node
         self._judgements.check(
             "current",
-            status.is_current and not others,
+            status.is_current and (is_said if plan.with_node else not others),
             lambda: f"is_current is {status.is_current}: {others}",
         )
         self._check_rejected(status)
@@ -244,7 +253,8 @@ class StatusChecks:
         listed = [item for item in status.rejected if item.kind]
         if self._checks.restores.blind:
             self._judgements.excuse("rejected", "history went back, and on")
-        seen = [kind for kind in KINDS if kind not in self._checks.restores.blind]
+        hidden = {"Node"} if self._world.plan.denies_node else set[str]()
+        seen = [kind for kind in KINDS if kind not in self._checks.restores.blind | hidden]
         named = {(item.kind, item.namespace, item.name) for item in listed if item.kind in seen}
         right = {
             tuple(key) for kind in seen for key in self._checks.histories[kind].states[-1].loose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -126,6 +127,8 @@ class World:
         server.bookmark_s = plan.bookmark_s
         server.piece_max = plan.piece_max
         server.page_max = plan.page_max
+        if plan.denies_node:
+            server.refuse(403, math.inf, resource="nodes")
         return server
 
     # -- the run -----------------------------------------------------------------------------------
