@@ -51,6 +51,8 @@ class NodeLists:
         self._denials = 0
         self._is_unsure = False
         """Whether the source has noticed a change of what is wanted; or that it gave a list up."""
+        self._may_lack = False
+        """What was known may be dropped: the source has looked at about that time."""
         # -- the list that is under way
         self._exchange: Exchange | None = None
         self._addresses: set[str] = set()
@@ -64,7 +66,11 @@ class NodeLists:
         now = self._now()
         self._go_on()
         if self._again_at is not None and abs(now - self._again_at) < _TURNS_S:
-            self._is_unsure = self._is_unsure or is_wanted != self._is_wanted
+            is_other = is_wanted != self._is_wanted
+            self._is_unsure, self._may_lack = (
+                self._is_unsure or is_other,
+                self._may_lack or is_other,
+            )
         if is_wanted and not self._is_wanted:
             self._wanted_at = now
         self._is_wanted = is_wanted
@@ -130,6 +136,7 @@ class NodeLists:
 
     def _show(self, addresses: Addresses) -> None:
         self._before, self._known, self._changed_at = self._known, addresses, self._now()
+        self._may_lack = False
 
     def _go_on(self) -> None:
         """Note what has happened without a request."""
@@ -168,7 +175,8 @@ class NodeLists:
         right = {self._known}
         if self._now() - self._changed_at < _TURNS_S + _SOON_S:
             right.add(self._before)
-        if self._is_unsure or not (self._is_wanted or self._is_early()):
+        is_sure = self._is_wanted or self._is_early()
+        if self._is_unsure or self._may_lack or not is_sure:
             right.add(None)
         self._judgements.check("node addresses", shown in right, lambda: f"{shown}, not {right}")
 
