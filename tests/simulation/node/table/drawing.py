@@ -134,6 +134,8 @@ class _Drawer:
         if "takers" in self._has and rng.random() < 0.15:
             change = self._change() if rng.random() < 0.7 else Step(p.CHANGE)
             return [*steps, replace(change, kind=p.TAKE, number=rng.randrange(1000))]
+        if "refusals" in self._has and rng.random() < 0.1:
+            return steps + self._refused_repair()
         draw = rng.random()
         if draw < 0.35:
             change = self._change()
@@ -226,6 +228,19 @@ class _Drawer:
             faults, change = [*faults, refusal], Step(p.REPAIR)
         clients = [self._silent_client(one) for one in self._last]
         return [*changes, *faults, change, *clients, Step(p.LATER, seconds=1.0), Step(p.REPAIR)]
+
+    def _refused_repair(self) -> list[Step]:
+        """Return steps in which a repair follows a link, or opens a port, and that is refused.
+
+        Alone, with all that differs, and with the whole table: a later one must do it.
+        """
+        rng = self._rng
+        rest = [Step(p.LATER, seconds=1.0), Step(p.REPAIR)]
+        refusal = Step(p.FAULT, name="refusal", number=2 + 3 * rng.randrange(300))
+        if "links" in self._has and rng.random() < 0.5:
+            new = Step(p.LINK, link=pod_link(p.NEW_POD_LINK, 9, ()))
+            return [Step(p.UNLINK, number=p.NEW_POD_LINK), *rest, new, refusal, *rest, *rest]
+        return [self._change(), Step(p.FORGET), *rest, refusal, *rest, *rest]
 
     def _apply_all(self) -> Step:
         """Return a step that steers all frontends, to endpoints."""

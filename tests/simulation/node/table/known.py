@@ -10,6 +10,7 @@ from userspace_proxy.steering.base import KernelTarget, Target
 
 from ...judgements import Judgements
 from .known_links import KnownLinks
+from .known_ports import KnownPorts
 from .node import Attempts, Machine
 from .pictures import Drifted
 from .plan import FRONTENDS, Client
@@ -18,7 +19,6 @@ from .takers import Taker
 Targets = Mapping[Frontend, Target]
 Pins = dict[tuple[str, str], dict[SocketAddress, float]]
 """Of a client and a Service: endpoints, each with the end of its time."""
-UNKNOWN = -1000
 
 
 def differing(some: Targets, others: Targets) -> set[Frontend]:
@@ -84,9 +84,7 @@ class Known:
         self._surely_counted: Counter[Frontend] = Counter()  # Since reported, and all is right.
         self._unsure_counts: set[Frontend] = set()
         """Those whose connections may not be counted as expected."""
-        self._released: dict[tuple[str, int], int] = {}
-        """Ports that are no longer used, each with the repairs since then."""
-        self._ever_used: set[tuple[str, int]] = set()
+        self.ports = KnownPorts()
         self._turn = 0
         self.taker: Taker | None = None  # Another program's chain that may come first.
 
@@ -196,11 +194,11 @@ class Known:
     def round_over(self) -> None:
         """Note that a repair is complete."""
         self.links.round_over()
-        self._released = {port: count + 1 for port, count in self._released.items()}
+        self.ports.round_over()
 
     def round_broken_off(self) -> None:
         """Note that a repair has failed, perhaps after it was all but complete."""
-        self._released = dict.fromkeys(self._released, UNKNOWN)
+        self.ports.round_broken_off()
 
     def died(self, attempts: Attempts) -> None:
         """Note that the process has died within a step."""
@@ -210,7 +208,7 @@ class Known:
 
     def restarted(self) -> None:
         """Note that a new process begins, which counts from 0, and will replace the tables."""
-        self._released = dict.fromkeys(self._ever_used, UNKNOWN)
+        self.ports.restarted()
         self._left = {*self._old, *self._new}
         steered = self._old.keys() & self._new.keys()
         self._absent |= dict.fromkeys(set(FRONTENDS) - steered, self._last_entry())
@@ -232,7 +230,7 @@ class Known:
         """Note that what showed a new process where clients were led may be gone."""
         self._last.clear()
         self._has_forgotten = True
-        self._forget_ports()
+        self.ports.forget()
         self._absent = dict.fromkeys(FRONTENDS, self._last_entry())
 
     def forgotten(self) -> None:
@@ -242,7 +240,7 @@ class Known:
         if not self.is_sure:
             # Another program may have deleted what showed where clients were led.
             self._last.clear()
-        self._forget_ports()
+        self.ports.forget()
         self._forget_counts()
         self._pins.clear()
         self._lost_pins.clear()
@@ -256,7 +254,3 @@ class Known:
     def _forget_counts(self) -> None:
         for some in (self._counts, self._reported, self._surely_counted):
             some.clear()
-
-    def _forget_ports(self) -> None:
-        self._released.clear()
-        self._ever_used.clear()

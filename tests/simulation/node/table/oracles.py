@@ -12,7 +12,7 @@ from ..nf_tables_packets import Kind
 from . import expecting
 from .clients import CLIENT_PORT, PROTOCOLS, ClientOracles
 from .expecting import in_words
-from .known import UNKNOWN, Targets
+from .known import Targets
 from .node import Attempts
 from .plan import CLIENTS, FIRST_ADDRESSES, FRONTENDS, NODE_ADDRESSES, PORTS, REFUSE_PORTS
 
@@ -25,8 +25,6 @@ ORACLES = (
     "table stays", "shown as it is", "forwarding", "taken by another",
     "nothing of the past",
 )  # fmt: skip
-# A released port stays guarded until the second repair.
-_GUARDED_ROUNDS = 2
 
 
 class Oracles(ClientOracles):
@@ -45,7 +43,7 @@ class Oracles(ClientOracles):
         self._note_ports(applied)
         self._look_at_clients(applied)
         if self.is_sure and not (self.taker and self.taker.drops):
-            self._look_at_guard(applied)
+            self._look_at_one_guard()
 
     def _look_at_deleted(self, attempts: Attempts, *, is_first: bool) -> None:
         """Judge whether a table that is right was written anew, which ends what rules know."""
@@ -68,25 +66,27 @@ class Oracles(ClientOracles):
                 continue
             self._judge.check("table stays", not is_gone, f"{name} was written anew")
 
-    def _look_at_guard(self, applied: Targets) -> None:
-        """Judge access to proxy ports past the frontends."""
-        used = self._used(applied)
-        protocol, port = (
-            sorted(self._ever_used)[self._turn % max(len(self._ever_used), 1)]
-            if (self._ever_used)
-            else ("TCP", PORTS[0])
-        )
+    def look_at_all_guards(self) -> None:
+        """Judge access to all proxy ports past the frontends."""
+        for protocol, port in sorted(self.ports.ever_used):
+            self._look_at_guard(protocol, port)
+
+    def _look_at_one_guard(self) -> None:
+        """Judge access to one proxy port past the frontends, in turn."""
+        some = sorted(self.ports.ever_used) or [("TCP", PORTS[0])]
+        self._look_at_guard(*some[self._turn % len(some)])
+
+    def _look_at_guard(self, protocol: str, port: int) -> None:
         client = CLIENTS[0]
         flow = Flow(PROTOCOLS[protocol], Place(client.ip, CLIENT_PORT), Place("10.1.0.1", port))
         outcome = self._node.packets.verdict(flow)
-        is_recent = 0 <= self._released.get((protocol, port), -1) < _GUARDED_ROUNDS
-        if (protocol, port) in used or is_recent:
+        if self.ports.must_be_guarded((protocol, port)):
             self._judge.check(
                 "guarded port",
                 outcome.kind is Kind.REFUSED or expecting.leftover(outcome),
                 lambda: f"{protocol} {port} is open: {outcome}",
             )
-        elif self._released.get((protocol, port), 0) > _GUARDED_ROUNDS:
+        elif self.ports.must_be_open((protocol, port)):
             self._judge.check(
                 "released port",
                 in_words(outcome) == expecting.UNTOUCHED,
@@ -391,17 +391,9 @@ class Oracles(ClientOracles):
                 self._unsure_counts.add(frontend)
             self._reported.pop(frontend, None)
             self._surely_counted.pop(frontend, None)
-        used = self._used(applied)
-        is_known = self.is_sure and self._was_sure
-        for port in self._ever_used - used:
-            self._released.setdefault(port, 0 if is_known else UNKNOWN)
-        for port in used:
-            self._released.pop(port, None)
-        self._ever_used |= used
-
-    def _used(self, applied: Targets) -> set[tuple[str, int]]:
-        found = {
+        used = {
             (frontend.protocol.value, expecting.port_of(target, 0) or 0)
             for frontend, target in applied.items()
         }
-        return {one for one in found if one[1]}
+        is_known = self.is_sure and self._was_sure
+        self.ports.use({one for one in used if one[1]}, is_known=is_known)

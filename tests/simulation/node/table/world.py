@@ -483,6 +483,9 @@ class World:
         if not self.judgements.violations:
             self.oracles.is_sure = True
             self._judge(self.applied, is_forgotten=True)
+            # Once more, after which no port is guarded that isn't used.
+            self._repair()
+            self.oracles.look_at_all_guards()
         if "begun anew" in self.plan.features:
             self._begin_anew()
         self._clean_up()
