@@ -36,6 +36,8 @@ ORACLES = (LOST, PLACES, LEFT, READ)
 
 # As conntrack: until a client has sent after an answer, and from then on.
 _YOUNG_S, _STREAM_S = 30.0, 120.0
+# So many datagrams of a flow that waits, and bytes, are kept.
+_HELD, _HELD_BYTES = 8, 16 * 1024
 # A use is noted once a second, and flows are looked at once a second.
 _GRAIN_S = 1.0
 # The kernel is asked then whether a host has the endpoint of a flow that has no answer.
@@ -115,6 +117,15 @@ class FlowEnds:
             self._is_short[each] and any(kept.payload == payload for kept in each.kept or ())
             for each in self._waiting
             if each.is_waiting
+        )
+
+    def keeps_no_more(self, client: Address, payload: bytes) -> bool:
+        """Return whether a client's flow waits, and keeps so much that a datagram is lost."""
+        return any(
+            len(kept) >= _HELD or sum(map(len, kept)) + len(payload) > _HELD_BYTES
+            for each in self._waiting
+            if each.is_waiting and each.address[:2] == client
+            for kept in [[one.payload for one in each.kept or ()]]
         )
 
     def _service_of(self, flow: Any) -> Service:

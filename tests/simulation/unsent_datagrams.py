@@ -2,6 +2,7 @@
 
     came ─┬─ sent ──────────────────────────────────────────────▶ right
           ├─ no endpoint, no listener, no route, no hop left ───▶ right
+          ├─ its flow waits, and keeps as much as it may ───────▶ right
           ├─ all at their limit, or ejected ──▶ its flow waits ──▶ judged again when that is over
           └─ none of these ─────────────────────────────────────▶ lost
 
@@ -85,6 +86,7 @@ class UnsentDatagrams:
         question.at_limit |= self._at_limit(question.serving)
         question.ejected |= self._ejected(question)
         is_lost = question.is_given_up or question.is_refused or question.hops <= 1
+        is_lost = is_lost or self._ends.keeps_no_more(question.client, payload)
         if question.ends or is_lost or self._has_none(question) or self._has_no_route(question):
             self._judge.right(ORACLE)
         elif self._waits(question) or self._waits_for_kernel(question, payload):
