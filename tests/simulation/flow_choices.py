@@ -71,9 +71,12 @@ class FlowChoices:
         if self._is_portless and not self._world.is_closed:
             self._check_freed(flow, ends.evicted - evicted, count)
         if found == [False] and not self._world.is_closed:
-            has_lacked = self._world.kernel.lacks != lacks
-            if has_lacked or len(attempt.tried) - before >= DIALS:
-                self._judge.excuse(REFUSAL, "the kernel lacked something, or it has dialled enough")
+            dialled = len(attempt.tried) - before
+            if dialled >= DIALS:
+                why = f"{flow.address} was dialled for {dialled} times"
+                self._judge.check(REFUSAL, dialled == DIALS, why)
+            elif self._world.kernel.lacks != lacks:
+                self._judge.excuse(REFUSAL, "the kernel lacked something")
             else:
                 self._check_none(flow, attempt)
 
@@ -167,15 +170,14 @@ class FlowChoices:
         Args:
             count: How many flows there were, without the one that dials, unless it had waited.
         """
-        if flow.waited is not None or flow.tried is None or len(flow.tried) > 1:
-            self._judge.excuse(FREED, "the flow is in the table")
-        elif any(core.local[0] not in NODE_IPS for core in self._flows if core.local):
-            self._judge.excuse(FREED, "flows at clients' addresses have other ports")
+        why = f"no source port was left for {flow.address}, and {evicted} of {count} flows ended"
+        is_in_table = flow.waited is not None or flow.tried is None or len(flow.tried) > 1
+        if is_in_table or any(core.local[0] not in NODE_IPS for core in self._flows if core.local):
+            # The next one to go may be itself, or at its client's address, which has other ports:
+            # then no more end.
+            self._judge.check(FREED, evicted <= 1 + (count + 1) // _PORTS_PART, why)
         else:
             right = min(count, 1 + count // _PORTS_PART)
-            why = (
-                f"no source port was left for {flow.address}, and {evicted} of {count} flows ended"
-            )
             self._judge.check(FREED, evicted == right, why)
 
     def _check_address(self, core: DatagramSocket, port: Port, attempt: Attempt) -> None:
