@@ -28,6 +28,9 @@ from .plan import (
     ServicePlan,
 )
 
+ASKED_TWICE = "predecessors are asked twice"
+"""A feature of plans with slow processes, so that they are stopped between two messages."""
+
 _FIRST_CLIENT = 2_600
 # Less, about as long, and longer than a control process that ends waits for them.
 _STAY_S = (0.4, 0.95, 1.5, 3.0)
@@ -52,7 +55,7 @@ class DrainSituations:
         situations: Sequence[tuple[float, str, Callable[[], Iterator[Event]]]] = (
             (0.06, "Services close", self.closing),
             (0.06, "ends while a worker starts", self.ends_while_one_starts),
-            (0.06, "predecessors are asked twice", self.asked_twice),
+            (0.08, ASKED_TWICE, self.asked_twice),
         )
         for share, name, draw in situations:
             if self._rng.random() < share:
@@ -95,11 +98,17 @@ class DrainSituations:
         yield Event(round(at + 0.01 + 0.1 * rng.random(), 4), what)
 
     def asked_twice(self) -> Iterator[Event]:
-        """Yield that a control process dies while it waits for a worker that was stopped."""
+        """Yield that control processes die after they have asked workers that are stopped.
+
+        A worker that has the proof of the first one, unread, hangs up on the second.
+        """
         rng, at = self._rng, self._at()
         yield from self._clients_before(at, rng.choice(self._tcp or self._numbers))
-        seconds = rng.choice([0.2, 0.4, 1.0])
-        yield Event(at, STOP, (False, rng.randint(0, 3), seconds, False))
-        yield Event(at + 0.01, CRASH)
-        for n in range(rng.randint(1, 3)):
-            yield Event(round(at + 0.05 + 0.15 * n + 0.2 * rng.random(), 4), CRASH)
+        yield Event(at, CRASH)
+        for number in range(3):
+            # When the next control process asks, and has its proof asked for, more or less.
+            soon = rng.choice([-0.01, 0.1 + 0.15 * rng.random(), 0.1 + 0.15 * rng.random()])
+            seconds = rng.choice([0.6, 1.0])
+            yield Event(round(at + soon, 4), STOP, (False, number, seconds, False))
+        for n in range(rng.randint(1, 2)):
+            yield Event(round(at + 0.3 + 0.25 * n + 0.1 * rng.random(), 4), CRASH)

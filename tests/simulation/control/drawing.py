@@ -17,7 +17,7 @@ from userspace_proxy.model.serving import Serving
 
 from ..network import LATE, REFUSES, SILENT, UNREACHABLE
 from ..plan import Event
-from .drain_situations import DrainSituations
+from .drain_situations import ASKED_TWICE, DrainSituations
 from .machine import Speed
 from .message_situations import (
     LONG_DRAIN,
@@ -137,16 +137,7 @@ def make_plan(seed: int) -> Plan:
         features |= names
         events += more
     has_fates = "deaths of workers" in features
-    speed = Speed(
-        latency_s=rng.choice([0.01, 0.05]) if "slow" in features else 0.0005,
-        start_s=rng.choice([0.2, 1.0]) if "slow" in features else 0.05,
-        room=rng.choice([64, 300, 1000]) if "small buffers" in features else 65536,
-    )
-    if _STORM in features:
-        # So that changes wait in the control process, too.
-        speed = replace(speed, room=own.choice([64, 300]))
-    if SMALL in features:
-        speed = replace(speed, room=own_of_messages.choice([64, 300]))
+    speed = _draw_speed(rng, own, own_of_messages, features)
     workers = _draw_workers(rng, own_of_messages, features)
     descriptors = rng.choice([10, 16, 24]) if "few descriptors" in features else 1000
     drain_s = rng.choice([0.0, 1.0, 5.0])
@@ -167,6 +158,24 @@ def make_plan(seed: int) -> Plan:
         speaks_more=draw_version(own_of_messages),
         calm_at=calm_at,
     )
+
+
+def _draw_speed(
+    rng: Random, own: Random, own_of_messages: Random, features: frozenset[str]
+) -> Speed:
+    speed = Speed(
+        latency_s=rng.choice([0.01, 0.05]) if "slow" in features else 0.0005,
+        start_s=rng.choice([0.2, 1.0]) if "slow" in features else 0.05,
+        room=rng.choice([64, 300, 1000]) if "small buffers" in features else 65536,
+    )
+    if _STORM in features:
+        # So that changes wait in the control process, too.
+        speed = replace(speed, room=own.choice([64, 300]))
+    if SMALL in features:
+        speed = replace(speed, room=own_of_messages.choice([64, 300]))
+    if ASKED_TWICE in features:
+        speed = replace(speed, latency_s=0.05)
+    return speed
 
 
 def _draw_workers(rng: Random, own: Random, features: frozenset[str]) -> tuple[int, ...]:
