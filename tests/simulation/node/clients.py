@@ -10,6 +10,7 @@ from userspace_proxy.model import Protocol
 from ..control.files import Watch
 from ..network import ANSWERS, Address
 from ..streams import OPEN, Stream
+from .cluster import Floors
 from .truth import Dialled
 
 if TYPE_CHECKING:
@@ -94,6 +95,11 @@ class Client:
             was = self.state
             stream.close()
             self._change(RESET if was == WAITS else ENDED)
+
+    def go_back(self) -> None:
+        """Note that an older state may be in force from now on, which serves it if it waits."""
+        if self.state in (DIALS, WAITS):
+            self.floors = Floors(*map(min, self.floors, self.world.freshness.floors()))
 
     def finish(self) -> None:
         """End its connection."""

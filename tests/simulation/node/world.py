@@ -218,6 +218,8 @@ class World(ProcessWorld[AgentMachine]):
             process.dies_at_call = self.plan.agent_dies_at[number]
         if self.plan.keeps_state and (file := self.disk.files.get(_STATE)) is not None:
             self.freshness.go_back(file.floor)
+            for client in self.clients:
+                client.go_back()
         run = AgentRun(self, process)
         process.main = run
         self.agents.append(run)
