@@ -53,12 +53,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "                raise\n\n    def remove",
         _TABLES,
     ),
-    "link-whose-element-was-refused-is-not-tried-again": Mutant(
-        "kernel_path",
-        "            self._numbers = before\n            self._keep_counts()\n",
-        "            self._keep_counts()\n",
-        _NFTABLES,
-    ),
     "link-that-is-gone-is-listed": Mutant(
         "node_listings",
         "    if not is_same or len(parsed) != len(before):\n",
