@@ -14,7 +14,7 @@ Source: Kubernetes API concepts; apiserver/pkg/storage/cacher.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -29,6 +29,7 @@ from userspace_proxy_testing.fakes.api_objects import (
 from ..timeline import Timeline
 from .api_etcd import Etcd
 from .api_exchange import Exchange
+from .api_faults import Cut, OldEvent
 from .api_requests import Refusal, Target, filter_of, status, target_of
 from .api_writes import write
 
@@ -55,23 +56,6 @@ class Watch:
     asked: int
     since: int
     has_bookmarks: bool
-
-
-@dataclass(eq=False, slots=True)
-class Cut:
-    """What becomes of one of the next responses."""
-
-    after_bytes: int = 0
-    resource: str = ""
-    """Empty: any."""
-    is_clean: bool = False
-    """It ends as if that was all."""
-    skip: int = 0
-    """So many of that resource come before it."""
-    compacts: bool = False
-    """Instead, history is forgotten when it is asked for."""
-    meanwhile: Callable[[], object] | None = None
-    """Called before that."""
 
 
 class ApiServer:
@@ -116,6 +100,8 @@ class ApiServer:
         self.refusals: list[Refusal] = []
         self.cuts: list[Cut] = []
         self.wrong_lists: dict[str, bytes] = {}
+        self.old_events: dict[str, OldEvent] = {}
+        """With what the next watch of a kind begins, though it is asked for from later on."""
         self._exchanges: dict[Exchange, None] = {}
         self._ending: dict[Exchange, None] = {}
         """Those whose end may be on its way."""
@@ -407,6 +393,8 @@ class ApiServer:
             return
         watch = Watch(exchange, wanted, since, since, "allowWatchBookmarks" in query)
         self.watches[watch] = None
+        if (old := self.old_events.pop(wanted.resource, None)) is not None and since > old.back:
+            exchange.send(_line(old.as_before(since)))
         for event in events:
             exchange.send(event.line)
         watch.since = self.revision if self.tells_from_now else max(since, self.revision)

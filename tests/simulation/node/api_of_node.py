@@ -11,9 +11,10 @@ from userspace_proxy.sources.kubernetes.reflector import Timing
 from userspace_proxy.sources.kubernetes.source import KubernetesSource
 
 from ..timeline import Timeline
-from .api import ApiServer, Cut
+from .api import ApiServer
 from .api_client import URL, Address, SimulatedClient
 from .api_etcd import Etcd
+from .api_faults import Cut
 from .plan import NODE, Object
 
 if TYPE_CHECKING:

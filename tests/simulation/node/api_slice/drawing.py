@@ -75,8 +75,7 @@ class _Drawing:
             from_pods = draft.rng.random() < _FROM_PODS and not has("shares")
             if from_pods:
                 first += self._draw_pods(first)
-        with draft.of_its_own("failures of the Node"):
-            NodeFailures(draft, self.objects).draw()
+        self._draw_last_ones()
         bookmark_s = rng.choice((5.0, 20.0, 60.0))
         if has("no-bookmarks"):
             bookmark_s = 0.0
@@ -114,6 +113,13 @@ class _Drawing:
             from_pods=from_pods,
             first_items=tuple(first),
         )
+
+    def _draw_last_ones(self) -> None:
+        draft = self.draft
+        with draft.of_its_own("failures of the Node"):
+            NodeFailures(draft, self.objects).draw()
+        with draft.of_its_own("old events"):
+            self.rare.draw_old_events()
 
     def _draw_pods(self, first: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Have endpoints derived from Pods; return those of the beginning."""

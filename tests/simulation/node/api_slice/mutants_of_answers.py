@@ -61,4 +61,14 @@ MUTANTS: Mapping[str, Mutant] = {
         'raise FieldError("type", f"{event.type!r} is not a known event type")',
         "return Metadata()",
     ),
+    "api-older-event-is-followed-by-another": _source(
+        "position",
+        "        self._from = _ListFrom.NEWEST\n        return False",
+        "        self._from = _ListFrom.NEWEST\n        return True",
+    ),
+    "api-list-after-an-older-event-is-of-any-state": _source(
+        "position",
+        "        self._from = _ListFrom.NEWEST\n        return False",
+        "        return False",
+    ),
 }

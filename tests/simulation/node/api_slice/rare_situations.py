@@ -54,6 +54,19 @@ class RareSituations:
             for _ in range(rng.choice((1, 1, 3))):
                 self._answer_wrongly(rng.uniform(0.0, self.draft.chaos_s))
 
+    def draw_old_events(self) -> None:
+        """Have watches begin with events that are older than what was seen."""
+        rng = self.draft.rng
+        if rng.random() >= 0.06:
+            return
+        for _ in range(rng.choice((1, 2, 4))):
+            at = rng.uniform(0.0, self.draft.chaos_s)
+            resource = rng.choice(("services", "endpointslices", "nodes"))
+            back, is_deleted = rng.choice((1, 1, 3, 900)), rng.random() < 0.7
+            self.draft.step(at, "old-event", resource, back, is_deleted)
+            for server in (0, 1):
+                self.draft.step(at, rng.choice(("cut", "end", "end")), server)
+
     def _make_room(self) -> None:
         """Fill a namespace; then have most of that deleted, and what was left out changed."""
         rng = self.draft.rng

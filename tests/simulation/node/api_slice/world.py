@@ -28,9 +28,10 @@ from userspace_proxy.sources.kubernetes.reflector import Timing
 from ...control.machine import Machine, Speed
 from ...judgements import Judgements
 from ...timeline import Timeline
-from ..api import ApiServer, Cut
+from ..api import ApiServer
 from ..api_client import Address, SimulatedClient
 from ..api_etcd import Etcd
+from ..api_faults import Cut, OldEvent
 from ..api_process import ApiProcess
 from .checks import ORACLES, Checks
 from .plan import NODE, Plan, Step
@@ -157,6 +158,7 @@ class World:
         for server in self.servers:
             server.cuts.clear()
             server.wrong_lists.clear()
+            server.old_events.clear()
             server.slow_s = 0.0
         while self.now < self.calm_at + self.bound_s and not self.judgements.violations:
             self.timeline.run_until(self.calm_at + self.bound_s)
@@ -308,6 +310,7 @@ class World:
             "cut-answer": lambda: self._cut_answer(server, *values[1:]),
             "wrong-line": lambda: self._send_wrong(server, *values[1:]),
             "wrong-list": lambda: server.answer_lists(values[1], LISTS[values[2]]),
+            "old-event": lambda: self._send_old(*values[:2], is_deleted=values[2]),
             "restart": lambda: self._restart(server, *values[1:]),
             "compact": self.etcd.forget_history,
             "restore": lambda: self._restore(*values),
@@ -371,6 +374,14 @@ class World:
 
     def _send_wrong(self, server: ApiServer, resource: str, which: str) -> None:
         server.send_to_watches(resource, line(which, self.plan.line_bytes))
+
+    def _send_old(self, resource: str, back: int, *, is_deleted: bool) -> None:
+        """Have the next watch of a kind begin with an event older than what was seen."""
+        kind, type_ = _KIND_OF[resource], "DELETED" if is_deleted else "MODIFIED"
+        keys = [key for key in sorted(self.items) if key.kind == kind]
+        for item in [self.items[key] for key in keys if kind != "Node" or key.name == NODE][:1]:
+            for server in self.servers:
+                server.old_events[resource] = OldEvent(type_, item, back)
 
     def _restart(self, server: ApiServer, seconds: float, behind: int, behind_s: float) -> None:
         if not server.is_up:
