@@ -53,9 +53,9 @@ class Follower:
         self.retries = Retries(kind, checks)
 
     @property
-    def position(self) -> str:
-        """The last version that was seen."""
-        return "" if self.request is None else self.request.position
+    def newest(self) -> int:
+        """The newest version that was seen; 0: there is none."""
+        return 0 if self.request is None else self.request.newest
 
     @property
     def question(self) -> Question | None:

@@ -86,6 +86,11 @@ class Request:
         return self.versions[-1] if self.versions else self.version
 
     @property
+    def newest(self) -> int:
+        """The newest version that was seen, also if an older one has followed; 0: there is none."""
+        return max(int(version or 0) for version in (self.version, *self.versions))
+
+    @property
     def lasted_s(self) -> float:
         """How long the response was read for, in seconds."""
         return self.over_at - self.began_at if self.began_at else 0.0

@@ -30,9 +30,7 @@ class Restores:
         """Note that history goes back, before it does."""
         self.last_at = now
         self._detectable.clear()
-        self._positions = {
-            kind: int(follower.position or 0) for kind, follower in followers.items()
-        }
+        self._positions = {kind: follower.newest for kind, follower in followers.items()}
 
     def complete(self, revision: int, followers: Mapping[str, Follower]) -> None:
         """Note that history has gone back to a revision."""
