@@ -75,6 +75,7 @@ ORACLES = (
     "Events of a series",
     "Events soon",
     "Events counted",
+    "Events owed",
     "Events of a namespace",
     "Events in turns",
 )
@@ -145,7 +146,6 @@ class Checks:
         def on_head(exchange: Exchange) -> None:
             world.note(f"server: {exchange.code} for {exchange.path}")
             self.heard[exchange] = world.now
-            world.recording.on_head(exchange)
             if kind := requests.on_head(exchange):
                 follower = requests.followers[kind]
                 self.restores.note_answer(follower, exchange, world.etcd.revision)

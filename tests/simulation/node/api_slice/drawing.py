@@ -120,6 +120,8 @@ class _Drawing:
             NodeFailures(draft, self.objects).draw()
         with draft.of_its_own("old events"):
             self.rare.draw_old_events()
+        with draft.of_its_own("rejected events"):
+            self.rare.draw_rejected_events()
 
     def _draw_pods(self, first: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Have endpoints derived from Pods; return those of the beginning."""

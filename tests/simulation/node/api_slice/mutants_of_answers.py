@@ -71,4 +71,15 @@ MUTANTS: Mapping[str, Mutant] = {
         "        self._from = _ListFrom.NEWEST\n        return False",
         "        return False",
     ),
+    "api-rejected-event-is-sent-again": _source(
+        "recorder",
+        "        elif response.code < 500 and response.code != 429:\n"
+        "            series.sent = count\n",
+        "        elif response.code < 500 and response.code != 429:\n",
+    ),
+    "api-busy-server-rejects-events": _source(
+        "recorder",
+        "elif response.code < 500 and response.code != 429:",
+        "elif response.code < 500:",
+    ),
 }

@@ -67,6 +67,24 @@ class RareSituations:
             for server in (0, 1):
                 self.draft.step(at, rng.choice(("cut", "end", "end")), server)
 
+    def draw_rejected_events(self) -> None:
+        """Have Events be refused for good, and happen again, soon or once their time has come."""
+        rng = self.draft.rng
+        if not self.draft.has("events") or rng.random() >= 0.2:
+            return
+        at, is_slow = rng.uniform(0.0, self.draft.chaos_s), rng.random() < 0.4
+        for server in (0, 1):
+            if is_slow:
+                # It happens again before the answer.
+                self.draft.step(at, "slow", server, 5.0, 1.0)
+            code = rng.choice((400, 404, 413, 422))
+            self.draft.step(at, "refuse", server, code, rng.choice((2.0, 70.0)), "events", 0)
+        for reason in range(40, 43):
+            number = rng.randrange(4)
+            self.draft.step(at + rng.choice((-2.0, 0.01)), "happen", reason, number)
+            for _ in range(rng.choice((0, 1, 3))):
+                self.draft.step(at + rng.choice((0.3, 3.0, 65.0, 90.0)), "happen", reason, number)
+
     def _make_room(self) -> None:
         """Fill a namespace; then have most of that deleted, and what was left out changed."""
         rng = self.draft.rng

@@ -31,6 +31,7 @@ _FORBIDDEN_S = 600.0
 # each a minute apart.
 _AGAIN_S = 200.0
 _NAMESPACE_MAX = 50
+_REJECTED = frozenset(range(400, 500)) - {401, 403, 409, 429}
 _NEVER = float("-inf")
 # Turns of an event loop, and what is between two requests.
 _SOON_S = 1.0
@@ -47,8 +48,8 @@ class _Told:
     """Since the process began, which knows nothing of those before."""
     since_deleted: int = 0
     """Since the server has deleted its Event; a series may have ended by then."""
-    is_rejected: bool = False
-    """The server has refused one for good, so it isn't tried again until there is another one."""
+    asked: int = 0
+    """Of those since the start, what the last request was about."""
     asked_at: float = _NEVER
     """When the source has sent something last."""
     last: float = _NEVER
@@ -57,6 +58,14 @@ class _Told:
     """Of the last time."""
     has_failed: bool = False
     """The last request for it did, so it is tried again."""
+
+    is_settled: bool = False
+    """The server has taken what it was asked last, or refused it for good."""
+
+    def lose(self) -> None:
+        """Have the server refuse for good what it was asked last: that isn't tried again."""
+        self.since_start = max(0, self.since_start - self.asked)
+        self.since_deleted = min(self.since_deleted, self.since_start)
 
     def is_due(self, now: float) -> bool:
         """Return whether something of it is to be sent by now, for certain."""
@@ -125,8 +134,8 @@ class RecordingChecks:
     def note_restart(self) -> None:
         """What a process that died had to send is lost."""
         for told in self._told.values():
-            told.since_start = 0
-            told.asked_at = _NEVER
+            told.since_start = told.asked = 0
+            told.asked_at, told.is_settled = _NEVER, False
         for kept in self._kept.values():
             kept.clear()
         self._asked.clear()
@@ -152,7 +161,10 @@ class RecordingChecks:
         told, namespace = self._told[key], _namespace_of(key[1])
         own = now - told.asked_at
         check("Events of a series", own >= _EVERY_S * 0.99, lambda: f"{key}: after {own:.1f} s")
-        told.asked_at, told.has_failed = now, False
+        is_owed = not told.is_settled or told.last >= told.asked_at
+        check("Events owed", is_owed, said(key, "is sent again"))
+        told.asked_at, told.asked, told.has_failed = now, told.since_start, False
+        told.is_settled = False
         silent_s = now - self._forbidden_at.get(namespace, _NEVER)
         is_right = silent_s >= _FORBIDDEN_S * 0.99
         check("Events denied", is_right, said(silent_s, "s after one was denied in", namespace))
@@ -210,17 +222,6 @@ class RecordingChecks:
             passed = self._passed[other]
             check("Events in turns", passed <= _PASSED_MAX, said(other, "was passed", passed))
 
-    def on_head(self, exchange: Exchange) -> None:
-        """Note that an Event is refused."""
-        if "/events" not in exchange.path:
-            return
-        if exchange.code == 404 and exchange.method == "PATCH":
-            # The server has deleted it, so there will be another one.
-            return
-        if 400 <= exchange.code < 500 and exchange.code not in (401, 403, 409, 429):
-            name = (exchange.body or {}).get("metadata", {}).get("name")
-            self._told[self._series[name or exchange.path.rpartition("/")[2]]].is_rejected = True
-
     def on_end(self, exchange: Exchange) -> None:
         """Note that a response is complete, or broke off."""
         if exchange is self._exchange:
@@ -232,6 +233,12 @@ class RecordingChecks:
         is_whole = exchange.is_ended and not exchange.error
         if is_whole and exchange.code in (401, 403):
             self._forbidden_at[target_of(exchange.path).namespace] = self._world.now
+        # The server has deleted what it doesn't find, so there will be another one.
+        is_gone = exchange.code == 404 and exchange.method == "PATCH"
+        is_rejected = is_whole and exchange.code in _REJECTED and not is_gone
+        told.is_settled = is_rejected or (is_whole and exchange.code < 300)
+        if is_rejected:
+            told.lose()
         told.has_failed = not is_whole or exchange.code >= 500 or exchange.code == 429
         self._exchange, self._idle_since = None, self._world.now
 
@@ -266,12 +273,10 @@ class RecordingChecks:
             forbidden_at = self._forbidden_at.get(_namespace_of(key[1]), float("-inf"))
             is_late = now - forbidden_at < _FORBIDDEN_S + _AGAIN_S
             # What was told to a process that has died may have been sent before.
-            is_lost = told.is_rejected or is_late
-            least = 0 if is_lost else min(told.since_start, told.since_deleted)
+            least = 0 if is_late else min(told.since_start, told.since_deleted)
             is_right = least <= found[key] <= told.count
-            if is_right and found[key] != told.count and is_lost:
-                reason = "they were rejected" if told.is_rejected else "they were forbidden"
-                judgements.excuse("Events counted", reason)
+            if is_right and found[key] != told.count and is_late:
+                judgements.excuse("Events counted", "they were forbidden")
             else:
                 judgements.check(
                     "Events counted", is_right, said(key, found[key], "not", least, told.count)
