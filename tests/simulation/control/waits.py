@@ -100,6 +100,15 @@ class Waits:
         elif world.timeline.now < max(held_until, world.in_force.disturbed_at + WAIT_S) + dials_s:
             # Its dials may be under way.
             return
+        elif self._is_adopted_only(client):
+            client.is_looked_at = True
+            judgements.excuse(GONE, "its control process ends before it serves, and has its queue")
         else:
             why = f"{client.name} waits at {client.to}, which nothing serves any more"
             judgements.check(GONE, is_held_by_former(world, client), why)
+
+    def _is_adopted_only(self, client: Client) -> bool:
+        """Return whether a client is in a queue that a control process has only adopted."""
+        control = self._world.control
+        never_serves = control is not None and control.is_ending and not control.tried
+        return never_serves and not is_taken(client)
