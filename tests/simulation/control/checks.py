@@ -83,10 +83,9 @@ class Checks:
         earlier = world.in_force.earlier.get(client.to, ())
         known = [serving, *(before for until, before in earlier if until >= since)]
         if world.in_force.has_moved(client.to, since):
-            # It stays with its Service, which may have other endpoints by now.
-            there = [each for each in world.desired if each.is_there]
-            names = world.in_force.names_since(client.to, since)
-            known += [each.serving for each in there if each.name in names]
+            # It stays with its Service, which may have had other endpoints meanwhile.
+            for name in world.in_force.names_since(client.to, since):
+                known += world.in_force.servings_since(name, since)
         if any(client.endpoint == each.ip for one in known for each in one.endpoints):
             world.judgements.right(OWN)
         elif reason := self._why_another(client, since):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
@@ -25,6 +26,8 @@ class InForce:
         self._now: dict[SocketAddress, Serving] = {}
         self._names: dict[SocketAddress, str] = {}
         """Of the Services that they are, or were last."""
+        self._of_service: dict[str, list[tuple[float, Serving]]] = {}
+        """By name: how it was served until when, and last."""
         self._had: dict[SocketAddress, list[tuple[float, str]]] = {}
         """Those that had them before, and until when."""
         self.earlier: dict[SocketAddress, list[tuple[float, Serving]]] = {}
@@ -48,6 +51,11 @@ class InForce:
         """Return the names of the Services that have an address, or had it at any time since."""
         earlier = (name for until, name in self._had.get(address, ()) if until >= since)
         return {self._names.get(address, ""), *earlier}
+
+    def servings_since(self, name: str, since: float) -> list[Serving]:
+        """Return how a Service is served, or was last, and was at any time since then."""
+        servings = self._of_service.get(name, ())
+        return [serving for until, serving in servings if until >= since]
 
     def hold_s(self, name: str) -> float:
         """Return how long a Service that is there holds clients; 0 if it doesn't, or is gone."""
@@ -100,6 +108,11 @@ class InForce:
 
     def note_answer(self, desired: Desired, failures: set[SocketAddress]) -> None:
         """Note that the plane serves a Service from now on."""
+        servings = self._of_service.setdefault(desired.name, [])
+        if not servings or servings[-1][1] != desired.serving:
+            if servings:
+                servings[-1] = self._world.timeline.now, servings[-1][1]
+            servings.append((math.inf, desired.serving))
         for at in desired.chosen:
             before = self._now.pop(at, None)
             if before is not None and before != desired.serving:
