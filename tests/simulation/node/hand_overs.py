@@ -41,10 +41,11 @@ class HandOvers:
         agent = self._world.agent
         if is_tcp or agent is None or self.has_served(agent):
             return self.lost.get(port, "")
-        # A worker of an earlier agent is about to end.
         workers = self._world.machine.alive(WORKER)
-        is_late = any(worker.parent is not agent.process for worker in workers)
-        return LATE_WORKER if is_late else self.lost.get(port, "")
+        if any(worker.parent is not agent.process for worker in workers):
+            # It is about to end, and the agent has found its ports in use.
+            self.lost.setdefault(port, LATE_WORKER)
+        return self.lost.get(port, "")
 
     def was_never_taken(self, client: Client) -> bool:
         """Return whether a client has waited in a queue since before this agent served."""
