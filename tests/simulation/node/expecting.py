@@ -35,6 +35,16 @@ class Expecting:
         """Return what a client may get in each state that may be in force while it dials."""
         return self.at_moments(self.moments(client.floors), client.ip, client.at)
 
+    def has_moved(self, client: Client) -> bool:
+        """Return whether a client's address may have gone to another Service port, or side of it.
+
+        A side is the addresses that share a policy: what another one has is at another listener.
+        """
+        states = self.moments(client.floors).states
+        claims = [truth.frontends.get(client.at) for truth in states]
+        names = {"" if claim is None else claim.name for claim in claims}
+        return len(names) > 1 or any(claim and _changes_policy(claim, states) for claim in claims)
+
     def moments(self, floors: Floors) -> Moments:
         """Return the states that may be in force if all that is older than some times is."""
         cluster, now = self._world.cluster, self._world.timeline.now

@@ -50,8 +50,11 @@ class Waits:
         judgements, waited_s = self._world.judgements, self._world.timeline.now - client.dialled_at
         if waited_s >= min(each.waits_s for each in expected if each.waits_s):
             judgements.right(WAITED)
-        elif _has_changed(expected):
+        elif not all(each.waits_s or each.endpoints for each in expected):
             # Accepted, it can't be refused any more where its Service goes, or waits no longer.
+            judgements.right(WAITED)
+        elif self._expecting.has_moved(client):
+            # It waits at the listener of the address's last side, which goes.
             judgements.right(WAITED)
         elif self._world.checks.hand_overs.has_drained(client):
             judgements.excuse(WAITED, "its worker has drained")
@@ -81,9 +84,3 @@ class Waits:
         """Return for how long a client has waited while nothing was disturbed."""
         world = self._world
         return world.timeline.now - max(client.dialled_at, world.freshness.calm_at)
-
-
-def _has_changed(expected: Collection[Expected]) -> bool:
-    """Return whether the Service port of an address may be another one, or have no client wait."""
-    is_waiting = all(each.waits_s or each.endpoints for each in expected)
-    return not is_waiting or len({each.service for each in expected}) > 1
