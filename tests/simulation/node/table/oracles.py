@@ -354,6 +354,9 @@ class Oracles(ClientOracles):
             )
         if self.is_sure:
             self._unsure_counts.clear()
+            # Of others nothing is counted, wherever clients were led in doubt.
+            for frontend in self._counts.keys() - applied.keys():
+                del self._counts[frontend]
 
     def rendered(self, text: str, applied: Targets) -> None:
         """Judge what is shown of what is in force."""
