@@ -66,11 +66,12 @@ class HealthAnswers:
         judgements.check(LIVEZ, answer_livez(facts, world.unix()).status == 200, "it isn't alive")
         answer = answer_healthz(facts, world.unix()).status
         has_workers = any(p.parent is run.process for p in world.machine.alive(WORKER))
-        if not world.checks.hand_overs.has_served(run):
-            judgements.check(HEALTHZ, answer == 503, f"{answer}, and the agent doesn't serve yet")
-        elif run.is_ending:
+        if run.is_ending:
+            # Also one whose first round is in force only now.
             is_right = answer == 503 or now - run.ends_since <= _TOLD_S
             judgements.check(HEALTHZ, is_right, f"{answer}, and the agent ends")
+        elif not world.checks.hand_overs.has_served(run):
+            judgements.check(HEALTHZ, answer == 503, f"{answer}, and the agent doesn't serve yet")
         elif not has_workers and now - self._died_at > _TOLD_S:
             judgements.check(HEALTHZ, answer == 503, f"{answer}, and no worker runs")
         elif world.freshness.is_calm and has_workers and now - self._died_at > _SERVES_AGAIN_S:
