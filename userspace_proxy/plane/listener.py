@@ -200,8 +200,9 @@ class ListeningSockets:
         sock, *left = self._inherited
         self._inherited = tuple(left)
         try:
-            if is_shared:
-                share(sock, is_shared=True)
+            if is_shared or self._protocol is Protocol.UDP:
+                # A port of UDP that was about to refuse is shared with the socket that holds it.
+                share(sock, is_shared=is_shared)
             if self._transparent:
                 set_transparent(sock)
             admit(sock, self._admits)

@@ -13,11 +13,8 @@ _dataplane = partial(Mutant, package="dataplane")
 MUTANTS: Mapping[str, Mutant] = {
     "inherited-socket-isn't-shared": _plane(
         "listener",
-        "            if is_shared:\n                share(sock, is_shared=True)\n"
-        "            if self._transparent:\n                set_transparent(sock)\n"
-        "            admit(",
-        "            if self._transparent:\n                set_transparent(sock)\n"
-        "            admit(",
+        "                share(sock, is_shared=is_shared)\n            if self._transparent:",
+        "                pass\n            if self._transparent:",
     ),
     "inherited-sockets-that-are-too-many-stay": _plane(
         "listener",

@@ -115,6 +115,17 @@ def test_sockets_for_which_there_is_no_worker_are_closed(share, protocol):
     assert list(after.by_worker) == [0]
 
 
+def test_a_udp_socket_that_was_about_to_refuse_is_shared_no_more(share):
+    """The last process has died before its worker had closed its copy."""
+    before = share(UDP, workers=(0,))
+    copies = copies_of(before)
+    before.refuse()
+    before.close()
+    after = share(UDP, at=before.at, workers=(0,), inherited=copies)
+    (sock,) = after.socks
+    assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+
+
 def test_sources_are_those_of_this_process(share):
     before = share(workers=(0,), admits=["192.0.2.0/24"])
     after = share(at=before.at, workers=(0,), inherited=copies_of(before))
