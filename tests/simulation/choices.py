@@ -59,8 +59,8 @@ class Choices(Watcher):
         """Probes that must begin in this turn."""
         self._unsure: set[SocketAddress] = set()
         """Those of them whose dial may not have failed."""
-        self._lacks = 0
-        """What the kernel had lacked when the last of them was wanted."""
+        self._lacks: dict[SocketAddress, int] = {}
+        """What the kernel had lacked when they were wanted last."""
         self._own: dict[tuple[str, SocketAddress], Span] = {}
         """Since when a client's failures at an endpoint are its own."""
         self._judging = Judging(world)
@@ -405,7 +405,7 @@ class Choices(Watcher):
             # A probe begins at once: the one before found no room, and isn't tried again.
             self._judge_missing_probe(endpoint)
         if self._has_room_for_probe():
-            self._lacks = self.world.kernel.lacks
+            self._lacks[endpoint] = self.world.kernel.lacks
             self._wanted[endpoint] = {port: None}, {attempt.ip: None}
             if is_sure:
                 self._unsure.discard(endpoint)
@@ -473,7 +473,7 @@ class Choices(Watcher):
                     port.reported.clear()
 
     def _judge_missing_probe(self, endpoint: SocketAddress) -> None:
-        if self.world.kernel.lacks != self._lacks:
+        if self.world.kernel.lacks != self._lacks[endpoint]:
             self.judge.excuse("probe", "the kernel lacks something")
         elif endpoint in self._unsure:
             self.judge.excuse("probe", "the dial may have ended before its time was up")
