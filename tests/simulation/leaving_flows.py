@@ -34,10 +34,14 @@ class LeavingFlows:
         self._world = world
         self._since: dict[tuple[str, SocketAddress], float] = {}
         """When endpoints that leave now were left out."""
+        self._asked_at: dict[str, float] = {}
+        """When Services' time for it was changed last."""
 
     def changing(self, service: Service, before: Serving, now: Serving) -> None:
         """Note which endpoints leave, and since when."""
         label = service.group.label
+        if now.handling.removal_s != before.handling.removal_s:
+            self._asked_at[label] = self._world.timeline.now
         for endpoint in before.leaving:
             if endpoint not in now.leaving:
                 self._since.pop((label, endpoint), None)
@@ -57,7 +61,9 @@ class LeavingFlows:
         if endpoint in serving.all_endpoints:
             world.judgements.right(ORACLE)
             return
-        late_s = 0.0 if due is None else world.timeline.now - due - _SLACK_S
+        # A shorter time may be over as it is asked for.
+        asked_at = self._asked_at.get(flow.service.group.label, 0.0)
+        late_s = 0.0 if due is None else world.timeline.now - max(due, asked_at) - _SLACK_S
         why = f"{flow.client} has a flow to {endpoint}, which left"
         if endpoint not in serving.leaving or late_s > world.stopped_since(flow.began):
             world.judgements.violate(ORACLE, why)
