@@ -130,8 +130,8 @@ class Checks:
                     client.is_excused = "the last agent's worker had the port"
         current, agent = self.world.machine.current, self.world.agent
         is_late = (
-            current is not None
-            and current.kind == WORKER
+            # No process runs as a stopped one is killed.
+            (is_of_last if current is None else current.kind == WORKER)
             and agent is not None
             # Before, the port can be recovered.
             and agent.core is not None
