@@ -7,10 +7,7 @@ asked twice meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
-from random import Random
 
-from userspace_proxy.model import Protocol
 from userspace_proxy.model.serving import Serving
 
 from ..plan import Event
@@ -25,30 +22,20 @@ from .plan import (
     RENAME,
     SERVE,
     STOP,
-    ServicePlan,
 )
+from .situations import Situations
 
 ASKED_TWICE = "predecessors are asked twice"
 """A feature of plans with slow processes, so that they are stopped between two messages."""
 
-_FIRST_CLIENT = 2_600
 # Less, about as long, and longer than a control process that ends waits for them.
 _STAY_S = (0.4, 0.95, 1.5, 3.0)
 
 
-class DrainSituations:
-    """Draws the situations of one plan.
+class DrainSituations(Situations):
+    """Draws the situations of one plan."""
 
-    Args:
-        calm_at: When that plan's calm begins.
-    """
-
-    def __init__(self, rng: Random, services: Sequence[ServicePlan], calm_at: float) -> None:
-        self._rng = rng
-        self._calm_at = calm_at
-        self._numbers = range(len(services))
-        self._tcp = [n for n in self._numbers if services[n].protocol is Protocol.TCP]
-        self._clients = count(_FIRST_CLIENT)
+    FIRST_CLIENT = 2_600
 
     def all(self) -> Iterator[tuple[frozenset[str], list[Event]]]:
         """Yield the names and events of those that this plan has."""

@@ -7,10 +7,8 @@ missing, and that something changes meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
 from random import Random
 
-from userspace_proxy.model import Protocol
 from userspace_proxy.model.handling import Handling, Hold
 from userspace_proxy.model.serving import Serving
 
@@ -31,8 +29,8 @@ from .plan import (
     STOP,
     SWAP,
     TAKE,
-    ServicePlan,
 )
+from .situations import Situations
 
 SEVERAL = "several workers"
 SMALL = "messages wait"
@@ -47,7 +45,6 @@ _PINS_PAUSE_S = 0.02
 # Their clients stay for longer than that.
 _STAYS_S = 12.0
 
-_FIRST_CLIENT = 1_800
 _LIMITS = (
     ("_ENDPOINTS_A_MESSAGE", 1),
     ("_GROUPS_PER_ITERATION", 1),
@@ -75,19 +72,10 @@ def draw_version(rng: Random) -> bool:
     return rng.random() < _SPEAKING_MORE
 
 
-class MessageSituations:
-    """Draws the situations of one plan.
+class MessageSituations(Situations):
+    """Draws the situations of one plan."""
 
-    Args:
-        calm_at: When that plan's calm begins.
-    """
-
-    def __init__(self, rng: Random, services: Sequence[ServicePlan], calm_at: float) -> None:
-        self._rng = rng
-        self._calm_at = calm_at
-        self._numbers = range(len(services))
-        self._tcp = [n for n in self._numbers if services[n].protocol is Protocol.TCP]
-        self._clients = count(_FIRST_CLIENT)
+    FIRST_CLIENT = 1_800
 
     def all(self) -> Iterator[tuple[frozenset[str], list[Event]]]:
         """Yield the features and events of those that this plan has."""
