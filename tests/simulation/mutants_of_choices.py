@@ -318,9 +318,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "removal-twice-as-late": Mutant(
         "removals", "_Left(at, since + seconds)", "_Left(at, since + 2 * seconds)"
     ),
-    "removal-forgets-the-moment": Mutant(
-        "removals", "since = known.get(endpoint, now)", "since = now"
-    ),
+    "removal-forgets-the-moment": Mutant("removals", "known.get(endpoint, now)", "now"),
     "standby-never-leaves": Mutant(
         "serving",
         "return tuple(e for e in endpoints if standbys.get(e, 0) == first)",

@@ -52,7 +52,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "divmod(limit, 1)",
     ),
     "standby-stays-if-asked-for-later": Mutant(
-        "removals", "*group.former_endpoints(), *group.left_at}", "*group.former_endpoints()}"
+        "removals", "{*left_at, *group.former_endpoints()}", "{*known, *group.former_endpoints()}"
     ),
     "returns-of-former-endpoints-stay": Mutant(
         "outcomes",

@@ -176,12 +176,12 @@ class EndpointGroup(CounterTable):
         current = self.serving.all_endpoints
         return {e for e, counters in self.each_counters() if counters.active and e not in current}
 
-    def note_left(self, left: Mapping[SocketAddress, float]) -> None:
-        """Remember when endpoints were left out, those that still may have connections."""
+    def note_left(self, left_at: Mapping[SocketAddress, float]) -> None:
+        """Keep when endpoints were left out, of those that still may have connections."""
         current = frozenset(self.serving.all_endpoints)
         self.left_at = {
             endpoint: at
-            for endpoint, at in {**self.left_at, **left}.items()
+            for endpoint, at in left_at.items()
             if endpoint in current or self.find_counters(endpoint) is not None
         } or NONE_LEFT
 

@@ -66,14 +66,14 @@ class Removals:
         for endpoint in known:
             del self._left[group, endpoint]
         known.update(dict.fromkeys(left, now))
+        left_at = {**group.left_at, **known}
         if seconds is None:
-            group.note_left(known)
+            group.note_left(left_at)
         else:
             # The Service may ask for it only now.
-            for endpoint in {*known, *group.former_endpoints(), *group.left_at}:
+            for endpoint in {*left_at, *group.former_endpoints()}:
                 if not group.balancers.serves_everyone(endpoint):
-                    since = known.get(endpoint, now)
-                    at = since if endpoint in known else group.left_at.get(endpoint, now)
+                    at, since = left_at.get(endpoint, now), known.get(endpoint, now)
                     self._left[group, endpoint] = _Left(at, since + seconds)
             group.left_at = NONE_LEFT
         if self._rest is None:
