@@ -19,11 +19,12 @@ from userspace_proxy.model import Protocol, SocketAddress
 
 from .addresses import NODE_IP, NODE_IPS
 from .attempts import Attempt, Dial, Port
-from .judging import PAIR_S, SILENT_S, Judging, may_be_late
+from .judging import SILENT_S, Judging, may_be_late
 from .kernel import Watcher
 from .leaving import Leaving
-from .model import Kind, Option, Span, Sure
+from .model import Kind, Option, Sure
 from .network import Address
+from .probes import Probes
 from .streams import Stream
 from .waits import Waits
 
@@ -53,16 +54,7 @@ class Choices(Watcher):
         """What the client that waits now could have."""
         self._dials: dict[Any, tuple[Port, Attempt]] = {}
         """Dials for clients, by what is behind their sockets."""
-        self._probes: dict[Any, tuple[Dial, dict[Port, None], dict[str, None]]] = {}
-        """Dials from this node's address, and for which ports and clients the answer counts."""
-        self._wanted: dict[SocketAddress, tuple[dict[Port, None], dict[str, None]]] = {}
-        """Probes that must begin in this turn."""
-        self._unsure: set[SocketAddress] = set()
-        """Those of them whose dial may not have failed."""
-        self._lacks: dict[SocketAddress, int] = {}
-        """What the kernel had lacked when they were wanted last."""
-        self._own: dict[tuple[str, SocketAddress], Span] = {}
-        """Since when a client's failures at an endpoint are its own."""
+        self._probes = Probes(world)
         self._judging = Judging(world)
         self._waits = Waits(world)
         self._leaving = Leaving(world)
@@ -174,7 +166,7 @@ class Choices(Watcher):
             return
         endpoint, attempt = SocketAddress(*address), self._sending
         if attempt is None:
-            self._begin_probe(sock, endpoint)
+            self._probes.begin(sock, endpoint)
             return
         port = self._port_of(attempt)
         source = sock.core.local
@@ -187,9 +179,9 @@ class Choices(Watcher):
         """Part of Watcher."""
         known = self._dials.get(sock.core)
         if known is None:
-            if number not in (0, errno.EINPROGRESS) and sock.core in self._probes:
+            if number not in (0, errno.EINPROGRESS):
                 # This node can't dial it now.
-                del self._probes[sock.core]
+                self._probes.drop(sock.core)
             return
         port, attempt = known
         dial = attempt.dial
@@ -206,8 +198,7 @@ class Choices(Watcher):
 
     def read_error(self, sock: SimulatedSocket, number: int) -> None:
         """Part of Watcher."""
-        if sock.core in self._probes:
-            self._probe_ended(sock.core, number)
+        if self._probes.ended(sock.core, number):
             return
         known = self._dials.get(sock.core)
         if known is not None and number:
@@ -215,8 +206,7 @@ class Choices(Watcher):
 
     def closes(self, sock: SimulatedSocket) -> None:
         """Part of Watcher."""
-        if sock.core in self._probes:
-            del self._probes[sock.core]
+        self._probes.drop(sock.core)
         known = self._dials.pop(sock.core, None)
         if known is None or known[1].is_over or known[1].joined:
             return
@@ -372,7 +362,7 @@ class Choices(Watcher):
         # Those that wait may have lost what could have served them.
         port.could_serve_since = None
         over = port.has_returned_since(dial.endpoint, dial.began) if is_silent else Sure.NO
-        own = self._is_own(attempt, dial, at)
+        own = self._probes.is_own(attempt.ip, dial, at)
         is_of_endpoint = Sure.YES if is_sure else Sure.EITHER
         if Sure.EITHER in (over, own):
             is_of_endpoint = Sure.EITHER
@@ -380,70 +370,8 @@ class Choices(Watcher):
             is_of_endpoint = Sure.NO
         port.failed(dial, at, is_silent=is_silent, is_of_endpoint=is_of_endpoint)
         if dial.is_preserved and over is not Sure.YES and own is not Sure.YES:
-            self._want_probe(port, attempt, dial.endpoint, is_sure=is_of_endpoint is Sure.YES)
-
-    def _is_own(self, attempt: Attempt, dial: Dial, at: Span) -> Sure:
-        """Return whether a failure concerns this client's address only."""
-        since = self._own.get((attempt.ip, dial.endpoint)) if dial.is_preserved else None
-        if since is None or at[0] >= since[1] + PAIR_S:
-            return Sure.NO
-        return Sure.YES if at[1] < since[0] + PAIR_S else Sure.EITHER
-
-    # -- probes ------------------------------------------------------------------------------------
-
-    def _want_probe(
-        self, port: Port, attempt: Attempt, endpoint: SocketAddress, *, is_sure: bool
-    ) -> None:
-        """An endpoint that fails at a client's address is asked from this node's (ADR 0070)."""
-        if endpoint not in port.model.serving.all_endpoints:
-            return
-        for dial, ports, clients in self._probes.values():
-            if dial.endpoint == endpoint:
-                ports[port], clients[attempt.ip] = None, None
-                return
-        if endpoint in self._wanted:
-            # A probe begins at once: the one before found no room, and isn't tried again.
-            self._judge_missing_probe(endpoint)
-        if self._has_room_for_probe():
-            self._lacks[endpoint] = self.world.kernel.lacks
-            self._wanted[endpoint] = {port: None}, {attempt.ip: None}
-            if is_sure:
-                self._unsure.discard(endpoint)
-            else:
-                self._unsure.add(endpoint)
-
-    def _has_room_for_probe(self) -> bool:
-        """Return whether a descriptor is left, besides those that are kept for flows."""
-        used = self.world.dataplane.engine.descriptors
-        most = used.limit - max(0, used.limit // 16 - used._flows)
-        if used._held is not None:
-            # Memory is short.
-            most = min(most, used._held)
-        return used.in_use < most
-
-    def _begin_probe(self, sock: SimulatedSocket, endpoint: SocketAddress) -> None:
-        if self.world.is_closed:
-            # As its descriptors are given back, a dial begins for a client: none is followed.
-            return
-        wanted = self._wanted.pop(endpoint, None)
-        if wanted is None:
-            self.judge.violate("probe", f"{endpoint} was dialled for no client")
-            return
-        self.judge.right("probe")
-        source = sock.core.local
-        if source is not None and source[0] not in NODE_IPS:
-            self.judge.violate("probe", f"{endpoint} was probed from {source[0]}")
-        self._probes[sock.core] = Dial(endpoint, self.world.moment()), *wanted
-
-    def _probe_ended(self, core: Any, number: int) -> None:
-        dial, ports, clients = self._probes.pop(core)
-        if number:
-            return
-        at = self.world.moment()
-        for port in ports:
-            port.answered(dial.endpoint, at)
-        for client in clients:
-            self._own[client, dial.endpoint] = at
+            is_sure = is_of_endpoint is Sure.YES
+            self._probes.want(port, attempt.ip, dial.endpoint, is_sure=is_sure)
 
     def dial_of(self, core: Any) -> tuple[int, int, Dial] | None:
         """Return a dial for a client that is under way: its Service port, its client, and it."""
@@ -459,10 +387,7 @@ class Choices(Watcher):
 
     def after_turn(self) -> None:
         """Check what must have happened within the turn."""
-        if self._wanted and not self.world.is_closed:
-            for endpoint in self._wanted:
-                self._judge_missing_probe(endpoint)
-        self._wanted.clear()
+        self._probes.after_turn()
         self._waits.after_turn(self.ports)
         self._leaving.after_turn(self.ports)
         for port in self.ports:
@@ -471,14 +396,6 @@ class Choices(Watcher):
                     self._judge_news(port)
                 else:
                     port.reported.clear()
-
-    def _judge_missing_probe(self, endpoint: SocketAddress) -> None:
-        if self.world.kernel.lacks != self._lacks[endpoint]:
-            self.judge.excuse("probe", "the kernel lacks something")
-        elif endpoint in self._unsure:
-            self.judge.excuse("probe", "the dial may have ended before its time was up")
-        else:
-            self.judge.violate("probe", f"{endpoint} failed, and wasn't probed")
 
     def _judge_news(self, port: Port) -> None:
         for key in {**port.expected, **port.reported}:
