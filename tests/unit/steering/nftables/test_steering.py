@@ -75,6 +75,15 @@ async def steering(node):
     await steering.close()
 
 
+def lead_as_outside(node, frontend, port):
+    """Lead this node's clients to its address as REDIRECT does those outside of it."""
+    protocol = str(frontend.protocol).lower()
+    node.run(rf"""
+        nft add table ip client
+        nft add chain ip client output {{ type nat hook output priority -150\; }}
+        nft add rule ip client output {protocol} dport {frontend.port} dnat to 10.1.0.1:{port}""")
+
+
 def test_without_descriptors_for_all_it_needs_a_programmer_leaves_none_open(node):
     # What earlier tests have left in cycles would be closed meanwhile.
     gc.collect()
@@ -427,11 +436,7 @@ async def test_an_interface_without_an_address_needs_dnat(node, steering):
 async def test_flows_to_an_address_that_the_node_had_end(node, steering, dial):
     node.run("ip address add 10.1.0.1/32 dev lo; ip link add v0 type veth; ip link set v0 up")
     await steering.apply({DNS: 36002})
-    # As for a client outside of this node.
-    node.run(r"""
-        nft add table ip client
-        nft add chain ip client output { type nat hook output priority -150\; }
-        nft add rule ip client output udp dport 53 dnat to 10.1.0.1:36002""")
+    lead_as_outside(node, DNS, 36002)
     dial(DNS)
     await steering.repair()
     with node:
@@ -468,10 +473,7 @@ async def test_flows_end_that_an_interface_led_to_an_address_which_it_lost(
 async def test_a_new_run_ends_flows_to_an_address_that_was_lost_between_two(node, steering, dial):
     node.run("ip address add 10.1.0.1/32 dev lo")
     await steering.apply({DNS: 36002})
-    node.run(r"""
-        nft add table ip client
-        nft add chain ip client output { type nat hook output priority -150\; }
-        nft add rule ip client output udp dport 53 dnat to 10.1.0.1:36002""")
+    lead_as_outside(node, DNS, 36002)
     dial(DNS)
     await steering.close()
     node.run("ip address del 10.1.0.1/32 dev lo; nft delete table inet userspace-proxy")
@@ -523,11 +525,7 @@ async def test_a_syn_to_an_address_that_was_lost_ends_although_a_change_is_refus
     """What that change would have no longer steered is steered still."""
     node.run("ip address add 10.1.0.1/32 dev lo")
     await steering.apply({WEB: 36001})
-    # As a client outside of this node is led by REDIRECT.
-    node.run(r"""
-        nft add table ip client
-        nft add chain ip client output { type nat hook output priority -150\; }
-        nft add rule ip client output tcp dport 80 dnat to 10.1.0.1:36001""")
+    lead_as_outside(node, WEB, 36001)
     node.run("ip address del 10.1.0.1/32 dev lo; ip route add 10.1.0.1/32 dev lo")
     begin(WEB)
     with node:
