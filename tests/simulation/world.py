@@ -440,6 +440,7 @@ class World:
                 service.peer.ejected(endpoint, now, is_silent=how == "silent")
 
     def _add_client(self, number: int, service: int, ip: str, steps: Any, how: str) -> None:
+        assert number not in self.clients, f"another client has the number {number}"
         address = (ip, 20000 + number)
         to = self.plan.services[service].address
         stream = self.network.dial(f"client {number}", address, to)

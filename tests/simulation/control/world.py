@@ -60,6 +60,8 @@ _LOOK_S = 0.5
 # For clients of a node at rest to be served, for what was counted to be reported, and for an end.
 _SERVED_S, _REPORTED_S, _ENDED_S = 3.0, 7.0, 6.0
 _CLIENTS_IN_CALM = 6
+# The number of the first one, beyond those of all plans.
+_FIRST_IN_CALM = 25 * CLIENT_ADDRESSES
 HELD = "ports in force are held"
 _LACKS = {plans.NO_START, plans.SHORT, plans.TAKE}
 _FAULTS = {plans.CRASH, plans.HAND_OVER, plans.END, plans.STOP, plans.BREAK, *_LACKS}
@@ -148,6 +150,8 @@ class World(ProcessWorld[Machine]):
         """How often a Service was renamed."""
         self.clients: list[Client] = []
         self.askers: list[Asker] = []
+        self._numbers: set[int] = set()
+        """Of clients: each has an address of its own."""
         self.in_force = InForce(self)
         self.breaks = Breaks(self)
         self.queues = Queues(self)
@@ -222,7 +226,7 @@ class World(ProcessWorld[Machine]):
         self.machine.fails_to_start = 0
         self.end_deaths()
         self.run_for(plans.LATE_S + _SETTLED_S)
-        self._check_at_rest(1000)
+        self._check_at_rest(_FIRST_IN_CALM)
         self._dial_again()
         self.counting.check_at_rest()
         if self.control is not None and not self.machine.violations:
@@ -231,7 +235,7 @@ class World(ProcessWorld[Machine]):
             self.control.process.die(-9)
             self.run_for(_SETTLED_S)
             # The same clients.
-            self._check_at_rest(1000 + CLIENT_ADDRESSES)
+            self._check_at_rest(_FIRST_IN_CALM + CLIENT_ADDRESSES)
         if not self.machine.violations:
             self.pins.check()
         self.is_finishing = True
@@ -442,12 +446,7 @@ class World(ProcessWorld[Machine]):
         self.came_at = self.timeline.now
         places = desired.places
         to = desired.addresses[places[number % len(places)]]
-        if desired.planned.protocol is Protocol.TCP:
-            self.clients.append(Client(self, number, to, hold_s))
-        else:
-            asker = Asker(self, number, to)
-            self.askers.append(asker)
-            asker.ask()
+        self._dial_to(number, desired.planned.protocol, to, hold_s)
 
     def _dial_all(self, number: int) -> None:
         """Have new clients dial each address of each Service."""
@@ -473,9 +472,14 @@ class World(ProcessWorld[Machine]):
                 client.finish()
             self.run_for(_REPORTED_S)
 
-    def _dial_to(self, number: int, protocol: Protocol, to: SocketAddress) -> None:
+    def _dial_to(
+        self, number: int, protocol: Protocol, to: SocketAddress, hold_s: float = 0.1
+    ) -> None:
+        # With an earlier one's address it would continue that one's flow, with its endpoint.
+        assert number not in self._numbers, f"another client has the number {number}"
+        self._numbers.add(number)
         if protocol is Protocol.TCP:
-            self.clients.append(Client(self, number, to, 0.1))
+            self.clients.append(Client(self, number, to, hold_s))
         else:
             asker = Asker(self, number, to)
             self.askers.append(asker)
