@@ -7,6 +7,8 @@ Rule 1: a worker that serves on alone hands over all that it serves, and in time
 stopped, its messages drip, or there is no room for its sockets.
 Rule 2: a port that can't be bound is excused by the one process that has it: another program, a
 worker that drains, or one whose sockets weren't adopted, or were and have been closed since.
+Rule 3: what a worker hands over too late is closed at once: when that worker dies, it would keep
+the control process itself from binding the port.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane.adoption import ANSWER_S
 
-from .files import WORKER
+from .files import WORKER, TcpCopy, UdpCopy
 from .holders import is_draining
 from .machine import Process
 from .plan import EARLY_S, MANY
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 ADOPTED = "what predecessors serve is adopted"
 BINDS = "ports are bound"
+CLOSED_LATE = "sockets that arrive late are closed"
 
 # A message is sent a part at a time with less room.
 _SMALL_ROOM = 4096
@@ -43,10 +46,13 @@ class Adoptions:
         """By control process and worker: why that one may not have been adopted."""
         self._refusing: set[tuple[Process, Port]] = set()
         """By control process: what refused when it began, as its workers were yet to read."""
+        self._adopted: dict[Process, set[Port]] = {}
+        """By control process: the ports that it had when it began."""
 
     def note(self, control: Process, began: float) -> None:
         """Judge what a control process has when it has waited for predecessors since then."""
         world = self._world
+        self._adopted[control] = _ports_of(control)
         was_late = world.timeline.now - began >= ANSWER_S - EARLY_S
         if was_late:
             self._judge_wait(control, began)
@@ -62,6 +68,16 @@ class Adoptions:
             else:
                 what = f"{control.name} hasn't adopted {len(left)} ports of {worker.name}"
                 world.judgements.check(ADOPTED, not left, what)
+
+    def note_relief(self, control: Process) -> None:
+        """Judge that a control process that is about to relieve others has nothing that was late.
+
+        It has what it had when it began, and what it has opened.
+        """
+        others = _ports_of(control) - self._adopted[control]
+        late = sorted(port.port for port in others if next(iter(port.known_to)) is not control)
+        what = f"{control.name} has kept ports {late}, which it was handed over too late"
+        self._world.judgements.check(CLOSED_LATE, not late, what)
 
     def _judge_wait(self, control: Process, began: float) -> None:
         """Judge that a control process that gives up waiting has had to wait for a worker."""
@@ -135,6 +151,11 @@ class Adoptions:
         if why := self._why.get((control, holder)):
             return why
         return "a worker that is yet to drain has it still" if has_closed else ""
+
+
+def _ports_of(process: Process) -> set[Port]:
+    files = process.kernel.files.values()
+    return {each.shared for each in files if isinstance(each, TcpCopy | UdpCopy)}
 
 
 def _has(process: Process, port: Port) -> bool:

@@ -138,6 +138,7 @@ class Control:
         self.world.note(f"{self.process.name}: serves")
         self.serves = True
         self.world.draining.note_relief(self)
+        self.world.adoptions.note_relief(self.process)
 
     @property
     def is_ending(self) -> bool:

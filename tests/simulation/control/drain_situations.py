@@ -1,7 +1,7 @@
 """Draws situations of drains and hand-overs, by a random source that other plans don't share.
 
-Each has clients whose connections last over the drain, and a worker that starts, is stopped, or is
-asked twice meanwhile.
+Each has clients whose connections last over the drain, and a worker that starts, is stopped, is
+asked twice, or answers late meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .plan import (
     ENDPOINTS,
     HAND_OVER,
     KILL,
+    NO_START,
     REMOVE,
     RENAME,
     SERVE,
@@ -43,6 +44,7 @@ class DrainSituations(Situations):
             (0.06, "Services close", self.closing),
             (0.06, "ends while a worker starts", self.ends_while_one_starts),
             (0.08, ASKED_TWICE, self.asked_twice),
+            (0.05, "answers before it is relieved", self.answers_before_relief),
         )
         for share, name, draw in situations:
             if self._rng.random() < share:
@@ -99,3 +101,20 @@ class DrainSituations(Situations):
             yield Event(round(at + soon, 4), STOP, (False, number, seconds, False))
         for n in range(rng.randint(1, 2)):
             yield Event(round(at + 0.3 + 0.25 * n + 0.1 * rng.random(), 4), CRASH)
+
+    def answers_before_relief(self) -> Iterator[Event]:
+        """Yield that a worker answers too late to be adopted, and while no other one can start.
+
+        It may die before it is to drain.
+        """
+        rng, number = self._rng, self._rng.randint(0, 3)
+        at = round(0.5 + max(0.0, self._calm_at - 8.0) * rng.random(), 4)
+        yield from self._clients_before(at, rng.choice(self._tcp or self._numbers))
+        yield Event(at, STOP, (False, number, round(4.3 + 0.4 * rng.random(), 4), False))
+        yield Event(at + 0.02, CRASH)
+        yield Event(at + 0.03, NO_START, (rng.choice([6, 12]),))
+        if rng.random() < 0.4:
+            yield Event(round(at + 4.9 + 0.3 * rng.random(), 4), KILL, (number,))
+        for n in range(3):
+            client = (next(self._clients), rng.choice(self._numbers), 0.0)
+            yield Event(round(at + 5.2 + 0.1 * n, 4), CLIENT, client)

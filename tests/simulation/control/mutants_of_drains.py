@@ -27,6 +27,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "elif self._name and not (self.count or self.handed_over.done()):",
         "elif self._name and self is None:",
     ),
+    "late-sockets-are-kept": _plane(
+        "adoption", "        for worker in self._workers:\n            worker.be_late()\n", ""
+    ),
     "predecessors-drain-for-half-the-time": _plane(
         "adoption",
         "            self.channel.send(Drain(seconds))\n",

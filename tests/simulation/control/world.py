@@ -14,7 +14,7 @@ from userspace_proxy.policy.locality import Networks
 from ..plan import Event
 from . import disturbances
 from . import plan as plans
-from .adoptions import ADOPTED, BINDS, Adoptions
+from .adoptions import ADOPTED, BINDS, CLOSED_LATE, Adoptions
 from .agreement import ACCEPTS, ONE, SAME, Agreement
 from .breaks import Breaks
 from .calm import AFFINITY, ALONE, LEFT, OUTCOME, Calm
@@ -90,6 +90,7 @@ ORACLES = (
     COUNTED,
     ADOPTED,
     BINDS,
+    CLOSED_LATE,
     DRAINED,
     RELIEVED,
     AWAITED,
