@@ -197,11 +197,11 @@ class DatagramChecks:
         service = self._service_of(to)
         if service is None:
             return
-        now = self.world.timeline.now
+        since, now = self.world.moment()
         calls = self.world.kernel.calls
-        flow = Flow(core, to, service, service.group.serving, now, calls, used=now)
+        flow = Flow(core, to, service, service.group.serving, now, calls, since, used=now)
         self.began_at[service] = now
-        flow.used_since = self.world.moment()[0]
+        flow.used_since = since
         self._flows[core] = flow
         if service.group.serving.handling.max_connections is not None:
             # What was asked before may be judged much later.

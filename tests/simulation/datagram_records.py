@@ -82,6 +82,8 @@ class Flow:
     began: float
     dialled_as: int
     """The number of the system call by which it began."""
+    began_since: float
+    """The earliest moment of that by the data plane's clock, which it reads once a turn."""
     client: Address | None = None
     to: Address | None = None
     used: float = 0.0
@@ -128,13 +130,23 @@ def allowed(serving: Serving, client_ip: str) -> frozenset[SocketAddress]:
     """Return the endpoints that a client may have: those on standby, too."""
     if serving.outside is None:
         return frozenset(serving.endpoints)
+    return frozenset(serving.endpoints if _is_inside(serving, client_ip) else serving.outside)
+
+
+def prefers(serving: Serving, client_ip: str, endpoint: SocketAddress) -> bool:
+    """Return whether an endpoint is of the best priority for a client: its flows to it go on."""
+    inside, outside = firsts(serving)
+    is_inside = serving.outside is None or _is_inside(serving, client_ip)
+    return endpoint in (inside if is_inside else outside)
+
+
+def _is_inside(serving: Serving, client_ip: str) -> bool:
     address = ipaddress.ip_address(client_ip)
-    is_inside = any(address in ipaddress.ip_network(network) for network in serving.inside)
-    return frozenset(serving.endpoints if is_inside else serving.outside)
+    return any(address in ipaddress.ip_network(network) for network in serving.inside)
 
 
 def may_leave(before: Serving, now: Serving, endpoint: SocketAddress) -> bool:
-    """Return whether flows to an endpoint end by a change: a flow doesn't say whose side it is."""
+    """Return whether flows to an endpoint end by a change, at least those of some clients."""
     olds, news = firsts(before), firsts(now)
     if endpoint in now.leaving:
         return False

@@ -16,7 +16,7 @@ from userspace_proxy.model.connection_ends import EndReason
 from userspace_proxy.model.serving import Serving
 
 from .addresses import NODE_IPS, losers
-from .datagram_records import Flow, Question, may_leave
+from .datagram_records import Flow, Question, may_leave, prefers
 from .datagrams import DatagramSocket
 from .leaving_flows import ORACLE as LEFT
 from .leaving_flows import LeavingFlows
@@ -244,8 +244,10 @@ class FlowEnds:
         if flow.cause is EndReason.ENDPOINT_REMOVED:
             left_at = self._left_at.get((service.group.label, flow.endpoint), 0.0)
             endpoint, serving = SocketAddress(*flow.endpoint), service.group.serving
-            if left_at >= flow.began or endpoint not in serving.leaving:
-                return left_at >= flow.began or endpoint not in serving.all_endpoints
+            if flow.client is not None and prefers(serving, flow.client[0], endpoint):
+                return False
+            if left_at >= flow.began_since or endpoint not in serving.leaving:
+                return left_at >= flow.began_since or endpoint not in serving.all_endpoints
             return self.leaving.may_end(flow)
         if flow.cause is EndReason.LISTENER_CLOSED:
             return service.sock is None or service.closed_at >= flow.began
@@ -257,7 +259,9 @@ class FlowEnds:
         """Judge that the flows to endpoints that have left end with the change."""
         for flow in self._flows.values():
             if flow.service is service and flow.client is not None:
-                has_left = may_leave(before, now, SocketAddress(*flow.endpoint))
+                endpoint = SocketAddress(*flow.endpoint)
+                may_stay = prefers(now, flow.client[0], endpoint)
+                has_left = may_leave(before, now, endpoint) and not may_stay
                 has_ended = flow.cause is not None or self.is_closing(flow)
                 why = f"the flow of {flow.client} to {flow.endpoint} goes on, which has left"
                 self._judge.check(LEFT, has_ended or not has_left, why)

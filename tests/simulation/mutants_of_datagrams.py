@@ -68,6 +68,11 @@ MUTANTS: Mapping[str, Mutant] = {
         "            if flow.sent_since <= begun_by:\n",
         "            if flow.sent_since > begun_by:\n",
     ),
+    "flows-of-the-other-side-end": Mutant(
+        "udp",
+        "            if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):\n",
+        "            if flow.endpoint not in removed:\n",
+    ),
     "flows-end-though-begun-later": Mutant(
         "udp",
         "            if flow.sent_since <= begun_by:\n",

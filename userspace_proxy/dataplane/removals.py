@@ -7,7 +7,8 @@ Rule 1: an endpoint has left if new connections may not use it: it was removed, 
 more, or one of a better priority serves instead. The last change that left it out counts.
 Rule 2: only connections that were dialled before end: what is dialled later was meant to be.
 Rule 3: UDP flows end at once, except those to an endpoint that terminates and still serves: these
-end with the connections, or before, when it doesn't serve any more.
+end with the connections, or before, when it doesn't serve any more. As with connections, those of
+clients that may still use it go on.
 Rule 4: connections are looked at in slices, so that thousands of them don't block the loop; where
 no Service asks for it, never.
 """

@@ -409,7 +409,11 @@ class UdpListener:
         flow.endpoint = None
 
     def _endpoints_removed(self, removed: frozenset[SocketAddress], begun_by: float) -> None:
-        for flow in [f for f in self._flows.values() if f.endpoint in removed]:
+        serves = self.group.balancers.serves
+        for flow in list(self._flows.values()):
+            if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):
+                # Clients of the other side may still use it.
+                continue
             if flow.sent_since <= begun_by:
                 self.end(flow, EndReason.ENDPOINT_REMOVED)
 

@@ -114,7 +114,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(dict.fromkeys((*self.endpoints, *(self.outside or ()))))
 
     def gone_in(self, new: Serving) -> frozenset[SocketAddress]:
-        """Return the endpoints that at least one side may not use any more: a flow has no side."""
+        """Return the endpoints that at least one side may not use any more."""
         olds, news = self.first_endpoints, new.first_endpoints
         gone = [o - n for o, n in zip(olds, news, strict=True)]
         if self.inside != new.inside:

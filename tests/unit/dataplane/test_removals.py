@@ -281,6 +281,40 @@ async def test_a_flow_that_began_after_its_endpoint_had_left_for_others_goes_on(
     assert second == first
 
 
+@pytest.mark.parametrize("handling", [Handling(), AFTER_30_S])
+async def test_a_flow_whose_endpoint_leaves_for_the_other_side_goes_on(rig, timers, handling):
+    pod, other = rig.udp_peer(), rig.udp_peer()
+    dns = rig.udp_service(pod.address, other.address, handling=handling)
+    rig.update(dns, pod.address, handling=handling)
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    _, first = await pod.receive_from()
+    sides = {"outside": (other.address,), "inside": ("127.0.0.0/8",)}
+    rig.update(dns, pod.address, handling=handling, **sides)
+    for _ in range(2):
+        timers.advance(20)
+        client.send(b"question")
+        _, later = await pod.receive_from()
+        assert later == first
+    rig.update(dns, pod.address, handling=handling, outside=(other.address,))
+    assert len(rig.flows) == 0
+
+
+async def test_a_flow_that_began_after_its_endpoint_was_put_on_standby_goes_on(rig, timers):
+    standby, active = rig.udp_peer(), rig.refusing_udp()
+    dns = rig.udp_service(standby.address, handling=AFTER_30_S)
+    standbys = ((standby.address, 1),)
+    rig.update(dns, active, standby.address, handling=AFTER_30_S, standbys=standbys)
+    timers.advance(1)
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    _, first = await standby.receive_from()
+    timers.advance(29)
+    client.send(b"question")
+    _, second = await standby.receive_from()
+    assert second == first
+
+
 async def test_a_flow_ends_when_its_endpoint_serves_no_more(flow, rig):
     dns, client, _, second = flow
     rig.update(dns, second.address, handling=AFTER_30_S)
