@@ -13,8 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
-from userspace_proxy.model import SocketAddress
-
 from .addresses import by_network, network_of
 
 if TYPE_CHECKING:
@@ -66,8 +64,6 @@ class Evictions:
         self._pressing: tuple[str, int, float] | None = None
         """The client above its share that lost connections last, to which Service port, and the
         earliest moment at which it did."""
-        self._gone: list[Flow] = []
-        """Flows that have just ended."""
 
     def after_turn(self) -> None:
         """Note how much room there is."""
@@ -157,22 +153,18 @@ class Evictions:
             why = f"client {victim.number}, which has no other one, was idle for less than 10 s"
         self._judge.check(SETTLED, age_s >= _SETTLED_S - _SLACK_S, why)
 
-    def flow_ended(self, line: dict[str, Any]) -> None:
+    def flow_ended(self) -> None:
         """Judge a flow that has ended for another one, as its line is written."""
-        # Their sockets are closed at the end of the dispatch.
         ends = self._world.datagrams.ends
-        open_ = self._world.datagrams.open_flows()
-        flows = [f for f in open_ if f not in self._gone and not ends.is_closing(f)]
-        those = [flow for flow in flows if _is_of(flow, line)]
-        self._gone = [f for f in self._gone if f.closed_at is None]
-        # Those of one client at two of the node's addresses look alike.
-        self._gone += sorted(those, key=lambda f: (f.is_stream, f.used))[:1]
-        if len(those) != 1:
+        flow = ends.ending
+        if flow is None or flow.client is None:
             self._judge.excuse(YOUNG, "the flow isn't known")
             return
-        flow = those[0]
-        is_rival = self._rivals(flow, [*flows, flow], line)
-        others = [e for e in flows if e is not flow and e.client is not None and is_rival(e)]
+        # The sockets of those that have ended are closed at the end of the dispatch.
+        open_ = self._world.datagrams.open_flows()
+        flows = [f for f in open_ if f.cause is None and not ends.is_closing(f)]
+        is_rival = self._rivals(flow, [*flows, flow])
+        others = [e for e in flows if e.client is not None and is_rival(e)]
         if flow.is_stream:
             young = [each.client for each in others if not (each.may_be_stream or each.is_stream)]
             why = f"the stream of {flow.client} has ended, and {young} are young"
@@ -187,9 +179,7 @@ class Evictions:
         why = f"the flow of {flow.client} has ended, and {longer} were idle for longer"
         self._judge.check(LONGEST, not longer, why)
 
-    def _rivals(
-        self, victim: Flow, flows: list[Flow], line: dict[str, Any]
-    ) -> Callable[[Flow], bool]:
+    def _rivals(self, victim: Flow, flows: list[Flow]) -> Callable[[Flow], bool]:
         """Judge whose flow gave up its place; return which others might have instead.
 
         Where a client, else a network of IPv6, else a Service port is above its share, one of its
@@ -222,10 +212,3 @@ class Evictions:
                 )
         self._judge.right(HOLDER)
         return lambda _flow: True
-
-
-def _is_of(flow: Flow, line: dict[str, Any]) -> bool:
-    if flow.client is None:
-        return False
-    names = str(SocketAddress(*flow.client)), str(SocketAddress(*flow.endpoint))
-    return names == (line["client"], line["endpoint"])

@@ -64,7 +64,7 @@ class FinalChecks:
         if line["kind"] == "flow":
             self.world.network.note(f"flow of {line['client']}: {line['cause']}")
             if line["cause"] == "evicted" and line["endpoint"]:
-                self.evictions.flow_ended(line)
+                self.evictions.flow_ended()
             return
         port = int(port_of(line["client"]))
         # A client that a PROXY header has announced has a low one.

@@ -74,6 +74,8 @@ class FlowEnds:
         """Those that have waited again, after they had an endpoint."""
         self._place: dict[Any, None] = {}
         """Those that have a place now, in order."""
+        self.ending: Flow | None = None
+        """The one with an endpoint that ends now, or has ended last."""
         self.evicted = 0
         """How many flows have ended for others."""
         self._newcomer: Any = None
@@ -175,9 +177,10 @@ class FlowEnds:
             core: Its socket; None if it waits for an endpoint.
         """
         self._place.pop(flow, None)
+        self.ending = None
         if self._world.is_closed:
             return
-        known = None if core is None else self._flows.get(core)
+        known = self.ending = None if core is None else self._flows.get(core)
         if known is not None:
             known.cause = cause
         if cause is EndReason.EVICTED:
