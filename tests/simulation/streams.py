@@ -64,6 +64,7 @@ class Stream:
         "is_holding",
         "is_orphan",
         "item",
+        "last_read_at",
         "lingers_zero",
         "local",
         "mark",
@@ -129,6 +130,8 @@ class Stream:
         self.moved_at = self.data_at = self.heard_at = network.timeline.now
         self.first_read_at: float | None = None
         """When the first byte was read."""
+        self.last_read_at = 0.0
+        """When a byte was last read."""
         self.fin_at: float | None = None
         """When the peer's FIN arrived."""
         self.failed_at: float | None = None
@@ -202,8 +205,9 @@ class Stream:
         raise BlockingIOError(errno.EAGAIN, "nothing to read")
 
     def _consume(self, count: int) -> None:
+        self.last_read_at = self.network.timeline.now
         if self.first_read_at is None:
-            self.first_read_at = self.network.timeline.now
+            self.first_read_at = self.last_read_at
         had_room = self.inbox_bytes - len(self.inbox)
         del self.inbox[:count]
         if self.mark is not None:

@@ -101,7 +101,11 @@ class Judged:
         up = [at for at, count in right.written or () if count > self._header]
         self._up_at = up[-1] if up else None
         self.asked_at = up[0] if up else None
-        self._down_at = left.written[-1][0] if left.written else None
+        self._down = [at for at, _ in left.written or ()]
+        if self._down and right.last_read_at > self._down[-1]:
+            # The endpoint's last words wait for room at the client.
+            self._down.append(right.last_read_at)
+        self._down_at = self._down[-1] if self._down else None
         self._first = right.first_read_at
 
     def _handled_by(self, moment: float) -> float:
@@ -245,6 +249,15 @@ class Judged:
         if left.failed_at == end_at and self._relayed.held(is_up=False):
             # It may be noticed as the rest of an answer is written: then none is due.
             return Sure.EITHER
+        passed_on = max(
+            (count for at, count in left.written or () if at <= end_at + near_s), default=0
+        )
+        if end_at == endpoint_at and passed_on < right.received_bytes:
+            # Some of its words wait for room, and may have come after those of the client.
+            return Sure.EITHER
+        if left.last_read_at > self._up_at:
+            # The client's last words wait for room at the endpoint, which may have spoken since.
+            return Sure.EITHER
         behind = self._up_at if end_at == client_at else self._down_at
         if behind > end_at:
             # It is known once what was before it has gone on.
@@ -252,7 +265,7 @@ class Judged:
         if max(self._up_at, self._down_at) > end_at - near_s:
             # Bytes moved as it ended, or afterwards.
             said = [at for at, _ in right.written or () if at < end_at - near_s]
-            answered = [at for at, _ in left.written or () if at < end_at - near_s]
+            answered = [at for at in self._down if at < end_at - near_s]
             if not said or not answered or self._moved_near(end_at, near_s):
                 return Sure.EITHER
             up_at, down_at = said[-1], answered[-1]
@@ -270,14 +283,14 @@ class Judged:
     def _may_owe(self, since: float, least_s: float) -> bool:
         """Return whether for so long the client's words were the last ones, at any time since."""
         up = [at for at, count in self._relayed.right.written or () if count > self._header]
-        moved = sorted({*up, *(at for at, _ in self._relayed.left.written or ())})
+        moved = sorted({*up, *self._down})
         until = dict(itertools.pairwise([*moved, self._now]))
         return any(until[at] - at >= least_s and until[at] >= since for at in up)
 
     def _moved_near(self, moment: float, near_s: float) -> bool:
         """Return whether bytes were written at about that time."""
-        written = (*(self._relayed.left.written or ()), *(self._relayed.right.written or ()))
-        return any(abs(at - moment) <= near_s for at, _ in written)
+        written = (at for at, _ in self._relayed.right.written or ())
+        return any(abs(at - moment) <= near_s for at in (*self._down, *written))
 
     def _codes(
         self, reset: Sure, empty: Sure, given_up: Sure, has_answer: Sure
