@@ -18,6 +18,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ _SLOW_START_STEPS = 50
 _MOST_UNSURE = 6
 """Facts that may be either; with more of them nothing is judged."""
 _NEVER = (-1.0, -1.0)
+# Sums of times differ in their last digits.
+_CLOCK_S = 1e-6
 
 
 class Sure(enum.Enum):
@@ -224,6 +227,8 @@ class Model:
         self.inner.change(serving.endpoints, serving, at, old.affinity_timeout_s)
         self.outer.change(serving.used_outside, serving, at, old.affinity_timeout_s)
         self.changed_at = at
+        if serving.handling.slow_start_s != old.handling.slow_start_s:
+            self.began = dict(_starting(self.began, old.handling.slow_start_s, at))
         if serving.handling.slow_start_s:
             before, priorities = old.all_endpoints, dict(serving.standbys)
             shared = {priorities.get(e, 0) for e in serving.all_endpoints if e in before}
@@ -462,6 +467,16 @@ def _failed(side: Side, endpoint: SocketAddress, at: Span, *, is_silent: bool) -
         return Sure.YES
     known.lasts, known.until = (known.lasts[0], longer[1]), (known.until[0], until[1])
     return Sure.EITHER
+
+
+def _starting(
+    began: dict[SocketAddress, Span], seconds: float, at: float
+) -> Iterator[tuple[SocketAddress, Span]]:
+    """Yield those that haven't all of their weights yet, or may not have."""
+    for endpoint, (earliest, latest) in began.items():
+        if at < latest + seconds + _CLOCK_S:
+            is_over = at > earliest + seconds - _CLOCK_S
+            yield endpoint, (-math.inf if is_over else earliest, latest)
 
 
 def _later(at: Span, seconds: float) -> Span:

@@ -40,12 +40,17 @@ class SlowStart:
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
-        """May be changed."""
         self._began = _NONE_BEGAN
 
     def __bool__(self) -> bool:
         """Whether an endpoint may have less than its full share."""
         return bool(self._began)
+
+    def change(self, seconds: float, now: float) -> None:
+        """Use another time; endpoints that have all of their shares keep them."""
+        if seconds != self.seconds:
+            self.shares(now)
+            self.seconds = seconds
 
     def begin(self, endpoints: Iterable[SocketAddress], now: float) -> None:
         """Begin for endpoints that are new, or answer again; monotonic seconds."""
@@ -97,9 +102,14 @@ class Weights:
         """Whether endpoints start slowly, so that :meth:`grow` must be called."""
         return self._slow_start.seconds > 0
 
-    def configure(self, configured: Mapping[SocketAddress, int], slow_start_s: float = 0.0) -> None:
-        """Change what the constructor was given."""
-        self._slow_start.seconds = slow_start_s
+    def configure(
+        self,
+        configured: Mapping[SocketAddress, int],
+        slow_start_s: float = 0.0,
+        now: float = 0.0,
+    ) -> None:
+        """Change what the constructor was given; monotonic seconds."""
+        self._slow_start.change(slow_start_s, now)
         if self._shares and not slow_start_s:
             self._slow_start.keep(())
             self._look(0.0)

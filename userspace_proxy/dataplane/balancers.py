@@ -76,7 +76,7 @@ class Balancers:
         )
         self._loads.change(serving.handling)
         was_weighted = bool(self._weights)
-        self._weights.configure(dict(serving.weights), serving.handling.slow_start_s)
+        self._weights.configure(dict(serving.weights), serving.handling.slow_start_s, now)
         is_other_strategy = (
             serving.handling.balance is not old.handling.balance
             or serving.handling.seed != old.handling.seed

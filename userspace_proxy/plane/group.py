@@ -168,7 +168,7 @@ class Group(CounterTable):
             self.last_minute.add(MinuteCounts(flaps=1), now)
         self.denials.change(serving, now)
         current = frozenset(serving.all_endpoints)
-        self._slow_start.seconds = serving.handling.slow_start_s
+        self._slow_start.change(serving.handling.slow_start_s, now)
         self._slow_start.keep(current)
         if self._slow_start.seconds:
             self._slow_start.begin(serving.newcomers(frozenset(old.all_endpoints)), now)

@@ -60,6 +60,26 @@ def test_a_share_grows_in_a_line_from_a_floor_until_it_is_full(seconds, share):
     assert bool(start) is (share is not None)
 
 
+def test_an_endpoint_that_has_all_of_its_share_keeps_it_with_a_longer_time():
+    start = SlowStart(10.0)
+    start.begin([POD_A], 0.0)
+    start.begin([POD_B], 5.0)
+    start.change(20.0, 11.0)
+    assert start.shares(11.0) == {POD_B: 0.3}
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_a_weight_that_has_grown_stays_whether_a_client_has_come_or_not(is_asked):
+    configured = {POD_A: 2, POD_B: 3}
+    weights = Weights(configured, 4.0)
+    weights.begin([POD_A], 0.0)
+    if is_asked:
+        weights.grow(5.0)
+    weights.configure(configured, 10.0, 5.0)
+    weights.begin([POD_B], 5.0)
+    assert (weights.of(POD_A), weights.of(POD_B)) == (2, pytest.approx(0.3))
+
+
 def test_it_begins_again():
     start = SlowStart(10.0)
     start.begin([POD_A, POD_B], 0.0)
