@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from .mutant_table import Mutant
 
 MUTANTS: Mapping[str, Mutant] = {
+    "latest-flow-is-evicted": Mutant(
+        "flow_table",
+        "            for flow in flows.of(holder)",
+        "            for flow in reversed([*flows.of(holder)])",
+        package="policy",
+    ),
     "streams-are-evicted-first": Mutant(
         "flow_table",
         "for flows in (self._young, self._streams):\n            for flow in flows.of(holder)",
