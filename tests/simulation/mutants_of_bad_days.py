@@ -100,6 +100,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "            reset_no_more(connection.client)\n",
         "",
     ),
+    "client-has-a-fourth-dial": Mutant(
+        "tuning", "return 3 * self.connect_timeout_s", "return 4 * self.connect_timeout_s"
+    ),
     "deadline-runs-while-waiting": Mutant(
         "tcp_dial",
         "        self._owner.client_deadlines.stop(self)\n        self.endpoint = None\n",

@@ -267,12 +267,8 @@ class Waits:
 
     def _within(self, oracle: str, late_s: float, since: float, why: str) -> None:
         """Judge a bound of time, which a stop of the process extends."""
-        if late_s <= _SLACK_S:
-            self._judge.right(oracle)
-        elif late_s <= _SLACK_S + self._world.stopped_since(since):
-            self._judge.excuse(oracle, "the process was stopped")
-        else:
-            self._judge.violate(oracle, why)
+        due = self._world.timeline.now - late_s
+        self._judge.check(oracle, late_s <= _SLACK_S + self._world.stops_add(since, due), why)
 
 
 def _began_to_wait(attempt: Attempt) -> float:

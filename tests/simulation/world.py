@@ -192,6 +192,18 @@ class World:
         """Return for how long the process was stopped in the time since."""
         return sum(seconds for began, seconds in self.stops if began + seconds >= since)
 
+    def stops_add(self, since: float, due: float) -> float:
+        """Return by how much stops make late what is due, and has had a timer since.
+
+        Timers are relative: one that is set in a turn after a stop within it is as late as the stop
+        was long. What is due while the process is stopped happens once it goes on.
+        """
+        at = due + sum(s for began, end, s in self.loop.stops if began <= due and since <= end)
+        for began, seconds in sorted(self.stops):
+            if began <= at < began + seconds:
+                at = began + seconds
+        return at - due
+
     def run(self) -> list[str]:
         """Carry the plan out; return what was wrong, the first first."""
         node = self.plan.node
