@@ -23,7 +23,7 @@ from .attempts import Attempt, Dial, Port
 from .datagrams import DatagramSocket
 from .judging import Judging
 from .model import Kind, Sure
-from .sockets import core_of
+from .sockets import SOURCE_PORTS, core_of
 
 if TYPE_CHECKING:
     from .choices import Choices
@@ -34,6 +34,9 @@ ORACLES = (REFUSAL, ADDRESS, FREED)
 
 # From then on a further datagram without a refusal shows that a one-way endpoint is there.
 _ONE_WAY_S = 4.0
+# What each dial needs: without it a flow has no endpoint, and no other one is tried. A client's
+# ports to one endpoint may be in use, and free to another one.
+_ALL_LACK = {"descriptors", "memory", "watches", SOURCE_PORTS}
 # This part of the flows ends where no source port is left.
 _PORTS_PART = 16
 
@@ -54,6 +57,8 @@ class FlowChoices:
         """By flow of the data plane, until it ends."""
         self._is_portless = False
         """No source port was left for the flow that dials now."""
+        self._lacked = ""
+        """What the kernel had not for the last dial of the flow that dials now; empty: nothing."""
         self._flows: dict[DatagramSocket, Any] = {}
         """The flows of the data plane, by what is behind their sockets."""
 
@@ -62,11 +67,11 @@ class FlowChoices:
     @contextlib.contextmanager
     def dials(self, flow: Any) -> Iterator[list[bool]]:
         """Judge what a flow is left with; the caller adds whether it has an endpoint."""
-        attempt, lacks = self._attempt_of(flow), self._world.kernel.lacks
+        attempt = self._attempt_of(flow)
         before, found = len(attempt.tried), list[bool]()
         ends = self._world.datagrams.ends
         evicted, count = ends.evicted, len(self._flows) + len(ends.waiting())
-        self._is_portless = False
+        self._is_portless, self._lacked = False, ""
         yield found
         if self._is_portless and not self._world.is_closed:
             self._check_freed(flow, ends.evicted - evicted, count)
@@ -75,8 +80,9 @@ class FlowChoices:
             if dialled >= DIALS:
                 why = f"{flow.address} was dialled for {dialled} times"
                 self._judge.check(REFUSAL, dialled == DIALS, why)
-            elif self._world.kernel.lacks != lacks:
-                self._judge.excuse(REFUSAL, "the kernel lacked something")
+            elif self._lacked in _ALL_LACK:
+                # No dial could begin, to whichever endpoint.
+                self._judge.right(REFUSAL)
             else:
                 self._check_none(flow, attempt)
 
@@ -84,10 +90,13 @@ class FlowChoices:
     def dial(self, flow: Any, endpoint: SocketAddress) -> Iterator[list[Any]]:
         """Judge an endpoint before it is dialled; the caller adds the failure, or None."""
         world, port, attempt = self._world, self._port_of(flow), self._attempt_of(flow)
-        at, answer = world.moment(), list[Any]()
+        at, answer, lacks = world.moment(), list[Any](), world.kernel.lacks
         if not world.is_closed:
             self._judging.judge_choice(port, attempt, endpoint, at)
             port.model.sent(attempt.ip, endpoint, at)
+            if self._lacked in _ALL_LACK:
+                why = f"{flow.address} was dialled for at {endpoint}, without {self._lacked}"
+                self._judge.violate(REFUSAL, why)
         yield answer
         failed = answer[0] if answer else None
         if failed is None:
@@ -99,6 +108,7 @@ class FlowChoices:
             self._check_address(core, port, attempt)
             return
         attempt.tried[endpoint] = None
+        self._lacked = world.kernel.last_lack if world.kernel.lacks != lacks else ""
         self._is_portless |= failed.failure is Failure.OUT_OF_ALL_PORTS
         if failed.failure not in SHORTAGES:
             self._failed(port, endpoint, is_own=flow.is_preserved)

@@ -108,6 +108,8 @@ class Kernel:
         """When a call last failed because of that."""
         self.lacks = 0
         """How many calls have."""
+        self.last_lack = ""
+        """What the last of them needed."""
         self.lacked_in: dict[str, float] = {}
         """When a call of each name last has."""
         self._call = ""
@@ -236,6 +238,7 @@ class Kernel:
         """Note that a call fails because of that."""
         self.lacked_at = self.timeline.now
         self.lacks += 1
+        self.last_lack = what
         self.lacked_in[self._call] = self.lacked_at
         self._lacked.add(what)
 

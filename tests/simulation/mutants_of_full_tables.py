@@ -41,6 +41,14 @@ MUTANTS: Mapping[str, Mutant] = {
         "for _ in range(1 + len(self.table) // _PORTS_PART):",
         "for _ in range(1):",
     ),
+    "no-port-to-one-endpoint-is-none-to-any": Mutant(
+        "udp",
+        "if failed.failure is Failure.EXHAUSTED:",
+        "if failed.failure in (Failure.EXHAUSTED, Failure.OUT_OF_PORTS):",
+    ),
+    "flow-is-dialled-for-without-memory": Mutant(
+        "udp", "            if failed.failure is Failure.EXHAUSTED:\n                break\n", ""
+    ),
     "lowered-places-are-kept": Mutant(
         "waiting_room",
         "            while len(clients) >= share:",
