@@ -27,6 +27,7 @@ from .sockets import SOURCE_PORTS, core_of
 
 if TYPE_CHECKING:
     from .choices import Choices
+    from .services import Service
     from .world import World
 
 REFUSAL, ADDRESS, FREED = "flow without endpoint", "flow's address", "source ports are freed"
@@ -59,6 +60,8 @@ class FlowChoices:
         """No source port was left for the flow that dials now."""
         self._lacked = ""
         """What the kernel had not for the last dial of the flow that dials now; empty: nothing."""
+        self.lacked_at: dict[Service, float] = {}
+        """When the kernel last lacked something for a dial of a Service port's flow."""
         self._flows: dict[DatagramSocket, Any] = {}
         """The flows of the data plane, by what is behind their sockets."""
 
@@ -109,6 +112,8 @@ class FlowChoices:
             return
         attempt.tried[endpoint] = None
         self._lacked = world.kernel.last_lack if world.kernel.lacks != lacks else ""
+        if self._lacked:
+            self.lacked_at[port.service] = world.timeline.now
         self._is_portless |= failed.failure is Failure.OUT_OF_ALL_PORTS
         if failed.failure not in SHORTAGES:
             self._failed(port, endpoint, is_own=flow.is_preserved)

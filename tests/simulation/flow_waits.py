@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
 
+from .model import Span
 from .network import UNROUTABLE
 from .troubles import SOON_S
 
@@ -35,8 +36,10 @@ class FlowWaits:
     def __init__(self, world: World) -> None:
         self._world = world
         self._looked_at = 0.0
-        self._could_since: dict[Service, float] = {}
-        """Since when an endpoint could take one of those that wait."""
+        self._could_since: dict[Service, Span] = {}
+        """Since when an endpoint could take one of those that wait, as looks show."""
+        self._could_not_at: dict[Service, float] = {}
+        """When a look last found that none could."""
 
     def after_turn(self) -> None:
         """Judge for how long an endpoint could have taken a flow."""
@@ -53,23 +56,20 @@ class FlowWaits:
         waiting = room._clients.at_limit if room is not None else ()
         if not (waiting and self._has_place(service)):
             self._could_since.pop(service, None)
+            self._could_not_at[service] = now
             return
-        since = self._could_since.setdefault(service, now)
-        if self._world.datagrams.began_at.get(service, 0.0) > since:
+        first = self._could_not_at.get(service, 0.0), now
+        earliest, since = self._could_since.setdefault(service, first)
+        began_at = self._world.datagrams.began_at.get(service, 0.0)
+        if began_at > since:
             # One has had its turn since, and between two turns of the loop nothing is seen.
-            since = self._could_since[service] = now
-        late_s = now - since - SOON_S
-        if late_s <= 0:
-            judge.right(ORACLE)
-            return
-        troubles = self._world.datagrams.troubles
-        if late_s <= troubles.stopped_since(since):
-            judge.excuse(ORACLE, "the process was stopped")
-        elif troubles.lacked(since - _RETRY_S) or troubles.was_short(since):
-            judge.excuse(ORACLE, "the kernel lacked something")
-        else:
-            what = f"{len(waiting)} flows wait, and for {now - since:.3f} s an endpoint has room"
-            judge.violate(ORACLE, what)
+            earliest, since = self._could_since[service] = began_at, now
+        # One for which the kernel lacked something as there was room is tried again later.
+        lacked_at = self._world.flow_choices.lacked_at.get(service, -_RETRY_S)
+        due = max(since, lacked_at + _RETRY_S if lacked_at >= earliest else 0.0) + _LOOK_S
+        late_s = now - due - self._world.stops_add(since, due)
+        what = f"{len(waiting)} flows wait, and for {now - since:.3f} s an endpoint has room"
+        judge.check(ORACLE, late_s <= SOON_S, what)
 
     def _has_place(self, service: Service) -> bool:
         """Return whether an endpoint that answers is below its limit."""

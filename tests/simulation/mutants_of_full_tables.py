@@ -49,6 +49,11 @@ MUTANTS: Mapping[str, Mutant] = {
     "flow-is-dialled-for-without-memory": Mutant(
         "udp", "            if failed.failure is Failure.EXHAUSTED:\n                break\n", ""
     ),
+    "flow-that-ends-makes-no-room": Mutant(
+        "udp",
+        "        if makes_room and self.group.waiting_room is not None:",
+        "        if not makes_room and self.group.waiting_room is not None:",
+    ),
     "lowered-places-are-kept": Mutant(
         "waiting_room",
         "            while len(clients) >= share:",
