@@ -176,13 +176,18 @@ class EndpointGroup(CounterTable):
         current = self.serving.all_endpoints
         return {e for e, counters in self.each_counters() if counters.active and e not in current}
 
-    def note_left(self, left_at: Mapping[SocketAddress, float]) -> None:
-        """Keep when endpoints were left out, of those that still may have connections."""
+    def note_left(self, left_at: Mapping[SocketAddress, float], dialled_since: float) -> None:
+        """Keep when endpoints were left out, of those that still may have connections.
+
+        Those that were left out since that moment may still be dialled: they have no counters yet.
+        """
         current = frozenset(self.serving.all_endpoints)
         self.left_at = {
             endpoint: at
             for endpoint, at in left_at.items()
-            if endpoint in current or self.find_counters(endpoint) is not None
+            if endpoint in current
+            or self.find_counters(endpoint) is not None
+            or at >= dialled_since
         } or NONE_LEFT
 
     def count_lost(self, sock: _socket.socket, before: int) -> int:

@@ -39,15 +39,21 @@ class _Left(NamedTuple):
 
 
 class Removals:
-    """The endpoints that have left, and when their connections end."""
+    """The endpoints that have left, and when their connections end.
+
+    Args:
+        dials_s: How long the dials for a client last at most.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         connections: Collection[TcpConnection],
+        dials_s: float,
     ) -> None:
         self._loop = loop
+        self._dials_s = dials_s
         self._clock = clock
         self._connections = connections
         self._left: dict[_Pair, _Left] = {}
@@ -69,7 +75,7 @@ class Removals:
         known.update(dict.fromkeys(left, now))
         left_at = {**group.left_at, **known}
         if seconds is None:
-            group.note_left(left_at)
+            group.note_left(left_at, now - self._dials_s)
         else:
             # The Service may ask for it only now.
             for endpoint in {*left_at, *group.former_endpoints()}:

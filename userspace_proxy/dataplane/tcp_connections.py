@@ -40,7 +40,7 @@ class TcpConnections:
         self.headers = AcceptedHeaders(engine, trusted) if trusted else None
         """None if no peer sends PROXY headers."""
         self.ageing = Ageing(loop, clock, tuning, self.open)
-        self.removals = Removals(loop, clock, self.open)
+        self.removals = Removals(loop, clock, self.open, tuning.client_timeout_s)
         self.on_idle: Callable[[], None] | None = None
         """Called whenever the last connection has ended."""
 

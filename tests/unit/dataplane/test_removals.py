@@ -187,11 +187,13 @@ async def test_a_service_that_takes_it_back_for_a_moment_still_ends_connections(
     await until(lambda: not served.is_open)
 
 
-async def test_of_removed_endpoints_without_connections_nothing_is_remembered(rig):
+async def test_of_removed_endpoints_without_connections_nothing_is_remembered(rig, timers):
     first, second = rig.endpoint(), rig.endpoint()
     web = rig.service(first.address, second.address)
     rig.update(web, second.address)
-    assert not web.group.left_at
+    timers.advance(3.1)
+    rig.update(web)
+    assert list(web.group.left_at) == [second.address], "that may still be dialled"
 
 
 async def test_a_shorter_time_counts_from_the_removal(served, timers):
@@ -244,6 +246,17 @@ async def test_a_dial_that_was_under_way_ends_when_it_was_answered(rig, timers):
     timers.advance(0)
     await until(lambda: len(rig.connections.removals._left) == 1, "it is looked at again")
     assert not connection.is_closed
+
+
+async def test_a_dial_that_was_under_way_ends_if_the_service_asks_for_it_afterwards(rig, timers):
+    silent = rig.silent()
+    web = rig.service(silent)
+    await rig.client(web)
+    await until(lambda: all(c.dial.endpoint for c in rig.connections.open))
+    pod = rig.endpoint()
+    rig.update(web, pod.address)
+    rig.update(web, pod.address, handling=Handling(removal_s=0.0))
+    assert rig.connections.removals._left, "an answer is no reason to stay"
 
 
 @pytest.fixture
