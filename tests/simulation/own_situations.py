@@ -1,6 +1,7 @@
 """Situations that are drawn apart from the rest of a plan, so that other plans stay what they were.
 
-leaves   an endpoint leaves, its Service changes again and again, and its connections end in time
+leaves   an endpoint leaves, its Service changes again and again, and its connections end in time,
+         in some plans since it asks for that only later
 moved    a listener of one Service accepts for another one, among clients of both
 observed connections are observed by some filters, with room for few or many records
 refill   the node is full for a moment, then has room, and is full again much later
@@ -190,15 +191,24 @@ def _instead(serving: Serving, instead: Mapping[SocketAddress, SocketAddress]) -
 
 
 def _leaves(adding: Adding) -> Plan:
-    """An endpoint leaves; each later change leaves it out, too, and counts for nothing."""
+    """An endpoint leaves; each later change leaves it out, too, and counts for nothing.
+
+    In half of the plans the Service asks only after that for an end of its connections.
+    """
     rng, number = adding.rng, adding.number(Protocol.TCP)
     planned = adding.plan.services[number]
-    handling = replace(planned.serving.handling, removal_s=_REMOVAL_S)
+    asked = replace(planned.serving.handling, removal_s=_REMOVAL_S)
+    # Drawn apart, so that the rest of these plans stays what it was.
+    late = Random(f"{adding.plan.seed}: asked for later")
+    unasked = late.choice((0, 0, 1, 2))
+    handling = replace(asked, removal_s=None) if unasked else asked
     before = Serving(planned.pool, handling=handling)
     left = rng.sample(planned.pool, rng.randint(1, len(planned.pool)))
+    if unasked:
+        left = left[: max(1, len(planned.pool) - 1)]
     stay = tuple(e for e in planned.pool if e not in left)
     after = Serving(stay, handling=handling)
-    if stay and rng.random() < 0.4:
+    if stay and rng.random() < (0.8 if unasked else 0.4):
         # It is on standby from then on.
         standbys = tuple((endpoint, 1) for endpoint in left)
         after = Serving(planned.pool, standbys=standbys, handling=handling)
@@ -212,7 +222,7 @@ def _leaves(adding: Adding) -> Plan:
         yield Event(at, plans.UPDATE, (number, after))
         for n in range(rng.randint(1, 4)):
             at += 0.5 + 1.5 * rng.random()
-            other = replace(handling, seed=n)
+            other = replace(handling if n + 1 < unasked else asked, seed=n)
             yield Event(at, plans.UPDATE, (number, msgspec.structs.replace(after, handling=other)))
 
     # Other changes would bring it back.
