@@ -8,6 +8,8 @@ Rule 2: where another outcome followed, or the endpoint came or left, the other 
 endpoint or not, but the message must have arrived.
 Rule 3: an excuse is about one outcome and one other worker: the sender, or the control process,
 died while the message was under way.
+Rule 4: a failed probe prolongs an ejection, which the others are told of, too; such a message may
+cross one about an answer.
 """
 
 from __future__ import annotations
@@ -40,8 +42,12 @@ _ITERATIONS = 20
 _SMALL_ROOM, _DRIPS_S = 4096, 2.0
 
 
+_Key = tuple[Process, int, SocketAddress]
+"""A control process, a group of it, and an endpoint."""
+
+
 class _Outcome(NamedTuple):
-    """That an ejection began, or ended, in one worker."""
+    """That an ejection began, was prolonged, or ended, in one worker."""
 
     at: float
     worker: Process
@@ -49,6 +55,7 @@ class _Outcome(NamedTuple):
     endpoint: SocketAddress
     is_ejected: bool
     is_silent: bool
+    is_prolonged: bool
 
 
 class Ejections:
@@ -56,14 +63,12 @@ class Ejections:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._outcomes: dict[tuple[Process, int, SocketAddress], _Outcome] = {}
-        """The last one, by control process, group and endpoint."""
-        self._last_at: dict[tuple[tuple[Process, int, SocketAddress], bool], float] = {}
-        """When an ejection last began (True), or ended, in any worker."""
-        self._dialled: dict[tuple[Process, int, SocketAddress], tuple[float, Process]] = {}
+        self._last_at: dict[tuple[_Key, bool], dict[Process, float]] = {}
+        """When an ejection last began or was prolonged (True), or ended, in each worker."""
+        self._dialled: dict[_Key, tuple[float, Process]] = {}
         """When the last dial of any worker ended, and whose it was."""
         self._began: dict[Process, float] = {}
-        self._served_at: dict[tuple[Process, int, SocketAddress], float] = {}
+        self._served_at: dict[_Key, float] = {}
         """When an endpoint last came or left."""
         self._returned_at: dict[tuple[Process, SocketAddress], float] = {}
         """When an endpoint that was silent was last answered, as a worker knows."""
@@ -129,6 +134,7 @@ class Ejections:
         else:
             streaks.note_answered(worker, group, endpoint, *shown)
         before = _ejection(worker, group, endpoint)
+        until = before.until if before is not None else 0.0
         answer = call()
         after = _ejection(worker, group, endpoint)
         if worker.parent is not None:
@@ -136,10 +142,13 @@ class Ejections:
             self._dialled[key] = now, worker
             if after is None and before is not None and before.is_silent:
                 self._returned_at[worker, endpoint] = now
-            if (before is None) is not (after is None):
-                is_silent = after is not None and after.is_silent
-                outcome = _Outcome(now, worker, group, endpoint, after is not None, is_silent)
-                self._judge_later(key, outcome)
+            is_prolonged = before is not None and after is not None and after.until != until
+            if (before is None) is not (after is None) or is_prolonged:
+                is_ejected, is_silent = after is not None, after is not None and after.is_silent
+                self._judge_later(
+                    key,
+                    _Outcome(now, worker, group, endpoint, is_ejected, is_silent, is_prolonged),
+                )
         return answer
 
     def _receive(self, message: Ejected | Returned, call: Callable[[], Any]) -> None:
@@ -157,21 +166,18 @@ class Ejections:
         key = (worker, group, endpoint, isinstance(message, Ejected))
         self._received.setdefault(key, []).append(now)
 
-    def _judge_later(self, key: tuple[Process, int, SocketAddress], outcome: _Outcome) -> None:
-        before = self._outcomes.get(key)
-        self._outcomes[key] = outcome
-        self._last_at[key, outcome.is_ejected] = outcome.at
+    def _judge_later(self, key: _Key, outcome: _Outcome) -> None:
+        self._last_at.setdefault((key, outcome.is_ejected), {})[outcome.worker] = outcome.at
         self._world.notices.expect(
             outcome.worker, outcome.group, outcome.endpoint, is_ejected=outcome.is_ejected
         )
         if key[0].is_dead:
             # Nothing passes it on, until there is another control process.
             return
-        is_crossed = (
-            before is not None
-            and before.is_ejected is not outcome.is_ejected
-            and before.worker is not outcome.worker
-            and outcome.at - before.at <= self.delay_s
+        since = outcome.at - self.delay_s
+        is_crossed = any(
+            worker is not outcome.worker and at >= since
+            for worker, at in self._last_at.get((key, not outcome.is_ejected), {}).items()
         )
         for other in self._world.machine.alive(WORKER):
             if other is outcome.worker or other.parent is not outcome.worker.parent:
@@ -183,7 +189,7 @@ class Ejections:
 
     def _judge(
         self,
-        key: tuple[Process, int, SocketAddress],
+        key: _Key,
         outcome: _Outcome,
         other: Process,
         is_crossed: bool,
@@ -205,7 +211,7 @@ class Ejections:
         known = _ejection(other, outcome.group, outcome.endpoint)
         received = self._received.get((other, *key[1:], outcome.is_ejected), ())
         is_unsure = is_crossed or self._is_over(key, outcome)
-        if is_unsure:
+        if is_unsure or outcome.is_prolonged:
             is_right = any(at >= outcome.at for at in received)
         else:
             is_right = (known is not None) is outcome.is_ejected
@@ -231,9 +237,10 @@ class Ejections:
                 f"{other.name} takes {outcome.endpoint} for silent: {known.is_silent}",
             )
 
-    def _is_over(self, key: tuple[Process, int, SocketAddress], outcome: _Outcome) -> bool:
+    def _is_over(self, key: _Key, outcome: _Outcome) -> bool:
         """Return whether another outcome has followed, or the endpoint came or left."""
-        if self._last_at.get((key, not outcome.is_ejected), -1.0) >= outcome.at:
+        later = self._last_at.get((key, not outcome.is_ejected), {}).values()
+        if any(at >= outcome.at for at in later):
             return True
         return self._served_at.get(key, 0.0) >= outcome.at - self.delay_s
 

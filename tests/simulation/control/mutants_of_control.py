@@ -60,6 +60,12 @@ MUTANTS: Mapping[str, Mutant] = {
         "            self._note_return(endpoint, now)\n\n",
         "\n",
     ),
+    "prolonged-ejection-is-no-news": Mutant(
+        "ejection",
+        "        self._put_out(endpoint, known.until)\n        return True\n",
+        "        self._put_out(endpoint, known.until)\n        return False\n",
+        package="balance",
+    ),
     "figures-of-an-endpoint-lost": _plane(
         "group", "            counters.add(each.figures)\n", "            pass\n"
     ),
