@@ -50,6 +50,7 @@ from .plan import (
     Plan,
     ServicePlan,
 )
+from .return_situations import ReturnSituations
 
 _FEATURES = (
     "deaths of workers",
@@ -129,10 +130,11 @@ def make_plan(seed: int) -> Plan:
         features |= {name}
         events += more
     own_of_messages = Random(f"{seed}: messages")
-    of_drains = Random(f"{seed}: drains")
+    of_drains, of_returns = Random(f"{seed}: drains"), Random(f"{seed}: returns")
     for names, more in (
         *MessageSituations(own_of_messages, services, calm_at).all(),
         *DrainSituations(of_drains, services, calm_at).all(),
+        *ReturnSituations(of_returns, services, calm_at).all(),
     ):
         features |= names
         events += more

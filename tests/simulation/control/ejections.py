@@ -140,6 +140,17 @@ class Ejections:
         if worker.parent is not None:
             now, key = self._world.timeline.now, (worker.parent, group, endpoint)
             self._dialled[key] = now, worker
+            if before is None and len(shown) > 1:
+                self._world.returns.note_failed(
+                    worker,
+                    group,
+                    endpoint,
+                    shown[0],
+                    is_ejected=after is not None,
+                    came_at=self._served_at.get(key, -1.0),
+                )
+            elif before is not None and after is None:
+                self._world.returns.note_end(worker, group, endpoint)
             if after is None and before is not None and before.is_silent:
                 self._returned_at[worker, endpoint] = now
             is_prolonged = before is not None and after is not None and after.until != until
@@ -161,6 +172,8 @@ class Ejections:
         if isinstance(message, Returned):
             self._world.streaks.note_answered(worker, group, endpoint, now, is_told=True)
         after = _ejection(worker, group, endpoint)
+        if before is not None and after is None:
+            self._world.returns.note_end(worker, group, endpoint)
         if before is not None and before.is_silent and (after is None or not after.is_silent):
             self._returned_at[worker, endpoint] = now
         key = (worker, group, endpoint, isinstance(message, Ejected))

@@ -47,6 +47,7 @@ from .queues import Queues
 from .replacements import AGAIN, HUNG, REPLACED, Replacements
 from .reporting import ASKED, IN_TIME, ONCE, PASSING, READER, SUMS, Reporting
 from .resting import REST, Resting
+from .returns import EJECTS, OLD, STARTS, WOKEN, Returns
 from .seam import installed
 from .streaks import COUNTED_DIALS, STREAKS, Streaks
 from .waits import GONE, SOON, Waits
@@ -119,6 +120,10 @@ ORACLES = (
     KILLED,
     PASSED_ON,
     HELD,
+    OLD,
+    EJECTS,
+    WOKEN,
+    STARTS,
 )
 """Those that judge in each campaign."""
 
@@ -171,6 +176,7 @@ class World(ProcessWorld[Machine]):
         self.disturbances = Disturbances(self)
         self.notices = Notices(self)
         self.resting = Resting(self)
+        self.returns = Returns(self)
         self.machine.dying = self._on_death
         self.machine.started = self._on_worker
         self.endpoints = {each: Endpoint(self, each) for each in ENDPOINTS}
@@ -207,6 +213,7 @@ class World(ProcessWorld[Machine]):
                 *self.agreement.patches(),
                 *self.reporting.patches(),
                 *self.disturbances.patches(),
+                *self.returns.patches(),
             ],
         )
 

@@ -317,6 +317,20 @@ async def test_where_another_worker_met_silence_alone_the_client_is_reset_at_onc
     assert group.endpoints == [], "nothing was dialled"
 
 
+async def test_silence_that_began_before_another_worker_was_answered_ejects_nothing(idle):
+    silent, pod = idle.keep(SilentEndpoint()), idle.keep(TcpEndpoint())
+    idle.start(connect_timeout_s=0.5)
+    at = idle.serve(silent.address, pod.address)
+    await idle.report()
+    idle.keep(await dial(at))
+    await until(lambda: len(idle.main._worker._dataplane.connections), "a dial")
+    idle.send(Ejected(GROUP, silent.address, True))
+    idle.send(Returned(GROUP, silent.address))
+    idle.keep(await pod.accept())
+    (group,) = (await idle.report()).groups
+    assert (group.ejected, idle.said(Ejected)) == ([], [])
+
+
 async def test_what_another_worker_has_reached_is_dialled_again(control, pod):
     other = control.keep(TcpEndpoint())
     at = control.serve(pod.address, other.address)
