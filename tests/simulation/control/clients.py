@@ -140,14 +140,22 @@ class Client:
 
 
 class Asker:
-    """A client of UDP, which asks until it is answered."""
+    """A client of UDP, which asks once.
+
+    Args:
+        waits_s: For so long its endpoint takes to reply.
+    """
 
     protocol = Protocol.UDP
 
-    def __init__(self, world: World, number: int, to: SocketAddress) -> None:
+    def __init__(self, world: World, number: int, to: SocketAddress, waits_s: float = 0.0) -> None:
         self.world = world
         self.number = number
         self.to = to
+        self.waits_s = waits_s
+        self.asked_at = world.timeline.now
+        self.listener = 0
+        """The number of the one that has passed it on, of its worker."""
         self.address: Address = (f"10.4.0.{number % CLIENT_ADDRESSES + 1}", 20000 + number)
         self.endpoint = ""
         self.is_refused = False
@@ -156,7 +164,9 @@ class Asker:
     def ask(self) -> None:
         to = (self.to.ip, self.to.port)
         self.is_refused = not self.world.machine.ports_of_datagrams(to)
-        self.world.machine.send_datagram(b"?", self.address, to)
+        self.asked_at = self.world.timeline.now
+        payload = b"?%d" % self.world.askers.index(self) if self.waits_s else b"?"
+        self.world.machine.send_datagram(payload, self.address, to)
 
     def _answered(self, payload: bytes, _source: Address) -> None:
         self.endpoint = payload.decode()
@@ -183,8 +193,12 @@ class Endpoint:
         """Part of Host."""
         _Answering(self._world, stream, self._address.ip)
 
-    def receive(self, _payload: bytes, source: Address) -> None:
+    def receive(self, payload: bytes, source: Address) -> None:
         """Part of Host."""
+        if len(payload) > 1:
+            asker = self._world.askers[int(payload[1:])]
+            self._world.replies.receive(self._address, asker, source)
+            return
         to = (self._address.ip, self._address.port)
         self._world.machine.send_datagram(self._address.ip.encode(), to, source)
 

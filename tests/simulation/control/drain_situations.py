@@ -45,6 +45,7 @@ class DrainSituations(Situations):
             (0.06, "ends while a worker starts", self.ends_while_one_starts),
             (0.08, ASKED_TWICE, self.asked_twice),
             (0.05, "answers before it is relieved", self.answers_before_relief),
+            (0.25, "replies are under way", self.late_replies),
         )
         for share, name, draw in situations:
             if self._rng.random() < share:
@@ -61,6 +62,19 @@ class DrainSituations(Situations):
         for _ in range(rng.randint(2, 6)):
             client = (next(self._clients), number, rng.choice(_STAY_S))
             yield Event(round(at - 0.2 * rng.random(), 4), CLIENT, client)
+
+    def late_replies(self) -> Iterator[Event]:
+        """Yield clients of UDP whose endpoints reply once their worker drains."""
+        rng, udp = self._rng, sorted({*self._numbers}.difference(self._tcp))
+        for number in udp[:1]:
+            at = self._at()
+            serving = Serving(tuple(rng.sample(ENDPOINTS, rng.randint(1, 3))))
+            yield Event(round(at - 0.3, 4), SERVE, (number, serving, (0, 1)))
+            yield Event(at, rng.choice([CRASH, HAND_OVER]))
+            for _ in range(rng.randint(4, 8)):
+                waits_s = round(0.1 + 1.9 * rng.random(), 4)
+                client = (next(self._clients), number, waits_s)
+                yield Event(round(at - 0.2 * rng.random(), 4), CLIENT, client)
 
     def closing(self) -> Iterator[Event]:
         """Yield Services that leave, or lose their endpoints, while clients are served."""

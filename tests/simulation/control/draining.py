@@ -55,6 +55,7 @@ class Draining:
         self._idle_s = _REPLIES_S + _CLOSES_S + self._slack_s
         self._until: dict[Process, float] = {}
         """Of workers that drain: when their time is over."""
+        self._replies_until: dict[Process, float] = {}
         self._busy_at: dict[Process, float] = {}
         """Of those that haven't ended: when one last had a client, or began."""
         self._ending: dict[Process, float] = {}
@@ -72,6 +73,7 @@ class Draining:
             self._judge_begin(process, message.seconds)
             now = self._busy_at[process] = self._world.timeline.now
             self._until[process] = now + message.seconds
+            self._replies_until[process] = now + min(message.seconds, _REPLIES_S)
             check = partial(self._check, process, message.seconds)
             self._world.timeline.after(message.seconds + self._slack_s, check)
             drain(worker, message)
@@ -116,6 +118,10 @@ class Draining:
     def has_begun(self, worker: Process) -> bool:
         """Return whether a worker was told to drain."""
         return worker in self._until
+
+    def replies_until(self, worker: Process) -> float | None:
+        """Return until when a worker that drains passes replies of UDP on; None: it doesn't."""
+        return self._replies_until.get(worker)
 
     def may_reset(self, worker: Process) -> bool:
         """Return whether a worker's time to drain is over, or it was to end without one."""

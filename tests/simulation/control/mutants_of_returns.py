@@ -39,6 +39,20 @@ MUTANTS: Mapping[str, Mutant] = {
         "            self._failed.returned_at[endpoint] = now\n"
         "            self._on_back()\n\n",
     ),
+    "drain-ends-before-replies": _plane(
+        "worker", "if not len(dataplane.flows) or", "if not len(dataplane.connections) or"
+    ),
+    "drain-closes-listeners-of-udp-at-once": _plane(
+        "worker",
+        "            if isinstance(listener, UdpListener):\n"
+        "                listener.stop_receiving()",
+        "            if listener is None:\n                listener.stop_receiving()",
+    ),
+    "drain-has-half-the-time-for-replies": _plane(
+        "worker",
+        "        dataplane.engine.loop.call_later(replies_s, self._end_drain, rest_s)",
+        "        dataplane.engine.loop.call_later(replies_s / 2, self._end_drain, rest_s)",
+    ),
     "each-silence-is-over-after-a-return": _dataplane(
         "outcomes",
         "failed.returned_at.get(endpoint, moment) > moment",

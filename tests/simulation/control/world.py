@@ -45,6 +45,8 @@ from .plan import ENDPOINTS, Fate, Plan
 from .process_world import ProcessWorld
 from .queues import Queues
 from .replacements import AGAIN, HUNG, REPLACED, Replacements
+from .replies import ORACLE as REPLIED
+from .replies import Replies
 from .reporting import ASKED, IN_TIME, ONCE, PASSING, READER, SUMS, Reporting
 from .resting import REST, Resting
 from .returns import EJECTS, OLD, STARTS, WOKEN, Returns
@@ -124,6 +126,7 @@ ORACLES = (
     EJECTS,
     WOKEN,
     STARTS,
+    REPLIED,
 )
 """Those that judge in each campaign."""
 
@@ -177,6 +180,7 @@ class World(ProcessWorld[Machine]):
         self.notices = Notices(self)
         self.resting = Resting(self)
         self.returns = Returns(self)
+        self.replies = Replies(self)
         self.machine.dying = self._on_death
         self.machine.started = self._on_worker
         self.endpoints = {each: Endpoint(self, each) for each in ENDPOINTS}
@@ -489,7 +493,7 @@ class World(ProcessWorld[Machine]):
         if protocol is Protocol.TCP:
             self.clients.append(Client(self, number, to, hold_s))
         else:
-            asker = Asker(self, number, to)
+            asker = Asker(self, number, to, hold_s)
             self.askers.append(asker)
             asker.ask()
 
