@@ -59,6 +59,8 @@ class Streaks:
     def __init__(self, world: World) -> None:
         self._world = world
         self._dials: dict[_Key, list[_Dial]] = {}
+        self._answered: dict[_Key, _Dial] = {}
+        """The last one of an endpoint none of whose dials has failed."""
         self._came_at: dict[_Key, float] = {}
         """When an endpoint last came or left."""
         self._died_at: dict[Process, float] = {}
@@ -117,8 +119,14 @@ class Streaks:
         if dials is None:
             if not dial.has_failed:
                 # Nothing of it is in a row, and most endpoints never fail.
+                self._answered[key] = dial
                 return
+            # Both may have ended in one iteration of a worker, at one time: the endpoint is then
+            # known to answer.
+            answered = self._answered.pop(key, None)
             dials = self._dials[key] = []
+            if answered is not None and answered.at == dial.at:
+                dials.append(answered)
         dials.append(dial)
         if key not in self._is_due:
             self._is_due.add(key)
