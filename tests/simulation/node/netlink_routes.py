@@ -20,8 +20,8 @@ from .netlink_sockets import Listing, NetlinkSocket
 
 _NEW_LINK, _DEL_LINK, _GET_LINK = 16, 17, 18
 _NEW_ADDRESS, _DEL_ADDRESS, _GET_ADDRESS = 20, 21, 22
-_NEW_ROUTE, _GET_ROUTE = 24, 26
-_GROUP_LINK, _GROUP_ADDRESS = 1, {4: 5, 6: 9}
+_NEW_ROUTE, _DEL_ROUTE, _GET_ROUTE = 24, 25, 26
+_GROUP_LINK, _GROUP_ADDRESS, _GROUP_ROUTE = 1, {4: 5, 6: 9}, {4: 7, 6: 11}
 _LINK = struct.Struct("=BBHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
@@ -47,7 +47,11 @@ class Link:
     networks: tuple[str, ...] = ()
     """Others that are routed to it, without a gateway."""
     has_gateway: bool = False
-    """Whether the default route leads by it."""
+    """Whether the default route of IPv4 leads by it."""
+    beyond: tuple[tuple[str, str], ...] = ()
+    """Other networks that are routed to it, each with a gateway, of either family."""
+    master: int = 0
+    """The number of the bridge that it is a port of; 0 for none."""
 
     @property
     def type(self) -> int:
@@ -76,28 +80,46 @@ class Routes:
         """During how many something has."""
         kernel.add(ROUTE, self)
 
-    def put(self, link: Link) -> None:
-        """Add a link, or change one, and tell programs."""
+    def put(self, link: Link) -> bool:
+        """Add a link, or change one, and tell programs.
+
+        Returns:
+            Whether those that watch links and addresses are told: routes alone have other groups.
+        """
         before = self.links.get(link.number)
         self.links[link.number] = link
         self._sequence += 1
-        if before is None or replace(before, addresses=link.addresses) != link:
-            self._tell(_GROUP_LINK, _NEW_LINK, _link_body(link))
+        is_told = before is None or _without_routes(before) != _without_routes(link)
+        if is_told:
+            self._tell(_GROUP_LINK, _NEW_LINK, self._link_body(link))
         had = before.addresses if before else ()
         for kind, some in ((_DEL_ADDRESS, had), (_NEW_ADDRESS, link.addresses)):
             for address in some:
                 if (address in had) != (address in link.addresses):
+                    is_told = True
                     group = _GROUP_ADDRESS[ipaddress.ip_interface(address).version]
                     self._tell(group, kind, _address_body(link, address))
+        self._tell_routes(before, link)
+        return is_told
+
+    def _tell_routes(self, before: Link | None, link: Link) -> None:
+        had = _route_bodies(before) if before else []
+        has = _route_bodies(link)
+        for kind, some, others in ((_DEL_ROUTE, had, has), (_NEW_ROUTE, has, had)):
+            for version, body in some:
+                if (version, body) not in others:
+                    self._tell(_GROUP_ROUTE[version], kind, body)
 
     def remove(self, number: int) -> None:
-        """Remove a link, and tell programs."""
+        """Remove a link, and tell programs; the ports of a bridge stay, without it."""
+        for port in [one for one in self.links.values() if one.master == number]:
+            self.put(replace(port, master=0))
         link = self.links.pop(number)
         self._sequence += 1
         for address in link.addresses:
             group = _GROUP_ADDRESS[ipaddress.ip_interface(address).version]
             self._tell(group, _DEL_ADDRESS, _address_body(link, address))
-        self._tell(_GROUP_LINK, _DEL_LINK, _link_body(link))
+        self._tell(_GROUP_LINK, _DEL_LINK, self._link_body(link))
 
     def local_addresses(self) -> set[str]:
         if self._local[0] != self._sequence:
@@ -121,7 +143,7 @@ class Routes:
             return LOOPBACK
         best: tuple[int, Link | None] = (-1, None)
         for link in self.links.values():
-            for network in (*link.addresses, *link.networks):
+            for network in (*link.addresses, *link.networks, *(one for one, _ in link.beyond)):
                 one = _network(network)
                 if address in one and one.prefixlen > best[0]:
                     best = one.prefixlen, link
@@ -172,7 +194,7 @@ class Routes:
     def _list_anew(self, kind: int, family: int) -> _Bodies:
         links = sorted(self.links.values(), key=lambda link: link.number)
         if kind == _GET_LINK:
-            return [(_NEW_LINK, _link_body(link)) for link in links]
+            return [(_NEW_LINK, self._link_body(link)) for link in links]
         if kind == _GET_ADDRESS:
             return [
                 (_NEW_ADDRESS, _address_body(link, address))
@@ -190,6 +212,10 @@ class Routes:
             if _AF[version] == family
         ]
 
+    def _link_body(self, link: Link) -> bytes:
+        master = self.links.get(link.master)
+        return _link_body(link, master.kind if master else "")
+
     def _tell(self, group: int, kind: int, body: bytes) -> None:
         self._kernel.multicast(ROUTE, group, [wire.message(kind, 0, 0, 0, body)])
 
@@ -205,10 +231,18 @@ def _first_of(addresses: tuple[str, ...], version: int) -> str:
     return next((ip for ip in some if (":" in ip) == (version == 6)), "")
 
 
-def _link_body(link: Link) -> bytes:
+def _without_routes(link: Link) -> Link:
+    return replace(link, addresses=(), networks=(), has_gateway=False, beyond=())
+
+
+def _link_body(link: Link, master_kind: str) -> bytes:
     flags = _UP * link.is_up | _LOOPBACK * (link.name == "lo")
     body = _LINK.pack(0, 0, link.type, link.number, flags, 0) + wire.string(3, link.name)
-    return body + (wire.nest(18, wire.string(1, link.kind)) if link.kind else b"")
+    if link.master:
+        body += wire.attribute(10, struct.pack("=I", link.master))
+    info = wire.string(1, link.kind) if link.kind else b""
+    info += wire.string(4, master_kind) if master_kind else b""
+    return body + (wire.nest(18, info) if info else b"")
 
 
 def _address_body(link: Link, address: str) -> bytes:
@@ -243,6 +277,15 @@ def _route_bodies(link: Link) -> list[tuple[int, bytes]]:
     for network in link.networks:
         add(network, _TABLE_MAIN, 1, _LINK_SCOPE)
     if link.has_gateway:
-        gateway = wire.attribute(5, ipaddress.ip_address("10.1.255.254").packed)
-        add("0.0.0.0/0", _TABLE_MAIN, 1, _UNIVERSE, gateway)
+        add("0.0.0.0/0", _TABLE_MAIN, 1, _UNIVERSE, _by_gateway("0.0.0.0/0", "10.1.255.254"))
+    for network, gateway in link.beyond:
+        add(network, _TABLE_MAIN, 1, _UNIVERSE, _by_gateway(network, gateway))
     return found
+
+
+def _by_gateway(network: str, gateway: str) -> bytes:
+    """Return the attribute for a gateway: another one if it has the other family."""
+    one = ipaddress.ip_address(gateway)
+    if one.version == _network(network).version:
+        return wire.attribute(5, one.packed)
+    return wire.attribute(18, struct.pack("=H", _AF[one.version]) + one.packed)

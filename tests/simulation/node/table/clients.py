@@ -150,12 +150,13 @@ class ClientOracles(Known):
             return
         way_in = None if client.is_local else self._node.routes.link_to(client.ip)
         way_out = self._node.routes.link_to(outcome.place.ip)
-        if any(one is not None and one.number in self.links.changed for one in (way_in, way_out)):
+        wanted = self.links.must_masquerade(way_in, way_out)
+        if wanted is None:
             self._judge.excuse("masquerade", "links changed")
             return
         self._judge.check(
             "masquerade",
-            outcome.is_masqueraded == expecting.must_masquerade(way_in, way_out),
+            outcome.is_masqueraded == wanted,
             lambda: f"{frontend} from {client.ip} to {outcome.place}: {outcome.is_masqueraded}",
         )
 
@@ -222,14 +223,19 @@ class ClientOracles(Known):
         )
 
     def _some_clients(self) -> list[tuple[Frontend, Client]]:
-        """Return each frontend with one client, in turn, but what another program takes first."""
+        """Return each frontend with one client, in turn, but what another program takes first.
+
+        With all clients once the product knows that a link leads to others.
+        """
         self._turn += 1
         found = []
         for index, frontend in enumerate(FRONTENDS):
             version = 6 if ":" in frontend.ip else 4
             some = [one for one in CLIENTS if one.version == version]
+            if not self.links.fresh:
+                some = [some[(self._turn + index) % len(some)]]
             if not (self.taker and self.taker.concerns(frontend)):
-                found.append((frontend, some[(self._turn + index) % len(some)]))
+                found += [(frontend, one) for one in some]
         return found
 
     def _verdict(self, frontend: Frontend, client: Client, draw: int) -> Outcome:

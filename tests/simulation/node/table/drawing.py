@@ -11,6 +11,7 @@ from userspace_proxy.steering.base import REFUSE, Affinity, EndpointChoice, Kern
 
 from ..netlink_routes import Link
 from . import plan as p
+from .drawing_roles import pod_link, with_roles
 from .drifting import DRIFTS, FOREIGN, OF_ELEMENTS
 from .plan import Plan, Step, TableNode
 
@@ -54,7 +55,7 @@ def make_plan(seed: int) -> Plan:
         steps += drawer.last_answer()
     if {"small buffer", "kernel path"} <= features:
         steps += drawer.last_parts()
-    return Plan(seed, features, node, tuple(steps))
+    return with_roles(Plan(seed, features, node, tuple(steps)))
 
 
 def _node(rng: Random, features: frozenset[str]) -> TableNode:
@@ -87,13 +88,6 @@ def _uplink(first: Sequence[str], *, has_best: bool) -> Link:
     before = tuple(f"{ip}/{64 if ':' in ip else 16}" for ip in first)
     addresses = (*before, "10.1.0.1/16", *best, "fd00:1::1/64", "fe80::2/64")
     return Link(p.UPLINK, "eth0", addresses=addresses, has_gateway=True)
-
-
-def pod_link(number: int, pod: int, own: tuple[str, ...]) -> Link:
-    """Return the link of a pod of this node."""
-    networks = f"10.244.1.{pod}/32", f"fd00:244:1::{pod}/128"
-    addresses = (*own, f"fe80::{number}/64")
-    return Link(number, f"veth{number}", "veth", addresses=addresses, networks=networks)
 
 
 class _Drawer:

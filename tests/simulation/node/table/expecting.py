@@ -16,7 +16,6 @@ from userspace_proxy.steering.base import REFUSE, KernelTarget, Target
 
 from ..conntrack_entries import Entry
 from ..jenkins import jhash
-from ..netlink_routes import Link
 from ..nf_tables_packets import Kind, Outcome
 from .plan import ENDPOINTS, PORTS, REFUSE_PORTS, Client, TableNode
 
@@ -187,19 +186,6 @@ def port_alone(target: Target) -> Target:
 
 def lacks_counters(node: TableNode) -> bool:
     return bool({"set counter", "element counter"} & set(node.lacks))
-
-
-def is_of_pods(link: Link | None) -> bool:
-    return link is not None and link.kind in ("veth", "bridge") and not link.has_gateway
-
-
-def must_masquerade(way_in: Link | None, way_out: Link | None) -> bool:
-    """Return whether replies would bypass this node, or a container wouldn't take them."""
-    if way_in is None:
-        return False
-    if way_in == way_out and is_of_pods(way_in):
-        return True
-    return not (is_of_pods(way_in) or is_of_pods(way_out))
 
 
 def lines_of(targets: Mapping[Frontend, Target]) -> set[str]:

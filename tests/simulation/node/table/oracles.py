@@ -9,7 +9,7 @@ from userspace_proxy.model import Doubt, Frontend
 
 from ..conntrack_entries import Entry, Flow, Place
 from ..nf_tables_packets import Kind
-from . import expecting
+from . import expecting, sizes
 from .clients import CLIENT_PORT, PROTOCOLS, ClientOracles
 from .expecting import in_words
 from .known import Targets
@@ -297,12 +297,8 @@ class Oracles(ClientOracles):
 
     def begun_anew(self, before: Counter[str], now: Counter[str]) -> None:
         """Judge what a long run had in its tables, by what a new one has."""
-        differing = {
-            name: (before[name], now[name])
-            for name in before.keys() | now.keys()
-            if before[name] != now[name]
-        }
-        self._judge.check("nothing of the past", not differing, f"before and now: {differing}")
+        found = sizes.differing(before, now, has_unseen=bool(self.links.changed))
+        self._judge.check("nothing of the past", not found, f"before and now: {found}")
 
     def closed(self) -> None:
         """Judge what is open after close()."""

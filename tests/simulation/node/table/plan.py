@@ -39,6 +39,8 @@ ENDPOINTS = {
 UPLINK, POD_LINK, OTHER_POD_LINK, NEW_POD_LINK = 2, 3, 4, 5
 NO_LINK = 0
 """In place of the uplink where only addresses have changed, by which no rule leads anyone."""
+FORWARDED = ("IPv4", "IPv6")
+"""The families whose forwarding is switched, by a step's number."""
 NODE_ADDRESSES = ("10.1.0.5", "10.1.0.1", "fd00:1::1")
 """The best first; that one comes and goes."""
 FIRST_ADDRESSES = ("10.1.0.9", "fd00:1::5")

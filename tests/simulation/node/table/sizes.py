@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 from ..nf_tables_state import DYNAMIC, Table
 
-# A counter stays while its frontend is steered, a guard for some time after its last frontend, and
-# links are written even where a new run has no need of them.
-_LONGER = ("counted4", "counted6", "guarded", "links", "same_link")
+# A counter stays while its frontend is steered, a guard for some time after its last frontend.
+_LONGER = ("counted4", "counted6", "guarded")
+# A table is kept once it exists, where a new run may have no need of it.
+_OF_LINKS = ("links", "same_link")
 # It is jumped to in any case.
 _ALWAYS = "source"
 
@@ -28,3 +29,19 @@ def sizes(tables: Iterable[Table]) -> Counter[str]:
                 found[f"{table.name}: chains"] += 1
                 found[f"{table.name}: rules"] += len(chain.rules)
     return found
+
+
+def differing(before: Counter[str], now: Counter[str], *, has_unseen: bool) -> dict[str, object]:
+    """Return which sizes differ, with both.
+
+    Args:
+        now: Of a new run.
+        has_unseen: Whether links have changed of which only a new run knows.
+    """
+    is_needed = any(name.endswith(_OF_LINKS) for name in now)
+    return {
+        name: (before[name], now[name])
+        for name in sorted(before.keys() | now.keys())
+        if before[name] != now[name]
+        and not (name.endswith(_OF_LINKS) and (has_unseen or not is_needed))
+    }

@@ -33,6 +33,8 @@ from .takers import TABLE, TAKERS
 Targets = dict[Frontend, Target]
 __all__ = ["ORACLES", "World"]
 _PROTOCOLS = {"TCP": 6, "UDP": 17}
+_FORWARDING = {"IPv4": "ipv4/ip_forward", "IPv6": "ipv6/conf/all/forwarding"}
+"""By a family, the sysctl without which the node forwards nothing to endpoints."""
 
 
 class World:
@@ -98,7 +100,7 @@ class World:
             p.LATER: self._wait,
             p.LINK: self._put_link,
             p.UNLINK: self._remove_link,
-            p.FORWARDING: lambda _step: self._switch_forwarding(),
+            p.FORWARDING: self._switch_forwarding,
             p.TAKE: self._take,
         }
         steps[step.kind](step)
@@ -107,23 +109,29 @@ class World:
         self.node.now += step.seconds
 
     def _put_link(self, step: Step) -> None:
-        link, node = step.link, self.node
+        link, node, known = step.link, self.node, self.oracles.links
         assert link is not None
-        before = node.kernel.addresses
-        node.routes.put(link)
+        before, had = node.kernel.addresses, node.routes.links.get(link.number)
+        if link == had:
+            return
+        if not node.routes.put(link):
+            known.note_routes(link.number)
+            return
         moved = before ^ node.kernel.addresses
-        changed = [link.number]
+        # A bridge's ports decide what it leads to.
+        changed = {link.number, link.master, had.master if had else 0} - {0}
         if link.number == p.UPLINK:
             # Packets from any link may be translated to the best address; `redirect` needs no rule.
             is_other_best = p.NODE_ADDRESSES[0] in moved
-            changed = list(node.routes.links) if is_other_best else [p.NO_LINK]
-        for number in changed:
-            self.oracles.links.note(number, moved)
+            changed = set(node.routes.links) if is_other_best else {p.NO_LINK}
+        known.note(changed, moved)
 
     def _remove_link(self, step: Step) -> None:
-        if step.number in self.node.routes.links:
-            self.node.routes.remove(step.number)
-            self.oracles.links.note(step.number)
+        if (had := self.node.routes.links.get(step.number)) is None:
+            return
+        ports = {n for n, one in self.node.routes.links.items() if one.master == had.number}
+        self.node.routes.remove(step.number)
+        self.oracles.links.note({had.number, *ports, *filter(None, (had.master,))})
 
     def _change_some(self, step: Step) -> None:
         if self._is_applied:
@@ -255,10 +263,11 @@ class World:
                 self.oracles.settled()
                 self._may_be_anew.clear()
             self.oracles.round_over()
-            is_off = "ipv4/ip_forward" in self.node.sysctls.zeros
-            found = [str(one) for one in steering.no_kernel_path]
+            zeros = self.node.sysctls.zeros
+            off = {family for family, setting in _FORWARDING.items() if setting in zeros}
+            found = set(map(str, steering.no_kernel_path))
             self.judgements.check(
-                "forwarding", bool(found) == is_off, f"no kernel path for {found}"
+                "forwarding", found == off, f"no kernel path for {found}, not {off}"
             )
             if (INET, TABLE) not in self.node.tables.ruleset.tables:
                 # Another program may have flushed all rules.
@@ -394,8 +403,8 @@ class World:
             self.oracles.doubt("a refused clean_up")
             self._come_back()
 
-    def _switch_forwarding(self) -> None:
-        self.node.sysctls.zeros ^= {"ipv4/ip_forward"}
+    def _switch_forwarding(self, step: Step) -> None:
+        self.node.sysctls.zeros ^= {_FORWARDING[p.FORWARDED[step.number]]}
 
     def _begin_anew(self) -> None:
         """Have what is in force written by a steering that knows nothing of what was."""
