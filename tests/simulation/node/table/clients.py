@@ -19,6 +19,7 @@ from .expecting import in_words
 from .known import Known, Pins, Targets
 from .pictures import Picture, take
 from .plan import CLIENTS, FRONTENDS, Client
+from .without_ipv6 import has_effect
 
 PROTOCOLS = {"TCP": 6, "UDP": 17}
 CLIENT_PORT = 40_001
@@ -225,7 +226,8 @@ class ClientOracles(Known):
     def _some_clients(self) -> list[tuple[Frontend, Client]]:
         """Return each frontend with one client, in turn, but what another program takes first.
 
-        With all clients once the product knows that a link leads to others.
+        Nor those that no client can dial. With all clients once the product knows that a link leads
+        to others.
         """
         self._turn += 1
         found = []
@@ -234,7 +236,8 @@ class ClientOracles(Known):
             some = [one for one in CLIENTS if one.version == version]
             if not self.links.fresh:
                 some = [some[(self._turn + index) % len(some)]]
-            if not (self.taker and self.taker.concerns(frontend)):
+            is_taken = self.taker is not None and self.taker.concerns(frontend)
+            if has_effect(frontend, has_ipv6=self._node.sysctls.has_ipv6) and not is_taken:
                 found += [(frontend, one) for one in some]
         return found
 

@@ -118,9 +118,11 @@ class _Drawer:
         draw, is_bridge = rng.random(), self._shapes[number].kind == BRIDGE
         if draw < 0.1:
             steps = [Step(p.FORWARDING, number=rng.randrange(len(p.FORWARDED)))]
-        elif draw < 0.2:
+        elif draw < 0.16:
+            steps = [Step(p.WITHOUT_IPV6)]
+        elif draw < 0.26:
             steps = self._become_another(number)
-        elif draw < 0.6 and is_bridge:
+        elif draw < 0.62 and is_bridge:
             steps = [self._change_port(number)]
         else:
             steps = [self._change_routes(number)]

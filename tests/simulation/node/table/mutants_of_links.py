@@ -45,4 +45,10 @@ MUTANTS: Mapping[str, Mutant] = {
         'IPFamily.IPV4: "ipv4/ip_forward", IPFamily.IPV6: "ipv4/ip_forward"}',
         "kernel",
     ),
+    "lack-of-ipv6-is-looked-for-once": Mutant(
+        "steering",
+        "        self._without_ipv6 = without_ipv6(self._applied or ())\n",
+        "        self._without_ipv6 = self._without_ipv6 or without_ipv6(self._applied or ())\n",
+        "steering.nftables",
+    ),
 }

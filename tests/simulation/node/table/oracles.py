@@ -15,6 +15,7 @@ from .expecting import in_words
 from .known import Targets
 from .node import Attempts
 from .plan import CLIENTS, FIRST_ADDRESSES, FRONTENDS, NODE_ADDRESSES, PORTS, REFUSE_PORTS
+from .without_ipv6 import has_effect
 
 ORACLES = (
     "frontend leads to its target", "old target or new one", "stale flow ends",
@@ -279,11 +280,15 @@ class Oracles(ClientOracles):
         )
 
     def told(self, unsteered: Mapping[Frontend, object], applied: Targets) -> None:
-        """Judge which frontends are said to be taken by another program."""
+        """Judge which frontends are said to be taken by another program, or to have no effect."""
         for frontend in FRONTENDS:
             said = unsteered.get(frontend)
             found = None if said is None else not isinstance(said, Doubt)
             wanted = self.taker.takes(frontend, applied.get(frontend)) if self.taker else None
+            if frontend in applied and not has_effect(
+                frontend, has_ipv6=self._node.sysctls.has_ipv6
+            ):
+                wanted = True
             self._judge.check(
                 "taken by another",
                 found == wanted,

@@ -11,10 +11,10 @@ from ..netlink_routes import Link
 
 (
     APPLY, CHANGE, REPAIR, FORGET, CLIENT, DRIFT, FAULT, RESTART, DIE, LINK, UNLINK, LATER,
-    CLEAN_UP, COUNT, FORWARDING, TAKE,
+    CLEAN_UP, COUNT, FORWARDING, TAKE, WITHOUT_IPV6,
 ) = (
     "apply", "change", "repair", "forget", "client", "drift", "fault", "restart", "die", "link",
-    "unlink", "later", "clean up", "count", "forwarding", "take",
+    "unlink", "later", "clean up", "count", "forwarding", "take", "without ipv6",
 )  # fmt: skip
 
 FRONTENDS = (

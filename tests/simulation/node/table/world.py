@@ -29,6 +29,7 @@ from .pictures import difference
 from .plan import Plan, Step
 from .sizes import sizes
 from .takers import TABLE, TAKERS
+from .without_ipv6 import ipv4_of
 
 Targets = dict[Frontend, Target]
 __all__ = ["ORACLES", "World"]
@@ -102,6 +103,7 @@ class World:
             p.UNLINK: self._remove_link,
             p.FORWARDING: self._switch_forwarding,
             p.TAKE: self._take,
+            p.WITHOUT_IPV6: lambda _step: self._go_without_ipv6(),
         }
         steps[step.kind](step)
 
@@ -362,6 +364,17 @@ class World:
             self._beside("no taker", lambda: node.another.delete_table(table))
         self.oracles.taker = None
         self._repair()
+
+    def _go_without_ipv6(self) -> None:
+        """Have IPv6 switched off for as long as a repair takes."""
+        if not self._is_applied or self._pending:
+            return
+        node, before = self.node, list(self.node.routes.links.values())
+        for has_ipv6, links in ((False, map(ipv4_of, before)), (True, iter(before))):
+            node.sysctls.has_ipv6 = has_ipv6
+            for link in links:
+                self._put_link(Step(p.LINK, link=link))
+            self._repair()
 
     def _others(self) -> list[Table]:
         """Return the tables that other programs change."""
