@@ -198,4 +198,5 @@ def _read_route(message: Message) -> NodeRoute | None:
         found.link if is_unicast else 0,
         is_unicast and found.has_gateway,
         is_local,
+        found.gateway_links,
     )

@@ -38,6 +38,8 @@ class NodeRoute(NamedTuple):
     has_gateway: bool = False
     is_local: bool = False
     """It delivers to this node."""
+    gateway_links: tuple[int, ...] = ()
+    """Where there are several next hops: the link of each that is a gateway."""
 
 
 class NextHop(NamedTuple):

@@ -223,7 +223,7 @@ def _find_attaching(
     wide: set[int] = set()
     for route, network in routes:
         if route.has_gateway:
-            with_gateway.add(route.link)
+            with_gateway.update((route.link, *route.gateway_links))
         if _is_telling(network) and network.prefixlen < network.max_prefixlen:
             wide.add(route.link)
     return _attaching_links(links, with_gateway, wide)

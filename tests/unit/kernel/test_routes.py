@@ -45,6 +45,29 @@ def test_links_and_routes_are_listed(node):
     assert NodeRoute("::1/128", is_local=True) in routes.routes
 
 
+@pytest.mark.parametrize(
+    ("network", "gateways"),
+    [
+        ("10.3.0.0/16", ("10.9.0.7", "10.9.0.8")),
+        ("fd00:3::/64", ("fd00:9::7", "fd00:9::8")),
+    ],
+)
+def test_a_route_by_several_gateways_has_the_links_to_them(node, network, gateways):
+    hops = " ".join(f"nexthop via {ip}" for ip in gateways)
+    node.run(f"""
+        ip address add fd00:9::1/64 dev br0 nodad
+        ip route add {network} {hops}""")
+    routes = listed(node)
+    number = next(link.number for link in routes.links if link.name == "br0")
+    wanted = NodeRoute(network, has_gateway=True, gateway_links=(number, number))
+    assert wanted in routes.routes
+
+
+def test_a_route_to_several_links_without_a_gateway_has_no_links_to_one(node):
+    node.run("ip route add 10.4.0.0/16 nexthop dev br0 nexthop dev veth0")
+    assert NodeRoute("10.4.0.0/16", has_gateway=True) in listed(node).routes
+
+
 @pytest.mark.long
 def test_routes_that_keep_changing_are_read_rarely_and_the_last_change_is_reported(node):
     """Each report costs the data plane a plan, and each listing takes time."""

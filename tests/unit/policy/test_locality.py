@@ -145,6 +145,22 @@ def test_a_link_to_a_gateway_attaches_no_address():
     assert find_networks(links, routes, ()) == {"10.9.0.0/24": OUTSIDE}
 
 
+def test_a_link_to_one_of_several_gateways_leads_to_others_too():
+    """The kernel lists such a route without a link of its own."""
+    links = [
+        NodeLink(9, "eth0", "veth"),
+        NodeLink(8, "br0", "bridge"),
+        NodeLink(7, "br1", "bridge"),
+    ]
+    routes = [
+        NodeRoute("10.9.0.0/24", 8),
+        NodeRoute("10.8.0.0/24", 7),
+        NodeRoute("0.0.0.0/0", has_gateway=True, gateway_links=(9, 8)),
+    ]
+    assert [one.number for one in find_pod_links(links, routes)] == [7]
+    assert find_networks(links, routes, ())["10.9.0.0/24"] == OUTSIDE
+
+
 @pytest.mark.parametrize(
     ("kind", "network", "place"),
     [

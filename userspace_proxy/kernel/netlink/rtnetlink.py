@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ...model.node_network import NodeLink
@@ -65,9 +65,12 @@ _PEER, _LOCAL_ADDRESS, _ADDRESS_FLAGS = 1, 2, 8
 # rule: table, two reserved ones, action, flags.
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _DST, _OUT, _GATEWAY, _METRIC, _SOURCE, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 6, 7, 9, 15, 18
+_GATEWAYS = frozenset({_GATEWAY, _VIA})
 _IN_NAME, _TARGET, _PRIORITY, _MARK, _MARK_MASK = 3, 4, 6, 10, 16
 _RULE_PROTOCOL, _IP_PROTOCOL, _DST_PORTS = 21, 22, 24
 _PORTS = struct.Struct("=HH")
+# Of each next hop: length, flags, hops, interface; attributes follow.
+_NEXT_HOP = struct.Struct("=HBBi")
 # IP6_RT_PRIO_USER: the kernel's default.
 _DEFAULT_METRIC_6 = 1024
 
@@ -121,9 +124,10 @@ class ListedRoute(NamedTuple):
             _number(found.get(_OUT)),
             metric,
             ip_of(found.get(_SOURCE, b"")),
-            bool(found.keys() & {_GATEWAY, _VIA, _MULTIPATH}),
+            bool(found.keys() & {*_GATEWAYS, _MULTIPATH}),
             # A gateway of the other family follows the number of that.
             ip_of(found.get(_GATEWAY, b"") or found.get(_VIA, b"")[2:]),
+            tuple(_links_to_gateways(found.get(_MULTIPATH, b""))),
         )
 
 
@@ -143,6 +147,8 @@ class RouteDetails(NamedTuple):
     """Whether it has one or more."""
     gateway: str
     """Empty for none, or several."""
+    gateway_links: tuple[int, ...] = ()
+    """Where there are several next hops: the link of each that is a gateway."""
 
 
 class LocalRoute(NamedTuple):
@@ -183,6 +189,17 @@ class RoutingRule(NamedTuple):
     """The incoming interface."""
     target: int = 0
     """The priority of the rule to go to."""
+
+
+def _links_to_gateways(hops: bytes) -> Iterator[int]:
+    start = 0
+    while start + _NEXT_HOP.size <= len(hops):
+        size, _, _, link = _NEXT_HOP.unpack_from(hops, start)
+        if size < _NEXT_HOP.size or start + size > len(hops):
+            return
+        if dict(read_attributes(hops[start : start + size], _NEXT_HOP.size)).keys() & _GATEWAYS:
+            yield link
+        start += (size + 3) & ~3
 
 
 def list_links() -> bytes:
