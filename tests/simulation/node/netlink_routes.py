@@ -25,6 +25,7 @@ _GROUP_LINK, _GROUP_ADDRESS, _GROUP_ROUTE = 1, {4: 5, 6: 9}, {4: 7, 6: 11}
 _LINK = struct.Struct("=BBHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
+_NEXT_HOP = struct.Struct("=HBBi")
 _UP, _LOOPBACK = 0x1, 0x8
 _ETHER, _LOOPBACK_TYPE = 1, 772
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -49,7 +50,7 @@ class Link:
     has_gateway: bool = False
     """Whether the default route of IPv4 leads by it."""
     beyond: tuple[tuple[str, str], ...] = ()
-    """Other networks that are routed to it, each with a gateway, of either family."""
+    """Other networks that are routed to it, each with a gateway, of either family, or several."""
     master: int = 0
     """The number of the bridge that it is a port of; 0 for none."""
 
@@ -263,12 +264,12 @@ def _route_bodies(link: Link) -> list[tuple[int, bytes]]:
     found: list[tuple[int, bytes]] = []
     out = wire.attribute(4, struct.pack("=I", link.number))
 
-    def add(network: str, table: int, kind: int, scope: int, more: bytes = b"") -> None:
+    def add(network: str, table: int, kind: int, scope: int, hops: bytes = out) -> None:
         one = _network(network)
         head = (_AF[one.version], one.prefixlen, 0, 0, table, 2, scope, kind, 0)
         target = wire.attribute(1, one.network_address.packed) if one.prefixlen else b""
         full = wire.attribute(15, struct.pack("=I", table))
-        found.append((one.version, _ROUTE.pack(*head) + full + target + out + more))
+        found.append((one.version, _ROUTE.pack(*head) + full + target + hops))
 
     for address in link.addresses:
         add(str(ipaddress.ip_interface(address).ip), _TABLE_LOCAL, 2, _HOST_SCOPE)
@@ -277,10 +278,19 @@ def _route_bodies(link: Link) -> list[tuple[int, bytes]]:
     for network in link.networks:
         add(network, _TABLE_MAIN, 1, _LINK_SCOPE)
     if link.has_gateway:
-        add("0.0.0.0/0", _TABLE_MAIN, 1, _UNIVERSE, _by_gateway("0.0.0.0/0", "10.1.255.254"))
-    for network, gateway in link.beyond:
-        add(network, _TABLE_MAIN, 1, _UNIVERSE, _by_gateway(network, gateway))
+        by = _by_gateway("0.0.0.0/0", "10.1.255.254")
+        add("0.0.0.0/0", _TABLE_MAIN, 1, _UNIVERSE, out + by)
+    for network, text in link.beyond:
+        gateways = [_by_gateway(network, one) for one in text.split()]
+        hops = out + gateways[0] if len(gateways) == 1 else _next_hops(link.number, gateways)
+        add(network, _TABLE_MAIN, 1, _UNIVERSE, hops)
     return found
+
+
+def _next_hops(link: int, gateways: list[bytes]) -> bytes:
+    """Return the attribute for several next hops, in place of that for one link."""
+    some = [_NEXT_HOP.pack(_NEXT_HOP.size + len(one), 0, 0, link) + one for one in gateways]
+    return wire.attribute(9, b"".join(some))
 
 
 def _by_gateway(network: str, gateway: str) -> bytes:

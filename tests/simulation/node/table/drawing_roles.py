@@ -28,6 +28,8 @@ _BEYOND = (
     ("192.168.8.0/24", "fe80::9"),
     ("fd00:78::/64", "fe80::9"),
     ("::/0", "fe80::9"),
+    ("192.168.9.0/24", "10.77.{}.8 10.77.{}.9"),
+    ("::/0", "fe80::8 fe80::9"),
 )
 _ADDRESS = "fd00:79:{}::7/128"
 
@@ -70,7 +72,7 @@ class _Shape:
             kind=self.kind,
             addresses=(*first.addresses, *more),
             networks=(*first.networks, *(one.format(number) for one in self.networks)),
-            beyond=tuple((network, by.format(number)) for network, by in self.beyond),
+            beyond=tuple((network, by.format(number, number)) for network, by in self.beyond),
             has_gateway=self.has_gateway,
         )
 

@@ -35,9 +35,12 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "gateway-of-the-other-family-is-none": Mutant(
         "rtnetlink",
-        "bool(found.keys() & {_GATEWAY, _VIA, _MULTIPATH})",
+        "bool(found.keys() & {*_GATEWAYS, _MULTIPATH})",
         "bool(found.keys() & {_GATEWAY, _MULTIPATH})",
         "kernel.netlink",
+    ),
+    "one-of-several-gateways-is-none": _locality(
+        "with_gateway.update((route.link, *route.gateway_links))", "with_gateway.add(route.link)"
     ),
     "forwarding-of-ipv6-is-not-looked-at": Mutant(
         "interfaces",
