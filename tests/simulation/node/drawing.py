@@ -14,6 +14,7 @@ from .drawing_lacks import LACKING, bursts, what_lacks
 from .drawing_nodes import NODES, with_nodes
 from .drawing_outside import OUTSIDE, outside
 from .drawing_owed import OWED, with_owed
+from .drawing_refusals import REFUSALS, with_refusals
 from .drawing_restarts import CROWD, CROWDED, KEPT, QUIET, RESTARTS, restarts
 from .drawing_settings import SETTINGS, with_settings
 from .drawing_shapes import SHAPES, shapes
@@ -93,6 +94,7 @@ _CHANGES: tuple[tuple[str, float, Callable[[Random, Plan], Plan]], ...] = (
     ("owed rounds", OWED, with_owed),
     ("families", FAMILIES, with_families),
     ("other Nodes", NODES, with_nodes),
+    ("refusals", REFUSALS, with_refusals),
 )
 """What some plans have beside, and how many."""
 

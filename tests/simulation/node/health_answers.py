@@ -1,6 +1,7 @@
 """What `/healthz` and `/livez` of an agent answer, and what its status shows of refused rules.
 
-Rule 1: a node to which clients may be sent has rules of an agent that serves, and a worker.
+Rule 1: a node to which clients may be sent has rules of an agent that serves, and a worker; no
+change has waited for a minute, and its Node stays. Whatever fails beside doesn't matter.
 Rule 2: an agent never asks for a restart: nothing that is drawn makes its loop hang.
 Rule 3: what the kernel has refused is a problem until it takes it.
 """
@@ -14,6 +15,8 @@ from userspace_proxy.status.health import answer_healthz, answer_livez
 
 from ..control.files import WORKER
 from ..control.machine import Process
+from .plan import NODE
+from .readings import is_leaving
 
 if TYPE_CHECKING:
     from .agents import AgentRun
@@ -29,9 +32,6 @@ _TOLD_S = 0.2
 _SERVES_AGAIN_S = 2.0
 # Changes are late from a minute on; nothing waits at rest.
 _LATER_S = 3600.0
-_LATE_S = 61.0
-_OTHER_CAUSES = {"drift", "what lacks", "outside", "restarts", "crowd", "clock jumps"}
-"""What else has rules written."""
 
 
 class HealthAnswers:
@@ -42,6 +42,8 @@ class HealthAnswers:
         self._look_at = 0.0
         self._died_at = float("-inf")
         """When a worker last died."""
+        self._workers: dict[Process, float] = {}
+        """Those that live, and since when they were seen."""
 
     def dying(self, process: Process) -> None:
         """Follow a death."""
@@ -50,9 +52,16 @@ class HealthAnswers:
 
     def look(self) -> None:
         """Ask the agent from time to time, as a load balancer and the kubelet do."""
+        if self._world.timeline.now >= self._look_at:
+            self.ask()
+
+    def look_soon(self) -> None:
+        """Ask the agent the next time."""
+        self._look_at = 0.0
+
+    def ask(self) -> None:
+        """Ask the agent."""
         world, now = self._world, self._world.timeline.now
-        if now < self._look_at:
-            return
         self._look_at = now + _LOOK_S
         run = world.agent
         if run is None or run.agent is None or not run.is_started:
@@ -62,10 +71,14 @@ class HealthAnswers:
             return
         with run.process:
             facts = run.agent._facts()
+        if not run.is_ending:
+            world.reports.judge(run, facts)
         judgements = world.judgements
         judgements.check(LIVEZ, answer_livez(facts, world.unix()).status == 200, "it isn't alive")
         answer = answer_healthz(facts, world.unix()).status
-        has_workers = any(p.parent is run.process for p in world.machine.alive(WORKER))
+        alive = [p for p in world.machine.alive(WORKER) if p.parent is run.process]
+        has_workers = bool(alive)
+        self._workers = {worker: self._workers.get(worker, now) for worker in alive}
         if run.is_ending:
             # Also one whose first round is in force only now.
             is_right = answer == 503 or now - run.ends_since <= _TOLD_S
@@ -74,25 +87,45 @@ class HealthAnswers:
             judgements.check(HEALTHZ, answer == 503, f"{answer}, and the agent doesn't serve yet")
         elif not has_workers and now - self._died_at > _TOLD_S:
             judgements.check(HEALTHZ, answer == 503, f"{answer}, and no worker runs")
-        elif world.freshness.is_calm and has_workers and now - self._died_at > _SERVES_AGAIN_S:
-            judgements.check(HEALTHZ, answer == 200, f"{answer}, and nothing is wrong")
-        self._check_shown(run, facts)
+        else:
+            self._check_serving(run, facts)
+        if not run.is_ending:
+            self._check_shown(run, facts)
+
+    def _check_serving(self, run: AgentRun, facts: StatusFacts) -> None:
+        """Judge the answer of an agent that has a round in force, now and when a change is late."""
+        world, now = self._world, self._world.timeline.now
+        stays = self._stays(run)
+        since = min(self._workers.values(), default=now)
+        healthy = None
+        if now - max(self._died_at, since) > _SERVES_AGAIN_S or not stays:
+            healthy = 200 if stays else 503
+            is_late = world.reports.is_late(run, world.unix())
+            world.reports.check_answer(facts, world.unix(), 503 if is_late else healthy)
+        world.reports.check_late(run, facts, healthy)
+
+    def _stays(self, run: AgentRun) -> bool:
+        """Return whether the last Node that an agent has read isn't about to be deleted."""
+        world = self._world
+        latest = world.reports.of(run.process).latest
+        stays = not (latest and latest.node and latest.node.is_being_deleted)
+        is_read = world.api is None or world.api.forbidden_until < world.freshness.floor()
+        if world.freshness.is_calm and is_read:
+            states = world.cluster.between(world.freshness.floor(), world.timeline.now)
+            found = {is_leaving(truth.objects.get(("Node", "", NODE))) for truth in states}
+            what = (
+                f"the agent's Node {'stays' if stays else 'goes'}, and the Node at the server not"
+            )
+            world.judgements.check(HEALTHZ, (not stays) in found, what)
+        return stays
 
     def _check_shown(self, run: AgentRun, facts: StatusFacts) -> None:
-        if self._world.table.refused_last is run.process and not run.is_ending:
+        if self._world.table.refused_last is run.process:
             what = "the kernel has refused the last change, and the status shows no problem"
-            self._world.judgements.check(SHOWN, bool(facts.steering.problem), what)
-            if self._waits_for_rules:
-                later, check = self._world.unix() + _LATE_S, self._world.judgements.check
-                answer = answer_healthz(facts, later).status
-                what = f"{answer} a minute after the kernel has refused a change"
-                check(HEALTHZ, answer == 503, what)
-                check(LIVEZ, answer_livez(facts, later).status == 200, "a change waits")
-
-    @property
-    def _waits_for_rules(self) -> bool:
-        """Whether what the kernel has refused can only be a change of the cluster."""
-        return _OTHER_CAUSES.isdisjoint(self._world.plan.features)
+            check = self._world.judgements.check
+            check(SHOWN, bool(facts.steering.problem), what)
+            later = self._world.unix() + _LATER_S
+            check(LIVEZ, answer_livez(facts, later).status == 200, "rules are refused")
 
     def check_rest(self) -> None:
         """Judge what an agent answers later if nothing happens any more."""
@@ -101,7 +134,8 @@ class HealthAnswers:
             return
         with run.process:
             facts = run.agent._facts()
+        wanted = 200 if self._stays(run) else 503
         for later_s in (0.0, _LATER_S):
             answer = answer_healthz(facts, world.unix() + later_s).status
-            what = f"{answer} {later_s:g} s later, and nothing waits"
-            world.judgements.check(HEALTHZ, answer == 200, what)
+            what = f"{answer} {later_s:g} s later, not {wanted}, and nothing waits"
+            world.judgements.check(HEALTHZ, answer == wanted, what)

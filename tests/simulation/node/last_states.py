@@ -100,6 +100,7 @@ class LastStates:
     def _was_read(self, name: str) -> None:
         """Follow that an agent has read its last state."""
         world, run = self._world, self._world.agent
+        world.reports.was_read(name)
         file = world.disk.files.get(name)
         if name != FILE or run is None or file is None or _read(file.data) is None:
             return

@@ -30,6 +30,7 @@ PUT, DELETE, CLIENT, KILL, STOP, CRASH, END, REFUSE, SLOW, DRIFT, FLUSH, CLOCK, 
     "probe",
 )
 SHORT, TAKE, RANGE, ADDRESSES = "short", "take", "range", "addresses"
+REFUSE_FOR = "refuse for"
 """What events are."""
 
 NODE, ZONE = "node-a", "zone-1"

@@ -15,6 +15,8 @@ from .plan import Object
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_SERVICE = "kubernetes.io/service-name"
+LEAVES = "ToBeDeletedByClusterAutoscaler"
+"""A taint: its autoscaler is about to remove the node."""
 HOLD = "userspace-proxy.io/hold"
 WEIGHT, PRIORITY = "userspace-proxy.io/weight", "userspace-proxy.io/priority"
 
@@ -73,6 +75,14 @@ def name_of(port: Any) -> str:
 def addresses_of(node: Object | None) -> Sequence[str]:
     """Return the addresses of a Node."""
     return [each["address"] for each in node["status"]["addresses"]] if node else []
+
+
+def is_leaving(node: Object | None) -> bool:
+    """Return whether a Node is about to be deleted, so that it is to get no clients."""
+    if node is None:
+        return False
+    taints = node.get("spec", {}).get("taints", ())
+    return "deletionTimestamp" in node["metadata"] or any(each["key"] == LEAVES for each in taints)
 
 
 def preference(item: Object) -> tuple[int, int]:

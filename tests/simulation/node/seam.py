@@ -19,8 +19,8 @@ import userspace_proxy
 from userspace_proxy import state_file
 from userspace_proxy.agent import agent, hand_over
 from userspace_proxy.agent.components import components_of
-from userspace_proxy.agent.rounds import change_turns, node_ports
-from userspace_proxy.agent.watchers import health_check_ports, node_now
+from userspace_proxy.agent.rounds import change_turns, node_ports, sync
+from userspace_proxy.agent.watchers import health_check_ports, last_state, node_now
 from userspace_proxy.agent.watchers.compared import Compared
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch
 from userspace_proxy.agent.watchers.kube_proxy import KubeProxyWatch
@@ -222,6 +222,8 @@ def _patches(world: World) -> Iterator[Patch]:
     yield node_ports, "owners_of", lambda _inodes: {}
     yield health_check_ports, "who_holds", lambda *_port: None
     yield change_turns.ChangeTurns, "take", world.turns.watching()
+    yield sync.SyncLoop, "publish", world.reports.publishing()
+    yield last_state.LastState, "publish", world.reports.answering()
     for name, value in HealthServers(world).names().items():
         yield health_checks, name, value
     for name, value in world.disk.names().items():

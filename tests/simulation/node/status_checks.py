@@ -11,6 +11,8 @@ from userspace_proxy.facts import PortState, StatusFacts
 
 from .clients import ENDED, REFUSED, SERVED, Client
 from .families import is_six
+from .plan import NODE
+from .readings import is_leaving
 from .truth import Dialled
 from .usable_checks import address_of, check_usable
 
@@ -87,6 +89,8 @@ def _check_problems(world: World, facts: StatusFacts) -> None:
     if not world.cluster.last.open_health_ports:
         # It has a health check, and nothing on the node may answer it, as users have set it.
         passing.append("health check")
+    if is_leaving(world.cluster.last.objects.get(("Node", "", NODE))):
+        passing.append("node deleted")
     shown = [text for text in (facts.steering.problem, *facts.source.problems) if text]
     shown += [
         problem.what

@@ -25,6 +25,9 @@ from userspace_proxy.steering.base import (
 if TYPE_CHECKING:
     from .machine import AgentProcess
 
+APPLY, CHANGE, REPAIR, CLEAN_UP = "apply", "change", "repair", "clean up"
+"""The writes of a steering."""
+
 
 class Table:
     """What is in the kernel."""
@@ -35,9 +38,16 @@ class Table:
         self.version = 0
         self.refusals = 0
         """So many more writes are refused."""
+        self.is_refusing = False
+        """Each write is refused."""
         self.slow_s = 0.0
         self.changed: Callable[[], None] = lambda: None
         self.refused: Callable[[], None] = lambda: None
+        self.wrote: Callable[[AgentProcess, str, bool, int], None] = lambda *_: None
+        """Called with each write: of which process, which call, whether it was taken, and how many
+        rules it has repaired."""
+        self.round_ended: Callable[[AgentProcess], None] = lambda _process: None
+        """Called when all rules of a round are in force."""
         self.refused_count = 0
         self.refused_last: AgentProcess | None = None
         """The process whose last write was refused; None: it was taken."""
@@ -68,12 +78,13 @@ class Table:
             else:
                 self.targets[frontend] = REFUSE
 
-    def check(self, process: AgentProcess) -> None:
+    def check(self, process: AgentProcess, call: str) -> None:
         """Raise what the kernel answers to a write that it refuses."""
-        if self.refusals:
-            self.refusals -= 1
+        if self.refusals or self.is_refusing:
+            self.refusals -= not self.is_refusing
             self.refused_count += 1
             self.refused_last = process
+            self.wrote(process, call, False, 0)
             self.refused()
             raise SteeringError(f"cannot write: {os.strerror(errno.ENOMEM)}")
 
@@ -102,18 +113,24 @@ class TableSteering(Steering):
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
         await self._enter()
-        self._table.check(self._process)
+        self._table.check(self._process, APPLY)
         self._wanted = dict(wanted)
         self._table.replace(wanted)
+        self._table.wrote(self._process, APPLY, True, 0)
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
         """Part of Steering."""
         if self._wanted is None:
             raise nothing_applied()
         await self._enter()
-        self._table.check(self._process)
+        self._table.check(self._process, CHANGE)
         merge_change(self._wanted, changed, gone)
         self._table.change(changed, gone)
+        self._table.wrote(self._process, CHANGE, True, 0)
+
+    async def forget_stale(self) -> None:
+        """Part of Steering: what precedes the end of a round."""
+        self._table.round_ended(self._process)
 
     async def render(self) -> str:
         """Part of Steering."""
@@ -129,14 +146,15 @@ class TableSteering(Steering):
             f for f in found.keys() | self._wanted.keys() if found.get(f) != self._wanted.get(f)
         ]
         if drifted:
-            self._table.check(self._process)
+            self._table.check(self._process, REPAIR)
             self._table.replace(self._wanted)
+        self._table.wrote(self._process, REPAIR, True, len(drifted))
         return len(drifted)
 
     async def clean_up(self) -> None:
         """Part of Steering."""
         await self._enter()
-        self._table.check(self._process)
+        self._table.check(self._process, CLEAN_UP)
         self._wanted = None
         self._table.replace({})
 

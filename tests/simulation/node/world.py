@@ -39,6 +39,8 @@ from .pins import PINNED, Pins
 from .plan import OTHER_PODS, OWN_PODS, Plan
 from .rest_checks import ORACLES as _AT_REST
 from .rest_checks import check_clients, check_end, check_rest
+from .round_reports import ORACLES as _REPORTED
+from .round_reports import RoundReports
 from .seam import installed
 from .source import ObjectSource
 from .state_checks import CURRENT, check_noted
@@ -57,6 +59,8 @@ _SETTLED_S = 12.0
 _SERVED_S = 3.0
 _ENDED_S = 8.0
 _AGAIN_S = 0.5
+# A round that was refused is tried again within that time.
+_RETRIED_S = 1.5
 # Unix time at the begin of a run.
 _UNIX = 1_800_000_000.0
 _TARGETS = (8080, 8081, 5353)
@@ -66,6 +70,7 @@ _FAULTS = {
     plans.END,
     plans.STOP,
     plans.REFUSE,
+    plans.REFUSE_FOR,
     plans.SLOW,
     plans.DISK,
     plans.API,
@@ -85,6 +90,7 @@ ORACLES = (
     NOT_CAPTURED,
     QUEUES,
     *_HEALTH,
+    *_REPORTED,
     ENDS,
     *_STATES,
     PINNED,
@@ -123,6 +129,7 @@ class World(ProcessWorld[AgentMachine]):
         self.checks = Checks(self)
         self.lacks = Lacks(self)
         self.turns = TurnChecks(self)
+        self.reports = RoundReports(self)
         self.health = HealthAnswers(self)
         self.last_states = LastStates(self)
         self.ends = Ends(self)
@@ -176,6 +183,7 @@ class World(ProcessWorld[AgentMachine]):
         self.note("calm")
         self.is_calm = True
         self.table.refusals, self.table.slow_s, self.machine.slow_s = 0, 0.0, 0.0
+        self._take_rules()
         self.machine.queue = QUEUE
         self.disk.fails_with = 0
         if self.api is not None:
@@ -302,9 +310,8 @@ class World(ProcessWorld[AgentMachine]):
             self.lacks.take(*args)
         elif what == plans.RANGE:
             self.lacks.take_range(*args)
-        elif what == plans.REFUSE:
-            self.table.refusals += args[0]
-            self.freshness.disturb(self.timeline.now + 1.5 * args[0])
+        elif what in (plans.REFUSE, plans.REFUSE_FOR):
+            self._refuse(what, args[0])
         elif what == plans.SLOW:
             self.table.slow_s = self.machine.slow_s = args[0]
         elif what == plans.DRIFT:
@@ -321,6 +328,20 @@ class World(ProcessWorld[AgentMachine]):
                 self.disk.tear()
             else:
                 self.disk.fails_with = errno.ENOSPC if args[0] == "full" else 0
+
+    def _refuse(self, what: str, much: Any) -> None:
+        """Have the kernel refuse so many writes, or all of them for so many seconds."""
+        for_s = _RETRIED_S * much
+        if what == plans.REFUSE:
+            self.table.refusals += much
+        else:
+            for_s = _RETRIED_S + much
+            self.table.is_refusing = True
+            self.timeline.after(much, self._take_rules)
+        self.freshness.disturb(self.timeline.now + for_s)
+
+    def _take_rules(self) -> None:
+        self.table.is_refusing = False
 
     def _stop(self, is_agent: bool, number: int, seconds: float) -> None:
         process = self.stop_for(CONTROL if is_agent else WORKER, number, seconds)
