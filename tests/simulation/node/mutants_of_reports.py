@@ -22,6 +22,13 @@ MUTANTS: Mapping[str, Mutant] = {
         "        self._counters.waiting_since = 0.0\n",
         _ROUNDS,
     ),
+    "change-of-the-node-does-not-wait": Mutant(
+        "changes",
+        "        counters.waiting_since = counters.waiting_since or Clocks.time()\n",
+        "        if self._taken is not self.in_force:\n"
+        "            counters.waiting_since = counters.waiting_since or Clocks.time()\n",
+        _ROUNDS,
+    ),
     "changes-during-a-round-are-in-force": Mutant(
         "changes",
         "counters.in_force = batch.arrived.minus(",

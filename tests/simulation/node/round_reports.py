@@ -3,8 +3,8 @@
     a snapshot arrives ─▶ a round begins ─▶ the kernel takes or refuses it ─▶ all of it is in force
            └──── since then a change waits, whatever arrives later, and whatever fails ────┘
 
-Rule 1: a change waits since the first one arrived that isn't in force. What waits for its turn
-counts from its turn on.
+Rule 1: a change waits since the first one arrived that isn't in force. What waits for its turn, or
+has changed at the node, counts from its first round on.
 Rule 2: from a minute on that is late: no address of the node that load balancers ask says 200.
 Rule 3: each refusal, repair and change is counted once, when it happens.
 """
@@ -67,7 +67,8 @@ class Rounds:
         self.latest: Snapshot | None = None
         self.waits: list[_Change] = []
         self.due_at = 0.0
-        """Unix time at which what had waited for its turn had it, while nothing else waits."""
+        """Unix time of the first round of what had waited for its turn, or has changed at the node,
+        while nothing else waits."""
         self.last_queued = self.last_done = 0.0
         self.done = self.failures = self.partial_failures = self.repairs = 0
         self.repaired_at: list[float] = []
@@ -75,8 +76,7 @@ class Rounds:
         self.services = self.slices = 0
         self.state_read_at = self.state_served_at = 0.0
         self.has_source = False
-        self._in_force: Snapshot | None = None
-        self._taken: Snapshot | None = None
+        self._is_in_round = False
         self._of_round = 0
         """So many of the changes were there when the present round began."""
 
@@ -95,18 +95,18 @@ class Rounds:
         self.waits.append(change)
         self.latest, self.last_queued = snapshot, unix
 
-    def began(self, taken: Snapshot, unix: float) -> None:
-        """Note that a round brings a snapshot into force."""
-        self._taken, self._of_round = taken, len(self.waits)
-        if taken is not self._in_force and not self.waits:
+    def began(self, unix: float) -> None:
+        """Note that a round begins."""
+        self._is_in_round, self._of_round = True, len(self.waits)
+        if not self.waits:
             self.due_at = self.due_at or unix
 
     def ended(self, unix: float) -> None:
         """Note that all of the round is in force."""
-        if self._taken is None:
+        if not self._is_in_round:
             return
         del self.waits[: self._of_round]
-        self.due_at, self._in_force, self._taken = 0.0, self._taken, None
+        self.due_at, self._is_in_round = 0.0, False
         self.last_done = unix
         self.done += 1
 
@@ -162,9 +162,9 @@ class RoundReports:
 
         return publish
 
-    def began(self, taken: Snapshot) -> None:
+    def began(self) -> None:
         """Note that a round begins."""
-        self.of(self._world.machine.current).began(taken, self._world.unix())
+        self.of(self._world.machine.current).began(self._world.unix())
 
     def was_read(self, name: str) -> None:
         """Note that an agent reads its last state."""

@@ -51,7 +51,7 @@ class TurnChecks:
 
         def take(turns: ChangeTurns, have: Snapshot | None, want: Snapshot) -> Snapshot:
             found = _TAKE(turns, have, want)
-            self._world.reports.began(found)
+            self._world.reports.began()
             if have is not None:
                 self._judge(self._of.setdefault(turns, _Turns()), have, want, found)
             return found

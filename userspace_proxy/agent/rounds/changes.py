@@ -54,7 +54,8 @@ class SyncCounters:
     last_queued: float = 0.0
     last_done: float = 0.0
     waiting_since: float = 0.0
-    """Unix time at which the oldest change that isn't in force arrived; 0: none waits."""
+    """Unix time at which the oldest change that isn't in force arrived, or its first round began if
+    it is one of the node; 0: none waits."""
     changes: ChangeCounts = NO_CHANGES
     """Those that arrived since the start."""
     in_force: ChangeCounts = NO_CHANGES
@@ -142,10 +143,9 @@ class Progress:
         arrived, triggers = self._counters.changes, len(self._triggers)
         newest = self.latest
         self._taken = self._turns.take(self._taken, newest)
-        if self._taken is not self.in_force:
-            # What had to wait for its turn waits for the kernel from now on.
-            counters = self._counters
-            counters.waiting_since = counters.waiting_since or Clocks.time()
+        # What had to wait for its turn, or has changed at the node, waits for the kernel now.
+        counters = self._counters
+        counters.waiting_since = counters.waiting_since or Clocks.time()
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
 
     def end(self, batch: Batch) -> list[float]:

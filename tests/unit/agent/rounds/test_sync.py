@@ -103,6 +103,22 @@ async def test_a_round_with_new_facts_that_fails_is_retried(start):
     await until(lambda: Frontend("127.98.0.9", port, Protocol.TCP) in steering.kernel)
 
 
+async def test_a_change_of_the_node_waits_until_it_is_in_force(start):
+    steering, addresses = WatchedSteering(), []
+    loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
+    await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=free_port()))
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    addresses.append("127.98.0.9")
+    loop.look_again()
+    await until(lambda: loop.counters.failures)
+    since = loop.counters.waiting_since
+    assert since > 0, "clients of its new address are refused"
+    await until(lambda: loop.counters.failures >= 2)
+    assert loop.counters.waiting_since == since
+    steering.fails_with = None
+    await until(lambda: not loop.counters.waiting_since)
+
+
 async def test_before_the_first_snapshot_there_is_nothing_to_look_at_again(start):
     steering, asked = WatchedSteering(kernel={WEB: 28000}), []
     loop = await start(steering, facts=asked.append)
