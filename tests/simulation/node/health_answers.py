@@ -73,6 +73,7 @@ class HealthAnswers:
             facts = run.agent._facts()
         if not run.is_ending:
             world.reports.judge(run, facts)
+            world.last_states.check_said(run, facts)
         judgements = world.judgements
         judgements.check(LIVEZ, answer_livez(facts, world.unix()).status == 200, "it isn't alive")
         answer = answer_healthz(facts, world.unix()).status

@@ -18,11 +18,18 @@ from .readings import LABEL_HEADLESS, cluster_ips, is_reserved, is_served, label
 from .truth import Key, Truth
 
 if TYPE_CHECKING:
+    from userspace_proxy.facts import StatusFacts
+
+    from ..control.machine import Process
     from .agents import AgentRun
     from .world import World
 
-KEPT, RESTORED = "state kept on disk", "last state served"
-ORACLES = (KEPT, RESTORED)
+KEPT, RESTORED, NOT_KEPT = (
+    "state kept on disk",
+    "last state served",
+    "since when a state isn't kept",
+)
+ORACLES = (KEPT, RESTORED, NOT_KEPT)
 
 FILE = "state.json.gz"
 _GZIP = 31
@@ -32,8 +39,13 @@ _SERVED_S = 1.0
 _LATE_S = 3.0
 # A file is replaced at most so often.
 _PERIOD_S = 5.5
-# After a write that has failed, the next one comes half a minute later.
-_RETRIED_S = 31.0
+RETRY_S = 2.0
+"""After a write that has failed, the next one comes that much later; half a minute in reality."""
+# For that, and for a write.
+_RETRIED_S = RETRY_S + 1.0
+# For a thread's answer.
+_TOLD_S = 0.5
+_NEAR_S = 1e-3
 
 
 class LastStates:
@@ -43,11 +55,41 @@ class LastStates:
         self._world = world
         self._failed_at = float("-inf")
         """When a write has last failed."""
+        self._failing: dict[Process | None, tuple[float, float]] = {}
+        """By agent whose last write has failed: since when, also in Unix time."""
+        self._changed_at = float("-inf")
+        """When a write has last failed or succeeded."""
         world.disk.failed = self._note_failure
         world.disk.was_read = self._was_read
 
     def _note_failure(self) -> None:
-        self._failed_at = self._world.timeline.now
+        now = self._failed_at = self._changed_at = self._world.timeline.now
+        self._failing.setdefault(self._world.machine.current, (now, self._world.unix()))
+
+    def note_kept(self, name: str) -> None:
+        """Note that a file is written, or is current again."""
+        if name == FILE:
+            self._changed_at = self._world.timeline.now
+            self._failing.pop(self._world.machine.current, None)
+
+    def check_said(self, run: AgentRun, facts: StatusFacts) -> None:
+        """Judge since when an agent says that its state isn't kept: since the first failure."""
+        world, said = self._world, facts.last_state
+        told_s = _TOLD_S + world.machine.slow_s
+        if world.timeline.now - self._changed_at < told_s or world.table.slow_s:
+            return
+        failing = self._failing.get(run.process)
+        if failing is None:
+            what = f"the state is kept, and the status has {said.problem!r}"
+            world.judgements.check(NOT_KEPT, not said.problem and not said.failing_since, what)
+            return
+        since, unix = failing
+        if since <= world.clock_set_at <= since + told_s:
+            world.judgements.excuse(NOT_KEPT, "the clock was set as a write failed")
+            return
+        late_s = said.failing_since - unix
+        what = f"the status has {said.problem!r}, {late_s:.3f} s after a write has failed"
+        world.judgements.check(NOT_KEPT, bool(said.problem) and -_NEAR_S < late_s < told_s, what)
 
     # -- what is kept ------------------------------------------------------------------------------
 

@@ -67,6 +67,12 @@ MUTANTS: Mapping[str, Mutant] = {
         "self._served_at, self._known_at = snapshot, self._clock(), current_at",
         "agent.watchers",
     ),
+    "each-failure-to-keep-the-state-is-the-first": Mutant(
+        "last_state",
+        "            self._failing_since = self._failing_since or self._clock()\n",
+        "            self._failing_since = self._clock()\n",
+        "agent.watchers",
+    ),
     "late-change-is-not-named-while-rounds-fail": Mutant(
         "problems",
         "    if waited_s:\n",

@@ -21,6 +21,7 @@ def check_noted(world: World, name: str, at: float) -> None:
     Args:
         at: Unix time.
     """
+    world.last_states.note_kept(name)
     api, agent = world.api, world.agent
     ago_s = world.unix() - at
     if api is None or agent is None or abs(ago_s) > _OTHER_CLOCK_S:
