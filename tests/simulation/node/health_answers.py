@@ -17,6 +17,7 @@ from ..control.files import WORKER
 from ..control.machine import Process
 from .plan import NODE
 from .readings import is_leaving
+from .state_checks import check_source
 
 if TYPE_CHECKING:
     from .agents import AgentRun
@@ -74,6 +75,7 @@ class HealthAnswers:
         if not run.is_ending:
             world.reports.judge(run, facts)
             world.last_states.check_said(run, facts)
+            check_source(world, run, facts)
         judgements = world.judgements
         judgements.check(LIVEZ, answer_livez(facts, world.unix()).status == 200, "it isn't alive")
         answer = answer_healthz(facts, world.unix()).status

@@ -73,6 +73,12 @@ MUTANTS: Mapping[str, Mutant] = {
         "            self._failing_since = self._clock()\n",
         "agent.watchers",
     ),
+    "source-that-has-answered-is-never-away": Mutant(
+        "source",
+        "            problems=self._problems,\n",
+        "            problems=() if is_synced else self._problems,\n",
+        "sources.kubernetes",
+    ),
     "late-change-is-not-named-while-rounds-fail": Mutant(
         "problems",
         "    if waited_s:\n",

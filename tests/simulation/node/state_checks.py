@@ -1,16 +1,23 @@
-"""What an agent notes of its last state on disk: it is current only while the source is."""
+"""What an agent notes of its last state on disk, and says of its source, while that fails."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from userspace_proxy.facts import StatusFacts
+
+    from .agents import AgentRun
     from .world import World
 
-CURRENT = "state noted as current"
+CURRENT, AWAY = "state noted as current", "source that is away"
 
 # A refused request, and the longest wait before it.
 _NOTICED_S = 1.5
+# The same for what is shown, with the first requests of an agent.
+_SHOWN_S = 2.0
+# Until silence is noticed, and a request made again.
+_SILENCE_S = 9.0
 # Another time than now by so much is one of before the clock was set.
 _OTHER_CLOCK_S = 300.0
 
@@ -33,3 +40,24 @@ def check_noted(world: World, name: str, at: float) -> None:
     for_s = world.timeline.now - ago_s - since if api.is_failing else 0.0
     what = f"{name} is noted as current, {for_s:.1f} s after requests began to fail"
     world.judgements.check(CURRENT, for_s < _NOTICED_S, what)
+
+
+def check_source(world: World, run: AgentRun, facts: StatusFacts) -> None:
+    """Judge that a source is a problem while each request fails, and none once all is well."""
+    api, now = world.api, world.timeline.now
+    if api is None:
+        return
+    began = max(run.began_at, run.process.loop.held_until)
+    shown = list(facts.source.problems)
+    if api.server.silent_until > now - _SILENCE_S:
+        world.judgements.excuse(AWAY, "the API server was silent: an answer is waited for")
+        return
+    if api.fails_wholly_since(now - _SHOWN_S) and began < now - _SHOWN_S:
+        for_s = now - max(began, api.failing_since)
+        what = f"each request has failed for {for_s:.1f} s, and the source has no problem"
+        world.judgements.check(AWAY, bool(shown), what)
+    elif world.freshness.is_calm and not api.is_failing:
+        is_right = not shown and facts.source.is_synced
+        world.judgements.check(
+            AWAY, is_right, f"the API server answers, and the status has {shown}"
+        )

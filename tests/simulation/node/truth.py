@@ -446,6 +446,10 @@ class Truth:
         """Those that answer: at the addresses that answer at node ports."""
         return self.health_ports if self._node_port_ips else {}
 
+    def with_service(self, key: Key, item: Object) -> Truth:
+        """Return the same objects with a Service as it was at another time."""
+        return Truth({**self.objects, key: item}, self._reader)
+
     @cached_property
     def health_ports(self) -> Mapping[int, tuple[str, int]]:
         """The health check node ports: the Service, and how many ready endpoints are here."""

@@ -43,7 +43,7 @@ from .round_reports import ORACLES as _REPORTED
 from .round_reports import RoundReports
 from .seam import installed
 from .source import ObjectSource
-from .state_checks import CURRENT, check_noted
+from .state_checks import AWAY, CURRENT, check_noted
 from .status_checks import STATUS, check_status
 from .steering import Table, TableSteering
 from .truth import Dialled
@@ -86,6 +86,7 @@ ORACLES = (
     *_AT_REST,
     STATUS,
     CURRENT,
+    AWAY,
     TURNS,
     NOT_CAPTURED,
     QUEUES,
