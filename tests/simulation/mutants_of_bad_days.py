@@ -132,6 +132,11 @@ MUTANTS: Mapping[str, Mutant] = {
         "            self.connections.on_idle = None\n            self._stop_drain_timer()\n",
         "            self._stop_drain_timer()\n",
     ),
+    "drain-lasts-too-long": Mutant(
+        "dataplane",
+        "            self._drain_timer = self.engine.loop.call_later(seconds, end)\n",
+        "            self._drain_timer = self.engine.loop.call_later(seconds + 0.1, end)\n",
+    ),
     "lowered-places-overrun": Mutant(
         "waiting_room",
         "            while len(clients) >= share:\n",

@@ -149,10 +149,13 @@ class TcpEnds:
         return relayed
 
     def drained(self) -> None:
-        """Judge the moment at which draining ends: when nothing is open, or its time is up."""
+        """Judge the moment at which draining ends: when nothing is open, or its time is up.
+
+        What is still open is reset in one turn, which takes the longer the more that is.
+        """
         assert self.drains_since is not None, "it has begun"
-        now = self._world.timeline.now
-        late_s = now - self.drains_since - DRAIN_S - self._world.stopped_since(self.drains_since)
+        began = self._world.moment()[0]
+        late_s = began - self.drains_since - DRAIN_S - self._world.stopped_since(self.drains_since)
         self._judge.check("drain", late_s < _SLACK_S, f"draining has ended {late_s:.3f} s late")
 
     # -- while it is open --------------------------------------------------------------------------

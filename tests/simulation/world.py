@@ -292,8 +292,7 @@ class World:
         elif ends == "drain":
             for service in self.services:
                 self.loop.call_soon(service.close)
-            self.oracles.ends.drains_since = self.timeline.now
-            self.loop.call_soon(self.dataplane.drain, 3.0, self.oracles.drained)
+            self.loop.call_soon(self._drain)
         self.network.asked_for.clear()
         self.is_calm = True
         for party in (*self.clients.values(), *self.accepted.values()):
@@ -352,6 +351,10 @@ class World:
             pass
         self.counts.settled()
         self.datagrams.settled()
+
+    def _drain(self) -> None:
+        self.oracles.ends.drains_since = self.timeline.now
+        self.dataplane.drain(tcp_ends.DRAIN_S, self.oracles.drained)
 
     def _close(self) -> None:
         self.is_closed = True
