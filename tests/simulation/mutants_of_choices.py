@@ -21,6 +21,19 @@ MUTANTS: Mapping[str, Mutant] = {
         "                return endpoints[index]\n        return None\n\n\nclass",
         "balance",
     ),
+    "returned-endpoints-not-listed": Mutant(
+        "level",
+        "        if self._returned and (",
+        "        if not self._out and self._returned and (",
+        "balance",
+    ),
+    "turns-of-the-first-half": Mutant(
+        "round_robin",
+        "            index = self._next % count\n            self._next = index + 1\n",
+        "            index = self._next % (count if count <= 16 else count // 2)\n"
+        "            self._next = index + 1\n",
+        "balance",
+    ),
     "weights-without-effect": Mutant(
         "round_robin",
         "following = (self._time + 1 / weight,",

@@ -24,6 +24,8 @@ from .model import Kind, Model, Option, Side, Span
 
 # With more of them in a list, the order changes as ejected ones return (ADR 0051, ``level``).
 _SHORT = 16
+# So many rounds of others' turns are too many, with some for one that returns to the end of a list.
+_ROUNDS = 2.0 + 1e-6
 # A share of all that many draws has no endpoint with a smaller chance than this.
 _IMPOSSIBLE = 1e-9
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -61,13 +63,16 @@ class Turns:
         self._last: set[tuple[tuple[SocketAddress, ...], SocketAddress]] = set()
         """What may have been the last turn: the endpoints of its priority, and whose it was."""
         self._count = _Count()
-        self._missed: dict[SocketAddress, int] = {}
-        """Turns of others since each was usable, or had its own."""
+        self._missed: dict[SocketAddress, float] = {}
+        """Rounds of others' turns since each was usable, or had its own."""
+        self._level: tuple[SocketAddress, ...] = ()
+        """The list whose turns these are."""
 
     def restart(self) -> None:
         """Begin anew: another strategy, or turns that can't be seen."""
         self._last = set()
         self._count = _Count()
+        self._missed.clear()
 
     @property
     def is_weighted(self) -> bool:
@@ -113,6 +118,7 @@ class Turns:
         elif self._last:
             self._last |= turns
         self._count = _Count()
+        self._missed.pop(chosen, None)
 
     def took(self, client: str, option: Option, chosen: SocketAddress, at: Span) -> list[Verdict]:
         """Note a choice; return what is promised about the number of turns."""
@@ -120,7 +126,7 @@ class Turns:
         self._last = {(option.level, chosen)}
         is_weighted_turn = self._balance is Balance.ROUND_ROBIN and self.is_weighted
         if self._balance is Balance.ROUND_ROBIN and not is_weighted_turn:
-            return self._judge_missed(usable, chosen, len(option.level))
+            return self._judge_missed(usable, chosen, option.level)
         self._missed.clear()
         if not is_weighted_turn and self._balance is not Balance.RANDOM:
             return []
@@ -191,12 +197,21 @@ class Turns:
         return [*verdicts, *self._judge_following("turn among equals", following, chosen)]
 
     def _judge_missed(
-        self, usable: list[SocketAddress], chosen: SocketAddress, count: int
+        self, usable: list[SocketAddress], chosen: SocketAddress, level: tuple[SocketAddress, ...]
     ) -> list[Verdict]:
-        """Each has its turn, in any order, also one that has just returned."""
-        self._missed = {e: self._missed.get(e, 0) + 1 for e in usable if e != chosen}
-        missed = [e for e, turns in self._missed.items() if turns > 2 * count]
-        return [Verdict("turn of each", not missed, f"{missed} had none of {2 * count} turns")]
+        """Each has its turn, in any order, also one that has just returned.
+
+        A turn is a part of a round, which is as long as the list is at that time. The turn is a
+        position: in another list one may miss what is left of the round.
+        """
+        missed = self._missed
+        if level != self._level:
+            self._level = level
+            missed = {e: max(0.0, rounds - 1.0) for e, rounds in missed.items()}
+        part = 1 / len(level)
+        self._missed = {e: missed.get(e, 0.0) + part for e in usable if e != chosen}
+        late = [e for e, rounds in self._missed.items() if rounds > _ROUNDS]
+        return [Verdict("turn of each", not late, f"{late} had no turn in {_ROUNDS:g} rounds")]
 
     def _judge_preference(
         self, client: str, usable: list[SocketAddress], chosen: SocketAddress, at: Span
