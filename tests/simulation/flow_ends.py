@@ -80,8 +80,10 @@ class FlowEnds:
         """How many flows have ended for others."""
         self._newcomer: Any = None
         """The flow that is about to wait."""
-        self._is_short: dict[Any, bool] = {}
-        """Whether the kernel had just refused something as each of them last began to wait."""
+        self._turn_at: dict[Any, float] = {}
+        """When each of them last began to wait, or had its turn without getting an endpoint."""
+        self._short_at: dict[Any, float] = {}
+        """When that last happened at a Service port because the kernel had refused something."""
         self.leaving = LeavingFlows(world)
         self._left_at: dict[tuple[str, Address], float] = {}
         """When flows to an endpoint of a Service last had to end."""
@@ -111,14 +113,19 @@ class FlowEnds:
         self._place[flow] = None
         began = self._world.moment()[0]
         self._waiting.setdefault(flow, began)
-        self._is_short[flow] = self._world.kernel.lacked_at >= began
+        self._turn_at[flow] = self._world.timeline.now
+        if self._world.kernel.lacked_at >= began:
+            self._short_at[flow.group] = self._turn_at[flow]
 
     def waits_for_kernel(self, payload: bytes) -> bool:
-        """Return whether a datagram's flow waits since the kernel refused what it needed."""
+        """Return whether a datagram's flow waits since the kernel refused what it needed.
+
+        Or what one before it needed: those behind have their turns later.
+        """
         return any(
-            self._is_short[each] and any(kept.payload == payload for kept in each.kept or ())
-            for each in self._waiting
-            if each.is_waiting
+            self._short_at.get(each.group, -1.0) >= self._turn_at[each]
+            and any(kept.payload == payload for kept in each.kept or ())
+            for each in self.waiting()
         )
 
     def keeps_no_more(self, client: Address, payload: bytes) -> bool:
