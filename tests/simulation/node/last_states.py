@@ -39,13 +39,19 @@ _SERVED_S = 1.0
 _LATE_S = 3.0
 # A file is replaced at most so often.
 _PERIOD_S = 5.5
-RETRY_S = 2.0
-"""After a write that has failed, the next one comes that much later; half a minute in reality."""
-# For that, and for a write.
-_RETRIED_S = RETRY_S + 1.0
+_RETRY_S, _RETRY_SOON_S = 30.0, 2.0
+# For a write, after that.
+_WRITTEN_S = 1.0
 # For a thread's answer.
 _TOLD_S = 0.5
 _NEAR_S = 1e-3
+
+
+def retry_s(seed: int) -> float:
+    """Return how long an agent waits after a write that has failed: in half of the plans as in
+    reality, so that an end has to write, and in others so that some writes fail in a row.
+    """
+    return _RETRY_S if seed % 2 else _RETRY_SOON_S
 
 
 class LastStates:
@@ -125,7 +131,8 @@ class LastStates:
         """Judge the file of an agent for which nothing has changed for long."""
         world, run = self._world, self._world.agent
         file = world.disk.files.get(FILE)
-        is_tried_again = self._failed_at > world.timeline.now - _RETRIED_S
+        tried_s = retry_s(world.plan.seed) + _WRITTEN_S
+        is_tried_again = self._failed_at > world.timeline.now - tried_s
         if run is not None and file is not None and not (file.is_torn or is_tried_again):
             self.ended(run, _PERIOD_S)
 

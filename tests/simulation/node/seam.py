@@ -31,7 +31,7 @@ from userspace_proxy.status import health_checks
 
 from ..control import seam as control_seam
 from .lacks import FILTER
-from .last_states import RETRY_S
+from .last_states import retry_s
 from .plan import NODE_IP
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _patches(world: World) -> Iterator[Patch]:
     yield health_check_ports, "who_holds", lambda *_port: None
     yield change_turns.ChangeTurns, "take", world.turns.watching()
     yield sync.SyncLoop, "publish", world.reports.publishing()
-    yield last_state, "_RETRY_S", RETRY_S
+    yield last_state, "_RETRY_S", retry_s(world.plan.seed)
     yield last_state.LastState, "publish", world.reports.answering()
     for name, value in HealthServers(world).names().items():
         yield health_checks, name, value
