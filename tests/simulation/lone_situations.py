@@ -4,6 +4,7 @@ dialled  endpoints leave while they are dialled, and answer afterwards
 restarts an endpoint that starts slowly fails, and is back among many clients
 unwatched the kernel lacks something for longer than clients may wait
 routes   endpoints and clients move to other links, and clients' addresses are seen, or aren't
+ramps    a slow start becomes longer, or ends, once an endpoint has all or a part of its share
 pins     more clients are pinned than may be, or memory for pins is short
 probed   an endpoint that refuses a client is asked from this node as clients wait for the kernel
 ports    those of clients' addresses are in use, as clients dial that were served before
@@ -41,6 +42,7 @@ _SHARES = {
     "restarts": 0.03,
     "unwatched": 0.03,
     "routes": 0.03,
+    "ramps": 0.04,
 }
 """Of the plans that have none of the others."""
 
@@ -222,6 +224,32 @@ def _restarts(adding: Adding) -> Plan:
     return adding.with_events("restarts", events(), 10.0, kept)
 
 
+def _ramps(adding: Adding) -> Plan:
+    """No client comes in between, so that only the change looks at how far an endpoint is."""
+    rng, number = adding.rng, adding.number(Protocol.TCP)
+    pool = adding.plan.services[number].pool
+    if len(pool) < 2:
+        return adding.plan
+    handling = Handling(balance=Balance.ROUND_ROBIN, slow_start_s=4.0)
+    before = Serving(pool, weights=tuple((e, 2) for e in pool), handling=handling)
+    # It has all of its share by then, or a third of it.
+    at, seconds = rng.choice(((5.0, 20.0), (2.0, 0.0)))
+    after = msgspec.structs.replace(before, handling=replace(handling, slow_start_s=seconds))
+
+    def events() -> Iterator[Event]:
+        first = msgspec.structs.replace(before, endpoints=pool[1:], weights=before.weights[1:])
+        yield Event(0.0, plans.UPDATE, (number, first))
+        yield Event(0.5, plans.UPDATE, (number, before))
+        yield Event(at, plans.UPDATE, (number, after))
+        for n in range(15 * len(pool)):
+            ip, began = f"10.3.0.{n % 250 + 1}", at + 0.1 + 1.5 * rng.random()
+            yield adding.client(number, began, ip, [(0.05, FINISH, 0)])
+
+    without = {plans.BEHAVE, plans.DENY, plans.LACK, plans.MEMORY, plans.STOP, plans.SKIP}
+    kept = [event for event in adding.others(number) if event.what not in without]
+    return adding.with_events("ramps", events(), 8.0, kept)
+
+
 def _unwatched(adding: Adding) -> Plan:
     """Clients that wait for the kernel have their time, too, and are dialled for no more then."""
     rng, number = adding.rng, adding.number(Protocol.TCP)
@@ -323,4 +351,5 @@ _SITUATIONS = {
     "restarts": _restarts,
     "unwatched": _unwatched,
     "routes": _routes,
+    "ramps": _ramps,
 }

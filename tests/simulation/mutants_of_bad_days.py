@@ -114,6 +114,12 @@ MUTANTS: Mapping[str, Mutant] = {
         "left._replace(due=self._clock() + _AGAIN_S))\n        else:\n",
         "        if connection.up is not None:\n",
     ),
+    "slow-start-gets-longer-for-all": Mutant(
+        "weights",
+        "        if seconds != self.seconds:\n            self.shares(now)\n",
+        "        if seconds != self.seconds:\n",
+        package="balance",
+    ),
     "slow-start-left-at-zero": Mutant(
         "weights",
         "        if self._shares and not slow_start_s:\n            self._slow_start.keep(())\n"

@@ -5,6 +5,7 @@ icmp     datagrams are lost on their way, and what reports it is no refusal
 large    datagrams are so large that few are kept for a flow that waits, or is refused
 oneway   an endpoint that answers nothing, and refuses nothing, is used again
 ports    clients' addresses have few ports, which flows to several endpoints share
+standby  an endpoint was put on standby a while ago, and flows begin as the others refuse
 returns  an endpoint that has answered a flow doesn't answer it for a while, and does again
 """
 
@@ -32,6 +33,7 @@ _SHARES = {
     "ports": 0.08,
     "returns": 0.04,
 }
+_ON_STANDBY = 0.06
 # As on a node, a datagram of any size fits.
 _BUFFER_BYTES = 4000
 # More than the flows of one client, so that none finds all in use: sockets are closed a bit later.
@@ -45,6 +47,11 @@ def with_udp_situations(plan: Plan) -> Plan:
     drawn = [name for name, share in _SHARES.items() if rng.random() < share]
     for name in drawn if numbers else ():
         plan = _SITUATIONS[name](Adding(rng, plan, rng.choice(numbers)))
+    # Drawn apart, so that those above stay what they were.
+    apart = Random(f"{plan.seed}: standby of UDP")
+    numbers = [n for n in numbers if len(plan.services[n].pool) > 1]
+    if numbers and not drawn and apart.random() < _ON_STANDBY:
+        plan = _on_standby(Adding(apart, plan, apart.choice(numbers)))
     return plan
 
 
@@ -246,6 +253,34 @@ def _returns(adding: Adding) -> Plan:
             yield Event(round(began + 1.5 + 1.5 * n, 4), plans.REPORT)
 
     return adding.plan_with(events(), 36.0)
+
+
+def _on_standby(adding: Adding) -> Plan:
+    """Flows to it that begin later go on when those of before end."""
+    rng, number, plan = adding.rng, adding.number, adding.plan
+    about = {number, *adding.pool}
+    kept = tuple(e for e in plan.events if about.isdisjoint(e.args[:1]))
+    node = replace(plan.node, udp_idle_s=None, max_flows=1000)
+    adding.plan = replace(plan, node=node, events=kept)
+    one, *others = adding.pool
+    handling = replace(adding.service.serving.handling, removal_s=3.0, max_connections=None)
+    before = Serving(adding.pool, handling=handling)
+    after = msgspec.structs.replace(before, standbys=((one, 1),))
+
+    def events() -> Iterator[Event]:
+        yield Event(0.0, plans.UPDATE, (number, before))
+        yield adding.behave(one, 0.0, ANSWERS)
+        for endpoint in others:
+            yield adding.behave(endpoint, 0.0, ANSWERS)
+            yield adding.behave(endpoint, 1.2, REFUSES)
+            yield adding.behave(endpoint, 9.0, ANSWERS)
+        yield Event(1.0, plans.UPDATE, (number, after))
+        for n in range(6):
+            began = 0.3 + 0.5 * n + 0.3 * rng.random()
+            for asked in range(4):
+                yield adding.ask((f"10.3.0.{n + 1}", 49000), began + 1.1 * asked)
+
+    return adding.plan_with(events(), 11.0)
 
 
 _SITUATIONS: dict[str, Callable[[Adding], Plan]] = {
