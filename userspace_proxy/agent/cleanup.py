@@ -19,12 +19,12 @@ from ..state_file import state_dir_of
 from ..steering import (
     GUARD_TABLES,
     REPLY_TABLES,
-    STEERING_TABLES,
     IptablesSteering,
     ReplyRouting,
     Steering,
     SteeringFacts,
     make_steering,
+    nftables_labels_here,
     proxy_label,
     remove_local_routes,
 )
@@ -53,7 +53,7 @@ def cleanup(settings: Settings) -> int:
 async def _cleanup(proxy_name: str, state_dir: str) -> int:
     can_see_rules = has_python_iptables()
     tables, chains = (
-        set(STEERING_TABLES.labels_here()),
+        set(nftables_labels_here()),
         set(await _labels_of_chains() if can_see_rules else ()),
     )
     replies = set(REPLY_TABLES.labels_here())

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from ..kernel.nf_tables.chains import ChainTable, Tables
-from ..steering.names import GUARD_TABLES, STEERING_TABLES, label_of
+from ..steering.names import GUARD_TABLES, KERNEL_PATH_TABLES, STEERING_TABLES, label_of
 from ..steering.others.kube_proxy import (
     IPVS_LINK,
     kube_proxy_chains,
@@ -109,9 +109,9 @@ def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:
     for table in kernel.nft:
         if table.family != "inet":
             continue
-        label = STEERING_TABLES.label_in(table.name)
-        if label is None:
-            label = GUARD_TABLES.label_in(table.name)
+        kinds = (STEERING_TABLES, KERNEL_PATH_TABLES, GUARD_TABLES)
+        found = (kind.label_in(table.name) for kind in kinds)
+        label = next((one for one in found if one is not None), None)
         if label is not None:
             places.setdefault(label, []).append(f"nftables table {table}")
     for table, chains in (*kernel.legacy_nat.items(), *kernel.legacy_filter.items()):

@@ -20,7 +20,13 @@ from .held_tables import ConntrackHold, Untracked
 from .iptables import IptablesSteering
 from .leftovers import remove_leftovers
 from .local import remove_routes as remove_local_routes
-from .names import GUARD_TABLES, REPLY_TABLES, STEERING_TABLES, proxy_label
+from .names import (
+    GUARD_TABLES,
+    REPLY_TABLES,
+    STEERING_TABLES,
+    nftables_labels_here,
+    proxy_label,
+)
 from .selection import make_steering
 
 __all__ = [
@@ -41,6 +47,7 @@ __all__ = [
     "Target",
     "Untracked",
     "make_steering",
+    "nftables_labels_here",
     "proxy_label",
     "remove_leftovers",
     "remove_local_routes",

@@ -18,7 +18,7 @@ from . import local
 from .base import Steering, SteeringFacts
 from .iptables import IptablesSteering
 from .local import LocalSteering
-from .names import STEERING_TABLES, proxy_label
+from .names import nftables_labels_here, proxy_label
 from .nftables import NftablesSteering
 from .selection import has_legacy_tables, has_python_iptables
 
@@ -87,7 +87,7 @@ async def _has_iptables(label: str) -> bool:
 
 
 async def _has_nftables(label: str) -> bool:
-    return label in STEERING_TABLES.labels_here()
+    return label in nftables_labels_here()
 
 
 async def _has_local(label: str) -> bool:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..kernel.nf_tables import list_tables
@@ -110,8 +111,7 @@ class TableNames:
 
     def labels_here(self) -> list[str]:
         """Return the labels of all proxies with such a table in this network namespace, sorted."""
-        found = map(self.label_in, list_tables())
-        return sorted(label for label in found if label is not None)
+        return sorted(_labels_in(list_tables(), self))
 
 
 STEERING_TABLES = TableNames()
@@ -120,6 +120,19 @@ GUARD_TABLES = TableNames("local")
 REPLY_TABLES = TableNames("replies")
 CONNTRACK_HOLD_TABLES = TableNames("held")
 UNTRACKED_TABLES = TableNames("untracked")
+
+
+def nftables_labels_here() -> list[str]:
+    """Return the labels of all proxies with tables of the steering ``nftables`` here, sorted.
+
+    The kernel path's may be there alone: it is written first, and a process may die after that.
+    """
+    return sorted(_labels_in(list_tables(), STEERING_TABLES, KERNEL_PATH_TABLES))
+
+
+def _labels_in(tables: Iterable[str], *kinds: TableNames) -> set[str]:
+    found = (kind.label_in(table) for table in tables for kind in kinds)
+    return {label for label in found if label is not None}
 
 
 def is_own_table(table: ChainTable) -> bool:

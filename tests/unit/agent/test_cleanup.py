@@ -11,8 +11,14 @@ from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.config import Settings
 from userspace_proxy.errors import LockHeld
 from userspace_proxy.kernel.nf_tables import Ruleset, TableWriter, list_tables
-from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering import ReplyRouting, SteeringFacts, make_steering
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.steering import (
+    EndpointChoice,
+    KernelTarget,
+    ReplyRouting,
+    SteeringFacts,
+    make_steering,
+)
 
 WEB = Frontend("10.96.0.10", 80, Protocol.TCP)
 FIELDS = ("steering", "part", "proxy_name")
@@ -29,14 +35,14 @@ def node(tmp_path, monkeypatch):
     node.close()
 
 
-def leave_behind(steering, name=""):
+def leave_behind(steering, name="", target=17000):
     """Steer one frontend and close without a clean-up, as after a crash."""
 
     async def main():
         facts = SteeringFacts(refuse_port=29999, proxy_ports=(17000, 29999), proxy_name=name)
         left = make_steering(steering, facts)
         await left.start()
-        await left.apply({WEB: 17000})
+        await left.apply({WEB: target})
         await left.close()
 
     asyncio.run(main())
@@ -109,6 +115,15 @@ def test_other_programs_tables_and_routes_stay(node):
     assert cleanup(Settings()) == 0
     assert list_tables() == ["other"]
     assert "10.3.0.0/24" in routes_and_rules(node)
+
+
+def test_a_kernel_path_is_removed_whose_process_died_before_its_first_ports(node):
+    endpoint = SocketAddress("10.244.1.2", 80)
+    leave_behind("nftables", "canary", KernelTarget(17000, (EndpointChoice((endpoint,)),)))
+    node.run("nft delete table inet userspace-proxy-canary")
+    assert list_tables() == ["userspace-proxy/paths-canary"]
+    assert cleanup(Settings()) == 0
+    assert list_tables() == []
 
 
 def test_with_a_name_only_that_proxys_state_is_removed(node):
