@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
-from userspace_proxy.steering import EndpointChoice, KernelTarget, SteeringFacts, Target, make_steering
+from userspace_proxy.steering import (
+    EndpointChoice,
+    KernelTarget,
+    SteeringFacts,
+    Target,
+    make_steering,
+)
 from userspace_proxy.steering.leftovers import Leftovers, remove_leftovers
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)

@@ -6,6 +6,9 @@
 Open connections need the route of their packets: a TCP frontend that is no longer desired lingers,
 refusing new connections, until it has no open connection.
 
+A flow that another steering, or another program, has translated follows its conntrack entry past
+the listener. So such entries of new frontends are removed.
+
 Rule 1: unless another program has changed it, the kernel contains what was written last.
 """
 
@@ -13,11 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringError, SteeringUnreadable
+from ...kernel import conntrack
+from ...kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
+from ...kernel.netlink.messages import pack_ip
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
+from ...kernel.privileges import has_net_admin
 from ...kernel.sockets_in_use import with_connections
+from ...kernel.tracking_table import read_table
 from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
 from ..base import Bind, SteeringFacts
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
@@ -52,6 +60,10 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
         how = {"own_namespace": own_namespace, "uses_nftables": uses_nftables}
         super().__init__(facts, lambda: LocalProgrammer(facts, kernel, **how))
 
+    async def forget_stale(self) -> None:
+        """Part of Steering."""
+        await self._do(lambda programmer: programmer.forget_stale())
+
 
 class LocalProgrammer(Programmer):
     """The routes and the guard of one proxy."""
@@ -85,6 +97,8 @@ class LocalProgrammer(Programmer):
         self._is_known = False
         """Whether the kernel contains what was written last."""
         self._repairs = itertools.count(1)
+        self._new: set[Frontend] = set()
+        """Frontends of which conntrack entries that lead elsewhere are still to be removed."""
 
     @property
     def needs_transparent(self) -> bool:
@@ -107,6 +121,25 @@ class LocalProgrammer(Programmer):
         """
         return {frontend: frontend.port for frontend in self._guard.recover()}
 
+    def apply(self, ports: Ports) -> None:
+        """Part of Programmer."""
+        new = ports.keys() - (self._applied or {}).keys()
+        super().apply(ports)
+        self._note_new(new)
+        self.forget_stale()
+
+    def change(self, touched: Touched) -> None:
+        """Part of Programmer."""
+        applied = self._applied or {}
+        new = [f for f, port in touched.items() if port is not None and f not in applied]
+        super().change(touched)
+        self._note_new(new)
+
+    def forget_stale(self) -> None:
+        """Part of Steering; each repair tries again what fails."""
+        with contextlib.suppress(SteeringError):
+            self._forget_stale()
+
     def in_force(self) -> Ports:
         """Part of Programmer; a frontend that isn't both routed here and guarded is left out."""
         if self._applied is None:
@@ -119,6 +152,7 @@ class LocalProgrammer(Programmer):
         self._guard.clean_up()
         self._desired.change(dict.fromkeys(list(self._desired.ports)))
         self._lingering.clear()
+        self._new.clear()
         self._applied, self._is_known = None, False
 
     def close(self) -> None:
@@ -165,7 +199,34 @@ class LocalProgrammer(Programmer):
             with contextlib.suppress(SteeringUnreadable):
                 count = self._put_right()
         self._forget_lingering()
+        self.forget_stale()
         return count
+
+    def _note_new(self, new: Iterable[Frontend]) -> None:
+        """Note frontends that weren't steered before."""
+        self._new.update(frontend for frontend in new if not is_loopback(frontend.ip))
+
+    def _forget_stale(self) -> None:
+        """Remove conntrack entries of new frontends that lead elsewhere.
+
+        Without privileges, or while nothing is tracked, there is nothing to do.
+        """
+        if self._new and has_net_admin() and read_table().limit:
+            for family in IPFamily:
+                changes = [
+                    Change(
+                        PROTOCOL_NUMBERS[frontend.protocol],
+                        Dialled(frontend.ip, frontend.port),
+                        before=None,
+                        now=frontend.port,
+                        here=frozenset({pack_ip(frontend.ip)}),
+                    )
+                    for frontend in self._new & (self._applied or {}).keys()
+                    if frontend.family is family
+                ]
+                if changes:
+                    conntrack.forget_changed(family, changes)
+        self._new.clear()
 
     def _linger(self, before: Touched, touched: Touched) -> Touched:
         """Return a change in which frontends that may linger are refused instead of removed."""

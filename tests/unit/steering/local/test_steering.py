@@ -7,6 +7,8 @@ import socket
 
 import pytest
 
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel import conntrack
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.model import Frontend, Protocol
@@ -69,6 +71,43 @@ async def test_a_frontend_with_open_connections_lingers(node, steering):
             await steering.repair()
             assert "10.96.7.1" in node.run("ip route show table local proto 117")
             accepted.close()
+
+
+@pytest.mark.parametrize("step", ["apply", "change", "repair"])
+async def test_a_flow_that_other_rules_have_translated_reaches_the_listener(
+    node, steering, step, monkeypatch
+):
+    node.run("ip route add 10.96.0.0/16 dev lo")
+    node.run(
+        "nft 'table ip other { chain out { type nat hook output priority -100; "
+        "ip daddr 10.96.0.10 udp dport 53 dnat to 10.1.0.1:5300; }; "
+        "chain tracking { type filter hook input priority 0; ct state invalid drop; }; }'"
+    )
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+        socket.socket(type=socket.SOCK_DGRAM) as server,
+    ):
+        client.sendto(b"translated", DNS.address)
+        # The flow follows its conntrack entry, which outlives the rule.
+        node.run("nft flush chain ip other out")
+        await steering.apply({DNS: 53} if step == "apply" else {})
+        if step == "repair":
+            with monkeypatch.context() as refused:
+                refused.setattr(conntrack, "forget_changed", _refuse)
+                await steering.apply({DNS: 53})
+            await steering.repair()
+        elif step == "change":
+            await steering.change({DNS: 53}, ())
+            await steering.forget_stale()
+        server.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
+        server.bind(DNS.address)
+        server.settimeout(5.0)
+        client.sendto(b"to the listener", DNS.address)
+        assert server.recv(100) == b"to the listener"
+
+
+def _refuse(*_: object) -> int:
+    raise SteeringError("no memory")
 
 
 async def test_without_a_table_listeners_need_not_be_transparent(make):
