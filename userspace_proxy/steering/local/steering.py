@@ -247,7 +247,12 @@ class LocalProgrammer(Programmer):
             idle = self._lingering - with_connections(self._lingering)
             self._lingering -= idle
             if idle:
-                self._guard.change(self._desired.change(dict.fromkeys(idle)))
+                try:
+                    self._guard.change(self._desired.change(dict.fromkeys(idle)))
+                except SteeringError:
+                    # The next repair removes what is left of them.
+                    self._is_known = False
+                    raise
 
     def _is_touched(self) -> bool:
         """Return whether the kernel must be read in full."""

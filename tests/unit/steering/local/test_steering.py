@@ -14,6 +14,7 @@ from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, SteeringFacts
 from userspace_proxy.steering.local import LocalSteering, guard_table
+from userspace_proxy.steering.local.kernel import RoutingTables
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -73,6 +74,19 @@ async def test_a_frontend_with_open_connections_lingers(node, steering):
             accepted.close()
 
 
+async def test_the_next_repair_removes_a_lingering_frontend_if_that_was_refused(
+    node, steering, monkeypatch
+):
+    await steering.apply({WEB: 80})
+    await steering.change({}, [WEB])
+    with monkeypatch.context() as refused:
+        refused.setattr(RoutingTables, "change", _refuse)
+        with pytest.raises(SteeringError, match="no memory"):
+            await steering.repair()
+    await steering.repair()
+    assert node.run("ip route show table local proto 117") == ""
+
+
 @pytest.mark.parametrize("step", ["apply", "change", "repair"])
 async def test_a_flow_that_other_rules_have_translated_reaches_the_listener(
     node, steering, step, monkeypatch
@@ -106,7 +120,7 @@ async def test_a_flow_that_other_rules_have_translated_reaches_the_listener(
         assert server.recv(100) == b"to the listener"
 
 
-def _refuse(*_: object) -> int:
+def _refuse(*_: object, **__: object) -> int:
     raise SteeringError("no memory")
 
 
