@@ -389,7 +389,8 @@ class Oracles(ClientOracles):
     def _note_ports(self, applied: Targets) -> None:
         for frontend in [one for one in self._counts if one not in applied]:
             # Its counter is gone, or was never to be: a step that is in doubt may have led to it.
-            if self.is_sure:
+            # One in which clients met it may have counted them for the next step that leads to it.
+            if self.is_sure and frontend not in self._unsure_counts:
                 del self._counts[frontend]
             else:
                 self._unsure_counts.add(frontend)
