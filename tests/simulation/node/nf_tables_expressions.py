@@ -380,6 +380,8 @@ _STEPS: dict[str, Callable[[Expression], Step]] = {
     "cmp": _cmp_step,
     "ct": _ct_step,
     "dynset": _dynset_step,
+    # Of a header that follows IPv6's own: no packet of this world has one.
+    "exthdr": lambda _: lambda *_: _BROKEN,
     "fib": _fib_step,
     "hash": _hash_step,
     "immediate": _immediate_step,

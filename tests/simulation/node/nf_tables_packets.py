@@ -72,6 +72,8 @@ class Outcome(NamedTuple):
     is_masqueraded: bool = False
     has_entry: bool = True
     """Whether later packets of its flow follow it."""
+    is_here: bool = False
+    """Whether a socket of this node gets it where it was sent to."""
 
 
 class Evaluation(Moment):
@@ -196,8 +198,9 @@ class Packets:
         if self.listens(packet.flow.protocol, packet.to.port) is None:
             # The stack's RST ends an entry without an answer.
             return Outcome(Kind.REFUSED, packet.to, has_entry=packet.flow.protocol != TCP)
-        is_translated = packet.to != packet.flow.dialled
-        return Outcome(Kind.TO_PORT, packet.to) if is_translated else Outcome(Kind.UNTOUCHED)
+        if packet.to != packet.flow.dialled:
+            return Outcome(Kind.TO_PORT, packet.to)
+        return Outcome(Kind.UNTOUCHED, is_here=True)
 
     def _first(self, flow: Flow, evaluation: Evaluation, is_local: bool, mark: int) -> Outcome:
         packet = self._packet(flow, flow.dialled, mark)
@@ -271,7 +274,7 @@ class Packets:
         )
 
     def _is_here(self, ip: str) -> bool:
-        return ip in self._routes.local_addresses() or ip.startswith("127.")
+        return self._routes.is_local(ip) or ip.startswith("127.")
 
     def _address_here(self, packet: Packet) -> str:
         """Return where ``redirect`` leads to; empty: nowhere, so that it drops."""
