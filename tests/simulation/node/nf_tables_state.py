@@ -258,11 +258,11 @@ class Ruleset:
         """Return the tables of a family, or all."""
         return [one for one in self.tables.values() if family in (0, one.family)]
 
-    def text(self, *, without: str = "\0") -> list[str]:
-        """Return tables as text, apart from those whose names begin so; without pins and counts."""
+    def text(self, *, without: Callable[[str], bool]) -> list[str]:
+        """Return tables as text, apart from those with such names; without pins and counts."""
         lines = []
         for (family, name), table in sorted(self.tables.items()):
-            if name.startswith(without):
+            if without(name):
                 continue
             lines.append(f"table {family} {name} {table.flags}")
             for one in table.sets.values():

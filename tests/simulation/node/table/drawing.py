@@ -12,6 +12,7 @@ from userspace_proxy.steering.base import REFUSE, Affinity, EndpointChoice, Kern
 from ..netlink_routes import Link
 from . import plan as p
 from .drawing_roles import pod_link, with_roles
+from .drawing_take_overs import with_take_overs
 from .drifting import DRIFTS, FOREIGN, OF_ELEMENTS
 from .plan import Plan, Step, TableNode
 
@@ -55,7 +56,9 @@ def make_plan(seed: int) -> Plan:
         steps += drawer.last_answer()
     if {"small buffer", "kernel path"} <= features:
         steps += drawer.last_parts()
-    return with_roles(Plan(seed, features, node, tuple(steps)))
+    plan = with_take_overs(Plan(seed, features, node, tuple(steps)), drawer.kernel_target)
+    # Links change while one steering serves.
+    return plan if plan.takes_over else with_roles(plan)
 
 
 def _node(rng: Random, features: frozenset[str]) -> TableNode:
@@ -238,7 +241,7 @@ class _Drawer:
 
     def _apply_all(self) -> Step:
         """Return a step that steers all frontends, to endpoints."""
-        self._last = {one: self._kernel_target(one) for one in p.FRONTENDS}
+        self._last = {one: self.kernel_target(one) for one in p.FRONTENDS}
         return Step(p.APPLY, tuple(self._last.items()))
 
     def _before(self) -> list[Step]:
@@ -305,7 +308,7 @@ class _Drawer:
         before = self._last[frontend]
         if isinstance(before, KernelTarget) and rng.random() < 0.3:
             off = replace(before, is_on=False)
-            other = replace(self._kernel_target(frontend), port=before.port, is_on=False)
+            other = replace(self.kernel_target(frontend), port=before.port, is_on=False)
             changes = [Step(p.CHANGE, ((frontend, one),)) for one in (off, other)]
             self._last[frontend] = other
             return [*crowd, changes[0], Step(p.FORGET), changes[1], Step(p.FORGET)]
@@ -412,7 +415,7 @@ class _Drawer:
         if isinstance(before, KernelTarget) and rng.random() < 0.4:
             return self._changed(before, frontend)
         if "kernel path" in has and rng.random() < 0.6:
-            return self._kernel_target(frontend)
+            return self.kernel_target(frontend)
         if "refused" in has and rng.random() < 0.3:
             return REFUSE
         return rng.choice(p.PORTS)
@@ -421,9 +424,10 @@ class _Drawer:
         rng = self._rng
         if rng.random() < 0.4:
             return replace(before, is_on=not before.is_on)
-        return replace(self._kernel_target(frontend), port=before.port)
+        return replace(self.kernel_target(frontend), port=before.port)
 
-    def _kernel_target(self, frontend: Frontend) -> KernelTarget:
+    def kernel_target(self, frontend: Frontend) -> KernelTarget:
+        """Return endpoints for a frontend."""
         rng, has = self._rng, self._has
         version = 6 if ":" in frontend.ip else 4
         choices = []

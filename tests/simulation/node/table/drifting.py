@@ -18,6 +18,8 @@ OF_ELEMENTS = ("delete element", "change element", "add element", "flush set", "
 """Those that leave rules, chains and sets as they are."""
 OF_LOOK_UPS = ("flush chain", "delete rule", "delete chain")
 """Those after which a map may be there that no rule looks up."""
+OF_LOCAL = ("delete guard", "delete route")
+"""Those that change what local steering has in the kernel."""
 FOREIGN = ("foreign table", "foreign nat", "no foreign table")
 """Those that don't touch the product's tables."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 from collections import Counter
 from collections.abc import Coroutine, Set
 from random import Random
@@ -11,19 +12,24 @@ from typing import Any
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.steering.base import SteeringFacts
+from userspace_proxy.steering.local import LocalSteering
 from userspace_proxy.steering.nftables import NftablesSteering
 
 from ..netlink_kernel import NetlinkKernel
-from ..netlink_routes import Routes
+from ..netlink_routes import LocalRoute, RouteFault, Routes
 from ..nf_tables import Fault, NfTables
 from ..nf_tables_batch import Event
 from ..nf_tables_others import Another
 from ..nf_tables_packets import Packets
 from ..nf_tables_seam import Sysctls
-from ..nf_tables_state import Table
+from ..nf_tables_state import INPUT, Table
 from .plan import NODE_ADDRESSES, REFUSE_PORTS, Step, TableNode
 
 OURS = "userspace-proxy"
+# Of all proxies; docs/paths.md shows it.
+_PROTOCOL = 117
+_OTHER_IPS = ("10.96.9.9", "fd00:96::99")
+_OTHER_NUMBER = 1 << 24 | 0xABCDEF
 ERRNOS = (errno.ENOMEM, errno.EPERM, errno.EBUSY, errno.ENOBUFS)
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # No two processes of two runs share listings.
@@ -79,6 +85,10 @@ class Machine:
         self.tables.lacks = set(node.lacks)
         self.tables.elements_per_message = node.elements_per_message
         self.another = Another(self.tables, self.kernel)
+        self._others = frozenset[str]()
+        """The names of the other proxy's tables."""
+        if node.other_proxy is not None:
+            self._add_other_proxy(node.other_proxy)
         self.packets = Packets(
             self.tables, self.routes, self.kernel.now, rng.randrange, self._listens
         )
@@ -98,13 +108,38 @@ class Machine:
             return False if self.has_impostor else None
         return not self.has_impostor
 
-    def new_steering(self) -> NftablesSteering:
-        facts = SteeringFacts(
+    def _add_other_proxy(self, label: str) -> None:
+        """Have another proxy's tables and routes be there."""
+        suffix = f"-{label}" if label else ""
+        self._others = frozenset(f"{OURS}{kind}{suffix}" for kind in ("", "/paths", "/local"))
+        for name in sorted(self._others):
+            code = self.another.add_table(name, INPUT, 300, "filter")
+            assert not code, os.strerror(code)
+        for ip in _OTHER_IPS:
+            metric = _OTHER_NUMBER if label else 1024 * (":" in ip)
+            self.routes.add_local(LocalRoute(ip, metric, _PROTOCOL))
+
+    def is_ours(self, table: str) -> bool:
+        """Return whether a table with this name is the product's, not another proxy's."""
+        return table.startswith(OURS) and table not in self._others
+
+    @property
+    def own_routes(self) -> list[LocalRoute]:
+        """The routes of the product."""
+        return [one for one in self.routes.local.values() if one.ip not in _OTHER_IPS]
+
+    def _facts(self) -> SteeringFacts:
+        return SteeringFacts(
             refuse_port=self.refuse_port,
             proxy_name=self.node.proxy_name,
             node_addresses=NODE_ADDRESSES,
         )
-        return NftablesSteering(facts)
+
+    def new_steering(self) -> NftablesSteering:
+        return NftablesSteering(self._facts())
+
+    def new_local(self) -> LocalSteering:
+        return LocalSteering(self._facts())
 
     def die(self) -> None:
         """End the process: the kernel closes its sockets."""
@@ -126,11 +161,13 @@ class Machine:
     @property
     def own_tables(self) -> list[Table]:
         """The product's tables."""
-        return [one for place, one in self.tables.ruleset.tables.items() if is_ours(place[1])]
+        tables = self.tables.ruleset.tables.items()
+        return [one for place, one in tables if self.is_ours(place[1])]
 
     def foreign(self) -> list[str]:
         """Return all that isn't the product's as text."""
-        return self.tables.ruleset.text(without=OURS)
+        routes = [one for one in self.routes.local.values() if one.ip in _OTHER_IPS]
+        return [*self.tables.ruleset.text(without=self.is_ours), *map(str, routes)]
 
     def inject(self, step: Step) -> None:
         """Have the kernel fail in some way."""
@@ -153,10 +190,10 @@ class Machine:
                 tables.rehashes = 1
             case "conntrack":
                 tables.conntrack.refusals.append(errno.ENOBUFS)
-            case "routes":
-                self.routes.refuses += 1
-            case "unrest":
-                self.routes.unrest += 10 * (1 + step.number % 5)
+            case "route":
+                self.routes.change_faults += _faults_of_routes(step.number, code)
+            case "routes" | "unrest":
+                self._disturb_listings(step)
             case "slow":
                 kernel.slow_answers += [0.4] * (1 + step.number % 3)
             case "sockets":
@@ -170,6 +207,13 @@ class Machine:
         self.injected += self.faults - before
         self.injected_tracking += self.tracking_faults - of_tracking
 
+    def _disturb_listings(self, step: Step) -> None:
+        """Have listings of links, addresses and routes fail."""
+        if step.name == "routes":
+            self.routes.refuses += 1
+        else:
+            self.routes.unrest += 10 * (1 + step.number % 5)
+
     @property
     def faults(self) -> int:
         """How many failures are still to come, without what is none for the product."""
@@ -179,6 +223,7 @@ class Machine:
             + len(tables.query_faults)
             + len(tables.conntrack.refusals)
             + self.routes.refuses
+            + sum(bool(fault.code) for fault in self.routes.change_faults)
             + len(self.kernel.slow_answers)
             + self._refused_sockets
         )
@@ -203,6 +248,7 @@ class Machine:
         self.kernel.next_sockets.clear()
         self.routes.refuses = self.tables.rehashes = self.kernel.lost_events = 0
         self.routes.unrest = 0
+        self.routes.change_faults.clear()
 
 
 def _refusals(name: str, number: int, code: int) -> list[Fault]:
@@ -221,8 +267,10 @@ def _faults_of_parts(name: str, number: int, code: int) -> list[Fault]:
     return [Fault(code)] * (1 + number % 4) + accepted
 
 
-def is_ours(table: str) -> bool:
-    return table.startswith(OURS)
+def _faults_of_routes(number: int, code: int) -> list[RouteFault]:
+    """Return what becomes of the next changes of routes, the next last."""
+    fault = RouteFault(code, answer_is_lost=number % 5 == 0)
+    return [fault] * (1 + number % 3) + [RouteFault(0)] * (number // 5 % 4)
 
 
 def tables_of(events: list[Event]) -> set[str]:

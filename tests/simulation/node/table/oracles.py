@@ -13,6 +13,7 @@ from . import expecting, sizes
 from .clients import CLIENT_PORT, PROTOCOLS, ClientOracles
 from .expecting import in_words
 from .known import Targets
+from .local_runs import ORACLES as ORACLES_OF_LOCAL_RUNS
 from .node import Attempts
 from .plan import CLIENTS, FIRST_ADDRESSES, FRONTENDS, NODE_ADDRESSES, PORTS, REFUSE_PORTS
 from .without_ipv6 import has_effect
@@ -24,7 +25,7 @@ ORACLES = (
     "nothing is left", "sockets closed",
     "affinity", "masquerade", "counted connections", "guarded port", "impostor", "released port",
     "table stays", "shown as it is", "forwarding", "taken by another",
-    "nothing of the past",
+    "nothing of the past", "take-over", *ORACLES_OF_LOCAL_RUNS,
 )  # fmt: skip
 
 
@@ -297,7 +298,7 @@ class Oracles(ClientOracles):
 
     def cleaned_up(self) -> None:
         """Judge what is left after clean_up()."""
-        left = [table.name for table in self._node.own_tables]
+        left = [one.name for one in self._node.own_tables if "/local" not in one.name]
         self._judge.check("nothing is left", not left, f"{left} is left")
 
     def begun_anew(self, before: Counter[str], now: Counter[str]) -> None:

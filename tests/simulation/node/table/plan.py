@@ -11,10 +11,10 @@ from ..netlink_routes import Link
 
 (
     APPLY, CHANGE, REPAIR, FORGET, CLIENT, DRIFT, FAULT, RESTART, DIE, LINK, UNLINK, LATER,
-    CLEAN_UP, COUNT, FORWARDING, TAKE, WITHOUT_IPV6,
+    CLEAN_UP, COUNT, FORWARDING, TAKE, WITHOUT_IPV6, STEERING,
 ) = (
     "apply", "change", "repair", "forget", "client", "drift", "fault", "restart", "die", "link",
-    "unlink", "later", "clean up", "count", "forwarding", "take", "without ipv6",
+    "unlink", "later", "clean up", "count", "forwarding", "take", "without ipv6", "steering",
 )  # fmt: skip
 
 FRONTENDS = (
@@ -27,6 +27,8 @@ FRONTENDS = (
     Frontend("10.1.0.1", 30053, Protocol.UDP),
     Frontend("10.96.7.2", 80, Protocol.UDP),
 )
+NFTABLES, LOCAL = "nftables", "local"
+"""The steerings that a run may have."""
 PORTS = tuple(range(36001, 36007))
 REFUSE_PORTS = (35998, 35999)
 ENDPOINTS = {
@@ -83,7 +85,7 @@ class Step:
     targets: tuple[tuple[Frontend, Target], ...] = ()
     gone: tuple[Frontend, ...] = ()
     name: str = ""
-    """Of a drift, a fault, or what becomes of a client's flow."""
+    """Of a drift, a fault, how a process ends, or what becomes of a client's flow."""
     number: int = 0
     """Which frontend, element, rule; how many; an error number."""
     client: int = 0
@@ -108,6 +110,8 @@ class TableNode:
     listing_cpu_s: float = 0.0
     proxy_name: str = ""
     refuse_port: int = REFUSE_PORTS[0]
+    other_proxy: str | None = None
+    """The label of another proxy that has tables and routes here; None: there is none."""
 
     @property
     def sends_in_parts(self) -> bool:
@@ -123,3 +127,5 @@ class Plan:
     features: frozenset[str]
     node: TableNode
     steps: tuple[Step, ...] = field(default=())
+    takes_over: bool = False
+    """Whether each run looks for what others have left, as some use another steering."""

@@ -12,6 +12,7 @@ _SIMPLER: tuple[dict[str, object], ...] = (
     {"event_calls": 0},
     {"lacks": ()},
     {"proxy_name": ""},
+    {"other_proxy": None},
     {"send_buffer_bytes": 425_984},
 )
 

@@ -3,6 +3,7 @@
 step of the product ─▶ each of its transactions: a frontend leads where it led, or will lead
                     ─▶ returned: where it should; raised: where it did
 drift, failures ─────▶ two repairs later all is as it should be
+another steering ────▶ what the last run left is removed first, or the start ends
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend
 from userspace_proxy.steering.base import Target
+from userspace_proxy.steering.leftovers import Leftovers, remove_leftovers
 
 from ...judgements import Judgements
 from ..conntrack_entries import Flow, Place
@@ -22,8 +26,9 @@ from ..nf_tables_packets import Kind
 from ..nf_tables_seam import installed
 from ..nf_tables_state import INET, Table
 from . import plan as p
-from .drifting import FOREIGN, drift
-from .node import Attempts, Died, Machine, is_ours, tables_of
+from .drifting import FOREIGN, OF_LOCAL, drift
+from .local_runs import LocalRuns
+from .node import OURS, Attempts, Died, Machine, tables_of
 from .oracles import ORACLES, Oracles
 from .pictures import difference
 from .plan import Plan, Step
@@ -32,6 +37,9 @@ from .takers import TABLE, TAKERS
 from .without_ipv6 import ipv4_of
 
 Targets = dict[Frontend, Target]
+# Each of those that fail takes a failure that is still to come.
+_STARTS = 200
+_OF_ALL_RUNS = (p.STEERING, p.RESTART, p.CLEAN_UP, p.LATER, p.FAULT, p.DIE, p.FORWARDING)
 __all__ = ["ORACLES", "World"]
 _PROTOCOLS = {"TCP": 6, "UDP": 17}
 _FORWARDING = {"IPv4": "ipv4/ip_forward", "IPv6": "ipv6/conf/all/forwarding"}
@@ -50,6 +58,11 @@ class World:
         self.judgements = Judgements(self.note, self._texts)
         self.node = Machine(plan.node, plan.seed)
         self.oracles = Oracles(self.node, self.judgements)
+        self.wanted = p.NFTABLES
+        """The steering of the run that has begun, or begins."""
+        self.local = LocalRuns(self.node, self.judgements, self._call_local)
+        self._error: SteeringError | None = None
+        """What the last step of the product raised."""
         self.applied: Targets = {}
         """What is in force, as far as the product has confirmed it."""
         self._is_applied = False
@@ -60,6 +73,8 @@ class World:
         self._calls = 0
         self._answers_lost = 0
         self._attempts = Attempts()
+        self._has_failed = False
+        """Whether the kernel has, within the last step."""
         self._may_be_anew: set[str] = set()
         self._changed_by_others = False
 
@@ -72,9 +87,10 @@ class World:
         node = self.node
         node.tables.changed, node.tables.refused = self._committed, self._refused
         node.kernel.between = self._between
-        with installed(node.kernel, node.sysctls, lambda: node.process):
-            node.steering = node.new_steering()
-            self._start()
+        connected = self.local.connected
+        with installed(node.kernel, node.sysctls, lambda: node.process, connected):
+            self._foreign = node.foreign()
+            self._begin()
             for step in self.plan.steps:
                 self.note(f"{step}")
                 self._step(step)
@@ -84,8 +100,13 @@ class World:
         return self._texts
 
     def _step(self, step: Step) -> None:
+        is_of_all = step.kind in _OF_ALL_RUNS or step.name in FOREIGN
         if step.within and step.kind in (p.DRIFT, p.FAULT, p.DIE):
-            self._pending.append(step)
+            if is_of_all or not self.local.is_on:
+                self._pending.append(step)
+            return
+        if self.local.is_on and not is_of_all:
+            self.local.step(step)
             return
         steps: dict[str, Callable[[Step], object]] = {
             p.DRIFT: self._drift,
@@ -104,6 +125,7 @@ class World:
             p.FORWARDING: self._switch_forwarding,
             p.TAKE: self._take,
             p.WITHOUT_IPV6: lambda _step: self._go_without_ipv6(),
+            p.STEERING: self._change_steering,
         }
         steps[step.kind](step)
 
@@ -171,6 +193,7 @@ class World:
             self._come_back()
             return None, False
         self._happen_late()
+        self._error = error
         has_failed = node.faults - node.injected != before
         self.note(f"{what}: {error or result}")
         has_reason = has_failed or self._changed_by_others or bool(self._attempts.refused)
@@ -196,7 +219,7 @@ class World:
             # Also of what was put right within this step.
             oracles.still_drifted()
             self._may_be_anew |= self._attempts.redefined
-        oracles.has_failed = has_failed
+        oracles.has_failed = self._has_failed = has_failed
         now = node.tracking_faults - node.injected_tracking
         oracles.has_failed_tracking = now != of_tracking
         return result, error is None
@@ -324,6 +347,9 @@ class World:
         if step.name in FOREIGN:
             self._happen_beside(step)
             return
+        if step.name in OF_LOCAL:
+            # There is nothing of such a run.
+            return
         before = self.oracles.picture()
         if drift(step.name, step.number, self.node.another, self.node.own_tables, self._others()):
             self._changed_by_others = True
@@ -379,29 +405,177 @@ class World:
     def _others(self) -> list[Table]:
         """Return the tables that other programs change."""
         tables = self.node.tables.ruleset.tables.values()
-        return [one for one in tables if not is_ours(one.name) and one.name != TABLE]
+        return [one for one in tables if not one.name.startswith((OURS, TABLE))]
 
     def _restart(self, step: Step) -> None:
         """End the process, orderly or not, and start another one."""
         node = self.node
-        if step.name == "close":
+        if step.name == "close" and self.local.is_on:
+            self.local.end()
+        elif step.name == "close":
             self._call("close", node.steering.close)
             self.oracles.closed()
-        node.die()
         if step.port:
             node.refuse_port = step.port
-        self.oracles.restarted()
-        node.steering = node.new_steering()
-        self._start()
+        self._come_back()
 
     def _come_back(self) -> None:
-        node = self.node
-        node.die()
+        self.node.die()
         self.oracles.restarted()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin a run of the steering that is wanted; one that can't start is started again."""
+        node = self.node
+        for _ in range(_STARTS):
+            process = node.process
+            is_done = not self.plan.takes_over or self._take_over()
+            if node.process != process or self.judgements.violations:
+                # It died, and the next one has begun.
+                return
+            if is_done:
+                break
+            node.die()
+            self.oracles.restarted()
+        else:
+            raise AssertionError("no start succeeds")
+        # Also where it isn't used: a step that is under way sees that another process runs.
         node.steering = node.new_steering()
-        self._start()
+        if self.wanted == p.LOCAL:
+            self.local.begin()
+        else:
+            self._start()
+
+    def _change_steering(self, step: Step) -> None:
+        """End the process, orderly or not, and start one that uses the other steering."""
+        # Whoever changes rules within this is another program, which the next run needn't know.
+        self._pending = [one for one in self._pending if one.kind != p.DRIFT or one.name in FOREIGN]
+        if step.name == "clean up":
+            process = self.node.process
+            self._clean_up()
+            if process != self.node.process:
+                return
+        self.wanted = _other(self.wanted)
+        self._restart(replace(step, name="close" if step.name == "clean up" else step.name))
+
+    def _take_over(self) -> bool:
+        """Have a new process remove what others left; return whether it can go on."""
+        node, oracles, wanted = self.node, self.oracles, self.wanted
+        process, was_local = node.process, self.local.is_on
+        is_of_nftables = wanted == p.LOCAL and not was_local
+        oracles.may_remove = True
+        interrupted = node.routes.interrupted
+        if was_local and wanted == p.NFTABLES:
+            self.local.removing()
+        name = node.node.proxy_name
+        is_there = bool(self._left_by(_other(wanted)))
+
+        def remove() -> Coroutine[Any, Any, Leftovers]:
+            return remove_leftovers(wanted, name)
+
+        if is_of_nftables:
+            found, is_done = self._call("take over", remove, {})
+        else:
+            found, is_done = self._call_local("take over", remove)
+        oracles.may_remove = False
+        if node.process != process:
+            return False
+        if not is_done:
+            self._look_at_ended_start(is_of_nftables=is_of_nftables)
+            if was_local:
+                self.local.died()
+            return False
+        if not self._look_at_found(found, interrupted, is_there=is_there):
+            # An operator who reads that starts it again.
+            return False
+        if is_of_nftables:
+            before, self.applied, self._is_applied = self.applied, {}, False
+            oracles.cleaned_up()
+            oracles.look_at_flows(before, {}, is_forgotten=True)
+            oracles.forgotten()
+            self.local.take_over()
+        elif wanted == p.NFTABLES and was_local:
+            left = self.local.left
+            self.judgements.check("take-over", not left, f"{left} is left")
+            self.local.gone()
+            oracles.forgotten()
+        return True
+
+    def _look_at_ended_start(self, *, is_of_nftables: bool) -> None:
+        """Judge a start that ended as something couldn't be removed."""
+        name, text = _other(self.wanted), str(self._error)
+        self.judgements.check(
+            "take-over",
+            text.startswith(f"cannot remove leftovers of steering {name}, "),
+            f"a start ended with: {text}",
+        )
+        if is_of_nftables:
+            self.oracles.doubt("a refused take-over")
+            left = self.local.left
+            self.judgements.check("take-over", not left, f"{left} is there before the start")
+
+    def _left_by(self, steering: str) -> list[str]:
+        """Return what a steering of the product has in the kernel."""
+        if steering == p.LOCAL:
+            return self.local.left
+        return [one.name for one in self.node.own_tables if "/local" not in one.name]
+
+    def _look_at_found(self, found: Leftovers, interrupted: int, *, is_there: bool) -> bool:
+        """Judge what is said of others' leftovers; return whether all could be read."""
+        is_read = not found.unseen
+        wanted = (_other(self.wanted),) if is_there and is_read else ()
+        self.judgements.check(
+            "take-over", found.removed == wanted, f"said to be removed: {found.removed}"
+        )
+        self.judgements.check(
+            "take-over",
+            is_read or self._has_failed or self.node.routes.interrupted != interrupted,
+            f"can't be read: {found.unseen}",
+        )
+        return is_read
+
+    def _call_local(
+        self, what: str, call: Callable[[], Coroutine[Any, Any, Any]]
+    ) -> tuple[Any, bool]:
+        """As :meth:`_call`, of a step that isn't one of nftables'."""
+        node = self.node
+        self._attempts, self._calls = Attempts(), 0
+        before = node.faults - node.injected
+        refused, interrupted = node.routes.refused, node.routes.interrupted
+        try:
+            result, error = node.do(call())
+        except Died:
+            self.note(f"{what}: died")
+            self._pending.clear()
+            if self.local.is_on:
+                self.local.died()
+            self._come_back()
+            return None, False
+        self._happen_late()
+        self._error = error
+        self._has_failed = node.faults - node.injected != before
+        self.note(f"{what}: {error or result}")
+        has_reason = self._has_failed or bool(self._attempts.refused)
+        has_reason = has_reason or (refused, interrupted) != (
+            node.routes.refused,
+            node.routes.interrupted,
+        )
+        has_reason = has_reason or node.node.sends_in_parts
+        if error is not None:
+            self.judgements.check(
+                "no failure without a reason", has_reason, f"{what} raised: {error}"
+            )
+        self.judgements.check(
+            "nothing foreign is touched", node.foreign() == self._foreign, "others' routes"
+        )
+        return result, error is None
 
     def _clean_up(self) -> None:
+        if self.local.is_on:
+            process = self.node.process
+            if not self.local.clean_up() and process == self.node.process:
+                self._come_back()
+            return
         steering = self.node.steering
         self.oracles.may_remove = True
         _, is_done = self._call("clean_up", steering.clean_up, {})
@@ -430,6 +604,8 @@ class World:
     def _between(self) -> None:
         """Let happen within a system call of the product what is due."""
         self._calls += 1
+        if self.plan.takes_over:
+            self.local.look_between()
         for step in [one for one in self._pending if one.within <= self._calls]:
             self._pending.remove(step)
             self.note(f"meanwhile: {step.kind} {step.name}")
@@ -444,6 +620,8 @@ class World:
 
     def _happen(self, step: Step) -> None:
         if step.kind == p.DIE:
+            if step.name == p.STEERING:
+                self.wanted = _other(self.wanted)
             raise Died
         if step.kind == p.DRIFT:
             self._drift(step)
@@ -472,11 +650,12 @@ class World:
             self.note(f"  transaction {dict(kinds)}")
         self.judgements.check(
             "nothing foreign is touched",
-            self.node.foreign() == self._foreign and all(map(is_ours, tables)),
+            self.node.foreign() == self._foreign and all(map(self.node.is_ours, tables)),
             lambda: f"a transaction about {sorted(tables)}",
         )
         self.judgements.right("no refusal without a reason")
-        self.oracles.transaction(self._attempts, is_first=not self._is_applied)
+        if not self.local.is_on:
+            self.oracles.transaction(self._attempts, is_first=not self._is_applied)
 
     def _refused(self, port: int, tables: set[str], code: int) -> None:
         if port == self.node.another.port:
@@ -497,6 +676,13 @@ class World:
         """Have nothing fail any more: two repairs later all is right; then nothing is left."""
         self.node.calm()
         self._pending.clear()
+        if self.local.is_on:
+            self.local.finish()
+            if self.plan.seed % 2:
+                self.local.clean_up()
+                self.local.end()
+                return
+            self._change_steering(Step(p.STEERING, name="kill"))
         if not self._is_applied:
             self._apply(dict(self.applied))
         for _ in range(2):
@@ -513,3 +699,7 @@ class World:
         self._clean_up()
         self._call("close", self.node.steering.close)
         self.oracles.closed()
+
+
+def _other(steering: str) -> str:
+    return p.NFTABLES if steering == p.LOCAL else p.LOCAL
