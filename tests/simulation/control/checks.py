@@ -14,8 +14,8 @@ from userspace_proxy.model.serving import Serving
 from ..streams import Stream
 from .breaks import PATIENCE_S, SILENT_DIAL_S
 from .clients import REFUSED, SERVED, SERVED_ONES, SILENT, STAY, Client
-from .files import CONTROL
-from .holders import has_none, is_draining, may_reset
+from .files import CONTROL, Port
+from .holders import group_of, is_draining, may_reset
 from .machine import Process
 from .plan import EARLY_S, ENDPOINTS, WAIT_S
 
@@ -52,16 +52,17 @@ class Checks:
             if client.stream in taken:
                 client.is_excused = f"its {process.name.split()[0]} died"
 
-    def _accepted(self, process: Process, client: Stream) -> None:
+    def _accepted(self, process: Process, port: Port, client: Stream) -> None:
         """Excuse a client of a worker that hasn't read yet that there are endpoints now."""
         assert client.remote is not None, "it dialled an address"
         world = self.world
         world.came_at = world.timeline.now
         why = f"{process.name} drains, and accepts a client"
         world.judgements.check(DRAINS, not world.draining.has_begun(process), why)
-        world.reporting.note_accepted(process, client)
+        group = group_of(process, port)
+        world.reporting.note_accepted(process, group, client)
         serving = world.in_force.at(SocketAddress(*client.remote))
-        if serving is None or serving.has_none or not has_none(process, client):
+        if serving is None or serving.has_none or not group.serving.has_none:
             return
         if world.timeline.now - world.in_force.disturbed_at < WAIT_S:
             (one,) = (each for each in world.clients if each.stream is client)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.model.serving import Serving
 
 from ..streams import Stream
 from .clients import Client
-from .files import WORKER
+from .files import WORKER, Port
 from .machine import Process
 
 if TYPE_CHECKING:
@@ -27,9 +29,15 @@ def is_taken(client: Client) -> bool:
     return any(client.stream in process.kernel.taken for process in processes)
 
 
-def has_none(worker: Process, client: Stream) -> bool:
-    """Return whether a worker knows of no endpoint where a client has dialled."""
-    return any(serving.has_none for serving in _servings(worker, client))
+def group_of(worker: Process, port: Port) -> EndpointGroup:
+    """Return the group for which a worker takes clients of a port.
+
+    It may have several at one address, those for which it stands in, too; and if the address moves
+    to another group, it learns so of one after the other, and takes clients meanwhile.
+    """
+    listeners: Iterable[Any] = worker.main._worker._listeners.values()
+    group: EndpointGroup = next(x.group for x in listeners if x.sock.core.shared is port)
+    return group
 
 
 def may_reset(world: World, worker: Process, client: Client) -> bool:

@@ -139,7 +139,7 @@ class Machine(Network):
         """So many more workers can't be started."""
         self.stopped_listening: Callable[[Port, str], None] = lambda _port, _cause: None
         self.dying: Callable[[Process], None] = lambda _process: None
-        self.accepted: Callable[[Process, Stream], None] = lambda _process, _client: None
+        self.accepted: Callable[[Process, Port, Stream], None] = lambda *_: None
         self.received: Callable[[Process], None] = lambda _process: None
         self.refused: Callable[[Stream], None] = lambda _client: None
         self.started: Callable[[Process], None] = lambda _process: None

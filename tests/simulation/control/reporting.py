@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.facts import EndpointCounters
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane import Plane
@@ -107,20 +108,16 @@ class Reporting:
             (_Predecessor, "_receive", _watched(_Predecessor._receive, self._receive_next)),
         ]
 
-    def note_accepted(self, process: Process, stream: Stream) -> None:
+    def note_accepted(self, process: Process, group: EndpointGroup, stream: Stream) -> None:
         """Note which group a worker accepts a client for."""
         (client,) = (each for each in self._world.clients if each.stream is stream)
-        worker = process.main._worker
-        listeners = worker._listeners.values()
-        groups = [each.group for each in listeners if each.sock.core.local == stream.remote]
-        for number, group in worker._groups.items():
-            if groups and group is groups[0]:
-                client.group = group
-                self._clients.setdefault((process, number), []).append(client)
-                serving = group.serving
-                is_held = serving.has_none and not serving.is_refusing
-                if is_held and not group.waiting(self._world.timeline.now).clients:
-                    self._world.notices.expect(process, number, None, is_ejected=True)
+        groups, serving = process.main._worker._groups, group.serving
+        (number,) = (number for number, each in groups.items() if each is group)
+        client.group = group
+        self._clients.setdefault((process, number), []).append(client)
+        is_held = serving.has_none and not serving.is_refusing
+        if is_held and not group.waiting(self._world.timeline.now).clients:
+            self._world.notices.expect(process, number, None, is_ejected=True)
 
     def look(self) -> None:
         """Judge whether each worker has reported lately; call it again and again."""

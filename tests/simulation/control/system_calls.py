@@ -286,7 +286,8 @@ class ProcessSocket(SimulatedSocket):
     def _accept(self) -> tuple[int, Any]:
         """Part of _socket.socket."""
         fd, address = super()._accept()
-        self._kernel.machine.accepted(self._kernel.process, self._kernel.file_of(fd).peer)
+        kernel = self._kernel
+        kernel.machine.accepted(kernel.process, self.core.shared, kernel.file_of(fd).peer)
         return fd, address
 
     def shutdown(self, how: int) -> None:
