@@ -75,10 +75,10 @@ class Breaks:
             for each in serving.endpoints
         )
 
-    def took_all_time(self, serving: Serving, client: Client) -> bool:
+    def took_all_time(self, endpoints: Iterable[SocketAddress], client: Client) -> bool:
         """Return whether it may have dialled as many silent endpoints as a client has time for."""
         since = client.dialled_at - WAIT_S
-        broken = sum(self._was_broken(each, since) for each in serving.endpoints)
+        broken = sum(self._was_broken(each, since) for each in endpoints)
         return broken >= _DIALS and self._world.timeline.now - client.dialled_at >= PATIENCE_S
 
     def dials_s(self, endpoints: Iterable[SocketAddress], client: Client) -> float:

@@ -158,7 +158,10 @@ class Checks:
             return "refused or closed meanwhile"
         if breaks.all_were(serving, client):
             return "all endpoints broken"
-        if breaks.took_all_time(serving, client):
+        # A dial of an endpoint that has left goes on.
+        since = client.dialled_at - self.world.ejections.delay_s
+        endpoints = in_force.endpoints_since(client.to, since)
+        if breaks.took_all_time(endpoints, client):
             return "its time has passed with silent endpoints"
         has_moved = in_force.has_moved(client.to, client.dialled_at - WAIT_S)
         if has_moved and breaks.any_was(ENDPOINTS, client):
@@ -172,7 +175,7 @@ class Checks:
                 client.is_excused = SILENT
                 return SILENT
             was_late = process.loop.held_until - client.dialled_at >= PATIENCE_S
-            if was_late and breaks.any_was(serving.endpoints, client):
+            if was_late and breaks.any_was(endpoints, client):
                 return "its time has passed while its worker was stopped"
             if self._is_behind(process, client):
                 return "its worker hasn't read yet that there are other endpoints"
