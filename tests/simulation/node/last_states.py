@@ -130,6 +130,9 @@ class LastStates:
     def check_rest(self) -> None:
         """Judge the file of an agent for which nothing has changed for long."""
         world, run = self._world, self._world.agent
+        if world.machine.violations:
+            # The run has stopped there: nothing was written since.
+            return
         file = world.disk.files.get(FILE)
         tried_s = retry_s(world.plan.seed) + _WRITTEN_S
         is_tried_again = self._failed_at > world.timeline.now - tried_s
