@@ -2,7 +2,8 @@
 
     demand ──changes between 0 and more, at once; else each 30 to 60 s──▶ Lease of this node
     round ──▶ counters, now ──▶ endpoints of Services without clients get no new ones
-          ──▶ once dials in progress have ended, counters again ──▶ answer ──▶ new clients wait
+          ──▶ workers have answered, and dials in progress have ended ──▶ counters again
+          ──▶ answer ──▶ new clients wait
 
 Rule 1: an answer is a promise: until the round is over, or its time is up, none of the endpoints
 that it concerns gets a client from this node (``promises``).
@@ -134,14 +135,20 @@ class NodeLease:
         quiesced = self._without_clients(asked.services)
         for service in quiesced:
             self._promises.promise(service, asked.number, until)
-        if quiesced:
-            await self._pause(self._settle_s)
-        is_counted = await self._count()
-        still = self._without_clients(quiesced) if is_counted else frozenset()
+        is_settled = bool(quiesced) and await self._settle()
+        still = self._without_clients(quiesced) if is_settled else frozenset()
         for service in quiesced - still:
             self._promises.release(service)
         await self._promises.keep(asked.number)
         return still
+
+    async def _settle(self) -> bool:
+        """Wait for dials in progress; return whether all clients are known since."""
+        # A busy worker begins dials until it has applied the change; then it answers.
+        if not await self._count():
+            return False
+        await self._pause(self._settle_s)
+        return await self._count()
 
     async def _count(self) -> bool:
         """Bring counters up to date; return whether all clients are known."""

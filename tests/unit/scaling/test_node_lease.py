@@ -119,6 +119,32 @@ async def test_a_dial_in_progress_that_succeeds_makes_the_answer_no(node):
     assert node.endpoints == [POD]
 
 
+async def test_dials_are_waited_for_once_workers_lead_no_client_there(node):
+    seen = []
+
+    async def refresh():
+        seen.append(("counted", node.endpoints))
+
+    node.lease._refresh = refresh
+    node.on_settle = lambda: seen.append(("waited", node.endpoints))
+    await node.lease.follow(ROUND)
+    assert seen == [("counted", [POD]), ("counted", []), ("waited", []), ("counted", [])]
+
+
+async def test_a_worker_that_may_still_lead_clients_there_makes_the_answer_no(node):
+    counts = []
+
+    async def refresh():
+        counts.append(node.endpoints)
+        if len(counts) == 2:
+            await asyncio.Event().wait()
+
+    node.lease._refresh = refresh
+    await node.lease.follow(ROUND)
+    assert report_of(node).answer == ("7", frozenset())
+    assert node.endpoints == [POD]
+
+
 async def test_a_service_that_is_not_served_here_is_not_known_to_have_no_clients(node):
     await node.lease.follow(Round("7", (ServiceKey("shop", "unknown"),)))
     assert report_of(node).answer == ("7", frozenset())
