@@ -40,7 +40,7 @@ from .lease_notes import (
 )
 from .node_lease import BEAT_S
 from .rights import Services, other_user, selector_of, why_not
-from .served import Served, ServedByName, WorkloadKey, workload_of
+from .served import Served, ServedByName, WorkloadKey, ready_endpoints, workload_of
 from .usage import Usage
 
 _log = FieldLogger("userspace_proxy.agent")
@@ -387,10 +387,12 @@ def _service_of(served: Served) -> ServiceKey:
 
 
 def _may_rest(ports: Collection[Served]) -> bool:
-    """Return whether some Service of a workload asks for it, and the workload has pods."""
-    return any(port.plan.serving.handling.idle_after_s is not None for port in ports) and any(
-        port.plan.serving.all_endpoints for port in ports
-    )
+    """Return whether some Service of a workload asks for it, and one of its pods is ready.
+
+    While the only pod is replaced, nodes don't know the next one yet, and would lead clients to it.
+    """
+    asks_for_it = any(port.plan.serving.handling.idle_after_s is not None for port in ports)
+    return asks_for_it and any(map(ready_endpoints, ports))
 
 
 def _idle_after_s(ports: Collection[Served]) -> float:

@@ -25,10 +25,9 @@ from ..clocks import Clocks
 from ..errors import UserspaceProxyError
 from ..log_fields import FieldLogger
 from ..model import ServiceKey, SocketAddress
-from ..policy.usable import EndpointState
 from ..state_file import StateFile
 from .lease_notes import NodeAnswer, Round
-from .served import ServedByName, WorkloadKey, workload_of
+from .served import ServedByName, WorkloadKey, ready_endpoints, workload_of
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -211,12 +210,8 @@ class Promises:
     def _is_ready(self, service: ServiceKey) -> bool:
         """Return whether a quiesced endpoint is still listed as ready."""
         quiesced = self._served_ports.quiesced.of(service)
-        return any(
-            verdict.code is None and verdict.reason != EndpointState.TERMINATING
-            for port in self._served_ports.of_service(service)
-            for verdict in port.plan.verdicts
-            if verdict.address in quiesced
-        )
+        ports = self._served_ports.of_service(service)
+        return any(not quiesced.isdisjoint(ready_endpoints(port)) for port in ports)
 
 
 def _write(number: str, endpoints: Mapping[ServiceKey, Iterable[SocketAddress]]) -> bytes:

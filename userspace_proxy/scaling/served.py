@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
-from ..model import ServiceKey, Workload
+from ..model import ServiceKey, SocketAddress, Workload
 from ..model.quiesced import Quiesced
 from ..plan import PortPlan
 from ..plane import Group
+from ..policy.usable import EndpointState
 
 WorkloadKey = tuple[str, Workload]
 """A workload, after its namespace."""
@@ -49,3 +50,12 @@ def workload_of(served: Served) -> WorkloadKey | None:
     """Return the workload that the Service of a port names."""
     name, wake = served.plan.key.name, served.plan.serving.handling.wake
     return None if wake is None else (name.service.namespace, wake)
+
+
+def ready_endpoints(served: Served) -> tuple[SocketAddress, ...]:
+    """Return the endpoints of a Service port that take clients, and aren't about to end."""
+    return tuple(
+        verdict.address
+        for verdict in served.plan.verdicts
+        if verdict.code is None and verdict.reason != EndpointState.TERMINATING
+    )

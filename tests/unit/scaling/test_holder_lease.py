@@ -93,6 +93,17 @@ async def test_a_client_that_comes_after_its_node_has_answered_waits_for_the_nex
     assert late.hurried == [WEB]
 
 
+async def test_a_workload_whose_pod_is_replaced_stays_awake(world):
+    for node in world.nodes:
+        node.terminate(POD)
+    await world.run(IDLE_AFTER_S + 30)
+    assert world.slept == []
+    for node in world.nodes:
+        node.serve(POD)
+    await world.run(30)
+    assert world.slept == ["shop deployment/web"]
+
+
 async def test_a_node_that_has_never_reported_counts_as_busy(world):
     world.store.nodes.add("node-3")
     await world.run(IDLE_AFTER_S + 100)

@@ -1,7 +1,7 @@
 """What scaling needs is what the agent has."""
 
-from userspace_proxy.model import Handling, Workload, WorkloadKind
-from userspace_proxy.scaling.served import Served, ServedByName, workload_of
+from userspace_proxy.model import Handling, SocketAddress, Workload, WorkloadKind
+from userspace_proxy.scaling.served import Served, ServedByName, ready_endpoints, workload_of
 from userspace_proxy.steering import Bind
 
 from ..agent.samples import Cluster
@@ -29,3 +29,13 @@ def test_a_service_may_name_a_workload_of_its_namespace(make):
     served_ports.follow(Cluster().serve("web", "10.96.0.1"))
     (served,) = served_ports
     assert workload_of(served) is None
+
+
+def test_an_endpoint_that_terminates_is_not_ready(make):
+    served_ports, cluster = make(Bind.PROXY_PORT), Cluster()
+    served_ports.follow(cluster.serve("web", "10.96.0.1", "192.0.2.1"))
+    (served,) = served_ports
+    assert ready_endpoints(served) == (SocketAddress("192.0.2.1", 8080),)
+    served_ports.follow(cluster.terminate("web", "192.0.2.1"))
+    assert served.plan.serving.all_endpoints
+    assert ready_endpoints(served) == ()
