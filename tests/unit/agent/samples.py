@@ -1,5 +1,7 @@
 """Services, slices and snapshots for the agent's tests."""
 
+from dataclasses import replace
+
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.cluster import Store
@@ -48,6 +50,13 @@ class Cluster:
         """Have the pods of a Service terminate, which still serve."""
         fields = {"ready": False, "serving": True, "terminating": True}
         self.store.put_slice(endpoints(name, *pods, **fields))
+        return self.store.snapshot()
+
+    def serve_beside_terminating(self, name, pod, *terminating):
+        """Have a pod of a Service serve while others terminate."""
+        ending = endpoints(name, *terminating, ready=False, serving=True, terminating=True)
+        both = (Endpoint(pod), *ending.endpoints)
+        self.store.put_slice(replace(ending, endpoints=both))
         return self.store.snapshot()
 
     def serve_large(self, count, **fields):

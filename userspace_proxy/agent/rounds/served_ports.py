@@ -149,10 +149,11 @@ class ServedPorts:
         """Lead no new client to the present endpoints of a Service, or do so again.
 
         In force on return. Open connections go on, new clients wait, and endpoints that are added
-        later take them.
+        later take them. Those that terminate, or aren't ready, are present, too: they are used when
+        no other one is left, or once they are.
         """
         ports = self.of_service(service)
-        present = (e for served in ports for e in served.plan.serving.all_endpoints)
+        present = (verdict.address for served in ports for verdict in served.plan.verdicts)
         self.quiesced.set(service, present if is_quiesced else ())
         for served in ports:
             self._touch(served, served.plan.frontends, served.plan.frontends)

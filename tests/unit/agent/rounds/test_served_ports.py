@@ -462,6 +462,18 @@ async def test_quiesced_endpoints_take_no_client_and_those_that_come_later_do(ma
     assert sorted(endpoints()) == [POD, "192.0.2.2"]
 
 
+async def test_an_endpoint_that_terminates_beside_another_is_quiesced_too(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    handling = Handling(hold=Hold(60.0))
+    cluster.serve("web", "10.96.0.1", POD, handling=handling)
+    served_ports.follow(cluster.serve_beside_terminating("web", POD, "192.0.2.2"))
+    (served,) = served_ports.holding
+    served_ports.quiesce(ServiceKey("shop", "web"), is_quiesced=True)
+    served_ports.follow(cluster.terminate("web", POD, "192.0.2.2"))
+    assert served.plan.serving.all_endpoints
+    assert served.group.serving.endpoints == ()
+
+
 async def test_those_that_hold_clients_are_known_while_they_are_served(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
