@@ -225,7 +225,7 @@ fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
 	nice -n 19 $(BIN)/pytest tests/unit tests/kit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)
 
-HALVES := data control api table node
+HALVES := data control api table leases node
 SIMULATED := $(HOME)/.cache/userspace-proxy/simulation
 SIMULATION = $(BIN)/python -m tests.simulation --half=$$half
 # Those of a day, above what campaigns and commits run.

@@ -41,6 +41,7 @@ _BY_WORD: Mapping[str, str] = {
     "server": "cluster",
     "api": "cluster",
     "put": "cluster",
+    "pod": "endpoint",
     "delete": "cluster",
     "outage": "cluster",
 }

@@ -1,4 +1,4 @@
-"""The two halves that are simulated: what runs a plan of each, draws one, and makes it smaller."""
+"""The parts that are simulated: what runs a plan of each, draws one, and makes it smaller."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Run(Protocol):
 
 
 class Half(NamedTuple):
-    """The data plane, or the control half."""
+    """One of them: the data plane, or the control half, or a part of that."""
 
     make_plan: Callable[[int], Any]
     world: Callable[..., Run]
@@ -43,6 +43,7 @@ PACKAGES: Mapping[str, str] = {
     "control": "tests.simulation.control",
     "api": "tests.simulation.node.api_slice",
     "table": "tests.simulation.node.table",
+    "leases": "tests.simulation.node.leases",
     "node": "tests.simulation.node",
 }
 

@@ -29,6 +29,7 @@ TESTED: Mapping[str, Share] = {
     "control": Share(40, 10),
     "api": Share(16, 10),
     "table": Share(4, 8),
+    "leases": Share(4, 4),
     "node": Share(9, 8),
 }
 

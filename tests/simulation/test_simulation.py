@@ -18,6 +18,7 @@ _BROKEN = {
     "control": "orphans-end",
     "node": "change-of-endpoints-is-none",
     "api": "api-list-keeps-what-a-broken-list-named",
+    "leases": "leases-answers-of-any-round",
 }
 """A mutant that is found soon, by half."""
 

@@ -14,7 +14,7 @@ Source: Kubernetes API concepts; apiserver/pkg/storage/cacher.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -31,7 +31,7 @@ from .api_etcd import Etcd
 from .api_exchange import Exchange
 from .api_faults import Cut, OldEvent
 from .api_requests import Refusal, Target, filter_of, status, target_of
-from .api_writes import write
+from .api_writes import Answer, write
 
 KIND_OF = {
     "services": "Service",
@@ -100,6 +100,8 @@ class ApiServer:
         self.refusals: list[Refusal] = []
         self.cuts: list[Cut] = []
         self.wrong_lists: dict[str, bytes] = {}
+        self.more: Callable[[Exchange, Target], Answer | None] = lambda _exchange, _target: None
+        """Answers requests for what isn't in etcd's log; None: it is another one."""
         self.old_events: dict[str, OldEvent] = {}
         """With what the next watch of a kind begins, though it is asked for from later on."""
         self._exchanges: dict[Exchange, None] = {}
@@ -275,11 +277,13 @@ class ApiServer:
         if refusal is not None:
             if exchange.method != "GET" and refusal.code >= 500 and self.rng.random() < 0.3:
                 # It was written, and the answer took too long.
-                write(self.etcd, exchange.method, target, exchange.body or {})
+                self._write(exchange, target)
             text = refusal.text
             self._respond_bytes(exchange, refusal.code, text, refusal.retry_after_s)
         elif exchange.method != "GET":
-            self._respond(exchange, *write(self.etcd, exchange.method, target, exchange.body or {}))
+            self._respond(exchange, *self._write(exchange, target))
+        elif (answer := self.more(exchange, target)) is not None:
+            self._respond(exchange, *answer)
         elif target.name:
             self._get(exchange, target)
         elif query.get("watch") in ("1", "true"):
@@ -288,6 +292,12 @@ class ApiServer:
             self._respond(exchange, 200, {"kind": "List", "metadata": {}, "items": []})
         else:
             self._list(exchange, filter_of(target, query))
+
+    def _write(self, exchange: Exchange, target: Target) -> Answer:
+        answer = self.more(exchange, target)
+        if answer is not None:
+            return answer
+        return write(self.etcd, exchange.method, target, exchange.body or {})
 
     def _refusal_of(self, exchange: Exchange, target: Target) -> Refusal | None:
         now = self.timeline.now

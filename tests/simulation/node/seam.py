@@ -160,7 +160,7 @@ def _functions_with_clocks() -> list[FunctionType]:
 
 
 @contextlib.contextmanager
-def _clocks(monotonic: Callable[[], float], unix: Callable[[], float]) -> Iterator[None]:
+def clocks(monotonic: Callable[[], float], unix: Callable[[], float]) -> Iterator[None]:
     """Have all modules read the clocks of a simulated node."""
     new = {time.monotonic: monotonic, time.time: unix}
     before = []
@@ -247,7 +247,7 @@ def installed(world: World) -> Iterator[None]:
     constants = {"_BATCH_BYTES": world.plan.speed.room}
     endpoint_s = world.plan.endpoint_s
     with (
-        _clocks(world.timeline.clock, world.unix),
+        clocks(world.timeline.clock, world.unix),
         control_seam.installed(world.machine, world.rng, descriptors=2000, constants=constants),
         contextlib.ExitStack() as stack,
     ):

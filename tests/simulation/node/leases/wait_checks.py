@@ -1,0 +1,140 @@
+"""What clients that wait may expect: pods are woken for them, and nothing holds them for ever."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .clients import CONNECTED, WAITING, Client, named
+from .truth import Asked
+from .workloads import READY, Workload
+
+if TYPE_CHECKING:
+    from .checks import Checks
+    from .world import World
+
+ORACLES = (
+    "woken in time",
+    "served after a promise",
+    "served after a round",
+    "Event of a client that waits",
+)
+# Pods end within 10 s, another attempt follows after 5 s, and a look takes a second.
+_WOKEN_S = 22.0
+# Attempts that fail are up to a minute apart.
+_TROUBLE_S = 66.0
+_RELEASED_S = 4.0
+# What a node promises lasts 20 s.
+_PROMISED_S = 23.0
+# Until a node knows of a pod that is listed.
+_LISTED_S = 5.0
+
+
+class WaitChecks:
+    """The oracles of waits."""
+
+    def __init__(self, checks: Checks, world: World) -> None:
+        self._checks = checks
+        self._world = world
+        self.trouble_at: dict[Workload, float] = {}
+        """When someone else scaled a workload, or ended its pods."""
+        self._released: dict[str, float] = {}
+        """Services whose round ended without effect, and when."""
+
+    def trouble(self, workload: Workload) -> None:
+        """Note that someone else has scaled a workload."""
+        self.trouble_at[workload] = self._world.now
+
+    def moved(self, client: Client, before: str) -> None:
+        """Judge the end of a wait."""
+        if before == WAITING and client.state == CONNECTED:
+            self._checks.judge("woken in time", True, "")
+
+    def has_event(self, service: str, reason: str) -> bool:
+        """Return whether an Event of a reason is about a Service."""
+        events = self._world.etcd.events.values()
+        return any(e["reason"] == reason and about(e) == service for e in events)
+
+    def released(self, asked: Asked) -> None:
+        """Follow the end of a round."""
+        for key in self._checks.answers.values():
+            for service in key.services if key.number == asked.number else ():
+                if service not in asked.services:
+                    self._released[service] = self._world.now
+
+    def look(self) -> None:
+        """Judge those that wait now."""
+        for client in self._world.clients:
+            if client.state == WAITING and not self._checks.is_of_dead_agent(client):
+                self._look_at(client)
+        self._look_at_released()
+
+    def _workload_of(self, service: str) -> Workload | None:
+        for workload in self._world.workloads.all.values():
+            if any(wish.key == service for wish in self._checks.known.rights(workload).asked):
+                return workload
+        return None
+
+    def _look_at(self, client: Client) -> None:
+        world, known = self._world, self._checks.known
+        workload = self._workload_of(client.service)
+        if workload is None:
+            return
+        plan, now = world.plan, world.now
+        takes_s = plan.start_s + plan.end_s + 2 * plan.slices_s + 2 * plan.controller_s + plan.lag_s
+        node = world.node(client.node)
+        until = max(
+            client.waits_since + _WOKEN_S + takes_s,
+            known.calm_at + _TROUBLE_S + takes_s,
+            known.changed_at(client.service) + _TROUBLE_S + takes_s,
+            self.trouble_at.get(workload, world.began) + _TROUBLE_S + takes_s,
+            node.started_at + _TROUBLE_S + takes_s,
+        )
+        if now > until:
+            since = now - client.waits_since
+            self._checks.judge("woken in time", False, f"{client} has waited for {since:.1f} s")
+        self._look_at_ready(client, workload)
+
+    def _look_at_ready(self, client: Client, workload: Workload) -> None:
+        """Judge a client that waits although a pod is ready, whatever becomes of requests."""
+        world, since = self._world, client.waits_since
+        sleep = self._checks.asleep.get(workload)
+        worker, node = client.worker, world.node(client.node)
+        if node.started_at > since - _LISTED_S or self._checks.known.has_changed(client.service):
+            return
+        if worker is None or worker.busy_until > world.now - _LISTED_S:
+            return
+        known_at = min(self._checks.known.floor, since - _LISTED_S)
+        ready = [pod for pod in workload.pods if pod.state == READY and pod.listed_at < known_at]
+        if sleep is not None:
+            ready = [pod for pod in ready if pod not in sleep.pods]
+        text = f"{client} has waited for {world.now - since:.1f} s, and {named(ready)} is ready"
+        is_late = bool(ready) and world.now - since > _PROMISED_S
+        self._checks.judge("served after a promise", not is_late, text)
+
+    def _look_at_released(self) -> None:
+        """Judge Services whose clients are served again, because a round had no effect."""
+        world, known = self._world, self._checks.known
+        for service, at in list(self._released.items()):
+            if world.now - at < _RELEASED_S:
+                continue
+            del self._released[service]
+            workload = self._workload_of(service)
+            if workload is None or known.calm_at > at - _RELEASED_S:
+                continue
+            ready = [p for p in workload.pods if p.state == READY and p.listed_at < at]
+            if not ready or workload in self._checks.asleep:
+                continue
+            waiting = [
+                c
+                for c in world.clients
+                if (c.state, c.service) == (WAITING, service) and c.waits_since < at
+            ]
+            text = f"{named(waiting)} waits, and the round of {service} is over"
+            self._checks.judge("served after a round", not waiting, text)
+
+
+def about(event: object) -> str:
+    """Return the Service that an Event is about."""
+    assert isinstance(event, dict)
+    regarding = event.get("regarding") or {}
+    return f"{regarding.get('namespace')}/{regarding.get('name')}"
