@@ -1,4 +1,4 @@
-"""Mutants of how workers end, and of what was counted last: see ``mutant_table``."""
+"""Mutants of how workers, and clients' dials, end, and of what was counted last."""
 
 from __future__ import annotations
 
@@ -17,5 +17,11 @@ MUTANTS: Mapping[str, Mutant] = {
         "differences",
         "            if self._group.find_counters(endpoint) is not counters:\n",
         "            if endpoint in self._group.serving.all_endpoints:\n",
+    ),
+    "clients-have-less-time-than-a-dial": Mutant(
+        "tcp_connections",
+        "loop, clock, tuning.client_timeout_s, TcpDial",
+        "loop, clock, 0.8 * tuning.connect_timeout_s, TcpDial",
+        package="dataplane",
     ),
 }
