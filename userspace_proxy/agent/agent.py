@@ -146,7 +146,8 @@ class Agent:
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
                 await prepare_node(steering, options, stack, owners, kernel)
-                if self._predecessors is None:
+                # A worker that has ended before it handed its sockets over has closed its ports.
+                if self._predecessors is None or not self._predecessors.ports:
                     # Rules lead there already, and the first plan takes a second or two.
                     addresses = recovered_addresses(recovered, steering.bind, pool)
                     plane.recover(addresses, transparent=steering.needs_transparent)

@@ -13,6 +13,7 @@ Rule 5: a worker in the caller's loop answers while a message is sent, so state 
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -224,9 +225,7 @@ class Listeners:
                 transparent=wanted.transparent,
                 workers=workers,
                 admits=group.serving.admits,
-                inherited=self._predecessors.take(wanted.protocol, at)
-                if self._predecessors
-                else self.recovered.take(wanted.protocol, at, group.serving),
+                inherited=self._inherit(wanted.protocol, at, group.serving),
             )
         else:
             sockets = old.sockets
@@ -256,6 +255,13 @@ class Listeners:
         except ListenError:
             self._close(listener)
             raise
+
+    def _inherit(
+        self, protocol: Protocol, at: SocketAddress, serving: Serving
+    ) -> Sequence[socket.socket]:
+        """Return the sockets of an earlier run at an address: its workers', or recovered ones."""
+        handed_over = self._predecessors.take(protocol, at) if self._predecessors else ()
+        return handed_over or self.recovered.take(protocol, at, serving)
 
     def _choose_workers(
         self, protocol: Protocol, at: SocketAddress, old: Listener | None

@@ -17,6 +17,7 @@ from userspace_proxy.agent.watchers import node_now
 from userspace_proxy.causes.slices import slice_rejected
 from userspace_proxy.errors import ListenError, SourceError
 from userspace_proxy.facts import PortState
+from userspace_proxy.kernel.offers import LACKS_NOTHING
 from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
 from userspace_proxy.model.reading import LABEL_SERVICE_NAME
 from userspace_proxy.plane.adoption import Predecessors
@@ -82,6 +83,37 @@ async def test_workers_of_the_last_run_end_once_no_client_is_steered_to_them(mon
         await agent.stop()
         assert had_ended == [False]
         assert has_ended(theirs)
+
+
+@pytest.mark.parametrize("has_workers", [False, True])
+async def test_clients_wait_at_ports_that_no_worker_has_handed_over(monkeypatch, has_workers):
+    """A worker may end while it is asked for its sockets."""
+    port = free_port()
+    steering = FakeSteering(kernel={Frontend("10.96.0.1", 80, Protocol.TCP): port})
+
+    async def adopt(_label, stack):
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        predecessors = Predecessors(asyncio.get_running_loop(), [ours])
+        stack.callback(predecessors.close)
+        assert await predecessors.adopt() == 0
+        return predecessors if has_workers else None
+
+    async def prepare(*_args):
+        pass
+
+    monkeypatch.setattr(agents, "adopt", adopt)
+    monkeypatch.setattr(agents, "open_steering", lambda *_args: steering)
+    monkeypatch.setattr(agents, "prepare_node", prepare)
+    monkeypatch.setattr(agents, "read_offers_for", lambda _wanted: LACKS_NOTHING)
+    options = Options(hand_over=lambda _sock: None, proxy_ports=(port, port))
+    agent = agents.Agent("nftables", MemorySource(), options)
+    await agent.start()
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+    finally:
+        await agent.stop()
 
 
 def has_ended(worker):
