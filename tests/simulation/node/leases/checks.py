@@ -69,6 +69,8 @@ class Sleep:
     services: frozenset[str]
     """Those that all nodes were asked about."""
     is_woken: bool = False
+    is_theirs: bool = False
+    """Someone else has scaled it since."""
 
 
 @dataclass(slots=True)
@@ -300,7 +302,7 @@ class Checks:
     def someone_scales(self, workload: Workload) -> None:
         """Note that someone else scales a workload: its pods are theirs, if it has been woken."""
         if workload in self.asleep and self.asleep[workload].is_woken:
-            del self.asleep[workload]
+            self.asleep[workload].is_theirs = True
 
     def someone_ends(self, pod: Pod) -> None:
         """Note that someone else ends a pod."""
@@ -310,7 +312,7 @@ class Checks:
     def _ending(self, pod: Pod) -> None:
         lost = [c for c in self.world.clients if c.state == CONNECTED and c.pod is pod]
         sleep = self.asleep.get(pod.workload)
-        if sleep is not None and pod in sleep.pods:
+        if sleep is not None and pod in sleep.pods and not sleep.is_theirs:
             for client in lost:
                 excuse = {self.excused.get(client, ""): client in self.excused}
                 self.judge("lost client", False, f"{client} at {pod}", excuse)

@@ -94,11 +94,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "        asked = tuple(dict.fromkeys(map(_service_of, ports)))\n",
         "        asked = tuple(dict.fromkeys(map(_service_of, ports)))[:1]\n",
     ),
-    "leases-rests-while-its-pod-is-replaced": _scaling(
-        "holder_lease",
-        "    return asks_for_it and any(map(ready_endpoints, ports))\n",
-        "    return asks_for_it and any(p.plan.serving.all_endpoints for p in ports)\n",
-    ),
     "leases-sum-of-the-last-node": _scaling(
         "holder_lease",
         "                sums[key] += count\n",
