@@ -279,7 +279,10 @@ class Truth:
             return NO_SERVICE
         spec = claim.service["spec"]
         is_pod = any(is_in(network, client) for network in self._pod_networks)
-        is_inside = is_pod or client in (*self._node_ips, at[0])
+        # What the node dials has the address that it dials, if that is a Service's. An address that
+        # was the node's is another program's: listeners follow the node before rules do.
+        own = {*own_ips(claim.service), *spec.get("externalIPs", ())} & {at[0]}
+        is_inside = is_pod or client in (*self._node_ips, *own)
         everywhere = self._usable(claim, is_local=False)
         local = self._usable(claim, is_local=True)
         name = "externalTrafficPolicy" if claim.is_outside else "internalTrafficPolicy"
