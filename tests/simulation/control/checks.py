@@ -70,6 +70,8 @@ class Checks:
 
     def _received(self, process: Process) -> None:
         """Judge that a datagram of a client is for a worker that doesn't drain."""
+        # It may have been queued since the last worker died.
+        self.world.came_at = self.world.timeline.now
         main = process.main
         why = f"{process.name} drains, and receives a client's datagram"
         self.world.judgements.check(DRAINS, main is None or not main._is_draining, why)
