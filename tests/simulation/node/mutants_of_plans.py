@@ -57,6 +57,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "    return inside if ranges is None else ranges",
         "plan",
     ),
+    "client-with-the-address-that-it-dials-is-outside": Mutant(
+        "ports", "(*facts.inside(claim.key.family), *own)", "facts.inside(claim.key.family)", "plan"
+    ),
     "node-port-that-moved-is-released": Mutant(
         "node_ports",
         "        for port in self._unused - self._uses.keys():",
