@@ -10,9 +10,6 @@ from ..mutant_table import Mutant
 _plane = partial(Mutant, package="plane")
 
 MUTANTS: Mapping[str, Mutant] = {
-    "drain-begins-anew-after-replies": _plane(
-        "worker", "rest_s = message.seconds - replies_s", "rest_s = message.seconds"
-    ),
     "last-counts-of-those-that-left-are-lost": _plane(
         "differences",
         "            if self._group.find_counters(endpoint) is not counters:\n",
