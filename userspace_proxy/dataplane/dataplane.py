@@ -51,7 +51,7 @@ class DataPlane:
         self.engine = Engine(loop, tuning, clock=clock, dialer=dialer)
         self.connections = TcpConnections(self.engine)
         self.flows = UdpFlows(self.engine)
-        self._listeners: set[AnyListener] = set()
+        self._listeners: dict[AnyListener, None] = {}
         self._drain_timer: asyncio.TimerHandle | None = None
 
     def open_listener(
@@ -67,14 +67,14 @@ class DataPlane:
             if protocol is Protocol.TCP
             else UdpListener(self.engine, self.flows, group, sock, at)
         )
-        self._listeners.add(listener)
+        self._listeners[listener] = None
         self.engine.descriptors.take(1)
         return listener
 
     def close_listener(self, listener: AnyListener) -> None:
         """Accept nothing more; TCP connections continue, UDP flows end. Idempotent."""
         if listener in self._listeners:
-            self._listeners.discard(listener)
+            del self._listeners[listener]
             listener.close()
             self.engine.descriptors.give(1)
 

@@ -23,7 +23,8 @@ class TcpConnections:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.open: set[TcpConnection] = set()
+        self.open: dict[TcpConnection, None] = {}
+        """In the order of their acceptance, so that of equal ones the same one ends each time."""
         tuning, loop, clock = engine.tuning, engine.loop, engine.clock
         self.probes = Probes(engine)
         self.shedding = Shedding(self.open, engine.descriptors, engine.memory, engine.pins)
@@ -51,13 +52,13 @@ class TcpConnections:
         """Add an accepted connection."""
         if not self.open:
             self.ageing.start()
-        self.open.add(connection)
+        self.open[connection] = None
         self.held_acks.start(connection, connection.started)
         self.engine.descriptors.take(DESCRIPTORS)
 
     def ended(self, connection: TcpConnection) -> None:
         """Remove a closed connection that has no deadline any more."""
-        self.open.discard(connection)
+        self.open.pop(connection, None)
         self.held_acks.stop(connection)
         self.late_resets.forget(connection)
         if self.headers is not None:

@@ -39,7 +39,7 @@ async def joined(rig: Rig) -> tuple[Peer, Peer, TcpConnection]:
     """Return both ends of a connection after the first look at it, and the connection."""
     pod, before = rig.endpoint(), set(rig.connections.open)
     client, server = await rig.pair(rig.service(pod.address), pod)
-    (connection,) = rig.connections.open - before
+    (connection,) = rig.connections.open.keys() - before
     await until(lambda: connection.up, "the dial is answered")
     rig.connections.ageing.look_at(connection, now=0)
     return client, server, connection

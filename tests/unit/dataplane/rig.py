@@ -235,7 +235,7 @@ class Rig:
         self.engine.descriptors.take(DESCRIPTORS)
         address = SocketAddress("127.0.0.1", 4711)
         connection = TcpConnection(self.connections, group, accepted.detached(), address)
-        self.connections.open.add(connection)
+        self.connections.open[connection] = None
         return connection, client
 
     async def pair_without_proxy(self, endpoint: TcpEndpoint) -> tuple[Peer, Peer]:

@@ -27,7 +27,7 @@ async def joined(rig):
     pod = rig.endpoint()
     before = set(rig.connections.open)
     client, server = await rig.pair(rig.service(pod.address), pod)
-    (connection,) = rig.connections.open - before
+    (connection,) = rig.connections.open.keys() - before
     await until(lambda: connection.up, "the dial is answered")
     return client, server, connection
 

@@ -37,6 +37,13 @@ async def test_all_are_reset_and_counted(rig):
     assert rig.connections.reset_all() == 0
 
 
+async def test_connections_are_kept_in_the_order_of_their_acceptance(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    ports = [(await rig.pair(web, pod))[0].sock.getsockname()[1] for _ in range(32)]
+    assert [connection.address[1] for connection in rig.connections.open] == ports
+
+
 async def test_a_drain_resets_clients_whose_dial_was_never_answered(build):
     rig = build(Tuning(connect_timeout_s=60))
     web = rig.service(rig.silent())

@@ -75,7 +75,7 @@ async def test_a_client_of_dead_endpoints_gets_a_reset(build, dead):
     web = rig.service(make[dead](), make[dead]())
     assert await rig.resets_a_client(web)
     assert (web.group.counters.refused, web.group.counters.saved) == (1, 0)
-    assert rig.connections.open == set()
+    assert rig.connections.open == {}
 
 
 async def test_each_dead_endpoint_is_dialled_once_for_one_client(rig):
@@ -373,7 +373,7 @@ async def test_a_client_is_reset_when_its_last_endpoint_leaves_during_the_dial(b
     await until(lambda: rig.connections.open)
     rig.update(web)
     assert await client.was_reset()
-    assert rig.connections.open == set()
+    assert rig.connections.open == {}
 
 
 async def test_a_dial_moves_on_to_an_endpoint_that_came_meanwhile(build):
