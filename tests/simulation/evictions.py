@@ -147,9 +147,8 @@ class Evictions:
         age_s = now - victim.accepted[0]
         why = f"client {victim.number} was reset {age_s:.3f} s after it had come"
         if max(sizes.values()) == 1:
-            # One that has waited for its endpoint is idle since it came, until a byte moves.
-            has_moved = victim.up_bytes or victim.left.accepted_bytes
-            age_s = now - (victim.moved_at if has_moved else victim.accepted[0]) + _LOOK_S
+            # One that has waited for its endpoint is idle since that has answered.
+            age_s = now - victim.moved_at + _LOOK_S
             why = f"client {victim.number}, which has no other one, was idle for less than 10 s"
         self._judge.check(SETTLED, age_s >= _SETTLED_S - _SLACK_S, why)
 

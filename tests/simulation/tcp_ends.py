@@ -49,8 +49,10 @@ _LOOK_S = 0.5
 _SLACK_S = 0.05
 # Of a new connection ACKs are held back for 2 ms, and for 20 ms while the loop is behind.
 _ACKS_HELD_S = 0.1
-# Idle times are known by looks, and begin with the client's acceptance where nothing has moved.
-_IDLE_NEAR_S = 2 * LOOK_S + 4.0
+# Idle times are known by looks; one may be a turn of the loop late.
+_IDLE_NEAR_S = LOOK_S + 0.5
+# Younger ones are never reset where no client is above its share.
+_SETTLED_S = 10.0
 # The clock is read once a turn, which is as long as its calls are preempted.
 _TURN_S = 0.04
 _BY_PROXY = {
@@ -252,6 +254,7 @@ class TcpEnds:
     def _judge_evictions(self) -> None:
         """Of one client's connections to a Service port, the longest-idle ones are reset."""
         evicted, self._evicted = self._evicted, []
+        settled_at = self._world.timeline.now - _SETTLED_S - _SLACK_S
         for victim in evicted:
             ip, service = victim.client.served_as.ip, victim.service
             longer = [
@@ -259,6 +262,7 @@ class TcpEnds:
                 for other in self.open.values()
                 if other.client.served_as.ip == ip
                 and other.service == service
+                and other.accepted[1] < settled_at - self._world.stopped_s
                 and other.moved_at < victim.moved_at - _IDLE_NEAR_S - self._world.stopped_s
             ]
             why = (

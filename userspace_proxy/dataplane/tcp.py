@@ -311,13 +311,16 @@ class TcpConnection:
             self.close()
 
     def idle_since(self, now: float) -> float:
-        """Return when bytes last moved, as far as the last look of ``Ageing`` shows."""
-        up, down = self.up, self.down
-        if up is None or down is None:
+        """Return when bytes last moved, as far as the last look of ``Ageing`` shows.
+
+        Before the first look it is when an endpoint answered: the client may have waited for long.
+        """
+        up, down, exchange = self.up, self.down, self._exchange
+        if up is None or down is None or exchange is None:
             return self.started
         if up.bytes_moved + down.bytes_moved != self.seen_moved:
             return now
-        return self.started if self.seen_moving_at is None else self.seen_moving_at
+        return exchange.answered_at if self.seen_moving_at is None else self.seen_moving_at
 
     def settle(self) -> None:
         """Add the bytes moved since the last call to the endpoint's counters."""

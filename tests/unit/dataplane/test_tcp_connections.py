@@ -44,6 +44,28 @@ async def test_connections_are_kept_in_the_order_of_their_acceptance(rig):
     assert [connection.address[1] for connection in rig.connections.open] == ports
 
 
+async def test_a_client_that_has_waited_is_idle_since_an_endpoint_answered(build, timers):
+    rig = build(Tuning(), timers.clock, timers)
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    first = await rig.pair(web, pod)
+    timers.advance(1.0)
+    (waited,) = await waiting(rig, web, 1)
+    waiter = list(rig.connections.open)[-1]
+    accepted_at = timers.clock()
+    timers.advance(3.0)
+    assert waiter.idle_since(timers.clock()) == accepted_at
+    for end in first:
+        end.close()
+    await pod.accept()
+    await until(lambda: waiter.up, "the dial is answered")
+    answered_at = timers.clock()
+    # The first look is yet to come.
+    timers.advance(0.25)
+    assert waiter.idle_since(timers.clock()) == answered_at > accepted_at + 2.0
+    waited.close()
+
+
 async def test_a_drain_resets_clients_whose_dial_was_never_answered(build):
     rig = build(Tuning(connect_timeout_s=60))
     web = rig.service(rig.silent())
