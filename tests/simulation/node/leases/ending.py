@@ -20,6 +20,8 @@ _TROUBLE_S = 130.0
 # Until all know of a Node without a proxy.
 _UNKNOWN_S = 75.0
 _WAKE_S = 60.0
+# Until pods have ended, and slices say so.
+_ENDED_S = 40.0
 _PATIENCE_S = 280.0
 
 
@@ -119,6 +121,9 @@ class Ending:
     def _wake(self) -> None:
         """Have one more client wake each workload that rests."""
         world, known = self.world, self.world.checks.known
+        until = world.now + _ENDED_S
+        while world.now < until and self._serves_at_zero() and not world.violations:
+            world.run_until(min(until, world.now + 1.0))
         clients = []
         if (fails_s := world.plan.fails_wakes_s) > 0.0:
             for resource in ("deployments", "statefulsets"):
@@ -144,4 +149,14 @@ class Ending:
             world.checks.judge("woken in time", client.pod is not None, text)
             found = world.checks.waits.has_event(client.service, "NeedPods")
             text = f"{client} waited, and no Event said so"
-            world.checks.judge("Event of a client that waits", found, text)
+            excuse = {world.checks.excused.get(client, ""): client in world.checks.excused}
+            world.checks.judge("Event of a client that waits", found, text, excuse)
+
+    def _serves_at_zero(self) -> bool:
+        """Return whether pods still end of a workload that someone else has scaled to zero.
+
+        No node has promised anything about them: they take clients, which don't wait.
+        """
+        workloads = self.world.workloads.all.values()
+        asleep = self.world.checks.asleep
+        return any(w.pods for w in workloads if w.replicas == 0 and w not in asleep)
