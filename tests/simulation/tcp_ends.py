@@ -51,8 +51,9 @@ _SLACK_S = 0.05
 _ACKS_HELD_S = 0.1
 # Idle times are known by looks; one may be a turn of the loop late.
 _IDLE_NEAR_S = LOOK_S + 0.5
-# Younger ones are never reset where no client is above its share.
+# Younger ones are never reset where no client is above its share, which is at least so many.
 _SETTLED_S = 10.0
+_FEW = 16
 # The clock is read once a turn, which is as long as its calls are preempted.
 _TURN_S = 0.04
 _BY_PROXY = {
@@ -257,12 +258,14 @@ class TcpEnds:
         settled_at = self._world.timeline.now - _SETTLED_S - _SLACK_S
         for victim in evicted:
             ip, service = victim.client.served_as.ip, victim.service
+            held = sum(each.client.served_as.ip == ip for each in self.open.values())
+            is_above = held > max(_FEW, len(self.open) // 8)
             longer = [
                 other
                 for other in self.open.values()
                 if other.client.served_as.ip == ip
                 and other.service == service
-                and other.accepted[1] < settled_at - self._world.stopped_s
+                and (is_above or other.accepted[1] < settled_at - self._world.stopped_s)
                 and other.moved_at < victim.moved_at - _IDLE_NEAR_S - self._world.stopped_s
             ]
             why = (
