@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,20 @@ _SILENCE_S = 12.0
 _FORBIDDEN = 403
 
 
+@dataclass(eq=False, slots=True)
+class Failure:
+    """From when to when requests of one sort fail without a break."""
+
+    since: float = float("-inf")
+    until: float = float("-inf")
+
+    def add(self, since: float, until: float) -> None:
+        """Have them fail from one time to another, too."""
+        if since >= self.until:
+            self.since = since
+        self.until = max(self.until, until)
+
+
 class Api:
     """One API server, and the clients of agents.
 
@@ -45,12 +60,14 @@ class Api:
         self.server.bookmark_s = 1.0
         self.address = Address([self.server], rng)
         self._clients: dict[AgentProcess, SimulatedClient] = {}
-        self.failing_since = self._failing_until = float("-inf")
-        """Since then each request fails, or those for the Node do."""
+        self.each = Failure()
+        """Of each request."""
+        self._node = Failure()
+        """Of those for the Node, but for refusals of one that is forbidden: an agent that may not
+        read its Node does without.
+        """
         self.forbidden_until = float("-inf")
         """Until then an agent may do without its Node, which it may not read."""
-        self._fails_for_node = False
-        """Only these: an agent may do without the Node."""
 
     def changed(self, item: Object, is_deleted: bool) -> None:
         """Follow a change of the cluster."""
@@ -98,7 +115,7 @@ class Api:
             resource = args[2] if len(args) > 2 else ""
             server.refuse(args[0], args[1], resource=resource)
             server.end_watches()
-            self._fails_until(args[1], for_node=bool(resource))
+            self._fails_until(args[1], code=args[0], for_node=bool(resource))
             if args[0] == _FORBIDDEN:
                 self.forbidden_until = self._timeline.now + float(args[1]) + _AGAIN_S
             return float(args[1]) + _AGAIN_S
@@ -108,7 +125,7 @@ class Api:
         elif how == "restart":
             server.stop()
             self._timeline.after(args[0], self._start)
-            self._fails_until(args[0], for_node=False)
+            self._fails_until(args[0])
             return float(args[0]) + _AGAIN_S
         elif how == "pages":
             server.page_max, server.has_watch_cache = args[0], False
@@ -121,29 +138,32 @@ class Api:
     def _start(self) -> None:
         self.server.start()
         # Perhaps another restart was to last longer.
-        self._failing_until = self._timeline.now
+        self.each.until = self._node.until = self._timeline.now
 
-    def _fails_until(self, seconds: float, *, for_node: bool) -> None:
+    def _fails_until(self, seconds: float, *, code: int = 0, for_node: bool = False) -> None:
+        """Note that requests fail, by a refusal with this code or without an answer."""
         now = self._timeline.now
-        if now >= self._failing_until or (self._fails_for_node and not for_node):
-            # A server that is silent doesn't even say that watches end.
-            self.failing_since = max(now, self.server.silent_until)
-            self._fails_for_node = for_node
-        self._failing_until = max(self._failing_until, now + seconds)
+        # A server that is silent doesn't even say that watches end.
+        since = max(now, self.server.silent_until)
+        if not for_node:
+            self.each.add(since, now + seconds)
+        if code != _FORBIDDEN:
+            self._node.add(since, now + seconds)
 
     @property
-    def is_failing(self) -> bool:
-        return self._timeline.now < self._failing_until
+    def failures(self) -> list[Failure]:
+        """What fails now, and without which an agent isn't current."""
+        now = self._timeline.now
+        return [each for each in (self.each, self._node) if now < each.until]
 
     def fails_wholly_since(self, at: float) -> bool:
         """Return whether each request has failed since a time."""
-        is_whole = self.is_failing and not self._fails_for_node
-        return is_whole and self.failing_since <= at
+        return self.each in self.failures and self.each.since <= at
 
     def be_well(self) -> None:
         """Have nothing fail any more."""
         self.server.slow_s, self.server.piece_max = 0.0, 0
         self.server.refusals.clear()
         if self.server.is_up:
-            self._failing_until = self._timeline.now
+            self.each.until = self._node.until = self._timeline.now
         self.server.cuts.clear()

@@ -79,6 +79,12 @@ MUTANTS: Mapping[str, Mutant] = {
         "            problems=() if is_synced else self._problems,\n",
         "sources.kubernetes",
     ),
+    "source-that-has-answered-is-current-for-ever": Mutant(
+        "source",
+        "            is_current=is_synced and not failing,\n",
+        "            is_current=is_synced,\n",
+        "sources.kubernetes",
+    ),
     "late-change-is-not-named-while-rounds-fail": Mutant(
         "problems",
         "    if waited_s:\n",

@@ -33,11 +33,13 @@ def check_noted(world: World, name: str, at: float) -> None:
     ago_s = world.unix() - at
     if api is None or agent is None or abs(ago_s) > _OTHER_CLOCK_S:
         return
-    since = max(api.failing_since, agent.process.loop.held_until)
-    if api.is_failing and world.clock_set_at >= since:
+    # Without one of these an agent isn't current: what has failed for longest decides.
+    began = [failure.since for failure in api.failures]
+    since = max(min(began, default=0.0), agent.process.loop.held_until)
+    if began and world.clock_set_at >= since:
         world.judgements.excuse(CURRENT, "the clock was set since")
         return
-    for_s = world.timeline.now - ago_s - since if api.is_failing else 0.0
+    for_s = world.timeline.now - ago_s - since if began else 0.0
     what = f"{name} is noted as current, {for_s:.1f} s after requests began to fail"
     world.judgements.check(CURRENT, for_s < _NOTICED_S, what)
 
@@ -53,10 +55,10 @@ def check_source(world: World, run: AgentRun, facts: StatusFacts) -> None:
         world.judgements.excuse(AWAY, "the API server was silent: an answer is waited for")
         return
     if api.fails_wholly_since(now - _SHOWN_S) and began < now - _SHOWN_S:
-        for_s = now - max(began, api.failing_since)
+        for_s = now - max(began, api.each.since)
         what = f"each request has failed for {for_s:.1f} s, and the source has no problem"
         world.judgements.check(AWAY, bool(shown), what)
-    elif world.freshness.is_calm and not api.is_failing:
+    elif world.freshness.is_calm and not api.failures:
         is_right = not shown and facts.source.is_synced
         world.judgements.check(
             AWAY, is_right, f"the API server answers, and the status has {shown}"
