@@ -44,6 +44,7 @@ ORACLES = (
     "answer is on disk",
     "lost client",
     "one holder",
+    "end of a round",
     "no request without need",
     "rest",
     "Event of what keeps awake",
@@ -52,6 +53,8 @@ ORACLES = (
 _PROMISE_S = 20.0
 # So long a holder counts answers.
 _ANSWERS_S = 8.0
+# Until a holder has seen an answer, and has ended its round.
+_ENDED_S = 4.0
 # Until a node knows of a pod that is listed.
 _LISTED_S = 5.0
 _DURATION_S = 45.0
@@ -95,6 +98,8 @@ class Checks:
         """By node and Service."""
         self.rounds_at: dict[str, float] = {}
         """When each round began, by its number."""
+        self.failed_at: dict[str, float] = {}
+        """When a node has answered first that a Service has a client, by the round's number."""
         self.answers: dict[str, Answer] = {}
         self.excused: dict[Client, str] = {}
         """Clients that may be at a pod that ends, and why."""
@@ -158,6 +163,22 @@ class Checks:
         """Judge what must have happened by now."""
         self.waits.look()
         self.sums.look()
+        self._look_at_round()
+
+    def _look_at_round(self) -> None:
+        """Judge that a round ends once a node hasn't agreed, or hasn't answered."""
+        lease, now = self.lease("holder"), self.world.now
+        asked = asked_by(lease)
+        began = self.rounds_at.get(asked.number)
+        if asked.is_over or began is None or self.known.calm_at > began:
+            return
+        holder = self.world.node(holder_of(lease).partition("_")[0])
+        if not holder.is_running or holder.started_at > began:
+            return
+        since = self.failed_at.get(asked.number, began + _ANSWERS_S)
+        text = f"{holder.name} hasn't ended the round of {named(sorted(asked.services))}"
+        text = f"{text} {now - since:.1f} s after it has failed"
+        self.judge("end of a round", now - since < _ENDED_S, text)
 
     def serves(self, node: str, service: ServiceKey, serving: Serving) -> None:
         """Judge what a worker is about to be told."""
@@ -237,6 +258,8 @@ class Checks:
         if not is_asked or world.now > began + _ANSWERS_S:
             # One that comes late counts for nothing.
             return
+        if not asked.services <= answer.services:
+            self.failed_at.setdefault(answer.number, world.now)
         for service in sorted(answer.services):
             served = [
                 client

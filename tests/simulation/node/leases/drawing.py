@@ -341,7 +341,7 @@ class _Drawing:
                 self.round = 0
                 at = rng.choice((0.0, rng.uniform(0.0, self.chaos_s)))
             self._step(at, "node", "dave")
-            if rng.random() < 0.6:
+            if rng.random() < 0.3:
                 later = self.round or self.chaos_s
                 self._step(rng.uniform(at, at + later), "no-node", "dave")
             return
