@@ -45,6 +45,12 @@ class Expecting:
         names = {"" if claim is None else claim.name for claim in claims}
         return len(names) > 1 or any(claim and _changes_policy(claim, states) for claim in claims)
 
+    def may_keep_some_out(self, client: Client) -> bool:
+        """Return whether the listener that a client dials may admit only some clients."""
+        moments = self.moments(client.floors)
+        owners = [claim for claim in self.owners(moments, client.at) if claim is not None]
+        return any(truth.keeps_some_out(c) for truth in moments.states for c in owners)
+
     def moments(self, floors: Floors) -> Moments:
         """Return the states that may be in force if all that is older than some times is."""
         cluster, now = self._world.cluster, self._world.timeline.now

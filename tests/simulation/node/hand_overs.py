@@ -53,6 +53,14 @@ class HandOvers:
         served_at = float("inf") if agent is None else self._served_at.get(agent, float("inf"))
         return served_at >= client.dialled_at and self._parent_of(client) is None
 
+    def was_recovered(self, client: Client) -> bool:
+        """Return whether a client has waited in the queue of a socket that an agent has opened at a
+        port of its last rules, since it found no worker there.
+        """
+        agent, workers = self._world.agent, self._world.machine.alive(WORKER)
+        is_alone = agent is not None and all(each.parent is agent.process for each in workers)
+        return is_alone and self.was_never_taken(client)
+
     def is_ended_by_successor(self, client: Client) -> bool:
         """Return whether an agent was told to end after that whose worker has taken a client.
 

@@ -146,6 +146,12 @@ MUTANTS: Mapping[str, Mutant] = {
         "        if not serving.is_refusing:",
         "plane",
     ),
+    "recovered-queue-is-reset": Mutant(
+        "recovered_sockets",
+        "            return (sock,)\n",
+        "            sock.close()\n            return ()\n",
+        "plane",
+    ),
     "retired-port-keeps-its-node-ports": Mutant(
         "served_ports",
         "        self._touch(served, served.plan.frontends, ())\n",

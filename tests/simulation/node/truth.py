@@ -285,8 +285,7 @@ class Truth:
         is_inside = is_pod or client in (*self._node_ips, *own)
         everywhere = self._usable(claim, is_local=False)
         local = self._usable(claim, is_local=True)
-        name = "externalTrafficPolicy" if claim.is_outside else "internalTrafficPolicy"
-        is_local = spec.get(name) == "Local"
+        is_local = self._is_local(claim)
         endpoints = local if is_local and not (claim.is_outside and is_inside) else everywhere
         ranges, hold_s = _ranges_of(claim), hold_of(claim.service)
         if ranges and not self._admits(ranges, client, claim.service):
@@ -305,6 +304,14 @@ class Truth:
         ranges = _ranges_of(now) if now else ()
         is_barred = bool(ranges) and not self._admits(ranges, client, claim.service)
         return claim.has_ranges and is_barred
+
+    def keeps_some_out(self, claim: Claim) -> bool:
+        """Return whether the listener at an address admits only some clients."""
+        now = self._now(claim)
+        if now is None:
+            return False
+        is_elsewhere = self._is_local(now) and not self._usable(now, is_local=True)
+        return bool(_ranges_of(now)) or (is_elsewhere and bool(self._usable(now, is_local=False)))
 
     def _admits(self, ranges: Sequence[str], client: str, service: Object) -> bool:
         """Return whether source ranges admit a client.
@@ -338,9 +345,11 @@ class Truth:
 
     def usable(self, claim: Claim) -> frozenset[tuple[str, int]]:
         """Return the endpoints at an address for clients from outside, of all priorities."""
+        return frozenset(self._allowed(claim, is_local=self._is_local(claim)))
+
+    def _is_local(self, claim: Claim) -> bool:
         name = "externalTrafficPolicy" if claim.is_outside else "internalTrafficPolicy"
-        is_local = claim.service["spec"].get(name) == "Local"
-        return frozenset(self._allowed(claim, is_local=is_local))
+        return bool(claim.service["spec"].get(name) == "Local")
 
     def _find_usable(self, claim: Claim, *, is_local: bool) -> frozenset[tuple[str, int]]:
         return _first_of(self._allowed(claim, is_local=is_local))
