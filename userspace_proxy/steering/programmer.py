@@ -205,21 +205,17 @@ class NatProgrammer(Programmer):
         if not self._stale:
             return
         here = frozenset(map(pack_ip, self._address.here))
-        for family in IPFamily:
-            changes = [
-                Change(
-                    PROTOCOL_NUMBERS[frontend.protocol],
-                    Dialled(frontend.ip, frontend.port),
-                    before,
-                    ports.get(frontend),
-                    self._choices(frontend),
-                    here,
-                )
-                for frontend, before in self._stale.items()
-                if frontend.family is family
-            ]
-            if changes:
-                conntrack.forget_changed(family, changes)
+        forget_entries(
+            self._stale,
+            lambda frontend: Change(
+                PROTOCOL_NUMBERS[frontend.protocol],
+                Dialled(frontend.ip, frontend.port),
+                self._stale[frontend],
+                ports.get(frontend),
+                self._choices(frontend),
+                here,
+            ),
+        )
         self._stale = {}
 
     def _forget_all(self, removed: Mapping[Frontend, int]) -> None:
@@ -228,6 +224,20 @@ class NatProgrammer(Programmer):
         self._applied = {}
         self._forget_stale()
         self._applied = None
+
+
+def forget_entries(
+    frontends: Collection[Frontend], change_of: Callable[[Frontend], Change]
+) -> None:
+    """Remove the conntrack entries of frontends that lead elsewhere.
+
+    Raises:
+        SteeringError: The kernel doesn't list or remove entries.
+    """
+    for family in IPFamily:
+        changes = [change_of(frontend) for frontend in frontends if frontend.family is family]
+        if changes:
+            conntrack.forget_changed(family, changes)
 
 
 Kind = TypeVar("Kind", bound=Programmer)

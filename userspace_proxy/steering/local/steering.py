@@ -19,7 +19,6 @@ import itertools
 from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringError, SteeringUnreadable
-from ...kernel import conntrack
 from ...kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
 from ...kernel.netlink.messages import pack_ip
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
@@ -28,7 +27,7 @@ from ...kernel.sockets_in_use import with_connections
 from ...kernel.tracking_table import read_table
 from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
 from ..base import Bind, SteeringFacts
-from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
+from ..programmer import Ports, ProgrammedSteering, Programmer, Touched, forget_entries
 from .desired import REFUSED, DesiredState, network_of
 from .guard import make_guard
 from .kernel import RoutingTables
@@ -212,20 +211,16 @@ class LocalProgrammer(Programmer):
         Without privileges, or while nothing is tracked, there is nothing to do.
         """
         if self._new and has_net_admin() and read_table().limit:
-            for family in IPFamily:
-                changes = [
-                    Change(
-                        PROTOCOL_NUMBERS[frontend.protocol],
-                        Dialled(frontend.ip, frontend.port),
-                        before=None,
-                        now=frontend.port,
-                        here=frozenset({pack_ip(frontend.ip)}),
-                    )
-                    for frontend in self._new & (self._applied or {}).keys()
-                    if frontend.family is family
-                ]
-                if changes:
-                    conntrack.forget_changed(family, changes)
+            forget_entries(
+                self._new & (self._applied or {}).keys(),
+                lambda frontend: Change(
+                    PROTOCOL_NUMBERS[frontend.protocol],
+                    Dialled(frontend.ip, frontend.port),
+                    before=None,
+                    now=frontend.port,
+                    here=frozenset({pack_ip(frontend.ip)}),
+                ),
+            )
         self._new.clear()
 
     def _linger(self, before: Touched, touched: Touched) -> Touched:
