@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import fields, replace
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.handling import Handling
@@ -14,8 +14,12 @@ from userspace_proxy.model.serving import Serving
 
 from .plan import CLIENT, Plan
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 T = TypeVar("T")
 P = TypeVar("P")
+D = TypeVar("D", bound="DataclassInstance")
 
 # About 20 s.
 _MAX_RUNS = 600
@@ -85,8 +89,8 @@ def smaller_plans(plan: Plan) -> Iterator[Plan]:
                 events = list(plan.events)
                 events[number] = replace(event, args=args)
                 yield replace(plan, events=tuple(events))
-    for fields in _SIMPLER_NODES:
-        node = replace(plan.node, **fields)
+    for simpler in _SIMPLER_NODES:
+        node = replace(plan.node, **simpler)
         if node != plan.node:
             yield replace(plan, node=node)
 
@@ -98,6 +102,26 @@ def parts_removed(items: Sequence[T]) -> Iterator[list[T]]:
         for start in range(0, len(items), size):
             yield [*items[:start], *items[start + size :]]
         size //= 2
+
+
+def usual_values(plan: D, but: Collection[str]) -> Iterator[D]:
+    """Yield plans with one field more as it is by default.
+
+    Args:
+        but: Names of fields that stay as they are.
+    """
+    for field in fields(plan):
+        if field.name not in but and getattr(plan, field.name) != field.default:
+            yield replace(plan, **{field.name: field.default})
+
+
+def describe_values(plan: DataclassInstance, but: Collection[str]) -> str:
+    """Return a plan's fields as text, without some of them."""
+    return ", ".join(
+        f"{field.name}={getattr(plan, field.name)}"
+        for field in fields(plan)
+        if field.name not in but
+    )
 
 
 def describe(plan: Plan) -> Iterator[str]:

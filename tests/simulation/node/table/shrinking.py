@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ...shrinking import parts_removed
 from .plan import Plan
 
 _SIMPLER: tuple[dict[str, object], ...] = (
@@ -20,11 +21,8 @@ _SIMPLER: tuple[dict[str, object], ...] = (
 def smaller_plans(plan: Plan) -> Iterator[Plan]:
     """Yield plans with less in them, those with the least first."""
     steps = plan.steps
-    size = len(steps) // 2
-    while size:
-        for start in range(0, len(steps) - size + 1, size):
-            yield replace(plan, steps=steps[:start] + steps[start + size :])
-        size //= 2
+    for some_steps in parts_removed(steps):
+        yield replace(plan, steps=tuple(some_steps))
     for index, step in enumerate(steps):
         for field in ("targets", "gone"):
             some = getattr(step, field)
