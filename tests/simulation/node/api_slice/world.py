@@ -25,14 +25,12 @@ from userspace_proxy.sources.kubernetes.client import LineSplitter
 from userspace_proxy.sources.kubernetes.list_body import ListBody
 from userspace_proxy.sources.kubernetes.reflector import Timing
 
-from ...control.machine import Machine, Speed
-from ...judgements import Judgements
-from ...timeline import Timeline
+from ...control.machine import Machine
 from ..api import ApiServer
 from ..api_client import Address, SimulatedClient
-from ..api_etcd import Etcd
 from ..api_faults import Cut, OldEvent
 from ..api_process import ApiProcess
+from ..source_world import SourceWorld
 from .checks import ORACLES, Checks
 from .plan import NODE, Plan, Step
 from .reading import Key, stamp
@@ -60,7 +58,7 @@ _OWNER = StateOwner("kubernetes", "http://api.example:6443", NODE, "")
 _WRITES = ("put", "put-same", "delete", "touch")
 
 
-class World:
+class World(SourceWorld[Machine]):
     """Everything of one run; :meth:`run` returns what was wrong.
 
     Args:
@@ -68,17 +66,8 @@ class World:
     """
 
     def __init__(self, plan: Plan, *, is_traced: bool = False) -> None:
+        super().__init__(plan.seed, Machine, is_traced=is_traced)
         self.plan = plan
-        self.rng = Random(plan.seed + 1)
-        self.timeline = Timeline()
-        self.began = self.timeline.now
-        self.machine = Machine(self.timeline, self.rng, Speed())
-        if is_traced:
-            self.machine.trace = []
-        self.note = self.machine.note
-        self.violations: list[str] = []
-        self.judgements = Judgements(self.note, self.violations)
-        self.etcd = Etcd()
         self.stamps = 0
         self._looks = 0
         self.items: dict[Key, dict[str, Any]] = {}
@@ -100,16 +89,6 @@ class World:
         self.wants_nodes = plan.wants_nodes
         self.checks = Checks(self)
         self.recording = RecordingChecks(self)
-        self.is_over = False
-
-    @property
-    def trace(self) -> list[tuple[float, str]]:
-        """What happened, if it is traced."""
-        return self.machine.trace or []
-
-    @property
-    def now(self) -> float:
-        return self.timeline.now
 
     def _clock(self) -> float:
         """Return the time, which is another one at each look."""
@@ -134,20 +113,8 @@ class World:
 
     # -- the run -----------------------------------------------------------------------------------
 
-    def run(self) -> list[str]:
-        """Carry the plan out; return what was wrong, the first first."""
-        with self._installed():
-            try:
-                self._run()
-            finally:
-                self.is_over = True
-                for process in self.machine.processes:
-                    process.forget()
-        for text in self.machine.violations:
-            self.judgements.violate("runs", text)
-        return self.violations
-
-    def _run(self) -> None:
+    def carry_out(self) -> None:
+        """Part of SourceWorld."""
         for item in self.plan.first_items:
             self._put(item)
         self._start(None)
@@ -207,7 +174,8 @@ class World:
         )
 
     @contextmanager
-    def _installed(self) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
+        """Part of SourceWorld."""
         plan = self.plan
         names = [
             *self.address.names(self._make_client),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
+from contextlib import AbstractContextManager
 
-from ...control.machine import Process, Speed
-from ...judgements import Judgements
-from ...timeline import Timeline
+from ...control.machine import Process
 from ..api import ApiServer
 from ..api_client import Address, SimulatedClient
-from ..api_etcd import Etcd
 from ..api_faults import Cut
 from ..disk import Disk
 from ..machine import AgentMachine
+from ..source_world import SourceWorld
 from .agents import SimulatedNode
 from .checks import ORACLES, Checks
 from .clients import DIALLING, DONE, WAITING, Client
@@ -37,7 +35,7 @@ _COLLECTED_S = 2.0
 _STARTED_S = 5.0
 
 
-class World:
+class World(SourceWorld[AgentMachine]):
     """Everything of one run; :meth:`run` returns what was wrong.
 
     Args:
@@ -45,17 +43,8 @@ class World:
     """
 
     def __init__(self, plan: Plan, *, is_traced: bool = False) -> None:
+        super().__init__(plan.seed, AgentMachine, is_traced=is_traced)
         self.plan = plan
-        self.rng = Random(plan.seed + 1)
-        self.timeline = Timeline()
-        self.began = self.timeline.now
-        self.machine = AgentMachine(self.timeline, self.rng, Speed())
-        if is_traced:
-            self.machine.trace = []
-        self.note = self.machine.note
-        self.violations: list[str] = []
-        self.judgements = Judgements(self.note, self.violations)
-        self.etcd = Etcd()
         for spec in plan.services:
             self.etcd.put(service_object(spec))
         self.server = ApiServer(self.etcd, self.timeline, self.rng, lag_s=plan.lag_s)
@@ -70,16 +59,6 @@ class World:
         self.slow_dials_until = 0.0
         self.checks = Checks(self)
         self.ending = Ending(self)
-        self.is_over = False
-
-    @property
-    def trace(self) -> list[tuple[float, str]]:
-        """What happened, if it is traced."""
-        return self.machine.trace or []
-
-    @property
-    def now(self) -> float:
-        return self.timeline.now
 
     @property
     def unix(self) -> float:
@@ -142,20 +121,12 @@ class World:
 
     # -- the run -----------------------------------------------------------------------------------
 
-    def run(self) -> list[str]:
-        """Carry the plan out; return what was wrong, the first first."""
-        with installed(self):
-            try:
-                self._run()
-            finally:
-                self.is_over = True
-                for process in self.machine.processes:
-                    process.forget()
-        for text in self.machine.violations:
-            self.judgements.violate("runs", text)
-        return self.violations
+    def installed(self) -> AbstractContextManager[None]:
+        """Part of SourceWorld."""
+        return installed(self)
 
-    def _run(self) -> None:
+    def carry_out(self) -> None:
+        """Part of SourceWorld."""
         self.workloads.start()
         for node in self.nodes:
             self.put_node(node.name)
