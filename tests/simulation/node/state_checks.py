@@ -45,7 +45,7 @@ def check_noted(world: World, name: str, at: float) -> None:
 
 
 def check_source(world: World, run: AgentRun, facts: StatusFacts) -> None:
-    """Judge that a source is a problem while each request fails, and none once all is well."""
+    """Judge that a source shows a problem while every request fails, and none once they succeed."""
     api, now = world.api, world.timeline.now
     if api is None:
         return

@@ -1,4 +1,4 @@
-"""The end of a run: all is well, clients leave, workloads rest, and one more client wakes each."""
+"""The end of a run: failures stop, clients leave, workloads rest, and a last client wakes each."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class Workloads:
         return 200, workload.as_scale()
 
     def scale(self, workload: Workload, replicas: int) -> None:
-        """Change the number of replicas, whoever wants that."""
+        """Change the number of replicas, for a node or for another program."""
         if replicas == workload.replicas:
             return
         workload.replicas, workload.scaled_at = replicas, self.timeline.now

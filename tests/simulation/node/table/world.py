@@ -119,7 +119,7 @@ class World:
             self.changes.go_without_ipv6()
 
     def _change_steering(self, step: Step) -> None:
-        # Whoever changes rules within this is another program, which the next run needn't know.
+        # What changes rules during this is another program; the next run need not know of it.
         self._pending = [one for one in self._pending if one.kind != p.DRIFT or one.name in FOREIGN]
         self.processes.change_steering(step)
 
