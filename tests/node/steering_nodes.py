@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.waiting import wait_for
 from tests.netns import DEADLINE_S, Net
 from tests.promises.listings import as_older_nft_prints, with_sorted_elements
 from userspace_proxy.kernel.ip_options import IP_TRANSPARENT, IPV6_TRANSPARENT
@@ -60,6 +61,9 @@ class Cluster:
             ip link set eth0 up
             ip route add default via {NODE_IP}
             ip route add default via {NODE_IP6}""")
+        # The kernel adds it once it has noticed that the other end is up.
+        own = f"local {NODE_IP6} dev pod0"
+        wait_for(own, lambda: own in self.node.run("ip -6 route show table local"))
 
     def add_bare_pod(self) -> Net:
         """Add a pod as Calico does: the node's end of its link has no address."""
