@@ -10,7 +10,8 @@ Rule 2: pods of a workload that was scaled to zero serve again only once it has 
 have stayed nevertheless: until then they end whenever its controller gets to it.
 Rule 3: a pod that terminates takes no client any more, although its time is up.
 Rule 4: a promise is on disk before its answer is given, and the next process of this node keeps it
-from its first listener on. Once its round has ended without effect, it is there no more.
+from its first listener on. Once its round has ended without effect, it is there no more. Those of
+earlier rounds stay there, each with its own time, while their Services are quiesced.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..clocks import Clocks
 from ..errors import UserspaceProxyError
 from ..log_fields import FieldLogger
 from ..model import ServiceKey, SocketAddress
-from ..state_file import StateFile
+from ..state_file import StateBytes, StateFile
 from .lease_notes import NodeAnswer, Round
 from .served import ServedByName, WorkloadKey, ready_endpoints, workload_of
 
@@ -57,6 +58,15 @@ class _Sleep:
     """The workload has had a replica again while its pods stayed."""
 
 
+class _KeptPromise(NamedTuple):
+    """A promise that is on disk."""
+
+    number: str
+    """Of the round."""
+    at: float
+    """Unix time at which it was written first."""
+
+
 class Promises:
     """What one node has promised about its Services; the next process knows it from a file."""
 
@@ -74,8 +84,8 @@ class Promises:
         self._wall_clock = wall_clock
         self._promised: dict[ServiceKey, _Promise] = {}
         self._asleep: dict[ServiceKey, _Sleep] = {}
-        self._on_disk: frozenset[ServiceKey] = frozenset()
-        """The Services of which the next process would keep a promise."""
+        self._kept: dict[ServiceKey, _KeptPromise] = {}
+        """What the next process would keep, those of the latest round last."""
 
     async def restore(self) -> NodeAnswer:
         """Keep what the last process of this node has promised; return its answer.
@@ -88,18 +98,17 @@ class Promises:
             found = await asyncio.to_thread(self._file.read)
             if found is None:
                 return NodeAnswer()
-            number, endpoints = _read(found.data)
+            kept = _read(found)
         except (UserspaceProxyError, ValueError, TypeError, KeyError, AttributeError) as exc:
             _log.warning("promises of the last run ignored: %(cause)s", extra={"cause": str(exc)})
             return NodeAnswer()
-        left_s = min(PROMISE_S, found.current_at + PROMISE_S - self._wall_clock())
-        if left_s <= 0:
-            return NodeAnswer()
-        for service, quiesced in endpoints.items():
-            self._served_ports.quiesced.set(service, quiesced)
-            self._promised[service] = _Promise(number, self._clock() + left_s)
-        self._on_disk = frozenset(endpoints)
-        return NodeAnswer(number, frozenset(endpoints))
+        for service, (promise, quiesced) in kept.items():
+            left_s = min(PROMISE_S, promise.at + PROMISE_S - self._wall_clock())
+            if left_s > 0:
+                self._served_ports.quiesced.set(service, quiesced)
+                self._promised[service] = _Promise(promise.number, self._clock() + left_s)
+                self._kept[service] = promise
+        return NodeAnswer(*_latest(self._kept))
 
     async def keep(self, number: str) -> None:
         """Have the next process of this node keep what was promised for a round.
@@ -110,26 +119,24 @@ class Promises:
         promised = [key for key, promise in self._promised.items() if promise.number == number]
         if self._file is None or not promised:
             return
-        of = self._served_ports.quiesced.of
-        data = _write(number, {service: of(service) for service in promised})
+        kept = {key: before for key, before in self._still_kept().items() if key not in promised}
+        kept |= dict.fromkeys(promised, _KeptPromise(number, self._wall_clock()))
         try:
-            await asyncio.to_thread(self._file.write, data, current_at=self._wall_clock())
+            await self._write(kept)
         except UserspaceProxyError:
             for service in promised:
                 self.release(service)
             raise
-        self._on_disk = frozenset(promised)
+        self._kept = kept
 
     async def forget_ended(self) -> None:
-        """Have the next process keep nothing, if no Service of the last round is quiesced now."""
-        if self._file is None or not self._on_disk:
+        """Have the next process keep nothing of Services that aren't quiesced any more."""
+        kept = self._still_kept()
+        if len(kept) == len(self._kept):
             return
-        if not self._on_disk.isdisjoint((*self._promised, *self._asleep)):
-            return
-        self._on_disk = frozenset()
+        self._kept = kept
         try:
-            data = _write("", {})
-            await asyncio.to_thread(self._file.write, data, current_at=self._wall_clock())
+            await self._write(kept)
         except UserspaceProxyError as exc:
             text = "a restart would still keep promises of a round that is over: %(cause)s"
             _log.warning(text, extra={"cause": str(exc)})
@@ -187,6 +194,21 @@ class Promises:
                     self.release(service)
                 sleep.is_woken = True
 
+    def _still_kept(self) -> dict[ServiceKey, _KeptPromise]:
+        """Return what is on disk about Services that are quiesced now."""
+        return {
+            service: kept
+            for service, kept in self._kept.items()
+            if service in self._promised or service in self._asleep
+        }
+
+    async def _write(self, kept: dict[ServiceKey, _KeptPromise]) -> None:
+        if self._file is not None:
+            endpoints = {service: self._served_ports.quiesced.of(service) for service in kept}
+            at = [promise.at for promise in kept.values()][-1:] or [self._wall_clock()]
+            data = _encode(kept, endpoints)
+            await asyncio.to_thread(self._file.write, data, current_at=at[0])
+
     def _services_of(self, workload: WorkloadKey) -> list[ServiceKey]:
         """Return the quiesced Services that name a workload."""
         return [
@@ -214,14 +236,41 @@ class Promises:
         return any(not quiesced.isdisjoint(ready_endpoints(port)) for port in ports)
 
 
-def _write(number: str, endpoints: Mapping[ServiceKey, Iterable[SocketAddress]]) -> bytes:
-    named = {str(service): sorted(quiesced) for service, quiesced in endpoints.items()}
-    return json.dumps({"round": number, "endpoints": named}).encode()
+def _latest(kept: dict[ServiceKey, _KeptPromise]) -> tuple[str, frozenset[ServiceKey]]:
+    """Return the number of the latest round of which something is kept, and its Services."""
+    number = next((kept[service].number for service in reversed(kept)), "")
+    return number, frozenset(key for key, promise in kept.items() if promise.number == number)
 
 
-def _read(data: bytes) -> tuple[str, Mapping[ServiceKey, Iterable[SocketAddress]]]:
-    found = json.loads(data)
-    return str(found["round"]), {
-        ServiceKey(*name.split("/")): [SocketAddress(str(ip), int(port)) for ip, port in quiesced]
-        for name, quiesced in found["endpoints"].items()
+def _encode(
+    kept: dict[ServiceKey, _KeptPromise], endpoints: Mapping[ServiceKey, Iterable[SocketAddress]]
+) -> bytes:
+    """Return a file's content: its time is that of the latest round.
+
+    Versions before ``earlier`` was there read nothing else.
+    """
+    number, services = _latest(kept)
+    named = {str(service): sorted(endpoints[service]) for service in kept if service in services}
+    earlier = {
+        str(service): [promise.number, promise.at, sorted(endpoints[service])]
+        for service, promise in kept.items()
+        if service not in services
+    }
+    return json.dumps({"round": number, "endpoints": named, "earlier": earlier}).encode()
+
+
+def _read(file: StateBytes) -> dict[ServiceKey, tuple[_KeptPromise, list[SocketAddress]]]:
+    found = json.loads(file.data)
+    latest = _KeptPromise(str(found["round"]), file.current_at)
+    kept = {
+        name: (_KeptPromise(str(number), float(at)), endpoints)
+        for name, (number, at, endpoints) in found.get("earlier", {}).items()
+    }
+    kept |= {name: (latest, endpoints) for name, endpoints in found["endpoints"].items()}
+    return {
+        ServiceKey(*name.split("/")): (
+            promise,
+            [SocketAddress(str(ip), int(port)) for ip, port in endpoints],
+        )
+        for name, (promise, endpoints) in kept.items()
     }

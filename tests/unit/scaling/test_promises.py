@@ -1,5 +1,7 @@
 """Promises of one node: which endpoints get no client, and until when."""
 
+import json
+
 import pytest
 
 from userspace_proxy.errors import UserspaceProxyError
@@ -105,6 +107,82 @@ async def test_a_promise_that_stays_on_disk_after_its_end_is_logged_once(node, k
     assert "promises of a round that is over: cannot write promises.json" in record.getMessage()
 
 
+@pytest.fixture
+async def two_rounds(node, kept):
+    """The same file after a second round, 5 s later, about another Service."""
+    node.serve(OTHER_POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
+    node.promises.end(ASLEEP)
+    await node.promises.forget_ended()
+    node.world.now += 5
+    node.promises.promise(API, "8", node.world.now + PROMISE_S)
+    await node.promises.keep("8")
+    return kept
+
+
+def ends_of(node, key):
+    (served,) = node.served_ports.of_service(key)
+    return [endpoint.ip for endpoint in served.group.serving.endpoints]
+
+
+async def restart_with_both(node, make, file):
+    again, answer = await restart(node, make, file)
+    again.serve(OTHER_POD, name="api", ip="10.96.0.2", handling=ASLEEP_WHEN_IDLE)
+    return again, answer
+
+
+async def test_the_next_process_keeps_what_earlier_rounds_put_to_rest(node, two_rounds, make):
+    again, answer = await restart_with_both(node, make, two_rounds)
+    assert answer == ("8", {API}), "the answer is that of the last round"
+    assert (again.endpoints, ends_of(again, API)) == ([], [])
+    again.promises.end(Round("8", (), is_over=True))
+    assert (again.endpoints, ends_of(again, API)) == ([], [OTHER_POD])
+
+
+async def test_the_end_of_a_round_has_the_next_process_keep_earlier_ones(node, two_rounds, make):
+    node.promises.end(Round("8", (), is_over=True))
+    await node.promises.forget_ended()
+    again, _ = await restart_with_both(node, make, two_rounds)
+    assert (again.endpoints, ends_of(again, API)) == ([], [OTHER_POD])
+
+
+async def test_the_end_of_an_earlier_round_leaves_the_last_ones_promise(node, two_rounds, make):
+    node.serve()
+    pass_time(node, 0)
+    await node.promises.forget_ended()
+    again, answer = await restart_with_both(node, make, two_rounds)
+    assert answer == ("8", {API})
+    assert (again.endpoints, ends_of(again, API)) == ([POD], [])
+
+
+async def test_a_later_round_prolongs_no_earlier_promise(node, two_rounds, make):
+    again, _ = await restart_with_both(node, make, two_rounds)
+    pass_time(again, PROMISE_S - 5)
+    assert (again.endpoints, ends_of(again, API)) == ([POD], [])
+    pass_time(again, 5)
+    assert ends_of(again, API) == [OTHER_POD]
+
+
+async def test_the_process_after_the_next_keeps_earlier_rounds_too(node, two_rounds, make):
+    again, _ = await restart_with_both(node, make, two_rounds)
+    again.promises.end(Round("8", (), is_over=True))
+    again.promises.promise(API, "9", again.world.now + PROMISE_S)
+    await again.promises.keep("9")
+    third, answer = await restart_with_both(again, make, two_rounds)
+    assert answer == ("9", {API})
+    assert (third.endpoints, ends_of(third, API)) == ([], [])
+    pass_time(third, PROMISE_S - 5)
+    assert (third.endpoints, ends_of(third, API)) == ([POD], [])
+
+
+async def test_a_file_of_an_earlier_version_is_read_and_its_form_is_kept(node, two_rounds, make):
+    written = json.loads(two_rounds.content.data)
+    assert (written["round"], written["endpoints"]) == ("8", {"shop/api": [[OTHER_POD, 8080]]})
+    earlier = b'{"round": "7", "endpoints": {"shop/web": [["192.0.2.1", 8080]]}}'
+    again, answer = await restart(node, make, File(earlier, node.world.now))
+    assert answer == ("7", {WEB})
+    assert again.endpoints == []
+
+
 async def test_a_clock_that_was_ahead_does_not_prolong_a_promise(node, kept, make):
     kept.content = kept.content[0], node.world.now + 3600
     again, _ = await restart(node, make, kept)
@@ -112,7 +190,17 @@ async def test_a_clock_that_was_ahead_does_not_prolong_a_promise(node, kept, mak
     assert again.endpoints == [POD]
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{}", b'{"round": "7", "endpoints": [7]}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"round": "7", "endpoints": [7]}',
+        b'{"round": "7", "endpoints": {}, "earlier": {"shop/web": 7}}',
+    ],
+)
 async def test_what_cannot_be_read_is_no_promise(node, make, data):
     again, answer = await restart(node, make, File(data, node.world.now))
     assert answer == ("", frozenset())
