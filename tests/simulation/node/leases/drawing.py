@@ -88,7 +88,7 @@ class _Drawing:
             for _ in range(rng.choice((1, 1, 2, 4))):
                 self._TROUBLES[trouble](self, self._moment())
         self.round = 0
-        return Plan(
+        plan = Plan(
             self.seed,
             frozenset(self.features),
             tuple(self.workloads),
@@ -108,6 +108,28 @@ class _Drawing:
             keeps_files=rng.random() < 0.75,
             fails_wakes_s=rng.choice((0.0, 0.0, 0.0, 3.0)),
             has_steady_end=rng.random() < 0.1,
+        )
+        return self._rest_in_a_row(plan) if rng.random() < 0.03 else plan
+
+    def _rest_in_a_row(self, plan: Plan) -> Plan:
+        """Have an agent die after a second round, before the pods of the first one end."""
+        rng = self.rng
+        if len(self.workloads) == 1:
+            other = WorkloadSpec("blog", "deployment", "web", (("app", "web"),))
+            self.workloads.append(other)
+            self._service(other, "web", other.labels)
+        down_s = 0.3 * rng.random()
+        return replace(
+            plan,
+            features=plan.features | {"rest-in-a-row"},
+            workloads=tuple(self.workloads),
+            services=tuple(s if s.is_headless else replace(s, idle_s=3) for s in self.services),
+            steps=(
+                Step(rng.random(), "slow-controllers", (9.0,), round=1),
+                Step(rng.uniform(1.0, 3.0), "crash", (rng.randrange(self.nodes), down_s, False), 2),
+                *(step for step in plan.steps if step.kind == "client" and not step.round),
+            ),
+            keeps_files=True,
         )
 
     # -- objects -----------------------------------------------------------------------------------

@@ -117,6 +117,11 @@ MUTANTS: Mapping[str, Mutant] = {
         "        if self._file is None or not promised:\n",
         "        if self._file is not None or not promised:\n",
     ),
+    "leases-later-round-forgets-earlier-promises": _scaling(
+        "promises",
+        "        kept |= dict.fromkeys(promised, _KeptPromise(number, self._wall_clock()))\n",
+        "        kept = dict.fromkeys(promised, _KeptPromise(number, self._wall_clock()))\n",
+    ),
     "leases-answer-although-the-disk-is-full": _scaling(
         "promises",
         "                self.release(service)\n            raise\n",
