@@ -44,7 +44,7 @@ class HealthAnswers:
         self._died_at = float("-inf")
         """When a worker last died."""
         self._workers: dict[Process, float] = {}
-        """Those that live, and since when they were seen."""
+        """Those that live, since when they were seen, or went on after a stop that came soon."""
 
     def dying(self, process: Process) -> None:
         """Follow a death."""
@@ -81,7 +81,7 @@ class HealthAnswers:
         answer = answer_healthz(facts, world.unix()).status
         alive = [p for p in world.machine.alive(WORKER) if p.parent is run.process]
         has_workers = bool(alive)
-        self._workers = {worker: self._workers.get(worker, now) for worker in alive}
+        self._workers = {worker: self._serves_since(worker) for worker in alive}
         if run.is_ending:
             # Also one whose first round is in force only now.
             is_right = answer == 503 or now - run.ends_since <= _TOLD_S
@@ -94,6 +94,13 @@ class HealthAnswers:
             self._check_serving(run, facts)
         if not run.is_ending:
             self._check_shown(run, facts)
+
+    def _serves_since(self, worker: Process) -> float:
+        """Return since when a worker may serve: one that is stopped before it does is late."""
+        now = self._world.timeline.now
+        since = self._workers.get(worker, now)
+        is_late = now - since <= _SERVES_AGAIN_S
+        return max(since, worker.loop.held_until) if is_late else since
 
     def _check_serving(self, run: AgentRun, facts: StatusFacts) -> None:
         """Judge the answer of an agent that has a round in force, now and when a change is late."""
