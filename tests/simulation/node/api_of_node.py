@@ -16,6 +16,7 @@ from .api import ApiServer
 from .api_client import URL, Address, SimulatedClient
 from .api_etcd import Etcd
 from .api_faults import Cut
+from .api_problems import ApiProblems
 from .plan import NODE, Object
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Api:
         self.server.bookmark_s = 1.0
         self.address = Address([self.server], rng)
         self._clients: dict[AgentProcess, SimulatedClient] = {}
+        self._problems: dict[AgentProcess, ApiProblems] = {}
         self.each = Failure()
         """Of each request."""
         self._node = Failure()
@@ -80,7 +82,12 @@ class Api:
     def client_for(self, process: AgentProcess) -> SimulatedClient:
         """Return the client of a process that starts."""
         client = self._clients[process] = self.address.client_for(process.loop, NODE)
+        self._problems[process] = ApiProblems(client)
         return client
+
+    def problems_of(self, process: AgentProcess) -> ApiProblems:
+        """Return what the client of a process has received."""
+        return self._problems[process]
 
     def source(self) -> Source:
         """Return the source of an agent that starts."""

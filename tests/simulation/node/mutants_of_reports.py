@@ -79,6 +79,20 @@ MUTANTS: Mapping[str, Mutant] = {
         "            problems=() if is_synced else self._problems,\n",
         "sources.kubernetes",
     ),
+    "request-that-begins-ends-a-problem": Mutant(
+        "reflector",
+        "            if self._position.needs_list:\n                self._cache",
+        '            self.problem = ""\n            self._changed()\n'
+        "            if self._position.needs_list:\n                self._cache",
+        "sources.kubernetes",
+    ),
+    "request-that-waits-is-a-problem": Mutant(
+        "reflector",
+        "        known_at, self._known_at = self._known_at, _UNKNOWN\n",
+        "        known_at, self._known_at = self._known_at, _UNKNOWN\n"
+        '        self._note_problem("no answer yet")\n',
+        "sources.kubernetes",
+    ),
     "source-that-has-answered-is-current-for-ever": Mutant(
         "source",
         "            is_current=is_synced and not failing,\n",

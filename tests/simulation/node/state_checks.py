@@ -16,8 +16,6 @@ CURRENT, AWAY = "state noted as current", "source that is away"
 _NOTICED_S = 1.5
 # The same for what is shown, with the first requests of an agent.
 _SHOWN_S = 2.0
-# Until silence is noticed, and a request made again.
-_SILENCE_S = 9.0
 # Another time than now by so much is one of before the clock was set.
 _OTHER_CLOCK_S = 300.0
 
@@ -45,21 +43,25 @@ def check_noted(world: World, name: str, at: float) -> None:
 
 
 def check_source(world: World, run: AgentRun, facts: StatusFacts) -> None:
-    """Judge that a source shows a problem while every request fails, and none once they succeed."""
+    """Judge that a source shows a problem while every request fails, and none once they succeed.
+
+    Meanwhile, and while the server is silent, it shows what the last answers were.
+    """
     api, now = world.api, world.timeline.now
     if api is None:
         return
-    began = max(run.began_at, run.process.loop.held_until)
+    check = world.judgements.check
     shown = list(facts.source.problems)
-    if api.server.silent_until > now - _SILENCE_S:
-        world.judgements.excuse(AWAY, "the API server was silent: an answer is waited for")
-        return
+    began = max(run.began_at, run.process.loop.held_until, api.server.silent_until)
     if api.fails_wholly_since(now - _SHOWN_S) and began < now - _SHOWN_S:
         for_s = now - max(began, api.each.since)
         what = f"each request has failed for {for_s:.1f} s, and the source has no problem"
-        world.judgements.check(AWAY, bool(shown), what)
+        check(AWAY, bool(shown), what)
     elif world.freshness.is_calm and not api.failures:
         is_right = not shown and facts.source.is_synced
-        world.judgements.check(
-            AWAY, is_right, f"the API server answers, and the status has {shown}"
-        )
+        check(AWAY, is_right, f"the API server answers, and the status has {shown}")
+    elif (wanted := api.problems_of(run.process).is_shown()) is None:
+        world.judgements.excuse(AWAY, "an answer has just arrived, or a watch broke off again")
+    else:
+        what = f"the last answers have {'a' if wanted else 'no'} problem, and the status {shown}"
+        check(AWAY, bool(shown) is wanted, what)
