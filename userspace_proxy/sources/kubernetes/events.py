@@ -54,7 +54,7 @@ class Series:
     not_before: float = 0.0
     """Unix time before which nothing is sent."""
     name: str = ""
-    """The Event's name; empty while there is none."""
+    """The Event's name; empty while the server isn't known to have it."""
     asked_at: float = float("-inf")
     """Unix time of the last request."""
 
@@ -133,16 +133,14 @@ def _namespace_of(happening: Happening) -> str:
 
 
 def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
-    """Return the first Event of a series.
+    """Return the first Event of a series; its name is always the same.
 
     Args:
-        series: Its ``name`` is set.
         uid: The object's; empty: unknown. A Node's is its name, as for kubelet's Events.
     """
     service = series.happening.service
     kind, name = ("Node", node_name) if service is None else ("Service", service.name)
     namespace = _NODE_NAMESPACE if service is None else service.namespace
-    series.name = f"{name}.{int(series.began * 1e9):x}"
     regarding = {"apiVersion": "v1", "kind": kind, "name": name}
     if service is not None:
         regarding["namespace"] = namespace
@@ -151,7 +149,10 @@ def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
     event: dict[str, Any] = {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"name": series.name, "namespace": namespace},
+        "metadata": {
+            "name": f"{name}.{int(series.began * 1e9):x}",
+            "namespace": namespace,
+        },
         "eventTime": micro_time(series.began),
         "reportingController": CONTROLLER,
         "reportingInstance": node_name,

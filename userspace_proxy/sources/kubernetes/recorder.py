@@ -129,8 +129,10 @@ class Recorder:
         uid = self._node_name if service is None else self._uid_of(service)
         event = new_event(series, self._node_name, uid)
         response = await self._client.send("POST", path, event, content_type="application/json")
-        if response.code >= 300 and response.code != 409:
-            series.name = ""
+        # Only now: without a response the same Event is sent again, and 409 means that the server
+        # has it.
+        if response.code < 300 or response.code == 409:
+            series.name = event["metadata"]["name"]
         return response
 
     def _forbidden(self, series: Series, response: Response) -> float:

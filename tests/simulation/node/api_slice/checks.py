@@ -76,6 +76,7 @@ ORACLES = (
     "Events soon",
     "Events counted",
     "Events owed",
+    "Events known",
     "Events of a namespace",
     "Events in turns",
 )

@@ -82,4 +82,13 @@ MUTANTS: Mapping[str, Mutant] = {
         "elif response.code < 500 and response.code != 429:",
         "elif response.code < 500:",
     ),
+    "api-event-whose-response-was-lost-is-patched": _source(
+        "recorder",
+        '        response = await self._client.send("POST", path, event, '
+        'content_type="application/json")\n',
+        '        series.name = event["metadata"]["name"]\n'
+        '        response = await self._client.send("POST", path, event, '
+        'content_type="application/json")\n'
+        '        series.name = ""\n',
+    ),
 }

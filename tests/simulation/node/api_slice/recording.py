@@ -62,6 +62,8 @@ class _Told:
     has_failed: bool = False
     """The last request for it did, so it is tried again."""
 
+    event: str = ""
+    """The name of its Event, once the source was told that the server has that."""
     is_settled: bool = False
     """The server has taken what it was asked last, or refused it for good."""
 
@@ -146,7 +148,7 @@ class RecordingChecks:
         """What a process that died had to send is lost."""
         for told in self._told.values():
             told.since_start = told.asked = 0
-            told.asked_at, told.is_settled = _NEVER, False
+            told.asked_at, told.is_settled, told.event = _NEVER, False, ""
         for kept in self._kept.values():
             kept.clear()
         self._unsure.clear()
@@ -171,6 +173,9 @@ class RecordingChecks:
             self._check_content(body)
         key = self._series[name]
         told, namespace = self._told[key], _namespace_of(key[1])
+        if exchange.method == "PATCH":
+            is_known = name == told.event
+            check("Events known", is_known, said(key, "is patched, and may not exist:", name))
         own = now - told.asked_at
         check("Events of a series", own >= _EVERY_S * 0.99, lambda: f"{key}: after {own:.1f} s")
         is_owed = not told.is_settled or told.last >= told.asked_at or namespace in self._unsure
@@ -247,6 +252,10 @@ class RecordingChecks:
             self._forbidden_at[target_of(exchange.path).namespace] = self._world.now
         # The server has deleted what it doesn't find, so there will be another one.
         is_gone = exchange.code == 404 and exchange.method == "PATCH"
+        if is_whole and exchange.method == "POST" and (exchange.code < 300 or exchange.code == 409):
+            told.event = str(name)
+        elif is_whole and is_gone:
+            told.event = ""
         is_rejected = is_whole and exchange.code in _REJECTED and not is_gone
         told.is_settled = is_rejected or (is_whole and exchange.code < 300)
         if is_rejected:

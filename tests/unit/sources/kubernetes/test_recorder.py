@@ -11,6 +11,7 @@ from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources import Happening
 from userspace_proxy.sources.kubernetes.events import NAMESPACE_MAX
 from userspace_proxy.sources.kubernetes.recorder import Recorder
+from userspace_proxy.sources.kubernetes.responses import TransportError
 
 from ...agent.watched import turn
 from ..running import running
@@ -143,6 +144,26 @@ async def test_an_event_whose_response_was_lost_still_counts(api, recorder):
     ((method, path, change),) = api.sent
     assert (method, change["series"]["count"]) == ("PATCH", 2)
     assert path.startswith(f"{EVENTS}/node-1.")
+
+
+async def test_an_event_whose_response_was_lost_is_posted_again_with_its_name(api, client):
+    """A patch of what may not exist got 404, and the Event came only after two minutes."""
+    posted = []
+
+    class Lossy:
+        async def send(self, method, path, item, *, content_type):
+            if method == "POST":
+                posted.append(item["metadata"]["name"])
+                if len(posted) == 1:
+                    raise TransportError("Connection reset by peer")
+            return await client.send(method, path, item, content_type=content_type)
+
+    recorder = Recorder(Lossy(), "node-1", uids, pause=at_once, every_s=0.01)
+    recorder.record(REPAIRED)
+    async with sending(recorder):
+        await api.until(lambda a: len(a.requests) == 1)
+    assert api.requests == [f"POST {EVENTS}"]
+    assert posted == [posted[0]] * 2
 
 
 async def test_an_event_that_the_server_has_forgotten_is_made_anew(api, recorder):
