@@ -145,6 +145,8 @@ class Follower:
         if not request.is_watch:
             is_long = self.outage.note_list(self.lists_since, self.checks.now())
             self._had_problem = self._had_problem or is_long
+            lasted_s = request.over_at - self.lists_since
+            request.is_late = not exchange.error and lasted_s > self.checks.list_s - SOON_S
         if exchange.error and (not request.is_watch or exchange.code != 200):
             self.outage.fail(self.checks.now())
         elif exchange.code != 200:
@@ -155,6 +157,8 @@ class Follower:
             self._note_page(request)
         else:
             self.outage.fail(self.checks.now())
+        if request.is_late:
+            self.outage.doubt()
 
     def _note_refused(self, request: Request) -> None:
         exchange = request.exchange
@@ -184,10 +188,7 @@ class Follower:
             self._listed_version = request.page["metadata"]["resourceVersion"]
         if request.is_whole_list:
             self.copy.end_list(self._listed_version)
-            request.is_late = request.over_at - self.lists_since > self.checks.list_s - SOON_S
-            if request.is_late:
-                self.outage.doubt()
-            else:
+            if not request.is_late:
                 self._note_success()
 
     def _note_left(self, request: Request, *, is_watch: bool) -> None:
@@ -287,6 +288,9 @@ class Follower:
 
     def _end(self, last: Request, request: Request) -> None:
         """Decide from how the last request ended what must follow."""
+        if request.is_paging and last.next_token:
+            # The list goes on, so it wasn't given up.
+            last.is_late = False
         if last.is_left:
             self._note_left(last, is_watch=request.is_watch)
         self.next.conclude(last)

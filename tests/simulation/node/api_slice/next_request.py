@@ -89,7 +89,7 @@ class NextRequest:
             self.wants = "list" if is_gone else "watch"
             return
         self.wants = "list"
-        if is_gone:
+        if is_gone and not request.is_late:
             self.after_expiry = "whole" if request.is_paging else "newest"
             self.is_failed = False
 
@@ -128,6 +128,10 @@ class NextRequest:
 
     def _conclude_list(self, request: Request) -> None:
         if request.page is None:
+            self.is_failed, self.wants = True, "list"
+            return
+        if request.is_late and request.next_token:
+            # Another page would have shown that it goes on.
             self.is_failed, self.wants = True, "list"
             return
         if request.is_late:

@@ -72,7 +72,8 @@ class Request:
         self.page: dict[str, Any] | None = None
         """A page, if it is complete."""
         self.is_late = False
-        """A list was complete at its deadline, so it may have been given up."""
+        """A page or a refusal was complete at its list's deadline, so the list may have been given
+        up."""
         self.question: Question | None = None
         """Of a watch."""
         if self.is_watch:
