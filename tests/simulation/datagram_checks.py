@@ -88,6 +88,8 @@ class DatagramChecks:
         calls that send had taken by then."""
         self._gone: set[bytes] = set()
         """Answers that were passed on."""
+        self._refused_answers: set[bytes] = set()
+        """Answers for which the kernel had no memory as they were to be passed on."""
         self._handling: tuple[Question, int] | None = None
         """The datagram that was read last, in this turn, and what the kernel had lacked by then."""
         self.troubles = Troubles(world)
@@ -177,6 +179,10 @@ class DatagramChecks:
         flow = self._flows.get(core)
         if flow is not None and flow.read_at is None:
             flow.read_at = self.world.timeline.now
+
+    def not_sent(self, payload: bytes) -> None:
+        """Note that the kernel had no memory for a datagram to a client."""
+        self._refused_answers.add(payload)
 
     def _handled(self) -> None:
         """Note whether the kernel has refused what the last datagram needed."""
@@ -443,14 +449,14 @@ class DatagramChecks:
             )
 
     def _check_answer(self, payload: bytes) -> None:
-        _, flow, since = self._answers[payload]
+        _, flow, _ = self._answers[payload]
         assert flow is not None, "it is due because a flow has it"
         if payload in self._gone:
             self.judge.right("answer passed on")
         elif flow.closed_at is not None:
             self.judge.excuse("answer passed on", "its flow has ended")
-        elif self.troubles.lacked(since):
-            self.judge.excuse("answer passed on", "the kernel lacked something")
+        elif payload in self._refused_answers:
+            self.judge.excuse("answer passed on", "the kernel had no memory for it")
         elif flow.service.sock is None:
             self.judge.excuse("answer passed on", "its listener was closed")
         else:

@@ -158,17 +158,27 @@ class SimulatedSocket:
     def sendto(self, data: Any, address: Address) -> int:
         """Part of _socket.socket."""
         core: DatagramSocket = self._enter("sendto")
-        self._kernel.fault("memory")
+        self._take_memory(data)
         return core.write(data, address[:2])
 
     def sendmsg(self, buffers: Any, ancillary: Any, _flags: int, address: Address) -> int:
         """Part of _socket.socket."""
         core: DatagramSocket = self._enter("sendmsg")
-        self._kernel.fault("memory")
+        payload = b"".join(buffers)
+        self._take_memory(payload)
         info = ancillary[0][2]
         ip = info[:16] if self._is_ipv6 else info[4:8]
         source_ip = _socket.inet_ntop(self.family, ip)
-        return core.write(b"".join(buffers), address[:2], source_ip)
+        return core.write(payload, address[:2], source_ip)
+
+    def _take_memory(self, payload: Any) -> None:
+        """Take memory for a datagram to a client, or raise the error if there is none."""
+        try:
+            self._kernel.fault("memory")
+        except OSError:
+            if (watcher := self._kernel.network.watcher) is not None:
+                watcher.not_sent(bytes(payload))
+            raise
 
     def recvmsg_into(self, buffers: Any, _room: int) -> tuple[int, Any, int, Address]:
         """Part of _socket.socket."""

@@ -28,8 +28,6 @@ class Troubles:
         self._world = world
         self._stops: list[tuple[float, float]] = []
         """From when, and for how many seconds."""
-        self._lacks: list[float] = []
-        """Until when the kernel lacked something."""
         self._memory = [(0.0, False)]
         """From when on it was short, or wasn't."""
         self._full_at = -1.0
@@ -39,10 +37,6 @@ class Troubles:
         """Note that the process is stopped now."""
         self._stops.append((self._world.timeline.now, seconds))
 
-    def lacks(self, seconds: float) -> None:
-        """Note that the kernel lacks something from now on."""
-        self._lacks.append(self._world.timeline.now + seconds)
-
     def used_memory(self, share: float) -> None:
         """Note which share of memory is used from now on."""
         is_short = share >= _SHORT[self._memory[-1][1]]
@@ -51,10 +45,6 @@ class Troubles:
     def stopped_since(self, since: float) -> float:
         """Return for how long the process was stopped since then."""
         return sum(seconds for at, seconds in self._stops if at + seconds >= since)
-
-    def lacked(self, since: float) -> bool:
-        """Return whether the kernel has lacked something since then."""
-        return any(until >= since - SOON_S for until in self._lacks)
 
     def flows_lacked(self, since: float) -> bool:
         """Return whether the kernel has refused what a flow needs since then."""

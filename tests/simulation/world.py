@@ -390,7 +390,6 @@ class World:
         elif what == plans.LACK:
             name, seconds = args
             self.kernel.lacking.add(name)
-            self.datagrams.troubles.lacks(seconds)
             self.network.note(f"kernel: out of {name} for {seconds:g} s")
             self.timeline.after(seconds, self.kernel.lacking.discard, name)
         elif what in (plans.STOP, plans.SKIP):
