@@ -62,6 +62,10 @@ class FlowChoices:
         """What the kernel had not for the last dial of the flow that dials now; empty: nothing."""
         self.lacked_at: dict[Service, float] = {}
         """When the kernel last lacked something for a dial of a Service port's flow."""
+        self.had_turn_at: dict[Service, float] = {}
+        """When a flow that had waited last got an endpoint."""
+        self._waiting: set[Any] = set()
+        """The flows that wait."""
         self._flows: dict[DatagramSocket, Any] = {}
         """The flows of the data plane, by what is behind their sockets."""
 
@@ -106,6 +110,9 @@ class FlowChoices:
             core = core_of(flow.sock)
             attempt.first_dial = attempt.first_dial or at
             self._flows[core] = flow
+            if flow in self._waiting:
+                self._waiting.discard(flow)
+                self.had_turn_at[port.service] = world.timeline.now
             world.datagrams.ends.has_endpoint(flow)
             port.model.loads.add(flow, endpoint)
             self._check_address(core, port, attempt)
@@ -131,6 +138,7 @@ class FlowChoices:
         attempt = self._attempt_of(flow)
         attempt.tried.clear()
         attempt.first_dial = None
+        self._waiting.add(flow)
 
     def leaves(self, flow: Any) -> None:
         """Note that a flow's socket is closed."""
@@ -141,6 +149,7 @@ class FlowChoices:
     def ended(self, flow: Any) -> None:
         """Note that a flow has ended."""
         self._attempts.pop(flow, None)
+        self._waiting.discard(flow)
 
     # -- what the network shows --------------------------------------------------------------------
 

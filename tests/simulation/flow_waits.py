@@ -60,12 +60,15 @@ class FlowWaits:
             return
         first = self._could_not_at.get(service, 0.0), now
         earliest, since = self._could_since.setdefault(service, first)
-        began_at = self._world.datagrams.began_at.get(service, 0.0)
-        if began_at > since:
-            # One has had its turn since, and between two turns of the loop nothing is seen.
-            earliest, since = self._could_since[service] = began_at, now
+        choices = self._world.flow_choices
+        if self._world.datagrams.began_at.get(service, 0.0) > since:
+            # One has begun since, and between two turns of the loop nothing is seen. If it hadn't
+            # waited, it has overtaken those that do: the one that is next keeps its time.
+            earliest = max(earliest, choices.had_turn_at.get(service, 0.0))
+            since = now
+            self._could_since[service] = earliest, since
         # One for which the kernel lacked something as there was room is tried again later.
-        lacked_at = self._world.flow_choices.lacked_at.get(service, -_RETRY_S)
+        lacked_at = choices.lacked_at.get(service, -_RETRY_S)
         due = max(since, lacked_at + _RETRY_S if lacked_at >= earliest else 0.0) + _LOOK_S
         late_s = now - due - self._world.stops_add(since, due)
         what = f"{len(waiting)} flows wait, and for {now - since:.3f} s an endpoint has room"
