@@ -57,6 +57,9 @@ class Attempt:
     if none was found at once, or the kernel had no socket for a dial."""
     joined: SocketAddress | None = None
     joined_at: float = 0.0
+    is_one_way: bool = False
+    """Of a flow: it has no answer, and datagrams without a refusal have shown that its endpoint is
+    there. That counts once; an answer counts, too."""
     is_over: bool = False
     waits_since: Span | None = None
     is_at_limit: bool = False

@@ -154,10 +154,18 @@ class FlowChoices:
     # -- what the network shows --------------------------------------------------------------------
 
     def answered(self, core: DatagramSocket) -> None:
-        """Note that the data plane takes an answer of a flow: its first one ends an ejection."""
+        """Note that the data plane takes an answer of a flow: its first one ends an ejection.
+
+        It does so also if datagrams without a refusal have shown before that the endpoint is there:
+        the endpoint may have been ejected since.
+        """
         flow = self._flows.get(core)
-        if flow is not None:
-            self._is_there(flow, self._attempt_of(flow))
+        if flow is None:
+            return
+        attempt = self._attempt_of(flow)
+        if attempt.joined is None:
+            attempt.joined = flow.endpoint
+            self._is_there(flow)
 
     def goes_on(self, core: DatagramSocket) -> None:
         """Note that a flow's client sends again: one-way protocols have no answers."""
@@ -166,15 +174,16 @@ class FlowChoices:
             return
         attempt, at = self._attempt_of(flow), self._world.moment()
         assert attempt.first_dial is not None, "it has been dialled"
+        if attempt.joined is not None or attempt.is_one_way:
+            return
         if at[0] - attempt.first_dial[1] > _ONE_WAY_S:
-            self._is_there(flow, attempt)
-        elif at[1] - attempt.first_dial[0] > _ONE_WAY_S and attempt.joined is None:
+            attempt.is_one_way = True
+            self._is_there(flow)
+        elif at[1] - attempt.first_dial[0] > _ONE_WAY_S:
             self._port_of(flow).model.may_have_answered(flow.endpoint)
 
-    def _is_there(self, flow: Any, attempt: Attempt) -> None:
-        if attempt.joined is None:
-            attempt.joined = flow.endpoint
-            self._port_of(flow).answered(flow.endpoint, self._world.moment())
+    def _is_there(self, flow: Any) -> None:
+        self._port_of(flow).answered(flow.endpoint, self._world.moment())
 
     # -- judging -----------------------------------------------------------------------------------
 
