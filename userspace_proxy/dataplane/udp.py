@@ -211,7 +211,7 @@ class UdpListener:
                 break
             failed = self._dial(flow, endpoint)
             if failed is None:
-                flow.endpoint = endpoint
+                flow.endpoint, flow.dialled_at = endpoint, now
                 counters = self.group.counters_of(endpoint)
                 counters.connections += 1
                 counters.active += 1
@@ -414,7 +414,7 @@ class UdpListener:
             if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):
                 # Clients of the other side may still use it.
                 continue
-            if flow.sent_since <= begun_by:
+            if flow.dialled_at <= begun_by:
                 self.end(flow, EndReason.ENDPOINT_REMOVED)
 
     def note(

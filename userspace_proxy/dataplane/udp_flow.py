@@ -89,10 +89,10 @@ class UdpFlow:
     """One client at one address of a listener, and its socket to an endpoint."""
 
     __slots__ = (
-        "address", "ancillary", "answered_at", "client_ip", "conversation", "counted", "endpoint",
-        "first_byte_s", "group", "holders", "hop_limit", "is_ended", "is_preserved", "is_stream",
-        "kept", "key", "listener", "received_bytes", "sent_bytes", "sent_since", "sock", "tried",
-        "turn", "used", "waited",
+        "address", "ancillary", "answered_at", "client_ip", "conversation", "counted", "dialled_at",
+        "endpoint", "first_byte_s", "group", "holders", "hop_limit", "is_ended", "is_preserved",
+        "is_stream", "kept", "key", "listener", "received_bytes", "sent_bytes", "sent_since", "sock",
+        "tried", "turn", "used", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -114,6 +114,8 @@ class UdpFlow:
         self.hop_limit = hop_limit
         """With which the client's last datagram arrived."""
         self.endpoint: SocketAddress | None = None
+        self.dialled_at = 0.0
+        """When that endpoint was chosen: later than the start, if another one refused before."""
         self.sock: _socket.socket | None = None
         self.kept: list[Kept] | None = []
         """Its first datagrams; None when they are not to be sent again."""

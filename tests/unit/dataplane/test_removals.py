@@ -362,3 +362,24 @@ async def test_thousands_are_looked_at_in_slices(served, rig, monkeypatch, timer
     await until(lambda: len(rig.connections.open) == 6 - to_first)
     assert served.web.group.counters.ended_by_removal == to_first >= 3
     assert len(more) == 5
+
+
+async def test_a_flow_that_moved_to_an_endpoint_after_that_was_put_on_standby_goes_on(rig, timers):
+    standby, active = rig.udp_peer(), rig.udp_peer()
+    dns = rig.udp_service(active.address, handling=AFTER_30_S)
+    client = rig.udp_client(dns)
+    client.send(b"question")
+    await active.receive_from()
+    rig.update(dns, active.address, standby.address, handling=AFTER_30_S)
+    standbys = ((standby.address, 1),)
+    rig.update(dns, active.address, standby.address, handling=AFTER_30_S, standbys=standbys)
+    timers.advance(0.5)
+    active.close()
+    client.send(b"question")
+    _, first = await standby.receive_from()
+    await standby.receive_from()
+    for seconds in (15, 14.5):
+        timers.advance(seconds)
+        client.send(b"question")
+        _, later = await standby.receive_from()
+        assert later == first
