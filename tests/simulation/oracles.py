@@ -185,10 +185,13 @@ class Oracles(FinalChecks):
     def _stopped_s(self, began: float, due: float) -> float:
         """Return for how long iterations were stopped in which a deadline's timer may be set.
 
-        Timers are relative: one that is set after the stop is as late as the stop was long.
+        Timers are relative: one that is set after the stop is as late as the stop was long. The
+        iteration in which the deadline began may also be long as its calls were preempted.
         """
-        stops = self.world.loop.stops
-        return sum(s for turn_began, ended, s in stops if turn_began <= due and began <= ended)
+        loop = self.world.loop
+        stopped_s = sum(s for at, ended, s in loop.stops if at <= due and began <= ended)
+        own_s = (ended - at for at, ended in loop.long_turns if at <= began <= ended)
+        return max((stopped_s, *own_s))
 
     def _look_at_rooms(self, now: float) -> None:
         for service in self.world.services:

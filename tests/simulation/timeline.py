@@ -10,6 +10,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+# An iteration with many preempted calls is longer than this, and its clock is stale by as much.
+_LONG_S = 0.02
 # A preempted system call is as long as this at most.
 _PREEMPTION_S = 0.002
 # uvloop rounds timers to milliseconds.
@@ -137,6 +139,8 @@ class VirtualLoop:
         """The process is stopped until then."""
         self.stops: list[tuple[float, float, float]] = []
         """Of each stop within an iteration: when that began, when the stop ended, its seconds."""
+        self.long_turns: list[tuple[float, float]] = []
+        """When iterations began and ended that took long, by stops or by preempted calls."""
         self.after_callback: Callable[[], None] | None = None
 
     def time(self) -> float:
@@ -243,6 +247,8 @@ class VirtualLoop:
         turn_s = self._timeline.now - now
         if turn_s > self.longest_turn_s:
             self.longest_turn_s = turn_s
+        if turn_s > _LONG_S:
+            self.long_turns.append((now, self._timeline.now))
         self._after_turn()
         if self._is_scheduled:
             return
