@@ -244,17 +244,19 @@ class VirtualLoop:
                 if after_callback is not None:
                     after_callback()
         self.is_running = False
-        turn_s = self._timeline.now - now
-        if turn_s > self.longest_turn_s:
-            self.longest_turn_s = turn_s
-        if turn_s > _LONG_S:
-            self.long_turns.append((now, self._timeline.now))
+        self._note_length(self._timeline.now - now)
         self._after_turn()
         if self._is_scheduled:
             return
         due = bool(self._timers) and self._timers[0][0] <= self._timeline.now + _EARLY_S
         if self._soon or due or self._is_any_ready():
             self.wake()
+
+    def _note_length(self, turn_s: float) -> None:
+        if turn_s > self.longest_turn_s:
+            self.longest_turn_s = turn_s
+        if turn_s > _LONG_S:
+            self.long_turns.append((self.turn_began, self._timeline.now))
 
     def _all_ready(self) -> list[int]:
         """Return which of the descriptors that are watched can be read."""

@@ -91,8 +91,8 @@ class UdpFlow:
     __slots__ = (
         "address", "ancillary", "answered_at", "client_ip", "conversation", "counted", "dialled_at",
         "endpoint", "first_byte_s", "group", "holders", "hop_limit", "is_ended", "is_preserved",
-        "is_stream", "kept", "key", "listener", "received_bytes", "sent_bytes", "sent_since", "sock",
-        "tried", "turn", "used", "waited",
+        "is_stream", "kept", "key", "listener", "received_bytes", "sent_bytes", "sent_since",
+        "sock", "tried", "turn", "used", "waited",
     )  # fmt: skip
 
     def __init__(
