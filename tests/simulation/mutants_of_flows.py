@@ -12,6 +12,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "        self.table.use(flow, flow.sent_since)\n        if room is not None",
         "        if room is not None",
     ),
+    "moved-flow-is-as-old-as-its-client": Mutant(
+        "udp", "if flow.dialled_at <= begun_by:", "if flow.sent_since <= begun_by:"
+    ),
     "descriptor-of-a-refused-flow-is-lost": Mutant(
         "udp",
         "        self.engine.descriptors.give_for_flow()\n        flow.sock = None",

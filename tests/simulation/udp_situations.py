@@ -256,7 +256,7 @@ def _returns(adding: Adding) -> Plan:
 
 
 def _on_standby(adding: Adding) -> Plan:
-    """Flows to it that begin later go on when those of before end."""
+    """Flows to it that begin later, or had no answer yet, go on when those of before end."""
     rng, number, plan = adding.rng, adding.number, adding.plan
     about = {number, *adding.pool}
     kept = tuple(e for e in plan.events if about.isdisjoint(e.args[:1]))
@@ -270,8 +270,9 @@ def _on_standby(adding: Adding) -> Plan:
     def events() -> Iterator[Event]:
         yield Event(0.0, plans.UPDATE, (number, before))
         yield adding.behave(one, 0.0, ANSWERS)
+        at_first = rng.choice((ANSWERS, SILENT))
         for endpoint in others:
-            yield adding.behave(endpoint, 0.0, ANSWERS)
+            yield adding.behave(endpoint, 0.0, at_first)
             yield adding.behave(endpoint, 1.2, REFUSES)
             yield adding.behave(endpoint, 9.0, ANSWERS)
         yield Event(1.0, plans.UPDATE, (number, after))
@@ -279,6 +280,9 @@ def _on_standby(adding: Adding) -> Plan:
             began = 0.3 + 0.5 * n + 0.3 * rng.random()
             for asked in range(4):
                 yield adding.ask((f"10.3.0.{n + 1}", 49000), began + 1.1 * asked)
+        # Its first datagram is still kept as it is refused.
+        for at in (0.8, 1.3, 2.4, 3.5, 4.6):
+            yield adding.ask(("10.3.0.7", 49000), at)
 
     return adding.plan_with(events(), 11.0)
 
