@@ -65,8 +65,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "flows-of-removed-endpoints-stay": Mutant(
         "udp",
-        "            if flow.sent_since <= begun_by:\n",
-        "            if flow.sent_since > begun_by:\n",
+        "            if flow.dialled_at <= begun_by:\n",
+        "            if flow.dialled_at > begun_by:\n",
     ),
     "flows-of-the-other-side-end": Mutant(
         "udp",
@@ -75,7 +75,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "flows-end-though-begun-later": Mutant(
         "udp",
-        "            if flow.sent_since <= begun_by:\n",
+        "            if flow.dialled_at <= begun_by:\n",
         "            if begun_by:\n",
     ),
     "idle-end-twice-as-late": Mutant(

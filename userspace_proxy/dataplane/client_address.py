@@ -57,8 +57,11 @@ class _Dialling(Protocol):
 
     address: Any
     """The client's; its IP address is the first item."""
-    group: EndpointGroup
     is_preserved: bool
+
+    @property
+    def group(self) -> EndpointGroup:
+        """The endpoints of its Service port."""
 
 
 class ClientAddressDialer:

@@ -90,9 +90,9 @@ class UdpFlow:
 
     __slots__ = (
         "address", "ancillary", "answered_at", "client_ip", "conversation", "counted", "dialled_at",
-        "endpoint", "first_byte_s", "group", "holders", "hop_limit", "is_ended", "is_preserved",
-        "is_stream", "kept", "key", "listener", "received_bytes", "sent_bytes", "sent_since",
-        "sock", "tried", "turn", "used", "waited",
+        "endpoint", "first_byte_s", "holders", "hop_limit", "is_ended", "is_preserved", "is_stream",
+        "kept", "key", "listener", "received_bytes", "sent_bytes", "sent_since", "sock", "tried",
+        "turn", "used", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -104,7 +104,6 @@ class UdpFlow:
         hop_limit: AncillaryItem,
     ) -> None:
         self.listener = listener
-        self.group = listener.group
         self.key = key
         self.address = address
         """The client's, in the form that ``sendmsg`` takes."""
@@ -143,6 +142,11 @@ class UdpFlow:
         """None if no more than the first answer, or none yet, was noted."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
         """Endpoints that refused, and why; most flows need no dict."""
+
+    @property
+    def group(self) -> EndpointGroup:
+        """The endpoints of its Service port."""
+        return self.listener.group
 
     @property
     def has_answer(self) -> bool:

@@ -109,7 +109,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "leases-promise-isnt-restored": _scaling(
         "promises",
-        "            self._served_ports.quiesced.set(service, quiesced)\n",
+        "                self._served_ports.quiesced.set(service, quiesced)\n",
         "",
     ),
     "leases-promise-isnt-kept-on-disk": _scaling(
