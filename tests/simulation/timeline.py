@@ -10,8 +10,6 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-# An iteration with many preempted calls is longer than this, and its clock is stale by as much.
-_LONG_S = 0.02
 # A preempted system call is as long as this at most.
 _PREEMPTION_S = 0.002
 # uvloop rounds timers to milliseconds.
@@ -84,13 +82,15 @@ class Timeline:
 class _Handle:
     """Part of asyncio.TimerHandle."""
 
-    __slots__ = ("args", "callback", "is_cancelled", "when")
+    __slots__ = ("args", "callback", "is_cancelled", "stale_s", "when")
 
     def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.when = when
         self.callback = callback
         self.args = args
         self.is_cancelled = False
+        self.stale_s = 0.0
+        """How long its iteration had run when it was set."""
 
     def cancel(self) -> None:
         """Part of asyncio.Handle."""
@@ -139,8 +139,8 @@ class VirtualLoop:
         """The process is stopped until then."""
         self.stops: list[tuple[float, float, float]] = []
         """Of each stop within an iteration: when that began, when the stop ended, its seconds."""
-        self.long_turns: list[tuple[float, float]] = []
-        """When iterations began and ended that took long, by stops or by preempted calls."""
+        self._began = 0.0
+        """When the iteration began, or the callback that runs as one."""
         self.after_callback: Callable[[], None] | None = None
 
     def time(self) -> float:
@@ -161,6 +161,8 @@ class VirtualLoop:
     ) -> _Handle:
         """Part of asyncio.AbstractEventLoop."""
         handle = _Handle(self._timeline.now + delay, callback, args)
+        if self.is_running:
+            handle.stale_s = self._timeline.now - self._began
         self._count += 1
         heapq.heappush(self._timers, (handle.when, self._count, handle))
         self._timeline.at(handle.when - _EARLY_S * self._random(), self._wake_for, handle)
@@ -189,6 +191,7 @@ class VirtualLoop:
     def run(self, callback: Callable[[], object]) -> None:
         """Run a callback now, as in an iteration of its own."""
         self.is_running = True
+        self._began = self._timeline.now
         callback()
         self.is_running = False
         self.wake()
@@ -233,7 +236,7 @@ class VirtualLoop:
             batch = [*self._soon, *readable.values(), *timers]
         self._soon.clear()
         self.is_running = True
-        self.turn_began = now
+        self.turn_began = self._began = now
         after_callback = self.after_callback
         for handle in batch:
             if not handle.is_cancelled:
@@ -244,19 +247,13 @@ class VirtualLoop:
                 if after_callback is not None:
                     after_callback()
         self.is_running = False
-        self._note_length(self._timeline.now - now)
+        self.longest_turn_s = max(self.longest_turn_s, self._timeline.now - now)
         self._after_turn()
         if self._is_scheduled:
             return
         due = bool(self._timers) and self._timers[0][0] <= self._timeline.now + _EARLY_S
         if self._soon or due or self._is_any_ready():
             self.wake()
-
-    def _note_length(self, turn_s: float) -> None:
-        if turn_s > self.longest_turn_s:
-            self.longest_turn_s = turn_s
-        if turn_s > _LONG_S:
-            self.long_turns.append((self.turn_began, self._timeline.now))
 
     def _all_ready(self) -> list[int]:
         """Return which of the descriptors that are watched can be read."""
