@@ -22,6 +22,7 @@ from ..kernel.own_namespace import network_namespace
 from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from ..plane import Plane, PortPool
+from ..plane.adoption import LAST_ANSWER_S
 from ..sources import Source
 from ..steering import Steering
 from ..steering.selection import read_offers_for
@@ -243,7 +244,17 @@ class Agent:
         if steering is not None and not await remove_steering(steering):
             self.left_behind = True
         await self._stop_client_addresses()
+        await self._wait_for_predecessors()
         await self._stack.aclose()
+
+    async def _wait_for_predecessors(self) -> None:
+        """Wait until those that were late have been told to end: nothing else ends them soon."""
+        predecessors = self._predecessors
+        if predecessors is not None and (left := await predecessors.answered(LAST_ANSWER_S)):
+            _log.error(
+                "workers of the last run did not answer in time, leaving them",
+                extra={"count": left},
+            )
 
     async def _stop_client_addresses(self) -> None:
         client_addresses, self._client_addresses = self._client_addresses, None

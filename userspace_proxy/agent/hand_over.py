@@ -375,6 +375,8 @@ async def end_workers(label: str) -> bool:
             predecessors = Predecessors(asyncio.get_running_loop(), socks)
             await predecessors.adopt()
             predecessors.end()
+            # The next turn asks those that were late again.
+            predecessors.close()
             have_ended = True
             await pause(_LOOK_S)
             continue

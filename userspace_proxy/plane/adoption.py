@@ -12,9 +12,9 @@ Rule 2: a worker handles untrusted bytes, so what it sends is examined: only soc
 namespace are taken that listen (TCP) or are bound (UDP), each once, and of those that it kept only
 netlink sockets for nftables.
 Rule 3: it may be of another version, so messages that this one doesn't know are skipped.
-Rule 4: a predecessor without an answer in time is drained once it answers: until then its clients
-get what the last control process had in force. This process connects again to one that hangs up
-before: others have taken its place (``reception``), or its proof was late.
+Rule 4: a predecessor without an answer in time drains, or ends, once it answers: until then its
+clients get what the last control process had in force. This process connects again to one that
+hangs up before: others have taken its place (``reception``), or its proof was late.
 Rule 5: sockets come first, and nothing waits for pins but the drain, for some seconds.
 Rule 6: what is read of a worker is bounded: beyond that, and after its last message, nothing is.
 """
@@ -58,6 +58,8 @@ _log = FieldLogger("userspace_proxy.dataplane")
 ANSWER_S = 4.0
 # Before another try if a worker has hung up; the second when nothing waits for it any more.
 _AGAIN_S, _LATE_AGAIN_S = 0.01, 1.0
+# When this process ends; a worker of its own has as long to report that it has drained.
+LAST_ANSWER_S = 2.0
 # For all pins to arrive after the sockets; a worker stops sending them somewhat earlier.
 PINS_S = 6.0
 # A worker sends some 20 MB at most, nearly all of it pins.
@@ -177,12 +179,7 @@ class Predecessors:
         Closes what wasn't taken; the connection to one that hasn't answered stays until it has.
         """
         self.ports = frozenset()
-        for worker in tuple(self._workers):
-            worker.drain(seconds)
-        late = [worker for worker in self._workers if not worker.handed_over.done()]
-        self._workers = [worker for worker in self._workers if worker not in late]
-        self.close()
-        self._workers = late
+        self._dismiss(Drain(seconds))
 
     def forget(self, worker: _Predecessor) -> None:
         """Count a worker no more that drains, or has ended. Idempotent."""
@@ -190,10 +187,29 @@ class Predecessors:
             self._workers.remove(worker)
 
     def end(self) -> None:
-        """Have them reset their connections and exit."""
-        for worker in self._workers:
-            worker.channel.send(End())
+        """Have them reset their connections and exit, but for those that are to drain.
+
+        Closes what :meth:`drain` closes: a worker ignores the order before it has answered.
+        """
+        self._dismiss(End())
+
+    async def answered(self, within_s: float) -> int:
+        """Wait until late ones have answered and got their order; return how many haven't.
+
+        Once this object is closed, those serve until another process commands them.
+        """
+        if late := [worker.handed_over for worker in self._workers]:
+            await asyncio.wait(late, timeout=within_s)
+        return len(self._workers)
+
+    def _dismiss(self, order: Drain | End) -> None:
+        """Give all of them a last order, and close all but connections to those that are late."""
+        for worker in tuple(self._workers):
+            worker.dismiss(order)
+        late = [worker for worker in self._workers if not worker.handed_over.done()]
+        self._workers = [worker for worker in self._workers if worker not in late]
         self.close()
+        self._workers = late
 
     def close(self) -> None:
         """Close what wasn't taken. Idempotent."""
@@ -232,8 +248,8 @@ class _Predecessor:
         self._is_late = False
         """It isn't adopted any more: the sockets that it hands over are closed."""
         self._skipped = False
-        self._drain_s: float | None = None
-        """It is to drain, for that many seconds, once it answers."""
+        self._order: Drain | End | None = None
+        """What it is to do once it answers."""
         self._connect(sock)
 
     def close(self) -> None:
@@ -243,11 +259,14 @@ class _Predecessor:
             self.handed_over.cancel()
         self._stop_reading()
 
-    def drain(self, seconds: float) -> None:
-        """Have it drain, now or once it has answered, is distrusted, or is lost."""
-        self._drain_s = seconds
+    def dismiss(self, order: Drain | End) -> None:
+        """Give it its last order, now or once it has answered, is distrusted, or is lost.
+
+        The first such order counts.
+        """
+        self._order = self._order or order
         if self.handed_over.done():
-            self.channel.send(Drain(seconds))
+            self.channel.send(self._order)
 
     def be_late(self) -> None:
         """Keep nothing from now on, and connect again less often. Idempotent."""
@@ -327,7 +346,7 @@ class _Predecessor:
 
     def _note_handed_over(self, *, is_last: bool) -> None:
         if is_last and not self.handed_over.done():
-            if self._drain_s is not None:
+            if self._order is not None:
                 self._stop()
                 return
             self.handed_over.set_result(None)
@@ -366,8 +385,8 @@ class _Predecessor:
         if not self.handed_over.done():
             self.handed_over.set_result(None)
         self._stop_reading()
-        if self._drain_s is not None:
-            self.channel.send(Drain(self._drain_s))
+        if self._order is not None:
+            self.channel.send(self._order)
             self.close()
             self._owner.forget(self)
 

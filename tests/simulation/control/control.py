@@ -17,7 +17,7 @@ from userspace_proxy.errors import BoundError, ShortageError
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Group, Plane, Wanted
-from userspace_proxy.plane.adoption import Predecessors
+from userspace_proxy.plane.adoption import LAST_ANSWER_S, Predecessors
 
 from .plan import ServicePlan
 
@@ -113,12 +113,17 @@ class Control:
             await self._stop.wait()
             # It may die while it closes them.
             world.in_force.note_end()
+            if self.predecessors is not None:
+                self.predecessors.end()
             for group in self.served.values():
                 plane.close_group(group)
             await world.draining.drain(self, _DRAIN_S)
+            if self.predecessors is not None:
+                await self.predecessors.answered(LAST_ANSWER_S)
         # Not in a task: it waits for other processes.
         loop.call_soon(plane.close)
         await asyncio.sleep(1.0)  # noqa: TID251 - in virtual time
+        world.draining.judge_left(self.process)
         return 0
 
     async def _relieve(self, plane: Plane) -> None:

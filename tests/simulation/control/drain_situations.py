@@ -46,6 +46,7 @@ class DrainSituations(Situations):
             (0.08, ASKED_TWICE, self.asked_twice),
             (0.05, "answers before it is relieved", self.answers_before_relief),
             (0.25, "replies are under way", self.late_replies),
+            (0.05, "ends before a worker answers", self.ends_before_an_answer),
         )
         for share, name, draw in situations:
             if self._rng.random() < share:
@@ -115,6 +116,15 @@ class DrainSituations(Situations):
             yield Event(round(at + soon, 4), STOP, (False, number, seconds, False))
         for n in range(rng.randint(1, 2)):
             yield Event(round(at + 0.3 + 0.25 * n + 0.1 * rng.random(), 4), CRASH)
+
+    def ends_before_an_answer(self) -> Iterator[Event]:
+        """Yield that a control process ends that waited without effect for a worker's answer."""
+        rng, at = self._rng, round(0.5 + max(0.0, self._calm_at - 8.0) * self._rng.random(), 4)
+        yield from self._clients_before(at, rng.choice(self._tcp or self._numbers))
+        stop = (False, rng.randint(0, 3), round(4.2 + 1.6 * rng.random(), 4), False)
+        yield Event(at, STOP, stop)
+        yield Event(round(at + 0.02, 4), CRASH)
+        yield Event(round(at + 1.0 + 4.0 * rng.random(), 4), END)
 
     def answers_before_relief(self) -> Iterator[Event]:
         """Yield that a worker answers too late to be adopted, and while no other one can start.

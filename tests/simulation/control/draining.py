@@ -9,6 +9,7 @@ Rule 2: a control process waits for workers that drain, not for those that have 
 Rule 3: workers of the last control process drain as soon as those of this one serve, not before.
 Rule 4: nothing is started any more in a control process that drains.
 Rule 5: a worker that drains ends with its last connection.
+Rule 6: a control process that ends in order leaves no worker that serves, but one that was stopped.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ _ANSWER_S, _SMALL_ROOM = 2.0, 4096
 _REPLIES_S, _CLOSES_S = 2.0, 0.5
 # One that was late is asked again each second, and hangs up after a second without a proof.
 _ANSWERS_LATE_S = 3.0
+# So long a control process that ends in order waits for answers of those that were late.
+_WAITS_S = 2.0
 
 
 class Draining:
@@ -60,8 +63,9 @@ class Draining:
         """Of those that haven't ended: when one last had a client, or began."""
         self._ending: dict[Process, float] = {}
         """Control processes that drain, or have: for how long."""
-        self._drained: set[Process] = set()
-        """Those whose drain is over, and that close what is left."""
+        self._drained: dict[Process, tuple[float, dict[Process, float]]] = {}
+        """Those whose drain is over, and that close what is left: since when, and the workers of
+        earlier ones, each with how much longer than others it may take to answer."""
 
     def patches(self) -> list[tuple[Any, str, Any]]:
         """Return what is to replace a method of the product, to see when drains begin."""
@@ -137,10 +141,8 @@ class Draining:
         self._check_applied(control)
         for process in self._world.machine.alive(WORKER):
             if process.parent is not control.process and not self._is_to_end(process):
-                main = process.main
-                is_adopted = main is not None and main._candidates is None
                 due_s = self._world.plan.drain_s + self._answer_s
-                due_s += 0.0 if is_adopted else _ANSWERS_LATE_S
+                due_s += 0.0 if _is_adopted(process) else _ANSWERS_LATE_S
                 began = self._world.timeline.now
                 self._world.timeline.after(
                     due_s, self._check_relief, control, process, began, due_s
@@ -186,6 +188,26 @@ class Draining:
         what = f"{process.name} still runs {now - began:.1f} s after {control.process.name} served"
         world.judgements.violate(RELIEVED, what)
 
+    def judge_left(self, control: Process) -> None:
+        """Judge what a control process leaves that ends in order.
+
+        Call it when workers have had the time to read their last orders.
+        """
+        world, judgements = self._world, self._world.judgements
+        drained_at, others = self._drained[control]
+        for worker, late_s in others.items():
+            if worker.is_dead or self._is_to_end(worker):
+                judgements.right(RELIEVED)
+                continue
+            held_until = max(worker.loop.held_until, control.loop.held_until)
+            if held_until + self._answer_s + late_s > drained_at + _WAITS_S:
+                judgements.excuse(RELIEVED, "it was stopped until its control process ended")
+            elif world.plan.speed.room < _SMALL_ROOM:
+                judgements.excuse(RELIEVED, "its messages drip")
+            else:
+                what = f"{control.name} ends, and leaves {worker.name}, which serves"
+                judgements.violate(RELIEVED, what)
+
     async def drain(self, control: Control, seconds: float) -> None:
         """Have a control process drain its workers, and judge how long that takes."""
         world, process, plane = self._world, control.process, control.plane
@@ -194,7 +216,9 @@ class Draining:
         mine = [each for each in world.machine.alive(WORKER) if each.parent is process]
         self._ending[process] = seconds
         await plane.drain(seconds)
-        self._drained.add(process)
+        others = [each for each in world.machine.alive(WORKER) if each.parent is not process]
+        late = {each: 0.0 if _is_adopted(each) else _ANSWERS_LATE_S for each in others}
+        self._drained[process] = world.timeline.now, late
         took_s = world.timeline.now - began
         if any(each.loop.held_until > began for each in (process, *mine)):
             return
@@ -219,3 +243,8 @@ class Draining:
             return
         what = f"{process.name} drains, and has had {seconds:g} s for that"
         self._world.judgements.violate(ORACLE, what)
+
+
+def _is_adopted(worker: Process) -> bool:
+    """Return whether a worker has a control process, or hasn't noticed that it has lost it."""
+    return worker.main is not None and worker.main._candidates is None

@@ -119,7 +119,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "            socks.clear()\n        self._sockets.clear()",
     ),
     "predecessors-not-told": _plane(
-        "adoption", "            self.channel.send(Drain(seconds))\n", "            pass\n"
+        "adoption", "        self._dismiss(Drain(seconds))\n", "        pass\n"
     ),
     "held-port-not-released": _plane(
         "listener",
@@ -150,6 +150,6 @@ MUTANTS: Mapping[str, Mutant] = {
         "            pass",
     ),
     "late-predecessor-forgotten": _plane(
-        "adoption", "            if self._drain_s is not None:\n", "            if self is None:\n"
+        "adoption", "            if self._order is not None:\n", "            if self is None:\n"
     ),
 }

@@ -32,13 +32,16 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "predecessors-drain-for-half-the-time": _plane(
         "adoption",
-        "            self.channel.send(Drain(seconds))\n",
-        "            self.channel.send(Drain(seconds / 2))\n",
+        "        self._dismiss(Drain(seconds))\n",
+        "        self._dismiss(Drain(seconds / 2))\n",
     ),
     "late-predecessors-have-no-time": _plane(
         "adoption",
-        "            self.channel.send(Drain(self._drain_s))\n",
-        "            self.channel.send(Drain(0.0))\n",
+        "            self.channel.send(self._order)\n            self.close()\n",
+        "            self.channel.send(Drain(0.0))\n            self.close()\n",
+    ),
+    "late-predecessors-are-left-at-an-end": _plane(
+        "adoption", "            await asyncio.wait(late, timeout=within_s)\n", "            pass\n"
     ),
     "predecessors-drain-when-they-have-handed-over": _plane(
         "adoption",

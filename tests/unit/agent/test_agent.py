@@ -61,10 +61,16 @@ async def test_a_process_that_leaves_to_the_last_one_no_longer_reports_that_it_s
     await agent.stop()
 
 
-async def test_workers_of_the_last_run_end_once_no_client_is_steered_to_them(monkeypatch):
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_workers_of_the_last_run_end_once_no_client_is_steered_to_them(
+    monkeypatch, caplog, is_late
+):
+    monkeypatch.setattr(agents, "LAST_ANSWER_S", 0.01)
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     predecessors = Predecessors(asyncio.get_running_loop(), [ours])
+    if not is_late:
+        predecessors._workers[0].handed_over.set_result(None)
     had_ended = []
 
     async def adopt(_label, stack):
@@ -83,6 +89,7 @@ async def test_workers_of_the_last_run_end_once_no_client_is_steered_to_them(mon
         await agent.stop()
         assert had_ended == [False]
         assert has_ended(theirs)
+    assert ("workers of the last run did not answer in time" in caplog.text) is is_late
 
 
 @pytest.mark.parametrize("has_workers", [False, True])

@@ -321,6 +321,28 @@ async def test_a_worker_that_answers_late_drains_then(orphan):
     assert await orphan.main.ended == 0
 
 
+async def test_a_worker_that_answers_late_ends_then(orphan):
+    """It would serve on alone for minutes: it obeys no process before that has proved itself."""
+    orphan.channel.close()
+    predecessors = orphan.keep(Predecessors(asyncio.get_running_loop(), connect_to_workers(LABEL)))
+    assert await predecessors.adopt(0.0) == 0
+    predecessors.end()
+    assert await asyncio.wait_for(orphan.main.ended, 60.0) == 0
+    assert await predecessors.answered(60.0) == 0
+
+
+async def test_a_late_worker_that_is_to_drain_does_so_although_its_successor_ends(idle):
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    await worker.predecessors.adopt(0.0)
+    worker.predecessors.drain(5.0)
+    worker.predecessors.end()
+    assert await worker.predecessors.answered(0.0) == 1
+    worker.hand_over(is_last=True)
+    assert await worker.predecessors.answered(60.0) == 0
+    await until(lambda: worker.got == [HandOver(), Drain(5.0)], "a drain")
+
+
 @pytest.mark.parametrize("change", ["answers", "ends"])
 async def test_a_late_worker_counts_until_it_drains_or_has_ended(idle, change):
     worker = Compromised(idle.keep)
