@@ -46,6 +46,16 @@ class Troubles:
         """Return for how long the process was stopped since then."""
         return sum(seconds for at, seconds in self._stops if at + seconds >= since)
 
+    def earliest(self, since: float) -> float:
+        """Return when it was as long ago as since, but for the time that the process was stopped.
+
+        A stop that this adds may begin while another one lasts.
+        """
+        earliest = since
+        while (before := since - self.stopped_since(earliest)) < earliest:
+            earliest = before
+        return earliest
+
     def flows_lacked(self, since: float) -> bool:
         """Return whether the kernel has refused what a flow needs since then."""
         lacked_in = self._world.kernel.lacked_in
@@ -62,8 +72,7 @@ class Troubles:
 
     def was_short(self, since: float) -> bool:
         """Return whether memory or descriptors may have been short since then."""
-        full_since = since - self.stopped_since(since)
-        return self._full_at >= full_since or self.was_memory_short(since)
+        return self._full_at >= self.earliest(since) or self.was_memory_short(since)
 
     def look(self) -> None:
         """Note whether descriptors are short, after a turn."""
@@ -77,9 +86,8 @@ class Troubles:
 
     def was_memory_short(self, since: float) -> bool:
         """Return whether memory may have been short since then, as far as the process has read."""
-        since -= _LOOK_S
         # A stop within that time may be between two looks.
-        since -= self.stopped_since(since)
+        since = self.earliest(since - _LOOK_S)
         last = self._memory[-1]
         until = [at for at, _ in self._memory[1:]]
         ended = zip(self._memory, until, strict=False)
