@@ -66,10 +66,14 @@ class Replies:
         world = self._world
         if worker.is_dead and worker.status:
             return False
-        until = world.draining.replies_until(worker)
-        if until is not None and world.timeline.now + self._soon_s > until - EARLY_S:
+        if not self._has_time(worker, world.timeline.now):
             return False
         return self._is_served(endpoint, asker, worker)
+
+    def _has_time(self, worker: Process, replied_at: float) -> bool:
+        """Return whether a worker doesn't drain, or has time to pass on a reply of that moment."""
+        until = self._world.draining.replies_until(worker)
+        return until is None or replied_at + self._soon_s <= until - EARLY_S
 
     def _is_served(self, endpoint: SocketAddress, asker: Asker, worker: Process) -> bool:
         """Return whether a client's address has had an endpoint since it has asked, and before."""
@@ -96,6 +100,9 @@ class Replies:
             judgements.excuse(ORACLE, "its worker was stopped")
         elif asker.listener < 0 and asker.listener not in worker.main._worker._listeners:
             judgements.excuse(ORACLE, "its worker stands in for another one no more")
+        elif not self._has_time(worker, replied_at):
+            # Both are read in one iteration of its loop, the order to drain first.
+            judgements.excuse(ORACLE, "its worker was told meanwhile to drain without time")
         elif self._is_served(endpoint, asker, worker):
             what = f"{endpoint.ip} replied at {replied_at:.3f} to client {asker.number}"
             judgements.violate(ORACLE, f"{what}, which {worker.name} has not passed on")
