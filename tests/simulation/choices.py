@@ -392,10 +392,11 @@ class Choices(Watcher):
         self._leaving.after_turn(self.ports)
         for port in self.ports:
             if port.expected or port.reported or port.possible:
-                if is_tcp(port.service):
+                # As it closes, descriptors that become free have dials tried again that end soon.
+                if is_tcp(port.service) and not self.world.is_closed:
                     self._judge_news(port)
-                else:
-                    port.reported.clear()
+                for news in (port.expected, port.reported, port.possible):
+                    news.clear()
 
     def _judge_news(self, port: Port) -> None:
         for key in {**port.expected, **port.reported}:
@@ -409,9 +410,6 @@ class Choices(Watcher):
                 self.judge.excuse("news", "the moment is unsure")
             else:
                 self.judge.right("news")
-        port.expected.clear()
-        port.reported.clear()
-        port.possible.clear()
 
 
 def is_tcp(service: Service) -> bool:
