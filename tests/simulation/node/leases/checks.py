@@ -17,7 +17,7 @@ from userspace_proxy.model.serving import Serving
 from userspace_proxy_testing.fakes.api_objects import WatchEvent
 
 from ..api_exchange import Exchange
-from .clients import CONNECTED, DONE, WAITING, Client, named
+from .clients import CONNECTED, DIALLING, DONE, WAITING, Client, named
 from .known import Known
 from .scale_checks import ORACLES as ORACLES_OF_SCALES
 from .scale_checks import ScaleChecks
@@ -30,6 +30,7 @@ from .workloads import GONE, READY, Pod, Workload
 
 if TYPE_CHECKING:
     from .agents import SimulatedNode
+    from .workers import Worker, WorkerPort
     from .world import World
 
 ORACLES = (
@@ -49,6 +50,7 @@ ORACLES = (
     "rest",
     "Event of what keeps awake",
 )
+_DELETED = "its Service was deleted"
 # An answer holds for 20 s since a node began to quiesce, which is after the round began.
 _PROMISE_S = 20.0
 # So long a holder counts answers.
@@ -268,8 +270,11 @@ class Checks:
             ]
             clients = named(served)
             text = f"{node} answers that {service} has no client, and has {clients}"
-            new = {"it has come since": all(map(self._is_at_new_pod, served))}
-            self.judge("answer is true", not served, text, new)
+            excuses = {
+                "it has come since": all(map(self._is_at_new_pod, served)),
+                _DELETED: all(map(self.is_of_deleted, served)),
+            }
+            self.judge("answer is true", not served, text, excuses)
             if pods := set(self._pods_of(service)):
                 self._check_disk(node, answer, service)
             self.promises[node, service] = Promise(answer.number, began, pods)
@@ -366,6 +371,25 @@ class Checks:
         """Return when a slice of a Service had a new pod last."""
         listed = [pod.listed_at for pod in self._pods_of(service)]
         return max(listed, default=float("-inf"))
+
+    def port_closed(self, worker: Worker, port: WorkerPort) -> None:
+        """Note that a worker has closed a port: no one counts connections of a deleted Service.
+
+        Source: docs/scale-to-zero.md.
+        """
+        for client in self.world.clients:
+            is_here = client.worker is worker and client.state in (CONNECTED, DIALLING)
+            since = client.needs_since - _LISTED_S
+            if (
+                is_here
+                and client.service == port.service
+                and self.known.was_deleted(port.service, since)
+            ):
+                self.excused.setdefault(client, _DELETED)
+
+    def is_of_deleted(self, client: Client) -> bool:
+        """Return whether a client's Service was deleted since it has come."""
+        return self.excused.get(client) == _DELETED
 
     def is_of_dead_agent(self, client: Client) -> bool:
         """Return whether a client's worker reports to no one."""

@@ -26,6 +26,8 @@ class Known:
         """When the last disturbances began."""
         self._changed_at: dict[str, float] = {}
         """By what it is about: a Service, a namespace of autoscalers and budgets, a Node."""
+        self._deleted_at: dict[str, list[float]] = {}
+        """By the Service."""
         self._before: dict[str, list[tuple[float, Wish | None]]] = {}
         """What Services asked for until a time."""
 
@@ -51,10 +53,19 @@ class Known:
         """Note that something changes now."""
         self._changed_at[about] = self._world.now
 
+    def service_is_deleted(self, key: str) -> None:
+        """Note that a Service is about to be deleted."""
+        self.service_changes(key)
+        self._deleted_at.setdefault(key, []).append(self._world.now)
+
     def service_changes(self, key: str) -> None:
         """Note that a Service is about to change."""
         self._before.setdefault(key, []).append((self._world.now, self.wishes.get(key)))
         self.changes(key)
+
+    def was_deleted(self, key: str, since: float) -> bool:
+        """Return whether a Service was deleted since then."""
+        return any(at >= since for at in self._deleted_at.get(key, ()))
 
     def has_changed(self, about: str, within_s: float = _ATTEMPT_S) -> bool:
         """Return whether something may be known as it was before, or was so recently."""

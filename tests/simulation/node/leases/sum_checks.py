@@ -38,6 +38,7 @@ class SumChecks:
             if client.state in (CONNECTED, WAITING)
             and client.worker is not None
             and client.worker.plane is not None
+            and not self._checks.is_of_deleted(client)
             and self._world.now - client.needs_since > _SOON_S
         }
         for node in self._world.nodes:
@@ -92,9 +93,10 @@ class SumChecks:
             of_it = [client for client in here if client.service == wish.key]
             open_ = sum(client.state in (CONNECTED, WAITING) for client in of_it)
             ends = [client.since for client in of_it]
+            counted = [client for client in of_it if not self._checks.is_of_deleted(client)]
             last = max(node.started_at, self._checks.newest_pod(wish.key), *ends)
             is_recent = self._world.now - last < (wish.idle_s or RECENT_S) + _FIGURES_S
-            least += open_
+            least += sum(client.state in (CONNECTED, WAITING) for client in counted)
             most += max(open_, int(is_recent))
         return least, most
 

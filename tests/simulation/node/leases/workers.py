@@ -136,8 +136,11 @@ class Worker:
 
     def _close_group(self, number: int) -> None:
         port = self.ports.pop(number, None)
-        for client in list(port.waiting) if port is not None else ():
+        if port is None:
+            return
+        for client in list(port.waiting):
             self._finish(client)
+        self.world.checks.port_closed(self, port)
 
     def _report(self, number: int) -> None:
         now = self.world.now

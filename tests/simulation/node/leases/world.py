@@ -245,7 +245,7 @@ class World(SourceWorld[AgentMachine]):
     def _delete_service(self, namespace: str, name: str) -> None:
         if self.etcd.objects.get("services", name, namespace) is not None:
             key = f"{namespace}/{name}"
-            self.checks.known.service_changes(key)
+            self.checks.known.service_is_deleted(key)
             self.etcd.delete("Service", name, namespace)
             self.workloads.follow_service(namespace, name)
 
