@@ -32,6 +32,7 @@ from .kernel_rules import (
     KernelRules,
     link_elements,
     read_endpoints,
+    read_endpoints_of,
     read_frontends,
     write_table,
 )
@@ -66,7 +67,8 @@ class KernelPath:
         self._counts = Counts()
         self._forgotten: dict[Frontend, int] = {}
         """What the frontends had counted that the last change has removed."""
-        self._repaired: set[Frontend] = set()
+        self._repaired: dict[Frontend, tuple[SocketAddress, ...]] = {}
+        """As :meth:`take_repaired` returns them."""
 
     def load(self, targets: KernelTargets) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Write the desired state for the first time; return the endpoints that there were."""
@@ -139,12 +141,13 @@ class KernelPath:
         self._follow_links()
         return count
 
-    def take_repaired(self) -> set[Frontend]:
+    def take_repaired(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
         """Return the frontends of which something was put right since the last call.
 
-        Their connections may lead anywhere.
+        Their connections may lead anywhere. Each has the endpoints that it led to and shouldn't
+        have: another program added them, or a change that was refused had.
         """
-        repaired, self._repaired = self._repaired, set()
+        repaired, self._repaired = self._repaired, {}
         return repaired
 
     def _put_right(self) -> int:
@@ -234,7 +237,10 @@ class KernelPath:
         keys = {(name, key) for name, key, _ in repair.added - repair.earlier}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())
-        self._repaired |= read_frontends(repair.added | repair.removed)
+        wrong = read_endpoints_of(repair.removed)
+        for frontend in read_frontends(repair.added | repair.removed):
+            known = self._repaired.get(frontend, ())
+            self._repaired[frontend] = (*known, *wrong.get(frontend, ()))
 
     def _write_all(self) -> None:
         """Write the table, or replace what another program has left of it."""

@@ -245,6 +245,20 @@ def read_endpoints(
     return {f: tuple(one for _, one in sorted(some.items())) for f, some in found.items()}
 
 
+def read_endpoints_of(
+    elements: Iterable[SetElement],
+) -> dict[Frontend, tuple[SocketAddress, ...]]:
+    """Return the endpoints of frontends in some elements, which may be parts of a table."""
+    families = {names.endpoints: family for family, names in NAMES.items()}
+    found: dict[Frontend, dict[SocketAddress, None]] = {}
+    for name, key, value in elements:
+        if name in families:
+            frontend = read_frontend(key[:-_NUMBER_BYTES], families[name])
+            if frontend is not None:
+                found.setdefault(frontend, {})[_unpack_endpoint(value)] = None
+    return {frontend: tuple(some) for frontend, some in found.items()}
+
+
 def read_frontends(elements: Iterable[SetElement]) -> set[Frontend]:
     """Return the frontends that some elements lead to endpoints."""
     keys: dict[IPFamily, set[bytes]] = {}

@@ -154,8 +154,9 @@ class NftablesProgrammer(NatProgrammer):
         self._released: ReleasedPorts[bytes] = ReleasedPorts()
         self._targets: dict[Frontend, KernelTarget] = {}
         """The desired targets of frontends that are on the kernel path, or have been."""
-        self._ended: dict[Frontend, KernelTarget] = {}
-        """What frontends had that are no longer steered, until their flows are ended."""
+        self._ended: dict[Frontend, tuple[EndpointChoice, ...]] = {}
+        """Endpoints to which frontends may have led that now lead nowhere, until their flows are
+        ended: those of an earlier target, of an earlier run, or of a change that was refused."""
 
     def unguarded(self) -> str:
         """Part of Programmer."""
@@ -200,6 +201,7 @@ class NftablesProgrammer(NatProgrammer):
             self._kernel_path.change(moved, [f for f, port in touched.items() if port is None])
             self.change(touched)
         except SteeringError:
+            self._note_refused(moved)
             self._set_targets(before)
             self._kernel_path.undo(before)
             raise
@@ -292,15 +294,17 @@ class NftablesProgrammer(NatProgrammer):
     def _choices(self, frontend: Frontend) -> Collection[EndpointChoice]:
         target = self._targets.get(frontend)
         if target is None and frontend not in (self._applied or {}):
-            target = self._ended.get(frontend)
+            return self._ended.get(frontend, ())
         if target is None or (frontend.protocol is Protocol.TCP and not target.is_on):
             # Open connections stay; what no endpoint has answered is the proxy's.
             return ()
         return target.choices
 
     def _forget_stale(self) -> None:
-        for frontend in self._kernel_path.take_repaired():
+        for frontend, endpoints in self._kernel_path.take_repaired().items():
             self._note_translated(frontend, (self._applied or {}).get(frontend, _NO_PORT))
+            if endpoints:
+                self._note_endpoints(frontend, (EndpointChoice(endpoints),))
         super()._forget_stale()
         self._ended = {}
 
@@ -314,7 +318,7 @@ class NftablesProgrammer(NatProgrammer):
             if target is None:
                 continue
             if touched[frontend] is None:
-                self._ended[frontend] = target
+                self._note_endpoints(frontend, target.choices)
                 # It may return before anything is removed.
                 self._note_translated(frontend, target.port)
                 continue
@@ -335,10 +339,19 @@ class NftablesProgrammer(NatProgrammer):
         """
         for frontend, endpoints in left.items():
             self._note_translated(frontend, _NO_PORT)
-            before = self._ended.get(frontend)
-            known = before.choices[0].endpoints if before else ()
-            both = tuple(dict.fromkeys((*known, *endpoints)))
-            self._ended[frontend] = KernelTarget(_NO_PORT, (EndpointChoice(both),))
+            self._note_endpoints(frontend, (EndpointChoice(endpoints),))
+
+    def _note_refused(self, targets: KernelTargets) -> None:
+        """Note what a change that is refused may have led clients to, until it is undone."""
+        for frontend, target in targets.items():
+            if target is not None and target.is_on:
+                self._note_translated(frontend, _NO_PORT)
+                self._note_endpoints(frontend, target.choices)
+
+    def _note_endpoints(self, frontend: Frontend, choices: Collection[EndpointChoice]) -> None:
+        """Note endpoints that a frontend may have led to, for the time when it leads nowhere."""
+        known = self._ended.get(frontend, ())
+        self._ended[frontend] = tuple(dict.fromkeys((*known, *choices)))
 
     def _create(self, checks_sockets: bool) -> Steps:
         self._choose_address()

@@ -66,6 +66,9 @@ class Known:
         self._excused: set[int] = set()  # Those of them that were counted as excused.
         self._overdue: set[int] = set()  # Entries that were to be removed by a step that failed.
         self._last: dict[Frontend, Target] = {}  # Of those that are no longer steered.
+        self._tried: dict[Frontend, list[tuple[Target, int]]] = {}
+        """Where steps that failed may have led frontends, each with the last entry before it, until
+        flows are known to have ended."""
         self._left: set[Frontend] = set()  # Those that the process before has left.
         self._is_new = False  # Whether there was one, and this one has applied nothing.
         self._unended: set[Frontend] = set()  # Those of them whose flows weren't removed yet.
@@ -120,6 +123,8 @@ class Known:
         if self._node.node.event_calls:
             self.lose_events()
         self._may_be.clear()
+        # What showed it may be gone.
+        self._tried.clear()
         if self._is_new:
             self._forget_last()
         self._pins_are_sure = False
@@ -146,6 +151,9 @@ class Known:
         self._lose_certainty(why)
         self._is_in_part |= self._node.node.sends_in_parts
         self._doubtful += [dict(self._old), dict(self._new)]
+        for frontend, target in self._new.items():
+            if self._old.get(frontend) != target:
+                self._tried.setdefault(frontend, []).append((target, self._last_entry()))
         if why == "a lost answer":
             # Counters may have begun anew, which doesn't show once they are as high as before.
             self._unsure_counts |= set(FRONTENDS)
@@ -209,6 +217,7 @@ class Known:
     def restarted(self) -> None:
         """Note that a new process begins, which counts from 0, and will replace the tables."""
         self.ports.restarted()
+        self._tried.clear()
         self._left = {*self._old, *self._new}
         steered = self._old.keys() & self._new.keys()
         self._absent |= dict.fromkeys(set(FRONTENDS) - steered, self._last_entry())
@@ -235,6 +244,7 @@ class Known:
 
     def forgotten(self) -> None:
         """Note that nothing is steered any more."""
+        self._tried.clear()
         self._absent = dict.fromkeys(FRONTENDS, self._last_entry())
         self._may_be.clear()
         if not self.is_sure:

@@ -73,7 +73,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "target.choices != self._choices(frontend):\n                pass\n",
     ),
     "ended-not-noted": _steering(
-        "steering", "                self._ended[frontend] = target\n", "                pass\n"
+        "steering",
+        "                self._note_endpoints(frontend, target.choices)\n                # It may",
+        "                # It may",
     ),
     "endpoints-of-an-earlier-run": _steering(
         "steering",

@@ -47,6 +47,13 @@ MUTANTS: Mapping[str, Mutant] = {
     "what-a-refused-repair-had-written-is-forgotten": Mutant(
         "kept_table", "        self._may_be_added.update(added)\n", "", _TABLES
     ),
+    "endpoints-of-a-refused-change-are-forgotten": Mutant(
+        "steering",
+        "            if endpoints:\n                self._note_endpoints(frontend, "
+        "(EndpointChoice(endpoints),))\n        super()",
+        "            self._ended.pop(frontend, None)\n        super()",
+        _NFTABLES,
+    ),
     "parts-of-a-large-change-are-not-doubted": Mutant(
         "nft_table",
         "                self._watch.doubt()\n                raise\n\n    def remove",

@@ -137,6 +137,7 @@ class Oracles(ClientOracles):
             now, last = applied.get(frontend), self._last.get(frontend)
             must = expecting.must_be_gone(entry, last, now, self._node.refuse_port)
             must = must or (now is not None and self._was_lost(entry))
+            must = must or (now is None and self._was_tried(entry))
             if must and (why := self._why_left(entry)):
                 self._judge.excuse("stale flow ends", why)
                 continue
@@ -145,6 +146,17 @@ class Oracles(ClientOracles):
                 not must,
                 lambda e=entry, t=now: f"{e.flow} leads to {e.leads_to}, not to {t}",  # type: ignore[misc]
             )
+        if self.is_sure:
+            self._tried.clear()
+
+    def _was_tried(self, entry: Entry) -> bool:
+        """Return whether an entry leads where a step that failed led a frontend for a while."""
+        tried = self._tried.get(expecting.frontend_of(entry), ())
+        is_udp, port = entry.flow.protocol == 17, self._node.refuse_port
+        return is_udp and any(
+            entry.number > last and expecting.led_there(entry, target, port)
+            for target, last in tried
+        )
 
     def _note_overdue(self, applied: Targets) -> None:
         """Note entries that lead elsewhere: they may be removed, whatever is steered then."""
@@ -162,7 +174,20 @@ class Oracles(ClientOracles):
         # was while that SYN was sent.
         is_lost = self._leads_nowhere(entry) or entry.leads_to.ip in self.links.moved
         is_syn = entry.flow.protocol == 6 and is_lost
-        return "links changed" if is_syn and self.links.changed else ""
+        if is_syn and self.links.changed:
+            return "links changed"
+        return "several ports were tried" if self._has_several_ports(entry) else ""
+
+    def _has_several_ports(self, entry: Entry) -> bool:
+        """Return whether a flow leads to one of several ports that its frontend may have had.
+
+        The product knows only one of them.
+        """
+        frontend, refuse_port = expecting.frontend_of(entry), self._node.refuse_port
+        targets = [target for target, _ in self._tried.get(frontend, ())]
+        targets += [self._last[frontend]] if frontend in self._last else []
+        ports = {expecting.port_of(one, refuse_port) for one in targets}
+        return self._was_tried(entry) and len(ports) > 1 and entry.leads_to.port in ports
 
     def _is_earlier_reset(self, entry: Entry) -> bool:
         """Return whether a connection was reset of which the product needn't know."""

@@ -18,6 +18,7 @@ from userspace_proxy.kernel.nf_tables import INET, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
+from userspace_proxy.kernel.nf_tables.ruleset import NftablesError
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from userspace_proxy.steering import (
@@ -48,6 +49,14 @@ MAP = "inet userspace-proxy frontends4"
 def stale_after_restoring(programmer):
     programmer._restore({}, {})
     return programmer._stale
+
+
+def restore_without_noting(programmer, frontend, choice):
+    """Lead a frontend to endpoints as another program would, which adds elements."""
+    path = programmer._kernel_path
+    path.change({frontend: KernelTarget(36002, (choice,))})
+    path._rules.accept(path._rules.difference({frontend: None}))
+    path._table.forget()
 
 
 @pytest.fixture
@@ -514,6 +523,56 @@ async def test_a_flow_ends_although_its_removal_and_the_next_change_were_refused
         broken.setattr(module.KeptTable, "change", refuse)
         with pytest.raises(SteeringError, match="refused"):
             await steering.change({DNS: 36002}, ())
+    await steering.repair()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+
+
+@pytest.mark.parametrize("undoing", ["refused", "done"])
+async def test_a_flow_to_an_endpoint_of_a_refused_change_ends(
+    node, steering, dial, monkeypatch, undoing
+):
+    node.run("ip route add 10.244.0.0/16 dev lo")
+    target = KernelTarget(36002, (EndpointChoice((SocketAddress("10.244.1.2", 53),)),))
+    await steering.apply({})
+    commit, commits = Ruleset.commit, itertools.count()
+
+    def commit_the_kernel_path_alone(ruleset, messages):
+        if next(commits):
+            raise NftablesError(errno.ENOMEM, "")
+        return commit(ruleset, messages)
+
+    def refuse_after_a_client(*_):
+        dial(DNS)
+        raise SteeringError("Cannot allocate memory")
+
+    with monkeypatch.context() as broken:
+        if undoing == "refused":
+            broken.setattr(Ruleset, "commit", commit_the_kernel_path_alone)
+        else:
+            broken.setattr(module.KeptTable, "change", refuse_after_a_client)
+        with pytest.raises(SteeringError, match="Cannot allocate memory"):
+            await steering.change({DNS: target}, ())
+    if undoing == "refused":
+        dial(DNS)
+    with node:
+        assert conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total() == 1
+    await steering.repair()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+
+
+async def test_a_flow_ends_that_another_program_led_to_an_endpoint(node, steering, dial):
+    """Of a frontend that leads nowhere: it had endpoints in the table until the repair."""
+    node.run("ip route add 10.244.0.0/16 dev lo")
+    choice = EndpointChoice((SocketAddress("10.244.1.2", 53),))
+    await steering.apply({DNS: KernelTarget(36002, (choice,))})
+    await steering.change({}, [DNS])
+    await steering.forget_stale()
+    await steering._do(lambda programmer: restore_without_noting(programmer, DNS, choice))
+    dial(DNS)
+    with node:
+        assert conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total() == 1
     await steering.repair()
     with node:
         assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
