@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .clients import CONNECTED, WAITING, Client, named
@@ -37,8 +38,10 @@ class WaitChecks:
         self._world = world
         self.trouble_at: dict[Workload, float] = {}
         """When someone else scaled a workload, or ended its pods."""
-        self._released: dict[str, float] = {}
-        """Services whose round ended without effect, and when."""
+        self._released: dict[str, tuple[float, str]] = {}
+        """Services whose round ended without effect, when that was last written, and its number."""
+        self._ended_at: dict[str, float] = {}
+        """When each round was over, by its number."""
 
     def trouble(self, workload: Workload) -> None:
         """Note that someone else has scaled a workload."""
@@ -55,11 +58,12 @@ class WaitChecks:
         return any(e["reason"] == reason and about(e) == service for e in events)
 
     def released(self, asked: Asked) -> None:
-        """Follow the end of a round."""
+        """Follow that a round is over; the holder writes it again with each change of its sums."""
+        self._ended_at.setdefault(asked.number, self._world.now)
         for key in self._checks.answers.values():
             for service in key.services if key.number == asked.number else ():
                 if service not in asked.services:
-                    self._released[service] = self._world.now
+                    self._released[service] = self._world.now, asked.number
 
     def look(self) -> None:
         """Judge those that wait now."""
@@ -114,7 +118,7 @@ class WaitChecks:
     def _look_at_released(self) -> None:
         """Judge Services whose clients are served again, because a round had no effect."""
         world, known = self._world, self._checks.known
-        for service, at in list(self._released.items()):
+        for service, (at, number) in list(self._released.items()):
             if world.now - at < _RELEASED_S:
                 continue
             del self._released[service]
@@ -130,7 +134,25 @@ class WaitChecks:
                 if (c.state, c.service) == (WAITING, service) and c.waits_since < at
             ]
             text = f"{named(waiting)} waits, and the round of {service} is over"
-            self._checks.judge("served after a round", not waiting, text)
+            deaf = "its node's watch was broken off, and its promise holds"
+            excuses = {deaf: self._is_promise_kept(waiting, number)}
+            self._checks.judge("served after a round", not waiting, text, excuses)
+
+    def _is_promise_kept(self, clients: Iterable[Client], number: str) -> bool:
+        """Return whether the nodes of clients haven't heard that a round is over, and may wait.
+
+        A watch that breaks off is begun again a minute later; what is promised ends before.
+        """
+        world = self._world
+        until = self._checks.rounds_at.get(number, world.began) + _PROMISED_S
+        if world.now > until or self._checks.known.calm_at <= self._ended_at[number] - _RELEASED_S:
+            return False
+        hearing = {
+            watch.exchange.client.node
+            for watch in world.server.watches
+            if watch.wanted.resource == "leases"
+        }
+        return hearing.isdisjoint(client.node for client in clients)
 
 
 def about(event: object) -> str:
