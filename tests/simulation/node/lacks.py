@@ -19,6 +19,8 @@ FILTER = "filter"
 """The call with which a socket gets its source ranges."""
 # What couldn't be opened is tried again each second.
 _AGAIN_S = 1.6
+# Until an agent has tried to open all listeners once.
+_STARTS_S = 0.3
 _ANY = "0.0.0.0"
 _TAKEN = "another program had the port"
 
@@ -48,6 +50,12 @@ class Lacks:
                 world.machine.others[(_ANY, number), is_tcp] = None
         if world.plan.crowd:
             self._range_until = max(self._range_until, until + _AGAIN_S)
+
+    def agent_starts(self) -> None:
+        """Note that an agent is about to try proxy ports: those that it finds taken come first."""
+        if self._world.plan.crowd:
+            until = self._world.timeline.now + _STARTS_S + _AGAIN_S
+            self._range_until = max(self._range_until, until)
 
     def take(self, number: int, is_tcp: bool, seconds: float) -> None:
         """Have another program wait for clients at a port, if it is free."""

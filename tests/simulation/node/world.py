@@ -232,6 +232,7 @@ class World(ProcessWorld[AgentMachine]):
         run = AgentRun(self, process)
         process.main = run
         self.agents.append(run)
+        self.lacks.agent_starts()
         process.start(run.run)
 
     def open_steering(self) -> Steering:
