@@ -12,7 +12,7 @@ import struct
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from ..model import Frontend, IPFamily
+from ..model import Frontend, IPFamily, Protocol
 
 _NET = Path("/proc/thread-self/net")
 # TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: no connection, or none any more.
@@ -31,12 +31,32 @@ def with_connections(frontends: Collection[Frontend]) -> set[Frontend]:
     }
 
 
+def connected_at(ips: Collection[str]) -> set[Frontend]:
+    """Return all addresses and ports with open TCP connections at some IP addresses."""
+    by_words = {_words(ip): ip for ip in ips}
+    places = (
+        address.split(":")
+        for address, state in _sockets({IPFamily.of(ip) for ip in ips})
+        if state not in _NO_CONNECTION
+    )
+    return {
+        Frontend(by_words[words], int(port, 16), Protocol.TCP)
+        for words, port in places
+        if words in by_words
+    }
+
+
 def _written(frontend: Frontend) -> str:
-    """Return an address and port as the kernel lists them: words in host order."""
-    family = socket.AF_INET6 if frontend.family is IPFamily.IPV6 else socket.AF_INET
-    packed = socket.inet_pton(family, frontend.ip)
+    """Return an address and port as the kernel lists them."""
+    return f"{_words(frontend.ip)}:{frontend.port:04X}"
+
+
+def _words(ip: str) -> str:
+    """Return an IP address as the kernel lists it: words in host order."""
+    family = socket.AF_INET6 if IPFamily.of(ip) is IPFamily.IPV6 else socket.AF_INET
+    packed = socket.inet_pton(family, ip)
     words = struct.unpack(f"={len(packed) // 4}I", packed)
-    return f"{''.join(f'{word:08X}' for word in words)}:{frontend.port:04X}"
+    return "".join(f"{word:08X}" for word in words)
 
 
 def _sockets(families: Iterable[IPFamily]) -> Iterator[tuple[str, str]]:

@@ -57,22 +57,22 @@ class Sysctls:
         return str(setting).removeprefix("/proc/sys/net/") in self.zeros
 
 
-def no_connections(_frontends: Collection[Frontend]) -> set[Frontend]:
-    """Part of sockets_in_use: nothing is connected."""
-    return set()
+def no_connections() -> Collection[Frontend]:
+    """Return no frontends: nothing is connected."""
+    return ()
 
 
 def names(
     kernel: NetlinkKernel,
     sysctls: Sysctls,
     process: Callable[[], int],
-    connected: Callable[[Collection[Frontend]], set[Frontend]] = no_connections,
+    connected: Callable[[], Collection[Frontend]] = no_connections,
 ) -> list[tuple[ModuleType, str, Any]]:
     """Return modules, names in them, and what replaces what they refer to.
 
     Args:
         process: Returns the number of the process that runs: listings are shared within one.
-        connected: Returns those of some frontends at which this node has open connections.
+        connected: Returns the frontends at which this node has open connections.
     """
     module = socket_module(kernel)
     clocks = SimpleNamespace(monotonic=kernel.clock, time=Clocks.time)
@@ -90,7 +90,8 @@ def names(
         (local_guard, "has_net_admin", lambda: True),
         (local_steering, "has_net_admin", lambda: True),
         (local_steering, "read_table", lambda: TrackingTable(1, 1)),
-        (local_steering, "with_connections", connected),
+        (local_steering, "with_connections", lambda some: {*some} & {*connected()}),
+        (local_steering, "connected_at", lambda ips: {f for f in connected() if f.ip in ips}),
         (leftovers, "has_legacy_tables", lambda: False),
     ]
 
@@ -100,7 +101,7 @@ def installed(
     kernel: NetlinkKernel,
     sysctls: Sysctls,
     process: Callable[[], int],
-    connected: Callable[[Collection[Frontend]], set[Frontend]] = no_connections,
+    connected: Callable[[], Collection[Frontend]] = no_connections,
 ) -> Iterator[None]:
     """Have the product call a simulated kernel while this lasts; arguments as of :func:`names`."""
     patches = names(kernel, sysctls, process, connected)

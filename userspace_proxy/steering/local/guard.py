@@ -92,6 +92,10 @@ class LocalGuard(abc.ABC):
         """Return the frontends that an earlier run admitted; empty where nothing contains them."""
         return ()
 
+    def routed(self) -> Collection[str]:
+        """Return the single addresses that this proxy, or an earlier run of it, routes here."""
+        return ()
+
     def close(self) -> None:  # noqa: B027 - most guards have no sockets
         """Close sockets; what is in force stays in force."""
 
@@ -174,6 +178,12 @@ class OpenGuard(LocalGuard):
         """Part of LocalGuard."""
         ours = self._tables.local_table().ours
         self._tables.change(removed=sorted(route for route in ours if route.metric == self._owner))
+
+    def routed(self) -> Collection[str]:
+        """Part of LocalGuard."""
+        ours = [r.network for r in self._tables.local_table().ours if r.metric == self._owner]
+        ips = {network: network.partition("/")[0] for network in ours}
+        return {ip for network, ip in ips.items() if network == network_of(ip)}
 
     def _put_table_right(self) -> int:
         return 0

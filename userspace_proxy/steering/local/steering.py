@@ -4,7 +4,8 @@
     refused, or changed by others ─▶ kernel read in full ─▶ what differs
 
 Open connections need the route of their packets: a TCP frontend that is no longer desired lingers,
-refusing new connections, until it has no open connection.
+refusing new connections, until it has no open connection. So does one of an earlier run, whose
+workers may still serve its connections.
 
 A flow that another steering, or another program, has translated follows its conntrack entry past
 the listener. So such entries of new frontends are removed.
@@ -23,7 +24,7 @@ from ...kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
 from ...kernel.netlink.messages import pack_ip
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.privileges import has_net_admin
-from ...kernel.sockets_in_use import with_connections
+from ...kernel.sockets_in_use import connected_at, with_connections
 from ...kernel.tracking_table import read_table
 from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
 from ..base import Bind, SteeringFacts
@@ -161,13 +162,26 @@ class LocalProgrammer(Programmer):
         super().close()
 
     def _load(self) -> None:
-        ports = self._applied or {}
+        applied = self._applied or {}
+        # What the first attempt has found may not be read again.
+        self._lingering |= self._left()
+        self._lingering -= applied.keys()
+        ports = {**dict.fromkeys(self._lingering, REFUSED), **applied}
         self._desired.change(ports)
         try:
             self._put_right()
         except SteeringError:
             self._desired.change(dict.fromkeys(ports))
             raise
+
+    def _left(self) -> set[Frontend]:
+        """Return the frontends of an earlier run that may have open connections.
+
+        Besides those that it admitted, at which clients may connect meanwhile, these are those that
+        it refused.
+        """
+        admitted = {one for one in self._guard.recover() if _may_linger(one)}
+        return admitted | connected_at(self._guard.routed())
 
     def _write(self, before: Touched, touched: Touched) -> None:
         lingering, touched = frozenset(self._lingering), self._linger(before, touched)
@@ -228,10 +242,7 @@ class LocalProgrammer(Programmer):
         lingering = {
             frontend
             for frontend, port in touched.items()
-            if port is None
-            and before[frontend] is not None
-            and frontend.protocol is Protocol.TCP
-            and not is_loopback(frontend.ip)
+            if port is None and before[frontend] is not None and _may_linger(frontend)
         }
         self._lingering |= lingering
         self._lingering -= {frontend for frontend, port in touched.items() if port is not None}
@@ -289,3 +300,7 @@ class LocalProgrammer(Programmer):
                 self._desired.sources[family] = source
             else:
                 self._desired.sources.pop(family, None)
+
+
+def _may_linger(frontend: Frontend) -> bool:
+    return frontend.protocol is Protocol.TCP and not is_loopback(frontend.ip)

@@ -38,6 +38,8 @@ def with_take_overs(plan: Plan, target_of: TargetOf) -> Plan:
     if rng.random() >= SHARE:
         return plan
     steps = list(plan.steps)
+    # Drawn beside the others, which stay as they are.
+    kills = Random(f"kills of {plan.seed}")
     for _ in range(rng.randint(1, 3)):
         at = rng.randint(0, len(steps))
         if rng.random() < 0.3:
@@ -46,7 +48,7 @@ def with_take_overs(plan: Plan, target_of: TargetOf) -> Plan:
             away = _flow_that_stays(rng) if rng.random() < 0.15 else _other_steering(rng, target_of)
             back = _other_steering(rng, target_of)
             until = min(at + rng.randint(1, 12), len(steps))
-            within = [*_within_local(rng), *steps[at:until]]
+            within = [*_within_local(rng), *_killed_local(kills), *steps[at:until]]
             steps = [*steps[:at], *away, *within, *back, *steps[until:]]
     other = _OTHER_LABELS[plan.node.proxy_name] if rng.random() < 0.6 else None
     node = replace(plan.node, other_proxy=other)
@@ -103,13 +105,7 @@ def _within_local(rng: Random) -> list[Step]:
         steps += [Step(p.LATER, seconds=1.0), Step(p.REPAIR)]
     if rng.random() < 0.3:
         # A connection is open when its frontend leaves.
-        tcp = [n for n, one in enumerate(p.FRONTENDS) if one.protocol is Protocol.TCP]
-        number = rng.choice(tcp)
-        frontend = p.FRONTENDS[number]
-        clients = [
-            n for n, one in enumerate(p.CLIENTS) if (one.version == 6) == (":" in frontend.ip)
-        ]
-        dial = Step(p.CLIENT, number=number, client=rng.choice(clients), port=50_040, name="answer")
+        frontend, dial = _dial_tcp(rng, 50_040)
         steps += [
             Step(p.CHANGE, ((frontend, p.PORTS[0]),)),
             dial,
@@ -121,6 +117,31 @@ def _within_local(rng: Random) -> list[Step]:
         steps.append(Step(p.DRIFT, name=name, number=rng.randrange(1000)))
         steps += [Step(p.REPAIR)] * rng.randint(0, 2)
     return steps
+
+
+def _killed_local(rng: Random) -> list[Step]:
+    """Return steps in which such a run is killed while its workers have open connections."""
+    if rng.random() >= 0.4:
+        return []
+    frontend, dial = _dial_tcp(rng, 50_041)
+    gone = Step(p.CHANGE, gone=(frontend,))
+    steps = [Step(p.CHANGE, ((frontend, p.PORTS[0]),)), dial]
+    if rng.random() < 0.4:
+        # It lingers already.
+        steps += [gone, *[Step(p.REPAIR)] * rng.randint(0, 1)]
+    steps += [Step(p.RESTART, name="kill"), gone, Step(p.REPAIR)]
+    if rng.random() < 0.5:
+        steps += [Step(p.FORGET), Step(p.REPAIR)]
+    return steps
+
+
+def _dial_tcp(rng: Random, port: int) -> tuple[Frontend, Step]:
+    """Return a TCP frontend, and the step in which a client dials it, and is answered."""
+    number = rng.choice([n for n, one in enumerate(p.FRONTENDS) if one.protocol is Protocol.TCP])
+    frontend = p.FRONTENDS[number]
+    clients = [n for n, one in enumerate(p.CLIENTS) if (one.version == 6) == (":" in frontend.ip)]
+    dial = Step(p.CLIENT, number=number, client=rng.choice(clients), port=port, name="answer")
+    return frontend, dial
 
 
 def _other_path(rng: Random, target_of: TargetOf) -> list[Step]:

@@ -67,7 +67,7 @@ class Known:
         self._overdue: set[int] = set()  # Entries that were to be removed by a step that failed.
         self._last: dict[Frontend, Target] = {}  # Of those that are no longer steered.
         self._tried: dict[Frontend, list[tuple[Target, int]]] = {}
-        """Where steps that failed may have led frontends, each with the last entry before it."""
+        """Where failed steps may have led, each with the last entry before, until flows ended."""
         self._left: set[Frontend] = set()  # Those that the process before has left.
         self._is_new = False  # Whether there was one, and this one has applied nothing.
         self._unended: set[Frontend] = set()  # Those of them whose flows weren't removed yet.

@@ -6,6 +6,7 @@ Source: docs/paths.md ("Local steering"); the docstrings of ``steering.local`` a
 ``steering.base``.
 
 Rule 1: where a step has failed, or the process has died, each frontend is as before or as after it.
+Rule 2: workers outlive their process, and so do the connections that are open.
 """
 
 from __future__ import annotations
@@ -67,14 +68,15 @@ class LocalRuns:
         self._is_drifted = False
         """Whether another program has changed something that the product needn't know yet."""
         self._open: set[Frontend] = set()
-        """Those at which connections of this process are open."""
+        """Those at which connections are open, also of earlier processes."""
         self._may_have_old = False
         """Whether removing flows of earlier runs may have failed."""
         self._turn = 0
 
-    def connected(self, frontends: Collection[Frontend]) -> set[Frontend]:
-        """Return the frontends with open connections."""
-        return self._open & set(frontends)
+    @property
+    def connected(self) -> Collection[Frontend]:
+        """The frontends with open connections."""
+        return self._open
 
     def take_over(self) -> None:
         """Note that a run begins in place of one that steers by nftables."""
@@ -85,7 +87,6 @@ class LocalRuns:
         """Begin a process."""
         node, self._is_applied = self._node, False
         self._old = self._new = self._applied
-        self._open.clear()
         self._steering = steering = node.new_local()
         for _ in range(8):
             process = node.process
@@ -106,6 +107,7 @@ class LocalRuns:
     def removing(self) -> None:
         """Note that a process begins that is to remove all of it."""
         self._old, self._new = self._applied, {}
+        self._open.clear()
 
     def died(self) -> None:
         """Note that the process has died within a step."""
@@ -147,6 +149,8 @@ class LocalRuns:
     def clean_up(self) -> bool:
         """Have the process remove all of it; return whether it has."""
         process, self._new = self._node.process, {}
+        # Its workers have ended them.
+        self._open.clear()
         _, is_done = self._call("clean_up", self._steering.clean_up)
         if self._node.process != process:
             return False
@@ -155,7 +159,6 @@ class LocalRuns:
             return False
         self._applied, self._is_applied, self._doubtful = {}, False, []
         self._old, self._refused = {}, set()
-        self._open.clear()
         self._lingering.clear()
         self._is_drifted = False
         self._judge.check("nothing is left", not self.left, lambda: f"{self.left} is left")
@@ -202,6 +205,8 @@ class LocalRuns:
     def _run(self, what: str, call: Callable[[], Coroutine[Any, Any, Any]], new: Targets) -> None:
         process, faults = self._node.process, self._node.faults
         self._old, self._new = self._applied, new
+        if not self._is_applied and self._is_drifted:
+            self._forget_unrouted()
         _, is_done = self._call(what, call)
         if self._node.process == process and is_done and what == "change":
             self._call("forget_stale", self._steering.forget_stale)
@@ -210,19 +215,31 @@ class LocalRuns:
         self._may_have_old |= not is_done or faults != self._node.faults
         if not is_done:
             self._doubtful += [self._old, new]
-        elif self._is_applied:
-            before = {one for some in (self._old, *self._doubtful) for one in some}
-            self._lingering |= {one for one in before - new.keys() if _may_linger(one)}
+            self._old = self._applied
+            self._look()
+            return
+        before = {one for some in (self._old, *self._doubtful) for one in some}
+        if not self._is_applied:
+            # Of others the new process knows nothing.
+            self._lingering &= self._open
+        self._lingering |= {one for one in before - new.keys() if _may_linger(one)}
+        if self._is_applied:
             self._applied = new
             if self._doubtful:
                 # What couldn't be undone is put right by the next repair.
                 self._doubtful.append(self._old)
         else:
-            self._lingering.clear()
             self._applied, self._doubtful, self._is_applied = new, [], True
             self._is_drifted = False
         self._old = self._applied
         self._look()
+
+    def _forget_unrouted(self) -> None:
+        """Leave out connections whose route another program has deleted between two processes."""
+        lost = {one for one in self._open if not self._node.routes.is_local(one.ip)}
+        for _ in lost:
+            self._judge.excuse("local: open connection stays", "its route was deleted")
+        self._open -= lost
 
     def _repair(self) -> None:
         node, steering = self._node, self._steering

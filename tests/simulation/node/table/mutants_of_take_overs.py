@@ -81,6 +81,14 @@ MUTANTS: Mapping[str, Mutant] = {
     "idle-frontend-lingers-for-good": _local(
         "steering", "        if self._lingering:\n", "        if not self._lingering:\n"
     ),
+    "open-connection-of-an-earlier-run-loses-its-route": _local(
+        "steering", "        self._lingering |= self._left()\n", ""
+    ),
+    "lingering-frontend-of-an-earlier-run-is-not-known": _local(
+        "steering",
+        "        return admitted | connected_at(self._guard.routed())\n",
+        "        return admitted\n",
+    ),
     "open-connection-loses-its-route": _local(
         "steering",
         "idle = self._lingering - with_connections(self._lingering)",

@@ -73,8 +73,9 @@ class World:
         node = self.node
         node.tables.changed, node.tables.refused = self._committed, self._refused
         node.kernel.between = self._between
-        connected = self.local.connected
-        with installed(node.kernel, node.sysctls, lambda: node.process, connected):
+        with installed(
+            node.kernel, node.sysctls, lambda: node.process, lambda: self.local.connected
+        ):
             self._foreign = node.foreign()
             self.processes.begin()
             for step in self.plan.steps:

@@ -74,6 +74,60 @@ async def test_a_frontend_with_open_connections_lingers(node, steering):
             accepted.close()
 
 
+@pytest.mark.parametrize("was", ["served", "lingering"])
+@pytest.mark.parametrize(
+    "options", [{}, {"uses_nftables": False, "own_namespace": True}], ids=["guard", "open"]
+)
+async def test_open_connections_keep_the_route_of_an_earlier_run(node, make, was, options):
+    """Its workers may outlive it, and drain."""
+    earlier, successor = make(**options), make(**options)
+    await earlier.start()
+    await earlier.apply({WEB: 80, CART: 80})
+    with socket.socket() as server:
+        server.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
+        server.bind(WEB.address)
+        server.listen()
+        with socket.create_connection(WEB.address):
+            accepted, _ = server.accept()
+            if was == "lingering":
+                await earlier.change({}, [WEB])
+            await earlier.close()
+            await successor.start()
+            await successor.apply({CART: 80})
+            await successor.repair()
+            assert "10.96.7.1" in node.run("ip route show table local proto 117")
+            assert await successor.render() == "TCP 10.96.7.2:80 -> :80"
+            if not options:
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(WEB.address, 5.0)
+            # No TIME_WAIT of the listener's side is a connection.
+            accepted.close()
+    await successor.repair()
+    assert "10.96.7.1" not in node.run("ip route show table local proto 117")
+    await successor.clean_up()
+    await successor.close()
+
+
+async def test_what_an_earlier_run_left_lingers_although_the_first_apply_was_refused(
+    node, make, monkeypatch
+):
+    earlier, successor = make(), make()
+    await earlier.start()
+    await earlier.apply({WEB: 80})
+    await earlier.close()
+    await successor.start()
+    with monkeypatch.context() as refused:
+        refused.setattr(RoutingTables, "change", _refuse)
+        with pytest.raises(SteeringError, match="no memory"):
+            await successor.apply({})
+    await successor.apply({})
+    assert "10.96.7.1" in node.run("ip route show table local proto 117")
+    assert await successor.repair() == 0
+    assert node.run("ip route show table local proto 117") == ""
+    await successor.clean_up()
+    await successor.close()
+
+
 async def test_the_next_repair_removes_a_lingering_frontend_if_that_was_refused(
     node, steering, monkeypatch
 ):
