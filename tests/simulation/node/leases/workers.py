@@ -138,6 +138,8 @@ class Worker:
         port = self.ports.pop(number, None)
         if port is None:
             return
+        # Whoever waits is refused, and so is a client whose turn comes only now.
+        port.serving = Serving()
         for client in list(port.waiting):
             self._finish(client)
         self.world.checks.port_closed(self, port)
@@ -172,7 +174,7 @@ class Worker:
         if client.state not in (NEW, WAITING):
             return
         ends = [end for end in port.serving.endpoints if end.ip not in client.tried]
-        if not ends or port.number not in self.ports:
+        if not ends:
             self._wait(port, client)
             return
         end = self.world.rng.choice(ends)
