@@ -20,35 +20,20 @@ _NO_CONNECTION = frozenset({"06", "07", "0A"})
 _SUFFIX = {IPFamily.IPV4: "", IPFamily.IPV6: "6"}
 
 
-def with_connections(frontends: Collection[Frontend]) -> set[Frontend]:
-    """Return the TCP frontends with open connections."""
-    by_address = {_written(frontend): frontend for frontend in frontends}
-    families = {frontend.family for frontend in frontends}
-    return {
-        by_address[address]
-        for address, state in _sockets(families)
-        if state not in _NO_CONNECTION and address in by_address
-    }
-
-
 def connected_at(ips: Collection[str]) -> set[Frontend]:
     """Return all addresses and ports with open TCP connections at some IP addresses."""
     by_words = {_words(ip): ip for ip in ips}
-    places = (
-        address.split(":")
+    # One for the connections of each listener.
+    places = {
+        address
         for address, state in _sockets({IPFamily.of(ip) for ip in ips})
         if state not in _NO_CONNECTION
-    )
+    }
     return {
         Frontend(by_words[words], int(port, 16), Protocol.TCP)
-        for words, port in places
+        for words, port in (place.split(":") for place in places)
         if words in by_words
     }
-
-
-def _written(frontend: Frontend) -> str:
-    """Return an address and port as the kernel lists them."""
-    return f"{_words(frontend.ip)}:{frontend.port:04X}"
 
 
 def _words(ip: str) -> str:

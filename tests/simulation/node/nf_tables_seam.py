@@ -90,7 +90,6 @@ def names(
         (local_guard, "has_net_admin", lambda: True),
         (local_steering, "has_net_admin", lambda: True),
         (local_steering, "read_table", lambda: TrackingTable(1, 1)),
-        (local_steering, "with_connections", lambda some: {*some} & {*connected()}),
         (local_steering, "connected_at", lambda ips: {f for f in connected() if f.ip in ips}),
         (leftovers, "has_legacy_tables", lambda: False),
     ]

@@ -24,7 +24,7 @@ from ...kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
 from ...kernel.netlink.messages import pack_ip
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.privileges import has_net_admin
-from ...kernel.sockets_in_use import connected_at, with_connections
+from ...kernel.sockets_in_use import connected_at
 from ...kernel.tracking_table import read_table
 from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
 from ..base import Bind, SteeringFacts
@@ -250,7 +250,7 @@ class LocalProgrammer(Programmer):
 
     def _forget_lingering(self) -> None:
         if self._lingering:
-            idle = self._lingering - with_connections(self._lingering)
+            idle = self._lingering - connected_at({one.ip for one in self._lingering})
             self._lingering -= idle
             if idle:
                 try:

@@ -91,7 +91,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "open-connection-loses-its-route": _local(
         "steering",
-        "idle = self._lingering - with_connections(self._lingering)",
+        "idle = self._lingering - connected_at({one.ip for one in self._lingering})",
         "idle = set(self._lingering)",
     ),
 }
