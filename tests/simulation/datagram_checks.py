@@ -94,7 +94,7 @@ class DatagramChecks:
         """The datagram that was read last, in this turn, and what the kernel had lacked by then."""
         self.troubles = Troubles(world)
         self.ends = FlowEnds(world, self.troubles, self._flows, self._questions)
-        self.refusing = RefusingEndpoints(world, self.troubles)
+        self.refusing = RefusingEndpoints(world)
         self._retried = RetriedDatagrams(world, self.troubles, self.refusing, self._questions)
         self._unsent = UnsentDatagrams(
             world, self.troubles, self.ends, self.refusing, self._flows, self._of_client
@@ -301,7 +301,7 @@ class DatagramChecks:
         now, waits = self.world.timeline.now, question.service.group.serving.handling.waits
         hold_s = 0.0 if waits is None else waits.seconds
         late_s = now - question.at - hold_s - KEPT_S - SOON_S
-        if late_s <= self.troubles.stopped_since(question.at):
+        if late_s <= self.world.stopped_since(question.at):
             self.judge.right("datagram kept")
         elif question.service.changed_at >= question.at:
             self.judge.excuse("datagram kept", "the Service has changed")
@@ -392,7 +392,7 @@ class DatagramChecks:
                 continue
             self.ends.leaving.check(flow)
             self._check_absent(flow)
-            late_s = LATE_S + self.troubles.stopped_since(flow.used)
+            late_s = LATE_S + self.world.stopped_since(flow.used)
             limit_s = self.ends.idle_s(flow, is_most=True) + late_s
             self.judge.check(
                 "flow idle",
@@ -405,9 +405,7 @@ class DatagramChecks:
         self._retried.look()
         while self._refused and self._refused[0][0] < now:
             self._check_refused(*self._refused.popleft())
-        while (
-            self._due and self._due[0][0] + self.troubles.stopped_since(self._due[0][0] - 1.0) < now
-        ):
+        while self._due and self._due[0][0] + self.world.stopped_since(self._due[0][0] - 1.0) < now:
             _, payload, is_answer = self._due.popleft()
             if is_answer:
                 self._check_answer(payload)
@@ -427,7 +425,7 @@ class DatagramChecks:
         elif flow.read_at is not None and flow.core.errors_sent > errors_sent:
             # Its client's datagram has met it, and the next one may pass.
             self.judge.right("refused flow ends")
-        elif self.troubles.stopped_since(due - SOON_S):
+        elif self.world.stopped_since(due - SOON_S):
             self.judge.excuse("refused flow ends", "the process was stopped")
         elif flow.read_at is not None and any(n in PASSING for _, n in flow.refusals):
             # Of errors that are there at once the last one counts.
@@ -439,7 +437,7 @@ class DatagramChecks:
     def _check_absent(self, flow: Flow) -> None:
         """A flow whose endpoint's address no host has ends: nothing else tells its client."""
         absent_s = self.ends.absent_s(flow)
-        late_s = LATE_S + self.troubles.stopped_since(flow.began)
+        late_s = LATE_S + self.world.stopped_since(flow.began)
         if absent_s:
             has_left = self.world.network.asked_for[flow.endpoint[0]] > flow.began
             self.judge.check(

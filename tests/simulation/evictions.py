@@ -120,7 +120,7 @@ class Evictions:
         self._evicted_at = now
         if frees_memory:
             return
-        if is_first and world.kernel.lacked_at >= world.datagrams.troubles.earliest(now - _PAUSE_S):
+        if is_first and world.kernel.lacked_at >= world.earliest(now - _PAUSE_S):
             self._judge.excuse(STALL, "the kernel lacked something")
         elif is_first:
             full_s = now - self._roomy_at

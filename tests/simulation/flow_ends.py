@@ -154,7 +154,7 @@ class FlowEnds:
                 # The first is one that has waited before, but not always the longest.
                 most_s, least_s = now - min(waits, default=now), now - max(waits, default=now)
                 found = service.group.waiting(now)
-                near_s = _NEAR_S + self._troubles.stopped_since(now - most_s)
+                near_s = _NEAR_S + self._world.stopped_since(now - most_s)
                 is_near = least_s - near_s < found.longest_s < most_s + near_s
                 is_right = found.clients == len(waits) and is_near
                 why = f"{found} is reported, and {len(waits)} wait for up to {most_s:.3f} s"

@@ -13,7 +13,7 @@ from userspace_proxy.model import SocketAddress
 from .datagram_records import Flow, allowed
 from .model import FIRST_S, LONGEST_S, PROBE_S
 from .network import Address
-from .troubles import SOON_S, Troubles
+from .troubles import SOON_S
 
 if TYPE_CHECKING:
     from .world import World
@@ -30,10 +30,9 @@ KEPT_S = 1.0
 class RefusingEndpoints:
     """The oracle of endpoints that refuse."""
 
-    def __init__(self, world: World, troubles: Troubles) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
         self._judge = world.judgements
-        self._troubles = troubles
         self._refused_at: dict[Address, float] = {}
         """When the node was last told that an endpoint refuses."""
         self._probed_at: dict[Address, float] = {}
@@ -85,7 +84,7 @@ class RefusingEndpoints:
         for at in failures:
             if heard_at < at < now - SOON_S and at > until - 2 * _LATE_S:
                 lasts_s = min(2 * lasts_s, LONGEST_S) or FIRST_S
-                late_s = _LATE_S + self._troubles.stopped_since(at)
+                late_s = _LATE_S + self._world.stopped_since(at)
                 until = max(until, at + lasts_s + late_s)
         return until
 
@@ -100,7 +99,7 @@ class RefusingEndpoints:
             if SOON_S < now - since < _EJECTED_S:
                 self._judge.right("refusing endpoint")
         since = self._refused.get(flow.endpoint, now)
-        if not SOON_S + self._troubles.stopped_since(since) <= now - since <= _EJECTED_S:
+        if not SOON_S + self._world.stopped_since(since) <= now - since <= _EJECTED_S:
             return
         if all(map(self.may_be_ejected, others)):
             # It may be the last one: there is no other answer.
@@ -118,7 +117,7 @@ class RefusingEndpoints:
         """Return whether an endpoint may be left out for a while."""
         at = endpoint.ip, endpoint.port
         probed_at = self._probed_at.get(at, -PROBE_S)
-        probe_s = PROBE_S + SOON_S + self._troubles.stopped_since(probed_at)
+        probe_s = PROBE_S + SOON_S + self._world.stopped_since(probed_at)
         if self._world.timeline.now - probed_at < probe_s:
             return True
         failures = *self._world.hosts[endpoint].failures, *self._failures_elsewhere.get(at, ())
@@ -127,7 +126,7 @@ class RefusingEndpoints:
         failed_at = max(refused_at, *failures, -1.0)
         if refused_at > 0:
             # A flow that it has refused doesn't return to it.
-            recent_s = KEPT_S + SOON_S + self._troubles.stopped_since(refused_at)
+            recent_s = KEPT_S + SOON_S + self._world.stopped_since(refused_at)
             if self._world.timeline.now - refused_at < recent_s:
                 return True
         # Of an answer and a refusal that are there at once the process may read either first.

@@ -117,7 +117,7 @@ class RetriedDatagrams:
             return "the Service has changed"
         if self._troubles.flows_lacked(due - SOON_S):
             return "the kernel lacked something"
-        if self._troubles.stopped_since(flow.began) or flow.answered_at is not None:
+        if self._world.stopped_since(flow.began) or flow.answered_at is not None:
             return "it was too late"
         return ""
 

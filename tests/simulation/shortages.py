@@ -46,7 +46,7 @@ class Shortages:
         read_s = _READ_S + world.stopped_since(self._since)
         if now - self._since <= read_s:
             return
-        self._check_pins(world.datagrams.troubles.earliest(now - _READ_S))
+        self._check_pins(world.earliest(now - _READ_S))
         self._check_flows()
 
     def _check_pins(self, since: float) -> None:

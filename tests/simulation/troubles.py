@@ -1,4 +1,4 @@
-"""When the process was stopped, and when the kernel lacked something: what may excuse it."""
+"""When memory, descriptors or what a flow needs were short: what may excuse the data plane."""
 
 from __future__ import annotations
 
@@ -26,35 +26,15 @@ class Troubles:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._stops: list[tuple[float, float]] = []
-        """From when, and for how many seconds."""
         self._memory = [(0.0, False)]
         """From when on it was short, or wasn't."""
         self._full_at = -1.0
         """When descriptors were last short."""
 
-    def stopped(self, seconds: float) -> None:
-        """Note that the process is stopped now."""
-        self._stops.append((self._world.timeline.now, seconds))
-
     def used_memory(self, share: float) -> None:
         """Note which share of memory is used from now on."""
         is_short = share >= _SHORT[self._memory[-1][1]]
         self._memory.append((self._world.timeline.now, is_short))
-
-    def stopped_since(self, since: float) -> float:
-        """Return for how long the process was stopped since then."""
-        return sum(seconds for at, seconds in self._stops if at + seconds >= since)
-
-    def earliest(self, since: float) -> float:
-        """Return when it was as long ago as since, but for the time that the process was stopped.
-
-        A stop that this adds may begin while another one lasts.
-        """
-        earliest = since
-        while (before := since - self.stopped_since(earliest)) < earliest:
-            earliest = before
-        return earliest
 
     def flows_lacked(self, since: float) -> bool:
         """Return whether the kernel has refused what a flow needs since then."""
@@ -72,7 +52,7 @@ class Troubles:
 
     def was_short(self, since: float) -> bool:
         """Return whether memory or descriptors may have been short since then."""
-        return self._full_at >= self.earliest(since) or self.was_memory_short(since)
+        return self._full_at >= self._world.earliest(since) or self.was_memory_short(since)
 
     def look(self) -> None:
         """Note whether descriptors are short, after a turn."""
@@ -87,7 +67,7 @@ class Troubles:
     def was_memory_short(self, since: float) -> bool:
         """Return whether memory may have been short since then, as far as the process has read."""
         # A stop within that time may be between two looks.
-        since = self.earliest(since - _LOOK_S)
+        since = self._world.earliest(since - _LOOK_S)
         last = self._memory[-1]
         until = [at for at, _ in self._memory[1:]]
         ended = zip(self._memory, until, strict=False)

@@ -192,6 +192,16 @@ class World:
         """Return for how long the process was stopped in the time since."""
         return sum(seconds for began, seconds in self.stops if began + seconds >= since)
 
+    def earliest(self, since: float) -> float:
+        """Return when it was as long ago as since, but for the time that the process was stopped.
+
+        A stop that this adds may begin while another one lasts.
+        """
+        earliest = since
+        while (before := since - self.stopped_since(earliest)) < earliest:
+            earliest = before
+        return earliest
+
     def stops_add(self, since: float, due: float) -> float:
         """Return by how much stops make late what is due, and has had a timer since.
 
@@ -416,7 +426,6 @@ class World:
             return
         self.network.note(f"{'the process' if what == plans.STOP else 'all'} stopped {seconds:g} s")
         self.stopped_s += seconds
-        self.datagrams.troubles.stopped(seconds)
         self.stops.append((self.timeline.now, seconds))
         if what == plans.STOP:
             self.loop.hold(seconds)
