@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 
@@ -19,6 +20,20 @@ from userspace_proxy.steering.local.kernel import RoutingTables
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+
+
+@contextlib.contextmanager
+def open_connection(frontend):
+    """A client's connection to a listener of a frontend; the listener's side ends it."""
+    with socket.socket() as server:
+        server.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
+        server.bind(frontend.address)
+        server.listen()
+        with socket.create_connection(frontend.address):
+            accepted, _ = server.accept()
+            yield
+            # Its TIME_WAIT is no connection.
+            accepted.close()
 
 
 @pytest.fixture
@@ -62,16 +77,10 @@ async def test_a_udp_frontend_is_removed_at_once_and_an_idle_tcp_one_by_the_next
 
 async def test_a_frontend_with_open_connections_lingers(node, steering):
     await steering.apply({WEB: 80})
-    with socket.socket() as server:
-        server.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
-        server.bind(WEB.address)
-        server.listen()
-        with socket.create_connection(WEB.address):
-            accepted, _ = server.accept()
-            await steering.change({}, [WEB])
-            await steering.repair()
-            assert "10.96.7.1" in node.run("ip route show table local proto 117")
-            accepted.close()
+    with open_connection(WEB):
+        await steering.change({}, [WEB])
+        await steering.repair()
+        assert "10.96.7.1" in node.run("ip route show table local proto 117")
 
 
 @pytest.mark.parametrize("was", ["served", "lingering"])
@@ -83,25 +92,18 @@ async def test_open_connections_keep_the_route_of_an_earlier_run(node, make, was
     earlier, successor = make(**options), make(**options)
     await earlier.start()
     await earlier.apply({WEB: 80, CART: 80})
-    with socket.socket() as server:
-        server.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
-        server.bind(WEB.address)
-        server.listen()
-        with socket.create_connection(WEB.address):
-            accepted, _ = server.accept()
-            if was == "lingering":
-                await earlier.change({}, [WEB])
-            await earlier.close()
-            await successor.start()
-            await successor.apply({CART: 80})
-            await successor.repair()
-            assert "10.96.7.1" in node.run("ip route show table local proto 117")
-            assert await successor.render() == "TCP 10.96.7.2:80 -> :80"
-            if not options:
-                with pytest.raises(ConnectionRefusedError):
-                    socket.create_connection(WEB.address, 5.0)
-            # No TIME_WAIT of the listener's side is a connection.
-            accepted.close()
+    with open_connection(WEB):
+        if was == "lingering":
+            await earlier.change({}, [WEB])
+        await earlier.close()
+        await successor.start()
+        await successor.apply({CART: 80})
+        await successor.repair()
+        assert "10.96.7.1" in node.run("ip route show table local proto 117")
+        assert await successor.render() == "TCP 10.96.7.2:80 -> :80"
+        if not options:
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(WEB.address, 5.0)
     await successor.repair()
     assert "10.96.7.1" not in node.run("ip route show table local proto 117")
     await successor.clean_up()

@@ -51,6 +51,14 @@ def stale_after_restoring(programmer):
     return programmer._stale
 
 
+async def assert_a_repair_ends_the_flow(node, steering):
+    with node:
+        assert conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total() == 1
+    await steering.repair()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+
+
 def restore_without_noting(programmer, frontend, choice):
     """Lead a frontend to endpoints as another program would, which adds elements."""
     path = programmer._kernel_path
@@ -555,11 +563,7 @@ async def test_a_flow_to_an_endpoint_of_a_refused_change_ends(
             await steering.change({DNS: target}, ())
     if undoing == "refused":
         dial(DNS)
-    with node:
-        assert conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total() == 1
-    await steering.repair()
-    with node:
-        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+    await assert_a_repair_ends_the_flow(node, steering)
 
 
 async def test_a_flow_ends_that_another_program_led_to_an_endpoint(node, steering, dial):
@@ -571,11 +575,7 @@ async def test_a_flow_ends_that_another_program_led_to_an_endpoint(node, steerin
     await steering.forget_stale()
     await steering._do(lambda programmer: restore_without_noting(programmer, DNS, choice))
     dial(DNS)
-    with node:
-        assert conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries.total() == 1
-    await steering.repair()
-    with node:
-        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+    await assert_a_repair_ends_the_flow(node, steering)
 
 
 async def test_a_syn_to_an_address_that_was_lost_ends_although_a_change_is_refused_then(
