@@ -205,9 +205,10 @@ class Promises:
     async def _write(self, kept: dict[ServiceKey, _KeptPromise]) -> None:
         if self._file is not None:
             endpoints = {service: self._served_ports.quiesced.of(service) for service in kept}
-            at = [promise.at for promise in kept.values()][-1:] or [self._wall_clock()]
+            ats = (promise.at for promise in reversed(kept.values()))
+            at = next(ats, self._wall_clock())
             data = _encode(kept, endpoints)
-            await asyncio.to_thread(self._file.write, data, current_at=at[0])
+            await asyncio.to_thread(self._file.write, data, current_at=at)
 
     def _services_of(self, workload: WorkloadKey) -> list[ServiceKey]:
         """Return the quiesced Services that name a workload."""

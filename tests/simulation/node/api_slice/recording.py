@@ -61,7 +61,6 @@ class _Told:
     """Of the last time."""
     has_failed: bool = False
     """The last request for it did, so it is tried again."""
-
     event: str = ""
     """The name of its Event, once the source was told that the server has that."""
     is_settled: bool = False

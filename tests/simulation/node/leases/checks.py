@@ -378,13 +378,10 @@ class Checks:
         Source: docs/scale-to-zero.md.
         """
         for client in self.world.clients:
-            is_here = client.worker is worker and client.state in (CONNECTED, DIALLING)
+            is_here = (client.worker, client.service) == (worker, port.service)
+            is_dialled = is_here and client.state in (CONNECTED, DIALLING)
             since = client.needs_since - _LISTED_S
-            if (
-                is_here
-                and client.service == port.service
-                and self.known.was_deleted(port.service, since)
-            ):
+            if is_dialled and self.known.was_deleted(port.service, since):
                 self.excused.setdefault(client, _DELETED)
 
     def is_of_deleted(self, client: Client) -> bool:

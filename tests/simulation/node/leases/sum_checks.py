@@ -91,13 +91,12 @@ class SumChecks:
         for node in self._world.nodes:
             here = [c for c in self._world.clients if c.node == node.name]
             of_it = [client for client in here if client.service == wish.key]
-            open_ = sum(client.state in (CONNECTED, WAITING) for client in of_it)
+            open_ = [client for client in of_it if client.state in (CONNECTED, WAITING)]
             ends = [client.since for client in of_it]
-            counted = [client for client in of_it if not self._checks.is_of_deleted(client)]
             last = max(node.started_at, self._checks.newest_pod(wish.key), *ends)
             is_recent = self._world.now - last < (wish.idle_s or RECENT_S) + _FIGURES_S
-            least += sum(client.state in (CONNECTED, WAITING) for client in counted)
-            most += max(open_, int(is_recent))
+            least += sum(not self._checks.is_of_deleted(client) for client in open_)
+            most += max(len(open_), int(is_recent))
         return least, most
 
 

@@ -138,7 +138,7 @@ class Worker:
         port = self.ports.pop(number, None)
         if port is None:
             return
-        # Whoever waits is refused, and so is a client whose turn comes only now.
+        # Clients that wait are refused, and so are those that this worker has yet to serve.
         port.serving = Serving()
         for client in list(port.waiting):
             self._finish(client)
