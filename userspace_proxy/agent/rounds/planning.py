@@ -10,7 +10,7 @@ another one, or to which old rules lead clients of several.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Set
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Set
 
 from ...causes.cause import Cause, CauseCode
 from ...causes.say import remedy, say
@@ -18,7 +18,7 @@ from ...clocks import Clocks
 from ...cluster import Snapshot
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
-from ...model import Frontend, Protocol, ServiceKey, ServicePortName
+from ...model import Frontend, FrontendKind, Protocol, ServiceKey, ServicePortName
 from ...plan import Plan, PlanChanges, Planner, diff_plans, new_conflicts
 from ...policy import NodeFacts
 from ...sources import Happening
@@ -142,15 +142,29 @@ class Planning:
 def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Frontend, int]:
     """Return recovered ports, with 0 for those to which the frontends of several Services lead.
 
-    Services may have exchanged addresses meanwhile: one of them would get clients of the others
-    until rules follow, which may fail for long.
+    Services may have exchanged addresses meanwhile, or one may have those of another that is gone:
+    it would get the other's clients until rules follow, which may fail for long. So a Service port
+    is known again by its cluster IP, which it keeps for life, or else by its node port.
     """
     owners: dict[tuple[Protocol, int], set[ServicePortName]] = defaultdict(set)
+    telling: set[Frontend] = set()
     for key, planned in plan.ports.items() if recovered else ():
+        telling.update(_told_by(planned.frontends))
         for frontend in planned.frontends:
             if frontend in recovered:
                 owners[frontend.protocol, recovered[frontend]].add(key.name)
-    return {f: p if len(owners[f.protocol, p]) == 1 else 0 for f, p in recovered.items()}
+    return {
+        f: p if f in telling and len(owners[f.protocol, p]) == 1 else 0
+        for f, p in recovered.items()
+    }
+
+
+def _told_by(frontends: Collection[Frontend]) -> Collection[Frontend]:
+    """Return the frontends of a Service port by which it is known again after a restart."""
+    for kind in (FrontendKind.CLUSTER_IP, FrontendKind.NODE_PORT):
+        if telling := [f for f in frontends if f.kind is kind]:
+            return telling
+    return frontends
 
 
 def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:

@@ -101,6 +101,19 @@ async def test_no_service_gets_a_recovered_port_to_which_rules_lead_clients_of_a
     assert len({*steering.kernel.values(), REFUSE, 28000}) == 4
 
 
+async def test_no_service_gets_the_recovered_port_of_one_that_is_gone_with_its_address(start):
+    other = Frontend("198.51.100.9", 80, Protocol.TCP)
+    steering = WatchedSteering(kernel={CART: 28000, other: 28000})
+    loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(cluster.serve("web", WEB.ip, POD, load_balancer_ips=(other.ip,)))
+    await until(lambda: loop.counters.failures >= 2)
+    assert not is_listening(28000)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.progress.settled(), 60)
+    assert steering.kernel.keys() == {WEB, other}
+
+
 async def test_a_recovered_tcp_port_is_not_the_udp_port_of_that_number(start):
     dns = Frontend("10.96.0.3", 53, Protocol.UDP)
     steering = WatchedSteering(kernel={dns: 28000, WEB: 28000})
