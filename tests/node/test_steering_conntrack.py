@@ -76,9 +76,7 @@ def listed(node: nodes.Net, version: int, protocol: str = "udp") -> set[tuple[st
     return found
 
 
-def forget(
-    protocol: int, dialled: list[Dialled], *, before=None, now=None, version: int = 4
-) -> int:
+def forget(protocol: int, dialled: list[Dialled], *, before=(), now=None, version: int = 4) -> int:
     return forget_changed(version, [Change(protocol, one, before, now) for one in dialled])
 
 
@@ -138,8 +136,8 @@ def test_correct_associations_stay(node, version):
 
 def test_of_a_removed_frontend_only_associations_to_its_old_port_are_removed(node):
     send(node, [Dialled(DNS.ip, 5353)], 10)
-    assert forget(UDP, [Dialled(DNS.ip, 5353)], before=36003) == 0
-    assert forget(UDP, [Dialled(DNS.ip, 5353)], before=36002) == 10
+    assert forget(UDP, [Dialled(DNS.ip, 5353)], before=(36003,)) == 0
+    assert forget(UDP, [Dialled(DNS.ip, 5353)], before=(36002,)) == 10
 
 
 def test_entries_that_ended_meanwhile_are_skipped(node):
@@ -197,7 +195,7 @@ def test_connections_of_the_frontends_that_were_reset_are_removed(node, frontend
                 accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         with node.tcp() as opened:
             opened.connect(WEB)
-            assert forget(TCP, frontends, before=36002, now=36001) == 1
+            assert forget(TCP, frontends, before=(36002,), now=36001) == 1
             dialled = [entry[2] for entry in listed(node, 4, "tcp")]
             assert sorted(dialled) == [WEB.ip, WEB.ip, OTHER.ip]
 

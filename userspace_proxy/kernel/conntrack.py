@@ -67,8 +67,8 @@ class Change(NamedTuple):
     protocol: int
     """IPPROTO_TCP or IPPROTO_UDP."""
     dialled: Dialled
-    before: int | None
-    """The port of this node that it led to."""
+    before: Collection[int]
+    """The ports of this node that it may have led to; empty where none is known."""
     now: int | None
     """The port that it leads to; None where this proxy no longer steers it."""
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
@@ -92,7 +92,7 @@ class Allowed:
     def is_stale(self, entry: ConntrackEntry) -> bool:
         """Return whether an association of this frontend leads elsewhere."""
         if self._now is None:
-            led_there = self._before is not None and leads_to(entry, self._before)
+            led_there = any(leads_to(entry, port) for port in self._before)
             return led_there or any(entry.answered_from in some for some, _ in self._choices)
         if leads_to(entry, self._now) and self._is_here(entry):
             return False
@@ -112,8 +112,8 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     """Remove the entries that frontends got under other rules, or without any.
 
     These are UDP associations of steered frontends that lead neither to their port nor to one of
-    their endpoints; those of frontends that are no longer steered, if they lead to the old port or
-    endpoints (another proxy on this node may steer the frontend now); and entries of SYNs that have
+    their endpoints; those of frontends that are no longer steered, if they lead to an old port or
+    endpoint (another proxy on this node may steer the frontend now); and entries of SYNs that have
     no answer, and of connections that were reset, if they lead elsewhere than a new one would.
 
     Returns:
@@ -128,7 +128,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         if change.protocol == socket.IPPROTO_TCP:
             if change.now is not None:
                 tcp[change.dialled] = change
-        elif change.now is not None or change.before is not None:
+        elif change.now is not None or change.before:
             udp[change.dialled] = change
     associations = {pack_address(*dialled): Allowed(change) for dialled, change in udp.items()}
     connections = {pack_address(*dialled): Allowed(change) for dialled, change in tcp.items()}
@@ -145,7 +145,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     # they left, or another one until now.
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
     # All would be listed for each frontend, and these entries last ten seconds.
-    steered = [dialled for dialled, change in tcp.items() if change.before is not None]
+    steered = [dialled for dialled, change in tcp.items() if change.before]
     reset = [one._replace(are_reset=True) for one in _listings(socket.IPPROTO_TCP, steered)]
     associated = _listings(socket.IPPROTO_UDP, udp)
     return _remove(version, associated, is_stale_association) + _remove(

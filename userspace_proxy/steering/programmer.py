@@ -154,9 +154,9 @@ class NatProgrammer(Programmer):
         self._address = PreroutingAddress(facts.node_addresses)
         self._to_ip = ""
         """Where PREROUTING translates to; empty for the interface's address."""
-        self._stale: dict[Frontend, int | None] = {}
-        """Frontends whose stale conntrack entries are still to be removed, and the port that
-        they led to before; None where it is unknown."""
+        self._stale: dict[Frontend, frozenset[int]] = {}
+        """Frontends whose stale conntrack entries are still to be removed, and the ports that
+        they may have led to before: steps that failed may have been in force, too."""
         self._lost: set[IPFamily] = set()
         """Families of addresses that were lost since entries were noted for that."""
 
@@ -168,18 +168,22 @@ class NatProgrammer(Programmer):
         """
         for frontend, port in before.items():
             if port is None or frontend.protocol is Protocol.UDP:
-                # What is still to be removed, where a frontend that had left returns.
-                self._stale[frontend] = self._stale.get(frontend) if port is None else port
+                self._note_led({frontend: port})
+
+    def _note_led(self, led: Touched) -> None:
+        """Note that frontends have led to ports, or, with None, anywhere."""
+        for frontend, port in led.items():
+            known = self._stale.get(frontend, frozenset())
+            self._stale[frontend] = known if port is None else known | {port}
 
     def _note_earlier(self, led: Ports) -> None:
         """Note before the first apply that connections may lead anywhere; no rules were maintained.
 
         Args:
             led: The ports that frontends are led to now: by an earlier run, or by a first apply
-                that failed although it is in force. What was found before it tells of more flows.
+                that failed although it is in force.
         """
-        known = {frontend: port for frontend, port in self._stale.items() if port}
-        self._stale = {**dict.fromkeys(self._applied or ()), **self._stale, **led, **known}
+        self._note_led({**dict.fromkeys(self._applied or ()), **led})
 
     def _choose_ip(self) -> str:
         """Return where PREROUTING is to translate to; note what led to addresses that are gone.
@@ -199,8 +203,7 @@ class NatProgrammer(Programmer):
         ports = self._applied or {}
         if self._lost:
             # Only now: within a change that is refused later, other frontends were to be steered.
-            steered = (frontend for frontend in ports if frontend.family in self._lost)
-            self._stale = dict.fromkeys(steered) | self._stale
+            self._note_led({f: None for f in ports if f.family in self._lost})
             self._lost = set()
         if not self._stale:
             return
@@ -220,7 +223,7 @@ class NatProgrammer(Programmer):
 
     def _forget_all(self, removed: Mapping[Frontend, int]) -> None:
         """Forget the desired state, and remove the conntrack entries of rules that were removed."""
-        self._stale |= removed
+        self._note_led(removed)
         self._applied = {}
         self._forget_stale()
         self._applied = None

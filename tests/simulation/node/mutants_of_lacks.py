@@ -58,7 +58,10 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     # -- what the last agent had
     "recovered-port-that-leads-several": Mutant(
-        "planning", "p if len(owners[f.protocol, p]) == 1 else 0", "p", _ROUNDS
+        "planning", " and len(owners[f.protocol, p]) == 1", "", _ROUNDS
+    ),
+    "port-of-one-that-is-gone-goes-with-its-address": Mutant(
+        "planning", "if f in telling and len", "if len", _ROUNDS
     ),
     # -- rules
     "refused-repair-is-the-last": Mutant(

@@ -231,7 +231,7 @@ class LegacyProgrammer(NatProgrammer):
             return False
         self._to_ip = to_ip
         self._lay_out()
-        self._stale |= self._applied or {}
+        self._note_led(self._applied or {})
         return True
 
     def _put_rules(self) -> int:
@@ -239,7 +239,7 @@ class LegacyProgrammer(NatProgrammer):
         drifted = self._put_guard()
         difference = self._nat.put(self._layout.chains, NAT_JUMPS)
         # From here on other rules are in force, even if a later step fails.
-        self._stale |= self._affected_by(difference)
+        self._note_affected(difference)
         self._infos = self._read_infos()
         self._forget_stale()
         return drifted + difference.count
@@ -248,14 +248,14 @@ class LegacyProgrammer(NatProgrammer):
         guard = self._make_guard()
         return self._filter.put(guard.chains, guard.jumps).count
 
-    def _affected_by(self, difference: TableDifference) -> Ports:
-        """Return the frontends whose rules weren't in force."""
+    def _note_affected(self, difference: TableDifference) -> None:
+        """Note the frontends whose rules weren't in force."""
         rules = rules_among(difference.lines)
-        ports = _ports_of(rules)
+        for rule in rules:
+            self._note_led(_ports_of([rule]))
         if difference.has_other_jumps or len(rules) < len(difference.lines):
             # A chain without the jump to it had no effect.
-            ports |= self._applied or {}
-        return ports
+            self._note_led(self._applied or {})
 
     def _refuse_ports_in_force(self) -> set[int]:
         """Return the refuse ports of the rules in force; an earlier run may have had another."""

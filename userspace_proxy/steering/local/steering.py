@@ -230,7 +230,7 @@ class LocalProgrammer(Programmer):
                 lambda frontend: Change(
                     PROTOCOL_NUMBERS[frontend.protocol],
                     Dialled(frontend.ip, frontend.port),
-                    before=None,
+                    before=(),
                     now=frontend.port,
                     here=frozenset({pack_ip(frontend.ip)}),
                 ),

@@ -302,7 +302,7 @@ class NftablesProgrammer(NatProgrammer):
 
     def _forget_stale(self) -> None:
         for frontend, endpoints in self._kernel_path.take_repaired().items():
-            self._note_translated(frontend, (self._applied or {}).get(frontend, _NO_PORT))
+            self._note_led({frontend: (self._applied or {}).get(frontend, _NO_PORT)})
             if endpoints:
                 self._note_endpoints(frontend, (EndpointChoice(endpoints),))
         super()._forget_stale()
@@ -320,16 +320,11 @@ class NftablesProgrammer(NatProgrammer):
             if touched[frontend] is None:
                 self._note_endpoints(frontend, target.choices)
                 # It may return before anything is removed.
-                self._note_translated(frontend, target.port)
+                self._note_led({frontend: target.port})
                 continue
             is_concerned = target.is_on or frontend.protocol is Protocol.UDP
             if is_concerned and target.choices != self._choices(frontend):
-                self._note_translated(frontend, target.port)
-
-    def _note_translated(self, frontend: Frontend, port: int) -> None:
-        """Note a frontend whose packets may have been led to endpoints, whatever else is noted."""
-        if self._stale.get(frontend) is None:
-            self._stale[frontend] = port
+                self._note_led({frontend: target.port})
 
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
         """Note the endpoints that an earlier run, or a refused first apply, led frontends to.
@@ -338,14 +333,14 @@ class NftablesProgrammer(NatProgrammer):
         than now.
         """
         for frontend, endpoints in left.items():
-            self._note_translated(frontend, _NO_PORT)
+            self._note_led({frontend: _NO_PORT})
             self._note_endpoints(frontend, (EndpointChoice(endpoints),))
 
     def _note_refused(self, targets: KernelTargets) -> None:
         """Note what a change that is refused may have led clients to, until it is undone."""
         for frontend, target in targets.items():
             if target is not None and target.is_on:
-                self._note_translated(frontend, _NO_PORT)
+                self._note_led({frontend: _NO_PORT})
                 self._note_endpoints(frontend, target.choices)
 
     def _note_endpoints(self, frontend: Frontend, choices: Collection[EndpointChoice]) -> None:
@@ -369,10 +364,8 @@ class NftablesProgrammer(NatProgrammer):
 
         Their connections may lead anywhere.
         """
-        added, removed = read_ports(repair.added), read_ports(repair.removed)
-        # A port that it was to lead to tells of more flows than one that another program chose.
-        removed = {f: port for f, port in removed.items() if not self._stale.get(f)}
-        self._stale = dict.fromkeys(added) | self._stale | removed
+        self._note_led(dict.fromkeys(read_ports(repair.added)))
+        self._note_led(read_ports(repair.removed))
 
     def _choose_address(self) -> bool:
         """Choose the address that rules translate to; return whether they must change."""

@@ -72,14 +72,20 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "repaired-frontends-keep-their-flows": Mutant(
         "steering",
-        "        self._stale = dict.fromkeys(added) | self._stale | removed",
-        "        self._stale = self._stale | removed",
+        "        self._note_led(dict.fromkeys(read_ports(repair.added)))\n",
+        "",
         "steering.nftables",
     ),
     "frontend-that-returns-was-never-steered": Mutant(
         "programmer",
-        "self._stale[frontend] = self._stale.get(frontend) if port is None else port",
-        "self._stale[frontend] = port",
+        "known if port is None else known | {port}",
+        "frozenset() if port is None else known | {port}",
+        "steering",
+    ),
+    "one-port-of-those-tried-is-known": Mutant(
+        "programmer",
+        "known if port is None else known | {port}",
+        "known if port is None else frozenset({port})",
         "steering",
     ),
     # -- what is left

@@ -21,8 +21,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "flows-of-an-earlier-run-follow-no-rule": Mutant(
         "programmer",
-        "**self._stale, **led, **known}",
-        "**self._stale, **known}",
+        "**dict.fromkeys(self._applied or ()), **led}",
+        "**dict.fromkeys(self._applied or ())}",
         package="steering",
     ),
 }

@@ -174,20 +174,7 @@ class Oracles(ClientOracles):
         # was while that SYN was sent.
         is_lost = self._leads_nowhere(entry) or entry.leads_to.ip in self.links.moved
         is_syn = entry.flow.protocol == 6 and is_lost
-        if is_syn and self.links.changed:
-            return "links changed"
-        return "several ports were tried" if self._has_several_ports(entry) else ""
-
-    def _has_several_ports(self, entry: Entry) -> bool:
-        """Return whether a flow leads to one of several ports that its frontend may have had.
-
-        The product knows only one of them.
-        """
-        frontend, refuse_port = expecting.frontend_of(entry), self._node.refuse_port
-        targets = [target for target, _ in self._tried.get(frontend, ())]
-        targets += [self._last[frontend]] if frontend in self._last else []
-        ports = {expecting.port_of(one, refuse_port) for one in targets}
-        return self._was_tried(entry) and len(ports) > 1 and entry.leads_to.port in ports
+        return "links changed" if is_syn and self.links.changed else ""
 
     def _is_earlier_reset(self, entry: Entry) -> bool:
         """Return whether a connection was reset of which the product needn't know."""

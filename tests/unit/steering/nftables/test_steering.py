@@ -270,7 +270,18 @@ async def test_what_led_elsewhere_meanwhile_counts_as_stale(node, steering):
         f"nft 'delete element {MAP} {{ 10.96.7.1 . tcp . 80 }};"
         f"add element {MAP} {{ 10.96.7.1 . tcp . 80 : 6666, 10.96.0.10 . udp . 53 : 7777 }}'"
     )
-    assert await steering._do(stale_after_restoring) == {WEB: 6666, DNS: 7777}
+    assert await steering._do(stale_after_restoring) == {WEB: {6666}, DNS: {7777}}
+
+
+async def test_all_ports_to_which_a_frontend_that_leaves_has_led_are_known(node, steering):
+    await steering.apply({DNS: 36001})
+    node.run(
+        f"nft 'delete element {MAP} {{ 10.96.0.10 . udp . 53 }};"
+        f"add element {MAP} {{ 10.96.0.10 . udp . 53 : 36002 }}'"
+    )
+    await steering._do(stale_after_restoring)
+    await steering.change({}, [DNS])
+    assert await steering._do(lambda programmer: programmer._stale) == {DNS: {36001, 36002}}
 
 
 async def test_a_frontend_that_returns_at_once_is_known_to_have_led_to_endpoints(node, steering):
@@ -278,7 +289,7 @@ async def test_a_frontend_that_returns_at_once_is_known_to_have_led_to_endpoints
     await steering.apply({WEB: KernelTarget(36002, (choice,))})
     await steering.change({}, [WEB])
     await steering.change({WEB: 36003}, ())
-    assert await steering._do(lambda programmer: programmer._stale) == {WEB: 36002}
+    assert await steering._do(lambda programmer: programmer._stale) == {WEB: {36002}}
 
 
 @pytest.mark.parametrize("ends", ["another run without the frontend", "clean_up by another run"])
