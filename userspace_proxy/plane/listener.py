@@ -185,7 +185,9 @@ class ListeningSockets:
                 )
                 self.socks += (wrapped(sock),)
         except BaseException:
-            self.close()
+            # What holds a UDP port that refuses goes on holding it.
+            self._stop_listening(keeps_port=False)
+            self.leave()
             raise
         finally:
             for sock in self._inherited:

@@ -25,8 +25,13 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "half-opened-sockets-stay": _plane(
         "listener",
-        "        except BaseException:\n            self.close()\n            raise",
-        "        except BaseException:\n            raise",
+        "            self.leave()\n            raise",
+        "            raise",
+    ),
+    "port-that-cant-be-opened-again-isnt-kept": _plane(
+        "listener",
+        "            self.leave()\n            raise",
+        "            self.close()\n            raise",
     ),
     "those-that-wait-outlive-their-service": _plane(
         "worker",

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from tests.descriptors import descriptors_left
 from tests.port_keys import port_key
 from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
@@ -246,6 +247,18 @@ def test_udp_that_refuses_holds_its_port_and_serves_there_again(share, workers):
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
             for sock in sockets.by_worker.values()
         ) == (len(workers) > 1)
+
+
+def test_udp_that_can_not_be_opened_again_keeps_its_port(share):
+    sockets = share(UDP, workers=(0, 1))
+    sockets.refuse()
+    sockets.leave()
+    with descriptors_left(1), pytest.raises(ListenError):
+        sockets.serve()
+    with pytest.raises(OSError, match="in use"):
+        UdpPeer(port=sockets.at.port)
+    sockets.serve()
+    assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
 
 
 def is_refused(at):
