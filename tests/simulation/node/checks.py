@@ -15,7 +15,7 @@ from ..control.files import CONTROL, WORKER, Port
 from ..control.machine import Process
 from ..streams import Stream
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
-from .expecting import Expecting
+from .expecting import Expecting, Moments
 from .hand_overs import LATE_WORKER, HandOvers
 from .rest_checks import at_of
 from .seam import answer_of
@@ -219,7 +219,7 @@ class Checks:
         if client.state == SERVED:
             allowed = frozenset().union(*(each.endpoints for each in expected))
             text = f"{what} was served by {client.endpoint}, may get {sorted(allowed)}"
-            if client.endpoint not in allowed and self._heirs(client.at):
+            if client.endpoint not in allowed and self._has_heir(client):
                 world.judgements.excuse(ALLOWED, _LEFT_BEHIND)
             elif client.endpoint not in allowed and self.hand_overs.is_of_last_owner(
                 client, self.target_of(client.at)
@@ -261,20 +261,36 @@ class Checks:
             self.world.judgements.excuse(oracle, reason)
         return bool(reason)
 
-    def _heirs(self, at: Dialled) -> set[str]:
-        """Return which Services may have the port of an address that none has any more.
+    def _heirs(self, moments: Moments, at: Dialled) -> set[str]:
+        """Return which Services may have the port to which the last agent's rules lead an address.
 
-        Where one took over an address while no agent ran, it gets the port to which the last rules
-        lead that; they may lead others of the last owner there, too, until the first round.
+        One that took over another's cluster IP, or node port, while no agent ran gets that one's
+        port; the rules may lead the last owner's other addresses there, too, until the first round.
         """
-        truth, target = self.world.cluster.last, self.target_of(at)
-        if self.hand_overs.has_served(self.world.agent) or at in truth.frontends or not target:
+        target = self.target_of(at)
+        if self.hand_overs.has_served(self.world.agent) or not target:
             return set()
-        return {
-            truth.frontends[key].name
+        keys = [
+            (f.ip, f.port, str(f.protocol))
             for f, where in self.world.table.targets.items()
-            if where == target and (key := (f.ip, f.port, str(f.protocol))) in truth.frontends
+            if where == target
+        ]
+        return {
+            claim.name
+            for key in keys
+            for claim in self._expecting.owners(moments, key)
+            if claim is not None and claim.tells_its_service(key)
         }
+
+    def _has_heir(self, client: Client) -> bool:
+        """Return whether another Service may have the port to which rules lead a client."""
+        moments = self._expecting.moments(client.floors)
+        return bool(self._heirs(moments, client.at) - self._names(moments, client.at))
+
+    def _names(self, moments: Moments, at: Dialled) -> set[str]:
+        """Return which Services may have an address."""
+        owners = self._expecting.owners(moments, at)
+        return {claim.name for claim in owners if claim is not None}
 
     def target_of(self, at: Dialled) -> Target | None:
         """Return where the table leads an address; None: nowhere."""
@@ -361,14 +377,12 @@ class Checks:
                 world.judgements.violate(OPEN_PORT, what)
                 return
             world.judgements.right(OPEN_PORT)
-            owners = {
-                claim.name for claim in self._expecting.owners(moments, at) if claim is not None
-            }
+            owners = self._names(moments, at)
             for port in ports:
                 label = labels.get(port)
                 if label is None:
                     continue
-                if label not in owners and label in self._heirs(at):
+                if label not in owners and label in self._heirs(moments, at):
                     world.judgements.excuse(OWN_SERVICE, _LEFT_BEHIND)
                 else:
                     what = f"{frontend} is steered to {label}, and belongs to {owners}"
