@@ -212,7 +212,7 @@ class Choices(Watcher):
             return
         port, attempt = known
         if attempt.dial is not None and attempt.dial.core is sock.core:
-            self._given_up(port, attempt, attempt.dial)
+            self._given_up(port, attempt, attempt.dial, is_watched=sock.was_watched)
 
     def joins(self, client: Party, sock: SimulatedSocket) -> None:
         """Note that an endpoint has answered."""
@@ -329,22 +329,23 @@ class Choices(Watcher):
         attempt.tried[dial.endpoint] = None
         self._note_failure(port, attempt, dial, is_silent=number == errno.ETIMEDOUT)
 
-    def _given_up(self, port: Port, attempt: Attempt, dial: Dial) -> None:
-        """Note that a dial was closed while it was under way: that is a failure after a second."""
+    def _given_up(self, port: Port, attempt: Attempt, dial: Dial, *, is_watched: bool) -> None:
+        """Note that a dial was closed while it was under way: that is a failure after a second.
+
+        One that can't be watched, as the kernel lacks something, isn't given up: it never began.
+        """
         at = self.world.moment()
         attempt.dial, attempt.idle_since, attempt.dialled_until = None, at[1], at[1]
         port.model.loads.remove(attempt.number)
         least, most = at[0] - dial.began[1], at[1] - dial.began[0]
         first = attempt.looked_for or dial.began
         is_by_client = may_be_late(first, at)
-        # One that can't be watched, as the kernel lacks something, isn't given up: it never began.
-        is_watched = least >= SILENT_S or self.world.kernel.lacked_at < at[0]
         if is_watched and not is_by_client:
             why = f"{dial.endpoint} had {most:.3f} s to answer client {attempt.number}"
             self.judge.check("patience", most >= SILENT_S, why)
-        if most < SILENT_S:
+        if most < SILENT_S or not is_watched:
             return
-        if is_watched and not is_by_client:
+        if not is_by_client:
             options = port.model.options(attempt.ip, at, {*attempt.tried, dial.endpoint})
             kinds = {option.kind for option in options or ()}
             why = f"{dial.endpoint} was given up for client {attempt.number}, and no other is left"

@@ -52,7 +52,7 @@ _ESTABLISHED, _CLOSE, _CLOSE_WAIT = 1, 7, 8
 class SimulatedSocket:
     """Part of _socket.socket."""
 
-    __slots__ = ("_fd", "_kernel", "_was_watched", "core", "family", "type")
+    __slots__ = ("_fd", "_kernel", "core", "family", "type", "was_watched")
 
     def __init__(
         self, kernel: Kernel, family: int, kind: int, _proto: int, fileno: int | None
@@ -60,7 +60,8 @@ class SimulatedSocket:
         self._kernel = kernel
         self.family = family
         self.type = kind & 0xF
-        self._was_watched = False
+        self.was_watched = False
+        """It was in an epoll when it was closed."""
         self.core: Any
         if fileno is not None:
             self._fd = fileno
@@ -99,11 +100,11 @@ class SimulatedSocket:
     def close(self) -> None:
         """Part of _socket.socket."""
         if self._fd < 0:
-            if self._was_watched:
+            if self.was_watched:
                 self._kernel.violate(f"{self.core.name} was closed twice")
             return
         self._kernel.enter("close")
-        self._was_watched = self.core.item is not None
+        self.was_watched = self.core.item is not None
         self._kernel.release(self._fd)
         self._fd = -1
         self._kernel.watcher.closes(self)
