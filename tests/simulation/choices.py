@@ -263,7 +263,8 @@ class Choices(Watcher):
     def waits(self, stream: Stream) -> None:
         """Judge that a client waits, before it does."""
         known = self.attempt_of(stream)
-        if known is None:
+        if known is None or self.world.is_closed:
+            # As it closes, dials are tried again, and what they take isn't followed.
             return
         port, attempt = known
         at = self.world.moment()
@@ -304,7 +305,8 @@ class Choices(Watcher):
         if known is not None and known[1].waits_since is None:
             known[1].waits_since = self.world.moment()
             self.world.observing.happens(known[1].number, ConnectionEvent.HELD)
-            self._waits.waits(*known, self._found)
+            if not self.world.is_closed:
+                self._waits.waits(*known, self._found)
 
     # -- dials -------------------------------------------------------------------------------------
 

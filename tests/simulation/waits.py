@@ -148,6 +148,9 @@ class Waits:
             waited_s = 0.0 if since is None else at[1] - since[0]
             is_due = hold is not None and waited_s >= hold.seconds - 0.002
             self._judge.check("hold", is_due, f"client {attempt.number} waited {waited_s:.3f} s")
+        elif self._world.is_closed:
+            # Clients that begin to wait since then aren't followed, either.
+            return
         elif cause == "too many waiting":
             places = [a for a in port.pending.values() if a.waits_since is not None]
             own = [a.waits_since[0] for a in places if a.ip == attempt.ip and a.waits_since]
@@ -156,7 +159,7 @@ class Waits:
             self._overflowed.setdefault(port, []).append((attempt, counts, is_oldest))
             why = f"client {attempt.number} lost its place, and {len(places)} clients had one"
             self._judge.check("places", len(places) >= port.service.places, why)
-        elif cause == "left" and not self._world.is_closed:
+        elif cause == "left":
             client = self._world.clients[attempt.number]
             is_gone = client.has_finished or client.has_reset or client.has_closed
             self._judge.check("left", is_gone, f"client {attempt.number} hasn't left")
