@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.handling import Handling
 from userspace_proxy.model.serving import Serving
 
-from .model import LONGEST_S, PROBE_S, Kind, Model, Span, Sure
+from .model import LONGEST_S, PROBE_S, Kind, Model, Option, Span, Sure
+from .turns import Turns
 
 ALICE = "10.3.0.1"
-POD = SocketAddress("10.2.0.1", 80)
+POD, OTHER = SocketAddress("10.2.0.1", 80), SocketAddress("10.2.0.2", 80)
 
 
 def kinds(model: Model, at: Span) -> set[Kind]:
@@ -42,3 +44,19 @@ def test_a_failure_after_one_that_may_have_ejected_an_endpoint_may_be_its_second
     # It is ejected for 5 s, or for 10.
     found = [model.excluded(model.inner, POD, (at, at)) for at in (14.9, 15.1, 19.9, 20.1)]
     assert found == [Sure.YES, Sure.EITHER, Sure.EITHER, Sure.NO]
+
+
+def test_one_whose_weight_grows_has_turns_by_the_time_that_all_share() -> None:
+    """With a small weight its next turn comes nearer; once that has grown, it is due at once."""
+    pods = POD, OTHER
+    model = Model(Serving(pods, handling=Handling(slow_start_s=4.0)), 0.0)
+    model.failed(POD, (0.0, 0.0))
+    model.answered(POD, (1.0, 1.0))
+    turns, option = Turns(model, model.inner), Option(Kind.TURN, frozenset(pods), pods)
+
+    def took(chosen: SocketAddress, at: float) -> bool | None:
+        return turns.took(ALICE, option, chosen, (at, at))[0].is_right
+
+    assert all(took(each, 1.0) for each in (POD, *[OTHER] * 9, POD, *[OTHER] * 3))
+    assert took(POD, 4.3)
+    assert not took(POD, 4.3)

@@ -47,6 +47,10 @@ class _Count:
         self.among: object = None
         self.turns: Counter[SocketAddress] = Counter()
         self.expected: dict[SocketAddress, Span] = {}
+        self.parts: dict[SocketAddress, float] = {}
+        """Each one's part of the weights at the last turn."""
+        self.changes: dict[SocketAddress, float] = {}
+        """By how much the parts have changed from turn to turn, all in all."""
 
 
 class Turns:
@@ -143,6 +147,9 @@ class Turns:
             high = most / (most + sum(w[0] for w in others))
             before = count.expected.get(endpoint, (0.0, 0.0))
             count.expected[endpoint] = before[0] + low, before[1] + high
+            change = abs(high - count.parts.get(endpoint, high))
+            count.changes[endpoint] = count.changes.get(endpoint, 0.0) + change
+            count.parts[endpoint] = high
         if len(usable) < 2:
             return []
         return [self._judge_shares(usable, is_exact=is_weighted_turn)]
@@ -230,8 +237,10 @@ class Turns:
                     return Verdict("share", False, f"{endpoint} has none of {total} turns")
                 continue
             # Each has a turn every 1/weight of a time that all share: none is off by more than one
-            # turn, but the number of turns in a time is off by up to one for each of them.
-            off = 1.0 + len(usable) * high / total
+            # turn, but the number of turns in a time is off by up to one for each of them, also
+            # before each change of a weight.
+            others = max(0, len(usable) - 2) * count.parts[endpoint]
+            off = 1.0 + others + len(usable) * count.changes[endpoint] + 1e-6
             if not low - off <= turns <= high + off:
                 why = f"{endpoint} has {turns} of {total} turns, not {low:.1f} to {high:.1f}"
                 return Verdict("share", False, why)
