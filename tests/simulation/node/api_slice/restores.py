@@ -54,9 +54,13 @@ class Restores:
         if is_check(exchange):
             if exchange.code == 504:
                 self._detectable.add(kind)
-        elif exchange.code == 200 and follower.must_ask_at is None:
+        elif exchange.code == 200 and follower.must_ask_at is None and self._is_since(exchange):
             # It was asked before, or is known.
             self._detectable.add(kind)
+
+    def _is_since(self, exchange: Exchange) -> bool:
+        """Return whether a server answers a request after history went back, not just before."""
+        return self.last_at is not None and exchange.began >= self.last_at
 
     def end(self, follower: Follower) -> bool:
         """Note that a list is complete; return whether the newest history is shown from now on."""
