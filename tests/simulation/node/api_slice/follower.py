@@ -128,7 +128,7 @@ class Follower:
         if request.is_over and request.follows_wrong:
             if request.exchange.error:
                 # Perhaps before that was read.
-                self.outage.doubt()
+                self.outage.doubt_failure()
             return
         request.is_over, request.over_at = True, self.checks.now()
         # A question comes before the end is read; of a watch that broke off, perhaps not even that

@@ -32,6 +32,8 @@ class Outage:
         self._failed_at: float | None = None
         """When this attempt failed, after which there is a wait."""
         self._retry_s = 0.0
+        self._is_unread = False
+        """The failure with which it began may not have been read."""
 
     def begin_attempt(self) -> None:
         """Note that a wait is over, if there was one."""
@@ -42,6 +44,7 @@ class Outage:
         has_recovered = self.since is not None and not self.is_invalid and not self._is_unsure
         self._before = self.since[0] if self.since else now
         self.since, self.is_forbidden, self._is_unsure = None, False, False
+        self._is_unread = False
         self._changed_at, self._has_answered = now, True
         return has_recovered
 
@@ -71,6 +74,13 @@ class Outage:
         """Note that this attempt may have failed."""
         self._is_unsure = True
 
+    def doubt_failure(self) -> None:
+        """Note that this attempt broke off, perhaps before its failure was read."""
+        self._is_unsure = True
+        if self.since is not None and self.since[1] == self._failed_at:
+            # Else an earlier attempt had failed.
+            self._is_unread = True
+
     def note_list(self, began: float, now: float) -> bool:
         """Note that a list is under way, since then; return whether that may be a failure."""
         lasts_s = now - began
@@ -84,8 +94,10 @@ class Outage:
     def _note(self, earliest: float, now: float) -> None:
         if self._is_unsure and self.since is None:
             earliest = self._before
+        if self._is_unread and self.since is not None:
+            self.since = self.since[0], now
         self.since = self.since or (earliest, now)
-        self._changed_at, self._is_unsure = now, False
+        self._changed_at, self._is_unsure, self._is_unread = now, False, False
 
     def is_certain(self, now: float) -> bool:
         """Return whether the source knows it, too, by now."""
