@@ -224,8 +224,8 @@ class Promises:
         are_gone = self._served_ports.quiesced.of(service).isdisjoint(listed)
         if (promise := self._promised.get(service)) is not None:
             if self._clock() < promise.until:
-                # After a start, the Service may not be served yet.
-                return are_gone and bool(ports)
+                # Endpoints that have gone may be listed again before the round is over.
+                return False
             return are_gone or self._is_ready(service)
         # Without one that names a workload, nothing wakes it any more.
         return are_gone or not any(map(workload_of, ports))

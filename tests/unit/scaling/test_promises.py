@@ -79,6 +79,15 @@ async def test_a_service_that_is_gone_after_a_restart_is_forgotten_in_time(node,
     assert again.endpoints == [POD]
 
 
+async def test_an_endpoint_that_leaves_and_is_listed_again_is_still_promised(node):
+    node.serve()
+    pass_time(node, 1)
+    node.serve(POD)
+    assert node.endpoints == []
+    pass_time(node, PROMISE_S)
+    assert node.endpoints == [POD]
+
+
 async def test_a_promise_whose_time_is_up_is_none_of_the_next_process(node, kept, make):
     node.world.now += PROMISE_S
     again, answer = await restart(node, make, kept)
