@@ -234,8 +234,7 @@ class Checks:
         for key, promise in list(self.promises.items()):
             if asked.number != promise.number or asked.is_over:
                 del self.promises[key]
-        if asked.is_over:
-            self.waits.released(asked)
+        if asked.is_over and self.waits.released(asked):
             self._follow_doubt(asked)
 
     def _follow_doubt(self, asked: Asked) -> None:

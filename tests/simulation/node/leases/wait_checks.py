@@ -57,13 +57,19 @@ class WaitChecks:
         events = self._world.etcd.events.values()
         return any(e["reason"] == reason and about(e) == service for e in events)
 
-    def released(self, asked: Asked) -> None:
-        """Follow that a round is over; the holder writes it again with each change of its sums."""
+    def released(self, asked: Asked) -> bool:
+        """Follow that a round is over; the holder writes it again with each change of its sums.
+
+        Returns:
+            Whether this is written for the first time.
+        """
+        is_first = asked.number not in self._ended_at
         self._ended_at.setdefault(asked.number, self._world.now)
         for key in self._checks.answers.values():
             for service in key.services if key.number == asked.number else ():
                 if service not in asked.services:
                     self._released[service] = self._world.now, asked.number
+        return is_first
 
     def look(self) -> None:
         """Judge those that wait now."""
