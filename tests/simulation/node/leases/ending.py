@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .clients import CONNECTED
-from .truth import forbids
+from .truth import forbids, holder_of
 from .workloads import Workload
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _WAKE_S = 60.0
 # Until pods have ended, and slices say so.
 _ENDED_S = 40.0
 _PATIENCE_S = 280.0
+_FORBIDDEN = "its node may not write Events"
 
 
 class Ending:
@@ -85,7 +86,8 @@ class Ending:
         for workload in self._kept(only_due=False):
             found = self._says_so(workload)
             text = f"no Event says what keeps {workload} awake"
-            world.checks.judge("Event of what keeps awake", found, text)
+            excuses = {_FORBIDDEN: self._is_holder_silent(workload)}
+            world.checks.judge("Event of what keeps awake", found, text, excuses)
 
     def _resting(self, *, only_due: bool = True) -> list[Workload]:
         """Return the workloads that are to rest, or those of them that don't yet."""
@@ -111,6 +113,12 @@ class Ending:
     def _says_so(self, workload: Workload) -> bool:
         keys = {wish.key for wish in self.world.checks.known.rights(workload).asked}
         return any(self.world.checks.waits.has_event(key, "StaysAwake") for key in keys)
+
+    def _is_holder_silent(self, workload: Workload) -> bool:
+        """Return whether the holder was forbidden to write Events of a workload's Services."""
+        checks = self.world.checks
+        holder = holder_of(checks.lease("holder")).partition("_")[0]
+        return bool(holder) and checks.known.sends_no_events(holder, workload.spec.namespace)
 
     @property
     def _unknown(self) -> bool:
@@ -149,8 +157,11 @@ class Ending:
             world.checks.judge("woken in time", client.pod is not None, text)
             found = world.checks.waits.has_event(client.service, "NeedPods")
             text = f"{client} waited, and no Event said so"
-            excuse = {world.checks.excused.get(client, ""): client in world.checks.excused}
-            world.checks.judge("Event of a client that waits", found, text, excuse)
+            excuses = {
+                world.checks.excused.get(client, ""): client in world.checks.excused,
+                _FORBIDDEN: known.sends_no_events(client.node, client.service),
+            }
+            world.checks.judge("Event of a client that waits", found, text, excuses)
 
     def _serves_at_zero(self) -> bool:
         """Return whether pods still end of a workload that someone else has scaled to zero.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..api_exchange import Exchange
+from ..api_requests import target_of
 from .truth import Rights, Wish, rights_to, wish_of
 from .workloads import Workload
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 # From a write to what a node does of it, and for an attempt to scale that has begun before.
 _KNOWN_S = 3.0
 _ATTEMPT_S = 16.0
+# An agent that may not write Events of a namespace sends none for so long.
+_FORBIDDEN_S = 600.0
 
 
 class Known:
@@ -30,6 +34,20 @@ class Known:
         """By the Service."""
         self._before: dict[str, list[tuple[float, Wish | None]]] = {}
         """What Services asked for until a time."""
+        self._forbidden_at: dict[tuple[str, str], float] = {}
+        """When Events were forbidden, by node and namespace."""
+
+    def answered(self, exchange: Exchange) -> None:
+        """Note a response that has ended, or broken off."""
+        target = target_of(exchange.path)
+        if target.resource == "events" and exchange.code == 403 and not exchange.error:
+            self._forbidden_at[exchange.client.node, target.namespace] = self._world.now
+
+    def sends_no_events(self, node: str, service: str) -> bool:
+        """Return whether a node's agent was forbidden to write Events of a Service's namespace."""
+        at = self._forbidden_at.get((node, service.partition("/")[0]), float("-inf"))
+        is_same = self._world.node(node).started_at < at
+        return is_same and self._world.now - at < _FORBIDDEN_S
 
     def disturb(self, seconds: float) -> None:
         """Note that requests or nodes may fail for so long."""

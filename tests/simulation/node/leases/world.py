@@ -93,6 +93,7 @@ class World(SourceWorld[AgentMachine]):
         assert process is not None, "a process runs"
         client = self.address.client_for(process.loop, self._current.name)
         client.on_begin = self.checks.asked
+        client.on_end = self.checks.known.answered
         self._made[process] = client
         return client
 
