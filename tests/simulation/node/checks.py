@@ -19,7 +19,7 @@ from .expecting import Expecting, Moments
 from .hand_overs import LATE_WORKER, HandOvers
 from .rest_checks import at_of
 from .seam import answer_of
-from .truth import Dialled, Expected, Truth
+from .truth import Claim, Dialled, Expected, Truth
 from .waits import ANSWERED_S, WAITED, Waits
 
 if TYPE_CHECKING:
@@ -261,36 +261,34 @@ class Checks:
             self.world.judgements.excuse(oracle, reason)
         return bool(reason)
 
-    def _heirs(self, moments: Moments, at: Dialled) -> set[str]:
-        """Return which Services may have the port to which the last agent's rules lead an address.
+    def _heirs(self, moments: Moments, at: Dialled) -> list[Claim]:
+        """Return what may have the port to which the last agent's rules lead an address.
 
-        One that took over another's cluster IP, or node port, while no agent ran gets that one's
-        port; the rules may lead the last owner's other addresses there, too, until the first round.
+        A Service that took over another's cluster IP, or node port, while no agent ran gets that
+        one's port; the rules may lead the last owner's other addresses there, too, until the first
+        round.
         """
         target = self.target_of(at)
         if self.hand_overs.has_served(self.world.agent) or not target:
-            return set()
+            return []
         keys = [
             (f.ip, f.port, str(f.protocol))
             for f, where in self.world.table.targets.items()
             if where == target
         ]
-        return {
-            claim.name
+        return [
+            claim
             for key in keys
             for claim in self._expecting.owners(moments, key)
             if claim is not None and claim.tells_its_service(key)
-        }
+        ]
 
     def _has_heir(self, client: Client) -> bool:
-        """Return whether another Service may have the port to which rules lead a client."""
+        """Return whether rules may lead a client to another Service, or side of its own."""
         moments = self._expecting.moments(client.floors)
-        return bool(self._heirs(moments, client.at) - self._names(moments, client.at))
-
-    def _names(self, moments: Moments, at: Dialled) -> set[str]:
-        """Return which Services may have an address."""
-        owners = self._expecting.owners(moments, at)
-        return {claim.name for claim in owners if claim is not None}
+        owners = self._expecting.owners(moments, client.at)
+        kinds = {claim.kind for claim in owners if claim is not None}
+        return any(heir.kind not in kinds for heir in self._heirs(moments, client.at))
 
     def target_of(self, at: Dialled) -> Target | None:
         """Return where the table leads an address; None: nowhere."""
@@ -377,12 +375,15 @@ class Checks:
                 world.judgements.violate(OPEN_PORT, what)
                 return
             world.judgements.right(OPEN_PORT)
-            owners = self._names(moments, at)
+            owners = {
+                claim.name for claim in self._expecting.owners(moments, at) if claim is not None
+            }
             for port in ports:
                 label = labels.get(port)
                 if label is None:
                     continue
-                if label not in owners and label in self._heirs(moments, at):
+                heirs = () if label in owners else self._heirs(moments, at)
+                if any(label == heir.name for heir in heirs):
                     world.judgements.excuse(OWN_SERVICE, _LEFT_BEHIND)
                 else:
                     what = f"{frontend} is steered to {label}, and belongs to {owners}"
