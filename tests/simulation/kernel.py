@@ -169,7 +169,7 @@ class Kernel:
         self.enter("ioctl")
         assert request in (_SIOCINQ, _SIOCOUTQ), "no other request is simulated"
         core = self.file_of(fd)
-        count = core.unacknowledged if request == _SIOCOUTQ else len(core.inbox)
+        count = core.ask_unacknowledged() if request == _SIOCOUTQ else len(core.inbox)
         struct.pack_into("i", into, 0, count)
         return 0
 

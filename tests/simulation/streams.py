@@ -17,7 +17,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from .network import Network
@@ -40,12 +40,23 @@ class Listening(Protocol):
         """Tell what watches it that these events may have happened; 0 is any."""
 
 
+class Unacknowledged(NamedTuple):
+    """What a question of the process (SIOCOUTQ) has shown it of one of its ends."""
+
+    at: float
+    left_bytes: int
+    """What the peer hadn't acknowledged then."""
+    data_at: float
+    """When bytes had last arrived at the peer."""
+
+
 class Stream:
     """One end of a connection, or what may become one, or a listening socket."""
 
     __slots__ = (
         "_is_moving",
         "accepted_bytes",
+        "asked",
         "backlog",
         "data_at",
         "delay_s",
@@ -140,6 +151,8 @@ class Stream:
         """When its own FIN was queued, not by its close."""
         self.written: list[tuple[float, int]] | None = None
         """When bytes were written, and how many in all by then; None: not noted."""
+        self.asked: Unacknowledged | None = None
+        """The last answer to SIOCOUTQ."""
 
     # -- what the process on this side does --------------------------------------------------------
 
@@ -246,6 +259,12 @@ class Stream:
     def unacknowledged(self) -> int:
         """What SIOCOUTQ reports: the FIN counts as a byte."""
         return len(self.outbox) + (self.fin_queued and not self.fin_delivered)
+
+    def ask_unacknowledged(self) -> int:
+        """Answer SIOCOUTQ."""
+        arrived_at = self.data_at if self.peer is None else self.peer.data_at
+        self.asked = Unacknowledged(self.network.timeline.now, self.unacknowledged, arrived_at)
+        return self.asked.left_bytes
 
     def send_at_once(self) -> None:
         """Send what waits for more."""

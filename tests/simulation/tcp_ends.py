@@ -479,9 +479,13 @@ class TcpEnds:
         if source.failed_at is None:
             return
         rest = max(relayed.held(is_up=is_up), 0) + len(sink.outbox)
-        stalled_s = now - self._progress_at(source.failed_at, sink)
-        is_over = stalled_s >= RESET_WAIT_S - _SLACK_S or now - source.failed_at >= LIMIT_S
-        if sink.outbox and is_over:
+        unacknowledged, progress_at = len(sink.outbox), self._progress_at(source.failed_at, sink)
+        if sink.asked and sink.asked.at >= self._world.moment()[0]:
+            # Bytes may arrive between the data plane's last look and its close.
+            unacknowledged = sink.asked.left_bytes
+            progress_at = max(source.failed_at, sink.asked.data_at)
+        is_over = now - progress_at >= RESET_WAIT_S - _SLACK_S or now - source.failed_at >= LIMIT_S
+        if unacknowledged and is_over:
             # No more is promised to a side that takes nothing of what was sent to it.
             self._judge.right("bytes before a RST")
         elif rest and sink.fin_at is not None and sink.shut_out:
