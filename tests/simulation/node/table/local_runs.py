@@ -203,7 +203,7 @@ class LocalRuns:
             self._apply(new)
 
     def _run(self, what: str, call: Callable[[], Coroutine[Any, Any, Any]], new: Targets) -> None:
-        process, faults = self._node.process, self._node.faults
+        process, failures = self._node.process, self._node.failures
         self._old, self._new = self._applied, new
         if not self._is_applied and self._is_drifted:
             self._forget_unrouted()
@@ -212,7 +212,7 @@ class LocalRuns:
             self._call("forget_stale", self._steering.forget_stale)
         if self._node.process != process:
             return
-        self._may_have_old |= not is_done or faults != self._node.faults
+        self._may_have_old |= not is_done or failures != self._node.failures
         if not is_done:
             self._doubtful += [self._old, new]
             self._old = self._applied
@@ -243,14 +243,14 @@ class LocalRuns:
 
     def _repair(self) -> None:
         node, steering = self._node, self._steering
-        process, interrupted, faults = node.process, node.routes.interrupted, node.faults
+        process, interrupted, failures = node.process, node.routes.interrupted, node.failures
         self._old = self._new = self._applied
         # An event that arrives within this repair may be read by the next one.
         has_late = any(sock.has_late for sock in node.kernel.sockets)
         _, is_done = self._call("repair", steering.repair)
         if node.process != process:
             return
-        is_calm = interrupted == node.routes.interrupted and faults == node.faults
+        is_calm = interrupted == node.routes.interrupted and failures == node.failures
         if is_done and is_calm and self._is_applied:
             self._doubtful, self._may_have_old = [], False
             self._is_drifted = self._is_drifted and has_late
@@ -258,13 +258,13 @@ class LocalRuns:
         self._look()
 
     def _show(self) -> None:
-        process, faults = self._node.process, self._node.faults
+        process, failures = self._node.process, self._node.failures
         text, is_done = self._call("render", self._steering.render)
         is_sure = self._is_applied and not self._doubtful and not self._unsteered()
         is_sure = is_sure and not self._is_drifted
         if self._node.process != process or not is_done or not is_sure:
             return
-        if faults == self._node.faults:
+        if failures == self._node.failures:
             wanted, found = expecting.lines_of(self._applied), set(text.splitlines())
             self._judge.check("local: shown as it is", found == wanted, f"{found ^ wanted}")
 

@@ -215,6 +215,11 @@ class Machine:
             self.routes.unrest += 10 * (1 + step.number % 5)
 
     @property
+    def failures(self) -> int:
+        """How many failures there have been; those that are injected meanwhile aren't yet."""
+        return self.injected - self.faults
+
+    @property
     def faults(self) -> int:
         """How many failures are still to come, without what is none for the product."""
         tables = self.tables

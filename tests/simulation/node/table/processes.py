@@ -129,7 +129,7 @@ class Processes:
         process, was_local = node.process, self._local.is_on
         is_of_nftables = wanted == p.LOCAL and not was_local
         oracles.may_remove = True
-        interrupted, failures = node.routes.interrupted, node.faults - node.injected
+        interrupted, failures = node.routes.interrupted, node.failures
         if was_local and wanted == p.NFTABLES:
             self._local.removing()
         is_there = bool(self._left_by(_other(wanted)))
@@ -142,7 +142,7 @@ class Processes:
             if was_local:
                 self._local.died()
             return False
-        has_failed = node.faults - node.injected != failures
+        has_failed = node.failures != failures
         may_be_unread = has_failed or node.routes.interrupted != interrupted
         if not self._look_at_found(found, is_there=is_there, may_be_unread=may_be_unread):
             # An operator who reads that starts it again.

@@ -135,7 +135,7 @@ class World:
         """
         node = self.node
         self._attempts, self._calls = attempts, 0
-        before = node.faults - node.injected
+        before = node.failures
         try:
             result, error = node.do(call())
         except Died:
@@ -146,7 +146,7 @@ class World:
             return None
         self._happen_late()
         self.note(f"{what}: {error or result}")
-        return Done(result, error, before - node.faults + node.injected)
+        return Done(result, error, node.failures - before)
 
     def _call_local(self, what: str, call: Action) -> tuple[Any, bool]:
         """As :meth:`NftablesRuns.call`, of a step that isn't one of nftables'."""
