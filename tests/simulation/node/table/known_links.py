@@ -25,6 +25,10 @@ class KnownLinks:
         """Those with another role that it knows since the step that ends."""
         self._unseen: set[int] = set()
         """Those of which only routes have changed since it was last told of links or addresses."""
+        self._unlooked: set[int] = set()
+        """Those of which the product, without a kernel path, needn't have looked at the role."""
+        self._interrupted_before = 0
+        """How many listings were interrupted up to the last repair without a kernel path."""
         self._roles = self._now()
         self._changed_at = 0.0
         self._are_late = False
@@ -65,11 +69,23 @@ class KnownLinks:
         self.fresh = {n for n in known if before.get(n) != now.get(n)}
         self._roles = before | {n: now.get(n, False) for n in known}
         self.changed &= self._unseen
+        if any("/paths" in one.name for one in self._node.own_tables):
+            self._unlooked.clear()
+        else:
+            self._unlooked |= known
+            self._interrupted_before = self._interrupted
         self.moved.clear()
 
     def must_masquerade(self, way_in: Link | None, way_out: Link | None) -> bool | None:
-        """Return whether an endpoint must see this node's address; None: it may, or not."""
-        if any(one is not None and one.number in self.changed for one in (way_in, way_out)):
+        """Return whether an endpoint must see this node's address; None: it may, or not.
+
+        The first frontend on the kernel path has links listed. If that is interrupted, the last
+        listing before it counts, and it may be of any age.
+        """
+        unknown = self.changed
+        if self._node.routes.interrupted != self._interrupted_before:
+            unknown = unknown | self._unlooked
+        if any(one is not None and one.number in unknown for one in (way_in, way_out)):
             return None
         return must_masquerade(way_in, way_out, self._node.routes.links.values())
 
