@@ -208,7 +208,7 @@ class Model:
         self.loads = Loads()
         self._share_of = share_of
         self.began: dict[SocketAddress, Span] = {}
-        """When endpoints that start slowly began to."""
+        """When endpoints that start slowly began to; since ever, where they may not have."""
         self.changed_at = at
         self._inside: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self.served(serving, at)
@@ -280,15 +280,16 @@ class Model:
         """A dial was answered, here or in another worker; return whether that ends an ejection."""
         popped = [side.excluded.pop(endpoint, None) for side in self.sides]
         ended = [known for known in popped if known is not None]
+        is_sure = any(known.is_sure for known in ended)
         if ended and self.serving.handling.slow_start_s:
             priorities = dict(self.serving.standbys)
             own = priorities.get(endpoint, 0)
             others = [e for e in self.serving.all_endpoints if e != endpoint]
             if any(priorities.get(e, 0) == own for e in others):
-                self.began[endpoint] = at
+                self.began[endpoint] = at if is_sure else (-math.inf, at[1])
         if not ended:
             return Sure.NO
-        return Sure.YES if any(known.is_sure for known in ended) else Sure.EITHER
+        return Sure.YES if is_sure else Sure.EITHER
 
     def may_have_answered(self, endpoint: SocketAddress) -> None:
         """An answer may have ended an ejection, or it goes on."""
