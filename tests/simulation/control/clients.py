@@ -11,7 +11,7 @@ from ..streams import OPEN, Stream
 from .files import Watch
 
 if TYPE_CHECKING:
-    from userspace_proxy.dataplane import EndpointGroup
+    from userspace_proxy.dataplane import EndpointGroup, UdpListener
 
     from .world import World
 
@@ -154,8 +154,8 @@ class Asker:
         self.to = to
         self.waits_s = waits_s
         self.asked_at = world.timeline.now
-        self.listener = 0
-        """The number of the one that has passed it on, of its worker."""
+        self.stand_in: UdpListener | None = None
+        """The listener that has its flow, if that is one of a worker that stands in for another."""
         self.address: Address = (f"10.4.0.{number % CLIENT_ADDRESSES + 1}", 20000 + number)
         self.endpoint = ""
         self.is_refused = False

@@ -49,7 +49,7 @@ class Replies:
         core = machine._connected.get((source, (endpoint.ip, endpoint.port)))
         holders = (p for p in machine.alive(WORKER) if core in p.kernel.files.values())
         if (worker := next(holders, None)) is not None:
-            asker.listener = _listener_of(worker, asker)
+            asker.stand_in = _stand_in_of(worker, asker)
         self._world.timeline.after(asker.waits_s, self._reply, endpoint, asker, source, worker)
 
     def _reply(
@@ -98,7 +98,8 @@ class Replies:
             judgements.excuse(ORACLE, "its worker died meanwhile")
         elif worker.loop.held_until >= asker.asked_at:
             judgements.excuse(ORACLE, "its worker was stopped")
-        elif asker.listener < 0 and asker.listener not in worker.main._worker._listeners:
+        elif asker.stand_in and asker.stand_in not in worker.main._worker._listeners.values():
+            # Another one may have its number: the worker stands in again.
             judgements.excuse(ORACLE, "its worker stands in for another one no more")
         elif not self._has_time(worker, replied_at):
             # Both are read in one iteration of its loop, the order to drain first.
@@ -110,12 +111,13 @@ class Replies:
             judgements.excuse(ORACLE, "its Service changed meanwhile")
 
 
-def _listener_of(worker: Process, asker: Asker) -> int:
-    """Return the number of the listener that has a client's flow; below 0: it is a stand-in's."""
+def _stand_in_of(worker: Process, asker: Asker) -> UdpListener | None:
+    """Return the listener that has a client's flow if it stands in for that of another worker."""
     listeners: Mapping[int, AnyListener] = worker.main._worker._listeners
-    return next(
-        number
+    number, listener = next(
+        (number, listener)
         for number, listener in listeners.items()
         if isinstance(listener, UdpListener)
         and any(flow.address == asker.address for flow in listener._flows.values())
     )
+    return listener if number < 0 else None
