@@ -137,6 +137,7 @@ class VirtualLoop:
         """When the last iteration began."""
         self.held_until = 0.0
         """The process is stopped until then."""
+        self.held_since = 0.0
         self.stops: list[tuple[float, float, float]] = []
         """Of each stop within an iteration: when that began, when the stop ended, its seconds."""
         self._began = 0.0
@@ -198,6 +199,8 @@ class VirtualLoop:
 
     def hold(self, seconds: float) -> None:
         """Stop the process for a while."""
+        if self._timeline.now >= self.held_until:
+            self.held_since = self._timeline.now
         self.held_until = max(self.held_until, self._timeline.now + seconds)
 
     def skip(self, seconds: float) -> None:

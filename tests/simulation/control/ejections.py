@@ -187,9 +187,8 @@ class Ejections:
         if key[0].is_dead:
             # Nothing passes it on, until there is another control process.
             return
-        since = outcome.at - self.delay_s
         is_crossed = any(
-            worker is not outcome.worker and at >= since
+            worker is not outcome.worker and at >= self._under_way_since(worker, key[0])
             for worker, at in self._last_at.get((key, not outcome.is_ejected), {}).items()
         )
         for other in self._world.machine.alive(WORKER):
@@ -199,6 +198,18 @@ class Ejections:
                 self._world.timeline.after(
                     self.delay_s, self._judge, key, outcome, other, is_crossed
                 )
+
+    def _under_way_since(self, worker: Process, control: Process) -> float:
+        """Return when the oldest message may have been sent that others are yet to read.
+
+        A stop of the control process, or of its sender, keeps it; what several workers have sent
+        until then is read in any order.
+        """
+        since = self._world.timeline.now - self.delay_s
+        for process in (control, worker):
+            if process.loop.held_until >= since:
+                since = min(since, process.loop.held_since - self.delay_s)
+        return since
 
     def _judge(
         self,
