@@ -100,12 +100,15 @@ class Streaks:
     def is_hidden(self, control: Process, group: int, endpoint: SocketAddress) -> bool:
         """Return whether an endpoint that is ejected isn't shown as that.
 
-        It has answered since a dial failed, or no worker that has dialled it has reported that yet.
+        It has answered since a dial failed, or no worker that has dialled it has reported that yet,
+        or it has left since, by which failures are forgotten: older answers may be reported later.
         """
-        dials = self._dials.get((control, group, endpoint), ())
+        key = control, group, endpoint
+        dials, came_at = self._dials.get(key, ()), self._came_at.get(key, _NEVER)
         failed = [each for each in dials if each.has_failed]
         is_from = self._world.reporting.is_from
-        return len(failed) < len(dials) or not any(is_from(e.worker, e.at) for e in failed)
+        is_known = any(each.at > came_at and is_from(each.worker, each.at) for each in failed)
+        return len(failed) < len(dials) or not is_known
 
     def note_death(self, process: Process) -> None:
         """Note that a process dies, with what it hasn't reported."""
