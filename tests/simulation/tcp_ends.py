@@ -465,8 +465,10 @@ class TcpEnds:
         """Return when the turn begins that sees an event, at the latest."""
         stops = [(began, began + seconds) for began, seconds in self._world.stops]
         stops += [(began, ended) for began, ended, _ in self._world.loop.stops]
-        ends = [ended for began, ended in stops if began <= moment]
-        return max([moment, *ends]) + _TURN_S
+        for began, ended in sorted(stops):
+            # One may begin before another ends.
+            moment = max(moment, ended) if began <= moment else moment
+        return moment + _TURN_S
 
     def _judge_rest(self, relayed: Relayed) -> None:
         """What had arrived before a RST has reached the other side, unless that was stalled."""
