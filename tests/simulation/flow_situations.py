@@ -74,6 +74,7 @@ def _alone(adding: Adding) -> Plan:
         adding.plan.node,
         max_flows=rng.choice((4, 6, 1000)),
         udp_idle_s=rng.choice((None, 3.0)),
+        descriptor_limit=1000,
     )
     adding.plan = replace(adding.plan, node=node, streams={**adding.plan.streams, **streams})
     quiet = adding.pool[: len(adding.pool) // 2]

@@ -238,7 +238,8 @@ def _returns(adding: Adding) -> Plan:
     about = {adding.number, *adding.pool}
     kept = tuple(e for e in plan.events if e.what == plans.ASK or about.isdisjoint(e.args[:1]))
     streams = {**plan.streams, **dict.fromkeys(adding.pool, (0.5, 0))}
-    node = replace(plan.node, udp_idle_s=None, max_flows=1000, loss=0.0)
+    flows = replace(plan.node, udp_idle_s=None, max_flows=1000)
+    node = replace(flows, loss=0.0, descriptor_limit=1000)
     adding.plan = replace(plan, node=node, events=kept, streams=streams)
 
     def events() -> Iterator[Event]:
@@ -260,7 +261,7 @@ def _on_standby(adding: Adding) -> Plan:
     rng, number, plan = adding.rng, adding.number, adding.plan
     about = {number, *adding.pool}
     kept = tuple(e for e in plan.events if about.isdisjoint(e.args[:1]))
-    node = replace(plan.node, udp_idle_s=None, max_flows=1000)
+    node = replace(plan.node, udp_idle_s=None, max_flows=1000, descriptor_limit=1000)
     adding.plan = replace(plan, node=node, events=kept)
     one, *others = adding.pool
     handling = replace(adding.service.serving.handling, removal_s=3.0, max_connections=None)
