@@ -177,8 +177,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "recovered-ports-for-anything": Mutant(
         "planning",
-        "        served_ports.pool.spare(self._spared)",
-        "        served_ports.pool.spare(())",
+        "frozenset(self._recovered.values()) | self._ports_of_others()",
+        "frozenset(self._ports_of_others())",
         _ROUNDS,
     ),
     "recovered-ports-not-preferred": Mutant(

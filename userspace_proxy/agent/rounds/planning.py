@@ -62,11 +62,8 @@ class Planning:
         self._served_ports = served_ports
         self._recovered = dict(recovered)
         self._ports_of_others = ports_of_others
-        # Until the first round is in force, old rules point to these ports, also those of
-        # Services that are gone: another Service on such a port would get their clients. And its
-        # clients would get the endpoints of what workers of the last process serve there.
-        self._spared = frozenset(self._recovered.values()) | ports_of_others()
-        served_ports.pool.spare(self._spared)
+        self._spared: Set[int] = frozenset()
+        self.spare_ports()
         served_ports.shortages.on_excess = self._report_unserved
         self._facts = facts
         self._prepare = prepare
@@ -94,7 +91,14 @@ class Planning:
         # Not before: a Service port that has lost a listener is led to its other one by then.
         self._served_ports.close_recovered()
         self._recovered.clear()
-        spared = frozenset(self._ports_of_others())
+        self.spare_ports()
+
+    def spare_ports(self) -> None:
+        """Reserve the proxy ports that may be another Service's; call it each second."""
+        # Until the first round is in force, old rules point to these ports, also those of
+        # Services that are gone: another Service on such a port would get their clients. And its
+        # clients would get the endpoints of what workers of the last process serve there.
+        spared = frozenset(self._recovered.values()) | self._ports_of_others()
         if spared != self._spared:
             self._spared = spared
             self._served_ports.pool.spare(spared)

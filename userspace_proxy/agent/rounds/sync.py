@@ -185,6 +185,7 @@ class SyncLoop:
     async def _retry(self) -> bool:
         """Retry what couldn't be opened; returns whether something has changed."""
         pace, has_changed = Pace(self._note_turn), False
+        self.planning.spare_ports()
         for is_change in self._served_ports.retry():
             has_changed |= is_change
             await pace.turn()
