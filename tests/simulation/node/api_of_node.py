@@ -43,6 +43,11 @@ class Failure:
             self.since = since
         self.until = max(self.until, until)
 
+    def hide(self, now: float, until: float) -> None:
+        """Have no request of now be answered before a time, so that no new failure is noticed."""
+        if now - self.since < _AGAIN_S:
+            self.since = max(self.since, until)
+
 
 class Api:
     """One API server, and the clients of agents.
@@ -117,6 +122,8 @@ class Api:
             server.end_watches()
         elif how == "silent":
             server.go_silent(args[0])
+            for each in (self.each, self._node):
+                each.hide(self._timeline.now, server.silent_until)
             return float(args[0]) + _SILENCE_S
         elif how == "refuse":
             resource = args[2] if len(args) > 2 else ""
