@@ -19,6 +19,8 @@ _SOON_S = 14.0
 _NODES_S = 70.0
 # Those of workers, of nodes and of the holder.
 _FIGURES_S = 56.0
+# Of workers each 5 s, of nodes after a second; the holder lowers a sum each 15 s.
+_LOWERED_S = 24.0
 
 
 class SumChecks:
@@ -96,7 +98,9 @@ class SumChecks:
             last = max(node.started_at, self._checks.newest_pod(wish.key), *ends)
             is_recent = self._world.now - last < (wish.idle_s or RECENT_S) + _FIGURES_S
             least += sum(not self._checks.is_of_deleted(client) for client in open_)
-            most += max(len(open_), int(is_recent))
+            # The holder's figures don't follow at once.
+            new = [each for each in of_it if self._world.now - each.since < _LOWERED_S]
+            most += max(len({*open_, *new}), int(is_recent))
         return least, most
 
 
