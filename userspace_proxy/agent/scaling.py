@@ -136,19 +136,24 @@ class _Resting:
 
     async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
         """Do a step each second for ever, where a Service needs it."""
+        wait_s = _LOOK_S
         while True:
             if not self._is_wanted():
                 await pause(_UNUSED_S)
                 continue
+            began = self._clock()
             try:
                 await step()
             except UserspaceProxyError as exc:
                 self._condition.set(str(exc))
-                await pause(_RETRY_S)
+                # A round may go on meanwhile: what has worked for a while is tried again soon.
+                has_worked = self._clock() - began > _RETRY_S
+                wait_s = _LOOK_S if has_worked else min(2 * wait_s, _RETRY_S)
             else:
                 if step == self._report:
                     self._condition.clear()
-                await pause(_LOOK_S)
+                wait_s = _LOOK_S
+            await pause(wait_s)
 
     async def _release(self) -> None:
         """Let no client wait longer than promised, also without a server or a Service."""

@@ -129,6 +129,17 @@ async def test_a_failure_is_logged_until_it_is_over(proxy, caplog):
     assert lines().count(failed) == 1
 
 
+async def test_after_a_failure_a_step_is_tried_again_soon(proxy, monkeypatch, caplog):
+    monkeypatch.setattr(scaling, "_RETRY_S", 3600.0)
+    caplog.set_level(logging.INFO)
+    await proxy.serve()
+    proxy.store.failure = "the server is down"
+    await proxy.start()
+    await until(lambda: "the server is down" in caplog.text)
+    proxy.store.failure = ""
+    await until(lambda: "workloads are scaled to zero again" in caplog.text)
+
+
 async def test_connections_of_old_workers_are_unknown_until_they_have_drained(proxy):
     old = Predecessors(["worker"])
     await proxy.serve()

@@ -246,8 +246,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "leases-first-failure-ends-the-reports": Mutant(
         "scaling",
-        "                await pause(_RETRY_S)\n",
-        "                await pause(10 * _RETRY_S)\n",
+        "min(2 * wait_s, _RETRY_S)",
+        "10 * _RETRY_S",
         _AGENT,
     ),
 }

@@ -147,7 +147,8 @@ class WaitChecks:
     def _is_promise_kept(self, clients: Iterable[Client], number: str) -> bool:
         """Return whether the nodes of clients haven't heard that a round is over, and may wait.
 
-        A watch that breaks off is begun again a minute later; what is promised ends before.
+        A watch that breaks off is begun again two seconds later, or later if the server fails;
+        what is promised ends before.
         """
         world = self._world
         until = self._checks.rounds_at.get(number, world.began) + _PROMISED_S
