@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NOT_CAPTURED, QUEUES = "clients of other programs", "queues of listeners"
 
+_HOLDING = ("socket", "bind")
+"""The calls with which an agent holds a node port."""
 FILTER = "filter"
 """The call with which a socket gets its source ranges."""
 # What couldn't be opened is tried again each second.
@@ -34,6 +36,10 @@ class Lacks:
         """By port: until when clients may see that another program had it."""
         self._apart: set[int] = set()
         """Node ports that no rule led to the proxy when another program got them."""
+        self._unbound: set[int] = set()
+        """Those of them that an agent may have had before, without a socket."""
+        self._unbound_until = float("-inf")
+        """Until when an agent may have node ports without a socket."""
         self._short_until = float("-inf")
         self._range_until = float("-inf")
         """Until when clients may see that no proxy port was free."""
@@ -70,10 +76,19 @@ class Lacks:
             world.freshness.disturb(until)
         # What rules lead to the proxy as it comes stays the proxy's.
         is_led = any(frontend.port == number for frontend in world.table.targets)
+        self._unbound.discard(number)
         if is_led or number not in NODE_PORTS:
             self._apart.discard(number)
         else:
             self._apart.add(number)
+            if world.timeline.now <= self._unbound_until and self._is_known(number):
+                self._unbound.add(number)
+
+    def _is_known(self, number: int) -> bool:
+        """Return whether an agent may know a Service with this node port."""
+        world = self._world
+        states = world.cluster.between(world.freshness.floor(), world.timeline.now)
+        return any(port == number for truth in states for _, port, _ in truth.frontends)
 
     def _note_lost(self, number: int) -> None:
         """Note that an agent that hasn't served yet can't recover a port."""
@@ -116,6 +131,10 @@ class Lacks:
                 for frontend in world.table.targets
                 if (frontend.port, str(frontend.protocol)) == (number, protocol)
             ]
+            if led and number in self._unbound:
+                # It had the port before its rules were in force.
+                world.judgements.excuse(NOT_CAPTURED, "the agent had no socket to hold the port")
+                continue
             what = f"{led} are steered, and another program has the port"
             world.judgements.check(NOT_CAPTURED, not led, what)
 
@@ -126,6 +145,8 @@ class Lacks:
             return
         world.machine.run_short(agent.process, call, number, spared, seconds)
         self._short_until = world.timeline.now + seconds + _AGAIN_S
+        if call in _HOLDING:
+            self._unbound_until = max(self._unbound_until, self._short_until)
         # A listener whose filter the kernel doesn't take refuses: no client is served by an older
         # one.
         if call != FILTER:
