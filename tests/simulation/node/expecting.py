@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .clients import Client
 from .cluster import Floors
 from .families import like
-from .truth import NO_SERVICE, Claim, Dialled, Expected, Kind, Truth
+from .truth import NO_SERVICE, Claim, Dialled, Expected, Key, Kind, Truth, key_of
 
 if TYPE_CHECKING:
     from .world import World
@@ -43,7 +44,7 @@ class Expecting:
         states = self.moments(client.floors).states
         claims = [truth.frontends.get(client.at) for truth in states]
         names = {"" if claim is None else claim.name for claim in claims}
-        return len(names) > 1 or any(claim and _changes_policy(claim, states) for claim in claims)
+        return len(names) > 1 or any(c and _changes_policy(c, client.at, states) for c in claims)
 
     def may_keep_some_out(self, client: Client) -> bool:
         """Return whether the listener that a client dials may admit only some clients."""
@@ -93,7 +94,8 @@ class Expecting:
         Listeners follow before rules do: an address may lead to its owner of before, which has its
         new endpoints already. What a Service has no longer doesn't wait for its turn, and what
         another one has newly may: nothing is there meanwhile. An address that gets a policy of its
-        own is at the port of the others until rules follow, and that one has their new policy.
+        own, be it with another Service, is at the port of the others until rules follow, and that
+        one has their new policy.
         """
         states, recent = moments
         has_turns = bool(self._world.plan.endpoint_s)
@@ -102,7 +104,7 @@ class Expecting:
             for truth in states:
                 found = truth.expected_of(claim, ip, at)
                 yield found._replace(endpoints=frozenset()) if is_barred else found
-            for side in claim.other_sides if claim and _changes_policy(claim, states) else ():
+            for side in claim.other_sides if claim and _changes_policy(claim, at, states) else ():
                 for truth in states:
                     yield truth.expected_of(side, ip, at)
             if has_turns and _is_made_anew(claim, states):
@@ -123,17 +125,26 @@ def _is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:
     return claim is not None and len({s.get("clusterIP") for s in _specs(claim, states)}) > 1
 
 
-def _changes_policy(claim: Claim, states: Sequence[Truth]) -> bool:
-    """Return whether a Service has had several policies, or source ranges for a while."""
+def _changes_policy(claim: Claim, at: Dialled, states: Sequence[Truth]) -> bool:
+    """Return whether a Service has had several policies, or source ranges for a while.
+
+    Those from which it has an address count, too: it also takes over the port that this shared.
+    """
     if len(states) < 2:
         return False
+    owners = (truth.frontends.get(at) for truth in states)
+    before = takewhile(lambda owner: owner is None or _key(owner) != _key(claim), owners)
+    specs = [owner.service["spec"] for owner in before if owner is not None]
     names = "externalTrafficPolicy", "internalTrafficPolicy", "loadBalancerSourceRanges"
-    found = [[spec.get(name) for name in names] for spec in _specs(claim, states)]
+    found = [[spec.get(name) for name in names] for spec in (*specs, *_specs(claim, states))]
     return any(each != found[0] for each in found)
 
 
 def _specs(claim: Claim, states: Sequence[Truth]) -> list[Mapping[str, Any]]:
     """Return what the Service of a claim was like."""
-    metadata = claim.service["metadata"]
-    key = ("Service", metadata["namespace"], metadata["name"])
+    key = _key(claim)
     return [truth.objects[key]["spec"] for truth in states if key in truth.objects]
+
+
+def _key(claim: Claim) -> Key:
+    return key_of(claim.service)

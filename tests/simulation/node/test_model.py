@@ -10,6 +10,7 @@ import pytest
 
 from ..control.machine import Speed
 from ..plan import Event
+from .expecting import Expecting
 from .lacks import NOT_CAPTURED
 from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
 from .plan import (
@@ -25,9 +26,11 @@ from .plan import (
     Plan,
     Settings,
 )
+from .truth import key_of
 from .world import World
 
-BALANCER_IP, NODE_PORT = "203.0.113.2", 30010
+BALANCER_IP, CLIENT_IP, NODE_PORT = "203.0.113.2", "10.3.0.1", 30010
+AT = BALANCER_IP, 80, "TCP"
 
 
 def balanced(number: int, *, is_local: bool = False) -> ServiceSpec:
@@ -68,6 +71,25 @@ def a_plan(objects: Iterable[Object] = (), events: Sequence[Event] = ()) -> Plan
         addresses=(LOOPBACK_IP, NODE_IP),
         crowd=0,
     )
+
+
+def allowed(*services: ServiceSpec) -> set[str]:
+    """Return what a client may get at an address that Services have had one after another."""
+    world = World(a_plan())
+    for service in services:
+        world.cluster.put(*service.objects())
+        if service is not services[-1]:
+            world.cluster.delete(key_of(service.service()))
+    expecting = Expecting(world)
+    found = expecting.at_moments(expecting.moments(world.freshness.floors()), CLIENT_IP, AT)
+    return {ip for each in found for ip, _ in each.endpoints}
+
+
+def test_an_address_of_another_service_may_be_at_the_port_that_its_last_owner_shared() -> None:
+    local, all_nodes = balanced(1, is_local=True), balanced(2)
+    assert allowed(all_nodes, local) == {"10.2.0.1", "10.2.1.1", "10.2.0.2", "10.2.1.2"}
+    assert allowed(local, all_nodes) == {"10.2.0.1", "10.2.0.2", "10.2.1.2"}
+    assert allowed(balanced(2, is_local=True), local) == {"10.2.0.1", "10.2.0.2"}
 
 
 @pytest.mark.parametrize(
