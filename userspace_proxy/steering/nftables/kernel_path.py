@@ -7,7 +7,7 @@ Rule 2: a transaction that the kernel refuses changes nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ...errors import SteeringError
 from ...kernel.nf_tables.counts import Counts
@@ -70,10 +70,19 @@ class KernelPath:
         self._repaired: dict[Frontend, tuple[SocketAddress, ...]] = {}
         """As :meth:`take_repaired` returns them."""
 
-    def load(self, targets: KernelTargets) -> dict[Frontend, tuple[SocketAddress, ...]]:
-        """Write the desired state for the first time; return the endpoints that there were."""
+    def load(
+        self,
+        targets: KernelTargets,
+        found: Callable[[Mapping[Frontend, tuple[SocketAddress, ...]]], None] = lambda _left: None,
+    ) -> None:
+        """Write the desired state for the first time.
+
+        Args:
+            found: Called with the endpoints that there were, before anything is written.
+        """
         # It may be another program's.
         listing = self._table.read()
+        found(read_endpoints(listing.elements) if listing else {})
         self._rules, self._counts = KernelRules(), Counts()
         self._rules.accept(self._rules.difference(targets))
         self._exists = False
@@ -82,7 +91,6 @@ class KernelPath:
             self._exists = True
         else:
             self._table.remove()
-        return read_endpoints(listing.elements) if listing else {}
 
     def change(self, touched: KernelTargets, gone: Collection[Frontend] = ()) -> None:
         """Write a difference; nothing has changed if it raises an error.

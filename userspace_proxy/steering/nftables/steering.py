@@ -185,7 +185,7 @@ class NftablesProgrammer(NatProgrammer):
             self.change_all({**gone, **ports}, targets)
         else:
             self._targets = targets
-            self._note_left(self._kernel_path.load(targets))
+            self._kernel_path.load(targets, self._note_left)
             self.apply(ports)
         self.forget_stale()
 

@@ -79,7 +79,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "endpoints-of-an-earlier-run": _steering(
         "steering",
-        "            self._note_left(self._kernel_path.load(targets))\n",
+        "            self._kernel_path.load(targets, self._note_left)\n",
         "            self._kernel_path.load(targets)\n",
     ),
     "refuse-port-of-an-earlier-run": _steering(

@@ -36,6 +36,7 @@ from userspace_proxy.steering.nftables import (
 )
 from userspace_proxy.steering.nftables import steering as module
 from userspace_proxy.steering.nftables.choosers import pack_number
+from userspace_proxy.steering.nftables.kernel_path import KernelPath
 from userspace_proxy.steering.nftables.kernel_rules import pack_endpoint
 from userspace_proxy.steering.nftables.steering import NftablesProgrammer
 
@@ -309,6 +310,32 @@ async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
     else:
         await successor.start()
         await successor.apply({})
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
+    await successor.close()
+
+
+async def test_flows_to_endpoints_of_an_earlier_run_end_although_the_first_answer_was_lost(
+    node, steering, dial, monkeypatch
+):
+    node.run("ip route add 10.244.0.0/16 dev lo")
+    targets = {DNS: KernelTarget(36002, (EndpointChoice((SocketAddress("10.244.1.2", 53),)),))}
+    await steering.apply(targets)
+    dial(DNS)
+    await steering.close()
+    successor = NftablesSteering(FACTS)
+    await successor.start()
+    write_all = KernelPath._write_all
+
+    def write_without_an_answer(path):
+        write_all(path)
+        raise SteeringError("no answer")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(KernelPath, "_write_all", write_without_an_answer)
+        with pytest.raises(SteeringError, match="no answer"):
+            await successor.apply({WEB: targets[DNS]})
+    await successor.apply({})
     with node:
         assert not conntrack.count_by_endpoint(4, socket.IPPROTO_UDP).entries
     await successor.close()
