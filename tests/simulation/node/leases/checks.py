@@ -26,7 +26,7 @@ from .sum_checks import SumChecks
 from .truth import NAMESPACE, Answer, Asked, Wish, answer_of, asked_by, holder_of
 from .wait_checks import ORACLES as ORACLES_OF_WAITS
 from .wait_checks import WaitChecks
-from .workloads import GONE, READY, Pod, Workload
+from .workloads import ENDING, GONE, READY, Pod, Workload
 
 if TYPE_CHECKING:
     from .agents import SimulatedNode
@@ -245,7 +245,7 @@ class Checks:
             began = self.rounds_at.get(asked.number, now)
             sleep = self.asleep.get(workload)
             if names & asked.services and (sleep is None or sleep.since < began):
-                pods = set(workload.pods)
+                pods = _not_ending(workload)
                 self.asleep[workload] = Sleep(now, began, pods, asked.services, is_woken=True)
 
     def _follow_node(self, node: str, lease: Mapping[str, Any]) -> None:
@@ -312,7 +312,7 @@ class Checks:
         self.scales.scaling(workload, to, by)
         if to == 0:
             asked = asked_by(self.lease("holder"))
-            now, pods = self.world.now, set(workload.pods)
+            now, pods = self.world.now, _not_ending(workload)
             began = self.rounds_at.get(asked.number, now)
             self.asleep[workload] = Sleep(now, began, pods, asked.services)
 
@@ -341,8 +341,14 @@ class Checks:
         sleep = self.asleep.get(pod.workload)
         if sleep is not None and pod in sleep.pods and not sleep.is_theirs:
             for client in lost:
-                excuse = {self.excused.get(client, ""): client in self.excused}
-                self.judge("lost client", False, f"{client} at {pod}", excuse)
+                wish = self.known.wishes.get(client.service)
+                selects = wish is not None and wish.selects(dict(pod.workload.spec.labels))
+                excuses = {
+                    self.excused.get(client, ""): client in self.excused,
+                    # Only those that do keep it awake.
+                    "its Service selects other pods now": wish is not None and not selects,
+                }
+                self.judge("lost client", False, f"{client} at {pod}", excuses)
             if not lost:
                 self.judge("lost client", True, "")
         for client in lost:
@@ -435,3 +441,8 @@ class Checks:
         text = f"{client} is led to {pod} of {pod.workload}, which rests"
         if not self.judge("no client while asleep", is_right, text, excuses):
             self.excused[client] = next((r for r, holds in excuses.items() if holds), "")
+
+
+def _not_ending(workload: Workload) -> set[Pod]:
+    """Return the pods that end with a scale to zero: somebody else ends others already."""
+    return {pod for pod in workload.pods if pod.state != ENDING}
