@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ...kernel.conntrack import PROTOCOL_NUMBERS
@@ -229,13 +229,20 @@ def write_prerouting(shape: Shape) -> list[bytes]:
 def read_ports(
     elements: Iterable[SetElement], maps: Iterable[str] = MAPS.values()
 ) -> dict[Frontend, int]:
-    """Return the ports of frontends in the elements of some maps.
+    """Return the ports of frontends in the elements of some maps, as :func:`each_port`."""
+    return dict(each_port(elements, maps))
+
+
+def each_port(
+    elements: Iterable[SetElement], maps: Iterable[str] = MAPS.values()
+) -> Iterator[tuple[Frontend, int]]:
+    """Yield frontends and ports of the elements of some maps; of several tables one has several.
 
     Elements that this proxy never writes are skipped.
     """
     families = {name: family for family, name in MAPS.items() if name in maps}
     found = ((read_frontend(k, families[n]), value) for n, k, value in elements if n in families)
-    return {f: int.from_bytes(value, "big") for f, value in found if f is not None}
+    return ((f, int.from_bytes(value, "big")) for f, value in found if f is not None)
 
 
 def _add_prerouting(table: TableWriter, shape: Shape) -> None:

@@ -36,6 +36,7 @@ from .rules import (
     all_elements,
     count_uses,
     differing_frontends,
+    each_port,
     guard_elements,
     guard_key,
     is_looked_up,
@@ -365,7 +366,8 @@ class NftablesProgrammer(NatProgrammer):
         Their connections may lead anywhere.
         """
         self._note_led(dict.fromkeys(read_ports(repair.added)))
-        self._note_led(read_ports(repair.removed))
+        for frontend, port in each_port(repair.removed):
+            self._note_led({frontend: port})
 
     def _choose_address(self) -> bool:
         """Choose the address that rules translate to; return whether they must change."""

@@ -93,7 +93,8 @@ MUTANTS: Mapping[str, Mutant] = {
     "repaired-flows-stay": _steering(
         "steering",
         "        self._note_led(dict.fromkeys(read_ports(repair.added)))\n"
-        "        self._note_led(read_ports(repair.removed))\n",
+        "        for frontend, port in each_port(repair.removed):\n"
+        "            self._note_led({frontend: port})\n",
         "        pass\n",
     ),
     "address-not-followed": _steering(

@@ -17,6 +17,7 @@ from userspace_proxy.kernel import conntrack
 from userspace_proxy.kernel.nf_tables import INET, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.expressions import expression
+from userspace_proxy.kernel.nf_tables.kept_table import Repair
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.kernel.nf_tables.ruleset import NftablesError
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
@@ -38,6 +39,7 @@ from userspace_proxy.steering.nftables import steering as module
 from userspace_proxy.steering.nftables.choosers import pack_number
 from userspace_proxy.steering.nftables.kernel_path import KernelPath
 from userspace_proxy.steering.nftables.kernel_rules import pack_endpoint
+from userspace_proxy.steering.nftables.rules import all_elements
 from userspace_proxy.steering.nftables.steering import NftablesProgrammer
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -282,6 +284,13 @@ async def test_all_ports_to_which_a_frontend_that_leaves_has_led_are_known(node,
     )
     await steering._do(stale_after_restoring)
     await steering.change({}, [DNS])
+    assert await steering._do(lambda programmer: programmer._stale) == {DNS: {36001, 36002}}
+
+
+async def test_all_ports_of_a_frontend_that_several_tries_have_written_are_known(steering):
+    await steering.apply({})
+    removed = all_elements({DNS: 36001}, 0) | all_elements({DNS: 36002}, 0)
+    await steering._do(lambda programmer: programmer._note_repair(Repair(removed=removed)))
     assert await steering._do(lambda programmer: programmer._stale) == {DNS: {36001, 36002}}
 
 
