@@ -50,7 +50,9 @@ class ClientOracles(Known):
         """
         is_in_parts = self._node.node.sends_in_parts
         is_changing = self._old.get(frontend) != self._new.get(frontend)
-        is_incomplete = frontend in self._moved or self._has_lost_structure
+        # What one drift has changed may show once another one is put right.
+        is_touched = frontend in self._moved or frontend in self._affected
+        is_incomplete = is_touched or self._has_lost_structure
         is_incomplete = is_incomplete and not self.is_sure
         if is_incomplete or (is_in_parts and is_changing):
             return found in allowed or expecting.is_of_no_service(found)
