@@ -42,6 +42,9 @@ class WaitChecks:
         """Services whose round ended without effect, when that was last written, and its number."""
         self._ended_at: dict[str, float] = {}
         """When each round was over, by its number."""
+        self._unheard: dict[tuple[str, str], float] = {}
+        """By node and Service: until when a promise may hold, as its watch was broken off when that
+        round ended."""
 
     def trouble(self, workload: Workload) -> None:
         """Note that someone else has scaled a workload."""
@@ -64,9 +67,13 @@ class WaitChecks:
             Whether this is written for the first time.
         """
         is_first = asked.number not in self._ended_at
-        self._ended_at.setdefault(asked.number, self._world.now)
-        for key in self._checks.answers.values():
+        if is_first:
+            self._ended_at[asked.number] = self._world.now
+        for node, key in self._checks.answers.items():
             for service in key.services if key.number == asked.number else ():
+                if is_first and node not in self._hearing():
+                    began = self._checks.rounds_at.get(asked.number, self._world.now)
+                    self._unheard[node, service] = began + _PROMISED_S
                 if service not in asked.services:
                     self._released[service] = self._world.now, asked.number
         return is_first
@@ -138,6 +145,8 @@ class WaitChecks:
                 c
                 for c in world.clients
                 if (c.state, c.service) == (WAITING, service) and c.waits_since < at
+                # Its worker learns nothing any more.
+                if not self._checks.is_of_dead_agent(c)
             ]
             text = f"{named(waiting)} waits, and the round of {service} is over"
             deaf = "its node's watch was broken off, and its promise holds"
@@ -147,19 +156,33 @@ class WaitChecks:
     def _is_promise_kept(self, clients: Iterable[Client], number: str) -> bool:
         """Return whether the nodes of clients haven't heard that a round is over, and may wait.
 
-        A watch that breaks off is begun again two seconds later, or later if the server fails;
-        what is promised ends before.
+        A watch that breaks off is begun again two seconds later, or later if the server fails; if
+        another round has begun by then, the node doesn't learn how this one has ended. Nor does it
+        where the holder has begun another one without ending it. What is promised ends in time.
         """
-        world = self._world
+        world, checks = self._world, self._checks
+        if any(
+            one not in self._ended_at and one != number and world.now <= began + _PROMISED_S
+            for one, began in checks.rounds_at.items()
+        ):
+            return True
         until = self._checks.rounds_at.get(number, world.began) + _PROMISED_S
         if world.now > until or self._checks.known.calm_at <= self._ended_at[number] - _RELEASED_S:
             return False
-        hearing = {
+        hearing = self._hearing()
+        return all(
+            client.node not in hearing
+            or world.now <= self._unheard.get((client.node, client.service), world.began)
+            for client in clients
+        )
+
+    def _hearing(self) -> set[str]:
+        """Return the nodes that have a watch of Leases."""
+        return {
             watch.exchange.client.node
-            for watch in world.server.watches
+            for watch in self._world.server.watches
             if watch.wanted.resource == "leases"
         }
-        return hearing.isdisjoint(client.node for client in clients)
 
 
 def about(event: object) -> str:
