@@ -335,6 +335,7 @@ class UdpListener:
         # a pause. They try it each second.
         self._leave_endpoint(flow, makes_room=False)
         if self._connect(flow):
+            self.table.use(flow, self.engine.reactor.now)
             self._send_kept(flow, kept)
         elif flow.wait():
             self.note(flow, ConnectionEvent.HELD)

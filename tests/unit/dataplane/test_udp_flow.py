@@ -9,6 +9,7 @@ from userspace_proxy.model.failures import dial_failure
 
 from .peers import UdpPeer, exchange
 from .rig import UNREACHABLE, no_descriptors
+from .waiters import HOLD
 from .waiting import turns, until
 
 
@@ -332,6 +333,26 @@ async def test_a_flow_ends_when_it_was_idle(build, timers, exchanges, lasts):
     assert len(rig.flows) == 0
     assert timers.waiting == 0
     await exchange(client, pod)
+
+
+async def test_a_datagram_that_is_sent_again_is_a_use(build, timers):
+    rig = build(None, timers.clock, timers)
+    old, new = rig.udp_peer(), rig.udp_peer()
+    dns = rig.udp_service(**HOLD)
+    rig.udp_client(dns).send(b"question")
+    await until(lambda: len(rig.flows))
+    # A use is noted once a second, and not as the first endpoint is chosen.
+    timers.advance(0.9)
+    rig.update(dns, old.address, new.address, **HOLD)
+    assert await old.receive() == b"question"
+    timers.advance(0.9)
+    old.close()
+    rig.flow.sock.send(b"refused")
+    assert await new.receive() == b"question"
+    timers.advance(29)
+    assert len(rig.flows) == 1
+    timers.advance(2)
+    assert len(rig.flows) == 0
 
 
 async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_next_answer(
