@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -87,6 +88,13 @@ class Attempt:
     def is_waiting(self) -> bool:
         """Whether it has a place in the waiting room and no dial is under way for it."""
         return self.waits_since is not None and self.dial is None and not self.is_over
+
+    @property
+    def has_looked(self) -> bool:
+        """Whether an endpoint was looked for since it last waited, also if no dial could begin."""
+        since = self.looked_for[0] if self.looked_for else math.inf
+        found_none = max(self.found_none_at, self.shortage_at) >= since
+        return self.first_dial is not None or bool(self.tried) or found_none
 
     def found_none_since(self, moment: float) -> bool:
         """Return whether it has had a turn since a moment without an endpoint to dial."""

@@ -270,8 +270,8 @@ class Choices(Watcher):
         at = self.world.moment()
         options = port.model.options(attempt.ip, at, attempt.tried)
         queue = [each for each in port.pending.values() if each is not attempt and each.is_waiting]
-        # Only a new one queues up behind others.
-        is_new = attempt.first_dial is None and attempt.waits_since is None
+        # Only a new one queues up behind others, before an endpoint is looked for.
+        is_new = attempt.waits_since is None and not attempt.has_looked
         is_behind = is_new and port.model.is_uniform and any(each.is_at_limit for each in queue)
         may_be_behind = (
             is_new and port.model.is_uniform and any(each.may_be_at_limit for each in queue)

@@ -6,6 +6,7 @@ from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.handling import Handling
 from userspace_proxy.model.serving import Serving
 
+from .attempts import Attempt
 from .model import LONGEST_S, PROBE_S, Kind, Model, Option, Span, Sure
 from .turns import Turns
 
@@ -60,3 +61,10 @@ def test_one_whose_weight_grows_has_turns_by_the_time_that_all_share() -> None:
     assert all(took(each, 1.0) for each in (POD, *[OTHER] * 9, POD, *[OTHER] * 3))
     assert took(POD, 4.3)
     assert not took(POD, 4.3)
+
+
+def test_a_client_has_looked_for_an_endpoint_also_if_no_dial_could_begin() -> None:
+    new = Attempt(1, ALICE, (1.0, 1.0), looked_for=(1.0, 1.0))
+    refused = Attempt(2, ALICE, (1.0, 1.0), looked_for=(1.0, 1.0), tried={POD: None})
+    without = Attempt(3, ALICE, (1.0, 1.0), looked_for=(1.0, 1.0), found_none_at=1.0)
+    assert [each.has_looked for each in (new, refused, without)] == [False, True, True]
