@@ -266,6 +266,11 @@ class Stream:
         self.asked = Unacknowledged(self.network.timeline.now, self.unacknowledged, arrived_at)
         return self.asked.left_bytes
 
+    def unacknowledged_since(self, moment: float) -> int:
+        """Return what the process has been told since a moment, or would be told now."""
+        is_told = self.asked is not None and self.asked.at >= moment
+        return self.asked.left_bytes if self.asked and is_told else self.unacknowledged
+
     def send_at_once(self) -> None:
         """Send what waits for more."""
         self.is_holding = False

@@ -89,7 +89,7 @@ class Judged:
     ) -> None:
         self._world = world
         self._relayed = relayed
-        began, self._now = world.moment()
+        began, self._now = self._moment = world.moment()
         # The program reads its clock before a stop within a turn, and acts after it.
         stops = world.loop.stops
         stopped_s = sum(s for _, ended, s in stops if ended >= relayed.joined[0])
@@ -193,7 +193,7 @@ class Judged:
         if self.asked_at is not None and self._now - self.asked_at >= _PATIENCE_S - self._near_s:
             # It may have been counted before.
             had_waited = any_of(had_waited, Sure.EITHER)
-        has_arrived = sure(left.unacknowledged < left.accepted_bytes)
+        has_arrived = sure(left.unacknowledged_since(self._moment[0]) < left.accepted_bytes)
         # A client's RST that is handled before notes no first byte.
         is_noted = Sure.YES if left.failed_at is None or left.failed_at > first else Sure.EITHER
         return both(is_after, had_waited, inverse(has_arrived), is_noted)

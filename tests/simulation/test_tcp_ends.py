@@ -1,4 +1,4 @@
-"""Tests of what the model of TCP ends expects of a reset that waits for a stalled side."""
+"""Tests of what the model of TCP ends expects where bytes arrive just after the last look."""
 
 from __future__ import annotations
 
@@ -48,3 +48,16 @@ def test_what_arrives_after_the_last_look_changes_nothing() -> None:
 
 def test_a_reset_without_a_look_loses_what_was_promised() -> None:
     assert judged(is_asked=False) == ["bytes before a RST"]
+
+
+def test_what_the_process_was_told_counts_in_its_turn() -> None:
+    network = Network(
+        Timeline(), Random(1), delay_s=0, segment_bytes=9, inbox_bytes=99, outbox_bytes=99, loss=0
+    )
+    stream = Stream(network, "left")
+    stream.outbox[:] = b"late"
+    asked_at = network.timeline.now
+    assert stream.ask_unacknowledged() == 4
+    stream.outbox.clear()
+    found = [stream.unacknowledged_since(since) for since in (asked_at, asked_at + 0.001)]
+    assert found == [4, 0]
