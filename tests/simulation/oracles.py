@@ -151,7 +151,7 @@ class Oracles(FinalChecks):
         self._look_at_queues(now)
         if now >= self._checked_at and not world.is_closed:
             self._checked_at = now + _CHECK_EVERY_S
-            self._look_at_rooms(now)
+            self._look_at_rooms()
             self._look_at_connections(now)
             self._look_at_counters()
 
@@ -201,7 +201,7 @@ class Oracles(FinalChecks):
         stops = self.world.loop.stops
         return sum(s for at, ended, s in stops if at <= due and began <= ended)
 
-    def _look_at_rooms(self, now: float) -> None:
+    def _look_at_rooms(self) -> None:
         for service in self.world.services:
             room = service.group.waiting_room
             hold = service.group.serving.handling.waits
@@ -213,7 +213,10 @@ class Oracles(FinalChecks):
                 late_s = self.world.loop.turn_began - due
                 if late_s > _WAIT_SLACK_S + self._stopped_s(since, due):
                     self.world.violate(f"a client has waited {late_s:.3f} s too long")
-            is_new = service.changed_at > now - hold.seconds
+            # Those that waited before may stay for as long: a stop makes their timers late.
+            until = service.changed_at + hold.seconds
+            until += self._stopped_s(service.changed_at, until)
+            is_new = self.world.loop.turn_began < until
             most = service.places
             if len(room) > most and not is_new:
                 self.world.violate(f"{len(room)} clients wait, not {most}")
