@@ -359,13 +359,16 @@ class UdpListener:
 
     def _send_kept(self, flow: UdpFlow, kept: Iterable[Kept]) -> None:
         """Send a flow's first datagrams, each with one hop fewer than it arrived with."""
-        last = flow.hop_limit
+        last, refusal = flow.hop_limit, 0
         for payload, hop_limit in kept:
             if hop_limit != flow.hop_limit:
                 self._limit_hops(flow, hop_limit)
-            self._send(flow, payload)
+            refusal = self._send(flow, payload) or refusal
         if last != flow.hop_limit:
             self._limit_hops(flow, last)
+        if refusal:
+            # One that was sent before has met it: no event tells of an error that a call took.
+            flow.refused(refusal)
 
     def end(self, flow: UdpFlow, cause: EndReason, by: EndedBy = EndedBy.PROXY) -> None:
         """End a flow; the client's next datagram opens a new one. Idempotent."""

@@ -1,8 +1,10 @@
+import errno
 from types import SimpleNamespace
 
 import pytest
 
 from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.udp import UdpListener
 from userspace_proxy.dataplane.udp_flows import AGAIN_S, WAIT_S, SilentFlows
 from userspace_proxy.dataplane.waiting_room import RETRIES, RETRY_S, WINDOW
 from userspace_proxy.kernel.ephemeral import EPHEMERAL
@@ -98,6 +100,27 @@ async def test_a_flow_whose_endpoints_all_refuse_waits_for_another_one(rig):
     assert await pod.receive() == b"question"
     assert (count_waiting(dns), waited(dns)) == (0, 1)
     assert rig.flow.started < rig.flow.waited.since < rig.flow.sent_since
+
+
+async def test_a_refusal_that_a_kept_datagram_meets_is_acted_on(rig, monkeypatch):
+    """The call that sends it has taken the error, so that no event tells of it."""
+    silent, pod = rig.udp_peer(), rig.udp_peer()
+    dns = rig.udp_service(**HOLD)
+    client = rig.udp_client(dns)
+    client.send(b"A")
+    client.send(b"AAAA")
+    await until(lambda: rig.flows and len(rig.flow.kept) == 2)
+    send = UdpListener._send
+
+    def send_late(self, flow, payload):
+        sent = send(self, flow, payload)
+        is_second = flow.endpoint == silent.address and bytes(payload) == b"AAAA"
+        return errno.ECONNREFUSED if is_second else sent
+
+    monkeypatch.setattr(UdpListener, "_send", send_late)
+    rig.update(dns, silent.address, pod.address, **HOLD)
+    assert [await pod.receive(), await pod.receive()] == [b"A", b"AAAA"]
+    assert dns.group.counters_of(silent.address).failures == 1
 
 
 async def test_many_flows_are_served_at_once(rig):
