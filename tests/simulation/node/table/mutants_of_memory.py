@@ -31,8 +31,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "kernel-path-of-an-earlier-run-stays": Mutant(
         "kernel_path",
-        "        else:\n            self._table.remove()\n        return read_endpoints",
-        "        return read_endpoints",
+        "        else:\n            self._table.remove()\n\n",
+        "\n",
         _NFTABLES,
     ),
     "counters-that-were-repaired-go-on": Mutant(
