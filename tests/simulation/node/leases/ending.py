@@ -130,7 +130,9 @@ class Ending:
         """Have one more client wake each workload that rests."""
         world, known = self.world, self.world.checks.known
         until = world.now + _ENDED_S
-        while world.now < until and self._serves_at_zero() and not world.violations:
+        while world.now < until and (self._serves_at_zero() or self._is_unheard):
+            if world.violations:
+                return
             world.run_until(min(until, world.now + 1.0))
         clients = []
         if (fails_s := world.plan.fails_wakes_s) > 0.0:
@@ -162,6 +164,15 @@ class Ending:
                 _FORBIDDEN: known.sends_no_events(client.node, client.service),
             }
             world.checks.judge("Event of a client that waits", found, text, excuses)
+
+    @property
+    def _is_unheard(self) -> bool:
+        """Whether nodes may not know yet what a Service asks for.
+
+        A node that knows a Service without `hold` refuses a client, which then waits for nothing.
+        """
+        known = self.world.checks.known
+        return any(known.changed_at(key) > known.floor for key in known.wishes)
 
     def _serves_at_zero(self) -> bool:
         """Return whether pods still end of a workload that someone else has scaled to zero.
