@@ -444,5 +444,5 @@ class Checks:
 
 
 def _not_ending(workload: Workload) -> set[Pod]:
-    """Return the pods that end with a scale to zero: somebody else ends others already."""
+    """Return the pods that a scale to zero would end: the others are already on their way out."""
     return {pod for pod in workload.pods if pod.state != ENDING}
