@@ -168,11 +168,11 @@ class NatProgrammer(Programmer):
         """
         for frontend, port in before.items():
             if port is None or frontend.protocol is Protocol.UDP:
-                self._note_led({frontend: port})
+                self._note_led([(frontend, port)])
 
-    def _note_led(self, led: Touched) -> None:
-        """Note that frontends have led to ports, or, with None, anywhere."""
-        for frontend, port in led.items():
+    def _note_led(self, led: Iterable[tuple[Frontend, int | None]]) -> None:
+        """Note ports that frontends have led to, perhaps several of one; None: anywhere."""
+        for frontend, port in led:
             known = self._stale.get(frontend, frozenset())
             self._stale[frontend] = known if port is None else known | {port}
 
@@ -183,7 +183,8 @@ class NatProgrammer(Programmer):
             led: The ports that frontends are led to now: by an earlier run, or by a first apply
                 that failed although it is in force.
         """
-        self._note_led({**dict.fromkeys(self._applied or ()), **led})
+        self._note_led((frontend, None) for frontend in self._applied or ())
+        self._note_led(led.items())
 
     def _choose_ip(self) -> str:
         """Return where PREROUTING is to translate to; note what led to addresses that are gone.
@@ -203,7 +204,7 @@ class NatProgrammer(Programmer):
         ports = self._applied or {}
         if self._lost:
             # Only now: within a change that is refused later, other frontends were to be steered.
-            self._note_led({f: None for f in ports if f.family in self._lost})
+            self._note_led((f, None) for f in ports if f.family in self._lost)
             self._lost = set()
         if not self._stale:
             return
@@ -223,7 +224,7 @@ class NatProgrammer(Programmer):
 
     def _forget_all(self, removed: Mapping[Frontend, int]) -> None:
         """Forget the desired state, and remove the conntrack entries of rules that were removed."""
-        self._note_led(removed)
+        self._note_led(removed.items())
         self._applied = {}
         self._forget_stale()
         self._applied = None

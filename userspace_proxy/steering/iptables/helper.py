@@ -16,7 +16,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -231,7 +231,7 @@ class LegacyProgrammer(NatProgrammer):
             return False
         self._to_ip = to_ip
         self._lay_out()
-        self._note_led(self._applied or {})
+        self._note_led((self._applied or {}).items())
         return True
 
     def _put_rules(self) -> int:
@@ -251,11 +251,10 @@ class LegacyProgrammer(NatProgrammer):
     def _note_affected(self, difference: TableDifference) -> None:
         """Note the frontends whose rules weren't in force."""
         rules = rules_among(difference.lines)
-        for rule in rules:
-            self._note_led(_ports_of([rule]))
+        self._note_led(_each_port(rules))
         if difference.has_other_jumps or len(rules) < len(difference.lines):
             # A chain without the jump to it had no effect.
-            self._note_led(self._applied or {})
+            self._note_led((self._applied or {}).items())
 
     def _refuse_ports_in_force(self) -> set[int]:
         """Return the refuse ports of the rules in force; an earlier run may have had another."""
@@ -291,4 +290,8 @@ def _rules(ports: Touched) -> list[NatRule]:
 
 
 def _ports_of(rules: Iterable[NatRule]) -> Ports:
-    return {Frontend(r.ip, r.port, Protocol(r.protocol.upper())): r.to_port for r in rules}
+    return dict(_each_port(rules))
+
+
+def _each_port(rules: Iterable[NatRule]) -> Iterator[tuple[Frontend, int]]:
+    return ((Frontend(r.ip, r.port, Protocol(r.protocol.upper())), r.to_port) for r in rules)

@@ -303,7 +303,7 @@ class NftablesProgrammer(NatProgrammer):
 
     def _forget_stale(self) -> None:
         for frontend, endpoints in self._kernel_path.take_repaired().items():
-            self._note_led({frontend: (self._applied or {}).get(frontend, _NO_PORT)})
+            self._note_led([(frontend, (self._applied or {}).get(frontend, _NO_PORT))])
             if endpoints:
                 self._note_endpoints(frontend, (EndpointChoice(endpoints),))
         super()._forget_stale()
@@ -321,11 +321,11 @@ class NftablesProgrammer(NatProgrammer):
             if touched[frontend] is None:
                 self._note_endpoints(frontend, target.choices)
                 # It may return before anything is removed.
-                self._note_led({frontend: target.port})
+                self._note_led([(frontend, target.port)])
                 continue
             is_concerned = target.is_on or frontend.protocol is Protocol.UDP
             if is_concerned and target.choices != self._choices(frontend):
-                self._note_led({frontend: target.port})
+                self._note_led([(frontend, target.port)])
 
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
         """Note the endpoints that an earlier run, or a refused first apply, led frontends to.
@@ -334,14 +334,14 @@ class NftablesProgrammer(NatProgrammer):
         than now.
         """
         for frontend, endpoints in left.items():
-            self._note_led({frontend: _NO_PORT})
+            self._note_led([(frontend, _NO_PORT)])
             self._note_endpoints(frontend, (EndpointChoice(endpoints),))
 
     def _note_refused(self, targets: KernelTargets) -> None:
         """Note what a change that is refused may have led clients to, until it is undone."""
         for frontend, target in targets.items():
             if target is not None and target.is_on:
-                self._note_led({frontend: _NO_PORT})
+                self._note_led([(frontend, _NO_PORT)])
                 self._note_endpoints(frontend, target.choices)
 
     def _note_endpoints(self, frontend: Frontend, choices: Collection[EndpointChoice]) -> None:
@@ -365,9 +365,8 @@ class NftablesProgrammer(NatProgrammer):
 
         Their connections may lead anywhere.
         """
-        self._note_led(dict.fromkeys(read_ports(repair.added)))
-        for frontend, port in each_port(repair.removed):
-            self._note_led({frontend: port})
+        self._note_led((frontend, None) for frontend, _ in each_port(repair.added))
+        self._note_led(each_port(repair.removed))
 
     def _choose_address(self) -> bool:
         """Choose the address that rules translate to; return whether they must change."""

@@ -69,7 +69,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "flows-to-endpoints-stay": _steering(
         "steering",
         "target.choices != self._choices(frontend):\n"
-        "                self._note_led({frontend: target.port})\n",
+        "                self._note_led([(frontend, target.port)])\n",
         "target.choices != self._choices(frontend):\n                pass\n",
     ),
     "ended-not-noted": _steering(
@@ -92,9 +92,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "repaired-flows-stay": _steering(
         "steering",
-        "        self._note_led(dict.fromkeys(read_ports(repair.added)))\n"
-        "        for frontend, port in each_port(repair.removed):\n"
-        "            self._note_led({frontend: port})\n",
+        "        self._note_led((frontend, None) for frontend, _ in each_port(repair.added))\n"
+        "        self._note_led(each_port(repair.removed))\n",
         "        pass\n",
     ),
     "address-not-followed": _steering(

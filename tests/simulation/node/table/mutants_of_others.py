@@ -72,7 +72,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "repaired-frontends-keep-their-flows": Mutant(
         "steering",
-        "        self._note_led(dict.fromkeys(read_ports(repair.added)))\n",
+        "        self._note_led((frontend, None) for frontend, _ in each_port(repair.added))\n",
         "",
         "steering.nftables",
     ),

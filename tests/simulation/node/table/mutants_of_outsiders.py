@@ -21,8 +21,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "flows-of-an-earlier-run-follow-no-rule": Mutant(
         "programmer",
-        "**dict.fromkeys(self._applied or ()), **led}",
-        "**dict.fromkeys(self._applied or ())}",
+        "        self._note_led(led.items())\n",
+        "",
         package="steering",
     ),
 }
