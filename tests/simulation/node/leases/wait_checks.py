@@ -161,13 +161,11 @@ class WaitChecks:
         where the holder has begun another one without ending it. What is promised ends in time.
         """
         world, checks = self._world, self._checks
-        if any(
-            one not in self._ended_at and one != number and world.now <= began + _PROMISED_S
-            for one, began in checks.rounds_at.items()
-        ):
+        unended = [began for one, began in checks.rounds_at.items() if one not in self._ended_at]
+        if any(world.now <= began + _PROMISED_S for began in unended):
             return True
-        until = self._checks.rounds_at.get(number, world.began) + _PROMISED_S
-        if world.now > until or self._checks.known.calm_at <= self._ended_at[number] - _RELEASED_S:
+        until = checks.rounds_at.get(number, world.began) + _PROMISED_S
+        if world.now > until or checks.known.calm_at <= self._ended_at[number] - _RELEASED_S:
             return False
         hearing = self._hearing()
         return all(
