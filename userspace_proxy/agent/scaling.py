@@ -120,8 +120,8 @@ class _Resting:
 
     @property
     def demand(self) -> Mapping[ServiceKey, int] | None:
-        """The demand of all nodes."""
-        return self._holder.demand
+        """The demand of all nodes; None: unknown, as where nothing is added up."""
+        return self._holder.demand if self._is_wanted() else None
 
     async def restore(self) -> None:
         """Keep the promises of the last process."""

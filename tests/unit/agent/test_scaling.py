@@ -116,6 +116,16 @@ async def test_without_a_service_that_names_a_workload_nothing_is_written(proxy)
     await until(lambda: HOLDER in proxy.store.leases)
 
 
+async def test_where_no_service_names_a_workload_any_more_the_last_sums_are_not_shown(proxy):
+    await proxy.serve()
+    await proxy.start()
+    await until(lambda: proxy.shown == {WEB: 1})
+    await proxy.serve(Handling(hold=Hold(60.0)))
+    assert proxy.shown is None
+    await proxy.serve()
+    assert proxy.shown == {WEB: 1}
+
+
 async def test_a_failure_is_logged_until_it_is_over(proxy, caplog):
     caplog.set_level(logging.INFO)
     await proxy.serve()
