@@ -81,7 +81,7 @@ class GroupUpdate:
 class Group(CounterTable):
     """The endpoints of one Service port, and the sums of what workers have counted for them.
 
-    Messages identify it by its number, logs by its label, the text of its key.
+    Messages identify it by its number.
     """
 
     __slots__ = (
@@ -94,8 +94,8 @@ class Group(CounterTable):
         "_slow_start",
         "_waiting",
         "denials",
+        "ended_workers",
         "key",
-        "label",
         "last_minute",
         "number",
         "revision",
@@ -107,11 +107,12 @@ class Group(CounterTable):
         super().__init__()
         self.number = number
         self.key = key
-        self.label = str(key)
         self.serving = _NO_SERVING
         """The last one of :meth:`change`."""
         self.revision = 0
         """Grows whenever a figure, a failure or an ejection may have changed."""
+        self.ended_workers = 0
+        """How many worker processes have ended: what they hadn't reported yet isn't counted."""
         self.denials = Denials()
         """Which packets were dropped, and why."""
         self.last_minute = LastMinute()
@@ -136,6 +137,11 @@ class Group(CounterTable):
         """What was measured last, and why it is too large."""
         self._obstacles: dict[tuple[SocketAddress, Way], Obstacle] = _NONE
         """What keeps packets from endpoints, or their answers from here."""
+
+    @property
+    def label(self) -> str:
+        """What logs, and workers of the last process, know it by."""
+        return str(self.key)
 
     def opening(self) -> GroupUpdate:
         """Return what opens it in a worker."""
@@ -277,6 +283,7 @@ class Group(CounterTable):
     def worker_ended(self, worker: int) -> None:
         """Subtract a worker's open connections; the rest of what it counted stays."""
         self.revision += 1
+        self.ended_workers += 1
         for endpoint, open_ in self._open.get(worker, {}).items():
             self._subtract(endpoint, open_)
         self._open = _with(self._open, worker, None)

@@ -4,7 +4,8 @@
              at least 1 until some time after the last of them: idle-after, or RECENT_S
 
 Rule 1: new endpoints count as use: whoever scaled the workload, or replaced its pods, finds them
-for that time, and so does a proxy that has just started and knows nothing of the past.
+for that time, and so does a proxy that has just started and knows nothing of the past, or has lost
+a worker, and with it what that hadn't reported.
 Rule 2: only Services that hold connections are followed: without pods others refuse clients, which
 is no demand.
 Rule 3: a look costs as much as what has changed, and next to nothing for each of the rest.
@@ -86,9 +87,10 @@ class Usage:
         if group.revision != seen.revision:
             seen.revision = group.revision
             totals, waits = group.totals(), group.counters.waits
-            traffic = totals.connections, totals.received_bytes, totals.sent_bytes, waits.total
+            bytes_ = totals.received_bytes, totals.sent_bytes
+            traffic = totals.connections, *bytes_, waits.total, group.ended_workers
             endpoints = frozenset(served.plan.serving.all_endpoints)
-            if traffic != (seen.traffic or (0, 0, 0, 0)) or not endpoints <= seen.endpoints:
+            if traffic != (seen.traffic or (0,) * len(traffic)) or not endpoints <= seen.endpoints:
                 seen.used_at = now
             seen.traffic, seen.active, seen.endpoints = traffic, totals.active, endpoints
         # What has ended since the last look was used until then.

@@ -112,6 +112,15 @@ def test_a_new_pod_counts_as_use_and_one_that_leaves_does_not(used):
     assert used.demand_after(0) == 1
 
 
+def test_a_worker_that_ends_counts_as_use_as_its_last_clients_are_not_counted(used):
+    used.serve(POD_A)
+    assert used.demand_after(0) == 1
+    assert used.demand_after(RECENT_S) == 0
+    used.served.group.worker_ended(0)
+    assert used.demand_after(0) == 1
+    assert used.demand_after(RECENT_S) == 0
+
+
 def test_an_endpoint_that_fails_is_no_use(used):
     used.serve(POD_A)
     used.demand_after(0)

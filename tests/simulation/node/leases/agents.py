@@ -158,7 +158,8 @@ class SimulatedNode:
         self.process: AgentProcess | None = None
         self.agent: AgentRun | None = None
         self.old_workers: list[Worker] = []
-        self.started_at = 0.0
+        self.started_at = self.counted_since = 0.0
+        """When its agent began, and since when no worker has died with what it hadn't reported."""
 
     def unix(self) -> float:
         """Return Unix time, as this node has it."""
@@ -174,7 +175,7 @@ class SimulatedNode:
             return
         self.old_workers = [worker for worker in self.old_workers if not worker.is_dead]
         world = self.world
-        self.started_at = world.now
+        self.started_at = self.counted_since = world.now
         self.process = process = AgentProcess(world.machine, f"agent {self.name}")
         with process:
             self.agent = agent = AgentRun(world, self, process)

@@ -95,7 +95,7 @@ class SumChecks:
             of_it = [client for client in here if client.service == wish.key]
             open_ = [client for client in of_it if client.state in (CONNECTED, WAITING)]
             ends = [client.since for client in of_it]
-            last = max(node.started_at, self._checks.newest_pod(wish.key), *ends)
+            last = max(node.counted_since, self._checks.newest_pod(wish.key), *ends)
             is_recent = self._world.now - last < (wish.idle_s or RECENT_S) + _FIGURES_S
             least += sum(not self._checks.is_of_deleted(client) for client in open_)
             # The holder's figures don't follow at once.

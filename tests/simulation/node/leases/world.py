@@ -309,6 +309,7 @@ class World(SourceWorld[AgentMachine]):
         node = self.nodes[number % len(self.nodes)]
         if node.agent is not None and node.process is not None and node.is_running:
             node.agent.plane.worker.die()
+            node.counted_since = self.now
             with node.process:
                 node.agent.plane.start_worker()
 
