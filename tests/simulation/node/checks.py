@@ -6,7 +6,7 @@ Rule 2: each frontend of the table leads to a port at which a listener of its Se
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from userspace_proxy.steering import Target
@@ -15,11 +15,12 @@ from ..control.files import CONTROL, WORKER, Port
 from ..control.machine import Process
 from ..streams import Stream
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
+from .cluster import in_parts
 from .expecting import Expecting, Moments
 from .hand_overs import LATE_WORKER, HandOvers
 from .rest_checks import at_of
 from .seam import answer_of
-from .truth import Claim, Dialled, Expected, Truth
+from .truth import Claim, Dialled, Expected
 from .waits import ANSWERED_S, WAITED, Waits
 
 if TYPE_CHECKING:
@@ -213,30 +214,32 @@ class Checks:
         if world.is_finishing:
             return
         expected = self._expecting.of(client)
+        is_right = _is_among(client, expected)
+        if not is_right:
+            expected = self._expecting.in_parts(client)
+            is_right = _is_among(client, expected)
         check, what = world.judgements.check, f"{client.name} at {at_of(client)}"
         if was in (DIALS, WAITS):
             world.judgements.right(ANSWER)
         if client.state == SERVED:
             allowed = frozenset().union(*(each.endpoints for each in expected))
             text = f"{what} was served by {client.endpoint}, may get {sorted(allowed)}"
-            if client.endpoint not in allowed and self._has_heir(client):
+            if not is_right and self._has_heir(client):
                 world.judgements.excuse(ALLOWED, _LEFT_BEHIND)
-            elif client.endpoint not in allowed and self.hand_overs.is_of_last_owner(
+            elif not is_right and self.hand_overs.is_of_last_owner(
                 client, self.target_of(client.at)
             ):
                 world.judgements.excuse(ALLOWED, _OLD_WORKER)
             else:
-                check(ALLOWED, client.endpoint in allowed, text)
+                check(ALLOWED, is_right, text)
             if was == WAITS:
                 self._waits.was_served(client, expected)
             world.pins.served(client)
         elif client.state == REFUSED:
-            if not any(each.may_be_refused for each in expected) and self._excuses(client, REFUSAL):
+            if not is_right and self._excuses(client, REFUSAL):
                 return
-            is_right = any(each.may_be_refused for each in expected)
             check(REFUSAL, is_right, f"{what} was refused")
         elif client.state == DROPPED:
-            is_right = any(each.may_be_dropped for each in expected)
             check(DROP, is_right, f"{what} was dropped")
         elif client.state in (RESET, ENDED):
             self._judge_reset(client, was, expected)
@@ -393,25 +396,6 @@ class Checks:
         why = self.hand_overs.why_closed(port, is_tcp=is_tcp)
         return why or self.world.lacks.why_closed(port)
 
-    def _is_ready_in_parts(self, number: int, states: Sequence[Truth]) -> bool:
-        """Return whether a Service as it was once has an endpoint here in slices of another time.
-
-        Each kind of objects has its own watch, which a server that was away has all begin anew.
-        """
-        if self.world.api is None or self.world.freshness.is_calm:
-            return False
-        services = {
-            id(item): (key, item)
-            for truth in states
-            for key, item in truth.objects.items()
-            if key[0] == "Service" and item["spec"].get("healthCheckNodePort") == number
-        }
-        return any(
-            truth.with_service(key, item).open_health_ports.get(number, ("", 0))[1]
-            for key, item in services.values()
-            for truth in states
-        )
-
     def _check_health_ports(self) -> None:
         world = self.world
         agent = world.agent
@@ -425,8 +409,18 @@ class Checks:
             is_right = status != 200 or any(counts)
             if world.freshness.is_calm and all(counts) and not world.lacks.is_taken(number):
                 is_right = status == 200
-            if not is_right and self._is_ready_in_parts(number, states):
-                world.judgements.excuse(HEALTH, "Services and slices arrive on their own ways")
-                continue
+            elif not is_right and world.api is not None and not world.freshness.is_calm:
+                is_right = any(
+                    t.open_health_ports.get(number, ("", 0))[1] for t in in_parts(states)
+                )
             what = f"health check port {number} says {status} with {counts} ready endpoints here"
             world.judgements.check(HEALTH, is_right, what)
+
+
+def _is_among(client: Client, expected: Collection[Expected]) -> bool:
+    """Return whether a client got what it may get."""
+    if client.state == SERVED:
+        return any(client.endpoint in each.endpoints for each in expected)
+    if client.state == REFUSED:
+        return any(each.may_be_refused for each in expected)
+    return client.state != DROPPED or any(each.may_be_dropped for each in expected)

@@ -93,6 +93,22 @@ class Cluster:
         return [truth for _, truth in self.states[max(0, first) : after]]
 
 
+def in_parts(states: Sequence[Truth]) -> Iterator[Truth]:
+    """Yield states, and those that have the Services of one of them and the rest of another.
+
+    Each kind of objects has its own watch, and after a failure each is followed again at its own
+    time.
+    """
+    yield from states
+    services = {truth.parts[0]: truth for truth in states}
+    rests = {truth.parts[1]: truth for truth in states}
+    there = {truth.parts for truth in states}
+    for of_services, other in services.items():
+        for of_rest, truth in rests.items():
+            if (of_services, of_rest) not in there:
+                yield truth.with_services_of(other)
+
+
 def _health_port(item: Object) -> int:
     return int(item.get("spec", {}).get(_HEALTH_PORT, 0))
 

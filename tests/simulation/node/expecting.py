@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .clients import Client
-from .cluster import Floors
+from .cluster import Floors, in_parts
 from .families import like
 from .truth import NO_SERVICE, Claim, Dialled, Expected, Key, Kind, Truth, key_of
 
@@ -35,6 +35,17 @@ class Expecting:
     def of(self, client: Client) -> Collection[Expected]:
         """Return what a client may get in each state that may be in force while it dials."""
         return self.at_moments(self.moments(client.floors), client.ip, client.at)
+
+    def in_parts(self, client: Client) -> Collection[Expected]:
+        """Return what it may also get where Services and slices are followed from the server.
+
+        Cost: it has many more states, so ask only where it matters.
+        """
+        moments = self.moments(client.floors)
+        if self._world.api is None or self._world.freshness.calm_at < client.floors.all:
+            return self.at_moments(moments, client.ip, client.at)
+        mixed = moments._replace(states=tuple(in_parts(moments.states)))
+        return self.at_moments(mixed, client.ip, client.at)
 
     def has_moved(self, client: Client) -> bool:
         """Return whether a client's address may have gone to another Service port, or side of it.

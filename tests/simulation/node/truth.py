@@ -148,6 +148,8 @@ class Truth:
         self._usable_ones: dict[tuple[str, bool, bool], frozenset[tuple[str, int]]] = {}
         self._elsewhere: dict[int, Truth] = {}
         """The same objects where the node has other addresses."""
+        self._mixed: dict[frozenset[int], Truth] = {}
+        """The same objects with the Services of another state."""
 
     @cached_property
     def frontends(self) -> Mapping[Dialled, Claim]:
@@ -224,6 +226,24 @@ class Truth:
             found = Truth({**self.objects, HOST: host}, self._reader)
             self._elsewhere[id(host)] = found
         return found
+
+    def with_services_of(self, other: Truth) -> Truth:
+        """Return the same objects with the Services of another state."""
+        services = other.parts[0]
+        found = self._mixed.get(services)
+        if found is None:
+            rest = {key: item for key, item in self.objects.items() if key[0] != "Service"}
+            wanted = {key: item for key, item in other.objects.items() if key[0] == "Service"}
+            found = self._mixed[services] = Truth({**rest, **wanted}, self._reader)
+        return found
+
+    @cached_property
+    def parts(self) -> tuple[frozenset[int], frozenset[int]]:
+        """The numbers of the Services, and of the other objects."""
+        found: tuple[set[int], set[int]] = set(), set()
+        for key, item in self.objects.items():
+            found[key[0] != "Service"].add(id(item))
+        return frozenset(found[0]), frozenset(found[1])
 
     @cached_property
     def without_node(self) -> Truth:
@@ -468,10 +488,6 @@ class Truth:
     def open_health_ports(self) -> Mapping[int, tuple[str, int]]:
         """Those that answer: at the addresses that answer at node ports."""
         return self.health_ports if self._node_port_ips else {}
-
-    def with_service(self, key: Key, item: Object) -> Truth:
-        """Return the same objects with a Service as it was at another time."""
-        return Truth({**self.objects, key: item}, self._reader)
 
     @cached_property
     def health_ports(self) -> Mapping[int, tuple[str, int]]:
