@@ -14,13 +14,14 @@ from userspace_proxy.steering import Target
 from ..control.files import CONTROL, WORKER, Port
 from ..control.machine import Process
 from ..streams import Stream
+from .claims import Claim, Dialled
 from .clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client
 from .cluster import in_parts
 from .expecting import Expecting, Moments
 from .hand_overs import LATE_WORKER, HandOvers
 from .rest_checks import at_of
 from .seam import answer_of
-from .truth import Claim, Dialled, Expected
+from .truth import Expected
 from .waits import ANSWERED_S, WAITED, Waits
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from userspace_proxy.model import Protocol
 from ..control.files import Watch
 from ..network import ANSWERS, Address
 from ..streams import OPEN, Stream
+from .claims import Dialled
 from .cluster import Floors
-from .truth import Dialled
 
 if TYPE_CHECKING:
     from .world import World

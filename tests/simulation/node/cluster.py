@@ -6,8 +6,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from .claims import ClaimReader, Key, key_of
 from .plan import Object, Settings
-from .truth import HOST, ClaimReader, Key, Truth, key_of
+from .truth import HOST, Truth
 
 _HEALTH_PORT = "healthCheckNodePort"
 

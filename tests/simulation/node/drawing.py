@@ -7,6 +7,7 @@ from random import Random
 
 from ..control.machine import Speed
 from ..plan import Event
+from .claims import key_of
 from .drawing_families import FAMILIES, with_families
 from .drawing_faults import ZONES, Faults
 from .drawing_holds import HOLDS, with_holds
@@ -35,7 +36,6 @@ from .plan import (
     Plan,
     Settings,
 )
-from .truth import key_of
 
 _FEATURES = (
     "endpoint changes",

@@ -12,10 +12,10 @@ from random import Random
 from typing import Any
 
 from ..plan import Event
+from .claims import Key, key_of
 from .families import six, with_six
 from .plan import ADDRESSES, CLIENT, DELETE, PUT, Object, Plan
 from .readings import balancer_ips, cluster_ips
-from .truth import Key, key_of
 
 FAMILIES = 0.05
 """How many plans have both families."""

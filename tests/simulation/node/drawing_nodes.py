@@ -6,8 +6,8 @@ from dataclasses import replace
 from random import Random
 
 from ..plan import Event
+from .claims import key_of
 from .plan import DELETE, OTHER_NODE_IP, OTHERS, PUT, Object, Plan
-from .truth import key_of
 
 NODES = 0.1
 """How many plans have such Nodes."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from ..plan import Event
+from .claims import key_of
 from .drawing_lacks import with_health_check, without_health_check
 from .plan import (
     ADDRESSES,
@@ -27,7 +28,6 @@ from .plan import (
     TAKE,
     Object,
 )
-from .truth import key_of
 
 OUTSIDE = 0.25
 """How many plans have something like that."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 
 from ..plan import Event
+from .claims import key_of
 from .plan import (
     ADDRESSES,
     CLIENT,
@@ -41,7 +42,6 @@ from .shapes import (
     numbers,
     plain_ports,
 )
-from .truth import key_of
 
 SHAPES = 0.5
 """How many plans have something like that."""

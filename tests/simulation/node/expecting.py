@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .claims import Claim, Dialled, Key, Kind, key_of
 from .clients import Client
 from .cluster import Floors, in_parts
 from .families import like
-from .truth import NO_SERVICE, Claim, Dialled, Expected, Key, Kind, Truth, key_of
+from .truth import NO_SERVICE, Expected, Truth
 
 if TYPE_CHECKING:
     from .world import World

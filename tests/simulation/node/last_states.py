@@ -13,9 +13,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .claims import Key
 from .plan import Object
 from .readings import LABEL_HEADLESS, cluster_ips, is_reserved, is_served, labels_of, name_of
-from .truth import Key, Truth
+from .truth import Truth
 
 if TYPE_CHECKING:
     from userspace_proxy.facts import StatusFacts

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .claims import Claim, Dialled
 from .clients import Client
 from .plan import Object
-from .truth import Claim, Dialled, Truth
+from .truth import Truth
 
 if TYPE_CHECKING:
     from .world import World

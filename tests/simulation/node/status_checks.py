@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from userspace_proxy.diagnosis.problems import problems_of_node
 from userspace_proxy.facts import PortState, StatusFacts
 
+from .claims import Dialled
 from .clients import ENDED, REFUSED, SERVED, Client
 from .families import is_six
 from .plan import NODE
 from .readings import is_leaving
-from .truth import Dialled
 from .usable_checks import address_of, check_usable
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import pytest
 
 from ..control.machine import Speed
 from ..plan import Event
+from .claims import key_of
 from .expecting import Expecting
 from .lacks import NOT_CAPTURED
 from .objects import EndpointSpec, PortSpec, ServiceSpec, node_object
@@ -26,7 +27,6 @@ from .plan import (
     Plan,
     Settings,
 )
-from .truth import key_of
 from .world import World
 
 BALANCER_IP, CLIENT_IP, NODE_PORT = "203.0.113.2", "10.3.0.1", 30010

@@ -1,13 +1,11 @@
 """What clients may get, read from the objects of the API as JSON: shares no code with the product.
 
-Rule 1: an address belongs to one Service port: cluster IPs before node ports and load balancers'
-IPs before external IPs, then the older Service, then the name.
-Rule 2: usable are ready endpoints, those that hints choose where hints choose some; if none is
+Rule 1: usable are ready endpoints, those that hints choose where hints choose some; if none is
 ready, those that terminate and serve. With a policy ``Local`` only those of this node, whatever
 hints say: for all clients inside, for clients from outside at external addresses. Of these the
 first priority serves; hints choose within each.
-Rule 3: never usable is an endpoint at an address that a Service or the node itself has.
-Rule 4: a Service has the families of its cluster IPs, each with its own endpoints and ranges.
+Rule 2: never usable is an endpoint at an address that a Service or the node itself has.
+Rule 3: a Service has the families of its cluster IPs, each with its own endpoints and ranges.
 
 Source: kubernetes.io/docs/reference/networking/virtual-ips, KEP-1669, KEP-2086, KEP-2433.
 """
@@ -15,13 +13,24 @@ Source: kubernetes.io/docs/reference/networking/virtual-ips, KEP-1669, KEP-2086,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from .claims import (
+    AT_NODE,
+    EXTERNAL_IP,
+    Claim,
+    ClaimReader,
+    Dialled,
+    Key,
+    Kind,
+    families_of,
+    ranges_of,
+)
 from .families import is_six, six, with_six
-from .plan import LOOPBACK_IP, NODE, POD_NETWORK, Object, Settings
+from .plan import LOOPBACK_IP, NODE, POD_NETWORK, Object
 from .readings import (
     LABEL_SERVICE,
     addresses_of,
@@ -39,26 +48,9 @@ from .readings import (
     weight_of,
 )
 
-Key = tuple[str, str, str]
-"""Kind, namespace and name of an object."""
-Dialled = tuple[str, int, str]
-"""Address, port and protocol."""
-
-Kind = tuple[str, bool, bool, bool]
-"""What claims depend on: the Service port, and which policy, ranges and family they have."""
-
 HOST: Key = ("Host", "", NODE)
 """Of what isn't an object of the API: the addresses of this node."""
-_AT_NODE = {False: "", True: ":"}
-"""Instead of an address: each of the node's of a family, by whether that is IPv6."""
-_CLUSTER_IP, _NODE_PORT, _BALANCER, _EXTERNAL_IP = 0, 1, 1, 2
 _API_SERVER: Key = ("Service", "default", "kubernetes")
-
-
-def key_of(item: Object) -> Key:
-    """Return the key of an object."""
-    metadata = item["metadata"]
-    return item["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
 class Expected(NamedTuple):
@@ -74,64 +66,6 @@ class Expected(NamedTuple):
 
 
 NO_SERVICE = Expected("", may_be_refused=True)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One address of one Service port."""
-
-    order: tuple[int, str, str, str, str]
-    service: Object
-    port: Object
-    is_outside: bool
-    """It is an external address, for which the external policy is."""
-    has_ranges: bool
-    is_six: bool
-
-    @cached_property
-    def kind(self) -> Kind:
-        """What its endpoints and clients depend on, beside the cluster."""
-        return self.name, self.is_outside, self.has_ranges, self.is_six
-
-    @cached_property
-    def other_sides(self) -> Sequence[Claim]:
-        """The address as if it had the policies of others of the same Service port."""
-        sides = (False, False), (True, False), (True, True)
-        claims = [replace(self, is_outside=out, has_ranges=ranges) for out, ranges in sides]
-        return [claim for claim in claims if claim.kind != self.kind]
-
-    @cached_property
-    def name(self) -> str:
-        metadata, port = self.service["metadata"], name_of(self.port)
-        name = f"{metadata['namespace']}/{metadata['name']}"
-        return f"{name}:{port}" if port else name
-
-    def tells_its_service(self, at: Dialled) -> bool:
-        """Return whether an agent that starts knows a Service port again by this address of it."""
-        if not self.is_outside:
-            return True
-        spec, node_port = self.service["spec"], self.port.get("nodePort")
-        policies = spec.get("externalTrafficPolicy"), spec.get("internalTrafficPolicy")
-        if "Local" not in policies and not self.has_ranges:
-            # It has one listener, also at its cluster IP.
-            return False
-        return self.has_ranges or not node_port or at[1] == node_port
-
-
-class ClaimReader:
-    """Reads what Services claim; those of one cluster are the same objects in many states."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._read: dict[int, tuple[Object, Sequence[tuple[Dialled, Claim]]]] = {}
-        """By the number of the object, which is kept, so that no other one gets its number."""
-
-    def claims(self, item: Object) -> Sequence[tuple[Dialled, Claim]]:
-        """Return what a Service claims, and where."""
-        known = self._read.get(id(item))
-        if known is None:
-            known = self._read[id(item)] = item, tuple(_claims(item, self.settings))
-        return known[1]
 
 
 class Truth:
@@ -160,7 +94,7 @@ class Truth:
             allowed = [
                 claim
                 for claim in claims
-                if at[0] not in self._cluster_ips or claim.order[0] != _EXTERNAL_IP
+                if at[0] not in self._cluster_ips or claim.order[0] != EXTERNAL_IP
             ]
             if allowed:
                 owners[at] = min(allowed, key=lambda claim: claim.order)
@@ -171,9 +105,9 @@ class Truth:
         claims: dict[Dialled, list[Claim]] = {}
         for item in self._served:
             for at, claim in self._reader.claims(item):
-                if claim.order[0] == _EXTERNAL_IP and self._is_elsewhere(at[0]):
+                if claim.order[0] == EXTERNAL_IP and self._is_elsewhere(at[0]):
                     continue
-                is_at_node = at[0] == _AT_NODE[claim.is_six]
+                is_at_node = at[0] == AT_NODE[claim.is_six]
                 node_ips = (ip for ip in self._node_port_ips if is_six(ip) is claim.is_six)
                 for ip in node_ips if is_at_node else (at[0],):
                     claims.setdefault((ip, *at[1:]), []).append(claim)
@@ -318,7 +252,7 @@ class Truth:
         local = self._usable(claim, is_local=True)
         is_local = self._is_local(claim)
         endpoints = local if is_local and not (claim.is_outside and is_inside) else everywhere
-        ranges, hold_s = _ranges_of(claim), hold_of(claim.service)
+        ranges, hold_s = ranges_of(claim), hold_of(claim.service)
         if ranges and not self._admits(ranges, client, claim.service):
             # Without an endpoint the table refuses all clients.
             is_refusing = not (local if is_local else everywhere) and not hold_s
@@ -332,7 +266,7 @@ class Truth:
     def bars(self, claim: Claim, client: str) -> bool:
         """Return whether a Service's source ranges keep a client from one of its addresses."""
         now = self._now(claim)
-        ranges = _ranges_of(now) if now else ()
+        ranges = ranges_of(now) if now else ()
         is_barred = bool(ranges) and not self._admits(ranges, client, claim.service)
         return claim.has_ranges and is_barred
 
@@ -342,7 +276,7 @@ class Truth:
         if now is None:
             return False
         is_elsewhere = self._is_local(now) and not self._usable(now, is_local=True)
-        return bool(_ranges_of(now)) or (is_elsewhere and bool(self._usable(now, is_local=False)))
+        return bool(ranges_of(now)) or (is_elsewhere and bool(self._usable(now, is_local=False)))
 
     def _admits(self, ranges: Sequence[str], client: str, service: Object) -> bool:
         """Return whether source ranges admit a client.
@@ -362,7 +296,7 @@ class Truth:
             return None
         name = name_of(claim.port)
         port = next((each for each in service["spec"]["ports"] if name_of(each) == name), None)
-        if port is None or claim.is_six not in _families_of(service):
+        if port is None or claim.is_six not in families_of(service):
             return None
         return replace(claim, service=service, port=port)
 
@@ -433,7 +367,7 @@ class Truth:
     @cached_property
     def _node_ports(self) -> frozenset[tuple[int, str]]:
         families = set(map(is_six, self._node_port_ips))
-        served = (item for item in self._served if families & _families_of(item))
+        served = (item for item in self._served if families & families_of(item))
         ports = (port for item in served for port in item["spec"]["ports"])
         return frozenset((p["nodePort"], p["protocol"]) for p in ports if p.get("nodePort"))
 
@@ -530,43 +464,5 @@ def _first_of(chosen: Mapping[tuple[str, int], Object]) -> frozenset[tuple[str, 
     return frozenset(at for at, e in chosen.items() if priority_of(e) == first)
 
 
-def _families_of(service: Object) -> Set[bool]:
-    """Return the families of a Service, by whether they are IPv6."""
-    return {is_six(ip) for ip in cluster_ips(service)}
-
-
 def _is_of_six(item: Object) -> bool:
     return bool(item["addressType"] == "IPv6")
-
-
-def _ranges_of(claim: Claim) -> Sequence[str]:
-    """Return the source ranges of an address; those of the other family don't restrict it."""
-    if not claim.has_ranges:
-        return ()
-    ranges = claim.service["spec"].get("loadBalancerSourceRanges", ())
-    return [network for network in ranges if is_six(network) is claim.is_six]
-
-
-def _claims(item: Object, settings: Settings) -> Iterator[tuple[Dialled, Claim]]:
-    spec, metadata = item["spec"], item["metadata"]
-    who = metadata["creationTimestamp"], metadata["namespace"], metadata["name"]
-    families = _families_of(item)
-
-    def claim(kind: int, port: Any, ip: str) -> Claim:
-        order = (kind, *who, name_of(port))
-        is_balancer = kind == _BALANCER and ip not in _AT_NODE.values()
-        return Claim(order, item, port, kind != _CLUSTER_IP, is_balancer, is_six(ip))
-
-    for port in spec["ports"]:
-        number, protocol = port["port"], port["protocol"]
-        for ip in cluster_ips(item):
-            yield (ip, number, protocol), claim(_CLUSTER_IP, port, ip)
-        for ip in balancer_ips(item):
-            if is_six(ip) in families:
-                yield (ip, number, protocol), claim(_BALANCER, port, ip)
-        for ip in spec.get("externalIPs", ()):
-            networks = with_six(settings.external_networks)
-            if is_six(ip) in families and any(is_in(network, ip) for network in networks):
-                yield (ip, number, protocol), claim(_EXTERNAL_IP, port, ip)
-        for ip in (_AT_NODE[each] for each in sorted(families)) if port.get("nodePort") else ():
-            yield (ip, port["nodePort"], protocol), claim(_NODE_PORT, port, ip)

@@ -23,6 +23,7 @@ from .agents import AgentRun
 from .api_of_node import Api
 from .checks import ORACLES as _CHECKED
 from .checks import Checks
+from .claims import Dialled
 from .clients import Client, Endpoint
 from .cluster import Cluster, Freshness
 from .disk import Disk
@@ -46,7 +47,6 @@ from .source import ObjectSource
 from .state_checks import AWAY, CURRENT, check_noted
 from .status_checks import STATUS, check_status
 from .steering import Table, TableSteering
-from .truth import Dialled
 from .turns import TURNS, TurnChecks
 from .usable_checks import USABLE
 
