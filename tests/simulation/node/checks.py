@@ -43,6 +43,7 @@ ORACLES = (ALLOWED, REFUSAL, DROP, RESETS, ANSWER, WAITED, OPEN_PORT, OWN_SERVIC
 _LOOK_S = 0.25
 # A change of the table by another program is undone in that time.
 _REPAIRED_S = 2.0
+_ORACLES = {SERVED: ALLOWED, REFUSED: REFUSAL, DROPPED: DROP}
 _LEFT_BEHIND = "another Service got the last agent's port with an address"
 _LEFT_IN_QUEUE = "its listener admits only some clients, and takes over no queue"
 _OLD_WORKER = "until it drains, the last agent's worker serves the port's last owner"
@@ -219,31 +220,38 @@ class Checks:
         if not is_right:
             expected = self._expecting.in_parts(client)
             is_right = _is_among(client, expected)
-        check, what = world.judgements.check, f"{client.name} at {at_of(client)}"
         if was in (DIALS, WAITS):
             world.judgements.right(ANSWER)
+        if client.state in (RESET, ENDED):
+            self._judge_reset(client, was, expected)
+        elif client.state in _ORACLES:
+            self._judge_outcome(client, expected, is_right=is_right)
         if client.state == SERVED:
-            allowed = frozenset().union(*(each.endpoints for each in expected))
-            text = f"{what} was served by {client.endpoint}, may get {sorted(allowed)}"
-            if not is_right and self._has_heir(client):
-                world.judgements.excuse(ALLOWED, _LEFT_BEHIND)
-            elif not is_right and self.hand_overs.is_of_last_owner(
-                client, self.target_of(client.at)
-            ):
-                world.judgements.excuse(ALLOWED, _OLD_WORKER)
-            else:
-                check(ALLOWED, is_right, text)
             if was == WAITS:
                 self._waits.was_served(client, expected)
             world.pins.served(client)
-        elif client.state == REFUSED:
-            if not is_right and self._excuses(client, REFUSAL):
-                return
-            check(REFUSAL, is_right, f"{what} was refused")
-        elif client.state == DROPPED:
-            check(DROP, is_right, f"{what} was dropped")
-        elif client.state in (RESET, ENDED):
-            self._judge_reset(client, was, expected)
+
+    def _judge_outcome(
+        self, client: Client, expected: Collection[Expected], *, is_right: bool
+    ) -> None:
+        judgements, oracle = self.world.judgements, _ORACLES[client.state]
+        is_refused = client.state == REFUSED
+        if not is_right and is_refused and self._excuses(client, REFUSAL):
+            return
+        if not is_right and not is_refused and self._has_heir(client):
+            judgements.excuse(oracle, _LEFT_BEHIND)
+        elif not is_right and self._is_of_last_owner(client):
+            judgements.excuse(oracle, _OLD_WORKER)
+        else:
+            allowed = sorted(frozenset().union(*(each.endpoints for each in expected)))
+            by = f" by {client.endpoint}, may get {allowed}" if client.state == SERVED else ""
+            judgements.check(
+                oracle, is_right, f"{client.name} at {at_of(client)} was {client.state}{by}"
+            )
+
+    def _is_of_last_owner(self, client: Client) -> bool:
+        target = self.target_of(client.at)
+        return client.state == SERVED and self.hand_overs.is_of_last_owner(client, target)
 
     def _excuses(self, client: Client, oracle: str) -> bool:
         """Return whether there is a reason why a client isn't served, and count it."""
