@@ -238,6 +238,9 @@ class Judged:
         end_at = min(ends)
         near_s = self._handled_by(end_at) - end_at
         least_s = _WAITED_S if endpoint_at is None else _AWAITED_S
+        if left.last_read_at > self._up_at:
+            # The client's last words wait for room at the endpoint, which may have spoken since.
+            return Sure.EITHER
         if not self._may_owe(end_at - near_s, least_s - near_s):
             return Sure.NO
         if self._ends_before(end_at + near_s):
@@ -254,9 +257,6 @@ class Judged:
         )
         if end_at == endpoint_at and passed_on < right.received_bytes:
             # Some of its words wait for room, and may have come after those of the client.
-            return Sure.EITHER
-        if left.last_read_at > self._up_at:
-            # The client's last words wait for room at the endpoint, which may have spoken since.
             return Sure.EITHER
         behind = self._up_at if end_at == client_at else self._down_at
         if behind > end_at:
