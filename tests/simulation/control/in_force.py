@@ -37,7 +37,7 @@ class InForce:
         self._changed_at: dict[SocketAddress, float] = {}
         """See :meth:`changed_at`."""
         self._moved_at: dict[SocketAddress, float] = {}
-        """When an address last became another Service's."""
+        """When an address was last to become another Service's."""
         self.disturbed_at = 0.0
         """When anything but a client last happened."""
         self.alone_since = 0.0
@@ -82,8 +82,10 @@ class InForce:
         return self._changed_at.get(address, -1.0)
 
     def has_moved(self, address: SocketAddress, since: float) -> bool:
-        """Return whether an address has become another Service's since then."""
-        return self._moved_at.get(address, -1.0) >= since
+        """Return whether an address has become another Service's since then, or was to."""
+        # A control process that is stopped has it follow late.
+        moved = (until for until, _ in self._had.get(address, ()))
+        return max(self._moved_at.get(address, -1.0), *moved, -1.0) >= since
 
     def is_to_listen(self, address: SocketAddress) -> bool:
         """Return whether a Service wants an address, and doesn't refuse."""
