@@ -17,7 +17,7 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from ..dataplane.port_reservation import hold_port, share
+from ..dataplane.port_reservation import get_nothing, hold_port, share
 from ..dataplane.sockets import (
     cannot_listen,
     family_of,
@@ -126,9 +126,10 @@ class ListeningSockets:
 
     def leave(self) -> None:
         """Close the sockets of a UDP port that refuses, and keep the port."""
-        for sock in self.socks:
-            sock.close()
-        self.socks = ()
+        if self._hold is None and self.socks:
+            # None could be opened beside them, e.g. as descriptors were short.
+            self._keep_one()
+        self._close_sockets()
 
     def serve(self) -> None:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
@@ -155,8 +156,23 @@ class ListeningSockets:
         port can be once they have closed theirs.
         """
         self._stop_listening(keeps_port=False)
-        self.leave()
+        self._close_sockets()
         self._end_hold()
+
+    def _keep_one(self) -> None:
+        """Hold a UDP port by one of its sockets, which takes no descriptor."""
+        sock, *others = self.socks
+        try:
+            share(sock, is_shared=True)
+            get_nothing(sock)
+        except OSError:
+            return
+        self._hold, self.socks = sock, tuple(others)
+
+    def _close_sockets(self) -> None:
+        for sock in self.socks:
+            sock.close()
+        self.socks = ()
 
     def _stop_listening(self, *, keeps_port: bool) -> None:
         if self._protocol is Protocol.TCP:
@@ -187,7 +203,7 @@ class ListeningSockets:
         except BaseException:
             # What holds a UDP port that refuses goes on holding it.
             self._stop_listening(keeps_port=False)
-            self.leave()
+            self._close_sockets()
             raise
         finally:
             for sock in self._inherited:

@@ -261,6 +261,20 @@ def test_udp_that_can_not_be_opened_again_keeps_its_port(share):
     assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
 
 
+@pytest.mark.parametrize("workers", [(0,), (0, 1)])
+def test_udp_keeps_its_port_if_none_can_be_opened_to_hold_it(share, workers):
+    sockets = share(UDP, workers=workers)
+    with descriptors_left(0):
+        sockets.refuse()
+        sockets.leave()
+    assert sockets.by_worker == {}
+    with pytest.raises(OSError, match="in use"):
+        UdpPeer(port=sockets.at.port)
+    assert is_refused(sockets.at)
+    sockets.serve()
+    assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
+
+
 def is_refused(at):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(60)
