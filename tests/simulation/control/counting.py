@@ -49,6 +49,10 @@ class Counting:
         if control is None or control.is_ending or not worker.is_dead:
             return
         unread = sum(len(data) for data, _ in end.inbox)
+        if unread and self.world.disturbances.has_read_nonsense(end):
+            # It believes nothing that follows, and the worker has ended before it was killed.
+            self.world.judgements.excuse(READ, "it sent nonsense before")
+            return
         what = f"{reader.name} closes its connection to {worker.name}, of which {unread} bytes wait"
         self.world.judgements.check(READ, not unread, what)
 

@@ -32,7 +32,7 @@ from userspace_proxy.plane.messages import (
 )
 from userspace_proxy.plane.worker_main import WorkerMain
 
-from .files import WORKER
+from .files import WORKER, UnixEnd
 from .machine import Process
 from .plan import ENDPOINTS
 
@@ -93,8 +93,8 @@ class Disturbances:
         self._tasks: list[tuple[Process, Any]] = []
         """Of scrapes, with their control processes."""
         self._gave_up: set[Process] = set()
-        self._nonsense_of: set[int] = set()
-        """The process IDs of workers that have sent some."""
+        self._nonsense_of: dict[int, int] = {}
+        """Where it ends among the bytes that a worker sends, by its process ID."""
 
     def patches(self) -> list[tuple[Any, str, Any]]:
         """Return what is to replace a method of the product if workers are of another version."""
@@ -124,6 +124,11 @@ class Disturbances:
     def is_expected(self, record: logging.LogRecord) -> bool:
         """Return whether a line of the log is about nonsense that a worker was to send."""
         return getattr(record, "pid", 0) in self._nonsense_of
+
+    def has_read_nonsense(self, end: UnixEnd) -> bool:
+        """Return whether a process has read all of the first nonsense of the other one."""
+        until = self._nonsense_of.get(end.was_connected_to.pid)
+        return until is not None and end.read_bytes >= until
 
     # -- scrapes -----------------------------------------------------------------------------------
 
@@ -213,8 +218,11 @@ class Disturbances:
         world, parent = self._world, worker.parent
         assert parent is not None, "it is a worker"
         world.note(f"{worker.name}: sends nonsense")
-        self._nonsense_of.add(worker.pid)
-        worker.main._channel._queue(frame, (), len(frame))
+        channel = worker.main._channel
+        if (reader := channel._sock.core.peer) is not None:
+            unread = sum(len(data) for data, _ in reader.inbox) + channel.waiting_bytes
+            self._nonsense_of.setdefault(worker.pid, reader.read_bytes + unread + len(frame))
+        channel._queue(frame, (), len(frame))
         world.timeline.after(_ENDS_S + world.ejections.delay_s, self._check_killed, worker, parent)
 
     def _check_killed(self, worker: Process, parent: Process) -> None:

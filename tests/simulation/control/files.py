@@ -277,6 +277,8 @@ class UnixEnd:
         self.peer: UnixEnd | None = None
         """None once it has closed."""
         self.was_connected_to: Process = process
+        self.read_bytes = 0
+        """All that its process has read."""
         self.rendezvous: Any = None
         self.secret = b""
 
@@ -324,6 +326,7 @@ class UnixEnd:
             if len(more) > room:
                 self.inbox.appendleft((more[room:], []))
             data += more[:room]
+        self.read_bytes += len(data)
         if self.peer is not None:
             self.peer.process.loop.wake()
         return data, rights
