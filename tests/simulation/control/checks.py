@@ -179,11 +179,11 @@ class Checks:
             was_late = process.loop.held_until - client.dialled_at >= PATIENCE_S
             if was_late and breaks.any_was(endpoints, client):
                 return "its time has passed while its worker was stopped"
-            if self._is_behind(process, client):
+            if self._is_behind(process, client, serving):
                 return "its worker hasn't read yet that there are other endpoints"
         return ""
 
-    def _is_behind(self, worker: Process, client: Client) -> bool:
+    def _is_behind(self, worker: Process, client: Client, now_serves: Serving) -> bool:
         """Return whether a worker may have tried only what was in force until just now."""
         now = self.world.timeline.now
         since = now - self.world.ejections.delay_s
@@ -191,6 +191,9 @@ class Checks:
             hold = serving.handling.hold
             patience_s = hold.seconds if hold is not None else PATIENCE_S
             is_over = now - client.dialled_at >= patience_s
+            if hold is not None and now_serves.handling.hold is None:
+                # Its time for dials ends as ever, and where nothing holds clients then, it is reset.
+                is_over = self.world.returns.has_dialled_out(worker, client)
             # A dial of an endpoint that has left goes on, so that no time may be left after it.
             began_at = since - SILENT_DIAL_S if is_over else since
             is_recent = until >= began_at or began_at <= worker.loop.held_until >= until

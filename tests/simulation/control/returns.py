@@ -12,12 +12,15 @@ Rule 2: silence that no return precedes ejects.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.dataplane.waiting_clients import WaitingClients
 from userspace_proxy.model import DialFailure, Failure, SocketAddress
 
+from ..streams import Stream
 from .breaks import PATIENCE_S, SILENT_DIAL_S
+from .clients import Client
 from .machine import Process
 from .plan import EARLY_S
 
@@ -45,16 +48,30 @@ class Returns:
         """When a worker last learned that an ejection is over."""
         self._turned_at: dict[WaitingClients[Any], float] = {}
         """When one of those that wait was last dialled."""
+        self._dials_since: dict[Stream | None, float] = {}
+        """By the proxy's end of a client that has waited: since when it is dialled, or infinity."""
 
     def patches(self) -> list[tuple[Any, str, Any]]:
         """Return what is to replace a method of the product, to see when clients are dialled."""
-        turn = WaitingClients.turn
+        turn, wait = WaitingClients.turn, WaitingClients.wait
 
         def turns(clients: WaitingClients[Any], waiter: Any) -> None:
-            self._turned_at[clients] = self._world.timeline.now
+            now = self._world.timeline.now
+            self._turned_at[clients] = now
+            self._dials_since[_end_of(waiter)] = now
             turn(clients, waiter)
 
-        return [(WaitingClients, "turn", turns)]
+        def waits(clients: WaitingClients[Any], waiter: Any, *, is_at_limit: bool) -> None:
+            self._dials_since[_end_of(waiter)] = math.inf
+            wait(clients, waiter, is_at_limit=is_at_limit)
+
+        return [(WaitingClients, "turn", turns), (WaitingClients, "wait", waits)]
+
+    def has_dialled_out(self, worker: Process, client: Client) -> bool:
+        """Return whether the dials for a client that a worker has took all of their time."""
+        accepted_at = worker.kernel.taken[client.stream]
+        since = self._dials_since.get(client.stream.peer, accepted_at)
+        return self._world.timeline.now - since >= PATIENCE_S - EARLY_S
 
     def note_failed(
         self,
@@ -120,3 +137,10 @@ class Returns:
             return
         what = f"{len(clients)} wait in {worker.name} since an endpoint is back at {since:.3f}"
         world.judgements.check(WOKEN, has_turned, what)
+
+
+def _end_of(waiter: Any) -> Stream | None:
+    """Return the proxy's end of the connection of a client that waits; None for UDP."""
+    connection = getattr(waiter, "_connection", None)
+    core = None if connection is None else connection.client.core
+    return core if isinstance(core, Stream) else None
