@@ -192,7 +192,7 @@ class Checks:
             patience_s = hold.seconds if hold is not None else PATIENCE_S
             is_over = now - client.dialled_at >= patience_s
             if hold is not None and now_serves.handling.hold is None:
-                # Its time for dials ends as ever, and where nothing holds clients then, it is reset.
+                # Its time for dials ends as ever, and nothing holds it then.
                 is_over = self.world.returns.has_dialled_out(worker, client)
             # A dial of an endpoint that has left goes on, so that no time may be left after it.
             began_at = since - SILENT_DIAL_S if is_over else since
