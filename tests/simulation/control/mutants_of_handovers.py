@@ -8,6 +8,7 @@ from functools import partial
 from ..mutant_table import Mutant
 
 _plane = partial(Mutant, package="plane")
+_dataplane = partial(Mutant, package="dataplane")
 
 MUTANTS: Mapping[str, Mutant] = {
     "orphan-timer-goes-on": _plane("worker_main", "            self._orphan_timer.cancel()\n", ""),
@@ -52,10 +53,10 @@ MUTANTS: Mapping[str, Mutant] = {
     "end-of-a-worker-is-still-watched": _plane(
         "worker_process", "        self._loop.remove_reader(self._pidfd)\n", ""
     ),
-    "refusing-port-isn't-held": _plane(
-        "listener",
-        "            self._hold = hold_port(self.at, self.socks)\n",
-        "            pass\n",
+    "refusing-port-isn't-held": _dataplane(
+        "port_reservation",
+        "    sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)\n",
+        "    raise OSError\n",
     ),
     "moved-listener-stays-in-its-group": _plane(
         "listeners",

@@ -25,12 +25,12 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "half-opened-sockets-stay": _plane(
         "listener",
-        "            self.leave()\n            raise",
+        "            self._close_sockets()\n            raise",
         "            raise",
     ),
     "port-that-cant-be-opened-again-isnt-kept": _plane(
         "listener",
-        "            self.leave()\n            raise",
+        "            self._close_sockets()\n            raise",
         "            self.close()\n            raise",
     ),
     "those-that-wait-outlive-their-service": _plane(
