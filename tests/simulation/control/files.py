@@ -5,7 +5,8 @@ way. What a process has is a copy: its own watches, and the file's queue.
 Rule 2: whether a port can be bound is decided as in Linux, as far as the control half relies on it.
 
 Source: net/ipv4/inet_connection_sock.c, inet_csk_bind_conflict(), inet_csk_listen_stop();
-net/core/sock_reuseport.c, reuseport_stop_listen_sock(), reuseport_detach_sock();
+net/core/sock_reuseport.c, reuseport_stop_listen_sock(), reuseport_detach_sock(), which moves the
+last socket of a group to the place of one that leaves, run_bpf_filter();
 net/ipv4/udp.c, udp_lib_lport_inuse(); net/unix/af_unix.c, unix_stream_sendmsg(), unix_gc().
 """
 
@@ -102,6 +103,28 @@ class PlainCopy:
         self.shared.forget(self)
 
 
+class Sharers:
+    """The sockets that take clients of one port, in the kernel's order."""
+
+    def __init__(self) -> None:
+        self.ports: list[Port] = []
+        self.by_client = 0
+        """Among how many of them a client's is chosen by its address; 0: by chance, of all."""
+
+    def add(self, port: Port) -> None:
+        if port not in self.ports:
+            self.ports.append(port)
+
+    def remove(self, port: Port) -> None:
+        """Move the last one to the place of one that takes no clients any more. Idempotent."""
+        if port in self.ports:
+            self.ports[self.ports.index(port)] = self.ports[-1]
+            self.ports.pop()
+        if not self.ports:
+            # The kernel forgets the program with its last socket.
+            self.by_client = 0
+
+
 class Port(Shared):
     """A socket of TCP or UDP that was made to be bound."""
 
@@ -113,10 +136,6 @@ class Port(Shared):
         self.backlog = 0
         self.may_reuse = self.is_shared = self.is_deaf = False
         """SO_REUSEADDR; SO_REUSEPORT; bound to an interface that there isn't."""
-        self.is_by_client = False
-        """The kernel chooses among those that share the port by the client's address."""
-        self.turn = 0
-        """In the order in which ports began to listen, or were bound."""
         self.queue: deque[Any] = deque()
         self.known_to: dict[Process, None] = {}
         """Processes that have, or had, a copy; the first has opened it."""
@@ -132,6 +151,7 @@ class Port(Shared):
 
     def end(self) -> None:
         self.stop_listening("no process has it")
+        self.sharers.remove(self)
         self.machine.ports.pop(self, None)
 
     def bind(self, address: Address) -> None:
@@ -143,19 +163,15 @@ class Port(Shared):
         self._check((address[0], port))
         self.local = (address[0], port)
         ports[self] = None
-        self._take_turn()
+        if not self.is_tcp:
+            self.sharers.add(self)
         for copy in self.copies:
             copy.local = self.local
 
-    def _take_turn(self) -> None:
-        self.machine.cookies += 1
-        self.turn = self.machine.cookies
-
     @property
-    def group(self) -> list[Port]:
-        """Those that share its port."""
-        ports = self.machine.ports
-        return [p for p in ports if p.local == self.local and p.is_tcp == self.is_tcp]
+    def sharers(self) -> Sharers:
+        """Those that take clients of its port."""
+        return self.machine.sharers[self.local, self.is_tcp]
 
     @property
     def port(self) -> int:
@@ -181,7 +197,7 @@ class Port(Shared):
         assert self.local is not None, "it is bound"
         self._check(self.local)
         self.is_listening = True
-        self._take_turn()
+        self.sharers.add(self)
         self._note(LISTENING)
 
     def stop_listening(self, cause: str) -> None:
@@ -192,10 +208,7 @@ class Port(Shared):
             for queued in self.queue:
                 queued.send_reset()
             self.queue.clear()
-            if not any(port.is_listening for port in self.group):
-                # The kernel forgets the program with its last socket.
-                for port in self.group:
-                    port.is_by_client = False
+            self.sharers.remove(self)
             self._note(CLOSED)
 
     def _note(self, state: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from asyncio import events
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from ..network import Address, Network
 from ..polling import Epoll
 from ..streams import CONNECTING, Stream
 from ..timeline import Timeline
-from .files import WORKER, Port, Rendezvous, UnixEnd
+from .files import WORKER, Port, Rendezvous, Sharers, UnixEnd
 from .loop import ProcessLoop
 from .system_calls import Died, ProcessKernel
 
@@ -128,6 +129,8 @@ class Machine(Network):
         self.cookies = 0
         self.processes: list[Process] = []
         self.ports: dict[Port, None] = {}
+        self.sharers: defaultdict[tuple[Address | None, bool], Sharers] = defaultdict(Sharers)
+        """By where they are bound, and whether that is TCP."""
         self.others: dict[tuple[Address, bool], None] = {}
         """Where another program waits for clients, and whether by TCP."""
         self.rendezvous: dict[str, Rendezvous] = {}
@@ -236,9 +239,11 @@ class Machine(Network):
 
     def _choose(self, ports: list[Port], client: Address) -> Port:
         """Return the one that gets a client, as ``plane.reuseport`` has it."""
-        if any(port.is_by_client for port in ports):
-            in_order = sorted(ports, key=lambda port: port.turn)
-            return in_order[ip_address(client[0]).packed[-1] % len(ports)]
+        sharers = ports[0].sharers
+        if sharers.by_client:
+            place = ip_address(client[0]).packed[-1] % sharers.by_client
+            if place < len(sharers.ports):
+                return sharers.ports[place]
         return ports[self.draw(len(ports))]
 
     def _arrive_at_node(self, client: Stream) -> None:

@@ -83,10 +83,9 @@ def _nothing(*_args: Any, **_kwargs: Any) -> None:
     """Instead of what changes this process."""
 
 
-def _choose(sock: Any, *_program: int, is_by_client: bool) -> None:
+def _choose(sock: Any, _family: int = 0, count: int = 0) -> None:
     """Part of plane.reuseport: the program is the whole group's."""
-    for port in sock.core.shared.group:
-        port.is_by_client = is_by_client
+    sock.core.shared.sharers.by_client = count
 
 
 def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
@@ -126,10 +125,7 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
         "be_killed_first": _nothing,
         "exit_on_memory_error": _nothing,
         "take_levels": _nothing,
-        "reuseport": SimpleNamespace(
-            choose_by_client=partial(_choose, is_by_client=True),
-            choose_by_chance=partial(_choose, is_by_client=False),
-        ),
+        "reuseport": SimpleNamespace(choose_by_client=_choose, choose_by_chance=_choose),
     }
 
 

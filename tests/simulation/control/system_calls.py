@@ -303,6 +303,8 @@ class ProcessSocket(SimulatedSocket):
         name = _INTERFACE_OPTIONS.get((level, option))
         if name is not None and isinstance(self.core, TcpCopy | UdpCopy):
             setattr(self.core.shared, name, bool(value))
+        if name == "is_deaf":
+            self.core.shared.sharers.remove(self.core.shared)
 
     def getsockopt(self, level: int, option: int, length: int = 0) -> Any:
         """Part of socket.socket."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import array
 import contextlib
+import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from userspace_proxy.plane import reuseport
+
 from ..timeline import Timeline
+from . import seam
 from .files import CONTROL, UnixEnd
 from .machine import Machine, Process, Speed
 
@@ -32,7 +36,20 @@ def _real(stack: contextlib.ExitStack) -> SimpleNamespace:
             stack.enter_context(end).setblocking(False)
         return ends
 
-    return SimpleNamespace(socket=lambda kind: socket.socket(socket.AF_INET, kind), pair=pair)
+    def reach(ip: str, at: Any, socks: Sequence[Any]) -> Any:
+        with socket.socket(socket.AF_INET, UDP) as client:
+            client.bind((ip, 0))
+            client.sendto(b"hello", at)
+        (reached,) = select.select(socks, [], [], 0)[0]
+        reached.recv(100)
+        return reached
+
+    return SimpleNamespace(
+        socket=lambda kind: socket.socket(socket.AF_INET, kind),
+        pair=pair,
+        reach=reach,
+        choose=reuseport.choose_by_client,
+    )
 
 
 def _simulated(stack: contextlib.ExitStack) -> SimpleNamespace:
@@ -45,8 +62,17 @@ def _simulated(stack: contextlib.ExitStack) -> SimpleNamespace:
         ends[0].join(ends[1])
         return tuple(map(process.kernel.open_unix, ends))
 
+    def reach(ip: str, at: Any, socks: Sequence[Any]) -> Any:
+        machine._reach_node(b"hello", (ip, 5000), at, 64)
+        (reached,) = [sock for sock in socks if sock.core.shared.queue]
+        reached.core.shared.queue.clear()
+        return reached
+
     return SimpleNamespace(
-        socket=lambda kind: process.kernel.socket(socket.AF_INET, kind), pair=pair
+        socket=lambda kind: process.kernel.socket(socket.AF_INET, kind),
+        pair=pair,
+        reach=reach,
+        choose=seam._choose,
     )
 
 
@@ -92,6 +118,25 @@ def test_sockets_that_agree_share_a_port(bind: Open, kind: int) -> None:
         for each in (first, second):
             each.listen(5)
     assert first.getsockname() == second.getsockname()
+
+
+@pytest.mark.parametrize("leaves", ["is deaf", "is closed"])
+def test_the_last_socket_has_the_place_of_one_that_leaves(
+    system: SimpleNamespace, bind: Open, leaves: str
+) -> None:
+    first = bind(UDP, REUSE_PORT)
+    at = first.getsockname()
+    others = [bind(UDP, REUSE_PORT, beside=first) for _ in range(4)]
+    if leaves == "is deaf":
+        first.setsockopt(*DEAF)
+    else:
+        first.close()
+    in_order = [others[-1], *others[:-1]]
+    for count in (4, 2):
+        system.choose(others[0], socket.AF_INET, count)
+        for number in range(1, 9):
+            reached = system.reach(f"127.0.0.{number}", at, others)
+            assert others.index(reached) == others.index(in_order[number % count])
 
 
 def test_a_deaf_socket_keeps_its_port(bind: Open) -> None:
