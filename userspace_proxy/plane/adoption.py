@@ -51,6 +51,7 @@ from .messages import (
     Proved,
     ToWorker,
 )
+from .reuseport import order_left
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
@@ -89,13 +90,18 @@ class Predecessors:
         """Sockets that they kept, by name; the caller may remove and close them."""
         self.on_pins: Callable[[Pins], None] = lambda _pins: None
         """Called with pins that arrive after those of their Service port were taken."""
+        self.on_drain: Callable[[], None] = lambda: None
+        """Called when they have been told to drain."""
         self.ports: frozenset[int] = frozenset()
         """Where they accept clients, for the Service ports of the last control process."""
         self._loop = loop
         self._workers = [_Predecessor(loop, sock, self) for sock in socks]
         self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
         """As many as the last control process could have opened for all workers."""
-        self._sockets: dict[_Key, list[socket.socket]] = {}
+        self._sockets: dict[_Key, list[tuple[int, socket.socket]]] = {}
+        """Each with the index of the worker that it was for."""
+        self._late = 0
+        """How many of these workers haven't handed over all."""
         self._pins: dict[str, list[Pins]] = {}
         self._taken: set[str] = set()
         """The Service ports whose pins were taken."""
@@ -113,14 +119,15 @@ class Predecessors:
         cookies: set[int] = set()
         refused = 0
         handed = [(*each, worker) for worker in self._workers for each in worker.sockets]
-        for _, sock, worker in sorted(handed, key=itemgetter(0)):
+        self._late = sum(not worker.handed_over.done() for worker in self._workers)
+        for index, sock, worker in sorted(handed, key=itemgetter(0)):
             key, cookie = _key(sock), _cookie(sock)
             if key is None or cookie in cookies or not worker.is_near(sock):
                 refused += 1
                 sock.close()
                 continue
             cookies.add(cookie)
-            self._sockets.setdefault(key, []).append(sock)
+            self._sockets.setdefault(key, []).append((index, sock))
         for worker in self._workers:
             worker.sockets.clear()
             for name, sock in worker.kept.items():
@@ -140,9 +147,21 @@ class Predecessors:
         self.ports = frozenset(at.port for _, at in self._sockets)
         return sum(map(len, self._sockets.values()))
 
-    def take(self, protocol: Protocol, at: SocketAddress) -> list[socket.socket]:
-        """Return the sockets at an address in the order of workers; the caller closes them."""
-        return self._sockets.pop((protocol, at), [])
+    def take(self, protocol: Protocol, at: SocketAddress) -> list[socket.socket | None]:
+        """Return the sockets at an address in the kernel's order; the caller closes them.
+
+        None is the place of one that a worker has, but hasn't handed over: when that worker drains,
+        the socket that was opened last gets the place.
+        """
+        found = self._sockets.pop((protocol, at), [])
+        by_index = dict(found)
+        if not found or len(by_index) < len(found):
+            # Workers of several control processes have different ones.
+            return [sock for _, sock in found]
+        if min(by_index) >= 0 and max(by_index) < len(found) + self._late:
+            return [by_index.get(index) for index in range(max(by_index) + 1)]
+        # The others were closed when the workers that had them ended.
+        return [by_index[index] for index in order_left(by_index)]
 
     def take_pins(self, label: str) -> list[Pins]:
         """Return the pins of a Service port's clients that have arrived."""
@@ -180,6 +199,7 @@ class Predecessors:
         """
         self.ports = frozenset()
         self._dismiss(Drain(seconds))
+        self.on_drain()
 
     def forget(self, worker: _Predecessor) -> None:
         """Count a worker no more that drains, or has ended. Idempotent."""
@@ -217,7 +237,7 @@ class Predecessors:
             worker.close()
         self._workers.clear()
         for socks in self._sockets.values():
-            for sock in socks:
+            for _, sock in socks:
                 sock.close()
         self._sockets.clear()
         self._pins.clear()

@@ -11,6 +11,7 @@ has it.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import socket
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
@@ -43,8 +44,8 @@ class ListeningSockets:
     """The sockets of one listener for these workers, in this order.
 
     Options are those of ``open_listening``. Sockets of the last control process at this address are
-    used first; those that no worker is left for are closed, with the clients in their queues.
-    Raises ListenError if the port can't be bound.
+    used first, and new ones at places that are None; those that no worker is left for are closed,
+    with the clients in their queues. Raises ListenError if the port can't be bound.
     """
 
     # Cost: there is one for each Service port; so there is of Listener.
@@ -70,7 +71,7 @@ class ListeningSockets:
         workers: Iterable[int],
         transparent: bool = False,
         admits: Sequence[str] | None = None,
-        inherited: Iterable[socket.socket] = (),
+        inherited: Iterable[socket.socket | None] = (),
     ) -> None:
         self._protocol = protocol
         self._freebind = freebind
@@ -125,10 +126,15 @@ class ListeningSockets:
             self._hold = hold_port(self.at, self.socks)
 
     def leave(self) -> None:
-        """Close the sockets of a UDP port that refuses, and keep the port."""
-        if self._hold is None and self.socks:
+        """Close the sockets of a UDP port that refuses, and keep the port.
+
+        Copies that a worker of the last control process still has receive, and send, nothing more:
+        the kernel would choose among them and those that are opened later.
+        """
+        deaf = [sock for sock in self.socks if _gets_nothing(sock)]
+        if self._hold is None and deaf:
             # None could be opened beside them, e.g. as descriptors were short.
-            self._keep_one()
+            self._keep(deaf[0])
         self._close_sockets()
 
     def serve(self) -> None:
@@ -159,15 +165,12 @@ class ListeningSockets:
         self._close_sockets()
         self._end_hold()
 
-    def _keep_one(self) -> None:
+    def _keep(self, sock: socket.socket) -> None:
         """Hold a UDP port by one of its sockets, which takes no descriptor."""
-        sock, *others = self.socks
-        try:
+        with contextlib.suppress(OSError):
             share(sock, is_shared=True)
-            get_nothing(sock)
-        except OSError:
-            return
-        self._hold, self.socks = sock, tuple(others)
+            self._hold = sock
+            self.socks = tuple(other for other in self.socks if other is not sock)
 
     def _close_sockets(self) -> None:
         for sock in self.socks:
@@ -187,9 +190,9 @@ class ListeningSockets:
                 # No client dials it, so it needn't be transparent.
                 with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
-            for _ in self.workers:
-                if self._inherited:
-                    self.socks += (self._inherit(is_shared=is_shared),)
+            for inherited in self._places(is_shared=is_shared):
+                if inherited is not None:
+                    self.socks += (inherited,)
                     continue
                 sock = open_listening(
                     self._protocol,
@@ -206,28 +209,35 @@ class ListeningSockets:
             self._close_sockets()
             raise
         finally:
-            for sock in self._inherited:
-                sock.close()
+            for inherited in self._inherited:
+                if inherited is not None and inherited not in self.socks:
+                    inherited.close()
             self._inherited = ()
         # With the port that the kernel chose.
         self.at = SocketAddress(at.ip, self.socks[0].getsockname()[1])
         self._choose()
 
-    def _inherit(self, *, is_shared: bool) -> socket.socket:
-        """Return the next socket of the last control process, with the options of this one."""
-        sock, *left = self._inherited
-        self._inherited = tuple(left)
+    def _places(self, *, is_shared: bool) -> list[socket.socket | None]:
+        """Return the inherited sockets for the workers, with the options of this listener.
+
+        None: one is to be opened. Raises ListenError.
+        """
+        found, count = list(self._inherited), len(self.workers)
+        if len(found) > count:
+            found = [sock for sock in found if sock is not None]
+        found = [*found, *[None] * count][:count]
         try:
-            if is_shared or self._protocol is Protocol.UDP:
-                # A port of UDP that was about to refuse is shared with the socket that holds it.
-                share(sock, is_shared=is_shared)
-            if self._transparent:
-                set_transparent(sock)
-            admit(sock, self._admits)
+            for sock in filter(None, found):
+                if is_shared or self._protocol is Protocol.UDP:
+                    # A port of UDP that was about to refuse is shared with the socket that holds
+                    # it.
+                    share(sock, is_shared=is_shared)
+                if self._transparent:
+                    set_transparent(sock)
+                admit(sock, self._admits)
         except OSError as exc:
-            sock.close()
             raise cannot_listen(self.at, self._protocol, exc) from exc
-        return sock
+        return found
 
     def _end_hold(self) -> None:
         if self._hold is None:
@@ -246,6 +256,15 @@ class ListeningSockets:
             reuseport.choose_by_client(sock, family_of(self.at.ip), len(self.socks))
         else:
             reuseport.choose_by_chance(sock)
+
+
+def _gets_nothing(sock: socket.socket) -> bool:
+    """Have a UDP socket receive nothing, if the kernel can."""
+    try:
+        get_nothing(sock)
+    except OSError:
+        return False
+    return True
 
 
 def wrapped(sock: _socket.socket) -> socket.socket:

@@ -3,8 +3,9 @@
 Rule 1: sockets listen or refuse at once; workers close a listener before its group loses its
 endpoints, and open it after the group has some.
 Rule 2: a UDP port that refuses is held by a socket that receives nothing
-(``port_reservation``). The sockets that served it stay open until no worker has a copy, so that it
-can serve again meanwhile.
+(``port_reservation``). The sockets that served it stay open until no worker has a copy, of this
+control process or of the last one, so that it can serve again meanwhile: with others beside copies
+that are still open, the kernel would choose by an order that isn't the workers' (``reuseport``).
 Rule 3: a listener has a socket for each worker while descriptors are plentiful, else one.
 Rule 4: while a worker is missing, another one serves its sockets (``stand_ins``).
 Rule 5: a worker in the caller's loop answers while a message is sent, so state changes before.
@@ -111,6 +112,12 @@ class Listeners:
     ) -> None:
         """Open sockets that listeners take later."""
         self.recovered.open(wanted, self._limit // 2, transparent=transparent)
+
+    def predecessors_drain(self) -> None:
+        """Close sockets of UDP ports that refuse, and that workers of the last process served."""
+        for listener in self._open.values():
+            if not listener.is_serving:
+                self._release(listener)
 
     def close_unwanted(self) -> list[Listener]:
         """Close the listeners that no group wants any more; returns them."""
@@ -258,7 +265,7 @@ class Listeners:
 
     def _inherit(
         self, protocol: Protocol, at: SocketAddress, serving: Serving
-    ) -> Sequence[socket.socket]:
+    ) -> Sequence[socket.socket | None]:
         """Return the sockets of an earlier run at an address: its workers', or recovered ones."""
         handed_over = self._predecessors.take(protocol, at) if self._predecessors else ()
         return handed_over or self.recovered.take(protocol, at, serving)
@@ -387,5 +394,9 @@ class Listeners:
         if listener.protocol is Protocol.UDP and not listener.is_serving:
             if listener.is_closed:
                 listener.sockets.close()
-            else:
+            elif not self._predecessors_serve(listener):
                 listener.sockets.leave()
+
+    def _predecessors_serve(self, listener: Listener) -> bool:
+        predecessors = self._predecessors
+        return predecessors is not None and listener.address.port in predecessors.ports

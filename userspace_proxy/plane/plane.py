@@ -146,6 +146,7 @@ class Plane:
         self._predecessors = predecessors
         if predecessors is not None:
             predecessors.on_pins = self._send_all
+            predecessors.on_drain = self._listeners.predecessors_drain
         self._kept: dict[str, socket.socket] = {}
         """See :meth:`keep`."""
 

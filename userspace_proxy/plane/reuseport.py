@@ -2,13 +2,15 @@
 
 Source: socket(7), SO_ATTACH_REUSEPORT_CBPF: a classic BPF program sees the packet and returns the
     index of a socket in the group, in the order in which they started to listen (TCP) or were bound
-    (UDP).
+    (UDP). Linux's net/core/sock_reuseport.c, __reuseport_detach_sock(): when one leaves the group,
+    the last one takes its place.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterable
 
 from ..kernel import classic_bpf as bpf
 
@@ -32,6 +34,16 @@ def choose_by_chance(sock: socket.socket) -> None:
     except OSError as exc:
         if exc.errno not in (errno.ENOENT, errno.EINVAL):
             raise
+
+
+def order_left(places: Iterable[int]) -> list[int]:
+    """Return the places that sockets had in a group, in its order once all others have left it.
+
+    If several have left, their order counts, too: here the first have left first.
+    """
+    have = sorted(set(places))
+    moved = [place for place in have if not 0 <= place < len(have)]
+    return [place if place in have else moved.pop() for place in range(len(have))]
 
 
 def _program(version: int, count: int) -> list[bpf.Instruction]:

@@ -13,14 +13,15 @@ _dataplane = partial(Mutant, package="dataplane")
 MUTANTS: Mapping[str, Mutant] = {
     "inherited-socket-isn't-shared": _plane(
         "listener",
-        "                share(sock, is_shared=is_shared)\n            if self._transparent:",
-        "                pass\n            if self._transparent:",
+        "                    share(sock, is_shared=is_shared)\n"
+        "                if self._transparent:",
+        "                    pass\n                if self._transparent:",
     ),
     "inherited-sockets-that-are-too-many-stay": _plane(
         "listener",
-        "            for sock in self._inherited:\n                sock.close()\n"
-        "            self._inherited = ()",
-        "            self._inherited = ()",
+        "                if inherited is not None and inherited not in self.socks:\n"
+        "                    inherited.close()\n",
+        "                pass\n",
     ),
     "predecessor-that-hangs-up-is-lost": _plane(
         "adoption",

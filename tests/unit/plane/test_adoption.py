@@ -131,6 +131,58 @@ async def test_sockets_are_in_the_order_of_the_workers_that_they_were_for(idle):
     ]
 
 
+def shared(keep, count):
+    """Return sockets that share a port, and their address."""
+    at, socks = ("127.0.0.1", 0), []
+    for _ in range(count):
+        socks.append(keep(socket.create_server(at, reuse_port=True)))
+        at = socks[0].getsockname()
+    return socks, SocketAddress(*at)
+
+
+async def test_the_last_socket_has_the_place_of_a_worker_that_has_ended(idle):
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    (_, second, third), at = shared(idle.keep, 3)
+    worker.hand_over(second, worker=1)
+    worker.hand_over(third, worker=2, is_last=True)
+    assert await worker.predecessors.adopt() == 2
+    taken = [idle.keep(sock) for sock in worker.predecessors.take(TCP, at)]
+    assert [adoption._cookie(sock) for sock in taken] == [
+        adoption._cookie(sock) for sock in (third, second)
+    ]
+
+
+async def test_a_late_worker_keeps_its_place(idle):
+    loop, ends = asyncio.get_running_loop(), [socket.socketpair() for _ in range(2)]
+    predecessors = idle.keep(Predecessors(loop, [ours for ours, _ in ends]))
+    late, worker = (Compromised(idle.keep, predecessors, theirs) for _, theirs in ends)
+    idle.channel.close()
+    (_, second, third), at = shared(idle.keep, 3)
+    worker.hand_over(second, worker=1)
+    worker.hand_over(third, worker=2, is_last=True)
+    await until(predecessors._workers[1].handed_over.done)
+    assert await predecessors.adopt(0.0) == 2
+    none, *taken = predecessors.take(TCP, at)
+    assert (none, late.got) == (None, [HandOver()])
+    assert [adoption._cookie(idle.keep(sock)) for sock in taken] == [
+        adoption._cookie(sock) for sock in (second, third)
+    ]
+
+
+@pytest.mark.parametrize("indexes", [(-1, 7), (1, 1), (0, 10**12)])
+async def test_sockets_at_places_that_no_worker_has_are_all_taken(idle, indexes):
+    worker = Compromised(idle.keep)
+    idle.channel.close()
+    socks, at = shared(idle.keep, 2)
+    for index, sock in zip(indexes, socks, strict=True):
+        worker.hand_over(sock, worker=index)
+    worker.hand_over(is_last=True)
+    assert await worker.predecessors.adopt() == 2
+    taken = [idle.keep(sock) for sock in worker.predecessors.take(TCP, at)]
+    assert {adoption._cookie(sock) for sock in taken} == {adoption._cookie(sock) for sock in socks}
+
+
 async def test_nothing_is_read_after_the_last_pins(idle):
     worker = Compromised(idle.keep)
     idle.channel.close()

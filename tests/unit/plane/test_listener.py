@@ -116,6 +116,63 @@ def test_sockets_for_which_there_is_no_worker_are_closed(share, protocol):
     assert list(after.by_worker) == [0]
 
 
+@BOTH
+async def test_what_is_opened_beside_a_late_workers_socket_gets_its_place(share, protocol):
+    """Once that worker has drained."""
+    before = share(protocol, workers=(0, 1, 2))
+    first, *others = copies_of(before)
+    after = share(protocol, at=before.at, workers=(0, 1, 2), inherited=[None, *others])
+    for sock in before.socks:
+        sock.close()
+    before.socks = ()
+    after.choose(by_client=True)
+    first.close()
+    assert await whom_clients_reach(after, protocol) == by_address(3)
+
+
+def by_address(count):
+    """Return which of the workers is each client's."""
+    return {client: int.from_bytes(socket.inet_aton(client), "big") % count for client in CLIENTS}
+
+
+async def whom_clients_reach(sockets, protocol):
+    """Return the worker that each client reaches."""
+    if protocol is TCP:
+        return {client: await who_is_reached(sockets, client) for client in CLIENTS}
+    for client in CLIENTS:
+        with contextlib.closing(UdpPeer(client, to=sockets.at)) as peer:
+            peer.send(client.encode())
+    return {
+        client.decode(): worker
+        for worker, sock in sockets.by_worker.items()
+        for client in received(sock)
+    }
+
+
+@BOTH
+def test_places_for_which_there_is_no_worker_are_not_filled(share, protocol):
+    before = share(protocol, workers=(0, 1))
+    copies = copies_of(before)
+    after = share(protocol, at=before.at, workers=(0,), inherited=[None, copies[1]])
+    assert after.socks == (copies[1],)
+    copies[0].close()
+
+
+@pytest.mark.parametrize("drains_first", [0, 1])
+async def test_udp_that_is_opened_beside_copies_of_the_last_run_has_its_order(share, drains_first):
+    sockets = share(UDP)
+    sockets.choose(by_client=True)
+    copies = copies_of(sockets)
+    sockets.refuse()
+    sockets.leave()
+    assert is_refused(sockets.at)
+    sockets.serve()
+    assert await whom_clients_reach(sockets, UDP) == by_address(2)
+    for copy in (copies.pop(drains_first), *copies):
+        copy.close()
+    assert await whom_clients_reach(sockets, UDP) == by_address(2)
+
+
 def test_a_udp_socket_that_was_about_to_refuse_is_shared_no_more(share):
     """The last process has died before its worker had closed its copy."""
     before = share(UDP, workers=(0,))

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import resource
+from types import SimpleNamespace
 
 import pytest
 
@@ -225,6 +226,23 @@ def test_a_udp_port_is_kept_until_all_workers_have_closed_it(workers):
     workers.listeners.closed_by(0, listener.number)
     assert is_ours(listener)
     workers.listeners.closed_by(1, listener.number)
+    assert not is_ours(listener)
+
+
+def test_a_udp_port_is_kept_until_workers_of_the_last_run_drain(workers):
+    predecessors = SimpleNamespace(take=lambda *_: [], ports=frozenset())
+    workers.listeners = Listeners(2, 10_000, workers.send, predecessors)
+    group, wanted, listener = workers.open(UDP, POD_A)
+    predecessors.ports = frozenset({listener.address.port})
+    for endpoints in ((), (POD_A,), ()):
+        workers.serve(group, wanted, *endpoints)
+        workers.listeners.worker_ended(0)
+        workers.listeners.worker_ended(1)
+        assert is_ours(listener)
+    workers.listeners.predecessors_drain()
+    assert is_ours(listener)
+    predecessors.ports = frozenset()
+    workers.listeners.predecessors_drain()
     assert not is_ours(listener)
 
 

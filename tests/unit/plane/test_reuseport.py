@@ -9,7 +9,7 @@ import pytest
 from userspace_proxy.dataplane.sockets import open_listening
 from userspace_proxy.kernel.ip_options import IPV6_FREEBIND
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane.reuseport import choose_by_chance, choose_by_client
+from userspace_proxy.plane.reuseport import choose_by_chance, choose_by_client, order_left
 
 from ..dataplane.peers import UdpPeer, family_of
 
@@ -117,6 +117,22 @@ def test_ipv6_clients_are_distinguished_by_all_words_of_their_address():
         for words in ("2001:db8:{:x}::1", "2001:db8:0:{:x}::1", "2001:db8::{:x}:0:1"):
             clients = [words.format(number) for number in range(1, 9)]
             assert len({sharers.who_hears(client) for client in clients}) == 3, words
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_the_last_socket_has_the_place_of_one_that_has_left(share, left):
+    sharers = share("127.0.0.1", 4)
+    sharers.socks[left].close()
+    order = order_left({0, 1, 2, 3} - {left})
+    sharers.socks = [sharers.socks[place] for place in order]
+    sharers.choose_by_client()
+    for client in IPV4:
+        assert sharers.who_hears(client) == int.from_bytes(socket.inet_aton(client), "big") % 3
+
+
+def test_places_that_no_group_has_are_in_some_order():
+    assert sorted(order_left([-5, 1, 10**12])) == [-5, 1, 10**12]
+    assert order_left([]) == []
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
