@@ -266,6 +266,12 @@ class UdpCopy(DatagramSocket):
         self.shared.machine.received(self.process)
         return found
 
+    def write(self, payload: Any, to: Address, source_ip: str | None = None) -> int:
+        if self.shared.is_deaf:
+            # The kernel looks for a way through that interface.
+            raise error(errno.ENODEV)
+        return super().write(payload, to, source_ip)
+
     def close(self) -> bool:
         self.item = None
         self.shared.forget(self)

@@ -83,4 +83,12 @@ MUTANTS: Mapping[str, Mutant] = {
         "            self._group_of[message.listener] = message.group\n        elif",
         "            pass\n        elif",
     ),
+    "sockets-stay-when-predecessors-drain": _plane(
+        "adoption",
+        "        self._dismiss(Drain(seconds))\n        self.on_drain()\n",
+        "        self._dismiss(Drain(seconds))\n",
+    ),
+    "places-of-the-dead-stay": _plane(
+        "adoption", "for index in order_left(by_index)]", "for index in sorted(by_index)]"
+    ),
 }

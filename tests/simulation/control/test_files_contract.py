@@ -146,6 +146,14 @@ def test_a_deaf_socket_keeps_its_port(bind: Open) -> None:
         bind(UDP, beside=first)
 
 
+def test_a_deaf_socket_sends_nothing(bind: Open) -> None:
+    first, other = bind(UDP), bind(UDP)
+    assert first.sendto(b"hello", other.getsockname()) == len(b"hello")
+    first.setsockopt(*DEAF)
+    with pytest.raises(OSError, match="No such device"):
+        first.sendto(b"hello", other.getsockname())
+
+
 def test_a_listening_port_belongs_to_one_socket(bind: Open) -> None:
     first = bind(TCP, REUSE_ADDRESS)
     first.listen(5)
