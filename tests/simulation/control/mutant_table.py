@@ -109,11 +109,11 @@ MUTANTS: Mapping[str, Mutant] = {
         "        self._channel = channel",
     ),
     "sockets-not-inherited": _plane(
-        "adoption", "        return self._sockets.pop((protocol, at), [])", "        return []"
+        "adoption", "found = self._sockets.pop((protocol, at), [])", "found = []"
     ),
     "untaken-sockets-kept": _plane(
         "adoption",
-        "            for sock in socks:\n"
+        "            for _, sock in socks:\n"
         "                sock.close()\n"
         "        self._sockets.clear()",
         "            socks.clear()\n        self._sockets.clear()",

@@ -38,8 +38,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "last-socket-of-a-port-is-adopted-alone": Mutant(
         "adoption",
-        "            self._sockets.setdefault(key, []).append(sock)\n",
-        "            self._sockets[key] = [sock]\n",
+        "            self._sockets.setdefault(key, []).append((index, sock))\n",
+        "            self._sockets[key] = [(index, sock)]\n",
         "plane",
     ),
     "stop-leaves-predecessors": Mutant(
