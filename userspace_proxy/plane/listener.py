@@ -190,19 +190,13 @@ class ListeningSockets:
                 # No client dials it, so it needn't be transparent.
                 with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
-            for inherited in self._places(is_shared=is_shared):
-                if inherited is not None:
-                    self.socks += (inherited,)
-                    continue
-                sock = open_listening(
-                    self._protocol,
-                    at,
-                    freebind=self._freebind,
-                    transparent=self._transparent,
-                    share=is_shared or self._hold is not None,
-                    admits=self._admits,
-                )
-                self.socks += (wrapped(sock),)
+            socks, known = self._places(is_shared=is_shared), len(self._inherited)
+            # The last one gets the place of a late worker's.
+            for place in sorted(range(len(socks)), key=lambda n: (socks[n] is None, n < known)):
+                sock = socks[place] or self._open_one(at, is_shared=is_shared)
+                socks[place] = sock
+                self.socks += (sock,)
+            self.socks = tuple(filter(None, socks))
         except BaseException:
             # What holds a UDP port that refuses goes on holding it.
             self._stop_listening(keeps_port=False)
@@ -216,6 +210,18 @@ class ListeningSockets:
         # With the port that the kernel chose.
         self.at = SocketAddress(at.ip, self.socks[0].getsockname()[1])
         self._choose()
+
+    def _open_one(self, at: SocketAddress, *, is_shared: bool) -> socket.socket:
+        return wrapped(
+            open_listening(
+                self._protocol,
+                at,
+                freebind=self._freebind,
+                transparent=self._transparent,
+                share=is_shared or self._hold is not None,
+                admits=self._admits,
+            )
+        )
 
     def _places(self, *, is_shared: bool) -> list[socket.socket | None]:
         """Return the inherited sockets for the workers, with the options of this listener.

@@ -7,7 +7,8 @@ Rule 1: a worker that serves on alone hands over all that it serves, and in time
 stopped, its messages drip, or there is no room for its sockets.
 Rule 2: a port that can't be bound is excused by the one process that has it: another program, a
 worker that drains, or one whose sockets weren't adopted, or were and have been closed since.
-Rule 3: what a worker hands over too late is closed at once: when that worker dies, it would keep
+Rule 3: the order of the sockets of a port isn't known if two workers that had some are missing.
+Rule 4: what a worker hands over too late is closed at once: when that worker dies, it would keep
 the control process itself from binding the port.
 """
 
@@ -26,7 +27,7 @@ from .plan import EARLY_S, MANY
 
 if TYPE_CHECKING:
     from .control import Control, Desired
-    from .files import Port
+    from .files import Port, Sharers
     from .world import World
 
 ADOPTED = "what predecessors serve is adopted"
@@ -53,6 +54,8 @@ class Adoptions:
         """Judge what a control process has when it has waited for predecessors since then."""
         world = self._world
         self._adopted[control] = _ports_of(control)
+        for sharers in world.machine.sharers.values():
+            _note_order(sharers, self._adopted[control])
         was_late = world.timeline.now - began >= ANSWER_S - EARLY_S
         if was_late:
             self._judge_wait(control, began)
@@ -151,6 +154,16 @@ class Adoptions:
         if why := self._why.get((control, holder)):
             return why
         return "a worker that is yet to drain has it still" if has_closed else ""
+
+
+def _note_order(sharers: Sharers, adopted: set[Port]) -> None:
+    """Note whether the order of several sockets can't be known: two workers or more lack theirs.
+
+    Those that have died have moved others, and those that are late will: not known is which.
+    """
+    lacking = sum(port not in adopted for port in sharers.ports)
+    if 1 < len(sharers.ports) > lacking and lacking + sharers.left > 1:
+        sharers.is_unordered = True
 
 
 def _ports_of(process: Process) -> set[Port]:

@@ -110,19 +110,25 @@ class Sharers:
         self.ports: list[Port] = []
         self.by_client = 0
         """Among how many of them a client's is chosen by its address; 0: by chance, of all."""
+        self.left = 0
+        """How many have left since the last one came."""
+        self.is_unordered = False
+        """A control process has adopted some, and couldn't know their order: see ``adoptions``."""
 
     def add(self, port: Port) -> None:
         if port not in self.ports:
             self.ports.append(port)
+            self.left = 0
 
     def remove(self, port: Port) -> None:
         """Move the last one to the place of one that takes no clients any more. Idempotent."""
         if port in self.ports:
             self.ports[self.ports.index(port)] = self.ports[-1]
             self.ports.pop()
+            self.left += 1
         if not self.ports:
             # The kernel forgets the program with its last socket.
-            self.by_client = 0
+            self.by_client, self.is_unordered = 0, False
 
 
 class Port(Shared):

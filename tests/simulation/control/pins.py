@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from userspace_proxy.model import SocketAddress
 
+from .calm import UNORDERED
 from .clients import Asker, Client
 from .plan import MANY
 
@@ -23,6 +24,8 @@ class Pins:
         self._world = world
         self._pins: dict[tuple[SocketAddress, str], str] = {}
         """By address and client: the endpoint that it had in calm."""
+        self._unordered: set[SocketAddress] = set()
+        """Where such a client may have had others at other addresses, by other workers."""
         self._kept = 0
         """The number of the socket that workers keep."""
 
@@ -30,6 +33,11 @@ class Pins:
         """Note which endpoints clients in calm had."""
         world = self._world
         self._pins = {(one.to, one.address[0]): one.endpoint for one in self._in_calm()}
+        self._unordered = {
+            one.to
+            for one in self._in_calm()
+            if world.calm.are_unordered(one, *world.calm.other_addresses(one))
+        }
         if world.control is not None:
             self._kept = world.control.kept.core.shared.cookie
 
@@ -52,6 +60,9 @@ class Pins:
             serving = world.in_force.at(one.to)
             before = self._pins.get((one.to, one.address[0]), "")
             if serving is None or not serving.affinity_timeout_s or not before:
+                continue
+            if one.endpoint != before and one.to in self._unordered:
+                world.judgements.excuse(KEPT, UNORDERED)
                 continue
             world.judgements.check(
                 KEPT,

@@ -116,18 +116,19 @@ def test_sockets_for_which_there_is_no_worker_are_closed(share, protocol):
     assert list(after.by_worker) == [0]
 
 
+@pytest.mark.parametrize("count", [3, 4])
 @BOTH
-async def test_what_is_opened_beside_a_late_workers_socket_gets_its_place(share, protocol):
+async def test_what_is_opened_beside_a_late_workers_socket_gets_its_place(share, protocol, count):
     """Once that worker has drained."""
     before = share(protocol, workers=(0, 1, 2))
     first, *others = copies_of(before)
-    after = share(protocol, at=before.at, workers=(0, 1, 2), inherited=[None, *others])
+    after = share(protocol, at=before.at, workers=range(count), inherited=[None, *others])
     for sock in before.socks:
         sock.close()
     before.socks = ()
     after.choose(by_client=True)
     first.close()
-    assert await whom_clients_reach(after, protocol) == by_address(3)
+    assert await whom_clients_reach(after, protocol) == by_address(count)
 
 
 def by_address(count):
