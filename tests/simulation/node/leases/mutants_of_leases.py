@@ -164,7 +164,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "leases-short-connections-arent-use": _scaling(
         "usage",
-        "if traffic != (seen.traffic or (0, 0, 0, 0)) or not",
+        "if traffic != (seen.traffic or (0,) * len(traffic)) or not",
         "if not",
     ),
     "leases-clients-that-wait-arent-demand": _scaling(
