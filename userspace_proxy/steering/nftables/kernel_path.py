@@ -104,14 +104,18 @@ class KernelPath:
             self._write(change)
         self._forgotten = self._counts.forget(gone)
 
-    def undo(self, before: KernelTargets) -> None:
-        """Write what there was before a change; if the kernel refuses, the next repair does."""
+    def undo(self, before: KernelTargets, gone: Collection[Frontend] = ()) -> None:
+        """Write what there was before a change; if the kernel refuses, the next repair does.
+
+        Args:
+            gone: The frontends that weren't steered before; of these nothing is counted.
+        """
         self._counts.restore(self._forgotten)
-        change = self._rules.difference(before)
+        self._counts.forget(gone)
         try:
-            self._write(change)
+            self._write(self._rules.difference(before, gone))
         except SteeringError:
-            self._rules.accept(change)
+            self._rules.accept(self._rules.difference(before, gone))
             self._table.forget()
 
     def _write(self, change: Difference) -> None:

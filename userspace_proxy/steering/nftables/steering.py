@@ -204,7 +204,8 @@ class NftablesProgrammer(NatProgrammer):
         except SteeringError:
             self._note_refused(moved)
             self._set_targets(before)
-            self._kernel_path.undo(before)
+            applied = self._applied or {}
+            self._kernel_path.undo(before, [f for f in touched if f not in applied])
             raise
         self._note_ended(touched, before)
 

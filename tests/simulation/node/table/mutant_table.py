@@ -65,7 +65,11 @@ MUTANTS: Mapping[str, Mutant] = {
         "            self._set_targets(before)\n            self._kernel_path.undo",
         "            self._kernel_path.undo",
     ),
-    "path-not-undone": _steering("steering", "            self._kernel_path.undo(before)\n", ""),
+    "path-not-undone": _steering(
+        "steering",
+        "            self._kernel_path.undo(before, [f for f in touched if f not in applied])\n",
+        "",
+    ),
     "flows-to-endpoints-stay": _steering(
         "steering",
         "target.choices != self._choices(frontend):\n"

@@ -367,6 +367,8 @@ class Oracles(ClientOracles):
                 f"{frontend}: {count}, not {self._counts[frontend]}",
             )
         if self.is_sure:
+            others = found.keys() - applied.keys()
+            self._judge.check("counted connections", not others, f"{others} aren't steered")
             self._unsure_counts.clear()
             # Of others nothing is counted, wherever clients were led in doubt.
             for frontend in self._counts.keys() - applied.keys():

@@ -345,6 +345,18 @@ def test_counts_stay_where_the_table_is_written_anew_because_a_link_was_refused(
     assert path.connections()[web] == 3
 
 
+def test_nothing_is_counted_of_a_frontend_whose_first_change_is_undone(path, dial):
+    web, cart, _ = SERVICES
+    path.load({web: BOTH_FAMILIES[web]})
+    path.change({cart: BOTH_FAMILIES[cart]})
+    dial(cart)
+    path.undo({cart: None}, [cart])
+    assert path.connections() == {web: 0}
+    path.change({cart: BOTH_FAMILIES[cart]})
+    dial(cart)
+    assert path.connections() == {web: 0, cart: 1}
+
+
 def test_counts_are_continued_after_a_removal_that_is_undone(path, dial):
     web, cart, six = SERVICES
     path.load(BOTH_FAMILIES)

@@ -611,6 +611,7 @@ async def test_a_flow_to_an_endpoint_of_a_refused_change_ends(
     if undoing == "refused":
         dial(DNS)
     await assert_a_repair_ends_the_flow(node, steering)
+    assert await steering.kernel_connections() == {}
 
 
 async def test_a_flow_ends_that_another_program_led_to_an_endpoint(node, steering, dial):
