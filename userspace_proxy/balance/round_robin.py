@@ -87,6 +87,9 @@ class WeightedRoundRobin:
         skip: Container[SocketAddress] | None = None,
     ) -> SocketAddress | None:
         """Part of Strategy."""
+        if not endpoints:
+            # They may return, and then go on with their turns.
+            return None
         if endpoints is not self._endpoints or self._version != self._weights.version:
             self._arrange(endpoints)
         turns = self._turns
@@ -118,5 +121,5 @@ class WeightedRoundRobin:
             self._turns.append((self._time + left, position, endpoint, weight))
         heapq.heapify(self._turns)
         start, self._start = self._start, 0
-        for _ in range(start % len(endpoints) if endpoints else 0):
+        for _ in range(start % len(endpoints)):
             self.pick(endpoints)

@@ -156,6 +156,16 @@ def test_turns_go_on_when_an_endpoint_is_added_and_one_goes():
     assert picks_by_weight(strategy, 2, (POD_A, POD_C)) == [POD_C, POD_A]
 
 
+@pytest.mark.parametrize("start", [0, 1])
+def test_turns_go_on_when_all_endpoints_leave_and_return(start):
+    undisturbed, strategy = turns_of(2, 2, 1, start=start), turns_of(2, 2, 1, start=start)
+    found = []
+    for _ in range(10):
+        assert picks_by_weight(strategy, 1, ()) == [None], "a client asks meanwhile"
+        found += picks_by_weight(strategy, 1)
+    assert found == picks_by_weight(undisturbed, 10)
+
+
 WEIGHTS = st.lists(st.integers(1, 65535), min_size=1, max_size=3)
 
 
