@@ -167,6 +167,7 @@ class DatagramChecks:
         if question is not None:
             self._handling = question, self.world.kernel.lacks
             question.read_as = self.world.kernel.calls
+            self._unsent.took(payload, question)
             used = self.world.dataplane.engine.descriptors
             question.is_refused = used.in_use >= used.limit and not self.ends.has_flows
             flow = self._of_client.get((question.client, question.to))
@@ -190,6 +191,7 @@ class DatagramChecks:
             question, lacks = self._handling
             question.is_refused |= self.world.kernel.lacks != lacks
             self._handling = None
+            self._unsent.handled(question)
 
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
         """Note that the data plane sends a datagram: to an endpoint, or to a client."""

@@ -52,6 +52,8 @@ class Question:
     """In which it was last sent."""
     is_refused: bool = False
     """The kernel refused a call when it was handled, or there was no descriptor for its flow."""
+    is_too_much: bool = False
+    """Its flow waited as it was read, and kept as much as it may."""
     is_given_up: bool = False
     """Its flow has ended as it waited, with it."""
 

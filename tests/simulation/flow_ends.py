@@ -9,6 +9,7 @@ new datagram ─▶ flow ─┬─ idle, its endpoint or its listener has left, 
 from __future__ import annotations
 
 from collections import Counter
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.model import SocketAddress
@@ -128,14 +129,26 @@ class FlowEnds:
             for each in self.waiting()
         )
 
-    def keeps_no_more(self, client: Address, payload: bytes) -> bool:
-        """Return whether a client's flow waits, and keeps so much that a datagram is lost."""
-        return any(
-            len(kept) >= _HELD or sum(map(len, kept)) + len(payload) > _HELD_BYTES
-            for each in self._waiting
-            if each.is_waiting and each.address[:2] == client
-            for kept in [[one.payload for one in each.kept or ()]]
-        )
+    def waiting_of(self, question: Question) -> list[Any]:
+        """Return the flow of a datagram's client and the address that it dialled, if it waits."""
+        group, dialled = question.service.group, ip_address(question.to[0]).packed
+        return [
+            each
+            for each in self.waiting()
+            if each.address[:2] == question.client and each.group is group
+            # The data plane doesn't know the address at a socket that has only one.
+            if each.key[1] in (b"", dialled)
+        ]
+
+    @staticmethod
+    def keeps(flow: Any) -> list[bytes]:
+        """Return the datagrams that a flow has kept."""
+        return [one.payload for one in flow.kept or ()]
+
+    def keeps_no_more(self, flow: Any, payload: bytes) -> bool:
+        """Return whether a flow that waits keeps so much that a datagram is lost."""
+        kept = self.keeps(flow)
+        return len(kept) >= _HELD or sum(map(len, kept)) + len(payload) > _HELD_BYTES
 
     def _service_of(self, flow: Any) -> Service:
         return next(each for each in self._world.services if each.group is flow.group)

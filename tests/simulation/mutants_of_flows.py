@@ -63,6 +63,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "if len(held) < _HELD_DATAGRAMS and size <= _HELD_BYTES:",
         "if len(held) < _HELD_DATAGRAMS:",
     ),
+    "flows-that-wait-hold-fewer-datagrams": Mutant(
+        "udp_flow", "_HELD_DATAGRAMS = 8", "_HELD_DATAGRAMS = 5"
+    ),
     "one-port-twice-to-one-endpoint": Mutant(
         "client_address", "if endpoint not in known:", "if port not in known:"
     ),

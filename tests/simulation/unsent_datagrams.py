@@ -2,7 +2,8 @@
 
     came ─┬─ sent ──────────────────────────────────────────────▶ right
           ├─ no endpoint, no listener, no route, no hop left ───▶ right
-          ├─ its flow waits, and keeps as much as it may ───────▶ right
+          ├─ its flow waited as it was read, and had kept as
+          │  much as it may ────────────────────────────────────▶ right
           ├─ all at their limit, or ejected ──▶ its flow waits ──▶ judged again when that is over
           └─ none of these ─────────────────────────────────────▶ lost
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.model import Balance, SocketAddress
 from userspace_proxy.model.serving import Serving
@@ -59,6 +60,10 @@ class UnsentDatagrams:
         self._refusing = refusing
         self._flows = flows
         self._of_client = of_client
+        self._read = b""
+        """The datagram that was read last."""
+        self._waited: list[Any] = []
+        """Its client's flow, if it waited by then, and might keep it."""
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -67,6 +72,22 @@ class UnsentDatagrams:
         question.at_limit = self._at_limit(question.serving)
         question.ejected = self._ejected(question)
         question.unroutable = self._unroutable(question)
+
+    def took(self, payload: bytes, question: Question) -> None:
+        """Note whether a flow that waits keeps a datagram that has been read."""
+        waiting = self._ends.waiting_of(question)
+        question.is_too_much = any(self._ends.keeps_no_more(each, payload) for each in waiting)
+        self._read, self._waited = payload, [] if question.is_too_much else waiting
+
+    def handled(self, question: Question) -> None:
+        """Judge that a flow that waited as a datagram was read, and still does, has kept it."""
+        waited, self._waited = self._waited, []
+        is_elsewhere = question.ends or (question.client, question.to) in self._of_client
+        if not waited or is_elsewhere or question.hops <= 1:
+            return
+        if all(each.is_waiting for each in waited):
+            is_kept = any(self._read in self._ends.keeps(each) for each in waited)
+            self._judge.check(ORACLE, is_kept, f"{self._read!r} wasn't kept by a flow that waits")
 
     def connected(self, questions: Iterable[Question]) -> None:
         """Note for datagrams that a new flow has made endpoints full."""
@@ -86,7 +107,7 @@ class UnsentDatagrams:
         question.at_limit |= self._at_limit(question.serving)
         question.ejected |= self._ejected(question)
         is_lost = question.is_given_up or question.is_refused or question.hops <= 1
-        is_lost = is_lost or self._ends.keeps_no_more(question.client, payload)
+        is_lost = is_lost or question.is_too_much
         if question.ends or is_lost or self._has_none(question) or self._has_no_route(question):
             self._judge.right(ORACLE)
         elif self._waits(question) or self._waits_for_kernel(question, payload):
