@@ -62,8 +62,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "targets-not-restored": _steering(
         "steering",
-        "            self._set_targets(before)\n            self._kernel_path.undo",
-        "            self._kernel_path.undo",
+        "            self._set_targets(before)\n            applied =",
+        "            applied =",
     ),
     "path-not-undone": _steering(
         "steering",
