@@ -41,8 +41,8 @@ def order_left(places: Iterable[int]) -> list[int]:
 
     If several have left, their order counts, too: here the first have left first.
     """
-    have = sorted(set(places))
-    moved = [place for place in have if not 0 <= place < len(have)]
+    have = set(places)
+    moved = [place for place in sorted(have) if not 0 <= place < len(have)]
     return [place if place in have else moved.pop() for place in range(len(have))]
 
 
