@@ -230,7 +230,8 @@ class ListeningSockets:
         """
         found, count = list(self._inherited), len(self.workers)
         if len(found) > count:
-            found = [sock for sock in found if sock is not None]
+            known = [place for place, sock in enumerate(found) if sock is not None]
+            found = [found[place] for place in reuseport.order_left(known)]
         found = [*found, *[None] * count][:count]
         try:
             for sock in filter(None, found):

@@ -27,6 +27,7 @@ from userspace_proxy.agent import hand_over
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.dataplane import DataPlane, port_reservation, sockets
 from userspace_proxy.plane import listener, worker_main, worker_process
+from userspace_proxy.plane.reuseport import order_left
 from userspace_proxy.plane.watchdog import Watchdog
 
 from .. import seam
@@ -125,7 +126,9 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
         "be_killed_first": _nothing,
         "exit_on_memory_error": _nothing,
         "take_levels": _nothing,
-        "reuseport": SimpleNamespace(choose_by_client=_choose, choose_by_chance=_choose),
+        "reuseport": SimpleNamespace(
+            choose_by_client=_choose, choose_by_chance=_choose, order_left=order_left
+        ),
     }
 
 

@@ -150,6 +150,24 @@ async def whom_clients_reach(sockets, protocol):
     }
 
 
+@pytest.mark.parametrize(("late", "count"), [(0, 2), (0, 3), (1, 3), (2, 3), (3, 5), (3, 6)])
+@BOTH
+async def test_with_other_workers_sockets_have_the_order_that_a_late_one_leaves(
+    share, protocol, late, count
+):
+    before = share(protocol, workers=range(4))
+    copies = copies_of(before)
+    of_late_worker, inherited = copies[late], [*copies]
+    inherited[late] = None
+    after = share(protocol, at=before.at, workers=range(count), inherited=inherited)
+    for sock in before.socks:
+        sock.close()
+    before.socks = ()
+    after.choose(by_client=True)
+    of_late_worker.close()
+    assert await whom_clients_reach(after, protocol) == by_address(count)
+
+
 @BOTH
 def test_places_for_which_there_is_no_worker_are_not_filled(share, protocol):
     before = share(protocol, workers=(0, 1))
