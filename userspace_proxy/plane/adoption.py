@@ -159,7 +159,7 @@ class Predecessors:
             # Workers of several control processes have different ones.
             return [sock for _, sock in found]
         if min(by_index) >= 0 and max(by_index) < len(found) + self._late:
-            return [by_index.get(index) for index in range(max(by_index) + 1)]
+            return [by_index.get(index) for index in range(len(found) + self._late)]
         # The others were closed when the workers that had them ended.
         return [by_index[index] for index in order_left(by_index)]
 

@@ -153,20 +153,22 @@ async def test_the_last_socket_has_the_place_of_a_worker_that_has_ended(idle):
     ]
 
 
-async def test_a_late_worker_keeps_its_place(idle):
+@pytest.mark.parametrize("place", range(3))
+async def test_a_late_worker_keeps_its_place(idle, place):
     loop, ends = asyncio.get_running_loop(), [socket.socketpair() for _ in range(2)]
     predecessors = idle.keep(Predecessors(loop, [ours for ours, _ in ends]))
     late, worker = (Compromised(idle.keep, predecessors, theirs) for _, theirs in ends)
     idle.channel.close()
-    (_, second, third), at = shared(idle.keep, 3)
-    worker.hand_over(second, worker=1)
-    worker.hand_over(third, worker=2, is_last=True)
+    socks, at = shared(idle.keep, 3)
+    for index in {0, 1, 2} - {place}:
+        worker.hand_over(socks[index], worker=index)
+    worker.hand_over(is_last=True)
     await until(predecessors._workers[1].handed_over.done)
     assert await predecessors.adopt(0.0) == 2
-    none, *taken = predecessors.take(TCP, at)
-    assert (none, late.got) == (None, [HandOver()])
-    assert [adoption._cookie(idle.keep(sock)) for sock in taken] == [
-        adoption._cookie(sock) for sock in (second, third)
+    taken = predecessors.take(TCP, at)
+    assert late.got == [HandOver()]
+    assert [sock and adoption._cookie(idle.keep(sock)) for sock in taken] == [
+        None if index == place else adoption._cookie(sock) for index, sock in enumerate(socks)
     ]
 
 
