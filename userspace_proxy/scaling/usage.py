@@ -5,7 +5,7 @@
 
 Rule 1: new endpoints count as use: whoever scaled the workload, or replaced its pods, finds them
 for that time, and so does a proxy that has just started and knows nothing of the past, or has lost
-a worker, and with it what that hadn't reported.
+a worker, and with it what that hadn't reported: without endpoints it served no one.
 Rule 2: only Services that hold connections are followed: without pods others refuse clients, which
 is no demand.
 Rule 3: a look costs as much as what has changed, and next to nothing for each of the rest.
@@ -34,6 +34,8 @@ class _Use:
     """Monotonic seconds."""
     revision: int = -1
     traffic: tuple[int, ...] = ()
+    ended_workers: int = 0
+    """But for those that ended while it had no endpoints."""
     active: int = 0
     endpoints: frozenset[SocketAddress] = frozenset()
 
@@ -87,9 +89,11 @@ class Usage:
         if group.revision != seen.revision:
             seen.revision = group.revision
             totals, waits = group.totals(), group.counters.waits
-            bytes_ = totals.received_bytes, totals.sent_bytes
-            traffic = totals.connections, *bytes_, waits.total, group.ended_workers
             endpoints = frozenset(served.plan.serving.all_endpoints)
+            if endpoints:
+                seen.ended_workers = group.ended_workers
+            bytes_ = totals.received_bytes, totals.sent_bytes
+            traffic = totals.connections, *bytes_, waits.total, seen.ended_workers
             if traffic != (seen.traffic or (0,) * len(traffic)) or not endpoints <= seen.endpoints:
                 seen.used_at = now
             seen.traffic, seen.active, seen.endpoints = traffic, totals.active, endpoints

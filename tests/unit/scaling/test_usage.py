@@ -121,6 +121,18 @@ def test_a_worker_that_ends_counts_as_use_as_its_last_clients_are_not_counted(us
     assert used.demand_after(RECENT_S) == 0
 
 
+def test_a_worker_that_ends_is_no_use_of_a_service_without_pods(used):
+    used.serve()
+    used.served.group.worker_ended(0)
+    assert used.demand_after(0) == 0
+    used.serve(POD_A)
+    assert used.demand_after(0) == 1
+    used.serve()
+    assert used.demand_after(RECENT_S) == 0
+    used.served.group.worker_ended(0)
+    assert used.demand_after(0) == 0
+
+
 def test_an_endpoint_that_fails_is_no_use(used):
     used.serve(POD_A)
     used.demand_after(0)
