@@ -7,7 +7,8 @@ Rule 1: a worker that serves on alone hands over all that it serves, and in time
 stopped, its messages drip, or there is no room for its sockets.
 Rule 2: a port that can't be bound is excused by the one process that has it: another program, a
 worker that drains, or one whose sockets weren't adopted, or were and have been closed since.
-Rule 3: the order of the sockets of a port isn't known if two workers that had some are missing.
+Rule 3: the order of the sockets of a port isn't known if two workers that had some are missing, or
+if those of two control processes have different ones.
 Rule 4: what a worker hands over too late is closed at once: when that worker dies, it would keep
 the control process itself from binding the port.
 """
@@ -55,7 +56,7 @@ class Adoptions:
         world = self._world
         self._adopted[control] = _ports_of(control)
         for sharers in world.machine.sharers.values():
-            _note_order(sharers, self._adopted[control])
+            _note_order(sharers, control, self._adopted[control])
         was_late = world.timeline.now - began >= ANSWER_S - EARLY_S
         if was_late:
             self._judge_wait(control, began)
@@ -156,14 +157,22 @@ class Adoptions:
         return "a worker that is yet to drain has it still" if has_closed else ""
 
 
-def _note_order(sharers: Sharers, adopted: set[Port]) -> None:
-    """Note whether the order of several sockets can't be known: two workers or more lack theirs.
+def _note_order(sharers: Sharers, control: Process, adopted: set[Port]) -> None:
+    """Note whether the order of several sockets can't be known.
 
-    Those that have died have moved others, and those that are late will: not known is which.
+    Two workers or more lack theirs: those that have died have moved others, and those that are late
+    will, and not known is which. Or workers of different control processes have different ones,
+    under indexes that each of these has given.
     """
     lacking = sum(port not in adopted for port in sharers.ports)
-    if 1 < len(sharers.ports) > lacking and lacking + sharers.left > 1:
-        sharers.is_unordered = True
+    if 1 < len(sharers.ports) > lacking:
+        sharers.is_unordered |= lacking + sharers.left > 1
+    parts: dict[Process | None, set[Port]] = {}
+    for port in adopted.intersection(sharers.ports):
+        for worker in port.holders:
+            if control not in (worker, worker.parent) and not is_draining(worker):
+                parts.setdefault(worker.parent, set()).add(port)
+    sharers.is_unordered |= any(part != next(iter(parts.values())) for part in parts.values())
 
 
 def _ports_of(process: Process) -> set[Port]:

@@ -19,7 +19,7 @@ AFFINITY = "clients with affinity keep their endpoint"
 ALONE = "workers serve on alone"
 LEFT = "nothing is left in the end"
 
-UNORDERED = "workers were missing when sockets were adopted"
+UNORDERED = "workers were missing, or of several control processes, when sockets were adopted"
 
 # How long these clients have had to be served.
 _SERVED_S = 3.0
