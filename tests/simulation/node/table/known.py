@@ -36,8 +36,7 @@ class Known:
         """Whether the tables are as the product wrote them last."""
         self._why_unsure = ""
         self._affected: set[Frontend] = set()  # By a drift, until all was put right.
-        self._moved: set[Frontend] = set()
-        """Frontends whose targets have changed since such a drift."""
+        self._moved: set[Frontend] = set()  # Those whose targets have changed since such a drift.
         self._led: dict[tuple[Frontend, Client], set[str]] = {}
         """Where clients are led by it."""
         self._last_before = 0  # The last entry before it.
@@ -68,6 +67,7 @@ class Known:
         self._last: dict[Frontend, Target] = {}  # Of those that are no longer steered.
         self._tried: dict[Frontend, list[tuple[Target, int]]] = {}
         """Where failed steps may have led, each with the last entry before, until flows ended."""
+        self._noted: dict[Frontend, list[Target]] = {}  # Also if a drift has hidden it since.
         self._left: set[Frontend] = set()  # Those that the process before has left.
         self._is_new = False  # Whether there was one, and this one has applied nothing.
         self._unended: set[Frontend] = set()  # Those of them whose flows weren't removed yet.
@@ -75,8 +75,7 @@ class Known:
         """Whether the process can't know what an earlier one led where."""
         self._forgotten: set[Frontend] = set()
         """Frontends of which it isn't known where they led last."""
-        self._was_sure = True
-        """Whether the tables were so when this step began."""
+        self._was_sure = True  # Whether the tables were so when this step began.
         self._pins_are_sure = True
         self._pins: Pins = {}
         self._lost_pins: Pins = {}
@@ -153,6 +152,7 @@ class Known:
         for frontend, target in self._new.items():
             if self._old.get(frontend) != target:
                 self._tried.setdefault(frontend, []).append((target, self._last_entry()))
+                self._noted.setdefault(frontend, []).append(target)
         if why == "a lost answer":
             # Counters may have begun anew, which doesn't show once they are as high as before.
             self._unsure_counts |= set(FRONTENDS)
@@ -244,6 +244,7 @@ class Known:
     def forgotten(self) -> None:
         """Note that nothing is steered any more."""
         self._tried.clear()
+        self._noted.clear()
         self._absent = dict.fromkeys(FRONTENDS, self._last_entry())
         self._may_be.clear()
         if not self.is_sure:

@@ -148,6 +148,7 @@ class Oracles(ClientOracles):
             )
         if self.is_sure:
             self._tried.clear()
+            self._noted.clear()
 
     def _was_tried(self, entry: Entry) -> bool:
         """Return whether an entry leads where a step that failed led a frontend for a while."""
@@ -263,6 +264,8 @@ class Oracles(ClientOracles):
             elif entry.flow.protocol == 17:
                 last = [one[frontend] for one in some if frontend in one]
                 last += [self._last[frontend]] if frontend in self._last else []
+                # The product may have noted it before a drift hid it.
+                last += self._noted.get(frontend, ())
                 if any(expecting.led_there(entry, one, port) for one in last):
                     return True
         return False
