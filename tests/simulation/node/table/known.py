@@ -9,6 +9,7 @@ from userspace_proxy.model import Frontend, SocketAddress
 from userspace_proxy.steering.base import KernelTarget, Target
 
 from ...judgements import Judgements
+from ..netlink_kernel import NETFILTER
 from .known_links import KnownLinks
 from .known_ports import KnownPorts
 from .node import Attempts, Machine
@@ -50,6 +51,7 @@ class Known:
         """Targets of all steps since the tables were right."""
         self.links = KnownLinks(node)
         self._rounds_in_doubt = 0  # Repairs that may write a table anew, as events were lost.
+        self._were_late = False  # Whether one of a table hadn't arrived when this step began.
         self.has_lost_now = False
         self.has_failed = False  # The kernel has, within the last step.
         self.has_failed_tracking = False  # So has connection tracking, or an answer was late.
@@ -95,6 +97,8 @@ class Known:
         """Note that a step of the product begins."""
         self._old, self._new, self._was = old, new, []
         self._was_sure = self.is_sure
+        sockets = self._node.kernel.sockets
+        self._were_late = any(sock.has_late for sock in sockets if sock.proto == NETFILTER)
         self.links.begin()
         if not self.is_sure:
             self._since += [dict(old), dict(new)]
@@ -184,7 +188,8 @@ class Known:
         self._has_lost_structure = self._has_lost_look_ups = self._is_in_part = False
         self._doubtful.clear()
         self._since.clear()
-        self._rounds_in_doubt = max(0, self._rounds_in_doubt - 1)
+        # One that arrives in a repair counts as a change after what that has written.
+        self._rounds_in_doubt = max(self._rounds_in_doubt - 1, int(self._were_late))
         if self._node.kernel.lost_events > 0 or self.has_lost_now:
             self.lose_events()
         self._was, self._may_be = self._may_be, []
