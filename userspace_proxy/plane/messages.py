@@ -177,7 +177,11 @@ class WaitBegan(_Message):
 
 
 class Report(_Message):
-    """Answer with what was counted since the last report."""
+    """Answer with what was counted since the last report.
+
+    One answer is for all that were asked for before it was begun: a worker that was behind makes no
+    report for each.
+    """
 
     number: int
 
@@ -302,7 +306,7 @@ class Counted(_Message):
     """The answer to a :class:`Report`, or a part of it."""
 
     number: int
-    """The report's; 0: another part follows."""
+    """The report's, and those before it are answered, too; 0: another part follows."""
     groups: list[GroupReport]
     status: Status
 

@@ -85,8 +85,8 @@ class Worker:
     """One worker; it closes its data plane, and its round robin begins at its index.
 
     If it has a process of its own, it closes the sockets that it is sent, and reports in slices, so
-    that clients don't wait. Otherwise sockets stay the caller's, and a report has been sent when
-    the command returns.
+    that clients don't wait; the reports that are asked for meanwhile are made as one. Otherwise
+    sockets stay the caller's, and a report has been sent when the command returns.
     """
 
     def __init__(
@@ -108,7 +108,10 @@ class Worker:
         """Of groups that have clients, ejections or news."""
         self._listeners: dict[int, AnyListener] = {}
         self._ring = RecordRing(dataplane.engine)
-        self._reports: list[Iterator[None]] = []
+        self._slices: Iterator[None] | None = None
+        """Of the report that is being made."""
+        self._asked = 0
+        """The last report that was asked for meanwhile, which answers all of them; 0: none."""
         self._is_closed = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             Preserve: self._preserve,
@@ -297,13 +300,12 @@ class Worker:
     # -- reports -------------------------------------------------------------
 
     def _report(self, message: Report) -> None:
-        slices = self._reporting(message.number)
         if not self._has_process:
-            for _ in slices:
+            for _ in self._reporting(message.number):
                 pass
             return
-        self._reports.append(slices)
-        if len(self._reports) == 1:
+        self._asked = message.number
+        if self._slices is None:
             self._continue_report()
 
     def stop_reports(self) -> None:
@@ -311,18 +313,20 @@ class Worker:
 
         It would take one of many endpoints for malformed. Nothing is observed for it either.
         """
-        self._reports.clear()
+        self._slices, self._asked = None, 0
         self._ring.observe(())
 
     def _continue_report(self) -> None:
-        if self._is_closed or not self._reports:
+        if self._slices is None and self._asked:
+            self._slices, self._asked = self._reporting(self._asked), 0
+        if self._is_closed or self._slices is None:
             return
         began = Clocks.monotonic()
         # What it sends may lose the control process, which ends all reports.
-        if next(self._reports[0], self) is self and self._reports:
-            self._reports.pop(0)
+        if next(self._slices, self) is self:
+            self._slices = None
         self.count_iteration(Clocks.monotonic() - began)
-        if self._reports:
+        if self._slices is not None or self._asked:
             self._dataplane.engine.loop.call_soon(self._continue_report)
 
     def count_iteration(self, seconds: float) -> None:

@@ -267,9 +267,7 @@ class WorkerSlot:
             self._owner.receive(self.index, message)
             if isinstance(message, Counted):
                 self.status = message.status
-                waiting = self.asked.pop(message.number, None)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(None)
+                self._note_answer(message.number)
 
     def _on_ended(self, how: str) -> None:
         is_sound = self.is_running and self._clock() - self._began >= _SOUND_S
@@ -304,6 +302,13 @@ class WorkerSlot:
     def _note_drained(self, reset: int) -> None:
         if self.drained is not None and not self.drained.done():
             self.drained.set_result(reset)
+
+    def _note_answer(self, number: int) -> None:
+        """Note the answer to a report, and so to those before it; to none if it isn't owed."""
+        while number in self.asked:
+            waiting = self.asked.pop(next(iter(self.asked)))
+            if not waiting.done():
+                waiting.set_result(None)
 
     def _drop_pending_reports(self) -> None:
         for waiting in self.asked.values():

@@ -58,7 +58,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "worker", "        yield from self._dataplane.settle()\n", "        yield\n"
     ),
     "reports-for-the-next-control-process": _plane(
-        "worker", "        self._reports.clear()\n", "        pass\n"
+        "worker", "        self._slices, self._asked = None, 0\n", "        pass\n"
     ),
     "former-ejections-stay-shown": _plane(
         "differences", "        self._had_passing = bool(ejected or waiting.clients)\n", ""

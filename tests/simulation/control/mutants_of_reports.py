@@ -40,7 +40,14 @@ MUTANTS: Mapping[str, Mutant] = {
         "            self._owner.worker_ended(self.index)\n            self._note_drained(0)\n",
         "            self._owner.worker_ended(self.index)\n",
     ),
-    "reports-of-the-dead-are-owed": _plane("workers", "        self.asked.clear()\n", ""),
+    "reports-made-as-one-are-owed": _plane(
+        "workers", "        while number in self.asked:\n", "        if number in self.asked:\n"
+    ),
+    "later-readers-are-forgotten": _plane(
+        "worker",
+        "        self._asked = message.number\n        if self._slices is None:\n",
+        "        self._asked = self._asked or message.number\n        if self._slices is None:\n",
+    ),
     "streak-without-success": _plane(
         "differences", "getattr(self.counters, name).whole()", "getattr(self.counters, name).part"
     ),

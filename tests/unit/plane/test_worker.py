@@ -207,8 +207,17 @@ async def test_the_turns_that_orders_take_are_counted(control):
 async def test_reports_are_answered_in_order(control):
     for number in range(100, 105):
         control.send(Report(number))
-    await until(lambda: len(control.said(Counted)) == 5)
-    assert [counted.number for counted in control.got] == list(range(100, 105))
+        assert (await control.hear(Counted)).number == number
+
+
+async def test_reports_that_are_asked_for_while_one_is_made_are_one(control):
+    """A worker that was stopped reads all that readers have asked for meanwhile."""
+    for group in range(10, 15):
+        control.send(OpenGroup(group, port_key(f"shop/web:{group}"), Serving()))
+    for number in range(100, 105):
+        control.send(Report(number))
+    await until(lambda: control.said(Counted) and control.said(Counted)[-1].number == 104)
+    assert [counted.number for counted in control.got] == [100, 104]
 
 
 async def test_a_report_about_many_endpoints_comes_in_parts(control, monkeypatch):

@@ -97,6 +97,18 @@ async def test_changes_of_many_endpoints_wait_for_a_slow_worker_and_do_not_end_i
     assert (pool.pids, pool.restarts) == ([pid], [0])
 
 
+async def test_all_readers_that_wait_for_a_slow_worker_have_its_next_report(make):
+    pool = await make(1)
+    pool.serve([pool.endpoint()])
+    (slot,), (pid,) = pool.workers, pool.pids
+    await pool.plane.refresh()
+    os.kill(pid, signal.SIGSTOP)
+    readers = [slot.ask() for _ in range(5)]
+    os.kill(pid, signal.SIGCONT)
+    await asyncio.wait_for(asyncio.gather(*readers), 60.0)
+    assert not slot.asked
+
+
 # -- a worker dies ---------------------------------------------------------------
 
 
