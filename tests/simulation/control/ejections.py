@@ -7,7 +7,7 @@ Rule 1: each outcome is judged once for each other worker, when messages have ha
 Rule 2: where another outcome followed, or the endpoint came or left, the other worker may use the
 endpoint or not, but the message must have arrived.
 Rule 3: an excuse is about one outcome and one other worker: the sender, or the control process,
-died while the message was under way.
+died while the message was under way, or the control process hung up to end its workers.
 Rule 4: a failed probe prolongs an ejection, which the others are told of, too; such a message may
 cross one about an answer.
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from userspace_proxy.dataplane.outcomes import Outcomes
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.serving import Serving
+from userspace_proxy.plane import Plane
 from userspace_proxy.plane.messages import Ejected, Returned
 from userspace_proxy.plane.worker import Worker
 
@@ -74,6 +75,8 @@ class Ejections:
         """When an endpoint that was silent was last answered, as a worker knows."""
         self._received: dict[tuple[Process, int, SocketAddress, bool], list[float]] = {}
         """When a worker has read that an endpoint failed (True), or answered, in another one."""
+        self._hung_up: set[Process] = set()
+        """Control processes that have closed their connections to their workers, to end them."""
         machine = world.machine
         self.delay_s = _ARRIVES_S + _ITERATIONS * machine.speed.latency_s
         if machine.speed.room < _SMALL_ROOM:
@@ -90,11 +93,17 @@ class Ejections:
                 (Worker, name, _read(vars(Worker)[name], self._receive))
                 for name in ("_eject", "_end_ejection")
             ),
+            (Plane, "hang_up", _told(Plane.hang_up, self._note_hung_up)),
         ]
 
     def note_worker(self, process: Process) -> None:
         """Note that a worker begins: it knows of no ejection before."""
         self._began[process] = self._world.timeline.now
+
+    def _note_hung_up(self) -> None:
+        control = self._world.machine.current
+        assert control is not None, "a process runs"
+        self._hung_up.add(control)
 
     def note_served(self, control: Process, group: int, old: Serving, new: Serving) -> None:
         """Note that a group is served in another way."""
@@ -184,7 +193,7 @@ class Ejections:
         self._world.notices.expect(
             outcome.worker, outcome.group, outcome.endpoint, is_ejected=outcome.is_ejected
         )
-        if key[0].is_dead:
+        if key[0].is_dead or key[0] in self._hung_up:
             # Nothing passes it on, until there is another control process.
             return
         is_crossed = any(
@@ -239,9 +248,9 @@ class Ejections:
             is_right = any(at >= outcome.at for at in received)
         else:
             is_right = (known is not None) is outcome.is_ejected
-        dead = [process for process in processes if process.is_dead]
-        if dead and not is_right:
-            judgements.excuse(ORACLE, f"the {dead[0].name.split()[0]} died")
+        why_lost = self._why_lost(processes)
+        if why_lost and not is_right:
+            judgements.excuse(ORACLE, why_lost)
             return
         what = "failed" if outcome.is_ejected else "answered"
         judgements.check(
@@ -254,12 +263,21 @@ class Ejections:
             ),
         )
         is_last = self._dialled[key][0] == outcome.at
-        if known is not None and outcome.is_ejected and is_last and not is_unsure and not dead:
+        if known is not None and outcome.is_ejected and is_last and not is_unsure and not why_lost:
             judgements.check(
                 SILENCE,
                 known.is_silent is outcome.is_silent,
                 f"{other.name} takes {outcome.endpoint} for silent: {known.is_silent}",
             )
+
+    def _why_lost(self, processes: Sequence[Process]) -> str:
+        """Return why a message from one process to the next may be lost; empty if it may not."""
+        dead = [process for process in processes if process.is_dead]
+        if dead:
+            return f"the {dead[0].name.split()[0]} died"
+        # What waits for room in its connections is lost.
+        has_hung_up = not self._hung_up.isdisjoint(processes)
+        return "the control process hung up" if has_hung_up else ""
 
     def _is_over(self, key: _Key, outcome: _Outcome) -> bool:
         """Return whether another outcome has followed, or the endpoint came or left."""
@@ -292,6 +310,14 @@ def _watched(original: Any, look: Callable[..., Any]) -> Any:
         return call() if news is None else look(news._number, endpoint, args, call)
 
     return watched
+
+
+def _told(original: Any, tell: Callable[[], None]) -> Any:
+    def told(self: Any) -> None:
+        tell()
+        original(self)
+
+    return told
 
 
 def _read(original: Any, receive: Callable[..., Any]) -> Any:
