@@ -74,6 +74,9 @@ class ScaleChecks:
         for client in open_:
             excuses = self._checks.excuses_of(client)
             judge("no open connection", False, f"{what}, and {client} is connected", excuses)
+            # Its pod ends then: what excuses the write excuses that end.
+            for reason in (r for r, holds in excuses.items() if holds):
+                self._checks.excused.setdefault(client, reason)
         if not open_:
             judge("no open connection", True, what)
         self._check_round(workload, what, by, rights, changed)
