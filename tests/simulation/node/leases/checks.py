@@ -59,6 +59,8 @@ _ANSWERS_S = 8.0
 _ENDED_S = 4.0
 # Until a node knows of a pod that is listed.
 _LISTED_S = 5.0
+# Waking is put off for 10 s while pods are listed as ready, and repeated after 5 s.
+_STAYS_S = 15.0
 _DURATION_S = 45.0
 
 
@@ -206,6 +208,18 @@ class Checks:
     def _is_unlisted(self, pod: Pod, sleep: Sleep) -> bool:
         """Return whether nodes didn't know of a pod when they were asked."""
         return pod.known_at > sleep.began - self.world.plan.lag_s - 0.5
+
+    def _seems_to_stay(self, pod: Pod, sleep: Sleep, service: str) -> bool:
+        """Return whether a pod that ends looks like one that stays, as its workload was woken.
+
+        It is listed as ready all the time that waking may be put off, and at the next attempt.
+        """
+        if not sleep.is_woken or self.world.now - sleep.since < _STAYS_S:
+            return False
+        namespace, _, name = service.partition("/")
+        item = self.world.etcd.objects.get("endpointslices", f"{name}-1", namespace)
+        listed = item["endpoints"] if item is not None else ()
+        return any(e["addresses"] == [pod.ip] and e["conditions"]["ready"] for e in listed)
 
     # -- Leases ------------------------------------------------------------------------------------
 
@@ -433,6 +447,7 @@ class Checks:
         excuses = {
             "its agent doesn't know": self.is_blind(client.node, sleep.since),
             "slices were behind": self._is_unlisted(pod, sleep),
+            "slices haven't followed since": self._seems_to_stay(pod, sleep, client.service),
             "its Service wasn't asked about": client.service not in sleep.services,
             "its Service has changed": self.known.has_changed(client.service),
             **self.excuses_of(client),
