@@ -30,7 +30,6 @@ class AgentRun:
         self.process = process
         self.agent: Agent | None = None
         self.is_started = False
-        self.began_at = world.timeline.now
         self.ends_since = float("inf")
         """When it was told to end."""
         self._stop = asyncio.Event()

@@ -65,6 +65,8 @@ class ApiProblems:
         self._kinds = {name: _Kind() for name in sorted(_KINDS)}
         self._last: tuple[bool, bool] = (False, False)
         self._changed_at = float("-inf")
+        self.asked_at = float("inf")
+        """When it began its first request: what the kernel does may hold an agent up before."""
         client.on_begin = self._on_begin
         client.on_head = self._on_head
         client.on_arrival = self._on_arrival
@@ -92,6 +94,7 @@ class ApiProblems:
         return self._kinds.get(resource) if is_watched and exchange.method == "GET" else None
 
     def _on_begin(self, exchange: Exchange) -> None:
+        self.asked_at = min(self.asked_at, self._timeline.now)
         kind = self._kind_of(exchange)
         if kind is None:
             return

@@ -52,7 +52,8 @@ def check_source(world: World, run: AgentRun, facts: StatusFacts) -> None:
         return
     check = world.judgements.check
     shown = list(facts.source.problems)
-    began = max(run.began_at, run.process.loop.held_until, api.server.silent_until)
+    asked_at = api.problems_of(run.process).asked_at
+    began = max(asked_at, run.process.loop.held_until, api.server.silent_until)
     if api.fails_wholly_since(now - _SHOWN_S) and began < now - _SHOWN_S:
         for_s = now - max(began, api.each.since)
         what = f"each request has failed for {for_s:.1f} s, and the source has no problem"
