@@ -9,7 +9,9 @@ from userspace_proxy.model import Frontend, SocketAddress
 from userspace_proxy.steering.base import KernelTarget, Target
 
 from ...judgements import Judgements
+from ..conntrack_entries import Entry
 from ..netlink_kernel import NETFILTER
+from . import expecting
 from .known_links import KnownLinks
 from .known_ports import KnownPorts
 from .node import Attempts, Machine
@@ -44,8 +46,7 @@ class Known:
         self._has_lost_structure = False
         """Whether a drift has changed more than elements."""
         self._has_lost_look_ups = False  # Rules that look frontends up may be missing.
-        self._doubtful: list[Targets] = []
-        """Targets of steps that may be in force in part."""
+        self._doubtful: list[Targets] = []  # Of steps that may be in force in part.
         self._is_in_part = False  # Whether the kernel path's table may be: it was sent in several.
         self._since: list[Targets] = []
         """Targets of all steps since the tables were right."""
@@ -69,7 +70,8 @@ class Known:
         self._last: dict[Frontend, Target] = {}  # Of those that are no longer steered.
         self._tried: dict[Frontend, list[tuple[Target, int]]] = {}
         """Where failed steps may have led, each with the last entry before, until flows ended."""
-        self._noted: dict[Frontend, list[Target]] = {}  # Also if a drift has hidden it since.
+        self._noted = dict(self._tried)  # Also if a drift has hidden it since.
+        self._hidden: set[int] = set()  # Entries that lead there, which a drift may have hidden.
         self._left: set[Frontend] = set()  # Those that the process before has left.
         self._is_new = False  # Whether there was one, and this one has applied nothing.
         self._unended: set[Frontend] = set()  # Those of them whose flows weren't removed yet.
@@ -126,6 +128,8 @@ class Known:
             self.lose_events()
         self._may_be.clear()
         # What showed it may be gone.
+        entries = self._node.tables.conntrack.entries.values()
+        self._hidden |= {one.number for one in entries if self._was_led(one, self._noted)}
         self._tried.clear()
         if self._is_new:
             self._forget_last()
@@ -144,6 +148,15 @@ class Known:
         for place, led in change.led.items():
             self._led.setdefault(place, set()).update(led)
 
+    def _was_led(self, entry: Entry, tried: Mapping[Frontend, list[tuple[Target, int]]]) -> bool:
+        """Return whether an entry leads where a step that failed led a frontend for a while."""
+        some = tried.get(expecting.frontend_of(entry), ())
+        is_udp, port = entry.flow.protocol == 17, self._node.refuse_port
+        return is_udp and any(
+            entry.number > last and expecting.led_there(entry, target, port)
+            for target, last in some
+        )
+
     def _last_entry(self) -> int:
         entries = self._node.tables.conntrack.entries.values()
         return max((entry.number for entry in entries), default=0)
@@ -155,8 +168,8 @@ class Known:
         self._doubtful += [dict(self._old), dict(self._new)]
         for frontend, target in self._new.items():
             if self._old.get(frontend) != target:
-                self._tried.setdefault(frontend, []).append((target, self._last_entry()))
-                self._noted.setdefault(frontend, []).append(target)
+                for some in (self._tried, self._noted):
+                    some.setdefault(frontend, []).append((target, self._last_entry()))
         if why == "a lost answer":
             # Counters may have begun anew, which doesn't show once they are as high as before.
             self._unsure_counts |= set(FRONTENDS)

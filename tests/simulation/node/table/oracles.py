@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from userspace_proxy.model import Doubt, Frontend
+from userspace_proxy.steering.base import Target
 
 from ..conntrack_entries import Entry, Flow, Place
 from ..nf_tables_packets import Kind
@@ -137,8 +138,8 @@ class Oracles(ClientOracles):
             now, last = applied.get(frontend), self._last.get(frontend)
             must = expecting.must_be_gone(entry, last, now, self._node.refuse_port)
             must = must or (now is not None and self._was_lost(entry))
-            must = must or (now is None and self._was_tried(entry))
-            if must and (why := self._why_left(entry)):
+            must = must or (now is None and self._was_led(entry, self._tried))
+            if must and (why := self._why_left(entry, now)):
                 self._judge.excuse("stale flow ends", why)
                 continue
             self._judge.check(
@@ -150,15 +151,6 @@ class Oracles(ClientOracles):
             self._tried.clear()
             self._noted.clear()
 
-    def _was_tried(self, entry: Entry) -> bool:
-        """Return whether an entry leads where a step that failed led a frontend for a while."""
-        tried = self._tried.get(expecting.frontend_of(entry), ())
-        is_udp, port = entry.flow.protocol == 17, self._node.refuse_port
-        return is_udp and any(
-            entry.number > last and expecting.led_there(entry, target, port)
-            for target, last in tried
-        )
-
     def _note_overdue(self, applied: Targets) -> None:
         """Note entries that lead elsewhere: they may be removed, whatever is steered then."""
         for entry in self._node.tables.conntrack.entries.values():
@@ -167,8 +159,10 @@ class Oracles(ClientOracles):
             if expecting.must_be_gone(entry, last, now, self._node.refuse_port):
                 self._overdue.add(entry.number)
 
-    def _why_left(self, entry: Entry) -> str:
+    def _why_left(self, entry: Entry, now: Target | None) -> str:
         """Return why an entry may stay that leads elsewhere; empty: it must be gone."""
+        if now is None and entry.number in self._hidden:
+            return "a drift hid where a failed step led"
         if self._is_earlier_reset(entry):
             return "a reset from before the frontend"
         # An unanswered SYN to an address of which the product doesn't know yet that it is lost, or
@@ -265,7 +259,7 @@ class Oracles(ClientOracles):
                 last = [one[frontend] for one in some if frontend in one]
                 last += [self._last[frontend]] if frontend in self._last else []
                 # The product may have noted it before a drift hid it.
-                last += self._noted.get(frontend, ())
+                last += [target for target, _ in self._noted.get(frontend, ())]
                 if any(expecting.led_there(entry, one, port) for one in last):
                     return True
         return False
