@@ -55,6 +55,7 @@ class NfTables:
         self.answers_lost = 0
         self.query_faults: list[int] = []
         """Error numbers of the next queries."""
+        self.queries_refused = 0
         self.lacks: set[str] = set()
         """Expressions that this kernel doesn't have; also ``owner`` and ``set counter``."""
         self.elements_per_message = 3
@@ -92,6 +93,7 @@ class NfTables:
 
     def _receive_query(self, sock: NetlinkSocket, request: wire.Request) -> None:
         code = self.query_faults.pop() if self.query_faults else 0
+        self.queries_refused += bool(code)
         if request.kind == GET_GENERATION and not code:
             body = listing.generation(self.ruleset)
             sock.put(wire.message(NEW_GENERATION, 0, request.number, sock.port, body))

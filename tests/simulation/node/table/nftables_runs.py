@@ -62,7 +62,7 @@ class NftablesRuns:
         """Whether this process has applied anything."""
         self.changed_by_others = False
         """Whether another program has changed something of it within the last step."""
-        self._may_be_anew: set[str] = set()
+        self._may_be_anew: dict[str, str] = {}
         self._answers_lost = 0
 
     def call(self, what: str, call: Action, new: Targets | None = None) -> tuple[Any, bool]:
@@ -72,7 +72,7 @@ class NftablesRuns:
             new: The targets that it is to bring into force.
         """
         node, oracles = self._node, self._oracles
-        attempts = Attempts(frozenset(self._may_be_anew))
+        attempts = Attempts(dict(self._may_be_anew))
         self.changed_by_others = False
         node.another.note_chains()
         oracles.begin(self.applied, self.applied if new is None else new)
@@ -102,7 +102,10 @@ class NftablesRuns:
         if self.changed_by_others:
             # Also of what was put right within this step.
             oracles.still_drifted()
-            self._may_be_anew |= attempts.redefined
+            why = "changed while its rules were read"
+            self._may_be_anew |= dict.fromkeys(attempts.redefined, why)
+        attempts.redefine(set(), node.tables.queries_refused)
+        self._may_be_anew |= dict.fromkeys(attempts.unread, "its rules couldn't be read")
         oracles.has_failed = done.failures != 0
         now = node.tracking_faults - node.injected_tracking
         oracles.has_failed_tracking = now != of_tracking
@@ -189,6 +192,7 @@ class NftablesRuns:
         steering = self._node.steering
         oracles = self._oracles
         was_right = oracles.is_sure and not oracles.links.changed and not oracles.has_lost
+        was_right = was_right and not self._may_be_anew
         count, is_done = self.call("repair", steering.repair)
         if self._node.steering is not steering:
             return

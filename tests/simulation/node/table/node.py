@@ -6,7 +6,7 @@ import errno
 import itertools
 import os
 from collections import Counter
-from collections.abc import Coroutine, Set
+from collections.abc import Coroutine, Mapping
 from random import Random
 from typing import Any
 
@@ -43,11 +43,14 @@ class Died(BaseException):
 class Attempts:
     """What the product's transactions of one step did to each of its tables."""
 
-    def __init__(self, may_be_anew: Set[str] = frozenset()) -> None:
-        self.may_be_anew = may_be_anew
-        """Tables whose rules weren't read after they were written, as others changed them then."""
+    def __init__(self, may_be_anew: Mapping[str, str] | None = None) -> None:
+        self.may_be_anew = may_be_anew or {}
+        """Tables whose rules weren't read after they were written, each with the reason."""
         self.redefined: set[str] = set()
         """Those whose rules these transactions have changed."""
+        self.unread: set[str] = set()
+        """Those of them whose rules couldn't be read then, however often it was tried."""
+        self._last: tuple[set[str], int] = set(), 0
         self.refused: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.was_last_refused: dict[str, bool] = {}
@@ -57,6 +60,17 @@ class Attempts:
         for name in tables:
             (self.refused if is_refused else self.done)[name] += 1
             self.was_last_refused[name] = is_refused
+
+    def redefine(self, tables: set[str], queries_refused: int) -> None:
+        """Note that the last transaction has changed rules of tables; none: that no more follows.
+
+        What it changed is read twice at most, before anything else is written.
+        """
+        last, before = self._last
+        if queries_refused - before > 1:
+            self.unread |= last
+        self.redefined |= tables
+        self._last = tables, queries_refused
 
     @property
     def is_unknown(self) -> bool:

@@ -61,7 +61,7 @@ class Oracles(ClientOracles):
                 continue
             is_gone = name in attempts.deleted
             if is_gone and name in attempts.may_be_anew:
-                self._judge.excuse("table stays", "changed while its rules were read")
+                self._judge.excuse("table stays", attempts.may_be_anew[name])
                 continue
             if is_gone and (attempts.refused or self._doubtful or self.has_lost):
                 why = "lost events" if self.has_lost else "a refusal before"

@@ -241,7 +241,8 @@ class World:
         tables = tables_of(events)
         self._attempts.note(tables, is_refused=False)
         self._attempts.deleted |= {e.table for e in events if e.kind == DELETE_TABLE}
-        self._attempts.redefined |= {e.table for e in events if e.kind in (NEW_RULE, DELETE_RULE)}
+        redefined = {e.table for e in events if e.kind in (NEW_RULE, DELETE_RULE)}
+        self._attempts.redefine(redefined, self.node.tables.queries_refused)
         if self._is_traced:
             kinds = Counter(f"{event.kind & 0xFF}:{event.table}" for event in events)
             self.note(f"  transaction {dict(kinds)}")
