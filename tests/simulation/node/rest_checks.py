@@ -12,7 +12,7 @@ from ..control.machine import Process
 from .clients import DIALS, ENDED, SERVED, Client
 from .families import like
 from .hand_overs import labels_of
-from .plan import NODE_PORTS
+from .plan import NODE_IP, NODE_PORTS
 
 if TYPE_CHECKING:
     from .world import World
@@ -40,7 +40,7 @@ def check_rest(world: World) -> None:
         is_wanted = at in truth.frontends
         what = f"{at} is {'steered' if at in have else 'not steered'}"
         check(AT_REST, (at in have) is is_wanted, what)
-        may = [truth.expected(ip, at) for ip in (at[0], *_outside(at[0]))]
+        may = [truth.expected(ip, at) for ip in (at[0], *_clients(at[0]))]
         is_refused = not isinstance(have.get(at), int)
         if not any(each.endpoints for each in may) and all(e.may_be_refused for e in may):
             what = f"{at} is led to a port, and no client may be served"
@@ -127,9 +127,12 @@ def check_end(world: World) -> None:
     check(LEFT, not files, f"files are open at the end: {files}")
 
 
-def _outside(ip: str) -> Iterator[str]:
-    """Yield clients from outside, of the family of an address."""
-    yield from (like(each, ip) for each in (_OUTSIDE, _FAR))
+def _clients(ip: str) -> Iterator[str]:
+    """Yield the node and clients from outside, of the family of an address.
+
+    Source ranges may admit the node, which is served by endpoints elsewhere, too.
+    """
+    yield from (like(each, ip) for each in (NODE_IP, _OUTSIDE, _FAR))
 
 
 def at_of(client: Client) -> str:
