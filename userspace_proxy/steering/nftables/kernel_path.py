@@ -111,12 +111,13 @@ class KernelPath:
             gone: The frontends that weren't steered before; of these nothing is counted.
         """
         self._counts.restore(self._forgotten)
-        self._counts.forget(gone)
         try:
             self._write(self._rules.difference(before, gone))
         except SteeringError:
             self._rules.accept(self._rules.difference(before, gone))
             self._table.forget()
+        # Writing reads the counters that may begin anew.
+        self._counts.forget(gone)
 
     def _write(self, change: Difference) -> None:
         if self._exists:
