@@ -114,6 +114,7 @@ class KernelPath:
         try:
             self._write(self._rules.difference(before, gone))
         except SteeringError:
+            # Anew: what was tried may have been noted, and taken back.
             self._rules.accept(self._rules.difference(before, gone))
             self._table.forget()
         # Writing reads the counters that may begin anew.

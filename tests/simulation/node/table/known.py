@@ -70,7 +70,7 @@ class Known:
         self._last: dict[Frontend, Target] = {}  # Of those that are no longer steered.
         self._tried: dict[Frontend, list[tuple[Target, int]]] = {}
         """Where failed steps may have led, each with the last entry before, until flows ended."""
-        self._noted = dict(self._tried)  # Also if a drift has hidden it since.
+        self._noted: dict[Frontend, list[tuple[Target, int]]] = {}  # Also if a drift hid it since.
         self._hidden: set[int] = set()  # Entries that lead there, which a drift may have hidden.
         self._left: set[Frontend] = set()  # Those that the process before has left.
         self._is_new = False  # Whether there was one, and this one has applied nothing.
