@@ -15,6 +15,7 @@ from .watchers.compared import Compared
 from .watchers.ejected import EjectionProbes
 from .watchers.endpoint_names import EndpointNames
 from .watchers.firewalls import FirewallWatch
+from .watchers.kernel_answers import KernelAnswers
 from .watchers.kernel_counts import KernelCounts
 from .watchers.kube_proxy import KubeProxyWatch
 from .watchers.last_state import LastState
@@ -47,8 +48,9 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield names_of_endpoints
     yield KernelCounts(steering, served_ports)
     yield Compared(progress, plane, source.kind, options)
+    answers = KernelAnswers(steering, served_ports, lambda: lambda _endpoint, _protocol: ("", ""))
     if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:
-        yield HookedConnections(hooks, plane, served_ports, core.observing, options.tuning)
+        yield HookedConnections(hooks, plane, served_ports, core.observing, options.tuning, answers)
     counters = PortCounters(served_ports, plane)
     yield StatusServers(options, plane, sync, counters, shown, own, core.observing)
     names = ProxyNames(progress, served_ports.listeners, steering.bind, options)
@@ -60,6 +62,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
             yield core.client_addresses
         if core.is_own_steering:
             yield FirewallWatch(steering.name, options.proxy_ports)
+            yield answers
             # With a name, kube-proxy serves the other Services.
             if not options.proxy_name:
                 yield KubeProxyWatch()

@@ -145,7 +145,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     path = served.path
     facts.path, facts.path_since, facts.path_why = path.now, path.since, path.why
     facts.kernel_connections = path.kernel_connections
-    facts.socket_connections = path.socket_connections
+    facts.socket_connections, facts.unanswered = path.socket_connections, path.unanswered
     facts.problem, facts.hint = served.problem, served.hint
     facts.taken_by, facts.is_unsteered = served.taken_by, served.is_unsteered
     facts.notes = (*facts.notes, *map(_may_not_listen, served.doubts))

@@ -201,6 +201,39 @@ def not_listening(problem: str, hint: str, chain: str = "") -> str:
     return problem
 
 
+# Clients on the kernel path that get no answer.
+
+
+def _of_chain(chain: str, hint: str) -> str:
+    del chain
+    return hint
+
+
+@cause(CauseCode.FIREWALL_DROPS, hint=_of_chain, shared=("chain",))
+def forwarding_dropped(chain: str, hint: str) -> str:
+    """A chain of another program certainly drops them where they are forwarded.
+
+    Args:
+        chain: As the end of a sentence, with its hook.
+    """
+    del hint
+    return f"packets that the kernel forwards to endpoints are dropped by {chain}"
+
+
+@cause(
+    CauseCode.PACKETS_LOST,
+    hint="Look for a firewall that drops forwarded packets, on this node (`nft list ruleset`, hook "
+    "forward) or at the endpoints (a NetworkPolicy that admits this node, not the clients), and "
+    "for the endpoints' way back to the clients; the path userspace reaches them from this node",
+)
+def forwarding_unanswered() -> str:
+    """Nothing certain is known of why."""
+    return (
+        "clients that the kernel leads to endpoints get no answer, though the endpoints answer "
+        "this node"
+    )
+
+
 # What a user has written and doesn't get.
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from ..causes.cause import Cause
 from ..facts import PortFacts, ProbesFacts
 from ..facts.units import plural, seconds_in_words
 from ..model import DataPath, Frontend
@@ -30,11 +31,15 @@ class PathView(NamedTuple):
     """Connections since the start that were translated at connect(); None where none could be."""
     left_to_rules: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends at which no connect() is translated, and why."""
+    unanswered: Cause | None = None
+    """Why clients on the kernel path get no answer; None: they do, or none came lately."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
         """Return it with a path that came into force at a Unix time, unless it was before."""
-        since = self.since if chosen.path is self.now and self.since else at
-        return self._replace(now=chosen.path, since=since, why=chosen.why)
+        is_same = chosen.path is self.now
+        since = self.since if is_same and self.since else at
+        unanswered = self.unanswered if is_same else None
+        return self._replace(now=chosen.path, since=since, why=chosen.why, unanswered=unanswered)
 
 
 DEFAULT = PathView()

@@ -346,6 +346,14 @@ def _only_closes(endpoint: EndpointFacts) -> bool:
 # Some of them fail, or others get no answer.
 
 
+def unanswered_in_kernel(case: Case) -> PortVerdict | None:
+    """Clients that the kernel leads to endpoints get no answer, and this node does."""
+    cause = case.port.unanswered
+    if cause is None:
+        return None
+    return PortVerdict(Level.TROUBLE, PortState.NOT_ANSWERING, (stated(cause),), (cause,))
+
+
 def lacks_ports(case: Case) -> PortVerdict | None:
     """This node has no source port left."""
     if not case.port.is_out_of_ports:
@@ -687,6 +695,7 @@ _ALL_FAIL: Sequence[Rule] = (
     all_fail,
 )
 _SOME_FAIL: Sequence[Rule] = (
+    unanswered_in_kernel,
     lacks_ports,
     clients_are_mistaken,
     some_fail,

@@ -284,6 +284,9 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     socket_connections: int | None = None
     """Of the connections since the start, those that programs of this node opened, and that were
     translated at connect(); null where none could be (``--socket-lb``)."""
+    unanswered: Cause | None = None
+    """Why clients that the kernel leads to endpoints get no answer; null where they do, where none
+    came in the last minute, and on the userspace path."""
     state: StateFacts = StateFacts()
     """How its clients are served."""
 

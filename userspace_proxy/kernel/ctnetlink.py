@@ -52,10 +52,12 @@ FILTER_IP_DST, FILTER_PROTO_NUM, FILTER_DST_PORT = 1 << 1, 1 << 3, 1 << 5
 # Source: include/uapi/linux/netfilter/nf_conntrack_common.h.
 IPS_SEEN_REPLY, IPS_DST_NAT = 1 << 1, 1 << 5
 # Source: include/uapi/linux/netfilter/nf_conntrack_tcp.h.
-TCP_CONNTRACK_CLOSE = 8
+TCP_CONNTRACK_SYN_RECV, TCP_CONNTRACK_CLOSE = 2, 8
 IP_CT_TCP_FLAG_CLOSE_INIT = 0x04
 _FLAGS = CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, CTA_PROTOINFO_TCP_FLAGS_REPLY
-_CLOSED = ATTRIBUTE.pack(5, CTA_PROTOINFO_TCP_STATE) + bytes([TCP_CONNTRACK_CLOSE])
+_STATE = ATTRIBUTE.pack(5, CTA_PROTOINFO_TCP_STATE)
+_CLOSED = _STATE + bytes([TCP_CONNTRACK_CLOSE])
+_HALF_OPEN = _STATE + bytes([TCP_CONNTRACK_SYN_RECV])
 
 # Of struct nfgenmsg: the family, version 0, no resource.
 _FAMILY = struct.Struct("=BBH")
@@ -102,14 +104,27 @@ class ConntrackEntry(NamedTuple):
     @checked
     def was_reset(self) -> bool:
         """Whether this is a TCP connection that was reset before any FIN."""
+        tcp = self._tcp()
+        found = dict(read_attributes(tcp))
+        flags = b"".join(found.get(kind, b"")[:1] for kind in _FLAGS)
+        has_fin = any(one & IP_CT_TCP_FLAG_CLOSE_INIT for one in flags)
+        return tcp.startswith(_CLOSED) and not has_fin
+
+    @property
+    @checked
+    def has_answered_client(self) -> bool:
+        """Whether an answer has come back; of TCP, one that the client has received.
+
+        A SYN-ACK that is dropped on its way to the client leaves the handshake half open.
+        """
+        return bool(self.status & IPS_SEEN_REPLY) and not self._tcp().startswith(_HALF_OPEN)
+
+    def _tcp(self) -> bytes:
+        """Return what the kernel knows of a TCP connection; empty for UDP."""
         for kind, value in read_attributes(self.message, _BODY):
             if kind == CTA_PROTOINFO:
-                tcp = dict(read_attributes(value)).get(CTA_PROTOINFO_TCP, b"")
-                found = dict(read_attributes(tcp))
-                flags = b"".join(found.get(kind, b"")[:1] for kind in _FLAGS)
-                has_fin = any(one & IP_CT_TCP_FLAG_CLOSE_INIT for one in flags)
-                return tcp.startswith(_CLOSED) and not has_fin
-        return False
+                return dict(read_attributes(value)).get(CTA_PROTOINFO_TCP, b"")
+        return b""
 
     @property
     @checked

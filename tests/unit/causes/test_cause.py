@@ -38,7 +38,7 @@ UNSTATED = {
 }
 CHANGES = {**STATED, **UNSTATED}
 # Of the verdict on one endpoint, and of problems of the node.
-WITHOUT_A_ROW = {CauseCode.NOT_FOR_THIS_NODE, CauseCode.FIREWALL_DROPS}
+WITHOUT_A_ROW = {CauseCode.NOT_FOR_THIS_NODE}
 
 
 def test_codes_are_words_with_dashes():

@@ -210,6 +210,8 @@ SAMPLES = (
     services.of_object(_LINE),
     services.object_kept("m/cart.yaml:13"),
     services.health_check_fails("cannot serve the health check"),
+    services.forwarding_dropped("chain filter/FORWARD (hook forward)", "Let it accept them"),
+    services.forwarding_unanswered(),
     services.source_denied(()),
     services.source_denied(_OF_CLIENTS),
     services.source_denied((*_OF_CLIENTS, "10.5.0.0/16")),

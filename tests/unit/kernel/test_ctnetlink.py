@@ -106,6 +106,27 @@ def test_the_status_shows_whether_an_entry_was_translated_and_answered():
     assert (dns.status & bits, web.status & bits) == (IPS_DST_NAT, 0)
 
 
+@pytest.mark.parametrize(
+    ("message", "protocol", "status", "state", "has_answered"),
+    [
+        pytest.param(WEB, TCP, 0x188, 1, False, id="tcp-nothing-came-back"),
+        pytest.param(WEB, TCP, 0x18A, 2, False, id="tcp-the-answer-was-dropped-on-its-way"),
+        pytest.param(WEB, TCP, 0x18E, 3, True, id="tcp-established"),
+        pytest.param(WEB, TCP, 0x18A, 8, True, id="tcp-refused"),
+        pytest.param(DNS, UDP, 0x1A8, 0, False, id="udp-nothing-came-back"),
+        pytest.param(DNS, UDP, 0x1AA, 0, True, id="udp-answered"),
+    ],
+)
+def test_a_client_has_an_answer_once_a_handshake_goes_on_or_a_datagram_came_back(
+    message, protocol, status, state, has_answered
+):
+    header = b"\x08\0\x03\0"
+    place = message.index(header) + len(header)
+    changed = message[:place] + struct.pack(">I", status) + message[place + 4 :]
+    (entry,) = read(changed.replace(b"\x05\0\x01\0\x01", b"\x05\0\x01\0%c" % state), 4, protocol)
+    assert entry.has_answered_client is has_answered
+
+
 @pytest.mark.parametrize("zone", [b"", bytes.fromhex("0600120000070000")], ids=["none", "seven"])
 def test_an_entry_is_removed_by_its_origin_its_number_and_its_zone(zone):
     size = struct.pack("=I", len(DNS + zone))

@@ -183,7 +183,7 @@ def test_a_service_port_has_these_fields(shown):
             "problem": "",
         },
         "sent_at": 0.0,
-        "socket_connections": None,
+        **dict.fromkeys(("socket_connections", "unanswered")),
         **dict.fromkeys(("is_out_of_ports", "is_out_of_client_ports", "is_quiet"), False),
     }
 

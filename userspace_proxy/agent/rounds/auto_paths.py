@@ -6,6 +6,7 @@
 Rule 1: an endpoint is unfit from its first failed probe, and until that many in a row have passed.
 Rule 2: endpoints are probed once, however many Service ports share them.
 Rule 3: a UDP Service port can't be probed: the kernel carries it while it has endpoints.
+Rule 4: where clients got no answer on the kernel path, nothing leads back but the one that saw it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from ...causes.cause import Cause
 from ...causes.endpoints import dial_failed
 from ...causes.say import say
 from ...facts.units import plural
@@ -71,6 +73,8 @@ class AutoPaths:
         self._endpoints: dict[SocketAddress, _Endpoint] = {}
         self._ports: dict[PortKey, _Port] = {}
         self._changed: dict[PortKey, None] = {}
+        self._unanswered: dict[PortKey, Cause] = {}
+        """Why clients got no answer on the kernel path, of those that have left it."""
 
     def follow(self, plan: PortPlan) -> PathDecision:
         """Return the path of a Service port now; probe its endpoints from now on if it is auto."""
@@ -79,18 +83,38 @@ class AutoPaths:
             return plan.path
         endpoints = frozenset(_endpoints(plan.serving))
         if not endpoints or plan.protocol is Protocol.UDP:
-            self.forget(plan.key)
-            return NOT_PROBED if endpoints else NO_ENDPOINTS
+            self._end_probes(plan.key)
+            return self._choose(plan.key) if endpoints else NO_ENDPOINTS
         port = self._ports.setdefault(plan.key, _Port())
         before, port.endpoints = port.endpoints, endpoints
         for endpoint in endpoints - before:
             self._watch(endpoint, plan.key, port)
         for endpoint in before - endpoints:
             self._unwatch(endpoint, plan.key, port)
-        return self._choose(port)
+        return self._choose(plan.key)
+
+    def leave_kernel(self, key: PortKey, cause: Cause) -> None:
+        """Lead the clients of a Service port with path ``auto`` through the proxy for now.
+
+        Args:
+            cause: Why they get no answer on the kernel path.
+        """
+        self._unanswered[key] = cause
+        self._changed[key] = None
+        self.on_change()
+
+    def return_to_kernel(self, key: PortKey) -> None:
+        """Let probes decide again. Idempotent."""
+        if self._unanswered.pop(key, None) is not None:
+            self._changed[key] = None
+            self.on_change()
 
     def forget(self, key: PortKey) -> None:
-        """Probe nothing more for a Service port. Idempotent."""
+        """Probe nothing more for a Service port, and forget what was seen of it. Idempotent."""
+        self._end_probes(key)
+        self._unanswered.pop(key, None)
+
+    def _end_probes(self, key: PortKey) -> None:
         port = self._ports.pop(key, None)
         self._changed.pop(key, None)
         if port is not None:
@@ -100,7 +124,7 @@ class AutoPaths:
     def take(self) -> dict[PortKey, PathDecision]:
         """Return the paths that probes have changed, or their reasons, since the last call."""
         changed, self._changed = self._changed, {}
-        return {key: self._choose(self._ports[key]) for key in changed}
+        return {key: self._choose(key) for key in changed}
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
         """Take the result of a probe: why it failed, None for an answer."""
@@ -151,7 +175,12 @@ class AutoPaths:
         if self.probes is not None:
             self.probes.discard(endpoint, key.name.service)
 
-    def _choose(self, port: _Port) -> PathDecision:
+    def _choose(self, key: PortKey) -> PathDecision:
+        if (unanswered := self._unanswered.get(key)) is not None:
+            silent = f"auto, and not on the kernel path: {say(unanswered)}"
+            return PathDecision(DataPath.USERSPACE, silent)
+        if (port := self._ports.get(key)) is None:
+            return NOT_PROBED
         if not port.unfit:
             what = plural(len(port.endpoints), "endpoint")
             answer = "answers" if len(port.endpoints) == 1 else "answer"

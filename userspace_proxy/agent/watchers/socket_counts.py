@@ -40,6 +40,7 @@ from ..rounds.kernel_path import choices_of
 from ..rounds.served_port import ServedPort
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Pace, Supervisor, pause
+from .kernel_answers import KernelAnswers
 from .socket_records import Records
 from .socket_reports import Reports
 from .socket_suspects import Suspect, Suspects, open_probes
@@ -77,10 +78,13 @@ class HookedConnections(Component):
         served_ports: ServedPorts,
         observing: Observers,
         tuning: Tuning,
+        answers: KernelAnswers,
+        *,
         clock: Callable[[], float] = Clocks.monotonic,
         open_probes: Callable[[Note], PathProbes] = open_probes,
     ) -> None:
         self._hooks = hooks
+        self._answers = answers
         self._plane = plane
         self._served_ports = served_ports
         self._observing = observing
@@ -150,6 +154,7 @@ class HookedConnections(Component):
             self._send(one.report)
             number = one.report.group
             new[number] = one.connections
+            self._answers.note_dials(served[number], answered=one.connections)
             for endpoint, kind, failures in one.unreported:
                 self._suspects.add(served[number], endpoint, kind, failures)
             if one.lost:
@@ -222,9 +227,12 @@ class HookedConnections(Component):
         if failed is not None:
             if (until := self._hooks.eject(key, endpoint, suspect.kind)) is not None:
                 self._note_failure(suspect, own_route_failure(failed, endpoint.ip), until)
-        elif self._reports.is_ejected(key, endpoint):
-            self._hooks.readmit(key, endpoint)
-            self._note_return(served, endpoint, self._clock())
+        else:
+            if suspect.kind is EventKind.UNANSWERED:
+                self._answers.note_dials(served, lost=suspect.failures)
+            if self._reports.is_ejected(key, endpoint):
+                self._hooks.readmit(key, endpoint)
+                self._note_return(served, endpoint, self._clock())
 
     def _note_failure(self, suspect: Suspect, failed: DialFailure, until: float) -> None:
         """Note that an endpoint is ejected for all clients, or for longer."""

@@ -9,6 +9,7 @@ from tests.port_keys import port_key
 from userspace_proxy.agent.rounds.auto_paths import NO_ENDPOINTS, NOT_PROBED, AutoPaths
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import say
+from userspace_proxy.causes.services import forwarding_unanswered
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import (
     DataPath,
@@ -111,6 +112,31 @@ def test_the_first_failed_probe_is_the_way_to_userspace_and_says_why(auto):
             None,
         )
     }
+
+
+@pytest.mark.parametrize("protocol", Protocol)
+def test_clients_without_an_answer_are_the_way_to_userspace_whatever_probes_show(auto, protocol):
+    web = plan(A, B, protocol=protocol)
+    auto.follow(web)
+    answer(auto, *(auto.probes.endpoints if auto.probes else ()))
+    auto.leave_kernel(web.key, forwarding_unanswered())
+    wanted = PathDecision(
+        DataPath.USERSPACE, f"auto, and not on the kernel path: {say(forwarding_unanswered())}"
+    )
+    assert auto.take() == {web.key: wanted}
+    assert auto.follow(web) == wanted
+    auto.return_to_kernel(web.key)
+    assert auto.take()[web.key].path is DataPath.KERNEL
+    auto.return_to_kernel(web.key)
+    assert auto.take() == {}
+
+
+def test_another_path_forgets_that_clients_had_no_answer(auto):
+    auto.leave_kernel(WEB.key, forwarding_unanswered())
+    auto.follow(plan(A, B, path=DataPath.USERSPACE))
+    auto.follow(WEB)
+    answer(auto, A, B)
+    assert auto.follow(WEB).path is DataPath.KERNEL
 
 
 def test_after_a_failure_two_answers_in_a_row_are_the_way_back(auto):

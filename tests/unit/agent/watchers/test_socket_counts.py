@@ -14,6 +14,7 @@ from tests.unit.agent.watchers.hooks import CLIENT, FRONTEND, FakeHooks
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.agent.view import view_ports
 from userspace_proxy.agent.watchers import socket_counts
+from userspace_proxy.agent.watchers.kernel_answers import GRACE_S, LOST_MIN, KernelAnswers
 from userspace_proxy.agent.watchers.socket_counts import HookedConnections
 from userspace_proxy.agent.watchers.socket_reports import REFUSED
 from userspace_proxy.causes.endpoints import refuses
@@ -29,6 +30,7 @@ from userspace_proxy.plane.messages import Returned
 from userspace_proxy.status.observing import Collector, Observing
 from userspace_proxy.steering import Bind
 from userspace_proxy.steering.socket_lb.hooks import Hooks
+from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..samples import Cluster
 from ..watched import until
@@ -72,6 +74,14 @@ class Node:
         self.served_ports = make(Bind.PROXY_PORT)
         self.observing = Observing()
         self.serve(handling)
+        self.now = 1000.0
+        self.answers = KernelAnswers(
+            FakeSteering(),
+            self.served_ports,
+            lambda: lambda _endpoint, _protocol: ("", ""),
+            clock=lambda: self.now,
+            open_probes=self.open_probes,
+        )
         self.connections = self.component()
 
     def component(self):
@@ -82,6 +92,7 @@ class Node:
             self.served_ports,
             self.observing,
             Tuning(),
+            self.answers,
             open_probes=self.open_probes,
         )
 
@@ -323,6 +334,24 @@ async def test_dials_of_a_client_that_fails_again_and_again_do_not_accuse_an_end
     assert (hooks.ejected(), node.endpoint.cause, node.port.failures) == ({}, None, 16)
 
 
+@pytest.mark.parametrize(
+    ("failed", "is_trouble"),
+    [("unanswered", True), ("refused", False)],
+)
+async def test_dials_without_an_answer_from_an_endpoint_that_answers_this_node_are_trouble(
+    node, hooks, failed, is_trouble
+):
+    node.healthy |= {POD_A, POD_B}
+    node.served.path = PathView(DataPath.KERNEL)
+    hooks.count((NAME, POD_A), **{failed: LOST_MIN})
+    await node.read()
+    for _ in range(3):
+        node.probe()
+        node.now += GRACE_S
+        await node.answers.look()
+    assert (node.port.unanswered is not None) is is_trouble
+
+
 async def test_a_probe_that_is_answered_after_a_failed_one_ends_the_ejection(node, hooks):
     hooks.fail((NAME, POD_A))
     node.take_events()
@@ -410,7 +439,7 @@ async def test_readings_take_a_small_share_of_the_time(plane, make, hooks):
 
     slow = Slow(time.monotonic)
     connections = HookedConnections(
-        slow, plane, node.served_ports, node.observing, Tuning(), lambda: now
+        slow, plane, node.served_ports, node.observing, Tuning(), node.answers, clock=lambda: now
     )
     await connections.refresh()
     now += 9.0

@@ -1,0 +1,288 @@
+"""Whether clients on the kernel path get answers; tests/node has real firewalls."""
+
+import errno
+
+import pytest
+
+from userspace_proxy.agent.rounds.auto_paths import AutoPaths
+from userspace_proxy.agent.rounds.wall_clock import WallClock
+from userspace_proxy.agent.view import view_ports
+from userspace_proxy.agent.watchers import kernel_answers
+from userspace_proxy.agent.watchers.kernel_answers import (
+    AGAIN_S,
+    EVERY_S,
+    LOST_MIN,
+    RETRY_S,
+    KernelAnswers,
+    track_clients,
+)
+from userspace_proxy.causes.services import forwarding_dropped, forwarding_unanswered
+from userspace_proxy.diagnosis.judge import diagnose
+from userspace_proxy.diagnosis.paths import PathView
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.facts import LAST_MINUTE_S, Level, PortState, SourceFacts
+from userspace_proxy.kernel.conntrack import Clients
+from userspace_proxy.model import (
+    DataPath,
+    DialFailure,
+    Failure,
+    Frontend,
+    Handling,
+    Protocol,
+    SocketAddress,
+)
+from userspace_proxy.steering import Bind
+from userspace_proxy_testing.fakes.steering import FakeSteering
+
+from ..samples import Cluster
+
+POD = SocketAddress("192.0.2.1", 8080)
+IP = "10.96.0.1"
+CHAIN = ("chain filter/FORWARD", "Add an accepting rule")
+REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
+NOT_KNOWN, DROPPED = forwarding_unanswered(), forwarding_dropped(*CHAIN)
+
+
+class Probed:
+    """Probes that end as soon as they are asked for."""
+
+    def __init__(self, note, result):
+        self._note, self._result = note, result
+        self.wanted = []
+
+    def add(self, endpoint, _service):
+        self.wanted.append(endpoint)
+
+    def discard(self, endpoint, _service):
+        self.wanted.remove(endpoint)
+
+    def end(self):
+        for endpoint in {*self.wanted}:
+            self._note(endpoint, self._result())
+
+    def close(self):
+        """Part of PathProbes."""
+
+
+class Node:
+    """A web Service on the kernel path, what the kernel tracks of its clients, and a clock."""
+
+    def __init__(self, plane, make, path, protocol):
+        self.plane = plane
+        self.now = 1000.0
+        self.chain = ("", "")
+        self.probe = None
+        self.web = Frontend(IP, 80, protocol)
+        self.clients = Clients(set(), set())
+        self.served_ports = make(Bind.PROXY_PORT)
+        self.served_ports.auto_paths = AutoPaths(lambda note: Probed(note, lambda: None))
+        handling = Handling(path=path)
+        cluster = Cluster()
+        self.served_ports.follow(
+            cluster.serve("web", IP, POD.ip, handling=handling, protocol=str(protocol))
+        )
+        (self.served,) = self.served_ports
+        self.served.path = PathView(DataPath.KERNEL)
+        self.steering = FakeSteering()
+        self.steering.counted = {self.web: 0}
+        self.answers = KernelAnswers(
+            self.steering,
+            self.served_ports,
+            lambda: lambda _endpoint, _protocol: self.chain,
+            track=lambda wanted: dict.fromkeys(wanted, self.clients),
+            clock=lambda: self.now,
+            open_probes=self.open_probes,
+        )
+        self.probes = None
+
+    def open_probes(self, note):
+        self.probes = Probed(note, lambda: self.probe)
+        return self.probes
+
+    async def look(self, begun=0, *, answered=0, own=0, after_s=EVERY_S):
+        """Have connections begin, then look; each answered one is another client."""
+        self.now += after_s
+        self.steering.counted = {self.web: self.steering.counted[self.web] + begun}
+        answers, on_node = self.clients
+        first = len(answers) + len(on_node)
+        self.clients = Clients(
+            answers | {*range(first, first + answered)},
+            on_node | {*range(first + answered, first + answered + own)},
+        )
+        await self.answers.look()
+        if self.probes is not None:
+            self.probes.end()
+
+    async def fail(self, begun=LOST_MIN):
+        """Have as many connections get no answer, until that is decided."""
+        await self.look()
+        for count in (begun, 0, 0, 0):
+            await self.look(count)
+
+    @property
+    def port(self):
+        clock = WallClock(lambda: self.now)
+        views = view_ports(self.served_ports, self.plane, Bind.PROXY_PORT, clock)
+        (port,) = diagnose(views, SourceFacts())
+        return port
+
+    @property
+    def chosen(self):
+        """The path that is chosen now, unless it is as before."""
+        taken = self.served_ports.auto_paths.take()
+        return {key.name.name: decision.path for key, decision in taken.items()}.get("web")
+
+
+@pytest.fixture
+def node(plane, make, request):
+    options = {"path": DataPath.KERNEL, "protocol": Protocol.TCP, **getattr(request, "param", {})}
+    return Node(plane, make, **options)
+
+
+def of(**options):
+    return pytest.mark.parametrize(
+        "node", [options], indirect=True, ids=[" ".join(map(str, options.values()))]
+    )
+
+
+async def test_clients_without_an_answer_are_trouble_while_this_node_gets_one(node, caplog):
+    await node.fail()
+    state = node.port.state
+    assert (state.level, state.word) == (Level.TROUBLE, PortState.NOT_ANSWERING)
+    assert state.causes == (NOT_KNOWN,)
+    assert "shop/web: kernel path fails" in caplog.text
+
+
+async def test_the_chain_that_drops_their_packets_is_the_cause(node):
+    node.chain = CHAIN
+    await node.fail()
+    assert node.port.unanswered == DROPPED
+    assert node.port.state.hint == CHAIN[1]
+
+
+@pytest.mark.parametrize(
+    ("begun", "seen"),
+    [
+        pytest.param(9, {"answered": 1}, id="one is answered"),
+        pytest.param(9, {"own": 9}, id="all are of this node"),
+        pytest.param(LOST_MIN - 1, {}, id="they are few"),
+        pytest.param(0, {}, id="none began"),
+    ],
+)
+async def test_nothing_is_wrong_where(node, begun, seen):
+    await node.look()
+    await node.look(begun, **seen)
+    for _ in range(3):
+        await node.look()
+    assert node.port.unanswered is None
+
+
+async def test_endpoints_that_fail_this_node_too_are_no_fault_of_the_path(node):
+    node.probe, node.chain = REFUSED, CHAIN
+    await node.fail()
+    assert node.port.unanswered is None
+    node.probe = None
+    await node.look(LOST_MIN, after_s=AGAIN_S)
+    await node.look()
+    assert node.port.unanswered == DROPPED
+
+
+async def test_an_answer_ends_it(node, caplog):
+    caplog.set_level("INFO")
+    await node.fail()
+    await node.look(1, answered=1)
+    assert node.port.unanswered is None
+    assert "kernel path works again" in caplog.text
+
+
+async def test_it_is_not_known_any_more_a_minute_after_the_last_client(node):
+    await node.fail()
+    await node.look(after_s=LAST_MINUTE_S)
+    assert node.port.unanswered is None
+
+
+async def test_a_client_that_was_answered_before_the_last_look_does_not_count(node):
+    await node.look()
+    await node.look(9, answered=9)
+    await node.fail()
+    assert node.port.unanswered == NOT_KNOWN
+
+
+@of(protocol=Protocol.UDP)
+async def test_udp_which_may_need_no_answer_counts_only_with_a_chain_that_drops_it(node):
+    await node.fail()
+    assert node.port.unanswered is None
+    node.chain = CHAIN
+    await node.look(LOST_MIN, after_s=AGAIN_S)
+    await node.look()
+    assert node.port.unanswered == DROPPED
+
+
+@of(path=DataPath.AUTO)
+async def test_auto_leaves_the_kernel_path_and_returns_once_no_chain_drops_packets(node):
+    node.chain = CHAIN
+    await node.fail()
+    (decision,) = node.served_ports.auto_paths.take().values()
+    assert decision.path is DataPath.USERSPACE
+    assert "chain filter/FORWARD" in decision.why
+    node.served.path = PathView(DataPath.USERSPACE)
+    await node.look(after_s=2 * RETRY_S)
+    assert node.chosen is None
+    node.chain = ("", "")
+    await node.look()
+    assert node.chosen is not None
+
+
+@of(path=DataPath.AUTO)
+async def test_without_a_known_chain_auto_tries_again_after_ever_longer_pauses(node):
+    for pause_s in (RETRY_S, 2 * RETRY_S):
+        await node.fail()
+        assert node.chosen is DataPath.USERSPACE
+        node.served.path = PathView(DataPath.USERSPACE)
+        await node.look(after_s=pause_s - 4 * EVERY_S)
+        assert node.chosen is None
+        await node.look(after_s=4 * EVERY_S)
+        assert node.chosen is not None
+        node.served.path = PathView(DataPath.KERNEL)
+
+
+@pytest.mark.parametrize(
+    ("answered", "chain", "cause"),
+    [
+        pytest.param(0, ("", ""), NOT_KNOWN, id="none-answered"),
+        pytest.param(5, ("", ""), None, id="perhaps-this-nodes-own-are-answered"),
+        pytest.param(5, CHAIN, DROPPED, id="a-chain-drops-the-others"),
+    ],
+)
+async def test_dials_at_connect_count_too(node, answered, chain, cause):
+    node.chain = chain
+    node.answers.note_dials(node.served, lost=LOST_MIN)
+    await node.look()
+    node.answers.note_dials(node.served, answered=answered)
+    await node.look()
+    await node.look()
+    assert node.port.unanswered == cause
+
+
+async def test_a_frontend_with_very_many_clients_counts_as_answered(node, monkeypatch):
+    monkeypatch.setattr(kernel_answers, "KNOWN_MAX", 5)
+    await node.look()
+    await node.look(9, answered=9)
+    await node.fail()
+    assert node.port.unanswered is None
+
+
+async def test_what_the_kernel_does_not_list_shows_nothing(node):
+    def refuse(_wanted):
+        raise SteeringError("cannot list conntrack entries")
+
+    node.answers._track = refuse
+    await node.fail()
+    assert node.port.unanswered is None
+
+
+@pytest.mark.netns
+def test_each_frontend_has_its_own_clients(node):
+    others = Frontend("10.96.0.2", 80, Protocol.UDP), Frontend("2001:db8::1", 80, Protocol.TCP)
+    wanted = dict.fromkeys((node.web, *others), node.served.plan.serving)
+    assert track_clients(wanted) == dict.fromkeys(wanted, Clients(set(), set()))

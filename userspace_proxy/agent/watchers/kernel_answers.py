@@ -1,0 +1,355 @@
+"""Judges the kernel path by its answers: whether clients that are led to endpoints get any.
+
+    counters of rules ── connections that began ──┐
+    connection tracking ── those with an answer ──┼─▶ no answer ─▶ does this node get one? ─▶ cause
+    hooks ── dials without an answer ─────────────┘                which chain drops them?
+
+A firewall that drops forwarded packets shows nowhere else: rules translate and count connections
+before it, and probes of this node don't pass it.
+
+Rule 1: ``auto`` leaves the kernel path, and ``kernel`` shows the cause. Other programs' rules are
+read only to name it.
+Rule 2: endpoints that don't answer this node either are no fault of the path. UDP can't be probed,
+so its clients count only where a chain certainly drops their packets.
+Rule 3: connections of this node itself aren't forwarded, and don't count.
+Rule 4: a look takes 0.2 % of a core on average, however many connections are tracked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from time import thread_time
+from typing import TypeVar
+
+from ...causes.say import say
+from ...causes.services import forwarding_dropped, forwarding_unanswered
+from ...clocks import Clocks
+from ...errors import SteeringError
+from ...facts import LAST_MINUTE_S
+from ...kernel.bpf.socket_maps import EventKind
+from ...kernel.conntrack import PROTOCOL_NUMBERS, Clients, Dialled, clients_of
+from ...kernel.ctnetlink import pack_address
+from ...kernel.netlink.messages import pack_ip
+from ...kernel.node_listings import ANY, NodeListings
+from ...kernel.one_thread import OneThread
+from ...log_fields import FieldLogger
+from ...logged_condition import LoggedCondition
+from ...model import DataPath, DialFailure, Frontend, Protocol, SocketAddress
+from ...model.serving import Serving
+from ...plane.path_probes import Note, PathProbes
+from ...steering import Steering
+from ..rounds.component import Component
+from ..rounds.kernel_path import choices_of
+from ..rounds.served_port import ServedPort
+from ..rounds.served_ports import ServedPorts
+from ..rounds.tasks import Supervisor, pause
+from .socket_suspects import Suspect, Suspects, open_probes
+
+_log = FieldLogger("userspace_proxy.agent")
+
+EVERY_S = 2.0
+_SHARE = 0.002
+BURST_S = 0.1
+"""So much CPU time may be owed while it isn't decided why clients get no answer."""
+_COUNT_S = 4e-6
+"""What reading and comparing one counter takes."""
+LOST_MIN = 3
+"""Fewer connections without an answer prove nothing. Each SYN counts of a client whose packets are
+dropped, as the kernel keeps no entry then: three in three seconds."""
+GRACE_S = 3.0
+"""For so long connections may be without an answer."""
+AGAIN_S = 30.0
+"""Endpoints are probed again after so long, while clients still get no answer."""
+RETRY_S, RETRY_MAX_S = 60.0, 3600.0
+"""After so long ``auto`` tries the kernel path again where no chain is known to drop packets; each
+time doubles it."""
+PROBED_MAX = 16
+"""So many endpoints of a Service port are probed."""
+KNOWN_MAX = 20_000
+"""Of a frontend with more clients none is remembered: it counts as answered."""
+
+Result = TypeVar("Result")
+Rules = Callable[[SocketAddress, Protocol], tuple[str, str]]
+"""Returns which chain drops packets that are forwarded to an endpoint, and a remedy; empty texts:
+none certainly does."""
+
+
+@dataclass(slots=True, eq=False)
+class _Traffic:
+    """The forwarded connections of a frontend, or what hooks have seen of a Service port."""
+
+    begun: int = 0
+    """As the kernel has counted them."""
+    known: Set[int] = frozenset()
+    """Clients that were tracked at the last look, those with an answer and those on this node."""
+    lost: int = 0
+    """Connections without an answer since the last one with an answer."""
+    since: float = 0.0
+    """When the first of them was seen, in monotonic seconds."""
+    last: float = 0.0
+    answered_at: float = 0.0
+    """When hooks last saw an answer, which programs on this node may have got."""
+
+    def compare(self, begun: int, clients: Clients, now: float) -> None:
+        """Take how many connections began since the last look, and the clients tracked now."""
+        if clients.answered - self.known:
+            self.lost = 0
+        else:
+            self.lose(begun - len(clients.own - self.known), now)
+        known = clients.answered | clients.own
+        self.known = known if len(known) <= KNOWN_MAX else frozenset()
+
+    def lose(self, count: int, now: float) -> None:
+        """Note connections without an answer."""
+        if count > 0:
+            if not self.is_recent(now):
+                self.lost, self.since = 0, now
+            self.lost, self.last = self.lost + count, now
+
+    def is_recent(self, now: float) -> bool:
+        """Return whether connections got no answer in the last minute."""
+        return bool(self.lost) and now - self.last < LAST_MINUTE_S
+
+    def is_unanswered(self, now: float) -> bool:
+        """Return whether so many got none that it isn't chance."""
+        return self.is_recent(now) and self.lost >= LOST_MIN and now - self.since >= GRACE_S
+
+
+@dataclass(slots=True, eq=False)
+class _Doubt:
+    """What probes show of the endpoints of a Service port whose clients get no answer."""
+
+    waiting: set[SocketAddress]
+    has_failed: bool = False
+    decided_at: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Away:
+    """Why a Service port with path ``auto`` has left the kernel path, and when it returns."""
+
+    endpoint: SocketAddress
+    chain: str
+    """Empty: what drops its packets isn't known."""
+    wait_s: float
+    until: float
+    """Where no chain is known, in monotonic seconds."""
+
+
+class KernelAnswers(Component):
+    """The answers on the kernel path of one proxy's Service ports.
+
+    Args:
+        read_rules: Reads other programs' rules; blocks.
+        track: Returns the clients that are tracked at frontends; blocks.
+    """
+
+    def __init__(
+        self,
+        steering: Steering,
+        served_ports: ServedPorts,
+        read_rules: Callable[[], Rules],
+        *,
+        track: Callable[[Mapping[Frontend, Serving]], Mapping[Frontend, Clients]] | None = None,
+        clock: Callable[[], float] = Clocks.monotonic,
+        open_probes: Callable[[Note], PathProbes] = open_probes,
+    ) -> None:
+        self._steering = steering
+        self._served_ports = served_ports
+        self._read_rules = read_rules
+        self._track = track or track_clients
+        self._clock = clock
+        self._thread = OneThread("kernel answers")
+        self._owed_s = 0.0
+        """CPU time that pauses are still to make up for."""
+        self._suspects = Suspects(self._note_probe, open_probes)
+        self._traffic: dict[Frontend | ServedPort, _Traffic] = {}
+        self._doubts: dict[ServedPort, _Doubt] = {}
+        self._away: dict[ServedPort, _Away] = {}
+        self._condition = LoggedCondition[tuple[str, str]](
+            _log,
+            "%(service)s: kernel path fails: %(cause)s",
+            "kernel path works again",
+            fields=lambda one: {"service": one[0], "cause": one[1]},
+        )
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Look from now on."""
+        supervisor.start("kernel answers", self._run)
+
+    async def close(self) -> None:
+        """End all probes, and the thread. Idempotent."""
+        self._suspects.close()
+        self._thread.close()
+
+    async def _run(self) -> None:
+        while True:
+            await self.look()
+            is_urgent = self._owed_s < BURST_S and any(
+                not one.decided_at for one in self._doubts.values()
+            )
+            pause_s = EVERY_S if is_urgent else max(EVERY_S, self._owed_s / _SHARE)
+            await pause(pause_s)
+            self._owed_s = max(0.0, self._owed_s - pause_s * _SHARE)
+
+    async def _call(self, call: Callable[[], Result]) -> Result:
+        """Run a call in the thread, and note what it costs."""
+        cost_s = 0.0
+
+        def timed() -> Result:
+            nonlocal cost_s
+            began_s = thread_time()
+            try:
+                return call()
+            finally:
+                cost_s = thread_time() - began_s
+
+        try:
+            return await self._thread.run(timed)
+        finally:
+            self._owed_s += cost_s
+
+    def note_dials(self, served: ServedPort, *, answered: int = 0, lost: int = 0) -> None:
+        """Take what hooks have seen of a Service port.
+
+        Args:
+            lost: Dials without an answer, to endpoints that have answered a probe since.
+        """
+        now, traffic = self._clock(), self._traffic.setdefault(served, _Traffic())
+        traffic.lose(lost, now)
+        if answered:
+            traffic.answered_at = now
+
+    async def look(self) -> None:
+        """Compare once what began with what was answered, and follow what that shows."""
+        in_kernel = [one for one in self._served_ports if one.path.now is DataPath.KERNEL]
+        try:
+            await self._compare(in_kernel)
+            doubted = [one for one in in_kernel if self._is_to_be_decided(one)]
+            returning = [one for one, left in self._away.items() if self._may_return(one, left)]
+            if doubted or returning:
+                rules = await self._call(self._read_rules)
+                for served in doubted:
+                    await self._decide(served, rules)
+                for served in returning:
+                    await self._return(served, rules)
+        except (SteeringError, OSError) as exc:
+            # The next repair fails, too, and that is shown.
+            _log.debug("cannot look for answers: %(cause)s", extra={"cause": str(exc)})
+        found = {one: one.path.unanswered for one in in_kernel}
+        self._condition.set(*((one.group.label, say(why)) for one, why in found.items() if why))
+
+    async def _compare(self, in_kernel: Iterable[ServedPort]) -> None:
+        """Find the frontends whose new connections have got no answer."""
+        serving = {f: one.plan.serving for one in in_kernel for f in one.plan.frontends}
+        for gone in self._traffic.keys() - serving.keys() - {*in_kernel}:
+            del self._traffic[gone]
+        for left in self._doubts.keys() - {*in_kernel}:
+            del self._doubts[left]
+        counts = (await self._steering.kernel_connections() or {}) if serving else {}
+        self._owed_s += len(counts) * _COUNT_S
+        now, begun = self._clock(), dict[Frontend, int]()
+        for frontend in serving.keys() & counts.keys():
+            count = counts[frontend]
+            traffic = self._traffic.setdefault(frontend, _Traffic(count))
+            if count != traffic.begun or traffic.is_recent(now):
+                begun[frontend] = count - traffic.begun
+            traffic.begun = count
+        if begun:
+            wanted = {frontend: serving[frontend] for frontend in begun}
+            found = await self._call(partial(self._track, wanted))
+            for frontend, count in begun.items():
+                self._traffic[frontend].compare(count, found[frontend], now)
+
+    def _silent(self, served: ServedPort) -> list[_Traffic]:
+        now = self._clock()
+        kinds: tuple[Frontend | ServedPort, ...] = (*served.plan.frontends, served)
+        found = [self._traffic[one] for one in kinds if one in self._traffic]
+        return [one for one in found if one.is_unanswered(now)]
+
+    def _is_to_be_decided(self, served: ServedPort) -> bool:
+        """Have endpoints probed while clients get no answer; return whether all were."""
+        doubt, now = self._doubts.get(served), self._clock()
+        if not self._silent(served):
+            self._doubts.pop(served, None)
+            served.path = served.path._replace(unanswered=None)
+            return False
+        if doubt is None or (doubt.decided_at and now - doubt.decided_at >= AGAIN_S):
+            is_tcp = served.plan.protocol is Protocol.TCP
+            probed = {*islice(_endpoints(served.plan.serving), PROBED_MAX)} if is_tcp else set()
+            self._doubts[served] = doubt = _Doubt(probed)
+            for endpoint in probed:
+                self._suspects.add(served, endpoint, EventKind.UNANSWERED)
+        return not (doubt.waiting or doubt.decided_at)
+
+    def _note_probe(self, suspect: Suspect, failed: DialFailure | None) -> None:
+        if (doubt := self._doubts.get(suspect.served)) is not None:
+            doubt.waiting.discard(suspect.endpoint)
+            doubt.has_failed |= failed is not None
+
+    async def _decide(self, served: ServedPort, rules: Rules) -> None:
+        """Decide why clients get no answer, after probes of the endpoints."""
+        doubt, silent, plan = self._doubts[served], self._silent(served), served.plan
+        doubt.decided_at = now = self._clock()
+        endpoint = next(_endpoints(plan.serving), None)
+        if endpoint is None or doubt.has_failed:
+            served.path = served.path._replace(unanswered=None)
+            return
+        chain, hint = await self._call(partial(rules, endpoint, plan.protocol))
+        is_certain = plan.protocol is Protocol.TCP and not any(
+            one.answered_at > one.since for one in silent
+        )
+        if not chain and not is_certain:
+            return
+        cause = forwarding_dropped(chain, hint) if chain else forwarding_unanswered()
+        if plan.path.path is not DataPath.AUTO:
+            served.path = served.path._replace(unanswered=cause)
+            return
+        left = self._away.get(served)
+        wait_s = min(2 * left.wait_s, RETRY_MAX_S) if left else RETRY_S
+        self._away[served] = _Away(endpoint, chain, wait_s, now + wait_s)
+        self._served_ports.auto_paths.leave_kernel(plan.key, cause)
+
+    def _may_return(self, served: ServedPort, away: _Away) -> bool:
+        is_out = served.path.now is not DataPath.KERNEL
+        return is_out and (bool(left.chain) or self._clock() >= left.until)
+
+    async def _return(self, served: ServedPort, rules: Rules) -> None:
+        """Let a Service port take the kernel path again unless its packets are still dropped."""
+        left = self._away[served]
+        if served.is_retired or served.plan.path.path is not DataPath.AUTO:
+            del self._away[served]
+            return
+        ask = partial(rules, left.endpoint, served.plan.protocol)
+        if not left.chain or not (await self._call(ask))[0]:
+            self._served_ports.auto_paths.return_to_kernel(served.plan.key)
+
+
+def _endpoints(serving: Serving) -> Iterator[SocketAddress]:
+    for choice in choices_of(serving):
+        yield from choice.endpoints
+
+
+def track_clients(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, Clients]:
+    """Return the clients that are tracked at frontends; blocks.
+
+    Raises:
+        SteeringError: The kernel doesn't list them.
+    """
+    here = {pack_ip(one.ip) for one in NodeListings.here().addresses(ANY).items if one.ip}
+    by_kind: defaultdict[tuple[int, int], dict[Dialled, Set[bytes]]] = defaultdict(dict)
+    for frontend, serving in wanted.items():
+        kind = int(frontend.family), PROTOCOL_NUMBERS[frontend.protocol]
+        endpoints = {pack_address(one.ip, one.port) for one in _endpoints(serving)}
+        by_kind[kind][Dialled(frontend.ip, frontend.port)] = endpoints
+    found = {kind: clients_of(*kind, endpoints, here) for kind, endpoints in by_kind.items()}
+    return {
+        frontend: found[int(frontend.family), PROTOCOL_NUMBERS[frontend.protocol]][
+            Dialled(frontend.ip, frontend.port)
+        ]
+        for frontend in wanted
+    }
