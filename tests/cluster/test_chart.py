@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -415,7 +416,8 @@ def test_a_take_over_adds_flags_only_for_values_that_were_set() -> None:
         return list(container_of(daemon_set["DaemonSet", "kube-proxy"])["command"])
 
     (original,) = yaml.safe_load_all(KUBE_PROXY.read_text())
-    assert command() == [*container_of(original)["command"], "--take-over"]
+    own = ["--take-over", "--ready-socket=/dev/shm/userspace-proxy.ready"]
+    assert command() == [*container_of(original)["command"], *own]
     values = "steering=nftables,path=auto,wake.namespaces={shop},metrics.host=0.0.0.0"
     hooks = "--set=socketLB=auto,socketLBHostOnly=true"
     assert command(f"--set={values}", hooks, "--set=extraFlags={--metrics-detail=node}") == [
@@ -428,6 +430,36 @@ def test_a_take_over_adds_flags_only_for_values_that_were_set() -> None:
         "--metrics-bind-address=0.0.0.0:10249",
         "--metrics-detail=node",
     ]
+
+
+def test_each_agent_starts_up_by_the_answer_of_its_own_socket() -> None:
+    own = container_of(objects_of(render(API_SERVER))["DaemonSet", "userspace-proxy"])
+    taken_over = container_of(objects_of(kubeadm_phase("take-over"))["DaemonSet", "kube-proxy"])
+    assert own["startupProbe"] == taken_over["startupProbe"]
+    program = own["startupProbe"]["exec"]["command"][-1]
+    path = next(flag for flag in own["args"] if flag.startswith("--ready-socket=")).partition("=")[
+        2
+    ]
+    assert f'connect("{path}")' in program
+
+
+def test_a_standby_has_ports_of_its_own_by_which_its_rules_are_asked_for(tmp_path: Path) -> None:
+    daemon_set = objects_of(kubeadm_phase("standby"))["DaemonSet", "kube-proxy-standby"]
+    pod = daemon_set["spec"]["template"]["spec"]
+    kube_proxy, asks = pod["containers"]
+    given, own = tmp_path / "config.conf", tmp_path / "own.conf"
+    given.write_text('mode: ""\nhealthzBindAddress: ""\nmetricsBindAddress: ""')
+    command = pod["initContainers"][0]["command"][-1]
+    for place, path in (("/var/lib/kube-proxy/config.conf", given), ("/standby/config.conf", own)):
+        command = command.replace(place, str(path))
+    subprocess.run(["sh", "-c", command], check=True)
+    assert yaml.safe_load(own.read_text()) == {
+        "mode": "",
+        "healthzBindAddress": "127.0.0.1:10366",
+        "metricsBindAddress": "127.0.0.1:10369",
+    }
+    assert kube_proxy["command"][1] == "--config=/standby/config.conf"
+    assert "127.0.0.1:10369/metrics" in asks["startupProbe"]["exec"]["command"][-1]
 
 
 def test_a_take_over_updates_as_a_daemon_set_of_its_own_does() -> None:

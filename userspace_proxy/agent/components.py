@@ -21,6 +21,7 @@ from .watchers.kube_proxy import KubeProxyWatch
 from .watchers.last_state import LastState
 from .watchers.names import NamesByDns, ProxyNames
 from .watchers.printed_addresses import AddressPrinter
+from .watchers.ready_socket import ReadySocket
 from .watchers.socket_counts import HookedConnections
 from .watchers.tracking import TrackingWatch
 
@@ -69,5 +70,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     if (write := options.write_addresses) is not None:
         yield AddressPrinter(progress, served_ports, steering.bind, write)
     yield SourceComponent(source, names_of_endpoints.publish)
+    if options.ready_socket:
+        yield ReadySocket(options.ready_socket, source, progress, plane)
     # Last, because what fails before leaves the node to the last process.
     yield Relief(core.predecessors, progress, plane, options)

@@ -413,10 +413,7 @@ class Relief(Component):
         """
         options, predecessors = self._options, self._predecessors
         await self._progress.caught_up()
-        while not self._plane.has_all_workers:
-            await pause(_LOOK_S)
-        # They have applied everything that was sent before when they answer.
-        await self._plane.refresh()
+        await self._plane.serves(lambda: pause(_LOOK_S))
         if predecessors is not None:
             await predecessors.all_pins()
         # With the drain in one step: from here on, the last process doesn't take the node back.

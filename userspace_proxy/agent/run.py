@@ -24,23 +24,29 @@ from ..errors import ConfigError, LockHeld, UserspaceProxyError
 from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
 from ..log_fields import FieldLogger
+from ..logged_condition import LoggedCondition
 from ..loops import loop_factory
 from ..plane import default_workers
 from ..sources import Source
 from ..state_file import state_dir_of
 from ..status.listening import ListenAt
+from ..steering import proxy_label
 from ..steering.selection import check_hooks, check_steering, read_offers_for
 from ..version import __version__, own_commit
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
+from .lock import running_proxies
 from .node_setup import hook_options
 from .rounds.options import Options, WriteText
-from .rounds.tasks import Supervisor, first_of
+from .rounds.tasks import Supervisor, first_of, pause
 from .signals import stop_on_signal
 from .take_back import leave, reap_children, start_while_workers_live, takes_back, wait_for_workers
 from .watchers.names import check_dns
 
 _log = FieldLogger("userspace_proxy.agent")
+
+# All requests together; a healthy API server answers in some 10 ms.
+_ANSWER_S, _ASK_AGAIN_S = 5.0, 2.0
 
 
 def run_agent(
@@ -90,7 +96,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         _log.error("the next process ended before it served, taking the node back")
         reap_children(asyncio.get_running_loop())
     kernel = read_offers_for(settings.steering)
-    taken = None if is_back else _make_way(settings, options, source, kernel)
+    taken = None if is_back else await _make_way(settings, options, source, kernel)
 
     def end(status: int) -> None:
         agent.abandon()
@@ -138,7 +144,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     return 1 if agent.left_behind else 0
 
 
-def _make_way(
+async def _make_way(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers
 ) -> TakenOver | None:
     """Have the running proxy hand over if that is asked for; None: it isn't, or none runs."""
@@ -150,10 +156,35 @@ def _make_way(
     check_steering(settings.steering, kernel, own_namespace=own_namespace)
     check_hooks(settings.steering, hook_options(options), kernel, own_namespace=own_namespace)
     check_dns(settings.dns_bind_address)
+    if not settings.manifests:
+        await _await_api_server(settings)
     taken = ask_to_hand_over(settings.service_proxy_name or None)
     if taken is not None:
         _log.info("the running proxy has handed over the node", extra={"pid": taken.pid})
     return taken
+
+
+async def _await_api_server(settings: Settings) -> None:
+    """Wait until the API server answers, or no proxy runs: one that reads it serves better."""
+    from ..sources.kubernetes.permissions import ask_server
+
+    waiting = LoggedCondition[str](
+        _log,
+        "the running proxy continues until the API server answers this one: %(cause)s",
+        "the API server answers",
+    )
+    while proxy_label(settings.service_proxy_name) in await asyncio.to_thread(running_proxies):
+        said = await ask_server(
+            kubeconfig=settings.kubeconfig,
+            master=settings.master,
+            node_name="",
+            within_s=_ANSWER_S,
+            endpoints_from_pods=settings.endpoints_from_pods,
+        )
+        waiting.set(*said.problems)
+        if not said.problems:
+            return
+        await pause(_ASK_AGAIN_S)
 
 
 def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Options:

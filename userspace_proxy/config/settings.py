@@ -356,6 +356,12 @@ class Settings:
         help="where /healthz and /livez answer; also fd://N, or disabled",
         why="kube-proxy's, for both families; load balancers probe it",
     )
+    ready_socket: str = setting(
+        "", kind=PATH, topic=Topic.SERVERS, flag="ready-socket", own_field="readySocket",
+        help="path of a Unix socket that answers nothing once this process serves what it has "
+        "read, else why it doesn't yet",
+        why="for the probe of a container: at the node's ports another process may answer",
+    )
     metrics_bind_address: ListenAddress | None = setting(
         SocketAddress("127.0.0.1", 10249), kind=listen_address(10249), topic=Topic.SERVERS,
         flag="metrics-bind-address", kube_field="metricsBindAddress",

@@ -30,6 +30,8 @@ PIECE_BYTES = 64 << 10
 _END_OF_HEAD = b"\r\n\r\n"
 _WITH_HEADER = 16 + zlib.MAX_WBITS
 _TEXT_MAX = 200
+_PROGRAM = "userspace-proxy"
+"""What the header Server of its answers says."""
 
 
 class Unreadable(UserspaceProxyError):
@@ -152,6 +154,8 @@ class HttpAnswer:
         if coding == "gzip":
             self._gunzip = zlib.decompressobj(_WITH_HEADER)
         self.code = int(words[1])
+        if self.code != http.client.OK and headers.get("Server") != _PROGRAM:
+            raise Unreadable("another program answers at that port, perhaps kube-proxy")
         self.is_complete = self._left == 0
 
     def _body(self, data: bytes) -> Iterator[bytes]:

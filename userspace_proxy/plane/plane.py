@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -319,6 +319,16 @@ class Plane:
     def has_all_workers(self) -> bool:
         """Whether all workers carry traffic."""
         return all(worker.is_running for worker in self._workers)
+
+    async def serves(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait until all workers have applied everything that was sent before.
+
+        Args:
+            wait: Awaited between two looks.
+        """
+        while not self.has_all_workers:
+            await wait()
+        await self.refresh()
 
     async def idle(self, within_s: float) -> None:
         """Wait until no TCP connection is open, but not for longer; clients are still served."""

@@ -67,6 +67,21 @@ securityContext:
       {{- if include "userspace-proxy.socketLB" . }}
       - BPF # programs that translate connect()
       {{- end }}
+{{/* The node's ports may be another process's: kube-proxy's, or the pod's before this one. This socket is its own. */}}
+startupProbe:
+  exec:
+    command:
+      - /opt/userspace-proxy/bin/python
+      - -ISc
+      - |
+        import socket, sys
+        probed = socket.socket(socket.AF_UNIX)
+        probed.connect("{{ include "userspace-proxy.readySocket" . }}")
+        sys.exit(probed.makefile().read() or None)
+  periodSeconds: 2
+  timeoutSeconds: 5
+  # An hour: a start may wait for an API server, which a restart doesn't bring.
+  failureThreshold: 1800
 livenessProbe:
   httpGet:
     path: /livez
@@ -84,6 +99,11 @@ readinessProbe:
 resources:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* In the pod's own /dev/shm, which is writable. */}}
+{{- define "userspace-proxy.readySocket" -}}
+/dev/shm/userspace-proxy.ready
 {{- end }}
 
 {{- define "userspace-proxy.updateStrategy" -}}

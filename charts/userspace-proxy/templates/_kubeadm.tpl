@@ -22,7 +22,7 @@ agent starts beside kube-proxy, or beside the old agent, and takes over from it.
 {{- $daemonSet := include "userspace-proxy.kubeProxy" . | fromYaml }}
 {{- $pod := $daemonSet.spec.template.spec }}
 {{- $container := first $pod.containers }}
-{{- $flags := list "--take-over" }}
+{{- $flags := list "--take-over" (printf "--ready-socket=%s" (include "userspace-proxy.readySocket" .)) }}
 {{- range $name, $default := dict "steering" "auto" "path" "userspace" }}
 {{- $value := get $.Values $name }}
 {{- if ne $value $default }}
@@ -58,9 +58,44 @@ agent starts beside kube-proxy, or beside the old agent, and takes over from it.
 {{- toYaml $daemonSet }}
 {{- end }}
 
-{{/* A second kube-proxy beside the first. */}}
+{{/*
+A second kube-proxy beside the first. Its metrics have a port of their own, so a container beside it can tell whether it
+has written its rules, which depends on the API server.
+*/}}
 {{- define "userspace-proxy.standby" -}}
 {{- $daemonSet := include "userspace-proxy.kubeProxy" . | fromYaml }}
+{{- $pod := $daemonSet.spec.template.spec }}
+{{- $container := first $pod.containers }}
+{{- $config := "" }}
+{{- $command := list }}
+{{- range concat (default list $container.command) (default list $container.args) }}
+{{- if hasPrefix "--config=" . }}
+{{- $config = trimPrefix "--config=" . }}
+{{- $command = append $command "--config=/standby/config.conf" }}
+{{- else }}
+{{- $command = append $command . }}
+{{- end }}
+{{- end }}
+{{- if not $config }}
+{{- fail "kubeadm.daemonSet's first container has no --config=FILE" }}
+{{- end }}
+{{- $mounts := append $container.volumeMounts (dict "name" "standby" "mountPath" "/standby") }}
+{{- $_ := set $container "command" $command }}
+{{- $_ := unset $container "args" }}
+{{- $_ := set $container "volumeMounts" $mounts }}
+{{- $_ := set $pod "volumes" (append $pod.volumes (dict "name" "standby" "emptyDir" dict)) }}
+{{- $ports := printf "healthzBindAddress: 127.0.0.1:%v\nmetricsBindAddress: 127.0.0.1:%v" .Values.kubeadm.standbyHealthPort .Values.kubeadm.standbyMetricsPort }}
+{{- $own := dict "image" (include "userspace-proxy.image" .) "securityContext" (include "userspace-proxy.unprivileged" . | fromYaml) }}
+{{- $copy := printf "{ sed -E '/^(healthz|metrics)BindAddress:/d' %s; printf '\n%%s\n' '%s'; } >/standby/config.conf" $config $ports }}
+{{- $init := mustMerge (dict "name" "own-ports" "command" (list "sh" "-c" $copy) "volumeMounts" $mounts) $own }}
+{{- $_ := set $pod "initContainers" (append (default list $pod.initContainers) $init) }}
+{{- $synced := printf "wget -qO- http://127.0.0.1:%v/metrics | grep -Eq '^kubeproxy_sync_proxy_rules_last_timestamp_seconds([{].*[}])? [1-9]'" .Values.kubeadm.standbyMetricsPort }}
+{{- $probe := dict "exec" (dict "command" (list "sh" "-c" $synced)) "periodSeconds" 2 "timeoutSeconds" 5 "failureThreshold" 1800 }}
+{{- $asks := mustMerge (dict "name" "has-written-rules" "command" (list "sh" "-c" "trap exit TERM; sleep 2147483647 & wait") "startupProbe" $probe) $own }}
+{{- $_ := set $pod "containers" (append $pod.containers $asks) }}
+{{- with .Values.imagePullSecrets }}
+{{- $_ := set $pod "imagePullSecrets" . }}
+{{- end }}
 {{- $label := printf "%s-standby" (index $daemonSet.spec.selector.matchLabels "k8s-app") }}
 {{- $_ := set $daemonSet.metadata "name" (printf "%s-standby" $daemonSet.metadata.name) }}
 {{- $_ := set $daemonSet.spec.selector.matchLabels "k8s-app" $label }}

@@ -46,9 +46,10 @@ def deploy(cluster: Cluster, mode: str = "") -> None:
     wait_for_rollout(cluster, "kube-proxy")
 
 
-def wait_for_rollout(cluster: Cluster, daemon_set: str) -> None:
+def wait_for_rollout(cluster: Cluster, daemon_set: str, within_s: int = 100) -> None:
     """Return when a DaemonSet of the system has its newest pods ready on every node."""
-    cluster.kubectl("-n", NAMESPACE, "rollout", "status", "daemonset", daemon_set, "--timeout=100s")
+    rollout = ("rollout", "status", "daemonset", daemon_set, f"--timeout={within_s}s")
+    cluster.kubectl("-n", NAMESPACE, *rollout)
 
 
 def _account() -> dict[str, object]:

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import yaml
 
 from ..build import Binaries
 from ..chart import kubeadm_phase
@@ -55,6 +56,7 @@ UNKEPT = ("TCP", "UDP")
 PATH = "userspace-proxy.io/path"
 KUBE_PROXY = "/usr/local/bin/kube-proxy"
 """What kubeadm's DaemonSet starts, in our image, too."""
+ROLLOUT_S = 45.0
 PAUSE_S = 10.0
 """After each change, in which it may show that something was lost."""
 GRANTED = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
@@ -97,27 +99,33 @@ class Stage:
     def restart(self) -> None:
         """Replace kube-proxy, or what has its name, by itself."""
         self.system("rollout", "restart", "daemonset", "kube-proxy")
-        self._settle("kube-proxy")
+        self.settle("kube-proxy")
 
     def take_over(self) -> None:
         """Replace kube-proxy by ours."""
-        self._apply("take-over")
-        self._settle("kube-proxy")
-        self._settle("kube-proxy-cleanup")
+        self.apply_changed("take-over")
+        self.settle("kube-proxy")
+        self.settle("kube-proxy-cleanup")
         self.system("delete", "daemonset", "kube-proxy-cleanup")
 
     def give_back(self) -> None:
         """Replace ours by kube-proxy."""
-        self._apply("standby")
-        self._settle("kube-proxy-standby")
-        self._apply("original")
-        self._settle("kube-proxy")
+        self.apply_changed("standby")
+        self.settle("kube-proxy-standby")
+        self.apply_changed("original")
+        self.settle("kube-proxy")
         self.system("delete", "daemonset", "kube-proxy-standby")
 
-    def change_path(self, path: str) -> None:
-        """Lead new connections over another path; the open ones stay on theirs."""
+    def change_path(self, path: str, *, is_ours: bool = True) -> None:
+        """Lead new connections over another path; the open ones stay on theirs.
+
+        Args:
+            is_ours: This proxy serves, and follows at once.
+        """
         services = ("services", "--all", "--all-namespaces")
         self.cluster.kubectl("annotate", *services, "--overwrite", f"{PATH}={path}")
+        if not is_ours:
+            return
         wait_for(
             f"the path {path} on all nodes",
             lambda: all(port["path"] == path for port in self._ports()),
@@ -141,12 +149,59 @@ class Stage:
         ]
         return [port for status in said for port in status["ports"]]
 
-    def _apply(self, phase: str) -> None:
-        objects = kubeadm_phase(phase)
-        self.cluster.control_plane.kubectl("apply", "-f", "-", input=objects)
+    def apply_changed(
+        self, phase: str, change: Callable[[dict[str, Any]], None] = lambda _: None
+    ) -> None:
+        """Apply a phase whose DaemonSet's first container was changed."""
+        objects = list(yaml.safe_load_all(kubeadm_phase(phase)))
+        change(objects[0]["spec"]["template"]["spec"]["containers"][0])
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        self.cluster.control_plane.kubectl("apply", "-f", "-", input=text)
 
-    def _settle(self, daemon_set: str) -> None:
-        kubeadm.wait_for_rollout(self.cluster, daemon_set)
+    def settle(self, daemon_set: str, within_s: float = 100.0) -> None:
+        """Wait until a DaemonSet has its newest pods ready on every node."""
+        rollout = ("-n", kubeadm.NAMESPACE, "rollout", "status", "daemonset", daemon_set)
+        wait_for(
+            f"the rollout of {daemon_set}",
+            lambda: "successfully" in self.cluster.kubectl(*rollout, "--watch=false"),
+            deadline_s=within_s,
+        )
+
+    def watch(self) -> None:
+        """Wait for as long as a rollout took that looked at the wrong pods."""
+        until = now() + ROLLOUT_S
+        wait_for("what a rollout would do", lambda: now() > until)
+
+    def pods_of(self, daemon_set: str) -> set[str]:
+        """Return the names of a DaemonSet's pods that are ready, and stay."""
+        said = json.loads(
+            self.cluster.kubectl(
+                "-n", kubeadm.NAMESPACE, "get", "pods", "-l", f"k8s-app={daemon_set}", "-o", "json"
+            )
+        )
+        return {
+            pod["metadata"]["name"]
+            for pod in said["items"]
+            if "deletionTimestamp" not in pod["metadata"]
+            and all(state["ready"] for state in pod["status"].get("containerStatuses", ()))
+        }
+
+    def ready_of(self, daemon_set: str) -> int:
+        """Return on how many nodes a DaemonSet is available."""
+        path = "jsonpath={.status.numberAvailable}"
+        said = self.cluster.kubectl(
+            "-n", kubeadm.NAMESPACE, "get", "daemonset", daemon_set, "-o", path
+        )
+        return int(said or 0)
+
+    def change_kubeconfig(self, old: str, new: str) -> None:
+        """Change the server that kube-proxy reads from; running ones keep theirs."""
+        namespace = ("-n", kubeadm.NAMESPACE)
+        said = json.loads(
+            self.cluster.kubectl(*namespace, "get", "configmap", "kube-proxy", "-o", "json")
+        )
+        said["data"]["kubeconfig.conf"] = said["data"]["kubeconfig.conf"].replace(old, new)
+        self.cluster.control_plane.kubectl("replace", "-f", "-", input=json.dumps(said))
 
 
 @pytest.fixture(scope="module", params=["iptables", "nftables"])
@@ -198,6 +253,78 @@ def test_taking_over_an_upgrade_and_giving_back_fail_no_more_connections_than_a_
     # Kept connections through our workers end with them.
     assert lost(upgrade, UNKEPT) <= lost(restart, UNKEPT), figures
     assert lost(back, UNKEPT) <= lost(restart, UNKEPT), figures
+
+
+def _wrong_api_server(container: dict[str, Any]) -> None:
+    # Nothing listens there.
+    container["command"].append("--master=https://127.0.0.1:1")
+
+
+def _wrong_flag(container: dict[str, Any]) -> None:
+    container["command"].append("--no-such-flag")
+
+
+def _dies_again_and_again(container: dict[str, Any]) -> None:
+    container["command"] = ["sh", "-c", "sleep 4; exit 1"]
+
+
+def _starts_slowly(container: dict[str, Any]) -> None:
+    container["command"] = ["sh", "-c", f"sleep 30; exec {' '.join(container['command'])}"]
+
+
+NEVER_SERVE = [_wrong_api_server, _wrong_flag, _dies_again_and_again]
+
+
+@pytest.mark.parametrize("change", NEVER_SERVE)
+def test_what_never_serves_takes_no_node_from_kube_proxy(
+    stage: Stage, change: Callable[[dict[str, Any]], None]
+) -> None:
+    before = stage.pods_of("kube-proxy")
+    (cost, _) = stage.costs(lambda: stage.apply_changed("take-over", change), stage.watch)
+    try:
+        assert before <= stage.pods_of("kube-proxy")
+        assert not lost(cost), report("taken over", [cost])
+    finally:
+        stage.system("delete", "daemonset", "kube-proxy-cleanup")
+        stage.apply_changed("original")
+        stage.settle("kube-proxy")
+
+
+def test_nodes_change_hands_only_once_the_next_one_serves(stage: Stage) -> None:
+    def take_over_slowly() -> None:
+        stage.apply_changed("take-over", _starts_slowly)
+        stage.settle("kube-proxy", within_s=400.0)
+        stage.system("delete", "daemonset", "kube-proxy-cleanup")
+
+    def upgrade_in_vain() -> None:
+        stage.apply_changed("take-over", _wrong_api_server)
+        stage.watch()
+
+    def break_kube_proxy() -> None:
+        stage.change_kubeconfig("https://", "https://127.0.0.1:1#")
+        stage.apply_changed("standby")
+        stage.watch()
+
+    (slow,) = stage.costs(take_over_slowly)
+    ours = stage.pods_of("kube-proxy")
+    (upgrade, path) = stage.costs(upgrade_in_vain, partial(stage.change_path, "kernel"))
+    assert ours <= stage.pods_of("kube-proxy")
+    stage.system("delete", "daemonset", "kube-proxy-cleanup")
+    (back, repaired) = stage.costs(
+        partial(stage.apply_changed, "take-over"), partial(stage.settle, "kube-proxy")
+    )
+    stage.system("delete", "daemonset", "kube-proxy-cleanup", "--ignore-not-found")
+    (standby,) = stage.costs(break_kube_proxy)
+    ready = stage.ready_of("kube-proxy-standby")
+    stage.system("delete", "daemonset", "kube-proxy-standby")
+    stage.change_kubeconfig("https://127.0.0.1:1#", "https://")
+    costs = [slow, upgrade, path, back, repaired, standby]
+    figures = report("slow, upgrade, path, back, repaired, standby", costs)
+    print(figures)
+    assert ready == 0, "a kube-proxy that can't read is no standby"
+    assert not any(lost(cost, UNKEPT) for cost in costs), figures
+    stage.give_back()
+    stage.change_path("userspace", is_ours=False)
 
 
 def test_changes_of_the_path_and_a_way_back_from_the_kernel_path_lose_nothing(stage: Stage) -> None:

@@ -1,5 +1,6 @@
 """Settings become a proxy's options and source; tests/node runs the process itself."""
 
+import asyncio
 import gc
 import socket
 import subprocess
@@ -8,7 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.agent.watched import until
 from tests.unit.sources.running import running
+from userspace_proxy.agent import run
+from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.agent.run import make_options, make_source, run_agent, settle_memory
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.config.load import load_settings
@@ -104,6 +108,27 @@ def test_the_service_range_is_an_option_if_addresses_are_allocated_here():
     settings = Settings(service_cluster_ip_range=("10.96.0.0/16",))
     assert make_options(settings).service_cidrs == ()
     assert make_options(replace(settings, manifests="services/")).service_cidrs == ("10.96.0.0/16",)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("end", ["the server answers", "the running proxy ends"])
+async def test_a_running_proxy_keeps_the_node_until_the_next_one_can_read(end, monkeypatch, caplog):
+    monkeypatch.setattr(run, "_ASK_AGAIN_S", 0.01)
+    lock = NodeLock("canary")
+    lock.take()
+    async with FakeApiServer() as api:
+        api.denied.add("list services")
+        settings = Settings(master=api.url, service_proxy_name="canary", take_over=True)
+        waiting = asyncio.create_task(run._await_api_server(settings))
+        await until(lambda: "the running proxy continues until the API server" in caplog.text)
+        assert not waiting.done()
+        if end == "the server answers":
+            api.denied.clear()
+        else:
+            lock.release()
+        async with asyncio.timeout(60):
+            await waiting
+    lock.release()
 
 
 class Tracked:

@@ -156,8 +156,13 @@ async def test_an_agent_is_asked_through_the_api_server(api, agents, client):
 
 async def test_another_status_has_the_beginning_of_its_text(agents, client):
     with pytest.raises(OtherStatus, match=r"HTTP status 404: not here$") as raised:
-        await asked(agents, client, fixed(b"not\nhere\n", 404))
+        await asked(agents, client, fixed(b"not\nhere\n", 404, Server="userspace-proxy"))
     assert raised.value.code == 404
     with pytest.raises(OtherStatus) as raised:
-        await asked(agents, client, fixed(b"x" * 100_000, 500))
+        await asked(agents, client, fixed(b"x" * 100_000, 500, Server="userspace-proxy"))
     assert raised.value.text == "x" * 200
+
+
+async def test_a_refusal_of_kube_proxy_is_not_that_of_an_agent(agents, client):
+    with pytest.raises(Unreadable, match="another program answers at that port"):
+        await asked(agents, client, fixed(b"404 page not found", 404))

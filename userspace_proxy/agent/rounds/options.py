@@ -48,6 +48,8 @@ class Options(PolicyOptions):
     """Seconds between the beginnings of two rounds."""
     health: ListenAt | None = None
     """The address of ``/healthz`` and ``/livez``; None: they aren't served."""
+    ready_socket: str = ""
+    """The Unix socket that answers whether this process serves; empty: none does."""
     admin: ListenAt | None = None
     """The address of the page, ``/metrics`` and the rest; None: they aren't served."""
     metrics_detail: Literal["node", "service", "endpoint"] = "service"

@@ -230,7 +230,7 @@ class KernelAnswers(Component):
         try:
             await self._compare(in_kernel)
             doubted = [one for one in in_kernel if self._is_to_be_decided(one)]
-            returning = [one for one, left in self._away.items() if self._may_return(one, left)]
+            returning = [one for one, away in self._away.items() if self._may_return(one, away)]
             if doubted or returning:
                 rules = await self._call(self._read_rules)
                 for served in doubted:
@@ -246,10 +246,10 @@ class KernelAnswers(Component):
     async def _compare(self, in_kernel: Iterable[ServedPort]) -> None:
         """Find the frontends whose new connections have got no answer."""
         serving = {f: one.plan.serving for one in in_kernel for f in one.plan.frontends}
-        for gone in self._traffic.keys() - serving.keys() - {*in_kernel}:
-            del self._traffic[gone]
-        for left in self._doubts.keys() - {*in_kernel}:
-            del self._doubts[left]
+        for unled in self._traffic.keys() - serving.keys() - {*in_kernel}:
+            del self._traffic[unled]
+        for gone in self._doubts.keys() - {*in_kernel}:
+            del self._doubts[gone]
         counts = (await self._steering.kernel_connections() or {}) if serving else {}
         self._owed_s += len(counts) * _COUNT_S
         now, begun = self._clock(), dict[Frontend, int]()
@@ -309,23 +309,23 @@ class KernelAnswers(Component):
         if plan.path.path is not DataPath.AUTO:
             served.path = served.path._replace(unanswered=cause)
             return
-        left = self._away.get(served)
-        wait_s = min(2 * left.wait_s, RETRY_MAX_S) if left else RETRY_S
+        before = self._away.get(served)
+        wait_s = min(2 * before.wait_s, RETRY_MAX_S) if before else RETRY_S
         self._away[served] = _Away(endpoint, chain, wait_s, now + wait_s)
         self._served_ports.auto_paths.leave_kernel(plan.key, cause)
 
     def _may_return(self, served: ServedPort, away: _Away) -> bool:
         is_out = served.path.now is not DataPath.KERNEL
-        return is_out and (bool(left.chain) or self._clock() >= left.until)
+        return is_out and (bool(away.chain) or self._clock() >= away.until)
 
     async def _return(self, served: ServedPort, rules: Rules) -> None:
         """Let a Service port take the kernel path again unless its packets are still dropped."""
-        left = self._away[served]
+        away = self._away[served]
         if served.is_retired or served.plan.path.path is not DataPath.AUTO:
             del self._away[served]
             return
-        ask = partial(rules, left.endpoint, served.plan.protocol)
-        if not left.chain or not (await self._call(ask))[0]:
+        ask = partial(rules, away.endpoint, served.plan.protocol)
+        if not away.chain or not (await self._call(ask))[0]:
             self._served_ports.auto_paths.return_to_kernel(served.plan.key)
 
 

@@ -1,0 +1,92 @@
+"""The socket that answers whether this process serves; tests/cluster/nodes has real rollouts."""
+
+import asyncio
+import socket
+
+import pytest
+
+from userspace_proxy.agent.rounds.tasks import Supervisor
+from userspace_proxy.agent.watchers.ready_socket import ReadySocket
+from userspace_proxy.sources import SourceStatus
+from userspace_proxy.sources.memory import MemorySource
+from userspace_proxy_testing.fakes.steering import FakeSteering
+
+from ..samples import Cluster
+from ..watched import settle, until
+
+
+class Unread(MemorySource):
+    """A source that can't be read until it says so."""
+
+    location = "https://api.example:6443"
+    problems = ()
+    is_synced = False
+
+    def status(self):
+        return SourceStatus(is_synced=self.is_synced, problems=self.problems)
+
+
+@pytest.fixture
+async def rig(plane, start, tmp_path):
+    supervisor = Supervisor()
+    rig.loop = await start(FakeSteering())
+    rig.source = Unread()
+    rig.path = tmp_path / "ready"
+    rig.component = ReadySocket(str(rig.path), rig.source, rig.loop.progress, plane)
+    rig.supervisor = supervisor
+    yield rig
+    await rig.component.close()
+    await supervisor.stop()
+
+
+async def ask(rig):
+    reader, writer = await asyncio.open_unix_connection(rig.path)
+    answer = await reader.read()
+    writer.close()
+    return answer.decode()
+
+
+async def test_it_answers_why_until_what_the_source_has_is_in_force(rig):
+    await rig.component.start(rig.supervisor)
+    assert await ask(rig) == "https://api.example:6443 has not been read yet"
+    rig.source.problems = ("cannot reach the API server: No route to host",)
+    assert await ask(rig) == "cannot reach the API server: No route to host"
+    # The last state of an earlier run.
+    await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
+    assert await ask(rig) == "cannot reach the API server: No route to host"
+    rig.source.is_synced = True
+    await until(lambda: rig.component.why_not() == "")
+    assert await ask(rig) == ""
+
+
+async def test_it_has_no_plan_in_force_at_first(rig):
+    await rig.component.start(rig.supervisor)
+    rig.source.is_synced = True
+    assert await ask(rig) == "the first plan is not in force yet"
+
+
+async def test_a_source_that_is_away_later_changes_nothing(rig):
+    await rig.component.start(rig.supervisor)
+    rig.source.is_synced = True
+    await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
+    await until(lambda: rig.component.why_not() == "")
+    rig.source.problems = ("cannot reach the API server",)
+    assert await ask(rig) == ""
+
+
+async def test_what_a_killed_process_left_is_replaced_and_nothing_is_left_at_the_end(rig):
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(rig.path))
+    with pytest.raises(ConnectionRefusedError):
+        await ask(rig)
+    await rig.component.start(rig.supervisor)
+    assert "not been read yet" in await ask(rig)
+    await rig.component.close()
+    assert not rig.path.exists()
+
+
+async def test_a_path_that_cannot_be_had_is_logged_and_the_proxy_runs_on(rig, caplog):
+    component = ReadySocket("/proc/no/ready", rig.source, rig.loop.progress, None)
+    await component.start(rig.supervisor)
+    await component.close()
+    assert "cannot answer probes at /proc/no/ready: No such file or directory" in caplog.text

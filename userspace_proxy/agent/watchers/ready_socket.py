@@ -1,0 +1,99 @@
+"""Answers over a Unix socket whether this process serves what its source has, and if not, why.
+
+    probe in the container ── connects ──▶ nothing: it serves
+                                           a line:  why it doesn't serve yet
+
+On a node's network another process may answer at this proxy's ports: kube-proxy until it has gone,
+or the process before this one. A socket in a container's own file system is only this one's, so a
+rollout that asks it stops where a pod doesn't serve.
+
+Rule 1: the last state isn't enough: a source that can't be read is what a rollout should stop for.
+Rule 2: once it serves, the answer stays: a source that is away later is no reason to start again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from ...log_fields import FieldLogger
+from ...plane import Plane
+from ...sources import Source
+from ..rounds.changes import Progress
+from ..rounds.component import Component
+from ..rounds.tasks import Supervisor, pause
+
+_log = FieldLogger("userspace_proxy.agent")
+
+_LOOK_S = 0.1
+
+
+class ReadySocket(Component):
+    """The socket of one proxy.
+
+    Args:
+        path: What is there is replaced: a process that was killed leaves it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        source: Source,
+        progress: Progress,
+        plane: Plane,
+        *,
+        pause: Callable[[float], Awaitable[None]] = pause,
+    ) -> None:
+        self._path = path
+        self._source = source
+        self._progress = progress
+        self._plane = plane
+        self._pause = pause
+        self._serves = False
+        self._server: asyncio.Server | None = None
+
+    async def start(self, supervisor: Supervisor) -> None:
+        """Answer from now on; a path that can't be had is logged."""
+        try:
+            self._remove()
+            self._server = await asyncio.start_unix_server(self._answer, self._path)
+        except OSError as exc:
+            cause = {"path": self._path, "cause": exc.strerror or str(exc)}
+            _log.error("cannot answer probes at %(path)s: %(cause)s", extra=cause)
+            return
+        supervisor.start("ready socket", self.run)
+
+    async def run(self) -> None:
+        """Wait until all workers serve what the source has published."""
+        while not self._source.status().is_synced:
+            await self._pause(_LOOK_S)
+        await self._progress.caught_up()
+        await self._plane.serves(lambda: self._pause(_LOOK_S))
+        self._serves = True
+
+    async def close(self) -> None:
+        """Answer no longer; idempotent."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            with contextlib.suppress(OSError):
+                self._remove()
+
+    def _remove(self) -> None:
+        Path(self._path).unlink(missing_ok=True)
+
+    def why_not(self) -> str:
+        """Return why this process doesn't serve yet; empty if it does."""
+        if self._serves:
+            return ""
+        status = self._source.status()
+        if not status.is_synced:
+            what = f"{self._source.location} has not been read yet"
+            return next(iter(status.problems), what)
+        return "the first plan is not in force yet"
+
+    async def _answer(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self.why_not().encode())
+        writer.close()
