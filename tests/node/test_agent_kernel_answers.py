@@ -1,0 +1,144 @@
+"""Firewalls that drop what the kernel path forwards, as the programs write them that have them."""
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS, objects
+from tests.node.testbed import Testbed
+from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
+
+pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
+
+# As a client that gives up soon: each SYN of it counts.
+GIVES_UP_S = 0.5
+BOTH = "for t in iptables-nft ip6tables-nft; do {}; done"
+FLUSH = BOTH.format("$t -P FORWARD ACCEPT; $t -F FORWARD")
+FIREWALLS = {
+    "docker": (
+        BOTH.format(
+            "$t -P FORWARD DROP; $t -N DOCKER-USER; $t -A FORWARD -j DOCKER-USER;"
+            " $t -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT;"
+            " $t -A FORWARD -i docker0 ! -o docker0 -j ACCEPT"
+        ),
+        f"{FLUSH}; {BOTH.format('$t -X DOCKER-USER')}",
+    ),
+    "ufw": (
+        BOTH.format(
+            "$t -P FORWARD DROP; $t -N ufw-before-forward; $t -A FORWARD -j ufw-before-forward;"
+            " $t -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+        ),
+        f"{FLUSH}; {BOTH.format('$t -F ufw-before-forward; $t -X ufw-before-forward')}",
+    ),
+    "firewalld": (
+        "nft add table inet firewalld; nft 'add chain inet firewalld filter_FORWARD"
+        " { type filter hook forward priority filter + 10; }';"
+        " nft add rule inet firewalld filter_FORWARD ct state established,related accept;"
+        " nft add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited",
+        "nft delete table inet firewalld",
+    ),
+}
+ANSWERS = (
+    "nft add table inet own; nft 'add chain inet own f { type filter hook forward priority 0; }';"
+    f" nft add rule inet own f tcp sport {TARGET} drop",
+    "nft delete table inet own",
+)
+
+
+class Web:
+    """A Service with one endpoint, on the kernel path or on auto."""
+
+    def __init__(self, testbed, path):
+        self.testbed, self.agent = testbed, testbed.agent
+        self.pod = testbed.sandbox.add_pod("web")
+        self.server = self.pod.serve(None, echo=TARGET)
+        documents = list(objects("web", 10, (self, "node-1")))
+        documents[0]["metadata"]["annotations"] = {"userspace-proxy.io/path": path}
+        self.agent.manifests.write_objects(documents)
+        self.agent.start_until_ready()
+        for version in VERSIONS:
+            self.wait_for(version, lambda port: port["path"] == "kernel", "the kernel path")
+
+    def ip(self, version):
+        return str(self.pod.ip if version == 4 else self.pod.ip6)
+
+    def port(self, version):
+        wanted = ("TCP", f"IPv{version}")
+        ports = self.agent.status()["ports"]
+        (found,) = (one for one in ports if (one["protocol"], one["family"]) == wanted)
+        return found
+
+    def answers(self, name, version):
+        """Return whether a client is served."""
+        address = CLUSTER_IPS[version].format(10), PORT
+        with self.testbed[name].tcp(address[0]) as sock:
+            sock.settimeout(GIVES_UP_S)
+            try:
+                sock.connect(address)
+            except OSError:
+                return False
+            return True
+
+    def wait_for(self, version, holds, what, clients=()):
+        """Have clients dial until the Service port is as wanted."""
+
+        def is_so():
+            for name in clients:
+                self.answers(name, version)
+            return holds(self.port(version))
+
+        wait_for(what, is_so, hint=self.agent.log)
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    with Testbed(tmp_path_factory.mktemp("agent"), "nftables", "--workers=1") as testbed:
+        yield Web(testbed, "kernel")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("appear", "go"), FIREWALLS.values(), ids=FIREWALLS)
+def test_a_firewall_that_drops_forwarded_packets_is_the_cause_as_long_as_it_is_there(
+    kernel, appear, go, version
+):
+    kernel.testbed.shell(appear)
+    clients = ("pod", "node-1")
+    kernel.wait_for(version, lambda port: port["unanswered"], "the cause", clients)
+    port = kernel.port(version)
+    assert port["state"]["level"] == "trouble"
+    assert port["unanswered"]["code"] == "firewall-drops"
+    assert kernel.answers("node-1", version)
+    kernel.testbed.shell(go)
+    kernel.wait_for(version, lambda port: not port["unanswered"], "its end", clients)
+
+
+def test_answers_that_are_dropped_on_their_way_are_seen_without_a_known_chain(kernel):
+    appear, go = ANSWERS
+    kernel.testbed.shell(appear)
+    kernel.wait_for(4, lambda port: port["unanswered"], "the cause", ("pod",))
+    assert kernel.port(4)["unanswered"]["code"] == "packets-lost"
+    kernel.testbed.shell(go)
+    kernel.wait_for(4, lambda port: not port["unanswered"], "its end", ("pod",))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_auto_serves_its_clients_in_spite_of_a_firewall_and_returns(tmp_path, version):
+    with Testbed(tmp_path, "nftables", "--workers=1") as testbed:
+        web = Web(testbed, "auto")
+        appear, go = FIREWALLS["docker"]
+        testbed.shell(appear)
+        web.wait_for(version, lambda port: port["path"] == "userspace", "the way out", ("pod",))
+        assert all(web.answers(name, version) for name in ("pod", "laptop", "node-1"))
+        assert "dropped by" in web.port(version)["path_why"]
+        testbed.shell(go)
+        web.wait_for(version, lambda port: port["path"] == "kernel", "the way back")
+        assert all(web.answers(name, version) for name in ("pod", "laptop", "node-1"))
+
+
+def test_an_endpoint_that_answers_nobody_is_not_the_fault_of_a_firewall(kernel):
+    kernel.pod.drop_traffic()
+    before = kernel.port(4)["kernel_connections"]
+    kernel.wait_for(
+        4, lambda port: port["kernel_connections"] > before + 20, "many clients", ("pod",)
+    )
+    assert not kernel.port(4)["unanswered"]
+    kernel.pod.pass_traffic()
