@@ -1,4 +1,4 @@
-"""Decides whether a proxy can run here.
+"""Decides whether a proxy can run here, and how many descriptors this process may have.
 
 Proxies need Linux. Commands that only read (``explain``, ``status``, ``top``) and the imports of
 this package don't, so what only Linux has is imported where it is used.
@@ -6,10 +6,19 @@ this package don't, so what only Linux has is imported where it is used.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import sys
 
 from .errors import PlatformError, UserspaceProxyError
+
+# With a limit of 2^30 (containerd with LimitNOFILE=infinity) memory would run out first. With this
+# one a worker holds 131,072 connections, in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the
+# slab's growth by 16,000 on loopback, Linux 6.18) and 1 KiB in this process (docs/benchmarks.md).
+# It is also the least number of connections that kube-proxy lets the kernel track: conntrack.min.
+DESCRIPTORS_MAX = 262_144
+# macOS rejects more than kern.maxfilesperproc, which is at least that. Source: its setrlimit(2).
+_OPEN_MAX = 10_240
 
 
 def is_linux() -> bool:
@@ -46,3 +55,24 @@ def require_linux(what: str = "userspace-proxy runs on Linux only") -> None:
             f"{what}: Python on {sys.platform} has no epoll",
             hint="use a Linux container, a virtual machine or WSL",
         )
+
+
+def bounded(limit: int) -> int:
+    """Return a limit of open files, at most :data:`DESCRIPTORS_MAX`; Linux's infinity is -1."""
+    return min(limit, DESCRIPTORS_MAX) if limit >= 0 else DESCRIPTORS_MAX
+
+
+def raise_descriptor_limit() -> None:
+    """Set the soft limit of this process and its children to the hard one, bounded.
+
+    Call it before anything reads the limit, and never in a process that only embeds a proxy.
+    """
+    # Windows has no limit, and no such module.
+    with contextlib.suppress(ImportError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for wanted in (bounded(hard), max(soft, _OPEN_MAX)):
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                break

@@ -30,6 +30,24 @@ from userspace_proxy_testing.fakes.api_server import FakeApiServer
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "manifests"
 BECOME = "import sys; from tests.unit.other_systems import become; become({system!r}); "
+LIMITS = """
+class Resource:
+    RLIMIT_NOFILE, soft = 8, 256
+
+    def getrlimit(what):
+        return Resource.soft, 2**63 - 1
+
+    def setrlimit(what, limits):
+        if limits[0] > 24_576:
+            raise ValueError
+        Resource.soft = limits[0]
+
+if sys.platform == "darwin":
+    sys.modules["resource"] = Resource
+from userspace_proxy.linux import raise_descriptor_limit
+raise_descriptor_limit()
+print(Resource.soft)
+"""
 COMMAND = "from userspace_proxy.cli import main; sys.exit(main())"
 HINT = "(use a Linux container, a virtual machine or WSL)"
 
@@ -55,6 +73,11 @@ async def run(system, *words, **environment):
     done = await asyncio.to_thread(python, system, COMMAND, *words, **environment)
     assert done.stderr == ""
     return done.returncode, done.stdout
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_the_system_surely_allows(system):
+    done = python(system, LIMITS)
+    assert (done.stdout.strip(), done.stderr) == ("10240" if system == "darwin" else "256", "")
 
 
 @pytest.fixture

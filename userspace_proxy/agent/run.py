@@ -19,10 +19,11 @@ from dataclasses import replace
 from functools import partial
 
 from ..config import InheritedSocket, ListenAddress, Settings
-from ..dataplane import Tuning, raise_descriptor_limit
+from ..dataplane import Tuning
 from ..errors import ConfigError, LockHeld, UserspaceProxyError
 from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
+from ..linux import raise_descriptor_limit
 from ..log_fields import FieldLogger
 from ..logged_condition import LoggedCondition
 from ..loops import loop_factory

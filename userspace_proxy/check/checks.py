@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..kernel.cgroups import find_bpffs, find_cgroup
 from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
+from ..linux import bounded
 from ..plane import default_workers
 from ..steering.selection import read_offers_for
 from . import client_address, network, ports
@@ -175,7 +176,7 @@ def _routes(steering: str, ranges: Sequence[str]) -> list[Finding]:
 
 
 def _descriptors(options: Options, inputs: Inputs) -> list[Finding]:
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = bounded(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     return ports.judge_descriptors(
         limit, inputs.service_ports, options.workers or default_workers(), options.proxy_ports
     )

@@ -90,7 +90,7 @@ def judge_descriptors(
     """Report whether descriptors and proxy ports suffice.
 
     Args:
-        limit: The hard RLIMIT_NOFILE, which ``run`` uses.
+        limit: The hard RLIMIT_NOFILE, as far as ``run`` uses it.
         service_ports: Their number, of both families; None if unknown.
     """
     if service_ports is None:

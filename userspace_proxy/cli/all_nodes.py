@@ -98,6 +98,7 @@ def open_reader(given: Given, settings: Settings) -> NodesReader:
         ConfigError: A flag's value isn't valid, or there is no kubeconfig.
         SourceError: The kubeconfig can't be read.
     """
+    from ..linux import raise_descriptor_limit
     from ..nodes.find import Where
     from ..nodes.reader import NodesReader
     from ..sources.kubernetes.client import ApiClient
@@ -116,6 +117,8 @@ def open_reader(given: Given, settings: Settings) -> NodesReader:
             hint="give --kubeconfig=FILE, or for one proxy --server=ADDRESS",
         )
     credentials = Credentials(kubeconfig=kubeconfig or "", master=settings.master)
+    # Each node that is followed has a connection of its own.
+    raise_descriptor_limit()
     return NodesReader(ApiClient(credentials), where, timeout_s=timeout_s)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ..causes.say import say
 from ..errors import ConfigError, UserspaceProxyError
 from ..facts.units import plural
+from ..linux import raise_descriptor_limit
 from ..loops import loop_factory
 from ..model import ServiceKey, SocketAddress
 from ..status.wrapping import placed
@@ -54,6 +55,7 @@ def forward(given: Given) -> int:
         # What changes is printed.
         logging.getLogger("userspace_proxy").setLevel(logging.WARNING)
     wanted, namespace = wanted_services(given, settings)
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
 
         async def main() -> None:

@@ -9,7 +9,6 @@ event loop the caller runs, and raw non-blocking sockets.
 """
 
 from .dataplane import AnyListener, DataPlane
-from .descriptors import raise_descriptor_limit
 from .dialer import Dialer, Opened
 from .endpoint_group import EndpointGroup
 from .memory_pressure import MemoryState
@@ -29,5 +28,4 @@ __all__ = [
     "UdpListener",
     "Waiting",
     "get_nothing",
-    "raise_descriptor_limit",
 ]

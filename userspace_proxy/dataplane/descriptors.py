@@ -16,7 +16,6 @@ rest is the same.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
@@ -24,6 +23,7 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
+from ..linux import bounded
 from ..log_limit import LogLimit
 
 _log = logging.getLogger("userspace_proxy.dataplane")
@@ -44,33 +44,13 @@ _PAUSE_GAP_S = 1.0
 _SHEDDING_S = 5.0
 # A sixteenth is reserved for UDP flows.
 _FLOWS_PART = 16
-# With a limit of 2^30 (containerd with LimitNOFILE=infinity) memory would run out first. With this
-# one a worker holds 131,072 connections, in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the
-# slab's growth by 16,000 on loopback, Linux 6.18) and 1 KiB in this process (docs/benchmarks.md).
-# It is also the least number of connections that kube-proxy lets the kernel track: conntrack.min.
-DESCRIPTORS_MAX = 262_144
-
-
-def bounded(limit: int) -> int:
-    """Return a limit of open files, at most :data:`DESCRIPTORS_MAX`."""
-    return DESCRIPTORS_MAX if limit == resource.RLIM_INFINITY else min(limit, DESCRIPTORS_MAX)
-
-
-def raise_descriptor_limit() -> int:
-    """Set the soft limit of this process and its children to the hard one, bounded; returns it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = bounded(hard)
-    if soft != wanted:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class Descriptors:
     """The descriptors of one data plane.
 
     The limit is by default what the process has left, less a reserve, but at most
-    :data:`DESCRIPTORS_MAX`.
+    :data:`~userspace_proxy.linux.DESCRIPTORS_MAX`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int | None = None) -> None:

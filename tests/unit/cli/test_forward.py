@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 
@@ -90,9 +91,12 @@ async def forwarding(*words, prefix=()):
 
 async def test_it_prints_where_services_answer_and_what_changes(pods):
     await pods.start()
-    async with forwarding(f"--master={pods.api.url}", "-n", "shop") as running:
+    limited = "prlimit", "--nofile=512:4096"
+    async with forwarding(f"--master={pods.api.url}", "-n", "shop", prefix=limited) as running:
         name, address, *state = await running.line("  web")
         assert (name, state) == ("web.shop:80", ["1", "pod"])
+        limits = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
+        assert limits == (4096, 4096)
         host, _, port = address.rpartition(":")
         assert await ask((host, int(port))) == b"web-1"
         assert await running.line("  web") == (
