@@ -8,6 +8,7 @@ Rule 2: a stream has no half-close. A client's FIN isn't passed on at once: the 
 arrives, and once the pod has been silent for some seconds, both directions end.
 Rule 3: a stream that breaks off is a RST for the client, a pod's end a FIN.
 Rule 4: balancers end what is idle, whatever TCP's keepalives say, so open streams have pings.
+Rule 5: a sleep of this machine may have cost watches their connections, so they begin anew then.
 
 The relay here isn't ``dataplane.relay``: a stream is frames of a WebSocket, perhaps within TLS, not
 a socket, and this relay gives the data plane the socket that it needs.
@@ -21,6 +22,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from ..agent.rounds.tasks import first_of
+from ..clocks import Clocks
 from ..dataplane import Opened
 from ..kernel.stream_reset import reset
 from ..log_fields import FieldLogger
@@ -42,6 +44,8 @@ HALF_CLOSED_S = 5.0
 PING_S = 5.0
 """Seconds between two pings on an open stream; usual limits of balancers begin at 20."""
 
+# A busy machine may be late by seconds.
+_SLEPT_S = 3 * PING_S
 _READ_BYTES = 1 << 16
 # The kernel completes both at once.
 _LOOPBACK_S = 5.0
@@ -51,9 +55,10 @@ class PortForwarder:
     """Dials endpoints that are pods; a ``Dialer`` while :meth:`run` runs.
 
     Args:
-        client: Of the API server.
+        client: Of the API server, open when the first endpoint is dialled.
         pods: Returns what the endpoints of each Service port are, at the moment.
         half_closed_s: See HALF_CLOSED_S.
+        unix: Returns Unix time, which passes while this machine sleeps.
         pause: Awaited before each ping.
     """
 
@@ -63,31 +68,29 @@ class PortForwarder:
         pods: Callable[[], Mapping[str, Mapping[SocketAddress, ForwardTarget]]],
         *,
         half_closed_s: float = HALF_CLOSED_S,
+        unix: Callable[[], float] = Clocks.time,
         pause: Pause = pause,
     ) -> None:
         self._client = client
         self._pods = pods
         self._half_closed_s = half_closed_s
+        self._unix = unix
         self._pause = pause
         self._group: asyncio.TaskGroup | None = None
         self._log_limit = LogLimit()
 
     async def run(self) -> None:
-        """Carry connections until cancelled, which resets them.
-
-        Raises:
-            SourceError: The credentials can't be used.
-        """
-        await self._client.open()
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    self._group = None
-        finally:
-            await self._client.close()
+        """Carry connections until cancelled, which resets them."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
+                while True:
+                    before = self._unix()
+                    await self._pause(PING_S)
+                    if self._unix() - before > _SLEPT_S:
+                        self._client.doubt_watches()
+            finally:
+                self._group = None
 
     def dial(
         self, service_port: str, endpoint: SocketAddress, opened: Opened

@@ -59,8 +59,6 @@ class ForwardSource(Source):
         """Set with each change of the Services."""
         self.services = Forwardable(wanted, seed=self._credentials.cluster)
         """What is forwarded."""
-        self.dialer = PortForwarder(ApiClient(self._credentials), lambda: self.services.pods)
-        """Reaches the endpoints while the source runs."""
         self._source = KubernetesSource(
             kubeconfig=kubeconfig,
             master=master,
@@ -68,6 +66,9 @@ class ForwardSource(Source):
             with_pods=True,
             namespace=self.namespace,
         )
+        # One client: a pod that is gone shows it that watches may be dead.
+        self.dialer = PortForwarder(self._source.client, lambda: self.services.pods)
+        """Reaches the endpoints while the source runs."""
 
     def options(self, others: Options | None = None) -> Options:
         """Return the options of a proxy with this source; steering is ``none``."""

@@ -13,6 +13,7 @@ from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy.sources.kubernetes.responses import TransportError
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..dataplane.waiting import until
@@ -41,8 +42,11 @@ class Rig:
     async def serve(self, handle, url="", **options):
         """Run a pod with a handler, and a forwarder."""
         pod = await self.pods.start(handle)
+        self.client = ApiClient(Credentials(master=url or self.api.url))
+        await self.client.open()
+        self._stack.push_async_callback(self.client.close)
         self.forwarder = PortForwarder(
-            ApiClient(Credentials(master=url or self.api.url)),
+            self.client,
             lambda: {"shop/web:http": {WEB: ForwardTarget("shop", pod, PORT)}},
             **options,
         )
@@ -227,7 +231,8 @@ async def test_an_idle_stream_outlives_a_balancers_limit(rig):
         await rig.serve(echo_once, url=balancer.url, pause=balancer.pause)
         reader, writer = await rig.connect()
         for _ in range(12):
-            await until(lambda: balancer.has_pauses)
+            # Before the next ping, and before the forwarder looks at the clock.
+            await until(lambda: balancer.pauses == 2)
             balancer.pass_time(PING_S)
             await until(lambda: not balancer.idle_s, "a ping passes")
         writer.write(b"later")
@@ -244,3 +249,25 @@ async def test_a_stream_that_a_balancer_cuts_is_a_reset_for_the_client(rig):
         balancer.pass_time(20)
         with pytest.raises(ConnectionResetError):
             await reader.read()
+
+
+@pytest.mark.parametrize("asleep_s", [0, 8 * 3600])
+async def test_after_a_sleep_of_this_machine_watches_begin_anew(rig, asleep_s):
+    unix_s, pauses = 0.0, asyncio.Queue()
+
+    async def pause(seconds):
+        nonlocal unix_s
+        await pauses.get()
+        unix_s += seconds + asleep_s
+
+    await rig.serve(silent, pause=pause, unix=lambda: unix_s)
+    async with rig.client.stream("/api/v1/services", {"watch": "1"}) as watch:
+        await rig.api.until(lambda api: api.watch_count("services") == 1)
+        pauses.put_nowait(None)
+        await until(lambda: unix_s and pauses.empty())
+        if asleep_s:
+            with pytest.raises(TransportError):
+                await watch.read(silence_s=30)
+        else:
+            with pytest.raises(TimeoutError):
+                await watch.read(silence_s=0.05)

@@ -15,7 +15,7 @@ from userspace_proxy.model import ServiceKey
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..agent.backends import ask
-from .pods import PORT, Pods, endpoint_slice, headless, named, service
+from .pods import PORT, Pods, endpoint, endpoint_slice, headless, named, service
 
 WEB = ServiceKey("shop", "web")
 EVIL = ServiceKey("tenant", "evil")
@@ -158,6 +158,31 @@ async def test_new_pods_and_services_are_followed(pods):
         await source.published.wait()
         await proxy.settled()
         assert proxy.address_of(WEB, "http") is None
+
+
+async def test_pods_that_replace_others_are_served_though_watches_are_silent(pods):
+    """As after a laptop's sleep: a NAT has forgotten the watches, and pods are others."""
+    api, old = pods.api, await pods.start()
+    async with forwarding(api) as (source, proxy):
+        address = proxy.address_of(WEB, "http")
+        await api.until(lambda api: api.watch_count("services") == 1)
+        await api.until(lambda api: api.watch_count("endpointslices") == 1)
+        await ask(address)
+        source.published.clear()
+        api.be_silent()
+        new = await pods.start()
+        api.put(endpoint_slice(endpoint(new, "10.244.0.2")))
+        api.pods.kill(old, "shop")
+        before = len(api.requests)
+        outcomes = await asyncio.gather(*(ask(address) for _ in range(20)), return_exceptions=True)
+        assert {type(each) for each in outcomes} == {ConnectionResetError}
+        await source.published.wait()
+        await proxy.settled()
+        assert await ask(address) == new.encode()
+        # One watch for all dials, and whether the server has its state, but no list.
+        again = [each for each in api.requests[before:] if "/endpointslices" in each]
+        assert ["watch=1" in each for each in again] == [True, False]
+        assert "limit=1&" in again[1]
 
 
 async def test_the_address_is_the_same_each_time_and_another_for_each_service(pods):

@@ -311,6 +311,20 @@ async def test_a_rolling_update_moves_to_the_new_agent(agents, quick):
         assert len(found.answers[0].agents) == 2
 
 
+async def test_an_agent_whose_pod_was_replaced_is_found_though_watches_are_silent(
+    api, agents, quick
+):
+    agents.add("node-1", FakeAgent(status("node-1", version="old")))
+    async with contextlib.aclosing(quick.follow()) as following:
+        await until(following, lambda found: found.answers[0].status is not None)
+        await api.until(lambda api: api.watch_count("pods") == 1)
+        api.be_silent()
+        agents.remove("node-1")
+        agents.add("node-1", FakeAgent(status("node-1", version="new")), pod="other")
+        api.pods.break_streams()
+        await until(following, lambda found: found.answers[0].status.version == "new")
+
+
 async def test_a_stream_without_end_costs_its_row_only(agents, quick):
     head = response_head(200, Content_Type="application/x-ndjson")
     line = b'{"version": "1"}\n'

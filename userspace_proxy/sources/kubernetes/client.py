@@ -48,6 +48,8 @@ CONNECT_S = 15.0
 RESPONSE_S = 75.0
 """Seconds until a response starts, and between two parts of it. The server itself gives up
 after 60 s (its --request-timeout)."""
+WATCHES_ANEW_S = 10.0
+"""Seconds between two times that watches begin anew, so that they count as healthy in between."""
 RESPONSE_BYTES_MAX = 16 << 20
 """One object: etcd stores up to 1.5 MiB of it."""
 
@@ -111,8 +113,10 @@ class ApiClient:
         self._proxy_in_use: WebProxy | None = None
         """The proxy of ``_session``."""
         self._tls: ssl.SSLContext
-        self._tls_files: Fingerprint = ()
-        """The certificates in ``_tls``."""
+        self._tls_files: Fingerprint | None = ()
+        """The certificates in ``_tls``; None: load them again."""
+        self._watches: set[ClientResponse] = set()
+        self._watches_anew_at = -WATCHES_ANEW_S
         self._is_refused = False
         self._refreshing = asyncio.Lock()
 
@@ -224,15 +228,30 @@ class ApiClient:
             options = await self._options()
             async with asyncio.timeout(RESPONSE_S):
                 response = await self._request("GET", path, query, silence_s=None, options=options)
+        if "watch" in query:
+            self._watches.add(response)
         try:
             yield Stream(response, self._transport_errors)
         finally:
             # TLS would wait for the server's goodbye, and aiohttp doesn't wait for TLS: a loop that
             # ends in between leaves the socket open.
-            connection = response.connection
-            if connection is not None and connection.transport is not None:
-                connection.transport.abort()
+            _abort(response)
             response.close()
+            self._watches.discard(response)
+
+    def doubt_watches(self) -> None:
+        """Break off all watches, as an answer of the server contradicts them; seldom.
+
+        They may be silent because their connections are dead, as after a laptop's sleep. So no
+        pooled connection is used again, either.
+        """
+        now = self._clock()
+        if now - self._watches_anew_at >= WATCHES_ANEW_S:
+            self._watches_anew_at = now
+            # Connections are pooled by their TLS context.
+            self._tls_files = None
+            for response in self._watches:
+                _abort(response)
 
     async def websocket(
         self, path: str, query: Mapping[str, str], protocol: str
@@ -347,6 +366,12 @@ class ApiClient:
         files = self.credentials.tls_files()
         self._tls = _tls_context(self.credentials.configuration)
         self._tls_files = files
+
+
+def _abort(response: ClientResponse) -> None:
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 async def _refuse_redirect(

@@ -16,6 +16,7 @@ the pod has answered, and it takes nothing from the client's bytes. CRI-O discar
 has while it sends the text, so the first pong may overtake it: there are two.
 Rule 3: neither side can end only its own direction. The runtime ends the stream a second after the
 pod's FIN, and an end of this side ends both.
+Rule 4: a pod that doesn't exist shows that what watches have brought of it is old.
 
 Source: k8s.io/streaming, pkg/httpstream/wsstream; containerd, internal/cri/streamingserver and
 internal/cri/server/sandbox_portforward_linux.go; CRI-O, server/container_portforward.go.
@@ -188,6 +189,8 @@ async def open_stream(client: ApiClient, to: ForwardTarget) -> PodStream:
     except TransportError as exc:
         raise PortForwardError(unreachable(client.url, exc).text, errno.EHOSTUNREACH) from exc
     if isinstance(socket, Response):
+        if socket.code == 404:
+            client.doubt_watches()
         raise _refused(to, socket)
     stream = PodStream(to, socket)
     try:

@@ -81,7 +81,8 @@ class KubernetesSource(Source):
             kubeconfig=kubeconfig, master=master, service_account=service_account
         )
         self.location = self._credentials.location
-        self._client = ApiClient(self._credentials, clock=clock)
+        self.client = ApiClient(self._credentials, clock=clock)
+        """Open while the source runs."""
         self._store = Store()
         self._pods = (
             PodEndpoints(self._store, with_headless=with_headless) if endpoints_from_pods else None
@@ -96,7 +97,7 @@ class KubernetesSource(Source):
         self._caches = [ResourceCache(r, self._store, Shares(share_bytes)) for r in resources]
         follow = functools.partial(
             Reflector,
-            client=self._client,
+            client=self.client,
             changed=self._changed,
             recovered=self._recovered,
             timing=timing or Timing(),
@@ -105,10 +106,8 @@ class KubernetesSource(Source):
             pause=pause,
         )
         self._reflectors = [follow(cache) for cache in self._caches]
-        self._recorder = Recorder(self._client, node_name, self._store.uid_of, clock=clock)
-        self._node_addresses = NodeAddressLister(
-            self._client, self._set_node_addresses, pause=pause
-        )
+        self._recorder = Recorder(self.client, node_name, self._store.uid_of, clock=clock)
+        self._node_addresses = NodeAddressLister(self.client, self._set_node_addresses, pause=pause)
         self._publish: Publish | None = None
         self._published: Snapshot | None = None
         self._is_scheduled = False
@@ -144,8 +143,8 @@ class KubernetesSource(Source):
         Raises:
             SourceError: The kubeconfig, or the pod's service account, can't be used.
         """
-        await self._client.open()
-        self.location = self._client.url
+        await self.client.open()
+        self.location = self.client.url
         self._publish, self._published = publish, None
         try:
             async with asyncio.TaskGroup() as group:
@@ -155,7 +154,7 @@ class KubernetesSource(Source):
                 group.create_task(self._node_addresses.run())
         finally:
             self._publish = None
-            await self._client.close()
+            await self.client.close()
 
     def record(self, happening: Happening) -> None:
         """Part of Source: sends a Kubernetes Event, soon."""
@@ -165,18 +164,18 @@ class KubernetesSource(Source):
         """Part of Source."""
         if self._publish is None:
             return f"cannot scale {workload}: there is no connection to the API server yet"
-        return await scale_from_zero(self._client, namespace, workload, may)
+        return await scale_from_zero(self.client, namespace, workload, may)
 
     async def rest(self, namespace: str, workload: Workload, may: May, agree: Agree) -> Rest:
         """Part of Source."""
         if self._publish is None:
             return Rest()
-        return await scale_to_zero(self._client, namespace, workload, may, agree)
+        return await scale_to_zero(self.client, namespace, workload, may, agree)
 
     def leases(self, node_name: str, prefix: str) -> KubernetesLeases:
         """Part of Source."""
         return KubernetesLeases(
-            self._client, node_name, prefix, is_open=lambda: self._publish is not None
+            self.client, node_name, prefix, is_open=lambda: self._publish is not None
         )
 
     def want_nodes(self, is_wanted: bool) -> None:

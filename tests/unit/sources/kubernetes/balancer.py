@@ -37,9 +37,9 @@ class Balancer:
             client.transport.abort()
 
     @property
-    def has_pauses(self) -> bool:
-        """Something waits for time to pass."""
-        return bool(self._pauses)
+    def pauses(self) -> int:
+        """How many waits there are for time to pass."""
+        return len(self._pauses)
 
     @property
     def idle_s(self) -> float:

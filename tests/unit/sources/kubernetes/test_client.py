@@ -26,6 +26,7 @@ from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.kubernetes import client as module
 from userspace_proxy.sources.kubernetes.client import (
     LINE_BYTES_MAX,
+    WATCHES_ANEW_S,
     ApiClient,
     LineSplitter,
     LineTooLong,
@@ -141,6 +142,40 @@ async def test_a_stream_that_is_left_is_closed(api, client):
     async with client.stream(SERVICES, WATCH):
         await api.until(lambda a: a.watch_count("services") == 1)
     await api.until(lambda a: a.watch_count("services") == 0)
+
+
+async def test_doubt_ends_watches_and_the_pool_alone_and_seldom():
+    connections: list[asyncio.StreamWriter] = []
+    now_s = 0.0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = 3 if b"unfinished" in head else 2
+            writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{{}}".encode())
+
+    async with serving(handle) as address:
+        client = ApiClient(
+            Credentials(master=f"http://127.0.0.1:{address.port}"), clock=lambda: now_s
+        )
+        await client.open()
+        for at_s, is_heard in ((0.0, True), (WATCHES_ANEW_S - 1, False), (WATCHES_ANEW_S, True)):
+            now_s = at_s
+            async with (
+                client.stream("/unfinished", {}) as other,
+                client.stream("/unfinished", WATCH) as watch,
+            ):
+                assert await watch.read(silence_s=30) == await other.read(silence_s=30) == b"{}"
+                await client.get("/version", {})
+                before = len(connections)
+                client.doubt_watches()
+                with pytest.raises(TransportError if is_heard else TimeoutError):
+                    await watch.read(silence_s=0.05)
+                with pytest.raises(TimeoutError):
+                    await other.read(silence_s=0.05)
+                await client.get("/version", {})
+                assert len(connections) - before == is_heard
+        await client.close()
 
 
 async def test_a_server_that_does_not_listen_is_a_transport_error(api, client):
