@@ -88,6 +88,12 @@ TEXTS: dict[str, str | bytes] = {
     "anchor-of-another-document": f"{TILL.replace('till', '&n till')}---\n{DESK}",
     "numeric-key-in-another-kind": f"{MAP}{{5: x}}\n---\n{TILL}",
     "key-twice-in-another-kind": f"{MAP}{{a: x, a: y}}\n---\n{TILL}",
+    "label-twice": TILL.replace("{name: till", "{name: till, labels: {a: x, a: z}"),
+    "labels-twice": TILL.replace("{name: till", "{name: till, labels: {a: x}, labels: {a: z}"),
+    "annotation-twice": TILL.replace("{name: till", "{name: till, annotations: {a: x, a: z}"),
+    "label-twice-in-json": JSON.replace('"till"', '"till", "labels": {"a": "x", "a": "z"}'),
+    "number-as-label": TILL.replace("{name: till", "{name: till, labels: {5: x, on: x}"),
+    "null-as-label": TILL.replace("{name: till", "{name: till, labels: {null: x}"),
     "tag-in-another-kind": f"{MAP}{{a: !Sub x, b: !!binary aGk=}}\n---\n{TILL}",
     "unknown-kind": f"apiVersion: example.com/v1\nkind: Till\nmetadata: {{name: a}}\n---\n{TILL}",
     "service-list": listed(

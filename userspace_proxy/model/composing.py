@@ -52,13 +52,15 @@ class TextError(InputError):
     """A text is invalid: ``web.yaml:9: key 'port' is given twice, first in line 7``."""
 
     def __init__(
-        self, place: str, line: int, problem: str, hint: str = "", *, path: str = ""
+        self, place: str, line: int, problem: str, hint: str = "", *, path: str = "", key: str = ""
     ) -> None:
         super().__init__(f"{place}:{line}: {path}{': ' if path else ''}{problem}", hint=hint)
         self.line = line
         self.problem = f"{path}: {problem}" if path else problem
         self.path = path
         """The container or the key that it is in, as ``spec.ports[0]``; empty: the document."""
+        self.key = key
+        """The key in it that kubectl reads though it is given twice, or isn't text."""
 
 
 class Place(NamedTuple):
@@ -244,8 +246,8 @@ class Reader:
         if not isinstance(key, str):
             if isinstance(key, dict | list):
                 self._fail(line, "a key must be text, not a mapping or list")
-            key = _yaml_word(key)
-            self._note(line, f"key {key} is not text", "quote it")
+            is_read, key = key is not None, _yaml_word(key)
+            self._note(line, f"key {key} is not text", "quote it", key if is_read else "")
         if is_merge:
             if here.merged is not None:
                 self._note(line, "<< is given twice", "merge a list of aliases")
@@ -255,7 +257,7 @@ class Reader:
             here.merged.remove(key)
         elif key in here.children:
             first = line_at(here.children[key]) + self._lines_before
-            self._note(line, f"key {quoted(key)} is given twice, first in line {first}")
+            self._note(line, f"key {quoted(key)} is given twice, first in line {first}", "", key)
         # Objects share them; a text that is given once is kept as long as one that isn't interned.
         here.key = key = sys.intern(key)
         here.children[key] = line
@@ -305,7 +307,8 @@ class Reader:
 
     def _note_replaced(self, here: _Open, key: str, line: int) -> None:
         first = line_at(here.children[key]) + self._lines_before
-        self._note(line, f"<< replaces key {quoted(key)} of line {first}", "write << before it")
+        problem = f"<< replaces key {quoted(key)} of line {first}"
+        self._note(line, problem, "write << before it", key)
 
     def _line_of_next(self, line: int) -> int:
         """Return the line of the next value: that of its key, if it has one."""
@@ -319,22 +322,23 @@ class Reader:
     def _note_tag(self, tag: str, line: int) -> None:
         self._note(line, f"tag {_shown(tag)} is not understood", "leave it out")
 
-    def _note(self, line: int, problem: str, hint: str = "") -> None:
-        self.mistakes.append(self._error(line, problem, hint))
+    def _note(self, line: int, problem: str, hint: str = "", key: str = "") -> None:
+        self.mistakes.append(self._error(line, problem, hint, key))
         if len(self.mistakes) > MISTAKES_MAX:
             self._fail(line, f"there are more than {MISTAKES_MAX:,} such mistakes before this one")
 
     def _fail(self, line: int, problem: str, hint: str = "") -> NoReturn:
         raise self._error(line, problem, hint)
 
-    def _error(self, line: int, problem: str, hint: str) -> TextError:
+    def _error(self, line: int, problem: str, hint: str, key: str = "") -> TextError:
         path = ""
         for container in self._open:
             if isinstance(container.value, list):
                 path += f"[{len(container.value)}]"
             elif container.key is not None:
                 path += f".{container.key}" if path else container.key
-        return TextError(self._place, line + self._lines_before, problem, hint, path=path)
+        line += self._lines_before
+        return TextError(self._place, line, problem, hint, path=path, key=key)
 
 
 def _shown(tag: str) -> str:

@@ -53,7 +53,7 @@ class _Lenient(Reader):
             self._fail(line, "key null is not text")
         super()._key(key, line, is_merge=is_merge)
 
-    def _note(self, _line: int, _problem: str, _hint: str = "") -> None:
+    def _note(self, _line: int, _problem: str, _hint: str = "", _key: str = "") -> None:
         """Overlook a mistake: the file belongs to many programs, and isn't stricter here."""
 
     def _note_undecoded(self, line: int) -> None:

@@ -151,6 +151,14 @@ def test_two_services_with_one_address_are_an_error_with_the_place(tmp_path):
     assert problem.endswith(f" -> {remedy(held_by('10.96.0.10:80/TCP', 'shop/web'))}")
 
 
+def test_a_label_that_is_given_twice_is_a_warning(tmp_path):
+    twice = WEB.replace("name: web", "name: web, labels: {a: x, a: z}", 1)
+    assert findings_of(tmp_path, twice)[1] == (
+        "warning  manifests: web.yaml:3: metadata.labels: key 'a' is given twice, first in line 3: "
+        "read as by kubectl"
+    )
+
+
 def test_all_problems_of_a_file_are_errors_and_the_rest_is_judged(tmp_path):
     text = WEB.replace("port: 80", "port: 0, protocl: UDP") + SLICE + "---\n"
     assert findings_of(tmp_path, text + WEB.replace("web", "cart"))[:3] == [

@@ -6,6 +6,7 @@
 Rule 1: every problem is one line with file, line and field, and all problems are found at once.
 Rule 2: an object with a problem is left out, and the others of the file are used, as if each were
 sent to an API server. Of objects that aren't read, only the kind matters.
+Rule 3: of equal keys of labels or annotations the last counts, as for kubectl, and is a remark.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ PROBLEMS_MAX = 100
 """Lines about one file: the log and the page contain all of them."""
 
 _NOTHING: Mapping[str, int] = {}
+_LABELS = ("metadata.labels", "metadata.annotations")
 
 Identity = tuple[str, str]
 """Kind, and ``namespace/name``, or the name of a Node."""
@@ -92,6 +94,8 @@ class FileObjects:
     ignored: tuple[str, ...] = ()
     """Kinds that aren't supported, each once, as ``web.yaml:20: kind Deployment …``, and slices
     without a Service."""
+    remarks: tuple[str, ...] = ()
+    """Keys of labels and annotations of objects that are used, as in rule 3."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -122,6 +126,7 @@ class _Read(NamedTuple):
     objects: tuple[tuple[str, str, ManifestObject, int], ...] = ()
     """With the line, counted from the first one of the part."""
     problems: tuple[_Mistake, ...] = ()
+    remarks: tuple[str, ...] = ()
     ignored: Mapping[str, int] = _NOTHING
     """The line of each, counted from the first one of the part."""
     aliased_nodes: int = 0
@@ -133,13 +138,14 @@ class ManifestReader:
     def __init__(self, place: str) -> None:
         self._place = place
         self._parts: dict[bytes, _Read] = {}
-        """Parts without a problem, by a digest of their text: 10,000 texts take 16 MB."""
+        """Parts whose words contain no line, by a digest of their text: 10,000 take 16 MB."""
 
     def read(self, text: str) -> FileObjects:
         """Read YAML or JSON text."""
         parts: dict[bytes, _Read] = {}
         objects: list[Found] = []
         mistakes: list[_Mistake] = []
+        remarks: list[str] = []
         ignored: dict[str, int] = {}
         aliased_nodes = 0
         file = self._place
@@ -151,12 +157,13 @@ class ManifestReader:
             read = self._parts.get(digest)
             if read is None or aliased_nodes + read.aliased_nodes > ALIASED_NODES_MAX:
                 read = _read_part(part, before, file, ALIASED_NODES_MAX - aliased_nodes)
-            if not read.problems:
+            if not read.problems and not read.remarks:
                 parts[digest] = read
             aliased_nodes += read.aliased_nodes
             for kind, key, value, line in read.objects:
                 objects.append(Found(kind, key, value, file, before + line))
             mistakes += read.problems
+            remarks += read.remarks
             for what, line in read.ignored.items():
                 ignored.setdefault(what, before + line)
         self._parts = parts
@@ -164,6 +171,7 @@ class ManifestReader:
             tuple(objects),
             _rejected(file, sorted(mistakes)),
             tuple(f"{file}:{at}: {what}" for what, at in ignored.items()),
+            tuple(remarks[:PROBLEMS_MAX]),
         )
 
 
@@ -184,6 +192,7 @@ def _rejected(file: str, mistakes: Sequence[_Mistake]) -> tuple[RejectedFacts, .
 def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _Read:
     objects: list[tuple[str, str, ManifestObject, int]] = []
     problems: list[_Mistake] = []
+    remarks: list[str] = []
     ignored: dict[str, int] = {}
     # As kubectl, whose reader sees no more of a part than its first document.
     documents, broken = parse_until_error(
@@ -191,10 +200,10 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
     )
     if broken is not None:
         problems.append(_Mistake.of(broken))
-    for item in (item for document in documents for item in _items(document)):
+    for document, item in ((one, item) for one in documents for item in _items(one)):
         if item.is_list:
             problems += (
-                _Mistake.of(one) for one in item.mistakes if not one.path.startswith("items[")
+                _Mistake.of(one) for one in document.mistakes if not one.path.startswith("items[")
             )
             continue
         try:
@@ -202,10 +211,12 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
             if read is None:
                 ignored.setdefault(f"kind {kind} is not supported", item.line_of())
                 continue
-            if mistakes := item.mistakes:
+            harmless, mistakes = item.mistakes
+            if mistakes:
                 problems += (_Mistake.of(one, *item.about) for one in mistakes)
                 continue
             found = read(_named(item.value))
+            remarks += (f"{one}: read as by kubectl" for one in harmless)
         except FieldError as exc:
             about = item.about
             for error in (exc, *exc.others):
@@ -222,7 +233,8 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
                 ignored.setdefault(what, line)
         objects += ((intern(kind), key, value, line) for key, value in found)
     aliased_nodes = documents[-1].aliased_nodes if documents else 0
-    return _Read(tuple(objects), tuple(problems), ignored or _NOTHING, aliased_nodes)
+    lines = (tuple(problems), tuple(remarks), ignored or _NOTHING)
+    return _Read(tuple(objects), *lines, aliased_nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +263,15 @@ class _WrittenObject:
         return value if isinstance(value, str) else ""
 
     @property
-    def mistakes(self) -> Sequence[TextError]:
-        """Those of its text."""
-        return [one for one in self.document.mistakes if one.path.startswith(self.path)]
+    def mistakes(self) -> tuple[list[TextError], list[TextError]]:
+        """Those of its text about keys of labels or annotations, and others."""
+        found: tuple[list[TextError], list[TextError]] = [], []
+        for one in self.document.mistakes:
+            if one.path.startswith(self.path):
+                path = one.path.removeprefix(self.path).removeprefix(".")
+                is_label = path in _LABELS or f"{path}.{one.key}" in _LABELS
+                found[not (one.key and is_label)].append(one)
+        return found
 
     @property
     def about(self) -> tuple[ObjectKey, str]:

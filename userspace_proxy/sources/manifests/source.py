@@ -86,6 +86,9 @@ class ManifestSource(Source):
             "manifest problems resolved",
             fields=lambda line: {"problem": line},
         )
+        self._remarks = LoggedCondition[str](
+            _log, "manifest is ambiguous", fields=lambda line: {"key": line}
+        )
         self._ignored: frozenset[str] = frozenset()
 
     @property
@@ -155,6 +158,7 @@ class ManifestSource(Source):
         """Log new problems, and when the last one is resolved."""
         self._deafness.set(self._events.problem)
         self._condition.set(*self._state.problems, path=self.location)
+        self._remarks.set(*self._state.remarks)
         if not self._state.unread:
             self._unread_since = None
         elif self._unread_since is None:

@@ -87,6 +87,11 @@ class ManifestState:
         """Kinds that aren't supported, one line for each file and kind."""
         return tuple(line for file in self._in_order() for line in file.read.ignored)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Keys of labels and annotations that are given twice, or aren't text, one line each."""
+        return tuple(line for file in self._in_order() for line in file.read.remarks)
+
     def place_of(self, service: ServiceKey) -> str:
         """Return file and line of a Service in the snapshot."""
         return self._first["Service", str(service)].place

@@ -303,6 +303,79 @@ def test_a_name_that_the_api_server_would_make_is_the_same_in_each_reading():
     assert first.key.startswith("shop/web-")
 
 
+def with_metadata(written: str, template: str = SERVICE) -> str:
+    return template.replace("name: web\n", f"name: web\n  {written}\n")
+
+
+TWICE = "key 'a' is given twice, first in line {}: read as by kubectl"
+
+
+@pytest.mark.parametrize(
+    ("text", "remark"),
+    [
+        pytest.param(
+            with_metadata("labels: {a: x, a: z}"), f"5: metadata.labels: {TWICE.format(5)}"
+        ),
+        pytest.param(
+            with_metadata("annotations:\n    a: x\n    a: z"),
+            f"7: metadata.annotations: {TWICE.format(6)}",
+        ),
+        pytest.param(
+            with_metadata("labels: {a: x}\n  labels: {b: x}"),
+            "6: metadata: key 'labels' is given twice, first in line 5: read as by kubectl",
+        ),
+        pytest.param(
+            with_metadata("annotations: &n {a: x}\n  labels: {a: z, <<: *n}"),
+            "6: metadata.labels: << replaces key 'a' of line 6 (write << before it): "
+            "read as by kubectl",
+            id="merged",
+        ),
+        pytest.param(
+            with_metadata("labels: {80: x}"),
+            "5: metadata.labels: key 80 is not text (quote it): read as by kubectl",
+            id="number",
+        ),
+        pytest.param(
+            '{"kind": "Service", "apiVersion": "v1", "spec": {"ports": [{"port": 80}]},\n'
+            '"metadata": {"name": "web", "labels": {"a": "x", "a": "z"}}}',
+            f"2: metadata.labels: {TWICE.format(2)}",
+            id="json",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: List\nitems:\n"
+            "- {apiVersion: v1, kind: Node, metadata: {name: a, labels: {a: x, a: z}}}",
+            f"4: items[0].metadata.labels: {TWICE.format(4)}",
+            id="node-in-a-list",
+        ),
+    ],
+)
+def test_of_equal_keys_of_labels_or_annotations_the_last_counts_with_a_remark(text, remark):
+    found = read(text)
+    assert (len(found.objects), found.problems) == (1, ())
+    assert found.remarks == (f"web.yaml:{remark}",)
+
+
+def test_of_two_services_in_labels_of_a_slice_the_last_counts():
+    [found] = read(SLICE.replace("labels: {", f"labels: {{{LABEL}: cart, ")).objects
+    assert found.value.service.name == "web"
+
+
+def test_a_remark_has_its_present_lines_after_an_edit_above_it():
+    reader = ManifestReader("web.yaml")
+    text = "---\n" + with_metadata("labels: {a: x, a: z}")
+    assert reader.read(text).remarks == (f"web.yaml:6: metadata.labels: {TWICE.format(6)}",)
+    assert reader.read(f"\n{text}").remarks == (f"web.yaml:7: metadata.labels: {TWICE.format(7)}",)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["namespace: a", "labels: {null: x}", "labels: {<<: 5}", "uid: {a: 1, a: 1}"],
+)
+def test_other_keys_of_metadata_are_strict(written):
+    found = read(with_metadata(written))
+    assert (found.objects, len(found.problems), found.remarks) == ((), 1, ())
+
+
 def test_an_item_of_a_list_with_a_mistake_leaves_the_others_in_use():
     text = """
 apiVersion: v1

@@ -213,6 +213,19 @@ async def test_foreign_kinds_are_logged_once(web, caplog):
     ]
 
 
+async def test_a_label_that_is_given_twice_is_logged_once(web, caplog):
+    caplog.set_level(logging.INFO, "userspace_proxy.sources")
+    twice = SERVICE.replace("name: web", "name: web, labels: {a: x, a: z}")
+    web.write_text(twice)
+    async with running(source_of(web)) as published:
+        await published.first()
+        web.write_text(twice.replace("7.1", "7.2"))
+        await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
+    [record] = caplog.records
+    assert (record.levelname, record.message) == ("WARNING", "manifest is ambiguous")
+    assert record.__dict__["key"].startswith(f"{web}:3: metadata.labels: key 'a' is given twice")
+
+
 async def test_a_path_that_is_not_there_ends_the_run(tmp_path):
     with pytest.raises(SourceError, match="cannot read manifests from"):
         await ManifestSource(tmp_path / "nothing").run(Published())
