@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -276,6 +277,86 @@ def test_a_bad_value_is_refused_with_a_line_that_names_it(value: str, refusal: s
         render(API_SERVER, f"--set={value}")
     (line,) = [line for line in str(refused.value).splitlines() if refusal in line]
     assert len(line) < 300
+
+
+WITH_ALL = (
+    "--set=steering=nftables,path=kernel,socketLB=auto,clusterCIDR=10.244.0.0/16,view.create=true",
+    "--set=wake.namespaces={shop},allowEndpointNames={example.com},metrics.host=0.0.0.0",
+    "--set=metrics.podMonitor.enabled=true",
+    API_SERVER,
+)
+"""What makes the templates use each value."""
+RELEASES = {
+    "without-options": (API_SERVER, "--set=steering=iptables"),
+    "canary": (*WITH_ALL, "--set=canary.name=try"),
+    "take-over": (
+        *WITH_ALL,
+        "--set=kubeadm.phase=take-over",
+        f"--set-file=kubeadm.daemonSet={KUBE_PROXY}",
+    ),
+    "standby": ("--set=kubeadm.phase=standby", f"--set-file=kubeadm.daemonSet={KUBE_PROXY}"),
+}
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+@pytest.fixture
+def chart(tmp_path: Path) -> Path:
+    """A copy of the chart that renders its notes as an object, too."""
+    copy = tmp_path / "chart"
+    shutil.copytree(CHART, copy)
+    notes = (copy / "templates/NOTES.txt").read_text()
+    (copy / "templates/notes.yaml").write_text(
+        f'{{{{- define "notes" }}}}{notes}{{{{ end -}}}}\n'
+        'kind: ConfigMap\nmetadata: {name: notes}\ndata: {text: {{ include "notes" . | quote }}}\n'
+    )
+    return copy
+
+
+def rendered(chart: Path, values: dict[str, Any]) -> dict[str, str]:
+    """Return what each kind of release renders with these values in place of the chart's own."""
+    (chart / "values.yaml").write_text(yaml.safe_dump(values))
+    texts = {}
+    for name, options in RELEASES.items():
+        done = run("template", "r", chart, *options)
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+        texts[name] = done.stdout
+    return texts
+
+
+def paths_of(values: dict[str, Any], *above: str) -> Iterator[tuple[str, ...]]:
+    for name, value in values.items():
+        yield (*above, name)
+        if isinstance(value, dict):
+            yield from paths_of(value, *above, name)
+
+
+def without(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    first, *rest = path
+    inner = {first: without(values[first], tuple(rest))} if rest else {}
+    return {name: value for name, value in values.items() if name != first} | inner
+
+
+def test_values_of_a_chart_that_lacked_any_of_them_render_as_with_the_default(chart: Path) -> None:
+    whole = rendered(chart, VALUES)
+    assert all("kind: ConfigMap" in text for text in whole.values())
+    for path in paths_of(VALUES):
+        # Of Kubernetes' own objects only a null removes a default.
+        if path[0] not in ("resources", "nodeSelector"):
+            assert rendered(chart, without(VALUES, path)) == whole, ".".join(path)
+        else:
+            rendered(chart, without(VALUES, path))
+    assert rendered(chart, {}).keys() == whole.keys()
+
+
+def test_values_that_an_earlier_chart_had_are_no_error(chart: Path) -> None:
+    assert rendered(chart, VALUES | {"socketLBProxyPorts": True})
+
+
+def test_null_leaves_out_what_kubernetes_objects_have_by_default() -> None:
+    text = render(API_SERVER, "--set=resources=null", "--set=nodeSelector.kubernetes\\.io/os=null")
+    pod = objects_of(text)["DaemonSet", "userspace-proxy"]["spec"]["template"]["spec"]
+    assert "resources" not in container_of(objects_of(text)["DaemonSet", "userspace-proxy"])
+    assert "nodeSelector" not in pod
 
 
 def test_a_canary_has_a_label_ports_and_flags_of_its_own() -> None:

@@ -1,11 +1,13 @@
-"""Derives what the chart repeats of the package: its version, and the choices of settings."""
+"""Derives what the chart repeats: the package's version, choices of settings, its own defaults."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
+
+import yaml
 
 from userspace_proxy import __version__
 from userspace_proxy.config.settings import TABLE, Settings
@@ -13,6 +15,8 @@ from userspace_proxy.config.settings import TABLE, Settings
 CHART = Path(__file__).resolve().parents[2] / "charts/userspace-proxy"
 METADATA = CHART / "Chart.yaml"
 SCHEMA = CHART / "values.schema.json"
+VALUES = CHART / "values.yaml"
+DEFAULTS = CHART / "templates/_defaults.tpl"
 
 SETTINGS = {"steering": "steering", "path": "path", "socketLB": "socket_lb"}
 """Values that are choices of settings, with those; all others are flags there."""
@@ -36,3 +40,27 @@ def schema(text: str) -> str:
             "default": getattr(Settings(), name),
         }
     return json.dumps(parsed, indent=2, ensure_ascii=False) + "\n"
+
+
+def defaults() -> str:
+    """Return the template with the defaults of values.yaml, which templates can't read."""
+    filled = _filled(yaml.safe_load(VALUES.read_text()), json.loads(SCHEMA.read_text()))
+    text = yaml.safe_dump(filled, sort_keys=False)
+    head = "{{/* Made from values.yaml: make docs. */}}"
+    return f'{head}\n{{{{- define "userspace-proxy.defaults" -}}}}\n{text}{{{{- end }}}}\n'
+
+
+def _filled(values: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that are filled in where they are missing.
+
+    Objects that are Kubernetes' own, such as resources, aren't: only ``null``, by which helm leaves
+    a value out, removes what they have by default.
+    """
+    filled = {}
+    for name, value in values.items():
+        declared = schema["properties"][name]
+        if not value or not isinstance(value, dict):
+            filled[name] = value
+        elif declared.get("additionalProperties") is False:
+            filled[name] = _filled(value, declared)
+    return filled

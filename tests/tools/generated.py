@@ -18,6 +18,7 @@ FILES: Mapping[Path, Callable[[str], str]] = {
     kernels_page.PAGE: kernels_page.with_needs,
     chart.METADATA: chart.metadata,
     chart.SCHEMA: chart.schema,
+    chart.DEFAULTS: lambda _: chart.defaults(),
     alerts.RULES: alerts.with_runbooks,
     guide_page.PAGE: lambda _: guide_page.render(guide_page.SOURCE.read_text(encoding="utf-8")),
 }

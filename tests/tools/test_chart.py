@@ -39,7 +39,16 @@ def test_another_version_of_the_chart_is_replaced() -> None:
 def test_the_schema_describes_each_value_and_no_other() -> None:
     parsed = json.loads(SCHEMA.read_text())
     assert_described(VALUES, parsed)
-    assert parsed["properties"].keys() - VALUES.keys() == {"global"}
+    assert parsed["properties"].keys() - VALUES.keys() == {"global", "socketLBProxyPorts"}
+
+
+def test_each_template_begins_with_the_defaults_of_what_is_missing() -> None:
+    # helm renders them with one map of values, so only the first would show that it lacks this.
+    rendered = [path for path in (CHART / "templates").iterdir() if path.name[0] != "_"]
+    lines = {path.name: path.read_text().splitlines()[:2] for path in rendered}
+    wanted = '{{- include "userspace-proxy.withDefaults" . }}'
+    assert len(lines) > 9
+    assert [name for name, first in lines.items() if wanted not in first] == []
 
 
 def assert_described(values: dict[str, Any], described: dict[str, Any]) -> None:

@@ -1,3 +1,22 @@
+{{/*
+Renders nothing: adds the defaults of values that aren't there. `helm upgrade --reuse-values` gives the values of the chart
+before, which lack what was added since, and no default of this one.
+*/}}
+{{- define "userspace-proxy.withDefaults" -}}
+{{- include "userspace-proxy.fill" (dict "values" .Values "defaults" (include "userspace-proxy.defaults" . | fromYaml)) }}
+{{- end }}
+
+{{- define "userspace-proxy.fill" -}}
+{{- range $name, $default := .defaults }}
+{{- $value := index $.values $name }}
+{{- if kindIs "invalid" $value }}
+{{- $_ := set $.values $name $default }}
+{{- else if kindIs "map" $default }}
+{{- include "userspace-proxy.fill" (dict "values" $value "defaults" $default) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "userspace-proxy.name" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride }}

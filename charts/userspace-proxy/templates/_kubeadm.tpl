@@ -23,7 +23,7 @@ agent starts beside kube-proxy, or beside the old agent, and takes over from it.
 {{- $pod := $daemonSet.spec.template.spec }}
 {{- $container := first $pod.containers }}
 {{- $flags := list "--take-over" (printf "--ready-socket=%s" (include "userspace-proxy.readySocket" .)) }}
-{{- range $name, $default := dict "steering" "auto" "path" "userspace" }}
+{{- range $name, $default := pick (include "userspace-proxy.defaults" . | fromYaml) "steering" "path" }}
 {{- $value := get $.Values $name }}
 {{- if ne $value $default }}
 {{- $flags = append $flags (printf "--%s=%s" $name $value) }}
