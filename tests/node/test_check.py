@@ -243,7 +243,7 @@ def test_rules_left_by_a_crash_are_reported_while_no_proxy_runs(node, steering):
         lock.take()
     try:
         assert node.about("leftovers") == [
-            f"warning: another userspace-proxy (pid {os.getpid()}) steers this node"
+            f"error: another userspace-proxy (pid {os.getpid()}) steers this node"
         ]
     finally:
         lock.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import MapSpec
 from userspace_proxy.kernel.bpf.other_hooks import Hook, read_hooks
 from userspace_proxy.kernel.offers import FOR_SOCKET_LB, read_kernel_offers
+from userspace_proxy.steering.base import HookOptions
 from userspace_proxy.steering.others.hooks import judge_hooks
 
 pytestmark = [pytest.mark.kernel, pytest.mark.netns, pytest.mark.needs("connect hooks")]
@@ -117,8 +119,12 @@ def test_a_check_refuses_beside_another_translator(
 ) -> None:
     def marks() -> list[tuple[str, str]]:
         kernel = read_kernel_offers(FOR_SOCKET_LB)
-        found = look_at_hooks("required", "nftables", kernel, cgroup, names)
-        return [(f.mark, f.what.partition(":")[0]) for f in found]
+        wanted = HookOptions(is_required=True, cgroup=str(cgroup))
+        found = look_at_hooks(wanted, "nftables", kernel, names)
+        whats = [f.what.removeprefix("cannot translate connect(): ") for f in found]
+        return [
+            (f.mark, re.split(r": | \(c", what)[0]) for f, what in zip(found, whats, strict=True)
+        ]
 
     part = ("warning", "this isn't the root of cgroup v2")
     assert marks() == [part]
@@ -143,5 +149,5 @@ def test_a_pin_of_a_program_or_of_something_else_is_read_too(cgroup: Path, names
         held(calls.attach(CONNECT4, program, held(os.open(cgroup, os.O_RDONLY))))
         calls.pin(held(calls.create_map("table", MapSpec(ARRAY, 4, 8, 1))), names / "table")
         calls.pin(program, names / "program")
-        ((_, _, _, pin),) = read_hooks(cgroup, names)
-    assert pin == "program"
+        (hook,) = read_hooks(cgroup, names)
+    assert hook.pin == "program"

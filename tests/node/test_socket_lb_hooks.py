@@ -18,6 +18,7 @@ from tests.netns import Net
 from tests.node.bpf_hooks import bpf_rights, in_cgroup, mounted, own_cgroup
 from tests.node.socket_lb_programs import address_of, peer_of, serving
 from tests.port_keys import port_key
+from userspace_proxy.check.socket_lb import look_at_hooks
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.bpf import calls
 from userspace_proxy.kernel.bpf.objects import KINDS
@@ -29,7 +30,7 @@ from userspace_proxy.kernel.bpf.socket_maps import (
     frontend_key,
     number_key,
 )
-from userspace_proxy.kernel.offers import KernelOffers
+from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.model import Frontend, PortKey, Protocol, SocketAddress
 from userspace_proxy.steering.base import (
     REFUSE,
@@ -613,8 +614,12 @@ def test_beside_a_program_that_admits_no_other_nothing_is_left(stage: Stage) -> 
     calls._call(
         PROG_ATTACH, struct.pack("=5I", folder, program, KINDS["cgroup/connect4"].attach, 0, 0)
     )
-    with pytest.raises(SteeringError, match="another program at cgroup/connect4 admits no other"):
+    words = "another program at cgroup/connect4 admits no other"
+    with pytest.raises(SteeringError, match=words):
         stage.start()
+    wanted = HookOptions(is_required=True, cgroup=str(stage.cgroup))
+    (found,) = look_at_hooks(wanted, "nftables", LACKS_NOTHING, stage.names)
+    assert (found.mark, words in found.what) == ("error", True)
     assert stage.pins() == {}
     assert len(attached(stage.cgroup)) == 1
     for descriptor in (folder, program):

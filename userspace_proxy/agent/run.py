@@ -26,6 +26,7 @@ from ..kernel.own_namespace import is_own_namespace
 from ..linux import raise_descriptor_limit
 from ..log_fields import FieldLogger
 from ..logged_condition import LoggedCondition
+from ..lookup.dns_server import check_address
 from ..loops import loop_factory
 from ..plane import default_workers
 from ..sources import Source
@@ -42,7 +43,6 @@ from .rounds.options import Options, WriteText
 from .rounds.tasks import Supervisor, first_of, pause
 from .signals import stop_on_signal
 from .take_back import leave, reap_children, start_while_workers_live, takes_back, wait_for_workers
-from .watchers.names import check_dns
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -152,11 +152,8 @@ async def _make_way(
     if not settings.take_over or settings.steering == "none":
         return None
     # What can fail without the node should do so before the running proxy has handed it over.
-    source.check()
-    own_namespace = options.is_own_namespace
-    check_steering(settings.steering, kernel, own_namespace=own_namespace)
-    check_hooks(settings.steering, hook_options(options), kernel, own_namespace=own_namespace)
-    check_dns(settings.dns_bind_address)
+    for check in start_checks(settings, options, source, kernel, relieves=True).values():
+        check()
     if not settings.manifests:
         await _await_api_server(settings)
     taken = ask_to_hand_over(settings.service_proxy_name or None)
@@ -186,6 +183,24 @@ async def _await_api_server(settings: Settings) -> None:
         if not said.problems:
             return
         await pause(_ASK_AGAIN_S)
+
+
+def start_checks(
+    settings: Settings, options: Options, source: Source, kernel: KernelOffers, *, relieves: bool
+) -> dict[str, Callable[[], None]]:
+    """Return what a start needs, by topic; each raises UserspaceProxyError where it can't succeed.
+
+    Args:
+        relieves: A running proxy hands over the node, and may answer DNS at the address.
+    """
+    own, dns = options.is_own_namespace, settings.dns_bind_address
+    hooks = hook_options(options)
+    return {
+        "manifests" if settings.manifests else "API server": source.check,
+        "steering": partial(check_steering, settings.steering, kernel, own_namespace=own),
+        "socket LB": partial(check_hooks, settings.steering, hooks, kernel, own_namespace=own),
+        **({"dns": partial(check_address, dns, may_be_in_use=relieves)} if dns else {}),
+    }
 
 
 def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Options:

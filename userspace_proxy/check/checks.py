@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..agent.lock import running_proxies
+from ..agent.node_setup import hook_options
 from ..agent.rounds.options import Options
-from ..agent.run import make_options
+from ..agent.run import make_options, make_source, start_checks
 from ..config import Settings
-from ..errors import ConfigError
-from ..kernel.cgroups import find_bpffs, find_cgroup
+from ..errors import ConfigError, UserspaceProxyError
 from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
 from ..linux import bounded
@@ -51,12 +51,12 @@ def check_settings(
     found += more
     offers = read_offers(offered, steering)
     found += judge_offers(offers, settings.steering, steering, own_namespace=own_namespace)
-    cgroup = find_cgroup(settings.socket_lb_cgroup)
-    found += look_at_hooks(settings.socket_lb, steering, offered, cgroup, find_bpffs())
+    found += look_at_hooks(hook_options(options), steering, offered)
     proxies = running_proxies()
     kernel = read_kernel() if steering not in ("none", "") else KernelView()
     found += [warning("kernel", line, hint="run as root") for line in kernel.unread]
-    found += judge_running(proxies, options.proxy_name or "")
+    relieves = settings.take_over or settings.steering == "none"
+    found += judge_running(proxies, options.proxy_name or "", relieves=relieves)
     if steering != "none":
         found += judge_own(kernel, list(proxies))
     found += check_node(settings, steering, kernel)
@@ -86,7 +86,19 @@ def check_settings(
         holder = ports.find_range_holder(options.proxy_ports)
         found += ports.judge_range_holder(holder, options.proxy_ports, list(proxies.values()))
     found += _descriptors(options, inputs)
-    return found
+    named = {finding.topic for finding in found if finding.mark is Mark.ERROR}
+    relieves = settings.take_over and (options.proxy_name or "") in proxies
+    asked = start_checks(settings, options, make_source(settings), offered, relieves=relieves)
+    return found + [
+        one for topic, ask in asked.items() if topic not in named for one in _ask(topic, ask)
+    ]
+
+
+def _ask(topic: str, start_check: Callable[[], None]) -> Iterator[Finding]:
+    try:
+        start_check()
+    except UserspaceProxyError as exc:
+        yield error(topic, reason(exc))
 
 
 def _look_at_source(
@@ -148,12 +160,13 @@ def log_findings(settings: Settings, steering: str) -> None:
             )
 
 
-def judge_running(proxies: dict[str, int], label: str) -> list[Finding]:
-    """Report another running proxy with the same label."""
+def judge_running(proxies: dict[str, int], label: str, *, relieves: bool) -> list[Finding]:
+    """Report another running proxy with the same label, which ``run`` relieves or refuses."""
     if label not in proxies:
         return []
     what = f"another userspace-proxy (pid {proxies[label]}) steers this node"
-    return [warning("leftovers", what, hint="relieve it with --take-over, or stop it")]
+    mark = warning if relieves else error
+    return [mark("leftovers", what, hint="relieve it with --take-over, or stop it")]
 
 
 def _service_ranges(settings: Settings, inputs: Inputs) -> tuple[str, ...]:

@@ -217,8 +217,11 @@ class _Receiver(asyncio.DatagramProtocol):
         self._received(data, addr, self._transport)
 
 
-def check_address(address: SocketAddress) -> None:
-    """Check whether a server may listen at an address, now or once another program has left it.
+def check_address(address: SocketAddress, *, may_be_in_use: bool) -> None:
+    """Check whether a server may listen at an address.
+
+    Args:
+        may_be_in_use: Another program is about to leave it.
 
     Raises:
         ListenError: It isn't available.
@@ -226,9 +229,9 @@ def check_address(address: SocketAddress) -> None:
     try:
         socks = _bind(address)
     except OSError as exc:
-        if exc.errno != errno.EADDRINUSE:
-            raise _cannot_serve(address, exc) from exc
-        return
+        if may_be_in_use and exc.errno == errno.EADDRINUSE:
+            return
+        raise _cannot_serve(address, exc, _holder_of(address, exc)) from exc
     for sock in socks:
         sock.close()
 

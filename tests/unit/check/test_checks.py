@@ -1,5 +1,7 @@
 """Which findings a run of the check collects, and in which order."""
 
+import socket
+
 import pytest
 
 from tests.netns import Net
@@ -9,6 +11,7 @@ from userspace_proxy.check.finding import Mark
 from userspace_proxy.check.network import SYSCTLS
 from userspace_proxy.config import Settings
 from userspace_proxy.config.values import InheritedSocket
+from userspace_proxy.model import SocketAddress
 
 WEB = """\
 apiVersion: v1
@@ -78,16 +81,35 @@ def test_settings_that_cannot_be_used_end_the_check_with_the_reason():
     assert "descriptor 999 is not an inherited socket" in found[-1].what
 
 
-def test_a_running_proxy_of_that_name_is_a_warning_and_another_one_is_not(node, manifests):
+@pytest.mark.parametrize(
+    ("changed", "marks"),
+    [
+        pytest.param({}, ["error"], id="refused"),
+        pytest.param({"take_over": True}, ["warning"], id="relieved"),
+        pytest.param({"steering": "none"}, ["warning"], id="without-steering"),
+        pytest.param({"service_proxy_name": ""}, [], id="another-name"),
+    ],
+)
+def test_a_running_proxy_of_that_name_is_an_error_where_run_refuses(
+    node, manifests, changed, marks
+):
     lock = NodeLock("canary")
     lock.take()
     try:
-        for name, count in (("canary", 1), ("", 0)):
-            settings = Settings(manifests=manifests, steering="nftables", service_proxy_name=name)
-            found = check_settings(settings, ())
-            assert sum("another userspace-proxy" in f.what for f in found) == count
+        usual = {"steering": "nftables", "service_proxy_name": "canary"}
+        found = check_settings(Settings(manifests=manifests, **usual | changed), ())
+        assert [f.mark for f in found if "another userspace-proxy" in f.what] == marks
     finally:
         lock.release()
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1:53", "in use"])
+def test_what_a_start_refuses_is_an_error(node, manifests, address):
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        ip, port = used.getsockname() if address == "in use" else ("192.0.2.1", 53)
+        dns = SocketAddress(ip, port)
+        found = check_settings(Settings(manifests=manifests, dns_bind_address=dns), ())
+    assert [(f.mark, f.topic) for f in found if f.topic == "dns"] == [("error", "dns")]
 
 
 def test_the_agents_own_check_omits_firewalls_and_needs_a_steering(node):

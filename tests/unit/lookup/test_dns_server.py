@@ -277,13 +277,15 @@ async def test_ipv6():
 
 
 def test_an_address_is_checked_before_the_start():
-    check_address(SocketAddress("127.0.0.1", 0))
+    check_address(SocketAddress("127.0.0.1", 0), may_be_in_use=False)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as used:
         used.bind(("127.0.0.1", 0))
-        # It may be free later.
-        check_address(SocketAddress(*used.getsockname()))
+        address = SocketAddress(*used.getsockname())
+        check_address(address, may_be_in_use=True)
+        with pytest.raises(ListenError, match=r"Address already in use by .*pid"):
+            check_address(address, may_be_in_use=False)
     with pytest.raises(ListenError, match=r"192\.0\.2\.1:53: Cannot assign requested address"):
-        check_address(SocketAddress("192.0.2.1", 53))
+        check_address(SocketAddress("192.0.2.1", 53), may_be_in_use=True)
 
 
 async def test_connections_that_end_at_the_limit_are_not_logged(address, connect):

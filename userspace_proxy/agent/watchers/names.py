@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ...cluster import Snapshot
 from ...lookup.dns_messages import Responder
-from ...lookup.dns_server import DnsServer, check_address
+from ...lookup.dns_server import DnsServer
 from ...model import Frontend, Protocol, SocketAddress
 from ...names import FoundName, NameIndex, ServiceNames, find_name, search_list
 from ...steering import Bind
@@ -125,15 +125,3 @@ class NamesByDns(Component):
         """Part of Component."""
         if self._server is not None:
             await self._server.close()
-
-
-def check_dns(address: SocketAddress | None) -> None:
-    """Check whether DNS queries can be answered at an address, as far as that is known before.
-
-    The address may be in use, as the process that is to hand over the node may answer there.
-
-    Raises:
-        ListenError: The address isn't available.
-    """
-    if address is not None:
-        check_address(address)

@@ -179,12 +179,18 @@ def detach(link: int) -> None:
 
 def attached(section: str, cgroup: int) -> list[int]:
     """Return the ids of the programs that are attached to a folder, in the order they run in."""
+    return attached_with(section, cgroup)[1]
+
+
+def attached_with(section: str, cgroup: int) -> tuple[int, list[int]]:
+    """Return with which flags programs are attached to a folder, and as :func:`attached`."""
     ids = (ctypes.c_uint32 * _PROGRAMS_MAX)()
     where = ctypes.addressof(ids)
     asked = _QUERY_FIELDS.pack(cgroup, KINDS[section].attach, 0, 0, where, _PROGRAMS_MAX)
     answer = ctypes.create_string_buffer(asked, len(asked))
     _call_in(_QUERY, answer)
-    return list(ids[: _QUERY_FIELDS.unpack(answer)[-1]])
+    *_, flags, _, count = _QUERY_FIELDS.unpack(answer)
+    return flags, list(ids[:count])
 
 
 def program_name(identifier: int) -> str:

@@ -20,6 +20,8 @@ SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
 """Where a program can keep the proxy's own from what they are for."""
 # Cilium has some hundred pins on a node with as many pods.
 _PINS_MAX = 4096
+# Source: include/uapi/linux/bpf.h.
+_ALLOW_MULTI = 2
 _LINK, _PROGRAM = "anon_inode:bpf-link", "anon_inode:bpf-prog"
 
 
@@ -34,13 +36,16 @@ class Hook(NamedTuple):
     """At most 15 bytes of it; empty if it can't be read."""
     pin: str
     """Below the mount of bpffs; empty if it has none, or in another mount."""
+    is_sole: bool = False
+    """It was attached without BPF_F_ALLOW_MULTI, so the kernel admits no other one."""
 
 
-def attached_at(cgroup: Path) -> list[tuple[str, int]]:
-    """Return the section and id of what is attached to a cgroup itself; as :func:`read_hooks`."""
+def attached_at(cgroup: Path) -> list[tuple[str, int, bool]]:
+    """Return section, id and ``is_sole`` of what is attached to a cgroup; as :func:`read_hooks`."""
     folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return [(one, program) for one in SECTIONS for program in calls.attached(one, folder)]
+        found = {one: calls.attached_with(one, folder) for one in SECTIONS}
+        return [(s, p, not flags & _ALLOW_MULTI) for s, (flags, ids) in found.items() for p in ids]
     finally:
         os.close(folder)
 
@@ -57,7 +62,7 @@ def read_hooks(cgroup: Path, names: Path | None) -> list[Hook]:
     """
     found = attached_at(cgroup)
     pins = dict(_pins(names)) if found and names else {}
-    return [Hook(s, p, calls.program_name(p), pins.get(p, "")) for s, p in found]
+    return [Hook(s, p, calls.program_name(p), pins.get(p, ""), sole) for s, p, sole in found]
 
 
 def _pins(names: Path) -> Iterator[tuple[int, str]]:

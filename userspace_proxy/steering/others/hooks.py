@@ -35,7 +35,7 @@ class OtherHook:
     """Name, id, and where it is attached."""
     hint: str
     replaces: bool = False
-    """It translates Services, so the proxy's hooks must not be attached."""
+    """It translates Services, or admits no other, so the proxy's hooks aren't attached."""
 
 
 def judge_hooks(hooks: Iterable[Hook], own: Collection[int] = ()) -> list[OtherHook]:
@@ -61,7 +61,10 @@ def _judge(programs: Iterable[list[Hook]]) -> Iterator[OtherHook]:
         sections = ", ".join(hook.section.removeprefix("cgroup/") for hook in hooks)
         called = first.name or first.pin.rpartition("/")[2] or "a program"
         where = f"{called}, id {first.program}, at {sections}"
-        if first.section == _SOCKOPS:
+        if sole := next((hook.section for hook in hooks if hook.is_sole), ""):
+            what = f"another program at {sole} admits no other (without BPF_F_ALLOW_MULTI)"
+            yield OtherHook(what, where, "--socket-lb=off, or end what loads it", replaces=True)
+        elif first.section == _SOCKOPS:
             what = "another program may keep the proxy from following connections"
             yield OtherHook(what, where, f"bpftool prog show id {first.program}")
         elif (replacement := _replacement(first)) is not None:

@@ -143,7 +143,7 @@ class Hooks:
         self._problem = ""
         self._problem_lines = LogLimit()
         self._repairs = 0
-        self._attached: Sequence[tuple[str, int]] = ()
+        self._attached: Sequence[tuple[str, int, bool]] = ()
         """What was attached at the last look, by other programs, too."""
         self._others: Sequence[OtherHook] = ()
         self._other_lines = LogLimit(SERVICE_LINES)
@@ -528,6 +528,9 @@ class Hooks:
         )
 
 
+NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB does"
+
+
 class HookPlace(NamedTuple):
     """Where hooks can work."""
 
@@ -557,7 +560,8 @@ def find_place(options: HookOptions, kernel: KernelOffers, names: Path | None = 
         others = judge_hooks(read_hooks(cgroup, names))
     except OSError as exc:
         no_cgroup = "it is no folder of cgroup v2" if exc.errno == errno.EBADF else _words(exc)
-        raise SteeringError(f"cannot translate connect() in {cgroup}: {no_cgroup}") from exc
+        what = f"cannot translate connect() in {cgroup}: {no_cgroup}"
+        raise SteeringError(what, hint=NAME_A_FOLDER) from exc
     for other in others:
         if other.replaces:
             what = f"cannot translate connect(): {other.what} ({other.where})"
