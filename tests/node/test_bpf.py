@@ -179,14 +179,14 @@ def test_a_link_tells_its_program_and_place_and_runs_another_one(
     place = os.open(cgroup, os.O_RDONLY)
     before = calls.link_info(link)
     assert before.cgroup == cgroup.stat().st_ino
-    assert calls.attached(section, place) == [before.program]
+    assert calls.attached(section, place)[1] == [before.program]
     assert calls.program_name(before.program) == "connect4"
     hooks.lead(FRONTEND, web)
     # It lets all dials be: R0 = 1.
     other = calls.load_program(section, struct.pack("=BBhi", 0xB7, 0, 0, 1) + RETURN)
     calls.replace_program(link, other)
     info = calls.program_info(other)
-    assert calls.attached(section, place) == [info.id] != [before.program]
+    assert calls.attached(section, place)[1] == [info.id] != [before.program]
     assert calls.link_info(link).program == info.id
     assert (len(info.tag), info.name) == (8, "connect4")
     assert dial(cgroup, FRONTEND) == "Connection refused"

@@ -649,6 +649,6 @@ def repairs(hooks: Hooks) -> int:
 def attached(cgroup: Path) -> list[int]:
     folder = os.open(cgroup, os.O_RDONLY)
     try:
-        return calls.attached("cgroup/connect4", folder)
+        return calls.attached("cgroup/connect4", folder)[1]
     finally:
         os.close(folder)

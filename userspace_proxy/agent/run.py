@@ -188,11 +188,7 @@ async def _await_api_server(settings: Settings) -> None:
 def start_checks(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers, *, relieves: bool
 ) -> dict[str, Callable[[], None]]:
-    """Return what a start needs, by topic; each raises UserspaceProxyError where it can't succeed.
-
-    Args:
-        relieves: A running proxy hands over the node, and may answer DNS at the address.
-    """
+    """Return what a start asks, by topic; each raises UserspaceProxyError if it can't succeed."""
     own, dns = options.is_own_namespace, settings.dns_bind_address
     hooks = hook_options(options)
     return {

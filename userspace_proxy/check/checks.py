@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..agent.lock import running_proxies
 from ..agent.node_setup import hook_options
@@ -16,6 +16,7 @@ from ..kernel.offers import KernelOffers
 from ..kernel.own_namespace import is_own_namespace
 from ..linux import bounded
 from ..plane import default_workers
+from ..steering import proxy_label
 from ..steering.selection import read_offers_for
 from . import client_address, network, ports
 from .api_server import look_at_server, look_at_wake
@@ -52,11 +53,11 @@ def check_settings(
     offers = read_offers(offered, steering)
     found += judge_offers(offers, settings.steering, steering, own_namespace=own_namespace)
     found += look_at_hooks(hook_options(options), steering, offered)
-    proxies = running_proxies()
+    proxies, label = running_proxies(), proxy_label(options.proxy_name or "")
     kernel = read_kernel() if steering not in ("none", "") else KernelView()
     found += [warning("kernel", line, hint="run as root") for line in kernel.unread]
     relieves = settings.take_over or settings.steering == "none"
-    found += judge_running(proxies, options.proxy_name or "", relieves=relieves)
+    found += judge_running(proxies, label, relieves=relieves)
     if steering != "none":
         found += judge_own(kernel, list(proxies))
     found += check_node(settings, steering, kernel)
@@ -86,19 +87,18 @@ def check_settings(
         holder = ports.find_range_holder(options.proxy_ports)
         found += ports.judge_range_holder(holder, options.proxy_ports, list(proxies.values()))
     found += _descriptors(options, inputs)
-    named = {finding.topic for finding in found if finding.mark is Mark.ERROR}
-    relieves = settings.take_over and (options.proxy_name or "") in proxies
+    relieves = settings.take_over and label in proxies
     asked = start_checks(settings, options, make_source(settings), offered, relieves=relieves)
-    return found + [
-        one for topic, ask in asked.items() if topic not in named for one in _ask(topic, ask)
-    ]
+    named = {finding.topic for finding in found if finding.mark is Mark.ERROR}
+    return [*found, *(one for one in _refusals(asked) if one.topic not in named)]
 
 
-def _ask(topic: str, start_check: Callable[[], None]) -> Iterator[Finding]:
-    try:
-        start_check()
-    except UserspaceProxyError as exc:
-        yield error(topic, reason(exc))
+def _refusals(asked: Mapping[str, Callable[[], None]]) -> Iterator[Finding]:
+    for topic, start_check in asked.items():
+        try:
+            start_check()
+        except UserspaceProxyError as exc:
+            yield error(topic, reason(exc))
 
 
 def _look_at_source(

@@ -7,12 +7,13 @@ from pathlib import Path
 from ..errors import SteeringError
 from ..kernel.offers import KernelOffers
 from ..steering.base import HookOptions
-from ..steering.socket_lb import NAME_A_FOLDER, HookPlace, find_place
+from ..steering.socket_lb import HookPlace, find_place
 from .finding import Finding, error, ok, warning
 
 _TOPIC = "socket LB"
 # Each cgroup has it but the root of all. Source: cgroup-v2.rst.
 _NOT_IN_THE_ROOT = "cgroup.events"
+_NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB does"
 
 
 def look_at_hooks(
@@ -23,8 +24,6 @@ def look_at_hooks(
     Args:
         wanted: None: no hooks are.
         taken: The chosen steering; empty if none works here.
-        kernel: What it offers.
-        names: As of :func:`.find_place`.
     """
     if wanted is None:
         return []
@@ -49,5 +48,5 @@ def judge_place(place: HookPlace) -> list[Finding]:
             "this isn't the root of cgroup v2: only programs in it are translated at connect(), "
             "rules lead the others"
         )
-        return [*found, warning(_TOPIC, part, cgroup, NAME_A_FOLDER)]
+        return [*found, warning(_TOPIC, part, cgroup, _NAME_A_FOLDER)]
     return [*found, ok(_TOPIC, "connect() of this node's programs can be translated", cgroup)]

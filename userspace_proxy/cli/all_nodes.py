@@ -109,6 +109,7 @@ def open_reader(given: Given, settings: Settings) -> NodesReader:
         namespace=given.values.get("release-namespace") or _NAMESPACE,
         selector=given.values.get("selector", ""),
         nodes=frozenset(filter(None, given.values.get("node", "").split(","))),
+        name=settings.service_proxy_name,
     )
     kubeconfig = find(given, settings)
     if kubeconfig is None and not settings.master and not os.environ.get(_IN_POD):

@@ -8,7 +8,7 @@ admin address ──────────────────────
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -48,6 +48,10 @@ class _Found:
     pods: tuple[PathStep, ...] | None = None
     planned: Sequence[PortFacts] | None = None
     """Its Service ports, as the API server's objects ask for; None: it wasn't asked."""
+    name: str = ""
+    """Of its label ``service-proxy-name``, in the API server."""
+    plan: Callable[[Settings], Subject] | None = None
+    """Plans what the API server contains, for a proxy with these settings; None: as above."""
     on_nodes: OnNodes | None = None
     """What the agents of a cluster say; None: none was asked, or can be."""
     is_elsewhere: bool = False
@@ -120,8 +124,14 @@ def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Foun
             raise
         found = _as_given(_Found(subject, _cluster_flags(given, settings)), given)
         return _on_nodes(found, on_nodes, subject, given)
-    on_nodes = ask_nodes(given, settings, service) if asks_nodes else None
-    return found if on_nodes is None else _on_nodes(found, on_nodes, on_nodes.subject, given)
+    named = replace(settings, service_proxy_name=found.name)
+    on_nodes = ask_nodes(given, named, service) if asks_nodes else None
+    if on_nodes is None:
+        return found
+    if found.plan is not None:
+        subject = found.plan(settings.beside(on_nodes.settings(found.name)))
+        found = replace(found, subject=subject, planned=subject.ports)
+    return _on_nodes(found, on_nodes, on_nodes.subject, given)
 
 
 def _on_nodes(found: _Found, on_nodes: OnNodes, subject: Subject | None, given: Given) -> _Found:
@@ -210,6 +220,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
 def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
     import asyncio
 
+    from ..cluster.from_names import before_lookups
     from ..explain.planned import plan_status
     from ..explain.pods import judge_pods
     from ..policy import PolicyOptions
@@ -221,15 +232,22 @@ def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
     reader = OneServiceReader(kubeconfig=kubeconfig or "", master=settings.master, node_name=node)
     key = ServiceKey(*service.partition(":")[0].split("/", 1))
     one = asyncio.run(reader.read(key, with_pods=with_pods, within_s=_SERVER_S))
-    options = replace(settings.as_options(PolicyOptions), node_name=node)
-    status = plan_status(one.snapshot, options, now=Clocks.time(), steering=settings.steering)
-    subject, pods = _planned(status, service, one.url), None
+    now = Clocks.time()
+
+    def plan(theirs: Settings) -> Subject:
+        options = replace(theirs.as_options(PolicyOptions), node_name=node)
+        snapshot = before_lookups(one.snapshot, theirs.allow_endpoint_names)
+        status = plan_status(snapshot, options, now=now, steering=theirs.steering)
+        return _planned(status, service, one.url)
+
+    subject, pods = plan(settings), None
+    state = one.snapshot.services[key]
     if with_pods:
-        state = one.snapshot.services[key]
         has_endpoints = any(item.endpoints for item in state.slices)
         steps = judge_pods(state.service, one.targets, one.pods, has_endpoints=has_endpoints)
         pods = tuple(steps)
-    return _Found(subject, _cluster_flags(given, settings), pods, planned=subject.ports)
+    flags, name = _cluster_flags(given, settings), state.service.proxy_name or ""
+    return _Found(subject, flags, pods, planned=subject.ports, name=name, plan=plan)
 
 
 def _cluster_flags(given: Given, settings: Settings) -> tuple[str, ...]:

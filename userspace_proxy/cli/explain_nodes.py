@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,11 @@ class OnNodes:
         """The facts of the node that was asked for; None: all were, or it has no answer."""
         answer = self.all_nodes.answers[0] if self.is_one and self.all_nodes.answers else None
         return None if answer is None else self._subject_of(answer)
+
+    def settings(self, name: str) -> Mapping[str, object]:
+        """Return an agent's settings, of one that serves Services of a name if there is one."""
+        known = [one.status.settings for one in self.all_nodes.answers if one.status is not None]
+        return max(known, key=lambda one: one.get("service_proxy_name", "") == name, default={})
 
     @property
     def worst(self) -> Subject | None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from ..errors import ConfigError
 from ..model import DataPath, SocketAddress
 from ..model.endpoint_names import read_host
 from ..names import CLUSTER_DOMAIN
@@ -467,6 +469,14 @@ class Settings:
                 fields_.append(f"{row.kube_field or row.own_field}={text}")
         file = f"its file: {' '.join(fields_)}" if fields_ else ""
         return "; ".join(filter(None, (" ".join(flags), file)))
+
+    def beside(self, theirs: Mapping[str, object]) -> Settings:
+        """Return these and, where none was given, another proxy's that this version knows."""
+        taken = {}
+        for name in TABLE.keys() & theirs.keys() - self.origins.keys():
+            with suppress(ConfigError):
+                taken[name] = TABLE[name].kind.read(theirs[name])
+        return replace(self, **taken)
 
     def as_options(self, options_class: type[_OptionsT]) -> _OptionsT:
         """Return options in which these settings, by the table, have taken the defaults' place."""

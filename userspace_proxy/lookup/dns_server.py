@@ -218,10 +218,7 @@ class _Receiver(asyncio.DatagramProtocol):
 
 
 def check_address(address: SocketAddress, *, may_be_in_use: bool) -> None:
-    """Check whether a server may listen at an address.
-
-    Args:
-        may_be_in_use: Another program is about to leave it.
+    """Check whether a server may listen at an address, which another program may be to leave.
 
     Raises:
         ListenError: It isn't available.

@@ -1,8 +1,8 @@
 """Which pods are agents, at which port each shows its page, and which one of a node is asked.
 
 Rule 1: an agent is in its node's network namespace; a pod with the labels that isn't is none.
-Rule 2: of several on a node the first is one that runs and isn't ending, that serves all Services
-rather than those of one name (a canary), that is ready, and that is the newest.
+Rule 2: of several on a node the first is one that runs and isn't ending, that serves the Services
+of the wanted name (a canary's; else those without), that is ready, and that is the newest.
 """
 
 from __future__ import annotations
@@ -157,18 +157,18 @@ def _port_of(words: Sequence[str]) -> int:
     return port if 0 < port < 1 << 16 else PORT
 
 
-def by_node(agents: Iterable[AgentPod]) -> Mapping[str, tuple[AgentPod, ...]]:
+def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[AgentPod, ...]]:
     """Return the agents of each node, the one to ask first; those without a node are left out."""
+
+    def rank(agent: AgentPod) -> tuple[bool, ...]:
+        return not agent.is_running, agent.is_ending, agent.serves_name != name, not agent.is_ready
+
     found: dict[str, list[AgentPod]] = {}
     # What is sorted twice is sorted by both: the newest first.
     for agent in sorted(agents, key=lambda one: one.created, reverse=True):
         if agent.node:
             found.setdefault(agent.node, []).append(agent)
-    return {node: tuple(sorted(found[node], key=_rank)) for node in sorted(found)}
-
-
-def _rank(agent: AgentPod) -> tuple[bool, ...]:
-    return not agent.is_running, agent.is_ending, bool(agent.serves_name), not agent.is_ready
+    return {node: tuple(sorted(found[node], key=rank)) for node in sorted(found)}
 
 
 def serving(pods: Sequence[AgentPod]) -> tuple[ForwardTarget, ...]:

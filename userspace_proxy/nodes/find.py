@@ -54,6 +54,8 @@ class Where:
     """Labels of the pods; empty: those that the chart gives them."""
     nodes: frozenset[str] = frozenset()
     """Only these; empty: all."""
+    name: str = ""
+    """Of the Services that they are to serve, of several on a node; empty: those without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class Finder:
     def _note(self) -> FoundAgents:
         pods = self._pods.values()
         agents = [one for one in pods if one.takes_over or not self._is_kubeadm]
-        self.found = replace(self.found, agents=by_node(agents))
+        self.found = replace(self.found, agents=by_node(agents, self._where.name))
         return self.found
 
     def _path(self, kind: str, start: str = "/api/v1") -> str:

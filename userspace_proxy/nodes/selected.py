@@ -1,7 +1,7 @@
 """The part of all nodes that words select: a Service, a namespace, what is searched for.
 
-Rule 1: a Service exists if one node knows it, or the API server has it; while no node answers,
-nothing is said to be missing.
+Rule 1: a Service exists if one node serves it, or the API server has it and no node ignores it;
+while no node answers, nothing is said to be missing.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def why_missing(all_nodes: AllNodes, name: str) -> str:
     services |= all_nodes.digests.keys() if all_nodes.digests is not None else set()
     is_named = any(name in port.names for one in answers for port in one.ports)
     namespaces = {ServiceKey.read(service).namespace for service in services}
+    services -= {item.service for one in answers for item in one.ignored if not item.port}
     if is_named or name in services or name in namespaces:
         return ""
     # Summaries leave out all of a namespace that is well; a Service that is named was asked for.

@@ -63,6 +63,7 @@ class FakeAgents:
         api: It gets the Nodes and pods, and forwards to them.
         release: The release's name, which is that of the chart by default.
         port: That of the agents' status page; another one is in their arguments.
+        serves: The name of the Services that they serve, of a canary; empty: those without one.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class FakeAgents:
         namespace: str = RELEASE_NAMESPACE,
         release: str = "userspace-proxy",
         port: int = PORT,
+        serves: str = "",
     ) -> None:
         self._api = api
+        self._serves = serves
         self._namespace = namespace
         self._release = release
         self._port = port
@@ -137,6 +140,8 @@ class FakeAgents:
         ]
         if self._port != PORT:
             arguments.append(f"--metrics-bind-address=127.0.0.1:{self._port}")
+        if self._serves:
+            arguments.append(f"--service-proxy-name={self._serves}")
         return {
             "apiVersion": "v1",
             "kind": "Pod",

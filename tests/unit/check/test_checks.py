@@ -93,10 +93,11 @@ def test_settings_that_cannot_be_used_end_the_check_with_the_reason():
 def test_a_running_proxy_of_that_name_is_an_error_where_run_refuses(
     node, manifests, changed, marks
 ):
-    lock = NodeLock("canary")
+    name = "a-canary.of.a-long-name"
+    lock = NodeLock(name)
     lock.take()
     try:
-        usual = {"steering": "nftables", "service_proxy_name": "canary"}
+        usual = {"steering": "nftables", "service_proxy_name": name}
         found = check_settings(Settings(manifests=manifests, **usual | changed), ())
         assert [f.mark for f in found if "another userspace-proxy" in f.what] == marks
     finally:

@@ -5,8 +5,10 @@ import pytest
 
 from tests.unit.sources.kubernetes.objects import endpoint_slice, service
 from userspace_proxy.cli import main
+from userspace_proxy_testing.fakes.agent_answers import FakeAgent
+from userspace_proxy_testing.fakes.agents import FakeAgents
 
-from .nodes_world import DB, REFUSED, A, status_of
+from .nodes_world import DB, REFUSED, WEB, A, status_of
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +65,49 @@ async def test_json_has_the_nodes_too(three, cluster, capsys):
     explained = json.loads(capsys.readouterr().out)
     assert explained["service"] == "shop/web"
     assert [row["node"] for row in explained["nodes"]["nodes"]] == [*three]
+
+
+def label(cluster, name):
+    """Assign the Service web to the proxies of a name."""
+    web = service(name="web", clusterIP="10.96.0.10")
+    web["metadata"]["namespace"] = "shop"
+    web["metadata"]["labels"] = {"service.kubernetes.io/service-proxy-name": name}
+    web["spec"]["ports"] = [{"name": "http", "port": 80}]
+    cluster.api.put(web)
+
+
+@pytest.mark.parametrize("is_beside", [False, True], ids=["alone", "beside-a-main-release"])
+async def test_a_service_of_a_canary_is_planned_with_the_canarys_settings(
+    three, cluster, capsys, is_beside
+):
+    label(cluster, "try")
+    if not is_beside:
+        for node in three:
+            cluster.agents.remove(node)
+    canaries = FakeAgents(cluster.api, release="canary", port=10349, serves="try")
+    settings = {"service_proxy_name": "try", "external_ips": ["192.0.2.0/24"], "new": 1}
+    for node, agent in three.items():
+        agent.change(status_of(node, DB))
+        canaries.add(node, FakeAgent(status_of(node, WEB, settings=settings)))
+    assert await cluster.run("explain", "web") == 0
+    out = capsys.readouterr().out
+    assert "Clients would be served by 2 endpoints; served on all 3 nodes." in out
+    assert "not served" not in out
+
+
+async def test_what_only_a_canary_that_is_gone_would_serve_is_not_served(three, cluster, capsys):
+    label(cluster, "gone")
+    for node, agent in three.items():
+        agent.change(status_of(node, DB))
+    assert await cluster.run("explain", "web") == 3
+    out = capsys.readouterr().out
+    assert "It is not served: its label assigns it to the service proxy 'gone'" in out
+
+
+async def test_flags_have_precedence_over_the_agents_settings(three, cluster, capsys):
+    label(cluster, "try")
+    assert await cluster.run("explain", "web", "--service-proxy-name=try") == 0
+    assert "Clients would be served by 2 endpoints" in capsys.readouterr().out
 
 
 async def test_without_an_agent_the_plan_is_explained_alone(three, cluster, capsys):

@@ -9,6 +9,7 @@ from userspace_proxy.config.load import load_settings
 from userspace_proxy.config.settings import TABLE, Settings
 from userspace_proxy.config.values import PortRange
 from userspace_proxy.model import DataPath, SocketAddress
+from userspace_proxy.status.answers import plain_setting
 
 
 def test_the_defaults():
@@ -116,6 +117,16 @@ def test_options_have_the_values_of_settings_by_name_and_else_their_defaults():
 def test_a_row_converts_its_value(settings, option, value):
     wanted = dataclasses.make_dataclass("One", [option])
     assert getattr(Settings(**settings).as_options(wanted), option) == value
+
+
+def test_settings_of_another_proxy_are_taken_where_none_was_given():
+    words = ["--service-proxy-name=try", "--cluster-cidr=10.244.0.0/16", "--allow-paths=kernel"]
+    words += ["--nodeport-addresses=primary", "--allow-external-ips=192.0.2.0/24"]
+    theirs = load_settings([*words, "--path=kernel", "--udp-idle-timeout=1m"]).settings
+    rows = {name: plain_setting(value) for name, value, _ in theirs.as_rows()}
+    own = load_settings(["--path=auto"]).settings
+    both = own.beside({**rows, "of_another_version": 1, "steering": "ipvs"})
+    assert both == dataclasses.replace(theirs, path="auto")
 
 
 def test_no_two_settings_share_an_option():

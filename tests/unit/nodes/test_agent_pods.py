@@ -95,6 +95,7 @@ def test_of_several_the_one_that_serves_is_asked_first():
     assert list(found) == ["node-0", "node-1"]
     names = [one.target.pod for one in found["node-1"]]
     assert names == ["newest", "ready", "unready", "canary", "ending", "pending"]
+    assert by_node(agents, "new")["node-1"][0].target.pod == "canary"
 
 
 def test_a_canary_and_an_agent_that_is_ending_are_no_rivals():

@@ -59,12 +59,18 @@ def test_a_search_selects_what_it_finds_on_some_node():
         pytest.param("shop/web:tls", "has no port tls", id="another-port"),
         pytest.param("shpo", "did you mean shop?", id="misspelled-namespace"),
         pytest.param("shop/headless", "is not served: no ClusterIP", id="ignored"),
+        pytest.param("shop/canary", "is not served: of another", id="ignored-in-the-api-server"),
+        pytest.param("shop/summed", "", id="one-port-ignored"),
+        pytest.param("night", "", id="a-namespace-of-ignored-ones"),
     ],
 )
 def test_what_is_missing_is_said(name, words):
     ignored = make_ignored("shop/headless", "", "no ClusterIP")
-    answers = (answer("node-1", WEB, DB), answer("node-2", WEB, DB, ignored=(ignored,)))
-    all_nodes = AllNodes(answers, digests={"shop/summed": "", "shop/web": "", "cart/db": ""})
+    others = [make_ignored(name, "", "of another") for name in ("shop/canary", "night/canary")]
+    others.append(make_ignored("shop/summed", "sctp", "SCTP"))
+    answers = (answer("node-1", WEB, DB), answer("node-2", WEB, DB, ignored=(ignored, *others)))
+    known = ("shop/summed", "shop/web", "cart/db", "shop/canary", "night/canary")
+    all_nodes = AllNodes(answers, digests=dict.fromkeys(known, ""))
     said = why_missing(all_nodes, name)
     assert words in said
     assert bool(words) is bool(said)

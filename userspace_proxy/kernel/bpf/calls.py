@@ -177,13 +177,8 @@ def detach(link: int) -> None:
     _call(_LINK_DETACH, struct.pack("=I", link))
 
 
-def attached(section: str, cgroup: int) -> list[int]:
-    """Return the ids of the programs that are attached to a folder, in the order they run in."""
-    return attached_with(section, cgroup)[1]
-
-
-def attached_with(section: str, cgroup: int) -> tuple[int, list[int]]:
-    """Return with which flags programs are attached to a folder, and as :func:`attached`."""
+def attached(section: str, cgroup: int) -> tuple[int, list[int]]:
+    """Return the flags and ids of programs attached to a folder, in the order they run in."""
     ids = (ctypes.c_uint32 * _PROGRAMS_MAX)()
     where = ctypes.addressof(ids)
     asked = _QUERY_FIELDS.pack(cgroup, KINDS[section].attach, 0, 0, where, _PROGRAMS_MAX)

@@ -20,8 +20,7 @@ SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
 """Where a program can keep the proxy's own from what they are for."""
 # Cilium has some hundred pins on a node with as many pods.
 _PINS_MAX = 4096
-# Source: include/uapi/linux/bpf.h.
-_ALLOW_MULTI = 2
+_ALLOW_MULTI = 2  # include/uapi/linux/bpf.h
 _LINK, _PROGRAM = "anon_inode:bpf-link", "anon_inode:bpf-prog"
 
 
@@ -44,7 +43,7 @@ def attached_at(cgroup: Path) -> list[tuple[str, int, bool]]:
     """Return section, id and ``is_sole`` of what is attached to a cgroup; as :func:`read_hooks`."""
     folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        found = {one: calls.attached_with(one, folder) for one in SECTIONS}
+        found = {one: calls.attached(one, folder) for one in SECTIONS}
         return [(s, p, not flags & _ALLOW_MULTI) for s, (flags, ids) in found.items() for p in ids]
     finally:
         os.close(folder)

@@ -233,8 +233,8 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
                 ignored.setdefault(what, line)
         objects += ((intern(kind), key, value, line) for key, value in found)
     aliased_nodes = documents[-1].aliased_nodes if documents else 0
-    lines = (tuple(problems), tuple(remarks), ignored or _NOTHING)
-    return _Read(tuple(objects), *lines, aliased_nodes)
+    found_wrong = tuple(problems), tuple(remarks), ignored or _NOTHING
+    return _Read(tuple(objects), *found_wrong, aliased_nodes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,10 +86,13 @@ class ManifestSource(Source):
             "manifest problems resolved",
             fields=lambda line: {"problem": line},
         )
-        self._remarks = LoggedCondition[str](
-            _log, "manifest is ambiguous", fields=lambda line: {"key": line}
+        self._remarks = LoggedCondition[str](_log, "manifest is ambiguous")
+        self._ignored = LoggedCondition[str](
+            _log,
+            "manifest object ignored",
+            fields=lambda line: {"object": line},
+            level=logging.INFO,
         )
-        self._ignored: frozenset[str] = frozenset()
 
     @property
     def identity(self) -> str:
@@ -163,10 +166,7 @@ class ManifestSource(Source):
             self._unread_since = None
         elif self._unread_since is None:
             self._unread_since = self._clock()
-        for line in self._state.ignored:
-            if line not in self._ignored:
-                _log.info("manifest object ignored", extra={"object": line})
-        self._ignored = frozenset(self._state.ignored)
+        self._ignored.set(*self._state.ignored)
 
 
 def load_manifests(

@@ -11,12 +11,11 @@ Rule 2: what leads away from an endpoint is in force before the endpoint's numbe
 which is never.
 """
 
-from .hooks import NAME_A_FOLDER, HookPlace, Hooks, HookState, SocketEvent, find_place
+from .hooks import HookPlace, Hooks, HookState, SocketEvent, find_place
 from .programs import hooked_labels, remove_abandoned_hooks, remove_hooks
 from .steering import HookedSteering
 
 __all__ = [
-    "NAME_A_FOLDER",
     "HookPlace",
     "HookState",
     "HookedSteering",

@@ -528,9 +528,6 @@ class Hooks:
         )
 
 
-NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB does"
-
-
 class HookPlace(NamedTuple):
     """Where hooks can work."""
 
@@ -561,7 +558,7 @@ def find_place(options: HookOptions, kernel: KernelOffers, names: Path | None = 
     except OSError as exc:
         no_cgroup = "it is no folder of cgroup v2" if exc.errno == errno.EBADF else _words(exc)
         what = f"cannot translate connect() in {cgroup}: {no_cgroup}"
-        raise SteeringError(what, hint=NAME_A_FOLDER) from exc
+        raise SteeringError(what, hint="name one by --socket-lb-cgroup") from exc
     for other in others:
         if other.replaces:
             what = f"cannot translate connect(): {other.what} ({other.where})"

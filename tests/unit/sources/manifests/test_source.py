@@ -223,7 +223,7 @@ async def test_a_label_that_is_given_twice_is_logged_once(web, caplog):
         await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
     [record] = caplog.records
     assert (record.levelname, record.message) == ("WARNING", "manifest is ambiguous")
-    assert record.__dict__["key"].startswith(f"{web}:3: metadata.labels: key 'a' is given twice")
+    assert record.__dict__["cause"].startswith(f"{web}:3: metadata.labels: key 'a' is given twice")
 
 
 async def test_a_path_that_is_not_there_ends_the_run(tmp_path):
