@@ -22,6 +22,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from .secrets import without_secrets
+
 _NO_MEMORY = "the kernel has no memory for another socket: see the node's memory"
 _SHORTAGE_HINTS = {
     errno.EMFILE: (
@@ -41,7 +43,7 @@ def shortage_hint(number: int | None) -> str:
 
 
 class UserspaceProxyError(Exception):
-    """The root of the tree.
+    """The root of the tree; its text has no secrets, as that of another exception in it may have.
 
     Args:
         message: *cannot <verb> <object with address>: <cause in the other side's words>*.
@@ -49,9 +51,9 @@ class UserspaceProxyError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(f"{message} ({hint})" if hint else message)
-        self.message = message
-        self.hint = hint
+        self.message = without_secrets(message)
+        self.hint = without_secrets(hint)
+        super().__init__(f"{self.message} ({self.hint})" if hint else self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Make it pickle as it is, whatever its class is made of."""

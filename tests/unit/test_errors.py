@@ -36,6 +36,11 @@ def test_a_message_that_is_enough_needs_no_hint():
     assert str(ListenError("cannot listen")) == "cannot listen"
 
 
+def test_its_text_has_no_secret_of_the_exception_behind_it():
+    error = ListenError("cannot ask: http://me:hunter@proxy", hint="not token=hunter")
+    assert "hunter" not in f"{error} {error.message} {error.hint}"
+
+
 def test_every_exception_of_the_package_has_one_root():
     outside = [
         f"{path.name}: {node.name}"

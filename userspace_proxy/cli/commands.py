@@ -13,6 +13,7 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import TextIO, cast
 
@@ -144,7 +145,7 @@ def _tolerate_encodings() -> None:
 
 @contextlib.contextmanager
 def _printable_streams() -> Iterator[None]:
-    """Have all that is printed meanwhile be printable, wherever it is from."""
+    """Have all that is printed meanwhile be printable, without secrets, wherever it is from."""
     streams = sys.stdout, sys.stderr
     try:
         # Python has none for a stderr that is closed.
@@ -152,6 +153,9 @@ def _printable_streams() -> Iterator[None]:
             cast("TextIO", stream and PrintableStream(stream)) for stream in streams
         )
         yield
+    except Exception as exc:
+        traceback.print_exc()
+        raise SystemExit(FAILED) from exc
     finally:
         sys.stdout, sys.stderr = streams
 

@@ -18,6 +18,7 @@ import logging
 import re
 from datetime import UTC, datetime
 
+from ..model.quoting import printable
 from .log_writer import LogWriter
 
 DEBUG_VERBOSITY = 4
@@ -121,7 +122,7 @@ class TextFormatter(logging.Formatter):
             for key, value in _fields(record).items()
             if not (isinstance(value, str) and _has_word(message, value))
         )
-        return f"{_time(record)} {record.levelname} {_escaped(message)}{pairs}"
+        return f"{_time(record)} {record.levelname} {printable(message)}{pairs}"
 
 
 class JSONFormatter(logging.Formatter):
@@ -177,10 +178,3 @@ def _logfmt(value: object) -> str:
     if text and not _NEEDS_QUOTES.intersection(text) and text.isprintable():
         return text
     return json.dumps(text, ensure_ascii=False)
-
-
-def _escaped(message: str) -> str:
-    """Keep a message on its line; what a client or a cluster sent may be in it."""
-    if message.isprintable():
-        return message
-    return json.dumps(message, ensure_ascii=False)[1:-1].replace('\\"', '"')

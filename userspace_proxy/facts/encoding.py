@@ -17,6 +17,7 @@ import msgspec
 
 from ..causes.cause import MODIFIERS, ROWS, Cause, CauseCode, Param, When, as_read
 from ..causes.say import object_of, remedy, say
+from ..secrets import without_users
 from .node import StatusFacts
 
 _COUNTED = ("count", "first_at", "last_at")
@@ -130,12 +131,13 @@ _encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
 def encode_answer(answer: object) -> bytes:
-    """Return an answer, or a part of one, as a line of JSON."""
+    """Return an answer, or a part of one, as a line of JSON, without secrets."""
     try:
-        return _encoder.encode(answer) + b"\n"
+        body: bytes = _encoder.encode(answer)
     except UnicodeEncodeError:
         # Half of a surrogate pair, which JSON can contain as an escape only.
-        return json.dumps(msgspec.to_builtins(answer, enc_hook=to_json)).encode() + b"\n"
+        body = json.dumps(msgspec.to_builtins(answer, enc_hook=to_json)).encode()
+    return without_users(body) + b"\n"
 
 
 def read_answer(body: bytes | str) -> StatusFacts:

@@ -218,7 +218,8 @@ class Reader:
     def _alias(self, event: events.AliasEvent, line: int) -> None:
         name = event.anchor
         if name not in self._anchors:
-            self._fail(line, f"alias *{name} is not defined", f"write &{name} before it")
+            # It may be a password.
+            self._fail(line, "the alias is not defined", "quote a text that begins with *")
         target = self._anchors[name]
         if target is None:
             self._fail(line, f"alias *{name} is part of the value that it refers to")

@@ -39,6 +39,8 @@ from ..facts.units import (
     rate_in_words,
     seconds_in_words,
 )
+from ..model.quoting import shell_word
+from ..secrets import without_secrets
 from .chart import Chart, make_chart
 from .columns import Columns, columns_of
 from .history import STEPS, Figures
@@ -139,8 +141,7 @@ def render_page(sample: Sample, selection: Selection) -> bytes:
     text = _template("status").render(
         page=page, view=page.view, selection=page.selection, html=html
     )
-    # Names from a manifest may contain surrogates.
-    return text.encode("utf-8", "replace")
+    return _encoded(text)
 
 
 def render_parts(page: Page) -> Parts:
@@ -150,9 +151,9 @@ def render_parts(page: Page) -> Parts:
     row = _template("row")
     html |= {one.id: row.render(content, row=one, port=one.port) for one in page.rows}
     return Parts(
-        title=_encodable(page.title),
+        title=_encoded(page.title).decode(),
         level=page.level,
-        html={name: _encodable(text) for name, text in html.items()},
+        html={name: _encoded(text).decode() for name, text in html.items()},
         rows=tuple(one.id for one in page.rows),
         at=time_of_day(page.now),
     )
@@ -222,8 +223,9 @@ def _breakable(address: str) -> Markup:
     return text.replace(":", Markup(":<wbr>")) if "[" in address else text
 
 
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+def _encoded(text: str) -> bytes:
+    # Names from a manifest may contain surrogates.
+    return without_secrets(text).encode("utf-8", "replace")
 
 
 @cache
@@ -248,6 +250,7 @@ def _environment() -> Environment:
         say=say,
         short=count_in_short,
         seconds=seconds_in_words,
+        shell_word=shell_word,
     )
     environment.globals.update(
         refresh_s=REFRESH_S,
@@ -268,4 +271,4 @@ def _template(name: str) -> Template:
 
 def render_template(name: str, **content: object) -> bytes:
     """Return one of the templates with some content, in UTF-8."""
-    return _template(name).render(content).encode("utf-8", "replace")
+    return _encoded(_template(name).render(content))

@@ -281,6 +281,10 @@ def test_an_answer_is_read_as_it_was_written():
     assert read_answer(body).ports[0].cause == refuses(AT)
 
 
+def test_an_answer_has_no_user_of_a_url():
+    assert b"hunter" not in encode_answer({"problem": "http://me:hunter@proxy fails"})
+
+
 def test_half_of_a_surrogate_pair_is_escaped():
     body = encode_answer(StatusFacts(node="node-\ud800a"))
     assert json.loads(body)["node"] == "node-\ud800a"

@@ -85,7 +85,9 @@ def test_merge_keys_fill_in_what_the_mapping_does_not_say():
         ),
         pytest.param("a: &x 7\n*x : 1", "web.yaml:2: key 7 is not text (quote it)", id="alias-key"),
         pytest.param(
-            "a: *b", "web.yaml:1: a: alias *b is not defined (write &b before it)", id="no-anchor"
+            "a: *b",
+            "web.yaml:1: a: the alias is not defined (quote a text that begins with *)",
+            id="no-anchor",
         ),
         pytest.param(
             "a: &a\n  b: *a",

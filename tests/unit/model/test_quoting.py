@@ -1,10 +1,19 @@
 """Text of objects in messages."""
 
 import json
+import subprocess
 
 import pytest
 
-from userspace_proxy.model.quoting import SHOWN_MAX, printable, printable_lines, quoted, shown
+from userspace_proxy.model.quoting import (
+    SHOWN_MAX,
+    printable,
+    printable_lines,
+    quoted,
+    shell_command,
+    shell_word,
+    shown,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +54,35 @@ def test_what_a_terminal_executes_or_hides_is_escaped(text, shown):
     assert printable(text) == shown
     assert shown.isprintable()
     assert json.loads(f'"{shown}"') == text
+
+
+@pytest.mark.parametrize("write", [quoted, printable, printable_lines])
+def test_secrets_are_not_written(write):
+    assert "hunter" not in write(f"http://me:hunter{'r' * SHOWN_MAX}@proxy:3128")
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["a b", "$(reboot)", "`reboot`", "a;reboot", "it's", '"', "~", "*", "é", "[::1]:80", "--a"],
+)
+def test_a_shell_reads_each_word_of_a_command_as_it_is(word):
+    script = f"printf '%s\\n' {shell_command(word, '-f', f'--node={word}')}"
+    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [word, "-f", f"--node={word}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        pytest.param("a\nb", "'…'", id="lines"),
+        pytest.param("\u202eb", "'…'", id="direction"),
+        pytest.param("--server=evil", "'…'", id="a-flag"),
+        pytest.param("", "", id="none"),
+        pytest.param(("pods", "-n", "a b"), "pods -n 'a b'", id="several"),
+    ],
+)
+def test_a_name_is_never_a_flag_nor_what_cannot_be_shown(value, word):
+    assert shell_word(value) == word
 
 
 def test_of_a_text_lines_and_tabs_stay():

@@ -165,6 +165,14 @@ def test_names_and_reasons_are_never_markup():
     assert "<script>" not in render(view, open=(row_id(port.plan.key),))
 
 
+def test_a_secret_in_a_problem_is_not_on_the_page():
+    problem = "url='http://me:hunter2@proxy:3128'"
+    view = make_view(make_port(problem=problem), source=SourceFacts(problems=(problem,)))
+    parts = render_parts(build(view))
+    assert "[removed]@proxy" in render(view)
+    assert "hunter2" not in f"{render(view)} {parts.title} {parts.html}"
+
+
 def test_names_that_utf8_cannot_hold_do_not_stop_the_page():
     assert "shop/" in render(make_view(make_port("\ud800")))
 

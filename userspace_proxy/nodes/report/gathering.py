@@ -9,8 +9,6 @@ Rule 2: gathering never fails because of a part: that is missing, with the reaso
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +21,7 @@ from ...errors import UserspaceProxyError
 from ...facts import Level, StatusFacts
 from ...facts.summary import summarised
 from ...facts.units import plural
+from ...secrets import OWN
 from ...sources.kubernetes.client import ApiClient
 from ...sources.kubernetes.port_forward import ForwardTarget
 from ..answer import AgentAnswer, AllNodes
@@ -31,7 +30,6 @@ from .names import learn_all
 from .objects import ServiceObjects, read_objects
 from .pseudonyms import Pseudonyms
 from .scrubbing import Scrubber
-from .secrets import Secrets
 
 SERVICES_MAX = 100
 """Services whose objects are read: those that most nodes don't serve."""
@@ -80,11 +78,11 @@ async def make_scrubber(client: ApiClient, key: bytes | None) -> tuple[Scrubber,
         client: Open; its own credentials are secrets, too.
         key: For pseudonyms; None: names stay.
     """
-    secrets = Secrets(_credentials_in(await client.credentials.header()))
+    await client.credentials.header()
     if key is None:
-        return Scrubber(secrets), ""
+        return Scrubber(OWN), ""
     pseudonyms = pseudonyms_of(client.url, key)
-    return Scrubber(secrets, pseudonyms), await learn_all(client, pseudonyms)
+    return Scrubber(OWN, pseudonyms), await learn_all(client, pseudonyms)
 
 
 def pseudonyms_of(url: str, key: bytes) -> Pseudonyms:
@@ -93,17 +91,6 @@ def pseudonyms_of(url: str, key: bytes) -> Pseudonyms:
     host = urlsplit(url).hostname
     pseudonyms.learn("host", [host] if host else [])
     return pseudonyms
-
-
-def _credentials_in(headers: Mapping[str, str]) -> Iterator[str]:
-    for value in headers.values():
-        scheme, _, secret = value.partition(" ")
-        yield secret
-        if scheme.lower() == "basic":
-            try:
-                yield base64.b64decode(secret).decode(errors="replace").partition(":")[2]
-            except binascii.Error:
-                continue
 
 
 async def gather(

@@ -20,8 +20,8 @@ import msgspec
 from ...causes.cause import Cause
 from ...facts import Problem, RejectedFacts, SteeringState
 from ...policy.usable import EndpointState
+from ...secrets import Secrets
 from .pseudonyms import Pseudonyms
-from .secrets import Secrets
 
 _T = TypeVar("_T")
 

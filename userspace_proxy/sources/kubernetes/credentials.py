@@ -24,6 +24,7 @@ from typing import Any
 from ...bounded_file import read_bounded
 from ...clocks import Clocks
 from ...errors import SourceError
+from ...secrets import OWN
 from .key_files import KeyFiles, make_key_files
 from .kubeconfig import ClientConfig, Content, server_url
 from .kubeconfig_files import Fingerprint, Kubeconfig, fingerprint, one_file, read_kubeconfig
@@ -289,7 +290,9 @@ class Credentials:
             except (OSError, ValueError, self._library.kube_config.ConfigException) as exc:
                 raise TransportError(f"cannot read {self.description}: {_one_line(exc)}") from exc
         # A token file may end with a newline, which no header may contain.
-        return {"Authorization": value.strip()} if value else {}
+        value = (value or "").strip()
+        OWN.learn(value.partition(" ")[2])
+        return {"Authorization": value} if value else {}
 
     def tls_files(self) -> Fingerprint:
         """Return a value that changes when a certificate or key does."""
@@ -319,6 +322,8 @@ class Credentials:
             else:
                 self._load_service_account(state.configuration)
             state.proxy = choose_proxy(state.configuration.host, *proxy_url, os.environ)
+            if state.proxy is not None:
+                OWN.learn(state.proxy.user or "", *(state.proxy.credentials or ())[1:])
             await state.ask_plugin(self._clock, is_attended=self._is_attended)
         except BaseException:
             state.files.close()
@@ -336,6 +341,7 @@ class Credentials:
         if state.token:
             return f"Bearer {state.token}"
         if user.username:
+            OWN.learn(user.password)
             pair = f"{user.username}:{user.password}".encode()
             return f"Basic {base64.b64encode(pair).decode()}"
         return ""

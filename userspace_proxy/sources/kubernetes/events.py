@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...model import ServiceKey
+from ...secrets import without_secrets
 from ...turns import Turns
 from ..base import Happening
 from .api_paths import join
@@ -185,4 +186,4 @@ def micro_time(now: float) -> str:
 
 
 def _short(note: str) -> str:
-    return note.encode(errors="replace")[:_NOTE_BYTES_MAX].decode(errors="ignore")
+    return without_secrets(note).encode(errors="replace")[:_NOTE_BYTES_MAX].decode(errors="ignore")

@@ -376,7 +376,7 @@ def _read_cluster(entry: _Part, instead: str) -> KubeCluster:
     try:
         server = server_url(written)
     except ValueError as exc:
-        raise entry.wrong("server", f"{_shown(_without_user(written))} {exc}") from None
+        raise entry.wrong("server", f"{_shown(written)} {exc}") from None
     authority, is_insecure = entry.content("certificate-authority"), entry.flag(_INSECURE)
     if authority and is_insecure and server.startswith("https:"):
         hint = "remove one of them"
@@ -396,10 +396,6 @@ def _read_cluster(entry: _Part, instead: str) -> KubeCluster:
 
 
 _INSECURE = "insecure-skip-tls-verify"
-
-
-def _without_user(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//…@", url)
 
 
 def _exec_extensions(entry: _Part) -> Iterator[Any]:

@@ -38,7 +38,8 @@ def describe(exc: BaseException) -> str:
     closed = (ServerDisconnectedError, ConnectionResetError)
     if any(isinstance(cause, closed) for cause in causes):
         return "it closed the connection without a response"
-    return " ".join(str(exc).split()) or type(exc).__name__
+    # The text of one about a response has the URL of the proxy, with its password.
+    return " ".join(str(getattr(exc, "message", "") or exc).split()) or type(exc).__name__
 
 
 def _causes(exc: BaseException) -> list[BaseException]:

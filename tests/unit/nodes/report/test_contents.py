@@ -17,7 +17,7 @@ from userspace_proxy.nodes.report.gathering import Material, Missing
 from userspace_proxy.nodes.report.objects import ServiceObjects
 from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
 from userspace_proxy.nodes.report.scrubbing import Scrubber
-from userspace_proxy.nodes.report.secrets import Secrets
+from userspace_proxy.secrets import Secrets
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import TRICKS, forged
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
@@ -91,7 +91,7 @@ def made(pseudonyms=None):
     )
     if pseudonyms is not None:
         pseudonyms.learn("namespace", ["team-9", "acme"])
-    return Contents(material, Scrubber(Secrets(["planted-token"]), pseudonyms))
+    return Contents(material, Scrubber(Secrets("planted-token"), pseudonyms))
 
 
 @pytest.fixture

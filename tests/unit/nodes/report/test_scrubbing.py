@@ -12,7 +12,7 @@ from userspace_proxy.model import ServiceKey
 from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
 from userspace_proxy.nodes.report.scrubbing import Scrubber
-from userspace_proxy.nodes.report.secrets import Secrets
+from userspace_proxy.secrets import Secrets
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.status.answers import render_status
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.shell import write_program
 from userspace_proxy.errors import SourceError
+from userspace_proxy.secrets import without_secrets
 from userspace_proxy.sources.kubernetes.credentials import REFRESH_S, Credentials
 from userspace_proxy.sources.kubernetes.responses import TransportError
 
@@ -334,6 +335,18 @@ async def test_a_plugins_certificate_stays_in_memory(plugin):
     await credentials.refresh(now=1, is_refused=True)
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
     credentials.close()
+
+
+async def test_credentials_are_not_shown_once_they_are_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:of%20proxy%201@proxy.test:3128")
+    monkeypatch.setenv("NO_PROXY", "")
+    for user in ("{token: of-token-1}", "{username: alice, password: of-password-1}"):
+        credentials = Credentials(kubeconfig=kubeconfig(tmp_path, user))
+        await credentials.load(now=0)
+        header = await shown_by(credentials)
+        assert header.partition(" ")[2] not in without_secrets(f"echo: {header}")
+    secrets = "of-token-1, of-password-1, of%20proxy%201, of proxy 1"
+    assert "1" not in without_secrets(secrets.replace("of%", "me:of%"))
 
 
 async def test_the_way_to_the_server_is_the_kubeconfigs_or_the_environments(tmp_path, monkeypatch):

@@ -172,3 +172,10 @@ def test_a_note_is_no_longer_than_kubernetes_takes(note):
     correlator.note(Happening("A", "B", note), NOW)
     event = new_event(only(correlator, NOW), "node-1", "")
     assert 0 < len(event["note"].encode()) <= 1024
+
+
+def test_a_note_has_no_secret():
+    correlator = Correlator()
+    correlator.note(Happening("A", "B", f"http://me:hunter{'2' * 1024}@proxy"), NOW)
+    event = new_event(only(correlator, NOW), "node-1", "")
+    assert event["note"] == "http://[removed]@proxy"

@@ -132,8 +132,8 @@ def test_a_good_one_passes():
         pytest.param(
             "https://10.0.0.1",
             "https://me:secret@10.0.0.1",
-            "file0:10: clusters[0].cluster.server: 'https://…@10.0.0.1:6443' must not contain a "
-            "user: give username and password to the user",
+            "file0:10: clusters[0].cluster.server: 'https://[removed]@10.0.0.1:6443' must not "
+            "contain a user: give username and password to the user",
             id="password-in-url",
         ),
         pytest.param(GOOD, "- a\n", "file0:1: it is not a mapping", id="no-mapping"),

@@ -71,6 +71,13 @@ async def test_a_server_that_does_not_speak_tls(answering):
     assert words.startswith("TLS failed: ")
 
 
+async def test_a_proxy_that_does_not_speak_http(answering):
+    proxy = f"http://me:hunter2@127.0.0.1:{await answering(b'garbage')}"
+    words = await said_of("https://api.test", proxy=proxy)
+    assert "garbage" in words
+    assert "hunter2" not in words
+
+
 async def test_no_answer_in_time():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

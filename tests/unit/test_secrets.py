@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from userspace_proxy.nodes.report.secrets import REMOVED, Secrets
+from userspace_proxy.secrets import REMOVED, Secrets, without_secrets, without_users
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow+/=\nabc\n-----END RSA PRIVATE KEY-----"
@@ -21,6 +23,8 @@ JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
         pytest.param("at db://alice:p/w@db.test/x", "at db://@db.test/x", id="url-with-a-slash"),
         pytest.param("MYSQL_PWD=hunter2 x", "MYSQL_PWD= x", id="pwd"),
         pytest.param("?X-Amz-Signature=abc, x", "?X-Amz-Signature=, x", id="signed-url"),
+        pytest.param("DB_PASS=hunter x", "DB_PASS= x", id="pass"),
+        pytest.param("dbPass: hunter x", "dbPass:  x", id="camel-case"),
         pytest.param(f"key {KEY}", "key ", id="private-key"),
         pytest.param("AKIAIOSFODNN7EXAMPLE", "", id="aws"),
         pytest.param("ghp_0123456789abcdefABCDEF", "", id="github"),
@@ -30,7 +34,7 @@ JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
     ],
 )
 def test_what_looks_like_a_secret_is_removed(text, left):
-    removed = Secrets(["mine-own-token"]).remove(text)
+    removed = Secrets("mine-own-token").remove(text)
     assert removed.replace(REMOVED, "") == left
     assert REMOVED in removed
 
@@ -47,17 +51,71 @@ def test_what_looks_like_a_secret_is_removed(text, left):
         "ip-10-0-3-7.eu-west-1.compute.internal",
         "the API server rejected the credentials: Unauthorized",
         'User "alice@example.com" at https://api.test:6443/version is forbidden',
+        "bypass: none, 7 of 7 passed",
     ],
 )
 def test_words_of_the_proxy_stay(text):
     assert Secrets().remove(text) == text
+    assert without_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        pytest.param(
+            "400, url='http://me:p@127.0.0.1:1'", "400, url='http://@127.0.0.1:1'", id="url"
+        ),
+        pytest.param("http://me:p/@w@host/x is none", "http://@host/x is none", id="url-in-part"),
+        pytest.param("Proxy-Authorization: Basic bWU6cA==", "Proxy-Authorization: ", id="header"),
+        pytest.param("{'Authorization': 'opaque'}", "{'Authorization': ''}", id="mapping"),
+        pytest.param("b'Bearer abc.def-1'", "b'Bearer '", id="scheme"),
+        pytest.param(f"got {JWT} back", "got  back", id="jwt"),
+        pytest.param(f"key {KEY}", "key ", id="private-key"),
+        pytest.param("client-key-data: LS0tLS1CRUdJTiBSU0E=", "client-key-data: ", id="base64"),
+        pytest.param("sh: A_PASS=hunter --token=x", "sh: A_PASS= --token=", id="variables"),
+        pytest.param('{"token": "opaque", "a": 1}', '{"token": "", "a": 1}', id="json"),
+        pytest.param("token: hunter2", "token: ", id="yaml"),
+        pytest.param("407 for mine-own-token1!", "407 for !", id="the-users-own"),
+    ],
+)
+def test_what_certainly_is_a_secret_is_not_shown(text, left):
+    shown = Secrets("mine-own-token1", "default").remove_certain(text)
+    assert (shown.replace(REMOVED, ""), REMOVED in shown) == (left, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shop/token: 10.244.0.9:8080 refused; default/basic: bearer of bad news",
+        "kubectl get pods -n password -l app=token,secret=web",
+        "users[0].user.token: is not text, basic authentication",
+        "cannot read token: No such file or directory",
+        "http://127.0.0.1:10299/?secret=q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA",
+        "/home/me/.kube/EKS_Prod_Cluster_2024_Frankfurt_Admin.yaml",
+    ],
+)
+def test_names_are_shown_that_a_report_may_lack(text):
+    assert Secrets("default").remove_certain(text) == text
+
+
+def test_only_the_newest_credentials_are_searched_for():
+    secrets = Secrets()
+    for number in range(100):
+        secrets.learn(f"credential-{number}")
+    assert secrets.remove_certain("credential-1 credential-99") == f"credential-1 {REMOVED}"
+
+
+def test_json_without_users_remains_json():
+    value = {"what": "http://me:p@host:1 fails", "é": "a@b", "other": "https://host"}
+    body = without_users(json.dumps(value, ensure_ascii=False).encode())
+    assert json.loads(body) == {**value, "what": f"http://{REMOVED}@host:1 fails"}
 
 
 @pytest.mark.parametrize(
     "part",
     [
         "-----BEGIN RSA PRIVATE KEY----- ", "token=", 'password="', "eyJ", "a.", "Aa1", "://a",
-        "x-", "bearer ", " ", "\\",
+        "x-", "bearer ", " ", "\\", "eyJ-", "token:", "authorization:", "://", "https://a@",
     ],
 )  # fmt: skip
 def test_its_cost_is_linear(part):

@@ -1,0 +1,129 @@
+"""Removes secrets from texts: from all that this program shows, and more from a report.
+
+    exception, log, terminal, page, JSON, Event ──without_secrets──▶ without what certainly is one
+    report ──────────────────────────────────────Secrets.remove────▶ without what looks like one
+
+Rule 1: it is the second line of defence: what may contain secrets isn't read at all.
+Rule 2: its cost is linear in the text, whatever that contains.
+Rule 3: in a report, too much is removed rather than too little. In what is shown, names stay: a
+Service may be called ``token``. Quotes stay, too, so that JSON remains JSON.
+"""
+
+from __future__ import annotations
+
+import re
+
+REMOVED = "[removed]"
+
+_SECRET_BYTES_MIN = 6
+"""Shorter ones of the user's own aren't searched for: they are parts of other words."""
+_WORD_MIN = 32
+"""Characters of a word of upper and lower case and digits that nobody reads; a UUID has 36, of
+which none is upper case."""
+# As passwords, these aren't searched for in what is shown: they would be removed as names.
+_LIKE_A_NAME = re.compile(r"[a-z-]{,19}|.{,7}", re.DOTALL)
+# DB_PASS and dbPass, but not bypass.
+_PASS = r"(?:(?<![A-Za-z])|(?-i:(?=P)))pass(?![a-z])"
+_NAMES = rf"passw(?:or)?d|passphrase|{_PASS}|token|(?:api|access|private)[_-]?key"
+_KEY = rf"(?:{_NAMES}|client[_-]?secret|secret[_-]?key|client-?key-?data)[\"'\\]{{0,2}}"
+_FORMS = {
+    # In base64, too, as kubeconfigs have it.
+    "private key-----": r"()-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----[A-Za-z0-9+/=\s\\:,-]*",
+    "ls0tls1crudj": r"()\bLS0tLS1CRUdJ[A-Za-z0-9+/=]*",
+    "authorization cookie -token x-api-key": (
+        r"(?i)((?<![\w/.-])(?:proxy-|set-)?(?:authorization|cookie|x-[a-z]{1,20}-token|x-api-key)"
+        r"[\"'\\]{0,2}\s{0,3}[:=]\s{0,3}[\"'\\]{0,2})[^\r\n\"'\\<>]+"
+    ),
+    # Not "basic authentication".
+    "bearer basic negotiate": (
+        r"\b((?i:bearer|basic|negotiate)\s{1,3})(?=[a-z._~+/-]{0,200}[A-Z0-9=])[\w.~+/=-]{6,}"
+    ),
+    # Not "shop/token: refused", nor "cannot read token: Permission denied", without a digit.
+    "pass token key= key: key\" key' key-data keydata secret": (
+        rf"(?i)((?:{_KEY}=|(?<![\w/.-]){_KEY}:\s{{0,3}}(?=[\"'\\]|(?-i:[A-Za-z._-]{{0,200}}\d))"
+        r"|--(?:token|password|client-key|client-secret)\s{1,3})[\"'\\]{0,2})[^\s,;&)\"'\\<>]+"
+    ),
+    # JWT; tokens of Amazon's and Google's clusters.
+    "eyj k8s-aws-v1. ya29.": r"()\b(?:eyJ[\w-]{4,200}|k8s-aws-v1|ya29)\.[\w.-]+",
+}
+"""What certainly is a secret, behind the first group; after words, in lower case, of which such a
+text has one: a search for each form in each page would take too long."""
+_CERTAIN = [(words.split(), re.compile(form)) for words, form in _FORMS.items()]
+_NAMED = re.compile(
+    rf"((?:{_NAMES}|pwd|secret|signature|client-key-data|client-certificate-data)[\w.-]{{0,40}}"
+    r"[\"'\\]{0,2}(?:\s{0,3}[:=]\s{0,3})|\b(?:bearer|basic|negotiate)\s{1,3}(?=\S{6}))"
+    r"(\\?\"[^\"]*\"?|'[^']*'?|[^\s,;\"')]+)",
+    re.IGNORECASE,
+)
+_SECRET_NAME = re.compile(rf"{_NAMES}|pwd|secret", re.IGNORECASE)
+_URL = re.compile(r"://[^\s\"'<>]+", re.ASCII)
+_is_random = re.compile(r"(?=.*[a-z])(?=.*[A-Z]).*[0-9]").match
+_WORD = re.compile(r"[A-Za-z0-9+/_=.-]{16,}")
+_KNOWN_FORM = re.compile(
+    # AWS; GitHub; GitLab; Slack; Google; kubeadm's bootstrap tokens.
+    r"A[KS]IA[0-9A-Z]{16}|gh[pousr]_\w{16,}|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{8,}"
+    r"|AIza[\w-]{30,}|[a-z0-9]{6}\.[a-z0-9]{16}"
+)
+
+
+class Secrets:
+    """What is removed: of the user's own, as the token that the API server gets, the newest."""
+
+    def __init__(self, *known: str) -> None:
+        self._known = known
+
+    def learn(self, *known: str) -> None:
+        """Remove these, too."""
+        new = {one for one in known if len(one) >= _SECRET_BYTES_MIN}.difference(self._known)
+        # Tokens are renewed each hour or so. Another thread may write the log meanwhile.
+        self._known = (*sorted(new, key=len, reverse=True), *self._known)[:16]
+
+    def remove_certain(self, text: str) -> str:
+        """Return a text that is shown, without what certainly is a secret."""
+        for secret in self._known:
+            if secret in text and not _LIKE_A_NAME.fullmatch(secret):
+                text = text.replace(secret, REMOVED)
+        lower = text.lower()
+        for words, form in _CERTAIN:
+            if any(word in lower for word in words):
+                text = form.sub(rf"\1{REMOVED}", text)
+        return _URL.sub(_without_user, text)
+
+    def remove_value(self, name: str, text: str) -> str:
+        """Return the text of a field with a name that others chose; all of it may be a secret."""
+        return REMOVED if text and _SECRET_NAME.search(name) else self.remove(text)
+
+    def remove(self, text: str) -> str:
+        """Return a text without what looks like a secret."""
+        for secret in self._known:
+            text = text.replace(secret, REMOVED)
+        return _WORD.sub(_word, _NAMED.sub(rf"\1{REMOVED}", self.remove_certain(text)))
+
+
+OWN = Secrets()
+"""Those of this process."""
+without_secrets = OWN.remove_certain
+
+
+def without_users(body: bytes) -> bytes:
+    """Return JSON without users in URLs, as exceptions have them; a search for all takes longer."""
+    return _URL.sub(_without_user, body.decode("latin-1")).encode("latin-1")
+
+
+def _without_user(match: re.Match[str]) -> str:
+    # Not all programs quote a slash, or an @, in a password.
+    _, at, rest = match[0].rpartition("@")
+    return f"://{REMOVED}@{rest}" if at else match[0]
+
+
+def _word(match: re.Match[str]) -> str:
+    word = match[0]
+    if _KNOWN_FORM.fullmatch(word):
+        return REMOVED
+    # A path, or names with dots, are words one by one.
+    parts = re.split(r"[/.=]", word)
+    if any(len(part) >= _WORD_MIN and _is_random(part) for part in parts) or (
+        len(word) >= _WORD_MIN and "/" in word and _is_random(word) and "." not in word
+    ):
+        return REMOVED
+    return word
