@@ -487,7 +487,8 @@ def as_read(code: CauseCode, sentence: str = "", about: str = "", hint: str = ""
 
 def _row_as_read(code: CauseCode) -> CauseRow[...]:
     # Named after the code, as causes are compared by the names of their rows.
-    return CauseRow(code, _as_read, about="{about}", hint="{hint}", name=f"as-read {code}")
+    name = f"as-read {code}"
+    return CauseRow(code, _as_read, about="{about}", hint=lambda hint, **_: hint, name=name)
 
 
 # What it has beside these is what a newer proxy knows.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-
 from ..model import ServiceKey, ip_of
+from ..model.quoting import shell_command, shell_word
 from .cause import Cause, CauseCode
 from .say import object_of
 
@@ -12,7 +11,7 @@ _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
 
 
 def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
-    """Return the words after ``kubectl`` of the command; empty if none shows more.
+    """Return the words after ``kubectl`` of the command, quoted; empty if none shows more.
 
     Args:
         service: The Service that has the cause, ``namespace/name``.
@@ -25,11 +24,12 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
         words = _POD_AT
     namespace, name = ServiceKey.read(service)
     places = {"namespace": namespace, "name": name, "ip": ip_of(about), "pod": pod}
-    return words.format_map({**dict(cause.params), **places})
+    values = {**dict(cause.params), **places}
+    return words.format_map({place: shell_word(value) for place, value in values.items()})
 
 
 def on_node(cause: Cause) -> str:
     """Return the command on the node; empty if none shows more."""
     if chain := cause.get("chain"):
-        return shlex.join(["nft", "list", "chain", *str(chain).split()])
+        return shell_command("nft", "list", "chain", *str(chain).split())
     return cause.code.traits.on_node

@@ -19,6 +19,7 @@ from ..model import Failure, SocketAddress, ip_of, port_of
 from ..model.annotations import DOMAIN
 from ..model.failures import BY_OWN_ROUTE, LOSSES, UNREACHABLE
 from ..model.node_network import NextHop
+from ..model.quoting import shell_word
 from .cause import Cause, CauseCode, CauseRow, Text, cause
 
 At: TypeAlias = SocketAddress | str
@@ -216,7 +217,7 @@ def no_route(at: At) -> str:
 
 
 def _prohibits_hint(at: At) -> str:
-    ip = ip_of(str(at))
+    ip = shell_word(ip_of(str(at)))
     rules = "ip -6 rule" if ":" in ip else "ip rule"
     return (
         f"`ip route show table all type prohibit match {ip}; {rules}` on this node shows it: "

@@ -4,7 +4,7 @@
           └─remedy▶ "See where the program listens …"
 
 Rule 1: a sentence can be understood alone, and has no full stop. A remedy is a sentence, or a
-command that can be pasted, which begins in lower case.
+command that can be pasted, which begins in lower case; what its template gets is quoted for that.
 Rule 2: how often, and how long ago, isn't part of a sentence: that changes while the fact stays.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from ..model import ip_of
 from ..model.annotations import DOMAIN
+from ..model.quoting import shell_word
 from .cause import Cause, CauseCode, Text, When
 
 EXPECTS_NO_HEADER = (
@@ -76,11 +77,11 @@ def remedy(cause: Cause) -> str:
         # A router without a way back to the datagram's source can't report that it has none.
         return remedy(before.replace(host=cause.host))
     row = cause.row
-    text = _written((row.outside if cause.host else "") or row.hint, cause)
+    text = _written((row.outside if cause.host else "") or row.hint, cause, is_quoted=True)
     if cause.answers_others:
         of_times = row.at_times_outside if cause.host else row.at_times
         if of_times:
-            text = _written(of_times, cause)
+            text = _written(of_times, cause, is_quoted=True)
         elif text and cause.code.traits.is_of_now:
             text = f"If it fails again: {text[0].lower()}{text[1:]}"
     return f"{EXPECTS_NO_HEADER}{text}" if _gets_header(cause) else text
@@ -97,10 +98,13 @@ def _gets_header(cause: Cause) -> bool:
     return cause.has_header and cause.code.traits.may_be_header
 
 
-def _written(text: Text, cause: Cause) -> str:
+def _written(text: Text, cause: Cause, *, is_quoted: bool = False) -> str:
     params: Mapping[str, object] = dict(cause.params)
     if not isinstance(text, str):
         return text(**params)
     if "{" not in text:
         return text
-    return text.format_map({**params, "host": cause.host, "ip": ip_of(object_of(cause))})
+    params = {**params, "host": cause.host, "ip": ip_of(object_of(cause))}
+    if is_quoted:
+        params = {n: shell_word(v) if isinstance(v, str | tuple) else v for n, v in params.items()}
+    return text.format_map(params)

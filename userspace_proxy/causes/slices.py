@@ -8,6 +8,7 @@ from __future__ import annotations
 from ..model import ServiceKey, SliceKey
 from ..model.annotations import ANNOTATION_WEIGHT
 from ..model.mirroring import mirrored_name
+from ..model.quoting import shell_command
 from ..model.reading import LABEL_HEADLESS, LABEL_SERVICE_NAME
 from .cause import Cause, CauseCode, cause
 from .notes import not_to_mirror
@@ -92,7 +93,9 @@ def _which(count: int) -> str:
 
 
 @cause(CauseCode.SLICE_EMPTY, about="{service}", hint="kubectl get {pods}")
-def selects_no_pod(service: ServiceKey | str, count: int, selector: str, pods: str) -> str:
+def selects_no_pod(
+    service: ServiceKey | str, count: int, selector: str, pods: tuple[str, ...]
+) -> str:
     """Its slices are empty, as no pod matches.
 
     Args:
@@ -246,15 +249,15 @@ def port_unnumbered(service: ServiceKey | str, port: str, slice_: SliceKey | str
     return f"{which} of EndpointSlice {slice_} has no number"
 
 
-def _not_ready_hint(total: int, ended: int, pods: str) -> str:
+def _not_ready_hint(total: int, ended: int, pods: tuple[str, ...]) -> str:
     del total
     if not pods:
         return "It has no selector: what writes its EndpointSlice sets the conditions of endpoints"
-    return f"kubectl {'get' if ended else 'describe'} {pods}"
+    return shell_command("kubectl", "get" if ended else "describe", *pods)
 
 
 @cause(CauseCode.NOT_READY, hint=_not_ready_hint)
-def none_ready(total: int, ended: int, pods: str) -> str:
+def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
     """No endpoint is ready, nor still serving.
 
     Args:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import UserspaceProxyError
+from ..model.quoting import shell_word
 from .command import DONE, Command, Given
 from .kubeconfig import find, means_cluster
 from .service_argument import KINDS, NoSuchService, ServiceArguments
@@ -38,7 +39,9 @@ def complete(given: Given, own: Mapping[str, Command]) -> int:
     """
     with contextlib.suppress(UserspaceProxyError):
         for name in sorted(set(_names(given.arguments[0], given.rest, own))):
-            print(name)
+            # bash expands what it is offered.
+            if shell_word(name) == name:
+                print(name)
     return DONE
 
 

@@ -8,7 +8,6 @@ A field of ``Options`` or ``Tuning`` with the same name receives its value.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from ..errors import ConfigError
 from ..model import DataPath, SocketAddress
 from ..model.endpoint_names import read_host
+from ..model.quoting import shell_command
 from ..names import CLUSTER_DOMAIN
 from .forms import (
     DOMAIN,
@@ -464,7 +464,7 @@ class Settings:
                 continue
             text = row.kind.write_text(value)
             if origin == "flag":
-                flags.append(shlex.quote(f"--{row.flag}={text}"))
+                flags.append(shell_command(f"--{row.flag}={text}"))
             else:
                 fields_.append(f"{row.kube_field or row.own_field}={text}")
         file = f"its file: {' '.join(fields_)}" if fields_ else ""

@@ -26,6 +26,7 @@ from ..causes.endpoints import NO_DATAGRAM_HINT, UNANSWERED_FLOW_S
 from ..causes.say import EXPECTS_NO_HEADER, Form, say, say_before
 from ..facts import PortState
 from ..facts.units import capitalised, plural, seconds_in_words
+from ..model.quoting import shell_word
 from ..model.reading import LABEL_SERVICE_NAME
 
 P = ParamSpec("P")
@@ -516,10 +517,8 @@ def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown:
     # A dial shows nothing of UDP.
     if shown or protocol != "TCP":
         return ""
-    return (
-        f"`userspace-proxy explain {service} --probe` on this node shows which of them accept "
-        "connections now"
-    )
+    dial = f"`userspace-proxy explain {shell_word(service)} --probe`"
+    return f"{dial} on this node shows which of them accept connections now"
 
 
 @clause(hint=_unseen_hint)
@@ -551,7 +550,7 @@ def at_former_endpoints(where: str) -> str:
 
 def _flaps_hint(count: int, namespace: str, service: str) -> str:
     del count
-    slices = f"-n {namespace} -l {LABEL_SERVICE_NAME}={service}"
+    slices = f"-n {shell_word(namespace)} -l {LABEL_SERVICE_NAME}={shell_word(service)}"
     return f"See what changes its slices: kubectl get endpointslices {slices} -w"
 
 

@@ -21,6 +21,7 @@ from ..causes.commands import kubectl_words, on_node
 from ..causes.endpoints import node_silent
 from ..facts import EndpointFacts, IncidentFacts, Level, PortFacts, StatusFacts
 from ..model import ip_of
+from ..model.quoting import shell_word
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
@@ -123,7 +124,7 @@ class Incidents:
         words = kubectl_words(cause, service) if self._has_kubectl and not cause.host else ""
         if words:
             return f"kubectl {words}"
-        explain = f"userspace-proxy explain {service}"
+        explain = f"userspace-proxy explain {shell_word(service)}"
         return on_node(cause) or (
             f"{explain} --probe" if cause.code.traits.is_of_endpoint else explain
         )

@@ -8,7 +8,6 @@ just named, and asks the same cluster.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from ..causes.cause import Cause, CauseCode
 from ..causes.commands import kubectl_words, on_node
 from ..causes.say import object_of
 from ..model import ip_of
+from ..model.quoting import shell_command, shell_word
 
 if TYPE_CHECKING:
     from .reading import Subject
@@ -59,13 +59,13 @@ class Invocation:
     def again(self, service: str, *more: str, source: Sequence[str] | None = None) -> str:
         """Return the command that explains a Service with further flags."""
         flags = self.source if source is None else source
-        return shlex.join([*self.program, "explain", service, *flags, *self.others, *more])
+        return shell_command(*self.program, "explain", service, *flags, *self.others, *more)
 
     def kubectl(self, words: str) -> str:
-        """Return a command of kubectl for the cluster that was asked."""
+        """Return a command of kubectl, of words that are quoted, for the cluster that was asked."""
         pairs = (flag.partition("=") for flag in self.source if _name(flag) in _KUBECTL_FLAGS)
         flags = [f"{_KUBECTL_FLAGS[name]}={value}" for name, _, value in pairs]
-        return " ".join(["kubectl", words, *map(shlex.quote, flags)])
+        return f"kubectl {words} {shell_command(*flags)}".rstrip()
 
 
 def next_command(
@@ -116,7 +116,7 @@ def _flows(subject: Subject, invocation: Invocation) -> str:
     if port is None or invocation.is_elsewhere:
         return ""
     ip = ip_of(port.frontends[0].address)
-    return f"conntrack -L -f {port.family.lower()} -p udp --orig-dst {ip}"
+    return f"conntrack -L -f {port.family.lower()} -p udp --orig-dst {shell_word(ip)}"
 
 
 def _other_node(subject: Subject) -> str:

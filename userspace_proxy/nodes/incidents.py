@@ -11,7 +11,6 @@ Rule 2: nodes that can't reach what others reach are what fails, not each of the
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from ..causes.commands import kubectl_words, on_node
 from ..causes.nodes import path_fails
 from ..diagnosis.incidents import Incidents
 from ..facts import IncidentFacts, Level, PortFacts, StatusFacts
-from ..model.quoting import shown
+from ..model.quoting import shell_word, shown
 from .endpoints import Extent, extent_of, has_tried, moment, same_cause, seen_together
 from .remarks import WORST_FIRST
 
@@ -31,7 +30,6 @@ from .remarks import WORST_FIRST
 _PATHS = 3
 _PLACES = 2
 _EXPLAIN = "kubectl userspace-proxy explain"
-_IS_PLAIN = re.compile(r"[\w ./:=,@#\[\]-]+", re.ASCII).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +52,15 @@ class MergedIncident:
 
     @property
     def command(self) -> str:
-        """A command that shows more, for a shell; one that needs the node says so.
-
-        Empty where an agent claims a name that a shell would obey.
-        """
-        made = self._command()
-        return made if _IS_PLAIN(made) else ""
-
-    def _command(self) -> str:
-        service = self.incident.services[0]
+        """A command that shows more, for a shell; one that needs the node says so."""
+        service, node = self.incident.services[0], shell_word(self.nodes[0])
         if self.extent is Extent.PATH:
-            return f"{_EXPLAIN} {service} --node={self.nodes[0]}"
+            return f"{_EXPLAIN} {shell_word(service)} --node={node}"
         if not self.cause.host and (words := kubectl_words(self.cause, service)):
             return f"kubectl {words}"
         if there := on_node(self.cause):
-            return f"{there}  # on {self.nodes[0]}"
-        return f"{_EXPLAIN} {service}"
+            return f"{there}  # on {node}"
+        return f"{_EXPLAIN} {shell_word(service)}"
 
     @property
     def cause(self) -> Cause:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 
 from ..errors import SourceError
+from ..model.quoting import shell_command
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.responses import TransportError
 
@@ -48,7 +48,7 @@ def grant_command(user: str, namespace: str) -> str:
         whom = f"--user={name}"
     binding = ROLE + "-" + re.sub(r"[^A-Za-z0-9.@_-]", "-", name)
     words = ["-n", namespace, "create", "rolebinding", binding, f"--role={ROLE}", whom]
-    return shlex.join(["kubectl", *words])
+    return shell_command("kubectl", *words)
 
 
 async def _user(client: ApiClient) -> str:

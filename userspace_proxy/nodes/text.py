@@ -211,8 +211,7 @@ def _incident_lines(
         yield from placed(_BELOW, capitalised(counted), columns)
     if is_wide and (hint := remedy(one.cause)):
         yield from placed_remedy(_BELOW, f"-> {hint}", columns)
-    if command := one.command:
-        yield f"{_BELOW}{command}"
+    yield f"{_BELOW}{one.command}"
 
 
 def _port_lines(

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ..model.node_network import BridgeFilter, NodeLink
+from ..model.quoting import shell_word
 from .locality import FILTERED_BRIDGE, Networks
 
 _SYSCTLS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
@@ -71,7 +72,7 @@ def _obstacle(bridge: NodeLink, version: int, settings: BridgeFilter) -> tuple[s
     is_on = settings.calls_iptables if version == 4 else settings.calls_ip6tables
     is_on_here = bridge.calls_iptables if version == 4 else bridge.calls_ip6tables
     if not is_on and not is_on_here:
-        alone = f"ip link set {bridge.name} type bridge {_OPTIONS[version]} 1"
+        alone = f"ip link set {shell_word(bridge.name)} type bridge {_OPTIONS[version]} 1"
         return f"{sysctl} is 0", f"sysctl -w {sysctl}=1, or for this bridge alone {alone}"
     if bridge.filters_vlans:
         return "it filters VLANs", ""

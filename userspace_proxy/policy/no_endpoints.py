@@ -99,7 +99,7 @@ def _none_usable(service: Service, verdicts: Collection[EndpointVerdict], scope:
     total = len(verdicts)
     is_drained = any(verdict.reason == EndpointState.DRAINED for verdict in verdicts)
     if codes == {CauseCode.NOT_READY} and not is_drained:
-        pods = _pods_of(service) if service.selector else ""
+        pods = _pods_of(service) if service.selector else ()
         ended = sum(verdict.reason == EndpointState.HAS_ENDED for verdict in verdicts)
         return none_ready(total, ended, pods)
     if codes == {CauseCode.NOT_LOCAL}:
@@ -126,11 +126,11 @@ def selector_text(service: Service, most: int | None = None) -> str:
     return ",".join(f"{key}={value}" for key, value in service.selector[:most])
 
 
-def _pods_of(service: Service) -> str:
+def _pods_of(service: Service) -> tuple[str, ...]:
     """Return kubectl's words for a Service's pods; with many labels, for all of its namespace."""
     text = selector_text(service, _TEXT_MAX)
-    labels = f" -l {text}" if len(text) <= _TEXT_MAX else ""
-    return f"pods -n {service.key.namespace}{labels}"
+    labels = ("-l", text) if len(text) <= _TEXT_MAX else ()
+    return "pods", "-n", service.key.namespace, *labels
 
 
 def _selector_shown(service: Service) -> str:

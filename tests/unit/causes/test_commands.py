@@ -6,7 +6,7 @@ from userspace_proxy.causes.services import not_listening, source_denied
 from userspace_proxy.causes.slices import none_undrained, selects_no_pod
 
 POD_AT = "get pods -A -o wide --field-selector status.podIP=10.244.0.9"
-EMPTY = selects_no_pod("shop/web", 1, "app=web", "pods")
+EMPTY = selects_no_pod("shop/web", 1, "app=web", ("pods",))
 SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
 
 
@@ -19,6 +19,9 @@ SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
         pytest.param(EMPTY, "web-7", "edit service -n shop web", id="of-a-pod-that-was-named"),
         pytest.param(none_undrained(1, (), "shop/web"), "", SLICES, id="of-slices"),
         pytest.param(source_denied(()), "", "", id="nothing-shows-more"),
+        pytest.param(
+            refuses("$(reboot):80"), "", POD_AT.replace("10.244.0.9", "'$(reboot)'"), id="quoted"
+        ),
     ],
 )
 def test_kubectl_shows_more_of_a_cause(cause, pod, words):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from userspace_proxy.causes.cause import ROWS, When
+from userspace_proxy.causes.cause import ROWS, Cause, When
 from userspace_proxy.causes.endpoints import (
     answers_late,
     cuts_off,
@@ -39,6 +39,22 @@ def test_the_words_of_causes_are_as_recorded():
     recorded = WORDS.read_text().split("\n\n")
     said = page().split("\n\n")
     assert said == recorded, "if that is intended: python -m tests.unit.causes.words"
+
+
+@pytest.mark.parametrize(
+    "cause", [one for one in SAMPLES if one.row is not not_listening], ids=lambda one: str(one.row)
+)
+def test_a_name_in_the_command_of_a_remedy_is_quoted(cause):
+    def hostile(value):
+        value = tuple(map(hostile, value)) if isinstance(value, tuple) else value
+        return f"$(reboot){value}" if isinstance(value, str) else value
+
+    params = [(name, hostile(value)) for name, value in cause.params]
+    for answers_others in (False, True):
+        made = Cause(cause.row, params, host=cause.host, answers_others=answers_others)
+        text = remedy(made)
+        for command in [*re.findall("`(.*?)`", text), *([text] if text[:1].islower() else [])]:
+            assert "$" not in re.sub("'.*?'", "", command)
 
 
 def test_each_row_is_on_the_page():

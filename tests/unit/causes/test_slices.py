@@ -58,7 +58,10 @@ def test_what_cannot_be_matched_is_named_as_it_is_written(name, about, elsewhere
             id="port",
         ),
         pytest.param(
-            none_ready(2, 0, "pods -n shop"), none_ready(2, 0, ""), "kubectl", id="not-ready"
+            none_ready(2, 0, ("pods", "-n", "shop")),
+            none_ready(2, 0, ()),
+            "kubectl",
+            id="not-ready",
         ),
     ],
 )
@@ -69,8 +72,8 @@ def test_without_a_selector_the_remedy_is_about_slices_not_pods(of_pods, of_slic
 
 
 def test_pods_that_have_ended_are_listed_others_described():
-    assert remedy(none_ready(2, 0, "pods -n shop")) == "kubectl describe pods -n shop"
-    assert remedy(none_ready(2, 1, "pods -n shop")) == "kubectl get pods -n shop"
+    assert remedy(none_ready(2, 0, ("pods", "-n", "shop"))) == "kubectl describe pods -n shop"
+    assert remedy(none_ready(2, 1, ("pods", "-n", "shop"))) == "kubectl get pods -n shop"
 
 
 @pytest.mark.parametrize(("unknown", "is_named"), [(0, False), (1, True)])

@@ -33,7 +33,8 @@ _POD, _POD_V6, _CLIENT = "10.244.1.8:8080", "[fd00::8]:8080", "203.0.113.7"
 _OF_CLIENTS = ("10.0.0.0/16", "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16", "10.4.0.0/16")
 _KEY = ServiceKey("shop", "cart")
 _CART, _CART_SLICE, HOST = "shop/cart", "EndpointSlice shop/cart-1", "db.example.com"
-_SELECTOR, _PODS = "app=web,tier=front", "pods -n shop -l app=web,tier=front"
+_SELECTOR = "app=web,tier=front"
+_PODS = ("pods", "-n", "shop", "-l", _SELECTOR)
 _LINE = f"m/cart.yaml:13: {why(check_family, 'fd00::1', 'IPv4', 'endpoints[0].addresses[0]')}"
 _HOLD, _WEIGHT = "userspace-proxy.io/hold", "userspace-proxy.io/weight"
 _WRONG = {
@@ -115,7 +116,7 @@ SAMPLES = (
     slices.port_unnumbered(_CART, "http", "shop/cart-1"),
     slices.port_unnumbered(_CART, "", "shop/cart-1"),
     slices.none_ready(1, 0, _PODS),
-    slices.none_ready(3_000, 0, ""),
+    slices.none_ready(3_000, 0, ()),
     slices.none_ready(1, 1, _PODS),
     slices.none_ready(3, 1, _PODS),
     slices.none_ready(3, 2, _PODS),

@@ -63,6 +63,11 @@ def test_names_are_those_of_the_proxy(kind, words, expected, serve_view, offered
     assert offered(kind, *typed) == expected
 
 
+def test_names_are_not_offered_that_a_shell_would_expand(serve_view, offered):
+    server = serve_view(make_view(make_port("$(reboot)"), make_port("web")))
+    assert offered("services", "explain", server, "") == ["shop/web"]
+
+
 def test_states_causes_and_names_can_be_searched_for(serve_view, offered):
     words = offered("search", "top", serve_view(VIEW), "--search=")
     assert {word.partition(":")[0] for word in words} == QUALIFIERS.keys()

@@ -5,10 +5,12 @@ from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.diagnosis.clauses import (
     ClauseRow,
+    because_of_flaps,
     before_cause,
     clause,
     fixed,
     joined,
+    led_by_kernel,
     planned_of,
     sentence_of,
     stated,
@@ -34,6 +36,13 @@ def because(why):
 @clause(is_dated=True)
 def failed(cause=None, why=None):
     return f"clients failed{why.text if why else ''}"
+
+
+def test_names_in_its_commands_are_quoted():
+    assert " 'a/$(b)' " in led_by_kernel(1, 0, "a/$(b)", "TCP", "").hint
+    flaps = because_of_flaps(9, "$(a)", "$(b)").hint
+    assert " '$(a)' " in flaps
+    assert "='$(b)' " in flaps
 
 
 def test_equal_facts_are_equal_clauses_however_they_are_given():

@@ -107,7 +107,7 @@ def test_a_cause_that_is_not_about_an_endpoint_may_touch_several_services_too():
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"cause": selects_no_pod("shop/x", 1, "app=x", "pods")}, id="of-a-service"),
+        pytest.param({"cause": selects_no_pod("shop/x", 1, "app=x", ("pods",))}, id="of-a-service"),
         pytest.param({"problem": "in use"}, id="without-a-chain"),
         pytest.param({"notes": (slow_start_unused(),)}, id="a-note"),
     ],
@@ -262,6 +262,12 @@ def test_the_causes_of_a_service_port_lead_to_their_incidents():
             FILES,
             "userspace-proxy explain shop/a",
             id="all-that-is-known",
+        ),
+        pytest.param(
+            port_with("$(a)", refuses(POD)),
+            FILES,
+            "userspace-proxy explain 'shop/$(a)' --probe",
+            id="quoted",
         ),
     ],
 )

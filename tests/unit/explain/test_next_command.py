@@ -1,9 +1,11 @@
 """Which command is next is on the page of words; here is what none of them is."""
 
+import shlex
 from dataclasses import replace
 
 from tests.unit.status.views import make_endpoint, make_port
 from userspace_proxy.causes.cause import CauseCode, as_read
+from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import object_of
 from userspace_proxy.explain.next_command import Invocation, next_command
 
@@ -20,6 +22,15 @@ def test_no_command_is_the_one_that_was_just_run():
                 assert command != invocation.again("shop/web")
                 assert " status " not in command
                 assert " check " not in command
+
+
+def test_what_was_typed_is_quoted_in_the_next_command():
+    source = ("--kubeconfig=my dir/$(reboot)", "--context=a;b")
+    api = Invocation(("kubectl", "a b"), source, ("--from=it's",), has_dialled=True)
+    words = ["kubectl", "a b", "explain", "shop/web", *source, "--from=it's", "--node=x y"]
+    assert shlex.split(api.again("shop/web", "--node=x y")) == words
+    command = next_command(refuses("$(reboot):80"), LIVE, api)
+    assert shlex.split(command)[-3:] == ["status.podIP=$(reboot)", *source]
 
 
 def test_kubectl_is_not_asked_about_a_host_outside_the_cluster():

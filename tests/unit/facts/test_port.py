@@ -16,7 +16,7 @@ from userspace_proxy.facts import (
 from userspace_proxy.facts.port import ClauseFacts
 from userspace_proxy.model import DataPath
 
-CAUSE = none_ready(2, 0, "")
+CAUSE = none_ready(2, 0, ())
 
 
 @pytest.mark.parametrize(

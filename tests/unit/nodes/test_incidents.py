@@ -4,6 +4,7 @@ from userspace_proxy.causes.commands import kubectl_words
 from userspace_proxy.causes.endpoints import node_silent, refuses, silent
 from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.diagnosis.incidents import Incidents
+from userspace_proxy.model.quoting import shell_word
 from userspace_proxy.nodes.endpoints import Extent
 from userspace_proxy.nodes.incidents import incidents_of
 
@@ -145,7 +146,7 @@ def test_the_command_is_for_a_shell_of_the_reader_or_names_the_node(members, com
 
 
 @pytest.mark.parametrize("name", ["web; reboot", "$(reboot)", "web\nreboot", "`reboot`"])
-def test_a_name_that_a_shell_would_obey_is_in_no_command(name):
+def test_a_name_that_a_shell_would_obey_is_quoted_in_a_command(name):
     ways = {"a": web(failing(silent(POD)), name=name), "b": web(answering(), name=name)}
     (one,) = incidents_of([ways])
-    assert one.command == ""
+    assert one.command == f"{EXPLAIN.removesuffix(WEB)}{shell_word(f'shop/{name}')} --node=a"

@@ -215,10 +215,10 @@ def test_a_hostile_answer_costs_its_own_row_only():
     assert all(one.sums.connections < 2**60 for one in merged.ports)
 
 
-def test_a_command_that_would_be_unsafe_is_left_out():
+def test_names_in_a_command_are_quoted():
     sick = [web(failing(silent(POD)), name=name) for name in ("a;b", "c;d")]
     merged = merged_of(answer_of("a", *sick), answer_of("b", web(answering(), name="x")))
     lines = lines_of(render_status(merged))
     assert any("only a can't reach" in line for line in lines)
     assert all(line.strip() for line in lines)
-    assert not any("kubectl" in line for line in lines)
+    assert any("explain 'shop/a;b' --node=a" in line for line in lines)

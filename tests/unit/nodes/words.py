@@ -84,7 +84,7 @@ def nodes_with(*endpoints: EndpointFacts, summaries: int = 0) -> AllNodes:
 def make_ports() -> AllNodes:
     """Return Service ports in several states on several nodes."""
     quiet = {"sent_at": 0.0, "connections": 0, "sent_bytes": 0, "received_bytes": 0}
-    no_pod = selects_no_pod("shop/cart", 1, "app=cart", "pods -n shop")
+    no_pod = selects_no_pod("shop/cart", 1, "app=cart", ("pods", "-n", "shop"))
     cart = web(untried(state="not ready", is_usable=False), name="cart", cause=no_pod)
     gone = [refuses("10.1.1.1:80"), silent("10.1.1.2:80"), unreachable("10.1.1.3:80")]
     few = {"last_minute": LastMinuteFacts(connections=200, endpoint_aborts=60)}

@@ -88,9 +88,9 @@ OUTSIDE = Serving((POD_A,), outside=(), admits=("10.0.0.0/8",))
     ("serving", "cause", "is_dropping"),
     [
         pytest.param(Serving((POD_A,)), None, False, id="served"),
-        pytest.param(Serving(), none_ready(1, 0, ""), False, id="refused"),
-        pytest.param(OUTSIDE, none_ready(1, 0, ""), True, id="outside"),
-        pytest.param(Serving(admits=()), none_ready(1, 0, ""), True, id="all-clients"),
+        pytest.param(Serving(), none_ready(1, 0, ()), False, id="refused"),
+        pytest.param(OUTSIDE, none_ready(1, 0, ()), True, id="outside"),
+        pytest.param(Serving(admits=()), none_ready(1, 0, ()), True, id="all-clients"),
     ],
 )
 def test_a_port_drops_when_only_other_nodes_have_endpoints(serving, cause, is_dropping):

@@ -102,7 +102,7 @@ class TestOnePort:
     def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
         assert the_port(service()).cause.code is CauseCode.NO_SLICE
         idle = the_port(service(), slice_of(Endpoint(POD_A.ip, **NOT_READY)))
-        assert (idle.serving.endpoints, idle.cause) == ((), none_ready(1, 0, ""))
+        assert (idle.serving.endpoints, idle.cause) == ((), none_ready(1, 0, ()))
         assert len(idle.frontends) == 1
 
     @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ class TestEndpointsByName:
         item = slice_of(Endpoint(POD_A.ip, **NOT_READY))
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
         made = replace(self.resolved(problems=(problem,)), endpoints=item.endpoints)
-        assert the_port(service(), made).cause == none_ready(1, 0, "")
+        assert the_port(service(), made).cause == none_ready(1, 0, ())
 
 
 def test_the_addresses_of_nodes_are_needed_while_a_service_has_endpoints_by_name():

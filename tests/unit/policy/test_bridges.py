@@ -41,6 +41,12 @@ def test_the_sysctls_decide_for_each_ip_version():
     }
 
 
+def test_its_name_is_quoted_in_a_command():
+    bridge = NodeLink(CNI0, "$(a)", "bridge")
+    (found,) = obstacles(BridgeFilter(True, True, False), bridge).values()
+    assert "ip link set '$(a)' type bridge" in found.hint
+
+
 def test_a_bridges_own_option_is_as_good():
     bridge = BRIDGE._replace(calls_iptables=True)
     assert obstacles(BridgeFilter(True, False, False), bridge).keys() == {(CNI0, 6)}

@@ -49,7 +49,7 @@ from ..model.samples import CART, GONE, HTTP, NOT_READY, POD_A, POD_B, POD_C, se
 A, B, C = POD_A.ip, POD_B.ip, POD_C.ip
 WEB = (("app", "web"), ("tier", "front"))
 SELECTOR = "app=web,tier=front"
-PODS = f"pods -n shop -l {SELECTOR}"
+PODS = ("pods", "-n", "shop", "-l", SELECTOR)
 NOT_MIRRORED = NoteKind.NOT_TO_MIRROR("shop/cart", "a lock")
 HERE, THERE = "node-1", "node-2"
 INSIDE, OUTSIDE = "internalTrafficPolicy", "externalTrafficPolicy"
@@ -245,7 +245,7 @@ def test_its_endpoints_are_not_usable(endpoints, scope, cause):
 
 
 def test_without_a_selector_no_command_shows_pods_that_are_not_ready():
-    assert why(slice_of(Endpoint(A, **NOT_READY))) == none_ready(1, 0, "")
+    assert why(slice_of(Endpoint(A, **NOT_READY))) == none_ready(1, 0, ())
 
 
 def test_of_many_reasons_all_are_parameters_of_the_cause():

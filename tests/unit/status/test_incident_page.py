@@ -39,7 +39,7 @@ def test_an_incident_shows_since_when_what_clients_met_where_and_what_to_do():
 
 
 def test_a_cause_that_is_a_state_was_not_counted():
-    empty = selects_no_pod("shop/a", 1, "app=a", "pods")
+    empty = selects_no_pod("shop/a", 1, "app=a", ("pods",))
     (page,) = pages_of(make_port("a", endpoints=(), cause=empty))
     assert "<dt>Seen" not in page
     assert "endpoint</h2>" not in page

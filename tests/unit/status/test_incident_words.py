@@ -45,7 +45,7 @@ def test_an_incident_is_one_line():
 
 
 def test_a_cause_that_is_a_state_has_no_time():
-    state = incident(selects_no_pod("shop/web", 1, "app=web", "pods"), services=["shop/web"])
+    state = incident(selects_no_pod("shop/web", 1, "app=web", ("pods",)), services=["shop/web"])
     assert headline(state, AT).endswith(": 1 Service")
     assert list(met(state, AT)) == []
 

@@ -20,7 +20,7 @@ from ...facts.units import (
     plural,
     seconds_in_words,
 )
-from ...model.quoting import printable
+from ...model.quoting import printable, shell_word
 from ...status.incident_words import time_of_day
 from ...status.overview import SHAPES
 from .bounded import cut, moment, writes
@@ -62,6 +62,7 @@ def _environment() -> Environment:
         say=say,
         seconds=writes(seconds_in_words),
         service_link=service_link,
+        shell_word=shell_word,
         short=writes(count_in_short),
     )
     environment.globals.update(refresh_s=REFRESH_S, shapes=SHAPES, with_query=with_query)

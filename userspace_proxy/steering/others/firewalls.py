@@ -17,6 +17,7 @@ from ...chains.following import ChainQuestion, follow
 from ...kernel.nf_tables.chains import Chain, ChainTable, RuleVerdict, Step, Tables
 from ...kernel.nf_tables.matches import Condition, Match, MatchField, Ports, Unknown, states
 from ...model import IPFamily
+from ...model.quoting import shell_command
 from ..names import is_own_table
 
 FIREWALLD = ChainTable("inet", "firewalld")
@@ -148,7 +149,8 @@ def _hint(chain: Chain, steering: str, *, drops_first: bool, drops_replies: bool
         translated, transparent = "-m conntrack --ctstate DNAT", "-m socket --transparent"
         replies = "-m conntrack --ctstate ESTABLISHED,RELATED"
     else:
-        prefix, suffix = f"nft insert rule {chain.table} {chain.name}", "accept"
+        place = (*chain.table[:2], chain.name)
+        prefix, suffix = shell_command("nft", "insert", "rule", *place), "accept"
         translated, transparent = str(_TRANSLATED), f"{_TRANSPARENT} 1"
         replies = "ct state established,related"
     wanted = [transparent if steering == "local" else translated] if drops_first else []

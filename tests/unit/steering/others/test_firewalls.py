@@ -28,6 +28,12 @@ def test_a_chain_that_drops_is_reported_with_the_rule_that_admits():
     ]
 
 
+def test_names_of_others_are_quoted_in_a_rule():
+    chain = replace(INPUT, table=ChainTable("ip", "$(a)"), name="b c")
+    (found,) = find_firewalls({chain.table: {chain.name: chain}}, {}, "nftables", PORTS)
+    assert found.hint.startswith("nft insert rule ip '$(a)' 'b c' ct status dnat accept; ")
+
+
 @pytest.mark.parametrize(
     ("table", "family"),
     [
