@@ -49,11 +49,11 @@ async def ask(rig):
 async def test_it_answers_why_until_what_the_source_has_is_in_force(rig):
     await rig.component.start(rig.supervisor)
     assert await ask(rig) == "https://api.example:6443 has not been read yet"
-    rig.source.problems = ("cannot reach the API server: No route to host",)
-    assert await ask(rig) == "cannot reach the API server: No route to host"
+    rig.source.problems = ("api.example is away",)
+    assert await ask(rig) == "api.example is away"
     # The last state of an earlier run.
     await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
-    assert await ask(rig) == "cannot reach the API server: No route to host"
+    assert await ask(rig) == "api.example is away"
     rig.source.is_synced = True
     await until(lambda: rig.component.why_not() == "")
     assert await ask(rig) == ""
@@ -62,7 +62,7 @@ async def test_it_answers_why_until_what_the_source_has_is_in_force(rig):
 async def test_it_has_no_plan_in_force_at_first(rig):
     await rig.component.start(rig.supervisor)
     rig.source.is_synced = True
-    assert await ask(rig) == "the first plan is not in force yet"
+    assert "first plan" in await ask(rig)
 
 
 async def test_a_source_that_is_away_later_changes_nothing(rig):
@@ -70,7 +70,7 @@ async def test_a_source_that_is_away_later_changes_nothing(rig):
     rig.source.is_synced = True
     await settle(rig.loop, Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
     await until(lambda: rig.component.why_not() == "")
-    rig.source.problems = ("cannot reach the API server",)
+    rig.source.problems = ("api.example is away",)
     assert await ask(rig) == ""
 
 
