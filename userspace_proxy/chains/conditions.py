@@ -8,26 +8,56 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..kernel.interfaces import is_local
-from ..kernel.nf_tables.chains import Step
+from ..kernel.nf_tables.chains import Marking, Step
 from ..kernel.nf_tables.matches import (
     LOOPBACK,
+    Bits,
     Condition,
     Match,
     MatchField,
-    TcpFlags,
     Unknown,
     ends_of,
     number_of,
 )
-from ..model import Frontend, FrontendKind, Protocol
+from ..model import Frontend, FrontendKind, IPFamily, Protocol
 from ..policy.locality import PodLink
+
+ANY_IP = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
+"""In a frontend: an address that isn't known. So is the port 0."""
+
+
+class PacketMark(NamedTuple):
+    """What is known of a packet's mark."""
+
+    known: int = 0
+    """The bits that are known."""
+    value: int = 0
+    """Of these; the others are 0."""
+
+    def has(self, bits: Bits) -> bool | None:
+        """Return whether bits of it have a value; None if that isn't known."""
+        if bits.value & ~bits.mask or (self.value ^ bits.value) & bits.mask & self.known:
+            return False
+        return None if bits.mask & ~self.known else True
+
+    def after(self, marking: Marking) -> PacketMark:
+        """Return what is known after a rule has changed it."""
+        kept, value = self.known & ~marking.cleared, self.value & ~marking.cleared
+        if marking.flipped is None:
+            return PacketMark(kept, value)
+        known = kept | marking.cleared
+        return PacketMark(known, (value ^ marking.flipped) & known)
+
+
+UNMARKED = PacketMark()
+"""Nothing is known of it: other tables, and the interface's driver, may have set it."""
 
 
 class FirstPacket(NamedTuple):
     """The first packet of a client, or the answer to one, as rules see it at one place."""
 
     frontend: Frontend
-    """What the client has dialled."""
+    """What the client has dialled; the endpoint where the kernel forwards packets to it."""
     port: int = 0
     """Which port of this node it has been translated to, and to an address of this node; 0: it
     hasn't been translated."""
@@ -38,11 +68,17 @@ class FirstPacket(NamedTuple):
     is_answer: bool = False
     """Whether it comes from what was dialled, to an unprivileged port of this node."""
     link: PodLink | None = None
-    """By which it comes in, from a pod of this node; None: any client's."""
+    """By which it comes in, from the networks behind it; None: any client's."""
+    is_other: bool = False
+    """Whether it comes from an address that no rule is about."""
+    is_forwarded: bool = False
+    """Whether the kernel has translated it, and leads it past this node's sockets."""
+    way_out: PodLink | None = None
+    """By which it is forwarded; None: that isn't known."""
 
-    def meets(self, step: Step) -> bool | None:
+    def meets(self, step: Step, mark: PacketMark = UNMARKED) -> bool | None:
         """Return whether it meets a rule; None if it depends on what isn't understood."""
-        return meets(step.matches, self)
+        return meets(step.matches, self, mark)
 
     def into(self, _step: Step) -> FirstPacket:
         """Return what follows a chain that a rule leads to."""
@@ -77,7 +113,9 @@ class Named(NamedTuple):
         return not port and (frontend.port in self.ports or spans)
 
 
-def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
+def meets(
+    conditions: Iterable[Condition], packet: FirstPacket, mark: PacketMark = UNMARKED
+) -> bool | None:
     """Return whether the first packet of a client meets all of some conditions.
 
     Returns:
@@ -87,7 +125,10 @@ def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
     for one in conditions:
         result = None
         if isinstance(one, Match):
-            result = _TESTS[one.field](one, packet)
+            if one.field is MatchField.MARK:
+                result = _any_of(map(mark.has, one.bits))
+            else:
+                result = _TESTS[one.field](one, packet)
             if result is one.is_inverted:
                 return False
         if result is None:
@@ -102,7 +143,7 @@ def may_be_first(conditions: Iterable[Condition]) -> bool:
         or (
             isinstance(one, Match)
             and one.field is MatchField.STATE
-            and {"new", "dnat"}.isdisjoint(one.values)
+            and {"new", "dnat"}.isdisjoint(one.values) is not one.is_inverted
         )
         for one in conditions
     )
@@ -115,7 +156,7 @@ def is_of_client(one: Condition) -> bool:
     loopback interface.
     """
     if isinstance(one, Match):
-        is_way_in = one.field is MatchField.WAY_IN and one.values != (LOOPBACK,)
+        is_way_in = one.field is MatchField.WAY_IN and LOOPBACK not in one.values
         return is_way_in or one.field is MatchField.SOURCE
     return isinstance(one, Unknown) and one.about is MatchField.SOURCE
 
@@ -143,6 +184,7 @@ def named_in(conditions: Iterable[Condition]) -> Named:
     )
 
 
+_ANY_IPS = frozenset(ANY_IP.values())
 _OF_ADDRESS = (MatchField.DESTINATION, MatchField.DIALLED_ADDRESS, MatchField.TO_THIS_NODE)
 _LOOKED_UP = (MatchField.DESTINATION, MatchField.DESTINATION_PORT)
 _UNPRIVILEGED = 1024
@@ -153,25 +195,42 @@ _SYN, _ACK = 0x02, 0x10
 _PROTOCOLS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
 
 
-def _dialled_address(match: Match, packet: FirstPacket) -> bool:
-    return match.has(_number(packet.frontend.ip))
+def _any_of(results: Iterable[bool | None]) -> bool | None:
+    found = set(results)
+    return True if True in found else None if None in found else False
 
 
-def _destination(match: Match, packet: FirstPacket) -> bool | None:
-    if not packet.port and not packet.is_answer:
-        return match.has(_number(packet.frontend.ip))
-    # Which of its addresses a node translates to depends on the interface.
+def _has_any(match: Match, packet: FirstPacket) -> bool | None:
+    """Return whether networks have an address that isn't known."""
     is_whole = match.versions.get(packet.frontend.family)
     return False if is_whole is None else is_whole or None
 
 
+def _has_port(match: Match, port: int) -> bool | None:
+    return match.has(port) if port else None
+
+
+def _dialled_address(match: Match, packet: FirstPacket) -> bool | None:
+    if packet.is_forwarded or packet.frontend.ip in _ANY_IPS:
+        return _has_any(match, packet)
+    return match.has(_number(packet.frontend.ip))
+
+
+def _destination(match: Match, packet: FirstPacket) -> bool | None:
+    # Which of its addresses a node translates to depends on the interface.
+    if packet.port or packet.is_answer or packet.frontend.ip in _ANY_IPS:
+        return _has_any(match, packet)
+    return match.has(_number(packet.frontend.ip))
+
+
 def _source(match: Match, packet: FirstPacket) -> bool | None:
-    if packet.is_answer:
-        return match.has(_number(packet.frontend.ip))
-    if packet.link is None:
-        return None
     family = packet.frontend.family
-    pods = [ends_of(one) for one in packet.link.networks if one.version == family]
+    if packet.is_answer and packet.frontend.ip not in _ANY_IPS:
+        return match.has(_number(packet.frontend.ip))
+    link = packet.link
+    if not packet.is_answer and (packet.is_other or (link and link.is_uplink)):
+        return match.versions.get(family, False)
+    pods = [ends_of(one) for one in link.networks if one.version == family] if link else []
     if not pods:
         return None
     if not any(first <= b and a <= last for a, b in pods for first, last in match.ends):
@@ -180,36 +239,49 @@ def _source(match: Match, packet: FirstPacket) -> bool | None:
     return all(any(first <= a and b <= last for first, last in match.ends) for a, b in pods) or None
 
 
-def _way_in(match: Match, packet: FirstPacket) -> bool | None:
-    (wanted,) = match.values
-    if packet.is_own or wanted == LOOPBACK:
-        return packet.is_own and wanted == LOOPBACK
-    if packet.link is None:
+def _by_link(match: Match, link: PodLink | None, *, is_loopback: bool) -> bool | None:
+    return _any_of(_is_link(wanted, link, is_loopback=is_loopback) for wanted in match.values)
+
+
+def _is_link(wanted: object, link: PodLink | None, *, is_loopback: bool) -> bool | None:
+    if is_loopback or wanted == LOOPBACK:
+        return is_loopback and wanted == LOOPBACK
+    if link is None:
         return None
-    number, name, _ = packet.link
     if isinstance(wanted, str):
+        name = link.name
         return name.startswith(wanted[:-1]) if wanted.endswith("*") else name == wanted
-    return number == wanted
+    return link.number == wanted
+
+
+def _way_out(match: Match, packet: FirstPacket) -> bool | None:
+    is_loopback = not packet.is_forwarded and is_local(packet.frontend.ip)
+    return _by_link(match, packet.way_out, is_loopback=is_loopback)
 
 
 def _destination_port(match: Match, packet: FirstPacket) -> bool | None:
     if packet.is_answer:
         return None if any(last >= _UNPRIVILEGED for _, last in match.ends) else False
-    return match.has(packet.port or packet.frontend.port)
+    return _has_port(match, packet.port or packet.frontend.port)
 
 
 def _source_port(match: Match, packet: FirstPacket) -> bool | None:
     # That of a client may be any.
-    return match.has(packet.frontend.port) if packet.is_answer else None
+    return _has_port(match, packet.frontend.port) if packet.is_answer else None
+
+
+def _is_translated(packet: FirstPacket) -> bool:
+    return bool(packet.port) or packet.is_forwarded
 
 
 def _state(match: Match, packet: FirstPacket) -> bool:
-    if packet.is_answer:
-        return "established" in match.values
-    return "new" in match.values or (bool(packet.port) and "dnat" in match.values)
+    state = "established" if packet.is_answer else "new"
+    return state in match.values or (_is_translated(packet) and "dnat" in match.values)
 
 
 def _to_this_node(_match: Match, packet: FirstPacket) -> bool:
+    if packet.is_forwarded:
+        return False
     return bool(packet.port) or packet.is_answer or is_local(packet.frontend.ip)
 
 
@@ -218,13 +290,15 @@ def _flags(match: Match, packet: FirstPacket) -> bool:
         # It has none, so it meets no condition on them.
         return match.is_inverted
     flags = _SYN | _ACK if packet.is_answer else _SYN
-    return all(flags & one.mask == one.value for one in match.values if isinstance(one, TcpFlags))
+    return all(flags & one.mask == one.value for one in match.bits)
 
 
 # Each rule is checked for thousands of frontends.
 _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     MatchField.DIALLED_ADDRESS: _dialled_address,
-    MatchField.DIALLED_PORT: lambda match, packet: match.has(packet.frontend.port),
+    MatchField.DIALLED_PORT: lambda match, packet: (
+        None if packet.is_forwarded else _has_port(match, packet.frontend.port)
+    ),
     MatchField.DESTINATION: _destination,
     MatchField.SOURCE: _source,
     MatchField.DESTINATION_PORT: _destination_port,
@@ -232,15 +306,16 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     MatchField.PROTOCOL: lambda match, packet: _PROTOCOLS[packet.frontend.protocol] in match.values,
     MatchField.FAMILY: lambda match, packet: f"ipv{packet.frontend.family:d}" in match.values,
     MatchField.STATE: _state,
-    MatchField.TRANSLATED: lambda _match, packet: bool(packet.port),
+    MatchField.TRANSLATED: lambda _match, packet: _is_translated(packet),
     MatchField.TO_THIS_NODE: _to_this_node,
-    MatchField.WAY_IN: _way_in,
-    # By the loopback interface.
-    MatchField.WAY_OUT: lambda _match, packet: is_local(packet.frontend.ip),
+    MatchField.WAY_IN: lambda match, packet: _by_link(
+        match, packet.link, is_loopback=packet.is_own
+    ),
+    MatchField.WAY_OUT: _way_out,
     MatchField.LIMIT: lambda match, packet: packet.is_over == ("over" in match.values),
     MatchField.TCP_FLAGS: _flags,
-    # Depends on what listens.
-    MatchField.TRANSPARENT_SOCKET: lambda _match, _packet: None,
+    # Depends on what listens. Dials from this node's own address don't have one.
+    MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
 }
 
 

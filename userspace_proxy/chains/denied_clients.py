@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ..kernel.nf_tables.chains import DROPS, LEADS, Chain, RuleVerdict, Step
 from ..kernel.nf_tables.matches import Condition, Conditions, Match, MatchField
-from .conditions import FirstPacket, Named, is_of_client, meets, named_in
+from .conditions import FirstPacket, Named, PacketMark, is_of_client, meets, named_in
 from .following import follow
 
 _LEAVES = (RuleVerdict.GOTO, RuleVerdict.RETURN)
@@ -104,12 +104,12 @@ class _Asked:
     gone: list[Conditions] = field(default_factory=list)
     """The clients for which rules after this chain are evaluated, but not its other ones."""
 
-    def meets(self, step: Step) -> bool | None:
+    def meets(self, step: Step, mark: PacketMark) -> bool | None:
         """Return whether all clients meet a rule; None if those do whom it has conditions on."""
         if self.found:
             return False
         own, others, _ = self.rules[id(step)]
-        met, verdict = meets(others, self.packet), step.verdict
+        met, verdict = meets(others, self.packet, mark), step.verdict
         if met is False or verdict in _HARMLESS or (met is None and verdict in DROPS):
             return False
         is_missing = verdict in LEADS and step.target not in self.chains
@@ -118,9 +118,9 @@ class _Asked:
             self.found.append(None)
         elif verdict in DROPS and (clients or self.admitted or self.gone) and self._names(step):
             self.found.append(_Dropped(clients, [*self.admitted, *self.gone]))
-        elif verdict is RuleVerdict.ACCEPT and clients:
+        elif verdict is RuleVerdict.ACCEPT and clients and clients not in self.admitted:
             self.admitted.append(clients)
-        elif verdict in _LEAVES and own:
+        elif verdict in _LEAVES and own and clients not in self.gone:
             self.gone.append(clients)
         return False if self.found else None if own else True
 
@@ -179,9 +179,8 @@ def _phrase(one: Condition) -> str:
     if not isinstance(one, Match):
         return "from some clients"
     if _is_way_in(one):
-        (link,) = one.values
-        name = _link(link) if isinstance(link, int) else link
-        return f"that {'do not ' if one.is_inverted else ''}come in by {name}"
+        names = [_link(one) if isinstance(one, int) else str(one) for one in one.values]
+        return f"that {'do not ' if one.is_inverted else ''}come in by {', '.join(names)}"
     hosts = (net.network_address if net.num_addresses == 1 else net for net in one.networks)
     sources = [str(one) for one in hosts]
     more = len(sources) - _SHOWN_MAX

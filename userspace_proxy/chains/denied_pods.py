@@ -25,7 +25,7 @@ from ..kernel.nf_tables.matches import Match
 from ..model import Frontend
 from ..policy.locality import PodLink
 from .conditions import FirstPacket, is_of_client, meets
-from .following import FOLLOWED_MAX, drops
+from .following import FOLLOWED_MAX, Drop, find_drop
 
 _OF_OTHERS = re.compile(
     r"docker(\d+|_gwbridge)|br-[\da-f]{12}|(cni-)?podman\d*|(vmbr|virbr|lxcbr|lxdbr|incusbr)\d+"
@@ -57,8 +57,10 @@ class DeniedPods:
         """Whether what it drops may depend on the client."""
         return bool(self._conditions)
 
-    def dropped(self, packets: Packets, links: Sequence[PodLink]) -> dict[Frontend, str]:
-        """Return the links whose pods' packets are dropped, in words, by frontend.
+    def dropped(
+        self, packets: Packets, links: Sequence[PodLink]
+    ) -> dict[Frontend, tuple[str, Drop]]:
+        """Return the links whose pods' packets are dropped, in words, by frontend, and by what.
 
         As ``that come in by cali1`` after "packets to it".
 
@@ -72,16 +74,16 @@ class DeniedPods:
         kinds = self._kinds(packets, links)
         if self._rules * len(kinds) * len(packets) >= FOLLOWED_MAX:
             return {}
-        found: dict[Frontend, str] = {}
+        found: dict[Frontend, tuple[str, Drop]] = {}
         for frontend, packet in packets.items():
-            denied = [
-                link
-                for alike in kinds
-                if drops(self._base, self._chains, packet._replace(link=alike[0]))
-                for link in alike
-            ]
+            denied: dict[str, Drop] = {}
+            for alike in kinds:
+                asked = packet._replace(link=alike[0])
+                if drop := find_drop(self._base, self._chains, asked):
+                    denied |= dict.fromkeys((link.name for link in alike), drop)
             if denied:
-                found[frontend] = _in_words([link.name for link in sorted(denied)])
+                names = [link.name for link in sorted(links) if link.name in denied]
+                found[frontend] = _in_words(names), denied[names[0]]
         return found
 
     def _kinds(self, packets: Packets, links: Sequence[PodLink]) -> Sequence[Sequence[PodLink]]:

@@ -21,7 +21,7 @@ from ..steering.selection import read_offers_for
 from . import client_address, network, ports
 from .api_server import look_at_server, look_at_wake
 from .finding import Finding, Mark, error, reason, warning
-from .firewalls import judge_firewalls
+from .firewalls import look_at_firewalls
 from .inputs import Inputs, judge_settings, look_at_manifests
 from .kernel_view import KernelView, read_kernel
 from .leftovers import judge_kube_proxy, judge_own
@@ -62,7 +62,7 @@ def check_settings(
         found += judge_own(kernel, list(proxies))
     found += check_node(settings, steering, kernel)
     if steering not in ("none", ""):
-        found += judge_firewalls(kernel, steering, options.proxy_ports)
+        found += look_at_firewalls(kernel, steering, options.proxy_ports, inputs, settings.path)
     if steering not in ("none", "") and settings.preserve_client_address != "never":
         found += client_address.judge_client_address(
             client_address.find_obstacle(offered),
@@ -185,7 +185,7 @@ def _routes(steering: str, ranges: Sequence[str]) -> list[Finding]:
     # Local steering adds the routes itself; without steering clients don't dial these addresses.
     if steering in ("none", "local", ""):
         return []
-    return network.judge_routes(ranges, network.find_unrouted(map(network.sample_of, ranges)))
+    return network.judge_routes(ranges, network.find_refusals(map(network.sample_of, ranges)))
 
 
 def _descriptors(options: Options, inputs: Inputs) -> list[Finding]:

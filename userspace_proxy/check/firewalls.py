@@ -1,26 +1,95 @@
-"""Finds firewalls of other programs that would drop packets steered to the proxy; pure."""
+"""Finds chains of other programs that would drop packets of Services on their way."""
 
 from __future__ import annotations
 
-from ..steering.others import FIREWALLD, find_firewalls
-from .finding import Finding, error, ok
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
+
+from ..chains.conditions import ANY_IP
+from ..model import Doubt, Frontend, Protocol, SocketAddress, Taken
+from ..steering.earlier_chains import ALL_NAT, EarlierChains, Translation
+from ..steering.nftables.rules import NAT_PRIORITY
+from ..steering.others import find_firewalls, find_forward_firewalls, find_unfollowed
+from .finding import Finding, error, ok, warning
+from .inputs import Inputs
 from .kernel_view import KernelView
 
 _TOPIC = "firewall"
+_FORWARDED = "packets that the kernel path would forward to endpoints are dropped"
+_PRIORITIES = {"nftables": NAT_PRIORITY, "iptables": ALL_NAT}
+_ENDPOINTS_MAX = 100
+
+
+def look_at_firewalls(
+    kernel: KernelView, steering: str, proxy_ports: tuple[int, int], inputs: Inputs, path: str
+) -> list[Finding]:
+    """Follow the chains as ``run`` does, with what is known of Services."""
+    is_forwarding = steering == "nftables" and path != "userspace"
+    translation = Translation()
+    if steering in _PRIORITIES:
+        translation = Translation(_PRIORITIES[steering], proxy_ports[0])
+    with closing(EarlierChains(lambda _frontend: translation)) as earlier:
+        taken = earlier.look(inputs.frontends)
+    endpoints = _endpoints(kernel, inputs) if is_forwarding else ()
+    return judge_firewalls(kernel, steering, proxy_ports, endpoints, taken)
+
+
+def _endpoints(kernel: KernelView, inputs: Inputs) -> Collection[SocketAddress]:
+    """Return those of manifests, or else any one, and what is behind each link of pods."""
+    if inputs.endpoints:
+        return inputs.endpoints[:_ENDPOINTS_MAX]
+    pods = (network for link in kernel.clients if not link.is_uplink for network in link.networks)
+    return [SocketAddress(ip, 0) for ip in (*ANY_IP.values(), *(str(pod[0]) for pod in pods))]
 
 
 def judge_firewalls(
-    kernel: KernelView, steering: str, proxy_ports: tuple[int, int]
+    kernel: KernelView,
+    steering: str,
+    proxy_ports: tuple[int, int],
+    endpoints: Collection[SocketAddress] = (),
+    taken: Mapping[Frontend, Taken] | None = None,
 ) -> list[Finding]:
-    """Report chains that drop packets steered to the proxy."""
+    """Report chains that drop packets steered to the proxy, or led to endpoints by the kernel.
+
+    Args:
+        endpoints: Those that packets are forwarded to; empty: none, or the kernel path isn't used.
+        taken: What other programs do to packets of frontends.
+    """
     if steering in ("none", ""):
         return []
-    found = [
-        error(_TOPIC, str(firewall), f"chain {firewall.chain}", firewall.hint)
-        for firewall in find_firewalls(kernel.nft, kernel.legacy_filter, steering, proxy_ports)
-    ]
-    if found or kernel.unread:
+    tables = kernel.nft, kernel.legacy_filter
+    steered = {
+        one.chain: error(_TOPIC, str(one), f"chain {one.chain}", one.hint)
+        for one in find_firewalls(*tables, steering, proxy_ports, kernel.clients)
+    }
+    for frontend, by in (taken or {}).items():
+        mark = warning if isinstance(by, Doubt) else error
+        one = mark(_TOPIC, f"{frontend}: {by.what}", f"chain {by.chain}", by.hint)
+        steered.setdefault(by.chain, one)
+    forwarded = {
+        one.chain: error(_TOPIC, f"{_FORWARDED}: {one.why}", f"chain {one.chain}", one.hint)
+        for endpoint in endpoints
+        for one in find_forward_firewalls(*tables, endpoint, Protocol.TCP, kernel.clients)
+    }
+    found = [*steered.values(), *forwarded.values()]
+    if kernel.unread:
         return found
-    if FIREWALLD in kernel.nft:
-        return [ok(_TOPIC, "firewalld is running and accepts translated packets")]
-    return [ok(_TOPIC, "no chain drops packets that are steered to the proxy")]
+    if not steered:
+        # Of nftables, what is passed before is followed for each frontend.
+        unfollowed = [
+            *find_unfollowed({}, tables[1], "prerouting"),
+            *find_unfollowed(*tables, "input"),
+        ]
+        found.append(_none("packets that are steered to the proxy", unfollowed))
+    if endpoints and not forwarded:
+        unfollowed = find_unfollowed(*tables, "forward")
+        found.append(_none("packets that the kernel path forwards", unfollowed))
+    return found
+
+
+def _none(packets: str, unfollowed: Sequence[str]) -> Finding:
+    """Return that no chain drops packets, as far as all rules are followed."""
+    if not unfollowed:
+        return ok(_TOPIC, f"no chain drops {packets}")
+    more = f", and {len(unfollowed) - 1} more" if len(unfollowed) > 1 else ""
+    return ok(_TOPIC, f"no chain certainly drops {packets}; not followed: {unfollowed[0]}{more}")

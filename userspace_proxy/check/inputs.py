@@ -13,7 +13,7 @@ from ..errors import ConfigError, UserspaceProxyError
 from ..facts.units import plural
 from ..kernel.interface_addresses import list_addresses
 from ..kernel.offers import KernelOffers
-from ..model import ServiceKey
+from ..model import Frontend, ServiceKey, SocketAddress
 from ..plan import Plan, Planner
 from ..policy.node_facts import ADDRESSES_WITHOUT_STEERING, make_facts, options_with
 from ..sources.manifests import load_state
@@ -34,6 +34,10 @@ class Inputs:
     """Of both families; None if unknown."""
     service_ips: tuple[str, ...] = ()
     """At most one address of a Service per family; empty if unknown."""
+    frontends: tuple[Frontend, ...] = ()
+    """What clients would dial, as far as it is known."""
+    endpoints: tuple[SocketAddress, ...] = ()
+    """Usable ones; empty if unknown."""
 
 
 def judge_settings(
@@ -79,7 +83,12 @@ def look_at_manifests(
     found += judge_plan(plan, state.place_of)
     if not state.problems:
         found.insert(0, ok("manifests", f"{plural(len(snapshot.services), 'Service')} read", path))
-    return found, Inputs(len(plan.ports), some_ips(snapshot))
+    ports = plan.ports.values()
+    frontends = (frontend for port in ports for frontend in port.frontends)
+    endpoints = (one for port in ports for one in port.serving.endpoints)
+    return found, Inputs(
+        len(plan.ports), some_ips(snapshot), tuple(frontends), tuple(dict.fromkeys(endpoints))
+    )
 
 
 def judge_plan(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:

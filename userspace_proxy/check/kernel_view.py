@@ -7,8 +7,10 @@ from pathlib import Path
 
 from ..errors import SteeringError
 from ..kernel.nf_tables.chains import Tables
-from ..steering.iptables import read_legacy
-from ..steering.others import read_input_chains
+from ..policy.locality import PodLink
+from ..steering.iptables import FILTERING, read_legacy
+from ..steering.others import read_chains
+from ..steering.pod_links import read_client_links
 
 _INTERFACES = Path("/proc/thread-self/net/dev")
 
@@ -23,6 +25,8 @@ class KernelView:
     legacy_filter: Tables = field(default_factory=dict)
     links: tuple[str, ...] = ()
     """Names of the interfaces."""
+    clients: tuple[PodLink, ...] = ()
+    """The links by which clients come in."""
     unread: tuple[str, ...] = ()
     """Why something couldn't be read, one line each."""
 
@@ -34,14 +38,14 @@ def read_kernel() -> KernelView:
     nat: Tables = {}
     filters: Tables = {}
     try:
-        nft = read_input_chains()
+        nft = read_chains(("input", "forward"))
     except SteeringError as exc:
         unread.append(exc.message)
     try:
-        nat, filters = read_legacy("nat"), read_legacy("filter")
+        nat, filters = read_legacy("nat"), read_legacy(*FILTERING)
     except SteeringError as exc:
         unread.append(exc.message)
-    return KernelView(nft, nat, filters, _links(), tuple(unread))
+    return KernelView(nft, nat, filters, _links(), read_client_links(), tuple(unread))
 
 
 def _links() -> tuple[str, ...]:

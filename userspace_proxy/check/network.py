@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -77,27 +78,24 @@ def judge_interfaces(
     ]
 
 
-def find_unrouted(ips: Iterable[str]) -> dict[str, str]:
-    """Return the addresses that programs on this node can't dial, with the kernel's error."""
-    unrouted = {}
+def find_refusals(ips: Iterable[str]) -> dict[str, str]:
+    """Return why programs on this node can't dial addresses, in the kernel's words.
+
+    Empty where they can; an address is missing if the kernel couldn't be asked.
+    """
+    refusals = {}
     for ip in ips:
-        try:
-            refusal = route_refusal(ip)
-        except SteeringError:
-            continue
-        if refusal:
-            unrouted[ip] = refusal
-    return unrouted
+        with contextlib.suppress(SteeringError):
+            refusals[ip] = route_refusal(ip)
+    return refusals
 
 
-def judge_routes(ranges: Iterable[str], unrouted: Mapping[str, str]) -> list[Finding]:
+def judge_routes(ranges: Iterable[str], refusals: Mapping[str, str]) -> list[Finding]:
     """Report whether programs on this node can dial these Service ranges or addresses."""
     found = []
     for cidr in ranges:
-        refusal = unrouted.get(sample_of(cidr))
-        if refusal is None:
-            found.append(ok("routes", f"programs on this node can dial {cidr}"))
-        else:
+        refusal = refusals.get(sample_of(cidr))
+        if refusal:
             family = "-6 " if ":" in cidr else ""
             found.append(
                 warning(
@@ -107,6 +105,8 @@ def judge_routes(ranges: Iterable[str], unrouted: Mapping[str, str]) -> list[Fin
                     hint=f"ip {family}route add {cidr} dev lo, or a default route",
                 )
             )
+        elif refusal is not None:
+            found.append(ok("routes", f"programs on this node can dial {cidr}"))
     return found
 
 

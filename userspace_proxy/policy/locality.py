@@ -51,12 +51,17 @@ Networks = Mapping[str, Location]
 
 
 class PodLink(NamedTuple):
-    """A link that leads only to containers of this node."""
+    """A link that leads only to containers of this node, or one to other machines."""
 
     number: int
     name: str
     networks: tuple[Network, ...] = ()
     """Those that are routed to it; empty where none is known."""
+
+    @property
+    def is_uplink(self) -> bool:
+        """Whether a default route leads there."""
+        return any(not one.prefixlen for one in self.networks)
 
 
 class Locality:
@@ -214,6 +219,18 @@ def find_pod_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tu
         if route.link in networks and _is_telling(network):
             networks[route.link].append(network)
     return tuple(PodLink(n, by_number[n].name, tuple(found)) for n, found in networks.items())
+
+
+def find_uplinks(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tuple[PodLink, ...]:
+    """Return the links of default routes, with the networks of these."""
+    names = {link.number: link.name for link in links}
+    found: dict[int, list[Network]] = {}
+    for route in routes:
+        network = parse_network(route.network)
+        for number in (route.link, *route.gateway_links):
+            if not network.prefixlen and number in names:
+                found.setdefault(number, []).append(network)
+    return tuple(PodLink(n, names[n], tuple(networks)) for n, networks in found.items())
 
 
 def _find_attaching(

@@ -38,11 +38,12 @@ from typing import NamedTuple
 from ..chains.conditions import FirstPacket, may_be_first
 from ..chains.denied_clients import DeniedClients
 from ..chains.denied_pods import DeniedPods
-from ..chains.following import FOLLOWED_MAX, drops, follow
+from ..chains.following import FOLLOWED_MAX, find_drop, follow
 from ..errors import SteeringError
 from ..kernel.nf_tables.chains import DROPS, Chain, RuleVerdict, Tables
 from ..kernel.nf_tables.matches import Match, MatchField, Unknown
 from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress, Taken
+from ..model.addresses import is_loopback
 from ..policy.locality import PodLink
 from .names import is_own_table
 from .others.nft import NftReader
@@ -227,7 +228,8 @@ def find_denied_pods(
     """
     packets = {one: next(iter(first_packets(chain, one, to)), None) for one, to in frontends}
     seen = {one: packet for one, packet in packets.items() if packet}
-    return _doubts(chain, denied.dropped(seen, links), _MEANT_PODS)
+    found = denied.dropped(seen, links)
+    return _doubts(chain, {one: words for one, (words, _) in found.items()}, _MEANT_PODS)
 
 
 def _doubts(chain: Chain, words: Mapping[Frontend, str], hint: str) -> dict[Frontend, Doubt]:
@@ -281,9 +283,9 @@ def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protoco
         if base.kind == "nat":
             if follow(base, chains, packet, "nat").is_taken:
                 return f"{which} translates {packets}"
-        elif drops(base, chains, packet):
+        elif find_drop(base, chains, packet):
             return f"{which} drops {packets}"
-        elif drops(base, chains, packet._replace(is_over=True)):
+        elif find_drop(base, chains, packet._replace(is_over=True)):
             return f"{which} drops {packets} above a low limit"
     return ""
 
@@ -296,15 +298,17 @@ def first_packets(
     As a chain of type filter sees them; empty if it sees neither, or with an endpoint's address.
     Those of own programs are missing if it sees them with another address or not at all.
     """
+    # Nothing else can dial a loopback address.
+    others = FirstPacket(frontend, is_own=is_loopback(frontend.ip))
     if translation.priority == NEVER:
-        return FirstPacket(frontend), FirstPacket(frontend, is_own=True)
+        return others, FirstPacket(frontend, is_own=True)
     # Own programs' packets are translated on their way out, and come in by the loopback interface.
     port = translation.port
     own = [FirstPacket(frontend, port, is_own=True)] if port else []
     if chain.hook == "prerouting" and chain.priority < ALL_NAT:
-        return FirstPacket(frontend), *own
+        return others, *own
     is_after = chain.hook == "input" or chain.priority > ALL_NAT
-    return (FirstPacket(frontend, port), *own) if port and is_after else ()
+    return (others._replace(port=port), *own) if port and is_after else ()
 
 
 def as_evaluated(base: Chain, chains: Mapping[str, Chain]) -> Mapping[str, Chain]:
@@ -356,11 +360,11 @@ def explain_chain(
     priority = translation.priority
     if chain.kind == "filter":
         packets = first_packets(chain, frontend, translation)
-        if packets and drops(chain, chains, packets[0]):
-            is_all = any(drops(chain, chains, own) for own in packets[1:])
+        if packets and find_drop(chain, chains, packets[0]):
+            is_all = any(find_drop(chain, chains, own) for own in packets[1:])
             besides = "" if is_all else ", except those of this node's own programs"
             return found(f"drops packets to it{besides}", _ADMIT if packets[0].port else _WAY_OUT)
-        if packets and drops(chain, chains, packets[0]._replace(is_over=True)):
+        if packets and find_drop(chain, chains, packets[0]._replace(is_over=True)):
             return found("drops packets to it above a low limit", _RAISE, is_sure=False)
         is_before = chain.hook == "prerouting" and chain.priority < _TRACKING and priority != NEVER
         if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_taken:

@@ -7,14 +7,28 @@ Rule 2: the network namespace is that of the thread that creates the object.
 from __future__ import annotations
 
 from ..clocks import Clocks
+from ..errors import SteeringError
 from ..kernel.netlink import Events, explained, rtnetlink
 from ..kernel.netlink.sockets import NETLINK_ROUTE
 from ..kernel.node_listings import NodeListings
-from ..kernel.routes import read_links_and_routes
-from ..policy.locality import PodLink, find_pod_links
+from ..kernel.routes import list_links_and_routes, read_links_and_routes
+from ..policy.locality import PodLink, find_pod_links, find_uplinks
 
 # A route alone rarely decides, and a router has thousands that change all the time.
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
+
+
+def read_client_links() -> tuple[PodLink, ...]:
+    """Return the links by which clients of Services come in: pods' ones, then uplinks.
+
+    None if the kernel doesn't list them.
+    """
+    try:
+        with explained("list this node's links"):
+            links, routes = list_links_and_routes()
+    except SteeringError:
+        return ()
+    return (*find_pod_links(links, routes), *find_uplinks(links, routes))
 
 
 class PodLinks:

@@ -10,7 +10,7 @@ from userspace_proxy.kernel import ctnetlink
 from userspace_proxy.kernel.netlink.messages import Message, read_messages
 from userspace_proxy.kernel.nf_tables import reader
 from userspace_proxy.kernel.nf_tables.chains import ChainTable
-from userspace_proxy.kernel.nf_tables.rules import read_step
+from userspace_proxy.kernel.nf_tables.rules import read_marking, read_step
 from userspace_proxy.kernel.nf_tables.writer import (
     NEW_CHAIN,
     NEW_ELEMENT,
@@ -53,7 +53,9 @@ def _check(message: Message) -> None:
             list(reader.read_elements(message))
             reader.read_counts(message)
         case _ if message.kind == NEW_RULE:
-            step = read_step(reader.read_rule(message).expressions())
+            expressions = reader.read_rule(message).expressions()
+            read_marking(expressions)
+            step = read_step(expressions)
             assert step is None or step.verdict
 
 

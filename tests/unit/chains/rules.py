@@ -6,15 +6,15 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 
-from userspace_proxy.kernel.nf_tables.chains import RuleVerdict, Step
+from userspace_proxy.kernel.nf_tables.chains import Marking, RuleVerdict, Step
 from userspace_proxy.kernel.nf_tables.matches import (
+    Bits,
     Condition,
     LoadedField,
     Match,
     MatchField,
     Ports,
     SetLookup,
-    TcpFlags,
     Unknown,
     Value,
 )
@@ -26,6 +26,7 @@ _READ = {
     "ip6 daddr": LoadedField(MatchField.DESTINATION, 16),
     "ip saddr": LoadedField(MatchField.SOURCE, 4),
     "ip6 saddr": LoadedField(MatchField.SOURCE, 16),
+    "iifname": LoadedField(MatchField.WAY_IN, 16, is_name=True),
     "th dport": LoadedField(MatchField.DESTINATION_PORT, 2),
     "ct state": LoadedField(MatchField.STATE, 4),
     "meta l4proto": LoadedField(MatchField.PROTOCOL, 1),
@@ -43,8 +44,14 @@ _ANY = "|".join(_READ)
 
 
 def nft(verdict: str = "", text: str = "") -> Step:
-    """Return a rule, as ``nft("jump x", "tcp dport 80 ct state new")``."""
+    """Return a rule, as ``nft("jump x", "tcp dport 80 ct state new")`` or ``nft("mark 0x1/0x3")``.
+
+    The mark's bits of the second number become those of the first one.
+    """
     word, _, target = verdict.partition(" ")
+    if word == "mark":
+        flipped, cleared = (int(one, 0) for one in target.split("/"))
+        return Step(RuleVerdict.NONE, conditions(text), marking=Marking(cleared, flipped))
     return Step(RuleVerdict(word), conditions(text), target)
 
 
@@ -104,23 +111,32 @@ _CONDITIONS: list[tuple[str, Callable[..., list[Condition] | Iterator[Condition]
     ),
     (r"ct original proto-dst (\d+)", lambda text: [Match(MatchField.DIALLED_PORT, _ports(text))]),
     (
-        r"(meta l4proto|meta nfproto|ct state|limit) (\S+)",
-        lambda field, text: [Match(MatchField(field), tuple(text.split(",")))],
+        r"(meta l4proto|meta nfproto|ct state|limit) (!= )?(\S+)",
+        lambda field, sign, text: [Match(MatchField(field), tuple(text.split(",")), bool(sign))],
     ),
     (r"ct status (! )?dnat", lambda sign: [Match(MatchField.TRANSLATED, ("dnat",), bool(sign))]),
     (r"fib daddr type local()", lambda _: [Match(MatchField.TO_THIS_NODE, ("local",))]),
     (r"socket transparent()", lambda _: [Match(MatchField.TRANSPARENT_SOCKET)]),
-    (r"oif lo()", lambda _: [Match(MatchField.WAY_OUT, ("lo",))]),
     (
-        r"iif(?:name)? (!= )?(\S+)",
-        lambda sign, text: [
-            Match(MatchField.WAY_IN, (int(text) if text.isdigit() else text,), bool(sign))
+        r"meta mark (!= )?(\S+)/(\S+)",
+        lambda sign, value, mask: [
+            Match(MatchField.MARK, (Bits(int(mask, 0), int(value, 0)),), bool(sign))
+        ],
+    ),
+    (
+        r"([io]if)(?:name)? (!= )?(\S+)",
+        lambda way, sign, text: [
+            Match(
+                MatchField(way),
+                tuple(int(one) if one.isdigit() else one for one in text.split(",")),
+                bool(sign),
+            )
         ],
     ),
     (
         r"tcp flags (\d+) (==|!=) (\d+)",
         lambda mask, sign, value: [
-            Match(MatchField.TCP_FLAGS, (TcpFlags(int(mask), int(value)),), sign == "!=")
+            Match(MatchField.TCP_FLAGS, (Bits(int(mask), int(value)),), sign == "!=")
         ],
     ),
 ]

@@ -4,13 +4,14 @@ import pytest
 
 from tests.unit.chains.rules import conditions, nft
 from userspace_proxy.chains.conditions import (
+    ANY_IP,
     FirstPacket,
     is_of_client,
     may_be_first,
     named_in,
     names_address,
 )
-from userspace_proxy.model import Frontend, FrontendKind, Protocol
+from userspace_proxy.model import Frontend, FrontendKind, IPFamily, Protocol
 from userspace_proxy.policy.locality import PodLink
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -277,3 +278,47 @@ def test_only_rules_about_states_are_never_about_first_packets(condition, expect
 )
 def test_rules_about_addresses_are_told_from_others(condition, expected):
     assert names_address(conditions(condition)) is expected
+
+
+ENDPOINT = Frontend("10.244.1.1", 8080, Protocol.TCP)
+UPLINK = PodLink(9, "eth0", (ip_network("0.0.0.0/0"),))
+ITS_LINK = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
+
+
+@pytest.mark.parametrize(
+    ("condition", "first", "answer"),
+    [
+        pytest.param("ip daddr 10.244.1.1/32 tcp dport 8080", True, None, id="the-endpoint"),
+        pytest.param("ip saddr 10.244.1.1/32 tcp sport 8080", False, True, id="from-the-endpoint"),
+        pytest.param("ct status dnat", True, True, id="translated"),
+        pytest.param("ct state new", True, False, id="new"),
+        pytest.param("ct state != established", True, False, id="not-established"),
+        pytest.param("iifname eth0 oifname cali*", True, False, id="way-there"),
+        pytest.param("iifname cali1,docker0 oif 9", False, True, id="way-back"),
+        pytest.param("iifname != docker0 oifname != docker0", True, True, id="past-docker"),
+        pytest.param("iif lo", False, False, id="loopback"),
+        pytest.param("fib daddr type local", False, False, id="not-here"),
+        pytest.param("ct original ip daddr 10.96.7.1/32", None, None, id="what-was-dialled"),
+        pytest.param("ct original proto-dst 80", None, None, id="the-port-that-was"),
+    ],
+)
+def test_a_forwarded_packet_has_the_endpoints_address_and_both_links(condition, first, answer):
+    packet = FirstPacket(ENDPOINT, is_forwarded=True, link=UPLINK, way_out=ITS_LINK)
+    back = packet._replace(is_answer=True, link=ITS_LINK, way_out=UPLINK)
+    assert (meets(condition, packet), meets(condition, back)) == (first, answer)
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("ip daddr 10.96.0.0/12", None, id="some-addresses"),
+        pytest.param("ip daddr 0.0.0.0/0", True, id="all-addresses"),
+        pytest.param("tcp dport 80", None, id="a-port"),
+        pytest.param("ip saddr 10.0.0.0/8", False, id="some-clients"),
+        pytest.param("ip saddr 0.0.0.0/0", True, id="all-clients"),
+        pytest.param("iifname eth0", None, id="a-link"),
+    ],
+)
+def test_a_packet_of_any_frontend_meets_what_all_do(condition, expected):
+    anything = FirstPacket(Frontend(ANY_IP[IPFamily.IPV4], 0, Protocol.TCP), is_other=True)
+    assert meets(condition, anything) is expected

@@ -309,5 +309,8 @@ USUAL = {
 @pytest.mark.parametrize("translation", TRANSLATED)
 def test_usual_rulesets_are_no_reason_for_alarm(node, rules, translation):
     node.run(rules)
+    # With local steering packets aren't translated, which is what firewalld admits.
+    is_rejected = "firewalld" in rules and translation == Translation()
     with closing(EarlierChains(lambda _one: translation)) as earlier:
-        assert earlier.look([WEB, WEB_6, LOOPBACK, NODE_PORT]) == {}
+        found = earlier.look([WEB, WEB_6, LOOPBACK, NODE_PORT])
+        assert found.keys() == ({WEB, WEB_6, NODE_PORT} if is_rejected else set())

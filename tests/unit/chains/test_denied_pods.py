@@ -36,6 +36,10 @@ def denied_by(rules, others=(), policy="accept"):
     return DeniedPods(chains["in"], chains)
 
 
+def words_of(denied, packets=PACKETS, links=LINKS):
+    return {one: words for one, (words, _) in denied.dropped(packets, links).items()}
+
+
 @pytest.mark.parametrize(
     ("rules", "expected"),
     [
@@ -67,17 +71,17 @@ def denied_by(rules, others=(), policy="accept"):
 )
 def test_links_whose_pods_are_denied_are_named(rules, expected):
     words = f"that come in by {expected}" if expected else ""
-    assert denied_by(rules).dropped(PACKETS, LINKS).get(WEB, "") == words
+    assert words_of(denied_by(rules)).get(WEB, "") == words
 
 
 def test_a_policy_of_drop_denies_the_pods_of_links_that_no_rule_admits():
     denied = denied_by(["iifname cali*: accept"], policy="drop")
-    assert denied.dropped(PACKETS, LINKS) == dict.fromkeys(PACKETS, "that come in by cni0")
+    assert words_of(denied) == dict.fromkeys(PACKETS, "that come in by cni0")
 
 
 def test_rules_in_other_chains_count_with_those_that_lead_to_them():
     denied = denied_by(["iifname cali*: goto x"], {"x": ["ip saddr 10.244.1.2/32: drop"]})
-    assert denied.dropped(PACKETS, LINKS) == {WEB: "that come in by cali2"}
+    assert words_of(denied) == {WEB: "that come in by cali2"}
 
 
 def calicos(count):
@@ -87,7 +91,7 @@ def calicos(count):
 
 
 def test_of_many_links_the_first_are_named():
-    found = denied_by(["iifname cali*: drop"]).dropped(PACKETS, calicos(10))
+    found = words_of(denied_by(["iifname cali*: drop"]), links=calicos(10))
     assert found[WEB] == "that come in by cali2, cali3, cali4 and 7 more"
 
 
@@ -96,7 +100,7 @@ def test_a_link_without_a_route_leads_to_no_pod():
     ports = [PodLink(number, f"veth{number}") for number in (6, 7)]
     closed = denied_by(["iifname cni0: accept", "drop"])
     assert closed.dropped(PACKETS, [CNI_0, *ports]) == {}
-    assert closed.dropped(PACKETS, [CALI_1, *ports])[WEB] == "that come in by cali1"
+    assert words_of(closed, links=[CALI_1, *ports])[WEB] == "that come in by cali1"
 
 
 def test_ports_of_a_bridge_are_not_followed():

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.chains.rules import nft
+from tests.unit.chains.rules import nft, read
 from userspace_proxy.chains.conditions import FirstPacket
-from userspace_proxy.chains.following import drops, follow
+from userspace_proxy.chains.following import find_drop, follow
 from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
 from userspace_proxy.model import Frontend, Protocol
 
@@ -81,5 +81,52 @@ def test_what_a_chain_does_to_connection_tracking_is_followed_likewise(rules, ex
 def test_a_packet_is_dropped_only_if_that_is_certain(rules, by_rules, by_policy):
     chain = Chain(EVIL, "in", "filter", "input", 0, steps=tuple(rules))
     packet = FirstPacket(WEB)
-    found = [drops(replace(chain, policy=policy), {}, packet) for policy in ("accept", "drop")]
+    found = [bool(find_drop(replace(chain, policy=p), {}, packet)) for p in ("accept", "drop")]
     assert found == [by_rules, by_policy]
+
+
+HALF = ["…: return", "drop"]
+SET, CLEAR, MARKED = "mark 0x10000/0x10000", "mark 0x0/0x10000", "meta mark 0x10000/0x10000"
+
+
+@pytest.mark.parametrize(
+    ("rules", "others", "expected"),
+    [
+        pytest.param(["jump w", "drop"], {"w": HALF}, "rule drop", id="both-ways"),
+        pytest.param(["goto w"], {"w": ["jump x", "drop"], "x": HALF}, "chain w: rule drop"),
+        pytest.param(["goto w", "drop"], {"w": HALF}, None, id="goto-does-not-return"),
+        pytest.param(["jump w", "drop"], {"w": ["…: accept", "drop"]}, None, id="one-way-out"),
+        pytest.param(["…: vmap", "drop"], {}, None, id="any-verdict"),
+        pytest.param(["jump gone", "drop"], {}, None, id="not-read"),
+        pytest.param([CLEAR, f"{MARKED}: accept", "drop"], {}, "rule drop", id="mark-is-cleared"),
+        pytest.param([SET, f"{MARKED}: accept", "drop"], {}, None, id="mark-is-set"),
+        pytest.param([f"{MARKED}: accept", "drop"], {}, None, id="mark-of-another-table"),
+        pytest.param(
+            ["jump w", f"{MARKED}: accept", "drop"],
+            {"w": [CLEAR, f"…: {SET}"]},
+            None,
+            id="marked-on-one-way",
+        ),
+        pytest.param(
+            ["jump w", "drop"],
+            {"w": [CLEAR, f"…: {SET}", f"{MARKED}: return", f"{MARKED}: accept", "reject"]},
+            "rule drop",
+            id="each-way-with-its-mark",
+        ),
+    ],
+)
+def test_a_packet_is_dropped_where_all_ways_end_so(rules, others, expected):
+    chains = {
+        name: Chain(EVIL, name, steps=tuple(read(line) for line in lines))
+        for name, lines in {"in": rules, **others}.items()
+    }
+    found = find_drop(chains["in"], chains, FirstPacket(WEB))
+    assert (found and str(found)) == expected
+
+
+def test_of_too_many_marks_nothing_is_known():
+    for count, is_known in ((3, True), (4, False)):
+        marks = [nft(f"mark {1 << bit:#x}/{1 << bit:#x}", "…") for bit in range(count)]
+        steps = (nft(CLEAR), *marks, nft("accept", MARKED), nft("drop"))
+        base = Chain(EVIL, "in", "filter", "input", steps=steps)
+        assert bool(find_drop(base, {}, FirstPacket(WEB))) == is_known

@@ -1,9 +1,14 @@
+from ipaddress import ip_network
+
 import pytest
 
 from tests.unit.chains.rules import nft
-from userspace_proxy.check.firewalls import judge_firewalls
-from userspace_proxy.check.kernel_view import KernelView
+from userspace_proxy.check.firewalls import judge_firewalls, look_at_firewalls
+from userspace_proxy.check.inputs import Inputs
+from userspace_proxy.check.kernel_view import KernelView, read_kernel
 from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
+from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress, Taken
+from userspace_proxy.policy.locality import PodLink
 
 FILTER = ChainTable("ip", "filter")
 PORTS = (17000, 29999)
@@ -11,8 +16,8 @@ OPEN = nft("accept", "ct state established,related")
 LET_ANSWERS_IN = "nft insert rule ip filter INPUT ct state established,related accept"
 
 
-def firewall(*steps, policy="accept", table=FILTER, kind="filter"):
-    chain = Chain(table, "INPUT", kind, "input", policy=policy, steps=steps)
+def firewall(*steps, policy="accept", table=FILTER, kind="filter", is_read=True):
+    chain = Chain(table, "INPUT", kind, "input", policy=policy, steps=steps, is_read=is_read)
     return {table: {"INPUT": chain}}
 
 
@@ -45,7 +50,7 @@ def test_a_policy_of_drop_matters_unless_a_rule_accepts_before(steps, mark):
         pytest.param(nft("accept", "…state"), "ok", id="set-of-states"),
         pytest.param(nft("vmap", "…state"), "ok", id="map-of-states"),
         pytest.param(nft("drop", "…state"), "error", id="perhaps-drops"),
-        pytest.param(nft("accept", "…"), "error", id="something-else"),
+        pytest.param(nft("accept", "…"), "ok", id="something-else"),
     ],
 )
 def test_states_in_a_set_are_assumed_to_be_those_of_open_connections(step, mark):
@@ -74,7 +79,7 @@ def test_with_local_steering_packets_are_not_translated():
     )
     lets_in = firewall(OPEN, nft("accept", "socket transparent"), policy="drop")
     assert marks(KernelView(nft=lets_in), "local") == ["ok"]
-    assert marks(KernelView(nft=lets_in)) == ["error"]
+    assert marks(KernelView(nft=lets_in)) == ["ok"]
 
 
 def test_this_proxys_table_and_chains_that_cannot_drop_are_skipped():
@@ -124,3 +129,78 @@ def test_a_firewalld_that_accepts_only_open_connections_is_to_be_updated():
 
 def test_without_steering_firewalls_are_not_checked():
     assert judge_firewalls(KernelView(nft=firewall(policy="drop")), "none", PORTS) == []
+
+
+WEB = Frontend("10.96.0.10", 80, Protocol.TCP)
+POD = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
+ENDPOINT = SocketAddress("10.244.1.1", 8080)
+
+
+def lines(kernel, endpoints=(), taken=None):
+    found = judge_firewalls(kernel, "nftables", PORTS, endpoints, taken)
+    return [f"{one.mark} {one.what}" for one in found]
+
+
+def forward(policy):
+    chain = Chain(FILTER, "FORWARD", "filter", "forward", policy=policy)
+    return {FILTER: {"FORWARD": chain}}
+
+
+STEERED = "ok no chain drops packets that are steered to the proxy"
+
+
+def test_chains_at_forward_matter_to_what_the_kernel_path_leads_to_endpoints():
+    closed = KernelView(nft=forward("drop"), clients=(POD,))
+    assert lines(closed) == [STEERED]
+    assert lines(closed, [ENDPOINT]) == [
+        "error packets that the kernel path would forward to endpoints are dropped: its policy is "
+        "drop",
+        STEERED,
+    ]
+    assert lines(KernelView(nft=forward("accept")), [ENDPOINT]) == [
+        STEERED,
+        "ok no chain drops packets that the kernel path forwards",
+    ]
+
+
+@pytest.mark.parametrize(("kind", "mark"), [(Taken, "error"), (Doubt, "warning")])
+def test_what_is_done_to_packets_of_one_frontend_is_found_as_by_the_running_proxy(kind, mark):
+    taken = {WEB: kind("nftables chain ip raw pre drops them", "", "ip raw pre")}
+    assert lines(KernelView(), taken=taken) == [
+        f"{mark} 10.96.0.10:80/TCP: nftables chain ip raw pre drops them"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [
+        pytest.param(KernelView(unread=("permission denied",)), [], id="tables"),
+        pytest.param(
+            KernelView(nft=firewall(is_read=False)),
+            "chain ip filter INPUT",
+            id="a-chain",
+        ),
+        pytest.param(
+            KernelView(nft=firewall(nft("drop", "…"), nft("accept"))),
+            "chain ip filter INPUT, rule … drop",
+            id="a-condition",
+        ),
+    ],
+)
+def test_what_was_not_read_or_understood_is_not_called_open(kernel, expected):
+    known = "ok no chain certainly drops packets that are steered to the proxy; not followed"
+    assert lines(kernel) == ([f"{known}: {expected}"] if expected else [])
+
+
+def test_a_look_follows_chains_for_known_frontends_and_endpoints(node):
+    node.run(
+        "nft 'table ip raw { chain pre { type filter hook prerouting priority -300; "
+        "ip daddr 10.96.0.10 drop; }; chain f { type filter hook forward priority 0; "
+        "policy drop; }; }'"
+    )
+    inputs = Inputs(frontends=(WEB,), endpoints=(ENDPOINT,))
+    for path, chains in (("kernel", ["pre", "f"]), ("auto", ["pre", "f"]), ("userspace", ["pre"])):
+        found = look_at_firewalls(read_kernel(), "nftables", PORTS, inputs, path)
+        assert [one.where for one in found] == [f"chain ip raw {name}" for name in chains]
+    found = look_at_firewalls(read_kernel(), "nftables", PORTS, Inputs(), "kernel")
+    assert [one.where for one in found] == ["chain ip raw f", ""]

@@ -41,7 +41,9 @@ def test_a_range_is_tried_by_its_first_address(cidr, ip):
 
 
 def test_a_range_without_a_route_is_a_finding_with_a_command():
-    found = judge_routes(["10.96.0.0/12", "fd00::/112"], {"fd00::1": "Network is unreachable"})
+    found = judge_routes(
+        ["10.96.0.0/12", "fd00::/112"], {"fd00::1": "Network is unreachable", "10.96.0.1": ""}
+    )
     assert texts(found) == [
         "ok: programs on this node can dial 10.96.0.0/12",
         "warning: programs on this node can't dial fd00::/112: Network is unreachable, before any "

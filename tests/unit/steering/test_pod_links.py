@@ -1,6 +1,6 @@
 """The links that lead only to containers, followed in a real kernel."""
 
-from userspace_proxy.steering.pod_links import PodLinks
+from userspace_proxy.steering.pod_links import PodLinks, read_client_links
 
 
 def test_links_are_found_and_changes_of_links_are_followed(node):
@@ -14,3 +14,13 @@ def test_links_are_found_and_changes_of_links_are_followed(node):
     node.run("ip link del v0; ip link del br0")
     assert links.numbers() == before
     links.close()
+
+
+def test_clients_come_in_by_links_of_pods_and_by_those_of_default_routes(node):
+    node.run("ip link add v0 type veth; ip link set v0 up; ip route add 10.9.0.2 dev v0")
+    node.run("ip link add eth0 type bridge; ip link set eth0 up; ip route add default dev eth0")
+    found = {
+        link.name: (link.is_uplink, [*map(str, link.networks)]) for link in read_client_links()
+    }
+    assert found["v0"] == (False, ["10.9.0.2/32"])
+    assert found["eth0"] == (True, ["0.0.0.0/0"])

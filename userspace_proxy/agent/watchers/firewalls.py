@@ -10,11 +10,20 @@ from collections.abc import Callable
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import FirewallFacts, StatusFacts
+from ...kernel.nf_tables.chains import Tables
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
-from ...steering.iptables import read_legacy
-from ...steering.others import Firewall, find_firewalls, read_generation, read_input_chains
+from ...model import Protocol, SocketAddress
+from ...steering.iptables import FILTERING, read_legacy
+from ...steering.others import (
+    Firewall,
+    find_firewalls,
+    find_forward_firewalls,
+    read_chains,
+    read_generation,
+)
+from ...steering.pod_links import read_client_links
 from ..rounds.component import Component
 from ..rounds.tasks import Supervisor, pause
 
@@ -111,13 +120,35 @@ def read_firewalls(steering: str, proxy_ports: tuple[int, int]) -> list[Firewall
     Raises:
         SteeringError: The privilege to read rules is missing.
     """
-    nft = read_input_chains()
+    return find_firewalls(*_read_tables("input"), steering, proxy_ports, read_client_links())
+
+
+def read_forward_rules() -> Callable[[SocketAddress, Protocol], tuple[str, str, str]]:
+    """Read the rules at forward, and return what names the chain that drops packets there.
+
+    With why, and a remedy; empty texts if none certainly drops those that are forwarded to an
+    endpoint, or its answers. Reading blocks.
+
+    Raises:
+        SteeringError: As for :func:`read_firewalls`.
+    """
+    tables, links = _read_tables("forward"), read_client_links()
+
+    def find(endpoint: SocketAddress, protocol: Protocol) -> tuple[str, str, str]:
+        for one in find_forward_firewalls(*tables, endpoint, protocol, links):
+            return one.chain, one.why, one.hint
+        return "", "", ""
+
+    return find
+
+
+def _read_tables(hook: str) -> tuple[Tables, Tables]:
+    nft = read_chains((hook,))
     try:
-        legacy = read_legacy("filter")
+        return nft, read_legacy(*FILTERING)
     except SteeringError as exc:
         # Most likely a node with only nftables lacks the program that prints legacy tables.
         _log.debug(
             "cannot look for firewalls in legacy tables: %(cause)s", extra={"cause": str(exc)}
         )
-        legacy = {}
-    return find_firewalls(nft, legacy, steering, proxy_ports)
+        return nft, {}

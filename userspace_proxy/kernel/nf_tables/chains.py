@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .matches import Conditions, in_words
+from .matches import ALL_BITS, Conditions, in_words
 
 DEPTH_MAX = 16
 """How deep chains may jump to each other; the kernel itself allows no more."""
@@ -35,6 +35,15 @@ DROPS = (RuleVerdict.DROP, RuleVerdict.REJECT)
 LEADS = (RuleVerdict.JUMP, RuleVerdict.GOTO)
 
 
+class Marking(NamedTuple):
+    """How a rule changes the mark of packets."""
+
+    cleared: int = ALL_BITS
+    """The bits that become 0 first."""
+    flipped: int | None = None
+    """Those that are flipped then; None: the cleared ones become anything."""
+
+
 class Step(NamedTuple):
     """One rule."""
 
@@ -43,6 +52,8 @@ class Step(NamedTuple):
     """Its conditions; without any it is for every packet."""
     target: str = ""
     """The chain that a jump or goto leads to."""
+    marking: Marking | None = None
+    """None: it leaves the mark as it is."""
 
     def __str__(self) -> str:
         return " ".join(filter(None, (in_words(self.matches), self.verdict, self.target)))
@@ -74,6 +85,8 @@ class Chain:
     priority: int = 0
     policy: str = "accept"
     steps: tuple[Step, ...] = ()
+    is_read: bool = True
+    """Whether these are its rules."""
 
     def __str__(self) -> str:
         return f"{self.table} {self.name}"

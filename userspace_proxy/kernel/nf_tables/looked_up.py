@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .chains import Step
-from .matches import Condition, LoadedField, Match, SetLookup, Value
+from .matches import WAYS, Condition, LoadedField, Match, MatchField, SetLookup, Value
 from .reader import ListedElement, ListedSet
 from .rules import span_of, unknown, values_of, verdict_of
 
@@ -23,6 +23,8 @@ ELEMENTS_MAX = 200
 """More than most firewalls that are written by hand have in one rule. Each frontend is compared
 with each of them."""
 _ANONYMOUS, _CONSTANT, _INTERVALS, _MAP = 0x1, 0x2, 0x4, 0x8
+# Spans of them aren't understood: prefixes of names, and numbers in the host's byte order.
+_SINGLE = (*WAYS, MatchField.MARK)
 _READ = _ANONYMOUS | _CONSTANT | _INTERVALS | _MAP
 
 
@@ -60,7 +62,12 @@ def write_out(
     flags = looked_up.flags if looked_up else 0
     is_whole = len(elements) <= ELEMENTS_MAX and all(element.key for element in elements)
     is_parted = bool(flags & _MAP) or len(one.fields) > 1
-    if looked_up is None or not is_whole or (is_parted and flags & _INTERVALS):
+    has_spans = flags & _INTERVALS
+    if (
+        looked_up is None
+        or not is_whole
+        or (has_spans and (is_parted or one.fields[0].field in _SINGLE))
+    ):
         yield _replace(step, one, unknown(one.fields))
     elif is_parted:
         for element in elements:
@@ -73,7 +80,7 @@ def write_out(
         (field,) = one.fields
         spans = _spans(field, elements)
         plain = (value for element in elements for value in values_of(field, element.key))
-        if values := tuple(spans if flags & _INTERVALS else plain):
+        if values := tuple(spans if has_spans else plain):
             yield _replace(step, one, Match(field.field, values, one.is_inverted))
         elif one.is_inverted:
             yield _replace(step, one)

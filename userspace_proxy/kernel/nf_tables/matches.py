@@ -3,7 +3,8 @@
     ip saddr 10.0.0.0/8      Match(SOURCE, (10.0.0.0/8,))
     tcp dport { 22, 80-90 }  Match(PROTOCOL, ("tcp",)), Match(DESTINATION_PORT, (22, 80-90))
     ip daddr @blocked        SetLookup((DESTINATION,), "blocked"), until it is written out
-    meta mark 1              Unknown()
+    meta mark 0x1            Match(MARK, (0x1 / 0xffffffff,))
+    numgen random mod 2 0    Unknown()
 
 Rule 1: a packet meets a rule if it meets all of its conditions.
 Rule 2: text in the syntax of nft is made only to be shown.
@@ -21,6 +22,8 @@ from typing import NamedTuple, TypeGuard
 from ...model.addresses import Network
 
 LOOPBACK = "lo"
+ALL_BITS = 0xFFFFFFFF
+"""Of a packet's mark."""
 
 
 class MatchField(enum.StrEnum):
@@ -44,6 +47,8 @@ class MatchField(enum.StrEnum):
     WAY_IN = "iif"
     """The number of an interface, or its name, with an asterisk for any further characters."""
     WAY_OUT = "oif"
+    """Likewise."""
+    MARK = "meta mark"
     TO_THIS_NODE = "fib daddr type"
     """``local``."""
     TRANSPARENT_SOCKET = "socket transparent"
@@ -68,6 +73,7 @@ _UNKNOWN = {
 # Behind the protocol that has the port.
 _PORT_OF = {MatchField.SOURCE_PORT: "sport", MatchField.DESTINATION_PORT: "dport"}
 ADDRESSES = (MatchField.SOURCE, MatchField.DESTINATION, MatchField.DIALLED_ADDRESS)
+WAYS = (MatchField.WAY_IN, MatchField.WAY_OUT)
 PORTS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
 
 
@@ -81,17 +87,17 @@ class Ports(NamedTuple):
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
-class TcpFlags(NamedTuple):
-    """Bits of the TCP header."""
+class Bits(NamedTuple):
+    """Bits of the TCP header, or of a packet's mark."""
 
     mask: int
     value: int
 
     def __str__(self) -> str:
-        return f"{self.value} / {self.mask}"
+        return f"{self.value:#x} / {self.mask:#x}"
 
 
-Value = Network | Ports | TcpFlags | str | int
+Value = Network | Ports | Bits | str | int
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,11 @@ class Match:
         """The values that are networks."""
         return [one for one in self.values if isinstance(one, Network)]
 
+    @property
+    def bits(self) -> Sequence[Bits]:
+        """The values that are bits."""
+        return [one for one in self.values if isinstance(one, Bits)]
+
     @functools.cached_property
     def versions(self) -> Mapping[int, bool]:
         """The versions of IP that its networks have, and whether one contains all addresses."""
@@ -143,8 +154,8 @@ class Match:
 
     def __str__(self) -> str:
         field = _OF_IPV6.get(self.field, self.field) if 6 in self.versions else self.field
-        if self.field is MatchField.WAY_IN and isinstance(self.values[0], str):
-            return self.in_words("iif" if self.values[0] == LOOPBACK else "iifname")
+        if self.field in WAYS and isinstance(self.values[0], str):
+            return self.in_words(field if self.values[0] == LOOPBACK else f"{field}name")
         return self.in_words(field)
 
     def in_words(self, field: str) -> str:

@@ -20,14 +20,17 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ..netlink.messages import number_in, read_all, text_in
 from . import expressions as x
-from .chains import LEADS, RuleVerdict, Step
+from .chains import LEADS, Marking, RuleVerdict, Step
 from .matches import (
     ADDRESSES,
+    ALL_BITS,
     LOOPBACK,
     PORTS,
+    Bits,
     Condition,
     Conditions,
     LoadedField,
@@ -35,7 +38,6 @@ from .matches import (
     MatchField,
     Ports,
     SetLookup,
-    TcpFlags,
     Unknown,
     Value,
     states,
@@ -54,10 +56,11 @@ _ABOUT = {
 _FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
     ("meta", 15, 0, 0): LoadedField(MatchField.FAMILY),
     ("meta", 16, 0, 0): LoadedField(MatchField.PROTOCOL, 1),
-    ("meta", 4, 0, 0): LoadedField(MatchField.WAY_IN),
-    ("meta", 6, 0, 0): LoadedField(MatchField.WAY_IN, is_name=True),
-    ("meta", 5, 0, 0): LoadedField(MatchField.WAY_OUT),
-    ("meta", 7, 0, 0): LoadedField(MatchField.WAY_OUT, is_name=True),
+    ("meta", 3, 0, 0): LoadedField(MatchField.MARK, 4),
+    ("meta", 4, 0, 0): LoadedField(MatchField.WAY_IN, 4),
+    ("meta", 6, 0, 0): LoadedField(MatchField.WAY_IN, 16, is_name=True),
+    ("meta", 5, 0, 0): LoadedField(MatchField.WAY_OUT, 4),
+    ("meta", 7, 0, 0): LoadedField(MatchField.WAY_OUT, 16, is_name=True),
     # Of NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR.
     ("fib", 3, 2, 0): LoadedField(MatchField.TO_THIS_NODE),
     ("ct", 0, 0, 0): LoadedField(MatchField.STATE, 4),
@@ -92,7 +95,7 @@ _TRANSLATIONS = {"nat", "redir", "DNAT", "REDIRECT"}
 _NAMED = {
     "reject": RuleVerdict.REJECT,
     "REJECT": RuleVerdict.REJECT,
-    "queue": RuleVerdict.QUEUE,
+    **dict.fromkeys(("queue", "synproxy", "NFQUEUE", "SYNPROXY", "TPROXY"), RuleVerdict.QUEUE),
     "notrack": RuleVerdict.NOTRACK,
 }
 _MAY_DECIDE = {"immediate", "lookup", "target", *_TRANSLATIONS, *_NAMED}
@@ -118,6 +121,13 @@ _XT_STATES = {
     1 << 3: "new",
     1 << 7: "dnat",
 }
+_MULTIPORT = struct.Struct("=BB15H15BB")
+# Of XT_MULTIPORT_SOURCE and XT_MULTIPORT_DESTINATION.
+_MULTIPORT_FIELDS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
+# Of xt_mark_mtinfo1 and xt_mark_tginfo2.
+_MARK_MATCH, _MARK_TARGET = struct.Struct("=IIB"), struct.Struct("=II")
+# NFTA_META_KEY, NFTA_META_SREG, NFT_META_MARK.
+_KEY, _SET_FROM, _META_MARK = 2, 3, 3
 # Of xt_ct_target_info: XT_CT_NOTRACK.
 _NOTRACK = 1
 # Of xt_socket_mtinfo1: XT_SOCKET_TRANSPARENT.
@@ -130,6 +140,35 @@ def read_step(expressions: Sequence[Expression]) -> Step | None:
         verdict, target = _verdict(one)
         if verdict:
             return Step(verdict, _all_conditions(expressions), target)
+    return None
+
+
+def read_marking(expressions: Sequence[Expression]) -> Step | None:
+    """Return how a rule changes the mark of packets that meet its conditions; None: it doesn't."""
+    source = Marking()
+    for at, one in enumerate(expressions):
+        found, marking = one.attributes(), None
+        match one.name:
+            case "meta" if number_in(found, _KEY) == _META_MARK:
+                marking = source if _SET_FROM in found else None
+                source = Marking(0, 0)
+            case "bitwise" if source.flipped is not None and number_in(found, 6) == 0:
+                kept, flips = (int.from_bytes(_data(found, n), sys.byteorder) for n in (4, 5))
+                source = Marking(source.cleared | ALL_BITS & ~kept, source.flipped & kept ^ flips)
+            case "immediate" if value := _data(found, 2):
+                source = Marking(ALL_BITS, int.from_bytes(value, sys.byteorder))
+            case "target" if text_in(found, 1) in ("MARK", "CONNMARK", "HMARK"):
+                marking = Marking()
+                if text_in(found, 1) == "MARK" and len(found.get(3, b"")) >= _MARK_TARGET.size:
+                    flips, cleared = _MARK_TARGET.unpack_from(found[3])
+                    marking = Marking(cleared, flips)
+            case "counter" | "cmp" | "match" | "log":
+                pass
+            case _:
+                source = Marking()
+        if marking:
+            conditions = _all_conditions(expressions[:at])
+            return Step(RuleVerdict.NONE, conditions, marking=marking)
     return None
 
 
@@ -226,8 +265,8 @@ def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
     if name == "conntrack" and len(data) >= _CONNTRACK.size:
         address, mask, port, flags, inverted, bits, last_port = _CONNTRACK.unpack_from(data)
         names = [name for bit, name in _XT_STATES.items() if bits & bit]
-        if flags == _STATE and not inverted and names:
-            yield states(names)
+        if flags == _STATE and names:
+            yield replace(states(names), is_inverted=bool(inverted & _STATE))
             return
         if flags and not (flags & ~(_DIALLED_ADDRESS | _DIALLED_PORT) or inverted):
             if flags & _DIALLED_ADDRESS:
@@ -238,8 +277,25 @@ def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
             return
     if name == "socket" and data[:1] and data[0] & _TRANSPARENT:
         yield Match(MatchField.TRANSPARENT_SOCKET)
+    elif name == "mark" and len(data) >= _MARK_MATCH.size:
+        value, mask, is_not = _MARK_MATCH.unpack_from(data)
+        yield Match(MatchField.MARK, (Bits(mask, value),), bool(is_not))
+    elif name == "multiport" and len(data) >= _MULTIPORT.size:
+        yield _multiport(*_MULTIPORT.unpack_from(data))
     else:
         yield Unknown()
+
+
+def _multiport(kind: int, count: int, *fields: int) -> Condition:
+    """Return a condition on ports; each may be marked as the first one of a span."""
+    ports, begins, is_inverted = (*fields[:15], 0), fields[15:30], bool(fields[30])
+    spans = tuple(
+        Ports(port, ports[at + bool(begins[at])])
+        for at, port in enumerate(ports[: min(count, 15)])
+        if not (at and begins[at - 1])
+    )
+    field = _MULTIPORT_FIELDS[kind] if kind < len(_MULTIPORT_FIELDS) else None
+    return Match(field, spans, is_inverted) if field and spans else Unknown()
 
 
 def _dialled(address: bytes, mask: bytes) -> Condition:
@@ -270,9 +326,13 @@ def _comparison(subject: LoadedField, mask: bytes, op: int, value: bytes) -> Con
         case MatchField.TRANSLATED if int.from_bytes(mask, "little") == x.STATUS_DNAT:
             values, is_inverted = ("dnat",), bool(number) == is_inverted
         case MatchField.TCP_FLAGS if len(value) == 1:
-            values = (TcpFlags(mask[0] if mask else 0xFF, number),)
-        case MatchField.WAY_IN if value:
-            return _way_in(subject, mask, value, is_inverted=is_inverted)
+            values = (Bits(mask[0] if mask else 0xFF, number),)
+        case MatchField.MARK if value:
+            bits = int.from_bytes(mask, sys.byteorder) if mask else ALL_BITS
+            values = (Bits(bits, number),)
+        case MatchField.WAY_IN | MatchField.WAY_OUT if value and not mask:
+            values = values_of(subject, value)
+            return Match(field, values, is_inverted) if values else unknown([subject])
         case MatchField.SOURCE if value:
             return _network(subject, mask, value, is_inverted=is_inverted)
         case _ if is_inverted or not value:
@@ -300,16 +360,15 @@ def _network(
     return Match(subject.field, (network,), is_inverted)
 
 
-def _way_in(subject: LoadedField, mask: bytes, value: bytes, *, is_inverted: bool) -> Condition:
-    """Return a condition on the interface by which packets come in."""
-    link: str | int = int.from_bytes(value, sys.byteorder)
-    if value.startswith(_LOOPBACK[subject.is_name]) and not mask:
-        return Unknown() if is_inverted else Match(MatchField.WAY_IN, (LOOPBACK,))
-    if subject.is_name:
-        name, is_whole, _ = value.partition(bytes(1))
-        link = f"{name.decode(errors='replace')}{'' if is_whole or len(value) > 15 else '*'}"
-    is_known = not mask and (not subject.is_name or _LINK.fullmatch(str(link)))
-    return Match(MatchField.WAY_IN, (link,), is_inverted) if is_known else unknown([subject])
+def _link(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
+    """Return an interface; empty if its name can't be shown."""
+    if value.startswith(_LOOPBACK[subject.is_name]):
+        return (LOOPBACK,)
+    if not subject.is_name:
+        return (int.from_bytes(value, sys.byteorder),)
+    name, is_whole, _ = value.partition(bytes(1))
+    link = f"{name.decode(errors='replace')}{'' if is_whole or len(value) > 15 else '*'}"
+    return (link,) if _LINK.fullmatch(link) else ()
 
 
 def values_of(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
@@ -320,8 +379,10 @@ def values_of(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
             return tuple(name for bit, name in _STATES.items() if bits & bit)
         case MatchField.FAMILY:
             return ("ipv4" if value[0] == socket.AF_INET else "ipv6",)
-        case MatchField.WAY_OUT:
-            return (LOOPBACK,) if value.startswith(_LOOPBACK[subject.is_name]) else ()
+        case MatchField.WAY_IN | MatchField.WAY_OUT:
+            return _link(subject, value)
+        case MatchField.MARK:
+            return (Bits(ALL_BITS, int.from_bytes(value, sys.byteorder)),)
     if subject.field in ADDRESSES:
         return (ipaddress.ip_network(value),)
     return span_of(subject, value, value) if subject.field in _NUMBERS else ()
@@ -363,7 +424,7 @@ def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Co
         return _span(fresh[-1], _data(found, 3), _data(found, 4))
     is_inverted = bool(number_in(found, 5))
     is_plain = one.name == "lookup" and not number_in(found, 3)
-    if is_inverted and [field.field for field in fresh] != [MatchField.SOURCE]:
+    if is_inverted and not (len(fresh) == 1 and fresh[0].field in _CLIENT):
         return None
     is_read = is_plain and all(field.width for field in fresh)
     return SetLookup(tuple(fresh), text_in(found, x.LOOKUP_SET), is_inverted) if is_read else None

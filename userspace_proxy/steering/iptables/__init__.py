@@ -16,7 +16,7 @@ Rule 2: the state in force is read from the kernel, unless the kernel's number f
 that nothing has changed since the last write.
 """
 
-from .legacy_chains import read_legacy
+from .legacy_chains import FILTERING, read_legacy
 from .steering import IptablesSteering
 
-__all__ = ["IptablesSteering", "read_legacy"]
+__all__ = ["FILTERING", "IptablesSteering", "read_legacy"]

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from dataclasses import replace
 
-from ...kernel.nf_tables.chains import Chain, ChainTable, RuleVerdict, Step, Tables
-from ...kernel.nf_tables.matches import Conditions, Match, MatchField, Unknown, states
+from ...kernel.nf_tables.chains import Chain, ChainTable, Marking, RuleVerdict, Step, Tables
+from ...kernel.nf_tables.matches import (
+    ALL_BITS,
+    PORTS,
+    Bits,
+    Condition,
+    Conditions,
+    Match,
+    MatchField,
+    Ports,
+    Unknown,
+    Value,
+    states,
+)
+from ...model.addresses import parse_network
 from .legacy import LegacyTables, tables_in_use
 from .legacy_table import parse_table, split_target
 
@@ -14,16 +28,37 @@ FAMILIES = {4: "ip", 6: "ip6"}
 # Of a table's built-in chains. Source: NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER.
 _PRIORITIES = {"nat": -100, "filter": 0, "mangle": -150, "raw": -300, "security": 50}
 _VERDICTS = ("ACCEPT", "DROP", "REJECT", "RETURN", "QUEUE")
+_STOLEN_BY = ("NFQUEUE", "SYNPROXY", "TPROXY")
 _LEADS = {"-j": RuleVerdict.JUMP, "-g": RuleVerdict.GOTO}
 _POLICY = re.compile(r":(\S+) ([A-Z]+)\b.*")
 _COMMENT = re.compile(r'-m comment --comment (?:"(?:\\.|[^"\\])*"|\S+) ?')
 # Conditions that have an equivalent in nft.
-_STATES = re.compile(r"-m (?:conntrack --ctstate|state --state) ([A-Z,]+)")
-_TRANSPARENT = re.compile(r"-m socket --transparent(?: --[a-z-]+)*")
+_CONDITION = re.compile(
+    r"(?:-m (?:conntrack|state|mark|tcp|udp|multiport) )?(?<!connmark )(?<!connmark ! )(! )?"
+    r"(-i|-o|-s|-d|-p|--ctstate|--state|--mark|--dports?|--sports?) (\S+) ?"
+    r"|-m socket (--transparent)(?: --(?:nowildcard|restore-skmark))* ?"
+)
+_FIELDS = {
+    "-i": MatchField.WAY_IN,
+    "-o": MatchField.WAY_OUT,
+    "-s": MatchField.SOURCE,
+    "-d": MatchField.DESTINATION,
+    "-p": MatchField.PROTOCOL,
+    "--mark": MatchField.MARK,
+    "--dport": MatchField.DESTINATION_PORT,
+    "--sport": MatchField.SOURCE_PORT,
+}
+# iptables-save writes the effect of a target, whatever its options were.
+_MARK = re.compile(r"-j MARK --set-xmark (0x[\da-f]+)/(0x[\da-f]+)")
+_MARKING = "MARK", "CONNMARK", "HMARK"
 
 
-def read_legacy(name: str) -> Tables:
-    """Return the chains of a legacy table of both families, with their rules.
+FILTERING = ("raw", "mangle", "filter", "security")
+"""The tables whose chains may drop packets."""
+
+
+def read_legacy(*names: str) -> Tables:
+    """Return the chains of legacy tables of both families, with their rules.
 
     A table that isn't in use isn't accessed, as that would create it.
 
@@ -32,7 +67,7 @@ def read_legacy(name: str) -> Tables:
     """
     tables: Tables = {}
     for version in FAMILIES:
-        if name in tables_in_use(version):
+        for name in {*names}.intersection(tables_in_use(version)):
             text = LegacyTables(version).save(name)
             table = ChainTable(FAMILIES[version], name, is_legacy=True)
             tables[table] = parse_legacy(text, table, _PRIORITIES.get(name, 0))
@@ -53,7 +88,7 @@ def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain
         name: Chain(
             table,
             name,
-            kind=table.name if name in policies else "",
+            kind=("nat" if table.name == "nat" else "filter") if name in policies else "",
             hook=name.lower() if name in policies else "",
             priority=priority if name in policies else 0,
             policy=policies.get(name, "accept"),
@@ -72,13 +107,42 @@ def _step(line: str, chains: Container[str]) -> Step:
         return Step(RuleVerdict(target.lower()), matches)
     if target and target in chains:
         return Step(_LEADS[option], matches, target)
-    return Step(RuleVerdict.NONE, matches)
+    if target in _STOLEN_BY:
+        return Step(RuleVerdict.QUEUE, matches)
+    marked = _MARK.fullmatch(effect.strip())
+    marking = Marking(int(marked[2], 0), int(marked[1], 0)) if marked else Marking()
+    return Step(RuleVerdict.NONE, matches, marking=marking if target in _MARKING else None)
 
 
 def _matches(conditions: str) -> Conditions:
-    """Return a rule's conditions; all but two known ones aren't understood."""
-    if found := _STATES.fullmatch(conditions):
-        return (states(found[1].lower().split(",")),)
-    if _TRANSPARENT.fullmatch(conditions):
-        return (Match(MatchField.TRANSPARENT_SOCKET),)
-    return (Unknown(),) if conditions else ()
+    """Return a rule's conditions; what isn't understood is one of them."""
+    found = list(_CONDITION.finditer(conditions))
+    known = [_match(*one.groups()) for one in found]
+    rest = _CONDITION.sub("", conditions).strip()
+    return (*known, *([Unknown()] if rest else []))
+
+
+def _match(sign: str | None, option: str | None, text: str, _socket: str | None) -> Condition:
+    if option is None:
+        return Match(MatchField.TRANSPARENT_SOCKET)
+    if option in ("--ctstate", "--state"):
+        return replace(states(text.lower().split(",")), is_inverted=bool(sign))
+    field = _FIELDS[option.replace("ports", "port")]
+    try:
+        return Match(field, tuple(_values(field, text)), bool(sign))
+    except ValueError:
+        return Unknown()
+
+
+def _values(field: MatchField, text: str) -> Iterator[Value]:
+    if field in (MatchField.SOURCE, MatchField.DESTINATION):
+        yield parse_network(text)
+    elif field is MatchField.MARK:
+        value, _, mask = text.partition("/")
+        yield Bits(int(mask, 0) if mask else ALL_BITS, int(value, 0))
+    elif field in PORTS:
+        for span in text.split(","):
+            first, _, last = span.partition(":")
+            yield Ports(int(first), int(last or first))
+    else:
+        yield f"{text[:-1]}*" if text.endswith("+") else text

@@ -6,13 +6,14 @@
 Rule 1: all chains are listed, but rules are read of a few chains only.
 """
 
-from .firewalls import FIREWALLD, Firewall, find_firewalls
-from .nft import read_generation, read_input_chains
+from .firewalls import Firewall, find_firewalls, find_forward_firewalls, find_unfollowed
+from .nft import read_chains, read_generation
 
 __all__ = [
-    "FIREWALLD",
     "Firewall",
     "find_firewalls",
+    "find_forward_firewalls",
+    "find_unfollowed",
+    "read_chains",
     "read_generation",
-    "read_input_chains",
 ]

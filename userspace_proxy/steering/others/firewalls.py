@@ -10,15 +10,23 @@ but itself. Neither of them accepts endpoints' replies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from ...chains.following import ChainQuestion, follow
-from ...kernel.nf_tables.chains import Chain, ChainTable, RuleVerdict, Step, Tables
-from ...kernel.nf_tables.matches import Condition, Match, MatchField, Ports, Unknown, states
-from ...model import IPFamily
+from ...chains.conditions import ANY_IP, FirstPacket
+from ...chains.denied_pods import DeniedPods
+from ...chains.following import Drop, find_drop, follow
+from ...kernel.nf_tables.chains import Chain, ChainTable, Tables
+from ...kernel.nf_tables.matches import Match, MatchField, states
+from ...model import Frontend, IPFamily, Protocol, SocketAddress
 from ...model.quoting import shell_command
-from ..names import is_own_table
+from ...policy.locality import PodLink
+from ..names import is_own_table, label_of
+
+Chains = Mapping[str, Chain]
+Judged = TypeVar("Judged")
 
 FIREWALLD = ChainTable("inet", "firewalld")
 _FAMILIES = {"ip": IPFamily.IPV4, "ip6": IPFamily.IPV6}
@@ -54,98 +62,156 @@ def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
 
 
 def find_firewalls(
-    nft: Tables, legacy_filter: Tables, steering: str, proxy_ports: tuple[int, int]
+    nft: Tables,
+    legacy: Tables,
+    steering: str,
+    proxy_ports: tuple[int, int],
+    links: Sequence[PodLink] = (),
 ) -> list[Firewall]:
     """Return the chains that drop steered packets, or endpoints' replies to the proxy.
 
     Args:
-        nft: Chains of nftables; with rules those that packets to this node pass.
-        legacy_filter: The legacy table ``filter``, from :func:`.iptables.read_legacy`.
+        nft: Chains of nftables, with the rules of those that :func:`.nft.read_chains` reads.
+        legacy: The legacy table ``filter``, from :func:`.iptables.read_legacy`.
+        links: Those of clients, from :func:`..pod_links.read_client_links`.
     """
     if steering in ("none", ""):
         return []
-    begins = _begins(proxy_ports, is_translated=steering != "local")
-    # The proxy's legacy chains accept steered packets before others' rules of that table.
-    begins_in_legacy = None if steering == "iptables" else begins
-    return [*_judge(nft, begins, steering), *_judge(legacy_filter, begins_in_legacy, steering)]
+    pods = [link for link in links if not link.is_uplink]
+    ports = (0,) if steering == "local" else proxy_ports
+
+    def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
+        anything = Frontend(ANY_IP[family], 0, Protocol.TCP)
+        # The proxy's legacy chains accept steered packets before others' rules of that table.
+        is_open = steering == "iptables" and base.table[1:] == ("filter", True)
+        first = [] if is_open else [FirstPacket(anything, port) for port in ports]
+        reply = [FirstPacket(anything, is_answer=True)]
+        dropped = _find_drop(base, chains, first, pods)
+        answers = _find_drop(base, chains, reply, pods)
+        if not (dropped or answers):
+            return None
+        drop, whose = dropped or answers or (None, "")
+        why = f"{drop}{whose}{'' if dropped else _ANSWERS}"
+        drops = _hint(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
+        hint = _OF_CALICO if drop and drop.place.name == _CALICO else drops
+        return Firewall(str(base), why, hint, _FAMILIES.get(base.table.family))
+
+    return list(_judged((nft, legacy), "input", judge))
 
 
-@dataclass(frozen=True, slots=True)
-class _Certainly:
-    """Asks what certainly happens to packets: a rule counts only if all of them meet it.
+def find_forward_firewalls(
+    nft: Tables,
+    legacy: Tables,
+    endpoint: SocketAddress,
+    protocol: Protocol,
+    links: Sequence[PodLink],
+) -> list[Firewall]:
+    """Return the chains that drop what the kernel would forward to an endpoint, or its answers.
 
-    It is better to miss a firewall than to blame one that admits the proxy's packets.
+    Args:
+        nft: As for :func:`find_firewalls`; so is ``legacy``.
+        endpoint: With port 0 any port of it.
+        links: Those of the clients in question, and the endpoint's own one.
+    """
+    to = Frontend(endpoint.ip, endpoint.port, protocol)
+    own = next((link for link in links if not link.is_uplink and _has(link, endpoint.ip)), None)
+    clients = [link for link in links if link != own]
+
+    def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
+        if family is not endpoint.family:
+            return None
+        first = FirstPacket(to, is_forwarded=True, way_out=own)
+        if found := _find_drop(base, chains, [first], clients):
+            drop, whose = found
+            return Firewall(str(base), f"{drop}{whose}", _hint(base, ""), family)
+        for client in clients:
+            answer = FirstPacket(to, is_answer=True, is_forwarded=True, link=own, way_out=client)
+            if dropped := find_drop(base, chains, answer):
+                return Firewall(
+                    str(base), f"{dropped}, for the endpoint's answers", _hint(base, ""), family
+                )
+        return None
+
+    return list(_judged((nft, legacy), "forward", judge))
+
+
+def _has(link: PodLink, ip: str) -> bool:
+    return any(ipaddress.ip_address(ip) in network for network in link.networks)
+
+
+def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
+    """Return the rules at a hook that may drop packets of all clients, in words.
+
+    They depend on what isn't understood, or lead to a chain that couldn't be read.
     """
 
-    meets_one: Callable[[Condition, RuleVerdict], bool]
-    """Whether all meet a rule with one condition."""
+    def judge(base: Chain, chains: Chains, family: IPFamily) -> str | None:
+        if not base.is_read:
+            return f"chain {base}"
+        packet = FirstPacket(
+            Frontend(ANY_IP[family], 0, Protocol.TCP),
+            int(hook == "input"),
+            is_other=True,
+            is_forwarded=hook == "forward",
+        )
+        by = follow(base, chains, packet, "filter").by
+        return f"chain {by[0]}, rule {by[1]}" if by else None
 
-    def meets(self, step: Step) -> bool:
-        """Part of ChainQuestion."""
-        match step.matches:
-            case (
-                Match(MatchField.PROTOCOL, ("tcp" | "udp",)),
-                Match(MatchField.DESTINATION_PORT) as one,
-            ):
-                return self.meets_one(one, step.verdict)
-            case (one,):
-                return self.meets_one(one, step.verdict)
-        return not step.matches
-
-    def into(self, _step: Step) -> ChainQuestion:
-        """Part of ChainQuestion."""
-        return self
+    return list(_judged((nft, legacy), hook, judge))
 
 
-def _begins(proxy_ports: tuple[int, int], *, is_translated: bool) -> ChainQuestion:
-    """Return a question about the first packets of steered connections."""
-
-    def meets_one(one: Condition, _verdict: RuleVerdict) -> bool:
-        match one:
-            case Match(MatchField.STATE, names):
-                return "new" in names or (is_translated and "dnat" in names)
-            case Match(MatchField.DESTINATION_PORT, (Ports(first, last),)):
-                return is_translated and first <= proxy_ports[0] and proxy_ports[1] <= last
-        return one == (_TRANSLATED if is_translated else _TRANSPARENT)
-
-    return _Certainly(meets_one)
-
-
-def _replies(one: Condition, verdict: RuleVerdict) -> bool:
-    """Return whether an endpoint's reply to the proxy certainly meets a condition."""
-    # Sets and maps of states that aren't read are assumed to have that of replies.
-    if one == Unknown(MatchField.STATE):
-        return verdict in (RuleVerdict.ACCEPT, RuleVerdict.MAP)
-    return isinstance(one, Match) and one.field is MatchField.STATE and "established" in one.values
+def _judged(
+    all_tables: Iterable[Tables],
+    hook: str,
+    judge: Callable[[Chain, Chains, IPFamily], Judged | None],
+) -> Iterator[Judged]:
+    """Yield what is found about each chain at a hook, for the first family for which it is."""
+    for tables in all_tables:
+        for chain in base_chains(tables, kind="filter", hook=hook):
+            # This proxy's legacy chains decide nothing but what is steered.
+            steps = (step for step in chain.steps if label_of(step.target) is None)
+            base = replace(chain, steps=tuple(steps))
+            family = _FAMILIES.get(base.table.family)
+            families = tuple(IPFamily) if base.table.family == "inet" else (family,)
+            judged = (judge(base, tables[base.table], one) for one in families if one)
+            if found := next(filter(None, judged), None):
+                yield found
 
 
-def _judge(tables: Tables, begins: ChainQuestion | None, steering: str) -> Iterator[Firewall]:
-    """Yield the chains that drop first packets (not checked for None) or replies."""
-    for chain in base_chains(tables, kind="filter", hook="input"):
-        chains = tables[chain.table]
-        first = _why_dropped(chain, chains, begins) if begins else ""
-        reply = _why_dropped(chain, chains, _Certainly(_replies))
-        if first or reply:
-            why = first or f"{reply}, for endpoints' answers to the proxy"
-            hint = _hint(chain, steering, drops_first=bool(first), drops_replies=bool(reply))
-            yield Firewall(str(chain), why, hint, _FAMILIES.get(chain.table.family))
+def _find_drop(
+    base: Chain, chains: Chains, packets: Sequence[FirstPacket], links: Sequence[PodLink]
+) -> tuple[Drop, str] | None:
+    """Return what drops packets of all clients, of most, or of those behind links, and whose."""
+    for packet in packets:
+        if drop := find_drop(base, chains, packet):
+            return drop, ""
+    for packet in packets:
+        if drop := find_drop(base, chains, packet._replace(is_other=True)):
+            return drop, ", for packets from addresses that it doesn't name"
+    for packet in packets:
+        denied = DeniedPods(base, chains).dropped({packet.frontend: packet}, links)
+        for words, drop in denied.values():
+            return drop, f", for packets {words}"
+    return None
 
 
-def _why_dropped(chain: Chain, chains: Mapping[str, Chain], asked: ChainQuestion) -> str:
-    """Return why a chain drops packets; empty unless it certainly does."""
-    outcome = follow(chain, chains, asked, "filter")
-    if outcome.by is not None:
-        place, rule = outcome.by
-        return f"{'' if place is chain else f'chain {place.name}: '}rule {rule}"
-    return "its policy is drop" if outcome.goes_on and chain.policy == "drop" else ""
+_ANSWERS = ", for endpoints' answers to the proxy"
+_CALICO = "cali-wl-to-host"
+_OF_CALICO = (
+    "set defaultEndpointToHostAction of Calico's FelixConfiguration to Accept (environment: "
+    "FELIX_DEFAULTENDPOINTTOHOSTACTION)"
+)
 
 
-def _hint(chain: Chain, steering: str, *, drops_first: bool, drops_replies: bool) -> str:
+def _hint(
+    chain: Chain, steering: str, *, drops_first: bool = True, drops_replies: bool = True
+) -> str:
     if chain.table == FIREWALLD and steering != "local" and not drops_replies:
         return "update firewalld to 0.9 or later, which accepts translated packets"
     if chain.table.is_legacy:
         tool = "ip6tables-legacy" if chain.table.family == "ip6" else "iptables-legacy"
-        prefix, suffix = f"{tool} -I INPUT", "-j ACCEPT"
+        table = "" if chain.table.name == "filter" else f" -t {chain.table.name}"
+        prefix, suffix = f"{tool}{table} -I {chain.name}", "-j ACCEPT"
         translated, transparent = "-m conntrack --ctstate DNAT", "-m socket --transparent"
         replies = "-m conntrack --ctstate ESTABLISHED,RELATED"
     else:

@@ -22,7 +22,7 @@ from ...kernel.nf_tables.looked_up import (
     write_out,
 )
 from ...kernel.nf_tables.reader import FAMILIES, ListedElement, ListedSet
-from ...kernel.nf_tables.rules import read_step
+from ...kernel.nf_tables.rules import read_marking, read_step
 from .firewalls import base_chains
 
 CHAINS_MAX = 200
@@ -51,21 +51,22 @@ class NftReader:
         for found in self._ruleset.chains():
             family = FAMILIES.get(found.family, str(found.family))
             table = ChainTable(family, found.table)
-            chain = Chain(table, found.name, found.kind, found.hook, found.priority, found.policy)
-            tables.setdefault(table, {})[found.name] = chain
+            place = found.name, found.kind, found.hook, found.priority, found.policy
+            tables.setdefault(table, {})[found.name] = Chain(table, *place, is_read=False)
         return tables
 
     def with_steps(self, chain: Chain) -> Chain:
-        """Return a chain with its rules; without any if it was removed meanwhile."""
+        """Return a chain with its rules; as it is if they can't be read, or it was removed."""
         family, table, _ = chain.table
         try:
             listed = self._ruleset.rules(_NUMBERS[family], table, chain.name)
         except SteeringError:
             return chain
-        steps = (read_step(rule.expressions()) for rule in listed)
+        rules = (rule.expressions() for rule in listed)
+        steps = (read(rule) for rule in rules for read in (read_marking, read_step))
         place = _NUMBERS[family], table
         found = (one for step in steps if step for one in self._written_out(step, *place))
-        return replace(chain, steps=tuple(found))
+        return replace(chain, steps=tuple(found), is_read=True)
 
     def _written_out(self, step: Step, family: int, table: str) -> Iterator[Step]:
         """Yield a rule with the elements of the sets that it looks up."""
@@ -130,14 +131,15 @@ class NftReader:
         self._ruleset.close()
 
 
-def read_input_chains() -> Tables:
-    """Return all chains; with rules those that packets to this node pass."""
+def read_chains(hooks: Sequence[str] = ("input",)) -> Tables:
+    """Return all chains; with rules those of type filter that are passed at some hooks."""
     reader = NftReader()
     try:
         tables = reader.chains()
-        for base in list(base_chains(tables, kind="filter", hook="input")):
-            chains = tables[base.table]
-            chains |= reader.reached(chains, base)
+        for hook in hooks:
+            for base in list(base_chains(tables, kind="filter", hook=hook)):
+                chains = tables[base.table]
+                chains |= reader.reached(chains, base)
         return tables
     finally:
         reader.close()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from userspace_proxy.agent.watchers.firewalls import FirewallWatch
+from userspace_proxy.agent.watchers.firewalls import FirewallWatch, read_forward_rules
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.facts import FirewallFacts, StatusFacts
-from userspace_proxy.model import IPFamily
+from userspace_proxy.model import IPFamily, Protocol, SocketAddress
 from userspace_proxy.steering.others import Firewall
 
 DROP = Firewall(
@@ -90,3 +90,16 @@ async def test_while_everything_changes_firewalls_are_read_only_now_and_then(wat
         looks.changes += 1
         await watch.look_if_due(100.0 + turn * 1e-6)
     assert looks.count < 100
+
+
+def test_what_drops_forwarded_packets_is_named_as_of_the_read(node):
+    endpoint = SocketAddress("10.244.1.1", 8080)
+    node.run("ip link add eth0 type bridge; ip link set eth0 up; ip route add default dev eth0")
+    assert read_forward_rules()(endpoint, Protocol.TCP) == ("", "", "")
+    node.run("nft 'table ip f { chain f { type filter hook forward priority 0; policy drop; }; }'")
+    rule = "nft insert rule ip f f ct"
+    assert read_forward_rules()(endpoint, Protocol.TCP) == (
+        "ip f f",
+        "its policy is drop",
+        f"{rule} status dnat accept; {rule} state established,related accept",
+    )

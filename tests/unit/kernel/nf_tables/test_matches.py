@@ -39,7 +39,7 @@ def test_conditions_are_shown_in_the_syntax_of_nft(text):
 
 
 def test_flags_are_shown_with_their_mask():
-    assert in_words(conditions("tcp flags 18 != 2")) == "tcp flags != 2 / 18"
+    assert in_words(conditions("tcp flags 18 != 2")) == "tcp flags != 0x2 / 0x12"
 
 
 def test_conditions_are_compared_by_value():

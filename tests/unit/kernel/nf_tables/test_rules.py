@@ -9,8 +9,9 @@ import pytest
 from tests.unit.chains.rules import nft
 from userspace_proxy.kernel.netlink.messages import attribute, number, text
 from userspace_proxy.kernel.nf_tables import expressions as x
+from userspace_proxy.kernel.nf_tables.chains import Marking
 from userspace_proxy.kernel.nf_tables.reader import ListedRule
-from userspace_proxy.kernel.nf_tables.rules import read_step
+from userspace_proxy.kernel.nf_tables.rules import read_marking, read_step
 
 ACCEPT = x.verdict(x.ACCEPT)
 NEW = x.match(x.CT_STATE, 0, mask=x.STATE_NEW, op=x.NOT_EQUAL)
@@ -37,6 +38,17 @@ TCP_FLAGS = x._payload(2, 13, 1)
 IN_NAME = x._meta(6, 16)
 BEYOND_DADDR = x._payload(1, 16, 8)
 OPEN = "ct state established,related"
+
+
+def xtables(kind, name, data):
+    """Return a match or target of iptables."""
+    return x.expression(kind, text(1, name) + attribute(3, data))
+
+
+def multiport(*ports, spans):
+    """Return xt_multiport_v1; ``spans`` has a 1 for each port that is the first of a span."""
+    fields = (*ports, *(0,) * (15 - len(ports)), *spans, *(0,) * (15 - len(spans)))
+    return struct.pack("=BB15H15BB", 1, len(ports), *fields, 0)
 
 
 def limit(rate, unit_s, kind=0):
@@ -149,7 +161,7 @@ def read_rule(*parts):
         ),
         pytest.param(
             x.match(IN_NAME, b"lo".ljust(16, bytes(1)), op=x.NOT_EQUAL) + ACCEPT,
-            nft("accept", "…"),
+            nft("accept", "iif != lo"),
             id="not-loopback",
         ),
         pytest.param(
@@ -186,7 +198,7 @@ def read_rule(*parts):
             x.match(x.IP_DADDR, bytes([10, 96, 7, 1]))
             + x.in_set((IN_NAME,), "links")
             + x.verdict(x.DROP),
-            nft("drop", "ip daddr 10.96.7.1/32 …saddr"),
+            nft("drop", "ip daddr 10.96.7.1/32 iifname @links"),
             id="interface-in-a-set",
         ),
         pytest.param(
@@ -202,6 +214,22 @@ def read_rule(*parts):
         pytest.param(x.verdict(x.DROP), nft("drop"), id="drop"),
         pytest.param(x.verdict(x.JUMP, "zone"), nft("jump zone"), id="jump"),
         pytest.param(x.verdict(x.GOTO, "zone"), nft("goto zone"), id="goto"),
+        pytest.param(
+            x.match(x.MARK, 1, mask=3) + ACCEPT, nft("accept", "meta mark 0x1/0x3"), id="mark"
+        ),
+        pytest.param(
+            xtables("match", "mark", struct.pack("=IIB", 1, 3, 1)) + ACCEPT,
+            nft("accept", "meta mark != 0x1/0x3"),
+            id="xtables-mark",
+        ),
+        pytest.param(
+            xtables("match", "multiport", multiport(22, 80, 90, spans=(0, 1))) + ACCEPT,
+            nft("accept", "th dport 22,80-90"),
+            id="xtables-ports",
+        ),
+        pytest.param(
+            xtables("target", "NFQUEUE", bytes(8)), nft("queue"), id="another-program-decides"
+        ),
         pytest.param(TRANSLATED + ACCEPT, nft("accept", "ct status dnat"), id="translated"),
         pytest.param(
             x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT) + ACCEPT,
@@ -241,7 +269,7 @@ def read_rule(*parts):
         ),
         pytest.param(
             conntrack(0b110, is_inverted=True) + ACCEPT,
-            nft("accept", "…conntrack"),
+            nft("accept", "ct state != established,related"),
             id="xtables-other-states",
         ),
         pytest.param(
@@ -360,3 +388,31 @@ def test_a_rule_is_its_condition_and_its_verdict(rule, expected):
 )
 def test_a_rule_without_a_verdict_is_no_step(rule):
     assert read_rule(rule) is None
+
+
+SET_MARK = x.expression("meta", number(2, 3) + number(3, 1))
+BITS = x.expression(
+    "bitwise",
+    attribute(4, attribute(1, (0xFFFFFFF0).to_bytes(4, sys.byteorder)))
+    + attribute(5, attribute(1, (2).to_bytes(4, sys.byteorder))),
+)
+TO_MARK = xtables("target", "MARK", struct.pack("=II", 1, 3))
+ONE = x.expression("immediate", attribute(2, attribute(1, (1).to_bytes(4, sys.byteorder))))
+
+
+@pytest.mark.parametrize(
+    ("rule", "marking"),
+    [
+        pytest.param(ONE + SET_MARK, Marking(0xFFFFFFFF, 1), id="a-value"),
+        pytest.param(x.load(x.MARK) + BITS + SET_MARK, Marking(0xF, 2), id="some-bits"),
+        pytest.param(x.load(x.MARK) + BITS + BITS + SET_MARK, Marking(0xF, 2), id="twice"),
+        pytest.param(x.load(x.IP_SADDR) + BITS + SET_MARK, Marking(), id="from-another-field"),
+        pytest.param(TO_MARK, Marking(3, 1), id="xtables"),
+        pytest.param(xtables("target", "CONNMARK", bytes(13)), Marking(), id="of-the-connection"),
+    ],
+)
+def test_a_rule_changes_the_mark_of_packets_that_meet_what_precedes(rule, marking):
+    listed = ListedRule("", NEW + rule + x.TCP + ACCEPT)
+    found = read_marking(listed.expressions())
+    assert found == nft("", "ct state new")._replace(marking=marking)
+    assert read_marking(ListedRule("", NEW + ACCEPT).expressions()) is None

@@ -23,7 +23,7 @@ def test_chains_of_a_table_with_their_policies():
     """)
     assert parse_legacy(text, TITLE, 0) == {
         "INPUT": Chain(TITLE, "INPUT", "filter", "input", 0, "drop", (nft("jump OTHERS"),)),
-        "OTHERS": Chain(TITLE, "OTHERS", steps=(nft("accept", "…"),)),
+        "OTHERS": Chain(TITLE, "OTHERS", steps=(nft("accept", "tcp dport 22"),)),
     }
 
 
@@ -53,11 +53,28 @@ def test_chains_of_a_table_with_their_policies():
             id="older-match",
         ),
         pytest.param(
-            "-m conntrack ! --ctstate DNAT -j DROP", nft("drop", "…"), id="not-translated"
+            "-m conntrack ! --ctstate DNAT -j DROP",
+            nft("drop", "ct status ! dnat"),
+            id="not-translated",
         ),
         pytest.param(
-            "-p tcp -m conntrack --ctstate DNAT -j ACCEPT", nft("accept", "…"), id="and-more"
+            "! -s 10.0.0.0/8 -d 10.96.0.0/12 ! -i cali+ -o eth0 -p tcp -m multiport --dports "
+            "22,80:90 -m conntrack --ctstate NEW -m mark ! --mark 0x1/0x3 -j ACCEPT",
+            nft(
+                "accept",
+                "ip saddr != 10.0.0.0/8 ip daddr 10.96.0.0/12 iifname != cali* oifname eth0 "
+                "tcp dport 22,80-90 ct state new meta mark != 0x1/0x3",
+            ),
+            id="all-that-are-understood",
         ),
+        pytest.param(
+            "-p tcp -m connmark ! --mark 0x1 -j DROP",
+            nft("drop", "meta l4proto tcp …"),
+            id="mark-of-the-connection",
+        ),
+        pytest.param("-s 10.0.0.1/33 -j DROP", nft("drop", "…"), id="damaged"),
+        pytest.param("-j NFQUEUE --queue-num 0", nft("queue"), id="another-program-decides"),
+        pytest.param("-j MARK --set-xmark 0x1/0x3", nft("mark 0x1/0x3"), id="marked"),
         pytest.param(
             "-m socket --transparent --nowildcard -j ACCEPT",
             nft("accept", "socket transparent"),

@@ -1,13 +1,20 @@
 """Which chain of others drops what is steered to the proxy."""
 
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.chains.rules import nft
+from tests.unit.chains.rules import nft, read
 from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
-from userspace_proxy.model import IPFamily
-from userspace_proxy.steering.others import Firewall, find_firewalls
+from userspace_proxy.model import IPFamily, Protocol, SocketAddress
+from userspace_proxy.policy.locality import PodLink
+from userspace_proxy.steering.others import (
+    Firewall,
+    find_firewalls,
+    find_forward_firewalls,
+    find_unfollowed,
+)
 
 LEGACY_FILTER = ChainTable("ip", "filter", is_legacy=True)
 FILTER = ChainTable("ip", "filter")
@@ -55,7 +62,9 @@ def test_without_steering_no_firewall_is_reported():
 def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
     opens = nft("accept", "ct state established,related")
     legacy = Chain(LEGACY_FILTER, "INPUT", "filter", "input", policy="drop")
-    tables = {legacy.table: {legacy.name: legacy}}
+    own = Chain(LEGACY_FILTER, "UPROXY-TCP", steps=(nft("accept", "tcp dport 17000-29999 …"),))
+    jumps = replace(legacy, steps=(nft("jump UPROXY-TCP"),))
+    tables = {legacy.table: {legacy.name: jumps, own.name: own}}
     assert [f.hint for f in find_firewalls({}, tables, "iptables", PORTS)] == [
         "iptables-legacy -I INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
     ]
@@ -104,3 +113,125 @@ def test_a_rule_that_certainly_drops_is_found(steps, expected):
 def test_without_a_verdict_the_policy_decides():
     assert why(nft("accept", "tcp dport 22"), policy="drop") == "its policy is drop"
     assert why(nft("accept"), policy="drop") == ""
+
+
+POD = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
+CLIENT = PodLink(3, "cali2", (ip_network("10.244.1.2/32"),))
+UPLINK = PodLink(9, "eth0", (ip_network("0.0.0.0/0"),))
+WEB = SocketAddress("10.244.1.1", 8080)
+
+
+def chains(hook, rules, others, policy="accept", table=FILTER):
+    base = Chain(table, hook.upper(), "filter", hook, policy=policy, steps=(*map(read, rules),))
+    led = (Chain(table, name, steps=(*map(read, lines),)) for name, lines in others.items())
+    return {table: {base.name: base, **{one.name: one for one in led}}}
+
+
+# As Calico has them, without what doesn't matter.
+CALICO = {
+    "cali-wl-to-host": ["jump cali-from-wl-dispatch", "drop"],
+    "cali-from-wl-dispatch": ["iifname cali1: goto cali-fw", "iifname cali2: goto cali-fw", "drop"],
+    "cali-fw": [
+        "ct state related,established: accept",
+        "mark 0x0/0x10000",
+        "…: mark 0x10000/0x10000",
+        "meta mark 0x10000/0x10000: return",
+        "drop",
+    ],
+}
+
+
+@pytest.mark.parametrize("table", [FILTER, LEGACY_FILTER, ChainTable("ip6", "filter")])
+def test_what_drops_packets_of_pods_alone_is_named_with_their_links(table):
+    rules = ["iifname cali*: goto cali-wl-to-host"]
+    tables = chains("input", rules, CALICO, table=table)
+    both = ({}, tables) if table.is_legacy else (tables, {})
+    assert find_firewalls(*both, "nftables", PORTS, [UPLINK]) == []
+    (found,) = find_firewalls(*both, "nftables", PORTS, [POD, CLIENT, UPLINK])
+    assert (found.chain, found.why) == (
+        f"{table} INPUT",
+        "chain cali-wl-to-host: rule drop, for packets that come in by cali1 and cali2",
+    )
+    assert "defaultEndpointToHostAction" in found.hint
+
+
+DOCKER = [
+    "jump DOCKER-USER",
+    "oifname docker0 ct state related,established: accept",
+    "oifname docker0: jump DOCKER",
+    "iifname docker0 oifname != docker0: accept",
+    "iifname docker0 oifname docker0: accept",
+]
+DOCKERS = {"DOCKER-USER": ["return"], "DOCKER": ["iifname != docker0 oifname docker0: drop"]}
+ALL = ", for packets that come in by cali2 and eth0"
+NAMED = "rule ip daddr 10.244.1.1/32 drop"
+OUTSIDE = "its policy is drop, for packets from addresses that it doesn't name"
+CLOSED = "rule iifname eth0 drop, for packets that come in by eth0"
+ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "others", "policy", "expected"),
+    [
+        pytest.param(DOCKER, DOCKERS, "drop", f"its policy is drop{ALL}", id="docker"),
+        pytest.param([*ADMITTED, *DOCKER], DOCKERS, "drop", None, id="docker-and-admitted"),
+        pytest.param(
+            ["ct state related,established: accept", "jump ufw-user-forward"],
+            {"ufw-user-forward": ["tcp dport 22: accept"]},
+            "drop",
+            "its policy is drop",
+            id="ufw",
+        ),
+        pytest.param([*ADMITTED, "reject"], {}, "accept", None, id="firewalld"),
+        pytest.param(
+            ["ct state new: accept"],
+            {},
+            "drop",
+            "its policy is drop, for the endpoint's answers",
+            id="answers",
+        ),
+        pytest.param(
+            ["ip daddr 10.244.1.1/32: drop"], {}, "accept", "rule ip daddr 10.244.1.1/32 drop"
+        ),
+        pytest.param(["iifname cali2 oifname eth0: drop"], {}, "accept", None, id="another-way"),
+        pytest.param(
+            ["iifname eth0: drop"],
+            {},
+            "accept",
+            "rule iifname eth0 drop, for packets that come in by eth0",
+        ),
+        pytest.param(["…: accept"], {}, "drop", None, id="not-followed"),
+        pytest.param(["ip saddr 10.0.0.0/8: accept"], {}, "drop", OUTSIDE, id="pods-are-admitted"),
+    ],
+)
+def test_what_drops_forwarded_packets_is_named_with_whose(rules, others, policy, expected):
+    tables = chains("forward", rules, others, policy)
+    found = find_forward_firewalls(tables, {}, WEB, Protocol.TCP, [POD, CLIENT, UPLINK])
+    assert [one.why for one in found] == ([expected] if expected else [])
+    hint = "nft insert rule ip filter FORWARD ct status dnat accept; "
+    assert all(one.hint.startswith(hint) for one in found)
+
+
+def test_forwarded_packets_of_another_family_pass_no_chain_of_a_table():
+    six = SocketAddress("fd00::1", 8080)
+    tables = chains("forward", [], {}, "drop")
+    assert find_forward_firewalls(tables, {}, six, Protocol.TCP, [UPLINK]) == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        pytest.param(["ct state established: accept", "tcp dport 22: accept"], [], id="all"),
+        pytest.param(["…: drop"], ["chain ip filter INPUT, rule … drop"], id="a-condition"),
+        pytest.param(["jump gone"], ["chain ip filter INPUT, rule jump gone"], id="a-chain"),
+    ],
+)
+def test_rules_that_may_drop_are_not_followed(rules, expected):
+    tables = chains("input", rules, {})
+    assert find_unfollowed(tables, {}, "input") == expected
+    assert find_unfollowed({}, tables, "forward") == []
+
+
+def test_answers_of_endpoints_that_a_rule_may_admit_are_not_reported():
+    rules = ["ct status dnat: accept", "ip saddr 10.244.0.0/16: accept"]
+    assert find_firewalls(chains("input", rules, {}, "drop"), {}, "nftables", PORTS) == []

@@ -10,7 +10,7 @@ from userspace_proxy.kernel.nf_tables.looked_up import ELEMENTS_MAX
 from userspace_proxy.steering.others.nft import (
     CHAINS_MAX,
     NftReader,
-    read_input_chains,
+    read_chains,
 )
 
 OF_FIREWALL = ChainTable("inet", "firewall")
@@ -160,7 +160,7 @@ def test_the_generation_grows_with_each_change(node, reader):
 
 def test_only_chains_for_packets_to_this_node_are_read_with_rules(node):
     node.run(FIREWALL)
-    tables = read_input_chains()
+    tables = read_chains()
     steps = {str(c): c.steps for chains in tables.values() for c in chains.values() if c.steps}
     assert steps == {
         "inet firewall input": (
@@ -185,7 +185,7 @@ def test_of_twice_as_many_chains_as_are_read_those_of_others_are_too(node, tmp_p
         f"table inet two {{ {other}; }}\n"
     )
     node.run(f"nft -f {rules}")
-    tables = read_input_chains()
+    tables = read_chains()
     read = {name: {c.name for c in t.values() if c.steps} for name, t in tables.items()}
     assert len(read[ChainTable("inet", "many")]) == CHAINS_MAX
     assert read[ChainTable("inet", "many")] >= {"input", "c0"}
