@@ -14,7 +14,7 @@ from .status_servers import PortCounters, Shown, StatusServers
 from .watchers.compared import Compared
 from .watchers.ejected import EjectionProbes
 from .watchers.endpoint_names import EndpointNames
-from .watchers.firewalls import FirewallWatch
+from .watchers.firewalls import FirewallWatch, read_forward_rules
 from .watchers.kernel_answers import KernelAnswers
 from .watchers.kernel_counts import KernelCounts
 from .watchers.kube_proxy import KubeProxyWatch
@@ -49,7 +49,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield names_of_endpoints
     yield KernelCounts(steering, served_ports)
     yield Compared(progress, plane, source.kind, options)
-    answers = KernelAnswers(steering, served_ports, lambda: lambda _endpoint, _protocol: ("", ""))
+    answers = KernelAnswers(steering, served_ports, read_forward_rules)
     if isinstance(steering, HookedSteering) and (hooks := steering.hooks) is not None:
         yield HookedConnections(hooks, plane, served_ports, core.observing, options.tuning, answers)
     counters = PortCounters(served_ports, plane)

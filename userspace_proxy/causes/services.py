@@ -204,20 +204,21 @@ def not_listening(problem: str, hint: str, chain: str = "") -> str:
 # Clients on the kernel path that get no answer.
 
 
-def _of_chain(chain: str, hint: str) -> str:
-    del chain
+def _of_chain(chain: str, why: str, hint: str) -> str:
+    del chain, why
     return hint
 
 
 @cause(CauseCode.FIREWALL_DROPS, hint=_of_chain, shared=("chain",))
-def forwarding_dropped(chain: str, hint: str) -> str:
+def forwarding_dropped(chain: str, why: str, hint: str) -> str:
     """A chain of another program certainly drops them where they are forwarded.
 
     Args:
-        chain: As the end of a sentence, with its hook.
+        chain: Its family, table and name.
+        why: A rule, or its policy, and which packets.
     """
     del hint
-    return f"packets that the kernel forwards to endpoints are dropped by {chain}"
+    return f"packets that the kernel forwards to endpoints are dropped by chain {chain}: {why}"
 
 
 @cause(

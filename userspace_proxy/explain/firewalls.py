@@ -35,7 +35,7 @@ def firewall_steps(
     if not node.firewalls and not is_blamed and node.steering.name != "none":
         what = "No chain of another program is known to drop packets to it"
         if any(port.is_unseen for port in ports):
-            unknown = "on its way in; chains at forward, which the kernel path passes, aren't read"
+            unknown = "on its way in; those at forward are read once its clients get no answer"
             yield PathStep(None, _TOPIC, f"{what} {unknown}")
         else:
             yield PathStep(Level.OK, _TOPIC, what)

@@ -211,7 +211,7 @@ SAMPLES = (
     services.of_object(_LINE),
     services.object_kept("m/cart.yaml:13"),
     services.health_check_fails("cannot serve the health check"),
-    services.forwarding_dropped("chain filter/FORWARD (hook forward)", "Let it accept them"),
+    services.forwarding_dropped("ip filter FORWARD", "its policy is drop", "Let it accept them"),
     services.forwarding_unanswered(),
     services.source_denied(()),
     services.source_denied(_OF_CLIENTS),

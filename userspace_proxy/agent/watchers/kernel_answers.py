@@ -73,9 +73,9 @@ KNOWN_MAX = 20_000
 """Of a frontend with more clients none is remembered: it counts as answered."""
 
 Result = TypeVar("Result")
-Rules = Callable[[SocketAddress, Protocol], tuple[str, str]]
-"""Returns which chain drops packets that are forwarded to an endpoint, and a remedy; empty texts:
-none certainly does."""
+Rules = Callable[[SocketAddress, Protocol], tuple[str, str, str]]
+"""Returns which chain drops packets that are forwarded to an endpoint, why, and a remedy; empty
+texts: none certainly does."""
 
 
 @dataclass(slots=True, eq=False)
@@ -299,13 +299,13 @@ class KernelAnswers(Component):
         if endpoint is None or doubt.has_failed:
             served.path = served.path._replace(unanswered=None)
             return
-        chain, hint = await self._call(partial(rules, endpoint, plan.protocol))
+        chain, why, hint = await self._call(partial(rules, endpoint, plan.protocol))
         is_certain = plan.protocol is Protocol.TCP and not any(
             one.answered_at > one.since for one in silent
         )
         if not chain and not is_certain:
             return
-        cause = forwarding_dropped(chain, hint) if chain else forwarding_unanswered()
+        cause = forwarding_dropped(chain, why, hint) if chain else forwarding_unanswered()
         if plan.path.path is not DataPath.AUTO:
             served.path = served.path._replace(unanswered=cause)
             return

@@ -38,7 +38,7 @@ from ..samples import Cluster
 
 POD = SocketAddress("192.0.2.1", 8080)
 IP = "10.96.0.1"
-CHAIN = ("chain filter/FORWARD", "Add an accepting rule")
+CHAIN = ("ip filter FORWARD", "its policy is drop", "Add an accepting rule")
 REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
 NOT_KNOWN, DROPPED = forwarding_unanswered(), forwarding_dropped(*CHAIN)
 
@@ -70,7 +70,7 @@ class Node:
     def __init__(self, plane, make, path, protocol):
         self.plane = plane
         self.now = 1000.0
-        self.chain = ("", "")
+        self.chain = ("", "", "")
         self.probe = None
         self.web = Frontend(IP, 80, protocol)
         self.clients = Clients(set(), set())
@@ -157,7 +157,7 @@ async def test_the_chain_that_drops_their_packets_is_the_cause(node):
     node.chain = CHAIN
     await node.fail()
     assert node.port.unanswered == DROPPED
-    assert node.port.state.hint == CHAIN[1]
+    assert node.port.state.hint == CHAIN[2]
 
 
 @pytest.mark.parametrize(
@@ -224,11 +224,11 @@ async def test_auto_leaves_the_kernel_path_and_returns_once_no_chain_drops_packe
     await node.fail()
     (decision,) = node.served_ports.auto_paths.take().values()
     assert decision.path is DataPath.USERSPACE
-    assert "chain filter/FORWARD" in decision.why
+    assert "chain ip filter FORWARD" in decision.why
     node.served.path = PathView(DataPath.USERSPACE)
     await node.look(after_s=2 * RETRY_S)
     assert node.chosen is None
-    node.chain = ("", "")
+    node.chain = ("", "", "")
     await node.look()
     assert node.chosen is not None
 
@@ -249,8 +249,8 @@ async def test_without_a_known_chain_auto_tries_again_after_ever_longer_pauses(n
 @pytest.mark.parametrize(
     ("answered", "chain", "cause"),
     [
-        pytest.param(0, ("", ""), NOT_KNOWN, id="none-answered"),
-        pytest.param(5, ("", ""), None, id="perhaps-this-nodes-own-are-answered"),
+        pytest.param(0, ("", "", ""), NOT_KNOWN, id="none-answered"),
+        pytest.param(5, ("", "", ""), None, id="perhaps-this-nodes-own-are-answered"),
         pytest.param(5, CHAIN, DROPPED, id="a-chain-drops-the-others"),
     ],
 )
