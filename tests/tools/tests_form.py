@@ -29,8 +29,9 @@ READERS = (
     "tests/unit/causes/",
     "tests/unit/cli/",
     "tests/unit/config/",
+    "tests/unit/check/test_finding.py",
 )
-"""Tests of whole programs, of the page, and of what writes sentences.
+"""Tests of whole programs, of the page, and of what writes or lists sentences.
 
 An error of a flag or file is one: it has no other form.
 """

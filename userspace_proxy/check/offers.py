@@ -9,7 +9,7 @@ from ..agent.kernel_facts import facts_of_kernel
 from ..errors import SteeringError
 from ..facts import KernelLackFacts
 from ..kernel.offers import SOCKET_MATCH, KernelOffers
-from ..kernel.privileges import effective_capabilities, forbidding, read_sysctls
+from ..kernel.privileges import USER_NAMESPACES, effective_capabilities, forbidding, read_sysctls
 from ..steering.iptables.legacy import tables_in_use
 from ..steering.selection import (
     choose,
@@ -52,6 +52,8 @@ class Offers:
     """What helps where the chosen steering can't work, beside an installation."""
     forbidding: str = ""
     """A sysctl that forbids user namespaces, as ``name=value`` that would allow them."""
+    has_namespaces: bool = True
+    """Whether the kernel has user namespaces."""
 
 
 def read_offers(kernel: KernelOffers, taken: str) -> Offers:
@@ -66,7 +68,8 @@ def read_offers(kernel: KernelOffers, taken: str) -> Offers:
     lacks = lacks_of(kernel, own_namespace=False)
     iptables_lack = lacks["iptables"]
     nftables_lack = lacks["nftables"] if is_admin else "NET_ADMIN is missing"
-    forbidden = forbidding(read_sysctls())
+    sysctls = read_sysctls()
+    forbidden = forbidding(sysctls)
     return Offers(
         capabilities=capabilities,
         nftables_lack=nftables_lack,
@@ -80,6 +83,7 @@ def read_offers(kernel: KernelOffers, taken: str) -> Offers:
         instead=works_instead(taken or "auto", kernel),
         remedy=remedy(taken or "auto", kernel),
         forbidding=f"{forbidden[0]}={forbidden[2]}" if forbidden else "",
+        has_namespaces=USER_NAMESPACES in sysctls,
     )
 
 
@@ -147,7 +151,7 @@ def _privileges(offers: Offers) -> Iterator[Finding]:
             f"/proc/sys/{name.replace('.', '/')}",
             f"sysctl -w {offers.forbidding}",
         )
-    else:
+    elif offers.has_namespaces:
         yield ok("privileges", "user namespaces are allowed: demo and sandbox work without root")
 
 

@@ -43,7 +43,9 @@ def judge_ranges(
                 hint="use --proxy-ports=17000-29999",
             )
         )
-    return found or [
+    if found or _LOCAL not in values:
+        return found
+    return [
         ok("ports", f"the node's own connections don't use the proxy ports {_words(proxy_ports)}")
     ]
 

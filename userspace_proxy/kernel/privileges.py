@@ -7,10 +7,12 @@ from pathlib import Path
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
 CAP_NET_ADMIN = 12
+USER_NAMESPACES = "user.max_user_namespaces"
+"""Each kernel that has user namespaces has it."""
 # Sysctls that can forbid user namespaces: the value that does, and one that allows them.
 # Source: user_namespaces(7).
 SYSCTLS = {
-    "user.max_user_namespaces": ("0", "15000"),
+    USER_NAMESPACES: ("0", "15000"),
     "kernel.unprivileged_userns_clone": ("0", "1"),
     "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
 }
