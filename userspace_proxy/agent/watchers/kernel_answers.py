@@ -17,6 +17,8 @@ Rule 4: a look takes 0.2 % of a core on average, however many connections are tr
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -58,10 +60,13 @@ BURST_S = 0.1
 _COUNT_S = 4e-6
 """What reading and comparing one counter takes."""
 LOST_MIN = 3
-"""Fewer connections without an answer prove nothing. Each SYN counts of a client whose packets are
-dropped, as the kernel keeps no entry then: three in three seconds."""
-GRACE_S = 3.0
+"""Fewer connections without an answer prove nothing where no chain is known to drop them. Each SYN
+counts of a client whose packets are dropped, as the kernel keeps no entry then: three in three
+seconds."""
+GRACE_S = 2.0
 """For so long connections may be without an answer."""
+PROBES_S = 1.5
+"""A probe that isn't answered ends within a second."""
 AGAIN_S = 30.0
 """Endpoints are probed again after so long, while clients still get no answer."""
 RETRY_S, RETRY_MAX_S = 60.0, 3600.0
@@ -115,8 +120,13 @@ class _Traffic:
         return bool(self.lost) and now - self.last < LAST_MINUTE_S
 
     def is_unanswered(self, now: float) -> bool:
-        """Return whether so many got none that it isn't chance."""
-        return self.is_recent(now) and self.lost >= LOST_MIN and now - self.since >= GRACE_S
+        """Return whether they got none for so long that none is on its way."""
+        return self.is_recent(now) and now - self.since >= GRACE_S
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether so many got none, and no other client one, that it isn't chance."""
+        return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 
 @dataclass(slots=True, eq=False)
@@ -125,7 +135,8 @@ class _Doubt:
 
     waiting: set[SocketAddress]
     has_failed: bool = False
-    decided_at: float = 0.0
+    until: float = 0.0
+    """When it is decided again, in monotonic seconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -166,7 +177,10 @@ class KernelAnswers(Component):
         self._thread = OneThread("kernel answers")
         self._owed_s = 0.0
         """CPU time that pauses are still to make up for."""
+        self._is_undecided = False
+        """Clients got no answer a moment ago, and it isn't known why."""
         self._suspects = Suspects(self._note_probe, open_probes)
+        self._has_probed = asyncio.Event()
         self._traffic: dict[Frontend | ServedPort, _Traffic] = {}
         self._doubts: dict[ServedPort, _Doubt] = {}
         self._away: dict[ServedPort, _Away] = {}
@@ -189,9 +203,7 @@ class KernelAnswers(Component):
     async def _run(self) -> None:
         while True:
             await self.look()
-            is_urgent = self._owed_s < BURST_S and any(
-                not one.decided_at for one in self._doubts.values()
-            )
+            is_urgent = self._is_undecided and self._owed_s < BURST_S
             pause_s = EVERY_S if is_urgent else max(EVERY_S, self._owed_s / _SHARE)
             await pause(pause_s)
             self._owed_s = max(0.0, self._owed_s - pause_s * _SHARE)
@@ -229,7 +241,8 @@ class KernelAnswers(Component):
         in_kernel = [one for one in self._served_ports if one.path.now is DataPath.KERNEL]
         try:
             await self._compare(in_kernel)
-            doubted = [one for one in in_kernel if self._is_to_be_decided(one)]
+            doubted = [one for one in in_kernel if self._is_doubted(one)]
+            await self._probe(doubted)
             returning = [one for one, away in self._away.items() if self._may_return(one, away)]
             if doubted or returning:
                 rules = await self._call(self._read_rules)
@@ -241,6 +254,11 @@ class KernelAnswers(Component):
             # The next repair fails, too, and that is shown.
             _log.debug("cannot look for answers: %(cause)s", extra={"cause": str(exc)})
         found = {one: one.path.unanswered for one in in_kernel}
+        now = self._clock()
+        self._is_undecided = any(
+            why is None and any(traffic.is_recent(now) for traffic in self._of(one))
+            for one, why in found.items()
+        )
         self._condition.set(*((one.group.label, say(why)) for one, why in found.items() if why))
 
     async def _compare(self, in_kernel: Iterable[ServedPort]) -> None:
@@ -267,43 +285,57 @@ class KernelAnswers(Component):
 
     def _silent(self, served: ServedPort) -> list[_Traffic]:
         now = self._clock()
-        kinds: tuple[Frontend | ServedPort, ...] = (*served.plan.frontends, served)
-        found = [self._traffic[one] for one in kinds if one in self._traffic]
-        return [one for one in found if one.is_unanswered(now)]
+        return [one for one in self._of(served) if one.is_unanswered(now)]
 
-    def _is_to_be_decided(self, served: ServedPort) -> bool:
-        """Have endpoints probed while clients get no answer; return whether all were."""
-        doubt, now = self._doubts.get(served), self._clock()
+    def _of(self, served: ServedPort) -> Iterator[_Traffic]:
+        kinds: tuple[Frontend | ServedPort, ...] = (*served.plan.frontends, served)
+        return (self._traffic[one] for one in kinds if one in self._traffic)
+
+    def _is_doubted(self, served: ServedPort) -> bool:
+        """Return whether it is to be decided now why clients get no answer."""
+        doubt = self._doubts.get(served)
         if not self._silent(served):
             self._doubts.pop(served, None)
             served.path = served.path._replace(unanswered=None)
             return False
-        if doubt is None or (doubt.decided_at and now - doubt.decided_at >= AGAIN_S):
-            is_tcp = served.plan.protocol is Protocol.TCP
-            probed = {*islice(_endpoints(served.plan.serving), PROBED_MAX)} if is_tcp else set()
-            self._doubts[served] = doubt = _Doubt(probed)
-            for endpoint in probed:
+        return doubt is None or self._clock() >= doubt.until
+
+    async def _probe(self, doubted: Iterable[ServedPort]) -> None:
+        """Find out whether the endpoints of some Service ports answer this node."""
+        self._has_probed.set()
+        for served in doubted:
+            doubt = self._doubts[served] = _Doubt(set())
+            # A dial shows nothing of UDP.
+            if served.plan.protocol is Protocol.TCP:
+                doubt.waiting |= {*islice(_endpoints(served.plan.serving), PROBED_MAX)}
+            for endpoint in tuple(doubt.waiting):
+                self._has_probed.clear()
                 self._suspects.add(served, endpoint, EventKind.UNANSWERED)
-        return not (doubt.waiting or doubt.decided_at)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PROBES_S):
+                await self._has_probed.wait()
 
     def _note_probe(self, suspect: Suspect, failed: DialFailure | None) -> None:
         if (doubt := self._doubts.get(suspect.served)) is not None:
             doubt.waiting.discard(suspect.endpoint)
             doubt.has_failed |= failed is not None
+        if not any(one.waiting for one in self._doubts.values()):
+            self._has_probed.set()
 
     async def _decide(self, served: ServedPort, rules: Rules) -> None:
         """Decide why clients get no answer, after probes of the endpoints."""
         doubt, silent, plan = self._doubts[served], self._silent(served), served.plan
-        doubt.decided_at = now = self._clock()
+        now = self._clock()
         endpoint = next(_endpoints(plan.serving), None)
-        if endpoint is None or doubt.has_failed:
+        if endpoint is None or doubt.has_failed or doubt.waiting:
+            doubt.until = now + AGAIN_S
             served.path = served.path._replace(unanswered=None)
             return
         chain, why, hint = await self._call(partial(rules, endpoint, plan.protocol))
-        is_certain = plan.protocol is Protocol.TCP and not any(
-            one.answered_at > one.since for one in silent
-        )
-        if not chain and not is_certain:
+        is_telling = plan.protocol is Protocol.TCP and all(one.is_telling for one in silent)
+        # Until then there may be more clients.
+        doubt.until = now + (AGAIN_S if chain or is_telling else GRACE_S)
+        if not (chain or is_telling):
             return
         cause = forwarding_dropped(chain, why, hint) if chain else forwarding_unanswered()
         if plan.path.path is not DataPath.AUTO:

@@ -44,21 +44,16 @@ NOT_KNOWN, DROPPED = forwarding_unanswered(), forwarding_dropped(*CHAIN)
 
 
 class Probed:
-    """Probes that end as soon as they are asked for."""
+    """Probes that end at once."""
 
     def __init__(self, note, result):
         self._note, self._result = note, result
-        self.wanted = []
 
     def add(self, endpoint, _service):
-        self.wanted.append(endpoint)
+        self._note(endpoint, self._result())
 
-    def discard(self, endpoint, _service):
-        self.wanted.remove(endpoint)
-
-    def end(self):
-        for endpoint in {*self.wanted}:
-            self._note(endpoint, self._result())
+    def discard(self, _endpoint, _service):
+        """Part of PathProbes."""
 
     def close(self):
         """Part of PathProbes."""
@@ -75,7 +70,9 @@ class Node:
         self.web = Frontend(IP, 80, protocol)
         self.clients = Clients(set(), set())
         self.served_ports = make(Bind.PROXY_PORT)
-        self.served_ports.auto_paths = AutoPaths(lambda note: Probed(note, lambda: None))
+        self.served_ports.auto_paths = AutoPaths(
+            lambda _note: Probed(lambda *_: None, lambda: None)
+        )
         handling = Handling(path=path)
         cluster = Cluster()
         self.served_ports.follow(
@@ -91,13 +88,8 @@ class Node:
             lambda: lambda _endpoint, _protocol: self.chain,
             track=lambda wanted: dict.fromkeys(wanted, self.clients),
             clock=lambda: self.now,
-            open_probes=self.open_probes,
+            open_probes=lambda note: Probed(note, lambda: self.probe),
         )
-        self.probes = None
-
-    def open_probes(self, note):
-        self.probes = Probed(note, lambda: self.probe)
-        return self.probes
 
     async def look(self, begun=0, *, answered=0, own=0, after_s=EVERY_S):
         """Have connections begin, then look; each answered one is another client."""
@@ -110,13 +102,11 @@ class Node:
             on_node | {*range(first + answered, first + answered + own)},
         )
         await self.answers.look()
-        if self.probes is not None:
-            self.probes.end()
 
     async def fail(self, begun=LOST_MIN):
         """Have as many connections get no answer, until that is decided."""
         await self.look()
-        for count in (begun, 0, 0, 0):
+        for count in (begun, 0):
             await self.look(count)
 
     @property
@@ -257,9 +247,8 @@ async def test_without_a_known_chain_auto_tries_again_after_ever_longer_pauses(n
 async def test_dials_at_connect_count_too(node, answered, chain, cause):
     node.chain = chain
     node.answers.note_dials(node.served, lost=LOST_MIN)
-    await node.look()
+    node.now += 1.0
     node.answers.note_dials(node.served, answered=answered)
-    await node.look()
     await node.look()
     assert node.port.unanswered == cause
 

@@ -345,10 +345,12 @@ async def test_dials_without_an_answer_from_an_endpoint_that_answers_this_node_a
     node.served.path = PathView(DataPath.KERNEL)
     hooks.count((NAME, POD_A), **{failed: LOST_MIN})
     await node.read()
-    for _ in range(3):
-        node.probe()
-        node.now += GRACE_S
-        await node.answers.look()
+    node.probe()
+    node.now += GRACE_S
+    looking = asyncio.create_task(node.answers.look())
+    await until(lambda: looking.done() or node.probed.wanted)
+    node.probe()
+    await looking
     assert (node.port.unanswered is not None) is is_trouble
 
 
