@@ -5,6 +5,7 @@ Readers find most of it, as :class:`~userspace_proxy.model.notes.Note`; policy f
 
 from __future__ import annotations
 
+from ..model import SliceKey
 from ..model.annotations import DOMAIN, WITHOUT_SLOW_START
 from ..model.notes import Note
 from ..model.source_ranges import ANNOTATION_SOURCE_RANGES
@@ -14,6 +15,11 @@ from .cause import ROWS, Cause, CauseCode, cause
 def cause_of(note: Note) -> Cause:
     """Return the cause of a note; raises TypeError if its parameters aren't the row's."""
     return ROWS[note.kind](*note.params)
+
+
+def cause_of_slice(note: Note, key: SliceKey) -> Cause:
+    """Return the cause of a note of a slice, which names the slice."""
+    return cause_of(note).replace(within=f"EndpointSlice {key}")
 
 
 # Annotations.
@@ -151,8 +157,8 @@ def no_pod(why: str, address: str) -> str:
 
 
 @cause(CauseCode.NOT_FOLLOWED)
-def name_wrong(path: str, why: str) -> str:
-    """An endpoint by name has none."""
+def address_wrong(path: str, why: str) -> str:
+    """An address of a Service or of an endpoint is none, or a name is none."""
     return f"{path}: {why}"
 
 

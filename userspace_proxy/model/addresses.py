@@ -6,6 +6,7 @@ import _socket
 import enum
 import functools
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from typing import NamedTuple
 from .quoting import quoted
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_LEADING_ZEROS = re.compile("(?<![0-9A-Fa-f])0+(?=[0-9A-Fa-f])")
 
 
 class Protocol(enum.StrEnum):
@@ -104,14 +107,18 @@ class Frontend:
         return f"{self.address}/{self.protocol}"
 
 
-def parse_ip(text: str) -> str:
+def parse_ip(text: str, *, strict: bool = True) -> str:
     """Return an IP address in canonical form.
 
-    Raises:
-        ValueError: Not an address, or one with a leading zero, a zone (``fe80::1%eth0``) or an
-            IPv4 address written as IPv6.
+    Args:
+        strict: Whether leading zeros, and an IPv4 address that is written as IPv6, are errors. In
+            objects that an API server stored before it was strict, kube-proxy reads a number with
+            leading zeros as decimal, and such an address as IPv4.
 
-    Source: Kubernetes' strict IP validation (KEP-4858).
+    Raises:
+        ValueError: Not an address, or one with a zone (``fe80::1%eth0``).
+
+    Source: Kubernetes' strict IP validation (KEP-4858); else ParseIPSloppy of k8s.io/utils/net.
     """
     if "%" in text:
         raise ValueError(f"{quoted(text)} has a zone; write the address alone")
@@ -125,12 +132,19 @@ def parse_ip(text: str) -> str:
         else:
             return str(text)
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text if strict else without_leading_zeros(text))
     except ValueError:
         raise ValueError(f"{quoted(text)} is not an IP address") from None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        raise ValueError(f"{quoted(text)} is an IPv4 address; write {address.ipv4_mapped}")
+        if strict:
+            raise ValueError(f"{quoted(text)} is an IPv4 address; write {address.ipv4_mapped}")
+        return str(address.ipv4_mapped)
     return str(address)
+
+
+def without_leading_zeros(text: str) -> str:
+    """Return an address or a network whose numbers have no leading zeros."""
+    return _LEADING_ZEROS.sub("", text)
 
 
 def pack_ip(ip: str) -> bytes:

@@ -32,7 +32,7 @@ class NoteKind(enum.StrEnum):
     TOO_MANY_RANGES = "too_many_ranges"
     TOO_MANY_HINTS = "too_many_hints"
     NO_POD = "no_pod"
-    NAME_WRONG = "name_wrong"
+    ADDRESS_WRONG = "address_wrong"
     NAMES_BESIDE_SELECTOR = "names_beside_selector"
     NAME_WITHOUT_PORT = "name_without_port"
     NAMES_BUG = "names_bug"

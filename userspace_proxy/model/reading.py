@@ -3,9 +3,9 @@
 Rule 1: the meaning of missing, null and unknown values is defined here, with its source.
 Rule 2: an invalid object raises :class:`FieldError` with the field's path; the caller adds the
 place (file and line, or a watch).
-Rule 3: an invalid part of a slice (one address of many) and an invalid external address are
-omitted, because the API server has already admitted the object. If that isn't visible elsewhere,
-there is a note in ``notes`` of the Service or the slice.
+Rule 3: an invalid part of a slice (one address of many) and an invalid address of a Service are
+omitted, because the API server has already admitted the object; there is a note in ``notes`` of the
+Service or the slice. Addresses may have any notation that kube-proxy reads.
 Rule 4: the API server doesn't check ``targetRef``. A pod's name is used only if it is a name.
 """
 
@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import datetime
 import functools
-import ipaddress
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from sys import intern
 
 from ..errors import ConfigError
@@ -27,6 +26,7 @@ from .notation import check_label, check_subdomain
 from .notes import Note, NoteKind
 from .quoting import quoted
 from .slice_annotations import Preference, read_preference
+from .source_ranges import parse_range
 from .wire import (
     FieldError,
     Metadata,
@@ -49,6 +49,8 @@ HINTED_MAX = 1_000
 HINTED_OTHERS = ("(others)",)
 """Hints of an endpoint that name further ones; no zone or node has that name."""
 _NO_CONDITIONS = WireConditions()
+_read_ip = functools.partial(parse_ip, strict=False)
+_read_network = functools.partial(parse_range, strict=False)
 
 
 def read_slice(
@@ -87,11 +89,11 @@ def read_slice(
     notes: list[Note] = []
     for i, item in enumerate(wire.endpoints or ()):
         # Clients use the first address only. Source: discovery.k8s.io/v1, Endpoint.addresses.
-        if are_names:
-            address = _name_of(item.addresses, f"endpoints[{i}].addresses", notes)
-        else:
-            address = _address_of(item.addresses, family)
-        if address is None:
+        first = (item.addresses or [""])[0]
+        try:
+            address = read_host(first) if are_names else _address_of(first, family)
+        except (ConfigError, ValueError) as exc:
+            notes.append(NoteKind.ADDRESS_WRONG(f"endpoints[{i}].addresses", str(exc)))
             continue
         hostname, pod = (item.hostname if with_headless else None) or "", ""
         try:
@@ -196,14 +198,13 @@ def read_node(wire: WireNode) -> Node:
             a.address for a in addresses if a.type in ("InternalIP", "ExternalIP")
         ),
         zone=(wire.metadata.labels or {}).get(LABEL_ZONE) or "",
-        pod_networks=tuple(_valid((wire.spec and wire.spec.pod_cidrs) or (), _network)),
+        pod_networks=valid_addresses(
+            (wire.spec and wire.spec.pod_cidrs) or (), parse=_read_network
+        ),
         # Source: kube-proxy's NodeEligible; the taint counts whatever its value and effect.
         is_being_deleted=wire.metadata.deletion_timestamp is not None
         or any(taint.key == TAINT_TO_BE_DELETED for taint in taints),
     )
-
-
-_network = functools.partial(ipaddress.ip_network, strict=False)
 
 
 def name_of(metadata: Metadata) -> str:
@@ -259,32 +260,26 @@ def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(intern, names))
 
 
-def valid_addresses(texts: Iterable[str | None]) -> tuple[str, ...]:
-    """Return the valid addresses, in canonical form."""
-    return tuple(_valid(texts, parse_ip))
-
-
-def _valid(texts: Iterable[str | None], parse: Callable[[str], object]) -> Iterator[str]:
+def valid_addresses(
+    texts: Iterable[str | None],
+    path: str = "",
+    notes: list[Note] | None = None,
+    *,
+    parse: Callable[[str], str] = _read_ip,
+) -> tuple[str, ...]:
+    """Return the valid addresses of a field, in canonical form; others are added to the notes."""
+    valid: dict[str, None] = {}
     for text in texts:
         try:
-            yield str(parse(text or ""))
-        except ValueError:
-            continue
+            valid[parse(text or "")] = None
+        except ValueError as exc:
+            if notes is not None:
+                notes.append(NoteKind.ADDRESS_WRONG(path, str(exc)))
+    return tuple(valid)
 
 
-def _name_of(addresses: list[str] | None, path: str, notes: list[Note]) -> str | None:
-    """Return the first name; None, and a note, if it is none."""
-    try:
-        return read_host((addresses or [""])[0])
-    except ConfigError as exc:
-        notes.append(NoteKind.NAME_WRONG(path, str(exc)))
-        return None
-
-
-def _address_of(addresses: list[str] | None, family: IPFamily) -> str | None:
-    """Return the first address; None if it is invalid or of another family."""
-    try:
-        address = parse_ip((addresses or [""])[0])
-    except ValueError:
-        return None
-    return address if IPFamily.of(address) is family else None
+def _address_of(text: str, family: IPFamily) -> str:
+    ip = _read_ip(text)
+    if IPFamily.of(ip) is not family:
+        raise ValueError(f"{ip} is not {family}")
+    return ip

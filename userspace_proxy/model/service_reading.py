@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from sys import intern
 
-from .addresses import parse_ip
 from .annotations import read_handling
 from .names import ServiceKey
 from .notes import Note, NoteKind
@@ -23,6 +22,8 @@ AFFINITY_TIMEOUT_MAX_S = 86400
 BALANCED_MAX = 100
 """Load-balancer IPs of one Service: each is served at each of its ports."""
 
+CLUSTER_IPS = "spec.clusterIPs"
+_INGRESS = "status.loadBalancer.ingress"
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 
 
@@ -30,7 +31,7 @@ def read_service(wire: WireService) -> Service:
     """Convert a Service.
 
     Raises:
-        FieldError: A name, an address or a port is invalid.
+        FieldError: A name or a port is invalid.
     """
     spec = wire.spec or WireServiceSpec()
     labels = wire.metadata.labels or {}
@@ -48,25 +49,30 @@ def read_service(wire: WireService) -> Service:
     ports = tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ()))
     if handling.proxy_protocol is not None and all(p.protocol != "TCP" for p in ports):
         handling_notes += (NoteKind.HEADER_WITHOUT_TCP(),)
-    balanced = [item.ip for item in ingress if _is_vip(item)]
-    elsewhere = [item.ip for item in ingress if not _is_vip(item)]
+    # One that has only a host name is none of the addresses.
+    balanced = [item.ip for item in ingress if item.ip and _is_vip(item)]
+    elsewhere = [item.ip for item in ingress if item.ip and not _is_vip(item)]
+    wrong: list[Note] = []
     return Service(
         key=ServiceKey(namespace_of(wire.metadata), name_of(wire.metadata)),
         ports=ports,
         type=_service_type(spec.type),
-        cluster_ips=() if is_headless else _cluster_ips(addresses),
+        cluster_ips=() if is_headless else valid_addresses(addresses, CLUSTER_IPS, wrong),
         is_headless=is_headless,
         selector=tuple(sorted((k, v or "") for k, v in (spec.selector or {}).items())),
         affinity_timeout_s=_affinity(spec),
-        external_ips=valid_addresses(spec.external_ips or ()),
-        load_balancer_ips=valid_addresses(balanced[:BALANCED_MAX]),
-        balanced_elsewhere=valid_addresses(elsewhere[:BALANCED_MAX]),
+        external_ips=valid_addresses(spec.external_ips or (), "spec.externalIPs", wrong),
+        load_balancer_ips=valid_addresses(balanced[:BALANCED_MAX], _INGRESS, wrong),
+        balanced_elsewhere=valid_addresses(elsewhere[:BALANCED_MAX], _INGRESS, wrong),
         load_balancer_source_ranges=ranges,
         health_check_node_port=_health_check_node_port(spec),
         is_internal_local=spec.internal_traffic_policy == "Local",
         is_external_local=spec.external_traffic_policy == "Local",
         handling=handling,
-        notes=range_notes + handling_notes + _balancer_notes(spec, len(ingress), len(balanced)),
+        notes=(
+            *(*wrong, *range_notes, *handling_notes),
+            *_balancer_notes(spec, len(ingress), len(balanced)),
+        ),
         proxy_name=labels.get(LABEL_PROXY_NAME),
         has_headless_label=LABEL_HEADLESS in labels,
         external_name=(spec.external_name or "").removesuffix(".")
@@ -123,13 +129,6 @@ def _health_check_node_port(spec: WireServiceSpec) -> int:
     if not 0 <= port <= 65535:
         raise FieldError("spec.healthCheckNodePort", f"{port} is not in 1–65535")
     return port
-
-
-def _cluster_ips(texts: list[str]) -> tuple[str, ...]:
-    try:
-        return tuple(parse_ip(text) for text in texts)
-    except ValueError as exc:
-        raise FieldError("spec.clusterIPs", str(exc)) from None
 
 
 def _affinity(spec: WireServiceSpec) -> int | None:

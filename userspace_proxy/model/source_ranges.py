@@ -2,8 +2,8 @@
 
 Rule 1: an invalid range admits no client, and the Service admits clients of the other ranges.
 kube-proxy ignores it, and if it was the only one, admits every client.
-Rule 2: white space around a range and bits set after its prefix don't matter, because API servers
-before 1.36 accept both. A leading zero is an error, as in every address.
+Rule 2: white space around a range, bits set after its prefix, leading zeros and IPv4 written as
+IPv6 don't matter, because API servers before 1.36 accept them.
 Rule 3: the old annotation has no effect, as in kube-proxy 1.36, and leads to a note. Cloud
 providers read it, and pods reach the load-balancer IP without their load balancer.
 Rule 4: there is a bound for their number: beyond it no client is admitted.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 
+from .addresses import without_leading_zeros
 from .notes import Note, NoteKind
 from .quoting import quoted
 
@@ -59,24 +60,30 @@ def parse_range(text: str, *, strict: bool = True) -> str:
     """Return a network in canonical form.
 
     Args:
-        strict: Whether bits set after the prefix are an error, as for API servers since 1.36.
+        strict: Whether bits set after the prefix, leading zeros, and IPv4 written as IPv6 are
+            errors, as for API servers since 1.36. kube-proxy reads them as :func:`parse_ip` does.
 
     Raises:
-        ValueError: It isn't a network in strict notation.
+        ValueError: It isn't a network, or not in strict notation.
+
+    Source: else ParseCIDRSloppy of k8s.io/utils/net, and the text of Go's net.IPNet.
     """
-    address, slash, length = text.partition("/")
+    read = text if strict else without_leading_zeros(text)
+    address, slash, length = read.partition("/")
     # ``ip_network`` also accepts netmasks (/255.0.0.0), zones and lengths with a leading zero.
     if not slash or "%" in address or not length.isdecimal() or str(int(length)) != length:
         raise ValueError(f"{quoted(text)} is not a network (write {_meant(text)})")
     try:
-        network = ipaddress.ip_network(text, strict=False)
+        network = ipaddress.ip_network(read, strict=False)
     except ValueError:
         raise ValueError(f"{quoted(text)} is not a network (write 10.0.0.0/8)") from None
     if strict and ipaddress.ip_address(address) != network.network_address:
         raise ValueError(f"{quoted(text)} has bits set after its prefix (write {network})")
     first = network.network_address
     if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None:
-        raise ValueError(f"{quoted(text)} is a network of IPv4-mapped IPv6 addresses")
+        if strict:
+            raise ValueError(f"{quoted(text)} is a network of IPv4-mapped IPv6 addresses")
+        return f"{first.ipv4_mapped}/{network.prefixlen - 96}"
     return str(network)
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..causes.cause import Cause
-from ..causes.notes import cause_of
+from ..causes.notes import cause_of_slice
 from ..causes.services import first_notes
 from ..causes.slices import (
     some_lack_port,
@@ -238,11 +238,7 @@ def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tup
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
     """Return what the slices of a family ask for and don't get."""
     slices = [item for item in state.slices if item.family is family and not item.is_headless]
-    written = (
-        cause_of(note).replace(within=f"EndpointSlice {item.key}")
-        for item in slices
-        for note in item.notes
-    )
+    written = (cause_of_slice(note, item.key) for item in slices for note in item.notes)
     return first_notes(itertools.chain(name_notes(slices), written))
 
 

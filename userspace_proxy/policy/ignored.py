@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..causes.cause import Cause
+from ..causes.notes import cause_of
 from ..causes.services import (
     has_headless_label,
     is_external_name,
@@ -15,6 +16,7 @@ from ..causes.services import (
 )
 from ..model import Protocol, Service, ServicePort, ServiceType
 from ..model.addresses import is_ip
+from ..model.service_reading import CLUSTER_IPS
 from .facts import NodeFacts
 
 
@@ -36,7 +38,8 @@ def why_ignored(service: Service, facts: NodeFacts) -> Cause | None:
     if service.is_headless:
         return is_headless()
     if not service.cluster_ips:
-        return no_cluster_ip()
+        wrong = (note for note in service.notes if note.about == CLUSTER_IPS)
+        return next(map(cause_of, wrong), no_cluster_ip())
     return None
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from ..causes.cause import Cause, CauseCode
+from ..causes.notes import cause_of_slice
 from ..causes.slices import (
     no_port,
     no_slice,
@@ -62,6 +63,10 @@ def why_none_usable(
         return _no_slice(service, family, index)
     if index.has_endpoints(family):
         return _no_port(service, port, family, index)
+    for item in index.slices:
+        for note in item.notes if item.family is family else ():
+            if note.kind is NoteKind.ADDRESS_WRONG:
+                return cause_of_slice(note, item.key)
     if not service.selector:
         return slice_empty(service.key, count)
     return selects_no_pod(service.key, count, _selector_shown(service), _pods_of(service))

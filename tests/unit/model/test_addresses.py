@@ -39,6 +39,31 @@ def test_an_address_is_made_canonical(text, canonical):
 
 
 @pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        pytest.param("10.96.011.012", "10.96.11.12", id="leading-zeros-are-decimal"),
+        pytest.param("010.244.000.0005", "10.244.0.5", id="any-number-of-them"),
+        pytest.param("192.0.2.10", "192.0.2.10", id="zeros-that-count"),
+        pytest.param("::ffff:10.96.1.2", "10.96.1.2", id="ipv4-as-ipv6"),
+        pytest.param("::FFFF:0a60:0102", "10.96.1.2", id="ipv4-as-ipv6-in-hex"),
+        pytest.param("::ffff:010.96.1.02", "10.96.1.2", id="both"),
+        pytest.param("fd00::0000a0:00f0", "fd00::a0:f0", id="zeros-in-hex"),
+        pytest.param("10.96.300.1", None, id="number-too-large"),
+        pytest.param("10.96.0x1.1", None, id="hexadecimal"),
+        pytest.param("0010.96.1", None, id="three-parts"),
+        pytest.param(" 10.96.1.2", None, id="space"),
+        pytest.param("fe80::1%eth0", None, id="zone"),
+    ],
+)
+def test_an_address_of_a_stored_object_is_read_as_kube_proxy_reads_it(text, canonical):
+    if canonical is None:
+        with pytest.raises(ValueError, match=r"is not an IP address|has a zone"):
+            parse_ip(text, strict=False)
+    else:
+        assert parse_ip(text, strict=False) == canonical
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         pytest.param("", "'' is not an IP address", id="empty"),

@@ -10,5 +10,5 @@ def test_a_note_is_a_kind_and_its_parameters():
 
 
 def test_it_is_about_its_first_parameter():
-    assert NoteKind.NAME_WRONG("endpoints[2].addresses", "x").about == "endpoints[2].addresses"
+    assert NoteKind.ADDRESS_WRONG("endpoints[2].addresses", "x").about == "endpoints[2].addresses"
     assert NoteKind.HEADER_WITHOUT_TCP().about == ""

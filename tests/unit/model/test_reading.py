@@ -109,20 +109,28 @@ class TestSlice:
         assert item.family is IPFamily.IPV6
         assert item.endpoints == (Endpoint("2001:db8::1"),)
 
+    @pytest.mark.parametrize("address", ["010.244.000.005", "::ffff:10.244.0.5"])
+    def test_an_address_of_a_stored_slice_is_read_as_kube_proxy_reads_it(self, address):
+        item = a_slice(endpoints=[{"addresses": [address]}])
+        assert (item.endpoints, item.notes) == ((Endpoint("10.244.0.5"),), ())
+
     @pytest.mark.parametrize(
-        "addresses",
+        ("addresses", "problem"),
         [
-            pytest.param(None, id="null"),
-            pytest.param([], id="none"),
-            pytest.param(["cart.example"], id="name"),
-            pytest.param(["192.0.2.01"], id="leading-zero"),
-            pytest.param(["cart.example", "192.0.2.9"], id="good-one-behind-a-bad-one"),
-            pytest.param(["2001:db8::1"], id="other-family"),
+            pytest.param(None, "'' is not an IP address", id="null"),
+            pytest.param([], "'' is not an IP address", id="none"),
+            pytest.param(
+                ["cart.example", "192.0.2.9"],
+                "'cart.example' is not an IP address",
+                id="good-one-behind-a-bad-one",
+            ),
+            pytest.param(["2001:db8::1"], "2001:db8::1 is not IPv4", id="other-family"),
         ],
     )
-    def test_a_bad_address_costs_that_endpoint_alone(self, addresses):
+    def test_a_bad_address_costs_that_endpoint_alone_and_is_noted(self, addresses, problem):
         item = a_slice(endpoints=[{"addresses": addresses}, {"addresses": ["192.0.2.2"]}])
         assert item.endpoints == (Endpoint("192.0.2.2"),)
+        assert item.notes == (NoteKind.ADDRESS_WRONG("endpoints[0].addresses", problem),)
 
     @pytest.mark.parametrize(
         "port",
@@ -176,8 +184,8 @@ class TestSlice:
         assert item.endpoints == ()
         assert item.named == (Endpoint("db.example.com", ready=False),)
         assert item.notes == (
-            NoteKind.NAME_WRONG("endpoints[1].addresses", why(read_host, "192.0.2.1")),
-            NoteKind.NAME_WRONG("endpoints[2].addresses", why(read_host, "")),
+            NoteKind.ADDRESS_WRONG("endpoints[1].addresses", why(read_host, "192.0.2.1")),
+            NoteKind.ADDRESS_WRONG("endpoints[2].addresses", why(read_host, "")),
         )
 
     @pytest.mark.parametrize(
@@ -315,7 +323,7 @@ class TestNode:
     def test_its_addresses_zone_and_name_are_read(self):
         addresses = [
             {"type": "Hostname", "address": "node-1"},
-            {"type": "InternalIP", "address": "192.0.2.1"},
+            {"type": "InternalIP", "address": "192.0.2.01"},
             {"type": "ExternalIP", "address": "2001:DB8::1"},
             {"type": "InternalIP", "address": "nonsense"},
             {"type": "InternalIP"},
@@ -328,7 +336,7 @@ class TestNode:
         assert node == Node("node-1", ("192.0.2.1", "2001:db8::1"), "a")
 
     def test_its_pods_networks_are_read_in_canonical_form(self):
-        spec = {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "FD00:1::/64", "x"]}
+        spec = {"podCIDR": "10.244.1.0/24", "podCIDRs": ["010.244.1.0/24", "FD00:1::/64", "x"]}
         node = read_node(convert({"metadata": {"name": "node-1"}, "spec": spec}, WireNode))
         assert node.pod_networks == ("10.244.1.0/24", "fd00:1::/64")
 

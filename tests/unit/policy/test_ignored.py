@@ -2,6 +2,7 @@
 
 import pytest
 
+from userspace_proxy.causes.notes import cause_of
 from userspace_proxy.causes.services import (
     has_headless_label,
     is_external_name,
@@ -13,11 +14,13 @@ from userspace_proxy.causes.services import (
     unsupported_protocol,
 )
 from userspace_proxy.model import ServicePort, ServiceType
-from userspace_proxy.model.service_reading import LABEL_PROXY_NAME
+from userspace_proxy.model.notes import NoteKind
+from userspace_proxy.model.service_reading import CLUSTER_IPS, LABEL_PROXY_NAME
 from userspace_proxy.policy import NodeFacts, why_ignored, why_own_address, why_port_ignored
 
 from ..model.samples import CART_IP_V6, service
 
+WRONG_IP = NoteKind.ADDRESS_WRONG(CLUSTER_IPS, "'10.96.300.1' is not an IP address")
 EVERYBODYS = NodeFacts()
 MESH = NodeFacts(proxy_name="mesh")
 
@@ -66,6 +69,12 @@ def test_a_service_for_this_proxy_is_not_ignored(given, facts):
             id="headless-label",
         ),
         pytest.param(service(cluster_ips=()), EVERYBODYS, no_cluster_ip(), id="no-cluster-ip"),
+        pytest.param(
+            service(cluster_ips=(), notes=(WRONG_IP,)),
+            EVERYBODYS,
+            cause_of(WRONG_IP),
+            id="invalid-cluster-ip",
+        ),
         pytest.param(
             service(proxy_name="mesh"),
             EVERYBODYS,

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.causes.notes import cause_of_slice
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.slices import (
     no_port,
@@ -50,6 +51,7 @@ A, B, C = POD_A.ip, POD_B.ip, POD_C.ip
 WEB = (("app", "web"), ("tier", "front"))
 SELECTOR = "app=web,tier=front"
 PODS = ("pods", "-n", "shop", "-l", SELECTOR)
+NO_ADDRESS = NoteKind.ADDRESS_WRONG("endpoints[0].addresses", "'x' is not an IP address")
 NOT_MIRRORED = NoteKind.NOT_TO_MIRROR("shop/cart", "a lock")
 HERE, THERE = "node-1", "node-2"
 INSIDE, OUTSIDE = "internalTrafficPolicy", "externalTrafficPolicy"
@@ -117,6 +119,12 @@ def test_it_has_slices_of_the_other_family_only():
         pytest.param(service(), [slice_of()], slice_empty(CART, 1), id="without"),
         pytest.param(
             service(), [slice_of(), slice_of(key="cart-2")], slice_empty(CART, 2), id="several"
+        ),
+        pytest.param(
+            service(selector=WEB),
+            [slice_of(), replace(slice_of(key="cart-2"), notes=(NO_ADDRESS,))],
+            cause_of_slice(NO_ADDRESS, slice_of(key="cart-2").key),
+            id="of-valid-addresses",
         ),
     ],
 )

@@ -22,6 +22,8 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
+from ...model.addresses import without_leading_zeros
+
 KEPT = frozenset(
     {
         "default", "kube-system", "kube-public", "kube-node-lease", "kubernetes", "kube-dns",
@@ -140,7 +142,7 @@ class Pseudonyms:
     def _of_address(self, text: str) -> str:
         ip, slash, bits = text.partition("/")
         try:
-            address = ipaddress.ip_address(ip)
+            address = ipaddress.ip_address(without_leading_zeros(ip))
             length = int(bits) if slash else address.max_prefixlen
         except ValueError:
             return text

@@ -25,11 +25,16 @@ _RANGES = {
     "10.0.0.0/8": "10.0.0.0/8",
     " 10.1.2.3/16 ": "10.1.0.0/16",
     "fd00::1/64": "fd00::/64",
-    "010.0.0.0/8": "",
+    "010.0.0.0/8": "10.0.0.0/8",
     "192.168.7.1": "",
 }
 """Networks as they are written, and as they are shown; empty: it can't be read."""
-_ADDRESSES = {"198.19.0.7": "198.19.0.7", "FD00::7:0:1": "fd00::7:0:1", "198.19.0.07": ""}
+_ADDRESSES = {
+    "198.19.0.7": "198.19.0.7",
+    "FD00::7:0:1": "fd00::7:0:1",
+    "198.19.0.07": "198.19.0.7",
+    "198.19.7": "",
+}
 _BALANCES = {"source-hash": "source-hash", "least-connections": "least-connections", "x": ""}
 _HOLDS = {"5s": (5.0, 1000), "2m, 7": (120.0, 7), "0s": None}
 _WEIGHTS = {"0": 0, "7": 7, "65535": 65535, "65536": None, "-1": None, "": None}
@@ -120,8 +125,8 @@ def details_of_service(item: Mapping[str, Any]) -> Shown:
     hold = _HOLDS.get(annotations.get(f"{_DOMAIN}hold"))
     balance = _BALANCES.get(annotations.get(f"{_DOMAIN}balance", ""), "")
     return (
-        tuple(_ADDRESSES[each["ip"]] for each in ingress if _is_here(each)),
-        tuple(_ADDRESSES[each["ip"]] for each in ingress if _is_elsewhere(each)),
+        tuple(dict.fromkeys(_ADDRESSES[each["ip"]] for each in ingress if _is_here(each))),
+        tuple(dict.fromkeys(_ADDRESSES[each["ip"]] for each in ingress if _is_elsewhere(each))),
         _networks(spec.get("loadBalancerSourceRanges", ())),
         spec.get("healthCheckNodePort", 0) if is_balanced else 0,
         labels.get(_PROXY),
@@ -149,7 +154,7 @@ def _is_elsewhere(ingress: Mapping[str, Any]) -> bool:
 
 def _networks(texts: list[str]) -> Shown:
     found = [_RANGES[text] for text in texts]
-    return (*filter(None, found), *(() if all(found) else _TAKES_NONE))
+    return (*dict.fromkeys(filter(None, found)), *(() if all(found) else _TAKES_NONE))
 
 
 def details_of_endpoint(endpoint: Mapping[str, Any], item: Mapping[str, Any]) -> Shown:

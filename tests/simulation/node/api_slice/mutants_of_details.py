@@ -16,7 +16,10 @@ MUTANTS: Mapping[str, Mutant] = {
         "hints.names(hinted.for_zones, hints.nodes)",
     ),
     "api-address-of-another-family-is-used": _model(
-        "reading", "return address if IPFamily.of(address) is family else None", "return address"
+        "reading", "if IPFamily.of(ip) is not family:", "if False:"
+    ),
+    "api-leading-zeros-are-no-address": _model(
+        "reading", "partial(parse_ip, strict=False)", "partial(parse_ip)"
     ),
     "api-balancer-that-answers-itself-is-served": _model(
         "service_reading",

@@ -131,8 +131,9 @@ def _valid(text: str, family: str) -> Iterator[str]:
         address = ipaddress.ip_address(text)
     except ValueError:
         return
-    is_mapped = address.version == 6 and address.ipv4_mapped is not None
-    if family == f"IPv{address.version}" and not is_mapped:
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if family == f"IPv{address.version}":
         yield str(address)
 
 

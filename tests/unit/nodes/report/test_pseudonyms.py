@@ -101,6 +101,10 @@ def test_addresses_of_one_network_stay_in_one(names):
     assert names.hide("admits 10.244.3.0/24, 0.0.0.0/0").count("/") == 2
 
 
+def test_an_address_with_leading_zeros_is_hidden_as_without(names):
+    assert names.hide("010.244.003.009 is ready") == names.hide("10.244.3.9 is ready")
+
+
 def test_addresses_never_share_a_pseudonym(names):
     some = [f"10.{a}.{b}.7" for a in range(20) for b in range(20)] + [
         f"8.8.{n}.8" for n in range(99)
