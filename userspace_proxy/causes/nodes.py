@@ -84,6 +84,19 @@ def beside_kube_proxy(places: tuple[str, ...]) -> str:
     return f"kube-proxy's rules are beside this proxy's: {listed(places, 3)}"
 
 
+@cause(
+    CauseCode.NOT_LOCAL,
+    hint="Set --hostname-override to the name of this node's Node: until then no endpoint is local "
+    "to it (traffic policy Local), zone hints are ignored, and its addresses and pod networks "
+    "(NodeCIDR) are unknown",
+    kubectl="get nodes",
+)
+def no_node(name: str, similar: tuple[str, ...]) -> str:
+    """The cluster has no Node of this node's name, or not yet."""
+    meant = f" (did you mean {' or '.join(similar)}?)" if similar else ""
+    return f"there is no Node {name}{meant}"
+
+
 _SET_CLOCK = "See whether it is synchronised: `timedatectl`, `chronyc tracking`"
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from ..causes.nodes import listed
+from ..causes.say import remedy, say
 from ..config import Settings
 from ..errors import UserspaceProxyError
-from .finding import Finding, error, ok, reason
+from ..model import Node
+from ..policy.node_facts import why_no_node
+from .finding import Finding, error, ok, reason, warning
 from .inputs import Inputs
 
 ANSWER_S = 5.0
@@ -30,22 +34,29 @@ def look_at_server(settings: Settings, node_name: str) -> tuple[list[Finding], I
             endpoints_from_pods=settings.endpoints_from_pods,
         )
     )
-    findings = judge_server(
-        said.url, said.problems, said.version, with_pods=settings.endpoints_from_pods
-    )
+    with_pods, node = settings.endpoints_from_pods, said.node
+    findings = judge_server(said.url, said.problems, said.version, with_pods=with_pods, node=node)
     return findings, Inputs(service_ips=said.service_ips)
 
 
 def judge_server(
-    url: str, problems: Sequence[str], version: str, *, with_pods: bool = False
+    url: str,
+    problems: Sequence[str],
+    version: str,
+    *,
+    with_pods: bool = False,
+    node: Node | None = None,
 ) -> list[Finding]:
-    """Report whether all objects may be read."""
+    """Report whether all objects may be read, and whether this node's exists."""
     if problems:
         return [error("API server", line) for line in problems]
     known = f" (Kubernetes {version})" if version else ""
-    pods = ", Pods" if with_pods else ""
-    kinds = f"Services, EndpointSlices{pods} and this Node"
-    return [ok("API server", f"{kinds} can be read{known}", url)]
+    no_node, pods = why_no_node(node), ["Pods"] if with_pods else []
+    kinds = listed(["Services", "EndpointSlices", *pods, *([] if no_node else ["this Node"])], 3)
+    found = [ok("API server", f"{kinds} can be read{known}", url)]
+    if no_node:
+        found.append(warning("API server", say(no_node), url, remedy(no_node)))
+    return found
 
 
 def look_at_wake(settings: Settings, node_name: str) -> list[Finding]:

@@ -80,6 +80,8 @@ def look_at_manifests(
     no_kernel_path = find_no_kernel_path(steering, kernel)
     facts = make_facts(options_with(steering, options), snapshot, addresses, no_kernel_path)
     plan = Planner(facts).plan(snapshot)
+    if (no_node := facts.no_node) is not None:
+        found.append(warning("manifests", say(no_node), path, remedy(no_node)))
     found += judge_plan(plan, state.place_of)
     if not state.problems:
         found.insert(0, ok("manifests", f"{plural(len(snapshot.services), 'Service')} read", path))

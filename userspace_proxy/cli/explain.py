@@ -267,9 +267,13 @@ def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
     Raises:
         NoSuchService: There is none of that name, or it has no such port.
     """
+    from ..causes.say import say
     from ..explain import read_subject
+    from ..model.quoting import printable
     from ..status.missing import say_missing
 
+    if status.no_node is not None:
+        print(f"warning: {printable(say(status.no_node))}", file=sys.stderr)
     subject = read_subject(status, service, origin, is_live=False)
     if not (subject.ports or subject.ignored or subject.rejected):
         raise NoSuchService(say_missing(status, service))

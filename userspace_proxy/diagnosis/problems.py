@@ -352,6 +352,9 @@ def _node(view: StatusFacts) -> Iterator[Problem]:
     elif limit and used >= limit * _DESCRIPTORS_SHORT:
         what = f"Descriptors run short: {figures}"
         yield Problem(Level.ATTENTION, what, more, kind="few descriptors")
+    if view.no_node is not None:
+        what, hint = capitalised(say(view.no_node)), remedy(view.no_node)
+        yield Problem(Level.ATTENTION, what, hint, code=view.no_node.code, kind="node missing")
     if not view.node_is_eligible:
         yield Problem(
             Level.ATTENTION,

@@ -605,6 +605,8 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         bool, gauge("node_eligible", "", "0 while the Node is to be deleted")
     ] = True
     """False when the Node is being deleted."""
+    no_node: Cause | None = None
+    """That the cluster has no Node of this node's name; null if it has, or that isn't known."""
     network_namespace: int = 0
     """The inode of the proxy's network namespace, as of its ``/proc/PID/ns/net``; 0 if unknown."""
     kernel: KernelFacts = KernelFacts()

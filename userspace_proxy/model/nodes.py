@@ -19,3 +19,7 @@ class Node:
     """It has a deletion timestamp, or the cluster autoscaler's taint for deletion.
 
     Source: kube-proxy's NodeEligible: ToBeDeletedByClusterAutoscaler, KEP-3836."""
+    is_missing: bool = False
+    """The cluster has no Node of this name."""
+    similar: tuple[str, ...] = ()
+    """Where it is missing: Nodes that may be meant, the likeliest first."""

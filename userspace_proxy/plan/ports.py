@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..causes.cause import Cause
+from ..causes.cause import Cause, CauseCode
 from ..causes.notes import cause_of_slice
 from ..causes.services import first_notes
 from ..causes.slices import (
@@ -208,6 +208,9 @@ def _plan_port(
     is_first = claim.key.side is Side.ALL
     notes = (path.note,) if path.note is not None and is_first else ()
     lacking = _lacking(state, index, claim) if is_first else ()
+    cause = _cause(state, index, claim, usable, orphans)
+    if cause is not None and cause.code is CauseCode.NOT_LOCAL:
+        cause = facts.no_node or cause
     too_many = () if usable.are_all or not is_first else (too_many_endpoints(ENDPOINTS_MAX),)
     return PortPlan(
         key=claim.key,
@@ -221,7 +224,7 @@ def _plan_port(
             admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
             leaving=usable.leaving if has_leaving else (),
         ),
-        cause=_cause(state, index, claim, usable, orphans),
+        cause=cause,
         notes=(*too_many, *claim.notes, *lacking, *notes),
         scope=claim.scope,
         path=path,

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..causes.cause import Cause
 from ..model import Balance, DataPath, IPFamily, contains, of_family, own_network
 
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
@@ -29,6 +30,8 @@ class NodeFacts:
     """Only for embedding: elsewhere endpoints on 127.0.0.0/8 and ::1 are refused."""
     allow_node_endpoints: bool = True
     """Endpoints may be at this node's own addresses though they aren't its pods."""
+    no_node: Cause | None = None
+    """That the cluster has no Node of this name."""
     zone: str = ""
     """The Node object's; empty when unknown."""
     addresses: tuple[str, ...] = ()

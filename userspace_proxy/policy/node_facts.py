@@ -7,6 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
+from ..causes.cause import Cause
+from ..causes.nodes import no_node
 from ..cluster import Snapshot
 from ..model import Balance, IPFamily, Node, ServiceKey
 from .facts import PRIMARY, NodeFacts
@@ -55,6 +57,7 @@ def make_facts(
         proxy_name=options.proxy_name,
         allow_loopback_endpoints=options.allow_loopback_endpoints,
         allow_node_endpoints=options.allow_node_endpoints,
+        no_node=why_no_node(node),
         zone=node.zone,
         addresses=tuple(addresses),
         primary_addresses=tuple(dict.fromkeys((*options.node_addresses, *node.addresses))),
@@ -73,6 +76,11 @@ def make_facts(
         cluster_networks=(node.pod_networks if options.only_own_pods else ())
         or options.cluster_networks,
     )
+
+
+def why_no_node(node: Node | None) -> Cause | None:
+    """Return that the cluster has no Node of this node's name; None if it has, or may have."""
+    return no_node(node.name, node.similar) if node is not None and node.is_missing else None
 
 
 def why_no_node_ports(facts: NodeFacts) -> str:

@@ -248,6 +248,8 @@ SAMPLES = (
     nodes.other_version("0.1.0", ""),
     nodes.other_settings(("steering=iptables (default)", "v=4 (2)")),
     nodes.beside_kube_proxy(("nftables table ip kube-proxy",)),
+    nodes.no_node("node-7", ()),
+    nodes.no_node("node-7", ("node-7.example", "node-77.example")),
     nodes.clock_off(3, is_ahead=True),
     nodes.clock_off(3_600, is_ahead=False, are_several=True),
     nodes.own_clock_off(12, is_ahead=True),

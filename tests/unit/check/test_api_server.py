@@ -6,24 +6,34 @@ import pytest
 
 from userspace_proxy.check.api_server import judge_server, look_at_wake
 from userspace_proxy.config import Settings
+from userspace_proxy.model import Node
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
-
-def test_a_server_that_permits_reading_is_ok():
-    (found,) = judge_server("https://192.0.2.1", (), "v1.36.3")
-    assert str(found) == (
-        "ok       API server: Services, EndpointSlices and this Node can be read "
-        "(Kubernetes v1.36.3) [https://192.0.2.1]"
-    )
+URL = "https://192.0.2.1"
+MISSING = Node("a", is_missing=True, similar=("a.b",))
 
 
-def test_pods_are_named_if_they_are_read():
-    (found,) = judge_server("https://192.0.2.1", (), "", with_pods=True)
-    assert "EndpointSlices, Pods and this Node can be read" in found.what
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({}, "Services, EndpointSlices and this Node"),
+        ({"with_pods": True}, "Services, EndpointSlices, Pods and this Node"),
+        ({"node": MISSING}, "Services and EndpointSlices"),
+    ],
+)
+def test_what_can_be_read_is_ok(options, kinds):
+    first = judge_server(URL, (), "v1.36.3", **options)[0]
+    assert str(first) == f"ok       API server: {kinds} can be read (Kubernetes v1.36.3) [{URL}]"
+
+
+def test_a_node_that_does_not_exist_is_a_warning():
+    _, found = judge_server(URL, (), "", node=MISSING)
+    assert (found.mark, found.what) == ("warning", "there is no Node a (did you mean a.b?)")
+    assert "--hostname-override" in found.hint
 
 
 def test_each_refusal_is_an_error():
-    found = judge_server("https://192.0.2.1", ("no services", "no nodes"), "")
+    found = judge_server(URL, ("no services", "no nodes"), "")
     assert [f"{f.mark}: {f.what}" for f in found] == ["error: no services", "error: no nodes"]
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.causes.names import name_not_allowed
+from userspace_proxy.causes.nodes import no_node
 from userspace_proxy.causes.notes import annotation_unknown
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import held_by
@@ -23,7 +24,7 @@ spec: {clusterIP: 10.96.0.10, ports: [{port: 80}, {name: more, port: 81}]}
 def look(path):
     return look_at_manifests(
         str(path),
-        options=Options(),
+        options=Options(node_name="a"),
         steering="local",
         service_cidrs=("10.96.0.0/12",),
         kernel=LACKS_NOTHING,
@@ -100,6 +101,13 @@ def warning(what, cause, line=1):
 
 def test_a_service_with_endpoints_is_no_finding(tmp_path):
     assert findings_of(tmp_path, WEB + SLICE) == ["ok       manifests: 1 Service read [web.yaml]"]
+
+
+def test_a_node_that_is_missing_among_others_is_a_warning(tmp_path):
+    node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: a.example}\n"
+    cause = no_node("a", ("a.example",))
+    found = findings_of(tmp_path, WEB + SLICE + node)
+    assert found[1:] == [f"warning  manifests: {say(cause)} [web.yaml] -> {remedy(cause)}"]
 
 
 @pytest.mark.parametrize(

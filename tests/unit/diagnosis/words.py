@@ -10,6 +10,7 @@ from pathlib import Path
 
 from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.nodes import no_node
 from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis.clauses import ClauseRow
 from userspace_proxy.diagnosis.paths import (
@@ -160,6 +161,7 @@ NODES = [
     {"last_state": LastStateFacts("/x", problem="disk full", failing_since=NOW - 60)},
     {"ignored": (make_ignored("shop/web", "80", CAUSE, is_conflict=True),)},
     {"node_is_eligible": False},
+    {"no_node": no_node("node-7", ())},
 ]
 """Facts that each give a node a problem, if the rest is as it should be."""
 KERNEL, WEB = DataPath.KERNEL, Frontend("10.96.0.1", 80, Protocol.TCP)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.model.similar import NEARLY_EQUAL, alike, did_you_mean, nearest
+from userspace_proxy.model.similar import NEARLY_EQUAL, alike, did_you_mean, nearest, similar_hosts
 
 FIELDS = ("selector", "sessionAffinity", "ports")
 
@@ -26,6 +26,21 @@ def test_several_names_may_be_alike():
     assert alike("web-2", known, most=3) == ["web-12", "web-1", "webs"]
     assert alike("web-2", known, most=1) == ["web-12"]
     assert alike("xyzzy", known, most=3) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "meant"),
+    [
+        ("node-7", ["node-7.eu-west-1.compute.internal", "db"], 0),
+        ("nod-7", ["db", "node-7.eu-west-1.compute.internal"], 1),
+        ("node-7.eu-west-1.compute.internal", ["node-7", "db"], 0),
+        ("node-7.a.example", ["db.a.example", "node-7.b.example"], 1),
+        ("10.0.1.7", ["192.168.0.9", "10.0.1.17"], 1),
+        ("xyzzy", ["node-7"], None),
+    ],
+)
+def test_a_similar_host_may_have_another_domain_or_none(name, known, meant):
+    assert similar_hosts(name, known)[:1] == (() if meant is None else (known[meant],))
 
 
 def test_a_prefix_is_part_of_the_suggestion():

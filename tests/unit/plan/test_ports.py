@@ -6,6 +6,7 @@ import pytest
 
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.names import name_unresolved
+from userspace_proxy.causes.nodes import no_node
 from userspace_proxy.causes.notes import kernel_path_unused, names_bug, path_not_allowed
 from userspace_proxy.causes.services import NOTES_MAX, external_ip_off
 from userspace_proxy.causes.slices import (
@@ -310,6 +311,14 @@ class TestPolicies:
         port = self.side(Side.EXTERNAL, EXTERNAL, *endpoints)
         assert port.serving == Serving(usable, outside=outside, inside=INSIDE, admits=admits)
         assert port.serving.is_refusing is (not usable)
+
+    def test_a_node_without_a_node_object_is_why_no_endpoint_is_local(self):
+        missing = no_node("node-1", ("node-10",))
+        given = service(is_internal_local=True)
+        port = the_port(given, slice_of(OTHER_POD), **HERE, no_node=missing)
+        assert port.cause == missing
+        assert the_port(given, slice_of(LOCAL_POD), **HERE, no_node=missing).cause is None
+        assert the_port(given, **HERE, no_node=missing).cause not in (None, missing)
 
     def test_external_local_leaves_the_cluster_ip_alone(self):
         port = self.side(Side.ALL, EXTERNAL, OTHER_POD)

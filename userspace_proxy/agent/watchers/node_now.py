@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from ...causes.cause import Cause
+from ...causes.say import say
 from ...cluster import Snapshot
+from ...facts import StatusFacts
 from ...kernel.interface_addresses import NodeAddresses
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
@@ -33,6 +36,9 @@ class NodeNow(Component):
         self._steering = steering
         self._options = options_with(steering.name, options)
         self._addresses: NodeAddresses | None = None
+        self._no_node = LoggedCondition[Cause](
+            _log, "%(cause)s", "this node has a Node", fields=lambda cause: {"cause": say(cause)}
+        )
         self._no_node_ports = LoggedCondition[str](_log, "node ports are not served: %(cause)s")
 
     async def start(self, supervisor: Supervisor) -> None:
@@ -42,12 +48,17 @@ class NodeNow(Component):
             self._addresses = NodeAddresses(asyncio.get_running_loop(), self.on_change)
 
     def facts_for(self, snapshot: Snapshot) -> NodeFacts:
-        """Return the facts for a plan of a snapshot; logs why no node port answers."""
+        """Return the facts for a plan of a snapshot; logs what the node lacks."""
         known = self._addresses
         addresses = ADDRESSES_WITHOUT_STEERING if known is None else known.current
         facts = make_facts(self._options, snapshot, addresses, self._steering.no_kernel_path)
         self._no_node_ports.set(why_no_node_ports(facts))
+        self._no_node.set(*([facts.no_node] if facts.no_node else []))
         return facts
+
+    def show(self, facts: StatusFacts) -> None:
+        """Part of Component."""
+        facts.no_node = next(iter(self._no_node.now), None)
 
     async def close(self) -> None:
         """Part of Component."""

@@ -15,11 +15,13 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
+from ...model import Node
 from ...model.reading import read_node
-from ...model.wire import FieldError, WireNode, decode
+from ...model.similar import similar_hosts
+from ...model.wire import FieldError, WireHead, WireNode, decode
 from ..base import Pause, pause
 from .client import ApiClient
-from .lists import read_whole
+from .lists import read_page, read_whole
 from .responses import TransportError, read_status
 
 _log = logging.getLogger("userspace_proxy.sources")
@@ -101,3 +103,16 @@ class NodeAddressLister:
         cause = read_status(refusal.body).message or "no reason given"
         kind = _Forbidden if refusal.code == 403 else TransportError
         raise kind(f"HTTP {refusal.code}: {cause}")
+
+
+async def describe_missing(client: ApiClient, name: str) -> Node:
+    """Return that there is no such Node, with similar ones unless Nodes can't be listed."""
+    names: list[str] = []
+
+    def take(items: Sequence[bytes]) -> None:
+        names.extend(decode(item, WireHead).metadata.name or "" for item in items)
+
+    with contextlib.suppress(TransportError, FieldError):
+        # Some 8 MiB at most: if a DaemonSet has a wrong name, each of its nodes asks.
+        await read_page(client, "/api/v1/nodes", {"limit": "500"}, take)
+    return Node(name, is_missing=True, similar=similar_hosts(name, names))

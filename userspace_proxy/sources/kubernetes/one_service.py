@@ -23,6 +23,7 @@ from .client import ApiClient
 from .credentials import Credentials
 from .kubeconfig_files import Kubeconfig
 from .lists import Take, read_page, read_whole
+from .node_addresses import describe_missing
 from .resources import SERVICES, SLICES, Resource, ResourceCache, inside, this_node
 from .responses import Response, TransportError, invalid, rejected, unreachable
 
@@ -108,8 +109,10 @@ class OneServiceReader:
             await self._read_elsewhere(key, named)
         if self._node_name:
             node = this_node(self._node_name)
-            take = ResourceCache(node, self._store).list_items
-            await self._ask(node, node.path, node.query, take)
+            cache = ResourceCache(node, self._store)
+            refusal = await self._ask(node, node.path, node.query, cache.list_items)
+            if refusal is None and not cache.has_objects:
+                self._store.set_node(await describe_missing(self._client, self._node_name))
         snapshot = self._store.snapshot()
         state = snapshot.services.get(key)
         if state is None:

@@ -9,14 +9,16 @@ import contextlib
 import json
 from dataclasses import dataclass
 
-from ...cluster import Store
+from ...cluster import Snapshot, Store
 from ...cluster.from_pods import PodEndpoints
 from ...errors import SourceError
+from ...model import Node
 from ...model.wire import FieldError, WirePage, decode
 from .client import ApiClient
 from .credentials import Credentials
+from .node_addresses import describe_missing
 from .one_service import asked_once, list_refused
-from .resources import SERVICES, ResourceCache, resources_of, this_node
+from .resources import SERVICES, Resource, ResourceCache, resources_of, this_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class ServerReport:
     version: str = ""
     service_ips: tuple[str, ...] = ()
     """The addresses of one Service; empty if there is none."""
+    node: Node | None = None
+    """This node's, if it is missing."""
 
 
 async def ask_server(
@@ -56,26 +60,28 @@ async def _ask(client: ApiClient, node_name: str, endpoints_from_pods: bool) -> 
     pods = PodEndpoints(Store(), with_headless=False) if endpoints_from_pods else None
     resources = resources_of(with_headless=False, pods=pods)
     service_ips: tuple[str, ...] = ()
+    missing: Node | None = None
     for resource in (*resources, *([this_node(node_name)] if node_name else [])):
         response = await client.get(resource.path, {**resource.query, "limit": "1"})
         if response.code != 200:
             problems.append(list_refused(client, resource.name, response))
         elif resource.name == SERVICES.name:
-            service_ips = _service_ips(response.body)
+            states = _read(SERVICES, response.body).services.values()
+            service_ips = tuple(ip for state in states for ip in state.service.cluster_ips)
+        elif resource.kind == "Node" and _read(resource, response.body).node is None:
+            missing = await describe_missing(client, node_name)
     version = await client.get("/version", {})
     # Wrong credentials are one problem, whatever is asked for.
-    return ServerReport(
-        client.url, tuple(dict.fromkeys(problems)), _version(version.body), service_ips
-    )
+    said = tuple(dict.fromkeys(problems))
+    return ServerReport(client.url, said, _version(version.body), service_ips, missing)
 
 
-def _service_ips(body: bytes) -> tuple[str, ...]:
-    """Return the addresses of the Services in a page; none if it can't be read."""
+def _read(resource: Resource, body: bytes) -> Snapshot:
+    """Return the objects in a page; none if it can't be read."""
     store = Store()
     with contextlib.suppress(FieldError):
-        ResourceCache(SERVICES, store).list_items(decode(body, WirePage).items or [])
-    states = store.snapshot().services.values()
-    return tuple(ip for state in states for ip in state.service.cluster_ips)
+        ResourceCache(resource, store).list_items(decode(body, WirePage).items or [])
+    return store.snapshot()
 
 
 def _version(body: bytes) -> str:

@@ -26,7 +26,7 @@ from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
 from .kubeconfig_files import Kubeconfig
 from .leases import KubernetesLeases
-from .node_addresses import NodeAddressLister
+from .node_addresses import NodeAddressLister, describe_missing
 from .recorder import Recorder
 from .reflector import Reflector, Timing
 from .resources import ResourceCache, inside, resources_of, this_node
@@ -42,7 +42,7 @@ OBJECT_PROBLEMS_MAX = 20
 class KubernetesSource(Source):
     """Lists and watches Services, EndpointSlices and this node's object.
 
-    If the Node doesn't exist, snapshots have none.
+    If the Node doesn't exist, as at a node's first boot, snapshots have one that is missing.
 
     Args:
         kubeconfig: A kubeconfig file, or which ones; empty: none.
@@ -91,6 +91,7 @@ class KubernetesSource(Source):
         resources = [inside(resource, namespace) for resource in every]
         self._required = len(resources)
         """The first this many kinds, without which nothing is published."""
+        self._node_name, self._lacks_node = node_name, asyncio.Event()
         if node_name:
             resources.append(this_node(node_name))
         self._share_bytes = share_bytes
@@ -152,6 +153,7 @@ class KubernetesSource(Source):
                     group.create_task(reflector.run())
                 group.create_task(self._recorder.run())
                 group.create_task(self._node_addresses.run())
+                group.create_task(self._describe_node())
         finally:
             self._publish = None
             await self.client.close()
@@ -204,6 +206,16 @@ class KubernetesSource(Source):
         self._store.set_node_addresses(addresses)
         self._changed()
 
+    async def _describe_node(self) -> None:
+        """Whenever there is no Node of this name, find out which one may be meant."""
+        while True:
+            await self._lacks_node.wait()
+            node = await describe_missing(self.client, self._node_name)
+            self._lacks_node.clear()
+            if not self._caches[-1].has_objects:
+                self._store.set_node(node)
+                self._changed()
+
     def _recovered(self) -> None:
         """One reflector has reached the server again: let the others retry now."""
         for reflector in self._reflectors:
@@ -231,6 +243,9 @@ class KubernetesSource(Source):
         if self._pods is not None:
             self._pods.settle()
         snapshot = self._store.snapshot()
+        is_listed = all(reflector.is_listed for reflector in node)
+        if node and is_listed and snapshot.node is None and not self._caches[-1].has_objects:
+            self._lacks_node.set()
         if snapshot is not self._published:
             self._published = snapshot
             self._publish(snapshot)

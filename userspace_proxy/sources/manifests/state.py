@@ -22,6 +22,7 @@ from ...facts import RejectedFacts
 from ...model import EndpointSlice, Node, Service, ServiceKey
 from ...model.mirroring import why_left_out
 from ...model.notes import Note
+from ...model.similar import similar_hosts
 from .cluster_ips import allocate_cluster_ips, open_ranges
 from .files import Look
 from .node_ports import NodePorts, allocate_node_ports, with_node_ports
@@ -131,7 +132,11 @@ class ManifestState:
         self._store.replace_services(self._allocate(first.values(), unmirrored, conflicts))
         self._store.replace_slices(slices)
         nodes = [f.value for f in first.values() if isinstance(f.value, Node)]
-        self._store.set_node(next((n for n in nodes if n.name == self._node_name), None))
+        own = next((n for n in nodes if n.name == self._node_name), None)
+        if own is None and nodes and self._node_name:
+            similar = similar_hosts(self._node_name, (node.name for node in nodes))
+            own = Node(self._node_name, is_missing=True, similar=similar)
+        self._store.set_node(own)
         self._store.set_node_addresses(frozenset(a for n in nodes for a in n.addresses))
         self._conflicts = tuple(conflicts)
         self.snapshot = self._store.snapshot()

@@ -17,6 +17,7 @@ from ..api_requests import target_of
 from .reading import addresses_of as reached_at
 
 ORACLES = ("node addresses", "list of Nodes")
+NAMES_AT_MOST = "500"
 _EVERY_S = 300.0
 _RETRY_S = 10.0
 _DENIALS = 2
@@ -78,6 +79,8 @@ class NodeLists:
     def is_of(self, exchange: Exchange) -> bool:
         """Return whether a request is for a list of all Nodes."""
         is_list = exchange.method == "GET" and "fieldSelector" not in exchange.query
+        # Names that are similar to one that has no Node are another question.
+        is_list = is_list and exchange.query.get("limit") != NAMES_AT_MOST
         return is_list and target_of(exchange.path).resource == "nodes"
 
     def on_begin(self, exchange: Exchange) -> None:

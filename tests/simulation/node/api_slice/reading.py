@@ -196,7 +196,7 @@ class Reader:
             found += known[1]
         for keys in snapshot.orphans.values():
             found += ((Key("EndpointSlice", *each), HIDDEN, ()) for each in keys)
-        if (node := snapshot.node) is not None:
+        if (node := snapshot.node) is not None and not node.is_missing:
             details = shown_of_node(node)
             content = node.addresses, node.zone, details
             found.append((Key("Node", "", node.name), int(node.zone[1:] or HIDDEN), content))

@@ -3,9 +3,14 @@
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.agent.watchers.node_now import NodeNow
+from userspace_proxy.causes.nodes import no_node
 from userspace_proxy.cluster import Snapshot
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.model import Node
 from userspace_proxy.policy import PRIMARY
 from userspace_proxy_testing.fakes.steering import FakeSteering
+
+MISSING = Node("a", is_missing=True, similar=("a.b",))
 
 
 class NoSteering(FakeSteering):
@@ -27,3 +32,18 @@ def test_node_ports_that_nobody_reaches_are_logged_once(caplog):
         node.facts_for(Snapshot({}))
     (record,) = caplog.records
     assert record.getMessage().startswith("node ports are not served: --nodeport-addresses=primary")
+
+
+def test_a_node_without_a_node_object_is_logged_and_shown_until_there_is_one(caplog):
+    caplog.set_level("INFO")
+    node, shown = NodeNow(FakeSteering(), Options(node_name="a")), []
+    for own in (None, MISSING, MISSING, Node("a")):
+        node.facts_for(Snapshot({}, own))
+        facts = StatusFacts()
+        node.show(facts)
+        shown.append(facts.no_node)
+    assert shown == [None, no_node("a", ("a.b",)), no_node("a", ("a.b",)), None]
+    assert [record.getMessage() for record in caplog.records] == [
+        "there is no Node a (did you mean a.b?)",
+        "this node has a Node",
+    ]

@@ -100,21 +100,23 @@ class SourceContract:
             await published.until(lambda s: endpoints(s) == [])
 
     async def test_only_this_nodes_object_is_followed(self, cluster: Cluster) -> None:
-        await cluster.put(node("bob", zone="west"))
+        await cluster.put(node("alice.example", zone="west"))
+        missing = Node("alice", is_missing=True, similar=("alice.example",))
         async with running(cluster.source()) as published:
-            assert (await published.first()).node is None
+            await published.until(lambda s: s.node == missing)
             await cluster.put(node())
             await published.until(lambda s: s.node == Node("alice", zone="east"))
             await cluster.put(node(zone="north"))
             await published.until(lambda s: s.node == Node("alice", zone="north"))
             await cluster.delete("Node", "alice")
-            await published.until(lambda s: s.node is None)
+            await published.until(lambda s: s.node == missing)
 
     async def test_losing_the_api_server_changes_nothing_and_what_follows_is_seen(
         self, cluster: Cluster
     ) -> None:
         await cluster.put(service())
         await cluster.put(endpoint_slice("10.244.1.7"))
+        await cluster.put(node())
         source = cluster.source()
         async with running(source) as published:
             await published.first()

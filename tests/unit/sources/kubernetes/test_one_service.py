@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.model import ServiceKey
+from userspace_proxy.model import Node, ServiceKey
 from userspace_proxy.sources.kubernetes.one_service import OneServiceReader
 
 from .objects import WEB, endpoint_slice, node, service
@@ -83,6 +83,9 @@ async def test_the_node_is_read_if_it_is_named(api):
     found = (await read(api, node_name="alice")).snapshot.node
     assert found is not None
     assert found.name == "alice"
+    missing = (await read(api, node_name="alice.example")).snapshot.node
+    assert missing == Node("alice.example", is_missing=True, similar=("alice",))
+    api.refuse("nodes", 403)
     assert (await read(api, node_name="bob")).snapshot.node is None
 
 

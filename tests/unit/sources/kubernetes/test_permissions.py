@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from userspace_proxy.model import Node
 from userspace_proxy.sources.kubernetes.permissions import ask_server
 
 from .objects import node, service
@@ -25,6 +26,13 @@ async def test_a_server_that_permits_reading_has_a_version_and_a_service_address
     report = await ask(api)
     assert (report.problems, report.version, report.service_ips) == ((), "v1.36.3", ("10.96.7.1",))
     assert api.requests[0] == "GET /api/v1/services?limit=1"
+
+
+async def test_a_node_that_does_not_exist_is_returned_with_similar_ones(api):
+    api.put(node("alice-1"))
+    assert (await ask(api)).node == Node("alice", is_missing=True, similar=("alice-1",))
+    api.put(node())
+    assert (await ask(api)).node is None
 
 
 async def test_each_forbidden_resource_is_a_problem_with_a_remedy(api):
