@@ -39,8 +39,10 @@ MUTANTS: Mapping[str, Mutant] = {
         "        self._workers[worker].ask()\n        self._find_stand_ins()\n",
         "        self._workers[worker].ask()\n",
     ),
-    "relief-before-workers-have-applied": Mutant(
-        "hand_over", "        await self._plane.refresh()\n", "", package="agent"
+    "relief-before-workers-have-applied": _plane(
+        "plane",
+        "            await wait()\n        await self.refresh()\n",
+        "            await wait()\n",
     ),
     "another-stand-in-each-time": _plane(
         "stand_ins", "if missing in self._by_missing or not running:", "if not running:"

@@ -77,11 +77,8 @@ MUTANTS: Mapping[str, Mutant] = {
         "self._loop.call_later(ORPHAN_S, self._end, 1)",
         "self._loop.call_later(PINS_S, self._end, 1)",
     ),
-    "relief-before-all-run": Mutant(
-        "hand_over",
-        "        while not self._plane.has_all_workers:\n            await pause(_LOOK_S)\n",
-        "",
-        package="agent",
+    "relief-before-all-run": _plane(
+        "plane", "        while not self.has_all_workers:\n            await wait()\n", ""
     ),
     "choice-that-is-noted-only": _plane(
         "listener",

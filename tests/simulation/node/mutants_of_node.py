@@ -314,8 +314,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "predecessors-drained-at-once": Mutant(
         "hand_over",
-        "        await self._progress.caught_up()\n        while",
-        "        while",
+        "        await self._progress.caught_up()\n        await self._plane",
+        "        await self._plane",
         "agent",
     ),
     # -- the plane
