@@ -6,14 +6,22 @@ from collections.abc import Mapping
 from operator import attrgetter
 
 from ..causes.cause import Cause
-from ..causes.services import not_listening
+from ..causes.services import (
+    hop_limit_reached,
+    no_proxy_header,
+    none_was_local,
+    not_listening,
+    source_denied,
+    source_was_denied,
+)
 from ..dataplane import Waiting
-from ..diagnosis.failures import becomes_past, cause_of_endpoint, is_quiet, without_silence
+from ..diagnosis.failures import becomes_past, cause_of_endpoint, is_quiet, seen, without_silence
 from ..diagnosis.paths import target_in_words
 from ..diagnosis.symptoms import failed_last_minute
 from ..facts import (
     GAUGES,
     LAST_MINUTE_S,
+    ClientMistake,
     CounterTable,
     Durations,
     EndpointCounters,
@@ -37,14 +45,15 @@ from ..facts import (
     in_order,
 )
 from ..model import Doubt, Frontend, SocketAddress
+from ..plan import PortPlan
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
+from ..plane.denials import DropReason
 from ..policy import EndpointVerdict
 from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
 from .rounds.served_ports import ServedPorts
 from .rounds.wall_clock import WallClock
-from .turned_away import client_mistakes, turned_away
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
@@ -53,6 +62,10 @@ _NAMES = counted_names(PortFigures)
 _TRAFFIC_NAMES = counted_names(Traffic)
 _traffic_of = attrgetter(*_TRAFFIC_NAMES)
 _WAIT_NAMES = counted_names(WaitCounts)
+_MISTAKES = {
+    ClientMistake.NO_PROXY_HEADER: no_proxy_header,
+    ClientMistake.HOP_LIMIT: hop_limit_reached,
+}
 
 
 def view_ports(
@@ -171,6 +184,39 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
 def _may_not_listen(doubt: Doubt) -> Cause:
     """Return that a frontend may not be served."""
     return not_listening(doubt.what, doubt.hint, doubt.chain)
+
+
+def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tuple[Cause, ...]:
+    """Return why clients were turned away because of what they sent: lately, or all of them.
+
+    Args:
+        has_served: Some client was served.
+    """
+    return tuple(
+        seen(_MISTAKES[mistake](streak.client), streak, clock)
+        for mistake, streak in group.client_mistakes.items()
+        if not has_served or clock.now - streak.last_at < LAST_MINUTE_S
+    )
+
+
+def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
+    """Return the causes of drops at a Service port, with their counts; empty if none drops now."""
+    admits = plan.serving.admits
+    if admits is None:
+        return ()
+    denials, policy = group.denials, plan.cause if plan.is_dropping else None
+    ranges = admits if policy is None else denials.ranges or ()
+    words = [
+        (DropReason.RANGES, source_denied(tuple(ranges))),
+        (DropReason.POLICY, policy or none_was_local()),
+        (DropReason.FORMER_RANGES, source_was_denied()),
+    ]
+    return tuple(
+        cause.replace(count=count, first_at=clock.unix(first_at), last_at=clock.unix(last_at))
+        for reason, cause in words
+        for count, first_at, last_at in (denials.by[reason],)
+        if count
+    )
 
 
 def view_endpoint(
