@@ -1,10 +1,8 @@
 """Chooses endpoints: in turn, at random, by load; with affinity, and ejection of dead ones."""
 
 from .affinity import AffinityTables, Pin
-from .balancer import TRIED_MAX, Balancer, Strategy
+from .balancer import TRIED_MAX, Balancer
 from .least_connections import LeastConnections, WeightedLeastConnections
-from .limited import Limited
-from .preferred import Preferred
 from .random_choice import (
     PowerOfTwoChoices,
     RandomChoice,
@@ -15,6 +13,7 @@ from .round_robin import RoundRobin, WeightedRoundRobin
 from .slots import count_slots, fill_slots
 from .source_hash import SourceHash
 from .split import SplitBalancer
+from .strategy import Limited, Preferred, Strategy
 from .weights import SlowStart, Weights
 
 __all__ = [

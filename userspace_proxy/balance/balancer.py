@@ -30,13 +30,13 @@ from collections.abc import (
     Sequence,
 )
 from types import MappingProxyType
-from typing import Protocol
 
 from ..model import SocketAddress
 from .affinity import AffinityTable, AffinityTables, Pin
 from .ejection import Ejections
 from .level import PriorityLevel
 from .round_robin import RoundRobin
+from .strategy import Skip, Strategy
 from .weights import Weights
 
 TRIED_MAX = 16
@@ -50,26 +50,6 @@ _LOOKS = 64
 _NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
 # Cost: of all balancers that have ejected no endpoint yet; nothing is added to it.
 _NO_EJECTIONS = Ejections()
-
-
-class Strategy(Protocol):
-    """Chooses one of several usable endpoints."""
-
-    def pick(
-        self,
-        endpoints: Sequence[SocketAddress],
-        client: str = "",
-        /,
-        *,
-        skip: Container[SocketAddress] | None = None,
-    ) -> SocketAddress | None:
-        """Return an endpoint, or None if all are to be skipped.
-
-        Args:
-            endpoints: Usable endpoints in plan order; may be empty.
-            client: Its address.
-            skip: Endpoints already tried for this connection, or ejected; None for none.
-        """
 
 
 class Balancer:
@@ -304,9 +284,7 @@ class Balancer:
                 yield level.endpoints[self._turn % len(level.endpoints)]
                 self._turn += 1
 
-    def _has_full(
-        self, candidates: Sequence[SocketAddress], skip: Container[SocketAddress] | None
-    ) -> bool:
+    def _has_full(self, candidates: Sequence[SocketAddress], skip: Skip) -> bool:
         """Return whether a client waits for an endpoint of a priority.
 
         Then it uses none of the next one, nor one that is ejected.

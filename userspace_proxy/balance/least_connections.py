@@ -8,9 +8,10 @@ Source: IPVS' lc, and HAProxy's leastconn, which are meant for long-lived connec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 
 from ..model import SocketAddress
+from .strategy import Skip
 from .weights import Weights
 
 
@@ -27,12 +28,7 @@ class LeastConnections:
         self._next = start
 
     def pick(
-        self,
-        endpoints: Sequence[SocketAddress],
-        _client: str = "",
-        /,
-        *,
-        skip: Container[SocketAddress] | None = None,
+        self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         """Part of Strategy."""
         best, best_load, count = -1, 0, len(endpoints)
@@ -72,12 +68,7 @@ class WeightedLeastConnections:
         """That of the last turn."""
 
     def pick(
-        self,
-        endpoints: Sequence[SocketAddress],
-        _client: str = "",
-        /,
-        *,
-        skip: Container[SocketAddress] | None = None,
+        self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         """Part of Strategy."""
         if endpoints is not self._endpoints:

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Protocol
 
 from ..model import SocketAddress
+from .strategy import Skip
 from .weights import Weights
 
 # Draws until the endpoints that may be picked are listed, which costs a look at all of them.
@@ -44,12 +45,7 @@ class RandomChoice:
         self._rng = rng
 
     def pick(
-        self,
-        endpoints: Sequence[SocketAddress],
-        _client: str = "",
-        /,
-        *,
-        skip: Container[SocketAddress] | None = None,
+        self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         """Part of Strategy."""
         if skip is not None and len(endpoints) > DRAWS:
@@ -72,12 +68,7 @@ class PowerOfTwoChoices:
         self._rng = rng
 
     def pick(
-        self,
-        endpoints: Sequence[SocketAddress],
-        _client: str = "",
-        /,
-        *,
-        skip: Container[SocketAddress] | None = None,
+        self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         """Part of Strategy."""
         if skip is not None and len(endpoints) > DRAWS:
@@ -150,12 +141,7 @@ class WeightedRandomChoice:
         self._draw = _Draw(weights, rng)
 
     def pick(
-        self,
-        endpoints: Sequence[SocketAddress],
-        _client: str = "",
-        /,
-        *,
-        skip: Container[SocketAddress] | None = None,
+        self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         """Part of Strategy."""
         if skip is not None:
@@ -184,12 +170,7 @@ class WeightedPowerOfTwoChoices:
         self._draw = _Draw(weights, rng)
 
     def pick(
-        self,
-        endpoints: Sequence[SocketAddress],
-        _client: str = "",
-        /,
-        *,
-        skip: Container[SocketAddress] | None = None,
+        self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         """Part of Strategy."""
         drawn = [] if skip is None else self._draw.few(endpoints, skip, 2)

@@ -15,9 +15,10 @@ the next turn in O(log n); nginx's way of counting takes O(n).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 from ..model import SocketAddress
+from .strategy import Skip
 from .weights import Weights
 
 _Turn = tuple[float, int, SocketAddress, float]
@@ -37,12 +38,7 @@ class RoundRobin:
         self._next = start
 
     def pick(
-        self,
-        endpoints: Sequence[SocketAddress],
-        _client: str = "",
-        /,
-        *,
-        skip: Container[SocketAddress] | None = None,
+        self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         """Part of Strategy."""
         count = len(endpoints)
@@ -79,12 +75,7 @@ class WeightedRoundRobin:
         """That of the last turn."""
 
     def pick(
-        self,
-        endpoints: Sequence[SocketAddress],
-        _client: str = "",
-        /,
-        *,
-        skip: Container[SocketAddress] | None = None,
+        self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         """Part of Strategy."""
         if not endpoints:

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import groupby
 
 from ..model import SocketAddress
 from .lanes import Lanes, factor_of
+from .strategy import Skip
 from .weights import Weights
 
 CLIENTS_MAX = 16384
@@ -66,12 +67,7 @@ class SourceHash:
         """Of all clients that are remembered."""
 
     def pick(
-        self,
-        endpoints: Sequence[SocketAddress],
-        client: str = "",
-        /,
-        *,
-        skip: Container[SocketAddress] | None = None,
+        self, endpoints: Sequence[SocketAddress], client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         """Part of Strategy."""
         if endpoints is not self._endpoints or self._version != self._weights.version:

@@ -1,0 +1,84 @@
+"""The contract of strategies, and two that change what another one picks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from typing import Protocol, cast
+
+from ..model import SocketAddress
+
+Skip = Container[SocketAddress] | None
+"""Endpoints that must not be picked; None for none."""
+
+
+class Strategy(Protocol):
+    """Chooses one of several usable endpoints."""
+
+    def pick(
+        self, endpoints: Sequence[SocketAddress], client: str = "", /, *, skip: Skip = None
+    ) -> SocketAddress | None:
+        """Return an endpoint, or None if all are to be skipped.
+
+        Args:
+            endpoints: Usable endpoints in plan order; may be empty.
+            client: Its address.
+            skip: Endpoints already tried for this connection, or ejected; None for none.
+        """
+
+
+class Limited:
+    """Another strategy, over the endpoints that are below their limit.
+
+    Args:
+        strategy: The other strategy.
+        is_full: Returns whether an endpoint is at its limit.
+    """
+
+    def __init__(self, strategy: Strategy, is_full: Callable[[SocketAddress], bool]) -> None:
+        self._strategy = strategy
+        self._is_full = is_full
+
+    def pick(
+        self, endpoints: Sequence[SocketAddress], client: str = "", /, *, skip: Skip = None
+    ) -> SocketAddress | None:
+        """Part of Strategy."""
+        return self._strategy.pick(endpoints, client, skip=_OrFull(skip, self._is_full))
+
+
+class _OrFull:
+    """What is to be skipped anyway, and the endpoints at their limit."""
+
+    __slots__ = ("_is_full", "_skip")
+
+    def __init__(self, skip: Skip, is_full: Callable[[SocketAddress], bool]) -> None:
+        self._skip = skip
+        self._is_full = is_full
+
+    def __contains__(self, item: object) -> bool:
+        if self._skip is not None and item in self._skip:
+            return True
+        return self._is_full(cast(SocketAddress, item))
+
+
+class Preferred:
+    """Picks an endpoint once, as soon as it may be picked; for tests that must reach it.
+
+    Args:
+        endpoint: The one to pick.
+        then: Picks until then, and afterwards.
+        end: Called when the endpoint was picked.
+    """
+
+    def __init__(self, endpoint: SocketAddress, then: Strategy, end: Callable[[], object]) -> None:
+        self._endpoint = endpoint
+        self._then = then
+        self._end = end
+
+    def pick(
+        self, endpoints: Sequence[SocketAddress], client: str = "", /, *, skip: Skip = None
+    ) -> SocketAddress | None:
+        """Part of Strategy."""
+        if self._endpoint in endpoints and (skip is None or self._endpoint not in skip):
+            self._end()
+            return self._endpoint
+        return self._then.pick(endpoints, client, skip=skip)
