@@ -13,14 +13,14 @@ which nothing listens, and the ICMP errors are those of hosts and routers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ..model import Failure, SocketAddress, ip_of, port_of
 from ..model.annotations import DOMAIN
 from ..model.failures import BY_OWN_ROUTE, LOSSES, UNREACHABLE
 from ..model.node_network import NextHop
 from ..model.quoting import shell_word
-from .cause import Cause, CauseCode, CauseRow, Text, cause
+from .cause import Cause, CauseCode, CauseRow, P, Text, cause
 
 At: TypeAlias = SocketAddress | str
 
@@ -45,6 +45,11 @@ NO_DATAGRAM_HINT = (
 _ONLY_RECEIVES = "endpoints that only receive (syslog, graphite)"
 
 
+def _of_endpoint(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]], CauseRow[P]]:
+    """Return a decorator as :func:`cause` does, for a sentence that begins with the endpoint."""
+    return cause(code, about="{at}", is_predicate=True, **columns)
+
+
 def _endpoint(code: CauseCode, name: str, says: str, **columns: Text | bool) -> CauseRow[[At]]:
     """Return the row of what an endpoint does, with words that don't depend on more than that."""
 
@@ -53,7 +58,7 @@ def _endpoint(code: CauseCode, name: str, says: str, **columns: Text | bool) -> 
         return says
 
     words.__name__ = name
-    return cause(code, about="{at}", is_predicate=True, **columns)(words)
+    return _of_endpoint(code, **columns)(words)
 
 
 def _loopback_of(at: At) -> str:
@@ -73,10 +78,8 @@ def _refuses_hint(at: At, was_open: bool) -> str:
     )
 
 
-@cause(
+@_of_endpoint(
     CauseCode.ENDPOINT_REFUSES,
-    about="{at}",
-    is_predicate=True,
     past="refused connections",
     short="refuses connections",
     hint=_refuses_hint,
@@ -120,10 +123,8 @@ silent = _endpoint(
 """Dials that nothing answers in time."""
 
 
-@cause(
+@_of_endpoint(
     CauseCode.ENDPOINT_SILENT,
-    about="{at}",
-    is_predicate=True,
     past="did not answer",
     hint="Accept them in that chain, or delete what drops them",
     outside=_SILENT_OUTSIDE,
@@ -201,10 +202,8 @@ prohibited = _endpoint(
 """Dials that ICMPv6 reports to be administratively prohibited."""
 
 
-@cause(
+@_of_endpoint(
     CauseCode.ENDPOINT_UNREACHABLE,
-    about="{at}",
-    is_predicate=True,
     past="was unreachable",
     short="is unreachable",
     hint="Compare the address with that of the pod; if they agree, look at the CNI plugin on this "
@@ -322,10 +321,8 @@ def _fails_hint(at: At, failure: str, error: str) -> str:
     return _MEANINGS.get(failure, ("", ""))[1].format(ip=ip_of(str(at)))
 
 
-@cause(
+@_of_endpoint(
     CauseCode.ENDPOINT_FAILS,
-    about="{at}",
-    is_predicate=True,
     past="could not be dialled",
     short="can't be dialled",
     hint=_fails_hint,
@@ -398,10 +395,8 @@ owes_answers = _endpoint(
 _LATE_PAST = "answered after its clients had left"
 
 
-@cause(
+@_of_endpoint(
     CauseCode.ENDPOINT_ANSWERS_LATE,
-    about="{at}",
-    is_predicate=True,
     past=_LATE_PAST,
     short="answers after its clients have left",
     hint="The clients' time-out is most likely shorter than the answer takes: raise it, or find "
@@ -414,10 +409,8 @@ def answers_late(at: At, waited_s: float) -> str:
     return f"answers after its clients have left: its first byte took {waited_s:.1f} s"
 
 
-@cause(
+@_of_endpoint(
     CauseCode.ENDPOINT_ANSWERS_LATE,
-    about="{at}",
-    is_predicate=True,
     past=_LATE_PAST,
     short="answers right after its clients have left, and not before",
     hint="The program most likely waits for the end of its input: compare the protocol that client "
@@ -449,10 +442,8 @@ _DENIES_OUTSIDE = (
 )
 
 
-@cause(
+@_of_endpoint(
     CauseCode.ENDPOINT_DENIES,
-    about="{at}",
-    is_predicate=True,
     past="answered this node, but not {client}",
     hint="Look for a NetworkPolicy, or another firewall at the pod, that denies this client: the "
     "endpoint sees the client's own address; if the pod replies through a second interface "
@@ -466,10 +457,8 @@ def denies(at: At, client: str) -> str:
     return f"answers this node, but not {client}"
 
 
-@cause(
+@_of_endpoint(
     CauseCode.ENDPOINT_DENIES,
-    about="{at}",
-    is_predicate=True,
     past="ended connections of {client} without a byte, and answered others",
     hint="Look for an access rule of the program that denies this client (pg_hba.conf, hosts.deny, "
     "an allow list): it must admit the address that the program sees, the client's own or this "
@@ -548,10 +537,8 @@ def not_from_endpoint(at: At) -> str:
     return f"answers of {at} arrive with a gap"
 
 
-@cause(
+@_of_endpoint(
     CauseCode.FAULT_ON_PURPOSE,
-    about="{at}",
-    is_predicate=True,
     short="has a fault on purpose",
     hint="To end it, have the program or toxiproxy client that set it remove it",
 )

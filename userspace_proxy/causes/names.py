@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..model.annotations import DOMAIN
-from .cause import CauseCode, cause
+from collections.abc import Callable
+from typing import Any
 
-_NAME = ("name",)
+from ..model.annotations import DOMAIN
+from .cause import CauseCode, CauseRow, P, cause
+
 _ASK = "Ask the DNS servers of /etc/resolv.conf on the node: dig {name}"
 
 
@@ -20,6 +22,11 @@ def no_name_for_port(port: str) -> str:
     return f'no endpoint by name is for its port "{port}"'
 
 
+def _of_name(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]], CauseRow[P]]:
+    """Return a decorator as :func:`cause` does, for what all Services share that use the name."""
+    return cause(code, about="{name}", shared=("name",), **columns)
+
+
 def _suffixes_hint(name: str) -> str:
     return (
         "Endpoints by name are for names that the operator of the proxy has allowed: "
@@ -27,29 +34,22 @@ def _suffixes_hint(name: str) -> str:
     )
 
 
-@cause(CauseCode.NAME_NOT_ALLOWED, about="{name}", hint=_suffixes_hint, shared=_NAME)
+@_of_name(CauseCode.NAME_NOT_ALLOWED, hint=_suffixes_hint)
 def name_not_allowed(name: str) -> str:
     """The operator hasn't allowed it."""
     return f"{name} is not looked up: --allow-endpoint-names has no suffix of it"
 
 
-@cause(
-    CauseCode.NAME_NOT_ALLOWED,
-    about="{name}",
-    hint="Names must not lead to pods: set --cluster-cidr",
-    shared=_NAME,
-)
+@_of_name(CauseCode.NAME_NOT_ALLOWED, hint="Names must not lead to pods: set --cluster-cidr")
 def networks_unknown(name: str) -> str:
     """It might lead to a pod."""
     return f"{name} is not looked up: which addresses are those of pods is unknown"
 
 
-@cause(
+@_of_name(
     CauseCode.NAME_NOT_ALLOWED,
-    about="{name}",
     hint="Names must not lead to Nodes: let the proxy's account list nodes; its log has what "
     "failed",
-    shared=_NAME,
 )
 def nodes_unknown(name: str) -> str:
     """It might lead to a Node."""
@@ -70,40 +70,31 @@ def too_many_names(name: str, of_service: int, uses: int, of_namespace: int, of_
     )
 
 
-@cause(
+@_of_name(
     CauseCode.NAME_UNRESOLVED,
-    about="{name}",
     hint="The running proxy looks it up, by the DNS servers of its node",
-    shared=_NAME,
 )
 def not_looked_up_yet(name: str) -> str:
     """No server has answered yet."""
     return f"{name} has not been looked up yet"
 
 
-@cause(CauseCode.NAME_UNRESOLVED, about="{name}", hint=_ASK, shared=_NAME)
+@_of_name(CauseCode.NAME_UNRESOLVED, hint=_ASK)
 def name_unresolved(name: str, why: str) -> str:
     """It has no address, as DNS has answered."""
     return f"no address of {name} is known: {why}"
 
 
-@cause(
-    CauseCode.NAME_UNRESOLVED,
-    about="{name}",
-    hint=f"They are used for an hour. {_ASK}",
-    shared=_NAME,
-)
+@_of_name(CauseCode.NAME_UNRESOLVED, hint=f"They are used for an hour. {_ASK}")
 def name_stale(name: str, why: str) -> str:
     """It has none any more."""
     return f"{name} no longer resolves, its last addresses are used: {why}"
 
 
-@cause(
+@_of_name(
     CauseCode.ENDPOINT_NOT_ALLOWED,
-    about="{name}",
     hint="A name may lead only to addresses outside this node and the cluster: see "
     "docs/services.md",
-    shared=_NAME,
 )
 def name_leads_astray(name: str, where: str) -> str:
     """One of its addresses must not be dialled."""
