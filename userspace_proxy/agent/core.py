@@ -18,6 +18,7 @@ from ..sources import Source
 from ..status.observing import Observing
 from ..steering import Steering
 from .rounds.options import Options
+from .rounds.planning import Planning
 from .rounds.served_ports import ServedPorts
 from .rounds.sync import SyncLoop
 from .watchers.client_address import ClientAddresses
@@ -75,18 +76,23 @@ class Core:
             transparent=steering.needs_transparent,
             second_port=options.second_port,
         )
-        self.sync = SyncLoop(
+        planning = Planning(
             planner,
             self.served_ports,
-            steering,
             recovered=recovered,
-            min_period_s=options.min_sync_period_s,
             facts=self.node.facts_for,
-            check_health=self.health_checks.apply,
-            report=source.record,
             prepare=self.client_addresses.prepare if self.client_addresses else None,
+            report=source.record,
             want_nodes=source.want_nodes,
             ports_of_others=self._ports_of_predecessors,
+        )
+        self.sync = SyncLoop(
+            planning,
+            self.served_ports,
+            steering,
+            min_period_s=options.min_sync_period_s,
+            check_health=self.health_checks.apply,
+            report=source.record,
         )
         self.node.on_change = self.sync.look_again
         self.observation = Observation(

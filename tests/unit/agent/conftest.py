@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 from userspace_proxy.agent.rounds import sync
+from userspace_proxy.agent.rounds.planning import Planning
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.plan import Plan, Planner, diff_plans
 from userspace_proxy.plane import Plane, PortPool
@@ -26,12 +27,25 @@ async def start(plane, monkeypatch):
     monkeypatch.setattr(sync, "RETRY_S", 0.01)
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(steering, recovered=None, **more):
+        async def start(
+            steering,
+            recovered=None,
+            min_period_s=0.0,
+            check_health=None,
+            report=lambda _: None,
+            **more,
+        ):
             served_ports = ServedPorts(plane, steering.bind, PortPool(28000, 28999))
             stack.callback(served_ports.close)
             start.served_ports = served_ports
+            planner = Planner(NodeFacts())
             loop = sync.SyncLoop(
-                Planner(NodeFacts()), served_ports, steering, recovered=recovered or {}, **more
+                Planning(planner, served_ports, recovered=recovered or {}, report=report, **more),
+                served_ports,
+                steering,
+                min_period_s=min_period_s,
+                check_health=check_health,
+                report=report,
             )
             task = asyncio.create_task(loop.run())
 

@@ -46,11 +46,11 @@ class Planning:
         served_ports: ServedPorts,
         *,
         recovered: Mapping[Frontend, int],
-        facts: Callable[[Snapshot], NodeFacts] | None,
-        prepare: Callable[[PlanChanges], Awaitable[None]] | None,
-        report: Callable[[Happening], None],
-        want_nodes: Callable[[bool], None],
-        ports_of_others: Callable[[], Set[int]],
+        facts: Callable[[Snapshot], NodeFacts] | None = None,
+        prepare: Callable[[PlanChanges], Awaitable[None]] | None = None,
+        report: Callable[[Happening], None] = lambda _happening: None,
+        want_nodes: Callable[[bool], None] = lambda _is_wanted: None,
+        ports_of_others: Callable[[], Set[int]] = frozenset,
     ) -> None:
         self.plan = Plan.empty()
         """The plan that the listeners follow."""

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence
 
 from ...clocks import Clocks
 from ...cluster import Snapshot
 from ...log_fields import FieldLogger
-from ...model import Frontend
-from ...plan import Plan, PlanChanges, Planner
-from ...policy import NodeFacts
+from ...plan import Plan, PlanChanges
 from ...sources import Happening
 from ...steering import Steering
 from .changes import Progress, SyncCounters
@@ -42,47 +40,28 @@ class SyncLoop:
     """Makes the node match the newest snapshot.
 
     Args:
+        planning: Has the plan that the listeners follow.
         steering: Started by the caller.
-        recovered: Proxy ports that rules of an earlier run still point to.
         min_period_s: Seconds between the beginnings of two rounds, so that frequent changes
             take one round and not hundreds.
-        facts: Returns the current node facts for a plan; None: the planner's are used.
         check_health: Serves the health check node ports of a plan; also each second, to retry.
-        prepare: Called with what will change, before anything of it is served.
         report: Called with what the cluster's users should be able to read.
-        want_nodes: Called with whether the plan depends on all Nodes' addresses.
-        ports_of_others: Returns the proxy ports at which workers of the last process serve.
     """
 
     def __init__(
         self,
-        planner: Planner,
+        planning: Planning,
         served_ports: ServedPorts,
         steering: Steering,
         *,
-        recovered: Mapping[Frontend, int],
         min_period_s: float = 0.0,
-        facts: Callable[[Snapshot], NodeFacts] | None = None,
         check_health: Callable[[Plan], Awaitable[None]] | None = None,
-        prepare: Callable[[PlanChanges], Awaitable[None]] | None = None,
         report: Callable[[Happening], None] = lambda _happening: None,
-        want_nodes: Callable[[bool], None] = lambda _is_wanted: None,
-        ports_of_others: Callable[[], Set[int]] = frozenset,
     ) -> None:
+        self.planning = planning
         self.counters = SyncCounters()
         self.progress = Progress(self.counters)
         """What has arrived, and what of it is in force."""
-        self.planning = Planning(
-            planner,
-            served_ports,
-            recovered=recovered,
-            facts=facts,
-            prepare=prepare,
-            report=report,
-            want_nodes=want_nodes,
-            ports_of_others=ports_of_others,
-        )
-        """Has the plan that the listeners follow."""
         self.rules = Rules(steering, served_ports, self.counters, report)
         """Has the problem of the steering."""
         self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None

@@ -94,11 +94,8 @@ class AgentRun:
             Planner(NodeFacts()),
             self.served_ports,
             recovered={},
-            facts=None,
-            prepare=None,
             report=self.source.record,
             want_nodes=self.source.want_nodes,
-            ports_of_others=frozenset,
         )
         self.scaling = Scaling(cast("Any", Core(self, options, self.source)))
 

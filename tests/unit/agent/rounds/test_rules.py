@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from userspace_proxy.agent.rounds.planning import Planning
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.sync import SyncLoop
 from userspace_proxy.errors import SteeringError
@@ -72,7 +73,7 @@ async def test_what_the_kernel_lacks_for_the_first_rules_ends_the_rounds(plane):
     steering = WatchedSteering()
     steering.fails_with = NftablesError(errno.EOPNOTSUPP, NEW_TABLE)
     with contextlib.closing(ServedPorts(plane, steering.bind, PortPool(28000, 28999))) as ports:
-        loop = SyncLoop(Planner(NodeFacts()), ports, steering, recovered={})
+        loop = SyncLoop(Planning(Planner(NodeFacts()), ports, recovered={}), ports, steering)
         loop.publish(Cluster().serve("web", WEB.ip, POD))
         with pytest.raises(NftablesError):
             await asyncio.wait_for(loop.run(), 60)

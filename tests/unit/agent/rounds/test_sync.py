@@ -8,6 +8,7 @@ import pytest
 
 from userspace_proxy.agent.rounds import tasks
 from userspace_proxy.agent.rounds.change_turns import ChangeTurns
+from userspace_proxy.agent.rounds.planning import Planning
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.sync import SyncLoop
 from userspace_proxy.errors import SteeringError
@@ -239,7 +240,9 @@ async def test_a_cancellation_that_arrives_with_a_change_is_not_lost(plane, step
     """A stop in the moment of a change must not wait for ever (Python 3.11's wait_for would)."""
     steering = FakeSteering()
     served_ports = ServedPorts(plane, steering.bind, PortPool(28000, 28999))
-    loop = SyncLoop(Planner(NodeFacts()), served_ports, steering, recovered={})
+    loop = SyncLoop(
+        Planning(Planner(NodeFacts()), served_ports, recovered={}), served_ports, steering
+    )
     task = asyncio.create_task(loop.run())
     await until(lambda: loop._wake._waiters)
     loop.publish(Cluster().serve("web", WEB.ip, POD))
