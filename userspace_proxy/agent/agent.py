@@ -30,7 +30,6 @@ from ..version import __version__
 from .components import components_of
 from .core import Core
 from .hand_over import adopt, worker_label
-from .kernel_facts import facts_of_kernel
 from .node_setup import (
     keep_owners,
     open_steering,
@@ -40,7 +39,7 @@ from .node_setup import (
     start_client_addresses,
     steer_nothing,
 )
-from .proxy_parts import SourceComponent
+from .proxy_parts import SourceComponent, facts_of_kernel
 from .rounds.component import Component, OwnAddresses
 from .rounds.listen_addresses import recovered_addresses
 from .rounds.options import Options

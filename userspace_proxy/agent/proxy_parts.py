@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 
 from ..clocks import Clocks
@@ -9,6 +10,8 @@ from ..cluster import Snapshot
 from ..facts import (
     ITERATION_BOUNDS_S,
     LAST_MINUTE_S,
+    KernelFacts,
+    KernelLackFacts,
     MemoryFacts,
     ProbesFacts,
     SourceFacts,
@@ -18,6 +21,7 @@ from ..facts import (
     WorkerFacts,
     facts_of_ignored,
 )
+from ..kernel.offers import NEEDS, KernelOffers
 from ..plane import Plane, WorkerState
 from ..plane.observation import Observation
 from ..sources import Source
@@ -191,3 +195,15 @@ def _facts_of_worker(worker: WorkerState) -> WorkerFacts:
         status.iterations_s,
         worker.hung,
     )
+
+
+def facts_of_kernel(kernel: KernelOffers) -> KernelFacts:
+    """Return the kernel's release, what it lacks that anything needs, and what wasn't tried."""
+    needs = ((name, NEEDS[name]) for name in kernel.missing())
+    lacks = [
+        KernelLackFacts(name, need.fails, need.instead, need.brings)
+        for name, need in needs
+        if need.fails
+    ]
+    forbidden = [name for name, need in NEEDS.items() if need.fails and name in kernel.untried]
+    return KernelFacts(os.uname().release, lacks, forbidden, bool(kernel.unasked))

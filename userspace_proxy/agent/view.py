@@ -44,7 +44,7 @@ from ..facts import (
     facts_of_verdict,
     in_order,
 )
-from ..model import Doubt, Frontend, SocketAddress
+from ..model import Frontend, SocketAddress
 from ..plan import PortPlan
 from ..plan.detours import Faults
 from ..plane import Group, Plane, Totals
@@ -161,7 +161,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.socket_connections, facts.unanswered = path.socket_connections, path.unanswered
     facts.problem, facts.hint = served.problem, served.hint
     facts.taken_by, facts.is_unsteered = served.taken_by, served.is_unsteered
-    facts.notes = (*facts.notes, *map(_may_not_listen, served.doubts))
+    doubts = [not_listening(doubt.what, doubt.hint, doubt.chain) for doubt in served.doubts]
+    facts.notes = (*facts.notes, *doubts)
     facts.turned_away = turned_away(plan, group, clock)
     facts.client_mistakes = client_mistakes(group, clock, has_served=facts.connections > 0)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
@@ -179,11 +180,6 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.is_quiet = is_quiet(facts, clock)
     facts.endpoints = without_silence(facts)
     return facts
-
-
-def _may_not_listen(doubt: Doubt) -> Cause:
-    """Return that a frontend may not be served."""
-    return not_listening(doubt.what, doubt.hint, doubt.chain)
 
 
 def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tuple[Cause, ...]:

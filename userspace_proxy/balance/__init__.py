@@ -1,7 +1,7 @@
 """Chooses endpoints: in turn, at random, by load; with affinity, and ejection of dead ones."""
 
 from .affinity import AffinityTables, Pin
-from .balancer import TRIED_MAX, Balancer
+from .balancer import Balancer
 from .least_connections import LeastConnections, WeightedLeastConnections
 from .random_choice import (
     PowerOfTwoChoices,
@@ -17,7 +17,6 @@ from .strategy import Limited, Preferred, Strategy
 from .weights import SlowStart, Weights
 
 __all__ = [
-    "TRIED_MAX",
     "AffinityTables",
     "Balancer",
     "LeastConnections",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..agent.kernel_facts import facts_of_kernel
+from ..agent.proxy_parts import facts_of_kernel
 from ..errors import SteeringError
 from ..facts import KernelLackFacts
 from ..kernel.offers import SOCKET_MATCH, KernelOffers

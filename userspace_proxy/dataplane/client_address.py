@@ -185,12 +185,8 @@ class ClientAddressDialer:
                 return sock, self._connect_datagrams(sock, client, endpoint)
             # One port serves as many connections as there are endpoints.
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((client, port))
-            except OSError as exc:
-                if exc.errno == errno.EADDRINUSE:
-                    return sock, errno.EADDRNOTAVAIL
-                raise
+            if not _bind(sock, client, port):
+                return sock, errno.EADDRNOTAVAIL
             if holds_ack:
                 hold_acks(sock)
             return sock, sock.connect_ex(endpoint)

@@ -3,11 +3,7 @@
     of the node   ── source, steering, rounds, descriptors ──┐
     of Services   ── refused, not served, not answering ─────┴─▶ Problem …
 
-Rule 1: trouble means that this proxy, or something below it, doesn't work as it should.
-Rule 2: attention means that the cluster asks for something without effect: a Service without a
-ready endpoint is refused on purpose, and many clusters always have one.
-Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
-an endpoint: that is its purpose, and load balancers probe the node first.
+Rule 1: what is trouble, needs attention or is OK is decided as for Service ports (``rules``).
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from .counters import (
 )
 from .figures import (
     GAUGES,
-    NO_TIMES,
     Detail,
     Figure,
     PortFigures,
@@ -53,7 +52,6 @@ from .planned import (
     facts_of_plan,
     facts_of_verdict,
     in_order,
-    is_probed,
 )
 from .port import (
     EndpointFacts,
@@ -71,7 +69,6 @@ __all__ = [
     "GAUGES",
     "ITERATION_BOUNDS_S",
     "LAST_MINUTE_S",
-    "NO_TIMES",
     "STREAKS",
     "TIMES_BOUNDS_S",
     "AbortCounters",
@@ -129,5 +126,4 @@ __all__ = [
     "failed_clients",
     "figures_of",
     "in_order",
-    "is_probed",
 ]

@@ -9,14 +9,13 @@ or to the caller's own loop, where commands are plain calls.
 from .group import Group, Totals
 from .listener import Answer, Listener, PortPool, Wanted
 from .plane import Plane
-from .workers import PlaneState, WorkerState, default_workers
+from .workers import WorkerState, default_workers
 
 __all__ = [
     "Answer",
     "Group",
     "Listener",
     "Plane",
-    "PlaneState",
     "PortPool",
     "Totals",
     "Wanted",

@@ -1,6 +1,8 @@
 """The facts about workers, rounds and the source; and how long clients wait for a first plan."""
 
 import asyncio
+import errno
+import os
 
 import pytest
 
@@ -9,12 +11,19 @@ from userspace_proxy.agent.proxy_parts import (
     PlaneComponent,
     SourceComponent,
     SyncComponent,
+    facts_of_kernel,
     facts_of_probes,
 )
 from userspace_proxy.agent.rounds.changes import Progress, SyncCounters
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.facts import ProbesFacts, SourceFacts, StatusFacts
+from userspace_proxy.kernel.offers import (
+    FOR_SOCKETS,
+    LACKS_NOTHING,
+    KernelOffers,
+    read_kernel_offers,
+)
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import PortPool
 from userspace_proxy.plane.observation import Observation
@@ -109,3 +118,31 @@ async def test_probes_are_shown_once_there_are_some(plane):
     probes.sent, probes.failed = 7, 3
     assert facts_of_probes(served_ports) == ProbesFacts(0, 0.0, 2_000, 7, 3)
     served_ports.close()
+
+
+def test_of_a_kernel_that_lacks_nothing_the_release_is_told():
+    facts = facts_of_kernel(LACKS_NOTHING)
+    assert (facts.release, list(facts.lacks)) == (os.uname().release, [])
+
+
+def test_a_lack_is_told_once_and_with_what_it_means():
+    kernel = KernelOffers(dict.fromkeys(("inet tables", "nat", "numgen"), errno.EOPNOTSUPP))
+    (lack,) = facts_of_kernel(kernel).lacks
+    assert (lack.part, lack.brings) == ("inet tables", "CONFIG_NF_TABLES_INET")
+    assert lack.words.startswith("it lacks inet tables, needed for steering nftables, ")
+
+
+def test_what_was_not_tried_is_told_with_the_reason():
+    alone = read_kernel_offers(FOR_SOCKETS, try_others=lambda names: dict.fromkeys(names, 0))
+    facts = facts_of_kernel(alone)
+    assert (list(facts.forbidden), facts.is_partly_asked) == ([], True)
+    forbids = read_kernel_offers(
+        try_out=lambda _: errno.EPERM, try_others=lambda names: dict.fromkeys(names, 0)
+    )
+    facts = facts_of_kernel(forbids)
+    assert ("nat" in facts.forbidden, "IPv6" in facts.forbidden) == (True, False)
+    assert not facts.is_partly_asked
+
+
+def test_what_nothing_uses_yet_is_not_told():
+    assert not facts_of_kernel(KernelOffers({"sock_diag destroy": errno.EINVAL})).lacks

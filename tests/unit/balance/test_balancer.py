@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.balance import TRIED_MAX, Balancer, Limited, RoundRobin, Weights
+from userspace_proxy.balance import Balancer, Limited, RoundRobin, Weights
+from userspace_proxy.balance.balancer import TRIED_MAX
 from userspace_proxy.dataplane.balancers import make_strategy
 from userspace_proxy.model import Balance, SocketAddress
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from tests.port_keys import port_key
-from userspace_proxy.balance import TRIED_MAX
+from userspace_proxy.balance.balancer import TRIED_MAX
 from userspace_proxy.dataplane import EndpointGroup, Tuning
 from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.tcp_dial import TcpDial

@@ -2,7 +2,7 @@ from userspace_proxy.diagnosis.paths import (
     PathView,
     path_in_words,
 )
-from userspace_proxy.facts import is_probed
+from userspace_proxy.facts.planned import is_probed
 from userspace_proxy.model import DataPath, Frontend, Protocol
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.policy import PathDecision

@@ -5,7 +5,6 @@ import pytest
 
 from userspace_proxy.facts import (
     GAUGES,
-    NO_TIMES,
     PortFigures,
     Times,
     Traffic,
@@ -15,6 +14,7 @@ from userspace_proxy.facts import (
     counted_names,
     figures_of,
 )
+from userspace_proxy.facts.figures import NO_TIMES
 
 EVERY = figures_of(PortFigures)
 

@@ -8,9 +8,8 @@ from userspace_proxy.facts import (
     facts_of_ignored,
     facts_of_plan,
     facts_of_verdict,
-    is_probed,
 )
-from userspace_proxy.facts.planned import in_order
+from userspace_proxy.facts.planned import in_order, is_probed
 from userspace_proxy.model import (
     Balance,
     DataPath,

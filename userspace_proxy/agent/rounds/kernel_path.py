@@ -50,6 +50,12 @@ def choices_of(serving: Serving) -> Iterator[EndpointChoice]:
     yield from _choice(serving, serving.outside, admits)
 
 
+def endpoints_of(serving: Serving) -> Iterator[SocketAddress]:
+    """Yield the endpoints of these choices."""
+    for choice in choices_of(serving):
+        yield from choice.endpoints
+
+
 def _choice(
     serving: Serving, usable: tuple[SocketAddress, ...], networks: tuple[str, ...] | None
 ) -> Iterator[EndpointChoice]:

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from time import thread_time
-from typing import TypeVar
 
 from ...causes.say import say
 from ...causes.services import forwarding_dropped, forwarding_unanswered
@@ -45,7 +44,7 @@ from ...model.serving import Serving
 from ...plane.path_probes import Note, PathProbes
 from ...steering import Steering
 from ..rounds.component import Component
-from ..rounds.kernel_path import choices_of
+from ..rounds.kernel_path import endpoints_of
 from ..rounds.served_port import ServedPort
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Supervisor, pause
@@ -77,7 +76,6 @@ PROBED_MAX = 16
 KNOWN_MAX = 20_000
 """Of a frontend with more clients none is remembered: it counts as answered."""
 
-Result = TypeVar("Result")
 Rules = Callable[[SocketAddress, Protocol], tuple[str, str, str]]
 """Returns which chain drops packets that are forwarded to an endpoint, why, and a remedy; empty
 texts: none certainly does."""
@@ -177,6 +175,8 @@ class KernelAnswers(Component):
         self._thread = OneThread("kernel answers")
         self._owed_s = 0.0
         """CPU time that pauses are still to make up for."""
+        self._used_s = 0.0
+        """CPU time of the thread at the last look."""
         self._is_undecided = False
         """Clients got no answer a moment ago, and it isn't known why."""
         self._suspects = Suspects(self._note_probe, open_probes)
@@ -203,27 +203,13 @@ class KernelAnswers(Component):
     async def _run(self) -> None:
         while True:
             await self.look()
+            if self._thread.has_begun:
+                before_s, self._used_s = self._used_s, await self._thread.run(thread_time)
+                self._owed_s += self._used_s - before_s
             is_urgent = self._is_undecided and self._owed_s < BURST_S
             pause_s = EVERY_S if is_urgent else max(EVERY_S, self._owed_s / _SHARE)
             await pause(pause_s)
             self._owed_s = max(0.0, self._owed_s - pause_s * _SHARE)
-
-    async def _call(self, call: Callable[[], Result]) -> Result:
-        """Run a call in the thread, and note what it costs."""
-        cost_s = 0.0
-
-        def timed() -> Result:
-            nonlocal cost_s
-            began_s = thread_time()
-            try:
-                return call()
-            finally:
-                cost_s = thread_time() - began_s
-
-        try:
-            return await self._thread.run(timed)
-        finally:
-            self._owed_s += cost_s
 
     def note_dials(self, served: ServedPort, *, answered: int = 0, lost: int = 0) -> None:
         """Take what hooks have seen of a Service port.
@@ -245,7 +231,7 @@ class KernelAnswers(Component):
             await self._probe(doubted)
             returning = [one for one, away in self._away.items() if self._may_return(one, away)]
             if doubted or returning:
-                rules = await self._call(self._read_rules)
+                rules = await self._thread.run(self._read_rules)
                 for served in doubted:
                     await self._decide(served, rules)
                 for served in returning:
@@ -279,7 +265,7 @@ class KernelAnswers(Component):
             traffic.begun = count
         if begun:
             wanted = {frontend: serving[frontend] for frontend in begun}
-            found = await self._call(partial(self._track, wanted))
+            found = await self._thread.run(partial(self._track, wanted))
             for frontend, count in begun.items():
                 self._traffic[frontend].compare(count, found[frontend], now)
 
@@ -307,7 +293,7 @@ class KernelAnswers(Component):
             doubt = self._doubts[served] = _Doubt(set())
             # A dial shows nothing of UDP.
             if served.plan.protocol is Protocol.TCP:
-                doubt.waiting |= {*islice(_endpoints(served.plan.serving), PROBED_MAX)}
+                doubt.waiting |= {*islice(endpoints_of(served.plan.serving), PROBED_MAX)}
             for endpoint in tuple(doubt.waiting):
                 self._has_probed.clear()
                 self._suspects.add(served, endpoint, EventKind.UNANSWERED)
@@ -326,12 +312,12 @@ class KernelAnswers(Component):
         """Decide why clients get no answer, after probes of the endpoints."""
         doubt, silent, plan = self._doubts[served], self._silent(served), served.plan
         now = self._clock()
-        endpoint = next(_endpoints(plan.serving), None)
+        endpoint = next(endpoints_of(plan.serving), None)
         if endpoint is None or doubt.has_failed or doubt.waiting:
             doubt.until = now + AGAIN_S
             served.path = served.path._replace(unanswered=None)
             return
-        chain, why, hint = await self._call(partial(rules, endpoint, plan.protocol))
+        chain, why, hint = await self._thread.run(partial(rules, endpoint, plan.protocol))
         is_telling = plan.protocol is Protocol.TCP and all(one.is_telling for one in silent)
         # Until then there may be more clients.
         doubt.until = now + (AGAIN_S if chain or is_telling else GRACE_S)
@@ -357,13 +343,8 @@ class KernelAnswers(Component):
             del self._away[served]
             return
         ask = partial(rules, away.endpoint, served.plan.protocol)
-        if not away.chain or not (await self._call(ask))[0]:
+        if not away.chain or not (await self._thread.run(ask))[0]:
             self._served_ports.auto_paths.return_to_kernel(served.plan.key)
-
-
-def _endpoints(serving: Serving) -> Iterator[SocketAddress]:
-    for choice in choices_of(serving):
-        yield from choice.endpoints
 
 
 def track_clients(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, Clients]:
@@ -376,7 +357,7 @@ def track_clients(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, Clients]
     by_kind: defaultdict[tuple[int, int], dict[Dialled, Set[bytes]]] = defaultdict(dict)
     for frontend, serving in wanted.items():
         kind = int(frontend.family), PROTOCOL_NUMBERS[frontend.protocol]
-        endpoints = {pack_address(one.ip, one.port) for one in _endpoints(serving)}
+        endpoints = {pack_address(one.ip, one.port) for one in endpoints_of(serving)}
         by_kind[kind][Dialled(frontend.ip, frontend.port)] = endpoints
     found = {kind: clients_of(*kind, endpoints, here) for kind, endpoints in by_kind.items()}
     return {

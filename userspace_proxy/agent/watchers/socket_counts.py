@@ -36,7 +36,7 @@ from ...plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned,
 from ...plane.observation import PERIOD_S, Observers
 from ...plane.path_probes import Note, PathProbes
 from ..rounds.component import Component
-from ..rounds.kernel_path import choices_of
+from ..rounds.kernel_path import endpoints_of
 from ..rounds.served_port import ServedPort
 from ..rounds.served_ports import ServedPorts
 from ..rounds.tasks import Pace, Supervisor, pause
@@ -222,7 +222,8 @@ class HookedConnections(Component):
         """Take the result of the probe of an endpoint that has failed a client's dial."""
         served, endpoint = suspect.served, suspect.endpoint
         key = served.group.key
-        if served.is_retired or not _leads_to(served, endpoint):
+        # It may have left while it was probed.
+        if served.is_retired or endpoint not in endpoints_of(served.plan.serving):
             return
         if failed is not None:
             if (until := self._hooks.eject(key, endpoint, suspect.kind)) is not None:
@@ -282,8 +283,3 @@ class HookedConnections(Component):
         finally:
             loop.remove_reader(descriptor)
             self._hooks.observe(False)
-
-
-def _leads_to(served: ServedPort, endpoint: SocketAddress) -> bool:
-    """Return whether clients are led to an endpoint; it may have left while it was probed."""
-    return any(endpoint in choice.endpoints for choice in choices_of(served.plan.serving))
