@@ -23,14 +23,12 @@ _OF_PORT = "Look at the agent's log, and at what listens at its port"
 )
 def no_agent(where: str) -> str:
     """A pod of the DaemonSet should run there, and there is none."""
-    del where
     return "no agent"
 
 
 @cause(CauseCode.AGENT_MISSING, hint="Look at the pod's events and its last log", kubectl=_PODS)
 def agent_not_running(where: str, why: str) -> str:
     """There is a pod, and it doesn't run."""
-    del where
     return f"the agent's pod does not run: {why}"
 
 
@@ -41,7 +39,6 @@ def _and_node(text: str, node_state: str) -> str:
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_NODE, kubectl=_PODS)
 def no_answer(where: str, seconds: float, node_state: str = "") -> str:
     """It was asked, and hasn't answered in time."""
-    del where
     return _and_node(f"no answer within {seconds:g} s", node_state)
 
 
@@ -57,7 +54,6 @@ def not_asked(seconds: float) -> str:
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_NODE, kubectl=_PODS)
 def gone_silent(where: str, seconds: float, node_state: str = "") -> str:
     """Its stream of changes has stopped."""
-    del where
     return _and_node(f"the agent has sent nothing for {seconds:g} s", node_state)
 
 
@@ -68,19 +64,16 @@ def gone_silent(where: str, seconds: float, node_state: str = "") -> str:
 )
 def forward_failed(where: str, why: str, node_state: str = "") -> str:
     """The API server or the kubelet can't open a stream to it, or the stream broke off."""
-    del where
     return _and_node(f"port-forward failed: {why}", node_state)
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
 def answer_too_large(where: str, mebibytes: int) -> str:
     """The answer has more bytes than are read."""
-    del where
     return f"the answer has more than {mebibytes} MiB, and is not read"
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
 def answer_unreadable(where: str, why: str) -> str:
     """The answer isn't that of a proxy."""
-    del where
     return f"the answer can't be read: {why}"

@@ -493,5 +493,4 @@ def _row_as_read(code: CauseCode) -> CauseRow[...]:
 
 # What it has beside these is what a newer proxy knows.
 def _as_read(sentence: str, about: str, hint: str, **_: Param) -> str:
-    del about, hint
     return sentence

@@ -54,7 +54,6 @@ def _endpoint(code: CauseCode, name: str, says: str, **columns: Text | bool) -> 
     """Return the row of what an endpoint does, with words that don't depend on more than that."""
 
     def words(at: At) -> str:
-        del at
         return says
 
     words.__name__ = name
@@ -94,7 +93,6 @@ def _refuses_hint(at: At, was_open: bool) -> str:
 )
 def refuses(at: At, *, was_open: bool = False) -> str:
     """Of dials that are answered by a RST; the port was open before where one had succeeded."""
-    del was_open
     port = port_of(str(at))
     return f"refuses connections: nothing listens on port {port} there, or a firewall rejects them"
 
@@ -136,7 +134,6 @@ def dropped_here(at: At, rule: str) -> str:
     Args:
         rule: The chain of another program, and which packets it drops, as the end of a sentence.
     """
-    del at
     # A rule of this node is a fact; what else it might be is none.
     return f"does not answer: {rule}"
 
@@ -165,7 +162,6 @@ silent_to_some = _endpoint(
 )
 def node_silent(node: str) -> str:
     """Of several endpoints of one node, which all fail as those of a host that is gone."""
-    del node
     return "does not answer, nor does any endpoint on it: it is down, or packets to it are lost"
 
 
@@ -317,7 +313,6 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
 
 
 def _fails_hint(at: At, failure: str, error: str) -> str:
-    del error
     return _MEANINGS.get(failure, ("", ""))[1].format(ip=ip_of(str(at)))
 
 
@@ -329,7 +324,6 @@ def _fails_hint(at: At, failure: str, error: str) -> str:
 )
 def fails(at: At, failure: str, error: str) -> str:
     """Of dials that fail by another error, whose text is that of its errno."""
-    del at
     return f"can't be dialled: {error}{_MEANINGS.get(failure, ('', ''))[0]}"
 
 
@@ -405,7 +399,6 @@ _LATE_PAST = "answered after its clients had left"
 )
 def answers_late(at: At, waited_s: float) -> str:
     """Of connections whose clients leave before the first byte, of which the last took so long."""
-    del at
     return f"answers after its clients have left: its first byte took {waited_s:.1f} s"
 
 
@@ -420,7 +413,6 @@ def answers_late(at: At, waited_s: float) -> str:
 )
 def answers_at_end(at: At, waited_s: float) -> str:
     """The same, where each time it came right after the client's end."""
-    del at
     what = "answers right after its clients have left, and not before"
     return f"{what}: its first byte took {waited_s:.1f} s"
 
@@ -453,7 +445,6 @@ _DENIES_OUTSIDE = (
 )
 def denies(at: At, client: str) -> str:
     """Of dials that only fail from the addresses of clients, the last of which is this one."""
-    del at
     return f"answers this node, but not {client}"
 
 
@@ -467,7 +458,6 @@ def denies(at: At, client: str) -> str:
 )
 def excludes(at: At, client: str) -> str:
     """Of connections of some clients, the last of which is this one, that the endpoint ends."""
-    del at
     return f"ends connections of {client} without a byte, and answers others"
 
 
@@ -544,7 +534,6 @@ def not_from_endpoint(at: At) -> str:
 )
 def fault_on_purpose(at: At, faults: tuple[str, ...]) -> str:
     """Of connections that suffer faults because they were asked for, in words."""
-    del at
     return f"has a fault on purpose: {', '.join(faults)}"
 
 

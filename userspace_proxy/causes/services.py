@@ -98,7 +98,6 @@ def external_ip_of(address: str, owner: ServiceKey | str) -> str:
 
 
 def _number_hint(about: str, kind: str, number: str, **_: str) -> str:
-    del about, number
     # Not the other one: it may have the address in another way, such as a cluster IP.
     return f"Give this Service another {kind}"
 
@@ -126,7 +125,6 @@ def own_address(address: str) -> str:
 
 
 def _external_hint(address: str, why: str, is_allowed: bool) -> str:
-    del address, why
     if is_allowed:
         return "Give the Service an external IP that no machine of the cluster has"
     return "--allow-external-ips lists the networks whose external IPs are served"
@@ -135,7 +133,6 @@ def _external_hint(address: str, why: str, is_allowed: bool) -> str:
 @cause(CauseCode.EXTERNAL_IP_OFF, about="{address}", hint=_external_hint)
 def external_ip_off(address: str, why: str, *, is_allowed: bool = False) -> str:
     """An external IP isn't served, though it may be one of those that are allowed."""
-    del is_allowed
     return f"external IP {address} is not served: {why}"
 
 
@@ -180,12 +177,10 @@ def too_many_frontends_in_namespace(namespace: str, limit: int) -> str:
 
 
 def _chain(problem: str, hint: str, chain: str) -> str:
-    del problem, hint
     return f"nftables chain {chain}" if chain else ""
 
 
 def _hint(problem: str, hint: str, chain: str) -> str:
-    del problem, chain
     return hint
 
 
@@ -197,7 +192,6 @@ def not_listening(problem: str, hint: str, chain: str = "") -> str:
         problem: In the words of what opens or steers it.
         chain: Family, table and name of the chain of another program that is to blame, if one is.
     """
-    del hint, chain
     return problem
 
 
@@ -205,7 +199,6 @@ def not_listening(problem: str, hint: str, chain: str = "") -> str:
 
 
 def _of_chain(chain: str, why: str, hint: str) -> str:
-    del chain, why
     return hint
 
 
@@ -217,7 +210,6 @@ def forwarding_dropped(chain: str, why: str, hint: str) -> str:
         chain: Its family, table and name.
         why: A rule, or its policy, and which packets.
     """
-    del hint
     return f"packets that the kernel forwards to endpoints are dropped by chain {chain}: {why}"
 
 
@@ -269,7 +261,6 @@ def of_object(line: str) -> str:
 @cause(CauseCode.NOT_FOLLOWED, hint="Repair that file, first at {place}")
 def object_kept(place: str) -> str:
     """A removed object of it is kept, as its file has mistakes, the first of them there."""
-    del place
     return "an object of it was removed from its file, and is kept while the file has mistakes"
 
 

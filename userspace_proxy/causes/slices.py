@@ -35,7 +35,6 @@ def no_slice_of_family(service: ServiceKey | str, family: str, other: str) -> st
 @cause(CauseCode.NO_SLICE, about="{service}", hint=f"Remove that, or create {_LABELLED}")
 def not_mirrored(service: ServiceKey | str, name: str, mark: str) -> str:
     """Its Endpoints aren't mirrored, because of a mark."""
-    del name
     return not_to_mirror.words(str(service), mark)
 
 
@@ -47,14 +46,12 @@ def not_mirrored(service: ServiceKey | str, name: str, mark: str) -> str:
 )
 def no_slice(service: ServiceKey | str, name: str, selector: str) -> str:
     """It has a selector, and no slice."""
-    del name, selector
     return f"no EndpointSlice belongs to {service}"
 
 
 @cause(CauseCode.NO_SLICE, about="{service}", hint=f"Create {_LABELLED}")
 def no_slice_nor_selector(service: ServiceKey | str, name: str) -> str:
     """It has neither."""
-    del name
     return f"no EndpointSlice belongs to {service}, and it has no selector"
 
 
@@ -84,7 +81,6 @@ def slice_rejected(slice_: str, line: str) -> str:
 )
 def unnamed_slice_rejected(slice_: str, line: str, name: str) -> str:
     """The same of a slice that names no Service, and whose own name contains this one's."""
-    del name
     return f"{slice_}, by its name a slice of it, is rejected: {line}"
 
 
@@ -102,7 +98,6 @@ def selects_no_pod(
         count: Of the slices.
         pods: kubectl's words for the pods.
     """
-    del service, pods
     return f"{_which(count)} empty: no pod with an address was found for selector {selector}"
 
 
@@ -113,7 +108,6 @@ def selects_no_pod(
 )
 def slice_empty(service: ServiceKey | str, count: int) -> str:
     """Its slices are empty, and it has no selector."""
-    del service
     return f"{_which(count)} empty"
 
 
@@ -125,7 +119,6 @@ def _written(item: SliceKey) -> str:
 
 
 def _elsewhere_hint(slice_: str, namespace: str, is_mirrored: bool) -> str:
-    del slice_
     which = "It belongs to the Service" if is_mirrored else "A slice belongs to Services"
     return f"{which} of its own namespace: move it to {namespace}"
 
@@ -133,7 +126,6 @@ def _elsewhere_hint(slice_: str, namespace: str, is_mirrored: bool) -> str:
 @cause(CauseCode.SLICE_ELSEWHERE, about="{slice_}", hint=_elsewhere_hint)
 def names_from_elsewhere(slice_: str, namespace: str, is_mirrored: bool) -> str:
     """A slice, ``EndpointSlice web/cart-1``, of another namespace names a Service of this one."""
-    del namespace, is_mirrored
     return f"{slice_} names this Service, from another namespace"
 
 
@@ -143,7 +135,6 @@ def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:
 
 
 def _orphaned_hint(slice_: str, named: str, name: str, is_mirrored: bool) -> str:
-    del slice_, named
     if is_mirrored:
         return f"Its name must be the Service's: {name}"
     return f"Set its label {LABEL_SERVICE_NAME} to {name}"
@@ -152,7 +143,6 @@ def _orphaned_hint(slice_: str, named: str, name: str, is_mirrored: bool) -> str
 @cause(CauseCode.SLICE_ORPHANED, about="{slice_}", hint=_orphaned_hint)
 def names_nothing(slice_: str, named: str, name: str, is_mirrored: bool) -> str:
     """A slice names a Service that doesn't exist, and whose name is similar."""
-    del is_mirrored
     return f'{slice_} names "{named}", which does not exist (did you mean "{name}"?)'
 
 
@@ -168,7 +158,6 @@ def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
 )
 def names_none(service: ServiceKey | str, name: str, slice_: str) -> str:
     """A slice names no Service, and this one's name begins its own."""
-    del name
     lacks = f"{slice_} has no label {LABEL_SERVICE_NAME}"
     return f"no EndpointSlice belongs to {service}: {lacks}, so it belongs to no Service"
 
@@ -183,7 +172,6 @@ def _wanted(port: str) -> str:
 
 
 def _protocol_hint(port: str, protocol: str, others: tuple[str, ...], has_selector: bool) -> str:
-    del port, protocol, others
     other = "the container's port" if has_selector else "the port of its EndpointSlice"
     return f"Give the Service's port and {other} the same protocol"
 
@@ -191,7 +179,6 @@ def _protocol_hint(port: str, protocol: str, others: tuple[str, ...], has_select
 @cause(CauseCode.PORT_NAME_MISSING, about="{port}", hint=_protocol_hint)
 def other_protocol(port: str, protocol: str, others: tuple[str, ...], has_selector: bool) -> str:
     """Endpoints have a port of this name for other protocols only."""
-    del has_selector
     one = f"{'a' if port else 'an'} {_wanted(port)}"
     return f"its endpoints have {one} only for {', '.join(others)}, not {protocol}"
 
@@ -208,7 +195,6 @@ def other_port_names(port: str, names: tuple[str, ...]) -> str:
 
 
 def _no_port_hint(port: str, has_selector: bool) -> str:
-    del port
     if has_selector:
         return "Name a container port so, or set targetPort to its name or number"
     return "The ports of the EndpointSlice are empty: add those of the Service"
@@ -244,13 +230,11 @@ def some_lack_port(port: str, have: int, total: int) -> str:
 )
 def port_unnumbered(service: ServiceKey | str, port: str, slice_: SliceKey | str) -> str:
     """A slice has the port without its number."""
-    del service
     which = f'port "{port}"' if port else "the unnamed port"
     return f"{which} of EndpointSlice {slice_} has no number"
 
 
 def _not_ready_hint(total: int, ended: int, pods: tuple[str, ...]) -> str:
-    del total
     if not pods:
         return "It has no selector: what writes its EndpointSlice sets the conditions of endpoints"
     return shell_command("kubectl", "get" if ended else "describe", *pods)
@@ -264,7 +248,6 @@ def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
         ended: Of all, those that terminate and don't serve any more.
         pods: kubectl's words for the pods; empty: it has no selector.
     """
-    del pods
     if total == 1:
         if ended:
             return "its only endpoint is terminating and doesn't serve any more"
@@ -279,13 +262,11 @@ def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
 @cause(CauseCode.NOT_READY, hint="kubectl get pods -n {namespace}")
 def about_to_vanish(namespace: str, count: int) -> str:
     """Its usable endpoints all terminate."""
-    del namespace
     are = "it is" if count == 1 else "all are"
     return f"{are} terminating and about to vanish, and no ready one is used here"
 
 
 def _local_hint(total: int, unknown: int, node: str, policy: str) -> str:
-    del total, node
     hint = _USES_ALL.format(policy=policy)
     return f"{hint}; nodeName in the EndpointSlice states where an endpoint is" if unknown else hint
 
@@ -299,7 +280,6 @@ def none_local(total: int, unknown: int, node: str, policy: str) -> str:
         node: That of the only one.
         policy: The field with the policy.
     """
-    del policy
     if total == 1:
         where = f"its only endpoint {'has no nodeName' if unknown else f'is on node {node}'}"
     elif unknown == total:
@@ -322,7 +302,6 @@ def _none_usable(total: int, reasons: tuple[str, ...]) -> str:
 @cause(CauseCode.NOT_LOCAL, hint=_USES_ALL)
 def none_local_nor_usable(total: int, reasons: tuple[str, ...], policy: str) -> str:
     """No endpoint is usable, for several reasons, the policy among them."""
-    del policy
     return _none_usable(total, reasons)
 
 
@@ -335,14 +314,12 @@ _DRAINED_HINT = (
 @cause(CauseCode.NOT_READY, about=_SLICES_OF, hint=_DRAINED_HINT, is_of_slices=True)
 def none_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | str) -> str:
     """No endpoint is usable; slices of the Service drain some."""
-    del service
     return _none_usable(total, reasons)
 
 
 @cause(CauseCode.ENDPOINT_NOT_ALLOWED, about=_SLICES_OF, hint=_DRAINED_HINT, is_of_slices=True)
 def none_allowed_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | str) -> str:
     """The same, and others are refused."""
-    del service
     return _none_usable(total, reasons)
 
 

@@ -293,7 +293,6 @@ def at_limit(
     waiting: int, longest_s: float, protocol: str, limit: int, is_pinned: bool, is_silent: bool
 ) -> str:
     """Clients wait for endpoints at their limit; or for the one that each keeps to."""
-    del is_silent
     held = waiting_clients(waiting, longest_s, protocol)
     limit_words = plural(limit, noun_of(protocol))
     if is_pinned:
@@ -306,7 +305,6 @@ def at_limit(
 @clause(hint=_silent_hint)
 def nothing_back(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
     """Its endpoints have accepted connections, and sent nothing."""
-    del protocol, connections, has_received, has_header
     return "no byte has come back"
 
 
@@ -464,7 +462,6 @@ partly_served = before_cause("partly_served", "partly served: ")
 
 
 def _would_be_served(serving: int, standby: int, is_now: bool) -> str:
-    del is_now
     return f"clients would be served by {by_endpoints(serving, standby)}"
 
 
@@ -502,7 +499,6 @@ def node_port_at(addresses: tuple[str, ...]) -> str:
 @clause(hint=_silent_hint)
 def never_answered(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
     """Nothing has come back in all connections (flows) since the start."""
-    del has_header
     unit = "datagram" if protocol == "UDP" else "byte"
     made = f"({plural(connections, noun_of(protocol))})"
     if connections <= _FEW:
@@ -513,7 +509,6 @@ def never_answered(protocol: str, connections: int, has_received: bool, has_head
 
 
 def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
-    del serving, standby
     # A dial shows nothing of UDP.
     if shown or protocol != "TCP":
         return ""
@@ -529,7 +524,6 @@ def led_by_kernel(serving: int, standby: int, service: str, protocol: str, shown
         service: ``shop/web``.
         shown: What has shown that they accept connections; empty for nothing.
     """
-    del service, protocol
     only = f": {shown} show only that connections are accepted" if shown else ""
     led = f"clients go through the kernel to {by_endpoints(serving, standby)}"
     return f"{led}; whether they are answered isn't known on this path{only}"
@@ -549,7 +543,6 @@ def at_former_endpoints(where: str) -> str:
 
 
 def _flaps_hint(count: int, namespace: str, service: str) -> str:
-    del count
     slices = f"-n {shell_word(namespace)} -l {LABEL_SERVICE_NAME}={shell_word(service)}"
     return f"See what changes its slices: kubectl get endpointslices {slices} -w"
 
@@ -557,7 +550,6 @@ def _flaps_hint(count: int, namespace: str, service: str) -> str:
 @clause(hint=_flaps_hint)
 def because_of_flaps(count: int, namespace: str, service: str) -> str:
     """There was no endpoint."""
-    del namespace, service
     return f": {_flaps(count)}"
 
 
@@ -582,7 +574,6 @@ def _flaps(count: int) -> str:
 @clause(hint=_flaps_hint)
 def flaps(count: int, namespace: str, service: str) -> str:
     """It had no endpoint, again and again."""
-    del namespace, service
     return f"{_flaps(count)}; clients that came then were turned away"
 
 
