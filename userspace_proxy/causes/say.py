@@ -1,7 +1,8 @@
-"""The one place where causes become text: sentences, and what to do.
+"""The one place where causes become text: sentences, what to do, and which command shows more.
 
     Cause ──say──▶ "10.244.0.9:8080 refused connections, when it was last tried"
-          └─remedy▶ "See where the program listens …"
+          ├─remedy▶ "See where the program listens …"
+          └─kubectl_words, on_node▶ "describe pod -n shop web-1"
 
 Rule 1: a sentence can be understood alone, and has no full stop. A remedy is a sentence, or a
 command that can be pasted, which begins in lower case; what its template gets is quoted for that.
@@ -13,9 +14,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 
-from ..model import ip_of
+from ..model import ServiceKey, ip_of
 from ..model.annotations import DOMAIN
-from ..model.quoting import shell_word
+from ..model.quoting import shell_command, shell_word
 from .cause import Cause, CauseCode, Text, When
 
 EXPECTS_NO_HEADER = (
@@ -108,3 +109,31 @@ def _written(text: Text, cause: Cause, *, is_quoted: bool = False) -> str:
     if is_quoted:
         params = {n: shell_word(v) if isinstance(v, str | tuple) else v for n, v in params.items()}
     return text.format_map(params)
+
+
+_POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
+
+
+def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
+    """Return the words after ``kubectl`` of the command, quoted; empty if none shows more.
+
+    Args:
+        service: The Service that has the cause, ``namespace/name``.
+        pod: The name of the pod that was found to be the reason; empty if none was.
+    """
+    about, row, traits = object_of(cause), cause.row, cause.code.traits
+    words = row.kubectl or (CauseCode.NO_SLICE.traits.kubectl if row.is_of_slices else "")
+    words = words or (traits.kubectl_of_pod if pod else "") or traits.kubectl
+    if not words and traits.is_of_endpoint and ip_of(about):
+        words = _POD_AT
+    namespace, name = ServiceKey.read(service)
+    places = {"namespace": namespace, "name": name, "ip": ip_of(about), "pod": pod}
+    values = {**dict(cause.params), **places}
+    return words.format_map({place: shell_word(value) for place, value in values.items()})
+
+
+def on_node(cause: Cause) -> str:
+    """Return the command on the node; empty if none shows more."""
+    if chain := cause.get("chain"):
+        return shell_command("nft", "list", "chain", *str(chain).split())
+    return cause.code.traits.on_node

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from ..causes.cause import Cause, CauseCode, When
-from ..causes.commands import kubectl_words, on_node
 from ..causes.endpoints import node_silent
+from ..causes.say import kubectl_words, on_node
 from ..facts import EndpointFacts, IncidentFacts, Level, PortFacts, StatusFacts
 from ..model import ip_of
 from ..model.quoting import shell_word

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..causes.cause import Cause, CauseCode
-from ..causes.commands import kubectl_words, on_node
-from ..causes.say import object_of
+from ..causes.say import kubectl_words, object_of, on_node
 from ..model import ip_of
 from ..model.quoting import shell_command, shell_word
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from ..causes.cause import Cause
-from ..causes.commands import kubectl_words, on_node
 from ..causes.nodes import path_fails
+from ..causes.say import kubectl_words, on_node
 from ..diagnosis.incidents import Incidents
 from ..facts import IncidentFacts, Level, PortFacts, StatusFacts
 from ..model.quoting import shell_word, shown

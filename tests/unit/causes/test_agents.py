@@ -3,8 +3,7 @@
 import pytest
 
 from userspace_proxy.causes import agents
-from userspace_proxy.causes.commands import kubectl_words
-from userspace_proxy.causes.say import say
+from userspace_proxy.causes.say import kubectl_words, say
 
 ROWS = (
     agents.no_agent("net"),

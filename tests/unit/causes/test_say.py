@@ -14,14 +14,24 @@ from userspace_proxy.causes.endpoints import (
     fault_on_purpose,
     no_datagram,
     no_host,
+    node_silent,
     refuses,
     resets,
     sends_nothing,
     silent,
     unreachable,
 )
-from userspace_proxy.causes.say import EXPECTS_NO_HEADER, Form, object_of, remedy, say
+from userspace_proxy.causes.say import (
+    EXPECTS_NO_HEADER,
+    Form,
+    kubectl_words,
+    object_of,
+    on_node,
+    remedy,
+    say,
+)
 from userspace_proxy.causes.services import is_headless, not_listening, own_address, source_denied
+from userspace_proxy.causes.slices import none_undrained, selects_no_pod
 from userspace_proxy.model import SocketAddress, ip_of
 
 from .words import HOST, SAMPLES, WORDS, page, texts_of
@@ -224,3 +234,38 @@ def test_the_object_of_a_cause_is_one_of_its_parameters_or_made_of_them():
         "10.0.0.0/8, 192.0.2.0/24",
         "",
     ]
+
+
+POD_AT = "get pods -A -o wide --field-selector status.podIP=10.244.0.9"
+EMPTY = selects_no_pod("shop/web", 1, "app=web", ("pods",))
+SLICES = "get endpointslices -n shop -l kubernetes.io/service-name=web -o yaml"
+
+
+@pytest.mark.parametrize(
+    ("cause", "pod", "words"),
+    [
+        pytest.param(refuses("10.244.0.9:80"), "", POD_AT, id="a-pod-by-its-address"),
+        pytest.param(node_silent("node-7"), "", "describe node node-7", id="of-the-row"),
+        pytest.param(EMPTY, "", "get pods -n shop --show-labels", id="of-the-code"),
+        pytest.param(EMPTY, "web-7", "edit service -n shop web", id="of-a-pod-that-was-named"),
+        pytest.param(none_undrained(1, (), "shop/web"), "", SLICES, id="of-slices"),
+        pytest.param(source_denied(()), "", "", id="nothing-shows-more"),
+        pytest.param(
+            refuses("$(reboot):80"), "", POD_AT.replace("10.244.0.9", "'$(reboot)'"), id="quoted"
+        ),
+    ],
+)
+def test_kubectl_shows_more_of_a_cause(cause, pod, words):
+    assert kubectl_words(cause, "shop/web", pod) == words
+
+
+@pytest.mark.parametrize(
+    ("cause", "command"),
+    [
+        pytest.param(not_listening("", "", "ip nat K"), "nft list chain ip nat K", id="a-chain"),
+        pytest.param(not_listening("in use", ""), "ss -Hlntup", id="of-the-code"),
+        pytest.param(refuses("10.244.0.9:80"), "", id="nothing"),
+    ],
+)
+def test_a_command_on_the_node_shows_more_of_a_cause(cause, command):
+    assert on_node(cause) == command

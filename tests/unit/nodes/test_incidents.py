@@ -1,8 +1,8 @@
 import pytest
 
-from userspace_proxy.causes.commands import kubectl_words
 from userspace_proxy.causes.endpoints import node_silent, refuses, silent
 from userspace_proxy.causes.nodes import path_fails
+from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.model.quoting import shell_word
 from userspace_proxy.nodes.endpoints import Extent

@@ -1,6 +1,5 @@
-from userspace_proxy.causes.commands import kubectl_words
 from userspace_proxy.causes.endpoints import refuses, silent
-from userspace_proxy.causes.say import remedy
+from userspace_proxy.causes.say import kubectl_words, remedy
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.status.incident_page import (

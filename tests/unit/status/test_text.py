@@ -6,9 +6,8 @@ import time
 import pytest
 
 from userspace_proxy.causes.cause import When
-from userspace_proxy.causes.commands import kubectl_words
 from userspace_proxy.causes.endpoints import dial_failed, refuses, sends_nothing
-from userspace_proxy.causes.say import Form, say
+from userspace_proxy.causes.say import Form, kubectl_words, say
 from userspace_proxy.causes.services import is_headless, source_denied, unsupported_protocol
 from userspace_proxy.diagnosis.clauses import got_no_answer, none_answers
 from userspace_proxy.diagnosis.incidents import Incidents
