@@ -82,10 +82,7 @@ MUTANTS: Mapping[str, Mutant] = {
         package="kernel",
     ),
     "stalled-flow-never-recovers": Mutant(
-        "conversation",
-        "self._asked, self.is_stalled = 0, False",
-        "self._asked = 0",
-        package="facts",
+        "udp_flow", "self._asked, self.is_stalled = 0, False", "self._asked = 0"
     ),
     "flow-that-waits-again-is-last": Mutant(
         "udp_flow", "room.wait(self, since, is_at_limit", "room.wait(self, None, is_at_limit"
