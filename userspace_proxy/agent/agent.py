@@ -208,11 +208,6 @@ class Agent:
         return self._own.admin
 
     @property
-    def health_address(self) -> tuple[str, int] | None:
-        """Where ``/healthz`` answers; None while it doesn't."""
-        return self._own.health
-
-    @property
     def dns_address(self) -> SocketAddress | None:
         """Where names of Services are answered by DNS; None: nowhere."""
         return self._own.dns

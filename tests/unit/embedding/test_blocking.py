@@ -146,7 +146,7 @@ def test_a_function_in_its_own_thread_cannot_close_it():
 
 PAIRS = [(BlockingProxy, EmbeddedProxy), (BlockingService, AddedService)]
 # For a node's process and for other parts of the proxy; start creates the thread, too.
-OTHERS = {"abandon", "admin_address", "at_end", "has_put", "health_address"}
+OTHERS = {"abandon", "admin_address", "at_end", "has_put"}
 OTHERS |= {"is_awaited", "start"}
 
 
