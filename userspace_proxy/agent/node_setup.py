@@ -13,7 +13,7 @@ from dataclasses import replace
 from ..errors import SteeringError, UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
 from ..kernel.offers import KernelOffers
-from ..kernel.tracking_timeouts import TrackingTimeouts
+from ..kernel.tracking import TrackingTimeouts
 from ..log_fields import FieldLogger
 from ..model import DataPath
 from ..plane import Plane, PortPool

@@ -18,7 +18,7 @@ from userspace_proxy.clocks import Clocks
 from userspace_proxy.kernel import interfaces, node_listings, one_thread, routes
 from userspace_proxy.kernel.netlink import sockets
 from userspace_proxy.kernel.node_listings import NodeListings
-from userspace_proxy.kernel.tracking_table import TrackingTable
+from userspace_proxy.kernel.tracking import TrackingTable
 from userspace_proxy.model import Frontend
 from userspace_proxy.steering import leftovers, pod_links
 from userspace_proxy.steering.local import guard as local_guard

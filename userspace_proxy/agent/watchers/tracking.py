@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ...clocks import Clocks
 from ...facts import StatusFacts, TrackingFacts
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
-from ...kernel.tracking_table import TrackingTable, read_table
+from ...kernel.tracking import TrackingTable, read_table
 from ...log_fields import FieldLogger
 from ...log_limit import LogLimit
 from ...sources import Happening

@@ -25,7 +25,7 @@ from ...kernel.netlink.messages import pack_ip
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.privileges import has_net_admin
 from ...kernel.sockets_in_use import connected_at
-from ...kernel.tracking_table import read_table
+from ...kernel.tracking import read_table
 from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
 from ..base import Bind, SteeringFacts
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched, forget_entries

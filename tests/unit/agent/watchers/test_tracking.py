@@ -5,7 +5,7 @@ import pytest
 from userspace_proxy.agent.rounds.component import OwnAddresses
 from userspace_proxy.agent.watchers.tracking import TrackingWatch, exempt_ports
 from userspace_proxy.facts import StatusFacts, TrackingFacts
-from userspace_proxy.kernel.tracking_table import TrackingTable
+from userspace_proxy.kernel.tracking import TrackingTable
 
 EMPTY = TrackingTable(10, 1000)
 FULL = TrackingTable(995, 1000, 7)

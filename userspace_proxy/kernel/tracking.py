@@ -1,0 +1,165 @@
+"""Reads how full the connection tracking table is, and has it keep half-closed connections.
+
+    one side has ended ──▶ the kernel forgets its translation after 60 s of silence
+        ──▶ later packets of the other side arrive untranslated ──▶ RST
+
+So it keeps them for as long as the proxy does. Keep-alive prevents that silence if both sides
+answer. This is for peers that don't, or whose answers are lost.
+
+Rule 1: the timeout is only raised: an administrator's longer one stays.
+Rule 2: it is restored only if it still has this proxy's value: a later change by others stays.
+Rule 3: it is optional: where it can't be written, keep-alive has to suffice.
+Rule 4: what it was before is noted on disk, where there is a folder, so that the proxy that takes
+over, or starts after a crash, can restore it. A note of an earlier boot counts no more.
+Rule 5: proxies with different names share it, and the note: the last one restores it.
+
+Source: kube-proxy, --conntrack-tcp-timeout-close-wait; kernel documentation,
+networking/nf_conntrack-sysctl; net/netfilter/nf_conntrack_standalone.c, ct_cpu_seq_show().
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..clocks import Clocks
+from ..state_file import StateFile, StateFileError
+
+PROC = Path("/proc")
+
+
+class TrackingTable(NamedTuple):
+    """The connection tracking table of a network namespace."""
+
+    entries: int = 0
+    limit: int = 0
+    """0: nothing is tracked."""
+    drops: int = 0
+    """Packets dropped since boot because no entry could be created, mostly due to a full table."""
+
+
+def read_table(proc: Path = PROC) -> TrackingTable:
+    """Return the table of this thread's network namespace; zeros if nothing is tracked."""
+    try:
+        entries, limit = (
+            int((proc / "sys/net/netfilter" / name).read_text(encoding="ascii"))
+            for name in ("nf_conntrack_count", "nf_conntrack_max")
+        )
+    except (OSError, ValueError):
+        return TrackingTable()
+    return TrackingTable(entries, limit, _drops(proc))
+
+
+def _drops(proc: Path) -> int:
+    """Return the sum of all CPUs; 0 if this kernel has no such file."""
+    try:
+        text = (proc / "thread-self/net/stat/nf_conntrack").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    names, *cpus = (line.split() for line in text.splitlines())
+    return sum(int(cpu[names.index("drop")], 16) for cpu in cpus)
+
+
+_NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
+# The files show and change the network namespace of the thread that opens them.
+_PROC_SYS = Path("/proc/sys")
+_BOOT = "kernel.random.boot_id"
+_UNKNOWN = "unknown"
+
+
+class _Note(NamedTuple):
+    raised: int
+    before: int
+
+
+class TrackingTimeouts:
+    """The kernel's timeout of half-closed connections in this thread's network namespace.
+
+    Args:
+        half_closed_s: How long the proxy keeps such a connection; rounded up.
+        file: Where to note what it was before; None: nowhere.
+        is_last: Returns whether no other proxy runs in this network namespace.
+    """
+
+    def __init__(
+        self,
+        half_closed_s: float,
+        file: StateFile | None = None,
+        *,
+        is_last: Callable[[], bool] = lambda: True,
+        proc_sys: Path = _PROC_SYS,
+    ) -> None:
+        self._wanted = math.ceil(half_closed_s)
+        self._path = proc_sys.joinpath(*_NAME.split("."))
+        self._boot_path = proc_sys.joinpath(*_BOOT.split("."))
+        self._file = file
+        self._is_last = is_last
+        self._held: _Note | None = None
+        """None while it isn't raised."""
+
+    def hold(self) -> str:
+        """Raise it until :meth:`put_back`.
+
+        Returns:
+            Why it can't be raised; empty if it is long enough now.
+        """
+        try:
+            now = self._read()
+            noted = self._noted()
+            # By another process, which hasn't restored it.
+            is_raised = noted is not None and noted.raised == now
+            before = noted.before if noted and is_raised else now
+            if now < self._wanted:
+                held = _Note(self._wanted, before)
+                self._write_note(f"{self._boot()} {held.raised} {held.before}")
+                self._path.write_text(f"{self._wanted}\n", encoding="ascii")
+                self._held = held
+            elif is_raised:
+                self._held = noted
+        except (OSError, ValueError) as exc:
+            cause = exc.strerror if isinstance(exc, OSError) else str(exc)
+            return f"cannot raise {_NAME} to {self._wanted} s: {cause}"
+        return ""
+
+    def put_back(self) -> bool:
+        """Restore it, unless another program has changed it, or needs it; return whether it was.
+
+        Idempotent.
+        """
+        held, self._held = self._held, None
+        if held is None or not self._is_last():
+            return False
+        try:
+            if is_raised := self._read() == held.raised:
+                self._path.write_text(f"{held.before}\n", encoding="ascii")
+            self._write_note("")
+        except (OSError, ValueError):
+            # It was writable before, so another program manages it now.
+            return False
+        return is_raised
+
+    def _read(self) -> int:
+        return int(self._path.read_text(encoding="ascii"))
+
+    def _boot(self) -> str:
+        try:
+            return self._boot_path.read_text(encoding="ascii").strip() or _UNKNOWN
+        except OSError:
+            return _UNKNOWN
+
+    def _noted(self) -> _Note | None:
+        try:
+            found = self._file.read() if self._file else None
+            boot, *seconds = found.data.decode("ascii").split() if found else ("",)
+            return _Note(*map(int, seconds)) if boot == self._boot() else None
+        except (OSError, ValueError, TypeError, StateFileError):
+            return None
+
+    def _write_note(self, text: str) -> None:
+        if self._file is not None:
+            # Without a note it stays raised after a crash: longer than it needs to be.
+            with contextlib.suppress(OSError, StateFileError):
+                self._file.write(text.encode("ascii"), current_at=Clocks.time())
