@@ -13,7 +13,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 
-from userspace_proxy.kernel.stream_reset import reset, reset_on_close
+from userspace_proxy.kernel.socket_options import reset, reset_on_close
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -22,8 +22,8 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.netns import DEADLINE_S, Net
 from tests.promises.listings import as_older_nft_prints, with_sorted_elements
-from userspace_proxy.kernel.ip_options import IP_TRANSPARENT, IPV6_TRANSPARENT
 from userspace_proxy.kernel.nf_tables import ruleset as transactions
+from userspace_proxy.kernel.socket_options import IP_TRANSPARENT, IPV6_TRANSPARENT
 
 # Not in Python's socket module before 3.14.
 IP_PKTINFO = 8

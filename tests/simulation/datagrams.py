@@ -14,7 +14,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from userspace_proxy.kernel.icmp_errors import IP_RECVERR, IPV6_RECVERR
+from userspace_proxy.kernel.socket_options import IP_RECVERR, IPV6_RECVERR
 
 if TYPE_CHECKING:
     from .network import Network

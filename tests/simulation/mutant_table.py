@@ -106,7 +106,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "now - waiting.began >= 10 * LIMIT_S",
     ),
     "end-without-reset": Mutant(
-        "stream_reset",
+        "socket_options",
         '_RESET = struct.pack("ii", 1, 0)',
         '_RESET = struct.pack("ii", 0, 0)',
         "kernel",

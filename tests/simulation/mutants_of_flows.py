@@ -76,7 +76,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "                        self._all_flows.silent.add(flow, now)",
     ),
     "exceeded-hop-limit-refuses": Mutant(
-        "icmp_errors",
+        "socket_options",
         "_EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}",
         "_EXCEEDED = {(_FROM_ICMP6, 3)}",
         package="kernel",

@@ -8,21 +8,21 @@ from .mutant_table import Mutant
 
 MUTANTS: Mapping[str, Mutant] = {
     "hop-limit-of-the-other-family": Mutant(
-        "ip_options",
+        "socket_options",
         "set_ip_option(sock, IP_TTL, IPV6_UNICAST_HOPS, hops)",
         "sock.setsockopt(_socket.IPPROTO_IP, IP_TTL, hops)",
         package="kernel",
     ),
     "exceeded-hop-limit-of-ipv6-refuses": Mutant(
-        "icmp_errors",
+        "socket_options",
         "_EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}",
         "_EXCEEDED = {(_FROM_ICMP, 11)}",
         package="kernel",
     ),
     "errors-of-ipv6-arent-kept": Mutant(
-        "icmp_errors",
-        "        sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_RECVERR, 1)",
-        "        sock.setsockopt(_socket.IPPROTO_IP, IP_RECVERR, 1)",
+        "socket_options",
+        "set_ip_option(sock, IP_RECVERR, IPV6_RECVERR)",
+        "sock.setsockopt(_socket.IPPROTO_IP, IP_RECVERR, 1)",
         package="kernel",
     ),
     "local-address-of-ipv6-is-cut": Mutant(

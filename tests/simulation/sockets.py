@@ -12,7 +12,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any
 
-from userspace_proxy.kernel.icmp_errors import IP_RECVERR, IPV6_RECVERR
+from userspace_proxy.kernel.socket_options import IP_RECVERR, IPV6_RECVERR
 
 from .addresses import NODE_IP, NODE_IPS, ipv6_of
 from .datagrams import DatagramSocket

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from userspace_proxy.kernel.icmp_errors import keep_icmp_errors, take_icmp_errors
 from userspace_proxy.kernel.pktinfo import ANCILLARY_BYTES, Destinations, hops_left
-from userspace_proxy.kernel.socket_memory import packets_lost
+from userspace_proxy.kernel.socket_options import keep_icmp_errors, packets_lost, take_icmp_errors
 
 from .systems import System
 from .test_kernel_contract import error_of, pending

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from ..balance import AffinityTables
 from ..causes.cause import CauseCode
 from ..facts import AbortCounters, AfterWait, CounterTable, EndpointCounters
-from ..kernel.socket_memory import packets_lost
+from ..kernel.socket_options import packets_lost
 from ..model import PortKey, SocketAddress
 from ..model.serving import Serving
 from .balancers import Balancers

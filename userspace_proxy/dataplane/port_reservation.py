@@ -15,7 +15,7 @@ import contextlib
 import socket
 from collections.abc import Iterable
 
-from ..kernel.ip_options import set_freebind
+from ..kernel.socket_options import set_freebind
 from ..model import SocketAddress
 from .sockets import family_of
 

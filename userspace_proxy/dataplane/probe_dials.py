@@ -13,7 +13,7 @@ import errno
 from collections.abc import Callable
 from functools import partial
 
-from ..kernel.stream_reset import stay_unseen
+from ..kernel.socket_options import stay_unseen
 from ..model import DialFailure, Failure, SocketAddress
 from ..model.failures import dial_failure
 from . import reactor as epoll

@@ -16,7 +16,7 @@ from collections.abc import Collection, Hashable
 
 from ..balance import AffinityTables
 from ..balance.affinity import PIN_BYTES
-from ..kernel.socket_memory import buffered_bytes
+from ..kernel.socket_options import buffered_bytes
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model.connection_ends import EndReason

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from ..causes.cause import CauseCode
 from ..facts.connection import ConnectionEvent
-from ..kernel.stream_reset import reset_no_more, reset_on_close
+from ..kernel.socket_options import reset_no_more, reset_on_close
 from ..kernel.tcp_state import is_connected
 from ..model import DialFailure, Failure, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason

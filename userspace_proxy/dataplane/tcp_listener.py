@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import _socket
 
-from ..kernel.socket_memory import packets_lost
+from ..kernel.socket_options import packets_lost
 from ..model import SocketAddress
 from ..model.failures import EXHAUSTED_ERRNOS
 from . import reactor as epoll

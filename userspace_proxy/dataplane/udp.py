@@ -27,10 +27,8 @@ from typing import Any
 from ..facts import ClientMistake
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
 from ..kernel.ephemeral import EPHEMERAL
-from ..kernel.icmp_errors import keep_icmp_errors
-from ..kernel.ip_options import set_hop_limit
 from ..kernel.pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
-from ..kernel.socket_memory import packets_lost
+from ..kernel.socket_options import keep_icmp_errors, packets_lost, set_hop_limit
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import DialFailure, Failure, SocketAddress

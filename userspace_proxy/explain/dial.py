@@ -40,7 +40,7 @@ from ..facts.encoding import dump_cause, load_cause
 from ..frames import receive_frame, send_frame
 from ..kernel.neighbours import absent_hop, own_route_failure
 from ..kernel.own_namespace import network_namespace, user_namespace
-from ..kernel.stream_reset import stay_unseen
+from ..kernel.socket_options import stay_unseen
 from ..model import SocketAddress
 from ..model.failures import BY_OWN_ROUTE, NO_ANSWER, dial_failure
 

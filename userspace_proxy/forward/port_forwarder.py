@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from ..agent.rounds.tasks import first_of
 from ..clocks import Clocks
 from ..dataplane import Opened
-from ..kernel.stream_reset import reset
+from ..kernel.socket_options import reset
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress

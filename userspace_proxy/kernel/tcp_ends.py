@@ -16,7 +16,7 @@ import errno
 
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.failures import Failure
-from .socket_memory import SO_MEMINFO
+from .socket_options import SO_MEMINFO
 from .tcp_state import is_connected, silence, tcp_info, unacknowledged_bytes, unread_bytes
 
 # Errors of a connected socket whose other side answered nothing for too long (tcp(7)).

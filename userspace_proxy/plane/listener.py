@@ -27,7 +27,7 @@ from ..dataplane.sockets import (
     stop_listening,
 )
 from ..errors import ListenError
-from ..kernel.ip_options import set_transparent
+from ..kernel.socket_options import set_transparent
 from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
 from . import reuseport

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 
-from userspace_proxy.kernel.stream_reset import reset
+from userspace_proxy.kernel.socket_options import reset
 from userspace_proxy.model import SocketAddress
 
 from ..connections import Connections

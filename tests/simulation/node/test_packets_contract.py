@@ -16,7 +16,7 @@ import pytest
 from tests.netns import DEADLINE_S, Net
 from userspace_proxy.kernel.conntrack import count_by_endpoint
 from userspace_proxy.kernel.ctnetlink import pack_address
-from userspace_proxy.kernel.ip_options import IP_TRANSPARENT
+from userspace_proxy.kernel.socket_options import IP_TRANSPARENT
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import (
     REFUSE,

@@ -5,7 +5,7 @@ import pytest
 from userspace_proxy.balance.affinity import AffinityTable
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.shedding import held_bytes
-from userspace_proxy.kernel.socket_memory import buffered_bytes
+from userspace_proxy.kernel.socket_options import buffered_bytes
 
 from .limits import MIB, Limit
 from .rig import connection_lines

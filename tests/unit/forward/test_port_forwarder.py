@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from userspace_proxy.forward.port_forwarder import PING_S, PortForwarder
-from userspace_proxy.kernel.stream_reset import reset
+from userspace_proxy.kernel.socket_options import reset
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials

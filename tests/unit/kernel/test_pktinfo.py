@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from userspace_proxy.kernel.ip_options import IP_TTL
 from userspace_proxy.kernel.pktinfo import (
     _MAX_KNOWN,
     IP_PKTINFO,
@@ -15,6 +14,7 @@ from userspace_proxy.kernel.pktinfo import (
     hops_left,
     reply_from,
 )
+from userspace_proxy.kernel.socket_options import IP_TTL
 
 V4 = socket.inet_aton("192.0.2.1")
 V6 = socket.inet_pton(socket.AF_INET6, "2001:db8::1")

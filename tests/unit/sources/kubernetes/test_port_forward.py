@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from tests.tcp_servers import serving
-from userspace_proxy.kernel.stream_reset import reset
+from userspace_proxy.kernel.socket_options import reset
 from userspace_proxy.sources.kubernetes import client as client_module
 from userspace_proxy.sources.kubernetes.port_forward import (
     ForwardTarget,

@@ -1,0 +1,227 @@
+import asyncio
+import errno
+import os
+import select
+import socket
+
+import pytest
+
+from tests.netns import DEADLINE_S, Net
+from tests.tcp_servers import serving
+from userspace_proxy.kernel.socket_options import (
+    IP_TTL,
+    IPV6_UNICAST_HOPS,
+    buffered_bytes,
+    keep_icmp_errors,
+    packets_lost,
+    reset,
+    reset_no_more,
+    reset_on_close,
+    send_at_once,
+    send_held,
+    set_freebind,
+    set_hop_limit,
+    set_ip_option,
+    take_icmp_errors,
+)
+
+ABSENT = {socket.AF_INET: "198.51.100.7", socket.AF_INET6: "2001:db8::7"}
+
+
+@pytest.fixture(params=ABSENT, ids=["IPv4", "IPv6"])
+def sock(request):
+    with socket.socket(request.param) as sock:
+        yield sock
+
+
+def test_a_socket_may_have_an_address_that_this_node_lacks(sock):
+    address = ABSENT[sock.family], 0
+    with pytest.raises(OSError, match="assign"):
+        sock.bind(address)
+    set_freebind(sock)
+    sock.bind(address)
+    assert sock.getsockname()[0] == address[0]
+
+
+def test_the_option_of_the_family_is_set(sock):
+    option = (
+        (socket.IPPROTO_IPV6, IPV6_UNICAST_HOPS)
+        if sock.family == socket.AF_INET6
+        else (socket.IPPROTO_IP, IP_TTL)
+    )
+    set_hop_limit(sock, 7)
+    assert sock.getsockopt(*option) == 7
+    set_ip_option(sock, IP_TTL, IPV6_UNICAST_HOPS, 9)
+    assert sock.getsockopt(*option) == 9
+
+
+def test_what_a_socket_has_received_counts_until_it_is_read():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        assert buffered_bytes(receiver) == 0
+        receiver.sendto(bytes(10_000), receiver.getsockname())
+        assert buffered_bytes(receiver) >= 10_000
+        receiver.recv(10_000)
+        assert buffered_bytes(receiver) == 0
+
+
+def test_datagrams_for_which_there_is_no_room_are_counted():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        assert packets_lost(receiver) == 0
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(100):
+                sender.sendto(bytes(1000), receiver.getsockname())
+        assert packets_lost(receiver) > 50
+
+
+def test_bytes_are_held_back_until_they_are_to_be_sent_at_once():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as sender,
+        server.accept()[0] as receiver,
+    ):
+        receiver.setblocking(False)
+        send_held(sender, b"held")
+        # On loopback a packet is there once it is sent.
+        try:
+            receiver.recv(4)
+        except BlockingIOError:
+            pass
+        else:
+            raise AssertionError("they weren't held")
+        send_at_once(sender)
+        assert receiver.recv(4) == b"held"
+
+
+def test_a_socket_that_has_gone_takes_no_option():
+    sock = socket.socket()
+    sock.close()
+    send_at_once(sock)
+
+
+def test_the_other_side_sees_a_reset_even_the_second_time(run):
+    async def main():
+        async def accepted(_reader, writer):
+            reset(writer)
+            reset(writer)
+
+        async with serving(accepted) as address:
+            reader, writer = await asyncio.open_connection(*address)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("is_undone", [False, True])
+def test_a_close_sends_a_reset_unless_that_is_undone(is_undone):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        accepted, _ = server.accept()
+    with client:
+        reset_on_close(accepted)
+        if is_undone:
+            reset_no_more(accepted)
+        accepted.close()
+        if is_undone:
+            assert client.recv(1) == b""
+        else:
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
+def test_a_closed_socket_is_reset_without_an_error():
+    sock = socket.socket()
+    sock.close()
+    reset_on_close(sock)
+
+
+# On this link ARP is tried once, and fails at once.
+QUICK = "sysctl -qw net.ipv4.neigh.eth9.mcast_solicit=1 net.ipv4.neigh.eth9.retrans_time_ms=10"
+ROUTER, SILENT, BEHIND = "10.99.0.2", "10.99.0.77", "10.98.0.1"
+MAC = "02:00:00:00:00:02"
+
+
+@pytest.fixture
+def node():
+    node, router = Net("node"), Net("router")
+    node.run(f"""
+        ip link add eth9 type veth peer name far9 address {MAC}
+        ip link set far9 netns /proc/{os.getpid()}/fd/{router.fd}
+        ip link set eth9 up; ip address add 10.99.0.1/24 dev eth9; {QUICK}
+        ip neighbour add {ROUTER} lladdr {MAC} dev eth9
+        ip route add 10.98.0.0/16 via {ROUTER}; ip route add 10.97.0.0/16 via {ROUTER}
+        """)
+    router.run(f"""
+        sysctl -qw net.ipv4.ip_forward=1
+        ip link set far9 up; ip address add {ROUTER}/24 dev far9
+        ip route add unreachable 10.98.0.0/16; ip route add 10.97.0.0/16 via 10.99.0.1
+        """)
+    for net, link in ((node, "eth9"), (router, "far9")):
+        # The kernel drops packets until it has noticed that the link is up.
+        net.run(f"until ip -brief link show {link} | grep -q ' UP '; do :; done")
+    yield node
+    node.close()
+    router.close()
+
+
+def error_of(node, ip, *, hops=64):
+    """Return what a datagram to a port without a listener meets."""
+    with node.udp() as sock:
+        keep_icmp_errors(sock)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+        sock.connect((ip, 53))
+        sock.setblocking(False)
+        assert take_icmp_errors(sock) is None
+        sock.send(b"question")
+        poll = select.poll()
+        poll.register(sock, select.POLLERR)
+        assert poll.poll(DEADLINE_S * 1000)
+        found = take_icmp_errors(sock)
+        assert poll.poll(0) == [], "the queue is empty"
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("ip", "number"),
+    [
+        pytest.param(SILENT, errno.EHOSTUNREACH, id="no-host-answers-arp"),
+        pytest.param(BEHIND, errno.EHOSTUNREACH, id="a-router-has-no-route"),
+        pytest.param(ROUTER, errno.ECONNREFUSED, id="nothing-listens"),
+    ],
+)
+def test_an_error_about_the_other_side_is_its_errno(node, ip, number):
+    assert error_of(node, ip) == number
+
+
+def test_an_exceeded_hop_limit_is_no_refusal(node):
+    assert error_of(node, "10.97.0.1", hops=1) == 0
+
+
+def test_a_datagram_that_is_too_large_is_no_refusal(node):
+    with node.udp() as sock:
+        keep_icmp_errors(sock)
+        # IP_MTU_DISCOVER, IP_PMTUDISC_DO: never in fragments.
+        sock.setsockopt(socket.IPPROTO_IP, 10, 2)
+        sock.connect((ROUTER, 53))
+        sock.setblocking(False)
+        with pytest.raises(OSError, match="Message too long"):
+            sock.send(bytes(3000))
+        assert take_icmp_errors(sock) == 0
+
+
+def test_ipv6_reports_errors_likewise(node):
+    with node.udp(socket.AF_INET6) as sock:
+        keep_icmp_errors(sock)
+        sock.connect(("::1", 53))
+        sock.setblocking(False)
+        sock.send(b"question")
+        poll = select.poll()
+        poll.register(sock, select.POLLERR)
+        assert poll.poll(DEADLINE_S * 1000)
+        assert take_icmp_errors(sock) == errno.ECONNREFUSED
