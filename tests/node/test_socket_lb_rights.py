@@ -25,7 +25,7 @@ IN_A_CONTAINER = (
 START = """
 import sys
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.kernel.cgroups import find_bpffs
+from userspace_proxy.steering.socket_lb.programs import find_bpffs
 from userspace_proxy.kernel.offers import FOR_SOCKET_LB, read_kernel_offers
 from userspace_proxy.steering.base import HookOptions
 from userspace_proxy.steering.socket_lb import Hooks

@@ -6,7 +6,7 @@
 Rule 1: a name is looked up only where the operator has allowed it, or a name above it.
 Rule 2: an address that is forbidden (``forbidden``) is no endpoint, whatever a name resolves to.
 That is judged again when Services, Nodes or this node's addresses change; at each dial, the kernel
-is asked again (``kernel.own_addresses``).
+is asked again (``OwnAddressCheck``).
 Rule 3: a snapshot without names is passed on as it is; otherwise the cost of a change depends on
 the Services and names that change.
 Rule 4: a bug that one Service meets costs only this Service its endpoints by name, and is a note of

@@ -30,7 +30,7 @@ from typing import Any, Protocol
 
 from ..balance.pairs import PairCounts, Pairs
 from ..errors import UserspaceProxyError
-from ..kernel.own_addresses import OwnAddressCheck
+from ..kernel.interface_addresses import OwnAddressCheck
 from ..kernel.socket_options import set_transparent
 from ..log_fields import FieldLogger
 from ..model import SocketAddress

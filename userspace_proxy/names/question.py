@@ -1,4 +1,4 @@
-"""What a name below the cluster's domain asks for.
+"""What a name below the cluster's domain asks for, and which address a reverse name stands for.
 
     web.shop.svc                    a Service
     web-0.web.shop.svc              an endpoint of it
@@ -80,3 +80,30 @@ def hostname_of(ip: str, hostname: str) -> str:
         return hostname
     label = ip.replace(".", "-").replace(":", "-")
     return f"{label}0" if label.endswith("-") else label
+
+
+REVERSE_ZONES = ("in-addr.arpa.", "ip6.arpa.")
+
+
+def address_of(name: str) -> str | None:
+    """Return the address that a reverse name stands for, in canonical form; None if it has none.
+
+    Args:
+        name: In lower case, with a dot at its end.
+
+    Source: RFC 1035, section 3.5, and RFC 3596, section 2.5.
+    """
+    labels, zone = name.removesuffix("."), ""
+    for suffix in REVERSE_ZONES:
+        if name.endswith(f".{suffix}"):
+            labels, zone = name.removesuffix(f".{suffix}"), suffix
+    parts = labels.split(".")[::-1]
+    try:
+        if zone == REVERSE_ZONES[0]:
+            return str(ipaddress.IPv4Address(".".join(parts)))
+        if zone and all(len(part) == 1 for part in parts):
+            groups = ("".join(parts[i : i + 4]) for i in range(0, len(parts), 4))
+            return str(ipaddress.IPv6Address(":".join(groups)))
+    except ValueError:
+        pass
+    return None

@@ -20,9 +20,8 @@ from ..model import Service, ServiceKey, ServiceType
 from ..model.addresses import is_ip
 from .endpoints import NamedEndpoints
 from .index import NameIndex
-from .question import Question, parse_question, pod_address
+from .question import REVERSE_ZONES, Question, address_of, parse_question, pod_address
 from .records import Code, DnsAnswer, Record, RecordType
-from .reverse import REVERSE_ZONES, address_of
 from .targets import (
     Alias,
     EachTargets,

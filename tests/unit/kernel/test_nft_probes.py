@@ -20,7 +20,7 @@ from userspace_proxy.kernel.nft_probes import PROBES
 from userspace_proxy.kernel.trials import try_nftables
 from userspace_proxy.model import IPFamily, SocketAddress
 from userspace_proxy.steering.base import Affinity
-from userspace_proxy.steering.client_address.bridge_delivery import write_bridge_table
+from userspace_proxy.steering.client_address.reply_routing import write_bridge_table
 from userspace_proxy.steering.client_address.reply_routing import write_table as write_replies
 from userspace_proxy.steering.held_tables import Untracked, _fill_hold
 from userspace_proxy.steering.local.guard_table import write_guard

@@ -5,7 +5,7 @@ import pytest
 from tests.unit.model.samples import service
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import ServiceKey, ServiceType
-from userspace_proxy.names import FoundName, ServiceNames, find_name, search_list
+from userspace_proxy.names import NDOTS, FoundName, ServiceNames, candidates, find_name, search_list
 
 SEARCH = search_list("shop", "cluster.local")
 
@@ -51,3 +51,31 @@ def test_a_name_below_the_domain_without_an_address_is_not_looked_up_elsewhere(h
 @pytest.mark.parametrize("host", ["localhost", "www.example.com", "pending"])
 def test_other_names_are_not_names_of_the_cluster(host):
     assert find(host) is None
+
+
+SHOP = search_list("shop", "cluster.local")
+
+
+def test_the_search_list_is_that_of_a_pod():
+    assert SHOP == ("shop.svc.cluster.local", "svc.cluster.local", "cluster.local")
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        pytest.param("web", "web.shop.svc.cluster.local.", "web.", id="one-label"),
+        pytest.param("web.shop.svc", "web.shop.svc.shop.svc.cluster.local.", "web.shop.svc.",
+            id="with-dots"),
+        pytest.param("a.b.c.d.e.f", "a.b.c.d.e.f.", "a.b.c.d.e.f.cluster.local.",
+            id="five-dots-are-absolute-first"),
+        pytest.param("web.example.com.", "web.example.com.", "web.example.com.", id="absolute"),
+    ],
+)  # fmt: skip
+def test_the_order_of_candidates(name, first, last):
+    found = candidates(name, SHOP)
+    assert (found[0], found[-1]) == (first, last)
+
+
+def test_the_number_of_dots_that_makes_a_name_absolute_can_be_chosen():
+    assert NDOTS == 5
+    assert candidates("web.shop", SHOP, ndots=1)[0] == "web.shop."

@@ -1,10 +1,15 @@
 """The parts of a name below the cluster's domain."""
 
+import ipaddress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.names.question import (
     Question,
+    address_of,
     hostname_of,
     parse_question,
     pod_address,
@@ -62,3 +67,23 @@ def test_the_address_in_the_name_of_a_pod(text, expected):
 )
 def test_the_first_label_of_an_endpoint(ip, hostname, expected):
     assert hostname_of(ip, hostname) == expected
+
+
+@given(st.ip_addresses())
+def test_the_reverse_name_of_each_address_stands_for_it(ip):
+    assert address_of(f"{ip.reverse_pointer}.") == str(ipaddress.ip_address(str(ip)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("web.shop.svc.cluster.local.", id="another-zone"),
+        pytest.param("in-addr.arpa.", id="the-zone-itself"),
+        pytest.param("0.96.10.in-addr.arpa.", id="a-part-of-an-address"),
+        pytest.param("256.0.96.10.in-addr.arpa.", id="not-a-byte"),
+        pytest.param("1.0.0.ip6.arpa.", id="a-part-of-an-ipv6-address"),
+        pytest.param("10.0.ip6.arpa.", id="not-a-digit"),
+    ],
+)
+def test_other_names_stand_for_none(name):
+    assert address_of(name) is None

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from ...cluster import Snapshot
 from ...cluster.forbidden import ClusterNetworks, ForbiddenAddresses
 from ...cluster.host_queue import PLACES
-from ...kernel.interface_addresses import NodeAddresses
-from ...kernel.own_addresses import OwnAddressCheck
+from ...kernel.interface_addresses import NodeAddresses, OwnAddressCheck
 from ...lookup.endpoint_lookups import EndpointLookups
 from ..rounds.component import Component
 from ..rounds.options import Options

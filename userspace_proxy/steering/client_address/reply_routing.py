@@ -5,7 +5,7 @@
            └── table local ◀── mark ◀── has its address a transparent socket here? ◀──┘
 
 This works with every steering, independently of its rules. Replies on a bridge that the client
-shares need one more table: ``bridge_delivery``.
+shares need one more table: ``BridgeDelivery``.
 
 The table is owned by the process: other programs can't change it, ``nft flush ruleset`` skips it,
 and it ends with the process, as do the sockets that need it. Routes and routing rules have no
@@ -39,8 +39,83 @@ from ...kernel.offers import FOR_BRIDGES, FOR_REPLIES, LACKS_NOTHING, KernelOffe
 from ...kernel.one_thread import InOneThread
 from ...policy.locality import FIRST_PORT, LAST_PORT
 from ..names import REPLY_TABLES
-from .bridge_delivery import MAC, BridgeDelivery, add_diversion
 from .routes import MARK, ReplyRoutes
+
+# Locally administered; the rest is "uprox".
+MAC = b"\x06uprox"
+# After br_netfilter (0), in which the table inet marks packets.
+BRIDGE_PRIORITY = 10
+
+
+class BridgeDelivery:
+    """Delivers replies of endpoints to clients on the same bridge to this node.
+
+        endpoint ──▶ bridge ──▶ table inet (br_netfilter): mark, to our MAC ──▶ table bridge
+                                                                                     │
+        socket bound to the client's address ◀── table local ◀── for this host ◀─────┘
+
+    Without it, a bridge sends such packets straight to the client. In br_netfilter the rules of
+    :class:`ReplyRouting` mark the packets that have a socket here, and see the bridge as their
+    interface; the table bridge runs after it.
+
+    The MAC is one constant, which each of these bridges has in its forwarding database as its own.
+    So the rules stay correct when a bridge's own MAC changes. A bridge never learns an address that
+    is its own from a pod's frames. Other bridges, such as one to the network of other nodes, don't
+    know it, and flood frames for it instead of delivering them.
+
+    The entries are the same for all proxies of a node: the last one removes them.
+
+    Source: net/bridge/br_input.c, br_netfilter_hooks.c; docs/adr/0070.
+
+    Raises:
+        SteeringError: The kernel has no nftables, or permission is denied.
+    """
+
+    def __init__(self, name: str, owners: OwnerSockets | None = None) -> None:
+        self._entries = BridgeEntries(MAC)
+        try:
+            self._table = OwnedTable(name, write_bridge_table, BRIDGE, owners=owners)
+        except SteeringError:
+            self._entries.close()
+            raise
+
+    def put_right(self) -> bool:
+        """Write the table, as :meth:`OwnedTable.put_right`."""
+        return self._table.put_right()
+
+    def add_to(self, bridges: Iterable[int]) -> frozenset[int]:
+        """Make bridges accept the MAC as their own; see :meth:`BridgeEntries.put_right`."""
+        return self._entries.put_right(bridges)
+
+    def close(self) -> None:
+        """Close the sockets, which removes the table unless the kernel lacks owners."""
+        self._entries.close()
+        self._table.close()
+
+
+def write_bridge_table(table: TableWriter) -> None:
+    """Add the chain and the rule to the table.
+
+    The kernel drops packets for another host's MAC before it considers addresses, so the packet's
+    type is set, too: it was determined when the packet arrived, and br_netfilter restores it.
+    """
+    table.add_base_chain("prerouting", "filter", PREROUTING, BRIDGE_PRIORITY)
+    ours = x.match(x.MARK, MARK, mask=MARK) + x.match(x.ETHER_DADDR, MAC)
+    table.add_rule("prerouting", ours + x.assign(x.PACKET_TYPE, x.THIS_HOST))
+
+
+def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> None:
+    """Add a chain that gives a marked packet on one of these bridges the MAC.
+
+    Args:
+        table: Of the family inet, in which br_netfilter shows packets on bridges.
+        bridges: Those that have the entry.
+    """
+    table.add_chain(chain)
+    for number in sorted(bridges):
+        here = x.match(x.IN_LINK, number) + x.ETHERNET
+        table.add_rule(chain, here + x.assign(x.ETHER_DADDR, MAC))
+
 
 # After all translation (-100): the kernel looks up IPv6 sockets by the packet's addresses, and
 # masquerading is undone by then. Marks of others (mangle, -150) are set by then, and reverse path

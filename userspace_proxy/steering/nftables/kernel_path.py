@@ -7,10 +7,9 @@ Rule 2: a transaction that the kernel refuses changes nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from ...errors import SteeringError
-from ...kernel.nf_tables.counts import Counts
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
 from ...kernel.nf_tables.nft_table import Steps
 from ...kernel.nf_tables.writer import SetElement
@@ -276,3 +275,37 @@ class KernelPath:
             self._keep_counts()
             raise
         self._note_repair(repair)
+
+
+class Counts:
+    """The connections to frontends that one table's counters have counted, from readings of them.
+
+    Numbers never shrink: a counter that is lower than before has begun again at 0.
+    """
+
+    def __init__(self) -> None:
+        self.totals: dict[Frontend, int] = {}
+        self._read: dict[Frontend, int] = {}
+        """What the counters had at the last reading."""
+
+    def note(self, frontend: Frontend, count: int) -> None:
+        """Take a reading of a frontend's counter."""
+        before = self._read.get(frontend, 0)
+        grown = count - before if count >= before else count
+        self.totals[frontend] = self.totals.get(frontend, 0) + grown
+        self._read[frontend] = count
+
+    def begin_anew(self, frontends: Iterable[Frontend]) -> None:
+        """Note that counters have begun again at 0."""
+        for frontend in frontends:
+            self._read.pop(frontend, None)
+
+    def forget(self, frontends: Iterable[Frontend]) -> dict[Frontend, int]:
+        """Forget frontends whose counters are gone; return their totals."""
+        forgotten = {f: self.totals.pop(f) for f in frontends if f in self.totals}
+        self.begin_anew(forgotten)
+        return forgotten
+
+    def restore(self, totals: Mapping[Frontend, int]) -> None:
+        """Continue totals that were forgotten; their counters begin at 0."""
+        self.totals |= totals

@@ -42,7 +42,6 @@ from ...kernel.bpf.socket_maps import (
     number_key,
     number_of,
 )
-from ...kernel.cgroups import find_bpffs, find_cgroup
 from ...kernel.hook_rights import read_rights
 from ...kernel.offers import LACKS_NOTHING, KernelOffers
 from ...kernel.trials import SO_NETNS_COOKIE
@@ -63,7 +62,7 @@ from .desired import (
     FoundService,
     Room,
 )
-from .programs import TERM_NS, Programs, remove_hooks
+from .programs import TERM_NS, Programs, find_bpffs, find_cgroup, remove_hooks
 
 _log = FieldLogger("userspace_proxy.steering")
 

@@ -17,15 +17,15 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...kernel.bpf import calls
 from ...kernel.bpf.objects import KINDS, BpfObject, MapSpec, read_object
 from ...kernel.bpf.socket_maps import FIELDS, SETTINGS_KEY, DialSettings
-from ...kernel.cgroups import find_bpffs
 from ...kernel.own_namespace import network_namespace
 from ..names import proxy_label
 from ..others.hooks import OWN_PINS
@@ -281,3 +281,50 @@ def _end(link: int) -> None:
     with contextlib.suppress(OSError):
         calls.detach(link)
     os.close(link)
+
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_BPFFS = Path("/sys/fs/bpf")
+_UP = ".."
+
+
+class _Mount(NamedTuple):
+    kind: str
+    root: PurePosixPath
+    """The folder of the file system that is mounted, as this process's namespaces name it."""
+    point: Path
+
+
+def find_cgroup(named: str = "", mounts: Path = _MOUNTS) -> Path | None:
+    """Return the named folder, or the mounted one of cgroup v2 that contains most; None: none.
+
+    Cgroup v2 may be mounted beside version 1, and in a container beside the container's own part of
+    it. Source: proc_pid_mountinfo(5); cgroup_namespaces(7).
+    """
+    if named:
+        return Path(named)
+    found = [mount for mount in _mounted(mounts) if mount.kind == "cgroup2"]
+    return min(found, key=lambda mount: _depth(mount.root)).point if found else None
+
+
+def find_bpffs(mounts: Path = _MOUNTS) -> Path | None:
+    """Return a mount of bpffs, at its usual place if there is one; None: none is mounted."""
+    found = [mount.point for mount in _mounted(mounts) if mount.kind == "bpf"]
+    return _BPFFS if _BPFFS in found else next(iter(found), None)
+
+
+def _depth(root: PurePosixPath) -> int:
+    """Return how far a root is below that of this process's cgroup namespace; above is negative."""
+    return sum(-1 if part == _UP else 1 for part in root.parts if part != "/")
+
+
+def _mounted(mounts: Path) -> Iterator[_Mount]:
+    for line in mounts.read_text(errors="replace").splitlines():
+        fields, _, rest = line.partition(" - ")
+        _mount, _parent, _device, root, point, *_ = fields.split()
+        yield _Mount(rest.split()[0], PurePosixPath(_plain(root)), Path(_plain(point)))
+
+
+def _plain(text: str) -> str:
+    """Return a path whose blanks the kernel has written as octal numbers."""
+    return text.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")

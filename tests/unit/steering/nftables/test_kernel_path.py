@@ -21,7 +21,7 @@ from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
 from userspace_proxy.steering.nftables import kernel_path as module
 from userspace_proxy.steering.nftables import kernel_rules
-from userspace_proxy.steering.nftables.kernel_path import KernelPath
+from userspace_proxy.steering.nftables.kernel_path import Counts, KernelPath
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 CART = Frontend("10.96.7.2", 80, Protocol.TCP)
@@ -567,3 +567,36 @@ def test_a_change_reads_no_rule_of_other_services_and_is_no_drift(node, path, mo
     node.run(f"nft add element {TABLE} links '{{ 77 }}'")
     # Only the element differs: what wasn't read is as it was assumed.
     assert path.repair() == 1
+
+
+DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+
+
+def test_what_a_counter_has_grown_by_is_added():
+    counts = Counts()
+    for number in (3, 3, 7):
+        counts.note(WEB, number)
+    counts.note(CART, 0)
+    assert counts.totals == {WEB: 7, CART: 0}
+
+
+def test_a_counter_that_begins_again_adds_all_that_it_has():
+    counts = Counts()
+    counts.note(WEB, 7)
+    # Another program has reset it.
+    counts.note(WEB, 2)
+    assert counts.totals == {WEB: 9}
+    counts.note(CART, 3)
+    counts.begin_anew([WEB, DNS])
+    counts.note(WEB, 5)
+    counts.note(CART, 5)
+    assert counts.totals == {WEB: 14, CART: 5}
+
+
+def test_a_frontend_that_is_gone_begins_at_nothing():
+    counts = Counts()
+    counts.note(WEB, 7)
+    counts.forget([WEB, CART])
+    assert counts.totals == {}
+    counts.note(WEB, 8)
+    assert counts.totals == {WEB: 8}
