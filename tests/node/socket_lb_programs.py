@@ -4,28 +4,46 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.netns import DEADLINE_S, Net
 from tests.node.bpf_hooks import Attached
 from userspace_proxy.kernel.bpf import calls, socket_maps
 from userspace_proxy.kernel.bpf.ring import Ring
 from userspace_proxy.kernel.bpf.socket_maps import (
-    Client,
     DialCounts,
     DialSettings,
     Ejection,
     EjectionScope,
     FrontendValue,
-    Pin,
     RingEvent,
     SlotValue,
 )
 from userspace_proxy.model import SocketAddress
 
 OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
+
+
+class Client(NamedTuple):
+    """Whom affinity means: a network namespace, as a pod is one address."""
+
+    netns: int
+    affinity: int
+
+
+class Pin(NamedTuple):
+    """Which endpoint a client is served by."""
+
+    endpoint: int
+    last_ns: int
+    """When it was last used."""
+
+
+_PAIR = struct.Struct("=QQ")
 
 
 class SocketLb(Attached):
@@ -94,13 +112,13 @@ class SocketLb(Attached):
 
     def pins(self) -> dict[Client, Pin]:
         found = calls.elements(self.maps["pins"], self.parts.maps["pins"])
-        return {Client.unpack(key): Pin.unpack(value) for key, value in found}
+        return {Client(*_PAIR.unpack(key)): Pin(*_PAIR.unpack(value)) for key, value in found}
 
     def pin(self, client: Client, pin: Pin) -> None:
-        self._set("pins", client.pack(), pin.pack())
+        self._set("pins", _PAIR.pack(*client), _PAIR.pack(*pin))
 
     def unpin(self, client: Client) -> None:
-        assert calls.delete(self.maps["pins"], client.pack())
+        assert calls.delete(self.maps["pins"], _PAIR.pack(*client))
 
     def events(self) -> list[RingEvent]:
         return [RingEvent.unpack(record) for record in self._ring.take()]

@@ -254,8 +254,8 @@ def test_a_refused_dial_is_an_event_and_ejects_for_no_others(stage: Stage) -> No
     hooks.replace({WEB: to(dead)})
     assert stage.outcome(WEB) == "Connection refused"
     (event,) = hooks.take_events()
-    assert (event.kind, event.name, event.endpoint) == (EventKind.REFUSED, NAME, dead)
-    assert event.frontend == WEB.address
+    assert (event.seen.kind, event.name, event.endpoint) == (EventKind.REFUSED, NAME, dead)
+    assert event.seen.frontend == WEB.address
     assert hooks.ejected() == {}
 
 
@@ -298,7 +298,7 @@ def test_ends_of_connections_are_events_while_they_are_observed(
     stage.dial(WEB).close()
     accepted(server)
     events: list[EventKind] = []
-    wait_for("it", lambda: events.extend(e.kind for e in hooks.take_events()) or bool(events))
+    wait_for("it", lambda: events.extend(e.seen.kind for e in hooks.take_events()) or bool(events))
     assert events == [EventKind.CONNECTION]
     hooks.observe(False)
     stage.dial(WEB).close()

@@ -17,14 +17,12 @@ import pytest
 
 from tests.netns import Net
 from tests.node.bpf_hooks import Dialled, bpf_rights, in_cgroup, own_cgroup
-from tests.node.socket_lb_programs import SocketLb, address_of, peer_of, serving
+from tests.node.socket_lb_programs import Client, Pin, SocketLb, address_of, peer_of, serving
 from userspace_proxy.kernel.bpf.socket_maps import (
-    Client,
     DialSettings,
     Ejection,
     EjectionScope,
     EventKind,
-    Pin,
     Result,
 )
 from userspace_proxy.model import SocketAddress

@@ -201,15 +201,15 @@ class HookedConnections(Component):
 
     def _take_events(self) -> None:
         for event in self._hooks.take_events():
-            if event.kind is EventKind.CONNECTION:
+            if event.seen.kind is EventKind.CONNECTION:
                 self._records.note(event)
             elif (served := self._find(event.name)) is None:
                 continue
-            elif event.kind is EventKind.RETURNED:
-                self._note_return(served, event.endpoint, event.at_ns / 1e9)
+            elif event.seen.kind is EventKind.RETURNED:
+                self._note_return(served, event.endpoint, event.seen.at_ns / 1e9)
             else:
                 self._reports.noted(event.name, event.endpoint)
-                self._suspects.add(served, event.endpoint, event.kind)
+                self._suspects.add(served, event.endpoint, event.seen.kind)
 
     def _find(self, name: PortKey) -> ServedPort | None:
         found = self._by_name.get(name)

@@ -64,11 +64,11 @@ class Records:
 
     def note(self, event: SocketEvent) -> None:
         """Note the end of a connection, or of a dial without an answer."""
-        log, port = self.connection_log, event.name.name
+        log, port, seen = self.connection_log, event.name.name, event.seen
         # Whether it sent all that it was asked for isn't known.
-        is_plain = event.result is Result.SERVED and event.received > 0
-        if log is not None and log.takes_next(port.scopes, event.client.ip, is_plain=is_plain):
-            log.write(_facts(event), lambda: event.frontend)
+        is_plain = seen.result is Result.SERVED and seen.received > 0
+        if log is not None and log.takes_next(port.scopes, seen.client.ip, is_plain=is_plain):
+            log.write(_facts(event), lambda: seen.frontend)
 
     def leave_out(self, scopes: Collection[str], count: int) -> None:
         """Note ends of connections for which the programs had no room."""
@@ -77,22 +77,23 @@ class Records:
 
 def _facts(event: SocketEvent) -> ConnectionFacts:
     """Return what is known of a connection."""
+    seen = event.seen
     one = ConnectionFacts(
         **port_fields(event.name),
-        client=str(event.client),
+        client=str(seen.client),
         source="client",
         dials=1,
-        waited_s=event.waited_ns / 1e9,
-        duration_s=event.ns / 1e9,
+        waited_s=seen.waited_ns / 1e9,
+        duration_s=seen.ns / 1e9,
     )
     endpoint = str(event.endpoint)
-    if event.result is Result.SERVED:
+    if seen.result is Result.SERVED:
         one.endpoint = endpoint
-        one.received_bytes, one.sent_bytes = event.sent, event.received
-        one.ended_by = _ended_by(event.tcp_state)
-        one.cause = EndReason.COMPLETE if event.tcp_state in _COMPLETE else EndReason.RESET
-    elif event.result in _DIALS:
-        failure, one.cause = _DIALS[event.result]
+        one.received_bytes, one.sent_bytes = seen.sent, seen.received
+        one.ended_by = _ended_by(seen.tcp_state)
+        one.cause = EndReason.COMPLETE if seen.tcp_state in _COMPLETE else EndReason.RESET
+    elif seen.result in _DIALS:
+        failure, one.cause = _DIALS[seen.result]
         code = DIAL_CODES[failure]
         one.event, one.ended_by = ConnectionEvent.REFUSED, EndedBy.ENDPOINT
         one.failed, one.code = (FailedDialFacts(endpoint, code),), code

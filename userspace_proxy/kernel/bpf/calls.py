@@ -203,7 +203,7 @@ def program_name(identifier: int) -> str:
 def program_info(program: int) -> ProgramInfo:
     """Return what is known of a program."""
     number, tag, name = _PROGRAM_INFO.unpack(_info(program, _PROGRAM_INFO.size))
-    return ProgramInfo(number, tag, _text(name))
+    return ProgramInfo(number, tag, name.partition(b"\0")[0].decode(errors="replace"))
 
 
 def link_info(link: int) -> LinkInfo:
@@ -397,10 +397,6 @@ class _Batch:
 
 def _cut(data: bytes, size: int, count: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, size * count, size)]
-
-
-def _text(name: bytes) -> str:
-    return name.partition(b"\0")[0].decode(errors="replace")
 
 
 def _info(descriptor: int, size: int) -> bytes:

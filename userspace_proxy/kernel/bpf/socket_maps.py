@@ -4,7 +4,7 @@
     slots                    slot_key, pinned_slot_key → SlotValue
     counters                 number_key of an endpoint → DialCounts
     ejected                  EjectionScope → Ejection
-    pins                     Client → Pin
+    pins                     network namespace, affinity → endpoint, time of last use
     settings                 number_key(0), of 4 bytes → DialSettings
     events                   RingEvent
 
@@ -24,8 +24,6 @@ from ...model import SocketAddress
 
 SETTINGS_KEY = bytes(4)
 """The only key of ``settings``."""
-SLOTS_MAX = 1 << 31
-"""A service has fewer slots: the upper half of their keys belongs to pins."""
 
 _WORD = struct.Struct("=Q")
 _ADDRESS = struct.Struct("=8s8sHxxxxxx")
@@ -36,6 +34,7 @@ _EJECTION = struct.Struct("=QQQ")
 _COUNTS = struct.Struct("=23Q")
 _SETTINGS = struct.Struct("=5Q")
 _EVENT = struct.Struct("=4Q24s24s5Q")
+# A service has fewer slots: the upper half of their keys belongs to pins.
 _PINNED = 1 << 31
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -166,39 +165,6 @@ class Ejection(NamedTuple):
         return cls(until_ns, times, EventKind(kind))
 
 
-class Client(NamedTuple):
-    """Whom affinity means: a network namespace, as a pod is one address."""
-
-    netns: int
-    affinity: int
-
-    def pack(self) -> bytes:
-        """Return the key of a pin."""
-        return _PAIR.pack(*self)
-
-    @classmethod
-    def unpack(cls, key: bytes) -> Self:
-        """Return what a key says."""
-        return cls(*_PAIR.unpack(key))
-
-
-class Pin(NamedTuple):
-    """Which endpoint a client is served by."""
-
-    endpoint: int
-    last_ns: int
-    """When it was last used."""
-
-    def pack(self) -> bytes:
-        """Return the value of a client."""
-        return _PAIR.pack(*self)
-
-    @classmethod
-    def unpack(cls, value: bytes) -> Self:
-        """Return what a value says."""
-        return cls(*_PAIR.unpack(value))
-
-
 class DialSettings(NamedTuple):
     """What holds for all dials."""
 
@@ -274,7 +240,7 @@ FIELDS: Mapping[str, Sequence[str]] = {
     "slots": SlotValue._fields,
     "counters": DialCounts._fields,
     "ejected": Ejection._fields,
-    "pins": Pin._fields,
+    "pins": ("endpoint", "last_ns"),
     "settings": DialSettings._fields,
     "events": (_EVENT.format, *RingEvent._fields),
 }

@@ -35,7 +35,6 @@ from ...kernel.bpf.socket_maps import (
     EjectionScope,
     EventKind,
     FrontendValue,
-    Result,
     RingEvent,
     SlotValue,
     frontend_of,
@@ -74,20 +73,11 @@ _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
 class SocketEvent(NamedTuple):
-    """What has become of a dial, or of a connection: see ``socket_maps.RingEvent``."""
+    """What has become of a dial, or of a connection."""
 
-    kind: EventKind
     name: PortKey
     endpoint: SocketAddress
-    at_ns: int
-    ns: int
-    client: SocketAddress
-    frontend: SocketAddress
-    waited_ns: int
-    received: int
-    sent: int
-    result: Result
-    tcp_state: int
+    seen: RingEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,13 +251,8 @@ class Hooks:
     def take_events(self) -> list[SocketEvent]:
         """Return events that weren't taken yet, the oldest first; for one thread."""
         records = [] if self._ring is None else map(RingEvent.unpack, self._ring.take())
-        events = []
-        for record in records:
-            if at := self._desired.at.get(record.endpoint):
-                name, endpoint = at
-                fields = record._asdict() | {"endpoint": endpoint}
-                events.append(SocketEvent(name=name, **fields))
-        return events
+        known = self._desired.at
+        return [SocketEvent(*at, one) for one in records if (at := known.get(one.endpoint))]
 
     def ejected(self) -> Mapping[At, float]:
         """Return the endpoints that are ejected for all, with the seconds until a dial is a probe.

@@ -2,7 +2,7 @@
 
 import os
 
-from userspace_proxy.kernel.bpf.socket_maps import DialCounts, EventKind, Result
+from userspace_proxy.kernel.bpf.socket_maps import DialCounts, EventKind, Result, RingEvent
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.steering.socket_lb.hooks import HookState, SocketEvent
 
@@ -66,10 +66,9 @@ class FakeHooks:
     def report(self, at, kind, **more):
         """Put an event into the ring."""
         name, endpoint = at
-        event = SocketEvent(
+        seen = RingEvent(
             kind=kind,
-            name=name,
-            endpoint=endpoint,
+            endpoint=0,
             at_ns=int(self.clock() * 1e9),
             ns=0,
             client=CLIENT,
@@ -80,7 +79,7 @@ class FakeHooks:
             result=Result.NONE,
             tcp_state=0,
         )._replace(**more)
-        self._events.append(event)
+        self._events.append(SocketEvent(name, endpoint, seen))
         os.eventfd_write(self.event_descriptor, 1)
 
     # -- Hooks -------------------------------------------------------------------

@@ -15,7 +15,7 @@ from userspace_proxy.model.node_network import DroppedBy, NextHop
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import Plane, ejected
 from userspace_proxy.steering import Bind
-from userspace_proxy.steering.none import NoSteering
+from userspace_proxy.steering.base import NoSteering
 
 from ..backends import answers, backend, free_address
 from ..samples import Cluster

@@ -9,7 +9,7 @@ from tests.unit.agent.watchers.hooks import CLIENT, FRONTEND
 from userspace_proxy.agent.watchers.socket_records import Records
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.facts.connection import ConnectionFilter
-from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result
+from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result, RingEvent
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.steering.socket_lb.hooks import SocketEvent
 
@@ -19,10 +19,9 @@ WEB = port_key("shop/web")
 
 def event(result=Result.SERVED, **more):
     fields = {"received": 500, "sent": 70, "tcp_state": 5} if result is Result.SERVED else {}
-    return SocketEvent(
+    seen = RingEvent(
         kind=EventKind.CONNECTION,
-        name=WEB,
-        endpoint=POD,
+        endpoint=0,
         at_ns=0,
         client=CLIENT,
         frontend=FRONTEND,
@@ -31,6 +30,7 @@ def event(result=Result.SERVED, **more):
         result=result,
         **({"received": 0, "sent": 0, "tcp_state": 2} | fields | more),
     )
+    return SocketEvent(WEB, POD, seen)
 
 
 def observed(*events, **wanted):

@@ -6,23 +6,19 @@ import pytest
 
 from userspace_proxy.kernel.bpf import socket_maps
 from userspace_proxy.kernel.bpf.socket_maps import (
-    Client,
     DialCounts,
     DialSettings,
     Ejection,
     EjectionScope,
     EventKind,
     FrontendValue,
-    Pin,
     Result,
     RingEvent,
     SlotValue,
 )
 from userspace_proxy.model import SocketAddress
 
-Value = (
-    FrontendValue | SlotValue | DialCounts | EjectionScope | Ejection | Client | Pin | DialSettings
-)
+Value = FrontendValue | SlotValue | DialCounts | EjectionScope | Ejection | DialSettings
 IPV4, IPV6 = SocketAddress("10.0.0.1", 80), SocketAddress("fd00::1", 443)
 RAW_IPV4 = bytes(8) + b"\n\0\0\1\0\0\0\0" + b"\0\x50" + bytes(6)
 RAW_IPV6 = b"\xfd" + bytes(14) + b"\1" + b"\1\xbb" + bytes(6)
@@ -62,8 +58,6 @@ def test_keys_of_slots_are_the_service_and_an_index_or_an_endpoint() -> None:
         ),
         pytest.param(EjectionScope(1, 2), struct.pack("=2Q", 1, 2), id="scope"),
         pytest.param(Ejection(1, 2, EventKind.REFUSED), struct.pack("=3Q", 1, 2, 1), id="ejection"),
-        pytest.param(Client(1, 2), struct.pack("=2Q", 1, 2), id="client"),
-        pytest.param(Pin(1, 2), struct.pack("=2Q", 1, 2), id="pin"),
         pytest.param(DialSettings(1, 2, 1, 4, 5), struct.pack("=5Q", 1, 2, 1, 4, 5), id="settings"),
     ],
 )
