@@ -18,7 +18,6 @@ from .base import (
 from .client_address import ReplyRouting
 from .held_tables import ConntrackHold, Untracked
 from .iptables import IptablesSteering
-from .leftovers import remove_leftovers
 from .local import remove_routes as remove_local_routes
 from .names import (
     GUARD_TABLES,
@@ -27,7 +26,7 @@ from .names import (
     nftables_labels_here,
     proxy_label,
 )
-from .selection import make_steering
+from .selection import make_steering, remove_leftovers
 
 __all__ = [
     "GUARD_TABLES",

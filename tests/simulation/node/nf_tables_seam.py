@@ -3,7 +3,7 @@
 kernel.netlink.sockets ── socket.socket, Clocks      kernel.one_thread ── OneThread
 kernel.interfaces ─────── socket.socket, Clocks, /proc/sys
 steering.local ────────── NET_ADMIN, the list of TCP sockets, how much is tracked
-steering.leftovers ────── whether there is iptables: there is none
+steering.selection ────── whether there is iptables: there is none
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from userspace_proxy.kernel.netlink import sockets
 from userspace_proxy.kernel.node_listings import NodeListings
 from userspace_proxy.kernel.tracking import TrackingTable
 from userspace_proxy.model import Frontend
-from userspace_proxy.steering import leftovers, pod_links
+from userspace_proxy.steering import pod_links, selection
 from userspace_proxy.steering.local import guard as local_guard
 from userspace_proxy.steering.local import steering as local_steering
 
@@ -91,7 +91,7 @@ def names(
         (local_steering, "has_net_admin", lambda: True),
         (local_steering, "read_table", lambda: TrackingTable(1, 1)),
         (local_steering, "connected_at", lambda ips: {f for f in connected() if f.ip in ips}),
-        (leftovers, "has_legacy_tables", lambda: False),
+        (selection, "has_legacy_tables", lambda: False),
     ]
 
 

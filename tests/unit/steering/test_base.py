@@ -1,7 +1,17 @@
 from __future__ import annotations
 
+import pytest
+
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
-from userspace_proxy.steering.base import REFUSE, EndpointChoice, KernelTarget, render_targets
+from userspace_proxy.steering import Bind
+from userspace_proxy.steering.base import (
+    REFUSE,
+    EndpointChoice,
+    KernelTarget,
+    NoSteering,
+    render_targets,
+)
 
 
 def test_targets_are_rendered_as_one_sorted_line_per_frontend():
@@ -27,3 +37,25 @@ def test_a_frontend_on_the_kernel_path_has_its_port_and_its_endpoints():
     )
     off = KernelTarget(36001, (choice,), is_on=False)
     assert render_targets({web: off}) == "TCP 10.96.7.1:80 -> :36001"
+
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+
+
+async def test_it_shows_what_was_applied_and_changes_nothing_else():
+    steering = NoSteering()
+    assert steering.bind is Bind.LOOPBACK
+    assert await steering.start() == {}
+    await steering.apply({WEB: 36001})
+    await steering.change({CART: REFUSE}, [WEB])
+    assert await steering.render() == "TCP 10.96.7.2:80 -> refuse"
+    assert await steering.repair() == 0
+    await steering.clean_up()
+    assert await steering.render() == ""
+    await steering.close()
+
+
+async def test_a_change_before_the_first_apply_is_an_error():
+    with pytest.raises(SteeringError, match="no steering was applied before"):
+        await NoSteering().change({WEB: 36001}, ())

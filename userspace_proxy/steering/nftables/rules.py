@@ -122,7 +122,8 @@ def refuse_port_of(listing: Listing) -> int:
     for rule in listing.rules("input"):
         names = {one.name for one in rule}
         if "reject" in names and "lookup" not in names:
-            ports = [value for value in _compared(rule) if len(value) == x.DPORT.width]
+            values = (_value(one, 3) for one in rule if one.name == "cmp")
+            ports = [value for value in values if len(value) == x.DPORT.width]
             return int.from_bytes(ports[0], "big") if ports else 0
     return 0
 
@@ -299,10 +300,6 @@ def _add_guard(table: TableWriter, shape: Shape) -> None:
 
 def _looks_up(one: Expression, name: str) -> bool:
     return one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name
-
-
-def _compared(rule: Iterable[Expression]) -> list[bytes]:
-    return [_value(one, 3) for one in rule if one.name == "cmp"]
 
 
 def _value(one: Expression, kind: int) -> bytes:

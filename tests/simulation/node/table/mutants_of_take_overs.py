@@ -7,7 +7,7 @@ from functools import partial
 
 from ...mutant_table import Mutant
 
-_leftovers = partial(Mutant, "leftovers", package="steering")
+_leftovers = partial(Mutant, "selection", package="steering")
 _local = partial(Mutant, package="steering.local")
 
 MUTANTS: Mapping[str, Mutant] = {

@@ -3,7 +3,7 @@
     another steering ─▶ the new process removes what others left, or its start ends
                      ─▶ it starts: nothing of theirs is there
 
-Source: docs/paths.md ("Local steering"); the docstrings of ``steering.leftovers``.
+Source: docs/paths.md ("Local steering"); the docstrings of ``steering.selection``.
 
 Rule 1: a process whose start ends is started again, as by whatever supervises it.
 Rule 2: where a process dies within a step, another one has begun when that step returns.
@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from userspace_proxy.steering.leftovers import Leftovers, remove_leftovers
+from userspace_proxy.steering.selection import Leftovers, remove_leftovers
 
 from ...judgements import Judgements
 from . import plan as p
