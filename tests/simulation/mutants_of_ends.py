@@ -30,7 +30,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "        connection.seen_moving_at = connection.seen_moving_at or now",
     ),
     "reset-by-the-other-side": Mutant(
-        "tcp_ends",
+        "tcp_state",
         "is_by_client = is_connected(endpoint) or not is_connected(client)",
         "is_by_client = is_connected(client)",
         "kernel",

@@ -22,8 +22,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from ..kernel.tcp_ends import is_lost_to
-from ..kernel.tcp_state import tcp_info
+from ..kernel.tcp_state import is_lost_to, tcp_info
 from ..model import SocketAddress
 from ..model.connection_ends import EndReason
 from .relay import Direction

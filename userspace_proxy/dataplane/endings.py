@@ -14,8 +14,14 @@ import errno
 from typing import Any
 
 from ..facts.exchange import OWED_AFTER_S, PATIENCE_S, EndFacts, Exchange, has_given_up
-from ..kernel.tcp_ends import endpoint_loss, loss
-from ..kernel.tcp_state import is_connected, silence, since_sent_s, unacknowledged_bytes
+from ..kernel.tcp_state import (
+    endpoint_loss,
+    is_connected,
+    loss,
+    silence,
+    since_sent_s,
+    unacknowledged_bytes,
+)
 from ..model.connection_ends import EndedBy
 from .relay import Direction
 

@@ -22,8 +22,7 @@ from typing import Any, Protocol
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
 from ..facts.exchange import LATE, LOST, EndFacts, Exchange
 from ..kernel.socket_options import reset_on_close, send_at_once, send_held
-from ..kernel.tcp_ends import reset_as
-from ..kernel.tcp_state import unacknowledged_bytes
+from ..kernel.tcp_state import reset_as, unacknowledged_bytes
 from ..model import ProxyProtocol, SocketAddress
 from ..model.connection_ends import EndedBy, EndReason
 from ..model.proxy_protocol import write_header

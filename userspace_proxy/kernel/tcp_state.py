@@ -1,12 +1,26 @@
-"""Reads whether a TCP socket is connected, what its kernel waits for, and for how long."""
+"""Reads what a TCP socket's kernel waits for, and how a relayed connection has ended.
+
+    client ◀── answers that aren't acknowledged ── proxy ── requests that aren't ──▶ endpoint
+                                                   proxy ◀── bytes behind a gap ─── endpoint
+
+Rule 1: what the kernel sends again a second time in a row, and gets no acknowledgement for, is
+lost: at the least over 0.6 s. One that doesn't read is probed, which isn't sending again.
+Rule 2: a FIN or RST leaves these figures of a socket as they were.
+Rule 3: what arrives behind a gap uses the socket's memory, and can't be read.
+"""
 
 from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
 import fcntl
 import struct
 from typing import NamedTuple
+
+from ..model.connection_ends import EndedBy, EndReason
+from ..model.failures import Failure
+from .socket_options import SO_MEMINFO
 
 CLOSE_WAIT = 8
 # Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
@@ -75,3 +89,73 @@ def _queued_bytes(sock: _socket.socket, request: int) -> int:
     with contextlib.suppress(OSError):
         fcntl.ioctl(sock.fileno(), request, queued)
     return int(struct.unpack("i", queued)[0])
+
+
+# Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
+_SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
+LOSS_S = 0.9
+"""Connections that ended sooner show no loss: the second time in a row that the kernel sends again
+comes 0.6 s after the first packet, and clients that wait for a second began to count before."""
+_SENT_AGAIN = 2
+# Of the FIN alone, one byte isn't acknowledged.
+_FIN_BYTES = 1
+# linux/tcp_states.h: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. In others a FIN has come, all in order.
+_EXPECTS_MORE = frozenset({1, 4, 5})
+
+
+def reset_as(
+    number: int | None, client: _socket.socket, endpoint: _socket.socket
+) -> tuple[EndReason, EndedBy]:
+    """Return how a connection failed, and by the side that isn't connected any more.
+
+    Args:
+        number: The errno, if it is known.
+        client: Of the client, which has left if both have.
+        endpoint: Of the endpoint.
+    """
+    is_by_client = is_connected(endpoint) or not is_connected(client)
+    by = EndedBy.CLIENT if is_by_client else EndedBy.ENDPOINT
+    return EndReason.TIMED_OUT if number in _SILENT else EndReason.RESET, by
+
+
+def loss(
+    client: _socket.socket, endpoint: _socket.socket, lasted_s: float, number: int | None = None
+) -> Failure | None:
+    """Return which packets were lost, if the client leaves after a byte; None if none were.
+
+    Args:
+        client: Of the client, which has sent a FIN or a RST.
+        endpoint: Of the endpoint.
+        lasted_s: Seconds since the endpoint answered.
+        number: The errno with which the client's socket failed: one that is silent hasn't left.
+
+    Returns:
+        One of ``model.failures.LOSSES``.
+    """
+    if lasted_s < LOSS_S or number in _SILENT:
+        return None
+    return endpoint_loss(endpoint) or (Failure.NOT_TO_CLIENT if is_lost_to(client) else None)
+
+
+def endpoint_loss(endpoint: _socket.socket) -> Failure | None:
+    """Return which packets to or from an endpoint were lost; None if none were."""
+    if is_lost_to(endpoint):
+        return Failure.NOT_TO_ENDPOINT
+    return Failure.FROM_ENDPOINT if _has_gap(endpoint) else None
+
+
+def is_lost_to(sock: _socket.socket) -> bool:
+    """Return whether the other side doesn't acknowledge what is sent to it again and again."""
+    return tcp_info(sock).sent_again >= _SENT_AGAIN and unacknowledged_bytes(sock) > _FIN_BYTES
+
+
+def _has_gap(sock: _socket.socket) -> bool:
+    """Return whether only bytes behind a gap have arrived for a while.
+
+    Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC; tcp_data_queue_ofo() in net/ipv4/tcp_input.c.
+    """
+    if silence(sock)[0] < LOSS_S:
+        return False
+    used = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, 4)
+    # A FIN uses memory, too, and may have come meanwhile.
+    return any(used[:4]) and not unread_bytes(sock) and tcp_info(sock).state in _EXPECTS_MORE

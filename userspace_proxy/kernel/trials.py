@@ -210,10 +210,6 @@ def _end_no_socket() -> None:
                 raise OSError(code, os.strerror(code))
 
 
-def _open_ipv6() -> None:
-    socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
-
-
 def _attach_filter() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         attach(sock, SO_ATTACH_FILTER, _PASS)
@@ -246,7 +242,7 @@ _LEGACY: Mapping[str, tuple[Callable[[], object], Callable[[], object]]] = {
 """How they are tried in a namespace of their own, and where there can be none."""
 _TRIALS: Mapping[str, Callable[[], object]] = {
     "conntrack netlink": _ask_conntrack,
-    "IPv6": _open_ipv6,
+    "IPv6": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close(),
     "socket filters": _attach_filter,
     "reuseport filters": _attach_choice,
     "sock_diag": _list_sockets,

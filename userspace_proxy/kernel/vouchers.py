@@ -83,7 +83,7 @@ class Vouched:
 
     def __init__(self) -> None:
         found = _LINE.finditer(_SHOWN.read_bytes())
-        self._shown = {(int(number), int(groups, 16)) for number, groups in map(_both, found)}
+        self._shown = {(int(one[1]), int(one[2], 16)) for one in found}
 
     def __contains__(self, name: bytes) -> bool:
         return self._shown.issuperset(_vouchers(name))
@@ -92,10 +92,6 @@ class Vouched:
 def is_vouched(name: bytes) -> bool:
     """Return whether a process with CAP_NET_ADMIN vouches for a name."""
     return name in Vouched()
-
-
-def _both(match: re.Match[bytes]) -> tuple[bytes, bytes]:
-    return match[1], match[2]
 
 
 def _open(voucher: Voucher) -> socket.socket:

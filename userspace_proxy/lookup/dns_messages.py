@@ -130,7 +130,8 @@ class Responder:
         upstream = self._upstream
         if upstream is None:
             return _response(query, answer, size)
-        if answer.code is Code.REFUSED or (answer.code is Code.NXDOMAIN and _is_reverse(query)):
+        is_reverse = f".{query.name.lower()}".endswith(".arpa.")
+        if answer.code is Code.REFUSED or (answer.code is Code.NXDOMAIN and is_reverse):
             return functools.partial(_forward, query, upstream, size, is_udp=is_udp)
         wire = _response(query, answer, size, RECURSION_AVAILABLE)
         if answer.elsewhere and query.type in (RecordType.A, RecordType.AAAA):
@@ -163,10 +164,6 @@ async def _forward(query: Query, upstream: SocketAddress, size: int, *, is_udp: 
     except _UNANSWERED:
         return _failed(query, ResponseCode.SERVFAIL)
     return found if len(found) <= size else truncate(found, query)
-
-
-def _is_reverse(query: Query) -> bool:
-    return f".{query.name.lower()}".endswith(".arpa.")
 
 
 def _response(query: Query, answer: DnsAnswer, size: int, flags: int = 0) -> bytes:

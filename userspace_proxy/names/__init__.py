@@ -1,15 +1,14 @@
 """Names of Services, as cluster DNS answers for them: values in, values out."""
 
-from .host_addresses import NDOTS, FoundName, candidates, find_name, search_list
+from .host_addresses import NDOTS, FoundName, find_name, search_list
 from .index import NameIndex
 from .records import Code, DnsAnswer, Record, RecordType
-from .resolver import CLUSTER_DOMAIN, TTL_S, ServiceNames
+from .resolver import CLUSTER_DOMAIN, ServiceNames
 from .targets import Pick
 
 __all__ = [
     "CLUSTER_DOMAIN",
     "NDOTS",
-    "TTL_S",
     "Code",
     "DnsAnswer",
     "FoundName",
@@ -18,7 +17,6 @@ __all__ = [
     "Record",
     "RecordType",
     "ServiceNames",
-    "candidates",
     "find_name",
     "search_list",
 ]

@@ -152,7 +152,7 @@ def _claims(service: Service, port: ServicePort, of_all: _Family) -> Iterator[Po
             sides.setdefault(_side(service, kind), {})[frontend] = None
     notes = of_all.notes
     if port.node_port and not of_all.node_ips:
-        notes = first_notes((*notes, _no_node_port(port, of_all.family)))
+        notes = first_notes((*notes, no_node_address(port.node_port, str(of_all.family))))
     for side, frontends in sides.items():
         yield PortClaim(
             key=PortKey(name, of_all.family, side),
@@ -259,7 +259,3 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
     ranges = service.load_balancer_source_ranges
     if ips and ranges and not of_family(ranges, family):
         yield no_range_of_family(str(family))
-
-
-def _no_node_port(port: ServicePort, family: IPFamily) -> Cause:
-    return no_node_address(port.node_port, str(family))

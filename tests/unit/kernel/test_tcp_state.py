@@ -1,17 +1,29 @@
+import contextlib
+import ctypes
+import errno
 import socket
+import struct
 import time
 
-from tests.unit.kernel.test_tcp_ends import ALL, accept_all, drop
+import pytest
+
+from tests.cluster.waiting import wait_for
 from userspace_proxy.kernel.tcp_state import (
     CLOSE_WAIT,
+    LOSS_S,
     TcpInfo,
+    endpoint_loss,
     is_connected,
+    loss,
+    reset_as,
     silence,
     since_sent_s,
     tcp_info,
     unacknowledged_bytes,
     unread_bytes,
 )
+from userspace_proxy.model import Failure
+from userspace_proxy.model.connection_ends import EndedBy
 
 ESTABLISHED = 1
 
@@ -102,3 +114,181 @@ def test_what_is_not_acknowledged_is_counted_and_sent_again():
         while unacknowledged_bytes(client):
             pass
         assert tcp_info(client) == TcpInfo(ESTABLISHED, sent_again=0, probed=0)
+
+
+SO_ATTACH_FILTER = 26
+# Of a TCP header and its bytes; an acknowledgement has 20 to 60.
+LARGE, ALL = 1000, 0
+RETRANSMITS, PROBES = 2, 3
+
+
+class Ends:
+    """A connection: the proxy's socket, and that of its other side."""
+
+    def __init__(self, stack):
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.other = stack.enter_context(socket.create_connection(server.getsockname()))
+        self.ours = stack.enter_context(server.accept()[0])
+        for sock in (self.ours, self.other):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def tcp_info(self, index):
+        return self.ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, index + 1)[index]
+
+    def is_sent_again(self, times=2):
+        return self.tcp_info(RETRANSMITS) >= times
+
+    def leaves(self, how):
+        """The other side closes its socket, with a FIN or a RST."""
+        if how == "reset":
+            self.other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.other.close()
+        if how == "reset":
+            wait_for("the RST", lambda: not is_connected(self.ours))
+        else:
+            self.ours.settimeout(60.0)
+            assert self.ours.recv(1) == b""
+
+
+def drop(sock, longer_than):
+    """Drop packets to a socket that are longer, headers included."""
+    # ld len; jgt #longer_than ? ret 0 : ret all
+    code = ((0x80, 0, 0, 0), (0x25, 0, 1, longer_than), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in code))
+    filters = struct.pack("@HP", len(code), ctypes.addressof(program))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filters)
+
+
+def accept_all(sock):
+    drop(sock, 0xFFFFFFFF)
+
+
+@pytest.fixture
+def made():
+    with contextlib.ExitStack() as stack:
+        yield Ends(stack), Ends(stack)
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_client_that_acknowledges_nothing_of_an_answer_loses_packets(made, how):
+    client, endpoint = made
+    drop(client.other, LARGE)
+    client.ours.send(b"a" * 3000)
+    wait_for("it is sent again", client.is_sent_again)
+    client.leaves(how)
+    assert loss(client.ours, endpoint.ours, LOSS_S) is Failure.NOT_TO_CLIENT
+    assert loss(client.ours, endpoint.ours, LOSS_S - 0.01) is None
+    assert loss(client.ours, endpoint.ours, LOSS_S, errno.ETIMEDOUT) is None, "it hasn't left"
+
+
+def test_an_endpoint_that_acknowledges_nothing_of_a_request_is_named_before_the_client(made):
+    client, endpoint = made
+    for each in made:
+        drop(each.other, LARGE)
+        each.ours.send(b"a" * 3000)
+    for each in made:
+        wait_for("it is sent again", each.is_sent_again)
+    assert endpoint_loss(endpoint.ours) is Failure.NOT_TO_ENDPOINT
+    assert loss(client.ours, endpoint.ours, LOSS_S) is Failure.NOT_TO_ENDPOINT
+    # What has been sent to it before its FIN doesn't matter.
+    endpoint.ours.shutdown(socket.SHUT_WR)
+    assert endpoint_loss(endpoint.ours) is Failure.NOT_TO_ENDPOINT
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_bytes_behind_a_gap_show_that_packets_of_the_endpoint_are_lost(made, has_ended):
+    client, endpoint = made
+    drop(endpoint.ours, LARGE)
+    endpoint.other.send(b"a" * 3000)
+    endpoint.other.send(b"tail")
+    if has_ended:
+        endpoint.other.shutdown(socket.SHUT_WR)
+        endpoint.ours.shutdown(socket.SHUT_WR)
+    assert endpoint_loss(endpoint.ours) is None, "it may be filled"
+    wait_for("a while", lambda: silence(endpoint.ours)[0] >= LOSS_S)
+    assert loss(client.ours, endpoint.ours, LOSS_S) is Failure.FROM_ENDPOINT
+
+
+@pytest.mark.parametrize("sends", ["nothing", "bytes", "end"])
+def test_what_can_be_read_and_an_end_are_no_gap(made, sends):
+    client, endpoint = made
+    if sends == "bytes":
+        endpoint.other.send(b"not read")
+    elif sends == "end":
+        endpoint.other.shutdown(socket.SHUT_WR)
+    wait_for("a while", lambda: silence(endpoint.ours)[0] >= LOSS_S)
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
+
+
+@pytest.mark.parametrize("at_call", range(1, 6))
+def test_an_end_that_comes_while_one_looks_is_no_gap(made, at_call):
+    _, endpoint = made
+    endpoint.ours.setblocking(False)
+
+    class Looked:
+        """The endpoint's socket, whose other side ends before one of the calls."""
+
+        def __init__(self):
+            self._left = at_call
+
+        def __getattr__(self, name):
+            return getattr(endpoint.ours, name)
+
+        def getsockopt(self, level, option, *size):
+            self._left -= 1
+            if self._left == 0:
+                endpoint.other.close()
+                wait_for("the FIN", lambda: endpoint.tcp_info(0) == CLOSE_WAIT)
+            return endpoint.ours.getsockopt(level, option, *size)
+
+    wait_for("silence", lambda: silence(endpoint.ours)[0] >= LOSS_S)
+    assert endpoint_loss(Looked()) is None
+
+
+def test_a_client_that_does_not_read_loses_no_packets(made):
+    client, endpoint = made
+    client.ours.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            client.ours.send(bytes(65536))
+    wait_for("it is probed", lambda: client.tcp_info(PROBES) >= 1)
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
+    client.leaves("reset")
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
+
+
+def test_a_packet_that_is_lost_once_is_no_loss(made):
+    client, endpoint = made
+    drop(client.other, LARGE)
+    client.ours.send(b"a" * 3000)
+    wait_for("it is sent again", lambda: client.is_sent_again(1))
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
+    accept_all(client.other)
+    assert len(client.other.recv(3000, socket.MSG_WAITALL)) == 3000
+    client.leaves("close")
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
+
+
+def test_an_end_that_is_not_acknowledged_is_no_loss(made):
+    client, endpoint = made
+    drop(client.other, ALL)
+    client.ours.shutdown(socket.SHUT_WR)
+    wait_for("it is sent again", client.is_sent_again)
+    assert loss(client.ours, endpoint.ours, LOSS_S) is None
+
+
+@pytest.mark.parametrize(
+    ("gone", "number", "shown"),
+    [
+        ("client", errno.ECONNRESET, ("reset", EndedBy.CLIENT)),
+        ("client", errno.ETIMEDOUT, ("timed out", EndedBy.CLIENT)),
+        ("endpoint", errno.ECONNRESET, ("reset", EndedBy.ENDPOINT)),
+        ("both", None, ("reset", EndedBy.CLIENT)),
+    ],
+)
+def test_a_reset_is_by_the_side_that_has_left_first_of_all_the_client(made, gone, number, shown):
+    client, endpoint = made
+    for name, each in (("client", client), ("endpoint", endpoint)):
+        if gone in (name, "both"):
+            each.leaves("reset")
+    assert reset_as(number, client.ours, endpoint.ours) == shown

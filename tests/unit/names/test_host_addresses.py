@@ -5,7 +5,8 @@ import pytest
 from tests.unit.model.samples import service
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import ServiceKey, ServiceType
-from userspace_proxy.names import NDOTS, FoundName, ServiceNames, candidates, find_name, search_list
+from userspace_proxy.names import NDOTS, FoundName, ServiceNames, find_name, search_list
+from userspace_proxy.names.host_addresses import candidates
 
 SEARCH = search_list("shop", "cluster.local")
 
