@@ -51,54 +51,36 @@ class NodeRoutes(Generic[Derived]):
         self._derive = derive
         self._is_closed = False
         self._followed = FollowedListing(loop, "routes", _GROUPS, self._read, self._take, _matters)
-        self._now = self._followed.first
-
-    @property
-    def links(self) -> tuple[NodeLink, ...]:
-        """All links."""
-        return self._now.links
-
-    @property
-    def routes(self) -> tuple[NodeRoute, ...]:
-        """Routes of the tables ``main`` and ``local``, both families."""
-        return self._now.routes
-
-    @property
-    def bridge_filter(self) -> BridgeFilter:
-        """The settings of br_netfilter."""
-        return self._now.bridge_filter
-
-    @property
-    def derived(self) -> Derived:
-        """What follows from these links and routes."""
-        return self._now.derived
+        self.now: ListedNode[Derived] = self._followed.first
+        """As of the last listing."""
 
     def look_at_settings(self) -> None:
         """List again if sysctls have changed; cheap, as it reads two small files."""
-        if not self._is_closed and read_bridge_filter() != self._now.bridge_filter:
+        if not self._is_closed and read_bridge_filter() != self.now.bridge_filter:
             self._followed.look_again()
 
     def close(self) -> None:
-        """Stop following; the properties keep their values. Idempotent."""
+        """Stop following; ``now`` stays as it is. Idempotent."""
         self._is_closed = True
         self._followed.close()
 
-    def _take(self, now: _Node[Derived]) -> None:
-        before, self._now = self._now, now
+    def _take(self, now: ListedNode[Derived]) -> None:
+        before, self.now = self.now, now
         if now[:3] != before[:3]:
             self._changed()
 
-    def _read(self, listings: NodeListings, since: float) -> tuple[_Node[Derived], bool]:
+    def _read(self, listings: NodeListings, since: float) -> tuple[ListedNode[Derived], bool]:
         links, routes, is_current = read_links_and_routes(listings, since)
         derived = self._derive(links, routes)
-        return _Node(links, routes, read_bridge_filter(), derived), is_current
+        return ListedNode(links, routes, read_bridge_filter(), derived), is_current
 
 
-class _Node(NamedTuple, Generic[Derived]):
+class ListedNode(NamedTuple, Generic[Derived]):
     """One listing, and what follows from it."""
 
     links: tuple[NodeLink, ...]
     routes: tuple[NodeRoute, ...]
+    """Of the tables ``main`` and ``local``, both families."""
     bridge_filter: BridgeFilter
     derived: Derived
 

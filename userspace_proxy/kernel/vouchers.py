@@ -1,7 +1,7 @@
 """Shows all processes of this network namespace that one with CAP_NET_ADMIN has chosen a name.
 
     holder      open_vouchers(name): two netlink sockets, whose numbers and groups are a hash of it
-    any other   is_vouched(name): /proc/net/netlink shows both
+    any other   name in Vouched(): /proc/net/netlink shows both
 
 Only CAP_NET_ADMIN, in the user namespace that owns the network namespace, may subscribe a netlink
 socket to a group. So root without capabilities can't vouch, and nothing waits for an answer of a
@@ -87,11 +87,6 @@ class Vouched:
 
     def __contains__(self, name: bytes) -> bool:
         return self._shown.issuperset(_vouchers(name))
-
-
-def is_vouched(name: bytes) -> bool:
-    """Return whether a process with CAP_NET_ADMIN vouches for a name."""
-    return name in Vouched()
 
 
 def _open(voucher: Voucher) -> socket.socket:

@@ -125,13 +125,3 @@ class NamespaceShares:
             return frozenset()
         left_out, _ = self._counts.divide(namespace, self._namespace_max)
         return left_out
-
-
-def endpoint_shares() -> NamespaceShares:
-    """Return the shares of endpoints."""
-    return NamespaceShares(SERVICE_MAX, NAMESPACE_MAX)
-
-
-def frontend_shares() -> NamespaceShares:
-    """Return the shares of frontends."""
-    return NamespaceShares(FRONTENDS_OF_SERVICE_MAX, FRONTENDS_OF_NAMESPACE_MAX)

@@ -35,12 +35,17 @@ from ..model import (
 from ..policy import EndpointIndex, NodeFacts
 from ..policy.name_causes import needs_nodes
 from ..policy.orphans import Orphans
-from .claims import PortClaim, ServiceClaims, claims_of
+from .claims import PortClaim, ServiceClaims, claims_of, count_frontends, first_ignored
 from .kernel_room import NO_ROOM, KernelSize, RuleShares, kernel_size
-from .namespace_shares import endpoint_shares, frontend_shares
+from .namespace_shares import (
+    FRONTENDS_OF_NAMESPACE_MAX,
+    FRONTENDS_OF_SERVICE_MAX,
+    NAMESPACE_MAX,
+    SERVICE_MAX,
+    NamespaceShares,
+)
 from .ownership import Address, FrontendOwners, OwnershipChange, ServiceIndex, lost_address
 from .plan import HealthCheck, IgnoredService, Plan, PortPlan
-from .port_bounds import count_frontends, first_ignored
 from .ports import Earlier, count_endpoints, health_check_of, plan_ports, slice_notes
 
 _Value = TypeVar("_Value")
@@ -82,8 +87,10 @@ class Planner:
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
         self._ignored: dict[ServiceKey, tuple[IgnoredService, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
-        self._shares = endpoint_shares()
-        self._frontend_shares = frontend_shares()
+        self._shares = NamespaceShares(SERVICE_MAX, NAMESPACE_MAX)
+        self._frontend_shares = NamespaceShares(
+            FRONTENDS_OF_SERVICE_MAX, FRONTENDS_OF_NAMESPACE_MAX
+        )
         self._rule_shares = RuleShares()
         self.last = Plan.empty()
         """The plan that was made last."""

@@ -35,7 +35,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "usable", "    return max(counts.values())", "    return sum(counts.values())", "policy"
     ),
     "family-that-is-given-up-stays": Mutant(
-        "port_bounds",
+        "claims",
         "    return sorted({IPFamily.of(ip) for ip in service.cluster_ips})",
         "    ips = (*service.cluster_ips, *service.load_balancer_ips)\n"
         "    return sorted({IPFamily.of(ip) for ip in ips})",

@@ -32,17 +32,17 @@ def node():
 
 def test_links_and_routes_are_listed(node):
     routes = listed(node)
-    by_name = {link.name: link for link in routes.links}
+    by_name = {link.name: link for link in routes.now.links}
     bridge, port = by_name["br0"], by_name["veth1"]
     assert (bridge.kind, port.kind, port.master) == ("bridge", "veth", bridge.number)
     assert by_name["lo"] == NodeLink(1, "lo", "")
-    assert {route for route in routes.routes if route.network.startswith("10.")} == {
+    assert {route for route in routes.now.routes if route.network.startswith("10.")} == {
         NodeRoute("10.9.0.0/24", bridge.number),
         NodeRoute("10.9.0.1/32", is_local=True),
         NodeRoute("10.1.0.0/16", bridge.number, has_gateway=True),
         NodeRoute("10.2.0.0/16"),
     }
-    assert NodeRoute("::1/128", is_local=True) in routes.routes
+    assert NodeRoute("::1/128", is_local=True) in routes.now.routes
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_a_route_by_several_gateways_has_the_links_to_them(node, network, gatewa
         ip address add fd00:9::1/64 dev br0 nodad
         ip route add {network} {hops}""")
     routes = listed(node)
-    number = next(link.number for link in routes.links if link.name == "br0")
+    number = next(link.number for link in routes.now.links if link.name == "br0")
     wanted = NodeRoute(network, has_gateway=True, gateway_links=(number, number))
-    assert wanted in routes.routes
+    assert wanted in routes.now.routes
 
 
 def test_a_route_to_several_links_without_a_gateway_has_no_links_to_one(node):
     node.run("ip route add 10.4.0.0/16 nexthop dev br0 nexthop dev veth0")
-    assert NodeRoute("10.4.0.0/16", has_gateway=True) in listed(node).routes
+    assert NodeRoute("10.4.0.0/16", has_gateway=True) in listed(node).now.routes
 
 
 @pytest.mark.long
@@ -80,7 +80,7 @@ def test_routes_that_keep_changing_are_read_rarely_and_the_last_change_is_report
 
         def note():
             reported.append(loop.time())
-            if "10.219.0.0/16" in routes.derived:
+            if "10.219.0.0/16" in routes.now.derived:
                 last.set()
 
         routes = NodeRoutes(loop, note, networks_of)
@@ -158,7 +158,7 @@ def reported_after(node, change):
         async with asyncio.timeout(DEADLINE_S):
             await reported.wait()
         routes.close()
-        return routes.derived
+        return routes.now.derived
 
     with node:
         return asyncio.run(do())
@@ -179,7 +179,7 @@ def test_what_follows_is_derived_from_links_and_routes_beside_the_loop(node):
     async def do():
         reported = asyncio.Event()
         routes = NodeRoutes(asyncio.get_running_loop(), reported.set, derive)
-        assert routes.derived == 1
+        assert routes.now.derived == 1
         await asyncio.to_thread(node.run, "ip route add 10.3.0.2/32 dev veth0")
         async with asyncio.timeout(DEADLINE_S):
             await reported.wait()
@@ -188,4 +188,4 @@ def test_what_follows_is_derived_from_links_and_routes_beside_the_loop(node):
 
     with node:
         routes = asyncio.run(do())
-    assert seen[routes.derived - 1] == (False, routes.links, routes.routes)
+    assert seen[routes.now.derived - 1] == (False, routes.now.links, routes.now.routes)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.node.processes import run_without_capabilities
 from userspace_proxy.kernel import vouchers
-from userspace_proxy.kernel.vouchers import can_vouch, is_vouched, open_vouchers
+from userspace_proxy.kernel.vouchers import Vouched, can_vouch, open_vouchers
 
 NAME = b"userspace-proxy-voucher-test"
 
@@ -16,19 +16,19 @@ def close(socks):
 
 def test_a_name_is_vouched_for_while_the_sockets_are_open():
     assert can_vouch()
-    assert not is_vouched(NAME)
+    assert NAME not in Vouched()
     opened = open_vouchers(NAME)
-    assert is_vouched(NAME)
-    assert not is_vouched(NAME + b"2")
+    assert NAME in Vouched()
+    assert NAME + b"2" not in Vouched()
     close(opened)
-    assert not is_vouched(NAME)
+    assert NAME not in Vouched()
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_one_socket_of_both_is_not_enough(which):
     opened = open_vouchers(NAME)
     opened[which].close()
-    assert not is_vouched(NAME)
+    assert NAME not in Vouched()
     close(opened)
 
 
@@ -36,14 +36,14 @@ def test_a_copy_is_enough():
     opened = open_vouchers(NAME)
     copies = [sock.dup() for sock in opened]
     close(opened)
-    assert is_vouched(NAME)
+    assert NAME in Vouched()
     close(copies)
 
 
 ROOT_WITHOUT_CAPABILITIES = f"""
 import socket
 from userspace_proxy.kernel import vouchers
-print(vouchers.can_vouch(), len(vouchers.open_vouchers({NAME!r})), vouchers.is_vouched(b"other"))
+print(vouchers.can_vouch(), len(vouchers.open_vouchers({NAME!r})), b"other" in vouchers.Vouched())
 for number, groups in vouchers._vouchers({NAME!r}):
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
     sock.bind((number, 0))
@@ -51,7 +51,7 @@ for number, groups in vouchers._vouchers({NAME!r}):
         sock.bind((number, groups))
     except PermissionError as exc:
         print(exc.strerror)
-print(vouchers.is_vouched({NAME!r}))
+print({NAME!r} in vouchers.Vouched())
 """
 
 
@@ -68,7 +68,7 @@ def test_a_number_that_another_process_has_is_an_error():
         squatter.bind((number, 0))
         with pytest.raises(OSError, match="Address already in use"):
             open_vouchers(NAME)
-    assert not is_vouched(NAME)
+    assert NAME not in Vouched()
 
 
 @pytest.mark.parametrize("part", [0, 2**64 - 1])

@@ -4,11 +4,12 @@ from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.model import ServiceKey, ServicePort
 from userspace_proxy.plan import Planner
 from userspace_proxy.plan.namespace_shares import (
+    FRONTENDS_OF_NAMESPACE_MAX,
+    FRONTENDS_OF_SERVICE_MAX,
     NAMESPACE_MAX,
     SERVICE_MAX,
+    NamespaceShares,
     ServiceCounts,
-    endpoint_shares,
-    frontend_shares,
 )
 from userspace_proxy.policy import NodeFacts
 
@@ -18,6 +19,10 @@ from .planning import store_of
 SMALL, ELSEWHERE = ServiceKey("shop", "small"), ServiceKey("bank", "large-0")
 FIT = NAMESPACE_MAX // SERVICE_MAX
 LARGE = [ServiceKey("shop", f"large-{number:02}") for number in range(2 * FIT)]
+
+
+def endpoint_shares():
+    return NamespaceShares(SERVICE_MAX, NAMESPACE_MAX)
 
 
 def left_out(shares):
@@ -77,7 +82,7 @@ def test_which_ones_are_left_out_does_not_depend_on_the_order_in_which_they_came
 
 def test_services_of_a_namespace_with_too_many_endpoints_are_left_out_largest_first(monkeypatch):
     for name, limit in (("SERVICE_MAX", 100), ("NAMESPACE_MAX", 101)):
-        monkeypatch.setattr(f"userspace_proxy.plan.namespace_shares.{name}", limit)
+        monkeypatch.setattr(f"userspace_proxy.plan.planner.{name}", limit)
     elsewhere = ServiceKey("bank", "web")
     pods = [f"192.0.2.{number}" for number in range(100)]
     keys = [CART, WEB, elsewhere, ServiceKey("shop", "small")]
@@ -107,7 +112,7 @@ def many_ports(key, count, number):
 
 
 def test_services_of_a_namespace_with_too_many_ports_are_left_out_largest_first(monkeypatch):
-    monkeypatch.setattr("userspace_proxy.plan.namespace_shares.FRONTENDS_OF_NAMESPACE_MAX", 101)
+    monkeypatch.setattr("userspace_proxy.plan.planner.FRONTENDS_OF_NAMESPACE_MAX", 101)
     store = store_of(many_ports(WEB, 100, 1), many_ports(CART, 2, 2), many_ports(ELSEWHERE, 100, 3))
     planner = Planner(NodeFacts())
     plan = planner.plan(store.snapshot())
@@ -127,6 +132,6 @@ def test_services_of_a_namespace_with_too_many_ports_are_left_out_largest_first(
 
 
 def test_shares_of_frontends_have_bounds_of_their_own():
-    shares = frontend_shares()
+    shares = NamespaceShares(FRONTENDS_OF_SERVICE_MAX, FRONTENDS_OF_NAMESPACE_MAX)
     assert shares.change((), dict.fromkeys(LARGE[:3], 10 * SERVICE_MAX)) == set()
     assert shares.change((), {SMALL: 1}) == {LARGE[2]}

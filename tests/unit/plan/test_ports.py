@@ -206,7 +206,7 @@ class TestOnePort:
     def test_a_service_that_is_left_out_of_its_namespace_has_that_cause_where_it_has_endpoints(
         self, monkeypatch
     ):
-        monkeypatch.setattr("userspace_proxy.plan.namespace_shares.NAMESPACE_MAX", 1)
+        monkeypatch.setattr("userspace_proxy.plan.planner.NAMESPACE_MAX", 1)
         given = service(ports=(HTTP, ServicePort("unlisted", 81, "TCP")))
         plan = plan_of(given, slice_of(POD_A.ip, POD_B.ip))
         listed, unlisted = (port.cause for port in plan.ports.values())

@@ -209,8 +209,9 @@ class ClientAddresses(Component):
         """Take the node's current links, routes and settings."""
         routes = self._routes
         if routes is not None:
-            self._obstacle = why_impossible(routes.links)
-            self._bridges.follow(routes.links, routes.derived, routes.bridge_filter)
+            now = routes.now
+            self._obstacle = why_impossible(now.links)
+            self._bridges.follow(now.links, now.derived, now.bridge_filter)
             self._has_news.set()
             self._update()
 
@@ -223,7 +224,7 @@ class ClientAddresses(Component):
         self._ipv6_condition.set(without_ipv6)
         networks: Networks | None = None
         if self._routes is not None and not cause:
-            networks = self._bridges.mark(self._routes.derived)
+            networks = self._bridges.mark(self._routes.now.derived)
             if without_ipv6:
                 networks = {text: place for text, place in networks.items() if ":" not in text}
         if networks != self._networks:
