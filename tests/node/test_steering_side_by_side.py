@@ -16,11 +16,11 @@ from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.model import Frontend
 from userspace_proxy.steering import (
     REFUSE,
-    STEERING_TABLES,
     Steering,
     SteeringFacts,
     make_steering,
 )
+from userspace_proxy.steering.names import STEERING_TABLES
 
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 STABLE = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))

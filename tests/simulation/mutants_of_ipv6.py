@@ -26,7 +26,7 @@ MUTANTS: Mapping[str, Mutant] = {
         package="kernel",
     ),
     "local-address-of-ipv6-is-cut": Mutant(
-        "pktinfo",
+        "socket_options",
         "data[: 20 if is_link_local else 16]",
         "data[:8]",
         package="kernel",

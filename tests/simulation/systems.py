@@ -14,8 +14,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from userspace_proxy.dataplane.sockets import IP_RECVTTL, IPV6_RECVHOPLIMIT, IPV6_RECVPKTINFO
-from userspace_proxy.kernel.pktinfo import IP_PKTINFO
-from userspace_proxy.kernel.socket_options import set_ip_option
+from userspace_proxy.kernel.socket_options import IP_PKTINFO, set_ip_option
 
 from ..unit.dataplane.peers import SilentEndpoint
 from ..unit.dataplane.rig import no_descriptors

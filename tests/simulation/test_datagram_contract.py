@@ -9,8 +9,14 @@ from typing import Any
 
 import pytest
 
-from userspace_proxy.kernel.pktinfo import ANCILLARY_BYTES, Destinations, hops_left
-from userspace_proxy.kernel.socket_options import keep_icmp_errors, packets_lost, take_icmp_errors
+from userspace_proxy.kernel.socket_options import (
+    ANCILLARY_BYTES,
+    Destinations,
+    hops_left,
+    keep_icmp_errors,
+    packets_lost,
+    take_icmp_errors,
+)
 
 from .systems import System
 from .test_kernel_contract import error_of, pending

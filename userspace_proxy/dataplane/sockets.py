@@ -12,8 +12,7 @@ import errno
 from collections.abc import Iterable
 
 from ..errors import ListenError, ShortageError, shortage_hint
-from ..kernel.pktinfo import IP_PKTINFO
-from ..kernel.socket_options import set_freebind, set_ip_option, set_transparent
+from ..kernel.socket_options import IP_PKTINFO, set_freebind, set_ip_option, set_transparent
 from ..kernel.source_filter import admit, cannot_admit
 from ..model import Protocol, SocketAddress
 from ..model.failures import EXHAUSTED_ERRNOS

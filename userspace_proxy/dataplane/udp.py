@@ -27,8 +27,16 @@ from typing import Any
 from ..facts import ClientMistake
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
 from ..kernel.ephemeral import EPHEMERAL
-from ..kernel.pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
-from ..kernel.socket_options import keep_icmp_errors, packets_lost, set_hop_limit
+from ..kernel.socket_options import (
+    ANCILLARY_BYTES,
+    Ancillary,
+    AncillaryItem,
+    Destinations,
+    hops_left,
+    keep_icmp_errors,
+    packets_lost,
+    set_hop_limit,
+)
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import DialFailure, Failure, SocketAddress

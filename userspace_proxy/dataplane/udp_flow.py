@@ -13,8 +13,7 @@ from ..causes.cause import CauseCode
 from ..causes.endpoints import UNANSWERED_FLOW_S
 from ..facts import EndpointCounters
 from ..facts.connection import ConnectionEvent
-from ..kernel.pktinfo import Ancillary, AncillaryItem
-from ..kernel.socket_options import take_icmp_errors
+from ..kernel.socket_options import Ancillary, AncillaryItem, take_icmp_errors
 from ..model import DialFailure, Failure, SocketAddress
 from ..model.connection_ends import EndReason
 from ..model.failures import dial_failure

@@ -5,11 +5,16 @@
 Without IP_RECVERR the kernel drops what may pass, such as "host unreachable", for datagrams; a
 connect of TCP fails with it. With it, each error is queued, and EPOLLERR lasts until it is read.
 
+With IP_PKTINFO a datagram has the local address at which it arrived, to reply from there. The
+kernel puts the local address first, and the hop limit last.
+
 Rule 1: an exceeded hop limit isn't a refusal: the client chooses the limit, and could have any
 endpoint taken for dead.
 
-Source: ip(7), IP_RECVERR; icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert in
-net/ipv6/icmp.c; RFC 792, RFC 4443.
+Source: ip(7), IP_RECVERR, IP_PKTINFO and IP_RECVTTL; ipv6(7), IPV6_PKTINFO and
+IPV6_RECVHOPLIMIT; ip_cmsg_recv_offset() in net/ipv4/ip_sockglue.c, ip6_datagram_recv_ctl() for the
+order; icmp_err_convert in net/ipv4/icmp.c, icmpv6_err_convert in net/ipv6/icmp.c; RFC 792 and
+RFC 4443.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ import asyncio
 import contextlib
 import socket
 import struct
+import sys
+from typing import NamedTuple
 
 # linux/in.h and linux/in6.h.
 IP_FREEBIND = 15
@@ -27,8 +34,12 @@ IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
 IP_TTL = 2
 IPV6_UNICAST_HOPS = 16
+IP_PKTINFO = 8
+IPV6_PKTINFO = 50
 IP_RECVERR = 11
 IPV6_RECVERR = 25
+ANCILLARY_BYTES = 128
+"""Room for what the kernel adds to a datagram, or to an error: the address of who sent it."""
 
 # Each dial from a client's address sets it.
 _TRANSPARENT = {
@@ -69,8 +80,6 @@ _ERRORS = {(_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR
 _ERROR = struct.Struct("=IBBB")
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
 _EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}
-# The error, and the address of the host that sent it.
-_ANCILLARY_BYTES = 128
 # So many are read in one turn; the rest is reported again.
 _MOST = 16
 
@@ -90,7 +99,7 @@ def take_icmp_errors(sock: _socket.socket) -> int | None:
     found: int | None = None
     for _ in range(_MOST):
         try:
-            _, ancillary, _, _ = sock.recvmsg(0, _ANCILLARY_BYTES, _socket.MSG_ERRQUEUE)
+            _, ancillary, _, _ = sock.recvmsg(0, ANCILLARY_BYTES, _socket.MSG_ERRQUEUE)
         except OSError:
             break
         found = found or 0
@@ -188,3 +197,72 @@ def reset_no_more(sock: _socket.socket) -> None:
     """Undo :func:`reset_on_close`: the close sends a FIN again."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_RESET)
+
+
+# Addresses, or addresses and interfaces; a node has a handful.
+_MAX_KNOWN = 1024
+
+AncillaryItem = tuple[int, int, bytes]
+"""One item of an :data:`Ancillary`."""
+
+Ancillary = list[AncillaryItem]
+"""Level, type and data, for ``sendmsg`` and from ``recvmsg``."""
+
+
+def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
+    """Return the type and bytes of the local address at which a datagram arrived.
+
+    ``struct in_pktinfo`` is ifindex, spec_dst, addr; ``struct in6_pktinfo`` is addr, ifindex, which
+    is kept with a link-local address.
+    """
+    for level, kind, data in ancillary:
+        if level == _socket.IPPROTO_IP and kind == IP_PKTINFO:
+            return IP_PKTINFO, data[4:8]
+        if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
+            # A link-local address means nothing without its interface. REDIRECT uses one if a pod's
+            # link has no other.
+            is_link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
+            return IPV6_PKTINFO, data[: 20 if is_link_local else 16]
+    return None
+
+
+def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
+    """Return what makes a reply leave from there; interface 0: routing decides."""
+    if local is None:
+        return []
+    kind, ip = local
+    if kind == IP_PKTINFO:
+        return [(_socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 0, ip, bytes(4)))]
+    return [(_socket.IPPROTO_IPV6, IPV6_PKTINFO, ip.ljust(20, b"\0"))]
+
+
+def hops_left(hop_limit: AncillaryItem) -> int:
+    """Return the TTL or hop limit with which a datagram arrived."""
+    return int.from_bytes(hop_limit[2], sys.byteorder)
+
+
+class Destination(NamedTuple):
+    """A local address at which datagrams arrive."""
+
+    key: bytes
+    """Identifies it among those of one socket; empty if the kernel doesn't report it."""
+    reply: Ancillary
+    """Makes a reply leave from there."""
+
+
+class Destinations:
+    """The local addresses at which datagrams of one socket arrived; parsing one takes 0.4 µs."""
+
+    def __init__(self) -> None:
+        self.known: dict[AncillaryItem, Destination] = {}
+        """By the kernel's first item; for others call :meth:`of`."""
+
+    def of(self, ancillary: Ancillary) -> Destination:
+        """Return the destination of a datagram, and add it to :attr:`known`."""
+        local = destination_of(ancillary)
+        destination = Destination(b"" if local is None else local[1], reply_from(local))
+        if local is None or destination_of(ancillary[:1]) == local:
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known[ancillary[0]] = destination
+        return destination

@@ -22,7 +22,6 @@ from .local import remove_routes as remove_local_routes
 from .names import (
     GUARD_TABLES,
     REPLY_TABLES,
-    STEERING_TABLES,
     nftables_labels_here,
     proxy_label,
 )
@@ -32,7 +31,6 @@ __all__ = [
     "GUARD_TABLES",
     "REFUSE",
     "REPLY_TABLES",
-    "STEERING_TABLES",
     "Affinity",
     "Bind",
     "ConntrackHold",

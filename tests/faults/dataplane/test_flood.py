@@ -9,7 +9,7 @@ import pytest
 from tests.unit.dataplane.waiting import until
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.udp import UdpFlow
-from userspace_proxy.kernel.pktinfo import IP_PKTINFO
+from userspace_proxy.kernel.socket_options import IP_PKTINFO
 
 CLIENTS = 100_000
 FIRST = ipaddress.IPv4Address("127.16.0.1")

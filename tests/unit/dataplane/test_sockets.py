@@ -12,8 +12,12 @@ from userspace_proxy.dataplane.sockets import (
     stop_listening,
 )
 from userspace_proxy.errors import ListenError
-from userspace_proxy.kernel.pktinfo import hops_left
-from userspace_proxy.kernel.socket_options import IP_TRANSPARENT, IPV6_TRANSPARENT, set_hop_limit
+from userspace_proxy.kernel.socket_options import (
+    IP_TRANSPARENT,
+    IPV6_TRANSPARENT,
+    hops_left,
+    set_hop_limit,
+)
 from userspace_proxy.model import Protocol, SocketAddress
 
 PROTOCOLS = pytest.mark.parametrize("protocol", list(Protocol))

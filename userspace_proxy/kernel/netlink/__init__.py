@@ -13,6 +13,6 @@ Rule 2: a socket belongs to the network namespace of the thread that opened it.
 Rule 3: sockets raise the kernel's errors as OSError; :func:`explained` states what failed.
 """
 
-from .sockets import EventBatch, Events, Requests, RouteSockets, explained
+from .sockets import Events, Requests, RouteSockets, explained
 
-__all__ = ["EventBatch", "Events", "Requests", "RouteSockets", "explained"]
+__all__ = ["Events", "Requests", "RouteSockets", "explained"]

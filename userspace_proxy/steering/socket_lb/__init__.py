@@ -11,7 +11,7 @@ Rule 2: what leads away from an endpoint is in force before the endpoint's numbe
 which is never.
 """
 
-from .hooks import HookPlace, Hooks, HookState, SocketEvent, find_place
+from .hooks import HookPlace, Hooks, HookState, find_place
 from .programs import hooked_labels, remove_abandoned_hooks, remove_hooks
 from .steering import HookedSteering
 
@@ -20,7 +20,6 @@ __all__ = [
     "HookState",
     "HookedSteering",
     "Hooks",
-    "SocketEvent",
     "find_place",
     "hooked_labels",
     "remove_abandoned_hooks",

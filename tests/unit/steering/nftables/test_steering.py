@@ -24,11 +24,11 @@ from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from userspace_proxy.steering import (
     REFUSE,
-    STEERING_TABLES,
     EndpointChoice,
     KernelTarget,
     SteeringFacts,
 )
+from userspace_proxy.steering.names import STEERING_TABLES
 from userspace_proxy.steering.nftables import (
     NftablesSteering,
     find_no_kernel_path,
