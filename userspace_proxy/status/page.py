@@ -42,11 +42,10 @@ from ..facts.units import (
 from ..model.quoting import shell_word
 from ..secrets import without_secrets
 from .chart import Chart, make_chart
-from .columns import Columns, columns_of
 from .history import STEPS, Figures
 from .incident_words import headline, met, time_of_day
 from .overview import SHAPES, Overview, make_overview
-from .rows import Row, make_row
+from .rows import Columns, Row, columns_of, make_row
 from .sampling import Sample
 from .search import QUALIFIERS
 from .selection import Chosen, Selection, row_id, select

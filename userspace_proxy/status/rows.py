@@ -1,4 +1,4 @@
-"""One line of the page for each Service port, and what is shown when it is expanded.
+"""One line of the page for each Service port, what is shown when it is expanded, and the columns.
 
 Rule 1: words and figures are made here and in ``units``; templates only place them.
 Rule 2: an expanded row has at most ``ENDPOINTS_SHOWN`` endpoints, and states how many it leaves
@@ -8,7 +8,7 @@ out; on its own it shows more.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..diagnosis.dated import last_answer
@@ -30,6 +30,8 @@ DOTS_SHOWN = 6
 # Letters of namespace and name that fit into their column on a screen of 1280 px.
 NAME_SHOWN = 28
 _FINE = (Level.OK, None)
+_ALWAYS = ("name", "address", "endpoints", "state")
+_MOVING = ("rate", "open", "in", "out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,3 +175,37 @@ def _state(endpoint: EndpointFacts) -> str:
         # Traffic policy or hints send this node's clients to other endpoints.
         return "ready, not used"
     return f"{state}, still serving" if is_usable else state
+
+
+class Columns(tuple[str, ...]):
+    """The keys of the columns, in order."""
+
+    __slots__ = ()
+
+    @property
+    def moving(self) -> int:
+        """How many of them are rates, or numbers of what is open."""
+        return sum(key in _MOVING for key in self)
+
+
+def columns_of(rows: Iterable[Row], sort: str) -> Columns:
+    """Return the columns of these rows, that of their order among them.
+
+    Those of figures that are all zero leave their room to causes. What moves is shown for a minute
+    after it was zero, so that columns don't come and go.
+    """
+    shown = {*_ALWAYS, sort.removeprefix("-")}
+    for row in rows:
+        port, rates = row.port, row.rates
+        if row.sparkline is not None or any(rates):
+            shown |= {"rate", "open", "in", "out", "minute"}
+        if port.active:
+            shown.add("open")
+        if port.saved:
+            shown.add("saved")
+        if port.failed:
+            shown.add("failed")
+    if shown & {"in", "out"}:
+        shown |= {"in", "out"}
+    order = (*_ALWAYS, *_MOVING, "saved", "failed", "minute")
+    return Columns(key for key in order if key in shown)

@@ -5,7 +5,7 @@ from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.facts import Level, Times
 from userspace_proxy.model import DataPath
 from userspace_proxy.status.history import History
-from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, make_row
+from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, columns_of, make_row
 
 from .views import make_address, make_endpoint, make_frontend, make_port, make_standby, replace
 
@@ -167,3 +167,47 @@ def test_a_row_has_the_age_of_the_last_answer():
 )
 def test_a_namespace_leaves_room_for_the_name(namespace, name, room):
     assert row_of(make_port(name, namespace=namespace)).namespace_room == room
+
+
+IDLE = make_port("web", active=0)
+ALWAYS = ("name", "address", "endpoints", "state")
+MOVING = ("rate", "open", "in", "out")
+
+
+def columns(port, history=None, sort="state"):
+    history = history or History()
+    other = make_row(IDLE, history, is_open=False, is_alone=False, now=NOW)
+    row = make_row(port, history, is_open=False, is_alone=False, now=NOW)
+    return columns_of((other, row), sort)
+
+
+def test_figures_that_are_all_zero_have_no_column():
+    shown = columns(IDLE)
+    assert shown == ALWAYS
+    assert shown.moving == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "added"),
+    [
+        pytest.param({"active": 3}, ("open",), id="open"),
+        pytest.param({"saved": 1}, ("saved",), id="saved"),
+        pytest.param({"resets": 1}, ("failed",), id="failed"),
+    ],
+)
+def test_a_figure_of_one_row_gives_all_rows_its_column(changes, added):
+    assert columns(replace(IDLE, **changes)) == (*ALWAYS, *added)
+
+
+def test_what_was_carried_in_the_last_minute_has_its_columns():
+    history = History()
+    for n, connections in enumerate((0, 7, *[7] * 30)):
+        history.note((replace(IDLE, connections=connections),), 500.0 + n)
+    shown = columns(IDLE, history)
+    assert shown == (*ALWAYS, *MOVING, "minute")
+    assert shown.moving == 4
+
+
+def test_the_column_of_the_order_stays():
+    assert columns(IDLE, sort="-failed") == (*ALWAYS, "failed")
+    assert columns(IDLE, sort="out") == (*ALWAYS, "in", "out")
