@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from userspace_proxy.last_accepted import close_server
+from userspace_proxy.loops import close_server
 from userspace_proxy.model import SocketAddress
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]]

@@ -55,7 +55,7 @@ READING: Mapping[str, str] = {
     f"{PACKAGE}/kernel/memory_limits.py": "the kernel's list of mounts",
     f"{PACKAGE}/model/wire.py": "msgspec's errors",
     f"{PACKAGE}/sources/kubernetes/responses.py": "the API server's messages",
-    f"{PACKAGE}/status/sparkline.py": "the notation of SVG",
+    f"{PACKAGE}/status/chart.py": "the notation of SVG",
     f"{PACKAGE}/steering/iptables/legacy_table.py": "what iptables-save prints",
 }
 """Modules that look for several words, and whose words these are."""

@@ -1,4 +1,4 @@
-"""Writes the log from a thread, so that a stalled reader never stops the program.
+"""Writes the log and stdout, each from a thread: a stalled reader never stops the program.
 
     put() ──▶ queue, at most 1 MiB ──▶ thread ──write(2)──▶ stderr: a file, pipe, socket or terminal
 
@@ -8,16 +8,18 @@ Rule 2: stderr isn't made non-blocking: O_NONBLOCK belongs to the open file, whi
 share.
 Rule 3: poll() before each write wouldn't replace the thread: another writer of the same pipe could
 fill it in between, and for files on a network poll() always reports "ready".
-Rule 4: the thread is a daemon that holds no lock while it writes, so it can't delay the exit.
+Rule 4: a thread is a daemon that holds no lock while it writes, so it can't delay the exit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from ..model.quoting import printable
@@ -28,6 +30,7 @@ MAX_QUEUED_BYTES = 1024 * 1024
 # Linux's PIPE_BUF: so much in one write to a pipe isn't mixed with those of other processes
 # (pipe(7)).
 _WRITE_BYTES = 4096
+_STDOUT = 1
 
 
 class _Line(NamedTuple):
@@ -152,3 +155,39 @@ class LogWriter:
             except OSError:
                 return False
         return True
+
+
+async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
+    """Write a text to a descriptor, which the caller closes; return when it is written.
+
+    Raises:
+        OSError: Nothing reads it any more.
+    """
+    # Commands that only write lines don't need it.
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: OSError | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def write() -> None:
+        error: OSError | None = None
+        rest = memoryview(text.encode())
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError as exc:
+            error = exc
+        # The loop is closed if the program has ended meanwhile.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(partial(finish, error))
+
+    threading.Thread(target=write, name="stdout", daemon=True).start()
+    await done

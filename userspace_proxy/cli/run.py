@@ -47,7 +47,7 @@ def run(given: Given) -> int:
     gc.disable()
     try:
         from ..agent.run import run_agent
-        from .stdout_writer import write_stdout
+        from .log_writer import write_stdout
 
         warnings = loaded.warnings
         return run_agent(settings, warnings, _log_findings, lambda: log.dropped, write_stdout)

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ListenError
 from ..kernel.port_holders import holders_at
-from ..last_accepted import close_server
+from ..loops import close_server
 from ..model import Protocol, SocketAddress
 from .dns_wire import HEADER, QUERY_BYTES_MAX
 

@@ -1,14 +1,79 @@
-"""What was carried in the last ten minutes, with the times and the figures of each step."""
+"""Draws the last minute, or the last ten, of a Service port as the paths of a small SVG picture.
+
+The shaded area is bytes a second, the line is connections a second, each scaled to its own
+maximum. A mark at the bottom is a step in which connections were saved, or in which clients
+failed. Where nothing was measured there is a gap. Ten minutes have the times and the figures of
+each step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 
 from ..facts.units import bytes_in_words, rate_in_words
 from ..model import PortKey
-from .history import LONG_STEP_S, STEPS, Figures, History
-from .sparkline import STEP, Sparkline, draw
+from .history import LONG_STEP_S, STEPS, Curves, Figures, History
+
+WIDTH = 118
+HEIGHT = 18
+STEP = 2
+_LOW = HEIGHT - 1
+# Room for the stroke at the top.
+_TOP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sparkline:
+    """The paths; an empty one draws nothing."""
+
+    area: str
+    line: str
+    saved: str
+    failed: str
+
+
+def draw(series: Curves) -> Sparkline:
+    """Return the picture of a series."""
+    octets = [a + b for a, b in zip(series.received_bytes, series.sent_bytes, strict=True)]
+    return Sparkline(
+        area="".join(f"{curve}V{HEIGHT}H{start}z" for start, curve in _curves(octets)),
+        line="".join(curve for _, curve in _curves(series.connections)),
+        saved=_marks(series.saved),
+        failed=_marks(series.failed),
+    )
+
+
+def _marks(values: Iterable[float]) -> str:
+    return "".join(f"M{n * STEP} {_LOW - 4}v5" for n, value in enumerate(values) if value > 0)
+
+
+def _curves(values: Sequence[float]) -> Iterator[tuple[int, str]]:
+    """Yield where each curve between two gaps begins, and the curve."""
+    highest = max((value for value in values if value > 0), default=0.0)
+    if not highest > 0:
+        return
+    for is_measured, run in groupby(enumerate(values), key=lambda item: item[1] >= 0):
+        if is_measured:
+            steps = list(run)
+            start = steps[0][0] * STEP
+            heights = [round(_LOW - value / highest * (_LOW - _TOP)) for _, value in steps]
+            yield start, f"M{start} {heights[0]}{_outline(heights)}"
+
+
+def _outline(heights: Sequence[int]) -> str:
+    """Return relative steps, without points on a flat line between their neighbours."""
+    last = len(heights) - 1
+    if not last:
+        return f"h{STEP // 2}"
+    kept = [
+        n
+        for n, height in enumerate(heights)
+        if n in (0, last) or not heights[n - 1] == height == heights[n + 1]
+    ]
+    steps = (f"{STEP * (b - a)} {heights[b] - heights[a]}" for a, b in pairwise(kept))
+    return "l" + " ".join(steps).replace(" -", "-")
 
 
 @dataclass(frozen=True, slots=True)

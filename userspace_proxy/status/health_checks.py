@@ -27,8 +27,8 @@ from aiohttp import web
 
 from ..clocks import Clocks
 from ..kernel.interfaces import NO_IPV6
-from ..last_accepted import accepted_have_protocols
 from ..log_limit import SERVICE_LINES, LogLimit
+from ..loops import accepted_have_protocols
 from ..model import ServiceKey, SocketAddress
 from ..plan import HealthCheck
 from .accepting import Accepting, Reserve

@@ -1,4 +1,4 @@
-"""Renders a view as HTML, whole or in parts, bounded in size.
+"""Renders a view, or one incident of it, as HTML, whole or in parts, bounded in size.
 
     view, history ──▶ Page ──▶ parts, one for each element ──┬─▶ the whole page
                                                              └─▶ what changed (``stream``)
@@ -6,7 +6,8 @@
 Rule 1: each part has one template, so the page that is loaded and the parts that are updated can't
 differ.
 Rule 2: whatever the size of the cluster, a page has at most ``PORTS_A_PAGE`` Service ports.
-Rule 3: without scripts a page that reloads itself has no input field, as its content would be lost.
+Rule 3: the page about an incident shows one moment, and needs no script.
+Rule 4: without scripts a page that reloads itself has no input field, as its content would be lost.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ..facts import (
     IgnoredFacts,
     IncidentFacts,
     Level,
+    PortFacts,
     Problem,
     RejectedFacts,
     StatusFacts,
@@ -41,7 +43,7 @@ from ..facts.units import (
 )
 from ..model.quoting import shell_word
 from ..secrets import without_secrets
-from .chart import Chart, make_chart
+from .chart import HEIGHT, WIDTH, Chart, Sparkline, draw, make_chart
 from .history import STEPS, Figures
 from .incident_words import headline, met, time_of_day
 from .overview import SHAPES, Overview, make_overview
@@ -49,7 +51,6 @@ from .rows import Columns, Row, columns_of, make_row
 from .sampling import Sample
 from .search import QUALIFIERS
 from .selection import Chosen, Selection, row_id, select
-from .sparkline import HEIGHT, WIDTH, Sparkline, draw
 from .timeline import Event
 
 REFRESH_S = 5
@@ -58,6 +59,9 @@ IGNORED_SHOWN = 100
 HEALTH_CHECKS_SHOWN = 100
 EVENTS_SHOWN = 50
 INCIDENTS_SHOWN = 10
+PORTS_SHOWN = 200
+ENDPOINTS_SHOWN = 100
+"""Of the page about one incident; so is ``PORTS_SHOWN``."""
 PARTS = (
     "state", "figures", "problems", "mistakes", "incidents", "states", "count", "overview",
     "events", "columns", "pages", "ignored", "checks", "workers", "facts", "age",
@@ -271,3 +275,42 @@ def _template(name: str) -> Template:
 def render_template(name: str, **content: object) -> bytes:
     """Return one of the templates with some content, in UTF-8."""
     return _encoded(_template(name).render(content))
+
+
+def render_incident(sample: Sample, id_: str) -> bytes | None:
+    """Return the page as HTML in UTF-8; None if there is no such incident, or none any more."""
+    known = Incidents(sample.view)
+    incident = known.find(id_)
+    return None if incident is None else _render_incident(sample, incident, known.ports(incident))
+
+
+def render_no_incident(sample: Sample) -> bytes:
+    """Return the page about an incident that is over."""
+    return _render_incident(sample, None, ())
+
+
+def _render_incident(
+    sample: Sample, incident: IncidentFacts | None, ports: Sequence[PortFacts]
+) -> bytes:
+    node = sample.view.node or "this node"
+    heading = headline(incident, sample.now) if incident else "This is over"
+    addresses = incident.endpoints if incident else ()
+    nodes = {one.address: one.node for port in ports for one in port.endpoints}
+    return render_template(
+        "incident",
+        incident=incident,
+        heading=heading,
+        title=f"{heading}: {node}, userspace-proxy",
+        node=node,
+        now=sample.now,
+        endpoints=[(one, nodes.get(one, "")) for one in addresses[:ENDPOINTS_SHOWN]],
+        more_endpoints=len(addresses[ENDPOINTS_SHOWN:]),
+        ports=[(port, _link_to(port)) for port in ports[:PORTS_SHOWN]],
+        more_ports=len(ports[PORTS_SHOWN:]),
+    )
+
+
+def _link_to(port: PortFacts) -> str:
+    """Return the address of the page about the Service."""
+    link = Selection().link(q=f"service:{port.namespace}/{port.service}")
+    return f"../{link.removeprefix('./')}"

@@ -16,10 +16,9 @@ from ..diagnosis.paths import counted_in_words, path_in_words
 from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts
 from ..facts.units import ejected_in_words, plural, waits_in_words
 from ..policy.usable import EndpointState
-from .chart import Chart, make_chart
+from .chart import Chart, Sparkline, draw, make_chart
 from .history import Figures, History
 from .selection import row_id
-from .sparkline import Sparkline, draw
 
 # A full page of such rows, all expanded, is about 1 MB of HTML; a single port shows more.
 ENDPOINTS_SHOWN = 20

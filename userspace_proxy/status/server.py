@@ -27,7 +27,7 @@ from ..facts import Detail, StatusFacts
 from ..facts.connection import ConnectionFilter
 from ..facts.encoding import encode_answer
 from ..hosts import is_loopback_address
-from ..last_accepted import accepted_have_protocols
+from ..loops import accepted_have_protocols
 from ..model.quoting import printable
 from .accepting import Accepting, Reserve
 from .answer_form import AnswerForm
@@ -39,14 +39,13 @@ from .families import edge_family, render_demand
 from .fresh_views import FreshViews
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .history import IDLE, Counted
-from .incident_page import render_incident, render_no_incident
 from .kernel_path import render_tracked
 from .listening import ListenAt, address_of, open_socket
 from .metrics import HealthCheckCounts, MetricsForm, MetricsPage, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
 from .missing import say_missing
 from .observing import Observing
-from .page import render_page
+from .page import render_incident, render_no_incident, render_page
 from .sampling import Sample, Sampler
 from .search import Search
 from .selection import Selection

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from userspace_proxy.last_accepted import close_server
+from userspace_proxy.loops import close_server
 
 from .api_objects import Expired, FakeObjects, Object, ObjectFilter, WatchEvent
 from .api_pods import write_pod

@@ -20,7 +20,7 @@ from aiohttp.typedefs import Handler
 
 from userspace_proxy.errors import ListenError, UserspaceProxyError
 from userspace_proxy.hosts import is_loopback_host
-from userspace_proxy.last_accepted import close_server
+from userspace_proxy.loops import close_server
 
 from .toxics import DOWNSTREAM, NamedToxic, read_toxic
 

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from userspace_proxy.cli.log_writer import LogWriter
+from userspace_proxy.cli.log_writer import LogWriter, write_stdout
 
 WITHIN_S = 10
 LINE = "x" * 999
@@ -29,7 +30,9 @@ def pipe():
     fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
     yield ours, theirs
     for descriptor in (ours, theirs):
-        os.close(descriptor)
+        # A test may have closed it.
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def socketpair():
@@ -185,3 +188,51 @@ def test_a_line_of_any_length_and_any_text_is_written(tmp_path, make):
         writer.put("\udcff grün")
         assert writer.flush(WITHIN_S)
     assert (tmp_path / "log").read_text() == f"{'x' * 100_000}\n\\udcff grün\n"
+
+
+async def test_a_text_is_written_whole_although_the_reader_is_slow(pipe):
+    reader, writer = pipe
+    text = "x" * 300_000
+    writing = asyncio.create_task(write_stdout(text, writer))
+    read = b""
+    while len(read) < len(text):
+        read += await asyncio.to_thread(os.read, reader, 65536)
+    await writing
+    assert read.decode() == text
+
+
+async def test_the_loop_goes_on_while_nothing_reads(pipe):
+    reader, writer = pipe
+    writing = asyncio.create_task(write_stdout("x" * 300_000, writer))
+    done, _ = await asyncio.wait([writing], timeout=0.05)
+    assert not done
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    # The thread goes on, and what it reports then is not wanted any more.
+    left = 300_000
+    while left:
+        left -= len(await asyncio.to_thread(os.read, reader, 65536))
+    assert not left
+
+
+async def test_a_reader_that_is_gone_is_an_error(pipe):
+    reader, writer = pipe
+    os.close(reader)
+    with pytest.raises(BrokenPipeError):
+        await write_stdout("x\n", writer)
+
+
+def test_a_write_that_outlives_the_loop_disturbs_nothing(pipe):
+    reader, writer = pipe
+
+    async def main():
+        writing = asyncio.create_task(write_stdout("x" * 300_000, writer))
+        await asyncio.wait([writing], timeout=0.01)
+        writing.cancel()
+
+    asyncio.run(main())
+    left = 300_000
+    while left:
+        left -= len(os.read(reader, 65536))
+    assert not left

@@ -1,5 +1,5 @@
-from userspace_proxy.status.chart import make_chart
-from userspace_proxy.status.history import History
+from userspace_proxy.status.chart import HEIGHT, draw, make_chart
+from userspace_proxy.status.history import Curves, History
 
 from .views import NOW, make_port
 
@@ -33,5 +33,44 @@ def test_each_measured_step_has_its_figures_in_words():
     ]
 
 
-def test_nothing_is_drawn_of_nothing():
+def test_no_chart_is_drawn_of_nothing():
     assert make_chart(carried({}, {}), NOW) is None
+
+
+def drawn(count=4, **figures):
+    nothing = dict.fromkeys(Curves._fields, [0.0] * count)
+    return draw(Curves(**{**nothing, **figures}))
+
+
+def test_each_figure_is_scaled_to_its_maximum():
+    picture = drawn(
+        connections=[0, 1, 2, 0], received_bytes=[0, 0, 0, 4e9], sent_bytes=[0, 0, 0, 5]
+    )
+    assert picture.line == "M0 17l2-7 2-8 2 15"
+    assert picture.area == f"M0 17l4 0 2-15V{HEIGHT}H0z"
+
+
+def test_points_on_a_flat_line_are_left_out():
+    assert drawn(60, connections=[1.0] * 60).line == "M0 2l118 0"
+
+
+def test_no_figures_draw_nothing():
+    picture = drawn()
+    assert (picture.line, picture.area, picture.saved, picture.failed) == ("", "", "", "")
+
+
+def test_seconds_in_which_clients_were_saved_or_failed_are_marked():
+    picture = drawn(saved=[0, 3, 0, 0.1], failed=[0, 0, 1, 0])
+    assert picture.saved == "M2 13v5M6 13v5"
+    assert picture.failed == "M4 13v5"
+
+
+def test_a_gap_separates_curves():
+    gap = float("nan")
+    picture = drawn(6, connections=[2, 1, gap, gap, 2, gap], received_bytes=[4, 4, gap, 4, 4, 4])
+    assert picture.line == "M0 2l2 8M8 2h1"
+    assert picture.area == f"M0 2l2 0V{HEIGHT}H0zM6 2l4 0V{HEIGHT}H6z"
+
+
+def test_figures_that_are_no_numbers_draw_nothing():
+    assert drawn(connections=[float("nan")] * 4).line == ""

@@ -4,20 +4,27 @@ import time
 import pytest
 
 from userspace_proxy.causes.cause import CauseCode, as_read
-from userspace_proxy.causes.endpoints import dial_failed, refuses
+from userspace_proxy.causes.commands import kubectl_words
+from userspace_proxy.causes.endpoints import dial_failed, refuses, silent
 from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.causes.slices import selects_no_pod
+from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.paths import PathView, counted_in_words, probes_in_words
 from userspace_proxy.facts import Level, PortState, ProbesFacts, SourceFacts, Waits
 from userspace_proxy.facts.units import limit_in_words
 from userspace_proxy.model import DataPath, Failure, Handling, Hold, Protocol, ProxyProtocol
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.status.page import (
+    ENDPOINTS_SHOWN,
     HEALTH_CHECKS_SHOWN,
     IGNORED_SHOWN,
     INCIDENTS_SHOWN,
     PARTS,
     PORTS_A_PAGE,
+    PORTS_SHOWN,
     build_page,
+    render_incident,
+    render_no_incident,
     render_page,
     render_parts,
 )
@@ -414,3 +421,63 @@ def test_many_causes_of_several_services_are_cut_and_counted():
     view = make_view(*make_failing("a", "b", dead=dead))
     assert len(build(view).incidents) == INCIDENTS_SHOWN
     assert "And 3 more causes of several Services." in render(view)
+
+
+DEAD = refuses("10.244.0.9:8080").replace(count=12, first_at=NOW - 900, last_at=NOW - 2)
+
+
+def pages_of(*ports):
+    """Return the page of each incident."""
+    view = make_view(*ports)
+    sample = Sample(view, NOW)
+    return [render_incident(sample, one.id).decode() for one in Incidents(view).all()]
+
+
+def test_an_incident_shows_since_when_what_clients_met_where_and_what_to_do():
+    dead = (make_endpoint("10.244.0.9:8080", node="node-7", cause=DEAD),)
+    (page,) = pages_of(*(make_port(name, endpoints=dead, refused=3, saved=2) for name in "ab"))
+    assert "<h1>10.244.0.9:8080 refuses connections: 2 Services, since " in page
+    assert "15 min ago" in page
+    assert "24 times, last 2 s ago" in page
+    assert "6 failed, 4 connections saved" in page
+    assert "<code>10.244.0.9:8080</code> <span" in page
+    assert "on node-7" in page
+    assert '<a href="../?q=service:shop/a">shop/a:http</a>' in page
+    assert remedy(DEAD).partition(" (`")[0] in page
+    assert f"<code>kubectl {kubectl_words(DEAD, '')}</code>" in page
+    assert 'href="../static/troubleshooting.html#endpoint-refuses"' in page
+
+
+def test_a_cause_that_is_a_state_was_not_counted():
+    empty = selects_no_pod("shop/a", 1, "app=a", ("pods",))
+    (page,) = pages_of(make_port("a", endpoints=(), cause=empty))
+    assert "<dt>Seen" not in page
+    assert "endpoint</h2>" not in page
+    assert f"<code>kubectl {kubectl_words(empty, 'shop/a')}</code>" in page
+
+
+def test_a_page_is_bounded_and_counts_what_it_leaves_out():
+    def gone(number):
+        at = f"10.244.{number // 200}.{number % 200 + 1}:80"
+        return make_endpoint(at, node="node-7", cause=silent(at))
+
+    ports = [
+        make_port(f"web-{number:03}", endpoints=(gone(number),))
+        for number in range(PORTS_SHOWN + 7)
+    ]
+    (page,) = pages_of(*ports)
+    assert "<h1>node-7 does not answer: 207 endpoints of 207 Services</h1>" in page
+    assert "and 7 more Service ports" in page
+    assert f"and {PORTS_SHOWN + 7 - ENDPOINTS_SHOWN} more<" in page
+
+
+def test_names_are_never_markup():
+    dead = (make_endpoint("10.244.0.9:8080", cause=DEAD),)
+    (page,) = pages_of(make_port("<b>evil\ud800", endpoints=dead))
+    assert "<b>evil" not in page
+
+
+def test_an_incident_that_is_over_is_none():
+    sample = Sample(make_view(make_port()), NOW)
+    assert render_incident(sample, "0123456789ab") is None
+    assert b"<h1>This is over</h1>" in render_no_incident(sample)

@@ -23,7 +23,7 @@ from aiohttp import web
 from ... import status
 from ...errors import ListenError
 from ...facts.units import capitalised
-from ...last_accepted import close_server
+from ...loops import close_server
 from ...status.connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from ...status.middleware import Middleware, make_runner
 from ...status.single_flight import SingleFlight
