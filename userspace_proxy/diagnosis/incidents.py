@@ -19,13 +19,12 @@ from typing import TypeAlias
 from ..causes.cause import Cause, CauseCode, When
 from ..causes.endpoints import node_silent
 from ..causes.say import kubectl_words, on_node
-from ..facts import EndpointFacts, IncidentFacts, Level, PortFacts, StatusFacts
+from ..facts import WORST_FIRST, EndpointFacts, IncidentFacts, Level, PortFacts, StatusFacts, worst
 from ..model import ip_of
 from ..model.quoting import shell_word
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
-_WORST_FIRST = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # Of one host, another reason is as likely.
 _HOSTS = 2
 
@@ -75,7 +74,7 @@ class Incidents:
         """Return the Service ports that an incident of this view touches, the worst first."""
         key = next(key for key in self._members if _id(key) == incident.id)
         ports = _distinct(self._members[key])
-        return sorted(ports, key=lambda one: (_WORST_FIRST.index(one.state.level), one.name))
+        return sorted(ports, key=lambda one: (WORST_FIRST.index(one.state.level), one.name))
 
     def ids(self, port: PortFacts) -> dict[object, str]:
         """Return the id of the incident of each cause of a Service port, by the cause's fact."""
@@ -91,7 +90,7 @@ class Incidents:
     def _made(self, keys: Iterable[_Key], least: int) -> tuple[IncidentFacts, ...]:
         made = [self._facts(key) for key in keys if len(self._members[key]) >= least]
         found = [one for one in made if len(one.services) >= least]
-        found.sort(key=lambda one: (_WORST_FIRST.index(one.level), -len(one.services), one.id))
+        found.sort(key=lambda one: (WORST_FIRST.index(one.level), -len(one.services), one.id))
         return tuple(found)
 
     def _facts(self, key: _Key) -> IncidentFacts:
@@ -107,7 +106,7 @@ class Incidents:
         endpoints = {str(at): None for one in about if (at := one.get("at"))}
         return IncidentFacts(
             id=_id(key),
-            level=next(level for level in _WORST_FIRST if level in levels),
+            level=worst(levels),
             cause=cause,
             services=services,
             ports=len(ports),

@@ -21,7 +21,15 @@ from ..diagnosis.judge import cause_of
 from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words
 from ..diagnosis.problems import changed_again, changed_by_others
 from ..diagnosis.rules import other_cause
-from ..facts import EndpointFacts, Level, PortFacts, PortState, RejectedFacts, StatusFacts
+from ..facts import (
+    WORST_FIRST,
+    EndpointFacts,
+    Level,
+    PortFacts,
+    PortState,
+    RejectedFacts,
+    StatusFacts,
+)
 from ..facts.units import (
     capitalised,
     ejected_in_words,
@@ -48,7 +56,6 @@ from .served import policy_drops, served_sentence, without_answer
 NOTE = "note"
 _NODE, _SOURCE, _ADDRESS, _SERVICE = "node", "source", "address", "service"
 _ON_NODE = "on a node (--steering other than none)"
-_ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # A Service may have a thousand endpoints; those that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
 
@@ -86,7 +93,8 @@ def explain(
     if dials is not None and not invocation.can_dial:
         parts.append(PathPart("", (UNREACHED,)))
     steps = [step for part in parts for step in part.steps]
-    level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
+    levels = {step.level for step in steps}
+    level = next((one for one in WORST_FIRST if one in levels), Level.OK)
     worst = _worst(parts, ports)
     cause = _first_cause(ports, subject, dials or {})
     at = next((p for p, part in zip(ports, of_ports, strict=True) if worst in part.steps), None)
@@ -123,7 +131,7 @@ def _title(port: PortFacts) -> str:
 def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
     """Return the cause that the next command should be about, or None without a problem."""
     ill = [port for port in ports if port.state.level is not Level.OK]
-    for port in sorted(ill, key=lambda port: (_ORDER.index(port.state.level), _rank(port))):
+    for port in sorted(ill, key=lambda port: (WORST_FIRST.index(port.state.level), _rank(port))):
         if port.state.causes:
             return port.state.causes[0]
     for port in ports:

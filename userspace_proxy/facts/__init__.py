@@ -54,12 +54,14 @@ from .planned import (
     in_order,
 )
 from .port import (
+    WORST_FIRST,
     EndpointFacts,
     FrontendFacts,
     Level,
     PortFacts,
     StateFacts,
     TotalsFacts,
+    worst,
 )
 from .processes import MemoryFacts, WorkerFacts
 from .states import PortState
@@ -71,6 +73,7 @@ __all__ = [
     "LAST_MINUTE_S",
     "STREAKS",
     "TIMES_BOUNDS_S",
+    "WORST_FIRST",
     "AbortCounters",
     "AfterWait",
     "BridgeFacts",
@@ -126,4 +129,5 @@ __all__ = [
     "failed_clients",
     "figures_of",
     "in_order",
+    "worst",
 ]

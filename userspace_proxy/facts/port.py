@@ -11,7 +11,7 @@ Rule 3: fields by position precede those by name, and those of a base its own: t
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -31,6 +31,15 @@ class Level(enum.StrEnum):
     OK = "ok"
     ATTENTION = "attention"
     TROUBLE = "trouble"
+
+
+WORST_FIRST = (Level.TROUBLE, Level.ATTENTION, Level.OK)
+
+
+def worst(levels: Iterable[Level | None]) -> Level:
+    """Return the worst level; ok without any."""
+    found = set(levels)
+    return next((level for level in WORST_FIRST if level in found), Level.OK)
 
 
 class FrontendFacts(msgspec.Struct, frozen=True, gc=False):

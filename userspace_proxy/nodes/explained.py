@@ -15,13 +15,12 @@ from dataclasses import replace
 from ..explain import Explanation, Invocation, PathStep
 from ..explain.explanation import PathPart
 from ..explain.steps import ENDPOINTS_SHOWN
-from ..facts import Level, PortFacts
+from ..facts import WORST_FIRST, Level, PortFacts, worst
 from ..facts.units import plural
 from ..plan.digest import FORM
 from .answer import AgentAnswer, AllNodes
 from .differences import PlanDifference, differences
-from .merged import Merged, MergedPort, worst
-from .remarks import WORST_FIRST
+from .merged import Merged, MergedPort
 from .words import endpoint_in_words, on_nodes, port_in_words, remark_in_words
 
 TITLE = "on all nodes"

@@ -21,10 +21,9 @@ from ..causes.cause import Cause
 from ..causes.nodes import path_fails
 from ..causes.say import kubectl_words, on_node
 from ..diagnosis.incidents import Incidents
-from ..facts import IncidentFacts, Level, PortFacts, StatusFacts
+from ..facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
 from ..model.quoting import shell_word, shown
 from .endpoints import Extent, extent_of, has_tried, moment, same_cause, seen_together
-from .remarks import WORST_FIRST
 
 # Of fewer endpoints, each is as likely to be the reason.
 _PATHS = 3

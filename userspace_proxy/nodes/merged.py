@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 from ..causes.cause import Cause
-from ..facts import FrontendFacts, Level, PortFacts, PortState, StateFacts
+from ..facts import WORST_FIRST, FrontendFacts, Level, PortFacts, PortState, StateFacts, worst
 from .answer import AgentAnswer, AllNodes
 from .endpoints import MergedEndpoint, endpoints_of, same_cause, seen_together
 from .incidents import MergedIncident, incidents_of
-from .remarks import WORST_FIRST, Remark, remarks_of
+from .remarks import Remark, remarks_of
 from .rows import NodeRow, rows_of
 from .sums import Sums, added, of_port
 
@@ -214,12 +214,6 @@ def services_to_ask(all_nodes: AllNodes) -> tuple[str, ...]:
         if port.state.level is not Level.OK
     )
     return tuple(service for service, _ in found.most_common(ASKED_MAX))
-
-
-def worst(levels: Iterable[Level]) -> Level:
-    """Return the worst level; ok without any."""
-    found = set(levels)
-    return next((level for level in WORST_FIRST if level in found), Level.OK)
 
 
 def _by_port(

@@ -34,14 +34,13 @@ from ..causes.nodes import (
     source_fails,
 )
 from ..diagnosis.problems import problems_of_node
-from ..facts import LastStateFacts, Level, StatusFacts
+from ..facts import WORST_FIRST, LastStateFacts, Level, StatusFacts
 from ..model.quoting import shown
 from ..version import version_in_words
 from .answer import AgentAnswer, AllNodes
 
 CLOCK_OFF_S = 2.0
 """From then on times of a node can't be compared with those of others."""
-WORST_FIRST = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # An answer may claim any number of them.
 _PROBLEMS_MAX = 5
 _NAMED = 3

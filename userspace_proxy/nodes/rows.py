@@ -12,12 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..facts import Level, StatusFacts
+from ..facts import WORST_FIRST, Level, StatusFacts
 from ..sources.kubernetes.port_forward import ForwardTarget
 from .answer import AgentAnswer, AllNodes
 from .endpoints import Extent
 from .incidents import MergedIncident
-from .remarks import WORST_FIRST, OtherSetting, Remark, other_settings_of
+from .remarks import OtherSetting, Remark, other_settings_of
 from .sums import NOTHING, Sums, of_port
 
 # More cores no node has.

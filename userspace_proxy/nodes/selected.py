@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-from ..facts import IgnoredFacts, Level, PortFacts, RejectedFacts, SourceFacts, StatusFacts
+from ..facts import IgnoredFacts, Level, PortFacts, RejectedFacts, SourceFacts, StatusFacts, worst
 from ..model import ServiceKey
 from ..status.missing import say_missing
 from ..status.search import Search
 from .answer import AllNodes
-from .merged import Merged, MergedPort, worst
+from .merged import Merged, MergedPort
 
 
 def part_of(merged: Merged, name: str) -> Merged:

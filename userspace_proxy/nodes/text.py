@@ -15,44 +15,47 @@ bound.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from ..causes.say import remedy
-from ..facts import Level
+from ..facts import Level, worst
 from ..facts.units import (
     bytes_in_words,
-    capitalised,
     count_in_short,
     count_in_words,
     plural,
-    rate_in_words,
     seconds_in_words,
 )
 from ..model.quoting import printable, shown
-from ..status.incident_words import met, names_in_line
-from ..status.text import MARKS, StatusText
+from ..status.history import Figures
+from ..status.text import (
+    INCIDENTS_SHOWN,
+    MARKS,
+    TOP_SHOWN,
+    WIDEST,
+    StatusText,
+    counted_ports,
+    incident_lines,
+    rate_cells,
+    top_lines,
+)
 from ..status.wrapping import placed, placed_remedy
 from .endpoints import Extent
 from .incidents import MergedIncident
-from .merged import Merged, MergedPort, worst
-from .rates import Rates, rates_of
+from .merged import Merged, MergedKey, MergedPort
 from .remarks import Remark
 from .rows import NodeRow
+from .sums import NOTHING, of_port, since
 from .words import endpoint_in_words, incident_in_words, port_in_words, remark_in_words
 
 # The first screen has what is wrong with nodes, with several Services, and with single ones.
 _REMARKS_SHOWN = 8
-_INCIDENTS_SHOWN = 5
 # One agent alone may claim any number.
 _PORTS_SHOWN = 10_000
 _ENDPOINTS_SHOWN = 50
-_TOP_SHOWN = 200
 # Of more nodes, a remark is said once.
 _ALIKE = 3
-_USUAL_COLUMNS = 80
-_WIDEST = 44
 _BELOW = "      "
 # All names of a few thousand Services, and no more.
 _LONGEST = 100_000
@@ -66,7 +69,7 @@ _LEAST = ("CONN", "PATH", "STEERING", "VERSION", "FAILED", "OPEN")
 _TOP_HEADINGS = (
     "SERVICE PORT", "NODES", "OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S",
 )  # fmt: skip
-_SORTS: Mapping[str, Callable[[MergedPort, Rates], float]] = {
+_SORTS: Mapping[str, Callable[[MergedPort, Figures], float]] = {
     "rate": lambda _, rates: rates.connections,
     "in": lambda _, rates: rates.received_bytes,
     "out": lambda _, rates: rates.sent_bytes,
@@ -93,7 +96,7 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
         what = f"and {plural(more, 'more remark')} about nodes: the command nodes lists them"
         lines += placed("    ", what, columns)
     several = [one for one in merged.incidents if _is_above(one)]
-    above = several if is_wide else several[:_INCIDENTS_SHOWN]
+    above = several if is_wide else several[:INCIDENTS_SHOWN]
     for one in above:
         lines += _incident_lines(one, merged, columns, is_wide=is_wide)
     if more := len(several) - len(above):
@@ -135,26 +138,14 @@ def render_top(
         sort: A key of ``_SORTS``: rate, in, out, saved, failed, open, name.
     """
     rates = rates_of(merged, before) if before is not None else {}
-    none, order = Rates(), _SORTS[sort]
+    none, order = Figures(), _SORTS[sort]
     ports = sorted(merged.ports, key=lambda one: (-order(one, rates.get(one.key, none)), one.key))
-    chosen = ports[:_TOP_SHOWN]
+    chosen = ports[:TOP_SHOWN]
     total = len(merged.answered)
     rows = [_TOP_HEADINGS, *(_top_cells(one, rates.get(one.key), total) for one in chosen)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if columns:
-        room = columns - 4 - sum(widths[1:]) - 2 * len(widths[1:])
-        widths[0] = min(widths[0], max(room, len(_TOP_HEADINGS[0])))
-    lines = [*placed("", _header(merged), columns)]
     marks = [" ", *(MARKS[one.level] for one in chosen)]
-    for mark, (name, *cells) in zip(marks, rows, strict=True):
-        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        begin = f"  {mark} {name.ljust(widths[0])}"
-        if len(name) > widths[0]:
-            lines.append(begin)
-            begin = " " * (4 + widths[0])
-        lines.append("  ".join([begin, *padded]))
-    if more := len(ports) - len(chosen):
-        lines.append(f"    and {more:,} more")
+    lines = [*placed("", _header(merged), columns)]
+    lines += top_lines(marks, rows, columns, narrow="  ", more=len(ports) - len(chosen))
     return StatusText(_encode(lines), worst(port.level for port in merged.ports))
 
 
@@ -164,10 +155,10 @@ def _row_lines(row: NodeRow, merged: Merged, columns: int) -> Iterator[str]:
         if len(remark.nodes) <= _ALIKE:
             alone = Remark(remark.level, remark.cause)
             yield from placed(_BELOW, remark_in_words(alone), columns)
-    for one in row.incidents[:_INCIDENTS_SHOWN]:
+    for one in row.incidents[:INCIDENTS_SHOWN]:
         words = incident_in_words(one, merged.now, len(merged.answered))
         yield from placed(_BELOW, words, columns)
-    if (more := len(row.incidents) - _INCIDENTS_SHOWN) > 0:
+    if (more := len(row.incidents) - INCIDENTS_SHOWN) > 0:
         yield f"{_BELOW}and {plural(more, 'more cause')}: the command status lists them"
 
 
@@ -178,9 +169,7 @@ def _answered(merged: Merged) -> str:
 
 
 def _header(merged: Merged) -> str:
-    count = plural(len(merged.ports) + merged.healthy, "Service port")
-    needs = "needs" if merged.ill == 1 else "need"
-    words = f"{count}, {merged.ill:,} {needs} attention" if merged.ill else count
+    words = counted_ports(len(merged.ports) + merged.healthy, merged.ill)
     answered = [row for row in merged.rows if row.has_answer]
     counts = [f"{count_in_words(sum(row.sums.active for row in answered))} open"]
     if saved := sum(row.sums.saved for row in answered):
@@ -202,16 +191,8 @@ def _is_above(one: MergedIncident) -> bool:
 def _incident_lines(
     one: MergedIncident, merged: Merged, columns: int, *, is_wide: bool
 ) -> Iterator[str]:
-    facts = one.incident
-    words = incident_in_words(one, merged.now, len(merged.answered))
-    yield from placed(f"  {MARKS[facts.level]} ", words, columns)
-    room = sys.maxsize if is_wide else (columns or _USUAL_COLUMNS) - len(_BELOW)
-    yield from placed(_BELOW, names_in_line(facts, room), columns)
-    if counted := "; ".join(met(facts, merged.now)):
-        yield from placed(_BELOW, capitalised(counted), columns)
-    if is_wide and (hint := remedy(one.cause)):
-        yield from placed_remedy(_BELOW, f"-> {hint}", columns)
-    yield f"{_BELOW}{one.command}"
+    facts, words = one.incident, incident_in_words(one, merged.now, len(merged.answered))
+    return incident_lines(facts, words, one.command, merged.now, columns, is_full=is_wide)
 
 
 def _port_lines(
@@ -220,7 +201,7 @@ def _port_lines(
     ports = merged.ports[:_PORTS_SHOWN]
     cells = [(shown(str(port.key)), _address(port)) for port in ports]
     widths = [
-        max((len(c) for c in column if len(c) <= _WIDEST), default=0)
+        max((len(c) for c in column if len(c) <= WIDEST), default=0)
         for column in zip(*cells, strict=True)
     ]
     for port, (name, address) in zip(ports, cells, strict=True):
@@ -292,16 +273,8 @@ def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(padded).rstrip()
 
 
-def _top_cells(port: MergedPort, rates: Rates | None, total: int) -> tuple[str, ...]:
-    cells = ("-",) * 5
-    if rates is not None:
-        cells = (
-            rate_in_words(rates.connections),
-            bytes_in_words(rates.received_bytes),
-            bytes_in_words(rates.sent_bytes),
-            rate_in_words(rates.saved),
-            rate_in_words(rates.failed),
-        )
+def _top_cells(port: MergedPort, rates: Figures | None, total: int) -> tuple[str, ...]:
+    cells = ("-",) * 5 if rates is None else rate_cells(rates)
     nodes = f"{port.served:,} of {total:,}"
     return (shown(str(port.key)), nodes, count_in_words(port.sums.active), *cells)
 
@@ -310,3 +283,34 @@ def _encode(lines: Iterable[str]) -> bytes:
     shown_lines = (printable(line[:_LONGEST]) for line in lines)
     # Names may contain surrogates.
     return ("\n".join(shown_lines) + "\n").encode("utf-8", "replace")
+
+
+def rates_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
+    """Return the rates between two moments; those of Service ports that summaries lack are 0.
+
+    A node's figures are divided by the time that passed by its own clock; one whose agent has been
+    started in between counts from then on.
+    """
+    earlier = {port.key: port for port in before.ports}
+    return {
+        port.key: _rates(port, earlier[port.key], merged, before)
+        for port in merged.ports
+        if port.key in earlier
+    }
+
+
+def _rates(port: MergedPort, earlier: MergedPort, merged: Merged, before: Merged) -> Figures:
+    total = Figures()
+    for node, facts in port.members.items():
+        old, run, was = earlier.members.get(node), merged.runs[node], before.runs.get(node)
+        if old is None or was is None or not run.now > was.now:
+            continue
+        is_same = run.started == was.started
+        counted = since(of_port(facts), of_port(old) if is_same else NOTHING)
+        passed = run.now - (was.now if is_same else run.started)
+        if not passed > 0:
+            continue
+        shown = (counted.connections, counted.received_bytes, counted.sent_bytes)
+        counts = (*shown, counted.saved, counted.failed)
+        total = Figures(*(sum_ + count / passed for sum_, count in zip(total, counts, strict=True)))
+    return total

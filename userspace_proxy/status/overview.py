@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from ..facts import Level, PortFacts
+from ..facts import WORST_FIRST, Level, PortFacts
 from .history import History
 
 # Up to this many cells are drawn large, and from this many on small.
@@ -21,7 +21,7 @@ _DENSE = 1500
 # Each cell with a problem is a link; beyond this number they are runs as well.
 _LINKED = 1000
 SHAPES = {"busy": "■", "idle": "▫", "unused": "·", Level.ATTENTION: "▲", Level.TROUBLE: "✖"}
-_WORST_FIRST = (Level.TROUBLE, Level.ATTENTION, Level.OK, None)
+_WORST_FIRST = (*WORST_FIRST, None)
 
 
 @dataclass(frozen=True, slots=True)

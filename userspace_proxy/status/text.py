@@ -35,6 +35,7 @@ from ..facts import (
     Level,
     PortFacts,
     StatusFacts,
+    worst,
 )
 from ..facts.units import (
     bytes_in_words,
@@ -48,7 +49,7 @@ from ..facts.units import (
 )
 from ..model import DataPath
 from ..model.quoting import printable
-from .history import IDLE, History
+from .history import IDLE, Figures, History
 from .incident_words import cause_of, headline, met, names_in_line
 from .selection import Selection, select
 from .wrapping import placed, placed_remedy
@@ -57,9 +58,8 @@ LEVEL_HEADER = "X-Userspace-Proxy-Level"
 """The header with the worst level that an answer shows: ``ok``, ``attention``, ``trouble``."""
 MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓", None: "·"}
 IGNORED_MARK = MARKS[None]
-_ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 # Longer names and addresses move the rest of their line, not the columns of all others.
-_WIDEST = 44
+WIDEST = 44
 # Names leave so much room: for a cause, or for ``1,200 open``, which is left of the traffic.
 _CAUSE, _TRAFFIC = 30, 10
 
@@ -69,11 +69,11 @@ _TOP_HEADINGS = (
     "SERVICE PORT", "ENDPOINTS", "OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S",
 )  # fmt: skip
 # No screen has more lines.
-_TOP_SHOWN = 200
+TOP_SHOWN = 200
 # Problems of the node with one remedy; one more takes the room of the line that counts them.
 _ALIKE_SHOWN = 3
 # Causes of several Services, each with some lines.
-_INCIDENTS_SHOWN = 5
+INCIDENTS_SHOWN = 5
 # Lines of those, where the terminal's width is unknown.
 _USUAL_COLUMNS = 80
 # Of Services that are ignored by design.
@@ -138,7 +138,7 @@ def render_text(
     chosen = select(view, selection, history)
     known = incidents or Incidents(view)
     shared = known.at(chosen.ports, least=2)
-    above = shared if is_wide else shared[:_INCIDENTS_SHOWN]
+    above = shared if is_wide else shared[:INCIDENTS_SHOWN]
     ids = {one.id for one in above}
     node = list(_node_lines(view, now, is_wide)) if has_node else []
     probes = probes_in_words(view.probes) if is_wide else ""
@@ -159,7 +159,7 @@ def render_text(
         lines += _kernel_lines(view, columns)
     lines += _format(node, columns)
     for incident in above:
-        lines += _incident_lines(incident, now, columns, is_wide)
+        lines += _incident_lines(incident, now, columns, is_full=is_wide)
     if more := len(shared) - len(above):
         what = plural(more, "more cause")
         lines += placed("    ", f"and {what} of several Services: wide output lists them", columns)
@@ -168,44 +168,68 @@ def render_text(
         lines += placed(f"  {IGNORED_MARK} ", _ignored_count(left), columns)
     if not (shown or left):
         lines += _unmatched(selection, columns)
-    return StatusText(_encode(lines), _worst(line.level for line in (*node, *taken, *ports)))
+    return StatusText(_encode(lines), worst(line.level for line in (*node, *taken, *ports)))
 
 
 def render_incident_text(incident: IncidentFacts, now: float, columns: int = 0) -> StatusText:
     """Return one incident with all that is known of it."""
-    return StatusText(_encode(_incident_lines(incident, now, columns, True)), incident.level)
+    return StatusText(
+        _encode(_incident_lines(incident, now, columns, is_full=True)), incident.level
+    )
 
 
 def render_top(
     view: StatusFacts, *, selection: Selection, history: History, columns: int = 0
 ) -> StatusText:
-    """Return the rates of the selected Service ports, of the first ones in its order.
-
-    A name that is too long for the width has a line of its own.
-    """
+    """Return the rates of the selected Service ports, of the first ones in its order."""
     chosen = select(view, selection, history).ports
-    rows = [_TOP_HEADINGS, *(_top_cells(one, history) for one in chosen[:_TOP_SHOWN])]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    marks = [" ", *(MARKS[one.mark] for one in chosen)]
+    rows = [_TOP_HEADINGS, *(_top_cells(one, history) for one in chosen[:TOP_SHOWN])]
+    marks = [" ", *(MARKS[one.mark] for one in chosen[:TOP_SHOWN])]
     lines = [*placed("", _header(view, chosen, [], history), columns)]
     if not chosen:
         lines += _unmatched(selection, columns)
         return StatusText(_encode(lines), Level.OK)
+    lines += top_lines(marks, rows, columns, narrow=" ", more=len(chosen) - TOP_SHOWN)
+    return StatusText(_encode(lines), worst(one.state.level for one in chosen))
+
+
+def top_lines(
+    marks: Sequence[str], rows: Sequence[Sequence[str]], columns: int, *, narrow: str, more: int
+) -> Iterator[str]:
+    """Yield the lines of a table of rates, and how many more there are.
+
+    A name that is too long for the width has a line of its own.
+
+    Args:
+        rows: The headings first; the first cell is a name.
+        narrow: What separates columns where two blanks are too wide.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     gap = "  "
     if columns and 4 + sum(widths) + len(gap) * len(widths[1:]) > columns:
-        gap = " "
-        room = columns - 4 - sum(widths[1:]) - len(widths[1:])
-        widths[0] = min(widths[0], max(room, len(_TOP_HEADINGS[0])))
-    for mark, (name, *cells) in zip(marks, rows, strict=False):
+        gap = narrow
+        room = columns - 4 - sum(widths[1:]) - len(gap) * len(widths[1:])
+        widths[0] = min(widths[0], max(room, len(rows[0][0])))
+    for mark, (name, *cells) in zip(marks, rows, strict=True):
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         begin = f"  {mark} {name.ljust(widths[0])}"
         if len(name) > widths[0]:
-            lines.append(begin)
+            yield begin
             begin = " " * (4 + widths[0])
-        lines.append(gap.join([begin, *padded]))
-    if len(chosen) > _TOP_SHOWN:
-        lines.append(f"    and {len(chosen) - _TOP_SHOWN:,} more")
-    return StatusText(_encode(lines), _worst(one.state.level for one in chosen))
+        yield gap.join([begin, *padded])
+    if more > 0:
+        yield f"    and {more:,} more"
+
+
+def rate_cells(rates: Figures) -> Sequence[str]:
+    """Return the cells of rates in a table."""
+    return (
+        rate_in_words(rates.connections),
+        bytes_in_words(rates.received_bytes),
+        bytes_in_words(rates.sent_bytes),
+        rate_in_words(rates.saved),
+        rate_in_words(rates.failed),
+    )
 
 
 def _unmatched(selection: Selection, columns: int) -> Iterator[str]:
@@ -214,14 +238,7 @@ def _unmatched(selection: Selection, columns: int) -> Iterator[str]:
 
 
 def _top_cells(port: PortFacts, history: History) -> tuple[str, ...]:
-    rates = history.rates(port.plan.key)
-    shown = (
-        rate_in_words(rates.connections),
-        bytes_in_words(rates.received_bytes),
-        bytes_in_words(rates.sent_bytes),
-        rate_in_words(rates.saved),
-        rate_in_words(rates.failed),
-    )
+    shown = rate_cells(history.rates(port.plan.key))
     return (
         f"{port.plan.key} {port.shared_number}".rstrip(),
         _usable(port),
@@ -231,18 +248,10 @@ def _top_cells(port: PortFacts, history: History) -> tuple[str, ...]:
     )
 
 
-def _worst(levels: Iterable[Level]) -> Level:
-    known = set(levels)
-    return next((level for level in _ORDER if level in known), Level.OK)
-
-
 def _header(
     view: StatusFacts, ports: Sequence[PortFacts], facts: Sequence[str], history: History
 ) -> str:
-    ill = sum(one.state.level is not Level.OK for one in ports)
-    count = plural(len(ports), "Service port")
-    needs = "needs" if ill == 1 else "need"
-    words = f"{count}, {ill:,} {needs} attention" if ill else count
+    words = counted_ports(len(ports), sum(one.state.level is not Level.OK for one in ports))
     open_ = sum(one.active for one in ports)
     parts = [*facts, *_workers(view), f"{count_in_words(open_)} open"]
     if history.has_rates:
@@ -253,6 +262,12 @@ def _header(
     if saved := sum(one.saved for one in ports):
         parts.append(f"{plural(saved, 'connection')} saved")
     return "  ".join([view.node or "this node", view.steering.name, words, ", ".join(parts)])
+
+
+def counted_ports(total: int, ill: int) -> str:
+    """Return how many Service ports there are, and how many of them aren't ok."""
+    count, needs = plural(total, "Service port"), "needs" if ill == 1 else "need"
+    return f"{count}, {ill:,} {needs} attention" if ill else count
 
 
 def _age(then: float, now: float) -> str:
@@ -287,19 +302,31 @@ def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[_Entry
 
 
 def _incident_lines(
-    incident: IncidentFacts, now: float, columns: int, is_full: bool
+    incident: IncidentFacts, now: float, columns: int, *, is_full: bool
 ) -> Iterator[str]:
-    """Yield the block of a cause that touches several Services."""
+    what = headline(incident, now)
+    return incident_lines(incident, what, incident.command, now, columns, is_full=is_full)
+
+
+def incident_lines(
+    incident: IncidentFacts, what: str, command: str, now: float, columns: int, *, is_full: bool
+) -> Iterator[str]:
+    """Yield the block of a cause that touches several Services, or only some nodes.
+
+    Args:
+        what: Its first line.
+        command: What shows more; or empty.
+    """
     below = "      "
-    yield from placed(f"  {MARKS[incident.level]} ", headline(incident, now), columns)
+    yield from placed(f"  {MARKS[incident.level]} ", what, columns)
     room = sys.maxsize if is_full else (columns or _USUAL_COLUMNS) - len(below)
     yield from placed(below, names_in_line(incident, room), columns)
     if counted := "; ".join(met(incident, now)):
         yield from placed(below, capitalised(counted), columns)
     if is_full and (hint := remedy(cause_of(incident))):
         yield from placed_remedy(below, f"-> {hint}", columns)
-    if incident.command:
-        yield f"{below}{incident.command}"
+    if command:
+        yield f"{below}{command}"
 
 
 def _port_line(
@@ -448,7 +475,7 @@ def _format(lines: Sequence[_Entry], columns: int) -> Iterator[str]:
     Counts are cut first. A name that leaves no room for the other cells has a line of its own.
     """
     cells_of = list(zip(*(line.cells for line in lines), strict=True))[:-1]
-    widths = [max((len(c) for c in column if len(c) <= _WIDEST), default=0) for column in cells_of]
+    widths = [max((len(c) for c in column if len(c) <= WIDEST), default=0) for column in cells_of]
     if columns and widths:
         beside = _TRAFFIC if all(line.shorter for line in lines) else _CAUSE
         room = columns - beside - len("  ✓ ") - sum(width + 2 for width in widths[1:]) - 2

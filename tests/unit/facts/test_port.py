@@ -12,6 +12,7 @@ from userspace_proxy.facts import (
     PortFacts,
     PortState,
     StateFacts,
+    worst,
 )
 from userspace_proxy.facts.port import ClauseFacts
 from userspace_proxy.model import DataPath
@@ -204,3 +205,8 @@ def test_another_process_gets_what_the_json_does_not_contain():
     facts.plan = "of the port"
     copied = pickle.loads(pickle.dumps(facts))
     assert (copied, copied.plan) == (facts, "of the port")
+
+
+def test_the_worst_of_no_level_is_ok():
+    assert worst([]) is Level.OK
+    assert worst([Level.OK, Level.ATTENTION]) is Level.ATTENTION

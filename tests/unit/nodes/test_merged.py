@@ -6,7 +6,7 @@ import pytest
 from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import Level, PortState, SourceFacts
 from userspace_proxy.nodes.endpoints import Extent
-from userspace_proxy.nodes.merged import ASKED_MAX, MergedKey, merge, services_to_ask, worst
+from userspace_proxy.nodes.merged import ASKED_MAX, MergedKey, merge, services_to_ask
 
 from .views import (
     NOW,
@@ -156,11 +156,6 @@ def test_a_part_has_one_service_one_port_or_a_namespace():
     assert merged.of_service(f"shop/api:{number}").ports == part.ports
     assert len(merged.of_service("shop").ports) == len(merged.ports)
     assert not merged.of_service("other").ports
-
-
-def test_the_worst_of_no_level_is_ok():
-    assert worst([]) is Level.OK
-    assert worst([Level.OK, Level.ATTENTION]) is Level.ATTENTION
 
 
 def test_the_cost_grows_with_what_there_is_and_no_faster():

@@ -19,8 +19,9 @@ from userspace_proxy.nodes.as_json import nodes_to_json, status_to_json
 from userspace_proxy.nodes.endpoints import Extent
 from userspace_proxy.nodes.matrix import matrix_of
 from userspace_proxy.nodes.merged import merge
-from userspace_proxy.nodes.text import render_nodes, render_status, render_top
+from userspace_proxy.nodes.text import rates_of, render_nodes, render_status, render_top
 from userspace_proxy.nodes.words import incident_in_words
+from userspace_proxy.status.history import Figures
 
 from .views import (
     NOW,
@@ -42,7 +43,7 @@ def lines_of(text):
     return text.body.decode().splitlines()
 
 
-def rates_of(merged, before, **options):
+def shown_rates(merged, before, **options):
     _, heading, *rows = lines_of(render_top(merged, before, **options))
     return heading.split(), [row.split() for row in rows]
 
@@ -128,14 +129,14 @@ def test_top_has_the_busiest_first():
 
     before = at(NOW, [("a", 10, 1), ("b", 10, 9), ("c", 10, 5)])
     now = at(NOW + 10, [("a", 40, 1), ("b", 20, 9), ("c", 110, 5)])
-    headings, rows = rates_of(now, before)
+    headings, rows = shown_rates(now, before)
     assert headings[:4] == ["SERVICE", "PORT", "NODES", "OPEN"]
     assert [(row[1], row[5], row[6]) for row in rows] == [
         ("shop/c:http", "5", "10"), ("shop/a:http", "1", "3.0"), ("shop/b:http", "9", "1.0"),
     ]  # fmt: skip
-    assert rates_of(now, before, sort="open")[1][0][1] == "shop/b:http"
-    assert rates_of(now, before, sort="name")[1][0][1] == "shop/a:http"
-    assert [row[-1] for row in rates_of(now, None)[1]] == ["-"] * 3
+    assert shown_rates(now, before, sort="open")[1][0][1] == "shop/b:http"
+    assert shown_rates(now, before, sort="name")[1][0][1] == "shop/a:http"
+    assert [row[-1] for row in shown_rates(now, None)[1]] == ["-"] * 3
     long = "x" * 90
     merged = merged_of(answer_of("a", web(answering(), name=long)))
     assert f"  ✓ shop/{long}:http" in lines_of(render_top(merged, None, columns=80))
@@ -222,3 +223,39 @@ def test_names_in_a_command_are_quoted():
     assert any("only a can't reach" in line for line in lines)
     assert all(line.strip() for line in lines)
     assert any("explain 'shop/a;b' --node=a" in line for line in lines)
+
+
+def at(now, *counts, started=NOW - 1000, **facts):
+    """Return all nodes at a moment, at which each has counted so many connections."""
+    answers = [
+        answer_of(f"n{number}", web(answering(), connections=count, **facts), now=now, started=at_)
+        for number, (count, at_) in enumerate(
+            zip(counts, started if isinstance(started, list) else [started] * 9, strict=False)
+        )
+    ]
+    return merged_of(*answers)
+
+
+def test_rates_of_nodes_are_added_each_by_its_own_clock():
+    before, now = at(NOW, 100, 500), at(NOW + 4, 140, 502)
+    (rates,) = rates_of(now, before).values()
+    assert rates == Figures(connections=10.5)
+
+
+def test_an_agent_that_was_started_in_between_has_counted_since():
+    before = at(NOW, 100)
+    now = at(NOW + 4, 30, started=[NOW + 2])
+    (rates,) = rates_of(now, before).values()
+    assert rates.connections == 15.0
+
+
+def test_what_was_not_known_before_has_no_rate():
+    first = at(NOW, 100)
+    assert rates_of(at(NOW + 1, 100, 100), first).popitem()[1] == Figures()
+    assert rates_of(first, merged_of()) == {}
+
+
+def test_a_clock_that_stands_still_gives_no_rate():
+    assert rates_of(at(NOW, 200), at(NOW, 100)).popitem()[1] == Figures()
+    later = at(NOW + 1, 200, started=[NOW + 9])
+    assert rates_of(later, at(NOW, 100)).popitem()[1] == Figures()

@@ -2,9 +2,9 @@ import re
 import time
 
 import pytest
+from userspace_proxy.causes.commands import kubectl_words
 
 from userspace_proxy.causes.cause import CauseCode, as_read
-from userspace_proxy.causes.commands import kubectl_words
 from userspace_proxy.causes.endpoints import dial_failed, refuses, silent
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.slices import selects_no_pod

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ...facts.edges import EdgeFacts, EdgesFacts
 from .bounded import bounded, moment
+from .look import has_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,7 @@ class AllCalls:
 
     def matching(self, text: str) -> tuple[ClientCalls, ...]:
         """Return those in whose client, Service port or node all words of a search are."""
-        words = text.lower().split()
-        return tuple(call for call in self.calls if _has(call, words)) if words else self.calls
+        return tuple(call for call in self.calls if has_words(text, _texts_of(call)))
 
     def of_service(self, service: str) -> tuple[ClientCalls, ...]:
         """Return those of a Service."""
@@ -93,6 +93,5 @@ def _together(client: str, port: str, found: Iterable[tuple[str, EdgeFacts]]) ->
     )
 
 
-def _has(call: ClientCalls, words: Iterable[str]) -> bool:
-    text = "\n".join((call.client, *call.addresses, call.port, *call.nodes)).lower()
-    return all(word in text for word in words)
+def _texts_of(call: ClientCalls) -> Iterable[str]:
+    return call.client, *call.addresses, call.port, *call.nodes

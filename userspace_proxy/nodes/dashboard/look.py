@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from ..answer import AllNodes
 from ..merged import Merged
 from .links import with_query
 
 Q_MAX = 200
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +57,40 @@ class ClusterLook:
     """Unix time of this machine."""
     cluster: str = ""
     """The cluster, as its user calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListPart(Generic[_T]):
+    """One page of a list."""
+
+    items: Sequence[_T]
+    page: int
+    pages: int
+    total: int
+    """Of all pages."""
+    start: int
+    """The place of the first item in the list."""
+
+    @property
+    def first(self) -> int:
+        """The number of the first item, from 1; 0 without any."""
+        return self.start + 1 if self.items else 0
+
+    @property
+    def last(self) -> int:
+        """The number of the last item."""
+        return self.start + len(self.items)
+
+
+def part_of(items: Sequence[_T], page: int, size: int) -> ListPart[_T]:
+    """Return a page; past the end means the last."""
+    pages = max(1, -(-len(items) // size))
+    number = min(page, pages)
+    start = (number - 1) * size
+    return ListPart(items[start : start + size], number, pages, len(items), start)
+
+
+def has_words(q: str, texts: Iterable[str]) -> bool:
+    """Return whether all words of a search are in some texts."""
+    text = "\n".join(texts).lower()
+    return all(word in text for word in q.lower().split())

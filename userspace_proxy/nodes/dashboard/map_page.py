@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
-from ...facts import Level
+from ...facts import WORST_FIRST, Level, worst
 from ...facts.units import plural
 from ..endpoints import MergedEndpoint
 from ..merged import MergedPort
@@ -18,12 +18,9 @@ from ..words import endpoint_in_words
 from .call_map import BOX, SERVICES_MAX, WIDTH, Calling, CallMap, Item, Line, place
 from .calls import AllCalls, ClientCalls
 from .links import service_link, with_query
-from .look import ClusterLook, PageRequest
+from .look import ClusterLook, PageRequest, has_words
 from .markup import render
 from .pages import head, say_calls
-from .searching import has_words
-
-_WORST_FIRST = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 
 
 def render_map(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> bytes:
@@ -111,9 +108,9 @@ def _service(
 ) -> tuple[tuple[int, int, str], Item]:
     """Return a Service with its place: with problems first, then the most called."""
     levels = [port.level for port in ports]
-    level = next((one for one in _WORST_FIRST if one in levels), Level.OK)
+    level = worst(levels)
     count = sum(call.connections for call in calls)
-    key = _WORST_FIRST.index(level), -count, name
+    key = WORST_FIRST.index(level), -count, name
     return key, Item(name, service_link(name), level, plural(count, "connection"))
 
 
@@ -152,7 +149,7 @@ def _merged(lines: Iterable[Line]) -> list[Line]:
 
 
 def _is_worse(level: Level | None, than: Level | None) -> bool:
-    order = (Level.TROUBLE, Level.ATTENTION, Level.OK, None)
+    order = (*WORST_FIRST, None)
     return order.index(level) < order.index(than)
 
 

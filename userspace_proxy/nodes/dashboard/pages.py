@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ...causes.say import Form, say
-from ...facts import IncidentFacts, Level, PortFacts, StatusFacts
+from ...facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
 from ...facts.units import (
     bytes_in_words,
     count_in_words,
@@ -28,10 +28,8 @@ from ..words import incident_in_words, port_in_words
 from .bounded import bounded
 from .calls import AllCalls
 from .live import CALLS_OF_NODES_MAX
-from .look import ClusterLook, PageRequest
+from .look import ClusterLook, ListPart, PageRequest, has_words, part_of
 from .markup import render
-from .paging import ListPart, part_of
-from .searching import has_words
 
 PORTS_A_PAGE = 100
 NODES_A_PAGE = 100
@@ -375,9 +373,8 @@ def _texts_of_node(one: SaidNode) -> Sequence[str]:
 
 def _ill(status: StatusFacts | None) -> list[PortFacts]:
     ports = status.ports if status is not None else ()
-    order = (Level.TROUBLE, Level.ATTENTION)
     found = [port for port in ports if port.state.level is not Level.OK]
-    return sorted(found, key=lambda port: (order.index(port.state.level), port.name))
+    return sorted(found, key=lambda port: (WORST_FIRST.index(port.state.level), port.name))
 
 
 def _facts_of(row: NodeRow, status: StatusFacts | None, now: float) -> list[Fact]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ...causes.cause import Cause
 from ...causes.say import Form, say
-from ...facts import FrontendFacts, Level
+from ...facts import FrontendFacts, Level, worst
 from ...facts.units import plural
 from ..endpoints import MergedEndpoint, same_cause
 from ..matrix import Cell, CellState, Matrix, MatrixRow, matrix_of
@@ -111,7 +111,6 @@ def render_service(
     said = {same_cause(one) for matrix in matrices for one in _causes(matrix.port)}
     ports = [_shown(one, look, asked.q, said) for one in matrices[:PORTS_SHOWN]]
     levels = [one.port.level for one in matrices]
-    level = next((one for one in (Level.TROUBLE, Level.ATTENTION) if one in levels), Level.OK)
     ill = len(levels) - levels.count(Level.OK)
     words = "OK."
     if ill:
@@ -121,7 +120,7 @@ def render_service(
     legend = [(*_MARKS[state], words) for state, words in _LEGEND.items()]
     return render(
         "service",
-        **head(look, asked, service, level=level, heading=service, words=words),
+        **head(look, asked, service, level=worst(levels), heading=service, words=words),
         service=service,
         has_search=bool(asked.q) or len(look.merged.nodes) > NODES_WITHOUT_SEARCH,
         incidents=say_incidents(incidents[:INCIDENTS_SHOWN], look.now, answered),

@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.nodes.dashboard.look import Q_MAX, PageRequest
+from userspace_proxy.nodes.dashboard.look import Q_MAX, PageRequest, has_words, part_of
 
 
 def test_an_address_is_read_and_written_the_same():
@@ -17,3 +17,28 @@ def test_invalid_pages_are_the_first(page):
 
 def test_a_long_search_is_cut():
     assert len(PageRequest.read("/", {"q": "x" * 10_000}).q) == Q_MAX
+
+
+@pytest.mark.parametrize(
+    ("page", "items", "first", "last"),
+    [
+        pytest.param(1, [0, 1], 1, 2, id="first"),
+        pytest.param(3, [4], 5, 5, id="last"),
+        pytest.param(9, [4], 5, 5, id="past-the-end"),
+    ],
+)
+def test_a_list_has_pages(page, items, first, last):
+    part = part_of(range(5), page, 2)
+    assert list(part.items) == items
+    assert (part.first, part.last, part.pages, part.total) == (first, last, 3, 5)
+
+
+def test_an_empty_list_has_one_page():
+    part = part_of((), 4, 2)
+    assert (part.page, part.pages, part.first, part.last) == (1, 1, 0, 0)
+
+
+def test_all_words_must_be_in_the_texts():
+    assert has_words("NODE 1.2", ["node-1", "1.2.3"])
+    assert not has_words("node 1.4", ["node-1", "1.2.3"])
+    assert has_words("", [])
