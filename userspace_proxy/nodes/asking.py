@@ -2,7 +2,6 @@
 
 Rule 1: whole answers are asked for while nodes are few and answers small; a node whose answer is
 too large is asked for a summary, and once several are, all of them.
-Rule 2: an older agent ignores that it is asked for a summary; one is made of what it sends.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from urllib.parse import quote
 
 from ..causes import agents
 from ..errors import UserspaceProxyError
-from ..facts import Level
-from ..facts.summary import summarised
 from ..sources.kubernetes.port_forward import ForwardTarget, PortForwardError
 from .answers import Answers
 from .ask import Bounds
@@ -95,11 +92,6 @@ class Asking:
         """Take the answer of a node."""
         if mode.is_summary:
             self._reduced |= self._too_large & {node}
-            status = summarised(read.status, self._also)
-            # One that older agents' answers are made into has to say how many it leaves out.
-            fine = sum(port.state.level is Level.OK for port in read.status.ports)
-            status.served = max(status.served, fine)
-            read = replace(read, status=status)
         answers.put(node, read, is_summary=mode.is_summary)
 
     def fail(

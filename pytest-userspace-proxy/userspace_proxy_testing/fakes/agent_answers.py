@@ -27,7 +27,6 @@ from .port_forward import Send
 
 STATUS, PLAN = "/api/v1/status", "/api/v1/plan"
 _GZIP_WBITS = 31
-_NEW_FIELDS = ("plan", "process", "settings", "served")
 """What agents before the view of all nodes don't have."""
 
 
@@ -38,7 +37,6 @@ class FakeAgent:
         facts: What it answers, as :func:`~.agent_status.status_of` makes it.
         digests: Those of its Services; see :func:`~.agent_status.plan_digests`.
         pages: Other paths with what they answer as JSON.
-        is_old: It knows neither summaries nor compression, nor the fields of these.
     """
 
     def __init__(
@@ -47,7 +45,6 @@ class FakeAgent:
         *,
         digests: Mapping[str, str] | None = None,
         pages: Mapping[str, bytes] | None = None,
-        is_old: bool = False,
     ) -> None:
         self.digests = digests
         """None: it doesn't know the page of its plan."""
@@ -55,7 +52,6 @@ class FakeAgent:
         """All that arrived."""
         self._facts = facts
         self._pages = pages or {}
-        self._is_old = is_old
         self._changes = 0
         self._changed = asyncio.Event()
 
@@ -74,7 +70,7 @@ class FakeAgent:
     async def __call__(self, request: AgentRequest, send: Send) -> None:
         """Answer a request."""
         self.requests.append(request)
-        if request.path == PLAN and self.digests is not None and not self._is_old:
+        if request.path == PLAN and self.digests is not None:
             await _send_whole(request, send, 200, self._plan(request), compresses=True)
         elif request.path != STATUS:
             body = self._pages.get(request.path)
@@ -82,22 +78,22 @@ class FakeAgent:
         elif request.query.get("watch", ["no"])[0] in ("", "1", "true", "yes"):
             await self._stream(request, send)
         else:
-            body = self._encoded(self._selected(request))
-            await _send_whole(request, send, 200, body, compresses=not self._is_old)
+            body = encode_answer(self._selected(request))
+            await _send_whole(request, send, 200, body, compresses=True)
 
     async def _stream(self, request: AgentRequest, send: Send) -> None:
-        body = _Body(request, send, compresses=not self._is_old)
+        body = _Body(request, send)
         await body.begin("application/x-ndjson")
         changes, seen = Changes(), self._changes
         while True:
             line = changes.line(self._selected(request))
-            await body.write(self._without_new(line) if self._is_old else line)
+            await body.write(line)
             while seen == self._changes:
                 await self._changed.wait()
             seen = self._changes
 
     def _selected(self, request: AgentRequest) -> StatusFacts:
-        if self._is_old or request.query.get("view") != ["summary"]:
+        if request.query.get("view") != ["summary"]:
             return self._facts
         also = {*request.query.get("also", ())}
         return summarised(self._facts, also)
@@ -111,25 +107,14 @@ class FakeAgent:
         }
         return msgspec.json.encode({"form": FORM, "digests": digests}) + b"\n"
 
-    def _encoded(self, facts: StatusFacts) -> bytes:
-        body = encode_answer(facts)
-        return self._without_new(body) if self._is_old else body
-
-    def _without_new(self, line: bytes) -> bytes:
-        fields = msgspec.json.decode(line) if line.strip() else None
-        if not isinstance(fields, dict):
-            return line
-        known = {name: value for name, value in fields.items() if name not in _NEW_FIELDS}
-        return msgspec.json.encode(known) + b"\n"
-
 
 class _Body:
     """A body without a length, compressed and in chunks if the client takes that."""
 
-    def __init__(self, request: AgentRequest, send: Send, *, compresses: bool) -> None:
+    def __init__(self, request: AgentRequest, send: Send) -> None:
         self._send = send
         self._is_chunked = request.is_chunked
-        takes_gzip = compresses and "gzip" in request.headers.get("accept-encoding", "")
+        takes_gzip = "gzip" in request.headers.get("accept-encoding", "")
         self._packer = zlib.compressobj(wbits=_GZIP_WBITS) if takes_gzip else None
 
     async def begin(self, content_type: str) -> None:

@@ -94,12 +94,6 @@ async def test_a_stream_has_what_changes_line_by_line():
     assert msgspec.json.decode(lines[2]).keys() == {"now", "verdict"}
 
 
-async def test_an_old_agent_knows_nothing_new():
-    client = await asked(FakeAgent(facts(), is_old=True), request(view="summary", gzip=True))
-    assert len(read_answer(client.body).ports) == 3
-    assert not {"plan", "process", "served"} & msgspec.json.decode(client.body).keys()
-
-
 async def test_digests_are_those_of_the_buckets_that_are_asked_for():
     digests = {"shop/web": "0123abcd", "shop/db": "4567cdef"}
     agent = FakeAgent(facts(), digests=digests)

@@ -79,17 +79,6 @@ def test_once_several_nodes_have_sent_summaries_all_are_asked_for_them(answers):
     assert not asking.mode("node-3", 30).is_summary
 
 
-def test_an_older_agents_whole_answer_is_summarised(answers):
-    name = f"{OTHER.namespace}/{OTHER.service}"
-    asking, read = Asking([name]), Read(STATUS, 1.0, 2.0, 3)
-    asking.take(answers, "node-1", read, asking.mode("node-1", SUMMARY_FROM + 1))
-    assert list(only(answers).status.ports) == [ILL, OTHER]
-    assert only(answers).is_summary
-    assert only(answers).status.served == 2, "so that the one that is left out isn't unknown there"
-    asking.take(answers, "node-1", read, asking.mode("node-1", 1))
-    assert list(only(answers).status.ports) == [ILL, FINE, OTHER]
-
-
 @pytest.mark.parametrize(
     ("error", "cause"),
     [

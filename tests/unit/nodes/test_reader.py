@@ -176,12 +176,6 @@ async def test_an_answer_that_is_too_large_is_asked_for_as_a_summary(
     assert [request.query.get("view") for request in agent.requests] == [None, ["summary"]]
 
 
-async def test_an_older_agent_is_read_as_far_as_it_goes(agents, reader_of):
-    agents.add("node-1", FakeAgent(status("node-1"), is_old=True))
-    (one,) = (await read(reader_of())).answers
-    assert (one.problem, one.status.plan.digest, len(one.status.ports)) == (None, "", 3)
-
-
 async def test_the_newest_of_two_agents_is_asked(api, agents, reader_of):
     agents.add("node-1", FakeAgent(status("node-1", version="old")))
     newer = "2026-11-22T09:00:00Z"
