@@ -38,7 +38,7 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
         ConfigError: A flag's value isn't valid.
         UserspaceProxyError: No proxy answers at first, or it has no such Service.
     """
-    query = _query(given)
+    query = query_of(given)
     admin = find_admin(given)
     is_json = given.values.get("output") == "json"
     # It reports what a stream wouldn't: another program, another version, an unknown Service.
@@ -59,7 +59,8 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
         wait(EVERY_S)
 
 
-def _query(given: Given) -> dict[str, str]:
+def query_of(given: Given) -> dict[str, str]:
+    """Return what is selected, which a proxy would refuse if it weren't valid."""
     query = {name: "yes" for name in ("failed", "saved") if given.is_on(name)}
     if slow := given.values.get("slow"):
         parsed("slow", slow, parse_duration)

@@ -11,23 +11,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 from urllib.parse import urlencode
 
 from ..causes.say import say
-from ..config.flags import parsed
-from ..config.values import parse_address
-from ..facts.connection import ConnectionEvent, ConnectionFacts, read_connection
-from ..model.durations import parse_duration
-from ..model.quoting import printable
-from ..status.connection_words import client_of, level_of, rest_of, time_of_day
-from ..status.text import IGNORED_MARK, MARKS
-from ..status.wrapping import placed
+from ..facts.connection import ConnectionEvent, read_connection
+from ..status.connection_words import line_of
 from .all_nodes import open_reader, settings_of
 from .command import DONE, Given
 from .nodes import existing, services_among
-from .observe import PATH
+from .observe import PATH, query_of
 from .service_argument import ServiceArguments
 from .terminal import columns_of, write_line
 
@@ -49,23 +42,13 @@ def observe_nodes(given: Given) -> int:
     return DONE
 
 
-def _query(given: Given) -> Mapping[str, str]:
-    """Return what is selected, which each agent would refuse if it weren't valid."""
-    query = {name: "yes" for name in ("failed", "saved") if given.is_on(name)}
-    for name, read in (("slow", parse_duration), ("from", parse_address)):
-        if text := given.values.get(name):
-            parsed(name, text, read)
-            query[name] = text
-    return query
-
-
 async def show_lines(given: Given) -> None:
     """Show connections of all nodes until cancelled.
 
     Raises:
         As :func:`observe_nodes`.
     """
-    query, settings = _query(given), settings_of(given)
+    query, settings = query_of(given), settings_of(given)
     names = ServiceArguments(given, settings, reads_cluster=True).selected()
     shown = ShownLines(sys.stdout, is_json=given.values.get("output") == "json")
     async with open_reader(given, settings) as reader:
@@ -119,14 +102,4 @@ class ShownLines:
                 return ""
             if len(self._unseen) < _SAID_MAX:
                 self._unseen.add(key)
-        return line_at(line.node, one, columns_of(self._stream))
-
-
-def line_at(node: str, one: ConnectionFacts, columns: int = 0) -> str:
-    """Return a line about a connection, without its end, as of one proxy, with its node."""
-    level = level_of(one)
-    mark = IGNORED_MARK if level is None else MARKS[level]
-    way = " → ".join(filter(None, (client_of(one), one.service, one.endpoint)))
-    what = printable(": ".join(filter(None, (way, rest_of(one)))))
-    head = f"  {mark} {time_of_day(one.at)} {printable(node)} "
-    return "\n".join(placed(head, what, columns))
+        return line_of(one, columns_of(self._stream), line.node)

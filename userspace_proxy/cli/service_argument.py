@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ConfigError, UserspaceProxyError
 from .command import CommandFlag, Given
-from .kubeconfig import FLAGS as KUBECONFIG_FLAGS
 from .kubeconfig import context_namespace, means_cluster
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ FLAGS = (
     ),
     CommandFlag("all-namespaces", "Services of all namespaces", short="A"),
 )
-CONTEXT = KUBECONFIG_FLAGS[0]
 # As kubectl writes the kind.
 KINDS = ("svc", "service", "services")
 _DEFAULT = "default"

@@ -5,9 +5,8 @@
 It changes nothing. Dials and requests for pods are made only if they are asked for.
 """
 
-from .explanation import Explanation, PathStep, render_json, render_text
+from .explanation import Explanation, PathStep, Subject, read_subject, render_json, render_text
 from .next_command import Invocation
-from .reading import Subject, read_subject
 from .steps import explain
 
 __all__ = [

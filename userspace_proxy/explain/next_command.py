@@ -18,7 +18,7 @@ from ..model import ip_of
 from ..model.quoting import shell_command, shell_word
 
 if TYPE_CHECKING:
-    from .reading import Subject
+    from .explanation import Subject
 
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
 # The source's flags that kubectl has, too, and its name for them.

@@ -15,7 +15,7 @@ from ..diagnosis.rules import is_silent, served_clauses
 from ..facts import PortFacts
 from ..facts.units import seconds_in_words
 from .dial_steps import Dials
-from .reading import Subject
+from .explanation import Subject
 
 
 def served_sentence(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:

@@ -47,10 +47,9 @@ from .dial_steps import (
     dial_steps,
     with_hosts,
 )
-from .explanation import Explanation, PathPart, PathStep
+from .explanation import Explanation, PathPart, PathStep, Subject
 from .firewalls import firewall_clause, firewall_steps
 from .next_command import UNREPLIED, Invocation, next_command
-from .reading import Subject
 from .served import policy_drops, served_sentence, without_answer
 
 NOTE = "note"

@@ -47,12 +47,13 @@ class Plans:
         self._unix = unix
         self._clock = clock
         self._store = Store()
+        self._changed = asyncio.Event()
         self._caches = [ResourceCache(kind, self._store, Shares()) for kind in (SERVICES, SLICES)]
         self._reflectors = [
             Reflector(
                 cache,
                 client,
-                self._note_change,
+                self._changed.set,
                 timing=Timing(),
                 rng=random.Random(),
                 clock=clock,
@@ -61,7 +62,6 @@ class Plans:
             for cache in self._caches
         ]
         self._digests = Digests()
-        self._changed = asyncio.Event()
         self._former: deque[tuple[str, float]] = deque(maxlen=_KEPT)
         """Digests of all Services that aren't those of now, each with when it ended."""
         self._merged: Mapping[str, str] | None = None
@@ -109,9 +109,6 @@ class Plans:
                 self._changed.clear()
                 if all(reflector.is_listed for reflector in self._reflectors):
                     await self._update()
-
-    def _note_change(self) -> None:
-        self._changed.set()
 
     async def _update(self) -> None:
         before = self.summary[0] if self.planned_at else ""

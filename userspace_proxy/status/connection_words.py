@@ -36,13 +36,17 @@ def level_of(one: ConnectionFacts) -> Level | None:
     return Level.OK if is_served and not one.is_unanswered else Level.ATTENTION
 
 
-def line_of(one: ConnectionFacts, columns: int = 0) -> str:
-    """Return a line, without its end; one longer than ``columns`` is wrapped, unless they are 0."""
+def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
+    """Return a line, without its end, with the node that carries it, if that is given.
+
+    One longer than ``columns`` is wrapped, unless they are 0.
+    """
     level = level_of(one)
     mark = IGNORED_MARK if level is None else MARKS[level]
     way = " → ".join(filter(None, (client_of(one), one.service, one.endpoint)))
     what = printable(": ".join(filter(None, (way, rest_of(one)))))
-    return "\n".join(placed(f"  {mark} {time_of_day(one.at)} ", what, columns))
+    head = " ".join(filter(None, (time_of_day(one.at), printable(node))))
+    return "\n".join(placed(f"  {mark} {head} ", what, columns))
 
 
 def client_of(one: ConnectionFacts) -> str:

@@ -54,7 +54,7 @@ class FreshViews:
 
     def close(self) -> None:
         """Take no more views, and refer to nothing."""
-        self._view, self._refresh = _is_closed, None
+        self._view, self._refresh = is_closed, None
 
     async def _take(self) -> StatusFacts:
         if (wait_s := self._due - self._clock()) > 0:
@@ -68,5 +68,6 @@ class FreshViews:
         return view
 
 
-def _is_closed() -> StatusFacts:
+def is_closed() -> StatusFacts:
+    """Stand for the views of a server that is closed."""
     raise RuntimeError("this status server is closed")

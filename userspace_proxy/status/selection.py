@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 from ..causes.say import say
 from ..facts import (
+    WORST_FIRST,
     HealthCheckFacts,
     IgnoredFacts,
-    Level,
     PortFacts,
     RejectedFacts,
     StatusFacts,
@@ -23,13 +23,12 @@ from .search import MAX_LENGTH, Search
 
 # More can't be expanded at a time; a page has as many rows.
 _MAX_OPEN = 100
-_LEVELS = {Level.TROUBLE: 0, Level.ATTENTION: 1, Level.OK: 2}
 
 
 _Order = Callable[[PortFacts, History], Any]
 
 SORTS: dict[str, _Order] = {
-    "state": lambda one, _: _LEVELS[one.state.level],
+    "state": lambda one, _: WORST_FIRST.index(one.state.level),
     "name": lambda _one, _: 0,
     "address": lambda one, _: _address(one),
     "endpoints": lambda one, _: len(one.plan.serving.endpoints),

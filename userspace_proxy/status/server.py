@@ -36,7 +36,7 @@ from .compression import accepts_gzip, compressed, headers_for
 from .connection_streams import ConnectionStreams
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .families import edge_family, render_demand
-from .fresh_views import FreshViews
+from .fresh_views import FreshViews, is_closed
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .history import IDLE, Counted
 from .kernel_path import render_tracked
@@ -181,7 +181,7 @@ class StatusServer:
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), and what they refer to.
         self._sampler.close()
         self._views.close()
-        self._health = _is_closed
+        self._health = is_closed
 
     async def _serve(
         self, middleware: Middleware, routes: Iterable[web.RouteDef], sock: socket.socket
@@ -394,7 +394,3 @@ def _strictly_selected(query: Mapping[str, str]) -> Selection:
     if unknown := Search.parse(selection.q).unknown:
         raise web.HTTPBadRequest(reason=printable(unknown))
     return selection
-
-
-def _is_closed() -> StatusFacts:
-    raise RuntimeError("this status server is closed")

@@ -253,7 +253,8 @@ def _header(
 ) -> str:
     words = counted_ports(len(ports), sum(one.state.level is not Level.OK for one in ports))
     open_ = sum(one.active for one in ports)
-    parts = [*facts, *_workers(view), f"{count_in_words(open_)} open"]
+    workers = [plural(len(view.workers), "worker")] if view.workers else []
+    parts = [*facts, *workers, f"{count_in_words(open_)} open"]
     if history.has_rates:
         rates = [history.rates(one.plan.key) for one in ports]
         volume = sum(rate.received_bytes + rate.sent_bytes for rate in rates)
@@ -272,10 +273,6 @@ def counted_ports(total: int, ill: int) -> str:
 
 def _age(then: float, now: float) -> str:
     return f"{seconds_in_words(max(1, round(now - then)))} old" if then else "not in force yet"
-
-
-def _workers(view: StatusFacts) -> list[str]:
-    return [plural(len(view.workers), "worker")] if view.workers else []
 
 
 def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:

@@ -9,7 +9,7 @@ from tests.unit.dataplane.waiting import until
 from tests.unit.status.views import NOW
 from userspace_proxy.causes import agents
 from userspace_proxy.cli.command_table import COMMANDS
-from userspace_proxy.cli.observe_nodes import ShownLines, line_at, show_lines
+from userspace_proxy.cli.observe_nodes import ShownLines, show_lines
 from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts
 from userspace_proxy.nodes.reader import NodeLine
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent
@@ -67,19 +67,6 @@ def shown(*lines, is_json=False):
     for line in lines:
         to.add(line)
     return stream.getvalue().splitlines()
-
-
-def test_a_line_has_the_node_that_carried_the_connection():
-    assert line_at("node-7", ENDED).endswith(
-        " node-7 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte "
-        "after 0.8 ms; complete, by the client, after 3.1 s"
-    )
-
-
-def test_a_long_line_fits_on_the_terminal():
-    lines = line_at("node-7", ENDED, 60).splitlines()
-    assert len(lines) > 1
-    assert max(map(len, lines)) <= 60
 
 
 def test_as_json_the_node_is_a_field():

@@ -10,7 +10,7 @@ from tests.unit.status.views import NOW, make_address, make_endpoint, make_port,
 from userspace_proxy.causes.endpoints import dial_failed
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.explain import read_subject
-from userspace_proxy.explain.reading import Subject
+from userspace_proxy.explain.explanation import Subject
 from userspace_proxy.facts import EndpointFacts, PortFacts
 from userspace_proxy.facts.encoding import read_answer
 from userspace_proxy.model import Failure

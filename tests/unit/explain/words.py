@@ -49,9 +49,9 @@ from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.diagnosis.rules import decide
 from userspace_proxy.explain import Explanation, Invocation, explain, render_text
 from userspace_proxy.explain.dial import DialResult
+from userspace_proxy.explain.explanation import Subject
 from userspace_proxy.explain.next_command import next_command
 from userspace_proxy.explain.pods import judge_pods
-from userspace_proxy.explain.reading import Subject
 from userspace_proxy.facts import (
     EndpointFacts,
     FirewallFacts,

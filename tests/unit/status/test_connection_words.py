@@ -143,6 +143,15 @@ def test_a_line_has_the_figure_that_is_slow(fields, shown):
     assert shown in line_of(slow)
 
 
+def test_a_line_may_name_the_node_that_carries_the_connection():
+    line, of_node = line_of(one()), line_of(one(), node="node-7")
+    assert "123 node-7 " in of_node
+    assert of_node.replace("node-7 ", "") == line
+    lines = line_of(one(), 60, "node-7").splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 60
+
+
 def test_a_line_that_fits_does_not_wrap():
     held = one(ConnectionEvent.HELD, endpoint="", **NOT_ENDED)
     assert line_of(held, 80) == line_of(held)

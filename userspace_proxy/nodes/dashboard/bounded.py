@@ -1,7 +1,7 @@
 """Keeps figures of agents within what can be written, and texts within what can be read.
 
-Rule 1: what an agent claims costs no page: a number of 400 digits, or a time in another age, would
-be an error of the function that writes it.
+Rule 1: what an agent claims costs no page: a number of 400 digits would be an error of the function
+that writes it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from typing import TypeVar
 
 # No counter has more, and as many nodes' sums can be written.
 _MOST = 2**53
-# time.localtime() fails with later times.
-_LATEST = 2.0**37
 _LONGEST = 2_000
 
 
@@ -31,11 +29,6 @@ def writes(function: Callable[..., str]) -> Callable[..., str]:
         return function(bounded(number), *words)
 
     return write
-
-
-def moment(at: float) -> float:
-    """Return a Unix time that can be written; 0 for one that can't be."""
-    return at if 0 <= at < _LATEST else 0.0
 
 
 def cut(text: str) -> str:

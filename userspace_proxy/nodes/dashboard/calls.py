@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ...facts.edges import EdgeFacts, EdgesFacts
-from .bounded import bounded, moment
+from ..endpoints import moment
+from .bounded import bounded
 from .look import has_words
 
 

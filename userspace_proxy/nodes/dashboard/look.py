@@ -1,17 +1,50 @@
-"""What a request asks for, and what its page is made of."""
+"""What a request asks for, what its page is made of, and the addresses of pages.
+
+Rule 1: an address has what a page shows in its path and query, so it can be passed on.
+Rule 2: names are quoted, as agents may claim any.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
+from urllib.parse import quote, urlencode
 
+from ...model import ServiceKey
 from ..answer import AllNodes
 from ..merged import Merged
-from .links import with_query
 
 Q_MAX = 200
 _T = TypeVar("_T")
+
+
+def service_link(service: str) -> str:
+    """Return the address of the page about a Service, ``namespace/name``."""
+    namespace, name = ServiceKey.read(service)
+    return f"/services/{_quoted(namespace)}/{_quoted(name)}"
+
+
+def node_link(node: str) -> str:
+    """Return the address of the page about a node."""
+    return f"/nodes/{_quoted(node)}"
+
+
+def incident_link(id_: str) -> str:
+    """Return the address of the page about an incident."""
+    return f"/incidents/{_quoted(id_)}"
+
+
+def with_query(path: str, query: Mapping[str, object]) -> str:
+    """Return an address with those values of a query that aren't empty."""
+    given = {name: str(value) for name, value in query.items() if value}
+    return f"{path}?{urlencode(given, safe=',:/', errors='replace')}" if given else path
+
+
+def _quoted(name: str) -> str:
+    # A segment of dots alone would be taken for a folder.
+    text = quote(name, safe="", errors="replace")
+    return text.replace(".", "%2E") if not text.strip(".") else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from ..merged import MergedPort
 from ..words import endpoint_in_words
 from .call_map import BOX, SERVICES_MAX, WIDTH, Calling, CallMap, Item, Line, place
 from .calls import AllCalls, ClientCalls
-from .links import service_link, with_query
-from .look import ClusterLook, PageRequest, has_words
+from .look import ClusterLook, PageRequest, has_words, service_link, with_query
 from .markup import render
 from .pages import head, say_calls
 

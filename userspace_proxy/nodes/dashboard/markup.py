@@ -23,8 +23,9 @@ from ...facts.units import (
 from ...model.quoting import printable, shell_word
 from ...status.incident_words import time_of_day
 from ...status.overview import SHAPES
-from .bounded import cut, moment, writes
-from .links import incident_link, node_link, service_link, with_query
+from ..endpoints import moment
+from .bounded import cut, writes
+from .look import incident_link, node_link, service_link, with_query
 
 REFRESH_S = 5
 

@@ -23,7 +23,7 @@ from ..incidents import MergedIncident
 from ..merged import Merged, MergedPort
 from ..rows import NodeRow
 from ..selected import found_in
-from ..sums import Sums, added
+from ..sums import added
 from ..words import incident_in_words, port_in_words
 from .bounded import bounded
 from .calls import AllCalls
@@ -52,11 +52,6 @@ class Fact:
     kind: str = ""
     """A class of the style sheet."""
 
-    @property
-    def title(self) -> str:
-        """What is shown of it on request."""
-        return self.more
-
 
 @dataclass(frozen=True, slots=True)
 class PortRow:
@@ -68,16 +63,6 @@ class PortRow:
     """Those that have answered, and aren't known to lack it."""
 
     @property
-    def level(self) -> Level:
-        """The worst of all nodes."""
-        return self.port.level
-
-    @property
-    def name(self) -> str:
-        """``shop/web:http``."""
-        return self.port.key.name
-
-    @property
     def tag(self) -> str:
         """What tells it from others of its name."""
         side, family = self.port.key.side, self.port.key.family
@@ -87,19 +72,9 @@ class PortRow:
         return " ".join(filter(None, (*words, side)))
 
     @property
-    def service(self) -> str:
-        """``shop/web``."""
-        return self.port.key.of_service
-
-    @property
     def address(self) -> str:
         """The first that clients dial."""
         return self.port.frontends[0].address if self.port.frontends else ""
-
-    @property
-    def served(self) -> int:
-        """On how many nodes."""
-        return self.port.served
 
     @property
     def endpoints(self) -> int:
@@ -113,11 +88,6 @@ class PortRow:
             bool(one.usable) and (bool(one.answered) or not one.tried)
             for one in self.port.endpoints
         )
-
-    @property
-    def sums(self) -> Sums:
-        """Its figures over all nodes."""
-        return self.port.sums
 
 
 @dataclass(frozen=True, slots=True)

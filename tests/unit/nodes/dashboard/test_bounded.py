@@ -1,8 +1,7 @@
 import pytest
 
 from userspace_proxy.facts.units import bytes_in_words, count_in_words, plural, seconds_in_words
-from userspace_proxy.nodes.dashboard.bounded import bounded, cut, moment, writes
-from userspace_proxy.status.incident_words import time_of_day
+from userspace_proxy.nodes.dashboard.bounded import bounded, cut, writes
 
 HUGE = 10**400
 
@@ -18,11 +17,6 @@ def test_any_number_can_be_written(function, number):
 def test_numbers_within_bounds_are_kept():
     assert (bounded(7), bounded(-1.5)) == (7, -1.5)
     assert writes(plural)(2, "more entry", "more entries") == "2 more entries"
-
-
-@pytest.mark.parametrize("at", [1e300, -1.0, float("nan"), float("inf")])
-def test_a_moment_that_is_none_can_be_written(at):
-    assert time_of_day(moment(at)) == time_of_day(0)
 
 
 def test_long_texts_are_cut():

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from userspace_proxy.errors import ListenError
-from userspace_proxy.nodes.dashboard.links import incident_link, node_link, service_link
+from userspace_proxy.nodes.dashboard.look import incident_link, node_link, service_link
 from userspace_proxy.nodes.dashboard.server import USUAL_PORT, Dashboard
 
 from .clusters import HOSTILE, hostile_cluster, live_of, look_at, sick_cluster
