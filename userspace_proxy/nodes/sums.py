@@ -7,11 +7,13 @@ its own row only.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..facts import EndpointFacts, PortFacts, TotalsFacts
 
+# No counter has more, and as many nodes' sums can be written.
 _MOST = 2**53
+_N = TypeVar("_N", int, float)
 
 
 class Sums(NamedTuple):
@@ -77,6 +79,11 @@ def of_endpoint(endpoint: EndpointFacts) -> Sums:
 def since(now: Sums, before: Sums) -> Sums:
     """Return what was counted in between; nothing of what fell, as after a restart."""
     return Sums(*(max(0, new - old) for new, old in zip(now, before, strict=True)))
+
+
+def bounded(number: _N) -> _N:
+    """Return a number that every function of ``facts.units`` can write: one of 400 digits can't."""
+    return min(max(number, -_MOST), _MOST)
 
 
 def _believed(*counts: int) -> Sums:

@@ -1,19 +1,26 @@
-"""How a client of ``/api/v1/status`` wants it: which part, and how often a stream has a line.
+"""How a client of ``/api/v1/status`` wants it: which part, how often, and whether compressed.
 
 ?view=summary&also=shop/web&watch&every=10
+
+Rule 1: what has been written of a compressed stream can be read at once: each part is flushed.
+Rule 2: the fastest level of gzip, as for metrics: names and fields repeat, so it leaves little more
+than the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gzip
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from aiohttp import web
 from multidict import MultiMapping
+from prometheus_client.exposition import gzip_accepted
 
 from ..facts import StatusFacts
 from ..facts.summary import summarised
-from .compression import accepts_gzip
 from .sampling import PERIOD_S
 
 SUMMARY_EVERY_S = 5.0
@@ -22,6 +29,15 @@ EVERY_MAX_S = 30.0
 """Less than a connection may be silent."""
 # As many as a reader can show at once.
 _ALSO_MAX = 100
+_LEVEL = 1
+# zlib's number for gzip.
+_WBITS = 31
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_GZIP_HEADERS = MappingProxyType({"Content-Encoding": "gzip"})
+
+Write = Callable[[bytes], bytes]
+"""Returns what is sent of the next part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +82,26 @@ def _seconds(text: str) -> float:
             reason=f"every is a number of seconds from {PERIOD_S:.0f} to {EVERY_MAX_S:.0f}"
         )
     return float(text)
+
+
+def accepts_gzip(headers: Mapping[str, str]) -> bool:
+    """Return whether a client reads gzip, by the headers of its request."""
+    return gzip_accepted(headers.get("Accept-Encoding", ""))
+
+
+def headers_for(is_gzip: bool) -> Mapping[str, str]:
+    """Return the headers of an answer, compressed or not."""
+    return _GZIP_HEADERS if is_gzip else NO_HEADERS
+
+
+def compressed(body: bytes, is_gzip: bool) -> bytes:
+    """Return a whole answer, compressed or not."""
+    return gzip.compress(body, _LEVEL, mtime=0) if is_gzip else body
+
+
+def flushed_parts(is_gzip: bool) -> Write:
+    """Return what makes of each part of a stream what is sent of it."""
+    if not is_gzip:
+        return bytes
+    compressor = zlib.compressobj(_LEVEL, wbits=_WBITS)
+    return lambda part: compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH)

@@ -30,9 +30,8 @@ from ..hosts import is_loopback_address
 from ..loops import accepted_have_protocols
 from ..model.quoting import printable
 from .accepting import Accepting, Reserve
-from .answer_form import AnswerForm
+from .answer_form import AnswerForm, accepts_gzip, compressed, headers_for
 from .answers import make_answer, render_configz, render_digests
-from .compression import accepts_gzip, compressed, headers_for
 from .connection_streams import ConnectionStreams
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .families import edge_family, render_demand

@@ -27,9 +27,8 @@ from aiohttp import web
 from ..facts import PortFacts, StatusFacts
 from ..facts.encoding import encode_answer
 from ..kernel.netlink.socket_users import Address, user_of
-from .answer_form import EVERY_MAX_S, AnswerForm
+from .answer_form import EVERY_MAX_S, NO_HEADERS, AnswerForm, flushed_parts, headers_for
 from .answers import make_answer
-from .compression import NO_HEADERS, flushed_parts, headers_for
 from .connections import note_request, write
 from .page import Parts, build_page, render_parts
 from .sampling import Sample, Sampler

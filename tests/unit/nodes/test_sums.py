@@ -1,5 +1,5 @@
 from userspace_proxy.facts import PortFacts, Waits
-from userspace_proxy.nodes.sums import NOTHING, Sums, added, of_endpoint, of_port, since
+from userspace_proxy.nodes.sums import NOTHING, Sums, added, bounded, of_endpoint, of_port, since
 
 from .views import answering
 
@@ -23,3 +23,7 @@ def test_what_no_counter_can_have_is_left_out():
 
 def test_what_fell_was_counted_anew():
     assert since(Sums(5, 10, 1), Sums(4, 20, 1)) == Sums(1, 0, 0)
+
+
+def test_a_figure_beyond_all_counters_is_the_largest():
+    assert (bounded(7), bounded(-1.5), bounded(10**400)) == (7, -1.5, 2**53)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ...facts.edges import EdgeFacts, EdgesFacts
 from ..endpoints import moment
-from .bounded import bounded
+from ..sums import bounded
 from .look import has_words
 
 

@@ -6,6 +6,7 @@ in JSON, and long ones are cut.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -24,10 +25,11 @@ from ...model.quoting import printable, shell_word
 from ...status.incident_words import time_of_day
 from ...status.overview import SHAPES
 from ..endpoints import moment
-from .bounded import cut, writes
+from ..sums import bounded
 from .look import incident_link, node_link, service_link, with_query
 
 REFRESH_S = 5
+_LONGEST = 2_000
 
 
 def render(name: str, **content: object) -> bytes:
@@ -35,6 +37,20 @@ def render(name: str, **content: object) -> bytes:
     template = _environment().get_template(f"{name}.html")
     # Names that are read from JSON may contain surrogates.
     return template.render(content).encode("utf-8", "replace")
+
+
+def cut(text: str) -> str:
+    """Return a text, or the beginning of a long one."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def writes(function: Callable[..., str]) -> Callable[..., str]:
+    """Return a function that writes its first argument, a number, within bounds."""
+
+    def write(number: float, *words: str) -> str:
+        return function(bounded(number), *words)
+
+    return write
 
 
 def _shown(value: object) -> object:

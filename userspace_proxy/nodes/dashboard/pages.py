@@ -23,9 +23,8 @@ from ..incidents import MergedIncident
 from ..merged import Merged, MergedPort
 from ..rows import NodeRow
 from ..selected import found_in
-from ..sums import added
+from ..sums import added, bounded
 from ..words import incident_in_words, port_in_words
-from .bounded import bounded
 from .calls import AllCalls
 from .live import CALLS_OF_NODES_MAX
 from .look import ClusterLook, ListPart, PageRequest, has_words, part_of

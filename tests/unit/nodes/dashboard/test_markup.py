@@ -1,9 +1,13 @@
+import pytest
+
+from userspace_proxy.facts.units import bytes_in_words, count_in_words, plural, seconds_in_words
 from userspace_proxy.nodes.dashboard.look import PageRequest
-from userspace_proxy.nodes.dashboard.markup import render
+from userspace_proxy.nodes.dashboard.markup import cut, render, writes
 
 from .clusters import calm_cluster, look_at
 
 HOSTILE = '<script>alert(1)</script>\x1b[31m\u202e"'
+HUGE = 10**400
 HEAD = {"title": "t", "level": "ok", "heading": "h", "verdict": "v"}
 
 
@@ -28,3 +32,21 @@ def test_half_a_surrogate_pair_is_written_as_in_json():
 
 def test_marks_of_a_proxys_page_are_used():
     assert 'class="icon ok"' in a_page("w")
+
+
+@pytest.mark.parametrize(
+    "function", [bytes_in_words, count_in_words, seconds_in_words, lambda n: plural(n, "node")]
+)
+@pytest.mark.parametrize("number", [HUGE, -HUGE, 1e308, float("nan"), 3])
+def test_any_number_can_be_written(function, number):
+    assert len(writes(function)(number)) < 60
+
+
+def test_numbers_within_bounds_are_kept():
+    assert writes(plural)(2, "more entry", "more entries") == "2 more entries"
+
+
+def test_long_texts_are_cut():
+    assert cut("a" * 100_000).endswith("a…")
+    assert len(cut("a" * 100_000)) < 3_000
+    assert cut("short") == "short"
