@@ -26,7 +26,6 @@ class FieldLogger(logging.LoggerAdapter[logging.Logger]):
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Part of LoggerAdapter."""
         fields = kwargs.get("extra")
         if fields and not args:
             args = (fields,)

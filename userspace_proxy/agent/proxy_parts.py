@@ -69,7 +69,6 @@ class PlaneComponent(Component):
         await self._plane.refresh()
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         state = self._plane.state()
         facts.descriptors, facts.descriptor_limit = state.descriptors, state.descriptor_limit
         facts.is_accepting = state.is_accepting
@@ -93,7 +92,6 @@ class SyncComponent(Component):
         supervisor.start("sync", self._sync.run)
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         sync = self._sync
         facts.revision = sync.plan.revision
         facts.ignored = facts_of_ignored(sync.plan.ignored)
@@ -124,7 +122,6 @@ class SourceComponent(Component):
             supervisor.start("source", lambda: self._source.run(publish))
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         source, status = self._source, self._source.status()
         facts.source = SourceFacts(
             source.kind,

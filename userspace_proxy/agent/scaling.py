@@ -79,7 +79,6 @@ class Scaling(Component):
             supervisor.start(name, run)
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         facts.demand = self._usage.demand()
         facts.cluster_demand = self._resting.demand if self._resting else None
 

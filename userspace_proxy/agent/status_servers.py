@@ -233,11 +233,9 @@ class StatusServers(Component):
         supervisor.start("status addresses", self._addresses.run)
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         problems = self._addresses.problems
         facts.unserved = [UnservedFacts(one.message, one.hint) for one in problems]
 
     async def close(self) -> None:
-        """Part of Component."""
         if self._server is not None:
             await self._server.close()

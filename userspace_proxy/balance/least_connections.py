@@ -30,7 +30,6 @@ class LeastConnections:
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         best, best_load, count = -1, 0, len(endpoints)
         for step in range(count):
             index = (self._next + step) % count
@@ -70,7 +69,6 @@ class WeightedLeastConnections:
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         if endpoints is not self._endpoints:
             self._arrange(endpoints)
         weight_of, turns = self._weights.of, self._turns

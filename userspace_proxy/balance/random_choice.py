@@ -47,7 +47,6 @@ class RandomChoice:
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         if skip is not None and len(endpoints) > DRAWS:
             endpoint = draw(endpoints, self._rng, skip)
             if endpoint is not None:
@@ -70,7 +69,6 @@ class PowerOfTwoChoices:
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         if skip is not None and len(endpoints) > DRAWS:
             one = draw(endpoints, self._rng, skip)
             other = None if one is None else draw(endpoints, self._rng, skip, {one})
@@ -143,7 +141,6 @@ class WeightedRandomChoice:
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         if skip is not None:
             drawn = self._draw.few(endpoints, skip, 1)
             if drawn:
@@ -172,7 +169,6 @@ class WeightedPowerOfTwoChoices:
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         drawn = [] if skip is None else self._draw.few(endpoints, skip, 2)
         if len(drawn) < 2:
             candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]

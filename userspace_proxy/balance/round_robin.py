@@ -40,7 +40,6 @@ class RoundRobin:
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         count = len(endpoints)
         if skip is None and count:
             # The usual case; it is worth its lines because every connection takes this path.
@@ -77,7 +76,6 @@ class WeightedRoundRobin:
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         if not endpoints:
             # They may return, and then go on with their turns.
             return None

@@ -69,7 +69,6 @@ class SourceHash:
     def pick(
         self, endpoints: Sequence[SocketAddress], client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         if endpoints is not self._endpoints or self._version != self._weights.version:
             self._arrange(endpoints)
         known = self._remembered.get(client) or self._remember(client, 1)

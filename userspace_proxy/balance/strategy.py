@@ -41,7 +41,6 @@ class Limited:
     def pick(
         self, endpoints: Sequence[SocketAddress], client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         return self._strategy.pick(endpoints, client, skip=_OrFull(skip, self._is_full))
 
 
@@ -77,7 +76,6 @@ class Preferred:
     def pick(
         self, endpoints: Sequence[SocketAddress], client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Part of Strategy."""
         if self._endpoint in endpoints and (skip is None or self._endpoint not in skip):
             self._end()
             return self._endpoint

@@ -81,7 +81,6 @@ class _Handler(logging.Handler):
         self.writer = LogWriter(descriptor, describe_dropped=self._describe_dropped)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Part of Handler."""
         try:
             line = self.format(record)
         except Exception as exc:  # noqa: BLE001 - a bad record must not stop its caller
@@ -94,7 +93,6 @@ class _Handler(logging.Handler):
         self.writer.flush(_FLUSH_S)
 
     def close(self) -> None:
-        """Part of Handler."""
         self.writer.close()
         super().close()
 

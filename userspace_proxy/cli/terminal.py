@@ -45,12 +45,10 @@ class PrintableStream:
         self.unescaped = stream
 
     def write(self, text: str) -> int:
-        """Part of TextIO."""
         self.unescaped.write(printable_lines(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Part of TextIO."""
         for line in lines:
             self.write(line)
 

@@ -74,7 +74,6 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
     @overload
     def get(self, key: K, /, default: V | T) -> V | T: ...
     def get(self, key: K, /, default: V | T | None = None) -> V | T | None:
-        """Part of Mapping."""
         return self._parts[hash(key) & _MASK].get(key, default)
 
     def __contains__(self, key: object) -> bool:

@@ -265,7 +265,6 @@ class UdpFlow:
             room.left(self)
 
     def resume(self) -> None:
-        """Part of Waiter."""
         self.listener.resume(self)
 
     def end_wait(self, cause: EndReason) -> None:

@@ -95,7 +95,6 @@ class PortForwarder:
     def dial(
         self, service_port: str, endpoint: SocketAddress, opened: Opened
     ) -> Callable[[], None]:
-        """Part of Dialer."""
         pod, group = self._pods().get(service_port, {}).get(endpoint), self._group
         if pod is None or group is None:
             # It has just left the Service, or this program is stopping.

@@ -82,11 +82,9 @@ class ForwardSource(Source):
 
     @property
     def identity(self) -> str:
-        """Part of Source."""
         return self._source.identity
 
     def check(self) -> None:
-        """Part of Source."""
         self._source.check()
 
     async def check_access(self) -> None:
@@ -116,5 +114,4 @@ class ForwardSource(Source):
         await first_of(self.dialer.run(), self._source.run(publish_here))
 
     def status(self) -> SourceStatus:
-        """Part of Source."""
         return self._source.status()

@@ -69,7 +69,6 @@ class CgroupMemory:
         self._cache = 0
 
     def used(self) -> int:
-        """Part of MemoryLimit."""
         self._cache = 0
         for line in _read(self._stat_path).splitlines():
             name, _, value = line.partition(b" ")
@@ -78,7 +77,6 @@ class CgroupMemory:
         return self.estimate()
 
     def estimate(self) -> int:
-        """Part of MemoryLimit."""
         return max(0, int(_read(self._used_path) or 0) - self._cache)
 
 
@@ -91,12 +89,10 @@ class AddressSpace:
         self.limit = limit
 
     def used(self) -> int:
-        """Part of MemoryLimit."""
         pages = _read("/proc/self/statm").partition(b" ")[0]
         return int(pages or 0) * resource.getpagesize()
 
     def estimate(self) -> int:
-        """Part of MemoryLimit."""
         return self.used()
 
 

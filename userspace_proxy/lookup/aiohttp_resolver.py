@@ -50,7 +50,6 @@ class ServiceResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Part of AbstractResolver."""
         if self._default is not None:
             await self._default.close()
 

@@ -209,11 +209,9 @@ class _Receiver(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
-        """Part of DatagramProtocol."""
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: _Sender) -> None:
-        """Part of DatagramProtocol."""
         self._received(data, addr, self._transport)
 
 

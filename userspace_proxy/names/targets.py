@@ -81,22 +81,18 @@ class EndpointTargets(Targets):
         return len(self._endpoints)
 
     def count_ports(self) -> int:
-        """Part of Targets."""
         return len(self._endpoints.named)
 
     def ports_at(self, position: int) -> Sequence[NamedPort]:
-        """Part of Targets."""
         endpoint, number = self._endpoints.named.at(position)
         return [NamedPort(self._owner(endpoint), number)]
 
     def addresses(self, pick: Pick) -> Sequence[NamedAddress]:
-        """Part of Targets."""
         endpoints = self._endpoints.with_ports
         chosen = (endpoints[i] for i in pick(len(endpoints)))
         return [NamedAddress(self._owner(each), each.ip) for each in chosen]
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
-        """Part of Targets."""
         return self._endpoints.ips(is_ipv6=is_ipv6)
 
     def _owner(self, endpoint: Endpoint) -> str:
@@ -129,16 +125,13 @@ class PortTargets(Targets):
         return self._count * len(self._ips)
 
     def count_ports(self) -> int:
-        """Part of Targets."""
         return len(self._ports) if self._ips else 0
 
     def ports_at(self, position: int) -> Sequence[NamedPort]:
-        """Part of Targets."""
         reached = dict.fromkeys(number for _, number in self._at(position))
         return [NamedPort(self._owner, number) for number in reached]
 
     def addresses(self, pick: Pick) -> Sequence[NamedAddress]:
-        """Part of Targets."""
         return [NamedAddress(self._owner, ip) for ip in self._all_ips(pick)]
 
     def ips(self, pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
@@ -171,11 +164,9 @@ class EachTargets(Targets):
         return sum(map(len, self._parts)) or len(self._whole)
 
     def count_ports(self) -> int:
-        """Part of Targets."""
         return sum(part.count_ports() for part in self._parts)
 
     def ports_at(self, position: int) -> Sequence[NamedPort]:
-        """Part of Targets."""
         for part in self._parts:
             if position < part.count_ports():
                 return part.ports_at(position)
@@ -183,12 +174,10 @@ class EachTargets(Targets):
         raise IndexError(position)
 
     def addresses(self, pick: Pick) -> Sequence[NamedAddress]:
-        """Part of Targets."""
         found = [each for part in self._parts for each in part.addresses(pick)]
         return [found[i] for i in pick(len(found))]
 
     def ips(self, pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
-        """Part of Targets."""
         return self._whole.ips(pick, is_ipv6=is_ipv6)
 
 

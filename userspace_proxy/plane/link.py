@@ -78,13 +78,10 @@ class LocalLink:
         """Part of Link; :meth:`close` resets connections."""
 
     def look(self) -> float:
-        """Part of Link."""
         return 0.0
 
     def kill(self) -> None:
-        """Part of Link."""
         self._worker.close()
 
     def close(self, within_s: float = 0.0) -> None:
-        """Part of Link."""
         self._worker.close()

@@ -21,7 +21,6 @@ class LogSender(logging.Handler):
         self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Part of Handler."""
         try:
             line = self._line_of(record)
         except MemoryError:

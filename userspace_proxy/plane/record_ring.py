@@ -90,7 +90,6 @@ class RecordRing(Watch):
         return observed
 
     def has_room(self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False) -> bool:
-        """Part of Watch."""
         full: list[int] = []
         for place, one in enumerate(self._filters):
             if one.may_take(scopes, client_ip, is_plain=is_plain):
@@ -101,7 +100,6 @@ class RecordRing(Watch):
         return False
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
-        """Part of Watch."""
         takers = [place for place, each in enumerate(self._filters) if each.takes(one)]
         if not takers:
             return

@@ -58,15 +58,12 @@ class WorkerProcess:
         loop.add_reader(self._pidfd, self._on_end)
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
-        """Part of Link."""
         self._channel.send(message, *socks)
 
     def send_later(self, make: Callable[[], ToWorker]) -> None:
-        """Part of Link."""
         self._channel.send_later(make)
 
     def look(self) -> float:
-        """Part of Link."""
         return self._watchdog.look(self.pid)
 
     def kill(self) -> None:
@@ -79,7 +76,6 @@ class WorkerProcess:
         self._channel.close()
 
     def close(self, within_s: float) -> None:
-        """Part of Link."""
         if self._pidfd >= 0:
             self.hang_up()
             end_child(self._process, within_s)

@@ -23,7 +23,6 @@ class MemorySource(Source):
         self._publish: Publish | None = None
 
     async def run(self, publish: Publish) -> None:
-        """Part of Source."""
         self._publish = publish
         try:
             publish(self._store.snapshot())
@@ -32,7 +31,6 @@ class MemorySource(Source):
             self._publish = None
 
     def status(self) -> SourceStatus:
-        """Part of Source."""
         return SourceStatus(is_synced=self._publish is not None)
 
     def put_service(self, service: Service) -> None:

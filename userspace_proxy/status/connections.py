@@ -159,7 +159,6 @@ class StatusConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Part of Protocol."""
         # A cast, not isinstance: uvloop's transports don't inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         for limit in self._limits:
@@ -168,26 +167,21 @@ class StatusConnection(asyncio.Protocol):
         self._handler.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Part of Protocol."""
         self._forget()
         if self.on_end is not None:
             self.on_end()
         self._handler.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Part of Protocol."""
         self._handler.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Part of Protocol."""
         return self._handler.eof_received()
 
     def pause_writing(self) -> None:
-        """Part of Protocol."""
         self._handler.pause_writing()
 
     def resume_writing(self) -> None:
-        """Part of Protocol."""
         self._handler.resume_writing()
 
     def _end_in(self, seconds: float) -> None:

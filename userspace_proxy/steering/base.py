@@ -316,15 +316,12 @@ class NoSteering(Steering):
         return {}
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Part of Steering."""
         self._targets = dict(wanted)
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        """Part of Steering."""
         merge_change(self._targets, changed, gone)
 
     async def render(self) -> str:
-        """Part of Steering."""
         return render_targets(self._targets or {})
 
     async def repair(self) -> int:
@@ -332,7 +329,6 @@ class NoSteering(Steering):
         return 0
 
     async def clean_up(self) -> None:
-        """Part of Steering."""
         self._targets = None
 
     async def close(self) -> None:

@@ -55,7 +55,6 @@ class Programmer(abc.ABC):
 
     @property
     def needs_transparent(self) -> bool:
-        """As in :class:`.base.Steering`."""
         return True
 
     def unguarded(self) -> str:
@@ -87,7 +86,6 @@ class Programmer(abc.ABC):
             raise
 
     def change(self, touched: Touched) -> None:
-        """Part of Steering."""
         applied = self._applied
         if applied is None:
             raise nothing_applied()
@@ -110,7 +108,6 @@ class Programmer(abc.ABC):
         """Return the ports of frontends that are steered now, read from the kernel."""
 
     def repair(self) -> int:
-        """Part of Steering."""
         return 0 if self._applied is None else self._repair()
 
     def look_at_others(self) -> None:
@@ -122,7 +119,6 @@ class Programmer(abc.ABC):
         """Part of Steering."""
 
     def close(self) -> None:
-        """Part of Steering."""
         self._earlier.close()
 
     def _translation_of(self, _frontend: Frontend) -> Translation:
@@ -261,8 +257,6 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         self._filters: Sequence[Followed] = ()
 
     async def start(self) -> Mapping[Frontend, int]:
-        """Part of Steering."""
-
         def start_and_look(programmer: Kind) -> Ports:
             ports = programmer.start()
             # Nothing is known of them yet, but the process has all its descriptors from now on.
@@ -272,24 +266,19 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         return await self._do(start_and_look)
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Part of Steering."""
         ports = self._ports(wanted)
         await self._do(lambda programmer: programmer.apply(ports))
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        """Part of Steering."""
         touched: Touched = {**dict.fromkeys(gone), **self._ports(changed)}
         await self._do(lambda programmer: programmer.change(touched))
 
     async def render(self) -> str:
-        """Part of Steering."""
         ports = await self._do(lambda programmer: programmer.in_force())
         refused = self._refuse_port
         return render_targets({f: REFUSE if p == refused else p for f, p in ports.items()})
 
     async def repair(self) -> int:
-        """Part of Steering."""
-
         def repair_and_look(programmer: Kind) -> int:
             count = programmer.repair()
             programmer.look_at_others()
@@ -298,15 +287,12 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         return await self._do(repair_and_look)
 
     def dropping_chain(self, endpoint: SocketAddress, protocol: Protocol) -> str:
-        """Part of Steering."""
         return dropping_chain(self._filters, endpoint, protocol)
 
     async def clean_up(self) -> None:
-        """Part of Steering."""
         await self._do(lambda programmer: programmer.clean_up())
 
     async def close(self) -> None:
-        """Part of Steering."""
         await self._programmer.close()
 
     async def _do(self, call: Callable[[Kind], Result]) -> Result:

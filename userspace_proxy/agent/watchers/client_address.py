@@ -117,7 +117,6 @@ class ClientAddresses(Component):
         supervisor.start("client addresses", self.repair)
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         why_not, problem = self.why_not, self.problem
         facts.client_address = ClientAddressFacts(
             is_on=not why_not and not problem,

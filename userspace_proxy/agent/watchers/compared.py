@@ -60,7 +60,6 @@ class Compared(Component):
         """Of workers that have ended."""
 
     async def refresh(self) -> None:
-        """Part of Component."""
         self._process = self._usage()
         in_force = self._progress.in_force
         if in_force is None or not self._is_comparable:
@@ -71,7 +70,6 @@ class Compared(Component):
         self._plan = PlanFacts(FORM, digest, count, buckets)
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         facts.plan, facts.digests = self._plan, self._digests.buckets
         facts.process, facts.settings = self._process, self._settings
 

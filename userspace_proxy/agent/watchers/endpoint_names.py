@@ -78,6 +78,5 @@ class EndpointNames(Component):
         await self._progress.announce()
 
     async def close(self) -> None:
-        """Part of Component."""
         if self._addresses is not None:
             self._addresses.close()

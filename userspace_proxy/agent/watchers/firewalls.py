@@ -76,7 +76,6 @@ class FirewallWatch(Component):
         supervisor.start("firewalls", self.run)
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         facts.firewalls = [
             FirewallFacts(f.chain, f.why, f.hint, "" if f.family is None else str(f.family))
             for f in self.found

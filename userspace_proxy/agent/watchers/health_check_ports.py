@@ -54,7 +54,6 @@ class HealthChecks(Component):
         return facts_of_checks(plan, self._ports.problems if self._ports is not None else {})
 
     async def close(self) -> None:
-        """Part of Component."""
         if self._ports is not None:
             await self._ports.close()
 

@@ -42,7 +42,6 @@ class KubeProxyWatch(Component):
         supervisor.start("kube-proxy's rules", self.run)
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         facts.kube_proxy = self._found
 
     async def run(self) -> None:

@@ -100,7 +100,6 @@ class LastState(Component):
         )
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         facts.last_state = self.view()
 
     async def start(self, supervisor: Supervisor) -> None:

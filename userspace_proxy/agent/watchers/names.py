@@ -122,6 +122,5 @@ class NamesByDns(Component):
         supervisor.start("dns", server.run)
 
     async def close(self) -> None:
-        """Part of Component."""
         if self._server is not None:
             await self._server.close()

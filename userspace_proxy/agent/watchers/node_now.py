@@ -57,10 +57,8 @@ class NodeNow(Component):
         return facts
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         facts.no_node = next(iter(self._no_node.now), None)
 
     async def close(self) -> None:
-        """Part of Component."""
         if self._addresses is not None:
             self._addresses.close()

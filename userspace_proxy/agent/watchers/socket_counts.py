@@ -106,7 +106,6 @@ class HookedConnections(Component):
         supervisor.start("socket events", self._follow)
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         state = self._hooks.state
         facts.socket_lb = SocketLbFacts(
             state.attached,
@@ -118,7 +117,6 @@ class HookedConnections(Component):
         )
 
     async def close(self) -> None:
-        """Part of Component."""
         self._suspects.close()
 
     async def refresh(self) -> None:

@@ -81,7 +81,6 @@ class TrackingWatch(Component):
         supervisor.start("tracking", self.run)
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component."""
         facts.tracking = TrackingFacts(
             *self.table, is_full=self.is_full, is_dropping=self.is_dropping
         )

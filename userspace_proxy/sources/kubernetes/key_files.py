@@ -40,7 +40,6 @@ class TemporaryFiles:
         self._folder = TemporaryDirectory(prefix="userspace-proxy-")
 
     def put(self, name: str, content: bytes) -> str:
-        """Part of KeyFiles."""
         path = Path(self._folder.name, name)
         # Otherwise its time would change, and with it connections' certificates.
         if not path.exists() or path.read_bytes() != content:
@@ -48,7 +47,6 @@ class TemporaryFiles:
         return str(path)
 
     def close(self) -> None:
-        """Part of KeyFiles."""
         self._folder.cleanup()
 
 
@@ -59,7 +57,6 @@ class MemoryFiles:
         self._files: dict[str, tuple[bytes, int]] = {}
 
     def put(self, name: str, content: bytes) -> str:
-        """Part of KeyFiles."""
         have, descriptor = self._files.get(name, (None, -1))
         if have != content:
             self._close(descriptor)
@@ -70,7 +67,6 @@ class MemoryFiles:
         return f"/proc/self/fd/{descriptor}"
 
     def close(self) -> None:
-        """Part of KeyFiles."""
         files, self._files = self._files, {}
         for _, descriptor in files.values():
             self._close(descriptor)

@@ -61,12 +61,10 @@ class KubernetesLeases(Leases):
         self._label = prefix or "node"
 
     async def read(self, name: str) -> Lease | None:
-        """Part of Leases."""
         response = await self._ask(lambda: self._client.get(self._path(name), {}))
         return None if response.code == 404 else self._lease("read", response)
 
     async def write(self, lease: Lease) -> Lease | None:
-        """Part of Leases."""
         item = await self._written(lease)
         method, path = ("PUT", self._path(lease.name)) if lease.version else ("POST", _PATH)
         response = await self._ask(
@@ -78,7 +76,6 @@ class KubernetesLeases(Leases):
         return self._lease("write", response)
 
     async def read_all(self) -> list[Lease]:
-        """Part of Leases."""
         query = {
             "labelSelector": f"{_LABEL}={self._label}",
             "limit": str(_LEASE_PAGE),
@@ -88,12 +85,10 @@ class KubernetesLeases(Leases):
         return await self._items(_PATH, query, self._read_item)
 
     async def nodes(self) -> frozenset[str]:
-        """Part of Leases."""
         query = {"limit": str(_PAGE)}
         return frozenset(await self._items("/api/v1/nodes", query, _name_of))
 
     async def follow(self, name: str) -> AsyncIterator[Lease]:
-        """Part of Leases."""
         query = {
             "watch": "1",
             "fieldSelector": f"metadata.name={self._prefix}{name}",

@@ -122,15 +122,12 @@ class KubernetesSource(Source):
 
     @property
     def identity(self) -> str:
-        """Part of Source."""
         return self._credentials.cluster
 
     def check(self) -> None:
-        """Part of Source."""
         self._credentials.check()
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Part of Source."""
         self._store.resume(snapshot)
         services, slices, *_ = self._caches
         services.resume(snapshot.services)
@@ -163,29 +160,24 @@ class KubernetesSource(Source):
         self._recorder.record(happening)
 
     async def wake(self, namespace: str, workload: Workload, may: May) -> str:
-        """Part of Source."""
         if self._publish is None:
             return f"cannot scale {workload}: there is no connection to the API server yet"
         return await scale_from_zero(self.client, namespace, workload, may)
 
     async def rest(self, namespace: str, workload: Workload, may: May, agree: Agree) -> Rest:
-        """Part of Source."""
         if self._publish is None:
             return Rest()
         return await scale_to_zero(self.client, namespace, workload, may, agree)
 
     def leases(self, node_name: str, prefix: str) -> KubernetesLeases:
-        """Part of Source."""
         return KubernetesLeases(
             self.client, node_name, prefix, is_open=lambda: self._publish is not None
         )
 
     def want_nodes(self, is_wanted: bool) -> None:
-        """Part of Source."""
         self._node_addresses.want(is_wanted)
 
     def status(self) -> SourceStatus:
-        """Part of Source."""
         is_synced = self._published is not None
         required, node = self._reflectors[: self._required], self._reflectors[self._required :]
         # Without permission to read the Node, Services are current.

@@ -96,15 +96,12 @@ class ManifestSource(Source):
 
     @property
     def identity(self) -> str:
-        """Part of Source."""
         return str(Path(self.location).absolute())
 
     def check(self) -> None:
-        """Part of Source."""
         self._files.check()
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Part of Source."""
         self._state.resume(snapshot)
 
     async def run(self, publish: Publish) -> None:
@@ -134,7 +131,6 @@ class ManifestSource(Source):
             self._events.close()
 
     def status(self) -> SourceStatus:
-        """Part of Source."""
         return SourceStatus(
             is_synced=self._is_synced,
             is_current=self._is_synced and not self._state.unread,

@@ -144,7 +144,6 @@ class LegacyProgrammer(NatProgrammer):
         return self._tables.would_accept(FILTER, SOCKET_CHECK)
 
     def start(self) -> Ports:
-        """Part of Programmer."""
         refuse_ports = {self._facts.refuse_port, *self._refuse_ports_in_force()}
         left = all_rules(self._nat.read())
         conntrack.check(self._version)
@@ -169,14 +168,12 @@ class LegacyProgrammer(NatProgrammer):
         return sorted({label for name in names if (label := label_of(name)) is not None})
 
     def clean_up(self) -> None:
-        """Part of Programmer."""
         removed = _ports_of(all_rules(self._nat.read()))
         self._nat.remove_all()
         self._filter.remove_all()
         self._forget_all(removed)
 
     def close(self) -> None:
-        """Part of Programmer."""
         self._address.close()
 
     def _load(self) -> None:

@@ -47,7 +47,6 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
     @property
     def helper_restarts(self) -> int:
-        """Part of Steering."""
         return sum(helper.restarts for helper in self._helpers.values())
 
 
@@ -74,17 +73,14 @@ class IptablesProgrammer(Programmer):
         self._without_ipv6: dict[Frontend, str] = {}
 
     def unguarded(self) -> str:
-        """Part of Programmer."""
         return self._unguarded
 
     def unsteered(self) -> Mapping[Frontend, str | Taken]:
-        """Part of Programmer."""
         if self._no_ipv6:
             return {**self._taken_earlier, **self._left_out()}
         return {**self._taken_earlier, **self._without_ipv6}
 
     def start(self) -> Ports:
-        """Part of Programmer."""
         found = from_rows(self._ask(IPFamily.IPV4, "start"))
         self._families = {IPFamily.IPV4}
         if _may_have_rules(IPFamily.IPV6):
@@ -99,14 +95,12 @@ class IptablesProgrammer(Programmer):
         return found
 
     def in_force(self) -> Ports:
-        """Part of Programmer."""
         ports: Ports = {}
         for family in self._in_use():
             ports |= from_rows(self._ask(family, "in_force"))
         return ports
 
     def clean_up(self) -> None:
-        """Part of Programmer."""
         for family in self._in_use():
             self._ask(family, "clean_up")
         self._applied = None

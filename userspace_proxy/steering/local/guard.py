@@ -104,11 +104,9 @@ class NoGuard(LocalGuard):
     """Refuses everything that needs a route: only the node's own addresses are served."""
 
     def change(self, change: StateChange) -> None:
-        """Part of LocalGuard."""
         self.put_right()
 
     def put_right(self) -> int:
-        """Part of LocalGuard."""
         self._desired.refused = {
             network: SteeringError(
                 f"cannot route {network} to this node: NET_ADMIN is missing",
@@ -119,7 +117,6 @@ class NoGuard(LocalGuard):
         return 0
 
     def look(self) -> Callable[[Frontend], bool]:
-        """Part of LocalGuard."""
         return lambda frontend: not self._desired.is_routed(frontend.ip)
 
     def clean_up(self) -> None:
@@ -138,12 +135,10 @@ class OpenGuard(LocalGuard):
         self._owner = owner
 
     def change(self, change: StateChange) -> None:
-        """Part of LocalGuard."""
         self._remove_routes(change.removed_networks)
         self._add_routes(change.added_networks)
 
     def put_right(self) -> int:
-        """Part of LocalGuard."""
         desired = self._desired
         table = self._tables.local_table()
         have = {route for route in table.ours if route.metric == self._owner}
@@ -160,7 +155,6 @@ class OpenGuard(LocalGuard):
         return count + len(differing - were_refused - desired.refused.keys())
 
     def look(self) -> Callable[[Frontend], bool]:
-        """Part of LocalGuard."""
         desired = self._desired
         table = self._tables.local_table()
         here = {r.network for r in table.ours if r.metric == self._owner} | table.others
@@ -175,12 +169,10 @@ class OpenGuard(LocalGuard):
         return is_routed_here
 
     def clean_up(self) -> None:
-        """Part of LocalGuard."""
         ours = self._tables.local_table().ours
         self._tables.change(removed=sorted(route for route in ours if route.metric == self._owner))
 
     def routed(self) -> Collection[str]:
-        """Part of LocalGuard."""
         ours = [r.network for r in self._tables.local_table().ours if r.metric == self._owner]
         ips = {network: network.partition("/")[0] for network in ours}
         return {ip for network, ip in ips.items() if network == network_of(ip)}
@@ -225,20 +217,16 @@ class NftGuard(OpenGuard):
         self._table = KeptTable(table, SETS, self._create, self._elements)
 
     def unguarded(self) -> str:
-        """Part of LocalGuard."""
         return "" if self._table.is_complete else "this kernel has no nft_socket"
 
     def is_touched(self) -> bool:
-        """Part of LocalGuard."""
         return not self._table.is_known()
 
     def recover(self) -> Collection[Frontend]:
-        """Part of LocalGuard."""
         listing = self._table.look(FRONTENDS.values())
         return read_frontends(listing.elements_of(FRONTENDS.values())) if listing else ()
 
     def change(self, change: StateChange) -> None:
-        """Part of LocalGuard."""
         removed, added = change.removed_networks, change.added_networks
         if removed:
             self._remove_routes(removed)
@@ -250,7 +238,6 @@ class NftGuard(OpenGuard):
             self._add_routes(added)
 
     def look(self) -> Callable[[Frontend], bool]:
-        """Part of LocalGuard."""
         is_routed_here, desired = super().look(), self._desired
         listing = self._table.look()
         is_intact = listing is not None and self._table.is_as_written(listing)
@@ -265,12 +252,10 @@ class NftGuard(OpenGuard):
         return is_as_desired
 
     def clean_up(self) -> None:
-        """Part of LocalGuard."""
         super().clean_up()
         self._table.remove()
 
     def close(self) -> None:
-        """Part of LocalGuard."""
         self._table.close()
 
     def _put_table_right(self) -> int:

@@ -63,7 +63,6 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
         super().__init__(facts, lambda: LocalProgrammer(facts, kernel, **how))
 
     async def forget_stale(self) -> None:
-        """Part of Steering."""
         await self._do(lambda programmer: programmer.forget_stale())
 
 
@@ -104,15 +103,12 @@ class LocalProgrammer(Programmer):
 
     @property
     def needs_transparent(self) -> bool:
-        """Part of Programmer."""
         return self._guard.needs_transparent
 
     def unguarded(self) -> str:
-        """Part of Programmer."""
         return self._guard.unguarded()
 
     def unsteered(self) -> Mapping[Frontend, str | Taken]:
-        """Part of Programmer."""
         found: dict[Frontend, str | Taken] = {**self._taken_earlier, **self._desired.unsteered()}
         return {frontend: why for frontend, why in found.items() if frontend not in self._lingering}
 
@@ -124,14 +120,12 @@ class LocalProgrammer(Programmer):
         return {frontend: frontend.port for frontend in self._guard.recover()}
 
     def apply(self, ports: Ports) -> None:
-        """Part of Programmer."""
         new = ports.keys() - (self._applied or {}).keys()
         super().apply(ports)
         self._note_new(new)
         self.forget_stale()
 
     def change(self, touched: Touched) -> None:
-        """Part of Programmer."""
         applied = self._applied or {}
         new = [f for f, port in touched.items() if port is not None and f not in applied]
         super().change(touched)
@@ -150,7 +144,6 @@ class LocalProgrammer(Programmer):
         return {f: port for f, port in self._applied.items() if is_as_desired(f)}
 
     def clean_up(self) -> None:
-        """Part of Programmer."""
         self._guard.clean_up()
         self._desired.change(dict.fromkeys(list(self._desired.ports)))
         self._lingering.clear()
@@ -158,7 +151,6 @@ class LocalProgrammer(Programmer):
         self._applied, self._is_known = None, False
 
     def close(self) -> None:
-        """Part of Programmer."""
         self._guard.close()
         self._tables.close()
         super().close()

@@ -82,34 +82,28 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         self._kernel = kernel
 
     async def start(self) -> Mapping[Frontend, int]:
-        """Part of Steering."""
         recovered = await super().start()
         await self._look_at_forwarding()
         return recovered
 
     async def repair(self) -> int:
-        """Part of Steering."""
         count = await super().repair()
         await self._look_at_forwarding()
         return count
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Part of Steering."""
         ports, targets = self._ports(wanted), _kernel_targets(wanted)
         await self._do(lambda programmer: programmer.apply_all(ports, targets))
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        """Part of Steering."""
         touched: Touched = {**dict.fromkeys(gone), **self._ports(changed)}
         targets = _kernel_targets(changed)
         await self._do(lambda programmer: programmer.change_all(touched, targets))
 
     async def forget_stale(self) -> None:
-        """Part of Steering."""
         await self._do(lambda programmer: programmer.forget_stale())
 
     async def render(self) -> str:
-        """Part of Steering."""
         ports, endpoints_of = await self._do(
             lambda programmer: (programmer.in_force(), programmer.endpoints_in_force())
         )
@@ -121,7 +115,6 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         return render_targets(targets)
 
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
-        """Part of Steering."""
         return await self._do(lambda programmer: programmer.kernel_connections())
 
     async def _look_at_forwarding(self) -> None:
@@ -160,15 +153,12 @@ class NftablesProgrammer(NatProgrammer):
         ended: those of an earlier target, of an earlier run, or of a change that was refused."""
 
     def unguarded(self) -> str:
-        """Part of Programmer."""
         return "" if self._table.is_complete else "this kernel has no nft_socket"
 
     def unsteered(self) -> Mapping[Frontend, str | Taken]:
-        """Part of Programmer."""
         return {**self._taken_earlier, **self._without_ipv6}
 
     def start(self) -> Ports:
-        """Part of Programmer."""
         conntrack.check(4)
         listing = self._table.read(MAPS.values())
         if listing is None:
@@ -210,12 +200,10 @@ class NftablesProgrammer(NatProgrammer):
         self._note_ended(touched, before)
 
     def forget_stale(self) -> None:
-        """Part of Steering."""
         with contextlib.suppress(SteeringError):
             self._forget_stale()
 
     def kernel_connections(self) -> Mapping[Frontend, int] | None:
-        """As in :class:`..base.Steering`."""
         return self._kernel_path.connections()
 
     def endpoints_in_force(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
@@ -223,7 +211,6 @@ class NftablesProgrammer(NatProgrammer):
         return self._kernel_path.in_force()
 
     def in_force(self) -> Ports:
-        """Part of Programmer."""
         listing = self._table.look()
         if listing is None:
             return {}
@@ -235,7 +222,6 @@ class NftablesProgrammer(NatProgrammer):
         return {f: self._refuse_port if port == refused else port for f, port in ports.items()}
 
     def clean_up(self) -> None:
-        """Part of Programmer."""
         self._note_left(self._kernel_path.in_force())
         self._kernel_path.remove()
         listing = self._table.look()
@@ -243,7 +229,6 @@ class NftablesProgrammer(NatProgrammer):
         self._forget_all(read_ports(listing.elements_of(SETS)) if listing else {})
 
     def close(self) -> None:
-        """Part of Programmer."""
         self._table.close()
         self._kernel_path.close()
         self._address.close()

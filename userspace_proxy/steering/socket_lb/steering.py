@@ -40,7 +40,6 @@ class HookedSteering(NftablesSteering):
         self._hooks_thread = OneThread("socket-lb")
 
     async def start(self) -> Mapping[Frontend, int]:
-        """Part of Steering."""
         try:
             await self._hooks_thread.run(self._loaded.start)
         except SteeringError as exc:
@@ -57,7 +56,6 @@ class HookedSteering(NftablesSteering):
         return await super().start()
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Part of Steering."""
         hooks = self.hooks
         if hooks is not None:
             await self._hooks_thread.run(lambda: hooks.leave_all_but(wanted))
@@ -66,7 +64,6 @@ class HookedSteering(NftablesSteering):
             await self._hooks_thread.run(lambda: hooks.replace(wanted))
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        """Part of Steering."""
         hooks, touched = self.hooks, {**dict.fromkeys(gone), **changed}
         if hooks is not None:
             await self._hooks_thread.run(lambda: hooks.leave(touched))
@@ -75,14 +72,12 @@ class HookedSteering(NftablesSteering):
             await self._hooks_thread.run(lambda: hooks.change(touched))
 
     async def repair(self) -> int:
-        """Part of Steering."""
         try:
             return await super().repair()
         finally:
             await self._hooks_thread.run(self._loaded.repair)
 
     async def clean_up(self) -> None:
-        """Part of Steering."""
         self.hooks = None
         try:
             await self._hooks_thread.run(self._loaded.remove)
@@ -90,7 +85,6 @@ class HookedSteering(NftablesSteering):
             await super().clean_up()
 
     async def close(self) -> None:
-        """Part of Steering."""
         if self._hooks_thread.has_begun:
             await self._hooks_thread.run(self._loaded.close)
             self._hooks_thread.close()
