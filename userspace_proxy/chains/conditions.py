@@ -228,7 +228,7 @@ def _source(match: Match, packet: FirstPacket) -> bool | None:
     if packet.is_answer and packet.frontend.ip not in _ANY_IPS:
         return match.has(_number(packet.frontend.ip))
     link = packet.link
-    if not packet.is_answer and (packet.is_other or (link and link.is_uplink)):
+    if packet.is_other:
         return match.versions.get(family, False)
     pods = [ends_of(one) for one in link.networks if one.version == family] if link else []
     if not pods:

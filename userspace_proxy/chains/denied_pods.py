@@ -59,22 +59,24 @@ class DeniedPods:
 
     def dropped(
         self, packets: Packets, links: Sequence[PodLink]
-    ) -> dict[Frontend, tuple[str, Drop]]:
+    ) -> dict[Frontend, tuple[str, Drop, bool]]:
         """Return the links whose pods' packets are dropped, in words, by frontend, and by what.
+
+        And whether these are all links that have clients.
 
         As ``that come in by cali1`` after "packets to it".
 
         Args:
             packets: The first packet of a client to each frontend, as the chain sees it.
         """
-        links = [one for one in links if one.networks and not _OF_OTHERS.fullmatch(one.name)]
+        links = [one for one in links if has_clients(one)]
         values = sum(len(one.values) if isinstance(one, Match) else 1 for one in self._conditions)
         if not values or values * len(links) >= FOLLOWED_MAX:
             return {}
         kinds = self._kinds(packets, links)
         if self._rules * len(kinds) * len(packets) >= FOLLOWED_MAX:
             return {}
-        found: dict[Frontend, tuple[str, Drop]] = {}
+        found: dict[Frontend, tuple[str, Drop, bool]] = {}
         for frontend, packet in packets.items():
             denied: dict[str, Drop] = {}
             for alike in kinds:
@@ -83,7 +85,8 @@ class DeniedPods:
                     denied |= dict.fromkeys((link.name for link in alike), drop)
             if denied:
                 names = [link.name for link in sorted(links) if link.name in denied]
-                found[frontend] = _in_words(names), denied[names[0]]
+                is_for_all = len(names) == len(links)
+                found[frontend] = _in_words(names), denied[names[0]], is_for_all
         return found
 
     def _kinds(self, packets: Packets, links: Sequence[PodLink]) -> Sequence[Sequence[PodLink]]:
@@ -96,6 +99,11 @@ class DeniedPods:
             met = tuple(meets((one,), packet) for packet in of_link for one in self._conditions)
             found.setdefault(met, []).append(link)
         return list(found.values())
+
+
+def has_clients(link: PodLink) -> bool:
+    """Return whether pods, or other hosts, may dial Services by a link."""
+    return bool(link.networks) and not _OF_OTHERS.fullmatch(link.name)
 
 
 def _in_words(names: Sequence[str]) -> str:

@@ -229,7 +229,7 @@ def find_denied_pods(
     packets = {one: next(iter(first_packets(chain, one, to)), None) for one, to in frontends}
     seen = {one: packet for one, packet in packets.items() if packet}
     found = denied.dropped(seen, links)
-    return _doubts(chain, {one: words for one, (words, _) in found.items()}, _MEANT_PODS)
+    return _doubts(chain, {one: words for one, (words, *_) in found.items()}, _MEANT_PODS)
 
 
 def _doubts(chain: Chain, words: Mapping[Frontend, str], hint: str) -> dict[Frontend, Doubt]:

@@ -289,7 +289,8 @@ ITS_LINK = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
     ("condition", "first", "answer"),
     [
         pytest.param("ip daddr 10.244.1.1/32 tcp dport 8080", True, None, id="the-endpoint"),
-        pytest.param("ip saddr 10.244.1.1/32 tcp sport 8080", False, True, id="from-the-endpoint"),
+        pytest.param("ip saddr 10.244.1.1/32 tcp sport 8080", None, True, id="from-the-endpoint"),
+        pytest.param("ip saddr 0.0.0.0/0", True, True, id="from-anywhere"),
         pytest.param("ct status dnat", True, True, id="translated"),
         pytest.param("ct state new", True, False, id="new"),
         pytest.param("ct state != established", True, False, id="not-established"),

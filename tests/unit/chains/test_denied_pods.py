@@ -37,7 +37,7 @@ def denied_by(rules, others=(), policy="accept"):
 
 
 def words_of(denied, packets=PACKETS, links=LINKS):
-    return {one: words for one, (words, _) in denied.dropped(packets, links).items()}
+    return {one: words for one, (words, *_) in denied.dropped(packets, links).items()}
 
 
 @pytest.mark.parametrize(

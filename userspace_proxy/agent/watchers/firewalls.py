@@ -122,21 +122,22 @@ def read_firewalls(steering: str, proxy_ports: tuple[int, int]) -> list[Firewall
     return find_firewalls(*_read_tables("input"), steering, proxy_ports, read_client_links())
 
 
-def read_forward_rules() -> Callable[[SocketAddress, Protocol], tuple[str, str, str]]:
+def read_forward_rules() -> Callable[[SocketAddress, Protocol], tuple[str, str, str, bool]]:
     """Read the rules at forward, and return what names the chain that drops packets there.
 
-    With why, and a remedy; empty texts if none certainly drops those that are forwarded to an
-    endpoint, or its answers. Reading blocks.
+    With why, a remedy, and whether that is so for all links of clients; empty texts if none
+    certainly drops those that are forwarded to an endpoint, or its answers. Reading blocks.
 
     Raises:
         SteeringError: As for :func:`read_firewalls`.
     """
     tables, links = _read_tables("forward"), read_client_links()
 
-    def find(endpoint: SocketAddress, protocol: Protocol) -> tuple[str, str, str]:
-        for one in find_forward_firewalls(*tables, endpoint, protocol, links):
-            return one.chain, one.why, one.hint
-        return "", "", ""
+    def find(endpoint: SocketAddress, protocol: Protocol) -> tuple[str, str, str, bool]:
+        found = find_forward_firewalls(*tables, endpoint, protocol, links)
+        for one in sorted(found, key=lambda one: not one.is_for_all):
+            return one.chain, one.why, one.hint, one.is_for_all
+        return "", "", "", False
 
     return find
 

@@ -10,13 +10,13 @@ but itself. Neither of them accepts endpoints' replies.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import TypeVar
 
 from ...chains.conditions import ANY_IP, FirstPacket
-from ...chains.denied_pods import DeniedPods
+from ...chains.denied_pods import DeniedPods, has_clients
 from ...chains.following import Drop, find_drop, follow
 from ...kernel.nf_tables.chains import Chain, ChainTable, Tables
 from ...kernel.nf_tables.matches import Match, MatchField, states
@@ -47,6 +47,8 @@ class Firewall:
     """The commands, or the setting, that admit all dropped packets."""
     family: IPFamily | None = None
     """Of the packets; None: both."""
+    is_for_all: bool = True
+    """Whether it drops those of all clients; else of those behind some links."""
 
     def __str__(self) -> str:
         return f"packets to Services may be dropped on their way in: {self.why}"
@@ -90,11 +92,11 @@ def find_firewalls(
         answers = _find_drop(base, chains, reply, pods)
         if not (dropped or answers):
             return None
-        drop, whose = dropped or answers or (None, "")
+        drop, whose, is_for_all = dropped or answers or (None, "", False)
         why = f"{drop}{whose}{'' if dropped else _ANSWERS}"
         drops = _hint(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
         hint = _OF_CALICO if drop and drop.place.name == _CALICO else drops
-        return Firewall(str(base), why, hint, _FAMILIES.get(base.table.family))
+        return Firewall(str(base), why, hint, _FAMILIES.get(base.table.family), is_for_all)
 
     return list(_judged((nft, legacy), "input", judge))
 
@@ -114,29 +116,31 @@ def find_forward_firewalls(
         links: Those of the clients in question, and the endpoint's own one.
     """
     to = Frontend(endpoint.ip, endpoint.port, protocol)
-    own = next((link for link in links if not link.is_uplink and _has(link, endpoint.ip)), None)
-    clients = [link for link in links if link != own]
+    links = [one for one in links if any(net.version == endpoint.family for net in one.networks)]
+    own = next((one for one in links if not one.is_uplink and _has(one, endpoint.ip)), None)
+    clients = [one for one in links if one != own and has_clients(one)]
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
         if family is not endpoint.family:
             return None
         first = FirstPacket(to, is_forwarded=True, way_out=own)
-        if found := _find_drop(base, chains, [first], clients):
-            drop, whose = found
-            return Firewall(str(base), f"{drop}{whose}", _hint(base, ""), family)
-        for client in clients:
-            answer = FirstPacket(to, is_answer=True, is_forwarded=True, link=own, way_out=client)
-            if dropped := find_drop(base, chains, answer):
-                return Firewall(
-                    str(base), f"{dropped}, for the endpoint's answers", _hint(base, ""), family
-                )
-        return None
+        found = _find_drop(base, chains, [first], clients)
+        if found is None:
+            answer = FirstPacket(to, is_answer=True, is_forwarded=True, link=own)
+            ways = [answer._replace(way_out=one) for one in clients] or [answer]
+            drops = [find_drop(base, chains, one) for one in ways]
+            if dropped := next(filter(None, drops), None):
+                found = dropped, ", for the endpoint's answers", all(drops)
+        if found is None:
+            return None
+        drop, whose, is_for_all = found
+        return Firewall(str(base), f"{drop}{whose}", _hint(base, ""), family, is_for_all)
 
     return list(_judged((nft, legacy), "forward", judge))
 
 
 def _has(link: PodLink, ip: str) -> bool:
-    return any(ipaddress.ip_address(ip) in network for network in link.networks)
+    return any(ip_address(ip) in network for network in link.networks)
 
 
 def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
@@ -154,8 +158,11 @@ def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
             is_other=True,
             is_forwarded=hook == "forward",
         )
-        by = follow(base, chains, packet, "filter").by
-        return f"chain {by[0]}, rule {by[1]}" if by else None
+        outcome = follow(base, chains, packet, "filter")
+        if outcome.by:
+            return "chain {}, rule {}".format(*outcome.by)
+        is_policy = packet.is_forwarded and outcome.back and base.policy == "drop"
+        return f"chain {base}, its policy drop" if is_policy else None
 
     return list(_judged((nft, legacy), hook, judge))
 
@@ -180,18 +187,18 @@ def _judged(
 
 def _find_drop(
     base: Chain, chains: Chains, packets: Sequence[FirstPacket], links: Sequence[PodLink]
-) -> tuple[Drop, str] | None:
-    """Return what drops packets of all clients, of most, or of those behind links, and whose."""
+) -> tuple[Drop, str, bool] | None:
+    """Return what drops packets of all clients, or of those behind links, and whose.
+
+    And whether those are all links.
+    """
     for packet in packets:
         if drop := find_drop(base, chains, packet):
-            return drop, ""
-    for packet in packets:
-        if drop := find_drop(base, chains, packet._replace(is_other=True)):
-            return drop, ", for packets from addresses that it doesn't name"
+            return drop, "", True
     for packet in packets:
         denied = DeniedPods(base, chains).dropped({packet.frontend: packet}, links)
-        for words, drop in denied.values():
-            return drop, f", for packets {words}"
+        for words, drop, is_for_all in denied.values():
+            return drop, f", for packets {words}", is_for_all
     return None
 
 

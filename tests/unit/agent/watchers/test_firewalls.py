@@ -95,11 +95,12 @@ async def test_while_everything_changes_firewalls_are_read_only_now_and_then(wat
 def test_what_drops_forwarded_packets_is_named_as_of_the_read(node):
     endpoint = SocketAddress("10.244.1.1", 8080)
     node.run("ip link add eth0 type bridge; ip link set eth0 up; ip route add default dev eth0")
-    assert read_forward_rules()(endpoint, Protocol.TCP) == ("", "", "")
+    assert read_forward_rules()(endpoint, Protocol.TCP) == ("", "", "", False)
     node.run("nft 'table ip f { chain f { type filter hook forward priority 0; policy drop; }; }'")
     rule = "nft insert rule ip f f ct"
     assert read_forward_rules()(endpoint, Protocol.TCP) == (
         "ip f f",
         "its policy is drop",
         f"{rule} status dnat accept; {rule} state established,related accept",
+        True,
     )

@@ -119,6 +119,8 @@ POD = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
 CLIENT = PodLink(3, "cali2", (ip_network("10.244.1.2/32"),))
 UPLINK = PodLink(9, "eth0", (ip_network("0.0.0.0/0"),))
 WEB = SocketAddress("10.244.1.1", 8080)
+DOCKER_0 = PodLink(10, "docker0", (ip_network("172.17.0.0/16"),))
+LINKS = (POD, CLIENT, UPLINK, DOCKER_0)
 
 
 def chains(hook, rules, others, policy="accept", table=FILTER):
@@ -165,8 +167,8 @@ DOCKER = [
 DOCKERS = {"DOCKER-USER": ["return"], "DOCKER": ["iifname != docker0 oifname docker0: drop"]}
 ALL = ", for packets that come in by cali2 and eth0"
 NAMED = "rule ip daddr 10.244.1.1/32 drop"
-OUTSIDE = "its policy is drop, for packets from addresses that it doesn't name"
 CLOSED = "rule iifname eth0 drop, for packets that come in by eth0"
+LISTED = "ip saddr 10.244.0.0/16,198.51.100.0/24: accept"
 ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
 
 
@@ -201,15 +203,32 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
             "rule iifname eth0 drop, for packets that come in by eth0",
         ),
         pytest.param(["…: accept"], {}, "drop", None, id="not-followed"),
-        pytest.param(["ip saddr 10.0.0.0/8: accept"], {}, "drop", OUTSIDE, id="pods-are-admitted"),
+        pytest.param([LISTED], {}, "drop", None, id="sources-that-may-be-all"),
+        pytest.param(
+            ["iifname cali*: accept", "iifname eth0 ip saddr 198.51.100.0/24: accept"],
+            {},
+            "drop",
+            None,
+            id="a-lan-that-may-be-all",
+        ),
+        pytest.param(
+            ["ip saddr 198.51.100.0/24: accept"],
+            {},
+            "drop",
+            "its policy is drop, for packets that come in by cali2",
+            id="pods-are-not-admitted",
+        ),
+        pytest.param(["oifname docker0: drop"], {}, "accept", None, id="to-another-bridge"),
     ],
 )
 def test_what_drops_forwarded_packets_is_named_with_whose(rules, others, policy, expected):
     tables = chains("forward", rules, others, policy)
-    found = find_forward_firewalls(tables, {}, WEB, Protocol.TCP, [POD, CLIENT, UPLINK])
+    found = find_forward_firewalls(tables, {}, WEB, Protocol.TCP, LINKS)
     assert [one.why for one in found] == ([expected] if expected else [])
     hint = "nft insert rule ip filter FORWARD ct status dnat accept; "
     assert all(one.hint.startswith(hint) for one in found)
+    is_of_some = "come in by" in (expected or "") and ALL not in expected
+    assert all(one.is_for_all is not is_of_some for one in found)
 
 
 def test_forwarded_packets_of_another_family_pass_no_chain_of_a_table():
@@ -232,6 +251,16 @@ def test_rules_that_may_drop_are_not_followed(rules, expected):
     assert find_unfollowed({}, tables, "forward") == []
 
 
+def test_whether_a_policy_drops_packets_is_not_followed_where_sources_are_admitted():
+    tables = chains("forward", [LISTED], {}, "drop")
+    assert find_unfollowed(tables, {}, "forward") == ["chain ip filter FORWARD, its policy drop"]
+
+
 def test_answers_of_endpoints_that_a_rule_may_admit_are_not_reported():
     rules = ["ct status dnat: accept", "ip saddr 10.244.0.0/16: accept"]
     assert find_firewalls(chains("input", rules, {}, "drop"), {}, "nftables", PORTS) == []
+
+
+def test_sources_that_a_firewall_admits_may_be_all_clients():
+    tables = chains("input", ["ct state established: accept", LISTED], {}, "drop")
+    assert find_firewalls(tables, {}, "nftables", PORTS, LINKS) == []
