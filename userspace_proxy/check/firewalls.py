@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 
 from ..chains.conditions import ANY_IP
+from ..kernel.interfaces import is_local
 from ..model import Doubt, Frontend, Protocol, SocketAddress, Taken
 from ..steering.earlier_chains import ALL_NAT, EarlierChains, Translation
 from ..steering.nftables.rules import NAT_PRIORITY
@@ -35,9 +36,12 @@ def look_at_firewalls(
 
 
 def _endpoints(kernel: KernelView, inputs: Inputs) -> Collection[SocketAddress]:
-    """Return those of manifests, or else any one, and what is behind each link of pods."""
+    """Return those of manifests, or else any one, and what is behind each link of pods.
+
+    Not this node itself: what is translated to that isn't forwarded.
+    """
     if inputs.endpoints:
-        return inputs.endpoints[:_ENDPOINTS_MAX]
+        return [one for one in inputs.endpoints[:_ENDPOINTS_MAX] if not is_local(one.ip)]
     pods = (network for link in kernel.clients if not link.is_uplink for network in link.networks)
     return [SocketAddress(ip, 0) for ip in (*ANY_IP.values(), *(str(pod[0]) for pod in pods))]
 

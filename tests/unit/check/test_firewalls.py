@@ -204,3 +204,6 @@ def test_a_look_follows_chains_for_known_frontends_and_endpoints(node):
         assert [one.where for one in found] == [f"chain ip raw {name}" for name in chains]
     found = look_at_firewalls(read_kernel(), "nftables", PORTS, Inputs(), "kernel")
     assert [one.where for one in found] == ["chain ip raw f", ""]
+    node.run("ip link set lo up; ip addr add 10.244.1.1/32 dev lo")
+    found = look_at_firewalls(read_kernel(), "nftables", PORTS, inputs, "kernel")
+    assert [one.where for one in found] == ["chain ip raw pre"], "an endpoint of the node"

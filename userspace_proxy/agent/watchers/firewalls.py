@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import FirewallFacts, StatusFacts
+from ...kernel.interfaces import is_local
 from ...kernel.nf_tables.chains import Tables
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
@@ -134,7 +135,9 @@ def read_forward_rules() -> Callable[[SocketAddress, Protocol], tuple[str, str, 
     tables, links = _read_tables("forward"), read_client_links()
 
     def find(endpoint: SocketAddress, protocol: Protocol) -> tuple[str, str, str, bool]:
-        found = find_forward_firewalls(*tables, endpoint, protocol, links)
+        # What is translated to this node isn't forwarded.
+        is_here = is_local(endpoint.ip)
+        found = () if is_here else find_forward_firewalls(*tables, endpoint, protocol, links)
         for one in sorted(found, key=lambda one: not one.is_for_all):
             return one.chain, one.why, one.hint, one.is_for_all
         return "", "", "", False

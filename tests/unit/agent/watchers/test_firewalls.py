@@ -104,3 +104,5 @@ def test_what_drops_forwarded_packets_is_named_as_of_the_read(node):
         f"{rule} status dnat accept; {rule} state established,related accept",
         True,
     )
+    node.run("ip addr add 10.244.1.1/32 dev eth0")
+    assert read_forward_rules()(endpoint, Protocol.TCP) == ("", "", "", False), "of the node"
