@@ -39,6 +39,7 @@ from ...kernel.nf_tables.rules import (
     values_of,
     verdict_of,
 )
+from ...kernel.nf_tables.writer import TABLE_DORMANT
 from .firewalls import base_chains
 
 CHAINS_MAX = 200
@@ -61,10 +62,17 @@ class NftReader:
         self._elements: dict[tuple[int, str, str], Sequence[ListedElement]] = {}
 
     def chains(self) -> Tables:
-        """Return all chains without their rules, and read sets again afterwards."""
+        """Return all chains without their rules, and read sets again afterwards.
+
+        Not those of dormant tables, which the kernel doesn't call.
+        """
         self._sets, self._elements = {}, {}
+        listed = self._ruleset.tables()
+        dormant = {(one.family, one.name) for one in listed if one.flags & TABLE_DORMANT}
         tables: Tables = {}
         for found in self._ruleset.chains():
+            if (found.family, found.table) in dormant:
+                continue
             family = FAMILIES.get(found.family, str(found.family))
             table = ChainTable(family, found.table)
             place = found.name, found.kind, found.hook, found.priority, found.policy

@@ -54,6 +54,11 @@ def test_all_chains_are_listed_without_their_rules(node, reader):
     )
 
 
+def test_chains_of_a_dormant_table_are_not_called(node, reader):
+    node.run(f"{FIREWALL}; nft 'add table inet firewall {{ flags dormant; }}'")
+    assert reader.chains().keys() == read_chains().keys() == {ChainTable("ip", "other")}
+
+
 def test_a_chain_that_was_removed_has_no_rules(node, reader):
     node.run(FIREWALL)
     chain = reader.chains()[OF_FIREWALL]["unused"]
