@@ -212,32 +212,31 @@ def count_by_endpoint(version: int, protocol: int) -> Tracked:
         return Tracked(entries, volumes if has_volumes else None)
 
 
-class Clients(NamedTuple):
-    """The clients of one dialled address, each as the hash of its address and port."""
+class Connections(NamedTuple):
+    """The connections that are tracked at one dialled address, each as a hash."""
 
     answered: set[int]
-    """Those that have got an answer of an endpoint."""
+    """Those whose client has got an answer of an endpoint."""
     own: set[int]
-    """Those on this node, answered or not."""
+    """Those of clients on this node, answered or not."""
 
 
-def clients_of(
-    version: int,
-    protocol: int,
-    endpoints: Mapping[Dialled, Set[bytes]],
-    here: Set[bytes],
-) -> dict[Dialled, Clients]:
-    """Return the clients that are tracked at some dialled addresses; blocks.
+def connections_at(
+    version: int, protocol: int, endpoints: Mapping[Dialled, Set[bytes]], here: Set[bytes]
+) -> dict[Dialled, Connections]:
+    """Return the connections that are tracked at some dialled addresses; blocks.
+
+    Those that lead to the proxy's own ports don't count.
 
     Args:
-        endpoints: Where each address may lead, packed: other entries don't count.
+        endpoints: Where each address may lead, packed: one may be an address of this node.
         here: The packed addresses of this node.
 
     Raises:
         SteeringError: The kernel doesn't list entries.
     """
     found = {
-        pack_address(*dialled): (Clients(set(), set()), to) for dialled, to in endpoints.items()
+        pack_address(*dialled): (Connections(set(), set()), to) for dialled, to in endpoints.items()
     }
     with (
         explained("list conntrack entries", hint=_HINT),
@@ -246,12 +245,15 @@ def clients_of(
         # Walking an empty table of usual size takes 8 ms, whatever is wanted of it.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
         for entry in list_entries(requests, version, wanted):
-            clients, leads_to = found.get(entry.dialled, (None, frozenset()))
-            if clients is not None and entry.answered_from in leads_to:
+            seen, leads_to = found.get(entry.dialled, (None, frozenset()))
+            at = entry.answered_from
+            if seen is not None and (at in leads_to or at[:-_PORT_BYTES] not in here):
+                # A client may use the same port again.
+                number = hash((entry.client, entry.number))
                 if entry.client[:-_PORT_BYTES] in here:
-                    clients.own.add(hash(entry.client))
+                    seen.own.add(number)
                 elif entry.has_answered_client:
-                    clients.answered.add(hash(entry.client))
+                    seen.answered.add(number)
     return {dialled: found[pack_address(*dialled)][0] for dialled in endpoints}
 
 

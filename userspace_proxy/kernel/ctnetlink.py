@@ -102,6 +102,12 @@ class ConntrackEntry(NamedTuple):
 
     @property
     @checked
+    def number(self) -> bytes:
+        """The kernel's number of the entry."""
+        return dict(read_attributes(self.message, _BODY)).get(CTA_ID, b"")
+
+    @property
+    @checked
     def was_reset(self) -> bool:
         """Whether this is a TCP connection that was reset before any FIN."""
         tcp = self._tcp()

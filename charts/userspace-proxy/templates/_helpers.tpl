@@ -99,8 +99,8 @@ startupProbe:
         sys.exit(probed.makefile().read() or None)
   periodSeconds: 2
   timeoutSeconds: 5
-  # An hour: a start may wait for an API server, which a restart doesn't bring.
-  failureThreshold: 1800
+  # A day, as long as the last state is served: a restart brings no API server, and would end it.
+  failureThreshold: 43200
 livenessProbe:
   httpGet:
     path: /livez

@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from time import thread_time
@@ -32,7 +32,7 @@ from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import LAST_MINUTE_S
 from ...kernel.bpf.socket_maps import EventKind
-from ...kernel.conntrack import PROTOCOL_NUMBERS, Clients, Dialled, clients_of
+from ...kernel.conntrack import PROTOCOL_NUMBERS, Connections, Dialled, connections_at
 from ...kernel.ctnetlink import pack_address
 from ...kernel.netlink.messages import pack_ip
 from ...kernel.node_listings import ANY, NodeListings
@@ -76,9 +76,15 @@ PROBED_MAX = 16
 KNOWN_MAX = 20_000
 """Of a frontend with more clients none is remembered: it counts as answered."""
 
-Rules = Callable[[SocketAddress, Protocol], tuple[str, str, str]]
-"""Returns which chain drops packets that are forwarded to an endpoint, why, and a remedy; empty
-texts: none certainly does."""
+STALE_S = 9.0
+"""Entries of connections that were reset last for ten seconds: after a longer pause a look only
+notes what there is, and another one follows."""
+AHEAD_MAX = 64
+"""Connections that begin between a reading of counters and one of entries."""
+
+Rules = Callable[[SocketAddress, Protocol], tuple[str, str, str, bool]]
+"""Returns which chain drops packets that are forwarded to an endpoint, why, a remedy, and whether
+those of all clients; empty texts: none certainly does."""
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +94,9 @@ class _Traffic:
     begun: int = 0
     """As the kernel has counted them."""
     known: Set[int] = frozenset()
-    """Clients that were tracked at the last look, those with an answer and those on this node."""
+    """Connections that were tracked at the last look, those with an answer, or of this node."""
+    ahead: int = 0
+    """Such that the next reading of the counter has first."""
     lost: int = 0
     """Connections without an answer since the last one with an answer."""
     since: float = 0.0
@@ -97,13 +105,15 @@ class _Traffic:
     answered_at: float = 0.0
     """When hooks last saw an answer, which programs on this node may have got."""
 
-    def compare(self, begun: int, clients: Clients, now: float) -> None:
-        """Take how many connections began since the last look, and the clients tracked now."""
-        if clients.answered - self.known:
+    def compare(self, begun: int, tracked: Connections, now: float) -> None:
+        """Take how many connections began since the last look, and those that are tracked now."""
+        known = tracked.answered | tracked.own
+        missing = begun - len(known - self.known) - self.ahead
+        self.ahead = min(max(0, -missing), AHEAD_MAX)
+        if tracked.answered - self.known:
             self.lost = 0
         else:
-            self.lose(begun - len(clients.own - self.known), now)
-        known = clients.answered | clients.own
+            self.lose(missing, now)
         self.known = known if len(known) <= KNOWN_MAX else frozenset()
 
     def lose(self, count: int, now: float) -> None:
@@ -132,6 +142,7 @@ class _Doubt:
     """What probes show of the endpoints of a Service port whose clients get no answer."""
 
     waiting: set[SocketAddress]
+    answering: list[SocketAddress] = field(default_factory=list)
     has_failed: bool = False
     until: float = 0.0
     """When it is decided again, in monotonic seconds."""
@@ -141,9 +152,8 @@ class _Doubt:
 class _Away:
     """Why a Service port with path ``auto`` has left the kernel path, and when it returns."""
 
-    endpoint: SocketAddress
-    chain: str
-    """Empty: what drops its packets isn't known."""
+    has_chain: bool
+    """A chain drops the packets of all clients."""
     wait_s: float
     until: float
     """Where no chain is known, in monotonic seconds."""
@@ -154,7 +164,7 @@ class KernelAnswers(Component):
 
     Args:
         read_rules: Reads other programs' rules; blocks.
-        track: Returns the clients that are tracked at frontends; blocks.
+        track: Returns the connections that are tracked at frontends; blocks.
     """
 
     def __init__(
@@ -163,14 +173,14 @@ class KernelAnswers(Component):
         served_ports: ServedPorts,
         read_rules: Callable[[], Rules],
         *,
-        track: Callable[[Mapping[Frontend, Serving]], Mapping[Frontend, Clients]] | None = None,
+        track: Callable[[Mapping[Frontend, Serving]], Mapping[Frontend, Connections]] | None = None,
         clock: Callable[[], float] = Clocks.monotonic,
         open_probes: Callable[[Note], PathProbes] = open_probes,
     ) -> None:
         self._steering = steering
         self._served_ports = served_ports
         self._read_rules = read_rules
-        self._track = track or track_clients
+        self._track = track or list_tracked
         self._clock = clock
         self._thread = OneThread("kernel answers")
         self._owed_s = 0.0
@@ -179,6 +189,9 @@ class KernelAnswers(Component):
         """CPU time of the thread at the last look."""
         self._is_undecided = False
         """Clients got no answer a moment ago, and it isn't known why."""
+        self._looked_at = 0.0
+        self._is_stale = True
+        """The last look was long after the one before."""
         self._suspects = Suspects(self._note_probe, open_probes)
         self._has_probed = asyncio.Event()
         self._traffic: dict[Frontend | ServedPort, _Traffic] = {}
@@ -207,6 +220,7 @@ class KernelAnswers(Component):
                 before_s, self._used_s = self._used_s, await self._thread.run(thread_time)
                 self._owed_s += self._used_s - before_s
             is_urgent = self._is_undecided and self._owed_s < BURST_S
+            is_urgent |= self._is_stale
             pause_s = EVERY_S if is_urgent else max(EVERY_S, self._owed_s / _SHARE)
             await pause(pause_s)
             self._owed_s = max(0.0, self._owed_s - pause_s * _SHARE)
@@ -257,11 +271,12 @@ class KernelAnswers(Component):
         counts = (await self._steering.kernel_connections() or {}) if serving else {}
         self._owed_s += len(counts) * _COUNT_S
         now, begun = self._clock(), dict[Frontend, int]()
+        self._is_stale, self._looked_at = now - self._looked_at > STALE_S, now
         for frontend in serving.keys() & counts.keys():
             count = counts[frontend]
             traffic = self._traffic.setdefault(frontend, _Traffic(count))
             if count != traffic.begun or traffic.is_recent(now):
-                begun[frontend] = count - traffic.begun
+                begun[frontend] = 0 if self._is_stale else count - traffic.begun
             traffic.begun = count
         if begun:
             wanted = {frontend: serving[frontend] for frontend in begun}
@@ -305,23 +320,28 @@ class KernelAnswers(Component):
         if (doubt := self._doubts.get(suspect.served)) is not None:
             doubt.waiting.discard(suspect.endpoint)
             doubt.has_failed |= failed is not None
+            if failed is None:
+                doubt.answering.append(suspect.endpoint)
         if not any(one.waiting for one in self._doubts.values()):
             self._has_probed.set()
 
     async def _decide(self, served: ServedPort, rules: Rules) -> None:
         """Decide why clients get no answer, after probes of the endpoints."""
         doubt, silent, plan = self._doubts[served], self._silent(served), served.plan
-        now = self._clock()
-        endpoint = next(endpoints_of(plan.serving), None)
-        if endpoint is None or doubt.has_failed or doubt.waiting:
+        now, is_tcp = self._clock(), plan.protocol is Protocol.TCP
+        asked = iter(doubt.answering) if is_tcp else endpoints_of(plan.serving)
+        if (endpoint := next(asked, None)) is None:
             doubt.until = now + AGAIN_S
             served.path = served.path._replace(unanswered=None)
             return
-        chain, why, hint = await self._thread.run(partial(rules, endpoint, plan.protocol))
-        is_telling = plan.protocol is Protocol.TCP and all(one.is_telling for one in silent)
+        ask = partial(rules, endpoint, plan.protocol)
+        chain, why, hint, is_for_all = await self._thread.run(ask)
+        # Of several endpoints, chance may lead some clients to those that fail.
+        is_telling = is_tcp and not doubt.has_failed and any(one.is_telling for one in silent)
+        is_known = is_for_all or is_telling
         # Until then there may be more clients.
-        doubt.until = now + (AGAIN_S if chain or is_telling else GRACE_S)
-        if not (chain or is_telling):
+        doubt.until = now + (AGAIN_S if is_known else GRACE_S)
+        if not is_known:
             return
         cause = forwarding_dropped(chain, why, hint) if chain else forwarding_unanswered()
         if plan.path.path is not DataPath.AUTO:
@@ -329,12 +349,12 @@ class KernelAnswers(Component):
             return
         before = self._away.get(served)
         wait_s = min(2 * before.wait_s, RETRY_MAX_S) if before else RETRY_S
-        self._away[served] = _Away(endpoint, chain, wait_s, now + wait_s)
+        self._away[served] = _Away(is_for_all, wait_s, now + wait_s)
         self._served_ports.auto_paths.leave_kernel(plan.key, cause)
 
     def _may_return(self, served: ServedPort, away: _Away) -> bool:
         is_out = served.path.now is not DataPath.KERNEL
-        return is_out and (bool(away.chain) or self._clock() >= away.until)
+        return is_out and (away.has_chain or self._clock() >= away.until)
 
     async def _return(self, served: ServedPort, rules: Rules) -> None:
         """Let a Service port take the kernel path again unless its packets are still dropped."""
@@ -342,13 +362,16 @@ class KernelAnswers(Component):
         if served.is_retired or served.plan.path.path is not DataPath.AUTO:
             del self._away[served]
             return
-        ask = partial(rules, away.endpoint, served.plan.protocol)
-        if not away.chain or not (await self._thread.run(ask))[0]:
-            self._served_ports.auto_paths.return_to_kernel(served.plan.key)
+        endpoint = next(endpoints_of(served.plan.serving), None)
+        if away.has_chain and endpoint is not None:
+            *_, is_dropped = await self._thread.run(partial(rules, endpoint, served.plan.protocol))
+            if is_dropped:
+                return
+        self._served_ports.auto_paths.return_to_kernel(served.plan.key)
 
 
-def track_clients(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, Clients]:
-    """Return the clients that are tracked at frontends; blocks.
+def list_tracked(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, Connections]:
+    """Return the connections that are tracked at frontends; blocks.
 
     Raises:
         SteeringError: The kernel doesn't list them.
@@ -359,7 +382,7 @@ def track_clients(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, Clients]
         kind = int(frontend.family), PROTOCOL_NUMBERS[frontend.protocol]
         endpoints = {pack_address(one.ip, one.port) for one in endpoints_of(serving)}
         by_kind[kind][Dialled(frontend.ip, frontend.port)] = endpoints
-    found = {kind: clients_of(*kind, endpoints, here) for kind, endpoints in by_kind.items()}
+    found = {kind: connections_at(*kind, endpoints, here) for kind, endpoints in by_kind.items()}
     return {
         frontend: found[int(frontend.family), PROTOCOL_NUMBERS[frontend.protocol]][
             Dialled(frontend.ip, frontend.port)

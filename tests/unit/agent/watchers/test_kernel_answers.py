@@ -11,17 +11,19 @@ from userspace_proxy.agent.watchers import kernel_answers
 from userspace_proxy.agent.watchers.kernel_answers import (
     AGAIN_S,
     EVERY_S,
+    GRACE_S,
     LOST_MIN,
     RETRY_S,
+    STALE_S,
     KernelAnswers,
-    track_clients,
+    list_tracked,
 )
 from userspace_proxy.causes.services import forwarding_dropped, forwarding_unanswered
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.facts import LAST_MINUTE_S, Level, PortState, SourceFacts
-from userspace_proxy.kernel.conntrack import Clients
+from userspace_proxy.kernel.conntrack import Connections
 from userspace_proxy.model import (
     DataPath,
     DialFailure,
@@ -38,9 +40,11 @@ from ..samples import Cluster
 
 POD = SocketAddress("192.0.2.1", 8080)
 IP = "10.96.0.1"
-CHAIN = ("ip filter FORWARD", "its policy is drop", "Add an accepting rule")
+CHAIN = ("ip filter FORWARD", "its policy is drop", "Add an accepting rule", True)
+OF_SOME = (*CHAIN[:3], False)
 REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
-NOT_KNOWN, DROPPED = forwarding_unanswered(), forwarding_dropped(*CHAIN)
+NONE = ("", "", "", False)
+NOT_KNOWN, DROPPED = forwarding_unanswered(), forwarding_dropped(*CHAIN[:3])
 
 
 class Probed:
@@ -50,7 +54,7 @@ class Probed:
         self._note, self._result = note, result
 
     def add(self, endpoint, _service):
-        self._note(endpoint, self._result())
+        self._note(endpoint, self._result(endpoint))
 
     def discard(self, _endpoint, _service):
         """Part of PathProbes."""
@@ -65,21 +69,17 @@ class Node:
     def __init__(self, plane, make, path, protocol):
         self.plane = plane
         self.now = 1000.0
-        self.chain = ("", "", "")
+        self.chain = NONE
         self.probe = None
+        """Why probes fail, or a function of the endpoint."""
         self.web = Frontend(IP, 80, protocol)
-        self.clients = Clients(set(), set())
+        self.clients = Connections(set(), set())
         self.served_ports = make(Bind.PROXY_PORT)
         self.served_ports.auto_paths = AutoPaths(
-            lambda _note: Probed(lambda *_: None, lambda: None)
+            lambda _note: Probed(lambda *_: None, lambda _: None)
         )
-        handling = Handling(path=path)
-        cluster = Cluster()
-        self.served_ports.follow(
-            cluster.serve("web", IP, POD.ip, handling=handling, protocol=str(protocol))
-        )
-        (self.served,) = self.served_ports
-        self.served.path = PathView(DataPath.KERNEL)
+        self.handling, self.cluster = Handling(path=path), Cluster()
+        self.serve(POD.ip)
         self.steering = FakeSteering()
         self.steering.counted = {self.web: 0}
         self.answers = KernelAnswers(
@@ -88,8 +88,18 @@ class Node:
             lambda: lambda _endpoint, _protocol: self.chain,
             track=lambda wanted: dict.fromkeys(wanted, self.clients),
             clock=lambda: self.now,
-            open_probes=lambda note: Probed(note, lambda: self.probe),
+            open_probes=lambda note: Probed(note, self.result_of),
         )
+
+    def result_of(self, endpoint):
+        return self.probe(endpoint) if callable(self.probe) else self.probe
+
+    def serve(self, *pods):
+        handling, protocol = self.handling, str(self.web.protocol)
+        snapshot = self.cluster.serve("web", IP, *pods, handling=handling, protocol=protocol)
+        self.served_ports.follow(snapshot)
+        (self.served,) = self.served_ports
+        self.served.path = PathView(DataPath.KERNEL)
 
     async def look(self, begun=0, *, answered=0, own=0, after_s=EVERY_S):
         """Have connections begin, then look; each answered one is another client."""
@@ -97,7 +107,7 @@ class Node:
         self.steering.counted = {self.web: self.steering.counted[self.web] + begun}
         answers, on_node = self.clients
         first = len(answers) + len(on_node)
-        self.clients = Clients(
+        self.clients = Connections(
             answers | {*range(first, first + answered)},
             on_node | {*range(first + answered, first + answered + own)},
         )
@@ -177,6 +187,41 @@ async def test_endpoints_that_fail_this_node_too_are_no_fault_of_the_path(node):
     assert node.port.unanswered == DROPPED
 
 
+@pytest.mark.parametrize(
+    ("begun", "shown"), [(LOST_MIN - 1, None), (LOST_MIN, DROPPED)], ids=["few", "many"]
+)
+async def test_a_chain_that_drops_packets_of_some_clients_counts_only_with_many(node, begun, shown):
+    node.chain = OF_SOME
+    await node.fail(begun)
+    assert node.port.unanswered == shown
+
+
+async def test_a_chain_is_the_cause_though_another_endpoint_fails_this_node_too(node):
+    node.serve(POD.ip, "192.0.2.2")
+    node.probe = {POD: None, SocketAddress("192.0.2.2", 8080): REFUSED}.get
+    await node.fail()
+    assert node.port.unanswered is None
+    node.chain = CHAIN
+    await node.look(LOST_MIN, after_s=GRACE_S)
+    assert node.port.unanswered == DROPPED
+
+
+async def test_a_connection_that_begins_between_both_readings_is_counted_once(node):
+    await node.look()
+    for _ in range(LOST_MIN + 2):
+        await node.look(0, own=1)
+        await node.look(1)
+    assert node.port.unanswered is None
+
+
+async def test_entries_may_have_gone_after_a_long_pause(node):
+    await node.look()
+    await node.look(LOST_MIN, after_s=STALE_S + 1)
+    for _ in range(3):
+        await node.look()
+    assert node.port.unanswered is None
+
+
 async def test_an_answer_ends_it(node, caplog):
     caplog.set_level("INFO")
     await node.fail()
@@ -218,7 +263,7 @@ async def test_auto_leaves_the_kernel_path_and_returns_once_no_chain_drops_packe
     node.served.path = PathView(DataPath.USERSPACE)
     await node.look(after_s=2 * RETRY_S)
     assert node.chosen is None
-    node.chain = ("", "", "")
+    node.chain = NONE
     await node.look()
     assert node.chosen is not None
 
@@ -239,8 +284,8 @@ async def test_without_a_known_chain_auto_tries_again_after_ever_longer_pauses(n
 @pytest.mark.parametrize(
     ("answered", "chain", "cause"),
     [
-        pytest.param(0, ("", "", ""), NOT_KNOWN, id="none-answered"),
-        pytest.param(5, ("", "", ""), None, id="perhaps-this-nodes-own-are-answered"),
+        pytest.param(0, NONE, NOT_KNOWN, id="none-answered"),
+        pytest.param(5, NONE, None, id="perhaps-this-nodes-own-are-answered"),
         pytest.param(5, CHAIN, DROPPED, id="a-chain-drops-the-others"),
     ],
 )
@@ -274,4 +319,4 @@ async def test_what_the_kernel_does_not_list_shows_nothing(node):
 def test_each_frontend_has_its_own_clients(node):
     others = Frontend("10.96.0.2", 80, Protocol.UDP), Frontend("2001:db8::1", 80, Protocol.TCP)
     wanted = dict.fromkeys((node.web, *others), node.served.plan.serving)
-    assert track_clients(wanted) == dict.fromkeys(wanted, Clients(set(), set()))
+    assert list_tracked(wanted) == dict.fromkeys(wanted, Connections(set(), set()))
