@@ -124,7 +124,7 @@ def read_firewalls(steering: str, proxy_ports: tuple[int, int]) -> list[Firewall
 
 
 def read_forward_rules() -> Callable[[SocketAddress, Protocol], tuple[str, str, str, bool]]:
-    """Read the rules at forward, and return what names the chain that drops packets there.
+    """Read the rules for forwarded packets, and return what names the chain that drops some.
 
     With why, a remedy, and whether that is so for all links of clients; empty texts if none
     certainly drops those that are forwarded to an endpoint, or its answers. Reading blocks.

@@ -28,6 +28,10 @@ from ..names import is_own_table, label_of
 Chains = Mapping[str, Chain]
 Judged = TypeVar("Judged")
 
+# Forwarded packets pass both.
+_HOOKS = {"forward": ("forward", "postrouting")}
+# Of the chains at postrouting that translate sources, and what is translated back.
+_SOURCE_NAT = 100
 FIREWALLD = ChainTable("inet", "firewalld")
 _FAMILIES = {"ip": IPFamily.IPV4, "ip6": IPFamily.IPV6}
 _TRANSLATED = states(["dnat"])
@@ -55,11 +59,14 @@ class Firewall:
 
 
 def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
-    """Yield the chains of other programs that the kernel calls at a hook."""
+    """Yield the chains of other programs that the kernel calls at a hook.
+
+    For ``forward`` those at ``postrouting``, too.
+    """
     for table, chains in tables.items():
         if not is_own_table(table):
             for chain in chains.values():
-                if chain.kind == kind and chain.hook == hook:
+                if chain.kind == kind and chain.hook in _HOOKS.get(hook, (hook,)):
                     yield chain
 
 
@@ -121,7 +128,8 @@ def find_forward_firewalls(
     clients = [one for one in links if one != own and has_clients(one)]
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
-        if family is not endpoint.family:
+        is_late = base.hook == "postrouting" and base.priority >= _SOURCE_NAT
+        if family is not endpoint.family or is_late:
             return None
         first = FirstPacket(to, is_forwarded=True, way_out=own)
         found = _find_drop(base, chains, [first], clients)

@@ -104,5 +104,10 @@ def test_what_drops_forwarded_packets_is_named_as_of_the_read(node):
         f"{rule} status dnat accept; {rule} state established,related accept",
         True,
     )
+    node.run(
+        "nft delete table ip f; "
+        "nft 'table ip g { chain p { type filter hook postrouting priority 0; policy drop; }; }'"
+    )
+    assert read_forward_rules()(endpoint, Protocol.TCP)[0] == "ip g p"
     node.run("ip addr add 10.244.1.1/32 dev eth0")
     assert read_forward_rules()(endpoint, Protocol.TCP) == ("", "", "", False), "of the node"

@@ -231,6 +231,14 @@ def test_what_drops_forwarded_packets_is_named_with_whose(rules, others, policy,
     assert all(one.is_for_all is not is_of_some for one in found)
 
 
+@pytest.mark.parametrize(("priority", "expected"), [(0, ["rule tcp dport 8080 drop"]), (300, [])])
+def test_chains_at_postrouting_drop_forwarded_packets_before_sources_change(priority, expected):
+    table = chains("postrouting", ["tcp dport 8080: drop"], {})[FILTER]
+    late = {FILTER: {name: replace(one, priority=priority) for name, one in table.items()}}
+    found = find_forward_firewalls(late, {}, WEB, Protocol.TCP, LINKS)
+    assert [one.why for one in found] == expected
+
+
 def test_forwarded_packets_of_another_family_pass_no_chain_of_a_table():
     six = SocketAddress("fd00::1", 8080)
     tables = chains("forward", [], {}, "drop")
