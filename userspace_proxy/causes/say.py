@@ -134,6 +134,11 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
 
 def on_node(cause: Cause) -> str:
     """Return the command on the node; empty if none shows more."""
-    if chain := cause.get("chain"):
-        return shell_command("nft", "list", "chain", *str(chain).split())
+    match str(cause.get("chain") or "").split(" ", 3):
+        case ["legacy", family, table, name]:
+            tool = "ip6tables-legacy" if family == "ip6" else "iptables-legacy"
+            of_table = () if table == "filter" else ("-t", table)
+            return shell_command(tool, *of_table, "-S", name)
+        case [family, table, *name]:
+            return shell_command("nft", "list", "chain", family, table, " ".join(name))
     return cause.code.traits.on_node

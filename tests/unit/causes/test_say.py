@@ -263,6 +263,17 @@ def test_kubectl_shows_more_of_a_cause(cause, pod, words):
     ("cause", "command"),
     [
         pytest.param(not_listening("", "", "ip nat K"), "nft list chain ip nat K", id="a-chain"),
+        pytest.param(not_listening("", "", "ip x a b"), "nft list chain ip x 'a b'", id="a-blank"),
+        pytest.param(
+            not_listening("", "", "legacy ip filter FORWARD"),
+            "iptables-legacy -S FORWARD",
+            id="a-legacy-chain",
+        ),
+        pytest.param(
+            not_listening("", "", "legacy ip6 mangle K"),
+            "ip6tables-legacy -t mangle -S K",
+            id="of-ipv6",
+        ),
         pytest.param(not_listening("in use", ""), "ss -Hlntup", id="of-the-code"),
         pytest.param(refuses("10.244.0.9:80"), "", id="nothing"),
     ],
