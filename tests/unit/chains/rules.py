@@ -84,13 +84,13 @@ def _ports(text: str) -> tuple[Value, ...]:
     return tuple(Ports(int(first), int(last or first)) for first, _, last in ends)
 
 
-def _at_port(protocol: str, way: str, text: str) -> Iterator[Condition]:
+def _at_port(protocol: str, way: str, sign: str | None, text: str) -> Iterator[Condition]:
     if protocol != "th":
         yield Match(MatchField.PROTOCOL, (protocol,))
     if text.startswith("@"):
-        yield SetLookup((_READ[f"th {way}"],), text[1:])
+        yield SetLookup((_READ[f"th {way}"],), text[1:], bool(sign))
     else:
-        yield Match(MatchField(f"th {way}"), _ports(text))
+        yield Match(MatchField(f"th {way}"), _ports(text), bool(sign))
 
 
 _CONDITIONS: list[tuple[str, Callable[..., list[Condition] | Iterator[Condition]]]] = [
@@ -101,7 +101,7 @@ _CONDITIONS: list[tuple[str, Callable[..., list[Condition] | Iterator[Condition]
             SetLookup(tuple(_READ[one] for one in fields.split(" . ")), name, bool(sign))
         ],
     ),
-    (r"(tcp|udp|th|\d+) (dport|sport) (\S+)", _at_port),
+    (r"(tcp|udp|th|\d+) (dport|sport) (!= )?(\S+)", _at_port),
     (r"(tcp|udp)(?= …)", lambda protocol: [Match(MatchField.PROTOCOL, (protocol,))]),
     (
         r"(ct original )?ip6? ([sd])addr (!= )?(\S+)",

@@ -4,8 +4,8 @@
     ──▶ Step(ACCEPT, (Match(TRANSLATED, ("dnat",)),))
 
 Rule 1: a condition that isn't understood is ``Unknown``, and tells whether it is about the
-destination or the connection's state (looked up in a set or map, or not equal), or about nothing
-but the client. A field with a width that is looked up is ``SetLookup``, of which
+destination or the connection's state (looked up in a set or map), or about nothing but the client.
+A field with a width that is looked up is ``SetLookup``, of which
 ``steering.others.nft`` writes the elements.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
@@ -45,6 +45,8 @@ from .matches import (
 from .reader import Expression
 
 _CLIENT = (MatchField.SOURCE, MatchField.WAY_IN)
+# Those of which all elements of a set are understood.
+_INVERTIBLE = (*ADDRESSES, *PORTS, MatchField.WAY_IN)
 _ABOUT = {
     MatchField.DESTINATION: MatchField.DESTINATION,
     MatchField.TO_THIS_NODE: MatchField.DESTINATION,
@@ -333,12 +335,12 @@ def _comparison(subject: LoadedField, mask: bytes, op: int, value: bytes) -> Con
         case MatchField.WAY_IN | MatchField.WAY_OUT if value and not mask:
             values = values_of(subject, value)
             return Match(field, values, is_inverted) if values else unknown([subject])
-        case MatchField.SOURCE if value:
+        case _ if field in ADDRESSES and value:
             return _network(subject, mask, value, is_inverted=is_inverted)
+        case _ if field in PORTS and value and not mask:
+            values = values_of(subject, value)
         case _ if is_inverted or not value:
             return unknown([subject])
-        case MatchField.DESTINATION | MatchField.DIALLED_ADDRESS:
-            return _network(subject, mask, value)
         case MatchField.TO_THIS_NODE if number == x.LOCAL:
             values = ("local",)
         case MatchField.TRANSPARENT_SOCKET if number:
@@ -420,11 +422,13 @@ def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Co
     found = one.attributes()
     if mask or not fresh:
         return None
-    if one.name == "range" and number_in(found, 2) == x.EQUAL:
-        return _span(fresh[-1], _data(found, 3), _data(found, 4))
+    if one.name == "range":
+        span = _span(fresh[-1], _data(found, 3), _data(found, 4))
+        is_outside = number_in(found, 2) != x.EQUAL
+        return replace(span, is_inverted=is_outside) if isinstance(span, Match) else span
     is_inverted = bool(number_in(found, 5))
     is_plain = one.name == "lookup" and not number_in(found, 3)
-    if is_inverted and not (len(fresh) == 1 and fresh[0].field in _CLIENT):
+    if is_inverted and (len(fresh) > 1 or fresh[0].field not in _INVERTIBLE):
         return None
     is_read = is_plain and all(field.width for field in fresh)
     return SetLookup(tuple(fresh), text_in(found, x.LOOKUP_SET), is_inverted) if is_read else None

@@ -28,11 +28,14 @@ def target_ct(flags):
     return x.expression("target", text(1, "CT") + attribute(3, flags + bytes(71)))
 
 
-RANGE = x.expression(
-    "range",
-    number(2, 0)
-    + attribute(3, attribute(1, bytes([0, 80])))
-    + attribute(4, attribute(1, bytes([0, 90]))),
+RANGE, OUTSIDE = (
+    x.expression(
+        "range",
+        number(2, op)
+        + attribute(3, attribute(1, bytes([0, 80])))
+        + attribute(4, attribute(1, bytes([0, 90]))),
+    )
+    for op in (x.EQUAL, x.NOT_EQUAL)
 )
 TCP_FLAGS = x._payload(2, 13, 1)
 IN_NAME = x._meta(6, 16)
@@ -90,7 +93,7 @@ def read_rule(*parts):
         ),
         pytest.param(
             x.IPV4 + x.match(x.IP_DADDR, bytes(4), op=x.NOT_EQUAL) + x.redirect(),
-            nft("translate", "meta nfproto ipv4 …daddr"),
+            nft("translate", "meta nfproto ipv4 ip daddr != 0.0.0.0/32"),
             id="any-other-address",
         ),
         pytest.param(
@@ -106,7 +109,7 @@ def read_rule(*parts):
         ),
         pytest.param(
             x.TCP + x.in_set((x.DPORT,), "web", is_inverted=True) + ACCEPT,
-            nft("accept", "meta l4proto tcp …dport"),
+            nft("accept", "tcp dport != @web"),
             id="port-not-in-a-set",
         ),
         pytest.param(
@@ -256,6 +259,11 @@ def read_rule(*parts):
             id="range-of-xtables",
         ),
         pytest.param(
+            x.TCP + x.load(x.DPORT) + OUTSIDE + ACCEPT,
+            nft("accept", "tcp dport != 80-90"),
+            id="outside-a-range",
+        ),
+        pytest.param(
             x.load(x.CT_STATE) + RANGE + ACCEPT, nft("accept", "…state"), id="range-of-states"
         ),
         pytest.param(conntrack(0b110) + ACCEPT, nft("accept", OPEN), id="xtables-states"),
@@ -331,8 +339,8 @@ def read_rule(*parts):
         ),
         pytest.param(
             x.match(x.DPORT, 9, op=x.NOT_EQUAL) + ACCEPT,
-            nft("accept", "…dport"),
-            id="not-understood",
+            nft("accept", "th dport != 9"),
+            id="any-other-port",
         ),
         pytest.param(
             x.in_set((x.L4PROTO, x.DPORT), "ports") + NEW + ACCEPT,

@@ -195,6 +195,14 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
         pytest.param(
             ["ip daddr 10.244.1.1/32: drop"], {}, "accept", "rule ip daddr 10.244.1.1/32 drop"
         ),
+        pytest.param(
+            ["ip daddr != 10.245.0.0/16: drop"],
+            {},
+            "accept",
+            "rule ip daddr != 10.245.0.0/16 drop",
+            id="all-but-a-network",
+        ),
+        pytest.param(["tcp dport != 8080: drop"], {}, "accept", None, id="all-but-its-port"),
         pytest.param(["iifname cali2 oifname eth0: drop"], {}, "accept", None, id="another-way"),
         pytest.param(
             ["iifname eth0: drop"],
