@@ -60,9 +60,7 @@ class DeniedPods:
     def dropped(
         self, packets: Packets, links: Sequence[PodLink]
     ) -> dict[Frontend, tuple[str, Drop, bool]]:
-        """Return the links whose pods' packets are dropped, in words, by frontend, and by what.
-
-        And whether these are all links that have clients.
+        """Return the links whose pods are denied a frontend, in words, by what, and if all are.
 
         As ``that come in by cali1`` after "packets to it".
 

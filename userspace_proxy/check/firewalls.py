@@ -36,11 +36,9 @@ def look_at_firewalls(
 
 
 def _endpoints(kernel: KernelView, inputs: Inputs) -> Collection[SocketAddress]:
-    """Return those of manifests, or else any one, and what is behind each link of pods.
-
-    Not this node itself: what is translated to that isn't forwarded.
-    """
+    """Return those of manifests, or else any one, and what is behind each link of pods."""
     if inputs.endpoints:
+        # What is translated to this node isn't forwarded.
         return [one for one in inputs.endpoints[:_ENDPOINTS_MAX] if not is_local(one.ip)]
     pods = (network for link in kernel.clients if not link.is_uplink for network in link.networks)
     return [SocketAddress(ip, 0) for ip in (*ANY_IP.values(), *(str(pod[0]) for pod in pods))]

@@ -67,12 +67,9 @@ class NftReader:
         Not those of dormant tables, which the kernel doesn't call.
         """
         self._sets, self._elements = {}, {}
-        listed = self._ruleset.tables()
-        dormant = {(one.family, one.name) for one in listed if one.flags & TABLE_DORMANT}
+        dormant = {one[:2] for one in self._ruleset.tables() if one.flags & TABLE_DORMANT}
         tables: Tables = {}
-        for found in self._ruleset.chains():
-            if (found.family, found.table) in dormant:
-                continue
+        for found in (one for one in self._ruleset.chains() if one[:2] not in dormant):
             family = FAMILIES.get(found.family, str(found.family))
             table = ChainTable(family, found.table)
             place = found.name, found.kind, found.hook, found.priority, found.policy

@@ -165,6 +165,7 @@ DOCKER = [
     "iifname docker0 oifname docker0: accept",
 ]
 DOCKERS = {"DOCKER-USER": ["return"], "DOCKER": ["iifname != docker0 oifname docker0: drop"]}
+OF_PODS = ", for packets that come in by cali2"
 ALL = ", for packets that come in by cali2 and eth0"
 NAMED = "rule ip daddr 10.244.1.1/32 drop"
 CLOSED = "rule iifname eth0 drop, for packets that come in by eth0"
@@ -223,7 +224,7 @@ ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
             ["ip saddr 198.51.100.0/24: accept"],
             {},
             "drop",
-            "its policy is drop, for packets that come in by cali2",
+            f"its policy is drop{OF_PODS}",
             id="pods-are-not-admitted",
         ),
         pytest.param(["oifname docker0: drop"], {}, "accept", None, id="to-another-bridge"),
