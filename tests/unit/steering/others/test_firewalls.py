@@ -270,7 +270,8 @@ def test_rules_that_may_drop_are_not_followed(rules, expected):
 
 def test_whether_a_policy_drops_packets_is_not_followed_where_sources_are_admitted():
     tables = chains("forward", [LISTED], {}, "drop")
-    assert find_unfollowed(tables, {}, "forward") == ["chain ip filter FORWARD, its policy drop"]
+    (found,) = find_unfollowed(tables, {}, "forward")
+    assert found.endswith("FORWARD, its policy drop")
 
 
 def test_answers_of_endpoints_that_a_rule_may_admit_are_not_reported():
