@@ -196,10 +196,7 @@ def _judged(
 def _find_drop(
     base: Chain, chains: Chains, packets: Sequence[FirstPacket], links: Sequence[PodLink]
 ) -> tuple[Drop, str, bool] | None:
-    """Return what drops packets of all clients, or of those behind links, and whose.
-
-    And whether those are all links.
-    """
+    """Return what drops packets of all clients or behind links, whose, and if it is all of them."""
     for packet in packets:
         if drop := find_drop(base, chains, packet):
             return drop, "", True
