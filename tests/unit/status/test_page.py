@@ -2,11 +2,10 @@ import re
 import time
 
 import pytest
-from userspace_proxy.causes.commands import kubectl_words
 
 from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import dial_failed, refuses, silent
-from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.causes.say import kubectl_words, remedy, say
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.paths import PathView, counted_in_words, probes_in_words
