@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.sources.kubernetes.contract import NODE_NAME, SourceContract, endpoints
 from tests.unit.sources.kubernetes.history_contract import HistoryCluster, HistoryContract
-from tests.unit.sources.kubernetes.objects import endpoint_slice, service
+from tests.unit.sources.kubernetes.objects import endpoint_slice, node, service
 from tests.unit.sources.running import running
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources.kubernetes import KubernetesSource
@@ -136,6 +136,7 @@ async def test_a_server_that_has_forgotten_a_state_is_listed_again_without_a_gap
     cluster: RealCluster,
 ) -> None:
     await cluster.put(service())
+    await cluster.put(node())
     source = cluster.source()
     async with running(source) as published:
         await published.first()
