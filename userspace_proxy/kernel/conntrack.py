@@ -212,18 +212,22 @@ def count_by_endpoint(version: int, protocol: int) -> Tracked:
         return Tracked(entries, volumes if has_volumes else None)
 
 
-class Connections(NamedTuple):
-    """The connections that are tracked at one dialled address, each as a hash."""
+class DialledBy(NamedTuple):
+    """The connections that are tracked at one dialled address.
 
-    answered: set[int]
+    By a hash of the client's address and port; each with the seconds until the kernel forgets one
+    that has ended, 0 while it is open.
+    """
+
+    answered: dict[int, int]
     """Those whose client has got an answer of an endpoint."""
-    own: set[int]
+    own: dict[int, int]
     """Those of clients on this node, answered or not."""
 
 
 def connections_at(
     version: int, protocol: int, endpoints: Mapping[Dialled, Set[bytes]], here: Set[bytes]
-) -> dict[Dialled, Connections]:
+) -> dict[Dialled, DialledBy]:
     """Return the connections that are tracked at some dialled addresses; blocks.
 
     Those that lead to the proxy's own ports don't count.
@@ -235,9 +239,7 @@ def connections_at(
     Raises:
         SteeringError: The kernel doesn't list entries.
     """
-    found = {
-        pack_address(*dialled): (Connections(set(), set()), to) for dialled, to in endpoints.items()
-    }
+    found = {pack_address(*dialled): (DialledBy({}, {}), to) for dialled, to in endpoints.items()}
     with (
         explained("list conntrack entries", hint=_HINT),
         Requests.open(NETLINK_NETFILTER) as requests,
@@ -248,12 +250,10 @@ def connections_at(
             seen, leads_to = found.get(entry.dialled, (None, frozenset()))
             at = entry.answered_from
             if seen is not None and (at in leads_to or at[:-_PORT_BYTES] not in here):
-                # A client may use the same port again.
-                number = hash((entry.client, entry.number))
                 if entry.client[:-_PORT_BYTES] in here:
-                    seen.own.add(number)
+                    seen.own[hash(entry.client)] = entry.forgotten_in_s
                 elif entry.has_answered_client:
-                    seen.answered.add(number)
+                    seen.answered[hash(entry.client)] = entry.forgotten_in_s
     return {dialled: found[pack_address(*dialled)][0] for dialled in endpoints}
 
 

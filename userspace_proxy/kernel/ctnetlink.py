@@ -37,7 +37,7 @@ from .netlink.rtnetlink import FAMILIES
 
 # NFNL_SUBSYS_CTNETLINK, which is 1, and the kind of message.
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
-CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_ID, CTA_ZONE = 1, 2, 3, 12, 18
+CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_STATUS, CTA_TIMEOUT, CTA_ID, CTA_ZONE = 1, 2, 3, 7, 12, 18
 CTA_PROTOINFO, CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE = 4, 1, 1
 CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, CTA_PROTOINFO_TCP_FLAGS_REPLY = 4, 5
 CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY = 9, 10
@@ -52,11 +52,12 @@ FILTER_IP_DST, FILTER_PROTO_NUM, FILTER_DST_PORT = 1 << 1, 1 << 3, 1 << 5
 # Source: include/uapi/linux/netfilter/nf_conntrack_common.h.
 IPS_SEEN_REPLY, IPS_DST_NAT = 1 << 1, 1 << 5
 # Source: include/uapi/linux/netfilter/nf_conntrack_tcp.h.
-TCP_CONNTRACK_SYN_RECV, TCP_CONNTRACK_CLOSE = 2, 8
+TCP_CONNTRACK_SYN_RECV, TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE = 2, 7, 8
 IP_CT_TCP_FLAG_CLOSE_INIT = 0x04
 _FLAGS = CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, CTA_PROTOINFO_TCP_FLAGS_REPLY
 _STATE = ATTRIBUTE.pack(5, CTA_PROTOINFO_TCP_STATE)
 _CLOSED = _STATE + bytes([TCP_CONNTRACK_CLOSE])
+_ENDED = _CLOSED, _STATE + bytes([TCP_CONNTRACK_TIME_WAIT])
 _HALF_OPEN = _STATE + bytes([TCP_CONNTRACK_SYN_RECV])
 
 # Of struct nfgenmsg: the family, version 0, no resource.
@@ -102,9 +103,12 @@ class ConntrackEntry(NamedTuple):
 
     @property
     @checked
-    def number(self) -> bytes:
-        """The kernel's number of the entry."""
-        return dict(read_attributes(self.message, _BODY)).get(CTA_ID, b"")
+    def forgotten_in_s(self) -> int:
+        """Of a TCP connection that has ended, when the kernel forgets it; 0 while it is open."""
+        if not self._tcp().startswith(_ENDED):
+            return 0
+        timeout = dict(read_attributes(self.message, _BODY)).get(CTA_TIMEOUT, bytes(4))
+        return int(_BE32.unpack(timeout)[0])
 
     @property
     @checked

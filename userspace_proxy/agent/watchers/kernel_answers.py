@@ -32,7 +32,7 @@ from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import LAST_MINUTE_S
 from ...kernel.bpf.socket_maps import EventKind
-from ...kernel.conntrack import PROTOCOL_NUMBERS, Connections, Dialled, connections_at
+from ...kernel.conntrack import PROTOCOL_NUMBERS, Dialled, DialledBy, connections_at
 from ...kernel.ctnetlink import pack_address
 from ...kernel.netlink.messages import pack_ip
 from ...kernel.node_listings import ANY, NodeListings
@@ -79,8 +79,9 @@ KNOWN_MAX = 20_000
 STALE_S = 9.0
 """Entries of connections that were reset last for ten seconds: after a longer pause a look only
 notes what there is, and another one follows."""
+_JITTER_S = 1.0
 AHEAD_MAX = 64
-"""Connections that begin between a reading of counters and one of entries."""
+"""DialledBy that begin between a reading of counters and one of entries."""
 
 Rules = Callable[[SocketAddress, Protocol], tuple[str, str, str, bool]]
 """Returns which chain drops packets that are forwarded to an endpoint, why, a remedy, and whether
@@ -93,28 +94,40 @@ class _Traffic:
 
     begun: int = 0
     """As the kernel has counted them."""
-    known: Set[int] = frozenset()
-    """Connections that were tracked at the last look, those with an answer, or of this node."""
+    known: Mapping[int, int] = field(default_factory=dict)
+    """DialledBy that were tracked at the last look, those with an answer, or of this node."""
+    known_at: float = 0.0
     ahead: int = 0
     """Such that the next reading of the counter has first."""
     lost: int = 0
-    """Connections without an answer since the last one with an answer."""
+    """DialledBy without an answer since the last one with an answer."""
     since: float = 0.0
     """When the first of them was seen, in monotonic seconds."""
     last: float = 0.0
     answered_at: float = 0.0
     """When hooks last saw an answer, which programs on this node may have got."""
 
-    def compare(self, begun: int, tracked: Connections, now: float) -> None:
+    def compare(self, begun: int, tracked: DialledBy, now: float) -> None:
         """Take how many connections began since the last look, and those that are tracked now."""
-        known = tracked.answered | tracked.own
-        missing = begun - len(known - self.known) - self.ahead
+        answered, own = self._new(tracked.answered, now), self._new(tracked.own, now)
+        missing = begun - answered - own - self.ahead
         self.ahead = min(max(0, -missing), AHEAD_MAX)
-        if tracked.answered - self.known:
+        if answered:
             self.lost = 0
         else:
             self.lose(missing, now)
-        self.known = known if len(known) <= KNOWN_MAX else frozenset()
+        known = {**tracked.answered, **tracked.own}
+        self.known = known if len(known) <= KNOWN_MAX else {}
+        self.known_at = now
+
+    def _new(self, tracked: Mapping[int, int], now: float) -> int:
+        """Return how many connections are new, of a client's port that is used again, too."""
+        passed_s = now - self.known_at - _JITTER_S
+        return sum(
+            (had_s := self.known.get(client)) is None
+            or (had_s > 0 and (left_s == 0 or left_s > had_s - passed_s))
+            for client, left_s in tracked.items()
+        )
 
     def lose(self, count: int, now: float) -> None:
         """Note connections without an answer."""
@@ -173,7 +186,7 @@ class KernelAnswers(Component):
         served_ports: ServedPorts,
         read_rules: Callable[[], Rules],
         *,
-        track: Callable[[Mapping[Frontend, Serving]], Mapping[Frontend, Connections]] | None = None,
+        track: Callable[[Mapping[Frontend, Serving]], Mapping[Frontend, DialledBy]] | None = None,
         clock: Callable[[], float] = Clocks.monotonic,
         open_probes: Callable[[Note], PathProbes] = open_probes,
     ) -> None:
@@ -370,7 +383,7 @@ class KernelAnswers(Component):
         self._served_ports.auto_paths.return_to_kernel(served.plan.key)
 
 
-def list_tracked(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, Connections]:
+def list_tracked(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, DialledBy]:
     """Return the connections that are tracked at frontends; blocks.
 
     Raises:

@@ -23,7 +23,7 @@ from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.facts import LAST_MINUTE_S, Level, PortState, SourceFacts
-from userspace_proxy.kernel.conntrack import Connections
+from userspace_proxy.kernel.conntrack import DialledBy
 from userspace_proxy.model import (
     DataPath,
     DialFailure,
@@ -73,7 +73,7 @@ class Node:
         self.probe = None
         """Why probes fail, or a function of the endpoint."""
         self.web = Frontend(IP, 80, protocol)
-        self.clients = Connections(set(), set())
+        self.clients = DialledBy({}, {})
         self.served_ports = make(Bind.PROXY_PORT)
         self.served_ports.auto_paths = AutoPaths(
             lambda _note: Probed(lambda *_: None, lambda _: None)
@@ -107,9 +107,9 @@ class Node:
         self.steering.counted = {self.web: self.steering.counted[self.web] + begun}
         answers, on_node = self.clients
         first = len(answers) + len(on_node)
-        self.clients = Connections(
-            answers | {*range(first, first + answered)},
-            on_node | {*range(first + answered, first + answered + own)},
+        self.clients = DialledBy(
+            {**answers, **dict.fromkeys(range(first, first + answered), 0)},
+            {**on_node, **dict.fromkeys(range(first + answered, first + answered + own), 0)},
         )
         await self.answers.look()
 
@@ -212,6 +212,23 @@ async def test_a_connection_that_begins_between_both_readings_is_counted_once(no
         await node.look(0, own=1)
         await node.look(1)
     assert node.port.unanswered is None
+
+
+async def test_a_client_that_uses_its_port_again_is_answered_again(node):
+    await node.look()
+    for _ in range(3 * LOST_MIN):
+        node.clients = DialledBy({7: 120}, {})
+        await node.look(1)
+    assert node.port.unanswered is None
+
+
+async def test_a_connection_that_has_ended_is_answered_once(node):
+    node.clients = DialledBy({7: 120}, {})
+    await node.look()
+    for passed_s in range(0, 5 * int(EVERY_S), int(EVERY_S)):
+        node.clients = DialledBy({7: 118 - passed_s}, {})
+        await node.look(1)
+    assert node.port.unanswered == NOT_KNOWN
 
 
 async def test_entries_may_have_gone_after_a_long_pause(node):
@@ -319,4 +336,4 @@ async def test_what_the_kernel_does_not_list_shows_nothing(node):
 def test_each_frontend_has_its_own_clients(node):
     others = Frontend("10.96.0.2", 80, Protocol.UDP), Frontend("2001:db8::1", 80, Protocol.TCP)
     wanted = dict.fromkeys((node.web, *others), node.served.plan.serving)
-    assert list_tracked(wanted) == dict.fromkeys(wanted, Connections(set(), set()))
+    assert list_tracked(wanted) == dict.fromkeys(wanted, DialledBy({}, {}))
