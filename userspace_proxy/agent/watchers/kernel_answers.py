@@ -54,6 +54,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 2.0
 _SHARE = 0.002
+_PAYS = 1.5
 BURST_S = 0.1
 """So much CPU time may be owed while it isn't decided why clients get no answer."""
 _COUNT_S = 4e-6
@@ -107,10 +108,14 @@ class _Traffic:
     answered_at: float = 0.0
     """When hooks last saw an answer, which programs on this node may have got."""
 
-    def compare(self, begun: int, tracked: DialledBy, now: float) -> None:
-        """Take how many connections began since the last look, and those that are tracked now."""
+    def compare(self, begun: int | None, tracked: DialledBy, now: float) -> None:
+        """Take how many connections began since the last look, and those that are tracked now.
+
+        Args:
+            begun: None: the last look was too long ago.
+        """
         answered, own = self._new(tracked.answered, now), self._new(tracked.own, now)
-        missing = begun - answered - own - self.ahead
+        missing = 0 if begun is None else begun - answered - own - self.ahead
         self.ahead = min(max(0, -missing), AHEAD_MAX)
         if answered:
             self.lost = 0
@@ -228,13 +233,16 @@ class KernelAnswers(Component):
 
     async def _run(self) -> None:
         while True:
+            owed_s = self._owed_s
             await self.look()
             if self._thread.has_begun:
                 before_s, self._used_s = self._used_s, await self._thread.run(thread_time)
                 self._owed_s += self._used_s - before_s
             is_urgent = self._is_undecided and self._owed_s < BURST_S
             is_urgent |= self._is_stale
-            pause_s = EVERY_S if is_urgent else max(EVERY_S, self._owed_s / _SHARE)
+            # A debt is paid back slowly: a firewall may come or go meanwhile.
+            due_s = min(self._owed_s, _PAYS * (self._owed_s - owed_s))
+            pause_s = EVERY_S if is_urgent else max(EVERY_S, due_s / _SHARE)
             await pause(pause_s)
             self._owed_s = max(0.0, self._owed_s - pause_s * _SHARE)
 
@@ -283,19 +291,19 @@ class KernelAnswers(Component):
             del self._doubts[gone]
         counts = (await self._steering.kernel_connections() or {}) if serving else {}
         self._owed_s += len(counts) * _COUNT_S
-        now, begun = self._clock(), dict[Frontend, int]()
+        now, begun = self._clock(), dict[Frontend, int | None]()
         self._is_stale, self._looked_at = now - self._looked_at > STALE_S, now
         for frontend in serving.keys() & counts.keys():
             count = counts[frontend]
             traffic = self._traffic.setdefault(frontend, _Traffic(count))
             if count != traffic.begun or traffic.is_recent(now):
-                begun[frontend] = 0 if self._is_stale else count - traffic.begun
+                begun[frontend] = None if self._is_stale else count - traffic.begun
             traffic.begun = count
         if begun:
             wanted = {frontend: serving[frontend] for frontend in begun}
             found = await self._thread.run(partial(self._track, wanted))
-            for frontend, count in begun.items():
-                self._traffic[frontend].compare(count, found[frontend], now)
+            for frontend, more in begun.items():
+                self._traffic[frontend].compare(more, found[frontend], now)
 
     def _silent(self, served: ServedPort) -> list[_Traffic]:
         now = self._clock()

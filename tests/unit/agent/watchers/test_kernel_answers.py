@@ -239,6 +239,13 @@ async def test_entries_may_have_gone_after_a_long_pause(node):
     assert node.port.unanswered is None
 
 
+async def test_connections_of_a_long_pause_are_not_set_off_against_those_that_follow(node):
+    await node.look()
+    await node.look(9, answered=9, after_s=STALE_S + 1)
+    await node.fail()
+    assert node.port.unanswered == NOT_KNOWN
+
+
 async def test_an_answer_ends_it(node, caplog):
     caplog.set_level("INFO")
     await node.fail()
