@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,12 @@ async def read_all(source: KubernetesSource) -> Read:
     """Read all that a source publishes first, with the nodes."""
     source.want_nodes(True)
     async with running(source) as published:
-        snapshot = await published.until(lambda one: one.node_addresses is not None)
+        snapshot = await published.until(
+            lambda one: one.node_addresses is not None and one.node is not None
+        )
+        if snapshot.node is not None and snapshot.node.is_missing and not snapshot.node.similar:
+            # Manifests without any Node don't say that this one is missing.
+            snapshot = replace(snapshot, node=None)
         return Read(snapshot, source.status().rejected)
 
 
