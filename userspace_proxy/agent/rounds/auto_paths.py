@@ -12,7 +12,7 @@ Rule 4: where clients got no answer on the kernel path, nothing leads back but t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...causes.cause import Cause
@@ -20,11 +20,10 @@ from ...causes.endpoints import dial_failed
 from ...causes.say import say
 from ...facts.units import plural
 from ...model import DataPath, DialFailure, PortKey, Protocol, SocketAddress
-from ...model.serving import Serving
 from ...plan import PortPlan
 from ...plane.path_probes import Note, PathProbes
 from ...policy import PathDecision
-from .kernel_path import choices_of
+from .kernel_path import endpoints_of
 
 PASSES = 2
 """After a failure this many probes in a row must pass."""
@@ -81,7 +80,7 @@ class AutoPaths:
         if plan.path.path is not DataPath.AUTO:
             self.forget(plan.key)
             return plan.path
-        endpoints = frozenset(_endpoints(plan.serving))
+        endpoints = frozenset(endpoints_of(plan.serving))
         if not endpoints or plan.protocol is Protocol.UDP:
             self._end_probes(plan.key)
             return self._choose(plan.key) if endpoints else NO_ENDPOINTS
@@ -195,9 +194,3 @@ class AutoPaths:
         cause = say(dial_failed(endpoint, failure, os.strerror(number)))
         more = f"; {plural(len(failed) - 1, 'other')} failed" if len(failed) > 1 else ""
         return PathDecision(DataPath.USERSPACE, f"auto, and a probe failed: {cause}{more}")
-
-
-def _endpoints(serving: Serving) -> Iterator[SocketAddress]:
-    """Yield the endpoints that the kernel would choose from."""
-    for choice in choices_of(serving):
-        yield from choice.endpoints

@@ -54,6 +54,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 2.0
 _SHARE = 0.002
+# So a debt shrinks by a third of what each look costs.
 _PAYS = 1.5
 BURST_S = 0.1
 """So much CPU time may be owed while it isn't decided why clients get no answer."""
@@ -80,6 +81,7 @@ KNOWN_MAX = 20_000
 STALE_S = 9.0
 """Entries of connections that were reset last for ten seconds: after a longer pause a look only
 notes what there is, and another one follows."""
+# The kernel reports whole seconds.
 _JITTER_S = 1.0
 AHEAD_MAX = 64
 """DialledBy that begin between a reading of counters and one of entries."""
