@@ -56,7 +56,7 @@ def test_everything_works_beside_a_set_that_libraries_cannot_parse(steering, bef
             assert pod.get(WEB.address) == "one"
             flow.until_it_flows()
             assert not flow.broken
-        check = testbed.agent.run(command=[*COMMAND, "check", testbed.agent.source])
+        check = testbed.agent.run(command=[*COMMAND, "check", "--take-over", testbed.agent.source])
         assert (check.returncode, check.stderr) == (0, ""), check.stdout
         testbed.agent.kill()
         cleanup = testbed.agent.run(command=[*COMMAND, "cleanup"])
