@@ -73,7 +73,6 @@ class Secrets:
         self._known = known
 
     def learn(self, *known: str) -> None:
-        """Remove these, too."""
         new = {one for one in known if len(one) >= _SECRET_BYTES_MIN}.difference(self._known)
         # Tokens are renewed each hour or so. Another thread may write the log meanwhile.
         self._known = (*sorted(new, key=len, reverse=True), *self._known)[:16]

@@ -94,7 +94,6 @@ class NameShares:
         return moved
 
     def _claim_next(self, namespace: str) -> NameClaim:
-        """Have the next name of a namespace looked up."""
         key = next(iter(self._short[namespace]))
         host = next(host for host in self._asked[key] if key not in self.users.get(host, ()))
         claim = NameClaim(key, host)

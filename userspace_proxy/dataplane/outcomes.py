@@ -232,7 +232,6 @@ class Outcomes:
         self._on_back()
 
     def _fields(self, endpoint: SocketAddress, failed: DialFailure) -> dict[str, str]:
-        """Return the fields of a failed dial for the log."""
         cause = dial_failed(endpoint, failed.failure, os.strerror(failed.number))
         on_purpose = " (a fault on purpose)" if endpoint in self.detours else ""
         words = f"{say(cause)}{on_purpose}"

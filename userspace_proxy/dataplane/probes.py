@@ -76,7 +76,6 @@ class Probes:
         requests.add(group, client)
 
     def close(self) -> None:
-        """End all probes."""
         self._dials.close()
         self._engine.descriptors.give(len(self._under_way))
         self._under_way.clear()

@@ -95,7 +95,6 @@ class Case:
 
     @property
     def connections(self) -> int:
-        """All connections (flows) to failing endpoints."""
         return sum(endpoint.connections for endpoint in self.failing)
 
     @property

@@ -184,7 +184,6 @@ class Exchange:
             abort_counters.ended_unanswered(now - end.left_s, failure, self._client)
 
     def note_ended(self, is_stalled: bool) -> None:
-        """Count the connection as ended."""
         counters = self.counters
         counters.active -= 1
         if self.has_unanswered_request and not self.code:

@@ -481,7 +481,6 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> ServiceKey:
-        """The Service."""
         return ServiceKey.read(self.service)
 
 

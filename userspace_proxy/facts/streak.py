@@ -139,11 +139,9 @@ class Streak:
         client: str = "",
         late: LateByte | None = None,
     ) -> None:
-        """Note a failure at this time."""
         self.add(StreakPart(_NEVER, 1, now, now, failure, 0, client, late))
 
     def dial_failed(self, now: float, failed: DialFailure, client: str = "") -> None:
-        """Note a failed dial at this time."""
         self.add(StreakPart(_NEVER, 1, now, now, *failed, client))
 
     def still_fails(
@@ -165,7 +163,6 @@ class Streak:
         self.succeeded_at = max(self.succeeded_at, self.last_at)
 
     def whole(self) -> StreakPart:
-        """Return all of it."""
         return self.part._replace(succeeded_at=self.succeeded_at)
 
     def add(self, part: StreakPart) -> None:
@@ -225,7 +222,6 @@ class Exclusions(Streak):
             self.still_fails(now, failure, client)
 
     def answered(self, client: str, now: float) -> None:
-        """Note that the endpoint has answered a client."""
         ended_at = self.clients.pop(client, None) if self.clients else None
         if ended_at is not None and now - ended_at < LAST_MINUTE_S:
             self.succeeded_at = now

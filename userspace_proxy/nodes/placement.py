@@ -52,7 +52,6 @@ class Toleration(msgspec.Struct, frozen=True):
 
     @property
     def value_of(self) -> str:
-        """Its value, which may be left out."""
         return self.value or ""
 
 
@@ -65,7 +64,6 @@ class Taint(msgspec.Struct, frozen=True):
 
     @property
     def value_of(self) -> str:
-        """Its value, which may be left out."""
         return self.value or ""
 
 
@@ -109,7 +107,6 @@ class Placement:
     """How many nodes these are, as its controller has counted; None: that isn't known."""
 
     def includes(self, node: NodeState) -> bool:
-        """Return whether a pod should run on a node."""
         if node.is_virtual or any(node.labels.get(k) != v for k, v in self.selector.items()):
             return False
         if self.terms and not any(_fits(term, node.labels) for term in self.terms):

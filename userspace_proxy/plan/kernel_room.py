@@ -115,7 +115,6 @@ class RuleShares:
         self._left_out: frozenset[ServiceKey] = frozenset()
 
     def is_left_out(self, key: ServiceKey) -> bool:
-        """Return whether the node has no room for a Service."""
         return key in self._left_out
 
     def change(

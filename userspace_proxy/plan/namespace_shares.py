@@ -99,7 +99,6 @@ class NamespaceShares:
         """By namespace; none is empty."""
 
     def is_left_out(self, key: ServiceKey) -> bool:
-        """Return whether a Service is left out."""
         return key in self._left_out.get(key.namespace, ())
 
     def change(

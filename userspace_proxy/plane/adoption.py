@@ -326,7 +326,6 @@ class _Predecessor:
         self._timer = self._loop.call_later(after_s, self._connect_again)
 
     def is_near(self, sock: socket.socket) -> bool:
-        """Return whether a socket belongs to this process's network namespace."""
         return _namespace(sock) == self._namespace
 
     def _receive(self, message: FromWorker, descriptors: list[int]) -> None:
@@ -398,7 +397,6 @@ class _Predecessor:
 
     @property
     def count(self) -> int:
-        """How many sockets of it are open here."""
         return len(self.sockets) + len(self.kept)
 
     def _stop(self) -> None:

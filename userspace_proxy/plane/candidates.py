@@ -77,7 +77,6 @@ class Candidates:
         self._chosen(candidate.channel)
 
     def drop(self, candidate: _Candidate) -> None:
-        """Hang up on a candidate."""
         self._reception.leave(candidate)
         candidate.close()
 

@@ -101,7 +101,6 @@ class EjectedEndpoints:
         plane.on_ejection.append(self._note_ejection)
 
     def close(self) -> None:
-        """End all probes."""
         if self._probes is not None:
             self._probes.close()
 

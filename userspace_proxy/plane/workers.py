@@ -255,7 +255,6 @@ class WorkerSlot:
         self._drop_pending_reports()
 
     def receive(self, message: FromWorker) -> None:
-        """Take a message of the worker."""
         if isinstance(message, Running):
             self.is_running, self.problem = True, ""
             extra = {"worker": self.index, "pid": message.pid, "user": message.user}

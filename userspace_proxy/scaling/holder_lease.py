@@ -153,7 +153,6 @@ class HolderLease:
         return {key: max(least, tally.demand.get(key, 0)) for key in own}
 
     def see(self, lease: Lease) -> None:
-        """Take what the server says of the Lease."""
         # A holder knows what it has written, and hears of it late.
         if self.is_held and lease.holder == self._identity:
             return

@@ -48,7 +48,6 @@ class Middleware:
 
     @web.middleware
     async def pass_through(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Pass a request to its handler, or reject it."""
         note_request(request)
         return await send(request, await self._answer(request, handler))
 
@@ -73,7 +72,6 @@ class Middleware:
         return response
 
     async def add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
-        """Add the security headers to an answer."""
         response.headers.update(HEADERS)
 
 

@@ -117,7 +117,6 @@ class Streams:
         )
 
     def close(self) -> None:
-        """End all streams."""
         for task in self._open:
             task.cancel()
 

@@ -96,7 +96,6 @@ class SyncLoop:
 
     @property
     def plan(self) -> Plan:
-        """The plan that the listeners follow."""
         return self.planning.plan
 
     @property

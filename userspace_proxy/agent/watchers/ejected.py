@@ -40,14 +40,12 @@ class EjectionProbes(Component):
         supervisor.start("ejected", self.run)
 
     async def run(self) -> None:
-        """Look, until cancelled."""
         while True:
             await pause(_LOOK_S)
             self._endpoints.look()
             self._silent.look(served.group for served in self._served_ports.of_udp)
 
     async def close(self) -> None:
-        """End all probes."""
         self._endpoints.close()
 
     def _dropped_by(self, group: Group, endpoint: SocketAddress) -> str:

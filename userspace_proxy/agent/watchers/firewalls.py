@@ -73,7 +73,6 @@ class FirewallWatch(Component):
         return self._condition.now
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Watch."""
         supervisor.start("firewalls", self.run)
 
     def show(self, facts: StatusFacts) -> None:

@@ -225,7 +225,6 @@ class KernelAnswers(Component):
         )
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Look from now on."""
         supervisor.start("kernel answers", self._run)
 
     async def close(self) -> None:

@@ -39,7 +39,6 @@ class ClientCalls:
 
     @property
     def is_pod(self) -> bool:
-        """Whether its pod is known."""
         return self.client not in self.addresses
 
 
@@ -59,7 +58,6 @@ class AllCalls:
         return tuple(call for call in self.calls if has_words(text, _texts_of(call)))
 
     def of_service(self, service: str) -> tuple[ClientCalls, ...]:
-        """Return those of a Service."""
         return tuple(call for call in self.calls if call.service == service)
 
 

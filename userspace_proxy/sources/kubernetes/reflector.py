@@ -221,7 +221,6 @@ class Reflector:
         self._changed()
 
     def _note_success(self) -> None:
-        """Note that a list or a watch succeeded."""
         had_problem, self.problem = bool(self.problem), ""
         self.is_forbidden = False
         self._has_answered = True

@@ -229,7 +229,6 @@ class ResourceCache:
         self._not_listed.clear()
 
     def list_items(self, items: Iterable[Any]) -> None:
-        """Add some items of a list, as JSON."""
         for item in items:
             key, is_kept = self._put(item)
             if is_kept:
@@ -275,7 +274,6 @@ class ResourceCache:
 
     @property
     def has_objects(self) -> bool:
-        """Whether anything is kept."""
         return bool(self._shares.kept())
 
     @property

@@ -69,7 +69,6 @@ class Shares:
             self._shares.setdefault(key[0], _Share()).used += OBJECT_BYTES
 
     def kept(self) -> set[Key]:
-        """Return what is kept."""
         return set(self._weights)
 
     def __contains__(self, key: Key) -> bool:
@@ -77,7 +76,6 @@ class Shares:
 
     @property
     def has_full(self) -> bool:
-        """Whether some namespace is full."""
         return bool(self._full)
 
     def is_open(self, key: Key) -> bool:

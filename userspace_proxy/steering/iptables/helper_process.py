@@ -49,12 +49,10 @@ class HelperProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process's id, or None while none runs."""
         return self._child.pid if self._child else None
 
     @property
     def is_new(self) -> bool:
-        """Whether the next request starts a helper."""
         return self._child is None or self._child.has_ended
 
     def ask(self, request: dict[str, Any]) -> Any:

@@ -312,7 +312,6 @@ class Hooks:
 
     @property
     def state(self) -> HookState:
-        """How it fares."""
         programs = self._programs
         if programs is None:
             return HookState(problem=self._problem)
@@ -463,7 +462,6 @@ class Hooks:
             self._write(desired.forget(ended))
 
     def _is_connected(self, number: int) -> bool:
-        """Return whether a connection to an endpoint is open."""
         key = number_key(number)
         value = calls.lookup(self._running().maps[COUNTERS], key, len(NO_COUNTS))
         counts = DialCounts.unpack(value) if value else DialCounts()
