@@ -151,7 +151,7 @@ class Outcomes:
             return code
         dials = counters.dials
         # Routers report few of the packets that they can't deliver: silence in between is no news.
-        is_reported = failure is Failure.SILENT and dials.failure in UNREACHABLE
+        is_reported = failure is Failure.SILENT and dials.part.failure in UNREACHABLE
         dials.dial_failed(now, dials.dial_failure if dials.is_on and is_reported else failed)
         if may_be_client_specific:
             return code

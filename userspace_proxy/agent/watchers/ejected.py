@@ -89,7 +89,7 @@ class SilentEndpoints:
             if group.last_minute.failing(now).unanswered
             for endpoint, counters in group.each_counters()
             if counters.ends.is_on
-            and counters.ends.failure is Failure.NO_DATAGRAM
+            and counters.ends.part.failure is Failure.NO_DATAGRAM
             and not counters.dials.is_on
         ]
         self._forget(self._asked_at.keys() - {*silent})
