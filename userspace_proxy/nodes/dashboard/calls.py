@@ -34,8 +34,8 @@ class ClientCalls:
     """Unix time of the last one."""
     nodes: tuple[str, ...]
     """Those whose proxies were called."""
-    service: str = ""
-    """``namespace/name``; empty if only proxies of an older version were called."""
+    service: str
+    """``namespace/name``."""
 
     @property
     def is_pod(self) -> bool:
@@ -88,7 +88,7 @@ def _together(client: str, port: str, found: Iterable[tuple[str, EdgeFacts]]) ->
         sum(bounded(edge.connections) for edge in edges),
         max(moment(edge.last_at) for edge in edges),
         tuple(sorted(set(nodes))),
-        next((f"{edge.namespace}/{edge.name}" for edge in edges if edge.name), ""),
+        f"{edges[0].namespace}/{edges[0].name}",
     )
 
 
