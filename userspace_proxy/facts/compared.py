@@ -34,7 +34,6 @@ class ProcessFacts(msgspec.Struct, frozen=True):
         float,
         counter("process_cpu_seconds", "seconds", "CPU time of the proxy and its workers"),
     ] = 0.0
-    """Seconds of CPU time."""
     memory_bytes: Annotated[
         int,
         gauge(

@@ -342,7 +342,6 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
     map_bytes: Annotated[
         int, gauge("socket_lb_map_bytes", "bytes", "Memory of the BPF maps of connect()")
     ] = 0
-    """Memory of its maps."""
 
 
 class ProbesFacts(msgspec.Struct, frozen=True):
@@ -380,7 +379,6 @@ class ProbesFacts(msgspec.Struct, frozen=True):
         int,
         counter("path_probes", "probes", "Probes of endpoints of Services with the path auto"),
     ] = 0
-    """Probes since the start."""
     failed: Annotated[
         int, counter("path_probe_failures", "probes", "Of these, those without an answer")
     ] = 0

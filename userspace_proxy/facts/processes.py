@@ -54,11 +54,9 @@ class WorkerFacts(msgspec.Struct, frozen=True):
             "Open TCP connections of this worker process",
         ),
     ] = 0
-    """Open TCP connections."""
     flows: Annotated[
         int, gauge("worker_flows_active", "flows", "Live UDP flows of this worker process")
     ] = 0
-    """Live UDP flows."""
     iterations: Sequence[tuple[float | None, int]] = ()
     """Upper bounds in seconds, ascending, None for the last, each with the number of loop
     iterations that took at most that long and longer than the bound before."""
