@@ -56,10 +56,6 @@ HandOverTo = Callable[[socket.socket], object]
 _REQUEST, _PROVE, _PROVED = b"hand over\n", b"prove\n", b"proved\n"
 OVER, SERVES = b"over\n", b"serves\n"
 _REQUEST_BYTES = 64
-_NEEDS_PROOF = (
-    "hands over only to a process that proves NET_ADMIN, which another version of userspace-proxy"
-    " doesn't do: stop the running one, then start that version"
-)
 _NOT_PROVED = "hands over only to a process that has NET_ADMIN"
 _PROOF_HINTS = {
     errno.EPERM: "run as root and grant NET_ADMIN",
@@ -85,7 +81,7 @@ class TakenOver:
 
     Args:
         pid: That process's, 0 if it isn't visible.
-        connection: Where it waits; None: it doesn't, as an earlier version.
+        connection: Where it waits; None: it doesn't, as it ended the connection.
     """
 
     def __init__(self, pid: int, connection: socket.socket | None) -> None:
@@ -192,7 +188,7 @@ def _request(sock: Prover, until: float) -> bytes | None:
     """Request the node, and prove what the holder asks for.
 
     Returns:
-        ``OVER``, or its refusal; empty if it only ended the connection, as an earlier version does.
+        ``OVER``, or its refusal; empty if it only ended the connection, as it never hands over.
         None: it did so when a proof was due, so that another process could ask.
 
     Raises:
@@ -215,7 +211,6 @@ def _request(sock: Prover, until: float) -> bytes | None:
             elif text:
                 answer += text
             else:
-                # An earlier version releases all its descriptors at about the same moment.
                 return answer or (None if is_challenged else b"")
     except ConnectionError:
         return None
@@ -333,7 +328,7 @@ class HandOverRequests:
 def _challenge(sock: socket.socket) -> _Asking:
     """Ask a process to prove the capability."""
     if not net_admin_proof.can_prove(sock):
-        return _Asking(None, _NEEDS_PROOF)
+        return _Asking(None, _NOT_PROVED)
     try:
         with contextlib.ExitStack() as stack:
             challenge = stack.enter_context(net_admin_proof.open_challenge())
