@@ -4,6 +4,9 @@
 
 The control process opens them, so that root, or its user, listens on them, and not the workers'. It
 vouches for them, as workers can't, so no other process poses as a worker.
+
+    next control process ◀──Prove, a socket── worker (``reception``)
+                         ──HandOver, Proved─▶
 """
 
 from __future__ import annotations
@@ -12,10 +15,15 @@ import re
 import secrets
 import select
 
+import msgspec
+
 from ..clocks import Clocks
+from ..frames import HEADER, make_frame
 from ..kernel import abstract_sockets
 from ..kernel.abstract_sockets import VouchedSocket
-from ..kernel.net_admin_proof import Prover
+from ..kernel.net_admin_proof import SECRET_BYTES, Prover
+from .messages import HandOver, Prove, Proved
+from .reception import Terms
 
 _NAME = "userspace-proxy-worker"
 # While the worker has a control process, it accepts nothing.
@@ -23,6 +31,26 @@ _QUEUE = abstract_sockets.QUEUE
 # For a worker to accept what was in its queue before, while others connect.
 _ROOM_S = 2.0
 _PAUSE_S = 0.002
+
+
+def _frame(message: msgspec.Struct, sockets: int = 0) -> bytes:
+    return make_frame(msgspec.json.encode(message), sockets)
+
+
+def _secret_of(frame: bytes) -> bytes:
+    try:
+        return msgspec.json.decode(frame[HEADER.size :], type=Proved).proof
+    except ValueError:
+        return b""
+
+
+TERMS = Terms(
+    challenge=_frame(Prove(), sockets=1),
+    request=_frame(HandOver()),
+    proof_bytes=len(_frame(Proved(bytes(SECRET_BYTES)))),
+    secret_of=_secret_of,
+)
+"""Between a worker and the next control process, before their channel."""
 
 
 def open_rendezvous(label: str) -> VouchedSocket:

@@ -98,15 +98,15 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "orphans-end": _plane(
         "worker_main",
-        "elif self._rendezvous is not None:\n            self._candidates =",
-        "elif self._rendezvous is None:\n            self._candidates =",
+        "elif self._rendezvous is not None:\n            self._reception =",
+        "elif self._rendezvous is None:\n            self._reception =",
     ),
     "adopted-once-only": _plane(
         "worker_main",
-        "        self._stop_waiting()\n        self._channel = channel",
+        "        self._stop_waiting()\n        self._channel = self._open",
         "        self._stop_waiting()\n"
         "        self._rendezvous = None\n"
-        "        self._channel = channel",
+        "        self._channel = self._open",
     ),
     "sockets-not-inherited": _plane(
         "adoption", "found = self._sockets.pop((protocol, at), [])", "found = []"
