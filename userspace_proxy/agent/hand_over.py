@@ -115,16 +115,7 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
         LockHeld: It doesn't hand over; the message contains the cause.
     """
     until = Clocks.monotonic() + _ANSWER_S
-    while True:
-        try:
-            found = connect_to_holder(proxy_name)
-        except BlockingIOError as exc:
-            raise LockHeld(
-                "cannot take over: the queue of the running userspace-proxy stays full",
-                hint="look which processes connect to it all the time: ss -xp",
-            ) from exc
-        if found is None:
-            return None
+    while found := connect_to_holder(proxy_name):
         sock, pid = found
         if not vouchers.can_vouch():
             # The holder would refuse; and it may be any process of this user.
@@ -152,6 +143,7 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
             )
         # Others have taken its place before it could answer.
         select.select([], [], [], _PAUSE_S)
+    return None
 
 
 def _cannot_prove(pid: int, cause: OSError) -> LockHeld:
@@ -249,21 +241,17 @@ async def end_workers(label: str) -> bool:
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
-        if Clocks.monotonic() > until:
-            _log.error("workers did not exit in time, leaving them", extra={"count": len(socks)})
-        else:
+        # The next turn asks those that were late again.
+        with contextlib.closing(Predecessors(asyncio.get_running_loop(), socks)) as predecessors:
+            if Clocks.monotonic() > until:
+                extra = {"count": len(socks)}
+                _log.error("workers did not exit in time, leaving them", extra=extra)
+                break
             # They obey a process that has been handed their sockets.
-            predecessors = Predecessors(asyncio.get_running_loop(), socks)
             await predecessors.adopt()
             predecessors.end()
-            # The next turn asks those that were late again.
-            predecessors.close()
-            have_ended = True
-            await pause(_LOOK_S)
-            continue
-        for sock in socks:
-            sock.close()
-        break
+        have_ended = True
+        await pause(_LOOK_S)
     return have_ended
 
 

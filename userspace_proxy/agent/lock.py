@@ -118,21 +118,17 @@ def connect_to_holder(
     The pid is 0 if its PID namespace isn't visible from here.
 
     Raises:
-        BlockingIOError: Its queue stays full for that many seconds.
+        LockHeld: Its queue stays full for that many seconds.
     """
     label = proxy_label(proxy_name or "")
-    full: BlockingIOError | None = None
-    for name in [name for name, shown in _shown_names() if shown == label]:
-        try:
-            sock = abstract_sockets.connect(name, within_s)
-        except BlockingIOError as exc:
-            full = exc
-        except OSError:
-            continue
-        else:
-            return sock, abstract_sockets.peer(sock)[0]
-    if full is not None:
-        raise full
+    names = [name for name, shown in _shown_names() if shown == label]
+    for _, sock in abstract_sockets.connect_each(names, within_s):
+        if sock is None:
+            raise LockHeld(
+                "cannot take over: the queue of the running userspace-proxy stays full",
+                hint="look which processes connect to it all the time: ss -xp",
+            )
+        return sock, abstract_sockets.peer(sock)[0]
     return None
 
 

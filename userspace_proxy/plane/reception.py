@@ -94,17 +94,13 @@ class Reception:
         """The oldest first."""
         self._timer: asyncio.TimerHandle | None = None
         """Of the end of a pause."""
-        self._is_closed = False
         self._resume()
 
     def __len__(self) -> int:
         return len(self._guests)
 
     def close(self) -> None:
-        """Accept no more, and hang up on all that are left. Idempotent."""
-        if self._is_closed:
-            return
-        self._is_closed = True
+        """Accept no more, and hang up on all that are left. Idempotent, before the listener's."""
         if self._timer is None:
             self._loop.remove_reader(self._listener.fileno())
         else:

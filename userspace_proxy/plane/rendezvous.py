@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import re
 import secrets
-import select
 
 import msgspec
 
-from ..clocks import Clocks
 from ..frames import HEADER, make_frame
 from ..kernel import abstract_sockets
 from ..kernel.abstract_sockets import VouchedSocket
@@ -30,7 +28,6 @@ _NAME = "userspace-proxy-worker"
 _QUEUE = abstract_sockets.QUEUE
 # For a worker to accept what was in its queue before, while others connect.
 _ROOM_S = 2.0
-_PAUSE_S = 0.002
 
 
 def _frame(message: msgspec.Struct, sockets: int = 0) -> bytes:
@@ -74,24 +71,9 @@ def connect_to_workers(label: str) -> list[Prover]:
     A worker accepts it once its own control process is gone. If its queue stays full, it is left
     out.
     """
-    found = []
     pattern = f"@({re.escape(_prefix(label))}[0-9a-f]+)"
-    waiting = sorted({match[1].decode() for match in abstract_sockets.shown_names(pattern)})
-    until = Clocks.monotonic() + _ROOM_S
-    while True:
-        full = []
-        for name in waiting:
-            try:
-                found.append(abstract_sockets.connect(f"\0{name}"))
-            except BlockingIOError:
-                full.append(name)
-            except OSError:
-                # It has just ended, or isn't a worker.
-                continue
-        if not full or Clocks.monotonic() >= until:
-            return found
-        waiting = full
-        select.select([], [], [], _PAUSE_S)
+    names = {f"\0{match[1].decode()}" for match in abstract_sockets.shown_names(pattern)}
+    return [sock for _, sock in abstract_sockets.connect_each(names, _ROOM_S) if sock]
 
 
 def worker_labels() -> set[str]:

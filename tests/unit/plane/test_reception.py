@@ -7,9 +7,11 @@ import os
 import socket
 import struct
 
+import msgspec
 import pytest
 
 from userspace_proxy.dataplane import Tuning
+from userspace_proxy.frames import make_frame
 from userspace_proxy.kernel import abstract_sockets
 from userspace_proxy.plane import reception
 from userspace_proxy.plane.channel import Channel
@@ -146,6 +148,21 @@ async def test_a_candidate_is_challenged_before_it_asks(orphan):
     candidate.channel.send(HandOver())
     candidate.channel.send(Proved(candidate.sock.answer(candidate.challenges[0])))
     await candidate.hear(HandedOver)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_what_arrives_together_is_a_request_a_proof_and_commands(orphan, is_late):
+    """Also if the worker was too busy to read it before the deadline."""
+    candidate = Candidate(orphan)
+    await candidate.hear(Prove)
+    proof = candidate.sock.answer(candidate.challenges[0])
+    messages = HandOver(), Proved(proof), End()
+    candidate.sock.send(b"".join(make_frame(msgspec.json.encode(each)) for each in messages))
+    if is_late:
+        at = orphan.main._reception
+        at._expire(*at._guests)
+    await candidate.hear(HandedOver)
+    assert await orphan.main.ended == 0
 
 
 async def test_silent_and_broken_candidates_keep_no_other_one_from_being_chosen(orphan):
