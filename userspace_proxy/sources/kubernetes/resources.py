@@ -20,11 +20,9 @@ from ...facts.node import NO_OBJECT, ObjectKey
 from ...model import ServiceKey, SliceKey
 from ...model.pod_endpoints import (
     PodKey,
-    WireSelectingService,
     read_pod,
     read_selection,
 )
-from ...model.pods import WirePod
 from ...model.reading import LABEL_SERVICE_NAME, read_node, read_slice
 from ...model.service_reading import read_service
 from ...model.wire import (
@@ -33,6 +31,7 @@ from ...model.wire import (
     WireEndpointSlice,
     WireHead,
     WireNode,
+    WirePod,
     WireService,
     decode,
 )
@@ -169,7 +168,6 @@ def resources_of(
     return [
         replace(
             SERVICES,
-            wire=WireSelectingService,
             put=lambda _, wire: pods.put_service(read_service(wire), read_selection(wire)),
             delete=lambda _, key: pods.delete_service(ServiceKey(*key)),
         ),
