@@ -23,6 +23,7 @@ from ..clocks import Clocks
 from ..dataplane import DataPlane
 from ..kernel.memory_limits import find_memory_limits
 from ..loops import loop_factory
+from ..pacing import Pacing
 from .channel import Channel
 from .log_sender import LogSender, take_levels
 from .messages import (
@@ -64,9 +65,8 @@ _SOCKETS_A_MESSAGE = 200
 PINS_S = 5.0
 # More of them aren't made while the next control process reads none.
 _MAX_PINS_WAITING_BYTES = 256 * 1024
-# So much of the time is left for traffic while they are made.
-_PINS_PAUSES = 3
-_PINS_PAUSE_S = 0.001
+# While they are made, pauses for traffic are three times as long.
+_PINS_PACE = Pacing(1 / 3, 0.001)
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -219,7 +219,7 @@ class WorkerMain:
             self._channel.send(part)
         took_s = Clocks.monotonic() - began
         self._count_iteration(took_s)
-        pause_s = max(_PINS_PAUSE_S, _PINS_PAUSES * took_s)
+        pause_s = _PINS_PACE.wait_s(took_s)
         self._pins_timer = self._loop.call_later(pause_s, self._send_pins, parts, until)
 
     def _stop_pins(self) -> None:

@@ -138,8 +138,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "pauses-before-starts-are-long": _plane(
         "workers",
-        "pause_before_start(self._early_deaths, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)",
-        "pause_before_start(self._early_deaths, _LONGEST_PAUSE_S, _LONGEST_PAUSE_S)",
+        "backoff_s(self._early_deaths - 1, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)",
+        "backoff_s(self._early_deaths - 1, _LONGEST_PAUSE_S, _LONGEST_PAUSE_S)",
     ),
     "pins-not-taken": _plane(
         "plane", "self._predecessors.take_pins(group.label)", "self._predecessors.take_pins('')"

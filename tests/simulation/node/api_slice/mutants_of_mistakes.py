@@ -70,7 +70,5 @@ MUTANTS: Mapping[str, Mutant] = {
         "            for gone in self._in_store.pop(key, set()) - slices.keys():\n"
         "                self._store.delete_slice(gone)\n",
     ),
-    "api-waits-without-jitter": _source(
-        "reflector", "self._next_s * (1 + JITTER * self._rng.random())", "self._next_s * JITTER"
-    ),
+    "api-waits-without-jitter": _source("reflector", "jitter=self._rng.random()", "jitter=0.0"),
 }
