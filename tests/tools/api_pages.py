@@ -34,7 +34,7 @@ _REF = "#/$defs/{name}"
 _SUFFIX = "Facts"
 
 _MODULES = (
-    facts.figures, facts.last_minute, facts.port, facts.processes, facts.compared, facts.node,
+    facts.figures, facts.last_minute, facts.port, facts.processes, facts.node,
     facts.connection, facts.edges, facts.encoding, causes.cause,
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.errors import ListenError
 from userspace_proxy.facts import RejectedFacts, SourceFacts
-from userspace_proxy.facts.compared import PlanFacts
+from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.status.connections import MAX_CONNECTIONS, LimitedServer
 from userspace_proxy.status.server import StatusServer
 

@@ -20,7 +20,6 @@ import msgspec
 from ...causes.say import say
 from ...errors import UserspaceProxyError
 from ...facts import Level, StatusFacts
-from ...facts.summary import summarised
 from ...facts.units import plural
 from ...model.wire import WireEndpoint, WireHead
 from ...secrets import OWN
@@ -152,7 +151,7 @@ def _cut(all_nodes: AllNodes) -> tuple[AllNodes, int]:
     answers = [
         one
         if one.node in kept or one.status is None
-        else replace(one, status=summarised(one.status), is_summary=True)
+        else replace(one, status=one.status.summarised(), is_summary=True)
         for one in all_nodes.answers
     ]
     return replace(all_nodes, answers=tuple(answers)), len(answers) - len(kept)
