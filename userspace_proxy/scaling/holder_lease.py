@@ -34,6 +34,7 @@ from .lease_notes import (
     NodeReport,
     Round,
     Tally,
+    is_too_long,
     read_report,
     read_tally,
     write_tally,
@@ -142,15 +143,20 @@ class HolderLease:
     def demand(self) -> Mapping[ServiceKey, int] | None:
         """The demand of all nodes for each Service that holds connections; None: unknown.
 
-        While a node's figure is unknown, each Service has some.
+        While a node's figure is unknown, each Service that it may concern has some.
         """
         if self._lease is None or self._clock() - self._changed_at >= DURATION_S:
             return None
         tally = self._shown
         if tally.demand is None:
             return None
-        least, own = int(bool(tally.unknown)), self._usage.demand()
-        return {key: max(least, tally.demand.get(key, 0)) for key in own}
+        return {
+            key: max(
+                int(bool(tally.unknown) or key.namespace in tally.unlisted),
+                tally.demand.get(key, 0),
+            )
+            for key in self._usage.demand()
+        }
 
     def see(self, lease: Lease) -> None:
         # A holder knows what it has written, and hears of it late.
@@ -228,18 +234,21 @@ class HolderLease:
         if now - self._nodes_at >= max(_NODES_S, _NODES_FOR_EACH_S * len(self._nodes)):
             self._nodes, self._nodes_at = await self._leases.nodes(), now
         sums: dict[ServiceKey, int] = defaultdict(int)
+        unlisted: set[str] = set()
         for name in self._asked(now) & self._known.keys():
-            for key, count in (self._known[name].report.demand or {}).items():
+            report = self._known[name].report
+            unlisted |= report.unlisted
+            for key, count in (report.demand or {}).items():
                 sums[key] += count
         unknown = next(iter(sorted(self._unknown(now))), "")
         before = self._tally
-        if (before.demand is None or sums.keys() != before.demand.keys()) or (
-            unknown != before.unknown
-        ):
-            await self._write(Tally(dict(sums), unknown, before.round))
+        tally = Tally(dict(sums), unknown, before.round, frozenset(unlisted))
+        # Other figures are written with the next renewal.
+        are_same = before.demand is not None and sums.keys() == before.demand.keys()
+        if are_same and tally == before._replace(demand=tally.demand):
+            self._tally = tally
         else:
-            # With the next renewal.
-            self._tally = before._replace(demand=dict(sums))
+            await self._write(tally)
 
     def _asked(self, now: float) -> frozenset[str]:
         """Return all Nodes, and proxies that report without one, or whose Node is newer."""
@@ -280,7 +289,8 @@ class HolderLease:
             return
 
     def _has_demand(self, served: Served) -> bool:
-        return bool((self._tally.demand or {}).get(_service_of(served)))
+        service, tally = _service_of(served), self._tally
+        return service.namespace in tally.unlisted or bool((tally.demand or {}).get(service))
 
     async def _rest(self, key: WorkloadKey, ports: Collection[Served]) -> None:
         asking, rest = _RestAttempt(key[1], ports), Rest()
@@ -319,6 +329,8 @@ class HolderLease:
         asking.ports, asking.round = ports, asking.round._replace(services=asked)
         if not _may_rest(ports) or any(map(self._has_demand, ports)):
             return ""
+        if is_too_long(asked):
+            return f"{asking.workload} stays at one replica: {len(asked):,} Services name it"
         if other := self._other_user(asking):
             return f"{asking.workload} stays at one replica: {other}"
         return None

@@ -100,7 +100,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "                sums[key] = count\n",
     ),
     "leases-unknown-is-none": _scaling(
-        "holder_lease", "least, own = int(bool(tally.unknown))", "least, own = 0"
+        "holder_lease",
+        "int(bool(tally.unknown) or key.namespace in tally.unlisted)",
+        "int(key.namespace in tally.unlisted)",
     ),
     "leases-nothing-tells-what-keeps-awake": _scaling(
         "holder_lease",
