@@ -1,17 +1,23 @@
-"""Finds the name that was probably meant by one that doesn't exist."""
+"""Finds the name that was probably meant by one that doesn't exist.
+
+    similarity = 2 * letters in common, in the same order / letters of both names
+
+Rule 1: what a question costs is bounded in characters, whoever has chosen the names.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-from itertools import islice
+import heapq
+from collections.abc import Iterable, Mapping
 
 ALIKE = 0.6
 """A similarity, as ``selectr`` and ``selector``."""
 NEARLY_EQUAL = 0.85
 """A similarity: one letter of a word of seven is missing or wrong."""
-_COMPARED_MAX = 500
-"""Names, which takes 30 ms."""
+COMPARED_MAX = 15_000
+"""Characters of the names that a word is compared with, in 2 to 4 ms; the rest isn't compared."""
+_WORD_MAX = 253
+"""Characters of the longest host name; nothing is similar to a longer word."""
 
 
 def did_you_mean(
@@ -24,13 +30,27 @@ def did_you_mean(
 
 def alike(word: str, known: Iterable[str], *, most: int, similarity: float = ALIKE) -> list[str]:
     """Return the most similar names, the nearest first; as many as this at most."""
-    return difflib.get_close_matches(word, list(known), n=most, cutoff=similarity)
+    if len(word) > _WORD_MAX:
+        return []
+    places: dict[str, int] = {}
+    for at, letter in enumerate(word):
+        places[letter] = places.get(letter, 0) | 1 << at
+    near: list[tuple[float, str]] = []
+    left = COMPARED_MAX
+    for name in known:
+        left -= len(name)
+        if left < 0:
+            break
+        ratio = 2 * _in_common(places, len(word), name) / (len(word) + len(name) or 1)
+        if ratio >= similarity:
+            near.append((ratio, name))
+    return [name for _, name in heapq.nlargest(most, near)]
 
 
 def similar_hosts(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """Return up to two names, the nearest first; one may lack the domain that the other has."""
     labels = name.count(".") + 1
-    cut = {".".join(one.split(".")[:labels]): one for one in islice(known, _COMPARED_MAX)}
+    cut = {".".join(one.split(".")[:labels]): one for one in known}
     near = alike(name, cut, most=2) or alike(name.partition(".")[0], cut, most=2)
     return tuple(cut[one] for one in near)
 
@@ -39,3 +59,20 @@ def nearest(word: str, known: Iterable[str], *, similarity: float = ALIKE) -> st
     """Return the most similar name; empty if nothing is similar."""
     near = alike(word, known, most=1, similarity=similarity)
     return near[0] if near else ""
+
+
+def _in_common(places: Mapping[str, int], length: int, name: str) -> int:
+    """Return how many letters a word and a name have in common, in the same order.
+
+    Args:
+        places: Of each letter in the word, as bits.
+        length: Of the word.
+
+    Source: Crochemore et al., "A fast and practical bit-vector algorithm for the longest common
+        subsequence problem" (2001): each letter costs a few operations on one number.
+    """
+    row = whole = (1 << length) - 1
+    for letter in name:
+        matches = row & places.get(letter, 0)
+        row = (row + matches | row - matches) & whole
+    return length - row.bit_count()

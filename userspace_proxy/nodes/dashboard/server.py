@@ -159,8 +159,10 @@ class Dashboard:
                 self._live.look_at(service), self._live.calls(service)
             )
             body = await asyncio.to_thread(render_service, look, calls, asked, service)
-            words = why_missing(look.all_nodes, service) or f"No node has a Service {service}"
-            return _or_missing(body, look, asked, capitalised(words))
+            why = await asyncio.to_thread(why_missing, look.all_nodes, service)
+            return _or_missing(
+                body, look, asked, capitalised(why or f"No node has a Service {service}")
+            )
 
         return await self._page(request, make)
 
