@@ -420,6 +420,7 @@ class WireEndpoints(_Wire, frozen=True):
 class WireStatus(_Wire, frozen=True):
     """``v1 Status``: the API server's response instead of an object."""
 
+    kind: str | None = None
     code: int | None = None
     reason: str | None = None
     message: str | None = None
