@@ -40,10 +40,12 @@ class Middleware:
     Args:
         loopback_only: Answer only requests whose ``Host`` is a name of loopback.
         one_request: Close every connection after its first answer.
+        own_host: Answer requests to this ``Host``, too.
     """
 
-    def __init__(self, *, loopback_only: bool, one_request: bool) -> None:
+    def __init__(self, *, loopback_only: bool, one_request: bool, own_host: str = "") -> None:
         self._loopback_only = loopback_only
+        self._own_host = own_host
         self._one_request = one_request
 
     @web.middleware
@@ -54,7 +56,7 @@ class Middleware:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
         # A request without Host is HTTP/1.0, which no browser sends.
-        if self._loopback_only and not all(map(is_loopback_host, hosts)):
+        if self._loopback_only and not all(map(self._is_admitted, hosts)):
             return web.Response(
                 status=403,
                 text="This address answers only to localhost, 127.0.0.1 and [::1] as Host, "
@@ -70,6 +72,9 @@ class Middleware:
         if self._one_request:
             response.force_close()
         return response
+
+    def _is_admitted(self, host: str) -> bool:
+        return host == self._own_host or is_loopback_host(host)
 
     async def add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(HEADERS)
