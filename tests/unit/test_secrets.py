@@ -162,7 +162,8 @@ def test_json_without_users_remains_json():
     [
         "-----BEGIN RSA PRIVATE KEY----- ", "token=", 'password="', "eyJ", "a.", "Aa1", "://a",
         "x-", "bearer ", " ", "\\", "eyJ-", "token:", "authorization:", "://", "https://a@",
-        "--", "--a", "auth:", "auth: ", "pass\"", "pass,", "pass ", "sess", "-u a", "pass: | ", "pass value",
+        "--", "--a", "auth:", "auth: ", "pass\"", "pass,", "pass ", "sess",
+        "-u a", "pass: | ", "pass value",
     ],
 )  # fmt: skip
 def test_its_cost_is_linear(part):

@@ -31,12 +31,13 @@ from ..turns import Turns
 from .lease_notes import (
     HOLDER,
     NODE_PREFIX,
+    ROUND_BYTES_MAX,
     NodeReport,
     Round,
     Tally,
-    is_too_long,
     read_report,
     read_tally,
+    whole,
     write_tally,
 )
 from .node_lease import BEAT_S
@@ -150,13 +151,8 @@ class HolderLease:
         tally = self._shown
         if tally.demand is None:
             return None
-        return {
-            key: max(
-                int(bool(tally.unknown) or key.namespace in tally.unlisted),
-                tally.demand.get(key, 0),
-            )
-            for key in self._usage.demand()
-        }
+        least, own = int(bool(tally.unknown)), self._usage.demand()
+        return {key: max(least, _demand_of(key, tally)) for key in own}
 
     def see(self, lease: Lease) -> None:
         # A holder knows what it has written, and hears of it late.
@@ -234,21 +230,18 @@ class HolderLease:
         if now - self._nodes_at >= max(_NODES_S, _NODES_FOR_EACH_S * len(self._nodes)):
             self._nodes, self._nodes_at = await self._leases.nodes(), now
         sums: dict[ServiceKey, int] = defaultdict(int)
-        unlisted: set[str] = set()
         for name in self._asked(now) & self._known.keys():
-            report = self._known[name].report
-            unlisted |= report.unlisted
-            for key, count in (report.demand or {}).items():
+            for key, count in (self._known[name].report.demand or {}).items():
                 sums[key] += count
         unknown = next(iter(sorted(self._unknown(now))), "")
         before = self._tally
-        tally = Tally(dict(sums), unknown, before.round, frozenset(unlisted))
-        # Other figures are written with the next renewal.
-        are_same = before.demand is not None and sums.keys() == before.demand.keys()
-        if are_same and tally == before._replace(demand=tally.demand):
-            self._tally = tally
+        if (before.demand is None or sums.keys() != before.demand.keys()) or (
+            unknown != before.unknown
+        ):
+            await self._write(Tally(dict(sums), unknown, before.round))
         else:
-            await self._write(tally)
+            # With the next renewal.
+            self._tally = before._replace(demand=dict(sums))
 
     def _asked(self, now: float) -> frozenset[str]:
         """Return all Nodes, and proxies that report without one, or whose Node is newer."""
@@ -289,8 +282,7 @@ class HolderLease:
             return
 
     def _has_demand(self, served: Served) -> bool:
-        service, tally = _service_of(served), self._tally
-        return service.namespace in tally.unlisted or bool((tally.demand or {}).get(service))
+        return bool(_demand_of(_service_of(served), self._tally))
 
     async def _rest(self, key: WorkloadKey, ports: Collection[Served]) -> None:
         asking, rest = _RestAttempt(key[1], ports), Rest()
@@ -329,7 +321,7 @@ class HolderLease:
         asking.ports, asking.round = ports, asking.round._replace(services=asked)
         if not _may_rest(ports) or any(map(self._has_demand, ports)):
             return ""
-        if is_too_long(asked):
+        if sum(len(str(service)) for service in asked) > ROUND_BYTES_MAX:
             return f"{asking.workload} stays at one replica: {len(asked):,} Services name it"
         if other := self._other_user(asking):
             return f"{asking.workload} stays at one replica: {other}"
@@ -395,6 +387,11 @@ class HolderLease:
 
 def _service_of(served: Served) -> ServiceKey:
     return served.plan.key.name.service
+
+
+def _demand_of(service: ServiceKey, tally: Tally) -> int:
+    demand = tally.demand or {}
+    return demand.get(service, 0) or demand.get(whole(service.namespace), 0)
 
 
 def _may_rest(ports: Collection[Served]) -> bool:

@@ -1,19 +1,20 @@
 """What proxies write into Leases for each other, as text of annotations.
 
-    Lease of a node      demand    how much each Service needs pods, by namespace; null: of this one
-                                   it isn't known; absent: of all
+    Lease of a node      demand    how much each Service needs pods; absent: this isn't known
                          answer    to the last round: Services without clients, which get none now
     Lease of the holder  demand    the sums
                          unknown   a node whose figure isn't known; absent: all are
                          round     which Services all nodes are asked about, or what came of it
 
 Rule 1: what can't be read means that nothing is known, and never that there are no clients.
-Rule 2: where a note is full, the namespaces that need the most room are unknown, and only these.
+Rule 2: of a namespace for which a note has no room there is one entry: any of its Services may have
+clients. Others fit, the smallest namespaces first.
 """
 
 from __future__ import annotations
 
 import json
+from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -24,10 +25,9 @@ NODE_PREFIX = "node."
 HOLDER = "holder"
 # An object's annotations have 256 KiB in all.
 DEMAND_BYTES_MAX = 128 << 10
-"""Some 6,000 Services. The smallest namespaces are written first. Each of the others takes its name
-only, so with more than 1,700 of the longest names in use at a node nothing of it is known."""
+"""Some 3,000 Services; nothing is known of more than 1,800 namespaces with the longest names."""
 ROUND_BYTES_MAX = 32 << 10
-"""Names of the Services of one round, some 250 of the longest."""
+"""Of a round's Services, of which 250 may have the longest names."""
 
 
 class Round(NamedTuple):
@@ -55,8 +55,6 @@ class NodeReport(NamedTuple):
     demand: Mapping[ServiceKey, int] | None = None
     """Without Services that have none; None: it isn't known."""
     answer: NodeAnswer = NodeAnswer()
-    unlisted: frozenset[str] = frozenset()
-    """Namespaces for which there was no room: their demand isn't known."""
 
 
 class Tally(NamedTuple):
@@ -67,15 +65,13 @@ class Tally(NamedTuple):
     unknown: str = ""
     """A node whose figure isn't known, and may be any number; empty: there is none."""
     round: Round | None = None
-    unlisted: frozenset[str] = frozenset()
-    """Namespaces whose demand isn't known, as of a node that had no room for it."""
 
 
 def write_report(report: NodeReport) -> dict[str, str]:
     """Return the notes of a node's Lease."""
     number, quiesced = report.answer
     notes = {"answer": json.dumps({"round": number, "services": _names(quiesced)})}
-    return notes | _write_demand(report.demand, report.unlisted)
+    return notes | _write_demand(report.demand)
 
 
 def read_report(lease: Lease) -> NodeReport:
@@ -87,13 +83,12 @@ def read_report(lease: Lease) -> NodeReport:
         )
     except (ValueError, TypeError, AttributeError):
         read = NodeAnswer()
-    demand, unlisted = _read_demand(lease)
-    return NodeReport(demand, read, unlisted)
+    return NodeReport(_read_demand(lease), read)
 
 
 def write_tally(tally: Tally) -> dict[str, str]:
     """Return the notes of the holder's Lease."""
-    notes = _write_demand(tally.demand, tally.unlisted)
+    notes = _write_demand(tally.demand)
     if tally.unknown:
         notes["unknown"] = tally.unknown
     if tally.round is not None:
@@ -114,48 +109,43 @@ def read_tally(lease: Lease) -> Tally:
             asked = Round(str(item["number"]), services, bool(item["isOver"]))
     except (ValueError, TypeError, KeyError, AttributeError):
         asked = None
-    demand, unlisted = _read_demand(lease)
-    return Tally(demand, lease.notes.get("unknown", ""), asked, unlisted)
+    return Tally(_read_demand(lease), lease.notes.get("unknown", ""), asked)
 
 
-def is_too_long(services: Iterable[ServiceKey]) -> bool:
-    """Return whether a round can't ask about that many Services."""
-    return sum(len(str(service)) for service in services) > ROUND_BYTES_MAX
-
-
-def _write_demand(
-    demand: Mapping[ServiceKey, int] | None, unlisted: frozenset[str]
-) -> dict[str, str]:
+def _write_demand(demand: Mapping[ServiceKey, int] | None) -> dict[str, str]:
     if demand is None:
         return {}
-    counts: dict[str, dict[str, int]] = {}
-    for (namespace, name), count in demand.items():
-        if count and namespace not in unlisted:
-            counts.setdefault(namespace, {})[name] = count
-    left_out = dict.fromkeys(unlisted)
-    room = DEMAND_BYTES_MAX - sum(len(f'"{name}": null, ') for name in (*counts, *unlisted))
+    counts: dict[str, dict[str, int]] = defaultdict(dict)
+    for key, count in demand.items():
+        if count:
+            counts[key.namespace][str(key)] = count
+    least = {namespace: {str(whole(namespace)): 1} for namespace in counts}
+    room = DEMAND_BYTES_MAX - sum(map(_size, least.values()))
     if room < 0:
         return {}
-    sizes = {namespace: len(json.dumps(own)) for namespace, own in counts.items()}
-    for namespace in sorted(sizes, key=lambda namespace: (sizes[namespace], namespace)):
-        room -= sizes[namespace]
+    for namespace in sorted(counts, key=lambda namespace: (_size(counts[namespace]), namespace)):
+        room -= _size(counts[namespace]) - _size(least[namespace])
         if room < 0:
-            left_out[namespace] = None
-    return {"demand": json.dumps(counts | left_out)}
+            counts[namespace] = least[namespace]
+    return {"demand": json.dumps(dict(ChainMap(*counts.values())))}
 
 
-def _read_demand(lease: Lease) -> tuple[Mapping[ServiceKey, int] | None, frozenset[str]]:
+def _size(counts: Mapping[str, int]) -> int:
+    return len(json.dumps(counts))
+
+
+def whole(namespace: str) -> ServiceKey:
+    """Return what stands for any Service of a namespace."""
+    return ServiceKey(namespace, "")
+
+
+def _read_demand(lease: Lease) -> Mapping[ServiceKey, int] | None:
     try:
         counts = json.loads(lease.notes["demand"])
-        unlisted = frozenset(namespace for namespace, own in counts.items() if own is None)
-        known = {
-            ServiceKey(namespace, name): int(count)
-            for namespace, own in counts.items()
-            for name, count in (own or {}).items()
-        }
+        keys = _keys(counts)
+        return dict(zip(keys, map(int, counts.values()), strict=True))
     except (ValueError, TypeError, KeyError, AttributeError):
-        return None, frozenset()
-    return known, unlisted
+        return None
 
 
 def _names(services: Iterable[ServiceKey]) -> list[str]:

@@ -18,9 +18,8 @@ from userspace_proxy.model import (
     WorkloadKind,
 )
 from userspace_proxy.model.annotations import DOMAIN
-from userspace_proxy.scaling import lease_notes
 from userspace_proxy.scaling.holder_lease import AGAIN_MAX_S, TOO_OLD_S
-from userspace_proxy.scaling.lease_notes import HOLDER
+from userspace_proxy.scaling.lease_notes import HOLDER, whole
 from userspace_proxy.scaling.rights import why_not
 from userspace_proxy.sources.base import DURATION_S, Lease, Rest
 
@@ -165,14 +164,14 @@ async def test_demand_without_room_in_a_report_keeps_only_its_namespace_awake(
     lease._demand = lambda: {**own(), **many}
     await world.run(IDLE_AFTER_S + 100)
     assert len(world.slept) == slept
-    assert world.tally.unlisted == {namespace}
+    assert world.tally.demand == {whole(namespace): 1}
     assert [node.holder.demand for node in world.nodes] == [{WEB: 1 - slept}] * 2
 
 
 async def test_a_round_that_has_no_room_for_all_services_of_a_workload_is_not_begun(
     world, monkeypatch
 ):
-    monkeypatch.setattr(lease_notes, "ROUND_BYTES_MAX", len(f"{WEB}") - 1)
+    monkeypatch.setattr("userspace_proxy.scaling.holder_lease.ROUND_BYTES_MAX", len(f"{WEB}") - 1)
     await world.run(IDLE_AFTER_S + 100)
     assert (world.slept, world.tally.round) == ([], None)
     why = "deployment/web stays at one replica: 1 Services name it."

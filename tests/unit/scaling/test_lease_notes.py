@@ -11,6 +11,7 @@ from userspace_proxy.scaling.lease_notes import (
     Tally,
     read_report,
     read_tally,
+    whole,
     write_report,
     write_tally,
 )
@@ -25,7 +26,6 @@ WEB, API = ServiceKey("shop", "web"), ServiceKey("shop", "api")
         pytest.param(NodeReport(), id="unknown"),
         pytest.param(NodeReport({}), id="no-demand"),
         pytest.param(NodeReport({WEB: 3, API: 1}, NodeAnswer("7", frozenset({WEB}))), id="answer"),
-        pytest.param(NodeReport({WEB: 3}, unlisted=frozenset({"tenant"})), id="unlisted"),
     ],
 )
 def test_a_report_is_read_as_it_was_written(report):
@@ -37,7 +37,6 @@ def test_a_report_is_read_as_it_was_written(report):
     [
         pytest.param(Tally(), id="nothing-yet"),
         pytest.param(Tally({WEB: 3}, "node-7"), id="unknown-node"),
-        pytest.param(Tally({WEB: 3}, unlisted=frozenset({"tenant"})), id="unlisted"),
         pytest.param(Tally({}, "", Round("7", (WEB, API))), id="round"),
         pytest.param(Tally({}, "", Round("7", (WEB,), is_over=True)), id="round-that-is-over"),
     ],
@@ -56,7 +55,7 @@ def test_services_without_demand_are_left_out():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "7", "{", '{"web": 1}', '{"shop": {"web": "many"}}', '{"a": [1]}', "null"]
+    "text", ["", "[]", "7", "{", '{"web": 1}', '{"shop/web": "many"}', '{"a/b/c": 1}', "null"]
 )
 def test_demand_that_cannot_be_read_is_unknown(text):
     assert read_report(Lease("node.a", notes={"demand": text})).demand is None
@@ -67,14 +66,14 @@ def demand_of(namespace, count, letters):
     return {ServiceKey(namespace, f"{number:0{letters}}"): 1 for number in range(count)}
 
 
-BOUND = DEMAND_BYTES_MAX // len('"7777777777": 1, ')
+BOUND = DEMAND_BYTES_MAX // len('"tenant/7777777777": 1, ')
 """Services with names of ten letters."""
 FULL = demand_of("tenant", BOUND - 10, 10)
 LONG = 63
 
 
 @pytest.mark.parametrize(
-    ("demand", "unlisted"),
+    ("demand", "unknown"),
     [
         pytest.param(FULL, set(), id="all-fit"),
         pytest.param(demand_of("tenant", BOUND + 1, 10), {"tenant"}, id="one-does-not-fit"),
@@ -92,7 +91,7 @@ LONG = 63
         ),
         pytest.param(
             {ServiceKey(f"{number:0{LONG}}", f"{1:0{LONG}}"): 1 for number in range(1000)},
-            {f"{number:0{LONG}}" for number in range(829, 1000)},
+            {f"{number:0{LONG}}" for number in range(953, 1000)},
             id="many-long-namespaces",
         ),
     ],
@@ -103,16 +102,13 @@ LONG = 63
     ids=["node", "sums"],
 )
 def test_only_the_largest_namespaces_are_unknown_where_there_is_no_room(
-    kind, write, read, demand, unlisted
+    kind, write, read, demand, unknown
 ):
     notes = write(kind(demand | {WEB: 3}))
     assert len(notes["demand"]) <= DEMAND_BYTES_MAX
-    found = read(Lease("node.a", notes=notes))
-    assert {key.namespace for key in found.demand}.isdisjoint(found.unlisted)
-    assert found.unlisted == unlisted
-    assert found.demand == {k: n for k, n in demand.items() if k.namespace not in unlisted} | {
-        WEB: 3
-    }
+    listed = {key: 1 for key in demand if key.namespace not in unknown}
+    found = read(Lease("node.a", notes=notes)).demand
+    assert found == listed | {whole(namespace): 1 for namespace in unknown} | {WEB: 3}
 
 
 def test_so_many_namespaces_that_there_is_no_room_for_their_names_are_unknown():

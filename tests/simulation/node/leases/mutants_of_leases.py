@@ -100,9 +100,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "                sums[key] = count\n",
     ),
     "leases-unknown-is-none": _scaling(
-        "holder_lease",
-        "int(bool(tally.unknown) or key.namespace in tally.unlisted)",
-        "int(key.namespace in tally.unlisted)",
+        "holder_lease", "least, own = int(bool(tally.unknown))", "least, own = 0"
     ),
     "leases-nothing-tells-what-keeps-awake": _scaling(
         "holder_lease",
