@@ -1,17 +1,12 @@
-"""Finds the name that was probably meant by one that doesn't exist.
-
-    similarity = 2 * letters in common, in the same order / letters of both names
-
-Rule 1: what a question costs is bounded in characters, whoever has chosen the names.
-"""
+"""Finds the name that was probably meant by one that doesn't exist; its cost is bounded."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 ALIKE = 0.6
-"""A similarity, as ``selectr`` and ``selector``."""
+"""A similarity, as ``selectr`` and ``selector``: letters in common, of those of both names."""
 NEARLY_EQUAL = 0.85
 """A similarity: one letter of a word of seven is missing or wrong."""
 COMPARED_MAX = 15_000
@@ -30,18 +25,22 @@ def did_you_mean(
 
 def alike(word: str, known: Iterable[str], *, most: int, similarity: float = ALIKE) -> list[str]:
     """Return the most similar names, the nearest first; as many as this at most."""
-    if len(word) > _WORD_MAX:
-        return []
+    # Crochemore et al., "A fast and practical bit-vector algorithm for the longest common
+    # subsequence problem" (2001): each letter of a name costs some operations on one number.
+    letters, left = len(word), COMPARED_MAX
     places: dict[str, int] = {}
     for at, letter in enumerate(word):
         places[letter] = places.get(letter, 0) | 1 << at
     near: list[tuple[float, str]] = []
-    left = COMPARED_MAX
-    for name in known:
+    for name in known if letters <= _WORD_MAX else ():
         left -= len(name)
         if left < 0:
             break
-        ratio = 2 * _in_common(places, len(word), name) / (len(word) + len(name) or 1)
+        row = whole = (1 << letters) - 1
+        for letter in name:
+            matches = row & places.get(letter, 0)
+            row = (row + matches | row - matches) & whole
+        ratio = 2 * (letters - row.bit_count()) / (letters + len(name) or 1)
         if ratio >= similarity:
             near.append((ratio, name))
     return [name for _, name in heapq.nlargest(most, near)]
@@ -59,20 +58,3 @@ def nearest(word: str, known: Iterable[str], *, similarity: float = ALIKE) -> st
     """Return the most similar name; empty if nothing is similar."""
     near = alike(word, known, most=1, similarity=similarity)
     return near[0] if near else ""
-
-
-def _in_common(places: Mapping[str, int], length: int, name: str) -> int:
-    """Return how many letters a word and a name have in common, in the same order.
-
-    Args:
-        places: Of each letter in the word, as bits.
-        length: Of the word.
-
-    Source: Crochemore et al., "A fast and practical bit-vector algorithm for the longest common
-        subsequence problem" (2001): each letter costs a few operations on one number.
-    """
-    row = whole = (1 << length) - 1
-    for letter in name:
-        matches = row & places.get(letter, 0)
-        row = (row + matches | row - matches) & whole
-    return length - row.bit_count()

@@ -7,14 +7,13 @@
                          round     which Services all nodes are asked about, or what came of it
 
 Rule 1: what can't be read means that nothing is known, and never that there are no clients.
-Rule 2: of a namespace for which a note has no room there is one entry: any of its Services may have
-clients. Others fit, the smallest namespaces first.
+Rule 2: a note has the smallest namespaces first; each of the others is one entry, for any Service.
 """
 
 from __future__ import annotations
 
 import json
-from collections import ChainMap, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -127,16 +126,16 @@ def _write_demand(demand: Mapping[ServiceKey, int] | None) -> dict[str, str]:
         room -= _size(counts[namespace]) - _size(least[namespace])
         if room < 0:
             counts[namespace] = least[namespace]
-    return {"demand": json.dumps(dict(ChainMap(*counts.values())))}
-
-
-def _size(counts: Mapping[str, int]) -> int:
-    return len(json.dumps(counts))
+    return {"demand": json.dumps({k: n for own in counts.values() for k, n in own.items()})}
 
 
 def whole(namespace: str) -> ServiceKey:
     """Return what stands for any Service of a namespace."""
     return ServiceKey(namespace, "")
+
+
+def _size(counts: Mapping[str, int]) -> int:
+    return len(json.dumps(counts))
 
 
 def _read_demand(lease: Lease) -> Mapping[ServiceKey, int] | None:

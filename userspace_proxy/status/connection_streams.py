@@ -134,18 +134,13 @@ def _slow_s(text: str) -> float:
 
 
 def _found(view: StatusFacts, wanted: ConnectionFilter) -> ConnectionFilter:
-    """Return a filter with the name of its port; call it in a thread, as it looks at all.
-
-    Raises:
-        HTTPNotFound: There is no such Service, namespace or port.
-    """
+    """Return a filter with the name of its port, or raise that there is none; it takes long."""
     if ":" in wanted.service:
         # A port may be written with its number; connections have its name.
         port = next(iter(view.only(wanted.service).ports), None)
         wanted = wanted.of(port.name) if port else wanted
-    if any(wanted.takes_service(port.plan.key.name.scopes) for port in view.ports):
-        return wanted
-    if wanted.service:
+    is_known = any(wanted.takes_service(port.plan.key.name.scopes) for port in view.ports)
+    if wanted.service and not is_known:
         raise web.HTTPNotFound(reason=say_missing(view, wanted.service))
     return wanted
 

@@ -56,7 +56,8 @@ class Middleware:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
         # A request without Host is HTTP/1.0, which no browser sends.
-        if self._loopback_only and not all(map(self._is_admitted, hosts)):
+        is_own = hosts == [self._own_host]
+        if self._loopback_only and not is_own and not all(map(is_loopback_host, hosts)):
             return web.Response(
                 status=403,
                 text="This address answers only to localhost, 127.0.0.1 and [::1] as Host, "
@@ -72,9 +73,6 @@ class Middleware:
         if self._one_request:
             response.force_close()
         return response
-
-    def _is_admitted(self, host: str) -> bool:
-        return host == self._own_host or is_loopback_host(host)
 
     async def add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(HEADERS)

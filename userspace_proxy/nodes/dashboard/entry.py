@@ -38,32 +38,24 @@ _FOREIGN = "This address doesn't answer to pages of other origins.\n"
 
 
 class Entry:
-    """The secrets of one server.
-
-    Args:
-        port: At which it listens.
-        is_named: Browsers are led to a name of its own.
-    """
+    """The secrets of one server; ``host`` is that of the browser's requests."""
 
     def __init__(self, port: int, *, is_named: bool) -> None:
         name = f"{secrets.token_hex(16)}.localhost" if is_named else HOST
         self.host = f"{name}:{port}"
-        """As in ``Host``."""
         self._cookie_name = f"userspace-proxy-{port}"
         self._secret = secrets.token_urlsafe(32)
         self._once = secrets.token_urlsafe(32)
         self._cookie = secrets.token_urlsafe(32)
         self._is_used = False
 
-    @property
-    def query(self) -> str:
-        """What is added to an address for a person, with the question mark."""
-        return f"?{_SECRET}={self._secret}"
+    def printed(self, path: str) -> str:
+        """Return the address of a page for a person."""
+        return f"http://{self.host}{path}{'&' if '?' in path else '?'}{_SECRET}={self._secret}"
 
-    @property
-    def query_once(self) -> str:
-        """What is added to the address that a browser is started with."""
-        return f"?{_SECRET}={self._once}"
+    def once(self, path: str) -> str:
+        """Return the address of a page that a browser is started with."""
+        return f"http://{HOST}:{self.host.rpartition(':')[2]}{path}?{_SECRET}={self._once}"
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -82,8 +74,7 @@ class Entry:
             return await handler(request)
         path = _without_secret(request)
         if _equal(given, self._once) and request.host != self.host:
-            more = self.query if "?" not in path else f"&{self.query[1:]}"
-            return web.Response(status=302, headers={"Location": f"http://{self.host}{path}{more}"})
+            return web.Response(status=302, headers={"Location": self.printed(path)})
         response = web.Response(status=302, headers={"Location": path})
         response.set_cookie(
             self._cookie_name, self._cookie, path="/", httponly=True, samesite="Strict"

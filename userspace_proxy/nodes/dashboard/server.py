@@ -109,11 +109,8 @@ class Dashboard:
         assert self._runner.server is not None
         limited = LimitedServer(self._runner.server, ConnectionLimit(MAX_CONNECTIONS))
         self._server = await asyncio.get_running_loop().create_server(limited, sock=sock)
-        path, port = quote(path, safe="/%"), sock.getsockname()[1]
-        return Addresses(
-            f"http://{entry.host}{path}{entry.query}",
-            f"http://{HOST}:{port}{path}{entry.query_once}",
-        )
+        path = quote(path, safe="/%")
+        return Addresses(entry.printed(path), entry.once(path))
 
     async def close(self) -> None:
         """Close the port and all connections; idempotent."""
@@ -165,9 +162,8 @@ class Dashboard:
             )
             body = await asyncio.to_thread(render_service, look, calls, asked, service)
             why = await asyncio.to_thread(why_missing, look.all_nodes, service)
-            return _or_missing(
-                body, look, asked, capitalised(why or f"No node has a Service {service}")
-            )
+            words = capitalised(why or f"No node has a Service {service}")
+            return _or_missing(body, look, asked, words)
 
         return await self._page(request, make)
 

@@ -49,10 +49,7 @@ BASE_S = 0.8
 CAP_S = 5.0
 
 RETRY_AFTER_MAX_S = 32.0
-"""The longest wait, also if the server asks for a longer one; the API server doesn't.
-
-Source: kube-apiserver, dropped_requests_tracker.go: ``maxRetryAfter``.
-"""
+"""The longest wait that a server can ask for: kube-apiserver's ``maxRetryAfter`` of APF."""
 _WENT_BACK = "its history went back, as after a restore of etcd"
 # Servers end a watch at the second; later, the network was away meanwhile.
 _ON_TIME_S = 1.0

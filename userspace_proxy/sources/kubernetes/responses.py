@@ -8,15 +8,13 @@ one line, however many lists and watches it affects.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ...errors import UserspaceProxyError
 from ...model.wire import FieldError, WireStatus, decode
 
 OTHERS_RETRY_AFTER_MAX_S = 5.0
-"""The longest wait that a server in front of the API server can ask for, as the longest after a
-failure without ``Retry-After``: a balancer that has lost all its servers answers for them."""
+"""The longest wait that a server in front of the API server can ask for: as without a header."""
 
 
 class TransportError(UserspaceProxyError):
@@ -96,10 +94,11 @@ def rejected(
             text = f"the API server at {url} is busy: {cause}"
         case _:
             text = f"the API server at {url} can't {verb} {kind}: {cause}"
+    retry_after_s = response.retry_after_s
     # The API server's limits of requests at once (429) answer with plain text.
-    is_others = response.code != 429 and status.kind != "Status"
-    most_s = OTHERS_RETRY_AFTER_MAX_S if is_others else math.inf
-    return RequestFailure(text, min(response.retry_after_s, most_s))
+    if response.code != 429 and status.kind != "Status":
+        retry_after_s = min(retry_after_s, OTHERS_RETRY_AFTER_MAX_S)
+    return RequestFailure(text, retry_after_s)
 
 
 def _text(body: bytes) -> str:

@@ -36,8 +36,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-only-a-busy-server-is-waited-for": _source(
         "responses",
-        "most_s = OTHERS_RETRY_AFTER_MAX_S if is_others else math.inf",
-        "most_s = 0.0 if is_others else math.inf",
+        "min(retry_after_s, OTHERS_RETRY_AFTER_MAX_S)",
+        "0.0",
     ),
     "api-slices-in-any-order": _cluster(
         "store", "slices[k] for k in sorted(slices)", "slices[k] for k in slices"
