@@ -1,6 +1,15 @@
 """The latest objects from the source, and immutable snapshots of them."""
 
 from .persistent import PersistentMap, differing_keys
-from .store import ServiceState, Snapshot, Store
+from .slices import Slices
+from .store import ServiceState, Snapshot, Store, differing_slices
 
-__all__ = ["PersistentMap", "ServiceState", "Snapshot", "Store", "differing_keys"]
+__all__ = [
+    "PersistentMap",
+    "ServiceState",
+    "Slices",
+    "Snapshot",
+    "Store",
+    "differing_keys",
+    "differing_slices",
+]

@@ -28,6 +28,7 @@ from ..model.addresses import parse_network
 from ..model.notes import Note
 from ..model.slice_annotations import MAX
 from .persistent import PersistentMap
+from .slices import Slices
 from .store import ServiceState, Snapshot
 from .type_digest import digest
 
@@ -72,12 +73,18 @@ class _Head:
     node_addresses: tuple[str, ...] | None
 
 
-FORMAT = digest(_Head, ServiceState)
+@dataclass(frozen=True, slots=True)
+class _State:
+    service: Service
+    slices: tuple[EndpointSlice, ...]
+
+
+FORMAT = digest(_Head, _State)
 """Another number in each version in which these types differ."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)
-_service_decoder = msgspec.json.Decoder(ServiceState)
+_service_decoder = msgspec.json.Decoder(_State)
 
 
 def encode_state(snapshot: Snapshot, owner: StateOwner) -> bytes:
@@ -125,8 +132,9 @@ def decode_state(data: bytes, owner: StateOwner) -> Snapshot:
                 _check_slice(each)
     except _CORRUPT as exc:
         raise InputError(f"it is corrupt: {' '.join(str(exc).split())}") from exc
+    read = {s.service.key: ServiceState(s.service, Slices(s.slices)) for s in states}
     return Snapshot(
-        PersistentMap[ServiceKey, ServiceState]().changed({s.service.key: s for s in states}),
+        PersistentMap[ServiceKey, ServiceState]().changed(read),
         others.node,
         None if others.node_addresses is None else frozenset(others.node_addresses),
     )
@@ -136,10 +144,10 @@ def _texts(snapshot: Snapshot, owner: StateOwner) -> Iterator[bytes]:
     nodes = snapshot.node_addresses
     head = _Head(owner, snapshot.node, None if nodes is None else tuple(sorted(nodes)))
     yield _encoder.encode_lines((_Version(FORMAT), head))
-    batch: list[ServiceState] = []
+    batch: list[_State] = []
     count = 0
     for state in snapshot.services.values():
-        batch.append(state)
+        batch.append(_State(state.service, tuple(state.slices)))
         count += 1 + len(state.service.ports)
         count += sum(len(each.endpoints) + len(each.ports) for each in state.slices)
         if count >= _BATCH:

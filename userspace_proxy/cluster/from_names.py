@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Mapping, 
 from dataclasses import replace
 from typing import TypeVar
 
-from ..model import Endpoint, EndpointSlice, IPFamily, ServiceKey, SliceKey
+from ..model import Endpoint, IPFamily, ServiceKey, SliceKey
 from ..model.endpoint_names import (
     Lookup,
     NameProblem,
@@ -167,7 +167,7 @@ class EndpointsByName:
 
     def _derive(self, key: ServiceKey) -> ServiceState:
         request, claimed = self._requests[key], self._shares.of(key)
-        slices: dict[SliceKey, EndpointSlice] = {item.key: item for item in request.plain}
+        derived: dict[SliceKey, ResolvedSlice] = {}
         room = USES_MAX
         for item in request.named:
             wanted = [endpoint for endpoint in item.named if endpoint.ip in claimed]
@@ -179,14 +179,13 @@ class EndpointsByName:
                 names = claimed if endpoint in used else ()
                 for family in request.families:
                     made = self._resolve(names, item, endpoint, family)
-                    slices.setdefault(made.key, made)
+                    derived.setdefault(made.key, made)
         service = request.state.service
-        resolved = (item for item in slices.values() if isinstance(item, ResolvedSlice))
-        ips = sorted({endpoint.ip for item in resolved for endpoint in item.endpoints})
+        ips = sorted({endpoint.ip for item in derived.values() for endpoint in item.endpoints})
         handling = replace(service.handling, names=request.names, found_by_name=tuple(ips))
         return ServiceState(
             replace(service, handling=handling, notes=(*service.notes, *request.notes)),
-            tuple(slices[name] for name in sorted(slices)),
+            request.plain.changed(derived),
         )
 
     def _resolve(

@@ -8,7 +8,7 @@ Rule 2: a name without a port of the Service is left out, with a note.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from ..model.annotations import DOMAIN
 from ..model.endpoint_names import NAMES_MAX, EndpointName, NameSlice
 from ..model.notes import Note, NoteKind
 from ..model.quoting import quoted, shown
+from .slices import Slices
 from .store import ServiceState
 
 # No name contains it, and no key of an Endpoints object (``mirroring``) or of pods.
@@ -29,7 +30,7 @@ class NameRequest(NamedTuple):
 
     state: ServiceState
     """As the source has it, without a bug that an earlier run met."""
-    plain: tuple[EndpointSlice, ...]
+    plain: Slices
     """Its slices of addresses."""
     named: tuple[NameSlice, ...]
     families: tuple[IPFamily, ...]
@@ -57,7 +58,7 @@ class NameRequest(NamedTuple):
     @property
     def earlier(self) -> Iterator[tuple[str, EndpointSlice]]:
         """What an earlier run has derived: names, and slices of their addresses."""
-        for item in self.state.slices:
+        for item in _named(self.state):
             if not isinstance(item, NameSlice) and (host := host_of(item)):
                 yield host, item
 
@@ -65,37 +66,35 @@ class NameRequest(NamedTuple):
 def read_request(state: ServiceState) -> NameRequest | None:
     """Return what a Service asks for by name; None: nothing."""
     service = state.service
-    # Cost: nearly all Services have none, so that one look is enough.
-    if not service.handling.names and not any(map(_is_named, state.slices)):
+    apart = _named(state)
+    if not service.handling.names and not apart:
         return None
     families = tuple(sorted({IPFamily.of(ip) for ip in service.cluster_ips}))
     if not families:
         return None
-    plain: list[EndpointSlice] = []
     named: dict[SliceKey, NameSlice] = {}
     is_earlier = False
-    for item in state.slices:
+    for item in apart:
         if isinstance(item, NameSlice):
             named[item.key] = item
-        elif host := host_of(item):
-            is_earlier = True
-            _add(named, _before_derivation(item, host))
         else:
-            plain.append(item)
+            is_earlier = True
+            _add(named, _before_derivation(item, host_of(item)))
     notes: list[Note] = []
     if service.handling.names and not is_earlier:
         # No slice of an object has the key of one of these.
         named.update((made.key, made) for made in _of_annotation(service, notes))
+    plain = _without(state, apart)
     if len(others := _other_notes(service)) < len(service.notes):
         state = replace(state, service=replace(service, notes=others))
-    return NameRequest(state, tuple(plain), tuple(named.values()), families, tuple(notes))
+    return NameRequest(state, plain, tuple(named.values()), families, tuple(notes))
 
 
 def without_names(state: ServiceState, bug: str) -> ServiceState:
     """Return a Service without its endpoints by name, and with the bug as a note."""
     notes = (*_other_notes(state.service), NoteKind.NAMES_BUG(bug))
     service = replace(state.service, notes=notes)
-    return ServiceState(service, tuple(item for item in state.slices if not _is_named(item)))
+    return ServiceState(service, _without(state, _named(state)))
 
 
 def _other_notes(service: Service) -> tuple[Note, ...]:
@@ -114,8 +113,17 @@ def host_of(item: EndpointSlice) -> str:
     return rest if separator else ""
 
 
-def _is_named(item: EndpointSlice) -> bool:
-    return _SEPARATOR in item.key.name or isinstance(item, NameSlice)
+def _named(state: ServiceState) -> Sequence[EndpointSlice]:
+    """Return the slices of names, and those derived of names."""
+    return list(itertools.chain.from_iterable(Slices.of(state.slices).derive(_named_of)))
+
+
+def _named_of(slices: Sequence[EndpointSlice]) -> Sequence[EndpointSlice]:
+    return tuple([item for item in slices if isinstance(item, NameSlice) or host_of(item)])
+
+
+def _without(state: ServiceState, slices: Iterable[EndpointSlice]) -> Slices:
+    return Slices.of(state.slices).changed({item.key: None for item in slices})
 
 
 def _add(named: dict[SliceKey, NameSlice], item: NameSlice) -> None:

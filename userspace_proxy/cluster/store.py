@@ -9,11 +9,13 @@ Rule 3: a snapshot never changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..model import EndpointSlice, Node, Service, ServiceKey, SliceKey
 from .persistent import PersistentMap
+from .slices import NO_SLICES, Slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class ServiceState:
     """
 
     service: Service
-    slices: tuple[EndpointSlice, ...]
+    slices: Sequence[EndpointSlice]
+    """A store's are :class:`Slices`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,9 @@ class Snapshot:
     """This node's object, if there is one."""
     node_addresses: frozenset[str] | None = None
     """Of all Nodes; None: they are unknown."""
-    orphans: Mapping[ServiceKey, tuple[SliceKey, ...]] = field(default_factory=PersistentMap)
-    """Slices that name a Service that doesn't exist, by that name, and those that name none."""
+    orphans: Mapping[ServiceKey, Slices] = field(default_factory=PersistentMap)
+    """Slices that name a Service that doesn't exist, by that name, and those that name none. Only
+    their keys are current."""
     revision: int = field(default=0, compare=False)
     """Increases with every change; for logs and the page."""
 
@@ -49,12 +53,14 @@ class Store:
     def __init__(self) -> None:
         self._services: dict[ServiceKey, Service] = {}
         self._slices: dict[SliceKey, EndpointSlice] = {}
-        self._slices_of: dict[ServiceKey, dict[SliceKey, EndpointSlice]] = {}
+        self._slices_of: dict[ServiceKey, Slices] = {}
+        """As of the last snapshot; none is empty."""
         self._node: Node | None = None
         self._node_addresses: frozenset[str] | None = None
-        self._touched: set[ServiceKey] = set()
+        self._touched: dict[ServiceKey, dict[SliceKey, EndpointSlice | None]] = defaultdict(dict)
+        """Services that have changed since, with their slices that have; None: it is gone."""
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
-        self._orphans: PersistentMap[ServiceKey, tuple[SliceKey, ...]] = PersistentMap()
+        self._orphans: PersistentMap[ServiceKey, Slices] = PersistentMap()
         self._last = Snapshot(self._states, orphans=self._orphans)
 
     def resume(self, snapshot: Snapshot) -> None:
@@ -62,14 +68,14 @@ class Store:
 
         Call it while the store is empty.
         """
-        for state in snapshot.services.values():
-            self.put_service(state.service)
-            for item in state.slices:
-                self.put_slice(item)
+        for key, state in snapshot.services.items():
+            self._services[key] = state.service
+            self._slices.update((item.key, item) for item in state.slices)
+            if state.slices:
+                self._slices_of[key] = Slices.of(state.slices)
         self._states = self._states.changed(snapshot.services)
         self._last = Snapshot(self._states, orphans=self._orphans)
         self._node_addresses = snapshot.node_addresses
-        self._touched.clear()
 
     def replace_services(self, services: Iterable[Service]) -> None:
         new = {service.key: service for service in services}
@@ -83,7 +89,7 @@ class Store:
         old = self._services.get(service.key)
         if old is not service and old != service:
             self._services[service.key] = service
-            self._touched.add(service.key)
+            self._touched.setdefault(service.key, {})
 
     def uid_of(self, key: ServiceKey) -> str:
         """Return the uid of a Service; empty: it isn't known."""
@@ -93,7 +99,7 @@ class Store:
     def delete_service(self, key: ServiceKey) -> None:
         """Delete a Service, if it exists."""
         if self._services.pop(key, None) is not None:
-            self._touched.add(key)
+            self._touched.setdefault(key, {})
 
     def replace_slices(self, slices: Iterable[EndpointSlice]) -> None:
         new = {item.key: item for item in slices}
@@ -112,19 +118,13 @@ class Store:
         elif old is not None:
             item = _keeping_endpoints(old, item)
         self._slices[item.key] = item
-        self._slices_of.setdefault(item.service, {})[item.key] = item
-        self._touched.add(item.service)
+        self._touched[item.service][item.key] = item
 
     def delete_slice(self, key: SliceKey) -> None:
         """Delete a slice, if it exists."""
         old = self._slices.pop(key, None)
-        if old is None:
-            return
-        siblings = self._slices_of[old.service]
-        del siblings[key]
-        if not siblings:
-            del self._slices_of[old.service]
-        self._touched.add(old.service)
+        if old is not None:
+            self._touched[old.service][key] = None
 
     def set_node(self, node: Node | None) -> None:
         self._node = node
@@ -135,6 +135,10 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """Return the current state; the same object until something changes."""
+        for key, changes in self._touched.items():
+            slices = self._slices_of.pop(key, NO_SLICES).changed(changes)
+            if slices:
+                self._slices_of[key] = slices
         changed = {key for key in self._touched if self._differs(key)}
         self._note_orphans()
         others = self._node, self._node_addresses
@@ -143,7 +147,7 @@ class Store:
         is_other = others != (last.node, last.node_addresses) or self._orphans is not last.orphans
         if changed or is_other:
             put = {
-                key: ServiceState(self._services[key], self._slices_for(key))
+                key: ServiceState(self._services[key], self._slices_of.get(key, NO_SLICES))
                 for key in changed
                 if key in self._services
             }
@@ -154,18 +158,18 @@ class Store:
 
     def _note_orphans(self) -> None:
         named = {
-            key: tuple(sorted(self._slices_of[key]))
+            key: self._slices_of[key]
             for key in self._touched
             if key in self._slices_of and key not in self._services
         }
-        put = {key: slices for key, slices in named.items() if self._orphans.get(key) != slices}
+        put = {
+            key: slices
+            for key, slices in named.items()
+            if _have_other_keys(self._orphans.get(key, NO_SLICES), slices)
+        }
         drop = {key for key in self._touched if key in self._orphans and key not in named}
         if put or drop:
             self._orphans = self._orphans.changed(put, drop)
-
-    def _slices_for(self, key: ServiceKey) -> tuple[EndpointSlice, ...]:
-        slices = self._slices_of.get(key, {})
-        return tuple(slices[k] for k in sorted(slices))
 
     def _differs(self, key: ServiceKey) -> bool:
         """Return whether a Service differs from the last snapshot."""
@@ -173,7 +177,19 @@ class Store:
         old = self._last.services.get(key)
         if service is None or old is None:
             return service is not None or old is not None
-        return old.service != service or old.slices != self._slices_for(key)
+        return old.service != service or old.slices is not self._slices_of.get(key, NO_SLICES)
+
+
+def differing_slices(
+    old: ServiceState | None, new: ServiceState | None
+) -> Iterator[tuple[EndpointSlice | None, EndpointSlice | None]]:
+    """Yield the slices of two states of a Service as :meth:`Slices.differing` does."""
+    before = old.slices if old is not None else NO_SLICES
+    return Slices.of(before).differing(new.slices if new is not None else NO_SLICES)
+
+
+def _have_other_keys(before: Slices, now: Slices) -> bool:
+    return any(old is None or new is None for old, new in before.differing(now))
 
 
 def _keeping_endpoints(old: EndpointSlice, new: EndpointSlice) -> EndpointSlice:

@@ -22,14 +22,13 @@ from typing import TypeVar
 
 from ..causes.cause import Cause
 from ..causes.services import first_notes
-from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
+from ..cluster import PersistentMap, ServiceState, Slices, Snapshot, differing_keys
 from ..model import (
     Frontend,
     IPFamily,
     PortKey,
     ServiceKey,
     ServicePortName,
-    SliceKey,
     SocketAddress,
 )
 from ..policy import EndpointIndex, NodeFacts
@@ -74,7 +73,7 @@ class Planner:
         self._planned: dict[ServiceKey, tuple[PortPlan, ...]] = {}
         """As if each Service owned all frontends that it claims."""
         self._orphans = Orphans()
-        self._orphaned: Mapping[ServiceKey, tuple[SliceKey, ...]] = PersistentMap()
+        self._orphaned: Mapping[ServiceKey, Slices] = PersistentMap()
         """What ``_orphans`` was made of."""
         self._without_slices: set[ServiceKey] = set()
         """Services whose cause depends on the orphans."""
@@ -193,7 +192,7 @@ class Planner:
         return bool(self._found_by_name) or not all(are_apart)
 
     def _change_orphans(
-        self, orphaned: Mapping[ServiceKey, tuple[SliceKey, ...]]
+        self, orphaned: Mapping[ServiceKey, Slices]
     ) -> Generator[None, None, set[ServiceKey]]:
         """Take the slices without a Service; returns which Services they may concern."""
         found: set[ServiceKey] = set()

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from ..causes.cause import Cause
 from ..causes.slices import slice_elsewhere, slice_orphaned, slice_unlabelled
-from ..cluster import PersistentMap, differing_keys
+from ..cluster import PersistentMap, Slices, differing_keys
+from ..cluster.slices import NO_SLICES
 from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
@@ -31,7 +32,7 @@ ORPHANS_MAX = 200
 _VARIANT_MIN = 2
 
 _At = TypeVar("_At", bound=Hashable)
-_Slices = Mapping[ServiceKey, Sequence[SliceKey]]
+_Slices = Mapping[ServiceKey, Slices]
 
 
 class Orphans:
@@ -58,8 +59,10 @@ class Orphans:
         nameless = {key for key in changed if not key.name}
         beside: set[ServiceKey] = set()
         for key in nameless:
-            for item in {*before_change.get(key, ())} ^ {*slices.get(key, ())}:
-                beside.update(_first_parts(item))
+            have = before_change.get(key, NO_SLICES)
+            for old, new in have.differing(slices.get(key, NO_SLICES)):
+                if (one := old or new) and not (old and new):
+                    beside.update(_first_parts(one.key))
                 yield
         in_order = sorted(changed := changed - nameless)
         for namespace, keys in itertools.groupby(in_order, key=lambda key: key.namespace):
@@ -86,20 +89,20 @@ class Orphans:
         """Return which slice was probably meant for a Service without slices, or None."""
         elsewhere = self._by_name.get(service.name)
         if elsewhere is not None:
-            return slice_elsewhere(service, self._slices[min(elsewhere)][0])
+            return slice_elsewhere(service, next(iter(self._slices[min(elsewhere)])).key)
         near = self._similar(service)
         if near is not None:
-            return slice_orphaned(service, self._slices[near][0], near.name)
+            return slice_orphaned(service, next(iter(self._slices[near])).key, near.name)
         beside = self._beside(service)
         return None if beside is None else slice_unlabelled(service, beside)
 
     def _beside(self, service: ServiceKey) -> SliceKey | None:
         """Return a slice that names no Service, and whose own name begins with this one's."""
-        slices = self._slices.get(ServiceKey(service.namespace, ""), ())
+        slices = self._slices.get(ServiceKey(service.namespace, ""), NO_SLICES)
         for start in (service.name, f"{service.name}-"):
-            at = bisect.bisect_left(slices, SliceKey(service.namespace, start))
-            if at < len(slices) and service in _first_parts(slices[at]):
-                return slices[at]
+            found = slices.from_key(SliceKey(service.namespace, start))
+            if found is not None and service in _first_parts(found.key):
+                return found.key
         return None
 
     def _follow(self, namespace: str, keys: Iterable[ServiceKey]) -> None:

@@ -143,26 +143,27 @@ MUTANTS: Mapping[str, Mutant] = {
     # -- the cluster
     "deleted-slice-stays": Mutant(
         "store",
-        "            del self._slices_of[old.service]\n        self._touched.add(old.service)",
-        "            del self._slices_of[old.service]",
+        "            self._touched[old.service][key] = None",
+        "            pass",
         "cluster",
     ),
     "change-of-slices-is-none": Mutant(
         "store",
-        "return old.service != service or old.slices != self._slices_for(key)",
+        "return old.service != service or old.slices is not self._slices_of.get(key, NO_SLICES)",
         "return old.service != service",
         "cluster",
     ),
     "deleted-service-stays": Mutant(
         "store",
-        "        if self._services.pop(key, None) is not None:\n            self._touched.add(key)",
+        "        if self._services.pop(key, None) is not None:\n"
+        "            self._touched.setdefault(key, {})",
         "        self._services.pop(key, None)",
         "cluster",
     ),
     "slices-lost-on-disk": Mutant(
         "encoding",
-        "        batch.append(state)",
-        "        batch.append(ServiceState(state.service, state.slices[:1]))",
+        "_State(state.service, tuple(state.slices))",
+        "_State(state.service, tuple(state.slices)[:1])",
         "cluster",
     ),
     "object-listed-before-stays": Mutant(

@@ -164,7 +164,8 @@ def test_of_both_families_that_with_an_endpoint_says_its_weight():
 
 def test_without_names_a_service_keeps_its_slices_of_addresses():
     plain, earlier = item(), item("db@db.example.com@4", Endpoint("203.0.113.1"))
-    left = without_names(ServiceState(service(DB), (plain, NameSlice.of(plain), earlier)), "a bug")
+    named = NameSlice.of(item("db-y"))
+    left = without_names(ServiceState(service(DB), (plain, named, earlier)), "a bug")
     assert left.slices == (plain,)
     assert left.service.notes == (NoteKind.NAMES_BUG("a bug"),)
 

@@ -179,12 +179,12 @@ def test_slices_without_a_service_are_known_by_the_name_that_they_give(store):
     first = store.snapshot()
     store.put_slice(ORPHAN)
     orphaned = store.snapshot()
-    assert orphaned.orphans == {ORPHAN.service: (ORPHAN.key,)}
+    assert orphaned.orphans == {ORPHAN.service: (ORPHAN,)}
     assert (orphaned.services, orphaned.revision) == (first.services, first.revision + 1)
     store.put_service(service(ORPHAN.service))
     assert store.snapshot().orphans == {}
     store.delete_service(ORPHAN.service)
-    assert store.snapshot().orphans == {ORPHAN.service: (ORPHAN.key,)}
+    assert store.snapshot().orphans == {ORPHAN.service: (ORPHAN,)}
     store.delete_slice(ORPHAN.key)
     assert store.snapshot().orphans == {}
 

@@ -6,17 +6,23 @@ from hypothesis import strategies as st
 
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.slices import slice_elsewhere, slice_orphaned, slice_unlabelled
-from userspace_proxy.cluster import PersistentMap
+from userspace_proxy.cluster import PersistentMap, Slices
 from userspace_proxy.model import ServiceKey, SliceKey
 from userspace_proxy.policy.orphans import ORPHANS_MAX, Orphans
 
+from ..model.samples import slice_of
+
 WEB = ServiceKey("shop", "web")
+
+
+def of_keys(*keys):
+    return Slices(slice_of(key=key.name, of=ServiceKey(key.namespace, "")) for key in keys)
 
 
 def orphans(**slices):
     """Orphans by the Service that they name, written ``namespace__name``."""
     made = Orphans()
-    change(made, {ServiceKey(*k.split("__")): (SliceKey(*v),) for k, v in slices.items()})
+    change(made, {ServiceKey(*k.split("__")): of_keys(SliceKey(*v)) for k, v in slices.items()})
     return made
 
 
@@ -33,12 +39,12 @@ def change(orphans, slices):
 
 def concerned(name, *services):
     """Return which Services a slice that names a Service of the namespace shop concerns."""
-    concerns, _ = change(Orphans(), {ServiceKey("shop", name): (SliceKey("shop", "x"),)})
+    concerns, _ = change(Orphans(), {ServiceKey("shop", name): of_keys(SliceKey("shop", "x"))})
     return [service for service in services if concerns(service)]
 
 
 def named(*names):
-    return {ServiceKey("shop", name): (SliceKey("shop", f"{name}-x"),) for name in names}
+    return {ServiceKey("shop", name): of_keys(SliceKey("shop", f"{name}-x")) for name in names}
 
 
 def test_a_slice_of_another_namespace_that_names_the_service_was_meant_for_it():
@@ -58,7 +64,7 @@ def test_the_same_name_elsewhere_is_preferred_to_a_similar_one_here():
 
 def nameless(*names):
     """Slices of the namespace shop that name no Service."""
-    return {ServiceKey("shop", ""): tuple(SliceKey("shop", name) for name in sorted(names))}
+    return {ServiceKey("shop", ""): of_keys(*(SliceKey("shop", name) for name in sorted(names)))}
 
 
 @pytest.mark.parametrize("name", ["web", "web-1", "web-admin-1"])

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...clocks import Clocks
-from ...cluster import ServiceState, Snapshot, differing_keys
-from ...model import EndpointSlice, ServiceKey, SliceKey
+from ...cluster import ServiceState, Snapshot, differing_keys, differing_slices
+from ...model import ServiceKey
 from .change_turns import ChangeTurns
 
 
@@ -196,9 +196,8 @@ def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
     services = endpoints = 0
     for old, new in _differing(have, want):
         services += (old and old.service) != (new and new.service)
-        before, after = _slices(old), _slices(new)
         # A store keeps a slice's object unless the slice changes.
-        endpoints += sum(before.get(k) is not after.get(k) for k in before.keys() | after.keys())
+        endpoints += sum(1 for _ in differing_slices(old, new))
     return ChangeCounts(services, endpoints)
 
 
@@ -221,11 +220,10 @@ class Triggers:
     def note(self, have: Snapshot | None, want: Snapshot) -> None:
         """Note the slices that only the second snapshot has."""
         for old, new in _differing(have, want):
-            before = _slices(old)
             self._times += [
                 (item.triggered_at, item.service)
-                for key, item in _slices(new).items()
-                if item.triggered_at > self._started and before.get(key) is not item
+                for _, item in differing_slices(old, new)
+                if item is not None and item.triggered_at > self._started
             ]
         del self._times[_TRIGGERS_MAX:]
 
@@ -248,7 +246,3 @@ def _differing(
     earlier = have.services if have is not None else {}
     for key in differing_keys(earlier, want.services):
         yield earlier.get(key), want.services.get(key)
-
-
-def _slices(state: ServiceState | None) -> dict[SliceKey, EndpointSlice]:
-    return {item.key: item for item in state.slices} if state else {}

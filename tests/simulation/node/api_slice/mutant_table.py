@@ -180,11 +180,11 @@ MUTANTS: Mapping[str, Mutant] = {
     "api-moved-slice-stays-with-its-service": _store(
         "            self.delete_slice(item.key)\n        elif", "            pass\n        elif"
     ),
-    "api-deleted-slice-stays-with-its-service": _store("        del siblings[key]\n", ""),
+    "api-deleted-slice-stays-with-its-service": _store(
+        "            self._touched[old.service][key] = None", "            pass"
+    ),
     "api-changed-slice-touches-nothing": _store(
-        "        self._slices_of.setdefault(item.service, {})[item.key] = item\n"
-        "        self._touched.add(item.service)",
-        "        self._slices_of.setdefault(item.service, {})[item.key] = item",
+        "        self._touched[item.service][item.key] = item", "        pass"
     ),
     "api-orphans-stay": _store("if put or drop:", "if put:"),
     "api-node-change-isnt-published": _store(

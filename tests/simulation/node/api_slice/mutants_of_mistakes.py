@@ -39,9 +39,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "min(retry_after_s, OTHERS_RETRY_AFTER_MAX_S)",
         "0.0",
     ),
-    "api-slices-in-any-order": _cluster(
-        "store", "slices[k] for k in sorted(slices)", "slices[k] for k in slices"
-    ),
+    "api-slices-in-any-order": _cluster("slices", "for key in sorted(found)", "for key in found"),
     "api-series-that-begins-anew-is-sent-at-once": _source(
         "events",
         "series.not_before, series.asked_at = known.not_before, known.asked_at",

@@ -39,8 +39,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-restart-forgets-addresses-of-nodes": Mutant(
         "store",
-        "        self._node_addresses = snapshot.node_addresses\n        self._touched.clear()",
-        "        self._touched.clear()",
+        "        self._node_addresses = snapshot.node_addresses\n",
+        "",
         package="cluster",
     ),
     "api-restart-keeps-deleted-slices": _source(

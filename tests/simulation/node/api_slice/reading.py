@@ -194,8 +194,8 @@ class Reader:
             if known is None:
                 known = self._known[id(state)] = state, list(_of_service(of, state))
             found += known[1]
-        for keys in snapshot.orphans.values():
-            found += ((Key("EndpointSlice", *each), HIDDEN, ()) for each in keys)
+        for slices in snapshot.orphans.values():
+            found += ((Key("EndpointSlice", *each.key), HIDDEN, ()) for each in slices)
         if (node := snapshot.node) is not None and not node.is_missing:
             details = shown_of_node(node)
             content = node.addresses, node.zone, details

@@ -145,7 +145,8 @@ def test_a_slice_that_serves_no_service_any_more_is_gone(store):
     del unlabelled["metadata"]["labels"]
     put(slices, raw(unlabelled))
     assert store.snapshot().services[WEB].slices == ()
-    assert store.snapshot().orphans == {ServiceKey("default", ""): (SliceKey("default", "web-1"),)}
+    ((of, (orphan,)),) = store.snapshot().orphans.items()
+    assert (of, orphan.key) == (ServiceKey("default", ""), SliceKey("default", "web-1"))
 
 
 @pytest.mark.parametrize(

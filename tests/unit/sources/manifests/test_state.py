@@ -109,7 +109,8 @@ def test_a_slice_that_names_no_service_any_more_is_as_from_an_api_server(state):
     state.take(Look({"a.yaml": service() + good}))
     state.take(Look({"a.yaml": service() + without_service(good)}))
     assert (state.rejected, addresses(state)) == ((), [])
-    assert state.snapshot.orphans == {ServiceKey("shop", ""): (SliceKey("shop", "web-1"),)}
+    ((of, (orphan,)),) = state.snapshot.orphans.items()
+    assert (of, orphan.key) == (ServiceKey("shop", ""), SliceKey("shop", "web-1"))
 
 
 def test_a_name_that_is_taken_by_a_slice_without_a_service_is_about_none(state):

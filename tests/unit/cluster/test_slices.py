@@ -1,0 +1,87 @@
+"""The slices of a Service: a change costs some runs, however many slices there are."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.cluster.slices import NO_SLICES, Slices
+from userspace_proxy.model import SliceKey
+
+from ..model.samples import slice_of
+
+
+def item(number, *ips):
+    return slice_of(*ips, key=f"cart-{number:06}")
+
+
+def of(*numbers):
+    return NO_SLICES.changed({one.key: one for one in map(item, numbers)})
+
+
+CHANGES = st.dictionaries(
+    st.integers(0, 30).map(lambda number: item(number).key), st.sampled_from([None, "a", "b"])
+)
+
+
+@given(st.lists(CHANGES, max_size=20), st.sampled_from([4, 8, 512]))
+def test_after_any_changes_they_are_what_a_mapping_would_have(changes, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("userspace_proxy.cluster.slices._RUN_MAX", most)
+        expected, slices = {}, NO_SLICES
+        for change in changes:
+            before, earlier = dict(expected), slices
+            made = {k: v and slice_of(v, key=k.name) for k, v in change.items()}
+            expected = {k: v for k, v in (expected | made).items() if v is not None}
+            slices = slices.changed(made)
+            assert slices == tuple(expected[key] for key in sorted(expected))
+            assert (slices is earlier) == (expected == before)
+            assert slices.endpoint_count == len(slices) == len(expected)
+            differing = {(old or new).key for old, new in earlier.differing(slices)}
+            keys = before.keys() | expected.keys()
+            assert differing == {key for key in keys if before.get(key) != expected.get(key)}
+
+
+@pytest.mark.parametrize("endpoints", [0, 100])
+def test_a_change_of_one_of_many_slices_passes_few_others(endpoints):
+    count = 40_000 // (1 + endpoints)
+    ips = [f"10.0.0.{n}" for n in range(endpoints)]
+    slices = Slices(item(number, *ips) for number in range(count))
+    new = item(count // 2, "192.0.2.1")
+    changed, read = slices.changed({new.key: new}), []
+    for some in (slices, changed):
+        some.derive(read.extend)
+    assert len(read) <= count + 512
+    assert list(slices.differing(changed)) == [(slices[count // 2], new)]
+    assert len(changed.runs) <= 1.1 * len(slices.runs)
+
+
+def test_runs_that_deletions_leave_small_are_joined():
+    numbers = list(range(20_000))
+    slices = of(*numbers)
+    random.Random(1).shuffle(numbers)
+    for number in numbers[10:]:
+        slices = slices.changed({item(number).key: None})
+    assert len(slices) == 10
+    assert len(slices.runs) <= 2
+
+
+def test_the_first_slice_of_a_key_or_a_later_one():
+    slices = of(*range(0, 2000, 2))
+    found = [slices.from_key(item(number).key) for number in (0, 7, 999, 1998, 1999)]
+    assert found == [item(0), item(8), item(1000), item(1998), None]
+    assert NO_SLICES.from_key(SliceKey("shop", "cart")) is None
+
+
+def test_of_one_run_nothing_is_remembered():
+    few, many = of(1), of(*range(600))
+    assert few.derive(list)[0] is not few.derive(list)[0]
+    assert many.derive(list)[0] is many.derive(list)[0]
+
+
+def test_they_are_equal_to_a_sequence_of_the_same_slices():
+    assert of(1, 2) == (item(1), item(2)) == of(2, 1)
+    assert of(1) != of(2)
+    assert of(1) != {item(1).key}
+    assert (Slices.of(few := of(1)), repr(few)) == (few, repr((item(1),)))
