@@ -96,7 +96,7 @@ class Core:
         )
         self.node.on_change = self.sync.look_again
         self.observation = Observation(
-            self.plane, self.observing, lambda: self.sync.progress.latest, options.node_name
+            self.plane, self.observing, lambda: self.sync.progress.taken, options.node_name
         )
 
     def _ports_of_predecessors(self) -> Set[int]:

@@ -2,7 +2,7 @@
 
 from .persistent import PersistentMap, differing_keys
 from .slices import Slices
-from .store import ServiceState, Snapshot, Store, differing_slices
+from .store import ServiceState, Snapshot, Store, count_new, differing_slices
 
 __all__ = [
     "PersistentMap",
@@ -10,6 +10,7 @@ __all__ = [
     "Slices",
     "Snapshot",
     "Store",
+    "count_new",
     "differing_keys",
     "differing_slices",
 ]

@@ -35,6 +35,10 @@ class Run:
         self.endpoint_count = sum(len(item.endpoints) for item in slices)
         self._derived: dict[Callable[..., Any], Any] | None = None
 
+    def has(self, compute: Callable[..., Any]) -> bool:
+        """Return whether what a function returns is remembered."""
+        return self._derived is not None and compute in self._derived
+
     def derive(self, compute: Callable[[Sequence[EndpointSlice]], _T]) -> _T:
         """Return what a function returns for the slices, and remember it; in any thread."""
         derived = self._derived
@@ -69,7 +73,12 @@ class Slices(Sequence[EndpointSlice]):
             found: dict[SliceKey, EndpointSlice | None] = {}
             if runs:
                 found.update((item.key, item) for item in runs[at].slices)
-            differing = {key: new for key, new in some.items() if found.get(key) != new}
+            differing = {
+                key: new
+                for key, new in some.items()
+                # Cost: comparing two slices takes as long as all else.
+                if (old := found.get(key)) is not new and (old is None or old != new)
+            }
             if not differing:
                 continue
             found.update(differing)

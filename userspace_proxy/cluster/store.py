@@ -188,6 +188,13 @@ def differing_slices(
     return Slices.of(before).differing(new.slices if new is not None else NO_SLICES)
 
 
+def count_new(old: ServiceState | None, new: ServiceState | None) -> int:
+    """Return about how many endpoints and slices the second state alone has."""
+    known = set(Slices.of(old.slices).runs) if old is not None else ()
+    runs = Slices.of(new.slices).runs if new is not None else ()
+    return sum(run.endpoint_count + len(run.slices) for run in runs if run not in known)
+
+
 def _have_other_keys(before: Slices, now: Slices) -> bool:
     return any(old is None or new is None for old, new in before.differing(now))
 

@@ -20,6 +20,7 @@ compressed).
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import operator
@@ -126,6 +127,8 @@ class Responder:
         names = self._names()
         if names is None:
             return _failed(query, ResponseCode.SERVFAIL)
+        if (prepare := names.preparation(query.name, query.type)) is not None:
+            return functools.partial(self._prepared, prepare, query, size, is_udp=is_udp)
         answer = names.answer(query.name, query.type, pick_for(query.type, size))
         upstream = self._upstream
         if upstream is None:
@@ -138,6 +141,17 @@ class Responder:
             target = make_query(secrets.randbits(16), answer.elsewhere, query.type)
             return functools.partial(_add_target, query, answer, target, upstream, size)
         return wire
+
+    async def _prepared(
+        self, prepare: Callable[[], None], query: Query, size: int, *, is_udp: bool
+    ) -> bytes | None:
+        """Return the response once what takes long is done; what changes meanwhile may be more."""
+        await asyncio.to_thread(prepare)
+        try:
+            answer = self._respond(query, size, is_udp=is_udp)
+        except _INVALID as exc:
+            return self._cannot(query, exc)
+        return answer if isinstance(answer, bytes) else await answer()
 
 
 async def _add_target(

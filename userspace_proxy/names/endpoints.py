@@ -3,8 +3,8 @@
     _http._tcp ──▶ slices' ports of that name ──▶ endpoints × port numbers ──▶ each name and
     web-0      ──▶ endpoints of that label    ──▶ endpoints × port numbers     number once
 
-Rule 1: an index is made when it is first needed, once for each state of the Service. After that a
-question costs as much as its answer, whatever number of endpoints and ports the Service has.
+Rule 1: what is known of endpoints is kept with each run of slices, so after a change it is computed
+of the changed runs only. After that a question costs as much as its answer, and a look at each run.
 Rule 2: an endpoint's name is its hostname or made of its address, so several may have one name.
 """
 
@@ -13,38 +13,122 @@ from __future__ import annotations
 import bisect
 import functools
 import itertools
-from collections.abc import Mapping, Sequence, Set
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from hashlib import blake2b
+from typing import Any, NamedTuple, TypeVar
 
-from ..cluster import ServiceState
-from ..model import Endpoint, ServicePort, SlicePort
-from .question import hostname_of
+from ..cluster import ServiceState, Slices
+from ..model import Endpoint, EndpointSlice, ServicePort, SlicePort
+from .question import hostname_of, keys_of_label
 
-# Comparing as many takes 1 to 18 ms. Of more, some may be listed once for each of several slices
-# with different ports; with up to 14 such slices an answer of 64 KiB can't contain all anyway.
-_COMPARED_MAX = 32_768
+# Comparing as many takes 1 to 5 ms. Of more, some may be listed once for each run of slices.
+_COMPARED_MAX = 8_192
+AT_ONCE = 4_096
+"""Endpoints, or ports, that are read at once for a question: 5 ms."""
 # Ports of slices for which names are found: two lists of 20,000, the most of a slice, as while
 # target ports change. All take 0.2 s; of 100 such lists they took 8 s and 0.3 GiB.
 _PORTS_MAX = 40_000
-# What is derived from the endpoints of fewer takes 3 ms at most, and memory for each name.
-_REMEMBERED_FROM = 1000
+# What is derived of fewer with one label takes some 10 µs, and would take memory for each name.
+_REMEMBERED_FROM = 10
 
 _Asked = tuple[str, str]
 """Name and protocol of a port in lower case; an empty one is any."""
 _Port = TypeVar("_Port", ServicePort, SlicePort)
+_T = TypeVar("_T")
+
+
+class Ready:
+    """Ready endpoints of one run of slices; all of them have the same ports.
+
+    Args:
+        ports_id: Equal for equal ports, of which there may be 20,000.
+    """
+
+    __slots__ = ("by_label", "each_name", "endpoints", "ips", "ports", "ports_id")
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        ports: tuple[SlicePort, ...] = (),
+        ports_id: bytes = b"",
+    ) -> None:
+        self.endpoints = endpoints
+        self.ports = ports
+        self.ports_id = ports_id
+        ips = dict.fromkeys(each.ip for each in endpoints)
+        self.ips = [ip for ip in ips if ":" not in ip], [ip for ip in ips if ":" in ip]
+        """IPv4 and IPv6, each once."""
+        self.each_name = list({each.hostname or each.ip: each for each in endpoints}.values())
+        """One endpoint of each name."""
+        self.by_label: dict[str, Endpoint | Ready | list[Endpoint]] = {}
+        """Endpoints by hostname in lower case, or else by address; :func:`read_run` fills it."""
+
+    def labelled(self, key: str, label: str) -> Ready | None:
+        """Return the endpoints at a key of ``by_label``, if they have a label."""
+        found = self.by_label[key]
+        if not isinstance(found, Ready):
+            some = [found] if isinstance(found, Endpoint) else found
+            found = Ready(some, self.ports, self.ports_id)
+        return found if _name_of(found.endpoints[0]).lower() == label else None
+
+
+class ReadyRun(NamedTuple):
+    """The ready endpoints of one run of slices."""
+
+    parts: Sequence[Ready]
+    by_label: Mapping[str, Sequence[Ready]]
+    """The parts that have a key; empty if there is one part only."""
+
+
+def read_run(slices: Sequence[EndpointSlice]) -> ReadyRun:
+    """Return the ready endpoints of a run."""
+    groups: dict[tuple[SlicePort, ...], list[Endpoint]] = {}
+    for item in slices:
+        if ready := [endpoint for endpoint in item.endpoints if endpoint.ready]:
+            groups.setdefault(item.ports, []).extend(ready)
+    parts: list[Ready] = []
+    by_label: dict[str, list[Ready]] = {}
+    for ports, endpoints in groups.items():
+        part = Ready(endpoints, ports, blake2b(ascii(ports).encode(), digest_size=16).digest())
+        parts.append(part)
+        labels: dict[str, list[Endpoint]] = {}
+        for each in endpoints:
+            labels.setdefault(each.hostname.lower() or each.ip, []).append(each)
+        for key, some in labels.items():
+            is_large = len(some) >= _REMEMBERED_FROM
+            large = Ready(some, ports, part.ports_id) if is_large else some
+            part.by_label[key] = large if len(some) > 1 else some[0]
+            if len(groups) > 1:
+                by_label.setdefault(key, []).append(part)
+    return ReadyRun(parts, by_label)
 
 
 class SamePorts(NamedTuple):
     """Endpoints with the same ports."""
 
-    endpoints: Sequence[Endpoint]
+    parts: Sequence[Ready]
     numbers: Sequence[int]
     """Of the ports, each once; none: an SRV record can't name them."""
     port_count: int
     """As CoreDNS counts them: 1 without ports."""
 
 
-_Groups = Mapping[str | _Asked, Sequence[SamePorts]]
+_Groups = Mapping[_Asked, Sequence[SamePorts]]
+
+
+class _Joined(Sequence[_T]):
+    """Sequences one after the other, which aren't copied."""
+
+    def __init__(self, parts: Sequence[Sequence[_T]]) -> None:
+        self._parts = parts
+        self._ends = list(itertools.accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, at: Any) -> Any:
+        part = bisect.bisect_right(self._ends, at)
+        return self._parts[part][at - self._ends[part]]
 
 
 class Endpoints:
@@ -52,7 +136,8 @@ class Endpoints:
 
     def __init__(self, groups: Sequence[SamePorts]) -> None:
         self._groups = groups
-        self._length = sum(len(group.endpoints) * group.port_count for group in groups)
+        counts = (len(part.endpoints) * one.port_count for one in groups for part in one.parts)
+        self._length = sum(counts)
 
     def __len__(self) -> int:
         """Return how many pairs of endpoint and port there are."""
@@ -64,18 +149,20 @@ class Endpoints:
 
     @functools.cached_property
     def named(self) -> NamedPorts:
-        return NamedPorts(_each_once([group for group in self._groups if group.numbers]))
+        """The names of endpoints with their port numbers."""
+        return NamedPorts(_numbered([group for group in self._groups if group.numbers]))
 
     @functools.cached_property
     def with_ports(self) -> Sequence[Endpoint]:
         """Endpoints that have ports, each name and address once."""
-        listed = itertools.chain.from_iterable(g.endpoints for g in self._groups if g.numbers)
-        return list({(_name_of(each), each.ip): each for each in listed}.values())
+        parts = [part.endpoints for one in self._groups if one.numbers for part in one.parts]
+        return _each_once(parts, lambda each: (_name_of(each), each.ip))
 
     @functools.cached_property
     def _ips(self) -> tuple[Sequence[str], Sequence[str]]:
-        ips = dict.fromkeys(each.ip for group in self._groups for each in group.endpoints)
-        return [ip for ip in ips if ":" not in ip], [ip for ip in ips if ":" in ip]
+        parts = [part.ips for one in self._groups for part in one.parts]
+        v4, v6 = ([ips[is_ipv6] for ips in parts] for is_ipv6 in (False, True))
+        return _each_once(v4, str), _each_once(v6, str)
 
 
 class NamedPorts:
@@ -111,6 +198,16 @@ class NamedEndpoints:
         self._by_number: dict[_Asked, Sequence[Sequence[ServicePort]]] = {}
         self._by_port: dict[tuple[bool, bool], _Groups] = {}
         self._found: dict[str | _Asked, Endpoints] = {}
+        self._wholes: dict[bytes, SamePorts] = {}
+
+    def is_ready(self, port: str, protocol: str, label: str) -> bool:
+        """Return whether a question takes some milliseconds at most: else prepare for it."""
+        runs = Slices.of(self.state.slices).runs
+        new = (run.endpoint_count for run in runs if len(runs) > 1 and not run.has(read_run))
+        if sum(new) > AT_ONCE:
+            return False
+        is_made = bool(label) or (bool(port), bool(protocol)) in self._by_port
+        return is_made or sum(len(ports) for _, ports in self._groups.values()) <= AT_ONCE
 
     def ports(self, name: str, protocol: str) -> Sequence[ServicePort]:
         """Return the Service's own ports; an empty name or protocol matches any."""
@@ -136,83 +233,91 @@ class NamedEndpoints:
         form = bool(port), bool(protocol)
         if form not in self._by_port:
             self._by_port[form] = self._groups_by_port(form)
-        return self._of((port, protocol), self._by_port[form])
+        return self._of((port, protocol), self._by_port[form].get((port, protocol), ()))
 
     def labelled(self, label: str) -> Endpoints:
         """Return the endpoints whose names begin with a label, in lower case."""
-        return self._of(label, self._by_label)
+        if label in self._found:
+            return self._found[label]
+        keys = keys_of_label(label)
+        found = (
+            part.labelled(key, label)
+            for run in self._read
+            for key in keys
+            for part in (run.by_label.get(key, ()) if len(run.parts) > 1 else run.parts)
+            if key in part.by_label
+        )
+        some = [one for one in found if one is not None]
+        return self._of(label, [self._whole(one.ports_id)._replace(parts=[one]) for one in some])
 
-    def _of(self, asked: str | _Asked, groups: _Groups) -> Endpoints:
+    def _of(self, asked: str | _Asked, groups: Sequence[SamePorts]) -> Endpoints:
         """Return endpoints by what was asked for; only what exists is remembered."""
         found = self._found.get(asked)
         if found is None:
-            some = groups.get(asked, ())
-            found = Endpoints(some)
-            is_port = isinstance(asked, tuple)
-            if some and (is_port or sum(len(g.endpoints) for g in some) >= _REMEMBERED_FROM):
+            found = Endpoints(groups)
+            if groups and (isinstance(asked, tuple) or len(found) >= _REMEMBERED_FROM):
                 self._found[asked] = found
         return found
 
     @functools.cached_property
-    def _groups(self) -> Sequence[tuple[Sequence[Endpoint], Sequence[SlicePort]]]:
+    def _read(self) -> Sequence[ReadyRun]:
+        return Slices.of(self.state.slices).derive(read_run)
+
+    @functools.cached_property
+    def _groups(self) -> Mapping[bytes, tuple[list[Ready], Sequence[SlicePort]]]:
         """The ready endpoints of all slices with the same ports together.
 
         Those with further ports than as many as are used are as if they had none.
         """
-        groups: dict[Sequence[SlicePort], list[Endpoint]] = {}
+        groups: dict[bytes, tuple[list[Ready], Sequence[SlicePort]]] = {}
         left = _PORTS_MAX
-        for item in self.state.slices:
-            ready = [endpoint for endpoint in item.endpoints if endpoint.ready]
-            if not ready:
-                continue
-            # Comparing long lists takes as long as all else: once is enough.
-            same = groups.get(item.ports)
-            if same is None:
-                ports = item.ports if len(item.ports) <= left else ()
+        for part in itertools.chain.from_iterable(run.parts for run in self._read):
+            if part.ports_id not in groups:
+                ports = part.ports if len(part.ports) <= left else ()
                 left -= len(ports)
-                same = groups.setdefault(ports, [])
-            same.extend(ready)
-        return [(endpoints, ports) for ports, endpoints in groups.items()]
+                groups[part.ports_id] = [], ports
+            groups[part.ports_id][0].append(part)
+        return groups
+
+    def _whole(self, ports_id: bytes) -> SamePorts:
+        if ports_id not in self._wholes:
+            self._wholes[ports_id] = _group(*self._groups[ports_id])
+        return self._wholes[ports_id]
 
     def _groups_by_port(self, form: tuple[bool, bool]) -> _Groups:
-        found: dict[str | _Asked, list[SamePorts]] = {}
-        for endpoints, ports in self._groups:
+        found: dict[_Asked, list[SamePorts]] = {}
+        for parts, ports in self._groups.values():
             for asked, matching in _by_port(ports, form).items():
-                found.setdefault(asked, []).append(_group(endpoints, matching))
+                found.setdefault(asked, []).append(_group(parts, matching))
             if not ports and form == (False, False):
-                found.setdefault(("", ""), []).append(_group(endpoints, ()))
-        return found
-
-    @functools.cached_property
-    def _by_label(self) -> _Groups:
-        found: dict[str | _Asked, list[SamePorts]] = {}
-        for endpoints, ports in self._groups:
-            whole = _group((), ports)
-            by_label: dict[str, list[Endpoint]] = {}
-            for endpoint in endpoints:
-                by_label.setdefault(_name_of(endpoint).lower(), []).append(endpoint)
-            for label, some in by_label.items():
-                found.setdefault(label, []).append(whole._replace(endpoints=some))
+                found.setdefault(("", ""), []).append(_group(parts, ()))
         return found
 
 
-def _group(endpoints: Sequence[Endpoint], ports: Sequence[SlicePort]) -> SamePorts:
-    return SamePorts(
-        endpoints, list(dict.fromkeys(port.port for port in ports)), max(1, len(ports))
-    )
+def _group(parts: Sequence[Ready], ports: Sequence[SlicePort]) -> SamePorts:
+    return SamePorts(parts, list(dict.fromkeys(port.port for port in ports)), max(1, len(ports)))
 
 
 def _name_of(endpoint: Endpoint) -> str:
     return hostname_of(endpoint.ip, endpoint.hostname)
 
 
-def _each_once(
-    groups: Sequence[SamePorts],
-) -> Sequence[tuple[Sequence[Endpoint], Sequence[int]]]:
+def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]) -> Sequence[_T]:
+    """Return what is in parts, each once; of very much, once for each part."""
+    if sum(map(len, parts)) > _COMPARED_MAX:
+        return _Joined(parts)
+    return list({identity(one): one for one in itertools.chain.from_iterable(parts)}.values())
+
+
+def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint], Sequence[int]]]:
     """Return one endpoint of each name, with the numbers that no group before it has."""
-    found = [({_name_of(each): each for each in one.endpoints}, one.numbers) for one in groups]
-    if sum(len(named) * len(numbers) for named, numbers in found) > _COMPARED_MAX:
-        return [([*named.values()], numbers) for named, numbers in found]
+    count = sum(len(part.each_name) * len(one.numbers) for one in groups for part in one.parts)
+    if count > _COMPARED_MAX:
+        return [(part.each_name, one.numbers) for one in groups for part in one.parts]
+    found = [
+        ({_name_of(each): each for part in one.parts for each in part.each_name}, one.numbers)
+        for one in groups
+    ]
     rest: list[tuple[Sequence[Endpoint], Sequence[int]]] = []
     known: dict[str, Set[int]] = {}
     for named, numbers in found:

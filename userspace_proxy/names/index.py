@@ -1,19 +1,20 @@
 """What is looked up among all Services: namespaces, and the names of addresses.
 
 Rule 1: an index follows the snapshot that a question is about by what differs from the last one,
-so its cost after a change is that of the objects that have changed.
+so its cost after a change is that of the slices that have changed.
 Rule 2: names of addresses are indexed once the first is asked for, because few clients do.
+Rule 3: what takes long is done before the question, in a thread: see :meth:`NameIndex.prepare`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from ..cluster import ServiceState, Snapshot, differing_keys
+from ..cluster import Snapshot, count_new, differing_keys, differing_slices
 from ..model import EndpointSlice, ServiceKey
-from .endpoints import NamedEndpoints
+from .endpoints import AT_ONCE, NamedEndpoints
 from .question import hostname_of
 
 _EMPTY = Snapshot({})
@@ -28,6 +29,8 @@ class NameIndex:
         self._namespaces: Counter[str] = Counter()
         self._services: dict[ServiceKey, NamedEndpoints] = {}
         self._addresses = _AddressIndex()
+        self._preparing = threading.Lock()
+        """Held by what takes long, and what needs the names of addresses."""
 
     def of_service(self, snapshot: Snapshot, key: ServiceKey) -> NamedEndpoints | None:
         """Return the index of a Service; None if it doesn't exist."""
@@ -48,9 +51,23 @@ class NameIndex:
 
     def names_of(self, snapshot: Snapshot, ip: str) -> list[str]:
         """Return the names of an address, like ``web.shop``: a Service's, or else endpoints'."""
-        with self._lock:
+        with self._preparing:
             self._addresses.follow(snapshot)
             return self._addresses.names_of(ip)
+
+    def has_addresses(self, snapshot: Snapshot) -> bool:
+        """Return whether :meth:`names_of` takes some milliseconds at most: else prepare for it."""
+        return self._addresses.is_near(snapshot)
+
+    def prepare(
+        self, snapshot: Snapshot, key: ServiceKey | None = None, port: str = "", protocol: str = ""
+    ) -> None:
+        """Do what takes long before a question about a Service, or about an address."""
+        with self._preparing:
+            if key is None:
+                self._addresses.follow(snapshot)
+            elif (index := self.of_service(snapshot, key)) is not None:
+                index.endpoints(port, protocol)
 
     def _follow(self, snapshot: Snapshot) -> None:
         before, self._snapshot = self._snapshot, snapshot
@@ -76,8 +93,17 @@ class _AddressIndex:
         services = self._of_services.get(ip)
         return [max(services)] if services else list(self._of_endpoints.get(ip, ()))
 
+    def is_near(self, snapshot: Snapshot) -> bool:
+        """Return whether little differs from the snapshot that was followed last."""
+        left, before, now = AT_ONCE, self._snapshot.services, snapshot.services
+        for key in differing_keys(before, now):
+            left -= 1 + count_new(before.get(key), now.get(key))
+            if left < 0:
+                return False
+        return True
+
     def follow(self, snapshot: Snapshot) -> None:
-        before, self._snapshot = self._snapshot, snapshot
+        before = self._snapshot
         if before is snapshot:
             return
         for key in differing_keys(before.services, snapshot.services):
@@ -86,22 +112,18 @@ class _AddressIndex:
             for state, count in ((old, -1), (new, 1)):
                 for ip in state.service.cluster_ips if state is not None else ():
                     _count(self._of_services, ip, name, count)
-            gone, added = _slices_of(old), _slices_of(new)
-            for slices, others, count in ((gone, added, -1), (added, gone, 1)):
-                for ip, label in _labels(slices[each] for each in slices.keys() - others.keys()):
-                    _count(self._of_endpoints, ip, f"{label}.{name}", count)
+            for gone, added in differing_slices(old, new):
+                for item, count in ((gone, -1), (added, 1)):
+                    for ip, label in _labels(item):
+                        _count(self._of_endpoints, ip, f"{label}.{name}", count)
+        # At the end: until then another thread sees that it has to wait.
+        self._snapshot = snapshot
 
 
-def _slices_of(state: ServiceState | None) -> dict[int, EndpointSlice]:
-    """Return slices by identity: what hasn't changed is the same object in both states."""
-    return {id(item): item for item in (state.slices if state is not None else ())}
-
-
-def _labels(slices: Iterable[EndpointSlice]) -> Iterator[tuple[str, str]]:
-    for item in slices:
-        for endpoint in item.endpoints:
-            if endpoint.ready:
-                yield endpoint.ip, hostname_of(endpoint.ip, endpoint.hostname)
+def _labels(item: EndpointSlice | None) -> Iterator[tuple[str, str]]:
+    for endpoint in item.endpoints if item is not None else ():
+        if endpoint.ready:
+            yield endpoint.ip, hostname_of(endpoint.ip, endpoint.hostname)
 
 
 def _count(names: dict[str, dict[str, int]], ip: str, name: str, count: int) -> None:

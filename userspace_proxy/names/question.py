@@ -81,6 +81,12 @@ def hostname_of(ip: str, hostname: str) -> str:
     return f"{label}0" if label.endswith("-") else label
 
 
+def keys_of_label(label: str) -> frozenset[str]:
+    """Return a label, and the addresses of which :func:`hostname_of` may have made it."""
+    v6 = label.replace("-", ":")
+    return frozenset((label, label.replace("-", "."), v6, v6.removesuffix("0")))
+
+
 REVERSE_ZONES = ("in-addr.arpa.", "ip6.arpa.")
 
 

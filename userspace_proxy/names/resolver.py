@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 from ..cluster import Snapshot
 from ..model import Service, ServiceKey, ServiceType
@@ -80,6 +82,23 @@ class ServiceNames:
         if found is None:
             return DnsAnswer(Code.NXDOMAIN, authority=(self._soa(zone),))
         return found if found.records else DnsAnswer(Code.NOERROR, authority=(self._soa(zone),))
+
+    def preparation(self, name: str, type_: str) -> Callable[[], None] | None:
+        """Return what has to be done in a thread before a question; None: nothing takes long."""
+        name, snapshot = name.lower(), self._snapshot
+        if type_ == RecordType.PTR and address_of(name):
+            is_ready = self._index.has_addresses(snapshot)
+            return None if is_ready else partial(self._index.prepare, snapshot)
+        question = parse_question(name.removesuffix(self._zone).removesuffix("."))
+        if question is None or question.kind != "svc":
+            return None
+        index = self._index.of_service(snapshot, question.key)
+        if index is None or not (question.endpoint or index.state.service.is_headless):
+            return None
+        asked = question.port, question.protocol
+        if index.is_ready(*asked, question.endpoint):
+            return None
+        return partial(self._index.prepare, snapshot, question.key, *asked)
 
     def _found(self, name: str, zone: str, type_: str, pick: Pick) -> DnsAnswer | None:
         lowered = name.lower()

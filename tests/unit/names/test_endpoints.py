@@ -6,7 +6,7 @@ from tests.unit.model.samples import CART, service, slice_of
 from userspace_proxy.cluster import ServiceState
 from userspace_proxy.model import Endpoint, ServicePort, SlicePort
 from userspace_proxy.names import endpoints
-from userspace_proxy.names.endpoints import Endpoints, NamedEndpoints, SamePorts
+from userspace_proxy.names.endpoints import Endpoints, NamedEndpoints, Ready, SamePorts
 
 HTTP = SlicePort("http", 8080, "TCP")
 ADMIN = SlicePort("Admin", 9090, "TCP")
@@ -84,9 +84,9 @@ def test_a_name_has_each_number_once():
     web, alone = Endpoint("10.0.0.2", hostname="web"), Endpoint("10.0.0.3")
     found = Endpoints(
         [
-            SamePorts([one, web], [80], 2),
-            SamePorts([other, alone], [80, 443], 2),
-            SamePorts([web], [443], 1),
+            SamePorts([Ready([one, web])], [80], 2),
+            SamePorts([Ready([other]), Ready([alone])], [80, 443], 2),
+            SamePorts([Ready([web])], [443], 1),
         ]
     )
     assert len(found) == 9
@@ -97,13 +97,22 @@ def test_a_name_has_each_number_once():
 def test_too_many_are_compared_only_with_those_of_slices_with_the_same_ports(monkeypatch):
     monkeypatch.setattr(endpoints, "_COMPARED_MAX", 3)
     web = Endpoint("10.0.0.1", hostname="web")
-    assert pairs(Endpoints([SamePorts([web, web], [80], 1), SamePorts([web], [80, 443], 2)])) == [
+    assert pairs(
+        Endpoints(
+            [SamePorts([Ready([web, web])], [80], 1), SamePorts([Ready([web])], [80, 443], 2)]
+        )
+    ) == [
         ("10.0.0.1", 80),
         ("10.0.0.1", 443),
     ]
     monkeypatch.setattr(endpoints, "_COMPARED_MAX", 2)
     assert (
-        len(Endpoints([SamePorts([web, web], [80], 1), SamePorts([web], [80, 443], 2)]).named) == 3
+        len(
+            Endpoints(
+                [SamePorts([Ready([web, web])], [80], 1), SamePorts([Ready([web])], [80, 443], 2)]
+            ).named
+        )
+        == 3
     )
 
 

@@ -13,7 +13,16 @@ from userspace_proxy.model import (
     SlicePort,
     SocketAddress,
 )
-from userspace_proxy.names import Code, Record, ServiceNames, resolver
+from userspace_proxy.names import (
+    Code,
+    NameIndex,
+    Record,
+    ServiceNames,
+    endpoints,
+    index,
+    resolver,
+)
+from userspace_proxy.names.question import hostname_of
 
 HTTP = ServicePort("http", 80, "TCP")
 DNS = ServicePort("dns", 53, "UDP")
@@ -406,3 +415,47 @@ def forwarded():
 def test_where_pods_are_not_reached_names_lead_to_what_stands_for_them(name, type_, expected):
     answer = ServiceNames(forwarded()).answer(f"{name}.cluster.local.", type_)
     assert [record.data for record in (*answer.records, *answer.additional)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "type_"),
+    [
+        pytest.param("db.shop.svc.cluster.local.", "A", id="addresses"),
+        pytest.param("_http._tcp.db.shop.svc.cluster.local.", "SRV", id="ports"),
+        pytest.param("10-0-7-1.db.shop.svc.cluster.local.", "A", id="endpoint"),
+        pytest.param("same.db.shop.svc.cluster.local.", "A", id="hostname-of-many"),
+        pytest.param("1.7.0.10.in-addr.arpa.", "PTR", id="address"),
+    ],
+)
+def test_after_a_change_of_one_slice_few_endpoints_are_read_for_a_question(
+    name, type_, monkeypatch
+):
+    """A question took 0.45 s with 100,000 endpoints."""
+    store, names, read = Store(), NameIndex(), []
+    store.put_service(service(key("db"), (), (), is_headless=True))
+
+    def current():
+        return ServiceNames(store.snapshot(), index=names)
+
+    def put(s, *ips):
+        same = [Endpoint(f"10.1.{s}.{i}", hostname="same") for i in range(1, 51)]
+        ips += tuple(f"10.0.{s}.{i}" for i in range(1, 51))
+        store.put_slice(slice_of(*ips, *same, key=f"s{s:03}", of=key("db"), ports=TARGETS))
+
+    for s in range(200):
+        put(s)
+    current().preparation(name, type_)()
+    made = endpoints.Ready.__init__
+    monkeypatch.setattr(
+        endpoints.Ready,
+        "__init__",
+        lambda ready, some, *more: read.extend(some) or made(ready, some, *more),
+    )
+    monkeypatch.setattr(
+        index, "hostname_of", lambda ip, host: read.append(ip) or hostname_of(ip, host)
+    )
+    put(100, "192.0.2.1")
+    pick = lambda count: range(min(count, 10))  # noqa: E731 - it is given as a Pick
+    assert current().preparation(name, type_) is None
+    assert current().answer(name, type_, pick).records
+    assert len(read) < 2000

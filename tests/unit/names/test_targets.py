@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.model import Endpoint, ServicePort, SocketAddress
-from userspace_proxy.names.endpoints import Endpoints, SamePorts
+from userspace_proxy.names.endpoints import Endpoints, Ready, SamePorts
 from userspace_proxy.names.targets import (
     Alias,
     EachTargets,
@@ -87,7 +87,7 @@ def test_equal_questions_about_ports_have_equal_answers():
 
 def test_each_endpoint_has_a_name_of_its_own():
     endpoints = [Endpoint("10.0.0.1", hostname="web-0"), Endpoint("fd00::2")]
-    targets = EndpointTargets("web.", Endpoints([SamePorts(endpoints, [80, 443], 2)]))
+    targets = EndpointTargets("web.", Endpoints([SamePorts([Ready(endpoints)], [80, 443], 2)]))
     assert (len(targets), targets.count_ports()) == (4, 4)
     assert targets.ports_at(1) == [NamedPort("web-0.web.", 443)]
     assert targets.ports_at(2) == [NamedPort("fd00--2.web.", 80)]

@@ -91,13 +91,17 @@ class Progress:
         self._counters = counters
         self._turns = turns if turns is not None else ChangeTurns()
         self._taken: Snapshot | None = None
-        """What the last round took."""
         self._seen: Snapshot | None = None
         """The newest snapshot when the last round that succeeded began."""
         self._arrived = 0.0
         """Unix time of the first snapshot since the present round began; 0: none."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
+
+    @property
+    def taken(self) -> Snapshot | None:
+        """What the last round took; before the first one the newest snapshot, or None."""
+        return self._taken or self.latest
 
     @property
     def is_synced(self) -> bool:

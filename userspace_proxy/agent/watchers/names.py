@@ -50,7 +50,7 @@ class ProxyNames:
         return frontend.address if listener is None else listener.address
 
     def current(self) -> ServiceNames | None:
-        """Return the names of the newest Services; None before the first ones."""
+        """Return the names of the Services that rounds have taken; None before the first ones."""
         made = self._make()
         return None if made is None else made.plain
 
@@ -63,7 +63,7 @@ class ProxyNames:
         return ServiceNames(Snapshot({}), self._domain)
 
     def _make(self) -> _NamesOfSnapshot | None:
-        snapshot, last = self._progress.latest, self._last
+        snapshot, last = self._progress.taken, self._last
         if snapshot is None:
             return None
         if last is None or last.snapshot is not snapshot:
