@@ -14,6 +14,8 @@ from tests.node.testbed import Testbed
 pytestmark = pytest.mark.netns
 
 PROGRAM = (sys.executable, "-m", "userspace_proxy")
+# No controller has listed it.
+CART = "shop/cart-1 (listed by shop)"
 WEB = Service("web", "10.96.0.10")
 FLAKY = Service("flaky", "10.96.0.20")
 DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
@@ -77,7 +79,7 @@ def test_connections_and_flows_are_lines_with_the_names_of_clients(testbed, tmp_
         unseen = json.loads(lines()[0])
     tcp, udp = kinds["connection"], kinds["flow"]
     assert (tcp["service"], tcp["cause"], tcp["source"]) == ("shop/web", "complete", "client")
-    assert (tcp["client_pod"], tcp["frontend"]) == ("shop/cart-1", "10.96.0.10:80")
+    assert (tcp["client_pod"], tcp["frontend"]) == (CART, "10.96.0.10:80")
     assert tcp["endpoint"] == f"{testbed.ip('one')}:8080"
     assert 0 <= tcp["first_byte_s"] <= tcp["duration_s"]
     assert tcp["sent_bytes"] > 0
@@ -99,12 +101,12 @@ def test_the_source_is_the_address_that_the_endpoint_sees(testbed, tmp_path):
     with observing(testbed, tmp_path, "shop/web", "-o", "json") as lines:
         wait_for("both clients", found, hint=lines)
     # Replies to the node itself don't pass through it.
-    assert sources == {"shop/cart-1": "client", "": "node"}
+    assert sources == {CART: "client", "": "node"}
 
 
 def test_a_saved_connection_is_a_line_with_the_cause(testbed, tmp_path):
     one, gone = testbed.ip("one"), testbed.ip("gone")
-    saved = f"shop/cart-1 → shop/flaky → {one}:8080: {gone}:8080 failed (endpoint-refuses)"
+    saved = f"{CART} → shop/flaky → {one}:8080: {gone}:8080 failed (endpoint-refuses)"
 
     def found():
         # An ejected endpoint isn't dialled for a while: few connections are saved.
@@ -121,11 +123,11 @@ def test_the_table_of_clients_has_the_calls_of_all_workers(testbed):
     for _ in range(8):
         testbed["pod"].get(WEB.address)
         testbed["node-1"].get(WEB.address)
-    key = "shop/cart-1", "shop/web"
+    key = CART, "shop/web"
     assert calls(testbed)[key] - before.get(key, 0) == 8
     assert sum(calls(testbed).values()) - sum(before.values()) == 16
     _, text = testbed.agent.read("/metrics")
-    assert f'{METRIC}{{namespace="shop",service="web",client="shop/cart-1"}}' in text
+    assert f'{METRIC}{{namespace="shop",service="web",client="{CART}"}}' in text
 
 
 def calls(testbed):

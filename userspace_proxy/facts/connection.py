@@ -105,7 +105,8 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     client: _Text = ""
     """The client's address and port."""
     client_pod: _Text = ""
-    """The client's pod, ``namespace/name``, if its name is known: that of an endpoint."""
+    """The client's pod, ``namespace/name``, if its name is known: that of an endpoint; with
+    ``(listed by namespace)`` if no controller lists it with a node."""
     frontend: _Text = ""
     """The address that the client dialled; empty if it isn't known."""
     via: _Text = ""

@@ -94,7 +94,7 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The client's IP address."""
     client_pod: str = ""
     """The pod that had this address at the time, ``namespace/name``, if its name is known: that of
-    an endpoint on this node."""
+    an endpoint on this node; ``(listed by namespace)`` as in connections."""
     service: str = ""
     """The Service port, with its family and side where it has several: ``shop/web:http (IPv6,
     external)``."""

@@ -74,6 +74,8 @@ class EndpointSlice:
     """The names of ports without a number."""
     is_headless: bool = False
     """It has the label of slices of headless Services, so it serves no other one."""
+    is_managed: bool = False
+    """Kubernetes' controller keeps it, by its label: its endpoints are pods that have run."""
 
     def __post_init__(self) -> None:
         """Sort the ports, so that slices with the same ones are equal."""

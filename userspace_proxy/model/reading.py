@@ -40,6 +40,9 @@ from .wire import (
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
+LABEL_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+CONTROLLER = "endpointslice-controller.k8s.io"
+"""Not the one that mirrors Endpoints, which users write."""
 LABEL_ZONE = "topology.kubernetes.io/zone"
 ANNOTATION_TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
@@ -110,6 +113,7 @@ def read_slice(
         notes=(*notes, *preference.notes, *hints.notes),
         is_headless=is_headless,
         unnumbered=tuple(port.name or "" for port in wire.ports or () if port.port is None),
+        is_managed=labels.get(LABEL_MANAGED_BY) == CONTROLLER,
     )
     return NameSlice.of(made) if are_names else made
 

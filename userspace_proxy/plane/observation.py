@@ -2,25 +2,30 @@
 
     Observing ──filters, 4 times a second──▶ plane ──▶ workers
               ◀────── connections, calls of clients ──────┘
-              ◀── pods by address ── the newest snapshot
+              ◀── pods by address ── the snapshot that rounds have taken
 
 Rule 1: while nothing watches, workers aren't asked, and only the names of this node's pods are
 kept: calls come with workers' reports anyway, and nearly all of their clients are such pods.
-Rule 2: the name of a client is that of the pod that an EndpointSlice has for its address. An
-address of a node, or of several pods, has none: pods in the node's network share it.
+Rule 2: the name of a client is that of the pod that Kubernetes' controller lists for its address,
+with its node. Of a pod that only other slices list, the name says so. An address of a node, or of
+several pods, has none: pods in the node's network share it.
+Rule 3: slices of another namespace neither take a pod's name away nor replace it: of those that a
+controller keeps the namespace counts that listed the address first; at first, the older Service.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from ..cluster import ServiceState, Snapshot, differing_keys
+from ..cluster import Snapshot, differing_keys, differing_slices
 from ..facts.connection import ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.edges import Calls, no_pod
+from ..model import EndpointSlice
 from .messages import Called, Observed
 from .plane import Plane
 
@@ -49,7 +54,7 @@ class Observation:
     """What connects the plane of one proxy with its watchers.
 
     Args:
-        latest: Returns the newest snapshot; None before the first one.
+        latest: Returns the snapshot that rounds have taken; None before the first one.
         node: The name of this node; empty if it has none.
     """
 
@@ -63,7 +68,7 @@ class Observation:
         self._plane = plane
         self._observing = observing
         self._latest = latest
-        self._pods = PodNames()
+        self._pods: PodNames | None = None
         """Of the cluster, while something watches."""
         self._own_pods = PodNames(node)
         plane.on_observed = self._take
@@ -72,14 +77,23 @@ class Observation:
         """Ask workers while something watches, until cancelled."""
         while True:
             await self._observing.is_on.wait()
+            await self._find_pods()
             while filters := self._observing.filters():
                 self._plane.observe(filters)
                 await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=PERIOD_S)
             self._plane.observe(())
-            self._pods = PodNames()
+            self._pods = None
+
+    async def _find_pods(self) -> None:
+        """Find the pods of the cluster, of which there may be many, unless they are known."""
+        if self._pods is None and (snapshot := self._latest()) is not None:
+            pods = PodNames()
+            await asyncio.to_thread(pods.follow, snapshot)
+            self._pods = pods
 
     async def ask(self) -> None:
         """Have workers observe what is watched from now on; returns when what they had is here."""
+        await self._find_pods()
         self._plane.observe(self._observing.filters())
         await self._plane.refresh()
 
@@ -92,13 +106,20 @@ class Observation:
                 one.client_pod = pod_of(one.client_ip)
             self._observing.deliver(message.records, message.left_out)
 
-    def _names(self, pods: PodNames) -> Callable[[str], str]:
+    def _names(self, pods: PodNames | None) -> Callable[[str], str]:
         snapshot = self._latest()
-        return no_pod if snapshot is None else partial(pods.of, snapshot)
+        return no_pod if snapshot is None or pods is None else partial(pods.of, snapshot)
+
+
+class _Lister(NamedTuple):
+    """What lists a pod for an address."""
+
+    is_controller: bool
+    namespace: str
 
 
 class PodNames:
-    """The pods of addresses; it follows snapshots by what differs.
+    """The pods of addresses; it follows snapshots by the slices that differ.
 
     Args:
         node: Only pods on this node, and those whose node isn't known; empty: all.
@@ -107,36 +128,52 @@ class PodNames:
     def __init__(self, node: str = "") -> None:
         self._node = node
         self._snapshot = Snapshot({})
-        self._pods: dict[str, Counter[str]] = {}
-        """By address, how often each pod is listed."""
+        self._pods: dict[str, dict[_Lister, dict[str, int]]] = {}
+        """By address and what lists it, the first one first, how often each pod is listed."""
 
     def of(self, snapshot: Snapshot, ip: str) -> str:
         """Return the pod of an address, ``namespace/name``; empty if it isn't known."""
-        self._follow(snapshot)
-        pods = self._pods.get(ip, ())
+        self.follow(snapshot)
         own = () if snapshot.node is None else snapshot.node.addresses
-        if len(pods) != 1 or ip in (snapshot.node_addresses or ()) or ip in own:
+        listed = self._pods.get(ip)
+        if not listed or ip in (snapshot.node_addresses or ()) or ip in own:
             return ""
-        return next(iter(pods))
+        first = max(listed, key=operator.attrgetter("is_controller"))
+        name, *others = itertools.islice(listed[first], 2)
+        said = "" if first.is_controller else f" (listed by {first.namespace})"
+        return "" if others else f"{first.namespace}/{name}{said}"
 
-    def _follow(self, snapshot: Snapshot) -> None:
-        before, self._snapshot = self._snapshot, snapshot
-        if before is snapshot:
+    def follow(self, snapshot: Snapshot) -> None:
+        """Take the pods of another snapshot."""
+        before, now = self._snapshot.services, snapshot.services
+        if self._snapshot is snapshot:
             return
-        for key in differing_keys(before.services, snapshot.services):
-            for ip, pod in self._pods_of(before.services.get(key)):
-                listed = self._pods[ip]
-                listed[pod] -= 1
-                if not listed[pod]:
-                    del listed[pod]
-                    if not listed:
-                        del self._pods[ip]
-            for ip, pod in self._pods_of(snapshot.services.get(key)):
-                self._pods.setdefault(ip, Counter())[pod] += 1
+        self._snapshot = snapshot
+        differing = differing_keys(before, now)
+        created = {key: state.service.created for key in differing if (state := now.get(key))}
+        for key in sorted(differing, key=lambda key: (created.get(key, ""), key)):
+            for old, new in differing_slices(before.get(key), now.get(key)):
+                for ip, lister, pod in self._listed(new):
+                    pods = self._pods.setdefault(ip, {}).setdefault(lister, {})
+                    pods[pod] = pods.get(pod, 0) + 1
+                for ip, lister, pod in self._listed(old):
+                    self._forget(ip, lister, pod)
 
-    def _pods_of(self, state: ServiceState | None) -> Iterator[tuple[str, str]]:
-        node = self._node
-        for item in state.slices if state is not None else ():
-            for endpoint in item.endpoints:
-                if endpoint.pod and (not node or endpoint.node in ("", node)):
-                    yield endpoint.ip, f"{item.key.namespace}/{endpoint.pod}"
+    def _forget(self, ip: str, lister: _Lister, pod: str) -> None:
+        listed = self._pods[ip]
+        pods = listed[lister]
+        pods[pod] -= 1
+        if not pods[pod]:
+            del pods[pod]
+            if not pods:
+                del listed[lister]
+                if not listed:
+                    del self._pods[ip]
+
+    def _listed(self, item: EndpointSlice | None) -> Iterator[tuple[str, _Lister, str]]:
+        if item is None:
+            return
+        listers = [_Lister(is_controller, item.key.namespace) for is_controller in (False, True)]
+        for endpoint in item.endpoints:
+            if endpoint.pod and (not self._node or endpoint.node in ("", self._node)):
+                yield endpoint.ip, listers[item.is_managed and bool(endpoint.node)], endpoint.pod

@@ -17,12 +17,14 @@ from ..dataplane.waiting import until
 WEB = ServiceKey("shop", "web")
 
 
-def put(store, *pods, name="web"):
+def put(store, *pods, name="web", namespace="shop", node="node-1", created="", is_managed=True):
     """Have a Service with these endpoints, each an address and a pod; returns the snapshot."""
-    endpoints = tuple(Endpoint(ip, pod=pod) for ip, pod in pods)
-    key = ServiceKey("shop", name)
-    store.put_service(service(name, "10.96.0.1"))
-    store.put_slice(EndpointSlice(SliceKey(*key), key, IPFamily.IPV4, (), endpoints))
+    endpoints = tuple(Endpoint(ip, pod=pod, node=node) for ip, pod in pods)
+    key = ServiceKey(namespace, name)
+    store.put_service(replace(service(name, "10.96.0.1"), key=key, created=created))
+    family = IPFamily.IPV4
+    item = EndpointSlice(SliceKey(*key), key, family, (), endpoints, is_managed=is_managed)
+    store.put_slice(item)
     return store.snapshot()
 
 
@@ -65,7 +67,52 @@ def test_of_other_nodes_no_pod_has_a_name_here():
     store.put_service(service("web", "10.96.0.1"))
     store.put_slice(EndpointSlice(SliceKey(*WEB), WEB, IPFamily.IPV4, (), endpoints))
     snapshot = store.snapshot()
-    assert [names.of(snapshot, ip) for ip in on] == ["shop/web-7", "", "shop/web-9"]
+    listed = " (listed by shop)"
+    found = [names.of(snapshot, ip) for ip in on]
+    assert found == [f"shop/web-7{listed}", "", f"shop/web-9{listed}"]
+
+
+ADDRESS = ("10.244.0.7", "payments-0")
+FORGED = ("10.244.0.7", "batch-of-evil")
+
+
+@pytest.mark.parametrize(
+    ("evil", "expected"),
+    [
+        pytest.param({"is_managed": False}, "prod/payments-0", id="by-hand"),
+        pytest.param({"node": ""}, "prod/payments-0", id="without-a-node"),
+        pytest.param({"created": "2026"}, "prod/payments-0", id="as-a-controller-would"),
+    ],
+)
+@pytest.mark.parametrize("is_first", [False, True])
+def test_slices_of_other_namespaces_neither_replace_a_name_nor_take_it_away(
+    evil, expected, is_first
+):
+    store, names = Store(), PodNames()
+    put(store, FORGED, namespace="evil", name="a", **evil)
+    snapshot = put(store, ADDRESS, namespace="prod", created="2025")
+    if not is_first:
+        store = Store()
+        names.of(put(store, ADDRESS, namespace="prod"), ADDRESS[0])
+        snapshot = put(store, FORGED, namespace="evil", name="a", **evil)
+    assert names.of(snapshot, ADDRESS[0]) == expected
+
+
+@pytest.mark.parametrize("how", [{"is_managed": False}, {"node": ""}])
+def test_a_pod_that_no_controller_lists_with_a_node_is_said_to_be_listed_by_its_namespace(how):
+    snapshot = put(Store(), FORGED, namespace="evil", **how)
+    assert PodNames().of(snapshot, FORGED[0]) == "evil/batch-of-evil (listed by evil)"
+
+
+def test_of_a_service_with_many_slices_only_those_that_change_are_read(monkeypatch):
+    store, names, read = Store(), PodNames(), []
+    snapshot = put(store, ("10.244.0.7", "web-7"))
+    for s in range(50):
+        store.put_slice(replace(snapshot.services[WEB].slices[0], key=SliceKey("shop", f"{s}")))
+    names.follow(store.snapshot())
+    monkeypatch.setattr(names, "_listed", lambda item: read.append(item) or ())
+    names.follow(put(store, ("10.244.0.7", "web-8")))
+    assert len([item for item in read if item is not None]) == 2
 
 
 @pytest.fixture
