@@ -74,17 +74,17 @@ class _Head:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _SavedService:
     service: Service
     slices: tuple[EndpointSlice, ...]
 
 
-FORMAT = digest(_Head, _State)
+FORMAT = digest(_Head, _SavedService)
 """Another number in each version in which these types differ."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)
-_service_decoder = msgspec.json.Decoder(_State)
+_service_decoder = msgspec.json.Decoder(_SavedService)
 
 
 def encode_state(snapshot: Snapshot, owner: StateOwner) -> bytes:
@@ -144,10 +144,10 @@ def _texts(snapshot: Snapshot, owner: StateOwner) -> Iterator[bytes]:
     nodes = snapshot.node_addresses
     head = _Head(owner, snapshot.node, None if nodes is None else tuple(sorted(nodes)))
     yield _encoder.encode_lines((_Version(FORMAT), head))
-    batch: list[_State] = []
+    batch: list[_SavedService] = []
     count = 0
     for state in snapshot.services.values():
-        batch.append(_State(state.service, tuple(state.slices)))
+        batch.append(_SavedService(state.service, tuple(state.slices)))
         count += 1 + len(state.service.ports)
         count += sum(len(each.endpoints) + len(each.ports) for each in state.slices)
         if count >= _BATCH:

@@ -25,7 +25,7 @@ _RUN_MAX = 512
 _T = TypeVar("_T")
 
 
-class Run:
+class SliceRun:
     """Some slices that follow each other; one that is larger than a run is one by itself."""
 
     __slots__ = ("_derived", "endpoint_count", "slices")
@@ -56,7 +56,7 @@ class Slices(Sequence[EndpointSlice]):
     __slots__ = ("runs",)
 
     def __init__(self, slices: Iterable[EndpointSlice] = ()) -> None:
-        self.runs: tuple[Run, ...] = tuple(_split(list(slices)))
+        self.runs: tuple[SliceRun, ...] = tuple(_split(list(slices)))
 
     @staticmethod
     def of(slices: Sequence[EndpointSlice]) -> Slices:
@@ -153,17 +153,17 @@ class Slices(Sequence[EndpointSlice]):
         return repr(tuple(self))
 
 
-def _split(slices: Sequence[EndpointSlice]) -> Iterator[Run]:
+def _split(slices: Sequence[EndpointSlice]) -> Iterator[SliceRun]:
     """Yield slices as one run, or as runs that are half full."""
     weights = list(map(_weight, slices)) if len(slices) > 1 else [1] * len(slices)
     if slices and sum(weights) <= _RUN_MAX:
-        yield Run(tuple(slices))
+        yield SliceRun(tuple(slices))
         return
     start = weight = 0
     for end, more in enumerate(weights, 1):
         weight += more
         if weight >= _RUN_MAX // 2 or end == len(slices):
-            yield Run(tuple(slices[start:end]))
+            yield SliceRun(tuple(slices[start:end]))
             start, weight = end, 0
 
 
@@ -171,11 +171,11 @@ def _weight(item: EndpointSlice) -> int:
     return 1 + len(item.endpoints) + len(item.ports)
 
 
-def _first(run: Run) -> SliceKey:
+def _first(run: SliceRun) -> SliceKey:
     return run.slices[0].key
 
 
-def _only(runs: Iterable[Run], others: Iterable[Run]) -> dict[SliceKey, EndpointSlice]:
+def _only(runs: Iterable[SliceRun], others: Iterable[SliceRun]) -> dict[SliceKey, EndpointSlice]:
     """Return the slices of the runs that aren't among the others."""
     known = set(others)
     return {item.key: item for run in runs if run not in known for item in run.slices}

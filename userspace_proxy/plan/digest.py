@@ -11,15 +11,17 @@ Rule 3: digests of another :data:`FORM` can't be compared: raise it when what is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from hashlib import blake2b
 
-from ..cluster import PersistentMap, ServiceState, differing_keys
+from ..cluster import PersistentMap, ServiceState, Slices, differing_keys
 from ..model import Endpoint, EndpointSlice, ServiceKey, ServiceType
 from ..model.handling import DEFAULT_HANDLING, Handling, Hold
 
-FORM = 1
+FORM = 2
 """The number of this form of digests."""
 BUCKETS = 64
 """So that a reader which sees that a node's Services differ asks for a few of 10,000."""
@@ -50,7 +52,7 @@ def digest_of(state: ServiceState) -> str:
         service.is_external_local,
         service.health_check_node_port,
         _asked_for(service.handling),
-        _endpoints(state.slices),
+        _sum_of_endpoints(state.slices),
     )
     return _hex(ascii(content), _DIGEST_BYTES)
 
@@ -128,18 +130,27 @@ def _plain(value: object) -> object:
             return str(value)
 
 
-def _endpoints(slices: Iterable[EndpointSlice]) -> list[tuple[str, list[str]]]:
-    """Return the endpoints by their ports, in whatever slices they are."""
-    found: dict[str, set[str]] = {}
+def _sum_of_endpoints(slices: Sequence[EndpointSlice]) -> int:
+    """Return a number for endpoints with their ports, the same in whatever slices they are."""
+    return sum(set[int]().union(*Slices.of(slices).derive(_hashes))) % (1 << 64)
+
+
+def _hashes(slices: Iterable[EndpointSlice]) -> array[int]:
+    """Return a number for each endpoint with its ports."""
+    found = array("Q")
     for item in slices:
         # Source: kube-proxy's selector of EndpointSlices.
         if item.is_headless:
             continue
-        listed = [_in_words(endpoint) for endpoint in item.endpoints if not endpoint.host]
-        if listed:
-            ports = [(port.name, port.port, str(port.protocol)) for port in item.ports]
-            found.setdefault(ascii((item.family.value, ports)), set()).update(listed)
-    return [(ports, sorted(found[ports])) for ports in sorted(found)]
+        ports = [(port.name, port.port, str(port.protocol)) for port in item.ports]
+        start = blake2b(_bytes(ascii((item.family.value, ports))), digest_size=8).digest()
+        listed = (_in_words(one).encode() for one in item.endpoints if not one.host)
+        found.frombytes(
+            b"".join(blake2b(start + words, digest_size=8).digest() for words in listed)
+        )
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found
 
 
 def _in_words(one: Endpoint) -> str:

@@ -162,8 +162,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "slices-lost-on-disk": Mutant(
         "encoding",
-        "_State(state.service, tuple(state.slices))",
-        "_State(state.service, tuple(state.slices)[:1])",
+        "_SavedService(state.service, tuple(state.slices))",
+        "_SavedService(state.service, tuple(state.slices)[:1])",
         "cluster",
     ),
     "object-listed-before-stays": Mutant(

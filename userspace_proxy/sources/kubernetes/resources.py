@@ -9,6 +9,7 @@ Rule 3: what is too much of one namespace is left out and counted (``shares``); 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -215,6 +216,8 @@ class ResourceCache:
         """What it has contained and is left out, by namespace."""
         self.rejected: dict[Key, RejectedFacts] = {}
         """Objects that can't be read."""
+        self._rejected_keys: list[Key] = []
+        """Sorted: there may be very many, and the first ones are asked for at each change."""
 
     def resume(self, keys: Iterable[Key]) -> None:
         """Note which objects of an earlier run are in the store."""
@@ -270,6 +273,10 @@ class ResourceCache:
         """Yield namespaces of which something is left out, by name."""
         return self._shares.left_out()
 
+    def first_rejected(self, count: int) -> Iterator[RejectedFacts]:
+        """Yield the first objects that can't be read, by name."""
+        return (self.rejected[key] for key in self._rejected_keys[:count])
+
     @property
     def has_objects(self) -> bool:
         return bool(self._shares.kept())
@@ -297,20 +304,26 @@ class ResourceCache:
             self.resource.put(self._store, wire)
         except FieldError as exc:
             return self._reject(wire.metadata, exc)
-        self.rejected.pop(key, None)
+        self._accept(key)
         return key, True
 
     def _reject(self, metadata: Metadata, exc: FieldError) -> tuple[Key, bool]:
         key = _key(metadata)
         is_kept = key in self._shares or self._shares.take(key, OBJECT_BYTES)
         if is_kept:
+            if key not in self.rejected:
+                bisect.insort(self._rejected_keys, key)
             self.rejected[key] = _rejected(self.resource.kind, metadata, str(exc))
         return key, is_kept
+
+    def _accept(self, key: Key) -> None:
+        if self.rejected.pop(key, None) is not None:
+            del self._rejected_keys[bisect.bisect_left(self._rejected_keys, key)]
 
     def _delete(self, key: Key) -> None:
         self.resource.delete(self._store, key)
         self._shares.drop(key)
-        self.rejected.pop(key, None)
+        self._accept(key)
 
 
 def _size(item: Any) -> int:

@@ -127,9 +127,8 @@ class Shares:
 
     def left_out(self) -> Iterator[tuple[str, Excess]]:
         """Yield namespaces of which something is left out, by name."""
-        for namespace, share in sorted(self._shares.items()):
-            if share.left_out.objects:
-                yield namespace, share.left_out
+        some = ((name, one.left_out) for name, one in self._shares.items() if one.left_out.objects)
+        yield from sorted(some)
 
     @property
     def has_room(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import random
 from collections.abc import Callable, Iterator
@@ -278,9 +279,9 @@ class KubernetesSource(Source):
                 )
 
     def _unread(self) -> list[RejectedFacts]:
-        objects = [cache.rejected[key] for cache in self._caches for key in sorted(cache.rejected)]
-        more = len(objects) - OBJECT_PROBLEMS_MAX
+        first = (one for c in self._caches for one in c.first_rejected(OBJECT_PROBLEMS_MAX))
+        objects = list(itertools.islice(first, OBJECT_PROBLEMS_MAX))
+        more = sum(len(cache.rejected) for cache in self._caches) - OBJECT_PROBLEMS_MAX
         if more > 0:
-            del objects[OBJECT_PROBLEMS_MAX:]
             objects.append(RejectedFacts(f"… and {more} more objects that can't be read"))
         return objects

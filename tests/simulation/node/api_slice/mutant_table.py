@@ -34,7 +34,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-rejected-stays-in-the-list-of-problems": _source(
         "resources",
-        "        self.rejected.pop(key, None)\n        return key, True",
+        "        self._accept(key)\n        return key, True",
         "        return key, True",
     ),
     "api-deleted-rejected-object-stays-a-problem": _source(

@@ -125,6 +125,14 @@ def test_an_object_without_metadata_is_a_problem(services):
     assert list(services.rejected.values()) == [RejectedFacts.at(place, problem)]
 
 
+def test_the_first_problems_are_those_of_the_first_names(services):
+    for name in ("c", "a", "d", "b"):
+        put(services, raw(service(name, ports=[{"port": 0}])))
+    put(services, raw(service("a")))
+    found = [item.object for item in services.first_rejected(2)]
+    assert found == ["Service default/b", "Service default/c"]
+
+
 def test_a_problem_has_the_service_that_it_is_about(store, services):
     put(services, raw(service(ports=[{"port": 0}])))
     of_slices = ResourceCache(SLICES, store)
