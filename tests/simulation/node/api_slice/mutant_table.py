@@ -39,7 +39,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-deleted-rejected-object-stays-a-problem": _source(
         "resources",
-        "        self._shares.drop(key)\n        self.rejected.pop(key, None)",
+        "        self._shares.drop(key)\n        self._accept(key)",
         "        self._shares.drop(key)",
     ),
     "api-watch-deletes-nothing": _source(
