@@ -4,10 +4,7 @@
                                 └── no                    └── no: the largest of the namespaces
                                                               with the most ──▶ userspace path
 
-Rule 1: while the node has room, a namespace may have all of it; otherwise no namespace with less
-than an equal share loses a Service.
-Rule 2: a small Service never leaves because of a larger one of its namespace.
-Rule 3: the answer depends on the Services alone, so it is the same on all nodes.
+The room of the node is shared out by :mod:`userspace_proxy.shares`.
 """
 
 from __future__ import annotations
@@ -19,8 +16,8 @@ from ..balance import count_slots
 from ..model import Balance, DataPath, Service, ServiceKey
 from ..policy import EndpointIndex, NodeFacts, choose_path
 from ..policy.path import PARTS_MAX
+from ..shares import Shares
 from .claims import PortClaim
-from .namespace_shares import ServiceCounts
 
 ELEMENTS_MAX = 20_000
 """Elements of one Service: its endpoints, or slots, for each address and port.
@@ -71,7 +68,7 @@ NO_ROOM = (
     f"{NODE_RULES_MAX:,} rules, and this one is among the largest of a namespace with more than "
     "its share"
 )
-_NOTHING = KernelSize()
+NO_SIZE = KernelSize()
 
 
 def kernel_size(
@@ -87,7 +84,7 @@ def kernel_size(
         has_affinity=has_affinity,
     ).path
     if path is DataPath.USERSPACE:
-        return _NOTHING
+        return NO_SIZE
     elements = rules = 0
     for claim in claims:
         if claim.key.family in facts.no_kernel_path:
@@ -107,39 +104,20 @@ def kernel_size(
     return KernelSize(elements, rules)
 
 
-class RuleShares:
-    """How many rules each Service would have on the kernel path, and which have no room."""
+class KernelRoom:
+    """What each Service would have on the kernel path, and which have no room there."""
 
     def __init__(self) -> None:
-        self._counts = ServiceCounts()
-        self._left_out: frozenset[ServiceKey] = frozenset()
+        self._rules = Shares[ServiceKey](of_node=NODE_RULES_MAX)
 
-    def is_left_out(self, key: ServiceKey) -> bool:
-        """Return whether the node has no room for a Service."""
-        return key in self._left_out
+    def lacks(self, key: ServiceKey) -> str:
+        """Return why the node has no room for a Service; empty if it has."""
+        return NO_ROOM if self._rules.is_left_out(key) else ""
 
-    def change(
-        self, gone: Iterable[ServiceKey], sizes: Mapping[ServiceKey, KernelSize]
-    ) -> frozenset[ServiceKey]:
+    def change(self, sizes: Mapping[ServiceKey, KernelSize]) -> set[ServiceKey]:
         """Take how large some Services are now.
 
         Returns:
-            The Services that are left out now and weren't before, or the reverse.
+            The Services that have room now and had none before, or the reverse.
         """
-        counts = {key: 0 if size.excess else size.rules for key, size in sizes.items()}
-        if not self._counts.change(gone, counts):
-            return frozenset()
-        before, self._left_out = self._left_out, self._choose()
-        return before ^ self._left_out
-
-    def _choose(self) -> frozenset[ServiceKey]:
-        if self._counts.total <= NODE_RULES_MAX:
-            return frozenset()
-        totals = self._counts.totals
-        left, all_left_out = NODE_RULES_MAX, set[ServiceKey]()
-        # What a namespace leaves of its share is for those that want more.
-        for others, namespace in enumerate(sorted(totals, key=lambda one: (totals[one], one))):
-            left_out, taken = self._counts.divide(namespace, left // (len(totals) - others))
-            all_left_out |= left_out
-            left -= taken
-        return frozenset(all_left_out)
+        return self._rules.change({k: 0 if s.excess else s.rules for k, s in sizes.items()})

@@ -52,8 +52,8 @@ from ..policy import (
 from ..policy.name_causes import NEEDS_PROXY, name_notes, why_no_name_serves
 from ..policy.node_facts import API_SERVER
 from ..policy.orphans import Orphans
+from .bounds import ENDPOINTS_OF_NAMESPACE_MAX, ENDPOINTS_OF_SERVICE_MAX
 from .claims import PortClaim
-from .namespace_shares import NAMESPACE_MAX, SERVICE_MAX
 from .ownership import FrontendOwners
 from .plan import HealthCheck, PortPlan
 
@@ -101,7 +101,7 @@ def plan_ports(
         is_left_out: The Service's namespace has too many endpoints.
         no_kernel_path: Why the Service can't be on the kernel path; empty if it can.
     """
-    left = 0 if is_left_out else SERVICE_MAX
+    left = 0 if is_left_out else ENDPOINTS_OF_SERVICE_MAX
     why_left_out: Cause | None = None
     shared = _shared_numbers(state.service)
     for claim in claims:
@@ -130,8 +130,8 @@ def _shared_numbers(service: Service) -> Set[int]:
 
 def _why_left_out(key: ServiceKey, is_left_out: bool) -> Cause:
     if is_left_out:
-        return too_many_in_namespace(key.namespace, NAMESPACE_MAX)
-    return too_many_at_all_ports(key, SERVICE_MAX)
+        return too_many_in_namespace(key.namespace, ENDPOINTS_OF_NAMESPACE_MAX)
+    return too_many_at_all_ports(key, ENDPOINTS_OF_SERVICE_MAX)
 
 
 def _count(index: EndpointIndex, claim: PortClaim) -> int:

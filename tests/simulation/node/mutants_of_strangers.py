@@ -34,9 +34,9 @@ MUTANTS: Mapping[str, Mutant] = {
         _ROUNDS,
     ),
     "wait-of-a-namespace-does-not-grow": Mutant(
-        "change_turns",
-        "min(2 * pace.wait_s, _MOST_TIMES * took_s)",
-        "min(pace.wait_s, _MOST_TIMES * took_s)",
+        "turns",
+        "min(2 * pace.wait_s, _MOST_TIMES * seconds)",
+        "min(pace.wait_s, _MOST_TIMES * seconds)",
         _ROUNDS,
     ),
     "drift-stays-a-problem": Mutant(

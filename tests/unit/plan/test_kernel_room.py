@@ -21,10 +21,7 @@ from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.plan.kernel_room import (
     ELEMENTS_MAX,
     NO_ROOM,
-    NODE_RULES_MAX,
-    RULES_MAX,
     KernelSize,
-    RuleShares,
     kernel_size,
 )
 from userspace_proxy.policy import EndpointIndex, NodeFacts
@@ -131,67 +128,6 @@ def test_source_ranges_count_for_each_port():
         load_balancer_source_ranges=("203.0.113.0/24", "198.51.100.0/24", "fd00::/8"),
     )
     assert size(given, slice_of(*ips(2), ports=targets)) == KernelSize(2 * 2 * 3, 2 * 3)
-
-
-def key(namespace, number):
-    return ServiceKey(namespace, f"s{number:03}")
-
-
-def sizes(namespace, count, rules=100):
-    return {key(namespace, number): KernelSize(0, rules) for number in range(count)}
-
-
-FIT = NODE_RULES_MAX // 100
-
-
-def left_out(shares, *namespaces):
-    keys = (key(namespace, number) for namespace in namespaces for number in range(2 * FIT))
-    return [one for one in keys if shares.is_left_out(one)]
-
-
-def test_while_the_node_has_room_one_namespace_may_have_it_all():
-    shares = RuleShares()
-    assert shares.change((), sizes("shop", FIT)) == frozenset()
-    assert left_out(shares, "shop") == []
-
-
-def test_beyond_it_the_namespace_with_the_most_gives_way_and_others_have_an_equal_share():
-    shares = RuleShares()
-    shares.change((), sizes("shop", 2 * FIT))
-    assert left_out(shares, "shop") == [key("shop", n) for n in range(FIT, 2 * FIT)]
-    changed = shares.change((), sizes("bank", 10))
-    assert changed == {key("shop", n) for n in range(FIT - 10, FIT)}
-    assert left_out(shares, "bank") == []
-    shares.change((), sizes("bank", 2 * FIT))
-    assert len(left_out(shares, "bank")) == len(left_out(shares, "shop")) == 2 * FIT - FIT // 2
-
-
-def test_in_a_namespace_the_largest_services_are_left_out():
-    shares = RuleShares()
-    small, large = key("shop", 0), key("shop", 2 * FIT - 1)
-    shares.change((), {large: KernelSize(0, RULES_MAX), **sizes("shop", FIT)})
-    assert left_out(shares, "shop") == [large]
-    assert not shares.is_left_out(small)
-
-
-def test_services_that_shrink_are_too_large_or_gone_leave_room_for_others():
-    shares = RuleShares()
-    shares.change((), sizes("shop", FIT + 2))
-    assert shares.change([key("shop", 0)], {}) == {key("shop", FIT)}
-    beyond = {key("shop", 1): KernelSize(0, RULES_MAX + 1)}
-    assert shares.change((), beyond) == {key("shop", FIT + 1)}
-    assert shares.change([key("shop", n) for n in range(FIT + 2)], {}) == frozenset()
-    assert shares.change((), sizes("shop", FIT)) == frozenset()
-
-
-def test_the_order_in_which_services_came_does_not_matter():
-    one, other = RuleShares(), RuleShares()
-    given = [*sizes("shop", FIT).items(), *sizes("bank", FIT).items()]
-    for name, counted in given:
-        one.change((), {name: counted})
-    for name, counted in reversed(given):
-        other.change((), {name: counted})
-    assert left_out(one, "shop", "bank") == left_out(other, "shop", "bank")
 
 
 def test_a_service_without_room_is_planned_again_once_there_is_some(monkeypatch):

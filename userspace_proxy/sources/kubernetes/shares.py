@@ -49,7 +49,7 @@ class _Share:
 
 
 @dataclass(slots=True)
-class Shares:
+class ObjectShares:
     """The shares of all namespaces, for one kind.
 
     Args:
