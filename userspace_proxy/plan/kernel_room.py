@@ -1,10 +1,12 @@
-"""Decides which Services are too large for the kernel path.
+"""Decides which Services are too large for the kernel path, and whose weights are coarse there.
 
-    size of a Service ──▶ within its bounds? ──▶ room for its rules on the node? ──▶ kernel path
-                                └── no                    └── no: the largest of the namespaces
-                                                              with the most ──▶ userspace path
+    size of a Service ──▶ within its bounds? ──▶ room on the node? ──▶ kernel path
+                                └── no               └── no: the largest of the namespaces with
+                                                         the most ──▶ userspace path
+    exact weights ──▶ room for what they take more than coarse ones? ── no ──▶ coarse weights
 
-The room of the node is shared out by :mod:`userspace_proxy.shares`.
+The room of the node is shared out by :mod:`userspace_proxy.shares`, of rules, of elements, and of
+what exact weights take.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from typing import NamedTuple
 
 from ..balance import count_slots
 from ..model import Balance, DataPath, Service, ServiceKey
-from ..policy import EndpointIndex, NodeFacts, choose_path
-from ..policy.path import PARTS_MAX
+from ..policy import EndpointIndex, NodeFacts, Scope, choose_path
+from ..policy.path import COARSE_PARTS, PARTS_MAX
 from ..shares import Shares
 from .claims import PortClaim
 
@@ -29,8 +31,15 @@ RULES_MAX = 2_000
 
 Both count for each port, family and side. They are written anew when one of them changes: 0.1 s.
 """
+NODE_ELEMENTS_MAX = 131_072
+"""Elements of all Services of the node, their weights being coarse.
+
+Each takes 100 bytes of the kernel, 330 of the process while all are compared, and 7 µs to write.
+"""
+NODE_EXACT_MAX = 65_536
+"""What exact weights take beyond that: 16 ports with source-hash, or 300 with parts, at most."""
 NODE_RULES_MAX = 20_000
-"""Those of all Services of the node.
+"""Rules of all Services of the node.
 
 The kernel looks at all of them in each transaction that adds or deletes a chain: 15 ms.
 """
@@ -44,9 +53,11 @@ class KernelSize(NamedTuple):
     """How large a Service is on the kernel path; 0 if it doesn't ask for it."""
 
     elements: int = 0
-    """As in :data:`ELEMENTS_MAX`."""
+    """As in :data:`ELEMENTS_MAX`, with coarse weights."""
     rules: int = 0
     """As in :data:`RULES_MAX`."""
+    exact: int = 0
+    """How many elements more exact weights take."""
 
     @property
     def excess(self) -> str:
@@ -63,12 +74,29 @@ class KernelSize(NamedTuple):
         return ""
 
 
-NO_ROOM = (
-    "the Services of this node that ask for the kernel path would have more than "
-    f"{NODE_RULES_MAX:,} rules, and this one is among the largest of a namespace with more than "
-    "its share"
-)
+class KernelFit(NamedTuple):
+    """Whether, and how, a Service may be on the kernel path."""
+
+    obstacle: str = ""
+    """Why it can't be there; empty if it can."""
+    coarse: str = ""
+    """Why its weights are coarse there; empty if they aren't."""
+
+
+FITS = KernelFit()
 NO_SIZE = KernelSize()
+_LARGEST = "this one is among the largest of a namespace with more than its share"
+_NO_ROOM = (
+    "the Services of this node that ask for the kernel path would have more than {:,} {}, and "
+    + _LARGEST
+)
+NO_RULES = _NO_ROOM.format(NODE_RULES_MAX, "rules")
+NO_ELEMENTS = _NO_ROOM.format(NODE_ELEMENTS_MAX, "endpoints or slots")
+COARSE = (
+    f"those of this node's Services would take more than {NODE_EXACT_MAX:,} parts or slots, and "
+    + _LARGEST
+)
+TOO_EXACT = f"they would take more than {ELEMENTS_MAX:,} parts or slots"
 
 
 def kernel_size(
@@ -85,7 +113,7 @@ def kernel_size(
     ).path
     if path is DataPath.USERSPACE:
         return NO_SIZE
-    elements = rules = 0
+    elements = rules = exact = 0
     for claim in claims:
         if claim.key.family in facts.no_kernel_path:
             continue
@@ -93,31 +121,55 @@ def kernel_size(
         count = index.count(*of)
         if not count:
             continue
+        drawn = coarse = count
         is_weighted = len(index.weights(*of)) > 1
-        drawn = max(count, PARTS_MAX) if is_weighted else count
         if handling.balance is Balance.SOURCE_HASH:
             drawn = count_slots(count, is_weighted=is_weighted)
+            coarse = count_slots(count, is_weighted=False)
             count = max(count, drawn // _SLOTS_FOR_ONE)
-        elements += drawn * len(claim.frontends)
+        elif is_weighted:
+            drawn, coarse = max(count, PARTS_MAX), count + COARSE_PARTS
+        # Clients from outside may have others, as a choice of their own.
+        choices = len(claim.frontends) * (1 + (claim.scope is Scope.LOCAL_FROM_OUTSIDE))
+        elements += coarse * choices
+        exact += max(0, drawn - coarse) * choices
         rules += _FOR_PINNED * count if has_affinity else 0
         rules += len(claim.admits or ())
-    return KernelSize(elements, rules)
+    return KernelSize(elements, rules, exact)
 
 
 class KernelRoom:
-    """What each Service would have on the kernel path, and which have no room there."""
+    """What each Service would have on the kernel path, and what there is no room for."""
 
     def __init__(self) -> None:
         self._rules = Shares[ServiceKey](of_node=NODE_RULES_MAX)
+        self._elements = Shares[ServiceKey](of_node=NODE_ELEMENTS_MAX)
+        self._exact = Shares[ServiceKey](of_node=NODE_EXACT_MAX)
 
-    def lacks(self, key: ServiceKey) -> str:
-        """Return why the node has no room for a Service; empty if it has."""
-        return NO_ROOM if self._rules.is_left_out(key) else ""
+    def fit(self, key: ServiceKey, size: KernelSize) -> KernelFit:
+        """Return whether, and how, a Service of that size fits."""
+        obstacle = size.excess
+        if not obstacle and self._rules.is_left_out(key):
+            obstacle = NO_RULES
+        if not obstacle and self._elements.is_left_out(key):
+            obstacle = NO_ELEMENTS
+        if size.elements + size.exact > ELEMENTS_MAX:
+            return KernelFit(obstacle, TOO_EXACT)
+        return KernelFit(obstacle, COARSE if self._exact.is_left_out(key) else "")
 
     def change(self, sizes: Mapping[ServiceKey, KernelSize]) -> set[ServiceKey]:
         """Take how large some Services are now.
 
         Returns:
-            The Services that have room now and had none before, or the reverse.
+            The Services that fit now and didn't before, or the reverse, or in another way.
         """
-        return self._rules.change({k: 0 if s.excess else s.rules for k, s in sizes.items()})
+        fitting = {key: NO_SIZE if size.excess else size for key, size in sizes.items()}
+        moved = self._rules.change({key: size.rules for key, size in fitting.items()})
+        moved |= self._elements.change({key: size.elements for key, size in fitting.items()})
+        # What doesn't fit into a Service can't be had, however much room there is.
+        return moved | self._exact.change(
+            {
+                key: size.exact if size.elements + size.exact <= ELEMENTS_MAX else 0
+                for key, size in fitting.items()
+            }
+        )

@@ -172,7 +172,7 @@ class Planner:
             orphans=self._orphans,
             before=before,
             is_left_out=self._endpoints.is_left_out(key),
-            no_kernel_path=self._kernel_size(state, index).excess or self._kernel_room.lacks(key),
+            kernel=self._kernel_room.fit(key, self._kernel_size(state, index)),
         ):
             ports.append(port)
             yield

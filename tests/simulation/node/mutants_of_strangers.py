@@ -37,7 +37,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "turns",
         "min(2 * pace.wait_s, _MOST_TIMES * seconds)",
         "min(pace.wait_s, _MOST_TIMES * seconds)",
-        _ROUNDS,
+        "",
     ),
     "drift-stays-a-problem": Mutant(
         "rules",
