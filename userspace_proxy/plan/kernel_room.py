@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ..balance import count_slots
+from ..cluster import ServiceState
 from ..model import Balance, DataPath, Service, ServiceKey
 from ..policy import EndpointIndex, NodeFacts, Scope, choose_path
 from ..policy.path import COARSE_PARTS, PARTS_MAX
@@ -103,16 +104,9 @@ def kernel_size(
     service: Service, index: EndpointIndex, claims: Iterable[PortClaim], facts: NodeFacts
 ) -> KernelSize:
     """Return how large a Service is, at most, by what its slices list."""
-    handling, has_affinity = service.handling, service.affinity_timeout_s is not None
-    path = choose_path(
-        handling,
-        facts.default_path,
-        facts.no_kernel_path.get(handling.balance, ""),
-        allowed=facts.allowed_paths,
-        has_affinity=has_affinity,
-    ).path
-    if path is DataPath.USERSPACE:
+    if not _asks(service, facts):
         return NO_SIZE
+    handling, has_affinity = service.handling, service.affinity_timeout_s is not None
     elements = rules = exact = 0
     for claim in claims:
         if claim.key.family in facts.no_kernel_path:
@@ -121,14 +115,9 @@ def kernel_size(
         count = index.count(*of)
         if not count:
             continue
-        drawn = coarse = count
-        is_weighted = len(index.weights(*of)) > 1
+        coarse, drawn = _drawn(handling.balance, count, is_weighted=len(index.weights(*of)) > 1)
         if handling.balance is Balance.SOURCE_HASH:
-            drawn = count_slots(count, is_weighted=is_weighted)
-            coarse = count_slots(count, is_weighted=False)
             count = max(count, drawn // _SLOTS_FOR_ONE)
-        elif is_weighted:
-            drawn, coarse = max(count, PARTS_MAX), count + COARSE_PARTS
         # Clients from outside may have others, as a choice of their own.
         choices = len(claim.frontends) * (1 + (claim.scope is Scope.LOCAL_FROM_OUTSIDE))
         elements += coarse * choices
@@ -136,6 +125,27 @@ def kernel_size(
         rules += _FOR_PINNED * count if has_affinity else 0
         rules += len(claim.admits or ())
     return KernelSize(elements, rules, exact)
+
+
+def _asks(service: Service, facts: NodeFacts) -> bool:
+    """Return whether a Service asks for the kernel path, and may."""
+    handling = service.handling
+    path = choose_path(
+        handling,
+        facts.default_path,
+        facts.no_kernel_path.get(handling.balance, ""),
+        allowed=facts.allowed_paths,
+        has_affinity=service.affinity_timeout_s is not None,
+    ).path
+    return path is not DataPath.USERSPACE
+
+
+def _drawn(balance: Balance, count: int, *, is_weighted: bool) -> tuple[int, int]:
+    """Return of how many elements a frontend's endpoint is drawn, with coarse and exact weights."""
+    if balance is Balance.SOURCE_HASH:
+        exact = count_slots(count, is_weighted=is_weighted)
+        return count_slots(count, is_weighted=False), exact
+    return (count + COARSE_PARTS, max(count, PARTS_MAX)) if is_weighted else (count, count)
 
 
 class KernelRoom:
@@ -173,3 +183,16 @@ class KernelRoom:
                 for key, size in fitting.items()
             }
         )
+
+    def elements(self, state: ServiceState, facts: NodeFacts) -> int:
+        """Return how many elements a change of a Service may write, from a look at its slices."""
+        service, slices = state.service, [item for item in state.slices if item.endpoints]
+        if not slices or not _asks(service, facts):
+            return 0
+        addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
+        # All endpoints of a slice nearly always have one weight.
+        is_weighted = len({item.endpoints[0].weight for item in slices}) > 1
+        listed = sum(len(item.endpoints) for item in slices)
+        coarse, exact = _drawn(service.handling.balance, listed, is_weighted=is_weighted)
+        each = coarse if self._exact.is_left_out(service.key) else exact
+        return min(each * len(addresses) * len(service.ports), ELEMENTS_MAX)

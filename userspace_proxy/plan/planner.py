@@ -182,6 +182,15 @@ class Planner:
     def _kernel_size(self, state: ServiceState, index: EndpointIndex) -> KernelSize:
         return kernel_size(state.service, index, self._claims(state.service.key), self.facts)
 
+    def kernel_elements(self, state: ServiceState) -> int:
+        """Return how many elements of the kernel path a change of a Service may write at once.
+
+        None for a new Service, which enters the kernel path in turns.
+        """
+        if state.service.key not in self._states:
+            return 0
+        return self._kernel_room.elements(state, self.facts)
+
     @property
     def needs_node_addresses(self) -> bool:
         """Whether an endpoint may be refused because its address is a Node's."""

@@ -28,6 +28,10 @@ from ...turns import Turns
 # On a slow core, with what listeners and workers do; where preferences, hints or a policy decide.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
+# Each is looked at, also an empty one.
+_SLICE_S = 2e-6
+# Of the kernel path, with what fills its slots.
+_ELEMENT_S = 1e-5
 # Of a namespace in one round.
 _TURN_S = 0.1
 # Of a Service, for which nothing waits: a hundred endpoints.
@@ -39,10 +43,16 @@ class ChangeTurns:
 
     Args:
         clock: Returns monotonic seconds.
+        elements: Returns how many elements of the kernel path a change of a Service may write.
     """
 
-    def __init__(self, clock: Callable[[], float] = Clocks.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = Clocks.monotonic,
+        elements: Callable[[ServiceState], int] = lambda _state: 0,
+    ) -> None:
         self._clock = clock
+        self.elements = elements
         self._turns = Turns[str]()
         self._waiting: dict[ServiceKey, float] = {}
         """Services that wait, and from which monotonic time on they may be taken."""
@@ -93,7 +103,7 @@ class ChangeTurns:
             new, namespace = want.services.get(key), key.namespace
             if new is None:
                 continue
-            cost_s = _cost_s(new)
+            cost_s = _cost_s(new) + _ELEMENT_S * self.elements(new)
             due = self._turns.due(namespace, now) if cost_s >= _LEAST_S else now
             if left[namespace] <= 0 or due > now:
                 yield key, due if left[namespace] > 0 else now
@@ -108,7 +118,8 @@ class ChangeTurns:
 def _cost_s(state: ServiceState) -> float:
     ports = len(state.service.ports)
     endpoints = ports * sum(len(item.endpoints) for item in state.slices)
-    return _PORT_S * ports + _ENDPOINT_S * min(endpoints, ENDPOINTS_OF_SERVICE_MAX)
+    judged_s = _ENDPOINT_S * min(endpoints, ENDPOINTS_OF_SERVICE_MAX)
+    return _PORT_S * ports + _SLICE_S * len(state.slices) + judged_s
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:

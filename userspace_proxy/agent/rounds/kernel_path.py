@@ -17,16 +17,20 @@ from ...steering import Affinity, EndpointChoice, KernelTarget, Refusal, Target
 
 
 def kernel_targets(
-    plan: PortPlan, targets: Mapping[Frontend, Target], *, is_in_kernel: bool
+    plan: PortPlan,
+    targets: Mapping[Frontend, Target],
+    choices: tuple[EndpointChoice, ...],
+    *,
+    is_in_kernel: bool,
 ) -> dict[Frontend, Target]:
     """Return the targets of a Service port that is on the kernel path, or has been.
 
     Args:
         targets: Its proxy ports and refusals.
+        choices: Of its plan.
         is_in_kernel: Whether new connections take the kernel path now.
     """
     serving = plan.serving
-    choices = tuple(choices_of(serving, is_coarse=plan.has_coarse_weights))
     timeout_s = serving.affinity_timeout_s
     by_client = serving.handling.balance is Balance.SOURCE_HASH
     affinity = None if timeout_s is None else Affinity(str(plan.key), timeout_s)
@@ -39,18 +43,24 @@ def kernel_targets(
     }
 
 
-def choices_of(serving: Serving, *, is_coarse: bool = False) -> Iterator[EndpointChoice]:
+def choices_of(
+    serving: Serving, *, is_coarse: bool = False, is_in_kernel: bool = True
+) -> Iterator[EndpointChoice]:
     """Yield what clients may use, the networks of the first choice that has a client decide.
 
     Args:
         is_coarse: Weights are followed with few parts or slots.
+        is_in_kernel: False: which endpoints these are is enough.
     """
     weights = dict(serving.weights)
     for endpoints, networks in _usable(serving):
-        if serving.handling.balance is Balance.SOURCE_HASH:
+        if not is_in_kernel:
+            yield EndpointChoice(endpoints, networks)
+        elif serving.handling.balance is Balance.SOURCE_HASH:
             yield EndpointChoice(fill_slots(endpoints, weights, is_coarse=is_coarse), networks)
         elif weights:
-            yield EndpointChoice(tuple(_repeat(endpoints, weights, is_coarse=is_coarse)), networks)
+            repeated = _repeat(endpoints, weights, is_coarse=is_coarse)
+            yield EndpointChoice(tuple(repeated), networks)
         else:
             yield EndpointChoice(endpoints, networks)
 
