@@ -23,7 +23,7 @@ TURN_ELEMENTS = 16_384
 WAITS = PathDecision(DataPath.USERSPACE, "it is about to enter the kernel path, in its turn")
 
 
-class _Entry(NamedTuple):
+class _Entering(NamedTuple):
     served: ServedPort
     wanted: PathDecision
     is_switch: bool
@@ -34,7 +34,7 @@ class KernelTurns:
 
     def __init__(self) -> None:
         self._turns = Turns[str]()
-        self._waiting: dict[str, dict[ServedPort, _Entry]] = {}
+        self._waiting: dict[str, dict[ServedPort, _Entering]] = {}
         """By namespace; none is empty."""
 
     def __bool__(self) -> bool:
@@ -48,7 +48,7 @@ class KernelTurns:
         """
         self.forget(served)
         if wanted.path is DataPath.KERNEL and served.chosen.path is not DataPath.KERNEL:
-            entry = _Entry(served, wanted, is_switch)
+            entry = _Entering(served, wanted, is_switch)
             self._waiting.setdefault(served.plan.key.name.namespace, {})[served] = entry
         else:
             served.choose_path(wanted)
