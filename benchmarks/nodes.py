@@ -31,8 +31,7 @@ from pathlib import Path
 
 import msgspec
 
-from userspace_proxy.facts.compared import ProcessFacts
-from userspace_proxy.facts.summary import summarised
+from userspace_proxy.facts.processes import ProcessFacts
 from userspace_proxy_testing.fakes.agent_answers import STATUS, FakeAgent
 from userspace_proxy_testing.fakes.agent_status import plan_digests, service_objects, status_of
 from userspace_proxy_testing.fakes.agents import FakeAgents
@@ -82,7 +81,7 @@ class World:
         self.nodes = nodes
         self._agents = FakeAgents(api)
         whole = status_of(objects, nodes[0], now=time.time())
-        summary = summarised(whole)
+        summary = whole.summarised()
         digests = plan_digests(objects)
         self.answers = [
             FakeAgent(msgspec.structs.replace(summary, node=node), digests=digests)

@@ -41,7 +41,6 @@ class AnsweringChild:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process has ended."""
         return self._process.poll() is not None
 
     @property

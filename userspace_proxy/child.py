@@ -1,4 +1,4 @@
-"""Starts and ends child processes that run a function of this package, and starts them again."""
+"""Starts and ends child processes that run a function of this package."""
 
 from __future__ import annotations
 
@@ -105,15 +105,3 @@ def end_child(process: subprocess.Popen[bytes], within_s: float) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-def pause_before_start(failures: int, first_s: float, longest_s: float) -> float:
-    """Return how long to wait before a child that failed is started again.
-
-    Nothing after one failure; ``first_s`` after two in a row, and twice as long after each further
-    one, up to ``longest_s``.
-    """
-    if failures < 2:
-        return 0.0
-    # A power with a larger exponent may overflow.
-    return min(first_s * 2.0 ** min(failures - 2, 100), longest_s)

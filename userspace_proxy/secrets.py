@@ -22,13 +22,23 @@ _WORD_MIN = 32
 which none is upper case."""
 # As passwords, these aren't searched for in what is shown: they would be removed as names.
 _LIKE_A_NAME = re.compile(r"[a-z-]{,19}|.{,7}", re.DOTALL)
-# DB_PASS and dbPass, but not bypass.
-_PASS = r"(?:(?<![A-Za-z])|(?-i:(?=P)))pass(?![a-z])"
-_NAMES = rf"passw(?:or)?d|passphrase|{_PASS}|token|(?:api|access|private)[_-]?key"
+# DB_PASS and dbPass, but neither bypass nor BYPASS.
+_BEGINS = r"(?:(?<![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))"
+_NAMES = (
+    rf"passw(?:or)?d|passphrase|passcode|{_BEGINS}(?:admin|db|key|root|store|user)?pass(?![a-z])"
+    r"|token|(?:access|account|api|encryption|master|private|secret|shared|signing|storage)[_-]?key"
+)
+# Ordinary words, too: as names of secrets they end there, and an unquoted text behind a colon has a
+# digit.
+_ALONE = (
+    rf"{_BEGINS}(?:auth|bearer|cookies?|cred(?:ential)?s?|jwt|pw|(?:j|php)?sess(?:ion)?(?:[_-]?id)?"
+    r"|sig)"
+    r"(?![\w.-]|\s{0,3}:\s{0,3}(?![\s\"'|]|(?=\S{6})[\w.~+/-]{0,200}\d))"
+)
 _KEY = rf"(?:{_NAMES}|client[_-]?secret|secret[_-]?key|client-?key-?data)[\"'\\]{{0,2}}"
 _FORMS = {
     # In base64, too, as kubeconfigs have it.
-    "private key-----": r"()-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----[A-Za-z0-9+/=\s\\:,-]*",
+    "private key": r"()-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:,-]*",
     "ls0tls1crudj": r"()\bLS0tLS1CRUdJ[A-Za-z0-9+/=]*",
     "authorization cookie -token x-api-key": (
         r"(?i)((?<![\w/.-])(?:proxy-|set-)?(?:authorization|cookie|x-[a-z]{1,20}-token|x-api-key)"
@@ -50,19 +60,23 @@ _FORMS = {
 text has one: a search for each form in each page would take too long."""
 _CERTAIN = [(words.split(), re.compile(form)) for words, form in _FORMS.items()]
 _NAMED = re.compile(
-    rf"((?:{_NAMES}|pwd|secret|signature|client-key-data|client-certificate-data)[\w.-]{{0,40}}"
-    r"[\"'\\]{0,2}(?:\s{0,3}[:=]\s{0,3})|\b(?:bearer|basic|negotiate)\s{1,3}(?=\S{6}))"
+    rf"((?:(?:{_NAMES}|pwd|secret|signature|client-(?:key|certificate)-data)[\w.-]{{0,40}}|{_ALONE})"
+    # {"name": "PASSWORD", "value": "x"}, ("password", "x"), <password>x</password>, and YAML's "|".
+    r"(?:[\"'\\,\s]{1,20}value[\"'\\]{0,3}\s{0,3}[:=]\s{0,3}|[\"'\\]{1,3},\s{0,3}(?=[\"'\\])"
+    r"|[\"'\\]{0,3}\s{0,3}[:=>]{1,2}\s{0,3}(?:[|>]-?\s{1,9})?)"
+    rf"|(?<![\w-])--[\w-]{{0,40}}(?:{_NAMES}|pwd|secret|{_ALONE})\s{{1,3}}"
+    r"|\s-u\s{0,3}[\w.-]{1,64}:|\b(?:bearer|basic|negotiate)\s{1,3}(?=\S{6}))"
     r"(\\?\"[^\"]*\"?|'[^']*'?|[^\s,;\"')]+)",
     re.IGNORECASE,
 )
-_SECRET_NAME = re.compile(rf"{_NAMES}|pwd|secret", re.IGNORECASE)
+_SECRET_NAME = re.compile(rf"{_NAMES}|pwd|secret|{_ALONE}$", re.IGNORECASE)
 _URL = re.compile(r"://[^\s\"'<>]+", re.ASCII)
 _is_random = re.compile(r"(?=.*[a-z])(?=.*[A-Z]).*[0-9]").match
 _WORD = re.compile(r"[A-Za-z0-9+/_=.-]{16,}")
 _KNOWN_FORM = re.compile(
-    # AWS; GitHub; GitLab; Slack; Google; kubeadm's bootstrap tokens.
-    r"A[KS]IA[0-9A-Z]{16}|gh[pousr]_\w{16,}|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{8,}"
-    r"|AIza[\w-]{30,}|[a-z0-9]{6}\.[a-z0-9]{16}"
+    # AWS; GitHub, npm; Vault; GitLab; Slack; Google; kubeadm's bootstrap tokens.
+    r"A[KS]IA[0-9A-Z]{16}|(?:gh[pousr]|github_pat|npm)_\w{16,}|hv[bs]\.[\w-]{16,}"
+    r"|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{8,}|AIza[\w-]{30,}|[a-z0-9]{6}\.[a-z0-9]{16}"
 )
 
 
@@ -73,7 +87,6 @@ class Secrets:
         self._known = known
 
     def learn(self, *known: str) -> None:
-        """Remove these, too."""
         new = {one for one in known if len(one) >= _SECRET_BYTES_MIN}.difference(self._known)
         # Tokens are renewed each hour or so. Another thread may write the log meanwhile.
         self._known = (*sorted(new, key=len, reverse=True), *self._known)[:16]

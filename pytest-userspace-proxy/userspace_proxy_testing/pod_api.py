@@ -17,11 +17,10 @@ from userspace_proxy.model.pod_endpoints import (
     PodKey,
     PodPort,
     PodSelection,
-    WireSelectingService,
     read_selection,
 )
 from userspace_proxy.model.service_reading import read_service
-from userspace_proxy.model.wire import decode
+from userspace_proxy.model.wire import WireService, decode
 from userspace_proxy.sources.kubernetes.api_paths import join
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
@@ -65,7 +64,7 @@ class PodApi:
         body = await self._send("GET", path)
         if body is None:
             raise LookupError(f"there is no Service {key}")
-        wire = decode(body, WireSelectingService)
+        wire = decode(body, WireService)
         return read_service(wire), read_selection(wire)
 
     async def pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> list[Object]:

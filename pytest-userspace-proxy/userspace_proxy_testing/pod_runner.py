@@ -19,8 +19,7 @@ from userspace_proxy.errors import SourceError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.model import ServiceKey, SocketAddress
 from userspace_proxy.model.pod_endpoints import PodKey, PodPort, read_pod
-from userspace_proxy.model.pods import WirePod
-from userspace_proxy.model.wire import convert
+from userspace_proxy.model.wire import WirePod, convert
 
 from .backends import BackendLike, make_backend
 from .places import BackendPlace

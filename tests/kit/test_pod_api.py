@@ -3,8 +3,7 @@ import pytest
 from userspace_proxy.errors import SourceError
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.model.pod_endpoints import PodKey, PodPort, read_pod
-from userspace_proxy.model.pods import WirePod
-from userspace_proxy.model.wire import convert
+from userspace_proxy.model.wire import WirePod, convert
 from userspace_proxy_testing.pod_api import PodApi, make_pod
 
 WEB = ServiceKey("shop", "web")

@@ -1,6 +1,7 @@
 """Generates docs/api.md's tables and docs/api.schema.json from the types of the answer.
 
-Descriptions are the docstrings of the types and the texts below their fields.
+Descriptions are the docstrings of the types and the texts below their fields, or what ``/metrics``
+says of a number that has none.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _REF = "#/$defs/{name}"
 _SUFFIX = "Facts"
 
 _MODULES = (
-    facts.figures, facts.last_minute, facts.port, facts.processes, facts.compared, facts.node,
+    facts.figures, facts.last_minute, facts.port, facts.processes, facts.node,
     facts.connection, facts.edges, facts.encoding, causes.cause,
 )  # fmt: skip
 
@@ -179,10 +180,28 @@ def _descriptions(modules: Iterable[ModuleType]) -> dict[str, dict[str, str]]:
 
 
 def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    for item, after in zip(node.body, node.body[1:], strict=False):
+    for item, after in zip(node.body, [*node.body[1:], None], strict=True):
         match item, after:
             case (
                 ast.AnnAssign(target=ast.Name(id=name)),
                 ast.Expr(value=ast.Constant(value=str(text))),
             ):
                 yield name, text
+            case (
+                ast.AnnAssign(
+                    target=ast.Name(id=name),
+                    annotation=ast.Subscript(
+                        slice=ast.Tuple(
+                            elts=[
+                                ast.Name(id="int" | "float"),
+                                ast.Call(
+                                    func=ast.Name(id="counter" | "gauge" | "histogram"),
+                                    args=[_, _, ast.Constant(value=str(text)), *_],
+                                ),
+                            ]
+                        )
+                    ),
+                ),
+                _,
+            ):
+                yield name, f"{text}."

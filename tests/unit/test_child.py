@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from userspace_proxy.child import end_child, pause_before_start, start_child
+from userspace_proxy.child import end_child, start_child
 
 
 def sleeper() -> subprocess.Popen[bytes]:
@@ -91,11 +91,3 @@ def test_a_child_that_does_not_end_in_time_is_killed():
 def test_a_child_that_cannot_be_started_leaves_no_connection():
     with pytest.raises(OSError, match="No such file"):
         start_child("greeter:greet", prefix=["/no/such/command"])
-
-
-@pytest.mark.parametrize(
-    ("failures", "pause_s"),
-    [(0, 0.0), (1, 0.0), (2, 0.1), (3, 0.2), (7, 3.2), (8, 5.0), (10_000, 5.0)],
-)
-def test_pauses_double_from_the_second_failure_on_up_to_a_limit(failures, pause_s):
-    assert pause_before_start(failures, 0.1, 5.0) == pytest.approx(pause_s)

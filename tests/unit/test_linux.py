@@ -11,11 +11,11 @@ import sys
 import tarfile
 from pathlib import Path
 
-import aiohttp
 import pytest
 from yarl import URL
 
 from tests.unit.cli.nodes_world import cluster_at
+from tests.unit.nodes.dashboard.names import browsing
 from tests.unit.other_systems import SYSTEMS, lacks
 from tests.unit.sources.kubernetes import certificates
 from tests.unit.sources.kubernetes.objects import endpoint_slice, service
@@ -343,8 +343,7 @@ async def test_all_nodes_are_shown_in_a_browser(system, tmp_path):
         )
         try:
             address = (await process.stdout.readline()).decode().split()[-1]
-            cookies = aiohttp.CookieJar(unsafe=True)
-            async with aiohttp.ClientSession(cookie_jar=cookies) as session:
+            async with browsing() as session:
                 for path in (address, "/services/shop/web", "/map", "/static/dashboard.css"):
                     async with session.get(URL(address).join(URL(path))) as response:
                         assert response.status == 200

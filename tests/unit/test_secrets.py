@@ -6,6 +6,7 @@ from userspace_proxy.secrets import REMOVED, Secrets, without_secrets, without_u
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow+/=\nabc\n-----END RSA PRIVATE KEY-----"
+PGP = "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQOYBF/abc\n-----END PGP PRIVATE KEY BLOCK-----"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
 
 
@@ -28,6 +29,9 @@ JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
         pytest.param(f"key {KEY}", "key ", id="private-key"),
         pytest.param("AKIAIOSFODNN7EXAMPLE", "", id="aws"),
         pytest.param("ghp_0123456789abcdefABCDEF", "", id="github"),
+        pytest.param("hvs.CAESIJlU02LQZq07", "", id="vault"),
+        pytest.param("curl -u alice:hunter2 x", "curl -u alice: x", id="curl"),
+        pytest.param(PGP, "", id="pgp"),
         pytest.param("join abcdef.0123456789abcdef now", "join  now", id="bootstrap"),
         pytest.param("key mine-own-token.", "key .", id="the-users-own"),
         pytest.param("x q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA= y", "x  y", id="random"),
@@ -37,6 +41,46 @@ def test_what_looks_like_a_secret_is_removed(text, left):
     removed = Secrets("mine-own-token").remove(text)
     assert removed.replace(REMOVED, "") == left
     assert REMOVED in removed
+
+
+NAMES = (
+    *("DB_PASS", "pass", "dbPass", "DBPASS", "PGPASSWORD", "MYSQL_PWD", "passwd", "passphrase"),
+    *("passcode", "token", "API_KEY", "apiKey", "api-key", "access_key", "AccountKey", "secret"),
+    *("CLIENT_SECRET", "ENCRYPTION_KEY", "signing-key", "privateKey", "_authToken", "storepass"),
+)
+ALONE = (
+    *("credentials", "creds", "REDIS_AUTH", "auth", "bearer", "session", "session_id"),
+    *("JSESSIONID", "PHPSESSID", "pw", "rootPw", "sig", "jwt"),
+)
+"""Names that are ordinary words, too."""
+FORMS = (
+    *("{}=hunter2x", '{}="hunter2x"', "export {}=hunter2x;", "?a=1&{}=hunter2x", "{} = hunter2x"),
+    *("--{} hunter2x", "--{}=hunter2x", "{}: hunter2x", "{}:\n  hunter2x", "{}: |\n  hunter2x"),
+    *('{{"{}": "hunter2x"}}', "{{'{}': 'hunter2x'}}", r"{{\"{}\": \"hunter2x\"}}"),
+    *("<{}>hunter2x</a>", "('{}', 'hunter2x')", '{{"name": "{}", "value": "hunter2x"}}'),
+    "- name: {}\n  value: hunter2x",
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_named_like_a_secret_is_removed_in_every_notation(form):
+    """Issue 74."""
+    texts = [form.format(name) for name in (*NAMES, *ALONE)]
+    assert [text for text in texts if "hunter2x" in Secrets().remove(text)] == []
+
+
+@pytest.mark.parametrize("form", ["{}=a1b2c3", "{}: a1b2c3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("bypass", "BYPASS", "byPassed", "compass", "COMPASS", "passive", "PASSIVE", "passes"),
+        *("passthrough", "author", "authority", "authentication", "sessionAffinity", "signal"),
+        *("session_affinity", "public_key", "key", "keyboard", "cookies-accepted"),
+    ],
+)
+def test_words_that_begin_or_end_like_a_secret_stay(name, form):
+    text = form.format(name)
+    assert Secrets().remove(text) == without_secrets(text) == text
 
 
 @pytest.mark.parametrize(
@@ -52,6 +96,8 @@ def test_what_looks_like_a_secret_is_removed(text, left):
         "the API server rejected the credentials: Unauthorized",
         'User "alice@example.com" at https://api.test:6443/version is forbidden',
         "bypass: none, 7 of 7 passed",
+        "passive=30000-30100, path: kernel, auth: none, session: 10800 s, -p 5353",
+        "the image nginx:1.27@sha256:0123abcd, credentials: of the file, auth: 403 Forbidden",
     ],
 )
 def test_words_of_the_proxy_stay(text):
@@ -116,6 +162,8 @@ def test_json_without_users_remains_json():
     [
         "-----BEGIN RSA PRIVATE KEY----- ", "token=", 'password="', "eyJ", "a.", "Aa1", "://a",
         "x-", "bearer ", " ", "\\", "eyJ-", "token:", "authorization:", "://", "https://a@",
+        "--", "--a", "auth:", "auth: ", "pass\"", "pass,", "pass ", "sess",
+        "-u a", "pass: | ", "pass value",
     ],
 )  # fmt: skip
 def test_its_cost_is_linear(part):

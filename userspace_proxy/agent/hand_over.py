@@ -30,17 +30,16 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 from ..clocks import Clocks
 from ..errors import LockHeld, UserspaceProxyError
-from ..kernel import net_admin_proof, vouchers
-from ..kernel.net_admin_proof import Prover
+from ..kernel import vouchers
+from ..kernel.net_admin_proof import SECRET_BYTES, Prover
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..plane import Plane
 from ..plane.adoption import Predecessors
-from ..plane.reception import Reception
+from ..plane.reception import Reception, Terms
 from ..plane.rendezvous import connect_to_workers
 from ..steering import proxy_label
 from .lock import NodeLock, connect_to_holder
@@ -53,14 +52,14 @@ _log = FieldLogger("userspace_proxy.agent")
 
 HandOverTo = Callable[[socket.socket], object]
 
-_REQUEST, _PROVE, _PROVED = b"hand over\n", b"prove\n", b"proved\n"
+_REQUEST, _PROVED = b"hand over\n", b"proved\n"
 OVER, SERVES = b"over\n", b"serves\n"
-_REQUEST_BYTES = 64
-_NEEDS_PROOF = (
-    "hands over only to a process that proves NET_ADMIN, which another version of userspace-proxy"
-    " doesn't do: stop the running one, then start that version"
+_TERMS = Terms(
+    challenge=b"prove\n",
+    request=_REQUEST,
+    proof_bytes=len(_PROVED) + SECRET_BYTES,
+    secret_of=lambda proof: proof.removeprefix(_PROVED),
 )
-_NOT_PROVED = "hands over only to a process that has NET_ADMIN"
 _PROOF_HINTS = {
     errno.EPERM: "run as root and grant NET_ADMIN",
     # Some process binds very many netlink sockets.
@@ -70,8 +69,6 @@ _PROOF_HINTS = {
 _REFUSAL_BYTES = 1000
 # The holder's event loop may be in a large change, or many processes ask.
 _ANSWER_S = 10.0
-# Between the end of that connection and of the lock.
-_RELEASE_S = 1.0
 _PAUSE_S = 0.005
 # How long connections of a killed process's workers may last: as long as an idle one.
 CRASH_DRAIN_S = 24 * 3600.0
@@ -85,12 +82,12 @@ class TakenOver:
 
     Args:
         pid: That process's, 0 if it isn't visible.
-        connection: Where it waits; None: it doesn't, as an earlier version.
+        connection: Where it waits.
     """
 
-    def __init__(self, pid: int, connection: socket.socket | None) -> None:
+    def __init__(self, pid: int, connection: socket.socket) -> None:
         self.pid = pid
-        self._connection = connection
+        self._connection: socket.socket | None = connection
 
     def report_serving(self) -> None:
         """Report that this process serves: the other one won't take the node back. Idempotent."""
@@ -118,16 +115,7 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
         LockHeld: It doesn't hand over; the message contains the cause.
     """
     until = Clocks.monotonic() + _ANSWER_S
-    while True:
-        try:
-            found = connect_to_holder(proxy_name)
-        except BlockingIOError as exc:
-            raise LockHeld(
-                "cannot take over: the queue of the running userspace-proxy stays full",
-                hint="look which processes connect to it all the time: ss -xp",
-            ) from exc
-        if found is None:
-            return None
+    while found := connect_to_holder(proxy_name):
         sock, pid = found
         if not vouchers.can_vouch():
             # The holder would refuse; and it may be any process of this user.
@@ -135,40 +123,27 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
             raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
         with contextlib.ExitStack() as stack:
             stack.enter_context(sock)
-            answer = _ask(sock, pid, until)
+            try:
+                answer = _request(sock, until)
+            except TimeoutError as exc:
+                raise LockHeld(
+                    f"cannot take over: userspace-proxy (pid {pid}) does not answer",
+                    hint="see its log; kill it to take over its workers",
+                ) from exc
+            except OSError as exc:
+                raise _cannot_prove(pid, exc) from exc
             if answer == OVER:
                 stack.pop_all()
                 sock.setblocking(False)
                 return TakenOver(pid, sock)
-        if answer is not None:
-            break
+        if answer:
+            raise LockHeld(
+                f"cannot take over: userspace-proxy (pid {pid}) {answer.decode(errors='replace')}",
+                hint="end it with SIGUSR1, or kill it, to take over its workers",
+            )
         # Others have taken its place before it could answer.
         select.select([], [], [], _PAUSE_S)
-    if answer:
-        raise LockHeld(
-            f"cannot take over: userspace-proxy (pid {pid}) {answer.decode(errors='replace')}",
-            hint="end it with SIGUSR1, or kill it, to take over its workers",
-        )
-    until = Clocks.monotonic() + _RELEASE_S
-    while _is_held(proxy_name):
-        if Clocks.monotonic() >= until:
-            # It refused; its log contains the reason.
-            break
-        select.select([], [], [], _PAUSE_S)
-    return TakenOver(pid, None)
-
-
-def _ask(sock: Prover, pid: int, until: float) -> bytes | None:
-    """Request the node as :func:`_request` does; raises LockHeld."""
-    try:
-        return _request(sock, until)
-    except TimeoutError as exc:
-        raise LockHeld(
-            f"cannot take over: userspace-proxy (pid {pid}) does not answer",
-            hint="see its log; kill it to take over its workers",
-        ) from exc
-    except OSError as exc:
-        raise _cannot_prove(pid, exc) from exc
+    return None
 
 
 def _cannot_prove(pid: int, cause: OSError) -> LockHeld:
@@ -178,170 +153,68 @@ def _cannot_prove(pid: int, cause: OSError) -> LockHeld:
     )
 
 
-def _is_held(proxy_name: str | None) -> bool:
-    try:
-        found = connect_to_holder(proxy_name, 0.0)
-    except BlockingIOError:
-        return True
-    if found is not None:
-        found[0].close()
-    return found is not None
-
-
-def _request(sock: Prover, until: float) -> bytes | None:
+def _request(sock: Prover, until: float) -> bytes:
     """Request the node, and prove what the holder asks for.
 
     Returns:
-        ``OVER``, or its refusal; empty if it only ended the connection, as an earlier version does.
-        None: it did so when a proof was due, so that another process could ask.
+        ``OVER``, or its refusal; empty if it has hung up, so that another process could ask.
 
     Raises:
         TimeoutError: That takes too long, whatever else arrives.
         OSError: It can't be proved.
     """
     answer = b""
-    is_challenged = False
     try:
-        _send(sock, _REQUEST, until)
+        # The kernel has room for both texts.
+        sock.send(_REQUEST)
         while answer != OVER and len(answer) < _REFUSAL_BYTES:
-            sock.settimeout(_left_s(until))
+            left_s = until - Clocks.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            sock.settimeout(left_s)
             text, descriptors, *_ = socket.recv_fds(sock, _REFUSAL_BYTES, 1)
             if descriptors:
                 with socket.socket(fileno=descriptors[0]) as challenge:
-                    if is_challenged:
-                        raise OSError(errno.EPROTO, "it sends a second challenge")
-                    is_challenged = True
-                    _send(sock, _PROVED + sock.answer(challenge), until)
+                    sock.send(_PROVED + sock.answer(challenge))
             elif text:
                 answer += text
             else:
-                # An earlier version releases all its descriptors at about the same moment.
-                return answer or (None if is_challenged else b"")
+                break
     except ConnectionError:
-        return None
+        return b""
     return answer
 
 
-def _send(sock: Prover, text: bytes, until: float) -> None:
-    sock.settimeout(_left_s(until))
-    sock.sendall(text)
-
-
-def _left_s(until: float) -> float:
-    """Return the seconds until a time; raises TimeoutError after it."""
-    left_s = until - Clocks.monotonic()
-    if left_s <= 0:
-        raise TimeoutError
-    return left_s
-
-
-@dataclass(slots=True)
-class _Asking:
-    """What a process that has connected may do."""
-
-    challenge: socket.socket | None
-    """What it was asked to prove."""
-    refusal: str = ""
-    """Why it was asked for nothing."""
-    has_asked: bool = False
-
-
-class HandOverRequests:
-    """Answers processes that connect to the lock's socket.
-
-    Each is challenged at once, so that none has to be waited for (``plane.reception``).
+def answer_requests(
+    loop: asyncio.AbstractEventLoop, lock: NodeLock, hand_over: HandOverTo | None
+) -> Reception:
+    """Answer processes that connect to the lock's socket, until the result is closed.
 
     Args:
         lock: It is held.
         hand_over: Called with the connection when a process with CAP_NET_ADMIN requests the node;
             it raises UserspaceProxyError if that isn't possible. None: requests are refused.
     """
+    assert lock.listener is not None
+    log_limit = LogLimit()
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        lock: NodeLock,
-        hand_over: HandOverTo | None,
-    ) -> None:
-        self._loop = loop
-        self._hand_over = hand_over
-        self._asking: dict[socket.socket, _Asking] = {}
-        self._log_limit = LogLimit()
-        self._reception = Reception[socket.socket](
-            loop, lock.fileno(), lock.accept, admit=self._admit, dismiss=self._hang_up
-        )
-
-    def close(self) -> None:
-        """Answer no more. Idempotent."""
-        self._reception.close()
-
-    def _admit(self, sock: socket.socket) -> socket.socket:
-        sock.setblocking(False)
-        self._asking[sock] = _Asking(None) if self._hand_over is None else _challenge(sock)
-        self._loop.add_reader(sock.fileno(), self._read, sock)
-        return sock
-
-    def _read(self, sock: socket.socket) -> None:
-        try:
-            text = sock.recv(_REQUEST_BYTES)
-        except OSError:
-            text = b""
-        asking = self._asking[sock]
-        if text.startswith(_REQUEST) and not asking.has_asked:
-            asking.has_asked = True
-            text = text.removeprefix(_REQUEST)
-            if asking.challenge is not None and not text:
-                return
-        if self._hand_over is None or not asking.has_asked:
-            self._hang_up(sock)
-        elif asking.challenge is None:
-            self._refuse(sock, asking.refusal)
-        elif text.startswith(_PROVED):
-            proof = text.removeprefix(_PROVED)
-            is_proved = net_admin_proof.is_answered(asking.challenge, sock, proof)
-            self._try(sock, self._hand_over, is_proved=is_proved)
-        else:
-            self._hang_up(sock)
-
-    def _try(self, sock: socket.socket, hand_over: HandOverTo, *, is_proved: bool) -> None:
-        if not is_proved:
-            self._refuse(sock, _NOT_PROVED)
-            return
-        try:
-            hand_over(sock)
-        except UserspaceProxyError as exc:
-            self._refuse(sock, str(exc))
-        else:
-            self._hang_up(sock)
-
-    def _refuse(self, sock: socket.socket, cause: str) -> None:
-        if self._log_limit.take(self._loop.time()):
+    def refuse(sock: socket.socket, cause: str) -> None:
+        if log_limit.take(loop.time()):
             _log.error("cannot hand over the node: %(cause)s", extra={"cause": cause})
         with contextlib.suppress(OSError):
             sock.send(cause.encode()[:_REFUSAL_BYTES])
-        self._hang_up(sock)
 
-    def _hang_up(self, sock: socket.socket) -> None:
-        self._reception.leave(sock)
-        challenge = self._asking.pop(sock).challenge
-        if challenge is not None:
-            challenge.close()
-        self._loop.remove_reader(sock.fileno())
-        sock.close()
+    def try_to(sock: socket.socket) -> None:
+        with sock:
+            if hand_over is None:
+                refuse(sock, "does not hand over")
+                return
+            try:
+                hand_over(sock)
+            except UserspaceProxyError as exc:
+                refuse(sock, str(exc))
 
-
-def _challenge(sock: socket.socket) -> _Asking:
-    """Ask a process to prove the capability."""
-    if not net_admin_proof.can_prove(sock):
-        return _Asking(None, _NEEDS_PROOF)
-    try:
-        with contextlib.ExitStack() as stack:
-            challenge = stack.enter_context(net_admin_proof.open_challenge())
-            socket.send_fds(sock, [_PROVE], [challenge.fileno()])
-            stack.pop_all()
-    except OSError as exc:
-        return _Asking(None, f"cannot have it proved that a process has NET_ADMIN: {exc}")
-    return _Asking(challenge)
+    return Reception(loop, lock.listener, _TERMS, try_to, refuse)
 
 
 def worker_label(options: Options) -> str | None:
@@ -368,21 +241,17 @@ async def end_workers(label: str) -> bool:
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
-        if Clocks.monotonic() > until:
-            _log.error("workers did not exit in time, leaving them", extra={"count": len(socks)})
-        else:
+        # The next turn asks those that were late again.
+        with contextlib.closing(Predecessors(asyncio.get_running_loop(), socks)) as predecessors:
+            if Clocks.monotonic() > until:
+                extra = {"count": len(socks)}
+                _log.error("workers did not exit in time, leaving them", extra=extra)
+                break
             # They obey a process that has been handed their sockets.
-            predecessors = Predecessors(asyncio.get_running_loop(), socks)
             await predecessors.adopt()
             predecessors.end()
-            # The next turn asks those that were late again.
-            predecessors.close()
-            have_ended = True
-            await pause(_LOOK_S)
-            continue
-        for sock in socks:
-            sock.close()
-        break
+        have_ended = True
+        await pause(_LOOK_S)
     return have_ended
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import secrets
-import socket
 from collections.abc import Iterable
 
 from ..errors import LockHeld
@@ -28,7 +27,6 @@ from ..steering import proxy_label
 _NAME = "\0userspace-proxy"
 # How the kernel shows such a name.
 _SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
-_ANSWERS_A_TURN = 64
 # For the holder to accept what is in its queue, while others connect.
 _ROOM_S = 5.0
 
@@ -46,7 +44,11 @@ class NodeLock:
         self._is_cleanup = is_cleanup
         self._label = proxy_label(proxy_name or "")
         self._name = f"{_NAME}/{self._label}" if self._label else _NAME
-        self._socket: VouchedSocket | None = None
+        self.listener: VouchedSocket | None = None
+        """While it is held: accept processes there, so that the kernel's queue has room.
+
+        The kernel has answered those that only ask which process holds the lock.
+        """
 
     def take(self) -> None:
         """Take the lock until :meth:`release`, or until this process ends.
@@ -63,27 +65,13 @@ class NodeLock:
         except BaseException:
             sock.close()
             raise
-        self._socket = sock
-
-    def fileno(self) -> int:
-        """Return the descriptor that becomes readable when another process connects.
-
-        Call :meth:`accept` then, so that the kernel's queue has room.
-        """
-        return -1 if self._socket is None else self._socket.fileno()
-
-    def accept(self, most: int = _ANSWERS_A_TURN) -> list[socket.socket]:
-        """Return connections of trusted processes, which the caller closes; at most that many.
-
-        The kernel has answered those that only ask which process holds the lock.
-        """
-        return [] if self._socket is None else abstract_sockets.accept(self._socket, most)
+        self.listener = sock
 
     def release(self) -> None:
         """Release the lock; idempotent."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self.listener is not None:
+            self.listener.close()
+            self.listener = None
 
     def _open(self) -> tuple[str, VouchedSocket]:
         """Bind the lock's name, or another one if a stranger has it; return it with the socket."""
@@ -130,21 +118,17 @@ def connect_to_holder(
     The pid is 0 if its PID namespace isn't visible from here.
 
     Raises:
-        BlockingIOError: Its queue stays full for that many seconds.
+        LockHeld: Its queue stays full for that many seconds.
     """
     label = proxy_label(proxy_name or "")
-    full: BlockingIOError | None = None
-    for name in [name for name, shown in _shown_names() if shown == label]:
-        try:
-            sock = abstract_sockets.connect(name, within_s)
-        except BlockingIOError as exc:
-            full = exc
-        except OSError:
-            continue
-        else:
-            return sock, abstract_sockets.peer(sock)[0]
-    if full is not None:
-        raise full
+    names = [name for name, shown in _shown_names() if shown == label]
+    for _, sock in abstract_sockets.connect_each(names, within_s):
+        if sock is None:
+            raise LockHeld(
+                "cannot take over: the queue of the running userspace-proxy stays full",
+                hint="look which processes connect to it all the time: ss -xp",
+            )
+        return sock, abstract_sockets.peer(sock)[0]
     return None
 
 

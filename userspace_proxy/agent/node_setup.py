@@ -30,7 +30,7 @@ from ..steering import (
 from ..steering.base import HookOptions
 from ..steering.selection import check_hooks, check_kernel
 from ..steering.socket_lb import HookedSteering, remove_hooks
-from .hand_over import HandOverRequests
+from .hand_over import answer_requests
 from .lock import NodeLock, running_proxies
 from .rounds.node_ports import RefusePort
 from .rounds.options import Options
@@ -192,7 +192,7 @@ def _take_lock(options: Options, stack: AsyncExitStack) -> None:
     lock = NodeLock(options.proxy_name)
     lock.take()
     stack.callback(lock.release)
-    stack.callback(HandOverRequests(asyncio.get_running_loop(), lock, options.hand_over).close)
+    stack.callback(answer_requests(asyncio.get_running_loop(), lock, options.hand_over).close)
 
 
 async def _remove_leftovers(steering: str, options: Options) -> None:

@@ -65,7 +65,6 @@ class PlaneComponent(Component):
             self._plane.close_recovered()
 
     async def refresh(self) -> None:
-        """Ask the workers for their counters."""
         await self._plane.refresh()
 
     def show(self, facts: StatusFacts) -> None:
@@ -88,7 +87,6 @@ class SyncComponent(Component):
         self._steering: Steering | None = steering
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Do rounds."""
         supervisor.start("sync", self._sync.run)
 
     def show(self, facts: StatusFacts) -> None:
@@ -117,7 +115,6 @@ class SourceComponent(Component):
         self._publish = publish
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Read it."""
         if (publish := self._publish) is not None:
             supervisor.start("source", lambda: self._source.run(publish))
 

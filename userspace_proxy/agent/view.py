@@ -123,7 +123,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         group.revision,
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
-        [now - one.last_at < LAST_MINUTE_S for one in group.client_mistakes.values()],
+        [now - one.part.last_at < LAST_MINUTE_S for one in group.client_mistakes.values()],
         group.last_minute.failing(now),
         (served.not_listening, served.unsteered, served.doubts),
         served.wake_problem,
@@ -189,9 +189,9 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
         has_served: Some client was served.
     """
     return tuple(
-        seen(_MISTAKES[mistake](streak.client), streak, clock)
+        seen(_MISTAKES[mistake](streak.part.client), streak, clock)
         for mistake, streak in group.client_mistakes.items()
-        if not has_served or clock.now - streak.last_at < LAST_MINUTE_S
+        if not has_served or clock.now - streak.part.last_at < LAST_MINUTE_S
     )
 
 

@@ -16,7 +16,6 @@ class PairCounts:
         self._counts: dict[tuple[str, SocketAddress], int] = {}
 
     def add(self, client: str, endpoint: SocketAddress) -> None:
-        """Count one more."""
         pair = client, endpoint
         self._counts[pair] = self._counts.get(pair, 0) + 1
 
@@ -30,7 +29,6 @@ class PairCounts:
             del self._counts[pair]
 
     def has(self, client: str, endpoint: SocketAddress) -> bool:
-        """Return whether a pair has any."""
         return (client, endpoint) in self._counts
 
 

@@ -100,7 +100,6 @@ class _Draw:
         """For each endpoint the end of its part of the random numbers."""
 
     def arrange(self, endpoints: Sequence[SocketAddress]) -> None:
-        """Draw from these endpoints."""
         if endpoints is not self._endpoints or self._version != self._weights.version:
             self._endpoints, self._version = endpoints, self._weights.version
             parts = (max(1, round(self._weights.of(e) * _PARTS)) for e in endpoints)
@@ -121,7 +120,6 @@ class _Draw:
         return [endpoints[index] for index in drawn]
 
     def one(self) -> int:
-        """Return the index of an endpoint."""
         return bisect_right(self._ends, self._rng.randrange(self._ends[-1]))
 
     def another(self, first: int) -> int:

@@ -28,41 +28,33 @@ class SplitBalancer:
         self._inside = tuple(inside)
 
     def serves(self, client: str, endpoint: SocketAddress) -> bool:
-        """As :meth:`Balancer.serves`."""
         return self._of(client).serves(client, endpoint)
 
     def has_more(self, client: str, now: float, *, tried: Collection[SocketAddress]) -> bool:
-        """As :meth:`Balancer.has_more`."""
         return self._of(client).has_more(client, now, tried=tried)
 
     def is_at_limit(
         self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> bool:
-        """As :meth:`Balancer.is_at_limit`."""
         return self._of(client).is_at_limit(client, now, tried=tried)
 
     def pick(
         self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> SocketAddress | None:
-        """As :meth:`Balancer.pick`."""
         return self._of(client).pick(client, now, tried=tried)
 
     def answered(self, endpoint: SocketAddress) -> bool:
-        """As :meth:`Balancer.answered`, for both."""
         ends = self.inner.answered(endpoint)
         return self.outer.answered(endpoint) or ends
 
     def failed(self, endpoint: SocketAddress, now: float, *, is_silent: bool = False) -> bool:
-        """As :meth:`Balancer.failed`, for both."""
         begins = self.inner.failed(endpoint, now, is_silent=is_silent)
         return self.outer.failed(endpoint, now, is_silent=is_silent) or begins
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
-        """As :meth:`Balancer.ejected`, for both."""
         return {**self.inner.ejected(now), **self.outer.ejected(now)}
 
     def pins(self, now: float) -> Iterator[Pin]:
-        """As :meth:`Balancer.pins`, of both."""
         yield from self.inner.pins(now)
         yield from self.outer.pins(now)
 

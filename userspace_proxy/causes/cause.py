@@ -73,7 +73,6 @@ class CauseCode(enum.StrEnum):
     traits: Traits
 
     def __new__(cls, value: str, traits: Traits = _PLAIN) -> CauseCode:
-        """Return the code of a row."""
         code = str.__new__(cls, value)
         code._value_, code.traits = value, traits
         return code
@@ -405,7 +404,6 @@ class Cause:
 
     @property
     def code(self) -> CauseCode:
-        """Its name for programs."""
         return self.row.code
 
     @property
@@ -432,7 +430,6 @@ class Cause:
         return Cause(self.row, self.params, **{**self.modifiers(), **changes})
 
     def modifiers(self) -> Mapping[str, Any]:
-        """Return all but the row and its parameters."""
         return {name: getattr(self, name) for name in MODIFIERS}
 
     def _given(self) -> list[str]:

@@ -161,7 +161,6 @@ def _are_others(some: Conditions, others: Conditions) -> bool:
 
 
 def _source(one: Condition) -> Match | None:
-    """Return a condition on the source; None for any other one."""
     return one if isinstance(one, Match) and one.field is MatchField.SOURCE else None
 
 

@@ -49,6 +49,5 @@ def read_kernel() -> KernelView:
 
 
 def _links() -> tuple[str, ...]:
-    """Return the interfaces' names."""
     lines = _INTERFACES.read_text(encoding="ascii", errors="replace").splitlines()
     return tuple(line.partition(":")[0].strip() for line in lines[2:])

@@ -43,7 +43,6 @@ class AdminAnswer:
 
     @property
     def text(self) -> str:
-        """The body; what isn't UTF-8 in it is replaced."""
         return self.body.decode("utf-8", "replace")
 
 

@@ -106,7 +106,6 @@ class Command:
 
     @property
     def usage(self) -> str:
-        """The command with its arguments."""
         flags = "[flags]" if self.flags or self.takes_settings else ""
         program = "-- COMMAND [ARGS]" if self.takes_program else ""
         return " ".join(word for word in (self.name, self.arguments, flags, program) if word)

@@ -88,7 +88,6 @@ class OnNodes:
         return with_nodes(explanation, merged, behind, invocation=invocation)
 
     def with_json(self, text: str) -> str:
-        """Return the JSON of an explanation with that of the nodes."""
         from ..nodes.as_json import status_to_json
         from ..nodes.merged import merge
 

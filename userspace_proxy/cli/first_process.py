@@ -18,8 +18,8 @@ import select
 import signal
 import sys
 
-from ..child import pause_before_start
 from ..clocks import Clocks
+from ..pacing import backoff_s
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (signal.SIGCHLD, *_STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -47,7 +47,7 @@ def run_as_first(command: list[str]) -> int:
             return 128 - status
         early = early + 1 if Clocks.monotonic() - began < _SOUND_S else 1
         _complain(f"error: the control process ended by signal {-status} and is started again")
-        pause_s = pause_before_start(early, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        pause_s = backoff_s(early - 1, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         if (stop := signal.sigtimedwait(_STOP, pause_s)) is not None:
             return 128 + stop.si_signo
 

@@ -113,7 +113,6 @@ class TextFormatter(logging.Formatter):
     """Time, level, message, then as ``key=value`` the fields whose text isn't in the message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line."""
         message = record.getMessage()
         pairs = "".join(
             f" {key}={_logfmt(value)}"
@@ -127,7 +126,6 @@ class JSONFormatter(logging.Formatter):
     """One JSON object a record: time, level, logger, message, and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line."""
         shown: dict[str, object] = {
             "time": _time(record),
             "level": record.levelname,

@@ -15,8 +15,9 @@ it; deriving is tried again once something of it changes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from ..model import Endpoint, EndpointSlice, IPFamily, ServiceKey, SliceKey
 from ..model.endpoint_names import (
@@ -27,8 +28,8 @@ from ..model.endpoint_names import (
     ResolvedSlice,
     is_below,
 )
+from ..model.quoting import quoted
 from ..model.reserved_addresses import behind_nat64
-from .attempts import Attempts
 from .forbidden import ClusterNetworks, ForbiddenAddresses
 from .host_table import HostTable
 from .name_requests import NameRequest, derived_key, read_request, without_names
@@ -41,6 +42,8 @@ USES_MAX = 64
 _FORBIDDEN_SHOWN = 3
 _Services = Mapping[ServiceKey, ServiceState]
 _NOTHING: _Services = PersistentMap()
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class EndpointsByName:
@@ -66,7 +69,7 @@ class EndpointsByName:
         self._touched: set[ServiceKey] = set()
         self.bugs: dict[ServiceKey, str] = {}
         """Services without endpoints by name because something raised, and what."""
-        self._attempts = Attempts()
+        self._attempts = _GuardedSteps()
         """Those of the present turns."""
 
     def derive(self, snapshot: Snapshot) -> Snapshot:
@@ -84,7 +87,7 @@ class EndpointsByName:
         Args:
             snapshot: That of the source; the same again: with what has been learnt since.
         """
-        old, self._source, self._attempts = self._source, snapshot, Attempts()
+        old, self._source, self._attempts = self._source, snapshot, _GuardedSteps()
         changed = differing_keys(old.services, snapshot.services)
         gone = {key for key in changed if key not in snapshot.services}
         if self._allowed:
@@ -265,3 +268,27 @@ def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _
     if not isinstance(have, PersistentMap):
         have = PersistentMap[ServiceKey, ServiceState]().changed(have)
     return have.changed(put, gone)
+
+
+class _GuardedSteps:
+    """The steps of one batch; a bug is confined to the Service that meets it."""
+
+    def __init__(self) -> None:
+        self.raised: dict[ServiceKey, str] = {}
+        """The Services for which a step raised, and what and where."""
+
+    def attempt(self, key: ServiceKey, step: Callable[[_T], _R], value: _T) -> _R | None:
+        """Return the result of a step; None: it raised."""
+        try:
+            return step(value)
+        except Exception as exc:  # noqa: BLE001 - the other Services must go on
+            self.raised[key] = _described(exc)
+            return None
+
+
+def _described(exc: Exception) -> str:
+    at = exc.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = f"{at.tb_frame.f_globals.get('__name__')}:{at.tb_lineno}" if at is not None else "?"
+    return f"{quoted(exc)} at {where}"

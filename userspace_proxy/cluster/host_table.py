@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from ..model import IPFamily
 from ..model.endpoint_names import Lookup, NameProblem, NameState
+from ..pacing import backoff_s
 from .host_queue import HostQueue
 
 TTL_MIN_S = 5.0
@@ -114,7 +115,7 @@ class HostTable:
         known.is_known = True
         if lookup.why:
             self._note_failure(known, lookup.why, now, wall)
-            wait_s = min(RETRY_S * 2 ** (min(known.failures, 10) - 1), RETRY_MAX_S)
+            wait_s = backoff_s(known.failures, RETRY_S, RETRY_MAX_S)
             if any(known.addresses.values()):
                 # Not later than the last addresses are given up.
                 wait_s = min(wait_s, max(known.keep_until - now, 0.0))

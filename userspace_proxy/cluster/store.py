@@ -72,7 +72,6 @@ class Store:
         self._touched.clear()
 
     def replace_services(self, services: Iterable[Service]) -> None:
-        """Replace all Services."""
         new = {service.key: service for service in services}
         for key in self._services.keys() - new.keys():
             self.delete_service(key)
@@ -97,7 +96,6 @@ class Store:
             self._touched.add(key)
 
     def replace_slices(self, slices: Iterable[EndpointSlice]) -> None:
-        """Replace all slices."""
         new = {item.key: item for item in slices}
         for key in self._slices.keys() - new.keys():
             self.delete_slice(key)
@@ -129,7 +127,6 @@ class Store:
         self._touched.add(old.service)
 
     def set_node(self, node: Node | None) -> None:
-        """Set this node's object."""
         self._node = node
 
     def set_node_addresses(self, addresses: frozenset[str] | None) -> None:

@@ -68,7 +68,6 @@ class IgnoredSetting:
     """Values that request what happens anyway, besides the kind's zero."""
 
     def is_harmless(self, value: object) -> bool:
-        """Return whether ignoring this value changes nothing."""
         return self.kind.is_unset(value) or value in self.harmless
 
 

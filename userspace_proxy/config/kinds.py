@@ -50,7 +50,6 @@ class Kind:
         raise wrong_type(value, self.expected)
 
     def write_text(self, value: Any) -> str:
-        """Return a value as the text of a flag."""
         plain = self.write(value)
         if isinstance(plain, Mapping):
             return ",".join(f"{name}={str(on).lower()}" for name, on in plain.items())

@@ -83,7 +83,6 @@ class AcceptedHeaders:
         self._deadlines.stop(connection)
 
     def close(self) -> None:
-        """Stop the timer."""
         self._deadlines.close()
 
     def _on_readable(self, connection: TcpConnection) -> None:

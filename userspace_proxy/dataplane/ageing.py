@@ -96,7 +96,6 @@ class Ageing:
             self._timer = self._loop.call_later(LOOK_S, self._begin)
 
     def close(self) -> None:
-        """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -104,11 +104,9 @@ class Balancers:
             self._weights.begin(self._serving.newcomers(others), now)
 
     def is_at_limit(self, client: str, now: float, tried: Collection[SocketAddress]) -> bool:
-        """Return whether a client has to wait for an endpoint at its limit."""
         return self._loads.limit is not None and self.current.is_at_limit(client, now, tried=tried)
 
     def serves(self, client: str, endpoint: SocketAddress) -> bool:
-        """Return whether new connections of a client may use an endpoint."""
         return self.current.serves(client, endpoint)
 
     def serves_everyone(self, endpoint: SocketAddress) -> bool:

@@ -166,7 +166,6 @@ class ClientAddressDialer:
         self._open.add(client, endpoint)
 
     def connection_ended(self, client: str, endpoint: SocketAddress, now: float) -> None:
-        """Note the end of a joined connection."""
         self._open.remove(client, endpoint)
         self._ended.note(client, endpoint, now)
 

@@ -28,12 +28,10 @@ class ClientPorts:
         self._endpoints: dict[tuple[str, int], tuple[SocketAddress, ...]] = {}
 
     def next(self) -> int:
-        """Return the next port in turn."""
         self._port = self._port + 1 if self._port < self._last else self._first
         return self._port
 
     def random(self) -> int:
-        """Return any port."""
         return random.randint(self._first, self._last)
 
     def endpoints(self, client: str, port: int) -> tuple[SocketAddress, ...]:

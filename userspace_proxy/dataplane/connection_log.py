@@ -50,7 +50,6 @@ class ConnectionLog:
 
     @property
     def is_watching(self) -> bool:
-        """Whether it passes records on."""
         return self._watch is not None
 
     def takes_next(

@@ -85,7 +85,6 @@ class Descriptors:
         return self.in_use + count <= self._for_connections
 
     def has_room_for_flow(self) -> bool:
-        """Return whether one more UDP flow may use a descriptor."""
         return self.in_use < self.limit
 
     def is_stalled(self, now: float) -> bool:

@@ -131,7 +131,6 @@ class EndpointGroup(CounterTable):
                 callback(endpoints, begun_by)
 
     def waiting(self, now: float) -> Waiting:
-        """Return the clients that wait for an endpoint now."""
         return Waiting() if self.waiting_room is None else self.waiting_room.waiting(now)
 
     def open_waiting_room(self, reactor: Reactor, *, is_at_limit: bool) -> WaitingRoom | None:

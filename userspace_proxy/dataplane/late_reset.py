@@ -79,7 +79,6 @@ class LateResets:
         self._waiting.pop(connection, None)
 
     def close(self) -> None:
-        """Stop waiting."""
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -55,7 +55,6 @@ class Loads:
         return self._table.counters_of(endpoint).active + self._dialling.get(endpoint, 0)
 
     def is_full(self, endpoint: SocketAddress) -> bool:
-        """Return whether an endpoint is at its limit."""
         return self.limit is not None and self.of(endpoint) >= self.limit
 
     def dial_began(self, endpoint: SocketAddress) -> None:

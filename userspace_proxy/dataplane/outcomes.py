@@ -151,7 +151,7 @@ class Outcomes:
             return code
         dials = counters.dials
         # Routers report few of the packets that they can't deliver: silence in between is no news.
-        is_reported = failure is Failure.SILENT and dials.failure in UNREACHABLE
+        is_reported = failure is Failure.SILENT and dials.part.failure in UNREACHABLE
         dials.dial_failed(now, dials.dial_failure if dials.is_on and is_reported else failed)
         if may_be_client_specific:
             return code
@@ -232,7 +232,6 @@ class Outcomes:
         self._on_back()
 
     def _fields(self, endpoint: SocketAddress, failed: DialFailure) -> dict[str, str]:
-        """Return the fields of a failed dial for the log."""
         cause = dial_failed(endpoint, failed.failure, os.strerror(failed.number))
         on_purpose = " (a fault on purpose)" if endpoint in self.detours else ""
         words = f"{say(cause)}{on_purpose}"

@@ -74,7 +74,6 @@ class ProbeDials:
             self._reactor.close_socket(sock)
 
     def close(self) -> None:
-        """Give up all dials."""
         for endpoint in list(self._socks):
             self.stop(endpoint)
         self._deadlines.close()

@@ -47,14 +47,14 @@ class Probes:
         """Note a failed dial from the address of a client whose endpoint answers this node."""
         now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
         # The failures of another client, long ago, say nothing of this one.
-        if denials.client != client and now - denials.last_at >= PAIR_S:
+        if denials.part.client != client and now - denials.part.last_at >= PAIR_S:
             denials.end()
         denials.dial_failed(now, failed, client)
 
     def admitted(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
         """Note that an endpoint has answered a dial from a client's address."""
         now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
-        if denials.client == client or self.is_denied(client, endpoint, now):
+        if denials.part.client == client or self.is_denied(client, endpoint, now):
             denials.succeeded_at = now
 
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
@@ -76,7 +76,6 @@ class Probes:
         requests.add(group, client)
 
     def close(self) -> None:
-        """End all probes."""
         self._dials.close()
         self._engine.descriptors.give(len(self._under_way))
         self._under_way.clear()

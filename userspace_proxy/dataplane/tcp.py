@@ -107,7 +107,6 @@ class TcpConnection:
 
     @property
     def client_ip(self) -> str:
-        """The client's IP address."""
         return str(self.address[0])
 
     @property
@@ -223,7 +222,6 @@ class TcpConnection:
 
     @property
     def pipes(self) -> PipePool:
-        """The pipes through which bulk is spliced."""
         return self.owner.engine.pipes
 
     def sink_is_full(self, direction: Direction) -> None:
@@ -249,7 +247,6 @@ class TcpConnection:
 
     @property
     def is_ended(self) -> bool:
-        """Whether both directions have ended."""
         up, down = self.up, self.down
         return up is not None and down is not None and up.is_ended and down.is_ended
 
@@ -374,7 +371,6 @@ class TcpConnection:
         self.owner.ended(self)
 
     def _leave_endpoint(self, up: Direction) -> None:
-        """Count a joined connection as ended."""
         dial, group, exchange = self.dial, self.group, self._exchange
         if exchange is not None:
             exchange.note_ended(up.is_stalled)

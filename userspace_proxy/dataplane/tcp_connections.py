@@ -49,7 +49,6 @@ class TcpConnections:
         return len(self.open)
 
     def began(self, connection: TcpConnection) -> None:
-        """Add an accepted connection."""
         if not self.open:
             self.ageing.start()
         self.open[connection] = None

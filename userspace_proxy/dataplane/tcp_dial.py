@@ -179,7 +179,6 @@ class TcpDial:
         self._owner.client_deadlines.stop(self)
 
     def had_begun_by(self, moment: float) -> bool:
-        """Return whether the last dial had begun then."""
         return self.began_at is not None and self.began_at <= moment
 
     def _dial_next(self) -> None:
@@ -315,7 +314,6 @@ class TcpDial:
 
     @property
     def client_ip(self) -> str:
-        """The client's IP address."""
         return str(self.address[0])
 
     def _on_dialling(self, events: int) -> None:

@@ -50,7 +50,6 @@ class Timeouts(Generic[Item]):
         self._due.pop(item, None)
 
     def close(self) -> None:
-        """End all deadlines."""
         self._due.clear()
         if self._timer is not None:
             self._timer.cancel()

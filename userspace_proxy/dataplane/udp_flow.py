@@ -143,12 +143,10 @@ class UdpFlow:
 
     @property
     def group(self) -> EndpointGroup:
-        """The endpoints of its Service port."""
         return self.listener.group
 
     @property
     def has_answer(self) -> bool:
-        """Whether the endpoint has sent a datagram."""
         return self.first_byte_s is not None
 
     @property

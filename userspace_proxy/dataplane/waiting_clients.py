@@ -127,7 +127,6 @@ class WaitingClients(Generic[W]):
         self.dialled.add(waiter)
 
     def remove(self, waiter: W) -> None:
-        """Remove a place."""
         self.at_limit.discard(waiter)
         self.dialled.discard(waiter)
         del self._since[waiter]

@@ -137,7 +137,6 @@ class WaitingRoom:
         return self._hold is not None and self._is_uniform and bool(self._clients.at_limit)
 
     def waiting(self, now: float) -> Waiting:
-        """Return who waits now."""
         since = self._clients.waits_since()
         return Waiting() if since is None else Waiting(len(self._clients), max(0.0, now - since))
 

@@ -44,7 +44,6 @@ class Clause(NamedTuple):
 
     @property
     def params(self) -> Mapping[str, object]:
-        """The same by name."""
         return dict(zip(self.row.names, self.values, strict=True))
 
     @property
@@ -102,7 +101,6 @@ class ClauseRow(Generic[P]):
         return self._parameters.names
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Clause:
-        """Return the clause with these parameters."""
         return Clause(self, self._parameters.bound(args, kwargs))
 
     def __repr__(self) -> str:

@@ -59,10 +59,7 @@ def and_mistakes(port: PortFacts) -> str:
     """Return what users have written and don't get, behind the sentence; empty for nothing.
 
     Of several mistakes only one is shown, here or in the sentence; the others are counted.
-    Proxies of before the clauses say them in the sentence.
     """
-    if not port.state.clauses:
-        return ""
     mistakes = {note.fact: note for note in port.notes if note.code.traits.is_mistake}
     return also(list(mistakes.values()), {cause.fact for cause in port.state.stated})
 

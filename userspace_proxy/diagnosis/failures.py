@@ -128,36 +128,39 @@ def _failure(
     address: SocketAddress, counters: EndpointCounters, clock: Clock, obstacle: Obstacle | None
 ) -> Cause | None:
     dials, ends, denials = counters.dials, counters.ends, counters.denials
+    end, excluded = ends.part, counters.exclusions
     failed = _dials_in_a_row(address, dials, clock, obstacle) if dials.is_on else None
-    is_silent_since = ends.failure is Failure.NO_DATAGRAM and ends.last_at > dials.last_at
+    is_silent = end.failure is Failure.NO_DATAGRAM
+    is_silent_since = is_silent and end.last_at > dials.part.last_at
     if failed and not (is_silent_since and _is_past(failed, clock)):
         return failed
-    has_many_ends = ends.is_on and ends.failures >= min(_many(ends, clock), counters.connections)
-    if has_many_ends and ends.failure is Failure.NO_DATAGRAM and isinstance(obstacle, DroppedBy):
+    has_many_ends = ends.is_on and end.failures >= min(_many(ends, clock), counters.connections)
+    if has_many_ends and is_silent and isinstance(obstacle, DroppedBy):
         return seen(dropped_here(address, obstacle.what), ends, clock)
     if has_many_ends and not _left_at_once(ends):
-        if ends.late and ends.failure is Failure.UNANSWERED:
-            row = answers_at_end if ends.late.is_at_end else answers_late
-            return seen(row(address, ends.late.waited_s), ends, clock)
-        cause = seen(end_cause(address, ends.failure), ends, clock)
+        if end.late and end.failure is Failure.UNANSWERED:
+            row = answers_at_end if end.late.is_at_end else answers_late
+            return seen(row(address, end.late.waited_s), ends, clock)
+        cause = seen(end_cause(address, end.failure), ends, clock)
         if ends.succeeded_at >= 0 and clock.now - ends.succeeded_at < LAST_MINUTE_S:
             cause = cause.replace(answers_others=True)
-        if has_excluded(counters.exclusions) and counters.exclusions.last_at >= ends.last_at:
-            cause = seen(excludes(address, counters.exclusions.client), ends, clock)
+        if has_excluded(excluded) and excluded.part.last_at >= end.last_at:
+            cause = seen(excludes(address, excluded.part.client), ends, clock)
         return cause.replace(before=failed) if failed else cause
     if failed:
         return failed
     if denials.is_on and _is_denial(denials):
-        is_ended = denials.failure is Failure.RESET and ends.succeeded_at >= denials.first_at
+        denial = denials.part
+        is_ended = denial.failure is Failure.RESET and ends.succeeded_at >= denial.first_at
         denied = excludes if is_ended else denies
-        cause = seen(denied(address, denials.client), denials, clock)
+        cause = seen(denied(address, denial.client), denials, clock)
         # Others that are answered show nothing of this client, but it may have stopped trying.
-        has_answered_since = dials.succeeded_at > denials.last_at
+        has_answered_since = dials.succeeded_at > denial.last_at
         if not (has_answered_since and _is_past(cause, clock)):
             return cause
     cuts = counters.cuts
-    is_of_endpoint = cuts.is_on and cuts.failure is not Failure.NOT_TO_CLIENT
-    if is_of_endpoint and cuts.failures >= min(MANY_ENDS, counters.connections):
+    is_of_endpoint = cuts.is_on and cuts.part.failure is not Failure.NOT_TO_CLIENT
+    if is_of_endpoint and cuts.part.failures >= min(MANY_ENDS, counters.connections):
         return seen(cut_cause(address, cuts), cuts, clock)
     return None
 
@@ -169,7 +172,7 @@ def _dials_in_a_row(
         return seen(dropped_here(address, obstacle.what), dials, clock)
     if obstacle:
         return seen(absent(address, obstacle), dials, clock)
-    if dials.failure is Failure.REFUSED and dials.succeeded_at >= 0:
+    if dials.part.failure is Failure.REFUSED and dials.succeeded_at >= 0:
         # A dial that succeeded shows that its port was open, whatever became of the connection.
         return seen(refuses(address, was_open=True), dials, clock)
     return seen(dial_cause(address, dials), dials, clock)
@@ -177,7 +180,7 @@ def _dials_in_a_row(
 
 def dial_cause(address: SocketAddress, dials: Streak) -> Cause:
     """Return the cause of dials that failed, by the last one."""
-    return dial_failed(address, dials.failure, os.strerror(dials.number))
+    return dial_failed(address, dials.part.failure, os.strerror(dials.part.number))
 
 
 def end_cause(address: SocketAddress, failure: Failure) -> Cause:
@@ -192,8 +195,8 @@ def end_cause(address: SocketAddress, failure: Failure) -> Cause:
 
 def cut_cause(address: SocketAddress, cuts: Streak) -> Cause:
     """Return the cause of connections that ended after a byte, by what was noted of the last."""
-    if cuts.failure in LOSSES:
-        return loses(address, cuts.failure, cuts.client, has_sent=True)
+    if cuts.part.failure in LOSSES:
+        return loses(address, cuts.part.failure, cuts.part.client, has_sent=True)
     return cuts_off(address)
 
 
@@ -203,19 +206,19 @@ def _is_denial(denials: Streak) -> bool:
     Where clients that failed so have been answered in between, packets are lost, or the endpoint's
     program ends again and again.
     """
-    is_lasting = denials.last_at - denials.first_at >= DENIALS_S
-    return denials.failures >= DENIALS and is_lasting and not _comes_and_goes(denials)
+    is_lasting = denials.part.last_at - denials.part.first_at >= DENIALS_S
+    return denials.part.failures >= DENIALS and is_lasting and not _comes_and_goes(denials)
 
 
 def has_excluded(exclusions: Streak) -> bool:
     """Return whether an endpoint has ended connections of some clients by a rule, not by chance."""
-    return exclusions.failures >= _EXCLUSIONS and not _comes_and_goes(exclusions)
+    return exclusions.part.failures >= _EXCLUSIONS and not _comes_and_goes(exclusions)
 
 
 def _comes_and_goes(streak: Streak) -> bool:
     """Return whether clients have been answered less than a minute before the last failure."""
     answered_at = streak.succeeded_at
-    return answered_at >= 0 and streak.last_at - answered_at < LAST_MINUTE_S
+    return answered_at >= 0 and streak.part.last_at - answered_at < LAST_MINUTE_S
 
 
 def _left_at_once(ends: Streak) -> bool:
@@ -225,13 +228,13 @@ def _left_at_once(ends: Streak) -> bool:
     that come one after another have each waited for 0.3 s or longer (``facts.exchange``), so
     five of them have left over more than a second.
     """
-    is_left = ends.failure is Failure.UNANSWERED and ends.succeeded_at >= 0
-    return is_left and ends.last_at - ends.first_at < UNANSWERED_S
+    is_left = ends.part.failure is Failure.UNANSWERED and ends.succeeded_at >= 0
+    return is_left and ends.part.last_at - ends.part.first_at < UNANSWERED_S
 
 
 def _many(ends: Streak, clock: Clock) -> int:
     """Return how many ends in a row show that an endpoint doesn't answer."""
-    is_counted_lately = end_code(ends.failure) is CauseCode.ENDPOINT_RESETS
+    is_counted_lately = end_code(ends.part.failure) is CauseCode.ENDPOINT_RESETS
     has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LAST_MINUTE_S
     return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
 
@@ -257,5 +260,5 @@ def _is_silence(cause: Cause) -> bool:
 
 def seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:
     """Return a cause with how often it was seen, and when."""
-    first_at, last_at = map(clock.unix, (streak.first_at, streak.last_at))
-    return cause.replace(count=streak.failures, first_at=first_at, last_at=last_at)
+    first_at, last_at = map(clock.unix, (streak.part.first_at, streak.part.last_at))
+    return cause.replace(count=streak.part.failures, first_at=first_at, last_at=last_at)

@@ -202,7 +202,6 @@ def _failed_lately(port: PortFacts) -> int:
 
 
 def _may_be_gone(members: Sequence[_Member]) -> bool:
-    """Return whether an endpoint fails now as those of a host that is gone."""
     return all(cause.row.is_of_host and cause.when is not When.PAST for _, cause in members)
 
 

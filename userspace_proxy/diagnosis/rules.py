@@ -95,7 +95,6 @@ class Case:
 
     @property
     def connections(self) -> int:
-        """All connections (flows) to failing endpoints."""
         return sum(endpoint.connections for endpoint in self.failing)
 
     @property
@@ -579,11 +578,17 @@ def _serving(port: PortFacts) -> tuple[int, int]:
     return port.serving, port.standby
 
 
-def served_clauses(port: PortFacts, *, are_leaving: bool = False) -> Sequence[Clause]:
-    """Return how the clients of endpoints that don't fail are served, as far as that is known."""
+def served_clauses(
+    port: PortFacts, *, are_leaving: bool = False, shown: str = ""
+) -> Sequence[Clause]:
+    """Return how the clients of endpoints that don't fail are served, as far as that is known.
+
+    Args:
+        shown: What has shown that endpoints accept connections, beside probes; or empty.
+    """
     if port.is_unseen:
         service = f"{port.namespace}/{port.service}"
-        shown = "probes" if port.is_probed else ""
+        shown = "probes" if port.is_probed else shown
         return (said.led_by_kernel(*_serving(port), service, port.protocol, shown),)
     if port.is_without_answer and port.connections:
         return (said.never_answered(*_of_silence(port)),)

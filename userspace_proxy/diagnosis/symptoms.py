@@ -64,9 +64,9 @@ class Symptom:
 def _dials_before(endpoints: Endpoints) -> _Failures:
     """Yield failed dials that a later one has succeeded after, of a client or of this node."""
     for verdict, counters in endpoints:
-        if counters.dials.failures and not counters.dials.is_on:
+        if counters.dials.part.failures and not counters.dials.is_on:
             yield counters.dials, verdict
-        if counters.denials.failures:
+        if counters.denials.part.failures:
             yield counters.denials, verdict
 
 
@@ -79,30 +79,30 @@ def _ended(endpoints: Endpoints) -> _Failures:
         if has_excluded(counters.exclusions):
             # Before the same connection in ``ends``.
             yield counters.exclusions, verdict
-        if counters.ends.failures and counters.ends.failure not in LEFT:
+        if counters.ends.part.failures and counters.ends.part.failure not in LEFT:
             yield counters.ends, verdict
 
 
 def _left(endpoints: Endpoints) -> _Failures:
     """Yield those that clients have left."""
     for verdict, counters in endpoints:
-        if counters.ends.failures and counters.ends.failure in LEFT:
+        if counters.ends.part.failures and counters.ends.part.failure in LEFT:
             yield counters.ends, verdict
 
 
 def _cuts(endpoints: Endpoints) -> _Failures:
     """Yield connections that were cut off after a byte, the last one included."""
     for verdict, counters in endpoints:
-        if counters.cuts.failures:
+        if counters.cuts.part.failures:
             yield counters.cuts, verdict
 
 
 def _late(endpoints: Endpoints) -> _Failures:
     """Yield flows that were answered after two seconds, and what delayed connections."""
     for verdict, counters in endpoints:
-        if counters.late and counters.ends.failure is Failure.NO_DATAGRAM:
+        if counters.late and counters.ends.part.failure is Failure.NO_DATAGRAM:
             yield counters.ends, verdict
-        if counters.dials.failures and counters.dials.failure in NO_ANSWER:
+        if counters.dials.part.failures and counters.dials.part.failure in NO_ANSWER:
             yield counters.dials, verdict
 
 
@@ -111,18 +111,18 @@ def _at_times(cause: Cause, verdict: EndpointVerdict, *, answers_others: bool = 
 
 
 def _of_dial(verdict: EndpointVerdict, dials: Streak) -> Cause:
-    is_denied = bool(dials.client) and dials.failures >= _MANY_DENIALS
-    if is_denied and dials.last_at - dials.first_at >= DENIALS_S:
-        return _at_times(denies(verdict.address, dials.client), verdict)
+    is_denied = bool(dials.part.client) and dials.part.failures >= _MANY_DENIALS
+    if is_denied and dials.part.last_at - dials.part.first_at >= DENIALS_S:
+        return _at_times(denies(verdict.address, dials.part.client), verdict)
     return _at_times(dial_cause(verdict.address, dials), verdict)
 
 
 def _of_end(verdict: EndpointVerdict, ends: Streak) -> Cause:
     if isinstance(ends, Exclusions):
-        return _at_times(excludes(verdict.address, ends.client), verdict)
+        return _at_times(excludes(verdict.address, ends.part.client), verdict)
     # One that has never answered answers no others either.
     has_answered = ends.succeeded_at >= 0
-    cause = end_cause(verdict.address, ends.failure)
+    cause = end_cause(verdict.address, ends.part.failure)
     return _at_times(cause, verdict, answers_others=has_answered)
 
 
@@ -131,7 +131,7 @@ def _of_cut(verdict: EndpointVerdict, cuts: Streak) -> Cause:
 
 
 def _of_late(verdict: EndpointVerdict, streak: Streak) -> Cause:
-    if streak.failure is Failure.NO_DATAGRAM:
+    if streak.part.failure is Failure.NO_DATAGRAM:
         return answers_flows_late(verdict.address)
     return _of_dial(verdict, streak)
 
@@ -183,7 +183,7 @@ def failed_last_minute(
     if not any(counts[1:]):
         return LastMinuteFacts()
     endpoints = tuple(endpoints)
-    are_flows = any(counters.ends.failure is Failure.NO_DATAGRAM for _, counters in endpoints)
+    are_flows = any(counters.ends.part.failure is Failure.NO_DATAGRAM for _, counters in endpoints)
     symptom = _main_symptom(minute, are_flows=are_flows)
     name, most = symptom.name, getattr(minute, symptom.name)
     if name == "unanswered_requests":
@@ -200,9 +200,9 @@ def failed_last_minute(
     # Connections that were late failed at another endpoint than that which counts them.
     field = "refused" if name == "late" and not are_flows else name
     failures = [
-        (getattr(failed_at(verdict.address, clock.now), field), streak.last_at, streak, verdict)
-        for streak, verdict in symptom.find(endpoints)
-        if clock.now - streak.last_at < LAST_MINUTE_S
+        (getattr(failed_at(one.address, clock.now), field), streak.part.last_at, streak, one)
+        for streak, one in symptom.find(endpoints)
+        if clock.now - streak.part.last_at < LAST_MINUTE_S
     ]
     if not failures:
         # A client that finds no endpoint is refused, too.
@@ -234,9 +234,9 @@ def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> 
 def _has_failed(counters: EndpointCounters, name: str) -> bool:
     """Return whether an endpoint may be the one that clients of a symptom have failed at."""
     if name == "late":
-        is_flow = counters.ends.failure is Failure.NO_DATAGRAM
+        is_flow = counters.ends.part.failure is Failure.NO_DATAGRAM
         # Another endpoint has saved a connection.
-        return counters.late > 0 if is_flow else counters.dials.failures > 0
+        return counters.late > 0 if is_flow else counters.dials.part.failures > 0
     return bool(getattr(counters, name) > 0)
 
 

@@ -43,7 +43,6 @@ class LoopThread:
 
     @property
     def ident(self) -> int:
-        """The thread's identifier."""
         assert self._thread.ident is not None, "it was started"
         return self._thread.ident
 

@@ -52,7 +52,6 @@ class Invocation:
 
     @property
     def is_api(self) -> bool:
-        """Whether an API server was asked."""
         return any(_name(flag) in _KUBECTL_FLAGS for flag in self.source)
 
     def again(self, service: str, *more: str, source: Sequence[str] | None = None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from ..causes.cause import Cause
 from ..causes.say import say
-from ..diagnosis.clauses import Clause, by_endpoints, joined, led_by_kernel, sentence_of
+from ..diagnosis.clauses import joined, no_client_yet, served_by
 from ..diagnosis.dated import cause_at, last_answer
 from ..diagnosis.rules import is_silent, served_clauses
 from ..facts import PortFacts
@@ -25,7 +25,11 @@ def served_sentence(ports: Sequence[PortFacts], subject: Subject, dials: Dials) 
     expected = [port for port in ports if port.state.word.expected]
     if expected:
         return expected[0].state.sentence
-    served = _by_endpoints(ports, subject, dials)
+    served = [*_by_endpoints(ports, subject, dials), *_pinned(ports)]
+    led = [] if subject.node is None else [port for port in ports if port.is_unseen]
+    is_counted = all(port.kernel_connections is not None for port in led)
+    if led and is_counted and not any(p.connections or p.kernel_connections for p in ports):
+        served.append(no_client_yet().text)
     policies = [policy_drops(port) for port in ports]
     dropped = {port.turned_away[0]: False for port in ports if port.turned_away}
     dropped |= {cause: True for cause in policies if cause is not None}
@@ -36,7 +40,7 @@ def served_sentence(ports: Sequence[PortFacts], subject: Subject, dials: Dials) 
         served.append(f"{who}{cause_at(cause, subject.now)}")
     # What is served elsewhere by design.
     served += [say(one) for one in ports[0].notes if one.code.traits.is_by_design]
-    return "; ".join(served)
+    return joined(served)
 
 
 def without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts | None:
@@ -50,24 +54,27 @@ def without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts | 
     return next(filter(is_silent, ports), None)
 
 
-def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> list[str]:
-    """Return by how many endpoints clients are served, and whether one has been."""
-    by = by_endpoints(ports[0].serving, ports[0].standby)
-    if subject.node is None:
-        return [f"Clients would be served by {by}", *_pinned(ports)]
-    served = f"Clients are served by {by}"
-    if led := [port for port in ports if port.is_unseen]:
-        served = _led(led, dials)
-    elif silent := without_answer(ports, subject):
-        served = sentence_of(served_clauses(silent))
+def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Iterator[str]:
+    """Yield by how many endpoints clients are served, and whether one has been."""
+    by = served_by(ports[0].serving, ports[0].standby)
+    led = [port for port in ports if port.is_unseen]
+    about, shown = without_answer(ports, subject), ""
+    if led:
+        about = min(led, key=lambda port: port.is_probed)
+        used = [endpoint for port in led for endpoint in port.endpoints if endpoint.is_usable]
+        # One that failed would be the sentence.
+        is_dialled = all(endpoint.address in dials for endpoint in used)
+        shown = "dials from this machine" if is_dialled else ""
     elif all(port.is_without_answer or port.is_quiet for port in ports):
-        last = max(ports, key=lambda port: port.sent_at)
-        served = joined(_at(clause, last, subject.now) for clause in served_clauses(last))
-    parts = [served, *_pinned(ports)]
-    is_counted = all(port.kernel_connections is not None for port in led)
-    if led and is_counted and not any(p.connections or p.kernel_connections for p in ports):
-        parts.append("no client has connected yet")
-    return parts
+        about = about or max(ports, key=lambda port: port.sent_at)
+    if subject.node is None:
+        yield by.planned
+    elif about is None:
+        yield f"clients are {by.text}"
+    else:
+        for clause in served_clauses(about, shown=shown):
+            age = last_answer(about, subject.now) if clause.row.is_dated else ""
+            yield f"{clause.text} ({age})" if age else clause.text
 
 
 def policy_drops(port: PortFacts) -> Cause | None:
@@ -76,25 +83,6 @@ def policy_drops(port: PortFacts) -> Cause | None:
         return None
     met = (cause for cause in port.turned_away if cause.code is port.cause.code)
     return next(met, port.cause)
-
-
-def _at(clause: Clause, port: PortFacts, now: float) -> str:
-    age = last_answer(port, now) if clause.row.is_dated else ""
-    return f"{clause.text} ({age})" if age else clause.text
-
-
-def _led(ports: Sequence[PortFacts], dials: Dials) -> str:
-    """Return what is known of the clients that the kernel leads straight to endpoints."""
-    first, shown = ports[0], ""
-    used = [endpoint for port in ports for endpoint in port.endpoints if endpoint.is_usable]
-    if all(port.is_probed for port in ports):
-        shown = "probes"
-    elif all(endpoint.address in dials for endpoint in used):
-        # One that failed would be the sentence.
-        shown = "dials from this machine"
-    service = f"{first.namespace}/{first.service}"
-    led = led_by_kernel(first.serving, first.standby, service, first.protocol, shown)
-    return sentence_of([led])
 
 
 def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:

@@ -154,7 +154,6 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def client_ip(self) -> str:
-        """The client's address without the port."""
         return ip_of(self.client)
 
     @property
@@ -201,7 +200,6 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
         return self.kind == "connection" and self.is_unanswered and not is_acknowledged
 
     def log_fields(self) -> dict[str, object]:
-        """Return the fields of its line in the connection log."""
         fields: dict[str, object] = {name: getattr(self, name) for name in _LOGGED}
         fields["failed"] = ", ".join(map(str, self.failed))
         fields["code"] = self.code or ""
@@ -257,7 +255,6 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name}: {exc}") from None
 
     def of(self, service: str) -> ConnectionFilter:
-        """Return the same for another Service, or one port of it."""
         return msgspec.structs.replace(self, service=service)
 
     @property
@@ -266,7 +263,6 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
         return not self.failed and not self.saved and self.slow_s is None
 
     def takes(self, one: ConnectionFacts) -> bool:
-        """Return whether a connection is watched."""
         if not self.may_take(one.scopes, one.client_ip):
             return False
         return (

@@ -38,7 +38,6 @@ class Counters:
             cls._places = tuple((part, last) for part, _, last in parts)
 
     def figures(self) -> tuple[int, ...]:
-        """Return the numbers, in the order of their names."""
         return type(self)._get(self)  # noqa: SLF001 - its own
 
     def add(self, figures: Iterable[int]) -> None:
@@ -201,7 +200,6 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.cuts.failed(now, failure, client)
 
     def count_failure(self, code: CauseCode) -> None:
-        """Count a dial that failed for this cause."""
         name = _FAILURES.get(code, _FAILURES[DIAL_CAUSES[-1]])
         setattr(self, name, getattr(self, name) + 1)
         self.failures += 1
@@ -233,7 +231,6 @@ class AfterWait:
 
     @property
     def client_aborts(self) -> int:
-        """How many there were."""
         return self._table.counters.aborts_after_wait
 
     @client_aborts.setter
@@ -241,7 +238,6 @@ class AfterWait:
         self._table.counters.aborts_after_wait = count
 
     def ended_unanswered(self, now: float, failure: Failure, _client: str = "") -> None:
-        """Note one of them."""
         self.client_aborts += 1
         self.ends.failed(now, failure)
 
@@ -372,7 +368,6 @@ class CounterTable:
         return counters
 
     def find_counters(self, endpoint: SocketAddress) -> EndpointCounters | None:
-        """Return the counters of an endpoint, or None if nothing was counted for it."""
         return self._per_endpoint.get(endpoint)
 
     def read_counters(self, endpoint: SocketAddress) -> EndpointCounters:
@@ -383,7 +378,6 @@ class CounterTable:
         return self._per_endpoint.get(endpoint, _NOTHING_COUNTED)
 
     def each_counters(self) -> Iterable[tuple[SocketAddress, EndpointCounters]]:
-        """Return the endpoints that have counters, with these."""
         return self._per_endpoint.items()
 
     def note_mistake(self, mistake: ClientMistake, client: str, now: float) -> None:

@@ -149,10 +149,10 @@ class Exchange:
     def _note_late(self, now: float, waited_s: float, left_s: float) -> None:
         """Note a first byte that comes after its client has given up; it may still arrive."""
         ends = self._abort_counters.ends
-        was_slow = ends.is_on and ends.late is not None and not ends.late.is_at_end
+        was_slow = ends.is_on and ends.part.late is not None and not ends.part.late.is_at_end
         late = LateByte(waited_s, is_at_end=left_s < AT_END_S and not was_slow)
         if self.code:
-            ends.still_fails(ends.last_at, Failure.UNANSWERED, late=late)
+            ends.still_fails(ends.part.last_at, Failure.UNANSWERED, late=late)
         else:
             self._abort_counters.client_aborts += 1
             ends.failed(now - left_s, Failure.UNANSWERED, late=late)
@@ -184,7 +184,6 @@ class Exchange:
             abort_counters.ended_unanswered(now - end.left_s, failure, self._client)
 
     def note_ended(self, is_stalled: bool) -> None:
-        """Count the connection as ended."""
         counters = self.counters
         counters.active -= 1
         if self.has_unanswered_request and not self.code:

@@ -81,7 +81,6 @@ class Traffic(msgspec.Struct, kw_only=True):
     active: Annotated[
         int, gauge("connections_active", "connections", "Open connections (UDP: live flows)")
     ] = 0
-    """Open connections, or live flows."""
     stalled: Annotated[
         int,
         gauge(
@@ -92,13 +91,10 @@ class Traffic(msgspec.Struct, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Open connections on which the endpoint acknowledges nothing any more, or live flows that it
-    has answered for a while, and doesn't any more."""
     connections: Annotated[
         int,
         counter("connections", "connections", "Connections (UDP: flows) since the start"),
     ] = 0
-    """Connections (flows) since the start."""
     failures: int = 0
     """Dials that failed; of a Service port, those of former endpoints, too."""
     preserved: Annotated[
@@ -110,11 +106,8 @@ class Traffic(msgspec.Struct, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Of the connections, those in which the endpoint saw the client's own address."""
     received_bytes: Annotated[int, counter("received_bytes", "bytes", "Bytes from clients")] = 0
-    """From clients."""
     sent_bytes: Annotated[int, counter("sent_bytes", "bytes", "Bytes to clients")] = 0
-    """To clients."""
     resets: Annotated[
         int,
         counter(
@@ -135,8 +128,6 @@ class Traffic(msgspec.Struct, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Connections that it closed without having sent a byte, although the client had, or within a
-    second."""
 
     client_aborts: Annotated[
         int,
@@ -147,7 +138,6 @@ class Traffic(msgspec.Struct, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Connections that clients left before the first byte, which they had waited for."""
     unanswered_flows: int = 0
     """Flows that got no answer for two seconds, and none since: it falls with a late one."""
 
@@ -164,7 +154,6 @@ class WaitCounts(msgspec.Struct, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Those that began to wait since the start."""
     timeouts: Annotated[
         int,
         counter(
@@ -174,7 +163,6 @@ class WaitCounts(msgspec.Struct, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Of these, those that ended because their time was up."""
     overflows: Annotated[
         int,
         counter(
@@ -184,7 +172,6 @@ class WaitCounts(msgspec.Struct, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Of these, those that ended to make room for later ones."""
     client_aborts: Annotated[
         int,
         counter(
@@ -194,7 +181,6 @@ class WaitCounts(msgspec.Struct, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Of these, those whose clients left."""
 
 
 class WaitingNow(WaitCounts):
@@ -209,7 +195,6 @@ class WaitingNow(WaitCounts):
             is_rare=True,
         ),
     ] = 0
-    """Connections, and UDP flows, that wait now."""
     longest_s: Annotated[
         float,
         gauge(
@@ -285,7 +270,6 @@ class PortFigures(TrafficByCause, kw_only=True):
             "Connections that no endpoint answered, and datagrams without an endpoint",
         ),
     ] = 0
-    """Connections that no endpoint answered, and datagrams without an endpoint."""
     denied: Annotated[
         int,
         counter(
@@ -296,8 +280,6 @@ class PortFigures(TrafficByCause, kw_only=True):
             detail="node",
         ),
     ] = 0
-    """Packets from clients that aren't admitted, which were dropped; a client that isn't answered
-    sends its SYN several times."""
     dropped_datagrams: Annotated[
         int,
         counter(
@@ -329,7 +311,6 @@ class PortFigures(TrafficByCause, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Of the connections, those that were reset because memory was short."""
     ended_by_removal: Annotated[
         int,
         counter(
@@ -339,7 +320,6 @@ class PortFigures(TrafficByCause, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Connections that were reset because their endpoint had left (``on-endpoint-removal``)."""
     ended_idle: Annotated[
         int,
         counter(
@@ -350,8 +330,6 @@ class PortFigures(TrafficByCause, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Connections that were reset because no byte had passed for too long
-    (``--conntrack-tcp-timeout-established``)."""
     bad_headers: Annotated[
         int,
         counter(
@@ -361,7 +339,6 @@ class PortFigures(TrafficByCause, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Connections that were reset because no PROXY header came (``--accept-proxy-protocol``)."""
     shortages: Annotated[
         int,
         counter(
@@ -371,7 +348,6 @@ class PortFigures(TrafficByCause, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Dials that failed because this node had no source port, descriptor or memory left."""
     waits: Waits = msgspec.field(default_factory=Waits)
     """Clients that wait for an endpoint, or did so: see the annotation ``hold``."""
 

@@ -35,7 +35,6 @@ class Durations:
         """How many by bound, but 0 for the first: it has the rest of :attr:`count`; None: none."""
 
     def add(self, seconds: float) -> None:
-        """Count one."""
         self.count += 1
         self.seconds += seconds
         if seconds > self.bounds[0]:

@@ -68,7 +68,6 @@ class MinuteCounts(msgspec.Struct, frozen=True, gc=False):
     """No clients: how often the last endpoint left, so that clients are refused (no ``hold``)."""
 
     def counts(self) -> tuple[int, ...]:
-        """Return all counts in their order."""
         return _counts_of(self)
 
 

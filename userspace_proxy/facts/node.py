@@ -9,7 +9,7 @@ text whether there is one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
@@ -18,10 +18,9 @@ import msgspec
 from ..causes.cause import Cause, CauseCode
 from ..model import ServiceKey
 from ..version import version_in_words
-from .compared import PlanFacts, ProcessFacts
 from .figures import counter, gauge
 from .port import BesideJson, Level, PortFacts, TotalsFacts
-from .processes import MemoryFacts, WorkerFacts
+from .processes import MemoryFacts, ProcessFacts, WorkerFacts
 from .units import plural
 
 
@@ -342,7 +341,6 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
     map_bytes: Annotated[
         int, gauge("socket_lb_map_bytes", "bytes", "Memory of the BPF maps of connect()")
     ] = 0
-    """Memory of its maps."""
 
 
 class ProbesFacts(msgspec.Struct, frozen=True):
@@ -380,7 +378,6 @@ class ProbesFacts(msgspec.Struct, frozen=True):
         int,
         counter("path_probes", "probes", "Probes of endpoints of Services with the path auto"),
     ] = 0
-    """Probes since the start."""
     failed: Annotated[
         int, counter("path_probe_failures", "probes", "Of these, those without an answer")
     ] = 0
@@ -481,7 +478,6 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> ServiceKey:
-        """The Service."""
         return ServiceKey.read(self.service)
 
 
@@ -502,6 +498,20 @@ class Unencoded(BesideJson):
     """Networks whose TCP connections announce their client (``--accept-proxy-protocol``)."""
     digests: Sequence[Mapping[str, str]] = ()
     """Those of Services, ``namespace/name``, by bucket, of which ``plan`` has the sums."""
+
+
+class PlanFacts(msgspec.Struct, frozen=True):
+    """Digests of the Services in force, without what is this node's own."""
+
+    form: int = 0
+    """Digests of another form can't be compared."""
+    digest: str = ""
+    """Of all; empty if there are none to compare: not yet, or the source has no EndpointSlices."""
+    services: int = 0
+    """How many Services it is of."""
+    buckets: Sequence[str] = ()
+    """Digests of the parts into which Services are put by their names; ``/api/v1/plan`` has those
+    of single Services."""
 
 
 class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
@@ -647,6 +657,27 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
             [item for item in self.ignored if item.service == service],
             [item for item in self.health_checks if item.service == service],
         )
+
+    def summarised(self, also: Collection[str] = ()) -> StatusFacts:
+        """Return a summary, for a reader of many nodes: only what needs attention.
+
+        Args:
+            also: Services, ``namespace/name``, that are wanted anyway.
+        """
+        part = self.part(
+            [
+                port
+                for port in self.ports
+                if port.state.level is not Level.OK or (also and port.names[0] in also)
+            ],
+            [item for item in self.ignored if item.is_conflict or item.service in also],
+            [check for check in self.health_checks if check.problem or check.service in also],
+        )
+        # How long their iterations took changes all the time.
+        part.workers = [
+            msgspec.structs.replace(one, iterations=(), iterations_s=0.0) for one in self.workers
+        ]
+        return part
 
     def part(
         self,

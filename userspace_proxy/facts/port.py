@@ -136,7 +136,6 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
         return None if self.is_left_out or self.state == EndpointState.READY else Level.ATTENTION
 
     def without_cause(self) -> EndpointFacts:
-        """Return the same without a failure."""
         return msgspec.structs.replace(self, cause=None, is_past=False)
 
 
@@ -368,12 +367,10 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def standby(self) -> int:
-        """How many endpoints are on standby."""
         return sum(endpoint.is_standby for endpoint in self.endpoints)
 
     @property
     def has_default_path(self) -> bool:
-        """Whether there is nothing to show of the path."""
         return self.path is DataPath.USERSPACE and not self.path_why and not self.kernel_connections
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import msgspec
 
-from .figures import gauge
+from .figures import counter, gauge
 
 
 class MemoryFacts(msgspec.Struct, frozen=True):
@@ -54,11 +54,9 @@ class WorkerFacts(msgspec.Struct, frozen=True):
             "Open TCP connections of this worker process",
         ),
     ] = 0
-    """Open TCP connections."""
     flows: Annotated[
         int, gauge("worker_flows_active", "flows", "Live UDP flows of this worker process")
     ] = 0
-    """Live UDP flows."""
     iterations: Sequence[tuple[float | None, int]] = ()
     """Upper bounds in seconds, ascending, None for the last, each with the number of loop
     iterations that took at most that long and longer than the bound before."""
@@ -66,3 +64,20 @@ class WorkerFacts(msgspec.Struct, frozen=True):
     """The sum of all."""
     hung: int = 0
     """How many of the restarts replaced a process that hung."""
+
+
+class ProcessFacts(msgspec.Struct, frozen=True):
+    """What the processes of the proxy take: that which plans, and those that carry traffic."""
+
+    cpu_s: Annotated[
+        float,
+        counter("process_cpu_seconds", "seconds", "CPU time of the proxy and its workers"),
+    ] = 0.0
+    """Seconds of CPU time."""
+    memory_bytes: Annotated[
+        int,
+        gauge(
+            "process_memory_bytes", "bytes", "Resident memory of the proxy and its workers, summed"
+        ),
+    ] = 0
+    """Resident; what they share counts in each."""

@@ -53,7 +53,6 @@ class PortState(enum.StrEnum):
         waits: bool = False,
         expected: bool = False,
     ) -> PortState:
-        """Return the state of a row."""
         state = str.__new__(cls, word)
         state._value_ = state.word = word
         state.serves, state.neutral = serves, neutral

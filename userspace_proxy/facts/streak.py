@@ -43,13 +43,15 @@ class StreakPart(NamedTuple):
 
     succeeded_at: Moment = _NEVER
     failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """0 if there was none, whatever the rest."""
+    """In a row; 0 if there was none, whatever the rest."""
     first_at: Moment = _NEVER
     last_at: Moment = _NEVER
     failure: Failure = Failure.OTHER
     number: Annotated[int, msgspec.Meta(ge=0, le=4095)] = 0
+    """The errno of a dial."""
     client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
     late: LateByte | None = None
+    """What was last noted of a first byte that came too late; None: nothing."""
 
     def since(self, before: StreakPart) -> StreakPart:
         """Return what is new of it, where the whole was another one before."""
@@ -88,41 +90,6 @@ class Streak:
         """The failures, without the success."""
 
     @property
-    def failures(self) -> int:
-        """How many there were in a row."""
-        return self.part.failures
-
-    @property
-    def first_at(self) -> float:
-        """Monotonic seconds of the first failure."""
-        return self.part.first_at
-
-    @property
-    def last_at(self) -> float:
-        """Monotonic seconds of the last failure."""
-        return self.part.last_at
-
-    @property
-    def failure(self) -> Failure:
-        """The last failure."""
-        return self.part.failure
-
-    @property
-    def number(self) -> int:
-        """Its errno, if it is a dial's."""
-        return self.part.number
-
-    @property
-    def client(self) -> str:
-        """The last one that was noted."""
-        return self.part.client
-
-    @property
-    def late(self) -> LateByte | None:
-        """What was last noted of a first byte that came too late; None: nothing."""
-        return self.part.late
-
-    @property
     def dial_failure(self) -> DialFailure:
         """The last failure of a dial."""
         return DialFailure(self.part.failure, self.part.number)
@@ -139,11 +106,9 @@ class Streak:
         client: str = "",
         late: LateByte | None = None,
     ) -> None:
-        """Note a failure at this time."""
         self.add(StreakPart(_NEVER, 1, now, now, failure, 0, client, late))
 
     def dial_failed(self, now: float, failed: DialFailure, client: str = "") -> None:
-        """Note a failed dial at this time."""
         self.add(StreakPart(_NEVER, 1, now, now, *failed, client))
 
     def still_fails(
@@ -162,10 +127,9 @@ class Streak:
 
     def end(self) -> None:
         """End it, as if the last failure had been a success: connections go elsewhere now."""
-        self.succeeded_at = max(self.succeeded_at, self.last_at)
+        self.succeeded_at = max(self.succeeded_at, self.part.last_at)
 
     def whole(self) -> StreakPart:
-        """Return all of it."""
         return self.part._replace(succeeded_at=self.succeeded_at)
 
     def add(self, part: StreakPart) -> None:
@@ -225,7 +189,6 @@ class Exclusions(Streak):
             self.still_fails(now, failure, client)
 
     def answered(self, client: str, now: float) -> None:
-        """Note that the endpoint has answered a client."""
         ended_at = self.clients.pop(client, None) if self.clients else None
         if ended_at is not None and now - ended_at < LAST_MINUTE_S:
             self.succeeded_at = now

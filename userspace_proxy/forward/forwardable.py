@@ -250,7 +250,6 @@ def _label(service: Service, port: ServicePort) -> str:
 
 
 def _pods_of(state: ServiceState) -> Iterator[tuple[EndpointSlice, Endpoint]]:
-    """Yield the endpoints that are pods."""
     return ((item, each) for item in state.slices for each in item.endpoints if each.pod)
 
 

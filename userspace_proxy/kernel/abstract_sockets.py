@@ -90,61 +90,67 @@ def find_listeners(names: Iterable[str]) -> dict[str, int]:
     It is 0 if its PID namespace isn't visible from here, or if its queue stays full. Names without
     such a process are left out.
     """
-    waiting, found = set(names), dict[str, int]()
-    full: set[str] = set()
-    until = Clocks.monotonic() + _ANSWER_S
-    while True:
-        for name in list(waiting):
-            try:
-                sock = connect(name)
-            except PermissionError:
-                waiting.remove(name)
-            except BlockingIOError:
-                full.add(name)
-            except OSError:
-                full.discard(name)
-            else:
-                with sock:
-                    waiting.remove(name)
-                    found[name] = peer(sock)[0]
-        if not waiting or Clocks.monotonic() >= until:
-            full &= waiting
-            return {**found, **{name: 0 for name in full if not _is_others(name)}}
-        select.select([], [], [], _PAUSE_S)
+    found = dict[str, int]()
+    for name, sock in connect_each(names, _ANSWER_S, listens_soon=True):
+        with sock or contextlib.nullcontext():
+            found[name] = peer(sock)[0] if sock else 0
+    return found
 
 
-def connect(name: str, within_s: float = 0.0) -> Prover:
-    """Return a non-blocking stream socket that is connected to a trusted listener.
+def connect_each(
+    names: Iterable[str], within_s: float, *, listens_soon: bool = False
+) -> Iterator[tuple[str, Prover | None]]:
+    """Yield the names of trusted listeners, each with a connection as of :func:`connect`.
+
+    None, at the end: its queue stays full.
 
     Args:
-        within_s: Seconds to wait while its queue is full.
+        within_s: How long one is waited for whose queue is full.
+        listens_soon: One that is bound and doesn't listen is waited for, too.
+    """
+    waiting = set(names)
+    until = Clocks.monotonic() + within_s
+    while True:
+        full = []
+        for name in sorted(waiting):
+            try:
+                sock = connect(name)
+            except BlockingIOError:
+                full.append(name)
+            except OSError as exc:
+                if isinstance(exc, PermissionError) or not listens_soon:
+                    waiting.remove(name)
+            else:
+                waiting.remove(name)
+                yield name, sock
+        if not waiting or Clocks.monotonic() >= until:
+            break
+        select.select([], [], [], _PAUSE_S)
+    for name in full:
+        yield name, None
+
+
+def connect(name: str) -> Prover:
+    """Return a non-blocking stream socket that is connected to a trusted listener.
 
     Raises:
         PermissionError: A process of another user listens, or one that doesn't vouch for the name.
-        BlockingIOError: Its queue stays full.
+        BlockingIOError: Its queue is full.
         OSError: There is no listener.
     """
-    until = Clocks.monotonic() + within_s
-    sock = Prover()
-    try:
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(Prover())
         sock.setblocking(False)
-        while True:
-            try:
-                sock.connect(name)
-                break
-            except BlockingIOError:
-                if _is_others(name):
-                    raise _not_trusted(name) from None
-                if Clocks.monotonic() >= until:
-                    raise
-                select.select([], [], [], _PAUSE_S)
-    except BaseException:
-        sock.close()
-        raise
-    # After connecting: another process may have had the name before.
-    if not (is_trusted(sock) and _is_believed(name)):
-        sock.close()
-        raise _not_trusted(name)
+        try:
+            sock.connect(name)
+        except BlockingIOError:
+            if _is_others(name):
+                raise _not_trusted(name) from None
+            raise
+        # After connecting: another process may have had the name before.
+        if not (is_trusted(sock) and _is_believed(name)):
+            raise _not_trusted(name)
+        stack.pop_all()
     return sock
 
 

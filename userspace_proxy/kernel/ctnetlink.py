@@ -75,7 +75,6 @@ class Volume(NamedTuple):
     sent_packets: int = 0
 
     def plus(self, other: Volume) -> Volume:
-        """Return the sum of both."""
         return Volume(*map(operator.add, self, other))
 
 

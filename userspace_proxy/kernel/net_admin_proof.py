@@ -34,7 +34,7 @@ import socket
 from .netlink.sockets import NETLINK_NETFILTER, is_for_netfilter
 
 _NAME = b"\0userspace-proxy-next#"
-_SECRET_BYTES, _NUMBER_BYTES = 16, 4
+SECRET_BYTES, _NUMBER_BYTES = 16, 4
 # As a netlink socket's number may be; 0 lets the kernel choose one.
 _MAX_NUMBER = 2**31 - 1
 # NFNLGRP_NFTRACE: messages about packets that a rule traces, so hardly any.
@@ -52,7 +52,8 @@ class Prover(socket.socket):
 
     def __init__(self) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._secret = secrets.token_bytes(_SECRET_BYTES)
+        self._secret = secrets.token_bytes(SECRET_BYTES)
+        self._has_answered = False
         try:
             self.bind(_name(self._secret))
         except BaseException:
@@ -64,8 +65,12 @@ class Prover(socket.socket):
 
         Raises:
             PermissionError: This process doesn't have CAP_NET_ADMIN.
-            OSError: It is no challenge of this network namespace, or has been answered.
+            OSError: It is no challenge of this network namespace, has been answered, or isn't the
+                first one.
         """
+        if self._has_answered:
+            raise OSError(errno.EPROTO, "it sends a second challenge")
+        self._has_answered = True
         if not is_for_netfilter(challenge):
             raise OSError(errno.EPROTOTYPE, "not a netlink socket for netfilter")
         if _network(challenge) != _network(self):

@@ -32,7 +32,6 @@ class OneThread:
         return self._executor is not None
 
     async def run(self, call: Callable[[], Result]) -> Result:
-        """Run a call in the thread; return its result."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix=self._name)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)

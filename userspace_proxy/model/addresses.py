@@ -36,7 +36,6 @@ class IPFamily(enum.IntEnum):
 
     @staticmethod
     def of(ip: str) -> IPFamily:
-        """Return the family of an address in canonical form."""
         return IPFamily.IPV6 if ":" in ip else IPFamily.IPV4
 
 
@@ -58,7 +57,6 @@ class SocketAddress(NamedTuple):
 
     @property
     def family(self) -> IPFamily:
-        """IPv4 or IPv6."""
         return IPFamily.of(self.ip)
 
     def __str__(self) -> str:
@@ -95,12 +93,10 @@ class Frontend:
 
     @property
     def address(self) -> SocketAddress:
-        """Address and port without the protocol."""
         return SocketAddress(self.ip, self.port)
 
     @property
     def family(self) -> IPFamily:
-        """IPv4 or IPv6."""
         return IPFamily.of(self.ip)
 
     def __str__(self) -> str:

@@ -28,7 +28,6 @@ class EndReason(enum.StrEnum):
     WAITED_TOO_LONG = "waited too long"
 
     def __new__(cls, value: str, is_sound: bool = False) -> EndReason:
-        """Return the end of a row."""
         end = str.__new__(cls, value)
         end._value_, end.is_sound = value, is_sound
         return end

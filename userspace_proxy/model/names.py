@@ -47,7 +47,6 @@ class ServicePortName(NamedTuple):
 
     @property
     def service(self) -> ServiceKey:
-        """The Service that has this port."""
         return ServiceKey(self.namespace, self.name)
 
     @property

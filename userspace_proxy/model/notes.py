@@ -42,7 +42,6 @@ class NoteKind(enum.StrEnum):
     NO_NODE_PORT_LEFT = "no_node_port_left"
 
     def __call__(self, *params: NoteParam) -> Note:
-        """Return the note with these parameters."""
         return Note(self, params)
 
 

@@ -16,11 +16,18 @@ from typing import NamedTuple
 from .addresses import IPFamily
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import SliceKey
-from .pods import WireContainer, WirePod, WirePodSpec, WirePodStatus
 from .quoting import quoted
 from .reading import name_of, namespace_of, valid_addresses
 from .services import Service, ServiceType
-from .wire import FieldError, WireService, WireServicePort, WireServiceSpec
+from .wire import (
+    FieldError,
+    WireContainer,
+    WirePod,
+    WirePodSpec,
+    WirePodStatus,
+    WireService,
+    WireServiceSpec,
+)
 
 ANNOTATION_PORTS = "userspace-proxy.io/ports"
 
@@ -81,24 +88,9 @@ class PodSelection:
     publishes_not_ready: bool = False
 
 
-class _WireTargetPort(WireServicePort, frozen=True):
-    target_port: int | str | None = None
-
-
-class _SelectingSpec(WireServiceSpec, frozen=True):
-    ports: list[_WireTargetPort] | None = None  # type: ignore[assignment]
-    publish_not_ready_addresses: bool | None = None
-
-
-class WireSelectingService(WireService, frozen=True):
-    """``v1 Service``, with the fields by which it selects its endpoints."""
-
-    spec: _SelectingSpec | None = None
-
-
-def read_selection(wire: WireSelectingService) -> PodSelection:
+def read_selection(wire: WireService) -> PodSelection:
     """Return how a Service selects its endpoints; the API server has set its defaults."""
-    spec = wire.spec or _SelectingSpec()
+    spec = wire.spec or WireServiceSpec()
     return PodSelection(
         tuple(
             TargetPort(port.name or "", port.protocol or "TCP", port.target_port or port.port or 0)

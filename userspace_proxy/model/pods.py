@@ -1,13 +1,18 @@
-"""Pods as JSON, and as far as they tell why a Service has no endpoint."""
+"""Pods, as far as they tell why a Service has no endpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
-
-from .wire import Metadata, decode
+from .wire import (
+    WireContainerState,
+    WireContainerStatus,
+    WirePod,
+    WirePodSpec,
+    WirePodStatus,
+    decode,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,99 +31,18 @@ class PodState:
     """The ``containerPort`` of all its containers; programs may listen on others, too."""
 
 
-class WireContainerPort(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """An item of ``ports`` of a container."""
-
-    name: str | None = None
-    container_port: int | None = None
-    protocol: str | None = None
-
-
-class WireContainer(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """An item of ``spec.containers`` or ``spec.initContainers`` of a Pod."""
-
-    ports: list[WireContainerPort] | None = None
-    restart_policy: str | None = None
-    """``Always``: an init container that runs beside the others."""
-
-
-class WirePodSpec(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """``spec`` of a Pod."""
-
-    containers: list[WireContainer] | None = None
-    init_containers: list[WireContainer] | None = None
-    node_name: str | None = None
-    hostname: str | None = None
-    subdomain: str | None = None
-
-
-class _Reason(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    reason: str | None = None
-    message: str | None = None
-    exit_code: int | None = None
-
-
-class _State(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    waiting: _Reason | None = None
-    terminated: _Reason | None = None
-
-
-class _ContainerStatus(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    name: str | None = None
-    ready: bool | None = None
-    state: _State | None = None
-    last_state: _State | None = None
-
-
-class WirePodIP(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """An item of ``status.podIPs``."""
-
-    ip: str | None = None
-
-
-class WirePodCondition(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """An item of ``status.conditions`` of a Pod."""
-
-    type: str | None = None
-    status: str | None = None
-    reason: str | None = None
-    message: str | None = None
-
-
-class WirePodStatus(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """``status`` of a Pod."""
-
-    phase: str | None = None
-    pod_ip: str | None = msgspec.field(default=None, name="podIP")
-    pod_ips: list[WirePodIP] | None = msgspec.field(default=None, name="podIPs")
-    conditions: list[WirePodCondition] | None = None
-    container_statuses: list[_ContainerStatus] | None = None
-
-
-class WirePod(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    """``v1 Pod``."""
-
-    metadata: Metadata = Metadata()
-    spec: WirePodSpec | None = None
-    status: WirePodStatus | None = None
-
-    def condition(self, type_: str) -> WirePodCondition:
-        """Return a condition; an empty one if there is none of that type."""
-        conditions = (self.status and self.status.conditions) or ()
-        return next((c for c in conditions if c.type == type_), WirePodCondition())
-
-
 def read_pods(items: Iterable[bytes]) -> tuple[PodState, ...]:
     """Return the pods in the items of a list of the API, by name.
 
     Raises:
         FieldError: One isn't a pod.
     """
-    pods = [_read(decode(item, WirePod)) for item in items]
+    pods = [state_of(decode(item, WirePod)) for item in items]
     return tuple(sorted(pods, key=lambda pod: pod.name))
 
 
-def _read(wire: WirePod) -> PodState:
+def state_of(wire: WirePod) -> PodState:
+    """Return a pod as far as it tells why a Service has no endpoint."""
     labels = {key: value or "" for key, value in (wire.metadata.labels or {}).items()}
     is_ready = wire.condition("Ready").status == "True" and not wire.metadata.deletion_timestamp
     containers = (wire.spec or WirePodSpec()).containers or []
@@ -149,8 +73,8 @@ def _why_not(wire: WirePod) -> str:
     return _joined(f"its phase is {phase}", wire.condition("Ready").message)
 
 
-def _container(status: _ContainerStatus) -> str:
-    state, last = status.state or _State(), status.last_state or _State()
+def _container(status: WireContainerStatus) -> str:
+    state, last = status.state or WireContainerState(), status.last_state or WireContainerState()
     if state.waiting is not None:
         text = _joined(f"waits: {state.waiting.reason}", state.waiting.message)
         ended = last.terminated

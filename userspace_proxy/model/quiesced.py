@@ -29,7 +29,6 @@ class Quiesced:
             del self._of[service]
 
     def of(self, service: ServiceKey) -> frozenset[SocketAddress]:
-        """Return the quiesced endpoints of a Service."""
         return self._of.get(service, frozenset())
 
     def lead(self, service: ServiceKey, serving: Serving) -> Serving:

@@ -48,12 +48,10 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_refusing(self) -> bool:
-        """Whether clients are refused at once."""
         return self.has_none and self.handling.hold is None
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all clients use the same endpoints."""
         return self.affinity_timeout_s is None and self.outside is None
 
     def handled(
@@ -65,7 +63,6 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         admits: tuple[str, ...] | None,
         leaving: tuple[SocketAddress, ...],
     ) -> Serving:
-        """Return the same endpoints, with what a Service asks for."""
         return msgspec.structs.replace(
             self,
             handling=handling,
@@ -76,7 +73,6 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def detoured(self, detours: tuple[tuple[SocketAddress, SocketAddress], ...]) -> Serving:
-        """Return the same with other detours."""
         return msgspec.structs.replace(self, detours=detours)
 
     @property

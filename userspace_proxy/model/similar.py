@@ -1,17 +1,18 @@
-"""Finds the name that was probably meant by one that doesn't exist."""
+"""Finds the name that was probably meant by one that doesn't exist; its cost is bounded."""
 
 from __future__ import annotations
 
-import difflib
+import heapq
 from collections.abc import Iterable
-from itertools import islice
 
 ALIKE = 0.6
-"""A similarity, as ``selectr`` and ``selector``."""
+"""A similarity, as ``selectr`` and ``selector``: letters in common, of those of both names."""
 NEARLY_EQUAL = 0.85
 """A similarity: one letter of a word of seven is missing or wrong."""
-_COMPARED_MAX = 500
-"""Names, which takes 30 ms."""
+COMPARED_MAX = 15_000
+"""Characters of the names that a word is compared with, in 2 to 4 ms; the rest isn't compared."""
+_WORD_MAX = 253
+"""Characters of the longest host name; nothing is similar to a longer word."""
 
 
 def did_you_mean(
@@ -24,13 +25,31 @@ def did_you_mean(
 
 def alike(word: str, known: Iterable[str], *, most: int, similarity: float = ALIKE) -> list[str]:
     """Return the most similar names, the nearest first; as many as this at most."""
-    return difflib.get_close_matches(word, list(known), n=most, cutoff=similarity)
+    # Crochemore et al., "A fast and practical bit-vector algorithm for the longest common
+    # subsequence problem" (2001): each letter of a name costs some operations on one number.
+    letters, left = len(word), COMPARED_MAX
+    places: dict[str, int] = {}
+    for at, letter in enumerate(word):
+        places[letter] = places.get(letter, 0) | 1 << at
+    near: list[tuple[float, str]] = []
+    for name in known if letters <= _WORD_MAX else ():
+        left -= len(name)
+        if left < 0:
+            break
+        row = whole = (1 << letters) - 1
+        for letter in name:
+            matches = row & places.get(letter, 0)
+            row = (row + matches | row - matches) & whole
+        ratio = 2 * (letters - row.bit_count()) / (letters + len(name) or 1)
+        if ratio >= similarity:
+            near.append((ratio, name))
+    return [name for _, name in heapq.nlargest(most, near)]
 
 
 def similar_hosts(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """Return up to two names, the nearest first; one may lack the domain that the other has."""
     labels = name.count(".") + 1
-    cut = {".".join(one.split(".")[:labels]): one for one in islice(known, _COMPARED_MAX)}
+    cut = {".".join(one.split(".")[:labels]): one for one in known}
     near = alike(name, cut, most=2) or alike(name.partition(".")[0], cut, most=2)
     return tuple(cut[one] for one in near)
 

@@ -64,7 +64,6 @@ class Endpoints:
 
     @functools.cached_property
     def named(self) -> NamedPorts:
-        """The names of endpoints with their port numbers."""
         return NamedPorts(_each_once([group for group in self._groups if group.numbers]))
 
     @functools.cached_property

@@ -42,7 +42,6 @@ class NameIndex:
             return index
 
     def has_namespace(self, snapshot: Snapshot, namespace: str) -> bool:
-        """Return whether a Service is in a namespace."""
         with self._lock:
             self._follow(snapshot)
             return namespace in self._namespaces

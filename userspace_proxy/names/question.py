@@ -31,7 +31,6 @@ class Question:
 
     @property
     def key(self) -> ServiceKey:
-        """The Service."""
         return ServiceKey(self.namespace, self.name)
 
 

@@ -82,7 +82,6 @@ class ServiceNames:
         return found if found.records else DnsAnswer(Code.NOERROR, authority=(self._soa(zone),))
 
     def _found(self, name: str, zone: str, type_: str, pick: Pick) -> DnsAnswer | None:
-        """Return the answer for a name that exists, else None."""
         lowered = name.lower()
         match type_:
             case RecordType.SOA:

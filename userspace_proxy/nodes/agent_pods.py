@@ -11,12 +11,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
-from ..model.pods import read_pods
-from ..model.wire import FieldError, decode
+from ..model.pods import state_of
+from ..model.wire import WireContainerStatus, WirePod, WirePodSpec, WirePodStatus, decode
 from ..sources.kubernetes.port_forward import ForwardTarget
-from .placement import Placement, Toleration
+from .placement import Placement
 
 PORT = 10249
 """Where the page is unless a flag says otherwise, as kube-proxy's metrics."""
@@ -52,93 +50,37 @@ class AgentPod:
     """Which nodes its DaemonSet means, as far as the pod tells."""
 
 
-class _AgentContainer(msgspec.Struct, frozen=True, rename="camel"):
-    name: str | None = None
-    command: list[str] | None = None
-    args: list[str] | None = None
-
-
-class _AgentSpec(msgspec.Struct, frozen=True, rename="camel"):
-    node_name: str | None = None
-    host_network: bool | None = None
-    containers: list[_AgentContainer] | None = None
-    node_selector: dict[str, str] | None = None
-    tolerations: list[Toleration] | None = None
-
-
-class _AgentState(msgspec.Struct, frozen=True):
-    running: dict[str, object] | None = None
-
-
-class _AgentContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
-    name: str | None = None
-    state: _AgentState | None = None
-
-
-class _AgentCondition(msgspec.Struct, frozen=True):
-    type: str | None = None
-    status: str | None = None
-
-
-class _AgentStatus(msgspec.Struct, frozen=True, rename="camel"):
-    phase: str | None = None
-    conditions: list[_AgentCondition] | None = None
-    container_statuses: list[_AgentContainerStatus] | None = None
-
-
-class _AgentMetadata(msgspec.Struct, frozen=True, rename="camel"):
-    name: str | None = None
-    namespace: str | None = None
-    creation_timestamp: str | None = None
-    deletion_timestamp: str | None = None
-
-
-class _WireAgent(msgspec.Struct, frozen=True):
-    metadata: _AgentMetadata = _AgentMetadata()
-    spec: _AgentSpec | None = None
-    status: _AgentStatus | None = None
-
-
 def read_agent(item: bytes) -> AgentPod | None:
     """Return the agent in a pod as JSON; None: it is none.
 
     Raises:
         FieldError: It isn't a pod.
     """
-    pod = decode(item, _WireAgent)
-    spec, status, metadata = pod.spec or _AgentSpec(), pod.status or _AgentStatus(), pod.metadata
+    pod = decode(item, WirePod)
+    spec, status, metadata = pod.spec or WirePodSpec(), pod.status or WirePodStatus(), pod.metadata
     if not spec.host_network or not spec.containers or not metadata.name:
         return None
     container = spec.containers[0]
     words = [*(container.command or ()), *(container.args or ())]
     is_running = status.phase == "Running" and _runs(container.name, status.container_statuses)
-    ready = any(c.type == "Ready" and c.status == "True" for c in status.conditions or ())
     return AgentPod(
         target=ForwardTarget(metadata.namespace or "", metadata.name, _port_of(words)),
         node=spec.node_name or "",
         created=metadata.creation_timestamp or "",
         is_running=is_running,
-        is_ready=is_running and ready,
+        is_ready=is_running and pod.condition("Ready").status == "True",
         is_ending=metadata.deletion_timestamp is not None,
         serves_name=_last_value(words, _NAME_FLAG),
         takes_over=_TAKE_OVER in words,
-        why_not="" if is_running else _why_not(item),
+        why_not="" if is_running else (state_of(pod).why_not or "it does not run")[:_WHY_MAX],
         placement=Placement(spec.node_selector or {}, tuple(spec.tolerations or ())),
     )
 
 
-def _runs(name: str | None, statuses: Sequence[_AgentContainerStatus] | None) -> bool:
+def _runs(name: str | None, statuses: Sequence[WireContainerStatus] | None) -> bool:
     """Return whether a container runs; one that restarts again and again is in a running pod."""
     own = next((one for one in statuses or () if one.name == name), None)
     return own is None or own.state is None or own.state.running is not None
-
-
-def _why_not(item: bytes) -> str:
-    try:
-        (state,) = read_pods([item])
-    except FieldError:
-        return "why isn't known"
-    return (state.why_not or "it does not run")[:_WHY_MAX]
 
 
 def _last_value(words: Sequence[str], flag: str) -> str:

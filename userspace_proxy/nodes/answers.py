@@ -46,11 +46,9 @@ class Answers:
             self._nodes[node] = replace(before, agents=running, problem=problem)
 
     def to_ask(self) -> Mapping[str, ForwardTarget]:
-        """Return the agent of each node that has one."""
         return {node: one.agents[0] for node, one in self._nodes.items() if one.agents}
 
     def put(self, node: str, read: Read, *, is_summary: bool) -> None:
-        """Take the answer of a node."""
         if node in self._nodes:
             self._nodes[node] = replace(
                 self._nodes[node],
@@ -62,7 +60,6 @@ class Answers:
             )
 
     def fail(self, node: str, cause: Cause) -> None:
-        """Note why a node has no answer."""
         if node in self._nodes:
             self._nodes[node] = replace(self._nodes[node], problem=cause)
 
@@ -83,16 +80,13 @@ class Answers:
 
     @property
     def nodes(self) -> Mapping[str, AgentAnswer]:
-        """Each node, by name."""
         return self._nodes
 
     @property
     def count(self) -> int:
-        """How many nodes there are."""
         return len(self._nodes)
 
     def is_settled(self) -> bool:
-        """Return whether each node has an answer, or a cause why it has none."""
         return all(
             one.status is not None or one.problem is not None for one in self._nodes.values()
         )

@@ -246,7 +246,6 @@ class OpenAnswer:
             raise OtherStatus(self._answer.code, text[:_TEXT_MAX])
 
     async def whole(self) -> bytes:
-        """Return the whole body."""
         return b"".join([piece async for piece in self.pieces()])
 
     async def ping(self) -> None:

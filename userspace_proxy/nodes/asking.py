@@ -89,7 +89,6 @@ class Asking:
         return not mode.is_summary
 
     def take(self, answers: Answers, node: str, read: Read, mode: AskingMode) -> None:
-        """Take the answer of a node."""
         if mode.is_summary:
             self._reduced |= self._too_large & {node}
         answers.put(node, read, is_summary=mode.is_summary)
@@ -97,7 +96,6 @@ class Asking:
     def fail(
         self, answers: Answers, node: str, to: ForwardTarget, exc: UserspaceProxyError
     ) -> None:
-        """Note why a node has no answer."""
         if isinstance(exc, PortForwardError) and exc.number == errno.EACCES:
             self.refused = exc
         answers.fail(node, cause_of_failure(exc, to.namespace, answers.state_of(node)))

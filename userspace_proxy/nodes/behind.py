@@ -71,7 +71,6 @@ class Behind:
 
     @property
     def services(self) -> Mapping[str, tuple[str, ...]]:
-        """The Services in which each node is behind, by name."""
         now = self._clock()
         found = {
             node: tuple(sorted(n for n, one in known.items() if now - one.since >= BEHIND_S))

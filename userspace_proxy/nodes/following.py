@@ -58,7 +58,6 @@ class Following:
         self._streams: dict[str, tuple[ForwardTarget, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
-        """Follow until cancelled."""
         async with asyncio.TaskGroup() as self._group:
             self._group.create_task(self._see_others())
             self._update()

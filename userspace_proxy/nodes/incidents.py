@@ -63,7 +63,6 @@ class MergedIncident:
 
     @property
     def cause(self) -> Cause:
-        """What is wrong."""
         assert self.incident.cause is not None
         return self.incident.cause
 

@@ -45,12 +45,10 @@ class MergedKey(NamedTuple):
 
     @property
     def of_service(self) -> str:
-        """``shop/web``."""
         return f"{self.namespace}/{self.service}"
 
     @property
     def name(self) -> str:
-        """``shop/web:http``."""
         return f"{self.of_service}:{self.port}" if self.port else self.of_service
 
     def __str__(self) -> str:
@@ -100,12 +98,10 @@ class MergedPort:
 
     @property
     def frontends(self) -> Sequence[FrontendFacts]:
-        """Its addresses, as the first node has them."""
         return self.first.frontends
 
     @property
     def ill(self) -> int:
-        """Nodes on which it isn't ok."""
         return sum(len(group.nodes) for group in self.groups)
 
     @property
@@ -219,7 +215,6 @@ def services_to_ask(all_nodes: AllNodes) -> tuple[str, ...]:
 def _by_port(
     all_nodes: AllNodes, known: Sequence[AgentAnswer]
 ) -> Mapping[MergedKey, Mapping[str, PortFacts]]:
-    """Return the facts of each Service port, by node."""
     found: dict[MergedKey, dict[str, PortFacts]] = {}
     for answer in known:
         assert answer.status is not None

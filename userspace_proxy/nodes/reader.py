@@ -356,7 +356,6 @@ class NodesReader:
     async def _look(
         self, answers: Answers, asking: Asking, node: str, to: ForwardTarget, turns: set[str]
     ) -> None:
-        """Ask one agent."""
         while True:
             mode = asking.mode(node, answers.count)
             try:

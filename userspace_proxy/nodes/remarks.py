@@ -6,7 +6,6 @@
 Rule 1: a remark is a cause with the nodes that it holds for.
 Rule 2: what most nodes have is usual. Where nothing has a majority, nothing is unusual: names and
 addresses differ by design.
-Rule 3: an agent that is too old to state something is left out where that is compared.
 """
 
 from __future__ import annotations
@@ -112,7 +111,7 @@ def other_settings_of(answers: Iterable[AgentAnswer]) -> Mapping[str, Mapping[st
             if name not in _OWN_SETTINGS
         }
         for answer in answers
-        if answer.status is not None and _answers(answer) and answer.status.plan.form
+        if answer.status is not None and _answers(answer)
     }
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for settings in given.values():

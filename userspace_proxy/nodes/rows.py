@@ -3,7 +3,6 @@
 Rule 1: nodes without an answer have a row, too, and what was last known of them isn't shown.
 Rule 2: what most nodes see isn't their fault: a node is as bad as what is said of it, and what
 fails for it and not for most others.
-Rule 3: what an agent can't state, as it is too old, is unknown: None, or empty.
 """
 
 from __future__ import annotations
@@ -142,7 +141,7 @@ def _row(
         commit=status.commit,
         settings=settings,
         steering=status.steering.name,
-        path=str(status.settings.get("path", "userspace")) if status.plan.form else "",
+        path=str(status.settings.get("path", "userspace")),
         plan_age_s=_age(status),
         revision=status.revision,
         behind=answer.behind if is_known or answer.behind else None,

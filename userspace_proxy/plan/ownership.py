@@ -48,7 +48,6 @@ class ServiceIndex(Generic[Address]):
 
     @property
     def addresses(self) -> KeysView[Address]:
-        """All that some Service is entered at."""
         return self._services.keys()
 
     def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
@@ -85,7 +84,6 @@ class OwnershipChange(NamedTuple):
     """Those whose Service, by :attr:`FrontendOwners.cluster_ips`, is another one than before."""
 
     def add(self, later: OwnershipChange) -> None:
-        """Add the effects of a later change."""
         self.addresses.update(later.addresses)
         self.services.update(later.services)
         self.node_ports.update(later.node_ports)

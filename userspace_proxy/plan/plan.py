@@ -87,7 +87,6 @@ class Plan:
 
     @staticmethod
     def empty() -> Plan:
-        """Return the plan of a node without Services."""
         return Plan(PersistentMap())
 
 

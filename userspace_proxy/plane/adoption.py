@@ -4,7 +4,7 @@
                                        ──Pins, PinsSent──▶ Predecessors ──▶ new workers
                                        ◀──Drain once this one's workers serve──
 
-A worker has this process prove CAP_NET_ADMIN before it hands over (``plane.candidates``).
+A worker has this process prove CAP_NET_ADMIN before it hands over (``plane.reception``).
 
 Rule 1: predecessors serve until they are told to drain: in between, both accept from the same
 queues, so no client is refused, reset or left in a queue.
@@ -295,7 +295,6 @@ class _Predecessor:
     def _connect(self, sock: Prover) -> None:
         """Ask over a connection for what it has."""
         self._sock = sock
-        self._is_challenged = False
         self.channel = Channel[FromWorker, ToWorker](
             self._loop,
             sock,
@@ -326,7 +325,6 @@ class _Predecessor:
         self._timer = self._loop.call_later(after_s, self._connect_again)
 
     def is_near(self, sock: socket.socket) -> bool:
-        """Return whether a socket belongs to this process's network namespace."""
         return _namespace(sock) == self._namespace
 
     def _receive(self, message: FromWorker, descriptors: list[int]) -> None:
@@ -398,7 +396,6 @@ class _Predecessor:
 
     @property
     def count(self) -> int:
-        """How many sockets of it are open here."""
         return len(self.sockets) + len(self.kept)
 
     def _stop(self) -> None:
@@ -420,22 +417,15 @@ class _Predecessor:
             self.pins_sent.set_result(None)
 
     def _prove(self, challenge: socket.socket) -> None:
-        """Answer its first challenge, which is the only one that a worker sends."""
-        if self._is_challenged:
-            self.channel.close()
-            self._on_lost("a second challenge")
-            return
-        self._is_challenged = True
         try:
-            proof = self._sock.answer(challenge)
+            self.channel.send(Proved(self._sock.answer(challenge)))
         except OSError as exc:
-            self._name = ""
             _log.error(
                 "cannot adopt a worker of the last run: cannot prove NET_ADMIN: %(cause)s",
                 extra={"cause": exc.strerror},
             )
-        else:
-            self.channel.send(Proved(proof))
+            self.channel.close()
+            self._stop()
 
     def _on_unknown(self, cause: str) -> None:
         if not self._skipped:

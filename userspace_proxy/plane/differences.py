@@ -22,7 +22,6 @@ class _New:
         """The names of those of which something is new."""
 
     def report(self, endpoint: SocketAddress) -> EndpointReport:
-        """Return the report."""
         figures = self.counters.figures()
         streaks = {name: getattr(self.counters, name).whole() for name in self.streaks}
         return EndpointReport(endpoint, figures, **streaks)

@@ -101,7 +101,6 @@ class EjectedEndpoints:
         plane.on_ejection.append(self._note_ejection)
 
     def close(self) -> None:
-        """End all probes."""
         if self._probes is not None:
             self._probes.close()
 
@@ -115,9 +114,9 @@ class EjectedEndpoints:
             if one.probed_for is None and now - one.at >= QUIET_S:
                 self._probe(one)
             dials = one.group.counters_of(one.endpoint).dials
-            if not dials.is_on or dials.failure not in _ASKED:
+            if not dials.is_on or dials.part.failure not in _ASKED:
                 one.group.note_obstacle(one.endpoint, None)
-            elif dials.last_at > one.absent_at:
+            elif dials.part.last_at > one.absent_at:
                 unknown.append(one)
         for one in sorted(unknown, key=lambda one: one.asked_at)[:QUESTIONS_MAX]:
             one.asked_at = now
@@ -133,7 +132,7 @@ class EjectedEndpoints:
             if failed is not None:
                 dials.still_fails(now, failed.failure, number=failed.number)
                 one.group.revision += 1
-            elif dials.failure is not Failure.RESET:
+            elif dials.part.failure is not Failure.RESET:
                 dials.succeeded_at = now
                 # It is forgotten by that, as by an answer to a worker.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
@@ -167,7 +166,7 @@ class EjectedEndpoints:
         serving = one.group.serving
         is_detoured = one.endpoint in dict(serving.detours)
         is_by_name = one.endpoint.ip in serving.handling.found_by_name
-        if is_detoured or is_by_name or not dials.is_on or dials.failure is Failure.RESET:
+        if is_detoured or is_by_name or not dials.is_on or dials.part.failure is Failure.RESET:
             return
         if self._probes is None:
             self._probes = self._open_probes(self.note)
@@ -180,10 +179,10 @@ class EjectedEndpoints:
         dials = one.group.counters_of(one.endpoint).dials
         hop = None
         # A refusal shows that packets have left this node, unless a rule has made it up.
-        if dials.failure is not Failure.REFUSED:
-            ask = self._next_hop if dials.failure is Failure.NO_HOST else self._absent_hop
+        if dials.part.failure is not Failure.REFUSED:
+            ask = self._next_hop if dials.part.failure is Failure.NO_HOST else self._absent_hop
             hop = ask(one.endpoint.ip)
         if hop:
-            one.absent_at = dials.last_at
+            one.absent_at = dials.part.last_at
         chain = "" if hop else self._dropped_by(one.group, one.endpoint)
         one.group.note_obstacle(one.endpoint, DroppedBy(chain) if chain else hop)

@@ -69,7 +69,6 @@ class GroupUpdate:
     new: Serving
 
     def message(self) -> OpenGroup | ChangeGroup:
-        """Return the message for the worker."""
         if self.old is None:
             return OpenGroup(self.group, self.key, self.new)
         changes = diff_endpoints(self.old.endpoints, self.new.endpoints)
@@ -201,7 +200,6 @@ class Group(CounterTable):
             setattr(counters, name, getattr(counters, name) - number)
 
     def add(self, worker: int, report: GroupReport, now: float) -> None:
-        """Add what a worker has counted for this group."""
         self.revision += 1
         self.counters.add(report.figures)
         new_of = dict(zip(GroupCounters.names, report.figures, strict=True))
@@ -373,7 +371,6 @@ class Totals:
         self.first_byte_times = Durations(TIMES_BOUNDS_S)
 
     def add(self, report: GroupReport) -> None:
-        """Add what a worker has counted for one group."""
         self.counters.add(report.figures)
         _add_durations(self.connect_times, report.connect_times)
         _add_durations(self.first_byte_times, report.first_byte_times)

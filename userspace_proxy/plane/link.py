@@ -71,7 +71,6 @@ class LocalLink:
         self._worker.apply(make())
 
     def status(self) -> Status:
-        """Return its state now."""
         return self._worker.status()
 
     def hang_up(self) -> None:

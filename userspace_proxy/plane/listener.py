@@ -93,7 +93,6 @@ class ListeningSockets:
 
     @property
     def by_worker(self) -> dict[int, socket.socket]:
-        """The sockets by the indexes of their workers."""
         return dict(zip(self.workers, self.socks, strict=False))
 
     def choose(self, *, by_client: bool) -> None:
@@ -352,7 +351,6 @@ class Listener:
         none is left. Replaced when it changes."""
 
     def opening(self, number: int) -> OpenListener:
-        """Return the message that opens it in a worker under this number."""
         return OpenListener(number, self.group.number, self.protocol, self.address)
 
 
@@ -379,7 +377,6 @@ class PortPool:
 
     @property
     def free(self) -> Collection[int]:
-        """The numbers that aren't taken."""
         return self._free.keys()
 
     def candidates(self, preferred: int | None = None) -> Iterator[int]:
@@ -397,7 +394,6 @@ class PortPool:
                 yield port
 
     def take(self, port: int) -> None:
-        """Note that a number is in use."""
         self._free.pop(port, None)
 
     def spare(self, ports: Iterable[int]) -> None:

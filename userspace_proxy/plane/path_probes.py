@@ -65,7 +65,6 @@ class PathProbes:
             self._dials.stop(endpoint)
 
     def close(self) -> None:
-        """End all probes."""
         if self._timer is not None:
             self._timer.cancel()
         self._dials.close()

@@ -317,7 +317,6 @@ class Plane:
 
     @property
     def has_all_workers(self) -> bool:
-        """Whether all workers carry traffic."""
         return all(worker.is_running for worker in self._workers)
 
     async def serves(self, wait: Callable[[], Awaitable[None]]) -> None:
@@ -416,7 +415,6 @@ class Plane:
         self._find_stand_ins()
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a process has ended."""
         for group in self._groups.values():
             group.worker_ended(worker)
         self._listeners.worker_ended(worker)

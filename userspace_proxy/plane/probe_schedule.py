@@ -209,7 +209,6 @@ class ProbeSchedule:
             services.setdefault(service, OrderedDict())[endpoint] = None
 
     def _begin(self, endpoint: SocketAddress, service: ServiceKey, now: float) -> None:
-        """Note that a probe begins, in the turn of a Service."""
         known = self._endpoints[endpoint]
         for sharing in known.services:
             self._drop(endpoint, sharing)
@@ -220,7 +219,6 @@ class ProbeSchedule:
         known.began_at = now
 
     def _drop(self, endpoint: SocketAddress, service: ServiceKey) -> None:
-        """Remove an endpoint from the queue of a Service."""
         services = self._queues.get(service.namespace)
         if services is None or service not in services:
             return

@@ -1,14 +1,20 @@
-"""Accepts processes that ask for something at a Unix socket, and have to prove a capability.
+"""Answers processes that connect to a Unix socket and ask for a node, or for a worker's sockets.
 
-    queue ──▶ accept some, pause ──▶ admit: challenged at once ──▶ a place until it has answered
+    it connects ──▶ challenged at once ──▶ request and proof ──▶ its connection is passed on
+                                           anything else, too late ──▶ closed
 
-Any process of root may connect, as often and as fast as it can, also one without a capability.
+With a worker's sockets a process gets the clients of all Services, and reads what they send. Root
+in a container of the host's network may have no capability, and must not get them, so the user
+isn't enough: a process proves CAP_NET_ADMIN (``kernel.net_admin_proof``). Any process of root may
+connect, as often and as fast as it can, also one without that capability.
 
-Rule 1: no one that is accepted has to say anything first, so that being idle keeps no place.
+Rule 1: no one has to say anything before it is challenged, so that being idle keeps no place; and
+no one is sent anything but the challenge, or the cause of a refusal.
 Rule 2: a process has few places: of more, its oldest connection goes.
 Rule 3: if all places are taken, the oldest connection goes, once it has had time to answer. Others
 wait in the kernel's queue meanwhile.
 Rule 4: accepting takes a small part of the time, however many connect.
+Rule 5: only the bytes of request and proof are read, so that what follows is for the caller.
 """
 
 from __future__ import annotations
@@ -16,9 +22,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from ..kernel import abstract_sockets
+from ..kernel import abstract_sockets, net_admin_proof
 
 # Each takes two of the 64 descriptors that a worker leaves to other code. Processes in other PID
 # namespaces can't be told apart, so the time is short: a queue of 1,024 connections takes 1.3 s.
@@ -26,98 +33,161 @@ PLACES = 24
 _PLACES_A_PROCESS = 2
 # A process answers within milliseconds, and tries again if the node is too busy for that.
 _ANSWER_S = 0.03
+# After that it goes, whether or not its place is needed.
+_PROVE_S = 1.0
 # Each takes 0.1 ms.
 _ACCEPTED_A_TURN = 16
 _PAUSE_S = 0.005
 
-Guest = TypeVar("Guest")
+_NOT_PROVED = "hands over only to a process that has NET_ADMIN"
 
 
-class _Place(NamedTuple):
+class Terms(NamedTuple):
+    """What is said over a connection."""
+
+    challenge: bytes
+    """Goes with the socket that is to be answered."""
+    request: bytes
+    proof_bytes: int
+    """The length of a proof, which follows the request."""
+    secret_of: Callable[[bytes], bytes]
+    """Returns the secret in a proof; any other bytes if it is malformed."""
+
+
+@dataclass(slots=True)
+class _Guest:
     """A process that was accepted."""
 
     pid: int
     """0: it isn't visible from here."""
     since: float
+    deadline: asyncio.TimerHandle
+    challenge: socket.socket | None
+    refusal: str
+    """Why it isn't challenged."""
+    said: bytes = b""
 
 
-class Reception(Generic[Guest]):
+class Reception:
     """The processes that have connected to one listening socket.
 
     Args:
-        listener: The descriptor of the listening socket.
-        accept: Returns new connections of trusted processes, at most that many.
-        admit: Returns what stands for a connection; None: it was closed.
-        dismiss: Called with one that has to go; it closes it, and needn't call :meth:`leave`.
+        listener: The caller closes it, after this object.
+        proved: Called with the connection of a process that has requested and proved, to close.
+        refused: Called with that of one that has requested in vain, and the cause; it stays open.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        listener: int,
-        accept: Callable[[int], list[socket.socket]],
-        *,
-        admit: Callable[[socket.socket], Guest | None],
-        dismiss: Callable[[Guest], None],
+        listener: socket.socket,
+        terms: Terms,
+        proved: Callable[[socket.socket], None],
+        refused: Callable[[socket.socket, str], None] = lambda _sock, _cause: None,
     ) -> None:
         self._loop = loop
         self._listener = listener
-        self._accept = accept
-        self._admit = admit
-        self._dismiss = dismiss
-        self._places: dict[Guest, _Place] = {}
+        self._terms = terms
+        self._proved = proved
+        self._refused = refused
+        self._guests: dict[socket.socket, _Guest] = {}
         """The oldest first."""
         self._timer: asyncio.TimerHandle | None = None
         """Of the end of a pause."""
-        self._is_closed = False
         self._resume()
 
     def __len__(self) -> int:
-        return len(self._places)
-
-    def leave(self, guest: Guest) -> None:
-        """Have a place be free. Idempotent."""
-        self._places.pop(guest, None)
+        return len(self._guests)
 
     def close(self) -> None:
-        """Accept no more, and dismiss all that are left. Idempotent; call it before the listener's.
-
-        One that has left isn't dismissed.
-        """
-        if self._is_closed:
-            return
-        self._is_closed = True
+        """Accept no more, and hang up on all that are left. Idempotent, before the listener's."""
         if self._timer is None:
-            self._loop.remove_reader(self._listener)
+            self._loop.remove_reader(self._listener.fileno())
         else:
             self._timer.cancel()
-        while self._places:
-            self._dismiss(self._places.popitem()[0])
+        for sock in tuple(self._guests):
+            self._hang_up(sock)
 
     def _resume(self) -> None:
         self._timer = None
-        self._loop.add_reader(self._listener, self._on_readable)
+        self._loop.add_reader(self._listener.fileno(), self._on_readable)
 
     def _on_readable(self) -> None:
         now = self._loop.time()
-        settled = sum(now - place.since >= _ANSWER_S for place in self._places.values())
-        room = max(0, PLACES - len(self._places)) + settled
-        for sock in self._accept(min(room, _ACCEPTED_A_TURN)) if room else ():
-            pid = abstract_sockets.peer(sock)[0]
-            guest = self._admit(sock)
-            if guest is not None:
-                self._give_place(guest, _Place(pid, now))
-        self._loop.remove_reader(self._listener)
+        settled = sum(now - guest.since >= _ANSWER_S for guest in self._guests.values())
+        room = min(max(0, PLACES - len(self._guests)) + settled, _ACCEPTED_A_TURN)
+        for sock in abstract_sockets.accept(self._listener, room) if room else ():
+            self._admit(sock, now)
+        self._loop.remove_reader(self._listener.fileno())
         self._timer = self._loop.call_later(_PAUSE_S, self._resume)
 
-    def _give_place(self, guest: Guest, place: _Place) -> None:
-        same = [g for g, other in self._places.items() if other.pid == place.pid and place.pid]
+    def _admit(self, sock: socket.socket, now: float) -> None:
+        """Give a process a place, and challenge it."""
+        pid = abstract_sockets.peer(sock)[0]
+        same = [each for each, guest in self._guests.items() if guest.pid == pid and pid]
         if len(same) >= _PLACES_A_PROCESS:
-            self._send_away(same[0])
-        elif len(self._places) >= PLACES:
-            self._send_away(next(iter(self._places)))
-        self._places[guest] = place
+            self._hang_up(same[0])
+        elif len(self._guests) >= PLACES:
+            self._hang_up(next(iter(self._guests)))
+        sock.setblocking(False)
+        deadline = self._loop.call_later(_PROVE_S, self._expire, sock)
+        self._guests[sock] = _Guest(pid, now, deadline, *self._challenge(sock))
+        self._loop.add_reader(sock.fileno(), self._read, sock)
 
-    def _send_away(self, guest: Guest) -> None:
-        del self._places[guest]
-        self._dismiss(guest)
+    def _challenge(self, sock: socket.socket) -> tuple[socket.socket | None, str]:
+        """Return what a process was asked to answer; None, and the cause, if it can't be asked."""
+        if not net_admin_proof.can_prove(sock):
+            return None, _NOT_PROVED
+        challenge = None
+        try:
+            challenge = net_admin_proof.open_challenge()
+            socket.send_fds(sock, [self._terms.challenge], [challenge.fileno()])
+        except OSError as exc:
+            if challenge is not None:
+                challenge.close()
+            return None, f"cannot have it proved that a process has NET_ADMIN: {exc}"
+        return challenge, ""
+
+    def _read(self, sock: socket.socket) -> None:
+        guest, terms = self._guests[sock], self._terms
+        size = len(terms.request) + (terms.proof_bytes if guest.challenge else 0)
+        try:
+            text = sock.recv(size - len(guest.said))
+        except OSError:
+            text = b""
+        guest.said += text
+        if not text or not terms.request.startswith(guest.said[: len(terms.request)]):
+            self._hang_up(sock)
+        elif len(guest.said) == size:
+            self._conclude(sock, guest)
+
+    def _conclude(self, sock: socket.socket, guest: _Guest) -> None:
+        """Pass on the connection of a process that has requested and proved; refuse any other."""
+        proof = guest.said[len(self._terms.request) :]
+        if guest.challenge is None:
+            self._refused(sock, guest.refusal)
+        elif net_admin_proof.is_answered(guest.challenge, sock, self._terms.secret_of(proof)):
+            self._leave(sock)
+            self._proved(sock)
+            return
+        else:
+            self._refused(sock, _NOT_PROVED)
+        self._hang_up(sock)
+
+    def _expire(self, sock: socket.socket) -> None:
+        # The loop may have been too busy to read what has arrived in time.
+        self._read(sock)
+        if sock in self._guests:
+            self._hang_up(sock)
+
+    def _hang_up(self, sock: socket.socket) -> None:
+        self._leave(sock)
+        sock.close()
+
+    def _leave(self, sock: socket.socket) -> None:
+        """Have a place be free."""
+        guest = self._guests.pop(sock)
+        guest.deadline.cancel()
+        if guest.challenge is not None:
+            guest.challenge.close()
+        self._loop.remove_reader(sock.fileno())

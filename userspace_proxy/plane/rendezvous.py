@@ -4,25 +4,50 @@
 
 The control process opens them, so that root, or its user, listens on them, and not the workers'. It
 vouches for them, as workers can't, so no other process poses as a worker.
+
+    next control process ◀──Prove, a socket── worker (``reception``)
+                         ──HandOver, Proved─▶
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-import select
 
-from ..clocks import Clocks
+import msgspec
+
+from ..frames import HEADER, make_frame
 from ..kernel import abstract_sockets
 from ..kernel.abstract_sockets import VouchedSocket
-from ..kernel.net_admin_proof import Prover
+from ..kernel.net_admin_proof import SECRET_BYTES, Prover
+from .messages import HandOver, Prove, Proved
+from .reception import Terms
 
 _NAME = "userspace-proxy-worker"
 # While the worker has a control process, it accepts nothing.
 _QUEUE = abstract_sockets.QUEUE
 # For a worker to accept what was in its queue before, while others connect.
 _ROOM_S = 2.0
-_PAUSE_S = 0.002
+
+
+def _frame(message: msgspec.Struct, sockets: int = 0) -> bytes:
+    return make_frame(msgspec.json.encode(message), sockets)
+
+
+def _secret_of(frame: bytes) -> bytes:
+    try:
+        return msgspec.json.decode(frame[HEADER.size :], type=Proved).proof
+    except ValueError:
+        return b""
+
+
+TERMS = Terms(
+    challenge=_frame(Prove(), sockets=1),
+    request=_frame(HandOver()),
+    proof_bytes=len(_frame(Proved(bytes(SECRET_BYTES)))),
+    secret_of=_secret_of,
+)
+"""Between a worker and the next control process, before their channel."""
 
 
 def open_rendezvous(label: str) -> VouchedSocket:
@@ -46,24 +71,9 @@ def connect_to_workers(label: str) -> list[Prover]:
     A worker accepts it once its own control process is gone. If its queue stays full, it is left
     out.
     """
-    found = []
     pattern = f"@({re.escape(_prefix(label))}[0-9a-f]+)"
-    waiting = sorted({match[1].decode() for match in abstract_sockets.shown_names(pattern)})
-    until = Clocks.monotonic() + _ROOM_S
-    while True:
-        full = []
-        for name in waiting:
-            try:
-                found.append(abstract_sockets.connect(f"\0{name}"))
-            except BlockingIOError:
-                full.append(name)
-            except OSError:
-                # It has just ended, or isn't a worker.
-                continue
-        if not full or Clocks.monotonic() >= until:
-            return found
-        waiting = full
-        select.select([], [], [], _PAUSE_S)
+    names = {f"\0{match[1].decode()}" for match in abstract_sockets.shown_names(pattern)}
+    return [sock for _, sock in abstract_sockets.connect_each(names, _ROOM_S) if sock]
 
 
 def worker_labels() -> set[str]:

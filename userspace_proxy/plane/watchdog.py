@@ -84,7 +84,6 @@ class Heart:
         self._beat()
 
     def close(self) -> None:
-        """Stop beating."""
         self._timer.cancel()
         os.close(self._beats)
 

@@ -3,7 +3,7 @@
     control process ──channel──▶ worker ◀──rendezvous── next control process
 
 Rule 1: when the control process dies, the worker continues to serve, and waits for the next one,
-which adopts its sockets and has it drain (``plane.adoption``, ``plane.candidates``); without a
+which adopts its sockets and has it drain (``plane.adoption``, ``plane.reception``); without a
 rendezvous it ends.
 Rule 2: it ignores signals to the service: the control process handles them, and ends its workers.
 """
@@ -23,8 +23,8 @@ from ..clocks import Clocks
 from ..dataplane import DataPlane
 from ..kernel.memory_limits import find_memory_limits
 from ..loops import loop_factory
-from .candidates import Candidates, Lost, Receive
-from .channel import MAX_FRAME_BYTES, Channel
+from ..pacing import Pacing
+from .channel import Channel
 from .log_sender import LogSender, take_levels
 from .messages import (
     Beat,
@@ -46,6 +46,8 @@ from .messages import (
 )
 from .out_of_memory import be_killed_first, exit_on_memory_error
 from .privileges import become_unprivileged
+from .reception import Reception
+from .rendezvous import TERMS
 from .watchdog import Heart
 from .worker import Worker
 
@@ -63,12 +65,8 @@ _SOCKETS_A_MESSAGE = 200
 PINS_S = 5.0
 # More of them aren't made while the next control process reads none.
 _MAX_PINS_WAITING_BYTES = 256 * 1024
-# So much of the time is left for traffic while they are made.
-_PINS_PAUSES = 3
-_PINS_PAUSE_S = 0.001
-
-# A successor sends a secret and commands; others may connect, too, until one has proved itself.
-_SMALL_BYTES = 4096
+# While they are made, pauses for traffic are three times as long.
+_PINS_PACE = Pacing(1 / 3, 0.001)
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -125,23 +123,20 @@ class WorkerMain:
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._kept: dict[str, _socket.socket] = {}
         """Sockets that are kept for the next control process, by name."""
-        self._candidates: Candidates | None = None
+        self._reception: Reception | None = None
         """While no control process commands this worker."""
         self._pins_timer: asyncio.TimerHandle | None = None
         """Of the next pins to send."""
-        self._channel = self._open_channel(sock, self._on_message, self._on_lost, MAX_FRAME_BYTES)
+        self._channel = self._open_channel(sock)
 
-    def _open_channel(
-        self, sock: socket.socket, receive: Receive, lost: Lost, max_frame_bytes: int = _SMALL_BYTES
-    ) -> Channel[ToWorker, FromWorker]:
+    def _open_channel(self, sock: socket.socket) -> Channel[ToWorker, FromWorker]:
         return Channel[ToWorker, FromWorker](
             self._loop,
             sock,
             reads=ToWorker,
-            receive=receive,
-            lost=lost,
+            receive=self._on_message,
+            lost=self._on_lost,
             read_for=self._count_iteration,
-            max_frame_bytes=max_frame_bytes,
         )
 
     def close(self) -> None:
@@ -176,30 +171,24 @@ class WorkerMain:
         if malformed or self._worker is None:
             self._end(1)
         elif self._rendezvous is not None:
-            self._candidates = Candidates(
-                self._loop,
-                self._rendezvous,
-                self._open_channel,
-                chosen=self._on_successor,
-                receive=self._on_message,
-                lost=self._on_lost,
-            )
+            self._reception = Reception(self._loop, self._rendezvous, TERMS, self._on_successor)
             self._orphan_timer = self._loop.call_later(ORPHAN_S, self._end, 1)
         elif not self._is_draining:
             self._end(1)
 
-    def _on_successor(self, channel: Channel[ToWorker, FromWorker]) -> None:
+    def _on_successor(self, sock: socket.socket) -> None:
         # One that dies before it has adopted the sockets has a successor, too.
         self._stop_waiting()
-        self._channel = channel
+        self._channel = self._open_channel(sock)
+        self._on_message(HandOver(), [])
 
     def _stop_waiting(self) -> None:
         if self._orphan_timer is not None:
             self._orphan_timer.cancel()
             self._orphan_timer = None
-        if self._candidates is not None:
-            self._candidates.close()
-            self._candidates = None
+        if self._reception is not None:
+            self._reception.close()
+            self._reception = None
 
     def _hand_over(self) -> None:
         """Send copies of all sockets; pins follow, which it doesn't wait for to serve."""
@@ -230,7 +219,7 @@ class WorkerMain:
             self._channel.send(part)
         took_s = Clocks.monotonic() - began
         self._count_iteration(took_s)
-        pause_s = max(_PINS_PAUSE_S, _PINS_PAUSES * took_s)
+        pause_s = _PINS_PACE.wait_s(took_s)
         self._pins_timer = self._loop.call_later(pause_s, self._send_pins, parts, until)
 
     def _stop_pins(self) -> None:

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from ..child import pause_before_start
 from ..dataplane import MemoryState, Tuning
 from ..log_fields import FieldLogger
+from ..pacing import backoff_s
 from .group import GroupUpdate, Totals
 from .link import Link
 from .log_sender import current_levels
@@ -255,7 +255,6 @@ class WorkerSlot:
         self._drop_pending_reports()
 
     def receive(self, message: FromWorker) -> None:
-        """Take a message of the worker."""
         if isinstance(message, Running):
             self.is_running, self.problem = True, ""
             extra = {"worker": self.index, "pid": message.pid, "user": message.user}
@@ -289,7 +288,7 @@ class WorkerSlot:
         self._start_again()
 
     def _start_again(self) -> None:
-        pause_s = pause_before_start(self._early_deaths, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        pause_s = backoff_s(self._early_deaths - 1, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         if pause_s:
             self._timer = self._loop.call_later(pause_s, self.start)
         else:

@@ -81,7 +81,6 @@ class EndpointIndex:
         self._with_endpoints = {item.family for item in slices if item.endpoints}
 
     def slice_count(self, family: IPFamily) -> int:
-        """Return the number of slices of a family."""
         return self._counts[family]
 
     def has_endpoints(self, family: IPFamily) -> bool:
@@ -127,7 +126,6 @@ class EndpointIndex:
                 yield SocketAddress(endpoint.ip, number), endpoint
 
     def protocols(self, family: IPFamily, name: str) -> list[str]:
-        """Return the protocols of a port name, sorted."""
         return sorted({port.protocol for port, _ in self._named[family].get(name, ())})
 
     def unnumbered(self, family: IPFamily, name: str) -> SliceKey | None:

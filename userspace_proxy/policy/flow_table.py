@@ -71,7 +71,6 @@ class _Holders:
             del self._counts[holder]
 
     def largest_above(self) -> Hashable:
-        """Return the largest holder above its share, or None."""
         return max(self._above, key=self._counts.__getitem__, default=None)
 
 

@@ -60,7 +60,6 @@ class PodLink(NamedTuple):
 
     @property
     def is_uplink(self) -> bool:
-        """Whether a default route leads there."""
         return any(not one.prefixlen for one in self.networks)
 
 

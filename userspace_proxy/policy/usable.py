@@ -310,7 +310,6 @@ def _why_refused(
     refusals: Refusals,
     protocol: Protocol,
 ) -> str | None:
-    """Return why an endpoint is refused, or None."""
     facts = refusals.facts
     if address in refusals.frontends:
         return "refused: it is an address that this proxy serves"

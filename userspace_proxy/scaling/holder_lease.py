@@ -31,11 +31,13 @@ from ..turns import Turns
 from .lease_notes import (
     HOLDER,
     NODE_PREFIX,
+    ROUND_BYTES_MAX,
     NodeReport,
     Round,
     Tally,
     read_report,
     read_tally,
+    whole,
     write_tally,
 )
 from .node_lease import BEAT_S
@@ -142,7 +144,7 @@ class HolderLease:
     def demand(self) -> Mapping[ServiceKey, int] | None:
         """The demand of all nodes for each Service that holds connections; None: unknown.
 
-        While a node's figure is unknown, each Service has some.
+        While a node's figure is unknown, each Service that it may concern has some.
         """
         if self._lease is None or self._clock() - self._changed_at >= DURATION_S:
             return None
@@ -150,10 +152,9 @@ class HolderLease:
         if tally.demand is None:
             return None
         least, own = int(bool(tally.unknown)), self._usage.demand()
-        return {key: max(least, tally.demand.get(key, 0)) for key in own}
+        return {key: max(least, _demand_of(key, tally)) for key in own}
 
     def see(self, lease: Lease) -> None:
-        """Take what the server says of the Lease."""
         # A holder knows what it has written, and hears of it late.
         if self.is_held and lease.holder == self._identity:
             return
@@ -281,7 +282,7 @@ class HolderLease:
             return
 
     def _has_demand(self, served: Served) -> bool:
-        return bool((self._tally.demand or {}).get(_service_of(served)))
+        return bool(_demand_of(_service_of(served), self._tally))
 
     async def _rest(self, key: WorkloadKey, ports: Collection[Served]) -> None:
         asking, rest = _RestAttempt(key[1], ports), Rest()
@@ -320,6 +321,8 @@ class HolderLease:
         asking.ports, asking.round = ports, asking.round._replace(services=asked)
         if not _may_rest(ports) or any(map(self._has_demand, ports)):
             return ""
+        if sum(len(str(service)) for service in asked) > ROUND_BYTES_MAX:
+            return f"{asking.workload} stays at one replica: {len(asked):,} Services name it"
         if other := self._other_user(asking):
             return f"{asking.workload} stays at one replica: {other}"
         return None
@@ -384,6 +387,11 @@ class HolderLease:
 
 def _service_of(served: Served) -> ServiceKey:
     return served.plan.key.name.service
+
+
+def _demand_of(service: ServiceKey, tally: Tally) -> int:
+    demand = tally.demand or {}
+    return demand.get(service, 0) or demand.get(whole(service.namespace), 0)
 
 
 def _may_rest(ports: Collection[Served]) -> bool:

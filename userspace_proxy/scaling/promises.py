@@ -211,7 +211,6 @@ class Promises:
             await asyncio.to_thread(self._file.write, data, current_at=at)
 
     def _services_of(self, workload: WorkloadKey) -> list[ServiceKey]:
-        """Return the quiesced Services that name a workload."""
         return [
             service
             for service in (*self._promised, *self._asleep)

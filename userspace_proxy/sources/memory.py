@@ -54,7 +54,6 @@ class MemorySource(Source):
         self._changed()
 
     def set_node(self, node: Node | None) -> None:
-        """Set this node's object."""
         self._store.set_node(node)
         self._changed()
 

@@ -20,7 +20,6 @@ from multidict import MultiMapping
 from prometheus_client.exposition import gzip_accepted
 
 from ..facts import StatusFacts
-from ..facts.summary import summarised
 from .sampling import PERIOD_S
 
 SUMMARY_EVERY_S = 5.0
@@ -72,7 +71,7 @@ class AnswerForm:
 
     def of(self, answer: StatusFacts) -> StatusFacts:
         """Return the part of an answer that is wanted."""
-        return summarised(answer, self.also) if self.is_summary else answer
+        return answer.summarised(self.also) if self.is_summary else answer
 
 
 def _seconds(text: str) -> float:

@@ -59,17 +59,13 @@ class ConnectionStreams(Streams):
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Return the table of clients, or the stream of connections with ``watch``."""
-        wanted, view = read_filter(request.query), await self._take()
-        if ":" in wanted.service:
-            # A port may be written with its number; connections have its name.
-            port = next(iter(view.only(wanted.service).ports), None)
-            wanted = wanted.of(port.name) if port else wanted
-        if wanted.service and not _has_port(view, wanted):
-            raise web.HTTPNotFound(reason=say_missing(view, wanted.service))
+        asked, view = read_filter(request.query), await self._take()
+        wanted = await self._sampler.work(lambda: _found(view, asked))
         if "watch" not in request.query or request.method != "GET":
             body = encode_answer(self._observing.edges(wanted))
             return web.Response(body=body, content_type="application/json")
-        first = list(unseen(view, wanted, Clocks.time()))
+        now = Clocks.time()
+        first = await self._sampler.work(lambda: list(unseen(view, wanted, now)))
         is_page = _EVENTS in request.headers.get("Accept", "")
         with contextlib.ExitStack() as watching:
             try:
@@ -137,8 +133,16 @@ def _slow_s(text: str) -> float:
         raise ConfigError(f"slow: {exc}") from None
 
 
-def _has_port(view: StatusFacts, wanted: ConnectionFilter) -> bool:
-    return any(wanted.takes_service(port.plan.key.name.scopes) for port in view.ports)
+def _found(view: StatusFacts, wanted: ConnectionFilter) -> ConnectionFilter:
+    """Return a filter with the name of its port, or raise that there is none; it takes long."""
+    if ":" in wanted.service:
+        # A port may be written with its number; connections have its name.
+        port = next(iter(view.only(wanted.service).ports), None)
+        wanted = wanted.of(port.name) if port else wanted
+    is_known = any(wanted.takes_service(port.plan.key.name.scopes) for port in view.ports)
+    if wanted.service and not is_known:
+        raise web.HTTPNotFound(reason=say_missing(view, wanted.service))
+    return wanted
 
 
 _NO_SAMPLE = Sample(StatusFacts(), 0.0)

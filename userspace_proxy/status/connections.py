@@ -145,7 +145,6 @@ class StatusConnection(asyncio.Protocol):
 
     @property
     def server(self) -> ConnectionLimit:
-        """The limit of its server alone."""
         return self._limits[0]
 
     def note_request(self) -> None:
@@ -227,7 +226,6 @@ class LimitedServer:
         return self._limits[-1].make_room()
 
     def __call__(self) -> StatusConnection:
-        """Return the protocol of a new connection."""
         return StatusConnection(
             self._server(),
             self._limits,

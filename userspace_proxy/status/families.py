@@ -174,7 +174,6 @@ def _times(name: str, text: str, rows: Mapping[str, Times]) -> Family:
 
 
 def _sums(causes: Iterable[Cause]) -> Mapping[CauseCode, int]:
-    """Return the counts of causes by code."""
     counts: Counter[CauseCode] = Counter()
     for cause in causes:
         counts[cause.code] += cause.count

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from ..clocks import Clocks
 from ..facts import StatusFacts
+from ..pacing import Pacing
 from .single_flight import SingleFlight
 
 # Of the event loop's time; samples of the page take as much (``sampling``).
@@ -44,8 +45,7 @@ class FreshViews:
         self._refresh = refresh
         self._clock = clock
         self._pause = pause
-        self._due = 0.0
-        """When the next view may be taken."""
+        self._pacing = Pacing(SHARE)
         self._flights: SingleFlight[StatusFacts] = SingleFlight()
 
     async def take(self) -> StatusFacts:
@@ -57,14 +57,13 @@ class FreshViews:
         self._view, self._refresh = is_closed, None
 
     async def _take(self) -> StatusFacts:
-        if (wait_s := self._due - self._clock()) > 0:
+        if (wait_s := self._pacing.due - self._clock()) > 0:
             await self._pause(wait_s)
         if self._refresh is not None:
             await self._refresh()
         began = self._clock()
         view = self._view()
-        ended = self._clock()
-        self._due = ended + (ended - began) * (1 / SHARE - 1)
+        self._pacing.note(began, self._clock())
         return view
 
 

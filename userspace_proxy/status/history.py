@@ -80,7 +80,6 @@ class _Track:
         """The tick of the last value; after it, nothing was carried."""
 
     def write(self, ticks: range, rates: Figures) -> None:
-        """Note what was carried in some ticks."""
         first, last = ticks[0], ticks[-1]
         if self._rings is None:
             self._rings = tuple(array("f", bytes(4 * STEPS)) for _ in Figures._fields)
@@ -211,7 +210,6 @@ class History:
 
     @property
     def has_rates(self) -> bool:
-        """Whether the last sample and one before it give rates."""
         return self._minute.has_rates
 
     @property

@@ -40,22 +40,24 @@ class Middleware:
     Args:
         loopback_only: Answer only requests whose ``Host`` is a name of loopback.
         one_request: Close every connection after its first answer.
+        own_host: Answer requests to this ``Host``, too.
     """
 
-    def __init__(self, *, loopback_only: bool, one_request: bool) -> None:
+    def __init__(self, *, loopback_only: bool, one_request: bool, own_host: str = "") -> None:
         self._loopback_only = loopback_only
+        self._own_host = own_host
         self._one_request = one_request
 
     @web.middleware
     async def pass_through(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Pass a request to its handler, or reject it."""
         note_request(request)
         return await send(request, await self._answer(request, handler))
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
         # A request without Host is HTTP/1.0, which no browser sends.
-        if self._loopback_only and not all(map(is_loopback_host, hosts)):
+        is_own = hosts == [self._own_host]
+        if self._loopback_only and not is_own and not all(map(is_loopback_host, hosts)):
             return web.Response(
                 status=403,
                 text="This address answers only to localhost, 127.0.0.1 and [::1] as Host, "
@@ -73,7 +75,6 @@ class Middleware:
         return response
 
     async def add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
-        """Add the security headers to an answer."""
         response.headers.update(HEADERS)
 
 

@@ -10,8 +10,6 @@ from ..model import ServiceKey
 from ..model.quoting import printable
 from ..model.similar import NEARLY_EQUAL, alike, did_you_mean, nearest
 
-# Names that a mistyped one is compared with: ten thousand hold up the process for half a second.
-_COMPARED_MAX = 1000
 _NAMED_MAX = 3
 
 
@@ -41,7 +39,7 @@ def say_missing(view: StatusFacts, service: str) -> str:
         said = say_meant(key, names, may_be_unread=bool(unread))
         return printable(f"there is no Service {service}{said}{unread}")
     namespaces = {ServiceKey.read(name).namespace for name in names}
-    hint = did_you_mean(service, sorted(namespaces)[:_COMPARED_MAX])
+    hint = did_you_mean(service, sorted(namespaces))
     hint = f" ({hint})" if hint else ""
     return printable(f"there is no namespace {service} with a Service{hint}{unread}")
 
@@ -63,7 +61,7 @@ def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) ->
         place, of = ServiceKey.read(one)
         by_namespace.setdefault(place, []).append(of)
     elsewhere = [f"{place}/{name}" for place, known in by_namespace.items() if name in known]
-    own = by_namespace.get(namespace, [])[:_COMPARED_MAX]
+    own = by_namespace.get(namespace, ())
     meant = [f"{namespace}/{one}" for one in alike(name, own, most=_NAMED_MAX)]
     if may_be_unread:
         meant = [one for one in meant if nearest(key, [one], similarity=NEARLY_EQUAL)]
@@ -73,7 +71,7 @@ def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) ->
         said = f"; {_listed(elsewhere, 'and')} {verb}"
     elif not meant and name in by_namespace:
         said = f"; {name} is a namespace"
-    elif not meant and (near := nearest(name, sorted(by_namespace)[:_COMPARED_MAX])):
+    elif not meant and (near := nearest(name, by_namespace)):
         meant = [f"the namespace {near}"]
     return f"{said} (did you mean {_listed(meant, 'or')}?)" if meant else said
 

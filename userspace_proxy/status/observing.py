@@ -143,11 +143,9 @@ class Observing:
                 self.is_on.clear()
 
     def filters(self) -> Sequence[ConnectionFilter]:
-        """Return what is watched, each once."""
         return list(dict.fromkeys(watcher.wanted for watcher in self._watchers))
 
     def deliver(self, records: Sequence[ConnectionFacts], left_out: Iterable[LeftOut] = ()) -> None:
-        """Pass on what a worker has observed."""
         counts = dict(left_out)
         for watcher in self._watchers:
             watcher.put(records, counts.get(watcher.wanted, 0))

@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from ..clocks import Clocks
 from ..facts import StatusFacts
+from ..pacing import Pacing
 from .history import Counted, History
 from .timeline import Event
 
@@ -80,8 +81,8 @@ class Sampler:
         self._count = 0
         self._shown = 0
         """The number of the last sample for streams."""
-        self._due = 0.0
-        """The time of the next sample for streams."""
+        self._pacing = Pacing(_SHARE, PERIOD_S)
+        """Of the samples for streams."""
         # One sample is taken at a time, and those that wait share it.
         self._taking = asyncio.Lock()
         # One page is rendered at a time: each holds the interpreter for a part of a
@@ -105,7 +106,7 @@ class Sampler:
         if not count:
             sample = await self.look()
             return self._count, sample
-        while self._shown <= count and (wait_s := self._due - self._clock()) > 0:
+        while self._shown <= count and (wait_s := self._pacing.due - self._clock()) > 0:
             await self._pause(wait_s)
         async with self._taking:
             # The first of the streams takes the sample, unless a request has taken it meanwhile.
@@ -136,8 +137,8 @@ class Sampler:
         await self.work(lambda: self._history.note(view.ports, at))
         self._taken_at = self._clock()
         self._count += 1
-        if began >= self._due:
-            self._due = began + max(PERIOD_S, (self._taken_at - began) / _SHARE)
+        if began >= self._pacing.due:
+            self._pacing.note(began, self._taken_at)
             self._shown = self._count
         self._latest = Sample(
             view, self._unix(), self._history, self._events(), is_followed=is_followed

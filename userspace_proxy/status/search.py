@@ -88,7 +88,6 @@ class Search:
         return self._matches(lambda key: _texts_of_port(port, key, is_busy=is_busy))
 
     def matches_ignored(self, item: IgnoredFacts) -> bool:
-        """Return whether an ignored Service, or port of a Service, is found."""
         texts = {
             "is": ("ignored",),
             "ns": (item.key.namespace,),
@@ -114,7 +113,6 @@ class Search:
         return self._matches(lambda key: texts.get(key, ()))
 
     def matches_health_check(self, item: HealthCheckFacts) -> bool:
-        """Return whether a health check node port is found."""
         name = f"{item.service}:{item.port}"
         texts = {"ns": (item.key.namespace,), "name": (name,), "service": (item.service, name)}
         return self._matches(lambda key: texts.get(key, ()))

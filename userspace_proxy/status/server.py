@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib import resources
 
 from aiohttp import web
@@ -114,6 +115,7 @@ class StatusServer:
         # The answer of 10,000 Services takes some seconds and up to 75 MiB.
         self._pages: SingleFlight[MetricsPage] = SingleFlight()
         self._answers: SingleFlight[bytes] = SingleFlight()
+        self._parts: SingleFlight[StatusFacts] = SingleFlight()
         self._shown: SingleFlight[bytes] = SingleFlight()
         self._incidents: SingleFlight[tuple[bytes, int]] = SingleFlight()
         self._texts: SingleFlight[StatusText] = SingleFlight()
@@ -250,7 +252,8 @@ class StatusServer:
         is_top, is_wide = "top" in query, "wide" in query or "/" in service
         columns = _columns(query.get("columns", ""))
 
-        def render(sample: Sample, part: StatusFacts) -> StatusText:
+        def render(sample: Sample) -> StatusText:
+            part = _part(sample.view, service)
             if is_top:
                 history = sample.history
                 return render_top(part, selection=selection, history=history, columns=columns)
@@ -267,8 +270,7 @@ class StatusServer:
 
         async def make() -> StatusText:
             sample = await self._sampler.look()
-            part = _part(sample.view, service)
-            return await self._sampler.work(lambda: render(sample, part))
+            return await self._sampler.work(lambda: render(sample))
 
         text = await self._texts.get((selection, service, is_top, is_wide, columns), make)
         return web.Response(
@@ -300,18 +302,20 @@ class StatusServer:
         form = AnswerForm.read(request.query, request.headers)
         service = request.query.get("service", "")
         if "watch" in request.query and request.method == "GET":
-            _part(await self._views.take(), service)
+            shown = await self._views.take()
+            find = partial(self._sampler.work, lambda: _part(shown, service))
+            await self._parts.get(service, find)
             return await self._streams.json(request, service, form)
 
-        def render(part: StatusFacts, view: StatusFacts, now: float) -> bytes:
+        def render(view: StatusFacts, now: float) -> bytes:
+            # `explain` shows why a Service that was rejected isn't among them.
+            part = view.only(service) if view.source.rejected_of(service) else _part(view, service)
             answer = make_answer(part, now=now, selection=selection, whole=view)
             return compressed(encode_answer(form.of(answer)), form.is_gzip)
 
         async def make() -> bytes:
             view, now = await self._views.take(), self._clock()
-            # `explain` shows why a Service that was rejected isn't among them.
-            part = view.only(service) if view.source.rejected_of(service) else _part(view, service)
-            return await self._sampler.work(lambda: render(part, view, now))
+            return await self._sampler.work(lambda: render(view, now))
 
         body = await self._answers.get((selection, service, form), make)
         headers = headers_for(form.is_gzip)
@@ -366,7 +370,7 @@ class StatusServer:
 
 
 def _part(view: StatusFacts, service: str) -> StatusFacts:
-    """Return the part of a view about one Service or namespace; all of it for an empty name.
+    """Return a view of one Service or namespace, or for an empty name all of it, in a thread.
 
     Raises:
         HTTPNotFound: There is no such Service, or none in the namespace.

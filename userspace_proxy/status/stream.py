@@ -27,6 +27,7 @@ from aiohttp import web
 from ..facts import PortFacts, StatusFacts
 from ..facts.encoding import encode_answer
 from ..kernel.netlink.socket_users import Address, user_of
+from ..pacing import Pacing
 from .answer_form import EVERY_MAX_S, NO_HEADERS, AnswerForm, flushed_parts, headers_for
 from .answers import make_answer
 from .connections import note_request, write
@@ -117,7 +118,6 @@ class Streams:
         )
 
     def close(self) -> None:
-        """End all streams."""
         for task in self._open:
             task.cancel()
 
@@ -181,7 +181,7 @@ class Streams:
 
 def pause_after(cpu_s: float, every_s: float) -> float:
     """Return how long a stream with an interval waits after a message that took CPU time."""
-    return max(every_s, min(cpu_s / _SHARE, EVERY_MAX_S))
+    return Pacing(_SHARE, every_s, EVERY_MAX_S).wait_s(cpu_s)
 
 
 def _client_of(request: web.Request) -> int | str:

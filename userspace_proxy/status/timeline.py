@@ -39,7 +39,6 @@ class Event:
 
     @property
     def text(self) -> str:
-        """The whole sentence."""
         return f"{self.what}; {plural(self.saved, 'connection')} saved" if self.saved else self.what
 
 
@@ -91,5 +90,4 @@ def compare_views(before: StatusFacts, after: StatusFacts, now: float) -> Iterat
 
 
 def _problems(view: StatusFacts, now: float) -> dict[str, Problem]:
-    """Return the problems of the node by their kinds."""
     return {one.kind: one for one in problems_of_node(view, now)}

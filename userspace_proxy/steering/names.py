@@ -100,7 +100,6 @@ class TableNames:
         self._kind = kind
 
     def of(self, proxy_name: str) -> str:
-        """Return the name of a proxy's table."""
         return OwnTable(self._kind, proxy_label(proxy_name)).name
 
     def label_in(self, table: str) -> str | None:

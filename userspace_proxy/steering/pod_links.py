@@ -59,7 +59,6 @@ class PodLinks:
             return self._known
 
     def numbers(self) -> frozenset[int]:
-        """Return their numbers."""
         return frozenset(link.number for link in self.known())
 
     def close(self) -> None:

@@ -58,11 +58,9 @@ class Programmer(abc.ABC):
         return True
 
     def unguarded(self) -> str:
-        """Return :attr:`.base.Steering.unguarded`."""
         return ""
 
     def unsteered(self) -> Mapping[Frontend, str | Taken]:
-        """Return :attr:`.base.Steering.unsteered`."""
         return self._taken_earlier
 
     def filters(self) -> Sequence[Followed]:
@@ -122,7 +120,6 @@ class Programmer(abc.ABC):
         self._earlier.close()
 
     def _translation_of(self, _frontend: Frontend) -> Translation:
-        """Return how a frontend is translated."""
         return Translation()
 
     @abc.abstractmethod

@@ -17,7 +17,6 @@ import msgspec
 
 from userspace_proxy.facts import Level, StatusFacts
 from userspace_proxy.facts.encoding import encode_answer
-from userspace_proxy.facts.summary import summarised
 from userspace_proxy.plan.digest import FORM, bucket_of
 from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.status.stream import Changes
@@ -96,7 +95,7 @@ class FakeAgent:
         if request.query.get("view") != ["summary"]:
             return self._facts
         also = {*request.query.get("also", ())}
-        return summarised(self._facts, also)
+        return self._facts.summarised(also)
 
     def _plan(self, request: AgentRequest) -> bytes:
         wanted = {int(text) for text in request.query.get("bucket", ())}

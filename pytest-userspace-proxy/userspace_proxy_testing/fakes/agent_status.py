@@ -10,7 +10,7 @@ from pathlib import Path
 from userspace_proxy.cluster import Snapshot
 from userspace_proxy.explain.planned import plan_status
 from userspace_proxy.facts import Level, StatusFacts
-from userspace_proxy.facts.compared import PlanFacts
+from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.plan.digest import FORM, digests_of, summary_of
 from userspace_proxy.policy import PolicyOptions
 from userspace_proxy.sources.manifests import load_manifests

@@ -29,7 +29,7 @@ from ..build import Binaries
 from ..child import Child
 from ..plugin import write_plugin
 from ..waiting import wait_for
-from . import older_agent, prober, release
+from . import prober, release
 from .cluster import Cluster
 from .images import OURS, ensure_own_image
 from .node import ClusterNode
@@ -70,8 +70,6 @@ VALUES = (
     "--set=minReadySeconds=4",
     "--set=updateStrategy.rollingUpdate.maxSurge=3",
 )
-OLDER = Path(__file__).with_name("older-status.json")
-"""What the agent of an older version answered on node-3."""
 PERSON = "person"
 SYSTEM = ("-n", release.NAMESPACE)
 
@@ -228,30 +226,6 @@ def client(node: ClusterNode) -> Child:
     return Child(words, node.folder / "client.log", node.holder.enter_network())
 
 
-def older(node: str) -> list[dict[str, object]]:
-    """Return a pod that gives an older agent's answers, and these."""
-    name = "older-agent"
-    script = Path(older_agent.__file__).read_text()
-    program = ["/opt/userspace-proxy/bin/python", "-u", "-c", script, f"/older/{OLDER.name}"]
-    labels = {"app.kubernetes.io/name": release.NAME, "app.kubernetes.io/instance": "older"}
-    mount = {"name": "older", "mountPath": "/older"}
-    spec = {
-        "nodeName": node,
-        "hostNetwork": True,
-        "terminationGracePeriodSeconds": 0,
-        "containers": [
-            {"name": "agent", "image": OURS, "command": program, "volumeMounts": [mount]}
-        ],
-        "volumes": [{"name": "older", "configMap": {"name": name}}],
-    }
-    space = {"name": name, "namespace": release.NAMESPACE}
-    answers = {OLDER.name: OLDER.read_text()}
-    return [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": space, "data": answers},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {**space, "labels": labels}, "spec": spec},
-    ]
-
-
 def assert_named(stage: Stage, *words: str, causes: Sequence[str]) -> None:
     """Assert that a command has these on its first screen, in time.
 
@@ -330,27 +304,15 @@ def assert_shown(stage: Stage, page: Page, log: Path, causes: Sequence[str]) -> 
     wait_for("the faults", is_shown, deadline_s=60, hint=lambda: str(page.evaluate(FIRST_SCREEN)))
 
 
-def test_a_watch_shows_a_node_without_an_agent_one_with_an_older_one_and_an_update(
-    stage: Stage, tmp_path: Path
-) -> None:
-    node = stage.nodes[2]
+def test_a_watch_shows_a_node_without_an_agent_and_an_update(stage: Stage, tmp_path: Path) -> None:
     with stage.running(tmp_path / "log", "nodes", "--watch") as watch:
-        with release.without_agent(stage.cluster, node):
-            assert_named_and_watched(stage, watch, r"node-3\b[^\n]*\s+no agent")
-            stage.apply(*older(node.site.name))
-            assert_named_and_watched(
-                stage, watch, r"node-3\b[^\n]*\s+version 0.1.0 \(commit 6d04900b\)"
-            )
-            stage.cluster.kubectl(*SYSTEM, "delete", "pod,configmap", "older-agent")
+        with release.without_agent(stage.cluster, stage.nodes[2]):
+            cause = r"node-3\b[^\n]*\s+no agent"
+            for command in ("nodes", "status"):
+                assert_named(stage, command, causes=[cause])
+            watch.wait_for_output(cause)
         with release.updating(stage.cluster):
             watch.wait_for_output("2 agents run there")
         release.wait_until_ready(stage.cluster)
         watch.wait_for_output("^3 nodes$", since=len(watch.output()))
         assert watch.status is None
-
-
-def assert_named_and_watched(stage: Stage, watch: Child, cause: str) -> None:
-    """Assert that the view of all nodes names a cause, by each command and in a watch."""
-    for command in ("nodes", "status"):
-        assert_named(stage, command, causes=[cause])
-    watch.wait_for_output(cause)

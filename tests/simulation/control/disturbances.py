@@ -212,7 +212,7 @@ class Disturbances:
         control, main = self._world.control, worker.main
         is_mine = control is not None and worker.parent is control.process
         runs = main is not None and main._worker is not None
-        return is_mine and runs and main._candidates is None and not main._is_draining
+        return is_mine and runs and main._reception is None and not main._is_draining
 
     def _send_nonsense(self, worker: Process, frame: bytes) -> None:
         world, parent = self._world, worker.parent

@@ -247,4 +247,4 @@ class Draining:
 
 def _is_adopted(worker: Process) -> bool:
     """Return whether a worker has a control process, or hasn't noticed that it has lost it."""
-    return worker.main is not None and worker.main._candidates is None
+    return worker.main is not None and worker.main._reception is None

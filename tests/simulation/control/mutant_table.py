@@ -98,15 +98,15 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "orphans-end": _plane(
         "worker_main",
-        "elif self._rendezvous is not None:\n            self._candidates =",
-        "elif self._rendezvous is None:\n            self._candidates =",
+        "elif self._rendezvous is not None:\n            self._reception =",
+        "elif self._rendezvous is None:\n            self._reception =",
     ),
     "adopted-once-only": _plane(
         "worker_main",
-        "        self._stop_waiting()\n        self._channel = channel",
+        "        self._stop_waiting()\n        self._channel = self._open",
         "        self._stop_waiting()\n"
         "        self._rendezvous = None\n"
-        "        self._channel = channel",
+        "        self._channel = self._open",
     ),
     "sockets-not-inherited": _plane(
         "adoption", "found = self._sockets.pop((protocol, at), [])", "found = []"
@@ -138,8 +138,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "pauses-before-starts-are-long": _plane(
         "workers",
-        "pause_before_start(self._early_deaths, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)",
-        "pause_before_start(self._early_deaths, _LONGEST_PAUSE_S, _LONGEST_PAUSE_S)",
+        "backoff_s(self._early_deaths - 1, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)",
+        "backoff_s(self._early_deaths - 1, _LONGEST_PAUSE_S, _LONGEST_PAUSE_S)",
     ),
     "pins-not-taken": _plane(
         "plane", "self._predecessors.take_pins(group.label)", "self._predecessors.take_pins('')"

@@ -14,8 +14,8 @@ MUTANTS: Mapping[str, Mutant] = {
         package="plane",
     ),
     "deadline-of-the-chosen-is-not-cancelled": Mutant(
-        "candidates",
-        "        self._deadline.cancel()\n",
+        "reception",
+        "        guest.deadline.cancel()\n",
         "",
         package="plane",
     ),

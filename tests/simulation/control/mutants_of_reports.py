@@ -99,7 +99,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "worker", "        if differences is not None:\n            differences.end_update()\n", ""
     ),
     "chosen-and-not-answered": _plane(
-        "candidates", "            self._owner.receive(HandOver(), [])\n", ""
+        "worker_main", "        self._on_message(HandOver(), [])\n", ""
     ),
     "patience-with-those-that-run": _plane(
         "workers",

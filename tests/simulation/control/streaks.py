@@ -181,14 +181,15 @@ class Streaks:
             is_over = not shown.dials.is_on and shown.dials.succeeded_at >= last.at
             judgements.check(STREAKS, is_over, f"{what} has answered, and isn't known to")
         else:
-            is_known = shown.dials.is_on and shown.dials.last_at in {each.at for each in later}
+            is_known = shown.dials.is_on and shown.dials.part.last_at in {each.at for each in later}
             judgements.check(STREAKS, is_known, f"{what} failed, and isn't known to")
             others = [each for each in (*unsure, *maybe) if not each.is_of_node]
             fewest, most = _bounds(in_row, others, self._reported_s)
+            known = shown.dials.part.failures
             judgements.check(
                 STREAKS,
-                fewest <= shown.dials.failures <= most,
-                f"{what} failed {fewest} to {most} times in a row, {shown.dials.failures} known",
+                fewest <= known <= most,
+                f"{what} failed {fewest} to {most} times in a row, {known} known",
             )
 
     def _is_reported(self, dial: _Dial, came_at: float) -> bool:

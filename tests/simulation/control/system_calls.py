@@ -11,6 +11,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from userspace_proxy.kernel.net_admin_proof import SECRET_BYTES
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER
 
 from ..kernel import MAX_CALLS, Kernel, Runaway, _Pipe
@@ -350,11 +351,19 @@ class ProcessSocket(SimulatedSocket):
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())] if files else []
         return data, rights, 0, None
 
+    def recv(self, most: int, flags: int = 0) -> bytes:
+        """Part of socket.socket; it reads no files."""
+        if not isinstance(self.core, UnixEnd):
+            return super().recv(most, flags)
+        data, rights, *_ = self.recvmsg(most)
+        assert not rights, "files that are sent to a process that takes none"
+        return bytes(data)
+
     def answer(self, challenge: ProcessSocket) -> bytes:
         """Part of kernel.net_admin_proof.Prover."""
         assert isinstance(challenge.core, PlainCopy), "it is a netlink socket"
         self._kernel.enter("bind")
-        self.core.secret = b"secret of %d" % self._kernel.process.pid
+        self.core.secret = b"%0*d" % (SECRET_BYTES, self._kernel.process.pid)
         challenge.core.shared.secret = self.core.secret
         return bytes(self.core.secret)
 

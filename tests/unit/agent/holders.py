@@ -10,7 +10,7 @@ import sys
 HOLDER = """
 import asyncio, logging, os, signal, subprocess, sys
 import uvloop
-from userspace_proxy.agent.hand_over import HandOverRequests
+from userspace_proxy.agent.hand_over import answer_requests
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.agent.signals import stop_on_signal
 from userspace_proxy.agent.take_back import reap_children, takes_back, wait_for_workers
@@ -28,7 +28,7 @@ async def main():
     lock.take()
     def hand_over(connection):
         wait_for_workers(connection, arrived)
-    HandOverRequests(asyncio.get_running_loop(), lock, hand_over)
+    answer_requests(asyncio.get_running_loop(), lock, hand_over)
     print("held", flush=True)
     await stop.wait()
     if {drains}:

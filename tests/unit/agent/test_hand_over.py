@@ -12,8 +12,8 @@ import pytest
 from tests.node.processes import run_without_capabilities
 from userspace_proxy.agent import hand_over
 from userspace_proxy.agent.hand_over import (
-    HandOverRequests,
     adopt,
+    answer_requests,
     ask_to_hand_over,
     end_workers,
     worker_label,
@@ -21,7 +21,8 @@ from userspace_proxy.agent.hand_over import (
 from userspace_proxy.agent.lock import NodeLock, connect_to_holder
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.errors import LockHeld
-from userspace_proxy.kernel import net_admin_proof
+from userspace_proxy.kernel import abstract_sockets, net_admin_proof
+from userspace_proxy.plane import reception
 from userspace_proxy.plane.rendezvous import open_rendezvous
 
 from ..dataplane.waiting import until
@@ -65,12 +66,12 @@ def test_root_without_net_admin_is_refused_the_node(holder):
     assert holder.wait(20) == 3
 
 
-def test_a_version_that_proves_nothing_is_refused_with_the_remedy(holder):
+def test_a_process_without_a_way_to_prove_it_is_refused(holder):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(60)
         sock.connect("\0userspace-proxy")
         sock.send(b"hand over\n")
-        assert b"stop the running one, then start that version" in sock.recv(999)
+        assert sock.recv(999) == b"hands over only to a process that has NET_ADMIN"
         assert sock.recv(1) == b""
     taken = ask_to_hand_over(None)
     assert taken.pid == holder.pid
@@ -90,10 +91,9 @@ async def lock():
 
 
 async def test_a_process_that_cannot_hand_over_keeps_the_lock(lock):
-    requests = HandOverRequests(asyncio.get_running_loop(), lock, None)
-    taken = await asyncio.to_thread(ask_to_hand_over, "a")
-    assert taken.pid == os.getpid()
-    assert not taken.is_awaited()
+    requests = answer_requests(asyncio.get_running_loop(), lock, None)
+    with pytest.raises(LockHeld, match="does not hand over"):
+        await asyncio.to_thread(ask_to_hand_over, "a")
     requests.close()
     with pytest.raises(LockHeld):
         NodeLock("a").take()
@@ -117,6 +117,10 @@ async def test_one_whose_queue_stays_full_is_no_missing_one(lock, monkeypatch):
             await asyncio.to_thread(ask_to_hand_over, "a")
 
 
+def accept(lock):
+    return abstract_sockets.accept(lock.listener, 64)
+
+
 @pytest.fixture
 async def ask(lock):
     """Ask this process for the node; return that call's result, and this process's end."""
@@ -124,7 +128,7 @@ async def ask(lock):
     async def make():
         asking = asyncio.create_task(asyncio.to_thread(ask_to_hand_over, "a"))
         accepted = []
-        await until(lambda: accepted.extend(lock.accept()) or accepted, "a connection")
+        await until(lambda: accepted.extend(accept(lock)) or accepted, "a connection")
         opened.append(accepted[0])
         return asking, accepted[0]
 
@@ -183,7 +187,7 @@ async def test_one_that_loses_its_place_asks_again(ask, lock):
         socket.send_fds(sock, [b"prove\n"], [challenge.fileno()])
     sock.close()
     accepted = []
-    await until(lambda: accepted.extend(lock.accept()) or accepted, "another connection")
+    await until(lambda: accepted.extend(accept(lock)) or accepted, "another connection")
     with accepted[0]:
         accepted[0].send(b"over\n")
         taken = await asking
@@ -196,7 +200,7 @@ async def test_one_that_loses_its_place_again_and_again_gives_up(lock, monkeypat
     asking = asyncio.create_task(asyncio.to_thread(ask_to_hand_over, "a"))
 
     def is_done():
-        for sock in lock.accept():
+        for sock in accept(lock):
             with (
                 contextlib.suppress(BrokenPipeError),
                 sock,
@@ -213,7 +217,7 @@ async def test_one_that_loses_its_place_again_and_again_gives_up(lock, monkeypat
 @pytest.fixture
 async def requests(lock):
     """This process hands over to who proves the capability."""
-    requests = HandOverRequests(
+    requests = answer_requests(
         asyncio.get_running_loop(), lock, lambda sock: sock.send(hand_over.OVER)
     )
     yield requests
@@ -231,11 +235,12 @@ async def test_processes_that_prove_nothing_keep_no_other_one_from_being_handed_
         taken = await asyncio.to_thread(ask_to_hand_over, "a")
         assert taken._connection is not None
         taken.report_serving()
-        assert len(requests._asking) <= 2
+        assert len(requests) <= 2
 
 
 @pytest.mark.parametrize("said", [b"what?", b"hand over\nhand over\n", b"proved\n"])
-async def test_one_that_says_anything_else_is_disconnected(requests, said):
+async def test_one_that_says_anything_else_is_disconnected(requests, said, monkeypatch):
+    monkeypatch.setattr(reception, "_PROVE_S", 0.02)
     with connect_to_holder("a")[0] as sock:
         sock.send(said)
         received = b""

@@ -2,10 +2,10 @@ import asyncio
 import contextlib
 import re
 
-import aiohttp
 import pytest
 
 from tests.unit.nodes.dashboard.clusters import CALLS, sick_cluster
+from tests.unit.nodes.dashboard.names import browsing
 from userspace_proxy.cli import dashboard, main
 from userspace_proxy.cli.all_nodes import open_reader, settings_of
 from userspace_proxy.cli.command_table import COMMANDS
@@ -33,7 +33,12 @@ class Opened:
 
     def __init__(self, address, session, task):
         self.address, self.task = address, task
-        self._base, self._session = address.partition("/?")[0], session
+        self._base, self._session = "", session
+
+    async def open(self):
+        async with self._session.get(self.address) as response:
+            assert response.status == 200
+            self._base = str(response.url.origin())
 
     async def read(self, path):
         async with self._session.get(self._base + path) as response:
@@ -57,11 +62,9 @@ async def running(cluster, name="prod"):
         await asyncio.wait((task, opened), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
-        jar = aiohttp.CookieJar(unsafe=True)
-        async with aiohttp.ClientSession(cookie_jar=jar) as session:
+        async with browsing() as session:
             window = Opened(opened.result(), session, task)
-            async with session.get(window.address) as response:
-                assert response.status == 200
+            await window.open()
             yield window
     finally:
         task.cancel()
@@ -81,7 +84,7 @@ async def test_all_nodes_are_shown_as_they_answer(tmp_path, capsys):
         add_sick_nodes(cluster)
         async with running(cluster) as window:
             printed = capsys.readouterr().out
-            assert printed.startswith("all nodes of prod: http://127.0.0.1:")
+            assert printed.startswith("all nodes of prod: http://")
             # Other users may see what a browser is started with: that works once.
             (secret,) = re.findall(r"\?secret=(\S+)", printed)
             assert secret not in window.address

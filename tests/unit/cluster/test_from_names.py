@@ -424,3 +424,100 @@ def test_a_bug_while_deriving_is_the_note_of_the_service():
     (note,) = proxy.state("db").service.notes
     assert note.kind is NoteKind.NAMES_BUG
     assert note.about.startswith("ZeroDivisionError")
+
+
+BAD = ServiceKey("shop", "bad")
+
+
+class Unanswerable(set):
+    """This node's addresses, where a question about one of them raises."""
+
+    def __contains__(self, ip):
+        if super().__contains__(ip):
+            raise ZeroDivisionError("a bug")
+        return False
+
+
+@pytest.fixture
+def buggy():
+    made = Proxy()
+    made.own = Unanswerable({"203.0.113.66"})
+    made.endpoints = EndpointsByName(
+        ("example.com",), ForbiddenAddresses(NETWORKS, made.own.__contains__)
+    )
+    made.put()
+    made.put("bad", "bad.example.com")
+    made.put("other", "other.example.com")
+    made.derive()
+    return made
+
+
+def test_only_this_service_has_no_endpoints_by_name(buggy):
+    item = EndpointSlice(SliceKey("shop", "a"), BAD, V4, (), (Endpoint("192.0.2.1"),))
+    buggy.store.put_slice(item)
+    for _ in range(3):
+        host, _ = buggy.endpoints.hosts.take(0.0)
+        ip = "203.0.113.66" if host == "bad.example.com" else "203.0.113.1"
+        buggy.endpoints.learn(host, Lookup({V4: (ip,)}, 30), 0.0, 0.0)
+    buggy.derive()
+    assert buggy.ips("db") == buggy.ips("other") == ["203.0.113.1"]
+    assert buggy.ips("bad") == ["192.0.2.1"]
+    ((key, bug),) = buggy.endpoints.bugs.items()
+    assert key == BAD
+    assert bug.startswith(f"ZeroDivisionError('a bug') at {__name__}:")
+    note = NoteKind.NAMES_BUG(bug)
+    before = buggy.state("bad")
+    assert before.service.notes == (note,)
+    buggy.endpoints.look_again()
+    buggy.derive()
+    assert buggy.state("bad") is before
+
+
+def test_the_next_answer_is_tried_again(buggy):
+    hosts = {buggy.endpoints.hosts.take(0.0)[0] for _ in range(3)}
+    for ip in ("203.0.113.66", "203.0.113.2"):
+        for host in hosts:
+            buggy.endpoints.learn(host, Lookup({V4: (ip,)}, 30), 0.0, 0.0)
+        buggy.derive(buggy.source)
+    assert buggy.ips("bad") == ["203.0.113.2"]
+    assert buggy.endpoints.bugs == {}
+    assert buggy.state("bad").service.notes == ()
+
+
+@pytest.mark.parametrize("step", ["read_request", "is_below", "derived_key"])
+def test_in_each_step_others_go_on(monkeypatch, step):
+    real = getattr(from_names, step)
+
+    def raise_for_bad(*args):
+        if "bad" in repr(args):
+            raise ZeroDivisionError("a bug")
+        return real(*args)
+
+    proxy = Proxy()
+    proxy.put("bad", "bad.example.com")
+    monkeypatch.setattr(from_names, step, raise_for_bad)
+    proxy.derive()
+    assert proxy.state("bad").slices == ()
+    assert [*proxy.endpoints.bugs] == [BAD]
+    proxy.put("db", DB)
+    proxy.derive()
+    proxy.endpoints.learn(DB, Lookup({V4: ("203.0.113.1",)}, 30), 0.0, 0.0)
+    proxy.derive(proxy.source)
+    assert proxy.ips("db") == ["203.0.113.1"]
+    assert proxy.state("bad").slices == ()
+    assert [*proxy.endpoints.bugs] == [BAD]
+    proxy.store.delete_service(BAD)
+    proxy.derive()
+    assert proxy.endpoints.bugs == {}
+
+
+def test_a_service_that_changes_is_tried_again(monkeypatch, buggy):
+    with monkeypatch.context() as patch:
+        patch.setattr(from_names, "read_request", lambda _: 1 // 0)
+        buggy.put("late")
+        buggy.derive()
+        assert buggy.state("late").slices == ()
+    buggy.put("late", "203.example.com")
+    buggy.derive()
+    assert buggy.problems("late") == [(NameState.PENDING, "")]
+    assert buggy.endpoints.bugs == {}

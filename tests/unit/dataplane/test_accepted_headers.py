@@ -87,7 +87,7 @@ async def refused(rig, peer, web, caplog, cause, others=0):
     assert await peer.was_reset()
     assert web.group.counters.bad_headers == 1
     mistake = web.group.client_mistakes[ClientMistake.NO_PROXY_HEADER]
-    assert (mistake.failures, mistake.client) == (1, PEER)
+    assert (mistake.part.failures, mistake.part.client) == (1, PEER)
     assert len(rig.connections.headers) == others
     (line,) = connection_lines(caplog)
     assert (line.cause, line.ended_by, line.endpoint) == ("no PROXY header", "proxy", "")

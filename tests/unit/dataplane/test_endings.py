@@ -47,7 +47,7 @@ def noted(rig, counters):
     """Return how many connections in a row ended without an answer, as a report will have it."""
     rig.settle()
     ends = counters.ends
-    return (ends.failures, ends.failure) if ends.is_on else (0, 0)
+    return (ends.part.failures, ends.part.failure) if ends.is_on else (0, 0)
 
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
@@ -66,10 +66,10 @@ async def test_the_time_of_a_client_that_has_given_up_is_that_of_its_end_and_a_l
     await until(lambda: connection.up.is_ended)
     await until(lambda: silence(connection.client)[1] >= AT_END_S, "it left a while ago")
     assert noted(rig, counters) == (1, Failure.UNANSWERED)
-    assert counters.ends.last_at <= connection.reactor.clock() - AT_END_S
+    assert counters.ends.part.last_at <= connection.reactor.clock() - AT_END_S
     await server.send(b"answer")
-    await until(lambda: counters.ends.late, "the late byte is noted")
-    assert not counters.ends.late.is_at_end
+    await until(lambda: counters.ends.part.late, "the late byte is noted")
+    assert not counters.ends.part.late.is_at_end
 
 
 async def test_a_question_that_was_read_with_its_reset_has_not_waited(rig, monkeypatch):
@@ -135,10 +135,10 @@ async def test_an_answer_that_comes_after_its_client_has_closed_is_none(rig, sec
         server.close()
     await ended(rig)
     ends = counters.ends
-    assert (ends.is_on, ends.failures, ends.failure) == (True, 1, Failure.UNANSWERED)
-    assert ends.late is not None
-    assert seconds - 0.05 <= ends.late.waited_s < 30
-    assert ends.late.is_at_end
+    assert (ends.is_on, ends.part.failures, ends.part.failure) == (True, 1, Failure.UNANSWERED)
+    assert ends.part.late is not None
+    assert seconds - 0.05 <= ends.part.late.waited_s < 30
+    assert ends.part.late.is_at_end
 
 
 @pytest.mark.parametrize("is_with_end", [False, True])

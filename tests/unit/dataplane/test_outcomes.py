@@ -43,13 +43,13 @@ def test_silence_between_a_routers_reports_does_not_hide_them(group):
     dials = group.counters_of(POD_A).dials
     for now, number in enumerate((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ETIMEDOUT)):
         group.outcomes.failed(POD_A, dial_failure(number, POD_A.ip), float(now))
-    assert (dials.failures, dials.failure) == (3, Failure.HOST_UNREACHABLE)
+    assert (dials.part.failures, dials.part.failure) == (3, Failure.HOST_UNREACHABLE)
     group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 3.0)
-    assert dials.failure is Failure.REFUSED
+    assert dials.part.failure is Failure.REFUSED
     group.outcomes.failed(POD_B, dial_failure(errno.EHOSTUNREACH, POD_B.ip), 0.0)
     group.outcomes.answered(POD_B, 1.0)
     group.outcomes.failed(POD_B, dial_failure(errno.ETIMEDOUT, POD_B.ip), 2.0)
-    assert group.counters_of(POD_B).dials.failure is Failure.SILENT
+    assert group.counters_of(POD_B).dials.part.failure is Failure.SILENT
 
 
 def test_an_answer_to_another_worker_ends_the_row(group):
@@ -138,7 +138,7 @@ def test_a_client_whose_dials_alone_are_accepted_and_reset_is_known(group):
         group.outcomes.failed(POD_A, dial_failure(errno.ECONNRESET, POD_A.ip), now, client=ALICE)
         ends.succeeded_at = 2.0
     exclusions = group.counters_of(POD_A).exclusions
-    assert (exclusions.failures, exclusions.client) == (1, ALICE)
+    assert (exclusions.part.failures, exclusions.part.client) == (1, ALICE)
 
 
 def test_a_shortage_is_logged_once_a_minute(group, caplog):
@@ -229,5 +229,5 @@ def test_failures_of_a_detour_are_logged_as_on_purpose_and_end_with_it(caplog):
     assert (group.balancers.current.ejected(1.0), returned[1:]) == ({}, [POD_A])
     assert not group.counters_of(POD_A).dials.is_on
     group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 2.0)
-    assert group.counters_of(POD_A).dials.failures == 1
+    assert group.counters_of(POD_A).dials.part.failures == 1
     assert not caplog.messages[-1].endswith("(a fault on purpose)")

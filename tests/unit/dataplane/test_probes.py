@@ -83,12 +83,12 @@ async def test_an_endpoint_that_answers_this_node_is_noted_to_deny_the_client(ri
     counters = web.counters_of(endpoint)
     assert not counters.denials.is_on
     await until(lambda: knows(rig, ALICE, endpoint), "the answer")
-    assert (counters.denials.failures, counters.denials.client) == (1, ALICE)
+    assert (counters.denials.part.failures, counters.denials.part.client) == (1, ALICE)
     assert not counters.dials.is_on
     assert counters.denials.dial_failure == SILENT
     # The next probe, a minute later.
     fail(rig, web, ALICE, endpoint)
-    await until(lambda: counters.denials.failures == 2, "the second answer")
+    await until(lambda: counters.denials.part.failures == 2, "the second answer")
 
 
 async def test_denied_clients_that_alternate_are_counted_until_one_of_them_is_answered(rig):
@@ -97,10 +97,10 @@ async def test_denied_clients_that_alternate_are_counted_until_one_of_them_is_an
     probes, denials = rig.connections.probes, web.counters_of(endpoint).denials
     for count, client in enumerate((ALICE, BOB), 1):
         fail(rig, web, client, endpoint)
-        await until(lambda count=count: denials.failures == count, "the answer")
+        await until(lambda count=count: denials.part.failures == count, "the answer")
     for client in (ALICE, BOB):
         probes.denied(web, client, endpoint, SILENT)
-    assert (denials.failures, denials.client) == (4, BOB)
+    assert (denials.part.failures, denials.part.client) == (4, BOB)
     # Nothing was denied to her.
     probes.admitted(web, CAROL, endpoint)
     assert denials.is_on
@@ -116,10 +116,10 @@ async def test_the_failures_of_another_client_long_ago_are_not_in_a_row_with_tho
     long_ago = rig.engine.reactor.now - PAIR_S
     denials.dial_failed(long_ago, SILENT, ALICE)
     probes.denied(web, ALICE, endpoint, SILENT)
-    assert denials.failures == 2
+    assert denials.part.failures == 2
     denials.part = denials.part._replace(last_at=long_ago)
     probes.denied(web, BOB, endpoint, SILENT)
-    assert (denials.failures, denials.client, denials.is_on) == (1, BOB, True)
+    assert (denials.part.failures, denials.part.client, denials.is_on) == (1, BOB, True)
     # Remembered without a probe, as long as no other client fails.
     rig.engine.reactor.tick()
     probes.admitted(web, BOB, endpoint)

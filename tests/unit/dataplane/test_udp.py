@@ -286,7 +286,7 @@ async def test_a_datagram_at_its_last_hop_is_dropped(rig, caplog, is_first):
     assert await pod.receive() == b"question"
     assert dns.group.counters.dropped_datagrams == 2
     mistake = dns.group.client_mistakes[ClientMistake.HOP_LIMIT]
-    assert (mistake.failures, mistake.client) == (2, client.address.ip)
+    assert (mistake.part.failures, mistake.part.client) == (2, client.address.ip)
     (line,) = [r for r in caplog.records if "hop limit" in r.getMessage()]
     # Any client can send such a datagram: it is no sign of a circle.
     assert line.getMessage() == (

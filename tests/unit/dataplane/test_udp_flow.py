@@ -224,7 +224,7 @@ async def test_a_flow_moves_on_from_an_endpoint_to_which_nothing_can_be_sent(rig
     client.send(b"second")
     assert [await pods[1].receive() for _ in range(2)] == [b"first", b"second"]
     dials = dns.group.counters_of(pods[0].address).dials
-    assert (dials.failures, dials.number) == (1, number)
+    assert (dials.part.failures, dials.part.number) == (1, number)
 
 
 async def test_a_large_datagram_that_cannot_be_sent_is_a_failure(rig):
@@ -374,7 +374,7 @@ async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_
     timers.advance(3.1)
     for _ in range(2):
         rig.settle()
-        assert (ends.failures, ends.failure) == (3, Failure.NO_DATAGRAM)
+        assert (ends.part.failures, ends.part.failure) == (3, Failure.NO_DATAGRAM)
     await exchange(rig.udp_client(dns), pod)
     assert not ends.is_on
     assert dns.group.counters_of(pod.address).unanswered == 3

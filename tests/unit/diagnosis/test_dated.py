@@ -14,7 +14,7 @@ from userspace_proxy.diagnosis.dated import (
     sentence_at,
     times_of,
 )
-from userspace_proxy.facts import Level, PortState, StateFacts
+from userspace_proxy.facts import Level, PortState
 
 from ..status.views import NOW, make_port, replace
 from .samples import POD, READY, failing
@@ -61,15 +61,6 @@ def test_a_cause_has_its_times_where_it_is_stated_and_that_is_wanted():
     assert sentence_at(port, NOW) == port.state.sentence
     timed = f"{stated} (9 times, last 3 s ago); {other}"
     assert sentence_at(port, NOW, port.state.causes) == timed
-
-
-def test_an_older_proxy_sends_no_clauses():
-    port = make_port(**QUIET)
-    port.state = StateFacts(Level.OK, sentence="Served by 2 endpoints")
-    assert sentence_at(port, NOW) == "Served by 2 endpoints"
-    port = make_port(notes=(A, B))
-    port.state = StateFacts(Level.OK, sentence="Served; a is unknown; 1 further note")
-    assert and_mistakes(port) == "", "its sentence contains them"
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,7 @@ def test_a_client_that_was_answered_a_moment_ago_is_not_excluded(counters):
     exclude(counters, 1.0)
     counters.exclusions.answered("10.244.3.7", 2.0)
     exclude(counters, 3.0, 4.0, 5.0, 61.9)
-    assert counters.exclusions.failures == 3
+    assert counters.exclusions.part.failures == 3
     assert not has_excluded(counters.exclusions)
     exclude(counters, 62.0)
     assert has_excluded(counters.exclusions)

@@ -61,7 +61,7 @@ def test_a_flow_that_is_answered_late_is_taken_back_from_those_without_an_answer
     assert counters.unanswered_flows == 1
     counters.came_late()
     assert counters.unanswered_flows == 0
-    assert (counters.unanswered, counters.late, counters.ends.failures) == (0, 1, 1)
+    assert (counters.unanswered, counters.late, counters.ends.part.failures) == (0, 1, 1)
 
 
 def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
@@ -71,7 +71,7 @@ def test_a_client_that_the_endpoint_alone_does_not_answer_is_known():
         counters.ended_unanswered(now, Failure.UNANSWERED, "192.0.2.8")
         counters.ended_unanswered(now, Failure.NO_DATAGRAM)
         counters.ends.succeeded_at = 2.0
-    assert (counters.exclusions.failures, counters.exclusions.client) == (1, "192.0.2.7")
+    assert (counters.exclusions.part.failures, counters.exclusions.part.client) == (1, "192.0.2.7")
     assert [*counters.exclusions.clients] == ["192.0.2.7"]
 
 

@@ -80,8 +80,8 @@ def test_an_end_is_a_failure_by_what_preceded_it_and_counted_once(end, failure, 
     streaks = counters.cuts, counters.ends
     streak, other = streaks if end.has_answer else reversed(streaks)
     noted = (failure, 5.0 - end.left_s) if failure else (Failure.OTHER, -1.0)
-    assert (streak.failure, streak.last_at, other.failures) == (*noted, 0)
-    assert counters.cuts.client == (ALICE if end.lost and end.has_answer else "")
+    assert (streak.part.failure, streak.part.last_at, other.part.failures) == (*noted, 0)
+    assert counters.cuts.part.client == (ALICE if end.lost and end.has_answer else "")
 
 
 def test_only_a_client_that_leaves_counts_as_one_that_has_waited_before():
@@ -115,8 +115,10 @@ def test_a_byte_that_the_end_brings_is_told_from_one_that_is_slow_and_each_may_a
         counters = EndpointCounters()
         ends, talk = counters.ends, exchange(counters)
         talk.note_first_byte(2.5, left(left_s + 0.1, left_s))
-        assert (ends.failures, ends.failure, ends.last_at) == (1, UNANSWERED, 2.5 - left_s)
-        assert (ends.late, talk.code, counters.client_aborts) == (LateByte(2.5, is_at_end), LATE, 1)
+        part = ends.part
+        assert (part.failures, part.failure, part.last_at) == (1, UNANSWERED, 2.5 - left_s)
+        assert (part.late, talk.code) == (LateByte(2.5, is_at_end), LATE)
+        assert counters.client_aborts == 1
         talk.note_arrived(4.0)
         assert (ends.is_on, talk.code, counters.client_aborts) == (False, None, 0)
 
@@ -128,8 +130,8 @@ def test_one_slow_byte_shows_that_it_is_not_the_end_that_brings_them_until_the_s
         talk = exchange(counters)
         talk.note_end(given_up(), waited_s)
         talk.note_first_byte(waited_s, left(left_s, left_s))
-        assert (ends.last_at, ends.late) == (waited_s, LateByte(waited_s, is_at_end))
-    assert ends.failures == counters.client_aborts == 3, "each was counted before"
+        assert (ends.part.last_at, ends.part.late) == (waited_s, LateByte(waited_s, is_at_end))
+    assert ends.part.failures == counters.client_aborts == 3, "each was counted before"
     ends.succeeded_at = 4.0
     exchange(counters).note_first_byte(5.0, left(1.0))
-    assert ends.late == LateByte(5.0, True)
+    assert ends.part.late == LateByte(5.0, True)

@@ -1,8 +1,10 @@
 import msgspec
 import pytest
 
+from tests.unit.status.views import make_health_check, make_ignored, make_port, make_view
 from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.services import is_headless
+from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.facts import (
     FrontendFacts,
     HealthCheckFacts,
@@ -14,9 +16,10 @@ from userspace_proxy.facts import (
     RejectedFacts,
     SourceFacts,
     StatusFacts,
+    WorkerFacts,
 )
 from userspace_proxy.facts.encoding import from_json, to_json
-from userspace_proxy.facts.node import KernelFacts, ObjectKey
+from userspace_proxy.facts.node import KernelFacts, ObjectKey, PlanFacts
 from userspace_proxy.model import ServiceKey
 
 WEB_OBJECT = ObjectKey("Service", "shop", "web")
@@ -179,3 +182,47 @@ def test_the_mistakes_about_a_service_are_found_by_its_name_or_that_of_a_port():
 def test_what_an_incident_touches_is_said_in_short(endpoints, services, words):
     incident = IncidentFacts(endpoints=("a:80",) * endpoints, services=("a/b",) * services)
     assert incident.touched == words
+
+
+def test_an_older_proxy_has_no_digests():
+    assert msgspec.json.decode(b"{}", type=StatusFacts).plan == PlanFacts()
+
+
+def a_view(**changes):
+    view = make_view(make_port("web"), make_port("cart"), make_port("db", endpoints=()), **changes)
+    view.ports = diagnose(view.ports, view.source, view.health_checks)
+    return view
+
+
+def names(facts):
+    return [port.service for port in facts.ports]
+
+
+def test_a_summary_has_the_service_ports_that_are_not_ok():
+    assert names(a_view().summarised()) == ["db"]
+
+
+def test_a_summary_has_the_services_that_are_asked_for():
+    assert names(a_view().summarised({"shop/web", "other/cart"})) == ["web", "db"]
+
+
+def test_a_summary_has_of_ignored_services_only_conflicts():
+    quiet = make_ignored("shop/headless", "", "it is headless")
+    taken = make_ignored("shop/late", "", "another one has its address", is_conflict=True)
+    view = a_view(ignored=(quiet, taken))
+    assert view.summarised().ignored == [taken]
+    assert view.summarised({"shop/headless"}).ignored == [quiet, taken]
+
+
+def test_a_summary_has_of_health_checks_only_problems():
+    well = make_health_check("shop/web", 31_000, 1)
+    fails = make_health_check("shop/cart", 31_001, 1, "cannot listen")
+    assert a_view(health_checks=(well, fails)).summarised().health_checks == [fails]
+
+
+def test_a_summary_lacks_what_changes_all_the_time():
+    worker = WorkerFacts(0, 77, connections=5, iterations=((0.001, 9), (None, 1)), iterations_s=1.5)
+    view = a_view(workers=(worker,))
+    (short,) = view.summarised().workers
+    assert (short.pid, short.connections, short.iterations, short.iterations_s) == (77, 5, (), 0.0)
+    assert view.workers == (worker,)

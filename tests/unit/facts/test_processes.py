@@ -1,4 +1,4 @@
-from userspace_proxy.facts import MemoryFacts, WorkerFacts, figures_of
+from userspace_proxy.facts import MemoryFacts, StatusFacts, WorkerFacts, figures_of
 
 
 def test_each_worker_has_a_series_of_its_connections_and_flows():
@@ -17,3 +17,10 @@ def test_without_a_limit_of_memory_nothing_is_short():
         False,
         False,
     )
+
+
+def test_what_the_processes_take_is_a_metric_of_the_node():
+    figures = figures_of(StatusFacts)
+    cpu, memory = figures["process.cpu_s"], figures["process.memory_bytes"]
+    assert (cpu.kind, cpu.metric) == ("counter", "process_cpu_seconds")
+    assert (memory.kind, memory.metric) == ("gauge", "process_memory_bytes")

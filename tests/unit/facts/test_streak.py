@@ -28,7 +28,7 @@ def test_it_may_be_ended_without_a_success():
     streak.end()
     assert not streak.is_on
     streak.failed(3.0, Failure.SILENT)
-    assert (streak.failures, streak.first_at) == (1, 3.0)
+    assert (streak.part.failures, streak.part.first_at) == (1, 3.0)
 
 
 def test_without_a_failure_there_is_no_streak():
@@ -39,12 +39,12 @@ def test_without_a_failure_there_is_no_streak():
 def test_of_a_streak_that_is_over_when_it_becomes_known_the_last_failure_stays_known():
     streak = streak_of((1.0, Failure.SILENT), succeeded_at=0.0)
     streak.add(StreakPart(8.0, 6, 2.0, 7.0, Failure.REFUSED))
-    assert (streak.is_on, streak.last_at, streak.failure) == (False, 7.0, Failure.REFUSED)
+    assert (streak.is_on, streak.part.last_at, streak.part.failure) == (False, 7.0, Failure.REFUSED)
     # Of another process, and older.
     streak.add(StreakPart(-1.0, 2, 3.0, 6.0, Failure.SILENT))
-    assert (streak.last_at, streak.failure) == (7.0, Failure.REFUSED)
+    assert (streak.part.last_at, streak.part.failure) == (7.0, Failure.REFUSED)
     streak.failed(9.0)
-    assert (streak.is_on, streak.failures, streak.first_at) == (True, 1, 9.0)
+    assert (streak.is_on, streak.part.failures, streak.part.first_at) == (True, 1, 9.0)
 
 
 def test_the_end_of_the_streak_before_is_known():
@@ -52,7 +52,7 @@ def test_the_end_of_the_streak_before_is_known():
     assert streak.before_at < 0
     streak.add(StreakPart(3.0, 1, 4.0, 4.0, Failure.RESET))
     streak.failed(5.0, Failure.RESET)
-    assert (streak.failures, streak.before_at) == (2, 2.0)
+    assert (streak.part.failures, streak.before_at) == (2, 2.0)
 
 
 def test_failures_add_up_until_a_success():
@@ -107,7 +107,7 @@ def test_a_failed_dial_is_noted_with_its_errno():
     refused = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
     streak = Streak()
     streak.dial_failed(1.0, refused, ALICE)
-    assert (streak.dial_failure, streak.failures, streak.client) == (refused, 1, ALICE)
+    assert (streak.dial_failure, streak.part.failures, streak.part.client) == (refused, 1, ALICE)
     streak.still_fails(2.0, Failure.OTHER, number=errno.EIO)
     assert streak.dial_failure == DialFailure(Failure.OTHER, errno.EIO)
     streak.failed(3.0, Failure.CLOSED)
@@ -122,7 +122,7 @@ def test_what_was_noted_is_kept_until_the_streak_is_over():
     assert streak.whole() == StreakPart(-1.0, 2, 1.0, 3.0, Failure.SILENT, 0, ALICE, late)
     streak.succeeded_at = 4.0
     streak.failed(5.0, Failure.SILENT)
-    assert (streak.client, streak.late) == ("", None)
+    assert (streak.part.client, streak.part.late) == ("", None)
 
 
 @pytest.fixture
@@ -139,16 +139,17 @@ def test_a_client_that_fails_again_after_others_were_answered_is_excluded(exclus
     end(exclusions, ALICE, 1.0, answered_at=-1.0)
     end(exclusions, ALICE, 3.0, answered_at=2.0)
     end(exclusions, ALICE, 5.0, answered_at=4.0)
-    assert (exclusions.failures, exclusions.client, exclusions.last_at) == (2, ALICE, 5.0)
+    part = exclusions.part
+    assert (part.failures, part.client, part.last_at) == (2, ALICE, 5.0)
     end(exclusions, ALICE, 6.0, answered_at=4.0)
-    assert (exclusions.failures, exclusions.last_at) == (2, 6.0), "nothing new of others"
+    assert (exclusions.part.failures, exclusions.part.last_at) == (2, 6.0), "nothing new of others"
 
 
 def test_clients_that_fail_once_or_while_none_is_answered_are_not(exclusions):
     end(exclusions, ALICE, 1.0, 2.0, 3.0, answered_at=0.5)
     end(exclusions, BOB, 4.0, answered_at=3.5)
     end(exclusions, BOB, 64.0, answered_at=63.0)
-    assert exclusions.failures == 0
+    assert exclusions.part.failures == 0
 
 
 def test_an_answer_to_a_client_that_failed_is_a_success(exclusions):
@@ -159,7 +160,7 @@ def test_an_answer_to_a_client_that_failed_is_a_success(exclusions):
     exclusions.answered(ALICE, 2.5)
     assert exclusions.succeeded_at == 2.5
     end(exclusions, ALICE, 3.0, answered_at=2.5)
-    assert exclusions.failures == 0, "what was answered was the client itself"
+    assert exclusions.part.failures == 0, "what was answered was the client itself"
     exclusions.answered(ALICE, 63.0)
     assert exclusions.succeeded_at == 2.5, "a minute later"
     assert exclusions.clients == {}

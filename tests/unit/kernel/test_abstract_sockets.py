@@ -103,7 +103,7 @@ def full(listener):
 def test_a_trusted_listener_whose_queue_stays_full_is_found(full):
     assert abstract_sockets.find_listeners([NAME]) == {NAME: 0}
     with pytest.raises(BlockingIOError):
-        abstract_sockets.connect(NAME, 0.01)
+        abstract_sockets.connect(NAME)
 
 
 def test_a_connection_waits_for_room(full):
@@ -112,7 +112,8 @@ def test_a_connection_waits_for_room(full):
 
     timer = threading.Timer(0.05, accept)
     timer.start()
-    abstract_sockets.connect(NAME, 60.0).close()
+    ((_, sock),) = abstract_sockets.connect_each([NAME], 60.0)
+    sock.close()
     timer.join()
 
 
@@ -120,7 +121,7 @@ def test_another_users_listener_whose_queue_stays_full_counts_for_nothing(full, 
     monkeypatch.setattr(abstract_sockets, "user_of_listener", lambda _name: os.geteuid() + 1)
     assert abstract_sockets.find_listeners([NAME]) == {}
     with pytest.raises(PermissionError):
-        abstract_sockets.connect(NAME, 60.0)
+        abstract_sockets.connect(NAME)
 
 
 def test_a_full_queue_whose_user_is_not_shown_counts_as_trusted(full, monkeypatch):

@@ -16,15 +16,13 @@ from userspace_proxy.model.pod_endpoints import (
     PodPort,
     PodSelection,
     TargetPort,
-    WireSelectingService,
     derive_slices,
     is_selecting,
     read_pod,
     read_selection,
 )
-from userspace_proxy.model.pods import WirePod
 from userspace_proxy.model.service_reading import read_service
-from userspace_proxy.model.wire import FieldError, decode
+from userspace_proxy.model.wire import FieldError, WirePod, WireService, decode
 
 WEB = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"),))
 READY = {"type": "Ready", "status": "True"}
@@ -41,7 +39,7 @@ def pod(name="web-1", ip="10.244.0.3", *, conditions=(READY,), ports=(), **field
 
 
 def selection(**spec):
-    return read_selection(decode(json.dumps({"spec": spec}).encode(), WireSelectingService))
+    return read_selection(decode(json.dumps({"spec": spec}).encode(), WireService))
 
 
 WEB_PORT = {"name": "web", "containerPort": 8080}
@@ -207,7 +205,7 @@ def test_a_pod_has_its_hostname_below_the_service_that_is_its_subdomain():
 
 def test_a_service_without_a_spec_selects_nothing():
     assert selection() == PodSelection((), (IPFamily.IPV4,))
-    assert read_selection(decode(b"{}", WireSelectingService)) == selection()
+    assert read_selection(decode(b"{}", WireService)) == selection()
 
 
 def test_the_fields_for_selecting_do_not_disturb_reading_the_service():
@@ -215,7 +213,7 @@ def test_the_fields_for_selecting_do_not_disturb_reading_the_service():
         "metadata": {"name": "web"},
         "spec": {"ports": [{"port": 80, "targetPort": "web"}], "selector": {"app": "web"}},
     }
-    wire = decode(json.dumps(written).encode(), WireSelectingService)
+    wire = decode(json.dumps(written).encode(), WireService)
     assert read_service(wire).ports[0].port == 80
 
 
@@ -243,5 +241,5 @@ def test_pods_are_the_endpoints_of_services_with_a_selector(service, expected):
     ],
 )
 def test_target_ports_are_numbers_or_names_or_by_default_the_ports(service, targets):
-    made = read_selection(decode(json.dumps(service).encode(), WireSelectingService))
+    made = read_selection(decode(json.dumps(service).encode(), WireService))
     assert tuple(target.port for target in made.targets) == targets

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.model.similar import NEARLY_EQUAL, alike, did_you_mean, nearest, similar_hosts
+from userspace_proxy.model.similar import (
+    COMPARED_MAX,
+    NEARLY_EQUAL,
+    alike,
+    did_you_mean,
+    nearest,
+    similar_hosts,
+)
 
 FIELDS = ("selector", "sessionAffinity", "ports")
 
@@ -26,6 +33,19 @@ def test_several_names_may_be_alike():
     assert alike("web-2", known, most=3) == ["web-12", "web-1", "webs"]
     assert alike("web-2", known, most=1) == ["web-12"]
     assert alike("xyzzy", known, most=3) == []
+
+
+@pytest.mark.parametrize("length", [1, 15, 63, 253])
+def test_only_so_many_characters_of_names_are_compared(length):
+    names = iter(["a" * length] * COMPARED_MAX + ["not compared"])
+    assert alike("a" * length, names, most=1) == ["a" * length]
+    compared = COMPARED_MAX - len(list(names))
+    assert compared == COMPARED_MAX // length
+
+
+@pytest.mark.parametrize("word", ["a" * 254, "ab" * 4000])
+def test_nothing_is_similar_to_a_word_that_is_longer_than_any_name(word):
+    assert alike(word, [word], most=1) == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from userspace_proxy.facts.compared import PlanFacts
+from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.nodes.answer import AgentAnswer
 from userspace_proxy.nodes.ask import Unreadable
 from userspace_proxy.nodes.behind import ASKED_MAX, BEHIND_S, Behind

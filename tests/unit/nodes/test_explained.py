@@ -5,7 +5,7 @@ from tests.unit.status.views import make_endpoint, make_frontend, make_port, mak
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.explain import Invocation, explain, read_subject
 from userspace_proxy.facts import Level
-from userspace_proxy.facts.compared import PlanFacts
+from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
 from userspace_proxy.nodes.merged import merge

@@ -14,7 +14,6 @@ from userspace_proxy.causes.nodes import (
 )
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, RejectedFacts, SourceFacts
-from userspace_proxy.facts.compared import PlanFacts
 from userspace_proxy.nodes.remarks import (
     OtherSetting,
     clock_of,
@@ -126,7 +125,6 @@ def test_settings_are_compared_where_they_have_a_majority():
         answer_of("a", settings={"steering": "iptables", "node_ip": "a"}),
         answer_of("b", settings={"workers": 2, "node_ip": "b", "hostname_override": "b"}),
         answer_of("c", settings={"workers": 2, "node_ip": "c"}),
-        answer_of("old", plan=PlanFacts()),
     ]
     assert other_settings_of(answers) == {
         "a": {"steering": OtherSetting("iptables", ""), "workers": OtherSetting("", "2")}

@@ -2,7 +2,8 @@ import pytest
 
 from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import Level, SyncFacts, TotalsFacts
-from userspace_proxy.facts.compared import PlanFacts, ProcessFacts
+from userspace_proxy.facts.node import PlanFacts
+from userspace_proxy.facts.processes import ProcessFacts
 from userspace_proxy.nodes.merged import merge
 from userspace_proxy.nodes.remarks import OtherSetting
 from userspace_proxy.nodes.sums import Sums
@@ -49,9 +50,9 @@ def test_a_row_has_what_the_agent_says_of_itself():
     assert (row.cpu, row.memory_bytes) == (0.05, 70_000_000)
 
 
-def test_what_an_old_agent_does_not_say_is_unknown():
+def test_what_an_agent_does_not_have_yet_is_unknown():
     row = row_of(answer_of("a", plan=PlanFacts(), sync=SyncFacts()), digests={})
-    assert (row.path, row.plan_age_s, row.behind, row.cpu) == ("", None, None, None)
+    assert (row.path, row.plan_age_s, row.behind, row.cpu) == ("userspace", None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from userspace_proxy.facts import (
     TotalsFacts,
     Waits,
 )
-from userspace_proxy.facts.compared import ProcessFacts
+from userspace_proxy.facts.processes import ProcessFacts
 from userspace_proxy.nodes.as_json import nodes_to_json, status_to_json
 from userspace_proxy.nodes.endpoints import Extent
 from userspace_proxy.nodes.matrix import matrix_of

@@ -9,8 +9,8 @@ import msgspec
 from userspace_proxy.causes.cause import Cause, CauseCode, as_read
 from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import EndpointFacts, PortFacts, SourceFacts
-from userspace_proxy.facts.compared import PlanFacts
 from userspace_proxy.facts.encoding import read_answer
+from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy.nodes.merged import Merged, MergedPort, merge
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget

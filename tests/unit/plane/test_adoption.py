@@ -363,7 +363,7 @@ async def test_a_worker_that_sends_a_second_challenge_is_lost(idle, caplog):
         for _ in range(3):
             worker.send(Prove(), challenge)
         assert await predecessors.adopt(60.0) == 0
-    assert [record.cause for record in caplog.records] == ["a second challenge"]
+    assert [record.cause for record in caplog.records] == ["it sends a second challenge"]
     idle.channel.close()
 
 

@@ -138,7 +138,8 @@ def test_a_failure_is_of_now_and_no_client_s(rig):
     rig.now += 5
     rig.watcher.note(POD, DialFailure(Failure.HOST_UNREACHABLE))
     dials = rig.group.counters_of(POD).dials
-    assert (dials.failures, dials.last_at, dials.failure) == (1, rig.now, Failure.HOST_UNREACHABLE)
+    part = dials.part
+    assert (part.failures, part.last_at, part.failure) == (1, rig.now, Failure.HOST_UNREACHABLE)
     assert rig.group.revision > before
     assert rig.wanted == [(POD, "shop/web")], "it is probed further"
 
@@ -148,7 +149,7 @@ def test_a_probe_keeps_it_apart_that_this_node_has_no_route(rig, monkeypatch):
     rig.pass_(QUIET_S)
     monkeypatch.setattr(ejected, "own_route_failure", lambda *_: DialFailure(Failure.NO_ROUTE))
     rig.watcher.note(POD, DialFailure(Failure.NET_UNREACHABLE))
-    assert rig.group.counters_of(POD).dials.failure == Failure.NO_ROUTE
+    assert rig.group.counters_of(POD).dials.part.failure == Failure.NO_ROUTE
 
 
 def test_an_endpoint_that_accepts_and_resets_answers_no_probe(rig):

@@ -107,7 +107,7 @@ def test_a_late_first_byte_is_understood(left_s):
     Exchange(counters, counters, "192.0.2.7", now=2.5).note_first_byte(5.0, left)
     report = counters.ends.whole()
     decoded = msgspec.json.decode(encode(report), type=StreakPart)
-    assert decoded.late == counters.ends.late == LateByte(2.5, is_at_end=left_s == 0)
+    assert decoded.late == counters.ends.part.late == LateByte(2.5, is_at_end=left_s == 0)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.model.annotations import DOMAIN
 from userspace_proxy.scaling.holder_lease import AGAIN_MAX_S, TOO_OLD_S
-from userspace_proxy.scaling.lease_notes import HOLDER
+from userspace_proxy.scaling.lease_notes import HOLDER, whole
 from userspace_proxy.scaling.rights import why_not
 from userspace_proxy.sources.base import DURATION_S, Lease, Rest
 
@@ -152,6 +152,30 @@ async def test_a_node_that_does_not_know_its_connections_counts_as_busy(world):
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == []
     assert world.tally.unknown == "node-2"
+
+
+@pytest.mark.parametrize(("namespace", "slept"), [("evil", 1), ("shop", 0)])
+async def test_demand_without_room_in_a_report_keeps_only_its_namespace_awake(
+    world, namespace, slept
+):
+    """Issue 74."""
+    lease = world.nodes[1].lease
+    own, many = lease._demand, {ServiceKey(namespace, f"{i:063}"): 1 for i in range(2200)}
+    lease._demand = lambda: {**own(), **many}
+    await world.run(IDLE_AFTER_S + 100)
+    assert len(world.slept) == slept
+    assert world.tally.demand == {whole(namespace): 1}
+    assert [node.holder.demand for node in world.nodes] == [{WEB: 1 - slept}] * 2
+
+
+async def test_a_round_that_has_no_room_for_all_services_of_a_workload_is_not_begun(
+    world, monkeypatch
+):
+    monkeypatch.setattr("userspace_proxy.scaling.holder_lease.ROUND_BYTES_MAX", len(f"{WEB}") - 1)
+    await world.run(IDLE_AFTER_S + 100)
+    assert (world.slept, world.tally.round) == ([], None)
+    why = "deployment/web stays at one replica: 1 Services name it."
+    assert happened(world) == [("StaysAwake", WEB, why)]
 
 
 async def test_a_node_whose_report_is_too_old_counts_as_busy(world):

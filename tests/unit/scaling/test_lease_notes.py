@@ -11,6 +11,7 @@ from userspace_proxy.scaling.lease_notes import (
     Tally,
     read_report,
     read_tally,
+    whole,
     write_report,
     write_tally,
 )
@@ -61,10 +62,58 @@ def test_demand_that_cannot_be_read_is_unknown(text):
     assert read_tally(Lease("holder", notes={"demand": text})).demand is None
 
 
-def test_so_many_services_that_an_object_has_no_room_for_them_are_unknown():
-    many = {ServiceKey("shop", f"web-{number}"): 1 for number in range(DEMAND_BYTES_MAX // 16)}
+def demand_of(namespace, count, letters):
+    return {ServiceKey(namespace, f"{number:0{letters}}"): 1 for number in range(count)}
+
+
+BOUND = DEMAND_BYTES_MAX // len('"tenant/7777777777": 1, ')
+"""Services with names of ten letters."""
+FULL = demand_of("tenant", BOUND - 10, 10)
+LONG = 63
+
+
+@pytest.mark.parametrize(
+    ("demand", "unknown"),
+    [
+        pytest.param(FULL, set(), id="all-fit"),
+        pytest.param(demand_of("tenant", BOUND + 1, 10), {"tenant"}, id="one-does-not-fit"),
+        pytest.param(demand_of("tenant", 2200, LONG), {"tenant"}, id="long-names"),
+        pytest.param(FULL | demand_of("a", BOUND // 2, 10), {"tenant"}, id="the-largest"),
+        pytest.param(
+            {key: 1 for name in "cba" for key in demand_of(name, BOUND // 2 - 10, 10)},
+            {"c"},
+            id="equally-large",
+        ),
+        pytest.param(
+            {ServiceKey(f"{number:0{LONG}}", "api"): 1 for number in range(1500)},
+            set(),
+            id="many-namespaces",
+        ),
+        pytest.param(
+            {ServiceKey(f"{number:0{LONG}}", f"{1:0{LONG}}"): 1 for number in range(1000)},
+            {f"{number:0{LONG}}" for number in range(953, 1000)},
+            id="many-long-namespaces",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "write", "read"),
+    [(NodeReport, write_report, read_report), (Tally, write_tally, read_tally)],
+    ids=["node", "sums"],
+)
+def test_only_the_largest_namespaces_are_unknown_where_there_is_no_room(
+    kind, write, read, demand, unknown
+):
+    notes = write(kind(demand | {WEB: 3}))
+    assert len(notes["demand"]) <= DEMAND_BYTES_MAX
+    listed = {key: 1 for key in demand if key.namespace not in unknown}
+    found = read(Lease("node.a", notes=notes)).demand
+    assert found == listed | {whole(namespace): 1 for namespace in unknown} | {WEB: 3}
+
+
+def test_so_many_namespaces_that_there_is_no_room_for_their_names_are_unknown():
+    many = {ServiceKey(f"{number:0{LONG}}", "web"): 1 for number in range(DEMAND_BYTES_MAX // 70)}
     assert "demand" not in write_report(NodeReport(many))
-    assert "demand" not in write_tally(Tally(many))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", '{"round": "7", "services": 1}', "null", '"a"'])

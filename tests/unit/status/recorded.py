@@ -40,9 +40,9 @@ from userspace_proxy.facts import (
     UnservedFacts,
     Waits,
 )
-from userspace_proxy.facts.compared import PlanFacts, ProcessFacts
 from userspace_proxy.facts.encoding import encode_answer, read_answer
-from userspace_proxy.facts.summary import summarised
+from userspace_proxy.facts.node import PlanFacts
+from userspace_proxy.facts.processes import ProcessFacts
 from userspace_proxy.model import (
     Balance,
     DataPath,
@@ -308,7 +308,7 @@ def _rendered(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
     yield "status.json", render_status(view, now=NOW)
     yield "status-search.json", render_status(view, now=NOW, selection=Selection(q="is:problem"))
     yield "status-one.json", render_status(view.only("shop/front"), now=NOW)
-    summary = summarised(make_answer(view, now=NOW, selection=Selection()), {"shop/web"})
+    summary = make_answer(view, now=NOW, selection=Selection()).summarised({"shop/web"})
     yield "status-summary.json", encode_answer(summary)
     yield "configz.json", render_configz(view)
     yield "demand.json", render_demand(view)

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import json
+import threading
 
 import aiohttp
 import pytest
@@ -164,6 +165,19 @@ async def test_what_is_not_valid_is_refused(query, status, text):
     async with serving() as served, served.get(query) as response:
         assert response.status == status
         assert text in await response.text()
+
+
+@pytest.mark.parametrize("query", ["?service=a/b", "?watch&service=a/b"])
+async def test_a_name_is_looked_for_outside_the_event_loop(query, monkeypatch):
+    threads = []
+    monkeypatch.setattr(
+        "userspace_proxy.status.connection_streams.say_missing",
+        lambda _view, service: threads.append(threading.current_thread()) or service,
+    )
+    async with serving() as served, served.get(query) as response:
+        assert response.status == 404
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
 
 
 async def test_the_number_of_streams_is_limited():

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.errors import ListenError
 from userspace_proxy.facts import RejectedFacts, SourceFacts
-from userspace_proxy.facts.compared import PlanFacts
+from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.status.connections import MAX_CONNECTIONS, LimitedServer
 from userspace_proxy.status.server import StatusServer
 
@@ -212,6 +212,22 @@ async def test_one_service_can_be_asked_for(path):
             "there is no Service shop/crt (did you mean shop/cart?); not everything can be read: "
             f"{view.source.problems[0]}\n",
         )
+
+
+@pytest.mark.parametrize("path", ["/?", "/api/v1/status?", "/api/v1/status?watch&"])
+async def test_a_name_is_looked_for_outside_the_event_loop(path, monkeypatch):
+    threads = []
+
+    def say(_view, service):
+        threads.append(threading.current_thread())
+        return service
+
+    monkeypatch.setattr("userspace_proxy.status.server.say_missing", say)
+    async with serving(make_calm_view()) as client:
+        asked = [client.ask(f"{path}service=a/{i}", Accept="text/plain") for i in range(3)]
+        answers = await asyncio.gather(*asked)
+    assert [text for _, text in answers] == ["a/0\n", "a/1\n", "a/2\n"]
+    assert threading.current_thread() not in threads
 
 
 async def test_a_service_that_was_rejected_is_missing_with_its_mistake():

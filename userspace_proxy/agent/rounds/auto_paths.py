@@ -150,7 +150,6 @@ class AutoPaths:
             self.on_change()
 
     def close(self) -> None:
-        """End all probes."""
         if self.probes is not None:
             self.probes.close()
 

@@ -59,7 +59,6 @@ class ChangeTurns:
 
     @property
     def waiting(self) -> Container[ServiceKey]:
-        """Services whose changes wait."""
         return self._waiting.keys()
 
     @property

@@ -26,11 +26,9 @@ class ChangeCounts(NamedTuple):
     """EndpointSlices."""
 
     def plus(self, more: ChangeCounts) -> ChangeCounts:
-        """Return the sum."""
         return ChangeCounts(self.services + more.services, self.endpoints + more.endpoints)
 
     def minus(self, fewer: ChangeCounts) -> ChangeCounts:
-        """Return the difference."""
         return ChangeCounts(self.services - fewer.services, self.endpoints - fewer.endpoints)
 
 
@@ -103,7 +101,6 @@ class Progress:
 
     @property
     def is_synced(self) -> bool:
-        """Whether a first snapshot is in force."""
         return self.in_force is not None
 
     @property
@@ -118,7 +115,6 @@ class Progress:
 
     @property
     def node_is_being_deleted(self) -> bool:
-        """Whether this node's object is about to be deleted."""
         node = self.latest.node if self.latest else None
         return node is not None and node.is_being_deleted
 

@@ -220,7 +220,6 @@ class ListenerIndex:
         self._owners: dict[Frontend, HasListeners] = {}
 
     def get(self, frontend: Frontend) -> Listener | None:
-        """Return the listener of a frontend; None if it has none."""
         owner = self._owners.get(frontend)
         return None if owner is None else owner.listeners.get(frontend)
 

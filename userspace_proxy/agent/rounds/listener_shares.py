@@ -33,7 +33,6 @@ class _Tree:
         """Without those whose number is 0; the one that was added last is the last."""
 
     def put(self, key: PortKey, number: int) -> None:
-        """Set the number of a Service port."""
         service, namespace = key.name.service, key.name.namespace
         services = self.services.setdefault(namespace, {})
         ports = services.setdefault(service, {})
@@ -61,7 +60,6 @@ class ListenerShares:
         self._held, self._waiting = _Tree(), _Tree()
 
     def others_wait(self, key: PortKey) -> bool:
-        """Return whether another Service port lacks a listener."""
         return self._waiting.total > self.is_waiting(key)
 
     def is_waiting(self, of: PortKey | ServiceKey) -> bool:

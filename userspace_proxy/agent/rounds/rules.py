@@ -102,7 +102,6 @@ class Rules:
         return True
 
     async def forget_stale(self) -> None:
-        """As :meth:`.Steering.forget_stale`."""
         await self._steering.forget_stale()
 
     async def repair(self) -> None:

@@ -98,7 +98,6 @@ class ServedPort:
         return next(iter(self.unsteered.values()), "") if self.is_unsteered else ""
 
     def targets(self) -> Mapping[Frontend, Target]:
-        """Return where its frontends are to be steered."""
         if self.is_retired:
             return _NOTHING
         targets: dict[Frontend, Target] = {}
@@ -172,7 +171,6 @@ class Steered:
         self._switching[served] = served.path.now
 
     def targets(self) -> dict[Frontend, Target]:
-        """Return where each frontend is to be steered."""
         return {
             frontend: target
             for served in self._served.values()

@@ -83,7 +83,6 @@ class ServedPorts:
         return iter(self._served.values())
 
     def of_group(self, group: Group) -> ServedPort | None:
-        """Return the Service port of a group, if it is served."""
         return self._by_group.get(group)
 
     def of_service(self, service: ServiceKey) -> Collection[ServedPort]:
@@ -92,7 +91,6 @@ class ServedPorts:
 
     @property
     def of_udp(self) -> Collection[ServedPort]:
-        """Those that serve UDP."""
         return self._of_udp.keys()
 
     @property
@@ -242,7 +240,6 @@ class ServedPorts:
         return served.is_listening_again or served.held_by_others != held
 
     def close(self) -> None:
-        """Close all listeners."""
         for key in list(self._served):
             self.retire(key)
         self.auto_paths.close()

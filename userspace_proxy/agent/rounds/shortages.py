@@ -137,7 +137,6 @@ class ListenProblems:
         self.incomplete.pop(served.plan.key, None)
 
     def forget(self, key: PortKey) -> None:
-        """Forget a Service port, which is gone."""
         self.incomplete.pop(key, None)
         self._shortages.lacks_nothing(key)
         self._shortages.end(key, served_at=None)

@@ -97,7 +97,6 @@ class SyncLoop:
 
     @property
     def plan(self) -> Plan:
-        """The plan that the listeners follow."""
         return self.planning.plan
 
     @property

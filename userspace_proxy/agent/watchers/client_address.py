@@ -113,7 +113,6 @@ class ClientAddresses(Component):
             await self.begin()
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Repair, from the beginning on."""
         supervisor.start("client addresses", self.repair)
 
     def show(self, facts: StatusFacts) -> None:

@@ -15,7 +15,8 @@ import os
 from pathlib import Path
 
 from ...facts import StatusFacts
-from ...facts.compared import PlanFacts, ProcessFacts
+from ...facts.node import PlanFacts
+from ...facts.processes import ProcessFacts
 from ...plan.digest import FORM, Digests
 from ...plane import Plane
 from ...status.answers import plain_setting

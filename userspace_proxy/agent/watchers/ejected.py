@@ -40,14 +40,12 @@ class EjectionProbes(Component):
         supervisor.start("ejected", self.run)
 
     async def run(self) -> None:
-        """Look, until cancelled."""
         while True:
             await pause(_LOOK_S)
             self._endpoints.look()
             self._silent.look(served.group for served in self._served_ports.of_udp)
 
     async def close(self) -> None:
-        """End all probes."""
         self._endpoints.close()
 
     def _dropped_by(self, group: Group, endpoint: SocketAddress) -> str:
@@ -91,7 +89,7 @@ class SilentEndpoints:
             if group.last_minute.failing(now).unanswered
             for endpoint, counters in group.each_counters()
             if counters.ends.is_on
-            and counters.ends.failure is Failure.NO_DATAGRAM
+            and counters.ends.part.failure is Failure.NO_DATAGRAM
             and not counters.dials.is_on
         ]
         self._forget(self._asked_at.keys() - {*silent})

@@ -16,6 +16,7 @@ from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
 from ...model import Protocol, SocketAddress
+from ...pacing import Pacing
 from ...steering.iptables import FILTERING, read_legacy
 from ...steering.others import (
     Firewall,
@@ -58,7 +59,8 @@ class FirewallWatch(Component):
         self._read = read or (lambda: read_firewalls(steering, proxy_ports))
         self._generation = generation
         self._seen = -1
-        self._next_s = self._latest_s = 0.0
+        self._latest_s = 0.0
+        self._pacing = Pacing(_SHARE, longest_s=LOOK_EVERY_S)
         self._thread = OneThread("firewalls")
         self._condition = LoggedCondition[Firewall](
             _log,
@@ -73,7 +75,6 @@ class FirewallWatch(Component):
         return self._condition.now
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Watch."""
         supervisor.start("firewalls", self.run)
 
     def show(self, facts: StatusFacts) -> None:
@@ -90,7 +91,7 @@ class FirewallWatch(Component):
 
     async def look_if_due(self, now: float) -> None:
         """Read if a minute has passed, or after a change, as long as that uses 2 % of a CPU."""
-        if now < self._next_s:
+        if now < self._pacing.due:
             return
         generation = await self._thread.run(self._generation)
         if generation == self._seen and now < self._latest_s:
@@ -98,9 +99,8 @@ class FirewallWatch(Component):
         self._seen = generation
         began = Clocks.monotonic()
         await self.look()
-        cost_s = Clocks.monotonic() - began
         self._latest_s = now + LOOK_EVERY_S
-        self._next_s = min(now + cost_s / _SHARE, self._latest_s)
+        self._pacing.note(now, now + Clocks.monotonic() - began)
 
     async def look(self) -> None:
         """Read once, and log what is new or gone."""

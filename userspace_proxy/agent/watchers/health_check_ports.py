@@ -31,7 +31,6 @@ class HealthChecks(Component):
         self._ports: HealthCheckPorts | None = None
 
     async def apply(self, plan: Plan) -> None:
-        """Serve those of a plan."""
         if self._ports is None:
             if not plan.health_checks:
                 return

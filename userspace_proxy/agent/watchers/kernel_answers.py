@@ -41,6 +41,7 @@ from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
 from ...model import DataPath, DialFailure, Frontend, Protocol, SocketAddress
 from ...model.serving import Serving
+from ...pacing import Pacing
 from ...plane.path_probes import Note, PathProbes
 from ...steering import Steering
 from ..rounds.component import Component
@@ -225,7 +226,6 @@ class KernelAnswers(Component):
         )
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Look from now on."""
         supervisor.start("kernel answers", self._run)
 
     async def close(self) -> None:
@@ -244,7 +244,7 @@ class KernelAnswers(Component):
             is_urgent |= self._is_stale
             # A debt is paid back slowly: a firewall may come or go meanwhile.
             due_s = min(self._owed_s, _PAYS * (self._owed_s - owed_s))
-            pause_s = EVERY_S if is_urgent else max(EVERY_S, due_s / _SHARE)
+            pause_s = EVERY_S if is_urgent else Pacing(_SHARE, EVERY_S).wait_s(due_s)
             await pause(pause_s)
             self._owed_s = max(0.0, self._owed_s - pause_s * _SHARE)
 

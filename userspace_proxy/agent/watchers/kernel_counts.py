@@ -16,6 +16,7 @@ from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import StatusFacts
 from ...model import Frontend
+from ...pacing import Pacing
 from ...steering import Steering
 from ..rounds.component import Component
 from ..rounds.served_ports import ServedPorts
@@ -42,7 +43,7 @@ class KernelCounts(Component):
         self._served_ports = served_ports
         self._clock = clock
         self._before: Mapping[Frontend, int] = {}
-        self._next_at = 0.0
+        self._pacing = Pacing(_SHARE, EVERY_S)
         # Requests that come together share a reading.
         self._reading = asyncio.Lock()
 
@@ -54,7 +55,7 @@ class KernelCounts(Component):
         """Bring the counts up to date, unless that was done a moment ago."""
         async with self._reading:
             began = self._clock()
-            if began < self._next_at:
+            if began < self._pacing.due:
                 return
             try:
                 async with asyncio.timeout(_WAIT_S):
@@ -66,8 +67,7 @@ class KernelCounts(Component):
                 # It is busy with rules; the last counts are shown.
                 return
             finally:
-                took = self._clock() - began
-                self._next_at = began + max(EVERY_S, took / _SHARE)
+                self._pacing.note(began, self._clock())
             if counts is None:
                 self._forget()
             else:

@@ -38,7 +38,6 @@ class KubeProxyWatch(Component):
         self._thread = OneThread("kube-proxy's rules")
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Watch."""
         supervisor.start("kube-proxy's rules", self.run)
 
     def show(self, facts: StatusFacts) -> None:

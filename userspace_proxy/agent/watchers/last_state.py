@@ -90,7 +90,6 @@ class LastState(Component):
         self._failures = 0
 
     def view(self) -> LastStateFacts:
-        """Return the current state."""
         return LastStateFacts(
             path=str(self._file.path) if self._file else "",
             served_at=self._served_at,

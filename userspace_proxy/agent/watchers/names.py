@@ -60,7 +60,6 @@ class ProxyNames:
         return None if made is None else made.reached
 
     def none(self) -> ServiceNames:
-        """Return the names of no Services."""
         return ServiceNames(Snapshot({}), self._domain)
 
     def _make(self) -> _NamesOfSnapshot | None:

@@ -68,7 +68,6 @@ class AddressPrinter(Component):
         self._write = write
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Print from now on."""
         supervisor.start("addresses", self.run)
 
     async def run(self) -> None:

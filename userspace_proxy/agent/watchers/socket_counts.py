@@ -31,6 +31,7 @@ from ...kernel.neighbours import absent_hop, own_route_failure
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
 from ...model import DataPath, DialFailure, Failure, Frontend, PortKey, Protocol, SocketAddress
+from ...pacing import Pacing
 from ...plane import Group, Plane
 from ...plane.messages import REPORT_S, Counted, Ejected, GroupReport, Returned, Status
 from ...plane.observation import PERIOD_S, Observers
@@ -94,7 +95,7 @@ class HookedConnections(Component):
         self._suspects = Suspects(self._note_probe, open_probes)
         self._left: dict[ServedPort, _ByRules] = {}
         self._by_name: dict[PortKey, ServedPort] = {}
-        self._next_at = 0.0
+        self._pacing = Pacing(_SHARE, EVERY_S)
         # Requests that come together share a reading.
         self._reading = asyncio.Lock()
         self._ejection_lines, self._return_lines = LogLimit(SERVICE_LINES), LogLimit(SERVICE_LINES)
@@ -123,12 +124,12 @@ class HookedConnections(Component):
         """Bring the counts up to date, unless that was done a moment ago."""
         async with self._reading:
             began = self._clock()
-            if began < self._next_at:
+            if began < self._pacing.due:
                 return
             try:
                 await self._look()
             finally:
-                self._next_at = began + max(EVERY_S, (self._clock() - began) / _SHARE)
+                self._pacing.note(began, self._clock())
 
     async def _look(self) -> None:
         hooks, reports = self._hooks, self._reports

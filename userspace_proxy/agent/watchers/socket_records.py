@@ -76,7 +76,6 @@ class Records:
 
 
 def _facts(event: SocketEvent) -> ConnectionFacts:
-    """Return what is known of a connection."""
     seen = event.seen
     one = ConnectionFacts(
         **port_fields(event.name),

@@ -124,7 +124,6 @@ class Reports:
         """How often an ejection began or ended, as far as that was noted at once."""
 
     def is_ejected(self, name: PortKey, endpoint: SocketAddress) -> bool:
-        """Return whether an endpoint of a Service port is ejected, as far as is known."""
         return endpoint in self._ejected.get(name, ())
 
     def noted(self, name: PortKey, endpoint: SocketAddress) -> None:

@@ -63,7 +63,6 @@ class _Outage:
     """The endpoint had a fault that was asked for."""
 
     def event(self) -> Event:
-        """Return the outage as it is now."""
         lasts = self.saved is None
         saved = self.group.counters.saved - self.saved_before if self.saved is None else self.saved
         level = Level.TROUBLE if lasts and not self.is_on_purpose else Level.ATTENTION

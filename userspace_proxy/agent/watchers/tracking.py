@@ -91,7 +91,6 @@ class TrackingWatch(Component):
             await self._untracked.let_go()
 
     async def run(self) -> None:
-        """Look each second, for ever."""
         while True:
             before = self.is_dropping
             self.look()

@@ -51,12 +51,10 @@ class FrontendValue(NamedTuple):
     """Of affinity."""
 
     def pack(self) -> bytes:
-        """Return the value of a frontend."""
         return _SERVICE.pack(*self)
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:
-        """Return what a value says."""
         return cls(*_SERVICE.unpack(value))
 
 
@@ -68,12 +66,10 @@ class SlotValue(NamedTuple):
     """Of its counters and ejection; at least 1."""
 
     def pack(self) -> bytes:
-        """Return the value of a slot."""
         return _ENDPOINT.pack(_pack_address(self.address), self.number)
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:
-        """Return what a value says."""
         address, number = _ENDPOINT.unpack(value)
         return cls(_unpack_address(address), number)
 
@@ -106,12 +102,10 @@ class DialCounts(NamedTuple):
     """How many of those there were by bound: TIMES_BOUNDS_S; the last one is of longer ones."""
 
     def pack(self) -> bytes:
-        """Return the value of an endpoint's number."""
         return _COUNTS.pack(*self[:-1], *self.buckets)
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:
-        """Return what a value says."""
         words = _COUNTS.unpack(value)
         return cls._make((*words[:11], words[11:]))
 
@@ -136,12 +130,10 @@ class EjectionScope(NamedTuple):
     """Cookie of the only network namespace; 0: all clients, as the control process has found."""
 
     def pack(self) -> bytes:
-        """Return the key of an ejection."""
         return _PAIR.pack(*self)
 
     @classmethod
     def unpack(cls, key: bytes) -> Self:
-        """Return what a key says."""
         return cls(*_PAIR.unpack(key))
 
 
@@ -155,12 +147,10 @@ class Ejection(NamedTuple):
     kind: EventKind
 
     def pack(self) -> bytes:
-        """Return the value of a scope."""
         return _EJECTION.pack(*self)
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:
-        """Return what a value says."""
         until_ns, times, kind = _EJECTION.unpack(value)
         return cls(until_ns, times, EventKind(kind))
 
@@ -180,12 +170,10 @@ class DialSettings(NamedTuple):
     """From then on all dials are left to the rules, as they are before the first settings."""
 
     def pack(self) -> bytes:
-        """Return the only value."""
         return _SETTINGS.pack(*self)
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:
-        """Return what a value says."""
         return cls(*_SETTINGS.unpack(value))
 
 
@@ -224,7 +212,6 @@ class RingEvent(NamedTuple):
 
     @classmethod
     def unpack(cls, record: bytes) -> Self:
-        """Return what a record says."""
         kind, endpoint, at_ns, ns, client, frontend, waited, received, sent, result, state = (
             _EVENT.unpack(record)
         )

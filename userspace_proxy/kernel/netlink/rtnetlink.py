@@ -109,7 +109,6 @@ class ListedRoute(NamedTuple):
 
     @checked
     def open(self) -> RouteDetails:
-        """Parse its attributes."""
         found = dict(read_attributes(self.packed))
         width = 4 if self.family == socket.AF_INET else 16
         network = found.get(_DST, bytes(width))
@@ -164,7 +163,6 @@ class LocalRoute(NamedTuple):
 
     @property
     def family(self) -> int:
-        """AF_INET or AF_INET6."""
         return family_of(self.network)
 
 

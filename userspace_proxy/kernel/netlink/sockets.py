@@ -115,7 +115,6 @@ class Requests:
 
     @property
     def sock(self) -> socket.socket:
-        """The socket."""
         return self._socket
 
     @property
@@ -304,7 +303,6 @@ class Events:
         return self._socket.fileno()
 
     def subscribe(self, group: int) -> None:
-        """Receive the events of a group from now on."""
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
 
     def filter(self, program: Sequence[Instruction]) -> None:
@@ -315,7 +313,6 @@ class Events:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
     def read(self) -> EventBatch:
-        """Return all events that have arrived."""
         messages: list[Message] = []
         has_lost = False
         while True:

@@ -108,7 +108,6 @@ class KeptTable(NftTable):
         return listing
 
     def is_as_written(self, listing: Listing) -> bool:
-        """Return whether a listing has the definitions that were written last."""
         return self._written in (None, listing.definitions)
 
     def change(

@@ -130,12 +130,10 @@ class Match:
 
     @property
     def networks(self) -> Sequence[Network]:
-        """The values that are networks."""
         return [one for one in self.values if isinstance(one, Network)]
 
     @property
     def bits(self) -> Sequence[Bits]:
-        """The values that are bits."""
         return [one for one in self.values if isinstance(one, Bits)]
 
     @functools.cached_property

@@ -65,7 +65,6 @@ class Listing:
     """Of each set and map; empty if they weren't requested."""
 
     def elements_of(self, sets: Iterable[str]) -> set[SetElement]:
-        """Return the elements of some sets."""
         return {
             (name, key, value)
             for name in sets
@@ -73,7 +72,6 @@ class Listing:
         }
 
     def rules(self, chain: str) -> list[list[Expression]]:
-        """Return the rules of a chain as expressions."""
         return [
             one.expressions()
             for one in self.definitions
@@ -188,7 +186,6 @@ class NftTable:
         return self._ruleset.counts(self.family, self.name, name)
 
     def writer(self) -> TableWriter:
-        """Return a writer that collects changes of this table."""
         return TableWriter(self.name, self.family)
 
     def write(self, steps: Steps) -> None:

@@ -53,7 +53,6 @@ class OwnerSockets:
         return sock
 
     def note(self, name: str, sock: socket.socket) -> None:
-        """Note that a socket owns a table."""
         self._current[name] = sock
         self._keep(name, sock)
 

@@ -124,7 +124,6 @@ class ListedRule(NamedTuple):
     """Its expressions."""
 
     def expressions(self) -> list[Expression]:
-        """Return its expressions in their order."""
         found = (read_all(value) for kind, value in read_attributes(self.packed) if kind)
         return [
             Expression(text_in(one, EXPRESSION_NAME), one.get(EXPRESSION_DATA, b""))

@@ -309,7 +309,6 @@ def _dialled(address: bytes, mask: bytes) -> Condition:
 
 
 def _subject(name: str, found: dict[int, bytes]) -> LoadedField:
-    """Return the loaded field."""
     if name == "socket":
         # Its register has the number of other expressions' key.
         return LoadedField() if number_in(found, 1) else LoadedField(MatchField.TRANSPARENT_SOCKET)

@@ -142,7 +142,6 @@ class Ruleset:
         return self._list(reader.read_set, reader.GET_SET, family, table)
 
     def elements(self, family: int, table: str, name: str) -> Elements:
-        """Return the elements of a set or map."""
         listing = self._elements(family, table, name)
         found = _read_elements(listing)
         for _ in range(_LISTINGS):

@@ -114,11 +114,9 @@ class TableWriter:
         self._add(DELETE_CHAIN, text(CHAIN_NAME, name))
 
     def flush_chain(self, name: str) -> None:
-        """Delete all rules of a chain."""
         self._add(DELETE_RULE, text(RULE_CHAIN, name))
 
     def add_rule(self, chain: str, *parts: Part) -> None:
-        """Append a rule to a chain."""
         whole = b"".join(map(self._expressions, parts))
         body = text(RULE_CHAIN, chain) + nested(RULE_EXPRESSIONS, whole)
         self._add(NEW_RULE, body, CREATE | _APPEND)
@@ -133,12 +131,10 @@ class TableWriter:
         self._add_set(name, key, 0, counter(_SET_COUNTER) if counts else b"")
 
     def add_map(self, name: str, key: KeyType, value: KeyType) -> None:
-        """Add a map without elements."""
         values = number(6, value.number) + number(7, value.width)
         self._add_set(name, key, _MAP, values)
 
     def add_verdict_map(self, name: str, key: KeyType) -> None:
-        """Add a map to verdicts, without elements."""
         self._add_set(name, key, _MAP, number(6, _VERDICTS))
 
     def add_dynamic_set(self, name: str, key: KeyType, size: int) -> None:

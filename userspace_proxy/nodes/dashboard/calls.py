@@ -34,12 +34,11 @@ class ClientCalls:
     """Unix time of the last one."""
     nodes: tuple[str, ...]
     """Those whose proxies were called."""
-    service: str = ""
-    """``namespace/name``; empty if only proxies of an older version were called."""
+    service: str
+    """``namespace/name``."""
 
     @property
     def is_pod(self) -> bool:
-        """Whether its pod is known."""
         return self.client not in self.addresses
 
 
@@ -59,7 +58,6 @@ class AllCalls:
         return tuple(call for call in self.calls if has_words(text, _texts_of(call)))
 
     def of_service(self, service: str) -> tuple[ClientCalls, ...]:
-        """Return those of a Service."""
         return tuple(call for call in self.calls if call.service == service)
 
 
@@ -90,7 +88,7 @@ def _together(client: str, port: str, found: Iterable[tuple[str, EdgeFacts]]) ->
         sum(bounded(edge.connections) for edge in edges),
         max(moment(edge.last_at) for edge in edges),
         tuple(sorted(set(nodes))),
-        next((f"{edge.namespace}/{edge.name}" for edge in edges if edge.name), ""),
+        f"{edges[0].namespace}/{edges[0].name}",
     )
 
 

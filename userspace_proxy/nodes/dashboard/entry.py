@@ -1,13 +1,16 @@
 """Decides which requests the dashboard answers: those of the browser that its user has opened.
 
-    http://127.0.0.1:10299/?secret=… ──302, cookie──▶ http://127.0.0.1:10299/
-    anything without the cookie      ──403─────────▶ one line
+    http://127.0.0.1:10299/?secret=…, once ──302─────────▶ http://NAME.localhost:10299/?secret=…
+    http://NAME.localhost:10299/?secret=…  ──302, cookie─▶ http://NAME.localhost:10299/
+    anything without the cookie            ──403─────────▶ one line
 
 Rule 1: every user of a machine can connect to its loopback, so an address needs the secret, or the
 cookie that a request with it got.
 Rule 2: the address that the browser is started with works once: for a moment, all users of the
 machine can see it among the processes. The one that is printed works as long as the command runs.
-Rule 3: a page of another origin gets nothing, though browsers send it the cookie if it is on
+Rule 3: browsers send a cookie to all ports of its host, so it is one of a random name that no other
+server has. A user whose browser doesn't find the name can open 127.0.0.1 with the secret.
+Rule 4: a page of another origin gets nothing, though browsers send it the cookie if it is on
 another port of this machine: ``Origin`` and ``Sec-Fetch-Site`` tell. A link that another site shows
 can be followed: the first answer is 403, as browsers keep the cookie back, and has the link again.
 """
@@ -22,6 +25,7 @@ from aiohttp.typedefs import Handler
 
 from ...status.text import prefers_text
 
+HOST = "127.0.0.1"
 COMMAND = "kubectl userspace-proxy dashboard"
 _SECRET = "secret"
 _WORDS = "Only the browser that a command has opened can read this: start"
@@ -34,23 +38,24 @@ _FOREIGN = "This address doesn't answer to pages of other origins.\n"
 
 
 class Entry:
-    """The secrets of one server."""
+    """The secrets of one server; ``host`` is that of the browser's requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int, *, is_named: bool) -> None:
+        name = f"{secrets.token_hex(16)}.localhost" if is_named else HOST
+        self.host = f"{name}:{port}"
+        self._cookie_name = f"userspace-proxy-{port}"
         self._secret = secrets.token_urlsafe(32)
         self._once = secrets.token_urlsafe(32)
         self._cookie = secrets.token_urlsafe(32)
         self._is_used = False
 
-    @property
-    def query(self) -> str:
-        """What is added to an address for a person, with the question mark."""
-        return f"?{_SECRET}={self._secret}"
+    def printed(self, path: str) -> str:
+        """Return the address of a page for a person."""
+        return f"http://{self.host}{path}{'&' if '?' in path else '?'}{_SECRET}={self._secret}"
 
-    @property
-    def query_once(self) -> str:
-        """What is added to the address that a browser is started with."""
-        return f"?{_SECRET}={self._once}"
+    def once(self, path: str) -> str:
+        """Return the address of a page that a browser is started with."""
+        return f"http://{HOST}:{self.host.rpartition(':')[2]}{path}?{_SECRET}={self._once}"
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -58,8 +63,7 @@ class Entry:
         if _is_foreign(request):
             return web.Response(status=403, text=_FOREIGN)
         given = request.query.get(_SECRET)
-        name = _cookie_name(request)
-        has_cookie = _equal(request.cookies.get(name, ""), self._cookie)
+        has_cookie = _equal(request.cookies.get(self._cookie_name, ""), self._cookie)
         if given is not None and not has_cookie:
             if self._is_used and _equal(given, self._once):
                 return web.Response(status=403, text=_USED)
@@ -68,8 +72,13 @@ class Entry:
             return _refusal(request)
         if given is None:
             return await handler(request)
-        response = web.Response(status=302, headers={"Location": _without_secret(request)})
-        response.set_cookie(name, self._cookie, path="/", httponly=True, samesite="Strict")
+        path = _without_secret(request)
+        if _equal(given, self._once) and request.host != self.host:
+            return web.Response(status=302, headers={"Location": self.printed(path)})
+        response = web.Response(status=302, headers={"Location": path})
+        response.set_cookie(
+            self._cookie_name, self._cookie, path="/", httponly=True, samesite="Strict"
+        )
         return response
 
     def _takes(self, given: str) -> bool:
@@ -78,12 +87,6 @@ class Entry:
             self._is_used = True
             return True
         return _equal(given, self._secret)
-
-
-def _cookie_name(request: web.Request) -> str:
-    # Cookies are of a host, not of a port: two dashboards need two.
-    sock = request.get_extra_info("sockname") or ("", 0)
-    return f"userspace-proxy-{sock[1]}"
 
 
 def _equal(given: str, wanted: str) -> bool:

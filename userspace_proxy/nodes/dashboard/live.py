@@ -26,6 +26,7 @@ from ...errors import UserspaceProxyError
 from ...facts import Level, PortFacts, StatusFacts
 from ...facts.edges import EdgesFacts
 from ...facts.encoding import read_answer
+from ...pacing import Pacing
 from ...status.single_flight import SingleFlight
 from ..answer import AgentAnswer, AllNodes
 from ..merged import merge
@@ -74,7 +75,7 @@ class Live:
         self._clock = clock
         self._merging = asyncio.Lock()
         self._look: ClusterLook | None = None
-        self._due = 0.0
+        self._pacing = Pacing(_SHARE, _LEAST_S)
         self._marks: list[tuple[float, AllNodes]] = []
         """Answers before, the oldest first, and when they were the latest."""
         self._asking_all: SingleFlight[object] = SingleFlight()
@@ -88,12 +89,11 @@ class Live:
             all_nodes, began = self._latest(), self._clock()
             look = self._look
             is_known = look is not None and look.all_nodes is all_nodes
-            if look is None or (not is_known and began >= self._due):
+            if look is None or (not is_known and began >= self._pacing.due):
                 before = self._before(all_nodes, began)
                 merged = await asyncio.to_thread(merge, all_nodes, before)
                 look = ClusterLook(all_nodes, merged, self._unix(), self._cluster)
-                took = self._clock() - began
-                self._due = self._clock() + max(_LEAST_S, took / _SHARE - took)
+                self._pacing.note(began, self._clock())
                 self._look = look
             return replace(look, now=self._unix())
 

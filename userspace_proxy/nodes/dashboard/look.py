@@ -73,7 +73,6 @@ class PageRequest:
         )
 
     def link(self, **changes: object) -> str:
-        """Return the address with some fields changed."""
         wanted = replace(self, **changes)  # type: ignore[arg-type]
         page = wanted.page if wanted.page > 1 else 0
         refresh = "" if wanted.refresh else "off"
@@ -111,7 +110,6 @@ class ListPart(Generic[_T]):
 
     @property
     def last(self) -> int:
-        """The number of the last item."""
         return self.start + len(self.items)
 
 

@@ -48,8 +48,7 @@ def calling_of(ports: Iterable[MergedPort], calls: AllCalls, q: str) -> Calling:
         of_service.setdefault(port.key.of_service, []).append(port)
     called: dict[str, list[ClientCalls]] = {}
     for call in calls.calls:
-        if call.service:
-            called.setdefault(call.service, []).append(call)
+        called.setdefault(call.service, []).append(call)
     # One that was called may have been removed since, or is served and left out of a summary.
     names = dict.fromkeys((*of_service, *called))
     wanted = [

@@ -72,12 +72,10 @@ class PortRow:
 
     @property
     def address(self) -> str:
-        """The first that clients dial."""
         return self.port.frontends[0].address if self.port.frontends else ""
 
     @property
     def endpoints(self) -> int:
-        """How many there are."""
         return len(self.port.endpoints)
 
     @property

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import resources
@@ -28,7 +29,7 @@ from ...status.connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServe
 from ...status.middleware import Middleware, make_runner
 from ...status.single_flight import SingleFlight
 from ..selected import why_missing
-from .entry import Entry
+from .entry import HOST, Entry
 from .live import Live
 from .look import ClusterLook, PageRequest
 from .map_page import render_map
@@ -44,9 +45,10 @@ from .pages import (
 from .service_page import render_service
 
 USUAL_PORT = 10299
-"""The first that is tried, so that addresses of pages are the same for colleagues."""
+"""The first that is tried."""
 
-_HOST = "127.0.0.1"
+# Browsers find names in ``localhost`` by themselves, but for Safari, which asks the system.
+_IS_NAMED = sys.platform != "darwin"
 _OWN, _OF_PROXY = __package__ or "", status.__name__
 _STATIC = {
     "dashboard.css": (_OWN, "text/css"),
@@ -82,7 +84,6 @@ class Dashboard:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._entry = Entry()
         self._pages: dict[str, SingleFlight[Page]] = {}
         """By kind: a page that asks nodes holds up only its own kind."""
         self._runner: web.AppRunner | None = None
@@ -99,16 +100,17 @@ class Dashboard:
             ListenError: The port isn't available.
         """
         sock = _open_socket(port)
-        middleware = Middleware(loopback_only=True, one_request=False)
+        entry = Entry(sock.getsockname()[1], is_named=_IS_NAMED)
+        middleware = Middleware(loopback_only=True, one_request=False, own_host=entry.host)
         self._runner = make_runner(middleware, self._routes())
-        self._runner.app.middlewares.append(self._entry.admit)
+        self._runner.app.middlewares.append(entry.admit)
         self._runner.app.on_response_prepare.append(_add_headers)
         await self._runner.setup()
         assert self._runner.server is not None
         limited = LimitedServer(self._runner.server, ConnectionLimit(MAX_CONNECTIONS))
         self._server = await asyncio.get_running_loop().create_server(limited, sock=sock)
-        base = f"http://{_HOST}:{sock.getsockname()[1]}{quote(path, safe='/%')}"
-        return Addresses(base + self._entry.query, base + self._entry.query_once)
+        path = quote(path, safe="/%")
+        return Addresses(entry.printed(path), entry.once(path))
 
     async def close(self) -> None:
         """Close the port and all connections; idempotent."""
@@ -159,8 +161,9 @@ class Dashboard:
                 self._live.look_at(service), self._live.calls(service)
             )
             body = await asyncio.to_thread(render_service, look, calls, asked, service)
-            words = why_missing(look.all_nodes, service) or f"No node has a Service {service}"
-            return _or_missing(body, look, asked, capitalised(words))
+            why = await asyncio.to_thread(why_missing, look.all_nodes, service)
+            words = capitalised(why or f"No node has a Service {service}")
+            return _or_missing(body, look, asked, words)
 
         return await self._page(request, make)
 
@@ -217,12 +220,12 @@ async def _add_headers(_request: web.Request, response: web.StreamResponse) -> N
 
 def _open_socket(port: int) -> socket.socket:
     try:
-        return socket.create_server((_HOST, port or USUAL_PORT), backlog=MAX_CONNECTIONS)
+        return socket.create_server((HOST, port or USUAL_PORT), backlog=MAX_CONNECTIONS)
     except OSError as exc:
         if not port and exc.errno in (errno.EADDRINUSE, errno.EACCES):
-            return socket.create_server((_HOST, 0), backlog=MAX_CONNECTIONS)
+            return socket.create_server((HOST, 0), backlog=MAX_CONNECTIONS)
         why = exc.strerror or str(exc)
         raise ListenError(
-            f"cannot serve the dashboard on {_HOST}:{port or USUAL_PORT}: {why}",
+            f"cannot serve the dashboard on {HOST}:{port or USUAL_PORT}: {why}",
             hint="choose another port with --port, or none for any free one",
         ) from exc

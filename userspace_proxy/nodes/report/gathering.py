@@ -20,8 +20,8 @@ import msgspec
 from ...causes.say import say
 from ...errors import UserspaceProxyError
 from ...facts import Level, StatusFacts
-from ...facts.summary import summarised
 from ...facts.units import plural
+from ...model.wire import WireEndpoint, WireHead
 from ...secrets import OWN
 from ...sources.kubernetes.client import ApiClient
 from ...sources.kubernetes.lists import read_whole
@@ -151,7 +151,7 @@ def _cut(all_nodes: AllNodes) -> tuple[AllNodes, int]:
     answers = [
         one
         if one.node in kept or one.status is None
-        else replace(one, status=summarised(one.status), is_summary=True)
+        else replace(one, status=one.status.summarised(), is_summary=True)
         for one in all_nodes.answers
     ]
     return replace(all_nodes, answers=tuple(answers)), len(answers) - len(kept)
@@ -199,27 +199,12 @@ def _without_logs(logs: Sequence[AgentLog]) -> Iterator[Missing]:
         yield Missing(f"log of {whose}", reason)
 
 
-class _Named(msgspec.Struct):
-    name: str = ""
-    namespace: str = ""
-    annotations: Mapping[str, str] | None = None
+class _Located(WireEndpoint, frozen=True, rename="camel"):
+    zone: str | None = None
 
 
-class _Target(msgspec.Struct):
-    name: str | None = ""
-    namespace: str | None = ""
-
-
-class _SliceEnd(msgspec.Struct, rename="camel"):
-    target_ref: _Target | None = None
-    node_name: str | None = ""
-    hostname: str | None = ""
-    zone: str | None = ""
-
-
-class _Item(msgspec.Struct):
-    metadata: _Named = msgspec.field(default_factory=_Named)
-    endpoints: Sequence[_SliceEnd] | None = ()
+class _Item(WireHead, frozen=True):
+    endpoints: list[_Located] | None = None
 
 
 async def learn_all(client: ApiClient, pseudonyms: Pseudonyms) -> str:
@@ -248,9 +233,9 @@ async def learn_all(client: ApiClient, pseudonyms: Pseudonyms) -> str:
 
 
 def _learn(items: Sequence[_Item], kind: str, pseudonyms: Pseudonyms) -> None:
-    pseudonyms.learn("namespace", (item.metadata.namespace for item in items))
+    pseudonyms.learn("namespace", (item.metadata.namespace or "" for item in items))
     if kind != "slice":
-        pseudonyms.learn(kind, (item.metadata.name for item in items))
+        pseudonyms.learn(kind, (item.metadata.name or "" for item in items))
     ends = [end for item in items for end in item.endpoints or ()]
     pseudonyms.learn("node", (end.node_name or "" for end in ends))
     pseudonyms.learn("zone", (end.zone or "" for end in ends))
@@ -258,6 +243,6 @@ def _learn(items: Sequence[_Item], kind: str, pseudonyms: Pseudonyms) -> None:
     pods += [end.hostname or "" for end in ends]
     pseudonyms.learn("pod", pods)
     stems = [found[1] for name in pods if (found := _POD.fullmatch(name))]
-    waking = [(item.metadata.annotations or {}).get(WAKE, "") for item in items]
+    waking = [(item.metadata.annotations or {}).get(WAKE) or "" for item in items]
     pseudonyms.learn("workload", (*stems, *(text.rpartition("/")[2] for text in waking)))
-    pseudonyms.learn(kind, (item.metadata.name for item in items))
+    pseudonyms.learn(kind, (item.metadata.name or "" for item in items))

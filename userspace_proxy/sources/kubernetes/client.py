@@ -122,7 +122,6 @@ class ApiClient:
 
     @property
     def url(self) -> str:
-        """The server's URL."""
         return self.credentials.location
 
     async def open(self) -> None:

@@ -68,7 +68,6 @@ class _Loaded:
         return None
 
     def set_cluster(self, config: ClientConfig) -> None:
-        """Take what a kubeconfig says."""
         self.config = config
         cluster, user, configuration = config.cluster, config.user, self.configuration
         configuration.host = cluster.server

@@ -61,7 +61,6 @@ class Series:
 
     @property
     def is_owed(self) -> bool:
-        """Whether there is something to send."""
         return self.sent < self.count
 
 

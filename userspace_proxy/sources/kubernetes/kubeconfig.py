@@ -275,7 +275,6 @@ class _Part:
         return str(self.file.folder / text) if text else ""
 
     def wrong(self, key: str, problem: str, *, hint: str = "") -> SourceError:
-        """Return the error about one of its fields."""
         text = " ".join(f"{self.place_of(key)}: {problem}".split())
         return SourceError(f"cannot use kubeconfig {text}", hint=hint)
 

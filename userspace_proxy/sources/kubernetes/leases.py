@@ -114,7 +114,6 @@ class KubernetesLeases(Leases):
     async def _items(
         self, path: str, query: Mapping[str, str], read: Callable[[Mapping[str, Any]], _Item]
     ) -> list[_Item]:
-        """Return what is read of each object of a list."""
         found: list[_Item] = []
         self._check_open()
         try:
@@ -134,7 +133,6 @@ class KubernetesLeases(Leases):
         return found
 
     async def _written(self, lease: Lease) -> Mapping[str, Any]:
-        """Return the object to write."""
         metadata: dict[str, Any] = {
             "name": self._prefix + lease.name,
             "namespace": NAMESPACE,

@@ -66,7 +66,6 @@ class NodeAddressLister:
             self._wanted.clear()
 
     async def run(self) -> None:
-        """List until cancelled."""
         denials = 0
         # Those of an earlier run count until the first plan needs them, or doesn't.
         await self._is_decided.wait()

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from ...cluster import Snapshot, Store
 from ...errors import SourceError
 from ...model import ServiceKey
-from ...model.pod_endpoints import WireSelectingService, read_selection
+from ...model.pod_endpoints import read_selection
 from ...model.pods import PodState, read_pods
 from ...model.reading import LABEL_SERVICE_NAME
-from ...model.wire import FieldError, WireHead, decode
+from ...model.wire import FieldError, WireHead, WireService, decode
 from .api_paths import join
 from .client import ApiClient
 from .credentials import Credentials
@@ -169,5 +169,5 @@ def _is(item: bytes, key: ServiceKey) -> bool:
 
 
 def _targets_of(item: bytes) -> tuple[int | str, ...]:
-    selection = read_selection(decode(item, WireSelectingService))
+    selection = read_selection(decode(item, WireService))
     return tuple(target.port for target in selection.targets)

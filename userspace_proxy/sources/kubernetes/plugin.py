@@ -71,14 +71,12 @@ class PluginCredential:
     """As obtained; None: when the server says so."""
 
     def is_due(self, now: float) -> bool:
-        """Return whether the plugin should run again."""
         if self.expires is None:
             return False
         ahead = max(0.0, min(_AHEAD_S, (self.expires - self.obtained) * _AHEAD_SHARE))
         return now >= max(self.expires - ahead, self.obtained + _APART_S)
 
     def has_expired(self, now: float) -> bool:
-        """Return whether the server refuses it by now."""
         return self.expires is not None and now >= self.expires
 
 

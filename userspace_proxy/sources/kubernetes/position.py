@@ -47,7 +47,6 @@ class Position:
         """How often a list had to follow a watch."""
 
     def list_query(self) -> dict[str, str]:
-        """Return the query for the next page of a list."""
         if self._continue:
             return {"limit": str(PAGE_LIMIT), "continue": self._continue}
         match self._from:
@@ -93,7 +92,6 @@ class Position:
         self._continue = ""
 
     def watch_query(self, timeout_s: int) -> dict[str, str]:
-        """Return the query for a watch from this position."""
         return {
             "watch": "1",
             "allowWatchBookmarks": "true",

@@ -62,7 +62,6 @@ class WebProxy:
 
     @property
     def credentials(self) -> tuple[str, str] | None:
-        """User and password."""
         if self.user is None:
             return None
         name, _, password = self.user.partition(":")

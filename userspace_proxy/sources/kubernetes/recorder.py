@@ -70,7 +70,6 @@ class Recorder:
             self._wake.set()
 
     async def run(self) -> None:
-        """Send until cancelled."""
         while True:
             self._wake.clear()
             series = next(self._correlator.due(self._now()), None)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from ...log_limit import LogLimit
 from ...model.wire import FieldError, Metadata, WireEvent, WireHead, WireStatus, decode
+from ...pacing import backoff_s
 from ..base import Pause
 from .client import ApiClient, LineSplitter, LineTooLong, Stream
 from .lists import LIST_S, batches, incomplete_after, read_page
@@ -46,11 +47,9 @@ _log = logging.getLogger("userspace_proxy.sources")
 # change after an outage of 30 s took effect 47 s late (measured). A busy server sends Retry-After.
 BASE_S = 0.8
 CAP_S = 5.0
-FACTOR = 2.0
-JITTER = 1.0
 
-RETRY_AFTER_MAX_S = 300.0
-"""The longest wait, also if the server asks for a longer one."""
+RETRY_AFTER_MAX_S = 32.0
+"""The longest wait that a server can ask for: kube-apiserver's ``maxRetryAfter`` of APF."""
 _WENT_BACK = "its history went back, as after a restore of etcd"
 # Servers end a watch at the second; later, the network was away meanwhile.
 _ON_TIME_S = 1.0
@@ -81,26 +80,6 @@ class Timing:
     """A list that takes longer is a problem until it is complete."""
     backoff_base_s: float = BASE_S
     backoff_cap_s: float = CAP_S
-
-
-class Backoff:
-    """Doubling waits before retries, with jitter, so that a thousand nodes don't return at once."""
-
-    def __init__(self, rng: random.Random, *, base_s: float = BASE_S, cap_s: float = CAP_S) -> None:
-        self._rng = rng
-        self._base_s = base_s
-        self._cap_s = cap_s
-        self._next_s = base_s
-
-    def reset(self) -> None:
-        """Begin again with the shortest wait."""
-        self._next_s = self._base_s
-
-    def next_s(self, *, at_least_s: float = 0.0) -> float:
-        """Return how many seconds to wait now, at least as the server requested."""
-        wait_s = self._next_s * (1 + JITTER * self._rng.random())
-        self._next_s = min(self._next_s * FACTOR, self._cap_s)
-        return max(wait_s, min(at_least_s, RETRY_AFTER_MAX_S))
 
 
 class Reflector:
@@ -136,7 +115,7 @@ class Reflector:
         self._waiting: asyncio.Timeout | None = None
         """A wait that may end early."""
         self._position = Position()
-        self._backoff = Backoff(rng, base_s=timing.backoff_base_s, cap_s=timing.backoff_cap_s)
+        self._failures = 0
         self._has_bookmarks = False
         self._has_events = False
         self._has_answered = False
@@ -176,7 +155,7 @@ class Reflector:
             if failure is not None:
                 self._note_problem(failure.text)
             if was_healthy or (self._has_events and failure is None):
-                self._backoff.reset()
+                self._failures = 0
             if failure is None and (was_healthy or self._lists_at_once):
                 continue
             self._known_at = _UNKNOWN
@@ -185,12 +164,15 @@ class Reflector:
     def wake(self) -> None:
         """Retry at once, unless the server requested a wait or sends what can't be read."""
         if self._waiting is not None and not self._is_invalid:
-            self._backoff.reset()
+            self._failures = 0
             self._waiting.reschedule(0.0)
             self._waiting = None
 
     async def _wait(self, at_least_s: float) -> None:
-        wait_s = self._backoff.next_s(at_least_s=at_least_s)
+        self._failures += 1
+        base_s, cap_s = self._timing.backoff_base_s, self._timing.backoff_cap_s
+        wait_s = backoff_s(self._failures, base_s, cap_s, jitter=self._rng.random())
+        wait_s = max(wait_s, min(at_least_s, RETRY_AFTER_MAX_S))
         try:
             async with asyncio.timeout(None) as waiting:
                 self._waiting = None if at_least_s else waiting
@@ -221,7 +203,6 @@ class Reflector:
         self._changed()
 
     def _note_success(self) -> None:
-        """Note that a list or a watch succeeded."""
         had_problem, self.problem = bool(self.problem), ""
         self.is_forbidden = False
         self._has_answered = True

@@ -20,11 +20,9 @@ from ...facts.node import NO_OBJECT, ObjectKey
 from ...model import ServiceKey, SliceKey
 from ...model.pod_endpoints import (
     PodKey,
-    WireSelectingService,
     read_pod,
     read_selection,
 )
-from ...model.pods import WirePod
 from ...model.reading import LABEL_SERVICE_NAME, read_node, read_slice
 from ...model.service_reading import read_service
 from ...model.wire import (
@@ -33,6 +31,7 @@ from ...model.wire import (
     WireEndpointSlice,
     WireHead,
     WireNode,
+    WirePod,
     WireService,
     decode,
 )
@@ -169,7 +168,6 @@ def resources_of(
     return [
         replace(
             SERVICES,
-            wire=WireSelectingService,
             put=lambda _, wire: pods.put_service(read_service(wire), read_selection(wire)),
             delete=lambda _, key: pods.delete_service(ServiceKey(*key)),
         ),
@@ -231,7 +229,6 @@ class ResourceCache:
         self._not_listed.clear()
 
     def list_items(self, items: Iterable[Any]) -> None:
-        """Add some items of a list, as JSON."""
         for item in items:
             key, is_kept = self._put(item)
             if is_kept:
@@ -277,7 +274,6 @@ class ResourceCache:
 
     @property
     def has_objects(self) -> bool:
-        """Whether anything is kept."""
         return bool(self._shares.kept())
 
     @property

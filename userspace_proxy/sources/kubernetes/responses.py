@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from ...errors import UserspaceProxyError
 from ...model.wire import FieldError, WireStatus, decode
 
+OTHERS_RETRY_AFTER_MAX_S = 5.0
+"""The longest wait that a server in front of the API server can ask for: as without a header."""
+
 
 class TransportError(UserspaceProxyError):
     """There was no response, or it broke off; the text is the cause."""
@@ -91,7 +94,11 @@ def rejected(
             text = f"the API server at {url} is busy: {cause}"
         case _:
             text = f"the API server at {url} can't {verb} {kind}: {cause}"
-    return RequestFailure(text, response.retry_after_s)
+    retry_after_s = response.retry_after_s
+    # The API server's limits of requests at once (429) answer with plain text.
+    if response.code != 429 and status.kind != "Status":
+        retry_after_s = min(retry_after_s, OTHERS_RETRY_AFTER_MAX_S)
+    return RequestFailure(text, retry_after_s)
 
 
 def _text(body: bytes) -> str:

@@ -63,7 +63,6 @@ class ObjectShares:
             self._set(key, OBJECT_BYTES)
 
     def kept(self) -> set[Key]:
-        """Return what is kept."""
         return set(self._weights)
 
     def __contains__(self, key: Key) -> bool:
@@ -71,7 +70,6 @@ class ObjectShares:
 
     @property
     def has_full(self) -> bool:
-        """Whether some namespace is full."""
         return bool(self._full)
 
     def is_open(self, key: Key) -> bool:

@@ -156,7 +156,6 @@ class FileEvents:
             loop.remove_reader(self._inotify.fileno())
 
     def close(self) -> None:
-        """End all watches."""
         if self._inotify is not None:
             self._inotify.close()
 

@@ -79,7 +79,6 @@ class Found(NamedTuple):
 
     @property
     def place(self) -> str:
-        """File and line, as ``web.yaml:14``."""
         return f"{self.file}:{self.line}"
 
 
@@ -99,7 +98,6 @@ class FileObjects:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """One line each, by line."""
         return tuple(item.line for item in self.rejected)
 
 
@@ -252,7 +250,6 @@ class _WrittenObject:
     """A list whose items follow."""
 
     def line_of(self, path: str = "") -> int:
-        """Return the line of a field, or of the object."""
         return self.document.line_of(".".join(part for part in (self.path, path) if part))
 
     def text(self, *path: str) -> str:

@@ -75,12 +75,10 @@ class ManifestState:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """All current problems, one line each."""
         return (*self.unread, *(item.line for item in self.rejected))
 
     @property
     def rejected(self) -> tuple[RejectedFacts, ...]:
-        """The problems of single objects."""
         return (*(item for file in self._in_order() for item in file.rejected), *self._conflicts)
 
     @property
@@ -94,7 +92,6 @@ class ManifestState:
         return tuple(line for file in self._in_order() for line in file.read.remarks)
 
     def place_of(self, service: ServiceKey) -> str:
-        """Return file and line of a Service in the snapshot."""
         return self._first["Service", str(service)].place
 
     def take(self, look: Look) -> None:
@@ -112,7 +109,6 @@ class ManifestState:
         return [self._files[name] for name in sorted(self._files)]
 
     def _combine(self) -> None:
-        """Build one state from all files."""
         conflicts: list[RejectedFacts] = []
         first: dict[Identity, Found] = {}
         self._first = first

@@ -80,7 +80,6 @@ class BridgeDelivery:
             raise
 
     def put_right(self) -> bool:
-        """Write the table, as :meth:`OwnedTable.put_right`."""
         return self._table.put_right()
 
     def add_to(self, bridges: Iterable[int]) -> frozenset[int]:

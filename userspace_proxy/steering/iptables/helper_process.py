@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from typing import IO, Any
 
 from ...answering_child import AnsweringChild, ChildEnded
-from ...child import pause_before_start
 from ...clocks import Clocks
 from ...errors import SteeringConflict, SteeringError
 from ...model import Frontend, Protocol
+from ...pacing import backoff_s
 from ..programmer import Touched
 
 _ENTRY = "userspace_proxy.steering.iptables.helper:main"
@@ -49,12 +49,10 @@ class HelperProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process's id, or None while none runs."""
         return self._child.pid if self._child else None
 
     @property
     def is_new(self) -> bool:
-        """Whether the next request starts a helper."""
         return self._child is None or self._child.has_ended
 
     def ask(self, request: dict[str, Any]) -> Any:
@@ -101,7 +99,7 @@ class HelperProcess:
     def _count_failure(self) -> None:
         self._lost = True
         self._failures += 1
-        pause_s = pause_before_start(self._failures, FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        pause_s = backoff_s(self._failures - 1, FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._not_before = Clocks.monotonic() + pause_s
 
     def _check_pause(self) -> None:

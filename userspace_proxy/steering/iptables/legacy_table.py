@@ -74,7 +74,6 @@ class LegacyTable:
         self._overtaken: frozenset[tuple[str, str]] = frozenset()
 
     def info(self) -> bytes:
-        """Return the kernel's number for the table, as :meth:`LegacyTables.info`."""
         return self._tables.info(self.name)
 
     def read(self) -> dict[str, Lines]:

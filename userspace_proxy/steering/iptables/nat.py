@@ -131,7 +131,6 @@ class Tree:
         self._keys = sorted(self._rules)
 
     def rules(self) -> Iterable[NatRule]:
-        """Return the rules, unordered."""
         return self._rules.values()
 
     def lines(self) -> Iterator[ChainLine]:

@@ -62,7 +62,6 @@ class NatRule(NamedTuple):
 
     @property
     def frontend(self) -> NatFrontend:
-        """The frontend whose packets it matches."""
         return NatFrontend(self.protocol, self.ip, self.port)
 
     def __str__(self) -> str:
@@ -141,7 +140,6 @@ class BuiltInJump(NamedTuple):
 
     @property
     def line(self) -> str:
-        """The rule without its chain."""
         return f"{self.conditions} -j {self.target}"
 
     def __str__(self) -> str:

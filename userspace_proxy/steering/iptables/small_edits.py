@@ -95,7 +95,6 @@ class SmallEdits:
                 raise ValueError(f"no such edit: {other}")
 
     def _rule(self, line: Sequence[str]) -> Any:
-        """Return a rule from the words of its line."""
         rule, words = self._rule_type(), deque(line)
         extension: Any = None
         while words:

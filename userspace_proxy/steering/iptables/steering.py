@@ -114,7 +114,6 @@ class IptablesProgrammer(Programmer):
         super().close()
 
     def labels(self) -> list[str]:
-        """As :meth:`IptablesSteering.labels`."""
         families = filter(_may_have_rules, IPFamily)
         return sorted({label for family in families for label in self._ask(family, "labels")})
 

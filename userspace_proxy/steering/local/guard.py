@@ -50,7 +50,6 @@ class LocalGuard(abc.ABC):
         self._desired = desired
 
     def unguarded(self) -> str:
-        """Return :attr:`~..base.Steering.unguarded`."""
         return ""
 
     def is_touched(self) -> bool:

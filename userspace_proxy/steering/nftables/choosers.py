@@ -88,7 +88,6 @@ class ChooserChain(NamedTuple):
         return f"{'hash' if chooser.by_client else 'choose'}-{self.number}-of-{counts}-{family}"
 
     def name_to(self, chooser: Chooser, endpoint: SocketAddress) -> str:
-        """Return the name of the chain of one of its endpoints."""
         return f"{self.name(chooser)}-to-{self.pins[endpoint]}"
 
 
@@ -145,7 +144,6 @@ def write_without_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> 
 
 
 def _branches(chooser: Chooser, chain: ChooserChain) -> list[str]:
-    """Return the names of the chains of its choices."""
     name = chain.name(chooser)
     return [
         name if networks is None else f"{name}-{index}"

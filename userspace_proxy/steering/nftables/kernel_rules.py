@@ -140,7 +140,6 @@ class KernelRules:
         return change
 
     def accept(self, change: Difference) -> None:
-        """Note that a difference is in force."""
         for frontend, target in change.targets.items():
             old = self.targets.pop(frontend, None)
             if old is not None:

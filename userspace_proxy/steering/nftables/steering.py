@@ -207,7 +207,6 @@ class NftablesProgrammer(NatProgrammer):
         return self._kernel_path.connections()
 
     def endpoints_in_force(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
-        """Return the endpoints of frontends on the kernel path, read from the kernel."""
         return self._kernel_path.in_force()
 
     def in_force(self) -> Ports:

@@ -148,7 +148,6 @@ class NftReader:
         return self._ruleset.generation()
 
     def close(self) -> None:
-        """Close the socket."""
         self._ruleset.close()
 
 

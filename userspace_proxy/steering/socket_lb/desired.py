@@ -197,7 +197,6 @@ class DesiredHooks:
 
     @property
     def frontends(self) -> int:
-        """How many are translated."""
         return len(self._hooked)
 
     def left_to_rules(self, frontend: Frontend) -> str:
@@ -219,7 +218,6 @@ class DesiredHooks:
         self.next_number = max(next_number, 1 + max(used, default=0))
 
     def hooked(self) -> Collection[Frontend]:
-        """Return those that are translated."""
         return self._hooked.keys()
 
     def leaving(self, touched: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
@@ -417,5 +415,4 @@ def _affinity_of(hooked: Hooked, frontend: Frontend) -> _OfAffinity | None:
 
 
 def _key(frontend: Frontend) -> tuple[str, bytes]:
-    """Return the map and the key of a frontend."""
     return (FRONTENDS6 if ":" in frontend.ip else FRONTENDS4), frontend_key(frontend.address)

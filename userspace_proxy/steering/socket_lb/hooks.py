@@ -47,6 +47,7 @@ from ...kernel.trials import SO_NETNS_COOKIE
 from ...log_fields import FieldLogger
 from ...log_limit import SERVICE_LINES, LogLimit
 from ...model import Frontend, PortKey, SocketAddress
+from ...pacing import Pacing, backoff_s
 from ..base import HookOptions, Target
 from ..others.hooks import OtherHook, judge_hooks
 from .desired import (
@@ -127,7 +128,7 @@ class Hooks:
         """The first state, while what an earlier process has left couldn't be read."""
         self._is_unsure = False
         """The maps may not be as desired."""
-        self._compare_at = 0.0
+        self._comparing = Pacing(_SHARE)
         self._lacks_counters = False
         self._problem = ""
         self._problem_lines = LogLimit()
@@ -288,7 +289,7 @@ class Hooks:
             if known and known.kind is not EventKind.PROBED and now < known.until_ns:
                 return None
             times = known.times if known else 0
-            until = now + int(min(FIRST_S * 2.0 ** min(times, 8), LONGEST_S) * 1e9)
+            until = now + int(backoff_s(times + 1, FIRST_S, LONGEST_S) * 1e9)
             calls.update(table, key, Ejection(until, times + 1, kind).pack())
             return until / 1e9
         return None
@@ -312,7 +313,6 @@ class Hooks:
 
     @property
     def state(self) -> HookState:
-        """How it fares."""
         programs = self._programs
         if programs is None:
             return HookState(problem=self._problem)
@@ -406,11 +406,11 @@ class Hooks:
     def _has_drifted(self) -> bool:
         """Return whether another program has changed elements, as far as it was time to look."""
         began = Clocks.monotonic()
-        if not self._is_begun or began < self._compare_at:
+        if not self._is_begun or began < self._comparing.due:
             return False
         wanted = self._desired.elements
         is_as_wanted = all(dict(self._elements(name)) == wanted[name] for name in LED)
-        self._compare_at = began + (Clocks.monotonic() - began) / _SHARE
+        self._comparing.note(began, Clocks.monotonic())
         return not is_as_wanted or self._lacks_counters
 
     def _put_right(self) -> int:
@@ -463,7 +463,6 @@ class Hooks:
             self._write(desired.forget(ended))
 
     def _is_connected(self, number: int) -> bool:
-        """Return whether a connection to an endpoint is open."""
         key = number_key(number)
         value = calls.lookup(self._running().maps[COUNTERS], key, len(NO_COUNTS))
         counts = DialCounts.unpack(value) if value else DialCounts()

@@ -106,7 +106,6 @@ class Programs:
         return restored
 
     def ids(self) -> list[int]:
-        """Return the numbers of the programs in the kernel."""
         return [calls.program_info(program).id for program in self._programs.values()]
 
     def map_bytes(self) -> int:

@@ -14,7 +14,7 @@ from .copies import Copy
 from .next_request import HEALTHY_S, SOON_S, UNKNOWN, NextRequest
 from .one_request import Question, Request
 from .outage import Outage
-from .retries import End, Retries
+from .retries import CAP_S, End, Retries
 
 if TYPE_CHECKING:
     from .requests import RequestChecks
@@ -363,6 +363,10 @@ class Follower:
             self.retries.note_unknown(has_waited=last.is_left or is_open)
             return
         refused = last.exchange if last.question is None else last.question.exchange
+        asked_s = refused.retry_after_s if self.next.is_refused else 0.0
+        if refused.code in (502, 503):
+            # So answers a proxy on the way, which may not ask for more.
+            asked_s = min(asked_s, CAP_S)
         self.retries.check_wait(
             End(
                 last.over_at,
@@ -371,7 +375,7 @@ class Follower:
                 is_healthy=self._was_healthy(last),
                 has_told=self._has_told(last),
                 is_failed=self.next.is_failed,
-                retry_after_s=refused.retry_after_s if self.next.is_refused else 0.0,
+                retry_after_s=asked_s,
             )
         )
 

@@ -129,12 +129,8 @@ MUTANTS: Mapping[str, Mutant] = {
         "                await self._pause(wait_s)",
         "                await self._pause(0)",
     ),
-    "api-waits-dont-grow": _source(
-        "reflector", "min(self._next_s * FACTOR, self._cap_s)", "min(self._next_s, self._cap_s)"
-    ),
-    "api-waits-grow-for-ever": _source(
-        "reflector", "min(self._next_s * FACTOR, self._cap_s)", "self._next_s * FACTOR"
-    ),
+    "api-waits-dont-grow": _source("reflector", "self._failures += 1", "self._failures = 1"),
+    "api-waits-grow-for-ever": _source("reflector", "base_s, cap_s, jitter", "base_s, 1e9, jitter"),
     "api-retry-after-is-cut-short": _source(
         "reflector",
         "            async with asyncio.timeout(None) as waiting:\n"

@@ -36,8 +36,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-only-a-busy-server-is-waited-for": _source(
         "responses",
-        "return RequestFailure(text, response.retry_after_s)",
-        "return RequestFailure(text, response.retry_after_s if response.code == 429 else 0.0)",
+        "min(retry_after_s, OTHERS_RETRY_AFTER_MAX_S)",
+        "0.0",
     ),
     "api-slices-in-any-order": _cluster(
         "store", "slices[k] for k in sorted(slices)", "slices[k] for k in slices"
@@ -70,7 +70,5 @@ MUTANTS: Mapping[str, Mutant] = {
         "            for gone in self._in_store.pop(key, set()) - slices.keys():\n"
         "                self._store.delete_slice(gone)\n",
     ),
-    "api-waits-without-jitter": _source(
-        "reflector", "self._next_s * (1 + JITTER * self._rng.random())", "self._next_s * JITTER"
-    ),
+    "api-waits-without-jitter": _source("reflector", "jitter=self._rng.random()", "jitter=0.0"),
 }

@@ -12,7 +12,7 @@ _source = partial(Mutant, package="sources.kubernetes")
 MUTANTS: Mapping[str, Mutant] = {
     "api-another-kind-wakes-and-the-wait-stays-long": _source(
         "reflector",
-        "            self._backoff.reset()\n            self._waiting.reschedule(0.0)",
+        "            self._failures = 0\n            self._waiting.reschedule(0.0)",
         "            self._waiting.reschedule(0.0)",
     ),
     "api-cuts-are-counted-for-ever": _source(

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from .requests import RequestChecks
 
 _BASE_S = 0.8
-_CAP_S = 5.0
+CAP_S = 5.0
+"""Also of what a server in front of the API server asks for."""
 _HEALTHY_S = 4.7
-_RETRY_AFTER_MAX_S = 300.0
+_RETRY_AFTER_MAX_S = 32.0
 # Turns of an event loop, and the network.
 _SOON_S = 0.3
 # Waits of 0.8 to 1.6 s are the shortest, and others have been there again meanwhile.
@@ -81,7 +82,7 @@ class Retries:
         self._check_soon(gap, retry_s)
 
     def _check_soon(self, gap: float, retry_s: float) -> None:
-        longest = max(2 * min(_BASE_S * 2**self._waits, _CAP_S), retry_s) + _SOON_S
+        longest = max(2 * min(_BASE_S * 2**self._waits, CAP_S), retry_s) + _SOON_S
         self._waits += 1
         self._check(
             "retried soon", gap <= longest, f"after {gap:.3f} s, not {longest:g} s ({self._waits})"
@@ -91,7 +92,7 @@ class Retries:
         recovered_at = self._checks.recovered_at
         # Another kind is there again, so that waits begin anew, perhaps after this one.
         is_anew = recovered_at >= over_at - _SOON_S
-        least = min(_BASE_S * 2 ** (0 if is_anew else self._failures), _CAP_S) * 0.999
+        least = min(_BASE_S * 2 ** (0 if is_anew else self._failures), CAP_S) * 0.999
         what = f"{gap:.3f} s after failure {self._failures + 1}"
         self._failures = 0 if is_anew else self._failures + 1
         if gap < least and self._checks.now() - recovered_at <= _SOON_S:

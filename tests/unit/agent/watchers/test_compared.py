@@ -8,7 +8,7 @@ from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.watchers.compared import Compared
 from userspace_proxy.config import Settings
 from userspace_proxy.facts import StatusFacts
-from userspace_proxy.facts.compared import PlanFacts
+from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.plan.digest import FORM, digests_of, summary_of
 from userspace_proxy.plane.workers import PlaneState, Status, WorkerState
 

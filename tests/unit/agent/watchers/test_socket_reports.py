@@ -80,7 +80,7 @@ def test_of_an_endpoint_that_is_ejected_the_failure_is_the_last(rig):
     rig.group.add(-2, report, 103.0)
     rig.ejected = {AT: 3.0}
     rig.look(established=1, refused=1)
-    assert (rig.dials.is_on, rig.dials.failures, rig.dials.last_at) == (True, 1, 103.0)
+    assert (rig.dials.is_on, rig.dials.part.failures, rig.dials.part.last_at) == (True, 1, 103.0)
     assert rig.dials.succeeded_at == 100.0
 
 
@@ -88,7 +88,7 @@ def test_a_failed_dial_after_which_a_probe_was_answered_is_counted_and_in_no_str
     rig.reports.noted(*AT)
     rig.look(refused=1)
     assert rig.group.counters_of(POD).failures == 1
-    assert (rig.dials.is_on, rig.dials.failures) == (False, 0)
+    assert (rig.dials.is_on, rig.dials.part.failures) == (False, 0)
 
 
 def test_failures_that_no_event_has_reported_are_yet_to_be_judged(rig):
@@ -98,14 +98,15 @@ def test_failures_that_no_event_has_reported_are_yet_to_be_judged(rig):
     (new,) = rig.look(refused=3, unanswered=1)
     assert new.unreported == [(POD, EventKind.UNANSWERED, 1)]
     assert rig.group.counters_of(POD).failures == 4
-    assert (rig.dials.is_on, rig.dials.failures) == (False, 0)
+    assert (rig.dials.is_on, rig.dials.part.failures) == (False, 0)
 
 
 def test_more_failures_of_an_endpoint_that_is_ejected_are_of_now(rig):
     rig.ejected = {AT: 3.0}
     (new,) = rig.look(refused=2)
     assert new.unreported == []
-    assert (rig.dials.failures, rig.dials.last_at, rig.dials.failure) == (2, rig.now, "silent")
+    dials = rig.dials.part
+    assert (dials.failures, dials.last_at, dials.failure) == (2, rig.now, "silent")
 
 
 def test_an_endpoint_that_is_removed_and_added_begins_at_nothing(rig):

@@ -1,7 +1,5 @@
 import msgspec
 
-from tests.port_keys import port_key
-from userspace_proxy.facts.connection import port_fields
 from userspace_proxy.facts.edges import EdgesFacts
 from userspace_proxy.nodes.dashboard.calls import add_up
 
@@ -42,18 +40,3 @@ def test_a_search_finds_clients_services_and_nodes():
         "shop/front-5d9",
         "shop/jobs-1",
     }
-
-
-def test_calls_that_an_older_version_has_counted_are_listed_without_their_service():
-    older = {"client": "10.0.0.2", "service": "shop/web:http", "connections": 5}
-    answer = msgspec.convert({"edges": [older]}, EdgesFacts)
-    (one,) = add_up({"node-1": answer}).calls
-    assert (one.port, one.connections, one.service) == ("shop/web:http", 5, "")
-    (both,) = add_up({"node-1": answer, "node-2": add_names(answer)}).calls
-    assert (both.connections, both.service) == (10, "shop/web")
-
-
-def add_names(answer):
-    (edge,) = answer.edges
-    named = msgspec.structs.replace(edge, **port_fields(port_key("shop/web:http")))
-    return EdgesFacts(edges=(named,))

@@ -1,12 +1,14 @@
 import contextlib
+import re
 
-import aiohttp
 import pytest
+from yarl import URL
 
 from userspace_proxy.nodes.dashboard.entry import COMMAND
 from userspace_proxy.nodes.dashboard.server import Dashboard
 
 from .clusters import live_of, sick_cluster
+from .names import browsing
 
 BROWSER = {"Accept": "text/html", "Sec-Fetch-Site": "none"}
 PATHS = ("/", "/services/shop/web", "/static/style.css", "/nothing")
@@ -30,10 +32,9 @@ class Window:
 @contextlib.asynccontextmanager
 async def opened(all_nodes=None):
     dashboard = Dashboard(live_of(all_nodes or sick_cluster()))
-    jar = aiohttp.CookieJar(unsafe=True)
     try:
         addresses = await dashboard.serve()
-        async with aiohttp.ClientSession(cookie_jar=jar) as session:
+        async with browsing() as session:
             yield Window(session, addresses)
     finally:
         await dashboard.close()
@@ -81,9 +82,38 @@ async def test_the_address_for_the_browser_works_once_and_the_printed_one_again(
 
 async def test_a_secret_that_was_used_does_no_harm_to_its_user():
     async with opened() as window:
-        await window.ask(window.once)
-        response, _ = await window.ask(window.once)
-        assert (response.status, response.headers["Location"]) == (302, "/")
+        for _ in range(2):
+            response, _ = await window.ask(f"/?{window.once.partition('?')[2]}")
+            assert (response.status, response.headers["Location"]) == (302, "/")
+
+
+@pytest.mark.parametrize("path", ["/", "/services/shop/web?q=a", "//example.org/"])
+async def test_the_address_for_the_browser_leads_to_a_host_that_no_other_server_has(path):
+    """Issue 74: a browser sends a cookie to all ports of its host."""
+    async with opened() as window, opened() as other:
+        assert re.fullmatch(r"http://[0-9a-f]{32}\.localhost:\d+", window.base)
+        assert window.base.split(".")[0] != other.base.split(".")[0]
+        plain, query = window.once.split("/?")
+        response, _ = await window.ask(f"{plain}{path}{'&' if '?' in path else '?'}{query}")
+        assert (response.status, "Set-Cookie" in response.headers) == (302, False)
+        location = response.headers["Location"]
+        assert location.startswith(f"{window.base}/{path.lstrip('/')}")
+        response, _ = await window.ask(location)
+        assert response.headers["Location"] == f"/{path.lstrip('/')}"
+        assert "Domain" not in response.headers["Set-Cookie"]
+        jar = window._session.cookie_jar
+        assert len(jar.filter_cookies(URL(window.base))) == 1
+        for elsewhere in ("http://127.0.0.1:80", "http://localhost", other.base):
+            assert not jar.filter_cookies(URL(elsewhere))
+
+
+async def test_a_user_whose_browser_does_not_find_the_name_can_open_the_address():
+    async with opened() as window:
+        plain = window.once.partition("/?")[0]
+        secret = window.printed.partition("?")[2]
+        response, _ = await window.ask(f"{plain}/nodes?{secret}")
+        assert (response.status, response.headers["Location"]) == (302, "/nodes")
+        assert (await window.ask(f"{plain}/nodes"))[0].status == 200
 
 
 async def test_the_cookie_of_another_dashboard_is_none():
@@ -111,6 +141,7 @@ async def test_the_cookie_of_another_dashboard_is_none():
             id="a-frame",
         ),
         pytest.param({"Host": "example.org"}, id="a-name-that-was-bound-to-loopback"),
+        pytest.param({"Host": f"{'0' * 32}.localhost"}, id="the-name-of-another-server"),
     ],
 )
 async def test_a_page_of_another_origin_gets_nothing_even_with_the_cookie(headers):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import re
 import socket
 import ssl
@@ -98,6 +99,24 @@ async def test_a_rejection_is_a_response_with_the_requested_wait(api, client):
     api.refuse("services", 429, retry_after_s=7)
     answer = await client.get(SERVICES, {})
     assert (answer.code, answer.retry_after_s) == (429, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, 0.0),
+        ("", 0.0),
+        ("7", 7.0),
+        ("9" * 400, math.inf),
+        ("-7", 0.0),
+        ("7.5", 0.0),
+        ("1e9", 0.0),
+        ("\u0667", 0.0),
+        ("Fri, 31 Dec 2100 23:59:59 GMT", 0.0),
+    ],
+)
+def test_a_wait_is_requested_in_whole_seconds(text, seconds):
+    assert module._seconds(text) == seconds
 
 
 async def test_a_stream_returns_what_has_arrived_and_ends_empty(api, client):

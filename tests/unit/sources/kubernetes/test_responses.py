@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 
 import pytest
 
 from userspace_proxy.model.wire import WireStatus
+from userspace_proxy.sources.kubernetes.reflector import CAP_S, RETRY_AFTER_MAX_S, Backoff
 from userspace_proxy.sources.kubernetes.responses import (
     RequestFailure,
     Response,
@@ -76,9 +79,31 @@ def status(message: str) -> bytes:
 )
 def test_a_rejection_contains_the_servers_message_and_a_remedy(code, body, words):
     response = Response(code, body, retry_after_s=7)
-    assert rejected(
-        URL, "list", "services", response, credentials="the token in /t"
-    ) == RequestFailure(words, 7)
+    found = rejected(URL, "list", "services", response, credentials="the token in /t")
+    assert found.text == words
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "most_s"),
+    [
+        (503, status("etcd is gone"), RETRY_AFTER_MAX_S),
+        (500, status("etcd is gone"), RETRY_AFTER_MAX_S),
+        (429, status("busy"), RETRY_AFTER_MAX_S),
+        (429, b"Too many requests, please try again later.", RETRY_AFTER_MAX_S),
+        (503, b"<html>no server is available</html>", CAP_S),
+        (503, b"", CAP_S),
+        (503, b'{"message": "no upstream", "code": 503}', CAP_S),
+        (502, b"Bad Gateway", CAP_S),
+        (403, b"<html>sign in</html>", CAP_S),
+    ],
+)
+@pytest.mark.parametrize("asked_s", [0.0, 2.0, 86400.0, math.inf])
+def test_only_the_api_server_may_ask_for_a_long_wait(code, body, most_s, asked_s):
+    """Issue 74."""
+    response = Response(code, body, retry_after_s=asked_s)
+    found = rejected(URL, "list", "services", response, credentials="the token in /t")
+    backoff = Backoff(random.Random(7), base_s=0.0, cap_s=0.0)
+    assert backoff.next_s(at_least_s=found.retry_after_s) == min(asked_s, most_s)
 
 
 @pytest.mark.parametrize(
