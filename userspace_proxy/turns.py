@@ -3,19 +3,32 @@
     what waits, by party ──order──▶ the first of each party, then the second of each, …
 
 So a party's first one waits for at most one of each other party, however much these ask for.
+
+After a turn that took long a party waits: for as long as that took, then twice as long each time
+that it has another one soon after.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 PARTIES_MAX = 10_000
 """Parties whose last turn is remembered; the next ones count as new, which are first."""
+# The longest wait, as a multiple of the turn: it leaves a party a ninth of a core.
+_MOST_TIMES = 8
+
+
+class _Pace(NamedTuple):
+    """The wait of a party after a turn that took long."""
+
+    due: float
+    """Monotonic seconds at which it ends."""
+    wait_s: float
 
 
 class Turns(Generic[K]):
@@ -25,6 +38,7 @@ class Turns(Generic[K]):
         self._last: dict[K, int] = {}
         """The number of each party's last turn, the latest last."""
         self._number = 0
+        self._paces: dict[K, _Pace] = {}
 
     def order(self, waiting: Mapping[K, Iterable[T]]) -> Iterator[T]:
         """Yield what waits, each party's in its own order; what is yielded has had its turn."""
@@ -44,3 +58,22 @@ class Turns(Generic[K]):
         self._last[party] = self._number
         if len(self._last) > PARTIES_MAX:
             del self._last[next(iter(self._last))]
+
+    def due(self, party: K, now: float) -> float:
+        """Return the monotonic time from which on a party may have another long turn."""
+        pace = self._paces.get(party)
+        return now if pace is None else max(now, pace.due)
+
+    def took(self, party: K, seconds: float, now: float) -> None:
+        """Note a turn that took long, which has just begun."""
+        pace = self._paces.get(party)
+        wait_s = seconds
+        if pace is not None:
+            wait_s = max(seconds, min(2 * pace.wait_s, _MOST_TIMES * seconds))
+        self._paces[party] = _Pace(now + seconds + wait_s, wait_s)
+
+    def forget(self, now: float) -> None:
+        """Forget the waits after which a party had no long turn for as long."""
+        over = [party for party, pace in self._paces.items() if now >= pace.due + pace.wait_s]
+        for party in over:
+            del self._paces[party]

@@ -20,8 +20,7 @@ from .mirror import KIT, PACKAGE, ROOT, TESTS, test_of
 
 PURE = (
     *(PACKAGE / name for name in ("model", "cluster", "policy", "balance", "plan", "names")),
-    PACKAGE / "facts",
-    PACKAGE / "diagnosis",
+    *(PACKAGE / name for name in ("facts", "diagnosis", "shares.py", "turns.py")),
     *(PACKAGE / "sources" / "kubernetes" / name for name in ("kubeconfig.py", "proxies.py")),
     *(KIT / "faults" / name for name in ("fault_types.py", "toxics.py")),
 )

@@ -1,5 +1,7 @@
 """Turns: whose is the next, however much others ask for."""
 
+import pytest
+
 from userspace_proxy import turns
 from userspace_proxy.turns import Turns
 
@@ -33,3 +35,25 @@ def test_a_number_of_parties_is_remembered(monkeypatch):
     given = Turns()
     assert order(given, a="1", b="2", c="3") == "123"
     assert order(given, c="3", b="2", a="1") == "123", "a counts as new"
+
+
+def test_after_a_turn_that_took_long_a_party_waits_longer_each_time_and_others_do_not():
+    given, waits, now = Turns(), [], 0.0
+    for _ in range(5):
+        given.took("a", 1.0, now)
+        waits.append(given.due("a", now) - now - 1.0)
+        now = given.due("a", now)
+    assert waits == [1.0, 2.0, 4.0, 8.0, 8.0]
+    assert given.due("b", now) == now
+
+
+def test_a_party_that_had_no_long_turn_for_as_long_as_it_waited_begins_anew():
+    given = Turns()
+    given.took("a", 1.0, 0.0)
+    given.took("a", 1.0, 2.0)
+    given.forget(6.9)
+    given.took("a", 0.1, 6.9)
+    assert given.due("a", 6.9) == pytest.approx(6.9 + 0.1 + 0.8)
+    given.forget(60.0)
+    given.took("a", 1.0, 60.0)
+    assert given.due("a", 60.0) == 62.0

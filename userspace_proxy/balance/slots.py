@@ -30,15 +30,19 @@ _NUMBER_BYTES, _NUMBERS = 4, 1 << 32
 
 
 def fill_slots(
-    endpoints: Sequence[SocketAddress], weights: Mapping[SocketAddress, int]
+    endpoints: Sequence[SocketAddress],
+    weights: Mapping[SocketAddress, int],
+    *,
+    is_coarse: bool = False,
 ) -> tuple[SocketAddress, ...]:
     """Return the endpoint of each slot; equal arguments give equal slots on all nodes.
 
     Args:
         endpoints: At least one.
         weights: Endpoints without one have the default; empty if all have the same.
+        is_coarse: As few slots as without weights are enough.
     """
-    count = count_slots(len(endpoints), is_weighted=bool(weights))
+    count = count_slots(len(endpoints), is_weighted=bool(weights) and not is_coarse)
     return _fill(count, tuple((one, weights.get(one, DEFAULT_WEIGHT)) for one in endpoints))
 
 

@@ -89,6 +89,12 @@ def kernel_path_unused(why: str) -> str:
     return f"path kernel is not used: {why}"
 
 
+@cause(CauseCode.NOT_FOLLOWED)
+def weights_coarse(why: str) -> str:
+    """On the kernel path they would take too many parts or slots."""
+    return f"weights are followed roughly on the kernel path: {why}"
+
+
 # Load balancers and their clients.
 
 

@@ -30,21 +30,17 @@ NAMESPACE_DOUBTFUL_MAX = NAMESPACE_MAX - 1
 class _QueuedHost(NamedTuple):
     """A name that waits; void once the queue has another one of the name."""
 
+    is_doubtful: bool
     at: float
     number: int
     """In the order in which names were put."""
     host: str
     namespaces: Collection[str]
-    is_doubtful: bool
 
 
 class _UsedPlace(NamedTuple):
     namespace: str
     is_doubtful: bool
-
-
-_Ready = dict[str, list[_QueuedHost]]
-"""Heaps by namespace, which may be void until its turn."""
 
 
 class HostQueue:
@@ -53,24 +49,23 @@ class HostQueue:
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._entries: dict[str, _QueuedHost] = {}
-        self._waiting: list[_QueuedHost] = []
-        self._ready: tuple[_Ready, _Ready] = {}, {}
-        """Names that are due, with an answer and doubtful ones, by namespace in order of turns."""
+        self._waiting: list[tuple[float, _QueuedHost]] = []
+        """A heap."""
+        self._ready: dict[str, list[_QueuedHost]] = {}
+        """Heaps of names that are due, by namespace in order of turns."""
         self._places: dict[str, _UsedPlace] = {}
         """Those that names under way have."""
         self._used: Counter[_UsedPlace] = Counter()
-        self._turns: dict[str, int] = {}
-        """When those namespaces got their last place, or their first name that was due."""
 
     def put(self, host: str, at: float, namespaces: Collection[str], *, is_doubtful: bool) -> None:
         """Have a name looked up at a time, and no more at another one.
 
         A name under way is ready once its place has been given back.
         """
-        entry = _QueuedHost(at, next(self._numbers), host, namespaces, is_doubtful)
+        entry = _QueuedHost(is_doubtful, at, next(self._numbers), host, namespaces)
         self._entries[host] = entry
         if host not in self._places:
-            heapq.heappush(self._waiting, entry)
+            heapq.heappush(self._waiting, (at, entry))
 
     def remove(self, host: str) -> None:
         """Have a name looked up no more. Idempotent."""
@@ -78,28 +73,19 @@ class HostQueue:
 
     def take(self, now: float) -> str | None:
         """Return a name that is due and has a place, until it is given back; None: none has."""
-        while self._waiting and self._waiting[0].at <= now:
-            due = heapq.heappop(self._waiting)
-            for namespace in due.namespaces if self._is_valid(due) else ():
-                heapq.heappush(self._ready[due.is_doubtful].setdefault(namespace, []), due)
-                self._turns.setdefault(namespace, next(self._numbers))
-        has_room = sum(place.is_doubtful for place in self._places.values()) < DOUBTFUL_MAX
-        answered = self._first(is_doubtful=False)
-        doubtful = self._first(is_doubtful=True) if has_room else None
-        namespaces = [each for each in (answered, doubtful) if each is not None]
-        if not namespaces:
+        while self._waiting and self._waiting[0][0] <= now:
+            _, due = heapq.heappop(self._waiting)
+            for each in due.namespaces if self._is_valid(due) else ():
+                heapq.heappush(self._ready.setdefault(each, []), due)
+        namespace = self._first()
+        if namespace is None:
             return None
-        namespace = min(namespaces, key=self._turns.__getitem__)
-        is_doubtful = namespace != answered
-        host = heapq.heappop(self._ready[is_doubtful][namespace]).host
-        del self._entries[host]
-        place = self._places[host] = _UsedPlace(namespace, is_doubtful)
+        heap = self._ready[namespace] = self._ready.pop(namespace)
+        entry = heapq.heappop(heap)
+        del self._entries[entry.host]
+        place = self._places[entry.host] = _UsedPlace(namespace, entry.is_doubtful)
         self._used[place] += 1
-        self._turns[namespace] = next(self._numbers)
-        for ready in self._ready:
-            if namespace in ready:
-                ready[namespace] = ready.pop(namespace)
-        return host
+        return entry.host
 
     def give_back(self, host: str) -> None:
         """Note the end of a lookup. Idempotent."""
@@ -110,42 +96,39 @@ class HostQueue:
         if not self._used[place]:
             del self._used[place]
         if host in self._entries:
-            heapq.heappush(self._waiting, self._entries[host])
+            entry = self._entries[host]
+            heapq.heappush(self._waiting, (entry.at, entry))
 
     @property
     def has_ready(self) -> bool:
         """Whether a name is due that had no place at the last :meth:`take`, or may have been."""
-        return any(self._ready)
+        return bool(self._ready)
 
     def next_at(self) -> float | None:
         """Return when the next name is due; None: none waits, except for a place."""
-        while self._waiting and not self._is_valid(self._waiting[0]):
+        while self._waiting and not self._is_valid(self._waiting[0][1]):
             heapq.heappop(self._waiting)
-        return self._waiting[0].at if self._waiting else None
+        return self._waiting[0][0] if self._waiting else None
 
     def _is_valid(self, entry: _QueuedHost) -> bool:
         return self._entries.get(entry.host) is entry
 
-    def _first(self, *, is_doubtful: bool) -> str | None:
+    def _first(self) -> str | None:
         """Return the namespace whose turn it is and that has room; None: none has."""
-        ready, other = self._ready[is_doubtful], self._ready[not is_doubtful]
-        empty, found = [], None
-        for namespace, heap in ready.items():
+        for namespace, heap in list(self._ready.items()):
             while heap and not self._is_valid(heap[0]):
                 heapq.heappop(heap)
             if not heap:
-                empty.append(namespace)
-            elif self._has_room(namespace, is_doubtful=is_doubtful):
-                found = namespace
-                break
-        for namespace in empty:
-            del ready[namespace]
-            if namespace not in other:
-                del self._turns[namespace]
-        return found
+                del self._ready[namespace]
+            elif self._has_room(namespace, is_doubtful=heap[0].is_doubtful):
+                return namespace
+        return None
 
     def _has_room(self, namespace: str, *, is_doubtful: bool) -> bool:
         doubtful = self._used[_UsedPlace(namespace, is_doubtful=True)]
-        if is_doubtful and doubtful >= NAMESPACE_DOUBTFUL_MAX:
+        if is_doubtful and (
+            doubtful >= NAMESPACE_DOUBTFUL_MAX
+            or sum(place.is_doubtful for place in self._places.values()) >= DOUBTFUL_MAX
+        ):
             return False
         return doubtful + self._used[_UsedPlace(namespace, is_doubtful=False)] < NAMESPACE_MAX

@@ -21,7 +21,7 @@ from ..sources.base import Pause, pause
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.reflector import Reflector, Timing
 from ..sources.kubernetes.resources import SERVICES, SLICES, ResourceCache
-from ..sources.kubernetes.shares import Shares
+from ..sources.kubernetes.shares import ObjectShares
 
 _KEPT = 1000
 """So many former digests are remembered."""
@@ -48,7 +48,9 @@ class Plans:
         self._clock = clock
         self._store = Store()
         self._changed = asyncio.Event()
-        self._caches = [ResourceCache(kind, self._store, Shares()) for kind in (SERVICES, SLICES)]
+        self._caches = [
+            ResourceCache(kind, self._store, ObjectShares()) for kind in (SERVICES, SLICES)
+        ]
         self._reflectors = [
             Reflector(
                 cache,

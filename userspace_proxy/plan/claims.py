@@ -39,7 +39,7 @@ from ..model import (
     own_network,
 )
 from ..policy import NodeFacts, Scope, why_ignored, why_own_address, why_port_ignored
-from .namespace_shares import FRONTENDS_OF_NAMESPACE_MAX, FRONTENDS_OF_SERVICE_MAX
+from .bounds import FRONTENDS_OF_NAMESPACE_MAX, FRONTENDS_OF_SERVICE_MAX
 from .plan import IgnoredService
 
 

@@ -1,13 +1,12 @@
-"""Decides which Services are too large for the kernel path.
+"""Decides which Services are too large for the kernel path, and whose weights are coarse there.
 
-    size of a Service ──▶ within its bounds? ──▶ room for its rules on the node? ──▶ kernel path
-                                └── no                    └── no: the largest of the namespaces
-                                                              with the most ──▶ userspace path
+    size of a Service ──▶ within its bounds? ──▶ room on the node? ──▶ kernel path
+                                └── no               └── no: the largest of the namespaces with
+                                                         the most ──▶ userspace path
+    exact weights ──▶ room for what they take more than coarse ones? ── no ──▶ coarse weights
 
-Rule 1: while the node has room, a namespace may have all of it; otherwise no namespace with less
-than an equal share loses a Service.
-Rule 2: a small Service never leaves because of a larger one of its namespace.
-Rule 3: the answer depends on the Services alone, so it is the same on all nodes.
+The room of the node is shared out by :mod:`userspace_proxy.shares`, of rules, of elements, and of
+what exact weights take.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ..balance import count_slots
+from ..cluster import ServiceState
 from ..model import Balance, DataPath, Service, ServiceKey
-from ..policy import EndpointIndex, NodeFacts, choose_path
-from ..policy.path import PARTS_MAX
+from ..policy import EndpointIndex, NodeFacts, Scope, choose_path
+from ..policy.path import COARSE_PARTS, PARTS_MAX
+from ..shares import Shares
 from .claims import PortClaim
-from .namespace_shares import ServiceCounts
 
 ELEMENTS_MAX = 20_000
 """Elements of one Service: its endpoints, or slots, for each address and port.
@@ -32,8 +32,15 @@ RULES_MAX = 2_000
 
 Both count for each port, family and side. They are written anew when one of them changes: 0.1 s.
 """
+NODE_ELEMENTS_MAX = 131_072
+"""Elements of all Services of the node, their weights being coarse.
+
+Each takes 100 bytes of the kernel, 330 of the process while all are compared, and 7 µs to write.
+"""
+NODE_EXACT_MAX = 65_536
+"""What exact weights take beyond that: 16 ports with source-hash, or 300 with parts, at most."""
 NODE_RULES_MAX = 20_000
-"""Those of all Services of the node.
+"""Rules of all Services of the node.
 
 The kernel looks at all of them in each transaction that adds or deletes a chain: 15 ms.
 """
@@ -47,9 +54,11 @@ class KernelSize(NamedTuple):
     """How large a Service is on the kernel path; 0 if it doesn't ask for it."""
 
     elements: int = 0
-    """As in :data:`ELEMENTS_MAX`."""
+    """As in :data:`ELEMENTS_MAX`, with coarse weights."""
     rules: int = 0
     """As in :data:`RULES_MAX`."""
+    exact: int = 0
+    """How many elements more exact weights take."""
 
     @property
     def excess(self) -> str:
@@ -66,29 +75,39 @@ class KernelSize(NamedTuple):
         return ""
 
 
-NO_ROOM = (
-    "the Services of this node that ask for the kernel path would have more than "
-    f"{NODE_RULES_MAX:,} rules, and this one is among the largest of a namespace with more than "
-    "its share"
+class KernelFit(NamedTuple):
+    """Whether, and how, a Service may be on the kernel path."""
+
+    obstacle: str = ""
+    """Why it can't be there; empty if it can."""
+    coarse: str = ""
+    """Why its weights are coarse there; empty if they aren't."""
+
+
+FITS = KernelFit()
+NO_SIZE = KernelSize()
+_LARGEST = "this one is among the largest of a namespace with more than its share"
+_NO_ROOM = (
+    "the Services of this node that ask for the kernel path would have more than {:,} {}, and "
+    + _LARGEST
 )
-_NOTHING = KernelSize()
+NO_RULES = _NO_ROOM.format(NODE_RULES_MAX, "rules")
+NO_ELEMENTS = _NO_ROOM.format(NODE_ELEMENTS_MAX, "endpoints or slots")
+COARSE = (
+    f"those of this node's Services would take more than {NODE_EXACT_MAX:,} parts or slots, and "
+    + _LARGEST
+)
+TOO_EXACT = f"they would take more than {ELEMENTS_MAX:,} parts or slots"
 
 
 def kernel_size(
     service: Service, index: EndpointIndex, claims: Iterable[PortClaim], facts: NodeFacts
 ) -> KernelSize:
     """Return how large a Service is, at most, by what its slices list."""
+    if not _asks(service, facts):
+        return NO_SIZE
     handling, has_affinity = service.handling, service.affinity_timeout_s is not None
-    path = choose_path(
-        handling,
-        facts.default_path,
-        facts.no_kernel_path.get(handling.balance, ""),
-        allowed=facts.allowed_paths,
-        has_affinity=has_affinity,
-    ).path
-    if path is DataPath.USERSPACE:
-        return _NOTHING
-    elements = rules = 0
+    elements = rules = exact = 0
     for claim in claims:
         if claim.key.family in facts.no_kernel_path:
             continue
@@ -96,49 +115,84 @@ def kernel_size(
         count = index.count(*of)
         if not count:
             continue
-        is_weighted = len(index.weights(*of)) > 1
-        drawn = max(count, PARTS_MAX) if is_weighted else count
+        coarse, drawn = _drawn(handling.balance, count, is_weighted=len(index.weights(*of)) > 1)
         if handling.balance is Balance.SOURCE_HASH:
-            drawn = count_slots(count, is_weighted=is_weighted)
             count = max(count, drawn // _SLOTS_FOR_ONE)
-        elements += drawn * len(claim.frontends)
+        # Clients from outside may have others, as a choice of their own.
+        choices = len(claim.frontends) * (1 + (claim.scope is Scope.LOCAL_FROM_OUTSIDE))
+        elements += coarse * choices
+        exact += max(0, drawn - coarse) * choices
         rules += _FOR_PINNED * count if has_affinity else 0
         rules += len(claim.admits or ())
-    return KernelSize(elements, rules)
+    return KernelSize(elements, rules, exact)
 
 
-class RuleShares:
-    """How many rules each Service would have on the kernel path, and which have no room."""
+def _asks(service: Service, facts: NodeFacts) -> bool:
+    """Return whether a Service asks for the kernel path, and may."""
+    handling = service.handling
+    path = choose_path(
+        handling,
+        facts.default_path,
+        facts.no_kernel_path.get(handling.balance, ""),
+        allowed=facts.allowed_paths,
+        has_affinity=service.affinity_timeout_s is not None,
+    ).path
+    return path is not DataPath.USERSPACE
+
+
+def _drawn(balance: Balance, count: int, *, is_weighted: bool) -> tuple[int, int]:
+    """Return of how many elements a frontend's endpoint is drawn, with coarse and exact weights."""
+    if balance is Balance.SOURCE_HASH:
+        exact = count_slots(count, is_weighted=is_weighted)
+        return count_slots(count, is_weighted=False), exact
+    return (count + COARSE_PARTS, max(count, PARTS_MAX)) if is_weighted else (count, count)
+
+
+class KernelRoom:
+    """What each Service would have on the kernel path, and what there is no room for."""
 
     def __init__(self) -> None:
-        self._counts = ServiceCounts()
-        self._left_out: frozenset[ServiceKey] = frozenset()
+        self._rules = Shares[ServiceKey](of_node=NODE_RULES_MAX)
+        self._elements = Shares[ServiceKey](of_node=NODE_ELEMENTS_MAX)
+        self._exact = Shares[ServiceKey](of_node=NODE_EXACT_MAX)
 
-    def is_left_out(self, key: ServiceKey) -> bool:
-        return key in self._left_out
+    def fit(self, key: ServiceKey, size: KernelSize) -> KernelFit:
+        """Return whether, and how, a Service of that size fits."""
+        obstacle = size.excess
+        if not obstacle and self._rules.is_left_out(key):
+            obstacle = NO_RULES
+        if not obstacle and self._elements.is_left_out(key):
+            obstacle = NO_ELEMENTS
+        if size.elements + size.exact > ELEMENTS_MAX:
+            return KernelFit(obstacle, TOO_EXACT)
+        return KernelFit(obstacle, COARSE if self._exact.is_left_out(key) else "")
 
-    def change(
-        self, gone: Iterable[ServiceKey], sizes: Mapping[ServiceKey, KernelSize]
-    ) -> frozenset[ServiceKey]:
+    def change(self, sizes: Mapping[ServiceKey, KernelSize]) -> set[ServiceKey]:
         """Take how large some Services are now.
 
         Returns:
-            The Services that are left out now and weren't before, or the reverse.
+            The Services that fit now and didn't before, or the reverse, or in another way.
         """
-        counts = {key: 0 if size.excess else size.rules for key, size in sizes.items()}
-        if not self._counts.change(gone, counts):
-            return frozenset()
-        before, self._left_out = self._left_out, self._choose()
-        return before ^ self._left_out
+        fitting = {key: NO_SIZE if size.excess else size for key, size in sizes.items()}
+        moved = self._rules.change({key: size.rules for key, size in fitting.items()})
+        moved |= self._elements.change({key: size.elements for key, size in fitting.items()})
+        # What doesn't fit into a Service can't be had, however much room there is.
+        return moved | self._exact.change(
+            {
+                key: size.exact if size.elements + size.exact <= ELEMENTS_MAX else 0
+                for key, size in fitting.items()
+            }
+        )
 
-    def _choose(self) -> frozenset[ServiceKey]:
-        if self._counts.total <= NODE_RULES_MAX:
-            return frozenset()
-        totals = self._counts.totals
-        left, all_left_out = NODE_RULES_MAX, set[ServiceKey]()
-        # What a namespace leaves of its share is for those that want more.
-        for others, namespace in enumerate(sorted(totals, key=lambda one: (totals[one], one))):
-            left_out, taken = self._counts.divide(namespace, left // (len(totals) - others))
-            all_left_out |= left_out
-            left -= taken
-        return frozenset(all_left_out)
+    def elements(self, state: ServiceState, facts: NodeFacts) -> int:
+        """Return how many elements a change of a Service may write, from a look at its slices."""
+        service, slices = state.service, [item for item in state.slices if item.endpoints]
+        if not slices or not _asks(service, facts):
+            return 0
+        addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
+        # All endpoints of a slice nearly always have one weight.
+        is_weighted = len({item.endpoints[0].weight for item in slices}) > 1
+        listed = sum(len(item.endpoints) for item in slices)
+        coarse, exact = _drawn(service.handling.balance, listed, is_weighted=is_weighted)
+        each = coarse if self._exact.is_left_out(service.key) else exact
+        return min(each * len(addresses) * len(service.ports), ELEMENTS_MAX)

@@ -38,6 +38,8 @@ class PortPlan:
     """The traffic policy behind the usable endpoints."""
     path: PathDecision = DEFAULT_PATH
     """How the bytes of connections travel."""
+    has_coarse_weights: bool = False
+    """The kernel path follows its weights with few parts or slots."""
     shared_number: int = 0
     """The Service port's number where its Service has it for another protocol, too; else 0."""
 

@@ -34,15 +34,15 @@ from ..model import (
 from ..policy import EndpointIndex, NodeFacts
 from ..policy.name_causes import needs_nodes
 from ..policy.orphans import Orphans
-from .claims import PortClaim, ServiceClaims, claims_of, count_frontends, first_ignored
-from .kernel_room import NO_ROOM, KernelSize, RuleShares, kernel_size
-from .namespace_shares import (
+from ..shares import Shares
+from .bounds import (
+    ENDPOINTS_OF_NAMESPACE_MAX,
+    ENDPOINTS_OF_SERVICE_MAX,
     FRONTENDS_OF_NAMESPACE_MAX,
     FRONTENDS_OF_SERVICE_MAX,
-    NAMESPACE_MAX,
-    SERVICE_MAX,
-    NamespaceShares,
 )
+from .claims import PortClaim, ServiceClaims, claims_of, count_frontends, first_ignored
+from .kernel_room import NO_SIZE, KernelRoom, KernelSize, kernel_size
 from .ownership import Address, FrontendOwners, OwnershipChange, ServiceIndex, lost_address
 from .plan import HealthCheck, IgnoredService, Plan, PortPlan
 from .ports import Earlier, count_endpoints, health_check_of, plan_ports, slice_notes
@@ -86,11 +86,9 @@ class Planner:
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
         self._ignored: dict[ServiceKey, tuple[IgnoredService, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
-        self._shares = NamespaceShares(SERVICE_MAX, NAMESPACE_MAX)
-        self._frontend_shares = NamespaceShares(
-            FRONTENDS_OF_SERVICE_MAX, FRONTENDS_OF_NAMESPACE_MAX
-        )
-        self._rule_shares = RuleShares()
+        self._endpoints = Shares[ServiceKey](of_namespace=ENDPOINTS_OF_NAMESPACE_MAX)
+        self._frontends = Shares[ServiceKey](of_namespace=FRONTENDS_OF_NAMESPACE_MAX)
+        self._kernel_room = KernelRoom()
         self.last = Plan.empty()
         """The plan that was made last."""
 
@@ -119,7 +117,7 @@ class Planner:
         gone = differing - changed
         had, self._states = self._states, new
         change = OwnershipChange(set(), set(), set(), set())
-        changed |= yield from self._change_frontend_shares(changed, gone)
+        changed |= yield from self._change_frontends(changed, gone)
         yield from self._change_owners(changed, gone, change)
         affected = {key for address in change.addresses for key in self._with_endpoint(address)}
         affected.update(key for port in change.node_ports for key in self._at_nodes[port])
@@ -129,15 +127,15 @@ class Planner:
         )
         wholly = yield from self._change_orphans(snapshot.orphans)
         indexes: dict[ServiceKey, EndpointIndex] = {}
-        counts: dict[ServiceKey, int] = {}
-        sizes: dict[ServiceKey, KernelSize] = {}
+        counts = dict.fromkeys(gone, 0)
+        sizes = dict.fromkeys(gone, NO_SIZE)
         for key in changed:
             index = indexes[key] = yield from EndpointIndex.in_turns(new[key].slices)
-            counts[key] = count_endpoints(index, self._claims(key))
+            counts[key] = min(count_endpoints(index, self._claims(key)), ENDPOINTS_OF_SERVICE_MAX)
             sizes[key] = self._kernel_size(new[key], index)
             yield
-        wholly |= self._shares.change(gone, counts)
-        wholly |= self._rule_shares.change(gone, sizes)
+        wholly |= self._endpoints.change(counts)
+        wholly |= self._kernel_room.change(sizes)
         again = changed | ((affected | wholly) - gone)
         before = {key: self._planned.pop(key, ()) for key in again | gone}
         for key in again:
@@ -164,7 +162,6 @@ class Planner:
         key, ports = state.service.key, []
         if index is None:
             index = yield from EndpointIndex.in_turns(state.slices)
-        no_room = NO_ROOM if self._rule_shares.is_left_out(key) else ""
         for port in plan_ports(
             state,
             index,
@@ -173,8 +170,8 @@ class Planner:
             self.facts,
             orphans=self._orphans,
             before=before,
-            is_left_out=self._shares.is_left_out(key),
-            no_kernel_path=self._kernel_size(state, index).excess or no_room,
+            is_left_out=self._endpoints.is_left_out(key),
+            kernel=self._kernel_room.fit(key, self._kernel_size(state, index)),
         ):
             ports.append(port)
             yield
@@ -183,6 +180,15 @@ class Planner:
 
     def _kernel_size(self, state: ServiceState, index: EndpointIndex) -> KernelSize:
         return kernel_size(state.service, index, self._claims(state.service.key), self.facts)
+
+    def kernel_elements(self, state: ServiceState) -> int:
+        """Return how many elements of the kernel path a change of a Service may write at once.
+
+        None for a new Service, which enters the kernel path in turns.
+        """
+        if state.service.key not in self._states:
+            return 0
+        return self._kernel_room.elements(state, self.facts)
 
     @property
     def needs_node_addresses(self) -> bool:
@@ -212,15 +218,16 @@ class Planner:
         else:
             self._without_slices.discard(state.service.key)
 
-    def _change_frontend_shares(
+    def _change_frontends(
         self, changed: Iterable[ServiceKey], gone: Iterable[ServiceKey]
     ) -> Generator[None, None, set[ServiceKey]]:
         """Count frontends; returns which other Services are left out, or aren't any more."""
-        counts: dict[ServiceKey, int] = {}
+        counts = dict.fromkeys(gone, 0)
         for key in changed:
-            counts[key] = count_frontends(self._states[key].service, self.facts)
+            count = count_frontends(self._states[key].service, self.facts)
+            counts[key] = min(count, FRONTENDS_OF_SERVICE_MAX)
             yield
-        return self._frontend_shares.change(gone, counts).difference(gone)
+        return self._frontends.change(counts).difference(gone)
 
     def _change_owners(
         self, changed: Iterable[ServiceKey], gone: Iterable[ServiceKey], change: OwnershipChange
@@ -233,7 +240,7 @@ class Planner:
             change.add(self._owners.change([key], ()))
             yield
         for key in changed:
-            is_left_out = self._frontend_shares.is_left_out(key)
+            is_left_out = self._frontends.is_left_out(key)
             claims = claims_of(self._states[key].service, self.facts, is_left_out=is_left_out)
             # Nearly always a Service claims what it claimed before.
             if not claims.is_same(have.get(key)):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..causes.cause import Cause, CauseCode
-from ..causes.notes import cause_of_slice
+from ..causes.notes import cause_of_slice, weights_coarse
 from ..causes.services import first_notes
 from ..causes.slices import (
     some_lack_port,
@@ -24,6 +24,7 @@ from ..causes.slices import (
 )
 from ..cluster import ServiceState
 from ..model import (
+    DataPath,
     IPFamily,
     PortKey,
     Protocol,
@@ -52,8 +53,9 @@ from ..policy import (
 from ..policy.name_causes import NEEDS_PROXY, name_notes, why_no_name_serves
 from ..policy.node_facts import API_SERVER
 from ..policy.orphans import Orphans
+from .bounds import ENDPOINTS_OF_NAMESPACE_MAX, ENDPOINTS_OF_SERVICE_MAX
 from .claims import PortClaim
-from .namespace_shares import NAMESPACE_MAX, SERVICE_MAX
+from .kernel_room import FITS, KernelFit
 from .ownership import FrontendOwners
 from .plan import HealthCheck, PortPlan
 
@@ -88,7 +90,7 @@ def plan_ports(
     orphans: Orphans = NO_ORPHANS,
     before: Earlier | None = None,
     is_left_out: bool = False,
-    no_kernel_path: str = "",
+    kernel: KernelFit = FITS,
 ) -> Iterator[PortPlan]:
     """Yield the plan of each port as if it owned all frontends that it claims.
 
@@ -99,9 +101,9 @@ def plan_ports(
         orphans: Slices that may have been meant for a Service that has none.
         before: What was planned before; None: that is no help.
         is_left_out: The Service's namespace has too many endpoints.
-        no_kernel_path: Why the Service can't be on the kernel path; empty if it can.
+        kernel: Whether the Service can be on the kernel path.
     """
-    left = 0 if is_left_out else SERVICE_MAX
+    left = 0 if is_left_out else ENDPOINTS_OF_SERVICE_MAX
     why_left_out: Cause | None = None
     shared = _shared_numbers(state.service)
     for claim in claims:
@@ -113,7 +115,7 @@ def plan_ports(
             plan = _plan_without_endpoints(state, claim, why_left_out)
         else:
             usable = _usable(index, claim, owners, facts, before)
-            plan = _plan_port(state, index, claim, usable, facts, orphans, no_kernel_path)
+            plan = _plan_port(state, index, claim, usable, facts, orphans, kernel)
         is_shared = claim.port.port in shared
         yield replace(plan, shared_number=claim.port.port) if is_shared else plan
 
@@ -130,8 +132,8 @@ def _shared_numbers(service: Service) -> Set[int]:
 
 def _why_left_out(key: ServiceKey, is_left_out: bool) -> Cause:
     if is_left_out:
-        return too_many_in_namespace(key.namespace, NAMESPACE_MAX)
-    return too_many_at_all_ports(key, SERVICE_MAX)
+        return too_many_in_namespace(key.namespace, ENDPOINTS_OF_NAMESPACE_MAX)
+    return too_many_at_all_ports(key, ENDPOINTS_OF_SERVICE_MAX)
 
 
 def _count(index: EndpointIndex, claim: PortClaim) -> int:
@@ -187,7 +189,7 @@ def _plan_port(
     usable: Usable,
     facts: NodeFacts,
     orphans: Orphans,
-    no_kernel_path: str,
+    kernel: KernelFit,
 ) -> PortPlan:
     handling = state.service.handling.of(claim.protocol)
     inside = _inside(claim, facts) if claim.scope is Scope.LOCAL_FROM_OUTSIDE else ()
@@ -197,7 +199,7 @@ def _plan_port(
         (f"{NEEDS_PROXY} needs the proxy" if handling.found_by_name else "")
         or facts.no_kernel_path.get(claim.key.family)
         or facts.no_kernel_path.get(handling.balance)
-        or no_kernel_path,
+        or kernel.obstacle,
         allowed=facts.allowed_paths,
         has_affinity=state.service.affinity_timeout_s is not None,
         weights=dict(usable.serving.weights).values(),
@@ -206,7 +208,11 @@ def _plan_port(
     has_leaving = claim.protocol is Protocol.UDP and handling.removal_s is not None
     # As with other notes, once for all frontends of a family.
     is_first = claim.key.side is Side.ALL
-    notes = (path.note,) if path.note is not None and is_first else ()
+    is_coarse = bool(
+        kernel.coarse and path.path is not DataPath.USERSPACE and usable.serving.weights
+    )
+    followed = (path.note, weights_coarse(kernel.coarse) if is_coarse else None)
+    notes = [note for note in followed if note is not None and is_first]
     lacking = _lacking(state, index, claim) if is_first else ()
     cause = _cause(state, index, claim, usable, orphans)
     if cause is not None and cause.code is CauseCode.NOT_LOCAL:
@@ -228,6 +234,7 @@ def _plan_port(
         notes=(*too_many, *claim.notes, *lacking, *notes),
         scope=claim.scope,
         path=path,
+        has_coarse_weights=is_coarse,
     )
 
 

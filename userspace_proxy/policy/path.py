@@ -27,6 +27,8 @@ class PathDecision(NamedTuple):
 
 # The kernel repeats endpoints by their weights.
 PARTS_MAX = 256
+COARSE_PARTS = 32
+"""As many parts, and one for each endpoint, are enough for coarse weights."""
 # It draws one of the endpoints, or hashes the client's address.
 _IN_KERNEL = (Balance.ROUND_ROBIN, Balance.RANDOM, Balance.SOURCE_HASH)
 DEFAULT_PATH = PathDecision(DataPath.USERSPACE)
@@ -77,6 +79,12 @@ def in_parts(weights: Sequence[int]) -> list[int]:
     """Return the smallest numbers with the proportions of some weights."""
     divisor = math.gcd(*weights) or 1
     return [weight // divisor for weight in weights]
+
+
+def in_coarse_parts(parts: Sequence[int]) -> list[int]:
+    """Return fewer parts with nearly the proportions of others; each has one that had one."""
+    scale = min(1.0, COARSE_PARTS / max(1, sum(parts)))
+    return [max(1, round(part * scale)) if part else 0 for part in parts]
 
 
 def _is_for_one_path(handling: Handling, *, has_affinity: bool) -> str:

@@ -34,10 +34,10 @@ MUTANTS: Mapping[str, Mutant] = {
         _ROUNDS,
     ),
     "wait-of-a-namespace-does-not-grow": Mutant(
-        "change_turns",
-        "min(2 * pace.wait_s, _MOST_TIMES * took_s)",
-        "min(pace.wait_s, _MOST_TIMES * took_s)",
-        _ROUNDS,
+        "turns",
+        "min(2 * pace.wait_s, _MOST_TIMES * seconds)",
+        "min(pace.wait_s, _MOST_TIMES * seconds)",
+        "",
     ),
     "drift-stays-a-problem": Mutant(
         "rules",

@@ -9,7 +9,7 @@ Rule 3: what has waited longest goes first.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.agent.rounds.change_turns import ChangeTurns
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TURNS = "turns of namespaces"
 
 _TURN_S, _SMALL_S, _MOST_TIMES = 0.1, 1e-3, 8
-_PORT_S, _ENDPOINT_S = 1e-4, 1e-5
+_PORT_S, _ENDPOINT_S, _SLICE_S, _ELEMENT_S = 1e-4, 1e-5, 2e-6, 1e-5
 # Of sums of such numbers.
 _NEAR = 1e-9
 
@@ -50,21 +50,31 @@ class TurnChecks:
         """Return a method of ChangeTurns that has what it takes judged."""
 
         def take(turns: ChangeTurns, have: Snapshot | None, want: Snapshot) -> Snapshot:
+            # As they are before the plan follows.
+            elements = {key: turns.elements(state) for key, state in want.services.items()}
             found = _TAKE(turns, have, want)
             self._world.reports.began()
             if have is not None:
-                self._judge(self._of.setdefault(turns, _Turns()), have, want, found)
+                of = self._of.setdefault(turns, _Turns())
+                self._judge(of, have, want, found, elements)
             return found
 
         return take
 
-    def _judge(self, turns: _Turns, have: Snapshot, want: Snapshot, found: Snapshot) -> None:
+    def _judge(
+        self,
+        turns: _Turns,
+        have: Snapshot,
+        want: Snapshot,
+        found: Snapshot,
+        elements: Mapping[ServiceKey, int],
+    ) -> None:
         taken: dict[str, dict[ServiceKey, float]] = defaultdict(dict)
         waits: dict[str, dict[ServiceKey, float]] = defaultdict(dict)
         for key, state in want.services.items():
             if have.services.get(key) is not state:
                 of = taken if found.services.get(key) is state else waits
-                of[key.namespace][key] = self._cost_s(state)
+                of[key.namespace][key] = self._cost_s(state, elements[key])
         for namespace in {**taken, **waits}:
             self._judge_one(turns, namespace, taken[namespace], waits[namespace])
         now = self._world.timeline.now
@@ -100,9 +110,10 @@ class TurnChecks:
                 wait_s = long_s
             turns.waits[namespace] = now + long_s + wait_s, wait_s
 
-    def _cost_s(self, state: ServiceState) -> float:
+    def _cost_s(self, state: ServiceState, elements: int) -> float:
         drawn = self._world.plan.endpoint_s
         port_s, endpoint_s = (drawn, drawn) if drawn else (_PORT_S, _ENDPOINT_S)
         ports: Any = state.service.ports
         endpoints = sum(len(item.endpoints) for item in state.slices)
-        return len(ports) * (port_s + endpoint_s * endpoints)
+        others_s = _SLICE_S * len(state.slices) + _ELEMENT_S * elements
+        return len(ports) * (port_s + endpoint_s * endpoints) + others_s

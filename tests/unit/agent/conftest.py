@@ -84,6 +84,7 @@ def make(plane):
                 served_ports.update(port)
             for port in changes.open:
                 served_ports.open(port, preferred or {})
+            served_ports.switch_paths()
             change = served_ports.steered.change()
             for frontend in change.gone:
                 del steered[frontend]

@@ -24,6 +24,7 @@ from userspace_proxy.model.notation import (
     check_target_port,
 )
 from userspace_proxy.model.source_ranges import parse_range
+from userspace_proxy.plan.kernel_room import TOO_EXACT
 
 from ..refusals import why
 
@@ -182,6 +183,7 @@ SAMPLES = (
     notes.header_without_tcp(),
     notes.path_not_allowed("auto"),
     notes.kernel_path_unused("hold needs the proxy"),
+    notes.weights_coarse(TOO_EXACT),
     notes.no_balancer_address(),
     notes.too_many_balanced(1_010, 100),
     notes.ranges_in_annotation(),

@@ -139,5 +139,4 @@ def test_a_namespace_without_names_leaves_nothing_behind(queue):
         queue.give_back(queue.take(NOW))
         queue.remove(f"b.{namespace}")
     assert queue.take(NOW) is None
-    assert queue._ready == ({}, {})
-    assert not any((queue._entries, queue._waiting, queue._turns, queue._places, queue._used))
+    assert not any((queue._entries, queue._waiting, queue._ready, queue._places, queue._used))

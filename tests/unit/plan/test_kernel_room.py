@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.causes.notes import kernel_path_unused
+from userspace_proxy.agent.rounds.kernel_path import choices_of
+from userspace_proxy.causes.notes import kernel_path_unused, weights_coarse
 from userspace_proxy.model import (
     Balance,
     DataPath,
@@ -19,17 +20,19 @@ from userspace_proxy.model import (
 from userspace_proxy.plan import Planner
 from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.plan.kernel_room import (
+    COARSE,
     ELEMENTS_MAX,
-    NO_ROOM,
-    NODE_RULES_MAX,
-    RULES_MAX,
+    NO_ELEMENTS,
+    NO_RULES,
+    TOO_EXACT,
+    KernelFit,
+    KernelRoom,
     KernelSize,
-    RuleShares,
     kernel_size,
 )
 from userspace_proxy.policy import EndpointIndex, NodeFacts
 
-from ..model.samples import CART, CART_IP, CART_IP_V6, service, slice_of
+from ..model.samples import CART, CART_IP, CART_IP_V6, POD_A, WEB, service, slice_of
 from .planning import plan_of, store_of, the_port
 
 KERNEL = Handling(path=DataPath.KERNEL)
@@ -102,8 +105,13 @@ def test_slots_count_instead_of_endpoints_and_nothing_unless_the_kernel_is_asked
 
 def test_weights_count_as_the_parts_that_they_may_have():
     slices = slice_of(*ips(3), Endpoint("192.0.2.9", weight=7))
-    assert size(service(handling=KERNEL), slices) == KernelSize(256, 0)
-    assert size(service(handling=HASHED), slices) == KernelSize(4096, 0)
+    assert size(service(handling=KERNEL), slices) == KernelSize(36, 0, 256 - 36)
+    assert size(service(handling=HASHED), slices) == KernelSize(128, 0, 4096 - 128)
+
+
+def test_endpoints_for_clients_from_outside_count_beside_the_others():
+    given = service(handling=KERNEL, is_external_local=True, external_ips=("203.0.113.1",))
+    assert size(given, slice_of(*ips(3)), **OUTSIDE) == KernelSize(3 + 2 * 3, 0)
 
 
 def test_a_port_without_endpoints_does_not_count():
@@ -133,65 +141,46 @@ def test_source_ranges_count_for_each_port():
     assert size(given, slice_of(*ips(2), ports=targets)) == KernelSize(2 * 2 * 3, 2 * 3)
 
 
-def key(namespace, number):
-    return ServiceKey(namespace, f"s{number:03}")
+@pytest.mark.parametrize(
+    ("bound", "of", "fit"),
+    [
+        pytest.param("NODE_RULES_MAX", KernelSize(rules=10), KernelFit(NO_RULES), id="rules"),
+        pytest.param("NODE_ELEMENTS_MAX", KernelSize(10), KernelFit(NO_ELEMENTS), id="elements"),
+        pytest.param("NODE_EXACT_MAX", KernelSize(0, 0, 10), KernelFit("", COARSE), id="weights"),
+    ],
+)
+def test_beyond_a_bound_of_the_node_the_last_of_a_namespace_with_more_than_its_share_is_left_out(
+    monkeypatch, bound, of, fit
+):
+    monkeypatch.setattr(f"userspace_proxy.plan.kernel_room.{bound}", 20)
+    keys = [ServiceKey("bank", "z"), *(ServiceKey("shop", name) for name in "abc")]
+    room = KernelRoom()
+    assert room.change(dict.fromkeys(keys, of)) == set(keys[2:])
+    assert [room.fit(key, of) for key in keys] == [KernelFit(), KernelFit(), fit, fit]
+    assert room.change({keys[0]: KernelSize()}) == {keys[2]}
 
 
-def sizes(namespace, count, rules=100):
-    return {key(namespace, number): KernelSize(0, rules) for number in range(count)}
+def test_what_is_too_large_itself_takes_no_room(monkeypatch):
+    monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
+    room, large = KernelRoom(), KernelSize(10, 0, ELEMENTS_MAX)
+    assert room.change({CART: KernelSize(ELEMENTS_MAX + 1, 0, 30), WEB: large}) == set()
+    assert room.fit(WEB, large) == KernelFit("", TOO_EXACT)
 
 
-FIT = NODE_RULES_MAX // 100
-
-
-def left_out(shares, *namespaces):
-    keys = (key(namespace, number) for namespace in namespaces for number in range(2 * FIT))
-    return [one for one in keys if shares.is_left_out(one)]
-
-
-def test_while_the_node_has_room_one_namespace_may_have_it_all():
-    shares = RuleShares()
-    assert shares.change((), sizes("shop", FIT)) == frozenset()
-    assert left_out(shares, "shop") == []
-
-
-def test_beyond_it_the_namespace_with_the_most_gives_way_and_others_have_an_equal_share():
-    shares = RuleShares()
-    shares.change((), sizes("shop", 2 * FIT))
-    assert left_out(shares, "shop") == [key("shop", n) for n in range(FIT, 2 * FIT)]
-    changed = shares.change((), sizes("bank", 10))
-    assert changed == {key("shop", n) for n in range(FIT - 10, FIT)}
-    assert left_out(shares, "bank") == []
-    shares.change((), sizes("bank", 2 * FIT))
-    assert len(left_out(shares, "bank")) == len(left_out(shares, "shop")) == 2 * FIT - FIT // 2
-
-
-def test_in_a_namespace_the_largest_services_are_left_out():
-    shares = RuleShares()
-    small, large = key("shop", 0), key("shop", 2 * FIT - 1)
-    shares.change((), {large: KernelSize(0, RULES_MAX), **sizes("shop", FIT)})
-    assert left_out(shares, "shop") == [large]
-    assert not shares.is_left_out(small)
-
-
-def test_services_that_shrink_are_too_large_or_gone_leave_room_for_others():
-    shares = RuleShares()
-    shares.change((), sizes("shop", FIT + 2))
-    assert shares.change([key("shop", 0)], {}) == {key("shop", FIT)}
-    beyond = {key("shop", 1): KernelSize(0, RULES_MAX + 1)}
-    assert shares.change((), beyond) == {key("shop", FIT + 1)}
-    assert shares.change([key("shop", n) for n in range(FIT + 2)], {}) == frozenset()
-    assert shares.change((), sizes("shop", FIT)) == frozenset()
-
-
-def test_the_order_in_which_services_came_does_not_matter():
-    one, other = RuleShares(), RuleShares()
-    given = [*sizes("shop", FIT).items(), *sizes("bank", FIT).items()]
-    for name, counted in given:
-        one.change((), {name: counted})
-    for name, counted in reversed(given):
-        other.change((), {name: counted})
-    assert left_out(one, "shop", "bank") == left_out(other, "shop", "bank")
+@pytest.mark.parametrize(
+    ("handling", "parts"),
+    [pytest.param(HASHED, 128, id="slots"), pytest.param(KERNEL, 33, id="parts")],
+)
+def test_a_service_without_room_for_exact_weights_has_coarse_ones_and_a_note(
+    monkeypatch, handling, parts
+):
+    monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
+    slices = slice_of(POD_A.ip, Endpoint("192.0.2.9", weight=9_900))
+    port = the_port(service(handling=handling), slices)
+    assert (port.path.path, port.has_coarse_weights) == (DataPath.KERNEL, True)
+    assert port.notes == (weights_coarse(COARSE),)
+    (choice,) = choices_of(port.serving, is_coarse=True)
+    assert len(choice.endpoints) == parts
 
 
 def test_a_service_without_room_is_planned_again_once_there_is_some(monkeypatch):
@@ -212,7 +201,7 @@ def test_a_service_without_room_is_planned_again_once_there_is_some(monkeypatch)
     asked = "its annotation asks for it"
     assert paths() == {
         "shop/cart:http": (DataPath.KERNEL, asked),
-        "shop/other:http": (DataPath.USERSPACE, NO_ROOM),
+        "shop/other:http": (DataPath.USERSPACE, NO_RULES),
     }
     store.delete_service(CART)
     assert paths() == {"shop/other:http": (DataPath.KERNEL, asked)}

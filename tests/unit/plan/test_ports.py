@@ -156,7 +156,7 @@ class TestOnePort:
     def test_at_twice_the_bound_of_all_ports_the_first_by_name_are_served_and_the_others_refuse(
         self, monkeypatch
     ):
-        monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 20)
+        monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 20)
         names = [f"p{number:02}" for number in range(20)]
         ports = [ServicePort(name, 80 + n, "TCP") for n, name in enumerate((*names, "unlisted"))]
         targets = [SlicePort(name, 8080 + n, "TCP") for n, name in enumerate(names)]
@@ -177,7 +177,7 @@ class TestOnePort:
         self, monkeypatch
     ):
         """Each takes the kernel's memory for each socket: 1,300 of 1,000 ports took 0.5 GiB."""
-        monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 10)
+        monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 10)
         given = service(
             ports=[ServicePort(f"p{n}", 80 + n, "TCP") for n in range(3)],
             type=ServiceType.LOAD_BALANCER,
@@ -192,21 +192,21 @@ class TestOnePort:
         assert limited[2].cause == too_many_at_all_ports(CART, 10)
 
     def test_the_bound_of_all_ports_counts_families_and_sides(self, monkeypatch):
-        monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 5)
+        monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 5)
         given = service(cluster_ips=(CART_IP, CART_IP_V6), external_ips=("203.0.113.9",))
         given = replace(given, is_external_local=True)
         both = slice_of(POD_A.ip, POD_B.ip), slice_of("2001:db8::1", key="6", family=IPFamily.IPV6)
         allowed = {"external_ip_networks": ("203.0.113.0/24",)}
         plan = plan_of(given, *both, **allowed)
         assert [bool(port.serving.endpoints) for port in plan.ports.values()] == [True, True, True]
-        monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 4)
+        monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 4)
         plan = plan_of(given, *both, **allowed)
         assert [bool(port.serving.endpoints) for port in plan.ports.values()] == [True, True, False]
 
     def test_a_service_that_is_left_out_of_its_namespace_has_that_cause_where_it_has_endpoints(
         self, monkeypatch
     ):
-        monkeypatch.setattr("userspace_proxy.plan.planner.NAMESPACE_MAX", 1)
+        monkeypatch.setattr("userspace_proxy.plan.planner.ENDPOINTS_OF_NAMESPACE_MAX", 1)
         given = service(ports=(HTTP, ServicePort("unlisted", 81, "TCP")))
         plan = plan_of(given, slice_of(POD_A.ip, POD_B.ip))
         listed, unlisted = (port.cause for port in plan.ports.values())

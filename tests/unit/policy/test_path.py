@@ -11,7 +11,7 @@ from userspace_proxy.model import (
     Hold,
     ProxyProtocol,
 )
-from userspace_proxy.policy.path import DEFAULT_PATH, choose_path, in_parts
+from userspace_proxy.policy.path import DEFAULT_PATH, choose_path, in_coarse_parts, in_parts
 
 ASKED = Handling(path=DataPath.KERNEL)
 
@@ -138,3 +138,11 @@ def test_weights_are_the_kernels_as_long_as_it_can_repeat_endpoints_by_them():
         DataPath.USERSPACE,
         "a choice by weights of 257 parts needs the proxy",
     )
+
+
+@pytest.mark.parametrize(
+    ("parts", "coarse"),
+    [((1, 2), [1, 2]), ((1, 255), [1, 32]), ((100, 28), [25, 7]), ((0, 64), [0, 32]), ((), [])],
+)
+def test_coarse_parts_are_few_and_leave_none_out(parts, coarse):
+    assert in_coarse_parts(parts) == coarse

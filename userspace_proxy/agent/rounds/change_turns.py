@@ -18,32 +18,24 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 from ...clocks import Clocks
 from ...cluster import PersistentMap, ServiceState, Slices, Snapshot, differing_keys
 from ...model import Service, ServiceKey
-from ...plan.namespace_shares import SERVICE_MAX
+from ...plan.bounds import ENDPOINTS_OF_SERVICE_MAX
+from ...turns import Turns
 
 # On a slow core, with what listeners and workers do; where preferences, hints or a policy decide.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
 # Of each slice, whatever it lists: it is read for the plan, in 1 µs on a fast core.
 _SLICE_S = 2e-6
+# Of the kernel path, with what fills its slots.
+_ELEMENT_S = 1e-5
 # Of a namespace in one round.
 _TURN_S = 0.1
 # Of a Service, for which nothing waits: a hundred endpoints.
 _LEAST_S = 1e-3
-# The longest wait, as a multiple of the turn: it leaves a namespace a ninth of a core.
-_MOST_TIMES = 8
-
-
-class _Pace(NamedTuple):
-    """The wait of a namespace after a turn that took long."""
-
-    due: float
-    """Monotonic seconds at which it ends."""
-    wait_s: float
 
 
 class ChangeTurns:
@@ -51,11 +43,17 @@ class ChangeTurns:
 
     Args:
         clock: Returns monotonic seconds.
+        elements: Returns how many elements of the kernel path a change of a Service may write.
     """
 
-    def __init__(self, clock: Callable[[], float] = Clocks.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = Clocks.monotonic,
+        elements: Callable[[ServiceState], int] = lambda _state: 0,
+    ) -> None:
         self._clock = clock
-        self._paces: dict[str, _Pace] = {}
+        self.elements = elements
+        self._turns = Turns[str]()
         self._waiting: dict[ServiceKey, float] = {}
         """Services that wait, and from which monotonic time on they may be taken."""
 
@@ -75,7 +73,7 @@ class ChangeTurns:
             have: What the last round took; None: there was none.
         """
         now = self._clock()
-        self._forget(now)
+        self._turns.forget(now)
         if have is None:
             return want
         waiting = dict(self._that_wait(have, want, now))
@@ -104,37 +102,24 @@ class ChangeTurns:
             new, namespace = want.services.get(key), key.namespace
             if new is None:
                 continue
-            cost_s, pace = _cost_s(new), self._paces.get(namespace)
-            if left[namespace] <= 0:
-                yield key, now
-            elif cost_s >= _LEAST_S and pace is not None and now < pace.due:
-                yield key, pace.due
+            cost_s = _cost_s(new) + _ELEMENT_S * self.elements(new)
+            due = self._turns.due(namespace, now) if cost_s >= _LEAST_S else now
+            if left[namespace] <= 0 or due > now:
+                yield key, due if left[namespace] > 0 else now
             else:
                 left[namespace] -= cost_s
                 if cost_s >= _LEAST_S:
                     took[namespace] += cost_s
         for namespace, took_s in took.items():
-            self._paces[namespace] = _next(self._paces.get(namespace), took_s, now)
-
-    def _forget(self, now: float) -> None:
-        """Forget the waits after which nothing has changed for as long."""
-        over = [name for name, pace in self._paces.items() if now >= pace.due + pace.wait_s]
-        for name in over:
-            del self._paces[name]
-
-
-def _next(pace: _Pace | None, took_s: float, now: float) -> _Pace:
-    wait_s = took_s if pace is None else min(2 * pace.wait_s, _MOST_TIMES * took_s)
-    wait_s = max(wait_s, took_s)
-    return _Pace(now + took_s + wait_s, wait_s)
+            self._turns.took(namespace, took_s, now)
 
 
 def _cost_s(state: ServiceState) -> float:
     ports = len(state.service.ports)
     slices = Slices.of(state.slices)
     endpoints = max(1, ports) * slices.endpoint_count
-    of_slices = _SLICE_S * len(slices)
-    return _PORT_S * ports + of_slices + _ENDPOINT_S * min(endpoints, SERVICE_MAX)
+    judged_s = _ENDPOINT_S * min(endpoints, ENDPOINTS_OF_SERVICE_MAX)
+    return _PORT_S * ports + _SLICE_S * len(slices) + judged_s
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:

@@ -12,21 +12,25 @@ from ...balance import fill_slots
 from ...model import Balance, Frontend, SocketAddress, intersect, is_loopback
 from ...model.serving import Serving
 from ...plan import PortPlan
-from ...policy.path import in_parts
+from ...policy.path import in_coarse_parts, in_parts
 from ...steering import Affinity, EndpointChoice, KernelTarget, Refusal, Target
 
 
 def kernel_targets(
-    plan: PortPlan, targets: Mapping[Frontend, Target], *, is_in_kernel: bool
+    plan: PortPlan,
+    targets: Mapping[Frontend, Target],
+    choices: tuple[EndpointChoice, ...],
+    *,
+    is_in_kernel: bool,
 ) -> dict[Frontend, Target]:
     """Return the targets of a Service port that is on the kernel path, or has been.
 
     Args:
         targets: Its proxy ports and refusals.
+        choices: Of its plan.
         is_in_kernel: Whether new connections take the kernel path now.
     """
     serving = plan.serving
-    choices = tuple(choices_of(serving))
     timeout_s = serving.affinity_timeout_s
     by_client = serving.handling.balance is Balance.SOURCE_HASH
     affinity = None if timeout_s is None else Affinity(str(plan.key), timeout_s)
@@ -39,39 +43,57 @@ def kernel_targets(
     }
 
 
-def choices_of(serving: Serving) -> Iterator[EndpointChoice]:
-    """Yield what clients may use, the networks of the first choice that has a client decide."""
-    admits, inside = serving.admits, serving.inside
-    if serving.outside is None:
-        yield from _choice(serving, serving.endpoints, admits)
-        return
-    inside = inside if admits is None else intersect(admits, inside)
-    yield from _choice(serving, serving.endpoints, inside)
-    yield from _choice(serving, serving.outside, admits)
+def choices_of(
+    serving: Serving, *, is_coarse: bool = False, is_in_kernel: bool = True
+) -> Iterator[EndpointChoice]:
+    """Yield what clients may use, the networks of the first choice that has a client decide.
+
+    Args:
+        is_coarse: Weights are followed with few parts or slots.
+        is_in_kernel: False: which endpoints these are is enough.
+    """
+    weights = dict(serving.weights)
+    for endpoints, networks in _usable(serving):
+        if not is_in_kernel:
+            yield EndpointChoice(endpoints, networks)
+        elif serving.handling.balance is Balance.SOURCE_HASH:
+            yield EndpointChoice(fill_slots(endpoints, weights, is_coarse=is_coarse), networks)
+        elif weights:
+            repeated = _repeat(endpoints, weights, is_coarse=is_coarse)
+            yield EndpointChoice(tuple(repeated), networks)
+        else:
+            yield EndpointChoice(endpoints, networks)
 
 
 def endpoints_of(serving: Serving) -> Iterator[SocketAddress]:
     """Yield the endpoints of these choices."""
-    for choice in choices_of(serving):
-        yield from choice.endpoints
+    for endpoints, _ in _usable(serving):
+        yield from endpoints
 
 
-def _choice(
-    serving: Serving, usable: tuple[SocketAddress, ...], networks: tuple[str, ...] | None
-) -> Iterator[EndpointChoice]:
-    endpoints = serving.first_of(usable)
-    if not endpoints or networks == ():
-        return
-    weights = dict(serving.weights)
-    if serving.handling.balance is Balance.SOURCE_HASH:
-        yield EndpointChoice(fill_slots(endpoints, weights), networks)
-    else:
-        yield EndpointChoice(tuple(_repeat(endpoints, weights)) if weights else endpoints, networks)
+def _usable(
+    serving: Serving,
+) -> Iterator[tuple[tuple[SocketAddress, ...], tuple[str, ...] | None]]:
+    """Yield the endpoints that some networks of clients may use; none is empty."""
+    admits, inside = serving.admits, serving.inside
+    of = [(serving.endpoints, admits)]
+    if serving.outside is not None:
+        inside = inside if admits is None else intersect(admits, inside)
+        of = [(serving.endpoints, inside), (serving.outside, admits)]
+    for usable, networks in of:
+        endpoints = serving.first_of(usable)
+        if endpoints and networks != ():
+            yield endpoints, networks
 
 
 def _repeat(
-    endpoints: Sequence[SocketAddress], weights: Mapping[SocketAddress, int]
+    endpoints: Sequence[SocketAddress],
+    weights: Mapping[SocketAddress, int],
+    *,
+    is_coarse: bool,
 ) -> list[SocketAddress]:
     """Return endpoints as often as their weights say, in proportion."""
     parts = in_parts([weights.get(endpoint, 0) for endpoint in endpoints])
+    if is_coarse:
+        parts = in_coarse_parts(parts)
     return [one for one, count in zip(endpoints, parts, strict=True) for _ in range(count)]

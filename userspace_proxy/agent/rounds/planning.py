@@ -58,6 +58,7 @@ class Planning:
         """Monotonic seconds of the last turn of a plan, or of its listeners."""
         self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
         """Called with the plan in force and what will change in it."""
+        self.kernel_elements = planner.kernel_elements
         self._planner = planner
         self._served_ports = served_ports
         self._recovered = dict(recovered)

@@ -6,6 +6,7 @@ listeners, plan, path ─▶ ServedPort.targets ──differ from ServedPort.ste
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,8 +21,8 @@ from ...model import DataPath, Doubt, Frontend, PortKey, Taken
 from ...plan import PortPlan
 from ...plane import Group, Listener
 from ...policy import DEFAULT_PATH, PathDecision
-from ...steering import REFUSE, Target
-from .kernel_path import kernel_targets
+from ...steering import REFUSE, EndpointChoice, Target
+from .kernel_path import choices_of, kernel_targets
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -60,6 +61,8 @@ class ServedPort:
     """How they travel from the next change of the steering on."""
     was_in_kernel: bool = False
     """UDP flows may lead straight to endpoints."""
+    chosen_from: tuple[PortPlan, bool, tuple[EndpointChoice, ...]] | None = None
+    """The plan of which choices were made last, whether for the kernel, and these."""
     is_retired: bool = False
     """It closes once nothing is steered to it."""
 
@@ -104,10 +107,18 @@ class ServedPort:
                 serves = listener is not None and listener.is_serving
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
         if self.was_in_kernel:
-            return kernel_targets(
-                self.plan, targets, is_in_kernel=self.chosen.path is DataPath.KERNEL
-            )
+            is_in_kernel = self.chosen.path is DataPath.KERNEL
+            return kernel_targets(self.plan, targets, self.choices(), is_in_kernel=is_in_kernel)
         return targets
+
+    def choices(self) -> tuple[EndpointChoice, ...]:
+        """Return the kernel's choices, made once for a plan: to fill slots may take 12 ms."""
+        of = self.plan, self.chosen.path is DataPath.KERNEL
+        if self.chosen_from is None or any(map(operator.is_not, of, self.chosen_from)):
+            is_coarse = self.plan.has_coarse_weights
+            choices = choices_of(self.plan.serving, is_coarse=is_coarse, is_in_kernel=of[1])
+            self.chosen_from = *of, tuple(choices)
+        return self.chosen_from[2]
 
     def choose_path(self, wanted: PathDecision) -> None:
         """Choose a path. The listeners stay: what the kernel can't place uses them."""

@@ -16,13 +16,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ...clocks import Clocks
 from ...errors import ListenError
-from ...model import Frontend, IPFamily, PortKey, Protocol, ServiceKey, SocketAddress
+from ...model import DataPath, Frontend, IPFamily, PortKey, Protocol, ServiceKey, SocketAddress
 from ...model.quiesced import Quiesced
 from ...plan import PortPlan
 from ...plan.detours import At, Detours, Reasons
 from ...plane import Group, Plane, PortPool
 from ...steering import Bind
 from .auto_paths import AutoPaths
+from .kernel_turns import KernelTurns
 from .listen_addresses import HELD_HINT, ListenAddresses, ListenerIndex
 from .node_ports import NodePortReservations, node_ports
 from .served_port import NOT_HELD, ServedPort, Steered
@@ -76,6 +77,7 @@ class ServedPorts:
         self._holding: dict[ServedPort, None] = {}
         self._of_udp: dict[ServedPort, None] = {}
         self.auto_paths = AutoPaths()
+        self._kernel_turns = KernelTurns()
 
     def __iter__(self) -> Iterator[ServedPort]:
         return iter(self._served.values())
@@ -126,7 +128,7 @@ class ServedPorts:
             self._of_udp[served] = None
         else:
             self._of_udp.pop(served, None)
-        served.choose_path(self.auto_paths.follow(served.plan))
+        self._kernel_turns.choose(served, self.auto_paths.follow(served.plan))
         self._serve(served, preferred)
 
     def detour(
@@ -176,6 +178,7 @@ class ServedPorts:
         served.is_retired, served.is_listening_again = True, False
         self._retired.append(served)
         self.auto_paths.forget(key)
+        self._kernel_turns.forget(served)
 
     def close_recovered(self) -> None:
         """Refuse clients that wait at listeners of an earlier run that no Service port has."""
@@ -195,12 +198,18 @@ class ServedPorts:
         self._giving_up.clear()
 
     def switch_paths(self) -> None:
-        """Choose paths by what probes have shown."""
+        """Choose paths by what probes have shown, and by whose turn it is."""
         for key, wanted in self.auto_paths.take().items():
             served = self._served[key]
-            if wanted.path is not served.chosen.path:
+            if wanted.path is DataPath.USERSPACE and wanted.path is not served.chosen.path:
                 self.steered.switch(served)
-            served.choose_path(wanted)
+            self._kernel_turns.choose(served, wanted, is_switch=True)
+        for served, is_switch in self._kernel_turns.take():
+            self.steered.touch(served)
+            if is_switch:
+                self.steered.switch(served)
+        if self._kernel_turns:
+            self.auto_paths.on_change()
 
     def retry(self) -> Iterator[bool]:
         """Retry what couldn't be opened; yields after each step whether something has changed.

@@ -21,6 +21,7 @@ from ...log_fields import FieldLogger
 from ...plan import Plan, PlanChanges
 from ...sources import Happening
 from ...steering import Steering
+from .change_turns import ChangeTurns
 from .changes import Progress, SyncCounters
 from .planning import Planning
 from .rules import Rules
@@ -60,7 +61,7 @@ class SyncLoop:
     ) -> None:
         self.planning = planning
         self.counters = SyncCounters()
-        self.progress = Progress(self.counters)
+        self.progress = Progress(self.counters, ChangeTurns(elements=planning.kernel_elements))
         """What has arrived, and what of it is in force."""
         self.rules = Rules(steering, served_ports, self.counters, report)
         """Has the problem of the steering."""

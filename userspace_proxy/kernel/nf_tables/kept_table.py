@@ -30,7 +30,6 @@ from .writer import INET, SetElement
 _LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 # How often what was written is listed, until the kernel has the memory for it.
 _LISTINGS = 2
-_NOTHING = Listing(is_owned=False, definitions=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class KeptTable(NftTable):
         sets: Those whose elements are kept, in the order in which elements are removed.
         create: Returns the steps that create it without elements, given whether to include what
             some kernels refuse.
-        elements: Returns the elements that it should have.
+        elements: Returns the elements that it should have, each once.
         family: Its family.
         sock: A copy of another process's socket, for a table that it owns; closed by this.
         is_owned: Whether it may have an owner: this process.
@@ -68,7 +67,7 @@ class KeptTable(NftTable):
         name: str,
         sets: Sequence[str],
         create: Callable[[bool], Steps],
-        elements: Callable[[], set[SetElement]],
+        elements: Callable[[], Iterable[SetElement]],
         *,
         family: int = INET,
         sock: socket.socket | None = None,
@@ -165,17 +164,15 @@ class KeptTable(NftTable):
     def put_right(self) -> Repair:
         """Compare it in full, and write what differs."""
         self._is_right = False
-        listing = self.read() or _NOTHING
-        have, want = listing.elements_of(self._sets), self._elements()
-        removed, added = have - want, want - have
+        removed, added, definitions = self._compare()
         count = len({(name, key) for name, key, _ in removed | added})
-        has_definitions = listing is not _NOTHING and listing.definitions == self._written
+        has_definitions = definitions is not None and definitions == self._written
         if not has_definitions:
-            count += max(_count_differing(listing.definitions, self._written or ()), 1)
+            count += max(_count_differing(definitions or (), self._written or ()), 1)
         try:
             if not has_definitions or not self._accepts(removed, added):
-                added = want
-                self._write_all(want)
+                added = set(self._elements())
+                self._write_all(added)
         except NftablesError as exc:
             if not exc.is_certain:
                 self._note_unconfirmed(removed, added)
@@ -186,6 +183,25 @@ class KeptTable(NftTable):
         repair = Repair(count, removed | self._may_be_removed, added | earlier, earlier)
         self._may_be_removed, self._may_be_added = set(), set()
         return repair
+
+    def _compare(
+        self,
+    ) -> tuple[set[SetElement], set[SetElement], tuple[Definition, ...] | None]:
+        """Return elements to remove and to add, and the definitions; None: there is no table.
+
+        There may be 200,000 elements: only one copy of all of them is made.
+        """
+        listing = self.read()
+        removed = listing.elements_of(self._sets) if listing else set()
+        definitions = listing.definitions if listing else None
+        del listing
+        added: set[SetElement] = set()
+        for element in self._elements():
+            if element in removed:
+                removed.remove(element)
+            else:
+                added.add(element)
+        return removed, added, definitions
 
     def write_all(self) -> None:
         """Write it anew, whatever there is.

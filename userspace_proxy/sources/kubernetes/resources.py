@@ -37,7 +37,7 @@ from ...model.wire import (
     decode,
 )
 from .api_paths import join
-from .shares import NOTHING, OBJECT_BYTES, PART_BYTES, Excess, Key, Shares
+from .shares import NOTHING, OBJECT_BYTES, PART_BYTES, Excess, Key, ObjectShares
 
 
 class _HasMetadata(Protocol):
@@ -206,10 +206,12 @@ class ResourceCache:
         shares: How much each namespace may have.
     """
 
-    def __init__(self, resource: Resource, store: Store, shares: Shares | None = None) -> None:
+    def __init__(
+        self, resource: Resource, store: Store, shares: ObjectShares | None = None
+    ) -> None:
         self.resource = resource
         self._store = store
-        self._shares = shares or Shares()
+        self._shares = shares or ObjectShares()
         self._listed: set[Key] = set()
         """What a list that is under way has contained and is kept."""
         self._not_listed: dict[str, Excess] = {}

@@ -13,7 +13,6 @@ Rule 3: namespaces don't share anything.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 Key = tuple[str, str]
@@ -41,32 +40,27 @@ class Excess(NamedTuple):
 NOTHING = Excess()
 
 
-@dataclass(slots=True)
-class _Share:
-    used: int = 0
-    is_full: bool = False
-    left_out: Excess = NOTHING
-
-
-@dataclass(slots=True)
-class Shares:
+class ObjectShares:
     """The shares of all namespaces, for one kind.
 
     Args:
         limit: Bytes of each share.
     """
 
-    limit: int = SHARE_BYTES
-    _weights: dict[Key, int] = field(default_factory=dict)
-    """Of the objects that are kept."""
-    _shares: dict[str, _Share] = field(default_factory=dict)
-    _full: set[str] = field(default_factory=set)
+    def __init__(self, limit: int = SHARE_BYTES) -> None:
+        self.limit = limit
+        self._weights: dict[Key, int] = {}
+        """Of the objects that are kept."""
+        self._used: dict[str, int] = {}
+        """By namespace; none is 0."""
+        self._full: set[str] = set()
+        self._left_out: dict[str, Excess] = {}
+        """By namespace; none is nothing."""
 
     def keep(self, key: Key) -> None:
         """Note an object that is kept and hasn't been read yet; it has the least weight."""
         if key not in self._weights:
-            self._weights[key] = OBJECT_BYTES
-            self._shares.setdefault(key[0], _Share()).used += OBJECT_BYTES
+            self._set(key, OBJECT_BYTES)
 
     def kept(self) -> set[Key]:
         return set(self._weights)
@@ -80,68 +74,54 @@ class Shares:
 
     def is_open(self, key: Key) -> bool:
         """Return whether an object may fit: it is kept already, or its namespace isn't full."""
-        share = self._shares.get(key[0])
-        return share is None or not share.is_full or key in self._weights
+        return key[0] not in self._full or key in self._weights
 
     def take(self, key: Key, weight: int) -> bool:
         """Keep an object, or keep it with another weight; return False if it doesn't fit.
 
         One that doesn't isn't kept any more.
         """
-        share = self._shares.setdefault(key[0], _Share())
-        used = share.used - self._weights.get(key, 0) + weight
-        if used > self.limit:
-            share.used -= self._weights.pop(key, 0)
-            self._set_full(key[0], share)
-            return False
-        share.used = used
-        self._weights[key] = weight
-        if share.is_full:
-            self._set_full(key[0], share)
-        return True
+        fits = self._used.get(key[0], 0) - self._weights.get(key, 0) + weight <= self.limit
+        self._set(key, weight if fits else 0)
+        if not fits or key[0] in self._full:
+            self._look(key[0])
+        return fits
 
     def drop(self, key: Key) -> None:
         """Keep an object no longer; idempotent."""
-        weight = self._weights.pop(key, None)
-        share = self._shares.get(key[0])
-        if weight is not None and share is not None:
-            share.used -= weight
-            if share.is_full:
-                self._set_full(key[0], share)
-            self._forget_empty(key[0], share)
+        self._set(key, 0)
+        if key[0] in self._full:
+            self._look(key[0])
 
     def count(self, namespace: str, objects: int, size: int) -> None:
         """Count objects that are left out, or no longer (less than 0)."""
-        share = self._shares.get(namespace)
-        if share is not None:
-            share.left_out = share.left_out.plus(objects, size)
-            self._forget_empty(namespace, share)
+        left_out = self._left_out.pop(namespace, NOTHING).plus(objects, size)
+        if left_out != NOTHING:
+            self._left_out[namespace] = left_out
 
     def set_left_out(self, left_out: dict[str, Excess]) -> None:
         """Set what a whole list has left out, by namespace."""
-        for namespace in {*self._shares, *left_out}:
-            # Perhaps nothing is kept of it any more: what was is deleted at the list's end.
-            share = self._shares.setdefault(namespace, _Share())
-            share.left_out = left_out.get(namespace, NOTHING)
-            self._forget_empty(namespace, share)
+        self._left_out = {name: one for name, one in left_out.items() if one != NOTHING}
 
     def left_out(self) -> Iterator[tuple[str, Excess]]:
         """Yield namespaces of which something is left out, by name."""
-        some = ((name, one.left_out) for name, one in self._shares.items() if one.left_out.objects)
-        yield from sorted(some)
+        yield from sorted(item for item in self._left_out.items() if item[1].objects)
 
     @property
     def has_room(self) -> bool:
         """Whether a list would find objects that were left out and may fit now."""
-        return any(s.left_out.objects and not s.is_full for s in self._shares.values())
+        return any(namespace not in self._full for namespace, _ in self.left_out())
 
-    def _set_full(self, namespace: str, share: _Share) -> None:
-        share.is_full = share.used > self.limit - self.limit // 8
-        if share.is_full:
+    def _set(self, key: Key, weight: int) -> None:
+        namespace, before = key[0], self._weights.pop(key, 0)
+        if weight:
+            self._weights[key] = weight
+        used = self._used.pop(namespace, 0) - before + weight
+        if used:
+            self._used[namespace] = used
+
+    def _look(self, namespace: str) -> None:
+        if self._used.get(namespace, 0) > self.limit - self.limit // 8:
             self._full.add(namespace)
         else:
             self._full.discard(namespace)
-
-    def _forget_empty(self, namespace: str, share: _Share) -> None:
-        if share == _Share():
-            del self._shares[namespace]

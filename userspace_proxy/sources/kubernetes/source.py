@@ -32,7 +32,7 @@ from .recorder import Recorder
 from .reflector import Reflector, Timing
 from .resources import ResourceCache, inside, resources_of, this_node
 from .scaling import scale_from_zero, scale_to_zero
-from .shares import SHARE_BYTES, Shares
+from .shares import SHARE_BYTES, ObjectShares
 
 _log = logging.getLogger("userspace_proxy.sources")
 
@@ -96,7 +96,7 @@ class KubernetesSource(Source):
         if node_name:
             resources.append(this_node(node_name))
         self._share_bytes = share_bytes
-        self._caches = [ResourceCache(r, self._store, Shares(share_bytes)) for r in resources]
+        self._caches = [ResourceCache(r, self._store, ObjectShares(share_bytes)) for r in resources]
         follow = functools.partial(
             Reflector,
             client=self.client,

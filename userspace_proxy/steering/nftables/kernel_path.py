@@ -7,7 +7,8 @@ Rule 2: a transaction that the kernel refuses changes nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from ...errors import SteeringError
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
@@ -216,8 +217,8 @@ class KernelPath:
             *(write_chooser(name, *one) for one in self._rules.choosers.items()),
         ]
 
-    def _elements(self) -> set[SetElement]:
-        return self._rules.elements() | link_elements(self._numbers)
+    def _elements(self) -> Iterator[SetElement]:
+        return itertools.chain(self._rules.elements(), link_elements(self._numbers))
 
     def _steps(self, change: Difference) -> Steps:
         name = self._table.name

@@ -17,6 +17,7 @@ map's value, or a rule stores one.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 from collections import Counter
@@ -154,13 +155,11 @@ class KernelRules:
             del self.choosers[chooser], self._uses[chooser]
         self._index_affinities(change)
 
-    def elements(self) -> set[SetElement]:
-        """Return the elements of all sets, without pins."""
-        return {(*key, b"") for key in self.counted} | {
-            element
-            for frontend, target in self.targets.items()
-            for element in _elements(frontend, target, self.choosers[chooser_of(frontend, target)])
-        }
+    def elements(self) -> Iterator[SetElement]:
+        """Yield the elements of all sets, without pins."""
+        yield from ((*key, b"") for key in self.counted)
+        for frontend, target in self.targets.items():
+            yield from _elements(frontend, target, self.choosers[chooser_of(frontend, target)])
 
     def _chain(self, chooser: Chooser, change: Difference) -> ChooserChain:
         known = self.choosers.get(chooser) or change.new_choosers.get(chooser)
@@ -220,11 +219,14 @@ def _count_key(frontend: Frontend) -> SetKey:
     return NAMES[frontend.family].counted, frontend_key(frontend)
 
 
+@functools.lru_cache(maxsize=1024)
 def pack_endpoint(endpoint: SocketAddress) -> bytes:
     """Return an endpoint as a value: ``10.244.1.2 . 8080``."""
     return pack_ip(endpoint.ip) + endpoint.port.to_bytes(2, "big") + bytes(2)
 
 
+# A frontend may have thousands of slots for few endpoints.
+@functools.lru_cache(maxsize=1024)
 def _unpack_endpoint(value: bytes) -> SocketAddress:
     return SocketAddress(ip_of(value[:-4]), int.from_bytes(value[-4:-2], "big"))
 

@@ -57,19 +57,16 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-share-never-opens": _source(
         "shares",
-        "            if share.is_full:\n                self._set_full(key[0], share)\n"
-        "            self._forget",
-        "            self._forget",
+        "        self._set(key, 0)\n        if key[0] in self._full:\n",
+        "        self._set(key, 0)\n        if False:\n",
     ),
-    "api-share-isnt-freed": _source("shares", "            share.used -= weight\n", ""),
+    "api-share-isnt-freed": _source(
+        "shares", "        self._set(key, 0)\n", "        self._weights.pop(key, None)\n"
+    ),
     "api-share-counts-twice": _source(
-        "shares", "share.used - self._weights.get(key, 0) + weight", "share.used + weight"
+        "shares", " - self._weights.get(key, 0) + weight", " + weight"
     ),
-    "api-share-of-all": _source(
-        "shares",
-        "share = self._shares.setdefault(key[0], _Share())",
-        'share = self._shares.setdefault("", _Share())',
-    ),
+    "api-share-of-all": _source("shares", "self._used.get(key[0], 0)", "sum(self._used.values())"),
     "api-position-of-the-last-page": _source(
         "position",
         "        if not self._continue:\n            self._listed = resource_version\n",

@@ -61,10 +61,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "api-share-leaks-what-grew-too-large": _source(
         "shares",
-        "            share.used -= self._weights.pop(key, 0)\n"
-        "            self._set_full(key[0], share)\n            return False",
-        "            self._weights.pop(key, 0)\n"
-        "            self._set_full(key[0], share)\n            return False",
+        "self._set(key, weight if fits else 0)",
+        "self._set(key, weight) if fits else self._weights.pop(key, 0)",
     ),
     "api-one-denial-ends-the-silence-of-others": _source(
         "recorder",

@@ -168,13 +168,13 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "definitions-not-compared": _tables(
         "kept_table",
-        "listing is not _NOTHING and listing.definitions == self._written",
-        "listing is not _NOTHING",
+        "definitions is not None and definitions == self._written",
+        "definitions is not None",
     ),
     "removed-not-written": _tables(
         "kept_table",
-        "        removed, added = have - want, want - have\n",
-        "        removed, added = set[SetElement](), want - have\n",
+        "        return removed, added, definitions\n",
+        "        return set(), added, definitions\n",
     ),
     "gone-chains-remembered": _tables(
         "nft_table",

@@ -31,7 +31,8 @@ class Rounds:
 
     def __init__(self):
         self.now, self.store = 0.0, Store()
-        self.turns, self.taken = ChangeTurns(lambda: self.now), None
+        self.elements = 0
+        self.turns, self.taken = ChangeTurns(lambda: self.now, lambda _: self.elements), None
         self._generation = 0
 
     def change(self, name, count=MANY, namespace="busy"):
@@ -84,6 +85,31 @@ def test_a_namespace_has_a_turn_in_each_round_and_others_have_theirs(rounds):
     taken = rounds.round()
     assert "cart" in taken
     assert len(taken) == 2
+
+
+def empty_slices(rounds, name):
+    key = ServiceKey("busy", name)
+    rounds.change(name, count=1)
+    for n in range(10_000):
+        item = SliceKey("busy", f"{name}-{n}")
+        rounds.store.put_slice(EndpointSlice(item, key, IPFamily.IPV4, (), ()))
+
+
+def elements(rounds, name):
+    rounds.elements = 10_000
+    rounds.change(name, count=1)
+
+
+@pytest.mark.parametrize(
+    ("put", "count"),
+    [pytest.param(empty_slices, 6, id="slices"), pytest.param(elements, 2, id="elements")],
+)
+def test_what_else_costs_counts_beside_endpoints(rounds, put, count):
+    for n in range(count):
+        put(rounds, f"web-{n}")
+    taken = rounds.round()
+    assert len(taken) < count
+    assert len(taken | rounds.round(60.0)) == count
 
 
 def test_what_has_waited_longest_is_first(rounds):

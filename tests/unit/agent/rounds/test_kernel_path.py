@@ -42,6 +42,11 @@ def choices(*endpoints, **others):
     return tuple(choices_of(Serving(endpoints or (A, B), **others)))
 
 
+def targets_of(plan, targets, *, is_in_kernel):
+    made = tuple(choices_of(plan.serving, is_in_kernel=is_in_kernel))
+    return kernel_targets(plan, targets, made, is_in_kernel=is_in_kernel)
+
+
 def test_all_clients_may_use_what_is_usable():
     assert choices() == (EndpointChoice((A, B)),)
 
@@ -87,7 +92,7 @@ def test_endpoints_are_repeated_in_proportion_to_their_weights():
 
 def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_weights():
     hashed = Handling(balance=Balance.SOURCE_HASH)
-    (target,) = kernel_targets(plan(handling=hashed), {WEB: 20000}, is_in_kernel=True).values()
+    (target,) = targets_of(plan(handling=hashed), {WEB: 20000}, is_in_kernel=True).values()
     slots = fill_slots((A, B), {})
     assert target == KernelTarget(
         20000, (EndpointChoice(slots),), by_client=True, name=port_key("shop/web")
@@ -98,7 +103,7 @@ def test_with_source_hash_slots_take_the_place_of_endpoints_in_proportion_to_wei
 
 def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
     other = Frontend("10.96.7.2", 80, Protocol.TCP)
-    targets = kernel_targets(PLAN, {WEB: 20000, other: REFUSE, HERE: 20000}, is_in_kernel=True)
+    targets = targets_of(PLAN, {WEB: 20000, other: REFUSE, HERE: 20000}, is_in_kernel=True)
     assert targets == {
         WEB: KernelTarget(20000, (EndpointChoice((A, B)),), name=port_key("shop/web")),
         other: REFUSE,
@@ -107,7 +112,7 @@ def test_refused_frontends_and_those_on_loopback_stay_as_they_are():
 
 
 def test_session_affinity_belongs_to_the_service_port():
-    targets = kernel_targets(plan(affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
+    targets = targets_of(plan(affinity_timeout_s=60), {WEB: 20000}, is_in_kernel=True)
     affinity = Affinity("shop/web", 60)
     assert targets == {
         WEB: KernelTarget(20000, (EndpointChoice((A, B)),), affinity, name=port_key("shop/web"))
@@ -115,7 +120,7 @@ def test_session_affinity_belongs_to_the_service_port():
 
 
 def test_a_service_port_that_has_left_the_kernel_path_keeps_its_endpoints_for_flows():
-    targets = kernel_targets(PLAN, {WEB: 20000}, is_in_kernel=False)
+    targets = targets_of(PLAN, {WEB: 20000}, is_in_kernel=False)
     assert targets == {
         WEB: KernelTarget(20000, (EndpointChoice((A, B)),), is_on=False, name=port_key("shop/web"))
     }

@@ -53,7 +53,7 @@ async def test_endpoints_that_are_left_out_are_reported_once(start, monkeypatch)
 async def test_a_service_at_twice_the_bound_of_all_ports_is_reported_once_and_others_are_served(
     start, monkeypatch
 ):
-    monkeypatch.setattr("userspace_proxy.plan.ports.SERVICE_MAX", 10)
+    monkeypatch.setattr("userspace_proxy.plan.ports.ENDPOINTS_OF_SERVICE_MAX", 10)
     reported, steering, cluster = [], WatchedSteering(), Cluster()
     loop = await start(steering, report=reported.append)
     cluster.serve("web", WEB.ip, POD)

@@ -21,7 +21,7 @@ from userspace_proxy.sources.kubernetes.resources import (
     slices,
     this_node,
 )
-from userspace_proxy.sources.kubernetes.shares import OBJECT_BYTES, PART_BYTES, Excess, Shares
+from userspace_proxy.sources.kubernetes.shares import OBJECT_BYTES, PART_BYTES, Excess, ObjectShares
 
 from .objects import WEB, endpoint_slice, node, service
 
@@ -219,7 +219,7 @@ SERVICE_BYTES = OBJECT_BYTES + PART_BYTES
 
 
 def crowd(store: Store, limit: int = 10) -> ResourceCache:
-    return ResourceCache(SERVICES, store, Shares(limit * SERVICE_BYTES))
+    return ResourceCache(SERVICES, store, ObjectShares(limit * SERVICE_BYTES))
 
 
 def elsewhere(name: str) -> bytes:
@@ -292,6 +292,6 @@ def test_objects_that_cannot_be_read_have_their_share_too(store):
 )
 def test_an_object_counts_with_what_is_kept_of_it(store, resource, item, parts):
     for room, kept in ((parts, 1), (parts - 1, 0)):
-        cache = ResourceCache(resource, Store(), Shares(OBJECT_BYTES + PART_BYTES * room))
+        cache = ResourceCache(resource, Store(), ObjectShares(OBJECT_BYTES + PART_BYTES * room))
         put(cache, raw(item))
         assert sum(left_out.objects for _, left_out in cache.left_out()) == 1 - kept

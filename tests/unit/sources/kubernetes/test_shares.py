@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from userspace_proxy.sources.kubernetes.shares import OBJECT_BYTES, Excess, Shares
+from userspace_proxy.sources.kubernetes.shares import OBJECT_BYTES, Excess, ObjectShares
 
 BIG, SMALL = "big", "small"
 
 
 def test_a_namespace_that_is_full_takes_nothing_of_others():
-    shares = Shares(80)
+    shares = ObjectShares(80)
     assert [shares.take((BIG, name), 38) for name in "abc"] == [True, True, False]
     assert (shares.is_open((BIG, "a")), shares.is_open((BIG, "d"))) == (True, False)
     assert shares.take((SMALL, "a"), 80)
@@ -16,7 +16,7 @@ def test_a_namespace_that_is_full_takes_nothing_of_others():
 
 
 def test_what_an_earlier_run_has_kept_takes_its_place_before_its_weight_is_known():
-    shares = Shares(3 * OBJECT_BYTES)
+    shares = ObjectShares(3 * OBJECT_BYTES)
     shares.keep((BIG, "a"))
     shares.keep((BIG, "a"))
     assert shares.take((BIG, "b"), 2 * OBJECT_BYTES)
@@ -27,7 +27,7 @@ def test_what_an_earlier_run_has_kept_takes_its_place_before_its_weight_is_known
 
 
 def test_what_is_kept_stays_kept_until_it_does_not_fit_itself():
-    shares = Shares(80)
+    shares = ObjectShares(80)
     assert shares.take((BIG, "a"), 30)
     assert shares.take((BIG, "b"), 30)
     assert not shares.take((BIG, "c"), 30)
@@ -37,7 +37,7 @@ def test_what_is_kept_stays_kept_until_it_does_not_fit_itself():
 
 
 def test_a_full_namespace_is_open_again_once_an_eighth_is_free():
-    shares = Shares(80)
+    shares = ObjectShares(80)
     for name in ("a", "b", "c", "d", "e"):
         shares.take((BIG, name), 18)
     shares.count(BIG, 1, 100)
@@ -50,7 +50,7 @@ def test_a_full_namespace_is_open_again_once_an_eighth_is_free():
 
 
 def test_a_full_namespace_is_open_again_once_what_is_kept_has_become_smaller():
-    shares = Shares(80)
+    shares = ObjectShares(80)
     shares.take((BIG, "a"), 79)
     assert not shares.take((BIG, "b"), 20)
     shares.count(BIG, 1, 100)
@@ -61,7 +61,7 @@ def test_a_full_namespace_is_open_again_once_what_is_kept_has_become_smaller():
 
 
 def test_what_is_left_out_is_counted_and_never_less_than_nothing():
-    shares = Shares(80)
+    shares = ObjectShares(80)
     shares.take((BIG, "a"), 80)
     shares.count(BIG, 2, 200)
     shares.count(BIG, -1, -150)
@@ -75,7 +75,7 @@ def test_what_is_left_out_is_counted_and_never_less_than_nothing():
 
 
 def test_what_a_list_leaves_out_counts_also_where_nothing_is_kept_any_more():
-    shares = Shares(80)
+    shares = ObjectShares(80)
     shares.take((BIG, "a"), 60)
     assert not shares.take((BIG, "b"), 30)
     shares.drop((BIG, "a"))
@@ -85,16 +85,15 @@ def test_what_a_list_leaves_out_counts_also_where_nothing_is_kept_any_more():
 
 
 def test_an_object_that_is_too_large_alone_does_not_fill_its_namespace():
-    shares = Shares(80)
+    shares = ObjectShares(80)
     shares.take((BIG, "a"), 40)
     assert not shares.take((BIG, "b"), 41)
     assert shares.take((BIG, "c"), 40)
 
 
 def test_of_a_namespace_without_objects_nothing_is_kept():
-    shares = Shares(80)
+    shares = ObjectShares(80)
     shares.take((BIG, "a"), 10)
     shares.take((BIG, "b"), 100)
     shares.drop((BIG, "a"))
-    assert shares._shares == {}
-    assert not shares.has_full
+    assert not any((shares._weights, shares._used, shares._full, shares._left_out))

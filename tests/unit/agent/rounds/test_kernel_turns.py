@@ -1,0 +1,60 @@
+"""Service ports enter the kernel path in turns, and leave it at once."""
+
+from userspace_proxy.agent.rounds import kernel_turns
+from userspace_proxy.agent.rounds.kernel_turns import WAITS
+from userspace_proxy.model import DataPath, Handling
+from userspace_proxy.steering import Bind, KernelTarget
+
+from .test_kernel_path import POD, Cluster
+
+KERNEL = Handling(path=DataPath.KERNEL)
+
+
+def in_kernel(served_ports):
+    """Return the Services on the kernel path, sorted."""
+    return sorted(
+        served.plan.key.name.name for served in served_ports if served.path.now is DataPath.KERNEL
+    )
+
+
+def turn(served_ports):
+    """Have the next ones enter."""
+    served_ports.switch_paths()
+    served_ports.steered.mark(served_ports.steered.change())
+    return in_kernel(served_ports)
+
+
+def serve(cluster, count, handling):
+    for n in range(count):
+        snapshot = cluster.serve(f"web-{n}", f"10.96.0.{n + 1}", POD, handling=handling)
+    return snapshot
+
+
+async def test_as_many_enter_at_once_as_a_turn_has_elements_and_the_others_follow(
+    make, monkeypatch
+):
+    monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 2)
+    cluster, served_ports, woken = Cluster(), make(Bind.PROXY_PORT), []
+    served_ports.auto_paths.on_change = lambda: woken.append(True)
+    targets = served_ports.follow(serve(cluster, 5, KERNEL))
+    entered = in_kernel(served_ports)
+    assert (len(entered), len(woken)) == (2, 1)
+    assert [served.path.why for served in served_ports].count(WAITS.why) == 3
+    assert all(isinstance(target, KernelTarget) for target in targets.values()), "flows stay"
+    assert [target.is_on for target in targets.values()].count(True) == 2
+    assert len(turn(served_ports)) == 4
+    assert len(turn(served_ports)) == 5
+    assert len(woken) == 2
+
+
+async def test_what_leaves_or_is_gone_does_not_wait(make, monkeypatch):
+    monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 1)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.follow(serve(cluster, 3, KERNEL))
+    assert len(in_kernel(served_ports)) == 1
+    served_ports.follow(serve(cluster, 3, Handling()))
+    assert in_kernel(served_ports) == []
+    assert turn(served_ports) == []
+    served_ports.follow(serve(cluster, 3, KERNEL))
+    served_ports.close()
+    served_ports.switch_paths()

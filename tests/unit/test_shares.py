@@ -1,0 +1,93 @@
+"""Shares: which holders get less than they want, of what has a bound."""
+
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from userspace_proxy.shares import Shares
+
+
+class One(NamedTuple):
+    """A holder."""
+
+    namespace: str
+    name: str
+
+
+def amounts(text):
+    """Return amounts by holder: ``a/x=3 b/y=1``."""
+    pairs = (pair.split("=") for pair in text.split())
+    return {One(*name.split("/")): int(amount) for name, amount in pairs}
+
+
+def text_of(holders):
+    return " ".join(sorted("/".join(holder) for holder in holders))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "wanted", "left_out"),
+    [
+        pytest.param({}, "a/x=99 b/y=99", "", id="no-bound"),
+        pytest.param({"of_namespace": 9}, "a/x=4 a/y=5 b/x=9", "", id="at-the-bound"),
+        pytest.param({"of_namespace": 9}, "a/x=4 a/y=6 b/x=9", "a/y", id="the-largest"),
+        pytest.param({"of_namespace": 9}, "a/x=3 a/y=3 a/z=4", "a/z", id="only-that"),
+        pytest.param({"of_namespace": 9}, "a/x=4 a/y=4 a/z=4", "a/z", id="the-last-of-equals"),
+        pytest.param({"of_namespace": 9}, "a/x=10 a/y=11", "a/x a/y", id="larger-than-all"),
+        pytest.param({"of_node": 9}, "a/x=4 a/y=5", "", id="one-has-all-of-the-node"),
+        pytest.param({"of_node": 9}, "a/x=4 a/y=5 b/x=1", "a/y", id="one-with-less-loses-nothing"),
+        pytest.param({"of_node": 9}, "a/x=4 b/x=5 b/y=4", "b/x", id="an-equal-share-is-kept"),
+        pytest.param({"of_node": 9}, "a/x=7 b/x=2 b/y=3", "b/y", id="what-one-leaves"),
+        pytest.param({"of_node": 9, "of_namespace": 4}, "a/x=2 a/y=9 b/x=4", "a/y", id="both"),
+    ],
+)
+def test_the_smallest_are_first_and_namespaces_have_equal_shares(bounds, wanted, left_out):
+    shares = Shares(**bounds)
+    assert text_of(shares.change(amounts(wanted))) == left_out
+    assert text_of(one for one in amounts(wanted) if shares.is_left_out(one)) == left_out
+
+
+@pytest.mark.parametrize(
+    ("wanted", "granted"),
+    [
+        pytest.param("a/x=2 a/y=5", "a/x=2 a/y=2", id="the-last-part-of-a-namespace"),
+        pytest.param("a/x=4 b/x=4 b/y=1", "a/x=3 b/x=2 b/y=1", id="the-last-part-of-the-node"),
+    ],
+)
+def test_what_is_divisible_is_granted_up_to_the_last_part(wanted, granted):
+    shares = Shares(of_namespace=4, of_node=6, are_divisible=True)
+    shares.change(amounts(wanted))
+    assert {one: shares.granted(one) for one in amounts(wanted)} == amounts(granted)
+
+
+def test_totals_are_of_the_namespaces_that_want_something():
+    shares = Shares(of_namespace=5)
+    shares.change(amounts("a/x=3 a/y=4 b/x=1"))
+    shares.change(amounts("a/x=0 a/y=2 b/x=0 c/x=0"))
+    assert shares.totals == {"a": 2}
+
+
+HOLDERS = [One(namespace, name) for namespace in "abc" for name in "xyz"]
+CHANGES = st.lists(st.dictionaries(st.sampled_from(HOLDERS), st.integers(0, 6)), max_size=8)
+BOUNDS = st.fixed_dictionaries({}, optional=dict.fromkeys(("of_namespace", "of_node"), st.just(9)))
+
+
+@settings(max_examples=200)
+@given(BOUNDS, st.booleans(), CHANGES)
+def test_only_the_present_amounts_count_and_what_differs_is_returned(bounds, are_divisible, steps):
+    shares = Shares(**bounds, are_divisible=are_divisible)
+    wanted = dict.fromkeys(HOLDERS, 0)
+    for step in steps:
+        before = {one: (shares.granted(one), shares.is_left_out(one)) for one in HOLDERS}
+        moved = shares.change(step)
+        wanted |= step
+        anew = Shares(**bounds, are_divisible=are_divisible)
+        anew.change(wanted)
+        for one in HOLDERS:
+            now = shares.granted(one), shares.is_left_out(one)
+            assert now == (anew.granted(one), anew.is_left_out(one))
+            if one in step:
+                assert (one in moved) is (now[1] is not before[one][1])
+            else:
+                assert (one in moved) is (now != before[one])

@@ -1,0 +1,78 @@
+"""Which Service ports enter the kernel path now, and which of them wait for a later change.
+
+    plan, probes ──KERNEL──▶ waiting, by namespace ──turns of so many elements──▶ kernel path
+                              └── meanwhile: the userspace path
+
+Rule 1: leaving never waits: clients may fail meanwhile.
+Rule 2: a Service port that waits keeps its UDP flows on the kernel path, such as those of an
+earlier run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ...model import DataPath
+from ...policy import PathDecision
+from ...turns import Turns
+from .served_port import ServedPort
+
+TURN_ELEMENTS = 16_384
+"""Elements that one change adds: 0.1 s. Far more at once would take four times as long for each."""
+WAITS = PathDecision(DataPath.USERSPACE, "it is about to enter the kernel path, in its turn")
+
+
+class _Entering(NamedTuple):
+    served: ServedPort
+    wanted: PathDecision
+    is_switch: bool
+
+
+class KernelTurns:
+    """The Service ports of one proxy that are to enter the kernel path."""
+
+    def __init__(self) -> None:
+        self._turns = Turns[str]()
+        self._waiting: dict[str, dict[ServedPort, _Entering]] = {}
+        """By namespace; none is empty."""
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def choose(self, served: ServedPort, wanted: PathDecision, *, is_switch: bool = False) -> None:
+        """Choose a path at once, or have a Service port enter the kernel path in its turn.
+
+        Args:
+            is_switch: Probes have chosen it.
+        """
+        self.forget(served)
+        if wanted.path is DataPath.KERNEL and served.chosen.path is not DataPath.KERNEL:
+            entry = _Entering(served, wanted, is_switch)
+            self._waiting.setdefault(served.plan.key.name.namespace, {})[served] = entry
+        else:
+            served.choose_path(wanted)
+
+    def forget(self, served: ServedPort) -> None:
+        """Let a Service port wait no longer. Idempotent."""
+        namespace = served.plan.key.name.namespace
+        own = self._waiting.get(namespace, {})
+        if own.pop(served, None) and not own:
+            del self._waiting[namespace]
+
+    def take(self) -> Iterator[tuple[ServedPort, bool]]:
+        """Yield those that enter now, for which it is chosen, and whether probes have chosen it."""
+        left = TURN_ELEMENTS
+        waiting = {name: list(own.values()) for name, own in self._waiting.items()}
+        for served, wanted, is_switch in self._turns.order(waiting):
+            self.forget(served)
+            served.choose_path(wanted)
+            yield served, is_switch
+            choices = sum(len(choice.endpoints) for choice in served.choices())
+            left -= choices * len(served.plan.frontends)
+            if left <= 0:
+                break
+        for own in self._waiting.values():
+            for served in own:
+                served.was_in_kernel = True
+                served.choose_path(WAITS)
