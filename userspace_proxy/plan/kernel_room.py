@@ -11,12 +11,12 @@ what exact weights take.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..balance import count_slots
-from ..cluster import ServiceState
-from ..model import Balance, DataPath, Service, ServiceKey
+from ..cluster import ServiceState, Slices
+from ..model import Balance, DataPath, EndpointSlice, Service, ServiceKey
 from ..policy import EndpointIndex, NodeFacts, Scope, choose_path
 from ..policy.path import COARSE_PARTS, PARTS_MAX
 from ..shares import Shares
@@ -186,13 +186,17 @@ class KernelRoom:
 
     def elements(self, state: ServiceState, facts: NodeFacts) -> int:
         """Return how many elements a change of a Service may write, from a look at its slices."""
-        service, slices = state.service, [item for item in state.slices if item.endpoints]
-        if not slices or not _asks(service, facts):
+        service, slices = state.service, Slices.of(state.slices)
+        listed = slices.endpoint_count
+        if not listed or not _asks(service, facts):
             return 0
         addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
-        # All endpoints of a slice nearly always have one weight.
-        is_weighted = len({item.endpoints[0].weight for item in slices}) > 1
-        listed = sum(len(item.endpoints) for item in slices)
+        is_weighted = len(frozenset[int]().union(*slices.derive(_weights))) > 1
         coarse, exact = _drawn(service.handling.balance, listed, is_weighted=is_weighted)
         each = coarse if self._exact.is_left_out(service.key) else exact
         return min(each * len(addresses) * len(service.ports), ELEMENTS_MAX)
+
+
+def _weights(slices: Sequence[EndpointSlice]) -> frozenset[int]:
+    # All endpoints of a slice nearly always have one weight.
+    return frozenset(item.endpoints[0].weight for item in slices if item.endpoints)
