@@ -68,9 +68,9 @@ def forward_failed(where: str, why: str, node_state: str = "") -> str:
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
-def answer_too_large(where: str, mebibytes: int) -> str:
-    """The answer has more bytes than are read."""
-    return f"the answer has more than {mebibytes} MiB, and is not read"
+def answer_too_large(where: str, mebibytes: float) -> str:
+    """The answer has more bytes than are read, or would take more memory."""
+    return f"the answer takes more than {mebibytes:.3g} MiB, and is not read"
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)

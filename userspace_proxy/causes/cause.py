@@ -17,11 +17,20 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Generic, ParamSpec, TypeAlias
 
 _SLICES = "get endpointslices -n {namespace} -l kubernetes.io/service-name={name} -o yaml"
 _SELECTOR = "edit service -n {namespace} {name}"
+
+NEWER_MAX = 100
+"""Codes of one answer that this version doesn't know, and that are told apart."""
+_newer: dict[str, CauseCode] = {}
+
+
+def forget_newer_codes() -> None:
+    """Begin another answer: whoever has sent the one before may have named any codes."""
+    _newer.clear()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,9 +213,15 @@ class CauseCode(enum.StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> CauseCode:
         """Return the code of a newer proxy, whose JSON this one reads; it has no other name."""
-        code = str.__new__(cls, value)
-        code._name_ = code._value_ = str(value)
-        code.traits = _PLAIN
+        name = str(value)
+        if name not in _newer and len(_newer) >= NEWER_MAX:
+            # No proxy has so many: only its sentences are kept.
+            name = ""
+        code = _newer.get(name)
+        if code is None:
+            code = _newer[name] = str.__new__(cls, name)
+            code._name_ = code._value_ = name
+            code.traits = _PLAIN
         return code
 
 
@@ -482,6 +497,7 @@ def as_read(code: CauseCode, sentence: str = "", about: str = "", hint: str = ""
     return _row_as_read(code)(sentence, about, hint)
 
 
+@lru_cache(maxsize=NEWER_MAX)
 def _row_as_read(code: CauseCode) -> CauseRow[...]:
     # Named after the code, as causes are compared by the names of their rows.
     name = f"as-read {code}"

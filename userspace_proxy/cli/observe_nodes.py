@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from urllib.parse import urlencode
 
 from ..causes.say import say
-from ..facts.connection import ConnectionEvent, read_connection
+from ..facts.connection import ConnectionEvent
 from ..status.connection_words import line_of
 from .all_nodes import open_reader, settings_of
 from .command import DONE, Given
@@ -90,12 +90,16 @@ class ShownLines:
         self._stream.flush()
 
     def _json(self, line: NodeLine) -> str:
-        read_connection(line.line)
+        from ..nodes.lines import read_connection_line
+
+        read_connection_line(line.line)
         fields = json.loads(line.line)
         return json.dumps({**fields, "node": line.node}, ensure_ascii=False, allow_nan=False)
 
     def _text(self, line: NodeLine) -> str:
-        one = read_connection(line.line)
+        from ..nodes.lines import read_connection_line
+
+        one = read_connection_line(line.line)
         if one.event is ConnectionEvent.UNSEEN:
             key = one.service, one.cause, one.count
             if key in self._unseen:

@@ -20,6 +20,11 @@ from ..causes.say import object_of, remedy, say
 from ..secrets import without_users
 from .node import StatusFacts
 
+PARAMS_MAX = 64
+"""Of a cause that is read; each takes some hundred bytes."""
+BEFORE_MAX = 2
+"""Of such a cause, before each other; each takes as long as the cause."""
+
 _COUNTED = ("count", "first_at", "last_at")
 _NOT_COUNTED = tuple(name for name in MODIFIERS if name not in _COUNTED)
 _PLAIN = as_read(CauseCode("")).modifiers()
@@ -62,13 +67,23 @@ def write_cause(cause: Cause) -> CauseFacts:
     return facts
 
 
-def read_cause(facts: CauseFacts) -> Cause:
-    """Return the cause that a proxy has written, also an older or a newer one."""
+def read_cause(facts: CauseFacts, before_max: int = BEFORE_MAX) -> Cause:
+    """Return the cause that a proxy has written, also an older or a newer one.
+
+    Args:
+        before_max: How many causes are read that it names as what was before.
+
+    Raises:
+        ValueError: No proxy gives a cause so many parameters.
+    """
+    if len(facts.params) > PARAMS_MAX:
+        raise ValueError(f"a cause with more than {PARAMS_MAX} parameters")
     counted = {name: getattr(facts, name) for name in _COUNTED}
     params = {name: one for name, one in facts.params.items() if name not in _NOT_COUNTED}
     try:
         modifiers = msgspec.convert(facts.params, _Modifiers)
-        before = None if modifiers.before is None else read_cause(modifiers.before)
+        past = modifiers.before if before_max else None
+        before = None if past is None else read_cause(past, before_max - 1)
         given = {**msgspec.structs.asdict(modifiers), "before": before, **counted}
         row = ROWS[facts.kind]
         bound = row(**msgspec.convert(params, dict[str, Param])).params

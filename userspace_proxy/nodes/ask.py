@@ -22,8 +22,11 @@ from ..sources.base import pause
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.port_forward import ForwardTarget, PodStream, open_stream
 from ..version import __version__
+from .decoding import TooLarge
 
 HEAD_BYTES_MAX = 16 << 10
+ANSWER_BYTES = 16 << 20
+"""Of one answer, after decompression: 5,000 Service ports."""
 PIECE_BYTES = 64 << 10
 """Decompressed in one step: about 0.2 ms."""
 
@@ -36,18 +39,6 @@ _PROGRAM = "userspace-proxy"
 
 class Unreadable(UserspaceProxyError):
     """An answer isn't HTTP, or not that of a proxy."""
-
-
-class TooLarge(UserspaceProxyError):
-    """An answer has more bytes than are read.
-
-    Args:
-        bytes_max: How many are read.
-    """
-
-    def __init__(self, bytes_max: int) -> None:
-        super().__init__(f"the answer has more than {bytes_max} bytes")
-        self.bytes_max = bytes_max
 
 
 class OtherStatus(UserspaceProxyError):
@@ -70,7 +61,7 @@ class Bounds:
 
     wire: int = 16 << 20
     """As it arrives; 0: any number, of a stream without an end."""
-    body: int = 32 << 20
+    body: int = ANSWER_BYTES
     """After decompression; 0: any number."""
 
 

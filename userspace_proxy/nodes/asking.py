@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from ..causes import agents
 from ..errors import UserspaceProxyError
 from ..sources.kubernetes.port_forward import ForwardTarget, PortForwardError
 from .answers import Answers
-from .ask import Bounds
+from .ask import ANSWER_BYTES, Bounds
 from .calls import Read, cause_of_failure
 
 SUMMARY_FROM = 100
 """Clusters of more nodes are read by summaries."""
-WHOLE_BYTES = 96 << 20
+WHOLE_BYTES = 48 << 20
 """What all whole answers together may have."""
-FOLLOWED_BYTES = 48 << 20
-"""The same of those that are followed: each second, all of it may change."""
+SUMMARY_BYTES = 8 << 20
+"""What a summary may have anyway: 2,500 Service ports that aren't ok."""
 ALSO_MAX = 100
 """Services that a request names: its line may have 8 KiB."""
 
 _STATUS = "/api/v1/status"
-_SUMMARY = Bounds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +75,9 @@ class Asking:
         if self.watches:
             query += ["watch", f"every={every_s(count)}"]
         path = f"{_STATUS}?{'&'.join(query)}" if query else _STATUS
-        if is_summary:
-            return AskingMode(True, path, _SUMMARY)
-        room = FOLLOWED_BYTES if self.watches else WHOLE_BYTES
-        return AskingMode(
-            False, path, replace(_SUMMARY, body=min(_SUMMARY.body, room // max(count, 1)))
-        )
+        least = SUMMARY_BYTES if is_summary else 0
+        body = min(ANSWER_BYTES, max(least, WHOLE_BYTES // max(count, 1)))
+        return AskingMode(is_summary, path, Bounds(body=body))
 
     def reduce(self, node: str, mode: AskingMode) -> bool:
         """Ask a node for summaries, as its answer is too large; return False if that was one."""

@@ -22,6 +22,7 @@ from ..errors import UserspaceProxyError
 from ..plan.digest import BUCKETS, FORM, bucket_of
 from ..sources.kubernetes.port_forward import ForwardTarget
 from .answer import AgentAnswer
+from .ask import Bounds
 from .calls import AgentCalls
 from .plans import Plans
 
@@ -29,7 +30,11 @@ BEHIND_S = 2.0
 ASKED_MAX = 32
 """Nodes that are asked at one look; the others have their turn at the next one."""
 
+MORE_MAX = 1000
+"""So many Services more than twice those of the API server no node has: such an answer is none."""
+
 _ANSWER_S = 5.0
+_BOUNDS = Bounds(body=4 << 20)
 _PLAN = "/api/v1/plan"
 
 
@@ -127,13 +132,12 @@ class Behind:
         query = "&".join(f"bucket={number}" for number in wanted)
         try:
             async with asyncio.timeout(_ANSWER_S):
-                body = await self._calls.body(to, f"{_PLAN}?{query}")
-            plan = msgspec.json.decode(body, type=NodePlan)
-        except (UserspaceProxyError, TimeoutError, ValueError, RecursionError):
+                plan = await self._calls.read(to, f"{_PLAN}?{query}", NodePlan, _BOUNDS)
+        except (UserspaceProxyError, TimeoutError):
             # Its answer has a cause of its own.
             self._differences.pop(node, None)
             return
-        if plan.form == FORM:
+        if plan.form == FORM and len(plan.digests) <= 2 * len(self._plans.digests or ()) + MORE_MAX:
             self._note(node, plan.digests, frozenset(wanted))
 
     def _note(self, node: str, theirs: Mapping[str, str], buckets: Collection[int]) -> None:

@@ -2,10 +2,11 @@
 
     ask ──pieces──▶ Gathered ──line──▶ lines.read… ──▶ Read
 
-Rule 1: at most OPENING_MAX agents are being opened at a time; one that is slow gives its place up
-and goes on, so that silent nodes don't keep others from being asked.
-Rule 2: what is gathered of an answer beyond SMALL_BYTES needs one of LARGE_MAX places, until it has
-been parsed, so memory has a bound whatever the agents send.
+Rule 1: at most OPENING_MAX agents are being opened at a time, and at most LARGE_MAX are sending an
+answer beyond SMALL_BYTES; one that is slow gives its place up and goes on, so that it doesn't keep
+others from being asked and read.
+Rule 2: one long line is decoded at a time, within an Allowance: memory has a bound whatever the
+agents send.
 Rule 3: a stream that sends more than a proxy would is ended.
 """
 
@@ -14,25 +15,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from ..causes import agents
 from ..causes.cause import Cause
 from ..clocks import Clocks
 from ..errors import UserspaceProxyError
 from ..facts import StatusFacts
-from ..facts.encoding import encode_answer
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.port_forward import ForwardTarget, PortForwardError
-from .ask import Bounds, OpenAnswer, OtherStatus, TooLarge, Unreadable, ask
-from .lines import read_change, read_whole_line
+from .ask import Bounds, OpenAnswer, OtherStatus, Unreadable, ask
+from .decoding import Allowance, TooLarge
+from .lines import LINE_BYTES, read_change, read_whole_line
 
 OPENING_MAX = 32
 """As many port-forwards are being opened at a time; each is a connection to a kubelet, too."""
 SLOW_S = 0.5
 """After that time an agent that hasn't answered gives its place up."""
 SMALL_BYTES = 1 << 20
-LARGE_MAX = 2
+LARGE_MAX = 4
 
 FIRST_GAP_S = 10.0
 """Between two lines of an agent, while that isn't known yet."""
@@ -48,6 +52,7 @@ _BYTES_PER_S = 8 << 20
 # Parsed in the event loop, as a thread takes longer.
 _INLINE_BYTES = 64 << 10
 _TEXT_MAX = 300
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +64,6 @@ class Read:
     """Unix time."""
     answered_at: float
     """Unix time at which its first byte arrived."""
-    size: int
-    """Bytes of its JSON; of a stream, of lines since they were measured, too."""
 
 
 class Limits:
@@ -73,14 +76,21 @@ class Limits:
     def __init__(self, slow_s: float = SLOW_S) -> None:
         self._slow_s = slow_s
         self._opening = asyncio.Semaphore(OPENING_MAX)
-        self.large = asyncio.Semaphore(LARGE_MAX)
+        self._large = asyncio.Semaphore(LARGE_MAX)
         self.parsing = asyncio.Lock()
 
-    @contextlib.asynccontextmanager
-    async def opening(self) -> AsyncIterator[None]:
+    def opening(self) -> AbstractAsyncContextManager[None]:
         """Have a place among the agents that are being opened, for a while at most."""
-        await self._opening.acquire()
-        places = [self._opening.release]
+        return self._place(self._opening)
+
+    def large(self) -> AbstractAsyncContextManager[None]:
+        """Have a place among those that send large answers, for a while at most."""
+        return self._place(self._large)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, among: asyncio.Semaphore) -> AsyncIterator[None]:
+        await among.acquire()
+        places = [among.release]
 
         def give_up() -> None:
             if places:
@@ -95,33 +105,41 @@ class Limits:
 
 
 class _Gathered:
-    """The parts of one line."""
+    """The parts of one line.
+
+    Args:
+        waits: Called before it waits for a place, and with False once it has one.
+    """
 
     def __init__(
-        self, limits: Limits, stack: contextlib.AsyncExitStack, bytes_max: int = ANSWER.body
+        self,
+        limits: Limits,
+        stack: contextlib.AsyncExitStack,
+        bytes_max: int,
+        waits: Callable[[bool], object] = bool,
     ) -> None:
         self._limits = limits
         self._bytes_max = bytes_max
         self._stack = stack
-        self._parts: list[bytes] = []
+        self._waits = waits
+        self._line = bytearray()
         self._is_large = False
-        self.size = 0
 
     async def add(self, part: bytes) -> None:
         """Add a part; waits while others are large."""
-        self.size += len(part)
-        if self.size > self._bytes_max:
+        self._line += part
+        if len(self._line) > self._bytes_max:
             raise TooLarge(self._bytes_max)
-        if self.size > SMALL_BYTES and not self._is_large:
+        if len(self._line) > SMALL_BYTES and not self._is_large:
             self._is_large = True
-            await self._stack.enter_async_context(self._limits.large)
-        self._parts.append(part)
+            self._waits(True)
+            await self._stack.enter_async_context(self._limits.large())
+            self._waits(False)
 
     def take(self) -> bytes:
         """Return the line; the next one begins."""
-        line = b"".join(self._parts)
-        self._parts.clear()
-        self.size = 0
+        line = bytes(self._line)
+        self._line.clear()
         return line
 
     async def rest(self) -> None:
@@ -156,18 +174,24 @@ class AgentCalls:
             PortForwardError, Unreadable, TooLarge, OtherStatus: There is none.
         """
         async with self._opened(to, path, bounds) as asked, contextlib.AsyncExitStack() as stack:
-            gathered = _Gathered(self._limits, stack)
+            gathered = _Gathered(self._limits, stack, bounds.body)
             async for piece in asked.pieces():
                 await gathered.add(piece)
             return gathered.take()
 
+    async def read(self, to: ForwardTarget, path: str, kind: type[_T], bounds: Bounds) -> _T:
+        """Return what an answer of another kind contains; errors are those of :meth:`body`."""
+        body = await self.body(to, path, bounds)
+        return await self._parsed(body, lambda: Allowance(bounds.body).decode(body, kind))
+
     async def status(
-        self, to: ForwardTarget, path: str, bounds: Bounds, begun: Callable[[], None]
+        self, to: ForwardTarget, path: str, bounds: Bounds, waits: Callable[[bool], object]
     ) -> Read:
         """Return an answer that is read once.
 
         Args:
-            begun: Called when it is this agent's turn.
+            waits: Called with False when it is this agent's turn, and with True where it waits for
+                others again.
 
         Raises:
             PortForwardError, Unreadable, TooLarge, OtherStatus: There is none.
@@ -177,18 +201,18 @@ class AgentCalls:
             contextlib.AsyncExitStack() as large,
         ):
             await turn.enter_async_context(self._limits.opening())
-            begun()
+            waits(False)
             asked_at, answered_at = self._unix(), 0.0
             async with self._opened(to, path, bounds) as asked:
-                gathered = _Gathered(self._limits, large)
+                gathered = _Gathered(self._limits, large, bounds.body, waits)
                 async for piece in asked.pieces():
                     answered_at = answered_at or self._unix()
                     await gathered.add(piece)
-                size, line = gathered.size, gathered.take()
-                status = await self._parsed(line, None)
+                line, allowance = gathered.take(), Allowance(bounds.body)
+                status = await self._parsed(line, partial(read_whole_line, line, allowance), waits)
                 # Closing takes a round trip more.
                 await turn.aclose()
-        return Read(status, asked_at, answered_at, size)
+        return Read(status, asked_at, answered_at)
 
     async def changes(
         self, to: ForwardTarget, path: str, bounds: Bounds, *, first_s: float, silent_s: float
@@ -207,12 +231,17 @@ class AgentCalls:
         loop = asyncio.get_running_loop()
         last: Read | None = None
         rate, beat = _Rate(loop.time, _CHANGES_PER_S), _Beat(silent_s)
+        allowance = Allowance(bounds.body)
+
+        def waits(is_waiting: bool) -> None:
+            silence.reschedule(None if is_waiting else loop.time() + max(first_s, silent_s))
+
         async with (
             contextlib.AsyncExitStack() as turn,
             contextlib.AsyncExitStack() as large,
             asyncio.timeout(None) as silence,
         ):
-            gathered = _Gathered(self._limits, large, bounds.body)
+            gathered = _Gathered(self._limits, large, bounds.body, waits)
             await turn.enter_async_context(self._limits.opening())
             silence.reschedule(loop.time() + first_s)
             asked_at, answered_at = self._unix(), 0.0
@@ -224,10 +253,9 @@ class AgentCalls:
                     *complete, rest = piece.split(b"\n")
                     for part in complete:
                         await gathered.add(part)
-                        size, line = gathered.size, gathered.take()
-                        last = await self._next(line, last, size, (asked_at, answered_at))
-                        if last is not None and last.size > 2 * bounds.body:
-                            last = await self._measured(last, bounds.body)
+                        line = gathered.take()
+                        at = (asked_at, answered_at)
+                        last = await self._next(line, last, at, allowance, waits)
                         await gathered.rest()
                         if last is not None:
                             silence.reschedule(beat.next_end(loop.time()))
@@ -251,7 +279,7 @@ class AgentCalls:
         """
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as large, asyncio.timeout(first_s) as silence:
-            gathered = _Gathered(self._limits, large, SMALL_BYTES)
+            gathered = _Gathered(self._limits, large, LINE_BYTES)
             rate = _Rate(loop.time, _LINES_PER_S)
             async with self._opened(to, path, _STREAM) as asked:
                 async for piece in asked.pieces():
@@ -268,26 +296,32 @@ class AgentCalls:
         raise Unreadable("the stream ended")
 
     async def _next(
-        self, line: bytes, last: Read | None, size: int, at: tuple[float, float]
+        self,
+        line: bytes,
+        last: Read | None,
+        at: tuple[float, float],
+        allowance: Allowance,
+        waits: Callable[[bool], object],
     ) -> Read | None:
         if last is None:
             if not line:
                 return None
-            return Read(await self._parsed(line, None), *at, size)
-        now = self._unix()
+            read_first = partial(read_whole_line, line, allowance)
+            return Read(await self._parsed(line, read_first, waits), *at)
+        now, before = self._unix(), last.status
         if not line:
             # What it says of its clock is as old as the last line.
-            return Read(last.status, last.asked_at, now, last.size)
-        status = await self._parsed(line, last.status)
-        # It was written after the last one had arrived, and before it arrived itself.
-        return Read(status, last.answered_at, now, last.size + size)
+            return Read(before, last.asked_at, now)
 
-    async def _measured(self, read: Read, bytes_max: int) -> Read:
-        """Return the same with its size: lines may change what there is, or add to it."""
-        size = len(await asyncio.to_thread(encode_answer, read.status))
-        if size > bytes_max:
-            raise TooLarge(bytes_max)
-        return replace(read, size=size)
+        def read() -> StatusFacts:
+            status = read_change(before, line, allowance)
+            if allowance.used > allowance.kept_max:
+                # Lines may change what there is, or add to it.
+                allowance.measure(status)
+            return status
+
+        # It was written after the last one had arrived, and before it arrived itself.
+        return Read(await self._parsed(line, read, waits), last.answered_at, now)
 
     @contextlib.asynccontextmanager
     async def _opened(
@@ -299,16 +333,16 @@ class AgentCalls:
         finally:
             await asked.close()
 
-    async def _parsed(self, line: bytes, before: StatusFacts | None) -> StatusFacts:
-        """Return the facts after a line, by a thread if it is long; one long line at a time."""
-
-        def read() -> StatusFacts:
-            return read_whole_line(line) if before is None else read_change(before, line)
-
+    async def _parsed(
+        self, line: bytes, read: Callable[[], _T], waits: Callable[[bool], object] = bool
+    ) -> _T:
+        """Read a line, by a thread if it is long; one long line at a time."""
         try:
             if len(line) <= _INLINE_BYTES:
                 return read()
+            waits(True)
             async with self._limits.parsing:
+                waits(False)
                 return await asyncio.to_thread(read)
         except ValueError as exc:
             raise Unreadable(" ".join(str(exc).split())[:_TEXT_MAX]) from exc
@@ -363,7 +397,7 @@ def cause_of_failure(exc: UserspaceProxyError, namespace: str, node_state: str =
         case PortForwardError():
             return agents.forward_failed(namespace, text, node_state)
         case TooLarge(bytes_max=bytes_max):
-            return agents.answer_too_large(namespace, bytes_max >> 20)
+            return agents.answer_too_large(namespace, bytes_max / (1 << 20))
         case OtherStatus() | Unreadable():
             return agents.answer_unreadable(namespace, text)
     return agents.forward_failed(namespace, text, node_state)

@@ -14,9 +14,9 @@ from ..errors import UserspaceProxyError
 from ..sources.base import Pause
 from ..sources.kubernetes.port_forward import ForwardTarget
 from .answers import Answers
-from .ask import TooLarge
 from .asking import Asking, every_s
 from .calls import AgentCalls
+from .decoding import TooLarge
 from .find import Finder
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)

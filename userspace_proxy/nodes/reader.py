@@ -26,10 +26,11 @@ from ..sources.kubernetes.port_forward import ForwardTarget
 from ..sources.kubernetes.responses import TransportError, unreachable
 from .answer import AllNodes
 from .answers import Answers
-from .ask import TooLarge
+from .ask import Bounds
 from .asking import Asking, every_s
 from .behind import BEHIND_S, Behind
 from .calls import AgentCalls, cause_of_failure
+from .decoding import TooLarge
 from .find import Finder, Where
 from .following import PAUSES_S, SILENT_S, Following
 from .plans import Plans
@@ -40,12 +41,15 @@ FIRST_S = 4.0
 NODES_PER_S = 100
 """For so many nodes more there is a second more: the reader is busy that long."""
 
+PAGE = Bounds(body=4 << 20)
+"""Of what a node answers to the question of a page: a Service with 8,000 endpoints."""
+
 Show = Callable[[AllNodes], object]
 
 _SHOW_S = 0.25
 _COMPLETE_S = 1.0
 _LOOK_S = 0.5
-# Of a mebibyte at most each.
+# Of LINE_BYTES at most each.
 _LINES_MAX = 100
 
 
@@ -225,7 +229,7 @@ class NodesReader:
 
         async def ask_one(node: str, to: ForwardTarget) -> None:
             try:
-                found[node] = await self._calls.body(to, path)
+                found[node] = await self._calls.body(to, path, PAGE)
             except UserspaceProxyError as exc:
                 found[node] = cause_of_failure(exc, to.namespace)
 
@@ -356,10 +360,13 @@ class NodesReader:
     async def _look(
         self, answers: Answers, asking: Asking, node: str, to: ForwardTarget, turns: set[str]
     ) -> None:
+        def waits(is_waiting: bool) -> None:
+            (turns.discard if is_waiting else turns.add)(node)
+
         while True:
             mode = asking.mode(node, answers.count)
             try:
-                read = await self._calls.status(to, mode.path, mode.bounds, lambda: turns.add(node))
+                read = await self._calls.status(to, mode.path, mode.bounds, waits)
             except TooLarge as exc:
                 if asking.reduce(node, mode):
                     continue

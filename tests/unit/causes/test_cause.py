@@ -11,12 +11,14 @@ import pytest
 from userspace_proxy.causes.cause import (
     DIAL_CAUSES,
     MODIFIERS,
+    NEWER_MAX,
     ROWS,
     CauseCode,
     Traits,
     When,
     as_read,
     cause,
+    forget_newer_codes,
 )
 from userspace_proxy.causes.endpoints import denies, no_datagram, refuses, silent
 from userspace_proxy.causes.say import object_of, remedy, say
@@ -51,6 +53,14 @@ def test_a_code_of_a_newer_proxy_is_kept():
     assert (code, str(code), code.value) == ("a-newer-code", "a-newer-code", "a-newer-code")
     assert code not in list(CauseCode)
     assert code.traits == Traits()
+
+
+def test_of_codes_that_no_version_has_so_many_of_the_others_are_one():
+    for begins in (0, 5000):
+        forget_newer_codes()
+        codes = {CauseCode(f"code-{begins + number}") for number in range(2 * NEWER_MAX)}
+        assert (len(codes), CauseCode(f"code-{begins}")) == (NEWER_MAX + 1, f"code-{begins}")
+    forget_newer_codes()
 
 
 def test_each_code_has_a_section_in_the_docs_and_each_section_is_of_a_code():

@@ -12,6 +12,7 @@ from userspace_proxy.causes.say import object_of, remedy, say
 from userspace_proxy.causes.services import source_denied
 from userspace_proxy.facts import PortFacts, StatusFacts
 from userspace_proxy.facts.encoding import (
+    PARAMS_MAX,
     CauseFacts,
     dump_cause,
     encode_answer,
@@ -124,6 +125,18 @@ def test_how_an_endpoint_failed_before_is_a_cause_within_the_parameters():
     before = silent(AT).replace(count=2)
     inner = json.loads(written(resets(AT).replace(before=before)))["params"]["before"]
     assert inner == json.loads(written(before))
+
+
+def test_what_one_cause_may_have_is_bounded():
+    many = {f"a{number}": 1 for number in range(PARAMS_MAX + 1)}
+    with pytest.raises(ValueError, match="more than 64 parameters"):
+        read_cause(CauseFacts(params=many))
+    chain = silent(AT)
+    for _ in range(20):
+        chain = silent(AT).replace(before=chain)
+    # It is no longer the same cause, but has its words.
+    read = through_json(chain)
+    assert (read.before, say(read)) == (None, say(chain))
 
 
 def test_a_cause_that_is_written_again_is_not_worded_again_and_a_copy_is():

@@ -12,7 +12,7 @@ from userspace_proxy.nodes.placement import read_node_state
 
 from .objects import node, pod, written
 
-READ = Read(StatusFacts(version="1"), 10.0, 11.0, 500)
+READ = Read(StatusFacts(version="1"), 10.0, 11.0)
 
 
 def found(*pods, nodes=None):

@@ -11,11 +11,11 @@ from userspace_proxy.nodes.ask import (
     Bounds,
     HttpAnswer,
     OtherStatus,
-    TooLarge,
     Unreadable,
     ask,
     request_for,
 )
+from userspace_proxy.nodes.decoding import TooLarge
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import fixed
 

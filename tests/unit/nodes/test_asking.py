@@ -8,9 +8,16 @@ import pytest
 from userspace_proxy.causes import agents
 from userspace_proxy.facts import Level
 from userspace_proxy.nodes.answers import Answers
-from userspace_proxy.nodes.ask import TooLarge, Unreadable
-from userspace_proxy.nodes.asking import SUMMARY_FROM, Asking, every_s
+from userspace_proxy.nodes.ask import ANSWER_BYTES, Unreadable
+from userspace_proxy.nodes.asking import (
+    SUMMARY_BYTES,
+    SUMMARY_FROM,
+    WHOLE_BYTES,
+    Asking,
+    every_s,
+)
 from userspace_proxy.nodes.calls import Read
+from userspace_proxy.nodes.decoding import TooLarge
 from userspace_proxy.nodes.find import Where
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget, PortForwardError
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
@@ -55,12 +62,14 @@ def test_all_whole_answers_together_have_a_bound():
         Asking().mode("node-1", 1).bounds.body,
         Asking().mode("node-1", SUMMARY_FROM).bounds.body,
     )
-    assert many < one
-    assert Asking(watches=True).mode("node-1", SUMMARY_FROM).bounds.body < many
+    assert many < one <= ANSWER_BYTES
+    assert SUMMARY_FROM * many <= WHOLE_BYTES
+    summary = Asking().mode("node-1", 10 * SUMMARY_FROM)
+    assert summary.bounds.body == SUMMARY_BYTES
 
 
 def test_a_node_whose_answer_is_too_large_is_asked_for_a_summary(answers):
-    asking, read = Asking(), Read(STATUS, 1.0, 2.0, 3)
+    asking, read = Asking(), Read(STATUS, 1.0, 2.0)
     assert asking.reduce("node-1", asking.mode("node-1", 3))
     mode = asking.mode("node-1", 3)
     assert mode.is_summary
@@ -70,7 +79,7 @@ def test_a_node_whose_answer_is_too_large_is_asked_for_a_summary(answers):
 
 
 def test_once_several_nodes_have_sent_summaries_all_are_asked_for_them(answers):
-    asking, read = Asking(), Read(STATUS, 1.0, 2.0, 3)
+    asking, read = Asking(), Read(STATUS, 1.0, 2.0)
     for name in ("node-1", "node-2"):
         asking.reduce(name, asking.mode(name, 3))
         assert not asking.mode("node-3", 3).is_summary
@@ -112,7 +121,7 @@ def test_a_late_answer_and_a_stream_that_has_stopped_differ(answers):
     asking = Asking()
     asking.fail_late(answers, "node-1", TO, 5.0)
     assert only(answers).problem == agents.no_answer("kube-system", 5.0)
-    asking.take(answers, "node-1", Read(STATUS, 1.0, 2.0, 3), asking.mode("node-1", 1))
+    asking.take(answers, "node-1", Read(STATUS, 1.0, 2.0), asking.mode("node-1", 1))
     asking.fail_late(answers, "node-1", TO, 10.0)
     assert only(answers).problem == agents.gone_silent("kube-system", 10.0)
 

@@ -1,6 +1,5 @@
 """Which nodes don't have the plan that the API server has, by two looks."""
 
-import json
 from types import SimpleNamespace
 
 import msgspec
@@ -9,7 +8,7 @@ import pytest
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.nodes.answer import AgentAnswer
 from userspace_proxy.nodes.ask import Unreadable
-from userspace_proxy.nodes.behind import ASKED_MAX, BEHIND_S, Behind
+from userspace_proxy.nodes.behind import ASKED_MAX, BEHIND_S, MORE_MAX, Behind
 from userspace_proxy.plan.digest import FORM, bucket_of, summary_of
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_status import status_of
@@ -48,7 +47,7 @@ class Nodes:
         status = msgspec.structs.replace(STATUS, plan=facts)
         return AgentAnswer(node, (ForwardTarget("kube-system", node, 10249),), status)
 
-    async def body(self, to, path):
+    async def read(self, to, path, kind, bounds):
         """Part of AgentCalls."""
         self.asked.append(to.pod)
         if self.plans[to.pod] is None:
@@ -56,7 +55,7 @@ class Nodes:
         wanted = {int(word) for word in path.partition("?bucket=")[2].split("&bucket=")}
         plan = self.plans[to.pod]
         digests = {name: one for name, one in plan.items() if bucket_of(name) in wanted}
-        return json.dumps({"form": FORM, "digests": digests}).encode()
+        return kind(FORM, digests)
 
 
 @pytest.fixture
@@ -96,6 +95,12 @@ async def test_services_that_differ_for_more_than_two_seconds_are_behind(nodes, 
     assert await look(BEHIND_S - 0.1) == ({}, False)
     both = ("shop/gone", "shop/pay", "shop/web")
     assert await look(0.2) == ({"node-1": ("shop/web",), "node-2": both}, True)
+
+
+async def test_a_node_with_more_services_than_any_has_is_not_compared(nodes, look):
+    nodes.plans["node-1"] = {f"shop/{number}": "1" for number in range(MORE_MAX + 100)}
+    await look()
+    assert await look(3) == ({}, True)
 
 
 async def test_a_node_that_has_caught_up_is_not_behind(nodes, look):

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from userspace_proxy.nodes import calls as module
 from userspace_proxy.nodes.answer import AgentAnswer
-from userspace_proxy.nodes.ask import Bounds, TooLarge, Unreadable
+from userspace_proxy.nodes.ask import Bounds, Unreadable
 from userspace_proxy.nodes.calls import OPENING_MAX, AgentCalls, Limits
+from userspace_proxy.nodes.decoding import TooLarge
 from userspace_proxy.nodes.remarks import CLOCK_OFF_S, clock_of
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent, endless, fixed
@@ -63,33 +64,74 @@ async def test_large_answers_wait_for_each_other(agents, client, monkeypatch):
     limits = Limits()
     calls = AgentCalls(client, limits)
     pod = agents.add("node-1", fixed(b"x" * 2000))
-    for _ in range(module.LARGE_MAX):
-        await limits.large.acquire()
-    reading = asyncio.ensure_future(calls.body(target(pod), "/x"))
-    done, _ = await asyncio.wait({reading}, timeout=0.2)
-    assert not done
-    limits.large.release()
+    async with contextlib.AsyncExitStack() as others:
+        for _ in range(module.LARGE_MAX):
+            await others.enter_async_context(limits.large())
+        reading = asyncio.ensure_future(calls.body(target(pod), "/x"))
+        done, _ = await asyncio.wait({reading}, timeout=0.2)
+        assert not done
     assert await reading == b"x" * 2000
     # It has given its place back.
-    await limits.large.acquire()
+    assert limits._large._value == module.LARGE_MAX
+
+
+class Silent:
+    """An agent that begins an answer, or a second line, of more than is small, and stops then."""
+
+    def __init__(self, start):
+        self.begins = HEAD + start + b"x" * 2000
+        self.has_begun = asyncio.Event()
+
+    async def __call__(self, _request, send):
+        await send(self.begins)
+        self.has_begun.set()
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("start", [b"", b'{"version": "1"}\n'], ids=["answer", "second-line"])
+async def test_one_that_is_slow_gives_its_place_among_large_ones_up(
+    agents, client, monkeypatch, start
+):
+    monkeypatch.setattr(module, "SMALL_BYTES", 1000)
+    calls = AgentCalls(client, Limits(slow_s=0.1))
+    silent = [Silent(start) for _ in range(module.LARGE_MAX)]
+    pods = [agents.add(f"node-{number}", one) for number, one in enumerate(silent)]
+    reading = [asyncio.ensure_future(follow(calls, pod)) for pod in pods]
+    for one in silent:
+        await one.has_begun.wait()
+    other = agents.add("other", fixed(b"x" * 2000))
+    async with asyncio.timeout(9):
+        assert await calls.body(target(other), "/x") == b"x" * 2000
+    for task in reading:
+        task.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+
+
+async def follow(calls, pod):
+    changes = calls.changes(target(pod), "/x?watch", Bounds(), first_s=99, silent_s=99)
+    async with contextlib.aclosing(changes):
+        async for _ in changes:
+            pass
 
 
 async def test_times_of_the_question_and_of_the_first_byte_are_noted(agents, client):
     times = iter([10.0, 10.5])
-    calls, begun = AgentCalls(client, unix=lambda: next(times)), []
+    calls, waits = AgentCalls(client, unix=lambda: next(times)), []
     pod = agents.add("node-1", FakeAgent(STATUS))
     path = "/api/v1/status"
-    read = await calls.status(target(pod), path, Bounds(), lambda: begun.append(1))
-    assert (read.asked_at, read.answered_at, begun) == (10.0, 10.5, [1])
+    read = await calls.status(target(pod), path, Bounds(), waits.append)
+    assert (read.asked_at, read.answered_at, waits) == (10.0, 10.5, [False])
     assert len(read.status.ports) == 2
-    assert read.size > 1000
 
 
 async def test_a_long_answer_is_parsed_by_a_thread(agents, client, monkeypatch):
     monkeypatch.setattr(module, "_INLINE_BYTES", 10)
     pod = agents.add("node-1", FakeAgent(STATUS))
-    read = await AgentCalls(client).status(target(pod), "/api/v1/status", Bounds(), lambda: None)
+    waits = []
+    read = await AgentCalls(client).status(target(pod), "/api/v1/status", Bounds(), waits.append)
     assert len(read.status.ports) == 2
+    # While others' are parsed, it waits for its turn.
+    assert waits == [False, True, False]
 
 
 async def test_the_first_line_of_a_stream_has_a_bound(agents, client):
@@ -191,7 +233,7 @@ async def test_a_line_has_a_bound(agents, client):
     with pytest.raises(TooLarge) as caught:
         async for _ in lines:
             pass
-    assert caught.value.bytes_max == module.SMALL_BYTES
+    assert caught.value.bytes_max == module.LINE_BYTES
 
 
 async def test_lines_of_an_agent_that_is_silent_end(agents, client):

@@ -8,7 +8,12 @@ import pytest
 from tests.fuzz.cost import check_cost
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.facts.encoding import encode_answer
-from userspace_proxy.nodes.lines import read_change, read_whole_line
+from userspace_proxy.nodes.lines import (
+    LINE_BYTES,
+    read_change,
+    read_connection_line,
+    read_whole_line,
+)
 from userspace_proxy.status.stream import Changes
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
@@ -44,6 +49,11 @@ def test_changes_give_what_the_agent_has_now():
         assert (known.served, known.version) == (state.served, state.version)
 
 
+def test_fields_of_a_line_that_no_proxy_has_change_nothing():
+    line = b"{%s}" % b",".join(b'"x%d": 1' % number for number in range(1000))
+    assert read_change(STATUS, line) == STATUS
+
+
 def test_an_older_proxys_answer_has_defaults_and_a_newer_ones_more_is_left_out():
     status = read_whole_line(b'{"version": "0.1.0", "ports": [], "of_tomorrow": {"a": [1]}}')
     assert (status.version, status.served, status.plan.digest) == ("0.1.0", 0, "")
@@ -69,6 +79,8 @@ def with_number(text):
         pytest.param(b'{"version":"1","process":{"cpu_s":1.5E+16}}', id="exponent-and-sign"),
         pytest.param(b'{"version": "1", "now": 99999999999}', id="late"),
         pytest.param(b'{"version": "1", "started":-1}', id="early"),
+        pytest.param(b'{"version": "1", "n\\u006fw" :\n\t-1}', id="early-in-other-words"),
+        pytest.param(b'{"version": "1", "revision":  1e300}', id="exponent-after-blanks"),
         pytest.param(
             b'{"version": "1", "sync": {"waiting_since": 99999999999.5}}', id="late-inside"
         ),
@@ -82,6 +94,13 @@ def test_what_is_not_of_a_proxy_is_not_read(line):
 def test_numbers_in_texts_are_no_numbers():
     text = "web-8e45-12345678901234567890: 1e300"
     assert read_whole_line(json.dumps({"version": "1", "node": text}).encode()).node == text
+
+
+def test_a_line_of_connections_is_bounded_as_all_that_nodes_send():
+    assert read_connection_line(b'{"service": "shop/web"}').service == "shop/web"
+    for line in (b'{"x": [%s]}' % (b"{}," * 5000 + b"{}"), b'{"at": -1}', b"x" * (LINE_BYTES + 1)):
+        with pytest.raises(ValueError, match=r"\w"):
+            read_connection_line(line)
 
 
 @pytest.mark.parametrize("part", [b'\\"', b'"', b"\\\n", b'"a":', b",-", b":9.9e", b'"a_at_at_'])

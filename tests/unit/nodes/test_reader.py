@@ -9,7 +9,7 @@ import pytest
 from userspace_proxy.causes import agents as rows
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.errors import SourceError
-from userspace_proxy.nodes import asking
+from userspace_proxy.nodes import asking, calls
 from userspace_proxy.nodes.find import Where
 from userspace_proxy.nodes.reader import FIRST_S, NodeLine, NodesReader
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, endless, fixed
@@ -174,6 +174,17 @@ async def test_an_answer_that_is_too_large_is_asked_for_as_a_summary(
     (one,) = (await read(reader_of())).answers
     assert one.is_summary
     assert [request.query.get("view") for request in agent.requests] == [None, ["summary"]]
+
+
+async def test_a_node_that_waits_for_others_until_the_end_was_not_asked_in_time(
+    agents, reader_of, monkeypatch
+):
+    monkeypatch.setattr(calls, "SMALL_BYTES", 1000)
+    monkeypatch.setattr(calls, "LARGE_MAX", 0)
+    agents.add("node-1", FakeAgent(status("node-1")))
+    agents.add("silent", HOSTILE["silent"]())
+    found = problems(await read(reader_of(timeout_s=SHORT_S)))
+    assert found == {"node-1": "not_asked", "silent": "no_answer"}
 
 
 async def test_the_newest_of_two_agents_is_asked(api, agents, reader_of):

@@ -25,11 +25,12 @@ from ...clocks import Clocks
 from ...errors import UserspaceProxyError
 from ...facts import Level, PortFacts, StatusFacts
 from ...facts.edges import EdgesFacts
-from ...facts.encoding import read_answer
 from ...pacing import Pacing
 from ...status.single_flight import SingleFlight
 from ..answer import AgentAnswer, AllNodes
+from ..decoding import Allowance, TooLarge
 from ..merged import merge
+from ..reader import PAGE
 from .calls import AllCalls, add_up
 from .look import ClusterLook
 
@@ -192,8 +193,8 @@ def _read_all(answers: Mapping[str, bytes | Cause]) -> dict[str, StatusFacts]:
     for node, body in answers.items():
         if isinstance(body, bytes):
             try:
-                read[node] = read_answer(body)
-            except ValueError:
+                read[node] = Allowance(PAGE.body).decode(body, StatusFacts)
+            except (ValueError, TooLarge):
                 continue
     return read
 
@@ -203,7 +204,7 @@ def _read_calls(answers: Mapping[str, bytes | Cause]) -> AllCalls:
     for node, body in answers.items():
         if isinstance(body, bytes):
             try:
-                edges[node] = msgspec.json.decode(body, type=EdgesFacts)
-            except ValueError:
+                edges[node] = Allowance(PAGE.body).decode(body, EdgesFacts)
+            except (ValueError, TooLarge):
                 continue
     return add_up(edges)

@@ -94,12 +94,11 @@ async def test_a_table_that_cannot_be_read_is_left_out(answer):
     assert {one.client for one in calls.calls} == {"shop/front-5d9", "10.244.1.21", "shop/jobs-1"}
 
 
-async def test_figures_and_times_of_a_hostile_table_are_within_bounds():
+async def test_a_table_with_figures_out_of_range_is_left_out():
     huge = json.loads(edges(("10.0.0.1", "", "shop/web", 10**300)))
     huge["edges"][0]["last_at"] = 1e300
     calls = await Cluster(calm_cluster(1), {"node-1": json.dumps(huge).encode()}).live.calls()
-    (one,) = calls.calls
-    assert (one.connections <= 2**53, one.last_at) == (True, 0.0)
+    assert calls.calls == ()
 
 
 async def test_summaries_are_completed_for_the_page_of_a_service():
