@@ -28,7 +28,7 @@ from ..facts import StatusFacts
 from ..sources.kubernetes.client import ApiClient
 from ..sources.kubernetes.port_forward import ForwardTarget, PortForwardError
 from .ask import Bounds, OpenAnswer, OtherStatus, Unreadable, ask
-from .decoding import Allowance, TooLarge
+from .decoding import DECODED_PER_BYTE, Allowance, TooLarge, most_of
 from .lines import LINE_BYTES, read_change, read_whole_line
 
 OPENING_MAX = 32
@@ -43,12 +43,12 @@ FIRST_GAP_S = 10.0
 
 ANSWER = Bounds()
 _STREAM = Bounds(wire=0, body=0)
-# A proxy sends one line a second of what has changed, and one for each connection.
-_CHANGES_PER_S = 4
-_LINES_PER_S = 10_000
+# A proxy sends one line a second of what has changed, for which it takes a hundredth of a core, and
+# one for each connection. By lines and bytes; elements count as the bytes that they usually have.
+_CHANGES_PER_S = 4, 2 << 20
+_LINES_PER_S = 10_000, 8 << 20
 # An agent is gone that has sent nothing for so many times its usual gap.
 _GAPS = 4
-_BYTES_PER_S = 8 << 20
 # Parsed in the event loop, as a thread takes longer.
 _INLINE_BYTES = 64 << 10
 _TEXT_MAX = 300
@@ -230,7 +230,7 @@ class AgentCalls:
         """
         loop = asyncio.get_running_loop()
         last: Read | None = None
-        rate, beat = _Rate(loop.time, _CHANGES_PER_S), _Beat(silent_s)
+        rate, beat = _Rate(loop.time, *_CHANGES_PER_S), _Beat(silent_s)
         allowance = Allowance(bounds.body)
 
         def waits(is_waiting: bool) -> None:
@@ -280,7 +280,7 @@ class AgentCalls:
         loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as large, asyncio.timeout(first_s) as silence:
             gathered = _Gathered(self._limits, large, LINE_BYTES)
-            rate = _Rate(loop.time, _LINES_PER_S)
+            rate = _Rate(loop.time, *_LINES_PER_S)
             async with self._opened(to, path, _STREAM) as asked:
                 async for piece in asked.pieces():
                     silence.reschedule(loop.time() + silent_s)
@@ -368,18 +368,18 @@ class _Beat:
 class _Rate:
     """How much a stream has sent."""
 
-    def __init__(self, clock: Callable[[], float], lines_per_s: int) -> None:
+    def __init__(self, clock: Callable[[], float], lines_per_s: int, bytes_per_s: int) -> None:
         self._clock = clock
-        self._lines_per_s = lines_per_s
+        self._lines_per_s, self._bytes_per_s = lines_per_s, bytes_per_s
         self._began = clock()
         self._lines = self._bytes = 0
 
     def count(self, piece: bytes) -> None:
         """Raise TooLarge if it is more than a proxy sends."""
-        self._bytes += len(piece)
+        self._bytes += max(len(piece), most_of(piece) // DECODED_PER_BYTE)
         self._lines += piece.count(b"\n")
         seconds = self._clock() - self._began + 10
-        most = int(_BYTES_PER_S * seconds)
+        most = int(self._bytes_per_s * seconds)
         if self._bytes > most or self._lines > self._lines_per_s * seconds:
             raise TooLarge(most)
 

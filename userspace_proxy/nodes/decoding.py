@@ -34,14 +34,15 @@ ELEMENT_BYTES = 100
 """An element of a list, or an entry of a map."""
 CHARACTER_BYTES = 4
 """A character of a text that isn't ASCII."""
-CAUSE_BYTES = 800
-"""A cause without its parameters: twice its memory, as it takes 10 to 30 µs to be read."""
-PORT_BYTES = 3000
-"""A Service port beside its memory: what it takes to be merged with others' and shown, 35 µs."""
+CAUSE_BYTES = 600
+"""A cause without its parameters beside its object; it takes 10 to 30 µs to be read."""
+PORT_BYTES = 2000
+"""A Service port beside its memory, for 35 µs in which it is merged with others' and shown; an
+element of a list has ELEMENT_BYTES beside its memory, for 1 to 2 µs."""
 DECODED_PER_BYTE = 12
 """What is decoded, for each byte that the answer may have; proxies' answers have 11."""
 KEPT_PER_BYTE = 4
-"""What is kept of it; proxies' answers have 2.3, and 3.6 where all Services fail."""
+"""What is kept of it; proxies' answers have 2.4, and 3.6 where all Services fail."""
 
 _NUMBER_MAX = 1 << 53
 _TIME_MAX = 10_000_000_000
@@ -88,7 +89,7 @@ class Allowance:
         if most_of(line) > DECODED_PER_BYTE * self.body:
             raise TooLarge(DECODED_PER_BYTE * self.body)
         forget_newer_codes()
-        causes = self.kept_max // CAUSE_BYTES
+        causes = self.kept_max // (OBJECT_BYTES + CAUSE_BYTES)
 
         def read(kind: type, value: object) -> object:
             nonlocal causes
@@ -153,6 +154,7 @@ def checked_size(value: Any, most: int) -> int:
             # Cost: most fields have a default that takes nothing, and need no turn of the loop.
             left += [value for value in values if value or type(value) in _CONTAINERS]
         elif isinstance(one, list | tuple):
+            size += ELEMENT_BYTES * len(one)
             left += one
         elif isinstance(one, dict):
             _check_times(value for name, value in one.items() if _TIME.fullmatch(name))

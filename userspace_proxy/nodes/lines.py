@@ -8,6 +8,7 @@ Source: ``status.stream.Changes``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -21,13 +22,19 @@ PORT_KEY = ("namespace", "service", "port", "family", "side")
 LINE_BYTES = 64 << 10
 """Of a connection; a proxy's has some hundred."""
 
-_FIELDS = frozenset(StatusFacts.__struct_fields__)
-# Which fields a line has; others of it, which may be any number, cost nothing.
-_Given = msgspec.defstruct("_Given", [(name, msgspec.Raw, msgspec.Raw()) for name in _FIELDS])
-
-
-class _Gone(msgspec.Struct, frozen=True):
-    gone: list[dict[str, str]] = []
+# What a line has of an answer: the others of its fields cost nothing.
+_FIELDS = {
+    name: kind
+    for name, kind in get_type_hints(StatusFacts, include_extras=True).items()
+    if name in StatusFacts.__struct_fields__
+}
+_Change = msgspec.defstruct(
+    "_Change",
+    [
+        *((name, kind | msgspec.UnsetType, msgspec.UNSET) for name, kind in _FIELDS.items()),
+        ("gone", list[dict[str, str]], msgspec.field(default_factory=list)),
+    ],
+)
 
 
 def read_whole_line(line: bytes, allowance: Allowance | None = None) -> StatusFacts:
@@ -52,15 +59,13 @@ def read_change(
         ValueError: It isn't one of a proxy.
         TooLarge: It takes too much.
     """
-    part = (allowance or Allowance(ANSWER_BYTES)).decode(line, StatusFacts)
-    raw = msgspec.json.decode(line, type=_Given)
-    given = {name for name in _FIELDS if bytes(getattr(raw, name))}
-    changes = {name: getattr(part, name) for name in given - {"ports"}}
-    gone = msgspec.json.decode(line, type=_Gone).gone
-    if "ports" in given or gone:
+    part: Any = (allowance or Allowance(ANSWER_BYTES)).decode(line, _Change)
+    given = ((name, getattr(part, name)) for name in _FIELDS)
+    changes = {name: value for name, value in given if value is not msgspec.UNSET}
+    if "ports" in changes or part.gone:
         ports = {_key(port): port for port in before.ports}
-        ports.update((_key(port), port) for port in part.ports)
-        for one in gone:
+        ports.update((_key(port), port) for port in changes.get("ports", ()))
+        for one in part.gone:
             ports.pop(tuple(one.get(name, "") for name in PORT_KEY), None)
         changes["ports"] = [*ports.values()]
     return msgspec.structs.replace(before, **changes)

@@ -181,7 +181,7 @@ async def test_what_a_stream_says_of_a_clock_is_as_old_as_its_last_line(agents, 
             assert abs(ahead) <= around + CLOCK_OFF_S
 
 
-@pytest.mark.parametrize("part", [b"\n" * 1000, b" " * 1_000_000])
+@pytest.mark.parametrize("part", [b"\n" * 1000, b" " * 1_000_000, b"{}," * 100_000])
 async def test_a_stream_that_sends_too_much_is_ended(agents, client, part):
     pod = agents.add("node-1", endless(HEAD + b'{"version": "1"}\n', part))
     changes = AgentCalls(client).changes(
