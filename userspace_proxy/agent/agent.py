@@ -46,7 +46,7 @@ from .rounds.options import Options
 from .rounds.tasks import Supervisor, first_of
 from .rounds.wall_clock import WallClock
 from .status_servers import Shown
-from .view import view_ports
+from .view import prepare_views, view_ports
 from .watchers.client_address import ClientAddresses
 
 if TYPE_CHECKING:
@@ -329,5 +329,9 @@ class Agent:
             component.show(facts)
         return facts
 
-    async def _refresh(self) -> None:
+    async def _refresh(self) -> float:
         await asyncio.gather(*(component.refresh() for component in self._components))
+        core = self._core
+        if core is None or self._steering is None:
+            return 0.0
+        return await prepare_views(core.served_ports, core.plane, core.steering.bind, self._clock)

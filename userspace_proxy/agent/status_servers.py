@@ -120,7 +120,7 @@ class Shown:
     """Returns everything at this moment."""
     health: Callable[[], StatusFacts]
     """Likewise, without Service ports."""
-    refresh: Callable[[], Awaitable[None]]
+    refresh: Callable[[], Awaitable[float]]
     """Brings counters up to date; awaited before each answer that has counters."""
 
 

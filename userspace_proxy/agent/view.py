@@ -14,6 +14,7 @@ from ..causes.services import (
     source_denied,
     source_was_denied,
 )
+from ..clocks import Clocks
 from ..dataplane import Waiting
 from ..diagnosis.failures import becomes_past, cause_of_endpoint, is_quiet, seen, without_silence
 from ..diagnosis.paths import target_in_words
@@ -53,6 +54,7 @@ from ..policy import EndpointVerdict
 from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
 from .rounds.served_ports import ServedPorts
+from .rounds.tasks import Pace
 from .rounds.wall_clock import WallClock
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
@@ -86,6 +88,27 @@ def view_ports(
     return tuple(
         _reuse_view(port, bind, clock, served_ports.detours.faults_of(port.plan)) for port in served
     )
+
+
+async def prepare_views(
+    served_ports: ServedPorts, plane: Plane, bind: Bind, clock: WallClock
+) -> float:
+    """View the Service ports in turns, so that :func:`view_ports` finds most views made.
+
+    100,000 endpoints of one namespace take 0.4 s of the event loop.
+
+    Returns:
+        How many seconds it took, without those of others between its turns.
+    """
+    plane.settle()
+    clock.tick()
+    pace, took_s = Pace(), 0.0
+    for port in list(served_ports):
+        began = Clocks.monotonic()
+        _reuse_view(port, bind, clock, served_ports.detours.faults_of(port.plan))
+        took_s += Clocks.monotonic() - began
+        await pace.turn()
+    return took_s
 
 
 def show_totals(facts: StatusFacts, totals: Totals) -> None:

@@ -28,7 +28,8 @@ class FreshViews:
 
     Args:
         view: Returns the state at this moment.
-        refresh: Awaited before ``view``, to fetch counters from workers.
+        refresh: Awaited before ``view``, to fetch counters from workers; returns how many seconds
+            of the event loop it took, if these count.
         clock: Monotonic seconds.
         pause: Waits for that many seconds.
     """
@@ -36,7 +37,7 @@ class FreshViews:
     def __init__(
         self,
         view: Callable[[], StatusFacts],
-        refresh: Callable[[], Awaitable[None]] | None = None,
+        refresh: Callable[[], Awaitable[float | None]] | None = None,
         *,
         clock: Callable[[], float] = Clocks.monotonic,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,  # noqa: TID251 - the share
@@ -59,9 +60,8 @@ class FreshViews:
     async def _take(self) -> StatusFacts:
         if (wait_s := self._pacing.due - self._clock()) > 0:
             await self._pause(wait_s)
-        if self._refresh is not None:
-            await self._refresh()
-        began = self._clock()
+        took_s = await self._refresh() if self._refresh is not None else None
+        began = self._clock() - (took_s or 0.0)
         view = self._view()
         self._pacing.note(began, self._clock())
         return view

@@ -96,7 +96,7 @@ class StatusServer:
         metrics_detail: Detail = "service",
         *,
         health: Callable[[], StatusFacts] | None = None,
-        refresh: Callable[[], Awaitable[None]] | None = None,
+        refresh: Callable[[], Awaitable[float | None]] | None = None,
         events: Callable[[], Sequence[Event]] = tuple,
         clock: Callable[[], float] = Clocks.time,
         observing: Observing | None = None,
