@@ -2,6 +2,8 @@
 
 python -m tests.node.api_servers FILE N      serves a file's objects; this is its Nth start
 
+Each line of its standard input is a list of objects that it takes while it runs.
+
 A restarted server has newer resourceVersions than before, and doesn't know the earlier ones.
 """
 
@@ -12,7 +14,10 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.cluster.waiting import wait_for
 from tests.node.clients import Sockets
@@ -21,6 +26,7 @@ from userspace_proxy_testing.fakes.api_server import FakeApiServer
 from userspace_proxy_testing.sandbox import SandboxNode
 
 PORT = 6443
+LINE_MAX = 64 << 20
 
 
 class ApiServer:
@@ -37,14 +43,28 @@ class ApiServer:
         self._objects = folder / "objects.json"
         self._starts = 0
         self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
 
     def start(self, *services: Service) -> None:
-        objects = [o for service in services for o in service.objects()]
-        self._objects.write_text(json.dumps(objects))
+        self.start_with(o for service in services for o in service.objects())
+
+    def start_with(self, objects: Iterable[Mapping[str, Any]]) -> None:
+        """Start it with any objects."""
+        self._objects.write_text(json.dumps(list(objects)))
         self._starts += 1
         command = [sys.executable, "-m", __name__, str(self._objects), str(self._starts)]
-        self._process = self._node.popen(command)
+        self._process = self._node.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         wait_for("an API server", self._is_listening)
+
+    def put(self, *objects: Mapping[str, Any]) -> None:
+        """Add objects, or replace those of their names; returns when watches have them."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._lock:
+            self._process.stdin.write(json.dumps(objects) + "\n")
+            self._process.stdin.flush()
+            assert self._process.stdout.readline() == "done\n"
 
     def kill(self) -> None:
         """Kill it; idempotent."""
@@ -75,8 +95,15 @@ async def _serve(path: Path, starts: int) -> None:
     for item in json.loads(path.read_text()) * starts:
         api.put(item)
     api.forget()
+    lines = asyncio.StreamReader(limit=LINE_MAX)
+    protocol = asyncio.StreamReaderProtocol(lines)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
     async with api:
-        await asyncio.Event().wait()
+        while line := await lines.readline():
+            for item in json.loads(line):
+                api.put(item)
+            sys.stdout.write("done\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.faults.bounds import rows
 from tests.kernels import page as kernels_page
 
 from . import alerts, api_pages, chart, guide_page, record_pages, settings_pages
@@ -16,6 +17,7 @@ FILES: Mapping[Path, Callable[[str], str]] = {
     api_pages.SCHEMA: lambda _: api_pages.make_schema_text(),
     record_pages.PAGE: record_pages.make_page,
     kernels_page.PAGE: kernels_page.with_needs,
+    DOCS / "security.md": rows.with_bounds,
     chart.METADATA: chart.metadata,
     chart.SCHEMA: chart.schema,
     chart.DEFAULTS: lambda _: chart.defaults(),

@@ -6,22 +6,22 @@ isn't planned (:mod:`userspace_proxy.shares`).
 
 from __future__ import annotations
 
-ENDPOINTS_OF_SERVICE_MAX = 100_000
+ENDPOINTS_OF_SERVICE_MAX = 50_000
 """Endpoints and source ranges of one Service, counted for each of its ports, families and sides.
 
-Five ports with 10,000 endpoints of both families; a change of all of them takes less than a second.
+Five ports with 10,000 endpoints; a change of all of them takes half a second.
 """
-ENDPOINTS_OF_NAMESPACE_MAX = 500_000
+ENDPOINTS_OF_NAMESPACE_MAX = 50_000
 """Those of all Services of one namespace, counted likewise.
 
-10,000 Services with 20 endpoints of both families have 400,000, and five of the largest Services
-have as many; they take some 130 MiB.
+3,000 pods, as many as Kubernetes is tested with, at 16 ports; they take 55 MiB, half of it once
+somebody has looked at the page. Source: Kubernetes' scalability thresholds.
 """
 FRONTENDS_OF_SERVICE_MAX = 10_000
 """Frontends of one Service: its ports times their addresses."""
-FRONTENDS_OF_NAMESPACE_MAX = 30_000
+FRONTENDS_OF_NAMESPACE_MAX = 10_000
 """Frontends of all Services of one namespace.
 
-10,000 Services with one port, both families and one load-balancer IP have as many; the default
-range of proxy ports has 13,000.
+5,000 Services, as many as Kubernetes is tested with, with one port and both families; the
+default range of proxy ports has 13,000.
 """

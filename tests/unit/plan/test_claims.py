@@ -20,6 +20,7 @@ from userspace_proxy.causes.services import (
 from userspace_proxy.model import Frontend, FrontendKind, IPFamily, Protocol, ServicePort
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.plan import IgnoredService
+from userspace_proxy.plan.bounds import FRONTENDS_OF_NAMESPACE_MAX
 from userspace_proxy.plan.claims import (
     IGNORED_MAX,
     claims_of,
@@ -450,7 +451,7 @@ def test_a_service_that_is_left_out_claims_nothing_but_keeps_its_addresses():
     assert (made.ports, made.own_ips) == ((), (CART_IP, LB_IP))
     (ignored,) = made.ignored
     assert (ignored.port, ignored.is_conflict) == ("", True)
-    assert ignored.cause == too_many_frontends_in_namespace("shop", 30_000)
+    assert ignored.cause == too_many_frontends_in_namespace("shop", FRONTENDS_OF_NAMESPACE_MAX)
     (by_design,) = claims_of(service(cluster_ips=()), NODE, is_left_out=True).ignored
     assert not by_design.is_conflict
 

@@ -40,6 +40,7 @@ from userspace_proxy.model.endpoint_names import (
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan
+from userspace_proxy.plan.bounds import ENDPOINTS_OF_NAMESPACE_MAX
 from userspace_proxy.policy import ENDPOINTS_MAX, EndpointVerdict, NodeFacts
 from userspace_proxy.policy.node_facts import API_SERVER
 
@@ -210,7 +211,7 @@ class TestOnePort:
         given = service(ports=(HTTP, ServicePort("unlisted", 81, "TCP")))
         plan = plan_of(given, slice_of(POD_A.ip, POD_B.ip))
         listed, unlisted = (port.cause for port in plan.ports.values())
-        assert listed == too_many_in_namespace("shop", 500_000)
+        assert listed == too_many_in_namespace("shop", ENDPOINTS_OF_NAMESPACE_MAX)
         assert unlisted.code is CauseCode.PORT_NAME_MISSING
 
     def test_a_slice_that_may_have_been_meant_for_it_is_its_cause(self):

@@ -37,7 +37,15 @@ from ...model.wire import (
     decode,
 )
 from .api_paths import join
-from .shares import NOTHING, OBJECT_BYTES, PART_BYTES, Excess, Key, ObjectShares
+from .shares import (
+    NOTHING,
+    OBJECT_BYTES,
+    PART_BYTES,
+    SERVICE_BYTES,
+    Excess,
+    Key,
+    ObjectShares,
+)
 
 
 class _HasMetadata(Protocol):
@@ -82,9 +90,9 @@ def _weight(*parts: Sized | None) -> int:
 def _weigh_service(wire: WireService) -> int:
     spec = wire.spec
     if spec is None:
-        return _weight()
+        return SERVICE_BYTES + _weight()
     balancer = wire.status.load_balancer if wire.status else None
-    return _weight(
+    return SERVICE_BYTES + _weight(
         spec.ports,
         spec.selector,
         spec.cluster_ips,

@@ -18,9 +18,11 @@ from typing import NamedTuple
 Key = tuple[str, str]
 """Namespace (empty for a Node) and name."""
 
-SHARE_BYTES = 128 << 20
-"""Of one namespace and kind: 100,000 Services of one port, or 500,000 endpoints."""
+SHARE_BYTES = 48 << 20
+"""Of one namespace and kind: 7,500 Services of one port, or 190,000 endpoints."""
 OBJECT_BYTES = 1024
+SERVICE_BYTES = 5 * 1024
+"""What a Service takes more than other objects: its plan, a listener, what is shown of it."""
 PART_BYTES = 256
 """An endpoint, a port, a pair of a selector, an address: what it takes in memory, at most."""
 

@@ -21,7 +21,13 @@ from userspace_proxy.sources.kubernetes.resources import (
     slices,
     this_node,
 )
-from userspace_proxy.sources.kubernetes.shares import OBJECT_BYTES, PART_BYTES, Excess, ObjectShares
+from userspace_proxy.sources.kubernetes.shares import (
+    OBJECT_BYTES,
+    PART_BYTES,
+    SERVICE_BYTES,
+    Excess,
+    ObjectShares,
+)
 
 from .objects import WEB, endpoint_slice, node, service
 
@@ -214,12 +220,12 @@ def test_the_node_is_one_object(store):
 # -- too much of one namespace
 
 
-SERVICE_BYTES = OBJECT_BYTES + PART_BYTES
-"""That of a Service here, with one port."""
+ONE_SERVICE = SERVICE_BYTES + OBJECT_BYTES + PART_BYTES
+"""The weight of a Service here, with one port."""
 
 
 def crowd(store: Store, limit: int = 10) -> ResourceCache:
-    return ResourceCache(SERVICES, store, ObjectShares(limit * SERVICE_BYTES))
+    return ResourceCache(SERVICES, store, ObjectShares(limit * ONE_SERVICE))
 
 
 def elsewhere(name: str) -> bytes:
@@ -270,7 +276,7 @@ def test_events_do_not_exceed_the_share_of_a_namespace(store):
 def test_an_object_that_has_grown_too_large_is_not_served_as_it_was(store):
     services = crowd(store)
     put(services, raw(service()))
-    ports = [{"name": f"p{n}", "port": n} for n in range(1, 100)]
+    ports = [{"name": f"p{n}", "port": n} for n in range(1, 300)]
     put(services, raw(service(ports=ports)), is_new=False)
     assert names(store) == []
     assert [left_out.objects for _, left_out in services.left_out()] == [1]
@@ -278,20 +284,25 @@ def test_an_object_that_has_grown_too_large_is_not_served_as_it_was(store):
 
 def test_objects_that_cannot_be_read_have_their_share_too(store):
     services = crowd(store)
-    for n in range(50):
+    for n in range(80):
         put(services, raw(service(f"web-{n:02}", ports="http")))
-    assert len(services.rejected) == 12
+    assert len(services.rejected) == 10 * ONE_SERVICE // OBJECT_BYTES
 
 
 @pytest.mark.parametrize(
-    ("resource", "item", "parts"),
+    ("resource", "item", "least", "parts"),
     [
-        (SERVICES, service(selector={"a": "b", "c": "d"}, externalIPs=["192.0.2.1"]), 4),
-        (SLICES, endpoint_slice("10.0.0.1", "10.0.0.2"), 3),
+        (
+            SERVICES,
+            service(selector={"a": "b", "c": "d"}, externalIPs=["192.0.2.1"]),
+            SERVICE_BYTES + OBJECT_BYTES,
+            4,
+        ),
+        (SLICES, endpoint_slice("10.0.0.1", "10.0.0.2"), OBJECT_BYTES, 3),
     ],
 )
-def test_an_object_counts_with_what_is_kept_of_it(store, resource, item, parts):
+def test_an_object_counts_with_what_is_kept_of_it(store, resource, item, least, parts):
     for room, kept in ((parts, 1), (parts - 1, 0)):
-        cache = ResourceCache(resource, Store(), ObjectShares(OBJECT_BYTES + PART_BYTES * room))
+        cache = ResourceCache(resource, Store(), ObjectShares(least + PART_BYTES * room))
         put(cache, raw(item))
         assert sum(left_out.objects for _, left_out in cache.left_out()) == 1 - kept

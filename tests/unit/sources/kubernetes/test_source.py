@@ -376,7 +376,7 @@ async def test_a_namespace_that_has_too_much_is_named_and_the_others_are_served(
     for n in range(9):
         item = service(f"web-{n}")
         api.put({**item, "metadata": {"name": f"web-{n}", "namespace": "shop"}})
-    source = source_of(api, share_bytes=4 << 10)
+    source = source_of(api, share_bytes=20 << 10)
     async with running(source) as published:
         snapshot = await published.first()
         assert sorted(map(str, snapshot.services)) == [
@@ -396,7 +396,7 @@ async def test_a_namespace_that_has_too_much_is_named_and_the_others_are_served(
 async def test_what_was_left_out_is_listed_once_there_is_room_and_a_watch_ends(api, source_of):
     for n in range(5):
         api.put(service(f"web-{n}"))
-    source = source_of(api, share_bytes=4 << 10)
+    source = source_of(api, share_bytes=20 << 10)
     async with running(source) as published:
         await published.first()
         for n in range(3):

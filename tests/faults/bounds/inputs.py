@@ -1,0 +1,243 @@
+"""The largest inputs that one namespace is allowed, and what its users ask meanwhile."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from itertools import count
+from random import Random
+from typing import Any
+
+from userspace_proxy.plan.bounds import ENDPOINTS_OF_NAMESPACE_MAX, FRONTENDS_OF_NAMESPACE_MAX
+from userspace_proxy.policy.usable import ENDPOINTS_MAX
+from userspace_proxy.sources.kubernetes.shares import (
+    OBJECT_BYTES,
+    PART_BYTES,
+    SERVICE_BYTES,
+    SHARE_BYTES,
+)
+
+from .rig import EVERY_S, Node, Object
+
+TENANT = "tenant"
+OF_A_SLICE = 1000
+"""Endpoints, the most that the API server admits."""
+_VIPS, _POD_IPS = IPv4Address("10.97.0.0"), IPv4Address("10.128.0.0")
+_DNS = ("127.0.0.1", 53)
+
+
+@dataclass(frozen=True)
+class Input:
+    """What one namespace writes and asks."""
+
+    name: str = "nothing"
+    objects: Callable[[], list[Object]] = list
+    """At the start of the agent."""
+    later: Callable[[], list[Object]] = list
+    """All at once, while others are watched."""
+    changes: Callable[[], Iterator[Sequence[Object]]] = lambda: iter(())
+    """One after the other, while others are watched."""
+    question: Callable[[Node], Callable[[], object]] = lambda _: lambda: None
+    """Returns what is asked again and again."""
+    flags: Sequence[str] = field(default=())
+
+
+def service(name: str, number: int, ports: int = 1, annotations: Any = None, **spec: Any) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": TENANT, "name": name, "annotations": annotations or {}},
+        "spec": {
+            "clusterIP": str(_VIPS + number),
+            "ports": [{"name": f"p{n}", "port": 80 + n} for n in range(ports)],
+            **spec,
+        },
+    }
+
+
+def endpoint_slice(
+    service_name: str,
+    number: int,
+    ips: Sequence[str] = (),
+    ports: int = 1,
+    annotations: Any = None,
+) -> Object:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": TENANT,
+            "name": f"{service_name}-{number}",
+            "labels": {"kubernetes.io/service-name": service_name},
+            "annotations": annotations or {},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": f"p{n}", "port": 8080} for n in range(ports)],
+        "endpoints": [{"addresses": [ip]} for ip in ips],
+    }
+
+
+def _pods(first: int, number: int) -> list[str]:
+    return [str(_POD_IPS + first + n) for n in range(number)]
+
+
+def _empty_slices() -> list[Object]:
+    slices = SHARE_BYTES // (OBJECT_BYTES + PART_BYTES)
+    return [service("a", 1), *(endpoint_slice("a", n) for n in range(slices))]
+
+
+def _patched_slice() -> Iterator[Sequence[Object]]:
+    for number in count(1):
+        yield [endpoint_slice("a", 0, ports=1 + number % 2)]
+
+
+EMPTY_SLICES = Input("empty slices", _empty_slices, changes=_patched_slice)
+
+
+def _endpoints() -> list[Object]:
+    slices = SHARE_BYTES // (OBJECT_BYTES + PART_BYTES + OF_A_SLICE * PART_BYTES)
+    return [
+        service("a", 1, clusterIP="None"),
+        *(endpoint_slice("a", n, _pods(n * OF_A_SLICE, OF_A_SLICE)) for n in range(slices)),
+    ]
+
+
+def _patched_endpoints() -> Iterator[Sequence[Object]]:
+    for number in count(1):
+        yield [endpoint_slice("a", 0, _pods(0, OF_A_SLICE - number % 2))]
+
+
+def _asks_names(node: Node) -> Callable[[], object]:
+    name = str(_POD_IPS + 7).replace(".", "-")
+    numbers = count()
+
+    def ask() -> None:
+        for host in ("a", f"{name}.a"):
+            _ask_dns(node, f"{host}.{TENANT}.svc.cluster.local", next(numbers))
+
+    return ask
+
+
+def _ask_dns(node: Node, name: str, number: int) -> None:
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    query = struct.pack("!6H", number & 0xFFFF, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
+    with node.testbed["node-1"].new_udp() as sock:
+        sock.settimeout(EVERY_S * 40)
+        sock.sendto(query, _DNS)
+        assert sock.recv(4096)[:2] == query[:2]
+
+
+ENDPOINTS = Input(
+    "endpoints of a headless Service, and DNS",
+    _endpoints,
+    changes=_patched_endpoints,
+    question=_asks_names,
+    flags=("--dns-bind-address=127.0.0.1",),
+)
+
+
+def _watches_calls(node: Node) -> Callable[[], object]:
+    agent = node.agent
+    return lambda: agent.read("/api/v1/connections")
+
+
+def _served(ports: int, endpoints: int) -> list[Object]:
+    """Return as many Services as a namespace's endpoints admit, and one more."""
+    slices = endpoints // OF_A_SLICE
+    objects = []
+    for n in range(ENDPOINTS_OF_NAMESPACE_MAX // (ports * endpoints) + 1):
+        objects.append(service(f"s{n}", n, ports))
+        for number in range(slices):
+            ips = _pods((n * slices + number) * OF_A_SLICE, OF_A_SLICE)
+            objects.append(endpoint_slice(f"s{n}", number, ips, ports))
+    return objects
+
+
+def _patched_served() -> Iterator[Sequence[Object]]:
+    for number in count(1):
+        yield [endpoint_slice("s0", 0, _pods(0, OF_A_SLICE - number % 2))]
+
+
+PODS = Input(
+    "endpoints of Services, and calls",
+    lambda: _served(1, ENDPOINTS_MAX),
+    changes=_patched_served,
+    question=_watches_calls,
+)
+PORTS = Input("endpoints of many ports", lambda: _served(20, OF_A_SLICE), changes=_patched_served)
+
+
+def _services() -> list[Object]:
+    services = SHARE_BYTES // (SERVICE_BYTES + OBJECT_BYTES + 2 * PART_BYTES)
+    return [service(f"s{n}", n % 50_000) for n in range(services)]
+
+
+def _patched_service() -> Iterator[Sequence[Object]]:
+    for number in count(1):
+        yield [service("s0", 0, ports=1 + number % 2)]
+
+
+SERVICES = Input("Services", _services, changes=_patched_service)
+
+
+def _rejected() -> list[Object]:
+    slices = SHARE_BYTES // OBJECT_BYTES
+    return [endpoint_slice("a", n) | {"addressType": "IPX"} for n in range(slices)]
+
+
+def _patched_rejected() -> Iterator[Sequence[Object]]:
+    for number in count(1):
+        yield [endpoint_slice("a", number % 2) | {"addressType": f"IPX{number}"}]
+
+
+REJECTED = Input("rejected slices", _rejected, changes=_patched_rejected)
+
+
+def _frontends() -> list[Object]:
+    ports = 10
+    pairs = []
+    for n in range(FRONTENDS_OF_NAMESPACE_MAX // ports + 10):
+        pairs += [service(f"s{n}", n, ports), endpoint_slice(f"s{n}", 0, _pods(n, 2), ports)]
+    return pairs
+
+
+FRONTENDS = Input("ports", _frontends, changes=_patched_service)
+
+
+def _kernel_services() -> list[Object]:
+    on_kernel = {"userspace-proxy.io/path": "kernel", "userspace-proxy.io/balance": "source-hash"}
+    objects = []
+    for n in range(100):
+        objects.append(service(f"s{n}", n, 4, on_kernel))
+        for weight in (1, 2):
+            weighted = {"userspace-proxy.io/weight": str(weight)}
+            objects.append(endpoint_slice(f"s{n}", weight, _pods(2 * n + weight, 1), 4, weighted))
+    return objects
+
+
+KERNEL = Input("weighted slots", later=_kernel_services)
+
+
+def _asks_unknown_names(node: Node) -> Callable[[], object]:
+    agent, letters = node.agent, Random(1)
+
+    def ask() -> None:
+        code, _ = agent.read(f"/api/v1/status?service={TENANT}/{_name(letters)}")
+        assert code in (404, 503)
+
+    return ask
+
+
+def _name(letters: Random) -> str:
+    """Return a name that takes long to compare with others like it."""
+    return "".join(letters.choices("ab", k=63))
+
+
+def _similar_names() -> list[Object]:
+    letters = Random(2)
+    return [service(_name(letters), n) for n in range(2000)]
+
+
+NAMES = Input("names", _similar_names, question=_asks_unknown_names)

@@ -1,0 +1,166 @@
+"""What one namespace's objects cost others: a node, its agent, and an API server that changes.
+
+    tenant's objects, changes, questions ──▶ agent ◀── another namespace's change, /livez
+
+Rule 1: a time is that which passes while the agent's control process isn't kept from a processor by
+other programs: what the kernel counts as its wait for one is subtracted.
+Rule 2: what is compared is the same agent without the tenant's objects.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import HEALTH
+from tests.node.api_servers import ApiServer
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
+
+Object = dict[str, Any]
+
+OTHERS = Service("others", "10.96.0.10")
+EVERY_S = 0.25
+"""Between two changes of the tenant, and between two questions."""
+CHANGES = 16
+"""Of the other namespace, while the tenant changes its objects."""
+LIVEZ_S = 1.0
+"""The kubelet's timeout."""
+
+
+class Costs(NamedTuple):
+    """What others notice."""
+
+    delay_s: float
+    """Until a change of another namespace leads its clients elsewhere, at most."""
+    silence_s: float
+    """Until ``/livez`` answers, at most."""
+    failed_in_a_row: int
+    """Answers of ``/livez`` later than the kubelet waits for one."""
+    memory_mib: float
+    """Of the control process, at rest."""
+
+    def beyond(self, quiet: Costs) -> Costs:
+        """Return what is added to a node without the tenant."""
+        return Costs(
+            self.delay_s - quiet.delay_s,
+            self.silence_s - quiet.silence_s,
+            self.failed_in_a_row,
+            self.memory_mib - quiet.memory_mib,
+        )
+
+
+class Node:
+    """A node with an agent that reads from an API server.
+
+    Args:
+        folder: An empty one.
+        flags: Of the agent.
+    """
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        more = ("--workers=1", "--metrics-detail=service", *flags)
+        self.testbed = Testbed(folder, "nftables", *more, clients=("pod", "node-1"))
+        self.agent = self.testbed.agent
+        self.api = ApiServer(self.testbed.node, self.testbed._sockets, folder)
+        self.agent.source = f"--master={self.api.url}"
+        self._pods = self.testbed.add_pods("one", "two", tcp=8080)
+        self._answers: list[float] = []
+
+    def start(self, objects: Iterable[Object]) -> None:
+        """Start both with another namespace's Service, and with these objects."""
+        others = with_endpoints(OTHERS, self._pods[:1])
+        self.api.start_with([*others.objects(), *objects])
+        self.agent.start_until_ready()
+
+    def measure(
+        self,
+        later: Sequence[Object],
+        changes: Iterator[Sequence[Object]],
+        ask: Callable[[], object],
+    ) -> Costs:
+        """Measure others while the tenant adds objects, changes some, and asks its questions."""
+        delays: list[float] = []
+        # What the start has begun ends before.
+        self._change(1)
+        memory = self._memory_mib()
+        with (
+            self._watched(),
+            _in_background(lambda: self.api.put(*next(changes, ()))),
+            _in_background(ask),
+        ):
+            self.api.put(*later)
+            for number in range(CHANGES):
+                delays.append(self._change(number % 2))
+                select.select([], [], [], EVERY_S)
+        silences, failed, longest = self._answers, 0, 0
+        for silence in silences:
+            failed = failed + 1 if silence > LIVEZ_S else 0
+            longest = max(longest, failed)
+        memory = max(memory, self._memory_mib())
+        return Costs(max(delays), max(silences), longest, memory)
+
+    def close(self) -> None:
+        """End everything."""
+        self.api.kill()
+        self.testbed.close()
+
+    def _change(self, pod: int) -> float:
+        """Have the other namespace's Service lead to a pod; return how long that took."""
+        name = ("one", "two")[pod]
+        others = with_endpoints(OTHERS, self._pods[pod : pod + 1])
+        began = self._clock()
+        self.api.put(*others.objects())
+        client = self.testbed["pod"]
+        wait_for(name, lambda: client.get(OTHERS.address) == name, hint=self.agent.log)
+        return self._clock() - began
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        self._answers = []
+        with _in_background(self._ask_livez, every_s=0.05):
+            yield
+
+    def _ask_livez(self) -> None:
+        began = self._clock()
+        with self.testbed["node-1"].tcp() as sock:
+            sock.connect(("127.0.0.1", HEALTH))
+            sock.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            answer = sock.recv(4096)
+        took = self._clock() - began
+        # Not answered at all: the agent has closed the connection, as others need its place.
+        self._answers.append(took if b" 200 " in answer else max(took, 2 * LIVEZ_S))
+
+    def _clock(self) -> float:
+        """Return seconds, without those in which the agent waited for a processor."""
+        text = Path(f"/proc/{self.agent.pid}/schedstat").read_text()
+        return time.monotonic() - int(text.split()[1]) / 1e9
+
+    def _memory_mib(self) -> float:
+        text = Path(f"/proc/{self.agent.pid}/status").read_text()
+        return int(text.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+@contextmanager
+def _in_background(act: Callable[[], object], *, every_s: float = EVERY_S) -> Iterator[None]:
+    """Act every so often, in a thread of its own; a failure is raised at the end."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(every_s):
+            act()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        try:
+            yield
+        finally:
+            over.set()
+            running.result()

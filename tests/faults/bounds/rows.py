@@ -1,0 +1,294 @@
+"""The cost model: for each thing that input can make grow, its bound, what it costs, whose share.
+
+docs/security.md's tables are made from these rows (``make docs``), and the walk puts one namespace
+at the bound of each row that has an input.
+
+Rule 1: a bound counts what costs, and the figure is the constant that the code compares.
+Rule 2: costs are of one unit, measured on the machine of docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.tools.markdown import replace_part, table
+from userspace_proxy.balance.affinity import MAX_PINS
+from userspace_proxy.cluster import host_queue, name_shares
+from userspace_proxy.lookup.dns_server import ELSEWHERE_MAX
+from userspace_proxy.lookup.dns_wire import QUERY_BYTES_MAX
+from userspace_proxy.model.annotations import HOLD_MAX
+from userspace_proxy.model.composing import DOCUMENTS_MAX
+from userspace_proxy.model.endpoint_names import NAMES_MAX
+from userspace_proxy.plan import bounds, kernel_room
+from userspace_proxy.plane import path_probes, probe_schedule
+from userspace_proxy.policy.usable import ENDPOINTS_MAX
+from userspace_proxy.sources.kubernetes import events, shares
+
+from . import inputs
+from .inputs import Input
+
+
+@dataclass(frozen=True)
+class Row:
+    """What input makes grow, and its bound."""
+
+    grows: str
+    bound: str
+    """With its unit."""
+    share: str
+    """Whose it is."""
+    costs: str
+    """Of one unit."""
+    at_the_bound: str
+    largest: Sequence[Input] = ()
+    """The largest inputs of one namespace; empty: another test proves the bound."""
+
+
+_MANY = "[too-many-endpoints](troubleshooting.md#too-many-endpoints), an Event; "
+_FRONTENDS = "[too-many-frontends](troubleshooting.md#too-many-frontends), an Event; "
+_LEFT_OUT = "further ports, or the namespace's largest Services, "
+_USERSPACE = "the largest Services of the namespaces with the most stay on the userspace path"
+_EACH = "each namespace"
+_TURNS = "turns of namespaces"
+
+TABLES: Mapping[str, Sequence[Row]] = {
+    "Namespaces": [
+        Row(
+            "objects of a kind that are kept",
+            f"{shares.SHARE_BYTES >> 20} MiB: {shares.OBJECT_BYTES:,} bytes each, and "
+            f"{shares.PART_BYTES} for each endpoint, port, pair of a selector and address",
+            _EACH,
+            "a slice 0.9 KiB, an endpoint 0.2 KiB",
+            "what is kept stays; the source's problem names the namespace",
+            [inputs.EMPTY_SLICES, inputs.ENDPOINTS, inputs.REJECTED],
+        ),
+        Row(
+            "endpoints and source ranges, for each port, family and side",
+            f"{bounds.ENDPOINTS_OF_SERVICE_MAX:,} of a Service, "
+            f"{bounds.ENDPOINTS_OF_NAMESPACE_MAX:,} of a namespace",
+            _EACH,
+            "7 µs of a change, 0.4 KiB",
+            f"{_MANY}{_LEFT_OUT}have no endpoints",
+            [inputs.PODS, inputs.PORTS],
+        ),
+        Row(
+            "frontends: ports times addresses, and a node port for each family",
+            f"{bounds.FRONTENDS_OF_SERVICE_MAX:,} of a Service, "
+            f"{bounds.FRONTENDS_OF_NAMESPACE_MAX:,} of a namespace",
+            _EACH,
+            "0.3 ms, 7 KiB with the port and its listener",
+            f"{_FRONTENDS}{_LEFT_OUT}aren't served",
+            [inputs.FRONTENDS, inputs.SERVICES],
+        ),
+        Row(
+            "rules of the kernel path",
+            f"{kernel_room.RULES_MAX:,} of a Service, {kernel_room.NODE_RULES_MAX:,} of the node",
+            "equal ones of namespaces",
+            "50 µs of a change of the Service",
+            _USERSPACE,
+            [inputs.KERNEL],
+        ),
+        Row(
+            "changes to be planned",
+            "0.1 s of a round, then a wait as long: at least a ninth of a core",
+            _EACH,
+            "as computed: a port 0.1 ms, an endpoint 10 µs",
+            "they wait; what has waited longest is first",
+        ),
+        Row(
+            "ports without a listener",
+            "an eighth of all listeners, at least 16",
+            "namespaces, then Services",
+            "a descriptor of each worker",
+            "Event `ServiceNotServed`; ports opened last close, open connections go on",
+        ),
+        Row(
+            "names of endpoints",
+            f"{NAMES_MAX} of a Service, {name_shares.NAMESPACE_MAX} of a namespace, "
+            f"{name_shares.NODE_MAX:,} of a node",
+            _EACH,
+            "0.2 ms of an answer",
+            "[name-not-allowed](troubleshooting.md#name-not-allowed); the first are looked up",
+        ),
+        Row(
+            "lookups of these names",
+            f"{host_queue.PLACES} at a time, {host_queue.NAMESPACE_MAX} of a namespace",
+            _TURNS,
+            "up to 5 s of waiting",
+            "names with an answer are first",
+        ),
+        Row(
+            "workloads to wake, and to rest",
+            "6 attempts a second from zero; to zero one at a time in the cluster",
+            _TURNS,
+            "a request",
+            "fewest attempts first",
+        ),
+        Row(
+            "Kubernetes Events",
+            f"{events.NAMESPACE_MAX} of 500 that wait",
+            _TURNS,
+            "a request",
+            "further ones aren't written",
+        ),
+        Row(
+            "probes (`path: auto`, hooks)",
+            f"{probe_schedule.PER_SECOND:,} a second, {path_probes.MAX_UNDER_WAY} at a time: "
+            "256 of a namespace, 171 of a Service",
+            "namespaces, then Services",
+            "60 µs",
+            "a larger Service's are less frequent",
+        ),
+        Row(
+            "names of Services that questions are compared with",
+            "400,000 characters a question",
+            "one question at a time",
+            "12 ns",
+            "no similar names are shown",
+            [inputs.NAMES],
+        ),
+    ],
+    "Services": [
+        Row(
+            "endpoints of a Service port and family",
+            f"{ENDPOINTS_MAX:,}",
+            "each port",
+            "7 µs of a change",
+            f"{_MANY}ready ones stay",
+        ),
+        Row(
+            "load-balancer IPs, external IPs",
+            "100 each",
+            "each Service",
+            "a frontend for each port",
+            "the first are served; of external ones "
+            "[external-ip-off](troubleshooting.md#external-ip-off)",
+        ),
+        Row(
+            "`loadBalancerSourceRanges`",
+            "1,000",
+            "each Service",
+            "0.4 KiB in each socket",
+            "no client is admitted to load-balancer IPs",
+        ),
+        Row(
+            "source ranges of a socket",
+            "1,000 IPv4 networks, or some 450 IPv6 addresses",
+            "each Service port",
+            "4 instructions of a filter",
+            "[not-listening](troubleshooting.md#not-listening): clients are refused",
+        ),
+        Row(
+            "translations at connect()",
+            "32,768 frontends of each family and 131,072 slots, 4,096 of a Service port",
+            "first come",
+            "8 bytes of a slot",
+            "rules lead the rest",
+        ),
+    ],
+    "Connections and flows": [
+        Row(
+            "endpoints dialled for one client",
+            "16",
+            "each client",
+            "0.1 ms, a descriptor",
+            "it is reset, or waits (`hold`)",
+        ),
+        Row(
+            "connections of a Service port that wait",
+            f"1,000 by default, at most {HOLD_MAX:,}",
+            "clients, then networks",
+            "a descriptor",
+            "the one with the most loses its oldest",
+        ),
+        Row(
+            "clients with `sessionAffinity`",
+            f"{MAX_PINS:,} in a worker; [kernel path](paths.md): 262,144, hooks 65,536",
+            "first come",
+            "0.2 KiB",
+            "the longest-unused is forgotten; rules: new ones have none",
+        ),
+        Row(
+            "ejections at hooks",
+            "16,384",
+            "network namespaces",
+            "0.1 KiB",
+            "the longest-unused ends",
+        ),
+        Row(
+            "memory of a process",
+            "90 % of its limit",
+            "clients",
+            "16 KiB of a connection, and its buffers",
+            "[Size](operate.md#size); leave 100 MiB of room",
+        ),
+    ],
+    "DNS": [
+        Row(
+            "a query, and its answer",
+            f"{QUERY_BYTES_MAX} bytes; 512 to 1,232 over UDP, 64 KiB over TCP",
+            "each query",
+            "1 ms; over TCP 20 ms",
+            "a random part is sent, marked as truncated",
+        ),
+        Row(
+            "TCP connections",
+            "128",
+            "clients",
+            "a descriptor",
+            "the longest-idle of the client with the most ends",
+        ),
+        Row(
+            "names elsewhere (`--dns-upstream`)",
+            f"{ELSEWHERE_MAX} at a time, as many wait",
+            "first come",
+            "a datagram",
+            "further ones are dropped, and asked again",
+        ),
+    ],
+    "Status server": [
+        Row(
+            "connections of an address",
+            "128; a health check node port 32",
+            "each address",
+            "a descriptor",
+            "the oldest ends",
+        ),
+        Row(
+            "streams of the page and `?watch`, and of connections",
+            "16 each",
+            "clients",
+            "one answer a second for all",
+            "the client with the most loses its oldest to one with fewer, else 503",
+        ),
+        Row(
+            "answers",
+            "one of a kind at a time; 128 MiB unread",
+            "equal requests share one",
+            "64 KiB",
+            "connections with the oldest are reset",
+        ),
+    ],
+    "Files": [
+        Row(
+            "a manifest file",
+            f"64 MiB, {DOCUMENTS_MAX:,} documents",
+            "each file",
+            "20 µs a document",
+            "its last valid form stays",
+        ),
+    ],
+}
+WALKED = [one for rows in TABLES.values() for row in rows for one in row.largest]
+"""The largest inputs of all rows."""
+
+
+def with_bounds(page: str) -> str:
+    """Return docs/security.md with the rows: ``make docs``."""
+    head = ["what grows", "bound", "share of", "costs", "at the bound"]
+    parts = []
+    for name, rows in TABLES.items():
+        cells = [[row.grows, row.bound, row.share, row.costs, row.at_the_bound] for row in rows]
+        parts += [f"### {name}", table(head, cells)]
+    return replace_part(page, "\n\n".join(parts))

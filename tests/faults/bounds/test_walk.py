@@ -1,0 +1,54 @@
+"""One namespace at its bounds costs other namespaces, and the kubelet's probe, little."""
+
+import pytest
+
+from . import inputs
+from .rig import Costs, Node
+from .rows import WALKED
+
+pytestmark = [pytest.mark.long, pytest.mark.netns]
+
+DELAY_S = 0.25
+MEMORY_MIB = 64
+ATTEMPTS = 3
+"""Another program of the machine may be the reason once or twice, a bound each time."""
+
+
+def measure(folder, given: inputs.Input) -> Costs:
+    folder.mkdir()
+    node = Node(folder, *given.flags)
+    try:
+        node.start(given.objects())
+        return node.measure(given.later(), given.changes(), given.question(node))
+    finally:
+        node.close()
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """What the same agent takes without the tenant."""
+    return measure(tmp_path_factory.mktemp("quiet") / "node", inputs.Input())
+
+
+def excess(costs: Costs) -> str:
+    """Return what others notice beyond what a row may cost; empty if nothing."""
+    parts = []
+    if costs.delay_s > DELAY_S:
+        parts.append(f"changes of others {costs.delay_s:.2f} s later")
+    if costs.silence_s > DELAY_S:
+        parts.append(f"/livez {costs.silence_s:.2f} s later")
+    if costs.failed_in_a_row > 1:
+        parts.append(f"{costs.failed_in_a_row} answers of /livez in a row too late")
+    if costs.memory_mib > MEMORY_MIB:
+        parts.append(f"{costs.memory_mib:.0f} MiB")
+    return ", ".join(parts)
+
+
+@pytest.mark.parametrize("largest", WALKED, ids=lambda one: one.name.replace(" ", "-"))
+def test_a_namespace_at_its_bound_costs_others_little(largest: inputs.Input, quiet, tmp_path):
+    found = []
+    for attempt in range(ATTEMPTS):
+        costs = measure(tmp_path / str(attempt), largest).beyond(quiet)
+        if not (found := [*found, excess(costs)])[-1]:
+            return
+    pytest.fail("; ".join(found))
