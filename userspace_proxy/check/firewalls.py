@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 
-from ..chains.conditions import ANY_IP
+from ..filters.frontends import ALL_NAT, EarlierChains, Translation
+from ..filters.node import find_firewalls, find_forward_firewalls, find_unfollowed
+from ..filters.packets import ANY_IP
 from ..kernel.interfaces import is_local
 from ..model import Doubt, Frontend, Protocol, SocketAddress, Taken
-from ..steering.earlier_chains import ALL_NAT, EarlierChains, Translation
+from ..steering.names import is_own_table
 from ..steering.nftables.rules import NAT_PRIORITY
-from ..steering.others import find_firewalls, find_forward_firewalls, find_unfollowed
 from .finding import Finding, error, ok, warning
 from .inputs import Inputs
 from .kernel_view import KernelView
@@ -29,7 +30,7 @@ def look_at_firewalls(
     translation = Translation()
     if steering in _PRIORITIES:
         translation = Translation(_PRIORITIES[steering], proxy_ports[0])
-    with closing(EarlierChains(lambda _frontend: translation)) as earlier:
+    with closing(EarlierChains(lambda _frontend: translation, is_own_table)) as earlier:
         taken = earlier.look(inputs.frontends)
     endpoints = _endpoints(kernel, inputs) if is_forwarding else ()
     return judge_firewalls(kernel, steering, proxy_ports, endpoints, taken)

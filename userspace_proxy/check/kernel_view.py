@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import SteeringError
-from ..kernel.nf_tables.chains import Tables
+from ..filters.chains import Tables
+from ..filters.pod_links import read_client_links
+from ..filters.reading import read_chains
 from ..policy.locality import PodLink
 from ..steering.iptables import FILTERING, read_legacy
-from ..steering.others import read_chains
-from ..steering.pod_links import read_client_links
+from ..steering.names import is_own_table
 
 _INTERFACES = Path("/proc/thread-self/net/dev")
 
@@ -38,7 +39,7 @@ def read_kernel() -> KernelView:
     nat: Tables = {}
     filters: Tables = {}
     try:
-        nft = read_chains(("input", "forward"))
+        nft = read_chains(is_own_table, "input", "forward")
     except SteeringError as exc:
         unread.append(exc.message)
     try:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from ..kernel.nf_tables.chains import ChainTable, Tables
-from ..steering.names import GUARD_TABLES, KERNEL_PATH_TABLES, STEERING_TABLES, label_of
-from ..steering.others.kube_proxy import (
+from ..filters.chains import ChainTable, Tables
+from ..filters.kube_proxy import (
     IPVS_LINK,
     kube_proxy_chains,
     kube_proxy_tables,
     nat_tables,
 )
+from ..steering.names import GUARD_TABLES, KERNEL_PATH_TABLES, STEERING_TABLES, label_of
 from .finding import Finding, error, ok, warning
 from .kernel_view import KernelView
 

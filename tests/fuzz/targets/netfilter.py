@@ -6,11 +6,11 @@ import contextlib
 import socket
 
 from userspace_proxy.errors import SteeringError
+from userspace_proxy.filters.chains import ChainTable
+from userspace_proxy.filters.rules import read_marking, read_step
 from userspace_proxy.kernel import ctnetlink
 from userspace_proxy.kernel.netlink.messages import Message, read_messages
 from userspace_proxy.kernel.nf_tables import reader
-from userspace_proxy.kernel.nf_tables.chains import ChainTable
-from userspace_proxy.kernel.nf_tables.rules import read_marking, read_step
 from userspace_proxy.kernel.nf_tables.writer import (
     NEW_CHAIN,
     NEW_ELEMENT,

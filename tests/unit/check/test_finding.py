@@ -69,7 +69,7 @@ QUESTIONS = {
         lambda: judge_client_address(DENIED),
     ),
     "no chain drops {packets}": (
-        "chains.following: with each packet, in all chains that were read",
+        "filters.following: with each packet, in all chains that were read",
         lambda: judge_firewalls(UNREAD, "nftables", PORTS, [SocketAddress("10.244.1.1", 80)]),
     ),
     "no chain certainly drops {packets}; not followed: {unfollowed[0]}{more}": (
@@ -90,7 +90,7 @@ QUESTIONS = {
     ),
     "no listener by design for {names}{more}": ("plan.Planner", None),
     "nothing left behind": (
-        "steering.others.kube_proxy: all chains, and names of interfaces",
+        "filters.kube_proxy: all chains, and names of interfaces",
         lambda: judge_kube_proxy(UNREAD, "nftables", is_beside=False),
     ),
     "its rules serve the Services that this proxy doesn't": (

@@ -2,11 +2,11 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.chains.rules import nft
+from tests.unit.filters.written import nft
 from userspace_proxy.check.firewalls import judge_firewalls, look_at_firewalls
 from userspace_proxy.check.inputs import Inputs
 from userspace_proxy.check.kernel_view import KernelView, read_kernel
-from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
+from userspace_proxy.filters.chains import Chain, ChainTable
 from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress, Taken
 from userspace_proxy.policy.locality import PodLink
 
@@ -82,9 +82,7 @@ def test_with_local_steering_packets_are_not_translated():
     assert marks(KernelView(nft=lets_in)) == ["ok"]
 
 
-def test_this_proxys_table_and_chains_that_cannot_drop_are_skipped():
-    ours = firewall(nft("reject"), table=ChainTable("inet", "userspace-proxy"))
-    assert marks(KernelView(nft=ours)) == ["ok"]
+def test_chains_that_cannot_drop_are_skipped():
     assert marks(KernelView(nft=firewall(nft("drop"), kind="nat"))) == ["ok"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.netns import Net
 from userspace_proxy.check.kernel_view import KernelView, read_kernel
-from userspace_proxy.kernel.nf_tables.chains import ChainTable
+from userspace_proxy.filters.chains import ChainTable
 
 
 @pytest.fixture

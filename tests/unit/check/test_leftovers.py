@@ -2,7 +2,7 @@ import pytest
 
 from userspace_proxy.check.kernel_view import KernelView
 from userspace_proxy.check.leftovers import judge_kube_proxy, judge_own
-from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
+from userspace_proxy.filters.chains import Chain, ChainTable
 
 NAT = ChainTable("ip", "nat")
 LEGACY_NAT = ChainTable("ip", "nat", is_legacy=True)

@@ -10,21 +10,17 @@ from collections.abc import Callable
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import FirewallFacts, StatusFacts
+from ...filters.chains import Tables
+from ...filters.node import Firewall, find_firewalls, find_forward_firewalls
+from ...filters.pod_links import read_client_links
+from ...filters.reading import read_chains, read_generation
 from ...kernel.interfaces import is_local
-from ...kernel.nf_tables.chains import Tables
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
 from ...model import Protocol, SocketAddress
 from ...steering.iptables import FILTERING, read_legacy
-from ...steering.others import (
-    Firewall,
-    find_firewalls,
-    find_forward_firewalls,
-    read_chains,
-    read_generation,
-)
-from ...steering.pod_links import read_client_links
+from ...steering.names import is_own_table
 from ..rounds.component import Component
 from ..rounds.tasks import Supervisor, pause
 
@@ -145,7 +141,7 @@ def read_forward_rules() -> Callable[[SocketAddress, Protocol], tuple[str, str, 
 
 
 def _read_tables(hook: str) -> tuple[Tables, Tables]:
-    nft = read_chains((hook,))
+    nft = read_chains(is_own_table, hook)
     try:
         return nft, read_legacy(*FILTERING)
     except SteeringError as exc:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from ...errors import SteeringError
 from ...facts import StatusFacts
+from ...filters.kube_proxy import find_kube_proxy
+from ...filters.reading import NftReader
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...steering.iptables import read_legacy
-from ...steering.others.kube_proxy import find_kube_proxy
-from ...steering.others.nft import NftReader
+from ...steering.names import is_own_table
 from ..rounds.component import Component
 from ..rounds.tasks import Supervisor, pause
 
@@ -67,7 +68,7 @@ def read_kube_proxy() -> tuple[str, ...]:
     Raises:
         SteeringError: The privilege to read rules is missing.
     """
-    reader = NftReader()
+    reader = NftReader(is_own_table)
     try:
         nft = reader.chains()
     finally:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
-from ...kernel.nf_tables.chains import Chain, ChainTable, Marking, RuleVerdict, Step, Tables
-from ...kernel.nf_tables.matches import (
+from ...filters.chains import Chain, ChainTable, Marking, RuleVerdict, Step, Tables
+from ...filters.matches import (
     ALL_BITS,
     PORTS,
     Bits,
@@ -21,6 +21,7 @@ from ...kernel.nf_tables.matches import (
     states,
 )
 from ...model.addresses import parse_network
+from ..names import label_of
 from .legacy import LegacyTables, tables_in_use
 from .legacy_table import parse_table, split_target
 
@@ -92,10 +93,15 @@ def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain
             hook=name.lower() if name in policies else "",
             priority=priority if name in policies else 0,
             policy=policies.get(name, "accept"),
-            steps=tuple(_step(line, chains) for line in lines),
+            steps=tuple(_steps(lines, chains)),
         )
         for name, lines in chains.items()
     }
+
+
+def _steps(lines: Iterable[str], chains: Container[str]) -> Iterator[Step]:
+    # This program's chains decide nothing but what is steered.
+    return (step for line in lines if label_of((step := _step(line, chains)).target) is None)
 
 
 def _step(line: str, chains: Container[str]) -> Step:

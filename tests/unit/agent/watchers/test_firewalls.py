@@ -5,8 +5,8 @@ import pytest
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch, read_forward_rules
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.facts import FirewallFacts, StatusFacts
+from userspace_proxy.filters.node import Firewall
 from userspace_proxy.model import IPFamily, Protocol, SocketAddress
-from userspace_proxy.steering.others import Firewall
 
 DROP = Firewall(
     "ip filter INPUT",

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ..kernel.interfaces import is_local
-from ..kernel.nf_tables.chains import Marking, Step
-from ..kernel.nf_tables.matches import (
+from ..model import Frontend, FrontendKind, IPFamily, Protocol
+from ..policy.locality import PodLink
+from .chains import Marking, Step
+from .matches import (
     LOOPBACK,
     Bits,
     Condition,
@@ -19,8 +21,6 @@ from ..kernel.nf_tables.matches import (
     ends_of,
     number_of,
 )
-from ..model import Frontend, FrontendKind, IPFamily, Protocol
-from ..policy.locality import PodLink
 
 ANY_IP = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 """In a frontend: an address that isn't known. So is the port 0."""

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from tests.unit.chains.rules import nft
+from tests.unit.filters.written import nft
+from userspace_proxy.filters.chains import Marking
+from userspace_proxy.filters.rules import read_marking, read_step
 from userspace_proxy.kernel.netlink.messages import attribute, number, text
 from userspace_proxy.kernel.nf_tables import expressions as x
-from userspace_proxy.kernel.nf_tables.chains import Marking
 from userspace_proxy.kernel.nf_tables.reader import ListedRule
-from userspace_proxy.kernel.nf_tables.rules import read_marking, read_step
 
 ACCEPT = x.verdict(x.ACCEPT)
 NEW = x.match(x.CT_STATE, 0, mask=x.STATE_NEW, op=x.NOT_EQUAL)

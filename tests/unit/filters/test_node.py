@@ -5,16 +5,16 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.chains.rules import nft, read
-from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
-from userspace_proxy.model import IPFamily, Protocol, SocketAddress
-from userspace_proxy.policy.locality import PodLink
-from userspace_proxy.steering.others import (
+from tests.unit.filters.written import nft, read
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.filters.node import (
     Firewall,
     find_firewalls,
     find_forward_firewalls,
     find_unfollowed,
 )
+from userspace_proxy.model import IPFamily, Protocol, SocketAddress
+from userspace_proxy.policy.locality import PodLink
 
 LEGACY_FILTER = ChainTable("ip", "filter", is_legacy=True)
 FILTER = ChainTable("ip", "filter")
@@ -62,9 +62,7 @@ def test_without_steering_no_firewall_is_reported():
 def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
     opens = nft("accept", "ct state established,related")
     legacy = Chain(LEGACY_FILTER, "INPUT", "filter", "input", policy="drop")
-    own = Chain(LEGACY_FILTER, "UPROXY-TCP", steps=(nft("accept", "tcp dport 17000-29999 …"),))
-    jumps = replace(legacy, steps=(nft("jump UPROXY-TCP"),))
-    tables = {legacy.table: {legacy.name: jumps, own.name: own}}
+    tables = {legacy.table: {legacy.name: legacy}}
     assert [f.hint for f in find_firewalls({}, tables, "iptables", PORTS)] == [
         "iptables-legacy -I INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
     ]

@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.chains.rules import nft, read
-from userspace_proxy.chains.conditions import FirstPacket
-from userspace_proxy.chains.following import find_drop, follow
-from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
+from tests.unit.filters.written import nft, read
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.filters.following import find_drop, follow
+from userspace_proxy.filters.packets import FirstPacket
 from userspace_proxy.model import Frontend, Protocol
 
 EVIL = ChainTable("ip", "evil")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,3 +95,14 @@ class Chain:
 
 Tables = dict[ChainTable, dict[str, Chain]]
 """Chains by table and name."""
+
+# Forwarded packets pass both.
+_HOOKS = {"forward": ("forward", "postrouting")}
+
+
+def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
+    """Yield the chains that the kernel calls at a hook; for ``forward`` at ``postrouting``, too."""
+    for chains in tables.values():
+        for chain in chains.values():
+            if chain.kind == kind and chain.hook in _HOOKS.get(hook, (hook,)):
+                yield chain

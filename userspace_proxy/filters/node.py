@@ -11,25 +11,22 @@ but itself. Neither of them accepts endpoints' replies.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TypeVar
 
-from ...chains.conditions import ANY_IP, FirstPacket
-from ...chains.denied_pods import DeniedPods, has_clients
-from ...chains.following import Drop, find_drop, follow
-from ...kernel.nf_tables.chains import Chain, ChainTable, Tables
-from ...kernel.nf_tables.matches import Match, MatchField, states
-from ...model import Frontend, IPFamily, Protocol, SocketAddress
-from ...model.quoting import shell_command
-from ...policy.locality import PodLink
-from ..names import is_own_table, label_of
+from ..model import Frontend, IPFamily, Protocol, SocketAddress
+from ..model.quoting import shell_command
+from ..policy.locality import PodLink
+from .chains import Chain, ChainTable, Tables, base_chains
+from .denied_pods import DeniedPods, has_clients
+from .following import Drop, find_drop, follow
+from .matches import Match, MatchField, states
+from .packets import ANY_IP, FirstPacket
 
 Chains = Mapping[str, Chain]
 Judged = TypeVar("Judged")
 
-# Forwarded packets pass both.
-_HOOKS = {"forward": ("forward", "postrouting")}
 # Of the chains at postrouting that translate sources, and what is translated back.
 _SOURCE_NAT = 100
 FIREWALLD = ChainTable("inet", "firewalld")
@@ -58,18 +55,6 @@ class Firewall:
         return f"packets to Services may be dropped on their way in: {self.why}"
 
 
-def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
-    """Yield the chains of other programs that the kernel calls at a hook.
-
-    For ``forward`` those at ``postrouting``, too.
-    """
-    for table, chains in tables.items():
-        if not is_own_table(table):
-            for chain in chains.values():
-                if chain.kind == kind and chain.hook in _HOOKS.get(hook, (hook,)):
-                    yield chain
-
-
 def find_firewalls(
     nft: Tables,
     legacy: Tables,
@@ -80,9 +65,9 @@ def find_firewalls(
     """Return the chains that drop steered packets, or endpoints' replies to the proxy.
 
     Args:
-        nft: Chains of nftables, with the rules of those that :func:`.nft.read_chains` reads.
-        legacy: The legacy table ``filter``, from :func:`.iptables.read_legacy`.
-        links: Those of clients, from :func:`..pod_links.read_client_links`.
+        nft: Chains of nftables, with the rules of those that :func:`.reading.read_chains` reads.
+        legacy: The legacy table ``filter``, from :func:`..steering.iptables.read_legacy`.
+        links: Those of clients, from :func:`.pod_links.read_client_links`.
     """
     if steering in ("none", ""):
         return []
@@ -183,12 +168,9 @@ def _judged(
     """Yield what is found about each chain at a hook, for the first family for which it is."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
-            # This proxy's legacy chains decide nothing but what is steered.
-            steps = (step for step in chain.steps if label_of(step.target) is None)
-            base = replace(chain, steps=tuple(steps))
-            family = _FAMILIES.get(base.table.family)
-            families = tuple(IPFamily) if base.table.family == "inet" else (family,)
-            judged = (judge(base, tables[base.table], one) for one in families if one)
+            family = _FAMILIES.get(chain.table.family)
+            families = tuple(IPFamily) if chain.table.family == "inet" else (family,)
+            judged = (judge(chain, tables[chain.table], one) for one in families if one)
             if found := next(filter(None, judged), None):
                 yield found
 

@@ -1,7 +1,7 @@
 import pytest
 
-from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
-from userspace_proxy.steering.others.kube_proxy import find_kube_proxy, kube_proxy_chains
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.filters.kube_proxy import find_kube_proxy, kube_proxy_chains
 
 
 def tables_of(**chains):

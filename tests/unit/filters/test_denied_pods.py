@@ -5,15 +5,16 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.chains.rules import read
-from tests.unit.chains.test_denied_clients import TRANSLATED, USUAL
-from userspace_proxy.chains.conditions import FirstPacket
-from userspace_proxy.chains.denied_pods import DeniedPods
-from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
+from tests.unit.filters.test_denied_clients import TRANSLATED, USUAL
+from tests.unit.filters.written import read
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.filters.denied_pods import DeniedPods
+from userspace_proxy.filters.frontends import EarlierChains, Translation
+from userspace_proxy.filters.packets import FirstPacket
 from userspace_proxy.model import Doubt, Frontend, Protocol
 from userspace_proxy.model.node_network import NodeLink, NodeRoute
 from userspace_proxy.policy.locality import PodLink, find_pod_links
-from userspace_proxy.steering.earlier_chains import EarlierChains, Translation
+from userspace_proxy.steering.names import is_own_table
 
 EVIL = ChainTable("inet", "evil")
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -155,7 +156,7 @@ CLOSED = """nft '
 def test_that_packets_of_pods_are_dropped_is_a_doubt_until_their_links_are_gone(node):
     node.run(PODS)
     node.run(CLOSED)
-    with closing(EarlierChains(lambda _one: Translation(-110, PORT))) as earlier:
+    with closing(EarlierChains(lambda _one: Translation(-110, PORT), is_own_table)) as earlier:
         found = earlier.look([WEB])
         chain = "nftables chain inet evil in of another program (input, priority 0) drops packets"
         what = f"{chain} to it that come in by veth-a"
@@ -177,5 +178,5 @@ ADMITTED = TRANSLATED[:2]
 def test_usual_rulesets_deny_no_pods(node, rules, translation):
     node.run(PODS)
     node.run(rules)
-    with closing(EarlierChains(lambda _one: translation)) as earlier:
+    with closing(EarlierChains(lambda _one: translation, is_own_table)) as earlier:
         assert earlier.look([WEB, WEB_6]) == {}

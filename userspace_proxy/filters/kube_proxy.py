@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 
-from ...kernel.nf_tables.chains import ChainTable, Tables
+from .chains import ChainTable, Tables
 
 # kubelet has chains, too: KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ,
 # KUBE-POSTROUTING. These are only kube-proxy's, in any of its modes.

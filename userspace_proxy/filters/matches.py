@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeGuard
 
-from ...model.addresses import Network
+from ..model.addresses import Network
 
 LOOPBACK = "lo"
 ALL_BITS = 0xFFFFFFFF

@@ -4,12 +4,9 @@ from contextlib import closing
 
 import pytest
 
-from tests.unit.chains.rules import nft
-from userspace_proxy.kernel.netlink.messages import nested, number, text
-from userspace_proxy.kernel.nf_tables.chains import ChainTable, Step
-from userspace_proxy.kernel.nf_tables.expressions import ACCEPT, DATA_VERDICT, JUMP
-from userspace_proxy.kernel.nf_tables.reader import ListedElement, ListedSet
-from userspace_proxy.steering.others.nft import (
+from tests.unit.filters.written import nft
+from userspace_proxy.filters.chains import ChainTable, Step
+from userspace_proxy.filters.reading import (
     CHAINS_MAX,
     ELEMENTS_MAX,
     NftReader,
@@ -19,6 +16,10 @@ from userspace_proxy.steering.others.nft import (
     set_of,
     write_out,
 )
+from userspace_proxy.kernel.netlink.messages import nested, number, text
+from userspace_proxy.kernel.nf_tables.expressions import ACCEPT, DATA_VERDICT, JUMP
+from userspace_proxy.kernel.nf_tables.reader import ListedElement, ListedSet
+from userspace_proxy.steering.names import is_own_table
 
 OF_FIREWALL = ChainTable("inet", "firewall")
 FIREWALL = """nft '
@@ -36,7 +37,7 @@ FIREWALL = """nft '
 
 @pytest.fixture
 def reader(node):
-    with closing(NftReader()) as reader:
+    with closing(NftReader(is_own_table)) as reader:
         yield reader
 
 
@@ -54,9 +55,14 @@ def test_all_chains_are_listed_without_their_rules(node, reader):
     )
 
 
+def test_chains_of_this_programs_tables_are_no_other_programs(node, reader):
+    node.run("nft 'table inet userspace-proxy-canary { chain input { drop; }; }'")
+    assert reader.chains() == {}
+
+
 def test_chains_of_a_dormant_table_are_not_called(node, reader):
     node.run(f"{FIREWALL}; nft 'add table inet firewall {{ flags dormant; }}'")
-    assert reader.chains().keys() == read_chains().keys() == {ChainTable("ip", "other")}
+    assert list(reader.chains()) == [ChainTable("ip", "other")]
 
 
 def test_a_chain_that_was_removed_has_no_rules(node, reader):
@@ -173,7 +179,7 @@ def test_the_generation_grows_with_each_change(node, reader):
 
 def test_only_chains_for_packets_to_this_node_are_read_with_rules(node):
     node.run(FIREWALL)
-    tables = read_chains()
+    tables = read_chains(is_own_table, "input")
     steps = {str(c): c.steps for chains in tables.values() for c in chains.values() if c.steps}
     assert steps == {
         "inet firewall input": (
@@ -198,7 +204,7 @@ def test_of_twice_as_many_chains_as_are_read_those_of_others_are_too(node, tmp_p
         f"table inet two {{ {other}; }}\n"
     )
     node.run(f"nft -f {rules}")
-    tables = read_chains()
+    tables = read_chains(is_own_table, "input")
     read = {name: {c.name for c in t.values() if c.steps} for name, t in tables.items()}
     assert len(read[ChainTable("inet", "many")]) == CHAINS_MAX
     assert read[ChainTable("inet", "many")] >= {"input", "c0"}

@@ -2,8 +2,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.chains.rules import conditions, nft
-from userspace_proxy.chains.conditions import (
+from tests.unit.filters.written import conditions, nft
+from userspace_proxy.filters.packets import (
     ANY_IP,
     FirstPacket,
     is_of_client,

@@ -3,12 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.chains.rules import nft
+from tests.unit.filters.written import nft
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
-from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress
-from userspace_proxy.steering import earlier_chains
-from userspace_proxy.steering.earlier_chains import (
+from userspace_proxy.filters import frontends
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.filters.frontends import (
     ALL_NAT,
     NEVER,
     EarlierChains,
@@ -21,7 +20,9 @@ from userspace_proxy.steering.earlier_chains import (
     first_packets,
     may_take,
 )
-from userspace_proxy.steering.others.nft import CHAINS_MAX
+from userspace_proxy.filters.reading import CHAINS_MAX
+from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress
+from userspace_proxy.steering.names import is_own_table
 
 EVIL = ChainTable("ip", "evil")
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -58,12 +59,6 @@ NAT = "type nat hook prerouting priority -150;"
         pytest.param(EVIL, ("filter", "output", -300), False, id="output"),
         pytest.param(
             ChainTable("bridge", "evil"), ("filter", "prerouting", -300), False, id="bridge"
-        ),
-        pytest.param(
-            ChainTable("inet", "userspace-proxy-canary"),
-            ("nat", "output", -110),
-            False,
-            id="a-userspace-proxys",
         ),
     ],
 )
@@ -106,7 +101,7 @@ def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others
     )
     node.run(f"nft -f {rules}")
     frontends = {ip: Frontend(ip, 80, Protocol.TCP) for ip in (here, beyond, others)}
-    with closing(EarlierChains(translation_of)) as earlier:
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
         found = earlier.look(frontends.values())
     assert {ip: frontend in found for ip, frontend in frontends.items()} == {
         here: True,
@@ -163,7 +158,7 @@ def test_packets_are_dropped_only_if_that_is_certain(chain, steps, others, expec
 def test_a_chain_concerns_the_family_of_its_table(node, family, expected):
     hook = "type filter hook prerouting priority raw; policy drop;"
     node.run(f"nft 'table {family} admin {{ chain pre {{ {hook} }}; }}'")
-    with closing(EarlierChains(translation_of)) as earlier:
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
         assert earlier.look([WEB, WEB_6]).keys() == expected
 
 
@@ -249,7 +244,7 @@ def test_that_packets_above_a_low_limit_are_dropped_is_a_doubt(rules, is_doubt):
 def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(node):
     pod, other = SocketAddress("10.244.0.7", 80), SocketAddress("10.244.0.8", 80)
     pod_6 = SocketAddress("fd00:244::7", 80)
-    with closing(EarlierChains(translation_of)) as earlier:
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
         assert earlier.look([]) == {}
         assert dropping_chain(earlier.filters, pod, Protocol.TCP) == ""
         node.run(
@@ -362,7 +357,7 @@ def test_a_certain_cause_replaces_a_doubt(node):
         node.run(
             f"nft 'table ip {name} {{ chain pre {{ {hook} ip daddr 10.96.7.1 redirect; }}; }}'"
         )
-    with closing(EarlierChains(translation_of)) as earlier:
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
         ((_, cause),) = earlier.look([WEB]).items()
     assert str(cause).startswith("nftables chain ip b pre ")
     assert not isinstance(cause, Doubt)
@@ -380,18 +375,18 @@ def test_without_a_translation_of_the_proxys_own_there_is_no_priority_to_give():
 
 def test_other_frontends_are_looked_at_after_a_change(node):
     node.run(f"nft 'table ip evil {{ chain pre {{ {NAT} tcp dport 80 redirect to 9; }}; }}'")
-    with closing(EarlierChains(translation_of)) as earlier:
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
         assert earlier.look([]) == {}
         earlier.forget()
         assert earlier.look([WEB]).keys() == {WEB}
 
 
 def test_where_nftables_can_not_be_read_nothing_is_found(node, monkeypatch):
-    def refuse() -> None:
+    def refuse(_is_own: object) -> None:
         raise SteeringError("permission denied")
 
-    monkeypatch.setattr(earlier_chains, "NftReader", refuse)
-    with closing(EarlierChains(translation_of)) as earlier:
+    monkeypatch.setattr(frontends, "NftReader", refuse)
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
         assert earlier.look([WEB]) == {}
         assert earlier.filters == ()
 

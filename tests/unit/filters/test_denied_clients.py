@@ -4,12 +4,13 @@ from contextlib import closing
 
 import pytest
 
-from tests.unit.chains.rules import nft, read
-from userspace_proxy.chains.conditions import FirstPacket
-from userspace_proxy.chains.denied_clients import DeniedClients
-from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
+from tests.unit.filters.written import nft, read
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.filters.denied_clients import DeniedClients
+from userspace_proxy.filters.frontends import ALL_NAT, EarlierChains, Translation
+from userspace_proxy.filters.packets import FirstPacket
 from userspace_proxy.model import Doubt, Frontend, FrontendKind, Protocol
-from userspace_proxy.steering.earlier_chains import ALL_NAT, EarlierChains, Translation
+from userspace_proxy.steering.names import is_own_table
 
 EVIL = ChainTable("inet", "evil")
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
@@ -203,7 +204,7 @@ def test_that_packets_of_some_clients_are_dropped_is_a_doubt(node):
     node.run(FOR_SOME)
     other, third = (Frontend(f"10.96.7.{number}", 80, Protocol.TCP) for number in (2, 3))
     ports = {WEB: 36001, other: 36002, third: 36003, WEB_6: 36004}
-    with closing(EarlierChains(lambda one: Translation(-110, ports[one]))) as earlier:
+    with closing(EarlierChains(lambda one: Translation(-110, ports[one]), is_own_table)) as earlier:
         found = earlier.look(ports)
     chain = "nftables chain inet evil in of another program (input, priority 0) drops packets to it"
     assert {one: cause.what for one, cause in found.items()} == {
@@ -219,7 +220,7 @@ def test_a_chain_that_drops_node_ports_of_all_but_one_client_is_a_doubt_of_node_
     rule = "iifname eth0 ip saddr != 192.0.2.5 tcp dport 30000-32767 drop"
     hook = "type filter hook prerouting priority raw;"
     node.run(f"nft 'table ip guard {{ chain in {{ {hook} {rule}; }}; }}'")
-    with closing(EarlierChains(lambda _one: Translation(-110, PORT))) as earlier:
+    with closing(EarlierChains(lambda _one: Translation(-110, PORT), is_own_table)) as earlier:
         ((frontend, cause),) = earlier.look([WEB, NODE_PORT, WEB_6]).items()
     assert (frontend, isinstance(cause, Doubt)) == (NODE_PORT, True)
     assert "drops packets to it that come in by eth0, except from 192.0.2.5" in str(cause)
@@ -229,7 +230,7 @@ def test_a_certain_cause_stays_where_some_are_dropped_too(node):
     node.run(FOR_SOME)
     hook = "type filter hook input priority -5;"
     node.run(f"nft 'table ip more {{ chain in {{ {hook} tcp dport 36001 drop; }}; }}'")
-    with closing(EarlierChains(lambda _one: TRANSLATED[0])) as earlier:
+    with closing(EarlierChains(lambda _one: TRANSLATED[0], is_own_table)) as earlier:
         assert str(earlier.look([WEB])[WEB]).startswith("nftables chain ip more in ")
 
 
@@ -311,6 +312,6 @@ def test_usual_rulesets_are_no_reason_for_alarm(node, rules, translation):
     node.run(rules)
     # With local steering packets aren't translated, which is what firewalld admits.
     is_rejected = "firewalld" in rules and translation == Translation()
-    with closing(EarlierChains(lambda _one: translation)) as earlier:
+    with closing(EarlierChains(lambda _one: translation, is_own_table)) as earlier:
         found = earlier.look([WEB, WEB_6, LOOPBACK, NODE_PORT])
         assert found.keys() == ({WEB, WEB_6, NODE_PORT} if is_rejected else set())

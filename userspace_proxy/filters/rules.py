@@ -6,7 +6,7 @@
 Rule 1: a condition that isn't understood is ``Unknown``, and tells whether it is about the
 destination or the connection's state (looked up in a set or map), or about nothing but the client.
 A field with a width that is looked up is ``SetLookup``, of which
-``steering.others.nft`` writes the elements.
+``reading`` writes the elements.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
 for the words.
@@ -22,8 +22,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ..netlink.messages import number_in, read_all, text_in
-from . import expressions as x
+from ..kernel.netlink.messages import number_in, read_all, text_in
+from ..kernel.nf_tables import expressions as x
+from ..kernel.nf_tables.reader import Expression
 from .chains import LEADS, Marking, RuleVerdict, Step
 from .matches import (
     ADDRESSES,
@@ -42,7 +43,6 @@ from .matches import (
     Value,
     states,
 )
-from .reader import Expression
 
 _CLIENT = (MatchField.SOURCE, MatchField.WAY_IN)
 # Those of which all elements of a set are understood.

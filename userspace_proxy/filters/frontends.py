@@ -35,19 +35,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..chains.conditions import FirstPacket, may_be_first
-from ..chains.denied_clients import DeniedClients
-from ..chains.denied_pods import DeniedPods
-from ..chains.following import FOLLOWED_MAX, find_drop, follow
 from ..errors import SteeringError
-from ..kernel.nf_tables.chains import DROPS, Chain, RuleVerdict, Tables
-from ..kernel.nf_tables.matches import Match, MatchField, Unknown
 from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..model.addresses import is_loopback
 from ..policy.locality import PodLink
-from .names import is_own_table
-from .others.nft import NftReader
+from .chains import DROPS, Chain, RuleVerdict, Tables
+from .denied_clients import DeniedClients
+from .denied_pods import DeniedPods
+from .following import FOLLOWED_MAX, find_drop, follow
+from .matches import Match, MatchField, Unknown
+from .packets import FirstPacket, may_be_first
 from .pod_links import PodLinks
+from .reading import IsOwn, NftReader
 
 _OTHERS_CHAIN = "nftables chain {} of another program"
 # The kernel's own: NF_IP_PRI_NAT_DST, also of the legacy tables, and NF_IP_PRI_CONNTRACK.
@@ -98,10 +97,12 @@ class EarlierChains:
 
     Args:
         translation_of: Returns how a frontend is translated now.
+        is_own: As for :class:`.reading.NftReader`.
     """
 
-    def __init__(self, translation_of: Callable[[Frontend], Translation]) -> None:
+    def __init__(self, translation_of: Callable[[Frontend], Translation], is_own: IsOwn) -> None:
         self._translation_of = translation_of
+        self._is_own = is_own
         self._reader: NftReader | None = None
         self._links: PodLinks | None = None
         self._seen = _NOTHING
@@ -117,7 +118,7 @@ class EarlierChains:
         nothing is found.
         """
         try:
-            self._reader = self._reader or NftReader()
+            self._reader = self._reader or NftReader(self._is_own)
             generation = self._reader.generation()
             links = None if self._seen.links is None else self._pod_links()
             if (generation, links) != self._seen:
@@ -261,7 +262,7 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
 def _others(tables: Tables) -> Iterator[Chain]:
     """Yield the chains of other programs for IP packets."""
     for table, chains in tables.items():
-        if not is_own_table(table) and table.family in _FAMILIES:
+        if table.family in _FAMILIES:
             yield from chains.values()
 
 

@@ -6,8 +6,8 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 
-from userspace_proxy.kernel.nf_tables.chains import Marking, RuleVerdict, Step
-from userspace_proxy.kernel.nf_tables.matches import (
+from userspace_proxy.filters.chains import Marking, RuleVerdict, Step
+from userspace_proxy.filters.matches import (
     Bits,
     Condition,
     LoadedField,

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.unit.chains.rules import nft
+from tests.unit.filters.written import nft
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from ..kernel.nf_tables.chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step
-from .conditions import UNMARKED, PacketMark, names_address
+from .chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step
+from .packets import UNMARKED, PacketMark, names_address
 
 FOLLOWED_MAX = 200_000
 """Rules times packets, 1.2 µs each: chains are followed in the round of repairs."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.kernel.bpf.other_hooks import Hook
-from userspace_proxy.steering.others.hooks import OtherHook, judge_hooks
+from userspace_proxy.steering.socket_lb.other_hooks import OtherHook, judge_hooks
 
 CONNECT4, CONNECT6, SOCKOPS = "cgroup/connect4", "cgroup/connect6", "sockops"
 

@@ -15,13 +15,15 @@ Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_set_flags.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ...errors import SteeringError
-from ...kernel.nf_tables import Ruleset
-from ...kernel.nf_tables.chains import Chain, ChainTable, Step, Tables
-from ...kernel.nf_tables.matches import (
+from ..errors import SteeringError
+from ..kernel.nf_tables import Ruleset
+from ..kernel.nf_tables.reader import FAMILIES, ListedElement, ListedSet
+from ..kernel.nf_tables.writer import TABLE_DORMANT
+from .chains import Chain, ChainTable, Step, Tables, base_chains
+from .matches import (
     WAYS,
     Condition,
     LoadedField,
@@ -30,8 +32,7 @@ from ...kernel.nf_tables.matches import (
     SetLookup,
     Value,
 )
-from ...kernel.nf_tables.reader import FAMILIES, ListedElement, ListedSet
-from ...kernel.nf_tables.rules import (
+from .rules import (
     read_marking,
     read_step,
     span_of,
@@ -39,30 +40,34 @@ from ...kernel.nf_tables.rules import (
     values_of,
     verdict_of,
 )
-from ...kernel.nf_tables.writer import TABLE_DORMANT
-from .firewalls import base_chains
 
 CHAINS_MAX = 200
 """How many chains are read with their rules from one that the kernel calls; a firewall has tens."""
 
+IsOwn = Callable[[ChainTable], bool]
+"""Returns whether a table is one of any userspace-proxy's."""
 _NUMBERS = {name: number for number, name in FAMILIES.items()}
 
 
 class NftReader:
     """Reads chains in this thread's network namespace; for use in one thread.
 
+    Args:
+        is_own: Of which tables chains are left out.
+
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_own: IsOwn) -> None:
+        self._is_own = is_own
         self._ruleset = Ruleset()
         # By family and table, and by name, since the last listing of chains.
         self._sets: dict[tuple[int, str], dict[str, ListedSet]] = {}
         self._elements: dict[tuple[int, str, str], Sequence[ListedElement]] = {}
 
     def chains(self) -> Tables:
-        """Return all chains without their rules, and read sets again afterwards.
+        """Return other programs' chains without rules, and read sets again afterwards.
 
         Not those of dormant tables, which the kernel doesn't call.
         """
@@ -72,6 +77,8 @@ class NftReader:
         for found in (one for one in self._ruleset.chains() if one[:2] not in dormant):
             family = FAMILIES.get(found.family, str(found.family))
             table = ChainTable(family, found.table)
+            if self._is_own(table):
+                continue
             place = found.name, found.kind, found.hook, found.priority, found.policy
             tables.setdefault(table, {})[found.name] = Chain(table, *place, is_read=False)
         return tables
@@ -151,9 +158,9 @@ class NftReader:
         self._ruleset.close()
 
 
-def read_chains(hooks: Sequence[str] = ("input",)) -> Tables:
-    """Return all chains; with rules those of type filter that are passed at some hooks."""
-    reader = NftReader()
+def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
+    """Return other programs' chains, with the rules of those of type filter at some hooks."""
+    reader = NftReader(is_own)
     try:
         tables = reader.chains()
         for hook in hooks:

@@ -20,12 +20,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ..kernel.nf_tables.chains import DROPS, Chain
-from ..kernel.nf_tables.matches import Match
 from ..model import Frontend
 from ..policy.locality import PodLink
-from .conditions import FirstPacket, is_of_client, meets
+from .chains import DROPS, Chain
 from .following import FOLLOWED_MAX, Drop, find_drop
+from .matches import Match
+from .packets import FirstPacket, is_of_client, meets
 
 _OF_OTHERS = re.compile(
     r"docker(\d+|_gwbridge)|br-[\da-f]{12}|(cni-)?podman\d*|(vmbr|virbr|lxcbr|lxdbr|incusbr)\d+"

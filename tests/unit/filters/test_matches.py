@@ -2,8 +2,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from tests.unit.chains.rules import conditions
-from userspace_proxy.kernel.nf_tables.matches import (
+from tests.unit.filters.written import conditions
+from userspace_proxy.filters.matches import (
     Match,
     MatchField,
     Ports,

@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from ..kernel.nf_tables.chains import DROPS, LEADS, Chain, RuleVerdict, Step
-from ..kernel.nf_tables.matches import Condition, Conditions, Match, MatchField
-from .conditions import FirstPacket, Named, PacketMark, is_of_client, meets, named_in
+from .chains import DROPS, LEADS, Chain, RuleVerdict, Step
 from .following import follow
+from .matches import Condition, Conditions, Match, MatchField
+from .packets import FirstPacket, Named, PacketMark, is_of_client, meets, named_in
 
 _LEAVES = (RuleVerdict.GOTO, RuleVerdict.RETURN)
 _HARMLESS = (RuleVerdict.NONE, RuleVerdict.NOTRACK)
