@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 
+from ..filters.endpoints import find_forward_firewalls
 from ..filters.frontends import ALL_NAT, EarlierChains, Translation
-from ..filters.node import find_firewalls, find_forward_firewalls, find_unfollowed
+from ..filters.node import find_firewalls, find_unfollowed
 from ..filters.packets import ANY_IP
 from ..kernel.interfaces import is_local
 from ..model import Doubt, Frontend, Protocol, SocketAddress, Taken

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ..errors import SteeringError
 from ..filters.chains import Tables
+from ..filters.kube_proxy import read_links
 from ..filters.pod_links import read_client_links
 from ..filters.reading import read_chains
 from ..policy.locality import PodLink
 from ..steering.iptables import FILTERING, read_legacy
 from ..steering.names import is_own_table
-
-_INTERFACES = Path("/proc/thread-self/net/dev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,4 @@ def read_kernel() -> KernelView:
         nat, filters = read_legacy("nat"), read_legacy(*FILTERING)
     except SteeringError as exc:
         unread.append(exc.message)
-    return KernelView(nft, nat, filters, _links(), read_client_links(), tuple(unread))
-
-
-def _links() -> tuple[str, ...]:
-    lines = _INTERFACES.read_text(encoding="ascii", errors="replace").splitlines()
-    return tuple(line.partition(":")[0].strip() for line in lines[2:])
+    return KernelView(nft, nat, filters, read_links(), read_client_links(), tuple(unread))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .matches import ALL_BITS, Conditions, in_words
+from .matches import Conditions, in_words
 
 DEPTH_MAX = 16
 """How deep chains may jump to each other; the kernel itself allows no more."""
@@ -36,15 +36,6 @@ DROPS = (RuleVerdict.DROP, RuleVerdict.REJECT)
 LEADS = (RuleVerdict.JUMP, RuleVerdict.GOTO)
 
 
-class Marking(NamedTuple):
-    """How a rule changes the mark of packets."""
-
-    cleared: int = ALL_BITS
-    """The bits that become 0 first."""
-    flipped: int | None = None
-    """Those that are flipped then; None: the cleared ones become anything."""
-
-
 class Step(NamedTuple):
     """One rule."""
 
@@ -53,8 +44,6 @@ class Step(NamedTuple):
     """Its conditions; without any it is for every packet."""
     target: str = ""
     """The chain that a jump or goto leads to."""
-    marking: Marking | None = None
-    """None: it leaves the mark as it is."""
 
     def __str__(self) -> str:
         return " ".join(filter(None, (in_words(self.matches), self.verdict, self.target)))
@@ -91,6 +80,12 @@ class Chain:
 
     def __str__(self) -> str:
         return f"{self.table} {self.name}"
+
+    @property
+    def described(self) -> str:
+        """A chain that the kernel calls, in words."""
+        place = f"({self.hook}, priority {self.priority})"
+        return f"nftables chain {self} of another program {place}"
 
 
 Tables = dict[ChainTable, dict[str, Chain]]

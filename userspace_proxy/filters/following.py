@@ -1,14 +1,9 @@
 """Follows the rules of a chain with a packet, or with all packets of a kind; pure.
 
     jump x ─▶ x: ct state established accept   not met
-                 meta mark set 0x1
-                 meta mark 0x2 accept          not met: the mark is known
                  numgen random … return        may be met: both ways are followed
                  drop
     drop                                       all ways end here, or above: certainly dropped
-
-Who asks a question knows which rules the packet meets: ``conditions.FirstPacket`` those of the
-packets of clients and endpoints, ``denied_clients`` those of some clients.
 
 Rule 1: rules are followed in their order. Where it isn't known whether packets meet a rule, both
 ways are followed, and the outcome is certain only if all ways have the same one.
@@ -17,26 +12,14 @@ Rule 2: where a chain couldn't be read, packets may end in any way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from .chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step
-from .packets import UNMARKED, PacketMark, names_address
+from .packets import FirstPacket, is_of_client, meets, names_address, names_frontend
 
 FOLLOWED_MAX = 200_000
 """Rules times packets, 1.2 µs each: chains are followed in the round of repairs."""
-# Most rulesets have one or two at a time.
-_MARKS_MAX = 8
-
-
-class ChainQuestion(Protocol):
-    """What is asked about a chain."""
-
-    def meets(self, step: Step, mark: PacketMark) -> bool | None:
-        """Return whether packets meet a rule; None if that isn't known, or if some do."""
-
-    def into(self, step: Step) -> ChainQuestion:
-        """Return what is asked about the chain that a rule leads to."""
 
 
 class Outcome(NamedTuple):
@@ -45,20 +28,17 @@ class Outcome(NamedTuple):
     by: tuple[Chain, Step] | None = None
     """The last rule that translates them, or in a chain of type filter drops them, and where it is;
     None: none may."""
-    is_telling: bool = False
-    """Whether that says something about a frontend: the rule names the address, or is for all."""
-    names_address: bool = False
+    is_named: bool = False
+    """Whether such a rule, or one that leads to it, is about what they are for."""
     ends: bool = False
     """Whether they may be accepted, or leave all chains in another way."""
-    back: Sequence[PacketMark] = ()
-    """The marks with which they may go on after the chain; empty: they don't."""
+    back: bool = False
+    """Whether they may go on after the chain."""
 
     @property
-    def is_taken(self) -> bool | None:
-        """Whether they are translated or dropped; None: they may be."""
-        if self.by and not (self.ends or self.back):
-            return True
-        return None if self.by and self.is_telling else False
+    def is_certain(self) -> bool:
+        """Whether they are translated or dropped, on all ways."""
+        return self.by is not None and not (self.ends or self.back)
 
 
 class Drop(NamedTuple):
@@ -79,10 +59,11 @@ class Drop(NamedTuple):
 def follow(
     chain: Chain,
     chains: Mapping[str, Chain],
-    asked: ChainQuestion,
+    packet: FirstPacket,
     kind: str,
     depth: int = 0,
-    marks: Sequence[PacketMark] = (UNMARKED,),
+    *,
+    is_named: bool = False,
 ) -> Outcome:
     """Return the effect of a chain on packets.
 
@@ -90,55 +71,59 @@ def follow(
         chain: With its rules.
         chains: Those of its table that it may jump to, by name, with their rules.
         kind: Of the chain that the kernel calls: ``nat`` or ``filter``; ``untracked`` for what
-            one of type filter does to connection tracking.
-        marks: Those that packets may have.
+            one of type filter does to connection tracking; ``some`` for what it does to the client
+            that meets conditions on clients only where rules that name the frontend drop it then.
+        is_named: Whether a rule that leads to the chain is about what the packets are for.
     """
     effects = _EFFECTS[kind]
     by: tuple[Chain, Step] | None = None
-    is_telling = named = ends = False
-    back: list[PacketMark] = []
+    found = ends = back = False
     for step in chain.steps:
-        met = [asked.meets(step, mark) for mark in marks]
-        if True not in met and None not in met:
+        is_for_some = kind == "some" and any(map(is_of_client, step.matches))
+        others = [one for one in step.matches if not (is_for_some and is_of_client(one))]
+        if (met := meets(others, packet)) is False:
             continue
-        verdict, matches, target, marking = step
-        those = [mark for mark, one in zip(marks, met, strict=True) if one is not False]
-        rest = [mark for mark, one in zip(marks, met, strict=True) if one is not True]
-        does = effects.get(verdict, _GOES_ON)
-        inner = Outcome((chain, step) if does.takes else None, does.takes, ends=does.ends)
-        if verdict in LEADS and depth < DEPTH_MAX:
-            inner = Outcome((chain, step), ends=True, back=(UNMARKED,))
-            if target in chains and chains[target].is_read:
-                led = asked.into(step)
-                inner = follow(chains[target], chains, led, kind, depth + 1, those)
-            those = list(inner.back)
-        elif marking:
-            those = [mark.after(marking) for mark in those]
+        does = effects.get(step.verdict, _GOES_ON)
+        names = is_named or _names(step, packet, kind)
+        inner = Outcome((chain, step) if does.takes else None, names, does.ends, does.goes_on)
+        if step.verdict in LEADS and depth < DEPTH_MAX:
+            inner = Outcome((chain, step), names, ends=True, back=True)
+            if step.target in chains and chains[step.target].is_read:
+                led = chains[step.target]
+                inner = follow(led, chains, packet, kind, depth + 1, is_named=names)
+        is_theirs = met and inner.is_certain and inner.is_named
+        if is_for_some and not is_theirs and step.verdict is not RuleVerdict.MAP:
+            continue
         if inner.by:
-            by = inner.by
-            names = inner.names_address or names_address(matches)
-            named = named or names
-            is_telling = is_telling or names or (inner.is_telling and not rest)
+            by, found = inner.by, found or inner.is_named
         ends = ends or inner.ends
-        back += those if does.returns else ()
-        marks = _few([*rest, *those] if does.goes_on else rest)
-        if not marks:
-            break
-    return Outcome(by, is_telling, named, ends, _few([*back, *marks]))
+        back = back or (does.returns and (inner.back or step.verdict not in LEADS))
+        if met and not (does.goes_on and inner.back):
+            return Outcome(by, found, ends, back)
+    return Outcome(by, found, ends, back=True)
 
 
-def find_drop(base: Chain, chains: Mapping[str, Chain], asked: ChainQuestion) -> Drop | None:
+def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> Drop | None:
     """Return what certainly drops packets in a chain of type filter; None: nothing does."""
-    outcome = follow(base, chains, asked, "filter")
+    outcome = follow(base, chains, packet, "filter")
     if outcome.ends or not base.is_read or (outcome.back and base.policy != "drop"):
         return None
     return Drop(base, *(outcome.by if outcome.by and not outcome.back else (base, None)))
 
 
-def _few(marks: Sequence[PacketMark]) -> Sequence[PacketMark]:
-    """Return each mark once; in place of many one of which nothing is known."""
-    found = marks if len(marks) == 1 else list(dict.fromkeys(marks))
-    return found if len(found) <= _MARKS_MAX else (UNMARKED,)
+def find_drop_for_some(
+    base: Chain, chains: Mapping[str, Chain], packet: FirstPacket
+) -> Drop | None:
+    """Return what drops the packets of some clients by a rule that names the frontend."""
+    outcome = follow(base, chains, packet, "some")
+    is_found = outcome.is_certain and outcome.is_named
+    return Drop(base, *outcome.by) if outcome.by and is_found else None
+
+
+def _names(step: Step, packet: FirstPacket, kind: str) -> bool:
+    if kind == "nat":
+        return names_address(step.matches)
+    return kind == "some" and names_frontend(step.matches, packet)
 
 
 class _Effect(NamedTuple):
@@ -160,7 +145,7 @@ _ALL: Mapping[RuleVerdict, _Effect] = {
 }
 _EFFECTS: Mapping[str, Mapping[RuleVerdict, _Effect]] = {
     "nat": {**_ALL, RuleVerdict.TRANSLATE: _TAKES},
-    "filter": {**_ALL, **dict.fromkeys(DROPS, _TAKES)},
+    **{kind: {**_ALL, **dict.fromkeys(DROPS, _TAKES)} for kind in ("filter", "some")},
     # What isn't tracked isn't translated either.
     "untracked": {**_ALL, RuleVerdict.NOTRACK: _TAKES},
 }

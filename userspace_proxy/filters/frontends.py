@@ -19,10 +19,8 @@ looked up, and by a chain of equal priority.
 Rule 2: a rule with another condition that isn't understood concerns some clients of all addresses,
 as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
 Rule 3: packets are dropped only if that is certain for pods and other hosts: a firewall may turn
-some clients away. That they are dropped above a low limit is a doubt, and so is that those of some
-clients are, by a rule that names the frontend (``chains.denied_clients``), or those of this node's
-pods (``chains.denied_pods``).
-Rule 4: likewise for what the proxy sends to endpoints, and for their answers.
+some clients away. That those of some clients are is a doubt, if a rule names the frontend, or those
+of this node's pods (``denied_pods``).
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -31,27 +29,25 @@ nf_nat_register_fn().
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import SteeringError
-from ..model import Doubt, Frontend, IPFamily, Protocol, SocketAddress, Taken
+from ..model import Doubt, Frontend, FrontendKind, IPFamily, Taken
 from ..model.addresses import is_loopback
 from ..policy.locality import PodLink
 from .chains import DROPS, Chain, RuleVerdict, Tables
-from .denied_clients import DeniedClients
 from .denied_pods import DeniedPods
-from .following import FOLLOWED_MAX, find_drop, follow
+from .following import FOLLOWED_MAX, find_drop, find_drop_for_some, follow
 from .matches import Match, MatchField, Unknown
-from .packets import FirstPacket, may_be_first
+from .packets import FirstPacket, may_be_first, number_of_ip
 from .pod_links import PodLinks
 from .reading import IsOwn, NftReader
 
-_OTHERS_CHAIN = "nftables chain {} of another program"
 # The kernel's own: NF_IP_PRI_NAT_DST, also of the legacy tables, and NF_IP_PRI_CONNTRACK.
 ALL_NAT, _TRACKING = -100, -200
-_FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
+FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
 # What isn't known before connection tracking.
 _TRACKED = (
     MatchField.STATE,
@@ -62,7 +58,7 @@ _TRACKED = (
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after that of all chains."""
-_WAY_IN, _WAY_OUT_HOOKS = ("prerouting", "input"), ("output", "postrouting")
+WAY_IN, _WAY_OUT_HOOKS = ("prerouting", "input"), ("output", "postrouting")
 
 
 class Translation(NamedTuple):
@@ -108,7 +104,7 @@ class EarlierChains:
         self._seen = _NOTHING
         self._found: dict[Frontend, Taken] = {}
         self.filters: Sequence[Followed] = ()
-        """As of the last look, for :func:`dropping_chain`."""
+        """As of the last look, for :func:`.endpoints.dropping_chain`."""
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
         """Return the frontends whose packets another program takes first, or may, with the cause.
@@ -162,7 +158,7 @@ class EarlierChains:
         self.filters = [
             followed(base)
             for base in _others(tables)
-            if (base.kind in ("filter", "route") and base.hook in (*_WAY_IN, *_WAY_OUT_HOOKS))
+            if (base.kind in ("filter", "route") and base.hook in (*WAY_IN, *_WAY_OUT_HOOKS))
             or (base.kind == "nat" and base.hook == "output")
         ]
         found: dict[Frontend, Taken] = {}
@@ -173,47 +169,19 @@ class EarlierChains:
         depends = any(one is not None and one.depends_on_links for one in pods)
         links = self._pod_links() if depends else None
         for (chain, chains), denied in zip(earlier, pods, strict=True):
-            families = _FAMILIES[chain.table.family]
-            concerned = [frontend for frontend in frontends if frontend.family in families]
-            if may_take(chain, chains, len(concerned)):
-                for frontend in concerned:
-                    cause = explain_chain(chain, chains, frontend, translations[frontend])
-                    if cause and not (frontend in found and isinstance(cause, Doubt)):
-                        found[frontend] = cause
-            if chain.kind == "filter":
-                places = ((one, translations[one]) for one in concerned if one not in found)
-                found |= find_denied(chain, chains, places)
+            families = FAMILIES[chain.table.family]
+            places = [(f, to) for f, to in translations.items() if f.family in families]
+            for frontend, to in places_to_follow(chain, chains, places):
+                cause = explain_chain(chain, chains, frontend, to)
+                if cause and not (frontend in found and isinstance(cause, Doubt)):
+                    found[frontend] = cause
             if denied is not None and denied.depends_on_links and links:
-                places = ((one, translations[one]) for one in concerned if one not in found)
-                found |= find_denied_pods(chain, denied, links, places)
+                rest = [place for place in places if place[0] not in found]
+                found |= find_denied_pods(chain, denied, links, rest)
         return found, links
 
 
-Places = Iterable[tuple[Frontend, Translation]]
-
-
-def find_denied(
-    chain: Chain,
-    chains: Mapping[str, Chain],
-    frontends: Places,
-) -> dict[Frontend, Doubt]:
-    """Return the frontends whose packets a chain of type filter drops for some clients.
-
-    Args:
-        chain: With its rules.
-        chains: As for :func:`follow`.
-        frontends: Each with how it is translated.
-    """
-    denied = DeniedClients(chain, chains)
-    packets = {
-        one: next(iter(first_packets(chain, one, translation)), None)
-        for one, translation in frontends
-        if denied.named.has(one, translation.port) or denied.named.has(one)
-    }
-    if denied.rules * len(packets) >= FOLLOWED_MAX:
-        return {}
-    found = {one: denied.dropped(packet) if packet else "" for one, packet in packets.items()}
-    return _doubts(chain, found, _MEANT)
+Places = Sequence[tuple[Frontend, Translation]]
 
 
 def find_denied_pods(
@@ -229,21 +197,11 @@ def find_denied_pods(
     """
     packets = {one: next(iter(first_packets(chain, one, to)), None) for one, to in frontends}
     seen = {one: packet for one, packet in packets.items() if packet}
-    found = denied.dropped(seen, links)
-    return _doubts(chain, {one: words for one, (words, *_) in found.items()}, _MEANT_PODS)
-
-
-def _doubts(chain: Chain, words: Mapping[Frontend, str], hint: str) -> dict[Frontend, Doubt]:
-    which = _described(chain)
+    which = f"{chain.described} drops packets to it"
     return {
-        one: Doubt(f"{which} drops packets to it {said}", hint, str(chain))
-        for one, said in words.items()
-        if said
+        one: Doubt(f"{which} {words}", _MEANT_PODS, str(chain))
+        for one, (words, *_) in denied.dropped(seen, links).items()
     }
-
-
-def _described(chain: Chain) -> str:
-    return f"{_OTHERS_CHAIN.format(chain)} ({chain.hook}, priority {chain.priority})"
 
 
 def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
@@ -255,40 +213,15 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
     for chain in _others(tables):
         if chain.kind == "nat" and chain.hook in _NAT_HOOKS and chain.priority <= last:
             yield chain
-        if chain.kind == "filter" and chain.hook in _WAY_IN:
+        if chain.kind == "filter" and chain.hook in WAY_IN:
             yield chain
 
 
 def _others(tables: Tables) -> Iterator[Chain]:
     """Yield the chains of other programs for IP packets."""
     for table, chains in tables.items():
-        if table.family in _FAMILIES:
+        if table.family in FAMILIES:
             yield from chains.values()
-
-
-def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol) -> str:
-    """Return which chain keeps packets from an endpoint, or its answers from here; or empty.
-
-    As the end of a sentence about the endpoint.
-    """
-    dial = FirstPacket(Frontend(endpoint.ip, endpoint.port, protocol))
-    answer = dial._replace(is_answer=True)
-    for base, chains in filters:
-        is_in = base.hook in _WAY_IN
-        is_family = endpoint.family in _FAMILIES[base.table.family]
-        if not is_family:
-            continue
-        which = _described(base)
-        packets = "its answers" if is_in else "packets to it"
-        packet = answer if is_in else dial
-        if base.kind == "nat":
-            if follow(base, chains, packet, "nat").is_taken:
-                return f"{which} translates {packets}"
-        elif find_drop(base, chains, packet):
-            return f"{which} drops {packets}"
-        elif find_drop(base, chains, packet._replace(is_over=True)):
-            return f"{which} drops {packets} above a low limit"
-    return ""
 
 
 def first_packets(
@@ -330,18 +263,37 @@ def as_evaluated(base: Chain, chains: Mapping[str, Chain]) -> Mapping[str, Chain
     }
 
 
-def may_take(base: Chain, chains: Mapping[str, Chain], frontends: int) -> bool:
-    """Return whether it is worthwhile to follow a chain for so many frontends."""
+def places_to_follow(
+    base: Chain, chains: Mapping[str, Chain], places: Places
+) -> Sequence[tuple[Frontend, Translation]]:
+    """Return the frontends for which it is worthwhile to follow a chain.
+
+    All whose packets it may take; if it may drop only those of some clients, or that would take
+    too long, those that its rules may name.
+    """
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
-        return any(step.verdict in (RuleVerdict.TRANSLATE, RuleVerdict.MAP) for step in steps)
-    is_dropping = any(
+        may = any(step.verdict in (RuleVerdict.TRANSLATE, RuleVerdict.MAP) for step in steps)
+        return places if may else ()
+    is_for_all = base.policy == "drop" or any(
         s.verdict in (*DROPS, RuleVerdict.NOTRACK)
         and all(isinstance(one, Match) for one in s.matches)
         and may_be_first(s.matches)
         for s in steps
     )
-    return (is_dropping or base.policy == "drop") and len(steps) * frontends < FOLLOWED_MAX
+    if is_for_all and len(steps) * len(places) < FOLLOWED_MAX:
+        return places
+    if not any(step.verdict in DROPS for step in steps):
+        return ()
+    matches = (one for step in steps for one in step.matches if isinstance(one, Match))
+    numbers = {first for one in matches for first, last in one.ends if first == last}
+    named = [
+        (frontend, to)
+        for frontend, to in places
+        if frontend.kind is FrontendKind.NODE_PORT
+        or not numbers.isdisjoint((number_of_ip(frontend.ip), to.port))
+    ]
+    return named if len(steps) * len(named) < FOLLOWED_MAX else ()
 
 
 def explain_chain(
@@ -356,7 +308,7 @@ def explain_chain(
 
     def found(what: str, hint: str, *, is_sure: bool = True) -> Taken:
         kind = Taken if is_sure else Doubt
-        return kind(f"{_described(chain)} {what}", hint, str(chain))
+        return kind(f"{chain.described} {what}", hint, str(chain))
 
     priority = translation.priority
     if chain.kind == "filter":
@@ -365,16 +317,17 @@ def explain_chain(
             is_all = any(find_drop(chain, chains, own) for own in packets[1:])
             besides = "" if is_all else ", except those of this node's own programs"
             return found(f"drops packets to it{besides}", _ADMIT if packets[0].port else _WAY_OUT)
-        if packets and find_drop(chain, chains, packets[0]._replace(is_over=True)):
-            return found("drops packets to it above a low limit", _RAISE, is_sure=False)
         is_before = chain.hook == "prerouting" and chain.priority < _TRACKING and priority != NEVER
-        if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_taken:
+        if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_certain:
             return found(*_UNTRACKED)
+        if packets and (drop := find_drop_for_some(chain, chains, packets[0])):
+            return found(f"drops packets to it of some clients: {drop}", _MEANT, is_sure=False)
         return None
     outcome = follow(chain, chains, FirstPacket(frontend), chain.kind)
-    if outcome.is_taken is False or chain.priority > priority:
+    is_taken = outcome.is_certain or (outcome.by and outcome.is_named)
+    if not is_taken or chain.priority > priority:
         return None
-    is_sure = outcome.is_taken is True and chain.priority < priority
+    is_sure = outcome.is_certain and chain.priority < priority
     verb = "translates" if is_sure else "may translate"
     if priority == NEVER:
         before, hint = "packets reach this proxy", "delete that rule"
@@ -387,7 +340,6 @@ def explain_chain(
 _WAY_OUT = "accept them in that chain, or delete what drops them"
 _MEANT = "accept them in that chain before that rule if these clients may use it"
 _MEANT_PODS = "accept them in that chain if pods of this node are to use it"
-_RAISE = "raise the limit, or exempt the packets of Services"
 _UNTRACKED = (
     "keeps packets to it from being tracked (notrack), so that they aren't translated",
     "accept them in that chain before that rule, or delete it",

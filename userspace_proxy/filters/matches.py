@@ -3,7 +3,6 @@
     ip saddr 10.0.0.0/8      Match(SOURCE, (10.0.0.0/8,))
     tcp dport { 22, 80-90 }  Match(PROTOCOL, ("tcp",)), Match(DESTINATION_PORT, (22, 80-90))
     ip daddr @blocked        SetLookup((DESTINATION,), "blocked"), until it is written out
-    meta mark 0x1            Match(MARK, (0x1 / 0xffffffff,))
     numgen random mod 2 0    Unknown()
 
 Rule 1: a packet meets a rule if it meets all of its conditions.
@@ -22,8 +21,6 @@ from typing import NamedTuple, TypeGuard
 from ..model.addresses import Network
 
 LOOPBACK = "lo"
-ALL_BITS = 0xFFFFFFFF
-"""Of a packet's mark."""
 
 
 class MatchField(enum.StrEnum):
@@ -48,13 +45,10 @@ class MatchField(enum.StrEnum):
     """The number of an interface, or its name, with an asterisk for any further characters."""
     WAY_OUT = "oif"
     """Likewise."""
-    MARK = "meta mark"
     TO_THIS_NODE = "fib daddr type"
     """``local``."""
     TRANSPARENT_SOCKET = "socket transparent"
     """Without a value."""
-    LIMIT = "limit"
-    """``over``, ``within``."""
     TCP_FLAGS = "tcp flags"
     OTHER = ""
 
@@ -88,7 +82,7 @@ class Ports(NamedTuple):
 
 
 class Bits(NamedTuple):
-    """Bits of the TCP header, or of a packet's mark."""
+    """Bits of the TCP header."""
 
     mask: int
     value: int
@@ -121,6 +115,10 @@ class Match:
             if first <= number <= last:
                 return True
         return False
+
+    def names(self, number: int) -> bool:
+        """Return whether one of the values is exactly an address or a port."""
+        return number in self._places[0]
 
     @functools.cached_property
     def ends(self) -> Sequence[tuple[int, int]]:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TypeVar
 
-from ..model import Frontend, IPFamily, Protocol, SocketAddress
+from ..model import Frontend, IPFamily, Protocol
 from ..model.quoting import shell_command
 from ..policy.locality import PodLink
 from .chains import Chain, ChainTable, Tables, base_chains
-from .denied_pods import DeniedPods, has_clients
+from .denied_pods import DeniedPods
 from .following import Drop, find_drop, follow
 from .matches import Match, MatchField, states
 from .packets import ANY_IP, FirstPacket
@@ -27,8 +26,6 @@ from .packets import ANY_IP, FirstPacket
 Chains = Mapping[str, Chain]
 Judged = TypeVar("Judged")
 
-# Of the chains at postrouting that translate sources, and what is translated back.
-_SOURCE_NAT = 100
 FIREWALLD = ChainTable("inet", "firewalld")
 _FAMILIES = {"ip": IPFamily.IPV4, "ip6": IPFamily.IPV6}
 _TRANSLATED = states(["dnat"])
@@ -80,60 +77,17 @@ def find_firewalls(
         is_open = steering == "iptables" and base.table[1:] == ("filter", True)
         first = [] if is_open else [FirstPacket(anything, port) for port in ports]
         reply = [FirstPacket(anything, is_answer=True)]
-        dropped = _find_drop(base, chains, first, pods)
-        answers = _find_drop(base, chains, reply, pods)
+        dropped = find_first_drop(base, chains, first, pods)
+        answers = find_first_drop(base, chains, reply, pods)
         if not (dropped or answers):
             return None
         drop, whose, is_for_all = dropped or answers or (None, "", False)
         why = f"{drop}{whose}{'' if dropped else _ANSWERS}"
-        drops = _hint(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
+        drops = hint_of(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
         hint = _OF_CALICO if drop and drop.place.name == _CALICO else drops
         return Firewall(str(base), why, hint, _FAMILIES.get(base.table.family), is_for_all)
 
-    return list(_judged((nft, legacy), "input", judge))
-
-
-def find_forward_firewalls(
-    nft: Tables,
-    legacy: Tables,
-    endpoint: SocketAddress,
-    protocol: Protocol,
-    links: Sequence[PodLink],
-) -> list[Firewall]:
-    """Return the chains that drop what the kernel would forward to an endpoint, or its answers.
-
-    Args:
-        nft: As for :func:`find_firewalls`; so is ``legacy``.
-        endpoint: With port 0 any port of it.
-        links: Those of the clients in question, and the endpoint's own one.
-    """
-    to = Frontend(endpoint.ip, endpoint.port, protocol)
-    links = [one for one in links if any(net.version == endpoint.family for net in one.networks)]
-    own = next((one for one in links if not one.is_uplink and _has(one, endpoint.ip)), None)
-    clients = [one for one in links if one != own and has_clients(one)]
-
-    def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
-        is_late = base.hook == "postrouting" and base.priority >= _SOURCE_NAT
-        if family is not endpoint.family or is_late:
-            return None
-        first = FirstPacket(to, is_forwarded=True, way_out=own)
-        found = _find_drop(base, chains, [first], clients)
-        if found is None:
-            answer = FirstPacket(to, is_answer=True, is_forwarded=True, link=own)
-            ways = [answer._replace(way_out=one) for one in clients] or [answer]
-            drops = [find_drop(base, chains, one) for one in ways]
-            if dropped := next(filter(None, drops), None):
-                found = dropped, ", for the endpoint's answers", all(drops)
-        if found is None:
-            return None
-        drop, whose, is_for_all = found
-        return Firewall(str(base), f"{drop}{whose}", _hint(base, ""), family, is_for_all)
-
-    return list(_judged((nft, legacy), "forward", judge))
-
-
-def _has(link: PodLink, ip: str) -> bool:
-    return any(ip_address(ip) in network for network in link.networks)
+    return list(judged((nft, legacy), "input", judge))
 
 
 def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
@@ -144,7 +98,7 @@ def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> str | None:
         if not base.is_read:
-            return f"chain {base}"
+            return f"chain {base}, {_listing(base)}"
         packet = FirstPacket(
             Frontend(ANY_IP[family], 0, Protocol.TCP),
             int(hook == "input"),
@@ -153,14 +107,15 @@ def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
         )
         outcome = follow(base, chains, packet, "filter")
         if outcome.by:
-            return "chain {}, rule {}".format(*outcome.by)
+            place, rule = outcome.by
+            return f"chain {place}, rule {rule}, {_listing(place)}"
         is_policy = packet.is_forwarded and outcome.back and base.policy == "drop"
-        return f"chain {base}, its policy drop" if is_policy else None
+        return f"chain {base}, its policy drop, {_listing(base)}" if is_policy else None
 
-    return list(_judged((nft, legacy), hook, judge))
+    return list(judged((nft, legacy), hook, judge))
 
 
-def _judged(
+def judged(
     all_tables: Iterable[Tables],
     hook: str,
     judge: Callable[[Chain, Chains, IPFamily], Judged | None],
@@ -175,7 +130,7 @@ def _judged(
                 yield found
 
 
-def _find_drop(
+def find_first_drop(
     base: Chain, chains: Chains, packets: Sequence[FirstPacket], links: Sequence[PodLink]
 ) -> tuple[Drop, str, bool] | None:
     """Return what drops packets of all clients or behind links, whose, and if it is all of them."""
@@ -197,15 +152,26 @@ _OF_CALICO = (
 )
 
 
-def _hint(
+def _legacy(chain: Chain, option: str) -> str:
+    tool = "ip6tables-legacy" if chain.table.family == "ip6" else "iptables-legacy"
+    table = () if chain.table.name == "filter" else ("-t", chain.table.name)
+    return shell_command(tool, *table, option, chain.name)
+
+
+def _listing(chain: Chain) -> str:
+    """Return the command that shows a chain, at the end of a sentence."""
+    listed = shell_command("nft", "list", "chain", *chain.table[:2], chain.name)
+    return f"as `{_legacy(chain, '-S') if chain.table.is_legacy else listed}` shows"
+
+
+def hint_of(
     chain: Chain, steering: str, *, drops_first: bool = True, drops_replies: bool = True
 ) -> str:
+    """Return the commands, or the setting, by which a chain admits packets."""
     if chain.table == FIREWALLD and steering != "local" and not drops_replies:
         return "update firewalld to 0.9 or later, which accepts translated packets"
     if chain.table.is_legacy:
-        tool = "ip6tables-legacy" if chain.table.family == "ip6" else "iptables-legacy"
-        table = "" if chain.table.name == "filter" else f" -t {chain.table.name}"
-        prefix, suffix = f"{tool}{table} -I {chain.name}", "-j ACCEPT"
+        prefix, suffix = _legacy(chain, "-I"), "-j ACCEPT"
         translated, transparent = "-m conntrack --ctstate DNAT", "-m socket --transparent"
         replies = "-m conntrack --ctstate ESTABLISHED,RELATED"
     else:

@@ -10,10 +10,8 @@ from typing import NamedTuple
 from ..kernel.interfaces import is_local
 from ..model import Frontend, FrontendKind, IPFamily, Protocol
 from ..policy.locality import PodLink
-from .chains import Marking, Step
 from .matches import (
     LOOPBACK,
-    Bits,
     Condition,
     Match,
     MatchField,
@@ -26,33 +24,6 @@ ANY_IP = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 """In a frontend: an address that isn't known. So is the port 0."""
 
 
-class PacketMark(NamedTuple):
-    """What is known of a packet's mark."""
-
-    known: int = 0
-    """The bits that are known."""
-    value: int = 0
-    """Of these; the others are 0."""
-
-    def has(self, bits: Bits) -> bool | None:
-        """Return whether bits of it have a value; None if that isn't known."""
-        if bits.value & ~bits.mask or (self.value ^ bits.value) & bits.mask & self.known:
-            return False
-        return None if bits.mask & ~self.known else True
-
-    def after(self, marking: Marking) -> PacketMark:
-        """Return what is known after a rule has changed it."""
-        kept, value = self.known & ~marking.cleared, self.value & ~marking.cleared
-        if marking.flipped is None:
-            return PacketMark(kept, value)
-        known = kept | marking.cleared
-        return PacketMark(known, (value ^ marking.flipped) & known)
-
-
-UNMARKED = PacketMark()
-"""Nothing is known of it: other tables, and the interface's driver, may have set it."""
-
-
 class FirstPacket(NamedTuple):
     """The first packet of a client, or the answer to one, as rules see it at one place."""
 
@@ -63,8 +34,6 @@ class FirstPacket(NamedTuple):
     hasn't been translated."""
     is_own: bool = False
     """Whether a program of this node is the client; else a pod, or another host."""
-    is_over: bool = False
-    """Whether it comes when the limits of rules are exceeded."""
     is_answer: bool = False
     """Whether it comes from what was dialled, to an unprivileged port of this node."""
     link: PodLink | None = None
@@ -76,46 +45,8 @@ class FirstPacket(NamedTuple):
     way_out: PodLink | None = None
     """By which it is forwarded; None: that isn't known."""
 
-    def meets(self, step: Step, mark: PacketMark = UNMARKED) -> bool | None:
-        """Return whether it meets a rule; None if it depends on what isn't understood."""
-        return meets(step.matches, self, mark)
 
-    def into(self, _step: Step) -> FirstPacket:
-        """Return what follows a chain that a rule leads to."""
-        return self
-
-
-class Named(NamedTuple):
-    """The single addresses and ports in conditions, without networks and spans of ports."""
-
-    ips: frozenset[str] = frozenset()
-    ports: frozenset[int] = frozenset()
-    dialled_ports: frozenset[int] = frozenset()
-    node_ports: frozenset[tuple[int, int]] = frozenset()
-    """Spans of ports that are all node ports."""
-
-    def has(self, frontend: Frontend, port: int = 0) -> bool:
-        """Return whether one belongs to a frontend.
-
-        The address of a node port belongs to the node, and the port of any other frontend, such as
-        80, to many Services.
-
-        Args:
-            port: The port that it has been translated to; 0: it hasn't been.
-        """
-        if port in self.ports:
-            return True
-        if frontend.kind is not FrontendKind.NODE_PORT:
-            return frontend.ip in self.ips
-        if frontend.port in self.dialled_ports:
-            return True
-        spans = any(first <= frontend.port <= last for first, last in self.node_ports)
-        return not port and (frontend.port in self.ports or spans)
-
-
-def meets(
-    conditions: Iterable[Condition], packet: FirstPacket, mark: PacketMark = UNMARKED
-) -> bool | None:
+def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
     """Return whether the first packet of a client meets all of some conditions.
 
     Returns:
@@ -125,10 +56,7 @@ def meets(
     for one in conditions:
         result = None
         if isinstance(one, Match):
-            if one.field is MatchField.MARK:
-                result = _any_of(map(mark.has, one.bits))
-            else:
-                result = _TESTS[one.field](one, packet)
+            result = _TESTS[one.field](one, packet)
             if result is one.is_inverted:
                 return False
         if result is None:
@@ -170,18 +98,33 @@ def names_address(conditions: Iterable[Condition]) -> bool:
     )
 
 
-def named_in(conditions: Iterable[Condition]) -> Named:
-    """Return the single addresses and ports in conditions on the destination."""
-    found = [one for one in conditions if isinstance(one, Match)]
-    networks = [net for one in found if one.field in _OF_ADDRESS for net in one.networks]
-    ports = [ends for one in found if one.field is MatchField.DESTINATION_PORT for ends in one.ends]
-    dialled = [ends for one in found if one.field is MatchField.DIALLED_PORT for ends in one.ends]
-    return Named(
-        frozenset(str(net.network_address) for net in networks if net.num_addresses == 1),
-        frozenset(first for first, last in ports if first == last),
-        frozenset(first for first, _ in dialled),
-        frozenset((a, b) for a, b in ports if _NODE_PORTS[0] <= a < b <= _NODE_PORTS[1]),
-    )
+def names_frontend(conditions: Iterable[Condition], packet: FirstPacket) -> bool:
+    """Return whether one of some conditions is about what only a packet's frontend has.
+
+    The address of a node port belongs to the node, and the port of any other frontend, such as 80,
+    to many Services, but a proxy port to one of them.
+    """
+    frontend, port = packet.frontend, packet.port
+    is_node_port = frontend.kind is FrontendKind.NODE_PORT
+    for one in conditions:
+        if not isinstance(one, Match):
+            continue
+        if one.field in _OF_ADDRESS:
+            is_named = not is_node_port and one.names(number_of_ip(frontend.ip))
+        elif one.field is MatchField.DESTINATION_PORT and (port or is_node_port):
+            is_named = one.names(port or frontend.port) or (not port and _spans(one, frontend))
+        else:
+            is_dialled = is_node_port and one.field is MatchField.DIALLED_PORT
+            is_named = is_dialled and one.names(frontend.port)
+        if is_named:
+            return True
+    return False
+
+
+def _spans(match: Match, frontend: Frontend) -> bool:
+    """Return whether a span of ports that are all node ports has a frontend's."""
+    least, most = _NODE_PORTS
+    return any(least <= a <= frontend.port <= b <= most for a, b in match.ends)
 
 
 _ANY_IPS = frozenset(ANY_IP.values())
@@ -213,20 +156,20 @@ def _has_port(match: Match, port: int) -> bool | None:
 def _dialled_address(match: Match, packet: FirstPacket) -> bool | None:
     if packet.is_forwarded or packet.frontend.ip in _ANY_IPS:
         return _has_any(match, packet)
-    return match.has(_number(packet.frontend.ip))
+    return match.has(number_of_ip(packet.frontend.ip))
 
 
 def _destination(match: Match, packet: FirstPacket) -> bool | None:
     # Which of its addresses a node translates to depends on the interface.
     if packet.port or packet.is_answer or packet.frontend.ip in _ANY_IPS:
         return _has_any(match, packet)
-    return match.has(_number(packet.frontend.ip))
+    return match.has(number_of_ip(packet.frontend.ip))
 
 
 def _source(match: Match, packet: FirstPacket) -> bool | None:
     family = packet.frontend.family
     if packet.is_answer and packet.frontend.ip not in _ANY_IPS:
-        return match.has(_number(packet.frontend.ip))
+        return match.has(number_of_ip(packet.frontend.ip))
     link = packet.link
     if packet.is_other:
         return match.versions.get(family, False)
@@ -312,7 +255,6 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
         match, packet.link, is_loopback=packet.is_own
     ),
     MatchField.WAY_OUT: _way_out,
-    MatchField.LIMIT: lambda match, packet: packet.is_over == ("over" in match.values),
     MatchField.TCP_FLAGS: _flags,
     # Depends on what listens. Dials from this node's own address don't have one.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
@@ -320,5 +262,6 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
 
 
 @functools.lru_cache(maxsize=1000)
-def _number(ip: str) -> int:
+def number_of_ip(ip: str) -> int:
+    """Return an address as :func:`.matches.number_of`."""
     return number_of(ipaddress.ip_address(ip))

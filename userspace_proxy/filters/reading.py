@@ -28,12 +28,10 @@ from .matches import (
     Condition,
     LoadedField,
     Match,
-    MatchField,
     SetLookup,
     Value,
 )
 from .rules import (
-    read_marking,
     read_step,
     span_of,
     unknown,
@@ -91,7 +89,7 @@ class NftReader:
         except SteeringError:
             return chain
         rules = (rule.expressions() for rule in listed)
-        steps = (read(rule) for rule in rules for read in (read_marking, read_step))
+        steps = map(read_step, rules)
         place = _NUMBERS[family], table
         found = (one for step in steps if step for one in self._written_out(step, *place))
         return replace(chain, steps=tuple(found), is_read=True)
@@ -122,11 +120,7 @@ class NftReader:
         """Return a set's elements, or more than :data:`ELEMENTS_MAX`."""
         place = family, table, one.name
         if place not in self._elements:
-            self._elements[place] = (
-                self._ruleset.constants(*place)
-                if is_of_rule(one)
-                else self._ruleset.first_elements(*place, ELEMENTS_MAX)
-            )
+            self._elements[place] = self._ruleset.first_elements(*place, ELEMENTS_MAX)
         return self._elements[place]
 
     def reached(self, chains: Mapping[str, Chain], base: Chain) -> dict[str, Chain]:
@@ -184,10 +178,9 @@ def read_generation() -> int:
 ELEMENTS_MAX = 200
 """More than most firewalls that are written by hand have in one rule. Each frontend is compared
 with each of them."""
-_ANONYMOUS, _CONSTANT, _INTERVALS, _MAP = 0x1, 0x2, 0x4, 0x8
-# Spans of them aren't understood: prefixes of names, and numbers in the host's byte order.
-_SINGLE = (*WAYS, MatchField.MARK)
-_READ = _ANONYMOUS | _CONSTANT | _INTERVALS | _MAP
+_INTERVALS, _MAP = 0x4, 0x8
+# Those, and of sets that are part of a rule, or constant.
+_READ = 0x3 | _INTERVALS | _MAP
 
 
 def set_of(step: Step) -> SetLookup | None:
@@ -200,16 +193,12 @@ def is_constant(one: ListedSet) -> bool:
     return not one.flags & ~_READ
 
 
-def is_of_rule(one: ListedSet) -> bool:
-    """Return whether a set has no name, and so belongs to one rule."""
-    return bool(one.flags & _ANONYMOUS)
-
-
 def write_out(
     step: Step, looked_up: ListedSet | None, elements: Sequence[ListedElement]
 ) -> Iterator[Step]:
     """Yield a rule with the elements of the first set that it looks up.
 
+    Spans of interfaces aren't understood: prefixes of names, and numbers in the host's byte order.
     One rule if the values of one field decide; one per element of a map, or of several fields.
     None if no packet meets it, as the set is empty.
 
@@ -228,7 +217,7 @@ def write_out(
     if (
         looked_up is None
         or not is_whole
-        or (has_spans and (is_parted or one.fields[0].field in _SINGLE))
+        or (has_spans and (is_parted or one.fields[0].field in WAYS))
     ):
         yield _replace(step, one, unknown(one.fields))
     elif is_parted:

@@ -25,10 +25,9 @@ from dataclasses import replace
 from ..kernel.netlink.messages import number_in, read_all, text_in
 from ..kernel.nf_tables import expressions as x
 from ..kernel.nf_tables.reader import Expression
-from .chains import LEADS, Marking, RuleVerdict, Step
+from .chains import LEADS, RuleVerdict, Step
 from .matches import (
     ADDRESSES,
-    ALL_BITS,
     LOOPBACK,
     PORTS,
     Bits,
@@ -58,7 +57,6 @@ _ABOUT = {
 _FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
     ("meta", 15, 0, 0): LoadedField(MatchField.FAMILY),
     ("meta", 16, 0, 0): LoadedField(MatchField.PROTOCOL, 1),
-    ("meta", 3, 0, 0): LoadedField(MatchField.MARK, 4),
     ("meta", 4, 0, 0): LoadedField(MatchField.WAY_IN, 4),
     ("meta", 6, 0, 0): LoadedField(MatchField.WAY_IN, 16, is_name=True),
     ("meta", 5, 0, 0): LoadedField(MatchField.WAY_OUT, 4),
@@ -109,9 +107,6 @@ _STATES = {
     x.STATE_NEW: "new",
 }
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
-# NFT_LIMIT_F_INV and NFT_CONNLIMIT_F_INV.
-_LIMIT_OVER = 1
-_FEW = 10
 # Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE is bit 0 of match_flags.
 _CONNTRACK = struct.Struct("=32x16s16s76xH4x3H4xH4x")
 _STATE, _DIALLED_ADDRESS, _DIALLED_PORT = 1, 1 << 3, 1 << 9
@@ -126,10 +121,6 @@ _XT_STATES = {
 _MULTIPORT = struct.Struct("=BB15H15BB")
 # Of XT_MULTIPORT_SOURCE and XT_MULTIPORT_DESTINATION.
 _MULTIPORT_FIELDS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
-# Of xt_mark_mtinfo1 and xt_mark_tginfo2.
-_MARK_MATCH, _MARK_TARGET = struct.Struct("=IIB"), struct.Struct("=II")
-# NFTA_META_KEY, NFTA_META_SREG, NFT_META_MARK.
-_KEY, _SET_FROM, _META_MARK = 2, 3, 3
 # Of xt_ct_target_info: XT_CT_NOTRACK.
 _NOTRACK = 1
 # Of xt_socket_mtinfo1: XT_SOCKET_TRANSPARENT.
@@ -142,35 +133,6 @@ def read_step(expressions: Sequence[Expression]) -> Step | None:
         verdict, target = _verdict(one)
         if verdict:
             return Step(verdict, _all_conditions(expressions), target)
-    return None
-
-
-def read_marking(expressions: Sequence[Expression]) -> Step | None:
-    """Return how a rule changes the mark of packets that meet its conditions; None: it doesn't."""
-    source = Marking()
-    for at, one in enumerate(expressions):
-        found, marking = one.attributes(), None
-        match one.name:
-            case "meta" if number_in(found, _KEY) == _META_MARK:
-                marking = source if _SET_FROM in found else None
-                source = Marking(0, 0)
-            case "bitwise" if source.flipped is not None and number_in(found, 6) == 0:
-                kept, flips = (int.from_bytes(_data(found, n), sys.byteorder) for n in (4, 5))
-                source = Marking(source.cleared | ALL_BITS & ~kept, source.flipped & kept ^ flips)
-            case "immediate" if value := _data(found, 2):
-                source = Marking(ALL_BITS, int.from_bytes(value, sys.byteorder))
-            case "target" if text_in(found, 1) in ("MARK", "CONNMARK", "HMARK"):
-                marking = Marking()
-                if text_in(found, 1) == "MARK" and len(found.get(3, b"")) >= _MARK_TARGET.size:
-                    flips, cleared = _MARK_TARGET.unpack_from(found[3])
-                    marking = Marking(cleared, flips)
-            case "counter" | "cmp" | "match" | "log":
-                pass
-            case _:
-                source = Marking()
-        if marking:
-            conditions = _all_conditions(expressions[:at])
-            return Step(RuleVerdict.NONE, conditions, marking=marking)
     return None
 
 
@@ -243,23 +205,8 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
                 # Not about the client alone: a meter with a limit for each source is a dynset.
                 yield unknown([LoadedField(), *loaded])
             case "limit" | "connlimit":
-                yield from _limit(one.name, found)
+                yield Unknown()
         fresh = []
-
-
-def _limit(name: str, found: Mapping[int, bytes]) -> Iterator[Condition]:
-    """Yield a condition on a low limit.
-
-    Less than one packet a second, or ten connections, is low. Packets are assumed to be within a
-    higher limit.
-    """
-    is_rate = name == "limit"
-    is_over = number_in(found, 5 if is_rate else 2) & _LIMIT_OVER
-    rate, unit_s = number_in(found, 1), number_in(found, 2) if is_rate else _FEW
-    if rate < unit_s and not (is_rate and number_in(found, 4)):
-        yield Match(MatchField.LIMIT, ("over" if is_over else "within",))
-    elif is_over:
-        yield Unknown()
 
 
 def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
@@ -279,9 +226,6 @@ def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
             return
     if name == "socket" and data[:1] and data[0] & _TRANSPARENT:
         yield Match(MatchField.TRANSPARENT_SOCKET)
-    elif name == "mark" and len(data) >= _MARK_MATCH.size:
-        value, mask, is_not = _MARK_MATCH.unpack_from(data)
-        yield Match(MatchField.MARK, (Bits(mask, value),), bool(is_not))
     elif name == "multiport" and len(data) >= _MULTIPORT.size:
         yield _multiport(*_MULTIPORT.unpack_from(data))
     else:
@@ -328,9 +272,6 @@ def _comparison(subject: LoadedField, mask: bytes, op: int, value: bytes) -> Con
             values, is_inverted = ("dnat",), bool(number) == is_inverted
         case MatchField.TCP_FLAGS if len(value) == 1:
             values = (Bits(mask[0] if mask else 0xFF, number),)
-        case MatchField.MARK if value:
-            bits = int.from_bytes(mask, sys.byteorder) if mask else ALL_BITS
-            values = (Bits(bits, number),)
         case MatchField.WAY_IN | MatchField.WAY_OUT if value and not mask:
             values = values_of(subject, value)
             return Match(field, values, is_inverted) if values else unknown([subject])
@@ -382,8 +323,6 @@ def values_of(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
             return ("ipv4" if value[0] == socket.AF_INET else "ipv6",)
         case MatchField.WAY_IN | MatchField.WAY_OUT:
             return _link(subject, value)
-        case MatchField.MARK:
-            return (Bits(ALL_BITS, int.from_bytes(value, sys.byteorder)),)
     if subject.field in ADDRESSES:
         return (ipaddress.ip_network(value),)
     return span_of(subject, value, value) if subject.field in _NUMBERS else ()

@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Generic, TypeVar
 
 from ..errors import SteeringError
-from ..filters.frontends import EarlierChains, Followed, Translation, dropping_chain
+from ..filters.endpoints import dropping_chain
+from ..filters.frontends import EarlierChains, Followed, Translation
 from ..kernel import conntrack
 from ..kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
 from ..kernel.interfaces import PreroutingAddress

@@ -175,12 +175,12 @@ def test_what_is_done_to_packets_of_one_frontend_is_found_as_by_the_running_prox
         pytest.param(KernelView(unread=("permission denied",)), [], id="tables"),
         pytest.param(
             KernelView(nft=firewall(is_read=False)),
-            "chain ip filter INPUT",
+            "chain ip filter INPUT, as `nft list chain ip filter INPUT` shows",
             id="a-chain",
         ),
         pytest.param(
             KernelView(nft=firewall(nft("drop", "…"), nft("accept"))),
-            "chain ip filter INPUT, rule … drop",
+            "chain ip filter INPUT, rule … drop, as `nft list chain ip filter INPUT` shows",
             id="a-condition",
         ),
     ],

@@ -5,11 +5,11 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.filters.test_denied_clients import TRANSLATED, USUAL
+from tests.unit.filters.usual import USUAL
 from tests.unit.filters.written import read
 from userspace_proxy.filters.chains import Chain, ChainTable
 from userspace_proxy.filters.denied_pods import DeniedPods
-from userspace_proxy.filters.frontends import EarlierChains, Translation
+from userspace_proxy.filters.frontends import ALL_NAT, EarlierChains, Translation
 from userspace_proxy.filters.packets import FirstPacket
 from userspace_proxy.model import Doubt, Frontend, Protocol
 from userspace_proxy.model.node_network import NodeLink, NodeRoute
@@ -170,7 +170,7 @@ def test_that_packets_of_pods_are_dropped_is_a_doubt_until_their_links_are_gone(
         assert "come in by veth-b" in str(earlier.look([WEB])[WEB])
 
 
-ADMITTED = TRANSLATED[:2]
+ADMITTED = (Translation(-110, PORT), Translation(ALL_NAT, PORT))
 
 
 @pytest.mark.parametrize("rules", [pytest.param(rules, id=name) for name, rules in USUAL.items()])

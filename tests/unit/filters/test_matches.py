@@ -30,7 +30,6 @@ from userspace_proxy.filters.matches import (
         "ct status ! dnat",
         "iif lo oif lo",
         "iifname != cali* iif 2",
-        "limit over",
         "…saddr …daddr …dport …state …",
     ],
 )

@@ -2,14 +2,15 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.filters.written import conditions, nft
+from tests.unit.filters.written import conditions
+from userspace_proxy.filters import packets
 from userspace_proxy.filters.packets import (
     ANY_IP,
     FirstPacket,
     is_of_client,
     may_be_first,
-    named_in,
     names_address,
+    names_frontend,
 )
 from userspace_proxy.model import Frontend, FrontendKind, IPFamily, Protocol
 from userspace_proxy.policy.locality import PodLink
@@ -21,7 +22,7 @@ HERE = "fib daddr type local tcp dport 30080"
 
 
 def meets(text, packet):
-    return packet.meets(nft("drop", text))
+    return packets.meets(conditions(text), packet)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +95,6 @@ def test_a_packet_has_the_proxy_port_and_an_address_of_the_node_after_its_transl
 ):
     assert meets(condition, FirstPacket(WEB)) is before
     assert meets(condition, FirstPacket(WEB, 36001)) is after
-
-
-def test_a_limit_is_exceeded_by_some_packets():
-    assert meets("tcp dport 80 limit over", FirstPacket(WEB)) is False
-    assert meets("tcp dport 80 limit over", FirstPacket(WEB, is_over=True)) is True
-    assert meets("tcp dport 80 limit within", FirstPacket(WEB)) is True
-    assert meets("tcp dport 80 limit within", FirstPacket(WEB, is_over=True)) is False
 
 
 @pytest.mark.parametrize(
@@ -220,6 +214,9 @@ EDGE = Frontend("192.0.2.9", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
         pytest.param("ct original proto-dst 80", WEB, 36001, False, id="dialled-port-of-many"),
         pytest.param("tcp dport 22,36001", WEB, 36001, True, id="proxy-port"),
         pytest.param("tcp dport 36000-36099", WEB, 36001, False, id="span-of-ports"),
+        pytest.param("tcp dport 22,30080-30090", EDGE, 0, True, id="span-of-node-ports"),
+        pytest.param("tcp dport 30100-30200", EDGE, 0, False, id="span-of-other-node-ports"),
+        pytest.param("tcp dport 1024-65535", EDGE, 0, False, id="node-ports-and-more"),
         pytest.param("tcp dport 36001", WEB, 0, False, id="proxy-port-before-translation"),
         pytest.param("fib daddr type local tcp dport 30080", EDGE, 0, True, id="node-port"),
         pytest.param("tcp dport 30080", EDGE, 36001, False, id="node-port-after-translation"),
@@ -231,7 +228,7 @@ EDGE = Frontend("192.0.2.9", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
 def test_a_condition_names_a_frontend_by_what_no_other_service_has(
     condition, frontend, port, expected
 ):
-    assert named_in(conditions(condition)).has(frontend, port) is expected
+    assert names_frontend(conditions(condition), FirstPacket(frontend, port)) is expected
 
 
 def test_only_packets_to_this_nodes_own_addresses_leave_by_the_loopback_interface():

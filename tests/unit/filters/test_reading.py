@@ -11,7 +11,6 @@ from userspace_proxy.filters.reading import (
     ELEMENTS_MAX,
     NftReader,
     is_constant,
-    is_of_rule,
     read_chains,
     set_of,
     write_out,
@@ -262,11 +261,6 @@ def test_the_set_of_a_rule_is_found(condition, expected):
 )
 def test_only_sets_that_change_with_the_ruleset_are_read(flags, expected):
     assert is_constant(ListedSet("ports", flags, ())) == expected
-
-
-def test_a_set_without_a_name_belongs_to_a_rule():
-    assert is_of_rule(ListedSet("__set0", PLAIN, ()))
-    assert not is_of_rule(ListedSet("ports", 0, ()))
 
 
 def test_ports_states_and_protocols_are_written_into_the_rule():

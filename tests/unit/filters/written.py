@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterator
 
-from userspace_proxy.filters.chains import Marking, RuleVerdict, Step
+from userspace_proxy.filters.chains import RuleVerdict, Step
 from userspace_proxy.filters.matches import (
     Bits,
     Condition,
@@ -44,14 +44,8 @@ _ANY = "|".join(_READ)
 
 
 def nft(verdict: str = "", text: str = "") -> Step:
-    """Return a rule, as ``nft("jump x", "tcp dport 80 ct state new")`` or ``nft("mark 0x1/0x3")``.
-
-    The mark's bits of the second number become those of the first one.
-    """
+    """Return a rule, as ``nft("jump x", "tcp dport 80 ct state new")``."""
     word, _, target = verdict.partition(" ")
-    if word == "mark":
-        flipped, cleared = (int(one, 0) for one in target.split("/"))
-        return Step(RuleVerdict.NONE, conditions(text), marking=Marking(cleared, flipped))
     return Step(RuleVerdict(word), conditions(text), target)
 
 
@@ -111,18 +105,12 @@ _CONDITIONS: list[tuple[str, Callable[..., list[Condition] | Iterator[Condition]
     ),
     (r"ct original proto-dst (\d+)", lambda text: [Match(MatchField.DIALLED_PORT, _ports(text))]),
     (
-        r"(meta l4proto|meta nfproto|ct state|limit) (!= )?(\S+)",
+        r"(meta l4proto|meta nfproto|ct state) (!= )?(\S+)",
         lambda field, sign, text: [Match(MatchField(field), tuple(text.split(",")), bool(sign))],
     ),
     (r"ct status (! )?dnat", lambda sign: [Match(MatchField.TRANSLATED, ("dnat",), bool(sign))]),
     (r"fib daddr type local()", lambda _: [Match(MatchField.TO_THIS_NODE, ("local",))]),
     (r"socket transparent()", lambda _: [Match(MatchField.TRANSPARENT_SOCKET)]),
-    (
-        r"meta mark (!= )?(\S+)/(\S+)",
-        lambda sign, value, mask: [
-            Match(MatchField.MARK, (Bits(int(mask, 0), int(value, 0)),), bool(sign))
-        ],
-    ),
     (
         r"([io]if)(?:name)? (!= )?(\S+)",
         lambda way, sign, text: [

@@ -11,7 +11,8 @@ from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import FirewallFacts, StatusFacts
 from ...filters.chains import Tables
-from ...filters.node import Firewall, find_firewalls, find_forward_firewalls
+from ...filters.endpoints import find_forward_firewalls
+from ...filters.node import Firewall, find_firewalls
 from ...filters.pod_links import read_client_links
 from ...filters.reading import read_chains, read_generation
 from ...kernel.interfaces import is_local
@@ -118,24 +119,22 @@ def read_firewalls(steering: str, proxy_ports: tuple[int, int]) -> list[Firewall
     return find_firewalls(*_read_tables("input"), steering, proxy_ports, read_client_links())
 
 
-def read_forward_rules() -> Callable[[SocketAddress, Protocol], tuple[str, str, str, bool]]:
-    """Read the rules for forwarded packets, and return what names the chain that drops some.
+def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]:
+    """Read the rules for forwarded packets, and return what finds the chain that drops some.
 
-    With why, a remedy, and whether that is so for all links of clients; empty texts if none
-    certainly drops those that are forwarded to an endpoint, or its answers. Reading blocks.
+    None if none certainly drops those that are forwarded to an endpoint, or its answers. Reading
+    blocks.
 
     Raises:
         SteeringError: As for :func:`read_firewalls`.
     """
     tables, links = _read_tables("forward"), read_client_links()
 
-    def find(endpoint: SocketAddress, protocol: Protocol) -> tuple[str, str, str, bool]:
+    def find(endpoint: SocketAddress, protocol: Protocol) -> Firewall | None:
         # What is translated to this node isn't forwarded.
         is_here = is_local(endpoint.ip)
         found = () if is_here else find_forward_firewalls(*tables, endpoint, protocol, links)
-        for one in sorted(found, key=lambda one: not one.is_for_all):
-            return one.chain, one.why, one.hint, one.is_for_all
-        return "", "", "", False
+        return min(found, key=lambda one: not one.is_for_all, default=None)
 
     return find
 

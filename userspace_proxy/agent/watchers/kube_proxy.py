@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from ...errors import SteeringError
 from ...facts import StatusFacts
-from ...filters.kube_proxy import find_kube_proxy
+from ...filters.kube_proxy import find_kube_proxy, read_links
 from ...filters.reading import NftReader
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
@@ -23,7 +22,6 @@ _log = FieldLogger("userspace_proxy.agent")
 
 # A table of 100,000 legacy rules takes a second.
 LOOK_EVERY_S = 300.0
-_INTERFACES = Path("/proc/thread-self/net/dev")
 
 
 class KubeProxyWatch(Component):
@@ -79,5 +77,4 @@ def read_kube_proxy() -> tuple[str, ...]:
         # Most likely a node with only nftables lacks the program that prints legacy tables.
         _log.debug("cannot read legacy tables: %(cause)s", extra={"cause": str(exc)})
         legacy = {}
-    lines = _INTERFACES.read_text(encoding="ascii", errors="replace").splitlines()
-    return find_kube_proxy(nft, legacy, [line.partition(":")[0].strip() for line in lines[2:]])
+    return find_kube_proxy(nft, legacy, read_links())

@@ -6,11 +6,9 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
-from ...filters.chains import Chain, ChainTable, Marking, RuleVerdict, Step, Tables
+from ...filters.chains import Chain, ChainTable, RuleVerdict, Step, Tables
 from ...filters.matches import (
-    ALL_BITS,
     PORTS,
-    Bits,
     Condition,
     Conditions,
     Match,
@@ -35,8 +33,8 @@ _POLICY = re.compile(r":(\S+) ([A-Z]+)\b.*")
 _COMMENT = re.compile(r'-m comment --comment (?:"(?:\\.|[^"\\])*"|\S+) ?')
 # Conditions that have an equivalent in nft.
 _CONDITION = re.compile(
-    r"(?:-m (?:conntrack|state|mark|tcp|udp|multiport) )?(?<!connmark )(?<!connmark ! )(! )?"
-    r"(-i|-o|-s|-d|-p|--ctstate|--state|--mark|--dports?|--sports?) (\S+) ?"
+    r"(?:-m (?:conntrack|state|tcp|udp|multiport) )?(! )?"
+    r"(-i|-o|-s|-d|-p|--ctstate|--state|--dports?|--sports?) (\S+) ?"
     r"|-m socket (--transparent)(?: --(?:nowildcard|restore-skmark))* ?"
 )
 _FIELDS = {
@@ -45,14 +43,9 @@ _FIELDS = {
     "-s": MatchField.SOURCE,
     "-d": MatchField.DESTINATION,
     "-p": MatchField.PROTOCOL,
-    "--mark": MatchField.MARK,
     "--dport": MatchField.DESTINATION_PORT,
     "--sport": MatchField.SOURCE_PORT,
 }
-# iptables-save writes the effect of a target, whatever its options were.
-_MARK = re.compile(r"-j MARK --set-xmark (0x[\da-f]+)/(0x[\da-f]+)")
-_MARKING = "MARK", "CONNMARK", "HMARK"
-
 
 FILTERING = ("raw", "mangle", "filter", "security")
 """The tables whose chains may drop packets."""
@@ -115,9 +108,7 @@ def _step(line: str, chains: Container[str]) -> Step:
         return Step(_LEADS[option], matches, target)
     if target in _STOLEN_BY:
         return Step(RuleVerdict.QUEUE, matches)
-    marked = _MARK.fullmatch(effect.strip())
-    marking = Marking(int(marked[2], 0), int(marked[1], 0)) if marked else Marking()
-    return Step(RuleVerdict.NONE, matches, marking=marking if target in _MARKING else None)
+    return Step(RuleVerdict.NONE, matches)
 
 
 def _matches(conditions: str) -> Conditions:
@@ -143,9 +134,6 @@ def _match(sign: str | None, option: str | None, text: str, _socket: str | None)
 def _values(field: MatchField, text: str) -> Iterator[Value]:
     if field in (MatchField.SOURCE, MatchField.DESTINATION):
         yield parse_network(text)
-    elif field is MatchField.MARK:
-        value, _, mask = text.partition("/")
-        yield Bits(int(mask, 0) if mask else ALL_BITS, int(value, 0))
     elif field in PORTS:
         for span in text.split(","):
             first, _, last = span.partition(":")

@@ -47,8 +47,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "equal-priority-comes-first": Mutant(
         "frontends",
-        "outcome.is_taken is True and chain.priority < priority",
-        "outcome.is_taken is True and chain.priority <= priority",
+        "outcome.is_certain and chain.priority < priority",
+        "outcome.is_certain and chain.priority <= priority",
         "filters",
     ),
     # -- clients' entries

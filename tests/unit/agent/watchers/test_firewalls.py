@@ -95,19 +95,18 @@ async def test_while_everything_changes_firewalls_are_read_only_now_and_then(wat
 def test_what_drops_forwarded_packets_is_named_as_of_the_read(node):
     endpoint = SocketAddress("10.244.1.1", 8080)
     node.run("ip link add eth0 type bridge; ip link set eth0 up; ip route add default dev eth0")
-    assert read_forward_rules()(endpoint, Protocol.TCP) == ("", "", "", False)
+    assert read_forward_rules()(endpoint, Protocol.TCP) is None
     node.run("nft 'table ip f { chain f { type filter hook forward priority 0; policy drop; }; }'")
     rule = "nft insert rule ip f f ct"
-    assert read_forward_rules()(endpoint, Protocol.TCP) == (
-        "ip f f",
-        "its policy is drop",
-        f"{rule} status dnat accept; {rule} state established,related accept",
-        True,
-    )
+    hint = f"{rule} status dnat accept; {rule} state established,related accept"
+    by = Firewall("ip f f", "its policy is drop", hint, IPFamily.IPV4)
+    assert read_forward_rules()(endpoint, Protocol.TCP) == by
     node.run(
         "nft delete table ip f; "
         "nft 'table ip g { chain p { type filter hook postrouting priority 0; policy drop; }; }'"
     )
-    assert read_forward_rules()(endpoint, Protocol.TCP)[0] == "ip g p"
+    by = read_forward_rules()(endpoint, Protocol.TCP)
+    assert by is not None
+    assert by.chain == "ip g p"
     node.run("ip addr add 10.244.1.1/32 dev eth0")
-    assert read_forward_rules()(endpoint, Protocol.TCP) == ("", "", "", False), "of the node"
+    assert read_forward_rules()(endpoint, Protocol.TCP) is None, "of the node"
