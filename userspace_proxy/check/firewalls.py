@@ -11,11 +11,11 @@ from ..filters.node import find_firewalls, find_unfollowed
 from ..filters.packets import ANY_IP
 from ..kernel.interfaces import is_local
 from ..model import Doubt, Frontend, Protocol, SocketAddress, Taken
+from ..steering.kernel_view import KernelView
 from ..steering.names import is_own_table
 from ..steering.nftables.rules import NAT_PRIORITY
 from .finding import Finding, error, ok, warning
 from .inputs import Inputs
-from .kernel_view import KernelView
 
 _TOPIC = "firewall"
 _FORWARDED = "packets that the kernel path would forward to endpoints are dropped"

@@ -17,9 +17,9 @@ from ..filters.kube_proxy import (
     kube_proxy_tables,
     nat_tables,
 )
+from ..steering.kernel_view import KernelView
 from ..steering.names import GUARD_TABLES, KERNEL_PATH_TABLES, STEERING_TABLES, label_of
 from .finding import Finding, error, ok, warning
-from .kernel_view import KernelView
 
 _TOPIC = "kube-proxy"
 _CLEAN_UP = (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..model import IPFamily
 from .matches import Conditions, in_words
 
 DEPTH_MAX = 16
@@ -58,6 +59,11 @@ class ChainTable(NamedTuple):
     is_legacy: bool = False
     """It is one of iptables-legacy, which nft doesn't know."""
 
+    @property
+    def families(self) -> Sequence[IPFamily]:
+        """Those of its packets; empty if it has none of IP."""
+        return _FAMILIES.get(self.family, ())
+
     def __str__(self) -> str:
         return f"{'legacy ' if self.is_legacy else ''}{self.family} {self.name}"
 
@@ -91,6 +97,7 @@ class Chain:
 Tables = dict[ChainTable, dict[str, Chain]]
 """Chains by table and name."""
 
+_FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
 # Forwarded packets pass both.
 _HOOKS = {"forward": ("forward", "postrouting")}
 

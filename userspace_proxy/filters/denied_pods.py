@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ..model import Frontend
 from ..policy.locality import PodLink
 from .chains import DROPS, Chain
 from .following import FOLLOWED_MAX, Drop, find_drop
-from .matches import Match
+from .matches import Condition, Match
 from .packets import FirstPacket, is_of_client, meets
 
 _OF_OTHERS = re.compile(
@@ -35,68 +36,70 @@ _SHOWN_MAX = 3
 Packets = Mapping[Frontend, FirstPacket]
 
 
-class DeniedPods:
-    """The pods of this node that one chain denies frontends.
+class Denied(NamedTuple):
+    """The links whose pods are denied a frontend."""
+
+    words: str
+    """As ``that come in by cali1`` after "packets to it"."""
+    drop: Drop
+    is_for_all: bool
+
+
+def conditions_on_clients(base: Chain, chains: Mapping[str, Chain]) -> Sequence[Condition]:
+    """Return the conditions on clients on which may depend what a chain drops.
 
     Args:
         base: The chain that the kernel calls, with its rules.
         chains: Those of its table that it may lead to, by name, with their rules.
     """
+    steps = [step for chain in chains.values() for step in chain.steps]
+    if base.policy != "drop" and not any(step.verdict in DROPS for step in steps):
+        return ()
+    return list(dict.fromkeys(one for step in steps for one in step.matches if is_of_client(one)))
 
-    def __init__(self, base: Chain, chains: Mapping[str, Chain]) -> None:
-        self._base = base
-        self._chains = chains
-        steps = [step for chain in chains.values() for step in chain.steps]
-        found = {one: None for step in steps for one in step.matches if is_of_client(one)}
-        is_dropping = base.policy == "drop" or any(step.verdict in DROPS for step in steps)
-        self._conditions = list(found) if is_dropping else []
-        self._rules = len(steps)
 
-    @property
-    def depends_on_links(self) -> bool:
-        """Whether what it drops may depend on the client."""
-        return bool(self._conditions)
+def find_denied(
+    base: Chain, chains: Mapping[str, Chain], packets: Packets, links: Sequence[PodLink]
+) -> dict[Frontend, Denied]:
+    """Return the links whose pods a chain denies frontends.
 
-    def dropped(
-        self, packets: Packets, links: Sequence[PodLink]
-    ) -> dict[Frontend, tuple[str, Drop, bool]]:
-        """Return the links whose pods are denied a frontend, in words, by what, and if all are.
+    Args:
+        base: As for :func:`conditions_on_clients`; so is ``chains``.
+        packets: The first packet of a client to each frontend, as the chain sees it.
+    """
+    links = [one for one in links if has_clients(one)]
+    conditions = conditions_on_clients(base, chains)
+    values = sum(len(one.values) if isinstance(one, Match) else 1 for one in conditions)
+    if not values or values * len(links) >= FOLLOWED_MAX:
+        return {}
+    kinds = _kinds(conditions, packets, links)
+    rules = sum(len(chain.steps) for chain in chains.values())
+    if rules * len(kinds) * len(packets) >= FOLLOWED_MAX:
+        return {}
+    found: dict[Frontend, Denied] = {}
+    for frontend, packet in packets.items():
+        denied: dict[str, Drop] = {}
+        for alike in kinds:
+            if drop := find_drop(base, chains, packet._replace(link=alike[0])):
+                denied |= dict.fromkeys((link.name for link in alike), drop)
+        if names := [link.name for link in sorted(links) if link.name in denied]:
+            is_for_all = len(names) == len(links)
+            found[frontend] = Denied(_in_words(names), denied[names[0]], is_for_all)
+    return found
 
-        As ``that come in by cali1`` after "packets to it".
 
-        Args:
-            packets: The first packet of a client to each frontend, as the chain sees it.
-        """
-        links = [one for one in links if has_clients(one)]
-        values = sum(len(one.values) if isinstance(one, Match) else 1 for one in self._conditions)
-        if not values or values * len(links) >= FOLLOWED_MAX:
-            return {}
-        kinds = self._kinds(packets, links)
-        if self._rules * len(kinds) * len(packets) >= FOLLOWED_MAX:
-            return {}
-        found: dict[Frontend, tuple[str, Drop, bool]] = {}
-        for frontend, packet in packets.items():
-            denied: dict[str, Drop] = {}
-            for alike in kinds:
-                asked = packet._replace(link=alike[0])
-                if drop := find_drop(self._base, self._chains, asked):
-                    denied |= dict.fromkeys((link.name for link in alike), drop)
-            if denied:
-                names = [link.name for link in sorted(links) if link.name in denied]
-                is_for_all = len(names) == len(links)
-                found[frontend] = _in_words(names), denied[names[0]], is_for_all
-        return found
-
-    def _kinds(self, packets: Packets, links: Sequence[PodLink]) -> Sequence[Sequence[PodLink]]:
-        """Return links, together those about which all conditions on clients say the same."""
-        # Beside the client only the family decides about them.
-        samples = {frontend.family: packet for frontend, packet in packets.items()}.values()
-        found: dict[tuple[bool | None, ...], list[PodLink]] = {}
-        for link in links:
-            of_link = [packet._replace(link=link) for packet in samples]
-            met = tuple(meets((one,), packet) for packet in of_link for one in self._conditions)
-            found.setdefault(met, []).append(link)
-        return list(found.values())
+def _kinds(
+    conditions: Sequence[Condition], packets: Packets, links: Sequence[PodLink]
+) -> Sequence[Sequence[PodLink]]:
+    """Return links, together those about which all conditions on clients say the same."""
+    # Beside the client only the family decides about them.
+    samples = {frontend.family: packet for frontend, packet in packets.items()}.values()
+    found: dict[tuple[bool | None, ...], list[PodLink]] = {}
+    for link in links:
+        of_link = [packet._replace(link=link) for packet in samples]
+        met = tuple(meets((one,), packet) for packet in of_link for one in conditions)
+        found.setdefault(met, []).append(link)
+    return list(found.values())
 
 
 def has_clients(link: PodLink) -> bool:

@@ -14,7 +14,7 @@ from ..policy.locality import PodLink
 from .chains import Chain, Tables
 from .denied_pods import has_clients
 from .following import find_drop, follow
-from .frontends import FAMILIES, WAY_IN, Followed
+from .frontends import WAY_IN, Followed
 from .node import Chains, Firewall, find_first_drop, hint_of, judged
 from .packets import FirstPacket
 
@@ -29,7 +29,7 @@ def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protoco
     """
     dial = FirstPacket(Frontend(endpoint.ip, endpoint.port, protocol))
     for base, chains in filters:
-        if endpoint.family not in FAMILIES[base.table.family]:
+        if endpoint.family not in base.table.families:
             continue
         is_in = base.hook in WAY_IN
         packet = dial._replace(is_answer=is_in)

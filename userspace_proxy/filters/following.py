@@ -18,6 +18,9 @@ from typing import NamedTuple
 from .chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step
 from .packets import FirstPacket, is_of_client, meets, names_address, names_frontend
 
+TRACKING = -200
+"""The kernel's own: NF_IP_PRI_CONNTRACK, at the hooks by which packets enter it."""
+_ENTRIES = ("prerouting", "output")
 FOLLOWED_MAX = 200_000
 """Rules times packets, 1.2 µs each: chains are followed in the round of repairs."""
 
@@ -76,6 +79,8 @@ def follow(
         is_named: Whether a rule that leads to the chain is about what the packets are for.
     """
     effects = _EFFECTS[kind]
+    if chain.hook in _ENTRIES and chain.priority <= TRACKING:
+        packet = packet._replace(is_tracked=False)
     by: tuple[Chain, Step] | None = None
     found = ends = back = False
     for step in chain.steps:

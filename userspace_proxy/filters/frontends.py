@@ -30,31 +30,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import SteeringError
-from ..model import Doubt, Frontend, FrontendKind, IPFamily, Taken
+from ..model import Doubt, Frontend, FrontendKind, Taken
 from ..model.addresses import is_loopback
 from ..policy.locality import PodLink
 from .chains import DROPS, Chain, RuleVerdict, Tables
-from .denied_pods import DeniedPods
-from .following import FOLLOWED_MAX, find_drop, find_drop_for_some, follow
-from .matches import Match, MatchField, Unknown
+from .denied_pods import conditions_on_clients, find_denied
+from .following import FOLLOWED_MAX, TRACKING, find_drop, find_drop_for_some, follow
+from .matches import Match
 from .packets import FirstPacket, may_be_first, number_of_ip
 from .pod_links import PodLinks
 from .reading import IsOwn, NftReader
 
-# The kernel's own: NF_IP_PRI_NAT_DST, also of the legacy tables, and NF_IP_PRI_CONNTRACK.
-ALL_NAT, _TRACKING = -100, -200
-FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
-# What isn't known before connection tracking.
-_TRACKED = (
-    MatchField.STATE,
-    MatchField.TRANSLATED,
-    MatchField.DIALLED_ADDRESS,
-    MatchField.DIALLED_PORT,
-)
+# The kernel's own: NF_IP_PRI_NAT_DST, also of the legacy tables.
+ALL_NAT = -100
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
 """The priority of a proxy that translates nothing: after that of all chains."""
@@ -152,7 +143,7 @@ class EarlierChains:
 
         @functools.cache
         def followed(base: Chain) -> Followed:
-            chains = as_evaluated(base, reader.reached(tables[base.table], base))
+            chains = reader.reached(tables[base.table], base)
             return Followed(chains[base.name], chains)
 
         self.filters = [
@@ -165,19 +156,18 @@ class EarlierChains:
         translations = {frontend: self._translation_of(frontend) for frontend in frontends}
         last = max((t.priority for t in translations.values()), default=-NEVER)
         earlier = [followed(base) for base in chains_before(tables, last)]
-        pods = [DeniedPods(*one) if one.base.kind == "filter" else None for one in earlier]
-        depends = any(one is not None and one.depends_on_links for one in pods)
+        depends = any(conditions_on_clients(*one) for one in earlier if one.base.kind == "filter")
         links = self._pod_links() if depends else None
-        for (chain, chains), denied in zip(earlier, pods, strict=True):
-            families = FAMILIES[chain.table.family]
+        for chain, chains in earlier:
+            families = chain.table.families
             places = [(f, to) for f, to in translations.items() if f.family in families]
             for frontend, to in places_to_follow(chain, chains, places):
                 cause = explain_chain(chain, chains, frontend, to)
                 if cause and not (frontend in found and isinstance(cause, Doubt)):
                     found[frontend] = cause
-            if denied is not None and denied.depends_on_links and links:
+            if links and chain.kind == "filter":
                 rest = [place for place in places if place[0] not in found]
-                found |= find_denied_pods(chain, denied, links, rest)
+                found |= find_denied_pods(chain, chains, links, rest)
         return found, links
 
 
@@ -185,22 +175,21 @@ Places = Sequence[tuple[Frontend, Translation]]
 
 
 def find_denied_pods(
-    chain: Chain, denied: DeniedPods, links: Sequence[PodLink], frontends: Places
+    chain: Chain, chains: Mapping[str, Chain], links: Sequence[PodLink], frontends: Places
 ) -> dict[Frontend, Doubt]:
     """Return the frontends whose packets a chain of type filter drops for pods of this node.
 
     Args:
         chain: With its rules.
-        denied: What it denies.
+        chains: As for :func:`follow`.
         links: Of this node's pods.
         frontends: Each with how it is translated.
     """
     packets = {one: next(iter(first_packets(chain, one, to)), None) for one, to in frontends}
     seen = {one: packet for one, packet in packets.items() if packet}
-    which = f"{chain.described} drops packets to it"
     return {
-        one: Doubt(f"{which} {words}", _MEANT_PODS, str(chain))
-        for one, (words, *_) in denied.dropped(seen, links).items()
+        one: Doubt(f"{chain.described} drops packets to it {by.words}", _MEANT_PODS, str(chain))
+        for one, by in find_denied(chain, chains, seen, links).items()
     }
 
 
@@ -218,10 +207,8 @@ def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
 
 
 def _others(tables: Tables) -> Iterator[Chain]:
-    """Yield the chains of other programs for IP packets."""
-    for table, chains in tables.items():
-        if table.family in FAMILIES:
-            yield from chains.values()
+    """Yield the chains for IP packets."""
+    return (one for table in tables if table.families for one in tables[table].values())
 
 
 def first_packets(
@@ -243,24 +230,6 @@ def first_packets(
         return others, *own
     is_after = chain.hook == "input" or chain.priority > ALL_NAT
     return (others._replace(port=port), *own) if port and is_after else ()
-
-
-def as_evaluated(base: Chain, chains: Mapping[str, Chain]) -> Mapping[str, Chain]:
-    """Return chains as evaluated from one: before connection tracking a packet has no state."""
-    if base.priority > _TRACKING:
-        return chains
-    return {
-        name: replace(
-            chain,
-            steps=tuple(
-                s._replace(matches=(*s.matches, Unknown()))
-                if any(isinstance(one, Match) and one.field in _TRACKED for one in s.matches)
-                else s
-                for s in chain.steps
-            ),
-        )
-        for name, chain in chains.items()
-    }
 
 
 def places_to_follow(
@@ -317,7 +286,7 @@ def explain_chain(
             is_all = any(find_drop(chain, chains, own) for own in packets[1:])
             besides = "" if is_all else ", except those of this node's own programs"
             return found(f"drops packets to it{besides}", _ADMIT if packets[0].port else _WAY_OUT)
-        is_before = chain.hook == "prerouting" and chain.priority < _TRACKING and priority != NEVER
+        is_before = chain.hook == "prerouting" and chain.priority < TRACKING and priority != NEVER
         if is_before and follow(chain, chains, FirstPacket(frontend), "untracked").is_certain:
             return found(*_UNTRACKED)
         if packets and (drop := find_drop_for_some(chain, chains, packets[0])):

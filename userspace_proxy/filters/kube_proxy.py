@@ -1,10 +1,9 @@
-"""Finds what kube-proxy has in the kernel, in any of its modes."""
+"""Finds what kube-proxy has in the kernel, in any of its modes; pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 
 from .chains import ChainTable, Tables
 
@@ -14,7 +13,6 @@ _CHAINS = re.compile(
     r"KUBE-(SERVICES|NODEPORTS?|PORTALS-(CONTAINER|HOST)|NODEPORT-(CONTAINER|HOST)|PROXY-CANARY"
     r"|(SVC|SVL|SEP|EXT|XLB|FW)-.*|LOAD-BALANCER|CLUSTER-IP|EXTERNAL-IP)"
 )
-_INTERFACES = Path("/proc/thread-self/net/dev")
 _TABLES = (ChainTable("ip", "kube-proxy"), ChainTable("ip6", "kube-proxy"))
 IPVS_LINK = "kube-ipvs0"
 """The interface that has the addresses of Services in its mode ``ipvs``."""
@@ -36,12 +34,6 @@ def kube_proxy_tables(nft: Tables) -> Sequence[ChainTable]:
 def nat_tables(nft: Tables) -> Tables:
     """Return the tables of iptables-nft in which kube-proxy's chains are."""
     return {table: chains for table, chains in nft.items() if table.name == "nat"}
-
-
-def read_links() -> tuple[str, ...]:
-    """Return the names of this thread's interfaces."""
-    lines = _INTERFACES.read_text(encoding="ascii", errors="replace").splitlines()
-    return tuple(line.partition(":")[0].strip() for line in lines[2:])
 
 
 def find_kube_proxy(nft: Tables, legacy_nat: Tables, links: Collection[str]) -> tuple[str, ...]:

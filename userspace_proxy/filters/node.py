@@ -18,7 +18,7 @@ from ..model import Frontend, IPFamily, Protocol
 from ..model.quoting import shell_command
 from ..policy.locality import PodLink
 from .chains import Chain, ChainTable, Tables, base_chains
-from .denied_pods import DeniedPods
+from .denied_pods import find_denied
 from .following import Drop, find_drop, follow
 from .matches import Match, MatchField, states
 from .packets import ANY_IP, FirstPacket
@@ -27,7 +27,6 @@ Chains = Mapping[str, Chain]
 Judged = TypeVar("Judged")
 
 FIREWALLD = ChainTable("inet", "firewalld")
-_FAMILIES = {"ip": IPFamily.IPV4, "ip6": IPFamily.IPV6}
 _TRANSLATED = states(["dnat"])
 # Matches packets whose socket is transparent, as the listeners' sockets are.
 _TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
@@ -85,7 +84,8 @@ def find_firewalls(
         why = f"{drop}{whose}{'' if dropped else _ANSWERS}"
         drops = hint_of(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
         hint = _OF_CALICO if drop and drop.place.name == _CALICO else drops
-        return Firewall(str(base), why, hint, _FAMILIES.get(base.table.family), is_for_all)
+        only = family if len(base.table.families) == 1 else None
+        return Firewall(str(base), why, hint, only, is_for_all)
 
     return list(judged((nft, legacy), "input", judge))
 
@@ -123,9 +123,8 @@ def judged(
     """Yield what is found about each chain at a hook, for the first family for which it is."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
-            family = _FAMILIES.get(chain.table.family)
-            families = tuple(IPFamily) if chain.table.family == "inet" else (family,)
-            judged = (judge(chain, tables[chain.table], one) for one in families if one)
+            families = chain.table.families
+            judged = (judge(chain, tables[chain.table], one) for one in families)
             if found := next(filter(None, judged), None):
                 yield found
 
@@ -138,9 +137,8 @@ def find_first_drop(
         if drop := find_drop(base, chains, packet):
             return drop, "", True
     for packet in packets:
-        denied = DeniedPods(base, chains).dropped({packet.frontend: packet}, links)
-        for words, drop, is_for_all in denied.values():
-            return drop, f", for packets {words}", is_for_all
+        for by in find_denied(base, chains, {packet.frontend: packet}, links).values():
+            return by.drop, f", for packets {by.words}", by.is_for_all
     return None
 
 

@@ -44,6 +44,8 @@ class FirstPacket(NamedTuple):
     """Whether the kernel has translated it, and leads it past this node's sockets."""
     way_out: PodLink | None = None
     """By which it is forwarded; None: that isn't known."""
+    is_tracked: bool = True
+    """Whether it has passed connection tracking: else nothing of that is known."""
 
 
 def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
@@ -55,7 +57,7 @@ def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
     is_met: bool | None = True
     for one in conditions:
         result = None
-        if isinstance(one, Match):
+        if isinstance(one, Match) and (packet.is_tracked or one.field not in _TRACKED):
             result = _TESTS[one.field](one, packet)
             if result is one.is_inverted:
                 return False
@@ -129,6 +131,12 @@ def _spans(match: Match, frontend: Frontend) -> bool:
 
 _ANY_IPS = frozenset(ANY_IP.values())
 _OF_ADDRESS = (MatchField.DESTINATION, MatchField.DIALLED_ADDRESS, MatchField.TO_THIS_NODE)
+_TRACKED = (
+    MatchField.STATE,
+    MatchField.TRANSLATED,
+    MatchField.DIALLED_ADDRESS,
+    MatchField.DIALLED_PORT,
+)
 _LOOKED_UP = (MatchField.DESTINATION, MatchField.DESTINATION_PORT)
 _UNPRIVILEGED = 1024
 # The default of --service-node-port-range of kube-apiserver.

@@ -62,14 +62,13 @@ class NftReader:
         self._ruleset = Ruleset()
         # By family and table, and by name, since the last listing of chains.
         self._sets: dict[tuple[int, str], dict[str, ListedSet]] = {}
-        self._elements: dict[tuple[int, str, str], Sequence[ListedElement]] = {}
 
     def chains(self) -> Tables:
         """Return other programs' chains without rules, and read sets again afterwards.
 
         Not those of dormant tables, which the kernel doesn't call.
         """
-        self._sets, self._elements = {}, {}
+        self._sets = {}
         dormant = {one[:2] for one in self._ruleset.tables() if one.flags & TABLE_DORMANT}
         tables: Tables = {}
         for found in (one for one in self._ruleset.chains() if one[:2] not in dormant):
@@ -88,8 +87,7 @@ class NftReader:
             listed = self._ruleset.rules(_NUMBERS[family], table, chain.name)
         except SteeringError:
             return chain
-        rules = (rule.expressions() for rule in listed)
-        steps = map(read_step, rules)
+        steps = (read_step(rule.expressions()) for rule in listed)
         place = _NUMBERS[family], table
         found = (one for step in steps if step for one in self._written_out(step, *place))
         return replace(chain, steps=tuple(found), is_read=True)
@@ -100,28 +98,24 @@ class NftReader:
             yield step
             return
         try:
-            found = self._set(family, table, one.name)
-            elements = self._elements_of(found, family, table) if found else ()
+            found, elements = self._looked_up(family, table, one.name)
         except SteeringError:
             # The table was removed meanwhile.
             found, elements = None, ()
         for written in write_out(step, found, elements):
             yield from self._written_out(written, family, table)
 
-    def _set(self, family: int, table: str, name: str) -> ListedSet | None:
-        """Return a set whose elements may be read."""
+    def _looked_up(
+        self, family: int, table: str, name: str
+    ) -> tuple[ListedSet | None, Sequence[ListedElement]]:
+        """Return a set whose elements may be read, and these, or more than ELEMENTS_MAX."""
         place = family, table
         if place not in self._sets:
             self._sets[place] = {one.name: one for one in self._ruleset.sets(*place)}
         found = self._sets[place].get(name)
-        return found if found and is_constant(found) else None
-
-    def _elements_of(self, one: ListedSet, family: int, table: str) -> Sequence[ListedElement]:
-        """Return a set's elements, or more than :data:`ELEMENTS_MAX`."""
-        place = family, table, one.name
-        if place not in self._elements:
-            self._elements[place] = self._ruleset.first_elements(*place, ELEMENTS_MAX)
-        return self._elements[place]
+        if found is None or not is_constant(found):
+            return None, ()
+        return found, self._ruleset.first_elements(*place, name, ELEMENTS_MAX)
 
     def reached(self, chains: Mapping[str, Chain], base: Chain) -> dict[str, Chain]:
         """Return a chain and those that it leads to, with their rules, by name.

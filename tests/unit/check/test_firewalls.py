@@ -5,13 +5,14 @@ import pytest
 from tests.unit.filters.written import nft
 from userspace_proxy.check.firewalls import judge_firewalls, look_at_firewalls
 from userspace_proxy.check.inputs import Inputs
-from userspace_proxy.check.kernel_view import KernelView, read_kernel
 from userspace_proxy.filters.chains import Chain, ChainTable
 from userspace_proxy.model import Doubt, Frontend, Protocol, SocketAddress, Taken
 from userspace_proxy.policy.locality import PodLink
+from userspace_proxy.steering.kernel_view import KernelView, read_kernel
 
 FILTER = ChainTable("ip", "filter")
 PORTS = (17000, 29999)
+HOOKS = ("input", "forward")
 OPEN = nft("accept", "ct state established,related")
 LET_ANSWERS_IN = "nft insert rule ip filter INPUT ct state established,related accept"
 
@@ -198,10 +199,10 @@ def test_a_look_follows_chains_for_known_frontends_and_endpoints(node):
     )
     inputs = Inputs(frontends=(WEB,), endpoints=(ENDPOINT,))
     for path, chains in (("kernel", ["pre", "f"]), ("auto", ["pre", "f"]), ("userspace", ["pre"])):
-        found = look_at_firewalls(read_kernel(), "nftables", PORTS, inputs, path)
+        found = look_at_firewalls(read_kernel(*HOOKS), "nftables", PORTS, inputs, path)
         assert [one.where for one in found] == [f"chain ip raw {name}" for name in chains]
-    found = look_at_firewalls(read_kernel(), "nftables", PORTS, Inputs(), "kernel")
+    found = look_at_firewalls(read_kernel(*HOOKS), "nftables", PORTS, Inputs(), "kernel")
     assert [one.where for one in found] == ["chain ip raw f", ""]
     node.run("ip link set lo up; ip addr add 10.244.1.1/32 dev lo")
-    found = look_at_firewalls(read_kernel(), "nftables", PORTS, inputs, "kernel")
+    found = look_at_firewalls(read_kernel(*HOOKS), "nftables", PORTS, inputs, "kernel")
     assert [one.where for one in found] == ["chain ip raw pre"], "an endpoint of the node"

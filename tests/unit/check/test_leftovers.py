@@ -1,8 +1,8 @@
 import pytest
 
-from userspace_proxy.check.kernel_view import KernelView
 from userspace_proxy.check.leftovers import judge_kube_proxy, judge_own
 from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.steering.kernel_view import KernelView
 
 NAT = ChainTable("ip", "nat")
 LEGACY_NAT = ChainTable("ip", "nat", is_legacy=True)

@@ -13,7 +13,6 @@ from userspace_proxy.filters.frontends import (
     NEVER,
     EarlierChains,
     Translation,
-    as_evaluated,
     chains_before,
     explain_chain,
     first_packets,
@@ -138,14 +137,17 @@ UNDER_POLICY = replace(RAW, policy="drop")
         pytest.param(
             replace(RAW, priority=-150), [nft("drop", "ct state new")], {}, True, id="state"
         ),
+        pytest.param(
+            replace(RAW, hook="input"), [nft("drop", "ct state new")], {}, True, id="state-at-input"
+        ),
     ],
 )
 def test_packets_are_dropped_only_if_that_is_certain(chain, steps, others, expected):
     chains = {name: Chain(chain.table, name, steps=tuple(s)) for name, s in others.items()}
-    chains = as_evaluated(chain, {"pre": replace(chain, steps=tuple(steps)), **chains})
+    chains = {"pre": replace(chain, steps=tuple(steps)), **chains}
     cause = explain_chain(chains["pre"], chains, WEB, PROXIED)
     assert bool(cause) == expected
-    assert "pre of another program (prerouting, priority" in str(cause) or not expected
+    assert f"pre of another program ({chain.hook}, priority" in str(cause) or not expected
 
 
 @pytest.mark.parametrize(

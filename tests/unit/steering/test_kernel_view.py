@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from tests.netns import Net
-from userspace_proxy.check.kernel_view import KernelView, read_kernel
 from userspace_proxy.filters.chains import ChainTable
+from userspace_proxy.steering.kernel_view import KernelView, read_kernel
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def node(tmp_path, monkeypatch):
 
 
 def test_a_new_namespace_has_a_loopback_interface_and_no_rules(node):
-    assert read_kernel() == KernelView(links=("lo",))
+    assert read_kernel("input", "forward") == KernelView(links=("lo",))
 
 
 def test_interfaces_and_the_rules_of_both_kinds_of_tables_are_read(node):
@@ -31,7 +31,7 @@ def test_interfaces_and_the_rules_of_both_kinds_of_tables_are_read(node):
         iptables-legacy -P INPUT DROP
         nft add table ip filter
         nft 'add chain ip filter INPUT { type filter hook input priority 0; policy drop; }'""")
-    kernel = read_kernel()
+    kernel = read_kernel("input", "forward")
     assert set(kernel.links) == {"lo", "veth0", "veth1"}
     assert kernel.unread == ()
     assert kernel.legacy_nat[ChainTable("ip", "nat", is_legacy=True)]["KUBE-SERVICES"].hook == ""
@@ -45,7 +45,7 @@ def test_parts_that_cannot_be_read_are_reported(node):
     """Without a privilege the rest is read: names of interfaces."""
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
     ask = (
-        "from userspace_proxy.check.kernel_view import read_kernel; kernel = read_kernel(); "
+        "from userspace_proxy.steering.kernel_view import read_kernel; kernel = read_kernel(); "
         "print(*kernel.links, len(kernel.unread), kernel.unread[0])"
     )
     node.run("iptables-legacy -t nat -L")
