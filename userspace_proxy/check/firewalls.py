@@ -18,6 +18,7 @@ from .finding import Finding, error, ok, warning
 from .inputs import Inputs
 
 _TOPIC = "firewall"
+_STEERED = "packets to Services may be dropped on their way in"
 _FORWARDED = "packets that the kernel path would forward to endpoints are dropped"
 _PRIORITIES = {"nftables": NAT_PRIORITY, "iptables": ALL_NAT}
 _ENDPOINTS_MAX = 100
@@ -63,7 +64,7 @@ def judge_firewalls(
         return []
     tables = kernel.nft, kernel.legacy_filter
     steered = {
-        one.chain: error(_TOPIC, str(one), f"chain {one.chain}", one.hint)
+        one.chain: error(_TOPIC, f"{_STEERED}: {one.why}", f"chain {one.chain}", one.hint)
         for one in find_firewalls(*tables, steering, proxy_ports, kernel.clients)
     }
     for frontend, by in (taken or {}).items():

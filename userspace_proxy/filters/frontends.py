@@ -68,15 +68,7 @@ class Followed(NamedTuple):
     chains: Mapping[str, Chain]
 
 
-class _LookedAt(NamedTuple):
-    """What the last look has seen."""
-
-    generation: int
-    links: tuple[PodLink, ...] | None
-    """Those of pods; None: no rule depends on them."""
-
-
-_NOTHING = _LookedAt(-1, None)
+_NOTHING: tuple[int, tuple[PodLink, ...] | None] = (-1, None)
 
 
 class EarlierChains:
@@ -92,6 +84,7 @@ class EarlierChains:
         self._is_own = is_own
         self._reader: NftReader | None = None
         self._links: PodLinks | None = None
+        # The ruleset's generation, and the links of pods; None: no rule depends on them.
         self._seen = _NOTHING
         self._found: dict[Frontend, Taken] = {}
         self.filters: Sequence[Followed] = ()
@@ -107,10 +100,10 @@ class EarlierChains:
         try:
             self._reader = self._reader or NftReader(self._is_own)
             generation = self._reader.generation()
-            links = None if self._seen.links is None else self._pod_links()
+            links = None if self._seen[1] is None else self._pod_links()
             if (generation, links) != self._seen:
                 self._found, links = self._find(self._reader, frontends)
-                self._seen = _LookedAt(generation, links)
+                self._seen = generation, links
         except SteeringError:
             self.forget()
             self.filters = ()

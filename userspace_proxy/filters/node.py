@@ -47,9 +47,6 @@ class Firewall:
     is_for_all: bool = True
     """Whether it drops those of all clients; else of those behind some links."""
 
-    def __str__(self) -> str:
-        return f"packets to Services may be dropped on their way in: {self.why}"
-
 
 def find_firewalls(
     nft: Tables,

@@ -113,7 +113,7 @@ class NftReader:
         if place not in self._sets:
             self._sets[place] = {one.name: one for one in self._ruleset.sets(*place)}
         found = self._sets[place].get(name)
-        if found is None or not is_constant(found):
+        if found is None or found.flags & ~_READ:
             return None, ()
         return found, self._ruleset.first_elements(*place, name, ELEMENTS_MAX)
 
@@ -180,11 +180,6 @@ _READ = 0x3 | _INTERVALS | _MAP
 def set_of(step: Step) -> SetLookup | None:
     """Return the first look-up in a set that a rule makes; None if there is none."""
     return next((one for one in step.matches if isinstance(one, SetLookup)), None)
-
-
-def is_constant(one: ListedSet) -> bool:
-    """Return whether a set's elements change only with the ruleset's generation."""
-    return not one.flags & ~_READ
 
 
 def write_out(

@@ -5,8 +5,7 @@
 
 Rule 1: a condition that isn't understood is ``Unknown``, and tells whether it is about the
 destination or the connection's state (looked up in a set or map), or about nothing but the client.
-A field with a width that is looked up is ``SetLookup``, of which
-``reading`` writes the elements.
+A field with a width that is looked up is ``SetLookup``, of which ``reading`` writes the elements.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
 for the words.

@@ -10,7 +10,6 @@ from userspace_proxy.filters.reading import (
     CHAINS_MAX,
     ELEMENTS_MAX,
     NftReader,
-    is_constant,
     read_chains,
     set_of,
     write_out,
@@ -241,26 +240,6 @@ def written(step: Step, flags: int, *elements: ListedElement) -> list[Step]:
 def test_the_set_of_a_rule_is_found(condition, expected):
     found = set_of(nft("accept", condition))
     assert (found.name if found else "") == expected
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        pytest.param(PLAIN, True, id="of-a-rule"),
-        pytest.param(INTERVALS, True, id="intervals-of-a-rule"),
-        pytest.param(MAP, True, id="map-of-a-rule"),
-        pytest.param(0, True, id="named"),
-        pytest.param(0x2, True, id="named-constant"),
-        pytest.param(0x4, True, id="named-intervals"),
-        pytest.param(0x8, True, id="named-map"),
-        pytest.param(0x10, False, id="elements-expire"),
-        pytest.param(0x20, False, id="packets-add-elements"),
-        pytest.param(0x23, False, id="packets-add-elements-to-a-rules"),
-        pytest.param(0x84, False, id="intervals-of-several-fields"),
-    ],
-)
-def test_only_sets_that_change_with_the_ruleset_are_read(flags, expected):
-    assert is_constant(ListedSet("ports", flags, ())) == expected
 
 
 def test_ports_states_and_protocols_are_written_into_the_rule():
