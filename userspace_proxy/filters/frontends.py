@@ -12,15 +12,11 @@ that is. So only a nat chain at or before this priority matters, and ordinary no
 that, and the proxy port after it. With local steering packets keep that address up to the socket:
 all nat chains come first, and all chains of type filter on the way in see it.
 
-Rule 1: rules are followed in their order. A frontend is translated if each rule that decides
-about its first packet is understood, and one translates it. It may be translated if a condition
-isn't understood (an interface, a set), as long as the address is named, or address or port are
-looked up, and by a chain of equal priority.
-Rule 2: a rule with another condition that isn't understood concerns some clients of all addresses,
-as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
-Rule 3: packets are dropped only if that is certain for pods and other hosts: a firewall may turn
-some clients away. That those of some clients are is a doubt, if a rule names the frontend, or those
-of this node's pods (``denied_pods``).
+Rule 1: packets are dropped only if that is certain for pods and other hosts: a firewall may turn
+some clients away. That it does so to some is a doubt, if a rule names the frontend, or they are
+this node's pods (``denied_pods``).
+Rule 2: a translation that isn't certain is a doubt, if the rule is about the address, or looks it
+or the port up: any other concerns some clients of all addresses, as that of a transparent proxy.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -178,8 +174,8 @@ def find_denied_pods(
         links: Of this node's pods.
         frontends: Each with how it is translated.
     """
-    packets = {one: next(iter(first_packets(chain, one, to)), None) for one, to in frontends}
-    seen = {one: packet for one, packet in packets.items() if packet}
+    packets = {one: first_packets(chain, one, to)[:1] for one, to in frontends}
+    seen = {one: packet for one, found in packets.items() for packet in found if not packet.is_own}
     return {
         one: Doubt(f"{chain.described} drops packets to it {by.words}", _MEANT_PODS, str(chain))
         for one, by in find_denied(chain, chains, seen, links).items()

@@ -5,11 +5,11 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.unit.filters.usual import USUAL
+from tests.unit.filters.usual import PODS
 from tests.unit.filters.written import read
 from userspace_proxy.filters.chains import Chain, ChainTable
 from userspace_proxy.filters.denied_pods import conditions_on_clients, find_denied
-from userspace_proxy.filters.frontends import ALL_NAT, EarlierChains, Translation
+from userspace_proxy.filters.frontends import EarlierChains, Translation
 from userspace_proxy.filters.packets import FirstPacket
 from userspace_proxy.model import Doubt, Frontend, Protocol
 from userspace_proxy.model.node_network import NodeLink, NodeRoute
@@ -144,9 +144,6 @@ def test_links_matter_only_to_rules_that_drop_packets_of_some_clients(rules, exp
     assert bool(conditions_on_clients(*denied_by(rules))) == expected
 
 
-PODS = """
-    ip link add veth-a type veth; ip link set veth-a up; ip route add 10.244.1.2 dev veth-a
-    ip link add cni0 type bridge; ip address add 10.244.2.1/24 dev cni0; ip link set cni0 up"""
 CLOSED = """nft '
     table inet evil {
         chain in { type filter hook input priority 0; iifname "veth-*" ct state new drop; }
@@ -168,15 +165,3 @@ def test_that_packets_of_pods_are_dropped_is_a_doubt_until_their_links_are_gone(
         node.run("ip link add veth-b type veth; ip link set veth-b up")
         node.run("ip route add 10.244.1.3 dev veth-b")
         assert "come in by veth-b" in str(earlier.look([WEB])[WEB])
-
-
-ADMITTED = (Translation(-110, PORT), Translation(ALL_NAT, PORT))
-
-
-@pytest.mark.parametrize("rules", [pytest.param(rules, id=name) for name, rules in USUAL.items()])
-@pytest.mark.parametrize("translation", ADMITTED)
-def test_usual_rulesets_deny_no_pods(node, rules, translation):
-    node.run(PODS)
-    node.run(rules)
-    with closing(EarlierChains(lambda _one: translation, is_own_table)) as earlier:
-        assert earlier.look([WEB, WEB_6]) == {}

@@ -1,5 +1,8 @@
-"""Rulesets as other programs write them, which are no reason for alarm."""
+"""Rulesets as other programs write them, which are no reason for alarm, and links of pods."""
 
+PODS = """
+    ip link add veth-a type veth; ip link set veth-a up; ip route add 10.244.1.2 dev veth-a
+    ip link add cni0 type bridge; ip address add 10.244.2.1/24 dev cni0; ip link set cni0 up"""
 USUAL = {
     "firewalld": """nft '
         table inet firewalld {

@@ -72,18 +72,13 @@ class FirewallWatch(Component):
             fields=lambda f: {"chain": f.chain, "cause": f.why, "remedy": f.hint},
         )
 
-    @property
-    def found(self) -> tuple[Firewall, ...]:
-        """As last read."""
-        return self._condition.now
-
     async def start(self, supervisor: Supervisor) -> None:
         supervisor.start("firewalls", self.run)
 
     def show(self, facts: StatusFacts) -> None:
         facts.firewalls = [
             FirewallFacts(f.chain, f.why, f.hint, "" if f.family is None else str(f.family))
-            for f in self.found
+            for f in self._condition.now
         ]
         facts.kube_proxy = self._kube_proxy
 

@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch, read_forward_rules
-from userspace_proxy.facts import FirewallFacts, StatusFacts
+from userspace_proxy.facts import StatusFacts
 from userspace_proxy.filters.chains import Chain, ChainTable
 from userspace_proxy.filters.node import Firewall
 from userspace_proxy.model import IPFamily, Protocol, SocketAddress
@@ -53,13 +53,13 @@ async def test_a_firewall_is_logged_when_it_appears_and_when_it_disappears(watch
     caplog.set_level("INFO")
     for _ in range(2):
         await watch.look()
-    (drop,) = watch.found
+    (drop,) = shown(watch).firewalls
     (record,) = caplog.records
     assert record.getMessage().endswith(": ip filter INPUT: its policy is drop")
     assert (record.chain, record.cause, record.remedy) == (drop.chain, drop.why, drop.hint)
     kernel.view = KernelView()
     await watch.look()
-    assert watch.found == ()
+    assert shown(watch).firewalls == []
     assert caplog.records[-1].getMessage() == "firewalls no longer drop packets to Services"
 
 
@@ -67,8 +67,8 @@ async def test_what_cannot_be_read_keeps_the_last_result(watch, kernel):
     await watch.look()
     kernel.view = KernelView(unread=("Operation not permitted",), is_nft_read=False)
     await watch.look()
-    (drop,) = watch.found
-    assert shown(watch).firewalls == [FirewallFacts(drop.chain, drop.why, drop.hint, "IPv4")]
+    (drop,) = shown(watch).firewalls
+    assert (drop.chain, drop.why, drop.family) == ("ip filter INPUT", "its policy is drop", "IPv4")
     assert shown(watch).kube_proxy == KUBE_PROXY
 
 
