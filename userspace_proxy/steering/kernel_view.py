@@ -9,6 +9,7 @@ from ..errors import SteeringError
 from ..filters.chains import Tables
 from ..filters.pod_links import read_client_links
 from ..filters.reading import read_chains
+from ..kernel.nf_tables import list_tables
 from ..policy.locality import PodLink
 from .iptables import FILTERING, read_legacy
 from .names import is_own_table
@@ -18,7 +19,7 @@ _INTERFACES = Path("/proc/thread-self/net/dev")
 
 @dataclass(frozen=True, slots=True)
 class KernelView:
-    """The tables of other programs, and the interfaces."""
+    """The rules of other programs, and the interfaces."""
 
     nft: Tables = field(default_factory=dict)
     """All chains, with rules only for those that are passed at the hooks in question."""
@@ -31,6 +32,8 @@ class KernelView:
     unread: tuple[str, ...] = ()
     """Why something couldn't be read, one line each."""
     is_nft_read: bool = True
+    inet_tables: tuple[str, ...] = ()
+    """Names of all nftables tables of the family ``inet``, of this program's too."""
 
 
 def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
@@ -42,10 +45,11 @@ def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
     """
     unread: list[str] = []
     nft: Tables = {}
+    inet: list[str] = []
     nat: Tables = {}
     filters: Tables = {}
     try:
-        nft = read_chains(is_own_table, *hooks)
+        nft, inet = read_chains(is_own_table, *hooks), list_tables()
     except SteeringError as exc:
         unread.append(exc.message)
     is_nft_read = not unread
@@ -57,4 +61,5 @@ def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
         unread.append(exc.message)
     lines = _INTERFACES.read_text(encoding="ascii", errors="replace").splitlines()
     links = tuple(line.partition(":")[0].strip() for line in lines[2:])
-    return KernelView(nft, nat, filters, links, read_client_links(), tuple(unread), is_nft_read)
+    clients = read_client_links()
+    return KernelView(nft, nat, filters, links, clients, tuple(unread), is_nft_read, tuple(inet))

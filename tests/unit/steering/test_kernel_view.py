@@ -29,7 +29,7 @@ def test_interfaces_and_the_rules_of_both_kinds_of_tables_are_read(node):
         ip link add veth0 type veth peer name veth1
         iptables-legacy -t nat -N KUBE-SERVICES
         iptables-legacy -P INPUT DROP
-        nft add table ip filter
+        nft 'table inet userspace-proxy { chain drops { drop; }; }; table ip filter { }'
         nft 'add chain ip filter INPUT { type filter hook input priority 0; policy drop; }'""")
     kernel = read_kernel("input", "forward")
     assert set(kernel.links) == {"lo", "veth0", "veth1"}
@@ -39,6 +39,8 @@ def test_interfaces_and_the_rules_of_both_kinds_of_tables_are_read(node):
         kernel.legacy_filter[ChainTable("ip", "filter", is_legacy=True)]["INPUT"].policy == "drop"
     )
     assert kernel.nft[ChainTable("ip", "filter")]["INPUT"].policy == "drop"
+    assert kernel.inet_tables == ("userspace-proxy",)
+    assert ChainTable("inet", "userspace-proxy") not in kernel.nft
 
 
 def test_parts_that_cannot_be_read_are_reported(node):
