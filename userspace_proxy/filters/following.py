@@ -12,10 +12,11 @@ Rule 2: where a chain couldn't be read, packets may end in any way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .chains import DEPTH_MAX, DROPS, LEADS, Chain, RuleVerdict, Step
+from .matches import Condition
 from .packets import FirstPacket, is_of_client, meets, names_address, names_frontend
 
 TRACKING = -200
@@ -84,8 +85,9 @@ def follow(
     by: tuple[Chain, Step] | None = None
     found = ends = back = False
     for step in chain.steps:
-        is_for_some = kind == "some" and any(map(is_of_client, step.matches))
-        others = [one for one in step.matches if not (is_for_some and is_of_client(one))]
+        others: Iterable[Condition] = step.matches
+        if is_for_some := kind == "some" and any(map(is_of_client, step.matches)):
+            others = [one for one in step.matches if not is_of_client(one)]
         if (met := meets(others, packet)) is False:
             continue
         does = effects.get(step.verdict, _GOES_ON)
