@@ -8,8 +8,9 @@ import steering_nodes as nodes
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed
-from userspace_proxy.agent.watchers.firewalls import read_firewalls
+from userspace_proxy.filters.node import find_firewalls
 from userspace_proxy.steering.iptables import legacy
+from userspace_proxy.steering.kernel_view import read_kernel
 
 pytestmark = pytest.mark.netns
 
@@ -69,6 +70,7 @@ def test_nftables_is_read_where_the_programs_of_legacy_tables_are_missing(tmp_pa
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(legacy, "MORE_PATHS", ())
     with node:
-        found = read_firewalls("nftables", (17000, 29999))
+        kernel = read_kernel("input")
+        found = find_firewalls(kernel.nft, kernel.legacy_filter, "nftables", (17000, 29999))
     assert [firewall.chain for firewall in found] == ["ip filter INPUT"]
     node.close()

@@ -60,7 +60,7 @@ TASKS = (
 )
 ROOT_EXCEPTION = "UserspaceProxyError"
 PARTLY: Mapping[str, str] = {
-    f"{PACKAGE}/kernel/nf_tables/rules.py": "what isn't read is unknown, and judged as such",
+    f"{PACKAGE}/filters/rules.py": "what isn't read is unknown, and judged as such",
     f"{PACKAGE}/names/resolver.py": "a name has no record of other types, which clients ask for",
 }
 """Modules whose matches are about some members of an enum, and what holds for the others."""

@@ -17,7 +17,6 @@ from .watchers.endpoint_names import EndpointNames
 from .watchers.firewalls import FirewallWatch, read_forward_rules
 from .watchers.kernel_answers import KernelAnswers
 from .watchers.kernel_counts import KernelCounts
-from .watchers.kube_proxy import KubeProxyWatch
 from .watchers.last_state import LastState
 from .watchers.names import NamesByDns, ProxyNames
 from .watchers.printed_addresses import AddressPrinter
@@ -62,11 +61,10 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
         if core.client_addresses is not None:
             yield core.client_addresses
         if core.is_own_steering:
-            yield FirewallWatch(steering.name, options.proxy_ports)
-            yield answers
             # With a name, kube-proxy serves the other Services.
-            if not options.proxy_name:
-                yield KubeProxyWatch()
+            is_sole = not options.proxy_name
+            yield FirewallWatch(steering.name, options.proxy_ports, is_sole=is_sole)
+            yield answers
     if (write := options.write_addresses) is not None:
         yield AddressPrinter(progress, served_ports, steering.bind, write)
     yield SourceComponent(source, names_of_endpoints.publish)

@@ -17,13 +17,13 @@ from ..kernel.own_namespace import is_own_namespace
 from ..linux import bounded
 from ..plane import default_workers
 from ..steering import proxy_label
+from ..steering.kernel_view import KernelView, read_kernel
 from ..steering.selection import read_offers_for
 from . import client_address, network, ports
 from .api_server import look_at_server, look_at_wake
 from .finding import Finding, Mark, error, reason, warning
 from .firewalls import look_at_firewalls
 from .inputs import Inputs, judge_settings, look_at_manifests
-from .kernel_view import KernelView, read_kernel
 from .leftovers import judge_kube_proxy, judge_own
 from .offers import chosen, judge_offers, judge_path, read_offers
 from .socket_lb import look_at_hooks
@@ -54,7 +54,7 @@ def check_settings(
     found += judge_offers(offers, settings.steering, steering, own_namespace=own_namespace)
     found += look_at_hooks(hook_options(options), steering, offered)
     proxies, label = running_proxies(), proxy_label(options.proxy_name or "")
-    kernel = read_kernel() if steering not in ("none", "") else KernelView()
+    kernel = read_kernel("input", "forward") if steering not in ("none", "") else KernelView()
     found += [warning("kernel", line, hint="run as root") for line in kernel.unread]
     relieves = settings.take_over or settings.steering == "none"
     found += judge_running(proxies, label, relieves=relieves)
@@ -133,7 +133,7 @@ def check_node(
     if steering in ("none", ""):
         return found
     if kernel is None:
-        kernel = read_kernel()
+        kernel = read_kernel("input", "forward")
     proxy_ports = (settings.proxy_port_range.first, settings.proxy_port_range.last)
     sysctls = network.read_sysctls()
     uses_client_ports = settings.preserve_client_address != "never"

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 
-from ..chains.conditions import ANY_IP
+from ..filters.endpoints import find_forward_firewalls
+from ..filters.frontends import ALL_NAT, EarlierChains, Translation
+from ..filters.node import find_firewalls, find_unfollowed
+from ..filters.packets import ANY_IP
 from ..kernel.interfaces import is_local
 from ..model import Doubt, Frontend, Protocol, SocketAddress, Taken
-from ..steering.earlier_chains import ALL_NAT, EarlierChains, Translation
+from ..steering.kernel_view import KernelView
+from ..steering.names import is_own_table
 from ..steering.nftables.rules import NAT_PRIORITY
-from ..steering.others import find_firewalls, find_forward_firewalls, find_unfollowed
 from .finding import Finding, error, ok, warning
 from .inputs import Inputs
-from .kernel_view import KernelView
 
 _TOPIC = "firewall"
+_STEERED = "packets to Services may be dropped on their way in"
 _FORWARDED = "packets that the kernel path would forward to endpoints are dropped"
 _PRIORITIES = {"nftables": NAT_PRIORITY, "iptables": ALL_NAT}
 _ENDPOINTS_MAX = 100
@@ -29,7 +32,7 @@ def look_at_firewalls(
     translation = Translation()
     if steering in _PRIORITIES:
         translation = Translation(_PRIORITIES[steering], proxy_ports[0])
-    with closing(EarlierChains(lambda _frontend: translation)) as earlier:
+    with closing(EarlierChains(lambda _frontend: translation, is_own_table)) as earlier:
         taken = earlier.look(inputs.frontends)
     endpoints = _endpoints(kernel, inputs) if is_forwarding else ()
     return judge_firewalls(kernel, steering, proxy_ports, endpoints, taken)
@@ -61,7 +64,7 @@ def judge_firewalls(
         return []
     tables = kernel.nft, kernel.legacy_filter
     steered = {
-        one.chain: error(_TOPIC, str(one), f"chain {one.chain}", one.hint)
+        one.chain: error(_TOPIC, f"{_STEERED}: {one.why}", f"chain {one.chain}", one.hint)
         for one in find_firewalls(*tables, steering, proxy_ports, kernel.clients)
     }
     for frontend, by in (taken or {}).items():

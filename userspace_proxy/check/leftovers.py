@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from ..kernel.nf_tables.chains import ChainTable, Tables
-from ..steering.names import GUARD_TABLES, KERNEL_PATH_TABLES, STEERING_TABLES, label_of
-from ..steering.others.kube_proxy import (
+from ..filters.chains import ChainTable, Tables
+from ..filters.kube_proxy import (
     IPVS_LINK,
     kube_proxy_chains,
     kube_proxy_tables,
     nat_tables,
 )
+from ..steering.kernel_view import KernelView
+from ..steering.names import GUARD_TABLES, KERNEL_PATH_TABLES, STEERING_TABLES, label_of
 from .finding import Finding, error, ok, warning
-from .kernel_view import KernelView
 
 _TOPIC = "kube-proxy"
 _CLEAN_UP = (
@@ -106,14 +106,12 @@ def _with_kube_chains(tables: Tables) -> Iterator[tuple[ChainTable, str]]:
 def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:
     """Report rules of userspace-proxies whose labels aren't among the running ones."""
     places: dict[str, list[str]] = {}
-    for table in kernel.nft:
-        if table.family != "inet":
-            continue
+    for name in kernel.inet_tables:
         kinds = (STEERING_TABLES, KERNEL_PATH_TABLES, GUARD_TABLES)
-        found = (kind.label_in(table.name) for kind in kinds)
+        found = (kind.label_in(name) for kind in kinds)
         label = next((one for one in found if one is not None), None)
         if label is not None:
-            places.setdefault(label, []).append(f"nftables table {table}")
+            places.setdefault(label, []).append(f"nftables table inet {name}")
     for table, chains in (*kernel.legacy_nat.items(), *kernel.legacy_filter.items()):
         for label in _labels(chains):
             places.setdefault(label, []).append(f"table {table}")

@@ -25,8 +25,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..filters.chains import ChainTable
 from ..kernel.nf_tables import list_tables
-from ..kernel.nf_tables.chains import ChainTable
 
 # This program's chains are this and a word of capital letters; a label follows a second hyphen.
 PREFIX = "UPROXY-"

@@ -16,6 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Generic, TypeVar
 
 from ..errors import SteeringError
+from ..filters.endpoints import dropping_chain
+from ..filters.frontends import EarlierChains, Followed, Translation
 from ..kernel import conntrack
 from ..kernel.conntrack import PROTOCOL_NUMBERS, Change, Dialled
 from ..kernel.interfaces import PreroutingAddress
@@ -34,7 +36,7 @@ from .base import (
     nothing_applied,
     render_targets,
 )
-from .earlier_chains import EarlierChains, Followed, Translation, dropping_chain
+from .names import is_own_table
 
 Ports = dict[Frontend, int]
 Touched = Mapping[Frontend, int | None]
@@ -50,7 +52,7 @@ class Programmer(abc.ABC):
     def __init__(self) -> None:
         self._applied: Ports | None = None
         """The desired ports; None before the first ``apply``."""
-        self._earlier = EarlierChains(self._translation_of)
+        self._earlier = EarlierChains(self._translation_of, is_own_table)
         self._taken_earlier: Mapping[Frontend, Taken] = {}
 
     @property

@@ -6,11 +6,11 @@ import contextlib
 import socket
 
 from userspace_proxy.errors import SteeringError
+from userspace_proxy.filters.chains import ChainTable
+from userspace_proxy.filters.rules import read_step
 from userspace_proxy.kernel import ctnetlink
 from userspace_proxy.kernel.netlink.messages import Message, read_messages
 from userspace_proxy.kernel.nf_tables import reader
-from userspace_proxy.kernel.nf_tables.chains import ChainTable
-from userspace_proxy.kernel.nf_tables.rules import read_marking, read_step
 from userspace_proxy.kernel.nf_tables.writer import (
     NEW_CHAIN,
     NEW_ELEMENT,
@@ -53,9 +53,7 @@ def _check(message: Message) -> None:
             list(reader.read_elements(message))
             reader.read_counts(message)
         case _ if message.kind == NEW_RULE:
-            expressions = reader.read_rule(message).expressions()
-            read_marking(expressions)
-            step = read_step(expressions)
+            step = read_step(reader.read_rule(message).expressions())
             assert step is None or step.verdict
 
 

@@ -23,7 +23,6 @@ from userspace_proxy.agent.rounds import change_turns, node_ports, sync
 from userspace_proxy.agent.watchers import health_check_ports, last_state, node_now
 from userspace_proxy.agent.watchers.compared import Compared
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch
-from userspace_proxy.agent.watchers.kube_proxy import KubeProxyWatch
 from userspace_proxy.agent.watchers.tracking import TrackingWatch
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.plane import listener, recovered_sockets
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from .machine import AgentProcess
     from .world import World
 
-_LEFT_OUT = (Compared, FirewallWatch, KubeProxyWatch, TrackingWatch)
+_LEFT_OUT = (Compared, FirewallWatch, TrackingWatch)
 """Components that look at the real node."""
 
 Patch = tuple[Any, str, Any]

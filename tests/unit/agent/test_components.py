@@ -49,18 +49,3 @@ async def test_components_start_in_the_order_of_the_list(plane, steering, write_
     found = [type(one).__name__ for one in components_of(core, shown, OwnAddresses())]
     assert found == [*ALWAYS, *more, "SourceComponent", "Relief"]
     core.served_ports.close()
-
-
-@pytest.mark.parametrize(
-    ("proxy_name", "watches"),
-    [(None, ["FirewallWatch", "KubeProxyWatch"]), ("mesh", ["FirewallWatch"])],
-)
-async def test_rules_of_kube_proxy_are_looked_for_unless_it_serves_other_services(
-    plane, proxy_name, watches
-):
-    core = make_core(plane, FakeSteering(), Options(proxy_name=proxy_name))
-    core.is_own_steering = True
-    shown = Shown(StatusFacts, StatusFacts, nothing)
-    found = [type(one).__name__ for one in components_of(core, shown, OwnAddresses())]
-    assert [name for name in found if name in ("FirewallWatch", "KubeProxyWatch")] == watches
-    core.served_ports.close()

@@ -11,7 +11,6 @@ from userspace_proxy.check.client_address import judge_client_address
 from userspace_proxy.check.finding import Mark, error, ok, warning, worst
 from userspace_proxy.check.firewalls import judge_firewalls
 from userspace_proxy.check.inputs import judge_settings
-from userspace_proxy.check.kernel_view import KernelView
 from userspace_proxy.check.leftovers import judge_kube_proxy
 from userspace_proxy.check.network import judge_interfaces, judge_routes, judge_sysctls
 from userspace_proxy.check.offers import Offers, judge_offers
@@ -19,6 +18,7 @@ from userspace_proxy.check.ports import judge_descriptors, judge_ranges
 from userspace_proxy.config import Settings
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.steering.kernel_view import KernelView
 
 
 def test_a_finding_is_a_line_with_place_and_remedy():
@@ -69,7 +69,7 @@ QUESTIONS = {
         lambda: judge_client_address(DENIED),
     ),
     "no chain drops {packets}": (
-        "chains.following: with each packet, in all chains that were read",
+        "filters.following: with each packet, in all chains that were read",
         lambda: judge_firewalls(UNREAD, "nftables", PORTS, [SocketAddress("10.244.1.1", 80)]),
     ),
     "no chain certainly drops {packets}; not followed: {unfollowed[0]}{more}": (
@@ -90,7 +90,7 @@ QUESTIONS = {
     ),
     "no listener by design for {names}{more}": ("plan.Planner", None),
     "nothing left behind": (
-        "steering.others.kube_proxy: all chains, and names of interfaces",
+        "filters.kube_proxy: all chains, and names of interfaces",
         lambda: judge_kube_proxy(UNREAD, "nftables", is_beside=False),
     ),
     "its rules serve the Services that this proxy doesn't": (

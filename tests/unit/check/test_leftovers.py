@@ -1,8 +1,8 @@
 import pytest
 
-from userspace_proxy.check.kernel_view import KernelView
 from userspace_proxy.check.leftovers import judge_kube_proxy, judge_own
-from userspace_proxy.kernel.nf_tables.chains import Chain, ChainTable
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.steering.kernel_view import KernelView
 
 NAT = ChainTable("ip", "nat")
 LEGACY_NAT = ChainTable("ip", "nat", is_legacy=True)
@@ -51,8 +51,7 @@ def test_parts_that_could_not_be_read_are_not_ok():
 
 def test_rules_of_a_proxy_that_does_not_run_are_leftovers():
     kernel = KernelView(
-        nft=table(ChainTable("inet", "userspace-proxy"))
-        | table(ChainTable("inet", "userspace-proxy-canary")),
+        inet_tables=("userspace-proxy", "userspace-proxy-canary"),
         legacy_nat=table(LEGACY_NAT, "UPROXY-PRE-canary", "KUBE-SERVICES"),
     )
     assert [(f.what, f.where) for f in judge_own(kernel, [""])] == [
@@ -65,6 +64,6 @@ def test_rules_of_a_proxy_that_does_not_run_are_leftovers():
 
 
 def test_the_local_guard_is_a_leftover_too():
-    kernel = KernelView(nft=table(ChainTable("inet", "userspace-proxy/local"), "input"))
+    kernel = KernelView(inet_tables=("userspace-proxy/local",))
     assert [f.where for f in judge_own(kernel, [])] == ["nftables table inet userspace-proxy/local"]
     assert judge_own(kernel, [""]) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.kernel.nf_tables.chains import ChainTable
+from userspace_proxy.filters.chains import ChainTable
 from userspace_proxy.steering.iptables.rules import OUT, PRE, TCP, UDP
 from userspace_proxy.steering.names import (
     REPLY_TABLES,

@@ -1,31 +1,29 @@
-"""Watches for firewalls of other programs that drop packets steered to this proxy.
+"""Watches the rules of other programs: firewalls that drop packets steered here, and kube-proxy's.
 
 Another table may drop what this proxy's accepts. It is reported with a rule that solves it.
+Rules of kube-proxy may be beside this proxy's, as after its removal: ``check`` says which of them
+win, this only that there are some, for a reader of all nodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import FirewallFacts, StatusFacts
+from ...filters.endpoints import find_forward_firewalls
+from ...filters.kube_proxy import find_kube_proxy
+from ...filters.node import Firewall, find_firewalls
+from ...filters.reading import read_generation
 from ...kernel.interfaces import is_local
-from ...kernel.nf_tables.chains import Tables
 from ...kernel.one_thread import OneThread
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
 from ...model import Protocol, SocketAddress
 from ...pacing import Pacing
-from ...steering.iptables import FILTERING, read_legacy
-from ...steering.others import (
-    Firewall,
-    find_firewalls,
-    find_forward_firewalls,
-    read_chains,
-    read_generation,
-)
-from ...steering.pod_links import read_client_links
+from ...steering.kernel_view import KernelView, read_kernel
 from ..rounds.component import Component
 from ..rounds.tasks import Supervisor, pause
 
@@ -36,15 +34,18 @@ LOOK_EVERY_S = 60.0
 _CHECK_EVERY_S = 0.5
 # Reading takes some 10 ms, and seconds if there are 100,000 rules. Changes by this program count.
 _SHARE = 0.02
+# The legacy table nat, in which this program may have 100,000 rules.
+_NAT_EVERY_S = 300.0
 
 
 class FirewallWatch(Component):
-    """The firewalls that drop packets of one proxy.
+    """The rules of other programs beside those of one proxy.
 
     Args:
         steering: The name of its steering.
         proxy_ports: First and last.
-        read: Returns the firewalls; blocks.
+        is_sole: Whether kube-proxy serves no other Services.
+        read: Returns the rules; blocks.
         generation: Returns a number that grows with each change of nftables; blocks.
     """
 
@@ -53,14 +54,18 @@ class FirewallWatch(Component):
         steering: str,
         proxy_ports: tuple[int, int],
         *,
-        read: Callable[[], list[Firewall]] | None = None,
+        is_sole: bool = False,
+        read: Callable[..., KernelView] = read_kernel,
         generation: Callable[[], int] = read_generation,
     ) -> None:
-        self._read = read or (lambda: read_firewalls(steering, proxy_ports))
+        self._steering = steering, proxy_ports
+        self._is_sole = is_sole
+        self._read = read
         self._generation = generation
         self._seen = -1
-        self._latest_s = 0.0
+        self._latest_s = self._nat_s = 0.0
         self._pacing = Pacing(_SHARE, longest_s=LOOK_EVERY_S)
+        self._kube_proxy: tuple[str, ...] = ()
         self._thread = OneThread("firewalls")
         self._condition = LoggedCondition[Firewall](
             _log,
@@ -69,19 +74,15 @@ class FirewallWatch(Component):
             fields=lambda f: {"chain": f.chain, "cause": f.why, "remedy": f.hint},
         )
 
-    @property
-    def found(self) -> tuple[Firewall, ...]:
-        """As last read."""
-        return self._condition.now
-
     async def start(self, supervisor: Supervisor) -> None:
         supervisor.start("firewalls", self.run)
 
     def show(self, facts: StatusFacts) -> None:
         facts.firewalls = [
             FirewallFacts(f.chain, f.why, f.hint, "" if f.family is None else str(f.family))
-            for f in self.found
+            for f in self._condition.now
         ]
+        facts.kube_proxy = self._kube_proxy
 
     async def run(self) -> None:
         """Read at once, after changes of nftables and each minute, for ever."""
@@ -105,53 +106,50 @@ class FirewallWatch(Component):
     async def look(self) -> None:
         """Read once, and log what is new or gone."""
         try:
-            self._condition.set(*await self._thread.run(self._read))
+            self._condition.set(*await self._thread.run(self._find))
         except (SteeringError, OSError) as exc:
             _log.debug("cannot look for firewalls: %(cause)s", extra={"cause": str(exc)})
+
+    def _find(self) -> list[Firewall]:
+        now = Clocks.monotonic()
+        has_nat = self._is_sole and now >= self._nat_s
+        kernel = _read(partial(self._read, "input", has_nat=has_nat))
+        if has_nat:
+            self._nat_s = now + _NAT_EVERY_S
+            self._kube_proxy = find_kube_proxy(kernel.nft, kernel.legacy_nat, kernel.links)
+        tables = kernel.nft, kernel.legacy_filter
+        return find_firewalls(*tables, *self._steering, kernel.clients)
 
     async def close(self) -> None:
         """End the thread; idempotent."""
         self._thread.close()
 
 
-def read_firewalls(steering: str, proxy_ports: tuple[int, int]) -> list[Firewall]:
-    """Return the firewalls of this thread's network namespace.
+def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]:
+    """Read the rules for forwarded packets, and return what finds the chain that drops some.
+
+    None if none certainly drops those that are forwarded to an endpoint, or its answers. Reading
+    blocks.
 
     Raises:
         SteeringError: The privilege to read rules is missing.
     """
-    return find_firewalls(*_read_tables("input"), steering, proxy_ports, read_client_links())
+    kernel = _read(partial(read_kernel, "forward", has_nat=False))
+    tables, links = (kernel.nft, kernel.legacy_filter), kernel.clients
 
-
-def read_forward_rules() -> Callable[[SocketAddress, Protocol], tuple[str, str, str, bool]]:
-    """Read the rules for forwarded packets, and return what names the chain that drops some.
-
-    With why, a remedy, and whether that is so for all links of clients; empty texts if none
-    certainly drops those that are forwarded to an endpoint, or its answers. Reading blocks.
-
-    Raises:
-        SteeringError: As for :func:`read_firewalls`.
-    """
-    tables, links = _read_tables("forward"), read_client_links()
-
-    def find(endpoint: SocketAddress, protocol: Protocol) -> tuple[str, str, str, bool]:
+    def find(endpoint: SocketAddress, protocol: Protocol) -> Firewall | None:
         # What is translated to this node isn't forwarded.
         is_here = is_local(endpoint.ip)
         found = () if is_here else find_forward_firewalls(*tables, endpoint, protocol, links)
-        for one in sorted(found, key=lambda one: not one.is_for_all):
-            return one.chain, one.why, one.hint, one.is_for_all
-        return "", "", "", False
+        return min(found, key=lambda one: not one.is_for_all, default=None)
 
     return find
 
 
-def _read_tables(hook: str) -> tuple[Tables, Tables]:
-    nft = read_chains((hook,))
-    try:
-        return nft, read_legacy(*FILTERING)
-    except SteeringError as exc:
-        # Most likely a node with only nftables lacks the program that prints legacy tables.
-        _log.debug(
-            "cannot look for firewalls in legacy tables: %(cause)s", extra={"cause": str(exc)}
-        )
-        return nft, {}
+def _read(read: Callable[[], KernelView]) -> KernelView:
+    kernel = read()
+    for cause in kernel.unread:
+        _log.debug("cannot read all rules of other programs: %(cause)s", extra={"cause": cause})
+    if not kernel.is_nft_read:
+        raise SteeringError(kernel.unread[0])
+    return kernel

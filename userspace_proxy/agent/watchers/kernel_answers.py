@@ -31,6 +31,7 @@ from ...causes.services import forwarding_dropped, forwarding_unanswered
 from ...clocks import Clocks
 from ...errors import SteeringError
 from ...facts import LAST_MINUTE_S
+from ...filters.node import Firewall
 from ...kernel.bpf.socket_maps import EventKind
 from ...kernel.conntrack import PROTOCOL_NUMBERS, Dialled, DialledBy, connections_at
 from ...kernel.ctnetlink import pack_address
@@ -87,9 +88,8 @@ _JITTER_S = 1.0
 AHEAD_MAX = 64
 """DialledBy that begin between a reading of counters and one of entries."""
 
-Rules = Callable[[SocketAddress, Protocol], tuple[str, str, str, bool]]
-"""Returns which chain drops packets that are forwarded to an endpoint, why, a remedy, and whether
-those of all clients; empty texts: none certainly does."""
+Rules = Callable[[SocketAddress, Protocol], Firewall | None]
+"""Returns which chain drops packets that are forwarded to an endpoint; None: none certainly."""
 
 
 @dataclass(slots=True, eq=False)
@@ -358,7 +358,8 @@ class KernelAnswers(Component):
             served.path = served.path._replace(unanswered=None)
             return
         ask = partial(rules, endpoint, plan.protocol)
-        chain, why, hint, is_for_all = await self._thread.run(ask)
+        by = await self._thread.run(ask)
+        is_for_all = by is not None and by.is_for_all
         # Of several endpoints, chance may lead some clients to those that fail.
         is_telling = is_tcp and not doubt.has_failed and any(one.is_telling for one in silent)
         is_known = is_for_all or is_telling
@@ -366,7 +367,7 @@ class KernelAnswers(Component):
         doubt.until = now + (AGAIN_S if is_known else GRACE_S)
         if not is_known:
             return
-        cause = forwarding_dropped(chain, why, hint) if chain else forwarding_unanswered()
+        cause = forwarding_dropped(by.chain, by.why, by.hint) if by else forwarding_unanswered()
         if plan.path.path is not DataPath.AUTO:
             served.path = served.path._replace(unanswered=cause)
             return
@@ -387,8 +388,8 @@ class KernelAnswers(Component):
             return
         endpoint = next(endpoints_of(served.plan.serving), None)
         if away.has_chain and endpoint is not None:
-            *_, is_dropped = await self._thread.run(partial(rules, endpoint, served.plan.protocol))
-            if is_dropped:
+            by = await self._thread.run(partial(rules, endpoint, served.plan.protocol))
+            if by is not None and by.is_for_all:
                 return
         self._served_ports.auto_paths.return_to_kernel(served.plan.key)
 

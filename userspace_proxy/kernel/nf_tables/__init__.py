@@ -7,9 +7,6 @@
     table         NftTable: one table of this proxy, read, written and watched
     kept_table    KeptTable: such a table, kept equal to its contents
     owned         OwnedTable: a table that ends with this process
-    rules         any program's rules as values
-    matches       Match: a condition of a rule as a value, and in words
-    chains        Chain, Step: a chain and a rule, whose conditions are matches
 
 No library is used, so sets of other programs that a library of this node can't parse do no harm.
 Why: docs/adr/0012.

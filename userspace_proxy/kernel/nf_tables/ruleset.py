@@ -156,11 +156,6 @@ class Ruleset:
                 break
         return found
 
-    def constants(self, family: int, table: str, name: str) -> list[ListedElement]:
-        """Return the elements of a set or map that never changes, in any order."""
-        listed = self._list(reader.list_elements, reader.GET_ELEMENTS, family, table, name)
-        return [element for elements in listed for element in elements]
-
     def first_elements(self, family: int, table: str, name: str, most: int) -> list[ListedElement]:
         """Return all elements of a set or map, in any order, or some more than ``most``.
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
-from ...kernel.nf_tables.chains import Chain, ChainTable, Marking, RuleVerdict, Step, Tables
-from ...kernel.nf_tables.matches import (
-    ALL_BITS,
+from ...filters.chains import Chain, ChainTable, RuleVerdict, Step, Tables
+from ...filters.matches import (
     PORTS,
-    Bits,
     Condition,
     Conditions,
     Match,
@@ -21,6 +19,7 @@ from ...kernel.nf_tables.matches import (
     states,
 )
 from ...model.addresses import parse_network
+from ..names import label_of
 from .legacy import LegacyTables, tables_in_use
 from .legacy_table import parse_table, split_target
 
@@ -34,8 +33,8 @@ _POLICY = re.compile(r":(\S+) ([A-Z]+)\b.*")
 _COMMENT = re.compile(r'-m comment --comment (?:"(?:\\.|[^"\\])*"|\S+) ?')
 # Conditions that have an equivalent in nft.
 _CONDITION = re.compile(
-    r"(?:-m (?:conntrack|state|mark|tcp|udp|multiport) )?(?<!connmark )(?<!connmark ! )(! )?"
-    r"(-i|-o|-s|-d|-p|--ctstate|--state|--mark|--dports?|--sports?) (\S+) ?"
+    r"(?:-m (?:conntrack|state|tcp|udp|multiport) )?(! )?"
+    r"(-i|-o|-s|-d|-p|--ctstate|--state|--dports?|--sports?) (\S+) ?"
     r"|-m socket (--transparent)(?: --(?:nowildcard|restore-skmark))* ?"
 )
 _FIELDS = {
@@ -44,14 +43,9 @@ _FIELDS = {
     "-s": MatchField.SOURCE,
     "-d": MatchField.DESTINATION,
     "-p": MatchField.PROTOCOL,
-    "--mark": MatchField.MARK,
     "--dport": MatchField.DESTINATION_PORT,
     "--sport": MatchField.SOURCE_PORT,
 }
-# iptables-save writes the effect of a target, whatever its options were.
-_MARK = re.compile(r"-j MARK --set-xmark (0x[\da-f]+)/(0x[\da-f]+)")
-_MARKING = "MARK", "CONNMARK", "HMARK"
-
 
 FILTERING = ("raw", "mangle", "filter", "security")
 """The tables whose chains may drop packets."""
@@ -92,10 +86,15 @@ def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain
             hook=name.lower() if name in policies else "",
             priority=priority if name in policies else 0,
             policy=policies.get(name, "accept"),
-            steps=tuple(_step(line, chains) for line in lines),
+            steps=tuple(_steps(lines, chains)),
         )
         for name, lines in chains.items()
     }
+
+
+def _steps(lines: Iterable[str], chains: Container[str]) -> Iterator[Step]:
+    # This program's chains decide nothing but what is steered.
+    return (step for line in lines if label_of((step := _step(line, chains)).target) is None)
 
 
 def _step(line: str, chains: Container[str]) -> Step:
@@ -109,9 +108,7 @@ def _step(line: str, chains: Container[str]) -> Step:
         return Step(_LEADS[option], matches, target)
     if target in _STOLEN_BY:
         return Step(RuleVerdict.QUEUE, matches)
-    marked = _MARK.fullmatch(effect.strip())
-    marking = Marking(int(marked[2], 0), int(marked[1], 0)) if marked else Marking()
-    return Step(RuleVerdict.NONE, matches, marking=marking if target in _MARKING else None)
+    return Step(RuleVerdict.NONE, matches)
 
 
 def _matches(conditions: str) -> Conditions:
@@ -137,9 +134,6 @@ def _match(sign: str | None, option: str | None, text: str, _socket: str | None)
 def _values(field: MatchField, text: str) -> Iterator[Value]:
     if field in (MatchField.SOURCE, MatchField.DESTINATION):
         yield parse_network(text)
-    elif field is MatchField.MARK:
-        value, _, mask = text.partition("/")
-        yield Bits(int(mask, 0) if mask else ALL_BITS, int(value, 0))
     elif field in PORTS:
         for span in text.split(","):
             first, _, last = span.partition(":")

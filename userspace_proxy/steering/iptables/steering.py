@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from ...errors import SteeringError
+from ...filters.frontends import ALL_NAT, Translation
 from ...kernel.interfaces import without_ipv6
 from ...kernel.offers import FOR_IPTABLES_IPV6, LACKS_NOTHING, KernelOffers
 from ...model import Frontend, IPFamily, Taken
 from ..base import Bind, SteeringFacts
-from ..earlier_chains import ALL_NAT, Translation
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
 from .helper_process import HelperEnded, HelperProcess, as_rows, from_rows
 from .legacy import tables_in_use

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Collection, Mapping
 
 from ...errors import SteeringError
+from ...filters.frontends import Translation
 from ...kernel import conntrack
 from ...kernel.interfaces import not_forwarding, without_ipv6
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
@@ -23,7 +24,6 @@ from ...kernel.offers import (
 )
 from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
-from ..earlier_chains import Translation
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts, Touched
 from .kernel_path import KernelPath, KernelTargets

@@ -49,7 +49,6 @@ from ...log_limit import SERVICE_LINES, LogLimit
 from ...model import Frontend, PortKey, SocketAddress
 from ...pacing import Pacing, backoff_s
 from ..base import HookOptions, Target
-from ..others.hooks import OtherHook, judge_hooks
 from .desired import (
     COUNTERS,
     FRONTENDS,
@@ -62,6 +61,7 @@ from .desired import (
     FoundService,
     Room,
 )
+from .other_hooks import OtherHook, judge_hooks
 from .programs import TERM_NS, Programs, find_bpffs, find_cgroup, remove_hooks
 
 _log = FieldLogger("userspace_proxy.steering")

@@ -28,7 +28,7 @@ from ...kernel.bpf.objects import KINDS, BpfObject, MapSpec, read_object
 from ...kernel.bpf.socket_maps import FIELDS, SETTINGS_KEY, DialSettings
 from ...kernel.own_namespace import network_namespace
 from ..names import proxy_label
-from ..others.hooks import OWN_PINS
+from .other_hooks import OWN_PINS
 
 _OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
 TERM_NS = 60 * 10**9

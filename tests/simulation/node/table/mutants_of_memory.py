@@ -76,9 +76,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "programmer", "ended = self._earlier - self._recent", "ended = self._earlier", "steering"
     ),
     "chains-of-own-programs-are-not-followed": Mutant(
-        "earlier_chains",
+        "frontends",
         '_NAT_HOOKS = ("prerouting", "output")',
         '_NAT_HOOKS = ("prerouting",)',
-        "steering",
+        "filters",
     ),
 }

@@ -12,7 +12,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "pod_links",
         "links, routes, self._is_current = listed",
         "links, routes, self._is_current = *listed[:2], True",
-        "steering",
+        "filters",
     ),
     "address-that-is-gone-is-kept": Mutant(
         "interfaces", "if current and is_local(current):", "if current:", "kernel"
@@ -40,16 +40,16 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     # -- chains of other programs
     "others-are-looked-at-once": Mutant(
-        "earlier_chains",
+        "frontends",
         "            if (generation, links) != self._seen:\n",
         "            if self._seen is _NOTHING:\n",
-        "steering",
+        "filters",
     ),
     "equal-priority-comes-first": Mutant(
-        "earlier_chains",
-        "outcome.is_taken is True and chain.priority < priority",
-        "outcome.is_taken is True and chain.priority <= priority",
-        "steering",
+        "frontends",
+        "outcome.is_certain and chain.priority < priority",
+        "outcome.is_certain and chain.priority <= priority",
+        "filters",
     ),
     # -- clients' entries
     "syn-of-a-frontend-that-returns-stays": Mutant(

@@ -3,111 +3,117 @@
 import pytest
 
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch, read_forward_rules
-from userspace_proxy.errors import SteeringError
-from userspace_proxy.facts import FirewallFacts, StatusFacts
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.filters.node import Firewall
 from userspace_proxy.model import IPFamily, Protocol, SocketAddress
-from userspace_proxy.steering.others import Firewall
+from userspace_proxy.steering.kernel_view import KernelView
 
-DROP = Firewall(
-    "ip filter INPUT",
-    "its policy is drop",
-    "nft insert rule … ct status dnat accept",
-    IPFamily.IPV4,
-)
+INPUT = Chain(ChainTable("ip", "filter"), "INPUT", "filter", "input", policy="drop")
+CLOSED = KernelView({INPUT.table: {INPUT.name: INPUT}}, links=("kube-ipvs0",))
+KUBE_PROXY = ("interface kube-ipvs0",)
+PORTS = (17000, 29999)
 
 
-async def test_a_firewall_is_logged_when_it_appears_and_when_it_disappears(caplog):
-    caplog.set_level("INFO")
-    there = [DROP]
-    watch = FirewallWatch("nftables", (17000, 29999), read=lambda: list(there))
-    for _ in range(2):
-        await watch.look()
-    assert watch.found == (DROP,)
-    (record,) = caplog.records
-    assert record.getMessage().endswith(f": {DROP.chain}: {DROP.why}")
-    assert (record.chain, record.cause, record.remedy) == (DROP.chain, DROP.why, DROP.hint)
-    there.clear()
-    await watch.look()
-    assert watch.found == ()
-    assert caplog.records[-1].getMessage() == "firewalls no longer drop packets to Services"
-    await watch.close()
-
-
-async def test_an_unreadable_firewall_keeps_the_last_result():
-    said = [[DROP]]
-
-    def read():
-        if not said:
-            raise SteeringError("cannot list chains: Operation not permitted")
-        return said.pop()
-
-    watch = FirewallWatch("nftables", (17000, 29999), read=read)
-    for _ in range(2):
-        await watch.look()
-    assert watch.found == (DROP,)
-    facts = StatusFacts()
-    watch.show(facts)
-    assert facts.firewalls == [FirewallFacts(DROP.chain, DROP.why, DROP.hint, "IPv4")]
-    await watch.close()
-
-
-class Looks:
-    """Counts how often the firewalls are read, and has the number of changes."""
+class Kernel:
+    """Counts how often rules are read, and has the number of changes."""
 
     def __init__(self):
         self.count = self.changes = 0
+        self.view = CLOSED
+        self.has_nat = []
 
-    def read(self):
+    def read(self, _hook, *, has_nat):
         self.count += 1
-        return []
+        self.has_nat.append(has_nat)
+        return self.view
 
 
 @pytest.fixture
-def looks():
-    return Looks()
+def kernel():
+    return Kernel()
 
 
 @pytest.fixture
-async def watch(looks):
+async def watch(kernel):
     watch = FirewallWatch(
-        "nftables", (17000, 29999), read=looks.read, generation=lambda: looks.changes
+        "nftables", PORTS, is_sole=True, read=kernel.read, generation=lambda: kernel.changes
     )
     yield watch
     await watch.close()
 
 
-async def test_firewalls_are_read_after_a_change_and_each_minute(watch, looks):
+def shown(watch):
+    facts = StatusFacts()
+    watch.show(facts)
+    return facts
+
+
+async def test_a_firewall_is_logged_when_it_appears_and_when_it_disappears(watch, kernel, caplog):
+    caplog.set_level("INFO")
+    for _ in range(2):
+        await watch.look()
+    (drop,) = shown(watch).firewalls
+    (record,) = caplog.records
+    assert record.getMessage().endswith(": ip filter INPUT: its policy is drop")
+    assert (record.chain, record.cause, record.remedy) == (drop.chain, drop.why, drop.hint)
+    kernel.view = KernelView()
+    await watch.look()
+    assert shown(watch).firewalls == []
+    assert caplog.records[-1].getMessage() == "firewalls no longer drop packets to Services"
+
+
+async def test_what_cannot_be_read_keeps_the_last_result(watch, kernel):
+    await watch.look()
+    kernel.view = KernelView(unread=("Operation not permitted",), is_nft_read=False)
+    await watch.look()
+    (drop,) = shown(watch).firewalls
+    assert (drop.chain, drop.why, drop.family) == ("ip filter INPUT", "its policy is drop", "IPv4")
+    assert shown(watch).kube_proxy == KUBE_PROXY
+
+
+@pytest.mark.parametrize(("is_sole", "places"), [(True, KUBE_PROXY), (False, ())])
+async def test_rules_of_kube_proxy_are_shown_unless_it_serves_other_services(
+    kernel, is_sole, places
+):
+    watch = FirewallWatch("nftables", PORTS, is_sole=is_sole, read=kernel.read)
+    for _ in range(2):
+        await watch.look()
+    assert (shown(watch).kube_proxy, kernel.has_nat) == (places, [is_sole, False])
+    await watch.close()
+
+
+async def test_firewalls_are_read_after_a_change_and_each_minute(watch, kernel):
     seen = []
     for now, changes in ((100.0, 1), (101.0, 1), (115.0, 2), (116.0, 2), (174.0, 2), (175.0, 2)):
-        looks.changes = changes
+        kernel.changes = changes
         await watch.look_if_due(now)
-        seen.append(looks.count)
+        seen.append(kernel.count)
     assert seen == [1, 1, 2, 2, 2, 3]
 
 
-async def test_while_everything_changes_firewalls_are_read_only_now_and_then(watch, looks):
+async def test_while_everything_changes_firewalls_are_read_only_now_and_then(watch, kernel):
     for turn in range(1000):
-        looks.changes += 1
+        kernel.changes += 1
         await watch.look_if_due(100.0 + turn * 1e-6)
-    assert looks.count < 100
+    assert kernel.count < 100
 
 
 def test_what_drops_forwarded_packets_is_named_as_of_the_read(node):
     endpoint = SocketAddress("10.244.1.1", 8080)
     node.run("ip link add eth0 type bridge; ip link set eth0 up; ip route add default dev eth0")
-    assert read_forward_rules()(endpoint, Protocol.TCP) == ("", "", "", False)
+    assert read_forward_rules()(endpoint, Protocol.TCP) is None
     node.run("nft 'table ip f { chain f { type filter hook forward priority 0; policy drop; }; }'")
     rule = "nft insert rule ip f f ct"
-    assert read_forward_rules()(endpoint, Protocol.TCP) == (
-        "ip f f",
-        "its policy is drop",
-        f"{rule} status dnat accept; {rule} state established,related accept",
-        True,
-    )
+    hint = f"{rule} status dnat accept; {rule} state established,related accept"
+    by = Firewall("ip f f", "its policy is drop", hint, IPFamily.IPV4)
+    assert read_forward_rules()(endpoint, Protocol.TCP) == by
     node.run(
         "nft delete table ip f; "
         "nft 'table ip g { chain p { type filter hook postrouting priority 0; policy drop; }; }'"
     )
-    assert read_forward_rules()(endpoint, Protocol.TCP)[0] == "ip g p"
+    by = read_forward_rules()(endpoint, Protocol.TCP)
+    assert by is not None
+    assert by.chain == "ip g p"
     node.run("ip addr add 10.244.1.1/32 dev eth0")
-    assert read_forward_rules()(endpoint, Protocol.TCP) == ("", "", "", False), "of the node"
+    assert read_forward_rules()(endpoint, Protocol.TCP) is None, "of the node"

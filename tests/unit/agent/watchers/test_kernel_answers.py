@@ -1,6 +1,7 @@
 """Whether clients on the kernel path get answers; tests/node has real firewalls."""
 
 import errno
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,7 @@ from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.facts import LAST_MINUTE_S, Level, PortState, SourceFacts
+from userspace_proxy.filters.node import Firewall
 from userspace_proxy.kernel.conntrack import DialledBy
 from userspace_proxy.model import (
     DataPath,
@@ -40,11 +42,10 @@ from ..samples import Cluster
 
 POD = SocketAddress("192.0.2.1", 8080)
 IP = "10.96.0.1"
-CHAIN = ("ip filter FORWARD", "its policy is drop", "Add an accepting rule", True)
-OF_SOME = (*CHAIN[:3], False)
+CHAIN = Firewall("ip filter FORWARD", "its policy is drop", "Add an accepting rule")
+OF_SOME = replace(CHAIN, is_for_all=False)
 REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
-NONE = ("", "", "", False)
-NOT_KNOWN, DROPPED = forwarding_unanswered(), forwarding_dropped(*CHAIN[:3])
+NOT_KNOWN, DROPPED = forwarding_unanswered(), forwarding_dropped(CHAIN.chain, CHAIN.why, CHAIN.hint)
 
 
 class Probed:
@@ -69,7 +70,7 @@ class Node:
     def __init__(self, plane, make, path, protocol):
         self.plane = plane
         self.now = 1000.0
-        self.chain = NONE
+        self.chain: Firewall | None = None
         self.probe = None
         """Why probes fail, or a function of the endpoint."""
         self.web = Frontend(IP, 80, protocol)
@@ -157,7 +158,7 @@ async def test_the_chain_that_drops_their_packets_is_the_cause(node):
     node.chain = CHAIN
     await node.fail()
     assert node.port.unanswered == DROPPED
-    assert node.port.state.hint == CHAIN[2]
+    assert node.port.state.hint == CHAIN.hint
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ async def test_auto_leaves_the_kernel_path_and_returns_once_no_chain_drops_packe
     node.served.path = PathView(DataPath.USERSPACE)
     await node.look(after_s=2 * RETRY_S)
     assert node.chosen is None
-    node.chain = NONE
+    node.chain = None
     await node.look()
     assert node.chosen is not None
 
@@ -308,8 +309,8 @@ async def test_without_a_known_chain_auto_tries_again_after_ever_longer_pauses(n
 @pytest.mark.parametrize(
     ("answered", "chain", "cause"),
     [
-        pytest.param(0, NONE, NOT_KNOWN, id="none-answered"),
-        pytest.param(5, NONE, None, id="perhaps-this-nodes-own-are-answered"),
+        pytest.param(0, None, NOT_KNOWN, id="none-answered"),
+        pytest.param(5, None, None, id="perhaps-this-nodes-own-are-answered"),
         pytest.param(5, CHAIN, DROPPED, id="a-chain-drops-the-others"),
     ],
 )

@@ -78,7 +78,7 @@ class Node:
         self.answers = KernelAnswers(
             FakeSteering(),
             self.served_ports,
-            lambda: lambda _endpoint, _protocol: ("", "", "", False),
+            lambda: lambda _endpoint, _protocol: None,
             clock=lambda: self.now,
             open_probes=self.open_probes,
         )

@@ -1,0 +1,173 @@
+"""Which chain of others keeps packets from endpoints, or their answers from clients."""
+
+from contextlib import closing
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from tests.unit.filters.written import read
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.filters.endpoints import dropping_chain, find_forward_firewalls
+from userspace_proxy.filters.frontends import EarlierChains, Translation
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.policy.locality import PodLink
+from userspace_proxy.steering.names import is_own_table
+
+FILTER = ChainTable("ip", "filter")
+POD = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
+CLIENT = PodLink(3, "cali2", (ip_network("10.244.1.2/32"),))
+UPLINK = PodLink(9, "eth0", (ip_network("0.0.0.0/0"),))
+WEB = SocketAddress("10.244.1.1", 8080)
+DOCKER_0 = PodLink(10, "docker0", (ip_network("172.17.0.0/16"),))
+LINKS = (POD, CLIENT, UPLINK, DOCKER_0)
+
+
+def chains(hook, rules, others, policy="accept", table=FILTER):
+    base = Chain(table, hook.upper(), "filter", hook, policy=policy, steps=(*map(read, rules),))
+    led = (Chain(table, name, steps=(*map(read, lines),)) for name, lines in others.items())
+    return {table: {base.name: base, **{one.name: one for one in led}}}
+
+
+def test_a_chain_that_drops_packets_to_an_endpoint_is_found_until_it_is_gone(node):
+    pod, other = SocketAddress("10.244.0.7", 80), SocketAddress("10.244.0.8", 80)
+    pod_6 = SocketAddress("fd00:244::7", 80)
+    with closing(EarlierChains(lambda _frontend: Translation(), is_own_table)) as earlier:
+        assert earlier.look([]) == {}
+        assert dropping_chain(earlier.filters, pod, Protocol.TCP) == ""
+        node.run(
+            "nft 'table inet evil { "
+            "chain out { type filter hook output priority 0; ip daddr 10.244.0.7 drop; }; "
+            "chain post { type filter hook postrouting priority 9; ip6 daddr fd00::/16 drop; }; "
+            "chain nat { type nat hook output priority 0; "
+            "ip daddr 10.244.0.20 dnat ip to 10.0.0.9; }; "
+            "chain in { type filter hook input priority 0; ct state new drop; tcp dport 22 drop; "
+            "ip saddr 10.244.0.9 drop; ip saddr 10.244.0.10 tcp dport 30000-40000 drop; "
+            "tcp sport 8080 drop; udp sport 53 drop; }; }'"
+        )
+        node.run("nft 'table ip evil { chain out { type route hook output priority 5; }; }'")
+        earlier.look([])
+        nine = SocketAddress("10.244.0.9", 80)
+        found = [
+            dropping_chain(earlier.filters, one, Protocol.TCP) for one in (pod, other, pod_6, nine)
+        ]
+        chain = "nftables chain inet evil {} of another program ({}, priority {}) drops"
+        assert found == [
+            f"{chain.format('out', 'output', 0)} packets to it",
+            "",
+            f"{chain.format('post', 'postrouting', 9)} packets to it",
+            f"{chain.format('in', 'input', 0)} its answers",
+        ]
+        more = [SocketAddress(ip, 80) for ip in ("10.244.0.20",)]
+        assert [dropping_chain(earlier.filters, one, Protocol.TCP) for one in more] == [
+            f"{chain.format('nat', 'output', 0)} packets to it".replace("drops", "translates"),
+        ]
+        assert dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 80), Protocol.TCP) == ""
+        by_port = dropping_chain(earlier.filters, SocketAddress("10.244.0.10", 8080), Protocol.TCP)
+        assert by_port == f"{chain.format('in', 'input', 0)} its answers"
+        dns = SocketAddress("10.244.0.8", 53)
+        of = {one: dropping_chain(earlier.filters, dns, one) for one in Protocol}
+        assert of == {"TCP": "", "UDP": by_port}
+        node.run("nft add rule ip evil out tcp dport 80 drop")
+        earlier.look([])
+        assert "ip evil out" in dropping_chain(earlier.filters, other, Protocol.TCP)
+        assert "inet evil post" in dropping_chain(earlier.filters, pod_6, Protocol.TCP)
+        earlier.forget()
+        assert dropping_chain(earlier.filters, pod, Protocol.TCP), "as of the last look"
+
+
+DOCKER = [
+    "jump DOCKER-USER",
+    "oifname docker0 ct state related,established: accept",
+    "oifname docker0: jump DOCKER",
+    "iifname docker0 oifname != docker0: accept",
+    "iifname docker0 oifname docker0: accept",
+]
+DOCKERS = {"DOCKER-USER": ["return"], "DOCKER": ["iifname != docker0 oifname docker0: drop"]}
+OF_PODS = ", for packets that come in by cali2"
+ALL = ", for packets that come in by cali2 and eth0"
+NAMED = "rule ip daddr 10.244.1.1/32 drop"
+CLOSED = "rule iifname eth0 drop, for packets that come in by eth0"
+LISTED = "ip saddr 10.244.0.0/16,198.51.100.0/24: accept"
+ADMITTED = ["ct state related,established: accept", "ct status dnat: accept"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "others", "policy", "expected"),
+    [
+        pytest.param(DOCKER, DOCKERS, "drop", f"its policy is drop{ALL}", id="docker"),
+        pytest.param([*ADMITTED, *DOCKER], DOCKERS, "drop", None, id="docker-and-admitted"),
+        pytest.param(
+            ["ct state related,established: accept", "jump ufw-user-forward"],
+            {"ufw-user-forward": ["tcp dport 22: accept"]},
+            "drop",
+            "its policy is drop",
+            id="ufw",
+        ),
+        pytest.param([*ADMITTED, "reject"], {}, "accept", None, id="firewalld"),
+        pytest.param(
+            ["ct state new: accept"],
+            {},
+            "drop",
+            "its policy is drop, for the endpoint's answers",
+            id="answers",
+        ),
+        pytest.param(
+            ["ip daddr 10.244.1.1/32: drop"], {}, "accept", "rule ip daddr 10.244.1.1/32 drop"
+        ),
+        pytest.param(
+            ["ip daddr != 10.245.0.0/16: drop"],
+            {},
+            "accept",
+            "rule ip daddr != 10.245.0.0/16 drop",
+            id="all-but-a-network",
+        ),
+        pytest.param(["tcp dport != 8080: drop"], {}, "accept", None, id="all-but-its-port"),
+        pytest.param(["iifname cali2 oifname eth0: drop"], {}, "accept", None, id="another-way"),
+        pytest.param(
+            ["iifname eth0: drop"],
+            {},
+            "accept",
+            "rule iifname eth0 drop, for packets that come in by eth0",
+        ),
+        pytest.param(["…: accept"], {}, "drop", None, id="not-followed"),
+        pytest.param([LISTED], {}, "drop", None, id="sources-that-may-be-all"),
+        pytest.param(
+            ["iifname cali*: accept", "iifname eth0 ip saddr 198.51.100.0/24: accept"],
+            {},
+            "drop",
+            None,
+            id="a-lan-that-may-be-all",
+        ),
+        pytest.param(
+            ["ip saddr 198.51.100.0/24: accept"],
+            {},
+            "drop",
+            f"its policy is drop{OF_PODS}",
+            id="pods-are-not-admitted",
+        ),
+        pytest.param(["oifname docker0: drop"], {}, "accept", None, id="to-another-bridge"),
+    ],
+)
+def test_what_drops_forwarded_packets_is_named_with_whose(rules, others, policy, expected):
+    tables = chains("forward", rules, others, policy)
+    found = find_forward_firewalls(tables, {}, WEB, Protocol.TCP, LINKS)
+    assert [one.why for one in found] == ([expected] if expected else [])
+    hint = "nft insert rule ip filter FORWARD ct status dnat accept; "
+    assert all(one.hint.startswith(hint) for one in found)
+    is_of_some = "come in by" in (expected or "") and ALL not in expected
+    assert all(one.is_for_all is not is_of_some for one in found)
+
+
+@pytest.mark.parametrize(("priority", "expected"), [(0, ["rule tcp dport 8080 drop"]), (300, [])])
+def test_chains_at_postrouting_drop_forwarded_packets_before_sources_change(priority, expected):
+    table = chains("postrouting", ["tcp dport 8080: drop"], {})[FILTER]
+    late = {FILTER: {name: replace(one, priority=priority) for name, one in table.items()}}
+    found = find_forward_firewalls(late, {}, WEB, Protocol.TCP, LINKS)
+    assert [one.why for one in found] == expected
+
+
+def test_forwarded_packets_of_another_family_pass_no_chain_of_a_table():
+    six = SocketAddress("fd00::1", 8080)
+    tables = chains("forward", [], {}, "drop")
+    assert find_forward_firewalls(tables, {}, six, Protocol.TCP, [UPLINK]) == []

@@ -1,0 +1,383 @@
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.filters.usual import PODS, USUAL
+from tests.unit.filters.written import nft
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.filters import frontends
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.filters.frontends import (
+    ALL_NAT,
+    NEVER,
+    EarlierChains,
+    Translation,
+    chains_before,
+    explain_chain,
+    first_packets,
+    places_to_follow,
+)
+from userspace_proxy.filters.reading import CHAINS_MAX
+from userspace_proxy.model import Doubt, Frontend, FrontendKind, Protocol
+from userspace_proxy.steering.names import is_own_table
+
+EVIL = ChainTable("ip", "evil")
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+NODE_PORT = Frontend("192.0.2.9", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
+LOOPBACK = Frontend("127.0.0.1", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
+
+
+PROXIED = Translation(-110, 36001)
+
+
+def translation_of(_frontend: Frontend) -> Translation:
+    return PROXIED
+
+
+NAMED = "ip daddr 10.96.7.1/32 tcp dport 80"
+TO_WEB = nft("translate", NAMED)
+NAT = "type nat hook prerouting priority -150;"
+
+
+@pytest.mark.parametrize(
+    ("table", "chain", "is_earlier"),
+    [
+        pytest.param(EVIL, ("nat", "prerouting", -150), True, id="before"),
+        pytest.param(EVIL, ("nat", "prerouting", -109), False, id="after"),
+        pytest.param(EVIL, ("nat", "output", -110), True, id="beside"),
+        pytest.param(ChainTable("ip", "nat"), ("nat", "prerouting", -100), False, id="docker"),
+        pytest.param(
+            ChainTable("inet", "firewalld"), ("nat", "prerouting", -90), False, id="firewalld"
+        ),
+        pytest.param(EVIL, ("nat", "postrouting", -150), False, id="masquerades"),
+        pytest.param(EVIL, ("filter", "prerouting", -300), True, id="raw"),
+        pytest.param(EVIL, ("filter", "prerouting", -101), True, id="filters-just-before"),
+        pytest.param(EVIL, ("filter", "input", -300), True, id="input"),
+        pytest.param(EVIL, ("filter", "forward", -300), False, id="forward"),
+        pytest.param(EVIL, ("filter", "output", -300), False, id="output"),
+        pytest.param(
+            ChainTable("bridge", "evil"), ("filter", "prerouting", -300), False, id="bridge"
+        ),
+    ],
+)
+def test_only_other_programs_chains_that_first_packets_pass_matter(table, chain, is_earlier):
+    tables = {table: {"chain": Chain(table, "chain", *chain)}}
+    assert bool(list(chains_before(tables, -110))) == is_earlier
+
+
+@pytest.mark.parametrize(
+    ("last", "chain", "is_earlier"),
+    [
+        pytest.param(ALL_NAT, ("nat", "prerouting", -100), True, id="beside-the-legacy-tables"),
+        pytest.param(ALL_NAT, ("nat", "prerouting", -99), False, id="after-the-legacy-tables"),
+        pytest.param(NEVER, ("nat", "output", 100), True, id="any-translation"),
+        pytest.param(NEVER, ("nat", "input", 100), False, id="of-sources"),
+    ],
+)
+def test_where_a_frontends_address_is_translated_decides_which_nat_chains_matter(
+    last, chain, is_earlier
+):
+    tables = {EVIL: {"chain": Chain(EVIL, "chain", *chain)}}
+    assert bool(list(chains_before(tables, last))) == is_earlier
+
+
+def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others(node, tmp_path):
+    here, beyond, others = (f"10.96.7.{number}" for number in (1, 2, 3))
+    last = 2 * CHAINS_MAX - 1
+    translated = {0: here, last: beyond}
+    chains = "".join(
+        f"chain c{n} {{ ip daddr {translated.get(n, '192.0.2.1')} dnat to 192.0.2.2; }}; "
+        for n in range(last + 1)
+    )
+    jumps = "; ".join(f"jump c{n}" for n in range(last + 1))
+    hook = "type nat hook prerouting priority -150;"
+    other = f"chain pre {{ {hook} jump x; }}; chain x {{ ip daddr {others} dnat to 192.0.2.2; }}"
+    rules = tmp_path / "rules"
+    rules.write_text(
+        f"table ip many {{ {chains} chain pre {{ {hook} {jumps}; }}; }}\n"
+        f"table ip other {{ {other}; }}\n"
+    )
+    node.run(f"nft -f {rules}")
+    frontends = {ip: Frontend(ip, 80, Protocol.TCP) for ip in (here, beyond, others)}
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
+        found = earlier.look(frontends.values())
+    assert {ip: frontend in found for ip, frontend in frontends.items()} == {
+        here: True,
+        beyond: False,
+        others: True,
+    }
+
+
+DROPS_WEB = nft("drop", NAMED)
+RAW = Chain(EVIL, "pre", "filter", "prerouting", -300)
+UNDER_POLICY = replace(RAW, policy="drop")
+
+
+@pytest.mark.parametrize(
+    ("chain", "steps", "expected"),
+    [
+        pytest.param(RAW, [DROPS_WEB], True, id="named"),
+        pytest.param(UNDER_POLICY, [], True, id="policy"),
+        pytest.param(RAW, [nft("drop", "ct state new")], False, id="state-before-tracking"),
+        pytest.param(replace(RAW, priority=-150), [nft("drop", "ct state new")], True, id="state"),
+        pytest.param(replace(RAW, hook="input"), [nft("drop", "ct state new")], True, id="input"),
+    ],
+)
+def test_packets_are_dropped_only_if_that_is_certain(chain, steps, expected):
+    chain = replace(chain, steps=tuple(steps))
+    cause = explain_chain(chain, {"pre": chain}, WEB, PROXIED)
+    assert bool(cause) == expected
+    assert f"pre of another program ({chain.hook}, priority" in str(cause) or not expected
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        pytest.param("ip", {WEB}, id="ipv4"),
+        pytest.param("ip6", {WEB_6}, id="ipv6"),
+        pytest.param("inet", {WEB, WEB_6}, id="both"),
+    ],
+)
+def test_a_chain_concerns_the_family_of_its_table(node, family, expected):
+    hook = "type filter hook prerouting priority raw; policy drop;"
+    node.run(f"nft 'table {family} admin {{ chain pre {{ {hook} }}; }}'")
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
+        assert earlier.look([WEB, WEB_6]).keys() == expected
+
+
+@pytest.mark.parametrize(
+    ("chain", "steps", "frontends", "expected"),
+    [
+        pytest.param(RAW, [DROPS_WEB], 1000, True, id="drops"),
+        pytest.param(RAW, [nft("drop", "…"), nft("accept")], 1, False, id="drops-for-some"),
+        pytest.param(RAW, [nft("drop", "ct state invalid")], 1, False, id="drops-no-first-one"),
+        pytest.param(RAW, [nft("notrack", NAMED)], 1, True, id="does-not-track"),
+        pytest.param(UNDER_POLICY, [], 1000, True, id="policy"),
+        pytest.param(RAW, [DROPS_WEB] * 1000, 1000, False, id="would-take-seconds"),
+    ],
+)
+def test_only_filters_that_may_certainly_drop_are_followed(chain, steps, frontends, expected):
+    chains = {"pre": replace(chain, steps=tuple(steps))}
+    places = [(WEB_6, PROXIED)] * frontends
+    assert bool(places_to_follow(chain, chains, places)) == expected
+
+
+OWN_TOO = ""
+OTHERS_ONLY = ", except those of this node's own programs"
+
+
+@pytest.mark.parametrize(
+    ("hook", "rules", "besides"),
+    [
+        pytest.param("input", ["drop: tcp dport 36001"], OWN_TOO, id="proxy-port"),
+        pytest.param("input", ["drop: tcp dport 22,36001"], OWN_TOO, id="among-others"),
+        pytest.param("input", ["drop: ct original ip daddr 10.96.7.1/32"], OWN_TOO, id="dialled"),
+        pytest.param("input", ["drop: tcp dport 80"], None, id="port-that-is-translated"),
+        pytest.param("input", ["drop: ip daddr 10.96.7.1/32"], None, id="address-that-is"),
+        pytest.param("input", ["drop: ct state invalid", "drop: …"], None, id="some"),
+        pytest.param("input", ["accept: ct status dnat", "drop"], None, id="as-firewalld"),
+        pytest.param("input", ["accept: tcp dport 22,80", "drop"], OWN_TOO, id="other-ports"),
+        pytest.param("input", ["accept: iif lo", "drop"], OTHERS_ONLY, id="open-for-own"),
+        pytest.param("input", ["drop: iif lo"], None, id="closed-for-own-only"),
+        pytest.param("input", ["accept: tcp …dport", "drop"], None, id="maybe-admitted"),
+        pytest.param("prerouting", ["drop: tcp dport 36001"], OWN_TOO, id="after-translation"),
+        pytest.param("prerouting", ["drop: tcp dport 80"], None, id="before-it"),
+    ],
+)
+def test_after_its_translation_a_packet_is_followed_with_the_proxy_port(hook, rules, besides):
+    steps = tuple(nft(*rule.split(": ")) for rule in rules)
+    chain = Chain(EVIL, "in", "filter", hook, 0, steps=steps)
+    cause = explain_chain(chain, {"in": chain}, WEB, PROXIED)
+    assert (cause is None) == (besides is None)
+    if cause is not None:
+        assert cause.chain == "ip evil in"
+        assert cause.what.endswith(f" ({hook}, priority 0) drops packets to it{besides}")
+        assert cause.hint.startswith(
+            "insert the rules `ct status dnat accept` and `ct state established accept` "
+        )
+
+
+def test_packets_of_own_programs_have_the_proxy_port_wherever_they_come_in():
+    steps = (nft("drop", "tcp dport 80,36001"),)
+    both = replace(RAW, steps=steps)
+    assert OTHERS_ONLY not in str(explain_chain(both, {"pre": both}, WEB, PROXIED))
+    named = replace(RAW, steps=(DROPS_WEB,))
+    assert OTHERS_ONLY in str(explain_chain(named, {"pre": named}, WEB, PROXIED))
+
+
+@pytest.mark.parametrize(
+    ("priority", "rules", "translation", "expected"),
+    [
+        pytest.param(-300, [f"notrack: {NAMED}"], PROXIED, True, id="named"),
+        pytest.param(-300, [f"notrack: {NAMED}"], Translation(), False, id="local"),
+        pytest.param(-150, [f"notrack: {NAMED}"], PROXIED, False, id="tracked-already"),
+        pytest.param(-300, [f"accept: {NAMED}", "notrack"], PROXIED, False, id="accepted-before"),
+        pytest.param(-300, ["notrack: …"], PROXIED, False, id="some"),
+    ],
+)
+def test_what_is_not_tracked_is_not_translated(priority, rules, translation, expected):
+    steps = tuple(nft(*rule.split(": ")) for rule in rules)
+    chain = replace(RAW, priority=priority, steps=steps)
+    cause = explain_chain(chain, {"pre": chain}, WEB, translation)
+    assert ("keeps packets to it from being tracked (notrack)" in str(cause)) == expected
+    assert bool(cause) == expected
+
+
+@pytest.mark.parametrize(
+    ("translation", "hook", "priority", "expected"),
+    [
+        pytest.param(PROXIED, "prerouting", -101, [0, 36001], id="before"),
+        pytest.param(PROXIED, "prerouting", -100, [], id="beside"),
+        pytest.param(PROXIED, "prerouting", -99, [36001, 36001], id="after"),
+        pytest.param(PROXIED, "input", -300, [36001, 36001], id="input"),
+        pytest.param(Translation(-111), "prerouting", -101, [0], id="kernel-path-before"),
+        pytest.param(Translation(-111), "input", 0, [], id="kernel-path-never-comes-in"),
+        pytest.param(Translation(), "prerouting", 0, [0, 0], id="local"),
+        pytest.param(Translation(), "input", 0, [0, 0], id="local-input"),
+    ],
+)
+def test_the_place_of_a_chain_shows_which_port_first_packets_have(
+    translation, hook, priority, expected
+):
+    chain = Chain(EVIL, "chain", "filter", hook, priority)
+    packets = first_packets(chain, WEB, translation)
+    assert [packet.port for packet in packets] == expected
+    assert [packet.is_own for packet in packets] == [False, True][: len(packets)]
+
+
+@pytest.mark.parametrize(
+    ("priority", "condition", "said", "is_doubt"),
+    [
+        pytest.param(-111, NAMED, "translates it", False, id="before"),
+        pytest.param(-110, NAMED, "may translate it", True, id="equal"),
+        pytest.param(-111, f"{NAMED} …", "may translate it", True, id="for-some"),
+        pytest.param(-109, NAMED, "", False, id="after"),
+        pytest.param(-111, "udp dport 80", "", False, id="not-translated"),
+    ],
+)
+def test_only_a_certain_translation_before_the_proxys_chain_is_no_doubt(
+    priority, condition, said, is_doubt
+):
+    step = nft("translate", condition)
+    chain = Chain(EVIL, "pre", "nat", "prerouting", priority, steps=(step,))
+    cause = explain_chain(chain, {"pre": chain}, WEB, PROXIED)
+    shown = "" if cause is None else str(cause)
+    assert (said in shown, bool(shown), isinstance(cause, Doubt)) == (True, bool(said), is_doubt)
+
+
+def test_a_certain_cause_replaces_a_doubt(node):
+    for name, priority in (("a", -110), ("b", -150), ("c", -110)):
+        hook = f"type nat hook prerouting priority {priority};"
+        node.run(
+            f"nft 'table ip {name} {{ chain pre {{ {hook} ip daddr 10.96.7.1 redirect; }}; }}'"
+        )
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
+        ((_, cause),) = earlier.look([WEB]).items()
+    assert str(cause).startswith("nftables chain ip b pre ")
+    assert not isinstance(cause, Doubt)
+
+
+def test_without_a_translation_of_the_proxys_own_there_is_no_priority_to_give():
+    nat = Chain(EVIL, "pre", "nat", "prerouting", 50, steps=(TO_WEB,))
+    assert str(explain_chain(nat, {"pre": nat}, WEB, Translation())).endswith(
+        " translates it before packets reach this proxy; delete that rule"
+    )
+    raw = replace(RAW, steps=(DROPS_WEB,))
+    cause = explain_chain(raw, {"pre": raw}, WEB, Translation())
+    assert " drops packets to it; accept " in str(cause)
+
+
+def test_other_frontends_are_looked_at_after_a_change(node):
+    node.run(f"nft 'table ip evil {{ chain pre {{ {NAT} tcp dport 80 redirect to 9; }}; }}'")
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
+        assert earlier.look([]) == {}
+        earlier.forget()
+        assert earlier.look([WEB]).keys() == {WEB}
+
+
+def test_where_nftables_can_not_be_read_nothing_is_found(node, monkeypatch):
+    def refuse(_is_own: object) -> None:
+        raise SteeringError("permission denied")
+
+    monkeypatch.setattr(frontends, "NftReader", refuse)
+    with closing(EarlierChains(translation_of, is_own_table)) as earlier:
+        assert earlier.look([WEB]) == {}
+        assert earlier.filters == ()
+
+
+def test_rules_for_so_many_frontends_that_it_would_take_seconds_are_not_followed():
+    some = replace(RAW, steps=(nft("drop", f"{NAMED} ip saddr 10.244.3.0/24"),))
+    web, other = (WEB, PROXIED), (Frontend("10.96.7.2", 80, Protocol.TCP), Translation(-110, 36002))
+    assert places_to_follow(some, {"pre": some}, [web, other]) == [web]
+    many = replace(RAW, steps=some.steps * 200_000)
+    assert places_to_follow(many, {"pre": many}, [web]) == ()
+
+
+def test_the_cause_is_about_the_chain():
+    cause = explain_chain(UNDER_POLICY, {"pre": UNDER_POLICY}, WEB, Translation())
+    assert cause is not None
+    assert cause.chain == "ip evil pre"
+
+
+FOR_SOME = """nft '
+    table inet evil {
+        set blocked { type ipv4_addr; elements = { 10.96.7.1, 10.96.7.3 }; }
+        chain in {
+            type filter hook input priority 0;
+            ip saddr 10.244.3.0/24 ct original ip daddr @blocked drop
+            iifname "eth1" tcp dport 36002 drop
+        }
+    }'"""
+
+
+def test_that_packets_of_some_clients_are_dropped_is_a_doubt(node):
+    node.run(FOR_SOME)
+    other, third = (Frontend(f"10.96.7.{number}", 80, Protocol.TCP) for number in (2, 3))
+    ports = {WEB: 36001, other: 36002, third: 36003, WEB_6: 36004}
+    with closing(EarlierChains(lambda one: Translation(-110, ports[one]), is_own_table)) as earlier:
+        found = earlier.look(ports)
+    chain = "nftables chain inet evil in of another program (input, priority 0) drops packets to it"
+    listed = "meta nfproto ipv4 ip saddr 10.244.3.0/24 ct original ip daddr 10.96.7."
+    first = found[WEB].what.replace("3/32,10.96.7.1/32", "1/32,10.96.7.3/32")
+    assert (found.keys(), first, found[other].what) == (
+        {WEB, other, third},
+        f"{chain} of some clients: rule {listed}1/32,10.96.7.3/32 drop",
+        f"{chain} of some clients: rule iifname eth1 tcp dport 36002 drop",
+    )
+    assert all(cause.hint.endswith(" if these clients may use it") for cause in found.values())
+    assert all(isinstance(cause, Doubt) for cause in found.values())
+
+
+def test_a_chain_that_drops_node_ports_of_all_but_one_client_is_a_doubt_of_node_ports(node):
+    rule = "iifname eth0 ip saddr != 192.0.2.5 tcp dport 30000-32767 drop"
+    hook = "type filter hook prerouting priority raw;"
+    node.run(f"nft 'table ip guard {{ chain in {{ {hook} {rule}; }}; }}'")
+    with closing(EarlierChains(lambda _one: PROXIED, is_own_table)) as earlier:
+        ((frontend, cause),) = earlier.look([WEB, NODE_PORT, WEB_6]).items()
+    assert (frontend, isinstance(cause, Doubt)) == (NODE_PORT, True)
+    assert "of some clients: rule iifname eth0 ip saddr != 192.0.2.5/32 tcp dport" in str(cause)
+
+
+def test_a_certain_cause_stays_where_some_are_dropped_too(node):
+    node.run(FOR_SOME)
+    hook = "type filter hook input priority -5;"
+    node.run(f"nft 'table ip more {{ chain in {{ {hook} tcp dport 36001 drop; }}; }}'")
+    with closing(EarlierChains(lambda _one: PROXIED, is_own_table)) as earlier:
+        assert str(earlier.look([WEB])[WEB]).startswith("nftables chain ip more in ")
+
+
+TRANSLATED = (PROXIED, Translation(ALL_NAT, 36001), Translation())
+
+
+@pytest.mark.parametrize("rules", [pytest.param(rules, id=name) for name, rules in USUAL.items()])
+@pytest.mark.parametrize("translation", TRANSLATED)
+def test_usual_rulesets_are_no_reason_for_alarm(node, rules, translation):
+    node.run(PODS)
+    node.run(rules)
+    # With local steering packets aren't translated, which is what firewalld admits.
+    is_rejected = "firewalld" in rules and translation == Translation()
+    with closing(EarlierChains(lambda _one: translation, is_own_table)) as earlier:
+        found = earlier.look([WEB, WEB_6, LOOPBACK, NODE_PORT])
+        assert found.keys() == ({WEB, WEB_6, NODE_PORT} if is_rejected else set())

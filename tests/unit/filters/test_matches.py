@@ -1,0 +1,75 @@
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from tests.unit.filters.written import conditions
+from userspace_proxy.filters.matches import (
+    Match,
+    MatchField,
+    Ports,
+    ends_of,
+    in_words,
+    number_of,
+    states,
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ip saddr 10.0.0.0/8,192.0.2.1/32 ip6 daddr fd00::/8",
+        "ip saddr != 10.0.0.0/8",
+        "ct original ip daddr 10.96.7.1/32 ct original proto-dst 80",
+        "ct original ip6 daddr fd00:96::1/128",
+        "tcp dport 22,80-90 ct state new,established",
+        "udp sport 53 th dport 53",
+        "meta l4proto tcp,udp th dport 53",
+        "meta nfproto ipv4 meta l4proto 58",
+        "ct status dnat fib daddr type local socket transparent",
+        "ct status ! dnat",
+        "iif lo oif lo",
+        "iifname != cali* iif 2",
+        "…saddr …daddr …dport …state …",
+    ],
+)
+def test_conditions_are_shown_in_the_syntax_of_nft(text):
+    assert in_words(conditions(text)) == text
+
+
+def test_flags_are_shown_with_their_mask():
+    assert in_words(conditions("tcp flags 18 != 2")) == "tcp flags != 0x2 / 0x12"
+
+
+def test_conditions_are_compared_by_value():
+    one = Match(MatchField.SOURCE, (ip_network("10.0.0.0/8"),))
+    assert one == Match(MatchField.SOURCE, (ip_network("10.0.0.0/8"),))
+    assert one != Match(MatchField.SOURCE, (ip_network("10.0.0.0/8"),), is_inverted=True)
+    assert len({one, *conditions("ip saddr 10.0.0.0/8")}) == 1
+
+
+def test_a_port_or_an_address_is_found_among_the_values():
+    ports = Match(MatchField.DESTINATION_PORT, (Ports(22, 22), Ports(80, 90)))
+    assert [port for port in (21, 22, 23, 79, 80, 90, 91) if ports.has(port)] == [22, 80, 90]
+    (listed,) = conditions("ip daddr 10.96.7.1/32,10.97.0.0/16")
+    addresses = ("10.96.7.1", "10.96.7.2", "10.97.255.255", "10.98.0.0", "::a60:701")
+    assert [ip for ip in addresses if listed.has(number_of(ip_address(ip)))] == [
+        "10.96.7.1",
+        "10.97.255.255",
+    ]
+
+
+def test_no_address_of_ipv6_has_the_number_of_one_of_ipv4():
+    assert number_of(ip_address("::1")) > number_of(ip_address("255.255.255.255"))
+    assert ends_of(ip_network("10.0.0.0/30")) == (10 << 24, (10 << 24) + 3)
+
+
+def test_a_condition_knows_of_which_families_it_has_all_addresses():
+    (listed,) = conditions("ip daddr 10.0.0.0/8,0.0.0.0/0")
+    assert listed.versions == {4: True}
+    assert conditions("ip6 daddr fd00::/8")[0].versions == {6: False}
+
+
+def test_dnat_is_a_state_beside_others_and_a_status_alone():
+    assert states(["dnat"]) == conditions("ct status dnat")[0]
+    assert states(["established", "dnat"]) == conditions("ct state established,dnat")[0]

@@ -1,0 +1,169 @@
+"""Which chain of others drops what is steered to the proxy."""
+
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from tests.unit.filters.written import nft, read
+from userspace_proxy.filters.chains import Chain, ChainTable
+from userspace_proxy.filters.node import (
+    Firewall,
+    find_firewalls,
+    find_unfollowed,
+)
+from userspace_proxy.model import IPFamily, SocketAddress
+from userspace_proxy.policy.locality import PodLink
+
+LEGACY_FILTER = ChainTable("ip", "filter", is_legacy=True)
+FILTER = ChainTable("ip", "filter")
+INPUT = Chain(FILTER, "INPUT", "filter", "input", policy="drop")
+PORTS = (17000, 29999)
+
+
+def test_a_chain_that_drops_is_reported_with_the_rule_that_admits():
+    tables = {INPUT.table: {INPUT.name: INPUT}}
+    assert find_firewalls(tables, {}, "nftables", PORTS) == [
+        Firewall(
+            "ip filter INPUT",
+            "its policy is drop",
+            "nft insert rule ip filter INPUT ct status dnat accept; "
+            "nft insert rule ip filter INPUT ct state established,related accept",
+            IPFamily.IPV4,
+        )
+    ]
+
+
+def test_names_of_others_are_quoted_in_a_rule():
+    chain = replace(INPUT, table=ChainTable("ip", "$(a)"), name="b c")
+    (found,) = find_firewalls({chain.table: {chain.name: chain}}, {}, "nftables", PORTS)
+    assert found.hint.startswith("nft insert rule ip '$(a)' 'b c' ct status dnat accept; ")
+
+
+@pytest.mark.parametrize(
+    ("table", "family"),
+    [
+        (ChainTable("ip6", "x"), IPFamily.IPV6),
+        (ChainTable("inet", "x"), None),
+        (LEGACY_FILTER, IPFamily.IPV4),
+    ],
+)
+def test_a_chain_has_the_family_of_the_packets_that_it_drops(table, family):
+    chain = replace(INPUT, table=table)
+    (found,) = find_firewalls({table: {chain.name: chain}}, {}, "nftables", PORTS)
+    assert found.family is family
+
+
+def test_without_steering_no_firewall_is_reported():
+    assert find_firewalls({INPUT.table: {INPUT.name: INPUT}}, {}, "none", PORTS) == []
+
+
+def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
+    opens = nft("accept", "ct state established,related")
+    legacy = Chain(LEGACY_FILTER, "INPUT", "filter", "input", policy="drop")
+    tables = {legacy.table: {legacy.name: legacy}}
+    assert [f.hint for f in find_firewalls({}, tables, "iptables", PORTS)] == [
+        "iptables-legacy -I INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+    ]
+    tables = {legacy.table: {legacy.name: replace(legacy, steps=(opens,))}}
+    assert find_firewalls({}, tables, "iptables", PORTS) == []
+    assert [f.chain for f in find_firewalls({}, tables, "nftables", PORTS)] == [str(legacy)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "policy", "expected"),
+    [
+        pytest.param([], "accept", "", id="nothing"),
+        pytest.param([nft("drop", "ip saddr 192.0.2.1")], "accept", "", id="perhaps"),
+        pytest.param([nft("reject", "ct state new")], "drop", "rule ct state new reject", id="new"),
+        pytest.param([nft("drop", "tcp dport 22-65535")], "accept", "rule tcp dport 22-65535 drop"),
+        pytest.param(
+            [nft("accept", "ct status dnat"), nft("drop")], "drop", "", id="let-in-before"
+        ),
+        pytest.param([nft("jump zone")], "drop", "chain zone: rule drop", id="below"),
+        pytest.param([nft("accept", "tcp dport 22")], "drop", "its policy is drop", id="policy"),
+    ],
+)
+def test_what_certainly_drops_steered_packets_is_found(steps, policy, expected):
+    opens = nft("accept", "ct state established")
+    zone = Chain(FILTER, "zone", steps=(nft("accept", "tcp dport 22"), nft("drop")))
+    chain = replace(INPUT, policy=policy, steps=(opens, *steps))
+    found = find_firewalls({FILTER: {"INPUT": chain, "zone": zone}}, {}, "nftables", PORTS)
+    assert [one.why for one in found] == ([expected] if expected else [])
+
+
+POD = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
+CLIENT = PodLink(3, "cali2", (ip_network("10.244.1.2/32"),))
+UPLINK = PodLink(9, "eth0", (ip_network("0.0.0.0/0"),))
+WEB = SocketAddress("10.244.1.1", 8080)
+DOCKER_0 = PodLink(10, "docker0", (ip_network("172.17.0.0/16"),))
+LINKS = (POD, CLIENT, UPLINK, DOCKER_0)
+
+
+def chains(hook, rules, others, policy="accept", table=FILTER):
+    base = Chain(table, hook.upper(), "filter", hook, policy=policy, steps=(*map(read, rules),))
+    led = (Chain(table, name, steps=(*map(read, lines),)) for name, lines in others.items())
+    return {table: {base.name: base, **{one.name: one for one in led}}}
+
+
+LISTED = "ip saddr 10.244.0.0/16,198.51.100.0/24: accept"
+
+
+# As Calico has them, without what doesn't matter.
+CALICO = {
+    "cali-wl-to-host": ["jump cali-from-wl-dispatch", "drop"],
+    "cali-from-wl-dispatch": ["iifname cali1: goto cali-fw", "iifname cali2: goto cali-fw", "drop"],
+    "cali-fw": [
+        "ct state related,established: accept",
+        "…: return",
+        "drop",
+    ],
+}
+
+
+@pytest.mark.parametrize("table", [FILTER, LEGACY_FILTER, ChainTable("ip6", "filter")])
+def test_what_drops_packets_of_pods_alone_is_named_with_their_links(table):
+    rules = ["iifname cali*: goto cali-wl-to-host"]
+    tables = chains("input", rules, CALICO, table=table)
+    both = ({}, tables) if table.is_legacy else (tables, {})
+    assert find_firewalls(*both, "nftables", PORTS, [UPLINK]) == []
+    (found,) = find_firewalls(*both, "nftables", PORTS, [POD, CLIENT, UPLINK])
+    assert (found.chain, found.why) == (
+        f"{table} INPUT",
+        "chain cali-wl-to-host: rule drop, for packets that come in by cali1 and cali2",
+    )
+    assert "defaultEndpointToHostAction" in found.hint
+
+
+SHOWN = "ip filter INPUT"
+LIST = f"as `nft list chain {SHOWN}` shows"
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        pytest.param(["ct state established: accept", "tcp dport 22: accept"], [], id="all"),
+        pytest.param(["…: drop"], [f"chain {SHOWN}, rule … drop, {LIST}"], id="a-condition"),
+        pytest.param(["jump gone"], [f"chain {SHOWN}, rule jump gone, {LIST}"], id="a-chain"),
+    ],
+)
+def test_rules_that_may_drop_are_not_followed(rules, expected):
+    tables = chains("input", rules, {})
+    assert find_unfollowed(tables, {}, "input") == expected
+    assert find_unfollowed({}, tables, "forward") == []
+
+
+def test_whether_a_policy_drops_packets_is_not_followed_where_sources_are_admitted():
+    tables = chains("forward", [LISTED], {}, "drop")
+    (found,) = find_unfollowed(tables, {}, "forward")
+    assert found.endswith("FORWARD, its policy drop, as `nft list chain ip filter FORWARD` shows")
+
+
+def test_answers_of_endpoints_that_a_rule_may_admit_are_not_reported():
+    rules = ["ct status dnat: accept", "ip saddr 10.244.0.0/16: accept"]
+    assert find_firewalls(chains("input", rules, {}, "drop"), {}, "nftables", PORTS) == []
+
+
+def test_sources_that_a_firewall_admits_may_be_all_clients():
+    tables = chains("input", ["ct state established: accept", LISTED], {}, "drop")
+    assert find_firewalls(tables, {}, "nftables", PORTS, LINKS) == []

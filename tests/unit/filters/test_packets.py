@@ -1,0 +1,322 @@
+from ipaddress import ip_network
+
+import pytest
+
+from tests.unit.filters.written import conditions
+from userspace_proxy.filters import packets
+from userspace_proxy.filters.packets import (
+    ANY_IP,
+    FirstPacket,
+    is_of_client,
+    may_be_first,
+    names_address,
+    names_frontend,
+)
+from userspace_proxy.model import Frontend, FrontendKind, IPFamily, Protocol
+from userspace_proxy.policy.locality import PodLink
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+NODE_PORT = Frontend("127.0.0.1", 30080, Protocol.TCP)
+HERE = "fib daddr type local tcp dport 30080"
+
+
+def meets(text, packet):
+    return packets.meets(conditions(text), packet)
+
+
+@pytest.mark.parametrize(
+    ("condition", "frontend", "expected"),
+    [
+        pytest.param("", WEB, True, id="everything"),
+        pytest.param("ip daddr 10.96.7.1/32 tcp dport 80", WEB, True, id="its-address"),
+        pytest.param("ip daddr 10.96.0.0/12", WEB, True, id="its-range"),
+        pytest.param("ip6 daddr fd00:96::/108", WEB_6, True, id="its-range-6"),
+        pytest.param("ip daddr 10.96.7.1/32 …", WEB, None, id="its-address-for-some"),
+        pytest.param("tcp dport 80-90", WEB, True, id="its-port"),
+        pytest.param("th dport 80", WEB, True, id="its-port-of-any-protocol"),
+        pytest.param("ct state new", WEB, True, id="new-connections"),
+        pytest.param("… tcp dport 80", WEB, None, id="its-port-for-some"),
+        pytest.param("…", WEB, None, id="not-understood"),
+        pytest.param("…daddr", WEB, None, id="looked-up"),
+        pytest.param("…daddr udp dport 80", WEB, False, id="looked-up-for-another-protocol"),
+        pytest.param("ct state established", WEB, False, id="open-connections"),
+        pytest.param("ip daddr 10.96.7.2/32", WEB, False, id="another-address"),
+        pytest.param("ip daddr 10.96.0.0/12 ip daddr 10.97.0.0/16", WEB, False, id="not-both"),
+        pytest.param("ip daddr 0.0.0.0/0", WEB_6, False, id="another-family"),
+        pytest.param("meta nfproto ipv4", WEB_6, False, id="another-family-in-words"),
+        pytest.param(HERE, NODE_PORT, True, id="this-node"),
+        pytest.param("fib daddr type local tcp dport 80", WEB, False, id="not-this-node"),
+        pytest.param("udp dport 80", WEB, False, id="another-protocol"),
+        pytest.param("meta l4proto udp", WEB, False, id="another-protocol-without-port"),
+        pytest.param("tcp dport 81", WEB, False, id="another-port"),
+    ],
+)
+def test_a_condition_is_met_or_not_or_depends_on_the_client(condition, frontend, expected):
+    assert meets(condition, FirstPacket(frontend)) is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "before", "after"),
+    [
+        pytest.param("tcp dport 80", True, False, id="its-port"),
+        pytest.param("tcp dport 36001", False, True, id="the-proxy-port"),
+        pytest.param("tcp dport 22,80", True, False, id="its-port-of-several"),
+        pytest.param("tcp dport 22,36001", False, True, id="the-proxy-port-of-several"),
+        pytest.param("tcp dport 22,36000-36999", False, True, id="the-proxy-ports-range"),
+        pytest.param("meta l4proto 1,58", False, False, id="other-protocols"),
+        pytest.param("meta l4proto tcp,udp th dport 80", True, False, id="both-protocols"),
+        pytest.param("udp dport 22,80", False, False, id="ports-of-another-protocol"),
+        pytest.param("ip daddr 10.96.7.1/32", True, None, id="its-address"),
+        pytest.param("ip daddr 192.0.2.7/32", False, None, id="maybe-the-nodes-address"),
+        pytest.param("ip daddr 192.0.2.7/32,10.96.7.1/32", True, None, id="its-address-of-several"),
+        pytest.param("ip daddr 192.0.2.7/32,10.96.0.0/16", True, None, id="a-range-of-several"),
+        pytest.param("ip daddr 192.0.2.7/32,0.0.0.0/0", True, True, id="all-of-several"),
+        pytest.param(
+            "ct original ip daddr 10.96.7.2/32,10.96.7.1/32", True, True, id="dialled-of-several"
+        ),
+        pytest.param("ip daddr 0.0.0.0/0", True, True, id="all-addresses"),
+        pytest.param("ip6 daddr ::1/128", False, False, id="address-of-another-family"),
+        pytest.param("ct original ip daddr 10.96.7.1/32", True, True, id="what-was-dialled"),
+        pytest.param("ct original ip daddr 10.96.7.2/32", False, False, id="what-others-dial"),
+        pytest.param("ct original proto-dst 80", True, True, id="the-port-that-was-dialled"),
+        pytest.param("ct original proto-dst 36001", False, False, id="a-port-that-others-dial"),
+        pytest.param("fib daddr type local", False, True, id="this-node"),
+        pytest.param("ct status dnat", False, True, id="translated"),
+        pytest.param("ct status ! dnat", True, False, id="not-translated"),
+        pytest.param("ct state established,dnat", False, True, id="open-or-translated"),
+        pytest.param("ct state new,established", True, True, id="new-or-open"),
+        pytest.param("iif lo", False, False, id="from-this-node"),
+        pytest.param("ct original ip daddr 10.96.7.1/32 …", None, None, id="for-some"),
+    ],
+)
+def test_a_packet_has_the_proxy_port_and_an_address_of_the_node_after_its_translation(
+    condition, before, after
+):
+    assert meets(condition, FirstPacket(WEB)) is before
+    assert meets(condition, FirstPacket(WEB, 36001)) is after
+
+
+@pytest.mark.parametrize(
+    ("condition", "first", "answer"),
+    [
+        pytest.param("tcp flags 2 != 0", True, True, id="syn-among-others"),
+        pytest.param("tcp flags 23 == 2", True, False, id="syn-alone"),
+        pytest.param("tcp flags 3 == 3", False, False, id="syn-and-fin"),
+        pytest.param("tcp flags 16 != 0", False, True, id="ack"),
+    ],
+)
+def test_a_first_packet_of_tcp_is_a_syn(condition, first, answer):
+    assert meets(condition, FirstPacket(WEB)) is first
+    assert meets(condition, FirstPacket(WEB, is_answer=True)) is answer
+    assert meets(condition, FirstPacket(Frontend("10.96.7.1", 80, Protocol.UDP))) is False
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("ip saddr 10.96.7.1/32", True, id="from-it"),
+        pytest.param("ip saddr 10.96.7.2/32", False, id="from-another"),
+        pytest.param("ip saddr != 10.96.7.2/32", True, id="not-from-another"),
+        pytest.param("ip daddr 192.0.2.7/32", None, id="to-some-address"),
+        pytest.param("tcp dport 22,80", False, id="to-a-server"),
+        pytest.param("tcp dport 22,30000-40000", None, id="maybe-to-it"),
+        pytest.param("udp dport 40000", False, id="of-another-protocol"),
+        pytest.param("tcp sport 22,80", True, id="from-its-port"),
+        pytest.param("th sport 8000-9000", False, id="from-another-port"),
+        pytest.param("udp sport 80", False, id="from-a-port-of-another-protocol"),
+        pytest.param("ct state established,related", True, id="of-open-connections"),
+        pytest.param("ct state new", False, id="of-new-ones"),
+        pytest.param("ct original ip daddr 10.96.7.1/32", True, id="of-those-to-it"),
+        pytest.param("fib daddr type local", True, id="to-this-node"),
+    ],
+)
+def test_an_answer_comes_from_what_was_dialled_to_an_unprivileged_port(condition, expected):
+    assert meets(condition, FirstPacket(WEB, is_answer=True)) is expected
+
+
+def test_the_port_of_a_client_may_be_any():
+    assert meets("tcp sport 80", FirstPacket(WEB)) is None
+    assert meets("udp sport 80", FirstPacket(WEB)) is False
+
+
+def test_the_source_of_clients_is_not_known():
+    for condition in ("ip saddr 10.244.0.0/16", "ip saddr != 10.244.0.0/16", "iifname eth1"):
+        assert meets(condition, FirstPacket(WEB)) is None
+
+
+BRIDGE = PodLink(4, "cni0", (ip_network("10.244.2.0/24"), ip_network("fd00:2::/64")))
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("iifname cni0", True, id="link"),
+        pytest.param("iifname cni*", True, id="links"),
+        pytest.param("iifname cni", False, id="another-link"),
+        pytest.param("iifname != cni*", False, id="other-links"),
+        pytest.param("iif 4", True, id="number"),
+        pytest.param("iif != 5", True, id="other-numbers"),
+        pytest.param("iif lo", False, id="loopback"),
+        pytest.param("ip saddr 10.244.0.0/16", True, id="all-sources"),
+        pytest.param("ip saddr 10.1.0.0/16,10.244.2.0/23", True, id="all-sources-of-a-list"),
+        pytest.param("ip saddr 10.244.2.7/32", None, id="one-source"),
+        pytest.param("ip saddr != 10.244.2.7/32", None, id="other-sources"),
+        pytest.param("ip saddr 10.9.0.0/16", False, id="no-source"),
+        pytest.param("ip saddr != 10.9.0.0/16", True, id="not-among-others"),
+        pytest.param("ip6 saddr fd00:2::/64", False, id="of-another-family"),
+        pytest.param("iifname cni0 …", None, id="and-something-else"),
+    ],
+)
+def test_the_source_of_a_pod_is_known_by_its_link(condition, expected):
+    assert meets(condition, FirstPacket(WEB, 36001, link=BRIDGE)) is expected
+
+
+def test_the_source_of_a_pod_is_not_known_without_a_route_of_its_family():
+    packet = FirstPacket(WEB_6, 36001, link=PodLink(2, "cali1", (ip_network("10.244.1.1/32"),)))
+    assert meets("ip6 saddr fd00::/8", packet) is None
+    assert meets("ip6 saddr fd00::/8", packet._replace(link=BRIDGE)) is True
+
+
+@pytest.mark.parametrize(
+    ("condition", "clients", "others"),
+    [
+        pytest.param("", (), "", id="everything"),
+        pytest.param("ip saddr 10.0.0.0/8,11.0.0.1/32", ("ip saddr 10.0.0.0/8,11.0.0.1/32",), ""),
+        pytest.param(
+            "iif 2 ip6 saddr != fd00::/8 tcp dport 80",
+            ("iif 2", "ip6 saddr != fd00::/8"),
+            "tcp dport 80",
+            id="between-others",
+        ),
+        pytest.param("iifname lo* iif lo", ("iifname lo*",), "iif lo", id="loopback"),
+        pytest.param("iifname != eth1", ("iifname != eth1",), "", id="inverted"),
+        pytest.param("ct state new …saddr …", ("…saddr",), "ct state new …", id="not-understood"),
+    ],
+)
+def test_conditions_on_the_client_alone_are_separated(condition, clients, others):
+    found = [one for one in conditions(condition) if is_of_client(one)]
+    rest = tuple(one for one in conditions(condition) if one not in found)
+    assert (found, rest) == ([*conditions(" ".join(clients))], conditions(others))
+
+
+EDGE = Frontend("192.0.2.9", 30080, Protocol.TCP, FrontendKind.NODE_PORT)
+
+
+@pytest.mark.parametrize(
+    ("condition", "frontend", "port", "expected"),
+    [
+        pytest.param("ip daddr 10.96.7.1/32", WEB, 0, True, id="address"),
+        pytest.param("ct original ip daddr 10.96.7.9/32,10.96.7.1/32", WEB, 36001, True, id="list"),
+        pytest.param("ip6 daddr fd00:96::1/128", WEB_6, 0, True, id="ipv6"),
+        pytest.param("ip daddr 10.96.0.0/12", WEB, 0, False, id="network"),
+        pytest.param("tcp dport 80", WEB, 0, False, id="port-of-many-services"),
+        pytest.param("ct original proto-dst 80", WEB, 36001, False, id="dialled-port-of-many"),
+        pytest.param("tcp dport 22,36001", WEB, 36001, True, id="proxy-port"),
+        pytest.param("tcp dport 36000-36099", WEB, 36001, False, id="span-of-ports"),
+        pytest.param("tcp dport 22,30080-30090", EDGE, 0, True, id="span-of-node-ports"),
+        pytest.param("tcp dport 30100-30200", EDGE, 0, False, id="span-of-other-node-ports"),
+        pytest.param("tcp dport 1024-65535", EDGE, 0, False, id="node-ports-and-more"),
+        pytest.param("tcp dport 36001", WEB, 0, False, id="proxy-port-before-translation"),
+        pytest.param("fib daddr type local tcp dport 30080", EDGE, 0, True, id="node-port"),
+        pytest.param("tcp dport 30080", EDGE, 36001, False, id="node-port-after-translation"),
+        pytest.param("ct original proto-dst 30080", EDGE, 36001, True, id="dialled-node-port"),
+        pytest.param("ip daddr 192.0.2.9/32", EDGE, 0, False, id="address-of-the-node"),
+        pytest.param("…daddr …dport", WEB, 0, False, id="not-understood"),
+    ],
+)
+def test_a_condition_names_a_frontend_by_what_no_other_service_has(
+    condition, frontend, port, expected
+):
+    assert names_frontend(conditions(condition), FirstPacket(frontend, port)) is expected
+
+
+def test_only_packets_to_this_nodes_own_addresses_leave_by_the_loopback_interface():
+    assert meets("oif lo", FirstPacket(WEB)) is False
+    assert meets("oif lo", FirstPacket(NODE_PORT)) is True
+
+
+def test_packets_of_this_nodes_programs_come_in_by_the_loopback_interface():
+    assert meets("iif lo", FirstPacket(WEB, 36001, is_own=True)) is True
+    assert meets("iif lo tcp dport 22", FirstPacket(WEB, 36001, is_own=True)) is False
+    assert meets("iifname eth1", FirstPacket(WEB, 36001, is_own=True)) is False
+    assert meets("iif != 2", FirstPacket(WEB, 36001, is_own=True)) is True
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("", True, id="everything"),
+        pytest.param("ct state invalid", False, id="invalid"),
+        pytest.param("ct state established,related", False, id="open-connections"),
+        pytest.param("ct state established,new", True, id="new-ones"),
+        pytest.param("ct state established,dnat", True, id="translated"),
+        pytest.param("tcp dport 80", True, id="a-port"),
+        pytest.param("ip saddr 192.0.2.1/32", False, id="some-clients"),
+        pytest.param("iifname eth1 tcp dport 80", False, id="by-an-interface"),
+        pytest.param("iif lo", True, id="own-programs"),
+    ],
+)
+def test_only_rules_about_states_are_never_about_first_packets(condition, expected):
+    assert may_be_first(conditions(condition)) is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("ip daddr 10.96.7.1/32", True, id="address"),
+        pytest.param("ct original ip daddr 10.96.7.1/32", True, id="what-was-dialled"),
+        pytest.param("fib daddr type local", True, id="this-node"),
+        pytest.param("… …daddr", True, id="address-in-a-set"),
+        pytest.param("…dport", True, id="port-in-a-set"),
+        pytest.param("tcp dport 80", False, id="port"),
+        pytest.param("ip saddr 10.96.7.1/32 …saddr …state …", False, id="others"),
+    ],
+)
+def test_rules_about_addresses_are_told_from_others(condition, expected):
+    assert names_address(conditions(condition)) is expected
+
+
+ENDPOINT = Frontend("10.244.1.1", 8080, Protocol.TCP)
+UPLINK = PodLink(9, "eth0", (ip_network("0.0.0.0/0"),))
+ITS_LINK = PodLink(2, "cali1", (ip_network("10.244.1.1/32"),))
+
+
+@pytest.mark.parametrize(
+    ("condition", "first", "answer"),
+    [
+        pytest.param("ip daddr 10.244.1.1/32 tcp dport 8080", True, None, id="the-endpoint"),
+        pytest.param("ip saddr 10.244.1.1/32 tcp sport 8080", None, True, id="from-the-endpoint"),
+        pytest.param("ip saddr 0.0.0.0/0", True, True, id="from-anywhere"),
+        pytest.param("ct status dnat", True, True, id="translated"),
+        pytest.param("ct state new", True, False, id="new"),
+        pytest.param("ct state != established", True, False, id="not-established"),
+        pytest.param("iifname eth0 oifname cali*", True, False, id="way-there"),
+        pytest.param("iifname cali1,docker0 oif 9", False, True, id="way-back"),
+        pytest.param("iifname != docker0 oifname != docker0", True, True, id="past-docker"),
+        pytest.param("iif lo", False, False, id="loopback"),
+        pytest.param("fib daddr type local", False, False, id="not-here"),
+        pytest.param("ct original ip daddr 10.96.7.1/32", None, None, id="what-was-dialled"),
+        pytest.param("ct original proto-dst 80", None, None, id="the-port-that-was"),
+    ],
+)
+def test_a_forwarded_packet_has_the_endpoints_address_and_both_links(condition, first, answer):
+    packet = FirstPacket(ENDPOINT, is_forwarded=True, link=UPLINK, way_out=ITS_LINK)
+    back = packet._replace(is_answer=True, link=ITS_LINK, way_out=UPLINK)
+    assert (meets(condition, packet), meets(condition, back)) == (first, answer)
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        pytest.param("ip daddr 10.96.0.0/12", None, id="some-addresses"),
+        pytest.param("ip daddr 0.0.0.0/0", True, id="all-addresses"),
+        pytest.param("tcp dport 80", None, id="a-port"),
+        pytest.param("ip saddr 10.0.0.0/8", False, id="some-clients"),
+        pytest.param("ip saddr 0.0.0.0/0", True, id="all-clients"),
+        pytest.param("iifname eth0", None, id="a-link"),
+    ],
+)
+def test_a_packet_of_any_frontend_meets_what_all_do(condition, expected):
+    anything = FirstPacket(Frontend(ANY_IP[IPFamily.IPV4], 0, Protocol.TCP), is_other=True)
+    assert meets(condition, anything) is expected

@@ -1,0 +1,26 @@
+"""The links that lead only to containers, followed in a real kernel."""
+
+from userspace_proxy.filters.pod_links import PodLinks, read_client_links
+
+
+def test_links_are_found_and_changes_of_links_are_followed(node):
+    links = PodLinks()
+    before = links.numbers()
+    node.run("ip link add v0 type veth; ip link set v0 up; ip link add br0 type bridge")
+    added = links.numbers() - before
+    assert len(added) == 3
+    node.run("ip address add 10.9.0.1/24 dev v0; ip link set br0 up")
+    assert len(links.numbers() - before) == 2
+    node.run("ip link del v0; ip link del br0")
+    assert links.numbers() == before
+    links.close()
+
+
+def test_clients_come_in_by_links_of_pods_and_by_those_of_default_routes(node):
+    node.run("ip link add v0 type veth; ip link set v0 up; ip route add 10.9.0.2 dev v0")
+    node.run("ip link add eth0 type bridge; ip link set eth0 up; ip route add default dev eth0")
+    found = {
+        link.name: (link.is_uplink, [*map(str, link.networks)]) for link in read_client_links()
+    }
+    assert found["v0"] == (False, ["10.9.0.2/32"])
+    assert found["eth0"] == (True, ["0.0.0.0/0"])

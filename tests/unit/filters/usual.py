@@ -1,0 +1,74 @@
+"""Rulesets as other programs write them, which are no reason for alarm, and links of pods."""
+
+PODS = """
+    ip link add veth-a type veth; ip link set veth-a up; ip route add 10.244.1.2 dev veth-a
+    ip link add cni0 type bridge; ip address add 10.244.2.1/24 dev cni0; ip link set cni0 up"""
+USUAL = {
+    "firewalld": """nft '
+        table inet firewalld {
+            chain filter_INPUT {
+                type filter hook input priority filter + 10;
+                ct state { established, related } accept
+                ct status dnat accept
+                iifname "lo" accept
+                ct state invalid drop
+                ip saddr 203.0.113.0/24 goto filter_IN_drop
+                iifname "eth0" goto filter_IN_public
+                reject with icmpx admin-prohibited
+            }
+            chain filter_IN_drop { drop; }
+            chain filter_IN_public { tcp dport 22 accept; reject with icmpx admin-prohibited; }
+        }'""",
+    "ufw": """
+        iptables-nft -N ufw-user-input
+        iptables-nft -A INPUT -i lo -j ACCEPT
+        iptables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+        iptables-nft -A INPUT -m conntrack --ctstate INVALID -j DROP
+        iptables-nft -A INPUT -j ufw-user-input
+        iptables-nft -A INPUT -p udp --dport 137 -j DROP
+        iptables-nft -A ufw-user-input -s 203.0.113.7 -j DROP
+        iptables-nft -A ufw-user-input -p tcp --dport 80 -s 203.0.113.8 -j REJECT""",
+    "docker": """
+        iptables-nft -t raw -A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP
+        iptables-nft -t raw -A PREROUTING -d 127.0.0.1/32 ! -i lo -p tcp --dport 30080 -j DROP
+        iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j RETURN""",
+    "kubelet": """
+        iptables-nft -N KUBE-FIREWALL
+        iptables-nft -A INPUT -j KUBE-FIREWALL
+        iptables-nft -A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment local \
+            -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP""",
+    "fail2ban": """nft '
+        table inet f2b-table {
+            set addr-set-nginx { type ipv4_addr; elements = { 203.0.113.7 }; }
+            set addr-set-sshd { type ipv4_addr; }
+            chain f2b-chain {
+                type filter hook input priority filter - 1;
+                tcp dport { 80, 443 } ip saddr @addr-set-nginx reject
+                tcp dport 22 ip saddr @addr-set-sshd reject
+            }
+        }'""",
+    "crowdsec": """nft '
+        table ip crowdsec {
+            set blacklist { type ipv4_addr; flags timeout; }
+            chain input { type filter hook input priority -10; ip saddr @blacklist drop; }
+        }'""",
+    "meters": """nft '
+        table inet limits {
+            set seen { type ipv4_addr; size 65535; flags dynamic,timeout; timeout 1m; }
+            chain pre {
+                type filter hook prerouting priority -150;
+                ip daddr 10.96.7.1 add @seen { ip saddr limit rate over 50/second } drop
+                ip daddr 10.96.7.1 ct state new limit rate over 50/second drop
+            }
+        }'""",
+    "policy": """nft '
+        table ip filter {
+            chain input {
+                type filter hook input priority 0; policy drop;
+                ct state vmap { established : accept, related : accept, invalid : drop }
+                iif lo accept
+                ip saddr { 10.244.0.0/16, 192.0.2.0/24 } accept
+                ip saddr 203.0.113.0/24 tcp dport 1024-65535 drop
+            }
+        }'""",
+}

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.kernel.bpf.other_hooks import Hook
+from userspace_proxy.steering.socket_lb.other_hooks import OtherHook, judge_hooks
+
+CONNECT4, CONNECT6, SOCKOPS = "cgroup/connect4", "cgroup/connect6", "sockops"
+
+
+def test_no_other_program_is_no_finding() -> None:
+    own = Hook(CONNECT4, 7, "connect4", "")
+    of_another_proxy = Hook(CONNECT4, 8, "connect4", "userspace-proxy/canary/connect4")
+    assert judge_hooks([own, of_another_proxy], own={7}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "pin", "whose"),
+    [
+        pytest.param("cil_sock4_conne", "", "Cilium", id="cilium"),
+        pytest.param("sock4_connect", "", "Cilium", id="cilium-before-1.13"),
+        # In a pod, names need CAP_SYS_ADMIN.
+        pytest.param(
+            "", "cilium/socketlb/links/cgroup/cil_sock4_connect", "Cilium", id="cilium-by-pin"
+        ),
+        pytest.param("calico_connect_", "", "Calico", id="calico"),
+        pytest.param("", "calico_connect4/calico_connect_v4", "Calico", id="calico-by-pin"),
+    ],
+)
+def test_a_replacement_of_kube_proxy_is_named_with_its_setting(
+    name: str, pin: str, whose: str
+) -> None:
+    (found,) = judge_hooks([Hook(CONNECT4, 7, name, pin)])
+    assert found.replaces
+    assert found.what == f"{whose} translates Services at connect()"
+    assert found.hint.startswith("--socket-lb=off, or ")
+    assert whose in found.hint
+
+
+def test_a_replacement_with_several_programs_is_one_finding_before_the_others() -> None:
+    unknown = Hook(CONNECT4, 6, "mine", "")
+    cilium = [Hook(CONNECT4, 7, "cil_sock4_conne", ""), Hook(CONNECT6, 8, "cil_sock6_conne", "")]
+    found = judge_hooks([unknown, *cilium])
+    assert [(one.where, one.replaces) for one in found] == [
+        ("cil_sock4_conne, id 7, at connect4", True),
+        ("mine, id 6, at connect4", False),
+    ]
+
+
+def test_an_unknown_program_is_told_once_with_all_its_places() -> None:
+    found = judge_hooks([Hook(CONNECT4, 6, "", "other/dial"), Hook(CONNECT6, 6, "", "other/dial")])
+    assert found == [
+        OtherHook(
+            "another program may change what this node's programs dial",
+            "dial, id 6, at connect4, connect6",
+            "bpftool prog show id 6; if it translates Services, --socket-lb=off",
+        )
+    ]
+
+
+def test_a_program_that_follows_connections_may_keep_the_proxy_from_it() -> None:
+    (found,) = judge_hooks([Hook(SOCKOPS, 6, "", "")])
+    assert (found.what, found.where, found.replaces) == (
+        "another program may keep the proxy from following connections",
+        "a program, id 6, at sockops",
+        False,
+    )

@@ -1,0 +1,56 @@
+"""What is read of other programs' rules in a network namespace."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.filters.chains import ChainTable
+from userspace_proxy.steering.kernel_view import KernelView, read_kernel
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """The test's thread is in its namespace."""
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    node = Net("node")
+    with node:
+        yield node
+    node.close()
+
+
+def test_a_new_namespace_has_a_loopback_interface_and_no_rules(node):
+    assert read_kernel("input", "forward") == KernelView(links=("lo",))
+
+
+def test_interfaces_and_the_rules_of_both_kinds_of_tables_are_read(node):
+    node.run("""
+        ip link add veth0 type veth peer name veth1
+        iptables-legacy -t nat -N KUBE-SERVICES
+        iptables-legacy -P INPUT DROP
+        nft 'table inet userspace-proxy { chain drops { drop; }; }; table ip filter { }'
+        nft 'add chain ip filter INPUT { type filter hook input priority 0; policy drop; }'""")
+    kernel = read_kernel("input", "forward")
+    assert set(kernel.links) == {"lo", "veth0", "veth1"}
+    assert kernel.unread == ()
+    assert kernel.legacy_nat[ChainTable("ip", "nat", is_legacy=True)]["KUBE-SERVICES"].hook == ""
+    assert (
+        kernel.legacy_filter[ChainTable("ip", "filter", is_legacy=True)]["INPUT"].policy == "drop"
+    )
+    assert kernel.nft[ChainTable("ip", "filter")]["INPUT"].policy == "drop"
+    assert kernel.inet_tables == ("userspace-proxy",)
+    assert ChainTable("inet", "userspace-proxy") not in kernel.nft
+
+
+def test_parts_that_cannot_be_read_are_reported(node):
+    """Without a privilege the rest is read: names of interfaces."""
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
+    ask = (
+        "from userspace_proxy.steering.kernel_view import read_kernel; kernel = read_kernel(); "
+        "print(*kernel.links, len(kernel.unread), kernel.unread[0])"
+    )
+    node.run("iptables-legacy -t nat -L")
+    done = subprocess.run([*drop, sys.executable, "-c", ask], capture_output=True, text=True)
+    assert done.stdout.startswith("lo "), done.stderr
+    assert "Operation not permitted" in done.stdout

@@ -1,0 +1,116 @@
+"""Finds the links of this node's pods whose packets to frontends a chain drops; pure.
+
+    iifname cali1 ct state new drop ─▶ pods behind cali1
+    ip saddr 10.244.0.0/16 drop     ─▶ pods behind each link that such addresses are routed to
+    iifname eth0 accept, then drop  ─▶ pods behind all links
+    iifname eth0 drop               ─▶ none: a closed uplink is what most hardened nodes have
+
+Where a client comes from is known only of pods: by the link that leads to them, and by the networks
+that are routed to it. So rules about other links and sources aren't decided (``denied_clients``
+names those that name a frontend), and lists of attackers are no reason for an alarm.
+
+Rule 1: a chain is followed once for all links about which its rules say the same.
+Rule 2: bridges of container engines and hypervisors have no pods: firewalls close them to the node.
+Rule 3: a link without a route leads to no pod: it is a port of a bridge, whose packets come in by
+that, or is used by a network plugin itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..model import Frontend
+from ..policy.locality import PodLink
+from .chains import DROPS, Chain
+from .following import FOLLOWED_MAX, Drop, find_drop
+from .matches import Condition, Match
+from .packets import FirstPacket, is_of_client, meets
+
+_OF_OTHERS = re.compile(
+    r"docker(\d+|_gwbridge)|br-[\da-f]{12}|(cni-)?podman\d*|(vmbr|virbr|lxcbr|lxdbr|incusbr)\d+"
+)
+_SHOWN_MAX = 3
+
+Packets = Mapping[Frontend, FirstPacket]
+
+
+class Denied(NamedTuple):
+    """The links whose pods are denied a frontend."""
+
+    words: str
+    """As ``that come in by cali1`` after "packets to it"."""
+    drop: Drop
+    is_for_all: bool
+
+
+def conditions_on_clients(base: Chain, chains: Mapping[str, Chain]) -> Sequence[Condition]:
+    """Return the conditions on clients on which may depend what a chain drops.
+
+    Args:
+        base: The chain that the kernel calls, with its rules.
+        chains: Those of its table that it may lead to, by name, with their rules.
+    """
+    steps = [step for chain in chains.values() for step in chain.steps]
+    if base.policy != "drop" and not any(step.verdict in DROPS for step in steps):
+        return ()
+    return list(dict.fromkeys(one for step in steps for one in step.matches if is_of_client(one)))
+
+
+def find_denied(
+    base: Chain, chains: Mapping[str, Chain], packets: Packets, links: Sequence[PodLink]
+) -> dict[Frontend, Denied]:
+    """Return the links whose pods a chain denies frontends.
+
+    Args:
+        base: As for :func:`conditions_on_clients`; so is ``chains``.
+        packets: The first packet of a client to each frontend, as the chain sees it.
+    """
+    links = [one for one in links if has_clients(one)]
+    conditions = conditions_on_clients(base, chains)
+    values = sum(len(one.values) if isinstance(one, Match) else 1 for one in conditions)
+    if not values or values * len(links) >= FOLLOWED_MAX:
+        return {}
+    kinds = _kinds(conditions, packets, links)
+    rules = sum(len(chain.steps) for chain in chains.values())
+    if rules * len(kinds) * len(packets) >= FOLLOWED_MAX:
+        return {}
+    found: dict[Frontend, Denied] = {}
+    for frontend, packet in packets.items():
+        denied: dict[str, Drop] = {}
+        for alike in kinds:
+            if drop := find_drop(base, chains, packet._replace(link=alike[0])):
+                denied |= dict.fromkeys((link.name for link in alike), drop)
+        if names := [link.name for link in sorted(links) if link.name in denied]:
+            is_for_all = len(names) == len(links)
+            found[frontend] = Denied(_in_words(names), denied[names[0]], is_for_all)
+    return found
+
+
+def _kinds(
+    conditions: Sequence[Condition], packets: Packets, links: Sequence[PodLink]
+) -> Sequence[Sequence[PodLink]]:
+    """Return links, together those about which all conditions on clients say the same."""
+    # Beside the client only the family decides about them.
+    samples = {frontend.family: packet for frontend, packet in packets.items()}.values()
+    found: dict[tuple[bool | None, ...], list[PodLink]] = {}
+    for link in links:
+        of_link = [packet._replace(link=link) for packet in samples]
+        met = tuple(meets((one,), packet) for packet in of_link for one in conditions)
+        found.setdefault(met, []).append(link)
+    return list(found.values())
+
+
+def has_clients(link: PodLink) -> bool:
+    """Return whether pods, or other hosts, may dial Services by a link."""
+    return bool(link.networks) and not _OF_OTHERS.fullmatch(link.name)
+
+
+def _in_words(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_MAX
+    first = ", ".join(names[:_SHOWN_MAX])
+    if more > 0:
+        return f"that come in by {first} and {more} more"
+    *most, last = names
+    return f"that come in by {', '.join(most)} and {last}" if most else f"that come in by {last}"

@@ -1,0 +1,84 @@
+"""Finds chains of other programs that keep packets from endpoints, or their answers from here.
+
+this node dials ───────▶ output, postrouting ───▶ endpoint ─▶ prerouting, input ─▶ this node
+the kernel forwards ──▶ forward, postrouting ──▶ endpoint ─▶ forward, postrouting ─▶ client
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from ..model import Frontend, IPFamily, Protocol, SocketAddress
+from ..policy.locality import PodLink
+from .chains import Chain, Tables
+from .denied_pods import has_clients
+from .following import find_drop, follow
+from .frontends import WAY_IN, Followed
+from .node import Chains, Firewall, find_first_drop, hint_of, judged
+from .packets import FirstPacket
+
+# Of the chains at postrouting that translate sources, and what is translated back.
+_SOURCE_NAT = 100
+
+
+def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol) -> str:
+    """Return which chain keeps packets from an endpoint, or its answers from here; or empty.
+
+    As the end of a sentence about the endpoint.
+    """
+    dial = FirstPacket(Frontend(endpoint.ip, endpoint.port, protocol))
+    for base, chains in filters:
+        if endpoint.family not in base.table.families:
+            continue
+        is_in = base.hook in WAY_IN
+        packet = dial._replace(is_answer=is_in)
+        packets = "its answers" if is_in else "packets to it"
+        if base.kind == "nat" and follow(base, chains, packet, "nat").is_certain:
+            return f"{base.described} translates {packets}"
+        if base.kind != "nat" and find_drop(base, chains, packet):
+            return f"{base.described} drops {packets}"
+    return ""
+
+
+def find_forward_firewalls(
+    nft: Tables,
+    legacy: Tables,
+    endpoint: SocketAddress,
+    protocol: Protocol,
+    links: Sequence[PodLink],
+) -> list[Firewall]:
+    """Return the chains that drop what the kernel would forward to an endpoint, or its answers.
+
+    Args:
+        nft: As for :func:`.node.find_firewalls`; so is ``legacy``.
+        endpoint: With port 0 any port of it.
+        links: Those of the clients in question, and the endpoint's own one.
+    """
+    to = Frontend(endpoint.ip, endpoint.port, protocol)
+    links = [one for one in links if any(net.version == endpoint.family for net in one.networks)]
+    own = next((one for one in links if not one.is_uplink and _has(one, endpoint.ip)), None)
+    clients = [one for one in links if one != own and has_clients(one)]
+
+    def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
+        is_late = base.hook == "postrouting" and base.priority >= _SOURCE_NAT
+        if family is not endpoint.family or is_late:
+            return None
+        first = FirstPacket(to, is_forwarded=True, way_out=own)
+        found = find_first_drop(base, chains, [first], clients)
+        if found is None:
+            answer = FirstPacket(to, is_answer=True, is_forwarded=True, link=own)
+            ways = [answer._replace(way_out=one) for one in clients] or [answer]
+            drops = [find_drop(base, chains, one) for one in ways]
+            if dropped := next(filter(None, drops), None):
+                found = dropped, ", for the endpoint's answers", all(drops)
+        if found is None:
+            return None
+        drop, whose, is_for_all = found
+        return Firewall(str(base), f"{drop}{whose}", hint_of(base, ""), family, is_for_all)
+
+    return list(judged((nft, legacy), "forward", judge))
+
+
+def _has(link: PodLink, ip: str) -> bool:
+    return any(ip_address(ip) in network for network in link.networks)

@@ -1,0 +1,236 @@
+"""The conditions of a rule as values: a field, whether it has or hasn't one of some values.
+
+    ip saddr 10.0.0.0/8      Match(SOURCE, (10.0.0.0/8,))
+    tcp dport { 22, 80-90 }  Match(PROTOCOL, ("tcp",)), Match(DESTINATION_PORT, (22, 80-90))
+    ip daddr @blocked        SetLookup((DESTINATION,), "blocked"), until it is written out
+    numgen random mod 2 0    Unknown()
+
+Rule 1: a packet meets a rule if it meets all of its conditions.
+Rule 2: text in the syntax of nft is made only to be shown.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeGuard
+
+from ..model.addresses import Network
+
+LOOPBACK = "lo"
+
+
+class MatchField(enum.StrEnum):
+    """What a rule compares, in the words of nft; those of IPv6 differ by a digit."""
+
+    SOURCE = "ip saddr"
+    DESTINATION = "ip daddr"
+    DIALLED_ADDRESS = "ct original ip daddr"
+    """The destination as it was before any translation; so is the port."""
+    DIALLED_PORT = "ct original proto-dst"
+    SOURCE_PORT = "th sport"
+    DESTINATION_PORT = "th dport"
+    PROTOCOL = "meta l4proto"
+    """``tcp``, ``udp``, or a number as text."""
+    FAMILY = "meta nfproto"
+    """``ipv4``, ``ipv6``."""
+    STATE = "ct state"
+    """Names; iptables treats ``dnat`` as one of them."""
+    TRANSLATED = "ct status"
+    """``dnat``."""
+    WAY_IN = "iif"
+    """The number of an interface, or its name, with an asterisk for any further characters."""
+    WAY_OUT = "oif"
+    """Likewise."""
+    TO_THIS_NODE = "fib daddr type"
+    """``local``."""
+    TRANSPARENT_SOCKET = "socket transparent"
+    """Without a value."""
+    TCP_FLAGS = "tcp flags"
+    OTHER = ""
+
+
+_OF_IPV6 = {
+    MatchField.SOURCE: "ip6 saddr",
+    MatchField.DESTINATION: "ip6 daddr",
+    MatchField.DIALLED_ADDRESS: "ct original ip6 daddr",
+}
+_UNKNOWN = {
+    MatchField.SOURCE: "…saddr",
+    MatchField.DESTINATION: "…daddr",
+    MatchField.DESTINATION_PORT: "…dport",
+    MatchField.STATE: "…state",
+}
+# Behind the protocol that has the port.
+_PORT_OF = {MatchField.SOURCE_PORT: "sport", MatchField.DESTINATION_PORT: "dport"}
+ADDRESSES = (MatchField.SOURCE, MatchField.DESTINATION, MatchField.DIALLED_ADDRESS)
+WAYS = (MatchField.WAY_IN, MatchField.WAY_OUT)
+PORTS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
+
+
+class Ports(NamedTuple):
+    """A span of ports, both ends included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+class Bits(NamedTuple):
+    """Bits of the TCP header."""
+
+    mask: int
+    value: int
+
+    def __str__(self) -> str:
+        return f"{self.value:#x} / {self.mask:#x}"
+
+
+Value = Network | Ports | Bits | str | int
+
+
+@dataclass(frozen=True)
+class Match:
+    """A condition that is understood: a field has one of some values, or none of them."""
+
+    field: MatchField
+    values: tuple[Value, ...] = ()
+    is_inverted: bool = False
+
+    def has(self, number: int) -> bool:
+        """Return whether one of the values is, or contains, an address or a port.
+
+        Args:
+            number: A port, or an address by :func:`number_of`.
+        """
+        singles, spans = self._places
+        if number in singles:
+            return True
+        for first, last in spans:  # noqa: SIM110 - a generator takes twice as long
+            if first <= number <= last:
+                return True
+        return False
+
+    def names(self, number: int) -> bool:
+        """Return whether one of the values is exactly an address or a port."""
+        return number in self._places[0]
+
+    @functools.cached_property
+    def ends(self) -> Sequence[tuple[int, int]]:
+        """The first and the last number of each value that is a network, or a span of ports."""
+        spans = [(one.first, one.last) for one in self.values if isinstance(one, Ports)]
+        return [*spans, *map(ends_of, self.networks)]
+
+    @property
+    def networks(self) -> Sequence[Network]:
+        return [one for one in self.values if isinstance(one, Network)]
+
+    @property
+    def bits(self) -> Sequence[Bits]:
+        return [one for one in self.values if isinstance(one, Bits)]
+
+    @functools.cached_property
+    def versions(self) -> Mapping[int, bool]:
+        """The versions of IP that its networks have, and whether one contains all addresses."""
+        found: dict[int, bool] = {}
+        for one in self.networks:
+            found[one.version] = found.get(one.version, False) or not one.prefixlen
+        return found
+
+    @functools.cached_property
+    def _places(self) -> tuple[frozenset[int], Sequence[tuple[int, int]]]:
+        # Each frontend is compared with each value, of which there may be two hundred.
+        singles = frozenset(first for first, last in self.ends if first == last)
+        return singles, [(first, last) for first, last in self.ends if first != last]
+
+    def __str__(self) -> str:
+        field = _OF_IPV6.get(self.field, self.field) if 6 in self.versions else self.field
+        if self.field in WAYS and isinstance(self.values[0], str):
+            return self.in_words(field if self.values[0] == LOOPBACK else f"{field}name")
+        return self.in_words(field)
+
+    def in_words(self, field: str) -> str:
+        """Return the condition in the syntax of nft, with other words for its field."""
+        excluded = "! " if self.field is MatchField.TRANSLATED else "!= "
+        values = ",".join(map(str, self.values))
+        return f"{field} {excluded if self.is_inverted else ''}{values}".strip()
+
+
+class Unknown(NamedTuple):
+    """A condition that isn't understood, which no packet certainly meets."""
+
+    about: MatchField = MatchField.OTHER
+    """SOURCE if it is about nothing but the client (its source, or its way in); DESTINATION,
+    DESTINATION_PORT or STATE if it is about that, whatever else it is about."""
+
+    def __str__(self) -> str:
+        return _UNKNOWN.get(self.about, "…")
+
+
+class LoadedField(NamedTuple):
+    """A field of packets in the kernel's form."""
+
+    field: MatchField = MatchField.OTHER
+    width: int = 0
+    """In bytes, of a field that is understood if a set or map has it; else 0."""
+    is_name: bool = False
+    """Whether it is the name of an interface; else its number."""
+
+
+class SetLookup(NamedTuple):
+    """That fields, one after another, are in a set or a map."""
+
+    fields: tuple[LoadedField, ...]
+    name: str
+    is_inverted: bool = False
+
+
+Condition = Match | Unknown | SetLookup
+Conditions = tuple[Condition, ...]
+
+
+def states(names: Sequence[str]) -> Match:
+    """Return a condition on states: one or more, including "dnat"."""
+    is_alone = list(names) == ["dnat"]
+    return Match(MatchField.TRANSLATED if is_alone else MatchField.STATE, tuple(names))
+
+
+def in_words(conditions: Sequence[Condition]) -> str:
+    """Return conditions in the syntax of nft: ``tcp dport 22,80-90 ct state new``."""
+    words: list[str] = []
+    before: Condition | None = None
+    for one in conditions:
+        port = _PORT_OF.get(one.field, "") if isinstance(one, Match) else ""
+        if isinstance(one, Match) and port and _is_one_protocol(before):
+            # A protocol and its port are one.
+            words[-1] = f"{before.values[0]} {one.in_words(port)}"
+        else:
+            words.append(str(one))
+        before = one
+    return " ".join(words)
+
+
+def _is_one_protocol(one: Condition | None) -> TypeGuard[Match]:
+    """Return whether a condition is met by a single protocol."""
+    return (
+        isinstance(one, Match)
+        and one.field is MatchField.PROTOCOL
+        and len(one.values) == 1
+        and not one.is_inverted
+    )
+
+
+def number_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
+    """Return an address as a number; no address of IPv6 has that of one of IPv4."""
+    return int(address) | (address.version == 6) << 128
+
+
+@functools.lru_cache(maxsize=1000)
+def ends_of(network: Network) -> tuple[int, int]:
+    """Return the first and the last address of a network as numbers."""
+    return number_of(network.network_address), number_of(network.broadcast_address)

@@ -1,0 +1,179 @@
+"""Finds firewalls of other programs that would drop steered packets or endpoints' replies; pure.
+
+    client ─▶ frontend ─▶ translation ─▶ INPUT: own chain accepts ─▶ INPUT of others: each may drop
+    endpoint's reply to the proxy ─────▶ INPUT of all ────────────▶ likewise
+
+An ``accept`` is final only in its own table; the other tables are evaluated anyway. So this proxy's
+legacy chains, first in ``filter``, decide that table only, and its nftables chain decides nothing
+but itself. Neither of them accepts endpoints' replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..model import Frontend, IPFamily, Protocol
+from ..model.quoting import shell_command
+from ..policy.locality import PodLink
+from .chains import Chain, ChainTable, Tables, base_chains
+from .denied_pods import find_denied
+from .following import Drop, find_drop, follow
+from .matches import Match, MatchField, states
+from .packets import ANY_IP, FirstPacket
+
+Chains = Mapping[str, Chain]
+Judged = TypeVar("Judged")
+
+FIREWALLD = ChainTable("inet", "firewalld")
+_TRANSLATED = states(["dnat"])
+# Matches packets whose socket is transparent, as the listeners' sockets are.
+_TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
+
+
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """A chain of another program that drops steered packets, or replies to the proxy."""
+
+    chain: str
+    """Family, table and chain."""
+    why: str
+    """The cause: a rule, or the chain's policy."""
+    hint: str
+    """The commands, or the setting, that admit all dropped packets."""
+    family: IPFamily | None = None
+    """Of the packets; None: both."""
+    is_for_all: bool = True
+    """Whether it drops those of all clients; else of those behind some links."""
+
+
+def find_firewalls(
+    nft: Tables,
+    legacy: Tables,
+    steering: str,
+    proxy_ports: tuple[int, int],
+    links: Sequence[PodLink] = (),
+) -> list[Firewall]:
+    """Return the chains that drop steered packets, or endpoints' replies to the proxy.
+
+    Args:
+        nft: Chains of nftables, with the rules of those that :func:`.reading.read_chains` reads.
+        legacy: The legacy table ``filter``, from :func:`..steering.iptables.read_legacy`.
+        links: Those of clients, from :func:`.pod_links.read_client_links`.
+    """
+    if steering in ("none", ""):
+        return []
+    pods = [link for link in links if not link.is_uplink]
+    ports = (0,) if steering == "local" else proxy_ports
+
+    def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
+        anything = Frontend(ANY_IP[family], 0, Protocol.TCP)
+        # The proxy's legacy chains accept steered packets before others' rules of that table.
+        is_open = steering == "iptables" and base.table[1:] == ("filter", True)
+        first = [] if is_open else [FirstPacket(anything, port) for port in ports]
+        reply = [FirstPacket(anything, is_answer=True)]
+        dropped = find_first_drop(base, chains, first, pods)
+        answers = find_first_drop(base, chains, reply, pods)
+        if not (dropped or answers):
+            return None
+        drop, whose, is_for_all = dropped or answers or (None, "", False)
+        why = f"{drop}{whose}{'' if dropped else _ANSWERS}"
+        drops = hint_of(base, steering, drops_first=bool(dropped), drops_replies=bool(answers))
+        hint = _OF_CALICO if drop and drop.place.name == _CALICO else drops
+        only = family if len(base.table.families) == 1 else None
+        return Firewall(str(base), why, hint, only, is_for_all)
+
+    return list(judged((nft, legacy), "input", judge))
+
+
+def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
+    """Return the rules at a hook that may drop packets of all clients, in words.
+
+    They depend on what isn't understood, or lead to a chain that couldn't be read.
+    """
+
+    def judge(base: Chain, chains: Chains, family: IPFamily) -> str | None:
+        if not base.is_read:
+            return f"chain {base}, {_listing(base)}"
+        packet = FirstPacket(
+            Frontend(ANY_IP[family], 0, Protocol.TCP),
+            int(hook == "input"),
+            is_other=True,
+            is_forwarded=hook == "forward",
+        )
+        outcome = follow(base, chains, packet, "filter")
+        if outcome.by:
+            place, rule = outcome.by
+            return f"chain {place}, rule {rule}, {_listing(place)}"
+        is_policy = packet.is_forwarded and outcome.back and base.policy == "drop"
+        return f"chain {base}, its policy drop, {_listing(base)}" if is_policy else None
+
+    return list(judged((nft, legacy), hook, judge))
+
+
+def judged(
+    all_tables: Iterable[Tables],
+    hook: str,
+    judge: Callable[[Chain, Chains, IPFamily], Judged | None],
+) -> Iterator[Judged]:
+    """Yield what is found about each chain at a hook, for the first family for which it is."""
+    for tables in all_tables:
+        for chain in base_chains(tables, kind="filter", hook=hook):
+            families = chain.table.families
+            judged = (judge(chain, tables[chain.table], one) for one in families)
+            if found := next(filter(None, judged), None):
+                yield found
+
+
+def find_first_drop(
+    base: Chain, chains: Chains, packets: Sequence[FirstPacket], links: Sequence[PodLink]
+) -> tuple[Drop, str, bool] | None:
+    """Return what drops packets of all clients or behind links, whose, and if it is all of them."""
+    for packet in packets:
+        if drop := find_drop(base, chains, packet):
+            return drop, "", True
+    for packet in packets:
+        for by in find_denied(base, chains, {packet.frontend: packet}, links).values():
+            return by.drop, f", for packets {by.words}", by.is_for_all
+    return None
+
+
+_ANSWERS = ", for endpoints' answers to the proxy"
+_CALICO = "cali-wl-to-host"
+_OF_CALICO = (
+    "set defaultEndpointToHostAction of Calico's FelixConfiguration to Accept (environment: "
+    "FELIX_DEFAULTENDPOINTTOHOSTACTION)"
+)
+
+
+def _legacy(chain: Chain, option: str) -> str:
+    tool = "ip6tables-legacy" if chain.table.family == "ip6" else "iptables-legacy"
+    table = () if chain.table.name == "filter" else ("-t", chain.table.name)
+    return shell_command(tool, *table, option, chain.name)
+
+
+def _listing(chain: Chain) -> str:
+    """Return the command that shows a chain, at the end of a sentence."""
+    listed = shell_command("nft", "list", "chain", *chain.table[:2], chain.name)
+    return f"as `{_legacy(chain, '-S') if chain.table.is_legacy else listed}` shows"
+
+
+def hint_of(
+    chain: Chain, steering: str, *, drops_first: bool = True, drops_replies: bool = True
+) -> str:
+    """Return the commands, or the setting, by which a chain admits packets."""
+    if chain.table == FIREWALLD and steering != "local" and not drops_replies:
+        return "update firewalld to 0.9 or later, which accepts translated packets"
+    if chain.table.is_legacy:
+        prefix, suffix = _legacy(chain, "-I"), "-j ACCEPT"
+        translated, transparent = "-m conntrack --ctstate DNAT", "-m socket --transparent"
+        replies = "-m conntrack --ctstate ESTABLISHED,RELATED"
+    else:
+        place = (*chain.table[:2], chain.name)
+        prefix, suffix = shell_command("nft", "insert", "rule", *place), "accept"
+        translated, transparent = str(_TRANSLATED), f"{_TRANSPARENT} 1"
+        replies = "ct state established,related"
+    wanted = [transparent if steering == "local" else translated] if drops_first else []
+    wanted += [replies] if drops_replies else []
+    return "; ".join(f"{prefix} {condition} {suffix}" for condition in wanted)

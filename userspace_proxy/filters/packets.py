@@ -1,0 +1,275 @@
+"""Decides whether a client's first packet to a frontend meets the conditions of a rule; pure."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from ..kernel.interfaces import is_local
+from ..model import Frontend, FrontendKind, IPFamily, Protocol
+from ..policy.locality import PodLink
+from .matches import (
+    LOOPBACK,
+    Condition,
+    Match,
+    MatchField,
+    Unknown,
+    ends_of,
+    number_of,
+)
+
+ANY_IP = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
+"""In a frontend: an address that isn't known. So is the port 0."""
+
+
+class FirstPacket(NamedTuple):
+    """The first packet of a client, or the answer to one, as rules see it at one place."""
+
+    frontend: Frontend
+    """What the client has dialled; the endpoint where the kernel forwards packets to it."""
+    port: int = 0
+    """Which port of this node it has been translated to, and to an address of this node; 0: it
+    hasn't been translated."""
+    is_own: bool = False
+    """Whether a program of this node is the client; else a pod, or another host."""
+    is_answer: bool = False
+    """Whether it comes from what was dialled, to an unprivileged port of this node."""
+    link: PodLink | None = None
+    """By which it comes in, from the networks behind it; None: any client's."""
+    is_other: bool = False
+    """Whether it comes from an address that no rule is about."""
+    is_forwarded: bool = False
+    """Whether the kernel has translated it, and leads it past this node's sockets."""
+    way_out: PodLink | None = None
+    """By which it is forwarded; None: that isn't known."""
+    is_tracked: bool = True
+    """Whether it has passed connection tracking: else nothing of that is known."""
+
+
+def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
+    """Return whether the first packet of a client meets all of some conditions.
+
+    Returns:
+        None if it depends on a condition that isn't understood.
+    """
+    is_met: bool | None = True
+    for one in conditions:
+        result = None
+        if isinstance(one, Match) and (packet.is_tracked or one.field not in _TRACKED):
+            result = _TESTS[one.field](one, packet)
+            if result is one.is_inverted:
+                return False
+        if result is None:
+            is_met = None
+    return is_met
+
+
+def may_be_first(conditions: Iterable[Condition]) -> bool:
+    """Return whether all first packets may meet conditions, if none is about what was dialled."""
+    return not any(
+        is_of_client(one)
+        or (
+            isinstance(one, Match)
+            and one.field is MatchField.STATE
+            and {"new", "dnat"}.isdisjoint(one.values) is not one.is_inverted
+        )
+        for one in conditions
+    )
+
+
+def is_of_client(one: Condition) -> bool:
+    """Return whether a condition is about the client alone.
+
+    Then it is about the source, or the interface by which packets come in, unless that is the
+    loopback interface.
+    """
+    if isinstance(one, Match):
+        is_way_in = one.field is MatchField.WAY_IN and LOOPBACK not in one.values
+        return is_way_in or one.field is MatchField.SOURCE
+    return isinstance(one, Unknown) and one.about is MatchField.SOURCE
+
+
+def names_address(conditions: Iterable[Condition]) -> bool:
+    """Return whether one of some conditions is on the destination, or looks its port up."""
+    return any(
+        (isinstance(one, Match) and one.field in _OF_ADDRESS)
+        or (isinstance(one, Unknown) and one.about in _LOOKED_UP)
+        for one in conditions
+    )
+
+
+def names_frontend(conditions: Iterable[Condition], packet: FirstPacket) -> bool:
+    """Return whether one of some conditions is about what only a packet's frontend has.
+
+    The address of a node port belongs to the node, and the port of any other frontend, such as 80,
+    to many Services, but a proxy port to one of them.
+    """
+    frontend, port = packet.frontend, packet.port
+    is_node_port = frontend.kind is FrontendKind.NODE_PORT
+    for one in conditions:
+        if not isinstance(one, Match):
+            continue
+        if one.field in _OF_ADDRESS:
+            is_named = not is_node_port and one.names(number_of_ip(frontend.ip))
+        elif one.field is MatchField.DESTINATION_PORT and (port or is_node_port):
+            is_named = one.names(port or frontend.port) or (not port and _spans(one, frontend))
+        else:
+            is_dialled = is_node_port and one.field is MatchField.DIALLED_PORT
+            is_named = is_dialled and one.names(frontend.port)
+        if is_named:
+            return True
+    return False
+
+
+def _spans(match: Match, frontend: Frontend) -> bool:
+    """Return whether a span of ports that are all node ports has a frontend's."""
+    least, most = _NODE_PORTS
+    return any(least <= a <= frontend.port <= b <= most for a, b in match.ends)
+
+
+_ANY_IPS = frozenset(ANY_IP.values())
+_OF_ADDRESS = (MatchField.DESTINATION, MatchField.DIALLED_ADDRESS, MatchField.TO_THIS_NODE)
+_TRACKED = (
+    MatchField.STATE,
+    MatchField.TRANSLATED,
+    MatchField.DIALLED_ADDRESS,
+    MatchField.DIALLED_PORT,
+)
+_LOOKED_UP = (MatchField.DESTINATION, MatchField.DESTINATION_PORT)
+_UNPRIVILEGED = 1024
+# The default of --service-node-port-range of kube-apiserver.
+_NODE_PORTS = 30000, 32767
+# Of the TCP header.
+_SYN, _ACK = 0x02, 0x10
+_PROTOCOLS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
+
+
+def _any_of(results: Iterable[bool | None]) -> bool | None:
+    found = set(results)
+    return True if True in found else None if None in found else False
+
+
+def _has_any(match: Match, packet: FirstPacket) -> bool | None:
+    """Return whether networks have an address that isn't known."""
+    is_whole = match.versions.get(packet.frontend.family)
+    return False if is_whole is None else is_whole or None
+
+
+def _has_port(match: Match, port: int) -> bool | None:
+    return match.has(port) if port else None
+
+
+def _dialled_address(match: Match, packet: FirstPacket) -> bool | None:
+    if packet.is_forwarded or packet.frontend.ip in _ANY_IPS:
+        return _has_any(match, packet)
+    return match.has(number_of_ip(packet.frontend.ip))
+
+
+def _destination(match: Match, packet: FirstPacket) -> bool | None:
+    # Which of its addresses a node translates to depends on the interface.
+    if packet.port or packet.is_answer or packet.frontend.ip in _ANY_IPS:
+        return _has_any(match, packet)
+    return match.has(number_of_ip(packet.frontend.ip))
+
+
+def _source(match: Match, packet: FirstPacket) -> bool | None:
+    family = packet.frontend.family
+    if packet.is_answer and packet.frontend.ip not in _ANY_IPS:
+        return match.has(number_of_ip(packet.frontend.ip))
+    link = packet.link
+    if packet.is_other:
+        return match.versions.get(family, False)
+    pods = [ends_of(one) for one in link.networks if one.version == family] if link else []
+    if not pods:
+        return None
+    if not any(first <= b and a <= last for a, b in pods for first, last in match.ends):
+        return False
+    # All of them may be in it, or some.
+    return all(any(first <= a and b <= last for first, last in match.ends) for a, b in pods) or None
+
+
+def _by_link(match: Match, link: PodLink | None, *, is_loopback: bool) -> bool | None:
+    return _any_of(_is_link(wanted, link, is_loopback=is_loopback) for wanted in match.values)
+
+
+def _is_link(wanted: object, link: PodLink | None, *, is_loopback: bool) -> bool | None:
+    if is_loopback or wanted == LOOPBACK:
+        return is_loopback and wanted == LOOPBACK
+    if link is None:
+        return None
+    if isinstance(wanted, str):
+        name = link.name
+        return name.startswith(wanted[:-1]) if wanted.endswith("*") else name == wanted
+    return link.number == wanted
+
+
+def _way_out(match: Match, packet: FirstPacket) -> bool | None:
+    is_loopback = not packet.is_forwarded and is_local(packet.frontend.ip)
+    return _by_link(match, packet.way_out, is_loopback=is_loopback)
+
+
+def _destination_port(match: Match, packet: FirstPacket) -> bool | None:
+    if packet.is_answer:
+        return None if any(last >= _UNPRIVILEGED for _, last in match.ends) else False
+    return _has_port(match, packet.port or packet.frontend.port)
+
+
+def _source_port(match: Match, packet: FirstPacket) -> bool | None:
+    # That of a client may be any.
+    return _has_port(match, packet.frontend.port) if packet.is_answer else None
+
+
+def _is_translated(packet: FirstPacket) -> bool:
+    return bool(packet.port) or packet.is_forwarded
+
+
+def _state(match: Match, packet: FirstPacket) -> bool:
+    state = "established" if packet.is_answer else "new"
+    return state in match.values or (_is_translated(packet) and "dnat" in match.values)
+
+
+def _to_this_node(_match: Match, packet: FirstPacket) -> bool:
+    if packet.is_forwarded:
+        return False
+    return bool(packet.port) or packet.is_answer or is_local(packet.frontend.ip)
+
+
+def _flags(match: Match, packet: FirstPacket) -> bool:
+    if packet.frontend.protocol is not Protocol.TCP:
+        # It has none, so it meets no condition on them.
+        return match.is_inverted
+    flags = _SYN | _ACK if packet.is_answer else _SYN
+    return all(flags & one.mask == one.value for one in match.bits)
+
+
+# Each rule is checked for thousands of frontends.
+_TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
+    MatchField.DIALLED_ADDRESS: _dialled_address,
+    MatchField.DIALLED_PORT: lambda match, packet: (
+        None if packet.is_forwarded else _has_port(match, packet.frontend.port)
+    ),
+    MatchField.DESTINATION: _destination,
+    MatchField.SOURCE: _source,
+    MatchField.DESTINATION_PORT: _destination_port,
+    MatchField.SOURCE_PORT: _source_port,
+    MatchField.PROTOCOL: lambda match, packet: _PROTOCOLS[packet.frontend.protocol] in match.values,
+    MatchField.FAMILY: lambda match, packet: f"ipv{packet.frontend.family:d}" in match.values,
+    MatchField.STATE: _state,
+    MatchField.TRANSLATED: lambda _match, packet: _is_translated(packet),
+    MatchField.TO_THIS_NODE: _to_this_node,
+    MatchField.WAY_IN: lambda match, packet: _by_link(
+        match, packet.link, is_loopback=packet.is_own
+    ),
+    MatchField.WAY_OUT: _way_out,
+    MatchField.TCP_FLAGS: _flags,
+    # Depends on what listens. Dials from this node's own address don't have one.
+    MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
+}
+
+
+@functools.lru_cache(maxsize=1000)
+def number_of_ip(ip: str) -> int:
+    """Return an address as :func:`.matches.number_of`."""
+    return number_of(ipaddress.ip_address(ip))

@@ -1,0 +1,255 @@
+"""The nftables chains of all programs.
+
+    ct state @__map0 vmap ─▶ ct state established accept, ct state invalid drop
+    tcp dport @__set0 accept ─▶ tcp dport 22,8000-8100 accept
+    ip daddr . th dport @__set1 drop ─▶ ip daddr 10.96.7.1/32 th dport 80 drop, …
+
+What a rule looks up in a set is written into the rule. Of other programs' sets those are read that
+are part of a rule (``tcp dport { 22, 80 }``), and of those with a name (``ip daddr @blocked``) the
+ones whose elements change only with the ruleset's generation: not those whose elements packets add,
+and those that expire. Their user data, which may be of any kind, isn't.
+
+Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_set_flags.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from ..errors import SteeringError
+from ..kernel.nf_tables import Ruleset
+from ..kernel.nf_tables.reader import FAMILIES, ListedElement, ListedSet
+from ..kernel.nf_tables.writer import TABLE_DORMANT
+from .chains import Chain, ChainTable, Step, Tables, base_chains
+from .matches import (
+    WAYS,
+    Condition,
+    LoadedField,
+    Match,
+    SetLookup,
+    Value,
+)
+from .rules import (
+    read_step,
+    span_of,
+    unknown,
+    values_of,
+    verdict_of,
+)
+
+CHAINS_MAX = 200
+"""How many chains are read with their rules from one that the kernel calls; a firewall has tens."""
+
+IsOwn = Callable[[ChainTable], bool]
+"""Returns whether a table is one of any userspace-proxy's."""
+_NUMBERS = {name: number for number, name in FAMILIES.items()}
+
+
+class NftReader:
+    """Reads chains in this thread's network namespace; for use in one thread.
+
+    Args:
+        is_own: Of which tables chains are left out.
+
+    Raises:
+        SteeringError: The kernel has no nftables, or permission is denied.
+    """
+
+    def __init__(self, is_own: IsOwn) -> None:
+        self._is_own = is_own
+        self._ruleset = Ruleset()
+        # By family and table, and by name, since the last listing of chains.
+        self._sets: dict[tuple[int, str], dict[str, ListedSet]] = {}
+
+    def chains(self) -> Tables:
+        """Return other programs' chains without rules, and read sets again afterwards.
+
+        Not those of dormant tables, which the kernel doesn't call.
+        """
+        self._sets = {}
+        dormant = {one[:2] for one in self._ruleset.tables() if one.flags & TABLE_DORMANT}
+        tables: Tables = {}
+        for found in (one for one in self._ruleset.chains() if one[:2] not in dormant):
+            family = FAMILIES.get(found.family, str(found.family))
+            table = ChainTable(family, found.table)
+            if self._is_own(table):
+                continue
+            place = found.name, found.kind, found.hook, found.priority, found.policy
+            tables.setdefault(table, {})[found.name] = Chain(table, *place, is_read=False)
+        return tables
+
+    def with_steps(self, chain: Chain) -> Chain:
+        """Return a chain with its rules; as it is if they can't be read, or it was removed."""
+        family, table, _ = chain.table
+        try:
+            listed = self._ruleset.rules(_NUMBERS[family], table, chain.name)
+        except SteeringError:
+            return chain
+        steps = (read_step(rule.expressions()) for rule in listed)
+        place = _NUMBERS[family], table
+        found = (one for step in steps if step for one in self._written_out(step, *place))
+        return replace(chain, steps=tuple(found), is_read=True)
+
+    def _written_out(self, step: Step, family: int, table: str) -> Iterator[Step]:
+        """Yield a rule with the elements of the sets that it looks up."""
+        if (one := set_of(step)) is None:
+            yield step
+            return
+        try:
+            found, elements = self._looked_up(family, table, one.name)
+        except SteeringError:
+            # The table was removed meanwhile.
+            found, elements = None, ()
+        for written in write_out(step, found, elements):
+            yield from self._written_out(written, family, table)
+
+    def _looked_up(
+        self, family: int, table: str, name: str
+    ) -> tuple[ListedSet | None, Sequence[ListedElement]]:
+        """Return a set whose elements may be read, and these, or more than ELEMENTS_MAX."""
+        place = family, table
+        if place not in self._sets:
+            self._sets[place] = {one.name: one for one in self._ruleset.sets(*place)}
+        found = self._sets[place].get(name)
+        if found is None or found.flags & ~_READ:
+            return None, ()
+        return found, self._ruleset.first_elements(*place, name, ELEMENTS_MAX)
+
+    def reached(self, chains: Mapping[str, Chain], base: Chain) -> dict[str, Chain]:
+        """Return a chain and those that it leads to, with their rules, by name.
+
+        At most :data:`CHAINS_MAX`, those that fewest jumps lead to.
+
+        Args:
+            chains: Those of its table, by name.
+        """
+        found: dict[str, Chain] = {}
+        waiting = deque([base.name])
+        while waiting and len(found) < CHAINS_MAX:
+            name = waiting.popleft()
+            if name in chains and name not in found:
+                found[name] = self.with_steps(chains[name])
+                waiting += [step.target for step in found[name].steps]
+        return found
+
+    def generation(self) -> int:
+        """Return the ruleset's number, which grows with each change by any program.
+
+        Raises:
+            SteeringError: The kernel refuses.
+        """
+        return self._ruleset.generation()
+
+    def close(self) -> None:
+        self._ruleset.close()
+
+
+def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
+    """Return other programs' chains, with the rules of those of type filter at some hooks."""
+    reader = NftReader(is_own)
+    try:
+        tables = reader.chains()
+        for hook in hooks:
+            for base in list(base_chains(tables, kind="filter", hook=hook)):
+                chains = tables[base.table]
+                chains |= reader.reached(chains, base)
+        return tables
+    finally:
+        reader.close()
+
+
+def read_generation() -> int:
+    """Return a number that grows with each change of nftables; 0 if it can't be read."""
+    try:
+        with Ruleset() as ruleset:
+            return ruleset.generation()
+    except SteeringError:
+        return 0
+
+
+ELEMENTS_MAX = 200
+"""More than most firewalls that are written by hand have in one rule. Each frontend is compared
+with each of them."""
+_INTERVALS, _MAP = 0x4, 0x8
+# Those, and of sets that are part of a rule, or constant.
+_READ = 0x3 | _INTERVALS | _MAP
+
+
+def set_of(step: Step) -> SetLookup | None:
+    """Return the first look-up in a set that a rule makes; None if there is none."""
+    return next((one for one in step.matches if isinstance(one, SetLookup)), None)
+
+
+def write_out(
+    step: Step, looked_up: ListedSet | None, elements: Sequence[ListedElement]
+) -> Iterator[Step]:
+    """Yield a rule with the elements of the first set that it looks up.
+
+    Spans of interfaces aren't understood: prefixes of names, and numbers in the host's byte order.
+    One rule if the values of one field decide; one per element of a map, or of several fields.
+    None if no packet meets it, as the set is empty.
+
+    Args:
+        step: A rule with a :func:`set_of`.
+        looked_up: That set; None if it isn't known. The condition isn't understood then, nor with
+            an element for all other values (``*``).
+        elements: All of its elements, or more than :data:`ELEMENTS_MAX`.
+    """
+    if (one := set_of(step)) is None:
+        return
+    flags = looked_up.flags if looked_up else 0
+    is_whole = len(elements) <= ELEMENTS_MAX and all(element.key for element in elements)
+    is_parted = bool(flags & _MAP) or len(one.fields) > 1
+    has_spans = flags & _INTERVALS
+    if (
+        looked_up is None
+        or not is_whole
+        or (has_spans and (is_parted or one.fields[0].field in WAYS))
+    ):
+        yield _replace(step, one, unknown(one.fields))
+    elif is_parted:
+        for element in elements:
+            found = _replace(step, one, *_matches(one.fields, element.key))
+            if flags & _MAP:
+                verdict, target = verdict_of(element.value)
+                found = found._replace(verdict=verdict, target=target)
+            yield found
+    else:
+        (field,) = one.fields
+        spans = _spans(field, elements)
+        plain = (value for element in elements for value in values_of(field, element.key))
+        if values := tuple(spans if has_spans else plain):
+            yield _replace(step, one, Match(field.field, values, one.is_inverted))
+        elif one.is_inverted:
+            yield _replace(step, one)
+
+
+def _matches(fields: Sequence[LoadedField], key: bytes) -> Iterator[Condition]:
+    """Yield the conditions of a key, in which each value begins at a multiple of four bytes."""
+    at = 0
+    for field in fields:
+        values = values_of(field, key[at : at + field.width])
+        yield Match(field.field, values) if values else unknown([])
+        at += field.width + -field.width % 4
+
+
+def _replace(step: Step, one: SetLookup, *by: Condition) -> Step:
+    at = step.matches.index(one)
+    return step._replace(matches=(*step.matches[:at], *by, *step.matches[at + 1 :]))
+
+
+def _spans(field: LoadedField, elements: Sequence[ListedElement]) -> Iterator[Value]:
+    """Yield intervals: each begins with an element, and ends in front of the next one."""
+    first = b""
+    # Where one ends and another begins, the end comes first.
+    for one in sorted(elements, key=lambda one: (one.key, not one.is_end)):
+        if not one.is_end:
+            first = one.key
+        elif first:
+            last = int.from_bytes(one.key, "big") - 1
+            yield from span_of(field, first, last.to_bytes(len(first), "big"))
+            first = b""
+    if first:
+        yield from span_of(field, first, b"\xff" * len(first))

@@ -1,0 +1,383 @@
+"""Reads nftables rules, as far as they determine a packet's verdict.
+
+    [ ct load status ] [ bitwise & 0x20 ] [ cmp neq 0 ] [ immediate accept ]
+    ──▶ Step(ACCEPT, (Match(TRANSLATED, ("dnat",)),))
+
+Rule 1: a condition that isn't understood is ``Unknown``, and tells whether it is about the
+destination or the connection's state (looked up in a set or map), or about nothing but the client.
+A field with a width that is looked up is ``SetLookup``, of which ``reading`` writes the elements.
+
+Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
+for the words.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import struct
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from ..kernel.netlink.messages import number_in, read_all, text_in
+from ..kernel.nf_tables import expressions as x
+from ..kernel.nf_tables.reader import Expression
+from .chains import LEADS, RuleVerdict, Step
+from .matches import (
+    ADDRESSES,
+    LOOPBACK,
+    PORTS,
+    Bits,
+    Condition,
+    Conditions,
+    LoadedField,
+    Match,
+    MatchField,
+    Ports,
+    SetLookup,
+    Unknown,
+    Value,
+    states,
+)
+
+_CLIENT = (MatchField.SOURCE, MatchField.WAY_IN)
+# Those of which all elements of a set are understood.
+_INVERTIBLE = (*ADDRESSES, *PORTS, MatchField.WAY_IN)
+_ABOUT = {
+    MatchField.DESTINATION: MatchField.DESTINATION,
+    MatchField.TO_THIS_NODE: MatchField.DESTINATION,
+    MatchField.DESTINATION_PORT: MatchField.DESTINATION_PORT,
+    MatchField.STATE: MatchField.STATE,
+}
+# By expression, key or base, offset, and width; a rule that compares a prefix of an address loads
+# fewer bytes than it has.
+_FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
+    ("meta", 15, 0, 0): LoadedField(MatchField.FAMILY),
+    ("meta", 16, 0, 0): LoadedField(MatchField.PROTOCOL, 1),
+    ("meta", 4, 0, 0): LoadedField(MatchField.WAY_IN, 4),
+    ("meta", 6, 0, 0): LoadedField(MatchField.WAY_IN, 16, is_name=True),
+    ("meta", 5, 0, 0): LoadedField(MatchField.WAY_OUT, 4),
+    ("meta", 7, 0, 0): LoadedField(MatchField.WAY_OUT, 16, is_name=True),
+    # Of NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR.
+    ("fib", 3, 2, 0): LoadedField(MatchField.TO_THIS_NODE),
+    ("ct", 0, 0, 0): LoadedField(MatchField.STATE, 4),
+    ("ct", 2, 0, 0): LoadedField(MatchField.TRANSLATED),
+    ("ct", 9, 0, 0): LoadedField(MatchField.DIALLED_ADDRESS, 4),
+    ("ct", 20, 0, 0): LoadedField(MatchField.DIALLED_ADDRESS, 4),
+    ("ct", 22, 0, 0): LoadedField(MatchField.DIALLED_ADDRESS, 16),
+    ("ct", 12, 0, 0): LoadedField(MatchField.DIALLED_PORT),
+    ("payload", 1, 12): LoadedField(MatchField.SOURCE, 4),
+    ("payload", 1, 8): LoadedField(MatchField.SOURCE, 16),
+    ("payload", 1, 16): LoadedField(MatchField.DESTINATION, 4),
+    ("payload", 1, 24): LoadedField(MatchField.DESTINATION, 16),
+    ("payload", 1, 9, 1): LoadedField(MatchField.PROTOCOL, 1),
+    ("payload", 2, 0, 2): LoadedField(MatchField.SOURCE_PORT),
+    ("payload", 2, 2, 2): LoadedField(MatchField.DESTINATION_PORT, 2),
+    ("payload", 2, 13, 1): LoadedField(MatchField.TCP_FLAGS),
+}
+_NUMBERS = (*PORTS, MatchField.DIALLED_PORT, MatchField.PROTOCOL)
+# The name and the number of the loopback interface, which is each namespace's first.
+_LOOPBACK = {True: b"lo\0", False: (1).to_bytes(4, sys.byteorder)}
+# Of an interface, with an asterisk for any further characters.
+_LINK = re.compile(r"[\w.@:-]+\*?")
+_VERDICTS = {
+    x.ACCEPT: RuleVerdict.ACCEPT,
+    x.DROP: RuleVerdict.DROP,
+    x.RETURN: RuleVerdict.RETURN,
+    x.JUMP: RuleVerdict.JUMP,
+    x.GOTO: RuleVerdict.GOTO,
+}
+# The expressions that translate addresses, in a chain of the kind nat.
+_TRANSLATIONS = {"nat", "redir", "DNAT", "REDIRECT"}
+_NAMED = {
+    "reject": RuleVerdict.REJECT,
+    "REJECT": RuleVerdict.REJECT,
+    **dict.fromkeys(("queue", "synproxy", "NFQUEUE", "SYNPROXY", "TPROXY"), RuleVerdict.QUEUE),
+    "notrack": RuleVerdict.NOTRACK,
+}
+_MAY_DECIDE = {"immediate", "lookup", "target", *_TRANSLATIONS, *_NAMED}
+_NO_VERDICT = (RuleVerdict.NONE, "")
+_STATES = {
+    x.STATE_INVALID: "invalid",
+    x.STATE_ESTABLISHED: "established",
+    x.STATE_RELATED: "related",
+    x.STATE_NEW: "new",
+}
+_PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
+# Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE is bit 0 of match_flags.
+_CONNTRACK = struct.Struct("=32x16s16s76xH4x3H4xH4x")
+_STATE, _DIALLED_ADDRESS, _DIALLED_PORT = 1, 1 << 3, 1 << 9
+# XT_CONNTRACK_STATE_INVALID, XT_CONNTRACK_STATE_BIT() and XT_CONNTRACK_STATE_DNAT.
+_XT_STATES = {
+    1: "invalid",
+    1 << 1: "established",
+    1 << 2: "related",
+    1 << 3: "new",
+    1 << 7: "dnat",
+}
+_MULTIPORT = struct.Struct("=BB15H15BB")
+# Of XT_MULTIPORT_SOURCE and XT_MULTIPORT_DESTINATION.
+_MULTIPORT_FIELDS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
+# Of xt_ct_target_info: XT_CT_NOTRACK.
+_NOTRACK = 1
+# Of xt_socket_mtinfo1: XT_SOCKET_TRANSPARENT.
+_TRANSPARENT = 1
+
+
+def read_step(expressions: Sequence[Expression]) -> Step | None:
+    """Return a rule's conditions and verdict; None without a verdict."""
+    for one in expressions:
+        verdict, target = _verdict(one)
+        if verdict:
+            return Step(verdict, _all_conditions(expressions), target)
+    return None
+
+
+def _verdict(one: Expression) -> tuple[RuleVerdict, str]:
+    if one.name not in _MAY_DECIDE:
+        return _NO_VERDICT
+    found = one.attributes()
+    if one.name == "immediate":
+        return verdict_of(found.get(2, b""))
+    if one.name == "lookup" and 3 in found and not number_in(found, 3):
+        # The register of a verdict is 0.
+        return RuleVerdict.MAP, ""
+    name = text_in(found, 1) if one.name == "target" else one.name
+    if name in _TRANSLATIONS:
+        is_source = one.name == "nat" and number_in(found, 1) == 0
+        return _NO_VERDICT if is_source else (RuleVerdict.TRANSLATE, "")
+    if name == "CT" and found.get(3, b"")[:1] and found[3][0] & _NOTRACK:
+        return RuleVerdict.NOTRACK, ""
+    return _NAMED.get(name, RuleVerdict.NONE), ""
+
+
+def verdict_of(data: bytes) -> tuple[RuleVerdict, str]:
+    """Return the verdict in the attributes of data, and the chain that it leads to."""
+    value = read_all(read_all(data).get(x.DATA_VERDICT, b""))
+    if not value:
+        return _NO_VERDICT
+    verdict = _VERDICTS.get(number_in(value, x.VERDICT_CODE, is_signed=True), RuleVerdict.NONE)
+    return verdict, text_in(value, x.VERDICT_CHAIN) if verdict in LEADS else ""
+
+
+def _all_conditions(expressions: Sequence[Expression]) -> Conditions:
+    """Return each condition, and of those that nothing is known about only the first."""
+    found: list[Condition] = []
+    for one in _conditions(expressions):
+        if one != Unknown() or one not in found:
+            found.append(one)
+    return tuple(found)
+
+
+def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
+    subject, mask, low = LoadedField(), b"", None
+    loaded: list[LoadedField] = []
+    # Those that the next comparison or look-up is about.
+    fresh: list[LoadedField] = []
+    for one in expressions:
+        found = one.attributes()
+        match one.name:
+            case "meta" | "ct" | "payload" | "socket" | "exthdr" | "fib" | "rt" | "numgen" | "hash":
+                subject, mask = _subject(one.name, found), b""
+                loaded.append(subject)
+                fresh.append(subject)
+                continue
+            case "bitwise":
+                mask = _data(found, 4)
+            case "cmp":
+                op, value = number_in(found, 2), _data(found, 3)
+                if op == x.AT_LEAST:
+                    low = value
+                elif op == x.AT_MOST and low is not None:
+                    yield _span(subject, low, value)
+                    low = None
+                else:
+                    yield _comparison(subject, mask, op, value)
+            case "match":
+                if text_in(found, 1) != "comment":
+                    yield from _condition_of_match(text_in(found, 1), found.get(3, b""))
+            case "lookup" | "range":
+                yield _looked_up(one, fresh, mask) or unknown(fresh or loaded)
+            case "byteorder" | "quota" | "dynset" | "osf" | "xfrm":
+                # Not about the client alone: a meter with a limit for each source is a dynset.
+                yield unknown([LoadedField(), *loaded])
+            case "limit" | "connlimit":
+                yield Unknown()
+        fresh = []
+
+
+def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
+    """Yield the conditions of an xtables match."""
+    if name == "conntrack" and len(data) >= _CONNTRACK.size:
+        address, mask, port, flags, inverted, bits, last_port = _CONNTRACK.unpack_from(data)
+        names = [name for bit, name in _XT_STATES.items() if bits & bit]
+        if flags == _STATE and names:
+            yield replace(states(names), is_inverted=bool(inverted & _STATE))
+            return
+        if flags and not (flags & ~(_DIALLED_ADDRESS | _DIALLED_PORT) or inverted):
+            if flags & _DIALLED_ADDRESS:
+                yield _dialled(address, mask)
+            if flags & _DIALLED_PORT:
+                is_one = last_port in (0, port)
+                yield Match(MatchField.DIALLED_PORT, (Ports(port, port),)) if is_one else Unknown()
+            return
+    if name == "socket" and data[:1] and data[0] & _TRANSPARENT:
+        yield Match(MatchField.TRANSPARENT_SOCKET)
+    elif name == "multiport" and len(data) >= _MULTIPORT.size:
+        yield _multiport(*_MULTIPORT.unpack_from(data))
+    else:
+        yield Unknown()
+
+
+def _multiport(kind: int, count: int, *fields: int) -> Condition:
+    """Return a condition on ports; each may be marked as the first one of a span."""
+    ports, begins, is_inverted = (*fields[:15], 0), fields[15:30], bool(fields[30])
+    spans = tuple(
+        Ports(port, ports[at + bool(begins[at])])
+        for at, port in enumerate(ports[: min(count, 15)])
+        if not (at and begins[at - 1])
+    )
+    field = _MULTIPORT_FIELDS[kind] if kind < len(_MULTIPORT_FIELDS) else None
+    return Match(field, spans, is_inverted) if field and spans else Unknown()
+
+
+def _dialled(address: bytes, mask: bytes) -> Condition:
+    """Return a condition on what was dialled; an IPv4 address is the first part of the bytes."""
+    # The mask of one IPv4 address is all ones.
+    is_ipv4 = not any(address[4:]) and mask[4:] in (bytes(12), bytes([0xFF] * 12))
+    width = 4 if is_ipv4 else 16
+    return _network(LoadedField(MatchField.DIALLED_ADDRESS, width), mask[:width], address[:width])
+
+
+def _subject(name: str, found: dict[int, bytes]) -> LoadedField:
+    if name == "socket":
+        # Its register has the number of other expressions' key.
+        return LoadedField() if number_in(found, 1) else LoadedField(MatchField.TRANSPARENT_SOCKET)
+    place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
+    return _FIELDS.get(place) or _FIELDS.get(place[:3], LoadedField())
+
+
+def _comparison(subject: LoadedField, mask: bytes, op: int, value: bytes) -> Condition:
+    field, is_inverted = subject.field, op == x.NOT_EQUAL
+    number = int.from_bytes(value, sys.byteorder)
+    match field:
+        case _ if op not in (x.EQUAL, x.NOT_EQUAL):
+            return unknown([subject])
+        case MatchField.STATE if is_inverted and not number:
+            values, is_inverted = values_of(subject, mask), False
+        case MatchField.TRANSLATED if int.from_bytes(mask, "little") == x.STATUS_DNAT:
+            values, is_inverted = ("dnat",), bool(number) == is_inverted
+        case MatchField.TCP_FLAGS if len(value) == 1:
+            values = (Bits(mask[0] if mask else 0xFF, number),)
+        case MatchField.WAY_IN | MatchField.WAY_OUT if value and not mask:
+            values = values_of(subject, value)
+            return Match(field, values, is_inverted) if values else unknown([subject])
+        case _ if field in ADDRESSES and value:
+            return _network(subject, mask, value, is_inverted=is_inverted)
+        case _ if field in PORTS and value and not mask:
+            values = values_of(subject, value)
+        case _ if is_inverted or not value:
+            return unknown([subject])
+        case MatchField.TO_THIS_NODE if number == x.LOCAL:
+            values = ("local",)
+        case MatchField.TRANSPARENT_SOCKET if number:
+            return Match(field)
+        case _:
+            values = values_of(subject, value) if not mask else ()
+    return Match(field, values, is_inverted) if values else Unknown()
+
+
+def _network(
+    subject: LoadedField, mask: bytes, value: bytes, *, is_inverted: bool = False
+) -> Condition:
+    width = subject.width
+    if max(len(value), len(mask)) > width:
+        # A raw payload may be longer than the field that it begins with.
+        return unknown([LoadedField(), subject])
+    bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
+    network = ipaddress.ip_network((value.ljust(width, bytes(1)), bits), strict=False)
+    return Match(subject.field, (network,), is_inverted)
+
+
+def _link(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
+    """Return an interface; empty if its name can't be shown."""
+    if value.startswith(_LOOPBACK[subject.is_name]):
+        return (LOOPBACK,)
+    if not subject.is_name:
+        return (int.from_bytes(value, sys.byteorder),)
+    name, is_whole, _ = value.partition(bytes(1))
+    link = f"{name.decode(errors='replace')}{'' if is_whole or len(value) > 15 else '*'}"
+    return (link,) if _LINK.fullmatch(link) else ()
+
+
+def values_of(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
+    """Return the value of a field, or each state of a mask; empty if it isn't understood."""
+    match subject.field:
+        case MatchField.STATE:
+            bits = int.from_bytes(value, "little")
+            return tuple(name for bit, name in _STATES.items() if bits & bit)
+        case MatchField.FAMILY:
+            return ("ipv4" if value[0] == socket.AF_INET else "ipv6",)
+        case MatchField.WAY_IN | MatchField.WAY_OUT:
+            return _link(subject, value)
+    if subject.field in ADDRESSES:
+        return (ipaddress.ip_network(value),)
+    return span_of(subject, value, value) if subject.field in _NUMBERS else ()
+
+
+def _span(subject: LoadedField, low: bytes, high: bytes) -> Condition:
+    is_whole = len(low) == len(high) and low <= high
+    is_address = subject.field in ADDRESSES and len(low) == subject.width
+    if not is_whole or not (is_address or subject.field in PORTS):
+        return unknown([subject])
+    return Match(subject.field, span_of(subject, low, high))
+
+
+def span_of(subject: LoadedField, low: bytes, high: bytes) -> tuple[Value, ...]:
+    """Return a span of ports, or the networks or protocols of a span, both ends included."""
+    if subject.field in ADDRESSES:
+        ends = ipaddress.ip_address(low), ipaddress.ip_address(high)
+        return tuple(ipaddress.summarize_address_range(*ends))
+    first, last = int.from_bytes(low, "big"), int.from_bytes(high, "big")
+    if subject.field is MatchField.PROTOCOL:
+        return tuple(_PROTOCOLS.get(one, str(one)) for one in range(first, min(last, 255) + 1))
+    return (Ports(first, last),)
+
+
+def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Condition | None:
+    """Return the condition of a field that is in a set or a map of verdicts, or in a range.
+
+    Args:
+        fresh: What the expression is about.
+        mask: Of the field.
+
+    Returns:
+        None for any other condition.
+    """
+    found = one.attributes()
+    if mask or not fresh:
+        return None
+    if one.name == "range":
+        span = _span(fresh[-1], _data(found, 3), _data(found, 4))
+        is_outside = number_in(found, 2) != x.EQUAL
+        return replace(span, is_inverted=is_outside) if isinstance(span, Match) else span
+    is_inverted = bool(number_in(found, 5))
+    is_plain = one.name == "lookup" and not number_in(found, 3)
+    if is_inverted and (len(fresh) > 1 or fresh[0].field not in _INVERTIBLE):
+        return None
+    is_read = is_plain and all(field.width for field in fresh)
+    return SetLookup(tuple(fresh), text_in(found, x.LOOKUP_SET), is_inverted) if is_read else None
+
+
+def unknown(subjects: Sequence[LoadedField]) -> Unknown:
+    """Return the condition on these fields that isn't understood."""
+    fields = [subject.field for subject in subjects]
+    if fields and all(field in _CLIENT for field in fields):
+        return Unknown(MatchField.SOURCE)
+    return Unknown(next((_ABOUT[field] for field in fields if field in _ABOUT), MatchField.OTHER))
+
+
+def _data(found: dict[int, bytes], kind: int) -> bytes:
+    return read_all(found.get(kind, b"")).get(x.DATA_VALUE, b"")
