@@ -70,7 +70,7 @@ class ApiServer:
         """Kill it; idempotent."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
             self._process = None
 
     def hang(self) -> None:

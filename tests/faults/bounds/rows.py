@@ -20,9 +20,11 @@ from userspace_proxy.lookup.dns_wire import QUERY_BYTES_MAX
 from userspace_proxy.model.annotations import HOLD_MAX
 from userspace_proxy.model.composing import DOCUMENTS_MAX
 from userspace_proxy.model.endpoint_names import NAMES_MAX
+from userspace_proxy.model.similar import COMPARED_MAX
 from userspace_proxy.plan import bounds, kernel_room
 from userspace_proxy.plane import path_probes, probe_schedule
 from userspace_proxy.policy.usable import ENDPOINTS_MAX
+from userspace_proxy.scaling.lease_notes import DEMAND_BYTES_MAX, ROUND_BYTES_MAX
 from userspace_proxy.sources.kubernetes import events, shares
 
 from . import inputs
@@ -56,19 +58,20 @@ TABLES: Mapping[str, Sequence[Row]] = {
     "Namespaces": [
         Row(
             "objects of a kind that are kept",
-            f"{shares.SHARE_BYTES >> 20} MiB: {shares.OBJECT_BYTES:,} bytes each, and "
-            f"{shares.PART_BYTES} for each endpoint, port, pair of a selector and address",
+            f"{shares.SHARE_BYTES >> 20} MiB: {shares.OBJECT_BYTES >> 10} KiB each, "
+            f"{shares.SERVICE_BYTES >> 10} KiB more for a Service, "
+            f"{shares.PART_BYTES} bytes for each endpoint, port, pair of a selector and address",
             _EACH,
-            "a slice 0.9 KiB, an endpoint 0.2 KiB",
+            "a slice 0.9 KiB, an endpoint 0.2 KiB, a Service 6 KiB",
             "what is kept stays; the source's problem names the namespace",
-            [inputs.EMPTY_SLICES, inputs.ENDPOINTS, inputs.REJECTED],
+            [inputs.EMPTY_SLICES, inputs.ENDPOINTS, inputs.REJECTED, inputs.SERVICES],
         ),
         Row(
             "endpoints and source ranges, for each port, family and side",
             f"{bounds.ENDPOINTS_OF_SERVICE_MAX:,} of a Service, "
             f"{bounds.ENDPOINTS_OF_NAMESPACE_MAX:,} of a namespace",
             _EACH,
-            "7 µs of a change, 0.4 KiB",
+            "7 µs of a change, 0.5 KiB, and 0.4 KiB once the page was read",
             f"{_MANY}{_LEFT_OUT}have no endpoints",
             [inputs.PODS, inputs.PORTS],
         ),
@@ -77,9 +80,9 @@ TABLES: Mapping[str, Sequence[Row]] = {
             f"{bounds.FRONTENDS_OF_SERVICE_MAX:,} of a Service, "
             f"{bounds.FRONTENDS_OF_NAMESPACE_MAX:,} of a namespace",
             _EACH,
-            "0.3 ms, 7 KiB with the port and its listener",
+            "0.3 ms, 5 KiB with its port and listener",
             f"{_FRONTENDS}{_LEFT_OUT}aren't served",
-            [inputs.FRONTENDS, inputs.SERVICES],
+            [inputs.FRONTENDS],
         ),
         Row(
             "rules of the kernel path",
@@ -87,6 +90,14 @@ TABLES: Mapping[str, Sequence[Row]] = {
             "equal ones of namespaces",
             "50 µs of a change of the Service",
             _USERSPACE,
+        ),
+        Row(
+            "elements of the kernel path: endpoints or slots, for each port and address",
+            f"{kernel_room.ELEMENTS_MAX:,} of a Service, {kernel_room.NODE_ELEMENTS_MAX:,} of the "
+            f"node, and {kernel_room.NODE_EXACT_MAX:,} for exact weights",
+            "equal ones of namespaces",
+            "7 µs, 0.1 KiB of the kernel, 0.3 KiB while all are compared",
+            f"weights become coarse; {_USERSPACE}",
             [inputs.KERNEL],
         ),
         Row(
@@ -126,6 +137,13 @@ TABLES: Mapping[str, Sequence[Row]] = {
             "fewest attempts first",
         ),
         Row(
+            "demand in a node's Lease",
+            f"{DEMAND_BYTES_MAX >> 10} KiB, a round's Services {ROUND_BYTES_MAX >> 10} KiB",
+            "namespaces, the smallest first",
+            "40 bytes, 1 µs",
+            "any Service of the namespace counts as used",
+        ),
+        Row(
             "Kubernetes Events",
             f"{events.NAMESPACE_MAX} of 500 that wait",
             _TURNS,
@@ -142,10 +160,10 @@ TABLES: Mapping[str, Sequence[Row]] = {
         ),
         Row(
             "names of Services that questions are compared with",
-            "400,000 characters a question",
-            "one question at a time",
-            "12 ns",
-            "no similar names are shown",
+            f"{COMPARED_MAX:,} characters a question",
+            "one question at a time, in a thread",
+            "0.1 µs",
+            "names beyond aren't suggested",
             [inputs.NAMES],
         ),
     ],
