@@ -173,7 +173,8 @@ def weight(item: dict[str, Any]) -> int:
         parts = sum(len(spec.get(name, ())) for name in listed) + len(ingress_of(item))
     else:
         parts = len(item["endpoints"]) + len(item["ports"])
-    return 1024 + 256 * parts
+    own = 5 * 1024 if item["kind"] == "Service" else 0
+    return own + 1024 + 256 * parts
 
 
 # -- from a snapshot -------------------------------------------------------------------------------

@@ -179,13 +179,13 @@ async def test_a_file_that_is_missing_is_one_line(tmp_path, user, cluster, words
 
 async def test_a_token_file_is_preferred_and_the_token_stands_in_for_it(tmp_path):
     token = tmp_path / "token"
-    token.write_text("of the file\n")
+    token.write_text("file-0123\n")
     credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: own, tokenFile: token}"))
     await credentials.load(now=0)
-    assert await shown_by(credentials) == "Bearer of the file"
+    assert await shown_by(credentials) == "Bearer file-0123"
     token.unlink()
     await credentials.refresh(now=REFRESH_S)
-    assert await shown_by(credentials) == "Bearer of the file"
+    assert await shown_by(credentials) == "Bearer file-0123"
     other = Credentials(kubeconfig=str(tmp_path / "kubeconfig"))
     await other.load(now=0)
     assert await shown_by(other) == "Bearer own"
