@@ -95,7 +95,8 @@ class Web:
                 self.answers(name, version)
             return holds(self.port(version))
 
-        wait_for(what, is_so, hint=self.agent.log)
+        # Looks have 0.2 % of a core: what earlier ones took on a busy machine is paid back first.
+        wait_for(what, is_so, deadline_s=400, hint=self.agent.log)
 
 
 @pytest.fixture(scope="module")

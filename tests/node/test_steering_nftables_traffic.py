@@ -256,7 +256,7 @@ async def test_a_chain_that_drops_packets_of_some_clients_to_one_frontend_is_a_d
     assert steering.unsteered.keys() == ({WEB} if is_named else set())
     for cause in steering.unsteered.values():
         assert isinstance(cause, Doubt)
-        assert "(prerouting, priority -300) drops packets to it from 192.0.2.1; accept" in str(
+        assert "(prerouting, priority -300) drops packets to it of some clients: rule " in str(
             cause
         )
 
