@@ -81,13 +81,18 @@ def _terminal_like(descriptor: int) -> tuple[int, int]:
 
 
 def _terminate(pid: int) -> None:
-    """Send SIGTERM to a process and its descendants, the youngest first."""
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(FileNotFoundError):
-            for child in task.read_text().split():
-                _terminate(int(child))
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+    """Send SIGTERM to a process and its descendants, the oldest first.
+
+    A shell whose child ends before it has its own signal goes on with its next command.
+    """
+    found = [pid]
+    for one in found:
+        for task in Path(f"/proc/{one}/task").glob("*/children"):
+            with contextlib.suppress(FileNotFoundError):
+                found += map(int, task.read_text().split())
+    for one in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGTERM)
 
 
 def _read(descriptor: int) -> bytes:
