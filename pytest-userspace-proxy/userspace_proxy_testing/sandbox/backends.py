@@ -286,8 +286,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    signal.signal(signal.SIGUSR1, lambda *_: slow.set())
-    signal.signal(signal.SIGUSR2, lambda *_: slow.clear())
+    # Blocked, one that comes before this thread waits is kept; other threads inherit that.
+    numbers = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     kept: list[socket.socket] = []
     try:
         for flag in TCP:
@@ -303,9 +304,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: cannot listen on {exc.filename}: {exc.strerror}", file=sys.stderr)
         return 1
     print("ready", flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            signal.pause()
+    while (number := signal.sigwait(numbers)) != signal.SIGINT:
+        (slow.set if number == signal.SIGUSR1 else slow.clear)()
     return 0
 
 

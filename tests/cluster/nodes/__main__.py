@@ -142,8 +142,10 @@ def serve(options: argparse.Namespace) -> int:
         if options.proxy == KUBEADM:
             kubeadm.deploy(cluster)
         write_wrappers(cluster, folder)
+        # A SIGTERM of after the number is known waits until it is waited for.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         (folder / "pid").write_text(str(os.getpid()))
-        signal.pause()
+        signal.sigwait({signal.SIGTERM})
     return 0
 
 
