@@ -31,7 +31,7 @@ MAY_BE_SKIPPED = {
 """Tests that CI may skip, and why; a program that is missing is no reason."""
 
 
-ENDS_WITHIN_S = 300.0
+ENDS_WITHIN_S = 90.0
 """How long the end of a test may take: a failure ends the timers of pytest-timeout and pytest."""
 
 _STDERR = pytest.StashKey[int]()

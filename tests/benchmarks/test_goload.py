@@ -18,6 +18,7 @@ from benchmarks.loads import LOADS, DelayedAckLoad
 from benchmarks.sites import PORTS
 from benchmarks.tools import build_tools
 from tests.cluster.build import find_go
+from tests.processes import started
 
 SOURCE = Path(benchmarks.__file__).parent / "goload"
 DEADLINE_S = 300
@@ -47,11 +48,10 @@ def test_go_finds_nothing_wrong(words: tuple[str, ...]) -> None:
 def goload() -> Iterator[str]:
     program = str(build_tools().goload)
     flags = [f"--{port.name}={port.back}" for port in PORTS.values()]
-    with subprocess.Popen([program, "serve", *flags], stdout=subprocess.PIPE, text=True) as server:
+    with started([program, "serve", *flags]) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
         yield program
-        server.kill()
 
 
 def address_of(port: str) -> str:
@@ -108,7 +108,7 @@ def slow_to_acknowledge() -> Iterator[int]:
             yield listener.getsockname()[1]
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
+            thread.join(30)
 
 
 def receive(sock: socket.socket, count: int) -> None:

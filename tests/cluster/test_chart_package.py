@@ -95,7 +95,7 @@ def registry() -> Iterator[Registry]:
         thread.start()
         yield server
         server.shutdown()
-        thread.join()
+        thread.join(30)
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ import ipaddress
 import json
 import os
 import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.processes import started
 
 from .build import Binaries
 from .control_plane import ControlPlane
@@ -113,11 +114,10 @@ def namespace() -> Iterator[list[str]]:
     """The prefix of a new network namespace, which has loopback and the address 192.0.2.1."""
     script = "ip link set lo up && ip address add 192.0.2.1/32 dev lo && echo up && exec cat"
     command = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", script]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    with started(command) as holder:
         assert holder.stdout is not None
-        assert holder.stdout.readline() == b"up\n"
+        assert holder.stdout.readline() == "up\n"
         yield ["nsenter", "--preserve-credentials", "-U", "-n", "-t", str(holder.pid), "--"]
-        # Leaving the block closes its input, and cat ends.
 
 
 @pytest.mark.netns

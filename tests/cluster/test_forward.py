@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import started
+
 from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
 from .waiting import wait_for
@@ -51,16 +53,8 @@ SLICE = {
 class Forward:
     """A running `forward` of the namespace shop, as a user without any right but its Role's."""
 
-    def __init__(self, control_plane: ControlPlane) -> None:
-        kubeconfig = control_plane.kubeconfig_for(NODE_PROXIER)
-        words = ("-m", "userspace_proxy", "forward", "-n", "shop", f"--kubeconfig={kubeconfig}")
-        self.process = subprocess.Popen(
-            [sys.executable, *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"NO_PROXY": "*"},
-        )
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
 
     def line(self, pattern: str) -> re.Match[str]:
         assert self.process.stdout is not None
@@ -85,10 +79,11 @@ def shop(control_plane: ControlPlane) -> ControlPlane:
 
 @pytest.fixture
 def forward(shop: ControlPlane) -> Iterator[Forward]:
-    running = Forward(shop)
-    yield running
-    running.process.kill()
-    running.process.communicate()
+    flags = ("-n", "shop", f"--kubeconfig={shop.kubeconfig_for(NODE_PROXIER)}")
+    command = [sys.executable, "-m", "userspace_proxy", "forward", *flags]
+    env = os.environ | {"NO_PROXY": "*"}
+    with started(command, stderr=subprocess.PIPE, env=env) as process:
+        yield Forward(process)
 
 
 def test_a_user_without_rights_gets_one_line_that_names_them(forward: Forward) -> None:

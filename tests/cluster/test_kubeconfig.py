@@ -74,7 +74,7 @@ class Server:
 
     def close(self) -> None:
         self._http.shutdown()
-        self._thread.join()
+        self._thread.join(30)
         self._http.server_close()
 
 
@@ -317,7 +317,7 @@ class FakeProxy:
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        self._thread.join(30)
         self._server.close()
         self._net.close()
 

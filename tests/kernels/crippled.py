@@ -156,7 +156,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        process.wait(_STOP_S)
 
 
 def _last_words(log: Path) -> str:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -219,17 +218,10 @@ raise SystemExit(3)
         ),
     ],
 )
-def test_a_command_that_does_not_serve_is_an_error(make, command, words):
+def test_a_command_that_does_not_serve_is_an_error_at_once(make, command, words, monkeypatch):
+    monkeypatch.setattr(backends, "_COMMAND_READY_S", 3600.0)
     with pytest.raises(SandboxError, match=words):
         make(command)
-
-
-def test_a_command_that_ends_is_an_error_within_a_second_of_its_end(make):
-    began = time.monotonic()
-    with pytest.raises(SandboxError, match=r"ended with status 0: .*: Connection refused"):
-        make([sys.executable, "-c", ""])
-    # A start of Python takes a part of it.
-    assert time.monotonic() - began < 2
 
 
 def test_a_command_that_listens_elsewhere_is_an_error_with_its_stderr(make, monkeypatch):

@@ -1,10 +1,9 @@
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 
+from tests.processes import started
 from userspace_proxy.errors import ConfigError
 from userspace_proxy_testing.calls import PROXY, Call, CallResult, Reference
 from userspace_proxy_testing.node_main import Objects, open_socket
@@ -32,8 +31,8 @@ def test_a_socket_belongs_to_the_namespace_of_another_process():
 
 
 def test_a_process_that_has_ended_has_no_namespace():
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+    with started(["true"]) as ended:
+        ended.wait(30)
     with pytest.raises(FileNotFoundError):
         open_socket(ended.pid, socket.AF_INET, socket.SOCK_STREAM)
 

@@ -4,12 +4,12 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 
 import pytest
 
+from tests.processes import started
 from userspace_proxy.model import SocketAddress
 from userspace_proxy_testing.places import BackendPlace, family_of
 
@@ -76,11 +76,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_program_ends_with_this_process_even_if_that_is_killed():
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", DIES], stdin=pipe, stdout=pipe) as dies:
+    with started([sys.executable, "-c", DIES]) as dies:
         program = os.pidfd_open(int(dies.stdout.readline()))
         try:
-            dies.communicate(b"\n", timeout=60)
+            dies.communicate("\n", timeout=60)
             ended = select.poll()
             ended.register(program, select.POLLIN)
             assert ended.poll(60_000)

@@ -17,7 +17,7 @@ def soon(function, *args):
     try:
         yield
     finally:
-        timer.join()
+        timer.join(30)
 
 
 def test_eventually_waits_for_a_condition(proxy):

@@ -59,7 +59,7 @@ class Flow:
 
     def __exit__(self, *_exc: object) -> None:
         self._is_closing.set()
-        self._thread.join()
+        self._thread.join(30)
         self._sock.close()
 
 

@@ -51,7 +51,7 @@ class Pod:
 
     def stop(self):
         self._server.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        self._thread.join(30)
         self._server.close()
 
     def _answer(self):

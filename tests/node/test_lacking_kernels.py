@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import processes
 from tests.node.checked_nodes import CheckedNode, checked_node
 
 pytestmark = pytest.mark.netns
@@ -104,12 +105,11 @@ def started(node: CheckedNode, *flags: str, look: Callable[[], object] = lambda:
         *(f"--manifests={node.manifests}", "--state-dir=", "--workers=1", *flags),
     ]
     steering, line = "", ""
-    with subprocess.Popen(
+    with processes.started(
         ["nsenter", f"--net=/proc/self/fd/{node.fd}", *command],
         pass_fds=[node.fd],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
         env=node.environment,
     ) as proxy:
         assert proxy.stderr is not None

@@ -60,7 +60,7 @@ def observing(testbed, tmp_path, *words):
         yield lambda: shown.read_text().split("\n")[:-1]
     finally:
         process.terminate()
-        process.communicate()
+        process.communicate(timeout=30)
 
 
 def test_connections_and_flows_are_lines_with_the_names_of_clients(testbed, tmp_path):

@@ -1,5 +1,6 @@
 """The sandbox in real namespaces, as root and as a user without any rights."""
 
+import contextlib
 import errno
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 
 import userspace_proxy_testing
 from tests.node.processes import copy_packages
+from tests.processes import started
 from userspace_proxy.kernel.privileges import effective_capabilities
 from userspace_proxy_testing.sandbox import Sandbox, SandboxError
 from userspace_proxy_testing.sandbox import client as client_module
@@ -365,25 +367,21 @@ def readable_packages():
         yield folder
 
 
-def start_owner(prefix, packages, python=None):
-    """Start a process that owns a sandbox; return it and what it says of itself."""
+@contextlib.contextmanager
+def running_owner(prefix, packages, python=None):
+    """A process that owns a sandbox, and what it says of itself."""
     client = Path(packages, Path(CLIENT[-1]).relative_to(ROOT / "pytest-userspace-proxy"))
-    owner = subprocess.Popen(
-        [*prefix, python or readable_python(prefix), "-c", dedent(OWNER), client],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=packages,
-        env=os.environ | {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    return owner, json.loads(owner.stdout.readline())
+    python = python or readable_python(prefix)
+    env = os.environ | {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [*prefix, python, "-c", dedent(OWNER), client]
+    with started(command, cwd=packages, env=env) as owner:
+        yield owner, json.loads(owner.stdout.readline())
 
 
 @pytest.mark.parametrize("user", [pytest.param((), id="us"), pytest.param(SOME_USER, id="nobody")])
 def test_a_killed_owner_ends_everything_while_its_forked_child_lives(user, readable_packages):
-    owner, said = start_owner(user, readable_packages)
-    watched = [os.pidfd_open(pid) for pid in said["pids"]]
-    with owner:
+    with running_owner(user, readable_packages) as (owner, said):
+        watched = [os.pidfd_open(pid) for pid in said["pids"]]
         owner.send_signal(signal.SIGKILL)
         assert all_gone(watched)
     assert said["answer"] == "web\n"
@@ -395,10 +393,9 @@ def test_a_killed_owner_ends_everything_after_its_environment_was_removed(tmp_pa
         shutil.copytree(package, tmp_path / package.name)
     # With an interpreter of its own, which is removed, too.
     venv.create(tmp_path / "venv", symlinks=False)
-    owner, said = start_owner((), str(tmp_path), tmp_path / "venv/bin/python")
-    watched = [os.pidfd_open(pid) for pid in said["pids"]]
-    shutil.rmtree(tmp_path)
-    with owner:
+    with running_owner((), str(tmp_path), tmp_path / "venv/bin/python") as (owner, said):
+        watched = [os.pidfd_open(pid) for pid in said["pids"]]
+        shutil.rmtree(tmp_path)
         owner.send_signal(signal.SIGKILL)
         assert all_gone(watched)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 import sys
 
 import pytest
@@ -11,6 +10,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.counting_servers import GREETING, LOGIN, WELCOME, CountingServer
 from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS, objects
 from tests.node.testbed import Testbed
+from tests.processes import started
 from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 
 pytestmark = [pytest.mark.netns, pytest.mark.long, pytest.mark.needs(*FOR_KERNEL_PATH)]
@@ -47,8 +47,7 @@ def busy_processors():
     command = (sys.executable, "-c", "while True: pass")
     with contextlib.ExitStack() as stack:
         for _ in range(2 * len(os.sched_getaffinity(0))):
-            program = stack.enter_context(subprocess.Popen(command))
-            stack.callback(program.kill)
+            stack.enter_context(started(command))
         yield
 
 

@@ -40,7 +40,7 @@ def holding(
         yield json.loads(read_line(process.stdout.fileno(), CROWD_S))
     finally:
         process.kill()
-        process.wait()
+        process.wait(30)
         process.stdin.close()
         process.stdout.close()
 

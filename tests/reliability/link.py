@@ -58,7 +58,7 @@ class Link:
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             stream.close()
-        self._process.wait()
+        self._process.wait(ANSWER_S)
 
     def _expect(self, word: str) -> None:
         assert self._process.stdout is not None

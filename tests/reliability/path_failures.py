@@ -194,7 +194,7 @@ def kube_proxy(testbed: Testbed, web: Service) -> Iterator[None]:
             yield
         finally:
             process.kill()
-            process.wait()
+            process.wait(30)
 
 
 def measure(path: str, fail: Fail) -> list[Failed]:

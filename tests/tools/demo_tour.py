@@ -98,7 +98,7 @@ def tour(command: Sequence[str], deadline_s: float = DEADLINE_S) -> Iterator[str
         told = [line for line in ended if line and not line.startswith("make")]
         if told[-1:] != [LAST_LINE]:
             yield f"after Ctrl-C, {LAST_LINE!r} isn't its last line: {ended}"
-        if demo.process.wait() not in (0, -signal.SIGINT):
+        if demo.process.wait(30) not in (0, -signal.SIGINT):
             yield f"it exited with status {demo.process.returncode}"
     except TimeoutError:
         yield f"it had not ended after {deadline_s:.0f} s"

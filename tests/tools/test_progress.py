@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.processes import started
+
 PROGRAM = [sys.executable, str(Path(__file__).with_name("progress.py"))]
 SHORT = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import progress; "
 SHORT += "sys.exit(progress.run(sys.argv[1:], 0.05))"
@@ -25,9 +27,7 @@ def test_output_and_status_are_the_commands() -> None:
 def test_silence_has_the_time_in_it() -> None:
     # The command waits for what it is told once a time was seen.
     command = [sys.executable, "-c", SHORT, "sh", "-c", "printf building; read x; echo done"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with started(command) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         seen = process.stdout.read(len("building [0:00] "))
@@ -39,9 +39,7 @@ def test_silence_has_the_time_in_it() -> None:
 
 
 def test_a_signal_ends_the_command_and_is_its_status() -> None:
-    process = subprocess.Popen([*PROGRAM, "sh", "-c", "echo ready; read x"], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True)  # fmt: skip
-    with process:
+    with started([*PROGRAM, "sh", "-c", "echo ready; read x"]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
@@ -50,8 +48,7 @@ def test_a_signal_ends_the_command_and_is_its_status() -> None:
 
 def test_sigterm_ends_what_a_shell_has_started() -> None:
     script = "sh -c 'echo $$; exec sleep 600'; echo not reached"
-    process = subprocess.Popen([*PROGRAM, "bash", "-c", script], stdout=subprocess.PIPE, text=True)
-    with process:
+    with started([*PROGRAM, "bash", "-c", script]) as process:
         assert process.stdout is not None
         ended = os.pidfd_open(int(process.stdout.readline()))
         process.send_signal(signal.SIGTERM)

@@ -1,5 +1,6 @@
 """Port numbers for tests that take them for themselves, and whether something listens there."""
 
+import itertools
 import os
 import random
 import socket
@@ -8,14 +9,14 @@ from pathlib import Path
 from userspace_proxy.kernel import port_holders
 from userspace_proxy.model import IPFamily, Protocol
 
-_NUMBERS = random.Random(16)
+_NUMBERS = itertools.cycle(random.Random(16).sample(range(12000, 16900), 4900))
 
 
 def free_port(protocol=Protocol.TCP, family=IPFamily.IPV4):
-    """Return an unused number; not an ephemeral one, which any program may get."""
+    """Return an unused number, another each time, that no program gets as an ephemeral one."""
     kind = socket.SOCK_STREAM if protocol is Protocol.TCP else socket.SOCK_DGRAM
     af = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
-    for port in _NUMBERS.sample(range(12000, 16900), 200):
+    for port in itertools.islice(_NUMBERS, 200):
         with socket.socket(af, kind) as sock:
             try:
                 sock.bind(("", port))

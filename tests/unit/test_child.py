@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import tempfile
 
 import pytest
 
+from tests.processes import started
 from userspace_proxy.child import end_child, start_child
 
 
-def sleeper() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+@pytest.fixture
+def sleeper():
+    with started(["cat"]) as process:
+        yield process
 
 
 def test_it_runs_a_function_with_its_end_of_the_connection_and_numbers(tmp_path, monkeypatch):
@@ -76,16 +78,13 @@ def test_modules_of_the_current_directory_are_not_found(tmp_path, monkeypatch):
         assert errors.read().splitlines()[-1].startswith(b"ModuleNotFoundError")
 
 
-def test_a_child_that_ends_in_time_has_its_status():
-    process = sleeper()
-    process.communicate(b"\n")
-    assert end_child(process, 9.0) == 0
+def test_a_child_that_ends_in_time_has_its_status(sleeper):
+    sleeper.stdin.close()
+    assert end_child(sleeper, 9.0) == 0
 
 
-def test_a_child_that_does_not_end_in_time_is_killed():
-    process = sleeper()
-    assert end_child(process, 0.0) == -signal.SIGKILL
-    process.communicate()
+def test_a_child_that_does_not_end_in_time_is_killed(sleeper):
+    assert end_child(sleeper, 0.0) == -signal.SIGKILL
 
 
 def test_a_child_that_cannot_be_started_leaves_no_connection():

@@ -14,9 +14,9 @@ import pytest
 import uvloop
 
 from tests.tcp_servers import serving
-from tests.unit.agent.backends import free_port
 from tests.unit.dataplane.waiting import turns
 from tests.unit.nodes.dashboard.clusters import live_of, sick_cluster
+from tests.unit.port_numbers import free_port
 from tests.unit.status.views import make_view
 from userspace_proxy.lookup.dns_server import DnsServer
 from userspace_proxy.loops import loop_factory

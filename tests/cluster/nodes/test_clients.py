@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import socket
 import struct
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+
+from tests.processes import started
 
 from .clients import PROBER, read_attempts, toll_of
 from .prober import LIVES_S
@@ -97,7 +98,6 @@ def outcomes_of(server: socket.socket, kind: str = "TCP") -> Iterator[Iterator[s
     """Run the prober; yield the outcomes that it prints."""
     port = str(server.getsockname()[1])
     command = [sys.executable, str(PROBER), "127.0.0.1", port, "20", kind]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as prober:
+    with started(command) as prober:
         assert prober.stdout is not None
         yield (line.split()[-1] for line in prober.stdout)
-        prober.kill()

@@ -8,11 +8,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.processes import started
 
 from ..build import Binaries
 from ..child import Child
@@ -69,13 +71,8 @@ Address = tuple[str, int]
 class Client:
     """The client in the world, which reaches the loopback on which `forward` listens."""
 
-    def __init__(self, prefix: Sequence[str]) -> None:
-        self._process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", forward_client.__name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
 
     def ask(self, **wanted: Any) -> Any:
         """Return the answer to one line."""
@@ -84,9 +81,6 @@ class Client:
         self._process.stdin.write(f"{json.dumps(wanted)}\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.communicate()
 
 
 class Forward:
@@ -131,9 +125,9 @@ def cluster(
 
 @pytest.fixture
 def client(cluster: Cluster) -> Iterator[Client]:
-    client = Client(cluster.world.enter_network())
-    yield client
-    client.close()
+    command = [sys.executable, "-m", forward_client.__name__]
+    with started([*cluster.world.enter_network(), *command]) as process:
+        yield Client(process)
 
 
 @pytest.fixture

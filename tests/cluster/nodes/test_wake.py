@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+
+from tests.processes import started
 
 from ..build import Binaries
 from ..waiting import wait_for
@@ -100,12 +103,12 @@ def endpoints(cluster: Cluster) -> list[str]:
     ]
 
 
-def client(node: ClusterNode, address: str) -> subprocess.Popen[str]:
-    """Start a client on a node that asks the Service which pod it is."""
+@contextmanager
+def client(node: ClusterNode, address: str) -> Iterator[Callable[[], str]]:
+    """Start a client on a node that asks the Service for its pod; yields what waits for that."""
     command = ["curl", "-sS", "--max-time", "110", f"http://{address}/hostname"]
-    return subprocess.Popen(
-        [*node.holder.enter_network(), *command], stdout=subprocess.PIPE, text=True
-    )
+    with started([*node.holder.enter_network(), *command]) as process:
+        yield lambda: process.communicate(timeout=120)[0]
 
 
 def happenings(cluster: Cluster, reason: str) -> list[Any]:
@@ -122,8 +125,9 @@ def test_the_first_clients_of_two_nodes_wake_a_deployment_once_and_are_served(
     cluster: Cluster, address: str
 ) -> None:
     scaled = len(happenings(cluster, "ScalingReplicaSet"))
-    clients = [client(node, address) for node in cluster.nodes]
-    answers = [each.communicate()[0] for each in clients]
+    first, second = cluster.nodes
+    with client(first, address) as one, client(second, address) as two:
+        answers = [one(), two()]
     (pod,) = get(cluster, "pods")["items"]
     assert answers == [pod["metadata"]["name"]] * 2
     assert get(cluster, "deployment/web")["spec"]["replicas"] == 1
@@ -143,21 +147,15 @@ def test_a_silent_connection_keeps_the_pod_for_longer_than_idle_after_and_then_i
 ) -> None:
     cluster.kubectl("annotate", "service", "web", "userspace-proxy.io/idle-after=5s")
     for node in cluster.nodes:
-        assert client(node, address).communicate()[0].startswith("web-")
+        with client(node, address) as answer:
+            assert answer().startswith("web-")
     # It says nothing, and ends with its standard input.
-    silent = subprocess.Popen(
-        [
-            *cluster.nodes[1].holder.enter_network(),
-            *("bash", "-c", f"exec 3<>/dev/tcp/{address}/80; read"),
-        ],
-        stdin=subprocess.PIPE,
-    )
-    since = time.monotonic()
-    wait_for("four times idle-after", lambda: time.monotonic() - since > 20)
-    assert get(cluster, "deployment/web")["spec"]["replicas"] == 1
-    assert silent.poll() is None
-    silent.kill()
-    silent.communicate()
+    command = ["bash", "-c", f"exec 3<>/dev/tcp/{address}/80; read"]
+    with started([*cluster.nodes[1].holder.enter_network(), *command]) as silent:
+        since = time.monotonic()
+        wait_for("four times idle-after", lambda: time.monotonic() - since > 20)
+        assert get(cluster, "deployment/web")["spec"]["replicas"] == 1
+        assert silent.poll() is None
     asleep = lambda: get(cluster, "deployment/web")["spec"]["replicas"] == 0  # noqa: E731
     wait_for("the workload to be scaled to zero", asleep)
 
@@ -167,14 +165,14 @@ def test_without_the_role_clients_wait_and_the_cause_is_shown(
 ) -> None:
     cluster.control_plane.kubectl("delete", "rolebinding", "userspace-proxy-wake", check=False)
     node = cluster.nodes[0]
-    waits = client(node, address)
 
     def cause() -> str:
         shown = json.loads(status(cluster, node, "/api/v1/status?service=default/web"))
         return str(shown["ports"][0]["waits"]["problem"])
 
     expected = "allow this user to get and update deployments/scale in namespace default"
-    wait_for("the cause on the page", lambda: expected in cause(), hint=cause)
-    assert get(cluster, "deployment/web")["spec"]["replicas"] == 0
-    cluster.kubectl("scale", "deployment/web", "--replicas=1")
-    assert waits.communicate()[0].startswith("web-")
+    with client(node, address) as answer:
+        wait_for("the cause on the page", lambda: expected in cause(), hint=cause)
+        assert get(cluster, "deployment/web")["spec"]["replicas"] == 0
+        cluster.kubectl("scale", "deployment/web", "--replicas=1")
+        assert answer().startswith("web-")

@@ -83,7 +83,7 @@ def proxy(*args):
         yield receive(), ask
     finally:
         process.kill()
-        process.join()
+        process.join(30)
         ours.close()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import started
 from tests.unit.dataplane.peers import dial
 from tests.unit.dataplane.rig import no_descriptors
 from tests.unit.dataplane.waiting import until
@@ -22,18 +23,9 @@ ROOT = Path(__file__).parents[3]
 def limited(limit, taken, endpoint):
     """Run a data plane that may have few descriptors; gives the process and its address."""
     command = [sys.executable, "-m", "tests.faults.dataplane.limited", str(limit), str(taken)]
-    with subprocess.Popen(
-        [*command, endpoint.ip, str(endpoint.port)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    ) as process:
-        try:
-            yield process, SocketAddress("127.0.0.1", int(process.stdout.readline()))
-        finally:
-            process.kill()
+    command += [endpoint.ip, str(endpoint.port)]
+    with started(command, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        yield process, SocketAddress("127.0.0.1", int(process.stdout.readline()))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import subprocess
 import sys
@@ -14,6 +13,8 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.clients import http_get
+from tests.processes import started
+from tests.unit.port_numbers import free_port
 
 READERS = 500
 # A reader that stalls costs 0.2 to 0.25 MiB, so there is room for about 150; up to ten times as
@@ -46,24 +47,15 @@ class Proxy(NamedTuple):
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmSize"))
 
 
-def unused_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in socks]
-
-
 @pytest.fixture
 def backends():
     """The ports of two backends: bytes as asked for, and HTTP."""
-    source, http = unused_ports(2)
+    source, http = free_port(), free_port()
     command = [sys.executable, "-m", "userspace_proxy_testing.sandbox.backends", "--name=cart"]
-    with subprocess.Popen(
-        [*command, f"--source={source}", f"--tcp={http}"], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with started([*command, f"--source={source}", f"--tcp={http}"]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield str(source), str(http)
-        process.kill()
 
 
 @pytest.fixture
@@ -73,23 +65,13 @@ def proxy(tmp_path, backends):
     command = [sys.executable, "-m", "tests.faults.dataplane.short_of_memory", str(ROOM_MIB)]
     with (
         log_path.open("w") as log,
-        subprocess.Popen(
-            [*command, "127.0.0.1", *backends],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            cwd=ROOT,
-        ) as process,
+        started([*command, "127.0.0.1", *backends], stderr=log, cwd=ROOT) as process,
     ):
-        try:
-            assert process.stdout is not None
-            web, cart, limit = map(int, process.stdout.readline().split())
-            yield Proxy(process, ("127.0.0.1", web), ("127.0.0.1", cart), limit, log_path)
-            process.communicate(timeout=DEADLINE_S)
-            assert process.returncode == 0, log_path.read_text()
-        finally:
-            process.kill()
+        assert process.stdout is not None
+        web, cart, limit = map(int, process.stdout.readline().split())
+        yield Proxy(process, ("127.0.0.1", web), ("127.0.0.1", cart), limit, log_path)
+        process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, log_path.read_text()
 
 
 def stall(address: tuple[str, int]) -> socket.socket | None:

@@ -20,6 +20,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import READY_S
 from tests.node.clients import DEADLINE_S
 from tests.node.processes import descriptors_of, readable_runtime
+from tests.processes import started
 from userspace_proxy_testing.commands.demo_broken import BROKEN_SERVICES
 
 COMMAND = ("-m", "userspace_proxy", "demo")
@@ -49,16 +50,14 @@ class Demo:
             prefix, self.python, self._env = stack.enter_context(readable_runtime())
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
         self.folder.chmod(0o1777)
-        self.process = subprocess.Popen(
-            [*prefix, self.python, *COMMAND, "--port=0"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | self._env | {"TMPDIR": str(self.folder)},
-            start_new_session=True,
+        self.process = stack.enter_context(
+            started(
+                [*prefix, self.python, *COMMAND, "--port=0"],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self._env | {"TMPDIR": str(self.folder)},
+            )
         )
-        stack.callback(self._kill)
         self._enter = []
         if not as_ourselves:
             self._enter = [
@@ -92,10 +91,8 @@ class Demo:
     def first_line(self, label):
         """Run a printed command that doesn't end; return its first line."""
         command = [*self._enter, "sh", "-c", f"exec {self.printed[label]}"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-            line = running.stdout.readline()
-            running.kill()
-        return line
+        with started(command) as running:
+            return running.stdout.readline()
 
     def lines(self, label):
         """Return the lines that a printed command answers with."""
@@ -138,11 +135,6 @@ class Demo:
             assert chunk, text
             text += chunk
         return text
-
-    def _kill(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
 
 
 def namespace_of(pid):

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from tests.processes import started
 from tests.unit.cli.conftest import Terminal
 from userspace_proxy.cli.terminal import COLUMNS_SHOWN
 from userspace_proxy.errors import UserspaceProxyError
@@ -53,7 +54,7 @@ def listening(folder):
         yield
     finally:
         os.write(end, b".")
-        thread.join()
+        thread.join(30)
         commands.close()
         os.close(ended)
         os.close(end)
@@ -126,15 +127,11 @@ def test_lines_of_the_terminal_are_commands(folder):
     login = (
         "import os, sys; os.login_tty(0); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", login, "-c", TERMINAL, str(folder)],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-    )
-    os.close(terminal)
-    os.write(controller, b"break web-2\nbrek\n\nend\n")
-    assert process.wait(30) == 7
+    command = [sys.executable, "-c", login, "-c", TERMINAL, str(folder)]
+    with started(command, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        os.close(terminal)
+        os.write(controller, b"break web-2\nbrek\n\nend\n")
+        assert process.wait(30) == 7
     shown = b""
     with contextlib.suppress(OSError):
         while chunk := os.read(controller, 4096):

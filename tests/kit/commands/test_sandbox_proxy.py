@@ -1,11 +1,11 @@
 """The proxy of a sandbox: its page's socket, and what is said when it doesn't start."""
 
 import socket
-import subprocess
 import sys
 
 import pytest
 
+from tests.processes import started
 from userspace_proxy.errors import ListenError, SandboxError
 from userspace_proxy_testing.commands.sandbox_proxy import (
     error_line,
@@ -58,8 +58,8 @@ def test_the_error_of_a_log_is_not_what_came_after_it(tmp_path, lines, quoted):
 def test_a_proxy_that_ends_is_an_error_with_its_last_words(tmp_path):
     log = tmp_path / "log"
     log.write_text("error: why it ended\n")
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait()
+    with started(["true"]) as ended:
+        ended.wait(30)
         with page_socket(0) as page:
             port = page.getsockname()[1]
         with pytest.raises(SandboxError, match="proxy: why it ended"):

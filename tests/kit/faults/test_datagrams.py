@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import os
 import resource
-import socket
 
 import pytest
 
 from tests.unit.dataplane.waiting import until
-from userspace_proxy.model import SocketAddress
+from tests.unit.port_numbers import free_port
+from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy_testing.faults import datagrams
 from userspace_proxy_testing.faults.datagrams import FaultDatagrams
 from userspace_proxy_testing.faults.toxics import UDP_TYPES, read_toxic
@@ -188,10 +188,7 @@ async def test_without_a_descriptor_a_datagram_is_lost():
 
 
 async def test_an_endpoint_that_refuses_ends_nothing():
-    with socket.socket(type=socket.SOCK_DGRAM) as gone:
-        gone.bind(("127.0.0.1", 0))
-        dead = SocketAddress(*gone.getsockname())
-    faults = FaultDatagrams(dead)
+    faults = FaultDatagrams(SocketAddress("127.0.0.1", free_port(Protocol.UDP)))
     transport, client = await asyncio.get_running_loop().create_datagram_endpoint(
         Client, remote_addr=faults.address
     )

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from tests.unit.port_numbers import free_port
 from userspace_proxy.model import SocketAddress
 from userspace_proxy_testing.faults.detour_server import FaultServer, Mode
 from userspace_proxy_testing.faults.fault_types import FirstResets
@@ -88,9 +89,7 @@ async def test_open_connections_survive_a_change_of_mode_and_end_at_the_close():
 
 
 async def test_a_client_of_a_dead_endpoint_is_reset():
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        dead = SocketAddress(*gone.getsockname())
-    faults = FaultServer(dead)
+    faults = FaultServer(SocketAddress("127.0.0.1", free_port()))
     try:
         with pytest.raises(ConnectionResetError):
             await ask(faults)

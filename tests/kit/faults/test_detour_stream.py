@@ -32,16 +32,17 @@ async def test_latency_delays_one_direction(stream):
     async with faulty(echo, given) as faults:
         began = clock()
         assert await ask(faults) == b"hello"
-        assert 0.08 <= clock() - began < 1
+        assert clock() - began >= 0.08
 
 
 async def test_latencies_add_up_and_do_not_lower_the_rate():
     given = [{"type_": "latency", "latency": 40}, {"type_": "latency", "latency": 40, "jitter": 5}]
     async with faulty(echo, *given) as faults:
         began = clock()
-        sent = b"x" * 1_000_000
+        sent = b"x" * 8_000_000
         assert await ask(faults, sent) == sent
-        assert 0.07 <= clock() - began < 1.5
+        # It would be 20 s if each read waited for the one before.
+        assert 0.07 <= clock() - began < 15
 
 
 async def test_bandwidth_limits_the_rate():

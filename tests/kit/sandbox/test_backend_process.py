@@ -1,13 +1,10 @@
+import functools
 import subprocess
 
 import pytest
 
 from userspace_proxy.errors import SandboxError
 from userspace_proxy_testing.sandbox.backend_process import BackendProcess, backend_command
-
-
-def popen(argv, **options):
-    return subprocess.Popen(argv, text=True, **options)
 
 
 def test_kinds_become_flags_and_several_ports_repeat_them():
@@ -19,6 +16,7 @@ def test_kinds_become_flags_and_several_ports_repeat_them():
 
 
 def test_an_unknown_kind_is_named():
+    popen = functools.partial(subprocess.Popen, text=True)
     with pytest.raises(SandboxError) as caught:
         BackendProcess(popen, "pod-a", "web-1", {"tpc": 8080})
     assert str(caught.value).startswith("cannot serve in pod-a: ")

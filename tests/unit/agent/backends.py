@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import socket
 
 from tests.tcp_servers import serving
+from tests.unit.port_numbers import free_port
 
 
 @contextlib.asynccontextmanager
@@ -33,13 +33,7 @@ async def answers(address, count):
 
 def free_address():
     """An address without a listener."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return "{}:{}".format(*sock.getsockname())
-
-
-def free_port():
-    return int(free_address().rpartition(":")[2])
+    return f"127.0.0.1:{free_port()}"
 
 
 async def http_status(port):

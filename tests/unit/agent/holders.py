@@ -2,8 +2,9 @@
 
 import contextlib
 import os
-import subprocess
 import sys
+
+from tests.processes import started
 
 # Holds the lock, and has a child that lives until its standard input ends; when it takes the node
 # back, it prints its argument and a variable, and waits for the end of the child.
@@ -49,15 +50,8 @@ def running(executable, spoil="", *, drains=False):
         spoil: Run before all else.
         drains: It doesn't end by SIGTERM, as while connections are open.
     """
-    with subprocess.Popen(
-        [executable, "-c", HOLDER.format(spoil=spoil, drains=drains), "argument"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"},
-        text=True,
-    ) as process:
+    command = [executable, "-c", HOLDER.format(spoil=spoil, drains=drains), "argument"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "7"}
+    with started(command, env=env) as process:
         assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
+        yield process

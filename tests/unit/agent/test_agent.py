@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.tcp_servers import serving
+from tests.unit.port_numbers import free_port
 from userspace_proxy import Options, Proxy, Tuning
 from userspace_proxy.agent import agent as agents
 from userspace_proxy.agent.rounds.component import Component
@@ -25,7 +26,7 @@ from userspace_proxy.sources import ManifestSource, MemorySource
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..conftest import IN_BOTH_LOOPS
-from .backends import Interfaces, ask, backend, free_port, http_status
+from .backends import Interfaces, ask, backend, http_status
 from .samples import endpoints, service
 
 pytestmark = IN_BOTH_LOOPS

@@ -3,12 +3,12 @@
 import contextlib
 import os
 import socket
-import subprocess
 import sys
 import threading
 
 import pytest
 
+from tests.processes import started
 from tests.users import OTHER_UID, as_another_user
 from userspace_proxy.agent.lock import NodeLock, connect_to_holder, running_proxies
 from userspace_proxy.errors import LockHeld
@@ -61,16 +61,9 @@ def strangers():
 @pytest.fixture
 def holder():
     """Another process that holds the lock."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    process.stdin.close()
+    with started([sys.executable, "-c", HOLD]) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
 
 
 def test_a_second_proxy_is_told_the_process_of_the_first(holder):

@@ -2,12 +2,12 @@
 
 import contextlib
 import signal
-import subprocess
 import sys
 
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.processes import started
 
 DEADLINE_S = 120.0
 # Its argument is how much time passes after the first SIGTERM or SIGINT.
@@ -53,9 +53,7 @@ def start():
 
         def start(passes="enough"):
             command = [sys.executable, "-c", PROGRAM, passes]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            stack.enter_context(process)
-            stack.callback(process.kill)
+            process = stack.enter_context(started(command))
             assert process.stdout.readline() == "ready\n"
             return process
 

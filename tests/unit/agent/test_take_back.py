@@ -5,7 +5,6 @@ import contextlib
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import venv
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.processes import child_pids, is_alive
+from tests.processes import started
 from userspace_proxy.agent.hand_over import ask_to_hand_over
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.agent.take_back import has_children, start_while_workers_live
@@ -188,7 +188,7 @@ async def test_a_process_that_is_to_stop_tries_no_more_to_take_a_node_back():
 
 
 def test_children_are_workers_of_before():
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE):
+    with started(["cat"]):
         assert has_children()
 
 

@@ -1,10 +1,10 @@
 import http.server
-import subprocess
 import sys
 import threading
 
 import pytest
 
+from tests.processes import started
 from tests.unit.port_numbers import free_port
 from tests.unit.status.views import make_calm_view
 from tests.users import OTHER_UID, as_another_user
@@ -162,18 +162,13 @@ server.serve_forever()
 
 @as_another_user
 def test_a_process_of_another_user_is_believed_only_where_it_is_named():
-    with subprocess.Popen(
-        [sys.executable, "-c", ANOTHER_USER], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with started([sys.executable, "-c", ANOTHER_USER]) as process:
         at = f"127.0.0.1:{int(process.stdout.readline())}"
-        try:
-            found = find_admin(Given({}, settings=(f"--metrics-bind-address={at}",)))
-            with pytest.raises(NotAnswered, match=f"a process of user {OTHER_UID} does"):
-                found.get("/", accept="text/plain")
-            named = find_admin(Given({"server": at}))
-            assert named.get("/", accept="text/plain").text == "all is well"
-        finally:
-            process.kill()
+        found = find_admin(Given({}, settings=(f"--metrics-bind-address={at}",)))
+        with pytest.raises(NotAnswered, match=f"a process of user {OTHER_UID} does"):
+            found.get("/", accept="text/plain")
+        named = find_admin(Given({"server": at}))
+        assert named.get("/", accept="text/plain").text == "all is well"
 
 
 def test_a_proxy_without_text_is_of_another_version(other_server):

@@ -1,11 +1,14 @@
 """The first process of a container, as a process of its own with scripts as its control process."""
 
+import contextlib
 import os
 import signal
-import subprocess
 import sys
+from subprocess import PIPE
 
 import pytest
+
+from tests.processes import started
 
 PROGRAM = """
 import sys
@@ -21,17 +24,14 @@ AGAIN = "error: the control process ended by signal 9 and is started again\n"
 @pytest.fixture
 def start(tmp_path):
     """Returns a first process that has started a script."""
-    processes = []
+    stack = contextlib.ExitStack()
 
-    def start(script, *, pause_s="0", stderr=subprocess.PIPE):
+    def start(script, *, pause_s="0", stderr=PIPE):
         words = [sys.executable, "-c", PROGRAM, pause_s, STARTS + script, str(tmp_path / "starts")]
-        processes.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr))
-        return processes[-1]
+        return stack.enter_context(started(words, stderr=stderr))
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
+    with stack:
+        yield start
 
 
 @pytest.fixture
@@ -53,12 +53,12 @@ def test_what_was_killed_is_started_again(start, starts):
     )
     assert first.wait(30) == 7
     assert starts() == 4
-    assert first.stderr.read().decode() == 3 * AGAIN
+    assert first.stderr.read() == 3 * AGAIN
 
 
 def test_after_two_early_ends_it_pauses_and_a_stop_ends_the_pause(start, starts):
     first = start("os.kill(os.getpid(), signal.SIGKILL)", pause_s="1000")
-    assert [first.stderr.readline().decode() for _ in range(2)] == [AGAIN, AGAIN]
+    assert [first.stderr.readline() for _ in range(2)] == [AGAIN, AGAIN]
     first.terminate()
     assert first.wait(30) == 128 + signal.SIGTERM
     assert starts() == 2
@@ -67,10 +67,10 @@ def test_after_two_early_ends_it_pauses_and_a_stop_ends_the_pause(start, starts)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_are_forwarded(start, starts, number):
     first = start(
-        f"signal.signal({int(number)}, lambda *_: sys.exit(5)); print('ready', flush=True)\n"
-        "signal.pause()"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}]); print('ready', flush=True)\n"
+        f"sys.exit(5 if signal.sigwait([{int(number)}]) == {int(number)} else 6)"
     )
-    assert first.stdout.readline() == b"ready\n"
+    assert first.stdout.readline() == "ready\n"
     first.send_signal(number)
     assert first.wait(30) == 5
     assert starts() == 1
@@ -78,7 +78,7 @@ def test_signals_are_forwarded(start, starts, number):
 
 def test_what_a_stop_has_killed_is_not_started_again(start, starts):
     first = start("print('ready', flush=True)\nsignal.pause()")
-    assert first.stdout.readline() == b"ready\n"
+    assert first.stdout.readline() == "ready\n"
     first.terminate()
     assert first.wait(30) == 128 + signal.SIGTERM
     assert starts() == 1
@@ -86,7 +86,7 @@ def test_what_a_stop_has_killed_is_not_started_again(start, starts):
 
 def test_the_child_has_no_blocked_signals(start):
     first = start("print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)")
-    assert first.stdout.readline() == b"set()\n"
+    assert first.stdout.readline() == "set()\n"
 
 
 def test_a_reader_of_the_log_that_stalls_does_not_stop_it(start, starts):

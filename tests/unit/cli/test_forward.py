@@ -86,7 +86,7 @@ async def forwarding(*words, prefix=()):
     finally:
         if process.returncode is None:
             process.kill()
-            await process.communicate()
+            await asyncio.wait_for(process.wait(), 30)
 
 
 async def test_it_prints_where_services_answer_and_what_changes(pods):

@@ -42,7 +42,7 @@ def one():
         thread.start()
         yield listener.getsockname()
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        thread.join(30)
 
 
 def ask(address):

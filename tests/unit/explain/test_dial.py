@@ -2,11 +2,11 @@ import contextlib
 import errno
 import os
 import socket
-import subprocess
 
 import pytest
 
 from tests.netns import Net
+from tests.processes import started
 from tests.unit.port_numbers import free_port
 from tests.unit.status.views import make_view
 from userspace_proxy.answering_child import ChildEnded
@@ -174,12 +174,9 @@ def there():
 def worker(there):
     """A process in that namespace."""
     command = ["nsenter", f"--net=/proc/self/fd/{there.fd}", "sh", "-c", "echo; exec cat"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[there.fd]
-    ) as process:
+    with started(command, pass_fds=[there.fd]) as process:
         process.stdout.readline()
         yield process
-        process.stdin.close()
 
 
 def view_of(pid, namespace):
@@ -218,11 +215,8 @@ def test_a_process_that_is_not_in_that_network_shows_no_way(worker):
 
 def test_root_enters_no_user_namespace(monkeypatch):
     """Its creator could trace the child."""
-    with subprocess.Popen(
-        ["unshare", "-Urn", "sh", "-c", "ip link set lo up; echo; exec cat"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as worker:
+    command = ["unshare", "-Urn", "sh", "-c", "ip link set lo up; echo; exec cat"]
+    with started(command) as worker:
         worker.stdout.readline()
         shown = view_of(worker.pid, network_namespace(worker.pid))
         way = find_way(shown)
@@ -231,12 +225,11 @@ def test_root_enters_no_user_namespace(monkeypatch):
         assert dial_by(way, [at])[str(at)].cause.code is CauseCode.ENDPOINT_REFUSES
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
         assert find_way(shown)[2:] == ("--user", "--preserve-credentials", "--net", "--")
-        worker.stdin.close()
 
 
 def test_a_worker_that_has_ended_meanwhile_is_an_error(worker):
     way = find_way(view_of(worker.pid, network_namespace(worker.pid)))
     worker.stdin.close()
-    worker.wait()
+    worker.wait(30)
     with pytest.raises(ChildEnded):
         dial_by(way, [SocketAddress("127.0.0.1", 1)])

@@ -1,14 +1,15 @@
 """Which process holds a port, with real sockets and processes."""
 
+import contextlib
 import os
 import socket
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from tests.processes import started
 from userspace_proxy.kernel import port_holders
 from userspace_proxy.kernel.port_holders import (
     PortHolder,
@@ -31,6 +32,8 @@ if sock.type == socket.SOCK_STREAM:
 print(sock.getsockname()[1], flush=True)
 sys.stdin.read()
 """
+# No other socket is there, whatever number the kernel chooses.
+pytestmark = pytest.mark.usefixtures("node")
 V4, V6 = socket.AF_INET, socket.AF_INET6
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 
@@ -38,27 +41,17 @@ TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 @pytest.fixture
 def daemon():
     """Starts processes with one socket each; returns process and port."""
-    started = []
+    stack = contextlib.ExitStack()
 
     def start(family, kind, ip, *options):
         # Fails here where the kernel doesn't have the family.
         socket.socket(family, kind).close()
         arguments = [str(int(family)), str(int(kind)), ip, "0", *options]
-        process = subprocess.Popen(
-            [sys.executable, "-IS", "-c", OPEN, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
+        process = stack.enter_context(started([sys.executable, "-IS", "-c", OPEN, *arguments]))
         return process, int(process.stdout.readline())
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stdin.close()
+    with stack:
+        yield start
 
 
 def named(process):
@@ -107,7 +100,7 @@ def test_tcp_and_udp_are_searched_separately(daemon):
 def test_a_process_that_has_ended_has_no_name(daemon):
     process, port = daemon(V4, TCP, "127.0.0.1")
     process.kill()
-    process.wait()
+    process.wait(30)
     assert who_holds(Protocol.TCP, port, IPFamily.IPV4) is None
 
 
@@ -135,12 +128,11 @@ def test_this_process_is_found_too():
 def test_a_shared_socket_belongs_to_its_first_process():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[server.fileno()]) as child,
+        started(["cat"], pass_fds=[server.fileno()]),
     ):
         port = server.getsockname()[1]
         (held,) = (h for h in held_ports(Protocol.TCP) if serves(h, port, IPFamily.IPV4))
         owner = owners_of({held.inode})[held.inode]
-        child.kill()
     assert owner.pid == os.getpid()
 
 

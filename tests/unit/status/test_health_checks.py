@@ -17,15 +17,15 @@ from userspace_proxy.status.health_checks import (
     HealthCheckPorts,
 )
 
+from ..port_numbers import free_port
+
 WEB = ServiceKey("shop", "web")
 CART = ServiceKey("shop", "cart")
 HERE = ("127.0.0.1",)
 
 
 def free_ports(count=1):
-    with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in socks]
+    return [free_port() for _ in range(count)]
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def aiohttp_backend_in_thread():
         thread.start()
         yield "{}:{}".format(*server.server_address)
         server.shutdown()
-        thread.join()
+        thread.join(30)
 
 
 def test_dns_answers_on_both_kinds_of_loops(run):

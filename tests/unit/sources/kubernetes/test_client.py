@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from tests.tcp_servers import serving
 from tests.unit.dataplane.waiting import turns
+from tests.unit.port_numbers import free_port
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.kubernetes import client as module
 from userspace_proxy.sources.kubernetes.client import (
@@ -548,8 +549,7 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(tmp_path):
 
 
 async def test_the_environments_proxy_is_used_and_named_with_its_variable(tmp_path, monkeypatch):
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        gone = server.getsockname()[1]
+    gone = free_port()
     monkeypatch.setenv("https_proxy", f"127.0.0.1:{gone}")
     monkeypatch.setenv("NO_PROXY", "example.internal")
     async with client_of(tmp_path, {"server": "https://api.test:6443"}, {}) as client:

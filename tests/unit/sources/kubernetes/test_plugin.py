@@ -8,12 +8,12 @@ import json
 import os
 import pty
 import signal
-import subprocess
 import sys
 from datetime import UTC, datetime
 
 import pytest
 
+from tests.processes import started
 from tests.shell import write_program
 from userspace_proxy.sources.kubernetes import plugin as module
 from userspace_proxy.sources.kubernetes.kubeconfig import Content, ExecPlugin, KubeCluster
@@ -40,10 +40,14 @@ CREDENTIAL = PluginCredential("secret", b"", b"", NOW, None)
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a Python script as a plugin."""
+    """Write a script in Python, or of a shell, which starts quickly, as a plugin."""
 
     def write(script, **more):
-        write_program(tmp_path / "plugin", script)
+        if script.startswith("#!"):
+            (tmp_path / "plugin").write_text(script)
+            (tmp_path / "plugin").chmod(0o755)
+        else:
+            write_program(tmp_path / "plugin", script)
         return ExecPlugin(str(tmp_path / "plugin"), VERSION, **more)
 
     return write
@@ -142,12 +146,7 @@ async def test_one_that_writes_much_to_stderr_does_not_hang(run):
 
 
 async def test_one_that_hangs_is_killed_with_its_children(run, tmp_path):
-    script = f"""
-import os, pathlib, signal, subprocess, sys
-child = subprocess.Popen(["sleep", "1000"])
-pathlib.Path({str(tmp_path / "pids")!r}).write_text(f"{{os.getpid()}} {{child.pid}}")
-signal.pause()
-"""
+    script = f"#!/bin/sh\nsleep 1000 &\necho $$ $! >'{tmp_path}/pids'\nwait\n"
     with pytest.raises(PluginError, match=r"exec: plugin did not exit within 2 s"):
         await run(script, within_s=2)
     for pid in (tmp_path / "pids").read_text().split():
@@ -155,12 +154,7 @@ signal.pause()
 
 
 async def test_a_plugin_with_a_child_that_keeps_its_output_open_is_killed(run, tmp_path):
-    script = f"""
-import pathlib, subprocess
-child = subprocess.Popen(["sleep", "1000"])
-pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
-print({ANSWER!r})
-"""
+    script = f"#!/bin/sh\nsleep 1000 &\necho $! >'{tmp_path}/pid'\necho '{ANSWER}'\n"
     with pytest.raises(PluginError, match="did not exit within"):
         await run(script, within_s=2)
     await ended(int((tmp_path / "pid").read_text()))
@@ -169,12 +163,7 @@ print({ANSWER!r})
 async def test_one_that_hangs_costs_no_more_than_the_limit_while_its_daemon_has_its_output(
     run, tmp_path
 ):
-    script = f"""
-import pathlib, signal, subprocess
-child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
-pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
-signal.pause()
-"""
+    script = f"#!/bin/sh\nsetsid sleep 1000 &\necho $! >'{tmp_path}/pid'\nwait\n"
     try:
         async with asyncio.timeout(WITHIN_S):
             with pytest.raises(PluginError, match="did not exit within"):
@@ -208,12 +197,7 @@ async def test_of_an_answer_of_two_mib_the_first_one_is_kept(run):
 
 async def test_a_plugin_is_killed_when_its_caller_is_cancelled(run, tmp_path):
     pid = tmp_path / "pid"
-    script = f"""
-import os, pathlib, signal
-pathlib.Path({str(pid) + ".new"!r}).write_text(str(os.getpid()))
-os.rename({str(pid) + ".new"!r}, {str(pid)!r})
-signal.pause()
-"""
+    script = f"#!/bin/sh\necho $$ >'{pid}.new'\nmv '{pid}.new' '{pid}'\nexec sleep 1000\n"
     task = asyncio.ensure_future(run(script))
     async with asyncio.timeout(WITHIN_S):
         while not pid.exists():
@@ -308,7 +292,7 @@ def run_at_terminal(plugin, typed=b""):
     command = [sys.executable, "-c", AT_TERMINAL, plugin.command, plugin.mode]
     with (
         os.fdopen(terminal, "r+b", buffering=0) as stream,
-        subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process,
+        started(command, stdin=theirs, stdout=theirs, stderr=theirs) as process,
     ):
         os.close(theirs)
         shown = b""
@@ -444,11 +428,7 @@ async def test_nobody_waits_longer_than_the_limit_for_a_plugin_that_nobody_atten
 
 async def test_without_process_groups_the_plugin_alone_is_killed(run, tmp_path, monkeypatch):
     monkeypatch.delattr("os.killpg")
-    script = f"""
-import os, pathlib, signal
-pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(os.getpid()))
-signal.pause()
-"""
+    script = f"#!/bin/sh\necho $$ >'{tmp_path}/pid'\nexec sleep 1000\n"
     with pytest.raises(PluginError, match="did not exit within"):
         await run(script, within_s=2)
     await ended(int((tmp_path / "pid").read_text()))

@@ -124,8 +124,8 @@ def test_labels_that_a_selector_requires_are_known(selector, labels):
 
 @pytest.mark.parametrize("text", ["a", "a ", "(", "(,", ",", "=", " ", "a in ", "a in ("])
 def test_reading_a_selector_costs_as_much_as_it_is_long(text):
-    """It took up to a second; the bound is generous, as a machine may be busy."""
     selector = (text * TEXT_MAX)[:TEXT_MAX]
-    began = time.process_time()
+    began = time.thread_time()
     labels_of(selector)
-    assert time.process_time() - began < 0.05
+    # It took up to a second.
+    assert time.thread_time() - began < 0.5

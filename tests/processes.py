@@ -1,0 +1,29 @@
+"""Processes of tests, of which none outlives its test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str | Path], *, stdin: Any = PIPE, stdout: Any = PIPE, **options: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a command with pipes of text; at the end kill it and all in its session's group.
+
+    Nothing waits for the other ends of the pipes: a process that has left the group may have them.
+    """
+    options |= {"stdin": stdin, "stdout": stdout, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
