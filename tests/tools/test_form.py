@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from .form import (
+    FOLDERS,
     PACKAGES,
     PARTLY,
     ROOT,
     find_open_matches,
     find_problems,
-    read_modules,
+    parse_modules,
     report_sizes,
 )
 
@@ -30,14 +31,13 @@ def problems(root: Path, files: Mapping[str, str], *, not_yet: Collection[str] =
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
-    return find_problems(root, not_yet)
+    return find_problems(parse_modules(root, FOLDERS), not_yet)
 
 
 @functools.cache
 def parsed_packages() -> Mapping[str, Sequence[ast.AST]]:
     """Return the syntax nodes of this checkout's packages, which takes seconds."""
-    texts = read_modules(ROOT, PACKAGES)
-    return {path: list(ast.walk(ast.parse(text))) for path, text in texts.items()}
+    return parse_modules(ROOT, PACKAGES)
 
 
 def package_problems(root: Path, **modules: str) -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
-import textwrap
 
 import pytest
 
-from .tests_form import find_nested, find_sentences, has_sentence, words_of
+from .tests_form import find_endless, find_nested, find_sentences, has_sentence, words_of
 
 GOLDEN = words_of("  10.0.0.1:80 waits for a bus: its line ends at\n  80 metres")
+
+
+def nodes_of(text: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(text)))
 
 
 @pytest.mark.parametrize(
@@ -23,8 +26,23 @@ GOLDEN = words_of("  10.0.0.1:80 waits for a bus: its line ends at\n  80 metres"
     ],
 )
 def test_a_test_inside_of_another_function_is_found(inner: str, is_found: bool) -> None:
-    tree = ast.parse(f"def test_other():\n    assert True\n\n    {inner}\n")
-    assert bool(list(find_nested("a.py", tree))) is is_found
+    nodes = nodes_of(f"def test_other():\n    assert True\n\n    {inner}\n")
+    assert bool(list(find_nested("a.py", nodes))) is is_found
+
+
+@pytest.mark.parametrize(
+    ("after", "is_found"),
+    [
+        ("thread.join()", True),
+        ("process.wait()", True),
+        ("process.wait(30)", False),
+        ("await event.wait()", False),
+        ("subprocess.Popen([])", True),
+    ],
+)
+def test_an_end_of_a_fixture_without_a_time_limit_is_found(after: str, is_found: bool) -> None:
+    nodes = nodes_of(f"async def one():\n    thread.join()\n    yield\n    {after}\n")
+    assert bool(list(find_endless("tests/test_a.py", nodes))) is is_found
 
 
 @pytest.mark.parametrize(
@@ -38,7 +56,7 @@ def test_a_test_inside_of_another_function_is_found(inner: str, is_found: bool) 
     ],
 )
 def test_words_of_the_golden_pages_are_found_with_any_parameters(text: str, is_found: bool) -> None:
-    assert has_sentence(ast.parse(textwrap.dedent(text)), GOLDEN) is is_found
+    assert has_sentence(nodes_of(text), GOLDEN) is is_found
 
 
 def test_only_tests_of_what_users_read_have_sentences() -> None:

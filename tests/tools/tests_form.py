@@ -1,22 +1,22 @@
-"""Checks what makes tests run, and what they compare.
-
-Run it as ``python -m tests.tools.tests_form``; ``make form`` does. It prints a line per problem and
-exits with status 1 if there is one.
+"""Checks what makes tests run and end, and what they compare; ``form`` prints what it finds.
 
 Rule 1: a test isn't nested in another function, where pytest doesn't find it. A function that draws
 its arguments (``@given``) may be, if the one around it calls it.
 Rule 2: a test compares causes, states and parameters. Sentences are on the pages of GOLDEN; only
 tests that read what users read (READERS) may have them.
+Rule 3: a test module starts processes by ``tests.processes.started``, which ends them, and what
+follows a ``yield`` waits for nothing without a time limit of its own: where a fixture's end hangs,
+the worker ends, with all tests that it still has.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
-from .form import ROOT, read_modules
+from .problem import Files
 
 GOLDEN = tuple(
     f"tests/unit/{package}/words.txt" for package in ("causes", "diagnosis", "explain", "nodes")
@@ -40,37 +40,61 @@ WORDS_MIN = 5
 _WORD = re.compile(r"[a-z']+")
 
 
-def find_nested(path: str, tree: ast.Module) -> Iterator[str]:
+def find_nested(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
     """Yield the tests that are inside of a function."""
-    for outer in ast.walk(tree):
+    for outer in nodes:
         if not isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
+        parts = list(ast.walk(outer))
         called = {
             node.func.id
-            for node in ast.walk(outer)
+            for node in parts
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         }
-        for inner in ast.walk(outer):
-            if inner is outer or not isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
+        for inner in parts[1:]:
+            if not isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             draws = any("given" in ast.unparse(one) for one in inner.decorator_list)
             if (inner.name.startswith("test_") or draws) and inner.name not in called:
                 yield f"{path}:{inner.lineno}: {inner.name} is nested, so pytest doesn't run it"
 
 
-def has_sentence(tree: ast.Module, golden: str) -> bool:
+def find_endless(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
+    """Yield the processes that nothing ends, and the ends of fixtures that may hang."""
+    for node in nodes:
+        match node:
+            case ast.Call(ast.Name("Popen") | ast.Attribute(attr="Popen")) if "/test_" in path:
+                yield f"{path}:{node.lineno}: start it by tests.processes.started, which ends it"
+            case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) if name[:5] != "test_":
+                for part in _waits_after_yield(node):
+                    yield f"{path}:{part.lineno}: this end of a fixture has no time limit"
+
+
+def _waits_after_yield(function: ast.AST) -> Iterator[ast.Call]:
+    """Yield the calls without a time limit after the first yield; a loop can end awaited ones."""
+    parts = list(ast.walk(function))
+    awaited = {id(inner) for one in parts if isinstance(one, ast.Await) for inner in ast.walk(one)}
+    yields = [part.lineno for part in parts if isinstance(part, ast.Yield)]
+    for part in parts if yields else ():
+        match part:
+            case ast.Call(ast.Attribute(_, "wait" | "communicate" | "join"), [], []):
+                if part.lineno > min(yields) and id(part) not in awaited:
+                    yield part
+
+
+def has_sentence(nodes: Sequence[ast.AST], golden: str) -> bool:
     """Return whether a text of a module has WORDS_MIN words in a row that the golden pages have.
 
     Args:
         golden: By :func:`words_of`.
     """
-    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     return any(
         isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and id(node) not in docstrings
         and _is_sentence(node.value, golden)
-        for node in ast.walk(tree)
+        for node in nodes
     )
 
 
@@ -92,18 +116,16 @@ def find_sentences(found: Collection[str]) -> Iterator[str]:
             yield f"{path}: it has words of the golden pages: compare causes, states and parameters"
 
 
-def main() -> int:
-    """Check this checkout; return the exit status."""
-    golden = words_of("\n".join((ROOT / page).read_text() for page in GOLDEN))
-    modules = read_modules(ROOT, ("tests",))
-    trees = {path: ast.parse(text) for path, text in modules.items() if "/test_" in path}
-    found = {path for path, tree in trees.items() if has_sentence(tree, golden)}
-    problems = [line for path, tree in trees.items() for line in find_nested(path, tree)]
-    problems += find_sentences(found)
-    for problem in problems:
-        sys.stderr.write(f"{problem}\n")
-    return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def find_problems(root: Path, parsed: Files) -> Iterator[str]:
+    """Yield all problems of a checkout's tests, one line each."""
+    golden = words_of("\n".join((root / page).read_text() for page in GOLDEN))
+    found = []
+    for path, nodes in parsed.items():
+        # What the simulation waits for is simulated.
+        if path.startswith("tests/") and not path.startswith("tests/simulation/"):
+            yield from find_endless(path, nodes)
+        if path.startswith("tests/") and "/test_" in path:
+            yield from find_nested(path, nodes)
+            if has_sentence(nodes, golden):
+                found.append(path)
+    yield from find_sentences(found)
