@@ -1,13 +1,15 @@
-"""Fixtures: what ``make build`` built, and a control plane on loopback for each module.
+"""Fixtures: what ``make build`` built, and a control plane on loopback.
 
 A test run has no network (``tests.loopback``), so nothing that has to be fetched is built in it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,8 +86,43 @@ def _is_root() -> bool:
     return os.geteuid() == 0 and users > 1
 
 
-@pytest.fixture(scope="module")
-def control_plane(cluster_binaries: build.Binaries) -> Iterator[ControlPlane]:
-    """A control plane on loopback, shared by the tests of one module."""
+KINDS = (
+    "namespaces,nodes,services,endpointslices,pods,configmaps,secrets,serviceaccounts,leases,events,"
+    "deployments,replicasets,statefulsets,daemonsets,poddisruptionbudgets,horizontalpodautoscalers,"
+    "roles,rolebindings,clusterroles,clusterrolebindings,customresourcedefinitions"
+)
+"""Of what tests make."""
+
+
+def _objects(control_plane: ControlPlane) -> set[tuple[str, str, str, str]]:
+    """Return the API version, kind, namespace and name of all objects."""
+    items = json.loads(control_plane.kubectl("get", KINDS, "-A", "-o", "json"))["items"]
+    found = ((item["apiVersion"], item["kind"], item["metadata"]) for item in items)
+    return {(at, kind, data.get("namespace", ""), data["name"]) for at, kind, data in found}
+
+
+@pytest.fixture(scope="session")
+def _shared(cluster_binaries: build.Binaries) -> Iterator[tuple[ControlPlane, Any]]:
+    """A control plane for all modules, which takes seconds to start, and the objects of its own."""
     with ControlPlane(cluster_binaries) as control_plane:
-        yield control_plane
+        yield control_plane, _objects(control_plane)
+
+
+@pytest.fixture(scope="module")
+def control_plane(_shared: tuple[ControlPlane, Any]) -> Iterator[ControlPlane]:
+    """A control plane on loopback with no other module's objects."""
+    control_plane, own = _shared
+    yield control_plane
+    made = sorted(_objects(control_plane) - own)
+    items = [
+        {"apiVersion": at, "kind": kind, "metadata": {"name": name, "namespace": space or None}}
+        for at, kind, space, name in made
+    ]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    words = ("--force", "--wait=false", "--ignore-not-found", "-f", "-")
+    if items:
+        control_plane.kubectl("delete", *words, input=listed)
+    # Nothing else finalizes a namespace here.
+    for item in (item for item in items if item["kind"] == "Namespace"):
+        path = f"/api/v1/namespaces/{item['metadata']['name']}/finalize"
+        control_plane.kubectl("replace", "--raw", path, "-f", "-", input=json.dumps(item))
