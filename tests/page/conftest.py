@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 from tests.unit.status.views import NOW
 from userspace_proxy.facts import Level, StatusFacts
@@ -56,15 +57,14 @@ def require_chromium() -> str:
 
 @dataclass
 class Screen:
-    """One page of a browser, and everything that went wrong on it."""
+    """The page, as a status server is shown on it."""
 
     page: Page
     url: str
     show: Callable[[StatusFacts], None]
     observing: Observing
     """Whose connections it shows."""
-    errors: list[str] = field(default_factory=list)
-    """Console errors, exceptions, and requests that failed."""
+    errors: list[str]
 
     async def open(self, view: StatusFacts, path: str = "/?refresh=off") -> Page:
         """Show a view; it stands still unless the path says otherwise."""
@@ -85,18 +85,46 @@ async def browser() -> AsyncIterator[Browser]:
             await browser.close()
 
 
+class Tab(NamedTuple):
+    """A page of a browser, and everything that went wrong on it."""
+
+    page: Page
+    errors: list[str]
+    """Console errors, exceptions, and requests that failed."""
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _window(browser: Browser) -> AsyncIterator[Tab]:
+    """A page for all tests: a new one takes longer than most of them."""
+    page, errors = await (await browser.new_context()).new_page(), list[str]()
+    page.on("console", lambda m: errors.append(m.text) if m.type in {"error", "warning"} else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    # What was still under way when the page was left is nobody's fault.
+    page.on(
+        "requestfailed", lambda r: None if r.failure == "net::ERR_ABORTED" else errors.append(r.url)
+    )
+    page.on("response", lambda r: errors.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    yield Tab(page, errors)
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """A window that knows nothing of the others."""
-    context = await browser.new_context(viewport={"width": 1280, "height": 900})
+async def tab(_window: Tab) -> AsyncIterator[Tab]:
+    """The page as a new one; fails if it complained of anything."""
+    page = _window.page
+    await page.context.clear_cookies()
+    await page.set_viewport_size({"width": 1280, "height": 900})
+    await page.emulate_media(color_scheme="null")
+    _window.errors.clear()
     try:
-        yield context
+        yield _window
+        assert _window.errors == []
     finally:
-        await context.close()
+        await page.context.set_offline(False)
+        await page.unroute_all()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def screen(context: BrowserContext) -> AsyncIterator[Screen]:
+async def screen(tab: Tab) -> AsyncIterator[Screen]:
     """A page of a running status server; fails if the page complained of anything."""
     shown: list[StatusFacts] = []
     observing = Observing(lambda: NOW)
@@ -104,25 +132,8 @@ async def screen(context: BrowserContext) -> AsyncIterator[Screen]:
         lambda: shown[-1], events=lambda: EVENTS, clock=lambda: NOW, observing=observing
     )
     host, port = await server.serve_admin(("127.0.0.1", 0))
-    page = await context.new_page()
-    screen = Screen(page, f"http://{host}:{port}", shown.append, observing)
-    page.on(
-        "console",
-        lambda m: screen.errors.append(m.text) if m.type in {"error", "warning"} else None,
-    )
-    page.on("pageerror", lambda error: screen.errors.append(str(error)))
-    # What was still under way when the page closed is nobody's fault.
-    page.on(
-        "requestfailed",
-        lambda r: screen.errors.append(r.url) if r.failure != "net::ERR_ABORTED" else None,
-    )
-    page.on(
-        "response",
-        lambda r: screen.errors.append(f"{r.status} {r.url}") if r.status >= 400 else None,
-    )
     try:
-        yield screen
-        assert screen.errors == []
+        yield Screen(tab.page, f"http://{host}:{port}", shown.append, observing, tab.errors)
     finally:
-        await page.close()
+        await tab.page.goto("about:blank")
         await server.close()

@@ -93,6 +93,7 @@ async def test_too_many_pages_are_named_as_the_cause(screen):
         await refused.goto(f"{screen.url}/")
         await refused.get_by_text("16 pages are open already; close one of them.").wait_for()
     await refused.get_by_text("live", exact=True).wait_for()
+    await refused.close()
 
 
 async def test_search_as_you_type(screen):

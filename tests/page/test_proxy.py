@@ -22,12 +22,12 @@ async def proxy():
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def page(context, proxy):
-    page = await context.new_page()
+async def page(tab, proxy):
+    page = tab.page
     await page.goto("http://{}:{}/".format(*proxy.admin_address))
     await page.get_by_text("live", exact=True).wait_for()
     yield page
-    await page.close()
+    await page.goto("about:blank")
 
 
 async def test_a_dead_endpoint_is_named_at_once_and_no_client_fails(proxy, page):
