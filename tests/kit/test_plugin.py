@@ -132,10 +132,6 @@ def test_second(service_proxy):
 """
 
 
-def test_each_test_has_a_proxy_of_its_own(run):
-    run(SCOPE.format(shared=False)).assert_outcomes(passed=2)
-
-
 @pytest.mark.long
 def test_an_option_makes_all_tests_share_one(run):
     result = run(SCOPE.format(shared=True), "--service-proxy-scope=session")
@@ -254,28 +250,6 @@ def test_the_report_of_a_failing_test_shows_the_services_of_a_cluster(run, clust
     )
 
 
-def test_the_report_of_a_failing_test_shows_the_services(run):
-    result = run(
-        """
-def test_it_fails(service_proxy):
-    web = service_proxy.service("web", backends=2)
-    web.backends[0].stop()
-    get(web)
-    assert web.stats.saved == 7
-"""
-    )
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        [
-            "*assert 1 == 7*",
-            "*service proxy*",
-            "*default/web*refuses connections*",
-            "default/web: backends web-1 at 127.0.0.2:* (stopped), web-2 at 127.0.0.3:*",
-        ]
-    )
-    result.stdout.no_fnmatch_line("*connection ended*")
-
-
 def test_a_run_without_the_fixture_does_not_import_the_proxy(run):
     result = run(
         """
@@ -289,18 +263,19 @@ def test_nothing_is_imported():
     result.assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize(
-    "page",
-    ["README.md", "docs/in-tests.md", "docs/index.md", "pytest-userspace-proxy/README.md"],
-)
-def test_the_tests_on_a_page_pass(pytester, page):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    tests = [block for block in blocks if "def test_" in block]
-    # Tests with a cluster are those of examples/envtest-pytest, which tests/cluster runs.
-    text = "\n\n".join(test for test in tests if "kubernetes_services" not in test)
-    pytester.makepyfile(text)
+PAGES = ("README.md", "docs/in-tests.md", "docs/index.md", "pytest-userspace-proxy/README.md")
+
+
+def test_the_tests_on_all_pages_pass_and_each_has_a_proxy_of_its_own(pytester):
+    texts = [SCOPE.format(shared=False)]
+    for page in PAGES:
+        blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+        # Tests with a cluster are those of examples/envtest-pytest, which tests/cluster runs.
+        tests = [one for one in blocks if "def test_" in one and "kubernetes_services" not in one]
+        texts.append("\n\n".join(tests))
+    pytester.makepyfile(**{f"test_{n}": text for n, text in enumerate(texts)})
     result = pytester.runpytest_subprocess(*PLUGIN)
-    result.assert_outcomes(passed=text.count("def test_"))
+    result.assert_outcomes(passed="".join(texts).count("def test_"))
 
 
 FAULT = 'web.backends[1].fault("reset_peer")'
@@ -320,17 +295,36 @@ def masked(text):
     return text.splitlines()
 
 
-def test_the_report_on_the_page_is_that_of_its_first_test_with_a_fault(pytester):
+FAILS = """
+def test_it_fails(service_proxy):
+    web = service_proxy.service("web", backends=2)
+    web.backends[0].stop()
+    get(web)
+    assert web.stats.saved == 7
+"""
+
+
+def test_the_report_of_a_failing_test_shows_the_services_as_on_the_page(pytester):
     text = (ROOT / "docs/in-tests.md").read_text()
     first = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
     assert f"`{FAULT}`" in text
     shown = re.search(r"```\n([^`]*  ! default/web [^`]*)```", text)[1]
     stop = "    web.backends[0].stop()\n"
     assert stop in first
-    pytester.makepyfile(first.replace(stop, f"{stop}    {FAULT}\n"))
+    pytester.makepyfile(test_a=GET + FAILS, test_b=first.replace(stop, f"{stop}    {FAULT}\n"))
     result = pytester.runpytest_subprocess(*PLUGIN)
-    result.assert_outcomes(failed=1)
-    output = iter(masked(result.stdout.str()))
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*assert 1 == 7*",
+            "*service proxy*",
+            "*default/web*refuses connections*",
+            "default/web: backends web-1 at 127.0.0.2:* (stopped), web-2 at 127.0.0.3:*",
+        ]
+    )
+    one, _, other = result.stdout.str().partition(" test_it_fails ")[2].partition("\n____")
+    assert "connection ended" not in one
+    output = iter(masked(other))
     assert [line for line in masked(shown) if line not in output] == []
 
 

@@ -1,8 +1,13 @@
 """The records of failed tests, in runs of pytest of its own."""
 
 import json
+import os
 import re
 import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -49,7 +54,7 @@ def records(pytester):
 
 
 SHOP = """
-def test_it_fails(service_proxy):
+def test_of_the_shop(service_proxy):
     web = service_proxy.service("web", backends=3, balance="random", seed=7, hold="60s")
     idle = service_proxy.service("idle", namespace="shop")
     web.backends[0].stop()
@@ -67,15 +72,81 @@ def test_without_a_fixture():
 """
 
 
-def test_a_failed_test_is_recorded_and_a_passed_one_is_not(run, records):
-    result = run(SHOP, RECORD)
-    result.assert_outcomes(failed=2, passed=1)
-    (found,) = records()
+PHASES = """
+import pytest
+
+@pytest.fixture
+def shop(service_proxy, request):
+    service_proxy.service("shop")
+    assert "setup" not in request.node.name
+    yield
+    assert "teardown" not in request.node.name
+
+@pytest.mark.parametrize("fails_in", ["setup", "teardown", "call-teardown"])
+def test_phases(shop, fails_in):
+    assert "call" not in fails_in
+"""
+LEFT_BEHIND = """
+import socket
+
+def test_left_behind(service_proxy):
+    web = service_proxy.service("web")
+    # As if another program took the address: it answers after the end.
+    web.backends[0].stop()
+    global listener
+    listener = socket.create_server(web.backends[0].address)
+
+def test_another(service_proxy):
+    assert 0
+"""
+CLOSED = "def test_closed(service_proxy):\n    service_proxy.close()\n    assert 3 == 4\n"
+
+
+class Recorded(NamedTuple):
+    """A run of pytest that records."""
+
+    folder: Path
+    printed: str
+
+    def of(self, name):
+        """Return the record of one test."""
+        (found,) = (one for one in self.all() if one["test"].endswith(f"::{name}"))
+        return found
+
+    def all(self):
+        return [json.loads(file.read_text()) for file in sorted(self.folder.glob("*.json"))]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A run of tests that fail in all their ways, as a start of pytest takes a second."""
+    folder = tmp_path_factory.mktemp("recorded")
+    for n, text in enumerate((SHOP, PHASES, LEFT_BEHIND, CLOSED, FAILS)):
+        (folder / f"test_{n}.py").write_text(GET + text)
+    env = {name: os.environ[name] for name in os.environ.keys() - {"PYTEST_XDIST_WORKER"}}
+    command = [sys.executable, "-m", "pytest", *PLUGIN, RECORD, f"--rootdir={folder}"]
+    done = subprocess.run(
+        command, cwd=folder, env=env, stdout=subprocess.PIPE, text=True, timeout=250
+    )
+    return Recorded(folder / "out", done.stdout)
+
+
+def test_all_failed_tests_are_recorded_and_no_passed_one(recorded):
+    counts = "9 failed, 3 passed, 4 errors"
+    assert re.search(rf"(?m)^=* ?{counts} in ", recorded.printed), recorded.printed
+    assert f"failed tests: 11 recorded in {recorded.folder}\n" in recorded.printed
+    names = [path.name for path in recorded.folder.iterdir()]
+    form = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{,200}-[0-9a-f]{8}\.json")
+    assert [name for name in names if not form.fullmatch(name)] == []
+    assert len({found["test"] for found in recorded.all()}) == len(names) == 11
+
+
+def test_a_record_has_the_services_of_the_test(recorded):
+    found = recorded.of("test_of_the_shop")
     (failure,) = found["failures"]
     (fixture,) = failure["fixtures"]
     web, idle = fixture["services"]
     names = {one["address"]: one["name"] for one in web["backends"]}
-    assert found["test"].endswith(".py::test_it_fails")
     assert (found["version"], found["worker"], failure["when"]) == (1, "", "call")
     assert "assert 1 == 7" in failure["text"]
     assert fixture["fixture"] == "service_proxy"
@@ -120,78 +191,27 @@ def test_it_fails(service_proxy):
     assert set(orders[0]) == {"web-1", "web-2", "web-3"}
 
 
-PHASES = """
-import pytest
-
-@pytest.fixture
-def shop(service_proxy):
-    service_proxy.service("shop")
-    {before}
-    yield
-    {after}
-
-def test_it(shop):
-    {test}
-"""
-
-
-@pytest.mark.parametrize(
-    ("before", "test", "after", "failed"),
-    [
-        pytest.param("assert 0", "pass", "pass", ["setup"], id="setup"),
-        pytest.param("pass", "pass", "assert 0", ["teardown"], id="teardown"),
-        pytest.param("pass", "assert 0", "assert 0", ["call", "teardown"], id="both"),
-    ],
-)
-def test_failures_of_fixtures_are_recorded(run, records, before, test, after, failed):
-    run(PHASES.format(before=before, test=test, after=after), RECORD)
-    (found,) = records()
+@pytest.mark.parametrize("failed", [["setup"], ["teardown"], ["call", "teardown"]])
+def test_failures_of_fixtures_are_recorded(recorded, failed):
+    found = recorded.of(f"test_phases[{'-'.join(failed)}]")
     assert [one["when"] for one in found["failures"]] == failed
     for one in found["failures"]:
         assert one["fixtures"][0]["services"][0]["service"] == "default/shop"
 
 
-def test_what_is_left_behind_at_the_end_fails_the_test_and_is_recorded(run, records):
-    text = """
-import socket
-
-def test_it(service_proxy):
-    web = service_proxy.service("web")
-    # As if another program took the address: it answers after the end.
-    web.backends[0].stop()
-    global listener
-    listener = socket.create_server(web.backends[0].address)
-
-def test_another(service_proxy):
-    assert 0
-"""
-    result = run(text, RECORD)
-    result.assert_outcomes(passed=1, failed=1, errors=1)
-    result.stdout.fnmatch_lines(["*still served after the end of the proxy: 127.0.0.2:*"])
-    another, first = records()
-    (failure,) = first["failures"]
+def test_what_is_left_behind_at_the_end_fails_the_test_and_is_recorded(recorded):
+    assert "still served after the end of the proxy: 127.0.0.2:" in recorded.printed
+    (failure,) = recorded.of("test_left_behind")["failures"]
     assert "still served after the end" in failure["text"]
     assert failure["fixtures"][0]["services"][0]["backends"][0]["state"] == "stopped"
+    another = recorded.of("test_another")
     assert [len(one["fixtures"]) for one in another["failures"]] == [1]
 
 
-def test_a_proxy_that_the_test_has_closed_does_not_hide_its_failure(run, records):
-    text = "def test_it(service_proxy):\n    service_proxy.close()\n    assert 3 == 4\n"
-    result = run(text, RECORD)
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*assert 3 == 4*", "not known: this proxy isn't running*"])
-    (found,) = records()
+def test_a_proxy_that_the_test_has_closed_does_not_hide_its_failure(recorded):
+    assert re.search(r"assert 3 == 4(?s:.*)\nnot known: this proxy isn't running", recorded.printed)
+    found = recorded.of("test_closed")
     assert found["failures"][0]["fixtures"][0]["services"] == []
-
-
-def test_names_of_files_are_safe_and_differ(pytester, run, records):
-    result = run(FAILS, RECORD)
-    result.assert_outcomes(failed=4)
-    result.stdout.fnmatch_lines([f"*failed tests: 4 recorded in {pytester.path}/out"])
-    names = [path.name for path in (pytester.path / "out").iterdir()]
-    form = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{,200}-[0-9a-f]{8}\.json")
-    assert [name for name in names if not form.fullmatch(name)] == []
-    assert len({found["test"] for found in records()}) == len(names) == 4
 
 
 @pytest.mark.long
@@ -233,28 +253,26 @@ def test_it(service_proxy):
     assert [len(one["failures"]) for one in records()] == [1, 1]
 
 
-@pytest.mark.parametrize("where", ["file", "file/below"])
-def test_a_folder_that_cannot_be_written_is_one_line_and_the_failure_is_shown(pytester, run, where):
+def test_a_folder_that_cannot_be_written_is_one_line_and_the_failure_is_shown(pytester, run):
     (pytester.path / "file").touch()
-    result = run(FAILS, f"--service-proxy-record={where}")
+    result = run(FAILS, "--service-proxy-record=file/below")
     result.assert_outcomes(failed=4)
     text = result.stdout.str()
     assert text.count("AssertionError") >= 4
     assert len(re.findall(r"(?m)^service proxy: failed tests: cannot write to .*/file", text)) == 1
 
 
-def test_a_folder_of_the_configuration_is_below_the_root(pytester, monkeypatch, run, records):
+def test_a_configured_folder_is_below_the_root_and_has_the_tests_that_use_the_proxy_of_all(
+    pytester, monkeypatch, run, records
+):
     root = f"--rootdir={pytester.path}"
     below = pytester.mkdir("below")
     monkeypatch.chdir(below)
-    result = run(FAILS, "-o", "service_proxy_record=reports/proxy", "-k", "etc", root, "..")
-    result.assert_outcomes(failed=1, deselected=3)
-    assert len(records("reports/proxy")) == 1
-
-
-def test_with_one_proxy_for_all_only_tests_that_use_it_are_recorded(run, records):
-    run(SHOP, RECORD, "--service-proxy-scope=session").assert_outcomes(failed=2, passed=1)
-    assert [one["test"].rpartition("::")[2] for one in records()] == ["test_it_fails"]
+    folder = ("-o", "service_proxy_record=reports/proxy")
+    result = run(SHOP, *folder, "--service-proxy-scope=session", root, "..")
+    result.assert_outcomes(failed=2, passed=1)
+    (found,) = records("reports/proxy")
+    assert found["test"].endswith("::test_of_the_shop")
 
 
 @pytest.mark.long
