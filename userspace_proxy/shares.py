@@ -16,12 +16,17 @@ that want too much have holders.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from itertools import accumulate
+from typing import Generic, Protocol, TypeVar
+
+G = TypeVar("G", bound=Hashable)
+K = TypeVar("K", bound=Hashable)
 
 
-class Namespaced(Protocol):
+class Namespaced(Hashable, Protocol):
     """What has an amount, such as a Service; holders have an order."""
 
     @property
@@ -32,14 +37,29 @@ class Namespaced(Protocol):
 H = TypeVar("H", bound=Namespaced)
 
 
-class _Cut(NamedTuple, Generic[H]):
-    """Where the room of a namespace ends."""
+class Amounts(Generic[G, K]):
+    """What each holder has, added up by group; none is 0."""
 
-    amount: int
-    """That of the first holder that is left out."""
-    holder: H
-    rest: int
-    """What that one may have anyway."""
+    def __init__(self) -> None:
+        self.total = 0
+        self.of_group: Counter[G] = Counter()
+        self.holders: dict[G, dict[K, int]] = {}
+        """By group; the one that was added last is the last."""
+
+    def of(self, group: G, holder: K) -> int:
+        return self.holders.get(group, {}).get(holder, 0)
+
+    def put(self, group: G, holder: K, amount: int) -> None:
+        """Set what a holder has; 0: it is gone. Idempotent."""
+        own = self.holders.setdefault(group, {})
+        change = amount - own.get(holder, 0)
+        own[holder] = amount
+        self.total += change
+        self.of_group[group] += change
+        if not amount:
+            del own[holder]
+        if not own:
+            del self.holders[group], self.of_group[group]
 
 
 class Shares(Generic[H]):
@@ -58,120 +78,69 @@ class Shares(Generic[H]):
         of_node: float = math.inf,
         are_divisible: bool = False,
     ) -> None:
-        self.totals: dict[str, int] = {}
-        """What all holders of a namespace want; none is 0."""
         self._of_namespace = of_namespace
         self._of_node = of_node
         self._are_divisible = are_divisible
-        self._wanted = 0
+        self._wanted = Amounts[str, H]()
+        self._demand = 0.0
         """The total of all, in each namespace as far as it may have."""
-        self._amounts: dict[str, dict[H, int]] = {}
-        self._cuts: dict[str, _Cut[H]] = {}
-        """Of the namespaces of which something is left out."""
-        self._sorted: dict[str, list[tuple[int, H]]] = {}
-        """The holders of these, the smallest first."""
+        self._left_out: dict[str, dict[H, int]] = {}
+        """What those holders get, by namespace."""
 
     def granted(self, holder: H) -> int:
         """Return how much a holder gets: all that it wants, none, or the last part of the room."""
-        amount = self._amounts.get(holder.namespace, {}).get(holder, 0)
-        cut = self._cuts.get(holder.namespace)
-        if cut is None or (amount, holder) < cut[:2]:
-            return amount
-        return cut.rest if holder == cut.holder else 0
+        namespace = holder.namespace
+        left_out = self._left_out.get(namespace, {})
+        return left_out.get(holder, self._wanted.of(namespace, holder))
 
     def is_left_out(self, holder: H) -> bool:
         """Return whether a holder gets less than it wants."""
-        cut = self._cuts.get(holder.namespace)
-        if cut is None:
-            return False
-        return (self._amounts[holder.namespace].get(holder, 0), holder) >= cut[:2]
+        return holder in self._left_out.get(holder.namespace, ())
 
     def change(self, amounts: Mapping[H, int]) -> set[H]:
         """Take the amounts that some holders want now; 0: it is gone.
 
         Returns:
-            The holders that are left out now and weren't before, or the reverse, and those of which
-            another part is.
+            The holders that are left out now and weren't before, or the reverse, and others of
+            which another part is.
         """
-        was_scarce = self._wanted > self._of_node
-        were_left_out: dict[str, dict[H, bool]] = {}
+        was_scarce = self._demand > self._of_node
+        touched: set[str] = set()
         for holder, amount in amounts.items():
-            if amount != self._amounts.get(holder.namespace, {}).get(holder, 0):
-                of = were_left_out.setdefault(holder.namespace, {})
-                of[holder] = self.is_left_out(holder)
-        for namespace, changed in were_left_out.items():
-            self._note(namespace, {holder: amounts[holder] for holder in changed})
-        is_scarce = self._wanted > self._of_node
+            namespace = holder.namespace
+            if amount != self._wanted.of(namespace, holder):
+                touched.add(namespace)
+                before = min(self._wanted.of_group[namespace], self._of_namespace)
+                self._wanted.put(namespace, holder, amount)
+                self._demand += min(self._wanted.of_group[namespace], self._of_namespace) - before
+        is_scarce = self._demand > self._of_node
+        if touched and (was_scarce or is_scarce):
+            touched.update(self._wanted.holders)
         moved: set[H] = set()
-        if were_left_out and (was_scarce or is_scarce):
-            left = self._of_node
-            some = {**dict.fromkeys(were_left_out, 0), **self.totals}
-            in_order = sorted(some, key=lambda name: (some[name], name))
-            for others, namespace in enumerate(in_order):
-                room = left // (len(in_order) - others) if is_scarce else math.inf
-                left -= self._divide(namespace, room, moved)
-        else:
-            for namespace in were_left_out:
-                self._divide(namespace, math.inf, moved)
-        for changed in were_left_out.values():
-            for holder, was_left_out in changed.items():
-                if self.is_left_out(holder) is was_left_out:
-                    moved.discard(holder)
-                else:
-                    moved.add(holder)
+        left = self._of_node
+        in_order = sorted(touched, key=lambda name: (self._wanted.of_group[name], name))
+        for others, namespace in enumerate(in_order):
+            room = left // (len(in_order) - others) if is_scarce else math.inf
+            was = self._left_out.pop(namespace, {})
+            left -= self._divide(namespace, min(room, self._of_namespace))
+            now = self._left_out.get(namespace, {})
+            moved |= was.keys() ^ now.keys()
+            if self._are_divisible:
+                both = was.keys() & now.keys() - amounts.keys()
+                moved.update(holder for holder in both if was[holder] != now[holder])
         return moved
 
-    def _note(self, namespace: str, changed: Mapping[H, int]) -> None:
-        amounts = self._amounts.setdefault(namespace, {})
-        before = total = self.totals.get(namespace, 0)
-        for holder, amount in changed.items():
-            total += amount - amounts.pop(holder, 0)
-            if amount:
-                amounts[holder] = amount
-        self.totals[namespace] = total
-        self._wanted += int(min(total, self._of_namespace) - min(before, self._of_namespace))
-        if namespace in self._sorted:
-            rows = [row for row in self._sorted[namespace] if row[1] not in changed]
-            rows += [(amount, holder) for holder, amount in changed.items() if amount]
-            # Nearly in order already: this costs a comparison for each.
-            rows.sort()
-            self._sorted[namespace] = rows
-        if not amounts:
-            del self._amounts[namespace], self.totals[namespace]
-
-    def _divide(self, namespace: str, room: float, moved: set[H]) -> int:
-        """Give a namespace that room, and return how much of it is taken.
-
-        Args:
-            moved: Gets the holders for which that makes a difference, if their amounts are as
-                before.
-        """
-        room, total = min(room, self._of_namespace), self.totals.get(namespace, 0)
-        before = self._cuts.pop(namespace, None)
-        if total <= room and before is None:
-            return total
-        rows = self._sorted.get(namespace)
-        if rows is None:
-            of = self._amounts[namespace]
-            rows = self._sorted[namespace] = sorted((of[holder], holder) for holder in of)
-        taken, now = 0, None
-        for amount, holder in rows if total > room else ():
-            if taken + amount > room:
-                rest = int(room) - taken if self._are_divisible else 0
-                now = self._cuts[namespace] = _Cut(amount, holder, rest)
-                break
-            taken += amount
-        moved.update(_between(rows, before, now))
-        if now is None:
-            del self._sorted[namespace]
-            return total
-        return taken + now.rest
-
-
-def _between(rows: list[tuple[int, H]], before: _Cut[H] | None, now: _Cut[H] | None) -> Iterator[H]:
-    """Yield the holders that only one of two cuts leaves out, or of which each leaves its part."""
-    first, last = sorted(bisect_left(rows, cut[:2]) if cut else len(rows) for cut in (before, now))
-    yield from (holder for _, holder in rows[first:last])
-    for cut, other in ((before, now), (now, before)):
-        if cut and cut.rest and cut != other:
-            yield cut.holder
+    def _divide(self, namespace: str, room: float) -> int:
+        """Give a namespace that room, and return how much of it is taken."""
+        if self._wanted.of_group[namespace] <= room:
+            return self._wanted.of_group[namespace]
+        rows = sorted((amount, one) for one, amount in self._wanted.holders[namespace].items())
+        # In order already at the next change, which then costs a comparison for each.
+        self._wanted.holders[namespace] = {holder: amount for amount, holder in rows}
+        sums = list(accumulate((amount for amount, _ in rows), initial=0))
+        fitting = bisect_right(sums, room) - 1
+        left_out = self._left_out[namespace] = {holder: 0 for _, holder in rows[fitting:]}
+        if not self._are_divisible:
+            return sums[fitting]
+        left_out[rows[fitting][1]] = int(room) - sums[fitting]
+        return int(room)

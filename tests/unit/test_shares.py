@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userspace_proxy.shares import Shares
+from userspace_proxy.shares import Amounts, Shares
 
 
 class One(NamedTuple):
@@ -61,11 +61,12 @@ def test_what_is_divisible_is_granted_up_to_the_last_part(wanted, granted):
     assert {one: shares.granted(one) for one in amounts(wanted)} == amounts(granted)
 
 
-def test_totals_are_of_the_namespaces_that_want_something():
-    shares = Shares(of_namespace=5)
-    shares.change(amounts("a/x=3 a/y=4 b/x=1"))
-    shares.change(amounts("a/x=0 a/y=2 b/x=0 c/x=0"))
-    assert shares.totals == {"a": 2}
+def test_amounts_are_added_up_by_group_and_what_has_none_leaves_nothing_behind():
+    given = Amounts()
+    for group, holder, amount in ("ax3", "ay4", "bx1", "ax0", "ay2", "bx0", "cx0"):
+        given.put(group, holder, int(amount))
+    assert (given.total, given.of_group, given.holders) == (2, {"a": 2}, {"a": {"y": 2}})
+    assert (given.of("a", "y"), given.of("c", "x")) == (2, 0)
 
 
 HOLDERS = [One(namespace, name) for namespace in "abc" for name in "xyz"]
