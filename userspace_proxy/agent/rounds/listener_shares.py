@@ -15,38 +15,27 @@ The shares are those of connections (ADR 0015), with a namespace in place of a c
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from ...model import PortKey, ServiceKey
 from ...policy.shares import client_share
+from ...shares import Amounts
+
+K = TypeVar("K")
 
 
-class _Tree:
+class _Listeners:
     """Numbers of Service ports, added up by Service and by namespace."""
 
     def __init__(self) -> None:
-        self.total = 0
-        self.of_namespace: Counter[str] = Counter()
-        self.of_service: Counter[ServiceKey] = Counter()
-        self.services: dict[str, dict[ServiceKey, dict[PortKey, int]]] = {}
-        """Without those whose number is 0; the one that was added last is the last."""
+        self.services = Amounts[ServiceKey, PortKey]()
+        self.namespaces = Amounts[str, ServiceKey]()
 
     def put(self, key: PortKey, number: int) -> None:
-        service, namespace = key.name.service, key.name.namespace
-        services = self.services.setdefault(namespace, {})
-        ports = services.setdefault(service, {})
-        change = number - ports.get(key, 0)
-        self.total += change
-        self.of_namespace[namespace] += change
-        self.of_service[service] += change
-        ports[key] = number
-        if not number:
-            del ports[key]
-            if not ports:
-                del services[service], self.of_service[service]
-            if not services:
-                del self.services[namespace], self.of_namespace[namespace]
+        service = key.name.service
+        self.services.put(service, key, number)
+        self.namespaces.put(service.namespace, service, self.services.of_group[service])
 
 
 class ListenerShares:
@@ -57,16 +46,17 @@ class ListenerShares:
     """
 
     def __init__(self) -> None:
-        self._held, self._waiting = _Tree(), _Tree()
+        self._held, self._waiting = _Listeners(), _Listeners()
 
     def others_wait(self, key: PortKey) -> bool:
-        return self._waiting.total > self.is_waiting(key)
+        return self._waiting.services.total > self.is_waiting(key)
 
     def is_waiting(self, of: PortKey | ServiceKey) -> bool:
         """Return whether a Service port, or a port of a Service, lacks a listener."""
+        waiting = self._waiting.services
         if isinstance(of, ServiceKey):
-            return of in self._waiting.of_service
-        return of in self._waiting.services.get(of.name.namespace, {}).get(of.name.service, {})
+            return of in waiting.holders
+        return waiting.of(of.name.service, of) > 0
 
     def hold(self, key: PortKey, listeners: int) -> None:
         """Note how many listeners a Service port has."""
@@ -82,82 +72,76 @@ class ListenerShares:
 
     def next_waiting(self) -> PortKey | None:
         """Return the Service port that gets the next listener; None: none lacks one."""
-        services = self._waiting.services
-        if not services:
+        held, waiting = self._held, self._waiting
+        if not waiting.services.total:
             return None
-        namespace = min(services, key=self._held.of_namespace.__getitem__)
-        service = min(services[namespace], key=self._held.of_service.__getitem__)
-        return next(iter(services[namespace][service]))
+        namespace = min(waiting.namespaces.holders, key=held.namespaces.of_group.__getitem__)
+        service = min(waiting.namespaces.holders[namespace], key=held.services.of_group.__getitem__)
+        return next(iter(waiting.services.holders[service]))
 
     def givers(self) -> Iterator[PortKey]:
         """Yield Service ports that are to give up their listeners for others that wait.
 
         The caller notes that each of them has none before it takes the next.
         """
-        held, waiting = self._held, self._waiting
-        share = client_share(held.total)
-        if held.total <= share:
-            return
-        for namespace in sorted(waiting.services, key=held.of_namespace.__getitem__):
-            room = share - held.of_namespace[namespace]
-            if room <= 0:
-                yield from self._givers_within(namespace, share)
-                continue
-            for _ in range(min(room, waiting.of_namespace[namespace])):
-                giver = self._giver(share)
-                if giver is None:
+        share = client_share(self._held.services.total)
+        for within, count in self._receivers(share):
+            for _ in range(count):
+                giver = self._giver(within, share)
+                if giver is not None:
+                    yield giver
+                elif within:
+                    break
+                else:
                     return
-                yield giver
 
     def excess(self, key: PortKey) -> str:
         """Return that the Service or namespace of a Service port has its share; empty if not."""
-        held, (namespace, service) = self._held, (key.name.namespace, key.name.service)
-        share = client_share(held.total)
-        if held.of_service[service] >= share:
-            return f"Service {service} has {held.of_service[service]:,} of {held.total:,} listeners"
-        if held.of_namespace[namespace] >= share:
-            count = held.of_namespace[namespace]
-            return f"namespace {namespace} has {count:,} of {held.total:,} listeners"
+        held, service = self._held, key.name.service
+        total = held.services.total
+        for scope, count in (
+            (f"Service {service}", held.services.of_group[service]),
+            (f"namespace {service.namespace}", held.namespaces.of_group[service.namespace]),
+        ):
+            if count >= client_share(total):
+                return f"{scope} has {count:,} of {total:,} listeners"
         return ""
 
-    def _givers_within(self, namespace: str, share: int) -> Iterator[PortKey]:
-        """Yield Service ports of a Service above its share, for others of its namespace."""
-        held, waiting = self._held.of_service, self._waiting
-        for service in sorted(waiting.services[namespace], key=held.__getitem__):
-            for _ in range(min(share - held[service], waiting.of_service[service])):
-                giver = self._giver_within(namespace, share)
-                if giver is None:
-                    return
-                yield giver
+    def _receivers(self, share: int) -> Iterator[tuple[str, int]]:
+        """Yield for how many Service ports to find givers, and in which namespace; empty: in all.
 
-    def _giver(self, share: int) -> PortKey | None:
-        """Return a Service port without which its namespace still has its share."""
-        held = self._held.of_namespace
-        for namespace in sorted(held, key=held.__getitem__, reverse=True):
-            excess = held[namespace] - share
-            if excess <= 0:
-                break
-            for service in self._largest_first(namespace):
-                if giver := self._last_of(service, excess):
-                    return giver
+        The latter is for a namespace below its share, the former for a Service.
+        """
+        held, waiting = self._held, self._waiting
+        namespaces, services = held.namespaces.of_group, held.services.of_group
+        for namespace in sorted(waiting.namespaces.holders, key=namespaces.__getitem__):
+            room = share - namespaces[namespace]
+            if room > 0:
+                yield "", min(room, waiting.namespaces.of_group[namespace])
+                continue
+            own = waiting.namespaces.holders[namespace]
+            for service in sorted(own, key=services.__getitem__):
+                yield namespace, min(share - services[service], own[service])
+
+    def _giver(self, within: str, share: int) -> PortKey | None:
+        """Return a Service port without which its namespace, or its Service, still has its share.
+
+        Args:
+            within: The namespace whose Services are looked at; empty: all namespaces are.
+        """
+        held = self._held
+        largest = [("", 0)] if within else _largest_first(held.namespaces.of_group)
+        for namespace, total in largest:
+            for service, number in _largest_first(held.namespaces.holders[within or namespace]):
+                excess = (number if within else total) - share
+                if excess <= 0:
+                    return None
+                ports = held.services.holders[service]
+                if port := next((one for one in reversed(ports) if ports[one] <= excess), None):
+                    return port
         return None
 
-    def _giver_within(self, namespace: str, share: int) -> PortKey | None:
-        """Return a Service port without which its Service still has its share."""
-        for service in self._largest_first(namespace):
-            excess = self._held.of_service[service] - share
-            if excess <= 0:
-                break
-            if giver := self._last_of(service, excess):
-                return giver
-        return None
 
-    def _largest_first(self, namespace: str) -> list[ServiceKey]:
-        """Return the Services by their listeners; of those that have as many, the newest first."""
-        services = self._held.services[namespace]
-        return sorted(services, key=self._held.of_service.__getitem__)[::-1]
-
-    def _last_of(self, service: ServiceKey, excess: int) -> PortKey | None:
-        """Return the Service port opened last that has at most that many listeners."""
-        ports = self._held.services[service.namespace][service]
-        return next((port for port in reversed(ports) if ports[port] <= excess), None)
+def _largest_first(amounts: Mapping[K, int]) -> list[tuple[K, int]]:
+    """Return amounts by size; of those that are equal, the newest first."""
+    return sorted(amounts.items(), key=lambda item: item[1])[::-1]
