@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ...shares import Amounts
+
 Key = tuple[str, str]
 """Namespace (empty for a Node) and name."""
 
@@ -51,24 +53,22 @@ class ObjectShares:
 
     def __init__(self, limit: int = SHARE_BYTES) -> None:
         self.limit = limit
-        self._weights: dict[Key, int] = {}
-        """Of the objects that are kept."""
-        self._used: dict[str, int] = {}
-        """By namespace; none is 0."""
+        self._kept = Amounts[str, str]()
+        """Weights of objects, by name."""
         self._full: set[str] = set()
         self._left_out: dict[str, Excess] = {}
         """By namespace; none is nothing."""
 
     def keep(self, key: Key) -> None:
         """Note an object that is kept and hasn't been read yet; it has the least weight."""
-        if key not in self._weights:
-            self._set(key, OBJECT_BYTES)
+        if key not in self:
+            self._kept.put(*key, OBJECT_BYTES)
 
     def kept(self) -> set[Key]:
-        return set(self._weights)
+        return {(namespace, name) for namespace, own in self._kept.holders.items() for name in own}
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._weights
+        return self._kept.of(*key) > 0
 
     @property
     def has_full(self) -> bool:
@@ -76,24 +76,22 @@ class ObjectShares:
 
     def is_open(self, key: Key) -> bool:
         """Return whether an object may fit: it is kept already, or its namespace isn't full."""
-        return key[0] not in self._full or key in self._weights
+        return key[0] not in self._full or key in self
 
     def take(self, key: Key, weight: int) -> bool:
         """Keep an object, or keep it with another weight; return False if it doesn't fit.
 
         One that doesn't isn't kept any more.
         """
-        fits = self._used.get(key[0], 0) - self._weights.get(key, 0) + weight <= self.limit
+        fits = self._kept.of_group[key[0]] - self._kept.of(*key) + weight <= self.limit
+        if not fits:
+            self._full.add(key[0])
         self._set(key, weight if fits else 0)
-        if not fits or key[0] in self._full:
-            self._look(key[0])
         return fits
 
     def drop(self, key: Key) -> None:
         """Keep an object no longer; idempotent."""
         self._set(key, 0)
-        if key[0] in self._full:
-            self._look(key[0])
 
     def count(self, namespace: str, objects: int, size: int) -> None:
         """Count objects that are left out, or no longer (less than 0)."""
@@ -115,15 +113,6 @@ class ObjectShares:
         return any(namespace not in self._full for namespace, _ in self.left_out())
 
     def _set(self, key: Key, weight: int) -> None:
-        namespace, before = key[0], self._weights.pop(key, 0)
-        if weight:
-            self._weights[key] = weight
-        used = self._used.pop(namespace, 0) - before + weight
-        if used:
-            self._used[namespace] = used
-
-    def _look(self, namespace: str) -> None:
-        if self._used.get(namespace, 0) > self.limit - self.limit // 8:
-            self._full.add(namespace)
-        else:
-            self._full.discard(namespace)
+        self._kept.put(*key, weight)
+        if self._kept.of_group[key[0]] <= self.limit - self.limit // 8:
+            self._full.discard(key[0])

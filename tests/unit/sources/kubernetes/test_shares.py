@@ -96,4 +96,4 @@ def test_of_a_namespace_without_objects_nothing_is_kept():
     shares.take((BIG, "a"), 10)
     shares.take((BIG, "b"), 100)
     shares.drop((BIG, "a"))
-    assert not any((shares._weights, shares._used, shares._full, shares._left_out))
+    assert not any((shares._kept.holders, shares._full, shares._left_out))
