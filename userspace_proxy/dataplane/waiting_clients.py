@@ -16,7 +16,7 @@ Everything is counted as it changes, so a full room of 100,000 costs a new clien
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Hashable, Iterator
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
@@ -64,19 +64,17 @@ class _Ranking(Generic[K]):
 
     def change(self, holder: K, by: int) -> None:
         """Count one more, or one fewer."""
-        before = self._counts.get(holder, 0)
+        before = self._counts.pop(holder, 0)
         now = before + by
         if before:
-            self._by_number[before].pop(holder)
+            del self._by_number[before][holder]
             if not self._by_number[before]:
                 del self._by_number[before]
+                self._most -= before == self._most
         if now:
             self._counts[holder] = now
             self._by_number.setdefault(now, {})[holder] = None
-        else:
-            del self._counts[holder]
-        if now > self._most or before == self._most not in self._by_number:
-            self._most = now
+        self._most = max(self._most, now)
 
 
 class WaitingClients(Generic[W]):
@@ -91,7 +89,7 @@ class WaitingClients(Generic[W]):
         self._places: dict[str, OrderedDict[W, None]] = {}
         self._clients: _Ranking[str] = _Ranking()
         self._networks: _Ranking[str | bytes] = _Ranking()
-        self._clients_in: dict[bytes, _Ranking[str]] = {}
+        self._clients_in = defaultdict[bytes, _Ranking[str]](_Ranking)
         """Of each IPv6 network; another one has one client."""
 
     def __len__(self) -> int:
@@ -150,21 +148,20 @@ class WaitingClients(Generic[W]):
         It is the oldest one of the client that loses one. There is at least one place.
         """
         if self._clients.most_with(newcomer) > client_share(len(self)):
-            return self._oldest_of(self._clients.largest_with(newcomer))
-        network = self._networks.largest_with(network_of(newcomer) or newcomer)
-        if isinstance(network, str):
-            return self._oldest_of(network)
-        return self._oldest_of(self._clients_in[network].largest_with(newcomer))
-
-    def _oldest_of(self, client: str) -> W:
+            client = self._clients.largest_with(newcomer)
+        else:
+            network = self._networks.largest_with(network_of(newcomer) or newcomer)
+            if isinstance(network, str):
+                client = network
+            else:
+                client = self._clients_in[network].largest_with(newcomer)
         return next(iter(self._places[client]))
 
     def _count(self, client: str, by: int) -> None:
-        self._clients.change(client, by)
         network = network_of(client)
+        self._clients.change(client, by)
         self._networks.change(network or client, by)
         if network is not None:
-            inside = self._clients_in.setdefault(network, _Ranking())
-            inside.change(client, by)
-            if not inside:
+            self._clients_in[network].change(client, by)
+            if not self._clients_in[network]:
                 del self._clients_in[network]
