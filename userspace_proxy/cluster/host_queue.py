@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -55,7 +54,6 @@ class HostQueue:
         """Heaps of names that are due, by namespace in order of turns."""
         self._places: dict[str, _UsedPlace] = {}
         """Those that names under way have."""
-        self._used: Counter[_UsedPlace] = Counter()
 
     def put(self, host: str, at: float, namespaces: Collection[str], *, is_doubtful: bool) -> None:
         """Have a name looked up at a time, and no more at another one.
@@ -83,19 +81,12 @@ class HostQueue:
         heap = self._ready[namespace] = self._ready.pop(namespace)
         entry = heapq.heappop(heap)
         del self._entries[entry.host]
-        place = self._places[entry.host] = _UsedPlace(namespace, entry.is_doubtful)
-        self._used[place] += 1
+        self._places[entry.host] = _UsedPlace(namespace, entry.is_doubtful)
         return entry.host
 
     def give_back(self, host: str) -> None:
         """Note the end of a lookup. Idempotent."""
-        place = self._places.pop(host, None)
-        if place is None:
-            return
-        self._used[place] -= 1
-        if not self._used[place]:
-            del self._used[place]
-        if host in self._entries:
+        if self._places.pop(host, None) and host in self._entries:
             entry = self._entries[host]
             heapq.heappush(self._waiting, (entry.at, entry))
 
@@ -125,10 +116,11 @@ class HostQueue:
         return None
 
     def _has_room(self, namespace: str, *, is_doubtful: bool) -> bool:
-        doubtful = self._used[_UsedPlace(namespace, is_doubtful=True)]
+        used = self._places.values()
+        own = [place.is_doubtful for place in used if place.namespace == namespace]
         if is_doubtful and (
-            doubtful >= NAMESPACE_DOUBTFUL_MAX
-            or sum(place.is_doubtful for place in self._places.values()) >= DOUBTFUL_MAX
+            sum(own) >= NAMESPACE_DOUBTFUL_MAX
+            or sum(place.is_doubtful for place in used) >= DOUBTFUL_MAX
         ):
             return False
-        return doubtful + self._used[_UsedPlace(namespace, is_doubtful=False)] < NAMESPACE_MAX
+        return len(own) < NAMESPACE_MAX

@@ -19,18 +19,9 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Hashable, Iterator
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
-from ..policy.shares import client_share, network_of
-
-
-class HasClient(Protocol):
-    """What has a place."""
-
-    @property
-    def client_ip(self) -> str:
-        """The client's IP address."""
-
+from ..policy.shares import HasClient, client_share, network_of
 
 W = TypeVar("W", bound=HasClient)
 K = TypeVar("K", bound=Hashable)

@@ -38,12 +38,16 @@ _EQUAL_BYTES = 64 * 1024
 _SETTLED_S = 10.0
 
 
-class Held(Protocol):
-    """What the decision needs of a connection."""
+class HasClient(Protocol):
+    """What has a place, such as a connection."""
 
     @property
     def client_ip(self) -> str:
         """The client's IP address."""
+
+
+class Held(HasClient, Protocol):
+    """What the decision needs of a connection."""
 
     @property
     def group(self) -> Hashable:
@@ -99,24 +103,18 @@ def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Evict
         return None
     batch, share = _batch(len(connections)), client_share(len(connections))
     group, held = _largest(Counter([c.group for c in connections]))
-    if held > service_share(len(connections)):
-        own = [c for c in connections if c.group is group]
-        clients = Counter([c.client_ip for c in own])
-        client, most = _largest(clients)
-        if most > share:
-            own = [c for c in own if c.client_ip == client]
-            victims = _longest_idle(own, min(batch, most - share), now)
-            return Eviction(client, group, most, share, victims)
-        if group is newcomers:
-            return _choose_within_shares(own, clients, share, now)
-        share = service_share(len(connections))
-        return Eviction("", group, held, share, _longest_idle(own, min(batch, held - share), now))
-    clients = Counter([c.client_ip for c in connections])
+    of_service = service_share(len(connections))
+    is_pressing = held > of_service
+    among = [c for c in connections if c.group is group] if is_pressing else connections
+    clients = Counter([c.client_ip for c in among])
     client, most = _largest(clients)
     if most > share:
-        own = [c for c in connections if c.client_ip == client]
+        own = [c for c in among if c.client_ip == client]
         return _choose_of_client(own, share, min(batch, most - share), now)
-    return _choose_within_shares(connections, clients, share, now)
+    if is_pressing and group is not newcomers:
+        victims = _longest_idle(among, min(batch, held - of_service), now)
+        return Eviction("", group, held, of_service, victims)
+    return _choose_within_shares(among, clients, share, now)
 
 
 def choose_to_free(

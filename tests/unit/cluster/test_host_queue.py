@@ -69,6 +69,7 @@ def test_names_without_an_answer_leave_half_of_the_places(queue):
 def test_a_namespace_leaves_half_of_the_places(queue):
     put(queue, *names("a"))
     assert len(take_all(queue)) == NAMESPACE_MAX == PLACES // 2
+    put(queue, "failed", is_doubtful=True)
     put(queue, "b", namespaces=["other"])
     assert take_all(queue) == ["b"]
 
@@ -139,4 +140,4 @@ def test_a_namespace_without_names_leaves_nothing_behind(queue):
         queue.give_back(queue.take(NOW))
         queue.remove(f"b.{namespace}")
     assert queue.take(NOW) is None
-    assert not any((queue._entries, queue._waiting, queue._ready, queue._places, queue._used))
+    assert not any((queue._entries, queue._waiting, queue._ready, queue._places))

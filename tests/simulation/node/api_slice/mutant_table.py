@@ -56,17 +56,15 @@ MUTANTS: Mapping[str, Mutant] = {
         "resources", "        self._shares.set_left_out(self._not_listed)\n", ""
     ),
     "api-share-never-opens": _source(
-        "shares",
-        "        self._set(key, 0)\n        if key[0] in self._full:\n",
-        "        self._set(key, 0)\n        if False:\n",
+        "shares", "            self._full.discard(key[0])\n", "            pass\n"
     ),
     "api-share-isnt-freed": _source(
-        "shares", "        self._set(key, 0)\n", "        self._weights.pop(key, None)\n"
+        "shares",
+        "        self._set(key, 0)\n",
+        "        self._kept.holders.get(key[0], {}).pop(key[1], None)\n",
     ),
-    "api-share-counts-twice": _source(
-        "shares", " - self._weights.get(key, 0) + weight", " + weight"
-    ),
-    "api-share-of-all": _source("shares", "self._used.get(key[0], 0)", "sum(self._used.values())"),
+    "api-share-counts-twice": _source("shares", " - self._kept.of(*key) + weight", " + weight"),
+    "api-share-of-all": _source("shares", "self._kept.of_group[key[0]] - ", "self._kept.total - "),
     "api-position-of-the-last-page": _source(
         "position",
         "        if not self._continue:\n            self._listed = resource_version\n",
