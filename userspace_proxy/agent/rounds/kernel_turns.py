@@ -10,6 +10,7 @@ earlier run.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -34,8 +35,7 @@ class KernelTurns:
 
     def __init__(self) -> None:
         self._turns = Turns[str]()
-        self._waiting: dict[str, dict[ServedPort, _Entering]] = {}
-        """By namespace; none is empty."""
+        self._waiting: dict[ServedPort, _Entering] = {}
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -48,22 +48,20 @@ class KernelTurns:
         """
         self.forget(served)
         if wanted.path is DataPath.KERNEL and served.chosen.path is not DataPath.KERNEL:
-            entry = _Entering(served, wanted, is_switch)
-            self._waiting.setdefault(served.plan.key.name.namespace, {})[served] = entry
+            self._waiting[served] = _Entering(served, wanted, is_switch)
         else:
             served.choose_path(wanted)
 
     def forget(self, served: ServedPort) -> None:
         """Let a Service port wait no longer. Idempotent."""
-        namespace = served.plan.key.name.namespace
-        own = self._waiting.get(namespace, {})
-        if own.pop(served, None) and not own:
-            del self._waiting[namespace]
+        self._waiting.pop(served, None)
 
     def take(self) -> Iterator[tuple[ServedPort, bool]]:
         """Yield those that enter now, for which it is chosen, and whether probes have chosen it."""
         left = TURN_ELEMENTS
-        waiting = {name: list(own.values()) for name, own in self._waiting.items()}
+        waiting = defaultdict[str, list[_Entering]](list)
+        for entry in self._waiting.values():
+            waiting[entry.served.plan.key.name.namespace].append(entry)
         for served, wanted, is_switch in self._turns.order(waiting):
             self.forget(served)
             served.choose_path(wanted)
@@ -72,7 +70,6 @@ class KernelTurns:
             left -= choices * len(served.plan.frontends)
             if left <= 0:
                 break
-        for own in self._waiting.values():
-            for served in own:
-                served.was_in_kernel = True
-                served.choose_path(WAITS)
+        for served in self._waiting:
+            served.was_in_kernel = True
+            served.choose_path(WAITS)
