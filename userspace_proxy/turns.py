@@ -10,8 +10,8 @@ that it has another one soon after.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 K = TypeVar("K")
@@ -40,17 +40,18 @@ class Turns(Generic[K]):
         self._number = 0
         self._paces: dict[K, _Pace] = {}
 
-    def order(self, waiting: Mapping[K, Iterable[T]]) -> Iterator[T]:
+    def order(self, waiting: Iterable[T], party_of: Callable[[T], K]) -> Iterator[T]:
         """Yield what waits, each party's in its own order; what is yielded has had its turn."""
-        parties = sorted(waiting, key=lambda party: self._last.get(party, 0))
-        left = deque((party, iter(waiting[party])) for party in parties)
+        own = defaultdict[K, deque[T]](deque)
+        for one in waiting:
+            own[party_of(one)].append(one)
+        left = deque(sorted(own, key=lambda party: self._last.get(party, 0)))
         while left:
-            party, own = left.popleft()
-            for one in own:
-                self._take(party)
-                left.append((party, own))
-                yield one
-                break
+            party = left.popleft()
+            self._take(party)
+            yield own[party].popleft()
+            if own[party]:
+                left.append(party)
 
     def _take(self, party: K) -> None:
         self._number += 1

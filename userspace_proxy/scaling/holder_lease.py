@@ -20,6 +20,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from ..clocks import Clocks
 from ..errors import SourceError
@@ -269,15 +270,15 @@ class HolderLease:
         self._again_at = {key: at for key, at in self._again_at.items() if key in workloads}
         named = {port.plan.key.name.service for ports in workloads.values() for port in ports}
         self._why_awake = {key: why for key, why in self._why_awake.items() if key in named}
-        due: dict[str, list[WorkloadKey]] = {}
+        due: list[WorkloadKey] = []
         # Those that were never tried first, then the longest due.
         for key in sorted(workloads, key=lambda key: self._again_at.get(key, 0.0)):
             ports = [port for port in workloads[key] if not self._has_demand(port)]
             if not _may_rest(ports):
                 self._note(dict.fromkeys(map(_service_of, workloads[key]), ""))
             elif now >= self._again_at.get(key, now):
-                due.setdefault(key[0], []).append(key)
-        for key in self._turns.order(due):
+                due.append(key)
+        for key in self._turns.order(due, itemgetter(0)):
             await self._rest(key, workloads[key])
             return
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from ..clocks import Clocks
@@ -179,10 +180,7 @@ class Waking:
         now = self._clock()
         due = self._follow(now)
         self._look_took_s = self._clock() - now
-        waiting: dict[str, list[_Claim]] = {}
-        for claim in sorted(due, key=self._precedence):
-            waiting.setdefault(claim.namespace, []).append(claim)
-        order = self._turns.order(waiting)
+        order = self._turns.order(sorted(due, key=self._precedence), attrgetter("namespace"))
         for _ in due:
             if (wait_s := self._next_at - self._clock()) > 0:
                 await self._pause(wait_s)

@@ -10,7 +10,6 @@ earlier run.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,6 +27,10 @@ class _Entering(NamedTuple):
     served: ServedPort
     wanted: PathDecision
     is_switch: bool
+
+
+def _namespace_of(entry: _Entering) -> str:
+    return entry.served.plan.key.name.namespace
 
 
 class KernelTurns:
@@ -59,10 +62,8 @@ class KernelTurns:
     def take(self) -> Iterator[tuple[ServedPort, bool]]:
         """Yield those that enter now, for which it is chosen, and whether probes have chosen it."""
         left = TURN_ELEMENTS
-        waiting = defaultdict[str, list[_Entering]](list)
-        for entry in self._waiting.values():
-            waiting[entry.served.plan.key.name.namespace].append(entry)
-        for served, wanted, is_switch in self._turns.order(waiting):
+        waiting = self._waiting.values()
+        for served, wanted, is_switch in self._turns.order(waiting, _namespace_of):
             self.forget(served)
             served.choose_path(wanted)
             yield served, is_switch

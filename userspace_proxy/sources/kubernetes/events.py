@@ -13,6 +13,7 @@ Source: events.k8s.io/v1; client-go's tools/events, which ends a series after 6 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,17 +69,16 @@ class Correlator:
     """All series, and when to send them."""
 
     def __init__(self) -> None:
-        self._of: dict[str, dict[SeriesKey, Series]] = {}
-        """By namespace, without one for those of the node; the newest are last, and none is
-        empty."""
+        self._series: dict[SeriesKey, Series] = {}
+        """The newest are last."""
         self._turns = Turns[str]()
 
     def note(self, happening: Happening, now: float) -> None:
         """Add something that happened at ``now``, Unix time."""
-        key, namespace = (happening.reason, happening.service), _namespace_of(happening)
-        known = self._of.get(namespace, {}).pop(key, None)
+        key = happening.reason, happening.service
+        known = self._series.pop(key, None)
         if known is None:
-            if not self._make_room(namespace, now):
+            if not self._make_room(_namespace_of(key), now):
                 return
             known = Series(happening, now, now)
         elif not known.is_owed and now - known.last > SERIES_END_S:
@@ -88,48 +88,37 @@ class Correlator:
         else:
             known.happening, known.last = happening, now
             known.count += 1
-        # The newest are last.
-        self._of.setdefault(namespace, {})[key] = known
+        self._series[key] = known
 
     def due(self, now: float) -> Iterator[Series]:
         """Yield the series to send now, in turns of their namespaces; what is taken had its."""
-        found = {
-            namespace: [s for s in own.values() if s.is_owed and s.not_before <= now]
-            for namespace, own in self._of.items()
-        }
-        return self._turns.order(found)
+        found = [s for s in self._series.items() if s[1].is_owed and s[1].not_before <= now]
+        order = self._turns.order(found, lambda item: _namespace_of(item[0]))
+        return (series for _, series in order)
 
     def next_due_s(self, now: float) -> float | None:
         """Return in how many seconds there is something to send; None: never."""
-        owed = [
-            series.not_before
-            for own in self._of.values()
-            for series in own.values()
-            if series.is_owed
-        ]
+        owed = [series.not_before for series in self._series.values() if series.is_owed]
         return max(0.0, min(owed) - now) if owed else None
 
     def _make_room(self, namespace: str, now: float) -> bool:
         """Drop a series where there is no room for another one; return whether there is now."""
-        own = self._of.get(namespace, {})
-        if len(own) >= NAMESPACE_MAX:
-            namespaces = [namespace]
-        elif sum(map(len, self._of.values())) >= SERIES_MAX:
-            namespaces = sorted(self._of, key=lambda each: len(self._of[each]), reverse=True)
-        else:
+        counts = Counter(map(_namespace_of, self._series))
+        is_full = counts[namespace] >= NAMESPACE_MAX
+        if not is_full and len(self._series) < SERIES_MAX:
             return True
-        for each in namespaces:
-            for key, series in self._of[each].items():
-                if now - series.asked_at >= EVERY_S:
-                    del self._of[each][key]
-                    if not self._of[each]:
-                        del self._of[each]
-                    return True
-        return False
+        old = (key for key, one in self._series.items() if now - one.asked_at >= EVERY_S)
+        if is_full:
+            old = (key for key in old if _namespace_of(key) == namespace)
+        dropped = max(old, key=lambda key: counts[_namespace_of(key)], default=None)
+        if dropped is not None:
+            del self._series[dropped]
+        return dropped is not None
 
 
-def _namespace_of(happening: Happening) -> str:
-    return "" if happening.service is None else happening.service.namespace
+def _namespace_of(key: SeriesKey) -> str:
+    """Return the namespace of a series; empty for one of the node."""
+    return "" if key[1] is None else key[1].namespace
 
 
 def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:

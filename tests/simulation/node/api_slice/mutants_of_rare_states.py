@@ -77,23 +77,23 @@ _OF_ADDRESSES: Mapping[str, Mutant] = {
 }
 _OF_BOUNDS: Mapping[str, Mutant] = {
     "api-events-without-a-bound": _source(
-        "events", "        if len(own) >= NAMESPACE_MAX:", "        if len(own) > 10 * SERIES_MAX:"
+        "events", "counts[namespace] >= NAMESPACE_MAX", "counts[namespace] > 10 * SERIES_MAX"
     ),
     "api-event-of-a-minute-gives-up-its-place": _source(
-        "events", "now - series.asked_at >= EVERY_S", "now - series.asked_at >= 0"
+        "events", "now - one.asked_at >= EVERY_S", "now - one.asked_at >= 0"
     ),
     "api-no-event-gives-up-its-place": _source(
-        "events", "now - series.asked_at >= EVERY_S", "now < series.asked_at"
+        "events", "now - one.asked_at >= EVERY_S", "now < one.asked_at"
     ),
     "api-the-newest-event-gives-up-its-place": _source(
         "events",
-        "for key, series in self._of[each].items():",
-        "for key, series in reversed(list(self._of[each].items())):",
+        "for key, one in self._series.items()",
+        "for key, one in reversed(self._series.items())",
     ),
     "api-events-in-no-turn": _source(
         "events",
-        "        return self._turns.order(found)",
-        "        return iter([each for own in found.values() for each in own])",
+        "        order = self._turns.order(found, lambda item: _namespace_of(item[0]))",
+        "        order = iter(found)",
     ),
     "api-all-rejected-are-listed": _source("source", "if more > 0:", "if more > 1000:"),
 }
