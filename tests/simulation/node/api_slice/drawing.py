@@ -105,7 +105,7 @@ class _Drawing:
             silence_s=max(silence_s, 12.0),
             list_s=rng.choice((20.0, 600.0, 600.0)),
             line_bytes=line_bytes,
-            share_bytes=rng.choice((9000, 14_000, 20_000)) if has("shares") else 128 << 20,
+            share_bytes=rng.choice((8000, 14000, 21000)) if has("shares") else 128 << 20,
             namespace="shop" if has("one-namespace") else "",
             with_node=rng.random() < 0.7,
             wants_nodes=has("nodes"),

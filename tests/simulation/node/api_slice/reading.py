@@ -167,14 +167,14 @@ def service_of(item: dict[str, Any]) -> str:
 
 def weight(item: dict[str, Any]) -> int:
     """Return how much of a share an object takes."""
+    least = 1024
     if item["kind"] == "Service":
-        spec = item["spec"]
+        spec, least = item["spec"], 6 * 1024
         listed = "ports", "selector", "externalIPs", "clusterIPs", "loadBalancerSourceRanges"
         parts = sum(len(spec.get(name, ())) for name in listed) + len(ingress_of(item))
     else:
         parts = len(item["endpoints"]) + len(item["ports"])
-    own = 5 * 1024 if item["kind"] == "Service" else 0
-    return own + 1024 + 256 * parts
+    return least + 256 * parts
 
 
 # -- from a snapshot -------------------------------------------------------------------------------
