@@ -24,6 +24,7 @@ from typing import Generic, Protocol, TypeVar
 
 G = TypeVar("G", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 class Namespaced(Hashable, Protocol):
@@ -35,6 +36,22 @@ class Namespaced(Hashable, Protocol):
 
 
 H = TypeVar("H", bound=Namespaced)
+
+
+def add_to(amounts: dict[G, dict[K, int]], group: G, holder: K, more: int) -> None:
+    """Add to the amount of a holder in a group; those without one aren't kept."""
+    own = amounts.setdefault(group, {})
+    own[holder] = own.get(holder, 0) + more
+    if not own[holder]:
+        remove_from(amounts, group, holder)
+
+
+def remove_from(groups: dict[G, dict[K, V]], group: G, holder: K) -> None:
+    """Remove a holder from its group, and the group with its last one."""
+    own = groups[group]
+    del own[holder]
+    if not own:
+        del groups[group]
 
 
 class Amounts(Generic[G, K]):
@@ -51,15 +68,44 @@ class Amounts(Generic[G, K]):
 
     def put(self, group: G, holder: K, amount: int) -> None:
         """Set what a holder has; 0: it is gone. Idempotent."""
-        own = self.holders.setdefault(group, {})
-        change = amount - own.get(holder, 0)
-        own[holder] = amount
+        change = amount - self.of(group, holder)
+        add_to(self.holders, group, holder, change)
         self.total += change
         self.of_group[group] += change
-        if not amount:
-            del own[holder]
-        if not own:
-            del self.holders[group], self.of_group[group]
+        if group not in self.holders:
+            del self.of_group[group]
+
+
+class BySize(Generic[K]):
+    """What each holder has, of which the largest are found without a search."""
+
+    __slots__ = ("_holders", "amounts", "most", "total")
+
+    def __init__(self) -> None:
+        self.amounts: dict[K, int] = {}
+        """None is 0."""
+        self.total = 0
+        self.most = 0
+        """What the largest have; it falls by one at a time."""
+        self._holders: dict[int, dict[K, None]] = {}
+
+    @property
+    def largest(self) -> dict[K, None]:
+        """Those that have the most; the one that has had as much for longest is the first."""
+        return self._holders[self.most]
+
+    def put(self, holder: K, amount: int) -> None:
+        """Set what a holder has; 0: it is gone."""
+        before = self.amounts.pop(holder, 0)
+        self.total += amount - before
+        if before:
+            remove_from(self._holders, before, holder)
+        if amount:
+            self.amounts[holder] = amount
+            self._holders.setdefault(amount, {})[holder] = None
+        self.most = max(self.most, amount)
+        while self.most and self.most not in self._holders:
+            self.most -= 1
 
 
 class Shares(Generic[H]):

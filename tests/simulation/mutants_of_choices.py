@@ -309,8 +309,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "smallest-loses-a-place": Mutant(
         "waiting_clients",
-        "return next(iter(self._by_number[self._most]))",
-        "return next(iter(self._by_number[min(self._by_number)]))",
+        "return next(iter(self.largest))",
+        "return next(iter(self._holders[min(self._holders)]))",
     ),
     "update-resumes-none": Mutant(
         "endpoint_group",

@@ -75,8 +75,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "pins-of-the-smallest-go": Mutant(
         "affinity",
-        "        same = self._by_size[self._largest]\n        table",
-        "        same = self._by_size[min(self._by_size)]\n        table",
+        "        same = self._by_size.largest\n",
+        "        same = self._by_size._holders[min(self._by_size._holders)]\n",
         "balance",
     ),
     "used-pin-stays-the-oldest": Mutant(
@@ -88,14 +88,14 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "one-pin-fewer-than-the-bound": Mutant(
         "affinity",
-        "if self._count > self._max_pins:",
-        "if self._count >= self._max_pins:",
+        "if len(self) > self._max_pins:",
+        "if len(self) >= self._max_pins:",
         "balance",
     ),
     "cleared-pins-stay-counted": Mutant(
         "affinity",
-        "        if was:\n            self._tables.changed(self, was)\n",
-        "",
+        'Idempotent."""\n        self._pins.clear()\n        self._tables.changed(self)\n',
+        'Idempotent."""\n        self._pins.clear()\n',
         "balance",
     ),
     "connections-go-before-pins": Mutant(

@@ -51,7 +51,7 @@ class Shortages:
 
     def _check_pins(self, since: float) -> None:
         """Pins are the first to go: there are so few that all go at once."""
-        tables: dict[int, dict[Any, None]] = self._world.dataplane.engine.pins._by_size
+        tables: dict[int, dict[Any, None]] = self._world.dataplane.engine.pins._by_size._holders
         used = [at for same in tables.values() for table in same for _, at in table._pins.values()]
         old = [at for at in used if at < since]
         self._judge.check(PINS, not old, f"{len(old)} of {len(used)} pins are left")

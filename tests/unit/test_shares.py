@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userspace_proxy.shares import Amounts, Shares
+from userspace_proxy.shares import Amounts, BySize, Shares
 
 
 class One(NamedTuple):
@@ -67,6 +67,15 @@ def test_amounts_are_added_up_by_group_and_what_has_none_leaves_nothing_behind()
         given.put(group, holder, int(amount))
     assert (given.total, given.of_group, given.holders) == (2, {"a": 2}, {"a": {"y": 2}})
     assert (given.of("a", "y"), given.of("c", "x")) == (2, 0)
+
+
+def test_the_largest_are_those_that_have_the_most_the_one_that_has_had_it_longest_first():
+    given, largest = BySize(), []
+    for holder, amount in ("a1", "b2", "c2", "b1", "a2", "c0", "a0", "b0"):
+        given.put(holder, int(amount))
+        largest.append(f"{given.most}{''.join(given.largest)}" if given.amounts else "")
+    assert largest == ["1a", "2b", "2bc", "2c", "2ca", "2a", "1b", ""]
+    assert (given.most, given.total, given.amounts) == (0, 0, {})
 
 
 HOLDERS = [One(namespace, name) for namespace in "abc" for name in "xyz"]

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Container, Iterable, Iterator
 
 from ..model import SocketAddress
+from ..shares import BySize
 
 Pin = tuple[str, SocketAddress, float]
 """A client, its endpoint, and the seconds since the pin was used."""
@@ -36,41 +37,26 @@ class AffinityTables:
 
     def __init__(self, max_pins: int = MAX_PINS) -> None:
         self._max_pins = max_pins
-        self._count = 0
-        self._by_size: dict[int, dict[AffinityTable, None]] = {}
-        """The tables that have pins."""
-        self._largest = 0
-        """Their largest size."""
+        self._by_size = BySize[AffinityTable]()
 
     def __len__(self) -> int:
-        return self._count
+        return self._by_size.total
 
     def free(self, excess: int) -> int:
         """Forget pins that take that many bytes, some thousand at most; return how many bytes."""
-        before = self._count
+        before = len(self)
         for _ in range(min(math.ceil(excess / PIN_BYTES), _STEP_PINS, before)):
             self._forget_one()
-        return (before - self._count) * PIN_BYTES
+        return (before - len(self)) * PIN_BYTES
 
-    def changed(self, table: AffinityTable, was: int) -> None:
+    def changed(self, table: AffinityTable) -> None:
         """Note that a table has more or fewer pins than it had; beyond the bound one goes."""
-        size = len(table)
-        self._count += size - was
-        if was:
-            same = self._by_size[was]
-            del same[table]
-            if not same:
-                del self._by_size[was]
-        if size:
-            self._by_size.setdefault(size, {})[table] = None
-        self._largest = max(self._largest, size)
-        while self._largest and self._largest not in self._by_size:
-            self._largest -= 1
-        if self._count > self._max_pins:
+        self._by_size.put(table, len(table))
+        if len(self) > self._max_pins:
             self._forget_one()
 
     def _forget_one(self) -> None:
-        same = self._by_size[self._largest]
+        same = self._by_size.largest
         table, _ = same.popitem()
         # An iterator would walk over all that were removed before.
         same[table] = None
@@ -113,7 +99,7 @@ class AffinityTable:
             if known is None:
                 self._pins[client] = (endpoint, used)
                 self._pins.move_to_end(client, last=False)
-                self._tables.changed(self, len(self._pins) - 1)
+                self._tables.changed(self)
             elif used > known[1]:
                 # Several former processes have it, of which one may have served it since.
                 self._pins[client] = (endpoint, used)
@@ -137,7 +123,7 @@ class AffinityTable:
         endpoint, used = pin
         if now - used >= self.timeout_s or endpoint not in usable:
             del self._pins[client]
-            self._tables.changed(self, len(self._pins) + 1)
+            self._tables.changed(self)
             return None
         return endpoint
 
@@ -147,7 +133,7 @@ class AffinityTable:
         self._pins[client] = (endpoint, now)
         self._pins.move_to_end(client)
         if len(self._pins) != before:
-            self._tables.changed(self, before)
+            self._tables.changed(self)
 
     def forget_oldest(self) -> None:
         """Forget the pin that was unused for longest; there is one."""
@@ -155,11 +141,9 @@ class AffinityTable:
         if not self._pins:
             # Frees what a table that was large keeps.
             self._pins.clear()
-        self._tables.changed(self, len(self._pins) + 1)
+        self._tables.changed(self)
 
     def clear(self) -> None:
         """Forget all pins; required of a table that isn't used any more. Idempotent."""
-        was = len(self._pins)
         self._pins.clear()
-        if was:
-            self._tables.changed(self, was)
+        self._tables.changed(self)

@@ -22,50 +22,32 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from ..policy.shares import HasClient, client_share, network_of
+from ..shares import BySize
 
 W = TypeVar("W", bound=HasClient)
 K = TypeVar("K", bound=Hashable)
 
 
-class _Ranking(Generic[K]):
+class _Ranking(BySize[K]):
     """How many places each holder has, and which one has the most."""
 
-    __slots__ = ("_by_number", "_counts", "_most")
-
-    def __init__(self) -> None:
-        self._counts: dict[K, int] = {}
-        self._by_number: dict[int, dict[K, None]] = {}
-        self._most = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._counts)
+    __slots__ = ()
 
     def most_with(self, newcomer: K) -> int:
         """Return the most that a holder would have if a newcomer had one more."""
-        return max(self._most, self._counts.get(newcomer, 0) + 1)
+        return max(self.most, self.amounts.get(newcomer, 0) + 1)
 
     def largest_with(self, newcomer: K) -> K:
         """Return the holder that would have the most if a newcomer had one more.
 
         There is at least one. Of equal ones it is the one that has had as many for longest.
         """
-        if self._counts.get(newcomer, 0) >= self._most:
+        if self.amounts.get(newcomer, 0) >= self.most:
             return newcomer
-        return next(iter(self._by_number[self._most]))
+        return next(iter(self.largest))
 
-    def change(self, holder: K, by: int) -> None:
-        """Count one more, or one fewer."""
-        before = self._counts.pop(holder, 0)
-        now = before + by
-        if before:
-            del self._by_number[before][holder]
-            if not self._by_number[before]:
-                del self._by_number[before]
-                self._most -= before == self._most
-        if now:
-            self._counts[holder] = now
-            self._by_number.setdefault(now, {})[holder] = None
-        self._most = max(self._most, now)
+    def add(self, holder: K, more: int) -> None:
+        self.put(holder, self.amounts.get(holder, 0) + more)
 
 
 class WaitingClients(Generic[W]):
@@ -150,9 +132,9 @@ class WaitingClients(Generic[W]):
 
     def _count(self, client: str, by: int) -> None:
         network = network_of(client)
-        self._clients.change(client, by)
-        self._networks.change(network or client, by)
+        self._clients.add(client, by)
+        self._networks.add(network or client, by)
         if network is not None:
-            self._clients_in[network].change(client, by)
-            if not self._clients_in[network]:
+            self._clients_in[network].add(client, by)
+            if not self._clients_in[network].total:
                 del self._clients_in[network]

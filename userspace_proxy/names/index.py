@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from ..cluster import Snapshot, count_new, differing_keys, differing_slices
 from ..model import EndpointSlice, ServiceKey
+from ..shares import add_to
 from .endpoints import AT_ONCE, NamedEndpoints
 from .question import hostname_of
 
@@ -111,11 +112,11 @@ class _AddressIndex:
             name = f"{key.name}.{key.namespace}"
             for state, count in ((old, -1), (new, 1)):
                 for ip in state.service.cluster_ips if state is not None else ():
-                    _count(self._of_services, ip, name, count)
+                    add_to(self._of_services, ip, name, count)
             for gone, added in differing_slices(old, new):
                 for item, count in ((gone, -1), (added, 1)):
                     for ip, label in _labels(item):
-                        _count(self._of_endpoints, ip, f"{label}.{name}", count)
+                        add_to(self._of_endpoints, ip, f"{label}.{name}", count)
         # At the end: until then another thread sees that it has to wait.
         self._snapshot = snapshot
 
@@ -124,12 +125,3 @@ def _labels(item: EndpointSlice | None) -> Iterator[tuple[str, str]]:
     for endpoint in item.endpoints if item is not None else ():
         if endpoint.ready:
             yield endpoint.ip, hostname_of(endpoint.ip, endpoint.hostname)
-
-
-def _count(names: dict[str, dict[str, int]], ip: str, name: str, count: int) -> None:
-    of_ip = names.setdefault(ip, {})
-    of_ip[name] = of_ip.get(name, 0) + count
-    if not of_ip[name]:
-        del of_ip[name]
-        if not of_ip:
-            del names[ip]

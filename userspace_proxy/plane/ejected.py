@@ -29,6 +29,7 @@ from ..model import DialFailure, Failure, ServiceKey, SocketAddress
 from ..model.failures import NO_ANSWER
 from ..model.node_network import DroppedBy, NextHop
 from ..model.serving import Serving
+from ..shares import remove_from
 from .group import Group, keys_of_removed
 from .messages import Returned
 from .path_probes import Note, PathProbes
@@ -153,10 +154,7 @@ class EjectedEndpoints:
         one.group.note_obstacle(one.endpoint, None)
         if one.probed_for is not None and self._probes is not None:
             self._probes.discard(one.endpoint, one.probed_for)
-            probed = self._probed[one.endpoint]
-            del probed[one.group.number]
-            if not probed:
-                del self._probed[one.endpoint]
+            remove_from(self._probed, one.endpoint, one.group.number)
 
     def _probe(self, one: _Ejected) -> None:
         service = self._probed_for(one.group)

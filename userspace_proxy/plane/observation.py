@@ -26,6 +26,7 @@ from ..cluster import Snapshot, differing_keys, differing_slices
 from ..facts.connection import ConnectionFacts, ConnectionFilter, LeftOut
 from ..facts.edges import Calls, no_pod
 from ..model import EndpointSlice
+from ..shares import add_to
 from .messages import Called, Observed
 from .plane import Plane
 
@@ -154,21 +155,11 @@ class PodNames:
         for key in sorted(differing, key=lambda key: (created.get(key, ""), key)):
             for old, new in differing_slices(before.get(key), now.get(key)):
                 for ip, lister, pod in self._listed(new):
-                    pods = self._pods.setdefault(ip, {}).setdefault(lister, {})
-                    pods[pod] = pods.get(pod, 0) + 1
+                    add_to(self._pods.setdefault(ip, {}), lister, pod, 1)
                 for ip, lister, pod in self._listed(old):
-                    self._forget(ip, lister, pod)
-
-    def _forget(self, ip: str, lister: _Lister, pod: str) -> None:
-        listed = self._pods[ip]
-        pods = listed[lister]
-        pods[pod] -= 1
-        if not pods[pod]:
-            del pods[pod]
-            if not pods:
-                del listed[lister]
-                if not listed:
-                    del self._pods[ip]
+                    add_to(self._pods[ip], lister, pod, -1)
+                    if not self._pods[ip]:
+                        del self._pods[ip]
 
     def _listed(self, item: EndpointSlice | None) -> Iterator[tuple[str, _Lister, str]]:
         if item is None:

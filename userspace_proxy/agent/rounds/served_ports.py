@@ -21,6 +21,7 @@ from ...model.quiesced import Quiesced
 from ...plan import PortPlan
 from ...plan.detours import At, Detours, Reasons
 from ...plane import Group, Plane, PortPool
+from ...shares import remove_from
 from ...steering import Bind
 from .auto_paths import AutoPaths
 from .kernel_turns import KernelTurns
@@ -168,10 +169,7 @@ class ServedPorts:
         self._by_group.pop(served.group, None)
         self._holding.pop(served, None)
         self._of_udp.pop(served, None)
-        ports = self._by_service[key.name.service]
-        del ports[key]
-        if not ports:
-            del self._by_service[key.name.service]
+        remove_from(self._by_service, key.name.service, key)
         self._problems.forget(key)
         self.shortages.shares.hold(key, 0)
         self.listeners.change(served)

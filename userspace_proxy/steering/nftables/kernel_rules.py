@@ -31,6 +31,7 @@ from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.expressions import joined
 from ...kernel.nf_tables.writer import OUTPUT, POSTROUTING, PREROUTING, SetElement, goto_chain
 from ...model import Frontend, IPFamily, SocketAddress
+from ...shares import remove_from
 from ..base import KernelTarget
 from .choosers import (
     NAMES,
@@ -193,9 +194,7 @@ class KernelRules:
         for chooser in change.gone_choosers:
             if chooser.affinity is not None:
                 place = chooser.affinity.name, chooser.family
-                del self._by_affinity[place][chooser]
-                if not self._by_affinity[place]:
-                    del self._by_affinity[place]
+                remove_from(self._by_affinity, place, chooser)
 
 
 def _numbers_in(*choosers: Mapping[Chooser, ChooserChain]) -> Iterator[range]:
