@@ -45,21 +45,6 @@ def test_a_place_may_be_older_than_those_that_were_added_before():
     assert waiting.to_end("two") is older
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40))
-def test_a_client_with_fewer_places_never_loses_one(changes):
-    waiting, places = WaitingClients(), []
-    for client, is_removal in changes:
-        if is_removal and places:
-            waiting.remove(places.pop(len(places) // 2))
-        else:
-            places.append(Place(client))
-            waiting.add(places[-1], 0.0)
-        if places:
-            owners = [place.client_ip for place in places]
-            loser = waiting.to_end("new").client_ip
-            assert owners.count(loser) == max(map(owners.count, owners))
-
-
 def test_the_addresses_of_one_64_end_no_other_clients_wait():
     lone = [f"2001:db8:{i:x}::1" for i in range(10)]
     waiting, places = filled("192.0.2.1", *lone, *(f"2001:db8:bad::{i:x}" for i in range(1, 90)))
