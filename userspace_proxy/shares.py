@@ -18,13 +18,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, MutableMapping
 from itertools import accumulate
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 G = TypeVar("G", bound=Hashable)
 K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
+D = TypeVar("D", bound=MutableMapping[Any, Any])
 
 
 class Namespaced(Hashable, Protocol):
@@ -46,7 +46,7 @@ def add_to(amounts: dict[G, dict[K, int]], group: G, holder: K, more: int) -> No
         remove_from(amounts, group, holder)
 
 
-def remove_from(groups: dict[G, dict[K, V]], group: G, holder: K) -> None:
+def remove_from(groups: MutableMapping[G, D], group: G, holder: object) -> None:
     """Remove a holder from its group, and the group with its last one."""
     own = groups[group]
     del own[holder]

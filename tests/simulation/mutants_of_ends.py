@@ -47,8 +47,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "clients-of-flows-stay": Mutant(
         "flow_table",
-        "            if not flows:\n                del self._of[holder]\n",
-        "",
+        "            remove_from(self._of, holder, flow)\n",
+        "            del self._of[holder][flow]\n",
         "policy",
     ),
     "flows-of-clients-stay-counted": Mutant(

@@ -22,7 +22,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from ..policy.shares import HasClient, client_share, network_of
-from ..shares import BySize
+from ..shares import BySize, remove_from
 
 W = TypeVar("W", bound=HasClient)
 K = TypeVar("K", bound=Hashable)
@@ -101,10 +101,7 @@ class WaitingClients(Generic[W]):
         self.at_limit.discard(waiter)
         self.dialled.discard(waiter)
         del self._since[waiter]
-        places = self._places[waiter.client_ip]
-        del places[waiter]
-        if not places:
-            del self._places[waiter.client_ip]
+        remove_from(self._places, waiter.client_ip, waiter)
         self._count(waiter.client_ip, -1)
 
     def waits_since(self) -> float | None:

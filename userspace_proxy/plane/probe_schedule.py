@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ..model import ServiceKey, SocketAddress
+from ..shares import remove_from
 
 EVERY_S = 1.5
 """Seconds between two probes of an endpoint, on average."""
@@ -219,14 +220,11 @@ class ProbeSchedule:
         known.began_at = now
 
     def _drop(self, endpoint: SocketAddress, service: ServiceKey) -> None:
-        services = self._queues.get(service.namespace)
-        if services is None or service not in services:
-            return
-        services[service].pop(endpoint, None)
-        if not services[service]:
-            del services[service]
-        if not services:
-            del self._queues[service.namespace]
+        services = self._queues.get(service.namespace, OrderedDict())
+        if endpoint in services.get(service, ()):
+            remove_from(services, service, endpoint)
+            if not services:
+                del self._queues[service.namespace]
 
     def _release(self, known: _Probed) -> None:
         """Note that no probe of an endpoint is under way any more."""

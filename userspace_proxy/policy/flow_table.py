@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Hashable
 from typing import Generic, Protocol, TypeVar
 
+from ..shares import remove_from
 from .shares import client_share, network_of, service_share
 
 # conntrack's nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.
@@ -97,10 +98,7 @@ class _Order(Generic[F]):
 
     def remove(self, flow: F) -> None:
         for holder in flow.holders:
-            flows = self._of[holder]
-            del flows[flow]
-            if not flows:
-                del self._of[holder]
+            remove_from(self._of, holder, flow)
 
 
 class FlowTable(Generic[F]):
