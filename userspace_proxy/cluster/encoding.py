@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import msgspec
 
@@ -73,18 +73,12 @@ class _Head:
     node_addresses: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _SavedService:
-    service: Service
-    slices: tuple[EndpointSlice, ...]
-
-
-FORMAT = digest(_Head, _SavedService)
+FORMAT = digest(_Head, ServiceState)
 """Another number in each version in which these types differ."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)
-_service_decoder = msgspec.json.Decoder(_SavedService)
+_service_decoder = msgspec.json.Decoder(ServiceState)
 
 
 def encode_state(snapshot: Snapshot, owner: StateOwner) -> bytes:
@@ -132,7 +126,7 @@ def decode_state(data: bytes, owner: StateOwner) -> Snapshot:
                 _check_slice(each)
     except _CORRUPT as exc:
         raise InputError(f"it is corrupt: {' '.join(str(exc).split())}") from exc
-    read = {s.service.key: ServiceState(s.service, Slices(s.slices)) for s in states}
+    read = {s.service.key: replace(s, slices=Slices.of(s.slices)) for s in states}
     return Snapshot(
         PersistentMap[ServiceKey, ServiceState]().changed(read),
         others.node,
@@ -144,10 +138,10 @@ def _texts(snapshot: Snapshot, owner: StateOwner) -> Iterator[bytes]:
     nodes = snapshot.node_addresses
     head = _Head(owner, snapshot.node, None if nodes is None else tuple(sorted(nodes)))
     yield _encoder.encode_lines((_Version(FORMAT), head))
-    batch: list[_SavedService] = []
+    batch: list[ServiceState] = []
     count = 0
     for state in snapshot.services.values():
-        batch.append(_SavedService(state.service, tuple(state.slices)))
+        batch.append(state)
         count += 1 + len(state.service.ports)
         count += sum(len(each.endpoints) + len(each.ports) for each in state.slices)
         if count >= _BATCH:

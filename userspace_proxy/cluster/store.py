@@ -10,7 +10,7 @@ Rule 3: a snapshot never changes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..model import EndpointSlice, Node, Service, ServiceKey, SliceKey
@@ -27,7 +27,7 @@ class ServiceState:
     """
 
     service: Service
-    slices: Sequence[EndpointSlice]
+    slices: tuple[EndpointSlice, ...]
     """A store's are :class:`Slices`."""
 
 
@@ -157,15 +157,13 @@ class Store:
         return self._last
 
     def _note_orphans(self) -> None:
-        named = {
-            key: self._slices_of[key]
-            for key in self._touched
-            if key in self._slices_of and key not in self._services
-        }
+        named = (self._touched.keys() - self._services.keys()) & self._slices_of.keys()
         put = {
-            key: slices
-            for key, slices in named.items()
-            if _have_other_keys(self._orphans.get(key, NO_SLICES), slices)
+            key: self._slices_of[key]
+            for key in named
+            for old, new in self._orphans.get(key, NO_SLICES).differing(self._slices_of[key])
+            # Only their keys count.
+            if old is None or new is None
         }
         drop = {key for key in self._touched if key in self._orphans and key not in named}
         if put or drop:
@@ -189,14 +187,10 @@ def differing_slices(
 
 
 def count_new(old: ServiceState | None, new: ServiceState | None) -> int:
-    """Return about how many endpoints and slices the second state alone has."""
+    """Return about how many slices, endpoints and ports the second state alone has."""
     known = set(Slices.of(old.slices).runs) if old is not None else ()
     runs = Slices.of(new.slices).runs if new is not None else ()
-    return sum(run.endpoint_count + len(run.slices) for run in runs if run not in known)
-
-
-def _have_other_keys(before: Slices, now: Slices) -> bool:
-    return any(old is None or new is None for old, new in before.differing(now))
+    return sum(run.weight for run in runs if run not in known)
 
 
 def _keeping_endpoints(old: EndpointSlice, new: EndpointSlice) -> EndpointSlice:

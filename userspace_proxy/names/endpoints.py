@@ -203,7 +203,7 @@ class NamedEndpoints:
     def is_ready(self, port: str, protocol: str, label: str) -> bool:
         """Return whether a question takes some milliseconds at most: else prepare for it."""
         runs = Slices.of(self.state.slices).runs
-        new = (run.endpoint_count for run in runs if len(runs) > 1 and not run.has(read_run))
+        new = (run.weight for run in runs if len(runs) > 1 and read_run not in run.derived)
         if sum(new) > AT_ONCE:
             return False
         is_made = bool(label) or (bool(port), bool(protocol)) in self._by_port

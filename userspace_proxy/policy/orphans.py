@@ -100,9 +100,10 @@ class Orphans:
         """Return a slice that names no Service, and whose own name begins with this one's."""
         slices = self._slices.get(ServiceKey(service.namespace, ""), NO_SLICES)
         for start in (service.name, f"{service.name}-"):
-            found = slices.from_key(SliceKey(service.namespace, start))
-            if found is not None and service in _first_parts(found.key):
-                return found.key
+            first = SliceKey(service.namespace, start)
+            at = bisect.bisect_left(slices, first, key=lambda item: item.key)
+            if at < len(slices) and service in _first_parts(slices[at].key):
+                return slices[at].key
         return None
 
     def _follow(self, namespace: str, keys: Iterable[ServiceKey]) -> None:

@@ -162,8 +162,8 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "slices-lost-on-disk": Mutant(
         "encoding",
-        "_SavedService(state.service, tuple(state.slices))",
-        "_SavedService(state.service, tuple(state.slices)[:1])",
+        "batch.append(state)",
+        "batch.append(replace(state, slices=state.slices[:1]))",
         "cluster",
     ),
     "object-listed-before-stays": Mutant(

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.cluster.slices import NO_SLICES, Slices
-from userspace_proxy.model import SliceKey
 
 from ..model.samples import slice_of
 
@@ -47,7 +46,7 @@ def test_after_any_changes_they_are_what_a_mapping_would_have(changes, most):
 def test_a_change_of_one_of_many_slices_passes_few_others(endpoints):
     count = 40_000 // (1 + endpoints)
     ips = [f"10.0.0.{n}" for n in range(endpoints)]
-    slices = Slices(item(number, *ips) for number in range(count))
+    slices = Slices.of(item(number, *ips) for number in range(count))
     new = item(count // 2, "192.0.2.1")
     changed, read = slices.changed({new.key: new}), []
     for some in (slices, changed):
@@ -67,21 +66,7 @@ def test_runs_that_deletions_leave_small_are_joined():
     assert len(slices.runs) <= 2
 
 
-def test_the_first_slice_of_a_key_or_a_later_one():
-    slices = of(*range(0, 2000, 2))
-    found = [slices.from_key(item(number).key) for number in (0, 7, 999, 1998, 1999)]
-    assert found == [item(0), item(8), item(1000), item(1998), None]
-    assert NO_SLICES.from_key(SliceKey("shop", "cart")) is None
-
-
 def test_of_one_run_nothing_is_remembered():
     few, many = of(1), of(*range(600))
     assert few.derive(list)[0] is not few.derive(list)[0]
     assert many.derive(list)[0] is many.derive(list)[0]
-
-
-def test_they_are_equal_to_a_sequence_of_the_same_slices():
-    assert of(1, 2) == (item(1), item(2)) == of(2, 1)
-    assert of(1) != of(2)
-    assert of(1) != {item(1).key}
-    assert (Slices.of(few := of(1)), repr(few)) == (few, repr((item(1),)))

@@ -269,7 +269,7 @@ def test_stores_that_learnt_the_same_objects_in_another_order_have_equal_digests
 def test_after_a_change_the_endpoints_of_unchanged_slices_are_not_read_again(monkeypatch):
     ips = [f"10.0.{i >> 8}.{i & 255}" for i in range(900)]
     many = [a_slice(Endpoint(ip), name=f"s{i:04}") for i, ip in enumerate(ips)]
-    before, read = Slices(many), []
+    before, read = Slices.of(many), []
     assert digest(SERVICE, *many) == digest_of(ServiceState(SERVICE, before))
     monkeypatch.setattr(plan_digest, "_in_words", lambda one: read.append(one) or one.ip)
     changed = a_slice(SECOND, name="s0450")

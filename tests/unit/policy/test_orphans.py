@@ -16,7 +16,7 @@ WEB = ServiceKey("shop", "web")
 
 
 def of_keys(*keys):
-    return Slices(slice_of(key=key.name, of=ServiceKey(key.namespace, "")) for key in keys)
+    return Slices.of(slice_of(key=key.name, of=ServiceKey(key.namespace, "")) for key in keys)
 
 
 def orphans(**slices):
