@@ -24,13 +24,9 @@ _SLICES = "get endpointslices -n {namespace} -l kubernetes.io/service-name={name
 _SELECTOR = "edit service -n {namespace} {name}"
 
 NEWER_MAX = 100
-"""Codes of one answer that this version doesn't know, and that are told apart."""
-_newer: dict[str, CauseCode] = {}
-
-
-def forget_newer_codes() -> None:
-    """Begin another answer: whoever has sent the one before may have named any codes."""
-    _newer.clear()
+"""So many codes of one answer that this version doesn't know are told apart."""
+newer_codes: dict[str, CauseCode] = {}
+"""Those of the answer that is being read; who reads the next one clears it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,13 +209,11 @@ class CauseCode(enum.StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> CauseCode:
         """Return the code of a newer proxy, whose JSON this one reads; it has no other name."""
-        name = str(value)
-        if name not in _newer and len(_newer) >= NEWER_MAX:
-            # No proxy has so many: only its sentences are kept.
-            name = ""
-        code = _newer.get(name)
+        # No proxy has more: only their sentences are kept.
+        name = str(value) if value in newer_codes or len(newer_codes) < NEWER_MAX else ""
+        code = newer_codes.get(name)
         if code is None:
-            code = _newer[name] = str.__new__(cls, name)
+            code = newer_codes[name] = str.__new__(cls, name)
             code._name_ = code._value_ = name
             code.traits = _PLAIN
         return code

@@ -22,8 +22,6 @@ from .node import StatusFacts
 
 PARAMS_MAX = 64
 """Of a cause that is read; each takes some hundred bytes."""
-BEFORE_MAX = 2
-"""Of such a cause, before each other; each takes as long as the cause."""
 
 _COUNTED = ("count", "first_at", "last_at")
 _NOT_COUNTED = tuple(name for name in MODIFIERS if name not in _COUNTED)
@@ -67,11 +65,11 @@ def write_cause(cause: Cause) -> CauseFacts:
     return facts
 
 
-def read_cause(facts: CauseFacts, before_max: int = BEFORE_MAX) -> Cause:
+def read_cause(facts: CauseFacts, before_max: int = 2) -> Cause:
     """Return the cause that a proxy has written, also an older or a newer one.
 
     Args:
-        before_max: How many causes are read that it names as what was before.
+        before_max: How many causes are read that it names as what was before; each takes as long.
 
     Raises:
         ValueError: No proxy gives a cause so many parameters.

@@ -20,10 +20,8 @@ from .calls import Read, cause_of_failure
 
 SUMMARY_FROM = 100
 """Clusters of more nodes are read by summaries."""
-WHOLE_BYTES = 48 << 20
+WHOLE_BYTES = 36 << 20
 """What all whole answers together may have."""
-SUMMARY_BYTES = 8 << 20
-"""What a summary may have anyway: 2,500 Service ports that aren't ok."""
 ALSO_MAX = 100
 """Services that a request names: its line may have 8 KiB."""
 
@@ -75,8 +73,7 @@ class Asking:
         if self.watches:
             query += ["watch", f"every={every_s(count)}"]
         path = f"{_STATUS}?{'&'.join(query)}" if query else _STATUS
-        least = SUMMARY_BYTES if is_summary else 0
-        body = min(ANSWER_BYTES, max(least, WHOLE_BYTES // max(count, 1)))
+        body = ANSWER_BYTES if is_summary else min(ANSWER_BYTES, WHOLE_BYTES // max(count, 1))
         return AskingMode(is_summary, path, Bounds(body=body))
 
     def reduce(self, node: str, mode: AskingMode) -> bool:

@@ -30,11 +30,8 @@ BEHIND_S = 2.0
 ASKED_MAX = 32
 """Nodes that are asked at one look; the others have their turn at the next one."""
 
-MORE_MAX = 1000
-"""So many Services more than twice those of the API server no node has: such an answer is none."""
-
 _ANSWER_S = 5.0
-_BOUNDS = Bounds(body=4 << 20)
+_BOUNDS = Bounds(body=2 << 20)
 _PLAN = "/api/v1/plan"
 
 
@@ -137,7 +134,7 @@ class Behind:
             # Its answer has a cause of its own.
             self._differences.pop(node, None)
             return
-        if plan.form == FORM and len(plan.digests) <= 2 * len(self._plans.digests or ()) + MORE_MAX:
+        if plan.form == FORM:
             self._note(node, plan.digests, frozenset(wanted))
 
     def _note(self, node: str, theirs: Mapping[str, str], buckets: Collection[int]) -> None:

@@ -1,10 +1,9 @@
 """Asks agents for their JSON, many at a time, within bounds of time, memory and load.
 
-    ask ──pieces──▶ Gathered ──line──▶ lines.read… ──▶ Read
+    ask ──pieces──▶ lines ──▶ lines.read… ──▶ Read
 
-Rule 1: at most OPENING_MAX agents are being opened at a time, and at most LARGE_MAX are sending an
-answer beyond SMALL_BYTES; one that is slow gives its place up and goes on, so that it doesn't keep
-others from being asked and read.
+Rule 1: at most OPENING_MAX agents are being opened at a time; one that is slow gives its place up
+and goes on, so that it doesn't keep others from being asked. None waits for another to send.
 Rule 2: one long line is decoded at a time, within an Allowance: memory has a bound whatever the
 agents send.
 Rule 3: a stream that sends more than a proxy would is ended.
@@ -15,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -35,8 +33,6 @@ OPENING_MAX = 32
 """As many port-forwards are being opened at a time; each is a connection to a kubelet, too."""
 SLOW_S = 0.5
 """After that time an agent that hasn't answered gives its place up."""
-SMALL_BYTES = 1 << 20
-LARGE_MAX = 4
 
 FIRST_GAP_S = 10.0
 """Between two lines of an agent, while that isn't known yet."""
@@ -52,6 +48,7 @@ _GAPS = 4
 # Parsed in the event loop, as a thread takes longer.
 _INLINE_BYTES = 64 << 10
 _TEXT_MAX = 300
+_How = TypeVar("_How")
 _T = TypeVar("_T")
 
 
@@ -76,21 +73,13 @@ class Limits:
     def __init__(self, slow_s: float = SLOW_S) -> None:
         self._slow_s = slow_s
         self._opening = asyncio.Semaphore(OPENING_MAX)
-        self._large = asyncio.Semaphore(LARGE_MAX)
         self.parsing = asyncio.Lock()
 
-    def opening(self) -> AbstractAsyncContextManager[None]:
-        """Have a place among the agents that are being opened, for a while at most."""
-        return self._place(self._opening)
-
-    def large(self) -> AbstractAsyncContextManager[None]:
-        """Have a place among those that send large answers, for a while at most."""
-        return self._place(self._large)
-
     @contextlib.asynccontextmanager
-    async def _place(self, among: asyncio.Semaphore) -> AsyncIterator[None]:
-        await among.acquire()
-        places = [among.release]
+    async def opening(self) -> AsyncIterator[None]:
+        """Have a place among the agents that are being opened, for a while at most."""
+        await self._opening.acquire()
+        places = [self._opening.release]
 
         def give_up() -> None:
             if places:
@@ -102,50 +91,6 @@ class Limits:
         finally:
             timer.cancel()
             give_up()
-
-
-class _Gathered:
-    """The parts of one line.
-
-    Args:
-        waits: Called before it waits for a place, and with False once it has one.
-    """
-
-    def __init__(
-        self,
-        limits: Limits,
-        stack: contextlib.AsyncExitStack,
-        bytes_max: int,
-        waits: Callable[[bool], object] = bool,
-    ) -> None:
-        self._limits = limits
-        self._bytes_max = bytes_max
-        self._stack = stack
-        self._waits = waits
-        self._line = bytearray()
-        self._is_large = False
-
-    async def add(self, part: bytes) -> None:
-        """Add a part; waits while others are large."""
-        self._line += part
-        if len(self._line) > self._bytes_max:
-            raise TooLarge(self._bytes_max)
-        if len(self._line) > SMALL_BYTES and not self._is_large:
-            self._is_large = True
-            self._waits(True)
-            await self._stack.enter_async_context(self._limits.large())
-            self._waits(False)
-
-    def take(self) -> bytes:
-        """Return the line; the next one begins."""
-        line = bytes(self._line)
-        self._line.clear()
-        return line
-
-    async def rest(self) -> None:
-        """Give back the place of a large line, which has been parsed."""
-        self._is_large = False
-        await self._stack.aclose()
 
 
 class AgentCalls:
@@ -173,16 +118,13 @@ class AgentCalls:
         Raises:
             PortForwardError, Unreadable, TooLarge, OtherStatus: There is none.
         """
-        async with self._opened(to, path, bounds) as asked, contextlib.AsyncExitStack() as stack:
-            gathered = _Gathered(self._limits, stack, bounds.body)
-            async for piece in asked.pieces():
-                await gathered.add(piece)
-            return gathered.take()
+        async with self._opened(to, path, bounds) as asked:
+            return await asked.whole()
 
     async def read(self, to: ForwardTarget, path: str, kind: type[_T], bounds: Bounds) -> _T:
         """Return what an answer of another kind contains; errors are those of :meth:`body`."""
         body = await self.body(to, path, bounds)
-        return await self._parsed(body, lambda: Allowance(bounds.body).decode(body, kind))
+        return await self._parsed(Allowance(bounds.body).decode, body, kind)
 
     async def status(
         self, to: ForwardTarget, path: str, bounds: Bounds, waits: Callable[[bool], object]
@@ -190,26 +132,25 @@ class AgentCalls:
         """Return an answer that is read once.
 
         Args:
-            waits: Called with False when it is this agent's turn, and with True where it waits for
-                others again.
+            waits: Called with False when it is this agent's turn, and with True once it has sent
+                its answer, which may have to wait for others'.
 
         Raises:
             PortForwardError, Unreadable, TooLarge, OtherStatus: There is none.
         """
-        async with (
-            contextlib.AsyncExitStack() as turn,
-            contextlib.AsyncExitStack() as large,
-        ):
+        async with contextlib.AsyncExitStack() as turn:
             await turn.enter_async_context(self._limits.opening())
             waits(False)
             asked_at, answered_at = self._unix(), 0.0
+            body = bytearray()
             async with self._opened(to, path, bounds) as asked:
-                gathered = _Gathered(self._limits, large, bounds.body, waits)
                 async for piece in asked.pieces():
                     answered_at = answered_at or self._unix()
-                    await gathered.add(piece)
-                line, allowance = gathered.take(), Allowance(bounds.body)
-                status = await self._parsed(line, partial(read_whole_line, line, allowance), waits)
+                    body += piece
+                line = bytes(body)
+                body.clear()
+                waits(True)
+                status = await self._parsed(read_whole_line, line, Allowance(bounds.body))
                 # Closing takes a round trip more.
                 await turn.aclose()
         return Read(status, asked_at, answered_at)
@@ -232,36 +173,21 @@ class AgentCalls:
         last: Read | None = None
         rate, beat = _Rate(loop.time, *_CHANGES_PER_S), _Beat(silent_s)
         allowance = Allowance(bounds.body)
-
-        def waits(is_waiting: bool) -> None:
-            silence.reschedule(None if is_waiting else loop.time() + max(first_s, silent_s))
-
-        async with (
-            contextlib.AsyncExitStack() as turn,
-            contextlib.AsyncExitStack() as large,
-            asyncio.timeout(None) as silence,
-        ):
-            gathered = _Gathered(self._limits, large, bounds.body, waits)
+        async with contextlib.AsyncExitStack() as turn, asyncio.timeout(None) as silence:
             await turn.enter_async_context(self._limits.opening())
             silence.reschedule(loop.time() + first_s)
             asked_at, answered_at = self._unix(), 0.0
             async with self._opened(to, path, _STREAM) as asked:
-                async for piece in asked.pieces():
+                async for piece, complete in _lines(asked, bounds.body):
                     answered_at = answered_at or self._unix()
                     if last is not None:
                         rate.count(piece)
-                    *complete, rest = piece.split(b"\n")
-                    for part in complete:
-                        await gathered.add(part)
-                        line = gathered.take()
-                        at = (asked_at, answered_at)
-                        last = await self._next(line, last, at, allowance, waits)
-                        await gathered.rest()
+                    for line in complete:
+                        last = await self._next(line, last, (asked_at, answered_at), allowance)
                         if last is not None:
                             silence.reschedule(beat.next_end(loop.time()))
                             await turn.aclose()
                             yield last
-                    await gathered.add(rest)
         raise Unreadable("the stream ended")
 
     async def lines(
@@ -278,50 +204,32 @@ class AgentCalls:
             TimeoutError: Nothing arrived.
         """
         loop = asyncio.get_running_loop()
-        async with contextlib.AsyncExitStack() as large, asyncio.timeout(first_s) as silence:
-            gathered = _Gathered(self._limits, large, LINE_BYTES)
+        async with asyncio.timeout(first_s) as silence:
             rate = _Rate(loop.time, *_LINES_PER_S)
             async with self._opened(to, path, _STREAM) as asked:
-                async for piece in asked.pieces():
+                async for piece, complete in _lines(asked, LINE_BYTES):
                     silence.reschedule(loop.time() + silent_s)
                     rate.count(piece)
-                    *complete, rest = piece.split(b"\n")
                     if not piece:
                         yield b""
-                    for part in complete:
-                        await gathered.add(part)
-                        if line := gathered.take():
-                            yield line
-                    await gathered.add(rest)
+                    for line in filter(None, complete):
+                        yield line
         raise Unreadable("the stream ended")
 
     async def _next(
-        self,
-        line: bytes,
-        last: Read | None,
-        at: tuple[float, float],
-        allowance: Allowance,
-        waits: Callable[[bool], object],
+        self, line: bytes, last: Read | None, at: tuple[float, float], allowance: Allowance
     ) -> Read | None:
         if last is None:
             if not line:
                 return None
-            read_first = partial(read_whole_line, line, allowance)
-            return Read(await self._parsed(line, read_first, waits), *at)
-        now, before = self._unix(), last.status
+            return Read(await self._parsed(read_whole_line, line, allowance), *at)
+        now = self._unix()
         if not line:
             # What it says of its clock is as old as the last line.
-            return Read(before, last.asked_at, now)
-
-        def read() -> StatusFacts:
-            status = read_change(before, line, allowance)
-            if allowance.used > allowance.kept_max:
-                # Lines may change what there is, or add to it.
-                allowance.measure(status)
-            return status
-
+            return Read(last.status, last.asked_at, now)
+        status = await self._parsed(partial(read_change, last.status), line, allowance)
         # It was written after the last one had arrived, and before it arrived itself.
-        return Read(await self._parsed(line, read, waits), last.answered_at, now)
+        return Read(status, last.answered_at, now)
 
     @contextlib.asynccontextmanager
     async def _opened(
@@ -333,19 +241,29 @@ class AgentCalls:
         finally:
             await asked.close()
 
-    async def _parsed(
-        self, line: bytes, read: Callable[[], _T], waits: Callable[[bool], object] = bool
-    ) -> _T:
+    async def _parsed(self, read: Callable[[bytes, _How], _T], line: bytes, how: _How) -> _T:
         """Read a line, by a thread if it is long; one long line at a time."""
         try:
             if len(line) <= _INLINE_BYTES:
-                return read()
-            waits(True)
+                return read(line, how)
             async with self._limits.parsing:
-                waits(False)
-                return await asyncio.to_thread(read)
+                return await asyncio.to_thread(read, line, how)
         except ValueError as exc:
             raise Unreadable(" ".join(str(exc).split())[:_TEXT_MAX]) from exc
+
+
+async def _lines(asked: OpenAnswer, bytes_max: int) -> AsyncIterator[tuple[bytes, list[bytes]]]:
+    """Yield each piece of a stream, and the lines that it completes."""
+    begun = bytearray()
+    async for piece in asked.pieces():
+        begun += piece
+        complete: list[bytes] = []
+        if b"\n" in piece:
+            *complete, rest = bytes(begun).split(b"\n")
+            begun = bytearray(rest)
+        if max(map(len, (*complete, begun))) > bytes_max:
+            raise TooLarge(bytes_max)
+        yield piece, complete
 
 
 class _Beat:

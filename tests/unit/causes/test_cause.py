@@ -18,7 +18,7 @@ from userspace_proxy.causes.cause import (
     When,
     as_read,
     cause,
-    forget_newer_codes,
+    newer_codes,
 )
 from userspace_proxy.causes.endpoints import denies, no_datagram, refuses, silent
 from userspace_proxy.causes.say import object_of, remedy, say
@@ -57,10 +57,10 @@ def test_a_code_of_a_newer_proxy_is_kept():
 
 def test_of_codes_that_no_version_has_so_many_of_the_others_are_one():
     for begins in (0, 5000):
-        forget_newer_codes()
+        newer_codes.clear()
         codes = {CauseCode(f"code-{begins + number}") for number in range(2 * NEWER_MAX)}
         assert (len(codes), CauseCode(f"code-{begins}")) == (NEWER_MAX + 1, f"code-{begins}")
-    forget_newer_codes()
+    newer_codes.clear()
 
 
 def test_each_code_has_a_section_in_the_docs_and_each_section_is_of_a_code():

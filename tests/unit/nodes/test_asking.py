@@ -10,7 +10,6 @@ from userspace_proxy.facts import Level
 from userspace_proxy.nodes.answers import Answers
 from userspace_proxy.nodes.ask import ANSWER_BYTES, Unreadable
 from userspace_proxy.nodes.asking import (
-    SUMMARY_BYTES,
     SUMMARY_FROM,
     WHOLE_BYTES,
     Asking,
@@ -65,7 +64,7 @@ def test_all_whole_answers_together_have_a_bound():
     assert many < one <= ANSWER_BYTES
     assert SUMMARY_FROM * many <= WHOLE_BYTES
     summary = Asking().mode("node-1", 10 * SUMMARY_FROM)
-    assert summary.bounds.body == SUMMARY_BYTES
+    assert summary.bounds.body == ANSWER_BYTES
 
 
 def test_a_node_whose_answer_is_too_large_is_asked_for_a_summary(answers):

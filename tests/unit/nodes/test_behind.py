@@ -8,7 +8,7 @@ import pytest
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.nodes.answer import AgentAnswer
 from userspace_proxy.nodes.ask import Unreadable
-from userspace_proxy.nodes.behind import ASKED_MAX, BEHIND_S, MORE_MAX, Behind
+from userspace_proxy.nodes.behind import ASKED_MAX, BEHIND_S, Behind
 from userspace_proxy.plan.digest import FORM, bucket_of, summary_of
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_status import status_of
@@ -95,12 +95,6 @@ async def test_services_that_differ_for_more_than_two_seconds_are_behind(nodes, 
     assert await look(BEHIND_S - 0.1) == ({}, False)
     both = ("shop/gone", "shop/pay", "shop/web")
     assert await look(0.2) == ({"node-1": ("shop/web",), "node-2": both}, True)
-
-
-async def test_a_node_with_more_services_than_any_has_is_not_compared(nodes, look):
-    nodes.plans["node-1"] = {f"shop/{number}": "1" for number in range(MORE_MAX + 100)}
-    await look()
-    assert await look(3) == ({}, True)
 
 
 async def test_a_node_that_has_caught_up_is_not_behind(nodes, look):

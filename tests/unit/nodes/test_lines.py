@@ -1,6 +1,7 @@
 """Whole answers of agents, changes of them, and what isn't one."""
 
 import json
+from functools import partial
 
 import msgspec
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from tests.fuzz.cost import check_cost
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.facts.encoding import encode_answer
+from userspace_proxy.nodes.ask import ANSWER_BYTES
+from userspace_proxy.nodes.decoding import Allowance
 from userspace_proxy.nodes.lines import (
     LINE_BYTES,
     read_change,
@@ -17,6 +20,8 @@ from userspace_proxy.nodes.lines import (
 from userspace_proxy.status.stream import Changes
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
+WHOLE = partial(read_whole_line, allowance=Allowance(ANSWER_BYTES))
+CHANGE = partial(read_change, allowance=Allowance(ANSWER_BYTES))
 STATUS = status_of(service_objects(3), "node-1")
 
 
@@ -25,7 +30,7 @@ def changed(status, **changes):
 
 
 def test_an_answer_is_read_as_it_was_written():
-    assert encode_answer(read_whole_line(encode_answer(STATUS))) == encode_answer(STATUS)
+    assert encode_answer(WHOLE(encode_answer(STATUS))) == encode_answer(STATUS)
 
 
 def test_changes_give_what_the_agent_has_now():
@@ -41,7 +46,7 @@ def test_changes_give_what_the_agent_has_now():
     changes, known = Changes(), None
     for state in states:
         line = changes.line(state)
-        known = read_whole_line(line) if known is None else read_change(known, line)
+        known = WHOLE(line) if known is None else CHANGE(known, line)
         assert {port.service: port.active for port in known.ports} == {
             port.service: port.active for port in state.ports
         }
@@ -51,11 +56,11 @@ def test_changes_give_what_the_agent_has_now():
 
 def test_fields_of_a_line_that_no_proxy_has_change_nothing():
     line = b"{%s}" % b",".join(b'"x%d": 1' % number for number in range(1000))
-    assert read_change(STATUS, line) == STATUS
+    assert CHANGE(STATUS, line) == STATUS
 
 
 def test_an_older_proxys_answer_has_defaults_and_a_newer_ones_more_is_left_out():
-    status = read_whole_line(b'{"version": "0.1.0", "ports": [], "of_tomorrow": {"a": [1]}}')
+    status = WHOLE(b'{"version": "0.1.0", "ports": [], "of_tomorrow": {"a": [1]}}')
     assert (status.version, status.served, status.plan.digest) == ("0.1.0", 0, "")
 
 
@@ -88,12 +93,12 @@ def with_number(text):
 )
 def test_what_is_not_of_a_proxy_is_not_read(line):
     with pytest.raises(ValueError, match=r"\w"):
-        read_whole_line(line)
+        WHOLE(line)
 
 
 def test_numbers_in_texts_are_no_numbers():
     text = "web-8e45-12345678901234567890: 1e300"
-    assert read_whole_line(json.dumps({"version": "1", "node": text}).encode()).node == text
+    assert WHOLE(json.dumps({"version": "1", "node": text}).encode()).node == text
 
 
 def test_a_line_of_connections_is_bounded_as_all_that_nodes_send():
@@ -109,12 +114,12 @@ def test_numbers_are_looked_for_in_linear_time(part):
 
     def read(line):
         with pytest.raises(ValueError, match=r"\w"):
-            read_whole_line(line)
+            WHOLE(line)
 
     check_cost(read, with_number(b"9" * 17).removesuffix(b"}") + b', "a": "' + part * 30_000)
 
 
 def test_numbers_that_programs_agree_upon_are_read():
-    status = read_whole_line(with_number(b"9007199254740991"))
+    status = WHOLE(with_number(b"9007199254740991"))
     assert status.revision == (1 << 53) - 1
     assert isinstance(status, StatusFacts)
