@@ -51,14 +51,17 @@ def read_once(
     Raises:
         UserspaceProxyError: No agent can be found, or reached.
     """
+    found: list[AllNodes] = []
 
-    async def main() -> AllNodes:
+    # Cost: at its end, asyncio.run of Python 3.11 makes a text of all that its task returns.
+    async def main() -> None:
         async with open_reader(given, settings) as reader:
             all_nodes, _ = await _look(reader, also)
             show(all_nodes)
-            return all_nodes
+            found.append(all_nodes)
 
-    return asyncio.run(main())
+    asyncio.run(main())
+    return found[0]
 
 
 async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Sequence[str]]:
