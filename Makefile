@@ -112,9 +112,6 @@ mirror: $(VENV)/installed-dev ## check that each module has a test module, and v
 form: $(VENV)/installed-dev ## report the largest modules and subpackages; check functions, import cycles, background tasks, exceptions, classes
 	$(BIN)/python -m tests.tools.form
 
-touched: $(VENV)/bin/python ## print the existing files of both packages that the change since BASE=COMMIT edits, by package
-	@$(BIN)/python -m tests.tools.touched $(BASE)
-
 litter: $(VENV)/installed-dev ## check that git tracks no ignored and no large file
 	$(BIN)/python -m tests.tools.litter
 

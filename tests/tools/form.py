@@ -109,6 +109,17 @@ def find_problems(parsed: Files, not_yet: Collection[str]) -> list[str]:
     ]
 
 
+def find_unneeded(parsed: Files) -> Iterator[str]:
+    """Yield the modules of PARTLY and of READING that need not be there."""
+    package = {path: nodes for path, nodes in parsed.items() if package_of(path)}
+    for listed, found in (
+        (PARTLY, find_open_matches(package, ())),
+        (READING, find_parsed_words(package, ())),
+    ):
+        needed = {problem.path for problem in found}
+        yield from (f"listed without need: {path}" for path in sorted(listed.keys() - needed))
+
+
 def read_modules(root: Path, folders: Iterable[str]) -> dict[str, str]:
     """Return the text of each module below some folders, by its path."""
     return {
@@ -363,7 +374,8 @@ def main() -> int:
     for line in report_sizes(ROOT):
         sys.stdout.write(f"{line}\n")
     parsed = parse_modules(ROOT, FOLDERS)
-    problems = [*find_problems(parsed, NOT_YET), *tests_form.find_problems(ROOT, parsed)]
+    problems = [*find_problems(parsed, NOT_YET), *find_unneeded(parsed)]
+    problems += tests_form.find_problems(ROOT, parsed)
     for problem in problems:
         sys.stderr.write(f"{problem}\n")
     return 1 if problems else 0

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .mirror import ROOT, TESTS, test_of
-from .touched import git
 
 UNIT = (*TESTS.values(), Path("tests/tools"))
 """Where tests are that need nothing but this environment."""
@@ -37,6 +36,12 @@ def changed_files(root: Path, places: Sequence[str]) -> list[Path]:
         found += git(root, *added)
     names = {name for name in found.split("\0") if name}
     return sorted(path for path in map(Path, names) if (root / path).is_file())
+
+
+def git(root: Path, *arguments: str) -> str:
+    """Return what git prints in a checkout."""
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def own_tests(root: Path, files: Sequence[Path]) -> list[Path]:

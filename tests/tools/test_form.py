@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +10,6 @@ import pytest
 
 from .form import (
     FOLDERS,
-    PACKAGES,
-    PARTLY,
-    ROOT,
-    find_open_matches,
     find_problems,
     parse_modules,
     report_sizes,
@@ -23,6 +17,7 @@ from .form import (
 
 EMPTY = "\n"
 KIT = "pytest-userspace-proxy/userspace_proxy_testing"
+PROXY = "userspace_proxy"
 
 
 def problems(root: Path, files: Mapping[str, str], *, not_yet: Collection[str] = ()) -> list[str]:
@@ -34,219 +29,152 @@ def problems(root: Path, files: Mapping[str, str], *, not_yet: Collection[str] =
     return find_problems(parse_modules(root, FOLDERS), not_yet)
 
 
-@functools.cache
-def parsed_packages() -> Mapping[str, Sequence[ast.AST]]:
-    """Return the syntax nodes of this checkout's packages, which takes seconds."""
-    return parse_modules(ROOT, PACKAGES)
-
-
-def package_problems(root: Path, **modules: str) -> list[str]:
-    """Return what is found in a package with these modules; their names have ``_`` for ``/``."""
-    files = {f"userspace_proxy/{name.replace('_', '/')}.py": modules[name] for name in modules}
-    found = problems(root, files)
-    return [line.removeprefix("userspace_proxy/") for line in found]
-
-
 def test_sizes_are_reported_and_no_problem(tmp_path: Path) -> None:
-    files = {f"userspace_proxy/part{n}/one.py": EMPTY * n for n in range(12)}
-    files |= {"userspace_proxy/part1/deep/large.py": EMPTY * 5000, f"{KIT}/a.py": EMPTY * 9}
+    files = {f"{PROXY}/part{n}/one.py": EMPTY * n for n in range(12)}
+    files |= {f"{PROXY}/part1/deep/large.py": EMPTY * 5000, f"{KIT}/a.py": EMPTY * 9}
     files |= {f"{KIT}/fakes/b.py": EMPTY * 10, "tests/large.py": EMPTY * 5000}
     assert problems(tmp_path, files) == []
     report = list(report_sizes(tmp_path))
     assert len(report) == 2 * (1 + 10)
-    assert report[:3] == [
-        "longest modules, in lines:",
-        "  5,000  userspace_proxy/part1/deep/large.py",
-        "     11  userspace_proxy/part11/one.py",
-    ]
-    assert report[11:14] == [
-        "largest subpackages, in lines:",
-        "  5,001  userspace_proxy/part1",
-        "     11  userspace_proxy/part11",
-    ]
+    assert report[1] == f"  5,000  {PROXY}/part1/deep/large.py"
+    assert report[12:14] == [f"  5,001  {PROXY}/part1", f"     11  {PROXY}/part11"]
     assert f"     10  {KIT}/fakes" in report[11:]
 
 
-@pytest.mark.parametrize("before", ["", "async ", "@cases([\n    1,\n])\n"])
-def test_a_function_may_have_60_lines_without_its_decorators(before: str, tmp_path: Path) -> None:
-    full, over = (f'{before}def f():\n    """Text.\n{EMPTY * n}    """\n' for n in (57, 58))
-    line = before.count("\n") + 1
-    files = {"tests/full.py": full, "tests/over.py": over}
-    assert problems(tmp_path, files) == [f"tests/over.py:{line}: f has 61 lines, at most 60"]
+def function(lines: int, name: str = "f") -> str:
+    return f'def {name}():\n    """Text.\n{EMPTY * (lines - 3)}    """\n'
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        pytest.param("from .b import thing", id="name"),
-        pytest.param("from . import b", id="module"),
-        pytest.param("from ..part import b", id="through-the-package"),
-        pytest.param("import userspace_proxy.part.b", id="absolute"),
-        pytest.param("if TYPE_CHECKING:\n    from .b import thing", id="types"),
-        pytest.param("def f():\n    from .b import thing", id="in-a-function"),
-    ],
-)
-def test_two_modules_that_import_each_other_are_a_cycle(imports: str, tmp_path: Path) -> None:
-    b = "from userspace_proxy.part.a import thing"
-    assert package_problems(tmp_path, part_a=imports, part_b=b) == [
-        "part/a.py:1: import cycle: userspace_proxy.part.a imports userspace_proxy.part.b,"
-        " userspace_proxy.part.b imports userspace_proxy.part.a"
-    ]
-
-
-def test_a_folder_that_imports_what_imports_it_is_a_cycle_without_one_of_modules(
-    tmp_path: Path,
-) -> None:
-    files = {
-        "userspace_proxy/part/core.py": "from .below.deep.a import thing",
-        "userspace_proxy/part/middle.py": "from . import core",
-        "userspace_proxy/part/below/b.py": "from ..middle import thing",
-        "userspace_proxy/part/below/deep/a.py": "",
-    }
-    part = "userspace_proxy.part"
-    assert problems(tmp_path, files) == [
-        f"userspace_proxy/part/below/b.py:1: import cycle: {part}.below.b imports {part}.middle,"
-        f" {part}.middle imports {part}.core, {part}.core imports {part}.below.deep.a"
-    ]
-
-
-def test_two_folders_that_import_each_other_are_a_cycle(tmp_path: Path) -> None:
-    files = {
-        "userspace_proxy/one/a.py": "from ..two import b",
-        "userspace_proxy/one/c.py": "",
-        "userspace_proxy/two/__init__.py": "from ..one.c import thing",
-        "userspace_proxy/two/b.py": "",
-    }
-    assert problems(tmp_path, files) == [
-        "userspace_proxy/one/a.py:1: import cycle: userspace_proxy.one.a imports"
-        " userspace_proxy.two.b, userspace_proxy.two imports userspace_proxy.one.c"
-    ]
-
-
-def test_a_module_may_import_from_its_package_what_another_one_offers(tmp_path: Path) -> None:
-    files = {
-        "userspace_proxy/part/__init__.py": "from .a import thing",
-        "userspace_proxy/part/a.py": "",
-        "userspace_proxy/part/b.py": "from . import thing",
-    }
-    assert problems(tmp_path, files) == []
-
-
-def test_a_module_that_imports_from_the_package_that_offers_it_is_a_cycle(tmp_path: Path) -> None:
-    files = {
-        "userspace_proxy/part/__init__.py": "from .a import thing",
-        "userspace_proxy/part/a.py": "from . import other",
-    }
-    (found,) = problems(tmp_path, files)
-    assert found.startswith("userspace_proxy/part/__init__.py:1: import cycle: ")
-
-
-def test_a_cycle_in_the_test_kit_is_found(tmp_path: Path) -> None:
-    files = {
-        f"{KIT}/a.py": "from .part import b",
-        f"{KIT}/part/b.py": "from userspace_proxy_testing import a",
-    }
-    (found,) = problems(tmp_path, files)
-    assert found.startswith(f"{KIT}/a.py:1: import cycle: ")
-
-
-def test_a_class_name_occurs_in_one_package_only(tmp_path: Path) -> None:
-    files = {f"{KIT}/a.py": "class Noun: ...", "userspace_proxy/part/b.py": "class Noun: ..."}
-    assert problems(tmp_path, files) == [
-        f"{KIT}/a.py:1: class Noun exists 2 times",
-        "userspace_proxy/part/b.py:1: class Noun exists 2 times",
-    ]
-
-
-def test_imports_in_one_direction_and_of_the_versions_module_are_no_cycle(tmp_path: Path) -> None:
-    files = {
-        "userspace_proxy/__init__.py": "from .part import thing",
-        "userspace_proxy/part/__init__.py": "from .a import thing",
-        "userspace_proxy/part/a.py": "from .. import __version__\nfrom . import b\nimport os",
-        "userspace_proxy/part/b.py": "from os import path",
-    }
-    assert problems(tmp_path, files) == []
-
-
-@pytest.mark.parametrize(
-    ("call", "name"),
-    [
-        ("asyncio.create_task(run())", "create_task"),
-        ("asyncio.ensure_future(run())", "ensure_future"),
-        ("self._loop.create_task(run())", "create_task"),
-        ("create_task(run())", "create_task"),
-    ],
-)
-def test_a_task_is_started_in_one_module_only(call: str, name: str, tmp_path: Path) -> None:
-    assert package_problems(tmp_path, agent_rounds_tasks=call, part_a=call) == [
-        f"part/a.py:1: {name} outside of userspace_proxy/agent/rounds/tasks.py"
-    ]
-
-
-def test_a_task_group_starts_tasks_anywhere(tmp_path: Path) -> None:
-    text = """\
-    async def f():
-        async with asyncio.TaskGroup() as group:
-            group.create_task(run())
-    """
-    assert package_problems(tmp_path, part_a=text) == []
-
-
-@pytest.mark.parametrize("base", ["Exception", "ValueError", "asyncio.CancelledError", "Local"])
-def test_an_exception_outside_of_the_tree_is_found(base: str, tmp_path: Path) -> None:
-    local = "class UserspaceProxyError(Exception): ...\nclass Local(OSError): ..."
-    found = package_problems(tmp_path, errors=local, part_a=f"class Stray({base}): ...")
-    assert found[-1] == "part/a.py:1: Stray doesn't derive from UserspaceProxyError"
-
-
-def test_exceptions_below_the_root_and_other_classes_are_no_problem(tmp_path: Path) -> None:
-    errors = "class UserspaceProxyError(Exception): ...\nclass Middle(UserspaceProxyError): ..."
-    text = "class Leaf(Middle, ValueError): ...\nclass Plain(dict): ...\nclass Noun: ..."
-    assert package_problems(tmp_path, errors=errors, part_a=text) == []
-
-
-def test_a_class_name_that_occurs_twice_is_reported_for_both_files(tmp_path: Path) -> None:
-    nested = "class Outer:\n    class Noun: ..."
-    assert package_problems(tmp_path, part_a="class Noun: ...", part_b=nested) == [
-        "part/a.py:1: class Noun exists 2 times",
-        "part/b.py:2: class Noun exists 2 times",
-    ]
-
-
-def wide(count: int, first: int = 0) -> str:
-    """Return the lines of an ``__init__`` that sets some attributes."""
+def wide(count: int, first: int = 0, name: str = "__init__") -> str:
+    """Return the lines of a method that sets some attributes."""
     lines = [f"self.a{n} = self.a{n} = n" for n in range(first, first + count)]
-    return "\n        ".join(["    def __init__(self):", *lines])
+    return "\n        ".join([f"    def {name}(self):", *lines])
 
 
-def test_an_object_may_have_25_attributes_which_methods_set(tmp_path: Path) -> None:
-    more = "    def start(self):\n        self.a0, self.more = self._told.other = 1, 2"
-    text = f"class Full:\n{wide(25)}\nclass Over:\n{wide(25)}\n{more}"
-    line = text.split("\n").index("class Over:") + 1
-    assert package_problems(tmp_path, part_a=text) == [
-        f"part/a.py:{line}: an object of Over has 26 attributes, at most 25"
-    ]
+CYCLE = (
+    f"import cycle: {PROXY}.part.a imports {PROXY}.part.b, {PROXY}.part.b imports {PROXY}.part.a"
+)
+FROM_A = f"from {PROXY}.part.a import thing"
+TASKS = f"{PROXY}/agent/rounds/tasks.py"
+GROUP = (
+    "async def f():\n    async with asyncio.TaskGroup() as group:\n        group.create_task(run())"
+)
+TREE = "class UserspaceProxyError(Exception): ...\n"
+FIELDS = "\n".join(f"    a{n}: int = 0" for n in range(40))
+FOUND: Mapping[str, tuple[Mapping[str, str], Sequence[str]]] = {
+    "60-lines": ({"tests/a.py": function(60)}, []),
+    "61-lines": ({"tests/a.py": function(61)}, [":1: f has 61 lines, at most 60"]),
+    "async": ({"tests/a.py": f"async {function(61)}"}, [":1: f has 61 lines, at most 60"]),
+    "decorated": ({"tests/a.py": f"@cases([\n])\n{function(60)}"}, []),
+    **{
+        f"cycle-by-{name}": ({f"{PROXY}/part/a.py": text, f"{PROXY}/part/b.py": FROM_A}, [CYCLE])
+        for name, text in {
+            "name": "from .b import thing",
+            "module": "from . import b",
+            "package": "from ..part import b",
+            "absolute": f"import {PROXY}.part.b",
+            "types": "if TYPE_CHECKING:\n    from .b import thing",
+            "function": "def f():\n    from .b import thing",
+        }.items()
+    },
+    "cycle-of-a-folder": (
+        {
+            f"{PROXY}/part/core.py": "from .below.deep.a import thing",
+            f"{PROXY}/part/middle.py": "from . import core",
+            f"{PROXY}/part/below/b.py": "from ..middle import thing",
+            f"{PROXY}/part/below/deep/a.py": "",
+        },
+        ["below/b.py:1: import cycle: "],
+    ),
+    "cycle-of-two-folders": (
+        {
+            f"{PROXY}/one/a.py": "from ..two import b",
+            f"{PROXY}/one/c.py": "",
+            f"{PROXY}/two/__init__.py": "from ..one.c import thing",
+            f"{PROXY}/two/b.py": "",
+        },
+        [f"one/a.py:1: import cycle: {PROXY}.one.a imports {PROXY}.two.b, "],
+    ),
+    "no-cycle-by-what-a-package-offers": (
+        {
+            f"{PROXY}/__init__.py": "from .part import thing",
+            f"{PROXY}/part/__init__.py": "from .a import thing",
+            f"{PROXY}/part/a.py": "from .. import __version__\nimport os",
+            f"{PROXY}/part/b.py": "from . import thing",
+        },
+        [],
+    ),
+    "cycle-with-a-package": (
+        {
+            f"{PROXY}/part/__init__.py": "from .a import thing",
+            f"{PROXY}/part/a.py": "from . import other",
+        },
+        ["part/__init__.py:1: import cycle: "],
+    ),
+    "cycle-in-the-kit": (
+        {f"{KIT}/a.py": "from .part import b", f"{KIT}/part/b.py": f"from {KIT[23:]} import a"},
+        [f"{KIT}/a.py:1: import cycle: "],
+    ),
+    "classes": (
+        {f"{KIT}/a.py": "class A: ...", f"{PROXY}/b.py": "class Outer:\n    class A: ..."},
+        ["a.py:1: class A exists 2 times", "b.py:2: class A exists 2 times"],
+    ),
+    **{
+        f"task-by-{call}": (
+            {TASKS: call, f"{PROXY}/a.py": call},
+            [f"{PROXY}/a.py:1: {call.partition('(')[0].rpartition('.')[2]} outside of {TASKS}"],
+        )
+        for call in (
+            "asyncio.create_task(run())",
+            "asyncio.ensure_future(run())",
+            "self._loop.create_task(run())",
+            "create_task(run())",
+        )
+    },
+    "task-of-a-group": ({f"{PROXY}/a.py": GROUP}, []),
+    **{
+        f"exception-of-{base}": (
+            {f"{PROXY}/errors.py": TREE, f"{PROXY}/part/a.py": f"class Stray({base}): ..."},
+            ["a.py:1: Stray doesn't derive from UserspaceProxyError"],
+        )
+        for base in ("Exception", "ValueError", "asyncio.CancelledError")
+    },
+    "exceptions-below-the-root": (
+        {
+            f"{PROXY}/errors.py": f"{TREE}class Middle(UserspaceProxyError): ...",
+            f"{PROXY}/a.py": "class Leaf(Middle, ValueError): ...\nclass Plain(dict): ...",
+        },
+        [],
+    ),
+    "25-attributes": ({f"{PROXY}/a.py": f"class Full:\n{wide(25)}"}, []),
+    "attributes-by-a-method": (
+        {f"{PROXY}/a.py": f"class Over:\n{wide(25)}\n{wide(1, 25, 'start')}"},
+        ["a.py:1: an object of Over has 26 attributes, at most 25"],
+    ),
+    "attributes-of-bases": (
+        {
+            f"{PROXY}/a.py": f"class Base(Generic[T]):\n{wide(20)}",
+            f"{PROXY}/b.py": f"class Derived(a.Base[int]):\n{wide(10, 20)}",
+        },
+        ["b.py:1: an object of Derived has 30 attributes, at most 25"],
+    ),
+    "row-of-data": ({f"{PROXY}/a.py": f"class Row:\n{FIELDS}\n{wide(30, 0, 'post')}"}, []),
+}
 
 
-def test_attributes_of_base_classes_count(tmp_path: Path) -> None:
-    base = f"class Base(Generic[T]):\n{wide(20)}"
-    derived = f"class Derived(a.Base[int]):\n{wide(10, 20)}\nclass Last(Derived): ..."
-    assert package_problems(tmp_path, part_a=base, part_b=derived) == [
-        "part/b.py:1: an object of Derived has 30 attributes, at most 25",
-        "part/b.py:13: an object of Last has 30 attributes, at most 25",
-    ]
-
-
-def test_a_row_of_data_may_have_more_attributes(tmp_path: Path) -> None:
-    fields = "\n".join(f"    a{n}: int = 0" for n in range(40))
-    init = wide(30).replace("__init__", "__post_init__")
-    assert package_problems(tmp_path, part_a=f"@dataclass\nclass Row:\n{fields}\n{init}") == []
+@pytest.mark.parametrize(("files", "expected"), FOUND.values(), ids=FOUND)
+def test_what_breaks_a_rule_is_found_and_nothing_else(
+    files: Mapping[str, str], expected: Sequence[str], tmp_path: Path
+) -> None:
+    found = problems(tmp_path, files)
+    assert len(found) == len(expected), found
+    assert all(part in line for part, line in zip(expected, found, strict=True)), found
 
 
 def test_a_listed_problem_is_exempt_and_an_entry_without_need_is_a_problem(tmp_path: Path) -> None:
-    f, g = (f'def {name}():\n    """Text.\n{EMPTY * 58}    """\n' for name in "fg")
     listed = [f"tests/over.py: {name} has 61 lines, at most 60" for name in "fh"]
-    assert problems(tmp_path, {"tests/over.py": f + g}, not_yet=listed) == [
+    files = {"tests/over.py": function(61) + function(61, "g")}
+    assert problems(tmp_path, files, not_yet=listed) == [
         "tests/over.py:62: g has 61 lines, at most 60",
         "in NOT_YET without need: tests/over.py: h has 61 lines, at most 60",
     ]
@@ -277,7 +205,3 @@ def test_a_match_over_an_enum_ends_in_assert_never(
     files = {"userspace_proxy/colours.py": ENUM, f"{KIT}/user.py": user}
     what = f"{KIT}/user.py:2: a match over Colour doesn't end in assert_never"
     assert problems(tmp_path, files) == ([] if is_closed else [what])
-
-
-def test_modules_with_matches_over_some_members_have_one() -> None:
-    assert {problem.path for problem in find_open_matches(parsed_packages(), ())} == PARTLY.keys()

@@ -8,14 +8,22 @@ from pathlib import Path
 import pytest
 
 from .mirror import ROOT
-from .quick import changed_files, commands, own_tests
-from .test_touched import ERRORS, FIGURES, PORT, commit, git
+from .quick import changed_files, commands, git, own_tests
+
+FIGURES, PORT, ERRORS = (
+    f"userspace_proxy/{name}.py" for name in ("facts/figures", "facts/deep/port", "errors")
+)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     git(tmp_path, "init", "-q")
-    commit(tmp_path, {name: f"{name}\n" for name in (FIGURES, PORT, ERRORS, ".gitignore")})
+    for name in (FIGURES, PORT, ERRORS, ".gitignore"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{name}\n")
+    git(tmp_path, "add", "--all")
+    author = ("-c", "user.name=Alice", "-c", "user.email=alice@example.com")
+    git(tmp_path, *author, "commit", "-q", "-m", "Add files")
     return tmp_path
 
 
