@@ -20,7 +20,8 @@ BUILD := $(BIN)/python -m
 # Those of the clusters' own tools, which need no cluster.
 CLUSTER_TOOLS := $(addprefix tests/cluster/nodes/test_,archive.py clients.py proxies.py site.py) \
   $(addprefix tests/cluster/upstream/test_,groups.py junit.py kept.py report.py)
-UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS)
+SEEDS := tests/simulation/test_simulation.py
+UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS) $(if $(NO_SEEDS),--ignore=$(SEEDS))
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
 BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup nodes sources/kubernetes) tests/kit
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
@@ -68,7 +69,8 @@ fresh: packages-long $(VENV)/installed-dev ## the README's two commands as the f
 
 fresh-short: packages-long $(VENV)/installed-dev ## a part of it for each commit: the demo and unit tests on Debian 13, and on testing the tests that differ by Python (root)
 	@echo "make fresh-short: the demo and unit tests in a new root of Debian 13, then some in one of testing; 5 to 10 minutes on two cores"
-	@$(FRESH) --suite=trixie $(TOUR) 'make unit'
+	@# The seeds are those that make test has run.
+	@$(FRESH) --suite=trixie $(TOUR) 'make unit NO_SEEDS=1'
 	@$(FRESH) --suite=forky 'make unit-by-python'
 
 KERNELS_RUN := $(BIN)/python -m tests.kernels
@@ -129,6 +131,8 @@ unit-by-python: packages-node $(VENV)/installed-dev ## those unit tests that a n
 
 # Half as much CPU time again as unit, so test runs unit and test-all runs this.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
+# Their processes aren't measured.
+coverage: UNIT_TESTS += --ignore=$(SEEDS)
 coverage: packages-node $(VENV)/installed-dev build-actionlint ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
 	@rm -rf .coverage && mkdir .coverage
 	@# As on other machines, which costs nothing: another locale, day and, with room there, file system.
