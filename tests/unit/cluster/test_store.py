@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.cluster import ServiceState, Snapshot, Store
+from userspace_proxy.cluster import ServiceState, Slices, Snapshot, Store
+from userspace_proxy.cluster.store import count_new, differing_slices
 from userspace_proxy.model import Node, SliceKey
 
 from ..model.samples import CART, WEB, WEB_IP, service, slice_of
@@ -299,3 +300,13 @@ def test_snapshots_of_different_states_differ():
     assert Snapshot({CART: state}) != Snapshot({})
     assert Snapshot({CART: state}) != Snapshot({CART: ServiceState(service(), ())})
     assert Snapshot({}, Node("node-1")) != Snapshot({})
+
+
+def test_slices_that_differ_between_two_states_are_counted_with_what_they_list():
+    one, two = slice_of("10.0.0.1"), slice_of("10.0.0.1", "10.0.0.2")
+    before, after = (ServiceState(service(), Slices([item])) for item in (one, two))
+    assert list(differing_slices(before, after)) == [(one, two)]
+    assert list(differing_slices(None, after)) == [(None, two)]
+    assert list(differing_slices(before, None)) == [(one, None)]
+    assert count_new(before, None) == 0
+    assert count_new(None, after) > count_new(None, before) > 0

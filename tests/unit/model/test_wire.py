@@ -11,11 +11,13 @@ from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES
 from userspace_proxy.model.wire import (
     FieldError,
     Metadata,
+    WireCondition,
     WireEndpoints,
     WireEndpointSlice,
     WireEvent,
     WireNode,
     WirePage,
+    WirePod,
     WireService,
     WireStatus,
     convert,
@@ -242,3 +244,9 @@ def test_a_value_that_is_nested_too_deep_is_an_error_where_python_says_so():
     else:
         with pytest.raises(FieldError, match="recursion"):
             value_size(text)
+
+
+def test_a_condition_of_a_pod_is_empty_where_there_is_none():
+    pod = msgspec.convert({"status": {"conditions": [{"type": "Ready"}]}}, WirePod)
+    assert [pod.condition(name).type for name in ("Ready", "Other")] == ["Ready", None]
+    assert WirePod().condition("Ready") == WireCondition()

@@ -97,3 +97,22 @@ def test_a_change_of_a_slice_costs_no_look_at_others(monkeypatch):
     assert names.names_of(store.snapshot(), "10.0.0.1") == ["10-0-0-1.web.shop"]
     assert names.names_of(store.snapshot(), "10.0.0.2") == []
     assert len(looked_at) == 500 + 50 + 1
+
+
+def test_what_takes_long_is_prepared_before_a_question():
+    store = Store()
+    store.put_service(service())
+    many = [f"10.{n >> 8}.{n & 255}.7" for n in range(3 * index.AT_ONCE)]
+    parts = [many[n : n + 500] for n in range(0, len(many), 500)]
+    for number, ips in enumerate(parts):
+        store.put_slice(slice_of(*ips, key=f"cart-{number}"))
+    names, snapshot = NameIndex(), store.snapshot()
+    assert not names.has_addresses(snapshot)
+    names.prepare(snapshot)
+    assert names.has_addresses(snapshot)
+    (key,) = snapshot.services
+    of_service = names.of_service(snapshot, key)
+    assert not of_service.is_ready("", "", "")
+    names.prepare(snapshot, key)
+    assert of_service.is_ready("", "", "")
+    names.prepare(snapshot, ServiceKey("shop", "missing"))

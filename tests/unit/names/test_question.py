@@ -11,6 +11,7 @@ from userspace_proxy.names.question import (
     Question,
     address_of,
     hostname_of,
+    keys_of_label,
     parse_question,
     pod_address,
 )
@@ -87,3 +88,9 @@ def test_the_reverse_name_of_each_address_stands_for_it(ip):
 )
 def test_other_names_stand_for_none(name):
     assert address_of(name) is None
+
+
+def test_a_label_may_stand_for_itself_or_an_address():
+    assert keys_of_label("10-0-0-1") >= {"10-0-0-1", "10.0.0.1"}
+    assert "fd00::7" in keys_of_label("fd00--7")
+    assert "fd00::" in keys_of_label("fd00--0")

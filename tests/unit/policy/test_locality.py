@@ -238,3 +238,16 @@ def test_links_that_lead_only_to_containers_are_those_of_pods_and_their_bridges(
         VETH_B: ["10.244.1.3/32", "fd00:1::3/128"],
         CNI0: ["10.244.1.128/25"],
     }
+
+
+def test_the_links_of_default_routes_are_uplinks():
+    links = [NodeLink(1, "lo", ""), NodeLink(2, "eth0", ""), NodeLink(7, "veth7", "veth")]
+    routes = [
+        NodeRoute("0.0.0.0/0", 2, has_gateway=True),
+        NodeRoute("::/0", gateway_links=(2, 9)),
+        NodeRoute("10.0.0.7/32", 7),
+    ]
+    (uplink,) = module.find_uplinks(links, routes)
+    assert (uplink.number, uplink.name, uplink.is_uplink) == (2, "eth0", True)
+    assert list(map(str, uplink.networks)) == ["0.0.0.0/0", "::/0"]
+    assert not any(link.is_uplink for link in find_pod_links(links, routes))
