@@ -291,6 +291,7 @@ def test_a_service_alone_at_many_addresses_is_one_object():
     index = ServiceIndex()
     index.add(["a", "b"], CART)
     assert index["a"] is index["b"]
+    assert index.addresses == {"a", "b"}
     index.add(["b"], WEB)
     assert (set(index["a"]), set(index["b"])) == ({CART}, {CART, WEB})
 
