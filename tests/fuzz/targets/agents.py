@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from userspace_proxy.nodes.ask import Bounds, HttpAnswer, TooLarge, Unreadable
+from userspace_proxy.nodes.decoding import Allowance
 from userspace_proxy.nodes.lines import read_change, read_whole_line
 from userspace_proxy.status.answers import encode_answer
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
@@ -30,9 +31,9 @@ def check_agent_http(data: bytes) -> None:
 
 
 def check_agent_lines(data: bytes) -> None:
-    """Each line is an answer, changes of one, or a ValueError; what was read can be written."""
+    """Each line is an answer, changes of one, or refused; what was read can be written."""
     for line in data.split(b"\n"):
-        with contextlib.suppress(ValueError):
-            encode_answer(read_whole_line(line))
-        with contextlib.suppress(ValueError):
-            encode_answer(read_change(STATUS, line))
+        with contextlib.suppress(ValueError, TooLarge):
+            encode_answer(read_whole_line(line, Allowance(_BOUNDS.body)))
+        with contextlib.suppress(ValueError, TooLarge):
+            encode_answer(read_change(STATUS, line, Allowance(_BOUNDS.body)))
