@@ -15,7 +15,7 @@ import functools
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from hashlib import blake2b
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..cluster import ServiceState, Slices
 from ..model import Endpoint, EndpointSlice, ServicePort, SlicePort
@@ -114,21 +114,6 @@ class SamePorts(NamedTuple):
 
 
 _Groups = Mapping[_Asked, Sequence[SamePorts]]
-
-
-class _Joined(Sequence[_T]):
-    """Sequences one after the other, which aren't copied."""
-
-    def __init__(self, parts: Sequence[Sequence[_T]]) -> None:
-        self._parts = parts
-        self._ends = list(itertools.accumulate(map(len, parts)))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def __getitem__(self, at: Any) -> Any:
-        part = bisect.bisect_right(self._ends, at)
-        return self._parts[part][at - self._ends[part]]
 
 
 class Endpoints:
@@ -304,9 +289,10 @@ def _name_of(endpoint: Endpoint) -> str:
 
 def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]) -> Sequence[_T]:
     """Return what is in parts, each once; of very much, once for each part."""
-    if sum(map(len, parts)) > _COMPARED_MAX:
-        return _Joined(parts)
-    return list({identity(one): one for one in itertools.chain.from_iterable(parts)}.values())
+    all_parts = list(itertools.chain.from_iterable(parts))
+    if len(all_parts) > _COMPARED_MAX:
+        return all_parts
+    return list({identity(one): one for one in all_parts}.values())
 
 
 def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint], Sequence[int]]]:

@@ -11,7 +11,7 @@ Rule 3: digests of another :data:`FORM` can't be compared: raise it when what is
 
 from __future__ import annotations
 
-import sys
+import struct
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -145,11 +145,8 @@ def _hashes(slices: Iterable[EndpointSlice]) -> array[int]:
         ports = [(port.name, port.port, str(port.protocol)) for port in item.ports]
         start = blake2b(_bytes(ascii((item.family.value, ports))), digest_size=8).digest()
         listed = (_in_words(one).encode() for one in item.endpoints if not one.host)
-        found.frombytes(
-            b"".join(blake2b(start + words, digest_size=8).digest() for words in listed)
-        )
-    if sys.byteorder == "big":
-        found.byteswap()
+        digests = (blake2b(start + words, digest_size=8).digest() for words in listed)
+        found.extend(number for (number,) in struct.iter_unpack("<Q", b"".join(digests)))
     return found
 
 

@@ -262,6 +262,12 @@ def store_from_scratch(services, slices, node):
     return store
 
 
+def comparable(snapshot):
+    """Return a snapshot without its orphans, and their keys: only these are current."""
+    keys = {key: [item.key for item in items] for key, items in snapshot.orphans.items()}
+    return dataclasses.replace(snapshot, orphans={}), keys
+
+
 @given(st.lists(OPERATIONS, max_size=25))
 def test_after_any_changes_the_snapshot_equals_one_made_from_scratch(operations):
     store, expected, last = Store(), [{}, {}, None], Store().snapshot()
@@ -270,7 +276,7 @@ def test_after_any_changes_the_snapshot_equals_one_made_from_scratch(operations)
         if name != "snapshot":
             change(expected, name, *values)
             continue
-        assert result == store_from_scratch(*expected).snapshot()
+        assert comparable(result) == comparable(store_from_scratch(*expected).snapshot())
         assert (result.revision == last.revision) == (result == last)
         for key, state in result.services.items():
             assert (state == last.services.get(key)) == (state is last.services.get(key))

@@ -108,6 +108,52 @@ def test_what_was_counted_for_an_endpoint_that_has_left_stays_in_the_sums():
     assert (table.totals().connections, table.totals().active) == (6, 1)
 
 
+def test_what_was_counted_is_taken_once_and_of_what_is_open_the_difference():
+    counters = EndpointCounters()
+    assert not any(counters.take())
+    counters.connections = counters.active = 3
+    counters.ends.failed(5.0, Failure.CLOSED)
+    taken = dict(zip(counters.names, counters.take(), strict=True))
+    assert (taken["connections"], taken["active"]) == (3, 3)
+    counters.active = 1
+    taken = dict(zip(counters.names, counters.take(), strict=True))
+    assert (taken["connections"], taken["active"], counters.active) == (0, -2, 1)
+    counters.active = 0
+    assert dict(zip(counters.names, counters.take(), strict=True))["active"] == -1
+
+
+def test_what_is_new_of_the_failures_in_a_row_is_taken_once():
+    counters = EndpointCounters()
+    assert counters.take_streaks() == {}
+    counters.ends.failed(5.0, Failure.CLOSED)
+    counters.dials.succeeded_at = 6.0
+    taken = counters.take_streaks()
+    assert {name: (part.succeeded_at, part.failures) for name, part in taken.items()} == {
+        "ends": (counters.ends.succeeded_at, 1),
+        "dials": (6.0, 0),
+    }
+    assert counters.take_streaks() == {}
+
+
+def test_what_was_counted_for_all_clients_is_taken_once():
+    table = CounterTable()
+    assert table.take() == (None, None, None, {})
+    table.counters.aborts_after_wait = 2
+    table.note_mistake(ClientMistake.HOP_LIMIT, "192.0.2.7", 1.0)
+    taken = table.take()
+    assert (taken.counters.aborts_after_wait, [*taken.client_mistakes]) == (
+        2,
+        [ClientMistake.HOP_LIMIT],
+    )
+    assert table.take() == (None, None, None, {})
+
+
+def test_a_connection_that_was_cut_is_counted_with_its_client():
+    counters = EndpointCounters()
+    counters.was_cut(5.0, client="192.0.2.7")
+    assert (counters.endpoint_aborts, counters.cuts.part.client) == (1, "192.0.2.7")
+
+
 def test_mistakes_of_clients_are_counted_by_kind():
     table = CounterTable()
     assert table.client_mistakes == {}

@@ -226,3 +226,9 @@ def test_a_summary_lacks_what_changes_all_the_time():
     (short,) = view.summarised().workers
     assert (short.pid, short.connections, short.iterations, short.iterations_s) == (77, 5, (), 0.0)
     assert view.workers == (worker,)
+
+
+def test_an_ignored_service_and_a_health_check_have_the_key_of_their_service():
+    cart = ServiceKey("shop", "cart")
+    assert make_ignored("shop/cart", "", "of another proxy").key == cart
+    assert HealthCheckFacts("shop/cart").key == cart

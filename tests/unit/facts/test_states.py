@@ -1,5 +1,7 @@
 """What depends on the state of a Service port alone."""
 
+import pickle
+
 import msgspec
 import pytest
 
@@ -30,3 +32,8 @@ def test_a_running_proxy_looks_names_up():
 @pytest.mark.parametrize("state", [state for state in PortState if state.neutral])
 def test_a_neutral_mark_is_of_a_state_without_a_known_failure(state):
     assert state in (PortState.UNKNOWN, PortState.HOLDING, PortState.DROPPED)
+
+
+def test_a_state_is_copied_as_its_word():
+    for state in (PortState.SERVED, msgspec.json.decode(b'"served twice"', type=PortState)):
+        assert pickle.loads(pickle.dumps(state)) == state

@@ -6,7 +6,13 @@ from userspace_proxy.model import Endpoint, IPFamily, Node, SliceKey, SlicePort
 from userspace_proxy.model.endpoint_names import NameSlice, read_host
 from userspace_proxy.model.notation import check_label
 from userspace_proxy.model.notes import NoteKind
-from userspace_proxy.model.reading import HINTED_MAX, HINTED_OTHERS, read_node, read_slice
+from userspace_proxy.model.reading import (
+    HINTED_MAX,
+    HINTED_OTHERS,
+    read_node,
+    read_slice,
+    valid_addresses,
+)
 from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, convert
 
 from ..refusals import why
@@ -113,6 +119,14 @@ class TestSlice:
     def test_an_address_of_a_stored_slice_is_read_as_kube_proxy_reads_it(self, address):
         item = a_slice(endpoints=[{"addresses": [address]}])
         assert (item.endpoints, item.notes) == ((Endpoint("10.244.0.5"),), ())
+
+    def test_valid_addresses_of_a_field_are_kept_each_once(self):
+        notes = []
+        texts = ["2001:DB8::1", "2001:db8::1", None, "cart"]
+        assert valid_addresses(texts, "spec.externalIPs", notes) == ("2001:db8::1",)
+        assert valid_addresses(texts) == ("2001:db8::1",)
+        problems = ["'' is not an IP address", "'cart' is not an IP address"]
+        assert notes == [NoteKind.ADDRESS_WRONG("spec.externalIPs", one) for one in problems]
 
     @pytest.mark.parametrize(
         ("addresses", "problem"),

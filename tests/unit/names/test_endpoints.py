@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.model.samples import CART, service, slice_of
-from userspace_proxy.cluster import ServiceState
+from userspace_proxy.cluster import ServiceState, Slices
 from userspace_proxy.model import Endpoint, ServicePort, SlicePort
 from userspace_proxy.names import endpoints
 from userspace_proxy.names.endpoints import Endpoints, NamedEndpoints, Ready, SamePorts
@@ -166,3 +166,21 @@ def test_ports_with_one_number_are_found_together():
 def test_none():
     assert len(Endpoints(())) == len(Endpoints(()).named) == 0
     assert index().state.service.key == CART
+
+
+def test_of_very_many_endpoints_addresses_are_once_for_each_slice(monkeypatch):
+    monkeypatch.setattr(endpoints, "_COMPARED_MAX", 3)
+    web, other = Endpoint("10.0.0.1", hostname="web"), Endpoint("10.0.0.2")
+    twice = [Ready([web, other]), Ready([web, other])]
+    assert list(Endpoints([SamePorts(twice, [80], 1)]).ips(is_ipv6=False)) == [web.ip, other.ip] * 2
+    assert list(Endpoints([SamePorts(twice[:1], [80], 1)]).ips(is_ipv6=False)) == [web.ip, other.ip]
+
+
+def test_a_question_about_many_new_endpoints_or_for_all_of_them_is_prepared(monkeypatch):
+    monkeypatch.setattr(endpoints, "AT_ONCE", 600)
+    listed = (slice_of(*(f"10.{n}.0.{i}" for i in range(250)), key=f"s{n}") for n in "123")
+    found = NamedEndpoints(ServiceState(service(), Slices.of(listed)))
+    assert not found.is_ready("http", "tcp", "")
+    found.endpoints("http", "tcp")
+    assert found.is_ready("http", "tcp", "")
+    assert index(slice_of("10.0.0.1")).is_ready("http", "tcp", "")

@@ -459,3 +459,18 @@ def test_after_a_change_of_one_slice_few_endpoints_are_read_for_a_question(
     assert current().preparation(name, type_) is None
     assert current().answer(name, type_, pick).records
     assert len(read) < 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "type_"),
+    [
+        pytest.param("kubernetes.io.", "A", id="elsewhere"),
+        pytest.param("shop.svc.cluster.local.", "A", id="a-namespace"),
+        pytest.param("10-0-0-1.shop.pod.cluster.local.", "A", id="a-pod"),
+        pytest.param("missing.shop.svc.cluster.local.", "A", id="no-service"),
+        pytest.param("web.shop.svc.cluster.local.", "A", id="cluster-ip"),
+        pytest.param("db.shop.svc.cluster.local.", "A", id="small"),
+    ],
+)
+def test_questions_that_take_no_time_need_no_preparation(name, type_):
+    assert ServiceNames(shop()).preparation(name, type_) is None

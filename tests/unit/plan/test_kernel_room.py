@@ -6,6 +6,7 @@ import pytest
 
 from userspace_proxy.agent.rounds.kernel_path import choices_of
 from userspace_proxy.causes.notes import kernel_path_unused, weights_coarse
+from userspace_proxy.cluster import ServiceState
 from userspace_proxy.model import (
     Balance,
     DataPath,
@@ -205,3 +206,35 @@ def test_a_service_without_room_is_planned_again_once_there_is_some(monkeypatch)
     }
     store.delete_service(CART)
     assert paths() == {"shop/other:http": (DataPath.KERNEL, asked)}
+
+
+@pytest.mark.parametrize(
+    ("handling", "weight", "elements"),
+    [
+        pytest.param(Handling(), 100, 0, id="not-asked-for"),
+        pytest.param(KERNEL, 100, 4, id="endpoints"),
+        pytest.param(KERNEL, 7, 2 * 256, id="parts"),
+        pytest.param(HASHED, 100, 2 * 128, id="slots"),
+    ],
+)
+def test_a_change_may_write_all_elements_of_its_service(handling, weight, elements):
+    given = service(handling=handling, external_ips=("203.0.113.1",))
+    slices = (slice_of(POD_A.ip), slice_of(Endpoint("192.0.2.9", weight=weight), key="other"))
+    store = store_of(given, *slices)
+    planner = Planner(NodeFacts())
+    state = store.snapshot().services[CART]
+    assert KernelRoom().elements(state, NodeFacts()) == elements
+    assert planner.kernel_elements(state) == 0
+    planner.plan(store.snapshot())
+    assert planner.kernel_elements(state) == elements
+
+
+def test_without_endpoints_and_with_coarse_weights_a_change_writes_less(monkeypatch):
+    monkeypatch.setattr("userspace_proxy.plan.kernel_room.NODE_EXACT_MAX", 20)
+    weighted = slice_of(Endpoint("192.0.2.9", weight=7)), slice_of(POD_A.ip, key="other")
+    room = KernelRoom()
+    states = [ServiceState(service(handling=KERNEL), slices) for slices in ((), weighted)]
+    assert room.elements(states[0], NodeFacts()) == 0
+    exact = room.elements(states[1], NodeFacts())
+    room.change({CART: KernelSize(10, 0, 30)})
+    assert room.elements(states[1], NodeFacts()) < exact
