@@ -16,7 +16,7 @@ TEXTS = {
 }
 
 
-def test_a_module_counts_in_the_area_of_its_longest_folder():
+def test_a_module_counts_in_the_area_of_its_longest_folder() -> None:
     areas = read_areas(PAGE)
     lines = count_lines(areas, TEXTS)
     assert lines == {"the node's package": 1030, "terminals": 104}
@@ -26,12 +26,12 @@ def test_a_module_counts_in_the_area_of_its_longest_folder():
     ]
 
 
-def test_more_than_three_percent_above_a_budget_and_a_module_without_one_are_problems():
+def test_more_than_three_percent_above_a_budget_and_a_module_without_one_are_problems() -> None:
     areas = read_areas(PAGE)
     first, second = find_problems(areas, count_lines(areas, {**TEXTS, "other/c.py": "x\n"}))
     assert "terminals has 104 lines, and a budget of 100" in first
     assert "1 lines are in no area" in second
 
 
-def test_this_project_has_six_areas():
+def test_this_project_has_six_areas() -> None:
     assert len(read_areas((ROOT / "CONTRIBUTING.md").read_text())) == 6
