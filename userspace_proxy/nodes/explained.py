@@ -145,13 +145,12 @@ def _answers(merged: Merged) -> PathStep:
 
 def _served(port: MergedPort, merged: Merged) -> PathStep:
     what = f"{port.key}: {port_in_words(port, merged)}"
-    return PathStep(port.level, _SERVED, what, details=tuple(_endpoints(port)))
+    return PathStep(port.mark, _SERVED, what, details=tuple(_endpoints(port)))
 
 
 def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:
     for endpoint in port.endpoints[:ENDPOINTS_SHOWN]:
-        level = Level.TROUBLE if endpoint.failing else Level.OK if endpoint.tried else None
-        yield level, endpoint_in_words(endpoint)
+        yield endpoint.level, endpoint_in_words(endpoint)
     if (more := len(port.endpoints) - ENDPOINTS_SHOWN) > 0:
         yield None, f"and {plural(more, 'more endpoint')}"
 

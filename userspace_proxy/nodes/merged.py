@@ -152,6 +152,16 @@ class Merged:
     """The worst of all."""
     runs: Mapping[str, AgentRun]
     """Of the agents that have answered, by node."""
+    namespace: str = ""
+    """Only its Services are meant; empty: all, or what else was chosen."""
+    ill_elsewhere: int = 0
+    """How many Services of other namespaces need attention."""
+
+    @property
+    def mark(self) -> Level | None:
+        """Its level, for all observers; None: nothing is known to be wrong, and clients fail."""
+        fails = any(port.mark is None and port.sums.failed for port in self.ports)
+        return None if self.level is Level.OK and fails else self.level
 
     @property
     def ill(self) -> int:
