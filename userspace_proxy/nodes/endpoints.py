@@ -51,6 +51,8 @@ class MergedEndpoint:
     address: str
     host: str
     """The name that it was found by; empty: it is an address."""
+    pod: str
+    """The pod's name; empty if unknown."""
     node: str
     """Where it runs; empty if unknown."""
     usable: int
@@ -157,6 +159,7 @@ def _merged(
     address: str, seen: Collection[tuple[str, EndpointFacts]], left_out: int
 ) -> MergedEndpoint:
     hosts = (one.host for _, one in seen)
+    pods = (one.pod for _, one in seen)
     places = (one.node for _, one in seen)
     by_cause: dict[object, list[tuple[str, Cause]]] = {}
     tried: list[str] = []
@@ -180,6 +183,7 @@ def _merged(
     return MergedEndpoint(
         address,
         next(filter(None, hosts), ""),
+        next(filter(None, pods), ""),
         next(filter(None, places), ""),
         sum(one.is_usable for _, one in seen),
         tuple(tried),

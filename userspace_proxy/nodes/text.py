@@ -220,8 +220,10 @@ def _port_lines(
         words = port_in_words(port, merged, said)
         yield from placed(head, f"{words}{_traffic(port)}", columns)
         for endpoint in islice(port.endpoints, _ENDPOINTS_SHOWN) if is_wide else ():
+            pod = f" {shown(endpoint.pod)}" if endpoint.pod else ""
             place = f" ({shown(endpoint.node)})" if endpoint.node else ""
-            yield from placed(_BELOW, f"endpoint{place}  {endpoint_in_words(endpoint)}", columns)
+            words = f"endpoint{pod}{place}  {endpoint_in_words(endpoint)}"
+            yield from placed(_BELOW, words, columns)
     if more := len(merged.ports) - len(ports):
         yield f"    and {plural(more, 'more Service port')}"
 

@@ -14,9 +14,10 @@ from userspace_proxy.nodes.endpoints import (
     same_cause,
     seen_together,
 )
+from userspace_proxy.nodes.text import render_status
 
 from ..status.views import NOW
-from .views import OTHER, POD, answering, failing, untried, web
+from .views import OTHER, POD, answer_of, answering, failing, merged_of, untried, web
 
 SINCE = NOW - 60
 SILENT = silent(POD).replace(first_at=SINCE)
@@ -80,6 +81,17 @@ def test_an_endpoint_has_the_nodes_that_tried_it_and_what_they_see():
     assert (sick.sums.connections, sick.sums.failed) == (3, 2)
     assert (other.address, other.tried, other.usable) == (OTHER, (), 2)
     assert other.extent is Extent.NONE
+
+
+def test_an_endpoint_has_the_name_of_its_pod():
+    """Who was woken at night saw addresses, and asked kubectl whose they are."""
+    members = {"a": web(untried()), "b": web(answering(pod="web-7d9-x2x"))}
+    (one,) = endpoints_of(members)
+    assert one.pod == "web-7d9-x2x"
+    (port,) = merged_of(answer_of("a", members["a"]), answer_of("b", members["b"])).ports
+    text = render_status(merged_of(answer_of("b", members["b"])), is_wide=True).body.decode()
+    assert "endpoint web-7d9-x2x  " in text
+    assert port.endpoints == (one,)
 
 
 def test_endpoints_that_fail_are_first():

@@ -58,6 +58,8 @@ class Head:
     """An endpoint at the head of a column."""
 
     address: str
+    pod: str
+    """The pod's name; empty if unknown."""
     is_sick: bool
     """It fails for each node that tried it, of at least two."""
     says: str
@@ -183,7 +185,8 @@ def _head(matrix: Matrix, at: int, endpoint: MergedEndpoint | None) -> Head:
     tried = [one for one in states if one in (CellState.SERVED, CellState.FAILING)]
     is_sick = bool(tried) and CellState.SERVED not in tried
     says = endpoint_in_words(endpoint) if endpoint is not None else ""
-    return Head(matrix.endpoints[at], is_sick, says)
+    pod = endpoint.pod if endpoint is not None else ""
+    return Head(matrix.endpoints[at], pod, is_sick, says)
 
 
 def _causes(port: MergedPort) -> Iterator[Cause]:
