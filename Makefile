@@ -240,9 +240,9 @@ simulate-new: $(VENV)/installed-dev ## what runs each night: seeds of the day, S
 	@set -o pipefail; status=0; for half in $(or $(HALF),$(HALVES)); do \
 	  $(SIMULATION) --seeds=$(or $(SEEDS),50000) --first=$(or $(FIRST),$(OF_TODAY)) --table --jobs=$$(nproc) | tee $(SIMULATED)/$$half.txt || status=1; done; exit $$status
 
-simulate-mutants: $(VENV)/installed-dev ## break a half in one place at a time, and print what finds each: HALF=control MUTANTS="orphans-end …", or COUNT=60 places drawn from PACKAGE=plane
-	@status=0; for half in $(or $(HALF),$(HALVES)); do \
-	  $(BIN)/python -m tests.simulation.mutants --half=$$half $(if $(COUNT),--drawn=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(PACKAGE),--package=$(PACKAGE)) $(if $(SEEDS),--seeds=$(SEEDS)) $(MUTANTS) || status=1; done; exit $$status
+yardstick: $(VENV)/installed-dev ## break the product in COUNT=300 places drawn by DRAW=1, and count what unit tests and seeds find, by package: HALF=control, OUT=file that a run continues
+	@mkdir -p $(SIMULATED)
+	@$(BIN)/python -m tests.simulation.mutants $(if $(HALF),--half=$(HALF)) $(if $(COUNT),--count=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(SEEDS),--seeds=$(SEEDS)) --out=$(or $(OUT),$(SIMULATED)/yardstick.jsonl)
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated
