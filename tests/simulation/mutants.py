@@ -34,7 +34,6 @@ from tests.tools.mirror import test_of
 from .drawn_mutants import PRODUCT, DrawnMutant, draw, named
 from .equivalent_mutants import EQUIVALENT
 from .halves import PACKAGES
-from .mutant_table import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 _TRACED_SEEDS = 60
@@ -50,7 +49,7 @@ Record = dict[str, Any]
 class _MutantLoader(importlib.machinery.SourceFileLoader):
     """Compiles one module from changed source."""
 
-    def __init__(self, name: str, path: str, mutant: Mutant | DrawnMutant) -> None:
+    def __init__(self, name: str, path: str, mutant: DrawnMutant) -> None:
         super().__init__(name, path)
         self._mutant = mutant
 
@@ -64,7 +63,7 @@ class _MutantLoader(importlib.machinery.SourceFileLoader):
 class _Finder(importlib.abc.MetaPathFinder):
     """Finds the changed module before others do."""
 
-    def __init__(self, mutant: Mutant | DrawnMutant) -> None:
+    def __init__(self, mutant: DrawnMutant) -> None:
         self._mutant = mutant
 
     def find_spec(
@@ -78,7 +77,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(fullname, file, loader=loader)
 
 
-def install(mutant: Mutant | DrawnMutant) -> None:
+def install(mutant: DrawnMutant) -> None:
     """Have this process import a mutant; before the module is imported."""
     assert mutant.name not in sys.modules, f"{mutant.name} has been imported"
     # One that makes objects without end.
