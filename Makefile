@@ -20,8 +20,8 @@ BUILD := $(BIN)/python -m
 # Those of the clusters' own tools, which need no cluster.
 CLUSTER_TOOLS := $(addprefix tests/cluster/nodes/test_,archive.py clients.py proxies.py site.py) \
   $(addprefix tests/cluster/upstream/test_,groups.py junit.py kept.py report.py)
-SEEDS := tests/simulation/test_simulation.py
-UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS) $(if $(NO_SEEDS),--ignore=$(SEEDS))
+SEED_TESTS := tests/simulation/test_simulation.py
+UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS) $(if $(NO_SEEDS),--ignore=$(SEED_TESTS))
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
 BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup nodes sources/kubernetes) tests/kit
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
@@ -132,7 +132,7 @@ unit-by-python: packages-node $(VENV)/installed-dev ## those unit tests that a n
 # Half as much CPU time again as unit, so test runs unit and test-all runs this.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
 # Their processes aren't measured.
-coverage: UNIT_TESTS += --ignore=$(SEEDS)
+coverage: UNIT_TESTS += --ignore=$(SEED_TESTS)
 coverage: packages-node $(VENV)/installed-dev build-actionlint ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
 	@rm -rf .coverage && mkdir .coverage
 	@# As on other machines, which costs nothing: another locale, day and, with room there, file system.
