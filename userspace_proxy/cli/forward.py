@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ..forward.source import ForwardSource
 
 Write = Callable[[str], object]
+# Of run; they are about clients of other machines.
+_WITHOUT_EFFECT = ("bind_address", "workers", "steering", "proxy_ports")
 
 
 def forward(given: Given) -> int:
@@ -47,6 +49,13 @@ def forward(given: Given) -> int:
     from .logs import set_up_logging
 
     settings = load_settings(given.settings).settings
+    for name in _WITHOUT_EFFECT:
+        if name in settings.origins:
+            flag = name.replace("_", "-")
+            raise ConfigError(
+                f"--{flag} has no effect in forward",
+                hint="each Service has an address of its own on this machine's loopback",
+            )
     kubeconfig = find(given, settings)
     if kubeconfig is None and not settings.master:
         raise ConfigError("cannot forward: there is no kubeconfig", hint="give --kubeconfig=FILE")
