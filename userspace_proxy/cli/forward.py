@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 Write = Callable[[str], object]
 # Of run; they are about clients of other machines.
-_WITHOUT_EFFECT = ("bind_address", "workers", "steering", "proxy_ports")
+_WITHOUT_EFFECT = {
+    "bind_address": "--bind-address",
+    "workers": "--workers",
+    "steering": "--steering",
+    "proxy_port_range": "--proxy-ports",
+}
 
 
 def forward(given: Given) -> int:
@@ -49,11 +54,10 @@ def forward(given: Given) -> int:
     from .logs import set_up_logging
 
     settings = load_settings(given.settings).settings
-    for name in _WITHOUT_EFFECT:
+    for name, flag in _WITHOUT_EFFECT.items():
         if name in settings.origins:
-            flag = name.replace("_", "-")
             raise ConfigError(
-                f"--{flag} has no effect in forward",
+                f"{flag} has no effect in forward",
                 hint="each Service has an address of its own on this machine's loopback",
             )
     kubeconfig = find(given, settings)
