@@ -193,7 +193,8 @@ fake = lambda *_: None
 Fake = type("Fake", (), {{}})
 fake.__module__ = Fake.__module__ = "{library}.core"
 {replaces}
-Proxy.in_thread()
+with Proxy.in_thread():
+    pass
 """
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
