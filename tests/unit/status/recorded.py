@@ -17,8 +17,9 @@ from pathlib import Path
 from tests.unit.causes.samples import a_note
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.causes.cause import CauseCode
-from userspace_proxy.causes.endpoints import dial_failed, resets
+from userspace_proxy.causes.endpoints import dial_failed, refuses, resets
 from userspace_proxy.causes.services import source_denied
+from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.judge import diagnose
 from userspace_proxy.diagnosis.paths import PathView
 from userspace_proxy.explain import explain, read_subject, render_json, render_text
@@ -28,6 +29,7 @@ from userspace_proxy.facts import (
     ClientAddressFacts,
     EndpointFacts,
     FirewallFacts,
+    FrontendFacts,
     KernelFacts,
     KernelLackFacts,
     LastStateFacts,
@@ -60,7 +62,7 @@ from userspace_proxy.status.answers import make_answer, render_configz, render_s
 from userspace_proxy.status.exposition import write_families
 from userspace_proxy.status.families import families_of, render_demand
 from userspace_proxy.status.history import History
-from userspace_proxy.status.page import build_page, render_page, render_parts
+from userspace_proxy.status.page import build_page, render_incident, render_page, render_parts
 from userspace_proxy.status.sampling import Sample
 from userspace_proxy.status.selection import Selection, row_id
 from userspace_proxy.status.stream import Changes
@@ -77,6 +79,7 @@ from .views import (
     make_standby,
     make_troubled_view,
     make_two_sides,
+    make_view,
     replace,
 )
 
@@ -210,6 +213,19 @@ def _others() -> Iterator[PortFacts]:
     yield make_port("full", waits=Waits(3, 1.5, total=3), handling=Handling(max_connections=4))
 
 
+def _small() -> Iterator[PortFacts]:
+    """Yield Service ports of a second node: what the first one hasn't."""
+    yield make_port("quiet", is_quiet=True, sent_at=NOW - 28 * 60)
+    yield make_port("mute", connections=7, received_bytes=0, sent_bytes=0)
+    for protocol, name in ((Protocol.UDP, "dns"), (Protocol.TCP, "dns-tcp")):
+        yield make_port("dns", port=name, protocol=protocol, shared_number=53)
+    yield make_port("moved", frontends=(FrontendFacts("127.64.1.4:80", only_at="127.64.1.4:171"),))
+    dead = refuses("10.244.6.9:8080").replace(count=12, first_at=NOW - 900, last_at=NOW - 2)
+    gone = make_endpoint("10.244.6.9:8080", node="node-7", cause=dead)
+    for name in ("twin-a", "twin-b"):
+        yield make_port(name, endpoints=(gone,), refused=3, saved=2)
+
+
 def make_rich_view() -> StatusFacts:
     """Return a node of which every part has something to show."""
     troubled = make_troubled_view()
@@ -323,10 +339,45 @@ def _rendered(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
     yield "text.txt", render_status_text(view, now=NOW).body
     yield "text-wide.txt", render_status_text(view, now=NOW, **wide).body
     yield "top.txt", render_top(view, selection=Selection(sort="-rate"), history=history).body
+    yield from _rendered_small()
     changes = Changes()
     for shown in (view.only("shop/web"), view.only("shop/orders")):
         answer = make_answer(shown, now=NOW, selection=Selection())
         yield f"watch-{shown.ports[0].plan.key.name.name}.json", changes.line(answer)
+
+
+def _rendered_small() -> Iterator[tuple[str, bytes]]:
+    view = make_view(*_small())
+    view.ports = diagnose(view.ports, view.source, view.health_checks)
+    sample = Sample(view, NOW)
+    quiet = row_id(view.ports[0].plan.key)
+    parts = render_parts(build_page(sample, Selection(open=(quiet,))))
+    yield "page-small.html", "\n".join(parts.html[row] for row in parts.rows).encode()
+    yield "text-small.txt", render_status_text(view, now=NOW).body
+    (twins,) = Incidents(view).all(least=2)
+    yield "incident.html", render_incident(sample, twins.id)
+
+
+def changed(folder: Path, *prefixes: str) -> list[str]:
+    """Return the names of files that are rendered in another way than recorded.
+
+    Args:
+        folder: As of render_all().
+        prefixes: How the names of those to compare begin.
+    """
+    rendered = {
+        name: body for name, body in render_all(folder).items() if name.startswith(prefixes)
+    }
+    recorded = {
+        path.name: path.read_bytes()
+        for path in RECORDED.iterdir()
+        if path.name.startswith(prefixes)
+    }
+    return sorted(
+        name
+        for name in rendered.keys() | recorded.keys()
+        if rendered.get(name) != recorded.get(name)
+    )
 
 
 def render_all(folder: Path) -> dict[str, bytes]:

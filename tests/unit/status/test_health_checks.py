@@ -110,13 +110,6 @@ async def test_a_changed_count_is_served_at_once(ports, ask):
     assert (response.status, json.loads(text)["localEndpoints"]) == (503, 0)
 
 
-async def test_each_service_has_its_own_port(ports, ask):
-    one, two = free_ports(2)
-    await ports.apply([HealthCheck(WEB, one, 1), HealthCheck(CART, two, 5)], HERE)
-    assert json.loads((await ask(one))[1])["service"]["name"] == "web"
-    assert json.loads((await ask(two))[1])["service"]["name"] == "cart"
-
-
 async def test_a_port_that_moves_to_another_service_stays_open(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
@@ -135,15 +128,6 @@ async def test_clients_of_a_removed_service_are_refused(ports, ask):
     with pytest.raises(aiohttp.ClientConnectorError):
         await ask(one)
     assert (await ask(two))[0].status == 200
-
-
-async def test_a_changed_port_is_served_and_the_old_one_refused(ports, ask):
-    one, two = free_ports(2)
-    await ports.apply([HealthCheck(WEB, one, 1)], HERE)
-    await ports.apply([HealthCheck(WEB, two, 1)], HERE)
-    assert (await ask(two))[0].status == 200
-    with pytest.raises(aiohttp.ClientConnectorError):
-        await ask(one)
 
 
 async def test_a_client_that_connected_before_the_service_was_removed_gets_404(ports):

@@ -35,7 +35,7 @@ def incident(cause=DEAD, **facts):
 
 
 def test_an_incident_is_one_line():
-    words = "10.244.0.9:8080 refuses connections: 35 Services, since 14:02"
+    words = f"{say(DEAD, Form.SHORT)}: 35 Services, since 14:02"
     assert headline(incident(), AT + 60) == words
     past = DEAD.replace(when=When.PAST)
     words = f"{say(past, Form.SHORT)}: 1 Service, since 14:02"

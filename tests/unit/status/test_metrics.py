@@ -40,27 +40,11 @@ def test_the_page_can_be_parsed_and_no_series_appears_twice():
     assert len(lines) == len(set(lines)) == len(values(page))
 
 
-def test_each_metric_has_its_own_value():
-    view = make_view(make_port(evicted=8, refused=5))
-    found = {name: value for (name, *labels), value in values(render(view)).items() if labels}
-    assert found["userspace_proxy_connections_total"] == 36_407
-    assert found["userspace_proxy_connections_active"] == 12
-    assert found["userspace_proxy_sent_bytes_total"] == 2_400_000_000
-    assert found["userspace_proxy_connections_refused_total"] == 5
-    assert found["userspace_proxy_connections_evicted_total"] == 8
-
-
 def test_openmetrics_is_served_on_request():
     page = render(make_troubled_view(), accept="application/openmetrics-text; version=1.0.0")
     assert page.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     names = {family.name for family in parse_openmetrics(page.body.decode())}
     assert {"userspace_proxy_connections", "kubeproxy_sync_proxy_rules_duration_seconds"} <= names
-
-
-def test_every_family_has_help_and_type():
-    for family in parse(render(make_troubled_view()).body.decode()):
-        assert family.documentation, family.name
-        assert family.type != "unknown", family.name
 
 
 def test_rounds_are_counted_in_kube_proxys_buckets():

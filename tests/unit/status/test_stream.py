@@ -16,6 +16,7 @@ from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.server import StatusServer
 from userspace_proxy.status.stream import MAX_STREAMS, Changes, Sent, pause_after
 
+from .recorded import changed
 from .views import NOW, make_port, make_troubled_view, make_view, replace
 
 WAIT_S = 20.0
@@ -338,3 +339,7 @@ def test_one_service_can_be_watched():
     first = client.see(WEB, CART, service="shop/cart")
     assert [port["service"] for port in first["ports"]] == ["cart"]
     assert client.see(replace(WEB, refused=1), CART, service="shop/cart") is None
+
+
+def test_lines_of_a_watched_service_are_as_recorded(tmp_path):
+    assert changed(tmp_path, "watch") == []
