@@ -90,23 +90,6 @@ def test_without_problems_the_number_of_services_is_shown():
     assert summarise(make_view(), NOW).verdict == "No problems. No Services yet."
 
 
-def test_trouble_is_first_and_names_the_service_port():
-    summary = summarise(make_troubled_view(), NOW)
-    assert [(p.level.value, p.port) for p in summary.problems] == [
-        ("trouble", ""),
-        ("trouble", ""),
-        ("trouble", ""),
-        ("trouble", "shop/admin:http"),
-        ("trouble", "shop/search:http"),
-        ("attention", ""),
-        ("attention", "shop/batch:http"),
-        ("attention", "shop/cart:http"),
-        ("attention", "shop/payments:http"),
-        ("attention", "shop/trick:http"),
-    ]
-    assert summary.verdict == "4 problems on this node. 6 of 10 Service ports need attention."
-
-
 def test_a_refused_service_is_no_trouble_of_the_proxy():
     batch = make_port("batch", endpoints=(), reason="it has no endpoints")
     summary = summarise(make_view(make_port(), batch), NOW)

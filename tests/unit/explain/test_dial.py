@@ -60,11 +60,6 @@ def test_silence_ends_after_the_deadline(listener):
     assert {cause.code for cause in causes} == {CauseCode.ENDPOINT_SILENT}
 
 
-def test_an_address_of_another_family_is_dialled(listener):
-    result = dial(SocketAddress("::1", free_port()))
-    assert result.cause is not None
-
-
 def test_all_addresses_are_dialled_once(listener):
     at, dead = address_of(listener), SocketAddress("127.0.0.1", free_port())
     results = dial_all([at, dead, at])

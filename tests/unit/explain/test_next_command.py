@@ -10,7 +10,7 @@ from userspace_proxy.causes.say import object_of
 from userspace_proxy.explain.next_command import Invocation, next_command
 
 from .subjects import make_subject
-from .words import DEAD, FROM_FILES, LIVE, PLANNED
+from .words import DEAD, FROM_FILES, LIVE, PLANNED, is_on_the_page
 
 
 def test_no_command_is_the_one_that_was_just_run():
@@ -39,3 +39,7 @@ def test_kubectl_is_not_asked_about_a_host_outside_the_cluster():
     api = Invocation(source=("--kubeconfig=k",))
     assert next_command(DEAD, subject, api) == api.again("shop/web", "--probe")
     assert next_command(DEAD, subject, replace(api, has_dialled=True)) == ""
+
+
+def test_the_next_commands_are_on_the_page():
+    assert is_on_the_page("next")

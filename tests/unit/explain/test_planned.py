@@ -1,11 +1,9 @@
-import pytest
-
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.slices import none_allowed, none_local
 from userspace_proxy.explain import explain, read_subject
 from userspace_proxy.explain.planned import plan_status
-from userspace_proxy.facts import Level, PortState
+from userspace_proxy.facts import PortState
 from userspace_proxy.model.reading import LABEL_SERVICE_NAME
 from userspace_proxy.policy import PolicyOptions
 from userspace_proxy.sources.manifests import load_manifests
@@ -63,25 +61,9 @@ def explain_manifest(tmp_path, service, steering="auto"):
     return explain(read_subject(status, service, "shop.yaml", is_live=False))
 
 
-def test_manifests_are_planned_as_a_proxy_would(tmp_path):
-    explanation = explain_manifest(tmp_path, "shop/web", steering="none")
-    assert explanation.level is Level.OK
-    (part,) = explanation.parts
-    assert [step.what for step in part.steps] == [
-        "10.96.0.10:80/TCP, ClusterIP",
-        "127.0.0.1:30080/TCP, NodePort",
-        "1 of 2 used",
-    ]
-
-
 def test_on_nodes_endpoints_are_not_on_loopback(tmp_path):
     port = plan_manifest(tmp_path).only("shop/web").ports[0]
     assert (port.state.word, port.cause.row) == (PortState.REFUSED, none_allowed)
-
-
-@pytest.mark.parametrize("service", ["shop/db"])
-def test_what_is_ignored_has_the_reason(tmp_path, service):
-    assert "headless" in explain_manifest(tmp_path, service).sentence
 
 
 def test_clients_that_a_node_would_drop_are_in_the_sentence(tmp_path):

@@ -1,6 +1,7 @@
 """What explain writes is on one page, ``words.txt``, which shows what a change does to it.
 
-``python -m tests.unit.explain.words`` writes it anew. A step is on it once, where it is first.
+``python -m tests.unit.explain.words`` writes it anew.
+A step is once in each part, where it is first.
 """
 
 from __future__ import annotations
@@ -342,8 +343,8 @@ _PODS: Mapping[str, tuple[tuple[PodState, ...], tuple[int | str, ...], bool]] = 
 }
 
 
-def explanations() -> Iterator[tuple[str, Explanation]]:
-    """Yield what is said in each case."""
+def of_steps() -> Iterator[tuple[str, Explanation]]:
+    """Yield what is said of a Service by its proxy's facts."""
     for name, subject in _SUBJECTS.items():
         yield name, explain(subject)
     front, ranges = two_sides(), make_subject(make_port(admits=("192.0.2.0/24",)))
@@ -355,6 +356,10 @@ def explanations() -> Iterator[tuple[str, Explanation]]:
         ("a client of another family", make_subject(), "fd00::1"),
     ):
         yield name, explain(subject, client=client)
+
+
+def of_dials() -> Iterator[tuple[str, Explanation]]:
+    """Yield what is said where something was dialled."""
     used, unused = make_endpoint(POD), make_endpoint("10.244.1.9:80", "not ready", False)
     hanging = make_endpoint(POD, cause=HANGS, connections=3)
     yield "the used one accepts a dial", dialled(used, unused, of_pod=DIALLED)
@@ -386,6 +391,10 @@ def explanations() -> Iterator[tuple[str, Explanation]]:
         "nothing can be dialled",
         explain(make_subject(), dials={}, invocation=Invocation(can_dial=False)),
     )
+
+
+def of_pods() -> Iterator[tuple[str, Explanation]]:
+    """Yield what is said where pods were looked at."""
     for name, (pods, targets, has_endpoints) in _PODS.items():
         steps = judge_pods(_WEB, targets, pods, has_endpoints=has_endpoints)
         yield f"pods: {name}", explain(make_subject(), pods=steps)
@@ -440,10 +449,9 @@ NEXT: Mapping[str, tuple[Cause | None, Subject, Mapping[str, Any]]] = {
 """What the next command is chosen by: the cause, the Service, what was asked."""
 
 
-def page() -> Iterator[str]:
-    """Yield the lines of the page."""
+def _lines(cases: Iterator[tuple[str, Explanation]]) -> Iterator[str]:
     seen: set[str] = set()
-    for name, explanation in explanations():
+    for name, explanation in cases:
         yield f"{name}: {explanation.level}"
         steps, _, end = render_text(explanation).partition("\n\n")
         for line in steps.splitlines()[1:]:
@@ -451,7 +459,10 @@ def page() -> Iterator[str]:
                 yield f"  {line}"
             seen.add(line)
         yield from (f"  {line}" for line in end.splitlines())
-    yield "next:"
+
+
+def of_commands() -> Iterator[str]:
+    """Yield which command is next."""
     for name, (cause, subject, asked) in NEXT.items():
         yield f"  {name}: {next_command(cause, subject, Invocation(**asked))}".rstrip()
     for name, cause in (("not ready", NOT_READY), ("labels", NO_ENDPOINT), ("another", DEAD)):
@@ -459,5 +470,21 @@ def page() -> Iterator[str]:
         yield f"  about the pod that was named, {name}: {command}"
 
 
+def parts() -> dict[str, str]:
+    """Return the parts of the page, by their titles."""
+    lines = {
+        "steps": _lines(of_steps()),
+        "dials": _lines(of_dials()),
+        "pods": _lines(of_pods()),
+        "next": of_commands(),
+    }
+    return {title: "\n".join([f"# {title}", *part]) for title, part in lines.items()}
+
+
+def is_on_the_page(title: str) -> bool:
+    """Compare a part; if a change is intended: ``python -m tests.unit.explain.words``."""
+    return f"{parts()[title]}\n" in WORDS.read_text(encoding="utf-8")
+
+
 if __name__ == "__main__":
-    WORDS.write_text("\n".join(page()) + "\n", encoding="utf-8")
+    WORDS.write_text("\n".join([*parts().values(), ""]), encoding="utf-8")
