@@ -25,7 +25,7 @@ DB = make_port("db", namespace="cart")
 REFUSED = make_port(
     "web", frontends=(ADDRESS,), endpoints=(make_endpoint(A, cause=refuses(A)), make_endpoint(B))
 )
-"""As WEB, where one endpoint refuses connections."""
+"""As WEB, where one endpoint fails."""
 
 
 def status_of(node: str, *ports: PortFacts, **changes: object) -> StatusFacts:

@@ -81,12 +81,6 @@ def test_an_answer_has_its_text_and_level(serve_view):
     assert answer.level == "ok"
 
 
-def test_a_missing_service_is_an_error_in_the_proxys_words(serve_view):
-    admin = parse_server(serve_view(make_calm_view()).removeprefix("--server="))
-    with pytest.raises(UserspaceProxyError, match=r"no Service shop/wbe \(did you mean shop/web"):
-        admin.get("/", accept="text/plain", service="shop/wbe")
-
-
 def test_without_a_proxy_the_error_has_the_address_and_the_remedy():
     port = free_port()
     with pytest.raises(NotAnswered) as caught:
@@ -175,12 +169,6 @@ def test_a_proxy_without_text_is_of_another_version(other_server):
     admin = other_server(Server="userspace-proxy", Content_Type="text/html")
     with pytest.raises(UserspaceProxyError, match="of another version"):
         admin.get("/", accept="text/plain")
-
-
-def test_a_path_that_is_refused_is_reported_with_the_answer(serve_view):
-    admin = parse_server(serve_view(make_calm_view()).removeprefix("--server="))
-    with pytest.raises(UserspaceProxyError, match=r"cannot read /nope at .*: 404 Not Found"):
-        admin.get("/nope", accept="text/plain")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,6 @@
 import asyncio
 import json
-import os
-import pty
 import socket
-import subprocess
-import sys
-import termios
-from pathlib import Path
 
 import pytest
 
@@ -62,20 +56,6 @@ def test_a_service_of_a_running_proxy_is_explained(serve_view, capsys):
     assert "  ✓ endpoints  2 of 2 used" in lines
     assert lines[-2] == "Clients are served by 2 endpoints."
     assert lines[-1].startswith("next: userspace-proxy explain shop/web --server=127.0.0.1:")
-
-
-@pytest.mark.parametrize("words", [["web", "-n", "shop"], ["svc/web:http", "-n=shop"]])
-def test_a_service_is_named_as_for_kubectl(words, serve_view, manifests, capsys):
-    for source in (serve_view(make_calm_view()), manifests()):
-        assert main(["explain", *words, source]) == 0
-        assert capsys.readouterr().out.startswith("shop/web")
-
-
-def test_a_name_of_another_namespace_is_found(serve_view, manifests, capsys):
-    for source in (serve_view(make_view(make_port("web"))), manifests()):
-        assert main(["explain", "web", source]) == 1
-        error = "error: there is no Service default/web; shop/web exists\n"
-        assert capsys.readouterr().err == error
 
 
 def test_manifests_are_explained_without_a_proxy(manifests, capsys):
@@ -157,40 +137,6 @@ def test_a_name_in_manifests_that_may_be_looked_up_is_no_problem(tmp_path, capsy
     assert shown == [f"  · endpoints  {said}", f"{said}."]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        pytest.param(
-            "[{port: 5432}]",
-            "[{name: sql, port: 5432}, {name: rest, port: 80}]",
-            "db.example.com:5432: the Service has several ports: write PORT=HOST:PORT",
-            id="several-ports",
-        ),
-        pytest.param(
-            "com:5432",
-            "com",
-            "'db.example.com' is not a name with a port (write HOST:PORT): no endpoint is found "
-            "by name",
-            id="no-port",
-        ),
-        pytest.param(
-            "db.example.com",
-            "10.1.2.3",
-            "'10.1.2.3' is not a DNS name: addresses belong in EndpointSlices: no endpoint is "
-            "found by name",
-            id="address",
-        ),
-    ],
-)
-def test_a_mistake_in_the_annotation_for_names_is_the_sentence(old, new, said, tmp_path, capsys):
-    path = tmp_path / "db.yaml"
-    path.write_text(DB.replace(old, new))
-    flags = [f"--manifests={path}", "--allow-endpoint-names=example.com", "-o", "json"]
-    assert main(["explain", "shop/db", *flags]) == 3
-    sentence = json.loads(capsys.readouterr().out)["sentence"]
-    assert sentence == f"Clients are refused: annotation userspace-proxy.io/endpoints: {said}"
-
-
 def test_dials_are_made_only_if_asked_for(manifests, capsys):
     words = ["explain", "shop/web", manifests(port=free_port())]
     assert main(words) == 0
@@ -249,14 +195,6 @@ def test_nothing_is_dialled_for_a_proxy_in_another_network(serve_view, capsys):
         assert last in out.splitlines()[-1]
 
 
-def test_dials_are_not_the_next_command_for_a_proxy_in_another_network(serve_view, capsys):
-    view = make_view(make_port(), network_namespace=network_namespace() + 1)
-    assert main(["explain", "shop/web", serve_view(view)]) == 0
-    out = capsys.readouterr().out
-    assert "dial" not in out
-    assert "next:" not in out
-
-
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
@@ -290,11 +228,6 @@ def test_control_characters_in_a_files_name_are_not_printed(manifests, tmp_path,
     assert capsys.readouterr().err.startswith(f"warning: {tmp_path}/\\u001b[2J.yaml")
 
 
-def test_a_client_is_judged(serve_view, capsys):
-    assert main(["explain", "shop/web", "--from=10.0.0.1", serve_view(make_calm_view())]) == 0
-    assert "10.0.0.1 is admitted: every client is" in capsys.readouterr().out
-
-
 async def run(*words):
     return await asyncio.to_thread(main, ["explain", *words])
 
@@ -322,31 +255,6 @@ async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
     ]
 
 
-def test_on_a_terminal_lines_have_its_width(manifests):
-    """The command's own terminal, 80 columns wide."""
-    given = Path(manifests("a-port-whose-name-nobody-would-choose").removeprefix("--manifests="))
-    command = ["explain", "shop/web", f"--manifests={given.name}"]
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "userspace_proxy", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            cwd=given.parent,
-            env={**os.environ, "TERM": "dumb", "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        lines = os.read(ours, 4096).decode().splitlines()
-    finally:
-        os.close(theirs)
-        os.close(ours)
-    assert done.returncode == 3
-    place = next(n for n, line in enumerate(lines) if line.startswith("Clients are refused:"))
-    assert lines[place].endswith('no port named "http"; they have')
-    assert lines[place + 1] == '"a-port-whose-name-nobody-would-choose".'
-    assert max(map(len, lines)) <= 80
-
-
 async def test_the_next_command_asks_as_the_user_did(api, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy", "explain"])
     api.put(service())
@@ -355,18 +263,6 @@ async def test_the_next_command_asks_as_the_user_did(api, capsys, monkeypatch):
     assert await run("web", *asked) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
         f"next: kubectl userspace_proxy explain default/web {' '.join(asked)} --probe"
-    )
-
-
-async def test_the_next_command_names_the_pod_that_was_just_named(api, capsys):
-    api.put(service(selector={"app": "web"}))
-    item = endpoint_slice("10.244.0.1")
-    item["endpoints"][0]["conditions"] = {"ready": False}
-    api.put(item)
-    api.put({"kind": "Pod", "metadata": {"name": "a-1", "labels": {"app": "web"}}})
-    assert await run("web", f"--master={api.url}", "--pods") == 3
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        f"next: kubectl describe pod -n default a-1 --server={api.url}"
     )
 
 
@@ -400,12 +296,6 @@ async def test_a_missing_service_of_a_cluster_has_its_nearest_name(api, capsys):
     assert capsys.readouterr().err == (
         "error: there is no Service default/wbe (did you mean default/web?)\n"
     )
-
-
-async def test_a_missing_port_of_a_cluster_is_refused(api, capsys):
-    api.put(service())
-    assert await run("web:nope", f"--master={api.url}") == 1
-    assert capsys.readouterr().err == ("error: default/web has no port nope; it has 80\n")
 
 
 def test_pods_need_an_api_server(manifests, capsys):

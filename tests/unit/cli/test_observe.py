@@ -171,9 +171,3 @@ def test_a_line_that_is_cut_off_is_not_shown(capsys, is_json):
 def test_a_line_that_a_newer_proxy_has_sent_is_not_shown_as_text(capsys):
     _show(b'{"event":"new"}\n', sys.stdout, is_json=False)
     assert capsys.readouterr().out == ""
-
-
-def test_an_unknown_service_is_one_line_with_the_nearest_name_and_status_1(serve_view, capsys):
-    assert main(["observe", "shop/wbe", serve_view(make_calm_view())]) == 1
-    error = "error: there is no Service shop/wbe (did you mean shop/web?)\n"
-    assert capsys.readouterr().err == error

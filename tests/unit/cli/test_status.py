@@ -45,13 +45,6 @@ def test_the_exit_status_says_whether_something_needs_attention(
     assert capsys.readouterr().out
 
 
-def test_the_text_is_that_of_the_proxy(serve_view, capsys):
-    main(["status", serve_view(make_calm_view())])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "node-a  nftables  4 Service ports  plan 12 s old, 2 workers, 36 open"
-    assert len(lines) == 6
-
-
 @pytest.mark.parametrize("words", [["status"], ["status", "-o", "wide"], ["top"]])
 def test_lines_fit_on_the_terminal(words, serve_view, capsys, monkeypatch):
     server = serve_view(make_view(make_port("web", problem=LONG), make_port("a" * 25)))
@@ -62,11 +55,6 @@ def test_lines_fit_on_the_terminal(words, serve_view, capsys, monkeypatch):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
-def test_wide_has_endpoints(serve_view, capsys):
-    main(["status", "-o", "wide", serve_view(make_calm_view())])
-    assert "endpoint  10.244.1.118:8080" in capsys.readouterr().out
-
-
 def test_json_is_that_of_the_proxy(serve_view, capsys):
     main(["status", "shop/web", "-o", "json", serve_view(make_calm_view())])
     ports = json.loads(capsys.readouterr().out)["ports"]
@@ -74,12 +62,6 @@ def test_json_is_that_of_the_proxy(serve_view, capsys):
         ("web", "IPv4"),
         ("web", "IPv6"),
     ]
-
-
-def test_a_name_alone_is_in_the_namespace_default(serve_view, capsys):
-    view = make_view(make_port("web", namespace="default"), make_port("web"))
-    assert main(["status", "web", serve_view(view)]) == 0
-    assert "1 Service port" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["web", "-n", "shop"], ["svc/web", "-n", "shop"], ["shop/web"]])

@@ -98,13 +98,6 @@ async def test_without_pods_the_daemon_set_tells_which_nodes_lack_one(api, finde
     finder.check()
 
 
-async def test_nodes_that_are_named_are_the_only_ones(api, finder_of):
-    api.put(pod("one", "node-1"))
-    api.put(node("node-2"))
-    found = await look(finder_of(nodes=frozenset({"node-9"})))
-    assert names(found, frozenset({"node-9"})) == ("node-9",)
-
-
 async def test_without_the_right_to_list_nodes_they_are_unknown(api, finder_of):
     api.put(pod("one", "node-1"))
     api.put(node("node-2"))

@@ -11,7 +11,7 @@ from userspace_proxy.causes.cause import Cause
 from userspace_proxy.errors import SourceError
 from userspace_proxy.nodes import asking, calls
 from userspace_proxy.nodes.find import Where
-from userspace_proxy.nodes.reader import FIRST_S, NodeLine, NodesReader
+from userspace_proxy.nodes.reader import NodeLine, NodesReader
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, endless, fixed
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 from userspace_proxy_testing.fakes.agents import response_head
@@ -105,16 +105,6 @@ async def test_port_forwards_that_are_not_permitted_are_an_error_with_the_comman
         await read(reader_of())
 
 
-async def test_a_pod_whose_forward_alone_is_not_permitted_costs_its_row(agents, reader_of):
-    agents.add("node-1", FakeAgent(status("node-1")))
-    agents.add("node-2", FakeAgent(status("node-2")), is_forbidden=True)
-
-    async with reader_of() as reader:
-        await reader.first()
-        found = await reader.first()
-    assert problems(found) == {"node-1": "", "node-2": "forward_failed"}
-
-
 @pytest.mark.parametrize("follows", [False, True], ids=["once", "followed"])
 async def test_a_pod_whose_forward_is_not_permitted_ends_no_other_answer(
     follows, agents, reader_of
@@ -144,11 +134,6 @@ async def test_a_pod_whose_forward_is_not_permitted_ends_no_other_answer(
     async with reader_of(timeout_s=30.0) as reader:
         found = await look(reader)
     assert problems(found) == {"node-1": "", "node-2": "forward_failed"}
-
-
-async def test_without_agents_there_is_an_error(reader_of):
-    with pytest.raises(SourceError, match="no agent in namespace kube-system"):
-        await read(reader_of())
 
 
 async def test_a_server_that_does_not_answer_has_a_deadline(api, reader_of):
@@ -185,22 +170,6 @@ async def test_a_node_that_waits_for_others_until_the_end_was_not_asked_in_time(
     reader = reader_of(timeout_s=SHORT_S)
     async with reader._calls._limits.parsing:
         assert problems(await read(reader)) == {"node-1": "not_asked", "silent": "no_answer"}
-
-
-async def test_the_newest_of_two_agents_is_asked(api, agents, reader_of):
-    agents.add("node-1", FakeAgent(status("node-1", version="old")))
-    newer = "2026-11-22T09:00:00Z"
-    agents.add("node-1", FakeAgent(status("node-1", version="new")), pod="new", created=newer)
-    (one,) = (await read(reader_of())).answers
-    assert one.status.version == "new"
-    assert [agent.pod for agent in one.agents] == ["new", "userspace-proxy-node-1"]
-
-
-def test_more_nodes_have_more_time(reader_of):
-    reader = reader_of()
-    assert reader._within_s(3) == FIRST_S
-    assert reader._within_s(1000) == FIRST_S + 9
-    assert reader_of(timeout_s=2)._within_s(1000) == 2
 
 
 async def test_other_paths_are_asked_for_at_some_nodes_or_all(agents, reader_of):
