@@ -27,7 +27,6 @@ from userspace_proxy.plan.claims import (
     count_frontends,
     families_of,
     first_ignored,
-    most_external_ips,
     served_ports,
     unsupported_ports,
 )
@@ -517,13 +516,6 @@ def test_what_is_left_out_is_not_claimed():
     made = claims_of(given, OF_EXTERNAL_IPS)
     assert len(made.ports) == 10_000
     assert [item.port for item in made.ignored] == ["p10000", "diameter"]
-
-
-@pytest.mark.parametrize(
-    ("count", "most"), [(0, 100), (1, 100), (100, 100), (200, 50), (20_000, 1)]
-)
-def test_a_service_with_many_ports_has_fewer_external_ips(count, most):
-    assert most_external_ips(service(ports=ports(count))) == most
 
 
 def test_the_families_are_those_of_cluster_ips():

@@ -96,16 +96,6 @@ def test_an_address_belongs_to_the_older_service_then_by_name(cart, web, holder)
         assert {str(key) for key in owners.lost} == {"shop/cart:http", "shop/web:http"} - {holder}
 
 
-def test_one_of_three_claimants_gets_the_address_in_any_order():
-    ages = {"a": NEW, "b": OLD, "c": NEW}
-    three = claims(*(service(ServiceKey("shop", n), created=age) for n, age in ages.items()))
-    for order in permutations(three):
-        owners = settle(order)
-        assert owners.holders[ADDRESS].key.name.name == "b"
-        why = held_by("198.51.100.7:80/TCP", "shop/b:http")
-        assert lost(owners) == {"shop/a:http": [why], "shop/c:http": [why]}
-
-
 def test_only_the_contested_address_is_lost():
     both = claims(service(CART), service(WEB, cluster_ips=(CART_IP, WEB_IP)))
     owners = settle(both)
@@ -137,13 +127,6 @@ def test_each_family_is_decided_independently():
     both = claims(service(CART), service(WEB, cluster_ips=(CART_IP, CART_IP_V6)))
     (key,) = settle(both).lost
     assert (key.name.name, key.family) == ("web", IPFamily.IPV4)
-
-
-def test_tcp_and_udp_may_share_a_node_port():
-    udp = ServicePort("dns", 53, "UDP", 30080)
-    owners = settle(claims(service(ports=(NODE_PORT, udp))))
-    assert len(owners.holders) == 6
-    assert not owners.lost
 
 
 @pytest.mark.parametrize(

@@ -139,14 +139,6 @@ LOAD_BALANCED = Frontend(CART_IP, 80, Protocol.TCP, FrontendKind.LOAD_BALANCER)
             PlanChanges(open=(), update=(port_plan(ip=WEB_IP),), close=()),
             id="other-address-keeps-the-port",
         ),
-        pytest.param(
-            plan(CART_PORT),
-            plan(with_serving(CART_PORT, affinity_timeout_s=60)),
-            PlanChanges(
-                open=(), update=(with_serving(CART_PORT, affinity_timeout_s=60),), close=()
-            ),
-            id="affinity",
-        ),
         *(
             pytest.param(
                 plan(CART_PORT),
@@ -171,27 +163,11 @@ LOAD_BALANCED = Frontend(CART_IP, 80, Protocol.TCP, FrontendKind.LOAD_BALANCER)
         ),
         pytest.param(
             plan(CART_PORT),
-            plan(replace(CART_PORT, key=CART_PORT.key._replace(side=Side.EXTERNAL))),
-            PlanChanges(
-                open=(replace(CART_PORT, key=CART_PORT.key._replace(side=Side.EXTERNAL)),),
-                update=(),
-                close=(CART_PORT.key,),
-            ),
-            id="another-side-is-another-port",
-        ),
-        pytest.param(
-            plan(CART_PORT),
             plan(port_plan(protocol=Protocol.UDP)),
             PlanChanges(
                 open=(port_plan(protocol=Protocol.UDP),), update=(), close=(CART_PORT.key,)
             ),
             id="another-protocol-is-another-socket",
-        ),
-        pytest.param(
-            plan(CART_PORT),
-            plan(port_plan(WEB)),
-            PlanChanges(open=(port_plan(WEB),), update=(), close=(CART_PORT.key,)),
-            id="address-passes-to-another-service",
         ),
     ],
 )

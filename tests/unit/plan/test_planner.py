@@ -19,7 +19,7 @@ from userspace_proxy.causes.services import (
 )
 from userspace_proxy.causes.slices import slice_headless
 from userspace_proxy.cluster import Snapshot, Store
-from userspace_proxy.model import DataPath, Handling, IPFamily, ServiceKey, ServicePort, SlicePort
+from userspace_proxy.model import Handling, IPFamily, ServiceKey, ServicePort, SlicePort
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.plan import IgnoredService, Planner
 from userspace_proxy.policy import NodeFacts, ignored
@@ -125,16 +125,6 @@ class TestOrphans:
         seen.append(self.cause(planner, store))
         assert seen == [CauseCode.NO_SLICE, CauseCode.SLICE_ELSEWHERE, CauseCode.NO_SLICE]
 
-    def test_a_service_without_slices_learns_of_one_that_names_no_service(self):
-        store, planner = store_of(service(WEB)), Planner(NodeFacts())
-        seen = [self.cause(planner, store)]
-        nameless = slice_of(key="web-1", of=ServiceKey(WEB.namespace, ""))
-        store.put_slice(nameless)
-        seen.append(self.cause(planner, store))
-        store.delete_slice(nameless.key)
-        seen.append(self.cause(planner, store))
-        assert seen == [CauseCode.NO_SLICE, CauseCode.SLICE_ORPHANED, CauseCode.NO_SLICE]
-
     def test_its_own_slice_with_the_headless_label_is_named_before_those_of_others(self):
         own = replace(slice_of(POD_A.ip, of=WEB), is_headless=True)
         store, planner = store_of(service(WEB), own, self.WEB_ORPHAN), Planner(NodeFacts())
@@ -166,11 +156,6 @@ class TestIgnored:
             IgnoredService(WEB, "", of_other_proxy("mesh")),
         )
 
-    def test_an_unsupported_port_is_listed_beside_the_served_ones(self):
-        plan = plan_of(service(ports=(HTTP, ServicePort("sig", 3868, "SCTP"))))
-        assert list(frontends(plan)) == ["shop/cart:http"]
-        assert plan.ignored == (IgnoredService(CART, "sig", unsupported_protocol("SCTP")),)
-
     def test_a_service_that_lost_its_address_is_listed_with_the_holder(self):
         plan = plan_of(service(WEB), service(CART))
         assert frontends(plan) == {"shop/cart:http": ["198.51.100.7:80/TCP"]}
@@ -182,11 +167,6 @@ class TestIgnored:
         plan = plan_of(service(CART, nameless), service(WEB, nameless))
         taken = held_by("198.51.100.7:80/TCP", "shop/cart")
         assert plan.ignored == (IgnoredService(WEB, "80", taken, is_conflict=True),)
-
-    def test_a_service_that_lost_one_of_two_addresses_keeps_the_other(self):
-        plan = plan_of(service(CART), service(WEB, cluster_ips=(CART_IP, WEB_IP)))
-        assert frontends(plan)["shop/web:http"] == ["198.51.100.8:80/TCP"]
-        assert [(i.service, i.is_part) for i in plan.ignored] == [(WEB, True)]
 
     def test_notes_of_a_service_are_at_the_first_port_that_is_served(self):
         ports = (HTTP, ServicePort("more", 81, "TCP"), ServicePort("other", 82, "TCP"))
@@ -234,14 +214,6 @@ class TestEndpointsThatPointAtFrontends:
 
     def reasons(self, plan):
         return [v.reason for p in plan.ports.values() for v in p.verdicts]
-
-    def test_its_own_frontend_is_refused(self):
-        at_itself = slice_of(CART_IP, ports=(SlicePort("http", 80, "TCP"),))
-        assert self.reasons(plan_of(service(), at_itself)) == [OURS]
-
-    def test_the_frontend_of_another_service_is_refused(self):
-        plan = plan_of(service(), self.AT_WEB, service(WEB, cluster_ips=(WEB_IP,)))
-        assert self.reasons(plan) == [OURS]
 
     def test_the_verdict_changes_with_the_other_service_and_its_ports(self):
         store, planner = store_of(service(), self.AT_WEB), Planner(NodeFacts())
@@ -326,12 +298,6 @@ class TestEndpointsAtNodePorts:
         assert planner.needs_node_addresses
         assert planner.planned_services == planned + 1
 
-    def test_node_addresses_are_not_needed_without_such_an_endpoint(self):
-        store = store_of(service(ports=AT_NODE), slice_of(POD_A.ip))
-        planner = Planner(NodeFacts())
-        assert self.reasons(planner, store) == ["ready"]
-        assert not planner.needs_node_addresses
-
 
 class TestWhatIsKept:
     @pytest.fixture
@@ -412,18 +378,6 @@ class TestWhatIsKept:
         planner.plan(store.snapshot(), NodeFacts(proxy_name="mesh"))
         assert planner.plan(store.snapshot()).ports == {}
 
-    def test_node_ports_follow_the_addresses_of_the_node(self):
-        store, planner = store_of(service(ports=AT_NODE)), Planner(NodeFacts())
-        seen = []
-        for addresses in (("127.0.0.1",), ("127.0.0.1", "192.0.2.10"), ()):
-            plan = planner.plan(store.snapshot(), NodeFacts(addresses=addresses))
-            seen.append([f for f in frontends(plan)["shop/cart:http"] if f.endswith("30080/TCP")])
-        assert seen == [
-            ["127.0.0.1:30080/TCP"],
-            ["127.0.0.1:30080/TCP", "192.0.2.10:30080/TCP"],
-            [],
-        ]
-
     def test_a_frontend_whose_kind_changes_is_decided_again(self):
         thief = service(WEB, cluster_ips=(WEB_IP,), load_balancer_ips=("203.0.113.9",))
         owner = service(ServiceKey("shop", "dns"), AT_8080, cluster_ips=("203.0.113.9",))
@@ -454,14 +408,6 @@ class TestWhatIsKept:
         rows = [item.cause.row for item in planner.plan(store.snapshot()).ignored]
         assert (rows, worded) == ([counting] * 21, [])
 
-    def test_only_services_of_the_plan_have_elements_of_the_kernel_path(self):
-        kernel = service(handling=Handling(path=DataPath.KERNEL))
-        store, planner = store_of(kernel, slice_of(POD_A.ip)), Planner(NodeFacts())
-        state = store.snapshot().services[CART]
-        assert planner.kernel_elements(state) == 0
-        planner.plan(store.snapshot())
-        assert planner.kernel_elements(state) == 1
-
     def test_a_plan_never_changes_after_it_was_returned(self, store):
         planner = Planner(NodeFacts())
         before = planner.plan(store.snapshot())
@@ -471,13 +417,6 @@ class TestWhatIsKept:
         store.replace_services([])
         planner.plan(store.snapshot())
         assert before == kept
-
-    def test_a_deleted_service_is_not_in_the_plan(self, store):
-        planner = Planner(NodeFacts())
-        planner.plan(store.snapshot())
-        store.delete_service(CART)
-        assert list(frontends(planner.plan(store.snapshot()))) == ["shop/web:http"]
-        assert planner.plan(Snapshot({})).ports == {}
 
 
 ROUNDS = st.lists(

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.causes.cause import CauseCode
-from userspace_proxy.causes.names import name_unresolved
 from userspace_proxy.causes.nodes import no_node
 from userspace_proxy.causes.notes import kernel_path_unused, names_bug, path_not_allowed
 from userspace_proxy.causes.services import NOTES_MAX, external_ip_off
@@ -25,12 +24,10 @@ from userspace_proxy.model import (
     IPFamily,
     Protocol,
     ProxyProtocol,
-    ServiceKey,
     ServicePort,
     ServiceType,
     Side,
     SlicePort,
-    SocketAddress,
 )
 from userspace_proxy.model.endpoint_names import (
     NameProblem,
@@ -128,13 +125,6 @@ class TestOnePort:
         )
         assert (port.serving.endpoints, port.serving.leaving) == ((POD_A,), leaving)
 
-    def test_the_option_for_loopback_endpoints_takes_effect(self):
-        things = (service(), slice_of("127.0.0.1"))
-        assert the_port(*things).serving.endpoints == ()
-        assert the_port(*things, allow_loopback_endpoints=True).serving.endpoints == (
-            SocketAddress("127.0.0.1", 8080),
-        )
-
     def test_it_has_the_balance_and_the_notes_of_its_service(self):
         given = service(
             handling=Handling(balance=Balance.LEAST_CONNECTIONS), external_ips=("203.0.113.9",)
@@ -213,19 +203,6 @@ class TestOnePort:
         listed, unlisted = (port.cause for port in plan.ports.values())
         assert listed == too_many_in_namespace("shop", ENDPOINTS_OF_NAMESPACE_MAX)
         assert unlisted.code is CauseCode.PORT_NAME_MISSING
-
-    def test_a_slice_that_may_have_been_meant_for_it_is_its_cause(self):
-        port = the_port(service(), slice_of(POD_A.ip, of=ServiceKey("shop", "carts")))
-        assert port.cause.code is CauseCode.SLICE_ORPHANED
-
-    def test_its_path_is_that_of_its_annotation_and_a_note_states_what_prevents_it(self):
-        asked = Handling(path=DataPath.KERNEL)
-        port = the_port(service(handling=asked), slice_of(POD_A.ip))
-        assert (port.path.path, port.notes) == (DataPath.KERNEL, ())
-        limited = Handling(path=DataPath.KERNEL, max_connections=5)
-        port = the_port(service(handling=limited), slice_of(POD_A.ip))
-        assert port.path.path is DataPath.USERSPACE
-        assert port.notes == (kernel_path_unused("max-connections needs the proxy"),)
 
     def test_a_header_asked_for_concerns_only_its_ports_of_tcp(self):
         slices = slice_of(POD_A.ip, ports=(HTTP_TARGET, SlicePort("h3", 8443, "UDP")))
@@ -404,11 +381,6 @@ class TestEndpointsByName:
         assert port.path.path is DataPath.USERSPACE
         assert port.notes == (kernel_path_unused("an endpoint by name needs the proxy"),)
 
-    def test_without_an_address_the_name_is_the_cause(self):
-        problem = NameProblem("db.example.com", NameState.UNRESOLVED, "no such name")
-        port = the_port(service(), self.resolved(problems=(problem,)))
-        assert port.cause == name_unresolved("db.example.com", "no such name")
-
     def test_while_others_serve_it_is_a_note(self):
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
         port = the_port(service(), self.resolved("203.0.113.1", problems=(problem,)))
@@ -420,17 +392,6 @@ class TestEndpointsByName:
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
         made = replace(self.resolved(problems=(problem,)), endpoints=item.endpoints)
         assert the_port(service(), made).cause == none_ready(1, 0, ())
-
-
-def test_the_addresses_of_nodes_are_needed_while_a_service_has_endpoints_by_name():
-    item = slice_of()
-    named = ResolvedSlice(item.key, item.service, item.family, item.ports, ())
-    store, planner, needed = store_of(service(), named), Planner(NodeFacts()), []
-    for change in (lambda: None, lambda: store.delete_service(CART)):
-        change()
-        planner.plan(store.snapshot())
-        needed.append(planner.needs_node_addresses)
-    assert needed == [True, False]
 
 
 def test_ports_of_one_number_and_both_protocols_know_that_they_share_it():

@@ -62,12 +62,6 @@ def test_primary_is_empty_if_the_node_has_none_of_the_node_objects_addresses():
     assert facts.node_port_addresses(V4) == facts.node_port_addresses(V6) == ()
 
 
-def test_node_ports_follow_the_addresses_of_the_node():
-    before, after = NodeFacts(addresses=("127.0.0.1",)), NodeFacts(addresses=ADDRESSES)
-    assert before.node_port_addresses(V4) == ("127.0.0.1",)
-    assert after.node_port_addresses(V4) == ("127.0.0.1", NODE_IP, OTHER_IP)
-
-
 @pytest.mark.parametrize(
     ("family", "expected"),
     [

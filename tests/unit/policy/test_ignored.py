@@ -130,19 +130,6 @@ def test_a_port_is_served_if_its_protocol_is_supported(protocol, reason):
     assert why_port_ignored(ServicePort("http", 80, protocol)) == reason
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        pytest.param({"has_headless_label": True}, id="headless-label"),
-        pytest.param({"proxy_name": "mesh"}, id="label-of-another-proxy"),
-    ],
-)
-def test_a_service_without_its_label_is_served_again(fields):
-    labelled = service(**fields)
-    assert why_ignored(labelled, EVERYBODYS)
-    assert why_ignored(service(labelled.key), EVERYBODYS) is None
-
-
 OWN = service(cluster_ips=("10.96.0.7", "fd00::5"))
 
 

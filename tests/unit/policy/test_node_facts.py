@@ -6,7 +6,6 @@ import pytest
 
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import (
-    DataPath,
     Endpoint,
     EndpointSlice,
     IPFamily,
@@ -102,11 +101,6 @@ def test_the_reason_why_no_address_serves_node_ports(node, networks, reason):
     assert why_no_node_ports(facts) == reason
 
 
-def test_a_deleted_node_object_is_forgotten():
-    facts = facts_of(cluster(None))
-    assert (facts.zone, facts.primary_addresses) == ("", ())
-
-
 def test_api_servers_are_the_endpoints_of_their_service_in_all_slices():
     facts = facts_of(
         cluster(four=["192.0.2.3", "192.0.2.2"], more=["192.0.2.2"], six=["2001:db8::2"])
@@ -130,10 +124,6 @@ def test_without_their_service_no_api_server_is_known():
 def test_options_decide_whether_loopback_endpoints_are_allowed(is_allowed):
     facts = facts_of(allow_loopback_endpoints=is_allowed)
     assert facts.allow_loopback_endpoints == is_allowed
-
-
-def test_options_decide_which_paths_annotations_may_choose():
-    assert facts_of(allowed_paths=(DataPath.AUTO,)).allowed_paths == (DataPath.AUTO,)
 
 
 @pytest.mark.parametrize(("steering", "is_allowed"), [("none", True), ("local", False)])

@@ -65,18 +65,6 @@ class TestPriorities:
         active, standby = Endpoint(A, **TERMINATING), Endpoint(B, priority=1)
         assert usable_ips(judge(slice_of(active, standby))) == [B]
 
-    def test_hints_choose_among_the_endpoints_of_one_priority(self):
-        usable = judge(
-            slice_of(
-                Endpoint(A, hinted_zones=("west",)),
-                Endpoint(B, hinted_zones=("east",), priority=1),
-                Endpoint(C, hinted_zones=("west",), priority=1),
-            ),
-            zone="east",
-        )
-        assert usable_ips(usable) == [A, B], "no endpoint of the first is meant for this zone"
-        assert reasons(usable) == ["ready", "ready", "meant for zone west"]
-
     def test_the_traffic_policy_comes_first(self):
         usable = judge(
             slice_of(Endpoint(A), Endpoint(B, node="node-1", priority=1)),

@@ -83,24 +83,6 @@ def test_endpoints_come_in_the_order_of_their_numbers():
     ]
 
 
-def test_only_slices_of_the_family_count():
-    v4, v6 = slice_of(A), slice_of("2001:db8::1", family=IPFamily.IPV6, key="cart-2")
-    assert judge(v4, v6).serving.endpoints == (POD_A,)
-    pod_v6 = SocketAddress("2001:db8::1", 8080)
-    assert judge(v4, v6, family=IPFamily.IPV6).serving.endpoints == (pod_v6,)
-    assert judge(v4, family=IPFamily.IPV6).verdicts == ()
-
-
-def test_only_the_port_of_that_name_and_protocol_counts():
-    ports = (SlicePort("http", 8080, "TCP"), SlicePort("dns", 5353, "UDP"))
-    item = slice_of(A, ports=ports)
-    assert judge(item).serving.endpoints == (POD_A,)
-    assert judge(item, port="dns", protocol=Protocol.UDP).serving.endpoints == (
-        SocketAddress(A, 5353),
-    )
-    assert judge(item, port="dns").verdicts == ()
-
-
 def test_an_endpoint_in_two_slices_counts_once():
     judged = judge(slice_of(A, B), slice_of(B, C, key="cart-2"))
     assert judged.serving.endpoints == (POD_A, POD_B, POD_C)
@@ -276,34 +258,6 @@ def test_missing_conditions_of_an_endpoint_count_as_good(conditions, expected):
     assert reasons(judge(slice_of(Endpoint(A, **conditions)))) == [expected]
 
 
-@pytest.mark.parametrize(
-    ("name", "target", "expected"),
-    [
-        pytest.param("", "", [A], id="both-unnamed"),
-        pytest.param("http", "", [], id="named-port-and-unnamed-target"),
-        pytest.param("", "http", [], id="unnamed-port-and-named-target"),
-        pytest.param("http", "web", [], id="another-name"),
-        pytest.param("http", "HTTP", [], id="names-are-compared-as-written"),
-    ],
-)
-def test_names_of_ports_must_match(name, target, expected):
-    item = slice_of(A, ports=(SlicePort(target, 8080, "TCP"),))
-    assert usable_ips(judge(item, port=name)) == expected
-
-
-def test_a_slice_without_ports_has_no_endpoints():
-    assert judge(slice_of(A, ports=())).verdicts == ()
-
-
-def test_five_thousand_endpoints_are_all_usable_each_once():
-    ips = [f"10.1.{n // 250}.{n % 250 + 1}" for n in range(5000)]
-    # Slices hold a hundred; the last of each is in the next one, too.
-    slices = [slice_of(*ips[i : i + 101], key=f"cart-{i}") for i in range(0, 5000, 100)]
-    judged = judge(*reversed(slices))
-    assert usable_ips(judged) == ips
-    assert len(judged.verdicts) == 5000
-
-
 def on(node, ip, **conditions):
     return Endpoint(ip, node=node, **conditions)
 
@@ -414,17 +368,6 @@ def test_one_that_terminates_and_serves_is_leaving_while_others_are_ready(condit
     usable = judge(slice_of(*endpoints))
     assert [v.is_leaving for v in usable.verdicts] == leaving
     assert [at.ip for at in usable.leaving] == [B] * any(leaving)
-
-
-def test_endpoints_with_weights_and_priorities_are_drained_used_and_on_standby():
-    usable = judge(
-        slice_of(Endpoint(A, weight=0), Endpoint(B, weight=5), Endpoint(C, priority=1)), port="http"
-    )
-    assert usable_ips(usable) == [B, C]
-    assert reasons(usable) == ["drained (weight 0)", "ready", "ready"]
-    assert [verdict.is_standby for verdict in usable.verdicts] == [False, False, True]
-    assert usable.serving.weights == ((POD_B, 5), (POD_C, 100))
-    assert usable.serving.standbys == ((POD_C, 1),)
 
 
 @pytest.mark.parametrize(
