@@ -3,7 +3,9 @@
 import pytest
 
 from userspace_proxy.causes import agents
-from userspace_proxy.causes.say import kubectl_words, say
+from userspace_proxy.causes.say import kubectl_words
+
+from . import words
 
 ROWS = (
     agents.no_agent("net"),
@@ -21,8 +23,5 @@ def test_each_has_a_command_that_shows_more(cause):
     assert " -n net" in kubectl_words(cause, "")
 
 
-def test_why_a_node_is_not_ready_follows():
-    assert say(agents.no_answer("net", 5.0, "stopped")) == (
-        "no answer within 5 s; the Node is not ready: stopped"
-    )
-    assert say(agents.no_answer("net", 2.5)) == "no answer within 2.5 s"
+def test_their_words_are_on_the_page():
+    assert words.changed(agents) == []

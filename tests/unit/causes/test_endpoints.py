@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from userspace_proxy.causes import endpoints
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import (
     DIAL_CODES,
@@ -33,6 +34,8 @@ from userspace_proxy.dataplane.udp_flow import REFUSALS
 from userspace_proxy.model import Failure, SocketAddress
 from userspace_proxy.model.failures import LOSSES, OWN_ROUTES, dial_failure
 from userspace_proxy.model.node_network import NextHop
+
+from . import words
 
 POD, POD_V6 = SocketAddress("10.244.1.8", 8080), SocketAddress("fd00::8", 8080)
 ALICE = "203.0.113.7"
@@ -140,16 +143,5 @@ def test_a_loss_has_the_row_of_the_side_and_the_direction(failure, has_sent, cau
     assert loses(POD, failure, ALICE, has_sent=has_sent) == cause
 
 
-def test_of_a_port_that_was_open_target_port_is_right():
-    assert "targetPort is right" in remedy(refuses(POD, was_open=True))
-    assert "another port than targetPort" in remedy(refuses(POD))
-
-
-def test_rules_are_shown_of_the_family_of_the_address():
-    assert "match 10.244.1.8; ip rule`" in remedy(route_prohibits(POD))
-    assert "match fd00::8; ip -6 rule`" in remedy(route_prohibits(POD_V6))
-
-
-@pytest.mark.parametrize("row", [no_route, route_prohibits, route_unreachable])
-def test_a_route_of_this_node_is_no_firewalls_work(row):
-    assert "firewall" not in remedy(row(POD))
+def test_their_words_are_on_the_page():
+    assert words.changed(endpoints) == []

@@ -1,13 +1,9 @@
-"""What the remedies for endpoints by name depend on."""
+"""What is said of endpoints by name."""
 
-import pytest
+from userspace_proxy.causes import names
 
-from userspace_proxy.causes.names import name_not_allowed
-from userspace_proxy.causes.say import remedy
+from . import words
 
 
-@pytest.mark.parametrize(
-    ("name", "suffix"), [("db.example.com", "example.com"), ("localhost", "localhost")]
-)
-def test_a_suffix_that_would_allow_a_name_is_shown(name, suffix):
-    assert remedy(name_not_allowed(name)).endswith(f"lists suffixes, as {suffix}")
+def test_their_words_are_on_the_page():
+    assert words.changed(names) == []

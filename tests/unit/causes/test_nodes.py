@@ -1,7 +1,10 @@
 import pytest
 
-from userspace_proxy.causes.nodes import behind, clock_off, listed, path_fails
+from userspace_proxy.causes import nodes
+from userspace_proxy.causes.nodes import behind, listed
 from userspace_proxy.causes.say import say
+
+from . import words
 
 ABCDE = ("a", "b", "c", "d", "e")
 
@@ -32,12 +35,5 @@ def test_causes_of_nodes_are_said_with_the_nodes():
     assert say(cause) == "node-7 and node-9: behind the API server by more than 2 s: shop/web"
 
 
-def test_of_several_clocks_the_most_is_said():
-    assert say(clock_off(3, is_ahead=True)) == "the clock is 3 s ahead"
-    several = clock_off(3_600, is_ahead=False, are_several=True)
-    assert say(several) == "the clock is up to 3,600 s behind"
-
-
-def test_the_nodes_of_endpoints_are_named_where_they_are_known():
-    assert " on node-3 can't" in say(path_fails(3, ("node-3",), 1))
-    assert say(path_fails(3, (), 0)).startswith("3 endpoints can't be reached from there")
+def test_their_words_are_on_the_page():
+    assert words.changed(nodes) == []

@@ -2,9 +2,12 @@
 
 import pytest
 
+from userspace_proxy.causes import notes
 from userspace_proxy.causes.cause import ROWS
 from userspace_proxy.causes.notes import cause_of, range_wrong
 from userspace_proxy.model.notes import NoteKind
+
+from . import words
 
 
 @pytest.mark.parametrize("kind", NoteKind)
@@ -19,3 +22,7 @@ def test_the_cause_of_a_note_has_its_parameters():
 def test_a_note_with_other_parameters_has_no_cause():
     with pytest.raises(TypeError, match="range_wrong takes why"):
         cause_of(NoteKind.RANGE_WRONG())
+
+
+def test_their_words_are_on_the_page():
+    assert words.changed(notes) == []

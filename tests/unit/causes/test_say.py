@@ -10,15 +10,12 @@ from userspace_proxy.causes.endpoints import (
     cuts_off,
     denies,
     excludes,
-    fails,
-    fault_on_purpose,
     no_datagram,
     no_host,
     node_silent,
     refuses,
     resets,
     sends_nothing,
-    silent,
     unreachable,
 )
 from userspace_proxy.causes.say import (
@@ -109,11 +106,6 @@ def test_what_was_so_is_in_the_past_tense_and_a_while_ago_says_when(cause, latel
     assert remedy(past) == remedy(cause)
 
 
-def test_words_without_a_past_tense_stay_as_they_are():
-    cause = fault_on_purpose(POD, ("refuse",))
-    assert say(cause.replace(when=When.LAST_MINUTE)) == say(cause)
-
-
 @pytest.mark.parametrize(
     ("cause", "short", "predicate"),
     [
@@ -122,12 +114,6 @@ def test_words_without_a_past_tense_stay_as_they_are():
             "10.244.1.8:8080 refuses connections",
             "refuses connections: nothing listens on port 8080 there, or a firewall rejects them",
             id="both",
-        ),
-        pytest.param(
-            resets(POD),
-            "10.244.1.8:8080 accepts connections and ends them without answering",
-            "accepts connections and ends them without answering",
-            id="nothing-to-leave-out",
         ),
         pytest.param(
             is_headless(),
@@ -203,37 +189,6 @@ def test_a_remedy_for_an_endpoint_by_name_names_no_pod(cause):
         assert (HOST in text) is bool(cause.row.outside)
         words = ("pod", "Pod", "POD", "targetPort", "NetworkPolicy")
         assert not [word for word in words if word in text]
-
-
-def test_an_endpoint_that_answers_at_times_has_the_remedy_for_that():
-    assert at_times(refuses(POD)).startswith("It answers at times: its program may end")
-    assert at_times(refuses(POD), HOST).startswith(f"It answers at times: its program on {HOST}")
-    # Words that don't depend on the moment stay.
-    assert at_times(sends_nothing(POD)) == remedy(sends_nothing(POD))
-
-
-@pytest.mark.parametrize("host", ["", HOST])
-def test_a_remedy_that_looks_at_this_moment_waits_for_the_next_failure(host):
-    usual = remedy(silent(POD).replace(host=host))
-    assert at_times(silent(POD), host) == f"If it fails again: s{usual[1:]}"
-    assert at_times(fails(POD, "other", "Message too long"), host) == ""
-
-
-def test_the_object_of_a_cause_is_one_of_its_parameters_or_made_of_them():
-    causes = [
-        refuses("[fd00::8]:8080"),
-        not_listening("taken", "free it", "ip evil in"),
-        not_listening("taken", "free it"),
-        source_denied(("10.0.0.0/8", "192.0.2.0/24")),
-        is_headless(),
-    ]
-    assert list(map(object_of, causes)) == [
-        "[fd00::8]:8080",
-        "nftables chain ip evil in",
-        "",
-        "10.0.0.0/8, 192.0.2.0/24",
-        "",
-    ]
 
 
 POD_AT = "get pods -A -o wide --field-selector status.podIP=10.244.0.9"

@@ -1,17 +1,15 @@
-"""What is listed about a Service, and what remedies depend on."""
+"""What is listed about a Service."""
 
 import pytest
 
-from userspace_proxy.causes.say import remedy
+from userspace_proxy.causes import services
 from userspace_proxy.causes.services import (
     NOTES_MAX,
-    external_ip_off,
     first_notes,
-    lost_as_address,
-    lost_to,
     more_notes,
 )
 
+from . import words
 from .samples import a_note
 
 
@@ -22,13 +20,5 @@ def test_of_many_notes_the_first_are_listed(further):
     assert first_notes(iter(some)) == (*some[:NOTES_MAX], *more)
 
 
-def test_an_external_ip_that_is_allowed_and_taken_has_another_remedy():
-    ip, why = "203.0.113.9", "it is an address of this node"
-    assert "--allow-external-ips" in remedy(external_ip_off(ip, why))
-    assert "no machine of the cluster has" in remedy(external_ip_off(ip, why, is_allowed=True))
-
-
-@pytest.mark.parametrize("kind", ["cluster IP", "node port"])
-def test_a_service_that_lost_an_address_is_to_get_another_of_its_kind(kind):
-    for row in (lost_to, lost_as_address):
-        assert remedy(row("10.96.0.7:80/TCP", kind, "x", "shop/web")).endswith(f"another {kind}")
+def test_their_words_are_on_the_page():
+    assert words.changed(services) == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from userspace_proxy.causes import agents, endpoints, names, nodes, notes, services, slices
 from userspace_proxy.causes.cause import Cause, When
@@ -237,6 +238,7 @@ SAMPLES = (
     agents.no_agent("kube-system"),
     agents.agent_not_running("kube-system", "container userspace-proxy waits: CrashLoopBackOff"),
     agents.no_answer("kube-system", 5.0),
+    agents.no_answer("kube-system", 2.5),
     agents.no_answer("kube-system", 5.0, "Kubelet stopped posting node status"),
     agents.not_asked(5.0),
     agents.gone_silent("kube-system", 10.0),
@@ -293,6 +295,13 @@ def entry_of(cause: Cause) -> str:
 def page() -> str:
     """Return the whole page."""
     return "\n\n".join(map(entry_of, SAMPLES)) + "\n"
+
+
+def changed(module: ModuleType) -> list[str]:
+    """Return what is said of the causes in a module and isn't on the recorded page."""
+    recorded = WORDS.read_text().rstrip("\n").split("\n\n")
+    entries = (entry_of(one) for one in SAMPLES if one.row.words.__module__ == module.__name__)
+    return [entry for entry in entries if entry not in recorded]
 
 
 if __name__ == "__main__":
