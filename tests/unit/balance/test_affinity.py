@@ -70,13 +70,6 @@ def test_a_new_client_replaces_the_longest_unused_one():
     assert pinned == {ALICE: POD_A, BOB: None, CAROL: POD_A}
 
 
-def test_the_table_never_grows_beyond_its_bound():
-    table = AffinityTable(timeout_s=60, tables=AffinityTables(10))
-    for n in range(100):
-        table.pin(f"203.0.113.{n}", POD_A, now=n)
-        assert len(table) <= 10
-
-
 def test_a_new_timeout_applies_to_existing_pins():
     table = AffinityTable(timeout_s=10800)
     table.pin(ALICE, POD_A, now=0.0)

@@ -234,12 +234,6 @@ class TestAffinity:
         balancer.update((POD_C, POD_A), affinity_timeout_s=10800)
         assert connect(balancer, ALICE, 1.0) == [POD_A]
 
-    def test_a_new_timeout_applies_to_clients_that_are_already_pinned(self):
-        balancer = Balancer(PODS, affinity_timeout_s=10800)
-        connect(balancer, ALICE, 0.0)
-        balancer.update(PODS, affinity_timeout_s=60)
-        assert balancer.pick(ALICE, 60.0) == POD_B
-
     def test_affinity_switched_off_forgets_every_client(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)

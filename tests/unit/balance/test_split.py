@@ -114,13 +114,6 @@ def test_pins_of_a_former_process_are_restored_by_the_clients_address():
     assert [len(list(side.pins(5.0))) for side in sides] == [1, 1]
 
 
-def test_without_affinity_there_is_nothing_to_restore():
-    former, successor = split(affinity_timeout_s=60), split()
-    former.pick(INSIDE, 0.0)
-    successor.restore(former.pins(0.0), 0.0)
-    assert list(successor.pins(0.0)) == []
-
-
 @pytest.mark.parametrize(("client", "serving"), [(INSIDE, POD_A), (OUTSIDE, POD_C)])
 def test_an_endpoint_serves_the_clients_of_its_side(client, serving):
     balancer = split()

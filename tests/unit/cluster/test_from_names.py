@@ -89,26 +89,12 @@ def test_a_name_that_no_longer_resolves_keeps_its_last_addresses(proxy):
     assert proxy.problems() == [(NameState.STALE, "no such name")]
 
 
-def test_a_name_that_never_resolved_has_its_problem(proxy):
-    proxy.answer(lookup=GONE)
-    assert proxy.ips() == []
-    assert proxy.problems() == [(NameState.UNRESOLVED, "no such name")]
-
-
 def test_a_name_that_is_not_allowed_is_not_looked_up():
     proxy = Proxy("example.org")
     proxy.put()
     proxy.derive()
     assert proxy.endpoints.hosts.take(0.0) is None
     assert proxy.problems() == [(NameState.NOT_ALLOWED, "")]
-
-
-def test_while_the_networks_of_pods_are_unknown_no_name_is_looked_up():
-    proxy = Proxy(networks=ClusterNetworks(is_shared=True))
-    proxy.put()
-    proxy.derive()
-    assert proxy.endpoints.hosts.take(0.0) is None
-    assert proxy.problems() == [(NameState.NETWORKS_UNKNOWN, "")]
 
 
 class TestNodesThatAreUnknown:
@@ -400,30 +386,6 @@ class TestBounds:
         proxy.derive()
         assert proxy.problems("b") == [(NameState.PENDING, "")]
         assert "b.example.com" in proxy.endpoints.hosts
-
-
-def test_before_any_look_up_all_names_are_pending():
-    proxy = Proxy()
-    proxy.put()
-    snapshot = from_names.before_lookups(proxy.store.snapshot(), ("example.com",))
-    (item,) = snapshot.services[ServiceKey("shop", "db")].slices
-    assert [problem.state for problem in item.problems] == [NameState.PENDING]
-
-
-def test_a_bug_while_deriving_is_the_note_of_the_service():
-    def is_own(ip):
-        raise ZeroDivisionError(ip)
-
-    proxy = Proxy()
-    proxy.endpoints = EndpointsByName(("example.com",), ForbiddenAddresses(NETWORKS, is_own))
-    proxy.put()
-    proxy.derive()
-    proxy.answer("203.0.113.1")
-    assert proxy.ips() == []
-    assert [*proxy.endpoints.bugs] == [ServiceKey("shop", "db")]
-    (note,) = proxy.state("db").service.notes
-    assert note.kind is NoteKind.NAMES_BUG
-    assert note.about.startswith("ZeroDivisionError")
 
 
 BAD = ServiceKey("shop", "bad")

@@ -111,13 +111,6 @@ def test_a_name_that_no_longer_resolves_keeps_its_last_addresses_for_an_hour(clo
     assert clock.table.problem(DB).state is NameState.UNRESOLVED
 
 
-def test_a_name_that_resolves_again_has_no_problem(clock):
-    clock.learn(GONE)
-    clock.now += RETRY_S
-    assert clock.learn(found())
-    assert clock.table.problem(DB) is None
-
-
 def test_another_failure_is_a_change_since_the_first_one(clock):
     clock.learn(GONE)
     clock.now += RETRY_S
@@ -180,15 +173,6 @@ def test_addresses_of_an_earlier_run_serve_until_the_first_answer(clock):
     assert clock.table.problem(DB).state is NameState.STALE
     clock.table.seed(DB, V4, TWO)
     assert clock.table.addresses(DB, V4) == ONE
-
-
-def test_names_are_taken_in_the_order_in_which_they_are_due(clock):
-    clock.learn(found(ttl_s=30))
-    clock.table.want("db2.example.com", [V4], ["shop"])
-    clock.learn(found(ttl_s=10), host="db2.example.com")
-    clock.now += 60
-    assert clock.table.take(clock.now)[0] == "db2.example.com"
-    assert clock.table.take(clock.now)[0] == DB
 
 
 def test_it_has_something_ready_until_that_is_taken(clock):

@@ -30,11 +30,6 @@ def store():
     return store
 
 
-def test_an_empty_store_has_an_empty_snapshot_of_revision_0():
-    snapshot = Store().snapshot()
-    assert (dict(snapshot.services), snapshot.node, snapshot.revision) == ({}, None, 0)
-
-
 def test_a_snapshot_contains_each_service_with_its_slices_and_the_node(store):
     snapshot = store.snapshot()
     assert snapshot.services == {
@@ -48,15 +43,6 @@ def test_the_uid_of_a_service_is_known():
     store = Store()
     store.put_service(service(uid="4711"))
     assert (store.uid_of(CART), store.uid_of(WEB)) == ("4711", "")
-
-
-def test_slices_are_in_the_order_of_their_names():
-    store = Store()
-    slices = [slice_of("192.0.2.1", key=f"cart-{letter}") for letter in "cab"]
-    store.replace_slices(slices)
-    store.put_service(CART_SERVICE)
-    names = [item.key.name for item in store.snapshot().services[CART].slices]
-    assert names == ["cart-a", "cart-b", "cart-c"]
 
 
 @pytest.mark.parametrize(
@@ -293,19 +279,6 @@ def test_what_an_earlier_run_read_stays_the_same_objects(store):
     assert snapshot.services == {WEB: earlier.services[WEB]}
     assert snapshot.services[WEB] is earlier.services[WEB]
     assert snapshot.node is None
-
-
-def test_snapshots_of_equal_states_are_equal_despite_different_revisions():
-    first = Snapshot({CART: ServiceState(service(), (slice_of("192.0.2.1"),))}, revision=1)
-    second = Snapshot({CART: ServiceState(service(), (slice_of("192.0.2.1"),))}, revision=9)
-    assert first == second
-
-
-def test_snapshots_of_different_states_differ():
-    state = ServiceState(service(), (slice_of("192.0.2.1"),))
-    assert Snapshot({CART: state}) != Snapshot({})
-    assert Snapshot({CART: state}) != Snapshot({CART: ServiceState(service(), ())})
-    assert Snapshot({}, Node("node-1")) != Snapshot({})
 
 
 def test_slices_that_differ_between_two_states_are_counted_with_what_they_list():

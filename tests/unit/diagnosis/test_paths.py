@@ -2,16 +2,12 @@ from userspace_proxy.diagnosis.paths import (
     PathView,
     path_in_words,
 )
-from userspace_proxy.facts.planned import is_probed
-from userspace_proxy.model import DataPath, Frontend, Protocol
-from userspace_proxy.model.serving import Serving
+from userspace_proxy.model import DataPath
 from userspace_proxy.policy import PathDecision
 
-from ..status.views import make_port, replace
 from .words import WORDS, paths
 
 KERNEL = DataPath.KERNEL
-WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 
 
 def test_what_is_said_of_paths_and_probes_is_on_the_page():
@@ -33,11 +29,3 @@ def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():
     assert view.follow(PathDecision(DataPath.KERNEL, "auto"), 110.0) == PathView(
         DataPath.KERNEL, 100.0, "auto", 3
     )
-
-
-def test_only_endpoints_of_tcp_with_path_auto_are_probed():
-    plan = replace(make_port().plan, path=PathDecision(DataPath.AUTO))
-    assert is_probed(plan)
-    assert not is_probed(replace(plan, protocol=Protocol.UDP))
-    assert not is_probed(replace(plan, serving=Serving()))
-    assert not is_probed(replace(plan, path=PathDecision(DataPath.KERNEL)))

@@ -20,7 +20,7 @@ from userspace_proxy.facts import (
     WorkerFacts,
 )
 from userspace_proxy.facts.encoding import from_json, to_json
-from userspace_proxy.facts.node import KernelFacts, ObjectKey, PlanFacts
+from userspace_proxy.facts.node import KernelFacts, ObjectKey
 from userspace_proxy.model import ServiceKey
 
 WEB_OBJECT = ObjectKey("Service", "shop", "web")
@@ -183,10 +183,6 @@ def test_the_mistakes_about_a_service_are_found_by_its_name_or_that_of_a_port():
 def test_what_an_incident_touches_is_said_in_short(endpoints, services, words):
     incident = IncidentFacts(endpoints=("a:80",) * endpoints, services=("a/b",) * services)
     assert incident.touched == words
-
-
-def test_an_older_proxy_has_no_digests():
-    assert msgspec.json.decode(b"{}", type=StatusFacts).plan == PlanFacts()
 
 
 def a_view(**changes):

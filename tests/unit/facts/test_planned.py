@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import msgspec
 import pytest
 
@@ -129,6 +131,7 @@ def test_probes_choose_the_path_of_tcp_with_endpoints():
     auto = PathDecision(DataPath.AUTO)
     assert is_probed(make_plan(path=auto))
     assert not is_probed(make_plan(path=auto, serving=Serving()))
+    assert not is_probed(replace(make_plan(path=auto), protocol=Protocol.UDP))
     assert not is_probed(make_plan())
 
 

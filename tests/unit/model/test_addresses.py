@@ -128,11 +128,6 @@ def test_a_frontend_is_an_address_and_a_protocol():
     assert frontend.kind is FrontendKind.CLUSTER_IP
 
 
-def test_tcp_and_udp_on_one_port_are_two_frontends():
-    both = {Frontend("198.51.100.7", 53, protocol) for protocol in Protocol}
-    assert len(both) == 2
-
-
 @pytest.mark.parametrize(
     ("networks", "ip", "expected"),
     [

@@ -1,6 +1,5 @@
 from userspace_proxy.model import (
     DEFAULT_HANDLING,
-    Balance,
     Handling,
     Hold,
     Protocol,
@@ -8,16 +7,6 @@ from userspace_proxy.model import (
     Workload,
     WorkloadKind,
 )
-
-
-def test_by_default_connections_take_turns_and_keep_their_client_addresses():
-    assert Handling() == DEFAULT_HANDLING
-    assert (DEFAULT_HANDLING.balance, DEFAULT_HANDLING.keeps_clients) == (Balance.ROUND_ROBIN, True)
-
-
-def test_by_default_no_client_waits_for_an_endpoint():
-    assert DEFAULT_HANDLING.hold is None
-    assert Hold(60).connections == 1000
 
 
 def test_clients_that_wait_for_endpoints_at_their_limit_wait_for_a_minute_or_as_held():

@@ -1,14 +1,7 @@
 """Links, routes, next hops and bridge settings of a node."""
 
 from userspace_proxy.model import Doubt, Taken
-from userspace_proxy.model.node_network import BridgeFilter, NextHop, NodeLink, NodeRoute
-
-
-def test_a_link_of_which_only_the_name_is_known_is_hardware_on_no_bridge():
-    link = NodeLink(2, "eth0", "")
-    assert (link.kind, link.master, link.is_isolated, link.filters_vlans) == ("", 0, False, False)
-    assert not link.calls_iptables
-    assert not link.calls_ip6tables
+from userspace_proxy.model.node_network import NodeLink, NodeRoute
 
 
 def test_a_route_without_a_link_leads_to_none_and_not_to_this_node():
@@ -21,15 +14,6 @@ def test_links_are_sorted_by_number_and_routes_by_network():
     assert [link.number for link in sorted(links)] == [9, 10]
     routes = [NodeRoute("10.2.0.0/16"), NodeRoute("10.1.0.0/16", 9)]
     assert [route.network for route in sorted(routes)] == ["10.1.0.0/16", "10.2.0.0/16"]
-
-
-def test_an_address_on_the_link_itself_has_no_gateway():
-    assert NextHop("eth0") == NextHop("eth0", "")
-    assert NextHop("eth0") != NextHop("eth0", "192.0.2.1")
-
-
-def test_a_kernel_without_br_netfilter_filters_no_packet_on_a_bridge():
-    assert BridgeFilter() == BridgeFilter(False, False, False)
 
 
 def test_that_a_chain_takes_packets_is_shown_with_the_remedy():

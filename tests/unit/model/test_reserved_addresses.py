@@ -86,29 +86,6 @@ def test_only_these_are_refused_and_what_clusters_use_only_to_names(ip):
     assert bool(why_no_endpoint(pack_ip(ip))) == (is_in(ip, NETWORKS) or is_in(inner, NETWORKS))
 
 
-@pytest.mark.parametrize(
-    "ip",
-    [
-        "1.0.0.0",
-        "10.0.0.1",
-        "126.255.255.255",
-        "128.0.0.1",
-        "168.63.129.17",
-        "172.16.0.1",
-        "192.0.1.0",
-        "192.168.0.1",
-        "223.255.255.255",
-        "64:ff9b::c633:6407",
-        "2001:1::1",
-        "2003::1",
-        "2a00::1",
-        "fd12::1",
-    ],
-)
-def test_other_addresses_may_be_endpoints(ip):
-    assert why_reserved(ip) == ""
-
-
 def test_nat64_translates_to_the_address_in_the_last_bytes():
     assert behind_nat64("64:ff9b::7f00:1") == "127.0.0.1"
     assert behind_nat64("64:ff9b::a9fe:a9fe") == "169.254.169.254"

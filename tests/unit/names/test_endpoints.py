@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.unit.model.samples import CART, service, slice_of
+from tests.unit.model.samples import service, slice_of
 from userspace_proxy.cluster import ServiceState, Slices
 from userspace_proxy.model import Endpoint, ServicePort, SlicePort
 from userspace_proxy.names import endpoints
@@ -161,11 +161,6 @@ def test_ports_with_one_number_are_found_together():
     for _ in range(2):
         assert found.ports_by_number("", "") == [[tcp, udp], [web]]
         assert found.ports_by_number("dns", "udp") == [[udp]]
-
-
-def test_none():
-    assert len(Endpoints(())) == len(Endpoints(()).named) == 0
-    assert index().state.service.key == CART
 
 
 def test_of_very_many_endpoints_addresses_are_once_for_each_slice(monkeypatch):

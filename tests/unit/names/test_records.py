@@ -1,13 +1,8 @@
 """A record as text is a line of a zone file."""
 
-from userspace_proxy.names import Code, DnsAnswer, Record, RecordType
+from userspace_proxy.names import Record, RecordType
 
 
 def test_a_record_is_a_line_of_a_zone_file():
     record = Record("web.shop.svc.cluster.local.", RecordType.A, "10.96.0.10", 5)
     assert str(record) == "web.shop.svc.cluster.local. 5 IN A 10.96.0.10"
-
-
-def test_an_answer_is_authoritative_and_ends_in_the_cluster_unless_stated_otherwise():
-    answer = DnsAnswer(Code.NOERROR)
-    assert (answer.is_authoritative, answer.elsewhere, answer.records) == (True, "", ())
