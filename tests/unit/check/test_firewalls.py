@@ -26,20 +26,6 @@ def marks(kernel, steering="nftables"):
     return [finding.mark for finding in judge_firewalls(kernel, steering, PORTS)]
 
 
-@pytest.mark.parametrize(
-    ("steps", "mark"),
-    [
-        pytest.param([], "error", id="nothing-lets-in"),
-        pytest.param([OPEN], "error", id="open-connections"),
-        pytest.param([nft("accept", "ct status dnat")], "error", id="translated-alone"),
-        pytest.param([OPEN, nft("accept", "ct status dnat")], "ok", id="translated"),
-        pytest.param([nft("accept")], "ok", id="everything"),
-    ],
-)
-def test_a_policy_of_drop_matters_unless_a_rule_accepts_before(steps, mark):
-    assert marks(KernelView(nft=firewall(*steps, policy="drop"))) == [mark]
-
-
 @pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
 def test_dropped_replies_of_endpoints_are_an_error_with_a_rule(steering):
     first = nft("accept", "socket transparent" if steering == "local" else "ct status dnat")
@@ -62,10 +48,6 @@ def test_with_local_steering_packets_are_not_translated():
     lets_in = firewall(OPEN, nft("accept", "socket transparent"), policy="drop")
     assert marks(KernelView(nft=lets_in), "local") == ["ok"]
     assert marks(KernelView(nft=lets_in)) == ["ok"]
-
-
-def test_chains_that_cannot_drop_are_skipped():
-    assert marks(KernelView(nft=firewall(nft("drop"), kind="nat"))) == ["ok"]
 
 
 TRANSLATED = "-m conntrack --ctstate DNAT -j ACCEPT"
@@ -105,10 +87,6 @@ def test_a_firewalld_that_accepts_only_open_connections_is_to_be_updated():
     assert [f.hint for f in judge_firewalls(kernel, "nftables", PORTS)] == [
         "update firewalld to 0.9 or later, which accepts translated packets"
     ]
-
-
-def test_without_steering_firewalls_are_not_checked():
-    assert judge_firewalls(KernelView(nft=firewall(policy="drop")), "none", PORTS) == []
 
 
 WEB = Frontend("10.96.0.10", 80, Protocol.TCP)

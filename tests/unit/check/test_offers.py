@@ -67,13 +67,6 @@ def test_a_kernel_without_socket_lookup_is_a_finding(offers, taken, module):
     assert found.startswith(f"warning steering: the kernel has no {module}: ")
 
 
-def test_a_requested_steering_that_cannot_work_is_an_error():
-    offers = Offers(ALL, iptables_lack="python-iptables is missing")
-    assert lines(offers, "iptables", "iptables")[-1] == (
-        "error steering: iptables can't work here: python-iptables is missing"
-    )
-
-
 def test_what_local_lacks_is_an_error_unless_the_namespace_is_the_proxys_own():
     works = {"instead": "nftables", "remedy": "--steering=nftables works here"}
     offers = Offers(ALL, local_lack="it needs nftables", **works)

@@ -16,7 +16,3 @@ def test_rows_are_in_the_order_of_the_fields_and_fields_without_row_are_omitted(
         ("first", "first"),
         ("second", "second"),
     ]
-
-
-def test_a_field_keeps_its_default():
-    assert Few() == Few(first="a", second="b", plain="")

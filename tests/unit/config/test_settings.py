@@ -12,15 +12,6 @@ from userspace_proxy.model import DataPath, SocketAddress
 from userspace_proxy.status.answers import plain_setting
 
 
-def test_the_defaults():
-    settings = Settings()
-    assert settings.healthz_bind_address == SocketAddress("0.0.0.0", 10256)
-    assert settings.metrics_bind_address == SocketAddress("127.0.0.1", 10249)
-    assert settings.udp_idle_s is None
-    assert settings.connect_timeout_s == 1.0
-    assert settings.steering == "auto"
-
-
 def test_the_nodes_name_is_the_setting_or_else_the_hosts():
     assert Settings(hostname_override="node-7").node_name == "node-7"
     assert Settings().node_name == socket.gethostname().strip().lower()
@@ -61,11 +52,6 @@ def test_a_default_is_one_that_its_own_flag_reads(name):
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.kind is not BOOL])
 def test_a_default_has_its_reason(name):
     assert TABLE[name].why or TABLE[name].shown_default
-
-
-def test_settings_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Settings().verbosity = 4
 
 
 def test_rows_say_name_plain_value_and_origin():

@@ -232,11 +232,6 @@ async def test_a_service_that_cannot_be_replaced_is_served_as_before():
     ("arguments", "words"),
     [
         pytest.param({"port": 0}, "port: 0 is not in 1–65535", id="port-zero"),
-        pytest.param({"port": 80, "protocol": "SCTP"}, "'SCTP' is not TCP or UDP", id="protocol"),
-        pytest.param({"port": 80, "endpoints": ["web"]}, "expected ip:port", id="endpoint"),
-        pytest.param(
-            {"port": 80, "affinity_timeout_s": 0}, "affinity_timeout_s: 0 is not", id="affinity"
-        ),
         pytest.param({"port": 80, "cluster_ip": "x"}, "'x' is not an IP address", id="cluster-ip"),
         pytest.param(
             {"port": 80, "path": "kernel"},
@@ -285,16 +280,6 @@ async def test_a_silent_endpoint_is_left_after_the_connect_timeout():
         assert sum(e is not None for e in ejected) == 1
     for sock in (*fillers, silent):
         sock.close()
-
-
-WEB = ServiceKey("shop", "web")
-
-
-async def test_endpoints_may_be_addresses_as_sockets_return_them():
-    async with backend(b"one") as one, Proxy() as proxy:
-        host, port = one.split(":")
-        web = await proxy.add_service("web", port=8080, endpoints=[(host, int(port))])
-        assert await ask(web.address) == b"one"
 
 
 async def test_an_endpoint_is_dialled_elsewhere_and_shown_with_the_reason():

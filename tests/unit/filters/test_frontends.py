@@ -315,12 +315,6 @@ def test_rules_for_so_many_frontends_that_it_would_take_seconds_are_not_followed
     assert places_to_follow(many, {"pre": many}, [web]) == ()
 
 
-def test_the_cause_is_about_the_chain():
-    cause = explain_chain(UNDER_POLICY, {"pre": UNDER_POLICY}, WEB, Translation())
-    assert cause is not None
-    assert cause.chain == "ip evil pre"
-
-
 FOR_SOME = """nft '
     table inet evil {
         set blocked { type ipv4_addr; elements = { 10.96.7.1, 10.96.7.3 }; }

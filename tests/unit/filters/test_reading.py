@@ -140,18 +140,6 @@ def test_a_change_of_elements_is_a_new_generation_and_is_read(node, reader):
     assert chain.steps[0] == nft("drop", "tcp dport 22,443")
 
 
-def test_sets_are_listed_once_for_all_rules_of_a_table(node, reader, monkeypatch):
-    node.run(NAMED)
-    calls: list[str] = []
-    listed = reader._ruleset.sets
-    monkeypatch.setattr(
-        reader._ruleset, "sets", lambda *place: calls.append(place[1]) or listed(*place)
-    )
-    for _ in range(2):
-        reader.with_steps(reader.chains()[OF_FIREWALL]["input"])
-    assert calls == ["firewall", "firewall"]
-
-
 def test_a_large_set_is_not_understood(node, reader, tmp_path):
     rules = tmp_path / "rules"
     ports = ", ".join(map(str, range(1, ELEMENTS_MAX + 2)))
@@ -162,17 +150,6 @@ def test_a_large_set_is_not_understood(node, reader, tmp_path):
     node.run(f"nft -f {rules}")
     chain = reader.with_steps(reader.chains()[ChainTable("inet", "big")]["input"])
     assert chain.steps == (nft("drop", "meta l4proto tcp …dport"),)
-
-
-def test_a_set_that_was_removed_is_not_understood(reader):
-    step = nft("accept", "tcp dport @__set0")
-    assert list(reader._written_out(step, 1, "gone")) == [nft("accept", "meta l4proto tcp …dport")]
-
-
-def test_the_generation_grows_with_each_change(node, reader):
-    before = reader.generation()
-    node.run("nft add table inet more")
-    assert reader.generation() == before + 1
 
 
 def test_only_chains_for_packets_to_this_node_are_read_with_rules(node):

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from socket import SOCK_STREAM, create_connection, gaierror
+from socket import create_connection
 
 import pytest
 
@@ -15,7 +15,7 @@ from userspace_proxy.model import ServiceKey
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..agent.backends import ask
-from .pods import PORT, Pods, endpoint, endpoint_slice, headless, named, service
+from .pods import Pods, endpoint, endpoint_slice, service
 
 WEB = ServiceKey("shop", "web")
 EVIL = ServiceKey("tenant", "evil")
@@ -71,42 +71,6 @@ async def test_a_program_without_an_event_loop_is_served(pods):
     assert await asyncio.to_thread(ask_by_name) == b"web-1"
 
 
-async def test_a_program_finds_services_by_name(pods):
-    await pods.start()
-    async with forwarding(pods.api) as (_, proxy):
-        with proxy.names("shop"):
-            ((*_, address),) = await asyncio.get_running_loop().getaddrinfo(
-                "web", 80, type=SOCK_STREAM
-            )
-        assert await ask(address) == b"web-1"
-
-
-async def test_a_name_of_a_pod_leads_to_it_alone_once_it_is_ready_or_published_as_that(pods):
-    async with contextlib.AsyncExitStack() as stack:
-        ledger = Pods(pods.api, stack, service="ledger")
-        names = [await ledger.start() for _ in range(3)]
-        conditions = {"ready": True}, {"ready": False}, {"ready": True, "serving": False}
-        endpoints = (
-            named(name, f"10.244.0.{number}", **each)
-            for number, (name, each) in enumerate(zip(names, conditions, strict=True), 1)
-        )
-        for item in headless("ledger", endpoint_slice(*endpoints, name="ledger")):
-            pods.api.put(item)
-        async with forwarding(pods.api) as (_, proxy):
-            with proxy.names("shop"):
-                for name in (names[0], names[2]):
-                    ((*_, address),) = await asyncio.get_running_loop().getaddrinfo(
-                        f"{name}.ledger", PORT, type=SOCK_STREAM
-                    )
-                    assert [await ask(address) for _ in range(2)] == [name.encode()] * 2
-                unknown = f"{names[1]}.ledger.shop.svc.cluster.local"
-                with pytest.raises(gaierror):
-                    await asyncio.get_running_loop().getaddrinfo(unknown, PORT)
-            unready = proxy.address_of(ServiceKey("shop", f"{names[1]}.ledger"), "http")
-            with pytest.raises(ConnectionRefusedError):
-                await ask(unready)
-
-
 @pytest.mark.parametrize("end", ["is gone", "refuses"])
 async def test_a_pod_that_ends_costs_no_connection(pods, end):
     first, second = await pods.start(), await pods.start()
@@ -135,13 +99,6 @@ async def test_a_slice_of_another_namespace_takes_no_clients(pods):
             for key, expected in ((WEB, name), (EVIL, evil)):
                 answers = {(await ask(proxy.address_of(key, "http"))).decode() for _ in range(3)}
                 assert answers == {expected}
-
-
-async def test_a_client_of_dead_pods_is_reset(pods):
-    pods.api.pods.kill(await pods.start(), "shop")
-    async with forwarding(pods.api) as (_, proxy):
-        with pytest.raises(ConnectionResetError):
-            await ask(proxy.address_of(WEB, "http"))
 
 
 async def test_new_pods_and_services_are_followed(pods):
@@ -183,18 +140,6 @@ async def test_pods_that_replace_others_are_served_though_watches_are_silent(pod
         again = [each for each in api.requests[before:] if "/endpointslices" in each]
         assert ["watch=1" in each for each in again] == [True, False]
         assert "limit=1&" in again[1]
-
-
-async def test_the_address_is_the_same_each_time_and_another_for_each_service(pods):
-    await pods.start()
-    pods.api.put(service("db"))
-    addresses = []
-    for _ in range(2):
-        async with forwarding(pods.api) as (_, proxy):
-            both = [proxy.address_of(ServiceKey("shop", name), "http") for name in ("web", "db")]
-            addresses.append(both)
-    assert addresses[0] == addresses[1]
-    assert addresses[0][0].ip != addresses[0][1].ip
 
 
 async def test_only_what_is_wanted_is_read_and_served(pods):

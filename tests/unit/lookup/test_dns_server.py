@@ -97,13 +97,6 @@ async def test_queries_that_nothing_answers_elsewhere_do_not_delay_others():
     await server.close()
 
 
-async def test_a_connection_may_ask_several_times(address):
-    reader, writer = await asyncio.open_connection(*address)
-    assert await ask_tcp(reader, writer, b"one") == b"one tcp"
-    assert await ask_tcp(reader, writer, b"two") == b"two tcp"
-    writer.close()
-
-
 async def test_a_connection_that_sends_what_is_not_answered_is_closed(address):
     reader, writer = await asyncio.open_connection(*address)
     writer.write(b"\0\0")
@@ -267,13 +260,6 @@ async def test_a_program_at_the_port_of_another_address_is_not_named():
 async def test_a_host_name_in_use_is_an_error_without_a_holder(address):
     with pytest.raises(ListenError, match=r"Address already in use \(choose"):
         await DnsServer(echo).open(SocketAddress("localhost", address.port))
-
-
-async def test_ipv6():
-    server = DnsServer(echo)
-    address = await server.open(SocketAddress("::1", 0))
-    assert address.ip == "::1"
-    await server.close()
 
 
 def test_an_address_is_checked_before_the_start():

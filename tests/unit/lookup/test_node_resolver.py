@@ -8,7 +8,6 @@ import pytest
 from tests.dns_zone import Zone
 from userspace_proxy.lookup import node_resolver
 from userspace_proxy.lookup.dns_server import DnsServer
-from userspace_proxy.lookup.dns_wire import RECORDS_MAX
 from userspace_proxy.lookup.node_resolver import NodeResolver
 from userspace_proxy.model import IPFamily, SocketAddress
 from userspace_proxy.model.endpoint_names import Lookup
@@ -57,19 +56,6 @@ async def test_only_the_wanted_family_is_asked_for_and_the_name_is_absolute(serv
     assert server.zone.asked == [f"{DB} A udp"]
 
 
-async def test_an_alias_is_followed_and_the_shortest_ttl_counts(server):
-    server.zone.records = {
-        f"{DB} CNAME": [7, "real.example.com."],
-        "real.example.com A": [300, "203.0.113.1"],
-    }
-    assert await server.look_up() == Lookup({V4: ("203.0.113.1",)}, 7)
-
-
-async def test_a_chain_of_aliases_without_an_end_has_no_address(server):
-    server.zone.records = {f"{DB} CNAME": [7, f"{DB}."]}
-    assert await server.look_up() == Lookup({V4: ()}, why="DNS has no IPv4 address")
-
-
 async def test_a_name_that_does_not_exist(server):
     found = await server.look_up()
     assert (found.addresses, found.ttl_s) == ({V4: ()}, 0.0)
@@ -114,34 +100,6 @@ async def test_a_lookup_has_a_deadline(server, monkeypatch):
     monkeypatch.setattr(node_resolver, "LOOKUP_S", 0.05)
     server.zone.is_silent = True
     assert await server.look_up() == Lookup({}, why="no server answers")
-
-
-async def test_a_truncated_answer_with_addresses_is_enough(server):
-    server.zone.records = {f"{DB} A": [30, "203.0.113.1"]}
-    server.zone.is_truncating, server.zone.sets_in_truncated = True, 1
-    assert (await server.look_up()).addresses == {V4: ("203.0.113.1",)}
-    assert server.zone.asked == [f"{DB} A udp"]
-
-
-async def test_a_truncated_answer_without_addresses_is_asked_for_by_tcp(server):
-    server.zone.records = {f"{DB} A": [30, "203.0.113.1"]}
-    server.zone.is_truncating = True
-    assert (await server.look_up()).addresses == {V4: ("203.0.113.1",)}
-    assert server.zone.asked == [f"{DB} A udp", f"{DB} A tcp"]
-
-
-async def test_a_large_answer_is_not_parsed(server):
-    server.zone.records = {f"{DB} A": [30, *(f"10.0.{n // 250}.{n % 250}" for n in range(1000))]}
-    server.zone.is_truncating = True
-    lookup = await server.look_up()
-    assert lookup.why == "server 127.0.0.1: its answer has 16,043 bytes, and 8,192 are read"
-
-
-async def test_a_name_has_a_bounded_number_of_addresses(server):
-    server.zone.records = {f"{DB} A": [30, *(f"203.0.113.{n}" for n in range(100))]}
-    lookup = await server.look_up()
-    assert len(lookup.addresses[V4]) == RECORDS_MAX
-    assert lookup.addresses[V4] == tuple(sorted(lookup.addresses[V4]))
 
 
 async def test_an_ipv4_address_written_as_ipv6_is_what_the_kernel_would_dial(server):
