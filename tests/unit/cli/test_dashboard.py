@@ -143,10 +143,3 @@ def test_a_browser_does_not_take_the_terminal(platform, environment, has_one):
 def test_a_port_is_a_number(port, capsys):
     assert main(["dashboard", f"--port={port}"]) == 2
     assert "is not a port" in capsys.readouterr().err
-
-
-def test_without_a_kubeconfig_the_command_says_so(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    assert main(["dashboard", "--no-open"]) != 0
-    assert "kubeconfig" in capsys.readouterr().err

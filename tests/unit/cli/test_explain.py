@@ -277,27 +277,6 @@ async def test_pods_are_read_only_if_they_are_asked_for(api, capsys):
     assert "No pod in default has the labels app=web; pod a has app=wbe." in capsys.readouterr().out
 
 
-async def test_a_policy_of_local_is_explained_for_a_node(api, capsys):
-    api.put(service(internalTrafficPolicy="Local"))
-    item = endpoint_slice("10.244.0.1")
-    item["endpoints"][0]["nodeName"] = "bob"
-    api.put(item)
-    master = f"--master={api.url}"
-    assert await run("web", master) == 3
-    assert f"next: userspace-proxy explain default/web {master} --hostname-override=bob\n" in (
-        capsys.readouterr().out
-    )
-    assert await run("web", master, "--hostname-override=bob") == 0
-
-
-async def test_a_missing_service_of_a_cluster_has_its_nearest_name(api, capsys):
-    api.put(service())
-    assert await run("wbe", f"--master={api.url}") == 1
-    assert capsys.readouterr().err == (
-        "error: there is no Service default/wbe (did you mean default/web?)\n"
-    )
-
-
 def test_pods_need_an_api_server(manifests, capsys):
     assert main(["explain", "shop/web", "--pods", "--server=:1"]) == 2
     assert main(["explain", "shop/web", "--pods"]) == 2

@@ -164,16 +164,6 @@ async def test_what_is_denied_is_one_line(pods):
 
 
 @pytest.mark.long
-async def test_an_api_server_that_is_gone_is_one_line(pods):
-    await pods.api.stop()
-    async with forwarding(f"--master={pods.api.url}", "shop/web") as running:
-        status, said = await running.end()
-    assert status == 1
-    assert said.count("\n") == 1
-    assert f"cannot reach the API server at {pods.api.url}: Connection refused" in said
-
-
-@pytest.mark.long
 async def test_services_of_several_namespaces_are_read_everywhere(pods):
     await pods.start()
     async with forwarding(f"--master={pods.api.url}", "shop/web", "cart/web") as running:

@@ -50,7 +50,3 @@ def test_of_many_endpoints_some_are_named():
     many = [f"10.244.9.{number}:8080" for number in range(1, 8)]
     (line,) = said([web(*many)], [web()])
     assert line.endswith("it lacks 10.244.9.1:8080, 10.244.9.2:8080, 10.244.9.3:8080 and 4 others")
-
-
-def test_equal_differences_are_equal_values():
-    assert differences([web(A, B)], [web(A)]) == differences([web(A, B)], [web(A)])

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.nodes.find import Finder, FoundAgents, Where
+from userspace_proxy.nodes.find import Finder, Where
 
 from .objects import node, pod, with_metadata
 
@@ -166,7 +166,3 @@ async def test_what_is_no_pod_ends_only_its_watch(api, finder_of, line):
         await api.until(lambda api: api.watch_count("pods"))
         api.send("pods", line)
         assert list((await listed).agents) == ["node-1"]
-
-
-def test_nothing_found_is_nothing():
-    assert FoundAgents().names(frozenset()) == ()

@@ -1,7 +1,6 @@
 from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.facts import Level, Times
 from userspace_proxy.nodes.matrix import UNKNOWN, CellState, matrix_of
-from userspace_proxy.nodes.merged import merge
 
 from .views import (
     OTHER,
@@ -9,7 +8,6 @@ from .views import (
     answer_of,
     answering,
     failing,
-    make_sick_cluster,
     merged_of,
     untried,
     web,
@@ -52,11 +50,3 @@ def test_how_long_connects_take_is_known_for_a_node():
     )
     (matrix,) = matrix_of(merged, "shop/web:http")
     assert [row.connect for row in matrix.rows] == ["≤ 1 ms (median), ≤ 1 ms (99 %)", ""]
-
-
-def test_there_is_a_matrix_for_each_service_port():
-    merged = merge(make_sick_cluster())
-    assert [one.port.key.service for one in matrix_of(merged, "shop")] == [
-        port.key.service for port in merged.ports
-    ]
-    assert matrix_of(merged, "shop/none") == ()

@@ -10,8 +10,6 @@ from userspace_proxy.diagnosis.clauses import none_answers
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.diagnosis.paths import PathView, counted_in_words
 from userspace_proxy.facts import (
-    KernelFacts,
-    KernelLackFacts,
     Level,
     SourceFacts,
     SteeringState,
@@ -49,27 +47,6 @@ def test_wide_output_says_what_runs():
     view.given = "--steering=local"
     assert lines_of(view, is_wide=True)[1] == f"{runs}, run with --steering=local"
     assert runs not in "".join(lines_of(view))
-
-
-def test_wide_output_names_the_kernel_and_what_it_lacks():
-    view = make_view(kernel=KernelFacts("6.18.5"))
-    assert lines_of(view, is_wide=True)[2] == "kernel 6.18.5: lacks nothing"
-    view = make_view(kernel=KernelFacts("6.18.5", forbidden=["nat", "fib"]))
-    assert lines_of(view, is_wide=True)[2] == (
-        "kernel 6.18.5: lacks nothing that was tried; no permission to try 2 of its parts"
-    )
-    view = make_view(kernel=KernelFacts("6.18.5", is_partly_asked=True))
-    assert lines_of(view, is_wide=True)[2] == (
-        "kernel 6.18.5: lacks nothing that was tried; only what sockets need was tried"
-    )
-    assert "kernel" not in "".join(lines_of(view))
-    lack = KernelLackFacts("hash", "the kernel path with source-hash", "the proxy", "modprobe x")
-    lines = lines_of(make_view(kernel=KernelFacts("5.10", [lack])), is_wide=True)
-    assert lines[2:4] == [
-        "kernel 5.10",
-        "  · kernel  it lacks hash, needed for the kernel path with source-hash; instead: "
-        "the proxy (modprobe x)",
-    ]
 
 
 def test_what_is_ignored_by_design_is_counted_with_the_usual_reasons():

@@ -4,10 +4,8 @@ from userspace_proxy.nodes.dashboard.look import (
     Q_MAX,
     PageRequest,
     has_words,
-    incident_link,
     node_link,
     part_of,
-    service_link,
     with_query,
 )
 
@@ -51,12 +49,6 @@ def test_all_words_must_be_in_the_texts():
     assert has_words("NODE 1.2", ["node-1", "1.2.3"])
     assert not has_words("node 1.4", ["node-1", "1.2.3"])
     assert has_words("", [])
-
-
-def test_pages_have_addresses_by_name():
-    assert service_link("shop/web") == "/services/shop/web"
-    assert node_link("node-1") == "/nodes/node-1"
-    assert incident_link("0123") == "/incidents/0123"
 
 
 @pytest.mark.parametrize(
