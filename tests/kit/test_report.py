@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import say
 from userspace_proxy_testing import report
 from userspace_proxy_testing.backends import echo
 from userspace_proxy_testing.report import describe
@@ -28,7 +30,7 @@ def test_it_shows_each_service_with_its_cause_its_backends_and_its_last_connecti
         ):
             client.recv(1)
         text = describe(proxy)
-    assert "refuses connections: nothing listens on port" in text
+    assert say(refuses(web.backends[0].address)) in text
     assert f"default/web: backends web-1 at {web.backends[0].address} (stopped)" in text
     assert f"→ {web.backends[0].address}: complete" in text
     assert "\n  web-1 saw: GET / → 200\n" in text

@@ -22,6 +22,8 @@ from tests.node.agents import Agent
 from tests.node.clients import Client
 from tests.node.testbed import Testbed
 from userspace_proxy.causes.cause import CauseCode
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import say
 
 NAMESPACE, ELSEWHERE = "broken", "brokn"
 NODE = "node-1"
@@ -131,8 +133,7 @@ CASES = (
     Case(
         "refused",
         CauseCode.ENDPOINT_REFUSES,
-        "{ip}:8080 refuses connections: nothing listens on port 8080 there, or a firewall rejects "
-        "them",
+        say(refuses("{ip}:8080")),
         pod=Pod(REFUSED),
     ),
     Case(

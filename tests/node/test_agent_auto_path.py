@@ -125,7 +125,7 @@ def web(tmp_path):
 @pytest.mark.parametrize(
     ("fail", "recover", "words"),
     [
-        pytest.param(Endpoint.die, Endpoint.start, "refuses connections", id="killed"),
+        pytest.param(Endpoint.die, Endpoint.start, "refuses", id="killed"),
         pytest.param(Endpoint.go_silent, Endpoint.come_back, "does not answer", id="cut"),
     ],
 )
@@ -174,7 +174,7 @@ def test_dials_that_a_silent_endpoint_has_not_answered_are_served_after_the_swit
 def test_the_page_says_why_the_path_was_switched(web):
     web.bad.die()
     wait_for("a failed probe", lambda: "failed" in web.port(4)["path_why"])
-    reason = f"auto, and a probe failed: {web.bad.ip(4)}:{TARGET} refuses connections"
+    reason = f"auto, and a probe failed: {web.bad.ip(4)}:{TARGET} refuses"
     event = f"Path userspace: {reason}"
     wait_for("an event", lambda: event in web.agent.read("/")[1])
     metrics = web.agent.read("/metrics")[1]

@@ -291,7 +291,7 @@ def test_without_endpoints_clients_are_refused_at_once_and_served_again_later(we
     web.agent.manifests.write_objects(documents)
     client = web.testbed["pod"]
     wait_for("a refusal", lambda: client.tcp_refusal(address) == "refused", hint=web.agent.log)
-    # The proxy refuses connections, and drops datagrams, until its port refuses for it.
+    # The proxy refuses, and drops datagrams, until its port refuses for it.
     wait_for("a refusal", lambda: client.udp_refusal(address) == "refused", hint=web.agent.log)
     web.switch("kernel", web.endpoint, web.spare)
     assert client.tcp_refusal(address) == "accepted"

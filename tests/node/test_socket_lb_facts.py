@@ -12,12 +12,14 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.socket_lb import HOOKS, MARKS, TARGET, Backend, SocketNode, Web, socket_node
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import Form, say
 
 pytestmark = [*MARKS, pytest.mark.needs("connect hooks")]
 
 PROGRAM = (sys.executable, "-m", "userspace_proxy")
 MANY = 20
-REFUSED = "refuses connections: nothing listens on port 8080 there, or a firewall rejects them"
+REFUSED = say(refuses("10.244.0.1:8080"), Form.PREDICATE)
 OWN_FIREWALL = (
     "add table ip own; add chain ip own out { type filter hook output priority 0; }; "
     f"add rule ip own out tcp dport {TARGET} reject with tcp reset"

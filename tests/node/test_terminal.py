@@ -11,6 +11,8 @@ from tests.cluster.waiting import wait_for
 from tests.node.broken_services import firewall
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import Form, say
 
 pytestmark = pytest.mark.netns
 
@@ -64,10 +66,7 @@ def test_explain_ends_with_the_endpoint_that_refuses(testbed, run):
     status, text = run("explain", "shop/flaky", "--probe", "-o", "json")
     explained = json.loads(text)
     assert (status, explained["level"]) == (3, "trouble")
-    assert explained["sentence"] == (
-        f"1 of 2 used endpoints failed: {gone} refuses connections: nothing listens on port 8080 "
-        "there, or a firewall rejects them"
-    )
+    assert explained["sentence"] == (f"1 of 2 used endpoints failed: {say(refuses(gone))}")
 
 
 def test_explain_sees_rules_that_another_program_removes_repaired(testbed, run):
@@ -114,7 +113,4 @@ def test_status_has_a_line_for_each_service_and_its_exit_status(testbed, run):
     wait_for("flaky to need attention", lambda: run("status")[0] == 3)
     _, text = run("status")
     assert text.splitlines()[1].startswith("  ! shop/flaky  10.96.0.20:80  1 of 2  ")
-    assert (
-        "refuses connections: nothing listens on port 8080 there, or a firewall rejects them"
-        in text.splitlines()[1]
-    )
+    assert say(refuses("10.244.0.1:8080"), Form.PREDICATE) in text.splitlines()[1]

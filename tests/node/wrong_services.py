@@ -40,6 +40,8 @@ from tests.node.wrong_servers import (
     SERVING,
     UNROUTED,
 )
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import Form, say
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ MISTAKES = (
     ),
     Mistake(
         "udp-closed",
-        "{pod}:8080 refuses connections",
+        say(refuses("{pod}:8080"), Form.SHORT),
         never=("before", *_SERVED_WRONGLY),
         port=_DNS,
         target=CLOSED,
@@ -224,8 +226,7 @@ MISTAKES = (
     ),
     Mistake(
         "local-only",
-        "{pod}:9103 refuses connections: nothing listens on port 9103 there, or a firewall rejects "
-        "them",
+        say(refuses("{pod}:9103")),
         hint="or only on 127.0.0.1",
         target=LOCAL_ONLY,
     ),
@@ -238,8 +239,7 @@ MISTAKES = (
     ),
     Mistake(
         "policy-rejects",
-        "{pod}:9105 refuses connections: nothing listens on port 9105 there, or a firewall rejects "
-        "them",
+        say(refuses("{pod}:9105")),
         hint="look for a NetworkPolicy or firewall that rejects packets to it",
         target=REFUSED_BY_RULE,
     ),
@@ -306,8 +306,7 @@ MISTAKES = (
     ),
     Mistake(
         "pinned-to-the-dead",
-        "{pod}:8080 refuses connections: nothing listens on port 8080 there, or a firewall rejects "
-        "them; the other one serves",
+        say(refuses("{pod}:8080")) + "; the other one serves",
         target=CLOSED,
         spec=_AFFINITY,
         ips=("{pod}", "{other}"),
@@ -353,7 +352,7 @@ MISTAKES = (
     Mistake(
         "two-causes",
         f"none of its 2 endpoints answers; no host answers for {ABSENT} on {LINK}; "
-        "{pod}:8080 refuses connections",
+        + say(refuses("{pod}:8080"), Form.SHORT),
         never=_SERVED_WRONGLY,
         target=CLOSED,
         ips=("{pod}", ABSENT),

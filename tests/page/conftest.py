@@ -12,6 +12,8 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.unit.status.views import NOW
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import Form, say
 from userspace_proxy.facts import Level, StatusFacts
 from userspace_proxy.status.observing import Observing
 from userspace_proxy.status.server import StatusServer
@@ -39,9 +41,10 @@ def _stays_on_loopback() -> None:
     """
 
 
+AT = "10.244.0.3:8080"
 EVENTS = (
-    Event(NOW - 3, Level.OK, "10.244.0.3:8080 answers again, after 9 s", "shop/web:http", 12),
-    Event(NOW - 12, Level.TROUBLE, "10.244.0.3:8080 refuses connections", "shop/web:http", 12),
+    Event(NOW - 3, Level.OK, f"{AT} answers again, after 9 s", "shop/web:http", 12),
+    Event(NOW - 12, Level.TROUBLE, say(refuses(AT), Form.SHORT), "shop/web:http", 12),
     Event(NOW - 40, Level.TROUBLE, "10.244.0.9:80 does not answer", "shop/cart", 0, lasts=True),
     Event(NOW - 90, Level.ATTENTION, "3 rules of nftables steering had been changed, and repaired"),
     Event(NOW - 99, Level.OK, "Started"),

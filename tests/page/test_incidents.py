@@ -2,6 +2,7 @@ import pytest
 
 from tests.unit.status.views import NOW, make_endpoint, make_port, make_view
 from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import Form, say
 
 from .axe import violations_on
 
@@ -9,6 +10,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 POD = "10.244.0.9:8080"
 DEAD = refuses(POD).replace(count=12, first_at=NOW - 900, last_at=NOW - 2)
+SHORT = say(DEAD, Form.SHORT_PREDICATE)
 COMMAND = "kubectl get pods -A -o wide --field-selector status.podIP=10.244.0.9"
 
 
@@ -26,11 +28,11 @@ async def test_one_cause_of_many_services_is_one_line_first_and_has_a_page(scree
     await screen.page.set_viewport_size({"width": 1024, "height": 768})
     page = await screen.open(make_broken_view())
     (line,) = await page.get_by_label("Causes of several Services").get_by_role("link").all()
-    assert "10.244.0.9:8080 refuses connections: 35 Services, since " in await line.inner_text()
+    assert f"{say(DEAD, Form.SHORT)}: 35 Services, since " in await line.inner_text()
     box = await line.bounding_box()
     assert box["y"] + box["height"] < 300
     assert box["height"] < 30
-    assert await page.get_by_text("refuses connections").count() == 1 + 1  # the timeline's
+    assert await page.get_by_text(SHORT).count() == 1 + 1  # the timeline's
     rows = page.locator("tbody.port").filter(has_text="broken")
     assert await rows.get_by_role("link", name="partly answering", exact=True).count() == 35
     assert await violations_on(page) == []
@@ -49,7 +51,7 @@ async def test_one_cause_of_many_services_is_one_line_first_and_has_a_page(scree
 
     await page.get_by_role("link", name="shop/broken-00").click()
     assert await page.locator("tbody.port").count() == 1
-    assert await page.get_by_text("refuses connections").count() > 1
+    assert await page.get_by_text(SHORT).count() > 1
 
 
 async def line_of(page):

@@ -9,6 +9,8 @@ from playwright.async_api import expect
 
 from tests.unit.agent.backends import ask, backend, free_address
 from userspace_proxy import Options, Proxy
+from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import Form, say
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -37,7 +39,7 @@ async def test_a_dead_endpoint_is_named_at_once_and_no_client_fails(proxy, page)
         await row.get_by_text("no client has connected yet").wait_for()
         await web.set_endpoints([one, dead := free_address()])
         answers = [await ask(web.address) for _ in range(8)]
-        why = f"{dead} refuses connections: nothing listens on port"
+        why = say(refuses(dead))
         await expect(row.locator(".why")).to_contain_text(why, timeout=SOON_MS)
         assert answers == [b"one"] * 8
         saved = page.locator(".figures .saved dd")
@@ -86,7 +88,7 @@ async def test_one_dead_endpoint_of_several_services_is_one_line_and_one_event(p
             await ask(service.address)
             await ask(service.address)
         causes = page.get_by_label("Causes of several Services").get_by_role("listitem")
-        line = f"{dead} refuses connections: 3 Services, since "
+        line = f"{say(refuses(dead), Form.SHORT)}: 3 Services, since "
         await expect(causes).to_contain_text(line, timeout=SOON_MS)
         # The proxy may look between two of the dials.
         events = page.locator(".events li").filter(has_text=str(dead))

@@ -86,7 +86,7 @@ def test_words_that_begin_or_end_like_a_secret_stay(name, form):
 @pytest.mark.parametrize(
     "text",
     [
-        "shop/web: refused on node-7: 10.244.3.9:8080 refuses connections; served on 118",
+        "shop/web: refused on node-7: 10.244.3.9:8080 doesn't answer; served on 118",
         "version 0.1.0 (commit 0123456789abcdef0123456789abcdef01234567)",
         "uid 0f3a5c1e-7d7b-4f0e-9a53-111111111111",
         "cannot read /var/lib/userspace-proxy/state.json.gz: Permission denied",

@@ -282,9 +282,7 @@ async def test_a_failure_is_a_failed_probe_of_a_service_port_of_path_auto(node, 
     node.take_events()
     node.served_ports.switch_paths()
     assert node.served.chosen.path is DataPath.USERSPACE
-    assert node.served.chosen.why.startswith(
-        f"auto, and a probe failed: {POD_A} refuses connections"
-    )
+    assert node.served.chosen.why.startswith(f"auto, and a probe failed: {POD_A} ")
     auto.close()
 
 

@@ -117,7 +117,7 @@ async def test_an_endpoint_that_fails_several_service_ports_is_one_event(rig):
         rig.plane.receive(0, Ejected(group.number, POD, is_silent=False))
     await rig.timeline.look()
     (event,) = rig.timeline.events()
-    assert event.what.startswith("192.0.2.1:8080 refuses connections")
+    assert event.what.startswith(say(refuses(POD)))
     assert event.what.endswith("; ejected: 3 Service ports")
     assert (event.port, event.lasts) == ("", True)
     rig.now += 9
