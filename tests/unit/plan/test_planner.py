@@ -19,7 +19,7 @@ from userspace_proxy.causes.services import (
 )
 from userspace_proxy.causes.slices import slice_headless
 from userspace_proxy.cluster import Snapshot, Store
-from userspace_proxy.model import Handling, IPFamily, ServiceKey, ServicePort, SlicePort
+from userspace_proxy.model import DataPath, Handling, IPFamily, ServiceKey, ServicePort, SlicePort
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.plan import IgnoredService, Planner
 from userspace_proxy.policy import NodeFacts, ignored
@@ -407,6 +407,14 @@ class TestWhatIsKept:
         store.put_service(service(CART, sctp))
         rows = [item.cause.row for item in planner.plan(store.snapshot()).ignored]
         assert (rows, worded) == ([counting] * 21, [])
+
+    def test_only_services_of_the_plan_have_elements_of_the_kernel_path(self):
+        kernel = service(handling=Handling(path=DataPath.KERNEL))
+        store, planner = store_of(kernel, slice_of(POD_A.ip)), Planner(NodeFacts())
+        state = store.snapshot().services[CART]
+        assert planner.kernel_elements(state) == 0
+        planner.plan(store.snapshot())
+        assert planner.kernel_elements(state) == 1
 
     def test_a_plan_never_changes_after_it_was_returned(self, store):
         planner = Planner(NodeFacts())

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.causes.cause import CauseCode
+from userspace_proxy.causes.names import name_unresolved
 from userspace_proxy.causes.nodes import no_node
 from userspace_proxy.causes.notes import kernel_path_unused, names_bug, path_not_allowed
 from userspace_proxy.causes.services import NOTES_MAX, external_ip_off
@@ -24,6 +25,7 @@ from userspace_proxy.model import (
     IPFamily,
     Protocol,
     ProxyProtocol,
+    ServiceKey,
     ServicePort,
     ServiceType,
     Side,
@@ -204,6 +206,10 @@ class TestOnePort:
         assert listed == too_many_in_namespace("shop", ENDPOINTS_OF_NAMESPACE_MAX)
         assert unlisted.code is CauseCode.PORT_NAME_MISSING
 
+    def test_a_slice_that_may_have_been_meant_for_it_is_its_cause(self):
+        port = the_port(service(), slice_of(POD_A.ip, of=ServiceKey("shop", "carts")))
+        assert port.cause.code is CauseCode.SLICE_ORPHANED
+
     def test_a_header_asked_for_concerns_only_its_ports_of_tcp(self):
         slices = slice_of(POD_A.ip, ports=(HTTP_TARGET, SlicePort("h3", 8443, "UDP")))
         asked = Handling(path=DataPath.KERNEL, proxy_protocol=ProxyProtocol.V1)
@@ -380,6 +386,11 @@ class TestEndpointsByName:
         port = the_port(service(handling=self.NAMES), self.resolved("203.0.113.1"))
         assert port.path.path is DataPath.USERSPACE
         assert port.notes == (kernel_path_unused("an endpoint by name needs the proxy"),)
+
+    def test_without_an_address_the_name_is_the_cause(self):
+        problem = NameProblem("db.example.com", NameState.UNRESOLVED, "no such name")
+        port = the_port(service(), self.resolved(problems=(problem,)))
+        assert port.cause == name_unresolved("db.example.com", "no such name")
 
     def test_while_others_serve_it_is_a_note(self):
         problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
