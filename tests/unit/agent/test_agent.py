@@ -145,18 +145,6 @@ async def test_stopping_leaves_no_descriptor_behind():
     assert counts[0] == counts[1]
 
 
-async def test_stopping_leaves_no_object_behind():
-    proxy = Proxy()
-    await proxy.start()
-    await proxy.add_service("web", port=8080)
-    gone = weakref.ref(proxy)
-    await proxy.stop()
-    del proxy
-    await asyncio.get_running_loop().run_in_executor(None, gc.collect)
-    gc.collect()
-    assert gone() is None
-
-
 async def test_stopping_leaves_no_object_behind_after_http_requests():
     source, port = MemorySource(), free_port()
     source.put_service(health_checked(port))
@@ -190,14 +178,6 @@ async def one_client_waits():
         while not proxy.status().ports[0].connections:
             await asyncio.wait({asking}, timeout=0.01)
         yield proxy, web.address, asking, may_answer
-
-
-async def test_a_drain_waits_for_open_connections():
-    async with one_client_waits() as (proxy, _, asking, may_answer):
-        stopping = asyncio.create_task(proxy.stop(drain_s=10))
-        may_answer.set()
-        assert await asking == b"late"
-        await stopping
 
 
 async def is_refused(address):
@@ -298,15 +278,6 @@ endpoints: [{{addresses: [{ip}]}}]
 """
 
 
-async def test_without_steering_a_node_port_is_served_on_loopback():
-    async with backend(b"one") as one, Proxy() as proxy:
-        ip, _, target = one.rpartition(":")
-        port = free_port()
-        web = service("web", "127.99.1.4", port=8080, node_port=port)
-        await proxy.put(web, [endpoints("web", ip, port=int(target))])
-        assert await ask(("127.0.0.1", port)) == b"one"
-
-
 def health_checked(port):
     """Return a Service whose load balancer probes each node at this port."""
     fields = {"type": ServiceType.LOAD_BALANCER, "is_external_local": True}
@@ -349,16 +320,6 @@ async def test_node_ports_follow_the_addresses_of_the_node(monkeypatch):
         while node_ports() != {"127.0.0.1", "192.0.2.10"}:
             await asyncio.wait({asyncio.ensure_future(proxy.settled())})
     assert interfaces.is_closed
-
-
-async def test_node_ports_without_an_address_are_one_line_until_the_cause_changes(caplog):
-    networks = Options(node_port_networks=("203.0.113.0/24",))
-
-    async with Proxy(steering=FakeSteering(), options=networks) as proxy:
-        for name, ip in (("web", "10.96.0.1"), ("shop", "10.96.0.2")):
-            await proxy.put(service(name, ip), [endpoints(name, "192.0.2.1")])
-    (line,) = (line for line in caplog.messages if "node ports" in line)
-    assert "--nodeport-addresses" in line
 
 
 async def test_components_close_in_reverse_also_one_that_cannot_start(monkeypatch):

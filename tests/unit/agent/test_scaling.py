@@ -126,19 +126,6 @@ async def test_where_no_service_names_a_workload_any_more_the_last_sums_are_not_
     assert proxy.shown == {WEB: 1}
 
 
-async def test_a_failure_is_logged_until_it_is_over(proxy, caplog):
-    caplog.set_level(logging.INFO)
-    await proxy.serve()
-    proxy.store.failure = "the server is down"
-    await proxy.start()
-    lines = lambda: [record.getMessage() for record in caplog.records]  # noqa: E731
-    failed = "workloads are not scaled to zero: the server is down"
-    await until(lambda: failed in lines())
-    proxy.store.failure = ""
-    await until(lambda: "workloads are scaled to zero again" in lines())
-    assert lines().count(failed) == 1
-
-
 async def test_after_a_failure_a_step_is_tried_again_soon(proxy, monkeypatch, caplog):
     monkeypatch.setattr(scaling, "_RETRY_S", 3600.0)
     caplog.set_level(logging.INFO)

@@ -11,7 +11,6 @@ from userspace_proxy.agent import Options, status_servers
 from userspace_proxy.agent.rounds.component import OwnAddresses
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.agent.status_servers import PortCounters, Shown, StatusAddresses, StatusServers
-from userspace_proxy.errors import ListenError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.status.history import Figures
 from userspace_proxy.status.listening import open_socket
@@ -120,19 +119,6 @@ async def test_other_addresses_are_served_meanwhile(server):
         )
         await addresses.open()
         assert len(addresses.problems) == 1
-
-
-async def test_a_new_cause_is_logged(lines):
-    causes = iter(["no memory", "no memory", "no right"])
-
-    async def serve(_bind):
-        raise ListenError(next(causes))
-
-    addresses = StatusAddresses([(("127.0.0.1", 80), serve)])
-    for _ in range(3):
-        await addresses.open()
-    assert [str(problem) for problem in addresses.problems] == ["no right"]
-    assert lines() == ["cannot serve a status address"] * 2
 
 
 async def test_counters_are_taken_as_workers_have_reported_them(plane, make):

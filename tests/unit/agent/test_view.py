@@ -1,6 +1,5 @@
 """What the page shows about a Service port."""
 
-import socket
 from dataclasses import replace
 
 import pytest
@@ -43,7 +42,6 @@ from userspace_proxy.facts import (
 )
 from userspace_proxy.facts.last_minute import LastMinuteFacts, MinuteCounts
 from userspace_proxy.model import (
-    Balance,
     DataPath,
     Doubt,
     Failure,
@@ -66,7 +64,7 @@ from userspace_proxy.policy import EndpointVerdict, NodeFacts
 from userspace_proxy.steering import Bind
 
 from ..plan.planning import with_serving
-from ..plane.reports import endpoint_report, group_report
+from ..plane.reports import group_report
 from .samples import Cluster, at, endpoints, served, service
 
 POD_A, POD_B = "192.0.2.1", "192.0.2.2"
@@ -235,23 +233,6 @@ async def test_flows_without_an_answer_are_shown_and_in_the_past_after_a_minute(
         assert (cause.when is When.PAST, view.state.stated) == (is_past, [cause] * is_past)
 
 
-async def test_waits_of_clients_are_shown(plane):
-    (port,) = served_ports = web(plane, POD_A)
-    port.group.connect_times.add(0.5)
-    port.group.first_byte_times.add(99.0)
-    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
-    bounds = view.connect_times.bounds
-    assert view.connect_times.counts[bounds.index(1.0)] == 1
-    assert (view.first_byte_times.counts[-1], view.first_byte_times.seconds) == (1, 99.0)
-
-
-async def test_a_port_without_usable_endpoints_is_refused_with_a_reason(plane):
-    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1"))
-    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
-    assert view.frontends[0].target == "refused"
-    assert view.plan.cause.code is CauseCode.SLICE_EMPTY
-
-
 @pytest.mark.parametrize(
     ("bind", "ip", "target"),
     [
@@ -316,42 +297,11 @@ async def test_two_policies_are_two_sides_each_with_its_description(plane):
     assert not any(view.is_dropping for view in (cluster, outside))
 
 
-async def test_clients_from_outside_are_dropped_if_only_other_nodes_have_endpoints(plane):
-    _, outside = views(plane, balanced("node-b", is_external_local=True))
-    assert outside.plan.is_dropping
-    assert outside.plan.cause.code is CauseCode.NOT_LOCAL
-    assert "127.0.0.0/8" in outside.plan.serving.admits
-
-
 async def test_all_clients_are_dropped_by_an_internal_policy_without_a_local_endpoint(plane):
     view, _ = views(plane, balanced("node-b", is_internal_local=True))
     assert (view.plan.is_dropping, view.admits) == (True, ())
     assert view.policy == "only this node's endpoints"
     assert {f.target for f in view.frontends} == {"dropped"}
-
-
-async def test_without_any_endpoint_clients_are_refused_and_not_dropped(plane):
-    assert not any(v.plan.is_dropping for v in views(plane, balanced(is_external_local=True)))
-
-
-async def test_source_ranges_and_the_balance_are_shown(plane):
-    snapshot = balanced(
-        "node-a",
-        load_balancer_source_ranges=("198.51.100.0/24",),
-        handling=Handling(balance=Balance.LEAST_CONNECTIONS),
-    )
-    both = {view.plan.key.side: view for view in views(plane, snapshot)}
-    assert both["load balancer"].plan.serving.admits == ("198.51.100.0/24",)
-    assert both[""].plan.serving.admits is None
-    assert both[""].balance == "least-connections"
-
-
-async def test_a_node_port_held_by_another_program_is_not_reached_and_others_are(plane):
-    with socket.create_server(("", 0)) as daemon:
-        (view,) = views(plane, balanced("node-a", node_port=daemon.getsockname()[1]))
-    assert [f.is_reached for f in view.frontends] == [True, True, False]
-    assert view.frontends[2].target == "held by another program"
-    assert "is held by" in view.problem
 
 
 async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
@@ -463,12 +413,6 @@ def leads_to(served_ports, bind=Bind.PROXY_PORT):
     (served,) = served_ports
     view = view_frontend(served, WEB, bind)
     return view.target, view.is_reached
-
-
-async def test_a_frontend_leads_to_its_proxy_port(make):
-    served_ports = make(Bind.PROXY_PORT)
-    targets = served_ports.follow(Cluster().serve("web", WEB.ip, POD_A))
-    assert leads_to(served_ports) == (f"proxy port {targets[WEB]}", True)
 
 
 @pytest.mark.parametrize(
@@ -596,23 +540,3 @@ def test_mistakes_of_clients_are_shown_for_a_minute_or_until_one_was_served():
     assert shown(72.0, True) == (hops,)
     assert shown(900.0, False) == (header, hops)
     assert shown(900.0, True) == ()
-
-
-async def test_clients_that_send_no_proxy_header_are_shown_while_it_is_so(plane):
-    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD.ip))
-    (port,) = served_ports
-    mistakes = {
-        ClientMistake.NO_PROXY_HEADER: StreakPart(-1.0, 1, 5.0, 5.0, Failure.OTHER, 0, "192.0.2.7")
-    }
-    port.group.add(0, group_report(mistakes=mistakes), 5.0)
-
-    def state(now):
-        views = view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))
-        (view,) = diagnose(views, SourceFacts())
-        return view.state.word, [(cause.row, cause.get("client")) for cause in view.state.stated]
-
-    header = [(no_proxy_header, "192.0.2.7")]
-    assert state(900.0) == (PortState.REFUSED, header)
-    port.group.add(0, group_report(endpoint_report(POD, connections=1)), 64.0)
-    assert state(64.0) == (PortState.PARTLY_SERVED, header)
-    assert state(65.0) == (PortState.UNKNOWN, [])

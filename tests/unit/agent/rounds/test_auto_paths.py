@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from tests.port_keys import port_key
 from userspace_proxy.agent.rounds.auto_paths import NO_ENDPOINTS, NOT_PROBED, AutoPaths
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import say
@@ -26,7 +25,7 @@ from userspace_proxy.model import (
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plan import PortPlan
 from userspace_proxy.policy import PathDecision
-from userspace_proxy.steering import Bind, EndpointChoice, KernelTarget
+from userspace_proxy.steering import Bind, KernelTarget
 
 from ..samples import Cluster
 from ..watched import WatchedSteering, settle, until
@@ -229,37 +228,6 @@ def test_a_service_port_that_is_not_auto_any_more_is_not_probed(auto):
     assert auto.probes.endpoints == []
     auto.close()
     assert auto.probes.is_closed
-
-
-async def test_probes_switch_the_path_without_a_new_plan(make):
-    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
-    served_ports.auto_paths._open_probes = Probed
-    targets = served_ports.follow(cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
-    (served,) = served_ports
-    served_ports.switch_paths()
-    assert (served.path.now, bool(served_ports.steered.change())) == (DataPath.USERSPACE, False)
-    served_ports.auto_paths.note(A, None)
-    served_ports.switch_paths()
-    change, choices = served_ports.steered.change(), (EndpointChoice((A,)),)
-    assert change.changed == {HERE: KernelTarget(targets[HERE], choices, name=port_key("shop/web"))}
-    assert served.path.now is DataPath.USERSPACE, "the change isn't in force yet"
-    assert served_ports.steered.mark(change) == [served]
-    assert served.path.now is DataPath.KERNEL
-    served_ports.auto_paths.note(A, REFUSED)
-    served_ports.switch_paths()
-    change = served_ports.steered.change()
-    assert change.changed == {
-        HERE: KernelTarget(targets[HERE], choices, is_on=False, name=port_key("shop/web"))
-    }
-    assert served_ports.steered.mark(change) == [served]
-    assert (served.path.now, served.path.why[:24]) == (
-        DataPath.USERSPACE,
-        "auto, and a probe failed",
-    )
-    served_ports.auto_paths.note(A, DialFailure(Failure.HOST_UNREACHABLE))
-    served_ports.switch_paths()
-    assert not served_ports.steered.change(), "only the reason is another"
-    assert "is unreachable" in served.path.why
 
 
 async def test_a_switch_that_is_taken_back_before_it_is_in_force_is_none(make):

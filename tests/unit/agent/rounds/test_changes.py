@@ -66,10 +66,6 @@ def test_a_relist_with_the_same_content_counts_nothing():
     assert count_changes(before, cluster.store.snapshot()) == ChangeCounts(0, 0)
 
 
-def test_changes_add_up():
-    assert ChangeCounts(1, 2).plus(ChangeCounts(3, 4)) == ChangeCounts(4, 6)
-
-
 def with_slices(cluster, *times):
     """Return a snapshot in which slices are behind changes at these times."""
     for number, at in enumerate(times, start=2):
@@ -116,21 +112,6 @@ async def test_a_change_waits_only_since_it_arrived(start):
     steering.fails_with = None
     await asyncio.wait_for(loop.progress.settled(), 60)
     assert loop.counters.waiting_since == 0
-
-
-async def test_changes_wait_until_they_are_in_force(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
-    await settle(loop, cluster.serve("web", "10.96.0.1", POD))
-    assert loop.counters.changes == loop.counters.in_force == (1, 1)
-    steering.fails_with = SteeringError("another program holds the lock")
-    loop.publish(cluster.serve("cart", "10.96.0.2", POD))
-    await until(lambda: loop.counters.failures > 0)
-    assert loop.counters.changes == (2, 2)
-    assert loop.counters.in_force == (1, 1)
-    steering.fails_with = None
-    await asyncio.wait_for(loop.progress.settled(), 60)
-    assert loop.counters.in_force == (2, 2)
 
 
 async def test_a_snapshot_that_arrives_during_a_round_is_in_force_after_the_next_one():

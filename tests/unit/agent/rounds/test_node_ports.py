@@ -189,21 +189,6 @@ def test_a_connected_udp_client_does_not_hold_the_port(reservations):
         assert reservations.take(NodePort(UDP, V4, client.getsockname()[1]), now=0) == ""
 
 
-def test_processes_are_searched_at_intervals(reservations, monkeypatch):
-    looks = []
-    look = node_ports.owners_of
-    monkeypatch.setattr(node_ports, "owners_of", lambda inodes: looks.append(1) or look(inodes))
-    with bound(TCP, V4) as one, bound(TCP, V4) as two:
-        for now in (0, 1, LOOK_EVERY_S - 1):
-            for daemon in (one, two):
-                assert own_name() in reservations.take(
-                    NodePort(TCP, V4, daemon.getsockname()[1]), now=now
-                )
-        assert len(looks) == 1
-        reservations.take(NodePort(TCP, V4, one.getsockname()[1]), now=LOOK_EVERY_S)
-        assert len(looks) == 2
-
-
 def test_a_daemon_that_started_since_the_last_search_has_no_name_yet(reservations):
     with bound(TCP, V4) as old:
         reservations.take(NodePort(TCP, V4, old.getsockname()[1]), now=0)
@@ -285,13 +270,3 @@ def test_it_is_reserved_for_both_protocols_and_families_until_it_is_closed(
             sock.bind((ip, number))
         refuse_port.close()
         sock.bind((ip, number))
-
-
-def test_a_datagram_to_it_is_refused(refuse_port):
-    number = refuse_port.open(29000, 29999)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(60)
-        client.connect(("127.0.0.1", number))
-        client.send(b"question")
-        with pytest.raises(ConnectionRefusedError):
-            client.recv(100)

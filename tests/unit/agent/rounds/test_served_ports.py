@@ -52,12 +52,6 @@ async def test_without_usable_endpoints_the_target_is_refuse_and_the_port_is_kep
     assert is_listening(port)
 
 
-async def test_the_proxy_port_that_rules_of_an_earlier_run_point_to_is_used_again(make):
-    preferred = {frontend("10.96.0.1"): 27123}
-    targets = make(Bind.PROXY_PORT).follow(Cluster().serve("web", "10.96.0.1", POD), preferred)
-    assert targets == {frontend("10.96.0.1"): 27123}
-
-
 async def test_a_port_of_the_range_that_another_program_uses_is_skipped(make):
     with socket.create_server(("0.0.0.0", 27500)):
         served_ports = make(Bind.PROXY_PORT, PortPool(27500, 27501))
@@ -194,15 +188,6 @@ async def test_a_frontend_is_bound_as_it_is(make):
     assert is_listening(8080, "127.98.0.1")
 
 
-async def test_an_address_that_moves_to_another_service_is_served_by_it(make):
-    cluster, served_ports = Cluster(), make(Bind.FRONTEND)
-    served_ports.follow(cluster.serve("web", "127.98.0.2", POD, port=8080))
-    cluster.remove("web")
-    targets = served_ports.follow(cluster.serve("cart", "127.98.0.2", POD, port=8080))
-    assert targets == {frontend("127.98.0.2", 8080): 8080}
-    assert not any(served.problem for served in served_ports)
-
-
 @pytest.mark.parametrize("bind", [Bind.FRONTEND, Bind.LOOPBACK])
 async def test_a_service_that_takes_over_a_frontend_takes_over_its_listener(make, bind):
     cluster, served_ports = Cluster(), make(bind)
@@ -235,13 +220,6 @@ async def test_a_service_that_changes_its_address_listens_only_there(make):
     served_ports.follow(cluster.serve("web", "127.98.0.4", POD, port=8080))
     assert is_listening(8080, "127.98.0.4")
     assert not is_listening(8080, "127.98.0.3")
-
-
-async def test_a_cluster_ip_is_served_on_loopback_at_a_port_of_the_range(make):
-    served_ports = make(Bind.LOOPBACK)
-    (port,) = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
-    assert 27000 <= port <= 27999
-    assert is_listening(port)
 
 
 async def test_after_closing_all_clients_are_refused(make):

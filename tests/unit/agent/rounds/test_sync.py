@@ -91,19 +91,6 @@ async def test_looking_again_plans_the_same_snapshot_with_the_nodes_new_addresse
     assert loop.counters.waiting_since == 0
 
 
-async def test_a_round_with_new_facts_that_fails_is_retried(start):
-    steering, addresses = WatchedSteering(), []
-    loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
-    port = free_port()
-    await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=port))
-    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
-    addresses.append("127.98.0.9")
-    loop.look_again()
-    await until(lambda: loop.counters.failures >= 2)
-    steering.fails_with = None
-    await until(lambda: Frontend("127.98.0.9", port, Protocol.TCP) in steering.kernel)
-
-
 async def test_a_change_of_the_node_waits_until_it_is_in_force(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
@@ -305,11 +292,3 @@ async def test_a_change_is_in_force_once_stale_conntrack_entries_are_gone(start)
     go_on.set()
     await until(lambda: not is_listening(port))
     assert not loop.counters.waiting_since
-
-
-async def test_only_the_first_round_is_logged(start, caplog):
-    caplog.set_level("INFO")
-    loop, cluster = await start(WatchedSteering()), Cluster()
-    for count in range(1, 4):
-        await settle(loop, cluster.serve("web", WEB.ip, *[POD] * count))
-    assert [r.message for r in caplog.records].count("plan in force") == 1

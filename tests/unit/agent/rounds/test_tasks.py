@@ -127,15 +127,6 @@ async def test_a_task_that_lost_its_cancellation_is_cancelled_again(monkeypatch,
     assert caplog.messages == ["bug: a background task did not end"] * 2
 
 
-@pytest.mark.parametrize("started", [True, False], ids=["with-a-task", "without"])
-async def test_before_a_failure_there_is_no_error(started):
-    supervisor = Supervisor()
-    if started:
-        supervisor.start("idle", asyncio.Event().wait)
-    assert supervisor.failure is None
-    await supervisor.stop()
-
-
 async def test_long_work_lets_other_tasks_run_in_between():
     now, turns = 0.0, []
     counted = []

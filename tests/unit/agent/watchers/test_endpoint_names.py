@@ -226,11 +226,3 @@ async def test_a_restart_does_not_interrupt_names_unless_the_right_is_gone(
         await until(lambda: proxy.status().source.is_synced)
         await proxy.settled()
         await until(lambda: cluster.shown(proxy) == shown)
-
-
-async def test_without_the_right_to_list_nodes_no_name_is_looked_up(cluster, answers):
-    answers.append("203.0.113.1")
-    cluster.api.refuse("nodes", 403)
-    async with cluster.proxy() as proxy:
-        await cluster.lists_of_nodes(1)
-        await until(lambda: cluster.shown(proxy) == Cluster.UNKNOWN)

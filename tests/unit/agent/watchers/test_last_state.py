@@ -141,12 +141,6 @@ async def test_the_last_state_has_a_head_start_of_limited_length(node, monkeypat
     await until(lambda: WEB in node.steering.kernel)
 
 
-async def test_the_last_state_is_in_force_when_the_source_is_opened(node):
-    await node.serve_and_end()
-    await node.begin()
-    assert WEB in node.steering.kernel
-
-
 async def test_the_source_begins_with_the_last_state(node):
     await node.serve_and_end()
     await node.begin()

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import urllib.request
 
 import aiohttp
 import aiohttp.web
@@ -126,48 +125,6 @@ async def aiohttp_backend():
     await runner.cleanup()
 
 
-def test_a_program_without_an_event_loop_finds_names(aiohttp_backend_in_thread):
-    with Proxy.in_thread(options=DNS) as proxy:
-        proxy.add_service("web", port=8080, endpoints=[aiohttp_backend_in_thread])
-        with proxy.names(), urllib.request.urlopen("http://web:8080/") as response:
-            assert response.read() == b"hello"
-        assert proxy.dns_address.ip == "127.0.0.1"
-
-
-@pytest.fixture
-def aiohttp_backend_in_thread():
-    """The address of an HTTP server in a thread."""
-    import http.server
-    import threading
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", "5")
-            self.end_headers()
-            self.wfile.write(b"hello")
-
-        def log_message(self, *_):
-            """Print nothing."""
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield "{}:{}".format(*server.server_address)
-        server.shutdown()
-        thread.join(30)
-
-
-def test_dns_answers_on_both_kinds_of_loops(run):
-    async def main():
-        async with backend(b"one") as one, Proxy(options=DNS) as proxy:
-            web = await proxy.add_service("web", port=8080, endpoints=[one])
-            answer = await ask(proxy.dns_address, "web.default.svc.cluster.local", "A")
-            assert answer == [web.address.ip]
-
-    run(main())
-
-
 async def test_headless_services_and_external_names_are_served_by_dns_alone():
     headless = Service(DB, (ServicePort("sql", 5432, "TCP"),), is_headless=True)
     endpoints = (Endpoint("10.244.0.4", hostname="db-0"), Endpoint("10.244.0.5"))
@@ -188,14 +145,6 @@ async def test_headless_services_and_external_names_are_served_by_dns_alone():
         assert await ask(address, "db-0.db.shop.svc.cluster.local", "A") == ["10.244.0.4"]
         name = "search.shop.svc.cluster.local"
         assert await ask(address, name, "CNAME") == ["search.example.com."]
-
-
-async def test_another_domain():
-    options = Options(dns=("127.0.0.1", 0), cluster_domain="test")
-    async with backend(b"one") as one, Proxy(options=options) as proxy:
-        web = await proxy.add_service("web", port=8080, endpoints=[one])
-        answer = await ask(proxy.dns_address, "web.default.svc.test", "A")
-        assert answer == [web.address.ip]
 
 
 async def test_an_address_in_use_ends_the_start():

@@ -178,14 +178,6 @@ async def test_connections_are_in_the_figures_of_the_userspace_path(node, hooks)
     assert totals.endpoints.connections == 3
 
 
-async def test_what_was_counted_is_counted_once(node, hooks):
-    hooks.count((NAME, POD_A), established=3)
-    await node.read()
-    assert (await node.read()).connections == 3
-    hooks.count((NAME, POD_A), established=1)
-    assert (await node.read()).socket_connections == 4
-
-
 async def test_failed_dials_are_counted_by_cause_and_as_clients_that_got_no_answer(node, hooks):
     hooks.fail((NAME, POD_A))
     hooks.fail((NAME, POD_B), EventKind.UNANSWERED)
@@ -209,24 +201,6 @@ async def test_an_ejection_is_shown_at_once_in_the_words_of_the_userspace_path(n
     )
 
 
-async def test_a_failure_that_was_reported_by_an_event_is_one_of_the_streak(node, hooks):
-    hooks.fail((NAME, POD_A))
-    node.take_events()
-    await node.read()
-    assert node.endpoint.cause.count == 1
-    hooks.count((NAME, POD_A), refused=2)
-    await node.read()
-    assert node.endpoint.cause.count == 3
-    # A reading that began before the failure was counted.
-    hooks.readmit(NAME, POD_A)
-    hooks.report((NAME, POD_A), EventKind.REFUSED)
-    node.take_events()
-    await node.read()
-    hooks.count((NAME, POD_A), refused=1)
-    await node.read()
-    assert node.endpoint.cause.count == 4
-
-
 async def test_an_answer_ends_the_ejection_and_the_failure(node, hooks):
     hooks.fail((NAME, POD_A))
     node.take_events()
@@ -237,15 +211,6 @@ async def test_an_answer_ends_the_ejection_and_the_failure(node, hooks):
     await node.read()
     assert node.endpoint.cause is None
     assert not node.served.group.has_passing
-
-
-async def test_an_endpoint_that_answered_before_it_failed_fails_now(node, hooks):
-    hooks.count((NAME, POD_A), established=5)
-    hooks.fail((NAME, POD_A))
-    node.take_events()
-    await node.read()
-    assert node.endpoint.cause is not None
-    assert node.endpoint.ejected_for_s is not None
 
 
 async def test_workers_eject_what_the_hooks_eject(node, hooks):
@@ -388,16 +353,6 @@ async def test_open_connections_of_an_earlier_process_are_open_and_no_others_cou
     hooks.count((NAME, POD_A), established=1, ended=3)
     port = await node.read()
     assert (port.connections, port.active) == (1, 0)
-
-
-async def test_connections_to_an_endpoint_that_is_gone_are_not_open_for_ever(node, hooks):
-    hooks.count((NAME, POD_A), established=3)
-    await node.read()
-    del hooks.counted[NAME, POD_A]
-    assert (await node.read()).active == 0
-    hooks.count((NAME, POD_A), established=1)
-    port = await node.read()
-    assert (port.connections, port.active) == (4, 1)
 
 
 async def test_ejections_that_began_before_the_process_are_shown(node, hooks):

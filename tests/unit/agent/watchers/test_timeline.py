@@ -5,7 +5,6 @@ import pytest
 
 from tests.port_keys import port_key
 from tests.unit.status.views import make_view, replace
-from userspace_proxy import Proxy
 from userspace_proxy.agent.rounds.served_port import ServedPort
 from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.causes.cause import When
@@ -23,7 +22,6 @@ from userspace_proxy.plane.messages import Ejected, Returned
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.status.timeline import Event
 
-from ..backends import answers, backend, free_address
 from ..samples import endpoints, service
 
 PODS = tuple(SocketAddress(f"10.0.{n // 250}.{n % 250}", 80) for n in range(10_000))
@@ -214,17 +212,6 @@ async def test_outages_are_listed_again_when_others_have_ended(rig):
     assert [event.what for event in rig.timeline.events() if event.lasts] == [
         f"{PODS[-1]} fails; ejected"
     ]
-
-
-async def test_an_outage_has_its_cause():
-    async with backend(b"one") as one, Proxy() as proxy:
-        timeline = Timeline(proxy._plane, proxy._facts)
-        dead = free_address()
-        web = await proxy.add_service("web", port=8080, endpoints=[dead, one])
-        assert await answers(web.address, 4) == [b"one"] * 4
-        await timeline.look()
-        (event,) = (event for event in timeline.events() if event.port)
-        assert event.text == f"{say(refuses(dead))}; ejected; 1 connection saved"
 
 
 async def test_what_happens_to_the_node_is_recorded_once(rig):
