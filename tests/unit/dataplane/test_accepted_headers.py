@@ -123,17 +123,6 @@ async def test_a_check_of_the_port_without_a_byte_is_no_mistake_of_a_client(rig,
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-async def test_a_peer_that_sends_nothing_is_reset_in_the_end(rig, pod, timers, caplog):
-    caplog.set_level(logging.INFO)
-    web = rig.service(pod.address)
-    peer = await rig.client(web, source=PEER)
-    await until(lambda: len(rig.connections.headers) == 1)
-    timers.advance(HEADER_S - 0.1)
-    assert len(rig.connections.open) == 1
-    timers.advance(0.2)
-    await refused(rig, peer, web, caplog, "none within 5 s")
-
-
 async def test_a_header_that_arrives_byte_by_byte_gets_no_more_time(rig, pod, timers, caplog):
     caplog.set_level(logging.INFO)
     web = rig.service(pod.address)
@@ -183,10 +172,6 @@ async def test_a_peer_that_cannot_be_watched_is_refused_and_counted(rig, pod, mo
         await rig.client(web, source=PEER)
     await until(lambda: counters.shortages)
     assert (counters.refused, counters.shortages, counters.bad_headers) == (1, 1, 0)
-
-
-async def test_by_default_no_header_is_expected_of_anyone(build):
-    assert build().connections.headers is None
 
 
 async def test_of_twice_as_many_addresses_as_are_remembered_trusted_ones_stay_trusted(rig, pod):
@@ -274,16 +259,3 @@ class TestSending:
         header, _, rest = (await server.read_exactly(sent)).partition(b"\r\n")
         assert header.startswith(b"PROXY TCP4 127.0.0.1 ")
         assert message.startswith(rest)
-
-    async def test_an_update_changes_what_new_connections_begin_with(self, rig):
-        pod = rig.endpoint()
-        web = rig.service(pod.address)
-        rig.update(web, pod.address, handling=Handling(proxy_protocol=V1))
-        _, server = await rig.pair(web, pod)
-        assert (await server.read()).startswith(b"PROXY TCP4 ")
-
-    async def test_a_service_without_the_annotation_sends_none(self, rig):
-        pod = rig.endpoint()
-        client, server = await rig.pair(rig.service(pod.address), pod)
-        await client.send(b"question")
-        assert await server.read() == b"question"

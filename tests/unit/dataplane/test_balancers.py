@@ -62,13 +62,6 @@ def test_a_seed_that_changes_starts_the_choices_again(group):
     assert picks(group, 1) == [POD_A]
 
 
-def test_affinity_may_begin_and_end(group):
-    group.update(Serving([POD_A, POD_B], affinity_timeout_s=60))
-    assert len(set(picks(group, 4))) == 1
-    group.update(Serving([POD_A, POD_B]))
-    assert len(set(picks(group, 4))) == 2
-
-
 def test_clients_outside_have_endpoints_of_their_own(group):
     group.update(Serving([POD_A, POD_B], outside=[POD_C], inside=CLUSTER))
     assert picks(group, 2, POD_CLIENT) == [POD_A, POD_B]
@@ -285,15 +278,6 @@ def test_a_new_endpoint_gets_fewer_connections_by_load_too():
     for _ in range(20):
         group.counters_of(group.balancers.current.pick(ALICE, 100.0)).active += 1
     assert abs(group.counters_of(POD_B).active - 4) <= 1, "A has ten times as many"
-
-
-def test_the_share_of_a_new_endpoint_grows_also_where_that_was_asked_for_later():
-    group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,)))
-    group.update(Serving((POD_A,), handling=SLOWLY), 0.0)
-    group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
-    first, last = shares_of(group, POD_B, 100.0, 150.0)
-    assert abs(first - 10) <= 2
-    assert abs(last - 55) <= 2
 
 
 def test_where_no_other_endpoint_stays_new_ones_have_full_shares():

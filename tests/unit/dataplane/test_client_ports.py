@@ -2,7 +2,6 @@ import pytest
 
 from userspace_proxy.dataplane.client_ports import ClientPorts
 from userspace_proxy.model import SocketAddress
-from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
 
 ALICE, BOB = "10.1.0.1", "10.1.0.2"
 POD, OTHER = SocketAddress("10.1.0.8", 53), SocketAddress("10.1.0.9", 53)
@@ -19,10 +18,6 @@ def test_ports_are_taken_in_turn(ports):
     assert [ports.next() for _ in range(3)] == first
 
 
-def test_no_port_is_in_the_clients_own_range():
-    assert FIRST_PORT <= ClientPorts().next() <= LAST_PORT
-
-
 def test_flows_of_a_port_are_known_until_they_are_removed(ports):
     ports.take(ALICE, 61000, POD)
     ports.take(ALICE, 61000, OTHER)
@@ -32,11 +27,6 @@ def test_flows_of_a_port_are_known_until_they_are_removed(ports):
     ports.give(ALICE, 61000, OTHER)
     assert ports.endpoints(ALICE, 61000) == ()
     assert ports._endpoints == {}
-
-
-def test_flows_of_other_clients_and_ports_are_others(ports):
-    ports.take(ALICE, 61000, POD)
-    assert ports.endpoints(BOB, 61000) == ports.endpoints(ALICE, 61001) == ()
 
 
 def test_removing_an_unknown_flow_does_nothing(ports):

@@ -154,18 +154,6 @@ def test_a_pause_that_lasts_becomes_a_stall(loop):
     assert descriptors.is_stalled(loop.now)
 
 
-def test_a_pause_that_a_release_has_ended_is_no_part_of_the_next_one(loop):
-    descriptors = Descriptors(loop, 10)
-    descriptors.take(10)
-    wait(descriptors, loop, called := [])
-    loop.advance(0.2)
-    descriptors.give(4)
-    assert called == ["listener"]
-    loop.advance(0.4)
-    descriptors.take(4)
-    assert not descriptors.is_stalled(loop.now)
-
-
 def test_a_pause_after_which_there_was_room_is_no_part_of_the_next_one(loop):
     descriptors = Descriptors(loop, 10)
     descriptors.take(10)

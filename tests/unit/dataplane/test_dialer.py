@@ -93,14 +93,6 @@ async def test_a_failed_dial_moves_on_to_the_next_endpoint(make):
     assert web.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {FIRST}
 
 
-async def test_a_client_is_reset_if_all_dials_fail(make):
-    rig, dialer = make()
-    client = await rig.client(rig.service(FIRST))
-    await until(lambda: dialer.dials)
-    dialer.dials[0][1](errno.EHOSTUNREACH)
-    assert await client.was_reset()
-
-
 async def test_a_dial_that_takes_too_long_is_given_up(make):
     clock = Clock()
     rig, dialer = make(Tuning(connect_timeout_s=0.02), clock)

@@ -2,10 +2,10 @@ import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import Balance, Handling, SocketAddress
+from userspace_proxy.model import Balance, Handling
 from userspace_proxy.model.serving import Serving
 
-from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_C, POD_CLIENT, limited, picks
+from .groups import ALICE, CLUSTER, POD_A, POD_B, POD_CLIENT, limited, picks
 
 
 @pytest.mark.parametrize("balance", [Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES])
@@ -22,16 +22,6 @@ def test_strategies_by_load_see_connections_and_dials(balance):
     group.loads.dial_ended(POD_B)
     group.loads.dial_ended(POD_B)
     assert picks(group, 3) == [POD_B] * 3
-
-
-def test_64_unanswered_dials_are_spread_evenly():
-    pods = [POD_A, POD_B, POD_C, SocketAddress("10.0.0.4", 80)]
-    group = EndpointGroup(
-        port_key("shop/web"), Serving(pods, handling=Handling(balance=Balance.LEAST_CONNECTIONS))
-    )
-    for _ in range(64):
-        group.loads.dial_began(group.balancers.current.pick(ALICE, 0.0))
-    assert [group.loads.of(pod) for pod in pods] == [16] * 4
 
 
 def test_a_dial_that_was_counted_is_a_load_until_it_ends(group):

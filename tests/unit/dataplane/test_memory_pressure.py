@@ -1,8 +1,6 @@
 import logging
 import math
 
-import pytest
-
 from userspace_proxy.dataplane.descriptors import Descriptors
 from userspace_proxy.dataplane.memory_pressure import Memory, MemoryState
 
@@ -171,8 +169,3 @@ def test_a_close_ends_the_watch():
     watched.memory.note(1 << 40)
     watched.memory.look()
     assert (watched.loop.waiting, watched.limit.estimates) == (0, 0)
-
-
-@pytest.mark.parametrize("used_mib", [0, 200, 250])
-def test_any_usage_is_a_state(used_mib):
-    assert Watched(used_mib).memory.state.used_bytes == used_mib * MIB

@@ -6,7 +6,7 @@ import pytest
 from tests.port_keys import port_key
 from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.causes.cause import CauseCode
-from userspace_proxy.causes.endpoints import no_host, no_route, refuses
+from userspace_proxy.causes.endpoints import no_host, no_route
 from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import EndpointGroup, outcomes
 from userspace_proxy.diagnosis.failures import failure_of
@@ -89,19 +89,6 @@ def test_a_shortage_of_this_node_ejects_nothing(group, number):
     assert group.balancers.current.ejected(0.0) == {}
     assert (group.counters_of(POD_A).failures, group.counters.shortages) == (1, 1)
     assert not group.counters_of(POD_A).dials.is_on
-
-
-def test_an_ejection_is_logged_when_it_begins_and_when_it_ends(group, caplog):
-    caplog.set_level(logging.INFO)
-    for now in (0.0, 1.0):
-        group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), now)
-    group.outcomes.answered(POD_A, 2.0)
-    group.outcomes.answered(POD_A, 2.0)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"shop/web:http: endpoint ejected: {say(refuses(POD_A))}",
-        "shop/web:http: endpoint is back: 10.0.0.1:80",
-    ]
-    assert caplog.records[0].endpoint == "10.0.0.1:80"
 
 
 def test_many_ejections_and_returns_of_a_minute_are_a_few_lines(caplog):

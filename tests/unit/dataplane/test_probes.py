@@ -137,15 +137,6 @@ async def test_an_endpoint_that_never_answers_stays_ejected_for_all(rig):
     assert not knows(rig, ALICE, endpoint)
 
 
-async def test_an_answer_of_one_endpoint_proves_nothing_about_another(rig):
-    endpoint, other = rig.endpoint().address, SocketAddress("127.0.0.9", 9)
-    (web,) = groups(rig, endpoint, "shop/web")
-    fail(rig, web, ALICE, endpoint)
-    await until(lambda: knows(rig, ALICE, endpoint), "the answer")
-    assert not knows(rig, ALICE, other)
-    assert not knows(rig, BOB, endpoint)
-
-
 async def test_an_endpoint_to_which_this_node_has_no_way_stays_ejected(rig):
     # The kernel refuses to dial a broadcast address at once, as it does without a route.
     endpoint = SocketAddress("127.255.255.255", 80)

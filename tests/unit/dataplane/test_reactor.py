@@ -33,15 +33,6 @@ def pairs():
         sock.close()
 
 
-async def test_a_socket_that_can_be_read_calls_its_handler(reactor, pairs):
-    ours, theirs = pairs()
-    heard = []
-    reactor.register(ours, epoll.IN | epoll.ET, lambda events: heard.append((events, ours.recv(9))))
-    theirs.send(b"hello")
-    await until(lambda: heard)
-    assert heard == [(epoll.IN, b"hello")]
-
-
 async def test_what_is_ready_at_the_registration_is_delivered(reactor, pairs):
     ours, theirs = pairs()
     theirs.send(b"hello")

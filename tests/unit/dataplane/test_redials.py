@@ -59,14 +59,6 @@ async def test_a_turn_ends_when_its_dials_have_taken_their_time(dials):
     assert dials.per_turn() == [1, 4, 4]
 
 
-async def test_a_dial_that_takes_longer_than_a_turn_is_the_only_one_in_it(dials):
-    dials.took_s = 2 * TURN_S
-    for number in range(3):
-        dials.add(WEB, number)
-    await dials.names(3)
-    assert dials.per_turn() == [1, 1, 1]
-
-
 async def test_service_ports_take_turns_and_share_the_bound(dials):
     for number in range(REDIALS):
         dials.add(WEB, ("web", number))

@@ -202,15 +202,6 @@ async def test_the_last_close_is_no_reset(rig, first):
 # -- the bytes ---------------------------------------------------------------
 
 
-@pytest.mark.long
-async def test_200_mb_arrive_unchanged_in_both_directions_at_once(rig):
-    client, server = await rig.both_ends()
-    asked, heard, answered, got = await asyncio.gather(
-        pour(client, 200 * MIB, 1), drink(server), pour(server, 200 * MIB, 2), drink(client)
-    )
-    assert (heard, got) == (asked, answered)
-
-
 def test_data_planes_in_two_threads_do_not_mix_their_bytes():
     """An embedder may have several loops; a read lets another thread run before the send."""
 
@@ -285,14 +276,6 @@ async def test_a_direction_that_waits_for_its_turn_ignores_events(rig, small_tur
     for _ in range(3):
         direction.pump()
     assert direction.bytes_moved == TURN_BYTES
-
-
-@SIDES
-async def test_an_interrupted_turn_continues_by_itself(rig, small_turns, first):
-    sends, hears = await rig.both_ends(first)
-    bulk = sends.fill()
-    assert bulk > 2 * TURN_BYTES
-    assert len(await hears.read_exactly(bulk)) == bulk
 
 
 @SIDES

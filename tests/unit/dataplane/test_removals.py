@@ -62,20 +62,6 @@ async def test_a_connection_to_a_removed_endpoint_is_reset_on_both_sides(served,
     assert timers.waiting == 1, "only looks at open connections go on"
 
 
-async def test_without_endpoints_at_all_it_ends_too(served, timers):
-    served.update()
-    timers.advance(30)
-    await until(lambda: not served.is_open)
-
-
-async def test_connections_to_a_demoted_endpoint_end(served, timers):
-    standbys = ((served.first.address, 1),)
-    served.update(served.first, served.second, standbys=standbys)
-    timers.advance(30)
-    await until(lambda: not served.is_open)
-    assert served.web.group.counters.ended_by_removal == 1
-
-
 async def test_a_connection_that_needed_the_standby_later_stays_there(rig, timers):
     pod, dead = rig.endpoint(), rig.refusing()
     web = rig.service(pod.address, handling=AFTER_30_S)
@@ -156,25 +142,6 @@ async def test_connections_to_a_standby_end_if_the_service_asks_for_it_afterward
     await until(lambda: not served.is_open)
 
 
-async def test_a_connection_that_needed_the_standby_stays_if_the_service_asks_for_it_afterwards(
-    rig, timers
-):
-    pod, dead = rig.endpoint(), rig.refusing()
-    web = rig.service(pod.address)
-    early, _ = await rig.pair(web, pod)
-    await until(lambda: all(c.up for c in rig.connections.open))
-    standbys = ((pod.address, 1),)
-    rig.update(web, pod.address, dead, standbys=standbys)
-    timers.advance(1)
-    late, server = await rig.pair(web, pod)
-    timers.advance(1)
-    rig.update(web, pod.address, dead, standbys=standbys, handling=AFTER_30_S)
-    timers.advance(60)
-    assert await early.was_reset()
-    await late.send(b"still here")
-    assert await server.read() == b"still here"
-
-
 async def test_a_service_that_takes_it_back_for_a_moment_still_ends_connections(rig, timers):
     served = Served(rig, AFTER_30_S)
     await served.connect()
@@ -246,17 +213,6 @@ async def test_a_dial_that_was_under_way_ends_when_it_was_answered(rig, timers):
     timers.advance(0)
     await until(lambda: len(rig.connections.removals._left) == 1, "it is looked at again")
     assert not connection.is_closed
-
-
-async def test_a_dial_that_was_under_way_ends_if_the_service_asks_for_it_afterwards(rig, timers):
-    silent = rig.silent()
-    web = rig.service(silent)
-    await rig.client(web)
-    await until(lambda: all(c.dial.endpoint for c in rig.connections.open))
-    pod = rig.endpoint()
-    rig.update(web, pod.address)
-    rig.update(web, pod.address, handling=Handling(removal_s=0.0))
-    assert rig.connections.removals._left, "an answer is no reason to stay"
 
 
 @pytest.fixture
@@ -341,15 +297,6 @@ async def test_a_flow_to_an_endpoint_that_returns_goes_on(flow, timers, rig):
     for _ in range(2):
         timers.advance(20)
         await exchange(client, first)
-
-
-async def test_a_flow_to_an_endpoint_that_serves_no_more_ends_at_once(rig):
-    first, second = rig.udp_peer(), rig.udp_peer()
-    dns = rig.udp_service(first.address, second.address, handling=AFTER_30_S)
-    client = rig.udp_client(dns)
-    await exchange(client, first)
-    rig.update(dns, second.address, handling=AFTER_30_S)
-    await exchange(client, second)
 
 
 async def test_thousands_are_looked_at_in_slices(served, rig, monkeypatch, timers):

@@ -57,16 +57,6 @@ async def test_an_endpoint_that_resets_before_the_header_is_sent_resets_the_clie
     assert await client.was_reset()
 
 
-async def test_an_endpoint_that_sends_first_gets_the_connection_at_once(rig):
-    pod = rig.endpoint()
-    connection, _client = await rig.begun(
-        EndpointGroup(port_key("shop/web"), Serving([pod.address]))
-    )
-    connection.begin()
-    await until(lambda: connection.up)
-    assert pod.accept_now() is not None
-
-
 def sends_at_once(connection):
     """Return whether Nagle's algorithm is off towards the endpoint."""
     return connection.up.sink.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -135,40 +125,6 @@ async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_
 
 
 # -- counters and log --------------------------------------------------------
-
-
-async def test_the_counters_are_exact(rig):
-    pod = rig.endpoint()
-    web = rig.service(rig.refusing(), pod.address)
-    for _ in range(3):
-        client, server = await rig.pair(web, pod)
-        await client.send(bytes(1000))
-        await server.read_exactly(1000)
-        await server.send(bytes(20))
-        await client.read_exactly(20)
-    client.reset()
-    assert await server.was_reset()
-    rig.settle()
-    counters = web.group.counters_of(pod.address)
-    assert (counters.connections, counters.active, counters.failures) == (3, 2, 0)
-    assert (counters.received_bytes, counters.sent_bytes) == (3000, 60)
-    assert web.group.totals().failures == 1
-
-
-async def test_the_bytes_of_a_connection_count_after_its_endpoint_has_left(rig):
-    gone, stays = rig.endpoint(), rig.endpoint()
-    web = rig.service(gone.address, stays.address)
-    client, server = await rig.pair(web, gone)
-    rig.update(web, stays.address)
-    await client.send(b"12345")
-    assert await server.read() == b"12345"
-    client.close()
-    server.close()
-    await until(lambda: not rig.connections.open)
-    rig.update(web)
-    rig.plane.settle()
-    totals = web.served.totals()
-    assert (totals.connections, totals.active, totals.received_bytes) == (1, 0, 5)
 
 
 # -- what is left behind -----------------------------------------------------
@@ -380,25 +336,6 @@ async def test_a_reset_after_an_answer_counts_unless_the_endpoint_had_closed(rig
     client.close()
     await until(lambda: not rig.connections.open)
     assert not cuts.is_on
-
-
-async def test_a_byte_of_the_endpoint_ends_the_row(build):
-    clock = Clock()
-    rig = build(clock=clock)
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
-    ends = web.group.counters_of(pod.address).ends
-    for _ in range(3):
-        clock.now += 1.0
-        client, server = await rig.pair(web, pod)
-        await closes_it(client, server)
-        client.close()
-    assert ends.is_on
-    assert ends.part.failures == 3
-    clock.now += 1.0
-    _, server = await rig.pair(web, pod)
-    await server.send(b"hello")
-    await until(lambda: not ends.is_on)
 
 
 async def test_waits_for_an_endpoint_and_for_its_first_byte_are_counted(build):

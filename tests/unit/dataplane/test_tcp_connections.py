@@ -66,16 +66,6 @@ async def test_a_client_that_has_waited_is_idle_since_an_endpoint_answered(build
     waited.close()
 
 
-async def test_a_drain_resets_clients_whose_dial_was_never_answered(build):
-    rig = build(Tuning(connect_timeout_s=60))
-    web = rig.service(rig.silent())
-    client = await rig.client(web)
-    await until(lambda: rig.connections.open)
-    assert await rig.plane.drain(0) == 1
-    assert await client.was_reset()
-    assert web.group.totals().active == 0
-
-
 @pytest.mark.parametrize("reason", ["hold", "limit"])
 async def test_clients_that_wait_are_reset_when_their_service_is_deleted(rig, reason):
     pod = rig.endpoint()

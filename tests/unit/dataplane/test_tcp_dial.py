@@ -1,6 +1,5 @@
 import _socket
 import errno
-import socket
 
 import pytest
 
@@ -13,7 +12,7 @@ from userspace_proxy.model import Handling, SocketAddress
 from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
-from .peers import RefusingEndpoint, SilentEndpoint, TcpEndpoint
+from .peers import SilentEndpoint
 from .rig import UNREACHABLE, Clock, no_descriptors
 from .waiters import limited, waiting
 from .waiting import until
@@ -78,13 +77,6 @@ async def test_a_client_of_dead_endpoints_gets_a_reset(build, dead):
     assert rig.connections.open == {}
 
 
-async def test_each_dead_endpoint_is_dialled_once_for_one_client(rig):
-    dead = [rig.refusing() for _ in range(5)]
-    web = rig.service(*dead)
-    assert await rig.resets_a_client(web)
-    assert [web.group.counters_of(one).failures for one in dead] == [1] * 5
-
-
 async def test_when_all_are_ejected_all_are_tried_anyway(rig):
     dead = [rig.refusing() for _ in range(3)]
     web = rig.service(*dead)
@@ -103,20 +95,6 @@ async def test_a_client_of_many_dead_endpoints_is_reset_after_sixteen(rig):
     assert await client.was_reset()
     assert group.totals().failures == TRIED_MAX
     assert group.counters.refused == 1
-
-
-async def test_each_dial_that_waits_has_a_deadline_of_its_own(build):
-    clock = Clock()
-    rig = build(Tuning(connect_timeout_s=0.02), clock)
-    first, second = rig.silent(), rig.silent()
-    web = rig.service(first, second, rig.endpoint().address)
-    await rig.client(web)
-    await until(lambda: rig.connections.open)
-    clock.now += 0.03
-    await until(lambda: web.group.counters_of(first).failures)
-    (connection,) = rig.connections.open
-    assert connection.dial.endpoint == second
-    assert web.group.counters_of(second).failures == 0
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
@@ -237,17 +215,6 @@ async def test_endpoints_that_refuse_are_dialled_for_each_client(rig):
     for count in (1, 2, 3):
         assert await rig.resets_a_client(web)
         assert web.group.totals().failures == count
-
-
-async def test_an_answer_that_is_on_its_way_is_no_timeout(rig):
-    pod = rig.endpoint()
-    group = EndpointGroup(port_key("shop/web"), Serving([pod.address, rig.refusing()]))
-    connection, client = await rig.begun(group)
-    connection.begin()
-    connection.dial.timed_out()
-    await client.send(b"in time")
-    assert await (await pod.accept()).read() == b"in time"
-    assert group.counters_of(pod.address).failures == 0
 
 
 async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(rig):
@@ -401,22 +368,6 @@ async def test_no_other_endpoint_is_dialled_for_a_client_that_has_gone(build):
 # -- affinity and ejection ---------------------------------------------------
 
 
-async def test_a_client_with_affinity_stays_with_its_endpoint(rig):
-    pods = [rig.endpoint() for _ in range(3)]
-    web = rig.service(*(pod.address for pod in pods), affinity_timeout_s=60)
-    for _ in range(4):
-        for pod, source in zip(pods, ["127.0.0.2", "127.0.0.3", "127.0.0.4"], strict=True):
-            await rig.client(web, source=source)
-            await pod.accept()
-
-
-async def test_without_affinity_clients_are_spread_in_turn(rig):
-    pods = [rig.endpoint() for _ in range(3)]
-    web = rig.service(*(pod.address for pod in pods))
-    for pod in pods * 2:
-        await rig.pair(web, pod)
-
-
 async def test_a_pinned_client_gets_another_pin_when_its_endpoint_dies(rig):
     pods = [rig.endpoint() for _ in range(3)]
     web = rig.service(*(pod.address for pod in pods), affinity_timeout_s=60)
@@ -438,18 +389,3 @@ async def test_an_ejected_endpoint_is_left_alone_until_its_probe(build):
         await rig.pair(web, live)
         failures.append(web.group.counters_of(dead).failures)
     assert failures == [1, 1, 1, 2, 2, 2, 3, 3, 4]
-
-
-async def test_one_probe_brings_an_endpoint_back(build):
-    clock = Clock()
-    rig = build(PATIENT, clock)
-    dead, live = RefusingEndpoint(socket.SOCK_STREAM), rig.endpoint()
-    web = rig.service(dead.address, live.address)
-    await rig.pair(web, live)
-    dead.close()
-    back = rig.keep(TcpEndpoint(port=dead.address.port))
-    clock.now += 5
-    await rig.pair(web, back)
-    await until(lambda: not web.group.balancers.current.ejected(clock.now))
-    for pod in (live, back, live, back):
-        await rig.pair(web, pod)

@@ -41,16 +41,6 @@ def test_an_item_that_was_stopped_does_not_expire(timeouts, loop, expired):
     assert expired == [BOB]
 
 
-def test_each_item_has_its_own_time(timeouts, loop, expired):
-    timeouts.start(ALICE, loop.now)
-    loop.advance(0.6)
-    timeouts.start(BOB, loop.now)
-    loop.advance(0.6)
-    assert expired == [ALICE]
-    loop.advance(0.6)
-    assert expired == [ALICE, BOB]
-
-
 def test_no_timer_is_so_short_that_uvloop_runs_without_a_pause(timeouts, loop, expired):
     timeouts.start(ALICE, loop.now)
     loop.advance(0.0004)
@@ -77,20 +67,6 @@ def test_one_timer_serves_them_all(timeouts, loop):
     for number in range(100):
         timeouts.start(number, loop.now)
         loop.advance(0.001)
-    assert loop.waiting == 1
-
-
-def test_an_item_may_be_started_again_when_it_expires(loop):
-    expired = []
-
-    def again(item):
-        expired.append(loop.now)
-        timeouts.start(item, loop.now)
-
-    timeouts = Timeouts(loop, loop.clock, 1.0, again)
-    timeouts.start(ALICE, 1000.0)
-    loop.advance(3.5)
-    assert expired == [1001.0, 1002.0, 1003.0]
     assert loop.waiting == 1
 
 

@@ -324,21 +324,6 @@ async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(rig):
 # -- counters and log --------------------------------------------------------
 
 
-async def test_the_counters_are_exact_also_after_the_flow_has_ended(rig):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
-    for _ in range(3):
-        await exchange(client, pod, bytes(100), bytes(7))
-    rig.settle()
-    counters = dns.group.counters_of(pod.address)
-    assert (counters.connections, counters.active, counters.failures) == (1, 1, 0)
-    rig.update(dns)
-    rig.plane.settle()
-    totals = dns.served.totals()
-    assert (totals.active, totals.received_bytes, totals.sent_bytes) == (0, 300, 21)
-
-
 async def test_of_open_flows_those_are_counted_that_are_answered_no_more(build, timers):
     rig = build(Tuning(udp_idle_s=9999), timers.clock, timers)
     pod = rig.udp_peer()

@@ -126,19 +126,6 @@ async def test_a_late_refusal_sends_nothing_again(build, timers):
     assert await new.receive() == b"today"
 
 
-async def test_a_refusal_that_arrives_late_sends_nothing_again(build, timers):
-    rig = build(Tuning(udp_idle_s=9999), timers.clock, timers)
-    old, new = rig.udp_peer(), rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(old.address, new.address))
-    client.send(b"long ago")
-    assert await old.receive() == b"long ago"
-    timers.advance(3600)
-    old.close()
-    rig.flow.sock.send(b"refused")
-    await until(lambda: not rig.flows)
-    assert new.received() == []
-
-
 async def test_an_endpoint_that_only_listens_is_back_when_it_does_not_refuse(build, timers):
     rig = build(None, timers.clock, timers)
     pod = rig.udp_peer()

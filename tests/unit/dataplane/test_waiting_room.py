@@ -39,13 +39,6 @@ async def test_a_client_waits_for_the_first_endpoint_and_loses_no_byte(rig):
     assert count_waiting(web) == 0
 
 
-async def test_without_hold_a_client_is_refused_as_before(rig):
-    web = rig.service()
-    with pytest.raises(ConnectionRefusedError):
-        await rig.client(web)
-    assert web.group.waiting_room is None
-
-
 async def test_a_hundred_clients_leave_the_last_sixteen_which_are_served_in_order(rig):
     serving = {"handling": Handling(hold=Hold(60, 16))}
     web = rig.service(**serving)
@@ -167,17 +160,6 @@ async def test_when_an_endpoint_has_returned_all_are_served_without_a_change(bui
     assert web.group.counters.refused == 0
 
 
-async def test_when_another_worker_has_seen_an_endpoint_return_clients_are_dialled(build, timers):
-    rig = build(None, timers.clock, timers)
-    gone = rig.keep(RefusingEndpoint(socket.SOCK_STREAM))
-    web = rig.service(gone.address, **HOLD)
-    await waiting(rig, web, 1)
-    gone.close()
-    pod = rig.endpoint(port=gone.address.port)
-    web.group.outcomes.answered_elsewhere(gone.address, timers.now)
-    await pod.accept()
-
-
 async def test_an_endpoint_that_returns_gets_its_client_behind_others_that_have_none(build, timers):
     rig = build(None, timers.clock, timers)
     gone = rig.keep(RefusingEndpoint(socket.SOCK_STREAM))
@@ -226,16 +208,6 @@ async def test_without_hold_any_more_those_that_wait_are_reset(rig):
     for client in clients:
         assert await client.was_reset()
     assert web.group.counters.refused == 3 * WINDOW
-
-
-async def test_without_hold_any_more_those_that_an_endpoint_takes_are_served(rig):
-    web = rig.service(**HOLD)
-    await waiting(rig, web, 3 * WINDOW)
-    pod = rig.endpoint()
-    rig.update(web, pod.address)
-    for _ in range(3 * WINDOW):
-        await pod.accept()
-    await until(lambda: count_waiting(web) == 0)
 
 
 async def test_clients_that_wait_are_reset_when_a_drain_ends(build, timers):
