@@ -275,12 +275,6 @@ async def test_an_orphan_outlives_a_successor_that_dies(orphan):
     assert await orphan.main.ended == 0
 
 
-async def test_an_orphan_waits_for_a_time_only(orphan, monkeypatch):
-    monkeypatch.setattr(worker_main, "ORPHAN_S", 0.01)
-    orphan.channel.close()
-    assert await orphan.main.ended == 1
-
-
 class Renamed(msgspec.Struct, tag=True, array_like=True):
     """A message of another version."""
 

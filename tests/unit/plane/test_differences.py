@@ -104,14 +104,6 @@ def test_what_ends_because_its_endpoint_is_removed_is_reported(group, difference
     assert report(differences).endpoints == [endpoint_report(A, active=-1, sent_bytes=9)]
 
 
-def test_an_endpoint_that_is_added_again_is_counted_from_0(group, differences):
-    group.counters_of(A).connections = 5
-    update(group, differences, B)
-    update(group, differences, A, B)
-    group.counters_of(A).connections = 1
-    assert report(differences).endpoints == [endpoint_report(A, connections=6)]
-
-
 def test_what_is_open_is_looked_at_until_it_has_ended(group, differences):
     counters = group.counters_of(A)
     counters.active = 1
@@ -287,24 +279,6 @@ def test_durations_are_reported_as_far_as_they_are_new(group, differences):
     counts = [1, *[0] * (len(TIMES_BOUNDS_S) - 1), 1]
     assert report(differences) == group_report(connect_times=DurationReport(counts, 99.0))
     assert report(differences) is None
-
-
-def test_failures_in_a_row_are_reported_as_far_as_they_are_new(group, differences):
-    dials = group.counters_of(A).dials
-    dials.succeeded_at = 1.0
-    for now in (2.0, 3.0):
-        dials.failed(now, Failure.REFUSED)
-    refused = StreakPart(1.0, 2, 2.0, 3.0, Failure.REFUSED)
-    assert report(differences).endpoints == [endpoint_report(A, refused)]
-    assert report(differences) is None
-    dials.failed(4.0, Failure.SILENT)
-    silent = StreakPart(1.0, 1, 2.0, 4.0, Failure.SILENT)
-    assert report(differences).endpoints == [endpoint_report(A, silent)]
-    dials.succeeded_at = 5.0
-    assert report(differences).endpoints[0].dials.succeeded_at == 5.0
-    dials.failed(6.0, Failure.SILENT)
-    again = StreakPart(5.0, 1, 6.0, 6.0, Failure.SILENT)
-    assert report(differences).endpoints == [endpoint_report(A, again)]
 
 
 def test_the_clients_that_an_endpoint_denies_reach_the_control_process(group, differences):

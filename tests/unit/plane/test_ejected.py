@@ -230,12 +230,6 @@ def test_what_a_worker_has_seen_has_its_link_though_the_kernel_has_forgotten_it(
     assert rig.questions == 0
 
 
-def test_a_refusal_was_an_answer_so_the_kernel_is_not_asked(rig):
-    rig.eject()
-    rig.pass_(1)
-    assert rig.questions == 0
-
-
 def test_a_host_that_refuses_is_there(rig):
     rig.absent = {POD.ip: ETH0}
     rig.eject(failure=SILENT)

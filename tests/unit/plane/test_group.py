@@ -357,15 +357,6 @@ def test_connections_that_were_reset_as_their_endpoint_had_left_are_counted(grou
     assert group.last_minute.failing(5.0) == MinuteCounts(connections=9, removed=4, idle=2)
 
 
-def test_the_first_and_the_last_report_of_denied_clients_are_known(group):
-    group.add(0, group_report(refused=1), 4.0)
-    assert group.denials.by[DropReason.RANGES].packets == 0
-    group.add(0, group_report(denied=2), 5.0)
-    group.add(1, group_report(denied=1), 7.0)
-    group.add(1, group_report(refused=1), 9.0)
-    assert (group.counters.denied, group.denials.by[DropReason.RANGES]) == (3, (3, 5.0, 7.0))
-
-
 def test_denied_clients_are_those_of_the_networks_at_that_time(group):
     group.change(Serving((POD_A,), admits=("192.0.2.0/24",)), 1.0)
     group.add(0, group_report(denied=2), 7.0)
@@ -413,8 +404,6 @@ def test_an_added_or_removed_endpoint_is_the_only_change(everybody, data):
     [
         pytest.param([A, B, C], [A, D, C], ([B], [(1, D)]), id="replaced"),
         pytest.param([A, B], [B, A], ([A, B], [(0, B), (1, A)]), id="changed-places"),
-        pytest.param([], [A, B], ([], [(0, A), (1, B)]), id="first"),
-        pytest.param([A, B], [], ([A, B], []), id="last"),
     ],
 )
 def test_changes(have, want, expected):
@@ -447,12 +436,6 @@ def test_it_knows_what_starts_slowly_as_its_workers_do(group):
     assert group.starting(135.0) == {POD_A: 0.5}
     assert group.starting(160.0) == {}
     assert not group.has_passing
-
-
-def test_nothing_starts_slowly_unless_the_service_asks_for_it(group):
-    group.change(Serving((POD_A, POD_B, POD_C)), 100.0)
-    group.returned(POD_A, 100.0)
-    assert group.starting(100.0) == {}
 
 
 def make_report(group, *, refused, connections):

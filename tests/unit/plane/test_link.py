@@ -1,22 +1,19 @@
 """What every plane guarantees, whichever loop or process carries the traffic."""
 
 import socket
-import time
 
 import pytest
 
 from tests.port_keys import port_key
-from userspace_proxy.errors import ListenError
 from userspace_proxy.model import Handling, Hold, Protocol, SocketAddress
 
-from ..dataplane.peers import Peer, RefusingEndpoint, UdpPeer, dial
-from .planes import TCP, asked, is_refused, place_of, serves
+from ..dataplane.peers import Peer, UdpPeer, dial
+from .planes import TCP, asked, is_refused, serves
 
 # The workers of a module's tests live in one loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
-ANY = SocketAddress("127.0.0.1", 0)
 
 
 # -- serving -------------------------------------------------------------------
@@ -40,20 +37,6 @@ async def test_udp_is_served_when_listen_returns(rig, ip):
     payload, proxy = await pod.receive_from()
     pod.send_to(b"answer", proxy)
     assert (payload, await client.receive()) == (b"question", b"answer")
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-async def test_port_0_gives_a_port_of_its_own(rig, protocol):
-    first, second = (rig.service(protocol=protocol) for _ in range(2))
-    assert 0 != first.address.port != second.address.port != 0
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_taken_port_is_a_listen_error(rig, protocol):
-    kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
-    taken = rig.keep(RefusingEndpoint(kind)).address
-    with pytest.raises(ListenError, match="another program holds port"):
-        rig.service(protocol=protocol, at=taken)
 
 
 # -- handing over --------------------------------------------------------------
@@ -108,25 +91,6 @@ async def test_a_udp_client_goes_to_the_group_that_its_listener_was_handed_to(ri
     assert await asked(client, new) == b"answer"
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_listener_handed_to_a_group_without_endpoints_refuses_and_serves_again(
-    rig, protocol
-):
-    pod = rig.endpoint() if protocol is TCP else rig.udp_peer()
-    service = rig.service(pod.address, protocol=protocol)
-    for _ in range(2):
-        hand_over(rig, service)
-        assert not service.listener.is_serving
-        if protocol is not TCP:
-            assert await is_refused(rig.udp_client(service))
-        hand_over(rig, service, pod.address)
-        assert service.listener.is_serving
-        if protocol is TCP:
-            assert await serves(await rig.client(service), pod)
-        else:
-            assert await asked(rig.udp_client(service), pod) == b"answer"
-
-
 async def test_a_listener_handed_to_a_group_that_admits_no_network_is_silent(rig):
     pod = rig.endpoint()
     web = rig.service(pod.address)
@@ -141,15 +105,6 @@ async def test_a_listener_handed_to_a_group_that_admits_no_network_is_silent(rig
 # -- refusing ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_without_usable_endpoints_a_connection_is_refused_and_never_accepted(rig, ip):
-    web = rig.service(at=ip)
-    with pytest.raises(ConnectionRefusedError):
-        await rig.client(web)
-    assert not web.listener.is_serving
-    assert (await rig.totals(web)).connections == 0
-
-
 async def test_tcp_without_endpoints_refuses_and_serves_on_the_same_port(rig):
     web, pod = rig.service(), rig.endpoint()
     address = web.address
@@ -161,16 +116,6 @@ async def test_tcp_without_endpoints_refuses_and_serves_on_the_same_port(rig):
         assert await serves(await rig.client(web), pod)
         rig.update(web)
     assert web.address == address
-
-
-async def test_udp_without_endpoints_refuses_and_serves_on_the_same_port(rig):
-    dns, pod = rig.udp_service(), rig.udp_peer()
-    client = rig.udp_client(dns)
-    for _ in range(2):
-        assert await is_refused(client)
-        rig.update(dns, pod.address)
-        assert await asked(client, pod) == b"answer"
-        rig.update(dns)
 
 
 async def test_udp_that_refuses_for_a_moment_continues_to_serve(rig):
@@ -211,29 +156,6 @@ async def test_new_connections_follow_the_endpoints_and_open_ones_stay(rig):
     assert await serves(await rig.client(web), new)
     await client.send(b"still here")
     assert await server.read() == b"still here"
-
-
-async def test_a_udp_flow_leaves_an_endpoint_that_was_removed(rig):
-    old, new = rig.udp_peer(), rig.udp_peer()
-    dns = rig.udp_service(old.address)
-    client = rig.udp_client(dns)
-    assert await asked(client, old) == b"answer"
-    rig.update(dns, new.address)
-    assert await asked(client, new) == b"answer"
-    # What was lost is counted nowhere, but what has ended has ended.
-    totals = await rig.totals(dns)
-    assert (totals.active, totals.connections) == (1, 2)
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_clients_endpoint_stays_with_affinity(rig, protocol):
-    pods = [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(2)]
-    web = rig.service(
-        *(pod.address for pod in pods), protocol=protocol, affinity_timeout_s=60, at="0.0.0.0"
-    )
-    for client in (ALICE, BOB):
-        served = {await place_of(rig, web, pods, client) for _ in range(10)}
-        assert len(served) == 1
 
 
 # -- closing -------------------------------------------------------------------
@@ -309,26 +231,6 @@ async def test_after_a_refresh_udp_counters_equal_what_was_moved(rig):
     assert (totals.received_bytes, totals.sent_bytes) == (5, 2)
 
 
-async def test_connections_that_no_endpoint_answers_are_counted_as_refused(rig):
-    web = rig.service(rig.refusing())
-    assert await rig.resets_a_client(web)
-    await rig.plane.refresh()
-    assert web.group.counters.refused == 1
-    assert web.group.totals().failures == 1
-
-
-async def test_an_ejection_is_seen(rig):
-    dead, pod = rig.refusing(), rig.endpoint()
-    web = rig.service(dead, pod.address)
-    # Two turns of each worker, so that one of them is the dead endpoint's.
-    for _ in range(4):
-        assert await serves(await rig.client(web), pod)
-    await rig.plane.refresh()
-    now = time.monotonic()
-    assert set(web.group.ejected(now)) == {dead}
-    assert web.group.ejected(now)[dead] <= 5
-
-
 async def test_its_state_contains_the_descriptors_in_use(rig):
     await rig.plane.refresh()
     before = rig.plane.state()
@@ -356,19 +258,6 @@ async def test_with_hold_a_connection_without_usable_endpoints_waits_for_one(rig
     rig.update(web, pod.address, **hold)
     assert await (await pod.accept()).read() == b"early"
     await waits(rig, web, 0)
-
-
-async def test_hold_can_be_switched_on_and_off_while_there_is_no_endpoint(rig):
-    hold = {"handling": Handling(hold=Hold(60))}
-    web = rig.service()
-    for _ in range(2):
-        rig.update(web, **hold)
-        client = await rig.client(web)
-        await waits(rig, web, 1)
-        rig.update(web)
-        assert await client.was_reset()
-        with pytest.raises(ConnectionRefusedError):
-            await rig.client(web)
 
 
 async def waits(rig, service, clients):

@@ -232,17 +232,6 @@ def test_the_socket_of_a_single_worker_is_not_shared(share, protocol):
         share(protocol, sockets.at, workers=(0, 1))
 
 
-async def test_tcp_refuses_and_serves_again_on_the_same_port(share):
-    sockets = share()
-    for _ in range(2):
-        sockets.refuse()
-        sockets.refuse()
-        with pytest.raises(ConnectionRefusedError):
-            await dial(sockets.at)
-        sockets.serve()
-        assert await who_is_reached(sockets, "127.0.0.1") is not None
-
-
 @pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])
 async def test_while_tcp_refuses_no_other_program_may_have_the_port(share, workers):
     sockets = share(workers=workers)

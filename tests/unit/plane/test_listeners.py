@@ -220,15 +220,6 @@ def is_ours(listener):
     return bool(listener.sockets.by_worker)
 
 
-def test_a_udp_port_is_kept_until_all_workers_have_closed_it(workers):
-    group, wanted, listener = workers.open(UDP, POD_A)
-    workers.serve(group, wanted)
-    workers.listeners.closed_by(0, listener.number)
-    assert is_ours(listener)
-    workers.listeners.closed_by(1, listener.number)
-    assert not is_ours(listener)
-
-
 def test_a_udp_port_is_kept_until_workers_of_the_last_run_drain(workers):
     predecessors = SimpleNamespace(take=lambda *_: [], ports=frozenset())
     workers.listeners = Listeners(2, 10_000, workers.send, predecessors)
@@ -334,10 +325,6 @@ def test_a_worker_may_answer_while_a_message_is_sent(workers):
     assert (is_ours(listener), workers.listeners._leaving) == (False, {})
 
 
-def test_messages_about_unknown_listeners_are_ignored(workers):
-    workers.listeners.closed_by(0, 4711)
-
-
 # -- what can't be had ------------------------------------------------------------------
 
 
@@ -386,19 +373,6 @@ def test_a_worker_that_can_not_watch_a_socket_opens_no_listener(workers):
 
 
 # -- messages to processes -------------------------------------------------------
-
-
-async def test_a_change_contains_what_has_changed_and_no_more(pool):
-    pods = [SocketAddress("10.0.0.1", port) for port in range(1, 1001)]
-    web, sent = pool.service(*pods), []
-    # A change becomes part of what waits to be sent.
-    await pool.plane.refresh()
-    for worker in pool.workers:
-        worker.link.send_later = lambda make: sent.append(make())
-    pool.update(web, *pods)
-    assert sent == []
-    pool.update(web, *pods[1:])
-    assert sent == [ChangeGroup(web.served.number, [pods[0]], [])] * 2
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))

@@ -65,16 +65,6 @@ def test_a_message_arrives_as_it_was(message):
     assert msgspec.json.decode(encode(message), type=ALL) == message
 
 
-def test_every_counter_has_a_place_in_a_report():
-    report = GroupReport(
-        3,
-        GroupCounters().figures(),
-        [EndpointReport(POD_A, EndpointCounters().figures(), StreakPart())],
-    )
-    message = Counted(9, [report], Status())
-    assert msgspec.json.decode(encode(message), type=FromWorker) == message
-
-
 def test_one_changed_endpoint_is_less_than_a_hundred_bytes():
     assert len(encode(ChangeGroup(4711, [POD_A], [(2500, POD_B)]))) < 100
     assert len(encode(Ejected(4711, POD_A, True))) < 50

@@ -1,7 +1,6 @@
 """Probes of endpoints with real sockets on loopback."""
 
 import contextlib
-import errno
 import resource
 import socket
 
@@ -87,34 +86,6 @@ async def test_an_endpoint_that_refuses_is_noted_with_the_error(probing):
     await until(lambda: len(noted) >= 2)
     assert set(noted) == {(endpoint, Failure.REFUSED)}
     assert probes.failed == probes.sent == len(noted)
-
-
-async def test_an_endpoint_that_cannot_even_be_dialled_is_noted(probing):
-    probes, noted = probing
-    # A broadcast address: the call fails.
-    endpoint = SocketAddress("127.255.255.255", 80)
-    probes.add(endpoint, WEB)
-    await until(lambda: noted)
-    assert noted[0] == (endpoint, Failure.NET_UNREACHABLE)
-
-
-async def test_a_silent_endpoint_has_failed_at_the_deadline(probing, monkeypatch):
-    monkeypatch.setattr(path_probes, "DEADLINE_S", 0.05)
-    noted = []
-    probes = PathProbes(lambda *result: noted.append(result))
-    with listen() as server:
-        server.listen(0)
-        endpoint = at(server)
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(endpoint)
-        probes.add(endpoint, WEB)
-        await until(lambda: noted)
-        assert noted[0] == (endpoint, (Failure.SILENT, errno.ETIMEDOUT))
-        for filler in fillers:
-            filler.close()
-    probes.close()
 
 
 @pytest.fixture

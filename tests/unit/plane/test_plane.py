@@ -193,18 +193,6 @@ async def test_where_only_those_outside_have_endpoints_those_inside_are_reset(ri
 # -- by load -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("balance", list(Balance))
-async def test_by_every_balance_clients_are_served_also_when_it_changes(rig, balance):
-    pods = pods_of(rig, TCP)
-    addresses = [pod.address for pod in pods]
-    web = rig.service(*addresses, handling=Handling(balance=balance))
-    assert await place_of(rig, web, pods, ALICE) in (0, 1)
-    for other in Balance:
-        rig.update(web, *addresses, handling=Handling(balance=other))
-        await rig.plane.refresh()
-        assert await place_of(rig, web, pods, ALICE) in (0, 1)
-
-
 async def test_connections_that_stay_are_spread_evenly_by_their_number(rig):
     pods = pods_of(rig, TCP)
     web = rig.service(
@@ -281,10 +269,6 @@ async def test_it_waits_until_it_is_idle_for_a_time_only(own_rig):
     assert rig.plane.state().connections == 1
     client.close()
     web.close()
-
-
-async def test_a_drain_of_nothing_ends_at_once(own_rig):
-    assert await own_rig.plane.drain(60) == 0
 
 
 async def test_a_close_resets_connections_and_refuses_from_now_on(own_rig):

@@ -20,7 +20,7 @@ from userspace_proxy.plane.messages import OBSERVED_MAX, GroupReport, Observed
 from userspace_proxy.plane.record_ring import RecordRing
 
 from ..dataplane.peers import exchange
-from ..dataplane.rig import UNREACHABLE, Clock, Rig
+from ..dataplane.rig import UNREACHABLE, Rig
 from ..dataplane.waiting import until
 
 ALL = ConnectionFilter()
@@ -107,25 +107,6 @@ async def test_a_connection_is_observed_at_its_end(rig):
     assert one.at > 1e9
 
 
-async def test_the_time_to_the_first_byte_is_that_of_the_reactor():
-    clock = Clock()
-    rig = Rig(Tuning(connect_timeout_s=60), clock)
-    observer = Observer(rig)
-    pod = rig.endpoint()
-    client, server = await rig.pair(rig.service(pod.address), pod)
-    await client.send(b"question")
-    assert await server.read() == b"question"
-    clock.now += 2.5
-    await server.send(b"answer!")
-    assert await client.read() == b"answer!"
-    clock.now += 1
-    client.reset()
-    await observer.events(1)
-    (one,) = observer.records
-    assert (one.first_byte_s, one.duration_s) == (2.5, 3.5)
-    rig.close()
-
-
 async def test_a_connection_whose_endpoint_never_answers_has_no_first_byte(rig):
     observer = Observer(rig)
     client, _ = await rig.both_ends()
@@ -172,16 +153,6 @@ async def test_a_saved_connection_is_observed_at_once_and_at_its_end(rig):
     assert (one.endpoint, one.dials, one.ended_by) == (str(pod.address), 2, "")
     client.reset()
     assert await observer.events(2) == ["saved", "ended"]
-
-
-async def test_a_refused_client_is_observed(rig):
-    observer = Observer(rig, ConnectionFilter(failed=True))
-    dead = rig.refusing()
-    assert await rig.resets_a_client(rig.service(dead))
-    assert await observer.events(1) == ["refused"]
-    (one,) = observer.records
-    assert (one.endpoint, one.cause, one.ended_by) == ("", "unanswered", "proxy")
-    assert [str(failed) for failed in one.failed] == [f"{dead} endpoint-refuses"]
 
 
 async def test_an_endpoint_that_is_still_dialled_has_not_answered(rig):
@@ -257,20 +228,6 @@ async def test_a_flow_that_was_answered_at_once_is_plain(rig, monkeypatch):
     await exchange(rig.udp_client(dns), pod)
     dns.carrier.end(rig.flow, EndReason.IDLE)
     assert asked == [True]
-
-
-async def test_an_endpoint_that_has_refused_a_flow_was_dialled_once(rig):
-    observer = Observer(rig)
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(pod.address))
-    await exchange(client, pod)
-    pod.close()
-    client.send(b"question")
-    await observer.events(1)
-    (one,) = observer.records
-    assert (one.cause, one.ended_by, one.dials) == ("refused", "endpoint", 1)
-    # It had answered, so it isn't among those that didn't.
-    assert (one.code, list(one.failed)) == (None, [])
 
 
 async def test_a_datagram_without_an_endpoint_is_refused(rig):

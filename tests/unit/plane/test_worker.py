@@ -51,23 +51,6 @@ async def test_its_turns_begin_at_its_own_number(idle):
 # -- serving -------------------------------------------------------------------
 
 
-async def test_it_serves_the_sockets_that_it_is_sent(control, pod):
-    client, server = await control.pair(control.serve(pod.address), pod)
-    await client.send(b"question")
-    assert await server.read() == b"question"
-
-
-async def test_it_follows_changes_of_endpoints(control, pod):
-    other = control.keep(TcpEndpoint())
-    at = control.serve(pod.address)
-    client, server = await control.pair(at, pod)
-    control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)]))
-    await control.report()
-    await control.pair(at, other)
-    await client.send(b"still here")
-    assert await server.read() == b"still here"
-
-
 async def test_it_follows_changes_of_everything_else_and_keeps_the_endpoints(control, pod):
     other = control.keep(TcpEndpoint())
     at = control.serve(pod.address, other.address)
@@ -179,15 +162,6 @@ async def test_a_report_contains_what_is_new(control, pod):
     assert not control.main._worker._differences, "nothing is kept of what is at rest"
 
 
-async def test_a_report_contains_descriptors(control, pod):
-    before = await control.status()
-    assert before.is_accepting
-    await control.pair(control.serve(pod.address), pod)
-    after = await control.status()
-    assert (after.connections, after.descriptors - before.descriptors) == (1, 3)
-    assert after.descriptor_limit == before.descriptor_limit > 0
-
-
 async def test_a_report_contains_the_memory_that_is_left(control):
     limit = Limit(190)
     control.main._worker._dataplane.watch_memory(lambda: [limit])
@@ -202,12 +176,6 @@ async def test_the_turns_that_orders_take_are_counted(control):
     before, after = await control.status(), await control.status()
     assert sum(after.iterations) > sum(before.iterations)
     assert after.iterations_s > before.iterations_s
-
-
-async def test_reports_are_answered_in_order(control):
-    for number in range(100, 105):
-        control.send(Report(number))
-        assert (await control.hear(Counted)).number == number
 
 
 async def test_reports_that_are_asked_for_while_one_is_made_are_one(control):

@@ -106,10 +106,6 @@ async def test_a_killed_process_is_reported_once(start):
     assert parent.ends == ["signal 9"]
 
 
-async def test_the_exit_status_is_reported(start):
-    assert await start(CHILD % "os._exit(7)").end() == ["exit status 7"]
-
-
 async def test_a_worker_that_runs_out_of_memory_ends_at_once_and_this_is_its_cause(start, caplog):
     parent = start(WORKER_WITH_LITTLE_MEMORY)
     parent.process.send(Start(0, Tuning(), {}))

@@ -64,18 +64,6 @@ async def test_with_affinity_a_client_has_one_endpoint_and_workers_share_the_cli
         assert min(await pool.open_connections()) > 0
 
 
-async def test_affinity_may_begin_and_end_while_it_serves(pool):
-    pods = pool.pods(2)
-    web = pool.serve(pods)
-    addresses = [pod.address for pod in pods]
-    pool.update(web, *addresses, affinity_timeout_s=60)
-    await pool.plane.refresh()
-    assert len({await pool.place_of(web, pods, CLIENTS[0]) for _ in range(10)}) == 1
-    pool.update(web, *addresses)
-    await pool.plane.refresh()
-    assert len({await pool.place_of(web, pods, CLIENTS[0]) for _ in range(10)}) == 2
-
-
 # -- a worker is slow ------------------------------------------------------------
 
 
