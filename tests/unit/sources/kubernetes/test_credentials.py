@@ -58,14 +58,6 @@ async def test_a_kubeconfig_gives_server_and_token(tmp_path):
     assert credentials.description == f"the credentials in {path}"
 
 
-async def test_master_wins_over_the_server_of_the_kubeconfig(tmp_path):
-    path = kubeconfig(tmp_path, "{token: secret}")
-    credentials = Credentials(kubeconfig=path, master="https://10.0.0.2:8080/")
-    await credentials.load(now=0)
-    assert credentials.location == "https://10.0.0.2:8080"
-    assert await shown_by(credentials) == "Bearer secret"
-
-
 async def test_master_alone_sends_no_credentials():
     credentials = Credentials(master=URL)
     await credentials.load(now=0)
@@ -75,12 +67,6 @@ async def test_master_alone_sends_no_credentials():
 async def test_a_master_that_is_no_url_is_an_error():
     with pytest.raises(SourceError, match=r"cannot use --master ftp://a: it is not an http"):
         await Credentials(master="ftp://a").load(now=0)
-
-
-async def test_a_master_without_a_scheme_is_completed():
-    credentials = Credentials(master="10.0.0.1:8080")
-    await credentials.load(now=0)
-    assert credentials.location == "http://10.0.0.1:8080"
 
 
 async def test_a_pod_uses_its_service_account(account):
@@ -304,19 +290,6 @@ def plugin(tmp_path):
         return kubeconfig(tmp_path, json.dumps(user))
 
     return plugin
-
-
-async def test_a_plugin_is_asked_once_and_again_after_a_refusal(plugin):
-    path = plugin(expirationTimestamp="2999-01-01T00:00:00Z")
-    credentials, others = (Credentials(kubeconfig=path) for _ in range(2))
-    await credentials.load(now=0)
-    await others.load(now=0)
-    await credentials.refresh(now=REFRESH_S)
-    assert await shown_by(credentials) == await shown_by(others) == "Bearer token-1"
-    await credentials.refresh(now=REFRESH_S + 1, is_refused=True)
-    assert await shown_by(credentials) == "Bearer token-2"
-    await others.refresh(now=REFRESH_S + 1, is_refused=True)
-    assert await shown_by(others) == "Bearer token-2"
 
 
 async def test_a_plugin_that_fails_later_is_a_transport_error(plugin, tmp_path):

@@ -49,13 +49,6 @@ def test_after_a_long_silence_it_is_an_event_of_its_own():
     assert second.count == 1
 
 
-def test_other_objects_and_reasons_are_other_series():
-    correlator = Correlator()
-    correlator.note(REPAIRED, NOW)
-    correlator.note(NOT_SERVED, NOW)
-    assert len(list(correlator.due(NOW))) == 2
-
-
 def of(namespace, name):
     return Happening("NeedPods", "Wake", "needed", service=ServiceKey(namespace, name))
 

@@ -39,13 +39,6 @@ async def answering():
         yield start
 
 
-async def test_a_refused_connection():
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
-        assert await said_of(url) == "Connection refused"
-
-
 async def test_a_name_without_an_address(monkeypatch):
     async def getaddrinfo(*args, **options):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -76,15 +69,6 @@ async def test_a_proxy_that_does_not_speak_http(answering):
     words = await said_of("https://api.test", proxy=proxy)
     assert "garbage" in words
     assert "hunter2" not in words
-
-
-async def test_no_answer_in_time():
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        timeout = aiohttp.ClientTimeout(sock_read=0.01)
-        assert await said_of(url, timeout=timeout) == "no response in time"
 
 
 @pytest.mark.parametrize(

@@ -138,16 +138,3 @@ async def test_once_they_are_denied_twice_in_a_row_they_are_unknown(
         await published.until(lambda s: s.node_addresses == {"192.0.2.3"})
     seen = [s.node_addresses for s in published.snapshots]
     assert (None in seen[seen.index({"192.0.2.2"}) :]) is is_unknown
-
-
-async def test_a_list_that_is_refused_is_logged_and_tried_again(api, source_of, pauses, caplog):
-    source = source_of(api, pause=pauses)
-    api.put(named("bob", "192.0.2.2"))
-    api.refuse("nodes", 403, times=1)
-    async with running(source) as published:
-        await published.first()
-        source.want_nodes(True)
-        pauses.end()
-        await published.until(lambda s: s.node_addresses == {"192.0.2.2"})
-    (line,) = [r for r in caplog.records if "cannot list Nodes" in r.getMessage()]
-    assert "403" in line.cause

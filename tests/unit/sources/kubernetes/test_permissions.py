@@ -45,12 +45,6 @@ async def test_each_forbidden_resource_is_a_problem_with_a_remedy(api):
     ]
 
 
-async def test_a_server_that_does_not_listen_is_a_problem(api):
-    await api.stop()
-    report = await ask(api)
-    assert report.problems == (f"cannot reach the API server at {api.url}: Connection refused",)
-
-
 async def test_a_server_that_is_silent_has_a_deadline():
     # The kernel accepts the connection, and no program reads the request.
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -247,11 +247,6 @@ async def test_a_plugin_is_killed_when_its_caller_is_cancelled(run, tmp_path):
         pytest.param(
             f"print({answer_of(token='a' + chr(10) + 'b')!r})", "a line break", id="lines"
         ),
-        pytest.param(
-            f"print({answer_of(token='secret', expirationTimestamp='soon')!r})",
-            "an expirationTimestamp that is no time",
-            id="no-time",
-        ),
     ],
 )
 async def test_an_invalid_result_is_one_line_without_the_output(run, script, words):

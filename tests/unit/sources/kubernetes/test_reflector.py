@@ -40,21 +40,6 @@ async def test_a_list_from_memory_is_followed_by_a_watch_from_there(api):
         assert reflection.problems == []
 
 
-async def test_a_list_is_read_in_pages(api):
-    api.has_watch_cache = False
-    for n in range(1100):
-        api.put(service(f"web-{n:04}"))
-    async with reflecting(api) as reflection:
-        await reflection.watching(requests=4)
-        assert api.requests == [
-            LIST.format(0),
-            "GET /api/v1/services?limit=500&continue=600-more-at-2100",
-            "GET /api/v1/services?limit=500&continue=100-more-at-2100",
-            WATCH.format(2100),
-        ]
-        assert len(reflection.names) == 1100
-
-
 async def test_pages_that_expire_are_followed_by_the_whole_list(api):
     api.has_watch_cache = False
     for n in range(600):
@@ -172,25 +157,6 @@ async def test_events_are_applied_and_the_next_watch_continues_after_the_last(ap
         await reflection.watching(requests=3)
         assert reflection.requests[-1] == WATCH.format(1003)
         assert reflection.reflector.restarts == 0
-
-
-async def test_a_bookmark_moves_where_the_next_watch_begins(api):
-    async with reflecting(api) as reflection:
-        await reflection.watching()
-        api.put({"kind": "Node", "metadata": {"name": "alice"}})
-        api.bookmark()
-        api.end_watches()
-        await reflection.watching(requests=3)
-        assert reflection.requests[-1] == WATCH.format(1001)
-
-
-async def test_a_watch_that_lived_long_is_followed_at_once(api):
-    async with reflecting(api) as reflection:
-        await reflection.watching()
-        reflection.now_s = 5
-        api.end_watches()
-        await reflection.watching(requests=3)
-        assert reflection.waits == []
 
 
 async def test_watches_that_end_at_once_follow_ever_more_slowly(api):

@@ -53,13 +53,6 @@ def test_a_full_range_leaves_some_without_an_address():
     assert allocated[ServiceKey("shop", "web-6")] == ()
 
 
-def test_the_start_of_the_range_is_left_for_people_to_name():
-    ips = allocate(["10.96.0.0/24"], *(service(f"web-{n:03}") for n in range(300)))
-    low = [ip for (ip,) in list(ips.values())[:200] if int(ip.rpartition(".")[2]) <= 16]
-    assert len([1 for given_out in ips.values() if given_out]) == 254
-    assert low == []
-
-
 @pytest.mark.parametrize(
     ("cidr", "words"),
     [
@@ -98,22 +91,15 @@ def test_ranges_that_do_not_go_together_are_refused(cidrs, words):
     ("cidrs", "written", "ips"),
     [
         pytest.param(BOTH, service(), ("10.96.67.208",), id="default"),
-        pytest.param(BOTH[::-1], service(), ("fd00:96::734c",), id="ipv6-first"),
         pytest.param(BOTH[1:], service(), ("fd00:96::734c",), id="ipv6-alone"),
         pytest.param(
             BOTH, service(policy="RequireDualStack"), ("10.96.67.208", "fd00:96::734c"), id="dual"
-        ),
-        pytest.param(
-            BOTH, service(families=(V6, V4)), ("fd00:96::734c", "10.96.67.208"), id="as-written"
         ),
         pytest.param(
             BOTH,
             service("web", "10.96.7.1", policy="PreferDualStack"),
             ("10.96.7.1", "fd00:96::734c"),
             id="the-other-one-beside-a-named-one",
-        ),
-        pytest.param(
-            BOTH, service("web", "fd00::7", "10.96.7.1"), ("fd00::7", "10.96.7.1"), id="both-named"
         ),
         pytest.param(BOTH[:1], service("web", "fd00::7"), ("fd00::7",), id="named-without-a-range"),
         pytest.param(BOTH, service(is_headless=True), (), id="headless"),

@@ -151,11 +151,6 @@ def test_a_folder_that_is_created_again_is_followed(folder, follow):
     assert events.take()
 
 
-def test_what_is_followed_already_is_nothing_new(folder, follow):
-    events = follow(folder)
-    assert not events.follow([])
-
-
 def test_a_file_is_being_written_until_its_writer_closes_it(folder, follow):
     events = follow(folder)
     web = folder / "web.yaml"

@@ -201,18 +201,6 @@ async def test_a_broken_edit_keeps_the_last_valid_state_and_is_logged_once(web, 
     ]
 
 
-async def test_foreign_kinds_are_logged_once(web, caplog):
-    caplog.set_level(logging.INFO, "userspace_proxy.sources")
-    web.write_text(SERVICE + "---\n{apiVersion: v1, kind: Pod}\n")
-    async with running(source_of(web)) as published:
-        await published.first()
-        web.write_text(SERVICE.replace("7.1", "7.2") + "---\n{apiVersion: v1, kind: Pod}\n")
-        await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
-    assert [r.__dict__["object"] for r in caplog.records] == [
-        f"{web}:8: kind v1 Pod is not supported"
-    ]
-
-
 async def test_a_label_that_is_given_twice_is_logged_once(web, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.sources")
     twice = SERVICE.replace("name: web", "name: web, labels: {a: x, a: z}")
@@ -229,15 +217,6 @@ async def test_a_label_that_is_given_twice_is_logged_once(web, caplog):
 async def test_a_path_that_is_not_there_ends_the_run(tmp_path):
     with pytest.raises(SourceError, match="cannot read manifests from"):
         await ManifestSource(tmp_path / "nothing").run(Published())
-
-
-async def test_a_folder_without_manifests_is_synced_and_a_problem(tmp_path):
-    source = source_of(tmp_path)
-    async with running(source) as published:
-        assert (await published.first()).services == {}
-        status = source.status()
-    assert status.is_synced
-    assert status.problems == (f"{tmp_path}: contains no manifests (*.yaml, *.yml, *.json)",)
 
 
 def test_manifests_can_be_read_once_without_watching(web):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.causes.notes import cause_of
-from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import ServiceKey, SliceKey
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.sources.manifests.files import Look
@@ -72,11 +71,6 @@ def test_without_an_address_left_the_service_is_a_problem():
     state.take(Look({"a.yaml": service(clusterIP="10.96.0.1"), "b.yaml": service("cart")}))
     assert state.problems == ("b.yaml:1: spec.clusterIP: no address is left in 10.96.0.1/32",)
     assert state.snapshot.services[ServiceKey("shop", "cart")].service.cluster_ips == ()
-
-
-def test_an_invalid_range_is_refused():
-    with pytest.raises(ConfigError):
-        ManifestState(node_name="", service_cidrs=["10.96.0.0"])
 
 
 def services_of_problems(state: ManifestState) -> list[tuple[str, ...]]:
