@@ -529,14 +529,6 @@ async def test_a_workload_without_pods_rests_already(world):
     assert sum(node.source.asked for node in world.nodes) == 0
 
 
-async def test_a_new_pod_begins_the_time_anew(world):
-    await world.run(IDLE_AFTER_S - 60)
-    for node in world.nodes:
-        node.serve(POD, "192.0.2.2")
-    await world.run(IDLE_AFTER_S - 60)
-    assert world.slept == []
-
-
 async def test_a_server_that_fails_is_an_error_of_the_caller(world):
     await world.run(10)
     world.store.failure = "the server is down"

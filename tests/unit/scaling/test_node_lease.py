@@ -206,16 +206,6 @@ async def test_a_process_keeps_nothing_of_a_round_that_ended_without_effect(
     assert again.endpoints == [POD]
 
 
-async def test_a_process_keeps_what_is_asleep_also_once_the_round_is_over(node, make, tmp_path):
-    file = node.promises._file = StateFile(tmp_path / "promises.json")
-    await node.lease.follow(ROUND)
-    await node.lease.follow(ROUND._replace(is_over=True))
-    again = Node("node-1", node.world, make, 27900, file)
-    await again.lease.restore()
-    again.serve(POD)
-    assert again.endpoints == [], "its pods are about to end"
-
-
 async def test_a_promise_that_cannot_be_kept_is_none(node, tmp_path):
     (tmp_path / "file").touch()
     node.promises._file = StateFile(tmp_path / "file" / "promises.json")
