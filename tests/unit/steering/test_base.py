@@ -25,10 +25,6 @@ def test_targets_are_rendered_as_one_sorted_line_per_frontend():
     )
 
 
-def test_without_targets_the_text_is_empty():
-    assert render_targets({}) == ""
-
-
 def test_a_frontend_on_the_kernel_path_has_its_port_and_its_endpoints():
     web = Frontend("10.96.7.1", 80, Protocol.TCP)
     choice = EndpointChoice((SocketAddress("10.244.1.3", 80), SocketAddress("10.244.1.2", 80)))

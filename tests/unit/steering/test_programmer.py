@@ -99,12 +99,6 @@ def test_a_refused_change_is_undone_and_the_old_state_stays_desired(programmer):
     assert programmer.kernel == {WEB: 36001, DNS: 36002}
 
 
-def test_a_repair_before_the_first_apply_changes_nothing(programmer):
-    assert programmer.repair() == 0
-    programmer.apply({})
-    assert programmer.repair() == 7
-
-
 class ByPort(ProgrammedSteering):
     name = "by-port"
     bind = Bind.PROXY_PORT

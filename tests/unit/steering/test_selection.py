@@ -7,7 +7,7 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.offers import FOR_SOCKETS, LACKS_NOTHING, NEEDS, KernelOffers
-from userspace_proxy.model import Frontend, IPFamily, Protocol, SocketAddress
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering import (
     EndpointChoice,
     KernelTarget,
@@ -17,7 +17,6 @@ from userspace_proxy.steering import (
     selection,
 )
 from userspace_proxy.steering.base import HookOptions, NoSteering
-from userspace_proxy.steering.iptables import legacy
 from userspace_proxy.steering.selection import Leftovers, remove_leftovers
 from userspace_proxy.steering.socket_lb import HookedSteering
 
@@ -75,12 +74,6 @@ async def test_the_lack_of_a_kernel_path_is_known_before_the_start(node, name):
         await steering.close()
 
 
-def test_without_nftables_its_kernel_path_lacks_the_same():
-    assert selection.find_no_kernel_path("nftables", WITHOUT_NFTABLES) == dict.fromkeys(
-        IPFamily, "this kernel lacks nf_tables (modprobe nf_tables, CONFIG_NF_TABLES)"
-    )
-
-
 NO_NFT = "cannot query nftables: Invalid argument"
 NO_PIP = "python-iptables is missing"
 
@@ -118,14 +111,6 @@ def test_other_names_are_errors_with_a_remedy():
         make_steering("ipvs", FACTS)
     assert str(caught.value) == (
         "cannot steer by 'ipvs': no such steering (use auto, iptables, nftables, local or none)"
-    )
-
-
-def test_iptables_lacks_the_programs_of_the_legacy_tables(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(legacy, "MORE_PATHS", ())
-    assert "iptables-legacy-save is missing, iptables-legacy-restore is missing" in (
-        selection.iptables_lacks(LACKS_NOTHING)
     )
 
 

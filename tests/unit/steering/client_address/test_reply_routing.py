@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import errno
 import re
-from contextlib import closing
 
 import pytest
 
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.offers import KernelOffers
 from userspace_proxy.steering import REPLY_TABLES, ReplyRouting
-from userspace_proxy.steering.client_address.reply_routing import BridgeDelivery
 
 SHOW = "nft list ruleset; ip rule; ip -6 rule"
 
@@ -91,21 +89,8 @@ async def test_delivery_on_bridges_begins_with_the_first_bridge(node, replies):
     assert "iif" not in node.run("nft list chain inet userspace-proxy/replies divert")
 
 
-ENTRY = "06:75:70:72:6f:78"
-
-
 @pytest.fixture
 def number(node):
     """The number of a bridge."""
     node.run("ip link add br0 type bridge; ip link set br0 up")
     return int(re.match(r"(\d+):", node.run("ip -o link show br0"))[1])
-
-
-def test_the_table_exists_until_it_is_closed(node, number):
-    with closing(BridgeDelivery("userspace-proxy/replies")) as delivery:
-        assert not delivery.put_right()
-        assert not delivery.put_right()
-        assert delivery.add_to([number]) == {number}
-        table = node.run("nft list table bridge userspace-proxy/replies")
-        assert f"ether daddr {ENTRY} meta pkttype set host" in table
-    assert node.run("nft list tables") == ""

@@ -358,7 +358,3 @@ def test_differing_chains_are_rewritten_after_all_chains_exist():
         "-X GONE",
         "-X GONE-2",
     ]
-
-
-def test_equal_chains_need_no_edit():
-    assert not list(edits_between({"SAME": ("-j A",)}, {"SAME": ("-j A",)}))

@@ -186,11 +186,6 @@ def test_a_packet_for_another_address_leaves_at_once(version, rules, packet):
     assert walked(by_chain(Tree(version, rules).lines()), packet) == (1, False)
 
 
-def test_a_handful_of_rules_needs_no_tree():
-    few = SERVICES[:LEAF]
-    assert set(Tree(4, few).lines()) == {(ROOT, rule) for rule in few}
-
-
 def test_the_tree_as_text():
     dns = NatRule("udp", "10.96.0.10", 53, 36002)
     many = [NatRule("tcp", "10.96.7.1", port, 36001) for port in range(8000, 8000 + LEAF)]

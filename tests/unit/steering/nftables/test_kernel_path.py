@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from userspace_proxy.balance import fill_slots
-from userspace_proxy.errors import SteeringConflict, SteeringError
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset, writer
 from userspace_proxy.kernel.nf_tables import expressions as x
-from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.kernel.nf_tables.writer import TableWriter
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
@@ -92,7 +91,6 @@ def test_after_it_was_written_anew_a_change_is_a_difference_again(node, path):
     ("command", "drifted"),
     [
         pytest.param(f"flush map {TABLE} choices4", 1, id="map-flushed"),
-        pytest.param(f"flush chain {TABLE} output", 2, id="chain-flushed"),
         pytest.param(f"add element {TABLE} links {{ 77 }}", 1, id="link-added"),
     ],
 )
@@ -134,16 +132,6 @@ def test_with_affinity_the_first_choice_is_by_hash_too(node, path):
     path.load({WEB: replace(BY_HASH, affinity=Affinity("shop/web", 60))})
     assert "jhash ip saddr mod 2 seed 0x75707870 vmap {" in node.run(f"nft list table {TABLE}")
     assert path.repair() == 0
-
-
-def test_a_change_after_a_flush_writes_the_whole_table(node, path):
-    path.load({WEB: BOTH})
-    node.run("nft flush ruleset")
-    path.change({CART: ONE})
-    assert path.in_force() == {WEB: (A, B), CART: (A,)}
-    node.run("nft flush ruleset")
-    assert path.repair() > 0
-    assert path.in_force() == {WEB: (A, B), CART: (A,)}
 
 
 def test_an_undo_that_is_refused_is_left_to_the_next_repair(path, monkeypatch):
@@ -267,13 +255,6 @@ def test_a_link_whose_element_could_not_be_written_is_written_by_the_next_repair
     assert '"v0"' in node.run(f"nft list set {TABLE} links")
 
 
-def test_a_table_that_another_program_owns_is_a_conflict(node, path):
-    with closing(OwnedTable("userspace-proxy/paths", lambda _writer: None)) as owned:
-        owned.put_right()
-        with pytest.raises(SteeringConflict, match="another program owns it"):
-            path.load({WEB: BOTH})
-
-
 SERVICES = (
     Frontend("10.96.7.1", 80, Protocol.UDP),
     Frontend("10.96.7.2", 80, Protocol.UDP),
@@ -375,17 +356,6 @@ def test_counts_are_continued_after_a_removal_that_is_undone(path, dial):
     assert path.connections() == {web: 4, six: 0}
 
 
-def test_a_counter_that_another_program_removed_begins_anew(node, path, dial):
-    web, *_ = SERVICES
-    path.load(BOTH_FAMILIES)
-    dial(web, 3)
-    assert path.connections()[web] == 3
-    node.run(f"nft 'delete element {TABLE} counted4 {{ 10.96.7.1 . udp . 80 }}'")
-    assert path.repair() == 1
-    dial(web, 5)
-    assert path.connections()[web] == 8
-
-
 @pytest.mark.parametrize("more", [2, 5])
 def test_counters_that_a_call_whose_answer_was_lost_has_written_are_counted_once(
     node, path, dial, monkeypatch, more
@@ -407,13 +377,6 @@ def test_counters_that_a_call_whose_answer_was_lost_has_written_are_counted_once
     dial(web, more)
     assert path.repair() == 0
     assert path.connections()[web] == 3 + more
-
-
-def test_clients_with_affinity_are_counted_too(path, dial):
-    web, *_ = SERVICES
-    path.load({web: KernelTarget(1, (EndpointChoice(SERVERS[:1]),), Affinity("shop/web", 60))})
-    dial(web, 4)
-    assert path.connections() == {web: 4}
 
 
 def test_another_runs_counts_are_not_taken_over(path, dial):
@@ -445,11 +408,6 @@ def test_on_a_kernel_without_counters_connections_are_led_but_not_counted(
     node.run("nft flush ruleset")
     assert path.repair() > 0
     assert path.connections() is None
-
-
-def test_nothing_is_counted_before_the_first_frontend(node, path):
-    path.load({})
-    assert path.connections() == {}
 
 
 def test_pins_stay_while_endpoints_change_and_are_no_drift(node, path):

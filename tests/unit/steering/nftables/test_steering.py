@@ -12,13 +12,12 @@ import warnings
 import pytest
 
 from tests.descriptors import descriptors_left, open_descriptors
-from userspace_proxy.errors import SteeringConflict, SteeringError
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel import conntrack
 from userspace_proxy.kernel.nf_tables import INET, Ruleset, TableWriter
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.kept_table import Repair
-from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.kernel.nf_tables.ruleset import NftablesError
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
@@ -237,13 +236,6 @@ async def test_a_port_of_an_earlier_run_is_guarded_until_the_second_repair(node,
     assert [await successor.repair(), await successor.repair()] == [0, 0]
     assert "36001" not in node.run(guarded)
     await successor.close()
-
-
-async def test_a_change_after_a_flush_writes_the_whole_table(node, steering):
-    await steering.apply({WEB: 36001})
-    node.run("nft flush ruleset")
-    await steering.change({DNS: 36002}, ())
-    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> :36002"
 
 
 async def test_a_change_whose_kernel_path_is_refused_leaves_the_proxy_ports_as_they_were(
@@ -654,13 +646,3 @@ async def test_ipv6_frontends_have_a_cause_where_ipv6_is_disabled(node, steering
     await steering.apply({WEB: 36001, web_6: 36001})
     await steering.repair()
     assert steering.unsteered.keys() == {web_6}
-
-
-async def test_a_table_that_another_program_owns_is_a_conflict(node):
-    steering = NftablesSteering(FACTS)
-    owned = OwnedTable("userspace-proxy", lambda table: None)
-    owned.put_right()
-    with pytest.raises(SteeringConflict, match="another program owns it"):
-        await steering.start()
-    owned.close()
-    await steering.close()
