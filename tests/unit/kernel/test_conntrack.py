@@ -70,8 +70,6 @@ def test_without_frontends_nothing_is_listed(monkeypatch):
     ("number", "words"),
     [
         pytest.param(errno.EMFILE, "RLIMIT_NOFILE", id="descriptors"),
-        pytest.param(errno.ENFILE, "fs.file-max", id="open-files"),
-        pytest.param(errno.ENOBUFS, "see the node's memory", id="memory"),
         pytest.param(errno.EPERM, "grant NET_ADMIN", id="permission"),
     ],
 )

@@ -63,16 +63,6 @@ def test_watchers_that_saw_the_same_change_share_a_listing():
     assert second.items is first.items
 
 
-def test_the_kernel_is_asked_at_once_after_a_change():
-    clock = Clock()
-    with Kernel(*answers([CART], [CART, SHOP])) as kernel:
-        listings = NodeListings(kernel.requests, clock, clock.cpu)
-        listings.addresses(99.0)
-        clock.now = 105.0
-        after = listings.addresses(104.9)
-    assert (ips(after), after.is_current) == ([CART, SHOP], True)
-
-
 @pytest.mark.parametrize(
     ("takes_s", "rest_s"),
     [

@@ -1,7 +1,5 @@
 import threading
 
-import pytest
-
 from userspace_proxy.kernel.one_thread import InOneThread, OneThread
 
 
@@ -11,13 +9,6 @@ async def test_all_calls_are_made_in_one_other_thread():
     thread.close()
     assert len(threads) == 1
     assert threading.get_ident() not in threads
-
-
-async def test_an_exception_of_a_call_is_raised():
-    thread = OneThread("steering")
-    with pytest.raises(ZeroDivisionError):
-        await thread.run(lambda: 1 // 0)
-    thread.close()
 
 
 async def test_it_starts_with_the_first_call_and_again_after_its_end():

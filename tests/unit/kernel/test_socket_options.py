@@ -317,15 +317,6 @@ def test_the_hop_limit_is_read():
     assert hops_left(HOPS) == 64
 
 
-def test_no_more_destinations_are_remembered_than_a_node_may_have():
-    destinations = Destinations()
-    for number in range(3000):
-        local = number.to_bytes(4, "big")
-        item = (socket.IPPROTO_IP, IP_PKTINFO, INTERFACE + local + local)
-        assert destinations.of([item]).key == local
-    assert len(destinations.known) <= 1024
-
-
 def test_of_twice_as_many_addresses_as_are_remembered_each_has_its_destination():
     destinations = Destinations()
     for number in range(2 * _MAX_KNOWN):

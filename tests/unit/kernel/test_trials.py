@@ -62,11 +62,6 @@ def test_without_a_namespace_an_option_tells_of_legacy_tables(monkeypatch, code,
     assert try_parts(TABLES) == dict.fromkeys(TABLES, answer)
 
 
-def test_tables_that_cannot_be_read_are_missing(monkeypatch):
-    monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOENT))
-    assert try_parts(TABLES) == dict.fromkeys(TABLES, errno.ENOENT)
-
-
 def test_tables_that_nothing_has_loaded_yet_are_not_missing(monkeypatch, modprobe):
     noted = modprobe(0)
     monkeypatch.setattr(trials, "ask_legacy", refusing(errno.ENOPROTOOPT))

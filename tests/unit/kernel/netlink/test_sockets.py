@@ -38,11 +38,6 @@ def test_only_a_netlink_socket_for_netfilter_reaches_it(arguments, expected):
         assert is_for_netfilter(sock) is expected
 
 
-def test_a_listing_is_all_messages_until_its_end():
-    with Kernel(message(20, b"1111"), message(20, b"2222") + done()) as kernel:
-        assert [one.body for one in kernel.requests.list_all(LIST)] == [b"1111", b"2222"]
-
-
 def test_a_listing_that_was_interrupted_is_repeated():
     disturbed = [message(20, b"1111", flags=INTERRUPTED), done()]
     with Kernel(*disturbed, message(20, b"2222", number=2) + done(2)) as kernel:

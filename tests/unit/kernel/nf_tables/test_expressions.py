@@ -24,10 +24,6 @@ def test_a_test_loads_a_field_and_compares_its_bits():
     assert names(x.within(x.DPORT, 1, 2)) == ["payload", "cmp", "cmp"]
 
 
-def test_ports_are_in_network_order():
-    assert (36001).to_bytes(2, "big") in x.match(x.DPORT, 36001)
-
-
 def test_a_number_too_large_for_a_field_is_an_error():
     with pytest.raises(OverflowError):
         x.match(x.DPORT, 65536)

@@ -49,10 +49,6 @@ def test_a_chain_for_jumps_has_no_hook():
     assert (found.kind, found.hook, found.policy) == ("", "", "accept")
 
 
-def test_chains_of_devices_have_the_hook_ingress():
-    assert chain(5, hook=0).hook == "ingress"
-
-
 def test_a_hook_of_a_newer_kernel_is_read_by_its_number():
     assert chain(1, hook=77).hook == "77"
 
