@@ -17,10 +17,10 @@ FORM := style types layers mirror form litter workflows
 NODE_TESTS := tests/node tests/faults
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
-# Needs no cluster.
-GROUPS_OF_TESTS := tests/cluster/upstream/test_groups.py
+# Those of the clusters' own tools, which need no cluster.
+CLUSTER_TOOLS := tests/cluster/nodes/test_clients.py tests/cluster/upstream/test_groups.py
 SEEDS := tests/simulation/test_simulation.py
-UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(GROUPS_OF_TESTS) $(if $(NO_SEEDS),--ignore=$(SEEDS))
+UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS) $(if $(NO_SEEDS),--ignore=$(SEEDS))
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
 BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup nodes sources/kubernetes) tests/kit
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
@@ -160,7 +160,7 @@ long: build ## tests that make test leaves out: other steerings, containers, Cor
 
 upstream: build-nodes build-helm ## tests with whole clusters, including some of Kubernetes' own tests (minutes, root)
 	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream \
-	  $(addprefix --ignore=,tests/cluster/nodes/test_takeover.py $(GROUPS_OF_TESTS)) -n 3 --dist=load
+	  $(addprefix --ignore=,tests/cluster/nodes/test_takeover.py $(CLUSTER_TOOLS)) -n 3 --dist=load
 
 build: build-control-plane build-image build-nodes build-promtool build-actionlint build-toxiproxy-cli build-helm build-envtest-go ## build all programs and images that tests run (the first time: 20 minutes)
 

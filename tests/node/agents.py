@@ -77,6 +77,11 @@ class Agent:
         assert self.process is not None
         return self.process.pid
 
+    @property
+    def control(self) -> int:
+        """The control process, whose children are the workers."""
+        return self.pid
+
     def start(self, stderr: int | None = None) -> None:
         """Start it; its log is appended to ``log_path``, or goes to another descriptor."""
         assert self.process is None, "the agent runs already"

@@ -22,6 +22,6 @@ class ContainedAgent(Agent):
 
     @property
     def control(self) -> int:
-        """The control process: the only child with children, as orphaned workers have none."""
+        """Part of Agent: the only child with children, as orphaned workers have none."""
         (pid,) = (pid for pid in child_pids(self.first) if child_pids(pid))
         return pid

@@ -17,8 +17,6 @@ from userspace_proxy.steering import SteeringFacts, make_steering
 
 pytestmark = pytest.mark.netns
 
-OTHER = WEB.replace("name: web", "name: shop")
-HEADLESS = WEB.replace("name: web", "name: db").replace("10.96.0.10", "None")
 NODE_PORT = WEB.replace("{clusterIP", "{type: NodePort, clusterIP").replace(
     "port: 80", "port: 80, nodePort: 30080"
 )
@@ -44,59 +42,12 @@ def test_a_kernel_that_may_reset_clients_is_not_ok(node):
     assert line.endswith("-> sysctl -w net.ipv4.tcp_tw_reuse=1")
 
 
-def test_a_file_that_cant_be_read_is_an_error_with_its_line(node):
-    config = node.folder / "config.yaml"
-    config.write_text(
-        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
-        "bindAddress: [1]\n"
-    )
-    done = node.check(f"--config={config}")
-    assert done.returncode == 1
-    assert f"error    config: {config}:3: " in done.stdout
-    # The rest is checked nevertheless.
-    assert "auto chooses nftables" in done.stdout
-
-
-def test_an_invalid_flag_is_wrong_usage(node):
-    done = node.check("--steering=magic")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: --steering")
-
-
-def test_broken_manifests_are_errors_with_their_line(node):
-    node.manifests.write_text(WEB.replace("port: 80", "port: 70000"))
-    (found,) = node.about("manifests")
-    assert found.startswith(f"error: {node.manifests}:")
-    assert "70000 is not in 1–65535" in found
-
-
-def test_services_that_conflict_are_errors_and_headless_ones_are_not(node):
-    node.manifests.write_text(f"{WEB}---\n{OTHER}---\n{HEADLESS}")
-    assert node.about("manifests") == [
-        f"ok: 3 Services read [{node.manifests}]",
-        "error: Service shop/web would not be served: 10.96.0.10:80/TCP is already held by "
-        f"shop/shop [{node.manifests}:1]",
-        "warning: shop/shop would refuse clients: no EndpointSlice belongs to shop/shop, and it "
-        f"has no selector [{node.manifests}:6]",
-        "ok: no listener by design for shop/db (it is headless (clusterIP: None): clients reach "
-        "its endpoints directly)",
-    ]
-
-
 @pytest.mark.parametrize("steering", ["nftables", "iptables", "local", "none"])
 def test_a_node_port_that_run_would_serve_is_no_finding(node, steering):
     node.run("ip link add v0 type veth; ip link set v0 up; ip addr add 10.9.9.1/24 dev v0")
     node.manifests.write_text(NODE_PORT + SLICE)
     assert node.about("manifests", f"--steering={steering}") == [
         f"ok: 1 Service read [{node.manifests}]"
-    ]
-
-
-def test_a_node_port_without_an_address_of_this_node_is_a_warning(node):
-    node.manifests.write_text(NODE_PORT + SLICE)
-    assert node.about("manifests", "--nodeport-addresses=10.9.9.0/24")[1:] == [
-        "warning: Service shop/web: node port 30080 is not served: this node has no IPv4 address "
-        f"for it [{node.manifests}:1]"
     ]
 
 
@@ -121,12 +72,6 @@ def test_the_kernel_path_that_a_service_asks_for_and_this_node_lacks_is_a_warnin
         assert node.about("manifests", f"--steering={steering}")[1:] == [
             warning.format(why, node.manifests)
         ]
-
-
-def test_an_unreachable_api_server_is_an_error(node):
-    assert node.about("API server", "--master=http://127.0.0.1:9", manifests=False) == [
-        "error: cannot reach the API server at http://127.0.0.1:9: Connection refused"
-    ]
 
 
 @pytest.mark.needs("legacy tables")
@@ -177,15 +122,6 @@ def test_legacy_rules_of_kube_proxy_have_no_effect_and_are_reported(node, tool, 
 
 
 @pytest.mark.needs("legacy tables")
-def test_chains_of_kubelet_are_not_leftovers(node):
-    node.run(
-        "iptables-legacy -t nat -N KUBE-KUBELET-CANARY; iptables-legacy -t nat -N KUBE-MARK-MASQ; "
-        "iptables-legacy -N KUBE-FIREWALL"
-    )
-    assert node.about("kube-proxy") == ["ok: nothing left behind"]
-
-
-@pytest.mark.needs("legacy tables")
 def test_rules_of_kube_proxy_in_nftables_may_precede_legacy_ones(node):
     node.run("iptables-nft -t nat -N KUBE-SERVICES; iptables-nft -t nat -A OUTPUT -j KUBE-SERVICES")
     assert node.about("kube-proxy", "--steering=iptables") == [
@@ -212,14 +148,6 @@ def test_the_interface_of_ipvs_mode_is_reported(node):
     assert node.about("kube-proxy") == [
         "warning: kube-ipvs0 still holds Service addresses: after a Service is deleted, this "
         "node's own daemons answer at its address [interface kube-ipvs0]"
-    ]
-
-
-@pytest.mark.needs("legacy tables")
-def test_beside_kube_proxy_its_rules_are_no_finding(node):
-    node.run("iptables-legacy -t nat -N KUBE-SERVICES")
-    assert node.about("kube-proxy", "--service-proxy-name=canary") == [
-        "ok: its rules serve the Services that this proxy doesn't [table legacy ip nat]"
     ]
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
-
 import pytest
 
-from tests.node.checked_nodes import CheckedNode, checked_node
+from tests.node.checked_nodes import checked_node
 
 pytestmark = pytest.mark.netns
 
@@ -87,12 +84,6 @@ def test_a_set_or_map_of_states_admits_endpoints_replies(node, opens):
     assert node.about("firewall") == ["ok: no chain drops packets that are steered to the proxy"]
 
 
-def test_a_firewalld_that_does_not_is_an_error(node):
-    node.run("; ".join([*FIREWALLD, REJECT]))
-    (found,) = node.about("firewall")
-    assert found.endswith("rule reject [chain inet firewalld filter_INPUT]")
-
-
 @pytest.mark.needs("legacy tables")
 def test_a_legacy_policy_of_drop_that_admits_replies_matters_only_to_nftables_steering(node):
     node.run(
@@ -136,51 +127,6 @@ def test_without_a_route_host_clients_cant_dial_and_the_remedy_works(node):
     assert node.about("routes") == ["ok: programs on this node can dial 10.96.0.0/12"]
 
 
-@pytest.mark.parametrize(
-    ("sysctl", "flags", "found"),
-    [
-        pytest.param(
-            "net.ipv4.ip_local_port_range=20000 60999",
-            (),
-            [
-                "warning: the node's own connections may take proxy ports 20000-29999: "
-                "net.ipv4.ip_local_port_range is 20000-60999 "
-                "[/proc/sys/net/ipv4/ip_local_port_range]",
-                "warning: the node's own connections may take node ports 30000-32767: "
-                "net.ipv4.ip_local_port_range is 20000-60999 "
-                "[/proc/sys/net/ipv4/ip_local_port_range]",
-            ],
-            id="proxy-and-node-ports",
-        ),
-        pytest.param(
-            "net.ipv4.ip_local_port_range=32768 60999",
-            ("--proxy-ports=29000-31000",),
-            [
-                "warning: --proxy-ports=29000-31000 overlaps node ports (30000-31000): a "
-                "Service's node port may be in use"
-            ],
-            id="among-node-ports",
-        ),
-    ],
-)
-def test_ports_that_others_may_use_are_reported(node, sysctl, flags, found):
-    set_sysctl(node, sysctl)
-    assert node.about("ports", *flags) == found
-
-
-def test_reserved_ports_are_not_reported(node):
-    set_sysctl(node, "net.ipv4.ip_local_port_range=20000 60999")
-    set_sysctl(node, "net.ipv4.ip_local_reserved_ports=20000-32767")
-    assert node.about("ports") == [
-        "ok: the node's own connections don't use the proxy ports 17000-29999"
-    ]
-
-
-def test_a_strict_reverse_path_filter_drops_no_reply_and_is_no_finding(node):
-    set_sysctl(node, "net.ipv4.conf.all.rp_filter=1")
-    assert not [f for f in node.findings() if "rp_filter" in f["what"] or f["mark"] != "ok"]
-
-
 @pytest.mark.kernel
 def test_check_reports_whether_endpoints_see_client_addresses_and_why_not(node):
     topic = "client addresses"
@@ -194,18 +140,3 @@ def test_check_reports_whether_endpoints_see_client_addresses_and_why_not(node):
     assert "Cilium delivers" in found
     assert not node.about(topic, "--preserve-client-address=never")
     assert not node.about(topic, "--steering=none")
-
-
-def set_sysctl(node: CheckedNode, setting: str) -> None:
-    name, _, value = setting.partition("=")
-    node.run(f"printf '%s' '{value}' > /proc/sys/{name.replace('.', '/')}")
-
-
-def test_the_holder_of_the_health_port_is_named(node):
-    with node.tcp() as taker:
-        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taker.bind(("0.0.0.0", 10256))
-        taker.listen()
-        found = node.about("ports")
-    assert found[1].startswith("error: --healthz-bind-address=0.0.0.0:10256: ")
-    assert found[1].endswith(f"(pid {os.getpid()}) uses that port")
