@@ -137,25 +137,6 @@ class Rules:
         wait_for(said, is_shown, hint=agent.log)
 
 
-@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
-def test_a_chain_that_drops_packets_of_one_source_is_named(tmp_path, steering):
-    with Testbed(tmp_path, steering, clients=("pod", "laptop")) as testbed:
-        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
-        pod, laptop = testbed["pod"], testbed["laptop"]
-        assert (pod.get(WEB.address), laptop.get(WEB.address)) == ("one", "one")
-        dialled = "ip daddr" if steering == "local" else "ct original ip daddr"
-        rules = Rules(testbed, f"ip saddr {pod.host.ip} {dialled} 10.96.0.10 reject")
-        said = f"{IN} of some clients: rule"
-        rules.wait_for(f"Served by 1 endpoint; {said}", "attention")
-        with pytest.raises(OSError, match="refused"):
-            pod.get(WEB.address)
-        assert laptop.get(WEB.address) == "one"
-        explained = testbed.agent.run(command=[*EXPLAIN, "shop/web"]).stdout
-        assert f"{said} ip saddr {pod.host.ip}/32" in explained.replace("meta nfproto ipv4 ", "")
-        rules.change("delete table inet evil")
-        rules.wait_for("Served by 1 endpoint", "ok")
-
-
 @pytest.mark.parametrize(
     ("rule", "elements"),
     [

@@ -104,20 +104,6 @@ def test_the_source_is_the_address_that_the_endpoint_sees(testbed, tmp_path):
     assert sources == {CART: "client", "": "node"}
 
 
-def test_a_saved_connection_is_a_line_with_the_cause(testbed, tmp_path):
-    one, gone = testbed.ip("one"), testbed.ip("gone")
-    saved = f"{CART} → shop/flaky → {one}:8080: {gone}:8080 failed (endpoint-refuses)"
-
-    def found():
-        # An ejected endpoint isn't dialled for a while: few connections are saved.
-        assert testbed["pod"].get(FLAKY.address) == "one"
-        return any(saved in line and "answered after" in line for line in lines())
-
-    with observing(testbed, tmp_path, "shop/flaky", "--saved") as lines:
-        wait_for("a saved connection", found, hint=lines)
-        assert all(line.startswith("  ! ") for line in lines())
-
-
 def test_the_table_of_clients_has_the_calls_of_all_workers(testbed):
     before = calls(testbed)
     for _ in range(8):
