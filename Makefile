@@ -19,8 +19,8 @@ API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluste
 BUILD := $(BIN)/python -m
 # Those of the clusters' own tools, which need no cluster.
 CLUSTER_TOOLS := tests/cluster/nodes/test_clients.py tests/cluster/upstream/test_groups.py
-SEEDS := tests/simulation/test_simulation.py
-UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS) $(if $(NO_SEEDS),--ignore=$(SEEDS))
+SEED_TESTS := tests/simulation/test_simulation.py
+UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS) $(if $(NO_SEEDS),--ignore=$(SEED_TESTS))
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
 BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup nodes sources/kubernetes) tests/kit
 PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
@@ -131,7 +131,7 @@ unit-by-python: packages-node $(VENV)/installed-dev ## those unit tests that a n
 # Half as much CPU time again as unit, so test runs unit and test-all runs this.
 coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
 # Their processes aren't measured.
-coverage: UNIT_TESTS += --ignore=$(SEEDS)
+coverage: UNIT_TESTS += --ignore=$(SEED_TESTS)
 coverage: packages-node $(VENV)/installed-dev build-actionlint ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
 	@rm -rf .coverage && mkdir .coverage
 	@# As on other machines, which costs nothing: another locale, day and, with room there, file system.
@@ -239,9 +239,9 @@ simulate-new: $(VENV)/installed-dev ## what runs each night: seeds of the day, S
 	@set -o pipefail; status=0; for half in $(or $(HALF),$(HALVES)); do \
 	  $(SIMULATION) --seeds=$(or $(SEEDS),50000) --first=$(or $(FIRST),$(OF_TODAY)) --table --jobs=$$(nproc) | tee $(SIMULATED)/$$half.txt || status=1; done; exit $$status
 
-simulate-mutants: $(VENV)/installed-dev ## break a half in one place at a time, and print what finds each: HALF=control MUTANTS="orphans-end …", or COUNT=60 places drawn from PACKAGE=plane
-	@status=0; for half in $(or $(HALF),$(HALVES)); do \
-	  $(BIN)/python -m tests.simulation.mutants --half=$$half $(if $(COUNT),--drawn=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(PACKAGE),--package=$(PACKAGE)) $(if $(SEEDS),--seeds=$(SEEDS)) $(MUTANTS) || status=1; done; exit $$status
+yardstick: $(VENV)/installed-dev ## break the product in COUNT=300 places drawn by DRAW=1, and count what unit tests and seeds find, by package: HALF=control, OUT=file that a run continues
+	@mkdir -p $(SIMULATED)
+	@$(BIN)/python -m tests.simulation.mutants $(if $(HALF),--half=$(HALF)) $(if $(COUNT),--count=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(SEEDS),--seeds=$(SEEDS)) --out=$(or $(OUT),$(SIMULATED)/yardstick.jsonl)
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated

@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from .campaign import run
-from .halves import PACKAGES, find_mutant, load
+from .drawn_mutants import named
+from .halves import PACKAGES, load
 from .judgements import often_excused, table, unused
 from .seeds import revision, seeds_of
 
@@ -38,7 +39,7 @@ def main() -> int:
     if options.mutant:
         from .mutants import install
 
-        install(find_mutant(options.half, options.mutant))
+        install(named(options.mutant))
     if options.seed is not None:
         from .explaining import explain
 
@@ -62,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, help="run this one, and print who did what")
     add("--whole", action="store_true", help="don't make the plan smaller, and print all lines")
     add("--jobs", type=int, default=1, help="processes")
-    add("--mutant", default="", help="with the product broken: see mutants")
+    add(
+        "--mutant",
+        default="",
+        help="with the product changed: a label of mutants, such as plane.orders/3",
+    )
     add("--until-found", action="store_true", help="stop at the first that fails")
     add("--table", action="store_true", help="show how often each oracle judged")
     return parser

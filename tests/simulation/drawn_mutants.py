@@ -76,7 +76,7 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class DrawnMutant:
-    """The product with one change; as ``Mutant``, which is written by hand."""
+    """The product with one change."""
 
     name: str
     """The module's name, for imports."""
@@ -118,19 +118,16 @@ def named(label: str) -> DrawnMutant:
     return DrawnMutant(f"{PRODUCT}.{module}", int(number))
 
 
-def draw(
-    lines: Mapping[str, Sequence[int]], seed: int, count: int, package: str = ""
-) -> list[DrawnMutant]:
+def draw(lines: Mapping[str, Sequence[int]], seed: int, count: int) -> list[DrawnMutant]:
     """Draw mutants in lines that run, the kinds in turn.
 
     Args:
         lines: Of each module, its lines that run.
-        package: Only of modules whose names begin with this.
     """
     by_kind: dict[str, list[DrawnMutant]] = {}
     for name in sorted(lines):
         path = ROOT / f"{name.replace('.', '/')}.py"
-        if not name.startswith(f"{PRODUCT}.{package}") or not path.exists():
+        if not path.exists():
             continue
         runs = set(lines[name])
         for number, change in enumerate(changes(path.read_text())):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from .drawn_mutants import DrawnMutant, named
 from .judgements import Judgements
-from .mutant_table import Mutant
 
 
 class Run(Protocol):
@@ -57,19 +54,3 @@ def load(name: str) -> Half:
     return Half(
         drawing.make_plan, world.World, shrinking.smaller_plans, shrinking.describe, oracles
     )
-
-
-def find_mutant(half: str, name: str) -> Mutant | DrawnMutant:
-    """Return the mutant of a half's table with a name, or the one that is drawn by this label."""
-    return named(name) if "/" in name else mutants(half)[name]
-
-
-def mutants(name: str) -> Mapping[str, Mutant]:
-    """Return the mutants that a half is to find; imports nothing that is simulated."""
-    package = PACKAGES[name]
-    folder = Path(__file__).parent.joinpath(*package.split(".")[2:])
-    found: dict[str, Mutant] = {}
-    for path in sorted(folder.glob("mutant*_*.py")):
-        if path.stem == "mutant_table" or path.stem.startswith("mutants_of_"):
-            found.update(importlib.import_module(f"{package}.{path.stem}").MUTANTS)
-    return found

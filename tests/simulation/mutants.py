@@ -1,14 +1,18 @@
-"""Breaks the product on purpose, to show that the simulation notices.
+"""The yardstick of tests: breaks the product in one place at a time, and counts what notices.
 
-A mutant is the product with one place of its source replaced, in memory, in a process of its own.
-``python -m tests.simulation.mutants`` (``make simulate-mutants``) runs seeds of a half with each
-mutant of a table, until one finds it, and prints the share found and by which oracle; it fails if
-one isn't found. ``--drawn=60`` draws that many from the code instead: a measure that doesn't fail.
+    changes in lines that seeds run ──▶ unit tests of the module ──▶ seeds ──▶ found by neither
+                                              └─▶ found               └─▶ found
+
+A mutant is the product with one place of its source changed, in memory, in a process of its own.
+``python -m tests.simulation.mutants --out=FILE`` (``make yardstick``) draws some for each half. The
+seeds of the half run only if the unit tests of the module pass. A run with the same file continues
+where the last one ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -16,35 +20,36 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .drawn_mutants import DrawnMutant, draw, named
+from tests.tools.mirror import test_of
+
+from .drawn_mutants import PRODUCT, DrawnMutant, draw, named
 from .equivalent_mutants import EQUIVALENT
-from .halves import PACKAGES, mutants
-from .mutant_table import Mutant
+from .halves import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-_SEEDS = 5000
-_DRAWN_SEEDS = 300
 _TRACED_SEEDS = 60
 """Those whose lines are changed."""
-_MOST_S = 1800.0
+_MOST_UNIT_S = 120.0
+_MOST_SEEDS_S = 1800.0
 _MOST_BYTES = 3 << 30
-AnyMutant = Mutant | DrawnMutant
+_UNIT_TESTS = "import sys, tests.simulation.mutants as m; sys.exit(m.unit_tests(*sys.argv[1:]))"
+Record = dict[str, Any]
+"""What became of one mutant: a line of JSON of the file."""
 
 
 class _MutantLoader(importlib.machinery.SourceFileLoader):
     """Compiles one module from changed source."""
 
-    def __init__(self, name: str, path: str, mutant: AnyMutant) -> None:
+    def __init__(self, name: str, path: str, mutant: DrawnMutant) -> None:
         super().__init__(name, path)
         self._mutant = mutant
 
@@ -58,7 +63,7 @@ class _MutantLoader(importlib.machinery.SourceFileLoader):
 class _Finder(importlib.abc.MetaPathFinder):
     """Finds the changed module before others do."""
 
-    def __init__(self, mutant: AnyMutant) -> None:
+    def __init__(self, mutant: DrawnMutant) -> None:
         self._mutant = mutant
 
     def find_spec(
@@ -72,7 +77,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_file_location(fullname, file, loader=loader)
 
 
-def install(mutant: AnyMutant) -> None:
+def install(mutant: DrawnMutant) -> None:
     """Have this process import a mutant; before the module is imported."""
     assert mutant.name not in sys.modules, f"{mutant.name} has been imported"
     # One that makes objects without end.
@@ -80,128 +85,144 @@ def install(mutant: AnyMutant) -> None:
     sys.meta_path.insert(0, _Finder(mutant))
 
 
-class Finding(NamedTuple):
-    """Which seed finds a mutant first, and what it reports."""
+def unit_tests(label: str, path: str) -> int:
+    """Run a test module on the mutant with a label; return pytest's exit status."""
+    import pytest
 
-    seed: int
-    text: str
-
-    @property
-    def oracle(self) -> str:
-        return re.sub(r"\d+", "n", self.text.partition(": ")[0])[:40]
+    install(named(label))
+    return pytest.main([path, "-x", "-q", "-p", "no:cacheprovider", "-m", "not long"])
 
 
-def finding(half: str, seeds: int, name: str) -> Finding | None:
-    """Return what finds a mutant of the table, or a drawn one by its label; None: nothing does."""
-    arguments = [f"--half={half}", f"--mutant={name}", f"--seeds={seeds}", "--until-found"]
-    found = subprocess.run(
-        [sys.executable, "-m", "tests.simulation", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_MOST_S,
-    )
-    first = re.search(r"^seed (\d+): (.*)$", found.stdout, re.MULTILINE)
-    if first is not None:
-        return Finding(int(first[1]), first[2])
-    if " seeds in " not in found.stdout:
-        # It can't even be imported, or the process ends.
-        return Finding(-1, f"no run: {found.stderr.strip().rpartition(chr(10))[2]}")
-    return None
+class _Ended(NamedTuple):
+    """A process that has ended."""
+
+    status: int | None
+    """None: it took too long."""
+    output: str
+    cpu_s: float
+
+    def found(self, pattern: str) -> str:
+        """Return what its output names, or its last line."""
+        if self.status is None:
+            return "takes too long"
+        named = re.search(pattern, self.output, re.MULTILINE)
+        return named[1] if named else self.output.strip().rpartition("\n")[2]
 
 
-def running_lines(half: str, seeds: int) -> Mapping[str, Sequence[int]]:
-    """Return the lines of each module that some seeds of a half run."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.simulation.running_lines", half, str(seeds)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    lines: Mapping[str, Sequence[int]] = json.loads(ran.stdout)
-    return lines
+def _run(most_s: float, *arguments: str) -> _Ended:
+    """Run a Python program, and end what it leaves."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Not a pipe: processes that it has started may keep that open.
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        status = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = process.wait(most_s)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        output.seek(0)
+        text = output.read()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return _Ended(status, text, sum(after[:2]) - sum(before[:2]))
 
 
-def main() -> int:
-    """Print a line for each mutant, and sums; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--half", choices=PACKAGES, default="data")
-    parser.add_argument("--seeds", type=int, default=0, help="at most, for each mutant")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--drawn", type=int, default=0, help="draw that many from the code")
-    parser.add_argument("--draw", type=int, default=0, help="the seed by which they are drawn")
-    parser.add_argument("--package", default="", help="draw from modules that begin with this")
-    parser.add_argument("names", nargs="*", help="of mutants; by default all of the half's table")
-    options = parser.parse_args()
-    half: str = options.half
-    rows: dict[str, str]
-    if options.drawn:
-        lines = running_lines(half, _TRACED_SEEDS)
-        drawn = draw(lines, options.draw, options.drawn, options.package)
-        rows = {each.label: each.change.kind for each in drawn if not _is_equivalent(each)}
-        known = [each.label for each in drawn if _is_equivalent(each)]
-        if known:
-            sys.stdout.write(f"without effect, see equivalent_mutants: {', '.join(known)}\n")
-    else:
-        rows = dict.fromkeys(options.names or mutants(half), "written")
-        for name in options.names or mutants(half):
-            # What it changes may have been rewritten: no seed would find that it isn't there.
-            written = mutants(half)[name]
-            written.apply((ROOT / written.path).read_text())
-    seeds = options.seeds or (_DRAWN_SEEDS if options.drawn else _SEEDS)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        found = pool.map(partial(finding, half, seeds), rows)
-        missed = _print(half, rows, dict(_shown(rows, found)), seeds)
-    return 1 if missed and not options.drawn else 0
+def judge(half: str, label: str, seeds: int) -> Record:
+    """Return what finds a mutant, and the CPU time that this took."""
+    mutant = named(label)
+    old, new = mutant.difference()
+    path = mutant.path.relative_to(ROOT)
+    place = f"{path}:{mutant.change.line}"
+    record: Record = {"half": half, "label": label, "place": place, "kind": mutant.change.kind}
+    record |= {"old": old, "new": new, "by": "", "what": "", "unit_s": 0.0, "seeds_s": 0.0}
+    test = test_of(path)
+    if (ROOT / test).exists():
+        unit = _run(_MOST_UNIT_S, "-c", _UNIT_TESTS, label, str(test))
+        record["unit_s"] = unit.cpu_s
+        if unit.status != 0:
+            what = unit.found(r"^(?:FAILED|ERROR) (\S+)")
+            return {**record, "by": "unit", "what": what}
+    arguments = [f"--half={half}", f"--mutant={label}", f"--seeds={seeds}", "--until-found"]
+    ran = _run(_MOST_SEEDS_S, "-m", "tests.simulation", *arguments)
+    record["seeds_s"] = ran.cpu_s
+    if ran.status != 0:
+        # It may also end the process, or not even be imported.
+        return {**record, "by": "seeds", "what": ran.found(r"^(seed \d+: .*)$")}
+    return record
+
+
+def _drawn(halves: Sequence[str], seed: int, count: int) -> Iterator[tuple[str, DrawnMutant]]:
+    """Draw as many mutants for each half, none of them twice."""
+    seen: set[DrawnMutant] = set()
+    each_has = count // len(halves)
+    for half in halves:
+        traced = ["tests.simulation.running_lines", half, str(_TRACED_SEEDS)]
+        ran = _run(_MOST_SEEDS_S, "-m", *traced)
+        assert ran.status == 0, ran.output
+        some = draw(json.loads(ran.output), seed, each_has + len(seen) + len(EQUIVALENT))
+        fresh = [each for each in some if each not in seen and not _is_equivalent(each)]
+        seen.update(fresh[:each_has])
+        yield from ((half, each) for each in fresh[:each_has])
 
 
 def _is_equivalent(mutant: DrawnMutant) -> bool:
     return (mutant.name.partition(".")[2], *mutant.difference()) in EQUIVALENT
 
 
-def _shown(
-    rows: Mapping[str, str], found: Iterator[Finding | None]
-) -> Iterator[tuple[str, Finding | None]]:
-    for name, first in zip(rows, found, strict=True):
-        text = f"{first.seed:5}  {first.text[:70]}" if first else "    –"
-        sys.stdout.write(f"{name:45} {rows[name]:12} {text}\n")
-        sys.stdout.flush()
-        yield name, first
+def summary(records: Sequence[Record]) -> Iterator[str]:
+    """Yield a row for each package, and what nothing has found."""
+    yield f"{'':16}  drawn  unit tests  of the rest: seeds  neither  CPU s of both"
+    by_package: dict[str, list[Record]] = {}
+    for record in records:
+        package = record["label"].partition("/")[0].rpartition(".")[0].partition(".")[0]
+        by_package.setdefault(package or PRODUCT, []).append(record)
+    for package, some in [*sorted(by_package.items()), ("all", records)]:
+        unit, seeds, neither = (
+            sum(each["by"] == by for each in some) for by in ("unit", "seeds", "")
+        )
+        unit_s, seeds_s = (sum(each[key] for each in some) for key in ("unit_s", "seeds_s"))
+        row = f"{len(some):7}{unit:12}{seeds:20}{neither:9}{unit_s:9.0f}{seeds_s:7.0f}"
+        yield f"{package:16}{row}"
+    for record in records:
+        if not record["by"]:
+            yield f"{record['place']} ({record['kind']}, {record['label']})"
+            yield f"    - {record['old']}"
+            yield f"    + {record['new']}"
 
 
-def _print(
-    half: str, rows: Mapping[str, str], found: Mapping[str, Finding | None], seeds: int
-) -> list[str]:
-    """Print sums; return the mutants that weren't found."""
-    missed = [name for name, first in found.items() if first is None]
-    out = sys.stdout.write
-    count = len(rows) - len(missed)
-    out(f"\n{half}: {count} of {len(rows)} found within {seeds} seeds")
-    out(f" ({100 * count / max(1, len(rows)):.0f} %)\n")
-    for kind in sorted(set(rows.values())):
-        of_kind = [name for name in rows if rows[name] == kind]
-        out(f"  {kind:16} {sum(found[name] is not None for name in of_kind)} of {len(of_kind)}\n")
-    oracles = Counter(first.oracle for first in found.values() if first)
-    for oracle, times in oracles.most_common():
-        out(f"  by {oracle}: {times}\n")
-    if missed:
-        out("not found:\n")
-    for name in missed:
-        out(f"  {_described(name)}\n")
-    return missed
-
-
-def _described(name: str) -> str:
-    if "/" not in name:
-        return name
-    mutant = named(name)
-    old, new = mutant.difference()
-    path = mutant.path.relative_to(ROOT)
-    return f"{path}:{mutant.change.line} ({mutant.change.kind}, {name})\n    - {old}\n    + {new}"
+def main() -> None:
+    """Print a line for each mutant, and the summary."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--half", choices=PACKAGES, help="by default each of them")
+    parser.add_argument("--count", type=int, default=300, help="how many mutants, of all halves")
+    parser.add_argument("--draw", type=int, default=0, help="the seed by which they are drawn")
+    parser.add_argument("--seeds", type=int, default=120, help="at most, for each mutant")
+    parser.add_argument("--out", type=Path, required=True, help="where records are appended")
+    options = parser.parse_args()
+    halves = [options.half] if options.half else [*PACKAGES]
+    with options.out.open("a+") as out:
+        out.seek(0)
+        records = [json.loads(line) for line in out]
+        judged = {(each["label"], each["old"], each["new"]) for each in records}
+        for half, mutant in _drawn(halves, options.draw, options.count):
+            if (mutant.label, *mutant.difference()) in judged:
+                continue
+            record = judge(half, mutant.label, options.seeds)
+            records.append(record)
+            out.write(f"{json.dumps(record)}\n")
+            out.flush()
+            by = record["by"] or "neither"
+            sys.stdout.write(f"{half:8}{mutant.label:45} {by:8} {record['what'][:70]}\n")
+            sys.stdout.flush()
+    sys.stdout.writelines(f"{line}\n" for line in summary(records))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

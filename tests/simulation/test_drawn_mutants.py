@@ -65,4 +65,3 @@ def test_mutants_are_drawn_from_lines_that_run_and_are_found_again_by_their_labe
     assert drawn == draw(lines, seed=1, count=5)
     assert len({each.change.kind for each in drawn}) >= 4
     assert [named(each.label) for each in drawn] == drawn
-    assert not draw(lines, seed=1, count=5, package="policy")

@@ -23,7 +23,8 @@ Rule 7: nothing reads in texts that the packages have written: see ``parsed_text
 Rule 8: a match over members of an enum of the packages ends in ``case _: assert_never(…)``, so that
 mypy finds each one that lacks a new member. Modules in PARTLY say something of all others at once.
 Rule 9: tests run, compare values, and end: see ``tests_form``.
-Rule 10: problems in NOT_YET are exempt until they are fixed; an entry that isn't needed is a
+Rule 10: an area of the project keeps its budget of lines: see ``budgets``.
+Rule 11: problems in NOT_YET are exempt until they are fixed; an entry that isn't needed is a
 problem. An entry with a number is needed for that number only, so it doesn't grow.
 """
 
@@ -39,7 +40,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 
-from . import tests_form
+from . import budgets, tests_form
 from .parsed_texts import (
     READING,
     find_parsed_texts,
@@ -373,9 +374,14 @@ def main() -> int:
     gc.disable()
     for line in report_sizes(ROOT):
         sys.stdout.write(f"{line}\n")
+    areas = budgets.read_areas((ROOT / budgets.TABLE).read_text())
+    lines = budgets.count_lines(areas, read_modules(ROOT, (*PACKAGES, "tests")))
+    for line in budgets.report(areas, lines):
+        sys.stdout.write(f"{line}\n")
     parsed = parse_modules(ROOT, FOLDERS)
     problems = [*find_problems(parsed, NOT_YET), *find_unneeded(parsed)]
     problems += tests_form.find_problems(ROOT, parsed)
+    problems += budgets.find_problems(areas, lines)
     for problem in problems:
         sys.stderr.write(f"{problem}\n")
     return 1 if problems else 0

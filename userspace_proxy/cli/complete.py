@@ -115,10 +115,10 @@ def _services(line: _Typed, namespace: str) -> Iterator[Sequence[str]]:
 
 
 def _of_cluster(line: _Typed, namespace: str) -> Iterator[Sequence[str]]:
-    import asyncio
     from dataclasses import replace
 
     from ..sources.kubernetes.service_names import read_service_names
+    from .running import run
 
     settings = _settings(line)
     kubeconfig = find(line.given, settings)
@@ -128,7 +128,7 @@ def _of_cluster(line: _Typed, namespace: str) -> Iterator[Sequence[str]]:
     reading = read_service_names(
         kubeconfig or "", settings.master, namespace=namespace, within_s=_SERVER_S
     )
-    yield from asyncio.run(reading)
+    yield from run(reading)
 
 
 def _settings(line: _Typed) -> Settings:

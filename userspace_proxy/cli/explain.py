@@ -218,20 +218,19 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
 
 
 def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
-    import asyncio
-
     from ..cluster.from_names import before_lookups
     from ..explain.planned import plan_status
     from ..explain.pods import judge_pods
     from ..policy import PolicyOptions
     from ..sources.kubernetes.one_service import OneServiceReader
+    from .running import run
 
     kubeconfig, with_pods = find(given, settings), given.is_on("pods")
     # This machine need not be a node.
     node = settings.hostname_override
     reader = OneServiceReader(kubeconfig=kubeconfig or "", master=settings.master, node_name=node)
     key = ServiceKey(*service.partition(":")[0].split("/", 1))
-    one = asyncio.run(reader.read(key, with_pods=with_pods, within_s=_SERVER_S))
+    one = run(reader.read(key, with_pods=with_pods, within_s=_SERVER_S))
     now = Clocks.time()
 
     def plan(theirs: Settings) -> Subject:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ..clocks import Clocks
 from .all_nodes import open_reader
 from .command import Given
+from .running import run
 
 if TYPE_CHECKING:
     from ..causes.cause import Cause
@@ -51,17 +52,14 @@ def read_once(
     Raises:
         UserspaceProxyError: No agent can be found, or reached.
     """
-    found: list[AllNodes] = []
 
-    # Cost: at its end, asyncio.run of Python 3.11 makes a text of all that its task returns.
-    async def main() -> None:
+    async def main() -> AllNodes:
         async with open_reader(given, settings) as reader:
             all_nodes, _ = await _look(reader, also)
             show(all_nodes)
-            found.append(all_nodes)
+            return all_nodes
 
-    asyncio.run(main())
-    return found[0]
+    return run(main())
 
 
 async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Sequence[str]]:

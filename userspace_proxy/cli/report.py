@@ -5,7 +5,6 @@ answers of agents, logs, objects ──▶ safe texts ──▶ FILE.tar.gz
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import sys
 import time
@@ -16,6 +15,7 @@ from ..clocks import Clocks
 from ..errors import ConfigError
 from .all_nodes import open_reader, settings_of
 from .command import DONE, Given
+from .running import run
 from .terminal import write
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def report(given: Given) -> int:
         raise ConfigError(f"--file: {path} is a folder", hint="name a file")
     if path.exists() and not replaces:
         raise ConfigError(f"--file: {path} exists", hint="give another name, or --overwrite")
-    contents = asyncio.run(_gather(given, made_at))
+    contents = run(_gather(given, made_at))
     size = write_archive(path, contents.files(), made_at=made_at, replaces=replaces)
     lines = [
         f"{path}: {size / 1024:,.0f} KiB, of {contents.count:,} files",

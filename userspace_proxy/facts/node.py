@@ -659,7 +659,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         )
 
     def summarised(self, also: Collection[str] = ()) -> StatusFacts:
-        """Return a summary, for a reader of many nodes: only what needs attention.
+        """Return a summary, for a reader of many nodes: what needs attention, or has no answer.
 
         Args:
             also: Services, ``namespace/name``, that are wanted anyway.
@@ -668,7 +668,9 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
             [
                 port
                 for port in self.ports
-                if port.state.level is not Level.OK or (also and port.names[0] in also)
+                if port.state.level is not Level.OK
+                or (port.connections and port.is_without_answer)
+                or (also and port.names[0] in also)
             ],
             [item for item in self.ignored if item.is_conflict or item.service in also],
             [check for check in self.health_checks if check.problem or check.service in also],

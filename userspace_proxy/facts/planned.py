@@ -101,6 +101,7 @@ def facts_of_verdict(verdict: EndpointVerdict, starting: float | None = None) ->
         preference,
         verdict.node,
         host=verdict.host,
+        pod=verdict.pod,
     )
 
 

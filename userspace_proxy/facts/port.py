@@ -91,6 +91,8 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
 
     host: str = ""
     """The name that it was found by, of a host outside the cluster; empty: it is an address."""
+    pod: str = ""
+    """The pod's name, in the Service's namespace; empty if it is none, or unknown."""
     answered_at: float = 0.0
     """Unix time at which it last answered a dial; 0 if it never did."""
     is_past: bool = False

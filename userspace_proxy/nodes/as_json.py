@@ -129,6 +129,7 @@ def _endpoint(one: MergedEndpoint) -> dict[str, Any]:
     return {
         "address": one.address,
         "host": one.host,
+        "pod": one.pod,
         "node": one.node,
         "sentence": endpoint_in_words(one),
         "extent": one.extent,

@@ -1,10 +1,13 @@
 """One endpoint as all nodes see it: which have tried it, and what they got.
 
-    all that tried it fail      ──▶ the endpoint is what fails
-    some fail, others get there ──▶ the way from these nodes
-    only one has tried          ──▶ nobody can tell
+    all that tried it fail         ──▶ the endpoint is what fails
+    some hear nothing from it,
+    while it answers others        ──▶ the way from these nodes
+    some fail otherwise, or before ──▶ the endpoint, which comes and goes
+    only one has tried             ──▶ nobody can tell
 
 Rule 1: a node has tried an endpoint if it has dialled it or was answered by it, or has a cause.
+Rule 2: an answer is a byte that came back: without a cause and without one, nothing is known.
 """
 
 from __future__ import annotations
@@ -13,12 +16,17 @@ import enum
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..causes.cause import Cause, When
-from ..facts import EndpointFacts, PortFacts
+from ..causes.cause import Cause, CauseCode, When
+from ..facts import EndpointFacts, Level, PortFacts
 from .sums import Sums, added, of_endpoint
 
 # Unix times beyond are no times: time.localtime() fails with them.
 _LATEST = 2.0**37
+_CLOCKS_DIFFER_S = 2.0
+_OF_PATHS = frozenset(
+    (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
+)
+"""A node that has one of these hears nothing from the endpoint itself."""
 
 
 class Extent(enum.StrEnum):
@@ -29,7 +37,9 @@ class Extent(enum.StrEnum):
     ENDPOINT = "endpoint"
     """All nodes that tried, at least two, have the same."""
     PATH = "path"
-    """Only some of the nodes that tried."""
+    """It answers some nodes, and others hear nothing from it at the same time."""
+    SOME = "some nodes"
+    """It answers some nodes, and refuses others, ends their connections, or did so before."""
     ONE = "one node"
     """Only one node has tried."""
 
@@ -41,6 +51,8 @@ class MergedEndpoint:
     address: str
     host: str
     """The name that it was found by; empty: it is an address."""
+    pod: str
+    """The pod's name; empty if unknown."""
     node: str
     """Where it runs; empty if unknown."""
     usable: int
@@ -48,7 +60,9 @@ class MergedEndpoint:
     tried: tuple[str, ...]
     """Nodes that have tried it."""
     answered: tuple[str, ...]
-    """Of these, those that it answers."""
+    """Of these, those that it has sent something, and that have no cause."""
+    extent: Extent
+    """Where what is wrong with it is."""
     failing: tuple[tuple[Cause, tuple[str, ...]], ...]
     """What is wrong, and on which nodes; what the most have first."""
     sums: Sums
@@ -58,23 +72,42 @@ class MergedEndpoint:
     whether they have tried."""
 
     @property
-    def extent(self) -> Extent:
-        """Where what is wrong with it is."""
-        return extent_of(len(self.tried), len(self.tried) - len(self.answered))
+    def level(self) -> Level | None:
+        """How it serves; None: it answers no node, as far as is known, and fails for none."""
+        if self.failing:
+            return Level.ATTENTION if self.answered else Level.TROUBLE
+        return Level.OK if self.answered else None
 
 
-def extent_of(tried: int, ill: int) -> Extent:
+def extent_of(causes: Collection[Cause], ill: int, answers: Collection[float]) -> Extent:
     """Return where what is wrong is.
 
     Args:
-        tried: How many nodes have tried an endpoint.
-        ill: How many of them have a cause.
+        causes: What is wrong now with an endpoint that may be used.
+        ill: How many nodes have a cause.
+        answers: When it last answered each of the others; Unix times.
     """
     if not ill:
         return Extent.NONE
-    if ill < tried:
-        return Extent.PATH
-    return Extent.ENDPOINT if ill > 1 else Extent.ONE
+    if not answers:
+        return Extent.ENDPOINT if ill > 1 else Extent.ONE
+    last = max(answers)
+    is_path = causes and all(
+        cause.code in _OF_PATHS and moment(cause.first_at) <= last + _CLOCKS_DIFFER_S
+        for cause in causes
+    )
+    return Extent.PATH if is_path else Extent.SOME
+
+
+def last_answer(endpoint: EndpointFacts) -> float:
+    """Return when an endpoint has last answered a node; 0: it hasn't, or has a cause."""
+    has_answered = endpoint.has_sent and endpoint.cause is None
+    return max(endpoint.answered_at, endpoint.sent_at, 1.0) if has_answered else 0.0
+
+
+def current_cause(endpoint: EndpointFacts) -> Cause | None:
+    """Return what is wrong now with an endpoint that may be used."""
+    return endpoint.cause if endpoint.is_usable and not endpoint.is_past else None
 
 
 def has_tried(endpoint: EndpointFacts) -> bool:
@@ -116,7 +149,9 @@ def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[M
         for endpoint in port.endpoints:
             found.setdefault(endpoint.address, []).append((node, endpoint))
     merged = [_merged(address, seen, left_out) for address, seen in found.items()]
-    merged.sort(key=lambda one: (not one.failing, len(one.answered) - len(one.tried), one.address))
+    merged.sort(
+        key=lambda one: (not one.failing, -sum(len(nodes) for _, nodes in one.failing), one.address)
+    )
     return tuple(merged)
 
 
@@ -124,30 +159,36 @@ def _merged(
     address: str, seen: Collection[tuple[str, EndpointFacts]], left_out: int
 ) -> MergedEndpoint:
     hosts = (one.host for _, one in seen)
+    pods = (one.pod for _, one in seen)
     places = (one.node for _, one in seen)
     by_cause: dict[object, list[tuple[str, Cause]]] = {}
     tried: list[str] = []
-    answered: list[str] = []
+    answered: dict[str, float] = {}
     for node, one in seen:
         if not has_tried(one):
             continue
         tried.append(node)
-        if one.cause is None:
-            answered.append(node)
-        else:
+        if at := last_answer(one):
+            answered[node] = at
+        elif one.cause is not None:
             by_cause.setdefault(same_cause(one.cause), []).append((node, one.cause))
     failing = [
         (seen_together([cause for _, cause in same]), tuple(node for node, _ in same))
         for same in by_cause.values()
     ]
     failing.sort(key=lambda one: -len(one[1]))
+    ill = [one for _, one in seen if one.cause is not None]
+    now = [cause for one in ill if (cause := current_cause(one)) is not None]
+    extent = extent_of(now if len(now) == len(ill) else (), len(ill), answered.values())
     return MergedEndpoint(
         address,
         next(filter(None, hosts), ""),
+        next(filter(None, pods), ""),
         next(filter(None, places), ""),
         sum(one.is_usable for _, one in seen),
         tuple(tried),
         tuple(answered),
+        extent,
         tuple(failing),
         added(of_endpoint(one) for _, one in seen),
         left_out,

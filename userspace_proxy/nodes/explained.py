@@ -17,6 +17,7 @@ from ..explain.explanation import PathPart
 from ..explain.steps import ENDPOINTS_SHOWN
 from ..facts import WORST_FIRST, Level, PortFacts, worst
 from ..facts.units import plural
+from ..model.quoting import shown
 from ..plan.digest import FORM
 from .answer import AgentAnswer, AllNodes
 from .differences import PlanDifference, differences
@@ -145,13 +146,13 @@ def _answers(merged: Merged) -> PathStep:
 
 def _served(port: MergedPort, merged: Merged) -> PathStep:
     what = f"{port.key}: {port_in_words(port, merged)}"
-    return PathStep(port.level, _SERVED, what, details=tuple(_endpoints(port)))
+    return PathStep(port.mark, _SERVED, what, details=tuple(_endpoints(port)))
 
 
 def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:
     for endpoint in port.endpoints[:ENDPOINTS_SHOWN]:
-        level = Level.TROUBLE if endpoint.failing else Level.OK if endpoint.tried else None
-        yield level, endpoint_in_words(endpoint)
+        pod = f" (pod {shown(endpoint.pod)})" if endpoint.pod else ""
+        yield endpoint.level, f"{endpoint_in_words(endpoint)}{pod}"
     if (more := len(port.endpoints) - ENDPOINTS_SHOWN) > 0:
         yield None, f"and {plural(more, 'more endpoint')}"
 

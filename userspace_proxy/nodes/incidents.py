@@ -23,7 +23,16 @@ from ..causes.say import kubectl_words, on_node
 from ..diagnosis.incidents import Incidents
 from ..facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
 from ..model.quoting import shell_word, shown
-from .endpoints import Extent, extent_of, has_tried, moment, same_cause, seen_together
+from .endpoints import (
+    Extent,
+    current_cause,
+    extent_of,
+    has_tried,
+    last_answer,
+    moment,
+    same_cause,
+    seen_together,
+)
 
 # Of fewer endpoints, each is as likely to be the reason.
 _PATHS = 3
@@ -42,7 +51,7 @@ class MergedIncident:
     tried: int
     """How many have tried its endpoints; 0 if it is about none."""
     answered: int
-    """How many of them see nothing wrong with these."""
+    """How many of them these have sent something, and see nothing wrong with them."""
     extent: Extent
     left_out: int
     """Nodes whose summaries don't say whether they have tried its endpoints."""
@@ -122,6 +131,10 @@ class _Reach:
         self.tried: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.failed: Mapping[str, set[str]] = {at: set() for at in addresses}
         """Of the nodes that tried, those that aren't answered, for whatever reason."""
+        self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
+        """When the endpoints last answered others."""
+        self.causes: Mapping[str, list[Cause | None]] = {at: [] for at in addresses}
+        """What is wrong now, of each node; None: it was before, or the endpoint isn't used."""
         self.places: dict[str, str] = {}
         """The nodes on which endpoints run."""
         for node, port in on_nodes if addresses else ():
@@ -134,6 +147,9 @@ class _Reach:
                         tried.add(node)
                     if endpoint.cause is not None:
                         self.failed[endpoint.address].add(node)
+                        self.causes[endpoint.address].append(current_cause(endpoint))
+                    elif last := last_answer(endpoint):
+                        self.answers[endpoint.address][node] = last
 
     def left_out(self, addresses: Iterable[str]) -> int:
         """Return how many summaries leave out all Service ports with some endpoints."""
@@ -149,14 +165,21 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     for at in incident.endpoints:
         tried |= reach.tried[at] | failed
         failed |= reach.failed[at]
-    answered = len(tried - failed)
+    answers = {
+        node: at
+        for one in incident.endpoints
+        for node, at in reach.answers[one].items()
+        if node not in failed
+    }
+    causes = [cause for at in incident.endpoints for cause in reach.causes[at]]
+    now = [cause for cause in causes if cause is not None]
     facts = replace(incident, cause=seen_together([incident.cause]), ports=len(seen.ports))
     return MergedIncident(
         facts,
         tuple(sorted(seen.nodes)),
         len(tried),
-        answered,
-        extent_of(len(tried), len(tried) - answered),
+        len(answers),
+        extent_of(now if len(now) == len(causes) else (), len(tried & failed), answers.values()),
         reach.left_out(incident.endpoints) if incident.endpoints else 0,
         frozenset(seen.keys),
     )

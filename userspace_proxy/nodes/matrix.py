@@ -1,8 +1,8 @@
 """Nodes by endpoints of one Service port: whether an endpoint, a node or a way between is sick.
 
            10.244.1.8:8080  10.244.3.9:8080
-node-7     served           failing            a row of these: the node is sick
-node-9     served           not tried          a column: the endpoint
+node-7     answers          failing            a row of these: the node is sick
+node-9     answers          not tried          a column: the endpoint
                                                a single one: the way
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..causes.cause import Cause
 from ..facts import EndpointFacts, Level, PortFacts
 from ..facts.units import waits_in_words
-from .endpoints import has_tried
+from .endpoints import has_tried, last_answer
 from .merged import Merged, MergedPort
 from .sums import NOTHING, Sums, of_endpoint
 from .words import endpoint_in_words
@@ -24,7 +24,9 @@ from .words import endpoint_in_words
 class CellState(enum.StrEnum):
     """What a node got from an endpoint."""
 
-    SERVED = "served"
+    SERVED = "answers"
+    UNANSWERED = "not known whether it answers"
+    """The node has tried it, nothing failed, and nothing came back that is counted."""
     FAILING = "failing"
     NOT_TRIED = "not tried"
     NOT_USED = "not used"
@@ -115,4 +117,6 @@ def _state(endpoint: EndpointFacts) -> CellState:
         return CellState.FAILING
     if not endpoint.is_usable:
         return CellState.NOT_USED
-    return CellState.SERVED if has_tried(endpoint) else CellState.NOT_TRIED
+    if last_answer(endpoint):
+        return CellState.SERVED
+    return CellState.UNANSWERED if has_tried(endpoint) else CellState.NOT_TRIED

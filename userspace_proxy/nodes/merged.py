@@ -24,7 +24,7 @@ from ..facts import WORST_FIRST, FrontendFacts, Level, PortFacts, PortState, Sta
 from .answer import AgentAnswer, AllNodes
 from .endpoints import MergedEndpoint, endpoints_of, same_cause, seen_together
 from .incidents import MergedIncident, incidents_of
-from .remarks import Remark, remarks_of
+from .remarks import Remark, other_settings_of, remarks_of
 from .rows import NodeRow, rows_of
 from .sums import Sums, added, of_port
 
@@ -152,6 +152,16 @@ class Merged:
     """The worst of all."""
     runs: Mapping[str, AgentRun]
     """Of the agents that have answered, by node."""
+    namespace: str = ""
+    """Only its Services are meant; empty: all, or what else was chosen."""
+    ill_elsewhere: int = 0
+    """How many Services of other namespaces need attention."""
+
+    @property
+    def mark(self) -> Level | None:
+        """Its level, for all observers; None: nothing is known to be wrong, and clients fail."""
+        fails = any(port.mark is None and port.sums.failed for port in self.ports)
+        return None if self.level is Level.OK and fails else self.level
 
     @property
     def ill(self) -> int:
@@ -180,7 +190,9 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     by_port = _by_port(all_nodes, known)
     ports = [_merged(key, members, known) for key, members in by_port.items()]
     ports.sort(key=lambda one: (WORST_FIRST.index(one.level), -one.ill, one.key))
-    remarks, incidents = remarks_of(all_nodes), incidents_of(by_port.values(), _summaries(known))
+    settings = other_settings_of(known)
+    remarks = remarks_of(all_nodes, settings)
+    incidents = incidents_of(by_port.values(), _summaries(known))
     levels = (*(port.level for port in ports), *(remark.level for remark in remarks))
     return Merged(
         now=max((one.answered_at for one in known), default=0.0),
@@ -191,7 +203,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
         healthy=max(0, _usual_count(known) - len(ports)) if _summaries(known) else 0,
         incidents=incidents,
         remarks=remarks,
-        rows=rows_of(all_nodes, remarks, incidents, before),
+        rows=rows_of(all_nodes, remarks, incidents, settings, before),
         level=worst(levels),
         runs={one.node: AgentRun(s.started, s.now) for one in known if (s := one.status)},
     )

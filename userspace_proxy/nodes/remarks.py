@@ -69,13 +69,21 @@ class OtherSetting(NamedTuple):
     usual: str
 
 
-def remarks_of(all_nodes: AllNodes) -> tuple[Remark, ...]:
-    """Return all remarks: the worst first, and then those that hold for the most nodes."""
+OtherSettings = Mapping[str, Mapping[str, OtherSetting]]
+"""By node, then by name."""
+
+
+def remarks_of(all_nodes: AllNodes, settings: OtherSettings) -> tuple[Remark, ...]:
+    """Return all remarks: the worst first, and then those that hold for the most nodes.
+
+    Args:
+        settings: As :func:`other_settings_of` returns them.
+    """
     known = [answer for answer in all_nodes.answers if _answers(answer)]
     remarks = [
         *_together((one.node, said) for one in all_nodes.answers for said in _alone(one)),
         *_behind(known),
-        *_together((*_versions(known), *_settings(known))),
+        *_together((*_versions(known), *_settings(settings))),
         *_clocks(known),
         # What agents may claim is the last of its level.
         *_together((one.node, said) for one in known for said in _problems(one)),
@@ -102,7 +110,7 @@ def runs(status: StatusFacts) -> str:
     return version_in_words(shown(status.version) or "unknown", shown(status.commit))
 
 
-def other_settings_of(answers: Iterable[AgentAnswer]) -> Mapping[str, Mapping[str, OtherSetting]]:
+def other_settings_of(answers: Iterable[AgentAnswer]) -> OtherSettings:
     """Return by node the settings that most nodes have otherwise, by name."""
     given = {
         answer.node: {
@@ -230,8 +238,8 @@ def _versions(known: Sequence[AgentAnswer]) -> Iterator[tuple[str, _Said]]:
             yield node, _Said(cause.fact, Level.ATTENTION, cause)
 
 
-def _settings(known: Sequence[AgentAnswer]) -> Iterator[tuple[str, _Said]]:
-    for node, others in other_settings_of(known).items():
+def _settings(settings: OtherSettings) -> Iterator[tuple[str, _Said]]:
+    for node, others in settings.items():
         values = [
             (shown(k), one.here or "default", one.usual or "default") for k, one in others.items()
         ]

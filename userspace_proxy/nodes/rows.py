@@ -16,7 +16,7 @@ from ..sources.kubernetes.port_forward import ForwardTarget
 from .answer import AgentAnswer, AllNodes
 from .endpoints import Extent
 from .incidents import MergedIncident
-from .remarks import OtherSetting, Remark, other_settings_of
+from .remarks import OtherSetting, OtherSettings, Remark
 from .sums import NOTHING, Sums, of_port
 
 # More cores no node has.
@@ -65,6 +65,7 @@ def rows_of(
     all_nodes: AllNodes,
     remarks: Sequence[Remark],
     incidents: Sequence[MergedIncident],
+    settings: OtherSettings,
     before: AllNodes | None = None,
 ) -> tuple[NodeRow, ...]:
     """Return a row for each node: the worst first, then by name.
@@ -72,6 +73,7 @@ def rows_of(
     Args:
         remarks: As ``remarks_of`` returns them.
         incidents: As ``incidents_of`` returns them.
+        settings: As ``other_settings_of`` returns them.
         before: The same some seconds ago, for what is measured in between; None: it isn't known.
     """
     said: dict[str, list[Remark]] = {}
@@ -85,7 +87,6 @@ def rows_of(
             for node in incident.nodes:
                 seen.setdefault(node, []).append(incident)
     earlier = {one.node: one for one in before.answers} if before is not None else {}
-    settings = other_settings_of(all_nodes.answers)
     rows = [
         _row(
             one,

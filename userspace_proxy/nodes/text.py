@@ -88,7 +88,7 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
         columns: The width of the terminal; 0: no bound.
         is_wide: Show all remarks and causes, what to do about them, and endpoints.
     """
-    lines = [*placed("", _header(merged), columns)]
+    lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
     remarks = merged.remarks if is_wide else merged.remarks[:_REMARKS_SHOWN]
     for remark in remarks:
         lines += _remark_lines(remark, columns, is_wide=is_wide)
@@ -144,7 +144,7 @@ def render_top(
     total = len(merged.answered)
     rows = [_TOP_HEADINGS, *(_top_cells(one, rates.get(one.key), total) for one in chosen)]
     marks = [" ", *(MARKS[one.level] for one in chosen)]
-    lines = [*placed("", _header(merged), columns)]
+    lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
     lines += top_lines(marks, rows, columns, narrow="  ", more=len(ports) - len(chosen))
     return StatusText(_encode(lines), worst(port.level for port in merged.ports))
 
@@ -175,6 +175,17 @@ def _header(merged: Merged) -> str:
     if saved := sum(row.sums.saved for row in answered):
         counts.append(f"{plural(saved, 'connection')} saved")
     return "  ".join([_answered(merged), words, ", ".join(counts)])
+
+
+def _namespace_lines(merged: Merged, columns: int) -> Iterator[str]:
+    """Yield that only one namespace is shown, and what others have."""
+    if not merged.namespace:
+        return
+    what = f"namespace {shown(merged.namespace)}"
+    if count := merged.ill_elsewhere:
+        others = "Service of another namespace needs" if count == 1 else "Services of others need"
+        what = f"{what}; {count:,} {others} attention: -A"
+    yield from placed("", what, columns)
 
 
 def _remark_lines(remark: Remark, columns: int, *, is_wide: bool) -> Iterator[str]:
@@ -209,8 +220,10 @@ def _port_lines(
         words = port_in_words(port, merged, said)
         yield from placed(head, f"{words}{_traffic(port)}", columns)
         for endpoint in islice(port.endpoints, _ENDPOINTS_SHOWN) if is_wide else ():
+            pod = f" {shown(endpoint.pod)}" if endpoint.pod else ""
             place = f" ({shown(endpoint.node)})" if endpoint.node else ""
-            yield from placed(_BELOW, f"endpoint{place}  {endpoint_in_words(endpoint)}", columns)
+            words = f"endpoint{pod}{place}  {endpoint_in_words(endpoint)}"
+            yield from placed(_BELOW, words, columns)
     if more := len(merged.ports) - len(ports):
         yield f"    and {plural(more, 'more Service port')}"
 

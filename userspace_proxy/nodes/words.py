@@ -83,10 +83,16 @@ def endpoint_in_words(endpoint: MergedEndpoint) -> str:
     counts = _Counts(len(endpoint.tried), len(endpoint.answered), endpoint.left_out)
     if not counts.tried:
         return f"{endpoint.address} has not been tried"
+    quiet = set(endpoint.tried) - set(endpoint.answered)
     if not endpoint.failing:
-        return f"{endpoint.address} answers {_that_tried(counts)}"
+        if not quiet:
+            return f"{endpoint.address} answers {_that_tried(counts)}"
+        if not endpoint.answered:
+            return f"{endpoint.address}: not known whether it answers; {_that_tried(counts)}"
+        answers = f"{endpoint.address} answers {listed(endpoint.answered)}"
+        return f"{answers}; not known whether it answers {listed(sorted(quiet))}"
     parts = [
-        _seen(cause, nodes, counts, endpoint.address)
+        _seen(cause, nodes, counts, endpoint.address, endpoint.extent)
         for cause, nodes in islice(endpoint.failing, _CAUSES)
     ]
     if more := len(endpoint.failing) - len(parts):
@@ -105,7 +111,7 @@ def incident_in_words(one: MergedIncident, now: float, total: int) -> str:
         what = f"{_say(one.cause)}, seen {on_nodes(one.nodes, total)}"
     else:
         counts = _Counts(one.tried, one.answered, one.left_out)
-        what = _seen(one.cause, one.nodes, counts, facts.endpoints[0])
+        what = _seen(one.cause, one.nodes, counts, facts.endpoints[0], one.extent)
     touched = facts.services[0] if len(facts.services) == 1 else facts.touched
     return f"{what}: {', '.join(filter(None, (shown(touched), since(facts, now))))}"
 
@@ -160,13 +166,13 @@ def _causes(
 
 def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
     """Return whether it must be said which nodes have tried an endpoint, and is known."""
-    if endpoint.extent is Extent.PATH:
+    if endpoint.extent in (Extent.PATH, Extent.SOME):
         return True
     is_known = bool(endpoint.failing) and not endpoint.left_out
     return is_known and len(endpoint.tried) < port.served + port.ill
 
 
-def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str) -> str:
+def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: Extent) -> str:
     """Return what is wrong with an endpoint, and for which of the nodes that tried it."""
     tried, answered, left_out = counts
     are_all = len(nodes) + answered == tried and not left_out
@@ -181,7 +187,7 @@ def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str) -> str:
         rest = f"{others or 'the '}one that tried is answered"
     else:
         rest = f"{others}{answered:,} that tried are answered"
-    if not cause.code.traits.is_dial:
+    if extent is not Extent.PATH:
         return f"{_say(cause)} (seen {only}by {listed(nodes)}); {rest}"
     it = "it " if cause.row.is_predicate else ""
     verb = "can't reach" if cause.when is When.NOW else "couldn't reach"

@@ -98,6 +98,8 @@ class EndpointVerdict:
     """It is usable, and so is one of a priority before its own."""
     host: str = ""
     """The name that it was found by; empty for an endpoint by address."""
+    pod: str = ""
+    """The pod's name, in the Service's namespace; empty if its slice names none."""
 
     @property
     def is_leaving(self) -> bool:
@@ -372,4 +374,5 @@ def _verdict(
         endpoint.weight,
         endpoint.priority,
         host=endpoint.host,
+        pod=endpoint.pod,
     )

@@ -435,7 +435,7 @@ def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
     state = endpoint.state
     if endpoint.ejected_for_s is not None:
         state = ejected_in_words(endpoint.ejected_for_s)
-    parts = [state, endpoint.preference, endpoint.node]
+    parts = [state, endpoint.preference, endpoint.pod, endpoint.node]
     if is_unseen and not endpoint.connections:
         # What the kernel leads there isn't counted by endpoint.
         return f"{endpoint.address}  {', '.join(filter(None, parts))}"

@@ -12,6 +12,7 @@ from userspace_proxy.facts import (
     IncidentFacts,
     KernelLackFacts,
     LastStateFacts,
+    Level,
     PortFacts,
     RejectedFacts,
     SourceFacts,
@@ -204,6 +205,15 @@ def test_a_summary_has_the_service_ports_that_are_not_ok():
 
 def test_a_summary_has_the_services_that_are_asked_for():
     assert names(a_view().summarised({"shop/web", "other/cart"})) == ["web", "db"]
+
+
+def test_a_summary_has_what_no_endpoint_has_answered():
+    """A UDP Service without any answer was served on all nodes, to a reader of summaries."""
+    silent = diagnose(
+        [make_port("dns", protocol="UDP", connections=71, sent_bytes=0)], SourceFacts()
+    )
+    assert silent[0].state.level is Level.OK
+    assert names(msgspec.structs.replace(a_view(), ports=silent).summarised()) == ["dns"]
 
 
 def test_a_summary_has_of_ignored_services_only_conflicts():

@@ -3,7 +3,8 @@ import math
 import pytest
 
 from userspace_proxy.causes.cause import When
-from userspace_proxy.causes.endpoints import refuses, silent
+from userspace_proxy.causes.endpoints import refuses, resets, silent
+from userspace_proxy.facts import Level
 from userspace_proxy.nodes.endpoints import (
     Extent,
     endpoints_of,
@@ -13,23 +14,41 @@ from userspace_proxy.nodes.endpoints import (
     same_cause,
     seen_together,
 )
+from userspace_proxy.nodes.text import render_status
 
-from .views import OTHER, POD, answering, failing, untried, web
+from ..status.views import NOW
+from .views import OTHER, POD, answer_of, answering, failing, merged_of, untried, web
+
+SINCE = NOW - 60
+SILENT = silent(POD).replace(first_at=SINCE)
 
 
 @pytest.mark.parametrize(
-    ("tried", "ill", "extent"),
+    ("causes", "ill", "answers", "extent"),
     [
-        (0, 0, Extent.NONE),
-        (9, 0, Extent.NONE),
-        (1, 1, Extent.ONE),
-        (2, 2, Extent.ENDPOINT),
-        (2, 1, Extent.PATH),
-        (118, 117, Extent.PATH),
+        pytest.param((), 0, (), Extent.NONE, id="nothing-is-wrong"),
+        pytest.param((), 0, (NOW,), Extent.NONE, id="all-are-answered"),
+        pytest.param((SILENT,), 1, (), Extent.ONE, id="one-has-tried"),
+        pytest.param((SILENT,), 2, (), Extent.ENDPOINT, id="none-is-answered"),
+        pytest.param((SILENT,), 1, (NOW,), Extent.PATH, id="others-are-answered-meanwhile"),
+        pytest.param((SILENT,), 1, (SINCE - 9,), Extent.SOME, id="others-were-answered-before"),
+        pytest.param((SILENT, refuses(POD)), 2, (NOW,), Extent.SOME, id="it-refuses-one"),
+        pytest.param((resets(POD),), 1, (NOW,), Extent.SOME, id="it-resets"),
+        pytest.param((), 1, (NOW,), Extent.SOME, id="it-is-not-ready"),
     ],
 )
-def test_it_depends_on_who_has_tried_where_the_fault_is(tried, ill, extent):
-    assert extent_of(tried, ill) is extent
+def test_it_depends_on_who_has_tried_where_the_fault_is(causes, ill, answers, extent):
+    """Users went to healthy nodes: an endpoint that came and went was said to be unreachable."""
+    assert extent_of(causes, ill, answers) is extent
+
+
+def test_without_a_byte_that_came_back_no_answer_is_known():
+    """A UDP Service of which 476 of 479 flows failed was green on all nodes."""
+    tried = untried(connections=479, failures=0)
+    (one,) = endpoints_of({"a": web(tried), "b": web(tried)})
+    assert (one.tried, one.answered, one.level) == (("a", "b"), (), None)
+    (mixed,) = endpoints_of({"a": web(tried), "b": web(answering())})
+    assert (mixed.answered, mixed.level) == (("b",), Level.OK)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +75,23 @@ def test_an_endpoint_has_the_nodes_that_tried_it_and_what_they_see():
         "e": web(untried(), untried(OTHER, is_usable=False)),
     }
     sick, other = endpoints_of(members)
-    assert (sick.address, sick.node, sick.usable, sick.extent) == (POD, "n3", 5, Extent.PATH)
+    assert (sick.address, sick.node, sick.usable, sick.extent) == (POD, "n3", 5, Extent.SOME)
     assert (sick.tried, sick.answered) == (("a", "b", "c", "d"), ("a",))
     assert sick.failing == ((silent(POD), ("c", "d")), (refuses(POD), ("b",)))
     assert (sick.sums.connections, sick.sums.failed) == (3, 2)
     assert (other.address, other.tried, other.usable) == (OTHER, (), 2)
     assert other.extent is Extent.NONE
+
+
+def test_an_endpoint_has_the_name_of_its_pod():
+    """Who was woken at night saw addresses, and asked kubectl whose they are."""
+    members = {"a": web(untried()), "b": web(answering(pod="web-7d9-x2x"))}
+    (one,) = endpoints_of(members)
+    assert one.pod == "web-7d9-x2x"
+    (port,) = merged_of(answer_of("a", members["a"]), answer_of("b", members["b"])).ports
+    text = render_status(merged_of(answer_of("b", members["b"])), is_wide=True).body.decode()
+    assert "endpoint web-7d9-x2x  " in text
+    assert port.endpoints == (one,)
 
 
 def test_endpoints_that_fail_are_first():

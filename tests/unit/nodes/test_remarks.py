@@ -25,8 +25,12 @@ from userspace_proxy.nodes.remarks import (
 from .views import CUT_OFF, NOW, PROBLEM, agent_on, all_of, answer_of, without_answer
 
 
+def remarks_in(all_nodes):
+    return remarks_of(all_nodes, other_settings_of(all_nodes.answers))
+
+
 def said(*answers):
-    return [(remark.cause, remark.nodes) for remark in remarks_of(all_of(*answers))]
+    return [(remark.cause, remark.nodes) for remark in remarks_in(all_of(*answers))]
 
 
 def test_nothing_is_said_of_nodes_that_are_alike_and_well():
@@ -34,14 +38,14 @@ def test_nothing_is_said_of_nodes_that_are_alike_and_well():
 
 
 def test_nodes_without_an_answer_for_the_same_reason_are_one_remark():
-    found = remarks_of(all_of(without_answer("a"), without_answer("b"), answer_of("c")))
+    found = remarks_in(all_of(without_answer("a"), without_answer("b"), answer_of("c")))
     assert [(one.level, one.cause, one.nodes) for one in found] == [
         (Level.TROUBLE, PROBLEM, ("a", "b"))
     ]
 
 
 def test_a_node_without_an_agent_may_be_so_on_purpose():
-    (one,) = remarks_of(all_of(without_answer("a", agents=())))
+    (one,) = remarks_in(all_of(without_answer("a", agents=())))
     assert one.level is Level.ATTENTION
 
 
@@ -90,15 +94,15 @@ def test_objects_that_are_rejected_cut_nothing_off():
     source = SourceFacts(
         "kubernetes", "x", is_synced=True, problems=(rejected.line,), rejected=(rejected,)
     )
-    (one,) = remarks_of(all_of(answer_of("a", source=source), answer_of("b", source=source)))
+    (one,) = remarks_in(all_of(answer_of("a", source=source), answer_of("b", source=source)))
     assert (one.nodes, say(one.cause)) == (("a", "b"), f"Source: {rejected.line}")
-    (one,) = remarks_of(all_of(answer_of("c", source=SourceFacts("manifests", problems=("x",)))))
+    (one,) = remarks_in(all_of(answer_of("c", source=SourceFacts("manifests", problems=("x",)))))
     assert say(one.cause) == "Source: x"
 
 
 def test_problems_of_the_same_kind_are_one_remark_whatever_their_figures():
     firewalls = FirewallFacts("ip filter in", "policy drop", "Add a rule")
-    found = remarks_of(
+    found = remarks_in(
         all_of(*(answer_of(n, firewalls=(firewalls,)) for n in "ab"), answer_of("c"))
     )
     (one,) = found
@@ -134,7 +138,7 @@ def test_settings_are_compared_where_they_have_a_majority():
 
 
 def test_nodes_that_are_behind_are_one_remark_with_all_services():
-    found = remarks_of(
+    found = remarks_in(
         all_of(
             answer_of("a", behind=("shop/b", "shop/a")), answer_of("b", behind=("shop/c", "x/d"))
         )

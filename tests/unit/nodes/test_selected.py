@@ -7,6 +7,7 @@ from userspace_proxy.facts import Level
 from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy.nodes.merged import merge
 from userspace_proxy.nodes.selected import found_in, part_of, why_missing
+from userspace_proxy.nodes.text import render_status
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.status.search import Search
 
@@ -30,6 +31,16 @@ def test_a_service_or_namespace_is_selected():
     assert names_of(part_of(merge(TWO), "shop/web")) == ["shop/web:http"]
     assert names_of(part_of(merge(TWO), "cart")) == ["cart/db:http"]
     assert len(part_of(merge(TWO), "").ports) == 2
+
+
+def test_what_other_namespaces_have_is_named_beside_one():
+    """All looked well in the context's namespace, while nine Services of another one failed."""
+    merged = merge(TWO)
+    assert render_status(part_of(merged, "cart")).body.decode().splitlines()[1] == (
+        "namespace cart; 1 Service of another namespace needs attention: -A"
+    )
+    here = part_of(merged, "shop")
+    assert render_status(here).body.decode().splitlines()[1] == "namespace shop"
 
 
 def test_nodes_belong_to_a_namespace_and_not_to_a_service():

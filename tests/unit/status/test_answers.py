@@ -245,6 +245,7 @@ def test_an_endpoint_has_these_fields(shown):
             "unanswered_flows": 0,
             "failures_by_cause": {"endpoint-refuses": 1},
             "host": "",
+            "pod": "",
             "answered_at": 1500.0,
             "is_past": False,
             "sent_at": 0.0,

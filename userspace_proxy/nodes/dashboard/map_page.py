@@ -105,11 +105,14 @@ def _service(
     name: str, ports: Iterable[MergedPort], calls: Iterable[ClientCalls]
 ) -> tuple[tuple[int, int, str], Item]:
     """Return a Service with its place: with problems first, then the most called."""
-    levels = [port.level for port in ports]
-    level = worst(levels)
+    ports = [*ports]
+    level = worst(port.level for port in ports)
+    is_unknown = level is Level.OK and all(port.mark is None for port in ports)
     count = sum(call.connections for call in calls)
     key = WORST_FIRST.index(level), -count, name
-    return key, Item(name, service_link(name), level, plural(count, "connection"))
+    return key, Item(
+        name, service_link(name), None if is_unknown else level, plural(count, "connection")
+    )
 
 
 def _calls(service: str, calls: Iterable[ClientCalls]) -> list[Line]:
@@ -123,11 +126,8 @@ def _calls(service: str, calls: Iterable[ClientCalls]) -> list[Line]:
 
 
 def _serves(service: str, endpoint: MergedEndpoint) -> Line:
-    level: Level | None = Level.OK if endpoint.tried else None
-    if endpoint.failing:
-        level = Level.ATTENTION if endpoint.answered else Level.TROUBLE
     title = f"{plural(endpoint.sums.connections, 'connection')}, {endpoint.sums.failed:,} failed"
-    return Line(service, endpoint.address, endpoint.sums.connections, level, title)
+    return Line(service, endpoint.address, endpoint.sums.connections, endpoint.level, title)
 
 
 def _endpoint(endpoint: MergedEndpoint, level: Level | None) -> Item:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ...causes.say import Form, say
 from ...facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
@@ -80,9 +81,9 @@ class PortRow:
 
     @property
     def sound(self) -> int:
-        """How many of these are usable, and answer some node or weren't tried."""
+        """How many of these are usable, and answer some node or fail for none."""
         return sum(
-            bool(one.usable) and (bool(one.answered) or not one.tried)
+            bool(one.usable) and (bool(one.answered) or not one.failing)
             for one in self.port.endpoints
         )
 
@@ -153,7 +154,7 @@ def render_node(look: ClusterLook, asked: PageRequest, node: str) -> bytes | Non
     words = (status.verdict if status is not None else "") or _about(row)
     return render(
         "node",
-        **head(look, asked, node, level=row.level, heading=node, words=words),
+        **head(look, asked, node, mark=row.level, heading=node, words=words),
         row=row,
         remarks=row.remarks,
         problems=problems[:OF_A_NODE],
@@ -194,7 +195,7 @@ def render_incident(look: ClusterLook, asked: PageRequest, id_: str) -> bytes | 
     incident, words = one.incident, incident_in_words(one, look.now, len(look.merged.answered))
     return render(
         "cause",
-        **head(look, asked, words, level=incident.level),
+        **head(look, asked, words, mark=incident.level),
         words=words,
         incident=incident,
         command=one.command,
@@ -220,7 +221,7 @@ def render_calls(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> byte
 
 def render_missing(look: ClusterLook, asked: PageRequest, words: str) -> bytes:
     """Return the page about what isn't there."""
-    return render("absent", **head(look, asked, "Not there"), words=words)
+    return render("absent", **head(look, asked, "Not there", mark=None, words=f"{words}."))
 
 
 def head(
@@ -228,25 +229,26 @@ def head(
     asked: PageRequest,
     title: str,
     *,
-    level: Level | None = None,
+    mark: Level | Literal[""] | None = "",
     heading: str = "",
     words: str = "",
 ) -> dict[str, object]:
     """Return what each page begins with.
 
     Args:
-        level: Of what it is about; None, and empty texts: it is about all nodes.
+        mark: Of what it is about: a level, or None for a neutral one; empty, as texts: it is about
+            all nodes.
         heading: What it is about.
         words: How that does.
     """
     merged = look.merged
-    level = merged.level if level is None else level
-    word = {Level.OK: "OK", Level.ATTENTION: "Attention", Level.TROUBLE: "Trouble"}[level]
+    level = merged.mark if mark == "" else mark
+    word = str(level).capitalize() if level is not Level.OK else "OK"
     place = look.cluster or "userspace-proxy"
     return {
         "look": look,
         "asked": asked,
-        "title": f"{word}: {title}, {place}",
+        "title": f"{word}: {title}, {place}" if level else f"{title}, {place}",
         "level": level,
         "heading": heading or plural(len(merged.nodes), "node"),
         "verdict": words or verdict(merged),
@@ -261,6 +263,10 @@ def verdict(merged: Merged) -> str:
     if ill:
         needs = "needs" if len(ill) == 1 else "need"
         return f"{answers} {plural(len(ill), 'Service')} {needs} attention."
+    unknown = {port.key.of_service for port in merged.ports if port.mark is None}
+    if unknown:
+        known = f"Nothing shows whether clients of {plural(len(unknown), 'Service')} are answered."
+        return f"{answers} No Service fails. {known}"
     return f"{answers} All Services are served as planned." if merged.answered else answers
 
 

@@ -37,6 +37,7 @@ NODES_WITHOUT_SEARCH = 20
 FRONTENDS_SHOWN = 8
 _MARKS = {
     CellState.SERVED: ("●", "ok"),
+    CellState.UNANSWERED: ("◌", "untried"),
     CellState.FAILING: ("✖", "trouble"),
     CellState.NOT_TRIED: ("○", "untried"),
     CellState.NOT_USED: ("–", "unused"),
@@ -44,6 +45,7 @@ _MARKS = {
 }
 _LEGEND = {
     CellState.SERVED: "answers; with the number of connections",
+    CellState.UNANSWERED: "tried; not known whether it answers",
     CellState.FAILING: "fails; with the number of failures",
     CellState.NOT_TRIED: "not tried yet",
     CellState.NOT_USED: "not used from there",
@@ -56,6 +58,8 @@ class Head:
     """An endpoint at the head of a column."""
 
     address: str
+    pod: str
+    """The pod's name; empty if unknown."""
     is_sick: bool
     """It fails for each node that tried it, of at least two."""
     says: str
@@ -112,7 +116,10 @@ def render_service(
     ports = [_shown(one, look, asked.q, said) for one in matrices[:PORTS_SHOWN]]
     levels = [one.port.level for one in matrices]
     ill = len(levels) - levels.count(Level.OK)
+    mark: Level | None = worst(levels)
     words = "OK."
+    if mark is Level.OK and any(one.port.mark is None for one in matrices):
+        mark, words = None, "Nothing shows whether all its clients are answered."
     if ill:
         needs = "needs" if ill == 1 else "need"
         words = f"{ill:,} of {plural(len(levels), 'Service port')} {needs} attention."
@@ -120,7 +127,7 @@ def render_service(
     legend = [(*_MARKS[state], words) for state, words in _LEGEND.items()]
     return render(
         "service",
-        **head(look, asked, service, level=worst(levels), heading=service, words=words),
+        **head(look, asked, service, mark=mark, heading=service, words=words),
         service=service,
         has_search=bool(asked.q) or len(look.merged.nodes) > NODES_WITHOUT_SEARCH,
         incidents=say_incidents(incidents[:INCIDENTS_SHOWN], look.now, answered),
@@ -178,7 +185,8 @@ def _head(matrix: Matrix, at: int, endpoint: MergedEndpoint | None) -> Head:
     tried = [one for one in states if one in (CellState.SERVED, CellState.FAILING)]
     is_sick = bool(tried) and CellState.SERVED not in tried
     says = endpoint_in_words(endpoint) if endpoint is not None else ""
-    return Head(matrix.endpoints[at], is_sick, says)
+    pod = endpoint.pod if endpoint is not None else ""
+    return Head(matrix.endpoints[at], pod, is_sick, says)
 
 
 def _causes(port: MergedPort) -> Iterator[Cause]:

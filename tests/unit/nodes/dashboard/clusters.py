@@ -39,7 +39,8 @@ def an_endpoint(address: str, cause: Cause | None = None):
     node = f"node-{address.split('.')[2]}"
     if cause is not None:
         return make_endpoint(address, node=node, failures=12, cause=cause.replace(**_SEEN))
-    return make_endpoint(address, node=node, connections=420, active=3, answered_at=NOW - 1)
+    answered = {"answered_at": NOW - 1, "sent_at": NOW - 1, "sent_bytes": 9_000}
+    return make_endpoint(address, node=node, connections=420, active=3, **answered)
 
 
 def a_port(name: str, *endpoints: object, **changes: object) -> PortFacts:

@@ -13,7 +13,8 @@ HEAD = {"title": "t", "level": "ok", "heading": "h", "verdict": "v"}
 
 def a_page(words):
     look = look_at(calm_cluster())
-    return render("absent", look=look, asked=PageRequest("/x"), words=words, **HEAD).decode()
+    said = {**HEAD, "verdict": words}
+    return render("absent", look=look, asked=PageRequest("/x"), **said).decode()
 
 
 def test_text_of_agents_is_neither_markup_nor_hidden():

@@ -173,9 +173,10 @@ def test_pages_reload_themselves_without_scripts_unless_told_otherwise():
 
 @pytest.mark.parametrize("words", ["There is no node x"])
 def test_what_is_missing_is_said(words):
-    assert f"{words}. All nodes shows what is so now." in words_of(
-        render_missing(CALM, PageRequest("/nodes/x"), words)
-    )
+    page = render_missing(CALM, PageRequest("/nodes/x"), words)
+    assert f"{words}." in words_of(page)
+    assert "served as planned" not in words_of(page)
+    assert b'class="icon ok"' not in page
 
 
 def test_times_are_those_of_this_machine():

@@ -41,9 +41,9 @@ def rows_of(page):
 def test_a_sick_endpoint_is_a_column():
     page = page_of("shop/web")
     assert rows_of(page) == {
-        "node-1": ["failing", "served"],
-        "node-2": ["failing", "served"],
-        "node-3": ["failing", "served"],
+        "node-1": ["failing", "answers"],
+        "node-2": ["failing", "answers"],
+        "node-3": ["failing", "answers"],
         "node-4": ["unknown", "unknown"],
     }
     (head,) = re.findall(r'<th [^>]*class="endpoint sick".*?</th>', page.decode(), re.DOTALL)
@@ -56,7 +56,7 @@ def test_a_sick_node_is_a_row():
     page = page_of("shop/search")
     assert next(iter(rows_of(page))) == "node-3"
     assert rows_of(page)["node-3"] == ["failing"] * 3
-    assert rows_of(page)["node-1"] == ["served"] * 3
+    assert rows_of(page)["node-1"] == ["answers"] * 3
     assert page.decode().count('<tr role="row" class="sick">') == 1
     assert "endpoint sick" not in page.decode()
 
@@ -64,7 +64,7 @@ def test_a_sick_node_is_a_row():
 def test_a_sick_link_is_a_cell_and_is_said():
     page = page_of("shop/cart")
     assert rows_of(page)["node-2"] == ["failing"]
-    assert rows_of(page)["node-1"] == ["served"]
+    assert rows_of(page)["node-1"] == ["answers"]
     (port,) = merge(sick_cluster()).of_service("shop/cart").ports
     (link,) = port.endpoints
     assert link.extent is Extent.PATH
@@ -83,7 +83,7 @@ def test_an_endpoint_that_is_left_out_is_not_used():
         "web", an_endpoint("10.244.1.1:80"), make_endpoint("10.244.2.1:80", "not ready", False)
     )
     all_nodes = AllNodes((an_answer("node-1", [port]),))
-    assert sorted(rows_of(page_of("shop/web", all_nodes))["node-1"]) == ["not used", "served"]
+    assert sorted(rows_of(page_of("shop/web", all_nodes))["node-1"]) == ["answers", "not used"]
 
 
 def test_the_clients_of_the_service_are_listed():

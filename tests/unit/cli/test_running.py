@@ -1,0 +1,27 @@
+"""What a command awaits."""
+
+import pytest
+
+from userspace_proxy.cli.running import run
+
+
+class Large:
+    """A result of which no text is made."""
+
+    def __repr__(self):
+        raise AssertionError("it takes as much memory again")
+
+
+def test_no_text_is_made_of_what_is_returned():
+    async def large():
+        return Large()
+
+    assert isinstance(run(large()), Large)
+
+
+def test_errors_are_passed_on():
+    async def fails():
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        run(fails())

@@ -1,0 +1,23 @@
+"""Runs what a command awaits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Return what a coroutine returns, which may be large.
+
+    Source: Python 3.11, asyncio.Runner: at its end it makes a text of all that the task returns.
+    """
+    found: list[_T] = []
+
+    async def main() -> None:
+        found.append(await coroutine)
+
+    asyncio.run(main())
+    return found[0]
