@@ -16,7 +16,7 @@ from userspace_proxy.scaling.promises import ENDS_S
 
 from .control_plane import ControlPlane
 from .resting_shop import DEADLINE_S, NAMESPACE, Connection, Shop, open_shop, service
-from .wake_role import grant_wake
+from .rights import grant_wake
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 

@@ -14,17 +14,20 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.agents import CLEANUP
-from tests.node.bridges import MAC, Bridge, entries, open_bridge
 from tests.node.endpoints import (
     CLUSTER_IPS,
+    MAC,
     PORT,
     PROTOCOLS,
     TARGET,
     VERSIONS,
+    Bridge,
     Endpoint,
     accept_with_data,
     carries_both_ways,
+    entries,
     objects,
+    open_bridge,
 )
 
 pytestmark = [pytest.mark.long, pytest.mark.netns, pytest.mark.needs("bridge tables")]

@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.bridges import entries, open_bridge
 from tests.node.endpoints import (
     CLUSTER_IPS,
     PORT,
@@ -17,7 +16,9 @@ from tests.node.endpoints import (
     TARGET,
     accept_with_data,
     addresses,
+    entries,
     objects,
+    open_bridge,
 )
 from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
 

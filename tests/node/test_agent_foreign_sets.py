@@ -6,7 +6,7 @@ import sys
 
 import foreign_sets
 import pytest
-from agent_flows import Flow
+from load import Flow
 
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints

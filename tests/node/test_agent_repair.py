@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 
 import pytest
-from agent_flows import Flow
+from load import Flow
 
 from tests.cluster.waiting import wait_for
 from tests.node.clients import ask, http_get

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.contained import ContainedAgent
+from tests.node.agents import ContainedAgent
 from tests.node.manifests import with_endpoints
 from tests.node.processes import child_pids, is_alive
 from tests.node.steerings import steerings

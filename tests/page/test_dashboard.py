@@ -16,7 +16,7 @@ from tests.unit.status.views import NOW
 from userspace_proxy.nodes.dashboard.live import Live
 from userspace_proxy.nodes.dashboard.server import Dashboard
 
-from .axe import violations_on
+from .conftest import violations_on
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
