@@ -187,6 +187,15 @@ def test_without_endpoints_clients_are_refused_and_served_when_there_are_some(
     served_by(cluster.client, "10.96.1.3", {"pod-a"})
 
 
+def test_a_deleted_service_is_no_longer_served_and_a_new_one_is(cluster: Cluster) -> None:
+    cluster.apply("phoenix", "10.96.1.4", cluster.pods[0])
+    served_by(cluster.client, "10.96.1.4", {"pod-a"})
+    cluster.control_plane.kubectl("delete", "service", "phoenix")
+    wait_for("its rules' end", lambda: "10.96.1.4" not in cluster.rules())
+    cluster.apply("phoenix", "10.96.1.4", cluster.pods[1])
+    served_by(cluster.client, "10.96.1.4", {"pod-b"})
+
+
 def test_a_repair_is_an_event_of_the_node(cluster: Cluster) -> None:
     cluster.apply("mended", "10.96.1.7", cluster.pods[0])
     served_by(cluster.client, "10.96.1.7", {"pod-a"})

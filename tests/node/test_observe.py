@@ -88,22 +88,6 @@ def test_connections_and_flows_are_lines_with_the_names_of_clients(testbed, tmp_
     assert (unseen["event"], unseen["service"]) == ("unseen", "shop/empty")
 
 
-def test_the_source_is_the_address_that_the_endpoint_sees(testbed, tmp_path):
-    sources = {}
-
-    def found():
-        testbed["pod"].get(WEB.address)
-        testbed["node-1"].get(WEB.address)
-        records = map(json.loads, lines())
-        sources.update({one["client_pod"]: one["source"] for one in records if one["endpoint"]})
-        return len(sources) == 2
-
-    with observing(testbed, tmp_path, "shop/web", "-o", "json") as lines:
-        wait_for("both clients", found, hint=lines)
-    # Replies to the node itself don't pass through it.
-    assert sources == {CART: "client", "": "node"}
-
-
 def test_the_table_of_clients_has_the_calls_of_all_workers(testbed):
     before = calls(testbed)
     for _ in range(8):
