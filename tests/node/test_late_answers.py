@@ -91,6 +91,7 @@ def two(tmp_path_factory):
         yield testbed
 
 
+@pytest.mark.long
 def test_connections_that_are_saved_from_a_host_that_comes_and_goes_are_said_to_be_late(two):
     client, pod = two["pod"], two.pod("two")
 

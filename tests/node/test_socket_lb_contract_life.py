@@ -176,6 +176,7 @@ def test_clients_notice_neither_a_crash_nor_the_next_start(life):
     assert set(ways) == {life.node.way}
 
 
+@pytest.mark.parametrize("life", [HOOKS], indirect=True)
 def test_clients_notice_no_upgrade(life):
     life.start()
     life.agent.stop()

@@ -311,5 +311,5 @@ async def test_only_the_first_round_is_logged(start, caplog):
     caplog.set_level("INFO")
     loop, cluster = await start(WatchedSteering()), Cluster()
     for count in range(1, 4):
-        await settle(loop, cluster.serve("web", WEB.ip, *[POD] * count))
+        await settle(loop, cluster.serve(f"web-{count}", f"10.96.0.{count}", POD))
     assert [r.message for r in caplog.records].count("plan in force") == 1
