@@ -88,6 +88,13 @@ async def test_a_proxy_is_changed(call, method):
     assert await call(method, "/proxies/web", changed) == (200, {**MADE, **changed})
 
 
+async def test_a_reset_enables_all_proxies_and_removes_all_toxics(call):
+    await call("POST", "/proxies", {**WEB, "enabled": False})
+    await call("POST", "/proxies/web/toxics", SLOW)
+    assert await call("POST", "/reset") == (204, "")
+    assert await call("GET", "/proxies/web") == (200, MADE)
+
+
 async def test_populating_replaces_proxies_of_the_same_name(call):
     await call("POST", "/proxies", WEB)
     other = {**WEB, "upstream": "127.0.0.1:81"}
