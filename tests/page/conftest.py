@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,19 +137,3 @@ async def screen(tab: Tab) -> AsyncIterator[Screen]:
     finally:
         await tab.page.goto("about:blank")
         await server.close()
-
-
-async def violations_on(page: Page) -> list[str]:
-    """Return what axe-core finds wrong with a page as it is now, one line for each element."""
-    await page.evaluate(_script())
-    found = await page.evaluate("axe.run({rules: {'target-size': {enabled: true}}})")
-    return [
-        f"{violation['id']}: {node['html']}"
-        for violation in found["violations"]
-        for node in violation["nodes"]
-    ]
-
-
-@cache
-def _script() -> str:
-    return (resources.files("axe_playwright_python") / "axe.min.js").read_text()

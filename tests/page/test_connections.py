@@ -18,7 +18,7 @@ from userspace_proxy.facts.connection import (
 from userspace_proxy.facts.edges import Calls
 from userspace_proxy.model.connection_ends import EndedBy
 
-from .conftest import violations_on
+from .axe import violations_on
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -16,7 +16,7 @@ from tests.unit.status.views import NOW
 from userspace_proxy.nodes.dashboard.live import Live
 from userspace_proxy.nodes.dashboard.server import Dashboard
 
-from .conftest import violations_on
+from .axe import violations_on
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -104,7 +104,7 @@ async def test_the_matrix_is_read_by_rows_and_columns(page, shown):
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="node-2"))
     cells = await row.get_by_role("cell").all_inner_texts()
     assert cells[0].startswith("✖\nfailing: refuses connections; ")
-    assert cells[1].startswith("●\nserved; 420 connections")
+    assert cells[1].startswith("●\nanswers; 420 connections")
     heads = await page.locator(".matrix").get_by_role("columnheader").all_inner_texts()
     assert heads[0] == "Node"
     assert "fails" in heads[1]
@@ -124,14 +124,14 @@ async def test_a_change_is_shown_without_loading_the_page_again(page, shown):
 
 async def test_a_command_that_has_ended_is_shown(page, shown, tab):
     await shown.server.close()
-    await expect(page.locator("#live")).to_have_text("no answer", timeout=10_000)
+    await expect(page.locator("#live")).to_have_text(re.compile(r"no answer for [1-9]\d* s"))
     assert await page.evaluate("document.documentElement.classList.contains('stale')")
     tab.errors.clear()
 
 
 async def test_an_answer_that_is_no_page_leaves_what_was_shown(page, tab):
     await page.route("**/*", lambda route: route.fulfill(status=500, body="no page"))
-    await expect(page.locator("#live")).to_have_text("no answer", timeout=10_000)
+    await expect(page.locator("#live")).to_contain_text("no answer for", timeout=10_000)
     assert await page.get_by_role("link", name="shop/cart:http").count() == 1
     await page.unroute_all()
     await expect(page.locator("#live")).to_have_text("live", timeout=10_000)
@@ -147,6 +147,22 @@ async def test_a_search_follows_what_is_typed_and_is_in_the_address(page, shown)
     assert await page.locator("#q").input_value() == "is:not-answering"
     await page.goto(page.url)
     await expect(names).to_have_count(2)
+
+
+async def test_keys_open_the_help_and_leave_the_search(page):
+    await page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keys and search")
+    assert await dialog.get_by_text("clear the search").is_visible()
+    assert await dialog.get_by_text("next and previous Service").count() == 0
+    await page.keyboard.press("Escape")
+    await dialog.wait_for(state="hidden")
+    await page.keyboard.press("/")
+    await page.keyboard.type("shop/web")
+    await expect(page.locator(".ports-of-all .name a")).to_have_text(["shop/web:http"])
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".ports-of-all .name a")).to_have_count(4)
+    await page.keyboard.press("Escape")
+    assert not await page.evaluate("document.activeElement === document.getElementById('q')")
 
 
 async def test_the_map_leads_to_what_it_shows(page, shown):

@@ -3,7 +3,7 @@ import pytest
 from tests.unit.status.views import NOW, make_endpoint, make_port, make_view
 from userspace_proxy.causes.endpoints import refuses
 
-from .conftest import violations_on
+from .axe import violations_on
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -18,7 +18,7 @@ from userspace_proxy.facts import RejectedFacts, SourceFacts
 from userspace_proxy.facts.node import ObjectKey
 from userspace_proxy.status.text import render_text
 
-from .conftest import violations_on
+from .axe import violations_on
 
 # One loop for all, because one browser serves all.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
