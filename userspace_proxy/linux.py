@@ -6,6 +6,8 @@ this package don't, so what only Linux has is imported where it is used.
 
 from __future__ import annotations
 
+import _socket
+import _thread
 import contextlib
 import select
 import sys
@@ -19,32 +21,45 @@ from .errors import PlatformError, UserspaceProxyError
 DESCRIPTORS_MAX = 262_144
 # macOS rejects more than kern.maxfilesperproc, which is at least that. Source: its setrlimit(2).
 _OPEN_MAX = 10_240
+_SYSTEM = ("_thread", "select")
 
 
 def is_linux() -> bool:
     """Return whether there is epoll; Python on other systems lacks more, but this, too."""
-    return hasattr(select, "epoll") or _is_patched()
+    return hasattr(select, "epoll") or bool(replaced_by())
 
 
 def require_own_threads() -> None:
     """Raise UserspaceProxyError where a proxy's thread would wait for its caller.
 
     gevent and eventlet replace threads by coroutines of one thread, and epoll by nothing; their
-    sockets belong to the thread that made them.
+    sockets belong to the thread that made them. Those of httpretty and mocket reach no program.
     """
-    if _is_patched():
+    if library := replaced_by():
         raise UserspaceProxyError(
-            "a proxy can't run where gevent has replaced threads, sockets or select",
-            hint="start the tests that use it without gevent.monkey, in a process of their own",
+            f"a proxy can't run where {library} has replaced threads, sockets or select",
+            hint=f"start the proxy before {library} is active, or start the tests that use it "
+            f"without {library}, in a process of their own",
         )
 
 
-_REPLACED = ("select", "socket", "threading")
+def replaced_by() -> str:
+    """Return the library that has replaced threads, sockets or select; empty: none has.
+
+    It is known by what it puts there. A class derived from the system's sockets isn't that.
+    """
+    made = [_thread.start_new_thread, select.select]
+    # What hasn't been imported isn't replaced.
+    if (sockets := sys.modules.get("socket")) and not issubclass(sockets.socket, _socket.socket):
+        made.append(sockets.socket)
+    places = (str(getattr(one, "__module__", "")).partition(".")[0] for one in made)
+    return next((place for place in places if place not in _SYSTEM), "")
 
 
-def _is_patched() -> bool:
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and any(map(monkey.is_module_patched, _REPLACED))
+def files_replaced_by() -> str:
+    """Return the library whose files programs see instead of this machine's; empty: none."""
+    library = str(getattr(open, "__module__", "")).partition(".")[0]
+    return "" if library in ("io", "_io") else library
 
 
 def require_linux(what: str = "userspace-proxy runs on Linux only") -> None:

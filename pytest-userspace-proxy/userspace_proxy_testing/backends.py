@@ -25,6 +25,7 @@ from userspace_proxy.clocks import Clocks
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.errors import SandboxError
+from userspace_proxy.linux import files_replaced_by
 from userspace_proxy.log_fields import FieldLogger
 from userspace_proxy.model import SocketAddress
 
@@ -199,6 +200,7 @@ class CommandBackend(Backend):
         values = {"{host}": address.ip, "{port}": str(address.port)}
         self._command = [_replace(word, values) for word in command]
         self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
         super().__init__(name, address, place)
         try:
             self.start()
@@ -215,6 +217,11 @@ class CommandBackend(Backend):
         self._check_open()
         if self._is_running():
             return
+        if library := files_replaced_by():
+            raise SandboxError(
+                f"cannot start backend {self.name}: {library} has replaced this machine's files",
+                hint=f"start it before {library} is active",
+            )
         # It may have ended by itself.
         self.stop()
         self._free()
@@ -232,8 +239,9 @@ class CommandBackend(Backend):
             )
         except OSError as exc:
             raise SandboxError(f"cannot start backend {self.name}: {exc}") from exc
-        # A program may exit without closing its proxy.
-        atexit.register(self.stop)
+        # A program may exit without closing its proxy; so may a child that it forks.
+        self._owner = os.getpid()
+        atexit.register(self._stop_at_exit)
         assert self._process.stderr is not None, "it is a pipe"
         errors = CommandErrors(self._process.stderr)
         try:
@@ -245,6 +253,10 @@ class CommandBackend(Backend):
                 raise SandboxError(f"{exc.message}; its stderr:\n{text}\n", hint=exc.hint) from None
             raise
 
+    def _stop_at_exit(self) -> None:
+        if os.getpid() == self._owner:
+            self.stop()
+
     def close(self) -> None:
         """Part of Backend."""
         super().close()
@@ -254,7 +266,7 @@ class CommandBackend(Backend):
         """Part of Backend."""
         process, self._process = self._process, None
         if process is not None:
-            atexit.unregister(self.stop)
+            atexit.unregister(self._stop_at_exit)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(_COMMAND_ENDS_S)

@@ -1,6 +1,7 @@
 """What a backend can be made of, and how it dies and returns."""
 
 import asyncio
+import atexit
 import contextlib
 import os
 import select
@@ -196,6 +197,17 @@ raise SystemExit(3)
     _, host, port = address.split()
     assert ran.returncode == 3
     assert refuses((host, int(port)))
+
+
+def test_a_forked_child_that_exits_ends_no_command_of_its_parent(make):
+    backend = make(SERVER)
+    child = os.fork()
+    if not child:
+        # What sys.exit() does in a child in the end.
+        atexit._run_exitfuncs()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert not refuses(backend.address)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import sys
 
 import pytest
 
 from tests.kit.test_plugin import PLUGIN
+from userspace_proxy.linux import files_replaced_by, replaced_by
 
 pytest_plugins = ["pytester"]
 
@@ -171,3 +174,50 @@ def test_gevent_is_an_error_with_the_remedy_and_never_a_skip(pytester, patched):
     result = pytester.run(sys.executable, "-c", f"{program}sys.exit(pytest.main({words}))")
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["*gevent has replaced*start the tests that use it without*"])
+
+
+@pytest.mark.parametrize(
+    ("library", "replaces"),
+    [
+        pytest.param("eventlet", "select.select = fake; del select.epoll", id="select"),
+        pytest.param("eventlet", "_thread.start_new_thread = fake", id="threads"),
+        pytest.param("httpretty", "socket.socket = Fake", id="sockets"),
+    ],
+)
+def test_a_library_that_replaces_what_a_proxy_needs_is_named(library, replaces):
+    """Of eventlet it was said that Python on linux has no epoll, of httpretty nothing."""
+    program = f"""
+import _thread, select, socket
+from userspace_proxy import Proxy
+fake = lambda *_: None
+Fake = type("Fake", (), {{}})
+fake.__module__ = Fake.__module__ = "{library}.core"
+{replaces}
+with Proxy.in_thread():
+    pass
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert f"where {library} has replaced threads, sockets or select" in ran.stderr
+    assert f"before {library} is active" in ran.stderr
+
+
+def test_a_class_derived_from_the_systems_sockets_replaces_nothing(monkeypatch):
+    class Guarded(socket.socket):
+        pass
+
+    monkeypatch.setattr(socket, "socket", Guarded)
+    assert replaced_by() == ""
+
+
+def test_files_of_a_library_are_not_this_machines(monkeypatch):
+    assert files_replaced_by() == ""
+
+    def fake_open():
+        """Return nothing."""
+
+    fake_open.__module__ = "pyfakefs.fake_open"
+    monkeypatch.setattr("builtins.open", fake_open)
+    assert files_replaced_by() == "pyfakefs"

@@ -19,7 +19,7 @@ EQUIVALENT: Mapping[tuple[str, str, str], str] = {
         "dataplane.tcp",
         "send_acks(sock)",
         "pass",
-    ): "acknowledgements aren't simulated (ADR 0071)",
+    ): "acknowledgements aren't simulated (ADR 0099)",
     (
         "dataplane.sockets",
         "sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)",

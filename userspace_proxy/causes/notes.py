@@ -156,6 +156,13 @@ def too_many_hints(limit: int) -> str:
     return f"hints name more than {limit:,} zones or nodes: others are left out"
 
 
+@cause(CauseCode.NOT_FOLLOWED, hint="Have fewer Services select the same Pods")
+def too_many_pods(limit: int) -> str:
+    """The Services of a namespace select more Pods, counted for each of them."""
+    what = "the selector has no effect: Services of the namespace with fewer Pods"
+    return f"{what} have the {limit:,} Pods that all of it may select"
+
+
 @cause(CauseCode.NOT_FOLLOWED)
 def no_pod(why: str, address: str) -> str:
     """An endpoint's ``targetRef`` names no pod."""

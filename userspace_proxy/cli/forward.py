@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from ..forward.source import ForwardSource
 
 Write = Callable[[str], object]
+# Of run; they are about clients of other machines.
+_WITHOUT_EFFECT = {
+    "bind_address": "--bind-address",
+    "workers": "--workers",
+    "steering": "--steering",
+    "proxy_port_range": "--proxy-ports",
+}
 
 
 def forward(given: Given) -> int:
@@ -47,6 +54,12 @@ def forward(given: Given) -> int:
     from .logs import set_up_logging
 
     settings = load_settings(given.settings).settings
+    for name, flag in _WITHOUT_EFFECT.items():
+        if name in settings.origins:
+            raise ConfigError(
+                f"{flag} has no effect in forward",
+                hint="each Service has an address of its own on this machine's loopback",
+            )
     kubeconfig = find(given, settings)
     if kubeconfig is None and not settings.master:
         raise ConfigError("cannot forward: there is no kubeconfig", hint="give --kubeconfig=FILE")

@@ -1,15 +1,19 @@
 """The Services that a command's words name, as users of kubectl write them.
 
     web · shop/web · svc/web · shop · -n shop · -A · --context=prod ──▶ names, the likeliest first
+    web.shop · web.shop.svc.cluster.local · http://web.shop:8080/x  ──▶ the Service of that name
 
 Rule 1: kubectl's meaning of a word comes first, and then the one that it has as a name:
 ``svc/web`` is web of the namespace in use, or of one that is called svc; ``shop`` is a Service of
 that namespace, or a namespace.
 Rule 2: a kubeconfig is read only where a word, or the lack of one, needs its namespace.
+Rule 3: a Service's name has no dot, so a word with one is a name of DNS.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -36,6 +40,11 @@ FLAGS = (
 )
 # As kubectl writes the kind.
 KINDS = ("svc", "service", "services")
+_OTHER_KINDS = frozenset((
+    "deploy", "deployment", "deployments", "po", "pod", "pods", "sts", "statefulset",
+    "statefulsets", "ds", "daemonset", "daemonsets", "rs", "replicaset", "replicasets", "job",
+    "jobs", "cronjob", "cronjobs", "ing", "ingress", "ingresses", "ep", "endpoints"
+))  # fmt: skip
 _DEFAULT = "default"
 
 
@@ -93,10 +102,16 @@ class ServiceArguments:
         Raises:
             ConfigError: It can't be the name of a Service, or its namespace isn't given.
         """
+        word = _read_written(word)
         name, colon, _ = word.partition(":")
         parts = name.split("/")
         if not all(parts) or len(parts) > 2 or word.endswith(":"):
             raise ConfigError(f"{word!r} is not a Service", hint="write NAMESPACE/NAME")
+        if len(parts) == 2 and parts[0] in _OTHER_KINDS:
+            raise ConfigError(
+                f"{word!r} is not a Service",
+                hint=f"write one that leads to it; {parts[1]} is the Service of that name",
+            )
         if len(parts) == 2:
             return (self._inside(word.partition("/")[2]), word) if parts[0] in KINDS else (word,)
         likeliest = self._inside(word)
@@ -113,6 +128,31 @@ class ServiceArguments:
                 hint=f"write NAMESPACE/{name}",
             )
         return f"{self.namespace or _DEFAULT}/{name}"
+
+
+def _read_written(word: str) -> str:
+    """Return a word of logs, browsers and configurations as ``namespace/name``; others as they are.
+
+    Raises:
+        ConfigError: It is an address.
+    """
+    if "://" in word:
+        word = word.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    host, colon, port = word.partition(":") if word.count(":") == 1 else (word, "", "")
+    ip = word[1:].partition("]")[0] if word.startswith("[") else host
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(ip)
+        raise ConfigError(
+            f"{word!r} is an address",
+            hint=f"`userspace-proxy status --search={address}` shows the Service that has it",
+        )
+    labels = host.rstrip(".").split(".")
+    if "/" in host or len(labels) < 2:
+        return word
+    at = labels.index("svc", 2) if "svc" in labels[2:] else len(labels)
+    if at != 2 and at == len(labels):
+        raise ConfigError(f"{word!r} is not a Service", hint="write NAMESPACE/NAME")
+    return f"{labels[at - 1]}/{labels[at - 2]}{colon}{port}"
 
 
 def first_found(names: Sequence[str], ask: Callable[[str], _Answer]) -> tuple[str, _Answer]:

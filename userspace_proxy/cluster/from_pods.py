@@ -7,14 +7,18 @@ has written them: its endpoints are its Pods.
 Rule 2: only Services are derived again whose own object or Pods have changed.
 Rule 3: endpoints of an earlier run stay until the Service's own object was read: until then how it
 selects its Pods isn't known, and one that can't be read stays as it was.
+Rule 4: a change of a Pod costs as much as the Pods of all Services that select it, so the Services
+of a namespace share a number of them; a Service beyond it has no endpoints, and a note.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from ..model import EndpointSlice, Service, ServiceKey, SliceKey
+from ..model.notes import NoteKind
 from ..model.pod_endpoints import (
     PodEndpoint,
     PodKey,
@@ -22,7 +26,11 @@ from ..model.pod_endpoints import (
     derive_slices,
     is_selecting,
 )
+from ..shares import Shares
 from .store import Snapshot, Store
+
+PODS_MAX = 20_000
+"""Pods of all Services of a namespace, each counted for every Service: 5 µs each."""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -51,6 +59,7 @@ class PodEndpoints:
         self._written_for: dict[ServiceKey, set[SliceKey]] = {}
         self._in_store: dict[ServiceKey, set[SliceKey]] = {}
         self._touched: set[ServiceKey] = set()
+        self._shares = Shares[ServiceKey](of_namespace=PODS_MAX)
         self._unread: set[ServiceKey] = set()
         """Services of an earlier run whose Pods aren't known until they are read."""
 
@@ -109,9 +118,12 @@ class PodEndpoints:
 
     def settle(self) -> None:
         """Put the slices of what has changed into the store."""
+        pods = {key: self._pods_of(key) for key in self._touched - self._unread}
+        moved = self._shares.change({key: len(selected) for key, selected in pods.items()})
+        pods |= {key: self._pods_of(key) for key in moved - pods.keys()}
         wanted = {
-            key: {item.key: item for item in self._slices_of(key)}
-            for key in self._touched - self._unread
+            key: {item.key: item for item in self._slices_of(key, selected)}
+            for key, selected in pods.items()
         }
         # All deletions first: a slice may have changed its Service.
         for key, slices in wanted.items():
@@ -124,15 +136,24 @@ class PodEndpoints:
                 self._in_store[key] = set(slices)
         self._touched.clear()
 
-    def _slices_of(self, key: ServiceKey) -> Iterable[EndpointSlice]:
+    def _pods_of(self, key: ServiceKey) -> Sequence[PodEndpoint]:
+        """Return the Pods that a Service selects; none if its slices are written."""
+        service, _ = self._services.get(key, (None, None))
+        if service is None or not self._is_derived(service):
+            return ()
+        candidates = self._labelled.get((key.namespace, *service.selector[0]), ())
+        pods = (self._pods[pod] for pod in candidates)
+        return [pod for pod in pods if pod.labels.issuperset(service.selector)]
+
+    def _slices_of(self, key: ServiceKey, pods: Sequence[PodEndpoint]) -> Iterable[EndpointSlice]:
         service, selection = self._services.get(key, (None, None))
         if service is None or selection is None or not self._is_derived(service):
             return [self._written[item] for item in self._written_for.get(key, ())]
-        candidates = self._labelled.get((key.namespace, *service.selector[0]), ())
-        pods = [self._pods[pod] for pod in sorted(candidates)]
-        return derive_slices(
-            service, selection, [pod for pod in pods if pod.labels.issuperset(service.selector)]
-        )
+        if self._shares.is_left_out(key):
+            note = NoteKind.TOO_MANY_PODS(PODS_MAX)
+            empty = derive_slices(service, selection, ())
+            return [replace(item, notes=(note,)) for item in empty]
+        return derive_slices(service, selection, sorted(pods, key=lambda pod: pod.key))
 
     def _is_derived(self, service: Service) -> bool:
         return is_selecting(service) and (self._with_headless or not service.is_headless)

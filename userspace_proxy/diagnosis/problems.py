@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..causes.cause import CauseCode
 from ..causes.say import remedy, say
 from ..causes.services import HEALTH_CHECK_FAILS
-from ..facts import Level, Problem, StatusFacts, SteeringState, SyncFacts
+from ..facts import IgnoredFacts, Level, Problem, StatusFacts, SteeringState, SyncFacts
 from ..facts.units import capitalised, count_in_words, plural, seconds_in_words
 
 # From here on a busy node should get a higher limit before accepting has to pause.
@@ -31,6 +31,8 @@ _CHANGED_BY = {
     "local": "Find the program that removes routes or rules of this node, and have it leave those "
     "of userspace-proxy",
 }
+# More problems of one kind are one.
+_ALIKE = 3
 # A disk that is full for a moment needs nothing from an operator.
 _NOT_KEPT_S = 60.0
 
@@ -318,10 +320,23 @@ def _unserved(view: StatusFacts) -> Iterator[Problem]:
 
 
 def _conflicts(view: StatusFacts) -> Iterator[Problem]:
+    """Yield Services without their address; many with the same reason as one."""
+    alike: dict[str, list[IgnoredFacts]] = {}
     for item in view.ignored:
         if item.is_conflict:
-            cause, kind = item.cause, f"conflict {item.service} {item.port} {item.cause.row.key}"
+            alike.setdefault(str(item.cause.row.key), []).append(item)
+    for key, items in alike.items():
+        for item in items if len(items) <= _ALIKE else ():
+            cause, kind = item.cause, f"conflict {item.service} {item.port} {key}"
             what = f"{item.service} is not served: {say(cause)}"
+            yield Problem(Level.TROUBLE, what, remedy(cause), code=cause.code, kind=kind)
+        if len(items) > _ALIKE:
+            names = list(dict.fromkeys(item.service for item in items))
+            cause, verb = items[0].cause, "is" if len(names) == 1 else "are"
+            more = len(names) - _ALIKE
+            who = ", ".join(names[:_ALIKE]) + (f" and {plural(more, 'other')}" if more > 0 else "")
+            what = f"{who} {verb} not served: {say(cause)}, and others alike"
+            kind = f"conflicts {key}"
             yield Problem(Level.TROUBLE, what, remedy(cause), code=cause.code, kind=kind)
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 from ..clocks import Clocks
+from ..linux import require_own_threads
 
 _T = TypeVar("_T")
 _NOT_RUNNING = "this proxy isn't running: use it in a `with` block, or call start()"
@@ -33,7 +34,12 @@ class LoopThread:
         self._thread = threading.Thread(target=self._run, name="userspace-proxy", daemon=True)
 
     def start(self) -> None:
-        """Start the thread, once."""
+        """Start the thread, once.
+
+        Raises:
+            UserspaceProxyError: A library has replaced what it needs.
+        """
+        require_own_threads()
         self._loop = asyncio.new_event_loop()
         # A test may have frozen the time of its own thread, and with it all others'.
         self._loop.time = Clocks.monotonic  # type: ignore[method-assign]

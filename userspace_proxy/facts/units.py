@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .figures import Times
 
 _SHORT_UNITS = "kMG"
+_DIGITS = re.compile(r"([0-9]+)")
 _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -96,6 +98,12 @@ def count_in_short(count: float) -> str:
     value = count / 1000**power
     figure = f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
     return figure + _SHORT_UNITS[power - 1]
+
+
+def in_order(name: str) -> tuple[str | tuple[int, str], ...]:
+    """Return what names with numbers are sorted by: node-9 is before node-10."""
+    parts = enumerate(_DIGITS.split(name))
+    return tuple([(len(part), part) if at % 2 else part for at, part in parts])
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:

@@ -31,6 +31,7 @@ class NoteKind(enum.StrEnum):
     RANGE_WRONG = "range_wrong"
     TOO_MANY_RANGES = "too_many_ranges"
     TOO_MANY_HINTS = "too_many_hints"
+    TOO_MANY_PODS = "too_many_pods"
     NO_POD = "no_pod"
     ADDRESS_WRONG = "address_wrong"
     NAMES_BESIDE_SELECTOR = "names_beside_selector"

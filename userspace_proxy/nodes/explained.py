@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from ..causes.cause import Cause
+from ..causes.say import kubectl_words, object_of, remedy
 from ..explain import Explanation, Invocation, PathStep
 from ..explain.explanation import PathPart
 from ..explain.steps import ENDPOINTS_SHOWN
@@ -21,6 +23,7 @@ from ..model.quoting import shown
 from ..plan.digest import FORM
 from .answer import AgentAnswer, AllNodes
 from .differences import PlanDifference, differences
+from .endpoints import Extent, same_cause
 from .merged import Merged, MergedPort
 from .words import endpoint_in_words, on_nodes, port_in_words, remark_in_words
 
@@ -50,7 +53,7 @@ def with_nodes(
     sentence, next_one = explanation.sentence, explanation.next
     if ill and WORST_FIRST.index(ill[0].level) <= WORST_FIRST.index(explanation.level):
         sentence = f"{ill[0].key}: {port_in_words(ill[0], merged)}"
-        next_one = invocation.again(explanation.service, f"--node={ill[0].groups[0].nodes[0]}")
+        next_one = _next(ill[0], explanation.service, invocation)
     elif explanation.level is Level.OK:
         sentence = _sentence(merged, explanation)
     if late := [step.what for step in behind if step.level is Level.TROUBLE]:
@@ -145,8 +148,28 @@ def _answers(merged: Merged) -> PathStep:
 
 
 def _served(port: MergedPort, merged: Merged) -> PathStep:
-    what = f"{port.key}: {port_in_words(port, merged)}"
-    return PathStep(port.mark, _SERVED, what, details=tuple(_endpoints(port)))
+    shown_below = {same_cause(cause) for one in port.endpoints for cause, _ in one.failing}
+    what = f"{port.key}: {port_in_words(port, merged, shown_below)}"
+    cause = _cause(port)
+    hint = remedy(cause) if cause is not None else ""
+    return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
+
+
+def _cause(port: MergedPort) -> Cause | None:
+    """Return the first cause of the worst nodes."""
+    return next((cause for group in port.groups for cause in group.causes), None)
+
+
+def _next(port: MergedPort, service: str, invocation: Invocation) -> str:
+    """Return the command that shows more about a Service port that isn't well."""
+    cause = _cause(port)
+    is_path = any(one.extent is Extent.PATH for one in port.endpoints)
+    if cause is not None and not cause.host and not is_path:
+        about = object_of(cause)
+        pod = next((one.pod for one in port.endpoints if one.address == about), "")
+        if words := kubectl_words(cause, service, pod):
+            return invocation.kubectl(words)
+    return invocation.again(service, f"--node={port.groups[0].nodes[0]}")
 
 
 def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:

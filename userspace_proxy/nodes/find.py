@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import SourceError, UserspaceProxyError
+from ..facts.units import in_order
 from ..model.wire import FieldError, WireEvent, WireHead, decode
 from ..sources.base import Pause, pause
 from ..sources.kubernetes.api_paths import join
@@ -76,10 +77,10 @@ class FoundAgents:
             wanted: Only these, each whether or not it is known; empty: all.
         """
         if wanted:
-            return tuple(sorted(wanted))
+            return tuple(sorted(wanted, key=in_order))
         placements = self.placements or self._placements_of_pods()
         without = lacking((self.nodes or {}).values(), placements, self.agents)
-        return tuple(sorted({*self.agents, *without}))
+        return tuple(sorted({*self.agents, *without}, key=in_order))
 
     def _placements_of_pods(self) -> list[Placement]:
         placements: list[Placement] = []

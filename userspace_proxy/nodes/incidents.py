@@ -22,6 +22,7 @@ from ..causes.nodes import path_fails
 from ..causes.say import kubectl_words, on_node
 from ..diagnosis.incidents import Incidents
 from ..facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
+from ..facts.units import in_order
 from ..model.quoting import shell_word, shown
 from .endpoints import (
     Extent,
@@ -176,7 +177,7 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
     facts = replace(incident, cause=seen_together([incident.cause]), ports=len(seen.ports))
     return MergedIncident(
         facts,
-        tuple(sorted(seen.nodes)),
+        tuple(sorted(seen.nodes, key=in_order)),
         len(tried),
         len(answers),
         extent_of(now if len(now) == len(causes) else (), len(tried & failed), answers.values()),

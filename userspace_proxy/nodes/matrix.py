@@ -89,7 +89,8 @@ def matrix_of(merged: Merged, service: str) -> tuple[Matrix, ...]:
 def _matrix(port: MergedPort, merged: Merged) -> Matrix:
     endpoints = tuple(one.address for one in port.endpoints)
     rows = [_row(node, port.members.get(node), endpoints) for node in merged.nodes]
-    rows.sort(key=lambda row: (-_count(row, CellState.FAILING), row.level is None, row.node))
+    # Merged nodes are in order.
+    rows.sort(key=lambda row: (-_count(row, CellState.FAILING), row.level is None))
     sick = tuple(endpoint_in_words(one) for one in port.endpoints if one.failing)
     return Matrix(port, endpoints, tuple(rows), sick)
 

@@ -17,7 +17,7 @@ from ..causes.cause import Cause, When
 from ..causes.nodes import listed
 from ..causes.say import Form, say
 from ..facts import Level
-from ..facts.units import plural
+from ..facts.units import in_order, plural
 from ..model.quoting import shown
 from ..status.incident_words import since
 from .endpoints import Extent, MergedEndpoint, same_cause
@@ -90,7 +90,7 @@ def endpoint_in_words(endpoint: MergedEndpoint) -> str:
         if not endpoint.answered:
             return f"{endpoint.address}: not known whether it answers; {_that_tried(counts)}"
         answers = f"{endpoint.address} answers {listed(endpoint.answered)}"
-        return f"{answers}; not known whether it answers {listed(sorted(quiet))}"
+        return f"{answers}; not known whether it answers {listed(sorted(quiet, key=in_order))}"
     parts = [
         _seen(cause, nodes, counts, endpoint.address, endpoint.extent)
         for cause, nodes in islice(endpoint.failing, _CAUSES)
@@ -123,7 +123,7 @@ def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterat
         found.setdefault((group.level, group.state.word), []).append(group)
     for (_, state), groups in islice(found.items(), _STATES):
         nodes = [node for group in groups for node in group.nodes]
-        begin = f"{shown(state) or 'not served'} {on_nodes(sorted(nodes), total)}"
+        begin = f"{shown(state) or 'not served'} {on_nodes(sorted(nodes, key=in_order), total)}"
         said = list(_causes(port, groups, len(nodes), above))
         yield f"{begin}: {'; '.join(said)}" if said else begin
     if more := sum(

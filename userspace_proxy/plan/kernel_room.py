@@ -11,7 +11,7 @@ what exact weights take.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import NamedTuple
 
 from ..balance import count_slots
@@ -39,6 +39,8 @@ Each takes 100 bytes of the kernel, 330 of the process while all are compared, a
 """
 NODE_EXACT_MAX = 65_536
 """What exact weights take beyond that: 16 ports with source-hash, or 300 with parts, at most."""
+RULE_ELEMENTS = 7
+"""How many elements take as long to write as a rule."""
 NODE_RULES_MAX = 20_000
 """Rules of all Services of the node.
 
@@ -122,9 +124,13 @@ def kernel_size(
         choices = len(claim.frontends) * (1 + (claim.scope is Scope.LOCAL_FROM_OUTSIDE))
         elements += coarse * choices
         exact += max(0, drawn - coarse) * choices
-        rules += _FOR_PINNED * count if has_affinity else 0
-        rules += len(claim.admits or ())
+        rules += count_rules(count, claim.admits, has_affinity=has_affinity)
     return KernelSize(elements, rules, exact)
+
+
+def count_rules(endpoints: int, ranges: Sized | None, *, has_affinity: bool) -> int:
+    """Return how many rules a Service port has, with the source ranges that it admits."""
+    return (_FOR_PINNED * endpoints if has_affinity else 0) + len(ranges or ())
 
 
 def _asks(service: Service, facts: NodeFacts) -> bool:
@@ -185,7 +191,10 @@ class KernelRoom:
         )
 
     def elements(self, state: ServiceState, facts: NodeFacts) -> int:
-        """Return how many elements a change of a Service may write, from a look at its slices."""
+        """Return how many elements a change of a Service may write, from a look at its slices.
+
+        A rule counts as many as take as long.
+        """
         service, slices = state.service, Slices.of(state.slices)
         listed = slices.endpoint_count
         if not listed or not _asks(service, facts):
@@ -194,7 +203,10 @@ class KernelRoom:
         is_weighted = len(frozenset[int]().union(*slices.derive(_weights))) > 1
         coarse, exact = _drawn(service.handling.balance, listed, is_weighted=is_weighted)
         each = coarse if self._exact.is_left_out(service.key) else exact
-        return min(each * len(addresses) * len(service.ports), ELEMENTS_MAX)
+        has_affinity = service.affinity_timeout_s is not None
+        rules = count_rules(listed, service.load_balancer_source_ranges, has_affinity=has_affinity)
+        of_port = each * len(addresses) + RULE_ELEMENTS * rules
+        return min(of_port * len(service.ports), ELEMENTS_MAX)
 
 
 def _weights(slices: Sequence[EndpointSlice]) -> frozenset[int]:

@@ -261,6 +261,7 @@ def _environment() -> Environment:
         ignored_shown=IGNORED_SHOWN,
         shapes=SHAPES,
         qualifiers=QUALIFIERS,
+        of_all=False,
         spark_width=WIDTH,
         spark_height=HEIGHT,
     )

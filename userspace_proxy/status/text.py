@@ -78,6 +78,7 @@ INCIDENTS_SHOWN = 5
 _USUAL_COLUMNS = 80
 # Of Services that are ignored by design.
 _REASONS_SHOWN = 3
+_TAKEN_SHOWN = 5
 # Terminal programs, which accept everything.
 _TERMINAL_PROGRAMS = ("curl/", "Wget/", "HTTPie/")
 
@@ -148,7 +149,8 @@ def render_text(
         ports.append(_port_line(one, now, history, is_wide, probes, said))
     taken = [_ignored_line(item) for item in chosen.ignored if item.is_conflict]
     left = [item for item in chosen.ignored if not item.is_conflict]
-    shown = [*taken, *ports, *(map(_ignored_line, left) if is_wide else ())]
+    first = taken if is_wide else taken[:_TAKEN_SHOWN]
+    shown = [*first, *ports, *(map(_ignored_line, left) if is_wide else ())]
     facts = [f"plan {_age(view.sync.last_done, now)}"]
     if has_node and (words := probes_in_words(view.probes)):
         facts.append(words)
@@ -164,6 +166,9 @@ def render_text(
         what = plural(more, "more cause")
         lines += placed("    ", f"and {what} of several Services: wide output lists them", columns)
     lines += _format(shown, columns)
+    if more := len(taken) - len(first):
+        services = plural(more, "more Service is not served", "more Services are not served")
+        lines += placed("    ", f"and {services}, as others have their addresses", columns)
     if left and not is_wide:
         lines += placed(f"  {IGNORED_MARK} ", _ignored_count(left), columns)
     if not (shown or left):

@@ -138,6 +138,25 @@ ENDPOINTS = Input(
 )
 
 
+def _long_names() -> list[Object]:
+    objects = [service("a", 1, clusterIP="None")]
+    for number in range(SHARE_BYTES // (OF_A_SLICE * PART_BYTES)):
+        item = endpoint_slice("a", number, _pods(number * OF_A_SLICE, OF_A_SLICE))
+        for n, endpoint in enumerate(item["endpoints"]):
+            endpoint["hostname"] = f"{number:05}{n:058}"
+            endpoint["nodeName"] = ".".join(("n" * 63, "n" * 63, "n" * 63, f"{number:05}{n:056}"))
+        objects.append(item)
+    return objects
+
+
+LONG_NAMES = Input(
+    "long names of endpoints, and DNS",
+    _long_names,
+    question=_asks_names,
+    flags=("--dns-bind-address=127.0.0.1",),
+)
+
+
 def _watches_calls(node: Node) -> Callable[[], object]:
     agent = node.agent
     return lambda: agent.read("/api/v1/connections")

@@ -64,7 +64,13 @@ TABLES: Mapping[str, Sequence[Row]] = {
             _EACH,
             "a slice 0.9 KiB, an endpoint 0.2 KiB, a Service 6 KiB",
             "what is kept stays; the source's problem names the namespace",
-            [inputs.EMPTY_SLICES, inputs.ENDPOINTS, inputs.REJECTED, inputs.SERVICES],
+            [
+                inputs.EMPTY_SLICES,
+                inputs.ENDPOINTS,
+                inputs.LONG_NAMES,
+                inputs.REJECTED,
+                inputs.SERVICES,
+            ],
         ),
         Row(
             "endpoints and source ranges, for each port, family and side",

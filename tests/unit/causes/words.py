@@ -191,6 +191,7 @@ SAMPLES = (
     notes.too_many_ranges(1_001, 1_000),
     notes.no_range_of_family("IPv6"),
     notes.too_many_hints(1_000),
+    notes.too_many_pods(20_000),
     notes.no_pod(why(check_subdomain, ".", "endpoints[1].targetRef.name"), "192.0.2.2"),
     notes.address_wrong("endpoints[2].addresses", why(read_host, "")),
     notes.address_wrong("endpoints[2].addresses", why(read_host, "192.0.2.1")),

@@ -46,7 +46,8 @@ async def test_a_node_that_sees_something_else_decides_the_sentence(three, clust
     assert sentence.startswith("shop/web:http: partly answering on node-2 (1 of 3): ")
     assert f"{A}" in sentence
     assert following == (
-        f"next: userspace-proxy explain shop/web {cluster.kubeconfig} --node=node-2"
+        "next: kubectl get pods -A -o wide --field-selector status.podIP=10.244.1.1 "
+        f"{cluster.kubeconfig}"
     )
 
 

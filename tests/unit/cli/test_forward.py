@@ -20,6 +20,7 @@ from userspace_proxy.cli import main
 from userspace_proxy.cli.command import Given
 from userspace_proxy.cli.forward import (
     ForwardedPort,
+    forward,
     forwarded_ports,
     make_options,
     render_changes,
@@ -349,3 +350,12 @@ async def test_it_says_who_has_the_port_that_dns_was_given(pods):
     assert said.startswith(f"error: cannot serve DNS on {at}: Address already in use by ")
     assert f" (pid {first.process.pid}) (choose another address" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--bind-address=0.0.0.0", "--workers=9", "--steering=nftables", "--proxy-ports=5000-5100"],
+)
+def test_flags_that_mean_other_machines_are_refused(flag):
+    with pytest.raises(ConfigError, match=f"{flag.partition('=')[0]} has no effect in forward"):
+        forward(Given({}, ("web",), settings=(flag,)))

@@ -48,10 +48,37 @@ def selected(*words, **flags):
         ("svc/web", ["default/web", "svc/web"]),
         ("service/web:80", ["default/web:80", "service/web:80"]),
         ("services/web", ["default/web", "services/web"]),
+        ("web.shop", ["shop/web"]),
+        ("web.shop.svc", ["shop/web"]),
+        ("web.shop.svc.cluster.local", ["shop/web"]),
+        ("web.shop.svc.example.org.:80", ["shop/web:80"]),
+        ("db-0.db.shop.svc.cluster.local", ["shop/db"]),
+        ("http://web.shop:8080/prices?q=1", ["shop/web:8080"]),
+        ("https://user@web.shop.svc/", ["shop/web"]),
+        ("http://web/", ["default/web"]),
     ],
 )
 def test_a_word_is_a_service(word, expected):
     assert names(word) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("10.96.7.7", "status --search=10.96.7.7"),
+        ("10.96.7.7:80", "status --search=10.96.7.7"),
+        ("http://10.96.7.7:80/", "status --search=10.96.7.7"),
+        ("[fd00::7]:80", "status --search=fd00::7"),
+        ("fd00::7", "status --search=fd00::7"),
+        ("deploy/web", "web is the Service of that name"),
+        ("pod/web-1", "write one that leads to it"),
+        ("www.example.org", "NAMESPACE/NAME"),
+    ],
+)
+def test_what_is_no_service_is_refused_with_what_to_write(word, hint):
+    with pytest.raises(ConfigError) as caught:
+        names(word)
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize("word", ["/web", "shop/", "a/b/c", "svc/a/b", ":80", "web:"])

@@ -12,6 +12,7 @@ from userspace_proxy.facts import (
     SteeringState,
     SyncFacts,
 )
+from userspace_proxy.status.text import render_text
 
 from ..status.views import (
     NOW,
@@ -26,6 +27,24 @@ from ..status.views import (
 from .words import NODES
 
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
+
+
+def test_many_services_whose_addresses_others_have_are_one_problem():
+    """25 equal lines filled the first screen of the page."""
+    taken = [
+        make_ignored(
+            f"shop/s{n:02}", "80", held_by(f"10.96.0.{n}:80", "shop/web"), is_conflict=True
+        )
+        for n in range(25)
+    ]
+    (one,) = problems_of_node(make_view(ignored=taken), NOW)
+    assert one.what == (
+        "shop/s00, shop/s01, shop/s02 and 22 others are not served: "
+        "10.96.0.0:80 is already held by shop/web, and others alike"
+    )
+    assert len(problems_of_node(make_view(ignored=taken[:3]), NOW)) == 3
+    text = render_text(make_view(ignored=taken), now=NOW).body.decode()
+    assert "and 20 more Services are not served, as others have their addresses" in text
 
 
 def test_causes_of_the_whole_node_have_codes():

@@ -7,6 +7,7 @@ from userspace_proxy.facts.units import (
     count_in_short,
     count_in_words,
     ejected_in_words,
+    in_order,
     limit_in_words,
     plural,
     rate_in_words,
@@ -150,3 +151,10 @@ def test_an_ejection_lasts_for_a_time_and_then_until_an_answer():
 )
 def test_a_limit_of_connections_is_that_of_each_endpoint(most, words):
     assert limit_in_words(most).removeprefix("at most") == words
+
+
+def test_names_with_numbers_are_in_their_order():
+    names = ["node-10", "node-9", "a2b", "node", "a10b", "node-09", "", "9", "node-9x"]
+    assert sorted(names, key=in_order) == [
+        *("", "9", "a2b", "a10b", "node", "node-9", "node-9x", "node-09", "node-10")
+    ]

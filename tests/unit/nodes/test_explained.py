@@ -3,6 +3,7 @@ import pytest
 
 from tests.unit.status.views import make_endpoint, make_frontend, make_port, make_view
 from userspace_proxy.causes.endpoints import refuses
+from userspace_proxy.causes.say import remedy
 from userspace_proxy.explain import Invocation, explain, read_subject
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.node import PlanFacts
@@ -63,7 +64,12 @@ def test_a_node_where_clients_fare_worse_than_planned_decides_sentence_and_next_
     (port,) = merged.ports
     assert [group.nodes for group in port.groups] == [("node-2",)]
     assert one.sentence == f"shop/web:http: {port_in_words(port, merged)}"
-    assert one.next == f"userspace-proxy explain {one.service} --node=node-2"
+    assert one.next == "kubectl get pods -A -o wide --field-selector status.podIP=10.244.1.1"
+    (clients,) = [step for step in last_part(one) if step.topic == "clients"]
+    assert clients.hint == remedy(refuses(A))
+    # The endpoint below has the cause, and the sentence.
+    assert str(A) not in clients.what
+    assert next(words for level, words in clients.details if level is not Level.OK).startswith(A)
 
 
 def test_a_node_that_is_behind_is_named_with_its_endpoints():

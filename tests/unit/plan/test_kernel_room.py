@@ -25,6 +25,7 @@ from userspace_proxy.plan.kernel_room import (
     ELEMENTS_MAX,
     NO_ELEMENTS,
     NO_RULES,
+    RULE_ELEMENTS,
     TOO_EXACT,
     KernelFit,
     KernelRoom,
@@ -227,6 +228,17 @@ def test_a_change_may_write_all_elements_of_its_service(handling, weight, elemen
     assert planner.kernel_elements(state) == 0
     planner.plan(store.snapshot())
     assert planner.kernel_elements(state) == elements
+
+
+def test_a_change_may_write_rules_that_count_as_the_elements_that_take_as_long():
+    slices = (slice_of(POD_A.ip, "192.0.2.9"),)
+    ranges = {"load_balancer_source_ranges": ("203.0.113.0/24",)}
+    pinned, limited = (
+        KernelRoom().elements(ServiceState(service(**given), slices), NodeFacts())
+        for given in (PINNED, {"handling": KERNEL, **ranges})
+    )
+    assert pinned == 2 + RULE_ELEMENTS * 2 * 4
+    assert limited == 2 + RULE_ELEMENTS
 
 
 def test_without_endpoints_and_with_coarse_weights_a_change_writes_less(monkeypatch):

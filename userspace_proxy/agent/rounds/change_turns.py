@@ -115,11 +115,14 @@ class ChangeTurns:
 
 
 def _cost_s(state: ServiceState) -> float:
-    ports = len(state.service.ports)
+    service = state.service
+    ports = len(service.ports)
+    addresses = len(service.cluster_ips + service.external_ips + service.load_balancer_ips)
     slices = Slices.of(state.slices)
     endpoints = max(1, ports) * slices.endpoint_count
     judged_s = _ENDPOINT_S * min(endpoints, ENDPOINTS_OF_SERVICE_MAX)
-    return _PORT_S * ports + _SLICE_S * len(slices) + judged_s
+    # One address of each family is in the time of a port.
+    return _PORT_S * ports * max(1, addresses // 2) + _SLICE_S * len(slices) + judged_s
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:

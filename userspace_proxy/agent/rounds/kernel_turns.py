@@ -14,12 +14,16 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...model import DataPath
+from ...plan.kernel_room import RULE_ELEMENTS, count_rules
 from ...policy import PathDecision
 from ...turns import Turns
 from .served_port import ServedPort
 
 TURN_ELEMENTS = 16_384
-"""Elements that one change adds: 0.1 s. Far more at once would take four times as long for each."""
+"""Elements that one change adds: 0.1 s. Far more at once would take four times as long for each.
+
+A rule counts as RULE_ELEMENTS.
+"""
 WAITS = PathDecision(DataPath.USERSPACE, "it is about to enter the kernel path, in its turn")
 
 
@@ -69,6 +73,10 @@ class KernelTurns:
             yield served, is_switch
             choices = sum(len(choice.endpoints) for choice in served.choices())
             left -= choices * len(served.plan.frontends)
+            serving = served.plan.serving
+            has_affinity = serving.affinity_timeout_s is not None
+            rules = count_rules(choices, serving.admits, has_affinity=has_affinity)
+            left -= RULE_ELEMENTS * rules
             if left <= 0:
                 break
         for served in self._waiting:

@@ -15,7 +15,7 @@ The shares are those of connections (ADR 0015), with a namespace in place of a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TypeVar
 
 from ...model import PortKey, ServiceKey
@@ -130,7 +130,7 @@ class ListenerShares:
             within: The namespace whose Services are looked at; empty: all namespaces are.
         """
         held = self._held
-        largest = [("", 0)] if within else _largest_first(held.namespaces.of_group)
+        largest = iter([("", 0)]) if within else _largest_first(held.namespaces.of_group)
         for namespace, total in largest:
             for service, number in _largest_first(held.namespaces.holders[within or namespace]):
                 excess = (number if within else total) - share
@@ -142,6 +142,9 @@ class ListenerShares:
         return None
 
 
-def _largest_first(amounts: Mapping[K, int]) -> list[tuple[K, int]]:
-    """Return amounts by size; of those that are equal, the newest first."""
-    return sorted(amounts.items(), key=lambda item: item[1])[::-1]
+def _largest_first(amounts: dict[K, int]) -> Iterator[tuple[K, int]]:
+    """Yield amounts by size; of those that are equal, the newest first."""
+    # Cost: nearly always the first is taken, so the others aren't sorted.
+    if amounts:
+        yield max(reversed(amounts.items()), key=lambda item: item[1])
+        yield from sorted(amounts.items(), key=lambda item: item[1])[-2::-1]

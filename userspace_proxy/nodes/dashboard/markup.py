@@ -24,6 +24,7 @@ from ...facts.units import (
 from ...model.quoting import printable, shell_word
 from ...status.incident_words import time_of_day
 from ...status.overview import SHAPES
+from ...status.search import QUALIFIERS
 from ..endpoints import moment
 from ..sums import bounded
 from .look import incident_link, node_link, service_link, with_query
@@ -82,5 +83,11 @@ def _environment() -> Environment:
         shell_word=shell_word,
         short=writes(count_in_short),
     )
-    environment.globals.update(refresh_s=REFRESH_S, shapes=SHAPES, with_query=with_query)
+    environment.globals.update(
+        of_all=True,
+        qualifiers=QUALIFIERS,
+        refresh_s=REFRESH_S,
+        shapes=SHAPES,
+        with_query=with_query,
+    )
     return environment

@@ -38,6 +38,7 @@ from ...model.wire import (
 )
 from .api_paths import join
 from .shares import (
+    NAME_BYTES,
     NOTHING,
     OBJECT_BYTES,
     PART_BYTES,
@@ -102,6 +103,13 @@ def _weigh_service(wire: WireService) -> int:
     )
 
 
+def _weigh_slice(wire: WireEndpointSlice) -> int:
+    # A host name is kept four times: by the endpoint, and by the indexes of DNS.
+    names = (len(one.node_name or "") + 4 * len(one.hostname or "") for one in wire.endpoints or ())
+    long = sum(max(0, length - NAME_BYTES) for length in names)
+    return _weight(wire.endpoints, wire.ports) + long
+
+
 def _weigh_pod(wire: WirePod) -> int:
     containers = wire.spec.containers if wire.spec else None
     ports = (one.ports for one in containers or ())
@@ -148,7 +156,7 @@ def slices(
         wire=WireEndpointSlice,
         put=put,
         delete=delete,
-        weigh=lambda wire: _weight(wire.endpoints, wire.ports),
+        weigh=_weigh_slice,
     )
 
 

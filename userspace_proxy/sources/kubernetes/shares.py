@@ -27,6 +27,8 @@ SERVICE_BYTES = 5 * 1024
 """What a Service takes more than other objects: its plan, a listener, what is shown of it."""
 PART_BYTES = 256
 """An endpoint, a port, a pair of a selector, an address: what it takes in memory, at most."""
+NAME_BYTES = 64
+"""Of an endpoint's names, so many characters are in PART_BYTES."""
 
 
 class Excess(NamedTuple):

@@ -58,6 +58,9 @@ PROBLEMS_MAX = 100
 
 _NOTHING: Mapping[str, int] = {}
 _LABELS = ("metadata.labels", "metadata.annotations")
+_KEYS = frozenset(("kind", "metadata", "spec"))
+"""Each object has some of these. Beside them, repositories have kustomization.yaml, Chart.yaml,
+values.yaml, package.json, .sops.yaml."""
 
 Identity = tuple[str, str]
 """Kind, and ``namespace/name``, or the name of a Node."""
@@ -91,8 +94,8 @@ class FileObjects:
     rejected: tuple[RejectedFacts, ...] = ()
     """Each problem of an object, by line."""
     ignored: tuple[str, ...] = ()
-    """Kinds that aren't supported, each once, as ``web.yaml:20: kind Deployment …``, and slices
-    without a Service."""
+    """Kinds that aren't supported, each once, as ``web.yaml:20: kind Deployment …``, slices without
+    a Service, and what is no object at all."""
     remarks: tuple[str, ...] = ()
     """Keys of labels and annotations of objects that are used, as in rule 3."""
 
@@ -204,6 +207,9 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
                 _Mistake.of(one) for one in document.mistakes if not one.path.startswith("items[")
             )
             continue
+        if not item.path and not _may_be_object(item.value):
+            ignored.setdefault("not a Kubernetes object", item.line_of())
+            continue
         try:
             kind, read = _reader_of(item)
             if read is None:
@@ -303,6 +309,14 @@ def _items(document: Document) -> Iterator[_WrittenObject]:
             _WrittenObject(value, document, f"{prefix}[{i}]", kind.removesuffix("List"), version)
             for i, value in reversed(list(enumerate(items)))
         )
+
+
+def _may_be_object(value: Any) -> bool:
+    """Return whether a document is an object that may lack something: values of a chart aren't."""
+    if isinstance(value, list):
+        keys = {*_KEYS, "apiVersion"}
+        return any(isinstance(one, dict) and not keys.isdisjoint(one) for one in value)
+    return not isinstance(value, dict) or not _KEYS.isdisjoint(value)
 
 
 _Reader = Callable[[Any], list[tuple[str, ManifestObject]]]

@@ -100,9 +100,18 @@ def elements(rounds, name):
     rounds.change(name, count=1)
 
 
+def addresses(rounds, name):
+    key, ips = ServiceKey("busy", name), [f"203.0.113.{n}" for n in range(200)]
+    rounds.store.put_service(service(key, PORTS, external_ips=tuple(ips)))
+
+
 @pytest.mark.parametrize(
     ("put", "count"),
-    [pytest.param(empty_slices, 6, id="slices"), pytest.param(elements, 2, id="elements")],
+    [
+        pytest.param(empty_slices, 6, id="slices"),
+        pytest.param(elements, 2, id="elements"),
+        pytest.param(addresses, 2, id="addresses"),
+    ],
 )
 def test_what_else_costs_counts_beside_endpoints(rounds, put, count):
     for n in range(count):

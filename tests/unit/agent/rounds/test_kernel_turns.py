@@ -3,6 +3,7 @@
 from userspace_proxy.agent.rounds import kernel_turns
 from userspace_proxy.agent.rounds.kernel_turns import WAITS
 from userspace_proxy.model import DataPath, Handling
+from userspace_proxy.plan.kernel_room import RULE_ELEMENTS
 from userspace_proxy.steering import Bind, KernelTarget
 
 from .test_kernel_path import POD, Cluster
@@ -24,9 +25,10 @@ def turn(served_ports):
     return in_kernel(served_ports)
 
 
-def serve(cluster, count, handling):
+def serve(cluster, count, handling, **fields):
     for n in range(count):
-        snapshot = cluster.serve(f"web-{n}", f"10.96.0.{n + 1}", POD, handling=handling)
+        vip = f"10.96.0.{n + 1}"
+        snapshot = cluster.serve(f"web-{n}", vip, POD, handling=handling, **fields)
     return snapshot
 
 
@@ -45,6 +47,13 @@ async def test_as_many_enter_at_once_as_a_turn_has_elements_and_the_others_follo
     assert len(turn(served_ports)) == 4
     assert len(turn(served_ports)) == 5
     assert len(woken) == 2
+
+
+async def test_rules_of_session_affinity_count_as_the_elements_that_take_as_long(make, monkeypatch):
+    monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 2 * (1 + 4 * RULE_ELEMENTS))
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.follow(serve(cluster, 5, KERNEL, affinity_timeout_s=60))
+    assert len(in_kernel(served_ports)) == 2
 
 
 async def test_what_leaves_or_is_gone_does_not_wait(make, monkeypatch):

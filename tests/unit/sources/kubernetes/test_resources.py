@@ -22,6 +22,7 @@ from userspace_proxy.sources.kubernetes.resources import (
     this_node,
 )
 from userspace_proxy.sources.kubernetes.shares import (
+    NAME_BYTES,
     OBJECT_BYTES,
     PART_BYTES,
     SERVICE_BYTES,
@@ -304,5 +305,16 @@ def test_objects_that_cannot_be_read_have_their_share_too(store):
 def test_an_object_counts_with_what_is_kept_of_it(store, resource, item, least, parts):
     for room, kept in ((parts, 1), (parts - 1, 0)):
         cache = ResourceCache(resource, Store(), ObjectShares(least + PART_BYTES * room))
+        put(cache, raw(item))
+        assert sum(left_out.objects for _, left_out in cache.left_out()) == 1 - kept
+
+
+def test_long_names_of_an_endpoint_count_beyond_what_every_endpoint_may_have(store):
+    item = endpoint_slice("10.0.0.1")
+    item["endpoints"][0] |= {"nodeName": "n" * NAME_BYTES, "hostname": ""}
+    usual = OBJECT_BYTES + 2 * PART_BYTES
+    for hostname, limit, kept in (("", usual, 1), ("web", usual, 0), ("web", usual + 12, 1)):
+        item["endpoints"][0]["hostname"] = hostname
+        cache = ResourceCache(SLICES, Store(), ObjectShares(limit))
         put(cache, raw(item))
         assert sum(left_out.objects for _, left_out in cache.left_out()) == 1 - kept

@@ -191,7 +191,9 @@ def test_a_slice_without_a_service_is_read_as_an_api_server_accepts_it_and_named
             "kind: Service\nspec: {a: [}\n", "web.yaml:2: not YAML: while parsing a flow", id="yaml"
         ),
         pytest.param("kind: Service", "web.yaml:1: apiVersion: is missing", id="no-version"),
-        pytest.param("apiVersion: v1", "web.yaml:1: kind: is missing", id="no-kind"),
+        pytest.param(
+            "apiVersion: v1\nmetadata: {name: web}", "web.yaml:1: kind: is missing", id="no-kind"
+        ),
         pytest.param(
             "- apiVersion: v1",
             "web.yaml:1: an object must be a mapping with apiVersion, kind and metadata",
@@ -239,6 +241,22 @@ def test_a_slice_without_a_service_is_read_as_an_api_server_accepts_it_and_named
 )
 def test_a_problem_names_file_line_and_field(text, problem):
     assert problem_of(text).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("apiVersion: v2\nname: web\nversion: 0.3.0\n", id="Chart.yaml"),
+        pytest.param("resources:\n- web.yaml\n", id="kustomization.yaml"),
+        pytest.param('{"name": "web", "private": true}', id="package.json"),
+        pytest.param('replicas: 2\nimage: {tag: "1.2"}\n', id="values.yaml"),
+        pytest.param("creation_rules:\n- pgp: x\n", id=".sops.yaml"),
+        pytest.param("- hosts: all\n", id="a-list"),
+    ],
+)
+def test_what_repositories_have_beside_manifests_is_no_problem(text):
+    content = read(text)
+    assert (content.problems, content.ignored) == ((), ("web.yaml:1: not a Kubernetes object",))
 
 
 OTHERS = """
@@ -460,7 +478,7 @@ def test_a_text_that_is_read_again_has_the_lines_that_it_has_now():
 
 @pytest.mark.long
 def test_aliases_of_all_documents_have_one_limit_however_often_a_text_is_read():
-    many = "a: &a [" + "1, " * 49_990 + "]\nb: *a\n"
+    many = "kind: &a [" + "1, " * 49_990 + "]\nb: *a\n"
     reader = ManifestReader("web.yaml")
     problem = "aliases expand to more than"
     for _ in range(2):

@@ -30,10 +30,15 @@ function morph(old, wanted) {
   had.slice(have.length).forEach((node) => node.remove());
 }
 
+let newsCame = Date.now();
+
 function say(word) {
+  if (word === "live") newsCame = Date.now();
+  const age = Math.round((Date.now() - newsCame) / 1000);
+  const text = word === "live" ? word : `${word} for ${age < 120 ? `${age} s` : `${Math.floor(age / 60)} min`}`;
   live.hidden = false;
   live.classList.toggle("connected", word === "live");
-  if (live.textContent !== word) live.textContent = word;
+  if (live.textContent !== text) live.textContent = text;
   document.documentElement.classList.toggle("stale", word !== "live");
 }
 
@@ -89,12 +94,28 @@ document.addEventListener("input", ({ target }) => {
   }, TYPING_MS);
 });
 
+function leave(field) {
+  if (field.value) {
+    field.value = "";
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  } else {
+    field.blur();
+  }
+}
+
+const help = byId("help");
 document.addEventListener("keydown", (event) => {
   const field = byId("q");
-  if (event.key !== "/" || event.target === field || event.ctrlKey || event.metaKey || event.altKey || !field) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+  const isTyping = field && event.target === field;
+  if (isTyping && event.key === "Escape") leave(field);
+  else if (!isTyping && event.key === "/" && field) field.select();
+  else if (!isTyping && event.key === "?") help.showModal();
+  else return;
   event.preventDefault();
-  field.select();
 });
+byId("help-button").addEventListener("click", () => help.showModal());
+byId("help-button").hidden = false;
 
 document.addEventListener("visibilitychange", follow);
 if (byId("search")) byId("search").hidden = false;
