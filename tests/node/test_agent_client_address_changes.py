@@ -15,8 +15,7 @@ from tests.node.endpoints import (
     addresses,
     objects,
 )
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 

@@ -15,8 +15,7 @@ from tests.node.endpoints import (
     carries_both_ways,
 )
 from tests.node.manifests import Service
-from tests.node.steerings import steerings
-from tests.node.testbed import CLIENTS, Testbed
+from tests.node.testbed import CLIENTS, Testbed, steerings
 from userspace_proxy.diagnosis.failures import DENIALS
 
 pytestmark = pytest.mark.netns

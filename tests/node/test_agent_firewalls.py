@@ -9,8 +9,7 @@ import pytest
 import steering_nodes as nodes
 
 from tests.node.manifests import Service, with_endpoints
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 from userspace_proxy.filters.node import find_firewalls
 from userspace_proxy.steering.iptables import legacy
 from userspace_proxy.steering.kernel_view import read_kernel

@@ -11,8 +11,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import CLEANUP, READY_S
 from tests.node.clients import ask, refusal
 from tests.node.manifests import Service, with_endpoints
-from tests.node.steerings import steerings
-from tests.node.testbed import CLIENTS, Testbed
+from tests.node.testbed import CLIENTS, Testbed, steerings
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("legacy tables")]
 

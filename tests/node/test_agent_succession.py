@@ -11,7 +11,6 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import ContainedAgent
 from tests.node.manifests import with_endpoints
 from tests.node.processes import child_pids, is_alive
-from tests.node.steerings import steerings
 from tests.node.successions import (
     PODS,
     RELIEVED,
@@ -26,7 +25,7 @@ from tests.node.successions import (
     take_back,
     take_over,
 )
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 
 pytestmark = pytest.mark.netns
 

@@ -10,8 +10,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.clients import DEADLINE_S, Client, ask, listen, read_all
 from tests.node.manifests import Service, with_endpoints
-from tests.node.steerings import steerings
-from tests.node.testbed import CLIENTS, Testbed
+from tests.node.testbed import CLIENTS, Testbed, steerings
 from userspace_proxy_testing.sandbox.backends import pattern
 
 pytestmark = pytest.mark.netns

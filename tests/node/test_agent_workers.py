@@ -11,8 +11,7 @@ from tests.cluster.waiting import wait_for
 from tests.node.agents import HEALTH
 from tests.node.clients import ask, echoes
 from tests.node.manifests import CLIENT_IP, Service, with_endpoints
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 from userspace_proxy.plane.privileges import CAP_NET_RAW, WORKER_ID
 
 pytestmark = pytest.mark.netns

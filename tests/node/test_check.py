@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.node.checked_nodes import SLICE, WEB, checked_node
-from tests.node.steerings import steerings
+from tests.node.testbed import steerings
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import SteeringFacts, make_steering

@@ -194,3 +194,8 @@ def as_older_nft_prints(listing: str) -> str:
     for pattern, older in _NEWER.items():
         listing = re.sub(pattern, older, listing)
     return listing
+
+
+def steerings(first: str, *others: str) -> list[object]:
+    """Return parameters: the first for every run, the others for ``make test-all`` alone."""
+    return [first, *(pytest.param(other, marks=pytest.mark.long) for other in others)]

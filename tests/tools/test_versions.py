@@ -9,8 +9,7 @@ import pytest
 from tests.cluster import build
 from userspace_proxy import __version__
 
-from .clones import git
-from .wheels import ROOT
+from .clones import ROOT, git
 
 # A release, or one in development, however a chart or Python writes it.
 _VERSION = r"v?(\d+\.\d+\.\d+[\w.+-]*?)"
