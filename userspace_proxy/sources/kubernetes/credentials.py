@@ -14,8 +14,12 @@ reading is tried again.
 from __future__ import annotations
 
 import base64
+import calendar
 import hashlib
+import math
 import os
+import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +37,11 @@ from .plugin import PluginCredential, PluginError, cluster_info, plugin_credenti
 from .proxies import WebProxy, choose_proxy
 from .responses import TransportError
 
+# Source: RFC 5280, 4.1.2.5: a validity is two times, of years up to 2049, or of four digits.
+_VALIDITY = re.compile(
+    rb"\x30.(?:\x17.\d{12}Z|\x18.\d{14}Z)(?:\x17.(\d{12})Z|\x18.(\d{14})Z)", re.DOTALL
+)
+
 REFRESH_S = 60.0
 """Seconds after which tokens and files are read again, as kubernetes-asyncio does for a pod's."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -41,6 +50,22 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TOKEN_BYTES_MAX = 1 << 20
 _BEARER = "BearerToken"
 _HOST_VARIABLE = "KUBERNETES_SERVICE_HOST"
+
+
+def _end_of(certificate: bytes) -> float:
+    """Return the Unix time at which the first certificate of a PEM text ends.
+
+    Raises:
+        ValueError: It has none.
+    """
+    _, _, rest = certificate.partition(b"-----BEGIN CERTIFICATE-----")
+    times = _VALIDITY.search(base64.b64decode(rest.partition(b"-----END")[0]))
+    if times is None:
+        raise ValueError("it is no certificate")
+    short, full = times.groups()
+    # Years from 50 on are of the last century.
+    text = full or (b"19" if short >= b"50" else b"20") + short
+    return float(calendar.timegm(time.strptime(text.decode(), "%Y%m%d%H%M%S")))
 
 
 @dataclass(slots=True)
@@ -195,10 +220,24 @@ class Credentials:
         if self._config is not None and not self._config.cluster.is_tls:
             return f"{self._config.place}: its credentials are sent only to https"
         if self._kubeconfig:
-            return f"the credentials in {self._config.place if self._config else self._kubeconfig}"
+            place = self._config.place if self._config else self._kubeconfig
+            return f"the credentials in {place}{self._expiry}"
         if self._master:
             return "--kubeconfig: none is given"
         return f"the token in {self._service_account / 'token'}"
+
+    @property
+    def _expiry(self) -> str:
+        """Since when the client certificate has expired, in words; empty if it hasn't."""
+        path = self._state.configuration.cert_file if self._state else None
+        try:
+            ended = _end_of(Path(path).read_bytes()) if path else math.inf
+        except (OSError, ValueError):
+            return ""
+        if ended > Clocks.time():
+            return ""
+        day = time.strftime("%Y-%m-%d", time.gmtime(ended))
+        return f": the client certificate expired on {day}"
 
     @property
     def impersonation(self) -> tuple[tuple[str, str], ...]:

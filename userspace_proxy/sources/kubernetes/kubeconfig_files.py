@@ -61,7 +61,18 @@ def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> Kubeconfig |
     else:
         home = environment.get("HOME") or environment.get("USERPROFILE", "/")
         paths = (str(Path(home) / ".kube" / "config"),)
-    return Kubeconfig(paths, may_be_missing=True) if any(map(os.path.lexists, paths)) else None
+    return Kubeconfig(paths, may_be_missing=True) if any(map(_may_exist, paths)) else None
+
+
+def _may_exist(path: str) -> bool:
+    """Return whether there is a file, or whether that can't be seen: reading it says why."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def read_kubeconfig(kubeconfig: Kubeconfig, *, server: str = "") -> ClientConfig:
@@ -80,6 +91,11 @@ def read_kubeconfig(kubeconfig: Kubeconfig, *, server: str = "") -> ClientConfig
     files = [file for path in kubeconfig.paths if (file := _file(path, kubeconfig)) is not None]
     if not files:
         raise SourceError(f"cannot read kubeconfig {kubeconfig}: No such file or directory")
+    if all(file.document is None for file in files) and not server:
+        raise SourceError(
+            f"cannot use kubeconfig {kubeconfig}: it is empty",
+            hint="its cluster's administrator, or `kubectl config`, writes one",
+        )
     return read_client_config(
         files,
         context=kubeconfig.context,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import calendar
 import json
 from pathlib import Path
 from textwrap import dedent
@@ -10,10 +11,13 @@ from textwrap import dedent
 import pytest
 
 from tests.shell import write_program
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import SourceError
 from userspace_proxy.secrets import without_secrets
 from userspace_proxy.sources.kubernetes.credentials import REFRESH_S, Credentials
 from userspace_proxy.sources.kubernetes.responses import TransportError
+
+from .certificates import FIRST
 
 URL = "https://10.0.0.1:6443"
 VERSION = "client.authentication.k8s.io/v1beta1"
@@ -409,3 +413,21 @@ def test_a_pods_cluster_is_its_authority(account):
     assert first.startswith("the API server of this pod, authority ")
     (account / "ca.crt").write_text("another certificate")
     assert checked(service_account=account) != first
+
+
+@pytest.mark.parametrize(
+    ("year", "expiry"),
+    [
+        pytest.param(2126, "", id="valid"),
+        pytest.param(2127, ": the client certificate expired on 2126-10-27", id="expired"),
+    ],
+)
+async def test_credentials_that_are_rejected_say_since_when_they_have_expired(
+    tmp_path, monkeypatch, year, expiry
+):
+    data = base64.b64encode(FIRST.encode()).decode()
+    path = kubeconfig(tmp_path, f"{{client-certificate-data: {data}, client-key-data: {data}}}")
+    credentials = Credentials(kubeconfig=path)
+    await credentials.load(now=0)
+    monkeypatch.setattr(Clocks, "time", lambda: calendar.timegm((year, 1, 1, 0, 0, 0)))
+    assert credentials.description == f"the credentials in {path}{expiry}"

@@ -143,3 +143,22 @@ def test_a_fingerprint_is_that_of_the_content(path):
     before = fingerprint(str(path))
     os.utime(path, (1, 1))
     assert fingerprint(str(path)) != before
+
+
+def test_an_empty_file_is_called_so(tmp_path):
+    path = tmp_path / "config"
+    path.write_text("# nothing\n")
+    with pytest.raises(SourceError, match="config: it is empty"):
+        read_kubeconfig(Kubeconfig((str(path),)))
+
+
+def test_a_folder_that_cannot_be_entered_may_have_one(tmp_path, monkeypatch):
+    """It was said that there is none; kubectl says that it may not read it."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.lstat", refuse)
+    found = find_kubeconfig({"HOME": str(tmp_path)})
+    assert found is not None
+    assert found.paths == (f"{tmp_path}/.kube/config",)
