@@ -14,12 +14,11 @@ PYTEST := tests/tools/pytest.sh
 IN_PARALLEL := -n 4 --dist=worksteal
 BY_MODULE := -n 4 --dist=loadscope
 FORM := style types layers mirror form litter workflows
-NODE_TESTS := tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py
+NODE_TESTS := tests/node tests/faults
 API_TESTS := tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes
 BUILD := $(BIN)/python -m
 # Those of the clusters' own tools, which need no cluster.
-CLUSTER_TOOLS := $(addprefix tests/cluster/nodes/test_,archive.py clients.py proxies.py site.py) \
-  $(addprefix tests/cluster/upstream/test_,groups.py junit.py kept.py report.py)
+CLUSTER_TOOLS := tests/cluster/nodes/test_clients.py tests/cluster/upstream/test_groups.py
 SEED_TESTS := tests/simulation/test_simulation.py
 UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS) $(if $(NO_SEEDS),--ignore=$(SEED_TESTS))
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.

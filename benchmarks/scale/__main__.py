@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster.build import BuildError, ensure_binaries
-from tests.cluster.readiness import ControlPlaneError
+from tests.cluster.child import ControlPlaneError
 from tests.cluster.waiting import DeadlineExceededError
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy_testing.sandbox import Sandbox

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Self
 
 from .build import Binaries
-from .child import Child
+from .child import Child, ControlPlaneError, accepts, serves_https, wait_until_ready
 from .credentials import (
     ADMIN,
     GROUPS,
@@ -34,7 +34,6 @@ from .credentials import (
     render_tokens,
     token_of,
 )
-from .readiness import ControlPlaneError, accepts, serves_https, wait_until_ready
 from .waiting import wait_for
 
 KUBECTL_DEADLINE_S = 110.0

@@ -26,16 +26,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+
+from tests.tools.clones import ROOT, committed_at, git
+from userspace_proxy import __version__
 
 from .build import BuildError, Write, cache_root
 from .dockerfile import Copy, Run, Stage, files_of, read_dockerfile
-from .release_arguments import release_arguments
-
-ROOT = Path(__file__).resolve().parents[2]
 
 DEBIAN = re.compile(r"debian:(?P<suite>[a-z]+)-slim")
 """Images that can't be pulled here, and for which mmdebstrap's root of a suite stands."""
@@ -398,3 +400,14 @@ def main(words: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))
+
+
+def release_arguments() -> dict[str, str]:
+    """Return the values of ``--build-arg`` for the last commit."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return {
+        "VERSION": __version__,
+        "REVISION": git(ROOT, "rev-parse", "HEAD"),
+        "CREATED": datetime.fromtimestamp(committed_at(), UTC).isoformat(),
+        "SOURCE": project["tool"]["userspace-proxy"]["repository"],
+    }

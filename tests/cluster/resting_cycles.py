@@ -26,7 +26,7 @@ from userspace_proxy.agent.rounds.tasks import pause
 from . import build
 from .control_plane import ControlPlane
 from .resting_shop import NAMESPACE, Shop, open_shop
-from .wake_role import grant_wake
+from .rights import grant_wake
 
 Pause = Callable[[float], Awaitable[None]]
 

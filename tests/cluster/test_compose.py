@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.tools.clones import ROOT
 from userspace_proxy_testing.sandbox import Namespace
 from userspace_proxy_testing.sandbox.holder import Holder
 
 from .build import HERE, Binaries, required_version
 from .container import privileges, start_process
-from .image import ROOT, Image
+from .image import Image
 from .waiting import wait_for
 
 FILE = ROOT / "docker-compose.yml"

@@ -16,6 +16,7 @@ import yaml
 
 from tests.node.load import Load
 from tests.node.processes import child_pids
+from tests.tools.clones import ROOT
 from userspace_proxy.plane.privileges import WORKER_ID
 from userspace_proxy_testing.sandbox import Sandbox
 
@@ -23,7 +24,7 @@ from .build import Binaries
 from .chart import kubeadm_phase
 from .container import Volumes, start_container
 from .control_plane import ControlPlane
-from .image import ROOT, Image
+from .image import Image
 from .rights import OF_EVERYBODY, rights_of
 from .waiting import wait_for
 

@@ -207,27 +207,3 @@ def test_a_repair_is_an_event_of_the_node(cluster: Cluster) -> None:
 
     wait_for("the Event", lambda: "of iptables steering had been changed" in notes())
     served_by(cluster.client, "10.96.1.7", {"pod-a"})
-
-
-def test_losing_the_api_server_changes_nothing(cluster: Cluster) -> None:
-    cluster.apply("steady", "10.96.1.5", cluster.pods[0])
-    served_by(cluster.client, "10.96.1.5", {"pod-a"})
-    rules = cluster.rules()
-    cluster.control_plane.stop_apiserver()
-    wait_for("the news", lambda: "refused" in cluster.log.read_text())
-    assert ask(cluster.client, "http", "http://10.96.1.5/") == ["pod-a"]
-    assert cluster.rules() == rules
-    cluster.control_plane.start_apiserver()
-    cluster.apply("steady", "10.96.1.5", cluster.pods[1])
-    served_by(cluster.client, "10.96.1.5", {"pod-b"})
-
-
-def test_a_restarted_agent_reuses_the_rules_and_ports_of_a_killed_one(cluster: Cluster) -> None:
-    cluster.apply("crash", "10.96.1.6", cluster.pods[0])
-    served_by(cluster.client, "10.96.1.6", {"pod-a"})
-    rules = cluster.rules()
-    cluster.stop_agent(signal.SIGKILL)
-    assert cluster.rules() == rules
-    cluster.start_agent()
-    served_by(cluster.client, "10.96.1.6", {"pod-a"})
-    assert sorted(cluster.rules().splitlines()) == sorted(rules.splitlines())

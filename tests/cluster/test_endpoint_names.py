@@ -11,7 +11,7 @@ from tests.dns_zone import Zone
 from tests.unit.agent.watched import until
 from userspace_proxy import Options, Proxy
 from userspace_proxy.causes.cause import CauseCode
-from userspace_proxy.causes.names import name_leads_astray, networks_unknown, nodes_unknown
+from userspace_proxy.causes.names import name_leads_astray, networks_unknown
 from userspace_proxy.facts import PortFacts
 from userspace_proxy.lookup.dns_server import DnsServer
 from userspace_proxy.lookup.node_resolver import NodeResolver
@@ -19,8 +19,6 @@ from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes import KubernetesSource
 
 from .control_plane import ControlPlane
-from .credentials import NODE_PROXIER
-from .waiting import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -146,37 +144,3 @@ async def test_in_a_cluster_names_need_the_networks_of_pods(
         await proxy.settled()
         port = await port_of(proxy, "by-slice", lambda port: port.cause)
         assert port.cause == networks_unknown("db.example.com")
-
-
-async def test_in_a_cluster_names_need_the_right_to_list_nodes(
-    control_plane: ControlPlane, resolver: Callable[[], None]
-) -> None:
-    control_plane.kubectl("apply", "-f", "-", input=OBJECTS)
-    allow(control_plane, "services,endpointslices.discovery.k8s.io")
-    source = KubernetesSource(kubeconfig=str(control_plane.kubeconfig_for(NODE_PROXIER)))
-    options = Options(allow_endpoint_names=("example.com",), cluster_networks=("10.244.0.0/16",))
-    async with Proxy(source=source, options=options) as proxy:
-        await proxy.settled()
-        port = await port_of(proxy, "by-slice", lambda port: port.cause)
-        assert port.cause == nodes_unknown("db.example.com")
-        allow(control_plane, "nodes")
-        served = await port_of(proxy, "by-slice", endpoints)
-        assert endpoints(served) == ["203.0.113.1:5433", "203.0.113.2:5433"]
-
-
-def allow(control_plane: ControlPlane, resources: str) -> None:
-    """Let the account of a proxy read some resources; wait until it may."""
-    name = f"reads-{resources.partition(',')[0]}"
-    control_plane.kubectl(
-        "create", "clusterrole", name, "--verb=get,list,watch", f"--resource={resources}"
-    )
-    control_plane.kubectl(
-        "create", "clusterrolebinding", name, f"--clusterrole={name}", f"--user={NODE_PROXIER}"
-    )
-    for resource in resources.split(","):
-        wait_for(
-            "the API server to know the new role",
-            lambda resource=resource: control_plane.kubectl(  # type: ignore[misc]
-                "auth", "can-i", "list", resource, user=NODE_PROXIER, check=False
-            ).startswith("yes"),
-        )

@@ -82,27 +82,6 @@ def test_a_user_of_one_namespace_is_told_which_label_is_wrong(shop: ControlPlane
     assert "No pod in shop has the labels app=cart; pod cart-1 has app=crt." in text
 
 
-def test_pods_that_are_not_ready_have_the_clusters_reason(shop: ControlPlane) -> None:
-    apply(shop, service("db", app="db"), pod("db-1", app="db"))
-    waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
-    state = {"name": "web", "ready": False, "state": {"waiting": waiting}, "restartCount": 0}
-    patch = {"status": {"containerStatuses": [{**state, "image": IMAGE, "imageID": ""}]}}
-    words = ("patch", "pod", "db-1", "--subresource=status", "-p", json.dumps(patch))
-    shop.kubectl("-n", NAMESPACE, *words)
-    status, text = explain(shop, "shop/db", "--pods")
-    assert status == 3
-    assert "db-1: container web waits: ImagePullBackOff: no such image" in text
-
-
-def test_a_name_of_a_target_port_that_no_container_has(shop: ControlPlane) -> None:
-    apply(shop, service("api", app="api"), pod("api-1", app="api"))
-    patch = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
-    words = ("patch", "pod", "api-1", "--subresource=status", "-p", json.dumps(patch))
-    shop.kubectl("-n", NAMESPACE, *words)
-    _, text = explain(shop, "shop/api", "--pods")
-    assert 'targetPort "http" is no port of the pods\' containers; they have "web".' in text
-
-
 def test_a_namespace_without_permission_is_one_line(shop: ControlPlane) -> None:
     status, text = explain(shop, "default/kubernetes")
     assert (status, text.count("\n")) == (1, 1)

@@ -16,13 +16,13 @@ import pytest
 from packaging.utils import canonicalize_name
 
 import userspace_proxy
+from tests.tools.clones import ROOT
 from tests.tools.locked_wheels import MACHINES
 from tests.tools.sbom import image_python, packages_of_image
 
 from .build import BuildError
 from .dockerfile import read_dockerfile
-from .image import ROOT, Image, build_image, total
-from .release_arguments import release_arguments
+from .image import Image, build_image, release_arguments, total
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from collections.abc import Iterator
 from typing import Any
 from urllib.request import urlopen
@@ -135,16 +134,6 @@ def test_a_pod_that_becomes_unready_gets_no_connection_until_it_is_ready(
     assert answers(web) == {"web-1", "web-2"}
 
 
-def test_a_service_that_publishes_unready_addresses_uses_them(
-    control_plane: ControlPlane, services: KubernetesServices
-) -> None:
-    put_service(control_plane, publishNotReadyAddresses=True)
-    web = services["shop/web"]
-    web.pods = {"web-1": None}
-    web.pods["web-1"].is_ready = False
-    assert get(web) == "web-1"
-
-
 def test_a_pod_that_terminates_keeps_its_connections_and_gets_no_new_ones(
     control_plane: ControlPlane, services: KubernetesServices
 ) -> None:
@@ -169,64 +158,3 @@ def test_a_pod_that_is_deleted_is_no_endpoint(
     control_plane.kubectl("delete", "pod", "web-1", "--namespace", NAMESPACE)
     web.eventually(lambda web: len(web.stats.endpoints) == 1)
     assert answers(web) == {"web-2"}
-
-
-def test_ports_have_names_numbers_and_protocols(
-    control_plane: ControlPlane, services: KubernetesServices
-) -> None:
-    ports = [
-        {"name": "http", "port": 80, "targetPort": "web"},
-        {"name": "admin", "port": 81, "targetPort": 9090},
-        {"name": "dns", "port": 53, "targetPort": "dns", "protocol": "UDP"},
-    ]
-    put_service(control_plane, ports=ports)
-    web, admin, dns = (services[f"shop/web:{name}"] for name in ("http", "admin", "dns"))
-    assert services["shop/web"] is web
-    web.pods = {"web-1": {"http": None, "admin": lambda _request: "admin", "dns": None}}
-    assert (get(web), get(admin)) == ("web-1", "admin")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(60)
-        client.sendto(b"question", dns.address)
-        assert client.recv(100) == b"web-1: question"
-    assert [web.stats.connections, admin.stats.connections] == [1, 1]
-
-
-def test_a_pod_may_be_a_program(control_plane: ControlPlane, services: KubernetesServices) -> None:
-    put_service(control_plane)
-    web = services["shop/web"]
-    serve = [sys.executable, "-m", "http.server", "--bind=127.0.0.1", "{port}"]
-    web.pods = {"web-1": serve, "web-2": serve}
-    for _ in range(2):
-        assert "Directory listing" in get(web)
-    assert [web.stats[name].connections for name in ("web-1", "web-2")] == [1, 1]
-
-
-def test_faults_and_dead_pods_are_as_those_of_service_proxy(
-    control_plane: ControlPlane, services: KubernetesServices
-) -> None:
-    put_service(control_plane)
-    web = services["shop/web"]
-    web.pods = {"web-1": None, "web-2": None}
-    web.pods["web-1"].stop()
-    assert answers(web) == {"web-2"}
-    assert web.stats.saved == 1
-    web.pods["web-1"].start()
-    web.pods["web-2"].fault("refuse")
-    web.eventually(lambda web: get(web) == "web-1")
-    assert web.faults == {"web-2": ["refuse"]}
-
-
-def test_a_service_without_a_selector_has_no_pods(
-    control_plane: ControlPlane, services: KubernetesServices
-) -> None:
-    put_service(control_plane, selector=None)
-    with pytest.raises(ValueError, match="has no selector"):
-        services["shop/web"].run_pods()
-
-
-def test_what_is_not_there_is_named(
-    control_plane: ControlPlane, services: KubernetesServices
-) -> None:
-    put_service(control_plane)
-    with pytest.raises(LookupError, match="no Pod in shop has the labels app=web"):
-        services.run_pods("shop/web")

@@ -14,7 +14,7 @@ from userspace_proxy.sources.kubernetes.leases import KubernetesLeases
 
 from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
-from .wake_role import grant_wake
+from .rights import grant_wake
 
 pytestmark = pytest.mark.cluster
 

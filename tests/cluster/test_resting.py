@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -13,22 +11,17 @@ import pytest
 
 from userspace_proxy.agent import scaling
 from userspace_proxy.agent.rounds.tasks import pause
-from userspace_proxy.facts import StatusFacts
 from userspace_proxy.scaling import holder_lease, node_lease
 from userspace_proxy.scaling.promises import ENDS_S
-from userspace_proxy.status.families import render_demand
 
 from .control_plane import ControlPlane
-from .resting_cycles import run_cycles
-from .resting_shop import DEADLINE_S, NAMESPACE, WEB, Connection, Shop, open_shop, service
-from .wake_role import grant_wake
+from .resting_shop import DEADLINE_S, NAMESPACE, Connection, Shop, open_shop, service
+from .rights import grant_wake
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 IDLE_AFTER_S = 2.0
-AUTOSCALERS = f"/apis/autoscaling/v2/namespaces/{NAMESPACE}/horizontalpodautoscalers"
 SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services"
-BUDGETS = f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets"
 
 
 @pytest.fixture(autouse=True)
@@ -108,14 +101,6 @@ def once_agreed(
     return is_done
 
 
-def cluster_demand(shop: Shop, node: str) -> Any:
-    """Return what /api/v1/demand has for all nodes; None: nothing."""
-    facts = StatusFacts()
-    for component in shop.agents[node]._components:
-        component.show(facts)
-    return json.loads(render_demand(facts)).get("cluster")
-
-
 async def test_a_silent_connection_keeps_the_pods_and_once_it_is_closed_they_go(
     shop: Shop,
 ) -> None:
@@ -132,21 +117,6 @@ async def test_a_silent_connection_keeps_the_pods_and_once_it_is_closed_they_go(
     await again.close()
 
 
-@pytest.mark.long
-async def test_all_nodes_show_the_demand_of_all(shop: Shop) -> None:
-    clients = [await shop.dial(node) for node in ("node-1", "node-1", "node-2")]
-    for client in clients:
-        assert await client.ask()
-
-    async def is_known() -> bool:
-        wanted = {WEB.namespace: {WEB.name: 3}}
-        return all(cluster_demand(shop, node) == wanted for node in shop.agents)
-
-    await until(is_known)
-    for client in clients:
-        await client.close()
-
-
 async def test_a_node_that_nothing_is_known_of_counts_as_busy(shop: Shop) -> None:
     await shop.put("/api/v1/nodes", {"kind": "Node", "metadata": {"name": "node-3"}})
     await wake(shop)
@@ -160,45 +130,6 @@ async def test_the_scale_that_someone_else_has_chosen_is_respected(shop: Shop) -
     await shop.scale(2)
     await stays(shop, 2)
     await shop.scale(1)
-    await until(lambda: asleep(shop))
-
-
-@pytest.mark.long
-async def test_a_workload_that_is_scaled_while_nodes_are_asked_is_respected(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    is_scaled = once_agreed(monkeypatch, lambda: shop.scale(3))
-    await wake(shop)
-    await until(is_scaled)
-    await stays(shop, 3)
-
-
-@pytest.mark.long
-async def test_an_autoscaler_keeps_its_least_number(shop: Shop) -> None:
-    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
-    spec = {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3}
-    await shop.put(AUTOSCALERS, {"metadata": {"name": "web"}, "spec": spec})
-    await wake(shop)
-    await stays(shop, 1)
-    why = "deployment/web stays at one replica: HorizontalPodAutoscaler web has minReplicas 1."
-
-    async def is_said() -> bool:
-        return why in await shop.events("StaysAwake")
-
-    await until(is_said)
-    await shop.delete(f"{AUTOSCALERS}/web")
-    await until(lambda: asleep(shop))
-
-
-@pytest.mark.long
-async def test_a_budget_keeps_the_pods_that_it_asks_for(shop: Shop) -> None:
-    selector = {"matchLabels": {"app": "web"}}
-    await shop.put(
-        BUDGETS, {"metadata": {"name": "web"}, "spec": {"minAvailable": 1, "selector": selector}}
-    )
-    await wake(shop)
-    await stays(shop, 1)
-    await shop.delete(f"{BUDGETS}/web")
     await until(lambda: asleep(shop))
 
 
@@ -243,11 +174,3 @@ async def test_a_client_that_comes_while_the_workload_is_scaled_to_zero_gets_the
         assert await clients[0].ask()
     assert (shop.controllers.starts, shop.controllers.ends) == (2, 1)
     await clients[0].close()
-
-
-@pytest.mark.long
-async def test_no_connection_is_lost_while_the_workload_sleeps_and_wakes(shop: Shop) -> None:
-    shop.controllers.lag_s = 0.1
-    found = await run_cycles(shop, 3, IDLE_AFTER_S, random.Random(7), pause)
-    assert found.lost == 0
-    assert found.served > found.cycles >= 3

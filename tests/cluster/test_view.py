@@ -6,9 +6,10 @@ import re
 
 import pytest
 
+from tests.tools.clones import ROOT
+
 from .chart import DEPLOY
 from .control_plane import ControlPlane
-from .image import ROOT
 from .rights import OF_EVERYBODY, rights_of
 
 pytestmark = [pytest.mark.cluster]

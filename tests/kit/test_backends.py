@@ -54,10 +54,6 @@ def ask(address, sent=b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"):
             return stream.read()
 
 
-def test_by_default_it_answers_its_name(make):
-    assert ask(make().address).endswith(b"\r\n\r\nweb-1\n")
-
-
 def test_a_udp_backend_answers_name_and_datagram(make):
     backend = make(protocol="UDP")
     for _ in range(2):
@@ -257,25 +253,6 @@ def test_it_may_be_an_address_that_another_program_serves(make):
 def test_a_function_cannot_be_a_udp_backend(make):
     with pytest.raises(TypeError, match="can't be a UDP backend"):
         make(echo, protocol="UDP")
-
-
-def test_anything_else_is_an_error(make):
-    with pytest.raises(TypeError, match="backend 7: expected a function"):
-        make(7)
-
-
-def test_a_backend_that_fails_ends_its_connection(make):
-    async def fails(reader, writer):
-        await reader.read(1)
-        raise ConnectionResetError
-
-    assert ask(make(fails).address, b"x") == b""
-
-
-def test_its_state_is_shown_while_it_drains(make):
-    backend = make()
-    backend.is_draining = True
-    assert repr(backend) == f"<Backend web-1 at {backend.address}, draining>"
 
 
 def test_an_exception_of_a_stream_function_is_logged_with_the_backend(make, caplog):

@@ -239,17 +239,6 @@ def service_proxy_kubeconfig():
     assert cluster.pods() == {}
 
 
-@pytest.mark.long
-def test_the_report_of_a_failing_test_shows_the_services_of_a_cluster(run, cluster):
-    cluster.put_service()
-    text = ASKS + "    assert web.stats.saved == 7\n"
-    result = run(text, f"--service-proxy-kubeconfig={cluster.kubeconfig}")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        ["*assert 0 == 7*", "*kubernetes services*", "shop/web: backends web-1 at*"]
-    )
-
-
 def test_a_run_without_the_fixture_does_not_import_the_proxy(run):
     result = run(
         """

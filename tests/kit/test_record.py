@@ -168,29 +168,6 @@ def test_a_record_has_the_services_of_the_test(recorded):
     assert idle["connections"] == []
 
 
-@pytest.mark.long
-def test_a_record_repeats_the_order_of_choices(run, records):
-    text = """
-def test_it_fails(service_proxy):
-    web = service_proxy.service("web", backends=3, balance="random")
-    for _ in range(12):
-        get(web)
-    web.eventually(lambda web: len(web.decisions) == 12)
-    assert 0
-"""
-    run(text, RECORD)
-    run(text, RECORD)
-    orders = []
-    for found in records():
-        (web,) = found["failures"][0]["fixtures"][0]["services"]
-        names = {one["address"]: one["name"] for one in web["backends"]}
-        assert web["seed"] == 0
-        orders.append([names[one["endpoint"]] for one in web["connections"]])
-    assert len(orders) == 2
-    assert orders[0] == orders[1]
-    assert set(orders[0]) == {"web-1", "web-2", "web-3"}
-
-
 @pytest.mark.parametrize("failed", [["setup"], ["teardown"], ["call", "teardown"]])
 def test_failures_of_fixtures_are_recorded(recorded, failed):
     found = recorded.of(f"test_phases[{'-'.join(failed)}]")
@@ -290,23 +267,6 @@ def test_it_fails(service_network):
     (web,) = fixture["services"]
     assert (fixture["fixture"], web["settings"]) == ("service_network", {"seed": 1})
     assert web["connections"][0]["endpoint"] == web["backends"][1]["address"]
-
-
-@pytest.mark.long
-def test_services_of_a_cluster_are_recorded(run, records, cluster):
-    cluster.put_service()
-    text = """
-def test_it_fails(kubernetes_services):
-    web = kubernetes_services["shop/web"]
-    web.pods = {"web-1": None}
-    assert 0
-"""
-    run(text, RECORD, f"--service-proxy-kubeconfig={cluster.kubeconfig}")
-    (found,) = records()
-    (fixture,) = found["failures"][0]["fixtures"]
-    (web,) = fixture["services"]
-    assert (fixture["fixture"], web["service"]) == ("kubernetes_services", "shop/web")
-    assert [one["name"] for one in web["backends"]] == ["web-1"]
 
 
 def test_no_part_of_a_record_is_left_where_it_cannot_be_written(tmp_path):

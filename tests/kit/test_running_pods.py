@@ -26,9 +26,9 @@ def selected(*families, targets=TARGETS):
     return SelectingService(Service(WEB, ()), selection)
 
 
-def read_pod(**ports):
+def read_pod(protocol="TCP", **ports):
     facts = {"is_ready": False, "is_terminating": False, "has_ended": False}
-    named = {(name, "TCP"): number for name, number in ports.items()}
+    named = {(name, protocol): number for name, number in ports.items()}
     return PodEndpoint(PodKey("shop", "web-1"), frozenset(), (), ports=named, **facts)
 
 
@@ -51,6 +51,13 @@ def test_names_of_target_ports_are_those_of_the_containers():
         "http": PodPort(80, "TCP"),
         "admin": PodPort(9090, "TCP"),
     }
+
+
+def test_a_port_of_another_protocol_may_have_the_same_name():
+    both = selected(targets=(TargetPort("dns", "UDP", "web"),))
+    assert both.ports_of(read_pod("UDP", web=53), {"dns": None}) == {"dns": PodPort(53, "UDP")}
+    with pytest.raises(ValueError, match="has no UDP port of the name web"):
+        both.ports_of(read_pod("TCP", web=53), {"dns": None})
 
 
 def test_a_target_port_that_no_container_has_matters_only_if_it_is_served():

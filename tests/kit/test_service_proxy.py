@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -176,80 +175,10 @@ def test_names_of_a_namespace_without_a_service_are_an_error(proxy, method):
     getattr(proxy, method)("shop")
 
 
-def test_one_backend_refuses_and_the_other_answers(proxy):
-    web = proxy.service("web", backends=2)
-    web.backends[0].fault("refuse")
-    assert [get(web) for _ in range(3)] == ["web-2"] * 3
-    assert web.stats.saved == 1
-    assert web.faults == {"web-1": ["refuse"]}
-    web.backends[0].heal()
-    assert web.faults == {}
-
-
-def test_all_backends_reset(proxy):
-    web = proxy.service("web", backends=2)
-    web.fault("reset_peer")
-    for _ in range(2):
-        with pytest.raises(OSError, match="reset by peer"):
-            get(web)
-    web.heal()
-    assert get(web) == "web-1"
-
-
-def test_a_share_of_the_connections_of_each_backend_is_another_one(proxy):
-    web = proxy.service("web", backends=2)
-    web.fault("reset_peer", toxicity=0.5)
-    answered = []
-    for _ in range(24):
-        try:
-            answered.append(get(web) != "")
-        except OSError:
-            answered.append(False)
-    first, second = answered[::2], answered[1::2]
-    assert 0 < sum(first) < 12
-    assert first != second
-
-
-def test_a_slow_backend(proxy):
-    web = proxy.service("web", backends=1)
-    web.fault("latency", latency=80)
-    began = time.monotonic()
-    assert get(web) == "web-1"
-    assert time.monotonic() - began >= 0.08
-
-
-def test_a_silent_backend_is_left(proxy):
-    web = proxy.service("web", backends=2)
-    web.backends[0].fault("silent")
-    assert get(web) == "web-2"
-    assert web.stats.saved == 1
-    assert "has a fault on purpose: silent" in web.stats.state
-
-
 def test_an_endpoint_that_the_service_does_not_have_cannot_have_a_fault(proxy):
     web = proxy.service("web", backends=1)
     with pytest.raises(LookupError, match="default/web has no endpoint 127"):
         proxy.add_fault(web.key, "refuse", endpoint="127.0.0.1:1")
-
-
-def test_lost_datagrams(proxy):
-    dns = proxy.service("dns", port=53, protocol="UDP", backends=1)
-    dns.fault("loss", percent=100)
-    with socket.socket(type=socket.SOCK_DGRAM) as client:
-        client.settimeout(0.1)
-        client.connect(dns.address)
-        client.send(b"hello")
-        with pytest.raises(TimeoutError):
-            client.recv(100)
-
-
-def test_a_udp_service(proxy):
-    dns = proxy.service("dns", port=53, protocol="UDP", backends=2)
-    with socket.socket(type=socket.SOCK_DGRAM) as client:
-        client.settimeout(60)
-        client.connect(dns.address)
-        client.send(b"hello")
-        assert client.recv(100) in (b"dns-1: hello", b"dns-2: hello")
 
 
 def test_a_service_of_the_same_name_replaces_the_earlier_one(proxy):
@@ -299,12 +228,6 @@ def test_a_service_that_cannot_be_served_leaves_no_backend(proxy):
     with pytest.raises(ValueError, match="name: 'Web' is not a DNS label"):
         proxy.service("Web", backends=1)
     assert proxy.services == ()
-
-
-def test_fifty_services_come_and_go(proxy):
-    for number in range(50):
-        proxy.service(f"web-{number}", backends=1).remove()
-    assert proxy.status().ports == ()
 
 
 def test_without_a_with_block_it_is_started_and_closed():

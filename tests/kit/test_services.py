@@ -131,12 +131,6 @@ def test_wrong_endpoints_are_an_error_and_change_nothing(proxy, given):
     assert web.endpoints == [web.backends[0].address]
 
 
-def test_a_misspelt_attribute_is_an_error(proxy):
-    web = proxy.service("web")
-    with pytest.raises(AttributeError, match="has no attribute 'next_endpont'"):
-        web.next_endpont = web.backends[0]
-
-
 def test_only_its_own_backends_can_be_drained(proxy):
     web, other = proxy.service("web"), proxy.service("other")
     with pytest.raises(LookupError, match="default/web has no backend <Backend other-1 at"):
@@ -181,16 +175,3 @@ def test_the_handle_of_a_service_that_was_replaced_changes_nothing(proxy):
     first.heal()
     assert second.faults == {"web-1": ["refuse"]}
     assert repr(first) == "<Service default/web, not served>"
-
-
-def test_a_service_that_was_removed_is_not_revived(proxy):
-    web = proxy.service("web")
-    web.remove()
-    for call in (lambda: web.drain(web.backends[0]), lambda: setattr(web, "endpoints", [])):
-        with pytest.raises(LookupError, match="default/web was removed or replaced"):
-            call()
-    with pytest.raises(LookupError, match="default/web was removed or replaced"):
-        web.fault("refuse")
-    with pytest.raises(LookupError, match="can't be started: its Service was removed"):
-        web.backends[0].start()
-    assert not proxy.status().ports

@@ -77,6 +77,11 @@ class Agent:
         assert self.process is not None
         return self.process.pid
 
+    @property
+    def control(self) -> int:
+        """The control process, whose children are the workers."""
+        return self.pid
+
     def start(self, stderr: int | None = None) -> None:
         """Start it; its log is appended to ``log_path``, or goes to another descriptor."""
         assert self.process is None, "the agent runs already"
@@ -271,3 +276,24 @@ def folder_without_nftables(folder: Path) -> Path:
     made.mkdir(exist_ok=True)
     (made / "sitecustomize.py").write_text(_WITHOUT_NFTABLES)
     return made
+
+
+class ContainedAgent(Agent):
+    """An agent in a PID namespace of its own; its process is the program that creates it."""
+
+    @property
+    def command(self) -> list[str]:
+        """Part of Agent."""
+        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        return [*unshare, *super().command]
+
+    @property
+    def first(self) -> int:
+        (pid,) = child_pids(self.pid)
+        return pid
+
+    @property
+    def control(self) -> int:
+        """Part of Agent: the only child with children, as orphaned workers have none."""
+        (pid,) = (pid for pid in child_pids(self.first) if child_pids(pid))
+        return pid

@@ -1,9 +1,8 @@
-"""Twenty broken Services, one mistake each, and what a user should be told about it.
+"""Broken Services, one mistake each, that a kernel or a client shows, or with a place of their own.
 
-    Case ──▶ objects for manifests or an API server ──▶ client ──▶ page, JSON, explain, metric
+    Case ──▶ manifests ──▶ client ──▶ page, JSON, explain, metric
 
-A case has either pods, from which the control plane makes the slices, or slices of its own. Where
-there is no control plane, `slices_of` writes what it would write.
+All other causes follow from objects alone: `tests/unit/causes`.
 
 The demo has twelve of these mistakes in a list of its own (`cli.demo_broken`): what it writes is a
 text for people to correct, with addresses of its sandbox, and has neither pods nor sentences.
@@ -13,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,9 +24,9 @@ from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import say
 
-NAMESPACE, ELSEWHERE = "broken", "brokn"
+NAMESPACE = "broken"
 NODE = "node-1"
-REFUSED, RESETTING, CLOSING, SILENT, SERVING = 8080, 9000, 9001, 9002, 80
+REFUSED, RESETTING, SILENT, SERVING = 8080, 9000, 9002, 80
 """Ports of the endpoint "pod"; REFUSED is one without a listener."""
 NONEXISTENT = "10.244.0.77"
 
@@ -44,14 +43,10 @@ class Shown(enum.Enum):
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod as the API has it; its address is that of the sandbox's pod, or NONEXISTENT."""
+    """A pod; its address is that of the sandbox's pod, or NONEXISTENT."""
 
     port: int = SERVING
-    port_name: str = ""
-    labels: Mapping[str, str] | None = None
-    """None: those that the Service selects."""
-    ready: bool = True
-    node: str = NODE
+    is_selected: bool = True
     exists: bool = True
 
 
@@ -65,14 +60,9 @@ class Case:
     """With ``{ip}`` for the endpoint's address."""
     spec: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the Service's spec."""
-    labels: Mapping[str, str] = field(default_factory=dict)
     ingress: str = ""
     """A load balancer's address, in its status."""
-    port: Mapping[str, Any] = field(default_factory=lambda: {"port": 80})
     pod: Pod | None = None
-    slice_namespace: str = NAMESPACE
-    slice_owner: str = ""
-    """The Service that a hand-written slice names; empty: no such slice."""
     shown: Shown = Shown.PORT
     dialled: str = ""
     """The address at which clients dial; empty: the cluster IP, ``none``: they need not dial."""
@@ -86,49 +76,17 @@ class Case:
     @property
     def has_endpoints(self) -> bool:
         """Whether its Service port has endpoints, usable or not."""
-        return (
-            self.pod is not None
-            and self.pod.labels is None
-            and self.pod.port_name == self.port.get("name", "")
-        )
+        return self.pod is not None and self.pod.is_selected
 
 
 _RANGES = {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.128/25"]}
-_NAMED = {"name": "http", "port": 80, "targetPort": "http"}
 
 CASES = (
     Case(
         "labels",
         CauseCode.SLICE_EMPTY,
         "its EndpointSlice is empty: no pod with an address was found for selector app=labels",
-        pod=Pod(labels={"app": "label"}),
-    ),
-    Case(
-        "readiness",
-        CauseCode.NOT_READY,
-        "its only endpoint is not ready",
-        pod=Pod(ready=False),
-    ),
-    Case(
-        "port-name",
-        CauseCode.PORT_NAME_MISSING,
-        'its endpoints have no port named "http"',
-        port=_NAMED,
-        pod=Pod(port_name="web"),
-    ),
-    Case(
-        "wrong-namespace",
-        CauseCode.SLICE_ELSEWHERE,
-        "EndpointSlice brokn/wrong-namespace-1 names this Service, from another namespace",
-        slice_namespace=ELSEWHERE,
-        slice_owner="wrong-namespace",
-    ),
-    Case(
-        "wrong-name",
-        CauseCode.SLICE_ORPHANED,
-        'EndpointSlice broken/wrong-name-1 names "wrongname", which does not exist '
-        '(did you mean "wrong-name"?)',
-        slice_owner="wrongname",
+        pod=Pod(is_selected=False),
     ),
     Case(
         "refused",
@@ -157,20 +115,6 @@ CASES = (
         dials=3,
     ),
     Case(
-        "half-alive",
-        CauseCode.ENDPOINT_RESETS,
-        "{ip}:9001 accepts connections and ends them without answering",
-        pod=Pod(CLOSING),
-        dials=3,
-    ),
-    Case(
-        "local",
-        CauseCode.NOT_LOCAL,
-        "its only endpoint is on node node-2, and the traffic policy is Local",
-        spec={"internalTrafficPolicy": "Local"},
-        pod=Pod(node="node-2"),
-    ),
-    Case(
         "source-range",
         CauseCode.SOURCE_DENIED,
         "clients outside 192.0.2.128/25 are dropped",
@@ -180,14 +124,6 @@ CASES = (
         dialled="203.0.113.10",
         client="laptop",
         is_problem=False,
-    ),
-    Case(
-        "external-ip",
-        CauseCode.EXTERNAL_IP_OFF,
-        "external IP 203.0.113.7 is not served",
-        spec={"externalIPs": ["203.0.113.7"]},
-        pod=Pod(),
-        dialled="none",
     ),
     Case(
         "taken",
@@ -200,40 +136,10 @@ CASES = (
         dialled="none",
     ),
     Case(
-        "headless",
-        CauseCode.NOT_OURS,
-        "it is headless (clusterIP: None): clients reach its endpoints directly",
-        spec={"clusterIP": "None"},
-        pod=Pod(),
-        shown=Shown.IGNORED,
-        dialled="none",
-        is_problem=False,
-    ),
-    Case(
         "external-name",
         CauseCode.NOT_OURS,
         "type ExternalName is served by DNS alone",
         spec={"type": "ExternalName", "externalName": "shop.example"},
-        shown=Shown.IGNORED,
-        dialled="none",
-        is_problem=False,
-    ),
-    Case(
-        "sctp",
-        CauseCode.NOT_OURS,
-        "protocol SCTP is not supported (TCP and UDP are)",
-        port={"port": 80, "protocol": "SCTP"},
-        pod=Pod(),
-        shown=Shown.IGNORED,
-        dialled="none",
-        is_problem=False,
-    ),
-    Case(
-        "foreign-proxy",
-        CauseCode.NOT_OURS,
-        "its label assigns it to the service proxy 'cilium'",
-        labels={"service.kubernetes.io/service-proxy-name": "cilium"},
-        pod=Pod(),
         shown=Shown.IGNORED,
         dialled="none",
         is_problem=False,
@@ -243,8 +149,8 @@ CASES = (
 
 
 def cluster_ip(case: Case) -> str:
-    """Return the ClusterIP of a case; empty where its Service has none of its own."""
-    if case.spec.get("clusterIP") == "None" or case.spec.get("type") == "ExternalName":
+    """Return the ClusterIP of a case; empty for type ExternalName."""
+    if case.spec.get("type") == "ExternalName":
         return ""
     return f"10.96.2.{CASES.index(case) + 1}"
 
@@ -256,54 +162,21 @@ def service_of(case: Case, *, ip: str = "") -> Object:
         ip: Its ClusterIP; empty: that of the case, which is one of ``CASES``.
     """
     ip = ip or cluster_ip(case)
-    selector = {} if case.slice_owner or not case.pod else {"selector": {"app": case.name}}
+    selector = {"selector": {"app": case.name}} if case.pod else {}
     made: Object = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"namespace": NAMESPACE, "name": case.name, "labels": dict(case.labels)},
+        "metadata": {"namespace": NAMESPACE, "name": case.name},
         "spec": {
             **({"clusterIP": ip} if ip else {}),
             **selector,
-            "ports": [{"targetPort": case.pod.port if case.pod else SERVING, **case.port}],
+            "ports": [{"targetPort": case.pod.port if case.pod else SERVING, "port": 80}],
             **case.spec,
         },
     }
     if case.ingress:
         made["status"] = {"loadBalancer": {"ingress": [{"ip": case.ingress}]}}
     return made
-
-
-def pod_of(case: Case, ip: str) -> Object | None:
-    """Return the pod of a case, whose address is ``ip`` if it exists."""
-    if case.pod is None:
-        return None
-    port = {"containerPort": case.pod.port, "protocol": case.port.get("protocol", "TCP")}
-    labels = {"app": case.name} if case.pod.labels is None else dict(case.pod.labels)
-    address = ip if case.pod.exists else NONEXISTENT
-    ready = {"type": "Ready", "status": str(case.pod.ready)}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"namespace": NAMESPACE, "name": case.name, "labels": labels},
-        "spec": {
-            "nodeName": case.pod.node,
-            "containers": [
-                {
-                    "name": "main",
-                    "image": "example.com/main",
-                    "ports": [
-                        {**port, **({"name": case.pod.port_name} if case.pod.port_name else {})}
-                    ],
-                }
-            ],
-        },
-        "status": {
-            "phase": "Running",
-            "podIP": address,
-            "podIPs": [{"ip": address}],
-            "conditions": [ready],
-        },
-    }
 
 
 def ask(agent: Agent, client: Client, case: Case) -> None:
@@ -343,39 +216,19 @@ def firewall(testbed: Testbed) -> Iterator[None]:
         testbed.shell("nft delete table ip filter")
 
 
-def slices_of(case: Case, ip: str, *, has_controllers: bool = False) -> Iterator[Object]:
-    """Yield the hand-written slice; without a control plane also the one that it would write."""
-    if case.slice_owner:
-        endpoint = {"addresses": [ip], "nodeName": NODE}
-        yield _slice(case.slice_namespace, case.name, case.slice_owner, {"port": 80}, [endpoint])
-    elif case.pod and not has_controllers:
+def slices_of(case: Case, ip: str) -> Iterator[Object]:
+    """Yield the slice that a control plane writes for a case."""
+    if case.pod:
         address = ip if case.pod.exists else NONEXISTENT
-        endpoint = {
-            "addresses": [address],
-            "nodeName": case.pod.node,
-            "conditions": {"ready": case.pod.ready},
+        yield {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "namespace": NAMESPACE,
+                "name": f"{case.name}-1",
+                "labels": {"kubernetes.io/service-name": case.name},
+            },
+            "addressType": "IPv4",
+            "ports": [{"port": case.pod.port}],
+            "endpoints": [{"addresses": [address], "nodeName": NODE}] * case.pod.is_selected,
         }
-        port = {
-            "port": case.pod.port,
-            "protocol": case.port.get("protocol", "TCP"),
-            "name": case.pod.port_name,
-        }
-        endpoints = [endpoint] if case.pod.labels is None else []
-        yield _slice(NAMESPACE, case.name, case.name, port, endpoints)
-
-
-def _slice(
-    namespace: str, name: str, owner: str, port: Object, endpoints: Sequence[Object]
-) -> Object:
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "namespace": namespace,
-            "name": f"{name}-1",
-            "labels": {"kubernetes.io/service-name": owner},
-        },
-        "addressType": "IPv4",
-        "ports": [port],
-        "endpoints": endpoints,
-    }

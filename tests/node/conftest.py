@@ -5,7 +5,7 @@ import steering_nodes as nodes
 from steering_replies import Catching
 from steering_traffic import FACTS
 
-from tests.node.steerings import steerings
+from tests.node.testbed import steerings
 from userspace_proxy.steering import make_steering
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.netns import DEADLINE_S, Net
-from tests.promises.listings import as_older_nft_prints, with_sorted_elements
+from tests.node.testbed import as_older_nft_prints, with_sorted_elements
 from userspace_proxy.kernel.nf_tables import ruleset as transactions
 from userspace_proxy.kernel.socket_options import IP_TRANSPARENT, IPV6_TRANSPARENT
 

@@ -1,4 +1,4 @@
-"""Clients, servers and segments for what steering does to real packets.
+"""Clients, servers, segments and frontends for what steering does to real packets.
 
 A plain server on each proxy port stands for the proxy.
 """
@@ -10,13 +10,12 @@ import socket
 import struct
 
 import steering_nodes as nodes
-from steering_contract import CART, DNS, WEB
+from steering_contract import CART, DNS, WEB, WEB_6
 
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, SteeringFacts
 
 FACTS = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))
-WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
 CLIENT_PORT = 41000
 # Source: RFC 9293, the control bits.
@@ -71,3 +70,31 @@ def associations(node: nodes.Net) -> set[str]:
     """Return the node's UDP associations, without timeouts and states."""
     lines = node.run("conntrack -L -p udp 2>/dev/null").splitlines()
     return {" ".join(word for word in line.split() if "=" in word) for line in lines}
+
+
+TREE = {Frontend(f"10.96.{i >> 4}.{i & 15}", 80, Protocol.TCP): 36000 + i for i in range(100)}
+TREE_6 = {Frontend(f"fd00:96::{i:x}", 80, Protocol.TCP): 36000 + i for i in range(1, 100)}
+MANY = {
+    Frontend(f"10.96.{i >> 8}.{i & 255}", 80, Protocol.TCP): 36000 + i % 900
+    for i in range(0, 1 << 16, 40)
+}
+
+
+RANGES = SteeringFacts(service_cidrs=("10.96.0.0/16", "fd00:96::/112"))
+NODE = SteeringFacts(node_addresses=(nodes.NODE_IP, nodes.NODE_IP6))
+CANARY = SteeringFacts(proxy_name="canary")
+FRONTENDS = {WEB: 80, WEB_6: 80, DNS: 53, DNS_6: 53, CART: REFUSE}
+
+
+def our_routes(node: nodes.Net) -> str:
+    return node.run("ip route show table local proto 117; ip -6 route show table local proto 117")
+
+
+def in_force(node: nodes.Net) -> str:
+    # Link-local routes come when the kernel is done with its address detection, and it notices
+    # later than we that a link is up.
+    said = nodes.ruleset(node) + node.run(
+        "{ ip route show table all; ip -6 route show table all; } | grep -v -e fe80 -e ff00;"
+        "ip rule; ip -6 rule"
+    )
+    return said.replace(" linkdown", "")

@@ -168,27 +168,3 @@ def test_dials_that_a_silent_endpoint_has_not_answered_are_served_after_the_swit
             _, writable, _ = select.select([], [dial], [], 30)
             assert writable, "the proxy dials the other endpoint"
             assert echoes(dial)
-
-
-@pytest.mark.long
-def test_the_page_says_why_the_path_was_switched(web):
-    web.bad.die()
-    wait_for("a failed probe", lambda: "failed" in web.port(4)["path_why"])
-    reason = f"auto, and a probe failed: {web.bad.ip(4)}:{TARGET} refuses"
-    event = f"Path userspace: {reason}"
-    wait_for("an event", lambda: event in web.agent.read("/")[1])
-    metrics = web.agent.read("/metrics")[1]
-    assert "userspace_proxy_path_probe_endpoints 4\n" in metrics
-
-
-def test_without_endpoints_clients_are_refused_and_a_first_endpoint_is_probed(web):
-    web.write()
-    address = CLUSTER_IPS[4].format(10), PORT
-    wait_for("a refusal", lambda: web.client.tcp_refusal(address) == "refused")
-    why = "it has no usable endpoint"
-    # A client may meet the rule before the proxy knows that it is in force.
-    wait_for(why, lambda: web.port(4)["path_why"] == why)
-    assert web.port(4, "UDP")["path"] == "userspace"
-    web.write(web.good)
-    web.wait_for_path("kernel", 4)
-    assert web.port(4, "UDP")["path_why"] == "endpoints of UDP aren't probed"

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 
 import pytest
 
@@ -12,16 +11,6 @@ from tests.users import as_another_user
 
 pytestmark = pytest.mark.netns
 
-KUBECONFIG = """\
-apiVersion: v1
-kind: Config
-current-context: here
-contexts: [{name: here, context: {cluster: here, user: me}}]
-users: [{name: me, user: {token: secret}}]
-clusters:
-- name: here
-  cluster: {}
-"""
 # Makes python-iptables as absent as on a machine that never had it.
 WITHOUT_IPTC = """raise ModuleNotFoundError("No module named 'iptc'", name="iptc")"""
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
@@ -50,67 +39,6 @@ def refused(testbed):
     before = testbed.kernel()
     yield refused
     assert testbed.kernel() == before
-
-
-def run_flags(*flags):
-    return [sys.executable, "-m", "userspace_proxy", "run", "--state-dir=", *flags]
-
-
-@pytest.mark.parametrize(
-    ("flag", "said"),
-    [
-        ("--manifest=x", "unknown flag --manifest (did you mean --manifests?)"),
-        ("--frobnicate", "unknown flag --frobnicate (userspace-proxy run --help lists them)"),
-        ("--proxy-ports=9-1", "--proxy-ports: '9-1' ends before it begins"),
-        (
-            "--steering=ebpf",
-            "--steering: 'ebpf' is not one of auto, iptables, nftables, local, none",
-        ),
-        ("--config=/nowhere", "cannot read --config=/nowhere: No such file or directory"),
-        ("surplus", "unexpected argument 'surplus'"),
-    ],
-)
-def test_a_wrong_flag_is_one_line_and_status_2(refused, flag, said):
-    status, lines = refused(flag)
-    assert status == 2
-    assert len(lines) == 1
-    assert lines[0].startswith(f"error: {said}")
-
-
-def test_a_missing_manifests_path_is_one_line(refused):
-    command = run_flags("--manifests=/nowhere/x.yaml", "--steering=local")
-    assert refused(command=command) == (
-        1,
-        [
-            "error: cannot read manifests from /nowhere/x.yaml: No such file or directory "
-            "(give a YAML or JSON file, or a folder of them)"
-        ],
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        pytest.param(None, "cannot read kubeconfig {}: No such file or directory", id="missing"),
-        pytest.param("{{{", "cannot use kubeconfig {}:1: ", id="not-yaml"),
-        pytest.param(
-            KUBECONFIG,
-            "cannot use kubeconfig {}:8: clusters[0].cluster.server: is missing",
-            id="no-server",
-        ),
-    ],
-)
-def test_a_useless_kubeconfig_is_one_line(refused, tmp_path, text, said):
-    path = tmp_path / "kubeconfig"
-    if text is not None:
-        path.write_text(text)
-    command = run_flags(f"--kubeconfig={path}", "--steering=none")
-    status, lines = refused(command=command)
-    assert status == 1
-    assert len(lines) == 1
-    assert lines[0].startswith(f"error: {said.format(path)}")
-    assert "kubectl works with" not in lines[0]
-    assert "secret" not in lines[0]
 
 
 def test_without_python_iptables_one_line_has_the_remedy(refused, tmp_path):

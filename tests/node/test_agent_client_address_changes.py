@@ -1,6 +1,5 @@
 """Client addresses while agents, Cilium, IPv6 and routes come and go on a node."""
 
-import html
 import select
 
 import pytest
@@ -16,9 +15,7 @@ from tests.node.endpoints import (
     addresses,
     objects,
 )
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
-from userspace_proxy.diagnosis.failures import DENIALS
+from tests.node.testbed import Testbed, steerings
 
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 
@@ -70,22 +67,6 @@ def test_the_kernel_state_of_a_killed_agent_is_reused_and_a_stop_or_a_cleanup_re
         endpoint.close()
 
 
-def test_where_the_kernel_refuses_the_reason_is_shown_and_clients_are_served(tmp_path):
-    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
-        testbed.shell("ip link add cilium_host type veth peer name cilium_net")
-        endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
-        documents = objects("routed", 10, (endpoint, "node-1"))
-        testbed.agent.manifests.write_objects(documents)
-        testbed.agent.start_until_ready()
-        address = (CLUSTER_IPS[4].format(10), PORT)
-        assert endpoint.saw("TCP", 4, testbed["pod"], address)[0] in addresses(testbed.node)
-        told = testbed.agent.status()["client_address"]
-        assert not told["is_on"]
-        assert told["why_not"].startswith("Cilium delivers")
-        assert told["why_not"] in html.unescape(testbed.agent.read("/")[1])
-        endpoint.close()
-
-
 def test_with_cilium_installed_later_preserving_ends_and_nothing_remains(tmp_path):
     with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
         endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
@@ -126,23 +107,6 @@ def test_with_cilium_installed_later_preserving_ends_and_nothing_remains(tmp_pat
         endpoint.close()
 
 
-def test_on_a_node_without_ipv6_endpoints_see_the_addresses_of_ipv4(tmp_path):
-    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
-        endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
-        off = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"
-        testbed.shell(off)
-        documents = objects("routed", 10, (endpoint, "node-1"))
-        testbed.agent.manifests.write_objects(documents)
-        testbed.agent.start_until_ready()
-        told = testbed.agent.status()["client_address"]
-        assert (told["is_on"], told["why_not"], told["problem"]) == (True, "", "")
-        address = (CLUSTER_IPS[4].format(10), PORT)
-        for protocol in PROTOCOLS:
-            ip = str(testbed["pod"].host.ip)
-            assert endpoint.saw(protocol, 4, testbed["pod"], address)[0] == ip
-        endpoint.close()
-
-
 def serve_past_the_node(testbed, **annotations):
     """Serve an endpoint with a link of its own to the laptop, as Multus gives it.
 
@@ -170,19 +134,6 @@ def test_a_pod_with_a_link_in_its_clients_network_is_served_with_the_annotation(
         endpoint, address = serve_past_the_node(testbed, **{ANNOTATION: "never"})
         seen = endpoint.saw(protocol, 4, testbed["laptop"], address)[0]
         assert seen in addresses(testbed.node)
-        endpoint.close()
-
-
-def test_without_the_annotation_the_remedy_names_it(tmp_path):
-    with Testbed(tmp_path, "nftables", "--workers=1", clients=("laptop",)) as testbed:
-        endpoint, address = serve_past_the_node(testbed)
-        for _ in range(DENIALS):
-            with testbed["laptop"].tcp() as dialling:
-                dialling.connect(address)
-                with pytest.raises(ConnectionResetError):
-                    dialling.recv(1)
-        page = html.unescape(testbed.agent.read("/?q=cause:endpoint-denies")[1])
-        assert f"{ANNOTATION}: never" in page
         endpoint.close()
 
 

@@ -15,8 +15,7 @@ from tests.node.endpoints import (
     carries_both_ways,
 )
 from tests.node.manifests import Service
-from tests.node.steerings import steerings
-from tests.node.testbed import CLIENTS, Testbed
+from tests.node.testbed import CLIENTS, Testbed, steerings
 from userspace_proxy.diagnosis.failures import DENIALS
 
 pytestmark = pytest.mark.netns
@@ -52,50 +51,6 @@ def test_an_endpoint_sees(world, client, endpoint, protocol, version):
 def shown(world, name):
     """Return what the page's JSON says of a Service's TCP port of IPv4."""
     return world.testbed.agent.port(name, protocol="TCP", family="IPv4", side="")
-
-
-@pytest.mark.needs("bridge tables")
-@pytest.mark.parametrize(
-    ("client", "source"), [("pod", "client"), ("node-1", "node")], ids=["client", "node"]
-)
-def test_page_metrics_and_access_log_show_which_address_was_used(world, client, source):
-    before = shown(world, "bridged")
-    world.saw(client, "bridged", "TCP", 4)
-    world.saw(client, "bridged", "UDP", 4)
-    after = shown(world, "bridged")
-    grown = [after[name] - before[name] for name in ("connections", "preserved")]
-    assert grown == [1, source == "client"]
-    endpoint = after["endpoints"][0]
-    assert (endpoint["connections"], endpoint["preserved"]) == (
-        after["connections"],
-        after["preserved"],
-    )
-    agent = world.testbed.agent
-    metric = "userspace_proxy_endpoint_connections_preserved_total"
-    (counted,) = (
-        float(line.split()[-1])
-        for line in agent.read("/metrics")[1].splitlines()
-        if line.startswith(metric) and f'endpoint="{endpoint["address"]}"' in line
-        if 'protocol="TCP"' in line
-    )
-    assert counted == after["preserved"]
-    line = wait_for(
-        "the access line",
-        lambda: [
-            line
-            for line in agent.log().splitlines()
-            if "connection ended: complete" in line and "shop/bridged:tcp" in line
-        ],
-        hint=agent.log,
-    )[-1]
-    assert f"source={source}" in line
-    assert agent.status()["client_address"] == {
-        "is_on": True,
-        "why_not": "",
-        "problem": "",
-        "repairs": agent.status()["client_address"]["repairs"],
-        "bridges": [],
-    }
 
 
 def test_a_client_denied_an_endpoint_is_denied_it_through_the_service_too(world):
@@ -142,43 +97,6 @@ def test_a_client_denied_an_endpoint_is_denied_it_through_the_service_too(world)
     assert shown(world, "routed")["endpoints"][0]["cause"] is None
 
 
-def test_an_endpoint_that_refuses_every_other_dial_denies_no_client(world):
-    """Its firewall admits so many a second, or its program ends again and again."""
-    testbed, endpoint = world.testbed, world.endpoints["bridged"]
-    address, client = world.address("pod", "bridged", 4), testbed["pod"]
-    rules = f"""table ip rated {{
-        chain input {{
-            type filter hook input priority 0
-            tcp dport {TARGET} tcp flags & (syn | ack) == syn \
-                numgen inc mod 2 0 reject with tcp reset
-        }}
-    }}
-    """
-
-    def is_refused():
-        with client.tcp() as dialling:
-            try:
-                dialling.connect(address)
-                dialling.settimeout(0.1)
-                dialling.recv(1)
-            except TimeoutError:
-                return False
-            except ConnectionResetError:
-                return True
-
-    endpoint.host.run(["nft", rules])
-    try:
-        assert {is_refused() for _ in range(20)} == {True, False}
-        # The last one is.
-        assert is_refused() or is_refused()
-        sentence = shown(world, "bridged")["state"]["sentence"]
-        assert "failed in the last minute" in sentence
-        assert f"{endpoint.ip(4)}:{TARGET} refused connections" in sentence
-    finally:
-        endpoint.host.run(["nft", "delete table ip rated"])
-        drain(endpoint)
-
-
 def drain(endpoint):
     """Take away what was accepted or sent and nobody has asked for."""
     for (protocol, _), server in endpoint.servers.items():
@@ -217,21 +135,6 @@ def test_a_flush_by_others_is_repaired_and_an_open_connection_continues(world):
         wait_for("all of it", lambda: part(testbed) == before)
         assert carries_both_ways(dialled, accepted)
     assert testbed.agent.status()["client_address"]["repairs"] >= 3
-
-
-@pytest.mark.needs("table owner")
-def test_a_flush_of_all_tables_does_not_remove_reply_routing(world):
-    endpoint, testbed = world.endpoints["remote"], world.testbed
-    before, repairs = part(testbed), testbed.agent.status()["client_address"]["repairs"]
-    dialled = testbed["pod"].dial(world.address("pod", "remote", 4))
-    accepted, _ = endpoint.servers["TCP", 4].accept()
-    with accepted:
-        assert carries_both_ways(dialled, accepted)
-        testbed.shell("nft flush ruleset")
-        assert carries_both_ways(dialled, accepted)
-        wait_for("the steering", lambda: part(testbed) == before)
-        assert carries_both_ways(dialled, accepted)
-    assert testbed.agent.status()["client_address"]["repairs"] == repairs
 
 
 def test_an_absent_host_is_named_although_datagrams_have_the_client_s_address(world):

@@ -1,15 +1,27 @@
-"""After a crash rules and routes stay; no other process gets what they bring to our ports."""
+"""After all processes were killed no other process gets a client, and the next ones serve again.
+
+    rest         while nothing changes
+    start        while it starts
+    change       while it applies a change
+    hand-over    while another process takes over: both die
+
+The processes that come next have the same steering, or another one; nothing is left of the first.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
+import time
+from collections import Counter
 
 import pytest
 
-from tests.node.clients import refusal
+from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent
+from tests.node.clients import Client, ask, refusal
 from tests.node.manifests import Service, with_endpoints
-from tests.node.steerings import steerings
 from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = [pytest.mark.long, pytest.mark.netns]
@@ -24,6 +36,7 @@ DNS = Service(
     target=53,
     more={"clusterIPs": ["10.96.0.53", "fd00:96::53"], **DUAL},
 )
+ADDED = Service("added", "10.96.0.20")
 NONE = Service("none", "10.96.0.30", more={"clusterIPs": ["10.96.0.30", "fd00:96::30"], **DUAL})
 TCP_FRONTENDS = [(ip, 80) for s in (WEB, NONE) for ip in s.more["clusterIPs"]]
 UDP_FRONTENDS = [(ip, 53) for ip in DNS.more["clusterIPs"]]
@@ -40,17 +53,6 @@ endpoints: [{{addresses: ["fd00:10:244::99"]}}]
 """
     for s in (WEB, DNS)
 )
-STEERINGS = steerings("nftables", "iptables", "local", "local-on-a-node")
-
-
-@pytest.fixture(params=STEERINGS)
-def testbed(request, tmp_path):
-    """A node whose agent serves."""
-    with Testbed(tmp_path, request.param, clients=CLIENTS) as testbed:
-        ips = testbed.add_pods("one", tcp=8080, udp=53)
-        testbed.agent.manifests.write_text(IPV6_SLICES, name="six.yaml")
-        testbed.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NONE)
-        yield testbed
 
 
 def our_ports(testbed: Testbed) -> set[int]:
@@ -97,34 +99,78 @@ def refusals(testbed: Testbed) -> dict[tuple[str, str, int], str]:
     return said
 
 
+def rules_without_ports(testbed: Testbed) -> Counter[str]:
+    """Return the rules, and routes of ``local``, without the numbers of proxy ports."""
+    text = testbed.rules() + testbed.shell("ip route show table all proto 117")
+    # Lists and ranges, too.
+    return Counter(re.sub(r"\b[12]\d{4}\b([,:-]\s*[12]\d{4}\b)*", "PORTS", text).splitlines())
+
+
+def kill_during(testbed: Testbed, during: str, after_s: float) -> None:
+    """Kill all processes so many seconds after something has begun."""
+    agent = testbed.agent
+    with contextlib.ExitStack() as others:
+        match during:
+            case "start":
+                agent.kill()
+                agent.start()
+            case "change":
+                testbed.agent.manifests.write(ADDED, name="added.yaml")
+            case "hand-over":
+                # `Agent.kill` kills the children of one process.
+                others.callback(agent.kill)
+                others.callback(setattr, agent, "process", agent.process)
+                agent.process = None
+                agent.flags += ("--take-over",)
+                agent.start()
+                agent.flags = agent.flags[:-1]
+        until = time.monotonic() + after_s
+        wait_for("the moment", lambda: time.monotonic() >= until)
+        agent.kill()
+
+
 @pytest.mark.needs("socket", "legacy socket match")
-def test_a_process_that_binds_proxy_ports_after_a_crash_gets_nothing(testbed):
-    ports = our_ports(testbed)
-    flow = testbed["pod"].udp(DNS.address)
-    flow.send(b"hello")
-    assert flow.recv(99) == b"one: hello"
-    testbed.agent.kill()
-    assert set(refusals(testbed).values()) == {"refused"}
-    with thief(testbed, ports):
+@pytest.mark.parametrize("steering", ["nftables", "iptables", "local", "local-on-a-node"])
+@pytest.mark.parametrize(
+    ("during", "after_s"),
+    [
+        ("rest", 0.0),
+        ("start", 0.2),
+        ("start", 0.4),
+        ("change", 0.05),
+        ("change", 0.15),
+        ("hand-over", 0.3),
+        ("hand-over", 0.6),
+    ],
+)
+def test_a_process_on_proxy_ports_gets_no_client_and_the_next_agent_serves(
+    tmp_path, steering, during, after_s
+):
+    state = f"--state-dir={tmp_path}/state"
+    with Testbed(tmp_path, steering, "--workers=2", state, clients=CLIENTS) as testbed:
+        ips = testbed.add_pods("one", tcp=8080, udp=53)
+        testbed.agent.manifests.write_text(IPV6_SLICES, name="six.yaml")
+        testbed.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NONE)
+        ports, rules = our_ports(testbed), rules_without_ports(testbed)
+        flow = testbed["pod"].udp(DNS.address)
+        assert ask(flow) == b"one: hello"
+        kill_during(testbed, during, after_s)
         assert set(refusals(testbed).values()) == {"refused"}
-        assert refusal(flow) == "refused"
-    testbed.agent.start_until_ready()
-    for name, client in testbed.clients.items():
-        assert client.get(WEB.address) == "one", name
-        assert client.asks(DNS.address) == "one: hello", name
-
-
-# With local steering a listener of ours and one on all addresses can't have the same port.
-@pytest.mark.parametrize("testbed", steerings("nftables", "iptables"), indirect=True)
-def test_a_process_that_stays_on_proxy_ports_does_not_stop_the_service(testbed):
-    ports = our_ports(testbed)
-    testbed.agent.kill()
-    with thief(testbed, ports):
-        testbed.agent.start_until_ready()
-        for name, client in testbed.clients.items():
-            assert client.get(WEB.address) == "one", name
-            assert client.asks(DNS.address) == "one: hello", name
-            assert client.tcp_refusal(NONE.address) == "refused", name
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(thief(testbed, ports))
+            assert set(refusals(testbed).values()) == {"refused"}
+            assert refusal(flow) == "refused"
+            if testbed.agent.steering == "local":
+                # A listener of ours and one on all addresses can't have the same port.
+                stack.close()
+            testbed.agent.start_until_ready()
+            for name, client in testbed.clients.items():
+                assert client.get(WEB.address) == "one", name
+                assert client.asks(DNS.address) == "one: hello", name
+                assert client.tcp_refusal(NONE.address) == "refused", name
+        (testbed.agent.manifests.folder / "added.yaml").unlink(missing_ok=True)
+        # Old ports are guarded for a while.
+        wait_for("the rules of before", lambda: rules_without_ports(testbed) == rules)
 
 
 def with_node_port(service: Service, number: int) -> Service:
@@ -157,3 +203,84 @@ def test_a_process_that_takes_node_ports_while_no_proxy_runs_gets_no_client(tmp_
                 assert client.tcp_refusal((node, 30090)) == "refused", name
             # One each of TCP or UDP; the thief has both of all three.
             assert testbed.agent.log().count("another process took node port") == 3
+
+
+ADDRESSES = {"a": "10.96.0.10", "b": "10.96.0.11", "c": "10.96.0.9"}
+# What each has in the kernel while it runs, and nobody else.
+MARKS = {
+    "iptables": r"UPROXY",
+    "nftables": r"table inet userspace-proxy \{",
+    "local-on-a-node": r"table local proto 117|table inet userspace-proxy/local",
+}
+PAIRS = [
+    pytest.param(first, second, id=f"{first}-then-{second}") for first in MARKS for second in MARKS
+]
+
+
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_under_any_next_steering_no_client_reaches_another_services_pod(first, second, tmp_path):
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    with Testbed(folders[0], first, clients=("pod", "node-1")) as testbed:
+        pods = dict(zip("abc", testbed.add_pods("a", "b", "c", tcp=8080, udp=53), strict=True))
+        # The new one comes first in any order, and one is gone: the old ports go to others.
+        web = {n: Service(n, ip, endpoints=[pods[n]]) for n, ip in ADDRESSES.items()}
+        dns = {
+            n: Service(f"{n}-dns", ip, 53, "UDP", endpoints=[pods[n]], target=53)
+            for n, ip in ADDRESSES.items()
+        }
+        testbed.serve(web["a"], dns["a"], web["b"], dns["b"])
+        socks = {
+            (n, client.name): client.udp(dns[n].address)
+            for client in testbed.clients.values()
+            for n in "ab"
+        }
+        for (n, _), sock in socks.items():
+            assert ask(sock) == f"{n}: hello".encode()
+        assert re.search(MARKS[first], testbed.kernel())
+        testbed.agent.kill()
+        testbed.agent = Agent(testbed.node, testbed["node-1"], folders[1], second)
+        testbed.agent.manifests.write(web["b"], dns["b"], web["c"], dns["c"])
+        testbed.agent.start()
+        wrong = []
+        is_ready = False
+        while not is_ready:
+            is_ready = testbed.agent.is_healthy()
+            for client in testbed.clients.values():
+                for n, service in web.items():
+                    answer = _answer(client, service)
+                    if answer not in ("", n) or (is_ready and n == "a" and answer):
+                        wrong.append((client.name, n, answer))
+        assert not wrong
+        for client in testbed.clients.values():
+            assert [client.get(web[n].address) for n in "bc"] == ["b", "c"]
+            assert client.asks(dns["c"].address) == "c: hello"
+        for (n, _), sock in socks.items():
+            sock.settimeout(0.3)
+            assert _told(sock) == ("b: hello" if n == "b" else "")
+        if second != first:
+            wait_for(
+                "the end of what the first one left",
+                lambda: not re.search(MARKS[first], testbed.kernel()),
+                hint=lambda: testbed.kernel() + testbed.agent.log(),
+            )
+        assert testbed.agent.stop() == 0
+        left = testbed.kernel()
+        assert not [name for name, mark in MARKS.items() if re.search(mark, left)]
+
+
+def _answer(client: Client, service: Service) -> str:
+    """Return which pod answers; empty where none does."""
+    try:
+        return client.get(service.address)
+    except OSError:
+        return ""
+
+
+def _told(sock: socket.socket) -> str:
+    """Return what a datagram is answered by; empty where it isn't."""
+    try:
+        return ask(sock).decode()
+    except OSError:
+        return ""

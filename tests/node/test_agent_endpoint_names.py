@@ -159,19 +159,6 @@ def test_a_service_of_two_families_has_the_addresses_of_both(site):
         assert "db-1" in site["pod"].get((ip, 80))
 
 
-def test_a_name_that_is_not_allowed_says_so_everywhere(site):
-    site.serve_name("other", "10.96.3.2", "db.example.org:5432")
-    sentence = "db.example.org is not looked up: --allow-endpoint-names has no suffix of it"
-    check(site.agent, Expected("other", CauseCode.NAME_NOT_ALLOWED, sentence, Shown.PORT))
-    assert site["pod"].tcp_refusal(("10.96.3.2", 80)) == "refused"
-
-
-def test_a_name_that_never_resolved_says_so_everywhere(site):
-    site.serve_name("none", "10.96.3.3", "none.example.com:5432")
-    sentence = "no address of none.example.com is known: DNS has no such name"
-    check(site.agent, Expected("none", CauseCode.NAME_UNRESOLVED, sentence, Shown.PORT))
-
-
 @pytest.mark.parametrize(
     ("ip", "words"),
     [
@@ -211,15 +198,6 @@ def test_a_name_does_not_lead_to_an_address_that_the_node_gets_later(site):
         with pytest.raises(BlockingIOError):
             daemon.accept()
         site.shell(f"ip address del {ip}/32 dev lo")
-
-
-def test_bad_values_are_one_line_each(site):
-    site.serve_name("wrong", "10.96.3.5", "192.0.2.7:5432")
-    sentence = (
-        "annotation userspace-proxy.io/endpoints: '192.0.2.7' is not a DNS name: addresses belong "
-        "in EndpointSlices: no endpoint is found by name"
-    )
-    check_note(site.agent, Expected("wrong", CauseCode.NOT_FOLLOWED, sentence, Shown.PORT))
 
 
 def test_after_a_restart_without_dns_the_last_addresses_serve(site):

@@ -57,26 +57,6 @@ def who(testbed, client, ip, port):
             return type(exc).__name__
 
 
-def test_node_ports_are_served_only_at_allowed_addresses(testbed):
-    with running(testbed, "--nodeport-addresses=192.0.2.0/24"):
-        assert who(testbed, "laptop", NODE_IP, NODE_PORT) == "one"
-        assert who(testbed, "pod", "10.244.0.1", NODE_PORT) == "ConnectionRefusedError"
-        assert who(testbed, "node-1", "127.0.0.1", NODE_PORT) == "ConnectionRefusedError"
-
-
-@pytest.mark.long
-def test_node_ports_are_served_only_at_the_nodes_primary_address(testbed):
-    node = (
-        "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n"
-        f"status: {{addresses: [{{type: InternalIP, address: {NODE_IP}}}]}}\n"
-    )
-    testbed.agent.manifests.write_text(node, name="node.yaml")
-    with running(testbed, "--nodeport-addresses=primary"):
-        assert who(testbed, "laptop", NODE_IP, NODE_PORT) == "one"
-        assert who(testbed, "node-1", "127.0.0.1", NODE_PORT) == "ConnectionRefusedError"
-        testbed.agent.manifests.write_text("", name="node.yaml")
-
-
 def test_node_ports_follow_the_nodes_addresses_live(testbed):
     testbed.shell(f"ip address add {OTHER_IP}/32 dev lo; ip address del {OTHER_IP}/32 dev lo")
     with running(testbed):
@@ -88,52 +68,6 @@ def test_node_ports_follow_the_nodes_addresses_live(testbed):
         gone = f"{OTHER_IP}:{NODE_PORT}"
         wait_for("its end", lambda: gone not in testbed.agent.frontends("web"))
         wait_for("the end of its rules", lambda: OTHER_IP not in testbed.rules())
-
-
-def test_external_ips_are_off_until_they_are_allowed(testbed):
-    with running(testbed):
-        assert who(testbed, "pod", "203.0.113.9", 80) != "one"
-        (note,) = testbed.agent.port("web")["notes"]
-        assert (note["code"], note["object"]) == ("external-ip-off", "203.0.113.9")
-        assert "--allow-external-ips" in note["hint"]
-    with running(testbed, "--allow-external-ips=203.0.113.0/24"):
-        assert who(testbed, "pod", "203.0.113.9", 80) == "one"
-        assert testbed.agent.port("web")["notes"] == []
-
-
-@pytest.mark.long
-def test_without_a_free_proxy_port_the_later_service_waits_with_a_problem(testbed):
-    """One port of the two is the refuse port."""
-    with running(testbed, "--proxy-ports=18000-18001", services=(CART,)):
-        one = testbed.ip("one")
-        both = with_endpoints(CART, [one]), with_endpoints(WEB, [one])
-        testbed.edit(*both)
-        testbed.agent.wait_until_settled(*both)
-        assert who(testbed, "pod", CART.ip, 80) == "one"
-        assert who(testbed, "pod", WEB.ip, 80) == "ConnectionRefusedError"
-        assert "no proxy port of 18000-18001 is free" in testbed.agent.port("web")["problem"]
-        assert testbed.agent.is_healthy()
-        testbed.edit(with_endpoints(WEB, [one]))
-        wait_for("a port", lambda: who(testbed, "pod", WEB.ip, 80) == "one")
-
-
-@pytest.mark.long
-def test_a_service_that_has_all_proxy_ports_gives_one_up_for_a_new_service(testbed):
-    """One port of the 21 is the refuse port."""
-    ports = [{"name": f"p{n}", "port": n} for n in range(1, 41)]
-    greedy = with_endpoints(Service("greedy", "10.96.0.30", more={"ports": ports}), [])
-
-    def unserved():
-        return [p["problem"] for p in testbed.agent.status()["ports"] if p["problem"]]
-
-    with running(testbed, "--proxy-ports=18000-18020", services=(CART,)):
-        testbed.edit(greedy)
-        wait_for("all ports", lambda: len(unserved()) == 40 - 20)
-        web = with_endpoints(WEB, [testbed.ip("one")])
-        testbed.edit(greedy, web)
-        wait_for("a port", lambda: who(testbed, "pod", WEB.ip, 80) == "one")
-        assert len(unserved()) == 40 - 19
-        assert all("; Service shop/greedy has " in problem for problem in unserved())
 
 
 @pytest.mark.long
@@ -170,22 +104,3 @@ def test_a_canary_serves_its_services_beside_another_agent(testbed, tmp_path):
     assert canary.stop() == 0
     sockets.close()
     assert "UPROXY" not in testbed.rules()
-
-
-def test_problems_for_the_steering_are_logged_once_at_the_start(testbed):
-    ports = "/proc/sys/net/ipv4/ip_local_port_range"
-    before = testbed.shell(f"cat {ports}").strip()
-    testbed.shell(f"echo 20000 60999 > {ports}")
-    lines = len(testbed.agent.log().splitlines()) if testbed.agent.log_path.exists() else 0
-    try:
-        with running(testbed):
-
-            def said():
-                new = testbed.agent.log().splitlines()[lines:]
-                return [line for line in new if " WARNING check topic=ports " in line]
-
-            wait_for("the warnings", lambda: len(said()) == 2, hint=testbed.agent.log)
-            assert "proxy ports 20000-29999" in said()[0]
-            assert "hint=" in said()[0]
-    finally:
-        testbed.shell(f"echo {before} > {ports}")

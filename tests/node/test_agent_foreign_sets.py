@@ -6,12 +6,11 @@ import sys
 
 import foreign_sets
 import pytest
-from agent_flows import Flow
+from load import Flow
 
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 

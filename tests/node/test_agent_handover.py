@@ -9,8 +9,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.clients import refusal, repeated
 from tests.node.manifests import Service
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 

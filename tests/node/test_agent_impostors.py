@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from tests.node.manifests import Service, with_endpoints
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 
 pytestmark = pytest.mark.netns
 

@@ -27,7 +27,6 @@ from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 pytestmark = [pytest.mark.netns, pytest.mark.needs(*FOR_KERNEL_PATH)]
 
 ANNOTATION = "userspace-proxy.io/path"
-MAP = "inet userspace-proxy/paths choices4"
 
 
 @pytest.fixture(scope="module")
@@ -282,76 +281,6 @@ def test_a_flow_moves_when_its_endpoint_is_gone_also_after_a_switch_to_userspace
     wait_for("the flow to move", moved, hint=web.agent.log)
 
 
-@pytest.mark.kernel
-def test_without_endpoints_clients_are_refused_at_once_and_served_again_later(web):
-    web.switch("kernel")
-    address = (CLUSTER_IPS[4].format(10), PORT)
-    documents = [one for one in objects("web", 10) if one["kind"] == "Service"]
-    documents[0]["metadata"]["annotations"] = {ANNOTATION: "kernel"}
-    web.agent.manifests.write_objects(documents)
-    client = web.testbed["pod"]
-    wait_for("a refusal", lambda: client.tcp_refusal(address) == "refused", hint=web.agent.log)
-    # The proxy refuses, and drops datagrams, until its port refuses for it.
-    wait_for("a refusal", lambda: client.udp_refusal(address) == "refused", hint=web.agent.log)
-    web.switch("kernel", web.endpoint, web.spare)
-    assert client.tcp_refusal(address) == "accepted"
-
-
-@pytest.mark.long
-def test_the_kernel_serves_on_after_a_crash_and_the_next_proxy_takes_over(web):
-    web.switch("kernel")
-    address, client = (CLUSTER_IPS[4].format(10), PORT), web.testbed["pod"]
-    dialled = client.dial(address)
-    dialled.sendall(b"hello")
-    accepted, _ = accept_with_data(web.endpoint.servers["TCP", 4])
-    web.agent.kill()
-    for protocol in PROTOCOLS:
-        assert web.endpoint.saw(protocol, 4, client, address)
-    web.agent.start_until_ready()
-    web.switch("kernel", web.spare)
-    assert web.spare.saw("TCP", 4, client, address)
-    with accepted:
-        assert carries_both_ways(dialled, accepted)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_endpoint_on_the_node_itself_serves_pods_and_the_node(web, protocol, version):
-    itself = Endpoint(web.testbed.node)
-    web.switch("kernel", itself)
-    address = (CLUSTER_IPS[version].format(10), PORT)
-    for client in web.testbed.clients.values():
-        assert itself.saw(protocol, version, client, address)
-    assert web.carried() == 0
-    itself.close()
-
-
-def test_a_client_stays_with_its_endpoint_when_another_one_is_added(web):
-    web.more = {"sessionAffinity": "ClientIP"}
-    web.switch("kernel")
-    address, client = (CLUSTER_IPS[4].format(10), PORT), web.testbed["pod"]
-    web.endpoint.saw("TCP", 4, client, address)
-    web.switch("kernel", web.endpoint, web.spare)
-    # Each would meet the other endpoint every second time.
-    for _ in range(20):
-        web.endpoint.saw("TCP", 4, client, address)
-    web.switch("kernel", web.spare)
-    assert web.spare.saw("TCP", 4, client, address)
-    assert web.carried() == 0
-
-
-@pytest.mark.long
-def test_a_flushed_table_is_written_again_and_a_proxy_that_stops_leaves_none(web):
-    web.switch("kernel")
-    before = web.testbed.shell(f"nft list map {MAP}")
-    assert CLUSTER_IPS[4].format(10) in before
-    web.testbed.shell("nft flush ruleset")
-    wait_for("the table", lambda: "/paths" in web.testbed.shell("nft list tables"))
-    web.agent.stop()
-    assert "userspace-proxy" not in web.testbed.shell("nft list tables")
-
-
 @pytest.mark.long
 def test_a_family_that_the_node_does_not_forward_stays_on_the_userspace_path(web):
     web.testbed.shell("echo 0 > /proc/sys/net/ipv4/ip_forward")
@@ -366,23 +295,6 @@ def test_a_family_that_the_node_does_not_forward_stays_on_the_userspace_path(web
     notes = {note["sentence"] for port in ports for note in port["notes"]}
     assert notes == {"path kernel is not used: net.ipv4.ip_forward is 0"}
     assert web.endpoint.saw("TCP", 4, web.testbed["pod"], (CLUSTER_IPS[4].format(10), PORT))
-
-
-@pytest.mark.long
-def test_a_steering_without_a_kernel_path_states_it_and_the_proxy_serves(tmp_path):
-    with Testbed(tmp_path, "iptables", "--workers=1", clients=["pod"]) as testbed:
-        web = OneService(testbed)
-        web.write("kernel")
-        testbed.agent.start_until_ready()
-        (port, *_) = testbed.agent.status()["ports"]
-        assert port["path"] == "userspace"
-        assert [note["sentence"] for note in port["notes"]] == [
-            "path kernel is not used: this steering has no kernel path: it needs "
-            "--steering=nftables"
-        ]
-        address = (CLUSTER_IPS[4].format(10), PORT)
-        assert web.endpoint.saw("TCP", 4, testbed["pod"], address)
-        web.close()
 
 
 def ports_seen(web, port):

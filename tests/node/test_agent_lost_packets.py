@@ -114,29 +114,6 @@ def test_an_endpoint_that_requests_do_not_reach_acknowledges_handshakes_alone(te
     says(testbed, f": {one} acknowledged handshakes, but not what clients sent")
 
 
-def test_an_endpoint_that_later_requests_do_not_reach_does_not_acknowledge_all(testbed):
-    drop_in(testbed.pod("one"))
-    for _ in range(3):
-        with testbed["pod"].tcp() as sock:
-            sock.connect(WEB.address)
-            sock.sendall(b"small")
-            assert sock.recv(4) == b"head"
-            sock.sendall(bytes(LARGE))
-            sock.settimeout(WAIT_S)
-            with pytest.raises(TimeoutError):
-                sock.recv(1)
-    says(testbed, f"{testbed.ip('one')}:9200 does not acknowledge all that clients send")
-    assert state(testbed)["code"] == "packets-lost"
-
-
-def test_answers_that_arrive_with_a_gap_are_named(testbed):
-    drop_in(testbed.node)
-    for _ in range(3):
-        assert ask(testbed, b"large", WHOLE) == b"head"
-    says(testbed, f"Clients fail: answers of {testbed.ip('one')}:9200 arrive with a gap")
-    assert state(testbed)["code"] == "packets-lost"
-
-
 @pytest.mark.parametrize("leaves", ["close", "reset"])
 def test_a_client_that_answers_do_not_reach_is_named_and_no_endpoint_blamed(testbed, leaves):
     pod = testbed["pod"]

@@ -25,7 +25,6 @@ OTHER = Service("other", "10.96.0.11")
 # A pipe of 4 KiB, and what is in the thread's hands.
 LINES = 100
 REPEATED = 50
-RANGE = range(17000, 17008)
 DROPPED = "userspace_proxy_log_lines_dropped_total"
 
 
@@ -71,31 +70,6 @@ def test_a_log_that_is_not_read_blocks_nothing(testbed, stderr):
     assert DROPPED in testbed.agent.read("/metrics")[1]
     assert testbed.agent.stop() == 0
     assert "userspace-proxy" not in testbed.rules()
-
-
-def test_rounds_log_nothing_at_the_lowest_verbosity(testbed):
-    testbed.agent.flags = ("--workers=1", "--v=0")
-    testbed.agent.start_until_ready()
-    # Lines are written behind.
-    wait_for("its first plan", lambda: "plan in force" in testbed.agent.log())
-    services = [with_endpoints(WEB, testbed.ips)]
-    for number in range(5):
-        services.append(with_endpoints(Service(f"s{number}", f"10.96.1.{number}"), testbed.ips))
-        testbed.edit(*services)
-        testbed.agent.wait_until_settled(*services)
-    assert testbed.agent.log().count("plan in force") == 1
-
-
-def test_signals_without_a_meaning_change_nothing(testbed):
-    testbed.agent.start_until_ready()
-    for number in (signal.SIGHUP, signal.SIGUSR2):
-        testbed.agent.send(number)
-        wait_for(
-            "its line",
-            lambda name=number.name: f"signal ignored signal={name}" in testbed.agent.log(),
-        )
-    assert testbed["pod"].get(WEB.address)
-    assert testbed.agent.stop() == 0
 
 
 @pytest.mark.long
@@ -156,21 +130,6 @@ def test_ports_held_by_another_program_are_served_once_they_are_free(testbed):
         (problem,) = testbed.agent.status()["unserved"]
         assert f"health checks on 0.0.0.0:{HEALTH}: {words}" in problem["problem"]
     wait_for("its health", testbed.agent.is_healthy)
-    assert testbed.agent.stop() == 0
-
-
-def test_a_range_held_by_others_is_a_problem_only_of_its_services(testbed):
-    testbed.agent.flags = ("--workers=1", f"--proxy-ports={RANGE[0]}-{RANGE[-1]}")
-    with contextlib.ExitStack() as stack:
-        for port in RANGE:
-            stack.enter_context(testbed.agent.listener(port))
-        testbed.agent.start_until_ready()
-        (port,) = testbed.agent.status()["ports"]
-        assert f"no proxy port of {RANGE[0]}-{RANGE[-1]} is free, " in port["problem"]
-        with pytest.raises(ConnectionRefusedError):
-            testbed["pod"].dial(WEB.address)
-    wait_for("its Service", lambda: not testbed.agent.status()["ports"][0]["problem"])
-    assert testbed["pod"].get(WEB.address)
     assert testbed.agent.stop() == 0
 
 

@@ -7,12 +7,11 @@ import functools
 from pathlib import Path
 
 import pytest
-from agent_flows import Flow
+from load import Flow
 
 from tests.cluster.waiting import wait_for
 from tests.node.clients import ask, http_get
 from tests.node.manifests import Service, with_endpoints
-from tests.node.observers import EXPLAIN
 from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
@@ -44,10 +43,6 @@ STEERINGS = {"iptables": DAMAGES, "nftables": NFT_DAMAGES}
 FLUSH = {
     "iptables": "iptables-legacy -t nat -F UPROXY-PRE",
     "nftables": "nft flush chain inet userspace-proxy prerouting",
-}
-FOREIGN = {
-    "iptables": "iptables-legacy -t nat -A PREROUTING -s 10.9.9.0/24 -j RETURN",
-    "nftables": "nft add table ip foreign; nft add chain ip foreign other",
 }
 
 
@@ -114,13 +109,6 @@ def test_a_rule_inserted_before_the_jumps_is_overtaken_and_stays(testbed):
     wait_for("the repair", lambda: "UPROXY-PRE" in first_of_prerouting())
     assert {client.get(WEB.address) for client in testbed.clients.values()} == {"one"}
     testbed.shell("iptables-legacy -t nat -D PREROUTING -j ACCEPT")
-
-
-def test_a_repair_leaves_the_rules_of_others(testbed):
-    testbed.shell(FOREIGN[testbed.steering])
-    before = rules(testbed)
-    testbed.shell(FLUSH[testbed.steering])
-    wait_for("the repair", lambda: rules(testbed) == before)
 
 
 def test_a_udp_client_that_sends_during_a_flush_is_served_after_it(testbed):
@@ -202,41 +190,6 @@ def is_served(client):
             return http_get(sock, WEB.address, "/")[1].strip() == "one"
         except OSError:
             return False
-
-
-@pytest.mark.long
-def test_a_repair_is_one_line_in_the_log_and_counted(testbed):
-    def said():
-        return testbed.agent.log().count("steering had drifted and was repaired")
-
-    # The line of an earlier test's repair may be still to come; a new agent has none.
-    testbed.agent.stop()
-    testbed.agent.start_until_ready()
-    repaired, lines, before = repairs(testbed), said(), rules(testbed)
-    testbed.shell(FLUSH[testbed.steering])
-    wait_for("the repair", lambda: rules(testbed) == before)
-    wait_for("its line", lambda: said() == lines + 1)
-    assert repairs(testbed) > repaired
-
-
-def test_a_program_that_changes_rules_again_and_again_is_a_problem(testbed):
-    before = rules(testbed)
-    testbed.agent.stop()
-    testbed.agent.start_until_ready()
-    while (times := repaired_last_minute(testbed)) < 3:
-        assert testbed.agent.status()["problems"] == []
-        testbed.shell(FLUSH[testbed.steering])
-        wait_for("the repair", lambda: rules(testbed) == before)
-        wait_for("its count", lambda n=times: repaired_last_minute(testbed) > n)
-    (problem,) = testbed.agent.status()["problems"]
-    what = "Another program keeps changing the proxy's rules: put back "
-    assert problem["what"].startswith(what)
-    explained = testbed.agent.run(command=[*EXPLAIN, "shop/web"]).stdout
-    assert f"! rules      {what}" in explained
-
-
-def repaired_last_minute(testbed) -> int:
-    return int(testbed.agent.status()["steering"]["repaired_last_minute"])
 
 
 @pytest.mark.parametrize("testbed", ["iptables"], indirect=True)

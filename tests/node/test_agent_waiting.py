@@ -11,8 +11,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.clients import listen, read_all
 from tests.node.manifests import Service, with_endpoints
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 
 pytestmark = pytest.mark.netns
 
@@ -91,25 +90,6 @@ def wait_until_waiting(testbed, count, service="web"):
     wait_for(f"{count} to wait", lambda: waits(testbed, service)["waiting"] == count)
 
 
-def test_clients_everywhere_wait_for_the_first_endpoint(testbed):
-    put(testbed)
-    asked = ask_later(testbed, len(testbed.clients))
-    wait_until_waiting(testbed, len(asked))
-    pod = Pod(testbed, "one")
-    put(testbed, "one")
-    assert [read_all(sock) for sock in asked] == [b"one"] * len(asked)
-    pod.stop()
-
-
-def test_the_first_datagram_waits_for_the_first_endpoint(testbed):
-    put(testbed, service=DNS)
-    asking = testbed["pod"].udp(DNS.address)
-    asking.send(b"who?")
-    wait_until_waiting(testbed, 1, "dns")
-    put(testbed, "two", service=DNS)
-    assert asking.recv(100) == b"two: who?"
-
-
 def test_an_update_that_replaces_all_pods_at_once_costs_none_of_1000_connections(testbed):
     before = waits(testbed)
     one, two = Pod(testbed, "one"), Pod(testbed, "two")
@@ -159,18 +139,3 @@ def test_clients_that_wait_in_a_worker_that_is_killed_are_reset(testbed):
     assert [read_all(sock) for sock in kept] == [b"one"] * len(kept)
     pod.stop()
     wait_for("both workers", lambda: all(w["pid"] for w in testbed.agent.status()["workers"]))
-
-
-def test_hold_can_be_switched_on_and_off_on_a_live_service(testbed):
-    put(testbed)
-    without = Service("web", WEB.ip)
-    for _ in range(2):
-        (sock,) = ask_later(testbed)
-        wait_until_waiting(testbed, 1)
-        testbed.edit(without, DNS)
-        with pytest.raises(ConnectionResetError):
-            sock.recv(1)
-        wait_for("a refusal", lambda: testbed["pod"].tcp_refusal(WEB.address) == "refused")
-        testbed.edit(WEB, DNS)
-        wait_for("hold", lambda: testbed["pod"].tcp_refusal(WEB.address) == "accepted")
-        wait_until_waiting(testbed, 0)

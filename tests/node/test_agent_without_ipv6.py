@@ -8,8 +8,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 

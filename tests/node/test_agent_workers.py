@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 from collections import Counter
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.agents import HEALTH
-from tests.node.clients import ask, echoes, read_all
+from tests.node.clients import ask, echoes
 from tests.node.manifests import CLIENT_IP, Service, with_endpoints
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 from userspace_proxy.plane.privileges import CAP_NET_RAW, WORKER_ID
 
 pytestmark = pytest.mark.netns
@@ -25,7 +23,6 @@ DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 PINNED_DNS = Service("pinned-dns", "10.96.0.54", 53, "UDP", target=53, more=CLIENT_IP)
 PODS = ("one", "two", "three")
 REQUESTS = 30
-UDP_PORT = 20000
 
 
 def start(testbed):
@@ -103,54 +100,6 @@ def test_workers_are_unprivileged_except_for_the_capability_for_client_addresses
         assert [int(said[name], 16) for name in sets] == [kept, kept, 0, 0, 0]
         assert said["NoNewPrivs"] == "1"
         assert said["PPid"] == str(testbed.agent.pid)
-
-
-@pytest.mark.parametrize("protocol", ["tcp", "udp"])
-def test_two_workers_together_are_fair(testbed, protocol):
-    pod = testbed["pod"]
-    answers = Counter(
-        pod.get(WEB.address) if protocol == "tcp" else pod.asks(DNS.address)
-        for _ in range(REQUESTS)
-    )
-    assert len(answers) == len(PODS)
-    assert max(answers.values()) - min(answers.values()) <= 2
-
-
-def test_one_worker_takes_strict_turns(small_house):
-    pod = small_house["pod"]
-    answers = [pod.get(WEB.address) for _ in range(9)]
-    assert answers == answers[:3] * 3
-    assert set(answers) == set(PODS)
-    answers = [pod.asks(DNS.address) for _ in range(9)]
-    assert answers == answers[:3] * 3
-    assert len(set(answers)) == len(PODS)
-
-
-def test_with_client_ip_affinity_a_client_stays_with_one_endpoint(testbed):
-    for name, client in testbed.clients.items():
-        assert len({client.get(CART.address) for _ in range(10)}) == 1, name
-        assert len({client.asks(PINNED_DNS.address) for _ in range(10)}) == 1, name
-
-
-def test_the_page_includes_the_latest_counts(testbed):
-    pod = testbed["pod"]
-    tcp, udp = counted(testbed, ECHO), counted(testbed, DNS)
-    for number in range(1, 11):
-        connection = pod.dial(ECHO.address)
-        assert echoes(connection)
-        connection.shutdown(socket.SHUT_WR)
-        assert read_all(connection) == b""
-        with pod.new_udp() as asking:
-            # No ephemeral port: an earlier test's flow may have the same one.
-            asking.bind(("", UDP_PORT + number))
-            asking.connect(DNS.address)
-            answer = ask(asking, b"four")
-        assert counted(testbed, ECHO) - tcp == Counter(
-            connections=number, received_bytes=5 * number, sent_bytes=5 * number
-        )
-        done = counted(testbed, DNS) - udp
-        assert (done["connections"], done["received_bytes"]) == (number, 4 * number)
-        assert done["sent_bytes"] >= len(answer) * number - 2 * number
 
 
 def test_a_killed_worker_costs_its_own_connections_and_no_new_one(testbed):

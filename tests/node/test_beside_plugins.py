@@ -1,7 +1,8 @@
-"""The test kit beside other plugins, each in a run of pytest of its own."""
+"""The test kit beside other plugins, and without IPv6, each in a run of pytest of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from tests.kit.test_plugin import PLUGIN
+from tests.netns import Net
 from userspace_proxy.linux import files_replaced_by, replaced_by
 
 pytest_plugins = ["pytester"]
@@ -221,3 +223,28 @@ def test_files_of_a_library_are_not_this_machines(monkeypatch):
     fake_open.__module__ = "pyfakefs.fake_open"
     monkeypatch.setattr("builtins.open", fake_open)
     assert files_replaced_by() == "pyfakefs"
+
+
+WITH_IPV6 = """
+def test_ipv4(service_proxy):
+    assert service_proxy.service("web").url
+
+def test_ipv6(service_proxy):
+    service_proxy.service("web", cluster_ip="::1")
+"""
+WITHOUT_IPV6 = "*service proxy: IPv6 is switched off on this machine (sysctl *disable_ipv6=0)*"
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(
+    ("arguments", "outcomes"),
+    [((), {"skipped": 1}), (("--service-proxy-require",), {"failed": 1})],
+)
+def test_what_needs_ipv6_is_skipped_with_the_reason(pytester, arguments, outcomes):
+    pytester.makepyfile(WITH_IPV6)
+    with contextlib.closing(Net("no-ipv6")) as net:
+        net.run("for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f; done")
+        with net:
+            result = pytester.runpytest_subprocess(*PLUGIN, "-rs", *arguments)
+    result.assert_outcomes(passed=1, **outcomes)
+    result.stdout.fnmatch_lines([WITHOUT_IPV6])

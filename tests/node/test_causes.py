@@ -14,7 +14,6 @@ import pytest
 from tests.cluster.waiting import wait_for
 from tests.node.broken_services import (
     CASES,
-    CLOSING,
     NAMESPACE,
     RESETTING,
     SERVING,
@@ -44,7 +43,7 @@ def testbed(tmp_path_factory):
     """A node that serves nothing yet, and the pod "pod" with its ports."""
     folder = tmp_path_factory.mktemp("agent")
     with Testbed(folder, "nftables", clients=("pod", "laptop")) as testbed:
-        testbed.pod("pod").serve(tcp=SERVING, reset=RESETTING, close=CLOSING, silent=SILENT)
+        testbed.pod("pod").serve(tcp=SERVING, reset=RESETTING, silent=SILENT)
         testbed.serve()
         yield testbed
 

@@ -1,4 +1,4 @@
-"""``userspace-proxy check``: what it finds about input, steering and leftovers of other proxies."""
+"""``userspace-proxy check``: what it finds about steering, leftovers, firewalls and the network."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ import sys
 
 import pytest
 
-from tests.node.checked_nodes import SLICE, WEB, checked_node
-from tests.node.steerings import steerings
+from tests.node.checked_nodes import checked_node
+from tests.node.testbed import steerings
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import SteeringFacts, make_steering
 
 pytestmark = pytest.mark.netns
 
-OTHER = WEB.replace("name: web", "name: shop")
-HEADLESS = WEB.replace("name: web", "name: db").replace("10.96.0.10", "None")
-NODE_PORT = WEB.replace("{clusterIP", "{type: NodePort, clusterIP").replace(
-    "port: 80", "port: 80, nodePort: 30080"
-)
+
 CLEAN_UP = "run kube-proxy --cleanup once, from the image"
 
 node = pytest.fixture(checked_node)
@@ -42,91 +38,6 @@ def test_a_kernel_that_may_reset_clients_is_not_ok(node):
     (line,) = (line for line in node.check().stdout.splitlines() if "clients are reset" in line)
     assert line.startswith("warning  kernel: net.ipv4.tcp_tw_reuse is 2")
     assert line.endswith("-> sysctl -w net.ipv4.tcp_tw_reuse=1")
-
-
-def test_a_file_that_cant_be_read_is_an_error_with_its_line(node):
-    config = node.folder / "config.yaml"
-    config.write_text(
-        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
-        "bindAddress: [1]\n"
-    )
-    done = node.check(f"--config={config}")
-    assert done.returncode == 1
-    assert f"error    config: {config}:3: " in done.stdout
-    # The rest is checked nevertheless.
-    assert "auto chooses nftables" in done.stdout
-
-
-def test_an_invalid_flag_is_wrong_usage(node):
-    done = node.check("--steering=magic")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: --steering")
-
-
-def test_broken_manifests_are_errors_with_their_line(node):
-    node.manifests.write_text(WEB.replace("port: 80", "port: 70000"))
-    (found,) = node.about("manifests")
-    assert found.startswith(f"error: {node.manifests}:")
-    assert "70000 is not in 1–65535" in found
-
-
-def test_services_that_conflict_are_errors_and_headless_ones_are_not(node):
-    node.manifests.write_text(f"{WEB}---\n{OTHER}---\n{HEADLESS}")
-    assert node.about("manifests") == [
-        f"ok: 3 Services read [{node.manifests}]",
-        "error: Service shop/web would not be served: 10.96.0.10:80/TCP is already held by "
-        f"shop/shop [{node.manifests}:1]",
-        "warning: shop/shop would refuse clients: no EndpointSlice belongs to shop/shop, and it "
-        f"has no selector [{node.manifests}:6]",
-        "ok: no listener by design for shop/db (it is headless (clusterIP: None): clients reach "
-        "its endpoints directly)",
-    ]
-
-
-@pytest.mark.parametrize("steering", ["nftables", "iptables", "local", "none"])
-def test_a_node_port_that_run_would_serve_is_no_finding(node, steering):
-    node.run("ip link add v0 type veth; ip link set v0 up; ip addr add 10.9.9.1/24 dev v0")
-    node.manifests.write_text(NODE_PORT + SLICE)
-    assert node.about("manifests", f"--steering={steering}") == [
-        f"ok: 1 Service read [{node.manifests}]"
-    ]
-
-
-def test_a_node_port_without_an_address_of_this_node_is_a_warning(node):
-    node.manifests.write_text(NODE_PORT + SLICE)
-    assert node.about("manifests", "--nodeport-addresses=10.9.9.0/24")[1:] == [
-        "warning: Service shop/web: node port 30080 is not served: this node has no IPv4 address "
-        f"for it [{node.manifests}:1]"
-    ]
-
-
-def test_endpoints_on_loopback_are_refused_except_without_steering(node):
-    node.manifests.write_text((WEB + SLICE).replace("10.244.0.7", "127.0.0.1"))
-    assert len(node.about("manifests", "--steering=none")) == 1
-    _, found = node.about("manifests", "--steering=local")
-    assert found.startswith("warning: shop/web would refuse clients: its only endpoint is refused:")
-
-
-def test_the_kernel_path_that_a_service_asks_for_and_this_node_lacks_is_a_warning(node):
-    asks = "shop, annotations: {userspace-proxy.io/path: kernel}}"
-    node.manifests.write_text(WEB.replace("shop}", asks) + SLICE)
-    node.run("sysctl -qw net.ipv4.ip_forward=1")
-    assert len(node.about("manifests", "--steering=nftables")) == 1
-    node.run("sysctl -qw net.ipv4.ip_forward=0")
-    warning = "warning: Service shop/web: path kernel is not used: {} [{}:1]"
-    for steering, why in (
-        ("nftables", "net.ipv4.ip_forward is 0"),
-        ("iptables", "this steering has no kernel path: it needs --steering=nftables"),
-    ):
-        assert node.about("manifests", f"--steering={steering}")[1:] == [
-            warning.format(why, node.manifests)
-        ]
-
-
-def test_an_unreachable_api_server_is_an_error(node):
-    assert node.about("API server", "--master=http://127.0.0.1:9", manifests=False) == [
-        "error: cannot reach the API server at http://127.0.0.1:9: Connection refused"
-    ]
 
 
 @pytest.mark.needs("legacy tables")
@@ -177,15 +88,6 @@ def test_legacy_rules_of_kube_proxy_have_no_effect_and_are_reported(node, tool, 
 
 
 @pytest.mark.needs("legacy tables")
-def test_chains_of_kubelet_are_not_leftovers(node):
-    node.run(
-        "iptables-legacy -t nat -N KUBE-KUBELET-CANARY; iptables-legacy -t nat -N KUBE-MARK-MASQ; "
-        "iptables-legacy -N KUBE-FIREWALL"
-    )
-    assert node.about("kube-proxy") == ["ok: nothing left behind"]
-
-
-@pytest.mark.needs("legacy tables")
 def test_rules_of_kube_proxy_in_nftables_may_precede_legacy_ones(node):
     node.run("iptables-nft -t nat -N KUBE-SERVICES; iptables-nft -t nat -A OUTPUT -j KUBE-SERVICES")
     assert node.about("kube-proxy", "--steering=iptables") == [
@@ -204,23 +106,6 @@ def test_the_table_of_kube_proxys_nftables_mode_is_an_error(node):
         "[nftables table ip kube-proxy]"
     ]
     assert node.hint("kube-proxy").endswith("or nft delete table ip kube-proxy")
-
-
-def test_the_interface_of_ipvs_mode_is_reported(node):
-    # The kernel may have no dummy interfaces; only the name tells.
-    node.run("ip link add kube-ipvs0 type bridge")
-    assert node.about("kube-proxy") == [
-        "warning: kube-ipvs0 still holds Service addresses: after a Service is deleted, this "
-        "node's own daemons answer at its address [interface kube-ipvs0]"
-    ]
-
-
-@pytest.mark.needs("legacy tables")
-def test_beside_kube_proxy_its_rules_are_no_finding(node):
-    node.run("iptables-legacy -t nat -N KUBE-SERVICES")
-    assert node.about("kube-proxy", "--service-proxy-name=canary") == [
-        "ok: its rules serve the Services that this proxy doesn't [table legacy ip nat]"
-    ]
 
 
 async def leave_behind(name: str) -> None:
@@ -251,3 +136,121 @@ def test_rules_left_by_a_crash_are_reported_while_no_proxy_runs(node, steering):
         f"warning: rules of a userspace-proxy that isn't running [{place[steering]}]"
     ]
     assert "userspace-proxy cleanup removes them" in node.hint("leftovers")
+
+
+FIREWALLD = (
+    "nft add table inet firewalld",
+    "nft 'add chain inet firewalld filter_INPUT { type filter hook input priority 10; }'",
+    "nft add rule inet firewalld filter_INPUT ct state established,related accept",
+)
+REJECT = "nft add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited"
+LETS_IN = "nft add rule inet firewalld filter_INPUT ct status dnat accept"
+# As a kernel without nft_socket answers to a transaction with such an expression.
+WITHOUT_SOCKETS = """
+import errno
+from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
+from userspace_proxy.kernel.nf_tables.writer import NEW_RULE
+
+def refuse(method):
+    def call(self, messages):
+        if any(b"socket\\0" in message for message in messages):
+            raise NftablesError(errno.ENOENT, NEW_RULE)
+        return method(self, messages)
+    return call
+
+Ruleset.try_out = refuse(Ruleset.try_out)
+"""
+
+
+def test_a_kernel_without_nft_socket_steers_and_is_named(node):
+    node.patch(WITHOUT_SOCKETS)
+    said = node.check("--steering=nftables").stdout
+    assert "can't work here" not in said
+    assert "the kernel has no nft_socket" in said
+    assert "modprobe nft_socket" in said
+
+
+@pytest.mark.kernel
+def test_a_policy_of_drop_in_nftables_is_an_error_and_the_remedy_works(node):
+    node.run("iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
+    assert node.about("firewall") == [
+        "error: packets to Services may be dropped on their way in: its policy is drop "
+        "[chain ip filter INPUT]"
+    ]
+    node.run(node.hint("firewall"))
+    assert node.about("firewall") == ["ok: no chain drops packets that are steered to the proxy"]
+
+
+def test_a_rule_that_drops_in_a_chain_below_is_found(node):
+    node.run(
+        "iptables-nft -N ufw-before-input; iptables-nft -A INPUT -j ufw-before-input; "
+        "iptables-nft -A ufw-before-input -p tcp --dport 22 -j ACCEPT; "
+        "iptables-nft -A ufw-before-input -m comment --comment 'all others' -j REJECT"
+    )
+    assert node.about("firewall") == [
+        "error: packets to Services may be dropped on their way in: chain ufw-before-input: rule "
+        "reject [chain ip filter INPUT]"
+    ]
+
+
+def test_a_firewalld_that_accepts_translated_packets_is_ok(node):
+    node.run("; ".join([*FIREWALLD, LETS_IN, REJECT]))
+    assert node.about("firewall") == ["ok: no chain drops packets that are steered to the proxy"]
+
+
+@pytest.mark.needs("legacy tables")
+def test_a_legacy_policy_of_drop_that_admits_replies_matters_only_to_nftables_steering(node):
+    node.run(
+        "iptables-legacy -P INPUT DROP; "
+        "iptables-legacy -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    )
+    assert node.about("firewall", "--steering=iptables") == [
+        "ok: no chain drops packets that are steered to the proxy"
+    ]
+    assert node.about("firewall", "--steering=nftables") == [
+        "error: packets to Services may be dropped on their way in: its policy is drop "
+        "[chain legacy ip filter INPUT]"
+    ]
+    node.run(node.hint("firewall", "--steering=nftables"))
+    assert node.about("firewall", "--steering=nftables") == [
+        "ok: no chain drops packets that are steered to the proxy"
+    ]
+
+
+def test_an_unnumbered_interface_is_reported_with_the_address_used_instead(node):
+    node.run("ip link add veth0 type veth peer name veth1; ip link set veth0 up")
+    assert node.about("interfaces") == [
+        "error: veth0 without an IPv4 address, and this node has no other: traffic that arrives "
+        "there can't be steered"
+    ]
+    node.run("ip addr add 192.0.2.1/32 dev lo")
+    assert node.about("interfaces") == [
+        "ok: veth0 without an IPv4 address: traffic that arrives there is sent to an address of "
+        "this node "
+        "(192.0.2.1) instead of the interface's"
+    ]
+
+
+def test_without_a_route_host_clients_cant_dial_and_the_remedy_works(node):
+    node.run("ip route del default")
+    assert node.about("routes") == [
+        "warning: programs on this node can't dial 10.96.0.0/12: Network is unreachable, before "
+        "any rule is evaluated"
+    ]
+    node.run(node.hint("routes").partition(", or")[0])
+    assert node.about("routes") == ["ok: programs on this node can dial 10.96.0.0/12"]
+
+
+@pytest.mark.kernel
+def test_check_reports_whether_endpoints_see_client_addresses_and_why_not(node):
+    topic = "client addresses"
+    assert node.about(topic) == [
+        "ok: endpoints on this node see client addresses; a pod that reaches itself through a "
+        "Service sees this node's address"
+    ]
+    node.run("ip link add cilium_host type veth peer name cilium_net")
+    (found,) = node.about(topic)
+    assert found.startswith("warning: endpoints see this node's address, not the client's: ")
+    assert "Cilium delivers" in found
+    assert not node.about(topic, "--preserve-client-address=never")
+    assert not node.about(topic, "--steering=none")

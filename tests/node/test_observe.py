@@ -8,8 +8,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.manifests import Service, with_endpoints
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 
 pytestmark = pytest.mark.netns
 
@@ -86,36 +85,6 @@ def test_connections_and_flows_are_lines_with_the_names_of_clients(testbed, tmp_
     assert (udp["service"], udp["received_bytes"], udp["sent_bytes"]) == ("shop/dns", 5, 10)
     assert udp["first_byte_s"] is not None
     assert (unseen["event"], unseen["service"]) == ("unseen", "shop/empty")
-
-
-def test_the_source_is_the_address_that_the_endpoint_sees(testbed, tmp_path):
-    sources = {}
-
-    def found():
-        testbed["pod"].get(WEB.address)
-        testbed["node-1"].get(WEB.address)
-        records = map(json.loads, lines())
-        sources.update({one["client_pod"]: one["source"] for one in records if one["endpoint"]})
-        return len(sources) == 2
-
-    with observing(testbed, tmp_path, "shop/web", "-o", "json") as lines:
-        wait_for("both clients", found, hint=lines)
-    # Replies to the node itself don't pass through it.
-    assert sources == {CART: "client", "": "node"}
-
-
-def test_a_saved_connection_is_a_line_with_the_cause(testbed, tmp_path):
-    one, gone = testbed.ip("one"), testbed.ip("gone")
-    saved = f"{CART} → shop/flaky → {one}:8080: {gone}:8080 failed (endpoint-refuses)"
-
-    def found():
-        # An ejected endpoint isn't dialled for a while: few connections are saved.
-        assert testbed["pod"].get(FLAKY.address) == "one"
-        return any(saved in line and "answered after" in line for line in lines())
-
-    with observing(testbed, tmp_path, "shop/flaky", "--saved") as lines:
-        wait_for("a saved connection", found, hint=lines)
-        assert all(line.startswith("  ! ") for line in lines())
 
 
 def test_the_table_of_clients_has_the_calls_of_all_workers(testbed):

@@ -12,8 +12,7 @@ import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.clients import http_get
-from tests.node.steerings import steerings
-from tests.node.testbed import Testbed
+from tests.node.testbed import Testbed, steerings
 from tests.promises.specs import PROXY_PROTOCOL, Port, Spec
 from tests.promises.world import FLAGS, ManifestWorld
 

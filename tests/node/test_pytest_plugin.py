@@ -19,7 +19,7 @@ from zipfile import ZipFile
 import pytest
 
 from tests.node.processes import readable_runtime
-from tests.tools.wheels import KIT, ROOT, build
+from tests.tools.clones import KIT, ROOT, build
 from tests.users import OTHER_UID, can_become
 
 pytestmark = [pytest.mark.netns, pytest.mark.long]

@@ -147,14 +147,6 @@ def test_an_endpoint_that_is_gone_gets_no_new_connection(life, version):
     assert life.met(version) == {"two"}
 
 
-@pytest.mark.long
-@by_version
-def test_a_service_that_is_gone_is_no_frontend(life, version):
-    life.start()
-    life.node.change(Web("other", 11, (life.three,)))
-    assert life.met(version) == {"No route to host"}
-
-
 @by_version
 def test_endpoints_are_served_through_a_crash_and_the_next_start(life, version):
     life.start()
@@ -184,16 +176,7 @@ def test_clients_notice_neither_a_crash_nor_the_next_start(life):
     assert set(ways) == {life.node.way}
 
 
-@pytest.mark.long
-@by_version
-def test_what_changed_while_no_proxy_ran_holds_from_the_start(life, version):
-    life.start()
-    life.agent.kill()
-    life.node.write(life.web(life.three))
-    life.agent.start_until_ready()
-    assert life.met(version) == {"three"}
-
-
+@pytest.mark.parametrize("life", [HOOKS], indirect=True)
 def test_clients_notice_no_upgrade(life):
     life.start()
     life.agent.stop()
@@ -260,28 +243,6 @@ def without_hooks(flags: tuple[str, ...]) -> tuple[str, ...]:
     return ("--socket-lb=off", *(flag for flag in flags if not flag.startswith("--socket-lb")))
 
 
-@pytest.mark.long
-def test_a_pin_that_is_gone_is_made_again_and_that_is_said(hooked):
-    pins = hooked.pins()
-    assert pins
-    for pin in pins:
-        with repair(hooked):
-            pin.unlink()
-            wait_for(f"{pin.name}", pin.exists, deadline_s=REPAIR_S, hint=hooked.agent.log)
-        assert hooked.way() == "hooks"
-    assert hooked.pins() == pins
-
-
-def test_a_program_that_was_detached_is_attached_again_and_that_is_said(hooked):
-    links = [pin for pin in hooked.pins() if detach(pin)]
-    assert len(links) >= 4
-    wait_for("the hooks", lambda: hooked.way() == "hooks", deadline_s=REPAIR_S)
-    for link in links:
-        with repair(hooked):
-            assert detach(link)
-            wait_for("the hooks", lambda: hooked.way() == "hooks", deadline_s=REPAIR_S)
-
-
 def test_all_that_is_removed_is_made_again(hooked):
     pins = hooked.pins()
     with repair(hooked):
@@ -330,13 +291,6 @@ def test_with_host_only_pods_are_left_to_the_rules(tmp_path):
                 assert dial.ask() in ("one", "two")
                 ways[name] = dial.way
         assert ways == {"pod": "rules", "node-1": "hooks"}
-
-
-@pytest.mark.long
-def test_translated_connections_are_tracked_without_nat(hooked):
-    assert hooked.dial_many() == MANY
-    tracked = hooked.node.shell("conntrack -L -p tcp --any-nat 2>/dev/null")
-    assert [line for line in tracked.splitlines() if hooked.is_of_pod(line)] == []
 
 
 def test_translated_connections_need_no_tracking(hooked):

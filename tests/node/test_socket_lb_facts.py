@@ -145,19 +145,6 @@ def test_a_dead_endpoint_is_ejected_by_the_first_dial_in_the_words_of_the_usersp
     )
 
 
-def test_a_dead_endpoint_is_ejected_for_others_after_the_first_failed_dial(
-    followed: Followed,
-) -> None:
-    others = list(followed.node.add_clients("other", 2))
-    followed.start()
-    followed.die()
-    assert followed.dial(MANY) == 1
-    wait_for("the ejection", lambda: followed.endpoint(followed.bad)["ejected_for_s"] is not None)
-    for other in others:
-        seen = {other.get(followed.web().cluster_ip(4)) for _ in range(MANY)}
-        assert seen == {"good"}
-
-
 @pytest.mark.parametrize("pods", [2, 10])
 def test_clients_whose_own_dials_fail_eject_no_endpoint_for_others(
     followed: Followed, pods: int
@@ -179,15 +166,6 @@ def test_clients_whose_own_dials_fail_eject_no_endpoint_for_others(
     assert [one["ejected_for_s"] for one in port["endpoints"]] == [None, None]
     assert all(one["connections"] for one in port["endpoints"])
     assert "endpoint ejected" not in followed.agent.log()
-
-
-def test_an_ejection_moves_a_service_of_path_auto_to_userspace(followed: Followed) -> None:
-    followed.start("auto")
-    followed.die()
-    assert followed.dial(MANY) <= 1
-    followed.wait_for("path", "userspace")
-    assert "a probe failed" in followed.port()["path_why"]
-    assert followed.dial(MANY) == 0
 
 
 def test_a_probe_ends_the_ejection_of_an_endpoint_that_no_client_dials(

@@ -36,8 +36,6 @@ POD, POD6 = "127.0.1.1", "::1"
 # Nothing listens there.
 DEAD = SocketAddress(POD, 9)
 SECOND_NS = 1_000_000_000
-MPTCP = 262
-TCP_FASTOPEN_CONNECT = 30
 
 
 @pytest.fixture(autouse=True)
@@ -154,16 +152,6 @@ def test_a_dial_by_ipv6_leads_to_the_endpoint_and_its_peer_is_the_frontend(
         server.accept()[0].close()
 
 
-def test_a_mapped_address_is_that_of_ipv4(
-    hooks: SocketLb, node: Net, server: socket.socket
-) -> None:
-    hooks.lead(WEB, address_of(server))
-    with node.tcp(socket.AF_INET6) as client:
-        client.connect((f"::ffff:{WEB.ip}", WEB.port))
-        assert peer_of(client) == SocketAddress(f"::ffff:{WEB.ip}", WEB.port)
-        server.accept()[0].close()
-
-
 def test_other_addresses_and_ports_are_left_alone(
     hooks: SocketLb, node: Net, server: socket.socket
 ) -> None:
@@ -182,88 +170,9 @@ def test_datagrams_are_left_alone(hooks: SocketLb, node: Net, server: socket.soc
         client.connect(tuple(WEB))
 
 
-def test_a_multipath_socket_is_served_by_its_first_flow(
-    hooks: SocketLb, node: Net, server: socket.socket
-) -> None:
-    (number,) = hooks.lead(WEB, address_of(server))
-    try:
-        with node:
-            client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP)
-    except OSError:
-        pytest.skip("this kernel has no MPTCP")
-    with client:
-        client.connect(tuple(WEB))
-        # The flow is a socket of the kernel's own, and what was dialled is kept there.
-        assert peer_of(client) == address_of(server)
-    assert hooks.counts(number).established == 1
-
-
 def test_a_service_without_slots_is_left_to_the_rules(hooks: SocketLb, node: Net) -> None:
     hooks.lead(WEB)
     assert dial(node, WEB) == "ENETUNREACH"
-
-
-def test_a_socket_that_is_bound_first_keeps_its_address(
-    hooks: SocketLb, node: Net, server: socket.socket
-) -> None:
-    hooks.lead(WEB, address_of(server))
-    with node.tcp() as client:
-        client.bind(("127.0.3.3", 3333))
-        client.connect(tuple(WEB))
-        accepted, peer = server.accept()
-        assert peer == ("127.0.3.3", 3333)
-        accepted.close()
-
-
-def test_a_dial_that_does_not_wait_is_established_later(
-    hooks: SocketLb, node: Net, server: socket.socket
-) -> None:
-    (number,) = hooks.lead(WEB, address_of(server))
-    with start_dial(node, WEB) as client:
-        assert wait_until_dialled(client) == 0
-        assert peer_of(client) == WEB
-    assert hooks.counts(number).established == 1
-
-
-@pytest.mark.parametrize("way", ["sendto", "connect"])
-def test_tcp_fast_open_sends_data_to_the_endpoint(
-    hooks: SocketLb, node: Net, server: socket.socket, way: str
-) -> None:
-    node.run("sysctl -qw net.ipv4.tcp_fastopen=3")
-    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 5)
-    (number,) = hooks.lead(WEB, address_of(server))
-    for dials in (1, 2):
-        # The second one has a cookie, so its data is in the SYN.
-        with node.tcp() as client:
-            client.setblocking(True)
-            if way == "sendto":
-                client.sendto(b"hello", socket.MSG_FASTOPEN, tuple(WEB))
-            else:
-                client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
-                client.connect(tuple(WEB))
-                client.send(b"hello")
-            accepted, _ = server.accept()
-            assert accepted.recv(5, socket.MSG_WAITALL) == b"hello"
-            assert peer_of(client) == WEB
-            accepted.close()
-        assert hooks.counts(number).established == dials
-
-
-def test_a_socket_that_is_disconnected_may_dial_again(
-    hooks: SocketLb, node: Net, server: socket.socket, other: socket.socket
-) -> None:
-    (number,) = hooks.lead(WEB, address_of(server))
-    with node.tcp() as client:
-        for address in (WEB, address_of(other), WEB):
-            client.connect(tuple(address))
-            assert peer_of(client) == address
-            disconnect(client)
-    assert hooks.counts(number)[:5] == (2, 0, 0, 0, 2)
-
-
-def disconnect(client: socket.socket) -> None:
-    libc = __import__("ctypes").CDLL(None, use_errno=True)
-    assert libc.connect(client.fileno(), struct.pack("=H14x", socket.AF_UNSPEC), 16) == 0
 
 
 def test_dials_of_other_namespaces_are_left_to_the_rules_if_asked_for(

@@ -7,8 +7,7 @@ from textwrap import dedent
 import pytest
 import steering_nodes as nodes
 from steering_contract import CART, DNS, WEB, WEB_6, AtomicSteeringContract
-from steering_frontends import MANY, TREE, TREE_6
-from steering_traffic import FACTS
+from steering_traffic import FACTS, MANY, TREE, TREE_6
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol

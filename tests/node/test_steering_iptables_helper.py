@@ -13,7 +13,7 @@ from textwrap import dedent
 import pytest
 import steering_nodes as nodes
 from steering_contract import CART, DNS, WEB, WEB_6
-from steering_frontends import MANY, TREE
+from steering_traffic import MANY, TREE
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import IPFamily

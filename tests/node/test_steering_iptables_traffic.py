@@ -19,7 +19,6 @@ from steering_traffic import (
 )
 
 from tests.cluster.waiting import wait_for
-from userspace_proxy.model import Doubt
 
 pytestmark = [pytest.mark.netns, pytest.mark.needs("legacy tables")]
 
@@ -151,13 +150,3 @@ async def test_a_chain_of_nftables_that_takes_a_frontends_packets_first_is_named
     await steering.change({}, [WEB])
     await steering.repair()
     assert steering.unsteered == {}
-
-
-async def test_a_chain_of_the_legacy_tables_priority_is_a_doubt(cluster, steering, web):
-    await steering.apply({WEB: 36001})
-    chain = "type nat hook prerouting priority -100; ip daddr 10.96.7.1 tcp dport 80 redirect to 9"
-    cluster.node.run(f"nft 'table ip evil {{ chain c {{ {chain}; }}; }}'")
-    assert not nodes.can_dial(cluster.pod, WEB.ip, 80)
-    await steering.repair()
-    assert isinstance(steering.unsteered[WEB], Doubt)
-    assert "(prerouting, priority -100) may translate it before" in str(steering.unsteered[WEB])

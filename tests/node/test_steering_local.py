@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 import steering_nodes as nodes
 from steering_contract import CART, WEB, WEB_6, SelectiveSteeringContract
-from steering_local import CANARY, FRONTENDS, NODE, RANGES, in_force, our_routes
+from steering_traffic import CANARY, FRONTENDS, NODE, RANGES, in_force, our_routes
 
 from tests.node.processes import readable_runtime
 from tests.users import as_another_user

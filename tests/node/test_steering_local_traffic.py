@@ -8,7 +8,7 @@ import socket
 import pytest
 import steering_nodes as nodes
 from steering_contract import CART, DNS, REPAIRS, WEB, WEB_6
-from steering_local import CANARY, DNS_6, FRONTENDS, NODE, RANGES, in_force, our_routes
+from steering_traffic import CANARY, DNS_6, FRONTENDS, NODE, RANGES, in_force, our_routes
 
 from userspace_proxy.dataplane.sockets import open_listening
 from userspace_proxy.model import Frontend, Protocol

@@ -9,7 +9,7 @@ import pytest
 import steering_nodes as nodes
 from foreign_sets import add_foreign_set
 
-from tests.promises.listings import as_older_nft_prints
+from tests.node.testbed import as_older_nft_prints
 from userspace_proxy.kernel.nf_tables import (
     BRIDGE,
     NftablesError,

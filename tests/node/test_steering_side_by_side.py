@@ -171,13 +171,6 @@ async def test_each_repairs_only_its_own_drift(node, stable, make, command):
     assert (await canary.repair(), await stable.repair()) == (0, 0)
 
 
-async def test_one_frontend_of_both_is_two_rules(stable, make):
-    canary = await make(CANARY)
-    await canary.apply({OUTSIDE: 36001})
-    assert "TCP 198.51.100.7:443 -> :36101" in await stable.render()
-    assert await canary.render() == "TCP 198.51.100.7:443 -> :36001"
-
-
 async def test_after_a_crash_each_recovers_its_own_ports(stable, make):
     canary = await make(CANARY)
     await canary.apply({WEB: 36001, CART: REFUSE})
@@ -226,13 +219,6 @@ async def test_the_command_removes_the_rules_of_every_name(node, make, cleanup):
         await (await make(facts)).apply({WEB: 36001, WEB_6: 36002})
     assert (await cleanup())[0] == 0
     assert rules(node) == empty
-
-
-async def test_the_command_with_a_name_removes_only_its_rules(node, stable, make, cleanup):
-    before = rules(node)
-    await (await make(LONG)).apply({WEB: 36001})
-    assert (await cleanup("--service-proxy-name", LONG.proxy_name))[0] == 0
-    assert rules(node) == before
 
 
 async def test_the_command_removes_nothing_while_one_of_them_runs(node, stable, make, cleanup):

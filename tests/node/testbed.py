@@ -18,7 +18,6 @@ from tests.kernel_needs import BY_STEERING, need
 from tests.node.agents import Agent
 from tests.node.clients import Client, Sockets
 from tests.node.manifests import Service
-from tests.promises.listings import with_sorted_elements
 from userspace_proxy_testing.sandbox import Host, Pod, Sandbox, SandboxError, SandboxNode
 
 CLIENTS = ("pod", "bare-pod", "bridge-pod", "node-1", "laptop")
@@ -169,3 +168,34 @@ def without_states(text: str) -> str:
     by_kernel = r"^(?:(?:local|anycast) )?\S*:\S* .*\bproto kernel\b.*\n"
     text = re.sub(by_kernel, "", text, flags=re.MULTILINE)
     return re.sub(r" (linkdown|expires \d+sec)", "", text)
+
+
+_NEWER = {
+    r"tcp flags & \(syn \| ack\) == syn": "tcp flags syn / syn,ack",
+    r"(?<!nfproto ipv4 )redirect to :ip daddr": "meta nfproto ipv4 redirect to :ip daddr",
+    r"(?<!nfproto ipv6 )redirect to :ip6 daddr": "meta nfproto ipv6 redirect to :ip6 daddr",
+    r"(?<!nfproto ipv4 )dnat ip to": "meta l4proto tcp meta nfproto ipv4 dnat ip to",
+    r"hook output priority dstnat - 10": "hook output priority -110",
+}
+
+
+def with_sorted_elements(listing: str) -> str:
+    """Return what nft lists with the elements of each set in the order of their text."""
+
+    def sort(found: re.Match[str]) -> str:
+        elements = sorted(element.strip() for element in found[1].split(","))
+        return "\n".join(["elements = {", *(f"{' ' * 12}{e}" for e in elements), f"{' ' * 8}}}"])
+
+    return re.sub(r"elements = \{([^}]*)\}", sort, listing.expandtabs(4))
+
+
+def as_older_nft_prints(listing: str) -> str:
+    """Return what nft 1.1 lists in the words of 1.0, which also prints what follows from others."""
+    for pattern, older in _NEWER.items():
+        listing = re.sub(pattern, older, listing)
+    return listing
+
+
+def steerings(first: str, *others: str) -> list[object]:
+    """Return parameters: the first for every run, the others for ``make test-all`` alone."""
+    return [first, *(pytest.param(other, marks=pytest.mark.long) for other in others)]

@@ -15,16 +15,14 @@ from collections.abc import Callable
 from tests.node.clients import DEADLINE_S, Sockets
 from tests.node.testbed import Testbed
 
-SERVING, CLOSED, HANGING, RESETTING, LATE_CLOSING = 80, 8080, 9100, 9101, 9102
-LOCAL_ONLY, FILTERED, REFUSED_BY_RULE, OTHER_SOURCE, PROXY_HEADER, ONE_WAY = range(9103, 9109)
-RESETTING_SOME, CLOSING, ANSWERING_SOME, HANGING_SOME, CUTTING_SOME = range(9109, 9114)
+SERVING, CLOSED, HANGING, LATE_CLOSING = 80, 8080, 9100, 9102
+LOCAL_ONLY, OTHER_SOURCE, ONE_WAY = 9103, 9106, 9108
+RESETTING_SOME, ANSWERING_SOME, HANGING_SOME, CUTTING_SOME = 9109, 9111, 9112, 9113
 BLOCKED_HERE, ANSWERING_EMPTY, ANSWERING_LATE = range(9114, 9117)
 """Ports of the pod "pod"."""
 LINK, ABSENT = "eth9", "10.99.0.77"
 """A link of the node without any host on it, and an address there."""
 UNROUTED = "10.98.0.5"
-HELD = 30080
-"""A node port that a daemon holds."""
 RESET = struct.pack("ii", True, 0)
 """A value of SO_LINGER: the close sends a RST."""
 _TURN_S = 0.2
@@ -44,13 +42,8 @@ class WrongServers:
         # Accepted by the kernel, up to the backlog; nothing reads.
         self._listen(HANGING)
         self._listen(LOCAL_ONLY, "127.0.0.1")
-        self._listen(FILTERED)
-        self._listen(REFUSED_BY_RULE)
-        self._serve(self._listen(RESETTING), _reset)
         self._serve(self._listen(LATE_CLOSING), _read_to_the_end)
         self._serve(self._listen(ONE_WAY), _read_to_the_end)
-        self._serve(self._listen(PROXY_HEADER), _close_without_header)
-        self._serve(self._listen(CLOSING), lambda _: None)
         self._serve(self._listen(RESETTING_SOME), _answer_every_other(_reset))
         self._serve(self._listen(HANGING_SOME), _answer_every_other(_read_to_the_end))
         self._serve(self._listen(CUTTING_SOME), _answer_every_other(_begin_and_reset))
@@ -63,9 +56,7 @@ class WrongServers:
         asked = self._udp(OTHER_SOURCE)
         other = self._udp(OTHER_SOURCE + 100)
         self._repeat(asked, lambda: other.sendto(*asked.recvfrom(4096)))
-        pod.run(["sh", "-ec", f"PATH=$PATH:/usr/sbin:/sbin; {_FILTER}"])
         testbed.shell(_NODE)
-        self._stack.enter_context(testbed.agent.listener(HELD))
 
     def close(self) -> None:
         self._is_over = True
@@ -112,12 +103,6 @@ class WrongServers:
         thread.start()
 
 
-_FILTER = (
-    "nft add table ip netpol; "
-    "nft add chain ip netpol input '{ type filter hook input priority 0; }'; "
-    f"nft add rule ip netpol input tcp dport {FILTERED} drop; "
-    f"nft add rule ip netpol input tcp dport {REFUSED_BY_RULE} reject with tcp reset"
-)
 _NODE = (
     f"ip link add {LINK} type veth peer name far9; ip link set {LINK} up; ip link set far9 up; "
     f"sysctl -qw net.ipv4.conf.far9.arp_ignore=8; ip address add 10.99.0.1/24 dev {LINK}; "
@@ -141,10 +126,6 @@ def _begin_and_reset(accepted: socket.socket) -> None:
 def _read_to_the_end(accepted: socket.socket) -> None:
     while accepted.recv(4096):
         pass
-
-
-def _close_without_header(accepted: socket.socket) -> None:
-    accepted.recv(4096)
 
 
 def _answer_every_fourth(server: socket.socket) -> Callable[[], None]:

@@ -1,10 +1,10 @@
-"""What a Service promises, whatever the source: one suite, run on manifests and an API server.
+"""What a Service promises: one suite, run on manifests under each steering and path.
 
-    tests/node/test_promises.py      manifests, steering iptables and local ─┐
-    tests/cluster/test_promises.py   a real API server, steering iptables  ──┴──▶ the classes here
+    tests/node/test_promises*.py ──▶ the classes here
 
 Each class is written from the description of upstream's e2e tests (``Source:``), and takes a
-:class:`~tests.promises.world.World`, which writes its Services where the agent reads them.
+:class:`~tests.promises.world.World`, which writes its Services where the agent reads them. That a
+real API server's objects are read alike is shown by tests/cluster/test_admission.py.
 """
 
 from pathlib import Path

@@ -11,10 +11,9 @@ from .connections import TestConnections
 from .endpoints import TestEndpoints
 from .families import TestFamilies
 from .labels import TestLabels
-from .nodes import TestNodes
 from .outside import TestOutside
 from .policies import TestPolicies
-from .types import TestTypes
+from .types import TestNodes, TestTypes
 from .udp import TestUdp
 from .world import World
 

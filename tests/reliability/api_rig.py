@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.api_world import Api
+from tests.cluster.api_client import Api
 from tests.cluster.build import ensure_binaries, missing_targets
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.credentials import NODE_PROXIER, token_of

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from tests.cluster.waiting import wait_for
-from tests.node.contained import ContainedAgent
+from tests.node.agents import ContainedAgent
 from tests.node.load import pass_time
 
 from .evidence import LogLine, Metric, NoLiveness

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.cluster.api_world import Api
+from tests.cluster.api_client import Api
 from userspace_proxy_testing.sandbox import SandboxNode
 from userspace_proxy_testing.sandbox.backend_process import BackendProcess
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.cluster.api_world import Api
+from tests.cluster.api_client import Api
 from tests.cluster.build import ensure_binaries
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.credentials import NODE_PROXIER

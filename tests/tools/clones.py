@@ -1,11 +1,13 @@
-"""Clones this repository's last commit: what a tag would have, without what lies about here."""
+"""Clones this repository's last commit, as a tag would have it, and builds its distributions."""
 
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+KIT = ROOT / "pytest-userspace-proxy"
 
 
 class CloneError(Exception):
@@ -35,3 +37,21 @@ def git(root: Path, *words: str) -> str:
     command = ["git", *(word for option in options for word in ("-c", option))]
     command += ["-C", str(root), *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def build(target: str, folder: Path, root: Path = ROOT) -> Path:
+    """Return the only file that the build backend writes to a folder.
+
+    Args:
+        target: ``wheel`` or ``sdist``.
+        root: The folder with the distribution's pyproject.toml.
+    """
+    command = [sys.executable, "-m", "hatchling", "build", f"--target={target}"]
+    run([*command, f"--directory={folder}"], root)
+    (built,) = folder.iterdir()
+    return built
+
+
+def run(command: list[str], folder: Path = ROOT) -> str:
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout

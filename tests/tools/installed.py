@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from .wheels import ROOT, build, run
+from .clones import ROOT, build, run
 
 PAGE = "127.0.0.7:10249"
 """Only this process and its children use its network namespace."""

@@ -158,6 +158,14 @@ FOUND: Mapping[str, tuple[Mapping[str, str], Sequence[str]]] = {
         },
         ["b.py:1: an object of Derived has 30 attributes, at most 25"],
     ),
+    "parsed-texts": (
+        {
+            f"{PROXY}/a.py": "def f(one): return one.hint.split(';')",
+            f"{PROXY}/b.py": "def f(one): return one.name.split('/')",
+            f"{PROXY}/c.py": "def f(one): return one.service.partition(' ')",
+        },
+        ["a.py:1: ", "c.py:1: "],
+    ),
     "row-of-data": ({f"{PROXY}/a.py": f"class Row:\n{FIELDS}\n{wide(30, 0, 'post')}"}, []),
 }
 

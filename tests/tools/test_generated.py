@@ -1,9 +1,35 @@
+"""What is generated from code is up to date and complete: tables, pages, the schema, the alerts."""
+
+from __future__ import annotations
+
+import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urldefrag
 
+import msgspec
 import pytest
 
+from tests.unit.config.test_ignored import ALL, ALL_FIELDS
+from userspace_proxy.causes.cause import CauseCode
+from userspace_proxy.config.ignored import FIELDS, FLAGS
+from userspace_proxy.config.settings import TABLE
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.facts.connection import ConnectionFacts
+from userspace_proxy.facts.edges import EdgesFacts
+from userspace_proxy_testing import record
+
+from .addresses import repository
+from .alerts import REASON, RULES, alerts_of, with_runbooks
+from .api_pages import make_schema
+from .api_pages import make_tables as api_tables
 from .generated import FILES
+from .guide_page import SOURCE, headings, render
+from .markdown import RIGHT, marked, replace_part, table, without_marked
+from .record_pages import PAGE, make_tables
+from .settings_pages import configuration, ignored, used_flags
+
+GUIDE_TEXT = SOURCE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -12,3 +38,197 @@ from .generated import FILES
 def test_a_generated_file_is_up_to_date(path: Path, make: Callable[[str], str]) -> None:
     text = path.read_text(encoding="utf-8")
     assert make(text) == text, "renew it: make docs"
+
+
+def test_all_columns_but_the_first_are_aligned_alike() -> None:
+    rows = [("one", "1", "a|b"), ("two", "2", "")]
+    assert table(("what", "count", ""), rows, others=RIGHT).splitlines() == [
+        "| what | count |  |",
+        "|---|---:|---:|",
+        "| one | 1 | a\\|b |",
+        "| two | 2 |  |",
+    ]
+
+
+def test_the_text_around_the_part_stays_and_the_part_of_another_target() -> None:
+    page = f"before\n{marked('old', 'docs')}\n{marked('old', 'bench')}\nafter\n"
+    assert replace_part(page, "new") == page.replace("old", "new", 1)
+    assert replace_part(page, "new", "bench") == "new\n".join(page.rsplit("old\n", 1))
+
+
+def test_what_is_between_markers_is_not_written_by_hand() -> None:
+    page = f"one\n{marked('two', 'bench')}\nthree\n{marked('four', 'docs')}\nfive\n"
+    assert without_marked(page).split() == ["one", "three", "five"]
+
+
+def test_a_page_without_markers_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no markers"):
+        replace_part("text", "new")
+
+
+@pytest.mark.parametrize("answer", [StatusFacts, ConnectionFacts, EdgesFacts])
+def test_each_field_of_an_answer_is_described(answer: type[msgspec.Struct]) -> None:
+    part = make_schema()["$defs"][answer.__name__]
+    assert tuple(part["properties"]) == answer.__struct_fields__
+    assert all(field.get("description") for field in part["properties"].values())
+
+
+def test_each_reference_of_the_schema_leads_somewhere() -> None:
+    schema = make_schema()
+    text = msgspec.json.encode(schema).decode()
+    names = {part.partition('"')[0] for part in text.split('"#/$defs/')[1:]}
+    # These two are answers of their own.
+    assert names | {"ConnectionFacts", "EdgesFacts"} == schema["$defs"].keys()
+
+
+def test_every_field_is_required_as_the_answer_contains_all() -> None:
+    for name, part in make_schema()["$defs"].items():
+        assert part.get("required", []) == list(part.get("properties", ())), name
+
+
+def test_each_field_is_described_once_and_named_in_each_object() -> None:
+    schema = make_schema()
+    sections = {part.partition("\n")[0]: part for part in api_tables(schema).split("### ") if part}
+    for name, part in schema["$defs"].items():
+        section = sections[name.removesuffix("Facts")]
+        assert [f for f in part.get("properties", ()) if f"`{f}`" not in section] == []
+    assert "As in [Port](#port): `active`, `stalled`" in sections["Endpoint"]
+    assert "| `refused` |" not in sections["Totals"]
+
+
+def test_every_flag_and_field_is_in_the_tables() -> None:
+    tables = configuration()
+    flags = [f"`--{flag}`" for flag in (*FLAGS, *(row.flag for row in TABLE.values()))]
+    fields = [f"`{field}`" for field in FIELDS]
+    assert [name for name in flags + fields if name not in tables] == []
+
+
+def test_every_row_has_as_many_cells_as_its_heading() -> None:
+    width = 0
+    for line in configuration().splitlines():
+        cells = line.replace("\\|", "").count("|")
+        if line.startswith("|---"):
+            width = cells
+        elif line.startswith("| `"):
+            assert cells == width, line
+
+
+def test_every_flag_of_kube_proxy_occurs_once() -> None:
+    used = re.findall(r"`--([a-z-]+)`(?=[,. ])", used_flags())
+    flags = [*used, *re.findall(r"`--([a-z0-9-]+)`", ignored())]
+    assert {*ALL} - {"help", "version"} - {*flags} == set()
+    assert len(flags) == len({*flags})
+
+
+def test_every_field_of_kube_proxy_occurs_once() -> None:
+    settings = configuration().partition("## kube-proxy's flags")[0]
+    used = re.findall(r"`([A-Za-z.]+)`(?! \(ours\))", " ".join(_files(settings)))
+    cells = [line.split(" | ")[1] for line in ignored().splitlines()[2:]]
+    fields = [*used, *re.findall(r"`([A-Za-z.]+)`", " ".join(cells))]
+    assert {*ALL_FIELDS} - {*fields} == set()
+    assert len(fields) == len({*fields})
+
+
+def _files(tables: str) -> list[str]:
+    """Return the second column of all rows."""
+    return [line.split(" | ")[1] for line in tables.splitlines() if line.startswith("| `")]
+
+
+def test_flags_that_only_this_proxy_has_are_not_among_kube_proxys() -> None:
+    assert "`--steering`" not in used_flags()
+    assert "`--log-format`" not in used_flags()
+
+
+def test_each_part_of_a_record_has_a_table_and_each_field_a_description() -> None:
+    text = make_tables()
+    parts = {name for name in vars(record) if name.startswith("Recorded")}
+    assert parts <= set(re.findall(r"(?m)^### (\w+)$", text))
+    rows = re.findall(r"(?m)^\| `.*", text)
+    assert rows
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
+def test_each_link_leads_to_a_table_on_the_page_or_in_that_of_the_api() -> None:
+    found = set(re.findall(r"\]\((\S*)#(\w+)\)", make_tables()))
+    assert {page for page, _ in found} == {"", "api.md"}
+    for page, anchor in found:
+        path = PAGE.parent / page if page else PAGE
+        assert anchor in headings(path.read_text())
+
+
+CAUSES = GUIDE_TEXT.partition("\n## Causes\n")[2].partition("\n## Alerts\n")[0]
+SECTIONS = GUIDE_TEXT.partition("\n## Causes\n")[2]
+
+
+def test_each_cause_has_a_section_and_each_section_a_cause() -> None:
+    assert headings(CAUSES) == [str(code) for code in CauseCode]
+
+
+def test_each_section_states_what_to_do() -> None:
+    sections = re.split(r"^### ", SECTIONS, flags=re.MULTILINE)[1:]
+    assert [
+        section.partition("\n")[0]
+        for section in sections
+        if "- Do: " not in section and "| what to do |" not in section
+    ] == []
+
+
+def test_each_cause_is_found_by_a_symptom() -> None:
+    symptoms = GUIDE_TEXT.partition("\n## By symptom\n")[2].partition("\n## Causes\n")[0]
+    linked = set(re.findall(r"\(#([a-z-]+)\)", symptoms))
+    assert {str(code) for code in CauseCode} - linked == set()
+
+
+def test_each_link_within_the_page_leads_to_a_heading() -> None:
+    links = set(re.findall(r"\(#([a-z-]+)\)", GUIDE_TEXT))
+    assert links - set(headings(GUIDE_TEXT)) == set()
+    anchors = re.findall(r'<h[1-3] id="([^"]+)">', render(GUIDE_TEXT))
+    assert anchors == headings(GUIDE_TEXT)
+
+
+def test_a_page_that_is_not_served_is_named_instead_of_linked() -> None:
+    page = render(
+        "# Title\n\nSee [check.md](check.md#firewalls) and [below](#below).\n\n## Below\n"
+        "A [name](services.md#endpoints-by-name).\n"
+    )
+    assert "See <code>docs/check.md</code> and" in page
+    assert "A name (<code>docs/services.md</code>)." in page
+    assert '<a href="#below">below</a>' in page
+
+
+ALERTS = list(alerts_of(RULES.read_text(encoding="utf-8")))
+
+
+def test_each_alert_leads_to_a_section_that_exists() -> None:
+    sections = set(headings(GUIDE_TEXT))
+    causes = set(map(str, CauseCode))
+    for alert in ALERTS:
+        address, section = urldefrag(alert["annotations"]["runbook_url"])
+        assert address.startswith(repository + "/"), alert["alert"]
+        assert address.endswith("/docs/troubleshooting.md"), alert["alert"]
+        found = causes if section == REASON else {section}
+        assert found <= sections, alert["alert"]
+
+
+def test_each_alert_has_a_section_in_the_order_of_the_rules() -> None:
+    part = GUIDE_TEXT.partition("\n## Alerts\n")[2]
+    assert headings(part) == [alert["alert"].lower() for alert in ALERTS]
+
+
+def test_an_alert_without_an_address_or_with_an_old_one_gets_the_current() -> None:
+    rules = """\
+spec:
+  groups:
+    - rules:
+        - alert: ProxyDown
+          annotations:
+            summary: s
+        - alert: PortProblem
+          annotations:
+            runbook_url: https://old.example/#x
+            summary: "{{ $labels.reason }}"
+"""
+    first, second = alerts_of(with_runbooks(rules))
+    assert urldefrag(first["annotations"]["runbook_url"]).fragment == "proxydown"
+    assert urldefrag(second["annotations"]["runbook_url"]).fragment == REASON
+    assert with_runbooks(with_runbooks(rules)) == with_runbooks(rules)

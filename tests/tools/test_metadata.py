@@ -16,9 +16,8 @@ from userspace_proxy import __version__
 
 from .addresses import repository, tag_of
 from .alerts import RULES
-from .clones import git
+from .clones import KIT, ROOT, git, run
 from .fresh_roots import SUITES
-from .wheels import KIT, ROOT, run
 from .workflows import pythons
 
 REPOSITORY = repository

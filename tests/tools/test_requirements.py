@@ -14,8 +14,7 @@ import pytest
 from userspace_proxy import __version__
 
 from .addresses import repository as published
-from .clones import git
-from .wheels import ROOT, run
+from .clones import ROOT, git, run
 
 pytestmark = pytest.mark.long
 

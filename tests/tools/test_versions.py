@@ -6,10 +6,10 @@ import re
 
 import pytest
 
+from tests.cluster import build
 from userspace_proxy import __version__
 
-from .clones import git
-from .wheels import ROOT
+from .clones import ROOT, git
 
 # A release, or one in development, however a chart or Python writes it.
 _VERSION = r"v?(\d+\.\d+\.\d+[\w.+-]*?)"
@@ -44,3 +44,10 @@ def test_it_is_the_packages(pattern: str, texts: dict[str, str]) -> None:
 def test_it_is_one_that_a_chart_and_a_tag_can_have() -> None:
     """SemVer without a suffix, which Python writes alike."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_each_staging_module_is_of_the_same_release_as_kubernetes() -> None:
+    (kube,) = {target.go_module for target in build.TARGETS if "kubectl" in target.binary}
+    (version,) = {target.version for target in build.TARGETS if target.go_module == kube}
+    releases = re.findall(r"(?m)^\t(k8s\.io/\S+) => \1 (v\S+)$", (kube / "go.mod").read_text())
+    assert {release for _module, release in releases} == {version.replace("v1.", "v0.")}

@@ -14,7 +14,7 @@ from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
 from userspace_proxy.cli.completion import completion_script
 from userspace_proxy.cli.man import man_page
 
-from .wheels import KIT, ROOT, build, run
+from .clones import KIT, ROOT, build, run
 
 pytestmark = pytest.mark.long
 

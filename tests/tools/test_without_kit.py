@@ -12,8 +12,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from .clones import run
 from .installed import PAGE, backend, install_node, serving
-from .wheels import run
 
 pytestmark = pytest.mark.long
 

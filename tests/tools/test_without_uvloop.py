@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from .clones import run
 from .installed import backend, install_node, serving
-from .wheels import run
 
 pytestmark = pytest.mark.long
 

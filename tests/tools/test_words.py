@@ -12,8 +12,8 @@ import pytest
 
 from userspace_proxy.causes.cause import CauseCode
 
+from .clones import ROOT
 from .markdown import without_marked
-from .wheels import ROOT
 
 DOCS = ROOT / "docs"
 ALL_MAX = 34_000

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from .workflows import ROOT, lint, make_targets, problems, problems_of_project, pythons
+from .workflows import ROOT, problems, problems_of_project, pythons
 
 TARGETS = {"test", "help"}
 TESTED = ["3.11", "3.14"]
@@ -87,39 +85,7 @@ def test_what_breaks_a_rule_is_a_problem(right: str, wrong: str, problem: str) -
     assert problem in line
 
 
-def test_a_group_of_another_file_is_a_problem() -> None:
-    assert found(GOOD, "long") == ["long: concurrency has no group that begins with long-"]
-
-
-def test_variables_of_a_makefile_are_no_targets() -> None:
-    assert make_targets("BIN := x\nbin:= y\ntest: unit ## all\n.PHONY: unit\n") == {"test"}
-
-
 def test_classifiers_name_the_pythons() -> None:
     lines = ["Python :: 3", "Python :: 3.11", "Python :: 3.14", "C"]
     classifiers = [f"Programming Language :: {line}" for line in lines]
     assert pythons(f"[project]\nclassifiers = {classifiers}\n") == TESTED
-
-
-def test_projects_with_different_pythons_are_a_problem(tmp_path: Path) -> None:
-    (tmp_path / ".github/workflows").mkdir(parents=True)
-    (tmp_path / "Makefile").touch()
-    (tmp_path / "pytest-userspace-proxy").mkdir()
-    for folder, version in ((".", "3.11"), ("pytest-userspace-proxy", "3.12")):
-        text = f'[project]\nclassifiers = ["Programming Language :: Python :: {version}"]\n'
-        (tmp_path / folder / "pyproject.toml").write_text(text)
-    (line,) = problems_of_project(tmp_path)
-    assert "name different Pythons" in line
-
-
-@pytest.mark.long
-def test_actionlint_finds_what_the_rules_dont(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    workflow = tmp_path / "ci.yml"
-    workflow.write_text(GOOD)
-    assert lint([workflow])
-    workflow.write_text(GOOD.replace("runs-on", "run-on"))
-    assert found(workflow.read_text()) == []
-    assert not lint([workflow])
-    assert 'unexpected key "run-on"' in capfd.readouterr().out

@@ -1,7 +1,7 @@
 """The demo's broken Services: one mistake each, for ``explain`` and the page.
 
-They are text, laid out for people who correct it; the tests of all causes have objects, some of
-which exist at an API server only (``tests/node/broken_services.py``).
+They are text, laid out for people who correct it; the tests of causes have objects
+(``tests/node/broken_services.py``).
 """
 
 from __future__ import annotations

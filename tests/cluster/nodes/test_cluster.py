@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from ..build import Binaries
 from ..waiting import wait_for
 from .cluster import Cluster
-from .groups import GROUP, NodeGroup
-from .images import AGNHOST_NAMES, ensure_images
-from .programs import Programs
+from .images import AGNHOST_NAMES
 
 pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(300)]
 
@@ -73,36 +68,3 @@ def test_a_pod_reaches_a_service_on_another_node_by_its_name_over_each_family(
 
 def _is_web(ask: Callable[[], str]) -> bool:
     return ask() == "web"
-
-
-def test_nothing_remains_of_a_cluster(cluster_binaries: Binaries, node_programs: Programs) -> None:
-    mounts = Path("/proc/self/mounts").read_text()
-    links = subprocess.check_output(["ip", "link"])
-    images = ensure_images(node_programs)
-    cluster = Cluster(cluster_binaries, node_programs, images, None, nodes=1)
-    with cluster:
-        folder = cluster.folder
-        pod = {"apiVersion": "v1", "kind": "List", "items": [WEB]}
-        cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(pod))
-        cluster.kubectl("wait", "--for=condition=Ready", "pod/web", TIMEOUT)
-        namespace = Path(f"/proc/{cluster.world.pid}/ns/pid").readlink()
-        assert processes_in(namespace) != []
-        group = NodeGroup(folder / "node-1").folder
-        assert any(one.read_text() for one in (group / GROUP).glob("*/cgroup.procs"))
-    assert processes_in(namespace) == []
-    assert not folder.exists()
-    assert not group.parent.exists()
-    assert Path("/proc/self/mounts").read_text() == mounts
-    assert subprocess.check_output(["ip", "link"]) == links
-
-
-def processes_in(namespace: Path) -> list[Path]:
-    """Return the processes whose process namespace this is."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/ns/pid"):
-        try:
-            if entry.readlink() == namespace:
-                found.append(entry)
-        except FileNotFoundError:
-            continue
-    return found

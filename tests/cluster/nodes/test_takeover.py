@@ -26,12 +26,12 @@ from ..build import Binaries
 from ..chart import kubeadm_phase
 from ..waiting import wait_for
 from . import kubeadm
-from .agents import find_agent, process_status
 from .clients import Client, Clients, Toll, now
 from .cluster import Cluster
 from .images import AGNHOST_NAMES, ensure_images, ensure_own_image
 from .node import ClusterNode
 from .programs import Programs
+from .release import find_agent, process_status
 
 pytestmark = [
     pytest.mark.cluster,

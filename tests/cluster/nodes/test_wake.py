@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,8 +13,8 @@ import pytest
 from tests.processes import started
 
 from ..build import Binaries
+from ..rights import grant_wake
 from ..waiting import wait_for
-from ..wake_role import grant_wake
 from .cluster import Cluster
 from .images import AGNHOST_NAMES, ensure_images
 from .node import ClusterNode
@@ -139,25 +138,6 @@ def test_the_first_clients_of_two_nodes_wake_a_deployment_once_and_are_served(
     assert {event["message"] for event in needed} == {"The service-port default/web needs pods."}
     for node in cluster.nodes:
         assert json.loads(status(cluster, node, "/api/v1/demand"))["demand"]["default"]["web"] >= 1
-
-
-@pytest.mark.usefixtures("role")
-def test_a_silent_connection_keeps_the_pod_for_longer_than_idle_after_and_then_it_goes(
-    cluster: Cluster, address: str
-) -> None:
-    cluster.kubectl("annotate", "service", "web", "userspace-proxy.io/idle-after=5s")
-    for node in cluster.nodes:
-        with client(node, address) as answer:
-            assert answer().startswith("web-")
-    # It says nothing, and ends with its standard input.
-    command = ["bash", "-c", f"exec 3<>/dev/tcp/{address}/80; read"]
-    with started([*cluster.nodes[1].holder.enter_network(), *command]) as silent:
-        since = time.monotonic()
-        wait_for("four times idle-after", lambda: time.monotonic() - since > 20)
-        assert get(cluster, "deployment/web")["spec"]["replicas"] == 1
-        assert silent.poll() is None
-    asleep = lambda: get(cluster, "deployment/web")["spec"]["replicas"] == 0  # noqa: E731
-    wait_for("the workload to be scaled to zero", asleep)
 
 
 def test_without_the_role_clients_wait_and_the_cause_is_shown(

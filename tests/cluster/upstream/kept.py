@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..nodes.families import FAMILIES
 from ..nodes.proxies import PROXIES
-from .groups import CNIS, GROUPS
-from .junit import PASSED, Result
+from .groups import CNIS, GROUPS, PASSED, Result
 from .report import (
     CNI,
     COUNT,

@@ -11,8 +11,7 @@ from string import Template
 from tests.tools.markdown import CENTRED, marked, table
 
 from ..nodes.proxies import PROXIES
-from .groups import CNIS, GROUPS, SKIP, Group
-from .junit import FAILED, PASSED, SKIPPED, Result
+from .groups import CNIS, FAILED, GROUPS, PASSED, SKIP, SKIPPED, Group, Result
 from .run import Run
 
 PAGE = Path(__file__).with_name("page.md")

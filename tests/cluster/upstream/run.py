@@ -17,8 +17,7 @@ from ..nodes.families import FAMILIES
 from ..nodes.images import ensure_images
 from ..nodes.programs import Programs, ensure_programs, kubernetes_version
 from ..nodes.proxies import PROXIES, REPOSITORY
-from .groups import GROUPS, Group
-from .junit import FAILED, PASSED, Result, read_results
+from .groups import FAILED, GROUPS, PASSED, Group, Result, read_results
 
 REASONS = {
     r"\[Provider:GCE\]": "Asks for Google's DNS servers, which no machine has but theirs.",

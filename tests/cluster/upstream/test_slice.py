@@ -13,8 +13,7 @@ from ..nodes.families import FAMILIES
 from ..nodes.images import ensure_images
 from ..nodes.programs import Programs
 from ..nodes.proxies import PROXIES
-from .groups import GROUPS
-from .junit import PASSED
+from .groups import GROUPS, PASSED
 from .run import run_tests
 
 pytestmark = [

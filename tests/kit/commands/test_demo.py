@@ -276,27 +276,6 @@ def test_a_broken_pod_fails_no_request_and_heals(demo):
     wait_for("its return", lambda: "web-2" in demo.lines("round robin"))
 
 
-@pytest.mark.long
-def test_a_slow_pod_gets_fewer_of_the_least_connections(demo):
-    slow = demo.printed["break a pod"].replace("break web-2", "slow web-1")
-    assert "web-1 is slow" in demo.run_command(slow)
-
-    def is_busy():
-        (api,) = (port for port in status_of(demo)["ports"] if port["service"] == "api")
-        return next(e["active"] for e in api["endpoints"] if e["address"].startswith("10.244.0.2"))
-
-    wait_for("a slow connection", is_busy)
-    assert demo.run_command(slow.replace("slow web-1", "heal")) == "all pods serve again\n"
-
-
-@pytest.mark.long
-def test_a_silent_pod_fails_no_request(demo):
-    silence = demo.printed["break a pod"].replace("break", "silence")
-    assert "web-2 is silent" in demo.run_command(silence)
-    assert len(demo.lines("round robin")) == 6
-    assert demo.run_command(silence.replace("silence", "heal")) == "web-2 serves again\n"
-
-
 def test_a_broken_service_is_explained(demo):
     said = demo.run("find the reason", ok=3)
     assert 'its endpoints have no port named "http"; they have "web"' in " ".join(said.split())
@@ -323,27 +302,6 @@ def test_the_mistake_of_each_broken_service_is_found(demo):
     assert path.read_text().startswith("# Each of these Services has one mistake.")
     expected = {service.name: {service.code} for service in BROKEN_SERVICES}
     wait_for("all mistakes", lambda: codes(demo) == expected, hint=lambda: str(codes(demo)))
-
-
-def test_following_the_advice_about_a_local_policy_turns_nothing_red(demo):
-    path = Path(demo.printed["Services to fix"].partition(":")[0])
-    text = path.read_text()
-    path.write_text(text.replace("internalTrafficPolicy: Local", "internalTrafficPolicy: Cluster"))
-
-    def state():
-        ports = status_of(demo)["ports"]
-        (local,) = (port for port in ports if port["service"] == "local")
-        return local["state"]["level"], local["connections"] > 0
-
-    seen = set()
-
-    def is_served():
-        seen.add(state())
-        return ("ok", True) in seen
-
-    wait_for("its clients", is_served, hint=lambda: str(seen))
-    assert "trouble" not in {level for level, _ in seen}
-    path.write_text(text)
 
 
 @pytest.mark.parametrize("label", ["shell in the pod", "shell on the node"])

@@ -56,6 +56,17 @@ def test_node_ports_are_checked_too():
     )
 
 
+@pytest.mark.parametrize(
+    ("last", "shared"), [(29999, ""), (30000, "30000-30000"), (31000, "30000-31000")]
+)
+def test_proxy_ports_among_node_ports_are_reported(last, shared):
+    (found,) = judge_ranges({LOCAL: "32768 60999"}, (29000, last), uses_client_ports=False)
+    assert (found.mark == "warning", f"overlaps node ports ({shared})" in found.what) == (
+        bool(shared),
+        bool(shared),
+    )
+
+
 def test_ports_for_client_addresses_are_checked_if_they_are_used():
     values = {LOCAL: "32768 65535"}
     (found,) = judge_ranges(values, (17000, 29999), uses_client_ports=True)

@@ -151,3 +151,7 @@ def test_what_differs_from_the_defaults_is_told_as_it_was_given(words, given, tm
     path.write_text(FILE)
     loaded = load_settings([word.replace("FILE", str(path)) for word in words])
     assert loaded.settings.as_given() == given.replace("FILE", str(path))
+
+
+def test_what_costs_cpu_for_each_connection_is_off_unless_asked_for() -> None:
+    assert Settings().connection_log == 0.0

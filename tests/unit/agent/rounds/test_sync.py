@@ -292,3 +292,11 @@ async def test_a_change_is_in_force_once_stale_conntrack_entries_are_gone(start)
     go_on.set()
     await until(lambda: not is_listening(port))
     assert not loop.counters.waiting_since
+
+
+async def test_only_the_first_round_is_logged(start, caplog):
+    caplog.set_level("INFO")
+    loop, cluster = await start(WatchedSteering()), Cluster()
+    for count in range(1, 4):
+        await settle(loop, cluster.serve(f"web-{count}", f"10.96.0.{count}", POD))
+    assert [r.message for r in caplog.records].count("plan in force") == 1

@@ -1,0 +1,130 @@
+"""Records, CONTRIBUTING's table and the lines of examples agree with what there is."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from .clones import ROOT, git
+
+FOLDER = ROOT / "docs" / "adr"
+RECORDS = sorted(FOLDER.glob("[0-9]*.md"))
+WORDS_MAX = 20
+BY_SUBJECT, MERGED = (FOLDER / "README.md").read_text(encoding="utf-8").split("## Merged records")
+ROW = re.compile(
+    r"^\| \[(?P<number>\d{4})\]\((?P<file>[^()]+)\) \| (?P<holds>.*) \|$", re.MULTILINE
+)
+MERGED_ROW = re.compile(
+    r"^\| (?P<numbers>[\d, ]+) \| \[\d{4}\]\((?P<file>[^()]+)\) \|$", re.MULTILINE
+)
+
+
+def test_each_record_has_one_row_and_each_row_its_record() -> None:
+    rows = Counter(row["file"] for row in ROW.finditer(BY_SUBJECT))
+    assert rows == Counter(file.name for file in RECORDS)
+
+
+@pytest.mark.parametrize("row", tuple(ROW.finditer(BY_SUBJECT)), ids=lambda row: row["number"])
+def test_a_row_has_its_records_number_and_few_words(row: re.Match[str]) -> None:
+    assert row["file"].startswith(f"{row['number']}-")
+    assert len(row["holds"].split()) <= WORDS_MAX
+
+
+@pytest.mark.parametrize("row", tuple(MERGED_ROW.finditer(MERGED)), ids=lambda row: row["numbers"])
+def test_a_merged_record_is_gone_and_the_one_that_replaces_it_names_it(row: re.Match[str]) -> None:
+    status = (FOLDER / row["file"]).read_text(encoding="utf-8").split("\n\n")[0]
+    for number in row["numbers"].split(", "):
+        assert list(FOLDER.glob(f"{number}-*")) == []
+        assert number in status
+
+
+@pytest.mark.parametrize("file", RECORDS, ids=lambda file: file.name[:4])
+def test_a_record_begins_with_its_number_and_its_status(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert re.match(rf"# ADR {file.name[:4]}: .+\n\n?Status: accepted", text)
+
+
+PAGE = ROOT / "CONTRIBUTING.md"
+PACKAGE = Path("userspace_proxy")
+SPECIMENS = {
+    "a balancing strategy": "power.of.two.choices|PowerOfTwoChoices",
+    "a steering": r"LocalSteering|\blocal\.missing",
+    "a state of a Service port": "NONE_ADMITTED",
+    "a problem of the whole node": "SOURCE_AWAY|source-away",
+}
+SEARCHED = ("userspace_proxy/*.py", "README.md", "docs/*.md", ":!docs/adr", ":!docs/api.md")
+"""Where people write: docs/api.md is made of code."""
+
+
+def named_in(row: str) -> Iterator[Path]:
+    """Yield the files and folders that a row names, as ``docs/a.md``, ``model/`` or ``model.a``."""
+    for code in re.findall(r"`([^`\s]+)`", row):
+        dotted = Path(code.replace(".", "/"))
+        for path in (Path(code), PACKAGE / code, PACKAGE / dotted.with_suffix(".py")):
+            if (ROOT / path).exists():
+                yield path
+
+
+@pytest.mark.parametrize("addition", SPECIMENS)
+def test_the_files_of_an_addition_are_those_that_name_one(addition: str) -> None:
+    (row,) = re.findall(rf"(?m)^\| {re.escape(addition)} \| (.*) \|$", PAGE.read_text())
+    named = set(named_in(row))
+    edited = git(ROOT, "grep", "-lE", SPECIMENS[addition], "--", *SEARCHED).split()
+    assert edited
+    missing = [path for path in map(Path, edited) if named.isdisjoint({path, *_folders_of(path)})]
+    assert missing == []
+
+
+def _folders_of(path: Path) -> Sequence[Path]:
+    """Return the folders that stand for a file: not its own for the list of what that exports."""
+    return (path.parent if path.name == "__init__.py" else path).parents
+
+
+EXAMPLES = [path.relative_to(ROOT) for path in (ROOT / "examples").glob("*pytest/test_*.py")]
+
+
+def command_of(example: Path) -> list[str]:
+    """Return the words of the command that an example's docstring names, without variables."""
+    said = ast.get_docstring(ast.parse((ROOT / example).read_text())) or ""
+    named = re.search(r"[Rr]un them by ``(?:\w+=\S+ )?pytest ([^`]+)``", said)
+    assert named, f"{example} names no command"
+    return named[1].split()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+@pytest.mark.parametrize("is_checkout", [True, False], ids=["checkout", "copy"])
+def test_the_command_of_an_example_finds_its_tests(
+    example: Path, is_checkout: bool, tmp_path: Path
+) -> None:
+    root = ROOT
+    if not is_checkout:
+        root = tmp_path
+        shutil.copytree(ROOT / example.parent, root / example.parent)
+        (root / example.parent / "pytest.ini").unlink()
+    found = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", *command_of(example)),
+            *("-p", "userspace_proxy_testing.plugin", "-p", "no:cacheprovider"),
+            *("--collect-only", "-q"),
+        ],
+        cwd=root,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert f"{example.name}::" in found.stdout
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 3
