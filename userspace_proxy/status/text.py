@@ -166,14 +166,18 @@ def render_text(
         what = plural(more, "more cause")
         lines += placed("    ", f"and {what} of several Services: wide output lists them", columns)
     lines += _format(shown, columns)
-    if more := len(taken) - len(first):
-        services = plural(more, "more Service is not served", "more Services are not served")
-        lines += placed("    ", f"and {services}, as others have their addresses", columns)
+    lines += _more_taken(len(taken) - len(first), columns)
     if left and not is_wide:
         lines += placed(f"  {IGNORED_MARK} ", _ignored_count(left), columns)
     if not (shown or left):
         lines += _unmatched(selection, columns)
     return StatusText(_encode(lines), worst(line.level for line in (*node, *taken, *ports)))
+
+
+def _more_taken(count: int, columns: int) -> Iterator[str]:
+    if count:
+        services = plural(count, "more Service is not served", "more Services are not served")
+        yield from placed("    ", f"and {services}, as others have their addresses", columns)
 
 
 def render_incident_text(incident: IncidentFacts, now: float, columns: int = 0) -> StatusText:

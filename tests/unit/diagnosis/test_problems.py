@@ -38,10 +38,8 @@ def test_many_services_whose_addresses_others_have_are_one_problem():
         for n in range(25)
     ]
     (one,) = problems_of_node(make_view(ignored=taken), NOW)
-    assert one.what == (
-        "shop/s00, shop/s01, shop/s02 and 22 others are not served: "
-        "10.96.0.0:80 is already held by shop/web, and others alike"
-    )
+    names = "shop/s00, shop/s01, shop/s02 and 22 others"
+    assert one.what == f"{names} are not served: {say(causes[0])}, and others alike"
     assert len(problems_of_node(make_view(ignored=taken[:3]), NOW)) == 3
     text = render_text(make_view(ignored=taken), now=NOW).body.decode()
     assert "and 20 more Services are not served, as others have their addresses" in text

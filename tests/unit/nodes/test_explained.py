@@ -3,7 +3,7 @@ import pytest
 
 from tests.unit.status.views import make_endpoint, make_frontend, make_port, make_view
 from userspace_proxy.causes.endpoints import refuses
-from userspace_proxy.causes.say import remedy
+from userspace_proxy.causes.say import kubectl_words, remedy
 from userspace_proxy.explain import Invocation, explain, read_subject
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.node import PlanFacts
@@ -64,7 +64,7 @@ def test_a_node_where_clients_fare_worse_than_planned_decides_sentence_and_next_
     (port,) = merged.ports
     assert [group.nodes for group in port.groups] == [("node-2",)]
     assert one.sentence == f"shop/web:http: {port_in_words(port, merged)}"
-    assert one.next == "kubectl get pods -A -o wide --field-selector status.podIP=10.244.1.1"
+    assert one.next == f"kubectl {kubectl_words(refuses(A), 'shop/web')}"
     (clients,) = [step for step in last_part(one) if step.topic == "clients"]
     assert clients.hint == remedy(refuses(A))
     # The endpoint below has the cause, and the sentence.
