@@ -31,11 +31,9 @@ HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 def test_many_services_whose_addresses_others_have_are_one_problem():
     """25 equal lines filled the first screen of the page."""
+    causes = [held_by(f"10.96.0.{n}:80", "shop/web") for n in range(25)]
     taken = [
-        make_ignored(
-            f"shop/s{n:02}", "80", held_by(f"10.96.0.{n}:80", "shop/web"), is_conflict=True
-        )
-        for n in range(25)
+        make_ignored(f"shop/s{n:02}", "80", one, is_conflict=True) for n, one in enumerate(causes)
     ]
     (one,) = problems_of_node(make_view(ignored=taken), NOW)
     names = "shop/s00, shop/s01, shop/s02 and 22 others"
