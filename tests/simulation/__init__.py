@@ -5,7 +5,8 @@
                              ├─ Kernel, Network: sockets, epoll, pipes, delays    (kernel, network)
                              ├─ the data plane itself, which calls them           (seam)
                              ├─ clients and endpoints                             (actors)
-                             └─ oracles, after each turn and at the end           (oracles)
+                             ├─ what happens to each of their connections (clients, flows)
+                             └─ what users rely on, as it happens and at the end (promises)
 
 Rule 1: nothing here reads a clock, draws from an unseeded source or iterates over a set of objects,
 so a seed gives the same run on any machine (``PYTHONHASHSEED=0``).

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from userspace_proxy.model import ProxyProtocol, SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
 
-from .network import ABSENT, ANSWERS, EXCEEDED, TOO_LARGE, Address
+from .network import ABSENT, ANSWERS, Address
 from .streams import CLOSED, CONNECTING, OPEN, Stream
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ class Party:
         self.number = number
         self.service = -1
         """The Service that a client dials."""
-        self.served_as = self.dialled = SocketAddress("", 0)
-        """A client's address and what it has dialled, its own, or those of its PROXY header."""
-        self.accepted = 0.0, 0.0
-        """When the data plane accepted a client's connection."""
+        self.own = self.served_as = self.dialled = SocketAddress("", 0)
+        """A client's own address, that by which it is served, and what it has dialled: these may be
+        those of its PROXY header."""
+        self.how = ""
+        """How it sends one."""
         self.other: Party | None = None
         """The other side, once the data plane has joined the two."""
-        self.joined_at = 0.0
         self.joined: Joined | None = None
         """What a client's connection was when it was joined."""
         self.sent = self.heard = 0
@@ -112,7 +112,7 @@ class Party:
     def announce(self, source: SocketAddress, destination: SocketAddress, how: str) -> None:
         """Send a PROXY header first: in one piece, in two, a malformed one, or none."""
         header = write_header(ProxyProtocol.V1, source, destination, "")
-        half = len(header) // 2
+        half, self.how = len(header) // 2, how
         self._announces = {
             "whole": [header],
             "split": [header[:half], header[half:]],
@@ -187,7 +187,8 @@ class Party:
         elif what == URGENT and not self.has_finished and self.stream.outgoing_mark is None:
             self.send(1, is_urgent=True)
         elif what == RESET:
-            self.has_reset, self.reset_at = True, self.world.timeline.now
+            self._note_reset()
+            self.reset_at = self.world.timeline.now
             self.world.network.note(f"{self.stream.name}: RST")
             self.stream.lingers_zero = True
             self.stream.close()
@@ -212,9 +213,16 @@ class Party:
         if not self.stream.close():
             self.has_finished = True
         else:
-            self.has_reset = True
+            self._note_reset()
         self.has_closed = True
         self.world.network.note(f"{self.stream.name}: close{' by RST' * self.has_reset}")
+
+    def _note_reset(self) -> None:
+        self.has_reset = True
+        if self.other is None and self.service < 0 and self.stream.local is not None:
+            # To the node its dial has failed.
+            host = self.world.hosts[SocketAddress(*self.stream.local)]
+            host.failures.append(self.world.timeline.now)
 
     def read(self, most: int) -> None:
         data = self.stream.read(most)
@@ -332,11 +340,8 @@ class PodHost:
     def __init__(self, world: World, address: Address, scripts: Sequence[Sequence[Step]]) -> None:
         self.world = world
         self.address = address
-        self.behaves = ANSWERS
         self.mix: tuple[str, ...] = ()
-        """What dials meet in turn instead; empty: all meet the same."""
-        self.changed_at = 0.0
-        """When that last changed."""
+        """What dials meet in turn until the world is calm; empty: all are answered."""
         self.dialled = 0
         self.failures: list[float] = []
         """When dials, or datagrams, met something else than an answer."""
@@ -350,12 +355,9 @@ class PodHost:
     def behaviour(self) -> str:
         """Part of Host."""
         self.dialled += 1
-        now = self.behaves
+        now = ANSWERS
         if self.mix and not self.world.is_calm:
             now = self.mix[self.dialled % len(self.mix)]
-        if now in (EXCEEDED, TOO_LARGE):
-            # Lost on its way: that is no failure of the endpoint.
-            return now
         if now != ANSWERS:
             self.failures.append(self.world.timeline.now)
         if now == ABSENT:
@@ -387,7 +389,7 @@ class PodHost:
             self.world.timeline.after(number * every_s, self._send, again, source)
 
     def _send(self, payload: bytes, to: Address) -> None:
-        self.world.datagrams.answer(payload, self.address)
+        self.world.flows.answer(payload)
         self.world.network.send_datagram(payload, self.address, to)
 
 
@@ -401,12 +403,12 @@ class Asker:
         self.got: list[bytes] = []
         world.network.clients[address] = self._receive
 
-    def ask(self, service: Service, to: Address, hops: int = 64, size: int = 0) -> None:
-        """Send a datagram to an address of a Service, of at least that size."""
-        payload = f"{self.address[0]}:{self.address[1]}/{self.sent}".encode().ljust(size, b".")
+    def ask(self, service: Service, to: Address, hops: int = 64) -> None:
+        """Send a datagram to an address of a Service."""
+        payload = f"{self.address[0]}:{self.address[1]}/{self.sent}".encode()
         self.sent += 1
         self.world.network.note(f"udp client {self.address[0]}: sent {payload!r} to {to[0]}")
-        self.world.datagrams.ask(payload, self.address, to, hops, service)
+        self.world.flows.ask(payload, self.address, to, hops, service)
         self.world.network.send_datagram(payload, self.address, to, hops)
 
     def _receive(self, payload: bytes, source: Address) -> None:

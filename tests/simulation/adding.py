@@ -30,6 +30,13 @@ class Adding:
         numbers = [n for n, each in enumerate(self.plan.services) if each.protocol is protocol]
         return self.rng.choice(numbers)
 
+    def two(self) -> tuple[int, int]:
+        """Return the numbers of two Services of TCP."""
+        services = enumerate(self.plan.services)
+        tcp = [n for n, each in services if each.protocol is Protocol.TCP]
+        one, other = self.rng.sample(tcp, 2)
+        return one, other
+
     def client(self, number: int, at: float, ip: str, steps: Sequence[Step]) -> Event:
         """Return that a client dials a Service."""
         self._clients += 1

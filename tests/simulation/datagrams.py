@@ -37,7 +37,6 @@ class DatagramSocket:
         "dropped",
         "error",
         "errors",
-        "errors_sent",
         "hops",
         "inbox",
         "is_ipv6",
@@ -64,8 +63,6 @@ class DatagramSocket:
         self.error = 0
         self.errors: deque[tuple[int, int, int]] = deque()
         """The errno, type and code of each."""
-        self.errors_sent = 0
-        """Errors that calls which send have reported."""
         self.keeps_errors = False
         self.item: Item | None = None
         self.dropped = 0
@@ -144,7 +141,6 @@ class DatagramSocket:
         """Send a datagram, or raise the error."""
         if self.error:
             number = self.take_error()
-            self.errors_sent += 1
             raise OSError(number, os.strerror(number))
         self.sent += 1
         self.network.carry_datagram(self, bytes(payload), to, source_ip)

@@ -1,13 +1,12 @@
 """Draws a plan from a seed.
 
-Each seed has some features only, so that rare ones meet each other in small worlds.
+Each seed has some features only, so that rare ones meet each other in small worlds; each third one
+has one feature alone.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from random import Random
 
 from userspace_proxy.model import Balance, Handling, Hold, Protocol, ProxyProtocol, SocketAddress
@@ -16,13 +15,12 @@ from userspace_proxy.model.serving import Serving
 from . import plan as plans
 from .actors import CLOSE, FINISH, READ, RESET, SEND, STALL, URGENT, Step
 from .families import with_families
-from .flow_situations import with_flow_situations
 from .kernel import FAULTS
 from .network import ANSWERS, LATE, REFUSES, SILENT, UNREACHABLE, UNROUTABLE
-from .own_situations import with_own_situations
 from .plan import Event, Node, Plan, ServicePlan
 from .situations import SCRIPTS, SITUATIONS, Situations
-from .udp_situations import with_udp_situations
+from .tcp_situations import with_tcp_situations
+from .udp_situations import with_udp_situation
 
 FEATURES = (
     "affinity",
@@ -46,10 +44,12 @@ FEATURES = (
     "weights",
 )
 _SHARE = 0.35
+# Of so many seeds one has a feature alone.
+_ALONE_EVERY = 3
 # The shortest time after which idle connections end.
 _LONG_S = 15.0
-# Situations take many clients, so a plan has fewer of them than features: 0.15 where it isn't less.
-_SITUATION_SHARES = {"asks": 0.4, "away": 0.04, "full": 0.04, "many": 0.04, "slow": 0.04}
+# Situations take many clients, so a plan has fewer of them than features.
+_SITUATION_SHARE = 0.15
 _INSIDE = (
     ("10.3.0.0/17",),
     ("10.3.200.0/24",),
@@ -64,17 +64,7 @@ Pool = tuple[SocketAddress, ...]
 
 
 def make_plan(seed: int) -> Plan:
-    plan = with_udp_situations(with_own_situations(_Drawing(seed).plan()))
-    return with_families(_with_enough_ports(with_flow_situations(plan)))
-
-
-def _with_enough_ports(plan: Plan) -> Plan:
-    """Let clients have all ports if one has more flows than it would have ports of its own."""
-    clients = {event.args[1] for event in plan.events if event.what == plans.ASK}
-    flows = Counter(ip for ip, _ in clients)
-    if max(flows.values(), default=0) <= plan.node.client_ports:
-        return plan
-    return replace(plan, node=replace(plan.node, client_ports=0))
+    return with_families(with_udp_situation(with_tcp_situations(_Drawing(seed).plan())))
 
 
 class _Drawing:
@@ -85,20 +75,17 @@ class _Drawing:
         self._rng = Random(seed)
         self._features = frozenset(
             [name for name in FEATURES if self._is(_SHARE)]
-            + [name for name in SITUATIONS if self._is(_SITUATION_SHARES.get(name, 0.15))]
+            + [name for name in SITUATIONS if self._is(_SITUATION_SHARE)]
         )
-        if "full" in self._features:
-            self._features |= {"shedding"}
+        if seed % _ALONE_EVERY == 0:
+            self._features = frozenset((self._rng.choice((*FEATURES, *SITUATIONS)),))
         self._node = self._draw_node()
         self._lasts_s = self._rng.choice((2.0, 5.0, 15.0, 40.0))
-        if {"return", "many"} & self._features:
+        if "return" in self._features:
             # As long as two ejections.
             self._lasts_s = self._rng.choice((12.0, 20.0))
-        if {"full", "slow"} & self._features:
-            self._lasts_s = 40.0 if "full" in self._features else 20.0
-        if "away" in self._features:
-            # As long as the ejections before the second of the longest ones.
-            self._lasts_s = 145.0
+        if "slow" in self._features:
+            self._lasts_s = 20.0
         self._ips = [
             f"10.3.{self._rng.choice((0, 200))}.{n}" for n in range(1, self._rng.randint(2, 6))
         ]
@@ -155,6 +142,7 @@ class _Drawing:
         # A datagram fits into it.
         buffer_bytes = rng.choice((64, 100, 400, 2000))
         is_bulk = "bulk" in features
+        processes = rng.choice((1, 1, 1, 2, 3))
         return Node(
             buffer_bytes=buffer_bytes,
             # As in the data plane less than a buffer: a whole one is followed by a second read.
@@ -180,13 +168,14 @@ class _Drawing:
             finishes_first=rng.choice(("client", "endpoint", "both")),
             resets_every=rng.choice((0, 0, 2, 3)),
             ends=rng.choice(("calm",) * 6 + ("drain", "abrupt")),
+            processes=processes,
+            index=rng.randrange(processes),
         )
 
     # -- Services ----------------------------------------------------------------------------------
 
     def _draw_service(self, number: int, protocol: Protocol) -> ServicePlan:
-        is_large = "many" in self._features and number == 0
-        count = self._rng.randint(18, 26) if is_large else self._rng.randint(1, 4)
+        count = self._rng.randint(1, 4)
         pool = tuple(SocketAddress(f"10.2.{number}.{n + 1}", 80 + n) for n in range(count))
         is_wildcard = protocol is Protocol.UDP and self._is(0.5)
         address = ("0.0.0.0" if is_wildcard else f"10.96.0.{number + 1}", 1000 + number)

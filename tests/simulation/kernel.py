@@ -21,7 +21,7 @@ from typing import Any
 
 from .network import Network
 from .polling import Epoll
-from .sockets import CLIENT_PORTS, SimulatedSocket
+from .sockets import SimulatedSocket
 from .streams import Stream
 from .timeline import Timeline
 
@@ -38,7 +38,6 @@ FAULTS = {
     "pipes": errno.EPERM,
 }
 """What the kernel may be out of, and the error of a call that needs it."""
-_NUMBERS = {**FAULTS, CLIENT_PORTS: errno.EADDRNOTAVAIL}
 
 
 class Runaway(BaseException):
@@ -53,15 +52,6 @@ class Watcher:
 
     def connects(self, sock: SimulatedSocket, address: tuple[str, int]) -> None:
         """Note a dial that is about to begin."""
-
-    def connected(self, sock: SimulatedSocket, number: int) -> None:
-        """Note what the call returns."""
-
-    def read_error(self, sock: SimulatedSocket, number: int) -> None:
-        """Note what SO_ERROR was."""
-
-    def closes(self, sock: SimulatedSocket) -> None:
-        """Note that a socket's descriptor was closed; what is behind it is, next."""
 
 
 class _Pipe:
@@ -102,18 +92,10 @@ class Kernel:
         self._spurious = spurious
         self._pipe_bytes = pipe_bytes
         self.lacking: set[str] = set()
-        """What it is out of now: keys of FAULTS, or CLIENT_PORTS."""
+        """What it is out of now: keys of FAULTS."""
         self._is_granting = False
         self.lacked_at = -1.0
         """When a call last failed because of that."""
-        self.lacks = 0
-        """How many calls have."""
-        self.last_lack = ""
-        """What the last of them needed."""
-        self.lacked_in: dict[str, float] = {}
-        """When a call of each name last has."""
-        self._call = ""
-        """The last one that began."""
         self._lacked: set[str] = set()
         self.files: dict[int, Any] = {}
         self.sockets: dict[int, SimulatedSocket] = {}
@@ -169,7 +151,7 @@ class Kernel:
         self.enter("ioctl")
         assert request in (_SIOCINQ, _SIOCOUTQ), "no other request is simulated"
         core = self.file_of(fd)
-        count = core.ask_unacknowledged() if request == _SIOCOUTQ else len(core.inbox)
+        count = core.unacknowledged if request == _SIOCOUTQ else len(core.inbox)
         struct.pack_into("i", into, 0, count)
         return 0
 
@@ -216,7 +198,6 @@ class Kernel:
 
     def enter(self, call: str) -> None:
         """Begin a system call of the data plane: something else may happen before."""
-        self._call = call
         self.calls += 1
         if self.calls > MAX_CALLS:
             raise Runaway
@@ -230,16 +211,13 @@ class Kernel:
     def fault(self, what: str) -> None:
         """Raise the error of a call for which something is missing now."""
         if what in self.lacking and not self._is_granting:
-            number = _NUMBERS[what]
+            number = FAULTS[what]
             self.note_lack(what)
             raise OSError(number, os.strerror(number))
 
     def note_lack(self, what: str) -> None:
         """Note that a call fails because of that."""
         self.lacked_at = self.timeline.now
-        self.lacks += 1
-        self.last_lack = what
-        self.lacked_in[self._call] = self.lacked_at
         self._lacked.add(what)
 
     def lacked(self, what: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from .addresses import NODE_IP, NODE_IPS, alike
 from .datagrams import DatagramSocket
-from .streams import CONNECTING, LISTENING, NEW, OPEN, Stream
+from .streams import CONNECTING, LISTENING, NEW, Stream
 from .timeline import Timeline
 
 Address = tuple[str, int]
@@ -31,21 +31,13 @@ ANSWERS, REFUSES, UNREACHABLE, SILENT, LATE, UNROUTABLE = (
     "unroutable",
 )
 """What a dial, or a datagram, meets at a host."""
-EXCEEDED, TOO_LARGE, ABSENT = "exceeded", "too large", "absent"
-"""What a datagram meets there, too: it is lost on its way, and no endpoint has refused it; or no
-host has the address, which the kernel finds out."""
-DENIED, NO_PROTOCOL = "denied", "no protocol"
-"""And how a refusal is reported otherwise: by a firewall, or by a host without UDP."""
-PASSES = (EXCEEDED, TOO_LARGE)
+ABSENT = "absent"
+"""What a datagram meets there, too: no host has the address, which the kernel finds out."""
 _ICMP = {
     REFUSES: ((errno.ECONNREFUSED, 3, 3), (errno.ECONNREFUSED, 1, 4)),
     UNREACHABLE: ((errno.EHOSTUNREACH, 3, 1), (errno.EHOSTUNREACH, 1, 3)),
-    EXCEEDED: ((errno.EHOSTUNREACH, 11, 0), (errno.EHOSTUNREACH, 3, 0)),
-    TOO_LARGE: ((errno.EMSGSIZE, 3, 4), (errno.EMSGSIZE, 2, 0)),
     UNROUTABLE: ((errno.EHOSTUNREACH, 3, 1), (errno.ENETUNREACH, 1, 0)),
     ABSENT: ((errno.EHOSTUNREACH, 3, 1), (errno.EHOSTUNREACH, 1, 3)),
-    DENIED: ((errno.EHOSTUNREACH, 3, 13), (errno.EACCES, 1, 1)),
-    NO_PROTOCOL: ((errno.ENOPROTOOPT, 3, 2), (errno.EPROTO, 4, 1)),
 }
 """The errno, type and code of what is reported: of ICMP, and of ICMPv6."""
 # Three requests of ARP, a second apart (arp(7)).
@@ -66,15 +58,12 @@ class Host(Protocol):
 
 
 class Watcher(Protocol):
-    """Takes note of datagrams: see ``datagram_checks``."""
+    """Takes note of datagrams: see ``flows``."""
 
     def connected(self, core: DatagramSocket, to: Address) -> None: ...
     def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None: ...
     def reached(self, payload: bytes, to: Address, behaviour: str) -> None: ...
     def refused(self, core: DatagramSocket, number: int) -> None: ...
-    def took(self, payload: bytes) -> None: ...
-    def not_sent(self, payload: bytes) -> None: ...
-    def answer_taken(self, core: DatagramSocket) -> None: ...
     def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None: ...
     def closed(self, core: DatagramSocket) -> None: ...
 
@@ -113,10 +102,6 @@ class Network:
         """More than one only where all share the port: connected ones, to different hosts."""
         self._connected: dict[tuple[Address, Address], DatagramSocket] = {}
         self._port = EPHEMERAL_PORTS[0]
-        self.source_ports = 0
-        """How many ports are left for datagrams at the node's address; 0: as many as needed."""
-        self._own_ports: set[DatagramSocket] = set()
-        """Sockets that have one of these."""
         self.trace: list[tuple[float, str]] | None = None
         self.closing: Callable[[], Container[Any]] = tuple
         """Sockets that the reactor is going to close."""
@@ -124,8 +109,6 @@ class Network:
         """Since when the kernel asks for hosts that aren't there."""
         self.watcher: Watcher | None = None
         """Is told of each datagram."""
-        self.held: list[Stream] = []
-        """Where bytes were written that are to wait for more, since oracles last looked."""
 
     def note(self, text: str) -> None:
         """Add a line to the trace, if there is one."""
@@ -180,8 +163,6 @@ class Network:
         if core.local is None:
             self._port = self._port + 1 if self._port < EPHEMERAL_PORTS[-1] else EPHEMERAL_PORTS[0]
             core.local = (alike(NODE_IP, to[0]), self._port)
-            if isinstance(core, DatagramSocket):
-                self._own_ports.add(core)
         if behaviour == UNROUTABLE:
             return errno.ENETUNREACH
         core.remote = to
@@ -198,11 +179,6 @@ class Network:
             delay_s = 0.5 + 2.5 * self._random() if behaviour == LATE else core.delay_s
             self.soon(delay_s, self._arrive_at_host, core, host, behaviour)
         return errno.EINPROGRESS
-
-    @property
-    def has_source_port(self) -> bool:
-        """Whether a port is left for datagrams at the node's address."""
-        return not self.source_ports or len(self._own_ports) < self.source_ports
 
     def _arrive_at_host(self, core: Stream, host: Host, behaviour: str) -> None:
         if core.state != CONNECTING:
@@ -233,7 +209,6 @@ class Network:
             return
         if self.watcher is not None:
             self.watcher.closed(core)
-        self._own_ports.discard(core)
         bound = self._bound.get(core.local, [])
         if core in bound:
             bound.remove(core)
@@ -284,7 +259,7 @@ class Network:
 
     def _report(self, sender: DatagramSocket, behaviour: str) -> None:
         number, kind, code = _ICMP[behaviour][sender.is_ipv6]
-        if self.watcher is not None and behaviour not in PASSES:
+        if self.watcher is not None:
             self.watcher.refused(sender, number)
         sender.fail(number, kind, code)
 
@@ -316,7 +291,3 @@ class Network:
     def _bound_at(self, address: Address) -> DatagramSocket | None:
         bound = self._bound.get(address)
         return bound[0] if bound else None
-
-    def is_open(self, stream: Stream) -> bool:
-        """Return whether neither side of a connection has ended it."""
-        return stream.state == OPEN

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from userspace_proxy.balance.affinity import MAX_PINS
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.handling import Hold
 from userspace_proxy.model.serving import Serving
@@ -30,7 +29,7 @@ UPDATE, BEHAVE, LACK, STOP, SKIP, CLOSE_LISTENER, OPEN_LISTENER, ELSEWHERE, MEMO
     "memory",
     "report",
 )
-MOVE_LISTENER, OBSERVE, ROUTES = "move listener", "observe", "routes"
+MOVE_LISTENER = "move listener"
 
 
 @dataclass(frozen=True)
@@ -67,16 +66,6 @@ class Node:
     """How many workers share limits."""
     index: int = 0
     """Which of them this one is."""
-    client_ports: int = 0
-    """How many ports clients' own addresses have for flows; 0: as many as on a node."""
-    max_pins: int = MAX_PINS
-    """How many clients are remembered (``sessionAffinity``)."""
-    records: int = 128
-    """How many are kept until they are asked for again, while connections are observed."""
-    memory_bytes: int = 1 << 20
-    """The limit of memory."""
-    source_ports: int = 0
-    """How many ports other programs leave for flows at the node's address; 0: as many as needed."""
 
     def share_of(self, limit: int | None) -> int | None:
         """Return how many connections an endpoint may have in this worker: 1 at least."""

@@ -7,47 +7,21 @@ address of a client that is behind another link, or elsewhere; one that is elsew
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
 
 from .addresses import ipv6_of
 
-# Links by network: endpoints, and clients in the cluster.
-_FIRST = (("10.2.0.0/16", 5), ("10.3.0.0/17", 7))
+_IPV4 = {"10.2.0.0/16": 5, "10.3.0.0/17": 7}
+LINKS = _IPV4 | {ipv6_of(network): link for network, link in _IPV4.items()}
+"""Links by network: endpoints, and clients in the cluster."""
 
 
-def in_both_families(links: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Return links by networks of IPv4 and by those of IPv6 that stand for them."""
-    found = dict(links)
-    return found | {ipv6_of(network): link for network, link in found.items()}
+def keeps_address(client: str, endpoint: str) -> bool:
+    """Return whether an endpoint sees a client's address, where the node lets it."""
+    link = _link_of(endpoint)
+    return link is not None and link != _link_of(client)
 
 
-class Routes:
-    """Those of one run.
-
-    Args:
-        is_on: Whether the node lets endpoints see clients' addresses.
-    """
-
-    def __init__(self, *, is_on: bool) -> None:
-        self.is_on = is_on
-        self.links = in_both_families(_FIRST)
-
-    def change(self, removed: Sequence[str], added: Mapping[str, int], *, is_on: bool) -> None:
-        """Take other routes."""
-        self.is_on = is_on
-        for network in removed:
-            self.links.pop(network, None)
-        self.links.update(added)
-
-    def keeps(self, client: str, endpoint: str) -> bool:
-        """Return whether an endpoint sees a client's address."""
-        link = self._link_of(endpoint)
-        return self.is_on and link is not None and link != self._link_of(client)
-
-    def _link_of(self, ip: str) -> int | None:
-        address = ipaddress.ip_address(ip)
-        known = {ipaddress.ip_network(text): link for text, link in self.links.items()}
-        fitting = [network for network in known if address in network]
-        if not fitting:
-            return None
-        return known[max(fitting, key=lambda network: network.prefixlen)]
+def _link_of(ip: str) -> int | None:
+    address = ipaddress.ip_address(ip)
+    found = (link for network, link in LINKS.items() if address in ipaddress.ip_network(network))
+    return next(found, None)

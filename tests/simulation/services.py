@@ -13,9 +13,7 @@ from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 
 from . import plan as plans
-from .peers import Peer
 from .sockets import SimulatedSocket
-from .watching import News
 
 if TYPE_CHECKING:
     from .world import World
@@ -40,9 +38,8 @@ class Service:
             processes=world.plan.node.processes,
             pins=world.dataplane.engine.pins,
         )
-        self.group.outcomes.news = News(world, self)
-        self.peer = Peer(world.judgements, self.label, planned.serving)
-        """What another worker knows of it."""
+        self.answered: dict[SocketAddress, float] = {}
+        """When endpoints have last answered, also in another worker."""
         self.changed_at = world.timeline.now
         self.accepts_for: Service = self
         """Which one its listener's clients are of from now on."""
@@ -65,6 +62,15 @@ class Service:
     def places(self) -> int:
         """How many clients may wait."""
         return self.world.plan.node.places_of(self.group.serving.handling.waits)
+
+    def is_fine(self, endpoint: SocketAddress) -> bool:
+        """Return whether an endpoint answers, as far as this Service port can know."""
+        return self.world.health.is_fine(endpoint, self.answered.get(endpoint, 0.0))
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether all its endpoints answer."""
+        return all(map(self.is_fine, self.serving.all_endpoints))
 
     def open(self) -> None:
         """Open its socket and its listener, if they aren't open."""
@@ -108,16 +114,12 @@ class Service:
 
     def update(self, serving: Serving) -> None:
         """Serve its clients in another way."""
-        self.changed_at = self.world.timeline.now
         for endpoint in self.serving.all_endpoints:
             if endpoint not in serving.all_endpoints:
                 self.has_left[endpoint] = None
-        before, ends = self.group.serving, self.world.datagrams.ends
-        ends.changing(self, before, serving)
-        self.serving = serving
-        self.world.choices.served(self)
+        for promise in self.world.promises:
+            promise.changing(self, serving)
+        self.serving, self.changed_at = serving, self.world.timeline.now
         at = self.world.dataplane.engine.clock()
         left = self.group.update(serving, at)
-        self.peer.updated(serving, at)
-        ends.changed(self, before, serving)
         self.world.dataplane.connections.removals.updated(self.group, left)

@@ -1,13 +1,10 @@
 """Draws situations in which choices meet: seldom by chance, so a plan has a few of them on purpose.
 
-away     an endpoint fails for longer than the longest ejection, and clients arrive at each end
-asks     endpoints of UDP refuse, one after another, as datagrams arrive in a burst
 return   an endpoint fails, and clients arrive in a burst as its ejection ends, and again later
 reports  other workers report that endpoints failed and answered, among this one's own dials
 wake     no endpoint is left, clients wait, and then there are some
 crowd    many short connections of few clients: shares, limits, places
 deny     an endpoint answers some clients' addresses only
-full     no room for new connections, of which some were idle for longer than others
 slow     endpoints reset, and clients read slowly what had come before
 """
 
@@ -27,12 +24,8 @@ from .network import ANSWERS, LATE, REFUSES, SILENT, UNREACHABLE, UNROUTABLE
 from .plan import Event, ServicePlan
 
 SITUATIONS = (
-    "asks",
-    "away",
     "crowd",
     "deny",
-    "full",
-    "many",
     "reports",
     "return",
     "slow",
@@ -42,7 +35,6 @@ _FIRST_CLIENT = 40
 """Numbers below are those of other clients."""
 _MOST_CLIENTS = 100
 SCRIPTS: dict[str, tuple[Step, ...]] = {
-    "full": ((60.0, SEND, 1),),
     "slow": ((0.01, SEND, 4000), (0.2, SEND, 4000), (0.3, RESET, 0)),
 }
 """What endpoints of the first Service do in a situation."""
@@ -70,7 +62,6 @@ class Situations:
         self._rng = rng
         self._features = features
         self._tcp = [n for n, each in enumerate(services) if each.protocol is Protocol.TCP]
-        self._udp = [n for n, each in enumerate(services) if each.protocol is Protocol.UDP]
         self._services = services
         self._ips = ips
         self._lasts_s = lasts_s
@@ -128,35 +119,6 @@ class Situations:
             within_s = rng.choice((0.05, 0.8, 3.0))
             yield from self._burst(number, began + due_s, 2 * count + rng.randint(1, 6), within_s)
 
-    def _draw_away(self) -> Iterator[Event]:
-        rng, number = self._rng, self._number()
-        endpoint, count = self._endpoint(number), len(self._services[number].pool)
-        how = rng.choice((REFUSES, UNREACHABLE, UNROUTABLE))
-        yield Event(0.0, plans.BEHAVE, (endpoint, (how,)))
-        # Ejections last for 5, 10, 20, 40 s, and then for 60 s each.
-        for due_s in (0.05, 5.3, 15.7, 36.1, 76.5):
-            yield from self._burst(number, due_s, count + 1, 0.1)
-        yield Event(100.0, plans.BEHAVE, (endpoint, (ANSWERS,)))
-        yield from self._burst(number, 137.2, 3 * count, 2.0)
-
-    def _draw_asks(self) -> Iterator[Event]:
-        rng = self._rng
-        for number in self._udp:
-            pool = self._services[number].pool
-            at = 0.4 * self._lasts_s * rng.random()
-            failing = rng.sample(pool, rng.randint(1, len(pool)))
-            for endpoint in failing:
-                how = rng.choice((REFUSES, REFUSES, UNREACHABLE, UNROUTABLE))
-                yield Event(round(at, 4), plans.BEHAVE, (endpoint, (how,)))
-            back_s = rng.choice((0.3, 2.0, 7.0))
-            for n in range(rng.randint(4, 16)):
-                client = rng.choice(self._ips), 41000 + n % 6
-                after_s = rng.choice((0.05, back_s, back_s + 6.0)) * rng.random()
-                args = (number, client, 64, rng.choice((1, 2)))
-                yield Event(round(at + after_s, 4), plans.ASK, args)
-            for endpoint in failing:
-                yield Event(round(at + back_s, 4), plans.BEHAVE, (endpoint, (ANSWERS,)))
-
     def _draw_reports(self) -> Iterator[Event]:
         rng, number = self._rng, self._number()
         at = self._lasts_s * 0.6 * rng.random()
@@ -207,27 +169,8 @@ class Situations:
         yield Event(began, plans.DENY, args)
         yield from self._burst(number, began + 0.01, rng.randint(4, 16), rng.choice((0.1, 4.0)))
 
-    def _draw_full(self) -> Iterator[Event]:
-        rng, number = self._rng, self._tcp[0]
-        talks = tuple((round(2.0 + rng.random(), 3), SEND, 5) for _ in range(13))
-        for _ in range(15):
-            steps = talks if rng.random() < 0.7 else ((60.0, SEND, 1),)
-            yield self._client_that(steps, number, round(rng.random(), 4))
-        yield from self._burst(number, 26.0, 8, 6.0)
-
     def _draw_slow(self) -> Iterator[Event]:
         rng, number = self._rng, self._tcp[0]
         for _ in range(4):
             reads = tuple((0.9, READ, rng.choice((12, 40))) for _ in range(16))
             yield self._client_that(reads, number, round(rng.random(), 4))
-
-    def _draw_many(self) -> Iterator[Event]:
-        rng, number = self._rng, self._tcp[0]
-        pool = self._services[number].pool
-        failing = [endpoint for endpoint in pool if rng.random() < 0.85]
-        how = rng.choice((REFUSES, UNREACHABLE, UNROUTABLE))
-        for endpoint in failing:
-            yield Event(0.0, plans.BEHAVE, (endpoint, (how,)))
-            yield Event(2.0, plans.BEHAVE, (endpoint, (ANSWERS,)))
-        yield from self._burst(number, 0.1, 8, 1.0)
-        yield from self._burst(number, 5.5, 3 * len(pool), 3.0)

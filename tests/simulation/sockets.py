@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from userspace_proxy.kernel.socket_options import IP_RECVERR, IPV6_RECVERR
 
-from .addresses import NODE_IP, NODE_IPS, ipv6_of
+from .addresses import NODE_IP, ipv6_of
 from .datagrams import DatagramSocket
 from .streams import CLOSED, CONNECTING, LISTENING, NEW, OPEN, Stream
 
@@ -29,10 +29,6 @@ def core_of(sock: Any) -> Any:
     return sock.core
 
 
-CLIENT_PORTS = "client ports"
-"""What the kernel may be out of: ports of clients' addresses, which nothing else needs."""
-SOURCE_PORTS = "source ports"
-"""What it may be out of for flows at the node's address."""
 _SO_MEMINFO = 55
 # Of each family: linux/in.h, linux/in6.h. An option of the other one changes nothing here.
 _TTL = (_socket.IPPROTO_IP, 2), (_socket.IPPROTO_IPV6, 16)
@@ -107,7 +103,6 @@ class SimulatedSocket:
         self.was_watched = self.core.item is not None
         self._kernel.release(self._fd)
         self._fd = -1
-        self._kernel.watcher.closes(self)
         self.core.close()
 
     def check_use(self, call: str) -> None:
@@ -130,12 +125,7 @@ class SimulatedSocket:
     def recv_into(self, buffer: Any) -> int:
         """Part of _socket.socket."""
         core = self._enter("recv")
-        if isinstance(core, Stream):
-            data = core.read(len(buffer))
-        else:
-            data = core.read()[0]
-            if (watcher := self._kernel.network.watcher) is not None:
-                watcher.answer_taken(core)
+        data = core.read(len(buffer)) if isinstance(core, Stream) else core.read()[0]
         count = min(len(data), len(buffer))
         buffer[:count] = data[:count]
         return count
@@ -159,34 +149,23 @@ class SimulatedSocket:
     def sendto(self, data: Any, address: Address) -> int:
         """Part of _socket.socket."""
         core: DatagramSocket = self._enter("sendto")
-        self._take_memory(data)
+        self._kernel.fault("memory")
         return core.write(data, address[:2])
 
     def sendmsg(self, buffers: Any, ancillary: Any, _flags: int, address: Address) -> int:
         """Part of _socket.socket."""
         core: DatagramSocket = self._enter("sendmsg")
         payload = b"".join(buffers)
-        self._take_memory(payload)
+        self._kernel.fault("memory")
         info = ancillary[0][2]
         ip = info[:16] if self._is_ipv6 else info[4:8]
         source_ip = _socket.inet_ntop(self.family, ip)
         return core.write(payload, address[:2], source_ip)
 
-    def _take_memory(self, payload: Any) -> None:
-        """Take memory for a datagram to a client, or raise the error if there is none."""
-        try:
-            self._kernel.fault("memory")
-        except OSError:
-            if (watcher := self._kernel.network.watcher) is not None:
-                watcher.not_sent(bytes(payload))
-            raise
-
     def recvmsg_into(self, buffers: Any, _room: int) -> tuple[int, Any, int, Address]:
         """Part of _socket.socket."""
         core: DatagramSocket = self._enter("recvmsg")
         data, source, ancillary = core.read()
-        if (watcher := self._kernel.network.watcher) is not None:
-            watcher.took(data)
         count = min(len(data), len(buffers[0]))
         buffers[0][:count] = data[:count]
         return count, ancillary, 0, self._as_reported(source)
@@ -234,24 +213,15 @@ class SimulatedSocket:
         core = self._enter("connect")
         self._is_of_family(address)
         self._kernel.watcher.connects(self, (address[0], address[1]))
-        number = self._connect(core, (address[0], address[1]))
-        self._kernel.watcher.connected(self, number)
-        return number
+        return self._connect(core, (address[0], address[1]))
 
     def _connect(self, core: Any, address: Address) -> int:
-        is_of_client = isinstance(core, Stream) and core.local and core.local[0] not in NODE_IPS
-        for what in (*((CLIENT_PORTS,) if is_of_client else ()), "ports", "memory"):
+        for what in ("ports", "memory"):
             try:
                 self._kernel.fault(what)
             except OSError as exc:
                 return exc.errno or errno.EIO
-        network = self._kernel.network
-        is_bound = not isinstance(core, DatagramSocket) or core.local is not None
-        if is_bound or network.has_source_port:
-            return network.connect(core, address)
-        # inet_autobind() in net/ipv4/af_inet.c.
-        self._kernel.note_lack(SOURCE_PORTS)
-        return errno.EAGAIN
+        return self._kernel.network.connect(core, address)
 
     def shutdown(self, how: int) -> None:
         """Part of _socket.socket."""
@@ -305,9 +275,7 @@ class SimulatedSocket:
         """Part of _socket.socket."""
         core = self._enter("getsockopt")
         if level == _socket.SOL_SOCKET and option == _socket.SO_ERROR:
-            number = core.take_error()
-            self._kernel.watcher.read_error(self, number)
-            return number
+            return core.take_error()
         if level == _socket.SOL_SOCKET and option == _SO_MEMINFO:
             if isinstance(core, Stream):
                 return struct.pack("=9I", len(core.inbox), *[0] * 4, len(core.outbox), 0, 0, 0)

@@ -17,7 +17,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from .network import Network
@@ -40,23 +40,12 @@ class Listening(Protocol):
         """Tell what watches it that these events may have happened; 0 is any."""
 
 
-class Unacknowledged(NamedTuple):
-    """What a question of the process (SIOCOUTQ) has shown it of one of its ends."""
-
-    at: float
-    left_bytes: int
-    """What the peer hadn't acknowledged then."""
-    data_at: float
-    """When bytes had last arrived at the peer."""
-
-
 class Stream:
     """One end of a connection, or what may become one, or a listening socket."""
 
     __slots__ = (
         "_is_moving",
         "accepted_bytes",
-        "asked",
         "backlog",
         "data_at",
         "delay_s",
@@ -65,7 +54,6 @@ class Stream:
         "fin_at",
         "fin_delivered",
         "fin_queued",
-        "first_read_at",
         "has_fin",
         "heard_at",
         "holds_acks",
@@ -75,7 +63,6 @@ class Stream:
         "is_holding",
         "is_orphan",
         "item",
-        "last_read_at",
         "lingers_zero",
         "local",
         "mark",
@@ -96,7 +83,6 @@ class Stream:
         "shut_out_at",
         "sleeper",
         "state",
-        "written",
     )
 
     def __init__(self, network: Network, name: str) -> None:
@@ -139,20 +125,12 @@ class Stream:
         self.received_bytes = 0
         """How many bytes have arrived."""
         self.moved_at = self.data_at = self.heard_at = network.timeline.now
-        self.first_read_at: float | None = None
-        """When the first byte was read."""
-        self.last_read_at = 0.0
-        """When a byte was last read."""
         self.fin_at: float | None = None
         """When the peer's FIN arrived."""
         self.failed_at: float | None = None
         """When it ended with an error: the peer's RST arrived."""
         self.shut_out_at: float | None = None
         """When its own FIN was queued, not by its close."""
-        self.written: list[tuple[float, int]] | None = None
-        """When bytes were written, and how many in all by then; None: not noted."""
-        self.asked: Unacknowledged | None = None
-        """The last answer to SIOCOUTQ."""
 
     # -- what the process on this side does --------------------------------------------------------
 
@@ -218,9 +196,6 @@ class Stream:
         raise BlockingIOError(errno.EAGAIN, "nothing to read")
 
     def _consume(self, count: int) -> None:
-        self.last_read_at = self.network.timeline.now
-        if self.first_read_at is None:
-            self.first_read_at = self.last_read_at
         had_room = self.inbox_bytes - len(self.inbox)
         del self.inbox[:count]
         if self.mark is not None:
@@ -246,12 +221,8 @@ class Stream:
         self.outbox += data[:count]
         self.accepted_bytes += count
         self.moved_at = self.network.timeline.now
-        if self.written is not None:
-            self.written.append((self.moved_at, self.accepted_bytes))
         # Where room is short, Linux sends what it has taken.
         self.is_holding = is_held and count == len(data)
-        if self.is_holding:
-            self.network.held.append(self)
         self.move()
         return count
 
@@ -259,17 +230,6 @@ class Stream:
     def unacknowledged(self) -> int:
         """What SIOCOUTQ reports: the FIN counts as a byte."""
         return len(self.outbox) + (self.fin_queued and not self.fin_delivered)
-
-    def ask_unacknowledged(self) -> int:
-        """Answer SIOCOUTQ."""
-        arrived_at = self.data_at if self.peer is None else self.peer.data_at
-        self.asked = Unacknowledged(self.network.timeline.now, self.unacknowledged, arrived_at)
-        return self.asked.left_bytes
-
-    def unacknowledged_since(self, moment: float) -> int:
-        """Return what the process has been told since a moment, or would be told now."""
-        is_told = self.asked is not None and self.asked.at >= moment
-        return self.asked.left_bytes if self.asked and is_told else self.unacknowledged
 
     def send_at_once(self) -> None:
         """Send what waits for more."""

@@ -82,15 +82,13 @@ class Timeline:
 class _Handle:
     """Part of asyncio.TimerHandle."""
 
-    __slots__ = ("args", "callback", "is_cancelled", "stale_s", "when")
+    __slots__ = ("args", "callback", "is_cancelled", "when")
 
     def __init__(self, when: float, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         self.when = when
         self.callback = callback
         self.args = args
         self.is_cancelled = False
-        self.stale_s = 0.0
-        """How long its iteration had run when it was set."""
 
     def cancel(self) -> None:
         """Part of asyncio.Handle."""
@@ -132,16 +130,9 @@ class VirtualLoop:
         self._count = 0
         self._is_scheduled = False
         self.is_running = False
-        self.turn_began = 0.0
-        self.longest_turn_s = 0.0
-        """When the last iteration began."""
         self.held_until = 0.0
         """The process is stopped until then."""
         self.held_since = 0.0
-        self.stops: list[tuple[float, float, float]] = []
-        """Of each stop within an iteration: when that began, when the stop ended, its seconds."""
-        self._began = 0.0
-        """When the iteration began, or the callback that runs as one."""
         self.after_callback: Callable[[], None] | None = None
 
     def time(self) -> float:
@@ -162,8 +153,6 @@ class VirtualLoop:
     ) -> _Handle:
         """Part of asyncio.AbstractEventLoop."""
         handle = _Handle(self._timeline.now + delay, callback, args)
-        if self.is_running:
-            handle.stale_s = self._timeline.now - self._began
         self._count += 1
         heapq.heappush(self._timers, (handle.when, self._count, handle))
         self._timeline.at(handle.when - _EARLY_S * self._random(), self._wake_for, handle)
@@ -192,7 +181,6 @@ class VirtualLoop:
     def run(self, callback: Callable[[], object]) -> None:
         """Run a callback now, as in an iteration of its own."""
         self.is_running = True
-        self._began = self._timeline.now
         callback()
         self.is_running = False
         self.wake()
@@ -206,8 +194,6 @@ class VirtualLoop:
     def skip(self, seconds: float) -> None:
         """Stop the process at once and all else with it, also within an iteration."""
         self._timeline.now += seconds
-        if self.is_running:
-            self.stops.append((self.turn_began, self._timeline.now, seconds))
 
     def wake(self) -> None:
         """Run an iteration soon."""
@@ -239,7 +225,6 @@ class VirtualLoop:
             batch = [*self._soon, *readable.values(), *timers]
         self._soon.clear()
         self.is_running = True
-        self.turn_began = self._began = now
         after_callback = self.after_callback
         for handle in batch:
             if not handle.is_cancelled:
@@ -250,7 +235,6 @@ class VirtualLoop:
                 if after_callback is not None:
                     after_callback()
         self.is_running = False
-        self.longest_turn_s = max(self.longest_turn_s, self._timeline.now - now)
         self._after_turn()
         if self._is_scheduled:
             return

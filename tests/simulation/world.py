@@ -13,78 +13,39 @@ from typing import Any
 from userspace_proxy.dataplane import DataPlane, Tuning
 from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.dataplane.sockets import is_wildcard
-from userspace_proxy.facts.connection import ConnectionFilter
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.proxy_protocol import write_header
 
-from . import (
-    datagram_checks,
-    evictions,
-    flow_choices,
-    flow_waits,
-    held_bytes,
-    observing,
-    oracles,
-    peers,
-    pins,
-    remembered,
-    shortages,
-    tcp_counts,
-    tcp_ends,
-    told,
-)
 from . import plan as plans
 from .actors import Asker, Party, PodHost
 from .addresses import alike, ipv6_of
-from .choices import Choices
-from .datagram_checks import DatagramChecks
-from .flow_choices import FlowChoices
+from .clients import ANNOUNCED_FROM, CLIENTS_FROM, Clients
+from .flows import Flows
+from .health import Health
 from .judgements import Judgements
 from .kernel import Kernel, Runaway
-from .model import Span
 from .network import Address, Network
-from .observing import Observing
-from .oracles import Oracles
-from .pins import Pins
 from .plan import Event, Plan
-from .routes import Routes, in_both_families
+from .promises import PROMISES, Promise
+from .routes import LINKS
 from .seam import installed, logging_to
 from .services import Service
 from .streams import Stream
-from .tcp_counts import TcpCounts
 from .timeline import Timeline, VirtualLoop
-from .watching import watching
 
-ORACLES = (
-    *evictions.ORACLES,
-    *flow_choices.ORACLES,
-    flow_waits.ORACLE,
-    held_bytes.ORACLE,
-    *observing.ORACLES,
-    remembered.ORACLE,
-    *shortages.ORACLES,
-    *oracles.ORACLES,
-    peers.ORACLE,
-    *pins.ORACLES,
-    *tcp_counts.ORACLES,
-    *tcp_ends.ORACLES,
-    *told.ORACLES,
-    *datagram_checks.ORACLES,
-)
+ORACLES = tuple(promise.name for promise in PROMISES)
 """Those that judge in a campaign."""
 
 _FINISHING_S = 100.0
 # Longer than any deadline, and than a flow's idle time.
 _REST_S = 500.0
 _MAX_TURNS = 60_000
+_DRAIN_S = 3.0
+_MEMORY_BYTES = 1 << 20
 
 TRUSTED = "10.3.200.0/24"
 """Clients there send PROXY headers, if the data plane reads them."""
 _FRONTEND = SocketAddress("203.0.113.1", 443)
-
-
-Links = tuple[tuple[str, int], ...]
-"""Networks, and the links behind which they are."""
 
 
 def is_trusted(ip: str) -> bool:
@@ -167,15 +128,19 @@ class World:
         self.calm_at = self.began + plan.calm_at
         self.finishing_at = math.inf
         self.turns = 0
-        self.stopped_s = 0.0
-        """How long the process was stopped in all."""
         self.stops: list[tuple[float, float]] = []
         """When each stop began, and its seconds."""
         self.clients: dict[int, Party] = {}
         self.accepted: dict[Stream, Party] = {}
         self.askers: dict[Address, Asker] = {}
-        self.datagrams = self.network.watcher = DatagramChecks(self)
-        self.memory = _Limit(node.memory_bytes)
+        self.clients_seen = self.kernel.watcher = Clients(self)
+        self.flows = self.network.watcher = Flows(self)
+        self.health = Health(self)
+        self.promises: list[Promise] = [promise(self) for promise in PROMISES]
+        self.drain_s = _DRAIN_S
+        self.drains_since = math.inf
+        self.times_drained = 0
+        self.memory = _Limit(_MEMORY_BYTES)
         self.memory_limits = [self.memory]
 
     @property
@@ -183,36 +148,14 @@ class World:
         """What happened, if it is traced."""
         return self.network.trace or []
 
-    def moment(self) -> Span:
-        """Return when what the data plane does now happens, by its clock."""
-        now, loop = self.timeline.now, self.loop
-        return (min(now, loop.turn_began), now) if loop.is_running else (now, now)
+    @property
+    def drained_for_s(self) -> float:
+        """For how long the data plane drains."""
+        return self.timeline.now - self.drains_since
 
     def stopped_since(self, since: float) -> float:
         """Return for how long the process was stopped in the time since."""
         return sum(seconds for began, seconds in self.stops if began + seconds >= since)
-
-    def earliest(self, since: float) -> float:
-        """Return when it was as long ago as since, but for the time that the process was stopped.
-
-        A stop that this adds may begin while another one lasts.
-        """
-        earliest = since
-        while (before := since - self.stopped_since(earliest)) < earliest:
-            earliest = before
-        return earliest
-
-    def stops_add(self, since: float, due: float) -> float:
-        """Return by how much stops make late what is due, and has had a timer since.
-
-        Timers are relative: one that is set in a turn after a stop within it is as late as the stop
-        was long. What is due while the process is stopped happens once it goes on.
-        """
-        at = due + sum(s for began, end, s in self.loop.stops if began <= due and since <= end)
-        for began, seconds in sorted(self.stops):
-            if began <= at < began + seconds:
-                at = began + seconds
-        return at - due
 
     def run(self) -> list[str]:
         """Carry the plan out; return what was wrong, the first first."""
@@ -228,9 +171,9 @@ class World:
         }
         with (
             logging_to(logging.NullHandler(), "userspace_proxy", logging.CRITICAL),
-            logging_to(_Lines(self._ended), LOGGER, logging.INFO),
+            logging_to(_Lines(self.clients_seen.ended), LOGGER, logging.INFO),
             installed(self.kernel, self.rng, constants, self.network.absent_hop),
-            watching(self),
+            self.clients_seen.watched(),
         ):
             try:
                 self._begin()
@@ -238,10 +181,6 @@ class World:
             except (Exception, Runaway) as exc:  # noqa: BLE001 - whatever it is, it is a finding
                 self.violate(f"the run ended with {exc!r}")
         return self.violations
-
-    def _ended(self, line: dict[str, Any]) -> None:
-        self.observing.ended(line)
-        self.oracles.ended(line)
 
     def _begin(self) -> None:
         node = self.plan.node
@@ -258,22 +197,9 @@ class World:
         )
         self.dataplane = DataPlane(self.loop, tuning, clock=self.timeline.clock)  # type: ignore[arg-type]
         self.reactor = self.dataplane.engine.reactor
-        self.dataplane.engine.pins._max_pins = node.max_pins
-        self.pins = Pins(self)
-        self.observing = Observing(self)
         self.network.closing = lambda: self.reactor._late
-        self.oracles = Oracles(self)
-        self.choices = Choices(self)
-        self.flow_choices = FlowChoices(self, self.choices)
-        self.counts = self.kernel.watcher = TcpCounts(self)
-        self.routes = Routes(is_on=node.is_preserving)
         if node.is_preserving:
-            self.dataplane.preserve((), self.routes.links, is_on=True)
-        self.network.source_ports = node.source_ports
-        if node.client_ports:
-            ports = self.dataplane.engine.client_dialer._ports
-            ports._last = ports._first + node.client_ports - 1
-            ports._port = ports._first
+            self.dataplane.preserve((), LINKS, is_on=True)
         if "memory" in self.plan.features:
             self.dataplane.watch_memory(lambda: list(self.memory_limits))
         self.hosts = {
@@ -290,9 +216,7 @@ class World:
 
     def _open_services(self) -> None:
         for number, planned in enumerate(self.plan.services):
-            service = Service(self, number, planned)
-            self.services.append(service)
-            self.choices.add(service)
+            self.services.append(Service(self, number, planned))
 
     def _pass(self) -> None:
         self._run_until(self.calm_at)
@@ -308,21 +232,23 @@ class World:
         for party in (*self.clients.values(), *self.accepted.values()):
             party.calm_down()
         self.kernel.lacking.clear()
-        self.network.source_ports = 0
+        for _, at in self.network.policies:
+            # Those that it has denied may have found it failing.
+            self.hosts[SocketAddress(*at)].failures.append(self.timeline.now)
         self.network.policies.clear()
         self._use_memory(0.0)
         self.finishing_at = max(self.timeline.now, self.loop.held_until) + self.plan.calm_s
         self._run_until(self.finishing_at)
         if self.violations:
             return
-        self.oracles.after_calm()
+        self._judge(Promise.all_read)
         self.is_finishing = True
         for party in (*self.clients.values(), *self.accepted.values()):
             party.look()
         self._run_until(self.finishing_at + _FINISHING_S)
         if self.violations:
             return
-        self.oracles.after_the_end()
+        self._judge(Promise.all_ended)
         # Usage would be read four times a second.
         self.memory_limits.clear()
         self._run_until(self.finishing_at + _FINISHING_S + _REST_S)
@@ -330,13 +256,14 @@ class World:
             return
         if not self.is_closed:
             self.loop.run(self._settle)
-            self.oracles.at_rest()
-            self.datagrams.at_rest()
-            self.observing.ask(())
-            remembered.at_rest(self)
+            self._judge(Promise.at_rest)
             self.loop.run(self._close)
             self._run_until(self.timeline.now + 10.0)
-        self.oracles.at_end()
+        self._judge(Promise.all_closed)
+
+    def _judge(self, moment: Callable[[Promise], None]) -> None:
+        for promise in self.promises:
+            getattr(promise, moment.__name__)()
 
     def _run_until(self, end: float) -> None:
         while not self.violations and self.timeline.now < end and self.turns < _MAX_TURNS:
@@ -345,26 +272,19 @@ class World:
         if self.turns >= _MAX_TURNS:
             self.violate("the loop doesn't come to rest")
 
-    def _change_routes(self, removed: tuple[str, ...], added: Links, is_on: bool) -> None:
-        if not self.is_closed:
-            self.network.note(f"routes: without {removed}, with {added}, {is_on=}")
-            removed, links = (*removed, *map(ipv6_of, removed)), in_both_families(added)
-            self.routes.change(removed, links, is_on=is_on)
-            self.dataplane.preserve(removed, links, is_on=is_on)
-
-    def _observe(self, filters: tuple[ConnectionFilter, ...]) -> None:
-        if not self.is_closed:
-            self.observing.ask(filters)
-
     def _settle(self) -> None:
         for _ in self.dataplane.settle():
             pass
-        self.counts.settled()
-        self.datagrams.settled()
 
     def _drain(self) -> None:
-        self.oracles.ends.drains_since = self.timeline.now
-        self.dataplane.drain(tcp_ends.DRAIN_S, self.oracles.drained)
+        self.drains_since = self.timeline.now
+        self.dataplane.drain(_DRAIN_S, self._drained)
+
+    def _drained(self, _reset: int) -> None:
+        self.times_drained += 1
+        late_s = self.drained_for_s - _DRAIN_S - self.stopped_since(self.drains_since)
+        if late_s > 0.05 or self.dataplane.connections.open:
+            self.violate(f"drained {late_s:.3f} s late, or connections are open")
 
     def _close(self) -> None:
         self.is_closed = True
@@ -374,11 +294,8 @@ class World:
 
     def _after_turn(self) -> None:
         self.turns += 1
-        self.oracles.after_turn()
-        self.datagrams.look()
-        self.pins.after_turn()
-        for service in self.services:
-            service.peer.after_turn(service.group)
+        for promise in self.promises:
+            promise.turn_over()
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -389,8 +306,7 @@ class World:
         elif what == plans.ASK:
             self._ask(*args)
         elif what == plans.BEHAVE:
-            host = self.hosts[args[0]]
-            host.mix, host.changed_at = args[1], self.timeline.now
+            self.hosts[args[0]].mix = args[1]
             self.network.asked_for.pop(args[0].ip, None)
             self.network.note(f"endpoint {args[0].ip}: {', '.join(args[1])} from now on")
         elif what == plans.DENY:
@@ -406,10 +322,6 @@ class World:
             self._stop(what, args[0])
         elif what == plans.REPORT:
             self.loop.call_soon(self._settle)
-        elif what == plans.OBSERVE:
-            self.loop.call_soon(self._observe, args[0])
-        elif what == plans.ROUTES:
-            self.loop.call_soon(self._change_routes, *args)
         elif what == plans.MEMORY:
             self._use_memory(args[0])
         else:
@@ -418,14 +330,13 @@ class World:
 
     def _use_memory(self, share: float) -> None:
         self.network.note(f"memory: {share:.0%} used")
-        self.datagrams.troubles.used_memory(share)
+        self.health.used_memory(share)
         self.memory.share = share
 
     def _stop(self, what: str, seconds: float) -> None:
         if self.is_calm:
             return
         self.network.note(f"{'the process' if what == plans.STOP else 'all'} stopped {seconds:g} s")
-        self.stopped_s += seconds
         self.stops.append((self.timeline.now, seconds))
         if what == plans.STOP:
             self.loop.hold(seconds)
@@ -452,41 +363,42 @@ class World:
             endpoint, how = args
             now = self.timeline.now
             self.network.note(f"another worker: {endpoint} {how}")
-            self.choices.elsewhere(service, endpoint, how)
-            self.datagrams.reported((endpoint.ip, endpoint.port), how)
             if how == "answered":
                 service.group.outcomes.answered_elsewhere(endpoint, now)
-                service.peer.returned(endpoint, now)
+                service.answered[endpoint] = now
             else:
                 current = service.group.balancers.current
                 current.failed(endpoint, now, is_silent=how == "silent")
-                service.peer.ejected(endpoint, now, is_silent=how == "silent")
+                self.health.reported(endpoint)
 
     def _add_client(self, number: int, service: int, ip: str, steps: Any, how: str) -> None:
         assert number not in self.clients, f"another client has the number {number}"
-        address = (ip, 20000 + number)
+        address = (ip, CLIENTS_FROM + number)
         to = self.plan.services[service].address
         stream = self.network.dial(f"client {number}", address, to)
         self.network.note(f"client {number} at {ip}: dials service {service}")
         party = self.clients[number] = Party(self, stream, number, steps)
         party.service = service
-        party.served_as, party.dialled = SocketAddress(*address), SocketAddress(*to)
+        party.own = party.served_as = SocketAddress(*address)
+        party.dialled = SocketAddress(*to)
         if self.plan.node.reads_headers and is_trusted(ip):
-            announced = SocketAddress(alike(f"198.51.100.{number % 6 + 1}", ip), 5000 + number)
+            announced = SocketAddress(
+                alike(f"198.51.100.{number % 6 + 1}", ip), ANNOUNCED_FROM + number
+            )
             frontend = SocketAddress(alike(_FRONTEND.ip, ip), _FRONTEND.port)
             party.announce(announced, frontend, how)
             party.served_as, party.dialled = announced, frontend
         if self.is_calm:
             party.calm_down()
 
-    def _ask(self, number: int, client: Address, hops: int, place: int, size: int = 0) -> None:
+    def _ask(self, number: int, client: Address, hops: int, place: int) -> None:
         service = self.services[number]
         to = service.planned.address
         if is_wildcard(to[0]):
             to = (alike(f"10.1.0.{place}", to[0]), to[1])
         asker = self.askers.get(client) or Asker(self, client)
         self.askers[client] = asker
-        asker.ask(service, to, hops, size)
+        asker.ask(service, to, hops)
 
     # -- for actors and oracles --------------------------------------------------------------------
 

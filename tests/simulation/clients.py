@@ -1,0 +1,218 @@
+"""What happens to each client's connection, from its acceptance to its end.
+
+    accepts ─▶ chosen ─▶ dialled ─┬─▶ joined ─▶ ended
+               ▲                  │
+               └── it has failed ─┘
+
+The kernel tells of acceptances and dials. For whom a dial is, and which dial is used in the end,
+no system call shows: two methods of the product are watched for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from userspace_proxy.dataplane import tcp, tcp_dial
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.addresses import port_of
+
+from .kernel import Watcher
+from .network import Address
+from .sockets import SimulatedSocket, core_of
+from .streams import CONNECTING, OPEN, Stream
+
+if TYPE_CHECKING:
+    from .actors import Party
+    from .services import Service
+    from .world import World
+
+# Ports of clients; those that PROXY headers announce are lower.
+CLIENTS_FROM, ANNOUNCED_FROM = 20000, 5000
+
+
+@dataclass(eq=False)
+class Dial:
+    """One dial of the node for a client."""
+
+    endpoint: SocketAddress
+    at: float
+    core: Stream
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.core.state in (CONNECTING, OPEN) and not self.core.is_orphan
+
+
+@dataclass(eq=False)
+class Client:
+    """One connection that the node has accepted."""
+
+    number: int
+    party: Party
+    service: Service
+    """Which accepts it."""
+    left: Stream
+    """The node's end towards the client."""
+    accepted_at: float
+    dials: list[Dial] = field(default_factory=list)
+    chosen_at: float = 0.0
+    """When an endpoint was last chosen for it."""
+    endpoint: SocketAddress | None = None
+    """The one that has answered; None: none has."""
+    other: Party | None = None
+    right: Stream | None = None
+    """The node's end towards its endpoint."""
+    joined_at: float = 0.0
+    cause: str = ""
+    """Why it has ended, by its line of the connection log; empty: it hasn't."""
+
+    @property
+    def ip(self) -> str:
+        """By which it is served: its own address, or that of a PROXY header."""
+        return self.party.served_as.ip
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether it is to send a PROXY header first."""
+        return self.party.served_as != self.party.own
+
+    @property
+    def is_open(self) -> bool:
+        return not self.cause
+
+    @property
+    def is_dialled(self) -> bool:
+        """Whether a dial for it is under way, or was just answered."""
+        return bool(self.dials) and self.dials[-1].is_under_way
+
+    @property
+    def is_joined(self) -> bool:
+        return self.endpoint is not None
+
+    @property
+    def at(self) -> SocketAddress | None:
+        """Where it takes a place: at its endpoint, or at the one that is dialled for it."""
+        if self.endpoint is None and self.is_dialled:
+            return self.dials[-1].endpoint
+        return self.endpoint
+
+    @property
+    def moved_at(self) -> float:
+        """When bytes were last written to a side."""
+        return max(self.left.moved_at, self.right.moved_at if self.right else 0.0)
+
+    @property
+    def ends_seen(self) -> bool:
+        """Whether the end of a side has arrived, or was passed on."""
+        return any(
+            each is not None and (each.fin_at, each.failed_at, each.shut_out_at) != (None,) * 3
+            for each in (self.left, self.right)
+        )
+
+
+class Clients(Watcher):
+    """Those of one run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.all: dict[int, Client] = {}
+        """By their numbers."""
+        self._dialled_for: Client | None = None
+
+    @property
+    def open(self) -> list[Client]:
+        return [client for client in self.all.values() if client.is_open]
+
+    def of(self, stream: Stream) -> Client | None:
+        """Return a client, by the node's end of its connection."""
+        return None if stream.remote is None else self.all.get(stream.remote[1] - CLIENTS_FROM)
+
+    def accepts(self, sock: SimulatedSocket, client: Stream) -> None:
+        """Part of Watcher: the Service port of a client is that for which it is accepted."""
+        world = self._world
+        assert client.remote is not None, "it has a client"
+        party = world.clients[client.remote[1] - CLIENTS_FROM]
+        service = next(s for s in world.services if s.sock is sock).accepts_for
+        party.service = service.number
+        one = Client(party.number, party, service, client, world.timeline.now)
+        self.all[party.number] = one
+        for promise in world.promises:
+            promise.accepted(one)
+
+    def connects(self, sock: SimulatedSocket, address: Address) -> None:
+        """Part of Watcher."""
+        client = self._dialled_for
+        if client is not None and isinstance(sock.core, Stream):
+            dial = Dial(SocketAddress(*address), self._world.timeline.now, sock.core)
+            client.dials.append(dial)
+            for promise in self._world.promises:
+                promise.dialled(client, dial)
+
+    def ended(self, line: dict[str, Any]) -> None:
+        """Take a line of the connection log."""
+        world = self._world
+        if line["kind"] == "flow":
+            world.network.note(f"flow of {line['client']}: {line['cause']}")
+            return
+        port = int(port_of(line["client"]))
+        number = port - (CLIENTS_FROM if port >= CLIENTS_FROM else ANNOUNCED_FROM)
+        client = self.all[number]
+        world.network.note(f"client {number}: {line['cause']}, by {line['ended_by']}")
+        if client.cause:
+            world.violate(f"client {number}'s connection ended twice")
+        client.cause = line["cause"]
+        for promise in world.promises:
+            promise.ended(client)
+
+    def _join(self, connection: Any, sock: SimulatedSocket) -> None:
+        world, client = self._world, self.of(core_of(connection.client))
+        other = world.accepted.get(sock.core.peer)
+        if client is None or client.is_joined or other is None or other.other:
+            world.violate(f"{sock.core.name} was joined to another's connection")
+            return
+        assert other.stream.local is not None, "it is at an address"
+        client.endpoint, client.right = SocketAddress(*other.stream.local), core_of(sock)
+        client.other, client.joined_at = other, world.timeline.now
+        party, service = client.party, client.service
+        party.other, other.other, party.header = other, party, b""
+        service.answered[client.endpoint] = client.joined_at
+        version = service.serving.handling.proxy_protocol
+        party.joined = version, service.label, party.served_as, party.dialled
+        for promise in world.promises:
+            promise.joined(client)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Learn for whom dials are, and which are used, while this lasts."""
+        connect, join = tcp_dial.TcpDial._connect, tcp.TcpConnection.join
+
+        def connects(dial: Any, endpoint: SocketAddress) -> Any:
+            client = self._dialled_for = self.of(core_of(dial._connection.client))
+            if client is not None:
+                for promise in self._world.promises:
+                    promise.chosen(client, endpoint)
+                client.chosen_at = self._world.timeline.now
+            try:
+                return connect(dial, endpoint)
+            finally:
+                self._dialled_for = None
+
+        def joins(connection: Any, sock: Any, events: int) -> None:
+            self._join(connection, sock)
+            join(connection, sock, events)
+
+        changed: tuple[tuple[Any, str, Any], ...] = (
+            (tcp_dial.TcpDial, "_connect", connects),
+            (tcp.TcpConnection, "join", joins),
+        )
+        before = [getattr(owner, name) for owner, name, _ in changed]
+        for owner, name, new in changed:
+            setattr(owner, name, new)
+        try:
+            yield
+        finally:
+            for (owner, name, _), old in zip(changed, before, strict=True):
+                setattr(owner, name, old)

@@ -1,0 +1,179 @@
+"""What happens to each datagram and each flow of UDP, as the network shows it.
+
+    client ──▶ the node ──▶ a flow's socket ──▶ endpoint
+           ◀──────────────────────────────────
+
+Payloads are unique, so each datagram is recognized wherever it is. A flow is a socket of the node
+that is connected to an endpoint; the first client's datagram on it says whose it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
+
+from .datagrams import DatagramSocket
+from .network import Address
+
+if TYPE_CHECKING:
+    from .services import Service
+    from .world import World
+
+
+@dataclass(eq=False)
+class Flow:
+    """A socket that is connected to an endpoint."""
+
+    core: DatagramSocket
+    endpoint: SocketAddress
+    service: Service
+    serving: Serving
+    began: float
+    client: Address | None = None
+    to: Address | None = None
+    used_at: float = 0.0
+    """When a datagram passed last, in either direction."""
+    came_at: float = 0.0
+    """When one last reached the node."""
+    answered_at: float | None = None
+    """When the first answer was passed on."""
+    is_stream: bool = False
+    """Its client has sent after that."""
+    may_be_stream: bool = False
+    """Its client has sent again."""
+    refused_at: float | None = None
+    """When the node was first told that its endpoint refuses."""
+    closed_at: float | None = None
+
+
+@dataclass(eq=False)
+class Question:
+    """A client's datagram."""
+
+    client: Address
+    to: Address
+    hops: int
+    service: Service
+    serving: Serving
+    at: float = 0.0
+    """When the node had it."""
+    flow: Flow | None = None
+    """In which it was last sent."""
+    heard_at: list[float] = field(default_factory=list)
+    """When endpoints took it."""
+
+
+@dataclass(eq=False)
+class Answer:
+    """An endpoint's datagram."""
+
+    question: Question
+    flow: Flow | None = None
+    """On which it has arrived."""
+    at: float = 0.0
+    """When it has."""
+    is_passed_on: bool = False
+
+
+class Flows:
+    """Those of one run; part of ``network.Watcher``."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.questions: dict[bytes, Question] = {}
+        self.answers: dict[bytes, Answer] = {}
+        self.open: dict[DatagramSocket, Flow] = {}
+        self._counts: Counter[tuple[Service, str]] = Counter()
+
+    def ask(
+        self, payload: bytes, client: Address, to: Address, hops: int, service: Service
+    ) -> None:
+        """Note a datagram that a client is about to send."""
+        self.questions[payload] = Question(client, to, hops, service, service.serving)
+
+    def answer(self, payload: bytes) -> None:
+        """Note a datagram that an endpoint is about to send."""
+        question = self.questions.get(payload.partition(b" from ")[0])
+        if question is not None:
+            self.answers[payload] = Answer(question)
+
+    def to(self, endpoint: Address) -> list[Flow]:
+        """Return the open flows to an endpoint."""
+        return [each for each in self.open.values() if each.endpoint == endpoint]
+
+    def sums(self, service: Service) -> tuple[int, int, int]:
+        """Return the numbers of flows, of bytes from clients, and of bytes to them."""
+        counts = self._counts
+        return counts[service, "flows"], counts[service, "up"], counts[service, "down"]
+
+    def arrived(self, core: DatagramSocket | None, payload: bytes, *, is_taken: bool) -> None:
+        """Part of Watcher."""
+        now = self._world.timeline.now
+        question, answer = self.questions.get(payload), self.answers.get(payload)
+        if question is not None and core is not None and is_taken:
+            question.at, question.serving = now, question.service.serving
+            for flow in self.open.values():
+                if (flow.client, flow.to) == (question.client, question.to):
+                    flow.came_at, flow.may_be_stream = now, True
+        elif answer is not None and core is not None:
+            answer.flow, answer.at = self.open.get(core), now
+            if answer.flow is not None and is_taken:
+                answer.flow.came_at = now
+        for promise in self._world.promises:
+            promise.arrived(core, payload, is_taken=is_taken)
+
+    def connected(self, core: DatagramSocket, to: Address) -> None:
+        """Part of Watcher."""
+        now, endpoint = self._world.timeline.now, SocketAddress(*to)
+        for service in self._world.services:
+            if service.is_udp and endpoint in service.planned.pool:
+                self.open[core] = Flow(core, endpoint, service, service.serving, now, used_at=now)
+        for promise in self._world.promises:
+            promise.connected(core, to)
+
+    def left(self, core: DatagramSocket, payload: bytes, to: Address, source: Address) -> None:
+        """Part of Watcher."""
+        for promise in self._world.promises:
+            promise.left(core, payload, to, source)
+        now, flow = self._world.timeline.now, self.open.get(core)
+        question, answer = self.questions.get(payload), self.answers.get(payload)
+        if question is not None and flow is not None:
+            if flow.client is None:
+                flow.client, flow.to = question.client, question.to
+                self._counts[flow.service, "flows"] += 1
+            question.flow, flow.used_at = flow, now
+            flow.is_stream = flow.is_stream or flow.answered_at is not None
+            self._counts[question.service, "up"] += len(payload)
+        elif answer is not None and core.remote is None:
+            answer.is_passed_on = True
+            self._counts[answer.question.service, "down"] += len(payload)
+            if answer.flow is not None:
+                answer.flow.used_at = now
+                answer.flow.answered_at = answer.flow.answered_at or now
+
+    def reached(self, payload: bytes, to: Address, behaviour: str) -> None:
+        """Part of Watcher."""
+        for promise in self._world.promises:
+            promise.reached(payload, to, behaviour)
+
+    def refused(self, core: DatagramSocket, number: int) -> None:
+        """Part of Watcher."""
+        flow = self.open.get(core)
+        if flow is not None and flow.refused_at is None:
+            flow.refused_at = self._world.timeline.now
+
+    def closed(self, core: DatagramSocket) -> None:
+        """Part of Watcher."""
+        flow = self.open.get(core)
+        if flow is not None:
+            flow.closed_at = self._world.timeline.now
+            if flow.client is None and core.tries:
+                # It was dialled, and the kernel had nothing to send its datagram with.
+                self._counts[flow.service, "flows"] += 1
+            for promise in self._world.promises:
+                promise.closed(core)
+            del self.open[core]

@@ -1,0 +1,74 @@
+"""What may have the node take endpoints for failing ones, or be late: what has happened of it.
+
+Promises about choices and about times are judged where none of it has happened for a while.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model import SocketAddress
+
+from .network import ANSWERS
+
+if TYPE_CHECKING:
+    from .world import World
+
+# The longest ejection, and the probe after it.
+LONG_S = 75.0
+# A failure is known so long after its dial, at the latest: then its client has no answer.
+_KNOWN_S = 3.5
+# A client has an answer after three dials of a second, or none.
+_CLIENT_S = 4.0
+# Memory is short from 90 % on, until 85 %.
+_SHORT = 0.85
+_NEARLY = 20
+
+
+class Health:
+    """Of one run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._reported_at: dict[SocketAddress, float] = {}
+        self.was_memory_short = False
+
+    def reported(self, endpoint: SocketAddress) -> None:
+        """Note that another worker has told of a failure."""
+        self._reported_at[endpoint] = self._world.timeline.now
+
+    def was_reported(self, endpoint: SocketAddress) -> bool:
+        """Return whether another worker has told of a failure lately."""
+        return self._world.timeline.now - self._reported_at.get(endpoint, -LONG_S) < LONG_S
+
+    def used_memory(self, share: float) -> None:
+        """Note how much of it is used from now on."""
+        self.was_memory_short = self.was_memory_short or share >= _SHORT
+
+    def is_fine(self, endpoint: SocketAddress, answered_at: float = 0.0) -> bool:
+        """Return whether an endpoint answers everybody, and did so for long.
+
+        Args:
+            answered_at: When it last answered: then what was before is forgiven.
+        """
+        world = self._world
+        host, policies = world.hosts[endpoint], world.network.policies
+        is_bad = not world.is_calm and bool(set(host.mix) - {ANSWERS})
+        if is_bad or any(endpoint == SocketAddress(*at) for _, at in policies):
+            return False
+        failed_at = max(
+            host.failures[-1] if host.failures else -LONG_S,
+            self._reported_at.get(endpoint, -LONG_S),
+            world.kernel.lacked_at,
+            *(began + seconds for began, seconds in world.stops),
+        )
+        return answered_at > failed_at + _KNOWN_S or world.timeline.now - failed_at > LONG_S
+
+    def is_undisturbed(self, for_s: float = _CLIENT_S) -> bool:
+        """Return whether the process went on for that long, and lacked nothing."""
+        world, used = self._world, self._world.dataplane.engine.descriptors
+        since = world.timeline.now - for_s
+        if used.in_use >= used.limit - _NEARLY or "shedding" in world.plan.features:
+            return False
+        is_stopped = bool(world.stopped_since(since)) or world.loop.held_until > since
+        return not (is_stopped or self.was_memory_short or world.kernel.lacked_at > since)

@@ -1,0 +1,84 @@
+"""What is counted adds up: connections that began are open or have ended; bytes have gone.
+
+begun = ended + open          of a Service port = the sum over its endpoints
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from userspace_proxy.facts import GAUGES
+from userspace_proxy.model import SocketAddress
+
+from .promise import Promise
+
+if TYPE_CHECKING:
+    from ..clients import Client
+    from ..services import Service
+    from ..world import World
+
+_CHECK_EVERY_S = 0.5
+
+
+class Counters(Promise):
+    """The promise of one run."""
+
+    name = "counters"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._looked_at = 0.0
+
+    def turn_over(self) -> None:
+        """Compare the numbers of open connections with those that are open, twice a second."""
+        world = self.world
+        now = world.timeline.now
+        if now < self._looked_at + _CHECK_EVERY_S or world.is_closed:
+            return
+        self._looked_at = now
+        for service in world.services:
+            open_: Counter[SocketAddress | None]
+            if service.is_udp:
+                flows = world.flows.open.values()
+                open_ = Counter(f.endpoint for f in flows if f.service is service and f.client)
+            else:
+                clients = self._joined(service)
+                open_ = Counter(each.endpoint for each in clients if each.is_open)
+            for endpoint in service.planned.pool:
+                counters = service.group.find_counters(endpoint)
+                counted = 0 if counters is None else counters.active
+                why = f"{endpoint} has {open_[endpoint]} connections, not {counted}"
+                self.check(counted == open_[endpoint], why)
+
+    def at_rest(self) -> None:
+        """Nothing is open, and the sums are right."""
+        for service in self.world.services:
+            totals, label = service.group.totals(), service.group.label
+            for name in GAUGES:
+                self.check(not getattr(totals, name), f"{label} counts {name} at rest")
+            counted = totals.connections, totals.received_bytes, totals.sent_bytes
+            begun = self.world.flows.sums(service) if service.is_udp else self._sums(service)
+            self.check(counted == begun, f"{label} counted {counted}, not {begun}")
+            if not service.is_udp:
+                self._check_endpoints(service)
+
+    def _joined(self, service: Service) -> Sequence[Client]:
+        clients = self.world.clients_seen.all.values()
+        return [each for each in clients if each.service is service and each.is_joined]
+
+    def _sums(self, service: Service) -> tuple[int, int, int]:
+        clients = self._joined(service)
+        headers = [len(client.party.expected_header()) for client in clients]
+        up = [client.right.accepted_bytes if client.right else 0 for client in clients]
+        received = sum(max(0, n - header) for n, header in zip(up, headers, strict=True))
+        return len(clients), received, sum(client.left.accepted_bytes for client in clients)
+
+    def _check_endpoints(self, service: Service) -> None:
+        joined: Counter[SocketAddress | None] = Counter(e.endpoint for e in self._joined(service))
+        for endpoint in service.serving.all_endpoints:
+            counters = service.group.find_counters(endpoint)
+            if counters is not None and endpoint not in service.has_left:
+                why = f"{endpoint} counted {counters.connections}, not {joined[endpoint]}"
+                self.check(counters.connections == joined[endpoint], why)

@@ -1,0 +1,132 @@
+"""A client is answered in time and in its turn, or refused; none waits for what is free.
+
+accepted ──3 s──▶ an endpoint has answered, or the client is refused
+           └ where the Service holds clients, for as long as it says, and 3 s more
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from userspace_proxy.model import SocketAddress
+
+from ..serving_rules import first
+from .promise import Promise
+
+if TYPE_CHECKING:
+    from ..clients import Client
+    from ..services import Service
+    from ..world import World
+
+_LOOK_S = 0.1
+# Three dials of a second each.
+_CLIENT_S = 3.0
+_SLACK_S = 0.4
+_MOST_TRIED = 16
+# While endpoints fail, some of those that wait are dialled for each second.
+_TURN_S = 1.0
+# What is accepted at the same time may be in another order.
+_NEAR_S = 0.05
+
+
+class Waits(Promise):
+    """The promise of one run."""
+
+    name = "waits"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._looked_at = 0.0
+        self._hold_s: dict[Client, float] = {}
+        """The longest time for which each one's Service has held clients since."""
+        self._could_since: dict[Service, float] = {}
+        """Since when a client waits at a Service that an endpoint could take."""
+        self._queued_since = math.inf
+
+    def ended(self, client: Client) -> None:
+        """A client isn't refused while an endpoint would answer it."""
+        waited_s = self.world.timeline.now - client.accepted_at
+        is_new = client.service.changed_at > client.accepted_at - _NEAR_S
+        if client.cause == "unanswered" and waited_s < _CLIENT_S - _NEAR_S and not is_new:
+            tried = {dial.endpoint for dial in client.dials}
+            left = [each for each in self._with_room(client) if each not in tried]
+            is_right = (
+                not left
+                or len(tried) >= _MOST_TRIED
+                or not self.world.health.is_undisturbed()
+                or self.world.is_closed
+            )
+            self.check(is_right, f"client {client.number} was refused, and {left} were left")
+
+    def chosen(self, client: Client, endpoint: SocketAddress) -> None:
+        """Nobody is served before those that wait for the same endpoints since earlier."""
+        service = client.service
+        self._could_since.pop(service, None)
+        if client.dials or not (service.is_steady and service.serving.is_uniform):
+            return
+        if service.limit is not None and self.world.health.is_undisturbed():
+            before = [
+                other.number
+                for other in self.world.clients_seen.open
+                if other.service is service
+                and not (other.dials or other.is_joined or other.is_announced)
+                and service.changed_at < other.accepted_at < client.accepted_at - _NEAR_S
+            ]
+            why = f"client {client.number} was sent to {endpoint} before {before}"
+            self.check(not before or client.is_announced, why)
+
+    def turn_over(self) -> None:
+        """Judge for how long clients have waited."""
+        world = self.world
+        now = world.timeline.now
+        if now < self._looked_at + _LOOK_S or world.is_closed:
+            return
+        self._looked_at = now
+        self._look_at_queues(now)
+        waiting: dict[Service, Client] = {}
+        for client in world.clients_seen.open:
+            if client.is_joined:
+                continue
+            self._look_at(client, now)
+            is_new = now - client.accepted_at < _SLACK_S
+            is_busy = client.is_dialled or is_new or client.is_announced
+            if not is_busy and world.health.is_undisturbed() and self._with_room(client):
+                waiting.setdefault(client.service, client)
+        since = {service: self._could_since.get(service, now) for service in waiting}
+        for service, client in waiting.items():
+            late_s = now - max(since[service], service.changed_at) - _TURN_S - _SLACK_S
+            why = f"client {client.number} isn't dialled for, and an endpoint has room for it"
+            self.check(late_s <= 0, why)
+        self._could_since = since
+
+    def _look_at(self, client: Client, now: float) -> None:
+        hold = client.service.serving.handling.waits
+        hold_s = 0.0 if hold is None else hold.seconds + _CLIENT_S
+        hold_s = self._hold_s[client] = max(hold_s, self._hold_s.get(client, 0.0))
+        since = max(client.accepted_at, self.world.kernel.lacked_at)
+        limit_s = _CLIENT_S + hold_s + (5.0 if client.is_announced else 0.0) + 2 * _SLACK_S
+        late_s = now - since - limit_s - self.world.stopped_since(client.accepted_at)
+        why = f"client {client.number} has no answer since {now - since:.3f} s"
+        self.check(late_s <= 0, why)
+
+    def _look_at_queues(self, now: float) -> None:
+        """Clients are accepted at once where the node has room for them."""
+        queues = [s.sock.core.queue for s in self.world.services if s.sock and not s.is_udp]
+        is_free = self.world.health.is_undisturbed(1.0)
+        self._queued_since = min(self._queued_since, now) if any(queues) and is_free else math.inf
+        why = f"clients aren't accepted since {now - self._queued_since:.3f} s"
+        self.check(now - self._queued_since <= _SLACK_S, why)
+
+    def _with_room(self, client: Client) -> list[SocketAddress]:
+        """Return endpoints of the best priority that answer, and have room."""
+        service, serving = client.service, client.service.serving
+        fine = [e for e in first(serving, client.ip) if service.is_fine(e)]
+        if service.limit is None or not fine:
+            return fine
+        if serving.affinity_timeout_s is not None:
+            return []
+        clients = self.world.clients_seen.open
+        taken = Counter(other.at for other in clients if other.service is service)
+        return [endpoint for endpoint in fine if taken[endpoint] < service.limit]

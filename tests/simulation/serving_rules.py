@@ -1,0 +1,50 @@
+"""What a Service's fields say about its endpoints: which a client may have, and which first."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.model.serving import Serving
+
+Endpoints = tuple[SocketAddress, ...]
+
+
+def allowed(serving: Serving, client_ip: str) -> Endpoints:
+    """Return the endpoints that a client may have: those on standby, too."""
+    if serving.outside is None or is_inside(serving, client_ip):
+        return serving.endpoints
+    return serving.outside
+
+
+def first(serving: Serving, client_ip: str) -> Endpoints:
+    """Return those of the best priority for a client."""
+    return _best(serving, allowed(serving, client_ip))
+
+
+def firsts(serving: Serving) -> tuple[Endpoints, Endpoints]:
+    """Return those of the best priority for clients inside and outside."""
+    outside = serving.endpoints if serving.outside is None else serving.outside
+    return _best(serving, serving.endpoints), _best(serving, outside)
+
+
+def is_inside(serving: Serving, client_ip: str) -> bool:
+    address = ipaddress.ip_address(client_ip)
+    return any(address in ipaddress.ip_network(network) for network in serving.inside)
+
+
+def is_left_out(before: Serving, now: Serving, endpoint: SocketAddress) -> bool:
+    """Return whether a change leaves an endpoint out, at least for some clients."""
+    olds, news = firsts(before), firsts(now)
+    is_first_for_all = all(endpoint in new for new in news)
+    if before.inside != now.inside and not is_first_for_all:
+        return True
+    if endpoint in before.leaving or endpoint not in now.all_endpoints:
+        return not is_first_for_all
+    return any(endpoint in old and endpoint not in new for old, new in zip(olds, news, strict=True))
+
+
+def _best(serving: Serving, endpoints: Endpoints) -> Endpoints:
+    priorities = dict(serving.standbys)
+    best = min((priorities.get(each, 0) for each in endpoints), default=0)
+    return tuple(each for each in endpoints if priorities.get(each, 0) == best)
