@@ -21,7 +21,6 @@ from .errors import PlatformError, UserspaceProxyError
 DESCRIPTORS_MAX = 262_144
 # macOS rejects more than kern.maxfilesperproc, which is at least that. Source: its setrlimit(2).
 _OPEN_MAX = 10_240
-_SYSTEM = ("_thread", "select")
 
 
 def is_linux() -> bool:
@@ -48,12 +47,13 @@ def replaced_by() -> str:
 
     It is known by what it puts there. A class derived from the system's sockets isn't that.
     """
-    made = [_thread.start_new_thread, select.select]
+    made: list[object] = [_thread.start_new_thread, select.select]
     # What hasn't been imported isn't replaced.
-    if (sockets := sys.modules.get("socket")) and not issubclass(sockets.socket, _socket.socket):
-        made.append(sockets.socket)
+    used = getattr(sys.modules.get("socket"), "socket", _socket.socket)
+    if not isinstance(used, type) or not issubclass(used, _socket.socket):
+        made.append(used)
     places = (str(getattr(one, "__module__", "")).partition(".")[0] for one in made)
-    return next((place for place in places if place not in _SYSTEM), "")
+    return next((place for place in places if place not in sys.stdlib_module_names), "")
 
 
 def files_replaced_by() -> str:
