@@ -224,13 +224,13 @@ fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
 	nice -n 19 $(BIN)/pytest tests/unit tests/kit tests/faults tests/fuzz -m hypothesis --hypothesis-profile=explore $(IN_PARALLEL)
 
-HALVES := data control api table leases node
+HALVES := data node
 SIMULATED := $(HOME)/.cache/userspace-proxy/simulation
 SIMULATION = $(BIN)/python -m tests.simulation --half=$$half
 # Those of a day, above what campaigns and commits run.
 OF_TODAY = $$(( $$(date +%s) / 86400 * 100000 ))
 
-simulate: $(VENV)/installed-dev ## simulate the halves with SEEDS=10000 seeds each from FIRST=0 on, with TABLE=1 of what judged, or draw one: HALF=control SEED=7
+simulate: $(VENV)/installed-dev ## simulate the halves with SEEDS=10000 seeds each from FIRST=0 on, with TABLE=1 of what judged, or draw one: HALF=node SEED=7
 	@status=0; for half in $(or $(HALF),$(HALVES)); do \
 	  $(SIMULATION) $(if $(SEED),--seed=$(SEED),--seeds=$(or $(SEEDS),10000) $(if $(FIRST),--first=$(FIRST)) $(if $(TABLE),--table) --jobs=2) || status=1; done; exit $$status
 
@@ -239,9 +239,9 @@ simulate-new: $(VENV)/installed-dev ## what runs each night: seeds of the day, S
 	@set -o pipefail; status=0; for half in $(or $(HALF),$(HALVES)); do \
 	  $(SIMULATION) --seeds=$(or $(SEEDS),50000) --first=$(or $(FIRST),$(OF_TODAY)) --table --jobs=$$(nproc) | tee $(SIMULATED)/$$half.txt || status=1; done; exit $$status
 
-yardstick: $(VENV)/installed-dev ## break the product in COUNT=300 places drawn by DRAW=1, and count what unit tests and seeds find, by package: HALF=control, OUT=file that a run continues
-	@mkdir -p $(SIMULATED)
-	@$(BIN)/python -m tests.simulation.mutants $(if $(HALF),--half=$(HALF)) $(if $(COUNT),--count=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(SEEDS),--seeds=$(SEEDS)) --out=$(or $(OUT),$(SIMULATED)/yardstick.jsonl)
+simulate-mutants: $(VENV)/installed-dev ## break a half in one place at a time, and print what finds each: HALF=node COUNT=60 places drawn from PACKAGE=plane
+	@status=0; for half in $(or $(HALF),$(HALVES)); do \
+	  $(BIN)/python -m tests.simulation.mutants --half=$$half $(if $(COUNT),--drawn=$(COUNT)) $(if $(DRAW),--draw=$(DRAW)) $(if $(PACKAGE),--package=$(PACKAGE)) $(if $(SEEDS),--seeds=$(SEEDS)) $(MUTANTS) || status=1; done; exit $$status
 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated

@@ -1,6 +1,6 @@
 """Runs seeds: ``python -m tests.simulation --seeds=1000 --jobs=2``, or ``--seed=7`` for one.
 
-With ``--half=control`` they are those of the control half.
+With ``--half=node`` they are those of whole nodes.
 
 Prints a line for each seed that fails, then, for the first ones of different kinds, the plan made
 smaller, and who did what when.

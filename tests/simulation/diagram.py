@@ -31,7 +31,6 @@ _BY_WORD: Mapping[str, str] = {
     "proxy": _PROXY,
     "proxy's": _PROXY,
     "worker": _PROXY,
-    "control": _PROXY,
     "agent": _PROXY,
     "another": _PROXY,
     "service": _PROXY,

@@ -37,10 +37,6 @@ class Half(NamedTuple):
 
 PACKAGES: Mapping[str, str] = {
     "data": "tests.simulation",
-    "control": "tests.simulation.control",
-    "api": "tests.simulation.node.api_slice",
-    "table": "tests.simulation.node.table",
-    "leases": "tests.simulation.node.leases",
     "node": "tests.simulation.node",
 }
 

@@ -26,11 +26,7 @@ class Share(NamedTuple):
 
 TESTED: Mapping[str, Share] = {
     "data": Share(80, 30),
-    "control": Share(40, 10),
-    "api": Share(16, 10),
-    "table": Share(4, 8),
-    "leases": Share(4, 4),
-    "node": Share(9, 8),
+    "node": Share(40, 20),
 }
 
 

@@ -1,9 +1,10 @@
-"""Simulates a whole node: an agent and its workers, from the API server to what clients get.
+"""Simulates a whole node: agents and their workers, from the API server to what clients get.
 
-    plan ──▶ world ──▶ objects at the API server ──▶ the agent's process: Agent, its rounds, Plane
-                       clients ──▶ the kernel's table ──▶ a port ──▶ a worker ──▶ an endpoint
-             ──▶ checks: each end that a client sees, against ``truth``, which reads the objects
+    plan ──▶ world ──▶ objects at the API server ──▶ an agent: its source, rounds, steering, plane
+                       clients ──▶ the kernel's rules ──▶ a port ──▶ a worker ──▶ an endpoint
+                                          └─────────────────────────────────────▶ an endpoint
+             ──▶ invariants: what clients, readers and other programs see, against ``truth``
 
-The agent's process and its workers are those of ``tests.simulation.control``, with the product's
-own code: see docs/adr/0100.
+``truth`` reads the objects, and shares no code with the product. The processes, netlink and
+nf_tables are those of ``tests.simulation.machine``: see docs/adr/0100.
 """

@@ -10,6 +10,7 @@ from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.kernel.offers import LACKS_NOTHING
+from userspace_proxy.model import DataPath
 
 from .disk import FOLDER
 from .families import with_six
@@ -32,6 +33,8 @@ class AgentRun:
         self.is_started = False
         self.ends_since = float("inf")
         """When it was told to end."""
+        self.served_at = float("inf")
+        """When its first round was in force."""
         self._stop = asyncio.Event()
 
     @property
@@ -42,6 +45,20 @@ class AgentRun:
     @property
     def is_ending(self) -> bool:
         return self._stop.is_set()
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a round of it is in force."""
+        return self.core is not None and self.core.sync.progress.in_force is not None
+
+    @property
+    def has_served(self) -> bool:
+        """Whether a round of it was ever in force."""
+        return self.served_at < float("inf")
+
+    def note_served(self) -> None:
+        """Note that a round of it is in force; idempotent."""
+        self.served_at = min(self.served_at, self.world.timeline.now)
 
     def stop(self) -> None:
         """Have it end in order."""
@@ -62,13 +79,14 @@ class AgentRun:
             allow_node_endpoints=settings.allows_node_endpoints,
             min_sync_period_s=settings.min_period_s,
             state_max_age_s=settings.state_max_age_s,
+            path=DataPath(settings.path),
             tuning=_TUNING,
             workers=plan.workers,
             state_dir=FOLDER if plan.keeps_state else "",
             hand_over=(lambda _sock: None) if plan.keeps_workers else None,
             predecessor_drain_s=DRAIN_S,
         )
-        agent = self.agent = Agent("nftables", world.make_source(self), options, LACKS_NOTHING)
+        agent = self.agent = Agent("nftables", world.make_source(), options, LACKS_NOTHING)
         try:
             await agent.start()
         except UserspaceProxyError as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -38,3 +39,21 @@ class OldEvent:
         """Return it, as older than a revision."""
         metadata = {**self.item["metadata"], "resourceVersion": str(revision - self.back)}
         return {"type": self.type, "object": {**self.item, "metadata": metadata}}
+
+
+LINES = (
+    json.dumps({"type": "ERROR", "object": {"kind": "Status", "code": 500}}).encode(),
+    b"<html>Bad Gateway</html>",
+    b'{"type": "MODIFIED", "object": {"kind": "Serv',
+    b'{"type": "SYNC", "object": {"metadata": {"resourceVersion": "99999"}}}',
+    b"{}",
+)
+"""Lines of a watch that aren't the API's, as of a proxy on the way, or that name a failure."""
+LISTS = (
+    b"<html>Sign in</html>",
+    b"[]",
+    b'{"kind": "List", "metadata": {"resourceVersion": "99999"}, "items": 7}',
+    b'{"kind": "List", "metadata": {}, "items": []}',
+    b"{}",
+)
+"""Answers to a list that aren't the API's."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from ..timeline import Timeline
 from .api import ApiServer
 from .api_client import URL, Address, SimulatedClient
 from .api_etcd import Etcd
-from .api_faults import Cut
-from .api_problems import ApiProblems
+from .api_faults import LINES, LISTS, Cut
+from .claims import Key, key_of
 from .plan import NODE, Object
 
 if TYPE_CHECKING:
@@ -28,25 +27,8 @@ _TIMING = Timing(backoff_base_s=0.1, backoff_cap_s=0.4, silence_s=5.0, silence_o
 _AGAIN_S = 3.0
 _SILENCE_S = 12.0
 _FORBIDDEN = 403
-
-
-@dataclass(eq=False, slots=True)
-class Failure:
-    """From when to when requests of one sort fail without a break."""
-
-    since: float = float("-inf")
-    until: float = float("-inf")
-
-    def add(self, since: float, until: float) -> None:
-        """Have them fail from one time to another, too."""
-        if since >= self.until:
-            self.since = since
-        self.until = max(self.until, until)
-
-    def hide(self, now: float, until: float) -> None:
-        """Have no request of now be answered before a time, so that no new failure is noticed."""
-        if now - self.since < _AGAIN_S:
-            self.since = max(self.since, until)
+# For an etcd that is restored to be there again, and for all that is lost to be written again.
+_RESTORED_S, _WRITTEN_S = 0.5, 1.0
 
 
 class Api:
@@ -54,11 +36,19 @@ class Api:
 
     Args:
         objects: Those that have been there for long.
+        has: Returns the objects that are to be there.
     """
 
-    def __init__(self, timeline: Timeline, rng: Random, objects: Iterable[Object]) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        rng: Random,
+        objects: Iterable[Object],
+        has: Callable[[], Mapping[Key, Object]],
+    ) -> None:
         self._timeline = timeline
         self._rng = rng
+        self._has = has
         self.etcd = Etcd()
         for item in objects:
             self.changed(item, False)
@@ -66,33 +56,22 @@ class Api:
         self.server.bookmark_s = 1.0
         self.address = Address([self.server], rng)
         self._clients: dict[AgentProcess, SimulatedClient] = {}
-        self._problems: dict[AgentProcess, ApiProblems] = {}
-        self.each = Failure()
-        """Of each request."""
-        self._node = Failure()
-        """Of those for the Node, but for refusals of one that is forbidden: an agent that may not
-        read its Node does without.
-        """
         self.forbidden_until = float("-inf")
         """Until then an agent may do without its Node, which it may not read."""
 
     def changed(self, item: Object, is_deleted: bool) -> None:
         """Follow a change of the cluster."""
-        if is_deleted:
-            metadata = item["metadata"]
-            self.etcd.delete(item["kind"], metadata["name"], metadata.get("namespace", ""))
-        else:
+        if not is_deleted:
             self.etcd.put(dict(item))
+            return
+        kind, namespace, name = key_of(item)
+        if (kind, namespace, name) in self._stored():
+            self.etcd.delete(kind, name, namespace)
 
     def client_for(self, process: AgentProcess) -> SimulatedClient:
         """Return the client of a process that starts."""
         client = self._clients[process] = self.address.client_for(process.loop, NODE)
-        self._problems[process] = ApiProblems(client)
         return client
-
-    def problems_of(self, process: AgentProcess) -> ApiProblems:
-        """Return what the client of a process has received."""
-        return self._problems[process]
 
     def source(self) -> Source:
         """Return the source of an agent that starts."""
@@ -110,74 +89,95 @@ class Api:
         if client is not None:
             client.abort()
 
+    # -- faults ------------------------------------------------------------------------------------
+
     def fail(self, how: str, *args: Any) -> float:
         """Have something fail; return for how long changes may be late."""
         server = self.server
+        if how == "silent":
+            server.go_silent(args[0])
+            return float(args[0]) + _SILENCE_S
+        if how == "refuse":
+            self._refuse(*args)
+            return float(args[1]) + float(args[3] if len(args) > 3 else 0) + _AGAIN_S
+        if how == "restart":
+            seconds, behind = (*args, 0)[:2]
+            server.stop()
+            self._timeline.after(seconds, self._start, behind)
+            return float(seconds) + _AGAIN_S + bool(behind)
+        if how == "restore":
+            self._restore(args[0])
+            return _RESTORED_S + _WRITTEN_S + _AGAIN_S
+        self._disturb(how, *args)
+        return _AGAIN_S
+
+    def _disturb(self, how: str, *args: Any) -> None:
+        """Have something fail for a moment, or be otherwise from now on."""
+        server = self.server
         if how == "cut":
             server.cut()
-        elif how == "end watches":
-            server.end_watches()
-        elif how == "forget history":
-            self.etcd.forget_history()
-            server.end_watches()
-        elif how == "silent":
-            server.go_silent(args[0])
-            for each in (self.each, self._node):
-                each.hide(self._timeline.now, server.silent_until)
-            return float(args[0]) + _SILENCE_S
-        elif how == "refuse":
-            resource = args[2] if len(args) > 2 else ""
-            server.refuse(args[0], args[1], resource=resource)
-            server.end_watches()
-            self._fails_until(args[1], code=args[0], for_node=bool(resource))
-            if args[0] == _FORBIDDEN:
-                self.forbidden_until = self._timeline.now + float(args[1]) + _AGAIN_S
-            return float(args[1]) + _AGAIN_S
-        elif how == "cut next":
-            server.cut_next(Cut(after_bytes=args[0]))
-            server.end_watches()
-        elif how == "restart":
-            server.stop()
-            self._timeline.after(args[0], self._start)
-            self._fails_until(args[0])
-            return float(args[0]) + _AGAIN_S
+        elif how == "wrong line":
+            server.send_to_watches(args[0], LINES[args[1] % len(LINES)] + b"\n")
         elif how == "pages":
             server.page_max, server.has_watch_cache = args[0], False
         elif how == "slow":
             server.slow_s = args[0]
-        else:
+        elif how == "pieces":
             server.piece_max = args[0]
-        return _AGAIN_S
+        elif how == "habit":
+            setattr(server, args[0], args[1])
+        else:
+            if how == "forget history":
+                self.etcd.forget_history()
+            elif how == "cut next":
+                server.cut_next(Cut(*args))
+            elif how == "wrong list":
+                # So that there is a list.
+                self.etcd.touch()
+                self.etcd.forget_history()
+                server.answer_lists(args[0], LISTS[args[1] % len(LISTS)])
+            server.end_watches()
 
-    def _start(self) -> None:
-        self.server.start()
-        # Perhaps another restart was to last longer.
-        self.each.until = self._node.until = self._timeline.now
+    def _refuse(self, code: int, seconds: float, resource: str = "", retry_s: int = 0) -> None:
+        """Refuse requests for a while."""
+        server = self.server
+        server.refuse(code, seconds, resource=resource, retry_after_s=retry_s)
+        server.end_watches()
+        if code == _FORBIDDEN:
+            self.forbidden_until = self._timeline.now + seconds + _AGAIN_S
 
-    def _fails_until(self, seconds: float, *, code: int = 0, for_node: bool = False) -> None:
-        """Note that requests fail, by a refusal with this code or without an answer."""
-        now = self._timeline.now
-        # A server that is silent doesn't even say that watches end.
-        since = max(now, self.server.silent_until)
-        if not for_node:
-            self.each.add(since, now + seconds)
-        if code != _FORBIDDEN:
-            self._node.add(since, now + seconds)
+    def _start(self, behind: int = 0) -> None:
+        self.server.start(behind=behind, behind_s=1.0)
 
-    @property
-    def failures(self) -> list[Failure]:
-        """What fails now, and without which an agent isn't current."""
-        now = self._timeline.now
-        return [each for each in (self.each, self._node) if now < each.until]
+    def _restore(self, count: int) -> None:
+        """Go back by so many writes, as by a backup; later, all that is lost is written again."""
+        self.server.stop()
+        self.etcd.go_back(max(1, self.etcd.revision - count))
+        self._timeline.after(_RESTORED_S, self._start)
+        self._timeline.after(_RESTORED_S + _WRITTEN_S, self._write_again)
 
-    def fails_wholly_since(self, at: float) -> bool:
-        """Return whether each request has failed since a time."""
-        return self.each in self.failures and self.each.since <= at
+    def _write_again(self) -> None:
+        wanted = {key: item for key, item in self._has().items() if key[0] != "Host"}
+        stored = self._stored()
+        for kind, namespace, name in stored.keys() - wanted.keys():
+            self.etcd.delete(kind, name, namespace)
+        for key in sorted(wanted):
+            if key not in stored or not _is_same(stored[key], wanted[key]):
+                self.etcd.put(dict(wanted[key]))
+
+    def _stored(self) -> dict[Key, Object]:
+        resources = "services", "endpointslices", "nodes"
+        items = (item for resource in resources for item in self.etcd.items(resource))
+        return {key_of(item): item for item in items}
 
     def be_well(self) -> None:
         """Have nothing fail any more."""
         self.server.slow_s, self.server.piece_max = 0.0, 0
         self.server.refusals.clear()
-        if self.server.is_up:
-            self.each.until = self._node.until = self._timeline.now
         self.server.cuts.clear()
+        self.server.wrong_lists.clear()
+
+
+def _is_same(stored: Object, wanted: Object) -> bool:
+    """Return whether two versions of an object differ at most in what a server adds."""
+    return all(stored.get(name) == part for name, part in wanted.items() if name != "metadata")

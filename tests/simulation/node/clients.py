@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from userspace_proxy.model import Protocol
 
-from ..control.files import Watch
+from ..machine.files import Watch
 from ..network import ANSWERS, Address
 from ..streams import OPEN, Stream
 from .claims import Dialled
@@ -47,7 +47,8 @@ class Client:
         self.floors = world.freshness.floors()
         """What was changed before is in force when it dials."""
         self.endpoint: tuple[str, int] | None = None
-        self.is_excused = ""
+        self.has_finished = False
+        """It has ended its connection itself."""
         self.hold_s = hold_s
         self.address: Address = (ip, _PORTS + number)
         self.stream: Stream | None = None
@@ -61,7 +62,7 @@ class Client:
     def _change(self, state: str, more: str = "") -> None:
         was, self.state = self.state, state
         self.world.note(f"{self.name}: {state}{more}")
-        self.world.checks.client_changed(self, was)
+        self.world.invariants.client_changed(self, was)
 
     def drop(self) -> None:
         """Note that packets of it are dropped."""
@@ -105,6 +106,7 @@ class Client:
         """End its connection."""
         stream = self.stream
         if stream is not None and self.state == SERVED:
+            self.has_finished = True
             self._change(ENDED)
             if stream.state == OPEN:
                 stream.shut_down()
@@ -158,3 +160,8 @@ class _Answering:
                 stream.write(self._answer)
         if stream.has_fin and not stream.inbox and not stream.shut_out:
             stream.close()
+
+
+def at_of(client: Client) -> str:
+    """Return what a client has dialled, as text."""
+    return "{}:{}/{}".format(*client.at)

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from .claims import ClaimReader, Key, key_of
+from .claims import ClaimReader, Dialled, Key, key_of
 from .plan import Object, Settings
 from .truth import HOST, Truth
 
@@ -25,6 +25,8 @@ class Cluster:
         """Each from its time on."""
         self._times: list[float] = []
         self._reader = ClaimReader(settings)
+        self.dialled: dict[Dialled, None] = {}
+        """All addresses that have been a Service's."""
         self.watchers: list[Callable[[Object, bool], None]] = []
 
     def put(self, *items: Object) -> None:
@@ -69,6 +71,7 @@ class Cluster:
     def _note(self) -> None:
         self.states.append((self._now(), Truth(self.objects, self._reader)))
         self._times.append(self._now())
+        self.dialled.update(dict.fromkeys(self.last.frontends))
 
     @property
     def last(self) -> Truth:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
-from ..control.machine import Speed
+from ..machine.machine import Speed
 from ..plan import Event
 from .claims import key_of
 from .drawing_families import FAMILIES, with_families
@@ -156,7 +156,6 @@ def _make_plan(seed: int) -> Plan:
         ),
         objects=objects,
         events=tuple(sorted(events, key=lambda event: event.at)),
-        has_api=rng.random() < 0.8,
         endpoint_s=rng.choice([0.003, 0.01]) if "turns of namespaces" in features else 0.0,
         agent_dies_at=tuple(rng.randint(1, rng.choice([60, 300])) for _ in range(3))
         if dies

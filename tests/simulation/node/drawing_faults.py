@@ -6,10 +6,19 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from ..plan import Event
+from .drifting import DRIFTS
 from .objects import node_object
 from .plan import API, CLOCK, CRASH, DISK, DRIFT, END, KILL, PUT, REFUSE, SLOW, STOP, ZONE
 
 ZONES = (ZONE, "zone-2")
+_HABITS = (
+    ("has_nulls", True),
+    ("repeats", True),
+    ("expires_by_status", True),
+    ("waits_for_future", False),
+    ("bookmark_s", 0.0),
+)
+"""What some servers do otherwise."""
 
 
 class Faults:
@@ -45,7 +54,7 @@ class Faults:
         for _ in self._times("disk faults", 3):
             yield Event(self._at(), DISK, (rng.choice(["torn", "full", "well"]),))
         for _ in self._times("drift", 3):
-            yield Event(self._at(), DRIFT, (rng.choice(["gone", "other", "flush"]), rng.random()))
+            yield Event(self._at(), DRIFT, (rng.choice(DRIFTS), rng.randrange(1000)))
         for _ in self._times("zones of the node", 2):
             yield Event(self._at(), PUT, (node_object(rng.choice((*ZONES, ""))),))
         for _ in self._times("slow rules", 2):
@@ -70,6 +79,7 @@ class Faults:
     def _api_fault(self) -> tuple[object, ...]:
         rng = self._rng
         seconds = rng.choice([0.05, 0.5, 3.0])
+        resource = rng.choice(["services", "endpointslices", "nodes"])
         return rng.choice(
             [
                 ("cut",),
@@ -78,8 +88,16 @@ class Faults:
                 ("silent", seconds),
                 ("refuse", rng.choice([429, 500, 503]), seconds),
                 ("refuse", 403, seconds),
+                ("refuse", 429, seconds, resource, rng.choice([1, 3])),
                 ("cut next", rng.choice([1, 60, 700])),
+                ("cut next", rng.choice([0, 300, 900]), resource, True, rng.choice([0, 1])),
+                ("cut next", 0, resource, False, rng.choice([0, 1, 2]), True),
                 ("restart", seconds),
+                ("restart", seconds, rng.choice([1, 5])),
+                ("restore", rng.choice([1, 3, 10])),
+                ("wrong line", resource, rng.randrange(10)),
+                ("wrong list", resource, rng.randrange(10)),
+                ("habit", *rng.choice(_HABITS)),
                 ("pages", rng.choice([1, 2])),
                 ("slow", rng.choice([0.02, 0.3])),
                 ("pieces", rng.choice([7, 100])),

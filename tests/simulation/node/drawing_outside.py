@@ -8,6 +8,7 @@ from random import Random
 from ..plan import Event
 from .claims import key_of
 from .drawing_lacks import with_health_check, without_health_check
+from .drifting import DRIFTS
 from .plan import (
     ADDRESSES,
     CLIENT,
@@ -103,7 +104,7 @@ def _drifts(rng: Random, item: Object, at: float) -> Iterator[Event]:
     for _ in range(rng.choice([2, 3])):
         if rng.random() < 0.5:
             yield Event(at, REFUSE, (rng.choice([1, 2]),))
-        yield Event(at, DRIFT, (rng.choice(["gone", "other", "flush"]), rng.random()))
+        yield Event(at, DRIFT, (rng.choice(DRIFTS), rng.randrange(1000)))
         yield client_of(rng, item, at + _NOTICED_S, NODE_IP)
         at += rng.choice([0.3, _NOTICED_S])
 

@@ -62,7 +62,7 @@ def _refused(rng: Random, services: list[Object], at: float, seconds: float) -> 
     for what, arguments, share in (
         (KILL, (0,), 0.3),
         (CRASH, (), 0.15),
-        (DRIFT, ("gone", rng.random()), 0.3),
+        (DRIFT, ("delete element", rng.randrange(1000)), 0.3),
         (API, ("restart", 0.5), 0.2),
         (CLOCK, (rng.choice([-86400.0, 3600.0]),), 0.15),
     ):

@@ -10,7 +10,7 @@ from typing import Any
 from ..plan import Event
 from .plan import CLOCK, PUT, Object, Plan, Settings
 
-SETTINGS = 0.15
+SETTINGS = 0.3
 """How many plans have such settings."""
 
 # Of this node, of the pod networks of a cluster.
@@ -29,6 +29,7 @@ _CHOICES: Mapping[str, Sequence[Any]] = {
     "has_only_own_pods": (True,),
     "min_period_s": (0.3,),
     "state_max_age_s": (60.0,),
+    "path": ("kernel", "auto"),
 }
 
 

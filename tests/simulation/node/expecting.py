@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .claims import Claim, Dialled, Key, Kind, key_of
 from .clients import Client
 from .cluster import Floors, in_parts
-from .families import like
 from .truth import NO_SERVICE, Expected, Truth
 
 if TYPE_CHECKING:
     from .world import World
-
-_OUTSIDE = "10.3.0.1"
 
 
 class Moments(NamedTuple):
@@ -43,32 +40,30 @@ class Expecting:
         Cost: it has many more states, so ask only where it matters.
         """
         moments = self.moments(client.floors)
-        if self._world.api is None or self._world.freshness.calm_at < client.floors.all:
+        if self._world.freshness.calm_at < client.floors.all:
             return self.at_moments(moments, client.ip, client.at)
         mixed = moments._replace(states=tuple(in_parts(moments.states)))
         return self.at_moments(mixed, client.ip, client.at)
 
-    def has_moved(self, client: Client) -> bool:
-        """Return whether a client's address may have gone to another Service port, or side of it.
-
-        A side is the addresses that share a policy: what another one has is at another listener.
-        """
+    def has_changed(self, client: Client) -> bool:
+        """Return whether what a client may get, or whose its address is, may have changed."""
         states = self.moments(client.floors).states
         claims = [truth.frontends.get(client.at) for truth in states]
-        names = {"" if claim is None else claim.name for claim in claims}
-        return len(names) > 1 or any(c and _changes_policy(c, client.at, states) for c in claims)
+        services = {id(claim.service) if claim is not None else 0 for claim in claims}
+        found = {truth.expected(client.ip, client.at) for truth in states}
+        return len(services) > 1 or len(found) > 1
 
-    def may_keep_some_out(self, client: Client) -> bool:
-        """Return whether the listener that a client dials may admit only some clients."""
-        moments = self.moments(client.floors)
-        owners = [claim for claim in self.owners(moments, client.at) if claim is not None]
-        return any(truth.keeps_some_out(c) for truth in moments.states for c in owners)
+    def have_moved(self, client: Client) -> bool:
+        """Return whether any address may have another owner than before."""
+        states = self.moments(client.floors).states
+        owners = [{at: claim.kind for at, claim in truth.frontends.items()} for truth in states]
+        return any(each != owners[0] for each in owners)
 
     def moments(self, floors: Floors) -> Moments:
         """Return the states that may be in force if all that is older than some times is."""
         cluster, now = self._world.cluster, self._world.timeline.now
         states = list(cluster.between(floors.all, now))
-        if self._world.api is not None and self._world.api.forbidden_until >= floors.all:
+        if self._world.api.forbidden_until >= floors.all:
             # An agent that may not read its Node does without.
             states += [truth.without_node for truth in states]
         recent = cluster.between(floors.losses, now) if self._world.plan.endpoint_s else ()
@@ -123,13 +118,6 @@ class Expecting:
                 # Until its turn, a Service with another address has what it had before, and none
                 # of that is left.
                 yield NO_SERVICE
-
-    def may_refuse(self, moments: Moments, at: Dialled) -> bool:
-        """Return whether some client of an address may be refused at some moments."""
-        expected = (
-            e for ip in (at[0], like(_OUTSIDE, at[0])) for e in self.at_moments(moments, ip, at)
-        )
-        return any(each.may_be_refused for each in expected)
 
 
 def _is_made_anew(claim: Claim | None, states: Sequence[Truth]) -> bool:

@@ -1,4 +1,4 @@
-"""The node of this half: the kernel's table leads clients to ports, and agents have whole loops."""
+"""The node: the kernel's rules lead clients to ports, or to endpoints; agents have whole loops."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 from userspace_proxy.model import contains
 
-from ..control.files import CONTROL, Port
-from ..control.loop import ProcessLoop, Task
-from ..control.machine import Machine, Process, Speed
-from ..control.system_calls import ProcessKernel, ProcessSocket
+from ..machine.files import CONTROL, Port
+from ..machine.loop import ProcessLoop, Task
+from ..machine.machine import Machine, Process, Speed
+from ..machine.system_calls import ProcessKernel, ProcessSocket
 from ..network import Address
 from ..streams import CONNECTING, Stream
 from ..timeline import Timeline
 from .families import is_six
 
 REFUSED, DROPPED = "refused", "dropped"
-Verdict = int | str
-"""Where the table leads a client: a port, or one of these."""
+Verdict = int | str | Address
+"""Where the rules lead a client: a port, an endpoint, or one of these."""
 
 _ANY, _ANY_SIX = "0.0.0.0", "::"
 QUEUE = 4096
@@ -31,12 +31,12 @@ QUEUE = 4096
 
 # Source: tcp(7), net/ipv4/tcp_timer.c: a SYN is sent again after one second, then after two.
 _SYN_AGAIN_S = 1.0
-# What a thread's call takes, at most.
-_CALL_S = 0.002
+# What a thread's call takes, at most; and how much later the next one of the same thread is.
+_CALL_S, _NEXT_S = 0.002, 1e-6
 
 
 class NodeMachine(Machine):
-    """A node whose clients dial frontends, which a table leads to ports."""
+    """A node whose clients dial frontends, which rules lead to ports, or to endpoints."""
 
     def __init__(self, timeline: Timeline, rng: Random, speed: Speed) -> None:
         super().__init__(timeline, rng, speed)
@@ -45,8 +45,6 @@ class NodeMachine(Machine):
         self.dropped: Callable[[Stream], None] = lambda _client: None
         self.queue = QUEUE
         """How many clients wait for a listener at most: net.core.somaxconn."""
-        self.queued: Callable[[int, bool], None] = lambda _waiting, _has_room: None
-        """Called with how many clients wait where another one comes, and whether it may, too."""
         self.admitted: dict[Port, Sequence[str] | None] = {}
         """The source filters of sockets."""
 
@@ -77,6 +75,9 @@ class NodeMachine(Machine):
         assert client.local is not None, "it has an address"
         assert client.remote is not None, "it dials an address"
         verdict = self.steer(client.local, client.remote, True)
+        if isinstance(verdict, tuple):
+            self._arrive_at_endpoint(client, verdict)
+            return
         ip = client.local[0]
         ports = self.ports_at(verdict, ip, is_tcp=True) if isinstance(verdict, int) else []
         if verdict == DROPPED:
@@ -90,21 +91,35 @@ class NodeMachine(Machine):
         if not self.is_admitted(port, client.local[0]):
             self.dropped(client)
             return
-        waiting = len(port.queue)
-        if waiting <= min(port.backlog, self.queue):
-            self.queued(waiting, True)
+        if len(port.queue) <= min(port.backlog, self.queue):
             client.joins(port)
         else:
             # The kernel answers nothing, and the client's one sends its SYN again.
-            self.queued(waiting, False)
             self.timeline.after(again_s, self._arrive_at_node, client, 2 * again_s)
+
+    def _arrive_at_endpoint(self, client: Stream, at: Address) -> None:
+        """Have an endpoint take a client that the kernel has led there; perhaps there is none."""
+        host = self.hosts.get(at)
+        if host is not None:
+            server = Stream(self, f"endpoint {at[0]}")
+            server.local, server.remote, server.inline = at, client.local, True
+            server.opened(client)
+            client.opened(server)
+            host.accept(server)
 
     def _reach_node(self, payload: bytes, source: Address, to: Address, hops: int) -> None:
         core = self._connected.get((to, source))
         if core is not None:
             core.receive(payload, source, to[0], hops)
             return
+        if (client := self.clients.get(to)) is not None:
+            client(payload, source)
+            return
         verdict = self.steer(source, to, False)
+        if isinstance(verdict, tuple):
+            if (host := self.hosts.get(verdict)) is not None:
+                host.receive(payload, source)
+            return
         ip = source[0]
         ports = self.ports_at(verdict, ip, is_tcp=False) if isinstance(verdict, int) else []
         if ports:
@@ -116,6 +131,16 @@ class NodeMachine(Machine):
 def _any(ip: str) -> str:
     """Return the address at which all clients of a family arrive."""
     return _ANY_SIX if is_six(ip) else _ANY
+
+
+class OneThread:
+    """Part of ThreadPoolExecutor: its calls run in their order."""
+
+    def __init__(self, *_options: object, **_names: object) -> None:
+        self.free_at = 0.0
+
+    def shutdown(self, **_options: object) -> None:
+        """Part of ThreadPoolExecutor."""
 
 
 class AgentLoop(ProcessLoop):
@@ -144,13 +169,15 @@ class AgentLoop(ProcessLoop):
         return self.call_soon(callback, *args)
 
     def run_in_executor(
-        self, _executor: Any, call: Callable[..., Any], *args: Any
+        self, executor: Any, call: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:
         """Part of asyncio.AbstractEventLoop: a thread, which runs at once, some time later."""
         future = self.create_future()
         machine = self._process.machine
-        delay_s = machine.thread_s() if isinstance(machine, AgentMachine) else 0.0
-        self._timeline.after(delay_s, self._call_in_thread, future, call, args)
+        at = self._timeline.now + (machine.thread_s() if isinstance(machine, AgentMachine) else 0.0)
+        if isinstance(executor, OneThread):
+            at = executor.free_at = max(at, executor.free_at + _NEXT_S)
+        self._timeline.at(at, self._call_in_thread, future, call, args)
         return future
 
     def _call_in_thread(

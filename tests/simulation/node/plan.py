@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..control.machine import Speed
+from ..machine.machine import Speed
 from ..plan import Event
 
 Object = Mapping[str, Any]
@@ -41,6 +41,8 @@ EXTERNAL_NETWORK = "198.51.100.0/24"
 FIRST_PROXY_PORT, _PROXY_PORTS = 17000, 41
 DRAIN_S = 1.0
 """For so long what is open goes on when an agent ends, or another one serves in its place."""
+STATE = "state.json.gz"
+"""The file with an agent's last state."""
 NODE_PORTS = range(30000, 32768)
 OWN_PODS = tuple(f"10.2.0.{n}" for n in range(1, 7))
 """Where endpoints of this node are."""
@@ -63,6 +65,8 @@ class Settings(NamedTuple):
     """``--iptables-min-sync-period``."""
     state_max_age_s: float = 86400.0
     """``--state-max-age``."""
+    path: str = "userspace"
+    """``--path``."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,6 @@ class Plan:
     objects: tuple[Object, ...]
     """Those that exist at the start."""
     events: tuple[Event, ...]
-    has_api: bool
-    """Objects are read from a simulated API server, otherwise from a simple stand-in."""
     endpoint_s: float
     """What an endpoint is reckoned to take in a turn of its namespace."""
     agent_dies_at: tuple[int, ...]

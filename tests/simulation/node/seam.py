@@ -17,20 +17,23 @@ from typing import TYPE_CHECKING, Any, cast
 
 import userspace_proxy
 from userspace_proxy import state_file
-from userspace_proxy.agent import agent, hand_over
+from userspace_proxy.agent import agent, hand_over, node_setup
 from userspace_proxy.agent.components import components_of
-from userspace_proxy.agent.rounds import change_turns, node_ports, sync
+from userspace_proxy.agent.rounds import change_turns, node_ports
 from userspace_proxy.agent.watchers import health_check_ports, last_state, node_now
 from userspace_proxy.agent.watchers.compared import Compared
 from userspace_proxy.agent.watchers.firewalls import FirewallWatch
 from userspace_proxy.agent.watchers.tracking import TrackingWatch
 from userspace_proxy.clocks import Clocks
+from userspace_proxy.kernel import one_thread
+from userspace_proxy.kernel.node_listings import NodeListings
 from userspace_proxy.plane import listener, recovered_sockets
 from userspace_proxy.status import health_checks
 
-from ..control import seam as control_seam
+from ..machine import nf_tables_seam
+from ..machine import seam as machine_seam
 from .lacks import FILTER
-from .last_states import retry_s
+from .machine import OneThread
 from .plan import NODE_IP
 
 if TYPE_CHECKING:
@@ -43,6 +46,9 @@ _LEFT_OUT = (Compared, FirewallWatch, TrackingWatch)
 Patch = tuple[Any, str, Any]
 # Until the kernel's list of addresses is read after a change.
 _LISTED_S = 0.005
+# How long an agent waits after a write that has failed: as in reality, so that an end has to write;
+# and so that some writes fail in a row.
+_RETRY_S = 2.0, 30.0
 
 
 def _nothing() -> None:
@@ -195,7 +201,7 @@ def _admit(world: World) -> Callable[[Any, Any], None]:
 
 
 def _patches(world: World) -> Iterator[Patch]:
-    kernel = control_seam._CurrentKernel(world.machine)
+    kernel = machine_seam._CurrentKernel(world.machine)
 
     async def nothing(*_arguments: object) -> None:
         """Instead of what changes the node beyond the table."""
@@ -204,27 +210,29 @@ def _patches(world: World) -> Iterator[Patch]:
         found = list(_COMPONENTS_OF(core, shown, own))
         return [one for one in found if not isinstance(one, _LEFT_OUT)]
 
-    yield agent, "open_steering", lambda *_arguments: world.open_steering()
+    for module, name, value in nf_tables_seam.names(
+        world.kernel.netlink, world.kernel.sysctls, world.kernel.process_number
+    ):
+        if name != "OneThread":
+            yield module, name, value
+    yield one_thread, "ThreadPoolExecutor", OneThread
+    yield node_setup, "_take_lock", lambda *_arguments: None
+    yield node_setup, "_remove_hooks", lambda _name: None
     yield agent, "prepare_node", nothing
     yield agent, "start_client_addresses", nothing
     yield agent, "components_of", some_components
     yield agent, "network_namespace", lambda: 1
     yield node_now, "NodeAddresses", partial(_Addresses, world)
-    if (api := world.api) is not None:
-        names = api.address.names(
-            lambda: api.client_for(cast("AgentProcess", world.machine.current))
-        )
-        for module, name, value in names:
-            if name != "Clocks":
-                yield module, name, value
+    api = world.api
+    names = api.address.names(lambda: api.client_for(cast("AgentProcess", world.machine.current)))
+    for module, name, value in names:
+        if name != "Clocks":
+            yield module, name, value
     yield node_ports, "socket", SimpleNamespace(**{**vars(socket), "socket": kernel.socket})
     yield node_ports, "held_ports", world.lacks.held_ports
     yield node_ports, "owners_of", lambda _inodes: {}
     yield health_check_ports, "who_holds", lambda *_port: None
-    yield change_turns.ChangeTurns, "take", world.turns.watching()
-    yield sync.SyncLoop, "publish", world.reports.publishing()
-    yield last_state, "_RETRY_S", retry_s(world.plan.seed)
-    yield last_state.LastState, "publish", world.reports.answering()
+    yield last_state, "_RETRY_S", _RETRY_S[world.plan.seed % 2]
     for name, value in HealthServers(world).names().items():
         yield health_checks, name, value
     for name, value in world.disk.names().items():
@@ -247,9 +255,12 @@ def installed(world: World) -> Iterator[None]:
     endpoint_s = world.plan.endpoint_s
     with (
         clocks(world.timeline.clock, world.unix),
-        control_seam.installed(world.machine, world.rng, descriptors=2000, constants=constants),
+        machine_seam.installed(world.machine, world.rng, descriptors=2000, constants=constants),
         contextlib.ExitStack() as stack,
     ):
+        netlink = world.kernel.netlink
+        # The clocks of listings are defaults of their arguments; those before are put back.
+        NodeListings.__init__.__defaults__ = (netlink.clock, netlink.cpu_clock)
         costs = [(change_turns, "_ENDPOINT_S", endpoint_s), (change_turns, "_PORT_S", endpoint_s)]
         for module, name, value in (*_patches(world), *(costs if endpoint_s else ())):
             stack.callback(_restore, module, name, vars(module).get(name, _MISSING))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..control.machine import Speed
+from ..machine.machine import Speed
 from ..shrinking import parts_removed
 from .machine import QUEUE
 from .plan import Plan

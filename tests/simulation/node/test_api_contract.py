@@ -13,12 +13,12 @@ from tests.unit.sources.kubernetes.contract import NODE_NAME, SourceContract
 from tests.unit.sources.kubernetes.history_contract import HistoryCluster, HistoryContract
 from userspace_proxy.sources.kubernetes import KubernetesSource
 
-from ..control.machine import Machine, Speed
+from ..machine.machine import Machine, Speed
 from ..timeline import Timeline
 from .api import ApiServer
 from .api_client import Address
 from .api_etcd import Etcd
-from .api_process import ApiProcess
+from .machine import AgentProcess
 
 _DEADLINE_S = 600.0
 
@@ -35,7 +35,7 @@ class SimulatedCluster(HistoryCluster):
             setattr(self.server, name, value)
         self.address = Address([self.server], rng)
         self.machine = Machine(self.timeline, rng, Speed())
-        self.process = ApiProcess(self.machine, "test")
+        self.process = AgentProcess(self.machine, "test")
 
     def run(self, test: Coroutine[Any, Any, None]) -> None:
         """Run a test to its end."""

@@ -6,50 +6,34 @@ import errno
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.sources import Source
-from userspace_proxy.steering import Steering
 
-from ..control.files import CONTROL, WORKER
-from ..control.machine import Process
-from ..control.process_world import ProcessWorld
+from ..machine.files import CONTROL, WORKER
+from ..machine.machine import Process
+from ..machine.nf_tables_packets import Kind
+from ..machine.process_world import ProcessWorld
 from ..network import Address
 from ..plan import Event
 from . import plan as plans
 from .agents import AgentRun
 from .api_of_node import Api
-from .checks import ORACLES as _CHECKED
-from .checks import Checks
 from .claims import Dialled
-from .clients import Client, Endpoint
+from .clients import DIALS, WAITS, Client, Endpoint
 from .cluster import Cluster, Freshness
 from .disk import Disk
-from .ends import ENDS, Ends
+from .expecting import Expecting
 from .families import like
-from .health_answers import ORACLES as _HEALTH
-from .health_answers import HealthAnswers
-from .lacks import NOT_CAPTURED, QUEUES, Lacks
-from .last_states import FILE as _STATE
-from .last_states import ORACLES as _STATES
-from .last_states import LastStates
-from .machine import QUEUE, REFUSED, AgentMachine, AgentProcess, Verdict
-from .pins import PINNED, Pins
-from .plan import OTHER_PODS, OWN_PODS, Plan
-from .rest_checks import ORACLES as _AT_REST
-from .rest_checks import check_clients, check_end, check_rest
-from .round_reports import ORACLES as _REPORTED
-from .round_reports import RoundReports
+from .invariants import ORACLES, Invariants
+from .kernel_of_node import NodeKernel
+from .lacks import Lacks
+from .machine import DROPPED, QUEUE, REFUSED, AgentMachine, AgentProcess, Verdict
+from .plan import OTHER_PODS, OWN_PODS, STATE, Plan
 from .seam import installed
-from .source import ObjectSource
-from .state_checks import AWAY, CURRENT, check_noted
-from .status_checks import STATUS, check_status
-from .steering import Table, TableSteering
-from .turns import TURNS, TurnChecks
-from .usable_checks import USABLE
 
+__all__ = ["ORACLES", "World"]
 BOUND_S = 2.0
 """A change of the cluster is in force after that time and waits for turns, if nothing is
 disturbed."""
@@ -59,8 +43,10 @@ _SETTLED_S = 12.0
 _SERVED_S = 3.0
 _ENDED_S = 8.0
 _AGAIN_S = 0.5
-# A round that was refused is tried again within that time.
-_RETRIED_S = 1.5
+# What was refused, or changed by another program, is right again within that time.
+_RETRIED_S, _REPAIRED_S = 1.5, 2.5
+# For a worker in the place of one that has died, also of the third in a row.
+_REPLACED_S = 2.0
 # Unix time at the begin of a run.
 _UNIX = 1_800_000_000.0
 _TARGETS = (8080, 8081, 5353)
@@ -81,24 +67,6 @@ _FAULTS = {
 """What doesn't happen any more when it is calm."""
 
 
-ORACLES = (
-    *_CHECKED,
-    *_AT_REST,
-    STATUS,
-    CURRENT,
-    AWAY,
-    TURNS,
-    NOT_CAPTURED,
-    QUEUES,
-    *_HEALTH,
-    *_REPORTED,
-    ENDS,
-    *_STATES,
-    PINNED,
-    USABLE,
-)
-
-
 class World(ProcessWorld[AgentMachine]):
     """Everything of one run; :meth:`run` returns what was wrong.
 
@@ -113,34 +81,30 @@ class World(ProcessWorld[AgentMachine]):
         super().__init__(plan.seed, AgentMachine, plan.speed, is_traced=is_traced)
         self.plan = plan
         self.unix_offset = _UNIX - self.began
-        self.clock_set_at = float("-inf")
         self.cluster = Cluster(self.timeline.clock, plan.addresses, plan.settings)
         self.cluster.put(*plan.objects)
-        self.api = Api(self.timeline, self.rng, plan.objects) if plan.has_api else None
-        if self.api is not None:
-            self.cluster.watchers.append(self.api.changed)
+        self.api = Api(self.timeline, self.rng, plan.objects, lambda: self.cluster.objects)
+        self.cluster.watchers.append(self.api.changed)
         bound_s = BOUND_S + 2 * plan.settings.min_period_s
         self.freshness = Freshness(self.timeline.clock, bound_s + plan.turns_s, bound_s)
-        self.table = Table(self.rng)
+        self.kernel = NodeKernel(self.machine, plan.seed, plan.addresses)
         self.disk = Disk(self.rng, self.timeline.clock, self.unix, self._enter)
         self.disk.floor = self.freshness.floor
-        self.disk.noted = partial(check_noted, self)
         self.agents: list[AgentRun] = []
         self.clients: list[Client] = []
-        self.checks = Checks(self)
+        self.waiting: list[Client] = []
+        """Those that haven't been answered."""
+        self.refusals = 0
+        """How many transactions the kernel has refused."""
         self.lacks = Lacks(self)
-        self.turns = TurnChecks(self)
-        self.reports = RoundReports(self)
-        self.health = HealthAnswers(self)
-        self.last_states = LastStates(self)
-        self.ends = Ends(self)
-        self.pins = Pins(self)
+        self.expecting = Expecting(self)
         self.moved: Callable[[], None] = lambda: None
         """Called after a change of the node's addresses; set by what follows them."""
+        self.kernel.refused = self._on_refusal
         self.machine.steer = self._steer
         self.machine.dying = self._on_death
         self.machine.queue = plan.queue
-        self.machine.queued = self.lacks.queued
+        self.invariants = Invariants(self)
         answering = {(ip, port) for ip in (*OWN_PODS, *OTHER_PODS) for port in _TARGETS}
         # Also those that may not be dialled: a client that is served by one shows that.
         self.machine.hosts.update({at: Endpoint(self, at) for at in answering | plan.endpoints})
@@ -159,6 +123,13 @@ class World(ProcessWorld[AgentMachine]):
         """Return the node's Unix time."""
         return self.timeline.now + self.unix_offset
 
+    def run(self) -> list[str]:
+        """Carry the plan out; return what was wrong, the first first."""
+        try:
+            return super().run()
+        finally:
+            self.kernel.forget()
+
     def take_line(self, record: logging.LogRecord) -> None:
         """Part of ProcessWorld: what the product logs as a bug."""
         text = record.getMessage()
@@ -176,34 +147,17 @@ class World(ProcessWorld[AgentMachine]):
 
     def carry_out(self) -> None:
         """Part of ProcessWorld."""
-        self.lacks.crowd(self.began + self.plan.calm_at)
+        self.lacks.crowd()
         self._start_agent()
         for event in self.plan.events:
             self.timeline.at(self.began + event.at, self._happen, event)
         self.run_for(self.plan.calm_at)
-        self.note("calm")
-        self.is_calm = True
-        self.table.refusals, self.table.slow_s, self.machine.slow_s = 0, 0.0, 0.0
-        self._take_rules()
-        self.machine.queue = QUEUE
-        self.disk.fails_with = 0
-        if self.api is not None:
-            self.api.be_well()
-        self.end_deaths()
-        self.lacks.crowd(self.timeline.now)
-        if self.agent is None:
-            self._start_agent()
-        self.freshness.disturb()
+        self._be_calm()
         self.run_for(_SETTLED_S)
-        check_rest(self)
-        self.last_states.check_rest()
+        self.invariants.check_rest()
         at_rest = self._dial_all()
         self.run_for(_SERVED_S)
-        check_clients(self, at_rest)
-        check_status(self, at_rest)
-        self.health.check_rest()
-        if self.pins.dial_again(at_rest):
-            self.run_for(_AGAIN_S)
+        self.invariants.check_clients(at_rest)
         for client in self.clients:
             client.give_up()
         self.run_for(1.0)
@@ -211,11 +165,33 @@ class World(ProcessWorld[AgentMachine]):
         if self.agent is not None and not self.machine.violations:
             self.agent.process.loop.call_soon(self.agent.stop)
             self.run_for(_ENDED_S)
-            check_end(self)
+            self.invariants.check_end()
+
+    def _be_calm(self) -> None:
+        """Have nothing fail, and nothing change, any more."""
+        self.note("calm")
+        self.is_calm = True
+        self.machine.slow_s = 0.0
+        self.kernel.take_again()
+        self.machine.queue = QUEUE
+        self.disk.fails_with = 0
+        self.api.be_well()
+        self.end_deaths()
+        self.lacks.crowd()
+        if self.agent is None:
+            self._start_agent()
+        self.freshness.disturb()
 
     def after_step(self) -> None:
         """Part of ProcessWorld."""
-        self.checks.after_step()
+        agent = self.agent
+        if agent is None or agent.is_ending or not agent.is_serving:
+            self.freshness.disturb()
+        else:
+            agent.note_served()
+        if self.waiting:
+            self.waiting = [each for each in self.waiting if each.state in (DIALS, WAITS)]
+        self.invariants.after_step()
 
     # -- agents ------------------------------------------------------------------------------------
 
@@ -225,39 +201,37 @@ class World(ProcessWorld[AgentMachine]):
         self.note(f"{process.name}: starts")
         if not self.is_calm and number < len(self.plan.agent_dies_at):
             process.dies_at_call = self.plan.agent_dies_at[number]
-        if self.plan.keeps_state and (file := self.disk.files.get(_STATE)) is not None:
-            self.freshness.go_back(file.floor)
-            for client in self.clients:
-                client.go_back()
+        if self.plan.keeps_state and (file := self.disk.files.get(STATE)) is not None:
+            self._go_back(file.floor)
         run = AgentRun(self, process)
         process.main = run
         self.agents.append(run)
-        self.lacks.agent_starts()
+        if self.plan.crowd:
+            self.freshness.disturb(self.timeline.now + _REPLACED_S)
         process.start(run.run)
 
-    def open_steering(self) -> Steering:
-        """Return the steering of the agent that starts."""
-        process = self.machine.current
-        assert isinstance(process, AgentProcess), "an agent runs"
-        return TableSteering(self.table, process)
+    def _go_back(self, to: float) -> None:
+        """Note that a state of that time may be in force again."""
+        self.freshness.go_back(to)
+        for client in self.waiting:
+            client.go_back()
 
-    def make_source(self, run: AgentRun) -> Source:
+    def make_source(self) -> Source:
         """Return the source of an agent that starts."""
-        if self.api is not None:
-            return self.api.source()
-        return ObjectSource(self.cluster, run.process.loop.call_later)
+        return self.api.source()
 
     def agent_failed(self, run: AgentRun, exc: UserspaceProxyError) -> None:
         """Take the error that ends an agent."""
-        self.note(f"{run.process.name}: failed: {exc}")
-        self.checks.agent_failed(run, exc)
+        self.violate(f"{run.process.name} failed: {exc}")
 
     def _on_death(self, process: Process) -> None:
-        self.checks.dying(process)
-        self.health.dying(process)
-        self.ends.dying(process)
-        if self.api is not None and isinstance(process, AgentProcess):
+        self.freshness.disturb()
+        self.invariants.dying(process)
+        self.kernel.dying(process)
+        if isinstance(process, AgentProcess):
             self.api.died(process)
+        elif not self.is_finishing:
+            self.freshness.disturb(self.timeline.now + _REPLACED_S)
         if process.kind == CONTROL and not self.is_finishing:
             self.disk.forget_opened()
             self.timeline.after(_START_S * (1 + self.rng.random()), self._start_after)
@@ -266,10 +240,15 @@ class World(ProcessWorld[AgentMachine]):
         if self.agent is None and not self.is_finishing:
             self._start_agent()
 
-    def _steer(self, _client: Address, to: Address, is_tcp: bool) -> Verdict:
-        for frontend, target in self.table.targets.items():
-            if frontend.address == to and (frontend.protocol == "TCP") is is_tcp:
-                return target if isinstance(target, int) else REFUSED
+    def _steer(self, client: Address, to: Address, is_tcp: bool) -> Verdict:
+        outcome = self.kernel.send(client, to, is_tcp=is_tcp)
+        if outcome.kind is Kind.DROPPED:
+            return DROPPED
+        if outcome.kind is Kind.TO_ENDPOINT and outcome.place is not None:
+            return outcome.place.ip, outcome.place.port
+        if outcome.kind is Kind.TO_PORT and outcome.place is not None:
+            self.invariants.led_to_port(client, to, outcome.place.port, is_tcp=is_tcp)
+            return outcome.place.port
         return REFUSED
 
     # -- events ------------------------------------------------------------------------------------
@@ -287,6 +266,7 @@ class World(ProcessWorld[AgentMachine]):
         elif what == plans.ADDRESSES:
             self.note(f"the node has the addresses {args[0]}")
             self.cluster.move(args[0])
+            self.kernel.move(args[0])
             self.moved()
         elif self.is_calm and what in _FAULTS:
             return
@@ -315,16 +295,16 @@ class World(ProcessWorld[AgentMachine]):
         elif what in (plans.REFUSE, plans.REFUSE_FOR):
             self._refuse(what, args[0])
         elif what == plans.SLOW:
-            self.table.slow_s = self.machine.slow_s = args[0]
+            self.machine.slow_s = args[0]
         elif what == plans.DRIFT:
-            self.table.drift(*args)
-            self.checks.begin_drift()
+            self.kernel.drift(*args)
+            self.freshness.disturb(self.timeline.now + _REPAIRED_S)
         elif what == plans.API:
-            if self.api is not None:
-                self.freshness.disturb(self.timeline.now + self.api.fail(*args))
+            if args[0] == "restore":
+                self._go_back(self.began)
+            self.freshness.disturb(self.timeline.now + self.api.fail(*args))
         elif what == plans.CLOCK:
             self.unix_offset += args[0]
-            self.clock_set_at = self.timeline.now
         elif what == plans.DISK:
             if args[0] == "torn":
                 self.disk.tear()
@@ -335,15 +315,17 @@ class World(ProcessWorld[AgentMachine]):
         """Have the kernel refuse so many writes, or all of them for so many seconds."""
         for_s = _RETRIED_S * much
         if what == plans.REFUSE:
-            self.table.refusals += much
+            self.kernel.refuse(much)
         else:
             for_s = _RETRIED_S + much
-            self.table.is_refusing = True
-            self.timeline.after(much, self._take_rules)
+            self.kernel.refuse()
+            self.timeline.after(much, self.kernel.take_again)
         self.freshness.disturb(self.timeline.now + for_s)
 
-    def _take_rules(self) -> None:
-        self.table.is_refusing = False
+    def _on_refusal(self, code: int) -> None:
+        self.refusals += 1
+        self.freshness.disturb(self.timeline.now + _RETRIED_S)
+        self.invariants.refused(code)
 
     def _stop(self, is_agent: bool, number: int, seconds: float) -> None:
         process = self.stop_for(CONTROL if is_agent else WORKER, number, seconds)
@@ -356,12 +338,17 @@ class World(ProcessWorld[AgentMachine]):
         """Have a client dial."""
         client = Client(self, len(self.clients), ip, at, hold_s)
         self.clients.append(client)
-        self.checks.follow(client)
+        self.waiting.append(client)
 
     def _dial_all(self) -> list[Client]:
-        """Have clients inside and outside dial each address of each Service; return them."""
+        """Have clients inside and outside dial each address of each Service; return them.
+
+        Twice: those of Services with affinity are to get their endpoint again.
+        """
         first = len(self.clients)
-        for at in sorted(self.cluster.last.frontends):
-            for ip in ("10.3.0.1", "10.3.9.2", "10.2.1.77"):
-                self.dial(like(ip, at[0]), at, 0.05)
+        for _ in range(2):
+            for at in sorted(self.cluster.last.frontends):
+                for ip in ("10.3.0.1", "10.3.9.2", "10.2.1.77"):
+                    self.dial(like(ip, at[0]), at, 0.05)
+            self.run_for(_AGAIN_S)
         return self.clients[first:]

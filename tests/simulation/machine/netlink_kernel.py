@@ -1,0 +1,217 @@
+"""The kernel's side of netlink: sockets of its subsystems, multicast, time, and what fails.
+
+A subsystem takes the datagrams that programs send to it. Time passes only where a socket waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket as _socket
+from collections.abc import Callable
+from random import Random
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+from .netlink_sockets import Listing, NetlinkSocket
+
+ROUTE, NETFILTER = 0, 12
+_BUFFER_BYTES = 425_984
+# So that no two moments are the same: what was listed at one isn't what was changed at the next.
+_TICK_S = 1e-9
+
+
+class Subsystem(Protocol):
+    """A part of the kernel that programs ask by netlink."""
+
+    def receive(self, sock: NetlinkSocket, data: bytes) -> None:
+        """Take a datagram; answer by the socket."""
+
+    def forget(self, sock: NetlinkSocket) -> None:
+        """Note that a socket has no copy left."""
+
+
+class NetlinkKernel:
+    """One network namespace's netlink.
+
+    Args:
+        now: Monotonic seconds.
+        rng: Decides how listings are divided, and when events arrive.
+        wait_until: Lets time pass; by default only the clock of sockets moves.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        rng: Random,
+        wait_until: Callable[[float], None] | None = None,
+    ) -> None:
+        self._now = now
+        self._wait = wait_until
+        self._rng = rng
+        self._ahead_s = 0.0
+        self._ports = itertools.count(1001)
+        self._subsystems: dict[int, Subsystem] = {}
+        self.sockets: list[NetlinkSocket] = []
+        self.calls = 0
+        self.is_privileged = True
+        self.send_buffer_bytes = _BUFFER_BYTES
+        self.part_messages = 30
+        """How many messages a datagram of a listing has at most."""
+        self.event_calls = 2
+        """How many system calls later events arrive at most."""
+        self.slow_answers: list[float] = []
+        """By how many seconds the next answers are late."""
+        self.listing_cpu_s = 0.0
+        """The CPU time that a listing of links, addresses or routes takes."""
+        self._cpu_s = 0.0
+        self.lost_events = 0
+        """How many of the next events don't fit into a socket's buffer."""
+        self.events_lost = 0
+        """How many didn't."""
+        self.between: Callable[[], None] = lambda: None
+        """Called within each system call: what others do meanwhile."""
+        self._is_between = False
+        self.opened: Callable[[NetlinkSocket], None] = lambda _sock: None
+        """Called with each socket that is opened."""
+        self.next_sockets: list[int] = []
+        """Error numbers of the next sockets that are opened, the next last; 0: none."""
+
+    def add(self, protocol: int, subsystem: Subsystem) -> None:
+        """Have a part of the kernel take the datagrams of a protocol."""
+        self._subsystems[protocol] = subsystem
+
+    def socket(self, family: int, _kind: int = 0, proto: int = 0) -> Any:
+        """Part of the module socket."""
+        if self.next_sockets and (code := self.next_sockets.pop()):
+            raise OSError(code, os.strerror(code))
+        if family != _socket.AF_NETLINK:
+            return ProbeSocket(self, family)
+        if proto not in self._subsystems:
+            raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
+        sock = NetlinkSocket(self, proto)
+        self.sockets.append(sock)
+        self.opened(sock)
+        return sock
+
+    def now(self) -> float:
+        return self._now() + self._ahead_s
+
+    def clock(self) -> float:
+        """Return a moment that is later than each one before."""
+        self._ahead_s += _TICK_S
+        return self.now()
+
+    def cpu_clock(self) -> float:
+        """Return the CPU time of a thread that does nothing but list."""
+        self._cpu_s += self.listing_cpu_s
+        return self._cpu_s
+
+    def wait_until(self, when: float) -> None:
+        """Let time pass."""
+        if self._wait is not None:
+            self._wait(when)
+        else:
+            self._ahead_s += max(0.0, when - self.now())
+
+    def next_port(self) -> int:
+        return next(self._ports)
+
+    def enter(self) -> None:
+        """Note a system call."""
+        self.calls += 1
+        if not self._is_between:
+            self._is_between = True
+            try:
+                self.between()
+            finally:
+                self._is_between = False
+
+    def receive(self, sock: NetlinkSocket, data: bytes) -> None:
+        self._subsystems[sock.proto].receive(sock, data)
+
+    def forget(self, sock: NetlinkSocket) -> None:
+        if sock in self.sockets:
+            self.sockets.remove(sock)
+            self._subsystems[sock.proto].forget(sock)
+
+    def forget_all(self) -> None:
+        """Have no sockets and subsystems any more, and know nothing of a run."""
+        self._now = float
+        self.between, self.opened = lambda: None, lambda _sock: None
+        self.sockets.clear()
+        self._subsystems.clear()
+
+    def answer_delay(self) -> float:
+        return self.slow_answers.pop() if self.slow_answers else 0.0
+
+    def loses_event(self) -> bool:
+        if self.lost_events:
+            self.lost_events -= 1
+            self.events_lost += 1
+            return True
+        return False
+
+    def part(self, listing: Listing) -> bytes:
+        most = self._rng.randint(1, self.part_messages)
+        return listing.part(most, done_apart=self._rng.random() < 0.3)
+
+    def multicast(self, protocol: int, group: int, datagrams: list[bytes], sender: int = 0) -> None:
+        """Send events to all sockets that have subscribed to a group.
+
+        Those of a socket of the product are there before its system call ends.
+        """
+        is_own = any(sock.port == sender for sock in self.sockets)
+        after_call = 0 if is_own else self.calls + self._rng.randint(0, self.event_calls)
+        for sock in self.sockets:
+            if sock.proto == protocol and group in sock.groups:
+                for data in datagrams:
+                    sock.put_event(data, after_call=after_call)
+
+    @property
+    def addresses(self) -> set[str]:
+        """The addresses that datagram sockets can be bound to."""
+        routes: Any = self._subsystems[ROUTE]
+        found: set[str] = routes.local_addresses()
+        return found
+
+
+class ProbeSocket:
+    """Part of socket.socket: one for datagrams, as far as it shows a node's addresses."""
+
+    def __init__(self, kernel: NetlinkKernel, family: int) -> None:
+        self._kernel = kernel
+        self._is_ipv6 = family == _socket.AF_INET6
+        self._name = "::" if self._is_ipv6 else "0.0.0.0"
+
+    def bind(self, address: tuple[str, int]) -> None:
+        """Part of socket.socket."""
+        if address[0] not in self._kernel.addresses:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+
+    def connect(self, _address: tuple[str, int]) -> None:
+        """Part of socket.socket: as on a node whose default route has the first global address."""
+        for ip in sorted(self._kernel.addresses):
+            if (":" in ip) == self._is_ipv6 and ip not in ("::1", "127.0.0.1"):
+                self._name = ip
+                return
+        raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+    def getsockname(self) -> tuple[str, int]:
+        """Part of socket.socket."""
+        return self._name, 0
+
+    def close(self) -> None:
+        """Part of socket.socket."""
+
+    def __enter__(self) -> ProbeSocket:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def socket_module(kernel: NetlinkKernel) -> SimpleNamespace:
+    """Return what replaces the module socket."""
+    return SimpleNamespace(**{**vars(_socket), "socket": kernel.socket})

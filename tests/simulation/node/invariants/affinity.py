@@ -1,0 +1,71 @@
+"""A client of a Service with session affinity gets the endpoint again that it had, while nothing
+about its Service changes, and nothing disturbs the node.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..claims import Claim, Dialled
+from ..clients import SERVED, Client
+from ..plan import Object
+from ..truth import Truth
+from .base import Invariant
+
+if TYPE_CHECKING:
+    from ..world import World
+
+# Until all workers have a pin.
+_SHARED_S = 0.5
+_POLICIES = "internalTrafficPolicy", "externalTrafficPolicy", "loadBalancerSourceRanges"
+
+
+class Affinity(Invariant):
+    """See the module."""
+
+    NAME = "endpoint of before"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._last: dict[tuple[str, Dialled], tuple[Client, Any]] = {}
+        """Of each address by client: the client that was served last, and the agent then."""
+
+    def client_changed(self, client: Client, was: str) -> None:
+        """Part of Invariant."""
+        if client.state != SERVED:
+            return
+        world, key = self._world, (client.ip, client.at)
+        before, agent = self._last.get(key, (None, None))
+        self._last[key] = client, world.agent
+        if before is None or agent is not world.agent or not self._is_pinned(before, client):
+            return
+        what = f"{client.name} had {before.endpoint}, and was served by {client.endpoint}"
+        self.check(client.endpoint == before.endpoint, what)
+
+    def _is_pinned(self, before: Client, client: Client) -> bool:
+        """Return whether nothing has happened since that ends or hides a pin."""
+        world = self._world
+        is_early = client.dialled_at < before.answered_at + _SHARED_S
+        # Whatever disturbs a node may have ended a worker, which has pins.
+        if is_early or world.freshness.calm_at >= before.dialled_at:
+            return False
+        states = list(world.cluster.between(before.floors.all, world.timeline.now))
+        kinds = [_kind(truth, client.at) for truth in states]
+        if kinds[0] is None or any(kind != kinds[0] for kind in kinds):
+            return False
+        expected = (truth.expected(client.ip, client.at) for truth in states)
+        return all(before.endpoint in each.endpoints for each in expected)
+
+
+def _kind(truth: Truth, at: Dialled) -> object:
+    """Return which Service port pins are of, and its policies; None: it has none."""
+    claim: Claim | None = truth.frontends.get(at)
+    if claim is None or not has_affinity(claim.service):
+        return None
+    spec = claim.service["spec"]
+    return claim.kind, [spec.get(name) for name in _POLICIES]
+
+
+def has_affinity(service: Object) -> bool:
+    """Return whether clients of a Service return to their endpoints."""
+    return bool(service["spec"].get("sessionAffinity") == "ClientIP")

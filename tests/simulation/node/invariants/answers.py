@@ -1,0 +1,76 @@
+"""A client is answered in time, as its Service says: served if it has endpoints, refused or dropped
+only if it has none for it, and held no longer than it asks for.
+
+Judged is what happens while nothing disturbs the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client, at_of
+from .base import Invariant
+
+ANSWERED_S = 3.0
+"""A client is served, or told that it isn't, in that time."""
+# A timer may be early by so much, and a worker takes a client that has waited in its queue.
+_EARLY_S, _TAKEN_S = 0.001, 1.0
+
+
+class Answers(Invariant):
+    """See the module."""
+
+    NAME = "answered in time"
+
+    def client_changed(self, client: Client, was: str) -> None:
+        """Part of Invariant."""
+        world = self._world
+        if client.state in (REFUSED, DROPPED) and self._is_undisturbed(client):
+            expected = world.expecting.in_parts(client)
+            is_refused = client.state == REFUSED
+            may = [e.may_be_refused if is_refused else e.may_be_dropped for e in expected]
+            self.check(any(may), f"{client.name} at {at_of(client)} was {client.state}")
+        elif client.state in (RESET, ENDED) and was == WAITS and self._is_undisturbed(client):
+            if not world.expecting.has_changed(client):
+                self._judge_reset(client)
+        elif client.state == SERVED and was == WAITS and self._is_undisturbed(client):
+            longest_s = max(e.waits_s for e in world.expecting.of(client))
+            waited_s = world.timeline.now - client.dialled_at
+            what = f"{client.name} at {at_of(client)} was served after {waited_s:.2f} s"
+            self.check(waited_s < max(longest_s + _TAKEN_S, ANSWERED_S), what)
+
+    def _judge_reset(self, client: Client) -> None:
+        expected = self._world.expecting.of(client)
+        waited_s = self._world.timeline.now - client.dialled_at
+        holds = [each.waits_s for each in expected if each.waits_s]
+        is_right = bool(holds) and waited_s >= min(holds) - _EARLY_S
+        self.check(is_right, f"{client.name} at {at_of(client)} was reset after {waited_s:.2f} s")
+
+    def _is_undisturbed(self, client: Client) -> bool:
+        return self._world.freshness.calm_at < client.dialled_at
+
+    def look(self) -> None:
+        """Part of Invariant."""
+        now = self._world.timeline.now
+        for client in self._world.waiting:
+            since = max(client.dialled_at, self._world.freshness.calm_at)
+            if client.stream is None or now - since < ANSWERED_S:
+                continue
+            expected = self._world.expecting.in_parts(client)
+            longest_s = max(each.waits_s for each in expected)
+            if now - since < longest_s + ANSWERED_S:
+                continue
+            is_right = any(not each.endpoints and not each.waits_s for each in expected)
+            # It may be at a listener of before, which drops what it doesn't admit.
+            what = f"{client.name} at {at_of(client)} {client.state} for {now - since:.1f} s"
+            self.check(is_right, what)
+
+    def check_clients(self, clients: Sequence[Client]) -> None:
+        """Part of Invariant: each client is served that may be."""
+        for client in clients:
+            expected = self._world.cluster.last.expected(client.ip, client.at)
+            is_right = client.state in (SERVED, ENDED) or not expected.endpoints
+            if client.state == DIALS and client.at[2] == "TCP":
+                is_right = expected.may_be_dropped
+            what = f"{client.name} at {at_of(client)}: {client.state}, may {expected}"
+            self.check(is_right, what)

@@ -1,0 +1,45 @@
+"""A client is served only by an endpoint that its Service's fields allow, now or within the bound
+in which a change is in force.
+
+Whatever fails meanwhile: that changes are late is known from the disturbances, not from the agent.
+"""
+
+from __future__ import annotations
+
+from ..clients import SERVED, Client, at_of
+from ..expecting import Expecting
+from ..plan import DRAIN_S
+from .base import Invariant
+
+# For a predecessor's workers to end after their drain.
+_GONE_S = 1.0
+
+
+class Endpoints(Invariant):
+    """See the module."""
+
+    NAME = "allowed endpoint"
+
+    def client_changed(self, client: Client, was: str) -> None:
+        """Part of Invariant."""
+        if client.state != SERVED:
+            return
+        expecting = self._world.expecting
+        allowed = {at for each in expecting.of(client) for at in each.endpoints}
+        if client.endpoint not in allowed:
+            allowed = {at for each in expecting.in_parts(client) for at in each.endpoints}
+        is_right = client.endpoint in allowed or self._may_be_of_last(client, expecting)
+        what = f"{client.name} at {at_of(client)} was served by {client.endpoint}, not {allowed}"
+        self.check(is_right, what)
+
+    def _may_be_of_last(self, client: Client, expecting: Expecting) -> bool:
+        """Return whether addresses have changed hands while no agent served.
+
+        Until the next one serves, and its predecessor's workers have drained, a port may still be
+        its last owner's.
+        """
+        world, agent = self._world, self._world.agent
+        served_at = agent.served_at if agent is not None else float("inf")
+        if world.timeline.now > served_at + DRAIN_S + _GONE_S:
+            return False
+        return expecting.have_moved(client)

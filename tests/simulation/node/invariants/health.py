@@ -1,0 +1,89 @@
+"""Load balancers and the kubelet get the right answers: a node to which clients may be sent says
+so, one that can't serve doesn't, and a health check port says ready only with an endpoint here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.status.health import answer_healthz, answer_livez
+
+from ...machine.files import WORKER
+from ..plan import NODE
+from ..readings import is_leaving
+from ..seam import answer_of
+from .base import Invariant
+
+if TYPE_CHECKING:
+    from ..agents import AgentRun
+
+# An agent has a worker's first message, or learns of its end, in that time.
+_TOLD_S = 0.3
+# Changes are late from a minute on; nothing waits at rest.
+_LATER_S = 3600.0
+
+
+class Health(Invariant):
+    """See the module."""
+
+    NAME = "health"
+
+    def look(self) -> None:
+        """Part of Invariant."""
+        world, now, run = self._world, self._world.timeline.now, self._world.agent
+        if run is None or run.agent is None or not run.is_started:
+            return
+        # A process that is stopped answers nothing.
+        if run.process.loop.held_until > now - _TOLD_S:
+            return
+        with run.process:
+            facts = run.agent._facts()
+        self.check(answer_livez(facts, world.unix()).status == 200, "it asks for a restart")
+        answer = answer_healthz(facts, world.unix()).status
+        is_about_to_serve = run.is_serving and not run.has_served
+        if run.is_ending:
+            # Also one whose first round is in force only now.
+            is_right = answer == 503 or now - run.ends_since <= _TOLD_S
+            self.check(is_right, f"/healthz says {answer}, and the agent ends")
+        elif not run.has_served and not is_about_to_serve:
+            self.check(answer == 503, f"/healthz says {answer}, and no round is in force")
+        elif world.freshness.is_calm and self._has_workers(run):
+            states = world.cluster.between(world.freshness.floor(), now)
+            leaving = {is_leaving(truth.objects.get(("Node", "", NODE))) for truth in states}
+            allowed = {503 if leaves else 200 for leaves in leaving}
+            self.check(answer in allowed, f"/healthz says {answer}, not {allowed}")
+        if not run.is_ending:
+            self._check_ports(run)
+
+    def _has_workers(self, run: AgentRun) -> bool:
+        alive = self._world.machine.alive(WORKER)
+        return any(each.parent is run.process for each in alive)
+
+    def _check_ports(self, run: AgentRun) -> None:
+        """Judge what health check ports answer."""
+        world = self._world
+        if run.core is None:
+            return
+        states = list(world.cluster.between(world.freshness.floor(), world.timeline.now))
+        if not world.freshness.is_calm:
+            return
+        for number in {port for truth in states for port in truth.open_health_ports}:
+            with run.process:
+                status = answer_of(run.core.health_checks, number)
+            counts = [truth.open_health_ports.get(number, ("", 0))[1] for truth in states]
+            is_right = status == 200 if all(counts) else status != 200 or any(counts)
+            self.check(is_right, f"health check port {number} says {status} with {counts} ready")
+
+    def check_rest(self) -> None:
+        """Part of Invariant: an agent answers the same later if nothing happens any more."""
+        world, run = self._world, self._world.agent
+        if run is None or run.agent is None:
+            return
+        with run.process:
+            facts: StatusFacts = run.agent._facts()
+        leaves = is_leaving(world.cluster.last.objects.get(("Node", "", NODE)))
+        for later_s in (0.0, _LATER_S):
+            answer = answer_healthz(facts, world.unix() + later_s).status
+            what = f"/healthz says {answer} {later_s:g} s later, and nothing waits"
+            self.check(answer == (503 if leaves else 200), what)

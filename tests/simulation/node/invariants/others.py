@@ -1,0 +1,32 @@
+"""Other programs keep what is theirs, and get no client of a Service: their tables stay as they
+are, and no client is led to a port of the node that another program has.
+"""
+
+from __future__ import annotations
+
+from ...network import Address
+from .base import Invariant
+
+
+class Others(Invariant):
+    """See the module."""
+
+    NAME = "other programs"
+
+    def led_to_port(self, client: Address, to: Address, number: int, *, is_tcp: bool) -> None:
+        """Part of Invariant."""
+        others = self._world.machine.others
+        has_other = any(at[1] == number and tcp is is_tcp for at, tcp in others)
+        is_own = any(p.port == number and p.is_tcp is is_tcp for p in self._world.machine.ports)
+        # What another program's rule has changed leads nowhere that is known.
+        what = f"{client[0]} at {to} is led to port {number}, which another program has"
+        self.check(is_own or not has_other, what)
+
+    def look(self) -> None:
+        """Part of Invariant."""
+        kernel = self._world.kernel
+        if kernel.version != self._seen:
+            self._seen = kernel.version
+            self.check(kernel.foreign_now() == kernel.foreign, "others' tables have changed")
+
+    _seen = -1

@@ -1,0 +1,41 @@
+"""The API server isn't asked more often than it must be: in no second does an agent send more
+requests than it has kinds of objects, each with its retries, and pages.
+"""
+
+from __future__ import annotations
+
+from .base import Invariant
+
+_SECOND_S = 1.0
+# Services, EndpointSlices, this node's Node; a list, a watch and a question each; retries follow
+# after a tenth of a second, then after twice as long each time.
+_KINDS, _TRIES = 4, 10
+
+
+class Requests(Invariant):
+    """See the module."""
+
+    NAME = "requests have a bound"
+
+    def check_rest(self) -> None:
+        """Part of Invariant."""
+        server = self._world.api.server
+        times = [at for at, _, _, query in server.requests if not query.get("continue")]
+        first, most, at_most = 0, 0, 0.0
+        for last, at in enumerate(times):
+            while times[first] < at - _SECOND_S:
+                first += 1
+            if last - first + 1 > most:
+                most, at_most = last - first + 1, at
+        # Each agent that starts lists all.
+        starts = len(self._world.agents)
+        bound = _KINDS * _TRIES + 6 * min(starts, 3)
+        self.check(most <= bound, f"{most} requests within a second up to {at_most:.1f}")
+        self._check_quiet(times)
+
+    def _check_quiet(self, times: list[float]) -> None:
+        """Judge that an agent at rest asks only as watches end."""
+        world = self._world
+        quiet = [at for at in times if at > world.timeline.now - 5.0]
+        is_right = len(quiet) <= 2 * _KINDS
+        self.check(is_right, f"{len(quiet)} requests in five seconds at rest")

@@ -1,0 +1,104 @@
+"""What a reader of the status sees agrees with clients: trouble while they fail, and none while
+none do; and for each Service port exactly the endpoints that may serve.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from userspace_proxy.diagnosis.problems import problems_of_node
+from userspace_proxy.facts import PortFacts, PortState, StatusFacts
+
+from ..claims import Dialled
+from ..clients import ENDED, REFUSED, SERVED, Client
+from ..families import is_six
+from ..plan import DRIFT, NODE
+from ..readings import is_leaving
+from .base import Invariant
+
+_SERVES_NONE = frozenset(
+    {
+        PortState.NOT_SERVED,
+        PortState.REFUSED,
+        PortState.HOLDING,
+        PortState.NOT_ANSWERING,
+        PortState.OUT_OF_PORTS,
+    }
+)
+"""States of which no client is served; of those that drop or serve partly some are."""
+
+
+class Status(Invariant):
+    """See the module."""
+
+    NAME = "status"
+
+    def check_clients(self, clients: Sequence[Client]) -> None:
+        """Part of Invariant."""
+        world, run = self._world, self._world.agent
+        if run is None or run.agent is None:
+            return
+        with run.process:
+            facts = run.agent.status()
+        addresses: dict[str, set[Dialled]] = defaultdict(set)
+        for at, claim in world.cluster.last.frontends.items():
+            addresses[claim.name].add(at)
+        named, wanted = sorted({port.name for port in facts.ports}), sorted(addresses)
+        self.check(named == wanted, f"the status has the ports {named}, not {wanted}")
+        for port in facts.ports:
+            is_of_six, own = is_six(_address_of(port)[0]), addresses[port.name]
+            saw = {c.state for c in clients if c.at in own and is_six(c.ip) is is_of_six}
+            word = port.state.word
+            what = f"the status says that {port.name} is {word}, and its clients were {saw}"
+            if not {SERVED, ENDED}.isdisjoint(saw):
+                self.check(word not in _SERVES_NONE, what)
+            elif saw == {REFUSED}:
+                self.check(not word.serves, what)
+            self._check_usable(port)
+        self._check_problems(facts)
+
+    def _check_usable(self, port: PortFacts) -> None:
+        """Judge the endpoints of a Service port, for clients from outside where these differ."""
+        truth = self._world.cluster.last
+        ip, number = _address_of(port)
+        claim = truth.frontends.get((ip, number, port.protocol))
+        if claim is not None:
+            shown = sorted(each.address for each in port.endpoints if each.is_usable)
+            wanted = sorted(_as_shown(*each) for each in truth.usable(claim))
+            what = f"{port.name} has the usable endpoints {shown}, not {wanted}"
+            self.check(shown == wanted, what)
+
+    def _check_problems(self, facts: StatusFacts) -> None:
+        """Judge that no problem is shown of what has been right for long.
+
+        A disk isn't written again within that time, rules that were changed are named for a minute,
+        and Services that claim one address are a problem of the cluster.
+        """
+        world = self._world
+        passing = ["conflict", "last state not kept"]
+        if any(event.what == DRIFT for event in world.plan.events):
+            passing.append("rules changed")
+        if not world.cluster.last.open_health_ports:
+            # Nothing on the node may answer a health check, as users have set it.
+            passing.append("health check")
+        if is_leaving(world.cluster.last.objects.get(("Node", "", NODE))):
+            passing.append("node deleted")
+        shown = [text for text in (facts.steering.problem, *facts.source.problems) if text]
+        shown += [
+            problem.what
+            for problem in problems_of_node(facts, world.unix())
+            if not problem.kind.startswith(tuple(passing))
+        ]
+        is_right = not shown and not facts.steering.has_drifted
+        self.check(is_right, f"at rest the status shows the problems {shown}")
+
+
+def _address_of(port: PortFacts) -> tuple[str, int]:
+    """Return the first address of a Service port, and its number."""
+    ip, _, number = port.frontends[0].address.rpartition(":")
+    return ip.strip("[]"), int(number)
+
+
+def _as_shown(ip: str, number: int) -> str:
+    return f"[{ip}]:{number}" if is_six(ip) else f"{ip}:{number}"

@@ -1,0 +1,223 @@
+"""The kernel of a node: its links, its rules, and the other programs that change them.
+
+    client ──▶ rules ──▶ a port of the node: whatever has that port
+                     └─▶ an endpoint, which the client reaches without the proxy
+
+Rule 1: what a process has written is there when it dies; a part of a transaction never is.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from ..machine.conntrack_entries import Flow, Place
+from ..machine.machine import Machine, Process
+from ..machine.netlink_kernel import NetlinkKernel
+from ..machine.netlink_routes import Link, Routes
+from ..machine.netlink_sockets import NetlinkSocket
+from ..machine.nf_tables import Fault, NfTables
+from ..machine.nf_tables_batch import Event
+from ..machine.nf_tables_others import Another
+from ..machine.nf_tables_packets import Kind, Outcome, Packets
+from ..machine.nf_tables_seam import Sysctls
+from ..machine.nf_tables_state import PREROUTING, Table
+from ..network import Address
+from .claims import Dialled
+from .drifting import FOREIGN, LEFTOVER_PORT, drift
+from .families import is_six, six
+
+OURS = "userspace-proxy"
+_OTHERS = "firewall"
+"""The name of another program's table."""
+PROTOCOLS = {"TCP": 6, "UDP": 17}
+_UPLINK, _PODS = 2, 3
+_POD_LINK = Link(_PODS, "cni0", "bridge", addresses=("10.2.0.254/24", six("10.2.0.254/24")))
+# More than a run has.
+_ALL = 10_000
+_DRAWS = range(12)
+_CLIENT_PORT = 19_999
+# No two processes of two runs share listings.
+_RUNS = itertools.count(1)
+
+
+class NodeKernel:
+    """The rules and links of one node.
+
+    Args:
+        addresses: Those of the node.
+    """
+
+    def __init__(self, machine: Machine, seed: int, addresses: tuple[str, ...]) -> None:
+        rng = Random(f"{seed}: kernel")
+        self._machine = machine
+        self.netlink = NetlinkKernel(machine.timeline.clock, rng)
+        self.netlink.between = self._enter
+        self.netlink.opened = self._note_socket
+        self.routes = Routes(self.netlink)
+        self.tables = NfTables(self.netlink, rng)
+        self.tables.changed, self.tables.refused = self._committed, self._refused
+        self.another = Another(self.tables, self.netlink)
+        self.packets = Packets(
+            self.tables, self.routes, machine.timeline.clock, rng.randrange, self._listens
+        )
+        self.sysctls = Sysctls()
+        self.version = 0
+        """How often its rules have changed."""
+        self.refused: Callable[[int], object] = lambda _code: None
+        """Called with the error of a transaction of the product; 0: it was to fail."""
+        self._run = next(_RUNS)
+        self._sockets: dict[NetlinkSocket, Process] = {}
+        self._links = self.routes.links
+        self.routes.put(_POD_LINK)
+        self._uplink = Link(_UPLINK, "eth0", has_gateway=True)
+        self.move(addresses)
+        self.another.add_table(_OTHERS, PREROUTING, 300, "filter")
+        self.foreign = self._foreign()
+        """What other programs have, as text."""
+
+    # -- processes ---------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        process = self._machine.current
+        if process is not None:
+            process.kernel.enter("netlink")
+
+    def _note_socket(self, sock: NetlinkSocket) -> None:
+        if self._machine.current is not None:
+            self._sockets[sock] = self._machine.current
+
+    def process_number(self) -> int:
+        """Return the number of the process that runs, which none of another run has."""
+        return self._run << 32 | self._machine.kernel.getpid()
+
+    def dying(self, process: Process) -> None:
+        """Close the sockets of a process that dies."""
+        for sock in [sock for sock, owner in self._sockets.items() if owner is process]:
+            del self._sockets[sock]
+            while sock.fileno() >= 0:
+                sock.close()
+
+    def forget(self) -> None:
+        """Hold nothing of a run that is over: what ends with listings keeps their sockets."""
+        self.netlink.forget_all()
+
+    def open_sockets(self) -> int:
+        """Return how many netlink sockets are open."""
+        return sum(sock.fileno() >= 0 for sock in self._sockets)
+
+    def _listens(self, protocol: int, number: int) -> bool | None:
+        """Return whether the socket at a port is the product's; None: there is none."""
+        machine, is_tcp = self._machine, protocol == PROTOCOLS["TCP"]
+        for port in machine.ports:
+            takes_clients = port.is_listening if port.is_tcp else not port.is_deaf
+            if port.port == number and port.is_tcp is is_tcp and takes_clients:
+                return True
+        has_other = any(at[1] == number and tcp is is_tcp for at, tcp in machine.others)
+        return False if has_other else None
+
+    # -- what happens to it ------------------------------------------------------------------------
+
+    def move(self, addresses: tuple[str, ...]) -> None:
+        """Have the node other addresses."""
+        own = [ip for ip in addresses if ip not in ("127.0.0.1", "::1")]
+        prefixed = tuple(f"{ip}/{112 if is_six(ip) else 16}" for ip in own)
+        self._uplink = replace(self._uplink, addresses=prefixed)
+        self.routes.put(self._uplink)
+
+    def refuse(self, times: int = _ALL) -> None:
+        """Have the next transactions of the product refused."""
+        self.tables.faults += [Fault(errno.ENOMEM)] * times
+
+    def take_again(self) -> None:
+        """Have no transaction refused any more."""
+        self.tables.faults.clear()
+
+    def drift(self, name: str, number: int) -> None:
+        """Have another program change the product's tables, or its own."""
+        self.another.note_chains()
+        others = [one for one in self._tables() if not one.name.startswith((OURS, _OTHERS))]
+        drift(name, number, self.another, self.own_tables, others)
+        if name in FOREIGN or name == "flush ruleset":
+            self.foreign = self._foreign()
+        self.version += 1
+
+    def _committed(self, _port: int, _events: list[Event]) -> None:
+        self.version += 1
+
+    def _refused(self, port: int, _tables: set[str], code: int) -> None:
+        if port != self.another.port:
+            self.refused(code)
+
+    # -- what it does ------------------------------------------------------------------------------
+
+    def send(self, client: Address, to: Address, *, is_tcp: bool) -> Outcome:
+        """Send a packet of a client; return where it has gone."""
+        flow = Flow(PROTOCOLS["TCP" if is_tcp else "UDP"], Place(*client), Place(*to))
+        outcome, entry = self.packets.send(flow, is_local=self._is_local(client[0]))
+        if entry is not None and outcome.kind in (Kind.TO_PORT, Kind.TO_ENDPOINT):
+            entry.answer()
+        return outcome
+
+    def verdict(self, ip: str, at: Dialled, draw: int = 0) -> Outcome:
+        """Return where a new client of an address would be led.
+
+        Args:
+            draw: Decides between endpoints.
+        """
+        flow = Flow(PROTOCOLS[at[2]], Place(ip, _CLIENT_PORT), Place(*at[:2]))
+        return self.packets.verdict(
+            flow, is_local=self._is_local(ip), draw=lambda most: draw % most
+        )
+
+    def led_to(self, ip: str, at: Dialled) -> set[tuple[str, int]]:
+        """Return all endpoints to which new clients of an address would be led by the kernel."""
+        outcomes = (self.verdict(ip, at, draw) for draw in _DRAWS)
+        return {
+            (one.place.ip, one.place.port)
+            for one in outcomes
+            if one.kind is Kind.TO_ENDPOINT and one.place is not None
+        }
+
+    def is_led(self, ip: str, at: Dialled) -> bool:
+        """Return whether the product decides about clients of an address."""
+        outcome = self.verdict(ip, at)
+        if outcome.place is not None and outcome.place.port == LEFTOVER_PORT:
+            return False
+        # Without a rule the stack refuses what no socket takes.
+        is_by_stack = outcome.kind is Kind.REFUSED and outcome.place is not None
+        is_at_port = is_by_stack and outcome.place != Place(*at[:2])
+        return outcome.kind is not Kind.UNTOUCHED and (not is_by_stack or is_at_port)
+
+    def _is_local(self, ip: str) -> bool:
+        return self.routes.is_local(ip)
+
+    # -- what is in it -----------------------------------------------------------------------------
+
+    def _tables(self) -> list[Table]:
+        return list(self.tables.ruleset.tables.values())
+
+    @property
+    def own_tables(self) -> list[Table]:
+        """Those of the product."""
+        return [one for one in self._tables() if one.name.startswith(OURS)]
+
+    def has_rules(self) -> bool:
+        """Return whether the product has any."""
+        return bool(self.own_tables)
+
+    def foreign_now(self) -> list[str]:
+        """Return what other programs have now, as :attr:`foreign`."""
+        return self._foreign()
+
+    def _foreign(self) -> list[str]:
+        return self.tables.ruleset.text(without=lambda name: name.startswith(OURS))
+
+
+def words_of(code: int) -> str:
+    """Return an error in words."""
+    return os.strerror(code)
