@@ -68,7 +68,7 @@ class AgentRun:
     async def run(self) -> int:
         """Serve until told to stop, or until it fails; return the exit status."""
         world, plan = self.world, self.world.plan
-        settings = plan.settings
+        settings, is_later = plan.settings, world.agents[0] is not self
         options = Options(
             node_name=NODE,
             proxy_ports=plan.proxy_ports,
@@ -79,9 +79,9 @@ class AgentRun:
             allow_node_endpoints=settings.allows_node_endpoints,
             min_sync_period_s=settings.min_period_s,
             state_max_age_s=settings.state_max_age_s,
-            path=DataPath(settings.path),
+            path=DataPath(plan.later_path if is_later else settings.path),
             tuning=_TUNING,
-            workers=plan.workers,
+            workers=plan.later_workers if is_later else plan.workers,
             state_dir=FOLDER if plan.keeps_state else "",
             hand_over=(lambda _sock: None) if plan.keeps_workers else None,
             predecessor_drain_s=DRAIN_S,

@@ -15,6 +15,7 @@ from .api import ApiServer
 from .api_client import URL, Address, SimulatedClient
 from .api_etcd import Etcd
 from .api_faults import LINES, LISTS, Cut
+from .api_requests import target_of
 from .claims import Key, key_of
 from .plan import NODE, Object
 
@@ -27,8 +28,12 @@ _TIMING = Timing(backoff_base_s=0.1, backoff_cap_s=0.4, silence_s=5.0, silence_o
 _AGAIN_S = 3.0
 _SILENCE_S = 12.0
 _FORBIDDEN = 403
-# For an etcd that is restored to be there again, and for all that is lost to be written again.
-_RESTORED_S, _WRITTEN_S = 0.5, 1.0
+# For an etcd that is restored to be there again; for questions to be answered, which a server lets
+# wait for three seconds; and between two looks.
+_RESTORED_S, _WRITTEN_S, _POLL_S = 0.5, 4.0, 0.2
+# For so long a server that starts may not know the newest writes.
+_BEHIND_S = 1.0
+_RESOURCES = "services", "endpointslices", "nodes"
 
 
 class Api:
@@ -50,8 +55,12 @@ class Api:
         self._rng = rng
         self._has = has
         self.etcd = Etcd()
+        self._went_back = False
+        """History went back, and not all that asks has seen it."""
+        self.disturbed: Callable[[], object] = lambda: None
+        """Called while an older state may be in force."""
         for item in objects:
-            self.changed(item, False)
+            self.etcd.put(dict(item))
         self.server = ApiServer(self.etcd, timeline, rng, lag_s=0.02)
         self.server.bookmark_s = 1.0
         self.address = Address([self.server], rng)
@@ -60,7 +69,9 @@ class Api:
         """Until then an agent may do without its Node, which it may not read."""
 
     def changed(self, item: Object, is_deleted: bool) -> None:
-        """Follow a change of the cluster."""
+        """Follow a change of the cluster; without a server, it is written later."""
+        if self._went_back or not self.server.is_up:
+            return
         if not is_deleted:
             self.etcd.put(dict(item))
             return
@@ -147,14 +158,39 @@ class Api:
             self.forbidden_until = self._timeline.now + seconds + _AGAIN_S
 
     def _start(self, behind: int = 0) -> None:
-        self.server.start(behind=behind, behind_s=1.0)
+        if self.server.is_up:
+            # Another restart was shorter.
+            return
+        self.server.start(behind=behind, behind_s=_BEHIND_S if behind else 0.0)
+        if self._went_back:
+            self._await_questions(self._timeline.now)
+        else:
+            self._write_again()
 
     def _restore(self, count: int) -> None:
-        """Go back by so many writes, as by a backup; later, all that is lost is written again."""
+        """Go back by so many writes, as by a backup."""
         self.server.stop()
+        self.disturbed()
         self.etcd.go_back(max(1, self.etcd.revision - count))
+        self._went_back = True
         self._timeline.after(_RESTORED_S, self._start)
-        self._timeline.after(_RESTORED_S + _WRITTEN_S, self._write_again)
+
+    def _await_questions(self, since: float) -> None:
+        """Have nothing be written before all is asked for: later, nothing shows what has happened.
+
+        Then all that is lost is written again.
+        """
+        self.disturbed()
+        asked = {target_of(path).resource for at, _, path, _ in self.server.requests if at >= since}
+        if asked < set(_RESOURCES):
+            self._timeline.after(_POLL_S, self._await_questions, since)
+        else:
+            self._timeline.after(_WRITTEN_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self.disturbed()
+        self._went_back = False
+        self._write_again()
 
     def _write_again(self) -> None:
         wanted = {key: item for key, item in self._has().items() if key[0] != "Host"}
@@ -166,8 +202,7 @@ class Api:
                 self.etcd.put(dict(wanted[key]))
 
     def _stored(self) -> dict[Key, Object]:
-        resources = "services", "endpointslices", "nodes"
-        items = (item for resource in resources for item in self.etcd.items(resource))
+        items = (item for resource in _RESOURCES for item in self.etcd.items(resource))
         return {key_of(item): item for item in items}
 
     def be_well(self) -> None:
@@ -180,4 +215,6 @@ class Api:
 
 def _is_same(stored: Object, wanted: Object) -> bool:
     """Return whether two versions of an object differ at most in what a server adds."""
-    return all(stored.get(name) == part for name, part in wanted.items() if name != "metadata")
+    parts = {**wanted, **wanted["metadata"]}
+    have = {**stored, **stored["metadata"]}
+    return all(have.get(name) == part for name, part in parts.items() if name != "metadata")

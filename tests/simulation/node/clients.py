@@ -126,10 +126,15 @@ class Endpoint:
         self._world = world
         self._at = at
         self._answer = f"{at[0]}:{at[1]}".encode()
+        self._how, self._until = ANSWERS, 0.0
+
+    def break_for(self, how: str, seconds: float) -> None:
+        """Refuse connections, be unreachable or silent, for that long."""
+        self._how, self._until = how, self._world.timeline.now + seconds
 
     def behaviour(self) -> str:
         """Part of Host."""
-        return ANSWERS
+        return self._how if self._world.timeline.now < self._until else ANSWERS
 
     def accept(self, stream: Stream) -> None:
         """Part of Host."""

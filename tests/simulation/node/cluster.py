@@ -138,7 +138,7 @@ class Freshness:
         self.calm_at = now()
         """When a disturbance last ended."""
         self._floors = {bound: now() for bound in (bound_s, prompt_s)}
-        self.bound_s, self._prompt_s = bound_s, prompt_s
+        self.bound_s, self.prompt_s = bound_s, prompt_s
 
     def disturb(self, until: float | None = None) -> None:
         """Note that changes may be late until a time, by default only now."""
@@ -164,7 +164,7 @@ class Freshness:
     def floors(self) -> Floors:
         """Return that time, and the one of what never waits."""
         self._follow()
-        return Floors(self._floors[self.bound_s], self._floors[self._prompt_s])
+        return Floors(self._floors[self.bound_s], self._floors[self.prompt_s])
 
     @property
     def is_calm(self) -> bool:

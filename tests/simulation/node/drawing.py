@@ -59,6 +59,7 @@ _FEATURES = (
     "ports of slices",
     "late Node",
     "kills",
+    "broken endpoints",
     "stops",
     "crashes",
     "deaths at a call",
@@ -165,6 +166,8 @@ def _make_plan(seed: int) -> Plan:
         settings=Settings(),
         addresses=_ADDRESSES,
         crowd=CROWD if is_crowded else 0,
+        later_workers=starting.choice([1, 1, 2]),
+        later_path=starting.choice(["userspace", "userspace", "kernel"]),
     )
 
 

@@ -5,10 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
+from ..network import REFUSES, SILENT, UNREACHABLE
 from ..plan import Event
 from .drifting import DRIFTS
 from .objects import node_object
-from .plan import API, CLOCK, CRASH, DISK, DRIFT, END, KILL, PUT, REFUSE, SLOW, STOP, ZONE
+from .plan import (
+    API,
+    BREAK,
+    CLOCK,
+    CRASH,
+    DISK,
+    DRIFT,
+    END,
+    INTERCEPT,
+    KILL,
+    NO_START,
+    OTHER_PODS,
+    OWN_PODS,
+    PUT,
+    REFUSE,
+    SLOW,
+    STOP,
+    ZONE,
+)
 
 ZONES = (ZONE, "zone-2")
 _HABITS = (
@@ -39,6 +58,11 @@ class Faults:
         rng = self._rng
         for _ in self._times("kills", 3):
             yield Event(self._at(), KILL, (rng.randint(0, 3),))
+            if rng.random() < 0.2:
+                yield Event(self._at(), NO_START, (rng.choice([1, 2]),))
+        for _ in self._times("broken endpoints", 3):
+            how, seconds = rng.choice([REFUSES, UNREACHABLE, SILENT]), rng.choice([0.3, 2.0, 5.0])
+            yield Event(self._at(), BREAK, (rng.choice(OWN_PODS + OTHER_PODS), how, seconds))
         for _ in self._times("stops", 3):
             seconds = rng.choice([0.01, 0.1, 0.5, 2.0])
             yield Event(self._at(), STOP, (rng.random() < 0.5, rng.randint(0, 3), seconds))
@@ -55,6 +79,9 @@ class Faults:
             yield Event(self._at(), DISK, (rng.choice(["torn", "full", "well"]),))
         for _ in self._times("drift", 3):
             yield Event(self._at(), DRIFT, (rng.choice(DRIFTS), rng.randrange(1000)))
+        if "drift" in self._features and rng.random() < 0.4:
+            seconds = rng.choice([0.5, 4.0])
+            yield Event(self._at(), INTERCEPT, (rng.randrange(3), seconds))
         for _ in self._times("zones of the node", 2):
             yield Event(self._at(), PUT, (node_object(rng.choice((*ZONES, ""))),))
         for _ in self._times("slow rules", 2):

@@ -22,7 +22,7 @@ from ..machine.netlink_routes import Link, Routes
 from ..machine.netlink_sockets import NetlinkSocket
 from ..machine.nf_tables import Fault, NfTables
 from ..machine.nf_tables_batch import Event
-from ..machine.nf_tables_others import Another
+from ..machine.nf_tables_others import Another, drop, translate_all
 from ..machine.nf_tables_packets import Kind, Outcome, Packets
 from ..machine.nf_tables_seam import Sysctls
 from ..machine.nf_tables_state import PREROUTING, Table
@@ -41,6 +41,9 @@ _POD_LINK = Link(_PODS, "cni0", "bridge", addresses=("10.2.0.254/24", six("10.2.
 _ALL = 10_000
 _DRAWS = range(12)
 _CLIENT_PORT = 19_999
+_TAKER = "taker"
+# Those that take packets of clients outside certainly; the kernel refuses nat chains at -200.
+_TAKERS = (("nat", PREROUTING, -199), ("nat", PREROUTING, -112), ("filter", PREROUTING, -150))
 # No two processes of two runs share listings.
 _RUNS = itertools.count(1)
 
@@ -111,13 +114,17 @@ class NodeKernel:
         return sum(sock.fileno() >= 0 for sock in self._sockets)
 
     def _listens(self, protocol: int, number: int) -> bool | None:
-        """Return whether the socket at a port is the product's; None: there is none."""
+        """Return whether the socket at a port is the product's; None: there is none.
+
+        Pods with the node's network are endpoints here.
+        """
         machine, is_tcp = self._machine, protocol == PROTOCOLS["TCP"]
         for port in machine.ports:
             takes_clients = port.is_listening if port.is_tcp else not port.is_deaf
             if port.port == number and port.is_tcp is is_tcp and takes_clients:
                 return True
         has_other = any(at[1] == number and tcp is is_tcp for at, tcp in machine.others)
+        has_other |= any(at[1] == number and self._is_local(at[0]) for at in machine.hosts)
         return False if has_other else None
 
     # -- what happens to it ------------------------------------------------------------------------
@@ -146,6 +153,24 @@ class NodeKernel:
             self.foreign = self._foreign()
         self.version += 1
 
+    def take(self, number: int) -> None:
+        """Have a chain of another program take clients before the product's."""
+        kind, hook, priority = _TAKERS[number % len(_TAKERS)]
+        rule = drop() if kind == "filter" else translate_all("10.1.0.1", LEFTOVER_PORT)
+        self.another.add_table(_TAKER, hook, priority, kind, rule)
+        self.foreign = self._foreign()
+
+    def give_back(self) -> None:
+        """Have that chain be gone."""
+        for table in [one for one in self._tables() if one.name == _TAKER]:
+            self.another.delete_table(table)
+        self.foreign = self._foreign()
+
+    @property
+    def has_taker(self) -> bool:
+        """Whether clients of all Services with TCP and IPv4 are taken."""
+        return any(one.name == _TAKER for one in self._tables())
+
     def _committed(self, _port: int, _events: list[Event]) -> None:
         self.version += 1
 
@@ -161,7 +186,14 @@ class NodeKernel:
         outcome, entry = self.packets.send(flow, is_local=self._is_local(client[0]))
         if entry is not None and outcome.kind in (Kind.TO_PORT, Kind.TO_ENDPOINT):
             entry.answer()
-        return outcome
+        return self._as_of_endpoint(outcome)
+
+    def _as_of_endpoint(self, outcome: Outcome) -> Outcome:
+        """Return an outcome where a pod with the node's network is an endpoint."""
+        place = outcome.place
+        is_pod = place is not None and (place.ip, place.port) in self._machine.hosts
+        is_here = outcome.kind is Kind.TO_PORT and is_pod
+        return outcome._replace(kind=Kind.TO_ENDPOINT) if is_here else outcome
 
     def verdict(self, ip: str, at: Dialled, draw: int = 0) -> Outcome:
         """Return where a new client of an address would be led.
@@ -170,9 +202,10 @@ class NodeKernel:
             draw: Decides between endpoints.
         """
         flow = Flow(PROTOCOLS[at[2]], Place(ip, _CLIENT_PORT), Place(*at[:2]))
-        return self.packets.verdict(
+        outcome = self.packets.verdict(
             flow, is_local=self._is_local(ip), draw=lambda most: draw % most
         )
+        return self._as_of_endpoint(outcome)
 
     def led_to(self, ip: str, at: Dialled) -> set[tuple[str, int]]:
         """Return all endpoints to which new clients of an address would be led by the kernel."""

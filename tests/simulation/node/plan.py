@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from ..machine.machine import Speed
@@ -30,7 +31,7 @@ PUT, DELETE, CLIENT, KILL, STOP, CRASH, END, REFUSE, SLOW, DRIFT, FLUSH, CLOCK, 
     "probe",
 )
 SHORT, TAKE, RANGE, ADDRESSES = "short", "take", "range", "addresses"
-REFUSE_FOR = "refuse for"
+REFUSE_FOR, INTERCEPT, BREAK, NO_START = "refuse for", "intercept", "break", "no start"
 """What events are."""
 
 NODE, ZONE = "node-a", "zone-1"
@@ -95,6 +96,10 @@ class Plan:
     settings: Settings
     addresses: tuple[str, ...]
     """Those of the node at the start."""
+    later_workers: int
+    """How many all agents but the first have."""
+    later_path: str
+    """Their ``--path``."""
     crowd: int
     """So many of the first proxy ports are other programs' all the time."""
 
@@ -122,7 +127,12 @@ class Plan:
 
     @property
     def turns_s(self) -> float:
-        """How long changes of a namespace wait for their turns at most.
+        """How long changes of any namespace wait for their turns at most."""
+        return max(self.turns_of.values(), default=0.0)
+
+    @cached_property
+    def turns_of(self) -> Mapping[str, float]:
+        """How long changes of each namespace wait for their turns at most.
 
         Each of its Services in one turn; a wait is at most eight times as long as the turn before.
         """
@@ -142,4 +152,4 @@ class Plan:
         for (namespace, name), number in ports.items():
             endpoints = sum(n for part, n in slices.items() if part[:2] == (namespace, name))
             sizes[namespace] += number * (1 + endpoints)
-        return 9 * self.endpoint_s * max(sizes.values(), default=0)
+        return {name: 9 * self.endpoint_s * size for name, size in sizes.items()}

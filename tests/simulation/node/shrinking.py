@@ -21,8 +21,10 @@ def smaller_plans(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, agent_dies_at=())
     if plan.speed != Speed():
         yield replace(plan, speed=Speed())
-    if plan.workers > 1:
-        yield replace(plan, workers=1)
+    if plan.workers > 1 or plan.later_workers > 1:
+        yield replace(plan, workers=1, later_workers=1)
+    if plan.later_path != plan.settings.path:
+        yield replace(plan, later_path=plan.settings.path)
     if plan.queue < QUEUE:
         yield replace(plan, queue=QUEUE)
     if plan.crowd:
@@ -33,7 +35,8 @@ def smaller_plans(plan: Plan) -> Iterator[Plan]:
 
 def describe(plan: Plan) -> Iterator[str]:
     """Yield lines about a plan."""
-    yield f"{plan.workers} workers, {plan.speed}"
+    yield f"{plan.workers} workers, later {plan.later_workers}, {plan.speed}"
+    yield f"path {plan.settings.path}, later {plan.later_path}"
     yield f"workers {'stay' if plan.keeps_workers else 'end'} when the agent dies"
     yield f"the last state is {'kept' if plan.keeps_state else 'not kept'}"
     if plan.queue < QUEUE:

@@ -42,9 +42,11 @@ _START_S = 0.05
 _SETTLED_S = 12.0
 _SERVED_S = 3.0
 _ENDED_S = 8.0
-_AGAIN_S = 0.5
+_AGAIN_S = 0.8
 # What was refused, or changed by another program, is right again within that time.
 _RETRIED_S, _REPAIRED_S = 1.5, 2.5
+# For an endpoint that has failed to be tried again.
+_TRIED_AGAIN_S = 3.0
 # For a worker in the place of one that has died, also of the third in a row.
 _REPLACED_S = 2.0
 # Unix time at the begin of a run.
@@ -52,6 +54,9 @@ _UNIX = 1_800_000_000.0
 _TARGETS = (8080, 8081, 5353)
 _FAULTS = {
     plans.DRIFT,
+    plans.BREAK,
+    plans.NO_START,
+    plans.INTERCEPT,
     plans.CRASH,
     plans.END,
     plans.STOP,
@@ -85,6 +90,7 @@ class World(ProcessWorld[AgentMachine]):
         self.cluster.put(*plan.objects)
         self.api = Api(self.timeline, self.rng, plan.objects, lambda: self.cluster.objects)
         self.cluster.watchers.append(self.api.changed)
+        self.api.disturbed = self._on_restore
         bound_s = BOUND_S + 2 * plan.settings.min_period_s
         self.freshness = Freshness(self.timeline.clock, bound_s + plan.turns_s, bound_s)
         self.kernel = NodeKernel(self.machine, plan.seed, plan.addresses)
@@ -107,7 +113,9 @@ class World(ProcessWorld[AgentMachine]):
         self.invariants = Invariants(self)
         answering = {(ip, port) for ip in (*OWN_PODS, *OTHER_PODS) for port in _TARGETS}
         # Also those that may not be dialled: a client that is served by one shows that.
-        self.machine.hosts.update({at: Endpoint(self, at) for at in answering | plan.endpoints})
+        every = sorted(answering | plan.endpoints, key=str)
+        self.endpoints = {at: Endpoint(self, at) for at in every}
+        self.machine.hosts.update(self.endpoints)
 
     def _enter(self, call: str) -> None:
         """Begin a call of whatever process runs."""
@@ -171,8 +179,9 @@ class World(ProcessWorld[AgentMachine]):
         """Have nothing fail, and nothing change, any more."""
         self.note("calm")
         self.is_calm = True
-        self.machine.slow_s = 0.0
+        self.machine.slow_s, self.machine.fails_to_start = 0.0, 0
         self.kernel.take_again()
+        self.kernel.give_back()
         self.machine.queue = QUEUE
         self.disk.fails_with = 0
         self.api.be_well()
@@ -215,6 +224,10 @@ class World(ProcessWorld[AgentMachine]):
         self.freshness.go_back(to)
         for client in self.waiting:
             client.go_back()
+
+    def _on_restore(self) -> None:
+        self._go_back(self.began)
+        self.freshness.disturb(self.timeline.now + _RETRIED_S)
 
     def make_source(self) -> Source:
         """Return the source of an agent that starts."""
@@ -299,9 +312,19 @@ class World(ProcessWorld[AgentMachine]):
         elif what == plans.DRIFT:
             self.kernel.drift(*args)
             self.freshness.disturb(self.timeline.now + _REPAIRED_S)
+        elif what == plans.BREAK:
+            ip, how, seconds = args
+            for at in [at for at in self.endpoints if at[0] == ip]:
+                self.endpoints[at].break_for(how, seconds)
+            self.freshness.disturb(self.timeline.now + seconds + _TRIED_AGAIN_S)
+        elif what == plans.NO_START:
+            self.machine.fails_to_start += args[0]
+            self.freshness.disturb(self.timeline.now + args[0] * _REPLACED_S)
+        elif what == plans.INTERCEPT:
+            self.kernel.take(args[0])
+            self.timeline.after(args[1], self.kernel.give_back)
+            self.freshness.disturb(self.timeline.now + args[1] + _REPAIRED_S)
         elif what == plans.API:
-            if args[0] == "restore":
-                self._go_back(self.began)
             self.freshness.disturb(self.timeline.now + self.api.fail(*args))
         elif what == plans.CLOCK:
             self.unix_offset += args[0]

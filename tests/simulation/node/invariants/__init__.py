@@ -11,6 +11,7 @@ from .base import Invariant
 from .endpoints import Endpoints
 from .established import Established
 from .health import Health
+from .in_force import InForce
 from .kernel_takes import KernelTakes
 from .last_state import LastStates
 from .leftovers import Leftovers
@@ -31,6 +32,7 @@ _ALL = (
     Established,
     Affinity,
     Steering,
+    InForce,
     KernelTakes,
     Others,
     Leftovers,

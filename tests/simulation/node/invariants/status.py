@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from userspace_proxy.diagnosis.problems import problems_of_node
 from userspace_proxy.facts import PortFacts, PortState, StatusFacts
@@ -17,6 +18,11 @@ from ..plan import DRIFT, NODE
 from ..readings import is_leaving
 from .base import Invariant
 
+if TYPE_CHECKING:
+    from ..world import World
+
+# For the next repair to see what other programs have added.
+_SEEN_S = 2.5
 _SERVES_NONE = frozenset(
     {
         PortState.NOT_SERVED,
@@ -33,6 +39,31 @@ class Status(Invariant):
     """See the module."""
 
     NAME = "status"
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._taken: tuple[float, int] | None = None
+        """Since when another program takes clients, and how much was refused before."""
+        self._look_at = 0.0
+
+    def look(self) -> None:
+        """Part of Invariant: what another program takes isn't served, and that is said."""
+        world, now, run = self._world, self._world.timeline.now, self._world.agent
+        if not world.kernel.has_taker or run is None or run.agent is None:
+            self._taken = None
+            return
+        since, refused = self._taken = self._taken or (now, world.refusals)
+        is_disturbed = run.is_ending or world.refusals != refused or world.machine.slow_s
+        is_disturbed = is_disturbed or run.process.loop.held_until > since
+        if is_disturbed or run.served_at > since or now < max(since + _SEEN_S, self._look_at):
+            return
+        self._look_at = now + _SEEN_S
+        with run.process:
+            facts = run.agent.status()
+        for port in facts.ports:
+            if port.protocol == "TCP" and not any("[" in each.address for each in port.frontends):
+                what = f"another program takes clients of {port.name}, which is {port.state.word}"
+                self.check(not port.state.word.serves, what)
 
     def check_clients(self, clients: Sequence[Client]) -> None:
         """Part of Invariant."""
