@@ -1,6 +1,6 @@
 """A small rtnetlink: the links, addresses and routes of a node, as far as steering uses them.
 
-Programs list them, and change local routes, which deliver single addresses to this node.
+Programs list them.
 
 Source: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h; net/ipv4/fib_trie.c, net/ipv6/route.c.
 """
@@ -15,7 +15,6 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from . import netlink_wire as wire
 from .netlink_kernel import ROUTE, NetlinkKernel
@@ -34,9 +33,6 @@ _ETHER, _LOOPBACK_TYPE = 1, 772
 _AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _UNIVERSE, _HOST_SCOPE, _LINK_SCOPE = 0, 254, 253
 _TABLE_MAIN, _TABLE_LOCAL = 254, 255
-_LOCAL = 2
-# IP6_RT_PRIO_USER.
-_DEFAULT_METRIC = {4: 0, 6: 1024}
 _Bodies = list[tuple[int, bytes]]
 
 
@@ -69,31 +65,6 @@ class Link:
 LOOPBACK = Link(1, "lo", addresses=("127.0.0.1/8", "::1/128"))
 
 
-class LocalRoute(NamedTuple):
-    """A route by which a program has an address delivered to this node."""
-
-    ip: str
-    metric: int
-    """The kernel's own, where the program has given none."""
-    protocol: int
-    """The number of the program."""
-    source: str = ""
-    """Of packets that this node sends; empty: the kernel chooses."""
-
-    @property
-    def version(self) -> int:
-        return 6 if ":" in self.ip else 4
-
-
-class RouteFault(NamedTuple):
-    """Why a change of a route is refused."""
-
-    code: int
-    """An error number; 0: it isn't, so that a later one is."""
-    answer_is_lost: bool = False
-    """The change takes effect, and there is no memory for the answer."""
-
-
 class Routes:
     """The links of one network namespace."""
 
@@ -108,15 +79,6 @@ class Routes:
         """How many of the next listings are refused."""
         self.unrest = 0
         """During how many of the next listings something changes that is listed again equal."""
-        self.interrupted = 0
-        """During how many something has."""
-        self.local: dict[tuple[str, int], LocalRoute] = {}
-        """Routes of programs, by address and metric."""
-        self._routed: frozenset[str] = frozenset()
-        self.change_faults: list[RouteFault] = []
-        """Of the next changes of routes, the next last."""
-        self.refused = 0
-        """How many changes of routes were refused."""
         kernel.add(ROUTE, self)
 
     def put(self, link: Link) -> bool:
@@ -169,7 +131,7 @@ class Routes:
 
     def is_local(self, ip: str) -> bool:
         """Return whether packets to an address are delivered to this node."""
-        return ip in self.local_addresses() or ip in self._routed
+        return ip in self.local_addresses()
 
     def link_to(self, ip: str) -> Link | None:
         """Return the link by which an address is reached."""
@@ -202,9 +164,7 @@ class Routes:
     def receive(self, sock: NetlinkSocket, data: bytes) -> None:
         """Part of Subsystem."""
         for request in wire.requests(data):
-            if request.kind in (_NEW_ROUTE, _DEL_ROUTE):
-                self._change(sock, request)
-            elif request.flags & wire.F_DUMP != wire.F_DUMP or sock.listing is not None:
+            if request.flags & wire.F_DUMP != wire.F_DUMP or sock.listing is not None:
                 code = errno.EBUSY if sock.listing is not None else errno.EOPNOTSUPP
                 sock.put(wire.answer(request, code, sock.port))
             elif self.refuses:
@@ -219,71 +179,11 @@ class Routes:
     def forget(self, sock: NetlinkSocket) -> None:
         """Part of Subsystem."""
 
-    def _change(self, sock: NetlinkSocket, request: wire.Request) -> None:
-        """Add a local route, or remove one; answer if it is refused, or if that is asked for."""
-        fault = self.change_faults.pop() if self.change_faults else RouteFault(0)
-        code = fault.code if not fault.answer_is_lost else 0
-        route = _read_local_route(request.body)
-        if not code and request.kind == _NEW_ROUTE:
-            assert request.flags & wire.F_EXCLUSIVE, "a route is replaced"
-            code = self.add_local(route, sock.port)
-        elif not code:
-            code = self.remove_local(route, sock.port)
-        self.refused += bool(code)
-        if fault.answer_is_lost:
-            sock.lose()
-        elif code or request.flags & wire.F_ACK:
-            sock.put(wire.answer(request, code, sock.port))
-
-    def add_local(self, route: LocalRoute, port: int = 0) -> int:
-        """Add a route of a program; return an error number.
-
-        Args:
-            port: That of the program's socket.
-        """
-        has_kernels = route.ip in self.local_addresses() and not route.metric
-        if (route.ip, route.metric) in self.local or has_kernels:
-            return errno.EEXIST
-        if route.source and route.source not in self.local_addresses():
-            return errno.EINVAL
-        self.local[route.ip, route.metric] = route
-        self._tell_route(_NEW_ROUTE, route, port)
-        return 0
-
-    def remove_local(self, route: LocalRoute, port: int = 0) -> int:
-        """Remove a route of a program, as :meth:`add_local`."""
-        found = self._found_local(route)
-        if found is None:
-            return errno.ESRCH
-        del self.local[found.ip, found.metric]
-        self._tell_route(_DEL_ROUTE, found, port)
-        return 0
-
-    def _found_local(self, route: LocalRoute) -> LocalRoute | None:
-        """Return the route that a request to remove one is about; what it leaves out matches all.
-
-        Of IPv6 the source isn't compared.
-        """
-        for one in sorted(one for one in self.local.values() if one.ip == route.ip):
-            is_any = route.metric == _DEFAULT_METRIC[route.version]
-            has_metric = is_any or one.metric == route.metric
-            has_source = route.version == 6 or route.source in ("", one.source)
-            if has_metric and has_source and route.protocol in (0, one.protocol):
-                return one
-        return None
-
-    def _tell_route(self, kind: int, route: LocalRoute, port: int) -> None:
-        self._sequence += 1
-        self._routed = frozenset(ip for ip, _ in self.local)
-        body = wire.message(kind, 0, 0, port, _local_route_body(route))
-        self._kernel.multicast(ROUTE, _GROUP_ROUTE[route.version], [body], port)
-
     def _changes(self) -> Callable[[], int]:
         """Return what a listing's number of changes is."""
         if not self.unrest:
             return lambda: self._sequence
         self.unrest -= 1
-        self.interrupted += 1
         return functools.partial(next, itertools.count())
 
     def _list(self, kind: int, family: int) -> _Bodies:
@@ -314,10 +214,6 @@ class Routes:
             for link in links
             for version, body in _route_bodies(link)
             if _AF[version] == family
-        ] + [
-            (_NEW_ROUTE, _local_route_body(route))
-            for route in sorted(self.local.values())
-            if _AF[route.version] == family
         ]
 
     def _link_body(self, link: Link) -> bytes:
@@ -406,36 +302,3 @@ def _by_gateway(network: str, gateway: str) -> bytes:
     if one.version == _network(network).version:
         return wire.attribute(5, one.packed)
     return wire.attribute(18, struct.pack("=H", _AF[one.version]) + one.packed)
-
-
-def _local_route_body(route: LocalRoute) -> bytes:
-    version = route.version
-    packed = ipaddress.ip_address(route.ip).packed
-    scope = _HOST_SCOPE if version == 4 else _UNIVERSE
-    head = (_AF[version], 8 * len(packed), 0, 0, _TABLE_LOCAL, route.protocol, scope, _LOCAL, 0)
-    source = ipaddress.ip_address(route.source).packed if route.source else b""
-    return _ROUTE.pack(*head) + b"".join(
-        wire.attribute(kind, value)
-        for kind, value in (
-            (15, struct.pack("=I", _TABLE_LOCAL)),
-            (1, packed),
-            (7, source),
-            (4, struct.pack("=I", LOOPBACK.number)),
-            (6, struct.pack("=I", route.metric) if route.metric else b""),
-        )
-        if value
-    )
-
-
-def _read_local_route(body: bytes) -> LocalRoute:
-    """Return the route that a program adds or removes."""
-    family, length, _, _, _, protocol, _, kind, _ = _ROUTE.unpack_from(body)
-    found = wire.table_of(body, _ROUTE.size)
-    version = 4 if family == socket.AF_INET else 6
-    assert kind == _LOCAL, f"a route of kind {kind}"
-    assert length == 8 * len(found[1]), "a route to more than one address"
-    assert struct.unpack("=I", found[15]) == (_TABLE_LOCAL,), "a route of another table"
-    metric = struct.unpack("=I", found[6])[0] if 6 in found else 0
-    source = str(ipaddress.ip_address(found[7])) if 7 in found else ""
-    ip = str(ipaddress.ip_address(found[1]))
-    return LocalRoute(ip, metric or _DEFAULT_METRIC[version], protocol, source)

@@ -2,14 +2,12 @@
 
 kernel.netlink.sockets ── socket.socket, Clocks      kernel.one_thread ── OneThread
 kernel.interfaces ─────── socket.socket, Clocks, /proc/sys
-steering.local ────────── NET_ADMIN, the list of TCP sockets, how much is tracked
-steering.selection ────── whether there is iptables: there is none
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
@@ -19,11 +17,6 @@ from userspace_proxy.filters import pod_links
 from userspace_proxy.kernel import interfaces, node_listings, one_thread, routes
 from userspace_proxy.kernel.netlink import sockets
 from userspace_proxy.kernel.node_listings import NodeListings
-from userspace_proxy.kernel.tracking import TrackingTable
-from userspace_proxy.model import Frontend
-from userspace_proxy.steering import selection
-from userspace_proxy.steering.local import guard as local_guard
-from userspace_proxy.steering.local import steering as local_steering
 
 from .netlink_kernel import NetlinkKernel, socket_module
 
@@ -58,22 +51,15 @@ class Sysctls:
         return str(setting).removeprefix("/proc/sys/net/") in self.zeros
 
 
-def no_connections() -> Collection[Frontend]:
-    """Return no frontends: nothing is connected."""
-    return ()
-
-
 def names(
     kernel: NetlinkKernel,
     sysctls: Sysctls,
     process: Callable[[], int],
-    connected: Callable[[], Collection[Frontend]] = no_connections,
 ) -> list[tuple[ModuleType, str, Any]]:
     """Return modules, names in them, and what replaces what they refer to.
 
     Args:
         process: Returns the number of the process that runs: listings are shared within one.
-        connected: Returns the frontends at which this node has open connections.
     """
     module = socket_module(kernel)
     clocks = SimpleNamespace(monotonic=kernel.clock, time=Clocks.time)
@@ -88,11 +74,6 @@ def names(
         (routes, "Clocks", clocks),
         (node_listings, "network_namespace", lambda _process: process()),
         (one_thread, "OneThread", InlineThread),
-        (local_guard, "has_net_admin", lambda: True),
-        (local_steering, "has_net_admin", lambda: True),
-        (local_steering, "read_table", lambda: TrackingTable(1, 1)),
-        (local_steering, "connected_at", lambda ips: {f for f in connected() if f.ip in ips}),
-        (selection, "has_legacy_tables", lambda: False),
     ]
 
 
@@ -101,10 +82,9 @@ def installed(
     kernel: NetlinkKernel,
     sysctls: Sysctls,
     process: Callable[[], int],
-    connected: Callable[[], Collection[Frontend]] = no_connections,
 ) -> Iterator[None]:
     """Have the product call a simulated kernel while this lasts; arguments as of :func:`names`."""
-    patches = names(kernel, sysctls, process, connected)
+    patches = names(kernel, sysctls, process)
     undo = [(module, name, vars(module)[name]) for module, name, _ in patches]
     # The clocks of listings are defaults of their arguments.
     defaults = NodeListings.__init__.__defaults__

@@ -65,6 +65,7 @@ _FEATURES = (
     "deaths at a call",
     "orderly ends",
     "refused rules",
+    "kernel faults",
     "slow rules",
     "clock jumps",
     "slow",

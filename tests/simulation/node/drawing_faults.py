@@ -8,6 +8,7 @@ from random import Random
 from ..network import REFUSES, SILENT, UNREACHABLE
 from ..plan import Event
 from .drifting import DRIFTS
+from .kernel_of_node import FAILURES
 from .objects import node_object
 from .plan import (
     API,
@@ -18,6 +19,7 @@ from .plan import (
     DRIFT,
     END,
     INTERCEPT,
+    KERNEL,
     KILL,
     NO_START,
     OTHER_PODS,
@@ -35,7 +37,7 @@ _HABITS = (
     ("repeats", True),
     ("expires_by_status", True),
     ("waits_for_future", False),
-    ("bookmark_s", 0.0),
+    ("bookmark_s", 30.0),
 )
 """What some servers do otherwise."""
 
@@ -55,14 +57,28 @@ class Faults:
 
     def events(self) -> Iterator[Event]:
         """Yield them, in any order."""
+        yield from self._of_processes()
+        yield from self._of_kernel()
+        rng = self._rng
+        for _ in self._times("API faults", 4):
+            yield Event(self._at(), API, self._api_fault())
+        yield from self._outages()
+        for _ in self._times("broken endpoints", 3):
+            how, seconds = rng.choice([REFUSES, UNREACHABLE, SILENT]), rng.choice([0.3, 2.0, 5.0])
+            yield Event(self._at(), BREAK, (rng.choice(OWN_PODS + OTHER_PODS), how, seconds))
+        for _ in self._times("disk faults", 3):
+            yield Event(self._at(), DISK, (rng.choice(["torn", "full", "well"]),))
+        for _ in self._times("zones of the node", 2):
+            yield Event(self._at(), PUT, (node_object(rng.choice((*ZONES, ""))),))
+        for _ in self._times("clock jumps", 3):
+            yield Event(self._at(), CLOCK, (rng.choice([-86400.0, -1.0, 1.0, 3600.0, 1e8]),))
+
+    def _of_processes(self) -> Iterator[Event]:
         rng = self._rng
         for _ in self._times("kills", 3):
             yield Event(self._at(), KILL, (rng.randint(0, 3),))
             if rng.random() < 0.2:
                 yield Event(self._at(), NO_START, (rng.choice([1, 2]),))
-        for _ in self._times("broken endpoints", 3):
-            how, seconds = rng.choice([REFUSES, UNREACHABLE, SILENT]), rng.choice([0.3, 2.0, 5.0])
-            yield Event(self._at(), BREAK, (rng.choice(OWN_PODS + OTHER_PODS), how, seconds))
         for _ in self._times("stops", 3):
             seconds = rng.choice([0.01, 0.1, 0.5, 2.0])
             yield Event(self._at(), STOP, (rng.random() < 0.5, rng.randint(0, 3), seconds))
@@ -70,26 +86,22 @@ class Faults:
             yield Event(self._at(), CRASH)
         for _ in self._times("orderly ends", 1):
             yield Event(self._at(), END)
+
+    def _of_kernel(self) -> Iterator[Event]:
+        rng = self._rng
         for _ in self._times("refused rules", 2):
             yield Event(self._at(), REFUSE, (rng.choice([1, 1, 3]),))
-        for _ in self._times("API faults", 4):
-            yield Event(self._at(), API, self._api_fault())
-        yield from self._outages()
-        for _ in self._times("disk faults", 3):
-            yield Event(self._at(), DISK, (rng.choice(["torn", "full", "well"]),))
+        for _ in self._times("kernel faults", 3):
+            yield Event(self._at(), KERNEL, (rng.choice(FAILURES), rng.randrange(1000)))
         for _ in self._times("drift", 3):
             yield Event(self._at(), DRIFT, (rng.choice(DRIFTS), rng.randrange(1000)))
         if "drift" in self._features and rng.random() < 0.4:
             seconds = rng.choice([0.5, 4.0])
             yield Event(self._at(), INTERCEPT, (rng.randrange(3), seconds))
-        for _ in self._times("zones of the node", 2):
-            yield Event(self._at(), PUT, (node_object(rng.choice((*ZONES, ""))),))
         for _ in self._times("slow rules", 2):
             at = self._at()
             yield Event(at, SLOW, (rng.choice([0.05, 0.3]),))
             yield Event(at + 1.0, SLOW, (0.0,))
-        for _ in self._times("clock jumps", 3):
-            yield Event(self._at(), CLOCK, (rng.choice([-86400.0, -1.0, 1.0, 3600.0, 1e8]),))
 
     def _outages(self) -> Iterator[Event]:
         """Have the API server fail while something else happens."""

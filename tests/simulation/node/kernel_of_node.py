@@ -41,6 +41,11 @@ _POD_LINK = Link(_PODS, "cni0", "bridge", addresses=("10.2.0.254/24", six("10.2.
 _ALL = 10_000
 _DRAWS = range(12)
 _CLIENT_PORT = 19_999
+_ERRORS = errno.ENOMEM, errno.EPERM, errno.EBUSY, errno.ENOBUFS
+FAILURES = (
+    "last message", "later transaction", "lost answer", "query", "rehash", "conntrack", "listing",
+    "unrest", "sockets", "lost events",
+)  # fmt: skip
 _TAKER = "taker"
 # Those that take packets of clients outside certainly; the kernel refuses nat chains at -200.
 _TAKERS = (("nat", PREROUTING, -199), ("nat", PREROUTING, -112), ("filter", PREROUTING, -150))
@@ -63,6 +68,8 @@ class NodeKernel:
         self.netlink.opened = self._note_socket
         self.routes = Routes(self.netlink)
         self.tables = NfTables(self.netlink, rng)
+        self.netlink.part_messages = rng.choice([2, 30])
+        self.tables.elements_per_message = rng.choice([1, 3])
         self.tables.changed, self.tables.refused = self._committed, self._refused
         self.another = Another(self.tables, self.netlink)
         self.packets = Packets(
@@ -143,6 +150,46 @@ class NodeKernel:
     def take_again(self) -> None:
         """Have no transaction refused any more."""
         self.tables.faults.clear()
+
+    def fail(self, how: str, number: int) -> None:
+        """Have the kernel fail otherwise than by refusing a transaction as a whole.
+
+        Args:
+            how: One of :data:`FAILURES`.
+            number: Decides how often, and with which error.
+        """
+        code, times = _ERRORS[number % len(_ERRORS)], 1 + number % 3
+        if how == "last message":
+            self.tables.faults += [Fault(code, at_end=True)] * times
+        elif how == "later transaction":
+            self.tables.faults += [Fault(code)] * times + [Fault(0)] * (1 + number // 2 % 2)
+        elif how == "lost answer":
+            self.tables.faults.append(Fault(errno.ENOBUFS, answer_is_lost=True))
+        elif how == "query":
+            self.tables.query_faults += [errno.ENOBUFS] * times
+        elif how == "rehash":
+            # The product lists elements until two listings are the same.
+            self.tables.rehashes = 1
+        elif how == "conntrack":
+            self.tables.conntrack.refusals += [errno.ENOBUFS] * times
+        elif how == "listing":
+            self.routes.refuses += times
+        elif how == "unrest":
+            self.routes.unrest += 10 * times
+        elif how == "sockets":
+            self.netlink.next_sockets = [errno.EMFILE] * times + [0] * (number % 8)
+        else:
+            self.netlink.lost_events += times
+
+    def be_well(self) -> None:
+        """Have nothing fail any more."""
+        self.take_again()
+        self.give_back()
+        self.tables.query_faults.clear()
+        self.tables.conntrack.refusals.clear()
+        self.netlink.next_sockets.clear()
+        self.routes.refuses = self.tables.rehashes = self.netlink.lost_events = 0
+        self.routes.unrest = 0
 
     def drift(self, name: str, number: int) -> None:
         """Have another program change the product's tables, or its own."""

@@ -32,6 +32,7 @@ PUT, DELETE, CLIENT, KILL, STOP, CRASH, END, REFUSE, SLOW, DRIFT, FLUSH, CLOCK, 
 )
 SHORT, TAKE, RANGE, ADDRESSES = "short", "take", "range", "addresses"
 REFUSE_FOR, INTERCEPT, BREAK, NO_START = "refuse for", "intercept", "break", "no start"
+KERNEL = "kernel"
 """What events are."""
 
 NODE, ZONE = "node-a", "zone-1"

@@ -6,6 +6,7 @@ import errno
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from userspace_proxy.errors import UserspaceProxyError
@@ -56,6 +57,7 @@ _FAULTS = {
     plans.DRIFT,
     plans.BREAK,
     plans.NO_START,
+    plans.KERNEL,
     plans.INTERCEPT,
     plans.CRASH,
     plans.END,
@@ -180,8 +182,7 @@ class World(ProcessWorld[AgentMachine]):
         self.note("calm")
         self.is_calm = True
         self.machine.slow_s, self.machine.fails_to_start = 0.0, 0
-        self.kernel.take_again()
-        self.kernel.give_back()
+        self.kernel.be_well()
         self.machine.queue = QUEUE
         self.disk.fails_with = 0
         self.api.be_well()
@@ -234,8 +235,12 @@ class World(ProcessWorld[AgentMachine]):
         return self.api.source()
 
     def agent_failed(self, run: AgentRun, exc: UserspaceProxyError) -> None:
-        """Take the error that ends an agent."""
-        self.violate(f"{run.process.name} failed: {exc}")
+        """Take the error that ends an agent; a start that the kernel refuses is tried again."""
+        has_failed = any(event.what == plans.KERNEL for event in self.plan.events)
+        if has_failed and not run.is_started and not self.is_calm:
+            self.note(f"{run.process.name} failed: {exc}")
+        else:
+            self.violate(f"{run.process.name} failed: {exc}")
 
     def _on_death(self, process: Process) -> None:
         self.freshness.disturb()
@@ -299,40 +304,60 @@ class World(ProcessWorld[AgentMachine]):
 
     def _fail(self, what: str, *args: Any) -> None:
         self.note(f"{what} {args}")
-        if what == plans.SHORT:
-            self.lacks.run_short(*args)
-        elif what == plans.TAKE:
-            self.lacks.take(*args)
-        elif what == plans.RANGE:
-            self.lacks.take_range(*args)
-        elif what in (plans.REFUSE, plans.REFUSE_FOR):
-            self._refuse(what, args[0])
-        elif what == plans.SLOW:
-            self.machine.slow_s = args[0]
-        elif what == plans.DRIFT:
-            self.kernel.drift(*args)
-            self.freshness.disturb(self.timeline.now + _REPAIRED_S)
-        elif what == plans.BREAK:
-            ip, how, seconds = args
-            for at in [at for at in self.endpoints if at[0] == ip]:
-                self.endpoints[at].break_for(how, seconds)
-            self.freshness.disturb(self.timeline.now + seconds + _TRIED_AGAIN_S)
-        elif what == plans.NO_START:
-            self.machine.fails_to_start += args[0]
-            self.freshness.disturb(self.timeline.now + args[0] * _REPLACED_S)
-        elif what == plans.INTERCEPT:
-            self.kernel.take(args[0])
-            self.timeline.after(args[1], self.kernel.give_back)
-            self.freshness.disturb(self.timeline.now + args[1] + _REPAIRED_S)
-        elif what == plans.API:
-            self.freshness.disturb(self.timeline.now + self.api.fail(*args))
-        elif what == plans.CLOCK:
-            self.unix_offset += args[0]
-        elif what == plans.DISK:
-            if args[0] == "torn":
-                self.disk.tear()
-            else:
-                self.disk.fails_with = errno.ENOSPC if args[0] == "full" else 0
+        fails: dict[str, Callable[..., object]] = {
+            plans.SHORT: self.lacks.run_short,
+            plans.TAKE: self.lacks.take,
+            plans.RANGE: self.lacks.take_range,
+            plans.REFUSE: partial(self._refuse, plans.REFUSE),
+            plans.REFUSE_FOR: partial(self._refuse, plans.REFUSE_FOR),
+            plans.KERNEL: self._fail_in_kernel,
+            plans.SLOW: self._slow_down,
+            plans.DRIFT: self._drift,
+            plans.BREAK: self._break,
+            plans.NO_START: self._start_none,
+            plans.INTERCEPT: self._intercept,
+            plans.API: self._fail_api,
+            plans.CLOCK: self._set_clock,
+            plans.DISK: self._fail_disk,
+        }
+        fails[what](*args)
+
+    def _fail_in_kernel(self, how: str, number: int) -> None:
+        self.kernel.fail(how, number)
+        self.freshness.disturb(self.timeline.now + 2 * _REPAIRED_S)
+
+    def _slow_down(self, seconds: float) -> None:
+        self.machine.slow_s = seconds
+
+    def _drift(self, name: str, number: int) -> None:
+        self.kernel.drift(name, number)
+        self.freshness.disturb(self.timeline.now + _REPAIRED_S)
+
+    def _break(self, ip: str, how: str, seconds: float) -> None:
+        for at in [at for at in self.endpoints if at[0] == ip]:
+            self.endpoints[at].break_for(how, seconds)
+        self.freshness.disturb(self.timeline.now + seconds + _TRIED_AGAIN_S)
+
+    def _start_none(self, times: int) -> None:
+        self.machine.fails_to_start += times
+        self.freshness.disturb(self.timeline.now + times * _REPLACED_S)
+
+    def _intercept(self, number: int, seconds: float) -> None:
+        self.kernel.take(number)
+        self.timeline.after(seconds, self.kernel.give_back)
+        self.freshness.disturb(self.timeline.now + seconds + _REPAIRED_S)
+
+    def _fail_api(self, *args: Any) -> None:
+        self.freshness.disturb(self.timeline.now + self.api.fail(*args))
+
+    def _set_clock(self, seconds: float) -> None:
+        self.unix_offset += seconds
+
+    def _fail_disk(self, how: str) -> None:
+        if how == "torn":
+            self.disk.tear()
+        else:
+            self.disk.fails_with = errno.ENOSPC if how == "full" else 0
 
     def _refuse(self, what: str, much: Any) -> None:
         """Have the kernel refuse so many writes, or all of them for so many seconds."""

@@ -10,9 +10,12 @@ from ...machine.nf_tables_packets import Kind, in_words
 from ..claims import Dialled
 from ..families import like
 from ..plan import NODE_IP, NODE_PORTS
+from ..readings import preference
 from .affinity import has_affinity
 from .base import Invariant
 
+# That of endpoints whose slice says nothing.
+_WEIGHT = 100
 _OUTSIDE, _FAR, _POD = "10.3.0.1", "10.3.9.2", "10.2.1.77"
 
 
@@ -39,6 +42,8 @@ class Steering(Invariant):
         world, truth = self._world, self._world.cluster.last
         # Source ranges may admit the node, which is served by endpoints elsewhere, too.
         may = [truth.expected(ip, at) for ip in (at[0], *_clients(at[0]))]
+        slices = (item for key, item in truth.objects.items() if key[0] == "EndpointSlice")
+        has_weights = any(preference(item)[0] != _WEIGHT for item in slices)
         is_refused = not any(e.endpoints for e in may) and all(e.may_be_refused for e in may)
         for ip in _clients(at[0]):
             outcome, expected = world.kernel.verdict(ip, at), truth.expected(ip, at)
@@ -47,7 +52,7 @@ class Steering(Invariant):
                 self.check(outcome.kind is Kind.REFUSED, what)
             elif outcome.kind is Kind.TO_ENDPOINT:
                 led = world.kernel.led_to(ip, at)
-                is_free = not has_affinity(truth.frontends[at].service)
+                is_free = not has_affinity(truth.frontends[at].service) and not has_weights
                 is_right = led == expected.endpoints if is_free else led <= expected.endpoints
                 self.check(is_right, f"{at} is led from {ip} to {sorted(led)}, may {expected}")
             else:
