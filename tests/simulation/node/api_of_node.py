@@ -57,6 +57,8 @@ class Api:
         self.etcd = Etcd()
         self._went_back = False
         """History went back, and not all that asks has seen it."""
+        self._failed_at = 0.0
+        """When something last failed."""
         self.disturbed: Callable[[], object] = lambda: None
         """Called while an older state may be in force."""
         for item in objects:
@@ -104,7 +106,7 @@ class Api:
 
     def fail(self, how: str, *args: Any) -> float:
         """Have something fail; return for how long changes may be late."""
-        server = self.server
+        server, self._failed_at = self.server, self._timeline.now
         if how == "silent":
             server.go_silent(args[0])
             return float(args[0]) + _SILENCE_S
@@ -181,14 +183,24 @@ class Api:
         Then all that is lost is written again.
         """
         self.disturbed()
+        since = self._timeline.now if self._is_failing() else max(since, self._failed_at)
         asked = {target_of(path).resource for at, _, path, _ in self.server.requests if at >= since}
         if asked < set(_RESOURCES):
             self._timeline.after(_POLL_S, self._await_questions, since)
         else:
-            self._timeline.after(_WRITTEN_S, self._go_on)
+            self._timeline.after(_WRITTEN_S, self._go_on, since)
 
-    def _go_on(self) -> None:
+    def _is_failing(self) -> bool:
+        """Return whether requests may not be answered."""
+        server, now = self.server, self._timeline.now
+        are_refused = any(each.until > now for each in server.refusals)
+        return are_refused or server.silent_until > now or bool(server.cuts) or not server.is_up
+
+    def _go_on(self, since: float) -> None:
         self.disturbed()
+        if self._is_failing() or self._failed_at > since:
+            self._await_questions(since)
+            return
         self._went_back = False
         self._write_again()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...machine.files import CONTROL
 from ...machine.machine import Process
-from ..plan import STATE
+from ..plan import KERNEL, STATE
 from .base import Invariant
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ class LastStates(Invariant):
         if run.process.is_dead or run.is_ending:
             return
         is_held = run.process.loop.held_until > now - _SERVED_S
-        if not run.is_serving and (world.refusals != refused or world.machine.slow_s or is_held):
+        fails = world.refusals != refused or world.machine.slow_s or is_held
+        # The kernel may refuse more than transactions.
+        may_fail = any(event.what == KERNEL for event in world.plan.events)
+        may_fail = may_fail and now < world.began + world.plan.calm_at + 2 * _SERVED_S
+        if not run.is_serving and (fails or may_fail):
             # It tries again.
             world.timeline.after(2 * _SERVED_S, self._check_served, run, world.refusals)
         else:

@@ -58,6 +58,9 @@ class Status(Invariant):
         if is_disturbed or run.served_at > since or now < max(since + _SEEN_S, self._look_at):
             return
         self._look_at = now + _SEEN_S
+        changing_s = _SEEN_S + world.plan.turns_s
+        if len(list(world.cluster.between(now - changing_s, now))) > 1:
+            return
         with run.process:
             facts = run.agent.status()
         for port in facts.ports:
