@@ -61,8 +61,10 @@ class Api:
         """When something last failed."""
         self.disturbed: Callable[[], object] = lambda: None
         """Called while an older state may be in force."""
+        self._written: dict[Key, Object] = {}
+        """What was written last of each object, unless history went back since."""
         for item in objects:
-            self.etcd.put(dict(item))
+            self._put(item)
         self.server = ApiServer(self.etcd, timeline, rng, lag_s=0.02)
         self.server.bookmark_s = 1.0
         self.address = Address([self.server], rng)
@@ -70,12 +72,16 @@ class Api:
         self.forbidden_until = float("-inf")
         """Until then an agent may do without its Node, which it may not read."""
 
+    def _put(self, item: Object) -> None:
+        self._written[key_of(item)] = item
+        self.etcd.put(dict(item))
+
     def changed(self, item: Object, is_deleted: bool) -> None:
         """Follow a change of the cluster; without a server, it is written later."""
         if self._went_back or not self.server.is_up:
             return
         if not is_deleted:
-            self.etcd.put(dict(item))
+            self._put(item)
             return
         kind, namespace, name = key_of(item)
         if (kind, namespace, name) in self._stored():
@@ -175,6 +181,7 @@ class Api:
         self.disturbed()
         self.etcd.go_back(max(1, self.etcd.revision - count))
         self._went_back = True
+        self._written.clear()
         self._timeline.after(_RESTORED_S, self._start)
 
     def _await_questions(self, since: float) -> None:
@@ -210,8 +217,8 @@ class Api:
         for kind, namespace, name in stored.keys() - wanted.keys():
             self.etcd.delete(kind, name, namespace)
         for key in sorted(wanted):
-            if key not in stored or not _is_same(stored[key], wanted[key]):
-                self.etcd.put(dict(wanted[key]))
+            if key not in stored or self._written.get(key) is not wanted[key]:
+                self._put(wanted[key])
 
     def _stored(self) -> dict[Key, Object]:
         items = (item for resource in _RESOURCES for item in self.etcd.items(resource))
@@ -223,10 +230,3 @@ class Api:
         self.server.refusals.clear()
         self.server.cuts.clear()
         self.server.wrong_lists.clear()
-
-
-def _is_same(stored: Object, wanted: Object) -> bool:
-    """Return whether two versions of an object differ at most in what a server adds."""
-    parts = {**wanted, **wanted["metadata"]}
-    have = {**stored, **stored["metadata"]}
-    return all(have.get(name) == part for name, part in parts.items() if name != "metadata")

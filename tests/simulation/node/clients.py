@@ -29,6 +29,8 @@ DIALS, WAITS, SERVED, REFUSED, DROPPED, RESET, ENDED = (
 
 _END = b";"
 """Of an answer."""
+# A client of UDP that stays for longer asks again.
+_LONG_S = 0.1
 # Another program has the rest.
 _PORTS = 20000
 
@@ -57,7 +59,7 @@ class Client:
             stream.item = Watch(world.machine, self._look)  # type: ignore[assignment]
         else:
             world.machine.clients[self.address] = self._answered
-            world.machine.send_datagram(b"?", self.address, at[:2])
+            self._ask()
 
     def _change(self, state: str, more: str = "") -> None:
         was, self.state = self.state, state
@@ -68,9 +70,23 @@ class Client:
         """Note that packets of it are dropped."""
         self._change(DROPPED)
 
+    def _ask(self) -> None:
+        self.world.machine.send_datagram(b"?", self.address, self.at[:2])
+
     def _answered(self, payload: bytes, _source: Address) -> None:
         if self.state == DIALS:
             self._serve(payload)
+            if self.hold_s > _LONG_S:
+                self.world.timeline.after(self.hold_s, self._ask_again)
+
+    def _ask_again(self) -> None:
+        """Ask in the same flow, which may have to go elsewhere now."""
+        world = self.world
+        if self.state == SERVED and not world.is_finishing:
+            self.state, self.dialled_at = DIALS, world.timeline.now
+            self.floors = world.freshness.floors()
+            world.waiting.append(self)
+            self._ask()
 
     def _serve(self, answer: bytes) -> None:
         ip, _, port = answer.decode().rstrip(";").rpartition(":")

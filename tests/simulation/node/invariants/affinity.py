@@ -4,10 +4,12 @@ about its Service changes, and nothing disturbs the node.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 from ..claims import Claim, Dialled
 from ..clients import SERVED, Client
+from ..families import is_six
 from ..plan import Object
 from ..truth import Truth
 from .base import Invariant
@@ -53,8 +55,16 @@ class Affinity(Invariant):
         kinds = [_kind(truth, client.at) for truth in states]
         if kinds[0] is None or any(kind != kinds[0] for kind in kinds):
             return False
-        expected = (truth.expected(client.ip, client.at) for truth in states)
-        return all(before.endpoint in each.endpoints for each in expected)
+        each = [_endpoints(truth, client) for truth in states]
+        # A client that dials several addresses moves its pin where these have different endpoints.
+        return all(len(some) == 1 and before.endpoint in next(iter(some)) for some in each)
+
+
+def _endpoints(truth: Truth, client: Client) -> Set[frozenset[tuple[str, int]]]:
+    """Return the endpoints for a client at all addresses of its Service port."""
+    name, is_of_six = truth.frontends[client.at].name, is_six(client.at[0])
+    own = (at for at, claim in truth.frontends.items() if claim.name == name)
+    return {truth.expected(client.ip, at).endpoints for at in own if is_six(at[0]) is is_of_six}
 
 
 def _kind(truth: Truth, at: Dialled) -> object:
