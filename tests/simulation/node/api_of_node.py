@@ -185,31 +185,22 @@ class Api:
         self._timeline.after(_RESTORED_S, self._start)
 
     def _await_questions(self, since: float) -> None:
-        """Have nothing be written before all is asked for: later, nothing shows what has happened.
+        """Have nothing be written before all was asked for, and answered.
 
-        Then all that is lost is written again.
+        Later, nothing shows what has happened. Then all that is lost is written again.
         """
         self.disturbed()
-        since = self._timeline.now if self._is_failing() else max(since, self._failed_at)
-        asked = {target_of(path).resource for at, _, path, _ in self.server.requests if at >= since}
-        if asked < set(_RESOURCES):
-            self._timeline.after(_POLL_S, self._await_questions, since)
-        else:
-            self._timeline.after(_WRITTEN_S, self._go_on, since)
-
-    def _is_failing(self) -> bool:
-        """Return whether requests may not be answered."""
         server, now = self.server, self._timeline.now
-        are_refused = any(each.until > now for each in server.refusals)
-        return are_refused or server.silent_until > now or bool(server.cuts) or not server.is_up
-
-    def _go_on(self, since: float) -> None:
-        self.disturbed()
-        if self._is_failing() or self._failed_at > since:
-            self._await_questions(since)
-            return
-        self._went_back = False
-        self._write_again()
+        asked = {target_of(path).resource: at for at, _, path, _ in server.requests if at >= since}
+        failed = [self._failed_at, server.silent_until, *(each.until for each in server.refusals)]
+        if server.cuts or not server.is_up:
+            failed.append(now)
+        is_asked = all(resource in asked for resource in _RESOURCES)
+        if is_asked and now >= max(*failed, *asked.values()) + _WRITTEN_S:
+            self._went_back = False
+            self._write_again()
+        else:
+            self._timeline.after(_POLL_S, self._await_questions, since)
 
     def _write_again(self) -> None:
         wanted = {key: item for key, item in self._has().items() if key[0] != "Host"}

@@ -29,16 +29,23 @@ class Affinity(Invariant):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._last: dict[tuple[str, Dialled], tuple[Client, Any]] = {}
-        """Of each address by client: the client that was served last, and the agent then."""
+        self._last: dict[tuple[str, str], tuple[Client | None, Any]] = {}
+        """By a client's address and a Service port: the client that was served last, and the agent
+        then; None: workers may have given several of them different endpoints.
+        """
 
     def client_changed(self, client: Client, was: str) -> None:
         """Part of Invariant."""
         if client.state != SERVED:
             return
-        world, key = self._world, (client.ip, client.at)
+        world, claim = self._world, self._world.cluster.last.frontends.get(client.at)
+        key = client.ip, "" if claim is None else claim.name
         before, agent = self._last.get(key, (None, None))
         self._last[key] = client, world.agent
+        if before is not None and client.dialled_at < before.answered_at + _SHARED_S:
+            if client.endpoint != before.endpoint:
+                self._last[key] = None, None
+            return
         if before is None or agent is not world.agent or not self._is_pinned(before, client):
             return
         what = f"{client.name} had {before.endpoint}, and was served by {client.endpoint}"
@@ -47,9 +54,8 @@ class Affinity(Invariant):
     def _is_pinned(self, before: Client, client: Client) -> bool:
         """Return whether nothing has happened since that ends or hides a pin."""
         world = self._world
-        is_early = client.dialled_at < before.answered_at + _SHARED_S
         # Whatever disturbs a node may have ended a worker, which has pins.
-        if is_early or world.freshness.calm_at >= before.dialled_at:
+        if world.freshness.calm_at >= before.dialled_at:
             return False
         states = list(world.cluster.between(before.floors.all, world.timeline.now))
         kinds = [_kind(truth, client.at) for truth in states]
