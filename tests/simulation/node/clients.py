@@ -16,12 +16,11 @@ from .cluster import Floors
 if TYPE_CHECKING:
     from .world import World
 
-DIALS, WAITS, SERVED, REFUSED, DROPPED, RESET, ENDED = (
+DIALS, WAITS, SERVED, REFUSED, RESET, ENDED = (
     "dials",
     "waits",
     "served",
     "refused",
-    "dropped",
     "reset",
     "ended",
 )
@@ -66,10 +65,6 @@ class Client:
         self.world.note(f"{self.name}: {state}{more}")
         self.world.invariants.client_changed(self, was)
 
-    def drop(self) -> None:
-        """Note that packets of it are dropped."""
-        self._change(DROPPED)
-
     def _ask(self) -> None:
         self.world.machine.send_datagram(b"?", self.address, self.at[:2])
 
@@ -97,7 +92,7 @@ class Client:
     def _look(self) -> None:
         stream = self.stream
         assert stream is not None, "it is one of TCP"
-        if self.state in (REFUSED, DROPPED, RESET, ENDED):
+        if self.state in (REFUSED, RESET, ENDED):
             return
         if stream.error:
             number = stream.take_error()

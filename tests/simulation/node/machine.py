@@ -42,7 +42,6 @@ class NodeMachine(Machine):
         super().__init__(timeline, rng, speed)
         self.steer: Callable[[Address, Address, bool], Verdict] = lambda *_: REFUSED
         """Returns where a client is led: its address, what it dials, whether that is TCP."""
-        self.dropped: Callable[[Stream], None] = lambda _client: None
         self.queue = QUEUE
         """How many clients wait for a listener at most: net.core.somaxconn."""
         self.admitted: dict[Port, Sequence[str] | None] = {}
@@ -81,7 +80,7 @@ class NodeMachine(Machine):
         ip = client.local[0]
         ports = self.ports_at(verdict, ip, is_tcp=True) if isinstance(verdict, int) else []
         if verdict == DROPPED:
-            self.dropped(client)
+            self._dial_again(client, again_s)
             return
         if not ports:
             self.refused(client)
@@ -89,13 +88,16 @@ class NodeMachine(Machine):
             return
         port = self._choose(ports, client.local)
         if not self.is_admitted(port, client.local[0]):
-            self.dropped(client)
+            self._dial_again(client, again_s)
             return
         if len(port.queue) <= min(port.backlog, self.queue):
             client.joins(port)
         else:
-            # The kernel answers nothing, and the client's one sends its SYN again.
-            self.timeline.after(again_s, self._arrive_at_node, client, 2 * again_s)
+            self._dial_again(client, again_s)
+
+    def _dial_again(self, client: Stream, after_s: float) -> None:
+        """Have a client send its SYN again that the kernel doesn't answer."""
+        self.timeline.after(after_s, self._arrive_at_node, client, 2 * after_s)
 
     def _arrive_at_endpoint(self, client: Stream, at: Address) -> None:
         """Have an endpoint take a client that the kernel has led there; perhaps there is none."""

@@ -107,6 +107,11 @@ def hold_of(service: Object) -> float:
     return float(text.removesuffix("s"))
 
 
+def has_affinity(service: Object) -> bool:
+    """Return whether clients of a Service return to their endpoints."""
+    return bool(service["spec"].get("sessionAffinity") == "ClientIP")
+
+
 def weight_of(endpoint: Object) -> int:
     """Return the weight of an endpoint."""
     return int(endpoint.get("weight", 100))

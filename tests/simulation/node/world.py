@@ -165,6 +165,11 @@ class World(ProcessWorld[AgentMachine]):
         self._be_calm()
         self.run_for(_SETTLED_S)
         self.invariants.check_rest()
+        if any(event.what == plans.BREAK for event in self.plan.events):
+            # Clients bring endpoints back that were ejected; the first of them may fail.
+            self.freshness.disturb(self.timeline.now + 2 * _AGAIN_S)
+            self._dial_all()
+            self.run_for(_SERVED_S)
         at_rest = self._dial_all()
         self.run_for(_SERVED_S)
         self.invariants.check_clients(at_rest)
@@ -351,6 +356,8 @@ class World(ProcessWorld[AgentMachine]):
         self.freshness.disturb(self.timeline.now + self.api.fail(*args))
 
     def _set_clock(self, seconds: float) -> None:
+        # What waits meanwhile is late by the wall clock.
+        self.freshness.disturb()
         self.unix_offset += seconds
 
     def _fail_disk(self, how: str) -> None:

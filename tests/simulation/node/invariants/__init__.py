@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .affinity import Affinity
 from .answers import Answers
 from .base import Invariant
 from .endpoints import Endpoints
@@ -30,7 +29,6 @@ _ALL = (
     Endpoints,
     Answers,
     Established,
-    Affinity,
     Steering,
     InForce,
     KernelTakes,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..clients import DIALS, DROPPED, ENDED, REFUSED, RESET, SERVED, WAITS, Client, at_of
+from ..clients import DIALS, ENDED, REFUSED, RESET, SERVED, WAITS, Client, at_of
 from .base import Invariant
 
 ANSWERED_S = 3.0
@@ -25,11 +25,10 @@ class Answers(Invariant):
     def client_changed(self, client: Client, was: str) -> None:
         """Part of Invariant."""
         world = self._world
-        if client.state in (REFUSED, DROPPED) and self._is_undisturbed(client):
+        if client.state == REFUSED and self._is_undisturbed(client):
             expected = world.expecting.in_parts(client)
-            is_refused = client.state == REFUSED
-            may = [e.may_be_refused if is_refused else e.may_be_dropped for e in expected]
-            self.check(any(may), f"{client.name} at {at_of(client)} was {client.state}")
+            may = any(each.may_be_refused for each in expected)
+            self.check(may, f"{client.name} at {at_of(client)} was {client.state}")
         elif client.state in (RESET, ENDED) and was == WAITS and self._is_undisturbed(client):
             if not world.expecting.has_changed(client):
                 self._judge_reset(client)
@@ -54,11 +53,13 @@ class Answers(Invariant):
         now = self._world.timeline.now
         for client in self._world.waiting:
             since = max(client.dialled_at, self._world.freshness.calm_at)
-            if client.stream is None or now - since < ANSWERED_S:
+            # A SYN that was dropped is sent again after twice the time each time.
+            most_s = ANSWERED_S + 2 * (since - client.dialled_at)
+            if client.stream is None or now - since < most_s:
                 continue
             expected = self._world.expecting.in_parts(client)
             longest_s = max(each.waits_s for each in expected)
-            if now - since < longest_s + ANSWERED_S:
+            if now - since < longest_s + most_s:
                 continue
             is_right = any(not each.endpoints and not each.waits_s for each in expected)
             # It may be at a listener of before, which drops what it doesn't admit.

@@ -10,8 +10,7 @@ from ...machine.nf_tables_packets import Kind, in_words
 from ..claims import Dialled
 from ..families import like
 from ..plan import NODE_IP, NODE_PORTS
-from ..readings import preference
-from .affinity import has_affinity
+from ..readings import has_affinity, preference
 from .base import Invariant
 
 # That of endpoints whose slice says nothing.
