@@ -44,7 +44,7 @@ class Client:
         self.at = at
         self.state = DIALS
         self.dialled_at = world.timeline.now
-        self.answered_at = 0.0
+        self.opened_at = self.answered_at = 0.0
         self.floors = world.freshness.floors()
         """What was changed before is in force when it dials."""
         self.endpoint: tuple[str, int] | None = None
@@ -98,7 +98,7 @@ class Client:
             number = stream.take_error()
             self._change(RESET if stream.peer is not None else REFUSED, f" ({number})")
         elif self.state == DIALS and stream.state == OPEN:
-            self.state = WAITS
+            self.state, self.opened_at = WAITS, self.world.timeline.now
             stream.write(b"?")
         elif self.state == WAITS and stream.inbox.endswith(_END):
             self._serve(bytes(stream.read(100)))

@@ -34,7 +34,7 @@ class Answers(Invariant):
                 self._judge_reset(client)
         elif client.state == SERVED and was == WAITS and self._is_undisturbed(client):
             longest_s = max(e.waits_s for e in world.expecting.of(client))
-            waited_s = world.timeline.now - client.dialled_at
+            waited_s = world.timeline.now - client.opened_at
             what = f"{client.name} at {at_of(client)} was served after {waited_s:.2f} s"
             self.check(waited_s < max(longest_s + _TAKEN_S, ANSWERED_S), what)
 
