@@ -116,8 +116,6 @@ async def busy(rig):
 
 async def test_a_close_leaves_no_descriptor_and_no_timer():
     loop = asyncio.get_running_loop()
-    # Sockets of earlier tests in this process.
-    gc.collect()
     before = open_sockets()
     timers = TimerLoop(loop)
     rig = Rig(Tuning(descriptor_limit=10), timers.clock, timers)
