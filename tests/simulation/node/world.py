@@ -242,7 +242,8 @@ class World(ProcessWorld[AgentMachine]):
     def agent_failed(self, run: AgentRun, exc: UserspaceProxyError) -> None:
         """Take the error that ends an agent; a start that the kernel refuses is tried again."""
         has_failed = any(event.what == plans.KERNEL for event in self.plan.events)
-        if has_failed and not run.is_started and not self.is_calm:
+        is_late = self.timeline.now > self.began + self.plan.calm_at + _REPLACED_S
+        if has_failed and not run.is_started and not is_late:
             self.note(f"{run.process.name} failed: {exc}")
         else:
             self.violate(f"{run.process.name} failed: {exc}")
