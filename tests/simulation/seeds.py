@@ -26,7 +26,7 @@ class Share(NamedTuple):
 
 TESTED: Mapping[str, Share] = {
     "data": Share(80, 30),
-    "node": Share(40, 20),
+    "node": Share(40, 8),
 }
 
 
