@@ -104,7 +104,7 @@ async def test_the_matrix_is_read_by_rows_and_columns(page, shown):
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="node-2"))
     cells = await row.get_by_role("cell").all_inner_texts()
     assert cells[0].startswith("✖\nfailing: ")
-    assert cells[1].startswith("●\nserved; 420 connections")
+    assert cells[1].startswith("●\nanswers; 420 connections")
     heads = await page.locator(".matrix").get_by_role("columnheader").all_inner_texts()
     assert heads[0] == "Node"
     assert "fails" in heads[1]
