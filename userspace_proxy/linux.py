@@ -12,7 +12,7 @@ import contextlib
 import select
 import sys
 
-from .errors import PlatformError, UserspaceProxyError
+from .errors import PlatformError, SandboxError, UserspaceProxyError
 
 # With a limit of 2^30 (containerd with LimitNOFILE=infinity) memory would run out first. With this
 # one a worker holds 131,072 connections, in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the
@@ -52,14 +52,31 @@ def replaced_by() -> str:
     used = getattr(sys.modules.get("socket"), "socket", _socket.socket)
     if not isinstance(used, type) or not issubclass(used, _socket.socket):
         made.append(used)
-    places = (str(getattr(one, "__module__", "")).partition(".")[0] for one in made)
-    return next((place for place in places if place not in sys.stdlib_module_names), "")
+    return _library_of(*made)
+
+
+def require_own_files(problem: str) -> None:
+    """Raise SandboxError where a program would see other files than this machine's.
+
+    Args:
+        problem: What can't be done then: ``cannot create a sandbox``.
+    """
+    if library := files_replaced_by():
+        raise SandboxError(
+            f"{problem}: {library} has replaced this machine's files",
+            hint=f"do it before {library} is active",
+        )
 
 
 def files_replaced_by() -> str:
     """Return the library whose files programs see instead of this machine's; empty: none."""
-    library = str(getattr(open, "__module__", "")).partition(".")[0]
-    return "" if library in ("io", "_io") else library
+    return _library_of(open)
+
+
+def _library_of(*made: object) -> str:
+    """Return the library that has made one of these; empty: Python has made all."""
+    places = (str(getattr(one, "__module__", "")).partition(".")[0] for one in made)
+    return next((place for place in places if place not in sys.stdlib_module_names), "")
 
 
 def require_linux(what: str = "userspace-proxy runs on Linux only") -> None:

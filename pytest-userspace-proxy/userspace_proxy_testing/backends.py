@@ -25,7 +25,7 @@ from userspace_proxy.clocks import Clocks
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.embedding.loop_thread import LoopThread
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.linux import files_replaced_by
+from userspace_proxy.linux import require_own_files
 from userspace_proxy.log_fields import FieldLogger
 from userspace_proxy.model import SocketAddress
 
@@ -217,11 +217,7 @@ class CommandBackend(Backend):
         self._check_open()
         if self._is_running():
             return
-        if library := files_replaced_by():
-            raise SandboxError(
-                f"cannot start backend {self.name}: {library} has replaced this machine's files",
-                hint=f"start it before {library} is active",
-            )
+        require_own_files(f"cannot start backend {self.name}")
         # It may have ended by itself.
         self.stop()
         self._free()

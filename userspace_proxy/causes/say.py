@@ -111,7 +111,6 @@ def _written(text: Text, cause: Cause, *, is_quoted: bool = False) -> str:
     return text.format_map(params)
 
 
-_POD = "describe pod -n {namespace} {pod}"
 _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
 
 
@@ -126,7 +125,7 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
     words = row.kubectl or (CauseCode.NO_SLICE.traits.kubectl if row.is_of_slices else "")
     words = words or (traits.kubectl_of_pod if pod else "") or traits.kubectl
     if not words and traits.is_of_endpoint and ip_of(about):
-        words = _POD if pod else _POD_AT
+        words = CauseCode.NOT_READY.traits.kubectl_of_pod if pod else _POD_AT
     namespace, name = ServiceKey.read(service)
     places = {"namespace": namespace, "name": name, "ip": ip_of(about), "pod": pod}
     values = {**dict(cause.params), **places}

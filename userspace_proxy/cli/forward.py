@@ -34,12 +34,7 @@ if TYPE_CHECKING:
 
 Write = Callable[[str], object]
 # Of run; they are about clients of other machines.
-_WITHOUT_EFFECT = {
-    "bind_address": "--bind-address",
-    "workers": "--workers",
-    "steering": "--steering",
-    "proxy_port_range": "--proxy-ports",
-}
+_WITHOUT_EFFECT = ("bind_address", "workers", "steering", "proxy_port_range")
 
 
 def forward(given: Given) -> int:
@@ -50,14 +45,15 @@ def forward(given: Given) -> int:
         UserspaceProxyError: The API server doesn't respond, or doesn't permit it.
     """
     from ..config.load import load_settings
+    from ..config.settings import TABLE
     from ..forward.source import ForwardSource
     from .logs import set_up_logging
 
     settings = load_settings(given.settings).settings
-    for name, flag in _WITHOUT_EFFECT.items():
+    for name in _WITHOUT_EFFECT:
         if name in settings.origins:
             raise ConfigError(
-                f"{flag} has no effect in forward",
+                f"--{TABLE[name].flag} has no effect in forward",
                 hint="each Service has an address of its own on this machine's loopback",
             )
     kubeconfig = find(given, settings)

@@ -13,12 +13,12 @@ Rule 3: a Service's name has no dot, so a word with one is a name of DNS.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ConfigError, UserspaceProxyError
+from ..model.addresses import parse_ip
 from .command import CommandFlag, Given
 from .kubeconfig import context_namespace, means_cluster
 
@@ -106,12 +106,10 @@ class ServiceArguments:
         name, colon, _ = word.partition(":")
         parts = name.split("/")
         if not all(parts) or len(parts) > 2 or word.endswith(":"):
-            raise ConfigError(f"{word!r} is not a Service", hint="write NAMESPACE/NAME")
+            raise _no_service(word)
         if len(parts) == 2 and parts[0] in _OTHER_KINDS:
-            raise ConfigError(
-                f"{word!r} is not a Service",
-                hint=f"write one that leads to it; {parts[1]} is the Service of that name",
-            )
+            instead = f"write one that leads to it; {parts[1]} is the Service of that name"
+            raise _no_service(word, instead)
         if len(parts) == 2:
             return (self._inside(word.partition("/")[2]), word) if parts[0] in KINDS else (word,)
         likeliest = self._inside(word)
@@ -134,14 +132,14 @@ def _read_written(word: str) -> str:
     """Return a word of logs, browsers and configurations as ``namespace/name``; others as they are.
 
     Raises:
-        ConfigError: It is an address.
+        ConfigError: It is an address, or another name of DNS.
     """
     if "://" in word:
         word = word.partition("://")[2].partition("/")[0].rpartition("@")[2]
     host, colon, port = word.partition(":") if word.count(":") == 1 else (word, "", "")
     ip = word[1:].partition("]")[0] if word.startswith("[") else host
     with contextlib.suppress(ValueError):
-        address = ipaddress.ip_address(ip)
+        address = parse_ip(ip, strict=False)
         raise ConfigError(
             f"{word!r} is an address",
             hint=f"`userspace-proxy status --search={address}` shows the Service that has it",
@@ -149,10 +147,17 @@ def _read_written(word: str) -> str:
     labels = host.rstrip(".").split(".")
     if "/" in host or len(labels) < 2:
         return word
-    at = labels.index("svc", 2) if "svc" in labels[2:] else len(labels)
-    if at != 2 and at == len(labels):
-        raise ConfigError(f"{word!r} is not a Service", hint="write NAMESPACE/NAME")
-    return f"{labels[at - 1]}/{labels[at - 2]}{colon}{port}"
+    if "svc" in labels[2:]:
+        # Before the Service's name may be that of one of its pods.
+        del labels[labels.index("svc", 2) :]
+    elif len(labels) > 2:
+        raise _no_service(word)
+    *_, name, namespace = labels
+    return f"{namespace}/{name}{colon}{port}"
+
+
+def _no_service(word: str, instead: str = "write NAMESPACE/NAME") -> ConfigError:
+    return ConfigError(f"{word!r} is not a Service", hint=instead)
 
 
 def first_found(names: Sequence[str], ask: Callable[[str], _Answer]) -> tuple[str, _Answer]:

@@ -81,8 +81,8 @@ class ForbiddenAddresses:
 
     def change_services(self, old: Iterable[Service], new: Iterable[Service]) -> set[str]:
         """Replace some Services by others; returns the addresses that differ."""
-        before = Counter(ip for service in old for ip in _ips_of(service))
-        now = Counter(ip for service in new for ip in _ips_of(service))
+        before = Counter(ip for service in old for ip in service.addresses)
+        now = Counter(ip for service in new for ip in service.addresses)
         self._services.subtract(before)
         self._services.update(now)
         differing = {ip for ip in before.keys() | now.keys() if before[ip] != now[ip]}
@@ -133,7 +133,3 @@ class ForbiddenAddresses:
                 self._own.clear()
             self._own[ip] = self._is_own(ip)
         return self._own[ip]
-
-
-def _ips_of(service: Service) -> tuple[str, ...]:
-    return (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)

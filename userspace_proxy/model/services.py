@@ -76,3 +76,8 @@ class Service:
     """The API server's, for Events about it; empty: unknown."""
     created: str = ""
     """``creationTimestamp``: RFC 3339 in UTC, so the text's order is that of time."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The IP addresses that it may be dialled at, beside nodes'; some may be repeated."""
+        return (*self.cluster_ips, *self.external_ips, *self.load_balancer_ips)

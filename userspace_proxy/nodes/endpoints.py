@@ -79,11 +79,11 @@ class MergedEndpoint:
         return Level.OK if self.answered else None
 
 
-def extent_of(causes: Collection[Cause], ill: int, answers: Collection[float]) -> Extent:
+def extent_of(causes: Collection[Cause | None], ill: int, answers: Collection[float]) -> Extent:
     """Return where what is wrong is.
 
     Args:
-        causes: What is wrong now with an endpoint that may be used.
+        causes: What is wrong, as :func:`current_cause` has it for each node.
         ill: How many nodes have a cause.
         answers: When it last answered each of the others; Unix times.
     """
@@ -93,7 +93,9 @@ def extent_of(causes: Collection[Cause], ill: int, answers: Collection[float]) -
         return Extent.ENDPOINT if ill > 1 else Extent.ONE
     last = max(answers)
     is_path = causes and all(
-        cause.code in _OF_PATHS and moment(cause.first_at) <= last + _CLOCKS_DIFFER_S
+        cause is not None
+        and cause.code in _OF_PATHS
+        and moment(cause.first_at) <= last + _CLOCKS_DIFFER_S
         for cause in causes
     )
     return Extent.PATH if is_path else Extent.SOME
@@ -106,7 +108,7 @@ def last_answer(endpoint: EndpointFacts) -> float:
 
 
 def current_cause(endpoint: EndpointFacts) -> Cause | None:
-    """Return what is wrong now with an endpoint that may be used."""
+    """Return what is wrong with an endpoint; None: it was a while ago, or it isn't used."""
     return endpoint.cause if endpoint.is_usable and not endpoint.is_past else None
 
 
@@ -177,9 +179,7 @@ def _merged(
         for same in by_cause.values()
     ]
     failing.sort(key=lambda one: -len(one[1]))
-    ill = [one for _, one in seen if one.cause is not None]
-    now = [cause for one in ill if (cause := current_cause(one)) is not None]
-    extent = extent_of(now if len(now) == len(ill) else (), len(ill), answered.values())
+    causes = [current_cause(one) for _, one in seen if one.cause is not None]
     return MergedEndpoint(
         address,
         next(filter(None, hosts), ""),
@@ -188,7 +188,7 @@ def _merged(
         sum(one.is_usable for _, one in seen),
         tuple(tried),
         tuple(answered),
-        extent,
+        extent_of(causes, len(causes), answered.values()),
         tuple(failing),
         added(of_endpoint(one) for _, one in seen),
         left_out,

@@ -23,7 +23,7 @@ from ..model.quoting import shown
 from ..plan.digest import FORM
 from .answer import AgentAnswer, AllNodes
 from .differences import PlanDifference, differences
-from .endpoints import Extent, same_cause
+from .endpoints import Extent
 from .merged import Merged, MergedPort
 from .words import endpoint_in_words, on_nodes, port_in_words, remark_in_words
 
@@ -148,8 +148,7 @@ def _answers(merged: Merged) -> PathStep:
 
 
 def _served(port: MergedPort, merged: Merged) -> PathStep:
-    shown_below = {same_cause(cause) for one in port.endpoints for cause, _ in one.failing}
-    what = f"{port.key}: {port_in_words(port, merged, shown_below)}"
+    what = f"{port.key}: {port_in_words(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else ""
     return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))

@@ -135,7 +135,7 @@ class _Reach:
         self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
         """When the endpoints last answered others."""
         self.causes: Mapping[str, list[Cause | None]] = {at: [] for at in addresses}
-        """What is wrong now, of each node; None: it was before, or the endpoint isn't used."""
+        """What is wrong, as ``current_cause`` has it for each node."""
         self.places: dict[str, str] = {}
         """The nodes on which endpoints run."""
         for node, port in on_nodes if addresses else ():
@@ -173,14 +173,13 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
         if node not in failed
     }
     causes = [cause for at in incident.endpoints for cause in reach.causes[at]]
-    now = [cause for cause in causes if cause is not None]
     facts = replace(incident, cause=seen_together([incident.cause]), ports=len(seen.ports))
     return MergedIncident(
         facts,
         tuple(sorted(seen.nodes, key=in_order)),
         len(tried),
         len(answers),
-        extent_of(now if len(now) == len(causes) else (), len(tried & failed), answers.values()),
+        extent_of(causes, len(tried & failed), answers.values()),
         reach.left_out(incident.endpoints) if incident.endpoints else 0,
         frozenset(seen.keys),
     )

@@ -120,6 +120,11 @@ class MergedPort:
         """Its endpoints: those that fail first, then by address."""
         return endpoints_of(self.members, self.left_out)
 
+    @property
+    def causes_of_endpoints(self) -> frozenset[object]:
+        """What is wrong with its endpoints, as ``same_cause`` has it."""
+        return frozenset(same_cause(cause) for one in self.endpoints for cause, _ in one.failing)
+
 
 class AgentRun(NamedTuple):
     """When an agent has counted what it says, by its own clock; Unix times."""
@@ -167,6 +172,11 @@ class Merged:
     def ill(self) -> int:
         """How many Service ports aren't ok on some node."""
         return sum(port.level is not Level.OK for port in self.ports)
+
+    @property
+    def ill_services(self) -> frozenset[str]:
+        """Those that aren't ok on some node, by name."""
+        return frozenset(port.key.of_service for port in self.ports if port.level is not Level.OK)
 
     def of_service(self, service: str) -> Merged:
         """Return the part about a Service, one port of it (by name or number), or a namespace."""

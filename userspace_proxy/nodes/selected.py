@@ -29,10 +29,9 @@ def part_of(merged: Merged, name: str) -> Merged:
     part = merged.of_service(name)
     if "/" in name:
         return part
-    ill = {port.key.of_service for port in merged.ports if port.level is not Level.OK}
-    here = {port.key.of_service for port in part.ports}
+    elsewhere = merged.ill_services - part.ill_services
     level = worst((part.level, *(one.level for one in merged.remarks)))
-    return replace(part, level=level, namespace=name, ill_elsewhere=len(ill - here))
+    return replace(part, level=level, namespace=name, ill_elsewhere=len(elsewhere))
 
 
 def found_in(merged: Merged, search: Search) -> Merged:

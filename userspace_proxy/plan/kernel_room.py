@@ -199,13 +199,12 @@ class KernelRoom:
         listed = slices.endpoint_count
         if not listed or not _asks(service, facts):
             return 0
-        addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
         is_weighted = len(frozenset[int]().union(*slices.derive(_weights))) > 1
         coarse, exact = _drawn(service.handling.balance, listed, is_weighted=is_weighted)
         each = coarse if self._exact.is_left_out(service.key) else exact
         has_affinity = service.affinity_timeout_s is not None
         rules = count_rules(listed, service.load_balancer_source_ranges, has_affinity=has_affinity)
-        of_port = each * len(addresses) + RULE_ELEMENTS * rules
+        of_port = each * len(service.addresses) + RULE_ELEMENTS * rules
         return min(of_port * len(service.ports), ELEMENTS_MAX)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from userspace_proxy.errors import SandboxError
 from userspace_proxy.kernel.privileges import CAP_NET_ADMIN, forbidding
-from userspace_proxy.linux import files_replaced_by
+from userspace_proxy.linux import require_own_files
 
 # On Debian ip is in /usr/sbin, which an unprivileged user's PATH may not contain.
 SBIN = "/usr/sbin:/sbin"
@@ -29,11 +29,7 @@ def require_tools(path: str) -> None:
         SandboxError: One is missing, and the hint names its Debian package; or files aren't those
             of this machine, such as those of pyfakefs.
     """
-    if library := files_replaced_by():
-        raise SandboxError(
-            f"cannot create a sandbox: {library} has replaced this machine's files",
-            hint=f"have the fixture create it before {library} is active",
-        )
+    require_own_files("cannot create a sandbox")
     for tool, package in TOOLS.items():
         if shutil.which(tool, path=path) is None:
             raise SandboxError(

@@ -117,7 +117,7 @@ class ChangeTurns:
 def _cost_s(state: ServiceState) -> float:
     service = state.service
     ports = len(service.ports)
-    addresses = len(service.cluster_ips + service.external_ips + service.load_balancer_ips)
+    addresses = len(service.addresses)
     slices = Slices.of(state.slices)
     endpoints = max(1, ports) * slices.endpoint_count
     judged_s = _ENDPOINT_S * min(endpoints, ENDPOINTS_OF_SERVICE_MAX)

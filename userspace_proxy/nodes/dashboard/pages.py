@@ -259,7 +259,7 @@ def verdict(merged: Merged) -> str:
     """Return the state of the cluster in a line."""
     silent = len(merged.nodes) - len(merged.answered)
     answers = f"{silent:,} without an answer." if silent else "All have answered."
-    ill = {port.key.of_service for port in merged.ports if port.level is not Level.OK}
+    ill = merged.ill_services
     if ill:
         needs = "needs" if len(ill) == 1 else "need"
         return f"{answers} {plural(len(ill), 'Service')} {needs} attention."

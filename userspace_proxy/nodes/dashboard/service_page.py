@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from ...causes.cause import Cause
 from ...causes.say import Form, say
 from ...facts import FrontendFacts, Level, worst
 from ...facts.units import plural
-from ..endpoints import MergedEndpoint, same_cause
+from ..endpoints import MergedEndpoint
 from ..matrix import Cell, CellState, Matrix, MatrixRow, matrix_of
 from ..merged import MergedPort
 from ..words import endpoint_in_words, port_in_words
@@ -112,7 +111,7 @@ def render_service(
     if not matrices:
         return None
     incidents, answered = look.merged.incidents, len(look.merged.answered)
-    said = {same_cause(one) for matrix in matrices for one in _causes(matrix.port)}
+    said = frozenset[object]().union(*(one.port.causes_of_endpoints for one in matrices))
     ports = [_shown(one, look, asked.q, said) for one in matrices[:PORTS_SHOWN]]
     levels = [one.port.level for one in matrices]
     ill = len(levels) - levels.count(Level.OK)
@@ -187,11 +186,6 @@ def _head(matrix: Matrix, at: int, endpoint: MergedEndpoint | None) -> Head:
     says = endpoint_in_words(endpoint) if endpoint is not None else ""
     pod = endpoint.pod if endpoint is not None else ""
     return Head(matrix.endpoints[at], pod, is_sick, says)
-
-
-def _causes(port: MergedPort) -> Iterator[Cause]:
-    """Yield the causes that incidents say, and the columns of endpoints show."""
-    return (cause for endpoint in port.endpoints for cause, _ in endpoint.failing)
 
 
 def _left_out(matrix: Matrix, found: int) -> Iterator[str]:

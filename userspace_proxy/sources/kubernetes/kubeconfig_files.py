@@ -71,7 +71,7 @@ def _may_exist(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return False
     except OSError:
-        return True
+        pass
     return True
 
 
