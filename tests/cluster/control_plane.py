@@ -138,13 +138,6 @@ class ControlPlane:
         """The admin's kubeconfig."""
         return self.kubeconfig_for(ADMIN)
 
-    @property
-    def apiserver_pid(self) -> int:
-        """The API server's process id, for a test that pauses it."""
-        if self._apiserver is None:
-            raise ControlPlaneError("cannot name a process: kube-apiserver doesn't run")
-        return self._apiserver.pid
-
     def start(self) -> None:
         """Start both servers and return once the API server is ready.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,26 +102,6 @@ def parts_removed(items: Sequence[T]) -> Iterator[list[T]]:
         for start in range(0, len(items), size):
             yield [*items[:start], *items[start + size :]]
         size //= 2
-
-
-def usual_values(plan: D, but: Collection[str]) -> Iterator[D]:
-    """Yield plans with one field more as it is by default.
-
-    Args:
-        but: Names of fields that stay as they are.
-    """
-    for field in fields(plan):
-        if field.name not in but and getattr(plan, field.name) != field.default:
-            yield replace(plan, **{field.name: field.default})
-
-
-def describe_values(plan: DataclassInstance, but: Collection[str]) -> str:
-    """Return a plan's fields as text, without some of them."""
-    return ", ".join(
-        f"{field.name}={getattr(plan, field.name)}"
-        for field in fields(plan)
-        if field.name not in but
-    )
 
 
 def describe(plan: Plan) -> Iterator[str]:

@@ -132,7 +132,6 @@ class VirtualLoop:
         self.is_running = False
         self.held_until = 0.0
         """The process is stopped until then."""
-        self.held_since = 0.0
         self.after_callback: Callable[[], None] | None = None
 
     def time(self) -> float:
@@ -187,8 +186,6 @@ class VirtualLoop:
 
     def hold(self, seconds: float) -> None:
         """Stop the process for a while."""
-        if self._timeline.now >= self.held_until:
-            self.held_since = self._timeline.now
         self.held_until = max(self.held_until, self._timeline.now + seconds)
 
     def skip(self, seconds: float) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.hooked import PROGRAMS, entering
-from tests.node.processes import child_pids
 
 from ..child import Child
 from .families import Families, IPAddress, IPNetwork, listed
@@ -133,16 +130,6 @@ class ClusterNode:
         words = [f"{name}={value}" for name, value in (environment or {}).items()]
         entered = [*self._enter(), "env", *words]
         self._proxy = Child(command, self.folder / "proxy.log", entered)
-
-    def stop_proxy(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End the Service proxy by a signal and wait for it; idempotent."""
-        if self._proxy is None:
-            return
-        for child in child_pids(self._proxy.pid):
-            with suppress(ProcessLookupError):
-                os.kill(child, number)
-        self._proxy.wait(STOP_DEADLINE_S)
-        self._proxy = None
 
     @property
     def proxy(self) -> Child | None:

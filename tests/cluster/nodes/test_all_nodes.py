@@ -71,7 +71,6 @@ VALUES = (
     "--set=updateStrategy.rollingUpdate.maxSurge=3",
 )
 PERSON = "person"
-SYSTEM = ("-n", release.NAMESPACE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from userspace_proxy.kernel.netlink import sockets
 
 from . import netlink_wire as wire
 from .netlink_kernel import NETFILTER, NetlinkKernel, socket_module
-from .netlink_routes import Link, Routes
+from .netlink_routes import Routes
 from .nf_tables import NfTables
 
 _BEGIN, _END = 0x10, 0x11
@@ -154,9 +154,6 @@ class SimulatedKernel(Contract):
             yield
         finally:
             vars(sockets)["socket"] = before
-
-    def add_link(self, link: Link) -> None:
-        self.routes.put(link)
 
 
 class RealKernel(Contract):

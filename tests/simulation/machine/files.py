@@ -112,8 +112,6 @@ class Sharers:
         """Among how many of them a client's is chosen by its address; 0: by chance, of all."""
         self.left = 0
         """How many have left since the last one came."""
-        self.is_unordered = False
-        """A control process has adopted some, and couldn't know their order: see ``adoptions``."""
 
     def add(self, port: Port) -> None:
         if port not in self.ports:
@@ -128,7 +126,7 @@ class Sharers:
             self.left += 1
         if not self.ports:
             # The kernel forgets the program with its last socket.
-            self.by_client, self.is_unordered = 0, False
+            self.by_client = 0
 
 
 class Port(Shared):

@@ -49,7 +49,6 @@ class Process:
         self.kernel = ProcessKernel(self, machine, machine.rng)
         self.is_dead = False
         self.status = 0
-        self.is_reaped = False
         self.is_hung = False
         """It isn't only slow."""
         self.dies_at_call = self.dies_at_message = 0
@@ -188,10 +187,7 @@ class Machine(Network):
             spared: So many calls still succeed.
         """
         self.note(f"{process.name}: {call} fails with {errno.errorcode[number]} for {for_s:g} s")
-        if self.timeline.now > process.kernel.short_until:
-            process.kernel.short_since = self.timeline.now
         process.kernel.fails, process.kernel.spared = {call: number}, spared
-        process.kernel.short_until = max(process.kernel.short_until, self.timeline.now + for_s)
         self.timeline.after(for_s, process.kernel.fails.clear)
 
     # -- what modules of the product call ----------------------------------------------------------
@@ -297,5 +293,4 @@ class Child:
     def wait(self, _timeout: float | None = None) -> int:
         """Part of Popen."""
         assert self.process.is_dead, "nothing waits for a process that lives"
-        self.process.is_reaped = True
         return self.process.status

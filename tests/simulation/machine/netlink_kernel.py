@@ -68,8 +68,6 @@ class NetlinkKernel:
         self._cpu_s = 0.0
         self.lost_events = 0
         """How many of the next events don't fit into a socket's buffer."""
-        self.events_lost = 0
-        """How many didn't."""
         self.between: Callable[[], None] = lambda: None
         """Called within each system call: what others do meanwhile."""
         self._is_between = False
@@ -149,7 +147,6 @@ class NetlinkKernel:
     def loses_event(self) -> bool:
         if self.lost_events:
             self.lost_events -= 1
-            self.events_lost += 1
             return True
         return False
 

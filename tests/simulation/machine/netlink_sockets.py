@@ -204,11 +204,6 @@ class NetlinkSocket:
         """Return whether epoll would report it as such."""
         return self._has_lost or self._is_ready()
 
-    @property
-    def has_late(self) -> bool:
-        """Whether an event hasn't arrived yet."""
-        return any(one.after_call > self._kernel.calls for one in self._queue)
-
     def take(self) -> bytes:
         """Return the next datagram, which :meth:`is_readable` shows; no system call."""
         return self._queue.popleft().data

@@ -52,10 +52,8 @@ class NfTables:
         self.conntrack = Conntrack(kernel)
         self.faults: list[Fault] = []
         """Of the next transactions, the next last."""
-        self.answers_lost = 0
         self.query_faults: list[int] = []
         """Error numbers of the next queries."""
-        self.queries_refused = 0
         self.lacks: set[str] = set()
         """Expressions that this kernel doesn't have; also ``owner`` and ``set counter``."""
         self.elements_per_message = 3
@@ -93,7 +91,6 @@ class NfTables:
 
     def _receive_query(self, sock: NetlinkSocket, request: wire.Request) -> None:
         code = self.query_faults.pop() if self.query_faults else 0
-        self.queries_refused += bool(code)
         if request.kind == GET_GENERATION and not code:
             body = listing.generation(self.ruleset)
             sock.put(wire.message(NEW_GENERATION, 0, request.number, sock.port, body))
@@ -183,7 +180,6 @@ class NfTables:
         if is_refused or not is_whole:
             self.refused(sock.port, tables, first_code)
         if fault and fault.answer_is_lost:
-            self.answers_lost += 1
             sock.lose()
             return
         for one in answers:

@@ -367,7 +367,6 @@ def _dynset_step(one: Expression) -> Step:
             return _BROKEN
         if moment.has_effects:
             element = element or Element(key)
-            element.timeout_ms = timeout_ms
             element.expires_at = moment.now + timeout_ms / 1000
             changed.elements[element.place] = element
         return None

@@ -136,7 +136,6 @@ class Element:
     is_end: bool = False
     packets: int | None = None
     """What was counted; None: it has no counter."""
-    timeout_ms: int = 0
     expires_at: float = 0.0
     """0: never."""
 

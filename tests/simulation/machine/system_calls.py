@@ -5,7 +5,6 @@ from __future__ import annotations
 import _socket
 import array
 import errno
-import math
 import socket
 import struct
 from collections import deque
@@ -87,8 +86,6 @@ class ProcessKernel(Kernel):
         """The calls that fail now, as the node is short of something, and with which error."""
         self.spared = 0
         """So many of them succeed before."""
-        self.short_since, self.short_until = math.inf, -math.inf
-        """Some failed meanwhile, for the last time."""
 
     def enter(self, call: str) -> None:
         """Part of Kernel; the process may die here."""

@@ -48,7 +48,6 @@ class Etcd:
     """Continue tokens of older revisions are expired."""
     pages: dict[str, tuple[int, list[Object]]] = field(default_factory=dict)
     """What is left of lists in pages, by continue token, at any of the servers."""
-    restores: int = 0
     written: list[Callable[[WatchEvent | None], None]] = field(default_factory=list)
     """Called after each write."""
     compactions: list[Callable[[], None]] = field(default_factory=list)
@@ -96,7 +95,6 @@ class Etcd:
             kept += 1
         self.objects = objects
         del self.log[kept:]
-        self.restores += 1
         self.compacted = objects.revision
         self.pages.clear()
         for callback in self.restored:

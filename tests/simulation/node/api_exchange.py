@@ -112,11 +112,6 @@ class Exchange:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    @property
-    def is_on_its_way(self) -> bool:
-        """Whether something has been sent and hasn't arrived."""
-        return bool(self._sent)
-
     # -- the way there -----------------------------------------------------------------------------
 
     def depart(self) -> None:

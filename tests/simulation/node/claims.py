@@ -64,17 +64,6 @@ class Claim:
         name = f"{metadata['namespace']}/{metadata['name']}"
         return f"{name}:{port}" if port else name
 
-    def tells_its_service(self, at: Dialled) -> bool:
-        """Return whether an agent that starts knows a Service port again by this address of it."""
-        if not self.is_outside:
-            return True
-        spec, node_port = self.service["spec"], self.port.get("nodePort")
-        policies = spec.get("externalTrafficPolicy"), spec.get("internalTrafficPolicy")
-        if "Local" not in policies and not self.has_ranges:
-            # It has one listener, also at its cluster IP.
-            return False
-        return self.has_ranges or not node_port or at[1] == node_port
-
 
 class ClaimReader:
     """Reads what Services claim; those of one cluster are the same objects in many states."""

@@ -82,7 +82,6 @@ class NodeKernel:
         """Called with the error of a transaction of the product; 0: it was to fail."""
         self._run = next(_RUNS)
         self._sockets: dict[NetlinkSocket, Process] = {}
-        self._links = self.routes.links
         self.routes.put(_POD_LINK)
         self._uplink = Link(_UPLINK, "eth0", has_gateway=True)
         self.move(addresses)

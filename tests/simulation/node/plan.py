@@ -13,7 +13,7 @@ from ..plan import Event
 
 Object = Mapping[str, Any]
 
-PUT, DELETE, CLIENT, KILL, STOP, CRASH, END, REFUSE, SLOW, DRIFT, FLUSH, CLOCK, DISK, API, PROBE = (
+PUT, DELETE, CLIENT, KILL, STOP, CRASH, END, REFUSE, SLOW, DRIFT, CLOCK, DISK, API = (
     "put",
     "delete",
     "client",
@@ -24,11 +24,9 @@ PUT, DELETE, CLIENT, KILL, STOP, CRASH, END, REFUSE, SLOW, DRIFT, FLUSH, CLOCK, 
     "refuse",
     "slow",
     "drift",
-    "flush",
     "clock",
     "disk",
     "api",
-    "probe",
 )
 SHORT, TAKE, RANGE, ADDRESSES = "short", "take", "range", "addresses"
 REFUSE_FOR, INTERCEPT, BREAK, NO_START = "refuse for", "intercept", "break", "no start"

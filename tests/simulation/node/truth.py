@@ -270,14 +270,6 @@ class Truth:
         is_barred = bool(ranges) and not self._admits(ranges, client, claim.service)
         return claim.has_ranges and is_barred
 
-    def keeps_some_out(self, claim: Claim) -> bool:
-        """Return whether the listener at an address admits only some clients."""
-        now = self._now(claim)
-        if now is None:
-            return False
-        is_elsewhere = self._is_local(now) and not self._usable(now, is_local=True)
-        return bool(ranges_of(now)) or (is_elsewhere and bool(self._usable(now, is_local=False)))
-
     def _admits(self, ranges: Sequence[str], client: str, service: Object) -> bool:
         """Return whether source ranges admit a client.
 

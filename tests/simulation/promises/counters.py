@@ -17,9 +17,6 @@ from .promise import Promise
 if TYPE_CHECKING:
     from ..clients import Client
     from ..services import Service
-    from ..world import World
-
-_CHECK_EVERY_S = 0.5
 
 
 class Counters(Promise):
@@ -27,17 +24,11 @@ class Counters(Promise):
 
     name = "counters"
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._looked_at = 0.0
-
     def turn_over(self) -> None:
         """Compare the numbers of open connections with those that are open, twice a second."""
-        world = self.world
-        now = world.timeline.now
-        if now < self._looked_at + _CHECK_EVERY_S or world.is_closed:
+        if not self.is_due():
             return
-        self._looked_at = now
+        world = self.world
         for service in world.services:
             open_: Counter[SocketAddress | None]
             if service.is_udp:

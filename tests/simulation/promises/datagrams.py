@@ -1,7 +1,7 @@
 """A datagram goes to one endpoint that its client may have, once and in time; answers go back so.
 
 client ──▶ an endpoint of the Service, with one hop less
-       ◀── from the address that it has asked, to nobody else
+       ◀── from the address that the client asked, to that client alone
 """
 
 from __future__ import annotations

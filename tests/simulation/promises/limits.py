@@ -13,19 +13,12 @@ if TYPE_CHECKING:
     from ..clients import Client
     from ..datagrams import DatagramSocket
     from ..network import Address
-    from ..world import World
-
-_CHECK_EVERY_S = 0.5
 
 
 class Limits(Promise):
     """The promise of one run."""
 
     name = "limits"
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._looked_at = 0.0
 
     def chosen(self, client: Client, endpoint: SocketAddress) -> None:
         """Judge whether there is room at an endpoint, before it is dialled."""
@@ -51,11 +44,9 @@ class Limits(Promise):
 
     def turn_over(self) -> None:
         """Judge how many clients wait, twice a second."""
-        world = self.world
-        now = world.timeline.now
-        if now < self._looked_at + _CHECK_EVERY_S or world.is_closed:
+        if not self.is_due():
             return
-        self._looked_at = now
+        world, now = self.world, self._looked_at
         for service in world.services:
             room, hold = service.group.waiting_room, service.serving.handling.waits
             if room is None or hold is None:

@@ -9,9 +9,7 @@ from .promise import Promise
 
 if TYPE_CHECKING:
     from ..flows import Flow
-    from ..world import World
 
-_CHECK_EVERY_S = 0.5
 # As conntrack: until a client has sent after an answer, and from then on.
 _YOUNG_S, _STREAM_S = 30.0, 120.0
 # A use is noted once a second, and flows are looked at once a second.
@@ -24,10 +22,6 @@ class Places(Promise):
     """The promise of one run."""
 
     name = "flows"
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self._looked_at = 0.0
 
     def closed(self, core: DatagramSocket) -> None:
         """A flow that is used, and whose endpoint is fine, stays."""
@@ -52,11 +46,9 @@ class Places(Promise):
 
     def turn_over(self) -> None:
         """Look at the flows twice a second."""
-        world = self.world
-        now = world.timeline.now
-        if now < self._looked_at + _CHECK_EVERY_S or world.is_closed:
+        if not self.is_due():
             return
-        self._looked_at = now
+        world, now = self.world, self._looked_at
         seen: dict[object, Flow] = {}
         for flow in world.flows.open.values():
             if flow.client is None or flow.core.inbox:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..world import World
 
 _RESET_WAIT_S = Tuning().reset_wait_s
-_LOOK_S = 0.5
 _SLACK_S = 0.25
 # Of a new connection ACKs are held back for 20 ms at most.
 _ACKS_HELD_S = 0.1
@@ -42,18 +41,16 @@ class Progress(Promise):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._looked_at = 0.0
         self._ways: dict[tuple[int, bool], _Way] = {}
 
     def turn_over(self) -> None:
         """Look at each connection twice a second."""
-        world = self.world
-        now = world.timeline.now
-        if now < self._looked_at + _LOOK_S or world.is_closed:
+        looked_at = self._looked_at
+        if not self.is_due():
             return
+        world, now = self.world, self._looked_at
         before, self._ways = self._ways, {}
-        is_stopped = bool(world.stopped_since(self._looked_at - 1.0))
-        self._looked_at = now
+        is_stopped = bool(world.stopped_since(looked_at - 1.0))
         for client in world.clients_seen.open:
             if client.right is None:
                 continue

@@ -23,10 +23,19 @@ class Promise:
     def __init__(self, world: World) -> None:
         self.world = world
         self._judge = world.judgements
+        self._looked_at = 0.0
 
     def check(self, is_right: bool, why: str) -> None:
         """Judge once."""
         self._judge.check(self.name, is_right, why)
+
+    def is_due(self, every_s: float = 0.5) -> bool:
+        """Return whether it is time for another look, until the data plane is closed."""
+        now = self.world.timeline.now
+        if now < self._looked_at + every_s or self.world.is_closed:
+            return False
+        self._looked_at = now
+        return True
 
     # -- of clients of TCP -------------------------------------------------------------------------
 

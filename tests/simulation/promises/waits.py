@@ -38,7 +38,6 @@ class Waits(Promise):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._looked_at = 0.0
         self._hold_s: dict[Client, float] = {}
         """The longest time for which each one's Service has held clients since."""
         self._could_since: dict[Service, float] = {}
@@ -61,7 +60,7 @@ class Waits(Promise):
             self.check(is_right, f"client {client.number} was refused, and {left} were left")
 
     def chosen(self, client: Client, endpoint: SocketAddress) -> None:
-        """Nobody is served before those that wait for the same endpoints since earlier."""
+        """Check that the client that has waited longest for some endpoints is served first."""
         service = client.service
         self._could_since.pop(service, None)
         if client.dials or not (service.is_steady and service.serving.is_uniform):
@@ -79,11 +78,9 @@ class Waits(Promise):
 
     def turn_over(self) -> None:
         """Judge for how long clients have waited."""
-        world = self.world
-        now = world.timeline.now
-        if now < self._looked_at + _LOOK_S or world.is_closed:
+        if not self.is_due(_LOOK_S):
             return
-        self._looked_at = now
+        world, now = self.world, self._looked_at
         self._look_at_queues(now)
         waiting: dict[Service, Client] = {}
         for client in world.clients_seen.open:
