@@ -206,7 +206,7 @@ def test_a_process_that_takes_node_ports_while_no_proxy_runs_gets_no_client(tmp_
 
 
 ADDRESSES = {"a": "10.96.0.10", "b": "10.96.0.11", "c": "10.96.0.9"}
-# What each has in the kernel while it runs, and nobody else.
+# What only this steering has in the kernel while it runs.
 MARKS = {
     "iptables": r"UPROXY",
     "nftables": r"table inet userspace-proxy \{",

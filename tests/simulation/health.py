@@ -46,7 +46,7 @@ class Health:
         self.was_memory_short = self.was_memory_short or share >= _SHORT
 
     def is_fine(self, endpoint: SocketAddress, answered_at: float = 0.0) -> bool:
-        """Return whether an endpoint answers everybody, and did so for long.
+        """Return whether an endpoint answers all clients, and has for a while.
 
         Args:
             answered_at: When it last answered: then what was before is forgiven.
