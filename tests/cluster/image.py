@@ -379,6 +379,17 @@ def _do(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
         raise BuildError(f"cannot build the image: {command[-1]}: {tail}")
 
 
+def release_arguments() -> dict[str, str]:
+    """Return the values of ``--build-arg`` for the last commit."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return {
+        "VERSION": __version__,
+        "REVISION": git(ROOT, "rev-parse", "HEAD"),
+        "CREATED": datetime.fromtimestamp(committed_at(), UTC).isoformat(),
+        "SOURCE": project["tool"]["userspace-proxy"]["repository"],
+    }
+
+
 def main(words: Sequence[str]) -> int:
     """Build the image and, with a path, write its root filesystem there."""
     try:
@@ -400,14 +411,3 @@ def main(words: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))
-
-
-def release_arguments() -> dict[str, str]:
-    """Return the values of ``--build-arg`` for the last commit."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    return {
-        "VERSION": __version__,
-        "REVISION": git(ROOT, "rev-parse", "HEAD"),
-        "CREATED": datetime.fromtimestamp(committed_at(), UTC).isoformat(),
-        "SOURCE": project["tool"]["userspace-proxy"]["repository"],
-    }

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from .tests_form import find_endless, find_nested, find_sentences, has_sentence, words_of
+from .tests_form import find_endless, find_late, find_nested, find_sentences, has_sentence, words_of
 
 GOLDEN = words_of("  10.0.0.1:80 waits for a bus: its line ends at\n  80 metres")
 
@@ -43,6 +43,12 @@ def test_a_test_inside_of_another_function_is_found(inner: str, is_found: bool) 
 def test_an_end_of_a_fixture_without_a_time_limit_is_found(after: str, is_found: bool) -> None:
     nodes = nodes_of(f"async def one():\n    thread.join()\n    yield\n    {after}\n")
     assert bool(list(find_endless("tests/test_a.py", nodes))) is is_found
+
+
+@pytest.mark.parametrize("last", ["def late(): ...", ""])
+def test_what_follows_the_block_that_runs_a_module_is_found(last: str) -> None:
+    nodes = nodes_of(f"import sys\nif __name__ == '__main__':\n    main()\n{last}")
+    assert bool(list(find_late("a.py", nodes))) is bool(last)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ tests that read what users read (READERS) may have them.
 Rule 3: a test module starts processes by ``tests.processes.started``, which ends them, and what
 follows a ``yield`` waits for nothing without a time limit of its own: where a fixture's end hangs,
 the worker ends, with all tests that it still has.
+Rule 4: nothing follows ``if __name__ == "__main__"``: it would be missing only where the module
+runs, which no test and no linter sees.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from .problem import Files
@@ -57,6 +60,14 @@ def find_nested(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
             draws = any("given" in ast.unparse(one) for one in inner.decorator_list)
             if (inner.name.startswith("test_") or draws) and inner.name not in called:
                 yield f"{path}:{inner.lineno}: {inner.name} is nested, so pytest doesn't run it"
+
+
+def find_late(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
+    """Yield what a module defines after the block that runs it."""
+    for node in nodes[:1]:
+        for block, later in pairwise(node.body if isinstance(node, ast.Module) else ()):
+            if isinstance(block, ast.If) and ast.unparse(block.test).startswith("__name__ =="):
+                yield f"{path}:{later.lineno}: it's missing where the module runs: put it above"
 
 
 def find_endless(path: str, nodes: Sequence[ast.AST]) -> Iterator[str]:
@@ -124,6 +135,7 @@ def find_problems(root: Path, parsed: Files) -> Iterator[str]:
         # What the simulation waits for is simulated.
         if path.startswith("tests/") and not path.startswith("tests/simulation/"):
             yield from find_endless(path, nodes)
+        yield from find_late(path, nodes)
         if path.startswith("tests/") and "/test_" in path:
             yield from find_nested(path, nodes)
             if has_sentence(nodes, golden):
