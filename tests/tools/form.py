@@ -47,10 +47,10 @@ from .parsed_texts import (
     find_parsed_words,
     find_split_identities,
 )
-from .problem import KIT, PACKAGE, Files, Problem
+from .problem import CLIENT, KIT, PACKAGE, Files, Problem
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = (PACKAGE, KIT)
+PACKAGES = (PACKAGE, CLIENT, KIT)
 FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples")
 MAX_FUNCTION_LINES = 60
 MAX_ATTRIBUTES = 25

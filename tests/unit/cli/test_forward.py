@@ -18,7 +18,11 @@ from tests.unit.plan.planning import the_port
 from userspace_proxy.causes.say import say
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command import Given
-from userspace_proxy.cli.forward import (
+from userspace_proxy.config import Settings
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.facts import StatusFacts, facts_of_plan
+from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy_kubectl.cli.forward import (
     ForwardedPort,
     forward,
     forwarded_ports,
@@ -28,11 +32,7 @@ from userspace_proxy.cli.forward import (
     render_start,
     wanted_services,
 )
-from userspace_proxy.config import Settings
-from userspace_proxy.errors import ConfigError
-from userspace_proxy.facts import StatusFacts, facts_of_plan
-from userspace_proxy.forward.source import ForwardSource
-from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy_kubectl.forward.source import ForwardSource
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 DEADLINE_S = 120.0

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from userspace_proxy.cluster import Store
-from userspace_proxy.forward.forwardable import Forwardable, NotForwarded
 from userspace_proxy.model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
 from userspace_proxy.model.notation import check_subdomain
 from userspace_proxy.model.reading import read_slice
@@ -13,6 +12,7 @@ from userspace_proxy.model.service_reading import read_service
 from userspace_proxy.model.wire import WireEndpointSlice, WireService, decode
 from userspace_proxy.names import ServiceNames
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_kubectl.forward.forwardable import Forwardable, NotForwarded
 
 from ..refusals import why
 from .pods import endpoint, endpoint_slice, headless, named, service

@@ -7,13 +7,13 @@ import socket
 
 import pytest
 
-from userspace_proxy.forward.port_forwarder import PING_S, PortForwarder
 from userspace_proxy.kernel.socket_options import reset
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.sources.kubernetes.responses import TransportError
+from userspace_proxy_kubectl.forward.port_forwarder import PING_S, PortForwarder
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..dataplane.waiting import until
@@ -217,7 +217,7 @@ async def test_out_of_descriptors_is_the_outcome_of_the_dial(rig, monkeypatch):
     def none_left(*_args, **_more):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("userspace_proxy.forward.port_forwarder._loopback_pair", none_left)
+    monkeypatch.setattr("userspace_proxy_kubectl.forward.port_forwarder._loopback_pair", none_left)
     assert await rig.dial() == errno.EMFILE
     await until(lambda: rig.api.pods.open == 1)
 

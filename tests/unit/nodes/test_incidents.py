@@ -5,8 +5,8 @@ from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.model.quoting import shell_word
-from userspace_proxy.nodes.endpoints import Extent
-from userspace_proxy.nodes.incidents import incidents_of
+from userspace_proxy_kubectl.nodes.endpoints import Extent
+from userspace_proxy_kubectl.nodes.incidents import incidents_of
 
 from ..status.views import make_view
 from .views import NOW, OTHER, POD, answering, failing, untried, web

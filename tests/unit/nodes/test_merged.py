@@ -5,8 +5,8 @@ import pytest
 
 from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import Level, PortState, SourceFacts
-from userspace_proxy.nodes.endpoints import Extent
-from userspace_proxy.nodes.merged import ASKED_MAX, MergedKey, merge, services_to_ask
+from userspace_proxy_kubectl.nodes.endpoints import Extent
+from userspace_proxy_kubectl.nodes.merged import ASKED_MAX, MergedKey, merge, services_to_ask
 
 from .views import (
     NOW,

@@ -15,13 +15,13 @@ from userspace_proxy.facts import (
     Waits,
 )
 from userspace_proxy.facts.processes import ProcessFacts
-from userspace_proxy.nodes.as_json import nodes_to_json, status_to_json
-from userspace_proxy.nodes.endpoints import Extent
-from userspace_proxy.nodes.matrix import matrix_of
-from userspace_proxy.nodes.merged import merge
-from userspace_proxy.nodes.text import rates_of, render_nodes, render_status, render_top
-from userspace_proxy.nodes.words import incident_in_words
 from userspace_proxy.status.history import Figures
+from userspace_proxy_kubectl.nodes.as_json import nodes_to_json, status_to_json
+from userspace_proxy_kubectl.nodes.endpoints import Extent
+from userspace_proxy_kubectl.nodes.matrix import matrix_of
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.text import rates_of, render_nodes, render_status, render_top
+from userspace_proxy_kubectl.nodes.words import incident_in_words
 
 from .views import (
     NOW,

@@ -7,8 +7,8 @@ from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.errors import SourceError
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.encoding import encode_answer
-from userspace_proxy.nodes.answer import AllNodes
-from userspace_proxy.nodes.dashboard.live import CALLS_OF_NODES_MAX, Live
+from userspace_proxy_kubectl.nodes.answer import AllNodes
+from userspace_proxy_kubectl.nodes.dashboard.live import CALLS_OF_NODES_MAX, Live
 
 from .clusters import CALLS, calm_cluster, edges, sick_cluster, summaries_of
 
