@@ -1,4 +1,4 @@
-"""A node works where only its own wheel is installed: nothing on a node needs the test kit.
+"""A node works where only its own wheel is installed: nothing on a node needs another one.
 
 virtual environment: requirements.lock, the wheel of userspace-proxy ── run, status, explain
 """
@@ -30,9 +30,11 @@ def only_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
 
 
-def test_the_kit_is_not_there(program: Path) -> None:
-    code = "import importlib.util as u; print(u.find_spec('userspace_proxy_testing'))"
+@pytest.mark.parametrize("package", ["userspace_proxy_kubectl", "userspace_proxy_testing"])
+def test_no_other_package_is_there(package: str, program: Path) -> None:
+    code = f"import importlib.util as u; print(u.find_spec({package!r}))"
     assert run([str(program.with_name("python")), "-c", code], Path("/")) == "None\n"
+    assert not program.with_name("kubectl-userspace_proxy").exists()
 
 
 def test_a_worker_carries_connections_the_page_answers_and_explain_works(
@@ -48,13 +50,22 @@ def test_a_worker_carries_connections_the_page_answers_and_explain_works(
         assert "shop/web" in explained
 
 
-@pytest.mark.parametrize("command", ["demo", "sandbox"])
-def test_a_command_of_the_kit_says_in_one_line_what_to_install(command: str, program: Path) -> None:
-    done = subprocess.run([program, command], capture_output=True, text=True, cwd="/")
+@pytest.mark.parametrize(
+    ("words", "what", "distribution"),
+    [
+        (["demo"], "demo is a command", "pytest-userspace-proxy"),
+        (["dashboard"], "dashboard is a command", "kubectl-userspace-proxy"),
+        (["status", "--node=a"], "status of all nodes is a part", "kubectl-userspace-proxy"),
+    ],
+)
+def test_what_another_distribution_does_is_said_in_one_line(
+    words: list[str], what: str, distribution: str, program: Path
+) -> None:
+    done = subprocess.run([program, *words], capture_output=True, text=True, cwd="/")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: {command} is a command of pytest-userspace-proxy, which isn't installed "
-        "(in a checkout: pip install . ./pytest-userspace-proxy)\n"
+        f"error: {what} of {distribution}, which isn't installed "
+        f"(in a checkout: pip install . ./{distribution})\n"
     )
 
 
@@ -64,4 +75,4 @@ def test_help_manual_page_and_completion_show_only_the_nodes_commands(
 ) -> None:
     shown = run([str(program), *words], Path("/"))
     assert "explain" in shown
-    assert "sandbox" not in shown
+    assert [name for name in ("dashboard", "sandbox") if name in shown] == []
