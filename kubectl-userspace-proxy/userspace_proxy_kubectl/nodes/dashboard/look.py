@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from userspace_proxy.model import ServiceKey
+from userspace_proxy.status.history import IDLE, History
 
 from ..answer import AllNodes
 from ..merged import Merged
@@ -90,6 +91,8 @@ class ClusterLook:
     """Unix time of this machine."""
     cluster: str = ""
     """The cluster, as its user calls it."""
+    history: History = IDLE
+    """What Service ports carried lately, by their keys, while pages were looked at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ from userspace_proxy.facts.units import (
     plural,
     seconds_in_words,
 )
+from userspace_proxy.status.chart import Sparkline, draw
 from userspace_proxy.status.search import Search
 
 from ..incidents import MergedIncident
-from ..merged import Merged, MergedPort
+from ..merged import Merged, MergedKey, MergedPort
 from ..rows import NodeRow
 from ..selected import found_in
 from ..sums import added, bounded
@@ -55,6 +56,37 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Minute:
+    """What a Service port carried in the last minute, as far as it was looked at."""
+
+    picture: Sparkline | None = None
+    """None: nothing."""
+    failed: int = 0
+    """Clients that got no answer."""
+    saved: int = 0
+    """Connections whose first dial failed, and that another endpoint answered."""
+
+    @classmethod
+    def of(cls, look: ClusterLook, key: MergedKey | None = None) -> Minute:
+        """Return that of a Service port, or of all together."""
+        curves = look.history.minute(key)
+        if curves is None:
+            return cls()
+        # Rates of a second each; where there is a gap, nothing is known.
+        failed, saved = (
+            round(sum(one for one in rates if one > 0)) for rates in (curves.failed, curves.saved)
+        )
+        return cls(draw(curves), failed, saved)
+
+    @property
+    def words(self) -> str:
+        """What went wrong; empty if nothing did."""
+        counts = {"failed": self.failed, "saved": self.saved}
+        parts = [f"{count_in_words(count)} {word}" for word, count in counts.items() if count]
+        return f"{', '.join(parts)} in the last minute" if parts else ""
+
+
+@dataclass(frozen=True, slots=True)
 class PortRow:
     """A line of the list of Service ports."""
 
@@ -62,6 +94,7 @@ class PortRow:
     words: str
     nodes: int
     """Those that have answered, and aren't known to lack it."""
+    minute: Minute
 
     @property
     def tag(self) -> str:
@@ -111,11 +144,12 @@ def render_overview(look: ClusterLook, asked: PageRequest) -> bytes:
     search = Search.parse(asked.q)
     found = found_in(merged, search).ports
     part: ListPart[object] = part_of(found, asked.page, PORTS_A_PAGE)
-    rows = [_row(port, merged) for port in found[part.start : part.start + PORTS_A_PAGE]]
+    rows = [_row(port, look) for port in found[part.start : part.start + PORTS_A_PAGE]]
     return render(
         "cluster",
         **head(look, asked, "All nodes"),
         figures=_figures(look),
+        minute=Minute.of(look),
         remarks=merged.remarks[:FIRST_REMARKS],
         more_remarks=len(merged.remarks[FIRST_REMARKS:]),
         incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
@@ -306,9 +340,9 @@ def _about(row: NodeRow) -> str:
     return "all served" if row.has_answer else "no answer"
 
 
-def _row(port: MergedPort, merged: Merged) -> PortRow:
-    known = len(merged.answered) - len(port.missing)
-    return PortRow(port, port_in_words(port, merged), known)
+def _row(port: MergedPort, look: ClusterLook) -> PortRow:
+    known = len(look.merged.answered) - len(port.missing)
+    return PortRow(port, port_in_words(port, look.merged), known, Minute.of(look, port.key))
 
 
 def _opens(q: str, found: Sequence[MergedPort], merged: Merged) -> str:

@@ -26,7 +26,7 @@ from ..words import endpoint_in_words, port_in_words
 from .calls import AllCalls
 from .look import ClusterLook, PageRequest
 from .markup import render
-from .pages import head, say_incidents
+from .pages import Minute, head, say_incidents
 
 NODES_SHOWN = 100
 ENDPOINTS_SHOWN = 24
@@ -97,6 +97,7 @@ class ShownPort:
     frontends: Sequence[FrontendFacts]
     more_frontends: int
     left_out: Sequence[str]
+    minute: Minute
 
 
 def render_service(
@@ -155,6 +156,7 @@ def _shown(matrix: Matrix, look: ClusterLook, q: str, said: Collection[object]) 
         port.frontends[:FRONTENDS_SHOWN],
         len(port.frontends[FRONTENDS_SHOWN:]),
         list(_left_out(matrix, len(found))),
+        Minute.of(look, port.key),
     )
 
 
