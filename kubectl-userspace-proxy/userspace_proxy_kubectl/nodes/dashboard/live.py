@@ -26,15 +26,15 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import Level, PortFacts, StatusFacts
 from userspace_proxy.facts.edges import EdgesFacts
 from userspace_proxy.pacing import Pacing
-from userspace_proxy.status.history import Figures, History
 from userspace_proxy.status.single_flight import SingleFlight
 
 from ..answer import AgentAnswer, AllNodes
 from ..decoding import Allowance, TooLarge
 from ..growth import growth_of
-from ..merged import Merged, MergedKey, merge
+from ..merged import merge
 from ..reader import PAGE
 from .calls import AllCalls, add_up
+from .lately import Lately
 from .look import ClusterLook
 
 Ask: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes | Cause]]]
@@ -84,9 +84,7 @@ class Live:
         """Answers before, the oldest first, and when they were the latest."""
         self._asking_all: SingleFlight[object] = SingleFlight()
         self._asking_calls: SingleFlight[object] = SingleFlight()
-        self._carried: dict[MergedKey, Figures] = {}
-        """What Service ports have carried since the first look, as far as looks have seen it."""
-        self._history = History()
+        self._lately = Lately()
         self._answers: dict[str, tuple[float, object]] = {}
         """What pages have asked for, by path, and when it arrived."""
 
@@ -101,8 +99,8 @@ class Live:
                 merged = await asyncio.to_thread(merge, all_nodes, before)
                 if look is not None:
                     growth = await asyncio.to_thread(growth_of, merged, look.merged)
-                    self._note(merged, growth, began)
-                look = ClusterLook(all_nodes, merged, self._unix(), self._cluster, self._history)
+                    self._lately.note((port.key for port in merged.ports), growth, began)
+                look = ClusterLook(all_nodes, merged, self._unix(), self._cluster, self._lately)
                 self._pacing.note(began, self._clock())
                 self._look = look
             return replace(look, now=self._unix())
@@ -135,17 +133,6 @@ class Live:
         found = await self._asked(self._asking_calls, path, tuple(sorted(nodes)), _read_calls)
         assert isinstance(found, AllCalls)
         return found
-
-    def _note(self, merged: Merged, growth: Mapping[MergedKey, Figures], at: float) -> None:
-        """Note what was carried since the last look."""
-        known, none = self._carried, Figures()
-        self._carried = {
-            port.key: Figures(
-                *map(sum, zip(known.get(port.key, none), growth.get(port.key, none), strict=True))
-            )
-            for port in merged.ports
-        }
-        self._history.record(list(self._carried.items()), at)
 
     async def _asked(
         self,

@@ -7,15 +7,15 @@ Rule 2: names are quoted, as agents may claim any.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 from userspace_proxy.model import ServiceKey
-from userspace_proxy.status.history import IDLE, History
 
 from ..answer import AllNodes
 from ..merged import Merged
+from .lately import Lately
 
 Q_MAX = 200
 _T = TypeVar("_T")
@@ -91,8 +91,7 @@ class ClusterLook:
     """Unix time of this machine."""
     cluster: str = ""
     """The cluster, as its user calls it."""
-    history: History = IDLE
-    """What Service ports carried lately, by their keys, while pages were looked at."""
+    lately: Lately = field(default_factory=Lately)
 
 
 @dataclass(frozen=True, slots=True)

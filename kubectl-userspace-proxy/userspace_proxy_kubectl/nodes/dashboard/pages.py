@@ -19,16 +19,16 @@ from userspace_proxy.facts.units import (
     plural,
     seconds_in_words,
 )
-from userspace_proxy.status.chart import Sparkline, draw
 from userspace_proxy.status.search import Search
 
 from ..incidents import MergedIncident
-from ..merged import Merged, MergedKey, MergedPort
+from ..merged import Merged, MergedPort
 from ..rows import NodeRow
 from ..selected import found_in
 from ..sums import added, bounded
 from ..words import incident_in_words, port_in_words
 from .calls import AllCalls
+from .lately import Minute
 from .live import CALLS_OF_NODES_MAX
 from .look import ClusterLook, ListPart, PageRequest, has_words, part_of
 from .markup import render
@@ -53,37 +53,6 @@ class Fact:
     more: str = ""
     kind: str = ""
     """A class of the style sheet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Minute:
-    """What a Service port carried in the last minute, as far as it was looked at."""
-
-    picture: Sparkline | None = None
-    """None: nothing."""
-    failed: int = 0
-    """Clients that got no answer."""
-    saved: int = 0
-    """Connections whose first dial failed, and that another endpoint answered."""
-
-    @classmethod
-    def of(cls, look: ClusterLook, key: MergedKey | None = None) -> Minute:
-        """Return that of a Service port, or of all together."""
-        curves = look.history.minute(key)
-        if curves is None:
-            return cls()
-        # Rates of a second each; where there is a gap, nothing is known.
-        failed, saved = (
-            round(sum(one for one in rates if one > 0)) for rates in (curves.failed, curves.saved)
-        )
-        return cls(draw(curves), failed, saved)
-
-    @property
-    def words(self) -> str:
-        """What went wrong; empty if nothing did."""
-        counts = {"failed": self.failed, "saved": self.saved}
-        parts = [f"{count_in_words(count)} {word}" for word, count in counts.items() if count]
-        return f"{', '.join(parts)} in the last minute" if parts else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +118,7 @@ def render_overview(look: ClusterLook, asked: PageRequest) -> bytes:
         "cluster",
         **head(look, asked, "All nodes"),
         figures=_figures(look),
-        minute=Minute.of(look),
+        minute=look.lately.minute(),
         remarks=merged.remarks[:FIRST_REMARKS],
         more_remarks=len(merged.remarks[FIRST_REMARKS:]),
         incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
@@ -342,7 +311,7 @@ def _about(row: NodeRow) -> str:
 
 def _row(port: MergedPort, look: ClusterLook) -> PortRow:
     known = len(look.merged.answered) - len(port.missing)
-    return PortRow(port, port_in_words(port, look.merged), known, Minute.of(look, port.key))
+    return PortRow(port, port_in_words(port, look.merged), known, look.lately.minute(port.key))
 
 
 def _opens(q: str, found: Sequence[MergedPort], merged: Merged) -> str:

@@ -24,9 +24,10 @@ from ..matrix import Cell, CellState, Matrix, MatrixRow, matrix_of
 from ..merged import MergedPort
 from ..words import endpoint_in_words, port_in_words
 from .calls import AllCalls
+from .lately import Minute
 from .look import ClusterLook, PageRequest
 from .markup import render
-from .pages import Minute, head, say_incidents
+from .pages import head, say_incidents
 
 NODES_SHOWN = 100
 ENDPOINTS_SHOWN = 24
@@ -156,7 +157,7 @@ def _shown(matrix: Matrix, look: ClusterLook, q: str, said: Collection[object]) 
         port.frontends[:FRONTENDS_SHOWN],
         len(port.frontends[FRONTENDS_SHOWN:]),
         list(_left_out(matrix, len(found))),
-        Minute.of(look, port.key),
+        look.lately.minute(port.key),
     )
 
 
