@@ -246,7 +246,7 @@ simulate-mutants: $(VENV)/installed-dev ## break a half in one place at a time, 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated
 
-dist: $(VENV)/installed-dev ## build both wheels and source distributions of the last commit into dist/, twice, and check them
+dist: $(VENV)/installed-dev ## build all wheels and source distributions of the last commit into dist/, twice, and check them
 	@$(BIN)/python -m tests.tools.distributions
 
 sbom: $(VENV)/installed-dev ## write the list of the image's Python packages to dist/, as CycloneDX

@@ -42,8 +42,9 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.names.question import hostname_of
 from userspace_proxy.shares import remove_from
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.status.missing import say_meant
+
+from ..port_forward import ForwardTarget
 
 _PRIVILEGED_BELOW = 1024
 # 80 becomes 8080, 443 becomes 8443.

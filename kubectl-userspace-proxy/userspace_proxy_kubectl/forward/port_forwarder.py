@@ -30,7 +30,8 @@ from userspace_proxy.log_limit import LogLimit
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.port_forward import (
+
+from ..port_forward import (
     ForwardTarget,
     PodStream,
     PortForwardError,

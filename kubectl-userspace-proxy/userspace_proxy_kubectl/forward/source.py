@@ -17,11 +17,11 @@ from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources import Source
 from userspace_proxy.sources.base import Publish, SourceStatus
 from userspace_proxy.sources.kubernetes import KubernetesSource
-from userspace_proxy.sources.kubernetes.access import check_access
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.kubeconfig_files import Kubeconfig
 
+from .access import check_access
 from .forwardable import Forwardable
 from .port_forwarder import PortForwarder
 

@@ -19,8 +19,8 @@ from userspace_proxy.model.wire import (
     WirePodStatus,
     decode,
 )
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
+from ..port_forward import ForwardTarget
 from .placement import Placement
 
 PORT = 10249

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.facts import StatusFacts
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+
+from ..port_forward import ForwardTarget
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from userspace_proxy.causes import agents
 from userspace_proxy.causes.cause import Cause
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
+from ..port_forward import ForwardTarget
 from .agent_pods import serving
 from .answer import AgentAnswer, AllNodes
 from .calls import Read

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.sources.base import pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget, PodStream, open_stream
 from userspace_proxy.version import __version__
 
+from ..port_forward import ForwardTarget, PodStream, open_stream
 from .decoding import TooLarge
 
 HEAD_BYTES_MAX = 16 << 10

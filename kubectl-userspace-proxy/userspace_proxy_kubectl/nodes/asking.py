@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from userspace_proxy.causes import agents
 from userspace_proxy.errors import UserspaceProxyError
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget, PortForwardError
 
+from ..port_forward import ForwardTarget, PortForwardError
 from .answers import Answers
 from .ask import ANSWER_BYTES, Bounds
 from .calls import Read, cause_of_failure

@@ -20,8 +20,8 @@ import msgspec
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.plan.digest import BUCKETS, FORM, bucket_of
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
+from ..port_forward import ForwardTarget
 from .answer import AgentAnswer
 from .ask import Bounds
 from .calls import AgentCalls

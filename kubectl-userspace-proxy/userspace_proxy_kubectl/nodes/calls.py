@@ -24,8 +24,8 @@ from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget, PortForwardError
 
+from ..port_forward import ForwardTarget, PortForwardError
 from .ask import Bounds, OpenAnswer, OtherStatus, Unreadable, ask
 from .decoding import DECODED_PER_BYTE, Allowance, TooLarge, most_of
 from .lines import LINE_BYTES, read_change, read_whole_line

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.sources.base import Pause
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
+from ..port_forward import ForwardTarget
 from .answers import Answers
 from .asking import Asking, every_s
 from .calls import AgentCalls

@@ -22,9 +22,9 @@ from userspace_proxy.causes.cause import Cause
 from userspace_proxy.errors import SourceError, UserspaceProxyError
 from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.sources.kubernetes.responses import TransportError, unreachable
 
+from ..port_forward import ForwardTarget
 from .answer import AllNodes
 from .answers import Answers
 from .ask import Bounds

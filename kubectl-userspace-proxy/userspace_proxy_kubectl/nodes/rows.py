@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from userspace_proxy.facts import WORST_FIRST, Level, StatusFacts
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 
+from ..port_forward import ForwardTarget
 from .answer import AgentAnswer, AllNodes
 from .endpoints import Extent
 from .incidents import MergedIncident

@@ -11,8 +11,8 @@ from userspace_proxy.model.reading import read_slice
 from userspace_proxy.model.service_reading import read_service
 from userspace_proxy.model.wire import WireEndpointSlice, WireService, decode
 from userspace_proxy.names import ServiceNames
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy_kubectl.forward.forwardable import Forwardable, NotForwarded
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 from ..refusals import why
 from .pods import endpoint, endpoint_slice, headless, named, service

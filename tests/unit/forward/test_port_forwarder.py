@@ -11,9 +11,9 @@ from userspace_proxy.kernel.socket_options import reset
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.sources.kubernetes.responses import TransportError
 from userspace_proxy_kubectl.forward.port_forwarder import PING_S, PortForwarder
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..dataplane.waiting import until

@@ -7,7 +7,6 @@ import pytest
 
 from userspace_proxy.causes import agents
 from userspace_proxy.facts import Level
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget, PortForwardError
 from userspace_proxy_kubectl.nodes.answers import Answers
 from userspace_proxy_kubectl.nodes.ask import ANSWER_BYTES, Unreadable
 from userspace_proxy_kubectl.nodes.asking import (
@@ -19,6 +18,7 @@ from userspace_proxy_kubectl.nodes.asking import (
 from userspace_proxy_kubectl.nodes.calls import Read
 from userspace_proxy_kubectl.nodes.decoding import TooLarge
 from userspace_proxy_kubectl.nodes.find import Where
+from userspace_proxy_kubectl.port_forward import ForwardTarget, PortForwardError
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
 from .objects import node, pod

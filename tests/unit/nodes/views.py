@@ -11,10 +11,10 @@ from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import EndpointFacts, PortFacts, SourceFacts
 from userspace_proxy.facts.encoding import read_answer
 from userspace_proxy.facts.node import PlanFacts
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.status.answers import render_status
 from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.merged import Merged, MergedPort, merge
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 from ..status.views import NOW, make_endpoint, make_port, make_view
 

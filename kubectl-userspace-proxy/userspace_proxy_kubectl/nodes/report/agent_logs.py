@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.sources.kubernetes.api_paths import join
 from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.sources.kubernetes.responses import cause_of
+
+from ...port_forward import ForwardTarget
 
 LINES = 500
 LOG_BYTES = 256 << 10

@@ -25,9 +25,9 @@ from userspace_proxy.model.wire import WireEndpoint, WireHead
 from userspace_proxy.secrets import OWN
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.lists import read_whole
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.sources.kubernetes.responses import cause_of
 
+from ...port_forward import ForwardTarget
 from ..answer import AgentAnswer, AllNodes
 from .agent_logs import AgentLog, read_logs
 from .objects import WAKE, ServiceObjects, read_objects

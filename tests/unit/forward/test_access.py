@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.sources.kubernetes.access import check_access
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.responses import Response
+from userspace_proxy_kubectl.forward.access import check_access
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+
+@pytest.fixture
+async def api(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    async with FakeApiServer() as api:
+        yield api
 
 
 @pytest.fixture

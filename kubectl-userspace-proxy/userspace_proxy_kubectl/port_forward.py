@@ -27,10 +27,15 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...errors import UserspaceProxyError
-from .api_paths import join
-from .client import ApiClient
-from .responses import Response, TransportError, read_status, unreachable
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.sources.kubernetes.api_paths import join
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.responses import (
+    Response,
+    TransportError,
+    read_status,
+    unreachable,
+)
 
 if TYPE_CHECKING:
     from aiohttp import ClientWebSocketResponse

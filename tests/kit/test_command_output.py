@@ -1,14 +1,14 @@
-"""The stderr of a command."""
+"""What a command writes."""
 
 import os
 
-from userspace_proxy_testing.command_errors import CommandErrors
+from userspace_proxy_testing.command_output import CommandOutput
 
 
 def errors_of(*written):
     """Return what is kept of a command that writes this and ends."""
     ours, theirs = os.pipe()
-    errors = CommandErrors(os.fdopen(ours, "rb", buffering=0))
+    errors = CommandOutput(os.fdopen(ours, "rb", buffering=0), 2)
     for data in written:
         os.write(theirs, data)
     os.close(theirs)
@@ -33,7 +33,7 @@ def test_a_command_may_write_nothing_or_no_text():
 
 def test_what_outlives_a_command_and_keeps_its_stderr_is_not_waited_for():
     ours, theirs = os.pipe()
-    errors = CommandErrors(os.fdopen(ours, "rb", buffering=0))
+    errors = CommandOutput(os.fdopen(ours, "rb", buffering=0), 2)
     try:
         assert errors.text() == ""
     finally:

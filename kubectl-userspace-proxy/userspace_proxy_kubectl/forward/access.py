@@ -12,9 +12,9 @@ import asyncio
 import json
 from typing import NamedTuple
 
-from ...errors import SourceError
-from .client import ApiClient
-from .responses import TransportError, rejected, unreachable
+from userspace_proxy.errors import SourceError
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.responses import TransportError, rejected, unreachable
 
 _PATH = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
