@@ -265,8 +265,7 @@ class StatusServer:
                 is_wide=is_wide,
                 has_node="/" not in service and not selection.q,
                 columns=columns,
-                server=server,
-                incidents=Incidents(sample.view) if service else None,
+                incidents=Incidents(sample.view, server),
             )
 
         async def make() -> StatusText:

@@ -48,7 +48,7 @@ from ..facts.units import (
     seconds_in_words,
 )
 from ..model import DataPath
-from ..model.quoting import printable, shell_command
+from ..model.quoting import printable
 from .history import IDLE, Figures, History
 from .incident_words import cause_of, headline, met, names_in_line
 from .selection import Selection, select
@@ -122,7 +122,6 @@ def render_text(
     is_wide: bool = False,
     has_node: bool = True,
     columns: int = 0,
-    server: str = "",
     incidents: Incidents | None = None,
 ) -> StatusText:
     """Return a view as text in UTF-8.
@@ -135,7 +134,6 @@ def render_text(
         is_wide: Show the addresses and endpoints of each Service port, and ignored Services.
         has_node: Show the problems of the node.
         columns: The width of the terminal; 0: no bound.
-        server: How the reader names this proxy, which printed commands repeat; empty: not at all.
         incidents: Of all Service ports, of which the view contains a part; None: it has all.
     """
     chosen = select(view, selection, history)
@@ -163,7 +161,7 @@ def render_text(
         lines += _kernel_lines(view, columns)
     lines += _format(node, columns)
     for incident in above:
-        lines += _incident_lines(incident, now, columns, is_full=is_wide, server=server)
+        lines += _incident_lines(incident, now, columns, is_full=is_wide)
     if more := len(shared) - len(above):
         what = plural(more, "more cause")
         lines += placed("    ", f"and {what} of several Services: wide output lists them", columns)
@@ -310,12 +308,10 @@ def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[_Entry
 
 
 def _incident_lines(
-    incident: IncidentFacts, now: float, columns: int, *, is_full: bool, server: str = ""
+    incident: IncidentFacts, now: float, columns: int, *, is_full: bool
 ) -> Iterator[str]:
-    what, command = headline(incident, now), incident.command
-    if server and command.startswith("userspace-proxy "):
-        command = f"{command} {shell_command(f'--server={server}')}"
-    return incident_lines(incident, what, command, now, columns, is_full=is_full)
+    what = headline(incident, now)
+    return incident_lines(incident, what, incident.command, now, columns, is_full=is_full)
 
 
 def incident_lines(
