@@ -20,17 +20,19 @@ from userspace_proxy.cli.service_argument import ServiceArguments
 from userspace_proxy.cli.terminal import columns_of
 from userspace_proxy.errors import ConfigError, UserspaceProxyError
 from userspace_proxy.facts.units import plural
+from userspace_proxy.hosts import is_loopback_address
 from userspace_proxy.linux import raise_descriptor_limit
 from userspace_proxy.loops import loop_factory
 from userspace_proxy.model import ServiceKey, SocketAddress
 from userspace_proxy.status.wrapping import placed
+
+from ..forward.forwardable import NotForwarded
 
 if TYPE_CHECKING:
     from userspace_proxy.agent.rounds.options import Options
     from userspace_proxy.config import Settings
     from userspace_proxy.embedding.proxy import Proxy
 
-    from ..forward.forwardable import NotForwarded
     from ..forward.source import ForwardSource
 
 Write = Callable[[str], object]
@@ -56,7 +58,7 @@ def forward(given: Given) -> int:
         if name in settings.origins:
             raise ConfigError(
                 f"--{TABLE[name].flag} has no effect in forward",
-                hint="each Service has an address of its own on this machine's loopback",
+                hint="Services are at loopback addresses; --address=127.0.0.1 gives all one",
             )
     kubeconfig = find(given, settings)
     if kubeconfig is None and not settings.master:
@@ -66,6 +68,7 @@ def forward(given: Given) -> int:
         # What changes is printed.
         logging.getLogger("userspace_proxy").setLevel(logging.WARNING)
     wanted, namespace = wanted_services(given, settings)
+    address = wanted_address(given)
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
 
@@ -75,6 +78,7 @@ def forward(given: Given) -> int:
                 master=settings.master,
                 wanted=wanted,
                 namespace=namespace,
+                address=address,
             )
             await _forward(source, make_options(settings, source), _print)
 
@@ -103,6 +107,22 @@ def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[Service
         return wanted, arguments.namespace or "default"
     namespaces = {key.namespace for key in wanted}
     return wanted, namespaces.pop() if len(namespaces) == 1 else ""
+
+
+def wanted_address(given: Given) -> str:
+    """Return the address that all Services are to have; empty: each has one of its own.
+
+    Raises:
+        ConfigError: It isn't one of this machine's loopback.
+    """
+    text = given.values.get("address", "")
+    address = "127.0.0.1" if text == "localhost" else text
+    if address and not (is_loopback_address(address) and ":" not in address):
+        raise ConfigError(
+            f"--address={text}: it is no IPv4 address of loopback",
+            hint="forward serves this machine alone; kubectl port-forward can serve others",
+        )
+    return address
 
 
 def make_options(settings: Settings, source: ForwardSource) -> Options:
@@ -148,7 +168,7 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
             source.published.clear()
             await proxy.settled()
             before, shown = shown, forwarded_ports(proxy)
-            last, left_out = left_out, [(_name(n), n.reason) for n in source.services.left_out]
+            last, left_out = left_out, list(left_out_of(proxy, source))
             taken = set(await asyncio.to_thread(taken_addresses, proxy, source)) - said
             said |= taken
             if before is None:
@@ -159,6 +179,16 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
                     write(f"{line}\n")
             for line in sorted(taken):
                 write(f"{line}\n")
+
+
+def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]]:
+    """Yield what isn't forwarded, and why: also what another Service has the address of."""
+    for one in source.services.left_out:
+        yield _name(one), one.reason
+    for item in proxy.status().ignored:
+        if item.is_conflict:
+            key = ServiceKey.read(item.service)
+            yield _name(NotForwarded(key, item.port, "")), say(item.cause)
 
 
 def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:

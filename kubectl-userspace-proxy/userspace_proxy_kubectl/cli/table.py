@@ -141,6 +141,7 @@ FORWARD = Command(
     flags=(
         *NAMESPACE_FLAGS,
         *KUBECONFIG_FLAGS,
+        CommandFlag("address", "one address of loopback for all Services: 127.0.0.1", "IP"),
     ),
     takes_settings=True,
     examples=(

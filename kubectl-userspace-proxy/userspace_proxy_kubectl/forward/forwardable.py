@@ -5,7 +5,8 @@
                             its endpoints, each of one family, that are pods ──▶ ForwardTarget
 
 Rule 1: an address depends on the Service's name and the cluster alone, so it is the same each time.
-Anyone can find a name that leads to the address of another Service: the older one has it.
+Anyone can find a name that leads to the address of another Service: the older one has it. Where
+all have one address, the older one has the port.
 Rule 2: traffic policies and hints are about nodes, and this machine is none: all endpoints may be
 used from here.
 Rule 3: an endpoint is a pod of its own Service. Another one may have the same address, by mistake
@@ -40,6 +41,7 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.names.question import hostname_of
+from userspace_proxy.shares import remove_from
 from userspace_proxy.status.missing import say_meant
 
 from ..port_forward import ForwardTarget
@@ -64,20 +66,22 @@ class Forwardable:
     Args:
         wanted: The Services to forward; empty: all.
         seed: Names the cluster.
+        address: That of all Services; empty: each has one of its own.
     """
 
-    def __init__(self, wanted: frozenset[ServiceKey], *, seed: str) -> None:
+    def __init__(self, wanted: frozenset[ServiceKey], *, seed: str, address: str = "") -> None:
         self.pods: dict[str, Mapping[SocketAddress, ForwardTarget]] = {}
         """What the endpoints of each Service port are, by its label, such as ``shop/web:http``."""
         self._wanted = wanted
         self._seed = seed
+        self._address = address
         self._store = Store()
         self._seen: Mapping[ServiceKey, ServiceState] = PersistentMap()
         self._ips: dict[ServiceKey, str] = {}
         self._made: dict[ServiceKey, list[ServiceKey]] = {}
         """What each Service has become: itself, and those that stand for its endpoints."""
-        self._numbers: dict[str, frozenset[int]] = {}
-        """The ports at each address."""
+        self._numbers: dict[str, dict[ServiceKey, frozenset[int]]] = {}
+        """The ports at each address, by Service."""
         self._left_out: dict[ServiceKey, tuple[NotForwarded, ...]] = {}
 
     @property
@@ -105,14 +109,14 @@ class Forwardable:
         for key, made in before.items():
             for gone in set(made) - set(self._made.get(key, ())):
                 if gone != key or key not in snapshot.services:
-                    self._numbers.pop(self._ips.pop(gone), None)
+                    remove_from(self._numbers, self._ips.pop(gone), gone)
         self._seen = snapshot.services
         return self._store.snapshot()
 
     def second_port(self, frontend: Frontend) -> int:
         """Return where a Service port answers for which this program lacks privileges; 0: none."""
         port = frontend.port + _UNPRIVILEGED
-        is_taken = port in self._numbers.get(frontend.ip, ())
+        is_taken = any(port in one for one in self._numbers.get(frontend.ip, {}).values())
         return port if frontend.port < _PRIVILEGED_BELOW and not is_taken else 0
 
     def _remove(self, key: ServiceKey) -> list[ServiceKey]:
@@ -173,10 +177,13 @@ class Forwardable:
         service = state.service
         ip = self._ips.get(service.key)
         if ip is None:
-            ip = free_loopback(service.key, frozenset(self._ips.values()), self._seed)
+            taken = frozenset(self._ips.values())
+            ip = self._address or free_loopback(service.key, taken, self._seed)
             self._ips[service.key] = ip
         self._made.setdefault(of, []).append(service.key)
-        self._numbers[ip] = frozenset(port.port for port in service.ports)
+        self._numbers.setdefault(ip, {})[service.key] = frozenset(
+            port.port for port in service.ports
+        )
         self._store.put_service(
             Service(
                 service.key,

@@ -39,6 +39,7 @@ class ForwardSource(Source):
         master: The server's URL, instead of the kubeconfig's.
         wanted: The Services to forward; empty: all.
         namespace: The only one to read; empty: all.
+        address: That of all Services; empty: each has one of its own.
     """
 
     kind = "port-forward"
@@ -50,6 +51,7 @@ class ForwardSource(Source):
         master: str = "",
         wanted: frozenset[ServiceKey] = frozenset(),
         namespace: str = "",
+        address: str = "",
     ) -> None:
         self._credentials = Credentials(kubeconfig=kubeconfig, master=master)
         self._credentials.check()
@@ -58,7 +60,7 @@ class ForwardSource(Source):
         self.location = self._credentials.location
         self.published = asyncio.Event()
         """Set with each change of the Services."""
-        self.services = Forwardable(wanted, seed=self._credentials.cluster)
+        self.services = Forwardable(wanted, seed=self._credentials.cluster, address=address)
         """What is forwarded."""
         self._source = KubernetesSource(
             kubeconfig=kubeconfig,

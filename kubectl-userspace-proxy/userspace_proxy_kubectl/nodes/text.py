@@ -43,11 +43,11 @@ from userspace_proxy.status.text import (
 from userspace_proxy.status.wrapping import placed, placed_remedy
 
 from .endpoints import Extent
+from .growth import rates_of
 from .incidents import MergedIncident
-from .merged import Merged, MergedKey, MergedPort
+from .merged import Merged, MergedPort
 from .remarks import Remark
 from .rows import NodeRow
-from .sums import NOTHING, of_port, since
 from .words import endpoint_in_words, incident_in_words, port_in_words, remark_in_words
 
 # The first screen has what is wrong with nodes, with several Services, and with single ones.
@@ -297,34 +297,3 @@ def _encode(lines: Iterable[str]) -> bytes:
     shown_lines = (printable(line[:_LONGEST]) for line in lines)
     # Names may contain surrogates.
     return ("\n".join(shown_lines) + "\n").encode("utf-8", "replace")
-
-
-def rates_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
-    """Return the rates between two moments; those of Service ports that summaries lack are 0.
-
-    A node's figures are divided by the time that passed by its own clock; one whose agent has been
-    started in between counts from then on.
-    """
-    earlier = {port.key: port for port in before.ports}
-    return {
-        port.key: _rates(port, earlier[port.key], merged, before)
-        for port in merged.ports
-        if port.key in earlier
-    }
-
-
-def _rates(port: MergedPort, earlier: MergedPort, merged: Merged, before: Merged) -> Figures:
-    total = Figures()
-    for node, facts in port.members.items():
-        old, run, was = earlier.members.get(node), merged.runs[node], before.runs.get(node)
-        if old is None or was is None or not run.now > was.now:
-            continue
-        is_same = run.started == was.started
-        counted = since(of_port(facts), of_port(old) if is_same else NOTHING)
-        passed = run.now - (was.now if is_same else run.started)
-        if not passed > 0:
-            continue
-        shown = (counted.connections, counted.received_bytes, counted.sent_bytes)
-        counts = (*shown, counted.saved, counted.failed)
-        total = Figures(*(sum_ + count / passed for sum_, count in zip(total, counts, strict=True)))
-    return total

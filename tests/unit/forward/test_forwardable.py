@@ -25,9 +25,9 @@ UDP = {"name": "dns", "port": 53, "protocol": "UDP"}
 class World:
     """A cluster that a test changes, and what is forwarded of it."""
 
-    def __init__(self, *wanted):
+    def __init__(self, *wanted, address=""):
         self.store = Store()
-        self.forwardable = Forwardable(frozenset(wanted), seed="a")
+        self.forwardable = Forwardable(frozenset(wanted), seed="a", address=address)
 
     def put(self, *items):
         for item in items:
@@ -66,6 +66,18 @@ def test_a_service_gets_an_address_on_loopback_and_its_pods_are_known():
         "shop/web:http": {SocketAddress("10.244.0.1", 8080): ForwardTarget("shop", "web-1", 8080)}
     }
     assert world.forwardable.left_out == []
+
+
+def test_all_services_may_have_one_address():
+    world = World(address="127.0.0.1")
+    db = service("db", ports=[{"name": "http", "port": 8080}])
+    world.put(service(), db, endpoint_slice(endpoint("web-1", "10.244.0.1")))
+    ips = {state.service.cluster_ips for state in world.snapshot.services.values()}
+    assert (len(world.snapshot.services), ips) == (2, {("127.0.0.1",)})
+    at = Frontend("127.0.0.1", 80, Protocol.TCP)
+    assert world.forwardable.second_port(at) == 0, "8080 is that of db"
+    world.store.delete_service(ServiceKey("shop", "db"))
+    assert world.follow().forwardable.second_port(at) == 8080
 
 
 def test_what_is_about_nodes_has_no_effect():

@@ -115,3 +115,14 @@ def make_sick_cluster() -> AllNodes:
     missing = as_read(CauseCode(""), "no agent runs there")
     answers.append(without_answer("node-8", missing, agents=()))
     return all_of(*answers, digests={})
+
+
+def at(now, *counts, started=NOW - 1000, **facts):
+    """Return all nodes at a moment, at which each has counted so many connections."""
+    answers = [
+        answer_of(f"n{number}", web(answering(), connections=count, **facts), now=now, started=at_)
+        for number, (count, at_) in enumerate(
+            zip(counts, started if isinstance(started, list) else [started] * 9, strict=False)
+        )
+    ]
+    return merged_of(*answers)

@@ -30,9 +30,11 @@ from userspace_proxy.status.single_flight import SingleFlight
 
 from ..answer import AgentAnswer, AllNodes
 from ..decoding import Allowance, TooLarge
+from ..growth import growth_of
 from ..merged import merge
 from ..reader import PAGE
 from .calls import AllCalls, add_up
+from .lately import Lately
 from .look import ClusterLook
 
 Ask: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes | Cause]]]
@@ -82,6 +84,7 @@ class Live:
         """Answers before, the oldest first, and when they were the latest."""
         self._asking_all: SingleFlight[object] = SingleFlight()
         self._asking_calls: SingleFlight[object] = SingleFlight()
+        self._lately = Lately()
         self._answers: dict[str, tuple[float, object]] = {}
         """What pages have asked for, by path, and when it arrived."""
 
@@ -94,7 +97,10 @@ class Live:
             if look is None or (not is_known and began >= self._pacing.due):
                 before = self._before(all_nodes, began)
                 merged = await asyncio.to_thread(merge, all_nodes, before)
-                look = ClusterLook(all_nodes, merged, self._unix(), self._cluster)
+                if look is not None:
+                    growth = await asyncio.to_thread(growth_of, merged, look.merged)
+                    self._lately.note((port.key for port in merged.ports), growth, began)
+                look = ClusterLook(all_nodes, merged, self._unix(), self._cluster, self._lately)
                 self._pacing.note(began, self._clock())
                 self._look = look
             return replace(look, now=self._unix())

@@ -7,7 +7,7 @@ Rule 2: names are quoted, as agents may claim any.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -15,6 +15,7 @@ from userspace_proxy.model import ServiceKey
 
 from ..answer import AllNodes
 from ..merged import Merged
+from .lately import Lately
 
 Q_MAX = 200
 _T = TypeVar("_T")
@@ -90,6 +91,7 @@ class ClusterLook:
     """Unix time of this machine."""
     cluster: str = ""
     """The cluster, as its user calls it."""
+    lately: Lately = field(default_factory=Lately)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from userspace_proxy.facts.units import (
     seconds_in_words,
 )
 from userspace_proxy.model.quoting import printable, shell_word
+from userspace_proxy.status.chart import HEIGHT, WIDTH
 from userspace_proxy.status.incident_words import time_of_day
 from userspace_proxy.status.overview import SHAPES
 from userspace_proxy.status.search import QUALIFIERS
@@ -89,6 +90,8 @@ def _environment() -> Environment:
         qualifiers=QUALIFIERS,
         refresh_s=REFRESH_S,
         shapes=SHAPES,
+        spark_height=HEIGHT,
+        spark_width=WIDTH,
         with_query=with_query,
     )
     return environment

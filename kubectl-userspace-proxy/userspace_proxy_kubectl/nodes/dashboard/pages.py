@@ -28,6 +28,7 @@ from ..selected import found_in
 from ..sums import added, bounded
 from ..words import incident_in_words, port_in_words
 from .calls import AllCalls
+from .lately import Minute
 from .live import CALLS_OF_NODES_MAX
 from .look import ClusterLook, ListPart, PageRequest, has_words, part_of
 from .markup import render
@@ -62,6 +63,7 @@ class PortRow:
     words: str
     nodes: int
     """Those that have answered, and aren't known to lack it."""
+    minute: Minute
 
     @property
     def tag(self) -> str:
@@ -111,11 +113,12 @@ def render_overview(look: ClusterLook, asked: PageRequest) -> bytes:
     search = Search.parse(asked.q)
     found = found_in(merged, search).ports
     part: ListPart[object] = part_of(found, asked.page, PORTS_A_PAGE)
-    rows = [_row(port, merged) for port in found[part.start : part.start + PORTS_A_PAGE]]
+    rows = [_row(port, look) for port in found[part.start : part.start + PORTS_A_PAGE]]
     return render(
         "cluster",
         **head(look, asked, "All nodes"),
         figures=_figures(look),
+        minute=look.lately.minute(),
         remarks=merged.remarks[:FIRST_REMARKS],
         more_remarks=len(merged.remarks[FIRST_REMARKS:]),
         incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
@@ -306,9 +309,9 @@ def _about(row: NodeRow) -> str:
     return "all served" if row.has_answer else "no answer"
 
 
-def _row(port: MergedPort, merged: Merged) -> PortRow:
-    known = len(merged.answered) - len(port.missing)
-    return PortRow(port, port_in_words(port, merged), known)
+def _row(port: MergedPort, look: ClusterLook) -> PortRow:
+    known = len(look.merged.answered) - len(port.missing)
+    return PortRow(port, port_in_words(port, look.merged), known, look.lately.minute(port.key))
 
 
 def _opens(q: str, found: Sequence[MergedPort], merged: Merged) -> str:

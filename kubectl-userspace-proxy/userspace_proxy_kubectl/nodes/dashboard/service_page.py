@@ -24,6 +24,7 @@ from ..matrix import Cell, CellState, Matrix, MatrixRow, matrix_of
 from ..merged import MergedPort
 from ..words import endpoint_in_words, port_in_words
 from .calls import AllCalls
+from .lately import Minute
 from .look import ClusterLook, PageRequest
 from .markup import render
 from .pages import head, say_incidents
@@ -97,6 +98,7 @@ class ShownPort:
     frontends: Sequence[FrontendFacts]
     more_frontends: int
     left_out: Sequence[str]
+    minute: Minute
 
 
 def render_service(
@@ -155,6 +157,7 @@ def _shown(matrix: Matrix, look: ClusterLook, q: str, said: Collection[object]) 
         port.frontends[:FRONTENDS_SHOWN],
         len(port.frontends[FRONTENDS_SHOWN:]),
         list(_left_out(matrix, len(found))),
+        look.lately.minute(port.key),
     )
 
 
