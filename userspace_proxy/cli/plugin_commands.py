@@ -2,7 +2,8 @@
 
 An entry point of the group ``userspace_proxy.commands`` has the command's name, and refers to its
 :class:`.Command`; one of ``userspace_proxy.for_all_nodes`` has the name of a command of this
-package, and refers to the function that does the same for all nodes of a cluster::
+package, and refers to the function that does the same for all nodes of a cluster (``explain``: that
+returns what they say of a Service)::
 
     [project.entry-points."userspace_proxy.commands"]
     demo = "userspace_proxy_testing.commands.table:DEMO"
