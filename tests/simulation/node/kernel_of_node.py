@@ -230,9 +230,15 @@ class NodeKernel:
         """Send a packet of a client; return where it has gone."""
         flow = Flow(PROTOCOLS["TCP" if is_tcp else "UDP"], Place(*client), Place(*to))
         outcome, entry = self.packets.send(flow, is_local=self._is_local(client[0]))
-        if entry is not None and outcome.kind in (Kind.TO_PORT, Kind.TO_ENDPOINT):
+        if entry is not None and outcome.kind is Kind.TO_ENDPOINT:
             entry.answer()
         return self._as_of_endpoint(outcome)
+
+    def answered(self, client: Address, to: Address) -> None:
+        """Note that a listener of this node answers a client's SYN, which its filter passes."""
+        flow = Flow(PROTOCOLS["TCP"], Place(*client), Place(*to))
+        if (entry := self.tables.conntrack.entries.get(flow)) is not None:
+            entry.answer()
 
     def _as_of_endpoint(self, outcome: Outcome) -> Outcome:
         """Return an outcome where a pod with the node's network is an endpoint."""
