@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -173,9 +173,10 @@ class Merged:
 
     @property
     def mark(self) -> Level | None:
-        """Its level, for all observers; None: nothing is known to be wrong, and clients fail."""
-        fails = any(port.mark is None and port.sums.failed for port in self.ports)
-        return None if self.level is Level.OK and fails else self.level
+        """Its level, for all observers; None: nothing is wrong, nor known to be well."""
+        if self.level is not Level.OK or not self.ports:
+            return self.level
+        return mark_of(self.ports, more=self.healthy)
 
     @property
     def ill(self) -> int:
@@ -197,6 +198,20 @@ class Merged:
         incidents = [one for one in self.incidents if not touched.isdisjoint(one.incident.services)]
         level = worst(port.level for port in ports)
         return replace(self, ports=tuple(ports), incidents=tuple(incidents), healthy=0, level=level)
+
+
+def mark_of(ports: Collection[MergedPort], *, more: int = 0) -> Level | None:
+    """Return the worst level of some Service ports, or None for a neutral mark.
+
+    That is for ports of which none is known to be well, or one that isn't has clients that fail.
+
+    Args:
+        more: How many others are well.
+    """
+    level = worst(port.level for port in ports)
+    unknown = [port for port in ports if port.mark is None]
+    is_neutral = len(unknown) == len(ports) + more or any(port.sums.failed for port in unknown)
+    return None if level is Level.OK and is_neutral else level
 
 
 def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:

@@ -14,7 +14,7 @@ from userspace_proxy.facts import WORST_FIRST, Level, worst
 from userspace_proxy.facts.units import plural
 
 from ..endpoints import MergedEndpoint
-from ..merged import MergedPort
+from ..merged import MergedPort, mark_of
 from ..words import endpoint_in_words
 from .call_map import BOX, SERVICES_MAX, WIDTH, Calling, CallMap, Item, Line, place
 from .calls import AllCalls, ClientCalls
@@ -108,12 +108,9 @@ def _service(
     """Return a Service with its place: with problems first, then the most called."""
     ports = [*ports]
     level = worst(port.level for port in ports)
-    is_unknown = level is Level.OK and all(port.mark is None for port in ports)
     count = sum(call.connections for call in calls)
     key = WORST_FIRST.index(level), -count, name
-    return key, Item(
-        name, service_link(name), None if is_unknown else level, plural(count, "connection")
-    )
+    return key, Item(name, service_link(name), mark_of(ports), plural(count, "connection"))
 
 
 def _calls(service: str, calls: Iterable[ClientCalls]) -> list[Line]:

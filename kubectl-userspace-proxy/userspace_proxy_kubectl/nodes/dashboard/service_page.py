@@ -16,12 +16,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from userspace_proxy.causes.say import Form, say
-from userspace_proxy.facts import FrontendFacts, Level, worst
+from userspace_proxy.facts import FrontendFacts, Level
 from userspace_proxy.facts.units import plural
 
 from ..endpoints import MergedEndpoint
 from ..matrix import Cell, CellState, Matrix, MatrixRow, matrix_of
-from ..merged import MergedPort
+from ..merged import MergedPort, mark_of
 from ..words import endpoint_in_words, port_in_words
 from .calls import AllCalls
 from .lately import Minute
@@ -118,10 +118,8 @@ def render_service(
     ports = [_shown(one, look, asked.q, said) for one in matrices[:PORTS_SHOWN]]
     levels = [one.port.level for one in matrices]
     ill = len(levels) - levels.count(Level.OK)
-    mark: Level | None = worst(levels)
-    words = "OK."
-    if mark is Level.OK and any(one.port.mark is None for one in matrices):
-        mark, words = None, "Nothing shows whether all its clients are answered."
+    mark = mark_of([one.port for one in matrices])
+    words = "OK." if mark else "Nothing shows whether all its clients are answered."
     if ill:
         needs = "needs" if ill == 1 else "need"
         words = f"{ill:,} of {plural(len(levels), 'Service port')} {needs} attention."
