@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ..clocks import Clocks
 from ..facts import PortFacts, StatusFacts
 from ..facts.connection import ConnectionFacts
 from .decoding import Allowance, TooLarge
@@ -53,6 +54,7 @@ def read_change(before: StatusFacts, line: bytes, allowance: Allowance) -> Statu
         ValueError: It isn't one of a proxy.
         TooLarge: It takes too much.
     """
+    began = Clocks.monotonic()
     given = msgspec.structs.asdict(allowance.decode(line, _Change))
     changes = {name: value for name, value in given.items() if value is not msgspec.UNSET}
     gone = changes.pop("gone")
@@ -64,6 +66,7 @@ def read_change(before: StatusFacts, line: bytes, allowance: Allowance) -> Statu
         changes["ports"] = [*ports.values()]
     status = msgspec.structs.replace(before, **changes)
     allowance.measure(status)
+    allowance.pacing.note(began, Clocks.monotonic())
     return status
 
 
