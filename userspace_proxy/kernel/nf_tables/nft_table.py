@@ -93,11 +93,17 @@ class NftTable:
             self._ruleset = opened.enter_context(Ruleset(sock))
             self._watch = TableWatch(self._ruleset, name, family)
             opened.pop_all()
+        self._watches = [self._watch]
 
     @property
     def sock(self) -> socket.socket:
         """The socket that writes it, and that owns it if it has an owner."""
         return self._ruleset.sock
+
+    def pair_with(self, other: NftTable) -> None:
+        """Send neither events of the other's changes, of which many would be lost."""
+        self._watches.append(other._watch)
+        other._watches.append(self._watch)
 
     def is_touched(self) -> bool:
         """Return whether another program has changed it since :meth:`read`."""
@@ -221,7 +227,9 @@ class NftTable:
 
     def _commit(self, messages: Sequence[bytes]) -> None:
         if messages:
-            with self._watch.own_change():
+            with contextlib.ExitStack() as ignoring:
+                for watch in self._watches:
+                    ignoring.enter_context(watch.own_change(self._ruleset.port))
                 try:
                     self._ruleset.commit(messages)
                 except NftablesError as exc:
@@ -304,10 +312,10 @@ class TableWatch:
         self._is_touched = True
 
     @contextlib.contextmanager
-    def own_change(self) -> Iterator[None]:
-        """Make one transaction of the ruleset's socket that doesn't count as another program's."""
+    def own_change(self, sender: int) -> Iterator[None]:
+        """Make one transaction of a socket that doesn't count as another program's."""
         with query_errors():
-            self._events.filter(_all_but_changes_of(self._ruleset.port))
+            self._events.filter(_all_but_changes_of(sender))
         try:
             yield
         finally:

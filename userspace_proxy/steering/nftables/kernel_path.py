@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ...errors import SteeringError
 from ...filters.pod_links import PodLinks
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
-from ...kernel.nf_tables.nft_table import Steps
+from ...kernel.nf_tables.nft_table import NftTable, Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...model import Frontend, SocketAddress
 from ..base import KernelTarget
@@ -69,6 +69,10 @@ class KernelPath:
         """What the frontends had counted that the last change has removed."""
         self._repaired: dict[Frontend, tuple[SocketAddress, ...]] = {}
         """As :meth:`take_repaired` returns them."""
+
+    def pair_with(self, ports: NftTable) -> None:
+        """Send neither events of the other's changes; ``ports`` is the table below it."""
+        self._table.pair_with(ports)
 
     def load(
         self,
