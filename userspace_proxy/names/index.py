@@ -139,4 +139,5 @@ class _AddressIndex:
 def _names(item: EndpointSlice | None, behind: str) -> Iterator[tuple[str, str]]:
     for endpoint in item.endpoints if item is not None else ():
         if endpoint.ready:
-            yield endpoint.ip, f"{endpoint.hostname}{behind}"
+            # One text for all that have no hostname.
+            yield endpoint.ip, endpoint.hostname + behind
