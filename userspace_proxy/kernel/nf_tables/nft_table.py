@@ -145,33 +145,22 @@ class NftTable:
             },
         )
 
-    def read_definitions(
-        self,
-        before: Sequence[Definition] | None = None,
-        *,
-        gone: Set[str] = frozenset(),
-        new: Collection[str] = (),
-    ) -> tuple[Definition, ...] | None:
-        """Return everything but the elements.
-
-        Args:
-            before: What there was, so that only new chains are read; None: everything is read.
-            gone: The chains that were deleted since then, without those that the kernel calls.
-            new: Those that were added, likewise, in that order.
-
-        Returns:
-            None if another program may have changed it. With ``before``, what it should be, even
-            then: no other program changes a chain alone that exists since a moment.
-        """
-        if before is not None:
-            return self._changed(before, gone, new)
+    def read_definitions(self) -> tuple[Definition, ...] | None:
+        """Return everything but the elements; None if another program may have changed it."""
         listing = self.look(elements_of=())
         return None if listing is None or self.is_touched() else listing.definitions
 
-    def _changed(
+    def read_changed(
         self, before: Sequence[Definition], gone: Set[str], new: Collection[str]
     ) -> tuple[Definition, ...]:
-        """Return definitions in the order of a listing: the kernel appends."""
+        """Return the definitions after a change of chains, in the order of a listing.
+
+        Args:
+            before: What there was; only new chains are read: no other program changes a chain
+                alone that exists since a moment.
+            gone: The chains that were deleted since then, without those that the kernel calls.
+            new: Those that were added, likewise, in that order.
+        """
         family, name = self.family, self.name
         # A request takes as long as a part of a listing.
         if len(new) * _READ_FOR_ONE > len(before):

@@ -127,7 +127,12 @@ class KernelPath:
     def _write(self, change: Difference) -> None:
         if self._exists:
             self._put_right()
-            self._write_steps(change)
+            new = _names_of_chains(change.new_choosers)
+            gone = _names_of_chains(change.gone_choosers)
+            if new or gone:
+                self._table.change_chains(self._steps(change), gone=gone, new=new)
+            else:
+                self._table.write(self._steps(change))
             self._rules.accept(change)
             return
         before = dict(self._rules.targets)
@@ -142,14 +147,6 @@ class KernelPath:
                 self._exists = self._table.look(elements_of=()) is not None
             raise
         self._exists = True
-
-    def _write_steps(self, change: Difference) -> None:
-        new = _names_of_chains(change.new_choosers)
-        gone = _names_of_chains(change.gone_choosers)
-        if new or gone:
-            self._table.change_chains(self._steps(change), gone=gone, new=new)
-        else:
-            self._table.write(self._steps(change))
 
     def repair(self) -> int:
         """Put right what another program has changed; return how much differed."""
