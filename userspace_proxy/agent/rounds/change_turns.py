@@ -75,11 +75,9 @@ class ChangeTurns:
             have: What the last round took; None: there was none.
         """
         now = self._clock()
-        self._turns.forget(now)
         if have is None:
             return want
-        waiting = dict(self._that_wait(have, want, now))
-        self._waiting = waiting
+        self._waiting = waiting = dict(self._that_wait(have, want, now))
         if not waiting:
             return want
         services = want.services

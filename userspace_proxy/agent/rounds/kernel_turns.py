@@ -19,10 +19,7 @@ from ...turns import Turns
 from .served_port import ServedPort
 
 TURN_ELEMENTS = 4_096
-"""Elements that one change adds, or those of one Service port: 30 ms, beside 25 of each change.
-
-Others' changes wait for it. A rule counts as the elements that take as long.
-"""
+"""Elements that one change adds, or those of one Service port: 30 ms, for which others wait."""
 WAITS = PathDecision(DataPath.USERSPACE, "it is about to enter the kernel path, in its turn")
 
 
@@ -31,33 +28,26 @@ class KernelTurns:
 
     def __init__(self) -> None:
         self._turns = Turns[str]()
-        self._waiting: dict[ServedPort, tuple[PathDecision, bool]] = {}
+        self.waiting: dict[ServedPort, tuple[PathDecision, bool]] = {}
         """With the path that is wanted, and whether probes have chosen it."""
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
     def choose(self, served: ServedPort, wanted: PathDecision, *, is_switch: bool = False) -> None:
-        """Choose a path at once, or have a Service port enter the kernel path in its turn.
-
-        Args:
-            is_switch: Probes have chosen it.
-        """
+        """Choose a path at once, or have a Service port enter the kernel path in its turn."""
         self.forget(served)
         if wanted.path is DataPath.KERNEL and served.chosen.path is not DataPath.KERNEL:
-            self._waiting[served] = wanted, is_switch
+            self.waiting[served] = wanted, is_switch
         else:
             served.choose_path(wanted)
 
     def forget(self, served: ServedPort) -> None:
         """Let a Service port wait no longer. Idempotent."""
-        self._waiting.pop(served, None)
+        self.waiting.pop(served, None)
 
     def take(self, *, may_enter: bool) -> Iterator[tuple[ServedPort, bool]]:
         """Yield those that enter now, for which it is chosen, and whether probes have chosen it."""
-        left, waiting = TURN_ELEMENTS, tuple(self._waiting) if may_enter else ()
+        left, waiting = TURN_ELEMENTS, tuple(self.waiting) if may_enter else ()
         for served in self._turns.order(waiting, lambda one: one.plan.key.name.namespace):
-            wanted, is_switch = self._waiting.pop(served)
+            wanted, is_switch = self.waiting.pop(served)
             served.choose_path(wanted)
             yield served, is_switch
             choices, serving = served.choices(), served.plan.serving
@@ -67,6 +57,6 @@ class KernelTurns:
             left -= count_elements(endpoints, len(served.plan.frontends), rules)
             if left <= 0:
                 break
-        for served in self._waiting:
+        for served in self.waiting:
             served.was_in_kernel = True
             served.choose_path(WAITS)

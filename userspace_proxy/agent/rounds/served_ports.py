@@ -206,7 +206,7 @@ class ServedPorts:
             self.steered.touch(served)
             if is_switch:
                 self.steered.switch(served)
-        if self._kernel_turns:
+        if self._kernel_turns.waiting:
             self.auto_paths.on_change()
 
     def retry(self) -> Iterator[bool]:
