@@ -23,7 +23,7 @@ SEED_TESTS := tests/simulation/test_simulation.py
 UNIT_TESTS := tests/unit tests/kit tests/tools tests/benchmarks tests/simulation $(CLUSTER_TOOLS) $(if $(NO_SEEDS),--ignore=$(SEED_TESTS))
 # Annotations that are read, event loops, command lines, simulated systems, child processes, pytest.
 BY_PYTHON := tests/unit/test_*.py $(addprefix tests/unit/,model facts config cli embedding lookup nodes sources/kubernetes) tests/kit
-PROJECTS := pyproject.toml pytest-userspace-proxy/pyproject.toml
+PROJECTS := pyproject.toml kubectl-userspace-proxy/pyproject.toml pytest-userspace-proxy/pyproject.toml
 ONE_AT_A_TIME := $(MAKE) --no-print-directory --keep-going
 
 # All targets but those of $(VENV) are names, not files.
@@ -246,7 +246,7 @@ simulate-mutants: $(VENV)/installed-dev ## break a half in one place at a time, 
 docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the chart's schema
 	$(BIN)/python -m tests.tools.generated
 
-dist: $(VENV)/installed-dev ## build both wheels and source distributions of the last commit into dist/, twice, and check them
+dist: $(VENV)/installed-dev ## build all wheels and source distributions of the last commit into dist/, twice, and check them
 	@$(BIN)/python -m tests.tools.distributions
 
 sbom: $(VENV)/installed-dev ## write the list of the image's Python packages to dist/, as CycloneDX

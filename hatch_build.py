@@ -50,7 +50,7 @@ class Addresses(MetadataHookInterface):
 
 
 def declared_version(checkout: Path) -> str:
-    """Return the version of both distributions."""
+    """Return the version of all distributions."""
     return str(runpy.run_path(str(checkout / "userspace_proxy/version.py"))["__version__"])
 
 
@@ -84,6 +84,23 @@ def addresses(checkout: Path, root: Path) -> dict[str, Any]:
             "Changelog": f"{repository}/blob/{tag}/CHANGELOG.md",
             "Issues": f"{repository}/issues",
         },
+    }
+
+
+def of_same_version(root: Path) -> dict[str, Any]:
+    """Return what the checkout decides of a distribution that requires this one.
+
+    Args:
+        root: The distribution's folder in it.
+    """
+    checkout = root.parent
+    version = declared_version(checkout)
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
+    return {
+        **addresses(checkout, root),
+        "authors": project["project"]["authors"],
+        "version": version,
+        "dependencies": [f"userspace-proxy=={version}"],
     }
 
 

@@ -42,7 +42,7 @@ def compare(balance: Balance, count: int, skips: int) -> tuple[float, float]:
     # A third of them are idle.
     load = {endpoint: index % 3 for index, endpoint in enumerate(endpoints)}.__getitem__
     equal = Weights(dict.fromkeys(endpoints, 7))
-    forms = [make_strategy(balance, weights, load, 0) for weights in (Weights(), equal)]
+    forms = [make_strategy(balance, weights, lambda: load, 0) for weights in (Weights(), equal)]
     batches = [batch_for(form, endpoints, skip) for form in forms]
     figures: list[list[float]] = [[], []]
     for _ in range(TURNS):

@@ -7,7 +7,6 @@ distribution has them in its metadata, which hatchling then uses, and this hook 
 from __future__ import annotations
 
 import runpy
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,5 @@ class SameVersion(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
         """Part of MetadataHookInterface."""
         root = Path(self.root)
-        checkout = root.parent
-        declared = runpy.run_path(str(checkout / "hatch_build.py"))
-        version = declared["declared_version"](checkout)
-        project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
-        metadata |= declared["addresses"](checkout, root)
-        metadata["authors"] = project["project"]["authors"]
-        metadata["version"] = version
-        metadata["dependencies"] = [f"userspace-proxy=={version}", "pytest>=8.3"]
+        metadata |= runpy.run_path(str(root.parent / "hatch_build.py"))["of_same_version"](root)
+        metadata["dependencies"].append("pytest>=8.3")

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.model import SocketAddress
 
 from .http_serving import SeenRequest
@@ -14,6 +15,10 @@ from .places import BackendPlace
 
 if TYPE_CHECKING:
     from .sandbox import Pod
+
+
+class BackendError(UserspaceProxyError):
+    """A program doesn't serve, or there is no port for it."""
 
 
 class FaultControl(NamedTuple):

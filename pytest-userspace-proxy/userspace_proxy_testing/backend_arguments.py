@@ -8,16 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from userspace_proxy.embedding.arguments import EndpointAddress, read_endpoint
+from userspace_proxy.model import SocketAddress
 
 from .handler_threads import in_threads, is_coroutine_function
 from .http_serving import HttpHandler, HttpServer
 
+Ready = str | Callable[[SocketAddress], object]
+"""A text that a line of its output contains; or a function of its address, which raises an
+exception or returns False while it isn't ready."""
+
+
+@dataclass(frozen=True)
+class ReadyCommand:
+    """A program that serves.
+
+    It is ready once it accepts connections, and as ``ready`` says: a database listens before it
+    answers.
+    """
+
+    words: Sequence[str]
+    """With ``{host}`` and ``{port}`` where it must listen."""
+    ready: Ready | None = None
+
+
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-BackendLike = EndpointAddress | HttpHandler | StreamHandler | list[str]
+BackendLike = EndpointAddress | HttpHandler | StreamHandler | list[str] | ReadyCommand
 """What a backend can be made of."""
 
 
@@ -49,9 +69,11 @@ def check_backend(like: BackendLike | None, protocol: str) -> None:
         _check_text(like)
     elif isinstance(like, tuple):
         read_endpoint(like)
-    elif isinstance(like, list):
-        if not like or not all(isinstance(word, str) for word in like):
+    elif (command := as_command(like)) is not None:
+        if not command.words or not all(isinstance(word, str) for word in command.words):
             raise TypeError(f"backend {like!r}: expected the words of a command")
+        if not (command.ready is None or callable(command.ready) or isinstance(command.ready, str)):
+            raise TypeError(f"ready: expected a text or a function, got {command.ready!r}")
         if is_udp:
             what = f"backend {like!r}: a command can't be a UDP backend"
             raise TypeError(f"{what}: start it in the test, and give its address")
@@ -62,6 +84,13 @@ def check_backend(like: BackendLike | None, protocol: str) -> None:
         stream_handler(like)
     elif like is not None:
         raise TypeError(f"backend {like!r}: expected a function, a command or an address")
+
+
+def as_command(like: BackendLike | None) -> ReadyCommand | None:
+    """Return the program that a backend is, which may be given by its words alone."""
+    if isinstance(like, list):
+        return ReadyCommand(like)
+    return like if isinstance(like, ReadyCommand) else None
 
 
 def stream_handler(function: Callable[..., Any]) -> StreamHandler:

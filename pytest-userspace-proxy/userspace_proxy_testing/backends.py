@@ -5,6 +5,7 @@
 ``[handler]``: a function of the test, which gets an HTTP request, or a reader and a writer; a
     coroutine function runs in the proxy's event loop, and any other in a thread, so it may block
 ``[["redis-server", "--port={port}"]]``: a command
+``[ReadyCommand(["postgres", …], ready=…)]``: one that is ready later than it listens
 ``["127.0.0.1:8081"]``: an address that another program serves
 """
 
@@ -24,14 +25,20 @@ from typing import Any
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.embedding.loop_thread import LoopThread
-from userspace_proxy.errors import SandboxError
 from userspace_proxy.linux import require_own_files
 from userspace_proxy.log_fields import FieldLogger
 from userspace_proxy.model import SocketAddress
 
-from .backend import Backend
-from .backend_arguments import BackendLike, StreamHandler, check_backend, stream_handler
-from .command_errors import CommandErrors
+from .backend import Backend, BackendError
+from .backend_arguments import (
+    BackendLike,
+    ReadyCommand,
+    StreamHandler,
+    as_command,
+    check_backend,
+    stream_handler,
+)
+from .command_output import CommandOutput
 from .connections import Connections
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest, HttpServer
 from .places import BackendPlace
@@ -191,14 +198,18 @@ class CommandBackend(Backend):
 
     is_own = True
 
-    def __init__(self, name: str, command: Sequence[str], place: BackendPlace) -> None:
+    def __init__(self, name: str, command: ReadyCommand, place: BackendPlace) -> None:
         address = place.address
+        self._ready = command.ready
+        if callable(self._ready) and place.pod is not None:
+            what = f"backend {name}: ready: a function of the test can't reach a pod"
+            raise ValueError(f"{what}: give a text of the command's output")
         self._claim: socket.socket | None = None
         if not address.port:
             port, self._claim = claim_port(place)
             address = SocketAddress(address.ip, port)
         values = {"{host}": address.ip, "{port}": str(address.port)}
-        self._command = [_replace(word, values) for word in command]
+        self._command = [_replace(word, values) for word in command.words]
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         super().__init__(name, address, place)
@@ -212,7 +223,7 @@ class CommandBackend(Backend):
         """Part of Backend; returns when the program accepts connections.
 
         Raises:
-            SandboxError: It can't be started, ends, or doesn't listen in time.
+            BackendError: It can't be started, ends, or doesn't listen in time.
         """
         self._check_open()
         if self._is_running():
@@ -230,23 +241,28 @@ class CommandBackend(Backend):
                 self._place.command(self._command),
                 env={**outer, **where},
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if isinstance(self._ready, str) else None,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
         except OSError as exc:
-            raise SandboxError(f"cannot start backend {self.name}: {exc}") from exc
+            raise BackendError(f"cannot start backend {self.name}: {exc}") from exc
         # A program may exit without closing its proxy; so may a child that it forks.
         self._owner = os.getpid()
         atexit.register(self._stop_at_exit)
-        assert self._process.stderr is not None, "it is a pipe"
-        errors = CommandErrors(self._process.stderr)
+        awaited = self._ready if isinstance(self._ready, str) else ""
+        outputs = [
+            CommandOutput(pipe, descriptor, awaited)
+            for descriptor, pipe in ((2, self._process.stderr), (1, self._process.stdout))
+            if pipe is not None
+        ]
         try:
-            self._wait()
+            self._wait(outputs)
         except BaseException as exc:
             self.stop()
             self._free()
-            if isinstance(exc, SandboxError) and (text := errors.text()):
-                raise SandboxError(f"{exc.message}; its stderr:\n{text}\n", hint=exc.hint) from None
+            if isinstance(exc, BackendError) and (text := outputs[0].text()):
+                raise BackendError(f"{exc.message}; its stderr:\n{text}\n", hint=exc.hint) from None
             raise
 
     def _stop_at_exit(self) -> None:
@@ -268,21 +284,21 @@ class CommandBackend(Backend):
             process.wait(_COMMAND_ENDS_S)
             self._reserve()
 
-    def _wait(self) -> None:
+    def _wait(self, outputs: Sequence[CommandOutput]) -> None:
         assert self._process is not None, "it was started"
         deadline, pause = Clocks.monotonic() + _COMMAND_READY_S, threading.Event()
         while True:
-            status, cause = self._process.poll(), self._dial()
+            status, cause = self._process.poll(), self._dial() or self._lack(outputs)
             if status is not None:
-                raise SandboxError(
+                raise BackendError(
                     f"backend {self.name} ended with status {status}{cause and f': {cause}'}: "
                     f"{self._command}"
                 )
             if not cause:
                 return
             if Clocks.monotonic() >= deadline:
-                raise SandboxError(
-                    f"backend {self.name} does not listen after {_COMMAND_READY_S:.0f} s: {cause}",
+                raise BackendError(
+                    f"backend {self.name} is not ready after {_COMMAND_READY_S:.0f} s: {cause}",
                     hint="its address is {host} and {port} in its arguments, or HOST and PORT in "
                     "its environment",
                 )
@@ -296,6 +312,19 @@ class CommandBackend(Backend):
                 client.connect(self.address)
         except OSError as exc:
             return f"cannot connect to {self.address}: {exc.strerror or exc}"
+        return ""
+
+    def _lack(self, outputs: Sequence[CommandOutput]) -> str:
+        """Return what shows that it isn't ready, although it listens; empty if it is."""
+        if isinstance(self._ready, str):
+            has_come = any(output.has_come.is_set() for output in outputs)
+            return "" if has_come else f"no line of its output has {self._ready!r}"
+        if self._ready is not None:
+            try:
+                if self._ready(self.address) is False:
+                    return "ready returns False"
+            except Exception as exc:  # noqa: BLE001 - the test's own code, whose error is the reason
+                return f"ready fails: {type(exc).__name__}: {exc}"
         return ""
 
     def _give_up(self) -> None:
@@ -329,18 +358,19 @@ def make_backend(
     Raises:
         TypeError: Nothing can be made of it.
         ValueError: It is a text that isn't an address.
-        SandboxError: A program doesn't start.
+        BackendError: A program doesn't start.
     """
     check_backend(like, protocol)
     if isinstance(like, str | tuple):
         return Backend(name, read_endpoint(like), BackendPlace())
     place = find_place()
     try:
-        if isinstance(like, list):
-            return CommandBackend(name, like, place)
+        if (command := as_command(like)) is not None:
+            return CommandBackend(name, command, place)
         if like is None and protocol == "UDP":
             return UdpBackend(name, thread, place)
-        return StreamBackend(name, thread, stream_handler(like or http(f"{name}\n")), place)
+        function = like if callable(like) else http(f"{name}\n")
+        return StreamBackend(name, thread, stream_handler(function), place)
     except BaseException:
         place.leave()
         raise
@@ -353,10 +383,12 @@ def _replace(word: str, values: Mapping[str, str]) -> str:
 
 
 __all__ = [
+    "BackendError",
     "BackendLike",
     "CommandBackend",
     "HttpAnswer",
     "HttpRequest",
+    "ReadyCommand",
     "StreamBackend",
     "UdpBackend",
     "echo",

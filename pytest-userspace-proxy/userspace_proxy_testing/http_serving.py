@@ -17,9 +17,16 @@ from userspace_proxy.log_fields import FieldLogger
 
 _log = FieldLogger("userspace_proxy_testing")
 
+TLS = "TLS"
 KEPT = 100
 """Requests of each backend."""
 
+_TLS_HANDSHAKE = b"\x16"
+"""The first byte of a client that speaks TLS.
+
+Source: RFC 8446, 5.1.
+"""
+_SPEAKS_HTTP = "a client's hello: this backend speaks HTTP, not HTTPS"
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -74,6 +81,9 @@ class HttpServer:
         while (request := await _read_request(reader, writer)) is not None:
             seen = SeenRequest(request.method, request.path)
             self.seen.append(seen)
+            if request.method == TLS:
+                seen.status = 400
+                return
             status, body = await _answer(self._handler, request)
             is_kept = _keeps(request)
             # Before the client may read the answer: its test may fail at once, and print this.
@@ -116,9 +126,17 @@ def _read_answer(answer: Any) -> tuple[int, bytes]:
 async def _read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> HttpRequest | None:
-    """Return the next request; None at the end, and after an answer to an invalid one."""
+    """Return the next request; None at the end, and after an answer to an invalid one.
+
+    A client that speaks TLS is answered, too, and its request is one of the method ``TLS``.
+    """
     try:
-        head = await reader.readuntil(b"\r\n\r\n")
+        first_byte = await reader.readexactly(1)
+        if first_byte == _TLS_HANDSHAKE:
+            # It waits for a server's part, and understands no text: this ends it at once.
+            writer.write(_BAD_REQUEST)
+            return HttpRequest(TLS, _SPEAKS_HTTP, {}, b"")
+        head = first_byte + await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return None
     except asyncio.LimitOverrunError:

@@ -21,7 +21,8 @@ from userspace_proxy.model import ServiceKey, SocketAddress
 from userspace_proxy.model.pod_endpoints import PodKey, PodPort, read_pod
 from userspace_proxy.model.wire import WirePod, convert
 
-from .backends import BackendLike, make_backend
+from .backend_arguments import BackendLike, as_command
+from .backends import make_backend
 from .places import BackendPlace
 from .pod_api import Object, PodApi, make_pod
 from .running_pods import PodFollower, PodLike, RunningPod, SelectingService
@@ -149,7 +150,7 @@ class PodRunner:
         """Return the address of a Pod: one of its own, unless a program serves one of its ports."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
-        if selected.host == "::1" or any(isinstance(like, list) for like in likes.values()):
+        if selected.host == "::1" or any(as_command(like) for like in likes.values()):
             return selected.host
         self._hosts += 1
         return f"127.0.{self._hosts // 250}.{self._hosts % 250 + 1}"

@@ -15,9 +15,9 @@ import os
 import socket
 from typing import NamedTuple
 
-from userspace_proxy.errors import SandboxError
 from userspace_proxy.model import SocketAddress
 
+from .backend import BackendError
 from .places import BackendPlace
 
 # Below Linux' default ip_local_port_range, and Kubernetes' NodePorts, which the proxy may serve.
@@ -39,7 +39,7 @@ def claim_port(place: BackendPlace) -> ClaimedPort:
     """Return a port that is free at all addresses of the place's family.
 
     Raises:
-        SandboxError: There is none.
+        BackendError: There is none.
     """
     start = os.getpid() * _STRIDE
     for number in itertools.islice(_turn, len(_PORTS)):
@@ -47,7 +47,7 @@ def claim_port(place: BackendPlace) -> ClaimedPort:
         claim = _claim(place, port)
         if claim is not None:
             return ClaimedPort(port, claim)
-    raise SandboxError(
+    raise BackendError(
         f"no TCP port of {_PORTS[0]}-{_PORTS[-1]} is free for the program",
         hint="end programs that hold them: ss -ltnp",
     )

@@ -22,7 +22,7 @@ from userspace_proxy.hosts import is_loopback_address
 from userspace_proxy.lookup.in_process import ProcessNames
 from userspace_proxy.model import DataPath
 
-from .backends import BackendLike
+from .backend_arguments import BackendLike, as_command
 from .places import BackendPlace
 from .served_service import ProxyCalls, RecordingProxy
 from .services import ProxiedService, Services
@@ -100,7 +100,7 @@ class ServiceProxy(Services, RecordingProxy):
     ) -> BackendPlace:
         if cluster_ip is not None and ":" in cluster_ip:
             return BackendPlace("::1")
-        if isinstance(like, list):
+        if as_command(like) is not None:
             # Most programs listen there if they aren't told otherwise.
             return BackendPlace()
         # Endpoints take turns in the order of their addresses: so it is that of the list.

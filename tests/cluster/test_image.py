@@ -113,7 +113,7 @@ def test_it_contains_no_compiler_and_no_installer(root: Path) -> None:
     assert not list(root.glob("opt/userspace-proxy/lib/python3*/site-packages/pip"))
 
 
-def test_it_contains_no_test_kit(root: Path) -> None:
+def test_it_contains_only_the_nodes_distribution(root: Path) -> None:
     (packages,) = root.glob("opt/userspace-proxy/lib/python3*/site-packages")
     ours = {path.name for path in packages.glob("*userspace_proxy*") if path.is_dir()}
     assert {name for name in ours if not name.endswith(".dist-info")} == {"userspace_proxy"}

@@ -13,7 +13,9 @@ def main() -> None:
     # Imported after the namespace is entered, which takes a process with one thread.
     import atheris
 
-    with atheris.instrument_imports(include=["userspace_proxy", "userspace_proxy_testing"]):
+    with atheris.instrument_imports(
+        include=["userspace_proxy", "userspace_proxy_kubectl", "userspace_proxy_testing"]
+    ):
         from .targets import TARGETS
     atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
     atheris.Fuzz()

@@ -32,8 +32,9 @@ _INSTALL = """
     cd /src
     umask 022
     /venv/bin/pip install --quiet --no-index --no-deps --no-build-isolation \
-      --editable . --editable ./pytest-userspace-proxy
-    /venv/bin/python -m compileall -q userspace_proxy pytest-userspace-proxy tests
+      --editable . --editable ./kubectl-userspace-proxy --editable ./pytest-userspace-proxy
+    /venv/bin/python -m compileall -q \
+      userspace_proxy kubectl-userspace-proxy pytest-userspace-proxy tests
     /venv/bin/python -m pytest -q -p no:cacheprovider --collect-only tests/node >/dev/null
 """
 

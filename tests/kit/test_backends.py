@@ -10,13 +10,15 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 
 import pytest
 
 from userspace_proxy.embedding.loop_thread import LoopThread
-from userspace_proxy.errors import SandboxError
 from userspace_proxy.model import SocketAddress
 from userspace_proxy_testing import backends
+from userspace_proxy_testing.backend import BackendError
+from userspace_proxy_testing.backend_arguments import ReadyCommand
 from userspace_proxy_testing.backends import echo, http, make_backend
 
 from .clusters import refuses
@@ -228,16 +230,58 @@ def test_a_forked_child_that_exits_ends_no_command_of_its_parent(make):
 )
 def test_a_command_that_does_not_serve_is_an_error_at_once(make, command, words, monkeypatch):
     monkeypatch.setattr(backends, "_COMMAND_READY_S", 3600.0)
-    with pytest.raises(SandboxError, match=words):
+    with pytest.raises(BackendError, match=words):
         make(command)
 
 
 def test_a_command_that_listens_elsewhere_is_an_error_with_its_stderr(make, monkeypatch):
     monkeypatch.setattr(backends, "_COMMAND_READY_S", 0.5)
-    words = r"does not listen after 0 s: cannot connect to .*: Connection refused"
-    with pytest.raises(SandboxError, match=words) as caught:
+    words = r"is not ready after 0 s: cannot connect to .*: Connection refused"
+    with pytest.raises(BackendError, match=words) as caught:
         make(["sh", "-c", "echo at 8080 >&2; exec sleep 1000"])
     assert "its stderr:\nat 8080\n" in str(caught.value)
+
+
+def test_a_command_is_ready_once_a_function_says_so(make):
+    answers = [False, False, None]
+    backend = make(ReadyCommand(SERVER, ready=lambda address: answers.pop(0)))
+    assert not answers
+    assert ask(backend.address).endswith(b"cmd\n")
+
+
+LATE = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+for number in range(1000):
+    listener.accept()
+    if number == 2:
+        print("it is up: 1", file=(sys.stdout, sys.stderr)[int(sys.argv[2]) - 1], flush=True)
+"""
+"""It accepts connections before it is ready, and is once it was dialled three times."""
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_a_command_is_ready_once_it_has_written_so(make, capfd, descriptor):
+    make(ReadyCommand([sys.executable, "-c", LATE, "{port}", str(descriptor)], ready="is up"))
+    assert capfd.readouterr()[descriptor - 1] == "it is up: 1\n"
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_command_that_does_not_become_ready_is_an_error_with_the_reason(
+    make, monkeypatch, is_slow
+):
+    now = [0.0]
+    monkeypatch.setattr(backends, "Clocks", types.SimpleNamespace(monotonic=lambda: now[0]))
+
+    def ready(_address):
+        now[0] = 1e9
+        if is_slow:
+            return False
+        raise LookupError("the database system is starting up")
+
+    words = "ready returns False" if is_slow else "LookupError: the database system is starting up"
+    with pytest.raises(BackendError, match=f"not ready after 20 s: .*{words}"):
+        make(ReadyCommand(SERVER, ready=ready))
 
 
 def test_what_a_command_writes_is_passed_on(make, capfd):

@@ -1,6 +1,7 @@
 """The small HTTP server of backends."""
 
 import asyncio
+import ssl
 
 import pytest
 
@@ -48,6 +49,15 @@ async def test_a_handler_gets_the_request_and_its_answer_is_sent():
     head = b"POST /a?b=1 HTTP/1.1\r\nHost: web\r\nContent-Length: 3\r\n\r\nabc"
     assert bodies(await talk(handler, head)) == [("HTTP/1.1 200 OK", b"hello")]
     assert seen == [HttpRequest("POST", "/a?b=1", {"host": "web", "content-length": "3"}, b"abc")]
+
+
+async def test_a_client_that_speaks_tls_is_ended_at_once_and_seen():
+    http = HttpServer(in_threads(lambda request: "hello"))
+    async with serving(http) as (host, port):
+        with pytest.raises(ssl.SSLError, match="wrong version number"):
+            await asyncio.open_connection(host, port, ssl=ssl.create_default_context())
+    (seen,) = http.seen
+    assert str(seen) == "TLS a client's hello: this backend speaks HTTP, not HTTPS → 400"
 
 
 @pytest.mark.parametrize(

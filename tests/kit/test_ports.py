@@ -3,8 +3,8 @@ import socket
 
 import pytest
 
-from userspace_proxy.errors import SandboxError
 from userspace_proxy_testing import ports
+from userspace_proxy_testing.backend import BackendError
 from userspace_proxy_testing.places import BackendPlace
 
 
@@ -35,7 +35,7 @@ def test_it_is_below_the_ports_that_the_kernel_gives_away():
 def test_no_port_is_claimed_twice_until_it_is_given_back(claim, host):
     one, two = claim(host), claim(host)
     assert one.port != two.port
-    with pytest.raises(SandboxError, match="is free for the program"):
+    with pytest.raises(BackendError, match="is free for the program"):
         claim(host)
     one.claim.close()
     assert claim(host).port == one.port

@@ -13,8 +13,8 @@ from tests.unit.nodes.dashboard.clusters import (
     sick_cluster,
 )
 from tests.unit.status.views import NOW
-from userspace_proxy.nodes.dashboard.live import Live
-from userspace_proxy.nodes.dashboard.server import Dashboard
+from userspace_proxy_kubectl.nodes.dashboard.live import Live
+from userspace_proxy_kubectl.nodes.dashboard.server import Dashboard
 
 from .axe import violations_on
 

@@ -1,4 +1,4 @@
-"""Builds what a release uploads to a package index, twice, and checks it: both wheels and sdists.
+"""Builds what a release uploads to a package index, twice, and checks it: all wheels and sdists.
 
     clone 1 ──▶ wheel, source distribution ─────────────┐
     clone 2 ──▶ source distribution ──unpacked──▶ wheel ┴─▶ same bytes? ──twine check──▶ dist/
@@ -24,7 +24,7 @@ from pathlib import Path
 from .clones import ROOT, CloneError, clone, committed_at
 
 DIST = ROOT / "dist"
-PROJECTS = (".", "pytest-userspace-proxy")
+PROJECTS = (".", "kubectl-userspace-proxy", "pytest-userspace-proxy")
 _SECOND_UMASK = 0o077
 
 

@@ -1,10 +1,10 @@
 """Reports the sizes of the packages, and checks the form of the code.
 
 Run it as ``python -m tests.tools.form``. It prints the longest modules and the largest subpackages
-of both packages, which is a question to their readers and breaks no rule. Then it prints one line
+of all packages, which is a question to their readers and breaks no rule. Then it prints one line
 per problem and exits with status 1 if there is one.
 
-Rule 1: a function has at most 60 lines, in both packages, tests, benchmarks and examples. All lines
+Rule 1: a function has at most 60 lines, in all packages, tests, benchmarks and examples. All lines
 count, docstrings too. It starts at its ``def``, so a table of cases in a decorator doesn't count.
 Rule 2: what a folder of the packages contains, modules and subfolders, doesn't import each other in
 a cycle. All modules below a subfolder count as the subfolder, and a folder's ``__init__`` as one of
@@ -15,7 +15,7 @@ status/accepting.py, whose tasks only pass a socket to the event loop, in the te
 connections.py, whose tasks end with a connection of a test, or by a TaskGroup, which
 raises them.
 Rule 4: every exception class of the packages derives from UserspaceProxyError.
-Rule 5: a class name occurs once in both packages.
+Rule 5: a class name occurs once in all packages.
 Rule 6: an object has at most 25 attributes: those that the methods of its class and base classes
 set on ``self``. This is about classes with an ``__init__``; rows of data, such as dataclasses and
 named tuples, may have more.
@@ -47,10 +47,10 @@ from .parsed_texts import (
     find_parsed_words,
     find_split_identities,
 )
-from .problem import KIT, PACKAGE, Files, Problem
+from .problem import CLIENT, KIT, PACKAGE, Files, Problem
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = (PACKAGE, KIT)
+PACKAGES = (PACKAGE, CLIENT, KIT)
 FOLDERS = (*PACKAGES, "tests", "benchmarks", "examples")
 MAX_FUNCTION_LINES = 60
 MAX_ATTRIBUTES = 25

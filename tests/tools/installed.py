@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import venv
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -35,19 +35,21 @@ endpoints: [{addresses: [127.0.0.1]}]
 """
 
 
-def install_node(folder: Path, without: Container[str] = ()) -> Path:
+def install_node(folder: Path, without: Container[str] = (), also: Sequence[Path] = ()) -> Path:
     """Install the node's wheel in an empty folder; return its command.
 
     Args:
-        folder: It gets the environment and the wheel.
+        folder: It gets the environment and the wheels.
         without: Locked packages that it lacks.
+        also: The folders of other distributions whose wheels are installed, too.
     """
     environment = folder / "environment"
     venv.create(environment, symlinks=True)
     python = environment / "bin/python"
     (site,) = environment.glob("lib/python3*/site-packages")
     _link_locked_packages(site, without)
-    wheel = build("wheel", folder / "wheel")
+    projects = enumerate((ROOT, *also))
+    wheels = [build("wheel", folder / f"wheel-{at}", project) for at, project in projects]
     # Warnings of pip itself are not about the package.
     pip = [
         "env",
@@ -58,7 +60,7 @@ def install_node(folder: Path, without: Container[str] = ()) -> Path:
         f"--python={python}",
         "--disable-pip-version-check",
     ]
-    run([*pip, "install", "--no-index", "--no-deps", str(wheel)])
+    run([*pip, "install", "--no-index", "--no-deps", *map(str, wheels)])
     return environment / "bin/userspace-proxy"
 
 

@@ -1,26 +1,30 @@
 """Checks that tests mirror the packages: a test module for every module, and back.
 
-    userspace_proxy/plan/plan.py                             ◀──▶ tests/unit/plan/test_plan.py
-    pytest-userspace-proxy/userspace_proxy_testing/places.py ◀──▶ tests/kit/test_places.py
+    userspace_proxy/plan/plan.py                                 ◀──▶ tests/unit/plan/test_plan.py
+    kubectl-userspace-proxy/userspace_proxy_kubectl/nodes/ask.py ◀──▶ tests/unit/nodes/test_ask.py
+    pytest-userspace-proxy/userspace_proxy_testing/places.py     ◀──▶ tests/kit/test_places.py
 
 Run it as ``python -m tests.tools.mirror``. It prints one line per problem and exits with status 1
 if there is one.
 
-Rule 1: a module whose tests need more than unit tests have is listed in ELSEWHERE, with its test.
-Rule 2: a module without a test of its own is listed in UNTESTED, with the reason.
-Rule 3: an entry that isn't needed is a problem, too.
+Rule 1: modules of two packages whose tests are in one folder have no test in common.
+Rule 2: a module whose tests need more than unit tests have is listed in ELSEWHERE, with its test.
+Rule 3: a module without a test of its own is listed in UNTESTED, with the reason.
+Rule 4: an entry that isn't needed is a problem, too.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path("userspace_proxy")
+CLIENT = Path("kubectl-userspace-proxy/userspace_proxy_kubectl")
 KIT = Path("pytest-userspace-proxy/userspace_proxy_testing")
-TESTS = {PACKAGE: Path("tests/unit"), KIT: Path("tests/kit")}
+TESTS = {PACKAGE: Path("tests/unit"), CLIENT: Path("tests/unit"), KIT: Path("tests/kit")}
 """Where the unit tests of each package are."""
 
 ELSEWHERE: Mapping[str, str] = {}
@@ -53,8 +57,12 @@ def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str
                 yield f"{name} is listed as an exception, but has {test.as_posix()}"
         elif not listed:
             yield f"{name} has no {test.as_posix()}"
-    for test in sorted(tests - {test_of(module) for module in modules}):
-        yield f"{test.as_posix()} has no module {module_of(test).as_posix()}"
+    tested = Counter(map(test_of, modules))
+    for test in sorted(tests - tested.keys()):
+        yield f"{test.as_posix()} has no module {' or '.join(modules_of(test))}"
+    for test, count in sorted(tested.items()):
+        if count > 1:
+            yield f"{test.as_posix()} would be the test of {count} modules"
     for name in sorted((elsewhere.keys() | untested.keys()) - {m.as_posix() for m in modules}):
         yield f"{name} is listed as an exception, but doesn't exist"
     for name, where in sorted(elsewhere.items()):
@@ -67,9 +75,12 @@ def test_of(module: Path) -> Path:
     return TESTS[package] / module.relative_to(package).with_name(f"test_{module.name}")
 
 
-def module_of(test: Path) -> Path:
-    ((package, unit),) = (each for each in TESTS.items() if test.is_relative_to(each[1]))
-    return package / test.relative_to(unit).with_name(test.name.removeprefix("test_"))
+def modules_of(test: Path) -> Iterator[str]:
+    """Yield the modules that a test can be of, by their paths."""
+    for package, unit in TESTS.items():
+        if test.is_relative_to(unit):
+            module = test.relative_to(unit).with_name(test.name.removeprefix("test_"))
+            yield (package / module).as_posix()
 
 
 def main() -> int:

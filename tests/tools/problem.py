@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 PACKAGE = "userspace_proxy"
+CLIENT = "kubectl-userspace-proxy/userspace_proxy_kubectl"
 KIT = "pytest-userspace-proxy/userspace_proxy_testing"
 
 Files = Mapping[str, Sequence[ast.AST]]

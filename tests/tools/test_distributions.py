@@ -34,18 +34,18 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 COPIED = (
-    *("userspace_proxy", "pytest-userspace-proxy", "pyproject.toml", "hatch_build.py"),
-    *("*.md", "LICENSE", ".gitignore"),
+    *("userspace_proxy", "kubectl-userspace-proxy", "pytest-userspace-proxy"),
+    *("pyproject.toml", "hatch_build.py", "*.md", "LICENSE", ".gitignore"),
 )
 NAMES = {
     f"{name}-{__version__}{suffix}"
-    for name in ("userspace_proxy", "pytest_userspace_proxy")
+    for name in ("userspace_proxy", "kubectl_userspace_proxy", "pytest_userspace_proxy")
     for suffix in ("-py3-none-any.whl", ".tar.gz")
 }
 
 
 @pytest.mark.long
-def test_both_wheels_and_source_distributions_are_built_with_the_commits_time(
+def test_wheels_and_source_distributions_are_built_with_the_commits_time(
     repository: Path, tmp_path: Path
 ) -> None:
     files = build_all(tmp_path, repository)

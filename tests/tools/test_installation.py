@@ -21,6 +21,7 @@ PLACES = (
     "docs",
     "examples",
     "userspace_proxy",
+    "kubectl-userspace-proxy",
     "pytest-userspace-proxy",
 )
 
@@ -28,21 +29,24 @@ _CONTINUED = re.compile(r"\\\n[#\s]*")
 _INSTALL = re.compile(r"\b(?:pip[0-9.]*|pipx|uv)\b[^\n]*?\b(?:install|add|run)\b(?P<what>.*)")
 # Not a part of a path, of a wheel's name or of an address, and no option that names a path.
 _NAME = re.compile(
-    r"(?<![\w./:@=-])(?:pytest[-_.])?userspace[-_.]proxy(?![\w/:-]|\.\w| @ )", re.IGNORECASE
+    r"(?<![\w./:@=-])(?:(?:kubectl|pytest)[-_.])?userspace[-_.]proxy(?![\w/:-]|\.\w| @ )",
+    re.IGNORECASE,
 )
-_KIT_FOLDER = re.compile(r"(?<!\S)[./]*pytest-userspace-proxy/?(?!\S)|#subdirectory=pytest-user")
+_OTHER_FOLDER = re.compile(
+    r"(?<!\S)[./]*(?:kubectl|pytest)-userspace-proxy/?(?!\S)|#subdirectory=(?:kubectl|pytest)-user"
+)
 _NODE_FOLDER = re.compile(r"(?<!\S)'?\.(?:\[|(?!\S))|git\+\w+:[^\s#]+(?!\S)")
 
 
 def installs_by_name(text: str) -> Iterator[str]:
     """Yield the commands of a text that would take one of the packages from an index.
 
-    The test kit alone would take the proxy from there.
+    The client's folder or the test kit's alone would take the proxy from there.
     """
     for found in _INSTALL.finditer(_CONTINUED.sub("", text)):
         what = found["what"]
-        is_kit_alone = bool(_KIT_FOLDER.search(what)) and not _NODE_FOLDER.search(what)
-        if "--no-index" not in what and (_NAME.search(what) or is_kit_alone):
+        is_other_alone = bool(_OTHER_FOLDER.search(what)) and not _NODE_FOLDER.search(what)
+        if "--no-index" not in what and (_NAME.search(what) or is_other_alone):
             yield found[0]
 
 
@@ -72,6 +76,8 @@ def test_nothing_installs_a_package_by_its_name_from_an_index() -> None:
         "pipx run userspace-proxy demo",
         "uv add userspace-proxy.",
         "pip install pytest-userspace-proxy",
+        "pip install kubectl-userspace-proxy",
+        "pipx install ./kubectl-userspace-proxy",
         "pip install ./pytest-userspace-proxy",
         "pip install 'git+https://REPOSITORY#subdirectory=pytest-userspace-proxy'",
     ],
@@ -85,6 +91,7 @@ def test_a_command_that_installs_it_by_name_is_found(text: str) -> None:
     [
         "pip install '.[iptables]' pytest",
         "pip install . ./pytest-userspace-proxy",
+        "pip install . ./kubectl-userspace-proxy",
         "pip install '.[iptables]' ./pytest-userspace-proxy",
         "pip install git+https://HOST/A 'git+https://HOST/A#subdirectory=pytest-userspace-proxy'",
         "pip install 'userspace-proxy @ git+https://HOST/A'",

@@ -16,7 +16,7 @@ from userspace_proxy import __version__
 
 from .addresses import repository, tag_of
 from .alerts import RULES
-from .clones import KIT, ROOT, git, run
+from .clones import CLIENT, KIT, ROOT, git, run
 from .fresh_roots import SUITES
 from .workflows import pythons
 
@@ -24,7 +24,7 @@ REPOSITORY = repository
 TAG = tag_of(__version__)
 
 
-@pytest.fixture(scope="module", params=[ROOT, KIT], ids=["node", "kit"])
+@pytest.fixture(scope="module", params=[ROOT, CLIENT, KIT], ids=["node", "client", "kit"])
 def project(request: pytest.FixtureRequest) -> Path:
     root: Path = request.param
     return root

@@ -11,6 +11,7 @@ from .mirror import missing
 
 MODULE, TEST = "userspace_proxy/plan/plan.py", "tests/unit/plan/test_plan.py"
 NODE_TEST = "tests/node/test_plan.py"
+CLIENT_MODULE = "kubectl-userspace-proxy/userspace_proxy_kubectl/plan/plan.py"
 KIT_MODULE = "pytest-userspace-proxy/userspace_proxy_testing/sandbox/node.py"
 KIT_TEST = "tests/kit/sandbox/test_node.py"
 
@@ -34,11 +35,16 @@ def test_modules_and_tests_that_mirror_each_other_are_no_problem(tmp_path: Path)
     assert problems(tmp_path, KIT_MODULE, KIT_TEST) == []
 
 
+def test_a_module_of_the_client_has_its_test_beside_those_of_the_proxy(tmp_path: Path) -> None:
+    assert problems(tmp_path, CLIENT_MODULE, TEST) == []
+    assert problems(tmp_path, MODULE) == [f"{TEST} would be the test of 2 modules"]
+
+
 @pytest.mark.parametrize(
     ("file", "problem"),
     [
         (MODULE, f"{MODULE} has no {TEST}"),
-        (TEST, f"{TEST} has no module {MODULE}"),
+        (TEST, f"{TEST} has no module {MODULE} or {CLIENT_MODULE}"),
         (KIT_MODULE, f"{KIT_MODULE} has no {KIT_TEST}"),
         (KIT_TEST, f"{KIT_TEST} has no module {KIT_MODULE}"),
     ],

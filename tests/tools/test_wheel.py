@@ -14,7 +14,7 @@ from userspace_proxy.cli.command_table import COMMANDS, SUMMARY
 from userspace_proxy.cli.completion import completion_script
 from userspace_proxy.cli.man import man_page
 
-from .clones import KIT, ROOT, build, run
+from .clones import CLIENT, KIT, ROOT, build, run
 
 pytestmark = pytest.mark.long
 
@@ -27,13 +27,17 @@ MAN = "share/man/man8/userspace-proxy.8"
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("wheel", tmp_path_factory.mktemp("wheel"))
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+    """The wheel of each distribution, by its folder."""
+    return {
+        project: build("wheel", tmp_path_factory.mktemp("wheel"), project)
+        for project in (ROOT, CLIENT, KIT)
+    }
 
 
 @pytest.fixture(scope="module")
-def kit_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("wheel", tmp_path_factory.mktemp("kit"), KIT)
+def wheel(wheels: dict[Path, Path]) -> Path:
+    return wheels[ROOT]
 
 
 def test_it_has_the_manual_page_and_completions_of_its_own_commands(wheel: Path) -> None:
@@ -50,37 +54,49 @@ def test_it_has_the_commit(wheel: Path) -> None:
         assert archive.read("userspace_proxy/commit").decode() == run(["git", "rev-parse", "HEAD"])
 
 
-def test_no_file_is_in_both_wheels(wheel: Path, kit_wheel: Path) -> None:
-    with ZipFile(wheel) as node, ZipFile(kit_wheel) as kit:
-        tops = [{name.partition("/")[0] for name in each.namelist()} for each in (node, kit)]
+def test_no_file_is_in_two_wheels(wheels: dict[Path, Path]) -> None:
     version = f"-{__version__}"
-    assert tops == [
-        {
+    assert {project: tops_of(wheel) for project, wheel in wheels.items()} == {
+        ROOT: {
             "userspace_proxy",
             f"userspace_proxy{version}.dist-info",
             f"userspace_proxy{version}.data",
         },
-        {"userspace_proxy_testing", f"pytest_userspace_proxy{version}.dist-info"},
-    ]
+        CLIENT: {"userspace_proxy_kubectl", f"kubectl_userspace_proxy{version}.dist-info"},
+        KIT: {"userspace_proxy_testing", f"pytest_userspace_proxy{version}.dist-info"},
+    }
 
 
-def test_the_kit_requires_the_proxy_of_its_own_version(kit_wheel: Path) -> None:
-    with ZipFile(kit_wheel) as archive:
-        name = f"pytest_userspace_proxy-{__version__}.dist-info/METADATA"
+def tops_of(wheel: Path) -> set[str]:
+    with ZipFile(wheel) as archive:
+        return {name.partition("/")[0] for name in archive.namelist()}
+
+
+@pytest.mark.parametrize("project", [CLIENT, KIT], ids=["client", "kit"])
+def test_it_requires_the_proxy_of_its_own_version(project: Path, wheels: dict[Path, Path]) -> None:
+    with ZipFile(wheels[project]) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
         metadata = Parser().parsestr(archive.read(name).decode())
     assert metadata["Version"] == __version__
     assert f"userspace-proxy=={__version__}" in metadata.get_all("Requires-Dist", ())
 
 
-@pytest.mark.parametrize("project", [ROOT, KIT], ids=["node", "kit"])
+def test_pages_of_all_nodes_are_only_in_the_clients_wheel(wheels: dict[Path, Path]) -> None:
+    with ZipFile(wheels[ROOT]) as node, ZipFile(wheels[CLIENT]) as client:
+        names = [name for name in client.namelist() if "/dashboard/" in name]
+        assert {Path(name).suffix for name in names} == {".py", ".html", ".css", ".js"}
+        assert [name for name in node.namelist() if "dashboard" in name] == []
+
+
+@pytest.mark.parametrize("project", [ROOT, CLIENT, KIT], ids=["node", "client", "kit"])
 def test_a_source_distribution_makes_the_same_wheel(
-    project: Path, wheel: Path, kit_wheel: Path, tmp_path: Path
+    project: Path, wheels: dict[Path, Path], tmp_path: Path
 ) -> None:
     with tarfile.open(build("sdist", tmp_path / "sdist", project)) as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")
     (root,) = (tmp_path / "unpacked").iterdir()
-    expected = wheel if project is ROOT else kit_wheel
-    assert build("wheel", tmp_path / "wheel", root).read_bytes() == expected.read_bytes()
+    built = build("wheel", tmp_path / "wheel", root)
+    assert built.read_bytes() == wheels[project].read_bytes()
 
 
 def test_the_docs_name_the_places() -> None:

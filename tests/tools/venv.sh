@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the virtual environment, or brings it up to date: what the lock file names, and
-# both packages of this checkout as editable installs. Without a lock file it stays empty.
+# all packages of this checkout as editable installs. Without a lock file it stays empty.
 # usage: venv.sh PYTHON VENV [LOCKFILE]
 set -euo pipefail
 python=$1 venv=$2 lock=${3:-}
@@ -17,4 +17,5 @@ umask 022
 echo "installing $(grep -c '==' "$lock") pinned packages into $venv …"
 pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check)
 "${pip[@]}" install --require-hashes -r "$lock"
-"${pip[@]}" install --no-deps --no-build-isolation --editable . --editable ./pytest-userspace-proxy
+"${pip[@]}" install --no-deps --no-build-isolation \
+  --editable . --editable ./kubectl-userspace-proxy --editable ./pytest-userspace-proxy

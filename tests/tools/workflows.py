@@ -30,7 +30,11 @@ from tests.cluster.tools import ACTIONLINT, ensure
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ".github/workflows"
-PROJECTS = ("pyproject.toml", "pytest-userspace-proxy/pyproject.toml")
+PROJECTS = (
+    "pyproject.toml",
+    "kubectl-userspace-proxy/pyproject.toml",
+    "pytest-userspace-proxy/pyproject.toml",
+)
 HOST = re.compile(r"(?<![\w.-])(?:[a-z0-9-]+\.)+(?:cloud|com|dev|io|net|org)\b")
 
 _CLASSIFIER = re.compile(r"Programming Language :: Python :: (3\.\d+)")
@@ -114,7 +118,7 @@ def problems_of_project(root: Path) -> Iterator[str]:
     """Yield one line for each rule that one of the project's workflows breaks."""
     by_project = [pythons((root / project).read_text()) for project in PROJECTS]
     if any(versions != by_project[0] for versions in by_project):
-        yield f"the classifiers of {' and '.join(PROJECTS)} name different Pythons"
+        yield f"the classifiers of {', '.join(PROJECTS)} name different Pythons"
     targets = make_targets((root / "Makefile").read_text())
     for path in sorted((root / WORKFLOWS).iterdir()):
         yield from problems(path.stem, path.read_text(), targets, by_project[0])

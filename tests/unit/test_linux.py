@@ -22,6 +22,7 @@ from tests.unit.sources.kubernetes.objects import endpoint_slice, service
 from userspace_proxy import Options, Proxy
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command_table import COMMANDS
+from userspace_proxy_kubectl.cli.table import FORWARD
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 from userspace_proxy_testing.fakes.agents import FakeAgents
@@ -144,7 +145,8 @@ def test_what_only_prints_prints_the_same(system, capsys):
 
 
 def test_what_needs_linux_says_so_in_one_line(system):
-    names = [name for name, command in COMMANDS.items() if not command.runs_anywhere]
+    commands = (*COMMANDS.values(), FORWARD)
+    names = [command.name for command in commands if not command.runs_anywhere]
     assert {"run", "forward", "check", "cleanup"} <= {*names}
     done = python(system, ALL, "--manifests=.", *names)
     lines = [

@@ -21,10 +21,10 @@ from tests.unit.status.views import make_view
 from userspace_proxy.lookup.dns_server import DnsServer
 from userspace_proxy.loops import loop_factory
 from userspace_proxy.model import ServiceKey, SocketAddress
-from userspace_proxy.nodes.dashboard.server import Dashboard
 from userspace_proxy.plan import HealthCheck
 from userspace_proxy.status.health_checks import HealthCheckPorts
 from userspace_proxy.status.server import StatusServer
+from userspace_proxy_kubectl.nodes.dashboard.server import Dashboard
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 from userspace_proxy_testing.faults.toxiproxy import ToxiproxyApi
 

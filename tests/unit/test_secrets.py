@@ -3,7 +3,7 @@ import json
 import pytest
 
 from userspace_proxy.secrets import REMOVED, Secrets, without_secrets, without_users
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow+/=\nabc\n-----END RSA PRIVATE KEY-----"
 PGP = "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQOYBF/abc\n-----END PGP PRIVATE KEY BLOCK-----"

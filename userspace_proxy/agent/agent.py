@@ -44,7 +44,7 @@ from .rounds.component import Component, OwnAddresses
 from .rounds.listen_addresses import recovered_addresses
 from .rounds.options import Options
 from .rounds.tasks import Supervisor, first_of
-from .rounds.wall_clock import WallClock
+from .rounds.wall_clock import NEVER, WallClock
 from .status_servers import Shown
 from .view import prepare_views, view_ports
 from .watchers.client_address import ClientAddresses
@@ -95,7 +95,7 @@ class Agent:
         self._predecessors: Predecessors | None = None
         self._core: Core | None = None
         self._client_addresses: ClientAddresses | None = None
-        self._started = 0.0
+        self._started = NEVER
         self._clock = WallClock()
 
     async def __aenter__(self) -> Self:
@@ -129,7 +129,7 @@ class Agent:
 
     async def _start(self) -> None:
         options, stack = self._options, self._stack
-        self._started = Clocks.time()
+        self._started = Clocks.monotonic()
         self._source.check()
         pool = PortPool(*options.proxy_ports)
         kernel = self._kernel = self._kernel or read_offers_for(self._wanted_steering)
@@ -308,11 +308,12 @@ class Agent:
 
     def _facts(self, ports: Sequence[PortFacts] = ()) -> StatusFacts:
         options = self._options
+        self._clock.tick()
         facts = StatusFacts(
             version=__version__,
             commit=options.commit,
             node=options.node_name,
-            started=self._started,
+            started=self._clock.unix(self._started),
             steering=SteeringState("none"),
             ports=ports,
             is_accepting=False,

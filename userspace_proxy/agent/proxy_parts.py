@@ -31,6 +31,7 @@ from .rounds.component import Component
 from .rounds.served_ports import ServedPorts
 from .rounds.sync import SyncLoop
 from .rounds.tasks import Supervisor, pause
+from .rounds.wall_clock import NEVER, WallClock
 from .view import show_totals
 
 # All sources take less. If there is none, clients that wait at recovered listeners should know it.
@@ -81,21 +82,29 @@ class PlaneComponent(Component):
 class SyncComponent(Component):
     """The rounds, and the steering that they write."""
 
-    def __init__(self, sync: SyncLoop, served_ports: ServedPorts, steering: Steering) -> None:
+    def __init__(
+        self,
+        sync: SyncLoop,
+        served_ports: ServedPorts,
+        steering: Steering,
+        clock: WallClock | None = None,
+    ) -> None:
         self._sync = sync
         self._served_ports = served_ports
         self._steering: Steering | None = steering
+        self._clock = clock or WallClock()
 
     async def start(self, supervisor: Supervisor) -> None:
         supervisor.start("sync", self._sync.run)
 
     def show(self, facts: StatusFacts) -> None:
         sync = self._sync
+        self._clock.tick()
         facts.revision = sync.plan.revision
         facts.ignored = facts_of_ignored(sync.plan.ignored)
         facts.node_is_eligible = not sync.progress.node_is_being_deleted
         facts.steering = _facts_of_steering(self._steering, sync)
-        facts.sync = _facts_of_sync(sync, is_stopped=facts.is_draining)
+        facts.sync = _facts_of_sync(sync, self._clock, is_stopped=facts.is_draining)
         facts.probes = facts_of_probes(self._served_ports)
 
     async def close(self) -> None:
@@ -155,7 +164,7 @@ def _facts_of_steering(steering: Steering | None, sync: SyncLoop) -> SteeringSta
     )
 
 
-def _facts_of_sync(sync: SyncLoop, *, is_stopped: bool) -> SyncFacts:
+def _facts_of_sync(sync: SyncLoop, clock: WallClock, *, is_stopped: bool) -> SyncFacts:
     """Return the rounds; while the proxy drains, the loop is stopped on purpose."""
     counters = sync.counters
     changes, in_force = counters.changes, counters.in_force
@@ -164,9 +173,9 @@ def _facts_of_sync(sync: SyncLoop, *, is_stopped: bool) -> SyncFacts:
         failures=counters.failures,
         partial_failures=counters.partial_failures,
         last_s=counters.last_s,
-        last_queued=counters.last_queued,
-        last_done=counters.last_done,
-        waiting_since=counters.waiting_since,
+        last_queued=clock.unix(counters.last_queued or NEVER),
+        last_done=clock.unix(counters.last_done or NEVER),
+        waiting_since=clock.unix(counters.waiting_since or NEVER),
         service_changes=changes.services,
         service_changes_pending=changes.services - in_force.services,
         endpoint_changes=changes.endpoints,

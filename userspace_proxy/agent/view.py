@@ -55,7 +55,7 @@ from ..steering import Bind, KernelTarget
 from .rounds.served_port import ServedPort
 from .rounds.served_ports import ServedPorts
 from .rounds.tasks import Pace
-from .rounds.wall_clock import WallClock
+from .rounds.wall_clock import NEVER, WallClock
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
@@ -179,7 +179,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     times = counted.connect_times, counted.first_byte_times
     facts.connect_times, facts.first_byte_times = map(_times, times)
     path = served.path
-    facts.path, facts.path_since, facts.path_why = path.now, path.since, path.why
+    facts.path, facts.path_why = path.now, path.why
+    facts.path_since = clock.unix(path.since or NEVER)
     facts.kernel_connections = path.kernel_connections
     facts.socket_connections, facts.unanswered = path.socket_connections, path.unanswered
     facts.problem, facts.hint = served.problem, served.hint

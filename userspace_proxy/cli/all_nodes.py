@@ -1,7 +1,7 @@
 """Whom a command asks: one proxy, or the agents of all nodes of a cluster.
 
     --server, --config ──────────────────▶ one proxy, at the address of its status page
-    plugin of kubectl, or a kubeconfig ──▶ all nodes: each agent, through the API server
+    plugin of kubectl, or a kubeconfig ──▶ all nodes: what ``find_for_all_nodes`` returns
 
 Rule 1: only what a user has written decides, never what answers.
 Rule 2: little is imported here: each command reads these flags.
@@ -9,20 +9,19 @@ Rule 2: little is imported here: each command reads these flags.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
 from .command import CommandFlag, Given
 from .kubeconfig import FLAGS as KUBECONFIG_FLAGS
-from .kubeconfig import find, means_cluster
+from .kubeconfig import means_cluster
 
 if TYPE_CHECKING:
     from ..config import Settings
-    from ..nodes.reader import NodesReader
 
+_NODE = "node"
 NODE_FLAGS = (
-    CommandFlag("node", "only these nodes, separated by commas", "NAME,..."),
+    CommandFlag(_NODE, "only these nodes, separated by commas", "NAME,..."),
     CommandFlag(
         "selector",
         "labels of the agents' pods, instead of those of the chart and of a kube-proxy that was "
@@ -43,10 +42,7 @@ KUBECONFIG = CommandFlag(
 CLUSTER_FLAGS = (KUBECONFIG, *KUBECONFIG_FLAGS, *NODE_FLAGS)
 """For commands that don't take the flags of ``run``."""
 
-_NAMESPACE = "kube-system"
 _OF_ONE = ("server", "config")
-# As for kubectl, the account of a pod is used there.
-_IN_POD = "KUBERNETES_SERVICE_HOST"
 
 
 def settings_of(given: Given) -> Settings:
@@ -91,44 +87,11 @@ def asks_all_nodes(given: Given) -> bool:
     return means_all_nodes(given, settings_of(given))
 
 
-def open_reader(given: Given, settings: Settings) -> NodesReader:
-    """Return the reader of all nodes that the flags select, which its ``async with`` opens.
+def node_flags(given: Given, *, of_nodes: bool) -> tuple[str, ...]:
+    """Return the flags, as given, that say which agents are asked.
 
-    Raises:
-        ConfigError: A flag's value isn't valid, or there is no kubeconfig.
-        SourceError: The kubeconfig can't be read.
+    Args:
+        of_nodes: Whether with those of which nodes.
     """
-    from ..linux import raise_descriptor_limit
-    from ..nodes.find import Where
-    from ..nodes.reader import NodesReader
-    from ..sources.kubernetes.client import ApiClient
-    from ..sources.kubernetes.credentials import Credentials
-
-    timeout_s = _timeout_s(given)
-    where = Where(
-        namespace=given.values.get("release-namespace") or _NAMESPACE,
-        selector=given.values.get("selector", ""),
-        nodes=frozenset(filter(None, given.values.get("node", "").split(","))),
-        name=settings.service_proxy_name,
-    )
-    kubeconfig = find(given, settings)
-    if kubeconfig is None and not settings.master and not os.environ.get(_IN_POD):
-        raise ConfigError(
-            "cannot ask all nodes: there is no kubeconfig",
-            hint="give --kubeconfig=FILE, or for one proxy --server=ADDRESS",
-        )
-    credentials = Credentials(kubeconfig=kubeconfig or "", master=settings.master)
-    # Each node that is followed has a connection of its own.
-    raise_descriptor_limit()
-    return NodesReader(ApiClient(credentials), where, timeout_s=timeout_s)
-
-
-def _timeout_s(given: Given) -> float | None:
-    from ..config.flags import parsed
-    from ..model.durations import parse_duration
-
-    text = given.values.get("timeout")
-    seconds = parsed("timeout", text, parse_duration) if text else None
-    if seconds == 0:
-        raise ConfigError("--timeout: without any time nothing is answered", hint="write 4s")
-    return seconds
+    names = [flag.name for flag in NODE_FLAGS if of_nodes or flag.name != _NODE]
+    return tuple(f"--{name}={given.values[name]}" for name in names if name in given.values)

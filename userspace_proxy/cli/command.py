@@ -101,6 +101,8 @@ class Command:
     """Whether ``--`` and the words of another program follow."""
     is_daemon: bool = False
     """Whether signals without a meaning are ignored from its start."""
+    reads_cluster: bool = False
+    """Whether the Services of its arguments are a cluster's, whatever its flags are."""
     runs_anywhere: bool = False
     """Whether it works where a proxy can't run: on macOS and Windows."""
 

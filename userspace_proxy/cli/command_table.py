@@ -16,11 +16,12 @@ from .command import (
     Given,
 )
 from .kubeconfig import FLAGS as KUBECONFIG_FLAGS
+from .plugin_commands import all_commands, find_command, find_for_all_nodes
 from .service_argument import FLAGS as NAMESPACE_FLAGS
 
 SUMMARY = "a Service proxy for Kubernetes that carries every connection through userspace"
 
-_OUTPUT = CommandFlag("output", "format of the output", "text|json", short="o")
+OUTPUT = CommandFlag("output", "format of the output", "text|json", short="o")
 _SERVER = CommandFlag(
     "server",
     "the proxy to ask, by the address of its status page; without it the address that --config "
@@ -35,18 +36,19 @@ _SEARCH = CommandFlag(
     short="q",
     completes="search",
 )
-_NAMES = (
+NAMES = (
     "A Service is NAMESPACE/NAME, or NAME or svc/NAME in the namespace of -n. Without -n, that is "
     "the context's as a plugin of kubectl and where a kubeconfig is read, and 'default' otherwise."
 )
 _ALL_NODES = (
     "With --kubeconfig, --context or --node, and as a plugin of kubectl, it asks the agents of all "
-    "nodes, each through the API server's port-forward, and names those that don't answer."
+    "nodes, each through the API server's port-forward, and names those that don't answer. That is "
+    "a part of kubectl-userspace-proxy."
 )
 _CONFIG = CommandFlag("config", "the file that the proxy runs with: its address is used", "PATH")
 _SHELLS = ("bash", "zsh", "fish")
 _COMPLETED = ("names", "services", "namespaces", "search")
-_WATCH = CommandFlag("watch", "show it again every second until Ctrl-C", short="w")
+WATCH = CommandFlag("watch", "show it again every second until Ctrl-C", short="w")
 
 
 def _run(given: Given) -> int:
@@ -56,36 +58,21 @@ def _run(given: Given) -> int:
 
 
 def _status(given: Given) -> int:
-    from .nodes import status_of_all
     from .status import status
 
-    return (status_of_all if asks_all_nodes(given) else status)(given)
+    return (find_for_all_nodes("status") if asks_all_nodes(given) else status)(given)
 
 
 def _top(given: Given) -> int:
-    from .nodes import top_of_all
     from .status import top
 
-    return (top_of_all if asks_all_nodes(given) else top)(given)
-
-
-def _nodes(given: Given) -> int:
-    from .nodes import nodes
-
-    return nodes(given)
+    return (find_for_all_nodes("top") if asks_all_nodes(given) else top)(given)
 
 
 def _observe(given: Given) -> int:
     from .observe import observe
-    from .observe_nodes import observe_nodes
 
-    return (observe_nodes if asks_all_nodes(given) else observe)(given)
-
-
-def _dashboard(given: Given) -> int:
-    from .dashboard import dashboard
-
-    return dashboard(given)
+    return (find_for_all_nodes("observe") if asks_all_nodes(given) else observe)(given)
 
 
 def _explain(given: Given) -> int:
@@ -100,21 +87,8 @@ def _check(given: Given) -> int:
     return check(given)
 
 
-def _report(given: Given) -> int:
-    from .report import report
-
-    return report(given)
-
-
-def _forward(given: Given) -> int:
-    from .forward import forward
-
-    return forward(given)
-
-
 def _completion(given: Given) -> int:
     from .completion import completion_script
-    from .plugin_commands import all_commands
 
     print(completion_script(given.arguments[0], tuple(all_commands(COMMANDS).values())), end="")
     return DONE
@@ -128,7 +102,6 @@ def _complete(given: Given) -> int:
 
 def _man(_given: Given) -> int:
     from .man import man_page
-    from .plugin_commands import all_commands
 
     print(man_page(SUMMARY, tuple(all_commands(COMMANDS).values())), end="")
     return DONE
@@ -136,7 +109,6 @@ def _man(_given: Given) -> int:
 
 def _help(given: Given) -> int:
     from .help import command_help, program_help
-    from .plugin_commands import all_commands, find_command
 
     if given.arguments:
         print(command_help(find_command(given.arguments[0], COMMANDS)))
@@ -177,7 +149,7 @@ _ROWS = (
                 "'curl localhost:10249' prints as well."
             ),
             _ALL_NODES,
-            _NAMES,
+            NAMES,
         ),
         flags=(
             CommandFlag(
@@ -189,7 +161,7 @@ _ROWS = (
             _SEARCH,
             *NAMESPACE_FLAGS,
             *CLUSTER_FLAGS,
-            _WATCH,
+            WATCH,
             _SERVER,
             _CONFIG,
         ),
@@ -217,7 +189,7 @@ _ROWS = (
         details=(
             "Where its output isn't a terminal, it prints the rates of one second, and ends.",
             _ALL_NODES,
-            _NAMES,
+            NAMES,
         ),
         flags=(
             CommandFlag("sort", "the column to sort by", "rate|in|out|open|saved|failed|name"),
@@ -228,35 +200,6 @@ _ROWS = (
             _CONFIG,
         ),
         examples=("top", "top -n shop --sort=out"),
-        runs_anywhere=True,
-    ),
-    Command(
-        "nodes",
-        "show one line per node of a cluster, those with problems first",
-        _nodes,
-        details=(
-            (
-                "It asks the agents of all nodes, each through the API server's port-forward, by "
-                "the kubeconfig of kubectl or --kubeconfig. It needs the rights to list pods and "
-                "to create pods/portforward in the agents' namespace (the chart's view.create)."
-            ),
-            (
-                "Named are nodes without an agent or an answer, with two agents, with rules of "
-                "kube-proxy, with a version or settings unlike the others', whose plan is behind "
-                "the API server's, and whose clock is off."
-            ),
-        ),
-        flags=(
-            _OUTPUT,
-            _WATCH,
-            *CLUSTER_FLAGS,
-        ),
-        examples=("nodes", "nodes --node=node-7,node-31", "nodes --context=prod --watch"),
-        exits=(
-            (DONE, "all nodes are as they should be"),
-            (FAILED, "no agent was found, or the API server denies it"),
-            (NEEDS_ATTENTION, "something needs attention"),
-        ),
         runs_anywhere=True,
     ),
     Command(
@@ -277,7 +220,7 @@ _ROWS = (
                 "endpoint, can't be seen: it lists their Service ports first."
             ),
             _ALL_NODES,
-            _NAMES,
+            NAMES,
         ),
         flags=(
             CommandFlag("failed", "only those whose clients didn't get what they asked for"),
@@ -286,7 +229,7 @@ _ROWS = (
             CommandFlag("from", "only those of a client", "IP"),
             *NAMESPACE_FLAGS,
             *CLUSTER_FLAGS,
-            _OUTPUT,
+            OUTPUT,
             _SERVER,
             _CONFIG,
         ),
@@ -299,33 +242,6 @@ _ROWS = (
         exits=(
             (DONE, "ended by Ctrl-C"),
             (FAILED, "no proxy answered, or there is no such Service"),
-        ),
-        runs_anywhere=True,
-    ),
-    Command(
-        "dashboard",
-        "show all nodes of a cluster in a browser, until Ctrl-C",
-        _dashboard,
-        details=(
-            (
-                "It serves pages on loopback, for this machine's browser: causes, Services with "
-                "nodes by endpoints, nodes, and a map of who calls whom. They are answered only to "
-                "who has the address that it prints, which contains a secret."
-            ),
-            (
-                "Without --port it takes 10299, or if that is taken any free port. An address of a "
-                "page can be passed on: it works for anyone who has started the same command."
-            ),
-        ),
-        flags=(
-            CommandFlag("port", "the port on 127.0.0.1", "N"),
-            CommandFlag("no-open", "print the address, and open no browser"),
-            *CLUSTER_FLAGS,
-        ),
-        examples=("dashboard", "dashboard --no-open --port=8080", "dashboard --context=prod"),
-        exits=(
-            (DONE, "ended by Ctrl-C"),
-            (FAILED, "no agent can be found or reached, or the port is taken"),
         ),
         runs_anywhere=True,
     ),
@@ -346,7 +262,7 @@ _ROWS = (
                 "which nodes have tried its endpoints, and in what a node isn't as planned. With "
                 "one --node, it follows the path there."
             ),
-            _NAMES,
+            NAMES,
         ),
         flags=(
             CommandFlag("from", "a client's address: is it admitted?", "IP"),
@@ -357,7 +273,7 @@ _ROWS = (
             *NAMESPACE_FLAGS,
             *KUBECONFIG_FLAGS,
             *NODE_FLAGS,
-            _OUTPUT,
+            OUTPUT,
             _SERVER,
         ),
         takes_settings=True,
@@ -379,72 +295,10 @@ _ROWS = (
         "report problems that run with these flags would have; changes nothing",
         _check,
         details=("It looks at settings, Services, the kernel, leftovers and firewalls.",),
-        flags=(_OUTPUT,),
+        flags=(OUTPUT,),
         takes_settings=True,
         examples=("check --kubeconfig=/etc/kubernetes/proxy.conf", "check --manifests=. -o json"),
         exits=((DONE, "no errors"), (FAILED, "run would fail, or clients would not be served")),
-    ),
-    Command(
-        "report",
-        "write an archive about all nodes of a cluster, for an incident or a bug report",
-        _report,
-        details=(
-            (
-                "It contains the answer of each agent, what follows from all of them, versions, "
-                "settings, the last lines of agents' logs, and the objects of Services that aren't "
-                "served. What looks like a secret is removed; README.txt in it lists what it "
-                "contains, and what is missing."
-            ),
-            "The logs need the right to get pods/log.",
-        ),
-        flags=(
-            CommandFlag(
-                "file",
-                "where to write it, instead of userspace-proxy-report-TIME.tar.gz",
-                "PATH",
-                short="f",
-            ),
-            CommandFlag("anonymous", "replace names and addresses by pseudonyms"),
-            CommandFlag("overwrite", "replace the file if it exists"),
-            *CLUSTER_FLAGS,
-        ),
-        examples=("report", "report --anonymous -f incident.tar.gz"),
-        runs_anywhere=True,
-    ),
-    Command(
-        "forward",
-        "serve a cluster's Services on this machine, through the API server's port-forward",
-        _forward,
-        arguments="[NAMESPACE/NAME...]",
-        completes="services",
-        details=(
-            (
-                "Each Service gets a loopback address of its own, and its names by DNS; without "
-                "names of Services, all of a namespace do. Connections are balanced, and a pod "
-                "that is gone costs none. It needs no root and changes nothing on the machine. TCP."
-            ),
-            (
-                "Without --kubeconfig it reads that of kubectl. It needs the rights to list and "
-                "watch Services and EndpointSlices, and to get and create pods/portforward."
-            ),
-            _NAMES,
-        ),
-        flags=(
-            *NAMESPACE_FLAGS,
-            *KUBECONFIG_FLAGS,
-        ),
-        takes_settings=True,
-        examples=(
-            "forward",
-            "forward shop/web shop/db",
-            "forward -n shop --dns-bind-address=127.0.0.1:5353",
-            "forward -A --kubeconfig=admin.conf",
-            "forward --context=prod",
-        ),
-        exits=(
-            (DONE, "ended by a signal"),
-            (FAILED, "the API server can't be reached, or denies it"),
-        ),
     ),
     Command(
         "cleanup",

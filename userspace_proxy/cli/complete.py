@@ -49,6 +49,7 @@ def complete(given: Given, own: Mapping[str, Command]) -> int:
 class _Typed:
     """What is typed so far."""
 
+    command: Command
     given: Given
     """Without the word to complete."""
     word: str
@@ -61,7 +62,7 @@ def _names(kind: str, words: Sequence[str], own: Mapping[str, Command]) -> Itera
         return
     command = find_command(words[0], own)
     # A command that needs an argument has it, and a flag that needs a value.
-    line = _Typed(command.read_words([*words[1:-1], _UNFINISHED]), words[-1])
+    line = _Typed(command, command.read_words([*words[1:-1], _UNFINISHED]), words[-1])
     match kind:
         case "search":
             yield from _search_words(line)
@@ -139,9 +140,6 @@ def _settings(line: _Typed) -> Settings:
 
 def _reads_cluster(line: _Typed) -> bool:
     """Return whether the command reads its Services from a cluster, not from a proxy."""
-    match line.given.command:
-        case "forward":
-            return True
-        case "explain":
-            return "server" not in line.given.values and means_cluster(line.given, _settings(line))
-    return False
+    if line.command.name != "explain":
+        return line.command.reads_cluster
+    return "server" not in line.given.values and means_cluster(line.given, _settings(line))

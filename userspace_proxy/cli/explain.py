@@ -8,19 +8,19 @@ admin address ──────────────────────
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..clocks import Clocks
-from ..errors import ConfigError, SourceError
+from ..errors import ConfigError, SourceError, UserspaceProxyError
 from ..model import ServiceKey, SocketAddress
 from .admin import find_admin
-from .all_nodes import means_all_nodes
+from .all_nodes import means_all_nodes, node_flags
 from .command import DONE, NEEDS_ATTENTION, Given
-from .explain_nodes import OnNodes, ask_nodes, node_flags
 from .kubeconfig import find, flags_of
+from .plugin_commands import NotInstalled, find_for_all_nodes
 from .program_start import ProgramStart
 from .service_argument import NoSuchService, ServiceArguments, first_found
 from .status import JSON
@@ -28,7 +28,7 @@ from .terminal import columns_of, write
 
 if TYPE_CHECKING:
     from ..config import Settings
-    from ..explain import PathStep, Subject
+    from ..explain import Explanation, Invocation, PathStep, Subject
     from ..explain.dial import DialResult
     from ..facts import PortFacts, StatusFacts
 
@@ -36,6 +36,33 @@ if TYPE_CHECKING:
 DIALLED_MAX = 64
 # A healthy API server answers the three or four requests in a tenth of a second.
 _SERVER_S = 15.0
+
+
+class NodesAnswer(Protocol):
+    """What the agents of all nodes say of one Service."""
+
+    @property
+    def subject(self) -> Subject | None:
+        """The facts of the node that was asked for; None: all were, or it has no answer."""
+
+    @property
+    def worst(self) -> Subject | None:
+        """The facts of a node where it is worst; None if no node has answered."""
+
+    def settings(self, name: str) -> Mapping[str, object]:
+        """Return an agent's settings, of one that serves Services of a name if there is one."""
+
+    def added_to(
+        self, explanation: Explanation, planned: Sequence[PortFacts] | None, invocation: Invocation
+    ) -> Explanation:
+        """Return the explanation with what the nodes say.
+
+        Args:
+            planned: The Service ports as planned from the API server; None: they can't be read.
+        """
+
+    def with_json(self, text: str) -> str:
+        """Return the JSON of an explanation with what the nodes say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +79,7 @@ class _Found:
     """Of its label ``service-proxy-name``, in the API server."""
     plan: Callable[[Settings], Subject] | None = None
     """Plans what the API server contains, for a proxy with these settings; None: as above."""
-    on_nodes: OnNodes | None = None
+    on_nodes: NodesAnswer | None = None
     """What the agents of a cluster say; None: none was asked, or can be."""
     is_elsewhere: bool = False
     """The subject is another node's."""
@@ -118,14 +145,14 @@ def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Foun
         service, found = first_found(names, lambda name: _find(given, settings, name))
     except SourceError as exc:
         # Who may reach the agents need not be allowed to read Services.
-        on_nodes = ask_nodes(given, settings, names[0], instead=exc) if asks_nodes else None
+        on_nodes = _ask_nodes(given, settings, names[0], instead=exc) if asks_nodes else None
         subject = None if on_nodes is None else on_nodes.subject or on_nodes.worst
         if on_nodes is None or subject is None or not subject.ports:
             raise
         found = _as_given(_Found(subject, _cluster_flags(given, settings)), given)
         return _on_nodes(found, on_nodes, subject, given)
     named = replace(settings, service_proxy_name=found.name)
-    on_nodes = ask_nodes(given, named, service) if asks_nodes else None
+    on_nodes = _ask_nodes(given, named, service) if asks_nodes else None
     if on_nodes is None:
         return found
     if found.plan is not None:
@@ -134,7 +161,31 @@ def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Foun
     return _on_nodes(found, on_nodes, on_nodes.subject, given)
 
 
-def _on_nodes(found: _Found, on_nodes: OnNodes, subject: Subject | None, given: Given) -> _Found:
+def _ask_nodes(
+    given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
+) -> NodesAnswer | None:
+    """Return what the nodes say of a Service; None, after a warning, if none can be asked.
+
+    Args:
+        instead: Why there is no plan, which is said if they can; None: there is one.
+    """
+    from ..model.quoting import printable
+
+    try:
+        ask: Callable[..., NodesAnswer | None] = find_for_all_nodes("explain")
+    except NotInstalled as exc:
+        if node_flags(given, of_nodes=True):
+            raise
+        if instead is None:
+            what = f"no node is asked, so this is planned from the API server: {exc}"
+            print(f"warning: {printable(what)}", file=sys.stderr)
+        return None
+    return ask(given, settings, service, instead=instead)
+
+
+def _on_nodes(
+    found: _Found, on_nodes: NodesAnswer, subject: Subject | None, given: Given
+) -> _Found:
     """Return what was found with what nodes say.
 
     Args:

@@ -1,7 +1,9 @@
 """Finds a command by its name: this package's, or one that another installed package adds.
 
 An entry point of the group ``userspace_proxy.commands`` has the command's name, and refers to its
-:class:`.Command`::
+:class:`.Command`; one of ``userspace_proxy.for_all_nodes`` has the name of a command of this
+package, and refers to the function that does the same for all nodes of a cluster (``explain``: that
+returns what they say of a Service)::
 
     [project.entry-points."userspace_proxy.commands"]
     demo = "userspace_proxy_testing.commands.table:DEMO"
@@ -13,8 +15,8 @@ Rule 2: a command that can't be loaded is an error only when it is called.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from .command import Command
@@ -22,9 +24,18 @@ from .command import Command
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-GROUP = "userspace_proxy.commands"
+_COMMANDS = "userspace_proxy.commands"
+_FOR_ALL_NODES = "userspace_proxy.for_all_nodes"
+_CLIENT = "kubectl-userspace-proxy"
 _KIT = "pytest-userspace-proxy"
-_OF_KIT = ("demo", "sandbox")
+_PARTS = {
+    **dict.fromkeys(("dashboard", "forward", "nodes", "report"), _CLIENT),
+    **dict.fromkeys(("demo", "sandbox"), _KIT),
+}
+
+
+class NotInstalled(ConfigError):
+    """What is wanted is a part of another distribution of this project."""
 
 
 def find_command(name: str, own: Mapping[str, Command]) -> Command:
@@ -36,14 +47,11 @@ def find_command(name: str, own: Mapping[str, Command]) -> Command:
     """
     if name in own:
         return own[name]
-    others = _entries()
+    others = _entries(_COMMANDS)
     if name in others:
-        return _load(others[name])
-    if name in _OF_KIT:
-        raise ConfigError(
-            f"{name} is a command of {_KIT}, which isn't installed",
-            hint=f"in a checkout: pip install . ./{_KIT}",
-        )
+        return _load_command(others[name])
+    if name in _PARTS:
+        raise _not_installed(f"{name} is a command", _PARTS[name])
     from ..model.similar import did_you_mean
 
     known = [*own, *sorted(others.keys() - own.keys())]
@@ -54,27 +62,52 @@ def find_command(name: str, own: Mapping[str, Command]) -> Command:
 def all_commands(own: Mapping[str, Command]) -> Mapping[str, Command]:
     """Return all commands by name: this package's, then those of others that load, in order."""
     commands = dict(own)
-    for name, entry in sorted(_entries().items()):
+    for name, entry in sorted(_entries(_COMMANDS).items()):
         if name not in own:
             with contextlib.suppress(ConfigError):
-                commands[name] = _load(entry)
+                commands[name] = _load_command(entry)
     return commands
 
 
-def _entries() -> Mapping[str, EntryPoint]:
+def find_for_all_nodes(command: str) -> Callable[..., Any]:
+    """Return what does for all nodes what a command of this package does for one proxy.
+
+    Raises:
+        NotInstalled: The distribution with these functions isn't installed.
+        ConfigError: It can't be loaded.
+    """
+    entry = _entries(_FOR_ALL_NODES).get(command)
+    if entry is None:
+        raise _not_installed(f"{command} of all nodes is a part", _CLIENT)
+    function: Callable[..., Any] = _load(entry)
+    return function
+
+
+def _not_installed(what: str, distribution: str) -> NotInstalled:
+    return NotInstalled(
+        f"{what} of {distribution}, which isn't installed",
+        hint=f"in a checkout: pip install . ./{distribution}",
+    )
+
+
+def _entries(group: str) -> Mapping[str, EntryPoint]:
     from importlib.metadata import entry_points
 
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {entry.name: entry for entry in entry_points(group=group)}
 
 
-def _load(entry: EntryPoint) -> Command:
-    try:
-        command = entry.load()
-    except Exception as exc:
-        raise _unusable(entry, f"{type(exc).__name__}: {exc}") from exc
+def _load_command(entry: EntryPoint) -> Command:
+    command = _load(entry)
     if not isinstance(command, Command):
         raise _unusable(entry, f"{entry.value} is no Command")
     return command
+
+
+def _load(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except Exception as exc:
+        raise _unusable(entry, f"{type(exc).__name__}: {exc}") from exc
 
 
 def _unusable(entry: EntryPoint, why: str) -> ConfigError:

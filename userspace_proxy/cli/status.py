@@ -34,6 +34,8 @@ def status(given: Given) -> int:
     query = {"q": given.values.get("search", "")}
     if form == "wide":
         query["wide"] = "yes"
+    if form != "json":
+        query["server"] = given.values.get("server", "")
 
     def ask(service: str) -> AdminAnswer:
         if form == "json":

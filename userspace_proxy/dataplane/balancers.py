@@ -36,7 +36,7 @@ from ..balance import (
 )
 from ..model import Balance, SocketAddress
 from ..model.serving import Serving
-from .loads import Loads
+from .loads import Load, Loads
 
 
 class Balancers:
@@ -74,7 +74,6 @@ class Balancers:
         inner, outer = (
             (before.inner, before.outer) if isinstance(before, SplitBalancer) else (before, None)
         )
-        self._loads.change(serving.handling)
         was_weighted = bool(self._weights)
         self._weights.configure(dict(serving.weights), serving.handling.slow_start_s, now)
         is_other_strategy = (
@@ -83,6 +82,8 @@ class Balancers:
             or serving.handling.max_connections != old.handling.max_connections
             or bool(self._weights) is not was_weighted
         )
+        if is_other_strategy:
+            self._loads.change(serving.handling)
         self._update(inner, serving.endpoints, is_other_strategy=is_other_strategy)
         self.current = inner
         if serving.outside is not None:
@@ -171,18 +172,18 @@ class Balancers:
         if loads.limit is not None and balance is Balance.ROUND_ROBIN:
             # The place that becomes free is then that of the endpoint with the most room.
             balance = Balance.LEAST_CONNECTIONS
-        strategy = make_strategy(balance, self._weights, loads.of, self._start + handling.seed)
+        strategy = make_strategy(balance, self._weights, loads.follow, self._start + handling.seed)
         return strategy if loads.limit is None else Limited(strategy, loads.is_full)
 
 
 def make_strategy(
-    balance: Balance, weights: Weights, load: Callable[[SocketAddress], int], start: int
+    balance: Balance, weights: Weights, loads: Callable[[], Load], start: int
 ) -> Strategy:
     """Return a strategy; it follows changes of the weights.
 
     Args:
         weights: If there are none, a strategy is returned that doesn't look at them.
-        load: Returns how many connections an endpoint has, pending dials included.
+        loads: Returns the loads, which are counted from then on: call it only if needed.
         start: The position of the first turn, and the seed of random choices.
     """
     # Random numbers are created only if needed: their state takes 2.5 KiB.
@@ -191,12 +192,12 @@ def make_strategy(
             return WeightedRoundRobin(weights, start) if weights else RoundRobin(start)
         case Balance.LEAST_CONNECTIONS:
             if weights:
-                return WeightedLeastConnections(load, weights, start)
-            return LeastConnections(load, start)
+                return WeightedLeastConnections(loads(), weights, start)
+            return LeastConnections(loads(), start)
         case Balance.POWER_OF_TWO_CHOICES:
             if weights:
-                return WeightedPowerOfTwoChoices(load, weights, random.Random(start))
-            return PowerOfTwoChoices(load, random.Random(start))
+                return WeightedPowerOfTwoChoices(loads(), weights, random.Random(start))
+            return PowerOfTwoChoices(loads(), random.Random(start))
         case Balance.RANDOM:
             chance = random.Random(start)
             return WeightedRandomChoice(weights, chance) if weights else RandomChoice(chance)

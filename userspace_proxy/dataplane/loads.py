@@ -3,19 +3,21 @@
     load = open connections (``CounterTable``) + dials in progress
     limit = this worker's share of ``max-connections``
 
-Rule 1: dials are counted only where something depends on loads as they begin.
+Rule 1: dials are counted only where something depends on loads as they begin: a limit, or a
+strategy that has asked for them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import cast
 
 from ..facts import CounterTable
-from ..model import Balance, Handling, SocketAddress
+from ..model import Handling, SocketAddress
 
-_BY_LOAD = (Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES)
-"""Those for which dials must be counted."""
+Load = Callable[[SocketAddress], int]
+"""Returns how many connections an endpoint has, pending dials included."""
 # Cost: of all Service ports whose dials aren't counted.
 _NONE_DIALLING = cast("dict[SocketAddress, int]", MappingProxyType({}))
 
@@ -46,9 +48,14 @@ class Loads:
         self.change(handling)
 
     def change(self, handling: Handling) -> None:
-        """Change the limit, and whether dials are counted."""
+        """Change the limit; dials are counted for it alone until a strategy asks for loads."""
         self.limit = self._share_of(handling.max_connections)
-        self.is_tracked = handling.balance in _BY_LOAD or self.limit is not None
+        self.is_tracked = self.limit is not None
+
+    def follow(self) -> Load:
+        """Return the loads for a strategy, and count dials from now on."""
+        self.is_tracked = True
+        return self.of
 
     def of(self, endpoint: SocketAddress) -> int:
         """Return how many connections an endpoint has, including those that are being dialled."""

@@ -189,6 +189,11 @@ class Outcomes:
         failed = self._failed_or_none
         return failed is not None and failed.returned_at.get(endpoint, moment) > moment
 
+    def has_answered_since(self, endpoint: SocketAddress, moment: float) -> bool:
+        """Return whether another dial has succeeded: the silence of an older one ejects nothing."""
+        counters = self._table.find_counters(endpoint)
+        return counters is not None and counters.dials.succeeded_at > moment
+
     def left_client_address(self, endpoint: SocketAddress, client: str, now: float) -> None:
         """Count and log a dial from this node's address, as no port of the client's was free."""
         self._count_client_ports(now)

@@ -414,14 +414,17 @@ class TcpDial:
                 self.tried = {}
             now, probes, client = self._reactor.now, self._owner.probes, self.address[0]
             is_denied = self.is_preserved and probes.is_denied(client, self.endpoint, now)
-            is_over = (
-                failed.failure is Failure.SILENT
-                and self.began_at is not None
-                and self.group.outcomes.has_returned_since(self.endpoint, self.began_at)
-            )
-            own = client if self.is_preserved else ""
-            self.tried[self.endpoint] = self.group.outcomes.failed(
-                self.endpoint, failed, now, client=own, is_client_specific=is_denied or is_over
+            outcomes, is_over, is_answering = self.group.outcomes, False, False
+            if failed.failure is Failure.SILENT and self.began_at is not None:
+                is_over = outcomes.has_returned_since(self.endpoint, self.began_at)
+                is_answering = outcomes.has_answered_since(self.endpoint, self.began_at)
+            self.tried[self.endpoint] = outcomes.failed(
+                self.endpoint,
+                failed,
+                now,
+                client=client if self.is_preserved else "",
+                is_client_specific=is_denied or is_over,
+                may_be_client_specific=is_answering,
             )
             if failed.failure in SHORTAGES:
                 return

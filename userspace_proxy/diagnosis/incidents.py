@@ -21,7 +21,7 @@ from ..causes.endpoints import node_silent
 from ..causes.say import kubectl_words, on_node
 from ..facts import WORST_FIRST, EndpointFacts, IncidentFacts, Level, PortFacts, StatusFacts, worst
 from ..model import ip_of
-from ..model.quoting import shell_word
+from ..model.quoting import shell_command, shell_word
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
@@ -34,9 +34,11 @@ class Incidents:
 
     Args:
         view: All Service ports, with their states.
+        server: How the reader names this proxy, which commands repeat; empty: not at all.
     """
 
-    def __init__(self, view: StatusFacts) -> None:
+    def __init__(self, view: StatusFacts, server: str = "") -> None:
+        self._to_server = [f"--server={server}"] if server else []
         self._has_kubectl = view.source.kind == "kubernetes"
         self._count = len(view.ports)
         self._members: dict[_Key, list[_Member]] = {}
@@ -123,10 +125,9 @@ class Incidents:
         words = kubectl_words(cause, service) if self._has_kubectl and not cause.host else ""
         if words:
             return f"kubectl {words}"
-        explain = f"userspace-proxy explain {shell_word(service)}"
-        return on_node(cause) or (
-            f"{explain} --probe" if cause.code.traits.is_of_endpoint else explain
-        )
+        more = ["--probe"] if cause.code.traits.is_of_endpoint else []
+        flags = shell_command(*more, *self._to_server)
+        return on_node(cause) or f"userspace-proxy explain {shell_word(service)} {flags}".rstrip()
 
     def _join_nodes(self, ports: Sequence[PortFacts]) -> None:
         """Make one incident of those of all endpoints of a node that is known to be gone."""

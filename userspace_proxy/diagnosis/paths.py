@@ -21,7 +21,7 @@ class PathView(NamedTuple):
     now: DataPath = DataPath.USERSPACE
     """That of new connections."""
     since: float = 0.0
-    """Unix time at which they began to take it; 0 if unknown."""
+    """Monotonic seconds at which they began to take it; 0 if unknown."""
     why: str = ""
     """The reason, as a clause; empty for the default."""
     kernel_connections: int | None = None
@@ -35,7 +35,7 @@ class PathView(NamedTuple):
     """Why clients on the kernel path get no answer; None: they do, or none came lately."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
-        """Return it with a path that came into force at a Unix time, unless it was before."""
+        """Return it with a path that came into force at a moment, unless it was before."""
         is_same = chosen.path is self.now
         since = self.since if is_same and self.since else at
         unanswered = self.unanswered if is_same else None

@@ -275,7 +275,8 @@ class EmbeddedProxy(Agent):
             service: Only those of a Service, a namespace, or ``namespace/name:port``.
             client: Only those of this IP address.
             failed: Only those whose clients didn't get what they asked for. Of these three, any.
-            saved: Only those whose first dial failed and that another endpoint answered.
+            saved: Only those whose first dial failed and that another endpoint answered. Each has
+                two records: ``saved`` when it answers, and ``ended``.
             slow_s: Only those that waited at least this long for the first byte.
 
         Raises:

@@ -5,9 +5,10 @@ The kernel evaluates rules only for the first packet of an entry; later packets 
 - UDP: a client that keeps its source port would use the old port, or bypass the proxy, forever.
 - TCP: a SYN that arrived while there was no rule bypassed the proxy. Its retransmissions do too,
   and so does each new connection from that port, until two minutes after the last one. The same
-  goes for a SYN that was led to an endpoint which doesn't answer, and, for ten seconds, for each
-  connection from the port of one that an endpoint has reset before any FIN, as one that is killed
-  does: a SYN doesn't replace that entry (nf_conntrack_tcp_packet() in net/netfilter).
+  goes for a SYN that was led to an endpoint which doesn't answer, or to a listener whose filter
+  drops it, and, for ten seconds, for each connection from the port of one that an endpoint has
+  reset before any FIN, as one that is killed does: a SYN doesn't replace that entry
+  (nf_conntrack_tcp_packet() in net/netfilter).
 
 Rule 1: call it after the rules are in force: entries created from then on are correct.
 Rule 2: a correct entry stays, so a client survives a restart of the proxy.

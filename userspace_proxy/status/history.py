@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
 from ..facts import PortFacts
-from ..model import PortKey
 
 STEPS = 60
 """Values of a series: seconds of the last minute, or steps of the last ten."""
@@ -57,8 +56,8 @@ class Curves(NamedTuple):
     failed: Sequence[float]
 
 
-Counted = Sequence[tuple[PortKey, Figures]]
-"""The counters of all Service ports at one moment."""
+Counted = Sequence[tuple[Hashable, Figures]]
+"""The counters of all Service ports at one moment, each with what it is known by."""
 
 _NOTHING = Figures()
 _GAP = math.nan
@@ -119,7 +118,7 @@ class _Scale:
 
     def __init__(self, step_s: float) -> None:
         self._step_s = step_s
-        self._tracks: dict[PortKey, _Track] = {}
+        self._tracks: dict[Hashable, _Track] = {}
         self._all = _Track(2)
         self._covered = bytearray(STEPS)
         """By tick: whether a sample covers it."""
@@ -166,7 +165,7 @@ class _Scale:
         else:
             self._all.shrink(self.tick)
 
-    def rates(self, key: PortKey | None) -> Figures:
+    def rates(self, key: Hashable | None) -> Figures:
         track = self._track(key)
         if track is None or not track.is_busy(self.tick):
             return _NOTHING
@@ -174,7 +173,7 @@ class _Scale:
         values = ([one for one in series if one >= 0] for series in track.last(ticks))
         return Figures(*(sum(known) / max(1, len(known)) for known in values))
 
-    def series(self, key: PortKey | None) -> Curves | None:
+    def series(self, key: Hashable | None) -> Curves | None:
         track = self._track(key)
         if track is None:
             return None
@@ -188,14 +187,14 @@ class _Scale:
         )
         return series if any(one > 0 for values in series for one in values) else None
 
-    def is_busy(self, key: PortKey) -> bool:
+    def is_busy(self, key: Hashable) -> bool:
         track = self._tracks.get(key)
         return track is not None and track.is_busy(self.tick)
 
     def _has(self, tick: int) -> bool:
         return tick > 0 and bool(self._covered[tick % STEPS])
 
-    def _track(self, key: PortKey | None) -> _Track | None:
+    def _track(self, key: Hashable | None) -> _Track | None:
         return self._all if key is None else self._tracks.get(key)
 
 
@@ -231,19 +230,19 @@ class History:
         else:
             self._long = _Scale(LONG_STEP_S)
 
-    def rates(self, key: PortKey | None = None) -> Figures:
+    def rates(self, key: Hashable | None = None) -> Figures:
         """Return the current rates of a Service port, or of all together."""
         return self._minute.rates(key)
 
-    def minute(self, key: PortKey | None = None) -> Curves | None:
+    def minute(self, key: Hashable | None = None) -> Curves | None:
         """Return the last minute of a Service port, or of all together; None if all is 0."""
         return self._minute.series(key)
 
-    def ten_minutes(self, key: PortKey | None = None) -> Curves | None:
+    def ten_minutes(self, key: Hashable | None = None) -> Curves | None:
         """Return the last ten minutes likewise; values are averages over ten seconds."""
         return self._long.series(key)
 
-    def is_busy(self, key: PortKey) -> bool:
+    def is_busy(self, key: Hashable) -> bool:
         """Return whether a Service port carried anything in the last seconds."""
         return self._minute.is_busy(key)
 

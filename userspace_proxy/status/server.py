@@ -250,7 +250,7 @@ class StatusServer:
         query = {"sort": "-rate", **request.query} if "top" in request.query else request.query
         selection, service = _strictly_selected(query), query.get("service", "")
         is_top, is_wide = "top" in query, "wide" in query or "/" in service
-        columns = _columns(query.get("columns", ""))
+        columns, server = _columns(query.get("columns", "")), query.get("server", "")
 
         def render(sample: Sample) -> StatusText:
             part = _part(sample.view, service)
@@ -265,14 +265,14 @@ class StatusServer:
                 is_wide=is_wide,
                 has_node="/" not in service and not selection.q,
                 columns=columns,
-                incidents=Incidents(sample.view) if service else None,
+                incidents=Incidents(sample.view, server),
             )
 
         async def make() -> StatusText:
             sample = await self._sampler.look()
             return await self._sampler.work(lambda: render(sample))
 
-        text = await self._texts.get((selection, service, is_top, is_wide, columns), make)
+        text = await self._texts.get((selection, service, is_top, is_wide, columns, server), make)
         return web.Response(
             body=text.body,
             content_type="text/plain",

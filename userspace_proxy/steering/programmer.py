@@ -158,12 +158,11 @@ class NatProgrammer(Programmer):
     def _note_stale(self, before: Touched) -> None:
         """Note the frontends whose entries may lead to the wrong port after a change.
 
-        A TCP connection to a frontend that was steered before can't have bypassed the proxy, and
-        the kernel evaluates rules for each new connection, so listing them all is avoided.
+        Of TCP these are SYNs without an answer, wherever they lead: they bypassed the proxy, or a
+        listener has dropped them, by its filter or because its queue was full.
         """
         for frontend, port in before.items():
-            if port is None or frontend.protocol is Protocol.UDP:
-                self._note_led([(frontend, port)])
+            self._note_led([(frontend, port if frontend.protocol is Protocol.UDP else None)])
 
     def _note_led(self, led: Iterable[tuple[Frontend, int | None]]) -> None:
         """Note ports that frontends have led to, perhaps several of one; None: anywhere."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -65,6 +65,19 @@ class _Refusal:
     retry_after_s: int
     times: int
     after: int
+
+
+@web.middleware
+async def _end_quietly(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """End the request of a client that has left, which a real server doesn't report, either."""
+    try:
+        return await handler(request)
+    except* ConnectionError:
+        pass
+    # Nobody gets it.
+    return web.Response()
 
 
 class FakeApiServer:
@@ -124,7 +137,7 @@ class FakeApiServer:
 
     async def start(self) -> None:
         """Listen; at the same port as before, with the same objects, after a ``stop``."""
-        app = web.Application()
+        app = web.Application(middlewares=[_end_quietly])
         for resource, path in PATHS.items():
             app.router.add_get(path, self._handler(resource))
             start, _, name = path.rpartition("/")

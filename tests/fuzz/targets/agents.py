@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
-from userspace_proxy.nodes.ask import Bounds, HttpAnswer, TooLarge, Unreadable
-from userspace_proxy.nodes.decoding import Allowance
-from userspace_proxy.nodes.lines import read_change, read_whole_line
 from userspace_proxy.status.answers import encode_answer
+from userspace_proxy_kubectl.nodes.ask import Bounds, HttpAnswer, TooLarge, Unreadable
+from userspace_proxy_kubectl.nodes.decoding import Allowance
+from userspace_proxy_kubectl.nodes.lines import read_change, read_whole_line
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
 STATUS = status_of(service_objects(2), "node-1")

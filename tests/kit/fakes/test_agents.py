@@ -10,7 +10,7 @@ from tests.unit.dataplane.waiting import until
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.lists import read_whole
-from userspace_proxy.sources.kubernetes.port_forward import (
+from userspace_proxy_kubectl.port_forward import (
     ForwardTarget,
     PortForwardError,
     open_stream,

@@ -1,6 +1,7 @@
 """The fake's port-forwards, by the frames that a client sees."""
 
 import struct
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -67,6 +68,24 @@ async def test_after_the_pods_end_the_stream_waits_for_the_clients_close(api, se
             async with session.get("/version"):
                 assert api.pods.open == 1
         await until(lambda: api.pods.open == 0)
+
+
+async def test_a_client_that_leaves_while_it_is_answered_is_no_error(api, session, caplog):
+    async def serve(_reader, writer):
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"hello" * 10_000)
+                await writer.drain()
+
+    async with serving(serve) as address:
+        api.pods.run("web-1", {80: address})
+        socket = await connect(session)
+        await until(lambda: api.pods.passed_bytes["default/web-1"] > 100_000)
+        # Without the frame that ends a WebSocket.
+        socket._response.close()
+        await until(lambda: api.pods.open == 0)
+    await api.stop()
+    assert not caplog.records
 
 
 async def test_a_port_without_a_server_is_an_error_and_the_end(api, session):

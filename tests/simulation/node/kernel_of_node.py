@@ -78,6 +78,8 @@ class NodeKernel:
         self.sysctls = Sysctls()
         self.version = 0
         """How often its rules have changed."""
+        self.has_drifted = False
+        """Whether another program has changed the product's rules since it wrote them last."""
         self.refused: Callable[[int], object] = lambda _code: None
         """Called with the error of a transaction of the product; 0: it was to fail."""
         self._run = next(_RUNS)
@@ -198,6 +200,7 @@ class NodeKernel:
         if name in FOREIGN or name == "flush ruleset":
             self.foreign = self._foreign()
         self.version += 1
+        self.has_drifted = True
 
     def take(self, number: int) -> None:
         """Have a chain of another program take clients before the product's."""
@@ -217,8 +220,9 @@ class NodeKernel:
         """Whether clients of all Services with TCP and IPv4 are taken."""
         return any(one.name == _TAKER for one in self._tables())
 
-    def _committed(self, _port: int, _events: list[Event]) -> None:
+    def _committed(self, port: int, _events: list[Event]) -> None:
         self.version += 1
+        self.has_drifted &= port == self.another.port
 
     def _refused(self, port: int, _tables: set[str], code: int) -> None:
         if port != self.another.port:
@@ -230,9 +234,15 @@ class NodeKernel:
         """Send a packet of a client; return where it has gone."""
         flow = Flow(PROTOCOLS["TCP" if is_tcp else "UDP"], Place(*client), Place(*to))
         outcome, entry = self.packets.send(flow, is_local=self._is_local(client[0]))
-        if entry is not None and outcome.kind in (Kind.TO_PORT, Kind.TO_ENDPOINT):
+        if entry is not None and outcome.kind is Kind.TO_ENDPOINT:
             entry.answer()
         return self._as_of_endpoint(outcome)
+
+    def answered(self, client: Address, to: Address) -> None:
+        """Note that a listener of this node answers a client's SYN, which its filter passes."""
+        flow = Flow(PROTOCOLS["TCP"], Place(*client), Place(*to))
+        if (entry := self.tables.conntrack.entries.get(flow)) is not None:
+            entry.answer()
 
     def _as_of_endpoint(self, outcome: Outcome) -> Outcome:
         """Return an outcome where a pod with the node's network is an endpoint."""

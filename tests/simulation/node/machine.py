@@ -42,6 +42,8 @@ class NodeMachine(Machine):
         super().__init__(timeline, rng, speed)
         self.steer: Callable[[Address, Address, bool], Verdict] = lambda *_: REFUSED
         """Returns where a client is led: its address, what it dials, whether that is TCP."""
+        self.answered: Callable[[Address, Address], None] = lambda *_: None
+        """Called for a client that waits for a listener: with its address, and what it dials."""
         self.queue = QUEUE
         """How many clients wait for a listener at most: net.core.somaxconn."""
         self.admitted: dict[Port, Sequence[str] | None] = {}
@@ -91,6 +93,7 @@ class NodeMachine(Machine):
             self._dial_again(client, again_s)
             return
         if len(port.queue) <= min(port.backlog, self.queue):
+            self.answered(client.local, client.remote)
             client.joins(port)
         else:
             self._dial_again(client, again_s)

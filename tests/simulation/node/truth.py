@@ -63,6 +63,8 @@ class Expected(NamedTuple):
     may_be_dropped: bool = False
     waits_s: float = 0.0
     """It waits for an endpoint that long, and is reset then; 0: it doesn't wait."""
+    standbys: frozenset[tuple[str, int]] = frozenset()
+    """Endpoints of later priorities, which serve while none of the first one answers."""
 
 
 NO_SERVICE = Expected("", may_be_refused=True)
@@ -251,14 +253,16 @@ class Truth:
         everywhere = self._usable(claim, is_local=False)
         local = self._usable(claim, is_local=True)
         is_local = self._is_local(claim)
-        endpoints = local if is_local and not (claim.is_outside and is_inside) else everywhere
+        is_only_local = is_local and not (claim.is_outside and is_inside)
+        endpoints = local if is_only_local else everywhere
         ranges, hold_s = ranges_of(claim), hold_of(claim.service)
         if ranges and not self._admits(ranges, client, claim.service):
             # Without an endpoint the table refuses all clients.
             is_refusing = not (local if is_local else everywhere) and not hold_s
             return Expected(claim.name, may_be_refused=is_refusing, may_be_dropped=True)
         if endpoints:
-            return Expected(claim.name, endpoints)
+            standbys = frozenset(self._allowed(claim, is_local=is_only_local)) - endpoints
+            return Expected(claim.name, endpoints, standbys=standbys)
         if hold_s and not everywhere:
             return Expected(claim.name, waits_s=hold_s)
         return Expected(claim.name, may_be_refused=not everywhere, may_be_dropped=bool(everywhere))

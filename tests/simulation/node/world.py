@@ -110,6 +110,7 @@ class World(ProcessWorld[AgentMachine]):
         """Called after a change of the node's addresses; set by what follows them."""
         self.kernel.refused = self._on_refusal
         self.machine.steer = self._steer
+        self.machine.answered = self.kernel.answered
         self.machine.dying = self._on_death
         self.machine.queue = plan.queue
         self.invariants = Invariants(self)

@@ -17,6 +17,10 @@ from userspace_proxy.agent.proxy_parts import (
 from userspace_proxy.agent.rounds.changes import Progress, SyncCounters
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.agent.rounds.tasks import Supervisor
+from userspace_proxy.agent.rounds.wall_clock import WallClock
+from userspace_proxy.clocks import Clocks
+from userspace_proxy.diagnosis.problems import late_s
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.facts import ProbesFacts, SourceFacts, StatusFacts
 from userspace_proxy.kernel.offers import (
     FOR_SOCKETS,
@@ -35,6 +39,7 @@ from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..port_numbers import free_port, is_listening
 from .samples import Cluster
+from .watched import until
 
 POD = "192.0.2.1"
 
@@ -82,6 +87,26 @@ async def test_a_proxy_is_ready_once_its_first_plan_is_in_force_until_it_drains(
     await loop.progress.settled()
     assert is_ready()
     assert not is_ready(is_draining=True)
+
+
+async def test_a_round_is_as_old_as_it_is_if_the_clock_is_set(start):
+    unix = [0.0]
+    steering = FakeSteering()
+    loop = await start(steering)
+    clock = WallClock(unix=lambda: Clocks.monotonic() + unix[0])
+    part = SyncComponent(loop, start.served_ports, steering, clock)
+    loop.publish(Cluster().serve("web", "10.96.0.1", POD))
+    await loop.progress.settled()
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(Cluster().serve("web", "10.96.0.2", POD))
+    await until(lambda: loop.counters.failures)
+    for unix[0] in (0.0, 1e9, -50.0):
+        facts = StatusFacts()
+        part.show(facts)
+        now = Clocks.monotonic() + unix[0]
+        sync = facts.sync
+        assert all(0 < now - at < 60 for at in (sync.last_done, sync.waiting_since))
+        assert late_s(sync, now) == 0
 
 
 @pytest.mark.parametrize("has_snapshot", [False, True])

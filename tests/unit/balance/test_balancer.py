@@ -90,7 +90,7 @@ class TestManyDeadEndpoints:
     def test_a_pick_does_not_look_at_all_that_are_dead(self, balance, is_weighted, live):
         pods = [Counted("192.0.2.1", port) for port in range(1, 2001)]
         weights = Weights(dict.fromkeys(pods, 2) if is_weighted else {})
-        strategy = make_strategy(balance, weights, lambda _: 0, 0)
+        strategy = make_strategy(balance, weights, lambda: lambda _: 0, 0)
         balancer = Balancer(pods, strategy=strategy, weights=weights)
         for number, pod in enumerate(pods[live:]):
             balancer.failed(pod, number / 1000)

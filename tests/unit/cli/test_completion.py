@@ -141,7 +141,8 @@ def test_the_command_prints_the_script(shell, capsys):
     assert capsys.readouterr().out == completion_script(shell, ALL)
 
 
-def test_the_program_and_the_plugin_of_kubectl_are_installed():
-    root = Path(__file__).parents[3]
-    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == dict.fromkeys((PROGRAM, PLUGIN), "userspace_proxy.cli:main")
+@pytest.mark.parametrize(("folder", "name"), [(".", PROGRAM), ("kubectl-userspace-proxy", PLUGIN)])
+def test_the_program_and_the_plugin_of_kubectl_are_installed(folder, name):
+    project = Path(__file__).parents[3] / folder / "pyproject.toml"
+    scripts = tomllib.loads(project.read_text())["project"]["scripts"]
+    assert scripts == {name: "userspace_proxy.cli:main"}

@@ -6,11 +6,13 @@ import pytest
 
 from tests.unit.nodes.dashboard.clusters import CALLS, sick_cluster
 from tests.unit.nodes.dashboard.names import browsing
-from userspace_proxy.cli import dashboard, main
-from userspace_proxy.cli.all_nodes import open_reader, settings_of
-from userspace_proxy.cli.command_table import COMMANDS
-from userspace_proxy.cli.dashboard import has_screen
+from userspace_proxy.cli import main
+from userspace_proxy.cli.all_nodes import settings_of
 from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy_kubectl.cli import dashboard
+from userspace_proxy_kubectl.cli.dashboard import has_screen
+from userspace_proxy_kubectl.cli.open_reader import open_reader
+from userspace_proxy_kubectl.cli.table import DASHBOARD
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent
 
 from .nodes_world import cluster_at
@@ -48,7 +50,7 @@ class Opened:
 @contextlib.asynccontextmanager
 async def running(cluster, name="prod"):
     """Run the command until it opens a browser; yield it."""
-    given = COMMANDS["dashboard"].read_words([cluster.kubeconfig])
+    given = DASHBOARD.read_words([cluster.kubeconfig])
     reader = open_reader(given, settings_of(given))
     loop = asyncio.get_running_loop()
     opened = loop.create_future()

@@ -255,6 +255,26 @@ async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
     ]
 
 
+async def test_without_what_reads_nodes_the_plan_is_explained_after_one_line(
+    api, capsys, monkeypatch
+):
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
+    api.put(service())
+    api.put(endpoint_slice("10.244.0.1"))
+    assert await run("web", f"--master={api.url}") == 0
+    shown = capsys.readouterr()
+    assert "Clients would be served by 1 endpoint." in shown.out
+    client = "kubectl-userspace-proxy"
+    missing = (
+        f"explain of all nodes is a part of {client}, which isn't installed "
+        f"(in a checkout: pip install . ./{client})\n"
+    )
+    planned = "no node is asked, so this is planned from the API server"
+    assert shown.err == f"warning: {planned}: {missing}"
+    assert await run("web", f"--master={api.url}", "--node=node-1") == 2
+    assert capsys.readouterr().err == f"error: {missing}"
+
+
 async def test_the_next_command_asks_as_the_user_did(api, capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy", "explain"])
     api.put(service())

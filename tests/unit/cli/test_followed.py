@@ -7,9 +7,9 @@ from tests.unit.dataplane.waiting import until
 from userspace_proxy.causes.say import say
 from userspace_proxy.cli.all_nodes import settings_of
 from userspace_proxy.cli.command_table import COMMANDS
-from userspace_proxy.cli.followed import FollowedNodes, read_once
 from userspace_proxy.errors import UserspaceProxyError
-from userspace_proxy.nodes.reader import NodesReader
+from userspace_proxy_kubectl.cli.followed import FollowedNodes, read_once
+from userspace_proxy_kubectl.nodes.reader import NodesReader
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE
 
 from .conftest import Terminal

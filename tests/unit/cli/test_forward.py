@@ -18,7 +18,11 @@ from tests.unit.plan.planning import the_port
 from userspace_proxy.causes.say import say
 from userspace_proxy.cli import main
 from userspace_proxy.cli.command import Given
-from userspace_proxy.cli.forward import (
+from userspace_proxy.config import Settings
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.facts import StatusFacts, facts_of_plan
+from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy_kubectl.cli.forward import (
     ForwardedPort,
     forward,
     forwarded_ports,
@@ -26,13 +30,10 @@ from userspace_proxy.cli.forward import (
     render_changes,
     render_left_out,
     render_start,
+    wanted_address,
     wanted_services,
 )
-from userspace_proxy.config import Settings
-from userspace_proxy.errors import ConfigError
-from userspace_proxy.facts import StatusFacts, facts_of_plan
-from userspace_proxy.forward.source import ForwardSource
-from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy_kubectl.forward.source import ForwardSource
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 DEADLINE_S = 120.0
@@ -112,6 +113,20 @@ async def test_it_prints_where_services_answer_and_what_changes(pods):
         assert await running.line("-") == ["-", "web.shop:80", "is", "gone"]
         running.process.send_signal(signal.SIGTERM)
         assert await running.end() == (0, "")
+
+
+async def test_at_one_address_the_older_service_has_the_port(pods):
+    ports = [{"name": "http", "port": 8080}]
+    for name, created in (("cart", 2), ("web", 1)):
+        item = service(name, ports=ports)
+        item["metadata"]["creationTimestamp"] = f"2026-01-0{created}T00:00:00Z"
+        pods.api.put(item)
+    await pods.start()
+    where = "127.77.0.1"
+    async with forwarding(f"--master={pods.api.url}", "-n=shop", f"--address={where}") as running:
+        assert (await running.line("  web"))[1] == f"{where}:8080"
+        assert await ask((where, 8080)) == b"web-1"
+        assert (await running.line("  cart"))[:2] == ["cart.shop:http", f"{where}:8080/TCP"]
 
 
 @pytest.mark.long
@@ -240,6 +255,14 @@ def of_cart(tmp_path):
 def test_arguments_name_what_is_forwarded(words, flags, wanted, namespace, of_cart):
     found = wanted_services(Given(flags, tuple(words)), of_cart)
     assert found == ({ServiceKey(*name.split("/")) for name in wanted}, namespace)
+
+
+def test_all_services_may_be_asked_for_at_one_address_of_loopback():
+    asked = [wanted_address(Given({"address": text})) for text in ("", "127.0.0.1", "localhost")]
+    assert asked == ["", "127.0.0.1", "127.0.0.1"]
+    for text in ("0.0.0.0", "::1", "192.0.2.1", "here"):
+        with pytest.raises(ConfigError, match="no IPv4 address of loopback"):
+            wanted_address(Given({"address": text}))
 
 
 def test_a_port_cannot_be_chosen(of_cart):

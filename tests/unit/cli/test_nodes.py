@@ -7,9 +7,9 @@ import pytest
 
 from tests.unit.dataplane.waiting import until
 from tests.unit.status.views import replace
-from userspace_proxy.cli import nodes as module
-from userspace_proxy.cli.followed import FollowedNodes
 from userspace_proxy.cli.terminal import watch
+from userspace_proxy_kubectl.cli import nodes as module
+from userspace_proxy_kubectl.cli.followed import FollowedNodes
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE
 
 from .nodes_world import DB, REFUSED, WEB, A, status_of

@@ -9,9 +9,9 @@ from tests.unit.dataplane.waiting import until
 from tests.unit.status.views import NOW
 from userspace_proxy.causes import agents
 from userspace_proxy.cli.command_table import COMMANDS
-from userspace_proxy.cli.observe_nodes import ShownLines, show_lines
 from userspace_proxy.facts.connection import ConnectionEvent, ConnectionFacts
-from userspace_proxy.nodes.reader import NodeLine
+from userspace_proxy_kubectl.cli.observe_nodes import ShownLines, show_lines
+from userspace_proxy_kubectl.nodes.reader import NodeLine
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent
 from userspace_proxy_testing.fakes.agents import response_head
 

@@ -1,11 +1,12 @@
-"""Commands that other packages add, with an installed package that is made for the test."""
+"""What other packages add to commands, with an installed package that is made for the test."""
 
 import sys
 
 import pytest
 
+from userspace_proxy.cli import main
 from userspace_proxy.cli.command_table import COMMANDS
-from userspace_proxy.cli.plugin_commands import all_commands, find_command
+from userspace_proxy.cli.plugin_commands import all_commands, find_command, find_for_all_nodes
 from userspace_proxy.errors import ConfigError
 
 MODULE = """\
@@ -72,14 +73,41 @@ def test_a_command_that_cannot_be_loaded_fails_alone(installed, where, why):
         find_command("brokn", COMMANDS)
 
 
-@pytest.mark.parametrize("name", ["demo", "sandbox"])
-def test_without_the_test_kit_its_commands_name_what_to_install(name, installed):
+@pytest.mark.parametrize(
+    ("name", "distribution"),
+    [
+        ("dashboard", "kubectl-userspace-proxy"),
+        ("forward", "kubectl-userspace-proxy"),
+        ("nodes", "kubectl-userspace-proxy"),
+        ("report", "kubectl-userspace-proxy"),
+        ("demo", "pytest-userspace-proxy"),
+        ("sandbox", "pytest-userspace-proxy"),
+    ],
+)
+def test_a_command_of_another_distribution_names_what_to_install(name, distribution, installed):
     with pytest.raises(ConfigError) as caught:
         find_command(name, COMMANDS)
     assert str(caught.value) == (
-        f"{name} is a command of pytest-userspace-proxy, which isn't installed "
-        "(in a checkout: pip install . ./pytest-userspace-proxy)"
+        f"{name} is a command of {distribution}, which isn't installed "
+        f"(in a checkout: pip install . ./{distribution})"
     )
+
+
+@pytest.mark.parametrize("command", ["status", "top", "observe"])
+def test_what_asks_all_nodes_names_what_to_install(command, installed, capsys):
+    client = "kubectl-userspace-proxy"
+    assert main([command, "--node=node-1"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {command} of all nodes is a part of {client}, which isn't installed "
+        f"(in a checkout: pip install . ./{client})\n"
+    )
+
+
+def test_what_does_the_same_for_all_nodes_is_an_entry_point(installed):
+    (installed / "entry_points.txt").write_text(
+        "[userspace_proxy.for_all_nodes]\nstatus = made_for_this_test:MODULE\n"
+    )
+    assert find_for_all_nodes("status") == "no command"
 
 
 def test_a_similar_command_of_another_package_is_offered(installed):

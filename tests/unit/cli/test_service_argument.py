@@ -49,6 +49,7 @@ def selected(*words, **flags):
         ("service/web:80", ["default/web:80", "service/web:80"]),
         ("services/web", ["default/web", "services/web"]),
         ("web.shop", ["shop/web"]),
+        ("web.shop.", ["shop/web"]),
         ("web.shop.svc", ["shop/web"]),
         ("web.shop.svc.cluster.local", ["shop/web"]),
         ("web.shop.svc.example.org.:80", ["shop/web:80"]),

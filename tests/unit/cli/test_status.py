@@ -6,11 +6,13 @@ import pytest
 from tests.unit.port_numbers import free_port
 from tests.unit.status.views import (
     make_calm_view,
+    make_endpoint,
     make_ignored,
     make_port,
     make_troubled_view,
     make_view,
 )
+from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.cli import main, status
 from userspace_proxy.cli.admin import AdminAddress, AdminAnswer
 from userspace_proxy.cli.status import show_now
@@ -53,6 +55,18 @@ def test_lines_fit_on_the_terminal(words, serve_view, capsys, monkeypatch):
     monkeypatch.setenv(COLUMNS_SHOWN, "80")
     main([*words, server])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_printed_commands_ask_the_same_proxy(serve_view, capsys):
+    at = "10.244.0.9:8080"
+    dead = (make_endpoint(at, cause=refuses(at)),)
+    ports = [make_port(name, endpoints=dead) for name in ("a", "b")]
+    server = serve_view(make_view(*ports, source=SourceFacts("manifests", "services/")))
+    main(["status", server])
+    (command,) = (
+        line.strip() for line in capsys.readouterr().out.splitlines() if " explain " in line
+    )
+    assert command == f"userspace-proxy explain shop/a --probe {server}"
 
 
 def test_json_is_that_of_the_proxy(serve_view, capsys):

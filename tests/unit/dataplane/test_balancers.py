@@ -227,14 +227,14 @@ def test_each_balance_has_a_strategy_with_and_without_weights(balance):
     plain, weighted = STRATEGIES[balance]
     load = {POD_A: 1, POD_B: 1}.__getitem__
     for weights, expected in ((Weights(), plain), (Weights({POD_A: 5}), weighted)):
-        strategy = make_strategy(balance, weights, load, 1)
+        strategy = make_strategy(balance, weights, lambda: load, 1)
         assert type(strategy) is expected
         assert strategy.pick((POD_A, POD_B)) in (POD_A, POD_B)
 
 
 def test_a_balance_without_a_strategy_is_an_error():
     with pytest.raises(AssertionError, match="first"):
-        make_strategy("first", Weights(), {}.__getitem__, 1)
+        make_strategy("first", Weights(), dict, 1)
 
 
 SLOWLY = Handling(slow_start_s=50.0)

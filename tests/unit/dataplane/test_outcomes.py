@@ -118,6 +118,14 @@ def test_the_silence_of_a_dial_before_an_endpoints_return_is_over(group):
     assert not group.outcomes.has_returned_since(POD_B, 0.0)
 
 
+def test_an_answer_since_a_dial_began_is_known_without_an_ejection(group):
+    assert not group.outcomes.has_answered_since(POD_A, 0.0)
+    group.outcomes.answered(POD_A, 6.0)
+    assert not group.outcomes.has_returned_since(POD_A, 5.9)
+    assert group.outcomes.has_answered_since(POD_A, 5.9)
+    assert not group.outcomes.has_answered_since(POD_A, 6.0)
+
+
 def test_a_client_whose_dials_alone_are_accepted_and_reset_is_known(group):
     ends = group.counters_of(POD_A).ends
     for now in (1.0, 3.0):

@@ -142,6 +142,21 @@ async def test_connections_to_a_standby_end_if_the_service_asks_for_it_afterward
     await until(lambda: not served.is_open)
 
 
+async def test_the_last_time_an_endpoint_left_counts_if_the_service_asks_for_it_afterwards(
+    rig, timers
+):
+    served = Served(rig, Handling())
+    served.update(served.second, handling=Handling())
+    served.update(served.first, handling=Handling())
+    timers.advance(1)
+    await served.connect()
+    timers.advance(1)
+    served.update(served.second, handling=Handling())
+    served.update(served.second)
+    timers.advance(30)
+    await until(lambda: not served.is_open)
+
+
 async def test_a_service_that_takes_it_back_for_a_moment_still_ends_connections(rig, timers):
     served = Served(rig, AFTER_30_S)
     await served.connect()

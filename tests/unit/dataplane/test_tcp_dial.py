@@ -209,6 +209,30 @@ async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(bu
     assert silent not in group.balancers.current.ejected(timers.now)
 
 
+async def test_the_silence_of_a_dial_does_not_eject_an_endpoint_that_has_answered_since(
+    build, timers
+):
+    rig = build(None, timers.clock, timers)
+    silent = rig.keep(SilentEndpoint())
+    group = EndpointGroup(port_key("shop/web"), Serving([silent.address]))
+    unanswered, _ = await ask(rig, group)
+    timers.advance(0.5)
+    silent.close()
+    pod = rig.endpoint(port=silent.address.port)
+    await assert_served(rig, group, pod)
+    timers.advance(2.5)
+    assert unanswered.is_closed
+    assert group.counters_of(pod.address).failures == 1
+    assert group.balancers.current.ejected(timers.now) == {}
+    await assert_served(rig, group, pod)
+
+
+async def assert_served(rig, group, pod):
+    _, client = await ask(rig, group)
+    await client.send(b"hello")
+    assert await (await pod.accept()).read() == b"hello"
+
+
 async def test_endpoints_that_refuse_are_dialled_for_each_client(rig):
     """A refusal costs no time, so an endpoint that is back is found by the first client."""
     web = rig.service(rig.refusing())

@@ -5,12 +5,12 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.tuning import BATCH, DIALS
 from userspace_proxy.dataplane.udp_flow import Conversation
-from userspace_proxy.model import Failure
+from userspace_proxy.model import Failure, Handling, Hold
 from userspace_proxy.model.failures import dial_failure
 
 from .peers import UdpPeer, exchange
 from .rig import UNREACHABLE, no_descriptors
-from .waiters import HOLD
+from .waiters import HOLD, count_waiting
 from .waiting import turns, until
 
 
@@ -66,6 +66,19 @@ async def test_a_datagram_tries_a_few_endpoints_and_the_next_one_others(rig):
     await until(lambda: dns.group.counters.refused)
     assert dns.group.totals().failures == DIALS
     await exchange(client, pod)
+
+
+async def test_a_flow_that_waits_again_keeps_its_deadline(build, timers):
+    rig = build(None, timers.clock, timers)
+    dns = rig.udp_service(rig.refusing_udp(), handling=Handling(hold=Hold(3)))
+    rig.udp_client(dns).send(b"question")
+    waits = dns.group.counters.waits
+    for count in range(1, 4):
+        await until(lambda count=count: dns.group.totals().failures >= count, "it is refused")
+        await until(lambda: count_waiting(dns), "it waits again")
+        timers.advance(1)
+    assert waits.total == 1
+    await until(lambda: waits.timeouts)
 
 
 async def test_a_flow_that_all_endpoints_refuse_ends(rig):

@@ -70,7 +70,8 @@ def test_one_endpoint_is_one_incident_of_all_services_that_it_fails():
 def test_what_else_is_known_of_an_endpoint_does_not_part_its_incident():
     was_open = seen(refuses(POD, was_open=True), first_at=90.0, last_at=130.0)
     past = seen(refuses(POD), last_at=140.0).replace(when=When.PAST)
-    ports = [port_with("a", past), port_with("b", was_open), port_with("c", seen(refuses(POD)))]
+    causes = (past, was_open, seen(refuses(POD)), refuses(POD))
+    ports = [port_with(name, cause) for name, cause in zip("abcd", causes, strict=True)]
     (one,) = Incidents(make_view(*ports)).all()
     assert one.cause == refuses(POD, was_open=True).replace(count=9, first_at=90.0, last_at=140.0)
 

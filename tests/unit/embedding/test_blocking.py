@@ -97,6 +97,16 @@ def test_an_error_of_the_start_is_raised_and_ends_the_thread():
     assert threading.active_count() == before
 
 
+def test_an_error_of_the_stop_is_raised_and_ends_the_thread():
+    async def fail():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = threading.active_count()
+    with pytest.raises(OSError, match="No space left"), Proxy.in_thread() as proxy:
+        proxy._thread.do(lambda: proxy._object.at_end(fail))
+    assert threading.active_count() == before
+
+
 def test_errors_are_those_of_the_proxy():
     with Proxy.in_thread(options=Options(proxy_ports=(29991, 29991))) as proxy:
         with pytest.raises(ValueError, match="port: 0 is not in"):

@@ -134,6 +134,7 @@ def test_a_client_that_has_not_called_for_long_makes_room(service, most, monkeyp
 
 def test_a_place_that_was_freed_is_free_for_its_port_too(monkeypatch):
     monkeypatch.setattr(module, "EDGES_MAX", 1)
+    monkeypatch.setattr(module, "EDGES_OF_A_PORT", 1)
     edges = Edges()
     edges.add([Calls(WEB, ALICE, 1)], 0, 0.0)
     edges.add([Calls(DB, ALICE, 1)], 0, STALE_S)

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from userspace_proxy.cluster import Store
-from userspace_proxy.forward.forwardable import Forwardable, NotForwarded
 from userspace_proxy.model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
 from userspace_proxy.model.notation import check_subdomain
 from userspace_proxy.model.reading import read_slice
 from userspace_proxy.model.service_reading import read_service
 from userspace_proxy.model.wire import WireEndpointSlice, WireService, decode
 from userspace_proxy.names import ServiceNames
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_kubectl.forward.forwardable import Forwardable, NotForwarded
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 from ..refusals import why
 from .pods import endpoint, endpoint_slice, headless, named, service
@@ -25,9 +25,9 @@ UDP = {"name": "dns", "port": 53, "protocol": "UDP"}
 class World:
     """A cluster that a test changes, and what is forwarded of it."""
 
-    def __init__(self, *wanted):
+    def __init__(self, *wanted, address=""):
         self.store = Store()
-        self.forwardable = Forwardable(frozenset(wanted), seed="a")
+        self.forwardable = Forwardable(frozenset(wanted), seed="a", address=address)
 
     def put(self, *items):
         for item in items:
@@ -66,6 +66,18 @@ def test_a_service_gets_an_address_on_loopback_and_its_pods_are_known():
         "shop/web:http": {SocketAddress("10.244.0.1", 8080): ForwardTarget("shop", "web-1", 8080)}
     }
     assert world.forwardable.left_out == []
+
+
+def test_all_services_may_have_one_address():
+    world = World(address="127.0.0.1")
+    db = service("db", ports=[{"name": "http", "port": 8080}])
+    world.put(service(), db, endpoint_slice(endpoint("web-1", "10.244.0.1")))
+    ips = {state.service.cluster_ips for state in world.snapshot.services.values()}
+    assert (len(world.snapshot.services), ips) == (2, {("127.0.0.1",)})
+    at = Frontend("127.0.0.1", 80, Protocol.TCP)
+    assert world.forwardable.second_port(at) == 0, "8080 is that of db"
+    world.store.delete_service(ServiceKey("shop", "db"))
+    assert world.follow().forwardable.second_port(at) == 8080
 
 
 def test_what_is_about_nodes_has_no_effect():

@@ -7,13 +7,13 @@ import socket
 
 import pytest
 
-from userspace_proxy.forward.port_forwarder import PING_S, PortForwarder
 from userspace_proxy.kernel.socket_options import reset
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.sources.kubernetes.responses import TransportError
+from userspace_proxy_kubectl.forward.port_forwarder import HALF_CLOSED_S, PING_S, PortForwarder
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..dataplane.waiting import until
@@ -111,6 +111,25 @@ async def test_the_answer_behind_a_clients_fin_arrives(rig):
     writer.write_eof()
     asked.set()
     assert await reader.read() == b"answer to question"
+
+
+async def test_an_answer_behind_a_clients_fin_may_take_longer_than_the_pods_silence(
+    rig, monkeypatch
+):
+    async def answer(_reader, writer):
+        while piece := await pieces.get():
+            writer.write(piece)
+
+    pieces, loop, passed_s = asyncio.Queue(), asyncio.get_running_loop(), 0.0
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + passed_s)
+    await rig.serve(answer)
+    reader, writer = await rig.connect()
+    writer.write_eof()
+    for piece in (b"a", b"b", b"c", b""):
+        pieces.put_nowait(piece)
+        assert await reader.read(1) == piece
+        passed_s += 0.8 * HALF_CLOSED_S
 
 
 async def test_a_pod_that_is_silent_after_a_clients_fin_sees_the_end(rig):
@@ -217,7 +236,7 @@ async def test_out_of_descriptors_is_the_outcome_of_the_dial(rig, monkeypatch):
     def none_left(*_args, **_more):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("userspace_proxy.forward.port_forwarder._loopback_pair", none_left)
+    monkeypatch.setattr("userspace_proxy_kubectl.forward.port_forwarder._loopback_pair", none_left)
     assert await rig.dial() == errno.EMFILE
     await until(lambda: rig.api.pods.open == 1)
 

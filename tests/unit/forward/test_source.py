@@ -10,8 +10,8 @@ from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.embedding import Proxy
 from userspace_proxy.errors import SourceError
-from userspace_proxy.forward.source import ForwardSource
 from userspace_proxy.model import ServiceKey
+from userspace_proxy_kubectl.forward.source import ForwardSource
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..agent.backends import ask

@@ -135,6 +135,9 @@ def test_while_changes_go_on_there_is_one_reading_a_second(watched):
         watched.end_reading()
     assert waited == [pytest.approx(0.02), pytest.approx(1.0), pytest.approx(1.0)]
     assert watched.taken == [2, 3, 4]
+    assert watched.loop.run_timer() == pytest.approx(1.0), "of the change during the last reading"
+    watched.end_reading()
+    assert (watched.taken, watched.loop.timers) == ([2, 3, 4, 5], [])
 
 
 def test_the_thread_is_idle_most_of_the_time(watched):

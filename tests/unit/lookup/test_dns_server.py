@@ -105,6 +105,17 @@ async def test_a_connection_that_sends_what_is_not_answered_is_closed(address):
     writer.close()
 
 
+async def test_a_connection_that_ends_before_its_answer_leaves_nothing_behind():
+    server = DnsServer(lambda _data, *, is_udp: None)
+    reader, writer = await asyncio.open_connection(*await server.open(ANY))
+    writer.write(b"\0\3one")
+    async with asyncio.timeout(60):
+        assert await reader.read() == b""
+    writer.close()
+    await server.close()
+    assert not server._answering
+
+
 async def test_a_connection_ends_with_a_refused_message_and_its_later_bytes_are_not_read():
     seen = []
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.nodes.reader import NodesReader
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy_kubectl.nodes.reader import NodesReader
 from userspace_proxy_testing.fakes.agents import FakeAgents
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 

@@ -3,7 +3,7 @@
 import pytest
 
 from userspace_proxy.model.wire import FieldError
-from userspace_proxy.nodes.agent_pods import by_node, read_agent, serving
+from userspace_proxy_kubectl.nodes.agent_pods import by_node, read_agent, serving
 
 from .objects import pod, with_metadata, written
 

@@ -1,6 +1,6 @@
 """The values of nodes' answers have defaults of what is unknown."""
 
-from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
 
 
 def test_a_node_begins_without_an_answer():

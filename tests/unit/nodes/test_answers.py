@@ -4,11 +4,11 @@ import pytest
 
 from userspace_proxy.causes import agents
 from userspace_proxy.facts import StatusFacts
-from userspace_proxy.nodes.agent_pods import by_node, read_agent
-from userspace_proxy.nodes.answers import Answers
-from userspace_proxy.nodes.calls import Read
-from userspace_proxy.nodes.find import FoundAgents, Where
-from userspace_proxy.nodes.placement import read_node_state
+from userspace_proxy_kubectl.nodes.agent_pods import by_node, read_agent
+from userspace_proxy_kubectl.nodes.answers import Answers
+from userspace_proxy_kubectl.nodes.calls import Read
+from userspace_proxy_kubectl.nodes.find import FoundAgents, Where
+from userspace_proxy_kubectl.nodes.placement import read_node_state
 
 from .objects import node, pod, written
 

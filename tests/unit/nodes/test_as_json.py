@@ -2,9 +2,9 @@ import json
 
 from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.facts.encoding import load_cause
-from userspace_proxy.nodes.as_json import nodes_to_json, status_to_json
-from userspace_proxy.nodes.merged import merge
-from userspace_proxy.nodes.words import port_in_words
+from userspace_proxy_kubectl.nodes.as_json import nodes_to_json, status_to_json
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.words import port_in_words
 
 from .views import POD, make_sick_cluster
 

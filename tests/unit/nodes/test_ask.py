@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from userspace_proxy.nodes.ask import (
+from userspace_proxy_kubectl.nodes.ask import (
     HEAD_BYTES_MAX,
     PIECE_BYTES,
     Bounds,
@@ -15,8 +15,8 @@ from userspace_proxy.nodes.ask import (
     ask,
     request_for,
 )
-from userspace_proxy.nodes.decoding import TooLarge
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_kubectl.nodes.decoding import TooLarge
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import fixed
 
 ANSWER = Bounds()

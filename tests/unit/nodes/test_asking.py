@@ -7,18 +7,18 @@ import pytest
 
 from userspace_proxy.causes import agents
 from userspace_proxy.facts import Level
-from userspace_proxy.nodes.answers import Answers
-from userspace_proxy.nodes.ask import ANSWER_BYTES, Unreadable
-from userspace_proxy.nodes.asking import (
+from userspace_proxy_kubectl.nodes.answers import Answers
+from userspace_proxy_kubectl.nodes.ask import ANSWER_BYTES, Unreadable
+from userspace_proxy_kubectl.nodes.asking import (
     SUMMARY_FROM,
     WHOLE_BYTES,
     Asking,
     every_s,
 )
-from userspace_proxy.nodes.calls import Read
-from userspace_proxy.nodes.decoding import TooLarge
-from userspace_proxy.nodes.find import Where
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget, PortForwardError
+from userspace_proxy_kubectl.nodes.calls import Read
+from userspace_proxy_kubectl.nodes.decoding import TooLarge
+from userspace_proxy_kubectl.nodes.find import Where
+from userspace_proxy_kubectl.port_forward import ForwardTarget, PortForwardError
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
 from .objects import node, pod

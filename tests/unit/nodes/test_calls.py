@@ -7,13 +7,13 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from userspace_proxy.nodes import calls as module
-from userspace_proxy.nodes.answer import AgentAnswer
-from userspace_proxy.nodes.ask import Bounds, Unreadable
-from userspace_proxy.nodes.calls import OPENING_MAX, AgentCalls, Limits
-from userspace_proxy.nodes.decoding import TooLarge
-from userspace_proxy.nodes.remarks import CLOCK_OFF_S, clock_of
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_kubectl.nodes import calls as module
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer
+from userspace_proxy_kubectl.nodes.ask import Bounds, Unreadable
+from userspace_proxy_kubectl.nodes.calls import OPENING_MAX, AgentCalls, Limits
+from userspace_proxy_kubectl.nodes.decoding import TooLarge
+from userspace_proxy_kubectl.nodes.remarks import CLOCK_OFF_S, clock_of
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent, endless, fixed
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 from userspace_proxy_testing.fakes.agents import response_head

@@ -11,8 +11,8 @@ from userspace_proxy.facts import StatusFacts
 from userspace_proxy.facts.connection import ConnectionFacts
 from userspace_proxy.facts.edges import EdgesFacts
 from userspace_proxy.facts.encoding import encode_answer, read_answer
-from userspace_proxy.nodes.behind import NodePlan
-from userspace_proxy.nodes.decoding import (
+from userspace_proxy_kubectl.nodes.behind import NodePlan
+from userspace_proxy_kubectl.nodes.decoding import (
     DECODED_PER_BYTE,
     KEPT_PER_BYTE,
     Allowance,
@@ -101,8 +101,8 @@ def test_hostile_answers_take_no_more_of_a_process_than_one_may():
     script = (
         "import resource, sys\n"
         "from tests.unit.nodes.test_decoding import HOSTILE, hostile\n"
-        "from userspace_proxy.nodes.ask import ANSWER_BYTES\n"
-        "from userspace_proxy.nodes.decoding import Allowance, TooLarge\n"
+        "from userspace_proxy_kubectl.nodes.ask import ANSWER_BYTES\n"
+        "from userspace_proxy_kubectl.nodes.decoding import Allowance, TooLarge\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "began = peak()\n"
         "for name in HOSTILE:\n"

@@ -1,5 +1,5 @@
 from tests.unit.status.views import make_endpoint, make_frontend, make_port, replace
-from userspace_proxy.nodes.differences import differences
+from userspace_proxy_kubectl.nodes.differences import differences
 
 ADDRESS = make_frontend("10.96.0.10:80", "ClusterIP", "")
 A, B, C = "10.244.1.1:8080", "10.244.2.2:8080", "10.244.3.3:8080"

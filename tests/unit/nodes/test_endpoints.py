@@ -5,7 +5,7 @@ import pytest
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import refuses, resets, silent
 from userspace_proxy.facts import Level
-from userspace_proxy.nodes.endpoints import (
+from userspace_proxy_kubectl.nodes.endpoints import (
     Extent,
     endpoints_of,
     extent_of,
@@ -14,7 +14,7 @@ from userspace_proxy.nodes.endpoints import (
     same_cause,
     seen_together,
 )
-from userspace_proxy.nodes.text import render_status
+from userspace_proxy_kubectl.nodes.text import render_status
 
 from ..status.views import NOW
 from .views import OTHER, POD, answer_of, answering, failing, merged_of, untried, web

@@ -7,12 +7,12 @@ from userspace_proxy.causes.say import kubectl_words, remedy
 from userspace_proxy.explain import Invocation, explain, read_subject
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.node import PlanFacts
-from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
-from userspace_proxy.nodes.merged import merge
-from userspace_proxy.nodes.words import on_nodes, port_in_words
 from userspace_proxy.plan.digest import FORM
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.words import on_nodes, port_in_words
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 A, B, C = "10.244.1.1:8080", "10.244.2.2:8080", "10.244.3.3:8080"
 ADDRESS = make_frontend("10.96.0.10:80", "ClusterIP", "")

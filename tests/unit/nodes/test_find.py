@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.nodes.find import Finder, Where
+from userspace_proxy_kubectl.nodes.find import Finder, Where
 
 from .objects import node, pod, with_metadata
 

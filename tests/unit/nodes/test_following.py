@@ -5,12 +5,12 @@ import contextlib
 
 import pytest
 
-from userspace_proxy.nodes import calls, following
-from userspace_proxy.nodes.answers import Answers
-from userspace_proxy.nodes.asking import Asking
-from userspace_proxy.nodes.calls import AgentCalls
-from userspace_proxy.nodes.find import Finder, Where
-from userspace_proxy.nodes.following import PAUSES_S, Following
+from userspace_proxy_kubectl.nodes import calls, following
+from userspace_proxy_kubectl.nodes.answers import Answers
+from userspace_proxy_kubectl.nodes.asking import Asking
+from userspace_proxy_kubectl.nodes.calls import AgentCalls
+from userspace_proxy_kubectl.nodes.find import Finder, Where
+from userspace_proxy_kubectl.nodes.following import PAUSES_S, Following
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, fixed
 from userspace_proxy_testing.fakes.agent_status import status_of
 

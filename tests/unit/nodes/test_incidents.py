@@ -5,8 +5,8 @@ from userspace_proxy.causes.nodes import path_fails
 from userspace_proxy.causes.say import kubectl_words
 from userspace_proxy.diagnosis.incidents import Incidents
 from userspace_proxy.model.quoting import shell_word
-from userspace_proxy.nodes.endpoints import Extent
-from userspace_proxy.nodes.incidents import incidents_of
+from userspace_proxy_kubectl.nodes.endpoints import Extent
+from userspace_proxy_kubectl.nodes.incidents import incidents_of
 
 from ..status.views import make_view
 from .views import NOW, OTHER, POD, answering, failing, untried, web
@@ -92,6 +92,9 @@ def test_a_node_that_reaches_several_endpoints_no_more_is_one_incident():
     assert len(one.incident.services) == 5
     assert len(one.keys) == 5
     assert len(incidents_of(ways[:2])) == 2
+    served = web(failing(silent(PODS[0]).replace(**SEEN)), answering(OTHER))
+    (one,) = incidents_of([{**ways[0], "a": served}, *ways[1:]])
+    assert one.incident.level == "trouble", "the worst of its endpoints"
 
 
 def test_endpoints_that_most_nodes_do_not_reach_stay_incidents_of_their_own():

@@ -9,15 +9,15 @@ import pytest
 from tests.fuzz.cost import check_cost
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.facts.encoding import encode_answer
-from userspace_proxy.nodes.ask import ANSWER_BYTES
-from userspace_proxy.nodes.decoding import Allowance
-from userspace_proxy.nodes.lines import (
+from userspace_proxy.status.stream import Changes
+from userspace_proxy_kubectl.nodes.ask import ANSWER_BYTES
+from userspace_proxy_kubectl.nodes.decoding import Allowance
+from userspace_proxy_kubectl.nodes.lines import (
     LINE_BYTES,
     read_change,
     read_connection_line,
     read_whole_line,
 )
-from userspace_proxy.status.stream import Changes
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 
 WHOLE = partial(read_whole_line, allowance=Allowance(ANSWER_BYTES))

@@ -1,6 +1,6 @@
 from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.facts import Level, Times
-from userspace_proxy.nodes.matrix import UNKNOWN, CellState, matrix_of
+from userspace_proxy_kubectl.nodes.matrix import UNKNOWN, CellState, matrix_of
 
 from .views import (
     OTHER,

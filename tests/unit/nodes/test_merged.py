@@ -5,8 +5,14 @@ import pytest
 
 from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import Level, PortState, SourceFacts
-from userspace_proxy.nodes.endpoints import Extent
-from userspace_proxy.nodes.merged import ASKED_MAX, MergedKey, merge, services_to_ask
+from userspace_proxy_kubectl.nodes.endpoints import Extent
+from userspace_proxy_kubectl.nodes.merged import (
+    ASKED_MAX,
+    MergedKey,
+    mark_of,
+    merge,
+    services_to_ask,
+)
 
 from .views import (
     NOW,
@@ -77,6 +83,23 @@ def test_where_no_client_is_answered_is_counted_apart():
     assert port.mark is Level.OK
     assert one_port(answer_of("a", quiet)).mark is None
     assert one_port(answer_of("a", SICK)).mark is Level.TROUBLE
+
+
+@pytest.mark.parametrize(
+    ("fine", "failed", "mark"),
+    [
+        pytest.param(True, 0, Level.OK, id="one-is-idle"),
+        pytest.param(True, 3, None, id="clients-of-one-fail"),
+        pytest.param(False, 0, None, id="nothing-is-known"),
+    ],
+)
+def test_all_together_have_a_neutral_mark_where_nothing_shows_that_clients_are_answered(
+    fine, failed, mark
+):
+    quiet = web(untried(), name="quiet", sent_at=0.0, connections=0, sent_bytes=0, refused=failed)
+    merged = merged_of(answer_of("a", quiet, *([FINE] if fine else [])))
+    assert merged.level is Level.OK
+    assert (merged.mark, mark_of(merged.ports)) == (mark, mark)
 
 
 def test_a_node_without_an_answer_now_counts_nowhere():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.nodes.placement import lacking, read_daemon_set, read_node_state
+from userspace_proxy_kubectl.nodes.placement import lacking, read_daemon_set, read_node_state
 
 from .objects import node, written
 

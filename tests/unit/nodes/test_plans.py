@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from userspace_proxy.nodes.plans import Plans
 from userspace_proxy.sources.base import pause
+from userspace_proxy_kubectl.nodes.plans import Plans
 from userspace_proxy_testing.fakes.agent_status import service_objects
 
 SERVICES = service_objects(3)

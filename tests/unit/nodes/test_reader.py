@@ -9,9 +9,9 @@ import pytest
 from userspace_proxy.causes import agents as rows
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.errors import SourceError
-from userspace_proxy.nodes import asking, calls
-from userspace_proxy.nodes.find import Where
-from userspace_proxy.nodes.reader import NodeLine, NodesReader
+from userspace_proxy_kubectl.nodes import asking, calls
+from userspace_proxy_kubectl.nodes.find import Where
+from userspace_proxy_kubectl.nodes.reader import NodeLine, NodesReader
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, endless, fixed
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 from userspace_proxy_testing.fakes.agents import response_head

@@ -14,7 +14,7 @@ from userspace_proxy.causes.nodes import (
 )
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, RejectedFacts, SourceFacts
-from userspace_proxy.nodes.remarks import (
+from userspace_proxy_kubectl.nodes.remarks import (
     OtherSetting,
     clock_of,
     other_settings_of,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.nodes.rights import grant_command, lacks_rights
+from userspace_proxy_kubectl.nodes.rights import grant_command, lacks_rights
 
 BINDING = "kubectl -n kube-system create rolebinding userspace-proxy-view-"
 ROLE = "--role=userspace-proxy-view"

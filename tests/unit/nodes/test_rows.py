@@ -4,9 +4,9 @@ from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import Level, SyncFacts, TotalsFacts
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.facts.processes import ProcessFacts
-from userspace_proxy.nodes.merged import merge
-from userspace_proxy.nodes.remarks import OtherSetting
-from userspace_proxy.nodes.sums import Sums
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.remarks import OtherSetting
+from userspace_proxy_kubectl.nodes.sums import Sums
 
 from .views import (
     NOW,

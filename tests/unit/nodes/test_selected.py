@@ -4,12 +4,12 @@ import pytest
 
 from tests.unit.status.views import make_ignored, make_port, make_view
 from userspace_proxy.facts import Level
-from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy.nodes.merged import merge
-from userspace_proxy.nodes.selected import found_in, part_of, why_missing
-from userspace_proxy.nodes.text import render_status
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.status.search import Search
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.selected import found_in, part_of, why_missing
+from userspace_proxy_kubectl.nodes.text import render_status
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 WEB, DB = make_port("web"), make_port("db", namespace="cart")
 BROKEN = make_port("web", problem="a program has the port")

@@ -1,5 +1,13 @@
 from userspace_proxy.facts import PortFacts, Waits
-from userspace_proxy.nodes.sums import NOTHING, Sums, added, bounded, of_endpoint, of_port, since
+from userspace_proxy_kubectl.nodes.sums import (
+    NOTHING,
+    Sums,
+    added,
+    bounded,
+    of_endpoint,
+    of_port,
+    since,
+)
 
 from .views import answering
 

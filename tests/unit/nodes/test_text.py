@@ -15,13 +15,12 @@ from userspace_proxy.facts import (
     Waits,
 )
 from userspace_proxy.facts.processes import ProcessFacts
-from userspace_proxy.nodes.as_json import nodes_to_json, status_to_json
-from userspace_proxy.nodes.endpoints import Extent
-from userspace_proxy.nodes.matrix import matrix_of
-from userspace_proxy.nodes.merged import merge
-from userspace_proxy.nodes.text import rates_of, render_nodes, render_status, render_top
-from userspace_proxy.nodes.words import incident_in_words
-from userspace_proxy.status.history import Figures
+from userspace_proxy_kubectl.nodes.as_json import nodes_to_json, status_to_json
+from userspace_proxy_kubectl.nodes.endpoints import Extent
+from userspace_proxy_kubectl.nodes.matrix import matrix_of
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.text import render_nodes, render_status, render_top
+from userspace_proxy_kubectl.nodes.words import incident_in_words
 
 from .views import (
     NOW,
@@ -223,39 +222,3 @@ def test_names_in_a_command_are_quoted():
     assert any("only a can't reach" in line for line in lines)
     assert all(line.strip() for line in lines)
     assert any("explain 'shop/a;b' --node=a" in line for line in lines)
-
-
-def at(now, *counts, started=NOW - 1000, **facts):
-    """Return all nodes at a moment, at which each has counted so many connections."""
-    answers = [
-        answer_of(f"n{number}", web(answering(), connections=count, **facts), now=now, started=at_)
-        for number, (count, at_) in enumerate(
-            zip(counts, started if isinstance(started, list) else [started] * 9, strict=False)
-        )
-    ]
-    return merged_of(*answers)
-
-
-def test_rates_of_nodes_are_added_each_by_its_own_clock():
-    before, now = at(NOW, 100, 500), at(NOW + 4, 140, 502)
-    (rates,) = rates_of(now, before).values()
-    assert rates == Figures(connections=10.5)
-
-
-def test_an_agent_that_was_started_in_between_has_counted_since():
-    before = at(NOW, 100)
-    now = at(NOW + 4, 30, started=[NOW + 2])
-    (rates,) = rates_of(now, before).values()
-    assert rates.connections == 15.0
-
-
-def test_what_was_not_known_before_has_no_rate():
-    first = at(NOW, 100)
-    assert rates_of(at(NOW + 1, 100, 100), first).popitem()[1] == Figures()
-    assert rates_of(first, merged_of()) == {}
-
-
-def test_a_clock_that_stands_still_gives_no_rate():
-    assert rates_of(at(NOW, 200), at(NOW, 100)).popitem()[1] == Figures()
-    later = at(NOW + 1, 200, started=[NOW + 9])
-    assert rates_of(later, at(NOW, 100)).popitem()[1] == Figures()

@@ -3,10 +3,15 @@ import pytest
 from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.facts import Level
-from userspace_proxy.nodes.endpoints import same_cause
-from userspace_proxy.nodes.merged import merge
-from userspace_proxy.nodes.remarks import Remark
-from userspace_proxy.nodes.words import incident_in_words, on_nodes, port_in_words, remark_in_words
+from userspace_proxy_kubectl.nodes.endpoints import same_cause
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.remarks import Remark
+from userspace_proxy_kubectl.nodes.words import (
+    incident_in_words,
+    on_nodes,
+    port_in_words,
+    remark_in_words,
+)
 
 from .views import NOW, POD, answer_of, answering, failing, make_sick_cluster, merged_of, web
 from .words import WORDS, page

@@ -11,10 +11,10 @@ from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import EndpointFacts, PortFacts, SourceFacts
 from userspace_proxy.facts.encoding import read_answer
 from userspace_proxy.facts.node import PlanFacts
-from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy.nodes.merged import Merged, MergedPort, merge
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.status.answers import render_status
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.merged import Merged, MergedPort, merge
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 from ..status.views import NOW, make_endpoint, make_port, make_view
 
@@ -115,3 +115,14 @@ def make_sick_cluster() -> AllNodes:
     missing = as_read(CauseCode(""), "no agent runs there")
     answers.append(without_answer("node-8", missing, agents=()))
     return all_of(*answers, digests={})
+
+
+def at(now, *counts, started=NOW - 1000, **facts):
+    """Return all nodes at a moment, at which each has counted so many connections."""
+    answers = [
+        answer_of(f"n{number}", web(answering(), connections=count, **facts), now=now, started=at_)
+        for number, (count, at_) in enumerate(
+            zip(counts, started if isinstance(started, list) else [started] * 9, strict=False)
+        )
+    ]
+    return merged_of(*answers)

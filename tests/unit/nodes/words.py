@@ -19,10 +19,10 @@ from userspace_proxy.causes.endpoints import (
 )
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.facts import EndpointFacts, LastMinuteFacts
-from userspace_proxy.nodes.answer import AllNodes
-from userspace_proxy.nodes.merged import merge
-from userspace_proxy.nodes.text import render_nodes, render_status, render_top
-from userspace_proxy.nodes.words import endpoint_in_words, incident_in_words, port_in_words
+from userspace_proxy_kubectl.nodes.answer import AllNodes
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.text import render_nodes, render_status, render_top
+from userspace_proxy_kubectl.nodes.words import endpoint_in_words, incident_in_words, port_in_words
 
 from ..status.views import NOW
 from .views import (

@@ -152,13 +152,15 @@ def test_an_external_ip_is_never_another_services_own(owner):
         assert lost(owners) == {"shop/cart:http": [external_ip_of(EXTERNAL_IP, WEB)]}
 
 
-def test_an_external_ip_that_was_lost_can_be_withdrawn():
+@pytest.mark.parametrize("gone", [CART, WEB], ids=["by-its-claimant", "by-the-owner"])
+def test_an_external_ip_that_was_lost_can_be_withdrawn(gone):
+    thief = service(CART, external_ips=(EXTERNAL_IP,))
     owner = service(WEB, cluster_ips=(EXTERNAL_IP,))
     owners = FrontendOwners()
-    owners.change((), claims(service(external_ips=(EXTERNAL_IP,)), owner))
+    owners.change((), claims(thief, owner))
     assert lost(settled(owners))
-    owners.change([CART], ())
-    assert settled(owners) == settle(claims(owner))
+    owners.change([gone], ())
+    assert settled(owners) == settle(claims(owner if gone is CART else thief))
 
 
 def test_of_two_owners_of_a_cluster_ip_the_first_by_name_is_named():

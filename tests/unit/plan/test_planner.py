@@ -211,21 +211,24 @@ class TestEndpointsThatPointAtFrontends:
     """An endpoint that is a frontend of this proxy would lead back to the proxy."""
 
     AT_WEB = slice_of(WEB_IP, ports=(SlicePort("http", 80, "TCP"),))
+    OTHERS = slice_of(*(f"10.1.0.{n}" for n in range(1, 9)), ports=AT_WEB.ports, key="cart-2")
 
     def reasons(self, plan):
-        return [v.reason for p in plan.ports.values() for v in p.verdicts]
+        verdicts = [v for p in plan.ports.values() for v in p.verdicts]
+        return [v.reason for v in verdicts if v.address.ip == WEB_IP]
 
-    def test_the_verdict_changes_with_the_other_service_and_its_ports(self):
-        store, planner = store_of(service(), self.AT_WEB), Planner(NodeFacts())
-        udp = service(WEB, (ServicePort("dns", 80, "UDP"),), cluster_ips=(WEB_IP,))
+    @pytest.mark.parametrize("slices", [(AT_WEB,), (AT_WEB, OTHERS)], ids=["alone", "among-many"])
+    def test_the_verdict_changes_with_the_other_service_and_its_ports(self, slices):
+        store, planner = store_of(service(), *slices), Planner(NodeFacts())
         seen = [self.reasons(planner.plan(store.snapshot()))]
-        for other in (service(WEB, cluster_ips=(WEB_IP,)), udp):
-            store.put_service(other)
+        for protocol in ("TCP", "UDP", "SCTP"):
+            port = ServicePort("dns", 80, protocol)
+            store.put_service(service(WEB, (port,), cluster_ips=(WEB_IP,)))
             seen.append(self.reasons(planner.plan(store.snapshot())))
         store.delete_service(WEB)
         seen.append(self.reasons(planner.plan(store.snapshot())))
         lacks = "refused: it is the ClusterIP of Service shop/web, which has no port 80/TCP"
-        assert seen == [["ready"], [OURS], [lacks], ["ready"]]
+        assert seen == [["ready"], [OURS], [lacks], [lacks], ["ready"]]
 
 
 class TestEndpointsAtNodePorts:

@@ -76,6 +76,13 @@ def test_an_endpoint_that_is_discarded_is_probed_no_more_also_if_its_probe_ends_
     assert A not in schedule
 
 
+def test_an_endpoint_that_leaves_during_its_probe_takes_no_share_any_more(schedule):
+    for second in range(ROOM):
+        add(schedule, WEB, A)
+        assert schedule.take(float(second), ROOM) == [A]
+        schedule.discard(A, WEB)
+
+
 def test_an_endpoint_is_probed_once_for_all_its_services_and_ports_until_the_last_has_left(
     schedule,
 ):

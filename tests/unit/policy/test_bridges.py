@@ -64,6 +64,14 @@ def test_a_bridges_own_option_is_as_good():
             id="no-module",
         ),
         pytest.param(
+            BridgeFilter(),
+            BRIDGE,
+            PORT._replace(is_isolated=True),
+            "the kernel module br_netfilter isn't loaded",
+            "modprobe br_netfilter",
+            id="no-module-and-an-isolated-port",
+        ),
+        pytest.param(
             ON, BRIDGE._replace(filters_vlans=True), PORT, "it filters VLANs", "", id="vlan"
         ),
         pytest.param(

@@ -193,8 +193,9 @@ async def test_a_file_of_an_earlier_version_is_read_and_its_form_is_kept(node, t
 
 
 async def test_a_clock_that_was_ahead_does_not_prolong_a_promise(node, kept, make):
-    kept.content = kept.content[0], node.world.now + 3600
+    kept.content = kept.content._replace(current_at=node.world.now + 3600)
     again, _ = await restart(node, make, kept)
+    assert again.endpoints == []
     pass_time(again, PROMISE_S)
     assert again.endpoints == [POD]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -13,6 +14,8 @@ from userspace_proxy.status.accepting import RESERVED, Accepting, Reserve
 from userspace_proxy.status.connections import ConnectionLimit, LimitedServer
 from userspace_proxy.status.health_checks import MAX_CONNECTIONS_PER_PORT
 from userspace_proxy.status.listening import listen
+
+from ..dataplane.waiting import turns
 
 WAIT_S = 10.0
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -159,6 +162,26 @@ async def test_a_flood_of_one_port_leaves_descriptors_for_probes_of_another(both
             for client in flood[:-RESERVED]:
                 assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
         assert await ask(clients[0], probed)
+
+
+class WithoutMemory(socket.socket):
+    """A listening socket, while the kernel has no memory for connections."""
+
+    calls = 0
+
+    def accept(self):
+        self.calls += 1
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+
+async def test_without_memory_accepting_is_tried_a_few_times_a_second(clients):
+    sock = WithoutMemory(fileno=listen(socket.AF_INET, ("127.0.0.1", 0)).detach())
+    limited = LimitedServer(web.Server(answer), ConnectionLimit(MAX_CONNECTIONS_PER_PORT))
+    accepting = Accepting(limited, sock, Reserve())
+    clients[0].connect_ex(sock.getsockname())
+    await turns(100)
+    assert 1 <= sock.calls < 20
+    accepting.close()
 
 
 def test_a_reserve_lends_what_it_holds_and_is_refilled():

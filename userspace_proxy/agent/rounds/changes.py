@@ -52,8 +52,8 @@ class SyncCounters:
     last_queued: float = 0.0
     last_done: float = 0.0
     waiting_since: float = 0.0
-    """Unix time at which the oldest change that isn't in force arrived, or its first round began if
-    it is one of the node; 0: none waits."""
+    """When the oldest change that isn't in force arrived, or its first round began if it is one of
+    the node; 0: none waits. These three are monotonic seconds: the system's clock may be set."""
     changes: ChangeCounts = NO_CHANGES
     """Those that arrived since the start."""
     in_force: ChangeCounts = NO_CHANGES
@@ -94,7 +94,7 @@ class Progress:
         self._seen: Snapshot | None = None
         """The newest snapshot when the last round that succeeded began."""
         self._arrived = 0.0
-        """Unix time of the first snapshot since the present round began; 0: none."""
+        """When the first snapshot since the present round began arrived; 0: none did."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 
@@ -129,7 +129,7 @@ class Progress:
         counters = self._counters
         counters.changes = counters.changes.plus(count_changes(self.latest, snapshot))
         self._triggers.note(self.latest, snapshot)
-        counters.last_queued = Clocks.time()
+        counters.last_queued = Clocks.monotonic()
         counters.waiting_since = counters.waiting_since or counters.last_queued
         self._arrived = self._arrived or counters.last_queued
         self.latest = snapshot
@@ -145,7 +145,7 @@ class Progress:
         self._taken = self._turns.take(self._taken, newest)
         # What had to wait for its turn, or has changed at the node, waits for the kernel now.
         counters = self._counters
-        counters.waiting_since = counters.waiting_since or Clocks.time()
+        counters.waiting_since = counters.waiting_since or Clocks.monotonic()
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
 
     def end(self, batch: Batch) -> list[float]:
@@ -157,10 +157,10 @@ class Progress:
         counters = self._counters
         counters.rounds += 1
         counters.last_s = time.perf_counter() - batch.began
-        counters.last_done = Clocks.time()
+        counters.last_done = Clocks.monotonic()
         counters.waiting_since = self._arrived
         counters.in_force = batch.arrived.minus(count_changes(batch.snapshot, batch.newest))
-        return self._triggers.take(batch.triggers, counters.last_done, self._turns.waiting)
+        return self._triggers.take(batch.triggers, Clocks.time(), self._turns.waiting)
 
     async def announce(self) -> None:
         """Wake what waits for a snapshot to be in force."""

@@ -125,7 +125,7 @@ class ServedPort:
         self.chosen = wanted
         self.was_in_kernel |= wanted.path is DataPath.KERNEL
         if wanted.path is self.path.now:
-            self.path = self.path.follow(wanted, Clocks.time())
+            self.path = self.path.follow(wanted, Clocks.monotonic())
 
 
 class SteeringChange(NamedTuple):
@@ -194,7 +194,7 @@ class Steered:
         """
         for served, targets in change.targets:
             served.steered = targets
-            served.path = served.path.follow(served.chosen, Clocks.time())
+            served.path = served.path.follow(served.chosen, Clocks.monotonic())
             if served.is_listening_again:
                 self._end_problem(served)
         self._touched.clear()

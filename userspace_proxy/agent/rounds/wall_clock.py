@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from ...clocks import Clocks
 
+NEVER = -1.0
+"""The moment of what never was."""
 # An adjusted clock is slewed by less than 0.5 ms/s (adjtime(3)); what is shown is rounded anyway.
 _TOLERANCE_S = 0.5
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...causes.cause import Cause
 from ...causes.say import say
-from ...clocks import Clocks
 from ...diagnosis.failures import failure_of
 from ...facts import Level, StatusFacts
 from ...facts.units import plural, seconds_in_words
@@ -78,20 +77,20 @@ class Timeline:
     Args:
         plane: Tells it of endpoints.
         view: Returns the state of the node, without its Service ports.
-        clock: Returns the Unix time.
+        clocks: Those of the node; None: the real ones.
     """
 
     def __init__(
         self,
         plane: Plane,
         view: Callable[[], StatusFacts],
-        clock: Callable[[], float] = Clocks.time,
+        clocks: WallClock | None = None,
     ) -> None:
         self._plane = plane
         self._view = view
-        self._clock = clock
-        self._clocks = WallClock(unix=clock)
+        self._clocks = clocks or WallClock()
         self._events: deque[Event | _Outage] = deque(maxlen=KEPT)
+        """With monotonic seconds, as their owner's outages: the system's clock may be set."""
         self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
         """Those that last, at most ``OUTAGES_MAX``."""
         self._has_more = False
@@ -103,7 +102,12 @@ class Timeline:
 
     def events(self) -> Sequence[Event]:
         """Return the events, the newest first."""
-        return joined(one.event() if isinstance(one, _Outage) else one for one in self._events)
+        events = (one.event() if isinstance(one, _Outage) else one for one in self._events)
+        return joined(replace(one, at=self._clocks.unix(one.at)) for one in events)
+
+    def _now(self) -> float:
+        self._clocks.tick()
+        return self._clocks.now
 
     def note_plan(self, before: Plan, changes: PlanChanges) -> None:
         """Record which Service ports lose their endpoints, or have some again."""
@@ -141,7 +145,7 @@ class Timeline:
     async def look(self) -> None:
         """Record what has happened to the node, and bring outages up to date."""
         view = self._view()
-        self._events.extend(compare_views(self._last, view, self._clock()))
+        self._events.extend(compare_views(self._last, view, self._now()))
         self._last = view
         for key in keys_of_removed(self._outages):
             self._end(self._outages.pop(key))
@@ -181,7 +185,7 @@ class Timeline:
         outage = self._outages.get(key)
         if not is_ejected:
             if outage is not None:
-                outage.returned_at = self._clock()
+                outage.returned_at = self._now()
         elif outage is not None:
             outage.returned_at = 0.0
         elif len(self._outages) >= OUTAGES_MAX:
@@ -190,9 +194,9 @@ class Timeline:
                 what = (
                     f"More than {OUTAGES_MAX:,} endpoints are ejected; further ones aren't listed"
                 )
-                self._events.append(Event(self._clock(), Level.TROUBLE, what))
+                self._events.append(Event(self._now(), Level.TROUBLE, what))
         else:
-            outage = _Outage(self._clock(), group, endpoint, group.counters.saved)
+            outage = _Outage(self._now(), group, endpoint, group.counters.saved)
             outage.is_on_purpose = endpoint in dict(group.serving.detours)
             self._outages[key] = outage
             self._events.append(outage)
@@ -207,7 +211,7 @@ class Timeline:
             self._events.append(Event(at, Level.OK, what, label, saved, cause=returned))
 
     def _note_paths(self, level: Level, ports: Sequence[ServedPort], what: str) -> None:
-        now = self._clock()
+        now = self._now()
         if len(ports) > _EACH:
             self._events.append(Event(now, level, f"{plural(len(ports), 'Service port')} {what}"))
             return
@@ -216,7 +220,7 @@ class Timeline:
             self._events.append(Event(now, level, said, str(port.plan.key)))
 
     def _note_ports(self, level: Level, ports: Sequence[PortPlan], what: str) -> None:
-        now = self._clock()
+        now = self._now()
         if len(ports) > _EACH:
             self._events.append(Event(now, level, f"{plural(len(ports), 'Service port')} {what}"))
             return

@@ -6,9 +6,12 @@ Whatever fails meanwhile: that changes are late is known from the disturbances, 
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from ..clients import SERVED, Client, at_of
 from ..expecting import Expecting
-from ..plan import DRAIN_S
+from ..plan import BREAK, DRAIN_S
+from ..truth import Expected
 from .base import Invariant
 
 # For a predecessor's workers to end after their drain.
@@ -25,12 +28,19 @@ class Endpoints(Invariant):
         if client.state != SERVED:
             return
         expecting = self._world.expecting
-        allowed = {at for each in expecting.of(client) for at in each.endpoints}
+        allowed = {at for each in expecting.of(client) for at in self._serving(each)}
         if client.endpoint not in allowed:
-            allowed = {at for each in expecting.in_parts(client) for at in each.endpoints}
+            allowed = {at for each in expecting.in_parts(client) for at in self._serving(each)}
         is_right = client.endpoint in allowed or self._may_be_of_last(client, expecting)
         what = f"{client.name} at {at_of(client)} was served by {client.endpoint}, not {allowed}"
         self.check(is_right, what)
+
+    def _serving(self, expected: Expected) -> Set[tuple[str, int]]:
+        """Return which endpoints may serve: also standbys, if all before them break at times."""
+        broken = {e.args[0] for e in self._world.plan.events if e.what == BREAK}
+        first = expected.endpoints
+        has_none = bool(first) and all(ip in broken for ip, _ in first)
+        return first | expected.standbys if has_none else first
 
     def _may_be_of_last(self, client: Client, expecting: Expecting) -> bool:
         """Return whether addresses have changed hands while no agent served.

@@ -6,6 +6,7 @@ import pytest
 from tests.port_keys import port_key
 from tests.unit.status.views import make_view, replace
 from userspace_proxy.agent.rounds.served_port import ServedPort
+from userspace_proxy.agent.rounds.wall_clock import WallClock
 from userspace_proxy.agent.watchers.timeline import KEPT, OUTAGES_MAX, Timeline
 from userspace_proxy.causes.cause import When
 from userspace_proxy.causes.endpoints import no_host, refuses, silent
@@ -37,8 +38,11 @@ class Rig:
         self.group = self.plane.open_group(port_key("shop/web:http"))
         self.plane.serve(self.group, Serving(endpoints=(POD,)), {})
         self.now = NOW
+        self.set_by = 0.0
         self.view = make_view()
-        self.timeline = Timeline(self.plane, lambda: self.view, lambda: self.now)
+        began = time.monotonic()
+        clocks = WallClock(lambda: began + self.now - NOW, lambda: self.now + self.set_by)
+        self.timeline = Timeline(self.plane, lambda: self.view, clocks)
 
     def eject(self, pod=POD):
         self.plane.receive(0, Ejected(self.group.number, pod, is_silent=False))
@@ -165,6 +169,17 @@ class CountingPlane(Plane):
 
     async def refresh(self):
         self.refreshes += 1
+
+
+async def test_an_outage_takes_as_long_as_it_did_if_the_clock_is_set_meanwhile(rig):
+    rig.eject()
+    rig.set_by = 86_400.0
+    rig.now += 3
+    rig.give_back()
+    await rig.timeline.look()
+    (returned, fails) = rig.whats()
+    assert (returned[0] - rig.set_by, fails[0] - rig.set_by) == (3.0, 0.0)
+    assert returned[1].endswith("answers again, after 3 s")
 
 
 async def test_workers_are_asked_for_a_cause_a_few_times_only():

@@ -64,6 +64,8 @@ def test_recovery_is_logged_once_there_is_room(node, caplog):
     node.look(EMPTY, 3.0)
     assert not node.watch.is_full
     assert [r.getMessage() for r in caplog.records][1:] == ["connection tracking is no longer full"]
+    node.look(FULL, 4.0)
+    assert caplog.messages[2:] == ["connection tracking is full, new connections fail"]
 
 
 def test_a_node_that_tracks_nothing_has_no_full_table(node):

@@ -16,13 +16,13 @@ from userspace_proxy.facts import Level, PortFacts, Problem, StatusFacts, Times,
 from userspace_proxy.facts.connection import port_fields
 from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
 from userspace_proxy.facts.encoding import encode_answer, read_answer
-from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy.nodes.dashboard.calls import AllCalls, add_up
-from userspace_proxy.nodes.dashboard.live import Live
-from userspace_proxy.nodes.dashboard.look import ClusterLook
-from userspace_proxy.nodes.merged import merge
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.status.answers import render_status
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.dashboard.calls import AllCalls, add_up
+from userspace_proxy_kubectl.nodes.dashboard.live import Live
+from userspace_proxy_kubectl.nodes.dashboard.look import ClusterLook
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 WEB_1, WEB_3 = "10.244.1.8:8080", "10.244.3.9:8080"
 CART = "10.244.2.5:8080"

@@ -1,4 +1,4 @@
-from userspace_proxy.nodes.dashboard.call_map import (
+from userspace_proxy_kubectl.nodes.dashboard.call_map import (
     CLIENTS_MAX,
     ENDPOINTS_MAX,
     SERVICES_MAX,

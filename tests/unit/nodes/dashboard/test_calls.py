@@ -1,7 +1,7 @@
 import msgspec
 
 from userspace_proxy.facts.edges import EdgesFacts
-from userspace_proxy.nodes.dashboard.calls import add_up
+from userspace_proxy_kubectl.nodes.dashboard.calls import add_up
 
 from .clusters import CALLS, edges
 

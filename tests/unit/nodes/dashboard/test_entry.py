@@ -4,8 +4,8 @@ import re
 import pytest
 from yarl import URL
 
-from userspace_proxy.nodes.dashboard.entry import COMMAND
-from userspace_proxy.nodes.dashboard.server import Dashboard
+from userspace_proxy_kubectl.nodes.dashboard.entry import COMMAND
+from userspace_proxy_kubectl.nodes.dashboard.server import Dashboard
 
 from .clusters import live_of, sick_cluster
 from .names import browsing

@@ -2,13 +2,17 @@ import json
 
 import pytest
 
+from tests.unit.nodes.views import all_of, answer_of, answering, web
 from tests.unit.status.views import NOW
 from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.errors import SourceError
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.encoding import encode_answer
-from userspace_proxy.nodes.answer import AllNodes
-from userspace_proxy.nodes.dashboard.live import CALLS_OF_NODES_MAX, Live
+from userspace_proxy_kubectl.nodes.answer import AllNodes
+from userspace_proxy_kubectl.nodes.dashboard.lately import Minute
+from userspace_proxy_kubectl.nodes.dashboard.live import CALLS_OF_NODES_MAX, Live
+from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
+from userspace_proxy_kubectl.nodes.dashboard.pages import render_overview
 
 from .clusters import CALLS, calm_cluster, edges, sick_cluster, summaries_of
 
@@ -41,6 +45,26 @@ async def test_new_answers_are_merged_once_some_time_has_passed():
     assert (await cluster.live.look()).merged is before.merged
     cluster.seconds += 60
     assert (await cluster.live.look()).merged.level is Level.OK
+
+
+async def test_a_minute_has_what_was_counted_between_looks():
+    def counted(passed, **counts):
+        facts = web(answering(), connections=9, **counts)
+        return all_of(answer_of("n", facts, now=NOW + passed, started=NOW - 1000))
+
+    cluster = Cluster(counted(0, refused=3))
+    assert (await cluster.live.look()).lately.minute() == Minute()
+    for passed, counts in ((4, {"refused": 3}), (8, {"refused": 5, "saved": 1})):
+        cluster.seconds, cluster.now = passed, counted(passed, **counts)
+        look = await cluster.live.look()
+    (port,) = look.merged.ports
+    for key in (None, port.key):
+        minute = look.lately.minute(key)
+        assert minute.words == "2 failed, 1 saved"
+        assert minute.picture.failed
+        assert minute.picture.saved
+    page = render_overview(look, PageRequest())
+    assert page.count(b"2 failed, 1 saved") == 3
 
 
 async def test_clients_are_asked_for_once_in_some_seconds():

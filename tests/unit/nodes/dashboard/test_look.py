@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.nodes.dashboard.look import (
+from userspace_proxy_kubectl.nodes.dashboard.look import (
     Q_MAX,
     PageRequest,
     has_words,

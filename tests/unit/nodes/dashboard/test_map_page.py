@@ -1,10 +1,10 @@
 import re
 
 from userspace_proxy.facts import Level
-from userspace_proxy.nodes.answer import AllNodes
-from userspace_proxy.nodes.dashboard.calls import AllCalls
-from userspace_proxy.nodes.dashboard.look import PageRequest
-from userspace_proxy.nodes.dashboard.map_page import calling_of, render_map
+from userspace_proxy_kubectl.nodes.answer import AllNodes
+from userspace_proxy_kubectl.nodes.dashboard.calls import AllCalls
+from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
+from userspace_proxy_kubectl.nodes.dashboard.map_page import calling_of, render_map
 
 from .clusters import WEB_1, WEB_3, all_calls, look_at, sick_cluster
 

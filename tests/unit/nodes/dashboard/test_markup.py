@@ -1,8 +1,8 @@
 import pytest
 
 from userspace_proxy.facts.units import bytes_in_words, count_in_words, plural, seconds_in_words
-from userspace_proxy.nodes.dashboard.look import PageRequest
-from userspace_proxy.nodes.dashboard.markup import cut, render, writes
+from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
+from userspace_proxy_kubectl.nodes.dashboard.markup import cut, render, writes
 
 from .clusters import calm_cluster, look_at
 

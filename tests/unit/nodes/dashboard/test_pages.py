@@ -5,9 +5,9 @@ import time
 import pytest
 
 from tests.unit.status.views import NOW, make_port
-from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy.nodes.dashboard.look import PageRequest
-from userspace_proxy.nodes.dashboard.pages import (
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
+from userspace_proxy_kubectl.nodes.dashboard.pages import (
     render_calls,
     render_incident,
     render_incidents,

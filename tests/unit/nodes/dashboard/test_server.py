@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from userspace_proxy.errors import ListenError
-from userspace_proxy.nodes.dashboard.look import incident_link, node_link, service_link
-from userspace_proxy.nodes.dashboard.server import USUAL_PORT, Dashboard
+from userspace_proxy_kubectl.nodes.dashboard.look import incident_link, node_link, service_link
+from userspace_proxy_kubectl.nodes.dashboard.server import USUAL_PORT, Dashboard
 
 from .clusters import HOSTILE, hostile_cluster, live_of, look_at, sick_cluster
 from .test_entry import opened
@@ -116,7 +116,7 @@ async def test_the_usual_port_is_taken_if_it_is_free_and_otherwise_any():
 async def test_a_system_whose_browser_does_not_find_its_name_is_led_to_the_address(
     is_named, monkeypatch
 ):
-    monkeypatch.setattr("userspace_proxy.nodes.dashboard.server._IS_NAMED", is_named)
+    monkeypatch.setattr("userspace_proxy_kubectl.nodes.dashboard.server._IS_NAMED", is_named)
     async with opened() as window:
         assert (".localhost:" in window.printed) is is_named
         response, _ = await window.ask(window.once)

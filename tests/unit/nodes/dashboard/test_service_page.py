@@ -4,16 +4,16 @@ from dataclasses import replace
 
 from tests.unit.status.views import make_endpoint
 from userspace_proxy.causes.endpoints import silent
-from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy.nodes.dashboard.look import PageRequest
-from userspace_proxy.nodes.dashboard.service_page import (
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
+from userspace_proxy_kubectl.nodes.dashboard.service_page import (
     ENDPOINTS_SHOWN,
     NODES_SHOWN,
     render_service,
 )
-from userspace_proxy.nodes.endpoints import Extent
-from userspace_proxy.nodes.merged import merge
-from userspace_proxy.nodes.words import endpoint_in_words
+from userspace_proxy_kubectl.nodes.endpoints import Extent
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.words import endpoint_in_words
 
 from .clusters import a_port, all_calls, an_answer, an_endpoint, look_at, sick_cluster
 from .test_pages import words_of

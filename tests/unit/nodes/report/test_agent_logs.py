@@ -1,6 +1,6 @@
-from userspace_proxy.nodes.report import agent_logs
-from userspace_proxy.nodes.report.agent_logs import AgentLog, read_logs
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_kubectl.nodes.report import agent_logs
+from userspace_proxy_kubectl.nodes.report.agent_logs import AgentLog, read_logs
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import fixed
 from userspace_proxy_testing.fakes.agents import FakeAgents
 

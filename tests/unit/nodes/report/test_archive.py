@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 
-from userspace_proxy.nodes.report.archive import ArchiveError, ReportFile, write_archive
+from userspace_proxy_kubectl.nodes.report.archive import ArchiveError, ReportFile, write_archive
 
 NOW = 1_795_000_000.0
 FILES = [ReportFile("README.txt", b"hello\n"), ReportFile("nodes/status-a.json", b"{}\n")]

@@ -9,16 +9,16 @@ import pytest
 from userspace_proxy.causes.agents import answer_unreadable
 from userspace_proxy.facts import Level, SourceFacts
 from userspace_proxy.facts.encoding import read_answer
-from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy.nodes.report import contents
-from userspace_proxy.nodes.report.agent_logs import AgentLog
-from userspace_proxy.nodes.report.contents import Contents, listed
-from userspace_proxy.nodes.report.gathering import Material, Missing
-from userspace_proxy.nodes.report.objects import ServiceObjects
-from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
-from userspace_proxy.nodes.report.scrubbing import Scrubber
 from userspace_proxy.secrets import Secrets
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.report import contents
+from userspace_proxy_kubectl.nodes.report.agent_logs import AgentLog
+from userspace_proxy_kubectl.nodes.report.contents import Contents, listed
+from userspace_proxy_kubectl.nodes.report.gathering import Material, Missing
+from userspace_proxy_kubectl.nodes.report.objects import ServiceObjects
+from userspace_proxy_kubectl.nodes.report.pseudonyms import Pseudonyms
+from userspace_proxy_kubectl.nodes.report.scrubbing import Scrubber
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import TRICKS, forged
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 

@@ -3,9 +3,11 @@ import pytest
 
 from userspace_proxy.causes.agents import no_agent
 from userspace_proxy.facts import Level, StatusFacts
-from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy.nodes.report import gathering
-from userspace_proxy.nodes.report.gathering import (
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.report import gathering
+from userspace_proxy_kubectl.nodes.report.gathering import (
     Missing,
     gather,
     learn_all,
@@ -13,10 +15,8 @@ from userspace_proxy.nodes.report.gathering import (
     pseudonyms_of,
     unserved,
 )
-from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
-from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.credentials import Credentials
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
+from userspace_proxy_kubectl.nodes.report.pseudonyms import Pseudonyms
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import fixed
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 from userspace_proxy_testing.fakes.agents import FakeAgents, node_object

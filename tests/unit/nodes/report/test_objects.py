@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from userspace_proxy.nodes.report import objects
-from userspace_proxy.nodes.report.objects import learn_names, read_objects, safe_object
-from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
-from userspace_proxy.nodes.report.scrubbing import Scrubber
 from userspace_proxy.secrets import Secrets
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy_kubectl.nodes.report import objects
+from userspace_proxy_kubectl.nodes.report.objects import learn_names, read_objects, safe_object
+from userspace_proxy_kubectl.nodes.report.pseudonyms import Pseudonyms
+from userspace_proxy_kubectl.nodes.report.scrubbing import Scrubber
 from userspace_proxy_testing.fakes.agent_status import service_objects
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
 

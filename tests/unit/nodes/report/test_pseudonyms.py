@@ -6,7 +6,7 @@ import pytest
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.model.annotations import DOMAIN
-from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
+from userspace_proxy_kubectl.nodes.report.pseudonyms import Pseudonyms
 
 KEY = b"a key of tests"
 NODE = "ip-10-0-3-7.eu-west-1.compute.internal"

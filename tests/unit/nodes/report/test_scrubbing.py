@@ -9,12 +9,12 @@ from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.facts import RejectedFacts, SourceFacts, StatusFacts, SteeringState
 from userspace_proxy.facts.encoding import encode_answer, read_answer
 from userspace_proxy.model import ServiceKey
-from userspace_proxy.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy.nodes.report.pseudonyms import Pseudonyms
-from userspace_proxy.nodes.report.scrubbing import Scrubber
 from userspace_proxy.secrets import Secrets
-from userspace_proxy.sources.kubernetes.port_forward import ForwardTarget
 from userspace_proxy.status.answers import render_status
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.report.pseudonyms import Pseudonyms
+from userspace_proxy_kubectl.nodes.report.scrubbing import Scrubber
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 NAMES = ("shop", "orders", "payments", "node-a", "node-b", "voice", "10.244.", "203.0.113.")
 

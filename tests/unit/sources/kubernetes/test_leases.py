@@ -60,6 +60,16 @@ async def test_a_node_without_an_object_has_a_lease_anyway(
     assert await leases_of("node-9").write(Lease("node.node-9")) is not None
 
 
+async def test_a_lease_that_was_deleted_meanwhile_is_not_written(
+    api: FakeApiServer, leases_of: LeasesOf
+) -> None:
+    leases = leases_of("node-1")
+    lease = await leases.write(Lease("holder"))
+    assert lease is not None
+    api.delete("Lease", "holder", "userspace-proxy")
+    assert await leases.write(lease) is None
+
+
 async def test_proxies_of_another_name_have_leases_of_their_own(client: ApiClient) -> None:
     ours = KubernetesLeases(client, "node-1", "", is_open=lambda: True)
     canary = KubernetesLeases(client, "node-1", "Canary_1", is_open=lambda: True)

@@ -44,3 +44,5 @@ def test_without_ipv6_those_of_ipv4_are_added(node, routes):
     assert routes.put_right() == 4
     assert "rejects IPv6 routes" in routes.without_ipv6
     assert "11800" not in node.run("ip -6 rule")
+    node.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0")
+    assert (routes.put_right(), routes.without_ipv6) == (4, "")

@@ -11,7 +11,7 @@ from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering import SteeringFacts
 from userspace_proxy.steering.local.desired import DesiredState
-from userspace_proxy.steering.local.guard import NoGuard, OpenGuard, make_guard, missing
+from userspace_proxy.steering.local.guard import NftGuard, NoGuard, OpenGuard, make_guard, missing
 from userspace_proxy.steering.local.kernel import RoutingTables
 
 from .routing import MemoryTables
@@ -131,6 +131,19 @@ def test_cleaning_up_removes_the_proxys_own_routes(guard, tables, desired):
     guard.clean_up()
     assert tables.items == {theirs}
     assert not guard.is_touched()
+    guard.close()
+
+
+def test_an_address_keeps_its_guard_until_its_route_is_removed(node, tables, desired, monkeypatch):
+    def refuse(**_routes):
+        raise SteeringError("no buffer space available")
+
+    guard = NftGuard(tables, OWNER, desired, "userspace-proxy/local")
+    change(guard, desired, {WEB: 80})
+    monkeypatch.setattr(tables, "change", refuse)
+    with pytest.raises(SteeringError):
+        change(guard, desired, {WEB: None})
+    assert guard.recover() == [WEB]
     guard.close()
 
 

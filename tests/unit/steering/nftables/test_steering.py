@@ -20,6 +20,8 @@ from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.kept_table import Repair
 from userspace_proxy.kernel.nf_tables.ruleset import NftablesError
 from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
+from userspace_proxy.kernel.socket_options import IP_TRANSPARENT
+from userspace_proxy.kernel.source_filter import admit_only
 from userspace_proxy.model import Balance, Frontend, IPFamily, Protocol, SocketAddress
 from userspace_proxy.steering import (
     REFUSE,
@@ -413,6 +415,29 @@ async def test_flows_to_endpoints_of_a_half_written_first_run_end(
         left = conntrack.count_by_endpoint(4, socket.IPPROTO_TCP).entries.total()
     # Only where the frontend is steered: its SYN may be any other program's otherwise.
     assert left == (then != "other endpoint")
+
+
+@pytest.mark.parametrize("then", ["another port", "another port after none", "refused"])
+async def test_a_syn_that_a_listener_drops_does_not_follow_its_entry_to_the_port_of_before(
+    node, steering, begin, then
+):
+    """It is sent again, and would be refused there, or served by another Service."""
+    await steering.apply({WEB: 36001})
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
+        admit_only(listener, ())
+        listener.bind(("0.0.0.0", 36001))
+        listener.listen()
+        begin(WEB)
+    with node:
+        assert conntrack.count_by_endpoint(4, socket.IPPROTO_TCP).entries.total() == 1
+    if then == "another port after none":
+        await steering.change({}, [WEB])
+        await steering.forget_stale()
+    await steering.change({WEB: REFUSE if then == "refused" else 36003}, ())
+    await steering.forget_stale()
+    with node:
+        assert not conntrack.count_by_endpoint(4, socket.IPPROTO_TCP).entries
 
 
 async def test_an_unanswered_syn_to_an_endpoint_ends_although_the_other_table_had_drifted(

@@ -1,0 +1,24 @@
+"""Gives this distribution the version of userspace-proxy, and requires that version of it.
+
+That and the authors, the addresses and the readme's form are declared in the checkout. A source
+distribution has them in its metadata, which hatchling then uses, and this hook has nothing to do.
+"""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+
+class SameVersion(MetadataHookInterface):
+    """Fills in what the checkout decides."""
+
+    PLUGIN_NAME = "custom"
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Part of MetadataHookInterface."""
+        root = Path(self.root)
+        metadata |= runpy.run_path(str(root.parent / "hatch_build.py"))["of_same_version"](root)

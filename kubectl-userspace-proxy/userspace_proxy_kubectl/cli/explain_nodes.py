@@ -1,0 +1,124 @@
+"""The part of ``explain`` that the agents of all nodes answer.
+
+    agents ──about one Service──▶ merged ─▶ a part of the explanation
+                └──one --node──▶ its own facts, which are explained instead of the plan
+
+Rule 1: without an agent that can be found and reached, the plan is explained alone, and why is
+said.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from userspace_proxy.cli.command import Given
+from userspace_proxy.errors import ConfigError, UserspaceProxyError
+from userspace_proxy.model.quoting import printable
+
+from .followed import read_once
+
+if TYPE_CHECKING:
+    from userspace_proxy.cli.explain import NodesAnswer
+    from userspace_proxy.config import Settings
+    from userspace_proxy.explain import Explanation, Invocation, Subject
+    from userspace_proxy.facts import PortFacts
+
+    from ..nodes.answer import AgentAnswer, AllNodes
+
+_NODE = "node"
+
+
+@dataclass(frozen=True, slots=True)
+class OnNodes:
+    """What the nodes say of one Service."""
+
+    service: str
+    """``namespace/name``, perhaps with ``:port``."""
+    all_nodes: AllNodes
+    is_one: bool
+    """One node was asked for."""
+
+    @property
+    def subject(self) -> Subject | None:
+        """The facts of the node that was asked for; None: all were, or it has no answer."""
+        answer = self.all_nodes.answers[0] if self.is_one and self.all_nodes.answers else None
+        return None if answer is None else self._subject_of(answer)
+
+    def settings(self, name: str) -> Mapping[str, object]:
+        """Return an agent's settings, of one that serves Services of a name if there is one."""
+        known = [one.status.settings for one in self.all_nodes.answers if one.status is not None]
+        return max(known, key=lambda one: one.get("service_proxy_name", "") == name, default={})
+
+    @property
+    def worst(self) -> Subject | None:
+        """The facts of a node where it is worst; None if no node has answered."""
+        from ..nodes.merged import merge
+
+        ports = merge(self.all_nodes).of_service(self.service).ports
+        ill = [node for port in ports for group in port.groups for node in group.nodes]
+        known = [one for one in self.all_nodes.answers if one.status is not None]
+        known.sort(key=lambda one: one.node not in ill[:1])
+        return self._subject_of(known[0]) if known else None
+
+    def _subject_of(self, answer: AgentAnswer) -> Subject | None:
+        from userspace_proxy.explain import read_subject
+
+        if answer.status is None:
+            return None
+        origin = f"the proxy of {answer.node}"
+        return read_subject(answer.status, self.service, origin, is_live=True)
+
+    def added_to(
+        self, explanation: Explanation, planned: Sequence[PortFacts] | None, invocation: Invocation
+    ) -> Explanation:
+        """Return the explanation with what the nodes say.
+
+        Args:
+            planned: The Service ports as planned from the API server; None: they can't be read.
+        """
+        from ..nodes.explained import behind_steps, with_nodes, with_plan
+        from ..nodes.merged import merge
+
+        behind = behind_steps(self.service, planned, self.all_nodes)
+        if self.subject is not None:
+            return with_plan(explanation, behind)
+        merged = merge(self.all_nodes).of_service(self.service)
+        return with_nodes(explanation, merged, behind, invocation=invocation)
+
+    def with_json(self, text: str) -> str:
+        from ..nodes.as_json import status_to_json
+        from ..nodes.merged import merge
+
+        merged = merge(self.all_nodes).of_service(self.service)
+        fields = {**json.loads(text), "nodes": json.loads(status_to_json(merged))}
+        return json.dumps(fields, indent=2) + "\n"
+
+
+def ask_nodes(
+    given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
+) -> NodesAnswer | None:
+    """Return what the nodes say of a Service; None, after a warning, if none can be asked.
+
+    Args:
+        instead: Why there is no plan, which is said if they can; None: there is one.
+    """
+    names = [name for name in given.values.get(_NODE, "").split(",") if name]
+    try:
+        all_nodes = read_once(given, settings, [service.partition(":")[0]])
+    except UserspaceProxyError as exc:
+        if instead is None and isinstance(exc, ConfigError):
+            raise
+        if instead is None:
+            _warn(f"no node is asked, so this is planned from the API server: {exc}")
+        return None
+    if instead is not None:
+        _warn(f"only nodes are asked: {instead}")
+    return OnNodes(service, all_nodes, is_one=len(names) == 1)
+
+
+def _warn(what: str) -> None:
+    print(f"warning: {printable(what)}", file=sys.stderr)

@@ -1,0 +1,195 @@
+"""Reads all nodes for a command: once, or as long as it shows them.
+
+    agents ──▶ first answers, with how many there are meanwhile ──▶ page
+           └─▶ changes, in a thread ──▶ page, each second
+
+Rule 1: nodes that answer in time wait for no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from userspace_proxy.cli.command import Given
+from userspace_proxy.cli.running import run
+from userspace_proxy.clocks import Clocks
+
+from .open_reader import open_reader
+
+if TYPE_CHECKING:
+    from userspace_proxy.causes.cause import Cause
+    from userspace_proxy.config import Settings
+
+    from ..nodes.answer import AgentAnswer, AllNodes
+    from ..nodes.reader import NodesReader
+
+    ShowPart = Callable[[AllNodes], None]
+
+# A second look may take as long as the first one.
+_SHORT_S = 2.5
+_CLEAR_LINE = "\r\x1b[K"
+
+
+def read_once(
+    given: Given,
+    settings: Settings,
+    also: Sequence[str] = (),
+    show: Callable[[AllNodes], object] = lambda _: None,
+) -> AllNodes:
+    """Return the first answers of all nodes.
+
+    Args:
+        also: Services of which everything is wanted, ``namespace/name``.
+        show: Called with the answers at once: streams of nodes that don't answer end a second
+            later.
+
+    Raises:
+        UserspaceProxyError: No agent can be found, or reached.
+    """
+
+    async def main() -> AllNodes:
+        async with open_reader(given, settings) as reader:
+            all_nodes, _ = await _look(reader, also)
+            show(all_nodes)
+            return all_nodes
+
+    return run(main())
+
+
+async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Sequence[str]]:
+    """Return the first answers, and the Services of which everything was asked.
+
+    Summaries don't have who is served by an endpoint that fails elsewhere: there is a second look
+    where the first one was short.
+    """
+    from ..nodes.merged import services_to_ask
+
+    began = Clocks.monotonic()
+    with _progress() as show:
+        all_nodes = await reader.first(show, also=also)
+        more = [*{*also, *services_to_ask(all_nodes)}]
+        if len(more) > len(also) and Clocks.monotonic() - began < _SHORT_S:
+            all_nodes = await reader.first(show, also=more)
+        return all_nodes, more
+
+
+class FollowedNodes:
+    """The answers of all nodes while a command shows them; use it by ``with``.
+
+    A thread reads them: what shows them waits for the terminal.
+    """
+
+    def __init__(self, given: Given, settings: Settings, also: Sequence[str] = ()) -> None:
+        self._reader = open_reader(given, settings)
+        self._also = also
+        self._has_answers = threading.Event()
+        self._now: AllNodes | None = None
+        self._is_stopping = False
+        self._stop: Callable[[], object] | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="nodes")
+        self._reading: Future[None] | None = None
+
+    def __enter__(self) -> FollowedNodes:
+        """Return with the first answers.
+
+        Raises:
+            UserspaceProxyError: No agent can be found, or reached.
+        """
+        self._reading = self._executor.submit(asyncio.run, self._follow())
+        self._reading.add_done_callback(lambda _: self._has_answers.set())
+        try:
+            self._has_answers.wait()
+            _ = self.now
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._is_stopping = True
+        if self._stop is not None:
+            # A loop that has ended is closed.
+            with contextlib.suppress(RuntimeError):
+                self._stop()
+        self._executor.shutdown()
+
+    @property
+    def now(self) -> AllNodes:
+        """The last answers.
+
+        Raises:
+            UserspaceProxyError: The reader has given up.
+        """
+        if self._reading is not None and self._reading.done():
+            self._reading.result()
+        assert self._now is not None
+        return self._now
+
+    async def _follow(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+        if self._is_stopping:
+            return
+        async with self._reader as reader:
+            self._now, also = await _look(reader, self._also)
+            self._has_answers.set()
+            has_begun = False
+            problems = {one.node: one.problem for one in self._now.answers}
+            async for now in reader.follow(also=also):
+                all_nodes = _with_problems(now, problems)
+                # Until each has answered again, the first answers say more.
+                has_begun = has_begun or not any(map(_is_asked, all_nodes.answers))
+                if has_begun:
+                    self._now = all_nodes
+
+
+def _with_problems(all_nodes: AllNodes, problems: dict[str, Cause | None]) -> AllNodes:
+    """Return nodes with what was wrong with those that are asked for the first time since.
+
+    Args:
+        problems: By node; those of nodes that have been asked are removed.
+    """
+    if not problems:
+        return all_nodes
+    answers = []
+    for one in all_nodes.answers:
+        if _is_asked(one):
+            answers.append(replace(one, problem=problems.get(one.node)))
+        else:
+            problems.pop(one.node, None)
+            answers.append(one)
+    return replace(all_nodes, answers=tuple(answers))
+
+
+def _is_asked(answer: AgentAnswer) -> bool:
+    return bool(answer.agents) and answer.status is None and answer.problem is None
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[ShowPart | None]:
+    """Show on a terminal how many nodes have answered so far."""
+    # What is written here is no text of others, and the terminal shall obey it.
+    stream = getattr(sys.stderr, "unescaped", sys.stderr)
+    if stream is None or not stream.isatty():
+        yield None
+        return
+
+    def show(all_nodes: AllNodes) -> None:
+        answered = sum(one.status is not None for one in all_nodes.answers)
+        stream.write(f"{_CLEAR_LINE}{answered:,} of {len(all_nodes.answers):,} nodes")
+        stream.flush()
+
+    try:
+        yield show
+    finally:
+        stream.write(_CLEAR_LINE)
+        stream.flush()

@@ -1,0 +1,207 @@
+"""Dials endpoints through the API server's port-forward, and relays.
+
+    TcpConnection ◀── a TCP connection on loopback ──▶ relay ◀── PodStream ──▶ API server ──▶ pod
+
+Rule 1: a dial succeeds once the pod has answered, so that a pod that is gone, or refuses, costs its
+client nothing: another endpoint is dialled.
+Rule 2: a stream has no half-close. A client's FIN isn't passed on at once: the answer still
+arrives, and once the pod has been silent for some seconds, both directions end.
+Rule 3: a stream that breaks off is a RST for the client, a pod's end a FIN.
+Rule 4: balancers end what is idle, whatever TCP's keepalives say, so open streams have pings.
+Rule 5: a sleep of this machine may have cost watches their connections, so they begin anew then.
+
+The relay here isn't ``dataplane.relay``: a stream is frames of a WebSocket, perhaps within TLS, not
+a socket, and this relay gives the data plane the socket that it needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Mapping
+
+from userspace_proxy.agent.rounds.tasks import first_of
+from userspace_proxy.clocks import Clocks
+from userspace_proxy.dataplane import Opened
+from userspace_proxy.kernel.socket_options import reset
+from userspace_proxy.log_fields import FieldLogger
+from userspace_proxy.log_limit import LogLimit
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.sources.base import Pause, pause
+from userspace_proxy.sources.kubernetes.client import ApiClient
+
+from ..port_forward import (
+    ForwardTarget,
+    PodStream,
+    PortForwardError,
+    open_stream,
+)
+
+_log = FieldLogger("userspace_proxy.agent")
+
+HALF_CLOSED_S = 5.0
+"""Seconds of a pod's silence after which a client's FIN ends the connection."""
+PING_S = 5.0
+"""Seconds between two pings on an open stream; usual limits of balancers begin at 20."""
+
+# A busy machine may be late by seconds.
+_SLEPT_S = 3 * PING_S
+_READ_BYTES = 1 << 16
+# The kernel completes both at once.
+_LOOPBACK_S = 5.0
+
+
+class PortForwarder:
+    """Dials endpoints that are pods; a ``Dialer`` while :meth:`run` runs.
+
+    Args:
+        client: Of the API server, open when the first endpoint is dialled.
+        pods: Returns what the endpoints of each Service port are, at the moment.
+        half_closed_s: See HALF_CLOSED_S.
+        unix: Returns Unix time, which passes while this machine sleeps.
+        pause: Awaited before each ping.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        pods: Callable[[], Mapping[str, Mapping[SocketAddress, ForwardTarget]]],
+        *,
+        half_closed_s: float = HALF_CLOSED_S,
+        unix: Callable[[], float] = Clocks.time,
+        pause: Pause = pause,
+    ) -> None:
+        self._client = client
+        self._pods = pods
+        self._half_closed_s = half_closed_s
+        self._unix = unix
+        self._pause = pause
+        self._group: asyncio.TaskGroup | None = None
+        self._log_limit = LogLimit()
+
+    async def run(self) -> None:
+        """Carry connections until cancelled, which resets them."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
+                while True:
+                    before = self._unix()
+                    await self._pause(PING_S)
+                    if self._unix() - before > _SLEPT_S:
+                        self._client.doubt_watches()
+            finally:
+                self._group = None
+
+    def dial(
+        self, service_port: str, endpoint: SocketAddress, opened: Opened
+    ) -> Callable[[], None]:
+        pod, group = self._pods().get(service_port, {}).get(endpoint), self._group
+        if pod is None or group is None:
+            # It has just left the Service, or this program is stopping.
+            return asyncio.get_running_loop().call_soon(opened, errno.EHOSTUNREACH).cancel
+        task = group.create_task(self._carry(pod, opened))
+
+        def cancel() -> None:
+            task.cancel()
+
+        return cancel
+
+    async def _carry(self, pod: ForwardTarget, opened: Opened) -> None:
+        try:
+            stream = await open_stream(self._client, pod)
+        except PortForwardError as exc:
+            self._note_failure(exc)
+            opened(exc.number)
+            return
+        try:
+            try:
+                ours, theirs = _loopback_pair()
+            except OSError as exc:
+                opened(exc.errno or errno.EMFILE)
+                return
+            opened(theirs)
+            await _Relay(stream, ours, self._half_closed_s, self._pause).run()
+        finally:
+            await stream.close()
+
+    def _note_failure(self, exc: PortForwardError) -> None:
+        if self._log_limit.take(asyncio.get_running_loop().time()):
+            _log.warning("port-forward failed: %(cause)s", extra={"cause": str(exc)})
+
+
+class _Relay:
+    """One connection, from its first byte to its end."""
+
+    def __init__(
+        self, stream: PodStream, sock: socket.socket, half_closed_s: float, pause: Pause
+    ) -> None:
+        self._stream = stream
+        self._sock = sock
+        self._half_closed_s = half_closed_s
+        self._pause = pause
+        self._silence = asyncio.timeout(None)
+
+    async def run(self) -> None:
+        reader, writer = await asyncio.open_connection(sock=self._sock)
+        try:
+            async with self._silence:
+                await first_of(self._down(writer), self._up(reader), self._keep())
+        except (OSError, PortForwardError):
+            if not self._silence.expired():
+                reset(writer)
+        except asyncio.CancelledError:
+            reset(writer)
+            raise
+        finally:
+            writer.close()
+
+    async def _up(self, reader: asyncio.StreamReader) -> None:
+        """Pass on what the client sends; never returns."""
+        while data := await reader.read(_READ_BYTES):
+            await self._stream.send(data)
+        self._wait_for_silence()
+        await asyncio.Event().wait()
+
+    async def _down(self, writer: asyncio.StreamWriter) -> None:
+        """Pass on what the pod sends; returns at its end."""
+        while data := await self._stream.receive():
+            writer.write(data)
+            await writer.drain()
+            if self._silence.when() is not None:
+                self._wait_for_silence()
+
+    async def _keep(self) -> None:
+        """Keep an idle stream open; never returns."""
+        while True:
+            await self._pause(PING_S)
+            await self._stream.ping()
+
+    def _wait_for_silence(self) -> None:
+        self._silence.reschedule(asyncio.get_running_loop().time() + self._half_closed_s)
+
+
+def _loopback_pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a TCP connection, both non-blocking.
+
+    A socket pair of the kernel has no RST.
+    """
+    with socket.socket() as listener:
+        listener.settimeout(_LOOPBACK_S)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        ours = socket.create_connection(listener.getsockname(), _LOOPBACK_S)
+        while True:
+            try:
+                theirs, peer = listener.accept()
+            except OSError:
+                ours.close()
+                raise
+            if peer == ours.getsockname():
+                break
+            # Another program of this machine was faster.
+            theirs.close()
+    for sock in (ours, theirs):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+    return ours, theirs

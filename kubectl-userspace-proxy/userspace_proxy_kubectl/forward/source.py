@@ -1,0 +1,120 @@
+"""The source and the dialer of a proxy that forwards the Services of a cluster to this machine.
+
+KubernetesSource ──Snapshot──▶ Forwardable ──Snapshot──▶ Proxy, steering none
+                                   └──pods──▶ PortForwarder ◀──dials──┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from userspace_proxy.agent.rounds.options import Options
+from userspace_proxy.agent.rounds.tasks import first_of
+from userspace_proxy.cluster import Snapshot
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.sources import Source
+from userspace_proxy.sources.base import Publish, SourceStatus
+from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.kubeconfig_files import Kubeconfig
+
+from .access import check_access
+from .forwardable import Forwardable
+from .port_forwarder import PortForwarder
+
+CONNECT_S = 5.0
+"""For one pod to answer: a stream takes several round trips through the API server."""
+
+_CHECK_S = 30.0
+
+
+class ForwardSource(Source):
+    """The Services of a cluster, as this machine serves them; it reaches their pods, too.
+
+    Args:
+        kubeconfig: A kubeconfig file, or which ones.
+        master: The server's URL, instead of the kubeconfig's.
+        wanted: The Services to forward; empty: all.
+        namespace: The only one to read; empty: all.
+        address: That of all Services; empty: each has one of its own.
+    """
+
+    kind = "port-forward"
+
+    def __init__(
+        self,
+        *,
+        kubeconfig: str | Kubeconfig,
+        master: str = "",
+        wanted: frozenset[ServiceKey] = frozenset(),
+        namespace: str = "",
+        address: str = "",
+    ) -> None:
+        self._credentials = Credentials(kubeconfig=kubeconfig, master=master)
+        self._credentials.check()
+        self.namespace = namespace
+        """The namespace that is read; empty: all."""
+        self.location = self._credentials.location
+        self.published = asyncio.Event()
+        """Set with each change of the Services."""
+        self.services = Forwardable(wanted, seed=self._credentials.cluster, address=address)
+        """What is forwarded."""
+        self._source = KubernetesSource(
+            kubeconfig=kubeconfig,
+            master=master,
+            with_headless=True,
+            with_pods=True,
+            namespace=self.namespace,
+        )
+        # One client: a pod that is gone shows it that watches may be dead.
+        self.dialer = PortForwarder(self._source.client, lambda: self.services.pods)
+        """Reaches the endpoints while the source runs."""
+
+    def options(self, others: Options | None = None) -> Options:
+        """Return the options of a proxy with this source; steering is ``none``."""
+        tuning = Tuning(connect_timeout_s=CONNECT_S)
+        return replace(
+            others or Options(tuning=tuning),
+            dialer=self.dialer,
+            second_port=self.services.second_port,
+            workers=None,
+        )
+
+    @property
+    def identity(self) -> str:
+        return self._source.identity
+
+    def check(self) -> None:
+        self._source.check()
+
+    async def check_access(self) -> None:
+        """Check that the API server responds, and permits what is needed.
+
+        Raises:
+            SourceError: It doesn't.
+        """
+        client = ApiClient(self._credentials)
+        try:
+            await check_access(client, self.namespace, within_s=_CHECK_S)
+        finally:
+            await client.close()
+
+    async def run(self, publish: Publish) -> None:
+        """Part of Source.
+
+        Raises:
+            SourceError: The credentials can't be used.
+        """
+
+        def publish_here(snapshot: Snapshot) -> None:
+            self.location = self._source.location
+            publish(self.services.follow(snapshot))
+            self.published.set()
+
+        await first_of(self.dialer.run(), self._source.run(publish_here))
+
+    def status(self) -> SourceStatus:
+        return self._source.status()

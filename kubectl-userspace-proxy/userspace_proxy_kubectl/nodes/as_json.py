@@ -1,0 +1,146 @@
+"""All nodes as JSON: what ``status``, ``nodes`` and the dashboard show, for programs.
+
+Rule 1: causes are written as in the JSON of one node, with their words, code and parameters.
+Rule 2: fields are only added.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from userspace_proxy.facts import Level
+from userspace_proxy.facts.encoding import to_json as write_value
+
+from .endpoints import MergedEndpoint
+from .incidents import MergedIncident
+from .merged import Merged, MergedPort, NodeGroup
+from .remarks import Remark
+from .rows import NodeRow
+from .words import endpoint_in_words, incident_in_words, port_in_words, remark_in_words
+
+
+def status_to_json(merged: Merged) -> bytes:
+    """Return the verdicts over all nodes, and the nodes, as a line of JSON."""
+    total = len(merged.answered)
+    return _encoded(
+        {
+            "now": merged.now,
+            "level": merged.level,
+            **_nodes(merged),
+            "service_ports": len(merged.ports) + merged.healthy,
+            "incidents": [_incident(one, merged.now, total) for one in merged.incidents],
+            "ports": [_port(port, merged) for port in merged.ports],
+        }
+    )
+
+
+def nodes_to_json(merged: Merged) -> bytes:
+    """Return the table of nodes as a line of JSON."""
+    return _encoded({"now": merged.now, **_nodes(merged)})
+
+
+def _nodes(merged: Merged) -> dict[str, Any]:
+    return {
+        "answered": len(merged.answered),
+        "remarks": [_remark(one) for one in merged.remarks],
+        "nodes": [_row(row) for row in merged.rows],
+    }
+
+
+def _remark(remark: Remark) -> dict[str, Any]:
+    return {
+        "level": remark.level,
+        "sentence": remark_in_words(remark),
+        "cause": remark.cause,
+        "nodes": remark.nodes,
+        "services": remark.services,
+    }
+
+
+def _row(row: NodeRow) -> dict[str, Any]:
+    return {
+        "node": row.node,
+        "level": row.level,
+        "has_answer": row.has_answer,
+        "causes": [
+            *(remark.cause for remark in row.remarks),
+            *(one.cause for one in row.incidents),
+        ],
+        "agents": [f"{one.namespace}/{one.pod}" for one in row.agents],
+        "version": row.version,
+        "commit": row.commit,
+        "settings": {name: one._asdict() for name, one in row.settings.items()},
+        "steering": row.steering,
+        "path": row.path,
+        "plan_age_s": row.plan_age_s,
+        "revision": row.revision,
+        "behind": row.behind,
+        "ports": row.ports,
+        "ports_not_ok": row.ill,
+        **row.sums._asdict(),
+        "cpu": row.cpu,
+        "memory_bytes": row.memory_bytes,
+    }
+
+
+def _incident(one: MergedIncident, now: float, total: int) -> dict[str, Any]:
+    return {
+        **msgspec.structs.asdict(one.incident),
+        "command": one.command,
+        "sentence": incident_in_words(one, now, total),
+        "extent": one.extent,
+        "nodes": one.nodes,
+        "tried": one.tried,
+        "answered": one.answered,
+        "left_out": one.left_out,
+    }
+
+
+def _port(port: MergedPort, merged: Merged) -> dict[str, Any]:
+    # Of what is ok, endpoints would be most of the JSON.
+    endpoints = port.endpoints if port.level is not Level.OK else ()
+    return {
+        **port.key._asdict(),
+        "protocol": port.first.protocol,
+        "addresses": [one.address for one in port.frontends],
+        "level": port.level,
+        "sentence": port_in_words(port, merged),
+        "groups": [_group(group) for group in port.groups],
+        "served": port.served,
+        "neutral": dict(port.neutral),
+        "left_out": port.left_out,
+        "missing": port.missing,
+        **port.sums._asdict(),
+        "endpoints": [_endpoint(one) for one in endpoints],
+    }
+
+
+def _group(group: NodeGroup) -> dict[str, Any]:
+    return {
+        "level": group.level,
+        "state": group.state.word,
+        "causes": group.causes,
+        "nodes": group.nodes,
+    }
+
+
+def _endpoint(one: MergedEndpoint) -> dict[str, Any]:
+    return {
+        "address": one.address,
+        "host": one.host,
+        "pod": one.pod,
+        "node": one.node,
+        "sentence": endpoint_in_words(one),
+        "extent": one.extent,
+        "usable": one.usable,
+        "tried": one.tried,
+        "answered": one.answered,
+        "failing": [{"cause": cause, "nodes": nodes} for cause, nodes in one.failing],
+        **one.sums._asdict(),
+    }
+
+
+def _encoded(answer: object) -> bytes:
+    return msgspec.json.encode(answer, enc_hook=write_value) + b"\n"

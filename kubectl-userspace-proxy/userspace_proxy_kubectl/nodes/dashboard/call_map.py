@@ -1,0 +1,180 @@
+"""Places the map of who calls whom: clients, Services and endpoints, in three columns.
+
+    clients           Services             endpoints
+    shop/cart-1 ─────▶ shop/web ──────────▶ 10.244.0.3:8080
+    10.0.0.7 ────────▶ kube-system/dns ┈┈┈▶ 10.244.0.9:53
+
+Rule 1: it is bounded in size, and states how much it leaves out: Services with problems and the
+busiest ones are shown, with their clients and endpoints.
+Rule 2: in each column, what is connected is at a similar height, so lines cross little.
+Rule 3: what a colour shows is also a shape: of a mark, or of a line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from userspace_proxy.facts import Level
+
+SERVICES_MAX = 30
+CLIENTS_MAX = 40
+ENDPOINTS_MAX = 60
+# Of one column; names that are longer are cut, and their titles are whole.
+_LABEL_MAX = 38
+_ROW = 28
+_TOP = 34
+BOX = 300
+"""The width of an item."""
+_COLUMNS = (0, 410, 820)
+WIDTH = _COLUMNS[-1] + BOX
+_LEAST_HEIGHT = _TOP + 3 * _ROW
+_THICKEST = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A client, a Service or an endpoint."""
+
+    name: str
+    link: str = ""
+    """The address of its page; empty: it has none."""
+    level: Level | None = None
+    """None: nothing is known of how it does."""
+    title: str = ""
+    """What is said of it beside its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """That one calls another."""
+
+    start: str
+    end: str
+    """Names of items, in neighbouring columns."""
+    calls: int
+    """Connections; the more, the thicker."""
+    level: Level | None = Level.OK
+    """None: it wasn't tried."""
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """All that may be shown; each column with what is to be shown first in front."""
+
+    clients: Sequence[Item]
+    services: Sequence[Item]
+    endpoints: Sequence[Item]
+    calls: Sequence[Line]
+    """From clients to Services."""
+    serves: Sequence[Line]
+    """From Services to endpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedItem:
+    """An item with its place."""
+
+    item: Item
+    x: int
+    y: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedLine:
+    """A line with its path."""
+
+    line: Line
+    path: str
+    width: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallMap:
+    """The picture."""
+
+    items: tuple[PlacedItem, ...]
+    lines: tuple[PlacedLine, ...]
+    height: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """How many clients, Services and endpoints of those that could be shown aren't."""
+    heads: tuple[tuple[int, str], ...] = ()
+    """The places and words of the columns' heads."""
+
+
+def place(all_: Calling) -> CallMap:
+    """Return the picture of as much as fits."""
+    services = all_.services[:SERVICES_MAX]
+    chosen = {item.name for item in services}
+    calls = [line for line in all_.calls if line.end in chosen]
+    serves = [line for line in all_.serves if line.start in chosen]
+    callers, serving = {line.start for line in calls}, {line.end for line in serves}
+    clients = [item for item in all_.clients if item.name in callers]
+    endpoints = [item for item in all_.endpoints if item.name in serving]
+    left_out = {
+        "client": len(clients[CLIENTS_MAX:]),
+        "Service": len(all_.services[SERVICES_MAX:]),
+        "endpoint": len(endpoints[ENDPOINTS_MAX:]),
+    }
+    clients, endpoints = clients[:CLIENTS_MAX], endpoints[:ENDPOINTS_MAX]
+    clients = _beside(clients, services, [(line.end, line.start) for line in calls])
+    endpoints = _beside(endpoints, services, [(line.start, line.end) for line in serves])
+    columns = (clients, services, endpoints)
+    height = max(_LEAST_HEIGHT, _TOP + _ROW * max(map(len, columns)))
+    at = [_column(x, items, height) for x, items in zip(_COLUMNS, columns, strict=True)]
+    lines = [
+        *(_placed(line, at[0], at[1]) for line in calls),
+        *(_placed(line, at[1], at[2]) for line in serves),
+    ]
+    heads = zip(_COLUMNS, ("Clients", "Services", "Endpoints"), strict=True)
+    return CallMap(
+        tuple(item for column in at for item in column.values()),
+        tuple(filter(None, lines)),
+        height,
+        {what: number for what, number in left_out.items() if number},
+        tuple(heads),
+    )
+
+
+def _beside(
+    items: Sequence[Item], services: Sequence[Item], links: Iterable[tuple[str, str]]
+) -> list[Item]:
+    """Return items in the order of the places of the Services that they are connected with."""
+    places = {item.name: place for place, item in enumerate(services)}
+    of_item: dict[str, list[int]] = {}
+    for service, name in links:
+        of_item.setdefault(name, []).append(places[service])
+    mean = {name: sum(found) / len(found) for name, found in of_item.items()}
+    return sorted(items, key=lambda item: mean[item.name])
+
+
+def _column(x: int, items: Sequence[Item], height: int) -> dict[str, PlacedItem]:
+    """Return a column's items by name, spread over the height."""
+    step = (height - _TOP) / max(1, len(items))
+    return {
+        item.name: PlacedItem(item, x, round(_TOP + step * (n + 0.5)), _cut(item.name))
+        for n, item in enumerate(items)
+    }
+
+
+def _placed(
+    line: Line, starts: Mapping[str, PlacedItem], ends: Mapping[str, PlacedItem]
+) -> PlacedLine | None:
+    start, end = starts.get(line.start), ends.get(line.end)
+    if start is None or end is None:
+        return None
+    x1, x2 = start.x + BOX, end.x
+    middle = (x1 + x2) // 2
+    path = f"M{x1} {start.y}C{middle} {start.y} {middle} {end.y} {x2} {end.y}"
+    return PlacedLine(line, path, min(_THICKEST, 1 + math.log10(1 + max(0, line.calls))))
+
+
+def _cut(name: str) -> str:
+    """Return a name that fits, with its end, by which pods of a Deployment differ."""
+    if len(name) <= _LABEL_MAX:
+        return name
+    half = _LABEL_MAX // 2
+    return f"{name[: half - 1]}…{name[-(_LABEL_MAX - half) :]}"

@@ -1,0 +1,97 @@
+"""Which clients call which Services, over all nodes.
+
+    Edges of each node ──▶ calls, a row for each client and Service port, the busiest first
+
+Rule 1: a client is its pod, where a node knows it, or else its address; what several nodes have
+counted is one row.
+Rule 2: nodes bound their tables, so this one is bounded by them, and what they left out is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
+
+from ..endpoints import moment
+from ..sums import bounded
+from .look import has_words
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCalls:
+    """The calls of one client at one Service port."""
+
+    client: str
+    """``namespace/pod``, or an IP address."""
+    addresses: tuple[str, ...]
+    """The client's."""
+    port: str
+    """The Service port, as of ``EdgeFacts.service``."""
+    connections: int
+    """Since the proxies' start, refused ones included."""
+    last_at: float
+    """Unix time of the last one."""
+    nodes: tuple[str, ...]
+    """Those whose proxies were called."""
+    service: str
+    """``namespace/name``."""
+
+    @property
+    def is_pod(self) -> bool:
+        return self.client not in self.addresses
+
+
+@dataclass(frozen=True, slots=True)
+class AllCalls:
+    """The calls of all clients."""
+
+    calls: tuple[ClientCalls, ...] = ()
+    """The busiest first."""
+    others: int = 0
+    """Connections of clients that the nodes' tables had no place for."""
+    nodes: int = 0
+    """How many nodes have answered."""
+
+    def matching(self, text: str) -> tuple[ClientCalls, ...]:
+        """Return those in whose client, Service port or node all words of a search are."""
+        return tuple(call for call in self.calls if has_words(text, _texts_of(call)))
+
+    def of_service(self, service: str) -> tuple[ClientCalls, ...]:
+        return tuple(call for call in self.calls if call.service == service)
+
+
+def add_up(edges: Mapping[str, EdgesFacts]) -> AllCalls:
+    """Return the calls of all nodes together.
+
+    Args:
+        edges: Each node's, by its name.
+    """
+    rows: dict[tuple[str, str], list[tuple[str, EdgeFacts]]] = {}
+    for node, answer in edges.items():
+        for edge in answer.edges:
+            key = edge.client_pod or edge.client, edge.service
+            rows.setdefault(key, []).append((node, edge))
+    calls = [_together(*key, found) for key, found in rows.items()]
+    calls.sort(key=lambda call: (-call.connections, call.port, call.client))
+    return AllCalls(
+        tuple(calls), sum(bounded(answer.others) for answer in edges.values()), len(edges)
+    )
+
+
+def _together(client: str, port: str, found: Iterable[tuple[str, EdgeFacts]]) -> ClientCalls:
+    nodes, edges = zip(*found, strict=True)
+    return ClientCalls(
+        client,
+        tuple(sorted({edge.client for edge in edges})),
+        port,
+        sum(bounded(edge.connections) for edge in edges),
+        max(moment(edge.last_at) for edge in edges),
+        tuple(sorted(set(nodes))),
+        f"{edges[0].namespace}/{edges[0].name}",
+    )
+
+
+def _texts_of(call: ClientCalls) -> Iterable[str]:
+    return call.client, *call.addresses, call.port, *call.nodes

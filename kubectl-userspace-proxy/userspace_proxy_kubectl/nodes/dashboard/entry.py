@@ -1,0 +1,129 @@
+"""Decides which requests the dashboard answers: those of the browser that its user has opened.
+
+    http://127.0.0.1:10299/?secret=…, once ──302─────────▶ http://NAME.localhost:10299/?secret=…
+    http://NAME.localhost:10299/?secret=…  ──302, cookie─▶ http://NAME.localhost:10299/
+    anything without the cookie            ──403─────────▶ one line
+
+Rule 1: every user of a machine can connect to its loopback, so an address needs the secret, or the
+cookie that a request with it got.
+Rule 2: the address that the browser is started with works once: for a moment, all users of the
+machine can see it among the processes. The one that is printed works as long as the command runs.
+Rule 3: browsers send a cookie to all ports of its host, so it is one of a random name that no other
+server has. A user whose browser doesn't find the name can open 127.0.0.1 with the secret.
+Rule 4: a page of another origin gets nothing, though browsers send it the cookie if it is on
+another port of this machine: ``Origin`` and ``Sec-Fetch-Site`` tell. A link that another site shows
+can be followed: the first answer is 403, as browsers keep the cookie back, and has the link again.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from userspace_proxy.status.text import prefers_text
+
+HOST = "127.0.0.1"
+COMMAND = "kubectl userspace-proxy dashboard"
+_SECRET = "secret"
+_WORDS = "Only the browser that a command has opened can read this: start"
+_AGAIN = "open this address again"
+_USED = (
+    "This address was opened before, and works once: take the one that the command has printed. If "
+    "you didn't open it, somebody else did: end the command, and start it again.\n"
+)
+_FOREIGN = "This address doesn't answer to pages of other origins.\n"
+
+
+class Entry:
+    """The secrets of one server; ``host`` is that of the browser's requests."""
+
+    def __init__(self, port: int, *, is_named: bool) -> None:
+        name = f"{secrets.token_hex(16)}.localhost" if is_named else HOST
+        self.host = f"{name}:{port}"
+        self._cookie_name = f"userspace-proxy-{port}"
+        self._secret = secrets.token_urlsafe(32)
+        self._once = secrets.token_urlsafe(32)
+        self._cookie = secrets.token_urlsafe(32)
+        self._is_used = False
+
+    def printed(self, path: str) -> str:
+        """Return the address of a page for a person."""
+        return f"http://{self.host}{path}{'&' if '?' in path else '?'}{_SECRET}={self._secret}"
+
+    def once(self, path: str) -> str:
+        """Return the address of a page that a browser is started with."""
+        return f"http://{HOST}:{self.host.rpartition(':')[2]}{path}?{_SECRET}={self._once}"
+
+    @web.middleware
+    async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Pass a request on if its client may read the answer."""
+        if _is_foreign(request):
+            return web.Response(status=403, text=_FOREIGN)
+        given = request.query.get(_SECRET)
+        has_cookie = _equal(request.cookies.get(self._cookie_name, ""), self._cookie)
+        if given is not None and not has_cookie:
+            if self._is_used and _equal(given, self._once):
+                return web.Response(status=403, text=_USED)
+            has_cookie = self._takes(given)
+        if not has_cookie:
+            return _refusal(request)
+        if given is None:
+            return await handler(request)
+        path = _without_secret(request)
+        if _equal(given, self._once) and request.host != self.host:
+            return web.Response(status=302, headers={"Location": self.printed(path)})
+        response = web.Response(status=302, headers={"Location": path})
+        response.set_cookie(
+            self._cookie_name, self._cookie, path="/", httponly=True, samesite="Strict"
+        )
+        return response
+
+    def _takes(self, given: str) -> bool:
+        """Return whether this is a secret; the one that works once has worked then."""
+        if _equal(given, self._once):
+            self._is_used = True
+            return True
+        return _equal(given, self._secret)
+
+
+def _equal(given: str, wanted: str) -> bool:
+    """Compare in a time that doesn't depend on where they differ."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode())
+
+
+def _is_foreign(request: web.Request) -> bool:
+    """Return whether a page of another origin has caused a request, other than by a link."""
+    headers = request.headers
+    origin = headers.get("Origin")
+    if origin is not None and origin != f"http://{headers.get('Host', '')}":
+        return True
+    if headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none"):
+        return False
+    return (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) != (
+        "navigate",
+        "document",
+    )
+
+
+def _without_secret(request: web.Request) -> str:
+    """Return the address of a request without its secret, on this server."""
+    url = request.rel_url.without_query_params(_SECRET)
+    # Two slashes would begin the name of another host.
+    return "/" + str(url).lstrip("/\\")
+
+
+def _refusal(request: web.Request) -> web.Response:
+    accept, agent = (request.headers.get(name, "") for name in ("Accept", "User-Agent"))
+    if prefers_text(accept, agent) or "text/html" not in accept:
+        return web.Response(status=403, text=f"{_WORDS} '{COMMAND}', and {_AGAIN}\n")
+    # A link of this page is followed with the cookie, which a browser keeps back at first if the
+    # link was on a page of another site.
+    body = f'{_WORDS} <code>{COMMAND}</code>, and <a href="">{_AGAIN}</a>.'
+    return web.Response(
+        status=403,
+        text=f'<!doctype html><html lang="en"><title>Not open</title><p>{body}</p></html>\n',
+        content_type="text/html",
+    )

@@ -1,0 +1,88 @@
+"""What Service ports of all nodes have carried in the last minute, as far as pages were looked at.
+
+    each look ──growth since the last one──▶ Lately ──Minute──▶ pages
+
+Rule 1: the picture has the rates of a proxy's page, so its steps are rounded to seconds; failed and
+saved clients are counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from userspace_proxy.facts.units import count_in_words
+from userspace_proxy.status.chart import Sparkline, draw
+from userspace_proxy.status.history import Figures, History
+
+from ..merged import MergedKey
+
+_MINUTE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What one Service port, or all of them, carried in the last minute."""
+
+    picture: Sparkline | None = None
+    """None: nothing was carried."""
+    failed: int = 0
+    """Clients that got no answer."""
+    saved: int = 0
+    """Connections whose first dial failed, and that another endpoint answered."""
+
+    @property
+    def words(self) -> str:
+        """What went wrong; empty if nothing did."""
+        counts = {"failed": self.failed, "saved": self.saved}
+        return ", ".join(f"{count_in_words(n)} {word}" for word, n in counts.items() if n)
+
+
+class Lately:
+    """The last minute of one dashboard."""
+
+    def __init__(self) -> None:
+        self._history = History()
+        self._carried: dict[MergedKey, Figures] = {}
+        """Since the first look."""
+        self._wrong: deque[tuple[float, Mapping[MergedKey, Figures]]] = deque()
+        """When looks have found failed or saved clients, and of which Service ports."""
+
+    def note(
+        self, keys: Iterable[MergedKey], growth: Mapping[MergedKey, Figures], at: float
+    ) -> None:
+        """Add a look, at monotonic seconds.
+
+        Args:
+            keys: All Service ports that it has.
+            growth: What was counted since the last one.
+        """
+        known, none = self._carried, Figures()
+        self._carried = {key: _sum(known.get(key, none), growth.get(key, none)) for key in keys}
+        self._history.record(list(self._carried.items()), at)
+        wrong = {key: one for key, one in growth.items() if one.failed or one.saved}
+        if wrong:
+            self._wrong.append((at, wrong))
+        while self._wrong and at - self._wrong[0][0] >= _MINUTE_S:
+            self._wrong.popleft()
+
+    def minute(self, key: MergedKey | None = None) -> Minute:
+        """Return the last minute of a Service port, or of all together."""
+        curves = self._history.minute(key)
+        if curves is None:
+            return Minute()
+        found = [
+            one
+            for _, wrong in self._wrong
+            for one in (wrong.values() if key is None else [wrong.get(key, Figures())])
+        ]
+        failed, saved = (
+            int(sum(counts))
+            for counts in ((one.failed for one in found), (one.saved for one in found))
+        )
+        return Minute(draw(curves), failed, saved)
+
+
+def _sum(one: Figures, other: Figures) -> Figures:
+    return Figures(*map(sum, zip(one, other, strict=True)))

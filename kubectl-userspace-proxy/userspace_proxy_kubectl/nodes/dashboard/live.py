@@ -1,0 +1,217 @@
+"""Has what pages show: merges the nodes' last answers, and asks nodes for what these don't contain.
+
+    reader ──latest──▶ AllNodes ──merge──▶ ClusterLook ─────────▶ pages
+           ◀──ask───── a Service's whole facts, calls ◀─── pages that need them
+
+Rule 1: nothing is merged or asked for while no page is open, and requests of the same moment share
+what is made.
+Rule 2: merging takes a quarter of a processor at most, however many nodes there are.
+Rule 3: what a node answers to a page's question is believed as little as all else: what can't be
+read is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+from urllib.parse import urlencode
+
+import msgspec
+
+from userspace_proxy.causes.cause import Cause
+from userspace_proxy.clocks import Clocks
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.facts import Level, PortFacts, StatusFacts
+from userspace_proxy.facts.edges import EdgesFacts
+from userspace_proxy.pacing import Pacing
+from userspace_proxy.status.single_flight import SingleFlight
+
+from ..answer import AgentAnswer, AllNodes
+from ..decoding import Allowance, TooLarge
+from ..growth import growth_of
+from ..merged import merge
+from ..reader import PAGE
+from .calls import AllCalls, add_up
+from .lately import Lately
+from .look import ClusterLook
+
+Ask: TypeAlias = Callable[[str, Sequence[str]], Awaitable[Mapping[str, bytes | Cause]]]
+"""Asks some nodes for a path; returns each one's answer, or why there is none."""
+
+# Tables of clients have up to 500 rows a node: of more nodes they would be many megabytes.
+CALLS_OF_NODES_MAX = 100
+# How long an answer is used: each question is a port-forward, of which ten a second are enough.
+_FRESH_S = 4.0
+_FRESH_OF_NODE_S = 0.1
+_SHARE = 0.25
+_LEAST_S = 0.5
+# The answers before which rates, and what is behind, are measured against are older.
+_BEFORE_S = 10.0
+_KEPT = 8
+
+
+class Live:
+    """What the pages of one dashboard show.
+
+    Args:
+        latest: Returns all nodes as they are known now.
+        ask: Asks nodes.
+        cluster: What the cluster is called.
+        unix: Returns the Unix time.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        latest: Callable[[], AllNodes],
+        ask: Ask,
+        *,
+        cluster: str = "",
+        unix: Callable[[], float] = Clocks.time,
+        clock: Callable[[], float] = Clocks.monotonic,
+    ) -> None:
+        self._latest = latest
+        self._ask = ask
+        self._cluster = cluster
+        self._unix = unix
+        self._clock = clock
+        self._merging = asyncio.Lock()
+        self._look: ClusterLook | None = None
+        self._pacing = Pacing(_SHARE, _LEAST_S)
+        self._marks: list[tuple[float, AllNodes]] = []
+        """Answers before, the oldest first, and when they were the latest."""
+        self._asking_all: SingleFlight[object] = SingleFlight()
+        self._asking_calls: SingleFlight[object] = SingleFlight()
+        self._lately = Lately()
+        self._answers: dict[str, tuple[float, object]] = {}
+        """What pages have asked for, by path, and when it arrived."""
+
+    async def look(self) -> ClusterLook:
+        """Return all nodes as they are known now, or were a moment ago."""
+        async with self._merging:
+            all_nodes, began = self._latest(), self._clock()
+            look = self._look
+            is_known = look is not None and look.all_nodes is all_nodes
+            if look is None or (not is_known and began >= self._pacing.due):
+                before = self._before(all_nodes, began)
+                merged = await asyncio.to_thread(merge, all_nodes, before)
+                if look is not None:
+                    growth = await asyncio.to_thread(growth_of, merged, look.merged)
+                    self._lately.note((port.key for port in merged.ports), growth, began)
+                look = ClusterLook(all_nodes, merged, self._unix(), self._cluster, self._lately)
+                self._pacing.note(began, self._clock())
+                self._look = look
+            return replace(look, now=self._unix())
+
+    async def look_at(self, service: str) -> ClusterLook:
+        """Return the same with all that nodes know of a Service, and of it alone."""
+        look = await self.look()
+        answers = look.all_nodes.answers
+        asked = tuple(one.node for one in answers if one.status is not None and one.is_summary)
+        if not asked:
+            return replace(look, merged=look.merged.of_service(service))
+        path = f"/api/v1/status?{urlencode({'service': service}, errors='replace')}"
+        found = await self._asked(self._asking_all, path, asked, _read_all)
+        assert isinstance(found, dict)
+        known = replace(
+            look.all_nodes, answers=tuple(_about(one, service, found) for one in answers)
+        )
+        merged = await asyncio.to_thread(lambda: merge(known).of_service(service))
+        return replace(look, all_nodes=known, merged=merged)
+
+    async def calls(self, service: str = "") -> AllCalls:
+        """Return who calls which Services, or one; of large clusters, of the busiest nodes."""
+        look = await self.look()
+        rows = sorted(look.merged.rows, key=lambda row: -row.sums.connections)
+        nodes = tuple(row.node for row in rows if row.has_answer)[:CALLS_OF_NODES_MAX]
+        if not nodes:
+            return AllCalls()
+        query = f"?{urlencode({'service': service}, errors='replace')}" if service else ""
+        path = f"/api/v1/connections{query}"
+        found = await self._asked(self._asking_calls, path, tuple(sorted(nodes)), _read_calls)
+        assert isinstance(found, AllCalls)
+        return found
+
+    async def _asked(
+        self,
+        asking: SingleFlight[object],
+        path: str,
+        nodes: tuple[str, ...],
+        read: Callable[[Mapping[str, bytes | Cause]], object],
+    ) -> object:
+        """Return what nodes answer, read in a thread; answers of a moment ago are used again."""
+
+        async def make() -> object:
+            at, known = self._answers.get(path, (float("-inf"), None))
+            if self._clock() - at < max(_FRESH_S, _FRESH_OF_NODE_S * len(nodes)):
+                return known
+            try:
+                answers = await self._ask(path, nodes)
+            except UserspaceProxyError:
+                # As the reader itself says to its caller: it has lost its rights.
+                answers = {}
+            known = await asyncio.to_thread(read, answers)
+            self._answers.pop(path, None)
+            self._answers[path] = self._clock(), known
+            while len(self._answers) > _KEPT:
+                del self._answers[next(iter(self._answers))]
+            return known
+
+        return await asking.get(path, make)
+
+    def _before(self, now: AllNodes, at: float) -> AllNodes | None:
+        """Return the answers of some time ago, and remember those of now."""
+        while len(self._marks) > 1 and at - self._marks[1][0] >= _BEFORE_S:
+            del self._marks[0]
+        before = self._marks[0][1] if self._marks else None
+        if not self._marks or at - self._marks[-1][0] >= _BEFORE_S / 2:
+            self._marks.append((at, now))
+        return before
+
+
+def _about(answer: AgentAnswer, service: str, found: Mapping[str, StatusFacts]) -> AgentAnswer:
+    """Return a node's answer with a Service alone, and of that with what its summary leaves out.
+
+    A summary is newer: what it doesn't have is served now, whatever was found before.
+    """
+    status = answer.status
+    if status is None:
+        return answer
+    listed = {_key(port): port for port in status.ports if _is_of(port, service)}
+    asked = found.get(answer.node)
+    for port in asked.ports if asked is not None else ():
+        if port.state.level is Level.OK and _is_of(port, service):
+            listed.setdefault(_key(port), port)
+    return replace(answer, status=msgspec.structs.replace(status, ports=[*listed.values()]))
+
+
+def _is_of(port: PortFacts, service: str) -> bool:
+    return f"{port.namespace}/{port.service}" == service
+
+
+def _key(port: PortFacts) -> tuple[str, str, str]:
+    return port.port, port.family, port.side
+
+
+def _read_all(answers: Mapping[str, bytes | Cause]) -> dict[str, StatusFacts]:
+    read: dict[str, StatusFacts] = {}
+    for node, body in answers.items():
+        if isinstance(body, bytes):
+            try:
+                read[node] = Allowance(PAGE.body).decode(body, StatusFacts)
+            except (ValueError, TooLarge):
+                continue
+    return read
+
+
+def _read_calls(answers: Mapping[str, bytes | Cause]) -> AllCalls:
+    edges = {}
+    for node, body in answers.items():
+        if isinstance(body, bytes):
+            try:
+                edges[node] = Allowance(PAGE.body).decode(body, EdgesFacts)
+            except (ValueError, TooLarge):
+                continue
+    return add_up(edges)

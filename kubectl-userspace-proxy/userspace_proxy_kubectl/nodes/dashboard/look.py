@@ -1,0 +1,130 @@
+"""What a request asks for, what its page is made of, and the addresses of pages.
+
+Rule 1: an address has what a page shows in its path and query, so it can be passed on.
+Rule 2: names are quoted, as agents may claim any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+from userspace_proxy.model import ServiceKey
+
+from ..answer import AllNodes
+from ..merged import Merged
+from .lately import Lately
+
+Q_MAX = 200
+_T = TypeVar("_T")
+
+
+def service_link(service: str) -> str:
+    """Return the address of the page about a Service, ``namespace/name``."""
+    namespace, name = ServiceKey.read(service)
+    return f"/services/{_quoted(namespace)}/{_quoted(name)}"
+
+
+def node_link(node: str) -> str:
+    """Return the address of the page about a node."""
+    return f"/nodes/{_quoted(node)}"
+
+
+def incident_link(id_: str) -> str:
+    """Return the address of the page about an incident."""
+    return f"/incidents/{_quoted(id_)}"
+
+
+def with_query(path: str, query: Mapping[str, object]) -> str:
+    """Return an address with those values of a query that aren't empty."""
+    given = {name: str(value) for name, value in query.items() if value}
+    return f"{path}?{urlencode(given, safe=',:/', errors='replace')}" if given else path
+
+
+def _quoted(name: str) -> str:
+    # A segment of dots alone would be taken for a folder.
+    text = quote(name, safe="", errors="replace")
+    return text.replace(".", "%2E") if not text.strip(".") else text
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """The address of a page."""
+
+    path: str = "/"
+    """As it was written, quoted."""
+    q: str = ""
+    """What is searched for; empty for all."""
+    page: int = 1
+    """Of a long list, from 1."""
+    refresh: bool = True
+    """Whether the page reloads itself where scripts are off."""
+
+    @classmethod
+    def read(cls, path: str, query: Mapping[str, str]) -> PageRequest:
+        """Return what a request asks for; invalid values mean the default."""
+        page = query.get("page", "")
+        is_number = page.isascii() and page.isdigit() and 0 < len(page) < 10
+        return cls(
+            path,
+            query.get("q", "").strip()[:Q_MAX],
+            max(int(page), 1) if is_number else 1,
+            query.get("refresh") != "off",
+        )
+
+    def link(self, **changes: object) -> str:
+        wanted = replace(self, **changes)  # type: ignore[arg-type]
+        page = wanted.page if wanted.page > 1 else 0
+        refresh = "" if wanted.refresh else "off"
+        return with_query(wanted.path, {"q": wanted.q, "page": page, "refresh": refresh})
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLook:
+    """All nodes at one moment, as pages show them."""
+
+    all_nodes: AllNodes
+    merged: Merged
+    now: float
+    """Unix time of this machine."""
+    cluster: str = ""
+    """The cluster, as its user calls it."""
+    lately: Lately = field(default_factory=Lately)
+
+
+@dataclass(frozen=True, slots=True)
+class ListPart(Generic[_T]):
+    """One page of a list."""
+
+    items: Sequence[_T]
+    page: int
+    pages: int
+    total: int
+    """Of all pages."""
+    start: int
+    """The place of the first item in the list."""
+
+    @property
+    def first(self) -> int:
+        """The number of the first item, from 1; 0 without any."""
+        return self.start + 1 if self.items else 0
+
+    @property
+    def last(self) -> int:
+        return self.start + len(self.items)
+
+
+def part_of(items: Sequence[_T], page: int, size: int) -> ListPart[_T]:
+    """Return a page; past the end means the last."""
+    pages = max(1, -(-len(items) // size))
+    number = min(page, pages)
+    start = (number - 1) * size
+    return ListPart(items[start : start + size], number, pages, len(items), start)
+
+
+def has_words(q: str, texts: Iterable[str]) -> bool:
+    """Return whether all words of a search are in some texts."""
+    text = "\n".join(texts).lower()
+    return all(word in text for word in q.lower().split())

@@ -1,0 +1,154 @@
+"""Renders the map of who calls whom: clients, Services, endpoints.
+
+Rule 1: what calls is what nodes have counted; what serves is what their plans have, even if nobody
+called it.
+Rule 2: a search shows the Services that it finds, and those of clients and endpoints that it finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+
+from userspace_proxy.facts import WORST_FIRST, Level, worst
+from userspace_proxy.facts.units import plural
+
+from ..endpoints import MergedEndpoint
+from ..merged import MergedPort, mark_of
+from ..words import endpoint_in_words
+from .call_map import BOX, SERVICES_MAX, WIDTH, Calling, CallMap, Item, Line, place
+from .calls import AllCalls, ClientCalls
+from .look import ClusterLook, PageRequest, has_words, service_link, with_query
+from .markup import render
+from .pages import head, say_calls
+
+
+def render_map(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> bytes:
+    """Return the page."""
+    drawn = place(calling_of(look.merged.ports, calls, asked.q))
+    counts = [sum(one.x == x for one in drawn.items) for x, _ in drawn.heads]
+    shown = ", ".join(
+        plural(count, noun)
+        for count, noun in zip(counts, ("client", "Service", "endpoint"), strict=True)
+    )
+    return render(
+        "map",
+        **head(look, asked, "Map"),
+        map=drawn,
+        shown=shown,
+        width=WIDTH,
+        box=BOX,
+        left_out=[*_left_out(drawn), say_calls(calls, look.merged)],
+    )
+
+
+def calling_of(ports: Iterable[MergedPort], calls: AllCalls, q: str) -> Calling:
+    """Return what the map may show."""
+    of_service: dict[str, list[MergedPort]] = {}
+    for port in ports:
+        of_service.setdefault(port.key.of_service, []).append(port)
+    called: dict[str, list[ClientCalls]] = {}
+    for call in calls.calls:
+        called.setdefault(call.service, []).append(call)
+    # One that was called may have been removed since, or is served and left out of a summary.
+    names = dict.fromkeys((*of_service, *called))
+    wanted = [
+        name
+        for name in names
+        if not q or has_words(q, _texts(name, of_service.get(name, ()), called.get(name, ())))
+    ]
+    services = [_service(name, of_service.get(name, ()), called.get(name, ())) for name in wanted]
+    services.sort(key=lambda found: found[0])
+    shown = [item.name for _, item in services[:SERVICES_MAX]]
+    calling = [_calls(name, called.get(name, ())) for name in shown]
+    endpoints: dict[str, Item] = {}
+    serving: list[list[Line]] = []
+    for name in shown:
+        lines = []
+        for endpoint in (one for port in of_service.get(name, ()) for one in port.endpoints):
+            line = _serves(name, endpoint)
+            known = endpoints.get(endpoint.address)
+            if known is None or _is_worse(line.level, known.level):
+                endpoints[endpoint.address] = _endpoint(endpoint, line.level)
+            lines.append(line)
+        serving.append(_merged(lines))
+    # Of each Service the busiest client, and the first endpoint, before the second of another.
+    clients = dict.fromkeys(line.start for line in _in_turn(calling))
+    ends = dict.fromkeys(line.end for line in _in_turn(serving))
+    return Calling(
+        [Item(name, with_query("/connections", {"q": name})) for name in clients],
+        [item for _, item in services],
+        [endpoints[name] for name in ends],
+        [line for lines in calling for line in lines],
+        [line for lines in serving for line in lines],
+    )
+
+
+def _in_turn(lines: Iterable[Sequence[Line]]) -> Iterator[Line]:
+    """Yield the first line of each list, then the second of each."""
+    return (line for turn in zip_longest(*lines) for line in turn if line is not None)
+
+
+def _texts(name: str, ports: Iterable[MergedPort], calls: Iterable[ClientCalls]) -> Iterator[str]:
+    yield name
+    for port in ports:
+        yield port.key.name
+        # Cost: what all nodes have is put together for what is shown only.
+        for endpoint in port.first.endpoints:
+            yield endpoint.address
+            yield endpoint.node
+    for call in calls:
+        yield call.client
+        yield from call.addresses
+
+
+def _service(
+    name: str, ports: Iterable[MergedPort], calls: Iterable[ClientCalls]
+) -> tuple[tuple[int, int, str], Item]:
+    """Return a Service with its place: with problems first, then the most called."""
+    ports = [*ports]
+    level = worst(port.level for port in ports)
+    count = sum(call.connections for call in calls)
+    key = WORST_FIRST.index(level), -count, name
+    return key, Item(name, service_link(name), mark_of(ports), plural(count, "connection"))
+
+
+def _calls(service: str, calls: Iterable[ClientCalls]) -> list[Line]:
+    counts: dict[str, int] = {}
+    for call in calls:
+        counts[call.client] = counts.get(call.client, 0) + call.connections
+    return [
+        Line(client, service, count, Level.OK, plural(count, "connection"))
+        for client, count in counts.items()
+    ]
+
+
+def _serves(service: str, endpoint: MergedEndpoint) -> Line:
+    title = f"{plural(endpoint.sums.connections, 'connection')}, {endpoint.sums.failed:,} failed"
+    return Line(service, endpoint.address, endpoint.sums.connections, endpoint.level, title)
+
+
+def _endpoint(endpoint: MergedEndpoint, level: Level | None) -> Item:
+    link = f"/?q=endpoint:{endpoint.address}"
+    return Item(endpoint.address, link, level, endpoint_in_words(endpoint))
+
+
+def _merged(lines: Iterable[Line]) -> list[Line]:
+    """Return one line for several Service ports of a Service that lead to the same address."""
+    found: dict[tuple[str, str], Line] = {}
+    for line in lines:
+        key = line.start, line.end
+        known = found.get(key)
+        if known is None or _is_worse(line.level, known.level):
+            found[key] = line
+    return list(found.values())
+
+
+def _is_worse(level: Level | None, than: Level | None) -> bool:
+    order = (*WORST_FIRST, None)
+    return order.index(level) < order.index(than)
+
+
+def _left_out(drawn: CallMap) -> Iterator[str]:
+    for what, count in drawn.left_out.items():
+        yield f"{plural(count, f'more {what}')}: a search shows them."

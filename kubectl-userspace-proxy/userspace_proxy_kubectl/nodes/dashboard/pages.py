@@ -1,0 +1,391 @@
+"""Renders all pages but those of a Service and the map.
+
+Rule 1: a page is bounded in size: a list has pages, or states how much it leaves out.
+Rule 2: sentences are those of ``nodes.words``; this only chooses and counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from userspace_proxy.causes.say import Form, say
+from userspace_proxy.facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
+from userspace_proxy.facts.units import (
+    bytes_in_words,
+    count_in_words,
+    plural,
+    seconds_in_words,
+)
+from userspace_proxy.status.search import Search
+
+from ..incidents import MergedIncident
+from ..merged import Merged, MergedPort
+from ..rows import NodeRow
+from ..selected import found_in
+from ..sums import added, bounded
+from ..words import incident_in_words, port_in_words
+from .calls import AllCalls
+from .lately import Minute
+from .live import CALLS_OF_NODES_MAX
+from .look import ClusterLook, ListPart, PageRequest, has_words, part_of
+from .markup import render
+
+PORTS_A_PAGE = 100
+NODES_A_PAGE = 100
+CALLS_A_PAGE = 200
+INCIDENTS_A_PAGE = 100
+FIRST_NODES = 25
+FIRST_INCIDENTS = 10
+FIRST_REMARKS = 10
+OF_A_NODE = 100
+OF_AN_INCIDENT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A name, a value, and more about it."""
+
+    name: str
+    value: str
+    more: str = ""
+    kind: str = ""
+    """A class of the style sheet."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortRow:
+    """A line of the list of Service ports."""
+
+    port: MergedPort
+    words: str
+    nodes: int
+    """Those that have answered, and aren't known to lack it."""
+    minute: Minute
+
+    @property
+    def tag(self) -> str:
+        """What tells it from others of its name."""
+        side, family = self.port.key.side, self.port.key.family
+        protocol = self.port.first.protocol
+        words = [protocol] if protocol != "TCP" else []
+        words += [family] if family not in ("", "IPv4") else []
+        return " ".join(filter(None, (*words, side)))
+
+    @property
+    def address(self) -> str:
+        return self.port.frontends[0].address if self.port.frontends else ""
+
+    @property
+    def endpoints(self) -> int:
+        return len(self.port.endpoints)
+
+    @property
+    def sound(self) -> int:
+        """How many of these are usable, and answer some node or fail for none."""
+        return sum(
+            bool(one.usable) and (bool(one.answered) or not one.failing)
+            for one in self.port.endpoints
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SaidIncident:
+    """An incident with its sentence."""
+
+    incident: IncidentFacts
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaidNode:
+    """A row of the nodes' table, with what is said of it."""
+
+    row: NodeRow
+    words: str
+
+
+def render_overview(look: ClusterLook, asked: PageRequest) -> bytes:
+    """Return the first page: nodes without an answer, causes, Services, nodes."""
+    merged = look.merged
+    search = Search.parse(asked.q)
+    found = found_in(merged, search).ports
+    part: ListPart[object] = part_of(found, asked.page, PORTS_A_PAGE)
+    rows = [_row(port, look) for port in found[part.start : part.start + PORTS_A_PAGE]]
+    return render(
+        "cluster",
+        **head(look, asked, "All nodes"),
+        figures=_figures(look),
+        minute=look.lately.minute(),
+        remarks=merged.remarks[:FIRST_REMARKS],
+        more_remarks=len(merged.remarks[FIRST_REMARKS:]),
+        incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
+        more_incidents=len(merged.incidents[FIRST_INCIDENTS:]),
+        part=replace(part, items=rows),
+        unknown=search.unknown,
+        opens=_opens(asked.q, found, merged),
+        nodes=say_nodes(merged.rows[:FIRST_NODES]),
+        more_nodes=len(merged.rows[FIRST_NODES:]),
+    )
+
+
+def render_nodes(look: ClusterLook, asked: PageRequest) -> bytes:
+    """Return the page with all nodes."""
+    said = say_nodes(look.merged.rows)
+    found = [one for one in said if has_words(asked.q, _texts_of_node(one))]
+    return render(
+        "nodes",
+        **head(look, asked, "Nodes"),
+        remarks=look.merged.remarks[:OF_A_NODE] if not asked.q else (),
+        part=part_of(found, asked.page, NODES_A_PAGE),
+    )
+
+
+def render_node(look: ClusterLook, asked: PageRequest, node: str) -> bytes | None:
+    """Return the page about a node; None if there is none of this name."""
+    merged = look.merged
+    row = next((row for row in merged.rows if row.node == node), None)
+    if row is None:
+        return None
+    # What was known of a node that has no answer any more isn't so now.
+    answers = (one.status for one in look.all_nodes.answers if one.node == node)
+    status = next(answers, None) if row.has_answer else None
+    ports = _ill(status)
+    incidents = [one for one in merged.incidents if node in one.nodes]
+    problems = [one for one in status.problems if not one.port] if status is not None else []
+    words = (status.verdict if status is not None else "") or _about(row)
+    return render(
+        "node",
+        **head(look, asked, node, mark=row.level, heading=node, words=words),
+        row=row,
+        remarks=row.remarks,
+        problems=problems[:OF_A_NODE],
+        incidents=say_incidents(incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
+        facts=_facts_of(row, status, look.now),
+        settings=row.settings,
+        ports=ports[:OF_A_NODE],
+        more_ports=len(ports[OF_A_NODE:]),
+    )
+
+
+def render_incidents(look: ClusterLook, asked: PageRequest) -> bytes:
+    """Return the page with all causes."""
+    merged = look.merged
+    said = zip(
+        say_incidents(merged.incidents, look.now, len(merged.answered)),
+        merged.incidents,
+        strict=True,
+    )
+    found = [
+        words
+        for words, one in said
+        if has_words(asked.q, (words.words, *one.incident.services, *one.nodes))
+    ]
+    return render(
+        "causes",
+        **head(look, asked, "Causes"),
+        part=part_of(found, asked.page, INCIDENTS_A_PAGE),
+        remarks=look.merged.remarks[:FIRST_REMARKS] if not asked.q else (),
+    )
+
+
+def render_incident(look: ClusterLook, asked: PageRequest, id_: str) -> bytes | None:
+    """Return the page about an incident; None if there is none, or none any more."""
+    one = next((one for one in look.merged.incidents if one.incident.id == id_), None)
+    if one is None or one.incident.cause is None:
+        return None
+    incident, words = one.incident, incident_in_words(one, look.now, len(look.merged.answered))
+    return render(
+        "cause",
+        **head(look, asked, words, mark=incident.level),
+        words=words,
+        incident=incident,
+        command=one.command,
+        seen_by=len(one.nodes),
+        nodes=one.nodes[:OF_AN_INCIDENT],
+        more_nodes=len(one.nodes[OF_AN_INCIDENT:]),
+        endpoints=incident.endpoints[:OF_AN_INCIDENT],
+        more_endpoints=len(incident.endpoints[OF_AN_INCIDENT:]),
+        services=incident.services[:OF_AN_INCIDENT],
+        more_services=len(incident.services[OF_AN_INCIDENT:]),
+    )
+
+
+def render_calls(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> bytes:
+    """Return the page with clients and what they call."""
+    return render(
+        "calls",
+        **head(look, asked, "Connections"),
+        part=part_of(calls.matching(asked.q), asked.page, CALLS_A_PAGE),
+        said=say_calls(calls, look.merged),
+    )
+
+
+def render_missing(look: ClusterLook, asked: PageRequest, words: str) -> bytes:
+    """Return the page about what isn't there."""
+    return render("absent", **head(look, asked, "Not there", mark=None, words=f"{words}."))
+
+
+def head(
+    look: ClusterLook,
+    asked: PageRequest,
+    title: str,
+    *,
+    mark: Level | Literal[""] | None = "",
+    heading: str = "",
+    words: str = "",
+) -> dict[str, object]:
+    """Return what each page begins with.
+
+    Args:
+        mark: Of what it is about: a level, or None for a neutral one; empty, as texts: it is about
+            all nodes.
+        heading: What it is about.
+        words: How that does.
+    """
+    merged = look.merged
+    level = merged.mark if mark == "" else mark
+    word = str(level).capitalize() if level is not Level.OK else "OK"
+    place = look.cluster or "userspace-proxy"
+    return {
+        "look": look,
+        "asked": asked,
+        "title": f"{word}: {title}, {place}" if level else f"{title}, {place}",
+        "level": level,
+        "heading": heading or plural(len(merged.nodes), "node"),
+        "verdict": words or verdict(merged),
+    }
+
+
+def verdict(merged: Merged) -> str:
+    """Return the state of the cluster in a line."""
+    silent = len(merged.nodes) - len(merged.answered)
+    answers = f"{silent:,} without an answer." if silent else "All have answered."
+    ill = merged.ill_services
+    if ill:
+        needs = "needs" if len(ill) == 1 else "need"
+        return f"{answers} {plural(len(ill), 'Service')} {needs} attention."
+    unknown = {port.key.of_service for port in merged.ports if port.mark is None}
+    if unknown:
+        known = f"Nothing shows whether clients of {plural(len(unknown), 'Service')} are answered."
+        return f"{answers} No Service fails. {known}"
+    return f"{answers} All Services are served as planned." if merged.answered else answers
+
+
+def say_calls(calls: AllCalls, merged: Merged) -> str:
+    """Return what a list of calls doesn't contain."""
+    words = f"Counted by {plural(calls.nodes, 'node')} since their proxies' start."
+    if len(merged.answered) > calls.nodes:
+        words += (
+            f" Of {len(merged.answered):,} nodes, the {CALLS_OF_NODES_MAX} with the most "
+            "connections are asked."
+        )
+    if calls.others:
+        words += f" {plural(calls.others, 'connection')} of other clients, which nodes don't list."
+    return words
+
+
+def say_incidents(
+    incidents: Iterable[MergedIncident], now: float, total: int
+) -> list[SaidIncident]:
+    """Return incidents with their sentences."""
+    return [SaidIncident(one.incident, incident_in_words(one, now, total)) for one in incidents]
+
+
+def say_nodes(rows: Iterable[NodeRow]) -> list[SaidNode]:
+    """Return rows with what is said of each node."""
+    return [SaidNode(row, _about(row)) for row in rows]
+
+
+def _about(row: NodeRow) -> str:
+    causes = [*(one.cause for one in row.remarks), *(one.cause for one in row.incidents)]
+    if causes:
+        more = f"; {len(causes) - 1:,} more" if len(causes) > 1 else ""
+        return f"{say(causes[0], Form.SHORT)}{more}"
+    if row.ill:
+        return f"{plural(row.ill, 'Service port needs', 'Service ports need')} attention"
+    return "all served" if row.has_answer else "no answer"
+
+
+def _row(port: MergedPort, look: ClusterLook) -> PortRow:
+    known = len(look.merged.answered) - len(port.missing)
+    return PortRow(port, port_in_words(port, look.merged), known, look.lately.minute(port.key))
+
+
+def _opens(q: str, found: Sequence[MergedPort], merged: Merged) -> str:
+    """Return the Service that a search names, if it isn't listed but may exist."""
+    is_name = re.fullmatch(r"[^\s:/]+/[^\s:/]+", q) is not None
+    return q if merged.healthy and is_name and not found else ""
+
+
+def _figures(look: ClusterLook) -> list[Fact]:
+    sums = added(row.sums for row in look.merged.rows)
+    return [
+        Fact(
+            "saved",
+            count_in_words(sums.saved),
+            "their first dial failed, and another endpoint answered: the clients noticed nothing",
+            "good" if sums.saved else "zero",
+        ),
+        Fact(
+            "failed",
+            count_in_words(sums.failed),
+            "clients that got no answer: no endpoint answered, or it ended them, or they left",
+            "bad" if sums.failed else "zero",
+        ),
+        Fact("open", count_in_words(sums.active)),
+        Fact("total", count_in_words(sums.connections)),
+        Fact("in", bytes_in_words(sums.received_bytes)),
+        Fact("out", bytes_in_words(sums.sent_bytes)),
+        Fact("nodes", f"{len(look.merged.answered):,}/{len(look.merged.nodes):,}", "that answered"),
+    ]
+
+
+def _texts_of_node(one: SaidNode) -> Sequence[str]:
+    row = one.row
+    return row.node, row.version, row.commit, row.steering, one.words, str(row.level)
+
+
+def _ill(status: StatusFacts | None) -> list[PortFacts]:
+    ports = status.ports if status is not None else ()
+    found = [port for port in ports if port.state.level is not Level.OK]
+    return sorted(found, key=lambda port: (WORST_FIRST.index(port.state.level), port.name))
+
+
+def _facts_of(row: NodeRow, status: StatusFacts | None, now: float) -> list[Fact]:
+    if status is None:
+        return []
+    age, cpu, sums, kernel = row.plan_age_s, row.cpu, row.sums, status.kernel
+    tracks = status.tracking.limit > 0
+    entries, limit = (
+        count_in_words(bounded(n)) for n in (status.tracking.entries, status.tracking.limit)
+    )
+    return [
+        Fact("Version", row.version or "unknown", row.commit),
+        Fact("Started", f"{seconds_in_words(bounded(now - status.started))} ago"),
+        Fact("Source", status.source.kind, status.source.location),
+        Fact("Steering", row.steering or "unknown", row.path),
+        Fact(
+            "Plan in force",
+            f"{seconds_in_words(bounded(age))} ago" if age is not None else "none yet",
+            f"revision {bounded(row.revision):.0f}{_compared(row)}",
+        ),
+        Fact("Connections", count_in_words(sums.active), f"open, of {sums.connections:,}"),
+        Fact("Failed", count_in_words(sums.failed)),
+        Fact("CPU", f"{cpu:.1%} of a core" if cpu is not None else "unknown"),
+        Fact(
+            "Memory", bytes_in_words(bounded(row.memory_bytes)) if row.memory_bytes else "unknown"
+        ),
+        *([Fact("Connection tracking", entries, f"of {limit} entries")] if tracks else []),
+        Fact("Kernel", kernel.release or "unknown", kernel.words if kernel.release else ""),
+    ]
+
+
+def _compared(row: NodeRow) -> str:
+    if row.behind is None:
+        return ""
+    if not row.behind:
+        return ", as the API server has it"
+    return f", {plural(len(row.behind), 'Service')} not as the API server has it"

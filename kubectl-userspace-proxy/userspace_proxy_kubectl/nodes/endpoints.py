@@ -1,0 +1,196 @@
+"""One endpoint as all nodes see it: which have tried it, and what they got.
+
+    all that tried it fail         ──▶ the endpoint is what fails
+    some hear nothing from it,
+    while it answers others        ──▶ the way from these nodes
+    some fail otherwise, or before ──▶ the endpoint, which comes and goes
+    only one has tried             ──▶ nobody can tell
+
+Rule 1: a node has tried an endpoint if it has dialled it or was answered by it, or has a cause.
+Rule 2: an answer is a byte that came back: without a cause and without one, nothing is known.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from userspace_proxy.causes.cause import Cause, CauseCode, When
+from userspace_proxy.facts import EndpointFacts, Level, PortFacts
+
+from .sums import Sums, added, of_endpoint
+
+# Unix times beyond are no times: time.localtime() fails with them.
+_LATEST = 2.0**37
+_CLOCKS_DIFFER_S = 2.0
+_OF_PATHS = frozenset(
+    (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
+)
+"""A node that has one of these hears nothing from the endpoint itself."""
+
+
+class Extent(enum.StrEnum):
+    """Where what is wrong is."""
+
+    NONE = "none"
+    """Nothing is wrong, or it isn't about an endpoint."""
+    ENDPOINT = "endpoint"
+    """All nodes that tried, at least two, have the same."""
+    PATH = "path"
+    """It answers some nodes, and others hear nothing from it at the same time."""
+    SOME = "some nodes"
+    """It answers some nodes, and refuses others, ends their connections, or did so before."""
+    ONE = "one node"
+    """Only one node has tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergedEndpoint:
+    """One endpoint of a Service port on all nodes."""
+
+    address: str
+    host: str
+    """The name that it was found by; empty: it is an address."""
+    pod: str
+    """The pod's name; empty if unknown."""
+    node: str
+    """Where it runs; empty if unknown."""
+    usable: int
+    """On how many nodes it may serve."""
+    tried: tuple[str, ...]
+    """Nodes that have tried it."""
+    answered: tuple[str, ...]
+    """Of these, those that it has sent something, and that have no cause."""
+    extent: Extent
+    """Where what is wrong with it is."""
+    failing: tuple[tuple[Cause, tuple[str, ...]], ...]
+    """What is wrong, and on which nodes; what the most have first."""
+    sums: Sums
+    """Its figures on all nodes."""
+    left_out: int = 0
+    """Nodes whose summaries leave its Service port out: they see nothing wrong, and don't say
+    whether they have tried."""
+
+    @property
+    def level(self) -> Level | None:
+        """How it serves; None: it answers no node, as far as is known, and fails for none."""
+        if self.failing:
+            return Level.ATTENTION if self.answered else Level.TROUBLE
+        return Level.OK if self.answered else None
+
+
+def extent_of(causes: Collection[Cause | None], ill: int, answers: Collection[float]) -> Extent:
+    """Return where what is wrong is.
+
+    Args:
+        causes: What is wrong, as :func:`current_cause` has it for each node.
+        ill: How many nodes have a cause.
+        answers: When it last answered each of the others; Unix times.
+    """
+    if not ill:
+        return Extent.NONE
+    if not answers:
+        return Extent.ENDPOINT if ill > 1 else Extent.ONE
+    last = max(answers)
+    is_path = causes and all(
+        cause is not None
+        and cause.code in _OF_PATHS
+        and moment(cause.first_at) <= last + _CLOCKS_DIFFER_S
+        for cause in causes
+    )
+    return Extent.PATH if is_path else Extent.SOME
+
+
+def last_answer(endpoint: EndpointFacts) -> float:
+    """Return when an endpoint has last answered a node; 0: it hasn't, or has a cause."""
+    has_answered = endpoint.has_sent and endpoint.cause is None
+    return max(endpoint.answered_at, endpoint.sent_at, 1.0) if has_answered else 0.0
+
+
+def current_cause(endpoint: EndpointFacts) -> Cause | None:
+    """Return what is wrong with an endpoint; None: it was a while ago, or it isn't used."""
+    return endpoint.cause if endpoint.is_usable and not endpoint.is_past else None
+
+
+def has_tried(endpoint: EndpointFacts) -> bool:
+    """Return whether a node has tried an endpoint."""
+    is_dialled = endpoint.connections or endpoint.failures or endpoint.answered_at
+    return bool(is_dialled or endpoint.sent_at or endpoint.cause is not None)
+
+
+def same_cause(cause: Cause) -> object:
+    """Return what is equal for causes that are the same on several nodes."""
+    return cause.shared or cause.fact
+
+
+def seen_together(causes: Sequence[Cause]) -> Cause:
+    """Return a cause as it was last seen, with what all nodes that see it have counted."""
+    last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
+    firsts = [at for cause in causes if (at := moment(cause.first_at))]
+    return last.replace(
+        count=sum(max(0, cause.count) for cause in causes),
+        first_at=min(firsts, default=0.0),
+        last_at=max(moment(cause.last_at) for cause in causes),
+    )
+
+
+def moment(at: float) -> float:
+    """Return a Unix time of an answer; 0 if it can't be one."""
+    return at if 0 < at < _LATEST else 0.0
+
+
+def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[MergedEndpoint, ...]:
+    """Return the endpoints of one Service port: those that fail first, then by address.
+
+    Args:
+        members: Its facts by node.
+        left_out: How many nodes' summaries leave it out.
+    """
+    found: dict[str, list[tuple[str, EndpointFacts]]] = {}
+    for node, port in members.items():
+        for endpoint in port.endpoints:
+            found.setdefault(endpoint.address, []).append((node, endpoint))
+    merged = [_merged(address, seen, left_out) for address, seen in found.items()]
+    merged.sort(
+        key=lambda one: (not one.failing, -sum(len(nodes) for _, nodes in one.failing), one.address)
+    )
+    return tuple(merged)
+
+
+def _merged(
+    address: str, seen: Collection[tuple[str, EndpointFacts]], left_out: int
+) -> MergedEndpoint:
+    hosts = (one.host for _, one in seen)
+    pods = (one.pod for _, one in seen)
+    places = (one.node for _, one in seen)
+    by_cause: dict[object, list[tuple[str, Cause]]] = {}
+    tried: list[str] = []
+    answered: dict[str, float] = {}
+    for node, one in seen:
+        if not has_tried(one):
+            continue
+        tried.append(node)
+        if at := last_answer(one):
+            answered[node] = at
+        elif one.cause is not None:
+            by_cause.setdefault(same_cause(one.cause), []).append((node, one.cause))
+    failing = [
+        (seen_together([cause for _, cause in same]), tuple(node for node, _ in same))
+        for same in by_cause.values()
+    ]
+    failing.sort(key=lambda one: -len(one[1]))
+    causes = [current_cause(one) for _, one in seen if one.cause is not None]
+    return MergedEndpoint(
+        address,
+        next(filter(None, hosts), ""),
+        next(filter(None, pods), ""),
+        next(filter(None, places), ""),
+        sum(one.is_usable for _, one in seen),
+        tuple(tried),
+        tuple(answered),
+        extent_of(causes, len(causes), answered.values()),
+        tuple(failing),
+        added(of_endpoint(one) for _, one in seen),
+        left_out,
+    )

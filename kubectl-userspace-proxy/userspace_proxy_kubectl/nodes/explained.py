@@ -1,0 +1,188 @@
+"""Adds to the explanation of a Service what the nodes say of it.
+
+    planned from the API server ─▶ Explanation ──┬─▶ Explanation with a part about the nodes
+    answers of agents ─▶ merged, differences ────┘
+
+Rule 1: what clients of nodes meet decides the sentence where it is worse than the plan.
+Rule 2: a node isn't as planned only where it has been behind for a while; its answer says in what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from userspace_proxy.causes.cause import Cause
+from userspace_proxy.causes.say import kubectl_words, object_of, remedy
+from userspace_proxy.explain import Explanation, Invocation, PathStep
+from userspace_proxy.explain.explanation import PathPart
+from userspace_proxy.explain.steps import ENDPOINTS_SHOWN
+from userspace_proxy.facts import WORST_FIRST, Level, PortFacts, worst
+from userspace_proxy.facts.units import plural
+from userspace_proxy.model.quoting import shown
+from userspace_proxy.plan.digest import FORM
+
+from .answer import AgentAnswer, AllNodes
+from .differences import PlanDifference, differences
+from .endpoints import Extent
+from .merged import Merged, MergedPort
+from .words import endpoint_in_words, on_nodes, port_in_words, remark_in_words
+
+TITLE = "on all nodes"
+_NODES, _SERVED, _PLAN = "nodes", "clients", "plan"
+_GROUPS_SHOWN = 5
+
+
+def with_nodes(
+    explanation: Explanation,
+    merged: Merged,
+    behind: Sequence[PathStep],
+    *,
+    invocation: Invocation,
+) -> Explanation:
+    """Return an explanation of the plan with what nodes say.
+
+    Args:
+        merged: All nodes, about this Service.
+        behind: Of :func:`behind_steps`.
+        invocation: How the user asked, for the next command.
+    """
+    steps = (_answers(merged), *(_served(port, merged) for port in merged.ports), *behind)
+    ill = [port for port in merged.ports if port.level is not Level.OK]
+    nodes_level = worst(step.level for step in steps if step.level is not None)
+    level = worst((explanation.level, nodes_level))
+    sentence, next_one = explanation.sentence, explanation.next
+    if ill and WORST_FIRST.index(ill[0].level) <= WORST_FIRST.index(explanation.level):
+        sentence = f"{ill[0].key}: {port_in_words(ill[0], merged)}"
+        next_one = _next(ill[0], explanation.service, invocation)
+    elif explanation.level is Level.OK:
+        sentence = _sentence(merged, explanation)
+    if late := [step.what for step in behind if step.level is Level.TROUBLE]:
+        sentence = f"{sentence}; {'; '.join(late)}"
+    return replace(
+        explanation,
+        level=level,
+        sentence=sentence,
+        next=next_one,
+        parts=(*explanation.parts, PathPart(TITLE, steps)),
+    )
+
+
+def with_plan(explanation: Explanation, behind: Sequence[PathStep]) -> Explanation:
+    """Return an explanation of one node's answer with whether it is as planned."""
+    level = worst((explanation.level, *(step.level for step in behind if step.level is not None)))
+    late = [step.what for step in behind if step.level is Level.TROUBLE]
+    return replace(
+        explanation,
+        level=level,
+        sentence="; ".join((explanation.sentence, *late)),
+        parts=(*explanation.parts, PathPart("", tuple(behind))),
+    )
+
+
+def behind_steps(
+    service: str, planned: Sequence[PortFacts] | None, all_nodes: AllNodes
+) -> tuple[PathStep, ...]:
+    """Return which nodes aren't as planned, and in what.
+
+    Args:
+        service: ``namespace/name``, perhaps with ``:port``.
+        planned: Its Service ports as the API server's objects ask for; None: they can't be read.
+    """
+    key = service.partition(":")[0]
+    known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
+    found: dict[tuple[PlanDifference, ...], list[str]] = {}
+    for answer in known:
+        if key in answer.behind:
+            found.setdefault(_differences(service, planned, answer), []).append(answer.node)
+    steps = [
+        PathStep(
+            Level.TROUBLE,
+            _PLAN,
+            f"not as planned {on_nodes(nodes, len(known))}",
+            details=tuple((Level.TROUBLE, str(one)) for one in differing[:_GROUPS_SHOWN]),
+        )
+        for differing, nodes in sorted(found.items(), key=lambda item: -len(item[1]))
+    ]
+    unknown = [one.node for one in known if not _is_compared(one)]
+    late = sum(map(len, found.values()))
+    current = len(known) - len(unknown) - late
+    if all_nodes.digests is None:
+        steps.append(PathStep(None, _PLAN, "not compared: the API server's Services can't be read"))
+    elif current > 0:
+        steps.append(PathStep(Level.OK, _PLAN, f"as planned on {plural(current, 'node')}"))
+    if unknown and all_nodes.digests is not None:
+        where = on_nodes(unknown, len(known))
+        why = "another version, or Services not from an API server"
+        steps.append(PathStep(None, _PLAN, f"not compared {where}: {why}"))
+    return tuple(steps[: _GROUPS_SHOWN + 2])
+
+
+def _is_compared(answer: AgentAnswer) -> bool:
+    """Return whether an agent publishes by what its plan can be compared."""
+    plan = answer.status.plan if answer.status is not None else None
+    return plan is not None and plan.form == FORM and bool(plan.digest)
+
+
+def _differences(
+    service: str, planned: Sequence[PortFacts] | None, answer: AgentAnswer
+) -> tuple[PlanDifference, ...]:
+    if planned is None or answer.status is None:
+        return ()
+    # A summary has the ports of a Service that was asked for.
+    return differences(planned, answer.status.only(service).ports)
+
+
+def _answers(merged: Merged) -> PathStep:
+    total, answered = len(merged.nodes), len(merged.answered)
+    silent = set(merged.nodes) - set(merged.answered)
+    missing = [one for one in merged.remarks if not silent.isdisjoint(one.nodes)]
+    what = f"{answered:,} of {plural(total, 'node')} answered"
+    if answered == total:
+        what = f"all {total:,} nodes answered" if total > 1 else "the node answered"
+    return PathStep(
+        worst(one.level for one in missing),
+        _NODES,
+        what,
+        details=tuple((one.level, remark_in_words(one)) for one in missing[:_GROUPS_SHOWN]),
+    )
+
+
+def _served(port: MergedPort, merged: Merged) -> PathStep:
+    what = f"{port.key}: {port_in_words(port, merged, port.causes_of_endpoints)}"
+    cause = _cause(port)
+    hint = remedy(cause) if cause is not None else ""
+    return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
+
+
+def _cause(port: MergedPort) -> Cause | None:
+    """Return the first cause of the worst nodes."""
+    return next((cause for group in port.groups for cause in group.causes), None)
+
+
+def _next(port: MergedPort, service: str, invocation: Invocation) -> str:
+    """Return the command that shows more about a Service port that isn't well."""
+    cause = _cause(port)
+    is_path = any(one.extent is Extent.PATH for one in port.endpoints)
+    if cause is not None and not cause.host and not is_path:
+        about = object_of(cause)
+        pod = next((one.pod for one in port.endpoints if one.address == about), "")
+        if words := kubectl_words(cause, service, pod):
+            return invocation.kubectl(words)
+    return invocation.again(service, f"--node={port.groups[0].nodes[0]}")
+
+
+def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:
+    for endpoint in port.endpoints[:ENDPOINTS_SHOWN]:
+        pod = f" (pod {shown(endpoint.pod)})" if endpoint.pod else ""
+        yield endpoint.level, f"{endpoint_in_words(endpoint)}{pod}"
+    if (more := len(port.endpoints) - ENDPOINTS_SHOWN) > 0:
+        yield None, f"and {plural(more, 'more endpoint')}"
+
+
+def _sentence(merged: Merged, explanation: Explanation) -> str:
+    """Return the sentence where neither the plan nor a node is ill."""
+    if not merged.ports:
+        return explanation.sentence
+    port = merged.ports[0]
+    return f"{explanation.sentence}; {port_in_words(port, merged)}"

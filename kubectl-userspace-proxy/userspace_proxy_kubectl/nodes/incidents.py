@@ -1,0 +1,238 @@
+"""Incidents over nodes: one cause is one, on however many nodes it is seen.
+
+    Service ports of all nodes ──diagnosis.incidents──▶ one cause ──which nodes tried?──▶ extent
+    what only the same few nodes see of several endpoints ──────────────────────────────▶ one
+
+Rule 1: what groups, and when a node is what fails, is decided as for one node, of all Service ports
+of all nodes. So a dead node is one incident, and its id is that of each node's page.
+Rule 2: nodes that can't reach what others reach are what fails, not each of the endpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from userspace_proxy.causes.cause import Cause
+from userspace_proxy.causes.nodes import path_fails
+from userspace_proxy.causes.say import kubectl_words, on_node
+from userspace_proxy.diagnosis.incidents import Incidents
+from userspace_proxy.facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
+from userspace_proxy.facts.units import in_order
+from userspace_proxy.model.quoting import shell_word, shown
+
+from .endpoints import (
+    Extent,
+    current_cause,
+    extent_of,
+    has_tried,
+    last_answer,
+    moment,
+    same_cause,
+    seen_together,
+)
+
+# Of fewer endpoints, each is as likely to be the reason.
+_PATHS = 3
+_PLACES = 2
+_EXPLAIN = "kubectl userspace-proxy explain"
+
+
+@dataclass(frozen=True, slots=True)
+class MergedIncident:
+    """One cause, with all Services and nodes that it touches."""
+
+    incident: IncidentFacts
+    """The same as on one node, with the figures of all; its ports are those of the cluster."""
+    nodes: tuple[str, ...]
+    """That see it."""
+    tried: int
+    """How many have tried its endpoints; 0 if it is about none."""
+    answered: int
+    """How many of them these have sent something, and see nothing wrong with them."""
+    extent: Extent
+    left_out: int
+    """Nodes whose summaries don't say whether they have tried its endpoints."""
+    keys: frozenset[object]
+    """Its causes, as ``same_cause`` has them."""
+
+    @property
+    def command(self) -> str:
+        """A command that shows more, for a shell; one that needs the node says so."""
+        service, node = self.incident.services[0], shell_word(self.nodes[0])
+        if self.extent is Extent.PATH:
+            return f"{_EXPLAIN} {shell_word(service)} --node={node}"
+        if not self.cause.host and (words := kubectl_words(self.cause, service)):
+            return f"kubectl {words}"
+        if there := on_node(self.cause):
+            return f"{there}  # on {node}"
+        return f"{_EXPLAIN} {shell_word(service)}"
+
+    @property
+    def cause(self) -> Cause:
+        assert self.incident.cause is not None
+        return self.incident.cause
+
+
+@dataclass(slots=True)
+class _SeenOn:
+    """What is known of one incident beside its facts."""
+
+    nodes: dict[str, None] = field(default_factory=dict)
+    ports: set[tuple[str, ...]] = field(default_factory=set)
+    keys: set[object] = field(default_factory=set)
+
+
+def incidents_of(
+    members: Iterable[Mapping[str, PortFacts]], summaries: Collection[str] = ()
+) -> tuple[MergedIncident, ...]:
+    """Return the incidents of some Service ports: the worst first, then those of the most nodes.
+
+    Args:
+        members: The facts of each Service port, by node.
+        summaries: The nodes whose answers are summaries.
+    """
+    on_nodes = [item for of_port in members for item in of_port.items()]
+    grouped = Incidents(StatusFacts(ports=[port for _, port in on_nodes]))
+    seen: dict[str, _SeenOn] = defaultdict(_SeenOn)
+    for node, port in on_nodes:
+        # Cost: nearly all are ok.
+        if port.state.level is Level.OK:
+            continue
+        key = (port.namespace, port.service, port.port, port.family, port.side)
+        ids = grouped.ids(port)
+        for cause in port.state.causes:
+            if (id_ := ids.get(cause.fact)) is not None:
+                one = seen[id_]
+                one.nodes[node] = None
+                one.ports.add(key)
+                one.keys.add(same_cause(cause))
+    found = [one for one in grouped.all() if one.cause is not None]
+    reach = _Reach(on_nodes, {at for one in found for at in one.endpoints}, {*summaries})
+    merged = [_merged(one, seen[one.id], reach) for one in found]
+    merged = _joined(merged, reach)
+    merged.sort(key=lambda one: (WORST_FIRST.index(one.incident.level), -len(one.nodes)))
+    return tuple(merged)
+
+
+class _Reach:
+    """Which nodes have tried which endpoints, over all Services."""
+
+    def __init__(
+        self,
+        on_nodes: Sequence[tuple[str, PortFacts]],
+        addresses: Collection[str],
+        summaries: set[str],
+    ) -> None:
+        self._summaries = summaries
+        self._listed: Mapping[str, set[str]] = {at: set() for at in addresses}
+        self.tried: Mapping[str, set[str]] = {at: set() for at in addresses}
+        self.failed: Mapping[str, set[str]] = {at: set() for at in addresses}
+        """Of the nodes that tried, those that aren't answered, for whatever reason."""
+        self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
+        """When the endpoints last answered others."""
+        self.causes: Mapping[str, list[Cause | None]] = {at: [] for at in addresses}
+        """What is wrong, as ``current_cause`` has it for each node."""
+        self.places: dict[str, str] = {}
+        """The nodes on which endpoints run."""
+        for node, port in on_nodes if addresses else ():
+            for endpoint in port.endpoints:
+                tried = self.tried.get(endpoint.address)
+                if tried is not None:
+                    self.places[endpoint.address] = endpoint.node
+                    self._listed[endpoint.address].add(node)
+                    if has_tried(endpoint):
+                        tried.add(node)
+                    if endpoint.cause is not None:
+                        self.failed[endpoint.address].add(node)
+                        self.causes[endpoint.address].append(current_cause(endpoint))
+                    elif last := last_answer(endpoint):
+                        self.answers[endpoint.address][node] = last
+
+    def left_out(self, addresses: Iterable[str]) -> int:
+        """Return how many summaries leave out all Service ports with some endpoints."""
+        if not self._summaries:
+            return 0
+        listed = set[str]().union(*(self._listed[at] for at in addresses))
+        return len(self._summaries - listed)
+
+
+def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedIncident:
+    assert incident.cause is not None
+    tried, failed = set[str](), {*seen.nodes}
+    for at in incident.endpoints:
+        tried |= reach.tried[at] | failed
+        failed |= reach.failed[at]
+    answers = {
+        node: at
+        for one in incident.endpoints
+        for node, at in reach.answers[one].items()
+        if node not in failed
+    }
+    causes = [cause for at in incident.endpoints for cause in reach.causes[at]]
+    facts = replace(incident, cause=seen_together([incident.cause]), ports=len(seen.ports))
+    return MergedIncident(
+        facts,
+        tuple(sorted(seen.nodes, key=in_order)),
+        len(tried),
+        len(answers),
+        extent_of(causes, len(tried & failed), answers.values()),
+        reach.left_out(incident.endpoints) if incident.endpoints else 0,
+        frozenset(seen.keys),
+    )
+
+
+def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncident]:
+    """Make one of those of several endpoints that only the same nodes can't reach."""
+    of_nodes: dict[tuple[str, ...], list[MergedIncident]] = defaultdict(list)
+    kept: list[MergedIncident] = []
+    for one in found:
+        is_path = one.extent is Extent.PATH and one.cause.code.traits.is_dial
+        if is_path and len(one.nodes) <= one.answered:
+            of_nodes[one.nodes].append(one)
+        else:
+            kept.append(one)
+    for nodes, same in of_nodes.items():
+        endpoints = list(dict.fromkeys(at for one in same for at in one.incident.endpoints))
+        if len(endpoints) < _PATHS:
+            kept += same
+        else:
+            kept.append(_path(nodes, same, endpoints, reach))
+    return kept
+
+
+def _path(
+    nodes: tuple[str, ...],
+    same: Sequence[MergedIncident],
+    endpoints: Sequence[str],
+    reach: _Reach,
+) -> MergedIncident:
+    places = sorted({place for at in endpoints if (place := reach.places.get(at))})
+    seen = seen_together([one.cause for one in same])
+    cause = path_fails(len(endpoints), tuple(map(shown, places[:_PLACES])), len(places)).replace(
+        count=seen.count, first_at=moment(seen.first_at), last_at=moment(seen.last_at)
+    )
+    parts = [one.incident for one in same]
+    services = sorted({name for one in parts for name in one.services})
+    name = "\n".join(("path", *nodes)).encode("utf-8", "surrogatepass")
+    incident = IncidentFacts(
+        id=hashlib.blake2s(name, digest_size=6).hexdigest(),
+        level=min((one.level for one in parts), key=WORST_FIRST.index),
+        cause=cause,
+        services=services,
+        ports=max(one.ports for one in parts),
+        endpoints=endpoints,
+        waiting=max(one.waiting for one in parts),
+        last_minute=max(one.last_minute for one in parts),
+        failed=max(one.failed for one in parts),
+        saved=max(one.saved for one in parts),
+    )
+    answered = min(one.answered for one in same)
+    keys = frozenset(key for one in same for key in one.keys)
+    left_out = min(one.left_out for one in same)
+    tried = len(nodes) + answered
+    return MergedIncident(incident, nodes, tried, answered, Extent.PATH, left_out, keys)

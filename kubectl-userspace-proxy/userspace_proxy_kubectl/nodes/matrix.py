@@ -1,0 +1,124 @@
+"""Nodes by endpoints of one Service port: whether an endpoint, a node or a way between is sick.
+
+           10.244.1.8:8080  10.244.3.9:8080
+node-7     answers          failing            a row of these: the node is sick
+node-9     answers          not tried          a column: the endpoint
+                                               a single one: the way
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from userspace_proxy.causes.cause import Cause
+from userspace_proxy.facts import EndpointFacts, Level, PortFacts
+from userspace_proxy.facts.units import waits_in_words
+
+from .endpoints import has_tried, last_answer
+from .merged import Merged, MergedPort
+from .sums import NOTHING, Sums, of_endpoint
+from .words import endpoint_in_words
+
+
+class CellState(enum.StrEnum):
+    """What a node got from an endpoint."""
+
+    SERVED = "answers"
+    UNANSWERED = "not known whether it answers"
+    """The node has tried it, nothing failed, and nothing came back that is counted."""
+    FAILING = "failing"
+    NOT_TRIED = "not tried"
+    NOT_USED = "not used"
+    """The node leaves it out: it isn't ready, or not for this node's clients."""
+    UNKNOWN = "unknown"
+    """The node has no answer, doesn't know it, or has sent a summary without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One endpoint, seen from one node."""
+
+    state: CellState
+    cause: Cause | None = None
+    """Why it fails."""
+    says: str = ""
+    """Its state on the node, in the agent's words: ``ready``, ``not ready``, …"""
+    sums: Sums = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRow:
+    """One node."""
+
+    node: str
+    level: Level | None
+    """Of the Service port there; None: unknown."""
+    connect: str
+    """How long its clients waited until an endpoint answered, in words; empty if that isn't known.
+    It is measured for a node and a Service port, not for each endpoint."""
+    cells: tuple[Cell, ...]
+    """In the order of the endpoints."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One Service port."""
+
+    port: MergedPort
+    endpoints: tuple[str, ...]
+    """Their addresses: those that fail first."""
+    rows: tuple[MatrixRow, ...]
+    """Nodes that fail first, those without an answer last."""
+    sick: tuple[str, ...]
+    """What is seen at a glance, in words: an endpoint each, the worst first."""
+
+
+UNKNOWN = Cell(CellState.UNKNOWN)
+
+
+def matrix_of(merged: Merged, service: str) -> tuple[Matrix, ...]:
+    """Return the matrices of a Service, one for each of its ports, families and sides.
+
+    Args:
+        service: ``shop/web``, or one port of it: ``shop/web:http``, ``shop/web:80``.
+    """
+    return tuple(_matrix(port, merged) for port in merged.of_service(service).ports)
+
+
+def _matrix(port: MergedPort, merged: Merged) -> Matrix:
+    endpoints = tuple(one.address for one in port.endpoints)
+    rows = [_row(node, port.members.get(node), endpoints) for node in merged.nodes]
+    # Merged nodes are in order.
+    rows.sort(key=lambda row: (-_count(row, CellState.FAILING), row.level is None))
+    sick = tuple(endpoint_in_words(one) for one in port.endpoints if one.failing)
+    return Matrix(port, endpoints, tuple(rows), sick)
+
+
+def _count(row: MatrixRow, state: CellState) -> int:
+    return sum(cell.state is state for cell in row.cells)
+
+
+def _row(node: str, port: PortFacts | None, endpoints: tuple[str, ...]) -> MatrixRow:
+    if port is None:
+        return MatrixRow(node, None, "", (UNKNOWN,) * len(endpoints))
+    known: Mapping[str, EndpointFacts] = {one.address: one for one in port.endpoints}
+    cells = tuple(_cells(known, endpoints))
+    return MatrixRow(node, port.state.level, waits_in_words(port.connect_times), cells)
+
+
+def _cells(known: Mapping[str, EndpointFacts], endpoints: tuple[str, ...]) -> Iterator[Cell]:
+    for address in endpoints:
+        one = known.get(address)
+        yield UNKNOWN if one is None else Cell(_state(one), one.cause, one.state, of_endpoint(one))
+
+
+def _state(endpoint: EndpointFacts) -> CellState:
+    if endpoint.cause is not None:
+        return CellState.FAILING
+    if not endpoint.is_usable:
+        return CellState.NOT_USED
+    if last_answer(endpoint):
+        return CellState.SERVED
+    return CellState.UNANSWERED if has_tried(endpoint) else CellState.NOT_TRIED

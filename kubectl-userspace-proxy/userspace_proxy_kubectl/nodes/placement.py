@@ -1,0 +1,173 @@
+"""On which nodes a DaemonSet runs its pods, so that a node without one is noticed, and no other.
+
+Rule 1: as the DaemonSet controller decides it: node selector, required node affinity, and taints
+that aren't tolerated.
+Rule 2: nodes without a kernel of their own, such as those of virtual-kubelet, run no proxy.
+
+Source: pkg/controller/daemon, nodeShouldRunDaemonPod and AddOrUpdateDaemonPodTolerations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from userspace_proxy.model.wire import (
+    WireAffinityTerm,
+    WireDaemonSet,
+    WireDaemonSetStatus,
+    WireExpression,
+    WirePodSpec,
+    WireReportedNode,
+    WireTaint,
+    WireToleration,
+    decode,
+)
+
+_TOLERATED = frozenset(
+    f"node.kubernetes.io/{name}"
+    for name in (
+        *("not-ready", "unreachable", "disk-pressure", "memory-pressure", "pid-pressure"),
+        *("unschedulable", "network-unavailable"),
+    )
+)
+_VIRTUAL_LABELS = frozenset(
+    {
+        ("type", "virtual-kubelet"),
+        ("type", "kwok"),
+        ("eks.amazonaws.com/compute-type", "fargate"),
+    }
+)
+_VIRTUAL_TAINT = "virtual-kubelet.io/provider"
+_WHY_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which nodes a DaemonSet means."""
+
+    selector: Mapping[str, str | None] = field(default_factory=dict)
+    tolerations: tuple[WireToleration, ...] = ()
+    terms: tuple[WireAffinityTerm, ...] = ()
+    """Of the required node affinity; empty: there is none."""
+    wanted: int | None = None
+    """How many nodes these are, as its controller has counted; None: that isn't known."""
+
+    def includes(self, node: NodeState) -> bool:
+        """Return whether a pod should run on a node."""
+        if node.is_virtual or any(node.labels.get(k) != v for k, v in self.selector.items()):
+            return False
+        if self.terms and not any(_fits(term, node.labels) for term in self.terms):
+            return False
+        taints = [t for t in node.taints if t.effect in ("NoSchedule", "NoExecute")]
+        return all(
+            taint.key in _TOLERATED or any(_tolerates(one, taint) for one in self.tolerations)
+            for taint in taints
+        )
+
+
+def _tolerates(one: WireToleration, taint: WireTaint) -> bool:
+    if (one.effect and one.effect != taint.effect) or (one.key and one.key != taint.key):
+        return False
+    # A value may be left out.
+    is_equal = bool(one.key) and (one.value or "") == (taint.value or "")
+    return one.operator == "Exists" or is_equal
+
+
+def _fits(term: WireAffinityTerm, labels: Mapping[str, str | None]) -> bool:
+    return all(_holds(one, labels) for one in term.match_expressions or ())
+
+
+def _holds(expression: WireExpression, labels: Mapping[str, str | None]) -> bool:
+    """Return whether a condition holds for labels; one that is unknown here does."""
+    value, values = labels.get(expression.key), expression.values or []
+    match expression.operator:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A Node, as far as it tells whether it should have an agent, and whether that can answer."""
+
+    name: str
+    labels: Mapping[str, str | None] = field(default_factory=dict)
+    taints: tuple[WireTaint, ...] = ()
+    why_not: str = ""
+    """Why it isn't ready, in the cluster's words; empty if it is."""
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether it has no kernel of its own."""
+        has_label = not _VIRTUAL_LABELS.isdisjoint(self.labels.items())
+        return has_label or any(taint.key == _VIRTUAL_TAINT for taint in self.taints)
+
+
+def read_node_state(item: bytes) -> NodeState:
+    """Return a Node of JSON.
+
+    Raises:
+        FieldError: It isn't one.
+    """
+    node = decode(item, WireReportedNode)
+    conditions = (node.status and node.status.conditions) or ()
+    ready = next((one for one in conditions if one.type == "Ready"), None)
+    why_not = ""
+    if ready is not None and ready.status != "True":
+        why_not = " ".join((ready.message or ready.reason or "its kubelet reports so").split())
+    return NodeState(
+        name=node.metadata.name or "",
+        labels=node.metadata.labels or {},
+        taints=tuple((node.spec and node.spec.taints) or ()),
+        why_not=why_not[:_WHY_MAX].rstrip("."),
+    )
+
+
+def read_daemon_set(item: bytes) -> Placement:
+    """Return which nodes a DaemonSet of JSON means.
+
+    Raises:
+        FieldError: It isn't one.
+    """
+    found = decode(item, WireDaemonSet)
+    template = found.spec and found.spec.template
+    spec = (template and template.spec) or WirePodSpec()
+    status = found.status or WireDaemonSetStatus()
+    affinity = spec.affinity and spec.affinity.node_affinity
+    required = affinity and affinity.required_during_scheduling_ignored_during_execution
+    return Placement(
+        spec.node_selector or {},
+        tuple(spec.tolerations or ()),
+        tuple((required and required.node_selector_terms) or ()),
+        # Its controller hasn't counted before it has observed the object.
+        status.desired_number_scheduled if status.observed_generation else None,
+    )
+
+
+def lacking(
+    nodes: Iterable[NodeState], placements: Sequence[Placement], have: Iterable[str]
+) -> tuple[str, ...]:
+    """Return the nodes that should have a pod and have none, by name.
+
+    Args:
+        placements: One for each DaemonSet.
+        have: The nodes that have a pod, whether or not it runs.
+    """
+    having = frozenset(have)
+    counts = [one.wanted for one in placements if one.wanted is not None]
+    if counts and len(counts) == len(placements) and sum(counts) <= len(having):
+        return ()
+    return tuple(
+        sorted(
+            node.name
+            for node in nodes
+            if node.name not in having and any(one.includes(node) for one in placements)
+        )
+    )

@@ -1,0 +1,134 @@
+"""The digests of what the API server contains, as each agent publishes them of its plan in force.
+
+    Services, EndpointSlices ──list, watch──▶ Store ──▶ Digests ◀──compared── agents
+
+Rule 1: they are read as agents read them, and with the user's rights: without these there are none.
+Rule 2: an object that can't be read here is left out: agents keep what they could read last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from userspace_proxy.clocks import Clocks
+from userspace_proxy.cluster import Store
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.plan.digest import Digests
+from userspace_proxy.sources.base import Pause, pause
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
+from userspace_proxy.sources.kubernetes.resources import SERVICES, SLICES, ResourceCache
+from userspace_proxy.sources.kubernetes.shares import ObjectShares
+
+_KEPT = 1000
+"""So many former digests are remembered."""
+
+
+class Plans:
+    """What this machine has read of the API server itself.
+
+    Args:
+        client: Open.
+        unix: Returns the Unix time.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        *,
+        unix: Callable[[], float] = Clocks.time,
+        clock: Callable[[], float] = Clocks.monotonic,
+        pause: Pause = pause,
+    ) -> None:
+        self._client = client
+        self._unix = unix
+        self._clock = clock
+        self._store = Store()
+        self._changed = asyncio.Event()
+        self._caches = [
+            ResourceCache(kind, self._store, ObjectShares()) for kind in (SERVICES, SLICES)
+        ]
+        self._reflectors = [
+            Reflector(
+                cache,
+                client,
+                self._changed.set,
+                timing=Timing(),
+                rng=random.Random(),
+                clock=clock,
+                pause=pause,
+            )
+            for cache in self._caches
+        ]
+        self._digests = Digests()
+        self._former: deque[tuple[str, float]] = deque(maxlen=_KEPT)
+        """Digests of all Services that aren't those of now, each with when it ended."""
+        self._merged: Mapping[str, str] | None = None
+        self.ready = asyncio.Event()
+        """Set once there are digests, or it is known that there will be none."""
+        self.planned_at = 0.0
+        """Unix time at which the digests were last made; 0: there are none."""
+
+    @property
+    def digests(self) -> Mapping[str, str] | None:
+        """That of each Service, ``namespace/name``; None: there are none."""
+        if self._merged is None and self.planned_at:
+            buckets = self._digests.buckets
+            self._merged = {name: one for bucket in buckets for name, one in bucket.items()}
+        return self._merged
+
+    @property
+    def summary(self) -> tuple[str, Sequence[str]]:
+        """The digest of all Services, and those of the buckets."""
+        return self._digests.summary
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Services of which something can't be read here."""
+        rejected = (one for cache in self._caches for one in cache.rejected.values())
+        return frozenset(name for one in rejected for name in one.services)
+
+    def had(self, digest: str, within_s: float) -> bool:
+        """Return whether a digest of all Services is that of now, or was some seconds ago."""
+        since = self._clock() - within_s
+        return digest == self.summary[0] or any(
+            digest == former and ended >= since for former, ended in reversed(self._former)
+        )
+
+    async def run(self) -> None:
+        """Read until cancelled; end at once if that isn't permitted."""
+        if not await self._is_permitted():
+            self.ready.set()
+            return
+        async with asyncio.TaskGroup() as group:
+            for reflector in self._reflectors:
+                group.create_task(reflector.run())
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                if all(reflector.is_listed for reflector in self._reflectors):
+                    await self._update()
+
+    async def _update(self) -> None:
+        before = self.summary[0] if self.planned_at else ""
+        services = self._store.snapshot().services
+        # The first time, 10,000 Services take a part of a second.
+        await asyncio.to_thread(self._digests.follow, services)
+        if before and before != self.summary[0]:
+            self._former.append((before, self._clock()))
+        self._merged = None
+        self.planned_at = self._unix()
+        self.ready.set()
+
+    async def _is_permitted(self) -> bool:
+        try:
+            answers = [
+                await self._client.get(cache.resource.path, {"limit": "1"})
+                for cache in self._caches
+            ]
+        except UserspaceProxyError:
+            return False
+        return all(answer.code == 200 for answer in answers)

@@ -1,0 +1,409 @@
+"""Reads the agents of all nodes of a cluster, once or as they change, with the user's rights.
+
+    Finder ──agents──▶ NodesReader ──port-forwards──▶ answers ──▶ AllNodes, more and more complete
+    Plans ──digests──▶   └── Behind: which nodes don't have the plan that the API server has
+
+Rule 1: one deadline for the first answers of all nodes; what is missing then has a cause.
+Rule 2: what a node does costs that node's answer only. Only what is the same for all of them raises
+an error: that pods can't be listed, or port-forwards aren't permitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from userspace_proxy.causes import agents
+from userspace_proxy.causes.cause import Cause
+from userspace_proxy.errors import SourceError, UserspaceProxyError
+from userspace_proxy.sources.base import Pause, pause
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.responses import TransportError, unreachable
+
+from ..port_forward import ForwardTarget
+from .answer import AllNodes
+from .answers import Answers
+from .ask import Bounds
+from .asking import Asking, every_s
+from .behind import BEHIND_S, Behind
+from .calls import AgentCalls, cause_of_failure
+from .decoding import TooLarge
+from .find import Finder, Where
+from .following import PAUSES_S, SILENT_S, Following
+from .plans import Plans
+from .rights import lacks_rights
+
+FIRST_S = 4.0
+"""Seconds for the first answers of a usual cluster: with the start of a command, five."""
+NODES_PER_S = 100
+"""For so many nodes more there is a second more: the reader is busy that long."""
+
+PAGE = Bounds(body=4 << 20)
+"""Of what a node answers to the question of a page: a Service with 8,000 endpoints."""
+
+Show = Callable[[AllNodes], object]
+
+_SHOW_S = 0.25
+_COMPLETE_S = 1.0
+_LOOK_S = 0.5
+# Of LINE_BYTES at most each.
+_LINES_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLine:
+    """A line that an agent has sent, or why there are none for a while."""
+
+    node: str
+    line: bytes = b""
+    """Empty once its stream has begun, and with a problem."""
+    problem: Cause | None = None
+    """Why its stream broke off; it is opened again."""
+
+
+class NodesReader:
+    """Reads all nodes; an async context manager, which opens and closes the client.
+
+    Args:
+        client: Of the API server; not open yet.
+        where: Which agents.
+        timeout_s: For the first answers; None: FIRST_S, and more for many nodes.
+        with_plans: Find out, too, which nodes don't have the plan that the API server has.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        where: Where | None = None,
+        *,
+        timeout_s: float | None = None,
+        with_plans: bool = True,
+        pause: Pause = pause,
+    ) -> None:
+        self.client = client
+        self.now = AllNodes()
+        """What is known: of :meth:`follow`, or else of the last :meth:`first`."""
+        self._where = where or Where()
+        self._timeout_s = timeout_s
+        self._with_plans = with_plans
+        self._pause = pause
+        self._finder = Finder(client, self._where, pause=pause)
+        self._calls = AgentCalls(client)
+        self._plans: Plans | None = None
+        self._is_following = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Open the client.
+
+        Raises:
+            SourceError: Its credentials can't be used.
+        """
+        self._stack.push_async_callback(self.client.close)
+        try:
+            await self.client.open()
+            await self._stack.enter_async_context(self._running())
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # An error of the caller's is none of the tasks': it isn't given to their group.
+        await self._stack.aclose()
+
+    @property
+    def agents(self) -> Mapping[str, tuple[ForwardTarget, ...]]:
+        """The pods of each node that are agents and run, the one that is asked first."""
+        pods = self._finder.found.agents
+        return {
+            node: tuple(pod.target for pod in found if pod.is_running)
+            for node, found in pods.items()
+        }
+
+    async def first(self, show: Show | None = None, *, also: Collection[str] = ()) -> AllNodes:
+        """Ask all nodes, and return what has arrived until the deadline.
+
+        Args:
+            show: Called with what has arrived, some times a second until all has.
+            also: Services, ``namespace/name``, that summaries contain anyway.
+
+        Raises:
+            UserspaceProxyError: Pods can't be listed, there are no agents, or port-forwards aren't
+                permitted.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        answers, asking = await self._found(), Asking(also)
+        within_s = self._within_s(answers.count)
+        turns: set[str] = set()
+        is_last = asyncio.Event()
+        comparing = self._start(self._compare(answers, within_s, is_last=is_last))
+        pending = {
+            self._start(self._look(answers, asking, node, to, turns))
+            for node, to in answers.to_ask().items()
+        }
+        pending.add(self._start(self._find_others(answers)))
+        while pending and (left_s := began + within_s - loop.time()) > 0:
+            _, pending = await asyncio.wait(pending, timeout=min(_SHOW_S, left_s))
+            if show is not None and pending:
+                show(answers.all_nodes(self._plans))
+        for task in pending:
+            task.cancel()
+        await self._check(answers, asking)
+        for node, to in answers.to_ask().items():
+            if answers.nodes[node].status is None and answers.nodes[node].problem is None:
+                if node in turns:
+                    asking.fail_late(answers, node, to, within_s)
+                else:
+                    answers.fail(node, agents.not_asked(within_s))
+        is_last.set()
+        left_s = max(0.0, began + within_s - loop.time())
+        await asyncio.wait({comparing}, timeout=left_s + BEHIND_S + _LOOK_S)
+        comparing.cancel()
+        found = answers.all_nodes(self._plans)
+        if not self._is_following:
+            self.now = found
+        return found
+
+    async def follow(self, *, also: Collection[str] = ()) -> AsyncIterator[AllNodes]:
+        """Yield all nodes as they change, at first while answers arrive; never ends.
+
+        Args:
+            also: As of :meth:`first`.
+
+        Raises:
+            UserspaceProxyError: As :meth:`first`.
+        """
+        answers, asking, changed = await self._found(), Asking(also, watches=True), asyncio.Event()
+        following = Following(
+            self._finder,
+            self._calls,
+            asking,
+            answers,
+            changed.set,
+            first_s=self._within_s(answers.count),
+            pause=self._pause,
+        )
+        every = every_s(answers.count)
+        tasks = [
+            self._start(following.run()),
+            self._start(self._compare(answers, every, changed=changed.set)),
+        ]
+        self._is_following = True
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                await self._check(answers, asking)
+                self.now = answers.all_nodes(self._plans)
+                yield self.now
+                await self._pause(_COMPLETE_S if answers.is_settled() else _SHOW_S)
+        finally:
+            self._is_following = False
+            for task in tasks:
+                task.cancel()
+
+    async def ask(self, path: str, nodes: Collection[str] = ()) -> Mapping[str, bytes | Cause]:
+        """Return what the agents of some nodes answer to a request, or why they don't.
+
+        Args:
+            path: With its query, both quoted.
+            nodes: Empty: all that have an agent.
+
+        Raises:
+            UserspaceProxyError: As :meth:`first`.
+        """
+        wanted = await self._wanted(nodes)
+        found: dict[str, bytes | Cause] = {}
+        within_s = self._within_s(len(wanted))
+
+        async def ask_one(node: str, to: ForwardTarget) -> None:
+            try:
+                found[node] = await self._calls.body(to, path, PAGE)
+            except UserspaceProxyError as exc:
+                found[node] = cause_of_failure(exc, to.namespace)
+
+        tasks = {self._start(ask_one(node, to)) for node, to in wanted.items()}
+        _, pending = await asyncio.wait(tasks, timeout=within_s) if tasks else ((), ())
+        for task in pending:
+            task.cancel()
+        late = {node: agents.no_answer(to.namespace, within_s) for node, to in wanted.items()}
+        return {**late, **found}
+
+    async def lines(self, path: str, nodes: Collection[str] = ()) -> AsyncIterator[NodeLine]:
+        """Yield the lines that the agents of some nodes send; never ends.
+
+        Args:
+            path, nodes: As of :meth:`ask`.
+
+        Raises:
+            UserspaceProxyError: As :meth:`first`.
+        """
+        await self._wanted(nodes)
+        # An agent waits while its lines aren't taken.
+        queue: asyncio.Queue[NodeLine] = asyncio.Queue(_LINES_MAX)
+        streams: dict[tuple[str, ForwardTarget], asyncio.Task[None]] = {}
+
+        async def see() -> None:
+            found: AsyncIterator[object] = self._finder.follow()
+            while True:
+                wanted = set(self._known(nodes).items())
+                for ended in streams.keys() - wanted:
+                    streams.pop(ended).cancel()
+                for node, to in wanted - streams.keys():
+                    streams[node, to] = self._start(self._keep_lines(node, to, path, queue))
+                await anext(found)
+
+        seeing = self._start(see())
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            for task in (seeing, *streams.values()):
+                task.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as self._group:
+            try:
+                yield
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._group.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _within_s(self, count: int) -> float:
+        if self._timeout_s is not None:
+            return self._timeout_s
+        return FIRST_S + max(0, count - NODES_PER_S) / NODES_PER_S
+
+    async def _found(self) -> Answers:
+        """Return all nodes as far as pods show them, without answers."""
+        answers, within_s = Answers(self._where), self._timeout_s or FIRST_S
+        try:
+            async with asyncio.timeout(within_s):
+                answers.take(await self._finder.pods())
+        except TimeoutError as exc:
+            silence = TransportError(f"no answer within {within_s:g} s")
+            raise SourceError(unreachable(self.client.url, silence).text) from exc
+        return answers
+
+    async def _find_others(self, answers: Answers) -> None:
+        answers.take(await self._finder.others())
+
+    async def _compare(
+        self,
+        answers: Answers,
+        old_s: float,
+        *,
+        is_last: asyncio.Event | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Note again and again which nodes are behind.
+
+        Args:
+            old_s: How old answers may be.
+            is_last: Once it is set, end as soon as that is known.
+            changed: Called after each news.
+        """
+        if not self._with_plans:
+            return
+        if self._plans is None:
+            self._plans = Plans(self.client, pause=self._pause)
+            self._start(self._plans.run())
+        await self._plans.ready.wait()
+        behind = Behind(self._calls, self._plans)
+        while self._plans.planned_at:
+            ends = is_last is not None and is_last.is_set()
+            await behind.look(answers.nodes, old_s=old_s)
+            if answers.set_behind(behind.services):
+                changed()
+            if ends and behind.is_sure:
+                return
+            if is_last is None or ends:
+                await self._pause(_LOOK_S)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await is_last.wait()
+
+    async def _wanted(self, nodes: Collection[str]) -> Mapping[str, ForwardTarget]:
+        """Return the agents to ask of some nodes; of all, if none is named."""
+        if not self.agents:
+            await self._found()
+            self._finder.check()
+        return self._known(nodes)
+
+    def _known(self, nodes: Collection[str]) -> Mapping[str, ForwardTarget]:
+        wanted = frozenset(nodes) or self._where.nodes
+        return {
+            node: found[0]
+            for node, found in self.agents.items()
+            if found and (not wanted or node in wanted)
+        }
+
+    async def _look(
+        self, answers: Answers, asking: Asking, node: str, to: ForwardTarget, turns: set[str]
+    ) -> None:
+        def waits(is_waiting: bool) -> None:
+            (turns.discard if is_waiting else turns.add)(node)
+
+        while True:
+            mode = asking.mode(node, answers.count)
+            try:
+                read = await self._calls.status(to, mode.path, mode.bounds, waits)
+            except TooLarge as exc:
+                if asking.reduce(node, mode):
+                    continue
+                asking.fail(answers, node, to, exc)
+            except UserspaceProxyError as exc:
+                asking.fail(answers, node, to, exc)
+            else:
+                asking.take(answers, node, read, mode)
+            return
+
+    async def _keep_lines(
+        self, node: str, to: ForwardTarget, path: str, queue: asyncio.Queue[NodeLine]
+    ) -> None:
+        """Put the lines of an agent into a queue until cancelled."""
+        tries, within_s = 0, self._within_s(len(self.agents))
+        while True:
+            sent = self._calls.lines(to, path, first_s=within_s, silent_s=SILENT_S)
+            row, seconds = agents.no_answer, within_s
+            try:
+                async with contextlib.aclosing(sent):
+                    async for line in sent:
+                        tries, row, seconds = 0, agents.gone_silent, SILENT_S
+                        await queue.put(NodeLine(node, line))
+            except UserspaceProxyError as exc:
+                cause = cause_of_failure(exc, to.namespace)
+            except TimeoutError:
+                cause = row(to.namespace, seconds)
+            await queue.put(NodeLine(node, problem=cause))
+            await self._pause(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
+            tries += 1
+
+    async def _check(self, answers: Answers, asking: Asking) -> None:
+        """Raise what is the same for all nodes."""
+        has_none = answers.is_settled() and not any(one.status for one in answers.nodes.values())
+        if asking.refused is not None and has_none:
+            namespace, words = self._where.namespace, str(asking.refused)
+            raise await lacks_rights(self.client, "forward ports of pods", namespace, words)
+        if not answers.count and (self._finder.has_others or not asking.watches):
+            self._finder.check()

@@ -1,0 +1,96 @@
+"""The last lines that agents have logged, read through the API server.
+
+Rule 1: an agent's log, the logs of all, and the time for them are bounded. The agents are asked in
+the given order, so those with problems come first.
+Rule 2: what isn't permitted for one agent isn't asked for the others of its namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.sources.kubernetes.api_paths import join
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.responses import cause_of
+
+from ...port_forward import ForwardTarget
+
+LINES = 500
+LOG_BYTES = 256 << 10
+"""Of one agent, those at the end."""
+ALL_BYTES = 32 << 20
+WITHIN_S = 60.0
+"""Seconds for all."""
+_AT_ONCE = 8
+# The server counts from the start of the last lines, so it may send more than is kept.
+_ASKED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLog:
+    """The end of one agent's log."""
+
+    agent: ForwardTarget
+    text: str = ""
+    problem: str = ""
+    """Why it is missing, or not whole; empty: it isn't."""
+
+
+async def read_logs(client: ApiClient, agents: Sequence[ForwardTarget]) -> list[AgentLog]:
+    """Return the logs of agents, in their order; a failure is a value."""
+    reading = _Reading(client)
+    found = [AgentLog(agent, problem=f"not read within {WITHIN_S:g} s") for agent in agents]
+    waiting = iter(range(len(agents)))
+
+    async def work() -> None:
+        for place in waiting:
+            found[place] = await reading.read(agents[place])
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WITHIN_S):
+            await asyncio.gather(*(work() for _ in range(_AT_ONCE)))
+    return found
+
+
+class _Reading:
+    """What is left of the bounds."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self._left_bytes = ALL_BYTES
+        self._denied: dict[str, str] = {}
+        """Why the logs of a namespace may not be read."""
+
+    async def read(self, agent: ForwardTarget) -> AgentLog:
+        if problem := self._denied.get(agent.namespace):
+            return AgentLog(agent, problem=problem)
+        if self._left_bytes <= 0:
+            return AgentLog(agent, problem=f"the logs of others take {ALL_BYTES >> 20} MiB")
+        path = join("/api/v1/namespaces", agent.namespace, "pods", agent.pod, "log")
+        query = {"tailLines": str(LINES), "limitBytes": str(_ASKED_BYTES), "timestamps": "true"}
+        try:
+            response = await self._client.get(path, query)
+        except UserspaceProxyError as exc:
+            return AgentLog(agent, problem=str(exc))
+        if response.code == 204:
+            return AgentLog(agent, problem="its container hasn't started")
+        if response.code != 200:
+            problem = " ".join(cause_of(response).split())
+            if response.code in (401, 403):
+                # The server's words name the pod, and it is the same for all.
+                problem = f"this user may not get pods/log in namespace {agent.namespace}"
+                self._denied[agent.namespace] = problem
+            return AgentLog(agent, problem=problem)
+        body = response.body[-LOG_BYTES:]
+        is_cut = len(body) < len(response.body)
+        self._left_bytes -= len(body)
+        text = body.decode(errors="replace")
+        return AgentLog(
+            agent,
+            text.partition("\n")[2] if is_cut else text,
+            f"only the last {LOG_BYTES >> 10} KiB are here" if is_cut else "",
+        )

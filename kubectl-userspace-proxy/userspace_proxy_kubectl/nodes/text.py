@@ -1,0 +1,299 @@
+"""Renders all nodes as text for terminals, in the manner of ``status.text``.
+
+    118 of 120 nodes  214 Service ports, 3 need attention  412 open
+      ✕ node-9: no answer within 5 s
+      ✕ only node-7 can't reach 10.244.3.9:8080: it does not answer; the other 117 that tried …
+          shop/web, shop/cart and 2 more
+      ✕ shop/web:http  10.96.0.10:80  refused on node-7 and node-31 (2 of 120): …; served on 118
+
+Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served.
+Rule 2: nodes come first, then causes that touch several Services or only some nodes, which the
+lines of Service ports don't repeat, then these.
+Rule 3: names and words of agents may be anything: each line is made printable, and each list has a
+bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+
+from userspace_proxy.causes.say import remedy
+from userspace_proxy.facts import Level, worst
+from userspace_proxy.facts.units import (
+    bytes_in_words,
+    count_in_short,
+    count_in_words,
+    plural,
+    seconds_in_words,
+)
+from userspace_proxy.model.quoting import printable, shown
+from userspace_proxy.status.history import Figures
+from userspace_proxy.status.text import (
+    INCIDENTS_SHOWN,
+    MARKS,
+    TOP_SHOWN,
+    WIDEST,
+    StatusText,
+    counted_ports,
+    incident_lines,
+    rate_cells,
+    top_lines,
+)
+from userspace_proxy.status.wrapping import placed, placed_remedy
+
+from .endpoints import Extent
+from .growth import rates_of
+from .incidents import MergedIncident
+from .merged import Merged, MergedPort
+from .remarks import Remark
+from .rows import NodeRow
+from .words import endpoint_in_words, incident_in_words, port_in_words, remark_in_words
+
+# The first screen has what is wrong with nodes, with several Services, and with single ones.
+_REMARKS_SHOWN = 8
+# One agent alone may claim any number.
+_PORTS_SHOWN = 10_000
+_ENDPOINTS_SHOWN = 50
+# Of more nodes, a remark is said once.
+_ALIKE = 3
+_BELOW = "      "
+# All names of a few thousand Services, and no more.
+_LONGEST = 100_000
+
+_NODE_HEADINGS = (
+    "NODE", "VERSION", "STEERING", "PATH", "PLAN", "BEHIND", "NOT OK", "OPEN", "CONN", "FAILED",
+    "CPU", "MEMORY",
+)  # fmt: skip
+# In this order they are left out where the terminal is too narrow.
+_LEAST = ("CONN", "PATH", "STEERING", "VERSION", "FAILED", "OPEN")
+_TOP_HEADINGS = (
+    "SERVICE PORT", "NODES", "OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S",
+)  # fmt: skip
+_SORTS: Mapping[str, Callable[[MergedPort, Figures], float]] = {
+    "rate": lambda _, rates: rates.connections,
+    "in": lambda _, rates: rates.received_bytes,
+    "out": lambda _, rates: rates.sent_bytes,
+    "saved": lambda _, rates: rates.saved,
+    "failed": lambda _, rates: rates.failed,
+    "open": lambda port, _: port.sums.active,
+    "name": lambda _port, _rates: 0,
+}
+"""Of ``render_top``: what has the most first; equal ones are in the order of their names."""
+
+
+def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) -> StatusText:
+    """Return all nodes as text in UTF-8.
+
+    Args:
+        columns: The width of the terminal; 0: no bound.
+        is_wide: Show all remarks and causes, what to do about them, and endpoints.
+    """
+    lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
+    remarks = merged.remarks if is_wide else merged.remarks[:_REMARKS_SHOWN]
+    for remark in remarks:
+        lines += _remark_lines(remark, columns, is_wide=is_wide)
+    if more := len(merged.remarks) - len(remarks):
+        what = f"and {plural(more, 'more remark')} about nodes: the command nodes lists them"
+        lines += placed("    ", what, columns)
+    several = [one for one in merged.incidents if _is_above(one)]
+    above = several if is_wide else several[:INCIDENTS_SHOWN]
+    for one in above:
+        lines += _incident_lines(one, merged, columns, is_wide=is_wide)
+    if more := len(several) - len(above):
+        what = f"and {plural(more, 'more cause')} of several Services: wide output lists them"
+        lines += placed("    ", what, columns)
+    said = {key for one in above for key in one.keys}
+    lines += _port_lines(merged, said, columns, is_wide=is_wide)
+    if merged.healthy:
+        noun = "other Service port" if merged.ports else "Service port"
+        what = f"{plural(merged.healthy, noun)} served on all nodes"
+        lines += placed(f"  {MARKS[Level.OK]} ", what, columns)
+    return StatusText(_encode(lines), merged.level)
+
+
+def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
+    """Return the table of nodes; what is said of many is above it, of one or a few in its row."""
+    of_many = [one for one in merged.remarks if not 0 < len(one.nodes) <= _ALIKE]
+    lines = [*placed("", _answered(merged), columns)]
+    for remark in of_many:
+        lines += _remark_lines(remark, columns, is_wide=False)
+    table = [_NODE_HEADINGS, *map(_node_cells, merged.rows)]
+    places = _fitting(table, columns)
+    table = [tuple(row[place] for place in places) for row in table]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines.append(f"    {_padded(table[0], widths)}")
+    for row, cells in zip(merged.rows, table[1:], strict=True):
+        lines.append(f"  {MARKS[row.level]} {_padded(cells, widths)}")
+        lines += _row_lines(row, merged, columns)
+    return StatusText(_encode(lines), worst(row.level for row in merged.rows))
+
+
+def render_top(
+    merged: Merged, before: Merged | None, *, sort: str = "rate", columns: int = 0
+) -> StatusText:
+    """Return the rates of Service ports over all nodes, the first ones in an order.
+
+    Args:
+        before: The same some seconds ago; None: there are no rates yet.
+        sort: A key of ``_SORTS``: rate, in, out, saved, failed, open, name.
+    """
+    rates = rates_of(merged, before) if before is not None else {}
+    none, order = Figures(), _SORTS[sort]
+    ports = sorted(merged.ports, key=lambda one: (-order(one, rates.get(one.key, none)), one.key))
+    chosen = ports[:TOP_SHOWN]
+    total = len(merged.answered)
+    rows = [_TOP_HEADINGS, *(_top_cells(one, rates.get(one.key), total) for one in chosen)]
+    marks = [" ", *(MARKS[one.level] for one in chosen)]
+    lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
+    lines += top_lines(marks, rows, columns, narrow="  ", more=len(ports) - len(chosen))
+    return StatusText(_encode(lines), worst(port.level for port in merged.ports))
+
+
+def _row_lines(row: NodeRow, merged: Merged, columns: int) -> Iterator[str]:
+    """Yield what is said of a node below its row, beside what is said of many."""
+    for remark in row.remarks:
+        if len(remark.nodes) <= _ALIKE:
+            alone = Remark(remark.level, remark.cause)
+            yield from placed(_BELOW, remark_in_words(alone), columns)
+    for one in row.incidents[:INCIDENTS_SHOWN]:
+        words = incident_in_words(one, merged.now, len(merged.answered))
+        yield from placed(_BELOW, words, columns)
+    if (more := len(row.incidents) - INCIDENTS_SHOWN) > 0:
+        yield f"{_BELOW}and {plural(more, 'more cause')}: the command status lists them"
+
+
+def _answered(merged: Merged) -> str:
+    total, answered = len(merged.nodes), len(merged.answered)
+    nodes = plural(total, "node") if merged.has_nodes else plural(total, "node with an agent")
+    return nodes if answered == total else f"{answered:,} of {nodes} answered"
+
+
+def _header(merged: Merged) -> str:
+    words = counted_ports(len(merged.ports) + merged.healthy, merged.ill)
+    answered = [row for row in merged.rows if row.has_answer]
+    counts = [f"{count_in_words(sum(row.sums.active for row in answered))} open"]
+    if saved := sum(row.sums.saved for row in answered):
+        counts.append(f"{plural(saved, 'connection')} saved")
+    return "  ".join([_answered(merged), words, ", ".join(counts)])
+
+
+def _namespace_lines(merged: Merged, columns: int) -> Iterator[str]:
+    """Yield that only one namespace is shown, and what others have."""
+    if not merged.namespace:
+        return
+    what = f"namespace {shown(merged.namespace)}"
+    if count := merged.ill_elsewhere:
+        others = "Service of another namespace needs" if count == 1 else "Services of others need"
+        what = f"{what}; {count:,} {others} attention: -A"
+    yield from placed("", what, columns)
+
+
+def _remark_lines(remark: Remark, columns: int, *, is_wide: bool) -> Iterator[str]:
+    yield from placed(f"  {MARKS[remark.level]} ", remark_in_words(remark), columns)
+    if is_wide and (hint := remedy(remark.cause)):
+        yield from placed_remedy(_BELOW, f"-> {hint}", columns)
+
+
+def _is_above(one: MergedIncident) -> bool:
+    """Return whether a cause has lines of its own: it isn't told by one Service port's."""
+    return len(one.incident.services) > 1 or one.extent is Extent.PATH
+
+
+def _incident_lines(
+    one: MergedIncident, merged: Merged, columns: int, *, is_wide: bool
+) -> Iterator[str]:
+    facts, words = one.incident, incident_in_words(one, merged.now, len(merged.answered))
+    return incident_lines(facts, words, one.command, merged.now, columns, is_full=is_wide)
+
+
+def _port_lines(
+    merged: Merged, said: Collection[object], columns: int, *, is_wide: bool
+) -> Iterator[str]:
+    ports = merged.ports[:_PORTS_SHOWN]
+    cells = [(shown(str(port.key)), _address(port)) for port in ports]
+    widths = [
+        max((len(c) for c in column if len(c) <= WIDEST), default=0)
+        for column in zip(*cells, strict=True)
+    ]
+    for port, (name, address) in zip(ports, cells, strict=True):
+        head = f"  {MARKS[port.mark]} {name.ljust(widths[0])}  {address.ljust(widths[1])}  "
+        words = port_in_words(port, merged, said)
+        yield from placed(head, f"{words}{_traffic(port)}", columns)
+        for endpoint in islice(port.endpoints, _ENDPOINTS_SHOWN) if is_wide else ():
+            pod = f" {shown(endpoint.pod)}" if endpoint.pod else ""
+            place = f" ({shown(endpoint.node)})" if endpoint.node else ""
+            words = f"endpoint{pod}{place}  {endpoint_in_words(endpoint)}"
+            yield from placed(_BELOW, words, columns)
+    if more := len(merged.ports) - len(ports):
+        yield f"    and {plural(more, 'more Service port')}"
+
+
+def _address(port: MergedPort) -> str:
+    frontends = port.frontends
+    if not frontends:
+        return "no address"
+    more = f" +{len(frontends) - 1}" if len(frontends) > 1 else ""
+    return f"{shown(frontends[0].address)}{more}"
+
+
+def _traffic(port: MergedPort) -> str:
+    """Return what is open and was counted, of a Service port that is ok; else nothing."""
+    if port.level is not Level.OK:
+        return ""
+    sums = port.sums
+    counted = sums.connections + sums.kernel_connections
+    if not counted:
+        return ""
+    noun = "flow" if port.first.protocol == "UDP" else "connection"
+    volume = bytes_in_words(sums.received_bytes + sums.sent_bytes)
+    return f"  {count_in_words(sums.active)} open, {plural(counted, noun)}, {volume}"
+
+
+def _node_cells(row: NodeRow) -> tuple[str, ...]:
+    if not row.has_answer:
+        return (shown(row.node), *("-" for _ in _NODE_HEADINGS[1:]))
+    behind = "unknown" if row.behind is None else f"{len(row.behind):,}" if row.behind else "no"
+    age = "none" if row.plan_age_s is None else seconds_in_words(row.plan_age_s)
+    return (
+        shown(row.node),
+        shown(f"{row.version} {row.commit}".strip()) or "unknown",
+        shown(row.steering),
+        shown(row.path) or "unknown",
+        age,
+        behind,
+        f"{row.ill:,} of {row.ports:,}",
+        count_in_short(row.sums.active),
+        count_in_short(row.sums.connections + row.sums.kernel_connections),
+        count_in_short(row.sums.failed),
+        "unknown" if row.cpu is None else f"{100 * row.cpu:.1f} %",
+        bytes_in_words(row.memory_bytes) if row.memory_bytes else "unknown",
+    )
+
+
+def _fitting(table: Sequence[Sequence[str]], columns: int) -> Sequence[int]:
+    """Return the places of as many columns as fit, the least important ones left out."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    places = list(range(len(widths)))
+    for name in _LEAST if columns else ():
+        if 4 + sum(widths[place] + 2 for place in places) - 2 <= columns:
+            break
+        places.remove(_NODE_HEADINGS.index(name))
+    return places
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    return "  ".join(padded).rstrip()
+
+
+def _top_cells(port: MergedPort, rates: Figures | None, total: int) -> tuple[str, ...]:
+    cells = ("-",) * 5 if rates is None else rate_cells(rates)
+    nodes = f"{port.served:,} of {total:,}"
+    return (shown(str(port.key)), nodes, count_in_words(port.sums.active), *cells)
+
+
+def _encode(lines: Iterable[str]) -> bytes:
+    shown_lines = (printable(line[:_LONGEST]) for line in lines)
+    # Names may contain surrogates.
+    return ("\n".join(shown_lines) + "\n").encode("utf-8", "replace")

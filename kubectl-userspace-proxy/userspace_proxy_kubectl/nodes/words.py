@@ -1,0 +1,213 @@
+"""What is said of all nodes: which see something, which don't, and which don't know.
+
+    refused on node-7 and node-31 (2 of 120): 10.244.3.9:8080 refuses connections; served on 118
+    only node-7 can't reach 10.244.3.9:80: it does not answer; the other 117 that tried are answered
+
+Rule 1: causes are said by ``causes.say``; here are only the nodes around them.
+Rule 2: "all" is said of nodes with an answer, and of endpoints of nodes that have tried them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from userspace_proxy.causes.cause import Cause, When
+from userspace_proxy.causes.nodes import listed
+from userspace_proxy.causes.say import Form, say
+from userspace_proxy.facts import Level
+from userspace_proxy.facts.units import in_order, plural
+from userspace_proxy.model.quoting import shown
+from userspace_proxy.status.incident_words import since
+
+from .endpoints import Extent, MergedEndpoint, same_cause
+from .incidents import MergedIncident
+from .merged import Merged, MergedPort, NodeGroup
+from .remarks import Remark
+
+# What is said of a Service port has a bound, however much is wrong.
+_CAUSES = 2
+_STATES = 3
+# The words of an agent may be of any length.
+_LONGEST = 400
+
+
+class _Counts(NamedTuple):
+    """Nodes, as far as an endpoint is concerned."""
+
+    tried: int
+    answered: int
+    left_out: int
+    """Which don't say whether they have tried."""
+
+
+def on_nodes(nodes: Sequence[str], total: int) -> str:
+    """Return ``on node-7 and node-31 (2 of 120)``, ``on all 120 nodes``.
+
+    Args:
+        total: How many nodes have an answer.
+    """
+    if len(nodes) >= total > 1:
+        return f"on {_all(total)}"
+    return f"on {listed(nodes)}{f' ({len(nodes):,} of {total:,})' if total > 1 else ''}"
+
+
+def remark_in_words(remark: Remark) -> str:
+    """Return a remark with its nodes, as a sentence without a full stop."""
+    return _cut(say(remark.cause.replace(within=listed(remark.nodes, 3))))
+
+
+def port_in_words(port: MergedPort, merged: Merged, above: Collection[object] = ()) -> str:
+    """Return how a Service port is served on all nodes, as clauses.
+
+    Args:
+        above: Causes that are said already, as ``same_cause`` has them.
+    """
+    total = len(merged.answered)
+    parts = list(_by_state(port, total, above))
+    served = port.served - sum(count for _, count in port.neutral)
+    if served == total > 1:
+        parts.append(f"served on {_all(total)}")
+    elif served:
+        parts.append(f"served on {served:,}{'' if port.groups else f' of {total:,}'}")
+    for why, count in port.neutral:
+        where = f" on {_all(total)}" if count == total > 1 else f" on {count:,}"
+        parts.append(f"{why}{where if total > 1 else ''}")
+    if port.missing:
+        parts.append(f"not known {on_nodes(port.missing, total)}")
+    return "; ".join(parts)
+
+
+def endpoint_in_words(endpoint: MergedEndpoint) -> str:
+    """Return which nodes an endpoint answers, and which it doesn't, as clauses."""
+    counts = _Counts(len(endpoint.tried), len(endpoint.answered), endpoint.left_out)
+    if not counts.tried:
+        return f"{endpoint.address} has not been tried"
+    quiet = set(endpoint.tried) - set(endpoint.answered)
+    if not endpoint.failing:
+        if not quiet:
+            return f"{endpoint.address} answers {_that_tried(counts)}"
+        if not endpoint.answered:
+            return f"{endpoint.address}: not known whether it answers; {_that_tried(counts)}"
+        answers = f"{endpoint.address} answers {listed(endpoint.answered)}"
+        return f"{answers}; not known whether it answers {listed(sorted(quiet, key=in_order))}"
+    parts = [
+        _seen(cause, nodes, counts, endpoint.address, endpoint.extent)
+        for cause, nodes in islice(endpoint.failing, _CAUSES)
+    ]
+    if more := len(endpoint.failing) - len(parts):
+        parts.append(plural(more, "further cause"))
+    return "; ".join(parts)
+
+
+def incident_in_words(one: MergedIncident, now: float, total: int) -> str:
+    """Return an incident in one line: what is wrong, where, what it touches, since when.
+
+    Args:
+        total: How many nodes have an answer.
+    """
+    facts = one.incident
+    if one.extent is Extent.NONE or len(facts.endpoints) != 1:
+        what = f"{_say(one.cause)}, seen {on_nodes(one.nodes, total)}"
+    else:
+        counts = _Counts(one.tried, one.answered, one.left_out)
+        what = _seen(one.cause, one.nodes, counts, facts.endpoints[0], one.extent)
+    touched = facts.services[0] if len(facts.services) == 1 else facts.touched
+    return f"{what}: {', '.join(filter(None, (shown(touched), since(facts, now))))}"
+
+
+def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterator[str]:
+    """Yield a clause for each state that isn't ok, with its nodes and causes."""
+    found: dict[tuple[Level, str], list[NodeGroup]] = {}
+    for group in port.groups:
+        found.setdefault((group.level, group.state.word), []).append(group)
+    for (_, state), groups in islice(found.items(), _STATES):
+        nodes = [node for group in groups for node in group.nodes]
+        begin = f"{shown(state) or 'not served'} {on_nodes(sorted(nodes, key=in_order), total)}"
+        said = list(_causes(port, groups, len(nodes), above))
+        yield f"{begin}: {'; '.join(said)}" if said else begin
+    if more := sum(
+        len(group.nodes) for one in islice(found.values(), _STATES, None) for group in one
+    ):
+        yield f"otherwise on {more:,} more"
+
+
+def _causes(
+    port: MergedPort, groups: Sequence[NodeGroup], total: int, above: Collection[object]
+) -> Iterator[str]:
+    """Yield what some nodes say of a state, without what is said already."""
+    nodes: dict[object, int] = {}
+    causes: dict[object, Cause] = {}
+    for group in groups:
+        for cause in group.causes:
+            same = same_cause(cause)
+            nodes[same] = nodes.get(same, 0) + len(group.nodes)
+            causes.setdefault(same, cause)
+    if not causes and groups[0].sentence:
+        yield _cut(groups[0].sentence)
+    left = [same for same in causes if same not in above]
+    left.sort(key=lambda same: -nodes[same])
+    endpoints = port.endpoints if left else ()
+    # All nodes having tried needs no words.
+    by_address = {one.address: one for one in endpoints if _is_uneven(one, port)}
+    texts: dict[str, None] = {}
+    for same in left:
+        cause = causes[same]
+        if (endpoint := by_address.get(str(cause.get("at")))) is not None:
+            # It has all causes of the endpoint.
+            texts[endpoint_in_words(endpoint)] = None
+        else:
+            of = f" ({plural(nodes[same], 'node')})" if nodes[same] < total else ""
+            texts[f"{_say(cause)}{of}"] = None
+    yield from islice(texts, _CAUSES)
+    if (more := len(texts) - _CAUSES) > 0:
+        yield plural(more, "further cause")
+
+
+def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
+    """Return whether it must be said which nodes have tried an endpoint, and is known."""
+    if endpoint.extent in (Extent.PATH, Extent.SOME):
+        return True
+    is_known = bool(endpoint.failing) and not endpoint.left_out
+    return is_known and len(endpoint.tried) < port.served + port.ill
+
+
+def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: Extent) -> str:
+    """Return what is wrong with an endpoint, and for which of the nodes that tried it."""
+    tried, answered, left_out = counts
+    are_all = len(nodes) + answered == tried and not left_out
+    if not answered:
+        by = listed(nodes)
+        if are_all:
+            by = _that_tried(counts) if tried > 1 else f"{by}, no other node has tried it"
+        return f"{_say(cause)} (seen by {by})"
+    only = "only " if len(nodes) <= answered else ""
+    others = "the other " if are_all else ""
+    if answered == 1:
+        rest = f"{others or 'the '}one that tried is answered"
+    else:
+        rest = f"{others}{answered:,} that tried are answered"
+    if extent is not Extent.PATH:
+        return f"{_say(cause)} (seen {only}by {listed(nodes)}); {rest}"
+    it = "it " if cause.row.is_predicate else ""
+    verb = "can't reach" if cause.when is When.NOW else "couldn't reach"
+    return f"{only}{listed(nodes)} {verb} {at}: {it}{_say(cause, Form.SHORT_PREDICATE)}; {rest}"
+
+
+def _that_tried(counts: _Counts) -> str:
+    if counts.left_out:
+        return f"{plural(counts.tried, 'node')} that tried it"
+    return f"{'the one node' if counts.tried == 1 else _all(counts.tried)} that tried it"
+
+
+def _all(total: int) -> str:
+    return f"{'both' if total == 2 else f'all {total:,}'} nodes"
+
+
+def _say(cause: Cause, form: Form = Form.SHORT) -> str:
+    return _cut(say(cause, form))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -1,0 +1,215 @@
+"""A stream to a port of a pod, through the API server's port-forward.
+
+    ──GET …/portforward?ports=8080──▶ API server ──▶ kubelet ──▶ container runtime ──▶ pod
+    0, 1: two bytes each  ◀── the port, on both channels, before anything is dialled
+    0, nothing; ping      ──▶
+    1: text               ◀── why the pod's port can't be dialled, or why the stream broke off
+    pong, twice           ◀── the pod has answered
+    0: bytes              ◀─▶ data
+
+Rule 1: the subprotocol is ``v4.channel.k8s.io``, one stream for each WebSocket, which kubelets and
+container runtimes of all releases serve, and API servers only pass on.
+Rule 2: the protocol doesn't report that a dial succeeded. But the runtime delivers a message to the
+stream before it reads the next frame, and reads the stream only once it has connected to the pod;
+containerd sends the text about a failure before. So a pong that follows an empty message means that
+the pod has answered, and it takes nothing from the client's bytes. CRI-O discards what the stream
+has while it sends the text, so the first pong may overtake it: there are two.
+Rule 3: neither side can end only its own direction. The runtime ends the stream a second after the
+pod's FIN, and an end of this side ends both.
+Rule 4: a pod that doesn't exist shows that what watches have brought of it is old.
+
+Source: k8s.io/streaming, pkg/httpstream/wsstream; containerd, internal/cri/streamingserver and
+internal/cri/server/sandbox_portforward_linux.go; CRI-O, server/container_portforward.go.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, NamedTuple
+
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.sources.kubernetes.api_paths import join
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.responses import (
+    Response,
+    TransportError,
+    read_status,
+    unreachable,
+)
+
+if TYPE_CHECKING:
+    from aiohttp import ClientWebSocketResponse
+
+PROTOCOL = "v4.channel.k8s.io"
+
+_DATA, _ERROR = 0, 1
+_PORT_BYTES = 2
+_NOTHING = bytes([_DATA])
+_PINGS = 2
+
+
+class ForwardTarget(NamedTuple):
+    """A port of a pod."""
+
+    namespace: str
+    pod: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"pod {self.namespace}/{self.pod}, port {self.port}"
+
+
+class PortForwardError(UserspaceProxyError):
+    """A stream can't be opened, or broke off.
+
+    Args:
+        number: The errno of a connection that failed for the same reason.
+    """
+
+    def __init__(self, message: str, number: int, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.number = number
+
+
+class PodStream:
+    """An open stream; see :func:`open_stream`."""
+
+    def __init__(self, to: ForwardTarget, socket: ClientWebSocketResponse[bool]) -> None:
+        self._to = to
+        self._socket = socket
+        self._received = b""
+        """Data that arrived before the pong."""
+        self._left = [_PORT_BYTES, _PORT_BYTES]
+        """How much of the port is still to come on each channel."""
+
+    async def send(self, data: bytes) -> None:
+        """Send some bytes; waits while the pod reads none.
+
+        Raises:
+            PortForwardError: The stream is broken.
+        """
+        await self._send(_NOTHING + data)
+
+    async def receive(self) -> bytes:
+        """Return the next bytes; empty at the end.
+
+        Raises:
+            PortForwardError: The stream broke off.
+        """
+        received, self._received = self._received, b""
+        while not received:
+            message = await self._next()
+            if message is None:
+                return b""
+            received = message
+        return received
+
+    async def ping(self) -> None:
+        """Send what asks for an answer, and is no data; the answer is dropped.
+
+        Raises:
+            PortForwardError: The stream is broken.
+        """
+        try:
+            await self._socket.ping()
+        except OSError as exc:
+            raise self._broken("it broke off") from exc
+
+    async def close(self) -> None:
+        """End it; idempotent."""
+        await self._socket.close()
+
+    async def wait_until_open(self) -> None:
+        """Return once the pod has answered.
+
+        Raises:
+            PortForwardError: It can't be dialled.
+        """
+        await self._send(_NOTHING)
+        for _ in range(_PINGS):
+            await self.ping()
+            message = await self._next(is_opening=True)
+            if message is None:
+                raise self._broken("it ended before the pod had answered")
+            if message:
+                self._received = message
+                return
+
+    async def _send(self, message: bytes) -> None:
+        try:
+            await self._socket.send_bytes(message)
+        except OSError as exc:
+            raise self._broken("it broke off") from exc
+
+    async def _next(self, *, is_opening: bool = False) -> bytes | None:
+        """Return the next data, nothing for a pong while it is opened, and None at the end."""
+        from aiohttp import WSMsgType
+
+        while True:
+            message = await self._socket.receive()
+            if message.type is WSMsgType.BINARY:
+                if data := self._read(message.data):
+                    return data
+            elif message.type is WSMsgType.PONG:
+                if is_opening:
+                    return b""
+            elif message.type is WSMsgType.PING:
+                await self._socket.pong(message.data)
+            elif message.type is WSMsgType.CLOSE:
+                return None
+            else:
+                # Without a close frame: the API server or the kubelet is gone.
+                raise self._broken("it broke off")
+
+    def _read(self, message: bytes) -> bytes:
+        """Return the data in a message; raises what is on the channel for errors."""
+        channel, data = message[:1], message[1:]
+        if channel not in (bytes([_DATA]), bytes([_ERROR])):
+            return b""
+        number = channel[0]
+        skipped = min(self._left[number], len(data))
+        self._left[number] -= skipped
+        data = data[skipped:]
+        if number == _ERROR and data:
+            text = " ".join(data.decode(errors="replace").split())
+            is_refused = "refused" in text
+            raise PortForwardError(
+                f"{self._to}: {text}", errno.ECONNREFUSED if is_refused else errno.EHOSTUNREACH
+            )
+        return data
+
+    def _broken(self, why: str) -> PortForwardError:
+        return PortForwardError(f"{self._to}: {why}", errno.ECONNRESET)
+
+
+async def open_stream(client: ApiClient, to: ForwardTarget) -> PodStream:
+    """Open a stream to a port of a pod, on which the pod has answered; the caller closes it.
+
+    Raises:
+        PortForwardError: The pod is gone, refuses, or the API server doesn't permit it.
+    """
+    path = join("/api/v1/namespaces", to.namespace, "pods", to.pod, "portforward")
+    try:
+        socket = await client.websocket(path, {"ports": str(to.port)}, PROTOCOL)
+    except TransportError as exc:
+        raise PortForwardError(unreachable(client.url, exc).text, errno.EHOSTUNREACH) from exc
+    if isinstance(socket, Response):
+        if socket.code == 404:
+            client.doubt_watches()
+        raise _refused(to, socket)
+    stream = PodStream(to, socket)
+    try:
+        await stream.wait_until_open()
+    except BaseException:
+        await stream.close()
+        raise
+    return stream
+
+
+def _refused(to: ForwardTarget, response: Response) -> PortForwardError:
+    text = " ".join((read_status(response.body).message or "").split())
+    text = text or f"HTTP status {response.code}"
+    if response.code in (401, 403):
+        hint = f"allow this user to get and create pods/portforward in namespace {to.namespace}"
+        return PortForwardError(f"{to}: {text}", errno.EACCES, hint=hint)
+    return PortForwardError(f"{to}: {text}", errno.EHOSTUNREACH)

@@ -1,0 +1,54 @@
+"""What a command writes: passed on, searched for a text, and its last lines kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from typing import IO
+
+_READ_BYTES = 65536
+_LINES = 20
+_LAST_S = 1.0
+"""How long the text waits for the pipe's end: a process that outlives the command may keep it."""
+
+
+class CommandOutput:
+    """The output or the errors of one command that runs; it is read until its end.
+
+    Args:
+        pipe: What the command writes; it is closed at its end.
+        descriptor: Where it is passed on: 1 or 2.
+        awaited: A text that a line will have.
+    """
+
+    def __init__(self, pipe: IO[bytes], descriptor: int, awaited: str = "") -> None:
+        self.has_come = threading.Event()
+        """Set once a line has the awaited text."""
+        self._pipe = pipe
+        self._descriptor = descriptor
+        self._awaited = awaited.encode()
+        self._kept: deque[bytes] = deque(maxlen=_LINES)
+        self._thread = threading.Thread(target=self._pass_on, name="output", daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        """Return the last lines of a command that has ended; empty if it wrote none."""
+        self._thread.join(_LAST_S)
+        return b"\n".join(self._kept).decode(errors="replace")
+
+    def _pass_on(self) -> None:
+        with self._pipe as pipe:
+            line = b""
+            while data := os.read(pipe.fileno(), _READ_BYTES):
+                # A test's runner may have closed its own.
+                with contextlib.suppress(OSError):
+                    os.write(self._descriptor, data)
+                *lines, line = (line + data).split(b"\n")
+                if self._awaited and any(self._awaited in one for one in (*lines, line)):
+                    self.has_come.set()
+                self._kept.extend(lines)
+                line = line[-_READ_BYTES:]
+            if line:
+                self._kept.append(line)

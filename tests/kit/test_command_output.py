@@ -1,0 +1,41 @@
+"""What a command writes."""
+
+import os
+
+from userspace_proxy_testing.command_output import CommandOutput
+
+
+def errors_of(*written):
+    """Return what is kept of a command that writes this and ends."""
+    ours, theirs = os.pipe()
+    errors = CommandOutput(os.fdopen(ours, "rb", buffering=0), 2)
+    for data in written:
+        os.write(theirs, data)
+    os.close(theirs)
+    return errors.text()
+
+
+def test_it_is_passed_on_and_kept(capfd):
+    assert errors_of(b"one\ntw", b"o\nthree") == "one\ntwo\nthree"
+    assert capfd.readouterr().err == "one\ntwo\nthree"
+
+
+def test_its_last_lines_are_kept():
+    assert errors_of(*(b"line %d\n" % number for number in range(50))).splitlines() == [
+        f"line {number}" for number in range(30, 50)
+    ]
+
+
+def test_a_command_may_write_nothing_or_no_text():
+    assert errors_of() == ""
+    assert errors_of(b"\xff\n") == "\ufffd"
+
+
+def test_what_outlives_a_command_and_keeps_its_stderr_is_not_waited_for():
+    ours, theirs = os.pipe()
+    errors = CommandOutput(os.fdopen(ours, "rb", buffering=0), 2)
+    try:
+        assert errors.text() == ""
+    finally:
+        os.close(theirs)
+        errors._thread.join(60)

@@ -1,0 +1,107 @@
+"""kubectl's plugin works where only its own wheel and the node's are installed.
+
+virtual environment: requirements.lock, two wheels ── explain, nodes ──▶ fake API server, agents
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from tests.unit.cli.nodes_world import Cluster, cluster_at
+from tests.unit.nodes.dashboard.names import browsing
+from tests.unit.sources.kubernetes.objects import endpoint_slice, service
+
+from .clones import CLIENT, run
+from .installed import install_node
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin of an environment that has both wheels and what they depend on."""
+    command = install_node(tmp_path_factory.mktemp("client"), also=[CLIENT])
+    return command.with_name("kubectl-userspace_proxy")
+
+
+def of_shop(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an object as one of the namespace shop."""
+    return {**item, "metadata": {**item["metadata"], "namespace": "shop"}}
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with cluster_at(tmp_path / "kubeconfig") as cluster:
+        cluster.api.put(of_shop(service(name="web", clusterIP="10.96.0.10")))
+        cluster.api.put(of_shop(endpoint_slice("10.244.1.1", "10.244.2.2")))
+        cluster.add("node-1")
+        cluster.add("node-2")
+        yield cluster
+
+
+def environment_of(cluster: Cluster) -> dict[str, str]:
+    """Return what a user of kubectl has; no package of a checkout is seen."""
+    return {"PATH": os.environ["PATH"], "KUBECONFIG": str(cluster.path), "NO_PROXY": "*"}
+
+
+async def ask(program: Path, cluster: Cluster, *words: str) -> tuple[int | None, str]:
+    """Return the exit status of a command, and what it prints."""
+    process = await asyncio.create_subprocess_exec(
+        program, *words, stdout=-1, stderr=-2, cwd="/", env=environment_of(cluster)
+    )
+    printed, _ = await process.communicate()
+    return process.returncode, printed.decode()
+
+
+def test_the_kit_is_not_there(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    code = "import importlib.util as u; print(u.find_spec('userspace_proxy_testing'))"
+    assert run([str(program.with_name("python")), "-c", code], Path("/")) == "None\n"
+
+
+async def test_all_nodes_are_asked_by_the_kubeconfig_of_kubectl(
+    program: Path, cluster: Cluster
+) -> None:
+    status, shown = await ask(program, cluster, "status", "web")
+    assert (status, shown.splitlines()[0]) == (0, "2 nodes  1 Service port  0 open")
+    status, shown = await ask(program, cluster, "explain", "web", "--output=json")
+    fields = json.loads(shown)
+    assert (status, fields["level"], fields["nodes"]["answered"]) == (0, "ok", 2)
+    status, shown = await ask(program, cluster, "nodes")
+    assert (status, shown.count("  ✓ node-")) == (0, 2)
+
+
+async def test_an_archive_is_written(program: Path, cluster: Cluster, tmp_path: Path) -> None:
+    path = tmp_path / "report.tar.gz"
+    status, shown = await ask(program, cluster, "report", f"--file={path}")
+    assert (status, path.is_file()) == (0, True)
+    assert shown.startswith(f"{path}: ")
+
+
+async def test_the_dashboard_has_its_templates_and_static_files(
+    program: Path, cluster: Cluster
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        program, "dashboard", "--no-open", stdout=-1, cwd="/", env=environment_of(cluster)
+    )
+    try:
+        assert process.stdout is not None, "a pipe"
+        address = (await process.stdout.readline()).split()[-1].decode()
+        async with browsing() as session, session.get(address) as response:
+            files = re.findall(r'(?:src|href)="(/static/[^"]+)"', await response.text())
+            for file in files:
+                async with session.get(response.url.join(URL(file))) as answer:
+                    assert answer.status == 200, file
+    finally:
+        process.terminate()
+        await process.wait()
+    assert {"/static/dashboard.css", "/static/dashboard.js"} <= {*files}

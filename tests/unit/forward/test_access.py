@@ -1,0 +1,83 @@
+"""What an API server permits, by access reviews."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.errors import SourceError
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.responses import Response
+from userspace_proxy_kubectl.forward.access import check_access
+from userspace_proxy_testing.fakes.api_server import FakeApiServer
+
+
+@pytest.fixture
+async def api(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    async with FakeApiServer() as api:
+        yield api
+
+
+@pytest.fixture
+async def client(api):
+    client = ApiClient(Credentials(master=api.url))
+    yield client
+    await client.close()
+
+
+async def problem_of(client, namespace="shop", within_s=30.0):
+    with pytest.raises(SourceError) as caught:
+        await check_access(client, namespace, within_s=within_s)
+    return str(caught.value)
+
+
+async def test_a_user_with_all_rights_passes(client):
+    await check_access(client, "shop", within_s=30)
+
+
+async def test_all_that_is_denied_is_named(api, client):
+    api.denied |= {"watch services", "create pods/portforward"}
+    assert await problem_of(client) == (
+        f"the API server at {api.url} doesn't allow this user to watch services, create "
+        "pods/portforward in namespace shop (have a Role with these rights granted to the user of "
+        "the kubeconfig)"
+    )
+
+
+async def test_a_user_of_one_namespace_learns_how_to_name_it(api, client):
+    api.denied.add("list services")
+    assert (await problem_of(client, "")).endswith(
+        "to list services in all namespaces (have a Role with these rights granted to the user of "
+        "the kubeconfig; or name Services, or one namespace with --namespace)"
+    )
+
+
+async def test_a_server_without_authorization_permits_all(api, client):
+    api.refuse("selfsubjectaccessreviews", 404, times=6)
+    await check_access(client, "shop", within_s=30)
+
+
+async def test_wrong_credentials_are_named(api, client):
+    api.token = "secret"
+    assert "rejected the credentials: Unauthorized" in await problem_of(client)
+
+
+async def test_a_server_that_is_gone_or_silent_is_named(api, client):
+    assert await problem_of(client, within_s=0) == (
+        f"cannot reach the API server at {api.url}: no answer within 0 s"
+    )
+    await client.close()
+    await api.stop()
+    assert await problem_of(client) == (
+        f"cannot reach the API server at {api.url}: Connection refused"
+    )
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"status": null}', b"{}"])
+async def test_an_invalid_response_is_named(client, monkeypatch, body):
+    async def send(*_args, **_more):
+        return Response(201, body)
+
+    monkeypatch.setattr(client, "send", send)
+    assert (await problem_of(client)).endswith("for an access review")

@@ -1,0 +1,21 @@
+from userspace_proxy.status.history import Figures
+from userspace_proxy_kubectl.nodes.dashboard.lately import Lately, Minute
+from userspace_proxy_kubectl.nodes.merged import MergedKey
+
+WEB, CART = (MergedKey("shop", name, "http", "IPv4", "") for name in ("web", "cart"))
+
+
+def test_clients_of_the_last_minute_are_counted_and_earlier_ones_are_not():
+    lately = Lately()
+    lately.note([WEB, CART], {}, 0.0)
+    assert lately.minute() == Minute()
+    lately.note([WEB, CART], {WEB: Figures(connections=5, failed=2)}, 2.5)
+    lately.note([WEB, CART], {CART: Figures(connections=4, saved=1), WEB: Figures(failed=1)}, 5.0)
+    assert lately.minute(WEB).words == "3 failed"
+    assert lately.minute(CART).words == "1 saved"
+    assert lately.minute().words == "3 failed, 1 saved"
+    for at in range(8, 65, 2):
+        lately.note([WEB, CART], {}, at)
+    assert lately.minute().words == "1 failed, 1 saved"
+    lately.note([WEB, CART], {}, 66.0)
+    assert lately.minute().words == ""

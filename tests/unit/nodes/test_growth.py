@@ -1,0 +1,35 @@
+from userspace_proxy.status.history import Figures
+from userspace_proxy_kubectl.nodes.growth import growth_of, rates_of
+
+from .views import NOW, at, merged_of
+
+
+def test_rates_of_nodes_are_added_each_by_its_own_clock():
+    before, now = at(NOW, 100, 500), at(NOW + 4, 140, 502)
+    (rates,) = rates_of(now, before).values()
+    assert rates == Figures(connections=10.5)
+
+
+def test_an_agent_that_was_started_in_between_has_counted_since():
+    before = at(NOW, 100)
+    now = at(NOW + 4, 30, started=[NOW + 2])
+    (rates,) = rates_of(now, before).values()
+    assert rates.connections == 15.0
+
+
+def test_what_was_not_known_before_has_no_rate():
+    first = at(NOW, 100)
+    assert rates_of(at(NOW + 1, 100, 100), first).popitem()[1] == Figures()
+    assert rates_of(first, merged_of()) == {}
+
+
+def test_a_clock_that_stands_still_gives_no_rate():
+    assert rates_of(at(NOW, 200), at(NOW, 100)).popitem()[1] == Figures()
+    later = at(NOW + 1, 200, started=[NOW + 9])
+    assert rates_of(later, at(NOW, 100)).popitem()[1] == Figures()
+
+
+def test_what_nodes_have_counted_in_between_is_added():
+    before, now = at(NOW, 100, 500), at(NOW + 4, 140, 502)
+    assert list(growth_of(now, before).values()) == [Figures(connections=42)]
+    assert list(growth_of(now, now).values()) == [Figures()]
