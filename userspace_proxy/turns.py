@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -23,14 +23,6 @@ PARTIES_MAX = 10_000
 _MOST_TIMES = 8
 
 
-class _Pace(NamedTuple):
-    """The wait of a party after a turn that took long."""
-
-    due: float
-    """Monotonic seconds at which it ends."""
-    wait_s: float
-
-
 class Turns(Generic[K]):
     """The turns of the parties of one queue, such as namespaces."""
 
@@ -38,7 +30,8 @@ class Turns(Generic[K]):
         self._last: dict[K, int] = {}
         """The number of each party's last turn, the latest last."""
         self._number = 0
-        self._paces: dict[K, _Pace] = {}
+        self._paces: dict[K, tuple[float, float]] = {}
+        """When a party's wait after a turn that took long ends, and how many seconds it takes."""
 
     def order(self, waiting: Iterable[T], party_of: Callable[[T], K]) -> Iterator[T]:
         """Yield what waits, each party's in its own order; what is yielded has had its turn."""
@@ -48,33 +41,25 @@ class Turns(Generic[K]):
         left = deque(sorted(own, key=lambda party: self._last.get(party, 0)))
         while left:
             party = left.popleft()
-            self._take(party)
+            self._number += 1
+            self._last.pop(party, None)
+            self._last[party] = self._number
+            if len(self._last) > PARTIES_MAX:
+                del self._last[next(iter(self._last))]
             yield own[party].popleft()
             if own[party]:
                 left.append(party)
 
-    def _take(self, party: K) -> None:
-        self._number += 1
-        self._last.pop(party, None)
-        self._last[party] = self._number
-        if len(self._last) > PARTIES_MAX:
-            del self._last[next(iter(self._last))]
-
     def due(self, party: K, now: float) -> float:
         """Return the monotonic time from which on a party may have another long turn."""
-        pace = self._paces.get(party)
-        return now if pace is None else max(now, pace.due)
+        due, _ = self._paces.get(party, (now, 0.0))
+        return max(now, due)
 
     def took(self, party: K, seconds: float, now: float) -> None:
         """Note a turn that took long, which has just begun."""
-        pace = self._paces.get(party)
-        wait_s = seconds
-        if pace is not None:
-            wait_s = max(seconds, min(2 * pace.wait_s, _MOST_TIMES * seconds))
-        self._paces[party] = _Pace(now + seconds + wait_s, wait_s)
-
-    def forget(self, now: float) -> None:
-        """Forget the waits after which a party had no long turn for as long."""
-        over = [party for party, pace in self._paces.items() if now >= pace.due + pace.wait_s]
-        for party in over:
-            del self._paces[party]
+        # A party that had none for as long as it waited begins anew.
+        paces = self._paces.items()
+        self._paces = {one: (due, wait_s) for one, (due, wait_s) in paces if now < due + wait_s}
+        _, before_s = self._paces.get(party, (now, 0.0))
+        wait_s = max(seconds, min(2 * before_s, _MOST_TIMES * seconds))
+        self._paces[party] = now + seconds + wait_s, wait_s

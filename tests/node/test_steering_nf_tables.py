@@ -252,13 +252,13 @@ def test_a_set_that_other_libraries_cannot_parse_does_no_harm(node, ruleset):
 def test_events_of_own_changes_and_of_other_tables_do_not_count(node, ruleset, watch):
     table = TableWriter("userspace-proxy")
     table.create()
-    with watch.own_change():
+    with watch.own_change(ruleset.port):
         node.run("nft add table inet other")
         ruleset.commit(table.messages)
         node.run("nft add table ip userspace-proxy")
     assert not watch.is_touched()
     node.run("nft delete table inet other; nft delete table ip userspace-proxy")
-    with watch.own_change():
+    with watch.own_change(ruleset.port):
         ruleset.commit(table.messages)
     assert not watch.is_touched()
     node.run("nft add chain inet userspace-proxy more")
@@ -271,7 +271,7 @@ def test_events_of_own_changes_and_of_other_tables_do_not_count(node, ruleset, w
 def test_a_change_by_others_during_an_own_change_counts_as_touched(node, ruleset, watch, is_before):
     table = TableWriter("userspace-proxy")
     table.create()
-    with watch.own_change():
+    with watch.own_change(ruleset.port):
         if not is_before:
             ruleset.commit(table.messages)
         node.run("nft 'add table inet userspace-proxy; add chain inet userspace-proxy more'")

@@ -89,10 +89,16 @@ class _AddressIndex:
         self._snapshot = _EMPTY
         self._of_services: dict[str, dict[str, int]] = {}
         self._of_endpoints: dict[str, dict[str, int]] = {}
+        self._only: dict[str, str] = {}
+        """Of addresses that are listed once, and made of them if it begins with a dot: memory."""
 
     def names_of(self, ip: str) -> list[str]:
-        services = self._of_services.get(ip)
-        return [max(services)] if services else list(self._of_endpoints.get(ip, ()))
+        if services := self._of_services.get(ip):
+            return [max(services)]
+        label = hostname_of(ip, "")
+        names = [self._only[ip]] if ip in self._only else self._of_endpoints.get(ip, ())
+        full = (f"{label}{name}" if name[0] == "." else name for name in names)
+        return list(dict.fromkeys(full))
 
     def is_near(self, snapshot: Snapshot) -> bool:
         """Return whether little differs from the snapshot that was followed last."""
@@ -115,13 +121,23 @@ class _AddressIndex:
                     add_to(self._of_services, ip, name, count)
             for gone, added in differing_slices(old, new):
                 for item, count in ((gone, -1), (added, 1)):
-                    for ip, label in _labels(item):
-                        add_to(self._of_endpoints, ip, f"{label}.{name}", count)
+                    for ip, full in _names(item, f".{name}"):
+                        self._count(ip, full, count)
         # At the end: until then another thread sees that it has to wait.
         self._snapshot = snapshot
 
+    def _count(self, ip: str, name: str, count: int) -> None:
+        only = self._only.pop(ip, "")
+        if count > 0 and not only and ip not in self._of_endpoints:
+            self._only[ip] = name
+        elif count > 0 or only != name:
+            if only:
+                add_to(self._of_endpoints, ip, only, 1)
+            add_to(self._of_endpoints, ip, name, count)
 
-def _labels(item: EndpointSlice | None) -> Iterator[tuple[str, str]]:
+
+def _names(item: EndpointSlice | None, behind: str) -> Iterator[tuple[str, str]]:
     for endpoint in item.endpoints if item is not None else ():
         if endpoint.ready:
-            yield endpoint.ip, hostname_of(endpoint.ip, endpoint.hostname)
+            # One text for all that have no hostname.
+            yield endpoint.ip, endpoint.hostname + behind

@@ -48,6 +48,10 @@ The kernel looks at all of them in each transaction that adds or deletes a chain
 """
 # Its chain, which takes as long as a rule, included.
 _FOR_PINNED = 4
+# Chain and map by which a port chooses with rules: so many more.
+_FOR_CHOICE = 4
+# What each frontend has beside its endpoints: it is counted, forwarded, and led to a choice.
+_FOR_FRONTEND = 3
 # A slot of source-hash takes as long as a part of an endpoint.
 _SLOTS_FOR_ONE = 16
 
@@ -133,6 +137,12 @@ def count_rules(endpoints: int, ranges: Sized | None, *, has_affinity: bool) -> 
     return (_FOR_PINNED * endpoints if has_affinity else 0) + len(ranges or ())
 
 
+def count_elements(choices: int, frontends: int, rules: int) -> int:
+    """Return how many elements take as long to write as all that a Service port has."""
+    of_rules = RULE_ELEMENTS * (rules + _FOR_CHOICE) if rules else 0
+    return (choices + _FOR_FRONTEND) * frontends + of_rules
+
+
 def _asks(service: Service, facts: NodeFacts) -> bool:
     """Return whether a Service asks for the kernel path, and may."""
     handling = service.handling
@@ -204,7 +214,7 @@ class KernelRoom:
         each = coarse if self._exact.is_left_out(service.key) else exact
         has_affinity = service.affinity_timeout_s is not None
         rules = count_rules(listed, service.load_balancer_source_ranges, has_affinity=has_affinity)
-        of_port = each * len(service.addresses) + RULE_ELEMENTS * rules
+        of_port = count_elements(each, len(service.addresses), rules)
         return min(of_port * len(service.ports), ELEMENTS_MAX)
 
 

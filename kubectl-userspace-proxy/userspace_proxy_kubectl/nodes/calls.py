@@ -6,7 +6,8 @@ Rule 1: at most OPENING_MAX agents are being opened at a time; one that is slow 
 and goes on, so that it doesn't keep others from being asked. None waits for another to send.
 Rule 2: one long line is decoded at a time, within an Allowance: memory has a bound whatever the
 agents send.
-Rule 3: a stream that sends more than a proxy would is ended.
+Rule 3: a stream that sends more than a proxy would is ended. Its changes are read in a share of the
+time, and wait in its connection.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from userspace_proxy.causes.cause import Cause
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
 
 from ..port_forward import ForwardTarget, PortForwardError
@@ -108,10 +110,12 @@ class AgentCalls:
         limits: Limits | None = None,
         *,
         unix: Callable[[], float] = Clocks.time,
+        pause: Pause = pause,
     ) -> None:
         self._client = client
         self._limits = limits or Limits()
         self._unix = unix
+        self._pause = pause
 
     async def body(self, to: ForwardTarget, path: str, bounds: Bounds = ANSWER) -> bytes:
         """Return the body of an answer.
@@ -184,6 +188,9 @@ class AgentCalls:
                     if last is not None:
                         rate.count(piece)
                     for line in complete:
+                        if (wait_s := allowance.pacing.due - Clocks.monotonic()) > 0:
+                            silence.reschedule(None)
+                            await self._pause(wait_s)
                         last = await self._next(line, last, (asked_at, answered_at), allowance)
                         if last is not None:
                             silence.reschedule(beat.next_end(loop.time()))

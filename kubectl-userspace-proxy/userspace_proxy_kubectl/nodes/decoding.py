@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +24,7 @@ from userspace_proxy.causes.cause import Cause, newer_codes
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import PortFacts
 from userspace_proxy.facts.encoding import from_json
+from userspace_proxy.pacing import Pacing
 
 OBJECT_BYTES = 700
 """What an object becomes at most: a Service port of ``{}``."""
@@ -40,6 +41,8 @@ DECODED_PER_BYTE = 12
 """What is decoded, for each byte that the answer may have; proxies' answers have 11."""
 KEPT_PER_BYTE = 4
 """What is kept of it; proxies' answers have 2.4, and 3.6 where all Services fail."""
+# Of a processor, for the changes of one node; a proxy's take a hundredth.
+_SHARE = 0.1
 
 _NUMBER_MAX = 1 << 53
 _TIME_MAX = 10_000_000_000
@@ -69,6 +72,8 @@ class Allowance:
     """Bytes of its JSON."""
     used: int = 0
     """What was decoded takes in memory; of a stream, of all lines since it was measured."""
+    pacing: Pacing = field(default_factory=lambda: Pacing(_SHARE))
+    """When the next change may be read."""
     _causes: int = 0
     """Those that were read take in memory; a bound of their time, too."""
 

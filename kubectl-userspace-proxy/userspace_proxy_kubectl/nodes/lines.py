@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from userspace_proxy.clocks import Clocks
 from userspace_proxy.facts import PortFacts, StatusFacts
 from userspace_proxy.facts.connection import ConnectionFacts
 
@@ -54,6 +55,7 @@ def read_change(before: StatusFacts, line: bytes, allowance: Allowance) -> Statu
         ValueError: It isn't one of a proxy.
         TooLarge: It takes too much.
     """
+    began = Clocks.monotonic()
     given = msgspec.structs.asdict(allowance.decode(line, _Change))
     changes = {name: value for name, value in given.items() if value is not msgspec.UNSET}
     gone = changes.pop("gone")
@@ -65,6 +67,7 @@ def read_change(before: StatusFacts, line: bytes, allowance: Allowance) -> Statu
         changes["ports"] = [*ports.values()]
     status = msgspec.structs.replace(before, **changes)
     allowance.measure(status)
+    allowance.pacing.note(began, Clocks.monotonic())
     return status
 
 

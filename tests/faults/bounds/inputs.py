@@ -6,11 +6,12 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from itertools import count
+from itertools import chain, count
 from random import Random
 from typing import Any
 
 from userspace_proxy.plan.bounds import ENDPOINTS_OF_NAMESPACE_MAX, FRONTENDS_OF_NAMESPACE_MAX
+from userspace_proxy.plan.kernel_room import NODE_RULES_MAX
 from userspace_proxy.policy.usable import ENDPOINTS_MAX
 from userspace_proxy.sources.kubernetes.shares import (
     OBJECT_BYTES,
@@ -24,8 +25,11 @@ from .rig import EVERY_S, Node, Object
 TENANT = "tenant"
 OF_A_SLICE = 1000
 """Endpoints, the most that the API server admits."""
+PORTION = 500
+"""Objects that an API server may take of one client in EVERY_S."""
 _VIPS, _POD_IPS = IPv4Address("10.97.0.0"), IPv4Address("10.128.0.0")
 _DNS = ("127.0.0.1", 53)
+_A, _PTR = 1, 12
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,15 @@ def _asks_names(node: Node) -> Callable[[], object]:
     return ask
 
 
-def _ask_dns(node: Node, name: str, number: int) -> None:
+def _asks_addresses(node: Node) -> Callable[[], object]:
+    numbers = count()
+    return lambda: _ask_dns(node, (_POD_IPS + 7).reverse_pointer, next(numbers), _PTR)
+
+
+def _ask_dns(node: Node, name: str, number: int, kind: int = _A) -> None:
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-    query = struct.pack("!6H", number & 0xFFFF, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
+    query = struct.pack("!6H", number & 0xFFFF, 0x0100, 1, 0, 0, 0) + labels
+    query += struct.pack("!x2H", kind, 1)
     with node.testbed["node-1"].new_udp() as sock:
         sock.settimeout(EVERY_S * 40)
         sock.sendto(query, _DNS)
@@ -134,6 +144,14 @@ ENDPOINTS = Input(
     _endpoints,
     changes=_patched_endpoints,
     question=_asks_names,
+    flags=("--dns-bind-address=127.0.0.1",),
+)
+
+ADDRESSES = Input(
+    "endpoints of a headless Service, and DNS of addresses",
+    _endpoints,
+    changes=_patched_endpoints,
+    question=_asks_addresses,
     flags=("--dns-bind-address=127.0.0.1",),
 )
 
@@ -237,6 +255,52 @@ def _kernel_services() -> list[Object]:
 
 
 KERNEL = Input("weighted slots", later=_kernel_services)
+
+
+def _portions(objects: list[Object], size: int) -> Iterator[Sequence[Object]]:
+    return (objects[n : n + size] for n in range(0, len(objects), size))
+
+
+def _pinned(services: int, first_pod: int) -> list[Object]:
+    """Return the slices of Services with affinity, as large as the rules of the node admit."""
+    pods = NODE_RULES_MAX // services // 4
+    return [
+        endpoint_slice(f"s{n}", 0, _pods(n * (pods + 1) + first_pod, pods)) for n in range(services)
+    ]
+
+
+def _pinned_services(services: int) -> list[Object]:
+    on_kernel = {"userspace-proxy.io/path": "kernel"}
+    some = [service(f"s{n}", n, 1, on_kernel, sessionAffinity="ClientIP") for n in range(services)]
+    return [*some, *_pinned(services, 0)]
+
+
+def _patched_pinned(services: int) -> Iterator[Sequence[Object]]:
+    for number in count(1):
+        yield from _portions(_pinned(services, number % 2), PORTION)
+
+
+LARGE_RULES = Input(
+    "rules of large Services",
+    lambda: _pinned_services(10),
+    changes=lambda: _patched_pinned(10),
+)
+SMALL_RULES = Input(
+    "rules of small Services",
+    lambda: _pinned_services(2500),
+    changes=lambda: _patched_pinned(2500),
+)
+
+
+def _small_services() -> Iterator[Sequence[Object]]:
+    pairs = (
+        (service(f"s{n}", n, 2), endpoint_slice(f"s{n}", 0, _pods(n, 1), 2))
+        for n in range(FRONTENDS_OF_NAMESPACE_MAX // 2)
+    )
+    return _portions([*chain.from_iterable(pairs)], 4 * PORTION)
+
+
+SMALL = Input("small Services", changes=_small_services)
 
 
 def _asks_unknown_names(node: Node) -> Callable[[], object]:

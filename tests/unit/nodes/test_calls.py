@@ -160,6 +160,32 @@ async def test_a_stream_that_sends_too_much_is_ended(agents, client, part):
             pass
 
 
+async def test_after_each_change_a_stream_waits_for_nine_times_as_long(agents, client):
+    # It takes so long that the next line is there before.
+    change = b'{"ports": [' + b",".join([b"{}"] * 5_000) + b"]}\n"
+
+    async def send_changes(request, send):
+        await send(HEAD + b'{"version": "1"}\n')
+        await send(3 * change)
+
+    waits = []
+
+    async def wait(seconds):
+        waits.append(seconds)
+
+    pod = agents.add("node-1", send_changes)
+    changes = AgentCalls(client, pause=wait).changes(
+        target(pod), "/api/v1/status?watch", Bounds(), first_s=9, silent_s=9
+    )
+    await anext(changes)
+    await anext(changes)
+    assert not waits, "the answer itself isn't counted"
+    with pytest.raises(Unreadable, match="the stream ended"):
+        async for _ in changes:
+            pass
+    assert len(waits) == 2
+
+
 async def test_what_lines_add_to_an_answer_has_a_bound(agents, client):
     def sends(make):
         async def send_more(request, send):

@@ -213,9 +213,9 @@ def test_a_service_without_room_is_planned_again_once_there_is_some(monkeypatch)
     ("handling", "weight", "elements"),
     [
         pytest.param(Handling(), 100, 0, id="not-asked-for"),
-        pytest.param(KERNEL, 100, 4, id="endpoints"),
-        pytest.param(KERNEL, 7, 2 * 256, id="parts"),
-        pytest.param(HASHED, 100, 2 * 128, id="slots"),
+        pytest.param(KERNEL, 100, 2 * (3 + 2), id="endpoints"),
+        pytest.param(KERNEL, 7, 2 * (3 + 256), id="parts"),
+        pytest.param(HASHED, 100, 2 * (3 + 128), id="slots"),
     ],
 )
 def test_a_change_may_write_all_elements_of_its_service(handling, weight, elements):
@@ -237,8 +237,8 @@ def test_a_change_may_write_rules_that_count_as_the_elements_that_take_as_long()
         KernelRoom().elements(ServiceState(service(**given), slices), NodeFacts())
         for given in (PINNED, {"handling": KERNEL, **ranges})
     )
-    assert pinned == 2 + RULE_ELEMENTS * 2 * 4
-    assert limited == 2 + RULE_ELEMENTS
+    assert pinned == 2 + 3 + RULE_ELEMENTS * (2 * 4 + 4)
+    assert limited == 2 + 3 + RULE_ELEMENTS * (1 + 4)
 
 
 def test_without_endpoints_and_with_coarse_weights_a_change_writes_less(monkeypatch):

@@ -28,12 +28,14 @@ from ...turns import Turns
 # On a slow core, with what listeners and workers do; where preferences, hints or a policy decide.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
+# More of a new one, whose listener opens.
+_OPEN_S = 2e-4
 # Of each slice, whatever it lists: it is read for the plan, in 1 µs on a fast core.
 _SLICE_S = 2e-6
 # Of the kernel path, with what fills its slots.
 _ELEMENT_S = 1e-5
-# Of a namespace in one round.
-_TURN_S = 0.1
+# Of a namespace in one round: a change may wait for two.
+_TURN_S = 0.05
 # Of a Service, for which nothing waits: a hundred endpoints.
 _LEAST_S = 1e-3
 
@@ -73,11 +75,9 @@ class ChangeTurns:
             have: What the last round took; None: there was none.
         """
         now = self._clock()
-        self._turns.forget(now)
         if have is None:
             return want
-        waiting = dict(self._that_wait(have, want, now))
-        self._waiting = waiting
+        self._waiting = waiting = dict(self._that_wait(have, want, now))
         if not waiting:
             return want
         services = want.services
@@ -102,10 +102,16 @@ class ChangeTurns:
             new, namespace = want.services.get(key), key.namespace
             if new is None:
                 continue
-            cost_s = _cost_s(new) + _ELEMENT_S * self.elements(new)
+            if left[namespace] <= 0:
+                yield key, now
+                continue
+            cost_s = _cost_s(have.services.get(key), new) + _ELEMENT_S * self.elements(new)
             due = self._turns.due(namespace, now) if cost_s >= _LEAST_S else now
-            if left[namespace] <= 0 or due > now:
-                yield key, due if left[namespace] > 0 else now
+            if due > now:
+                yield key, due
+            elif left[namespace] < min(cost_s, _TURN_S):
+                left[namespace] = 0.0
+                yield key, now
             else:
                 left[namespace] -= cost_s
                 if cost_s >= _LEAST_S:
@@ -114,15 +120,17 @@ class ChangeTurns:
             self._turns.took(namespace, took_s, now)
 
 
-def _cost_s(state: ServiceState) -> float:
+def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
     service = state.service
     ports = len(service.ports)
+    new_ports = ports - len(old.service.ports) if old else ports
     addresses = len(service.addresses)
     slices = Slices.of(state.slices)
     endpoints = max(1, ports) * slices.endpoint_count
     judged_s = _ENDPOINT_S * min(endpoints, ENDPOINTS_OF_SERVICE_MAX)
     # One address of each family is in the time of a port.
-    return _PORT_S * ports * max(1, addresses // 2) + _SLICE_S * len(slices) + judged_s
+    ports_s = _PORT_S * ports + _OPEN_S * max(0, new_ports)
+    return ports_s * max(1, addresses // 2) + _SLICE_S * len(slices) + judged_s
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:

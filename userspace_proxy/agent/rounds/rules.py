@@ -56,7 +56,6 @@ class Rules:
         self.on_switch: Callable[[Sequence[ServedPort]], None] = lambda _ports: None
         """Called with Service ports whose path has changed because of probes."""
         self._steering = steering
-        self._served_ports = served_ports
         self._steered = served_ports.steered
         self._counters = counters
         self._report = report
@@ -78,7 +77,6 @@ class Rules:
         Raises:
             SteeringError: The kernel lacks something that the first rules need.
         """
-        self._served_ports.switch_paths()
         change = self._steered.change()
         if change or not self.are_in_force:
             try:

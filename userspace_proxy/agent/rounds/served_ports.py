@@ -195,18 +195,18 @@ class ServedPorts:
         self._addresses.give(closed)
         self._giving_up.clear()
 
-    def switch_paths(self) -> None:
-        """Choose paths by what probes have shown, and by whose turn it is."""
+    def switch_paths(self, *, may_enter: bool = True) -> None:
+        """Choose paths by what probes have shown, and by whose turn it is to enter the kernel's."""
         for key, wanted in self.auto_paths.take().items():
             served = self._served[key]
             if wanted.path is DataPath.USERSPACE and wanted.path is not served.chosen.path:
                 self.steered.switch(served)
             self._kernel_turns.choose(served, wanted, is_switch=True)
-        for served, is_switch in self._kernel_turns.take():
+        for served, is_switch in self._kernel_turns.take(may_enter=may_enter):
             self.steered.touch(served)
             if is_switch:
                 self.steered.switch(served)
-        if self._kernel_turns:
+        if self._kernel_turns.waiting:
             self.auto_paths.on_change()
 
     def retry(self) -> Iterator[bool]:

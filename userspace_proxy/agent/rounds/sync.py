@@ -142,7 +142,7 @@ class SyncLoop:
                 self._wake.clear()
                 await self._woken(early)
                 if self._owes_paths:
-                    await self._switch_paths()
+                    await self._switch_paths(may_enter=False)
                 early = round_began + self._min_period_s - loop.time()
             self._wake.clear()
             round_began = loop.time()
@@ -170,13 +170,14 @@ class SyncLoop:
             await pace.turn()
         return has_changed
 
-    async def _switch_paths(self) -> None:
+    async def _switch_paths(self, *, may_enter: bool = True) -> None:
         """Steer along the paths that probes ask for, without a round: clients fail meanwhile."""
         self._owes_paths = False
         self._wake.clear()
         # Otherwise the next round does it.
-        if self.rules.are_in_force and not await self.rules.follow():
-            self._owes_round = True
+        if self.rules.are_in_force:
+            self._served_ports.switch_paths(may_enter=may_enter)
+            self._owes_round |= not await self.rules.follow()
         await self.rules.forget_stale()
 
     async def _round(self) -> None:
@@ -186,6 +187,8 @@ class SyncLoop:
         self._is_unfinished = True
         is_full = not self.rules.are_in_force
         changes = await self.planning.follow(batch.snapshot)
+        # Those that wait for the kernel path have just had a turn, or get one next.
+        self._served_ports.switch_paths(may_enter=not self._owes_paths)
         if not await self.rules.follow():
             return
         await self._check_health(self.plan)

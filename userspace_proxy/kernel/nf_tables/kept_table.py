@@ -19,6 +19,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 
 from ...errors import SteeringConflict, SteeringError
 from .nft_table import Definition, Listing, NftTable, Steps
@@ -139,7 +140,7 @@ class KeptTable(NftTable):
             SteeringError: The kernel refused; nothing has changed.
         """
         self.write(steps)
-        self._note_written()
+        self._note_written(self.read_definitions)
 
     def change_chains(self, steps: Steps, *, gone: Collection[str], new: Collection[str]) -> None:
         """Add and delete chains that the kernel doesn't call, which the contents already reflect.
@@ -153,9 +154,10 @@ class KeptTable(NftTable):
         Raises:
             SteeringError: The kernel refused; nothing has changed.
         """
-        before = self._written
+        before = self._written or ()
         self.write(steps)
-        self._note_written(before, gone=frozenset(gone), new=new)
+        changed = partial(self.read_changed, before, frozenset(gone), new)
+        self._note_written(changed if before else self.read_definitions)
 
     def repair(self) -> Repair:
         """Put it right, unless it contains what was written last; costs 10 µs then."""
@@ -168,7 +170,8 @@ class KeptTable(NftTable):
         count = len({(name, key) for name, key, _ in removed | added})
         has_definitions = definitions is not None and definitions == self._written
         if not has_definitions:
-            count += max(_count_differing(definitions or (), self._written or ()), 1)
+            have, want = Counter(definitions or ()), Counter(self._written or ())
+            count += max(((have - want) + (want - have)).total(), 1)
         try:
             if not has_definitions or not self._accepts(removed, added):
                 added = set(self._elements())
@@ -254,16 +257,10 @@ class KeptTable(NftTable):
                 raise
             self.write([*self._create(False), *steps])
             self.is_complete = False
-        self._note_written()
+        self._note_written(self.read_definitions)
 
-    def _note_written(
-        self,
-        before: Sequence[Definition] | None = None,
-        *,
-        gone: Set[str] = frozenset(),
-        new: Collection[str] = (),
-    ) -> None:
-        """Read back what a transaction has written; arguments as of :meth:`read_definitions`.
+    def _note_written(self, read: Callable[[], tuple[Definition, ...] | None]) -> None:
+        """Read back what a transaction has written.
 
         It is in force: where the kernel doesn't list it now, that is no error of the change, and
         the next comparison writes it anew.
@@ -272,10 +269,5 @@ class KeptTable(NftTable):
         # Once more, as writing all of it anew would end the session affinity of all clients.
         for _ in range(_LISTINGS):
             with contextlib.suppress(SteeringError):
-                self._written = self.read_definitions(before, gone=gone, new=new)
+                self._written = read()
                 return
-
-
-def _count_differing(some: Iterable[Definition], others: Iterable[Definition]) -> int:
-    have, want = Counter(some), Counter(others)
-    return ((have - want) + (want - have)).total()

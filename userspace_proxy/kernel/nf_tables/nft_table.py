@@ -93,11 +93,17 @@ class NftTable:
             self._ruleset = opened.enter_context(Ruleset(sock))
             self._watch = TableWatch(self._ruleset, name, family)
             opened.pop_all()
+        self._watches = [self._watch]
 
     @property
     def sock(self) -> socket.socket:
         """The socket that writes it, and that owns it if it has an owner."""
         return self._ruleset.sock
+
+    def pair_with(self, other: NftTable) -> None:
+        """Send neither events of the other's changes, of which many would be lost."""
+        self._watches.append(other._watch)
+        other._watches.append(self._watch)
 
     def is_touched(self) -> bool:
         """Return whether another program has changed it since :meth:`read`."""
@@ -139,33 +145,22 @@ class NftTable:
             },
         )
 
-    def read_definitions(
-        self,
-        before: Sequence[Definition] | None = None,
-        *,
-        gone: Set[str] = frozenset(),
-        new: Collection[str] = (),
-    ) -> tuple[Definition, ...] | None:
-        """Return everything but the elements.
-
-        Args:
-            before: What there was, so that only new chains are read; None: everything is read.
-            gone: The chains that were deleted since then, without those that the kernel calls.
-            new: Those that were added, likewise, in that order.
-
-        Returns:
-            None if another program may have changed it. With ``before``, what it should be, even
-            then: no other program changes a chain alone that exists since a moment.
-        """
-        if before is not None:
-            return self._changed(before, gone, new)
+    def read_definitions(self) -> tuple[Definition, ...] | None:
+        """Return everything but the elements; None if another program may have changed it."""
         listing = self.look(elements_of=())
         return None if listing is None or self.is_touched() else listing.definitions
 
-    def _changed(
+    def read_changed(
         self, before: Sequence[Definition], gone: Set[str], new: Collection[str]
     ) -> tuple[Definition, ...]:
-        """Return definitions in the order of a listing: the kernel appends."""
+        """Return the definitions after a change of chains, in the order of a listing.
+
+        Args:
+            before: What there was; only new chains are read: no other program changes a chain
+                alone that exists since a moment.
+            gone: The chains that were deleted since then, without those that the kernel calls.
+            new: Those that were added, likewise, in that order.
+        """
         family, name = self.family, self.name
         # A request takes as long as a part of a listing.
         if len(new) * _READ_FOR_ONE > len(before):
@@ -221,7 +216,9 @@ class NftTable:
 
     def _commit(self, messages: Sequence[bytes]) -> None:
         if messages:
-            with self._watch.own_change():
+            with contextlib.ExitStack() as ignoring:
+                for watch in self._watches:
+                    ignoring.enter_context(watch.own_change(self._ruleset.port))
                 try:
                     self._ruleset.commit(messages)
                 except NftablesError as exc:
@@ -304,10 +301,10 @@ class TableWatch:
         self._is_touched = True
 
     @contextlib.contextmanager
-    def own_change(self) -> Iterator[None]:
-        """Make one transaction of the ruleset's socket that doesn't count as another program's."""
+    def own_change(self, sender: int) -> Iterator[None]:
+        """Make one transaction of a socket that doesn't count as another program's."""
         with query_errors():
-            self._events.filter(_all_but_changes_of(self._ruleset.port))
+            self._events.filter(_all_but_changes_of(sender))
         try:
             yield
         finally:

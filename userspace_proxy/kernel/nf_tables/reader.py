@@ -131,11 +131,6 @@ class ListedRule(NamedTuple):
         ]
 
 
-def ask_generation() -> bytes:
-    """Return the request for the ruleset's number."""
-    return request(GET_GENERATION, 0, bytes(_HEADER_BYTES))
-
-
 def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
     """Return the request for a listing.
 

@@ -122,7 +122,7 @@ class Ruleset:
     def generation(self) -> int:
         """Return the ruleset's number, which grows with each transaction by any program."""
         with query_errors():
-            answer = self._requests.ask(reader.ask_generation())
+            answer = self._requests.ask(request(reader.GET_GENERATION, 0, bytes(4)))
         return number_in(read_all(answer.body, 4), 1)
 
     def tables(self, family: int = reader.ANY_FAMILY) -> list[ListedTable]:

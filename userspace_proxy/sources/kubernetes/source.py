@@ -244,7 +244,7 @@ class KubernetesSource(Source):
             self._publish(snapshot)
 
     def _report(self) -> None:
-        self._rejected = tuple(self._find_rejected())
+        self._rejected = (*self._left_out(), *self._unread())
         # One cause affects all resources in the same way: one line.
         lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
         problems = (*lines, *(item.line for item in self._rejected))
@@ -260,9 +260,6 @@ class KubernetesSource(Source):
         self._logged_at = {**recent, **dict.fromkeys(news, now)}
         self._in_log = self._in_log.intersection([*problems, *recent]).union(news)
         self._problems = problems
-
-    def _find_rejected(self) -> list[RejectedFacts]:
-        return [*self._left_out(), *self._unread()]
 
     def _left_out(self) -> Iterator[RejectedFacts]:
         """Yield a line for each kind and namespace of which too much is there."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ...errors import SteeringError
 from ...filters.pod_links import PodLinks
 from ...kernel.nf_tables.kept_table import KeptTable, Repair
-from ...kernel.nf_tables.nft_table import Steps
+from ...kernel.nf_tables.nft_table import NftTable, Steps
 from ...kernel.nf_tables.writer import SetElement
 from ...model import Frontend, SocketAddress
 from ..base import KernelTarget
@@ -70,6 +70,10 @@ class KernelPath:
         self._repaired: dict[Frontend, tuple[SocketAddress, ...]] = {}
         """As :meth:`take_repaired` returns them."""
 
+    def pair_with(self, ports: NftTable) -> None:
+        """Send neither events of the other's changes; ``ports`` is the table below it."""
+        self._table.pair_with(ports)
+
     def load(
         self,
         targets: KernelTargets,
@@ -123,7 +127,12 @@ class KernelPath:
     def _write(self, change: Difference) -> None:
         if self._exists:
             self._put_right()
-            self._write_steps(change)
+            new = _names_of_chains(change.new_choosers)
+            gone = _names_of_chains(change.gone_choosers)
+            if new or gone:
+                self._table.change_chains(self._steps(change), gone=gone, new=new)
+            else:
+                self._table.write(self._steps(change))
             self._rules.accept(change)
             return
         before = dict(self._rules.targets)
@@ -138,14 +147,6 @@ class KernelPath:
                 self._exists = self._table.look(elements_of=()) is not None
             raise
         self._exists = True
-
-    def _write_steps(self, change: Difference) -> None:
-        new = _names_of_chains(change.new_choosers)
-        gone = _names_of_chains(change.gone_choosers)
-        if new or gone:
-            self._table.change_chains(self._steps(change), gone=gone, new=new)
-        else:
-            self._table.write(self._steps(change))
 
     def repair(self) -> int:
         """Put right what another program has changed; return how much differed."""

@@ -112,7 +112,11 @@ class ElementChanges(NamedTuple):
 def is_looked_up(listing: Listing, name: str) -> bool:
     """Return whether both nat chains look up a map."""
     return all(
-        any(_looks_up(one, name) for rule in listing.rules(chain) for one in rule)
+        any(
+            one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name
+            for rule in listing.rules(chain)
+            for one in rule
+        )
         for chain in NAT_CHAINS
     )
 
@@ -296,10 +300,6 @@ def _add_guard(table: TableWriter, shape: Shape) -> None:
             table.add_rule("input", to_refuse + to_other_socket)
         to_refuse = x.UDP + x.match(x.DPORT, shape.refuse_port) + _TRANSLATED
         table.add_rule("input", to_refuse + x.reject())
-
-
-def _looks_up(one: Expression, name: str) -> bool:
-    return one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name
 
 
 def _value(one: Expression, kind: int) -> bytes:

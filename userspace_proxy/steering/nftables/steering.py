@@ -140,6 +140,7 @@ class NftablesProgrammer(NatProgrammer):
             opened.callback(self._address.close)
             opened.callback(super().close)
             self._kernel_path = KernelPath(facts.proxy_name)
+            self._kernel_path.pair_with(self._table)
             opened.pop_all()
         self._refuse_port = self._earlier_refuse_port = facts.refuse_port
         self._without_ipv6: dict[Frontend, str] = {}

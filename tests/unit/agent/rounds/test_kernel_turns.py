@@ -35,7 +35,7 @@ def serve(cluster, count, handling, **fields):
 async def test_as_many_enter_at_once_as_a_turn_has_elements_and_the_others_follow(
     make, monkeypatch
 ):
-    monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 2)
+    monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 2 * (1 + 3))
     cluster, served_ports, woken = Cluster(), make(Bind.PROXY_PORT), []
     served_ports.auto_paths.on_change = lambda: woken.append(True)
     targets = served_ports.follow(serve(cluster, 5, KERNEL))
@@ -50,10 +50,20 @@ async def test_as_many_enter_at_once_as_a_turn_has_elements_and_the_others_follo
 
 
 async def test_rules_of_session_affinity_count_as_the_elements_that_take_as_long(make, monkeypatch):
-    monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 2 * (1 + 4 * RULE_ELEMENTS))
+    monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 2 * (1 + 3 + (4 + 4) * RULE_ELEMENTS))
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(serve(cluster, 5, KERNEL, affinity_timeout_s=60))
     assert len(in_kernel(served_ports)) == 2
+
+
+async def test_none_enters_with_changes_of_others_while_some_wait(make, monkeypatch):
+    monkeypatch.setattr(kernel_turns, "TURN_ELEMENTS", 1)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.follow(serve(cluster, 3, KERNEL))
+    served_ports.switch_paths(may_enter=False)
+    assert len(in_kernel(served_ports)) == 1
+    assert [served.chosen for served in served_ports].count(WAITS) == 2
+    assert len(turn(served_ports)) == 2
 
 
 async def test_what_leaves_or_is_gone_does_not_wait(make, monkeypatch):

@@ -403,6 +403,20 @@ def test_a_table_that_does_not_exist_is_removed_without_a_change(table):
         assert other._ruleset.generation() == generation
 
 
+@pytest.mark.parametrize("is_paired", [False, True])
+def test_however_much_a_paired_table_changes_the_other_is_known(table, is_paired):
+    with closing(NftTable("other")) as other:
+        if is_paired:
+            table.pair_with(other)
+        table.write_all()
+        writer = other.writer()
+        writer.create()
+        for number in range(20_000):
+            writer.add_chain(f"chain-{number}")
+        other.write([writer.messages])
+        assert table.is_known() == is_paired
+
+
 def test_chains_are_added_and_deleted_in_the_order_in_which_the_kernel_lists_them(table, printed):
     def adding(name):
         writer = table.writer()
