@@ -155,5 +155,6 @@ def test_a_silent_endpoint_is_quiet_for_a_second_after_each_failure_and_each_dia
 def test_an_endpoint_that_refuses_is_not_quiet(ejections):
     assert not ejections.is_quiet(POD_A, now=0.0)
     ejections.failed(POD_A, now=0.5, is_silent=True)
+    assert ejections.is_quiet(POD_A, now=0.5)
     ejections.failed(POD_A, now=0.6)
     assert not ejections.is_quiet(POD_A, now=0.6)

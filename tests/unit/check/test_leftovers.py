@@ -6,6 +6,7 @@ from userspace_proxy.steering.kernel_view import KernelView
 
 NAT = ChainTable("ip", "nat")
 LEGACY_NAT = ChainTable("ip", "nat", is_legacy=True)
+LEGACY_FILTER = ChainTable("ip", "filter", is_legacy=True)
 
 
 def table(name, *chains):
@@ -53,11 +54,13 @@ def test_rules_of_a_proxy_that_does_not_run_are_leftovers():
     kernel = KernelView(
         inet_tables=("userspace-proxy", "userspace-proxy-canary"),
         legacy_nat=table(LEGACY_NAT, "UPROXY-PRE-canary", "KUBE-SERVICES"),
+        legacy_filter=table(LEGACY_FILTER, "UPROXY-GUARD-canary"),
     )
     assert [(f.what, f.where) for f in judge_own(kernel, [""])] == [
         (
             "rules of a userspace-proxy named canary that isn't running",
-            "nftables table inet userspace-proxy-canary, table legacy ip nat",
+            "nftables table inet userspace-proxy-canary, table legacy ip nat, "
+            "table legacy ip filter",
         )
     ]
     assert judge_own(kernel, ["", "canary"]) == []

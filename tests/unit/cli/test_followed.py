@@ -4,12 +4,16 @@ import sys
 import pytest
 
 from tests.unit.dataplane.waiting import until
+from userspace_proxy.causes.agents import no_agent
 from userspace_proxy.causes.say import say
 from userspace_proxy.cli.all_nodes import settings_of
 from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy.errors import UserspaceProxyError
-from userspace_proxy_kubectl.cli.followed import FollowedNodes, read_once
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy_kubectl.cli.followed import FollowedNodes, _with_problems, read_once
+from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.reader import NodesReader
+from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE
 
 from .conftest import Terminal
@@ -90,6 +94,14 @@ async def test_a_node_that_is_silent_keeps_its_cause_and_no_news_of_others(clust
         assert "no answer within 1 s" in say(followed.now.answers[1].problem)
     finally:
         await asyncio.to_thread(followed.__exit__)
+
+
+def test_a_problem_is_shown_until_its_node_has_answered():
+    problem, agents = no_agent("shop"), (ForwardTarget("shop", "agent-1", 10249),)
+    asked, answered = AgentAnswer("a", agents), AgentAnswer("a", agents, StatusFacts())
+    problems = {"a": problem}
+    shown = [_with_problems(AllNodes((one,)), problems) for one in (asked, answered, asked)]
+    assert [all_nodes.answers[0].problem for all_nodes in shown] == [problem, None, None]
 
 
 async def test_that_there_are_no_agents_is_raised(cluster):

@@ -160,6 +160,15 @@ async def test_a_service_that_is_added_again_has_only_its_new_endpoints():
         assert await answers(web.address, 4) == [b"two"] * 4
 
 
+async def test_a_service_that_is_added_after_its_removal_has_no_endpoints_of_before():
+    async with backend(b"one") as one, Proxy() as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=[one])
+        await web.remove()
+        web = await proxy.add_service("web", port=8080)
+        with pytest.raises(ConnectionRefusedError):
+            await ask(web.address)
+
+
 async def test_two_proxies_with_a_service_of_one_name_each_reach_their_own_backends():
     async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
         first = await p.add_service("web", port=8080)

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from tests.netns import DEADLINE_S, Net
-from userspace_proxy.kernel.routes import NodeRoutes
-from userspace_proxy.model.node_network import NodeLink, NodeRoute
+from userspace_proxy.kernel.routes import NodeRoutes, read_bridge_filter
+from userspace_proxy.model.node_network import BridgeFilter, NodeLink, NodeRoute
 
 
 @pytest.fixture
@@ -146,6 +146,24 @@ def test_the_proxys_own_routes_are_not_reported(node):
     after = reported_after(node, f"{ours}; ip route add 10.4.0.0/24 dev veth0")
     assert "10.4.0.0/24" in after
     assert "10.3.0.0/24" not in after
+
+
+def test_settings_of_bridges_that_are_switched_are_reported(node, tmp_path, monkeypatch):
+    monkeypatch.setattr(read_bridge_filter, "__defaults__", (tmp_path,))
+
+    async def do():
+        reported = asyncio.Event()
+        routes = NodeRoutes(asyncio.get_running_loop(), reported.set, networks_of)
+        for name in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
+            (tmp_path / name).write_text("1\n")
+        routes.look_at_settings()
+        async with asyncio.timeout(DEADLINE_S):
+            await reported.wait()
+        routes.close()
+        return routes.now.bridge_filter
+
+    with node:
+        assert asyncio.run(do()) == BridgeFilter(True, True, True)
 
 
 def reported_after(node, change):

@@ -452,6 +452,15 @@ async def test_an_endpoint_that_terminates_beside_another_is_quiesced_too(make):
     assert served.group.serving.endpoints == ()
 
 
+async def test_the_listeners_of_a_removed_service_port_count_no_more(make):
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+    held = served_ports.shortages.shares._held.services
+    assert held.total > 0
+    served_ports.follow(cluster.remove("web"))
+    assert held.total == 0
+
+
 async def test_those_that_hold_clients_are_known_while_they_are_served(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD))

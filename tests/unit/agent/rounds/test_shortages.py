@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from userspace_proxy.agent.rounds.shortages import Shortages, is_shortage
+from userspace_proxy.agent.rounds.shortages import ListenProblems, Shortages, is_shortage
 from userspace_proxy.errors import BoundError, ListenError, ShortageError
 from userspace_proxy.model import IPFamily, PortKey, ServicePortName
 
@@ -47,6 +47,16 @@ def test_a_removed_service_port_logs_no_recovery(lines, caplog):
     caplog.clear()
     shortages.end(CART, served_at=None)
     assert lines() == []
+
+
+def test_a_removed_service_port_keeps_no_recovery_of_others_from_the_log(lines, caplog):
+    shortages = Shortages()
+    for key in (CART, WEB):
+        shortages.note(key, ERROR, now=0.0)
+    caplog.clear()
+    ListenProblems(shortages, lambda: 1.0).forget(CART)
+    shortages.end(WEB, served_at=1.0)
+    assert lines() == ["Service ports are served again"]
 
 
 def test_the_ends_of_other_problems_are_twenty_lines_a_minute(lines):

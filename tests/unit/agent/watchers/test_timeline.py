@@ -300,6 +300,7 @@ async def test_a_switch_of_the_path_is_an_event_each_way(rig):
     for path, why in ((DataPath.USERSPACE, "a probe failed"), (DataPath.KERNEL, "all answer")) * 2:
         rig.now += 1
         rig.timeline.note_switches(switched.to(path, why))
+    rig.timeline.note_switches(switched.to(DataPath.KERNEL, "other endpoints answer"))
     assert rig.whats()[:2] == [
         (4, "Path kernel: all answer", 0),
         (3, "Path userspace: a probe failed", 0),

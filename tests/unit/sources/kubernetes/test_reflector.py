@@ -12,6 +12,7 @@ import pytest
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.reflector import NO_LINE_S, Timing
 
+from ...dataplane.waiting import turns
 from .balancer import Balancer
 from .objects import service
 from .reflecting import reflecting
@@ -93,6 +94,18 @@ async def test_a_retry_waits_as_long_as_the_server_requests(api, requested_s, wa
     async with reflecting(api) as reflection:
         await reflection.watching(requests=3)
         assert reflection.waits == [waits_s]
+
+
+async def test_a_wait_that_the_server_requests_does_not_end_early(api):
+    api.refuse("services", 429, message="busy", retry_after_s=7)
+    async with reflecting(api) as reflection:
+        reflection.hold()
+        await reflection.until(lambda: reflection.waits == [7])
+        reflection.reflector.wake()
+        await turns(100)
+        assert len(api.requests) == 1
+        reflection.release()
+        await reflection.watching(requests=3)
 
 
 async def test_a_server_that_is_not_there_is_a_problem_until_it_is(api):
