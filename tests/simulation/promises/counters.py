@@ -32,8 +32,9 @@ class Counters(Promise):
         for service in world.services:
             open_: Counter[SocketAddress | None]
             if service.is_udp:
-                flows = world.flows.open.values()
-                open_ = Counter(f.endpoint for f in flows if f.service is service and f.client)
+                # The kernel may have had no memory for the first datagram.
+                flows = [f for core, f in world.flows.open.items() if f.client or core.tries]
+                open_ = Counter(f.endpoint for f in flows if f.service is service)
             else:
                 clients = self._joined(service)
                 open_ = Counter(each.endpoint for each in clients if each.is_open)
