@@ -70,10 +70,13 @@ def check_backend(like: BackendLike | None, protocol: str) -> None:
     elif isinstance(like, tuple):
         read_endpoint(like)
     elif (command := as_command(like)) is not None:
-        if not command.words or not all(isinstance(word, str) for word in command.words):
+        words, ready = command.words, command.ready
+        if isinstance(words, str) or not words or not all(isinstance(w, str) for w in words):
             raise TypeError(f"backend {like!r}: expected the words of a command")
-        if not (command.ready is None or callable(command.ready) or isinstance(command.ready, str)):
-            raise TypeError(f"ready: expected a text or a function, got {command.ready!r}")
+        is_line = isinstance(ready, str) and ready and "\n" not in ready
+        if not (ready is None or is_line or (callable(ready) and not is_coroutine_function(ready))):
+            what = "expected a part of a line, or a function that is no coroutine function"
+            raise TypeError(f"ready: {what}, got {ready!r}")
         if is_udp:
             what = f"backend {like!r}: a command can't be a UDP backend"
             raise TypeError(f"{what}: start it in the test, and give its address")

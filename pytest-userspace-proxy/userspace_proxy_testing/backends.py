@@ -287,8 +287,12 @@ class CommandBackend(Backend):
     def _wait(self, outputs: Sequence[CommandOutput]) -> None:
         assert self._process is not None, "it was started"
         deadline, pause = Clocks.monotonic() + _COMMAND_READY_S, threading.Event()
+        listens = False
         while True:
-            status, cause = self._process.poll(), self._dial() or self._lack(outputs)
+            # Once: further dials would fill the queue of one that doesn't accept yet.
+            refusal = "" if listens else self._dial()
+            listens = not refusal
+            status, cause = self._process.poll(), refusal or self._lack(outputs)
             if status is not None:
                 raise BackendError(
                     f"backend {self.name} ended with status {status}{cause and f': {cause}'}: "
@@ -299,7 +303,9 @@ class CommandBackend(Backend):
             if Clocks.monotonic() >= deadline:
                 raise BackendError(
                     f"backend {self.name} is not ready after {_COMMAND_READY_S:.0f} s: {cause}",
-                    hint="its address is {host} and {port} in its arguments, or HOST and PORT in "
+                    hint=""
+                    if listens
+                    else "its address is {host} and {port} in its arguments, or HOST and PORT in "
                     "its environment",
                 )
             pause.wait(_RETRY_S)

@@ -417,7 +417,9 @@ class TcpDial:
             outcomes, is_over, is_answering = self.group.outcomes, False, False
             if failed.failure is Failure.SILENT and self.began_at is not None:
                 is_over = outcomes.has_returned_since(self.endpoint, self.began_at)
-                is_answering = outcomes.has_answered_since(self.endpoint, self.began_at)
+                # Where others are left, one that answers only some dials is worse than they are.
+                is_only = len(self.group.serving.all_endpoints) == 1
+                is_answering = is_only and outcomes.has_answered_since(self.endpoint, self.began_at)
             self.tried[self.endpoint] = outcomes.failed(
                 self.endpoint,
                 failed,

@@ -8,11 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.facts import StatusFacts
 
 from ..port_forward import ForwardTarget
+
+# An adjusted clock may be half a second off its own start.
+_SLEWED_S = 1.0
+
+
+class AgentRun(NamedTuple):
+    """When an agent has counted what it says, by its own clock; Unix times."""
+
+    started: float
+    now: float
+
+    def since(self, was: AgentRun) -> tuple[bool, float]:
+        """Return whether it still runs, and how many seconds it has counted since another moment.
+
+        That shows by its age: both times move where the node's clock is set. One that has been
+        started in between counts from its start.
+        """
+        age, before = self.now - self.started, was.now - was.started
+        is_same = age >= before - _SLEWED_S
+        return is_same, age - before if is_same else age
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,10 @@ def _of_nodes(
     """Yield what each node has counted, and in how many seconds."""
     for node, facts in port.members.items():
         old, run, was = earlier.members.get(node), merged.runs[node], before.runs.get(node)
-        if old is None or was is None or not run.now > was.now:
+        if old is None or was is None:
             continue
-        is_same = run.started == was.started
+        is_same, passed = run.since(was)
         counted = since(of_port(facts), of_port(old) if is_same else NOTHING)
-        passed = run.now - (was.now if is_same else run.started)
         if passed > 0:
             octets = counted.received_bytes, counted.sent_bytes
             yield Figures(counted.connections, *octets, counted.saved, counted.failed), passed

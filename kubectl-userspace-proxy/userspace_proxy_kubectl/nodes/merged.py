@@ -30,7 +30,7 @@ from userspace_proxy.facts import (
     worst,
 )
 
-from .answer import AgentAnswer, AllNodes
+from .answer import AgentAnswer, AgentRun, AllNodes
 from .endpoints import MergedEndpoint, endpoints_of, same_cause, seen_together
 from .incidents import MergedIncident, incidents_of
 from .remarks import Remark, other_settings_of, remarks_of
@@ -133,13 +133,6 @@ class MergedPort:
     def causes_of_endpoints(self) -> frozenset[object]:
         """What is wrong with its endpoints, as ``same_cause`` has it."""
         return frozenset(same_cause(cause) for one in self.endpoints for cause, _ in one.failing)
-
-
-class AgentRun(NamedTuple):
-    """When an agent has counted what it says, by its own clock; Unix times."""
-
-    started: float
-    now: float
 
 
 @dataclass(frozen=True)

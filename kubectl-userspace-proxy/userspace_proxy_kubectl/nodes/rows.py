@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from userspace_proxy.facts import WORST_FIRST, Level, StatusFacts
 
 from ..port_forward import ForwardTarget
-from .answer import AgentAnswer, AllNodes
+from .answer import AgentAnswer, AgentRun, AllNodes
 from .endpoints import Extent
 from .incidents import MergedIncident
 from .remarks import OtherSetting, OtherSettings, Remark
@@ -161,10 +161,12 @@ def _age(status: StatusFacts) -> float | None:
 
 
 def _cpu(status: StatusFacts, before: StatusFacts | None) -> float | None:
-    cpu_s, since = status.process.cpu_s, status.started
-    if before is not None and before.started == status.started and before.now < status.now:
-        cpu_s, since = cpu_s - before.process.cpu_s, before.now
-    passed = status.now - since
+    cpu_s, run = status.process.cpu_s, AgentRun(status.started, status.now)
+    passed = run.now - run.started
+    if before is not None:
+        is_same, since_s = run.since(AgentRun(before.started, before.now))
+        if is_same and since_s > 0:
+            cpu_s, passed = cpu_s - before.process.cpu_s, since_s
     if not status.process.cpu_s or not passed > 0:
         return None
     cpu = cpu_s / passed

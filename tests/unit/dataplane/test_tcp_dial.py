@@ -209,22 +209,24 @@ async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(bu
     assert silent not in group.balancers.current.ejected(timers.now)
 
 
-async def test_the_silence_of_a_dial_does_not_eject_an_endpoint_that_has_answered_since(
-    build, timers
+@pytest.mark.parametrize("is_only", [True, False])
+async def test_the_silence_of_a_dial_does_not_eject_the_only_endpoint_if_it_has_answered_since(
+    build, timers, is_only
 ):
     rig = build(None, timers.clock, timers)
     silent = rig.keep(SilentEndpoint())
+    others = () if is_only else (rig.endpoint().address,)
     group = EndpointGroup(port_key("shop/web"), Serving([silent.address]))
     unanswered, _ = await ask(rig, group)
     timers.advance(0.5)
     silent.close()
     pod = rig.endpoint(port=silent.address.port)
     await assert_served(rig, group, pod)
+    group.update(Serving([silent.address, *others]))
     timers.advance(2.5)
-    assert unanswered.is_closed
+    assert unanswered.is_closed is is_only
     assert group.counters_of(pod.address).failures == 1
-    assert group.balancers.current.ejected(timers.now) == {}
-    await assert_served(rig, group, pod)
+    assert (silent.address in group.balancers.current.ejected(timers.now)) is not is_only
 
 
 async def assert_served(rig, group, pod):

@@ -1,3 +1,5 @@
+import pytest
+
 from userspace_proxy.status.history import Figures
 from userspace_proxy_kubectl.nodes.growth import growth_of, rates_of
 
@@ -27,6 +29,14 @@ def test_a_clock_that_stands_still_gives_no_rate():
     assert rates_of(at(NOW, 200), at(NOW, 100)).popitem()[1] == Figures()
     later = at(NOW + 1, 200, started=[NOW + 9])
     assert rates_of(later, at(NOW, 100)).popitem()[1] == Figures()
+
+
+@pytest.mark.parametrize("set_by", [5.0, -5.0, 1e9])
+def test_a_clock_that_is_set_is_no_restart(set_by):
+    before = at(NOW, 100)
+    now = at(NOW + 4 + set_by, 140, started=NOW - 1000 + set_by)
+    assert list(growth_of(now, before).values()) == [Figures(connections=40)]
+    assert [rates.connections for rates in rates_of(now, before).values()] == [10.0]
 
 
 def test_what_nodes_have_counted_in_between_is_added():

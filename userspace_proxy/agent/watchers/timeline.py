@@ -145,7 +145,9 @@ class Timeline:
     async def look(self) -> None:
         """Record what has happened to the node, and bring outages up to date."""
         view = self._view()
-        self._events.extend(compare_views(self._last, view, self._now()))
+        now = self._now()
+        news = compare_views(self._last, view, self._clocks.unix(now))
+        self._events.extend(replace(one, at=now) for one in news)
         self._last = view
         for key in keys_of_removed(self._outages):
             self._end(self._outages.pop(key))

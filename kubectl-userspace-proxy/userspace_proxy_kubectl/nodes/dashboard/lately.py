@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from userspace_proxy.facts.units import count_in_words
 from userspace_proxy.status.chart import Sparkline, draw
-from userspace_proxy.status.history import Figures, History
+from userspace_proxy.status.history import COVERED_S, Figures, History
 
 from ..merged import MergedKey
 
@@ -44,6 +44,8 @@ class Lately:
 
     def __init__(self) -> None:
         self._history = History()
+        self._at = float("-inf")
+        """The time of the last look."""
         self._carried: dict[MergedKey, Figures] = {}
         """Since the first look."""
         self._wrong: deque[tuple[float, Mapping[MergedKey, Figures]]] = deque()
@@ -58,6 +60,10 @@ class Lately:
             keys: All Service ports that it has.
             growth: What was counted since the last one.
         """
+        if at - self._at > COVERED_S:
+            # Nobody has looked meanwhile: it isn't known when that was.
+            growth = {}
+        self._at = at
         known, none = self._carried, Figures()
         self._carried = {key: _sum(known.get(key, none), growth.get(key, none)) for key in keys}
         self._history.record(list(self._carried.items()), at)
@@ -70,8 +76,6 @@ class Lately:
     def minute(self, key: MergedKey | None = None) -> Minute:
         """Return the last minute of a Service port, or of all together."""
         curves = self._history.minute(key)
-        if curves is None:
-            return Minute()
         found = [
             one
             for _, wrong in self._wrong
@@ -81,7 +85,7 @@ class Lately:
             int(sum(counts))
             for counts in ((one.failed for one in found), (one.saved for one in found))
         )
-        return Minute(draw(curves), failed, saved)
+        return Minute(draw(curves) if curves is not None else None, failed, saved)
 
 
 def _sum(one: Figures, other: Figures) -> Figures:

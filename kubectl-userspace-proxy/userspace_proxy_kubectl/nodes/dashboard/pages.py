@@ -118,7 +118,8 @@ def render_overview(look: ClusterLook, asked: PageRequest) -> bytes:
         "cluster",
         **head(look, asked, "All nodes"),
         figures=_figures(look),
-        minute=look.lately.minute(),
+        # Of large clusters only what fails is known of each Service port.
+        minute=Minute() if merged.healthy else look.lately.minute(),
         remarks=merged.remarks[:FIRST_REMARKS],
         more_remarks=len(merged.remarks[FIRST_REMARKS:]),
         incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),

@@ -13,6 +13,7 @@ from userspace_proxy.causes.endpoints import no_host, refuses, silent
 from userspace_proxy.causes.say import say
 from userspace_proxy.cluster import Store
 from userspace_proxy.diagnosis.paths import PathView
+from userspace_proxy.diagnosis.problems import problems_of_node
 from userspace_proxy.facts import LAST_MINUTE_S, Level, SourceFacts
 from userspace_proxy.model import DataPath, Failure, SocketAddress
 from userspace_proxy.model.node_network import NextHop
@@ -104,7 +105,7 @@ async def test_an_outage_is_worded_as_the_state_of_its_service_port(rig):
 
 async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense(rig):
     dials = rig.group.counters_of(POD).dials
-    dials.failed(time.monotonic() - LAST_MINUTE_S, Failure.REFUSED)
+    dials.failed(time.monotonic() - LAST_MINUTE_S - 1, Failure.REFUSED)
     rig.eject()
     await rig.timeline.look()
     (event,) = rig.timeline.events()
@@ -180,6 +181,13 @@ async def test_an_outage_takes_as_long_as_it_did_if_the_clock_is_set_meanwhile(r
     (returned, fails) = rig.whats()
     assert (returned[0] - rig.set_by, fails[0] - rig.set_by) == (3.0, 0.0)
     assert returned[1].endswith("answers again, after 3 s")
+
+
+async def test_a_change_that_waits_is_an_event_with_its_age(rig):
+    rig.view = replace(rig.view, sync=replace(rig.view.sync, waiting_since=NOW - 3600))
+    (problem,) = (one for one in problems_of_node(rig.view, NOW) if "waited 1 h" in one.what)
+    await rig.timeline.look()
+    assert (0.0, problem.what, 0) in rig.whats()
 
 
 async def test_workers_are_asked_for_a_cause_a_few_times_only():

@@ -19,3 +19,12 @@ def test_clients_of_the_last_minute_are_counted_and_earlier_ones_are_not():
     assert lately.minute().words == "1 failed, 1 saved"
     lately.note([WEB, CART], {}, 66.0)
     assert lately.minute().words == ""
+
+
+def test_what_was_counted_while_nobody_looked_is_of_no_minute():
+    lately = Lately()
+    lately.note([WEB], {}, 0.0)
+    lately.note([WEB], {WEB: Figures(connections=9, failed=1000)}, 3600.0)
+    assert lately.minute() == Minute()
+    lately.note([WEB], {WEB: Figures(connections=1)}, 3602.0)
+    assert lately.minute().words == ""
