@@ -252,7 +252,8 @@ def test_a_command_is_ready_once_a_function_says_so(make):
 LATE = """
 import socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-listener.accept()[0].recv(1)
+first, _ = listener.accept()
+first.recv(1)
 print("it is up: 1", file=(sys.stdout, sys.stderr)[int(sys.argv[2]) - 1], flush=True)
 listener.accept()
 """
