@@ -57,9 +57,11 @@ class Turns(Generic[K]):
 
     def took(self, party: K, seconds: float, now: float) -> None:
         """Note a turn that took long, which has just begun."""
-        # A party that had none for as long as it waited begins anew.
-        paces = self._paces.items()
-        self._paces = {one: (due, wait_s) for one, (due, wait_s) in paces if now < due + wait_s}
         _, before_s = self._paces.get(party, (now, 0.0))
         wait_s = max(seconds, min(2 * before_s, _MOST_TIMES * seconds))
         self._paces[party] = now + seconds + wait_s, wait_s
+
+    def forget(self, now: float) -> None:
+        """Let parties begin anew that had no long turn for as long as they waited."""
+        paces = self._paces.items()
+        self._paces = {one: (due, wait_s) for one, (due, wait_s) in paces if now < due + wait_s}

@@ -50,7 +50,9 @@ def test_a_party_that_had_no_long_turn_for_as_long_as_it_waited_begins_anew():
     given = Turns()
     given.took("a", 1.0, 0.0)
     given.took("a", 1.0, 2.0)
+    given.forget(6.9)
     given.took("a", 0.1, 6.9)
     assert given.due("a", 6.9) == pytest.approx(6.9 + 0.1 + 0.8)
+    given.forget(60.0)
     given.took("a", 1.0, 60.0)
     assert given.due("a", 60.0) == 62.0
