@@ -157,9 +157,8 @@ class Store:
         return self._last
 
     def _note_orphans(self) -> None:
-        # Not by operators of views, which would look at all Services for each slice that changes.
-        of_none = [key for key in self._touched if key not in self._services]
-        named = {key for key in of_none if key in self._slices_of}
+        # `self._touched.keys() - self._services.keys()` would read all Services.
+        named = {k for k in self._touched if k not in self._services and k in self._slices_of}
         put = {
             key: self._slices_of[key]
             for key in named

@@ -26,8 +26,6 @@ from userspace_proxy.loops import loop_factory
 from userspace_proxy.model import ServiceKey, SocketAddress
 from userspace_proxy.status.wrapping import placed
 
-from ..forward.forwardable import NotForwarded
-
 if TYPE_CHECKING:
     from userspace_proxy.agent.rounds.options import Options
     from userspace_proxy.config import Settings
@@ -184,11 +182,10 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
 def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]]:
     """Yield what isn't forwarded, and why: also what another Service has the address of."""
     for one in source.services.left_out:
-        yield _name(one), one.reason
+        yield _name(one.service, one.port), one.reason
     for item in proxy.status().ignored:
         if item.is_conflict:
-            key = ServiceKey.read(item.service)
-            yield _name(NotForwarded(key, item.port, "")), say(item.cause)
+            yield _name(ServiceKey.read(item.service), item.port), say(item.cause)
 
 
 def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
@@ -225,9 +222,9 @@ def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:
     return dict(sorted(ports.items()))
 
 
-def _name(left_out: NotForwarded) -> str:
-    name = f"{left_out.service.name}.{left_out.service.namespace}"
-    return f"{name}:{left_out.port}" if left_out.port else name
+def _name(service: ServiceKey, port: str) -> str:
+    name = f"{service.name}.{service.namespace}"
+    return f"{name}:{port}" if port else name
 
 
 def _head(source: ForwardSource) -> str:

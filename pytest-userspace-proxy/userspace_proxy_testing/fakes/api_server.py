@@ -76,7 +76,7 @@ async def _end_quietly(
         return await handler(request)
     except* ConnectionError:
         pass
-    # Nobody gets it.
+    # aiohttp needs an answer, and drops it: the connection is closed.
     return web.Response()
 
 

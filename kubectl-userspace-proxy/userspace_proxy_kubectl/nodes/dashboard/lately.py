@@ -61,7 +61,7 @@ class Lately:
             growth: What was counted since the last one.
         """
         if at - self._at > COVERED_S:
-            # Nobody has looked meanwhile: it isn't known when that was.
+            # No page was open, so this growth may be older than a minute.
             growth = {}
         self._at = at
         known, none = self._carried, Figures()
