@@ -162,7 +162,7 @@ async def test_help_lists_the_keys_and_closes(screen):
     page = await open_live(screen, make_view(make_port("web")))
     await page.keyboard.press("?")
     dialog = page.get_by_role("dialog", name="Keys and search")
-    assert await dialog.get_by_text("next and previous Service").is_visible()
+    assert await dialog.get_by_text("next and previous row").is_visible()
     assert await dialog.get_by_text("is:refused").first.is_visible()
     await page.keyboard.press("Escape")
     await dialog.wait_for(state="hidden")

@@ -104,4 +104,4 @@ async def test_the_dashboard_has_its_templates_and_static_files(
     finally:
         process.terminate()
         await process.wait()
-    assert {"/static/dashboard.css", "/static/dashboard.js"} <= {*files}
+    assert {"/static/dashboard.css", "/static/page.js"} <= {*files}

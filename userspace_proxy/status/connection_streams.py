@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -26,8 +26,8 @@ from ..model.durations import parse_duration
 from .connection_words import cells_of, edge_cells, level_of
 from .missing import say_missing
 from .observing import LEFT_OUT, Observing, TooManyWatched, Watcher, unseen
-from .sampling import Sample, Sampler
-from .stream import Streams
+from .sampling import RenderThread
+from .stream import OpenStreams
 
 _QUIET_S = 2.0
 # Rows of one event: a browser draws four events a second.
@@ -37,15 +37,7 @@ EDGES_SHOWN = 20
 _EVENTS = "text/event-stream"
 
 
-class _Unsampled(Sampler):
-    """Has a stream wait by itself, not for samples of the page."""
-
-    async def after(self, count: int) -> tuple[int, Sample]:
-        """Part of Sampler; at once."""
-        return count + 1, _NO_SAMPLE
-
-
-class ConnectionStreams(Streams):
+class ConnectionStreams:
     """The streams of connections of one status server.
 
     Args:
@@ -53,19 +45,20 @@ class ConnectionStreams(Streams):
     """
 
     def __init__(self, observing: Observing, take: Callable[[], Awaitable[StatusFacts]]) -> None:
-        super().__init__(_Unsampled(take))
         self._observing = observing
         self._take = take
+        self._open = OpenStreams()
+        self._thread = RenderThread()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Return the table of clients, or the stream of connections with ``watch``."""
         asked, view = read_filter(request.query), await self._take()
-        wanted = await self._sampler.work(lambda: _found(view, asked))
+        wanted = await self._thread.work(lambda: _found(view, asked))
         if "watch" not in request.query or request.method != "GET":
             body = encode_answer(self._observing.edges(wanted))
             return web.Response(body=body, content_type="application/json")
         now = Clocks.time()
-        first = await self._sampler.work(lambda: list(unseen(view, wanted, now)))
+        first = await self._thread.work(lambda: list(unseen(view, wanted, now)))
         is_page = _EVENTS in request.headers.get("Accept", "")
         with contextlib.ExitStack() as watching:
             try:
@@ -73,13 +66,16 @@ class ConnectionStreams(Streams):
             except TooManyWatched as exc:
                 raise web.HTTPServiceUnavailable(reason=str(exc)) from None
             watched = _Watched(watcher, self._observing, first)
-            content_type = _EVENTS if is_page else "application/x-ndjson"
-            message = watched.event if is_page else watched.lines
-            return await self._stream(request, content_type, b"", message)
+            if is_page:
+                return await self._open.send_events(request, watched.events())
+            return await self._open.send(request, "application/x-ndjson", watched.lines())
+
+    def close(self) -> None:
+        self._open.close()
 
 
 class _Watched:
-    """What one client gets; it is called for each message."""
+    """What one client gets."""
 
     def __init__(
         self, watcher: Watcher, observing: Observing, first: list[ConnectionFacts]
@@ -88,23 +84,27 @@ class _Watched:
         self._observing = observing
         self._first = first
 
-    async def lines(self, count: int, _sample: Sample) -> bytes:
-        """Return lines of JSON; the first message is sent at once."""
-        return b"".join(map(encode_answer, await self._records(count))) or b"\n"
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Yield lines of JSON; the first ones at once."""
+        async for records in self._records():
+            yield b"".join(map(encode_answer, records)) or b"\n"
 
-    async def event(self, count: int, _sample: Sample) -> bytes:
-        """Return an event with the words of rows, the newest last, and of the table of clients."""
-        records = await self._records(count)
-        if (more := len(records) - ROWS_AT_ONCE) > 0:
-            event, last = ConnectionEvent.LEFT_OUT, records[-1].at
-            left_out = ConnectionFacts(event=event, at=last, count=more, cause=LEFT_OUT)
-            records = [*records[more:], left_out]
-        rows = [{"level": level_of(one) or "", "cells": cells_of(one)} for one in records]
-        edges = edge_cells(self._observing.edges(self._watcher.wanted), EDGES_SHOWN)
-        return b"data: %s\n\n" % json.dumps({"rows": rows, "edges": edges}).encode()
+    async def events(self) -> AsyncIterator[bytes]:
+        """Yield events with the words of rows, the newest last, and of the table of clients."""
+        async for records in self._records():
+            shown = records
+            if (more := len(records) - ROWS_AT_ONCE) > 0:
+                event, last = ConnectionEvent.LEFT_OUT, records[-1].at
+                left_out = ConnectionFacts(event=event, at=last, count=more, cause=LEFT_OUT)
+                shown = [*records[more:], left_out]
+            rows = [{"level": level_of(one) or "", "cells": cells_of(one)} for one in shown]
+            edges = edge_cells(self._observing.edges(self._watcher.wanted), EDGES_SHOWN)
+            yield b"data: %s\n\n" % json.dumps({"rows": rows, "edges": edges}).encode()
 
-    async def _records(self, count: int) -> list[ConnectionFacts]:
-        return self._first if count == 1 else await self._watcher.take(_QUIET_S)
+    async def _records(self) -> AsyncIterator[list[ConnectionFacts]]:
+        yield self._first
+        while True:
+            yield await self._watcher.take(_QUIET_S)
 
 
 def read_filter(query: Mapping[str, str]) -> ConnectionFilter:
@@ -143,6 +143,3 @@ def _found(view: StatusFacts, wanted: ConnectionFilter) -> ConnectionFilter:
     if wanted.service and not is_known:
         raise web.HTTPNotFound(reason=say_missing(view, wanted.service))
     return wanted
-
-
-_NO_SAMPLE = Sample(StatusFacts(), 0.0)

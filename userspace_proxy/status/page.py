@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup, escape
 
-from ..causes.say import remedy, say
 from ..diagnosis.incidents import Incidents
 from ..diagnosis.paths import probes_in_words
 from ..diagnosis.problems import summarise_node
@@ -33,27 +32,17 @@ from ..facts import (
     RejectedFacts,
     StatusFacts,
 )
-from ..facts.units import (
-    bytes_in_words,
-    count_in_short,
-    count_in_words,
-    plural,
-    rate_in_words,
-    seconds_in_words,
-)
-from ..model.quoting import shell_word
 from ..secrets import without_secrets
-from .chart import HEIGHT, WIDTH, Chart, Sparkline, draw, make_chart
+from .chart import Chart, Sparkline, draw, make_chart
 from .history import STEPS, Figures
-from .incident_words import headline, met, time_of_day
-from .overview import SHAPES, Overview, make_overview
+from .incident_words import headline, time_of_day
+from .markup import Parts, Touched, make_environment
+from .overview import Overview, make_overview
 from .rows import Columns, Row, columns_of, make_row
 from .sampling import Sample
-from .search import QUALIFIERS
 from .selection import Chosen, Selection, row_id, select
 from .timeline import Event
 
-REFRESH_S = 5
 PORTS_A_PAGE = 100
 IGNORED_SHOWN = 100
 HEALTH_CHECKS_SHOWN = 100
@@ -118,20 +107,6 @@ class Page:
         return probes_in_words(self.view.probes)
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A page as markup."""
-
-    title: str
-    level: Level
-    html: dict[str, str]
-    """By the id of the element, the rows among them."""
-    rows: tuple[str, ...]
-    """The ids of the rows, in order."""
-    at: str
-    """The time of day of the sample."""
-
-
 def render_page(sample: Sample, selection: Selection) -> bytes:
     """Return the page as HTML in UTF-8.
 
@@ -140,16 +115,30 @@ def render_page(sample: Sample, selection: Selection) -> bytes:
     """
     page = build_page(sample, selection)
     parts = render_parts(page)
-    html = {name: Markup(text) for name, text in parts.html.items()}
-    text = _template("status").render(
-        page=page, view=page.view, selection=page.selection, html=html
+    return render_template(
+        "status",
+        page=page,
+        view=page.view,
+        selection=selection,
+        asked=selection,
+        html=parts.markup,
+        title=page.title,
+        level=page.level,
+        at=parts.at,
+        root="",
     )
-    return _encoded(text)
 
 
 def render_parts(page: Page) -> Parts:
     """Return each part of a page as markup, without surrogates."""
-    content = {"page": page, "view": page.view, "selection": page.selection}
+    content = {
+        "page": page,
+        "view": page.view,
+        "selection": page.selection,
+        "mark": page.level,
+        "heading": page.view.node or "This node",
+        "verdict": page.verdict,
+    }
     html = {name: _template(name).render(content) for name in PARTS}
     row = _template("row")
     html |= {one.id: row.render(content, row=one, port=one.port) for one in page.rows}
@@ -157,8 +146,8 @@ def render_parts(page: Page) -> Parts:
         title=_encoded(page.title).decode(),
         level=page.level,
         html={name: _encoded(text).decode() for name, text in html.items()},
-        rows=tuple(one.id for one in page.rows),
         at=time_of_day(page.now),
+        rows=tuple(one.id for one in page.rows),
     )
 
 
@@ -233,38 +222,9 @@ def _encoded(text: str) -> bytes:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader(__package__ or ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        address=_breakable,
-        bytes=bytes_in_words,
-        clock=time_of_day,
-        count=count_in_words,
-        headline=headline,
-        met=met,
-        plural=plural,
-        rate=rate_in_words,
-        remedy=remedy,
-        say=say,
-        short=count_in_short,
-        seconds=seconds_in_words,
-        shell_word=shell_word,
-    )
-    environment.globals.update(
-        refresh_s=REFRESH_S,
-        steps=STEPS,
-        ignored_shown=IGNORED_SHOWN,
-        shapes=SHAPES,
-        qualifiers=QUALIFIERS,
-        of_all=False,
-        spark_width=WIDTH,
-        spark_height=HEIGHT,
-    )
+    environment = make_environment(PackageLoader(__package__ or ""))
+    environment.filters["address"] = _breakable
+    environment.globals.update(steps=STEPS, ignored_shown=IGNORED_SHOWN)
     return environment
 
 
@@ -295,19 +255,36 @@ def _render_incident(
 ) -> bytes:
     node = sample.view.node or "this node"
     heading = headline(incident, sample.now) if incident else "This is over"
-    addresses = incident.endpoints if incident else ()
+    level = incident.level if incident else Level.OK
+    state = _template("state").render(mark=level, heading=heading, verdict="")
     nodes = {one.address: one.node for port in ports for one in port.endpoints}
+    addresses = incident.endpoints if incident else ()
     return render_template(
-        "incident",
-        incident=incident,
-        heading=heading,
+        "incident_page",
+        asked=None,
+        html={"state": Markup(state)},
+        root="../",
         title=f"{heading}: {node}, userspace-proxy",
+        level=level,
         node=node,
+        incident=incident,
+        command=incident.command if incident else "",
+        seen_by=(),
         now=sample.now,
-        endpoints=[(one, nodes.get(one, "")) for one in addresses[:ENDPOINTS_SHOWN]],
-        more_endpoints=len(addresses[ENDPOINTS_SHOWN:]),
-        ports=[(port, _link_to(port)) for port in ports[:PORTS_SHOWN]],
-        more_ports=len(ports[PORTS_SHOWN:]),
+        endpoints=[(one, "", nodes.get(one, "")) for one in addresses[:ENDPOINTS_SHOWN]],
+        touched=[_touched(port) for port in ports[:PORTS_SHOWN]],
+        more_touched=len(ports[PORTS_SHOWN:]),
+    )
+
+
+def _touched(port: PortFacts) -> Touched:
+    return Touched(
+        port.title,
+        _link_to(port),
+        port.mark,
+        neutral=port.why_neutral,
+        tag=port.side,
+        word=port.state.word,
     )
 
 

@@ -50,6 +50,35 @@ class Sample:
     """The one before was taken less than a minute ago."""
 
 
+class RenderThread:
+    """Calls functions in a thread, one at a time.
+
+    Each holds the interpreter for a part of a second, and a flood of requests must not start a
+    flood of threads.
+    """
+
+    def __init__(self) -> None:
+        self._working = asyncio.Lock()
+
+    async def work(self, render: Callable[[], _T]) -> _T:
+        """Call a function in the thread.
+
+        If the caller is cancelled, this raises once the thread has ended: it can't be stopped.
+        """
+        async with self._working:
+            thread = asyncio.get_running_loop().run_in_executor(None, render)
+            is_cancelled = False
+            while not thread.done():
+                try:
+                    await asyncio.wait([thread])
+                except asyncio.CancelledError:
+                    is_cancelled = True
+            error = thread.exception()
+            if is_cancelled:
+                raise asyncio.CancelledError from error
+            return thread.result()
+
+
 class Sampler:
     """The samples of one proxy.
 
@@ -85,9 +114,8 @@ class Sampler:
         """Of the samples for streams."""
         # One sample is taken at a time, and those that wait share it.
         self._taking = asyncio.Lock()
-        # One page is rendered at a time: each holds the interpreter for a part of a
-        # second, and a flood of requests must not start a flood of threads.
-        self._working = asyncio.Lock()
+        self.work = RenderThread().work
+        """Calls a function that uses a view or a sample."""
 
     async def look(self) -> Sample:
         """Return a sample that was taken now, or less than a third of a second ago."""
@@ -148,24 +176,6 @@ class Sampler:
     def close(self) -> None:
         """Take no more samples, and refer to nothing."""
         self._take, self._events, self._latest = _is_closed, tuple, None
-
-    async def work(self, render: Callable[[], _T]) -> _T:
-        """Call a function that uses a view or a sample, in a thread, one at a time.
-
-        If the caller is cancelled, this raises once the thread has ended: it can't be stopped.
-        """
-        async with self._working:
-            thread = asyncio.get_running_loop().run_in_executor(None, render)
-            is_cancelled = False
-            while not thread.done():
-                try:
-                    await asyncio.wait([thread])
-                except asyncio.CancelledError:
-                    is_cancelled = True
-            error = thread.exception()
-            if is_cancelled:
-                raise asyncio.CancelledError from error
-            return thread.result()
 
 
 async def _is_closed() -> StatusFacts:

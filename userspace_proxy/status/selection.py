@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from ..causes.say import say
@@ -46,6 +46,8 @@ SORTS: dict[str, _Order] = {
 class Selection:
     """The query of a request; the fields are named as in the query string."""
 
+    path: ClassVar[str] = "./"
+    """The address of the page, without a query."""
     q: str = ""
     """What is searched for, as for :class:`~.search.Search`; empty for all."""
     sort: str = "state"
@@ -80,7 +82,8 @@ class Selection:
         defaults = asdict(Selection())
         query = {name: _text(value) for name, value in wanted.items() if value != defaults[name]}
         # Surrogates can't be written in an address, and no name contains one.
-        return f"./?{urlencode(query, safe=',:/', errors='replace')}" if query else "./"
+        text = urlencode(query, safe=",:/", errors="replace")
+        return f"{self.path}?{text}" if query else self.path
 
     def toggled(self, row: str) -> str:
         """Return the address of the page with one row expanded, or folded if it was."""

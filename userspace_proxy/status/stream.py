@@ -19,7 +19,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from typing import Generic, TypeVar
 
 from aiohttp import web
@@ -31,7 +31,8 @@ from ..pacing import Pacing
 from .answer_form import EVERY_MAX_S, NO_HEADERS, AnswerForm, flushed_parts, headers_for
 from .answers import make_answer
 from .connections import note_request, write
-from .page import Parts, build_page, render_parts
+from .markup import Parts
+from .page import build_page, render_parts
 from .sampling import Sample, Sampler
 from .selection import Selection
 
@@ -72,13 +73,81 @@ class Sent:
         return b"data: %s\n\n" % json.dumps(changes).encode()
 
 
+class OpenStreams:
+    """The streams of one server, and whose they are."""
+
+    def __init__(self) -> None:
+        self._open: dict[asyncio.Task[object], int | str] = {}
+        """Each with its client, oldest first."""
+
+    async def send_events(
+        self, request: web.Request, events: AsyncIterator[bytes]
+    ) -> web.StreamResponse:
+        """Send a page's updates, as ``send``."""
+        first = b"retry: %d\n\n" % _RETRY_MS
+        return await self.send(request, "text/event-stream", events, first=first)
+
+    async def send(
+        self,
+        request: web.Request,
+        content_type: str,
+        messages: AsyncIterator[bytes],
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        first: bytes = b"",
+    ) -> web.StreamResponse:
+        """Send messages until the client disconnects, or refuse to.
+
+        Args:
+            first: Sent at once.
+        """
+        if request.headers.get("Sec-Fetch-Site") == "cross-site":
+            # A web site can't read a stream, but could hold all of them.
+            return web.Response(status=403, text="Other web sites may not open streams.\n")
+        task = asyncio.current_task()
+        client = _client_of(request)
+        if task is None or not self._make_room(client):
+            text = f"{MAX_STREAMS} pages are open already; close one of them.\n"
+            return web.Response(status=503, text=text)
+        self._open[task] = client
+        response = web.StreamResponse(headers={"Content-Type": content_type, **headers})
+        try:
+            await response.prepare(request)
+            await response.write(first)
+            async for message in messages:
+                await write(request, response, message)
+                note_request(request)
+        except ConnectionResetError:
+            pass
+        finally:
+            self._open.pop(task, None)
+        return response
+
+    def close(self) -> None:
+        for task in self._open:
+            task.cancel()
+
+    def _make_room(self, client: int | str) -> bool:
+        """Have room for a stream of a client; False if the streams are shared out already."""
+        if len(self._open) < MAX_STREAMS:
+            return True
+        counts = Counter(self._open.values())
+        ((largest, most),) = counts.most_common(1)
+        if counts[client] + 1 >= most:
+            # The stream that ended would connect again, and end this one.
+            return False
+        oldest = next(task for task, owner in self._open.items() if owner == largest)
+        del self._open[oldest]
+        oldest.cancel()
+        return True
+
+
 class Streams:
-    """The streams of one status server."""
+    """The streams of one proxy's status server."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
-        self._open: dict[asyncio.Task[object], int | str] = {}
-        """Each with its client, oldest first."""
+        self._open = OpenStreams()
         self._parts: _Shared[Selection, Parts] = _Shared(sampler)
         self._answers: _Shared[Hashable, StatusFacts] = _Shared(sampler)
 
@@ -92,8 +161,7 @@ class Streams:
             )
             return sent.message(parts)
 
-        first = b"retry: %d\n\n" % _RETRY_MS
-        return await self._stream(request, "text/event-stream", first, event)
+        return await self._open.send_events(request, self._messages(event))
 
     async def json(
         self, request: web.Request, service: str, form: AnswerForm
@@ -112,71 +180,35 @@ class Streams:
             answer = await self._answers.get(key, count, lambda: make(sample))
             return await self._sampler.work(lambda: sent(changes.line(answer)))
 
-        headers = headers_for(form.is_gzip)
-        return await self._stream(
-            request, "application/x-ndjson", b"", line, headers=headers, every_s=form.every_s
+        lines = self._messages(line, every_s=form.every_s)
+        return await self._open.send(
+            request, "application/x-ndjson", lines, headers=headers_for(form.is_gzip)
         )
 
     def close(self) -> None:
-        for task in self._open:
-            task.cancel()
+        self._open.close()
 
-    async def _stream(
+    async def _messages(
         self,
-        request: web.Request,
-        content_type: str,
-        first: bytes,
         message: Callable[[int, Sample], Awaitable[bytes]],
         *,
-        headers: Mapping[str, str] = NO_HEADERS,
         every_s: float | None = None,
-    ) -> web.StreamResponse:
-        """Send a message for each sample, given its number.
+    ) -> AsyncIterator[bytes]:
+        """Yield a message for each sample, given its number.
 
         Args:
             every_s: Seconds between two messages, or more by Rule 5; nothing is sampled for this
                 client in between. None: as often as there are samples.
         """
-        if request.headers.get("Sec-Fetch-Site") == "cross-site":
-            # A web site can't read a stream, but could hold all of them.
-            return web.Response(status=403, text="Other web sites may not open streams.\n")
-        task = asyncio.current_task()
-        client = _client_of(request)
-        if task is None or not self._make_room(client):
-            text = f"{MAX_STREAMS} pages are open already; close one of them.\n"
-            return web.Response(status=503, text=text)
-        self._open[task] = client
-        response, count = web.StreamResponse(headers={"Content-Type": content_type, **headers}), 0
-        try:
-            await response.prepare(request)
-            await response.write(first)
-            while True:
-                began_s = time.process_time()
-                count, sample = await self._sampler.after(count)
-                await write(request, response, await message(count, sample))
-                note_request(request)
-                if every_s is not None:
-                    wait_s = pause_after(time.process_time() - began_s, every_s)
-                    await asyncio.sleep(wait_s)  # noqa: TID251 - the interval
-                    count = 0
-        except ConnectionResetError:
-            return response
-        finally:
-            self._open.pop(task, None)
-
-    def _make_room(self, client: int | str) -> bool:
-        """Have room for a stream of a client; False if the streams are shared out already."""
-        if len(self._open) < MAX_STREAMS:
-            return True
-        counts = Counter(self._open.values())
-        ((largest, most),) = counts.most_common(1)
-        if counts[client] + 1 >= most:
-            # The stream that ended would connect again, and end this one.
-            return False
-        oldest = next(task for task, owner in self._open.items() if owner == largest)
-        del self._open[oldest]
-        oldest.cancel()
-        return True
+        count = 0
+        while True:
+            began_s = time.process_time()
+            count, sample = await self._sampler.after(count)
+            yield await message(count, sample)
+            if every_s is not None:
+                wait_s = pause_after(time.process_time() - began_s, every_s)
+                await asyncio.sleep(wait_s)  # noqa: TID251 - the interval
+                count = 0
 
 
 def pause_after(cpu_s: float, every_s: float) -> float:

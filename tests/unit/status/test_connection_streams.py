@@ -107,6 +107,7 @@ async def test_the_page_gets_words_for_rows_and_the_table_of_clients():
         )
         async with served.get("?watch", Accept="text/event-stream") as response:
             assert response.content_type == "text/event-stream"
+            assert (await served.line(response)).startswith(b"retry: ")
             first = json.loads((await served.line(response)).removeprefix(b"data: "))
             assert (first["rows"], len(first["edges"])) == ([], EDGES_SHOWN + 1)
             served.observing.deliver([WEB] * (ROWS_AT_ONCE + 3))

@@ -310,7 +310,7 @@ def test_a_page_is_bounded_and_counts_what_it_leaves_out():
     ]
     (page,) = pages_of(*ports)
     assert "<h1>node-7 does not answer: 207 endpoints of 207 Services</h1>" in page
-    assert "and 7 more Service ports" in page
+    assert "and 7 more</li>" in page
     assert f"and {PORTS_SHOWN + 7 - ENDPOINTS_SHOWN} more<" in page
 
 

@@ -1,11 +1,12 @@
-// Keeps the page up to date by server-sent events, and follows keys and typing.
-// The server renders all markup; this script only replaces what differs.
+// Keeps a page up to date by server-sent events, and follows keys and typing: the page of one
+// proxy, and those of all nodes. The server renders all markup; this only replaces what differs.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
+// Pages of all nodes have no table whose rows come one by one, and those about one thing no search.
 const table = byId("ports");
-const search = byId("search");
-const field = byId("q");
+const field = () => byId("q");
+const channel = document.querySelector("link[type='text/event-stream']").getAttribute("href");
 const help = byId("help");
 const live = byId("live");
 const asOf = byId("as-of");
@@ -94,7 +95,11 @@ async function update({ title, level, html = {}, rows }) {
   }
   if (rows) arrange(rows, arrived);
   if (title) document.title = known = title;
-  if (level) document.querySelector("link[rel=icon]").href = `static/icon-${level}.svg`;
+  if (level) {
+    const icon = document.querySelector("link[rel=icon]");
+    icon.href = icon.getAttribute("href").replace(/icon-[a-z]+/, `icon-${level}`);
+  }
+  showSearch();
 }
 
 // -- the stream --------------------------------------------------------------
@@ -141,7 +146,7 @@ function follow() {
   clearTimeout(retry);
   stream?.close();
   if (document.hidden) return;
-  stream = new EventSource(`stream${location.search}`);
+  stream = new EventSource(`${channel}${location.search}`);
   stream.onmessage = ({ data, target }) => {
     const news = JSON.parse(data);
     noteNews(news.at);
@@ -163,6 +168,7 @@ async function refusal(url) {
   const abort = new AbortController();
   try {
     const answer = await fetch(url, { signal: abort.signal });
+    if (answer.status === 403) return "ended";
     return answer.status === 503 ? (await answer.text()).trim() : "";
   } catch {
     return "";
@@ -182,22 +188,30 @@ function selected() {
   return new URLSearchParams(location.search);
 }
 
+// Without scripts a page that loads itself again has no field; a part that came has it hidden.
+function showSearch() {
+  if (byId("search")) byId("search").hidden = false;
+}
+
 function showTyped() {
   clearTimeout(typing);
   const query = selected();
-  if ((query.get("q") ?? "") === field.value.trim()) return;
+  const typed = field().value.trim();
+  if ((query.get("q") ?? "") === typed) return;
   query.delete("page");
-  query.set("q", field.value.trim());
-  if (!field.value.trim()) query.delete("q");
-  show(query.size ? `./?${query}` : "./", { replace: true });
+  query.set("q", typed);
+  if (!typed) query.delete("q");
+  show(query.size ? `?${query}` : location.pathname, { replace: true });
 }
 
 let typing;
-field.addEventListener("input", () => {
+document.addEventListener("input", ({ target }) => {
+  if (target !== field()) return;
   clearTimeout(typing);
   typing = setTimeout(showTyped, TYPING_MS);
 });
-search.addEventListener("submit", (event) => {
+document.addEventListener("submit", (event) => {
+  if (event.target.id !== "search") return;
   event.preventDefault();
   showTyped();
   step(1);
@@ -209,22 +223,33 @@ document.addEventListener("click", (event) => {
   if (link.pathname !== location.pathname || link.hash) return;
   event.preventDefault();
   show(link.href);
-  field.value = selected().get("q") ?? "";
-  if (link.rel) table.scrollIntoView();
+  showWanted();
+  if (link.rel) rows()[0]?.scrollIntoView();
 });
 
+function showWanted() {
+  if (field()) field().value = selected().get("q") ?? "";
+}
+
 addEventListener("popstate", () => {
-  field.value = selected().get("q") ?? "";
+  showWanted();
   follow();
 });
 document.addEventListener("visibilitychange", follow);
 
 // -- keys --------------------------------------------------------------------
 
+// The links of the rows of the page's first table.
+function rows() {
+  return [...(document.querySelector("main table")?.querySelectorAll("tbody .name a") ?? [])];
+}
+
 function step(by) {
-  const links = [...table.querySelectorAll(".name a")];
-  const row = document.activeElement.closest?.("tbody");
-  const now = links.findIndex((link) => link.closest("tbody") === row);
+  const links = rows();
+  const focused = document.activeElement;
+  // A proxy's row is a body of its table, which has what is shown when it is expanded, too.
+  const row = focused.closest("tbody.port") ?? focused.closest("main tbody tr");
+  const now = links.findIndex((link) => row?.contains(link));
   const next = links[now < 0 ? (by > 0 ? 0 : links.length - 1) : now + by];
   next?.focus({ preventScroll: true });
   next?.closest("tr").scrollIntoView({ block: "nearest" });
@@ -233,21 +258,22 @@ function step(by) {
 const keys = {
   j: () => step(1),
   k: () => step(-1),
-  n: () => document.querySelector("#pages [rel=next]")?.click(),
-  p: () => document.querySelector("#pages [rel=prev]")?.click(),
-  "/": () => field.select(),
+  n: () => document.querySelector(".pages [rel=next]")?.click(),
+  p: () => document.querySelector(".pages [rel=prev]")?.click(),
+  "/": () => field()?.select(),
   "?": () => help.showModal(),
   Escape: () => {
-    field.value = "";
+    if (!field()) return;
+    field().value = "";
     showTyped();
   },
 };
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
-  const isTyping = event.target === field;
+  const isTyping = field() && event.target === field();
   if (isTyping && event.key === "ArrowDown") step(1);
-  else if (isTyping && event.key === "Escape" && !field.value) field.blur();
+  else if (isTyping && event.key === "Escape" && !field().value) field().blur();
   else if (keys[event.key] && (!isTyping || event.key === "Escape")) keys[event.key]();
   else return;
   event.preventDefault();
@@ -255,5 +281,5 @@ document.addEventListener("keydown", (event) => {
 
 byId("help-button").addEventListener("click", () => help.showModal());
 byId("help-button").hidden = false;
-search.hidden = false;
+showSearch();
 follow();

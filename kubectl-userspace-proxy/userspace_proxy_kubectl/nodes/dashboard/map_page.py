@@ -12,6 +12,7 @@ from itertools import zip_longest
 
 from userspace_proxy.facts import WORST_FIRST, Level, worst
 from userspace_proxy.facts.units import plural
+from userspace_proxy.status.markup import Parts
 
 from ..endpoints import MergedEndpoint
 from ..merged import MergedPort, mark_of
@@ -23,7 +24,7 @@ from .markup import render
 from .pages import head, say_calls
 
 
-def render_map(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> bytes:
+def render_map(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> Parts:
     """Return the page."""
     drawn = place(calling_of(look.merged.ports, calls, asked.q))
     counts = [sum(one.x == x for one in drawn.items) for x, _ in drawn.heads]
@@ -33,7 +34,7 @@ def render_map(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> bytes:
     )
     return render(
         "map",
-        **head(look, asked, "Map"),
+        head(look, asked, "Map"),
         map=drawn,
         shown=shown,
         width=WIDTH,

@@ -1,4 +1,7 @@
-"""Fills the templates: the dashboard's own, and those of a proxy's page.
+"""Makes the parts of a page about all nodes, with the templates of a proxy's page and its own.
+
+    head and content ──▶ state, main, age ──┬─▶ the whole page
+                                            └─▶ what changed (``userspace_proxy.status.stream``)
 
 Rule 1: what agents claim is text: it is escaped, what would hide or turn text around is written as
 in JSON, and long ones are cut.
@@ -7,39 +10,66 @@ in JSON, and long ones are cut.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import cache
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, Template
 from markupsafe import Markup
 
 from userspace_proxy import status
-from userspace_proxy.causes.say import remedy, say
-from userspace_proxy.facts.units import (
-    bytes_in_words,
-    count_in_short,
-    count_in_words,
-    plural,
-    seconds_in_words,
-)
-from userspace_proxy.model.quoting import printable, shell_word
-from userspace_proxy.status.chart import HEIGHT, WIDTH
+from userspace_proxy.facts import Level
+from userspace_proxy.model.quoting import printable
 from userspace_proxy.status.incident_words import time_of_day
-from userspace_proxy.status.overview import SHAPES
-from userspace_proxy.status.search import QUALIFIERS
+from userspace_proxy.status.markup import Parts, make_environment
 
 from ..endpoints import moment
 from ..sums import bounded
-from .look import incident_link, node_link, service_link, with_query
+from .look import ClusterLook, PageRequest, incident_link, node_link, service_link, with_query
 
-REFRESH_S = 5
 _LONGEST = 2_000
+_NUMBERS = ("bytes", "count", "plural", "seconds", "short")
+"""Filters that write a number."""
 
 
-def render(name: str, **content: object) -> bytes:
-    """Return a template with some content, in UTF-8."""
-    template = _environment().get_template(f"{name}.html")
+@dataclass(frozen=True, slots=True)
+class PageHead:
+    """What a page is about."""
+
+    look: ClusterLook
+    asked: PageRequest
+    title: str
+    mark: Level | None
+    """Of what the page is about; None: a neutral one."""
+    heading: str
+    verdict: str
+    """How that does."""
+
+
+def render(name: str, head: PageHead, **content: object) -> Parts:
+    """Return the parts of a page whose content is a template."""
+    look = head.look
+    shown = {field.name: getattr(head, field.name) for field in fields(head)}
+    content = {"now": look.now, "root": "/", **shown, **content}
+    texts = {part: _template(part).render(content) for part in ("state", name, "age")}
+    main = texts.pop(name)
+    texts["main"] = f'<main id="main">\n{main}\n</main>'
     # Names that are read from JSON may contain surrogates.
-    return template.render(content).encode("utf-8", "replace")
+    html = {part: text.encode("utf-8", "replace").decode() for part, text in texts.items()}
+    at = time_of_day(moment(look.now))
+    return Parts(printable(cut(head.title)), head.mark or Level.ATTENTION, html, at)
+
+
+def page_of(parts: Parts, asked: PageRequest) -> bytes:
+    """Return the whole page, in UTF-8."""
+    text = _template("all_nodes").render(
+        asked=asked,
+        at=parts.at,
+        html=parts.markup,
+        level=parts.level,
+        root="/",
+        title=parts.title,
+    )
+    return text.encode("utf-8", "replace")
 
 
 def cut(text: str) -> str:
@@ -63,35 +93,19 @@ def _shown(value: object) -> object:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader(__package__ or ""), PackageLoader(status.__name__)]),
-        autoescape=True,
-        finalize=_shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        bytes=writes(bytes_in_words),
+    own, proxys = PackageLoader(__package__ or ""), PackageLoader(status.__name__)
+    environment = make_environment(ChoiceLoader([own, proxys]), finalize=_shown)
+    filters = environment.filters
+    filters |= {name: writes(filters[name]) for name in _NUMBERS}
+    filters.update(
         clock=lambda at: time_of_day(moment(at)),
-        count=writes(count_in_words),
         incident_link=incident_link,
         node_link=node_link,
-        plural=writes(plural),
-        remedy=remedy,
-        say=say,
-        seconds=writes(seconds_in_words),
         service_link=service_link,
-        shell_word=shell_word,
-        short=writes(count_in_short),
     )
-    environment.globals.update(
-        of_all=True,
-        qualifiers=QUALIFIERS,
-        refresh_s=REFRESH_S,
-        shapes=SHAPES,
-        spark_height=HEIGHT,
-        spark_width=WIDTH,
-        with_query=with_query,
-    )
+    environment.globals.update(of_all=True, with_query=with_query)
     return environment
+
+
+def _template(name: str) -> Template:
+    return _environment().get_template(f"{name}.html")

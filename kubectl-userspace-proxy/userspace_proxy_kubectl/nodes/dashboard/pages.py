@@ -19,10 +19,11 @@ from userspace_proxy.facts.units import (
     plural,
     seconds_in_words,
 )
+from userspace_proxy.status.markup import Parts, Touched
 from userspace_proxy.status.search import Search
 
 from ..incidents import MergedIncident
-from ..merged import Merged, MergedPort
+from ..merged import Merged, MergedPort, mark_of
 from ..rows import NodeRow
 from ..selected import found_in
 from ..sums import added, bounded
@@ -30,8 +31,17 @@ from ..words import incident_in_words, port_in_words
 from .calls import AllCalls
 from .lately import Minute
 from .live import CALLS_OF_NODES_MAX
-from .look import ClusterLook, ListPart, PageRequest, has_words, part_of
-from .markup import render
+from .look import (
+    ClusterLook,
+    ListPart,
+    PageRequest,
+    has_words,
+    node_link,
+    part_of,
+    service_link,
+    with_query,
+)
+from .markup import PageHead, render
 
 PORTS_A_PAGE = 100
 NODES_A_PAGE = 100
@@ -107,7 +117,7 @@ class SaidNode:
     words: str
 
 
-def render_overview(look: ClusterLook, asked: PageRequest) -> bytes:
+def render_overview(look: ClusterLook, asked: PageRequest) -> Parts:
     """Return the first page: nodes without an answer, causes, Services, nodes."""
     merged = look.merged
     search = Search.parse(asked.q)
@@ -116,7 +126,7 @@ def render_overview(look: ClusterLook, asked: PageRequest) -> bytes:
     rows = [_row(port, look) for port in found[part.start : part.start + PORTS_A_PAGE]]
     return render(
         "cluster",
-        **head(look, asked, "All nodes"),
+        head(look, asked, "All nodes"),
         figures=_figures(look),
         # Of large clusters only what fails is known of each Service port.
         minute=Minute() if merged.healthy else look.lately.minute(),
@@ -132,19 +142,19 @@ def render_overview(look: ClusterLook, asked: PageRequest) -> bytes:
     )
 
 
-def render_nodes(look: ClusterLook, asked: PageRequest) -> bytes:
+def render_nodes(look: ClusterLook, asked: PageRequest) -> Parts:
     """Return the page with all nodes."""
     said = say_nodes(look.merged.rows)
     found = [one for one in said if has_words(asked.q, _texts_of_node(one))]
     return render(
         "nodes",
-        **head(look, asked, "Nodes"),
+        head(look, asked, "Nodes"),
         remarks=look.merged.remarks[:OF_A_NODE] if not asked.q else (),
         part=part_of(found, asked.page, NODES_A_PAGE),
     )
 
 
-def render_node(look: ClusterLook, asked: PageRequest, node: str) -> bytes | None:
+def render_node(look: ClusterLook, asked: PageRequest, node: str) -> Parts | None:
     """Return the page about a node; None if there is none of this name."""
     merged = look.merged
     row = next((row for row in merged.rows if row.node == node), None)
@@ -159,7 +169,7 @@ def render_node(look: ClusterLook, asked: PageRequest, node: str) -> bytes | Non
     words = (status.verdict if status is not None else "") or _about(row)
     return render(
         "node",
-        **head(look, asked, node, mark=row.level, heading=node, words=words),
+        head(look, asked, node, mark=row.level, heading=node, words=words),
         row=row,
         remarks=row.remarks,
         problems=problems[:OF_A_NODE],
@@ -171,7 +181,7 @@ def render_node(look: ClusterLook, asked: PageRequest, node: str) -> bytes | Non
     )
 
 
-def render_incidents(look: ClusterLook, asked: PageRequest) -> bytes:
+def render_incidents(look: ClusterLook, asked: PageRequest) -> Parts:
     """Return the page with all causes."""
     merged = look.merged
     said = zip(
@@ -186,47 +196,54 @@ def render_incidents(look: ClusterLook, asked: PageRequest) -> bytes:
     ]
     return render(
         "causes",
-        **head(look, asked, "Causes"),
+        head(look, asked, "Causes"),
         part=part_of(found, asked.page, INCIDENTS_A_PAGE),
         remarks=look.merged.remarks[:FIRST_REMARKS] if not asked.q else (),
     )
 
 
-def render_incident(look: ClusterLook, asked: PageRequest, id_: str) -> bytes | None:
+def render_incident(look: ClusterLook, asked: PageRequest, id_: str) -> Parts | None:
     """Return the page about an incident; None if there is none, or none any more."""
     one = next((one for one in look.merged.incidents if one.incident.id == id_), None)
     if one is None or one.incident.cause is None:
         return None
     incident, words = one.incident, incident_in_words(one, look.now, len(look.merged.answered))
+    services = incident.services[:OF_AN_INCIDENT]
+    ports: dict[str, list[MergedPort]] = {service: [] for service in services}
+    for port in look.merged.ports:
+        if (known := ports.get(port.key.of_service)) is not None:
+            known.append(port)
     return render(
-        "cause",
-        **head(look, asked, words, mark=incident.level),
-        words=words,
+        "incident",
+        head(look, asked, words, mark=incident.level, heading=words),
         incident=incident,
         command=one.command,
-        seen_by=len(one.nodes),
-        nodes=one.nodes[:OF_AN_INCIDENT],
-        more_nodes=len(one.nodes[OF_AN_INCIDENT:]),
-        endpoints=incident.endpoints[:OF_AN_INCIDENT],
-        more_endpoints=len(incident.endpoints[OF_AN_INCIDENT:]),
-        services=incident.services[:OF_AN_INCIDENT],
-        more_services=len(incident.services[OF_AN_INCIDENT:]),
+        seen_by=[(node, node_link(node)) for node in one.nodes],
+        endpoints=[
+            (address, with_query("/", {"q": f"endpoint:{address}"}), "")
+            for address in incident.endpoints[:OF_AN_INCIDENT]
+        ],
+        touched=[
+            Touched(service, service_link(service), mark_of(known))
+            for service, known in ports.items()
+        ],
+        more_touched=len(incident.services[OF_AN_INCIDENT:]),
     )
 
 
-def render_calls(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> bytes:
+def render_calls(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> Parts:
     """Return the page with clients and what they call."""
     return render(
         "calls",
-        **head(look, asked, "Connections"),
+        head(look, asked, "Connections"),
         part=part_of(calls.matching(asked.q), asked.page, CALLS_A_PAGE),
         said=say_calls(calls, look.merged),
     )
 
 
-def render_missing(look: ClusterLook, asked: PageRequest, words: str) -> bytes:
+def render_missing(look: ClusterLook, asked: PageRequest, words: str) -> Parts:
     """Return the page about what isn't there."""
-    return render("absent", **head(look, asked, "Not there", mark=None, words=f"{words}."))
+    return render("absent", head(look, asked, "Not there", mark=None, words=f"{words}."))
 
 
 def head(
@@ -237,7 +254,7 @@ def head(
     mark: Level | Literal[""] | None = "",
     heading: str = "",
     words: str = "",
-) -> dict[str, object]:
+) -> PageHead:
     """Return what each page begins with.
 
     Args:
@@ -250,14 +267,14 @@ def head(
     level = merged.mark if mark == "" else mark
     word = str(level).capitalize() if level is not Level.OK else "OK"
     place = look.cluster or "userspace-proxy"
-    return {
-        "look": look,
-        "asked": asked,
-        "title": f"{word}: {title}, {place}" if level else f"{title}, {place}",
-        "level": level,
-        "heading": heading or plural(len(merged.nodes), "node"),
-        "verdict": words or verdict(merged),
-    }
+    return PageHead(
+        look,
+        asked,
+        f"{word}: {title}, {place}" if level else f"{title}, {place}",
+        level,
+        heading or plural(len(merged.nodes), "node"),
+        words or verdict(merged),
+    )
 
 
 def verdict(merged: Merged) -> str:

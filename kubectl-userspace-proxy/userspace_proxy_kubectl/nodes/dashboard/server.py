@@ -1,6 +1,7 @@
 """The dashboard's HTTP server, on loopback of its user's machine.
 
     / /nodes /nodes/… /services/… /incidents /incidents/… /connections /map /static/…
+    /stream before each of these but the last: what changes of that page, as server-sent events
 
 Rule 1: as for a proxy's page, no request changes anything (GET and HEAD), only requests to a
 loopback name are answered, and requests that wait for the same page share it.
@@ -13,10 +14,10 @@ import asyncio
 import errno
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from importlib import resources
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from aiohttp import web
@@ -26,14 +27,19 @@ from userspace_proxy.errors import ListenError
 from userspace_proxy.facts.units import capitalised
 from userspace_proxy.loops import close_server
 from userspace_proxy.status.connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
+from userspace_proxy.status.markup import Parts
 from userspace_proxy.status.middleware import Middleware, make_runner
+from userspace_proxy.status.sampling import PERIOD_S
 from userspace_proxy.status.single_flight import SingleFlight
+from userspace_proxy.status.stream import OpenStreams, Sent
 
 from ..selected import why_missing
+from .calls import AllCalls
 from .entry import HOST, Entry
 from .live import Live
 from .look import ClusterLook, PageRequest
 from .map_page import render_map
+from .markup import page_of
 from .pages import (
     render_calls,
     render_incident,
@@ -53,7 +59,7 @@ _IS_NAMED = sys.platform != "darwin"
 _OWN, _OF_PROXY = __package__ or "", status.__name__
 _STATIC = {
     "dashboard.css": (_OWN, "text/css"),
-    "dashboard.js": (_OWN, "text/javascript"),
+    "page.js": (_OF_PROXY, "text/javascript"),
     "style.css": (_OF_PROXY, "text/css"),
     "incident.css": (_OF_PROXY, "text/css"),
     "guide.css": (_OF_PROXY, "text/css"),
@@ -63,8 +69,13 @@ _STATIC = {
     "icon-trouble.svg": (_OF_PROXY, "image/svg+xml"),
 }
 
-Page = tuple[bytes, int]
-"""A body in UTF-8, and its status."""
+Page: TypeAlias = tuple[Parts, int]
+"""Its parts, and the status of the answer."""
+_Names: TypeAlias = Mapping[str, str]
+"""What the address of a page names."""
+_Maker: TypeAlias = Callable[[Live, PageRequest, _Names], Awaitable[Page]]
+# Before the address of a page in that of its stream.
+_STREAM = "/stream"
 
 
 class Addresses(NamedTuple):
@@ -87,6 +98,7 @@ class Dashboard:
         self._live = live
         self._pages: dict[str, SingleFlight[Page]] = {}
         """By kind: a page that asks nodes holds up only its own kind."""
+        self._streams = OpenStreams()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
 
@@ -115,6 +127,7 @@ class Dashboard:
 
     async def close(self) -> None:
         """Close the port and all connections; idempotent."""
+        self._streams.close()
         server, self._server = self._server, None
         if server is not None:
             await close_server(server)
@@ -123,83 +136,47 @@ class Dashboard:
             self._runner = None
 
     def _routes(self) -> list[web.RouteDef]:
-        return [
-            web.get("/", partial(self._plain, render_overview)),
-            web.get("/nodes", partial(self._plain, render_nodes)),
-            web.get("/nodes/{node}", self._node),
-            web.get("/services/{namespace}/{name}", self._service),
-            web.get("/incidents", partial(self._plain, render_incidents)),
-            web.get("/incidents/{id}", self._incident),
-            web.get("/connections", self._calls),
-            web.get("/map", self._map),
-            web.get("/static/{name}", self._static),
+        pages: dict[str, _Maker] = {
+            "/": _plain(render_overview),
+            "/nodes": _plain(render_nodes),
+            "/nodes/{node}": _node,
+            "/services/{namespace}/{name}": _service,
+            "/incidents": _plain(render_incidents),
+            "/incidents/{id}": _incident,
+            "/connections": _with_calls(render_calls),
+            "/map": _with_calls(render_map),
+        }
+        routes = [web.get(path, partial(self._page, make)) for path, make in pages.items()]
+        routes += [
+            web.get(f"{_STREAM}{path}", partial(self._stream, make), allow_head=False)
+            for path, make in pages.items()
         ]
+        return [*routes, web.get("/static/{name}", self._static)]
 
-    async def _plain(
-        self, render: Callable[[ClusterLook, PageRequest], bytes], request: web.Request
-    ) -> web.Response:
-        """Answer with a page that needs no more than the last answers."""
-
-        async def make(asked: PageRequest) -> Page:
-            look = await self._live.look()
-            return await asyncio.to_thread(render, look, asked), 200
-
-        return await self._page(request, make)
-
-    async def _node(self, request: web.Request) -> web.Response:
-        async def make(asked: PageRequest) -> Page:
-            look, node = await self._live.look(), request.match_info["node"]
-            body = await asyncio.to_thread(render_node, look, asked, node)
-            return _or_missing(body, look, asked, f"There is no node {node}")
-
-        return await self._page(request, make)
-
-    async def _service(self, request: web.Request) -> web.Response:
-        service = "{namespace}/{name}".format_map(request.match_info)
-
-        async def make(asked: PageRequest) -> Page:
-            look, calls = await asyncio.gather(
-                self._live.look_at(service), self._live.calls(service)
-            )
-            body = await asyncio.to_thread(render_service, look, calls, asked, service)
-            why = await asyncio.to_thread(why_missing, look.all_nodes, service)
-            words = capitalised(why or f"No node has a Service {service}")
-            return _or_missing(body, look, asked, words)
-
-        return await self._page(request, make)
-
-    async def _incident(self, request: web.Request) -> web.Response:
-        async def make(asked: PageRequest) -> Page:
-            look, id_ = await self._live.look(), request.match_info["id"]
-            body = await asyncio.to_thread(render_incident, look, asked, id_)
-            return _or_missing(
-                body, look, asked, "This is over: no Service has this cause any more"
-            )
-
-        return await self._page(request, make)
-
-    async def _calls(self, request: web.Request) -> web.Response:
-        async def make(asked: PageRequest) -> Page:
-            look, calls = await self._live.look(), await self._live.calls()
-            return await asyncio.to_thread(render_calls, look, calls, asked), 200
-
-        return await self._page(request, make)
-
-    async def _map(self, request: web.Request) -> web.Response:
-        async def make(asked: PageRequest) -> Page:
-            look, calls = await self._live.look(), await self._live.calls()
-            return await asyncio.to_thread(render_map, look, calls, asked), 200
-
-        return await self._page(request, make)
-
-    async def _page(
-        self, request: web.Request, make: Callable[[PageRequest], Awaitable[Page]]
-    ) -> web.Response:
+    async def _page(self, make: _Maker, request: web.Request) -> web.Response:
         asked = PageRequest.read(request.rel_url.raw_path, request.query)
-        kind = request.rel_url.path.split("/")[1]
-        pages = self._pages.setdefault(kind, SingleFlight())
-        body, code = await pages.get(asked, partial(make, asked))
+        parts, code = await self._made(make, request, asked)
+        body = await asyncio.to_thread(page_of, parts, asked)
         return web.Response(status=code, body=body, content_type="text/html", charset="utf-8")
+
+    async def _stream(self, make: _Maker, request: web.Request) -> web.StreamResponse:
+        """Send what changes of a page."""
+        path = request.rel_url.raw_path.removeprefix(_STREAM)
+        asked, sent = PageRequest.read(path, request.query), Sent()
+
+        async def events() -> AsyncIterator[bytes]:
+            while True:
+                parts, _ = await self._made(make, request, asked)
+                yield await asyncio.to_thread(sent.message, parts)
+                await asyncio.sleep(PERIOD_S)  # noqa: TID251 - the period
+
+        return await self._streams.send_events(request, events())
+
+    async def _made(self, make: _Maker, request: web.Request, asked: PageRequest) -> Page:
+        kind = asked.path.split("/")[1]
+        pages = self._pages.setdefault(kind, SingleFlight())
+        names = dict(request.match_info)
+        return await pages.get(asked, partial(make, self._live, asked, names))
 
     async def _static(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -210,8 +187,48 @@ class Dashboard:
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
 
-def _or_missing(body: bytes | None, look: ClusterLook, asked: PageRequest, words: str) -> Page:
-    return (body, 200) if body is not None else (render_missing(look, asked, words), 404)
+def _plain(render: Callable[[ClusterLook, PageRequest], Parts]) -> _Maker:
+    """Return what makes a page that needs no more than the last answers."""
+
+    async def make(live: Live, asked: PageRequest, _: _Names) -> Page:
+        return await asyncio.to_thread(render, await live.look(), asked), 200
+
+    return make
+
+
+def _with_calls(render: Callable[[ClusterLook, AllCalls, PageRequest], Parts]) -> _Maker:
+    """Return what makes a page of clients, too."""
+
+    async def make(live: Live, asked: PageRequest, _: _Names) -> Page:
+        look, calls = await live.look(), await live.calls()
+        return await asyncio.to_thread(render, look, calls, asked), 200
+
+    return make
+
+
+async def _node(live: Live, asked: PageRequest, names: _Names) -> Page:
+    look, node = await live.look(), names["node"]
+    parts = await asyncio.to_thread(render_node, look, asked, node)
+    return _or_missing(parts, look, asked, f"There is no node {node}")
+
+
+async def _service(live: Live, asked: PageRequest, names: _Names) -> Page:
+    service = "{namespace}/{name}".format_map(names)
+    look, calls = await asyncio.gather(live.look_at(service), live.calls(service))
+    parts = await asyncio.to_thread(render_service, look, calls, asked, service)
+    why = await asyncio.to_thread(why_missing, look.all_nodes, service)
+    words = capitalised(why or f"No node has a Service {service}")
+    return _or_missing(parts, look, asked, words)
+
+
+async def _incident(live: Live, asked: PageRequest, names: _Names) -> Page:
+    look = await live.look()
+    parts = await asyncio.to_thread(render_incident, look, asked, names["id"])
+    return _or_missing(parts, look, asked, "This is over: no Service has this cause any more")
+
+
+def _or_missing(parts: Parts | None, look: ClusterLook, asked: PageRequest, words: str) -> Page:
+    return (parts, 200) if parts is not None else (render_missing(look, asked, words), 404)
 
 
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:

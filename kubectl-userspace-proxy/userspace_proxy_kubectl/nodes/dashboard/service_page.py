@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.facts import FrontendFacts, Level
 from userspace_proxy.facts.units import plural
+from userspace_proxy.status.markup import Parts
 
 from ..endpoints import MergedEndpoint
 from ..matrix import Cell, CellState, Matrix, MatrixRow, matrix_of
@@ -103,7 +104,7 @@ class ShownPort:
 
 def render_service(
     look: ClusterLook, calls: AllCalls, asked: PageRequest, service: str
-) -> bytes | None:
+) -> Parts | None:
     """Return the page; None if no node has the Service.
 
     Args:
@@ -127,7 +128,7 @@ def render_service(
     legend = [(*_MARKS[state], words) for state, words in _LEGEND.items()]
     return render(
         "service",
-        **head(look, asked, service, mark=mark, heading=service, words=words),
+        head(look, asked, service, mark=mark, heading=service, words=words),
         service=service,
         has_search=bool(asked.q) or len(look.merged.nodes) > NODES_WITHOUT_SEARCH,
         incidents=say_incidents(incidents[:INCIDENTS_SHOWN], look.now, answered),

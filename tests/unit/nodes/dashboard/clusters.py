@@ -17,6 +17,7 @@ from userspace_proxy.facts.connection import port_fields
 from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
 from userspace_proxy.facts.encoding import encode_answer, read_answer
 from userspace_proxy.status.answers import render_status
+from userspace_proxy.status.markup import Parts
 from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.calls import AllCalls, add_up
 from userspace_proxy_kubectl.nodes.dashboard.live import Live
@@ -224,3 +225,8 @@ def hostile_cluster() -> AllNodes:
         steering=replace(status.steering, name=HOSTILE),
     )
     return AllNodes((*sick_cluster().answers, dataclasses.replace(answer, status=status)))
+
+
+def shown(parts: Parts) -> str:
+    """Return the markup of a page's parts."""
+    return "\n".join((parts.title, *parts.html.values()))

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import re
 
 import pytest
@@ -17,8 +18,8 @@ PATHS = ("/", "/services/shop/web", "/static/style.css", "/nothing")
 class Window:
     """Sends requests as a browser does, with its cookies."""
 
-    def __init__(self, session, addresses):
-        self._session = session
+    def __init__(self, session, addresses, close):
+        self._session, self.close = session, close
         self.printed, self.once = addresses
         self.base, self.port = self.printed.partition("/?")[0], self.printed.split("/")[2]
 
@@ -28,6 +29,16 @@ class Window:
         async with self._session.get(url, headers=given, allow_redirects=False) as response:
             return response, await response.text()
 
+    def streaming(self, path):
+        return self._session.get(self.base + path, headers=BROWSER)
+
+    async def event(self, response):
+        """Return the next message of a stream."""
+        async for line in response.content:
+            if line.startswith(b"data: "):
+                return json.loads(line.removeprefix(b"data: "))
+        raise AssertionError("the stream has ended")
+
 
 @contextlib.asynccontextmanager
 async def opened(all_nodes=None):
@@ -35,7 +46,7 @@ async def opened(all_nodes=None):
     try:
         addresses = await dashboard.serve()
         async with browsing() as session:
-            yield Window(session, addresses)
+            yield Window(session, addresses, dashboard.close)
     finally:
         await dashboard.close()
 

@@ -14,7 +14,7 @@ from userspace_proxy_kubectl.nodes.dashboard.live import CALLS_OF_NODES_MAX, Liv
 from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
 from userspace_proxy_kubectl.nodes.dashboard.pages import render_overview
 
-from .clusters import CALLS, calm_cluster, edges, sick_cluster, summaries_of
+from .clusters import CALLS, calm_cluster, edges, shown, sick_cluster, summaries_of
 
 
 class Cluster:
@@ -63,8 +63,8 @@ async def test_a_minute_has_what_was_counted_between_looks():
         assert minute.words == "2 failed, 1 saved"
         assert minute.picture.failed
         assert minute.picture.saved
-    page = render_overview(look, PageRequest())
-    assert page.count(b"2 failed, 1 saved") == 3
+    page = shown(render_overview(look, PageRequest()))
+    assert page.count("2 failed, 1 saved") == 3
 
 
 async def test_clients_are_asked_for_once_in_some_seconds():

@@ -1,20 +1,20 @@
 import pytest
 
+from userspace_proxy.facts import Level
 from userspace_proxy.facts.units import bytes_in_words, count_in_words, plural, seconds_in_words
 from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
-from userspace_proxy_kubectl.nodes.dashboard.markup import cut, render, writes
+from userspace_proxy_kubectl.nodes.dashboard.markup import PageHead, cut, page_of, render, writes
 
 from .clusters import calm_cluster, look_at
 
 HOSTILE = '<script>alert(1)</script>\x1b[31m\u202e"'
 HUGE = 10**400
-HEAD = {"title": "t", "level": "ok", "heading": "h", "verdict": "v"}
 
 
 def a_page(words):
-    look = look_at(calm_cluster())
-    said = {**HEAD, "verdict": words}
-    return render("absent", look=look, asked=PageRequest("/x"), **said).decode()
+    look, asked = look_at(calm_cluster()), PageRequest("/x")
+    parts = render("absent", PageHead(look, asked, "t", Level.OK, "h", words))
+    return page_of(parts, asked).decode()
 
 
 def test_text_of_agents_is_neither_markup_nor_hidden():

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.status.views import NOW, make_port
 from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
+from userspace_proxy_kubectl.nodes.dashboard.markup import page_of
 from userspace_proxy_kubectl.nodes.dashboard.pages import (
     render_calls,
     render_incident,
@@ -23,6 +24,7 @@ from .clusters import (
     an_answer,
     calm_cluster,
     look_at,
+    shown,
     sick_cluster,
     summaries_of,
 )
@@ -31,9 +33,9 @@ SICK = look_at(sick_cluster())
 CALM = look_at(calm_cluster())
 
 
-def words_of(page):
+def words_of(parts):
     """Return what a page says, without its markup."""
-    text = re.sub(r"<(style|script|svg).*?</\1>", "", page.decode(), flags=re.DOTALL)
+    text = re.sub(r"<(style|script|svg).*?</\1>", "", shown(parts), flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", text))
 
 
@@ -77,7 +79,8 @@ def test_a_search_leaves_the_services_that_it_finds():
     ],
 )
 def test_the_search_is_that_of_a_proxys_page(q, services):
-    page = render_overview(SICK, PageRequest(q=q)).decode()
+    parts = render_overview(SICK, PageRequest(q=q))
+    page = shown(parts)
     assert sorted(re.findall(r'href="/services/shop/(\w+)"', page)) == services
 
 
@@ -87,9 +90,10 @@ def test_a_state_that_does_not_exist_is_named():
 
 def test_services_that_summaries_leave_out_can_be_asked_for():
     look = look_at(summaries_of(calm_cluster()))
-    page = render_overview(look, PageRequest(q="shop/calm-1")).decode()
+    parts = render_overview(look, PageRequest(q="shop/calm-1"))
+    page = shown(parts)
     assert '<a href="/services/shop/calm-1">Ask all nodes about shop/calm-1</a>' in page
-    assert "3 more Service ports are served wherever that is known" in words_of(page.encode())
+    assert "3 more Service ports are served wherever that is known" in words_of(parts)
     assert "Ask all nodes" not in overview(look, q="calm")
 
 
@@ -98,12 +102,12 @@ def test_the_size_of_a_page_is_bounded():
     first = an_answer("node-0", ports)
     answers = tuple(AgentAnswer(f"node-{n}", first.agents, first.status) for n in range(1000))
     look = look_at(AllNodes(answers))
-    page = render_overview(look, PageRequest())
+    page = shown(render_overview(look, PageRequest()))
     assert len(page) < 150_000
-    assert page.count(b'class="name"') == 100 + 25
-    assert b"1 to 100 of 300 Service ports" in page
-    assert b'<a rel="next" href="/?page=2">Next</a>' in page
-    assert len(render_nodes(look, PageRequest("/nodes"))) < 150_000
+    assert page.count('class="name"') == 100 + 25
+    assert "1 to 100 of 300 Service ports" in page
+    assert '<a rel="next" href="/?page=2">Next</a>' in page
+    assert len(shown(render_nodes(look, PageRequest("/nodes")))) < 150_000
 
 
 def test_nodes_are_a_table_with_a_search():
@@ -140,7 +144,8 @@ def test_what_was_known_of_a_node_that_is_silent_now_is_not_shown():
 
 
 def test_causes_are_listed_and_have_pages():
-    page = render_incidents(SICK, PageRequest("/incidents")).decode()
+    parts = render_incidents(SICK, PageRequest("/incidents"))
+    page = shown(parts)
     ids = re.findall(r'href="/incidents/([0-9a-f]+)"', page)
     assert len(ids) == len(SICK.merged.incidents) == 3
     for id_ in ids:
@@ -153,22 +158,24 @@ def test_causes_are_listed_and_have_pages():
 
 
 def test_clients_are_listed_with_what_they_call():
-    page = render_calls(SICK, all_calls(), PageRequest("/connections")).decode()
+    parts = render_calls(SICK, all_calls(), PageRequest("/connections"))
+    page = shown(parts)
     assert '<a href="/services/shop/web">shop/web:http</a>' in page
-    said = words_of(page.encode())
+    said = words_of(parts)
     assert "shop/front-5d9 10.244.1.20" in said
     assert "3 connections of other clients, which nodes don&#39;t list." in said
     found = words_of(render_calls(SICK, all_calls(), PageRequest("/connections", q="192.0.2")))
     assert "1 client of a Service port found." in found
 
 
-def test_pages_reload_themselves_without_scripts_unless_told_otherwise():
-    page = render_overview(CALM, PageRequest()).decode()
-    assert '<noscript><meta http-equiv="refresh" content="5"></noscript>' in page
-    assert 'role="search" method="get" action="/" hidden' in page
-    still = render_overview(CALM, PageRequest(refresh=False)).decode()
-    assert "http-equiv" not in still
-    assert 'action="/" hidden' not in still
+@pytest.mark.parametrize("refresh", [True, False])
+def test_pages_reload_themselves_without_scripts_unless_told_otherwise(refresh):
+    asked = PageRequest(refresh=refresh)
+    page = page_of(render_overview(CALM, asked), asked).decode()
+    meta = '<noscript><meta http-equiv="refresh" content="5"></noscript>'
+    assert (meta in page) is refresh
+    # Otherwise what is typed would be lost.
+    assert ('role="search" method="get" action="/" hidden' in page) is refresh
 
 
 @pytest.mark.parametrize("words", ["There is no node x"])
@@ -176,7 +183,7 @@ def test_what_is_missing_is_said(words):
     page = render_missing(CALM, PageRequest("/nodes/x"), words)
     assert f"{words}." in words_of(page)
     assert "served as planned" not in words_of(page)
-    assert b'class="icon ok"' not in page
+    assert 'class="icon ok"' not in shown(page)
 
 
 def test_times_are_those_of_this_machine():

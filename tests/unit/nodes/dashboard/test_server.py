@@ -3,6 +3,7 @@ import re
 import socket
 
 import pytest
+from aiohttp import ClientPayloadError
 
 from userspace_proxy.errors import ListenError
 from userspace_proxy_kubectl.nodes.dashboard.look import incident_link, node_link, service_link
@@ -63,11 +64,40 @@ async def test_what_an_agent_claims_is_markup_on_no_page():
         assert "&lt;b&gt;\\u202e\\u001b[31m" in text
 
 
-@pytest.mark.parametrize("path", ["/api/v1/status", "/static/page.js", "/static/..%2fserver.py"])
+@pytest.mark.parametrize(
+    "path", ["/api/v1/status", "/static/connections.js", "/static/..%2fserver.py"]
+)
 async def test_there_is_nothing_else(path):
     async with opened() as window:
         await window.ask(window.printed)
         assert (await window.ask(path))[0].status == 404
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/services/shop/none"])
+async def test_each_page_has_a_stream_of_what_changes(path):
+    async with opened() as window:
+        await window.ask(window.printed)
+        _, page = await window.ask(path)
+        (stream,) = re.findall(r'type="text/event-stream" href="([^"]+)"', page)
+        async with window.streaming(stream) as response:
+            assert (response.status, response.content_type) == (200, "text/event-stream")
+            first, second = [await window.event(response) for _ in range(2)]
+        assert {*first["html"]} == {"state", "main", "age"}
+        # Ages differ.
+        assert re.sub(r"\d", "", first["html"]["state"]) in re.sub(r"\d", "", page)
+        # Nothing has changed but the time.
+        assert {*second} <= {"at", "html"}
+        assert {*second.get("html", {})} <= {"age", "main"}
+
+
+async def test_a_stream_ends_with_the_command():
+    async with opened() as window:
+        await window.ask(window.printed)
+        async with window.streaming("/stream/") as response:
+            await window.event(response)
+            await window.close()
+            with pytest.raises(ClientPayloadError):
+                await response.read()
 
 
 async def test_no_request_changes_anything():
@@ -83,7 +113,7 @@ async def test_no_request_changes_anything():
     [
         ("style.css", "text/css"),
         ("dashboard.css", "text/css"),
-        ("dashboard.js", "text/javascript"),
+        ("page.js", "text/javascript"),
         ("icon-trouble.svg", "image/svg+xml"),
         ("troubleshooting.html", "text/html"),
     ],

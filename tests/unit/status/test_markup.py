@@ -1,0 +1,27 @@
+from jinja2 import DictLoader
+from markupsafe import Markup
+
+from userspace_proxy.facts import Level
+from userspace_proxy.status.markup import Parts, make_environment
+
+
+def written(template, finalize=None, **content):
+    loader = DictLoader({"one": template})
+    return make_environment(loader, finalize).get_template("one").render(content)
+
+
+def test_figures_and_names_are_written_as_elsewhere():
+    assert written("{{ n|count }}, {{ n|plural('node') }}, {{ 90|seconds }}", n=1) == (
+        "1, 1 node, 1 min"
+    )
+    assert written("{{ name }}", name="<b>") == "&lt;b&gt;"
+
+
+def test_what_is_written_can_be_changed_for_all_values():
+    assert written("{{ name }}", lambda value: str(value).upper(), name="a<b") == "A&lt;B"
+
+
+def test_parts_are_placed_as_markup():
+    parts = Parts("t", Level.OK, {"main": "<p>a</p>"}, "12:00:00")
+    assert parts.markup == {"main": Markup("<p>a</p>")}
+    assert written("{{ html.main }}", html=parts.markup) == "<p>a</p>"

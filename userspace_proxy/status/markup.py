@@ -1,0 +1,107 @@
+"""Makes the environment of the templates, of which a proxy's page and those of all nodes are made.
+
+Rule 1: what is written of values is made in ``units`` and ``say``; templates only place it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from jinja2 import BaseLoader, Environment, StrictUndefined
+from markupsafe import Markup
+
+from ..causes.say import remedy, say
+from ..facts import Level
+from ..facts.units import (
+    bytes_in_words,
+    count_in_short,
+    count_in_words,
+    plural,
+    rate_in_words,
+    seconds_in_words,
+)
+from ..model.quoting import shell_word
+from .chart import HEIGHT, WIDTH
+from .incident_words import headline, met, time_of_day
+from .overview import SHAPES
+from .search import QUALIFIERS
+
+REFRESH_S = 5
+NAMES_SHOWN = 200
+"""Of nodes that have seen an incident."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A page as markup."""
+
+    title: str
+    level: Level
+    html: Mapping[str, str]
+    """By the id of the element, the rows among them."""
+    at: str
+    """The time of day of what it shows."""
+    rows: tuple[str, ...] | None = None
+    """The ids of the rows, in order; None: they are in one of the parts."""
+
+    @property
+    def markup(self) -> Mapping[str, Markup]:
+        """The parts for a template that places them."""
+        return {name: Markup(text) for name, text in self.html.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What the page about an incident shows of a Service, or of one port of it."""
+
+    title: str
+    link: str
+    mark: Level | None
+    neutral: str = "not known"
+    """What a neutral mark stands for."""
+    tag: str = ""
+    word: str = ""
+    """Its state, or empty."""
+
+
+def make_environment(
+    loader: BaseLoader, finalize: Callable[[object], object] | None = None
+) -> Environment:
+    """Return an environment with what the templates of this package need.
+
+    Args:
+        finalize: Makes what is written of each value; None: it is written as it is.
+    """
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        bytes=bytes_in_words,
+        clock=time_of_day,
+        count=count_in_words,
+        headline=headline,
+        met=met,
+        plural=plural,
+        rate=rate_in_words,
+        remedy=remedy,
+        say=say,
+        seconds=seconds_in_words,
+        shell_word=shell_word,
+        short=count_in_short,
+    )
+    environment.globals.update(
+        names_shown=NAMES_SHOWN,
+        of_all=False,
+        qualifiers=QUALIFIERS,
+        refresh_s=REFRESH_S,
+        shapes=SHAPES,
+        spark_height=HEIGHT,
+        spark_width=WIDTH,
+    )
+    return environment
