@@ -47,7 +47,8 @@ class Shown:
 
     async def begin(self):
         addresses = await self.server.serve()
-        self.once, self.base = addresses.once, addresses.printed.partition("/?")[0]
+        self.once, self.printed = addresses.once, addresses.printed
+        self.base = self.printed.partition("/?")[0]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -143,7 +144,7 @@ async def test_a_command_that_has_ended_is_shown(page, shown, tab):
 async def test_keys_lead_from_row_to_row_and_to_the_page_of_one(page):
     await page.keyboard.press("j")
     await page.keyboard.press("j")
-    names = page.locator(".ports-of-all .name a")
+    names = page.locator(".ports .name a")
     await expect(names.nth(1)).to_be_focused()
     await page.keyboard.press("k")
     await expect(names.nth(0)).to_be_focused()
@@ -154,7 +155,7 @@ async def test_keys_lead_from_row_to_row_and_to_the_page_of_one(page):
 async def test_a_search_follows_what_is_typed_and_is_in_the_address(page, shown):
     await page.keyboard.press("/")
     await page.keyboard.type("is:not-answering")
-    names = page.locator(".ports-of-all .name a")
+    names = page.locator(".ports .name a")
     await expect(names).to_have_text(["shop/cart:http", "shop/search:http"])
     assert page.url == f"{shown.base}/?q=is%3Anot-answering"
     assert await page.locator("#q").input_value() == "is:not-answering"
@@ -170,9 +171,9 @@ async def test_keys_open_the_help_and_leave_the_search(page):
     await dialog.wait_for(state="hidden")
     await page.keyboard.press("/")
     await page.keyboard.type("shop/web")
-    await expect(page.locator(".ports-of-all .name a")).to_have_text(["shop/web:http"])
+    await expect(page.locator(".ports .name a")).to_have_text(["shop/web:http"])
     await page.keyboard.press("Escape")
-    await expect(page.locator(".ports-of-all .name a")).to_have_count(4)
+    await expect(page.locator(".ports .name a")).to_have_count(4)
     await page.keyboard.press("Escape")
     assert not await page.evaluate("document.activeElement === document.getElementById('q')")
 
@@ -199,7 +200,7 @@ async def test_without_scripts_everything_can_be_read_and_searched(browser, show
         await page.goto(f"{shown.base}/?refresh=off")
         await page.locator("#q").fill("quiet")
         await page.get_by_role("button", name="Search").click()
-        assert await page.locator(".ports-of-all .name a").all_inner_texts() == ["shop/quiet:http"]
+        assert await page.locator(".ports .name a").all_inner_texts() == ["shop/quiet:http"]
     finally:
         await context.close()
 

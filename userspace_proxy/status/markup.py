@@ -23,6 +23,7 @@ from ..facts.units import (
 )
 from ..model.quoting import shell_word
 from .chart import HEIGHT, WIDTH
+from .history import STEPS
 from .incident_words import headline, met, time_of_day
 from .overview import SHAPES
 from .search import QUALIFIERS
@@ -103,5 +104,6 @@ def make_environment(
         shapes=SHAPES,
         spark_height=HEIGHT,
         spark_width=WIDTH,
+        steps=STEPS,
     )
     return environment

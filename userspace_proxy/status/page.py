@@ -12,7 +12,7 @@ Rule 4: without scripts a page that reloads itself has no input field, as its co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -34,11 +34,12 @@ from ..facts import (
 )
 from ..secrets import without_secrets
 from .chart import Chart, Sparkline, draw, make_chart
-from .history import STEPS, Figures
+from .history import Figures
 from .incident_words import headline, time_of_day
 from .markup import Parts, Touched, make_environment
 from .overview import Overview, make_overview
-from .rows import Columns, Row, columns_of, make_row
+from .port_rows import make_row
+from .rows import Columns, Row, columns_of
 from .sampling import Sample
 from .selection import Chosen, Selection, row_id, select
 from .timeline import Event
@@ -72,8 +73,6 @@ class Page:
     incidents: Sequence[IncidentFacts]
     """Causes that touch several of the selected Services."""
     more_incidents: int
-    incident_of: Mapping[str, str]
-    """The incident that states the cause of a row, by the row's id."""
     overview: Overview
     rows: tuple[Row, ...]
     columns: Columns
@@ -135,13 +134,18 @@ def render_parts(page: Page) -> Parts:
         "page": page,
         "view": page.view,
         "selection": page.selection,
+        "columns": page.columns,
+        "rows": page.rows,
+        "empty": "empty.html",
+        "has_rates": page.has_rates,
+        "asked": page.selection,
         "mark": page.level,
         "heading": page.view.node or "This node",
         "verdict": page.verdict,
     }
     html = {name: _template(name).render(content) for name in PARTS}
     row = _template("row")
-    html |= {one.id: row.render(content, row=one, port=one.port) for one in page.rows}
+    html |= {one.id: row.render(content, row=one) for one in page.rows}
     return Parts(
         title=_encoded(page.title).decode(),
         level=page.level,
@@ -160,12 +164,23 @@ def build_page(sample: Sample, selection: Selection) -> Page:
     number = min(selection.page, pages)
     shown = chosen.ports[(number - 1) * PORTS_A_PAGE : number * PORTS_A_PAGE]
     is_alone = len(shown) == 1
+    incidents = known.at(chosen.ports, least=2)
+    said = {one.id for one in incidents[:INCIDENTS_SHOWN]}
     rows = []
     for one in shown:
-        # A single result is expanded at once.
-        is_open = (row_id(one.plan.key) in selection.open) is not (is_alone and bool(selection.q))
-        rows.append(make_row(one, history, is_open=is_open, is_alone=is_alone, now=now))
-    incidents = known.at(chosen.ports, least=2)
+        id_ = row_id(one.plan.key)
+        rows.append(
+            make_row(
+                one,
+                history,
+                now=now,
+                link=selection.toggled(id_),
+                incident=_incident_of(one, known, said),
+                # A single result is expanded at once.
+                is_open=(id_ in selection.open) is not (is_alone and bool(selection.q)),
+                is_alone=is_alone,
+            )
+        )
     checks, minute = chosen.health_checks, history.minute()
     return Page(
         view=view,
@@ -175,7 +190,6 @@ def build_page(sample: Sample, selection: Selection) -> Page:
         mistakes={f"source: {item.line}": item for item in view.source.rejected},
         incidents=incidents[:INCIDENTS_SHOWN],
         more_incidents=len(incidents[INCIDENTS_SHOWN:]),
-        incident_of=_incident_of(rows, known, incidents[:INCIDENTS_SHOWN]),
         overview=make_overview(view.ports, history),
         rows=tuple(rows),
         columns=columns_of(rows, selection.sort),
@@ -195,18 +209,15 @@ def build_page(sample: Sample, selection: Selection) -> Page:
     )
 
 
-def _incident_of(
-    rows: Sequence[Row], known: Incidents, incidents: Sequence[IncidentFacts]
-) -> Mapping[str, str]:
-    """Return which of the incidents states what each row would, by the row's id."""
-    shown = {one.id for one in incidents}
-    found = {}
-    for row in rows if shown else ():
-        ids = known.ids(row.port)
-        first = ids.get(row.port.state.causes[0].fact) if ids else None
-        if first in shown:
-            found[row.id] = first
-    return found
+def _incident_of(port: PortFacts, known: Incidents, said: Collection[str]) -> str:
+    """Return the page of the incident that states the cause of a Service port, or empty.
+
+    Args:
+        said: The ids of those that are listed above.
+    """
+    ids = known.ids(port) if said else {}
+    first = ids.get(port.state.causes[0].fact) if ids else None
+    return f"incidents/{first}" if first in said else ""
 
 
 def _breakable(address: str) -> Markup:
@@ -224,7 +235,7 @@ def _encoded(text: str) -> bytes:
 def _environment() -> Environment:
     environment = make_environment(PackageLoader(__package__ or ""))
     environment.filters["address"] = _breakable
-    environment.globals.update(steps=STEPS, ignored_shown=IGNORED_SHOWN)
+    environment.globals["ignored_shown"] = IGNORED_SHOWN
     return environment
 
 

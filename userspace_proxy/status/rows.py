@@ -1,179 +1,95 @@
-"""One line of the page for each Service port, what is shown when it is expanded, and the columns.
+"""A row of Service ports, of one proxy or of all nodes, and the columns.
 
-Rule 1: words and figures are made here and in ``units``; templates only place them.
-Rule 2: an expanded row has at most ``ENDPOINTS_SHOWN`` endpoints, and states how many it leaves
-out; on its own it shows more.
+    one proxy ──PortFacts───▶ port_rows ─────────┐
+                                                 ├─▶ Row ──▶ row.html
+    all nodes ──MergedPort──▶ nodes.dashboard ───┘
+
+Rule 1: a new figure is a field of ``Row``, a column here, and a cell of ``row.html``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..diagnosis.dated import last_answer
-from ..diagnosis.paths import counted_in_words, path_in_words
-from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts
-from ..facts.units import ejected_in_words, plural, waits_in_words
-from ..policy.usable import EndpointState
-from .chart import Chart, Sparkline, draw, make_chart
-from .history import Figures, History
-from .selection import row_id
+from ..facts import Level
+from .chart import Sparkline
+from .history import Figures
 
-# A full page of such rows, all expanded, is about 1 MB of HTML; a single port shows more.
-ENDPOINTS_SHOWN = 20
-ENDPOINTS_SHOWN_ALONE = 1000
-FRONTENDS_SHOWN = 20
-NETWORKS_SHOWN = 8
+if TYPE_CHECKING:
+    from .port_rows import Expanded
+
 DOTS_SHOWN = 6
 # Letters of namespace and name that fit into their column on a screen of 1280 px.
 NAME_SHOWN = 28
-_FINE = (Level.OK, None)
 _ALWAYS = ("name", "address", "endpoints", "state")
 _MOVING = ("rate", "open", "in", "out")
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointRow:
-    """One endpoint as the page shows it."""
-
-    endpoint: EndpointFacts
-    level: Level | None
-    """None: this node leaves it out by design."""
-    state: str
-    share: int
-    """Its percentage of the Service port's connections."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expanded:
-    """What an expanded row shows."""
-
-    endpoints: tuple[EndpointRow, ...]
-    more_endpoints: str
-    """How many are left out, in words; or empty."""
-    frontends: Sequence[FrontendFacts]
-    more_frontends: int
-    admits: str
-    """The networks that are admitted, in words; empty where all or none are."""
-    path: str
-    """How new connections travel, since when and why, in words; empty for the default."""
-    counted: str
-    """What is known of those that the kernel has led straight to endpoints; or empty."""
-    connect: str
-    """How long clients waited for an endpoint to answer, in words; or empty."""
-    first_byte: str
-    """How long the endpoint took for its first byte, likewise."""
-    chart: Chart | None
-    """What it carried; None if nothing."""
+_LAST = ("saved", "failed", "minute")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One Service port as the page shows it."""
+    """One Service port as a page shows it."""
 
     id: str
-    port: PortFacts
+    level: Level
+    mark: Level | None
+    """Its level, for all observers; None for a neutral mark."""
+    neutral: str
+    """What a neutral mark stands for."""
+    namespace: str
+    service: str
+    port: str
+    """The name of the port, or empty."""
+    title: str
+    """The whole name."""
+    link: str
+    """Where the name leads."""
+    tags: tuple[str, ...]
+    """What tells it from others of its name."""
+    address: str
+    """The address that most clients dial; empty if there is none."""
     dots: tuple[Level | None, ...]
     """The levels of the first endpoints."""
+    serving: int
+    """How many endpoints take connections."""
+    endpoints: int
+    words: str
+    """Its state."""
+    says: str
+    """What a pointer shows of it; or empty."""
     rates: Figures
-    last: str
-    """When a client was last answered, in words; empty if that was a moment ago, or never."""
+    open: int
+    saved: int
+    failed: int
     sparkline: Sparkline | None
-    detail: Expanded | None
+    is_sentence: bool = False
+    """Its state is one, which needs room."""
+    words_link: str = ""
+    """Where its state leads; or empty."""
+    minute: str = ""
+    """What went wrong in the last minute, in words; or empty."""
+    nodes: str = ""
+    """On how many nodes it is ok, of how many; empty on one."""
+    is_folded: bool | None = None
+    """None: it isn't one that can be expanded."""
+    detail: Expanded | None = None
     """None while the row is folded."""
-    namespace_room: str = ""
-    """How much of its column the namespace may take; empty: all that it needs."""
 
     @property
-    def address(self) -> str:
-        """The address that most clients dial; empty if there is none."""
-        return self.port.frontends[0].address if self.port.frontends else ""
+    def is_wide(self) -> bool:
+        """Whether its state may have the room of figures that are all zero."""
+        carried = self.open or any((self.rates.connections, *self.rates[1:3]))
+        return self.is_sentence and not carried
 
-
-def make_row(
-    port: PortFacts, history: History, *, is_open: bool, is_alone: bool, now: float
-) -> Row:
-    """Return the row of a Service port.
-
-    Args:
-        now: Unix time.
-        is_open: It is expanded.
-        is_alone: It is the only one on the page, so it may be long.
-    """
-    key = port.plan.key
-    minute = history.minute(key)
-    limit = ENDPOINTS_SHOWN_ALONE if is_alone else ENDPOINTS_SHOWN
-    chart = make_chart(history, now, key, has_steps=is_alone) if is_open else None
-    return Row(
-        id=row_id(key),
-        port=port,
-        dots=tuple(endpoint.level for endpoint in port.endpoints[:DOTS_SHOWN]),
-        rates=history.rates(key),
-        last=last_answer(port, now),
-        sparkline=None if minute is None else draw(minute),
-        detail=_detail(port, limit, chart, now) if is_open else None,
-        namespace_room=_namespace_room(port),
-    )
-
-
-def _namespace_room(port: PortFacts) -> str:
-    """Return a class of the stylesheet: the beginning of the name always stays."""
-    if len(port.namespace) + len(port.name) <= NAME_SHOWN:
-        return ""
-    return "most" if len(port.service) <= NAME_SHOWN // 3 else "half"
-
-
-def _detail(port: PortFacts, limit: int, chart: Chart | None, now: float) -> Expanded:
-    total = sum(endpoint.connections for endpoint in port.endpoints)
-    rows = [_endpoint(port, endpoint, total) for endpoint in port.endpoints]
-    more = ""
-    if len(rows) > limit:
-        # Problems are shown first; sorting is stable.
-        rows.sort(key=lambda row: row.level in _FINE)
-        hidden = rows[limit:]
-        ready = sum(row.level in _FINE for row in hidden)
-        how_many = "all" if ready == len(hidden) else f"{ready:,} of them"
-        more = f"{plural(len(hidden), 'more endpoint')}, {how_many} ready"
-    return Expanded(
-        endpoints=tuple(rows[:limit]),
-        more_endpoints=more,
-        frontends=port.frontends[:FRONTENDS_SHOWN],
-        more_frontends=max(0, len(port.frontends) - FRONTENDS_SHOWN),
-        admits=_admits(port.admits or ()),
-        path=""
-        if port.has_default_path
-        else path_in_words(port.path, port.path_why, port.path_since, now),
-        counted=counted_in_words(port),
-        connect=waits_in_words(port.connect_times),
-        first_byte=waits_in_words(port.first_byte_times),
-        chart=chart,
-    )
-
-
-def _admits(networks: Sequence[str]) -> str:
-    shown = ", ".join(networks[:NETWORKS_SHOWN])
-    more = len(networks) - NETWORKS_SHOWN
-    return f"{shown} and {plural(more, 'more network')}" if more > 0 else shown
-
-
-def _endpoint(port: PortFacts, endpoint: EndpointFacts, total: float) -> EndpointRow:
-    connections = endpoint.connections
-    share = round(100 * connections / total) if 0 < connections <= total < math.inf else 0
-    words = ", ".join(filter(None, (_state(endpoint), endpoint.preference)))
-    return EndpointRow(endpoint, endpoint.level, words, share)
-
-
-def _state(endpoint: EndpointFacts) -> str:
-    state, is_usable = endpoint.state, endpoint.is_usable
-    if is_usable and endpoint.ejected_for_s is not None:
-        return ejected_in_words(endpoint.ejected_for_s)
-    if state == EndpointState.READY:
-        if is_usable:
-            return state if endpoint.serves else "ready, but connections fail"
-        # Traffic policy or hints send this node's clients to other endpoints.
-        return "ready, not used"
-    return f"{state}, still serving" if is_usable else state
+    @property
+    def namespace_room(self) -> str:
+        """A class of the style sheet, so that the beginning of the name stays; or empty."""
+        name = f"{self.namespace}/{self.service}{f':{self.port}' if self.port else ''}"
+        if len(self.namespace) + len(name) <= NAME_SHOWN:
+            return ""
+        return "most" if len(self.service) <= NAME_SHOWN // 3 else "half"
 
 
 class Columns(tuple[str, ...]):
@@ -195,16 +111,11 @@ def columns_of(rows: Iterable[Row], sort: str) -> Columns:
     """
     shown = {*_ALWAYS, sort.removeprefix("-")}
     for row in rows:
-        port, rates = row.port, row.rates
-        if row.sparkline is not None or any(rates):
+        if row.sparkline is not None or any(row.rates):
             shown |= {"rate", "open", "in", "out", "minute"}
-        if port.active:
-            shown.add("open")
-        if port.saved:
-            shown.add("saved")
-        if port.failed:
-            shown.add("failed")
+        found = {"nodes": row.nodes, "open": row.open, "saved": row.saved, "failed": row.failed}
+        shown |= {name for name, value in found.items() if value}
     if shown & {"in", "out"}:
         shown |= {"in", "out"}
-    order = (*_ALWAYS, *_MOVING, "saved", "failed", "minute")
+    order = ("name", "address", "nodes", "endpoints", "state", *_MOVING, *_LAST)
     return Columns(key for key in order if key in shown)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 from ..causes.say import say
@@ -13,41 +13,64 @@ from ..facts import (
     WORST_FIRST,
     HealthCheckFacts,
     IgnoredFacts,
+    Level,
     PortFacts,
     RejectedFacts,
     StatusFacts,
 )
 from ..model import PortKey, SocketAddress, pack_ip
-from .history import IDLE, History
+from .history import IDLE, Figures, History
 from .search import MAX_LENGTH, Search
+
+_T = TypeVar("_T")
 
 # More can't be expanded at a time; a page has as many rows.
 _MAX_OPEN = 100
 
 
-_Order = Callable[[PortFacts, History], Any]
+class Sortable(Protocol):
+    """A Service port, of one proxy or of all nodes, as far as its order is concerned."""
 
-SORTS: dict[str, _Order] = {
-    "state": lambda one, _: WORST_FIRST.index(one.state.level),
-    "name": lambda _one, _: 0,
-    "address": lambda one, _: _address(one),
-    "endpoints": lambda one, _: len(one.plan.serving.endpoints),
-    "rate": lambda one, history: history.rates(one.plan.key).connections,
-    "open": lambda one, _: one.active,
-    "in": lambda one, history: history.rates(one.plan.key).received_bytes,
-    "out": lambda one, history: history.rates(one.plan.key).sent_bytes,
-    "saved": lambda one, _: one.saved,
-    "failed": lambda one, _: one.failed,
+    @property
+    def name(self) -> tuple[str, ...]: ...
+    @property
+    def level(self) -> Level: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def ill_nodes(self) -> int: ...
+    @property
+    def endpoints(self) -> int: ...
+    @property
+    def rates(self) -> Figures: ...
+    @property
+    def open(self) -> float: ...
+    @property
+    def saved(self) -> float: ...
+    @property
+    def failed(self) -> float: ...
+
+
+SORTS: dict[str, Callable[[Sortable], Any]] = {
+    "state": lambda one: WORST_FIRST.index(one.level),
+    "name": lambda one: one.name,
+    "address": lambda one: _in_order(one.address),
+    "nodes": lambda one: one.ill_nodes,
+    "endpoints": lambda one: one.endpoints,
+    "rate": lambda one: one.rates.connections,
+    "open": lambda one: one.open,
+    "in": lambda one: one.rates.received_bytes,
+    "out": lambda one: one.rates.sent_bytes,
+    "saved": lambda one: one.saved,
+    "failed": lambda one: one.failed,
 }
-"""What the page can be sorted by; equal ones are in the order of their names."""
+"""What a page can be sorted by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The query of a request; the fields are named as in the query string."""
 
-    path: ClassVar[str] = "./"
-    """The address of the page, without a query."""
     q: str = ""
     """What is searched for, as for :class:`~.search.Search`; empty for all."""
     sort: str = "state"
@@ -58,9 +81,11 @@ class Selection:
     """The ids of the rows that are expanded, or folded where rows are expanded by default."""
     refresh: bool = True
     """Whether the page reloads itself where scripts are off."""
+    path: str = "./"
+    """The address of the page without its query, quoted."""
 
     @classmethod
-    def parse(cls, query: Mapping[str, str]) -> Selection:
+    def parse(cls, query: Mapping[str, str], path: str = "./") -> Selection:
         """Read a query string; invalid values mean the default."""
         page = query.get("page", "")
         sort = query.get("sort", "")
@@ -71,19 +96,30 @@ class Selection:
             page=max(int(page), 1) if page.isascii() and page.isdigit() and len(page) < 10 else 1,
             open=tuple(part for part in opened if part.isalnum())[:_MAX_OPEN],
             refresh=query.get("refresh") != "off",
+            path=path,
         )
 
     def link(self, **changes: object) -> str:
-        """Return the relative address of the page with some fields changed.
+        """Return the address of the page with some fields changed.
 
         Defaults are left out, so the first page is ``./``.
         """
         wanted = {**asdict(self), **changes}
+        path = wanted.pop("path")
         defaults = asdict(Selection())
         query = {name: _text(value) for name, value in wanted.items() if value != defaults[name]}
         # Surrogates can't be written in an address, and no name contains one.
         text = urlencode(query, safe=",:/", errors="replace")
-        return f"{self.path}?{text}" if query else self.path
+        return f"{path}?{text}" if query else path
+
+    def in_order(self, ports: Iterable[_T], of: Callable[[_T], Sortable]) -> list[_T]:
+        """Return Service ports in the order that is selected; equal ones as they were.
+
+        Args:
+            of: Returns what one is sorted by.
+        """
+        order = SORTS[self.sort.removeprefix("-")]
+        return sorted(ports, key=lambda one: order(of(one)), reverse=self.sort.startswith("-"))
 
     def toggled(self, row: str) -> str:
         """Return the address of the page with one row expanded, or folded if it was."""
@@ -122,9 +158,8 @@ def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> 
             for port in ports
             if search.matches_port(port, is_busy=history.is_busy(port.plan.key))
         ]
-    order = SORTS[selection.sort.removeprefix("-")]
     ports.sort(key=lambda one: one.plan.key)
-    ports.sort(key=lambda one: order(one, history), reverse=selection.sort.startswith("-"))
+    ports = selection.in_order(ports, lambda one: _Sorted(one, history))
     ignored = filter(search.matches_ignored, view.ignored)
     rejected = filter(search.matches_rejected, view.source.rejected if search.terms else ())
     health = filter(search.matches_health_check, view.health_checks)
@@ -136,17 +171,68 @@ def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> 
     )
 
 
+class _Sorted:
+    """A Service port of one proxy; what isn't asked for costs nothing."""
+
+    __slots__ = ("_history", "_port")
+    ill_nodes = 0
+
+    def __init__(self, port: PortFacts, history: History) -> None:
+        self._port, self._history = port, history
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        port = self._port
+        return port.namespace, port.service, port.port, port.family, port.side
+
+    @property
+    def level(self) -> Level:
+        return self._port.state.level
+
+    @property
+    def address(self) -> str:
+        return self._port.frontends[0].address if self._port.frontends else ""
+
+    @property
+    def endpoints(self) -> int:
+        return len(self._port.plan.serving.endpoints)
+
+    @property
+    def rates(self) -> Figures:
+        return self._history.rates(self._port.plan.key)
+
+    @property
+    def open(self) -> float:
+        return self._port.active
+
+    @property
+    def saved(self) -> float:
+        return self._port.saved
+
+    @property
+    def failed(self) -> float:
+        return self._port.failed
+
+
 def row_id(key: PortKey) -> str:
     """Return the id of a Service port's row on the page; equal keys give equal ids."""
-    name = "\n".join((*key.name, str(key.family), key.side)).encode("utf-8", "surrogatepass")
+    return id_of((*key.name, str(key.family), key.side))
+
+
+def id_of(words: Iterable[str]) -> str:
+    """Return the id of a row by what tells it from others."""
+    name = "\n".join(words).encode("utf-8", "surrogatepass")
     return "p" + hashlib.blake2s(name, digest_size=6).hexdigest()
 
 
-def _address(port: PortFacts) -> list[tuple[int, bytes, int]]:
-    """Return the address that the row shows, in the order of numbers, and empty ones first."""
-    dialled = [SocketAddress.read(one.address) for one in port.frontends[:1]]
-    addresses = [(pack_ip(one.ip), one.port) for one in dialled]
-    return [(len(packed), packed, number) for packed, number in addresses]
+def _in_order(address: str) -> tuple[int, bytes, int]:
+    """Return an address in the order of numbers; empty ones are the first, and then names."""
+    try:
+        dialled = SocketAddress.read(address)
+        packed = pack_ip(dialled.ip)
+    except (OSError, ValueError):
+        return (0, address.encode("utf-8", "replace"), 0)
+    return len(packed), packed, dialled.port
 
 
 def _text(value: object) -> str:

@@ -110,6 +110,11 @@ class MergedPort:
         return self.first.frontends
 
     @property
+    def address(self) -> str:
+        """The address that most clients dial; empty if there is none."""
+        return self.frontends[0].address if self.frontends else ""
+
+    @property
     def ill(self) -> int:
         return sum(len(group.nodes) for group in self.groups)
 

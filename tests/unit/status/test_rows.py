@@ -1,160 +1,12 @@
 import pytest
 
-from userspace_proxy.causes.endpoints import resets
-from userspace_proxy.diagnosis.paths import PathView
-from userspace_proxy.facts import Level, Times
-from userspace_proxy.model import DataPath
 from userspace_proxy.status.history import History
-from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, columns_of, make_row
+from userspace_proxy.status.port_rows import make_row
+from userspace_proxy.status.rows import columns_of
 
-from .views import make_address, make_endpoint, make_frontend, make_port, make_standby, replace
+from .views import make_port, replace
 
 NOW = 1000.0
-
-
-def row_of(port, history=None, *, is_open=True, is_alone=False):
-    selected = port
-    return make_row(selected, history or History(), is_open=is_open, is_alone=is_alone, now=NOW)
-
-
-def endpoints(count, state="ready"):
-    return tuple(make_endpoint(f"10.1.0.{n}:80", state, state == "ready") for n in range(count))
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "level", "words"),
-    [
-        pytest.param(make_endpoint("a", "ready", True), Level.OK, "ready", id="ready"),
-        pytest.param(make_endpoint("a", "ready", False), None, "ready, not used", id="policy"),
-        pytest.param(
-            make_endpoint("a", "not on this node", False),
-            None,
-            "not on this node",
-            id="elsewhere",
-        ),
-        pytest.param(
-            make_endpoint("a", "not ready", False), Level.ATTENTION, "not ready", id="not-ready"
-        ),
-        pytest.param(
-            make_endpoint("a", "terminating", True),
-            Level.ATTENTION,
-            "terminating, still serving",
-            id="terminating-but-serving",
-        ),
-        pytest.param(
-            make_endpoint("a", "ready", True, ejected_for_s=12.4),
-            Level.TROUBLE,
-            "ejected for 12 s",
-            id="ejected",
-        ),
-        pytest.param(
-            make_endpoint("a", "ready", True, ejected_for_s=-1.0),
-            Level.TROUBLE,
-            "ejected until it answers",
-            id="ejected-until-tried",
-        ),
-        pytest.param(
-            make_endpoint("a", "not ready", False, ejected_for_s=12.4),
-            Level.ATTENTION,
-            "not ready",
-            id="gone-while-ejected",
-        ),
-        pytest.param(
-            make_endpoint("a", cause=resets(make_address("10.1.0.1:80"))),
-            Level.TROUBLE,
-            "ready, but connections fail",
-            id="resets",
-        ),
-        pytest.param(make_standby("a"), Level.OK, "ready, on standby (priority 1)", id="standby"),
-    ],
-)
-def test_an_endpoint_shows_its_state(endpoint, level, words):
-    detail = row_of(make_port(endpoints=(endpoint,))).detail
-    assert [(row.level, row.state) for row in detail.endpoints] == [(level, words)]
-
-
-def test_a_folded_row_has_no_detail_and_its_endpoints_are_dots():
-    ejected = make_endpoint("10.1.1.1:80", ejected_for_s=3.0)
-    row = row_of(
-        make_port(endpoints=(ejected, *endpoints(1), *endpoints(9, "not ready"))), is_open=False
-    )
-    assert row.detail is None
-    assert row.dots[:3] == (Level.TROUBLE, Level.OK, Level.ATTENTION)
-    assert len(row.dots) == DOTS_SHOWN
-
-
-def test_hidden_endpoints_are_counted_and_failing_ones_are_first():
-    many = (*endpoints(30), *endpoints(1, "not ready"))
-    detail = row_of(make_port(endpoints=many)).detail
-    assert len(detail.endpoints) == ENDPOINTS_SHOWN
-    assert detail.endpoints[0].state == "not ready"
-    assert detail.more_endpoints == "11 more endpoints, all ready"
-
-
-def test_a_single_service_port_shows_all_its_endpoints():
-    detail = row_of(make_port(endpoints=endpoints(300)), is_alone=True).detail
-    assert len(detail.endpoints) == 300
-    assert detail.more_endpoints == ""
-
-
-def test_many_frontends_are_cut_and_counted():
-    frontends = tuple(make_frontend(f"192.0.2.{n}:80", "NodePort", "there") for n in range(50))
-    detail = row_of(make_port(frontends=frontends)).detail
-    assert (len(detail.frontends), detail.more_frontends) == (20, 30)
-
-
-def test_many_networks_are_cut_and_counted():
-    many = tuple(f"192.0.2.{n}/32" for n in range(20))
-    detail = row_of(make_port(admits=many)).detail
-    assert detail.admits.endswith("192.0.2.7/32 and 12 more networks")
-
-
-def test_each_endpoint_has_its_share_of_the_connections():
-    three = [make_endpoint(f"10.1.0.{n}:80", connections=n * 100) for n in range(3)]
-    detail = row_of(make_port(endpoints=tuple(three))).detail
-    assert [row.share for row in detail.endpoints] == [0, 33, 67]
-
-
-def test_a_row_has_the_rates_and_the_picture_of_the_last_minute():
-    port, history = make_port("web"), History()
-    assert row_of(port, history).sparkline is None
-    history.note((port,), 100.0)
-    more = replace(port, connections=port.connections + 6)
-    history.note((more,), 101.0)
-    row = row_of(port, history)
-    assert row.rates.connections == 6
-    assert row.sparkline.line == "M118 2h1"
-
-
-def test_times_are_shown_if_there_are_any():
-    times = Times((0.001, 0.01), (90, 9, 1), 0.2)
-    detail = row_of(make_port("web", connect_times=times)).detail
-    assert detail.connect == "≤ 1 ms (median), ≤ 10 ms (99 %)"
-    assert detail.first_byte == ""
-
-
-def test_a_row_has_the_first_address():
-    assert row_of(make_port("web")).address.startswith("10.96.7.")
-    assert row_of(make_port("web", frontends=())).address == ""
-
-
-def test_the_path_is_shown_where_it_is_not_the_default():
-    assert row_of(make_port()).detail.path == ""
-    port = replace(make_port(), path=PathView(DataPath.KERNEL, NOW - 180))
-    assert row_of(port).detail.path == "kernel for 3 min"
-    port = replace(make_port(), path=PathView(why="hold needs the proxy"))
-    assert row_of(port).detail.path == "userspace: hold needs the proxy"
-
-
-def test_connections_on_the_kernel_path_are_shown_in_words():
-    port = replace(make_port(), path=PathView(DataPath.KERNEL, kernel_connections=3))
-    assert row_of(port).detail.counted.startswith("3 connections since the start; ")
-    assert row_of(make_port()).detail.counted == ""
-
-
-def test_a_row_has_the_age_of_the_last_answer():
-    assert row_of(make_port(sent_at=NOW - 90, is_quiet=True)).last == "last answer 1 min ago"
-    assert row_of(make_port(sent_at=NOW - 2)).last == ""
 
 
 @pytest.mark.parametrize(
@@ -166,7 +18,7 @@ def test_a_row_has_the_age_of_the_last_answer():
     ],
 )
 def test_a_namespace_leaves_room_for_the_name(namespace, name, room):
-    assert row_of(make_port(name, namespace=namespace)).namespace_room == room
+    assert make_row(make_port(name, namespace=namespace), History(), now=NOW).namespace_room == room
 
 
 IDLE = make_port("web", active=0)
@@ -176,8 +28,8 @@ MOVING = ("rate", "open", "in", "out")
 
 def columns(port, history=None, sort="state"):
     history = history or History()
-    other = make_row(IDLE, history, is_open=False, is_alone=False, now=NOW)
-    row = make_row(port, history, is_open=False, is_alone=False, now=NOW)
+    other = make_row(IDLE, history, now=NOW)
+    row = make_row(port, history, now=NOW)
     return columns_of((other, row), sort)
 
 

@@ -73,6 +73,14 @@ class Lately:
         while self._wrong and at - self._wrong[0][0] >= _MINUTE_S:
             self._wrong.popleft()
 
+    @property
+    def has_rates(self) -> bool:
+        return self._history.has_rates
+
+    def rates(self, key: MergedKey | None = None) -> Figures:
+        """Return the current rates of a Service port, or of all together."""
+        return self._history.rates(key)
+
     def minute(self, key: MergedKey | None = None) -> Minute:
         """Return the last minute of a Service port, or of all together."""
         curves = self._history.minute(key)

@@ -7,7 +7,7 @@ Rule 2: names are quoted, as agents may claim any.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -17,7 +17,6 @@ from ..answer import AllNodes
 from ..merged import Merged
 from .lately import Lately
 
-Q_MAX = 200
 _T = TypeVar("_T")
 
 
@@ -47,38 +46,6 @@ def _quoted(name: str) -> str:
     # A segment of dots alone would be taken for a folder.
     text = quote(name, safe="", errors="replace")
     return text.replace(".", "%2E") if not text.strip(".") else text
-
-
-@dataclass(frozen=True, slots=True)
-class PageRequest:
-    """The address of a page."""
-
-    path: str = "/"
-    """As it was written, quoted."""
-    q: str = ""
-    """What is searched for; empty for all."""
-    page: int = 1
-    """Of a long list, from 1."""
-    refresh: bool = True
-    """Whether the page reloads itself where scripts are off."""
-
-    @classmethod
-    def read(cls, path: str, query: Mapping[str, str]) -> PageRequest:
-        """Return what a request asks for; invalid values mean the default."""
-        page = query.get("page", "")
-        is_number = page.isascii() and page.isdigit() and 0 < len(page) < 10
-        return cls(
-            path,
-            query.get("q", "").strip()[:Q_MAX],
-            max(int(page), 1) if is_number else 1,
-            query.get("refresh") != "off",
-        )
-
-    def link(self, **changes: object) -> str:
-        wanted = replace(self, **changes)  # type: ignore[arg-type]
-        page = wanted.page if wanted.page > 1 else 0
-        refresh = "" if wanted.refresh else "off"
-        return with_query(wanted.path, {"q": wanted.q, "page": page, "refresh": refresh})
 
 
 @dataclass(frozen=True, slots=True)

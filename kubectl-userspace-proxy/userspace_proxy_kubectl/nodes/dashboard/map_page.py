@@ -13,18 +13,19 @@ from itertools import zip_longest
 from userspace_proxy.facts import WORST_FIRST, Level, worst
 from userspace_proxy.facts.units import plural
 from userspace_proxy.status.markup import Parts
+from userspace_proxy.status.selection import Selection
 
 from ..endpoints import MergedEndpoint
 from ..merged import MergedPort, mark_of
 from ..words import endpoint_in_words
 from .call_map import BOX, SERVICES_MAX, WIDTH, Calling, CallMap, Item, Line, place
 from .calls import AllCalls, ClientCalls
-from .look import ClusterLook, PageRequest, has_words, service_link, with_query
+from .look import ClusterLook, has_words, service_link, with_query
 from .markup import render
 from .pages import head, say_calls
 
 
-def render_map(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> Parts:
+def render_map(look: ClusterLook, calls: AllCalls, asked: Selection) -> Parts:
     """Return the page."""
     drawn = place(calling_of(look.merged.ports, calls, asked.q))
     counts = [sum(one.x == x for one in drawn.items) for x, _ in drawn.heads]

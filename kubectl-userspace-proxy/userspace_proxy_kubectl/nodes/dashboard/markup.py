@@ -21,13 +21,14 @@ from userspace_proxy.facts import Level
 from userspace_proxy.model.quoting import printable
 from userspace_proxy.status.incident_words import time_of_day
 from userspace_proxy.status.markup import Parts, make_environment
+from userspace_proxy.status.selection import Selection
 
 from ..endpoints import moment
 from ..sums import bounded
-from .look import ClusterLook, PageRequest, incident_link, node_link, service_link, with_query
+from .look import ClusterLook, incident_link, node_link, service_link, with_query
 
 _LONGEST = 2_000
-_NUMBERS = ("bytes", "count", "plural", "seconds", "short")
+_NUMBERS = ("bytes", "count", "plural", "rate", "seconds", "short")
 """Filters that write a number."""
 
 
@@ -36,7 +37,7 @@ class PageHead:
     """What a page is about."""
 
     look: ClusterLook
-    asked: PageRequest
+    asked: Selection
     title: str
     mark: Level | None
     """Of what the page is about; None: a neutral one."""
@@ -59,7 +60,7 @@ def render(name: str, head: PageHead, **content: object) -> Parts:
     return Parts(printable(cut(head.title)), head.mark or Level.ATTENTION, html, at)
 
 
-def page_of(parts: Parts, asked: PageRequest) -> bytes:
+def page_of(parts: Parts, asked: Selection) -> bytes:
     """Return the whole page, in UTF-8."""
     text = _template("all_nodes").render(
         asked=asked,

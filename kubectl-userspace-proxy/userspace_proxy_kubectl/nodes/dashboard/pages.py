@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from userspace_proxy.causes.say import Form, say
@@ -20,12 +20,16 @@ from userspace_proxy.facts.units import (
     seconds_in_words,
 )
 from userspace_proxy.status.markup import Parts, Touched
+from userspace_proxy.status.rows import DOTS_SHOWN, Row, columns_of
 from userspace_proxy.status.search import Search
+from userspace_proxy.status.selection import Selection, id_of
 
+from ..endpoints import MergedEndpoint
 from ..incidents import MergedIncident
 from ..merged import Merged, MergedPort, mark_of
 from ..rows import NodeRow
 from ..selected import found_in
+from ..sorted_port import SortedPort
 from ..sums import added, bounded
 from ..words import incident_in_words, port_in_words
 from .calls import AllCalls
@@ -33,8 +37,6 @@ from .lately import Minute
 from .live import CALLS_OF_NODES_MAX
 from .look import (
     ClusterLook,
-    ListPart,
-    PageRequest,
     has_words,
     node_link,
     part_of,
@@ -66,42 +68,6 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class PortRow:
-    """A line of the list of Service ports."""
-
-    port: MergedPort
-    words: str
-    nodes: int
-    """Those that have answered, and aren't known to lack it."""
-    minute: Minute
-
-    @property
-    def tag(self) -> str:
-        """What tells it from others of its name."""
-        side, family = self.port.key.side, self.port.key.family
-        protocol = self.port.first.protocol
-        words = [protocol] if protocol != "TCP" else []
-        words += [family] if family not in ("", "IPv4") else []
-        return " ".join(filter(None, (*words, side)))
-
-    @property
-    def address(self) -> str:
-        return self.port.frontends[0].address if self.port.frontends else ""
-
-    @property
-    def endpoints(self) -> int:
-        return len(self.port.endpoints)
-
-    @property
-    def sound(self) -> int:
-        """How many of these are usable, and answer some node or fail for none."""
-        return sum(
-            bool(one.usable) and (bool(one.answered) or not one.failing)
-            for one in self.port.endpoints
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class SaidIncident:
     """An incident with its sentence."""
 
@@ -117,13 +83,16 @@ class SaidNode:
     words: str
 
 
-def render_overview(look: ClusterLook, asked: PageRequest) -> Parts:
+def render_overview(look: ClusterLook, asked: Selection) -> Parts:
     """Return the first page: nodes without an answer, causes, Services, nodes."""
     merged = look.merged
     search = Search.parse(asked.q)
-    found = found_in(merged, search).ports
-    part: ListPart[object] = part_of(found, asked.page, PORTS_A_PAGE)
-    rows = [_row(port, look) for port in found[part.start : part.start + PORTS_A_PAGE]]
+    lately = look.lately
+    found = asked.in_order(
+        found_in(merged, search).ports, lambda one: SortedPort(one, lately.rates(one.key))
+    )
+    part = part_of(found, asked.page, PORTS_A_PAGE)
+    rows = [_row(port, look) for port in part.items]
     return render(
         "cluster",
         head(look, asked, "All nodes"),
@@ -134,7 +103,11 @@ def render_overview(look: ClusterLook, asked: PageRequest) -> Parts:
         more_remarks=len(merged.remarks[FIRST_REMARKS:]),
         incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
         more_incidents=len(merged.incidents[FIRST_INCIDENTS:]),
-        part=replace(part, items=rows),
+        part=part,
+        rows=rows,
+        columns=columns_of(rows, asked.sort),
+        has_rates=lately.has_rates,
+        empty="no_ports.html",
         unknown=search.unknown,
         opens=_opens(asked.q, found, merged),
         nodes=say_nodes(merged.rows[:FIRST_NODES]),
@@ -142,7 +115,7 @@ def render_overview(look: ClusterLook, asked: PageRequest) -> Parts:
     )
 
 
-def render_nodes(look: ClusterLook, asked: PageRequest) -> Parts:
+def render_nodes(look: ClusterLook, asked: Selection) -> Parts:
     """Return the page with all nodes."""
     said = say_nodes(look.merged.rows)
     found = [one for one in said if has_words(asked.q, _texts_of_node(one))]
@@ -154,7 +127,7 @@ def render_nodes(look: ClusterLook, asked: PageRequest) -> Parts:
     )
 
 
-def render_node(look: ClusterLook, asked: PageRequest, node: str) -> Parts | None:
+def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
     """Return the page about a node; None if there is none of this name."""
     merged = look.merged
     row = next((row for row in merged.rows if row.node == node), None)
@@ -181,7 +154,7 @@ def render_node(look: ClusterLook, asked: PageRequest, node: str) -> Parts | Non
     )
 
 
-def render_incidents(look: ClusterLook, asked: PageRequest) -> Parts:
+def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
     """Return the page with all causes."""
     merged = look.merged
     said = zip(
@@ -202,12 +175,13 @@ def render_incidents(look: ClusterLook, asked: PageRequest) -> Parts:
     )
 
 
-def render_incident(look: ClusterLook, asked: PageRequest, id_: str) -> Parts | None:
+def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | None:
     """Return the page about an incident; None if there is none, or none any more."""
     one = next((one for one in look.merged.incidents if one.incident.id == id_), None)
     if one is None or one.incident.cause is None:
         return None
     incident, words = one.incident, incident_in_words(one, look.now, len(look.merged.answered))
+    seen = f"Seen by {len(one.nodes):,} of {plural(len(look.merged.answered), 'node')}."
     services = incident.services[:OF_AN_INCIDENT]
     ports: dict[str, list[MergedPort]] = {service: [] for service in services}
     for port in look.merged.ports:
@@ -215,7 +189,7 @@ def render_incident(look: ClusterLook, asked: PageRequest, id_: str) -> Parts | 
             known.append(port)
     return render(
         "incident",
-        head(look, asked, words, mark=incident.level, heading=words),
+        head(look, asked, words, mark=incident.level, heading=words, words=seen),
         incident=incident,
         command=one.command,
         seen_by=[(node, node_link(node)) for node in one.nodes],
@@ -231,7 +205,7 @@ def render_incident(look: ClusterLook, asked: PageRequest, id_: str) -> Parts | 
     )
 
 
-def render_calls(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> Parts:
+def render_calls(look: ClusterLook, calls: AllCalls, asked: Selection) -> Parts:
     """Return the page with clients and what they call."""
     return render(
         "calls",
@@ -241,14 +215,14 @@ def render_calls(look: ClusterLook, calls: AllCalls, asked: PageRequest) -> Part
     )
 
 
-def render_missing(look: ClusterLook, asked: PageRequest, words: str) -> Parts:
+def render_missing(look: ClusterLook, asked: Selection, words: str) -> Parts:
     """Return the page about what isn't there."""
     return render("absent", head(look, asked, "Not there", mark=None, words=f"{words}."))
 
 
 def head(
     look: ClusterLook,
-    asked: PageRequest,
+    asked: Selection,
     title: str,
     *,
     mark: Level | Literal[""] | None = "",
@@ -327,9 +301,43 @@ def _about(row: NodeRow) -> str:
     return "all served" if row.has_answer else "no answer"
 
 
-def _row(port: MergedPort, look: ClusterLook) -> PortRow:
+def _row(port: MergedPort, look: ClusterLook) -> Row:
+    key, sums, endpoints = port.key, port.sums, port.endpoints
     known = len(look.merged.answered) - len(port.missing)
-    return PortRow(port, port_in_words(port, look.merged), known, look.lately.minute(port.key))
+    minute, words = look.lately.minute(key), port_in_words(port, look.merged)
+    tags = [port.first.protocol] if port.first.protocol != "TCP" else []
+    tags += [key.family] if key.family not in ("", "IPv4") else []
+    return Row(
+        id=id_of(key),
+        level=port.level,
+        mark=port.mark,
+        neutral="not known",
+        namespace=key.namespace,
+        service=key.service,
+        port=key.port,
+        title=str(key),
+        link=service_link(key.of_service),
+        tags=tuple(filter(None, (*tags, key.side))),
+        address=port.address,
+        nodes=f"{port.served:,}/{known:,}",
+        dots=tuple(one.level for one in endpoints[:DOTS_SHOWN]),
+        serving=sum(map(_is_sound, endpoints)),
+        endpoints=len(endpoints),
+        words=words,
+        says=words,
+        is_sentence=port.level is not Level.OK,
+        rates=look.lately.rates(key),
+        open=sums.active,
+        saved=sums.saved,
+        failed=sums.failed,
+        sparkline=minute.picture,
+        minute=minute.words,
+    )
+
+
+def _is_sound(endpoint: MergedEndpoint) -> bool:
+    """Return whether it is usable, and answers some node or fails for none."""
+    return bool(endpoint.usable) and (bool(endpoint.answered) or not endpoint.failing)
 
 
 def _opens(q: str, found: Sequence[MergedPort], merged: Merged) -> str:

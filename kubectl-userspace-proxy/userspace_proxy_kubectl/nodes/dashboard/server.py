@@ -30,6 +30,7 @@ from userspace_proxy.status.connections import MAX_CONNECTIONS, ConnectionLimit,
 from userspace_proxy.status.markup import Parts
 from userspace_proxy.status.middleware import Middleware, make_runner
 from userspace_proxy.status.sampling import PERIOD_S
+from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.single_flight import SingleFlight
 from userspace_proxy.status.stream import OpenStreams, Sent
 
@@ -37,7 +38,7 @@ from ..selected import why_missing
 from .calls import AllCalls
 from .entry import HOST, Entry
 from .live import Live
-from .look import ClusterLook, PageRequest
+from .look import ClusterLook
 from .map_page import render_map
 from .markup import page_of
 from .pages import (
@@ -73,7 +74,7 @@ Page: TypeAlias = tuple[Parts, int]
 """Its parts, and the status of the answer."""
 _Names: TypeAlias = Mapping[str, str]
 """What the address of a page names."""
-_Maker: TypeAlias = Callable[[Live, PageRequest, _Names], Awaitable[Page]]
+_Maker: TypeAlias = Callable[[Live, Selection, _Names], Awaitable[Page]]
 # Before the address of a page in that of its stream.
 _STREAM = "/stream"
 
@@ -154,7 +155,7 @@ class Dashboard:
         return [*routes, web.get("/static/{name}", self._static)]
 
     async def _page(self, make: _Maker, request: web.Request) -> web.Response:
-        asked = PageRequest.read(request.rel_url.raw_path, request.query)
+        asked = Selection.parse(request.query, request.rel_url.raw_path)
         parts, code = await self._made(make, request, asked)
         body = await asyncio.to_thread(page_of, parts, asked)
         return web.Response(status=code, body=body, content_type="text/html", charset="utf-8")
@@ -162,7 +163,7 @@ class Dashboard:
     async def _stream(self, make: _Maker, request: web.Request) -> web.StreamResponse:
         """Send what changes of a page."""
         path = request.rel_url.raw_path.removeprefix(_STREAM)
-        asked, sent = PageRequest.read(path, request.query), Sent()
+        asked, sent = Selection.parse(request.query, path), Sent()
 
         async def events() -> AsyncIterator[bytes]:
             while True:
@@ -172,7 +173,7 @@ class Dashboard:
 
         return await self._streams.send_events(request, events())
 
-    async def _made(self, make: _Maker, request: web.Request, asked: PageRequest) -> Page:
+    async def _made(self, make: _Maker, request: web.Request, asked: Selection) -> Page:
         kind = asked.path.split("/")[1]
         pages = self._pages.setdefault(kind, SingleFlight())
         names = dict(request.match_info)
@@ -187,32 +188,32 @@ class Dashboard:
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
 
-def _plain(render: Callable[[ClusterLook, PageRequest], Parts]) -> _Maker:
+def _plain(render: Callable[[ClusterLook, Selection], Parts]) -> _Maker:
     """Return what makes a page that needs no more than the last answers."""
 
-    async def make(live: Live, asked: PageRequest, _: _Names) -> Page:
+    async def make(live: Live, asked: Selection, _: _Names) -> Page:
         return await asyncio.to_thread(render, await live.look(), asked), 200
 
     return make
 
 
-def _with_calls(render: Callable[[ClusterLook, AllCalls, PageRequest], Parts]) -> _Maker:
+def _with_calls(render: Callable[[ClusterLook, AllCalls, Selection], Parts]) -> _Maker:
     """Return what makes a page of clients, too."""
 
-    async def make(live: Live, asked: PageRequest, _: _Names) -> Page:
+    async def make(live: Live, asked: Selection, _: _Names) -> Page:
         look, calls = await live.look(), await live.calls()
         return await asyncio.to_thread(render, look, calls, asked), 200
 
     return make
 
 
-async def _node(live: Live, asked: PageRequest, names: _Names) -> Page:
+async def _node(live: Live, asked: Selection, names: _Names) -> Page:
     look, node = await live.look(), names["node"]
     parts = await asyncio.to_thread(render_node, look, asked, node)
     return _or_missing(parts, look, asked, f"There is no node {node}")
 
 
-async def _service(live: Live, asked: PageRequest, names: _Names) -> Page:
+async def _service(live: Live, asked: Selection, names: _Names) -> Page:
     service = "{namespace}/{name}".format_map(names)
     look, calls = await asyncio.gather(live.look_at(service), live.calls(service))
     parts = await asyncio.to_thread(render_service, look, calls, asked, service)
@@ -221,13 +222,13 @@ async def _service(live: Live, asked: PageRequest, names: _Names) -> Page:
     return _or_missing(parts, look, asked, words)
 
 
-async def _incident(live: Live, asked: PageRequest, names: _Names) -> Page:
+async def _incident(live: Live, asked: Selection, names: _Names) -> Page:
     look = await live.look()
     parts = await asyncio.to_thread(render_incident, look, asked, names["id"])
     return _or_missing(parts, look, asked, "This is over: no Service has this cause any more")
 
 
-def _or_missing(parts: Parts | None, look: ClusterLook, asked: PageRequest, words: str) -> Page:
+def _or_missing(parts: Parts | None, look: ClusterLook, asked: Selection, words: str) -> Page:
     return (parts, 200) if parts is not None else (render_missing(look, asked, words), 404)
 
 

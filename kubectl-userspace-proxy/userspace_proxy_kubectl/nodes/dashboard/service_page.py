@@ -19,6 +19,7 @@ from userspace_proxy.causes.say import Form, say
 from userspace_proxy.facts import FrontendFacts, Level
 from userspace_proxy.facts.units import plural
 from userspace_proxy.status.markup import Parts
+from userspace_proxy.status.selection import Selection
 
 from ..endpoints import MergedEndpoint
 from ..matrix import Cell, CellState, Matrix, MatrixRow, matrix_of
@@ -26,7 +27,7 @@ from ..merged import MergedPort, mark_of
 from ..words import endpoint_in_words, port_in_words
 from .calls import AllCalls
 from .lately import Minute
-from .look import ClusterLook, PageRequest
+from .look import ClusterLook
 from .markup import render
 from .pages import head, say_incidents
 
@@ -103,7 +104,7 @@ class ShownPort:
 
 
 def render_service(
-    look: ClusterLook, calls: AllCalls, asked: PageRequest, service: str
+    look: ClusterLook, calls: AllCalls, asked: Selection, service: str
 ) -> Parts | None:
     """Return the page; None if no node has the Service.
 

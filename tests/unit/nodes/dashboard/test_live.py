@@ -8,10 +8,10 @@ from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.errors import SourceError
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.encoding import encode_answer
+from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.answer import AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.lately import Minute
 from userspace_proxy_kubectl.nodes.dashboard.live import CALLS_OF_NODES_MAX, Live
-from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
 from userspace_proxy_kubectl.nodes.dashboard.pages import render_overview
 
 from .clusters import CALLS, calm_cluster, edges, shown, sick_cluster, summaries_of
@@ -63,7 +63,7 @@ async def test_a_minute_has_what_was_counted_between_looks():
         assert minute.words == "2 failed, 1 saved"
         assert minute.picture.failed
         assert minute.picture.saved
-    page = shown(render_overview(look, PageRequest()))
+    page = shown(render_overview(look, Selection(path="/")))
     assert page.count("2 failed, 1 saved") == 3
 
 

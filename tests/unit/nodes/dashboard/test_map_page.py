@@ -1,9 +1,9 @@
 import re
 
 from userspace_proxy.facts import Level
+from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.answer import AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.calls import AllCalls
-from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
 from userspace_proxy_kubectl.nodes.dashboard.map_page import calling_of, render_map
 
 from .clusters import WEB_1, WEB_3, all_calls, look_at, shown, sick_cluster
@@ -48,7 +48,7 @@ def test_a_search_shows_services_of_what_it_finds():
 
 
 def test_items_lead_to_their_pages():
-    page = shown(render_map(LOOK, all_calls(), PageRequest("/map")))
+    page = shown(render_map(LOOK, all_calls(), Selection(path="/map")))
     assert '<a href="/services/shop/web">' in page
     assert '<a href="/connections?q=shop/front-5d9">' in page
     assert f'<a href="/?q=endpoint:{WEB_1}">' in page
@@ -57,7 +57,7 @@ def test_items_lead_to_their_pages():
 
 
 def test_marks_and_lines_have_shapes_beside_their_colours():
-    page = shown(render_map(LOOK, all_calls(), PageRequest("/map")))
+    page = shown(render_map(LOOK, all_calls(), Selection(path="/map")))
     marks = re.findall(r'class="mark"[^>]*>(.)<', page)
     assert {"■", "▲", "✖"} == set(marks)
     assert 'class="call trouble"' in page
@@ -70,7 +70,7 @@ def test_a_service_that_is_called_and_not_listed_is_on_the_map():
 
 
 def test_without_anything_the_map_says_so():
-    page = shown(render_map(look_at(AllNodes()), AllCalls(), PageRequest("/map")))
+    page = shown(render_map(look_at(AllNodes()), AllCalls(), Selection(path="/map")))
     assert "No node has counted a connection yet" in page
     assert '<svg class="map"' not in page
 
@@ -79,6 +79,6 @@ def test_clients_with_hostile_names_are_text():
     from .clusters import calls_of, edges
 
     calls = calls_of({"node-1": edges(("10.0.0.1", "<b>\u202e", "shop/web:http", 1))})
-    page = shown(render_map(LOOK, calls, PageRequest("/map")))
+    page = shown(render_map(LOOK, calls, Selection(path="/map")))
     assert "<b>" not in page
     assert "&lt;b&gt;\\u202e" in page

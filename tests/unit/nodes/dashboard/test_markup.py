@@ -2,7 +2,7 @@ import pytest
 
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.units import bytes_in_words, count_in_words, plural, seconds_in_words
-from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
+from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.dashboard.markup import PageHead, cut, page_of, render, writes
 
 from .clusters import calm_cluster, look_at
@@ -12,7 +12,7 @@ HUGE = 10**400
 
 
 def a_page(words):
-    look, asked = look_at(calm_cluster()), PageRequest("/x")
+    look, asked = look_at(calm_cluster()), Selection(path="/x")
     parts = render("absent", PageHead(look, asked, "t", Level.OK, "h", words))
     return page_of(parts, asked).decode()
 

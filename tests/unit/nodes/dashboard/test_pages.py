@@ -1,12 +1,13 @@
 import dataclasses
+import ipaddress
 import re
 import time
 
 import pytest
 
 from tests.unit.status.views import NOW, make_port
+from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
 from userspace_proxy_kubectl.nodes.dashboard.markup import page_of
 from userspace_proxy_kubectl.nodes.dashboard.pages import (
     render_calls,
@@ -40,7 +41,13 @@ def words_of(parts):
 
 
 def overview(look, **asked):
-    return words_of(render_overview(look, PageRequest(**asked)))
+    return words_of(render_overview(look, Selection(path="/", **asked)))
+
+
+def names_on(look, **asked):
+    """Return the Service ports in the table, in order."""
+    page = shown(render_overview(look, Selection(path="/", **asked)))
+    return re.findall(r'<tbody [^>]*class="port.*?title="([^"]+)"', page, re.DOTALL)
 
 
 def test_the_first_page_names_what_is_sick_and_nodes_without_an_answer():
@@ -48,7 +55,7 @@ def test_the_first_page_names_what_is_sick_and_nodes_without_an_answer():
     assert "1 without an answer. 3 Services need attention." in page
     assert "node-4 : the agent has not answered within 5 s" in page
     assert "only node-2 can&#39;t reach 10.244.2.5:8080" in page
-    assert page.index("shop/cart:http") < page.index("shop/web:http") < page.index("shop/quiet")
+    assert names_on(SICK)[1:] == ["shop/search:http", "shop/web:http", "shop/quiet:http"]
     assert "3 of 4 nodes answered" in page
 
 
@@ -65,8 +72,7 @@ def test_before_the_first_answer_there_is_a_page():
 def test_a_search_leaves_the_services_that_it_finds():
     page = overview(SICK, q="endpoint:10.244.3.9")
     assert "1 Service port found." in page
-    assert "shop/web:http" in page
-    assert "shop/quiet:http" not in page
+    assert names_on(SICK, q="endpoint:10.244.3.9") == ["shop/web:http"]
     assert "No Service port matches." in overview(SICK, q="absent")
 
 
@@ -79,7 +85,7 @@ def test_a_search_leaves_the_services_that_it_finds():
     ],
 )
 def test_the_search_is_that_of_a_proxys_page(q, services):
-    parts = render_overview(SICK, PageRequest(q=q))
+    parts = render_overview(SICK, Selection(path="/", q=q))
     page = shown(parts)
     assert sorted(re.findall(r'href="/services/shop/(\w+)"', page)) == services
 
@@ -88,9 +94,39 @@ def test_a_state_that_does_not_exist_is_named():
     assert "there is no state is:refusd" in overview(SICK, q="is:refusd")
 
 
+def addresses_of(look):
+    return [port.address.split(":")[0] for port in look.merged.ports]
+
+
+@pytest.mark.parametrize("sort", ["nodes", "-saved", "-failed", "-open", "-rate", "-endpoints"])
+def test_the_table_has_the_order_that_is_selected(sort):
+    names = names_on(SICK, sort=sort)
+    ports = {str(port.key): port for port in SICK.merged.ports}
+    of = {
+        "nodes": lambda port: port.ill,
+        "-saved": lambda port: -port.sums.saved,
+        "-failed": lambda port: -port.sums.failed,
+        "-open": lambda port: -port.sums.active,
+        "-rate": lambda _: 0,
+        "-endpoints": lambda port: -len(port.endpoints),
+    }[sort]
+    figures = [of(ports[name]) for name in names]
+    assert len(figures) == len(SICK.merged.ports)
+    assert figures == sorted(figures)
+
+
+def test_names_and_addresses_are_sorted_as_on_a_proxys_page():
+    names = sorted(str(port.key) for port in SICK.merged.ports)
+    assert names_on(SICK, sort="name") == names
+    assert names_on(SICK, sort="-name") == names[::-1]
+    addresses = {str(port.key): port.address for port in SICK.merged.ports}
+    found = [addresses[name].split(":")[0] for name in names_on(SICK, sort="address")]
+    assert found == sorted(addresses_of(SICK), key=ipaddress.ip_address)
+
+
 def test_services_that_summaries_leave_out_can_be_asked_for():
     look = look_at(summaries_of(calm_cluster()))
-    parts = render_overview(look, PageRequest(q="shop/calm-1"))
+    parts = render_overview(look, Selection(path="/", q="shop/calm-1"))
     page = shown(parts)
     assert '<a href="/services/shop/calm-1">Ask all nodes about shop/calm-1</a>' in page
     assert "3 more Service ports are served wherever that is known" in words_of(parts)
@@ -102,23 +138,23 @@ def test_the_size_of_a_page_is_bounded():
     first = an_answer("node-0", ports)
     answers = tuple(AgentAnswer(f"node-{n}", first.agents, first.status) for n in range(1000))
     look = look_at(AllNodes(answers))
-    page = shown(render_overview(look, PageRequest()))
+    page = shown(render_overview(look, Selection(path="/")))
     assert len(page) < 150_000
     assert page.count('class="name"') == 100 + 25
     assert "1 to 100 of 300 Service ports" in page
     assert '<a rel="next" href="/?page=2">Next</a>' in page
-    assert len(shown(render_nodes(look, PageRequest("/nodes")))) < 150_000
+    assert len(shown(render_nodes(look, Selection(path="/nodes")))) < 150_000
 
 
 def test_nodes_are_a_table_with_a_search():
-    page = words_of(render_nodes(SICK, PageRequest("/nodes", q="node-4")))
+    page = words_of(render_nodes(SICK, Selection(path="/nodes", q="node-4")))
     assert "1 node found." in page
     assert "nftables" not in page
-    assert "0.1.0" in words_of(render_nodes(SICK, PageRequest("/nodes")))
+    assert "0.1.0" in words_of(render_nodes(SICK, Selection(path="/nodes")))
 
 
 def test_a_node_has_a_page_with_what_is_wrong_there():
-    page = words_of(render_node(SICK, PageRequest("/nodes/node-3"), "node-3"))
+    page = words_of(render_node(SICK, Selection(path="/nodes/node-3"), "node-3"))
     assert "2 Service ports need attention here, of 4" in page
     (status,) = (one.status for one in SICK.all_nodes.answers if one.node == "node-3")
     (search,) = (port for port in status.ports if port.service == "search")
@@ -127,9 +163,9 @@ def test_a_node_has_a_page_with_what_is_wrong_there():
 
 
 def test_a_node_without_an_answer_has_a_page_with_the_cause():
-    page = words_of(render_node(SICK, PageRequest("/nodes/node-4"), "node-4"))
+    page = words_of(render_node(SICK, Selection(path="/nodes/node-4"), "node-4"))
     assert "the agent has not answered within 5 s" in page
-    assert render_node(SICK, PageRequest(), "node-9") is None
+    assert render_node(SICK, Selection(path="/"), "node-9") is None
 
 
 def test_what_was_known_of_a_node_that_is_silent_now_is_not_shown():
@@ -137,40 +173,40 @@ def test_what_was_known_of_a_node_that_is_silent_now_is_not_shown():
     before = an_answer("node-4", [make_port("web")])
     left = dataclasses.replace(before, problem=silent.problem)
     page = words_of(
-        render_node(look_at(AllNodes((*others, left))), PageRequest("/nodes/node-4"), "node-4")
+        render_node(look_at(AllNodes((*others, left))), Selection(path="/nodes/node-4"), "node-4")
     )
     assert "the agent has not answered within 5 s" in page
     assert "nftables" not in page
 
 
 def test_causes_are_listed_and_have_pages():
-    parts = render_incidents(SICK, PageRequest("/incidents"))
+    parts = render_incidents(SICK, Selection(path="/incidents"))
     page = shown(parts)
     ids = re.findall(r'href="/incidents/([0-9a-f]+)"', page)
     assert len(ids) == len(SICK.merged.incidents) == 3
     for id_ in ids:
         assert "What to do" in words_of(
-            render_incident(SICK, PageRequest(f"/incidents/{id_}"), id_)
+            render_incident(SICK, Selection(path=f"/incidents/{id_}"), id_)
         )
-    assert render_incident(SICK, PageRequest(), "0123456789ab") is None
-    found = words_of(render_incidents(SICK, PageRequest("/incidents", q="shop/web refuses")))
+    assert render_incident(SICK, Selection(path="/"), "0123456789ab") is None
+    found = words_of(render_incidents(SICK, Selection(path="/incidents", q="shop/web refuses")))
     assert "1 cause found." in found
 
 
 def test_clients_are_listed_with_what_they_call():
-    parts = render_calls(SICK, all_calls(), PageRequest("/connections"))
+    parts = render_calls(SICK, all_calls(), Selection(path="/connections"))
     page = shown(parts)
     assert '<a href="/services/shop/web">shop/web:http</a>' in page
     said = words_of(parts)
     assert "shop/front-5d9 10.244.1.20" in said
     assert "3 connections of other clients, which nodes don&#39;t list." in said
-    found = words_of(render_calls(SICK, all_calls(), PageRequest("/connections", q="192.0.2")))
+    found = words_of(render_calls(SICK, all_calls(), Selection(path="/connections", q="192.0.2")))
     assert "1 client of a Service port found." in found
 
 
 @pytest.mark.parametrize("refresh", [True, False])
 def test_pages_reload_themselves_without_scripts_unless_told_otherwise(refresh):
-    asked = PageRequest(refresh=refresh)
+    asked = Selection(path="/", refresh=refresh)
     page = page_of(render_overview(CALM, asked), asked).decode()
     meta = '<noscript><meta http-equiv="refresh" content="5"></noscript>'
     assert (meta in page) is refresh
@@ -180,7 +216,7 @@ def test_pages_reload_themselves_without_scripts_unless_told_otherwise(refresh):
 
 @pytest.mark.parametrize("words", ["There is no node x"])
 def test_what_is_missing_is_said(words):
-    page = render_missing(CALM, PageRequest("/nodes/x"), words)
+    page = render_missing(CALM, Selection(path="/nodes/x"), words)
     assert f"{words}." in words_of(page)
     assert "served as planned" not in words_of(page)
     assert 'class="icon ok"' not in shown(page)

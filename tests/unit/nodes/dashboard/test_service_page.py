@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from tests.unit.status.views import make_endpoint
 from userspace_proxy.causes.endpoints import silent
+from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy_kubectl.nodes.dashboard.look import PageRequest
 from userspace_proxy_kubectl.nodes.dashboard.service_page import (
     ENDPOINTS_SHOWN,
     NODES_SHOWN,
@@ -22,7 +22,9 @@ from .test_pages import words_of
 def page_of(service, all_nodes=None, **asked):
     look = look_at(all_nodes or sick_cluster())
     part = replace(look, merged=look.merged.of_service(service))
-    return render_service(part, all_calls(), PageRequest(f"/services/{service}", **asked), service)
+    return render_service(
+        part, all_calls(), Selection(path=f"/services/{service}", **asked), service
+    )
 
 
 def rows_of(page):

@@ -1,0 +1,190 @@
+"""Makes the row of a Service port of one proxy, and what is shown when it is expanded.
+
+Rule 1: words and figures are made here and in ``units``; templates only place them.
+Rule 2: an expanded row has at most ``ENDPOINTS_SHOWN`` endpoints, and states how many it leaves
+out; on its own it shows more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..causes.say import say
+from ..diagnosis.dated import last_answer
+from ..diagnosis.paths import counted_in_words, path_in_words
+from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts
+from ..facts.units import ejected_in_words, plural, seconds_in_words, waits_in_words
+from ..policy.usable import EndpointState
+from .chart import Chart, draw, make_chart
+from .history import History
+from .rows import DOTS_SHOWN, Row
+from .selection import row_id
+
+# A full page of such rows, all expanded, is about 1 MB of HTML; a single port shows more.
+ENDPOINTS_SHOWN = 20
+ENDPOINTS_SHOWN_ALONE = 1000
+FRONTENDS_SHOWN = 20
+NETWORKS_SHOWN = 8
+_FINE = (Level.OK, None)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRow:
+    """One endpoint as the page shows it."""
+
+    endpoint: EndpointFacts
+    level: Level | None
+    """None: this node leaves it out by design."""
+    state: str
+    share: int
+    """Its percentage of the Service port's connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """What an expanded row shows."""
+
+    port: PortFacts
+    last: str
+    """When a client was last answered, in words; empty if that was a moment ago, or never."""
+    endpoints: tuple[EndpointRow, ...]
+    more_endpoints: str
+    """How many are left out, in words; or empty."""
+    frontends: Sequence[FrontendFacts]
+    more_frontends: int
+    admits: str
+    """The networks that are admitted, in words; empty where all or none are."""
+    path: str
+    """How new connections travel, since when and why, in words; empty for the default."""
+    counted: str
+    """What is known of those that the kernel has led straight to endpoints; or empty."""
+    connect: str
+    """How long clients waited for an endpoint to answer, in words; or empty."""
+    first_byte: str
+    """How long the endpoint took for its first byte, likewise."""
+    chart: Chart | None
+    """What it carried; None if nothing."""
+
+
+def make_row(
+    port: PortFacts,
+    history: History,
+    *,
+    now: float,
+    link: str = "",
+    incident: str = "",
+    is_open: bool = False,
+    is_alone: bool = False,
+) -> Row:
+    """Return the row of a Service port.
+
+    Args:
+        now: Unix time.
+        link: Where its name leads.
+        incident: The page that states its cause, or empty.
+        is_open: It is expanded.
+        is_alone: It is the only one on the page, so it may be long.
+    """
+    key, state = port.plan.key, port.state
+    minute = history.minute(key)
+    limit = ENDPOINTS_SHOWN_ALONE if is_alone else ENDPOINTS_SHOWN
+    chart = make_chart(history, now, key, has_steps=is_alone) if is_open else None
+    is_served = state.level is Level.OK and state.word == "served"
+    words, says = _words(port, now, is_served=is_served)
+    tags = [port.protocol] if port.shared_number or port.protocol != "TCP" else []
+    return Row(
+        id=row_id(key),
+        level=state.level,
+        mark=port.mark,
+        neutral=port.why_neutral,
+        namespace=port.namespace,
+        service=port.service,
+        port=port.port,
+        title=port.title,
+        link=link,
+        tags=(*tags, *([port.side] if port.side else [])),
+        address=port.frontends[0].address if port.frontends else "",
+        dots=tuple(endpoint.level for endpoint in port.endpoints[:DOTS_SHOWN]),
+        serving=port.serving,
+        endpoints=len(port.endpoints),
+        words=state.word if incident else words,
+        says=state.sentence if incident else says,
+        words_link=incident,
+        is_sentence=bool(says) and not is_served,
+        rates=history.rates(key),
+        open=port.active,
+        saved=port.saved,
+        failed=port.failed,
+        sparkline=None if minute is None else draw(minute),
+        is_folded=not is_open,
+        detail=_detail(port, limit, chart, now) if is_open else None,
+    )
+
+
+def _words(port: PortFacts, now: float, *, is_served: bool) -> tuple[str, str]:
+    """Return the state of a Service port, and what a pointer shows of it."""
+    state, last = port.state, last_answer(port, now)
+    if state.causes and state.word != "holding":
+        why = say(state.causes[0])
+        return why, why if is_served else state.sentence
+    if not is_served:
+        return state.sentence, state.sentence
+    pinned = port.affinity_timeout_s
+    clients = "" if pinned is None else f"clients pinned {seconds_in_words(pinned)}"
+    return ", ".join(filter(None, (state.word, port.balance, clients, last))), ""
+
+
+def _detail(port: PortFacts, limit: int, chart: Chart | None, now: float) -> Expanded:
+    total = sum(endpoint.connections for endpoint in port.endpoints)
+    rows = [_endpoint(port, endpoint, total) for endpoint in port.endpoints]
+    more = ""
+    if len(rows) > limit:
+        # Problems are shown first; sorting is stable.
+        rows.sort(key=lambda row: row.level in _FINE)
+        hidden = rows[limit:]
+        ready = sum(row.level in _FINE for row in hidden)
+        how_many = "all" if ready == len(hidden) else f"{ready:,} of them"
+        more = f"{plural(len(hidden), 'more endpoint')}, {how_many} ready"
+    return Expanded(
+        port=port,
+        last=last_answer(port, now),
+        endpoints=tuple(rows[:limit]),
+        more_endpoints=more,
+        frontends=port.frontends[:FRONTENDS_SHOWN],
+        more_frontends=max(0, len(port.frontends) - FRONTENDS_SHOWN),
+        admits=_admits(port.admits or ()),
+        path=""
+        if port.has_default_path
+        else path_in_words(port.path, port.path_why, port.path_since, now),
+        counted=counted_in_words(port),
+        connect=waits_in_words(port.connect_times),
+        first_byte=waits_in_words(port.first_byte_times),
+        chart=chart,
+    )
+
+
+def _admits(networks: Sequence[str]) -> str:
+    shown = ", ".join(networks[:NETWORKS_SHOWN])
+    more = len(networks) - NETWORKS_SHOWN
+    return f"{shown} and {plural(more, 'more network')}" if more > 0 else shown
+
+
+def _endpoint(port: PortFacts, endpoint: EndpointFacts, total: float) -> EndpointRow:
+    connections = endpoint.connections
+    share = round(100 * connections / total) if 0 < connections <= total < math.inf else 0
+    words = ", ".join(filter(None, (_state(endpoint), endpoint.preference)))
+    return EndpointRow(endpoint, endpoint.level, words, share)
+
+
+def _state(endpoint: EndpointFacts) -> str:
+    state, is_usable = endpoint.state, endpoint.is_usable
+    if is_usable and endpoint.ejected_for_s is not None:
+        return ejected_in_words(endpoint.ejected_for_s)
+    if state == EndpointState.READY:
+        if is_usable:
+            return state if endpoint.serves else "ready, but connections fail"
+        # Traffic policy or hints send this node's clients to other endpoints.
+        return "ready, not used"
+    return f"{state}, still serving" if is_usable else state
