@@ -4,9 +4,9 @@
                                               └─▶ found               └─▶ found
 
 A mutant is the product with one place of its source changed, in memory, in a process of its own.
-``python -m tests.simulation.mutants --out=FILE`` (``make yardstick``) draws some for each half. The
-seeds of the half run only if the unit tests of the module pass. A run with the same file continues
-where the last one ended.
+``python -m tests.simulation.mutants --out=FILE`` (``make simulate-mutants``) draws some for each
+half. The seeds of the half run only if the unit tests of the module pass. A run with the same file
+continues where the last one ended.
 """
 
 from __future__ import annotations

@@ -20,12 +20,8 @@ FOLDER = ROOT / "docs" / "adr"
 RECORDS = sorted(FOLDER.glob("[0-9]*.md"))
 WORDS_MAX = 20
 BY_SUBJECT, MERGED = (FOLDER / "README.md").read_text(encoding="utf-8").split("## Merged records")
-ROW = re.compile(
-    r"^\| \[(?P<number>\d{4})\]\((?P<file>[^()]+)\) \| (?P<holds>.*) \|$", re.MULTILINE
-)
-MERGED_ROW = re.compile(
-    r"^\| (?P<numbers>[\d, ]+) \| \[\d{4}\]\((?P<file>[^()]+)\) \|$", re.MULTILINE
-)
+ROW = re.compile(r"^- \[(?P<number>\d{4})\]\((?P<file>[^()]+)\) (?P<holds>.*)$", re.MULTILINE)
+MERGED_ROW = re.compile(r"^- (?P<numbers>[\d, ]+): \[\d{4}\]\((?P<file>[^()]+)\)$", re.MULTILINE)
 
 
 def test_each_record_has_one_row_and_each_row_its_record() -> None:
@@ -51,6 +47,12 @@ def test_a_merged_record_is_gone_and_the_one_that_replaces_it_names_it(row: re.M
 def test_a_record_begins_with_its_number_and_its_status(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     assert re.match(rf"# ADR {file.name[:4]}: .+\n\n?Status: accepted", text)
+
+
+def test_each_record_that_is_cited_exists() -> None:
+    named = git(ROOT, "grep", "-hoE", r"(ADRs? |adr/)[0-9]{4}(, [0-9]{4})*", "--", ":!tests/tools")
+    cited = {number for one in named.splitlines() for number in re.findall(r"\d{4}", one)}
+    assert cited - {file.name[:4] for file in RECORDS} == set()
 
 
 PAGE = ROOT / "CONTRIBUTING.md"

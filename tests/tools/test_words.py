@@ -16,7 +16,11 @@ from .clones import ROOT
 from .markdown import without_marked
 
 DOCS = ROOT / "docs"
+RECORDS = DOCS / "adr"
 ALL_MAX = 34_000
+RECORDS_MAX = 26_000
+RECORD_MAX = 600
+"""A page: what holds, why, what was measured, what was rejected."""
 FIRST_MAX = 900
 """Of README, and of the page for a first deployment: what is read before anything runs."""
 SECTION_MAX = 150
@@ -41,6 +45,18 @@ def words_of(page: Path) -> int:
 def test_all_pages_of_the_docs_together_are_short() -> None:
     counts = {page.name: words_of(page) for page in sorted(DOCS.glob("*.md"))}
     assert sum(counts.values()) <= ALL_MAX, counts
+
+
+def test_all_records_together_are_short() -> None:
+    counts = {page.name: words_of(page) for page in sorted(RECORDS.glob("*.md"))}
+    assert sum(counts.values()) <= RECORDS_MAX, counts
+
+
+@pytest.mark.parametrize(
+    "record", sorted(RECORDS.glob("[0-9]*.md")), ids=lambda record: record.name[:4]
+)
+def test_a_record_has_at_most_one_page(record: Path) -> None:
+    assert words_of(record) <= RECORD_MAX
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/first-deployment.md"])

@@ -5,7 +5,7 @@
 Rule 1: an event states that something happened, never what is there now: look at the folder.
 Rule 2: a watch follows its folder when that is renamed; another folder at the path has none.
 
-Source: inotify(7).
+Source: inotify(7); docs/adr/0035.
 """
 
 from __future__ import annotations

@@ -14,18 +14,36 @@ from dataclasses import dataclass
 
 from tests.tools.markdown import replace_part, table
 from userspace_proxy.balance.affinity import MAX_PINS
+from userspace_proxy.balance.source_hash import CLIENTS_MAX
+from userspace_proxy.cli.explain import DIALLED_MAX
 from userspace_proxy.cluster import host_queue, name_shares
+from userspace_proxy.cluster.encoding import TEXT_BYTES_MAX
+from userspace_proxy.dataplane.accepted_headers import HEADER_S
+from userspace_proxy.dataplane.pipes import MAX_PIPES, PIPE_BYTES
+from userspace_proxy.dataplane.tuning import BUFFER_BYTES
+from userspace_proxy.facts.edges import EDGES_MAX, EDGES_OF_A_PORT
+from userspace_proxy.filters.reading import CHAINS_MAX
 from userspace_proxy.lookup.dns_server import ELSEWHERE_MAX
 from userspace_proxy.lookup.dns_wire import QUERY_BYTES_MAX
-from userspace_proxy.model.annotations import HOLD_MAX
+from userspace_proxy.model.annotations import HOLD_MAX, TEXT_MAX
 from userspace_proxy.model.composing import DOCUMENTS_MAX
 from userspace_proxy.model.endpoint_names import NAMES_MAX
+from userspace_proxy.model.proxy_protocol import HEADER_BYTES
+from userspace_proxy.model.reading import HINTED_MAX
 from userspace_proxy.model.similar import COMPARED_MAX
 from userspace_proxy.plan import bounds, kernel_room
 from userspace_proxy.plane import path_probes, probe_schedule
+from userspace_proxy.plane.channel import MAX_WAITING_BYTES
+from userspace_proxy.plane.messages import MAX_GROUP_BYTES
+from userspace_proxy.plane.reception import PLACES
 from userspace_proxy.policy.usable import ENDPOINTS_MAX
 from userspace_proxy.scaling.lease_notes import DEMAND_BYTES_MAX, ROUND_BYTES_MAX
 from userspace_proxy.sources.kubernetes import events, shares
+from userspace_proxy.sources.kubernetes.list_body import VALUE_BYTES_MAX
+from userspace_proxy.sources.kubernetes.lists import LIST_S
+from userspace_proxy.state_file import FILE_BYTES_MAX
+from userspace_proxy.status.observing import RING
+from userspace_proxy.status.search import MAX_LENGTH
 
 from . import inputs
 from .inputs import Input
@@ -212,6 +230,27 @@ TABLES: Mapping[str, Sequence[Row]] = {
             "8 bytes of a slot",
             "rules lead the rest",
         ),
+        Row(
+            "text of an annotation",
+            f"{TEXT_MAX:,} characters",
+            "each annotation",
+            "a byte",
+            "it has no effect; a note",
+        ),
+        Row(
+            "names of zones and nodes in a slice's hints",
+            f"{HINTED_MAX:,} of each",
+            "each slice",
+            "60 bytes",
+            "endpoints whose hints have others are for other zones or nodes",
+        ),
+        Row(
+            "message to workers about a Service port",
+            f"{MAX_GROUP_BYTES / (1 << 20)} MiB",
+            "each Service port",
+            "0.2 KiB of an endpoint",
+            "[not-listening](troubleshooting.md#not-listening): clients are refused",
+        ),
     ],
     "Connections and flows": [
         Row(
@@ -220,6 +259,42 @@ TABLES: Mapping[str, Sequence[Row]] = {
             "each client",
             "0.1 ms, a descriptor",
             "it is reset, or waits (`hold`)",
+        ),
+        Row(
+            "bytes that wait for a reader",
+            f"{BUFFER_BYTES >> 10} KiB of a direction, "
+            f"or {PIPE_BYTES >> 20} MiB in one of {MAX_PIPES} pipes",
+            "each connection",
+            "a byte",
+            "the other side isn't read until there is room",
+        ),
+        Row(
+            "PROXY header (`--accept-proxy-protocol`)",
+            f"107 bytes, version 2 {HEADER_BYTES:,}; {HEADER_S:.0f} s",
+            "each connection",
+            "a byte",
+            "it is reset before an endpoint is dialled",
+        ),
+        Row(
+            "datagrams of a flow that waits",
+            "8, of 16 KiB",
+            "each flow",
+            "2 KiB",
+            "further ones are dropped",
+        ),
+        Row(
+            "clients with `source-hash` that are remembered",
+            f"{CLIENTS_MAX:,} of a Service port in a worker",
+            "each Service port",
+            "0.3 KiB",
+            "all are forgotten, and get the same endpoints again",
+        ),
+        Row(
+            "clients that are counted by Service",
+            f"{EDGES_MAX} of the node, {EDGES_OF_A_PORT} of a Service port",
+            "first come",
+            "a series of the metric",
+            "others are one number; one unseen for an hour makes room",
         ),
         Row(
             "connections of a Service port that wait",
@@ -295,6 +370,20 @@ TABLES: Mapping[str, Sequence[Row]] = {
             "64 KiB",
             "connections with the oldest are reset",
         ),
+        Row(
+            "connections that a stream hasn't read",
+            f"{RING:,}",
+            "each stream",
+            "6 µs, 128 of a worker in 0.25 s",
+            "the oldest are left out and counted",
+        ),
+        Row(
+            "search of the page and the JSON",
+            f"{MAX_LENGTH} characters",
+            "each request",
+            "a word 15 ms with 10,000 Services",
+            "the rest is cut",
+        ),
     ],
     "Files": [
         Row(
@@ -303,6 +392,57 @@ TABLES: Mapping[str, Sequence[Row]] = {
             "each file",
             "20 µs a document",
             "its last valid form stays",
+        ),
+        Row(
+            "the last state",
+            f"{TEXT_BYTES_MAX >> 20} MiB of text, {FILE_BYTES_MAX >> 20} MiB compressed",
+            "all Services",
+            "10 µs of a Service",
+            "it isn't written, and the last file stays",
+        ),
+    ],
+    "API server, workers, other programs": [
+        Row(
+            "a list of the API server",
+            f"{LIST_S:.0f} s, 75 s of silence; {VALUE_BYTES_MAX >> 20} MiB of an object",
+            "each list",
+            "0.5 ns of a byte",
+            "it is made again; what is served stays",
+        ),
+        Row(
+            "changes that wait for a slow worker",
+            f"two of a Service port, {MAX_WAITING_BYTES >> 20} MiB",
+            "each Service port",
+            "0.3 KiB",
+            "the worker is started again",
+        ),
+        Row(
+            "log lines that wait",
+            "1 MiB of a worker, and of a process",
+            "each process",
+            "a line",
+            "further ones are dropped and counted",
+        ),
+        Row(
+            "processes that ask for the node, or for a worker's sockets",
+            f"{PLACES} at a time, 1,024 wait",
+            "processes, two each",
+            "two descriptors for 30 ms",
+            "the oldest is disconnected",
+        ),
+        Row(
+            "nftables chains of another program",
+            f"{CHAINS_MAX} from each that the kernel calls",
+            "each program",
+            "0.25 ms",
+            "rules of further ones aren't found",
+        ),
+        Row(
+            "addresses that `explain --probe` dials",
+            f"{DIALLED_MAX}, 32 at a time",
+            "each command",
+            "up to 3 s",
+            "further ones aren't dialled",
         ),
     ],
 }

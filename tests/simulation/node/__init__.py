@@ -6,5 +6,5 @@
              ──▶ invariants: what clients, readers and other programs see, against ``truth``
 
 ``truth`` reads the objects, and shares no code with the product. The processes, netlink and
-nf_tables are those of ``tests.simulation.machine``: see docs/adr/0100.
+nf_tables are those of ``tests.simulation.machine``: see docs/adr/0099.
 """

@@ -8,4 +8,6 @@
 
 Rule 1: an object has no type information, global data or called functions; objects.py has the rest.
 Rule 2: a program that the kernel refuses is an OSError with the verifier's own reason.
+
+Why not libbpf: docs/adr/0096.
 """
