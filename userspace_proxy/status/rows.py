@@ -11,14 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..facts import Level
 from .chart import Sparkline
 from .history import Figures
-
-if TYPE_CHECKING:
-    from .port_rows import Expanded
 
 DOTS_SHOWN = 6
 # Letters of namespace and name that fit into their column on a screen of 1280 px.
@@ -74,8 +70,8 @@ class Row:
     """On how many nodes it is ok, of how many; empty on one."""
     is_folded: bool | None = None
     """None: it isn't one that can be expanded."""
-    detail: Expanded | None = None
-    """None while the row is folded."""
+    detail: object = None
+    """What ``detail.html`` places; None while the row is folded."""
 
     @property
     def is_wide(self) -> bool:

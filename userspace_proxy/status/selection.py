@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 from urllib.parse import urlencode
 
 from ..causes.say import say
@@ -13,58 +13,34 @@ from ..facts import (
     WORST_FIRST,
     HealthCheckFacts,
     IgnoredFacts,
-    Level,
     PortFacts,
     RejectedFacts,
     StatusFacts,
 )
 from ..model import PortKey, SocketAddress, pack_ip
-from .history import IDLE, Figures, History
+from .history import IDLE, History
 from .search import MAX_LENGTH, Search
-
-_T = TypeVar("_T")
 
 # More can't be expanded at a time; a page has as many rows.
 _MAX_OPEN = 100
 
 
-class Sortable(Protocol):
-    """A Service port, of one proxy or of all nodes, as far as its order is concerned."""
+_Order = Callable[[PortFacts, History], Any]
 
-    @property
-    def name(self) -> tuple[str, ...]: ...
-    @property
-    def level(self) -> Level: ...
-    @property
-    def address(self) -> str: ...
-    @property
-    def ill_nodes(self) -> int: ...
-    @property
-    def endpoints(self) -> int: ...
-    @property
-    def rates(self) -> Figures: ...
-    @property
-    def open(self) -> float: ...
-    @property
-    def saved(self) -> float: ...
-    @property
-    def failed(self) -> float: ...
-
-
-SORTS: dict[str, Callable[[Sortable], Any]] = {
-    "state": lambda one: WORST_FIRST.index(one.level),
-    "name": lambda one: one.name,
-    "address": lambda one: _in_order(one.address),
-    "nodes": lambda one: one.ill_nodes,
-    "endpoints": lambda one: one.endpoints,
-    "rate": lambda one: one.rates.connections,
-    "open": lambda one: one.open,
-    "in": lambda one: one.rates.received_bytes,
-    "out": lambda one: one.rates.sent_bytes,
-    "saved": lambda one: one.saved,
-    "failed": lambda one: one.failed,
+SORTS: dict[str, _Order] = {
+    "state": lambda one, _: WORST_FIRST.index(one.state.level),
+    "name": lambda one, _: one.plan.key,
+    "address": lambda one, _: address_in_order(one.frontends[0].address if one.frontends else ""),
+    "nodes": lambda _one, _: 0,
+    "endpoints": lambda one, _: len(one.plan.serving.endpoints),
+    "rate": lambda one, history: history.rates(one.plan.key).connections,
+    "open": lambda one, _: one.active,
+    "in": lambda one, history: history.rates(one.plan.key).received_bytes,
+    "out": lambda one, history: history.rates(one.plan.key).sent_bytes,
+    "saved": lambda one, _: one.saved,
+    "failed": lambda one, _: one.failed,
 }
-"""What a page can be sorted by."""
+"""What the page can be sorted by; equal ones are in the order of their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +88,6 @@ class Selection:
         text = urlencode(query, safe=",:/", errors="replace")
         return f"{path}?{text}" if query else path
 
-    def in_order(self, ports: Iterable[_T], of: Callable[[_T], Sortable]) -> list[_T]:
-        """Return Service ports in the order that is selected; equal ones as they were.
-
-        Args:
-            of: Returns what one is sorted by.
-        """
-        order = SORTS[self.sort.removeprefix("-")]
-        return sorted(ports, key=lambda one: order(of(one)), reverse=self.sort.startswith("-"))
-
     def toggled(self, row: str) -> str:
         """Return the address of the page with one row expanded, or folded if it was."""
         others = tuple(one for one in self.open if one != row)
@@ -158,8 +125,9 @@ def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> 
             for port in ports
             if search.matches_port(port, is_busy=history.is_busy(port.plan.key))
         ]
+    order = SORTS[selection.sort.removeprefix("-")]
     ports.sort(key=lambda one: one.plan.key)
-    ports = selection.in_order(ports, lambda one: _Sorted(one, history))
+    ports.sort(key=lambda one: order(one, history), reverse=selection.sort.startswith("-"))
     ignored = filter(search.matches_ignored, view.ignored)
     rejected = filter(search.matches_rejected, view.source.rejected if search.terms else ())
     health = filter(search.matches_health_check, view.health_checks)
@@ -169,49 +137,6 @@ def select(view: StatusFacts, selection: Selection, history: History = IDLE) -> 
         tuple(rejected),
         tuple(sorted(health, key=lambda check: (not check.problem, *check.key))),
     )
-
-
-class _Sorted:
-    """A Service port of one proxy; what isn't asked for costs nothing."""
-
-    __slots__ = ("_history", "_port")
-    ill_nodes = 0
-
-    def __init__(self, port: PortFacts, history: History) -> None:
-        self._port, self._history = port, history
-
-    @property
-    def name(self) -> tuple[str, ...]:
-        port = self._port
-        return port.namespace, port.service, port.port, port.family, port.side
-
-    @property
-    def level(self) -> Level:
-        return self._port.state.level
-
-    @property
-    def address(self) -> str:
-        return self._port.frontends[0].address if self._port.frontends else ""
-
-    @property
-    def endpoints(self) -> int:
-        return len(self._port.plan.serving.endpoints)
-
-    @property
-    def rates(self) -> Figures:
-        return self._history.rates(self._port.plan.key)
-
-    @property
-    def open(self) -> float:
-        return self._port.active
-
-    @property
-    def saved(self) -> float:
-        return self._port.saved
-
-    @property
-    def failed(self) -> float:
-        return self._port.failed
 
 
 def row_id(key: PortKey) -> str:
@@ -225,7 +150,7 @@ def id_of(words: Iterable[str]) -> str:
     return "p" + hashlib.blake2s(name, digest_size=6).hexdigest()
 
 
-def _in_order(address: str) -> tuple[int, bytes, int]:
+def address_in_order(address: str) -> tuple[int, bytes, int]:
     """Return an address in the order of numbers; empty ones are the first, and then names."""
     try:
         dialled = SocketAddress.read(address)

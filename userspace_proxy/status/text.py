@@ -21,6 +21,7 @@ import itertools
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..causes.cause import CauseCode
 from ..causes.say import Form, remedy, say
@@ -65,9 +66,7 @@ _CAUSE, _TRAFFIC = 30, 10
 
 
 _ALL = Selection()
-_TOP_HEADINGS = (
-    "SERVICE PORT", "ENDPOINTS", "OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S",
-)  # fmt: skip
+_RATES = ("OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S")
 # No screen has more lines.
 TOP_SHOWN = 200
 # Problems of the node with one remedy; one more takes the room of the line that counts them.
@@ -192,33 +191,55 @@ def render_top(
 ) -> StatusText:
     """Return the rates of the selected Service ports, of the first ones in its order."""
     chosen = select(view, selection, history).ports
-    rows = [_TOP_HEADINGS, *(_top_cells(one, history) for one in chosen[:TOP_SHOWN])]
-    marks = [" ", *(MARKS[one.mark] for one in chosen[:TOP_SHOWN])]
     lines = [*placed("", _header(view, chosen, [], history), columns)]
     if not chosen:
         lines += _unmatched(selection, columns)
         return StatusText(_encode(lines), Level.OK)
-    lines += top_lines(marks, rows, columns, narrow=" ", more=len(chosen) - TOP_SHOWN)
+    # Before the second sample there are no rates.
+    rates = history.rates if history.has_rates else lambda _: None
+    rows = [
+        TopRow(
+            one.mark,
+            f"{one.plan.key} {one.shared_number}".rstrip(),
+            _usable(one),
+            one.active,
+            rates(one.plan.key),
+        )
+        for one in chosen[:TOP_SHOWN]
+    ]
+    lines += top_lines("ENDPOINTS", rows, columns, more=len(chosen) - TOP_SHOWN)
     return StatusText(_encode(lines), worst(one.state.level for one in chosen))
 
 
-def top_lines(
-    marks: Sequence[str], rows: Sequence[Sequence[str]], columns: int, *, narrow: str, more: int
-) -> Iterator[str]:
+class TopRow(NamedTuple):
+    """A line of the table of rates."""
+
+    mark: Level | None
+    name: str
+    served: str
+    """By how many endpoints, or on how many nodes."""
+    open: int
+    rates: Figures | None
+    """None: there are none yet."""
+
+
+def top_lines(served: str, top: Iterable[TopRow], columns: int, *, more: int) -> Iterator[str]:
     """Yield the lines of a table of rates, and how many more there are.
 
     A name that is too long for the width has a line of its own.
 
     Args:
-        rows: The headings first; the first cell is a name.
-        narrow: What separates columns where two blanks are too wide.
+        served: The heading of what serves.
     """
+    top = list(top)
+    rows = [("SERVICE PORT", served, *_RATES), *map(_top_cells, top)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     gap = "  "
     if columns and 4 + sum(widths) + len(gap) * len(widths[1:]) > columns:
-        gap = narrow
+        gap = " "
         room = columns - 4 - sum(widths[1:]) - len(gap) * len(widths[1:])
         widths[0] = min(widths[0], max(room, len(rows[0][0])))
+    marks = (" ", *(MARKS[one.mark] for one in top))
     for mark, (name, *cells) in zip(marks, rows, strict=True):
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
         begin = f"  {mark} {name.ljust(widths[0])}"
@@ -230,31 +251,19 @@ def top_lines(
         yield f"    and {more:,} more"
 
 
-def rate_cells(rates: Figures) -> Sequence[str]:
-    """Return the cells of rates in a table."""
-    return (
-        rate_in_words(rates.connections),
-        bytes_in_words(rates.received_bytes),
-        bytes_in_words(rates.sent_bytes),
-        rate_in_words(rates.saved),
-        rate_in_words(rates.failed),
-    )
+def _top_cells(one: TopRow) -> tuple[str, ...]:
+    rates = one.rates
+    cells: tuple[str, ...] = ("-",) * (len(_RATES) - 1)
+    if rates is not None:
+        octets = bytes_in_words(rates.received_bytes), bytes_in_words(rates.sent_bytes)
+        counts = rate_in_words(rates.saved), rate_in_words(rates.failed)
+        cells = (rate_in_words(rates.connections), *octets, *counts)
+    return one.name, one.served, count_in_words(one.open), *cells
 
 
 def _unmatched(selection: Selection, columns: int) -> Iterator[str]:
     if selection.q:
         yield from placed("  ", f"No Service port matches {selection.q}", columns)
-
-
-def _top_cells(port: PortFacts, history: History) -> tuple[str, ...]:
-    shown = rate_cells(history.rates(port.plan.key))
-    return (
-        f"{port.plan.key} {port.shared_number}".rstrip(),
-        _usable(port),
-        count_in_words(port.active),
-        # Before the second sample there are no rates.
-        *(shown if history.has_rates else ("-",) * len(shown)),
-    )
 
 
 def _header(

@@ -15,7 +15,7 @@ bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from userspace_proxy.causes.say import remedy
@@ -35,9 +35,9 @@ from userspace_proxy.status.text import (
     TOP_SHOWN,
     WIDEST,
     StatusText,
+    TopRow,
     counted_ports,
     incident_lines,
-    rate_cells,
     top_lines,
 )
 from userspace_proxy.status.wrapping import placed, placed_remedy
@@ -46,6 +46,7 @@ from .endpoints import Extent
 from .growth import rates_of
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort
+from .order import in_order
 from .remarks import Remark
 from .rows import NodeRow
 from .words import endpoint_in_words, incident_in_words, port_in_words, remark_in_words
@@ -67,19 +68,6 @@ _NODE_HEADINGS = (
 )  # fmt: skip
 # In this order they are left out where the terminal is too narrow.
 _LEAST = ("CONN", "PATH", "STEERING", "VERSION", "FAILED", "OPEN")
-_TOP_HEADINGS = (
-    "SERVICE PORT", "NODES", "OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S",
-)  # fmt: skip
-_SORTS: Mapping[str, Callable[[MergedPort, Figures], float]] = {
-    "rate": lambda _, rates: rates.connections,
-    "in": lambda _, rates: rates.received_bytes,
-    "out": lambda _, rates: rates.sent_bytes,
-    "saved": lambda _, rates: rates.saved,
-    "failed": lambda _, rates: rates.failed,
-    "open": lambda port, _: port.sums.active,
-    "name": lambda _port, _rates: 0,
-}
-"""Of ``render_top``: what has the most first; equal ones are in the order of their names."""
 
 
 def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) -> StatusText:
@@ -136,17 +124,25 @@ def render_top(
 
     Args:
         before: The same some seconds ago; None: there are no rates yet.
-        sort: A key of ``_SORTS``: rate, in, out, saved, failed, open, name.
+        sort: What has the most first, or ``name``.
     """
     rates = rates_of(merged, before) if before is not None else {}
-    none, order = Figures(), _SORTS[sort]
-    ports = sorted(merged.ports, key=lambda one: (-order(one, rates.get(one.key, none)), one.key))
-    chosen = ports[:TOP_SHOWN]
+    none = Figures()
+    sort = sort if sort == "name" else f"-{sort}"
+    ports = in_order(merged.ports, sort, lambda key: rates.get(key, none))
     total = len(merged.answered)
-    rows = [_TOP_HEADINGS, *(_top_cells(one, rates.get(one.key), total) for one in chosen)]
-    marks = [" ", *(MARKS[one.level] for one in chosen)]
+    rows = [
+        TopRow(
+            one.mark,
+            shown(str(one.key)),
+            f"{one.served:,} of {total:,}",
+            one.sums.active,
+            rates.get(one.key),
+        )
+        for one in ports[:TOP_SHOWN]
+    ]
     lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
-    lines += top_lines(marks, rows, columns, narrow="  ", more=len(ports) - len(chosen))
+    lines += top_lines("NODES", rows, columns, more=len(ports) - len(rows))
     return StatusText(_encode(lines), worst(port.level for port in merged.ports))
 
 
@@ -285,12 +281,6 @@ def _fitting(table: Sequence[Sequence[str]], columns: int) -> Sequence[int]:
 def _padded(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
     return "  ".join(padded).rstrip()
-
-
-def _top_cells(port: MergedPort, rates: Figures | None, total: int) -> tuple[str, ...]:
-    cells = ("-",) * 5 if rates is None else rate_cells(rates)
-    nodes = f"{port.served:,} of {total:,}"
-    return (shown(str(port.key)), nodes, count_in_words(port.sums.active), *cells)
 
 
 def _encode(lines: Iterable[str]) -> bytes:

@@ -142,6 +142,10 @@ def test_every_column_can_be_sorted_in_both_directions():
         assert sorted(names(sort=column)) == sorted(names(sort=f"-{column}"))
 
 
+def test_names_from_the_last_to_the_first():
+    assert names(sort="-name") == names(sort="name")[::-1] != names(sort="name")
+
+
 def test_rows_have_ids_of_their_own_that_stay():
     keys = [port.plan.key for port in VIEW.ports]
     assert len({row_id(key) for key in keys}) == 3

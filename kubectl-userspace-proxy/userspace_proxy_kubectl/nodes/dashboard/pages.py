@@ -27,9 +27,9 @@ from userspace_proxy.status.selection import Selection, id_of
 from ..endpoints import MergedEndpoint
 from ..incidents import MergedIncident
 from ..merged import Merged, MergedPort, mark_of
+from ..order import in_order
 from ..rows import NodeRow
 from ..selected import found_in
-from ..sorted_port import SortedPort
 from ..sums import added, bounded
 from ..words import incident_in_words, port_in_words
 from .calls import AllCalls
@@ -88,9 +88,7 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
     merged = look.merged
     search = Search.parse(asked.q)
     lately = look.lately
-    found = asked.in_order(
-        found_in(merged, search).ports, lambda one: SortedPort(one, lately.rates(one.key))
-    )
+    found = in_order(found_in(merged, search).ports, asked.sort, lately.rates)
     part = part_of(found, asked.page, PORTS_A_PAGE)
     rows = [_row(port, look) for port in part.items]
     return render(
