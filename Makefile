@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start thousands of processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 PREPARE := PYTHON='$(PYTHON)' tests/tools/prepare.sh
-# Writes the time wherever a command is silent for half a minute.
+# Writes once a minute for how long a command has run.
 WITH_TIME := '$(PYTHON)' tests/tools/progress.py
 
 # Two processes per core, on two cores. Where tests of a module share costly fixtures, they run in one.
