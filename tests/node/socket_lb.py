@@ -194,6 +194,7 @@ class SocketNode(Testbed):
         mode: One of ``MODES``.
         pins: A mount of bpffs; None without hooks.
         cgroup: Where hooks are attached; None without hooks.
+        base: Flags of the agent, whatever the mode.
     """
 
     agent: PinnedAgent
@@ -206,11 +207,12 @@ class SocketNode(Testbed):
         pins: Path | None,
         cgroup: Path | None,
         clients: Iterable[str],
+        base: Iterable[str] = FLAGS,
     ) -> None:
         self.mode = mode
         self.cgroup = cgroup
         self._folder = folder
-        flags = (*socket_flags(mode, cgroup), *FLAGS, *flags)
+        flags = (*socket_flags(mode, cgroup), *base, *flags)
         super().__init__(folder, "nftables", *flags, clients=clients, agent=PinnedAgent)
         self.agent.pins = pins
 
@@ -327,7 +329,11 @@ def socket_flags(mode: str, cgroup: Path | None) -> list[str]:
 
 @contextlib.contextmanager
 def socket_node(
-    folder: Path, mode: str, *flags: str, clients: Iterable[str] = ("pod", "node-1")
+    folder: Path,
+    mode: str,
+    *flags: str,
+    clients: Iterable[str] = ("pod", "node-1"),
+    base: Iterable[str] = FLAGS,
 ) -> Iterator[SocketNode]:
     """Make a node for a mode, with a cgroup and a bpffs of its own where hooks need them."""
     with contextlib.ExitStack() as stack:
@@ -342,7 +348,7 @@ def socket_node(
             cgroup = stack.enter_context(own_cgroup(readable / "cgroup"))
             stack.enter_context(in_cgroup(cgroup / "pods"))
         yield stack.enter_context(
-            SocketNode(folder, mode, *flags, pins=pins, cgroup=cgroup, clients=clients)
+            SocketNode(folder, mode, *flags, pins=pins, cgroup=cgroup, clients=clients, base=base)
         )
 
 
