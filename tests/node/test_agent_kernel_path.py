@@ -51,19 +51,6 @@ def test_an_endpoint_sees_its_client_unless_the_answer_would_bypass_the_node(
     assert world.saw(client, endpoint, protocol, version) == SEEN_ON_KERNEL_PATH[client, endpoint]
 
 
-def test_the_proxy_carries_nothing_of_what_the_kernel_translates(world):
-    for version in VERSIONS:
-        for protocol in PROTOCOLS:
-            world.saw("pod", "routed", protocol, version)
-    status = world.testbed.agent.status()
-    assert [port["connections"] for port in status["ports"]] == [0] * len(status["ports"])
-    assert {(port["path"], port["path_why"]) for port in status["ports"]} == {
-        ("kernel", "--path=kernel is the default")
-    }
-    targets = {f["target"] for port in status["ports"] for f in port["frontends"]}
-    assert "the kernel, straight to endpoints" in targets
-
-
 class OneService:
     """A Service whose path is edited, with one endpoint."""
 
