@@ -163,8 +163,16 @@ async def test_a_direction_may_be_in_upper_case(call):
     assert await call("POST", "/proxies/web/toxics", given) == (200, SLOW)
 
 
-async def test_it_tells_its_version(call):
+async def test_clients_get_the_statuses_of_toxiproxy(call):
     assert await call("GET", "/version") == (200, {"version": "2.9.0"})
+    assert (await call("POST", "/proxies", WEB))[0] == 201
+    assert (await call("POST", "/proxies/web/toxics", SLOW))[0] == 200
+    toxic = "/proxies/web/toxics/latency_downstream"
+    faster = {**SLOW, "attributes": {"latency": 1, "jitter": 0}}
+    assert await call("POST", toxic, {"attributes": {"latency": 1}}) == (200, faster)
+    assert await call("GET", toxic) == (200, faster)
+    assert await call("DELETE", toxic) == (204, "")
+    assert await call("DELETE", "/proxies/web") == (204, "")
 
 
 @pytest.mark.parametrize(
