@@ -191,62 +191,6 @@ def test_bytes_of_tracked_flows_are_counted_where_the_kernel_accounts_for_them(w
     assert answer["note"] == ""
 
 
-def counted(web, version):
-    """Return the numbers of TCP and UDP that the proxy shows, read from the kernel by now."""
-    ports = [port for port in web.agent.status()["ports"] if port["family"] == f"IPv{version}"]
-    found = {port["protocol"]: port["kernel_connections"] for port in ports}
-    return found["TCP"], found["UDP"]
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_each_connection_on_the_kernel_path_is_counted_once(web, version):
-    address = (CLUSTER_IPS[version].format(10), PORT)
-
-    def dial(connections, flows):
-        for client in web.testbed.clients.values():
-            for _ in range(connections):
-                assert client.tcp_refusal(address) == "accepted"
-            for _ in range(flows):
-                flow = client.udp(address)
-                flow.send(b"one")
-                # A second datagram of a flow is no second one.
-                flow.send(b"two")
-
-    def is_shown(*expected):
-        wait_for(str(expected), lambda: counted(web, version) == expected, hint=web.agent.log)
-
-    assert counted(web, version) == (None, None)
-    dial(1, 1)
-    web.switch("kernel")
-    is_shown(0, 0)
-    dial(3, 2)
-    is_shown(6, 4)
-    # Counts stay while endpoints change, and while the Service is on the other path.
-    web.switch("kernel", web.endpoint, web.spare)
-    dial(2, 0)
-    web.switch("userspace", web.endpoint, web.spare)
-    dial(1, 1)
-    is_shown(10, 4)
-    web.switch("kernel", web.spare)
-    dial(1, 1)
-    web.testbed.shell("nft flush chain inet userspace-proxy/paths output")
-    wait_for("a repair", lambda: web.agent.status()["steering"]["repairs"])
-    dial(1, 1)
-    is_shown(14, 8)
-    other = counted(web, 10 - version)
-    assert other == (0, 0)
-    metrics = web.agent.read("/metrics")[1]
-    assert "userspace_proxy_node_kernel_path_connections_total 22\n" in metrics
-    (line,) = (
-        line
-        for line in metrics.splitlines()
-        if line.startswith("userspace_proxy_kernel_path_connections_total{")
-        and 'protocol="TCP"' in line
-        and f'family="IPv{version}"' in line
-    )
-    assert line.endswith(" 14")
-
-
 def test_a_flow_moves_when_its_endpoint_is_gone_also_after_a_switch_to_userspace(web):
     web.switch("kernel")
     address = (CLUSTER_IPS[4].format(10), PORT)

@@ -30,7 +30,7 @@ from userspace_proxy.kernel.bpf.socket_maps import (
     frontend_key,
     number_key,
 )
-from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
+from userspace_proxy.kernel.offers import LACKS_NOTHING
 from userspace_proxy.model import Frontend, PortKey, Protocol, SocketAddress
 from userspace_proxy.steering.base import (
     REFUSE,
@@ -542,13 +542,6 @@ def test_a_folder_of_another_file_system_is_refused(stage: Stage, tmp_path: Path
     with pytest.raises(SteeringError, match="it is no folder of cgroup v2"):
         hooks.start()
     assert stage.pins() == {}
-
-
-def test_what_the_kernel_lacks_is_named(stage: Stage) -> None:
-    kernel = KernelOffers({"connect hooks": 22})
-    hooks = Hooks(HookOptions(cgroup=str(stage.cgroup)), "", kernel, stage.names)
-    with pytest.raises(SteeringError, match=r"this kernel lacks connect hooks \(CONFIG_BPF"):
-        hooks.start()
 
 
 def test_beside_a_program_that_admits_no_other_nothing_is_left(stage: Stage) -> None:
