@@ -189,21 +189,10 @@ async def test_clients_get_the_statuses_of_toxiproxy(call):
         pytest.param(
             "POST", "/proxies/web/toxics", {"type": "latancy"}, 400, "did you mean", id="type"
         ),
-        pytest.param("POST", "/proxies", [1], 400, "expected dict", id="no-object"),
         pytest.param("POST", "/populate", {}, 400, "expected list", id="no-list"),
-        pytest.param(
-            "POST", "/proxies", {**WEB, "listen": 80}, 400, "listen: expected str", id="listen"
-        ),
-        pytest.param(
-            "POST", "/proxies/web", {"upstream": 80}, 400, "upstream: expected str", id="number"
-        ),
         pytest.param(
             "POST", "/proxies/web", {"enabled": "false"}, 400, "enabled: expected bool", id="text"
         ),
-        pytest.param(
-            "POST", "/proxies/web/toxics", {"type": ["a"]}, 400, "type: expected str", id="list"
-        ),
-        pytest.param("POST", "/populate", ["db"], 400, "dict at proxy 1", id="not-an-object"),
         pytest.param(
             "POST",
             "/proxies/web/toxics",
