@@ -92,13 +92,14 @@ def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[Service
     """
     arguments = ServiceArguments(given, settings, reads_cluster=True)
     for word in given.arguments:
-        if ":" in word:
+        # kubectl's ports: 8080, 8080:80, :http.
+        if word.isdecimal() or (":" in word and "://" not in word):
             raise ConfigError(
                 f"{word!r} is not a Service",
                 hint="all ports of a Service are forwarded, at an address of its own",
             )
-    names = [arguments.names(word)[0].split("/") for word in given.arguments]
-    wanted = frozenset(ServiceKey(namespace, name) for namespace, name in names)
+    names = [arguments.names(word)[0].partition(":")[0] for word in given.arguments]
+    wanted = frozenset(map(ServiceKey.read, names))
     if given.is_on("all-namespaces"):
         return wanted, ""
     if not wanted:

@@ -249,6 +249,7 @@ def of_cart(tmp_path):
         pytest.param(["web"], {}, ["cart/web"], "cart", id="a-name"),
         pytest.param(["svc/web"], {"namespace": "shop"}, ["shop/web"], "shop", id="as-for-kubectl"),
         pytest.param(["web", "shop/db"], {}, ["cart/web", "shop/db"], "", id="several"),
+        pytest.param(["https://db.shop.svc:80/x"], {}, ["shop/db"], "shop", id="as-in-a-browser"),
         pytest.param(["shop/db"], {"all-namespaces": "true"}, ["shop/db"], "", id="one-of-all"),
     ],
 )
@@ -265,9 +266,10 @@ def test_all_services_may_be_asked_for_at_one_address_of_loopback():
             wanted_address(Given({"address": text}))
 
 
-def test_a_port_cannot_be_chosen(of_cart):
-    with pytest.raises(ConfigError, match=r"'8080:80' is not a Service \(all ports"):
-        wanted_services(Given({}, ("web", "8080:80")), of_cart)
+@pytest.mark.parametrize("port", ["8080:80", "8080", ":http", "web:80"])
+def test_a_port_cannot_be_chosen(port, of_cart):
+    with pytest.raises(ConfigError, match=f"'{port}' is not a Service \\(all ports"):
+        wanted_services(Given({}, ("web", port)), of_cart)
 
 
 def test_settings_that_were_given_win():
