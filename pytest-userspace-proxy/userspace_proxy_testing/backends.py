@@ -41,7 +41,7 @@ from .backend_arguments import (
 from .command_output import CommandOutput
 from .connections import Connections
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest, HttpServer
-from .places import BackendPlace
+from .places import BackendPlace, connect
 from .ports import claim_port
 from .sandbox.environment import without_proxies
 
@@ -315,7 +315,7 @@ class CommandBackend(Backend):
         try:
             with self._place.open_socket(socket.SOCK_STREAM) as client:
                 client.settimeout(1)
-                client.connect(self.address)
+                connect(client, self.address)
         except OSError as exc:
             return f"cannot connect to {self.address}: {exc.strerror or exc}"
         return ""
