@@ -190,7 +190,7 @@ def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]
 
 
 def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
-    """Yield a line for each address and port that another program has."""
+    """Yield a line for each address and port that another program has, or another Service."""
     from userspace_proxy.kernel.port_holders import holders_at
 
     wanted: set[SocketAddress] = set()
@@ -201,10 +201,13 @@ def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
             if address is not None and address.port == port:
                 break
             wanted.add(SocketAddress(frontend.ip, port))
+    own = {port.address: port.name for port in forwarded_ports(proxy).values()}
     for at, holder in holders_at(wanted).items():
         is_named = holder.name and holder.pid
         who = f"{holder.name}, pid {holder.pid}" if is_named else str(holder)
-        yield f"{at} is taken by {who}"
+        # As 8080 instead of 80, before a Service had that port.
+        first = own.get(str(at))
+        yield f"{at} is that of {first} until this ends" if first else f"{at} is taken by {who}"
 
 
 def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:

@@ -342,6 +342,18 @@ def test_what_is_newly_left_out_is_a_line():
     assert list(render_left_out([udp], [udp, sctp])) == ["  a:2/SCTP is not forwarded: TCP only"]
 
 
+async def test_a_port_that_stands_in_for_a_privileged_one_stays_where_it_is(pods):
+    await pods.start()
+    prefix = "setpriv", "--bounding-set=-net_bind_service", "--"
+    arguments = f"--master={pods.api.url}", "-n=shop", "--address=127.77.0.3"
+    async with forwarding(*arguments, prefix=prefix) as running:
+        assert (await running.line("  web"))[1] == "127.77.0.3:8080"
+        pods.api.put(service("late", ports=[{"name": "http", "port": 8080}]))
+        assert (await running.line("+ late"))[3] != "127.77.0.3:8080:"
+        said = " ".join(await running.line("127.77.0.3:8080 is"))
+    assert said == "127.77.0.3:8080 is that of web.shop:80 until this ends"
+
+
 async def test_it_says_once_who_has_the_address_of_a_service(pods):
     await pods.start()
     pods.api.put(service(ports=[{"name": "http", "port": 9092}]))
