@@ -372,7 +372,7 @@ class Cause:
         more: How many further ones like it aren't listed.
         count: How often it was seen; 0 for a state, which isn't counted.
         within: What contains what it is about, if that isn't the Service; empty: it is.
-        first_at: Unix time at which it was first seen; 0 if unknown.
+        first_at: Unix time at which it was first seen, in a plan monotonic seconds; 0 if unknown.
         last_at: Unix time at which it was last seen; 0 if unknown.
     """
 
