@@ -291,6 +291,8 @@ class CauseRow(Generic[P]):
     """The same without what it may be; empty: all of it."""
     hint: Text = ""
     """What to do about it; empty if the sentence contains it."""
+    command: Text = ""
+    """The same as words after ``kubectl``; empty: ``hint``."""
     outside: Text = ""
     """The same for an endpoint by name, which is no pod: ``{host}``, ``{ip}``."""
     at_times: Text = ""
