@@ -48,8 +48,6 @@ _OTHER_KINDS = frozenset((
     "jobs", "cronjob", "cronjobs", "ing", "ingress", "ingresses", "ep", "endpoints"
 ))  # fmt: skip
 _DEFAULT = "default"
-# What names a proxy or a cluster, to status as to the command that was given.
-_SOURCES = ("server", "config", "kubeconfig", *CHOICES)
 
 
 class NoSuchService(UserspaceProxyError):
@@ -82,7 +80,7 @@ class ServiceArguments:
             ConfigError: It isn't a name, or the flags name a kubeconfig that is missing.
             SourceError: The kubeconfig can't be read.
         """
-        if self._is_all:
+        if self._given.is_on("all-namespaces"):
             return ""
         if name := self._given.values.get("namespace"):
             if "/" in name or ":" in name:
@@ -120,12 +118,8 @@ class ServiceArguments:
         likeliest = self._inside(word)
         return (likeliest, word) if may_be_namespace and not colon else (likeliest,)
 
-    @property
-    def _is_all(self) -> bool:
-        return self._given.is_on("all-namespaces")
-
     def _inside(self, name: str) -> str:
-        if self._is_all:
+        if self._given.is_on("all-namespaces"):
             raise ConfigError(
                 f"{name!r} with --all-namespaces: its namespace is not given",
                 hint=f"write NAMESPACE/{name}",
@@ -163,7 +157,8 @@ class ServiceArguments:
         """Return the command that searches what was asked for an address."""
         given = dict(word.removeprefix("--").split("=", 1) for word in self._given.settings)
         given |= self._given.values
-        source = [f"--{name}={given[name]}" for name in _SOURCES if given.get(name)]
+        names = ("server", "config", "kubeconfig", *CHOICES)
+        source = [f"--{name}={given[name]}" for name in names if given.get(name)]
         return shell_command(*ProgramStart().program, "status", f"--search={address}", *source)
 
 

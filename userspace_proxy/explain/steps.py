@@ -169,10 +169,7 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
 
 
 def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) -> PathPart:
-    """Return a part in which only the step that decides the sentence is brief.
-
-    Remedies that are commands are for the cluster that was asked.
-    """
+    """Return a part whose commands ask the same cluster, and only the worst step is brief."""
     steps = []
     for step in part.steps:
         words = next(filter(None, map(command, step.causes)), "")

@@ -20,7 +20,7 @@ from userspace_proxy.causes.endpoints import (
     resets,
     sends_nothing,
 )
-from userspace_proxy.causes.say import say
+from userspace_proxy.causes.say import command, say
 from userspace_proxy.diagnosis.clauses import planned_of
 from userspace_proxy.diagnosis.judge import cause_of
 from userspace_proxy.diagnosis.rules import decide
@@ -257,5 +257,5 @@ def test_a_remedy_that_is_a_command_asks_the_same_cluster():
         for step in part.steps
         if step.topic == "endpoints"
     )
-    flags = "'--kubeconfig=my dir/k' --server=https://a:1"
-    assert step.hint == f"kubectl describe pods -n shop -l app=web {flags}"
+    assert step.hint == api.kubectl(command(NOT_READY))
+    assert step.hint.endswith(" '--kubeconfig=my dir/k' --server=https://a:1")

@@ -6,9 +6,6 @@ import os
 import socket
 import ssl
 
-# What OpenSSL makes of an answer in plain text, before and since 3.2.
-_OF_PLAIN_TEXT = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
-
 
 def describe(exc: BaseException) -> str:
     """Return one line that describes why a request failed.
@@ -61,4 +58,6 @@ def _causes(exc: BaseException) -> list[BaseException]:
 def _tls_reason(exc: ssl.SSLError) -> str:
     reason = getattr(exc, "reason", None)  # absent in errors that Python itself raises
     words = (reason or str(exc)).replace("_", " ").lower()
-    return f"{words}: it may speak HTTP" if reason in _OF_PLAIN_TEXT else words
+    # What OpenSSL makes of plain text, before and since 3.2.
+    is_plain = reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+    return f"{words}: it may speak HTTP" if is_plain else words

@@ -249,11 +249,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
 
 
 def _of_template(mistake: _Mistake, lines: Sequence[str]) -> _Mistake:
-    """Return a mistake in the first of some lines, and that it is a template, if it is one.
-
-    Args:
-        lines: Empty: it may be anywhere in a text that is broken.
-    """
+    """Return a mistake, as of a template if the first of these lines is, or without any."""
     if lines and not _PLACEHOLDER.search(lines[0]):
         return mistake
     return mistake._replace(problem=f"{mistake.problem} ({_TEMPLATE})")
