@@ -93,11 +93,7 @@ class OnNodes:
 def ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return what the nodes say of a Service; None, after a warning, if none can be asked.
-
-    Args:
-        instead: Why there is no plan, which is said if they can; None: there is one.
-    """
+    """Return what the nodes say of a Service; None, after a warning, if none can be asked."""
     names = [name for name in given.values.get(_NODE, "").split(",") if name]
     try:
         all_nodes = read_once(given, settings, [service.partition(":")[0]])
