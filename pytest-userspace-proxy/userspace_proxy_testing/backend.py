@@ -11,7 +11,7 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.model import SocketAddress
 
 from .http_serving import SeenRequest
-from .places import BackendPlace
+from .places import BackendPlace, connect_ex
 
 if TYPE_CHECKING:
     from .sandbox import Pod
@@ -119,7 +119,7 @@ class Backend:
 
     def _accepts(self) -> bool:
         with self._place.open_socket(socket.SOCK_STREAM) as client:
-            return client.connect_ex(self.address) == 0
+            return connect_ex(client, self.address) == 0
 
     def _reserve(self) -> None:
         """Take a port of TCP that programs outside this test may get, without listening."""

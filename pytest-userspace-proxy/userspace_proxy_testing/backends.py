@@ -41,7 +41,7 @@ from .backend_arguments import (
 from .command_output import CommandOutput
 from .connections import Connections
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest, HttpServer
-from .places import BackendPlace
+from .places import BackendPlace, connect
 from .ports import claim_port
 from .sandbox.environment import without_proxies
 
@@ -315,7 +315,7 @@ class CommandBackend(Backend):
         try:
             with self._place.open_socket(socket.SOCK_STREAM) as client:
                 client.settimeout(1)
-                client.connect(self.address)
+                connect(client, self.address)
         except OSError as exc:
             return f"cannot connect to {self.address}: {exc.strerror or exc}"
         return ""
@@ -324,7 +324,10 @@ class CommandBackend(Backend):
         """Return what shows that it isn't ready, although it listens; empty if it is."""
         if isinstance(self._ready, str):
             has_come = any(output.has_come.is_set() for output in outputs)
-            return "" if has_come else f"no line of its output has {self._ready!r}"
+            # As for testcontainers, which search for patterns.
+            is_pattern = any(sign in self._ready for sign in (".*", ".+", "\\d", "\\s", "\\w"))
+            plain = ", a text and no pattern" if is_pattern else ""
+            return "" if has_come else f"no line of its output has {self._ready!r}{plain}"
         if self._ready is not None:
             try:
                 if self._ready(self.address) is False:

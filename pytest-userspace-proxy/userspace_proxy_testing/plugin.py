@@ -24,6 +24,7 @@ import contextlib
 import inspect
 import os
 import socket
+import sys
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -57,6 +58,10 @@ _BLOCKED = ("SocketBlockedError", "SocketConnectBlockedError")
 _UNBLOCK = (
     "(pytest-socket: mark the test with enable_socket, and write --allow-hosts=127.0.0.0/8,::1; a "
     "service_network needs 10.96.0.0/12, too)"
+)
+_REPLACED = (
+    "has replaced subprocess.Popen, which starts commands and networks (start these before, or let "
+    "it start other programs, as by allow_unregistered(True) of pytest-subprocess)"
 )
 _FIXTURES = frozenset({"service_proxy", "service_network", "kubernetes_services"})
 
@@ -236,6 +241,15 @@ def _reported(request: pytest.FixtureRequest, services: Reported) -> Iterator[No
             stash.setdefault(_ENDED, []).append(take(*entry))
 
 
+def _programs_replaced_by(failure: pytest.ExceptionInfo[BaseException]) -> str:
+    """Return the module whose programs this kit got in a call that failed; empty: the system's."""
+    popen = getattr(sys.modules.get("subprocess"), "Popen", None)
+    module = str(getattr(popen, "__module__", "subprocess"))
+    callers = (str(entry.frame.f_globals.get("__name__")) for entry in failure.traceback)
+    is_of_kit = any(name.startswith(f"{__package__}.") and name != __name__ for name in callers)
+    return module if is_of_kit and module != "subprocess" else ""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -251,6 +265,8 @@ def pytest_runtest_makereport(
         stash[_ENDED] = []
     if call.excinfo is not None and call.excinfo.typename in _BLOCKED and _uses_fixture(item):
         report.sections.append(("service proxy", f"{call.excinfo.value} {_UNBLOCK}"))
+    if call.excinfo is not None and (library := _programs_replaced_by(call.excinfo)):
+        report.sections.append(("service proxy", f"{library} {_REPLACED}"))
     if report.failed and (running or ended):
         from .record import take
 

@@ -17,7 +17,7 @@ from userspace_proxy.model import EndpointSlice, Service, ServiceKey, SocketAddr
 
 from .backend import Backend, FaultControl
 from .decisions import Decision
-from .places import family_of
+from .places import connect_ex, family_of
 from .proxy_with_decisions import ProxyWithDecisions
 from .stats import ServiceStats, stats_of
 
@@ -284,4 +284,4 @@ def _blocked_loop() -> str:
 
 def _is_served(address: SocketAddress) -> bool:
     with socket.socket(family_of(address.ip)) as client:
-        return client.connect_ex(address) == 0
+        return connect_ex(client, address) == 0

@@ -291,6 +291,8 @@ class CauseRow(Generic[P]):
     """The same without what it may be; empty: all of it."""
     hint: Text = ""
     """What to do about it; empty if the sentence contains it."""
+    command: Text = ""
+    """The same as words after ``kubectl``; empty: ``hint``."""
     outside: Text = ""
     """The same for an endpoint by name, which is no pod: ``{host}``, ``{ip}``."""
     at_times: Text = ""
@@ -372,7 +374,7 @@ class Cause:
         more: How many further ones like it aren't listed.
         count: How often it was seen; 0 for a state, which isn't counted.
         within: What contains what it is about, if that isn't the Service; empty: it is.
-        first_at: Unix time at which it was first seen; 0 if unknown.
+        first_at: Unix time at which it was first seen, in a plan monotonic seconds; 0 if unknown.
         last_at: Unix time at which it was last seen; 0 if unknown.
     """
 

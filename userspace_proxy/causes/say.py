@@ -79,6 +79,8 @@ def remedy(cause: Cause) -> str:
         return remedy(before.replace(host=cause.host))
     row = cause.row
     text = _written((row.outside if cause.host else "") or row.hint, cause, is_quoted=True)
+    if words := command(cause):
+        text = f"kubectl {words}"
     if cause.answers_others:
         of_times = row.at_times_outside if cause.host else row.at_times
         if of_times:
@@ -86,6 +88,11 @@ def remedy(cause: Cause) -> str:
         elif text and cause.code.traits.is_of_now:
             text = f"If it fails again: {text[0].lower()}{text[1:]}"
     return f"{EXPECTS_NO_HEADER}{text}" if _gets_header(cause) else text
+
+
+def command(cause: Cause) -> str:
+    """Return the words after ``kubectl`` of a remedy that is a command; empty if it isn't."""
+    return _written(cause.row.command, cause, is_quoted=True)
 
 
 def object_of(cause: Cause) -> str:

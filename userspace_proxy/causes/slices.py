@@ -88,7 +88,7 @@ def _which(count: int) -> str:
     return "its EndpointSlice is" if count == 1 else f"its {count} EndpointSlices are"
 
 
-@cause(CauseCode.SLICE_EMPTY, about="{service}", hint="kubectl get {pods}")
+@cause(CauseCode.SLICE_EMPTY, about="{service}", command="get {pods}")
 def selects_no_pod(
     service: ServiceKey | str, count: int, selector: str, pods: tuple[str, ...]
 ) -> str:
@@ -234,13 +234,15 @@ def port_unnumbered(service: ServiceKey | str, port: str, slice_: SliceKey | str
     return f"{which} of EndpointSlice {slice_} has no number"
 
 
-def _not_ready_hint(total: int, ended: int, pods: tuple[str, ...]) -> str:
-    if not pods:
-        return "It has no selector: what writes its EndpointSlice sets the conditions of endpoints"
-    return shell_command("kubectl", "get" if ended else "describe", *pods)
+def _look_at_pods(total: int, ended: int, pods: tuple[str, ...]) -> str:
+    return shell_command("get" if ended else "describe", *pods) if pods else ""
 
 
-@cause(CauseCode.NOT_READY, hint=_not_ready_hint)
+@cause(
+    CauseCode.NOT_READY,
+    hint="It has no selector: what writes its EndpointSlice sets the conditions of endpoints",
+    command=_look_at_pods,
+)
 def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
     """No endpoint is ready, nor still serving.
 
@@ -259,7 +261,7 @@ def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
     return f"{many}, and {are} terminating"
 
 
-@cause(CauseCode.NOT_READY, hint="kubectl get pods -n {namespace}")
+@cause(CauseCode.NOT_READY, command="get pods -n {namespace}")
 def about_to_vanish(namespace: str, count: int) -> str:
     """Its usable endpoints all terminate."""
     are = "it is" if count == 1 else "all are"

@@ -116,9 +116,9 @@ class EndpointsByName:
             yield
         self._update(changed, gone, derived, is_other=snapshot is not old)
 
-    def learn(self, host: str, lookup: Lookup, now: float, wall: float) -> bool:
+    def learn(self, host: str, lookup: Lookup, now: float) -> bool:
         """Take the result of a lookup, as HostTable; return whether another snapshot follows."""
-        has_changed = self.hosts.learn(host, lookup, now, wall)
+        has_changed = self.hosts.learn(host, lookup, now)
         if has_changed:
             self._touched.update(self._shares.users.get(host, ()))
         return has_changed

@@ -46,7 +46,7 @@ class _Host:
     why: str = ""
     """Why it has none; empty: it has."""
     since: float = 0.0
-    """Unix time of the first of these failures."""
+    """Monotonic seconds of the first of these failures."""
     keep_until: float = 0.0
     """Monotonic seconds until which it keeps its last addresses."""
 
@@ -100,12 +100,11 @@ class HostTable:
         """Whether a name waits for a place, or may: one that :meth:`learn` has made free."""
         return self._queue.has_ready
 
-    def learn(self, host: str, lookup: Lookup, now: float, wall: float) -> bool:
+    def learn(self, host: str, lookup: Lookup, now: float) -> bool:
         """Take the result of a lookup; returns whether addresses or problems have changed.
 
         Args:
             now: Monotonic seconds.
-            wall: Unix time.
         """
         self._queue.give_back(host)
         known = self._hosts.get(host)
@@ -114,7 +113,7 @@ class HostTable:
         before = dict(known.addresses), self.problem(host), known.is_known
         known.is_known = True
         if lookup.why:
-            self._note_failure(known, lookup.why, now, wall)
+            self._note_failure(known, lookup.why, now)
             wait_s = backoff_s(known.failures, RETRY_S, RETRY_MAX_S)
             if any(known.addresses.values()):
                 # Not later than the last addresses are given up.
@@ -146,9 +145,9 @@ class HostTable:
         state = NameState.STALE if has_addresses else NameState.UNRESOLVED
         return NameProblem(host, state, known.why, known.since)
 
-    def _note_failure(self, known: _Host, why: str, now: float, wall: float) -> None:
+    def _note_failure(self, known: _Host, why: str, now: float) -> None:
         if not known.why:
-            known.since, known.keep_until = wall, now + KEEP_S
+            known.since, known.keep_until = now, now + KEEP_S
         known.why = why
         known.failures += 1
         if now >= known.keep_until:

@@ -92,13 +92,14 @@ def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[Service
     """
     arguments = ServiceArguments(given, settings, reads_cluster=True)
     for word in given.arguments:
-        if ":" in word:
+        # kubectl's ports: 8080, 8080:80, :http.
+        if word.isdecimal() or (":" in word and "://" not in word):
             raise ConfigError(
                 f"{word!r} is not a Service",
                 hint="all ports of a Service are forwarded, at an address of its own",
             )
-    names = [arguments.names(word)[0].split("/") for word in given.arguments]
-    wanted = frozenset(ServiceKey(namespace, name) for namespace, name in names)
+    names = [arguments.names(word)[0].partition(":")[0] for word in given.arguments]
+    wanted = frozenset(map(ServiceKey.read, names))
     if given.is_on("all-namespaces"):
         return wanted, ""
     if not wanted:
@@ -189,7 +190,7 @@ def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]
 
 
 def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
-    """Yield a line for each address and port that another program has."""
+    """Yield a line for each address and port that another program has, or another Service."""
     from userspace_proxy.kernel.port_holders import holders_at
 
     wanted: set[SocketAddress] = set()
@@ -200,10 +201,13 @@ def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
             if address is not None and address.port == port:
                 break
             wanted.add(SocketAddress(frontend.ip, port))
+    own = {port.address: port.name for port in forwarded_ports(proxy).values()}
     for at, holder in holders_at(wanted).items():
         is_named = holder.name and holder.pid
         who = f"{holder.name}, pid {holder.pid}" if is_named else str(holder)
-        yield f"{at} is taken by {who}"
+        # As 8080 instead of 80, before a Service had that port.
+        first = own.get(str(at))
+        yield f"{at} is that of {first} until this ends" if first else f"{at} is taken by {who}"
 
 
 def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:

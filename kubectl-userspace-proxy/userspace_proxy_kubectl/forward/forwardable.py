@@ -90,10 +90,13 @@ class Forwardable:
         found = [each for key in sorted(self._left_out) for each in self._left_out[key]]
         if missing := sorted(self._wanted - self._seen.keys()):
             names = [*map(str, self._seen)]
-            said = "there is no such Service"
-            found += [
-                NotForwarded(key, "", f"{said}{say_meant(str(key), names)}") for key in missing
-            ]
+            known = [self._seen[key].service for key in self._wanted & self._seen.keys()]
+            # As kubectl's words svc/web http.
+            ports = {port.name for service in known for port in service.ports}
+            for key in missing:
+                meant = "; all ports are forwarded" if key.name in ports else ""
+                meant = meant or say_meant(str(key), names)
+                found.append(NotForwarded(key, "", f"there is no such Service{meant}"))
         return found
 
     def follow(self, snapshot: Snapshot) -> Snapshot:

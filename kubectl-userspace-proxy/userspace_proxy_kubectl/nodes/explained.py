@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from userspace_proxy.causes.cause import Cause
-from userspace_proxy.causes.say import kubectl_words, object_of, remedy
+from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
 from userspace_proxy.explain.steps import ENDPOINTS_SHOWN
@@ -47,7 +47,8 @@ def with_nodes(
         behind: Of :func:`behind_steps`.
         invocation: How the user asked, for the next command.
     """
-    steps = (_answers(merged), *(_served(port, merged) for port in merged.ports), *behind)
+    served = (_served(port, merged, invocation) for port in merged.ports)
+    steps = (_answers(merged), *served, *behind)
     ill = [port for port in merged.ports if port.level is not Level.OK]
     nodes_level = worst(step.level for step in steps if step.level is not None)
     level = worst((explanation.level, nodes_level))
@@ -148,10 +149,12 @@ def _answers(merged: Merged) -> PathStep:
     )
 
 
-def _served(port: MergedPort, merged: Merged) -> PathStep:
+def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:
     what = f"{port.key}: {port_in_words(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else ""
+    if words := cause and command(cause):
+        hint = invocation.kubectl(words)
     return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
 
 

@@ -19,6 +19,7 @@ from userspace_proxy.kernel.socket_options import reset
 from userspace_proxy.model import SocketAddress
 
 from ..connections import Connections
+from ..places import connect_ex
 from .detour_stream import ClientSide, FaultyStream
 from .fault_types import FAIL_FIRST, FirstResets
 from .toxics import DOWNSTREAM, UPSTREAM, NamedToxic, ResetPeer
@@ -110,7 +111,7 @@ class FaultServer:
         for _ in range(2):
             filler = socket.socket()
             filler.setblocking(False)
-            filler.connect_ex(self.address)
+            connect_ex(filler, self.address)
             self._fillers.append(filler)
 
     def _close_listener(self) -> None:

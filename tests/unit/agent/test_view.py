@@ -16,6 +16,7 @@ from userspace_proxy.agent.view import (
 )
 from userspace_proxy.causes.cause import CauseCode, When
 from userspace_proxy.causes.endpoints import fault_on_purpose, no_datagram, refuses, resets
+from userspace_proxy.causes.names import name_unresolved
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import (
     hop_limit_reached,
@@ -340,6 +341,23 @@ async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
         2,
         3,
     )
+
+
+async def test_a_name_fails_since_the_same_moment_when_the_clock_is_set(plane):
+    (port,) = served_ports = web(plane, POD_A)
+    unresolved = name_unresolved("db.example", "no such name").replace(first_at=5.0)
+    port.plan = replace(port.plan, cause=unresolved, notes=(unresolved,))
+    unix = [1005.0]
+    clock = WallClock(lambda: 5.0, lambda: unix[0])
+
+    def since():
+        clock.tick()
+        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, clock)
+        return {cause.first_at for cause in (view.cause, *view.notes)}
+
+    assert since() == {1005.0}
+    unix[0] = 9005.0
+    assert since() == {9005.0}
 
 
 async def test_a_view_with_an_ejected_endpoint_follows_time(plane):

@@ -152,7 +152,7 @@ def test_an_answer_between_two_turns_is_not_lost(proxy):
     proxy.put("other", "other.example.com")
     for _ in proxy.endpoints.turns(proxy.store.snapshot()):
         if taken := proxy.endpoints.hosts.take(0.0):
-            proxy.endpoints.learn(taken[0], Lookup({V4: ("203.0.113.1",)}, 30), 0.0, 0.0)
+            proxy.endpoints.learn(taken[0], Lookup({V4: ("203.0.113.1",)}, 30), 0.0)
     proxy.derive()
     assert proxy.ips("db") == proxy.ips("other") == ["203.0.113.1"]
 
@@ -420,7 +420,7 @@ def test_only_this_service_has_no_endpoints_by_name(buggy):
     for _ in range(3):
         host, _ = buggy.endpoints.hosts.take(0.0)
         ip = "203.0.113.66" if host == "bad.example.com" else "203.0.113.1"
-        buggy.endpoints.learn(host, Lookup({V4: (ip,)}, 30), 0.0, 0.0)
+        buggy.endpoints.learn(host, Lookup({V4: (ip,)}, 30), 0.0)
     buggy.derive()
     assert buggy.ips("db") == buggy.ips("other") == ["203.0.113.1"]
     assert buggy.ips("bad") == ["192.0.2.1"]
@@ -439,7 +439,7 @@ def test_the_next_answer_is_tried_again(buggy):
     hosts = {buggy.endpoints.hosts.take(0.0)[0] for _ in range(3)}
     for ip in ("203.0.113.66", "203.0.113.2"):
         for host in hosts:
-            buggy.endpoints.learn(host, Lookup({V4: (ip,)}, 30), 0.0, 0.0)
+            buggy.endpoints.learn(host, Lookup({V4: (ip,)}, 30), 0.0)
         buggy.derive(buggy.source)
     assert buggy.ips("bad") == ["203.0.113.2"]
     assert buggy.endpoints.bugs == {}
@@ -463,7 +463,7 @@ def test_in_each_step_others_go_on(monkeypatch, step):
     assert [*proxy.endpoints.bugs] == [BAD]
     proxy.put("db", DB)
     proxy.derive()
-    proxy.endpoints.learn(DB, Lookup({V4: ("203.0.113.1",)}, 30), 0.0, 0.0)
+    proxy.endpoints.learn(DB, Lookup({V4: ("203.0.113.1",)}, 30), 0.0)
     proxy.derive(proxy.source)
     assert proxy.ips("db") == ["203.0.113.1"]
     assert proxy.state("bad").slices == ()

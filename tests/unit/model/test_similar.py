@@ -20,7 +20,7 @@ FIELDS = ("selector", "sessionAffinity", "ports")
     ("word", "near", "meant"),
     [
         ("selectr", "selector", "did you mean selector?"),
-        ("sessionaffinity", "sessionAffinity", "did you mean sessionAffinity?"),
+        ("SESSIONAFFINITY", "sessionAffinity", "did you mean sessionAffinity?"),
         ("xyzzy", "", ""),
     ],
 )

@@ -86,7 +86,8 @@ class KubernetesLeases(Leases):
 
     async def nodes(self) -> frozenset[str]:
         query = {"limit": str(_PAGE)}
-        return frozenset(await self._items("/api/v1/nodes", query, _name_of))
+        items = self._items("/api/v1/nodes", query, lambda item: str(item["metadata"]["name"]))
+        return frozenset(await items)
 
     async def follow(self, name: str) -> AsyncIterator[Lease]:
         query = {
@@ -222,7 +223,3 @@ class KubernetesLeases(Leases):
 
     def _invalid(self) -> SourceError:
         return SourceError(f"invalid response from {self._client.url} for leases")
-
-
-def _name_of(item: Mapping[str, Any]) -> str:
-    return str(item["metadata"]["name"])

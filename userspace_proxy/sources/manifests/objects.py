@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from sys import intern
@@ -56,6 +57,9 @@ ManifestObject = WrittenService | EndpointSlice | MirroredEndpoints | Node
 PROBLEMS_MAX = 100
 """Lines about one file: the log and the page contain all of them."""
 
+# What Helm, Jinja, envsubst and ytt replace.
+_PLACEHOLDER = re.compile(r"\{\{|\{%|\$\{|\$[A-Za-z_]|#@")
+_TEMPLATE = "a template: read what `helm template` or `envsubst` makes of it"
 _NOTHING: Mapping[str, int] = {}
 _LABELS = ("metadata.labels", "metadata.annotations")
 _KEYS = frozenset(("kind", "metadata", "spec"))
@@ -237,8 +241,18 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
                 ignored.setdefault(what, line)
         objects += ((intern(kind), key, value, line) for key, value in found)
     aliased_nodes = documents[-1].aliased_nodes if documents else 0
+    if problems and _PLACEHOLDER.search(text):
+        lines = ["", *text.splitlines()] if broken is None else []
+        problems = [_of_template(one, lines[one.line - before :]) for one in problems]
     found_wrong = tuple(problems), tuple(remarks), ignored or _NOTHING
     return _Read(tuple(objects), *found_wrong, aliased_nodes)
+
+
+def _of_template(mistake: _Mistake, lines: Sequence[str]) -> _Mistake:
+    """Return a mistake, as of a template if the first of these lines is, or without any."""
+    if lines and not _PLACEHOLDER.search(lines[0]):
+        return mistake
+    return mistake._replace(problem=f"{mistake.problem} ({_TEMPLATE})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,6 +272,26 @@ spec: {defaultMode: 0640, tag: !!binary aGk=}
 """
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        pytest.param("web", "{{ .Release.Name }}", 4, id="of-helm"),
+        pytest.param("apiVersion", "{% if a %}\napiVersion", 1, id="of-jinja"),
+        pytest.param("80", "${PORT}", 9, id="of-envsubst"),
+        pytest.param("80", "#@ values.port", 9, id="of-ytt"),
+    ],
+)
+def test_what_keeps_a_template_from_being_read_is_that(old, new, line):
+    (problem,) = read(SERVICE.replace(old, new)).problems
+    assert problem.startswith(f"web.yaml:{line}: ")
+    assert problem.endswith("(a template: read what `helm template` or `envsubst` makes of it)")
+
+
+def test_a_placeholder_elsewhere_in_an_object_is_no_reason():
+    text = SERVICE.replace("80", "http") + "  sessionAffinity: None # {{ of nothing }}\n"
+    assert read(text).problems == ("web.yaml:9: spec.ports[0].port: expected int, got str",)
+
+
 def test_only_the_kind_of_other_objects_matters():
     objects = ManifestReader("web.yaml").read(f"{SERVICE}---{OTHERS}")
     assert [found.identity for found in objects.objects] == [("Service", "shop/web")]
