@@ -301,6 +301,8 @@ async def test_a_client_that_alone_gets_no_answer_is_known(rig, is_answered):
     exclusions = web.group.counters_of(pod.address).exclusions
     assert (exclusions.part.failures, exclusions.part.client) == (2, ALICE)
     assert exclusions.is_on is not is_answered
+    failed = {one.client: one.failed for one in rig.engine.calls.take()[0]}
+    assert failed == {ALICE: 3, BOB: 0}
 
 
 async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_once(rig):

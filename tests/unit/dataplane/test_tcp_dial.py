@@ -95,6 +95,7 @@ async def test_a_client_of_many_dead_endpoints_is_reset_after_sixteen(rig):
     assert await client.was_reset()
     assert group.totals().failures == TRIED_MAX
     assert group.counters.refused == 1
+    assert [one.failed for one in rig.engine.calls.take()[0]] == [1]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

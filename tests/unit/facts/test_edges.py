@@ -41,6 +41,36 @@ def test_calls_are_counted_by_service_and_client_until_they_are_taken():
     assert counts.take() == ([], 0)
 
 
+def test_failed_ones_are_counted_at_their_end_with_a_client_of_before():
+    counts, web = CallCounts(), Group(WEB)
+    counts.add(web, ALICE)
+    counts.take()
+    counts.fail(web, ALICE)
+    counts.add(web, BOB)
+    counts.fail(web, BOB)
+    calls, _ = counts.take()
+    assert calls == [Calls(WEB, ALICE, 0, 1), Calls(WEB, BOB, 1, 1)]
+    assert counts.take() == ([], 0)
+    edges = Edges()
+    edges.add([Calls(WEB, ALICE, 2)], 0, 10.0)
+    edges.add(calls, 0, 12.0)
+    assert [(row.client, row.failed, row.last_at) for row in edges.facts().edges] == [
+        (ALICE, 1, 10.0),
+        (BOB, 1, 12.0),
+    ]
+
+
+def test_failed_ones_take_no_place_in_a_full_table():
+    counts, web = CallCounts(), Group(WEB)
+    for number in range(CALLS_MAX):
+        counts.add(web, str(number))
+    counts.fail(web, ALICE)
+    counts.fail(web, "0")
+    calls, left_out = counts.take()
+    assert (len(calls), calls[0].failed, left_out) == (CALLS_MAX, 1, 0)
+    assert sum(one.failed for one in calls) == 1
+
+
 def test_calls_that_a_full_table_has_no_place_for_are_counted_together():
     counts, web = CallCounts(), Group(WEB)
     for number in range(CALLS_MAX + 3):
