@@ -111,12 +111,6 @@ def test_of_a_client_that_is_known_only_the_next_choices_are_looked_at():
         assert skipped.asked <= CHOICES[1]
 
 
-def test_where_all_remembered_choices_are_skipped_the_next_one_of_all_is_picked():
-    strategy, alive = SourceHash(Weights()), PODS[4:5]
-    for client in CLIENTS[:100]:
-        assert strategy.pick(PODS, client, skip={*PODS} - {*alive}) == alive[0]
-
-
 def test_beyond_the_choices_that_are_remembered_the_next_one_of_all_is_picked():
     pods = tuple(SocketAddress(f"10.{n >> 8}.{n & 255}.1", 80) for n in range(600))
     strategy = SourceHash(Weights())
