@@ -159,6 +159,17 @@ class Rig:
         (listener,) = answer.listeners.values()
         return Service(self, group, self.group_of(group), listener, wanted)
 
+    def served(self) -> tuple[TcpEndpoint, Service]:
+        """Return an endpoint, and the Service that it serves."""
+        pod = self.endpoint()
+        return pod, self.service(pod.address)
+
+    def udp_served(self) -> tuple[UdpPeer, Service, UdpPeer]:
+        """Return an endpoint, the Service that it serves over UDP, and a client."""
+        pod = self.udp_peer()
+        service = self.udp_service(pod.address)
+        return pod, service, self.udp_client(service)
+
     def group_of(self, group: Group) -> Any:
         return self.link._worker._groups[group.number]
 

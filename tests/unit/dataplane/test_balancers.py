@@ -122,21 +122,6 @@ def test_weights_count_on_both_sides_of_a_split():
     assert [picked(group, client=client)[POD_A] for client in (ALICE, BOB)] == [8, 8]
 
 
-def test_a_client_keeps_its_endpoint_by_its_address_in_each_worker():
-    serving = Serving(
-        (POD_A, POD_B, POD_C),
-        handling=Handling(balance=Balance.SOURCE_HASH),
-        standbys=((POD_C, 1),),
-    )
-    groups = [
-        EndpointGroup(port_key("shop/web:http"), serving, start=number) for number in range(3)
-    ]
-    clients = [f"203.0.113.{number}" for number in range(20)]
-    found = [[group.balancers.current.pick(client, 0.0) for client in clients] for group in groups]
-    assert found[0] == found[1] == found[2]
-    assert set(found[0]) == {POD_A, POD_B}
-
-
 def test_with_a_limit_the_endpoint_with_the_most_room_is_picked_until_none_has_any():
     group = EndpointGroup(port_key("shop/web"), limited(2))
     group.counters_of(POD_A).active = 1

@@ -151,8 +151,7 @@ def dialled(client, at, holds_ack):
 
 
 async def test_a_dial_holds_its_ack_if_the_last_client_had_sent_when_its_endpoint_answered(frozen):
-    pod = frozen.endpoint()
-    web = frozen.service(pod.address)
+    _, web = frozen.served()
     held = []
     for request in (b"question", b"question", b"", b"", b"question", b"question"):
         client = asks(frozen, web, request)
@@ -199,8 +198,7 @@ async def best_wait(attempt, limit_s):
 
 
 async def test_a_server_that_speaks_first_does_not_wait_even_if_the_last_one_did_not(frozen):
-    pod = frozen.endpoint()
-    web = frozen.service(pod.address)
+    pod, web = frozen.served()
 
     async def attempt():
         web.group.sends_at_once = True
@@ -286,8 +284,7 @@ async def test_a_connection_that_is_still_dialled_has_them_too(frozen, timers):
 
 
 async def test_connections_that_end_are_forgotten(frozen):
-    pod = frozen.endpoint()
-    web = frozen.service(pod.address)
+    pod, web = frozen.served()
     await exchange(frozen, web, pod)
     assert not frozen.connections.held_acks
 

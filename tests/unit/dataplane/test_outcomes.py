@@ -19,12 +19,6 @@ from userspace_proxy.model.serving import Serving
 from .groups import ALICE, POD_A, POD_B, POD_C, News
 
 
-def test_a_failed_dial_ejects_the_endpoint_and_is_counted(group):
-    group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0)
-    assert group.balancers.current.ejected(0.0) == {POD_A: 5.0}
-    assert group.counters_of(POD_A).failures == 1
-
-
 def test_failures_in_a_row_are_those_since_the_last_answer(group):
     group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
     group.outcomes.answered(POD_A, 1.0)

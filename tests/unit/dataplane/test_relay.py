@@ -323,15 +323,6 @@ async def test_bulk_behind_urgent_data_before_a_reset_arrives(rig, first):
     assert await hears.read_exactly(4) == b"!bye"
 
 
-@SIDES
-async def test_bytes_behind_urgent_data_arrive_and_the_urgent_one_in_its_place(rig, first):
-    sends, hears = await rig.both_ends(first)
-    sends.sock.send(b"abc")
-    sends.sock.send(b"!", socket.MSG_OOB)
-    sends.sock.send(b"d" * 3000)
-    assert await hears.read_exactly(3004) == b"abc!" + b"d" * 3000
-
-
 # -- anything at any time ----------------------------------------------------
 
 
@@ -416,8 +407,7 @@ async def run_and_stall(rig, web, pod, first):
 @pytest.mark.parametrize("first", ["client", "endpoint"])
 async def test_a_stalled_reader_holds_bounded_memory_while_others_run(build, first, max_pipes):
     rig = build(Tuning(max_pipes=max_pipes))
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     stalled = [await run_and_stall(rig, web, pod, first) for _ in range(STALLED)]
     client, server = await rig.pair(web, pod)
     block = bytes(MIB)

@@ -124,9 +124,6 @@ async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_
     assert await server.was_reset()
 
 
-# -- counters and log --------------------------------------------------------
-
-
 # -- what is left behind -----------------------------------------------------
 
 
@@ -249,8 +246,7 @@ async def resets_it_after_a_byte(client, server):
 async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
     rig, ending, resets, empty
 ):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     client, server = await rig.pair(web, pod)
     await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
     await ending(client, server)
@@ -268,8 +264,7 @@ async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
 
 
 async def test_an_endpoint_may_close_what_has_been_idle_from_the_start(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     client, server = await rig.pair(web, pod)
     await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
     (connection,) = rig.connections.open
@@ -283,8 +278,7 @@ async def test_an_endpoint_may_close_what_has_been_idle_from_the_start(rig):
 
 @pytest.mark.parametrize("is_answered", [False, True])
 async def test_a_client_that_alone_gets_no_answer_is_known(rig, is_answered):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     for last in range(2, 8):
         turned_away, is_last = last % 2 == 0, last == 7
         source = ALICE if turned_away or (is_last and is_answered) else BOB
@@ -304,8 +298,7 @@ async def test_a_client_that_alone_gets_no_answer_is_known(rig, is_answered):
 
 
 async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_once(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     client, server = await rig.pair(web, pod)
     await client.send(b"question")
     await server.read()
@@ -319,8 +312,7 @@ async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_on
 
 @pytest.mark.parametrize("is_half_closed", [False, True])
 async def test_a_reset_after_an_answer_counts_unless_the_endpoint_had_closed(rig, is_half_closed):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     cuts = web.group.counters_of(pod.address).cuts
     client, server = await rig.pair(web, pod)
     await server.send(b"half an answer")
@@ -341,8 +333,7 @@ async def test_a_reset_after_an_answer_counts_unless_the_endpoint_had_closed(rig
 async def test_waits_for_an_endpoint_and_for_its_first_byte_are_counted(build):
     clock = Clock()
     rig = build(clock=clock)
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     client, server = await rig.pair(web, pod)
     await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
     clock.now += 100.0

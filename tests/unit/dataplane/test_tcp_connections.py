@@ -13,8 +13,7 @@ from .waiting import turns, until
 
 async def test_only_the_last_end_is_reported(rig):
     told = []
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     pairs = [await rig.pair(web, pod) for _ in range(2)]
     await until(lambda: len(rig.connections) == 2)
     rig.connections.on_idle = lambda: told.append(len(rig.connections))
@@ -27,8 +26,7 @@ async def test_only_the_last_end_is_reported(rig):
 
 
 async def test_all_are_reset_and_counted(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     pairs = [await rig.pair(web, pod) for _ in range(3)]
     assert rig.connections.reset_all() == 3
     for client, server in pairs:
@@ -38,8 +36,7 @@ async def test_all_are_reset_and_counted(rig):
 
 
 async def test_connections_are_kept_in_the_order_of_their_acceptance(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     ports = [(await rig.pair(web, pod))[0].sock.getsockname()[1] for _ in range(32)]
     assert [connection.address[1] for connection in rig.connections.open] == ports
 

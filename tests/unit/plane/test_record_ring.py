@@ -95,8 +95,7 @@ async def test_a_log_of_connections_goes_on_when_the_last_watcher_has_left():
 
 async def test_a_connection_is_observed_at_its_end(rig):
     observer = Observer(rig)
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     client = await finished(rig, web, pod)
     assert await observer.events(1) == ["ended"]
     (one,) = observer.records
