@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -219,11 +220,16 @@ class Rig:
         client = await self.client(service)
         return client, await endpoint.accept()
 
+    async def joined(self, service: Service, endpoint: TcpEndpoint) -> tuple[Peer, Peer]:
+        """Return the same once the data plane has noted the endpoint's answer."""
+        ends = await self.pair(service, endpoint)
+        await until(lambda: all(c.up for c in self.connections.open), "the dial is answered")
+        return ends
+
     async def both_ends(self, first: str = "client") -> tuple[Peer, Peer]:
         """Return the two ends of a connection, the one that acts first before the other."""
         pod = self.endpoint()
-        client, server = await self.pair(self.service(pod.address), pod)
-        await until(lambda: all(c.up for c in self.connections.open), "the dial is answered")
+        client, server = await self.joined(self.service(pod.address), pod)
         return (client, server) if first == "client" else (server, client)
 
     def _directions(self) -> list[Direction]:
@@ -289,6 +295,11 @@ def no_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def out_of_watches(*_args: object) -> None:
+    """Fail as the registration of a socket does beyond the kernel's limit."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def connection_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns import Net
 from userspace_proxy.dataplane.client_address import ClientAddressDialer
 from userspace_proxy.dataplane.held_acks import BEHIND_S, HELD_S, HeldAcks, hold_acks, send_acks
 from userspace_proxy.dataplane.reactor import Reactor
@@ -27,23 +26,14 @@ KERNEL_S = 0.04
 
 
 @pytest.fixture
-def net():
-    """The test's thread is in a namespace that no other test sends in."""
-    net = Net("node")
-    with net:
-        yield net
-    net.close()
-
-
-@pytest.fixture
 def stack():
     with contextlib.ExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
-async def frozen(net, build, timers):
-    """A rig whose clock the test moves."""
+async def frozen(node, build, timers):
+    """A rig whose clock the test moves, in a namespace that no other test sends in."""
     return build(None, timers.clock, timers)
 
 
@@ -117,7 +107,7 @@ async def test_a_listener_that_has_refused_holds_acks_again(frozen, ip):
 @pytest.mark.parametrize("client", [None, "127.9.9.9"], ids=["node-address", "client-address"])
 @pytest.mark.parametrize(("holds_ack", "expected"), [(True, 2), (False, 3)])
 def test_only_a_dial_that_holds_the_ack_leaves_it_to_the_first_bytes(
-    net, stack, client, holds_ack, expected
+    node, stack, client, holds_ack, expected
 ):
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     taken = []

@@ -1,4 +1,3 @@
-import errno
 import gc
 import socket
 
@@ -12,7 +11,7 @@ from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Handling, ProxyProtocol
 from userspace_proxy.model.serving import Serving
 
-from .rig import UNREACHABLE, Clock
+from .rig import UNREACHABLE, Clock, out_of_watches
 from .waiting import until
 
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
@@ -23,9 +22,6 @@ async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
     connection.begin()
-
-    def out_of_watches(*_args):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(rig.engine.reactor, "register", out_of_watches)
     assert await client.was_reset()
@@ -247,8 +243,7 @@ async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
     rig, ending, resets, empty
 ):
     pod, web = rig.served()
-    client, server = await rig.pair(web, pod)
-    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    client, server = await rig.joined(web, pod)
     await ending(client, server)
     client.close()
     await until(lambda: not rig.connections.open)
@@ -265,8 +260,7 @@ async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
 
 async def test_an_endpoint_may_close_what_has_been_idle_from_the_start(rig):
     pod, web = rig.served()
-    client, server = await rig.pair(web, pod)
-    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    client, server = await rig.joined(web, pod)
     (connection,) = rig.connections.open
     connection._exchange.answered_at -= UNANSWERED_S
     await closes_it_at_once(client, server)
@@ -334,8 +328,7 @@ async def test_waits_for_an_endpoint_and_for_its_first_byte_are_counted(build):
     clock = Clock()
     rig = build(clock=clock)
     pod, web = rig.served()
-    client, server = await rig.pair(web, pod)
-    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    client, server = await rig.joined(web, pod)
     clock.now += 100.0
     await client.send(b"a question after some thought")
     await server.read()

@@ -13,7 +13,7 @@ from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
-from .rig import UNREACHABLE, no_descriptors
+from .rig import UNREACHABLE, no_descriptors, out_of_watches
 from .waiters import limited
 from .waiting import until
 
@@ -252,9 +252,6 @@ async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatc
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
-
-    def out_of_watches(*_args):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.engine.reactor, "register", out_of_watches)

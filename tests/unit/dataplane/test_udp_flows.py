@@ -6,7 +6,6 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.udp import UdpListener
 from userspace_proxy.dataplane.udp_flows import AGAIN_S, WAIT_S, SilentFlows
-from userspace_proxy.dataplane.waiting_room import WINDOW
 from userspace_proxy.kernel.ephemeral import EPHEMERAL
 from userspace_proxy.model import SocketAddress
 
@@ -111,18 +110,6 @@ async def test_a_refusal_that_a_kept_datagram_meets_is_acted_on(rig, monkeypatch
     assert dns.group.counters_of(silent.address).failures == 1
 
 
-async def test_many_flows_are_served_at_once(rig):
-    dns = rig.udp_service(**HOLD)
-    for number in range(3 * WINDOW):
-        rig.udp_client(dns).send(b"%d" % number)
-        await until(lambda n=number: waited(dns) == n + 1)
-    pod = rig.udp_peer()
-    rig.update(dns, pod.address, **HOLD)
-    assert [await pod.receive() for _ in range(3 * WINDOW)] == [
-        b"%d" % number for number in range(3 * WINDOW)
-    ]
-
-
 async def test_a_flow_whose_time_is_up_ends(timed, timers):
     dns = timed.udp_service(**HOLD)
     timed.udp_client(dns).send(b"question")
@@ -154,16 +141,6 @@ async def test_flows_that_wait_end_with_their_listener(rig):
     await until(lambda: count_waiting(dns))
     dns.close()
     assert (len(rig.flows), count_waiting(dns)) == (0, 0)
-
-
-async def test_without_hold_any_more_flows_that_wait_end(rig):
-    dns = rig.udp_service(**HOLD)
-    for number in range(3 * WINDOW):
-        rig.udp_client(dns).send(b"question")
-        await until(lambda n=number: waited(dns) == n + 1)
-    rig.update(dns)
-    await until(lambda: count_waiting(dns) == 0)
-    assert len(rig.flows) == 0
 
 
 async def test_flows_beyond_the_limit_wait(timed):
