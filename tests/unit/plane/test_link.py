@@ -126,18 +126,6 @@ async def test_udp_that_refuses_for_a_moment_continues_to_serve(rig):
     assert await is_refused(client)
 
 
-async def test_no_other_program_gets_the_port_of_udp_that_refuses(rig):
-    dns, pod = rig.udp_service(), rig.udp_peer()
-    client = rig.udp_client(dns)
-    for _ in range(2):
-        assert await is_refused(client)
-        with pytest.raises(OSError, match="in use"):
-            UdpPeer(port=dns.address.port)
-        rig.update(dns, pod.address)
-        assert await asked(client, pod) == b"answer"
-        rig.update(dns)
-
-
 # -- changes -------------------------------------------------------------------
 
 

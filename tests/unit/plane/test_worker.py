@@ -5,11 +5,10 @@ import contextlib
 import socket
 
 import msgspec
-import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import DataPlane
-from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Handling, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.messages import (
@@ -19,7 +18,6 @@ from userspace_proxy.plane.messages import (
     Counted,
     Ejected,
     ListenerClosed,
-    Logged,
     MoveListener,
     OpenGroup,
     OpenListener,
@@ -29,9 +27,9 @@ from userspace_proxy.plane.messages import (
 from userspace_proxy.plane.worker import _ENDPOINTS_A_MESSAGE, Worker
 
 from ..dataplane.limits import MIB, Limit
-from ..dataplane.peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
+from ..dataplane.peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, dial
 from ..dataplane.waiting import until
-from .control import GROUP, LISTENER, TCP, UDP
+from .control import GROUP, LISTENER, TCP
 from .reports import counted
 
 POD = SocketAddress("10.0.0.1", 80)
@@ -108,23 +106,6 @@ async def test_a_closed_listener_is_confirmed_and_its_connections_continue(contr
     await client.send(b"still here")
     assert await server.read() == b"still here"
     assert (await control.status()).connections == 1
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_socket_may_be_sent_again_after_it_was_closed(control, protocol):
-    """The control process keeps a copy, so the kernel keeps it when the worker closes its own."""
-    pod = control.keep(TcpEndpoint() if protocol is TCP else UdpPeer())
-    at = control.serve(pod.address, protocol=protocol)
-    for _ in range(3):
-        control.send(CloseListener(LISTENER))
-        control.send(OpenListener(LISTENER, GROUP, protocol, at), control.sock)
-    await control.report()
-    if protocol is TCP:
-        await control.pair(at, pod)
-    else:
-        control.keep(UdpPeer(to=at)).send(b"question")
-        assert await pod.receive() == b"question"
-    assert control.said(Logged) == []
 
 
 async def test_closing_an_unknown_listener_is_confirmed(control):
@@ -226,21 +207,6 @@ async def test_the_largest_parts_of_a_report_fit_into_a_frame(control):
     parts = control.said(Counted)
     assert [[report.group for report in part.groups] for part in parts] == [[0, 1], [2], []]
     assert max(len(msgspec.json.encode(part)) for part in parts) < MAX_FRAME_BYTES
-
-
-async def test_a_flow_whose_endpoint_was_removed_has_ended_in_the_report(control):
-    pod, other = control.keep(UdpPeer()), control.keep(UdpPeer())
-    at = control.serve(pod.address, protocol=UDP)
-    client = control.keep(UdpPeer(to=at))
-    client.send(b"12345")
-    await pod.receive()
-    assert await control.counted() == {
-        pod.address: {"active": 1, "connections": 1, "received_bytes": 5}
-    }
-    client.send(b"123")
-    await pod.receive()
-    control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)]))
-    assert await control.counted() == {pod.address: {"active": -1, "received_bytes": 3}}
 
 
 async def test_a_report_whose_last_part_loses_the_control_process_is_over():
