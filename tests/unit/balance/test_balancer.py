@@ -136,13 +136,6 @@ class TestAffinity:
         balancer = Balancer(PODS, affinity_timeout_s=60)
         assert [balancer.pick(ALICE, 0.0) for _ in range(3)] == [POD_A] * 3
 
-    def test_a_client_is_never_pinned_to_a_dead_endpoint(self):
-        balancer = Balancer(PODS, affinity_timeout_s=10800)
-        assert connect(balancer, ALICE, 0.0) == [POD_A]
-        assert connect(balancer, ALICE, 1.0, dead={POD_A}) == [POD_A, POD_B]
-        later = [connect(balancer, ALICE, now, dead={POD_A}) for now in (2.0, 6.0, 60.0)]
-        assert later == [[POD_B]] * 3
-
     def test_a_pin_is_no_reason_to_try_an_endpoint_twice(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
@@ -205,18 +198,6 @@ class TestStandby:
         assert connect(balancer, ALICE, 0.0, dead={POD_A}) == [POD_A, POD_B]
         assert connect(balancer, ALICE, 1.0) == [POD_B]
         assert connect(balancer, ALICE, 6.0) == [POD_A]
-
-    def test_affinity_holds_among_those_of_one_priority(self):
-        balancer = Balancer(PODS, affinity_timeout_s=60, standbys={POD_B: 1, POD_C: 1})
-        balancer.failed(POD_A, 0.0)
-        assert [connect(balancer, ALICE, now) for now in (0.0, 1.0, 2.0)] == [[POD_B]] * 3
-        assert connect(balancer, BOB, 3.0) == [POD_C]
-
-    def test_when_all_are_ejected_they_are_tried_in_the_order_of_their_priorities(self):
-        balancer = self.balancer()
-        for pod in PODS:
-            balancer.failed(pod, 0.0)
-        assert connect(balancer, ALICE, 1.0, dead=PODS) == list(PODS)
 
     def test_an_update_may_swap_them(self):
         balancer = self.balancer()
@@ -294,10 +275,6 @@ class TestLimits:
         full.clear()
         assert not balancer.is_at_limit(ALICE, 1.5)
         assert balancer.pick(ALICE, 1.5) == POD_A
-
-    def test_a_client_waits_rather_than_use_a_standby(self):
-        balancer = self.limited(POD_A, standbys={POD_B: 1, POD_C: 1})
-        assert balancer.pick(ALICE, 0.0) is None
 
     def test_a_pinned_client_waits_for_its_endpoint(self):
         full = []

@@ -75,13 +75,6 @@ def test_a_probe_that_is_answered_ends_the_ejection(ejections):
     assert ejections.out(now=5.0) == set()
 
 
-def test_after_a_successful_dial_the_next_ejection_is_short_again(ejections):
-    probe_fails(ejections, now=5.0)
-    ejections.answered(POD_A)
-    ejections.failed(POD_A, now=20.0)
-    assert ejections.left_s([POD_A], now=20.0) == {POD_A: 5.0}
-
-
 def test_a_probe_that_never_reports_is_replaced(ejections):
     ejections.picked(POD_A, now=5.0)
     assert ejections.out(now=5.0 + PROBE_S - 0.1) == {POD_A}

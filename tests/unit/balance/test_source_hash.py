@@ -76,16 +76,6 @@ def test_when_an_endpoint_is_added_clients_move_only_to_it():
     assert {after[client] for client in CLIENTS if before[client] != after[client]} == {PODS[0]}
 
 
-def test_a_skipped_endpoints_clients_use_their_next_choice_and_return():
-    strategy = SourceHash(Weights())
-    before = {client: strategy.pick(PODS, client) for client in CLIENTS[:500]}
-    gone = PODS[3]
-    meanwhile = {client: strategy.pick(PODS, client, skip={gone}) for client in CLIENTS[:500]}
-    without = choices([pod for pod in PODS if pod != gone], clients=CLIENTS[:500])
-    assert meanwhile == without
-    assert {client: strategy.pick(PODS, client) for client in CLIENTS[:500]} == before
-
-
 class Skipped:
     """Endpoints to be skipped, which count how often they are asked."""
 
