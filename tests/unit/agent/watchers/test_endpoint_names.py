@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.netns import Net
 from userspace_proxy import Proxy
 from userspace_proxy.agent.rounds.changes import Progress, SyncCounters
 from userspace_proxy.agent.rounds.options import Options
@@ -134,20 +133,6 @@ async def test_names_of_the_last_state_are_judged_at_the_start():
         assert node.answered == []
         await node.put()
         assert len(node.answered) == 1
-
-
-async def test_names_do_not_lead_to_an_address_that_the_node_has_got(answers):
-    answers.append("203.0.113.1")
-    net = Net("node")
-    try:
-        with net:
-            async with Node(**ALLOWED) as node:
-                await node.put()
-                await until(lambda: node.ips() == ["203.0.113.1"])
-                net.run("ip address add 203.0.113.1/32 dev lo")
-                await until(lambda: node.states() == [NameState.FORBIDDEN])
-    finally:
-        net.close()
 
 
 DB = {
