@@ -14,7 +14,7 @@ from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
 from .rig import UNREACHABLE, no_descriptors, out_of_watches
-from .waiters import limited
+from .waiters import at_its_limit, limited, waiting
 from .waiting import until
 
 QUICK = Tuning(connect_timeout_s=0.02)
@@ -273,6 +273,18 @@ async def test_the_end_of_a_dial_that_was_not_counted_ends_no_other(rig):
     assert group.loads.of(silent) == 1
     after.close()
     assert group.loads.of(silent) == 0
+
+
+async def test_a_client_waits_for_an_ejected_endpoint_at_its_limit(rig):
+    pod, web, server = await at_its_limit(rig)
+    await until(lambda: all(connection.up for connection in rig.connections.open))
+    web.group.outcomes.failed(
+        pod.address, dial_failure(errno.ECONNREFUSED, pod.address.ip), rig.engine.reactor.now
+    )
+    (client,) = await waiting(rig, web, 1)
+    await client.send(b"waited")
+    server.reset()
+    assert await (await pod.accept()).read() == b"waited"
 
 
 async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing(rig):

@@ -30,6 +30,17 @@ async def test_the_flows_of_all_processes_leave_half_of_the_ephemeral_ports_to_o
     assert ports // 2 - processes < tables * processes <= ports // 2
 
 
+async def test_flows_end_when_they_have_been_idle_and_then_no_timer_is_set(build, timers):
+    rig = build(Tuning(udp_idle_s=5.0), timers.clock, timers)
+    pod = rig.udp_peer()
+    rig.udp_client(rig.udp_service(pod.address)).send(b"question")
+    await until(lambda: len(rig.flows) == 1)
+    timers.advance(4.0)
+    assert (len(rig.flows), timers.waiting) == (1, 1)
+    timers.advance(2.0)
+    assert (len(rig.flows), timers.waiting) == (0, 0)
+
+
 async def test_while_memory_is_short_a_new_flow_takes_the_place_of_another(timed, timers):
     peer = timed.udp_peer()
     dns = timed.udp_service(peer.address)

@@ -128,6 +128,13 @@ async def whom_clients_reach(sockets, protocol):
     }
 
 
+@BOTH
+def test_sockets_for_which_there_is_no_worker_are_closed(share, protocol):
+    before = share(protocol, workers=(0, 1))
+    after = share(protocol, at=before.at, workers=(0,), inherited=copies_of(before))
+    assert list(after.by_worker) == [0]
+
+
 @pytest.mark.parametrize(
     ("had", "late", "count"),
     [(3, 0, 3), (3, 0, 4), (4, 0, 2), (4, 0, 3), (4, 1, 3), (4, 2, 3), (4, 3, 5), (4, 3, 6)],

@@ -27,9 +27,9 @@ from userspace_proxy.plane.messages import (
 from userspace_proxy.plane.worker import _ENDPOINTS_A_MESSAGE, Worker
 
 from ..dataplane.limits import MIB, Limit
-from ..dataplane.peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, dial
+from ..dataplane.peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
 from ..dataplane.waiting import until
-from .control import GROUP, LISTENER, TCP
+from .control import GROUP, LISTENER, TCP, UDP
 from .reports import counted
 
 POD = SocketAddress("10.0.0.1", 80)
@@ -207,6 +207,21 @@ async def test_the_largest_parts_of_a_report_fit_into_a_frame(control):
     parts = control.said(Counted)
     assert [[report.group for report in part.groups] for part in parts] == [[0, 1], [2], []]
     assert max(len(msgspec.json.encode(part)) for part in parts) < MAX_FRAME_BYTES
+
+
+async def test_a_flow_whose_endpoint_was_removed_has_ended_in_the_report(control):
+    pod, other = control.keep(UdpPeer()), control.keep(UdpPeer())
+    at = control.serve(pod.address, protocol=UDP)
+    client = control.keep(UdpPeer(to=at))
+    client.send(b"12345")
+    await pod.receive()
+    assert await control.counted() == {
+        pod.address: {"active": 1, "connections": 1, "received_bytes": 5}
+    }
+    client.send(b"123")
+    await pod.receive()
+    control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)]))
+    assert await control.counted() == {pod.address: {"active": -1, "received_bytes": 3}}
 
 
 async def test_a_report_whose_last_part_loses_the_control_process_is_over():

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 
 import pytest
 
@@ -325,6 +326,21 @@ async def test_a_problem_that_is_solved_is_a_change_while_another_one_lasts(make
         assert retry(served_ports)
         assert not retry(served_ports)
         assert set(served_ports.steered.targets().values()) == {REFUSE}
+
+
+async def test_a_node_port_whose_number_a_connection_uses_is_reserved_once_that_has_ended(make):
+    served_ports = make(Bind.PROXY_PORT, facts=AT_NODE)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        accepted, _ = server.accept()
+    with client, accepted:
+        served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
+        # A reset, which leaves no trace of the connection.
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert not retry(served_ports)
+    with pytest.raises(OSError, match="in use"):
+        bound(Protocol.TCP, port)
 
 
 async def test_where_frontends_are_bound_a_node_port_is_held_by_its_listener(make):
