@@ -310,7 +310,7 @@ def test_an_exception_of_a_stream_function_is_logged_with_the_backend(make, capl
         raise LookupError("no such thing")
 
     assert ask(make(fail).address, b"") == b""
-    assert caplog.messages == ["web-1: its function failed"]
+    assert caplog.messages == ["function of web-1 failed"]
     assert "LookupError: no such thing" in caplog.text
 
 

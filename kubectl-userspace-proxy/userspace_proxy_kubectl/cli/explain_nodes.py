@@ -1,10 +1,9 @@
-"""The part of ``explain`` that the agents of all nodes answer.
+"""The part of ``explain`` that comes from the agents of all nodes.
 
     agents ──about one Service──▶ merged ─▶ a part of the explanation
                 └──one --node──▶ its own facts, which are explained instead of the plan
 
-Rule 1: without an agent that can be found and reached, the plan is explained alone, and why is
-said.
+Rule 1: if no agent can be found and reached, only the plan is explained, together with the reason.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ _NODE = "node"
 
 @dataclass(frozen=True, slots=True)
 class OnNodes:
-    """What the nodes say of one Service, as a NodesAnswer."""
+    """What the nodes report about one Service, as a NodesAnswer."""
 
     service: str
-    """``namespace/name``, perhaps with ``:port``."""
+    """``namespace/name``, optionally with ``:port``."""
     all_nodes: AllNodes
     is_one: bool
-    """One node was asked for."""
+    """Whether one node was requested."""
 
     @property
     def subject(self) -> Subject | None:
@@ -93,7 +92,7 @@ class OnNodes:
 def ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return what the nodes say of a Service; None, after a warning, if none can be asked."""
+    """Return what the nodes report about a Service; None, after a warning, if that fails."""
     names = [name for name in given.values.get(_NODE, "").split(",") if name]
     try:
         all_nodes = read_once(given, settings, [service.partition(":")[0]])
