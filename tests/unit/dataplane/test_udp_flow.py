@@ -350,7 +350,7 @@ async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_
     assert not ends.is_on
     assert dns.group.counters_of(pod.address).unanswered == 3
     dns.close()
-    assert sum(one.failed for one in rig.engine.calls.take()[0]) == 3
+    assert sum(one.failed for one in timed.engine.calls.take()[0]) == 3
 
 
 @pytest.mark.parametrize("looks", [0, 1])
