@@ -3,7 +3,7 @@
     source ──snapshot──▶ EndpointsByName ──snapshot with slices of addresses──▶ rounds
     DNS ────lookups────▶ (host_table)         in turns: a Service takes some 50 µs
 
-Rule 1: a name is looked up only where the operator has allowed it, or a name above it.
+Rule 1: a name is looked up only if the operator has allowed it, or a parent domain.
 Rule 2: a forbidden address (``forbidden``) is never an endpoint, whatever a name resolves to. This
 is checked again when Services, Nodes or this node's addresses change; and at each dial the kernel
 is asked (``OwnAddressCheck``).

@@ -20,9 +20,9 @@ from typing import NamedTuple
 PLACES = 8
 """Names that are looked up at the same time."""
 DOUBTFUL_MAX = PLACES // 2
-"""Of these, names without an answer."""
+"""The maximum of names without an answer among these."""
 NAMESPACE_MAX = PLACES // 2
-"""Of these, names of one namespace."""
+"""The maximum of one namespace's names among these."""
 NAMESPACE_DOUBTFUL_MAX = NAMESPACE_MAX - 1
 
 

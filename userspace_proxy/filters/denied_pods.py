@@ -1,4 +1,4 @@
-"""Finds the links of this node's pods whose packets to frontends a chain drops; pure.
+"""Finds links of this node's pods whose packets to frontends are dropped by a chain; pure.
 
     iifname cali1 ct state new drop ─▶ pods behind cali1
     ip saddr 10.244.0.0/16 drop     ─▶ pods behind each link that such addresses are routed to

@@ -103,7 +103,7 @@ class Match:
     is_inverted: bool = False
 
     def has(self, number: int) -> bool:
-        """Return whether one of the values is, or contains, an address or a port.
+        """Return whether a value is, or contains, an address or port.
 
         Args:
             number: A port, or an address by :func:`number_of`.
@@ -117,7 +117,7 @@ class Match:
         return False
 
     def names(self, number: int) -> bool:
-        """Return whether one of the values is exactly an address or a port."""
+        """Return whether a value is exactly an address or port."""
         return number in self._places[0]
 
     @functools.cached_property

@@ -142,7 +142,7 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         allowed = connections.get(entry.dialled)
         return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
-    # Also for frontends that were not steered: another proxy may have led them to an endpoint until
+    # Even for frontends that were not steered: another proxy may have led them to an endpoint until
     # now, or this one before they were removed.
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
     # Only frontends steered before: a listing has all entries, and these last only ten seconds.

@@ -47,7 +47,7 @@ CTA_FILTER_ORIG_FLAGS = 1
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_SRC, CTA_IP_DST = {4: 1, 6: 3}, {4: 2, 6: 4}
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
-# The fields of a tuple that a listing is filtered by. Source: net/netfilter/nf_conntrack_netlink.c.
+# The tuple fields by which a listing is filtered. Source: net/netfilter/nf_conntrack_netlink.c.
 FILTER_IP_DST, FILTER_PROTO_NUM, FILTER_DST_PORT = 1 << 1, 1 << 3, 1 << 5
 # Source: include/uapi/linux/netfilter/nf_conntrack_common.h.
 IPS_SEEN_REPLY, IPS_DST_NAT = 1 << 1, 1 << 5

@@ -113,7 +113,7 @@ _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errn
 
 
 class OwnAddressCheck:
-    """Asks the kernel whether it would deliver packets to an address to this node itself.
+    """Asks the kernel whether it would deliver packets for an address locally.
 
     The routing table also has what a list of interfaces' addresses lacks: secondary addresses,
     local routes to whole networks, broadcast addresses of links, and the latest changes. A query

@@ -68,7 +68,7 @@ def _is_zero(setting: Path) -> bool:
 def without_ipv6(
     frontends: Iterable[Frontend], conf: Path = Path("/proc/sys/net/ipv6/conf")
 ) -> dict[Frontend, str]:
-    """Return the IPv6 frontends of a node whose IPv6 is disabled, with the cause.
+    """Return the IPv6 frontends, with the cause, if IPv6 is disabled on this node.
 
     Their rules are in force but have no effect, as no interface has an IPv6 address.
     """

@@ -4,8 +4,8 @@
     cgroup v1   memory.limit_in_bytes      memory.usage_in_bytes  less the file cache
     RLIMIT_AS                              the address space of this process
 
-Rule 1: of this cgroup and those above it, the one with the lowest limit counts.
-Rule 2: file cache isn't counted as used: the kernel drops it before it kills a process.
+Rule 1: the lowest limit of this cgroup and its ancestors applies.
+Rule 2: file cache doesn't count as used, as the kernel drops it before it kills a process.
 Rule 3: a limit that can't be read is ignored.
 """
 

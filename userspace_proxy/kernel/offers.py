@@ -1,7 +1,7 @@
 """What this kernel supports, found by trying (``trials``), never by its version.
 
-    a process reads it once, before it chooses anything, and passes it on:
-    steerings, auto, the kernel path, client addresses, check, status and page decide by it
+    a process reads it once, before it chooses anything, and passes it on: steerings, auto, the
+    kernel path, client addresses, check, status and page depend on it
 
 What can't be tried for lack of permission isn't reported as missing.
 """

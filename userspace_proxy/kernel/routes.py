@@ -51,7 +51,7 @@ class NodeRoutes(Generic[Derived]):
         self._is_closed = False
         self._followed = FollowedListing(loop, "routes", _GROUPS, self._read, self._take, _matters)
         self.now: ListedNode[Derived] = self._followed.first
-        """As of the last listing."""
+        """The result of the last listing."""
 
     def look_at_settings(self) -> None:
         """List again if sysctls have changed; cheap, as it reads two small files."""

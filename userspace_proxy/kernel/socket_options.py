@@ -55,7 +55,7 @@ def set_freebind(sock: _socket.socket) -> None:
 
 
 def set_transparent(sock: _socket.socket) -> None:
-    """Let a socket be bound to, and answer from, an address that isn't this node's.
+    """Let a socket bind to, and answer from, an address of another host.
 
     Raises OSError without NET_ADMIN and NET_RAW. Source: ip_route_output_key_hash_rcu() in
     net/ipv4/route.c, which looks up the source address of any other socket in the table local.

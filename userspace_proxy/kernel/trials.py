@@ -2,7 +2,7 @@
 
     nftables       the kernel checks a transaction, and discards it
     legacy tables  are read in a network namespace of their own, which creates them there; while
-                   nothing has loaded their code, modprobe says whether it could
+                   nothing has loaded their code, modprobe shows whether it could
     others         a socket, a listing of nothing, a program that is loaded and never attached
 
 Each trial returns the kernel's error number, or 0.
@@ -229,7 +229,7 @@ def _read_namespace() -> None:
 def _load_connect_hook() -> None:
     # The locked memory of the user's other processes may exceed the limit.
     with as_locked_memory():
-        # The newest one (Linux 5.9): where it can be loaded, so can the others.
+        # The newest hook (Linux 5.9): a kernel that loads it supports the others.
         os.close(load_program("cgroup/sock_release", _ALLOW))
 
 

@@ -62,7 +62,7 @@ class SourceStatus:
     is_current: bool = False
     """Whether the last published snapshot is up to date, as far as is known."""
     behind_s: float = 0.0
-    """For how many seconds a part of it hasn't been followed; 0.0 if it is current."""
+    """For how many seconds a part of it hasn't been updated; 0.0 if it is current."""
     problems: tuple[str, ...] = ()
     """One line each, with place and remedy."""
     restarts: int = 0
@@ -163,7 +163,7 @@ class Source(abc.ABC):
         """Scale a workload from zero to one replica; unchanged if it has replicas.
 
         Args:
-            may: Called first, with what is known of its pods.
+            may: Called first, with the known labels of its pods.
 
         Returns: Why that failed, with the remedy; empty if it has replicas now.
         """
@@ -173,7 +173,7 @@ class Source(abc.ABC):
         """Scale a workload from one replica to zero, unless something else requires replicas.
 
         Args:
-            may: Called first, with what is known of its pods.
+            may: Called first, with the known labels of its pods.
             agree: Awaited before the update, which a change of the scale meanwhile prevents.
         """
         return Rest(why_not=f"{workload} can't be scaled: Services are read from {self.kind}")

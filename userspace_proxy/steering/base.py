@@ -65,7 +65,7 @@ class Affinity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KernelTarget:
-    """The target of a frontend whose new connections the kernel translates to endpoints.
+    """Endpoints to which the kernel translates a frontend's new connections.
 
     Open connections are unaffected.
     """
@@ -135,7 +135,7 @@ Targets = dict[Frontend, Target]
 def merge_change(
     applied: Targets | None, changed: Mapping[Frontend, Target], gone: Collection[Frontend]
 ) -> Targets:
-    """Merge a change into what was applied; return the same object.
+    """Merge a change into the applied targets; return the same object.
 
     Raises:
         SteeringError: Nothing was applied.
@@ -297,7 +297,7 @@ class Steering(abc.ABC):
 
 
 class NoSteering(Steering):
-    """Records what is applied, for the status page: clients dial the listeners, on loopback.
+    """Only records targets, for the status page: clients dial the listeners on loopback.
 
     For embedding in a program or test suite: it needs no privileges, rules or routes.
     """

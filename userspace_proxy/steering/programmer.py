@@ -250,7 +250,7 @@ Result = TypeVar("Result")
 class ProgrammedSteering(Steering, Generic[Kind]):
     """A steering whose methods all call a programmer in one thread.
 
-    Its network namespace is that of the thread that calls the first method.
+    Its network namespace is the first calling thread's.
     """
 
     def __init__(self, facts: SteeringFacts, make: Callable[[], Kind]) -> None:

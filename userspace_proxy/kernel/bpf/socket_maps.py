@@ -48,7 +48,7 @@ class FrontendValue(NamedTuple):
     affinity: int = 0
     """Frontends with the same number share affinity entries; 0: without affinity."""
     timeout_s: int = 0
-    """Of session affinity."""
+    """The timeout of session affinity."""
 
     def pack(self) -> bytes:
         return _SERVICE.pack(*self)
@@ -162,7 +162,7 @@ class DialSettings(NamedTuple):
     host_only: int = 0
     """1: dials of other network namespaces aren't offloaded."""
     host_netns: int = 0
-    """Cookie of the namespace whose dials are; 0: this machine's first one."""
+    """Cookie of the namespace whose dials are offloaded; 0: this machine's first one."""
     observing: int = 0
     """1: the end of each connection is reported as an event."""
     next_number: int = 1

@@ -1,4 +1,4 @@
-"""Netlink sockets: one kind sends requests, the other receives events.
+"""Netlink sockets: Requests sends requests, Events receives events.
 
     Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
                                     kernel ── events, or "some were lost" ──▶ Events

@@ -31,14 +31,14 @@ COUNTER_PACKETS = 2
 VERDICT_CODE, VERDICT_CHAIN = 1, 2
 LOOKUP_SET, LOOKUP_SET_ID = 1, 4
 EQUAL, NOT_EQUAL, LESS, AT_MOST, GREATER, AT_LEAST = range(6)
-"""Of :func:`match`."""
+"""Comparisons for :func:`match`."""
 ACCEPT, DROP, RETURN, JUMP, GOTO = 1, 0, -5, -3, -4
 STATUS_DNAT = 1 << 5
-"""Of :data:`CT_STATUS`: the dialled address is translated (IPS_DST_NAT)."""
+"""A bit of :data:`CT_STATUS`: the dialled address is translated (IPS_DST_NAT)."""
 STATE_INVALID, STATE_ESTABLISHED, STATE_RELATED, STATE_NEW = 1, 2, 4, 8
-"""Of :data:`CT_STATE`."""
+"""Bits of :data:`CT_STATE`."""
 THIS_HOST = 0
-"""Of :data:`PACKET_TYPE`: ``meta pkttype host``."""
+"""A value of :data:`PACKET_TYPE`: ``meta pkttype host``."""
 FRAGMENT_OFFSET = 0xFFF8
 """The bits of :data:`FRAGMENT` that are ``frag frag-off``."""
 _INVERTED = 1
@@ -155,7 +155,7 @@ DADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 2))
 SADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 1))
 """The source's type."""
 LOCAL = 2
-"""Of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
+"""A value of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
 FRAGMENT = Field(
     "exthdr", 2, "big", attribute(2, bytes([socket.IPPROTO_FRAGMENT])) + number(3, 2) + number(4, 2)
 )

@@ -42,7 +42,7 @@ _READS = 100
 # Offsets of fields in an event; loads are big-endian.
 _KIND_AT, _SENDER_AT = 4, 12
 _SUBSYSTEM = 0xA
-# Of struct nfgenmsg.
+# The size of struct nfgenmsg.
 _HEADER_BYTES = 4
 
 # Measured: the two rules of one chain take 58 µs, and a definition of a listing 12.

@@ -53,8 +53,8 @@ FAMILIES: Mapping[int, str] = {INET: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress", "egress")
 ANONYMOUS_SET = 1
 _ELEMENT_FLAGS, _INTERVAL_END = 3, 1
-"""Of :attr:`ListedSet.flags`."""
-# Of struct nfgenmsg: the family, a version, a resource.
+"""Bits of :attr:`ListedSet.flags`."""
+# struct nfgenmsg: the family, a version, a resource.
 _HEADER_BYTES = 4
 _DROP = 0
 _NETDEV = 5

@@ -1,4 +1,4 @@
-"""Requests to an API server, with the credentials that kubernetes-asyncio loads.
+"""Sends requests to an API server, with the credentials that kubernetes-asyncio loads.
 
 Rule 1: a missing or incomplete response raises TransportError. Callers never see aiohttp, which is
 imported when a client is opened.
@@ -61,7 +61,7 @@ _TURNS_TO_CLOSE = 50
 # In one step aiohttp reads twice this, unpacks this, or takes a sixteenth as many chunks: 4,096
 # chunks of one byte take 10 ms.
 _BUFFER_BYTES = 64 << 10
-# A peer that vanishes is detected within a minute, also while nothing is sent.
+# They detect a vanished peer within a minute, even while nothing is sent.
 _KEEPALIVE = tuple(
     (level, getattr(socket, name), value)
     for level, name, value in (

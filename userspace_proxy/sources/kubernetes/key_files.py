@@ -33,7 +33,7 @@ def make_key_files() -> KeyFiles:
 
 
 class TemporaryFiles:
-    """Files in a folder that only this user may enter; they remain after a crash."""
+    """Files in a folder that only this user may enter, which remain after a crash."""
 
     def __init__(self) -> None:
         self._folder = TemporaryDirectory(prefix="userspace-proxy-")

@@ -1,4 +1,4 @@
-"""Lists the addresses of all Nodes while an endpoint must not be one of them.
+"""Lists the addresses of all Nodes while endpoints must be compared with them.
 
 Rule 1: nothing is requested unless the plan needs it. A Node is 15 KiB and changes every few
 minutes: watching all Nodes from each of 5,000 nodes would cost the API server more than everything

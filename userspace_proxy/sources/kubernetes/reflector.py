@@ -48,7 +48,7 @@ BASE_S = 0.8
 CAP_S = 5.0
 
 RETRY_AFTER_MAX_S = 32.0
-"""The longest wait that a server can ask for: kube-apiserver's ``maxRetryAfter`` of APF."""
+"""The longest wait that a server can request: kube-apiserver's ``maxRetryAfter`` of APF."""
 _WENT_BACK = "its history went back, as after a restore of etcd"
 # Servers end a watch to the second; if it ends later, the network was down meanwhile.
 _ON_TIME_S = 1.0

@@ -81,10 +81,7 @@ class ObjectShares:
         return key[0] not in self._full or key in self
 
     def take(self, key: Key, weight: int) -> bool:
-        """Keep an object with a new weight; return False, and drop it, if it doesn't fit.
-
-        One that doesn't isn't kept any more.
-        """
+        """Keep an object with a new weight; return False, and drop it, if it doesn't fit."""
         fits = self._kept.of_group[key[0]] - self._kept.of(*key) + weight <= self.limit
         if not fits:
             self._full.add(key[0])

@@ -3,7 +3,7 @@
     named ──▶ unchanged: if two Services name one port, the plan decides which gets it
     not named ──Pool──▶ a number that no Service has, whatever the protocol
 
-Rule 1: the ports of one Service with one number (DNS: 53/TCP, 53/UDP) share a node port.
+Rule 1: ports of a Service with the same number (DNS: 53/TCP, 53/UDP) share a node port.
 Rule 2: two Services may name the same number for different protocols. The API server's allocator,
 which ignores protocols, refuses that, but on a node it isn't a conflict.
 Rule 3: a health check node port is a TCP port, and not a frontend in the plan: if its number is

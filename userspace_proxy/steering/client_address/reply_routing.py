@@ -107,7 +107,7 @@ def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> Non
     """Add a chain that gives a marked packet on one of these bridges the MAC.
 
     Args:
-        table: Of the family inet, in which br_netfilter shows packets on bridges.
+        table: A table of the family inet, in which br_netfilter shows packets on bridges.
         bridges: Bridges that have the entry.
     """
     table.add_chain(chain)
@@ -125,7 +125,7 @@ PRIORITY = -99
 class ReplyRouting:
     """The reply table, routing rules and routes of one proxy.
 
-    Its network namespace is that of the thread that calls the first method.
+    Its network namespace is the first calling thread's.
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.

@@ -168,7 +168,7 @@ SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT"
 
 
 class PortGuard(NamedTuple):
-    """The rules that limit access to the ports that frontends are steered to."""
+    """The rules that limit access to ports to which frontends are steered."""
 
     jumps: tuple[BuiltInJump, ...]
     chains: Mapping[str, tuple[str, ...]]
@@ -195,7 +195,7 @@ def make_guard(
 
     - The jumps check the range of ports; other packets, like the answers of endpoints, enter no
       chain.
-    - Of TCP only the SYN is checked, as there is no connection without one: the kernel's own stack
+    - For TCP only the SYN is checked, as every connection begins with one: the kernel's own stack
       refuses other segments.
     - UDP has no such packet, so each is checked.
 

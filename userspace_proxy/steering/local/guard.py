@@ -1,4 +1,4 @@
-"""The guards: each routes addresses to this node, and rejects what isn't a frontend.
+"""The guards: each routes addresses to this node, and rejects all but frontends there.
 
     local 10.96.7.1 dev lo table local proto 117 src NODE        one per address
     table inet userspace-proxy/local                             admits frontends

@@ -97,7 +97,7 @@ class Shape(NamedTuple):
     refuse_port: int = 0
     """The target of refused frontends; 0 for none."""
     to_ip: str = ""
-    """The IPv4 address that ``prerouting`` translates to; empty for the interface's."""
+    """The IPv4 address for DNAT in ``prerouting``; empty for the interface's."""
     checks_sockets: bool = True
     """Whether the kernel can look up sockets (nft_socket)."""
 
@@ -133,7 +133,7 @@ def refuse_port_of(listing: Listing) -> int:
 
 
 def to_ip_of(listing: Listing) -> str:
-    """Return the address that ``prerouting`` translates to; empty for none."""
+    """Return the address for DNAT in ``prerouting``; empty for none."""
     for rule in listing.rules("prerouting"):
         for one in rule:
             if one.name == "immediate" and len(value := _value(one, 2)) == 4:
@@ -271,7 +271,7 @@ def _look_up(family: IPFamily, register: int) -> bytes:
 
 
 def _add_guard(table: TableWriter, shape: Shape) -> None:
-    """Add the rules that limit access to the ports that frontends are steered to.
+    """Add the rules that limit access to ports to which frontends are steered.
 
     Of TCP only the SYN is checked, as every connection begins with one: the kernel's own stack
     refuses other segments. UDP has no such packet, so each is checked. All other packets cost one

@@ -2,7 +2,7 @@
 
     change ─▶ desired state ─▶ counters, slots ─▶ frontends ─▶ unused elements are deleted
     ring ─▶ events      counters, ejections ◀── programs
-    a failed dial ─▶ ejected for its network namespace ─another probe fails─▶ eject: for all
+    a failed dial ─▶ ejected for its network namespace ─a probe fails, too─▶ eject: for all
 
 Rule 1: failures are recorded, and the next repair compares the maps and writes the rest; callers
 needn't handle them.
