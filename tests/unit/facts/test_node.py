@@ -195,10 +195,6 @@ def names(facts):
     return [port.service for port in facts.ports]
 
 
-def test_a_summary_has_the_service_ports_that_are_not_ok():
-    assert names(a_view().summarised()) == ["db"]
-
-
 def test_a_summary_has_the_services_that_are_asked_for():
     assert names(a_view().summarised({"shop/web", "other/cart"})) == ["web", "db"]
 

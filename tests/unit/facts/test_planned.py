@@ -3,7 +3,6 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.services import is_headless
 from userspace_proxy.facts import (
     facts_of_frontend,
@@ -102,12 +101,6 @@ def test_a_policy_is_shown_in_words(scope, expected):
 def test_an_endpoint_has_its_preference_in_words(changes, starting, preference):
     facts = facts_of_verdict(EndpointVerdict(POD, True, "ready", **changes), starting)
     assert (facts.preference, facts.starting) == (preference, starting)
-
-
-def test_an_endpoint_that_is_not_used_has_its_cause_as_a_code():
-    verdict = EndpointVerdict(POD, False, "not ready", "node-b", CauseCode.NOT_READY)
-    facts = facts_of_verdict(verdict)
-    assert (facts.state, facts.code, facts.node) == ("not ready", "not-ready", "node-b")
 
 
 def test_a_frontend_is_written_with_its_port():
