@@ -111,14 +111,13 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
 @pytest.mark.parametrize(
     ("words", "warnings"),
     [
-        pytest.param(
+        (
             ["--proxy-mode=ipvs"],
             ("--proxy-mode=ipvs has no effect: this proxy runs in userspace mode",),
-            id="another-mode",
         ),
-        pytest.param(["--proxy-mode=userspace"], (), id="this-programs-mode"),
-        pytest.param(["--detect-local-mode=NodeCIDR"], (), id="pods-of-this-node"),
-        pytest.param(
+        (["--proxy-mode=userspace"], ()),
+        (["--detect-local-mode=NodeCIDR"], ()),
+        (
             ["--detect-local-mode=BridgeInterface"],
             (
                 (
@@ -126,37 +125,29 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
                     "InterfaceNamePrefix are treated as ClusterCIDR"
                 ),
             ),
-            id="pods-behind-a-bridge",
         ),
-        pytest.param(
+        (
             ["--manifests=m.yaml", "--kubeconfig=k"],
             ("--kubeconfig isn't used: Services come from --manifests=m.yaml",),
-            id="two-sources",
         ),
-        pytest.param(
+        (
             ["--manifests=m.yaml", "--endpoints-from-pods"],
             ("--endpoints-from-pods isn't used: manifests contain EndpointSlices, not Pods",),
-            id="pods-of-manifests",
         ),
-        pytest.param(
+        (
             ["--manifests=m.yaml", "--allow-node-endpoints"],
             ("--allow-node-endpoints isn't needed: manifests may name this node's addresses",),
-            id="node-endpoints-of-manifests",
         ),
-        pytest.param(
+        (
             ["--dns-upstream=192.0.2.53"],
             ("--dns-upstream isn't used: without --dns-bind-address no names are answered",),
-            id="dns-upstream-alone",
         ),
-        pytest.param(
-            ["--dns-upstream=192.0.2.53", "--dns-bind-address=127.0.0.1"], (), id="dns-upstream"
-        ),
-        pytest.param(
+        (["--dns-upstream=192.0.2.53", "--dns-bind-address=127.0.0.1"], ()),
+        (
             ["--service-cluster-ip-range=10.0.0.0/16"],
             ("--service-cluster-ip-range isn't used: the API server allocates ClusterIPs",),
-            id="range-without-manifests",
         ),
-        pytest.param(
+        (
             ["--proxy-ports=29000-31000"],
             (
                 (
@@ -164,7 +155,6 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
                     "ephemeral ports (from 32768): a proxy port may be in use when it is needed"
                 ),
             ),
-            id="ports-of-others",
         ),
     ],
 )

@@ -47,34 +47,22 @@ def test_an_object_with_known_fields_is_converted():
 @pytest.mark.parametrize(
     ("value", "errors"),
     [
-        pytest.param(
-            service(selectr={}),
-            ["spec.selectr: unknown field (did you mean selector?)"],
-            id="misspelt",
-        ),
-        pytest.param(
+        (service(selectr={}), ["spec.selectr: unknown field (did you mean selector?)"]),
+        (
             service(ports=[{"port": 80}, {"port": 53, "protocl": "UDP", "targetport": 53}]),
             [
                 "spec.ports[1].protocl: unknown field (did you mean protocol?)",
                 "spec.ports[1].targetport: unknown field (did you mean targetPort?)",
             ],
-            id="in-a-list",
         ),
-        pytest.param(
+        (
             service(targetPort=80),
             ["spec.targetPort: unknown field (did you mean spec.ports[].targetPort?)"],
-            id="elsewhere",
         ),
-        pytest.param(service(xyzzy=80), ["spec.xyzzy: unknown field"], id="nothing-similar"),
-        pytest.param(
-            {**service(), "metdata": {}},
-            ["metdata: unknown field (did you mean metadata?)"],
-            id="of-the-object",
-        ),
-        pytest.param(
-            service(**{"a\nb": 1}), ["spec.'a\\nb': unknown field"], id="a-name-that-is-no-line"
-        ),
-        pytest.param(service(**{"a" * 101: 1}), [f"spec.'{'a' * 100}'…: unknown field"], id="long"),
+        (service(xyzzy=80), ["spec.xyzzy: unknown field"]),
+        ({**service(), "metdata": {}}, ["metdata: unknown field (did you mean metadata?)"]),
+        (service(**{"a\nb": 1}), ["spec.'a\\nb': unknown field"]),
+        (service(**{"a" * 101: 1}), [f"spec.'{'a' * 100}'…: unknown field"]),
     ],
 )
 def test_unknown_fields_are_errors_with_the_probable_one(value, errors):

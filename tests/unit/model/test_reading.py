@@ -316,15 +316,9 @@ class TestSlice:
     @pytest.mark.parametrize(
         ("fields", "problem"),
         [
-            pytest.param({"addressType": None}, "addressType: is missing", id="no-address-type"),
-            pytest.param(
-                {"addressType": "IPv5"},
-                "addressType: 'IPv5' is not IPv4, IPv6 or FQDN",
-                id="address-type",
-            ),
-            pytest.param(
-                {"metadata": {"labels": {LABEL: "cart"}}}, "metadata.name: is missing", id="no-name"
-            ),
+            ({"addressType": None}, "addressType: is missing"),
+            ({"addressType": "IPv5"}, "addressType: 'IPv5' is not IPv4, IPv6 or FQDN"),
+            ({"metadata": {"labels": {LABEL: "cart"}}}, "metadata.name: is missing"),
         ],
     )
     def test_what_cannot_be_is_named_with_its_field(self, fields, problem):

@@ -272,48 +272,29 @@ def test_a_bad_address_costs_that_address_alone_and_is_noted():
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        pytest.param(
-            {"ports": [HTTP_PORT, {"name": "x"}]}, "spec.ports[1].port: is missing", id="port"
-        ),
-        pytest.param(
-            {"ports": [{"port": 70000}]},
-            "spec.ports[0].port: 70000 is not in 1–65535",
-            id="port-too-high",
-        ),
-        pytest.param(
-            {"ports": [{"port": 0}]}, "spec.ports[0].port: 0 is not in 1–65535", id="port-zero"
-        ),
-        pytest.param(
-            {"ports": [{"port": 80, "nodePort": -1}]},
-            "spec.ports[0].nodePort: -1 is not in 1–65535",
-            id="node-port",
-        ),
-        pytest.param(
+        ({"ports": [HTTP_PORT, {"name": "x"}]}, "spec.ports[1].port: is missing"),
+        ({"ports": [{"port": 70000}]}, "spec.ports[0].port: 70000 is not in 1–65535"),
+        ({"ports": [{"port": 0}]}, "spec.ports[0].port: 0 is not in 1–65535"),
+        ({"ports": [{"port": 80, "nodePort": -1}]}, "spec.ports[0].nodePort: -1 is not in 1–65535"),
+        (
             {
                 "type": "LoadBalancer",
                 "externalTrafficPolicy": "Local",
                 "healthCheckNodePort": 70000,
             },
             "spec.healthCheckNodePort: 70000 is not in 1–65535",
-            id="health-check-node-port",
         ),
-        pytest.param(
+        (
             {"type": "Magic"},
             "spec.type: 'Magic' is not one of ClusterIP, NodePort, LoadBalancer, ExternalName",
-            id="type",
         ),
-        pytest.param(
-            {"sessionAffinity": "Cookie"},
-            "spec.sessionAffinity: 'Cookie' is not ClientIP or None",
-            id="affinity",
-        ),
-        pytest.param(
+        ({"sessionAffinity": "Cookie"}, "spec.sessionAffinity: 'Cookie' is not ClientIP or None"),
+        (
             {
                 "sessionAffinity": "ClientIP",
                 "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 0}},
             },
             "spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0 is not in 1–86400",
-            id="timeout",
         ),
     ],
 )

@@ -105,21 +105,9 @@ def test_a_service_claims_each_port_on_each_address(given, expected):
 @pytest.mark.parametrize(
     ("given", "ignored"),
     [
-        pytest.param(
-            service(cluster_ips=()),
-            IgnoredService(CART, "", no_cluster_ip()),
-            id="whole-service",
-        ),
-        pytest.param(
-            service(ports=(HTTP, SCTP)),
-            IgnoredService(CART, "diameter", NO_SCTP),
-            id="one-port",
-        ),
-        pytest.param(
-            service(ports=(ServicePort("", 3868, "SCTP"),)),
-            IgnoredService(CART, "3868", NO_SCTP),
-            id="port-without-a-name-by-its-number",
-        ),
+        (service(cluster_ips=()), IgnoredService(CART, "", no_cluster_ip())),
+        (service(ports=(HTTP, SCTP)), IgnoredService(CART, "diameter", NO_SCTP)),
+        (service(ports=(ServicePort("", 3868, "SCTP"),)), IgnoredService(CART, "3868", NO_SCTP)),
     ],
 )
 def test_an_unsupported_protocol_is_ignored_with_the_reason(given, ignored):
@@ -269,25 +257,14 @@ ELSEWHERE = "it is in none of the networks of --allow-external-ips"
 @pytest.mark.parametrize(
     ("ip", "facts", "why"),
     [
-        pytest.param(EXTERNAL_IP, NodeFacts(), OFF, id="off-by-default"),
-        pytest.param("198.18.0.1", NODE, ELSEWHERE, id="in-no-allowed-network"),
-        pytest.param(
-            EXTERNAL_IP,
-            replace(NODE, addresses=(EXTERNAL_IP,)),
-            "of this node",
-            id="on-an-interface",
-        ),
-        pytest.param(
-            EXTERNAL_IP,
-            replace(NODE, primary_addresses=(EXTERNAL_IP,)),
-            "of this node",
-            id="in-the-node-object",
-        ),
-        pytest.param(
+        (EXTERNAL_IP, NodeFacts(), OFF),
+        ("198.18.0.1", NODE, ELSEWHERE),
+        (EXTERNAL_IP, replace(NODE, addresses=(EXTERNAL_IP,)), "of this node"),
+        (EXTERNAL_IP, replace(NODE, primary_addresses=(EXTERNAL_IP,)), "of this node"),
+        (
             EXTERNAL_IP,
             replace(NODE, api_server_addresses=(EXTERNAL_IP,)),
             "it is the API server's address",
-            id="of-the-api-server",
         ),
     ],
 )

@@ -176,75 +176,47 @@ def test_its_endpoints_have_the_port_without_a_number(port):
 @pytest.mark.parametrize(
     ("endpoints", "scope", "cause"),
     [
-        pytest.param(
-            [Endpoint(A, **NOT_READY)], Scope.CLUSTER, none_ready(1, 0, PODS), id="one-not-ready"
-        ),
-        pytest.param([Endpoint(A, **GONE)], Scope.CLUSTER, none_ready(1, 1, PODS), id="one-ended"),
-        pytest.param(
+        ([Endpoint(A, **NOT_READY)], Scope.CLUSTER, none_ready(1, 0, PODS)),
+        ([Endpoint(A, **GONE)], Scope.CLUSTER, none_ready(1, 1, PODS)),
+        (
             [Endpoint(A, **NOT_READY), Endpoint(B, **NOT_READY), Endpoint(C, **GONE)],
             Scope.CLUSTER,
             none_ready(3, 1, PODS),
-            id="none-ready",
         ),
-        pytest.param(
-            [Endpoint(A, node=THERE)],
-            Scope.LOCAL,
-            none_local(1, 0, THERE, INSIDE),
-            id="on-another-node",
-        ),
-        pytest.param(
-            [Endpoint(A)], Scope.LOCAL, none_local(1, 1, "", INSIDE), id="on-an-unnamed-node"
-        ),
-        pytest.param(
-            [Endpoint(A, node=THERE), Endpoint(B)],
-            Scope.LOCAL,
-            none_local(2, 1, THERE, INSIDE),
-            id="on-another-node-and-on-an-unnamed-one",
-        ),
-        pytest.param(
+        ([Endpoint(A, node=THERE)], Scope.LOCAL, none_local(1, 0, THERE, INSIDE)),
+        ([Endpoint(A)], Scope.LOCAL, none_local(1, 1, "", INSIDE)),
+        ([Endpoint(A, node=THERE), Endpoint(B)], Scope.LOCAL, none_local(2, 1, THERE, INSIDE)),
+        (
             [Endpoint(A, node=THERE), Endpoint(B, node="node-3")],
             Scope.LOCAL_FROM_OUTSIDE,
             none_local(2, 0, THERE, OUTSIDE),
-            id="on-other-nodes",
         ),
-        pytest.param(
+        (
             [Endpoint(A, node=THERE), Endpoint(B, node=HERE, **NOT_READY)],
             Scope.LOCAL,
             none_local_nor_usable(2, ("1 not on this node", "1 not ready"), INSIDE),
-            id="elsewhere-or-not-ready",
         ),
-        pytest.param(
+        (
             [Endpoint("127.0.0.1"), Endpoint(A, node=THERE)],
             Scope.LOCAL_FROM_OUTSIDE,
             none_local_nor_usable(2, ("1 not on this node", f"1 {REFUSED}"), OUTSIDE),
-            id="elsewhere-or-refused",
         ),
-        pytest.param(
+        (
             [Endpoint("127.0.0.1"), Endpoint(A, **NOT_READY)],
             Scope.CLUSTER,
             none_allowed(2, ("1 not ready", f"1 {REFUSED}")),
-            id="refused-or-not-ready",
         ),
-        pytest.param(
-            [Endpoint("127.0.0.1")], Scope.CLUSTER, none_allowed(1, (REFUSED,)), id="refused"
-        ),
-        pytest.param(
-            [Endpoint(A, weight=0)],
-            Scope.CLUSTER,
-            none_undrained(1, (DRAINED,), CART),
-            id="drained",
-        ),
-        pytest.param(
+        ([Endpoint("127.0.0.1")], Scope.CLUSTER, none_allowed(1, (REFUSED,))),
+        ([Endpoint(A, weight=0)], Scope.CLUSTER, none_undrained(1, (DRAINED,), CART)),
+        (
             [Endpoint(A, weight=0), Endpoint(B, **NOT_READY)],
             Scope.CLUSTER,
             none_undrained(2, (f"1 {DRAINED}", "1 not ready"), CART),
-            id="drained-or-not-ready",
         ),
-        pytest.param(
+        (
             [Endpoint(A, weight=0), Endpoint("127.0.0.1")],
             Scope.CLUSTER,
             none_allowed_undrained(2, (f"1 {DRAINED}", f"1 {REFUSED}"), CART),
-            id="drained-or-refused",
         ),
     ],
 )

@@ -138,23 +138,19 @@ async def test_credentials_that_cannot_be_refreshed_are_an_error_and_the_old_one
 @pytest.mark.parametrize(
     ("user", "cluster", "words"),
     [
-        pytest.param("{tokenFile: /no/token}", "", "/no/token: No such file", id="no-token"),
-        pytest.param("{tokenFile: kubeconfig}", "", "it contains no token", id="no-text"),
-        pytest.param("{}", ", certificate-authority: /no/ca", "/no/ca: No such file", id="no-ca"),
-        pytest.param(
-            "{client-certificate: /no/crt, client-key: /k}", "", "/no/crt: No such", id="no-cert"
-        ),
-        pytest.param(
+        ("{tokenFile: /no/token}", "", "/no/token: No such file"),
+        ("{tokenFile: kubeconfig}", "", "it contains no token"),
+        ("{}", ", certificate-authority: /no/ca", "/no/ca: No such file"),
+        ("{client-certificate: /no/crt, client-key: /k}", "", "/no/crt: No such"),
+        (
             f"{{exec: {{command: /no/plug, apiVersion: {VERSION}, installHint: brew}}}}",
             "",
             "exec: /no/plug can't be started: No such file or directory",
-            id="no-plugin",
         ),
-        pytest.param(
+        (
             f"{{exec: {{command: x, apiVersion: {VERSION}, provideClusterInfo: true}}}}",
             ", certificate-authority: /no/ca",
             "/no/ca: No such file",
-            id="no-ca-for-the-plugin",
         ),
     ],
 )

@@ -54,25 +54,15 @@ def test_an_ipv6_address_is_written_as_iptables_does():
 @pytest.mark.parametrize(
     ("jump", "text"),
     [
-        pytest.param(
-            Jump("UPROXY-O1abcd", "10.96.64.0", 18),
-            "-d 10.96.64.0/18 -j UPROXY-O1abcd",
-            id="network",
-        ),
-        pytest.param(
-            Jump("UPROXY-O1abcd", "fd00:96::1:0", 112),
-            "-d fd00:96::1:0/112 -j UPROXY-O1abcd",
-            id="ipv6-network",
-        ),
-        pytest.param(
+        (Jump("UPROXY-O1abcd", "10.96.64.0", 18), "-d 10.96.64.0/18 -j UPROXY-O1abcd"),
+        (Jump("UPROXY-O1abcd", "fd00:96::1:0", 112), "-d fd00:96::1:0/112 -j UPROXY-O1abcd"),
+        (
             Jump("UPROXY-O1abcd", "192.0.2.1", 32, "tcp", 30720, 31743),
             "-d 192.0.2.1/32 -p tcp -m tcp --dport 30720:31743 -j UPROXY-O1abcd",
-            id="ports",
         ),
-        pytest.param(
+        (
             Jump("UPROXY-O1abcd", "fd00::1", 128, "udp", 0, 65535),
             "-d fd00::1/128 -p udp -m udp -j UPROXY-O1abcd",
-            id="all-ports",
         ),
     ],
 )
