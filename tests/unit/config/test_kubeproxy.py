@@ -298,32 +298,28 @@ def test_what_kube_proxy_does_not_obey_has_no_effect_here(text, warning):
 @pytest.mark.parametrize(
     ("text", "values", "warning"),
     [
-        pytest.param(
+        (
             "hostnameOverride: a\nhostnameOverride: b",
             {"hostname_override": "b"},
             "c.yaml:4: key 'hostnameOverride' is given twice, first in line 3; as in kube-proxy, "
             "the last value counts, and numbers are YAML 1.1's",
-            id="twice",
         ),
-        pytest.param(
+        (
             "logging: {verbosity: 010}",
             {"verbosity": 8},
             "c.yaml:3: logging.verbosity: 010 is 8 in YAML 1.1 and 10 in YAML 1.2; as in "
             "kube-proxy, the last value counts, and numbers are YAML 1.1's",
-            id="octal",
         ),
-        pytest.param(
+        (
             f"hostnameOverride: a\n---\n{KUBE}hostnameOverride: b",
             {"hostname_override": "a"},
             "c.yaml:5: ignored a second KubeProxyConfiguration, as kube-proxy does",
-            id="two-documents",
         ),
-        pytest.param(
+        (
             "hostnameOverride: a\n---\napiVersion: v1\nkind: ConfigMap",
             {"hostname_override": "a"},
             "c.yaml:6: kind: v1 ConfigMap is not a known configuration kind; it is ignored, as by "
             "kube-proxy",
-            id="another-kind-after-it",
         ),
     ],
 )

@@ -173,22 +173,19 @@ def test_a_mode_in_the_file_is_named_with_its_place(config):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        pytest.param(
+        (
             ["--iptables-sync-period=1s", "--iptables-min-sync-period=2s"],
             "--iptables-min-sync-period is longer than --iptables-sync-period "
             "(kube-proxy refuses that too)",
-            id="periods",
         ),
-        pytest.param(
+        (
             ["--healthz-bind-address=127.0.0.1:10249"],
             "--healthz-bind-address and --metrics-bind-address are both 127.0.0.1:10249 "
             "(one is for load balancers, the other for this node's operator)",
-            id="one-address-twice",
         ),
-        pytest.param(
+        (
             ["--config=/nonexistent/config.conf"],
             "cannot read --config=/nonexistent/config.conf: No such file or directory",
-            id="no-file",
         ),
     ],
 )

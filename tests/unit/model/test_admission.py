@@ -55,59 +55,35 @@ def refusal(wire: WireService) -> str:
 @pytest.mark.parametrize(
     "wire",
     [
-        pytest.param(service({"port": 80}), id="one-port-without-a-name"),
-        pytest.param(service(HTTP, HTTPS, {"name": "dns", "port": 80, "protocol": "UDP"}), id="3"),
-        pytest.param(service(clusterIP="None"), id="headless-without-ports"),
-        pytest.param(
-            service(type="ExternalName", externalName="shop.example."), id="external-name"
+        service({"port": 80}),
+        service(HTTP, HTTPS, {"name": "dns", "port": 80, "protocol": "UDP"}),
+        service(clusterIP="None"),
+        service(type="ExternalName", externalName="shop.example."),
+        service(HTTP, clusterIP=""),
+        service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.1", "fd00::7"]),
+        service(HTTP, ipFamilies=["IPv6", "IPv4"], clusterIP="fd00::7", clusterIPs=["fd00::7"]),
+        service(
+            DNS,
+            DNS_TCP,
+            type="NodePort",
+            externalTrafficPolicy="Local",
+            internalTrafficPolicy="Local",
+            sessionAffinity="ClientIP",
+            trafficDistribution="PreferSameZone",
+            ipFamilyPolicy="PreferDualStack",
         ),
-        pytest.param(service(HTTP, clusterIP=""), id="no-address-yet"),
-        pytest.param(
-            service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.1", "fd00::7"]), id="dual"
+        service(
+            HTTP,
+            type="LoadBalancer",
+            externalTrafficPolicy="Local",
+            healthCheckNodePort=32000,
+            allocateLoadBalancerNodePorts=False,
+            loadBalancerSourceRanges=[" 10.0.0.0/8 ", "2001:DB8::/32"],
         ),
-        pytest.param(
-            service(HTTP, ipFamilies=["IPv6", "IPv4"], clusterIP="fd00::7", clusterIPs=["fd00::7"]),
-            id="families",
-        ),
-        pytest.param(
-            service(
-                DNS,
-                DNS_TCP,
-                type="NodePort",
-                externalTrafficPolicy="Local",
-                internalTrafficPolicy="Local",
-                sessionAffinity="ClientIP",
-                trafficDistribution="PreferSameZone",
-                ipFamilyPolicy="PreferDualStack",
-            ),
-            id="node-port-for-tcp-and-udp",
-        ),
-        pytest.param(
-            service(
-                HTTP,
-                type="LoadBalancer",
-                externalTrafficPolicy="Local",
-                healthCheckNodePort=32000,
-                allocateLoadBalancerNodePorts=False,
-                loadBalancerSourceRanges=[" 10.0.0.0/8 ", "2001:DB8::/32"],
-            ),
-            id="load-balancer",
-        ),
-        pytest.param(
-            service({**HTTP, "nodePort": 5060, "targetPort": "web"}, type="NodePort"),
-            id="node-port-of-another-range",
-        ),
-        pytest.param(
-            service(HTTP, externalIPs=["192.0.2.1"], externalTrafficPolicy="Local"),
-            id="external-ips-make-it-external",
-        ),
-        pytest.param(
-            service(HTTP, type="", sessionAffinity="", externalTrafficPolicy=""), id="empty-words"
-        ),
-        pytest.param(
-            with_ingress({"ip": "192.0.2.1", "ipMode": "Proxy"}, {"hostname": "lb.example"}),
-            id="ingress",
-        ),
+        service({**HTTP, "nodePort": 5060, "targetPort": "web"}, type="NodePort"),
+        service(HTTP, externalIPs=["192.0.2.1"], externalTrafficPolicy="Local"),
+        service(HTTP, type="", sessionAffinity="", externalTrafficPolicy=""),
+        with_ingress({"ip": "192.0.2.1", "ipMode": "Proxy"}, {"hostname": "lb.example"}),
     ],
 )
 def test_sound_services_pass(wire):

@@ -131,14 +131,10 @@ class TestSlice:
     @pytest.mark.parametrize(
         ("addresses", "problem"),
         [
-            pytest.param(None, "'' is not an IP address", id="null"),
-            pytest.param([], "'' is not an IP address", id="none"),
-            pytest.param(
-                ["cart.example", "192.0.2.9"],
-                "'cart.example' is not an IP address",
-                id="good-one-behind-a-bad-one",
-            ),
-            pytest.param(["2001:db8::1"], "2001:db8::1 is not IPv4", id="other-family"),
+            (None, "'' is not an IP address"),
+            ([], "'' is not an IP address"),
+            (["cart.example", "192.0.2.9"], "'cart.example' is not an IP address"),
+            (["2001:db8::1"], "2001:db8::1 is not IPv4"),
         ],
     )
     def test_a_bad_address_costs_that_endpoint_alone_and_is_noted(self, addresses, problem):

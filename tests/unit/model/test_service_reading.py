@@ -112,29 +112,20 @@ def test_a_missing_type_is_cluster_ip(kind):
 @pytest.mark.parametrize(
     ("spec", "timeout_s"),
     [
-        pytest.param({}, None, id="missing"),
-        pytest.param({"sessionAffinity": None}, None, id="null"),
-        pytest.param({"sessionAffinity": ""}, None, id="empty"),
-        pytest.param({"sessionAffinity": "None"}, None, id="none"),
-        pytest.param({"sessionAffinity": "ClientIP"}, 10800, id="three-hours-by-default"),
-        pytest.param(
-            {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": None}},
-            10800,
-            id="config-without-timeout",
-        ),
-        pytest.param(
+        ({}, None),
+        ({"sessionAffinity": None}, None),
+        ({"sessionAffinity": ""}, None),
+        ({"sessionAffinity": "None"}, None),
+        ({"sessionAffinity": "ClientIP"}, 10800),
+        ({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": None}}, 10800),
+        (
             {
                 "sessionAffinity": "ClientIP",
                 "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86400}},
             },
             86400,
-            id="one-day-at-most",
         ),
-        pytest.param(
-            {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}},
-            None,
-            id="timeout-without-affinity",
-        ),
+        ({"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}, None),
     ],
 )
 def test_session_affinity(spec, timeout_s):

@@ -172,20 +172,16 @@ def test_frontends_of_one_policy_share_a_proxy_port(policies, expected):
 @pytest.mark.parametrize(
     ("policies", "scopes"),
     [
-        pytest.param({}, [Scope.CLUSTER], id="cluster"),
-        pytest.param({"is_internal_local": True}, [Scope.LOCAL, Scope.CLUSTER], id="internal"),
-        pytest.param(
-            {"is_external_local": True}, [Scope.CLUSTER, Scope.LOCAL_FROM_OUTSIDE], id="external"
-        ),
-        pytest.param(
+        ({}, [Scope.CLUSTER]),
+        ({"is_internal_local": True}, [Scope.LOCAL, Scope.CLUSTER]),
+        ({"is_external_local": True}, [Scope.CLUSTER, Scope.LOCAL_FROM_OUTSIDE]),
+        (
             {"is_internal_local": True, "is_external_local": True},
             [Scope.LOCAL, Scope.LOCAL_FROM_OUTSIDE],
-            id="both",
         ),
-        pytest.param(
+        (
             {"is_external_local": True, "load_balancer_source_ranges": RANGES},
             [Scope.CLUSTER, Scope.LOCAL_FROM_OUTSIDE, Scope.LOCAL_FROM_OUTSIDE],
-            id="ranges-take-the-external-policy",
         ),
     ],
 )

@@ -327,23 +327,11 @@ class TestPolicies:
     @pytest.mark.parametrize(
         ("given", "check"),
         [
-            pytest.param(EXTERNAL, None, id="no-port-allocated"),
-            pytest.param(replace(EXTERNAL, health_check_node_port=30081), 2, id="external-local"),
-            pytest.param(
-                replace(EXTERNAL, health_check_node_port=30081, is_external_local=False),
-                None,
-                id="external-cluster",
-            ),
-            pytest.param(
-                replace(EXTERNAL, health_check_node_port=30081, type=ServiceType.NODE_PORT),
-                None,
-                id="not-a-load-balancer",
-            ),
-            pytest.param(
-                replace(EXTERNAL, health_check_node_port=30081, proxy_name="mesh"),
-                None,
-                id="of-another-proxy",
-            ),
+            (EXTERNAL, None),
+            (replace(EXTERNAL, health_check_node_port=30081), 2),
+            (replace(EXTERNAL, health_check_node_port=30081, is_external_local=False), None),
+            (replace(EXTERNAL, health_check_node_port=30081, type=ServiceType.NODE_PORT), None),
+            (replace(EXTERNAL, health_check_node_port=30081, proxy_name="mesh"), None),
         ],
     )
     def test_a_health_check_counts_the_ready_endpoints_here(self, given, check):

@@ -71,14 +71,11 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
 @pytest.mark.parametrize(
     ("of", "cause"),
     [
-        pytest.param(
-            service(selector=WEB), no_slice(CART, CART.name, SELECTOR), id="with-a-selector"
-        ),
-        pytest.param(service(), no_slice_nor_selector(CART, "cart"), id="without-a-selector"),
-        pytest.param(
+        (service(selector=WEB), no_slice(CART, CART.name, SELECTOR)),
+        (service(), no_slice_nor_selector(CART, "cart")),
+        (
             service(notes=(NoteKind.HEADER_WITHOUT_TCP(), NOT_MIRRORED)),
             not_mirrored(CART, "cart", "a lock"),
-            id="endpoints-that-are-not-mirrored",
         ),
     ],
 )
@@ -110,21 +107,13 @@ def test_it_has_slices_of_the_other_family_only():
 @pytest.mark.parametrize(
     ("of", "slices", "cause"),
     [
-        pytest.param(
-            service(selector=WEB),
-            [slice_of()],
-            selects_no_pod(CART, 1, SELECTOR, PODS),
-            id="with-a-selector",
-        ),
-        pytest.param(service(), [slice_of()], slice_empty(CART, 1), id="without"),
-        pytest.param(
-            service(), [slice_of(), slice_of(key="cart-2")], slice_empty(CART, 2), id="several"
-        ),
-        pytest.param(
+        (service(selector=WEB), [slice_of()], selects_no_pod(CART, 1, SELECTOR, PODS)),
+        (service(), [slice_of()], slice_empty(CART, 1)),
+        (service(), [slice_of(), slice_of(key="cart-2")], slice_empty(CART, 2)),
+        (
             service(selector=WEB),
             [slice_of(), replace(slice_of(key="cart-2"), notes=(NO_ADDRESS,))],
             cause_of_slice(NO_ADDRESS, slice_of(key="cart-2").key),
-            id="of-valid-addresses",
         ),
     ],
 )
@@ -136,26 +125,17 @@ def test_its_slices_are_empty(of, slices, cause):
 @pytest.mark.parametrize(
     ("port", "targets", "row", "params"),
     [
-        pytest.param(HTTP, [("web", "TCP")], other_port_names, {"names": ("web",)}, id="name"),
-        pytest.param(
-            HTTP,
-            [("web", "TCP"), ("", "TCP")],
-            other_port_names,
-            {"names": ("", "web")},
-            id="several-names",
-        ),
-        pytest.param(
-            UNNAMED, [("web", "TCP")], other_port_names, {"names": ("web",)}, id="unnamed"
-        ),
-        pytest.param(
+        (HTTP, [("web", "TCP")], other_port_names, {"names": ("web",)}),
+        (HTTP, [("web", "TCP"), ("", "TCP")], other_port_names, {"names": ("", "web")}),
+        (UNNAMED, [("web", "TCP")], other_port_names, {"names": ("web",)}),
+        (
             ServicePort("dns", 53, "UDP"),
             [("dns", "TCP")],
             other_protocol,
             {"protocol": "UDP", "others": ("TCP",)},
-            id="another-protocol",
         ),
         # The EndpointSlice controller leaves a port out whose target it doesn't find.
-        pytest.param(HTTP, [], no_port, {}, id="no-port"),
+        (HTTP, [], no_port, {}),
     ],
 )
 def test_its_endpoints_lack_the_port(port, targets, row, params, selector):

@@ -23,20 +23,13 @@ def test_without_a_wish_connections_pass_through_the_proxy():
 @pytest.mark.parametrize(
     ("handling", "default", "path", "why"),
     [
-        pytest.param(ASKED, DataPath.USERSPACE, "kernel", "its annotation asks for it", id="asked"),
-        pytest.param(
-            DEFAULT_HANDLING,
-            DataPath.KERNEL,
-            "kernel",
-            "--path=kernel is the default",
-            id="default",
-        ),
-        pytest.param(
+        (ASKED, DataPath.USERSPACE, "kernel", "its annotation asks for it"),
+        (DEFAULT_HANDLING, DataPath.KERNEL, "kernel", "--path=kernel is the default"),
+        (
             Handling(path=DataPath.USERSPACE),
             DataPath.KERNEL,
             "userspace",
             "its annotation asks for it",
-            id="annotation-wins",
         ),
     ],
 )

@@ -29,37 +29,20 @@ LOOPBACK, METADATA = "refused: a loopback address", "the metadata address of clo
 @pytest.mark.parametrize(
     ("conditions", "usable", "words"),
     [
-        pytest.param([READY, READY], [POD_A, POD_B], ["ready", "ready"], id="ready-ones"),
-        pytest.param([READY, NOT_READY], [POD_A], ["ready", "not ready"], id="ready-ones-only"),
-        pytest.param(
-            [TERMINATING, READY],
-            [POD_B],
-            ["terminating", "ready"],
-            id="no-terminating-one-beside-a-ready-one",
-        ),
-        pytest.param(
+        ([READY, READY], [POD_A, POD_B], ["ready", "ready"]),
+        ([READY, NOT_READY], [POD_A], ["ready", "not ready"]),
+        ([TERMINATING, READY], [POD_B], ["terminating", "ready"]),
+        (
             [TERMINATING, TERMINATING, NOT_READY],
             [POD_A, POD_B],
             ["terminating", "terminating", "not ready"],
-            id="else-serving-and-terminating",
         ),
-        pytest.param(
-            [TERMINATING, GONE],
-            [POD_A],
-            ["terminating", "terminating, not serving"],
-            id="terminating-ones-must-serve",
-        ),
-        pytest.param(
-            [{"ready": False, "serving": True}],
-            [],
-            ["not ready"],
-            id="serving-alone-is-not-enough",
-        ),
-        pytest.param(
+        ([TERMINATING, GONE], [POD_A], ["terminating", "terminating, not serving"]),
+        ([{"ready": False, "serving": True}], [], ["not ready"]),
+        (
             [{"ready": True, "serving": True, "terminating": True}, TERMINATING],
             [POD_A],
             ["ready", "terminating"],
-            id="ready-while-terminating-as-publish-not-ready-addresses-shows-it",
         ),
     ],
 )

@@ -292,32 +292,24 @@ def test_without_tls_nothing_secret_is_sent():
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        pytest.param(None, {}, id="null"),
-        pytest.param({"extensions": [{"name": "x"}]}, {}, id="extensions"),
-        pytest.param({"token": "t\n"}, {"token": "t"}, id="token"),
-        pytest.param(
-            {"token": "t", "tokenFile": "f"},
-            {"token": "t", "token_file": "/0/f"},
-            id="both-tokens",
-        ),
-        pytest.param(
-            {"username": "u", "password": "p"}, {"username": "u", "password": "p"}, id="basic"
-        ),
-        pytest.param(
+        (None, {}),
+        ({"extensions": [{"name": "x"}]}, {}),
+        ({"token": "t\n"}, {"token": "t"}),
+        ({"token": "t", "tokenFile": "f"}, {"token": "t", "token_file": "/0/f"}),
+        ({"username": "u", "password": "p"}, {"username": "u", "password": "p"}),
+        (
             {"client-certificate": "c", "client-key": "/k", "token": "t"},
             {"certificate": Content(path="/0/c"), "key": Content(path="/k"), "token": "t"},
-            id="certificate-beside-token",
         ),
-        pytest.param(
+        (
             {
                 "client-certificate": "c",
                 "client-certificate-data": encoded("cert"),
                 "client-key-data": encoded("key"),
             },
             {"certificate": Content(b"cert"), "key": Content(b"key")},
-            id="data-before-files",
         ),
-        pytest.param({"client-key": "k"}, {}, id="key-alone"),
+        ({"client-key": "k"}, {}),
     ],
 )
 def test_what_a_user_may_say(user, expected):

@@ -24,20 +24,17 @@ def as_text(guard: PortGuard) -> str:
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
-        pytest.param(
+        (
             NatRule("tcp", "10.96.7.1", 80, 36001),
             "-d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001",
-            id="redirect",
         ),
-        pytest.param(
+        (
             NatRule("udp", "10.96.0.10", 53, 36002, "192.0.2.1"),
             "-d 10.96.0.10/32 -p udp -m udp --dport 53 -j DNAT --to-destination 192.0.2.1:36002",
-            id="dnat",
         ),
-        pytest.param(
+        (
             NatRule("tcp", "fd00:96::1", 80, 36001),
             "-d fd00:96::1/128 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001",
-            id="ipv6",
         ),
     ],
 )
