@@ -17,7 +17,7 @@ from userspace_proxy.causes.services import (
     too_many_frontends_in_namespace,
     unsupported_protocol,
 )
-from userspace_proxy.model import Frontend, FrontendKind, IPFamily, Protocol, ServicePort
+from userspace_proxy.model import Frontend, FrontendKind, Protocol, ServicePort
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.bounds import FRONTENDS_OF_NAMESPACE_MAX
@@ -25,7 +25,6 @@ from userspace_proxy.plan.claims import (
     IGNORED_MAX,
     claims_of,
     count_frontends,
-    families_of,
     first_ignored,
     served_ports,
     unsupported_ports,
@@ -115,10 +114,6 @@ def test_an_unsupported_protocol_is_ignored_with_the_reason(given, ignored):
     assert made.ignored == (ignored,)
 
 
-def test_a_port_that_is_ignored_leaves_the_others_alone():
-    assert list(asked(service(ports=(SCTP, HTTP)))) == ["shop/cart:http"]
-
-
 EVERYTHING = {
     "ports": (NODE_PORT,),
     "load_balancer_ips": (LB_IP,),
@@ -190,11 +185,6 @@ def test_each_side_has_the_scope_of_its_policy(policies, scopes):
     assert [claim.scope for claim in made.ports] == scopes
 
 
-def test_a_policy_without_frontends_of_its_kind_adds_no_side():
-    policies = {"is_external_local": True, "load_balancer_source_ranges": RANGES}
-    assert list(asked(service(**policies))) == ["shop/cart:http"]
-
-
 @pytest.mark.parametrize(
     ("networks", "expected"),
     [
@@ -239,11 +229,6 @@ def test_each_family_has_its_own_frontends_and_ranges():
 def test_clients_that_source_ranges_admit(ranges, expected):
     given = service(load_balancer_ips=(LB_IP,), load_balancer_source_ranges=ranges)
     assert [c.admits for c in claims(given)[0].ports] == [None, expected]
-
-
-def test_a_family_without_a_cluster_ip_has_no_frontends():
-    given = service(load_balancer_ips=(LB_IP_V6,), ports=(NODE_PORT,))
-    assert asked(given) == {"shop/cart:http": NODE_PORTS + INTERNAL}
 
 
 OFF = "external IPs are off"
@@ -311,22 +296,6 @@ def test_external_ips_beyond_the_bound_are_noted_in_their_family_and_not_where_a
     assert too_many_external_ips not in [note.row for note in notes(both, off)]
 
 
-def test_the_source_ranges_of_a_family_are_one_object_for_all_ports():
-    ranges = {"load_balancer_ips": (LB_IP,), "load_balancer_source_ranges": RANGES}
-    first, second = (
-        claim.admits
-        for claim in claims(service(ports=(DNS, DNS_TCP), **ranges))[0].ports
-        if claim.admits
-    )
-    assert first is second
-
-
-def test_an_allowed_external_ip_is_claimed_without_a_note():
-    given = service(external_ips=(EXTERNAL_IP,))
-    assert asked(given) == {"shop/cart:http": [*INTERNAL, "203.0.113.9:80/TCP"]}
-    assert notes(given) == []
-
-
 def test_a_note_appears_once_in_the_family_that_it_concerns():
     external_ips = ("198.18.0.1", "2001:db8:ffff::1")
     given = service(
@@ -349,11 +318,6 @@ def test_addresses_of_a_family_in_which_it_is_not_served_are_noted_once():
         of_other_family("203.0.113.9", "IPv4", "IPv6"),
     ]
     assert notes(replace(given, cluster_ips=(CART_IP_V6, CART_IP))) == []
-
-
-def test_the_services_own_notes_are_first():
-    given = service(notes=(NoteKind.NAMES_BUG("it is odd"),), external_ips=("198.18.0.1",))
-    assert notes(given)[0] == names_bug("it is odd")
 
 
 def test_many_notes_of_a_service_hide_none_of_its_addresses():
@@ -489,12 +453,6 @@ def test_what_is_left_out_is_not_claimed():
     made = claims_of(given, OF_EXTERNAL_IPS)
     assert len(made.ports) == 10_000
     assert [item.port for item in made.ignored] == ["p10000", "diameter"]
-
-
-def test_the_families_are_those_of_cluster_ips():
-    given = service(cluster_ips=(CART_IP_V6, CART_IP), load_balancer_ips=(LB_IP,))
-    assert families_of(given) == [IPFamily.IPV4, IPFamily.IPV6]
-    assert families_of(service(load_balancer_ips=("2001:db8::8",))) == [IPFamily.IPV4]
 
 
 def test_external_ips_count_where_they_are_on():

@@ -50,11 +50,6 @@ def test_the_text_of_a_key_is_the_service_port_and_what_is_unusual(key, text):
     assert str(key) == text
 
 
-def test_keys_sort_by_side_last():
-    sides = [KEY._replace(side=side) for side in (Side.ALL, Side.EXTERNAL, Side.LOAD_BALANCER)]
-    assert sorted([*reversed(sides), KEY._replace(family=IPFamily.IPV6)])[:3] == sides
-
-
 def test_keys_sort_by_service_port_then_family():
     keys = [
         PortKey(name, family) for name in (HTTP, HTTP._replace(port="web")) for family in (4, 6)

@@ -110,10 +110,6 @@ def test_a_slice_with_the_headless_label_has_no_api_server():
     assert facts_of(store.snapshot()).api_server_addresses == ()
 
 
-def test_without_their_service_no_api_server_is_known():
-    assert facts_of(Store().snapshot()).api_server_addresses == ()
-
-
 @pytest.mark.parametrize("is_allowed", [False, True])
 def test_options_decide_whether_loopback_endpoints_are_allowed(is_allowed):
     facts = facts_of(allow_loopback_endpoints=is_allowed)

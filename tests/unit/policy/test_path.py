@@ -73,16 +73,6 @@ def test_session_affinity_is_for_one_path_so_auto_stays_on_userspace():
     assert choose_path(ASKED, DataPath.USERSPACE, "", has_affinity=True).path is DataPath.KERNEL
 
 
-def test_what_needs_the_proxy_overrides_auto_without_a_note():
-    asked = Handling(path=DataPath.AUTO, max_connections=100)
-    why = "max-connections needs the proxy"
-    assert choose_path(asked, DataPath.USERSPACE, "") == (DataPath.USERSPACE, why, None)
-    chosen = choose_path(
-        Handling(path=DataPath.AUTO), DataPath.USERSPACE, "it needs --steering=nftables"
-    )
-    assert chosen == (DataPath.USERSPACE, "it needs --steering=nftables", None)
-
-
 @pytest.mark.parametrize(
     ("more", "what"),
     [

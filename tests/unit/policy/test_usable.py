@@ -96,11 +96,6 @@ def test_where_slices_disagree_the_better_condition_wins(conditions, word, is_us
         assert (verdict.reason, verdict.is_usable) == (word, is_usable)
 
 
-def test_a_verdict_names_the_node_of_the_endpoint():
-    endpoints = [Endpoint(A, node="node-1"), Endpoint("127.0.0.1", node="node-2")]
-    assert [v.node for v in judge(slice_of(*endpoints)).verdicts] == ["node-2", "node-1"]
-
-
 @pytest.mark.parametrize(
     ("ip", "reason"),
     [
@@ -216,11 +211,6 @@ def test_a_node_without_a_name_has_no_pods():
     assert reasons(judged) == [NODE_ENDPOINT]
 
 
-def test_a_refused_endpoint_does_not_count_as_ready():
-    judged = judge(slice_of("127.0.0.1", Endpoint(A, **TERMINATING)))
-    assert judged.serving.endpoints == (POD_A,)
-
-
 def test_if_slices_disagree_about_the_node_this_node_wins():
     copies = [slice_of(Endpoint(A, node=node), key=node) for node in ("node-1", "node-2")]
     for order in permutations(copies):
@@ -287,25 +277,6 @@ class TestLocalScopes:
         assert usable_ips(judged) == cluster
         assert [address.ip for address in judged.serving.outside] == local
         assert judged.is_dropping is is_dropping
-
-    def test_the_cluster_scope_never_drops(self, endpoints, local, cluster, is_dropping):
-        judged = judge(slice_of(*endpoints), node_name=HERE)
-        assert (usable_ips(judged), judged.serving.outside) == (cluster, None)
-        assert judged.is_dropping is False
-
-
-@pytest.mark.parametrize(
-    "scope",
-    [
-        pytest.param(Scope.LOCAL, id="for-all"),
-        pytest.param(Scope.LOCAL_FROM_OUTSIDE, id="from-outside"),
-    ],
-)
-def test_a_verdict_states_that_an_endpoint_is_on_another_node(scope):
-    endpoints = [on(THERE, A), on(THERE, B, **TERMINATING), on(THERE, C, **NOT_READY)]
-    judged = judge(slice_of(*endpoints), scope=scope, node_name=HERE)
-    assert reasons(judged) == ["not on this node", "not on this node", "not ready"]
-    assert not any(verdict.is_usable for verdict in judged.verdicts)
 
 
 def test_a_node_without_a_name_has_no_local_endpoints():
