@@ -116,20 +116,6 @@ def test_the_proxy_gets_what_is_to_be_shown(proxy):
 
 
 @pytest.mark.parametrize(
-    ("words", "flags", "service"),
-    [
-        pytest.param(["shop"], {}, "shop", id="namespace"),
-        pytest.param([], {"namespace": "shop"}, "shop", id="flag"),
-        pytest.param(["svc/web"], {"namespace": "shop"}, "shop/web", id="as-for-kubectl"),
-    ],
-)
-def test_namespaces_and_services_are_named_as_for_kubectl(words, flags, service, proxy):
-    port, filters = proxy
-    watch(port, *words, **flags)
-    assert [wanted.service for wanted in filters] == [service]
-
-
-@pytest.mark.parametrize(
     ("words", "error"),
     [
         (["--from=10.244.0"], "error: --from: '10.244.0' is not an IP address\n"),

@@ -10,13 +10,11 @@ from userspace_proxy.model.notation import (
     check_family,
     check_label,
     check_label_value,
-    check_number,
     check_port_name,
     check_protocol,
     check_qualified_name,
     check_subdomain,
     check_target_port,
-    check_word,
 )
 from userspace_proxy.model.wire import FieldError
 
@@ -39,20 +37,6 @@ def test_names(check, good, bad):
     for text in bad:
         with pytest.raises(FieldError, match=r"^x: .* is not a "):
             check(text, "x")
-
-
-def test_numbers_and_words():
-    check_number(65535, "x")
-    check_number(0, "x", range(3))
-    check_word(None, "x", ("a", "b"))
-    check_word("", "x", ("a", "b"))
-    check_word("b", "x", ("a", "b"))
-    with pytest.raises(FieldError, match=r"^x: 0 is not in 1–65535$"):
-        check_number(0, "x")
-    with pytest.raises(FieldError, match=r"^x: 3 is not in 0–2$"):
-        check_number(3, "x", range(3))
-    with pytest.raises(FieldError, match=r"^x: 'c' is not one of a, b$"):
-        check_word("c", "x", ("a", "b"))
 
 
 def test_a_single_port_needs_no_name_and_names_are_collected():

@@ -173,16 +173,6 @@ class TestSlice:
         assert item.service.name == ""
         assert (item.ports, item.endpoints) == ((), ())
 
-    def test_names_with_the_headless_label_are_an_empty_slice_of_a_headless_service(self):
-        labels = {LABEL: "web", "service.kubernetes.io/headless": ""}
-        for with_headless in (False, True):
-            item = a_slice(
-                metadata={"name": "x", "labels": labels},
-                addressType="FQDN",
-                with_headless=with_headless,
-            )
-            assert (item.service.name, item.is_headless, item.endpoints) == ("web", True, ())
-
     def test_a_slice_with_names_for_addresses_is_one_of_names(self):
         endpoints = [
             {"addresses": ["DB.example.com."], "conditions": {"ready": False}},

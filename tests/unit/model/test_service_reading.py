@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.model import Balance, Handling, Hold, Service, ServicePort, ServiceType
+from userspace_proxy.model import Handling, Hold, Service, ServicePort
 from userspace_proxy.model.annotations import DOMAIN
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.service_reading import BALANCED_MAX, read_service
@@ -31,17 +31,6 @@ def a_service(*, labels=None, annotations=None, status=None, created=None, **spe
 
 def test_a_plain_one_has_a_name_an_address_and_tcp_ports():
     assert a_service() == Service(CART, (HTTP,), cluster_ips=(CART_IP,))
-
-
-def test_one_without_a_namespace_is_in_the_default_one():
-    wire = convert({"metadata": {"name": "cart"}}, WireService)
-    assert str(read_service(wire).key) == "default/cart"
-
-
-def test_one_without_a_spec_has_neither_ports_nor_addresses():
-    service = read_service(convert({"metadata": {"name": "cart"}}, WireService))
-    assert (service.ports, service.cluster_ips) == ((), ())
-    assert not service.is_headless
 
 
 @pytest.mark.parametrize(
@@ -102,11 +91,6 @@ def test_ports(port, expected):
 def test_ports_keep_their_order():
     ports = [{"name": name, "port": port} for name, port in (("b", 2), ("a", 1), ("c", 3))]
     assert [port.name for port in a_service(ports=ports).ports] == ["b", "a", "c"]
-
-
-@pytest.mark.parametrize("kind", [None, "", "ClusterIP"])
-def test_a_missing_type_is_cluster_ip(kind):
-    assert a_service(type=kind).type is ServiceType.CLUSTER_IP
 
 
 @pytest.mark.parametrize(
@@ -205,25 +189,6 @@ def test_source_ranges_are_read_and_an_invalid_one_admits_no_client():
 def test_a_health_check_node_port_counts_where_type_and_policy_ask_for_it(spec, port):
     assert a_service(healthCheckNodePort=32000, **spec).health_check_node_port == port
     assert a_service(healthCheckNodePort=None, **spec).health_check_node_port == 0
-
-
-def test_annotations_are_read_and_what_cannot_be_followed_is_noted():
-    service = a_service(
-        annotations={
-            "userspace-proxy.io/balance": "least-connections",
-            f"{DOMAIN}preserve-client-address": "no",
-        }
-    )
-    assert service.handling == Handling(balance=Balance.LEAST_CONNECTIONS)
-    assert len(service.notes) == 1
-
-
-def test_external_addresses_are_read():
-    ingress = [{"ip": "203.0.113.8"}, {"hostname": "lb.example"}]
-    service = a_service(externalIPs=["203.0.113.9"], status={"loadBalancer": {"ingress": ingress}})
-    assert service.external_ips == ("203.0.113.9",)
-    assert service.load_balancer_ips == ("203.0.113.8",)
-    assert service.notes == ()
 
 
 def test_addresses_of_a_stored_object_may_have_leading_zeros_and_be_written_twice():

@@ -100,21 +100,12 @@ def test_where_slices_disagree_the_better_condition_wins(conditions, word, is_us
     ("ip", "reason"),
     [
         pytest.param("127.0.0.1", LOOPBACK, id="loopback"),
-        pytest.param("127.255.255.255", LOOPBACK, id="loopbacks-end"),
-        pytest.param("::1", LOOPBACK, id="loopback-v6"),
         pytest.param("169.254.169.254", f"refused: {METADATA}", id="metadata-server"),
-        pytest.param("168.63.129.16", "refused: the metadata address of a cloud", id="azure"),
-        pytest.param("fd00:ec2::254", "refused: the metadata address of a cloud", id="aws-v6"),
-        pytest.param("64:ff9b::a9fe:a9fe", f"refused: {METADATA}", id="behind-nat64"),
         pytest.param("2002:a9fe:a9fe::1", "refused: an IPv4 address behind 6to4", id="6to4"),
         pytest.param("fe80::1", "refused: a link-local address", id="link-local-v6"),
-        pytest.param("224.0.0.1", "refused: a multicast address", id="multicast"),
         pytest.param("ff02::1", "refused: a multicast address", id="multicast-v6"),
         pytest.param(
             "0.0.0.0", "refused: the unspecified address, which is this node", id="unspecified"
-        ),
-        pytest.param(
-            "::", "refused: the unspecified address, which is this node", id="unspecified-v6"
         ),
     ],
 )

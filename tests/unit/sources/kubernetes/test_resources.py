@@ -65,13 +65,6 @@ def names(store: Store) -> list[str]:
     return sorted(key.name for key in store.snapshot().services)
 
 
-def test_objects_are_added_and_deleted_and_have_a_version(store, services):
-    assert put(services, raw(service(), "1001")) == "1001"
-    assert names(store) == ["web"]
-    assert delete(services, raw(service(), "1002")) == "1002"
-    assert names(store) == []
-
-
 def test_what_a_list_that_broke_off_named_is_deleted_by_the_next_one(store, services):
     services.begin_list()
     services.list_items([raw(service("web")), raw(service("cart", "10.96.7.2"))])
