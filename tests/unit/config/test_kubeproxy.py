@@ -84,12 +84,6 @@ def test_disabled_is_no_zero_value():
     assert read(KUBE, "healthzBindAddress: disabled").values == {"healthz_bind_address": None}
 
 
-def test_a_setting_is_kept_with_its_place():
-    assert read(KUBE, "iptables:\n  syncPeriod: 60s").texts == {
-        "iptables_sync_period_s": "c.yaml:4: iptables.syncPeriod: 1m0s"
-    }
-
-
 def test_fields_without_effect_are_named_once_for_each_reason():
     config = read(KUBE, "ipvs: {scheduler: rr, strictARP: true}\noomScoreAdj: -999\n")
     assert config.warnings == [
@@ -229,10 +223,6 @@ def test_a_document_twice_is_refused():
     )
 
 
-def test_broken_yaml_is_an_error_of_the_configuration():
-    assert error_of("a: [").startswith("c.yaml:")
-
-
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "config.conf"
     path.write_bytes(b"\xff\x00\xfe")
@@ -250,11 +240,6 @@ def test_a_file_that_is_too_large_is_not_parsed(tmp_path):
 
 def test_null_is_the_zero_of_what_it_stands_for():
     assert read(KUBE, "featureGates: {A: null}").values == {"feature_gates": (("A", False),)}
-
-
-def test_a_setting_without_effect_is_shown_as_its_flag_has_it():
-    config = read(KUBE, "featureGates: {A: true, B: false}")
-    assert config.texts == {"feature_gates": "c.yaml:3: featureGates: A=true,B=false"}
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])

@@ -20,25 +20,6 @@ def config(tmp_path):
     return write
 
 
-def test_without_flags_all_is_default():
-    loaded = load_settings([])
-    assert loaded.settings == Settings()
-    assert loaded.settings.origins == {}
-    assert loaded.warnings == ()
-
-
-def test_flags_win_over_the_file_and_the_file_over_defaults(config):
-    flag = config("hostnameOverride: node-1\nlogging:\n  verbosity: 2\n")
-    settings = load_settings([flag, "--hostname-override=node-2"]).settings
-    assert settings.hostname_override == "node-2"
-    assert settings.verbosity == 2
-    assert settings.origins == {
-        "config_file": "flag",
-        "hostname_override": "flag",
-        "verbosity": "file",
-    }
-
-
 def test_an_old_flag_that_kube_proxy_ignores_beside_its_file_is_named(config):
     flag = config("clusterCIDR: 10.0.0.0/8\n")
     same = ["--cluster-cidr=10.0.0.0/8", "--hostname-override=n", "--v=2", "--steering=none"]

@@ -3,7 +3,7 @@ from userspace_proxy.model.quiesced import Quiesced
 from userspace_proxy.model.serving import Serving
 
 HOLDING = Handling(hold=Hold(60.0))
-WEB, API = ServiceKey("shop", "web"), ServiceKey("shop", "api")
+WEB = ServiceKey("shop", "web")
 POD_A, POD_B = SocketAddress("192.0.2.1", 80), SocketAddress("192.0.2.2", 80)
 
 

@@ -280,6 +280,7 @@ def test_a_node_without_a_name_has_no_local_endpoints():
         pytest.param([on(HERE, A), on(HERE, B), on(THERE, C)], 2, id="those-here"),
         pytest.param([on(HERE, A, **NOT_READY), on(HERE, B, **TERMINATING)], 0, id="ready-alone"),
         pytest.param([on(HERE, A), on(HERE, A)], 1, id="each-address-once"),
+        pytest.param([on(HERE, A, weight=0)], 0, id="drained"),
         pytest.param([on("", A)], 0, id="nowhere"),
         pytest.param([], 0, id="none"),
     ],

@@ -190,15 +190,6 @@ async def test_frontends_that_an_earlier_run_refuses_are_shown_as_refused(node, 
         assert await successor.render() == shown
 
 
-async def test_drift_is_counted_and_repaired(node, steering):
-    await steering.apply({WEB: 36001})
-    node.run(f"nft delete element {MAP} '{{ 10.96.7.1 . tcp . 80 }}'")
-    assert await steering.render() == ""
-    assert [await steering.repair(), await steering.repair()] == [1, 0]
-    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
-    assert (steering.unguarded, steering.unsteered) == ("", {})
-
-
 async def test_a_port_is_guarded_until_the_second_repair_after_its_last_frontend_has_left(
     node, steering
 ):
@@ -479,15 +470,6 @@ async def test_flows_that_another_program_led_to_its_own_endpoint_end_with_the_r
     dial(DNS)
     assert await steering.repair() == 1
     assert count_flows(node) == 0
-
-
-async def test_an_interface_without_an_address_needs_dnat(node, steering):
-    node.run("ip address add 10.1.0.1/24 dev lo")
-    await steering.apply({WEB: 36001})
-    assert "dnat ip" not in node.run("nft list chain inet userspace-proxy prerouting")
-    node.run("ip link add v0 type veth; ip link set v0 up")
-    assert await steering.repair() == 0
-    assert "dnat ip to 10.1.0.1:" in node.run("nft list chain inet userspace-proxy prerouting")
 
 
 async def test_flows_to_an_address_that_the_node_had_end(node, steering, dial):
