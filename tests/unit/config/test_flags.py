@@ -34,31 +34,26 @@ def test_a_flag_is_kept_as_it_was_written():
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
-        pytest.param(["--v=1", "--v=3"], "verbosity", 3, id="last-wins"),
-        pytest.param(
+        (["--v=1", "--v=3"], "verbosity", 3),
+        (
             ["--nodeport-addresses=10.0.0.0/8", "--nodeport-addresses=192.168.0.0/16"],
             "nodeport_addresses",
             ("10.0.0.0/8", "192.168.0.0/16"),
-            id="lists-add-up",
         ),
-        pytest.param(
+        (
             ["--feature-gates=A=true", "--feature-gates=B=false,A=false"],
             "feature_gates",
             (("A", False), ("B", False)),
-            id="gates-add-up",
         ),
-        pytest.param(["--cleanup=f"], "cleanup", False, id="switch-off"),
-        pytest.param(["--logging-format=json"], "log_format", "json", id="kube-proxys-name"),
-        pytest.param(["--healthz-bind-address="], "healthz_bind_address", None, id="switched-off"),
-        pytest.param(["--healthz-port=0"], "healthz_bind_address", None, id="port-0"),
-        pytest.param(
-            ["--metrics-port=80"], "metrics_bind_address", SocketAddress("127.0.0.1", 80), id="port"
-        ),
-        pytest.param(
+        (["--cleanup=f"], "cleanup", False),
+        (["--logging-format=json"], "log_format", "json"),
+        (["--healthz-bind-address="], "healthz_bind_address", None),
+        (["--healthz-port=0"], "healthz_bind_address", None),
+        (["--metrics-port=80"], "metrics_bind_address", SocketAddress("127.0.0.1", 80)),
+        (
             ["--metrics-port=80", "--metrics-bind-address=10.0.0.1:81"],
             "metrics_bind_address",
             SocketAddress("10.0.0.1", 81),
-            id="address-wins-over-port",
         ),
     ],
 )

@@ -252,25 +252,22 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path, encoding):
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        pytest.param(
+        (
             "udpIdleTimeout: 250ms",
             "c.yaml: ignored udpIdleTimeout: only kube-proxy's removed userspace mode obeyed it, "
             "by default with 250ms, which splits flows; UDP flows live as conntrack's do, or as "
             "long as --udp-idle-timeout says",
-            id="of-the-userspace-mode",
         ),
-        pytest.param(
+        (
             "udpIdleTimeout: soon",
             "c.yaml: ignored udpIdleTimeout: only kube-proxy's removed userspace mode obeyed it, "
             "by default with 250ms, which splits flows; UDP flows live as conntrack's do, or as "
             "long as --udp-idle-timeout says",
-            id="a-value-that-kube-proxy-does-not-read",
         ),
-        pytest.param(
+        (
             "portRange: 36000-36999",
             "c.yaml: ignored portRange: only kube-proxy's removed userspace mode obeyed it; see "
             "--proxy-ports",
-            id="ports-of-the-userspace-mode",
         ),
     ],
 )

@@ -136,22 +136,12 @@ def test_the_default_path_is_one_without_anything_to_show():
 @pytest.mark.parametrize(
     ("facts", "mark", "why"),
     [
-        pytest.param({}, Level.OK, "", id="served"),
-        pytest.param((Level.OK, PortState.SERVED), Level.OK, "", id="served"),
-        pytest.param((Level.OK, PortState.DROPPED), None, "dropped by design", id="dropped"),
-        pytest.param(
-            (Level.OK, PortState.UNKNOWN),
-            None,
-            PortState.UNKNOWN.neutral,
-            id="unseen",
-        ),
-        pytest.param(
-            (Level.OK, PortState.HOLDING),
-            None,
-            "without an endpoint: clients would wait",
-            id="holding",
-        ),
-        pytest.param((Level.ATTENTION, PortState.DROPPED), Level.ATTENTION, "", id="problem"),
+        ({}, Level.OK, ""),
+        ((Level.OK, PortState.SERVED), Level.OK, ""),
+        ((Level.OK, PortState.DROPPED), None, "dropped by design"),
+        ((Level.OK, PortState.UNKNOWN), None, PortState.UNKNOWN.neutral),
+        ((Level.OK, PortState.HOLDING), None, "without an endpoint: clients would wait"),
+        ((Level.ATTENTION, PortState.DROPPED), Level.ATTENTION, ""),
     ],
 )
 def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):

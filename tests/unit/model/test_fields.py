@@ -85,7 +85,7 @@ def test_many_unknown_fields_are_too_many():
 @pytest.mark.parametrize(
     ("value", "errors"),
     [
-        pytest.param(
+        (
             service(ports=[{"port": "80"}, {"port": 81, "nodePort": []}, 3], clusterIPs=["", 1]),
             [
                 "spec.clusterIPs[1]: expected str, got int",
@@ -93,17 +93,15 @@ def test_many_unknown_fields_are_too_many():
                 "spec.ports[1].nodePort: expected int, got list",
                 "spec.ports[2]: expected mapping, got int",
             ],
-            id="all-of-them",
         ),
-        pytest.param(
+        (
             service(sessionAffinityConfig={"clientIP": {"timeoutSeconds": "60"}}),
             [
                 "spec.sessionAffinityConfig.clientIP.timeoutSeconds: expected int, got str",
             ],
-            id="nested",
         ),
-        pytest.param(service(ports={}), ["spec.ports: expected list, got mapping"], id="no-list"),
-        pytest.param(
+        (service(ports={}), ["spec.ports: expected list, got mapping"]),
+        (
             {"metadata": {"labels": {"a": "b", "example.com/c": 1, "d": 0.5, "e": True, "f": []}}},
             [
                 "metadata.labels.example.com/c: expected str, got int (quote it)",
@@ -111,16 +109,14 @@ def test_many_unknown_fields_are_too_many():
                 "metadata.labels.e: expected str, got bool (quote it)",
                 "metadata.labels.f: expected str, got list",
             ],
-            id="label",
         ),
-        pytest.param([], ["expected mapping, got list"], id="no-object"),
-        pytest.param(
+        ([], ["expected mapping, got list"]),
+        (
             service(selectr={}, type=1),
             [
                 "spec.selectr: unknown field (did you mean selector?)",
                 "spec.type: expected str, got int",
             ],
-            id="and-unknown-fields",
         ),
     ],
 )

@@ -50,21 +50,13 @@ class TestSlice:
     @pytest.mark.parametrize(
         ("conditions", "expected"),
         [
-            pytest.param(None, (True, True, False), id="none"),
-            pytest.param({}, (True, True, False), id="empty"),
-            pytest.param(
-                {"ready": None, "serving": None, "terminating": None}, (True, True, False), id="nil"
-            ),
-            pytest.param({"ready": True}, (True, True, False), id="ready"),
-            pytest.param({"ready": False, "serving": False}, (False, False, False), id="not-ready"),
-            pytest.param(
-                {"ready": False, "terminating": True}, (False, True, True), id="nil-serving-is-true"
-            ),
-            pytest.param(
-                {"ready": False, "serving": False, "terminating": True},
-                (False, False, True),
-                id="no-more-serving",
-            ),
+            (None, (True, True, False)),
+            ({}, (True, True, False)),
+            ({"ready": None, "serving": None, "terminating": None}, (True, True, False)),
+            ({"ready": True}, (True, True, False)),
+            ({"ready": False, "serving": False}, (False, False, False)),
+            ({"ready": False, "terminating": True}, (False, True, True)),
+            ({"ready": False, "serving": False, "terminating": True}, (False, False, True)),
         ],
     )
     def test_conditions(self, conditions, expected):
@@ -78,23 +70,17 @@ class TestSlice:
     @pytest.mark.parametrize(
         ("hints", "zones", "nodes"),
         [
-            pytest.param(None, (), (), id="null"),
-            pytest.param({}, (), (), id="empty"),
-            pytest.param({"forZones": None, "forNodes": []}, (), (), id="null-lists"),
-            pytest.param({"forZones": [{"name": "a"}]}, ("a",), (), id="a-zone"),
-            pytest.param(
+            (None, (), ()),
+            ({}, (), ()),
+            ({"forZones": None, "forNodes": []}, (), ()),
+            ({"forZones": [{"name": "a"}]}, ("a",), ()),
+            (
                 {"forZones": [{"name": "b"}, {"name": "a"}], "forNodes": [{"name": "node-1"}]},
                 ("b", "a"),
                 ("node-1",),
-                id="both",
             ),
-            pytest.param(
-                {"forZones": [{}], "forNodes": [{"name": None}, {"name": "node-1"}]},
-                (),
-                ("node-1",),
-                id="nameless-ones",
-            ),
-            pytest.param({"forPods": [{"name": "a"}]}, (), (), id="unknown"),
+            ({"forZones": [{}], "forNodes": [{"name": None}, {"name": "node-1"}]}, (), ("node-1",)),
+            ({"forPods": [{"name": "a"}]}, (), ()),
         ],
     )
     def test_hints_name_zones_and_nodes(self, hints, zones, nodes):

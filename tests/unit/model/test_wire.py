@@ -56,21 +56,16 @@ def test_the_used_fields_of_a_service_are_read_by_the_apis_names():
 @pytest.mark.parametrize(
     ("type_", "text"),
     [
-        pytest.param(WireService, '{"spec": null, "status": null}', id="service"),
-        pytest.param(WireService, '{"metadata": {"name": null, "labels": null}}', id="metadata"),
-        pytest.param(
+        (WireService, '{"spec": null, "status": null}'),
+        (WireService, '{"metadata": {"name": null, "labels": null}}'),
+        (
             WireService,
             '{"spec": {"ports": null, "clusterIPs": null, "sessionAffinityConfig": null}}',
-            id="spec",
         ),
-        pytest.param(WireEndpointSlice, '{"endpoints": null, "ports": null}', id="slice"),
-        pytest.param(
-            WireEndpointSlice,
-            '{"endpoints": [{"conditions": null, "nodeName": null}]}',
-            id="endpoint",
-        ),
-        pytest.param(WireNode, '{"status": {"addresses": null}}', id="node"),
-        pytest.param(WireEndpoints, '{"subsets": [{"addresses": null}]}', id="endpoints"),
+        (WireEndpointSlice, '{"endpoints": null, "ports": null}'),
+        (WireEndpointSlice, '{"endpoints": [{"conditions": null, "nodeName": null}]}'),
+        (WireNode, '{"status": {"addresses": null}}'),
+        (WireEndpoints, '{"subsets": [{"addresses": null}]}'),
     ],
 )
 def test_null_is_as_good_as_missing(type_, text):

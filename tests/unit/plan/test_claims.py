@@ -69,31 +69,26 @@ def notes(service, facts=NODE):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        pytest.param(
-            service(), {"shop/cart:http": ["198.51.100.7:80/TCP"]}, id="one-port-one-address"
-        ),
-        pytest.param(
+        (service(), {"shop/cart:http": ["198.51.100.7:80/TCP"]}),
+        (
             service(cluster_ips=(CART_IP_V6, CART_IP)),
             {
                 "shop/cart:http": ["198.51.100.7:80/TCP"],
                 "shop/cart:http (IPv6)": ["[2001:db8::7]:80/TCP"],
             },
-            id="both-families-in-one-plan",
         ),
-        pytest.param(
+        (
             service(ports=(DNS_TCP, DNS)),
             {
                 "shop/cart:dns": ["198.51.100.7:53/UDP"],
                 "shop/cart:dns-tcp": ["198.51.100.7:53/TCP"],
             },
-            id="tcp-and-udp-on-one-number",
         ),
-        pytest.param(
+        (
             service(cluster_ips=(WEB_IP, CART_IP)),
             {"shop/cart:http": ["198.51.100.7:80/TCP", "198.51.100.8:80/TCP"]},
-            id="several-addresses-sorted",
         ),
-        pytest.param(service(ports=()), {}, id="no-ports"),
+        (service(ports=()), {}),
     ],
 )
 def test_a_service_claims_each_port_on_each_address(given, expected):

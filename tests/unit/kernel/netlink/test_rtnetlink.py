@@ -169,19 +169,13 @@ def test_a_rule_reads_as_it_was_written(rule):
 @pytest.mark.parametrize(
     ("network", "source", "text"),
     [
-        pytest.param(
+        (
             "10.96.7.1/32",
             "10.1.0.1",
             "022000000075fe0200000000 080001000a600701 0800040001000000 08000f00ff000000"
             "0800060007000000 080007000a010001",
-            id="ipv4",
         ),
-        pytest.param(
-            "::/0",
-            "",
-            "0a0000000075000200000000 0800040001000000 08000f00ff000000 0800060007000000",
-            id="all-of-ipv6",
-        ),
+        ("::/0", "", "0a0000000075000200000000 0800040001000000 08000f00ff000000 0800060007000000"),
     ],
 )
 @pytest.mark.parametrize("kind", [NEW_ROUTE, DEL_ROUTE], ids=["new", "gone"])
