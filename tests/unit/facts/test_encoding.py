@@ -170,14 +170,6 @@ def test_a_cause_that_another_proxy_words_itself_has_its_words(written_by):
     assert words_of(cause) == (written_by["code"], *WORDS.values())
 
 
-def test_a_code_of_a_newer_proxy_has_no_traits_and_equal_causes_are_equal():
-    fields = {**WORDS, "code": "endpoint-is-odd", "kind": "is_odd"}
-    cause = read(**fields)
-    assert cause == read(**fields)
-    assert len({cause, read(**fields)}) == 1
-    assert cause.code.traits == CauseCode("another").traits
-
-
 @pytest.mark.parametrize(
     "params",
     [

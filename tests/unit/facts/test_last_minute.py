@@ -29,14 +29,6 @@ def test_clients_of_a_minute_are_added_up_and_older_ones_are_forgotten(last):
     assert last.failing(93.0) == NOTHING
 
 
-def test_connections_that_an_endpoint_ended_count_as_failures(last):
-    last.add(MinuteCounts(6, 0, 2), 1.0)
-    last.add(MinuteCounts(2, 1, 1), 9.0)
-    assert last.failing(30.0) == MinuteCounts(8, 1, 3)
-    last.add(MinuteCounts(0, 0, 1), 62.0)
-    assert last.failing(63.0) == MinuteCounts(2, 1, 2)
-
-
 def test_what_is_taken_back_later_is_not_counted(last):
     last.add(MinuteCounts(4, endpoint_aborts=1, unanswered=1), 1.0)
     last.add(MinuteCounts(unanswered=-1), 62.0)

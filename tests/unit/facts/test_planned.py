@@ -114,12 +114,6 @@ def test_a_port_that_is_served_at_another_address_is_not_ignored():
     assert facts_of_ignored([lost]) == []
 
 
-def test_what_is_ignored_has_the_name_of_its_service():
-    cause = is_headless()
-    (facts,) = facts_of_ignored([IgnoredService(ServiceKey("shop", "db"), "", cause)])
-    assert msgspec.structs.astuple(facts) == ("shop/db", "", cause, False)
-
-
 def test_probes_choose_the_path_of_tcp_with_endpoints():
     auto = PathDecision(DataPath.AUTO)
     assert is_probed(make_plan(path=auto))

@@ -67,12 +67,6 @@ def test_an_invalid_range_is_refused(cidr, words):
     assert caught.value.hint == "write a range as 10.96.0.0/16"
 
 
-def test_ranges_are_opened_by_family_with_the_first_one_as_the_default():
-    ranges = open_ranges(["fd00:96::/112", "10.96.0.0/16"])
-    assert list(ranges) == [IPFamily.IPV6, IPFamily.IPV4]
-    assert [range_.cidr for range_ in ranges.values()] == ["fd00:96::/112", "10.96.0.0/16"]
-
-
 @pytest.mark.parametrize(
     ("cidrs", "words"),
     [

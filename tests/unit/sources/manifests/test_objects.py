@@ -8,7 +8,6 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
-from userspace_proxy.model.endpoint_names import NameSlice
 from userspace_proxy.model.notation import check_address, check_family
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES as RANGES
@@ -253,11 +252,6 @@ def test_only_the_kind_of_other_objects_matters():
     assert len(objects.ignored) == 2
 
 
-def test_a_whole_number_may_have_a_point_as_for_kubectl():
-    [found] = read(SERVICE.replace("80", "80.0")).objects
-    assert found.value.service.ports[0].port == 80
-
-
 def test_objects_of_json_that_follow_each_other_are_all_read():
     service = {
         "apiVersion": "v1",
@@ -277,15 +271,6 @@ def test_what_precedes_broken_yaml_is_read(rest):
     objects = read(SERVICE + rest)
     assert [found.key for found in objects.objects] == ["shop/web"]
     assert len(objects.problems) == 1
-
-
-def test_words_of_yaml_1_1_are_booleans_as_for_kubectl():
-    text = f"{SERVICE}  publishNotReadyAddresses: yes\n  selector: {{app: on, y: web}}\n"
-    assert read(text).problems == ("web.yaml:11: spec.selector: key true is not text (quote it)",)
-    assert read(text.replace("y: web", "b: web")).problems == (
-        "web.yaml:11: spec.selector.app: expected str, got bool (quote it)",
-    )
-    assert read(f"{SERVICE}  publishNotReadyAddresses: yes\n").problems == ()
 
 
 def test_a_name_that_the_api_server_would_make_is_the_same_in_each_reading():
@@ -339,11 +324,6 @@ def test_of_equal_keys_of_labels_or_annotations_the_last_counts_with_a_remark(te
     found = read(text)
     assert (len(found.objects), found.problems) == (1, ())
     assert found.remarks == (f"web.yaml:{remark}",)
-
-
-def test_of_two_services_in_labels_of_a_slice_the_last_counts():
-    [found] = read(SLICE.replace("labels: {", f"labels: {{{LABEL}: cart, ")).objects
-    assert found.value.service.name == "web"
 
 
 def test_a_remark_has_its_present_lines_after_an_edit_above_it():
@@ -452,13 +432,6 @@ def test_aliases_of_all_documents_have_one_limit_however_often_a_text_is_read():
     for _ in range(2):
         [first, second, third] = reader.read("---\n".join([many, many + "c: 1\n", many])).problems
         assert (problem in first, problem in second, problem in third) == (False, False, True)
-
-
-def test_a_slice_of_names_is_read():
-    text = SLICE.replace("IPv4", "FQDN").replace("10.244.1.7", "shop.example")
-    (found,) = read(text).objects
-    assert isinstance(found.value, NameSlice)
-    assert [endpoint.ip for endpoint in found.value.named] == ["shop.example"]
 
 
 def test_locks_give_no_slice():
