@@ -10,7 +10,7 @@ import pytest
 from userspace_proxy.cluster import Store
 from userspace_proxy.cluster.from_pods import PodEndpoints
 from userspace_proxy.facts import RejectedFacts
-from userspace_proxy.model import Node, ServiceKey, SliceKey
+from userspace_proxy.model import Node
 from userspace_proxy.sources.kubernetes.resources import (
     SERVICES,
     SLICES,
@@ -142,19 +142,6 @@ def test_a_problem_has_the_service_that_it_is_about(store, services):
         ("Service default/web", ("default/web",)),
         ("EndpointSlice default/web-1", ("default/web",)),
     ]
-
-
-def test_a_slice_that_serves_no_service_any_more_is_gone(store):
-    put(ResourceCache(SERVICES, store), raw(service()))
-    slices = ResourceCache(SLICES, store)
-    put(slices, raw(endpoint_slice("10.244.1.7")))
-    assert len(store.snapshot().services[WEB].slices) == 1
-    unlabelled = endpoint_slice("10.244.1.7")
-    del unlabelled["metadata"]["labels"]
-    put(slices, raw(unlabelled))
-    assert store.snapshot().services[WEB].slices == ()
-    ((of, (orphan,)),) = store.snapshot().orphans.items()
-    assert (of, orphan.key) == (ServiceKey("default", ""), SliceKey("default", "web-1"))
 
 
 @pytest.mark.parametrize(

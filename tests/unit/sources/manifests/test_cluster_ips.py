@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.errors import ConfigError
-from userspace_proxy.model import IPFamily, Service, ServiceKey, ServicePort
+from userspace_proxy.model import Service, ServiceKey, ServicePort
 from userspace_proxy.sources.manifests.cluster_ips import (
     ClusterIPRange,
     allocate_cluster_ips,
@@ -17,7 +17,6 @@ from userspace_proxy.sources.manifests.cluster_ips import (
 )
 from userspace_proxy.sources.manifests.written import WrittenService
 
-V4, V6 = IPFamily.IPV4, IPFamily.IPV6
 BOTH = ("10.96.0.0/16", "fd00:96::/112")
 
 
