@@ -42,6 +42,14 @@ def test_of_a_streak_that_is_over_when_it_becomes_known_the_last_failure_stays_k
     assert (streak.is_on, streak.part.failures, streak.part.first_at) == (True, 1, 9.0)
 
 
+def test_the_end_of_the_streak_before_is_known():
+    streak = streak_of((1.0, Failure.SILENT), (2.0, Failure.SILENT), succeeded_at=0.0)
+    assert streak.before_at < 0
+    streak.add(StreakPart(3.0, 1, 4.0, 4.0, Failure.RESET))
+    streak.failed(5.0, Failure.RESET)
+    assert (streak.part.failures, streak.before_at) == (2, 2.0)
+
+
 def test_what_is_new_since_a_look_makes_the_whole_where_it_is_added():
     streak, copy = streak_of((1.0, Failure.SILENT)), Streak()
     seen = StreakPart()
