@@ -72,15 +72,6 @@ def test_the_ttl_has_bounds(clock, ttl_s, wait_s):
     assert clock.table.take(clock.now + wait_s - 0.1) is None
 
 
-def test_equal_addresses_are_no_change(clock):
-    clock.learn(found())
-    clock.now += 30
-    assert not clock.learn(found())
-    clock.now += 30
-    assert clock.learn(found(TWO))
-    assert clock.table.addresses(DB, V4) == TWO
-
-
 def test_a_name_that_never_resolved_is_tried_again_ever_more_rarely(clock):
     waits = []
     for _ in range(6):
@@ -109,14 +100,6 @@ def test_a_name_that_no_longer_resolves_keeps_its_last_addresses_for_an_hour(clo
     assert clock.learn(GONE)
     assert clock.table.addresses(DB, V4) == ()
     assert clock.table.problem(DB).state is NameState.UNRESOLVED
-
-
-def test_another_failure_is_a_change_since_the_first_one(clock):
-    clock.learn(GONE)
-    clock.now += RETRY_S
-    assert clock.learn(Lookup({}, why="no server answers"))
-    assert clock.table.problem(DB).detail == "no server answers"
-    assert clock.table.problem(DB).since == 100
 
 
 def test_a_family_without_an_answer_keeps_its_addresses(clock):

@@ -12,7 +12,6 @@ from userspace_proxy.facts.edges import (
     Calls,
     Edges,
 )
-from userspace_proxy.model import IPFamily
 
 ALICE, BOB = "10.244.0.7", "10.244.0.8"
 WEB, DB = port_key("shop/web:http"), port_key("shop/db")
@@ -111,14 +110,6 @@ def test_only_wanted_services_are_shown():
     assert [row.service for row in shown] == ["shop/web:http"]
 
 
-def test_the_clients_of_one_port_take_no_more_than_its_share():
-    edges = Edges()
-    edges.add([Calls(WEB, str(n), 1) for n in range(EDGES_OF_A_PORT + 7)], 0, 10.0)
-    edges.add([Calls(DB, ALICE, 1)], 0, 10.0)
-    facts = edges.facts()
-    assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 7)
-
-
 def test_a_flood_of_clients_costs_one_search_for_a_place(monkeypatch):
     searched, has_place = [], Edges._has_place
 
@@ -134,13 +125,6 @@ def test_a_flood_of_clients_costs_one_search_for_a_place(monkeypatch):
     assert searched == [WEB, DB]
     facts = edges.facts()
     assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 1000)
-
-
-def test_the_table_is_bounded():
-    edges = Edges()
-    edges.add([Calls(port_key(f"shop/{n}"), ALICE, 1) for n in range(EDGES_MAX + 5)], 0, 10.0)
-    facts = edges.facts()
-    assert (len(facts.edges), facts.others) == (EDGES_MAX, 5)
 
 
 @pytest.mark.parametrize(
@@ -170,18 +154,6 @@ def test_a_place_that_was_freed_is_free_for_its_port_too(monkeypatch):
     edges.add([Calls(DB, ALICE, 1)], 0, STALE_S)
     edges.add([Calls(WEB, ALICE, 1)], 0, 2 * STALE_S)
     assert rows(edges) == [(ALICE, WEB, 1)]
-
-
-def test_an_edge_names_its_service_port_in_parts():
-    edges = Edges()
-    edges.add([Calls(port_key("shop/web:http", IPFamily.IPV6), ALICE, 1)], 0, 10.0)
-    (row,) = edges.facts().edges
-    assert (row.service, row.namespace, row.name, row.port) == (
-        "shop/web:http (IPv6)",
-        "shop",
-        "web",
-        "http",
-    )
 
 
 def test_a_name_that_is_too_long_is_no_message():

@@ -63,10 +63,6 @@ def test_a_similar_host_may_have_another_domain_or_none(name, known, meant):
     assert similar_hosts(name, known)[:1] == (() if meant is None else (known[meant],))
 
 
-def test_a_prefix_is_part_of_the_suggestion():
-    assert did_you_mean("selectr", FIELDS, prefix="--") == "did you mean --selector?"
-
-
 @pytest.mark.parametrize(
     ("word", "is_meant"),
     [
