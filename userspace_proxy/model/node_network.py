@@ -1,6 +1,6 @@
 """The network of one node as its kernel describes it: links, routes, next hops, bridges, chains.
 
-What follows from them, such as where an address is, is decided by ``policy``.
+``policy`` derives the rest from it, such as the location of an address.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ class NodeLink(NamedTuple):
     number: int
     name: str
     kind: str
-    """As in ``ip -details link``: ``veth``, ``bridge``; empty for hardware."""
+    """As ``ip -details link`` shows it: ``veth``, ``bridge``; empty for hardware."""
     master: int = 0
-    """The number of the bridge that it is a port of; 0 for none."""
+    """Index of the bridge that it is a port of; 0 for none."""
     calls_iptables: bool = False
-    """Option of a bridge: its IPv4 packets pass iptables and nftables."""
+    """Bridge option: bridged IPv4 packets pass iptables and nftables."""
     calls_ip6tables: bool = False
     """The same for IPv6."""
     filters_vlans: bool = False
