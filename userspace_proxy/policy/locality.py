@@ -137,7 +137,7 @@ class Locality:
         except ValueError:
             return HERE
         if address.is_link_local or address.is_loopback or address.is_unspecified:
-            # A link-local address is only meaningful on its link.
+            # The meaning of such an address depends on the link, or on this node.
             return HERE
         bits, width = int(address), address.max_prefixlen
         for length in self._lengths[address.version]:
