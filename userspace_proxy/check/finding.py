@@ -27,7 +27,7 @@ class Finding:
     topic: str
     """``config``, ``steering``, ``firewall``, …"""
     what: str
-    """One sentence without a full stop."""
+    """The finding, one sentence without a full stop."""
     where: str = ""
     """File and line, table and chain, or a file below /proc; may be empty."""
     hint: str = ""

@@ -33,7 +33,7 @@ class Inputs:
     service_ports: int | None = None
     """The number of Service ports of both families; None if unknown."""
     service_ips: tuple[str, ...] = ()
-    """At most one address of a Service per family; empty if unknown."""
+    """At most one Service address per family; empty if unknown."""
     frontends: tuple[Frontend, ...] = ()
     """The addresses that clients would dial, as far as known."""
     endpoints: tuple[SocketAddress, ...] = ()

@@ -158,7 +158,7 @@ class EmbeddedProxy(Agent):
 
         Args:
             service: The Service.
-            slices: All its slices; those of an earlier call are deleted.
+            slices: All its slices, which replace the slices of an earlier call.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere.
@@ -197,7 +197,7 @@ class EmbeddedProxy(Agent):
     def endpoints_of(
         self, service: ServiceKey, endpoint: EndpointAddress | None = None
     ) -> list[At]:
-        """Return the endpoints of all ports of a Service, or those at one address.
+        """Return the endpoints of all ports of a Service, or only the endpoints at one address.
 
         TCP and UDP of one address are two endpoints.
 

@@ -31,7 +31,7 @@ class Subject:
     """The facts about one Service as it is served, or would be."""
 
     service: str
-    """``namespace/name``."""
+    """The Service, ``namespace/name``."""
     origin: str
     """Where the facts come from, in words."""
     now: float
@@ -79,7 +79,7 @@ class PathStep:
     level: Level | None
     """None: connections don't pass by design, or clients show what happens."""
     topic: str
-    """One word: ``endpoints``."""
+    """The step's subject in one word: ``endpoints``."""
     what: str
     hint: str = ""
     details: tuple[tuple[Level | None, str], ...] = ()
@@ -116,7 +116,7 @@ class Explanation:
     origin: str
     level: Level
     sentence: str
-    """One sentence without a full stop."""
+    """The result, one sentence without a full stop."""
     next: str
     """The command that shows more, or repairs the problem; empty if there is none."""
     parts: tuple[PathPart, ...]

@@ -45,7 +45,7 @@ class Calls(msgspec.Struct, frozen=True, array_like=True):
 
     key: PortKey
     client: Annotated[str, msgspec.Meta(max_length=64)]
-    """Its IP address."""
+    """The client's IP address."""
     number: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class EdgesFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Which clients call which Services."""
 
     edges: tuple[EdgeFacts, ...] = ()
-    """The busiest first."""
+    """The edges, the busiest first."""
     others: int = 0
     """Connections and flows of clients that aren't, or are no longer, in the table."""
 

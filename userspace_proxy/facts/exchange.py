@@ -70,7 +70,7 @@ class EndFacts(NamedTuple):
     answers_others: bool = False
     """The endpoint has answered other connections, so the protocol has answers."""
     lost: Failure | None = None
-    """Which packets were lost."""
+    """Which packets were lost; None: none."""
 
 
 def classify(end: EndFacts) -> Failure | None:

@@ -64,12 +64,12 @@ class Times(msgspec.Struct, frozen=True, gc=False):
     """A histogram of how long clients waited for something, since the start."""
 
     bounds: tuple[float, ...] = ()
-    """Seconds, ascending."""
+    """Upper bounds of the buckets in seconds, ascending."""
     counts: tuple[int, ...] = ()
     """How many waits were at most that long, and longer than the previous bound; the last number
     counts those beyond all bounds."""
     seconds: float = 0.0
-    """The sum of all waits."""
+    """The sum of all waits, in seconds."""
 
 
 NO_TIMES = Times()
@@ -184,7 +184,7 @@ class WaitCounts(msgspec.Struct, kw_only=True):
 
 
 class WaitingNow(WaitCounts):
-    """The same, and how many wait now. Positional fields precede keyword-only ones."""
+    """Figures of clients that wait, including those that wait now. Positional fields come first."""
 
     waiting: Annotated[
         int,
@@ -215,7 +215,7 @@ class Waits(WaitingNow, kw_only=True, gc=False):
 
 
 class TrafficByCause(Traffic, kw_only=True):
-    """The same, with failed dials by cause."""
+    """Figures of one endpoint, with failed dials by cause."""
 
     failures_by_cause: Mapping[CauseCode, int] = {}
     """Failed dials by cause, without causes at 0."""

@@ -30,7 +30,7 @@ class Durations:
         self.bounds = bounds
         self.count = 0
         self.seconds = 0.0
-        """The sum of all durations."""
+        """The sum of all durations, in seconds."""
         self._slow: list[int] | None = None
         """By bound, but 0 for the first, which has the rest of :attr:`count`; None: all are 0."""
 

@@ -29,7 +29,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     level: Level
     what: str
-    """One sentence without a full stop."""
+    """The problem, one sentence without a full stop."""
     hint: str = ""
     """The remedy; empty if the sentence contains it."""
     port: str = ""
@@ -93,7 +93,7 @@ NO_OBJECT = ObjectKey()
 
 
 class RejectedFacts(msgspec.Struct, frozen=True):
-    """An object of the source with a mistake, which isn't used as it is written now."""
+    """An invalid object of the source, which isn't used as it is written now."""
 
     line: str
     """The line in the source's ``problems``."""
@@ -112,7 +112,7 @@ class RejectedFacts(msgspec.Struct, frozen=True):
     problem: str = ""
     """The rest of the line; empty if the line has no place."""
     note: Cause | None = None
-    """The same problem as a note of the Service; null if there is no such note."""
+    """The problem as a note of the Service; null if there is no such note."""
 
     @classmethod
     def at(
@@ -168,7 +168,7 @@ class SteeringState(msgspec.Struct, frozen=True):
         bool,
         gauge("steering_drift", "", "1 while rules may differ from the plan and can't be repaired"),
     ] = False
-    """Another program has changed the kernel's state, and ``problem`` prevents the repair."""
+    """Whether another program changed the kernel's state, and ``problem`` prevents its repair."""
     repairs: Annotated[
         int,
         counter("steering_repairs", "repairs", "Frontends and guard rules repaired after drift"),
@@ -203,11 +203,11 @@ class SyncFacts(msgspec.Struct, frozen=True):
     service_changes: int = 0
     """Services that differed from the previous snapshot, since the start."""
     service_changes_pending: int = 0
-    """Those of them that aren't in force yet."""
+    """Changed Services that aren't in force yet."""
     endpoint_changes: int = 0
     """EndpointSlices that differed from the previous snapshot, since the start."""
     endpoint_changes_pending: int = 0
-    """Those of them that aren't in force yet."""
+    """Changed EndpointSlices that aren't in force yet."""
     turned_s_ago: float = 0.0
     """Seconds since the sync loop began its last iteration, whether or not it succeeded."""
     problem: str = ""
@@ -227,8 +227,7 @@ class LastStateFacts(msgspec.Struct, frozen=True):
             "When the last state that is served was current; 0 once the source has answered",
         ),
     ] = 0.0
-    """Unix time at which the served state was last known to be current; 0 while Services come from
-    the source."""
+    """Unix time at which the served state was last known to be current; 0 if it is the source's."""
     problem: str = ""
     """Why the state isn't kept; empty if it is."""
     failing_since: float = 0.0
@@ -254,7 +253,7 @@ class BridgeFacts(msgspec.Struct, frozen=True):
     name: str = ""
     """The bridge's interface."""
     family: str = ""
-    """``IPv4``, ``IPv6``."""
+    """The IP family, ``IPv4`` or ``IPv6``."""
     cause: str = ""
     """Why endpoints there don't see them."""
     hint: str = ""
@@ -270,13 +269,13 @@ class ClientAddressFacts(msgspec.Struct, frozen=True):
             "preserves_client_address", "", "1 while endpoints see client addresses where possible"
         ),
     ] = False
-    """Endpoints see client addresses."""
+    """Whether endpoints see client addresses."""
     why_not: str = ""
     """Why they see this node's address; empty if client addresses weren't requested, or are on."""
     problem: str = ""
     """What should be repaired, but can't be at the moment."""
     repairs: int = 0
-    """Since the start."""
+    """Number of repairs since the start."""
     bridges: Sequence[BridgeFacts] = ()
     """Bridges on which client addresses don't work while ``is_on``."""
 
@@ -306,7 +305,7 @@ class TrackingFacts(msgspec.Struct, frozen=True):
         ),
     ] = False
     is_dropping: bool = False
-    """The table is full, and packets have been dropped since."""
+    """Whether the table is full, and packets have been dropped since."""
 
 
 class SocketLbFacts(msgspec.Struct, frozen=True):
@@ -387,7 +386,7 @@ class KernelLackFacts(msgspec.Struct, frozen=True):
     """A feature that this kernel lacks."""
 
     part: str = ""
-    """Its name."""
+    """The feature's name."""
     fails: str = ""
     """What fails without it."""
     instead: str = ""
@@ -405,7 +404,7 @@ class KernelFacts(msgspec.Struct, frozen=True):
     """The kernel, and the features that the proxy found missing at its start."""
 
     release: str = ""
-    """As ``uname -r`` prints it."""
+    """The kernel's release, as ``uname -r`` prints it."""
     lacks: Sequence[KernelLackFacts] = ()
     """Missing features that the proxy would use; with steering ``none`` only those for sockets."""
     forbidden: Sequence[str] = ()
@@ -440,7 +439,7 @@ class UnservedFacts(msgspec.Struct, frozen=True):
     """A status address that can't be served."""
 
     problem: str = ""
-    """Why."""
+    """Why the address can't be served."""
     hint: str = ""
     """What to do about it."""
 
@@ -449,13 +448,13 @@ class IgnoredFacts(msgspec.Struct, frozen=True):
     """A Service, or one of its ports, that gets no listener."""
 
     service: str
-    """``namespace/name``."""
+    """The Service, ``namespace/name``."""
     port: str
     """The port's name or number; empty when the whole Service is ignored."""
     cause: Cause
-    """Why."""
+    """Why it gets no listener."""
     is_conflict: bool = False
-    """It should be served, but another Service owns its address."""
+    """Whether it should be served, but another Service owns its address."""
 
     @property
     def key(self) -> ServiceKey:
@@ -467,11 +466,11 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
     """The health check node port of one Service."""
 
     service: str = ""
-    """``namespace/name``."""
+    """The Service, ``namespace/name``."""
     port: int = 0
     """The ``healthCheckNodePort``."""
     local_endpoints: int = 0
-    """Ready endpoints on this node."""
+    """Number of ready endpoints on this node."""
     problem: str = ""
     """Why the port doesn't answer, or not at every address; empty if it does."""
 
@@ -594,9 +593,9 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     is_ready: Annotated[
         bool, gauge("ready", "", "1 while the first plan is in force and nothing drains")
     ] = True
-    """The first plan is in force, a worker runs, and the proxy isn't draining."""
+    """Whether the first plan is in force, a worker runs, and the proxy isn't draining."""
     is_draining: bool = False
-    """The proxy is shutting down."""
+    """Whether the proxy is shutting down."""
     workers: Sequence[WorkerFacts] = ()
     """The processes that carry traffic."""
     worker_problems: Sequence[str] = ()

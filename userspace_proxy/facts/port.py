@@ -73,7 +73,7 @@ class EndpointVerdictFacts(TrafficByCause):
     priority: int = 0
     """0 is the highest; endpoints with higher numbers serve only if none with a lower one can."""
     is_standby: bool = False
-    """On standby: it is usable, but so is an endpoint with a lower number."""
+    """Whether it is on standby: usable, but so is an endpoint with a lower number."""
     starting: float | None = None
     """The fraction of its share during slow start, below 1; null: its full share."""
     preference: str = ""
@@ -94,12 +94,12 @@ class EndpointFacts(EndpointVerdictFacts, kw_only=True, gc=False):
     pod: str = ""
     """The pod's name, in the Service's namespace; empty if unknown, or not a pod."""
     answered_at: float = 0.0
-    """Unix time at which it last answered a dial; 0 if never."""
+    """Unix time at which it last answered a dial; 0 if it never has."""
     is_past: bool = False
     """Its cause is from a while ago, and nothing has tried it since."""
     sent_at: float = 0.0
     """Unix time at which it last sent a client a first byte or a first datagram, even an empty one;
-    0 if never."""
+    0 if it never has."""
 
     @property
     def has_sent(self) -> bool:
@@ -148,7 +148,7 @@ class ClauseFacts(msgspec.Struct, frozen=True, gc=False):
     causes: Sequence[int] = ()
     """The causes that it states, as indexes into the state's ``causes``."""
     is_dated: bool = False
-    """It is about a past moment, whose age is shown with it."""
+    """Whether it is about a past moment, whose age is shown with it."""
 
 
 class StateFacts(msgspec.Struct, frozen=True, gc=False):
@@ -158,9 +158,9 @@ class StateFacts(msgspec.Struct, frozen=True, gc=False):
     """``trouble``: this proxy, or something that it depends on, doesn't work; ``attention``: the
     cluster asks for something that has no effect."""
     word: PortState = PortState("")
-    """The state."""
+    """The state's word."""
     sentence: str = ""
-    """The state and its reason."""
+    """The state and its reason, as a sentence."""
     causes: Sequence[Cause] = ()
     """Everything known to fail, or to have no effect; the first cause decides the state."""
     hint: str = ""
@@ -192,9 +192,9 @@ class PortPlanFacts(PortFigures):
     port: str = ""
     """The port's name; empty if it has none."""
     family: str = ""
-    """``IPv4``, ``IPv6``."""
+    """The IP family, ``IPv4`` or ``IPv6``."""
     protocol: str = ""
-    """``TCP``, ``UDP``."""
+    """The protocol, ``TCP`` or ``UDP``."""
     side: str = ""
     """Empty for all frontends, or for those inside the cluster; ``external`` or ``load balancer``
     for frontends with a policy of their own."""
@@ -295,7 +295,7 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     """Connections since the start that processes of this node opened and that were translated at
     connect(); null where that is impossible (``--socket-lb``)."""
     unanswered: Cause | None = None
-    """On the kernel path: why clients get no answer; null if they do, or without recent clients."""
+    """Why clients on the kernel path get no answer; null if they do, or if none came lately."""
     state: StateFacts = StateFacts()
     """How its clients are served."""
 

@@ -29,14 +29,14 @@ class MemoryFacts(msgspec.Struct, frozen=True):
         int, gauge("memory_limit_bytes", "bytes", "The nearest limit of memory, or 0")
     ] = 0
     is_short: bool = False
-    """Memory is so close to the limit that load is shed."""
+    """Whether memory is so close to the limit that load is shed."""
     was_short: Annotated[
         bool,
         gauge(
             "memory_short", "", "1 while load is shed because memory is short, and for 10 s after"
         ),
     ] = False
-    """``is_short`` is true, or was in the last seconds."""
+    """Whether ``is_short`` is true, or was in the last seconds."""
 
 
 class WorkerFacts(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ class ProcessFacts(msgspec.Struct, frozen=True):
         float,
         counter("process_cpu_seconds", "seconds", "CPU time of the proxy and its workers"),
     ] = 0.0
-    """Seconds of CPU time."""
+    """CPU time in seconds."""
     memory_bytes: Annotated[
         int,
         gauge(

@@ -96,7 +96,7 @@ class Streak:
 
     @property
     def is_on(self) -> bool:
-        """Whether the last attempt failed."""
+        """Whether the last attempt failed, so that the streak continues."""
         return self.part.last_at > self.succeeded_at
 
     def failed(

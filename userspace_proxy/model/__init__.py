@@ -1,7 +1,7 @@
 """The nouns: Services and their ports, frontends, endpoints, slices, nodes and their networks.
 
 All are immutable values. Kubernetes objects are converted here too (``wire`` and ``reading``),
-because what a missing or null field means is part of the noun.
+because the meaning of a missing or null field is part of the noun.
 
 IP addresses are text in canonical form (``10.96.7.1``, ``fd00::1``), as in sockets, rules and logs;
 only :func:`parse_ip` creates them.

@@ -151,7 +151,7 @@ def pack_ip(ip: str) -> bytes:
 # Enough for a node with many routes; each network takes about 400 bytes.
 @functools.lru_cache(maxsize=16_384)
 def parse_network(text: str) -> Network:
-    """Return a network."""
+    """Parse a network."""
     return ipaddress.ip_network(text)
 
 

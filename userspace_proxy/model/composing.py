@@ -217,7 +217,7 @@ class Reader:
     def _alias(self, event: events.AliasEvent, line: int) -> None:
         name = event.anchor
         if name not in self._anchors:
-            # It may be a password.
+            # The alias isn't quoted, because it may be a password.
             self._fail(line, "the alias is not defined", "quote a text that begins with *")
         target = self._anchors[name]
         if target is None:

@@ -36,7 +36,7 @@ class EndpointName:
     """A host whose addresses are endpoints of a Service port."""
 
     host: str
-    """In lower case, without a trailing dot."""
+    """The host name in lower case, without a trailing dot."""
     port: int
     """The port to dial on the host."""
     port_name: str = ""

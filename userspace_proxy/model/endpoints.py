@@ -52,7 +52,7 @@ class SlicePort:
     name: str
     port: int
     protocol: str
-    """As written; no Service port matches unless it is a :class:`Protocol`."""
+    """The protocol as written; no Service port matches unless it is a :class:`Protocol`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class EndpointSlice:
     """The Service it belongs to; the name is empty if the slice names none."""
     family: IPFamily
     ports: tuple[SlicePort, ...]
-    """Sorted by name."""
+    """The ports, sorted by name."""
     endpoints: tuple[Endpoint, ...]
     triggered_at: float = field(default=0.0, compare=False)
     """Unix time of the pod or Service change that led to this content; 0 if unknown."""

@@ -42,7 +42,7 @@ class DataPath(enum.StrEnum):
     """How the bytes of a Service travel."""
 
     USERSPACE = "userspace"
-    """Through the proxy."""
+    """Connections pass through the proxy."""
     KERNEL = "kernel"
     """Straight to the endpoint, by address translation."""
     AUTO = "auto"

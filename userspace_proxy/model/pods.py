@@ -21,7 +21,7 @@ class PodState:
 
     name: str
     labels: tuple[tuple[str, str], ...]
-    """Sorted."""
+    """Its labels, sorted."""
     is_ready: bool
     why_not: str
     """Why it isn't ready, as the cluster reports it; empty if it is ready."""

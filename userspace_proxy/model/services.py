@@ -27,9 +27,9 @@ class ServicePort:
     """May be empty if it is the only port."""
     port: int
     protocol: str
-    """In upper case; policy ignores all but TCP and UDP."""
+    """The protocol in upper case; policy ignores all but TCP and UDP."""
     node_port: int = 0
-    """0: none."""
+    """The node port; 0 if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Service:
     load_balancer_source_ranges: tuple[str, ...] = ()
     """Networks, in canonical form, whose clients load-balancer IPs admit; empty: all."""
     health_check_node_port: int = 0
-    """0: none."""
+    """``healthCheckNodePort``; 0 if there is none."""
     is_internal_local: bool = False
     """``internalTrafficPolicy: Local``."""
     is_external_local: bool = False

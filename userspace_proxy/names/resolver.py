@@ -36,7 +36,7 @@ from .targets import (
 )
 
 CLUSTER_DOMAIN = "cluster.local"
-"""kubeadm's default."""
+"""The cluster domain that kubeadm uses by default."""
 TTL_S = 5
 """CoreDNS's default, in seconds."""
 

@@ -12,7 +12,7 @@ ENDPOINTS_OF_SERVICE_MAX = 50_000
 Five ports with 10,000 endpoints; a change of all of them takes half a second.
 """
 ENDPOINTS_OF_NAMESPACE_MAX = 50_000
-"""Endpoints and source ranges of all Services of one namespace, counted likewise.
+"""Endpoints and source ranges of all Services of one namespace, counted in the same way.
 
 3,000 pods, as many as Kubernetes is tested with, at 16 ports; they take 55 MiB, half of it only
 after the page has been opened. Source: Kubernetes' scalability thresholds.

@@ -52,7 +52,7 @@ class PortClaim:
     protocol: Protocol
     scope: Scope
     frontends: tuple[Frontend, ...]
-    """Sorted; never empty."""
+    """The frontends, sorted; never empty."""
     created: str
     """The Service's creation timestamp."""
     admits: tuple[str, ...] | None = None
@@ -66,7 +66,7 @@ class ServiceClaims:
 
     service: ServiceKey
     ports: tuple[PortClaim, ...]
-    """Sorted by key."""
+    """The claims of its ports, sorted by key."""
     ignored: tuple[IgnoredService, ...]
     own_ips: tuple[str, ...]
     """Cluster and load-balancer IPs, even if ignored: never external IPs of another Service."""

@@ -1,4 +1,4 @@
-"""Computes digests to compare nodes: of the objects that each Service's plan in force was made of.
+"""Computes digests of the inputs of each Service's plan in force, to compare nodes.
 
     snapshot in force ──digest_of──▶ {namespace/name: 8 hex digits} ──▶ 64 buckets ──▶ one digest
 
@@ -24,7 +24,7 @@ from ..model.handling import DEFAULT_HANDLING, Handling, Hold
 FORM = 2
 """The version of the digests."""
 BUCKETS = 64
-"""Buckets limit what is read if a node's Services differ: a few of 10,000."""
+"""Number of buckets: if a node's Services differ, only a few of 10,000 are read."""
 
 _DIGEST_BYTES = 4
 # Each node looks up DNS names itself, and only embedding sets a seed.

@@ -60,9 +60,9 @@ class KernelSize(NamedTuple):
     """The size of a Service on the kernel path; 0 if it doesn't request that path."""
 
     elements: int = 0
-    """As in :data:`ELEMENTS_MAX`, with coarse weights."""
+    """The number of elements, as in :data:`ELEMENTS_MAX`, with coarse weights."""
     rules: int = 0
-    """As in :data:`RULES_MAX`."""
+    """The number of rules, as in :data:`RULES_MAX`."""
     exact: int = 0
     """The number of additional elements for exact weights."""
 

@@ -71,7 +71,7 @@ class HealthCheck:
     service: ServiceKey
     port: int
     local_endpoints: int
-    """Ready endpoints on this node."""
+    """Number of ready endpoints on this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,9 @@ class Plan:
     """The desired state of the node; equal snapshots give equal plans."""
 
     ports: Mapping[PortKey, PortPlan]
-    """Sorted by key."""
+    """The plans of Service ports, sorted by key."""
     ignored: tuple[IgnoredService, ...] = ()
-    """Sorted by Service and port."""
+    """Services and ports that get no listener, sorted by Service and port."""
     health_checks: Mapping[ServiceKey, HealthCheck] = field(default_factory=dict)
     revision: int = field(default=0, compare=False)
     """The revision of the snapshot."""

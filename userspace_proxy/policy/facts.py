@@ -14,9 +14,9 @@ _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 PRIMARY = "primary"
 """As a network for node ports: the node's first primary address of each family."""
 LOCALHOST = "localhost"
-"""As a network for node ports: the loopback addresses."""
+"""As a network for node ports: the node's loopback addresses."""
 ALL = "all"
-"""As a network for node ports: every address."""
+"""As a network for node ports: every address of the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class NodeFacts:
     cluster_networks: tuple[str, ...] = ()
     """Networks of the cluster's pods: ``--cluster-cidr``, or this node's; empty if unknown."""
     default_path: DataPath = DataPath.USERSPACE
-    """``--path``."""
+    """``--path``: the path of Services without the annotation ``path``."""
     allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
     """``--allow-paths``: the paths that annotations may choose."""
     no_kernel_path: Mapping[IPFamily | Balance, str] = field(default_factory=dict)

@@ -42,7 +42,7 @@ class Flow(Protocol):
 
     @property
     def group(self) -> Hashable:
-        """The Service port."""
+        """The flow's Service port."""
 
 
 F = TypeVar("F", bound=Flow)

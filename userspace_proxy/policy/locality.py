@@ -28,7 +28,7 @@ FIRST_PORT, LAST_PORT = 61000, 65535
 HERE = -1
 """One of this node's own addresses."""
 OUTSIDE = 0
-"""Anywhere else."""
+"""Neither on this node nor in a pod network."""
 ROUTED = -2
 """In the pod network of another node."""
 FILTERED_BRIDGE = -3

@@ -51,14 +51,14 @@ class Held(HasClient, Protocol):
 
     @property
     def group(self) -> Hashable:
-        """The Service port."""
+        """The connection's Service port."""
 
     @property
     def started(self) -> float:
-        """When it was accepted."""
+        """When the connection was accepted."""
 
     def idle_since(self, now: float) -> float:
-        """Return when bytes last moved."""
+        """Return when the connection last transferred bytes."""
 
 
 H = TypeVar("H", bound=Held)

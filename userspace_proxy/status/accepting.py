@@ -102,7 +102,7 @@ class Accepting:
             except BlockingIOError:
                 return
             except OSError as exc:
-                # Without a free descriptor, accept() fails even if no connection waits.
+                # Without a free descriptor, accept() fails even if no connection is pending.
                 if exc.errno in _SHORTAGES and not _is_readable(self._sock):
                     return
                 if exc.errno in _SHORTAGES and self._reserve.lend():

@@ -44,7 +44,7 @@ class AnswerForm:
     """The form that a request asks for."""
 
     is_summary: bool = False
-    """Omit what works."""
+    """Whether Service ports and Services without problems are omitted."""
     also: frozenset[str] = frozenset()
     """Services, ``namespace/name``, that a summary contains anyway."""
     every_s: float | None = None

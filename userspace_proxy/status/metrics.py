@@ -48,7 +48,7 @@ class _Histogram:
         self._sum += value
 
     def family(self) -> Family:
-        """Return a copy."""
+        """Return the histogram as a family; later observations don't change it."""
         series = Buckets("", self._bounds, tuple(self._counts), self._sum)
         return histogram(f"kubeproxy_{self._name}_duration_seconds", self._text, [series])
 

@@ -29,7 +29,7 @@ class Run:
     """Cells of one kind."""
 
     kind: str
-    """A key of ``SHAPES``."""
+    """The kind of cell, a key of ``SHAPES``."""
     cells: str
     port: str = ""
     """The Service port's name, if the run is a single port with a problem; otherwise empty."""

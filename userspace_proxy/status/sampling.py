@@ -42,7 +42,7 @@ class Sample:
 
     view: StatusFacts
     now: float
-    """Unix time."""
+    """Unix time of the sample."""
     history: History = field(default_factory=History)
     events: Sequence[Event] = ()
     """Events, the newest first."""

@@ -47,9 +47,9 @@ class Term:
 
     key: str
     text: str
-    """In lower case; never empty."""
+    """The text to find, in lower case; never empty."""
     is_excluded: bool = False
-    """Matching rows are excluded."""
+    """Whether matching rows are excluded."""
 
     @property
     def in_lines(self) -> str:

@@ -28,7 +28,7 @@ class Event:
     """Unix time of the event."""
     level: Level
     what: str
-    """One sentence without a full stop."""
+    """The event, one sentence without a full stop."""
     port: str = ""
     """The Service port's name; empty for an event of the node."""
     saved: int = 0
