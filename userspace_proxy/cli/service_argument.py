@@ -109,7 +109,7 @@ class ServiceArguments:
         parts = name.split("/")
         if not all(parts) or len(parts) > 2 or word.endswith(":"):
             raise _no_service(word)
-        # The name of a namespace has no dot, as that of a kind may: ``deployment.apps``.
+        # A namespace's name has no dot, but a kind's may: ``deployment.apps``.
         if len(parts) == 2 and (parts[0] in _OTHER_KINDS or "." in parts[0]):
             instead = f"write one that leads to it; {parts[1]} is the Service of that name"
             raise _no_service(word, instead)

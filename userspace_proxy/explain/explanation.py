@@ -87,7 +87,7 @@ class PathStep:
     pod: str = ""
     """The name of the pod concerned; empty if there is none, or several."""
     is_by_design: bool = False
-    """It is only reported because the user asked about it; the cluster works as designed."""
+    """Whether it is reported only because the user asked; the cluster works as designed."""
     causes: tuple[Cause, ...] = ()
     """The causes that it states as a whole."""
     brief: str = ""

@@ -70,7 +70,7 @@ class CallCounts:
     def __init__(self) -> None:
         self._counts: dict[tuple[CalledPort, str], int] = {}
         self._failed: dict[tuple[CalledPort, str], int] = {}
-        """Of keys of the counts."""
+        """Failed calls, whose keys are also in ``_counts``."""
         self._left_out = 0
 
     def add(self, called: CalledPort, client: str) -> None:
@@ -120,7 +120,7 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 0
     """Connections and flows since the start, including refused ones."""
     failed: int = 0
-    """Connections and flows of these that ended without an answer to the client."""
+    """Number of these that ended without an answer to the client."""
     last_at: float = 0.0
     """Unix time of the last call that workers have reported."""
 

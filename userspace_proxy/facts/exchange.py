@@ -174,7 +174,7 @@ class Exchange:
         if failure is None:
             return
         self.is_failed = not (is_left and end.has_answer)
-        # That of a hung endpoint is counted below, as a client that left it.
+        # A hung endpoint's end is counted below, as a client that left.
         if not is_left and failure not in LEFT:
             if end.is_reset:
                 counters.resets += 1

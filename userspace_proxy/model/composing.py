@@ -1,6 +1,6 @@
 """Builds values, and the line of each key and item, from the events of a YAML parser.
 
-Errors about a key or item name its line, its place.
+Errors about a key or item name its line, which is its place.
 
 Rule 1: duplicates and ambiguous values are reported as mistakes with the line and a remedy, because
 a parser that guesses serves the wrong port. The caller decides whether a mistake matters: in

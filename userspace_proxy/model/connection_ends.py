@@ -41,7 +41,7 @@ UNSERVED = frozenset(
         EndReason.WAITED_TOO_LONG,
     )
 )
-"""With which a connection or flow ends that no endpoint has answered, if its client was waiting."""
+"""Reasons for the end of a connection or flow that no endpoint answered while its client waited."""
 
 
 class EndedBy(enum.StrEnum):

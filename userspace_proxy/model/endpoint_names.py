@@ -98,7 +98,7 @@ class NameProblem:
     detail: str = ""
     """What DNS answered, or the address concerned, as a clause."""
     since: float = 0.0
-    """Monotonic seconds at which it began; 0 if unknown."""
+    """Monotonic seconds at which the problem began; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ class KernelRoom:
     def elements(self, state: ServiceState, facts: NodeFacts) -> int:
         """Estimate from its slices how many elements a change of a Service may write.
 
-        A rule counts as the elements that take as long.
+        A rule counts as many elements as take equally long.
         """
         service, slices = state.service, Slices.of(state.slices)
         listed = slices.endpoint_count

@@ -53,7 +53,7 @@ def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFam
 def find_bridge_problems(
     bridges: Mapping[BridgeFamily, NodeLink], links: Iterable[NodeLink], settings: BridgeFilter
 ) -> dict[BridgeFamily, BridgeProblem]:
-    """Return why replies on these bridges can't be delivered to this node, where they can't."""
+    """Return the bridges that can't deliver replies to this node, with the reasons."""
     isolating = {link.master for link in links if link.is_isolated}
     found = {}
     for (number, version), bridge in bridges.items():

@@ -229,7 +229,7 @@ def _verdicts(
 
 
 def _with_standbys(verdicts: Collection[EndpointVerdict]) -> tuple[EndpointVerdict, ...]:
-    """Mark the verdicts on endpoints that aren't of the first priority as standby."""
+    """Return the verdicts, with endpoints of lower priorities marked as standby."""
     first = min((v.priority for v in verdicts if v.is_usable), default=0)
     return tuple(
         [replace(v, is_standby=True) if v.is_usable and v.priority > first else v for v in verdicts]

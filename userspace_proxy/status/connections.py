@@ -235,7 +235,7 @@ class LimitedServer:
 
 
 def note_request(request: web.Request) -> None:
-    """Restart the deadline of a request's connection: it has arrived, or its client reads more."""
+    """Restart the deadline of a connection: a request has arrived, or its client reads more."""
     connection = _connection_of(request)
     if connection is not None:
         connection.note_request()
