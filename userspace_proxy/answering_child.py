@@ -1,6 +1,6 @@
-"""A child process that answers each message with one; all calls block.
+"""A child process that answers each message with a message; all calls block.
 
-Workers are children in an event loop, and send by themselves: ``plane.worker_process``.
+Workers, which run an event loop and also send unprompted, are in ``plane.worker_process``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _END_WITHIN_S = 10.0
 
 
 class ChildEnded(UserspaceProxyError):
-    """It ended or hung before it answered: a predicate, such as ``ended with status 1``."""
+    """The child ended or hung before it answered; its text is ``ended with status 1``."""
 
 
 class AnsweringChild:
-    """A child, not reached by Ctrl-C in the terminal; arguments and errors of ``start_child``."""
+    """A child that Ctrl-C doesn't reach; has the arguments and errors of ``start_child``."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class AnsweringChild:
         An exception in this thread, such as KeyboardInterrupt, closes the link.
 
         Args:
-            message: None only waits, for an answer that the child gives unasked when it starts.
+            message: None only waits for the message that the child sends at its start.
 
         Raises:
-            ChildEnded: There is no answer.
+            ChildEnded: The child ended or hung without an answer.
         """
         try:
             if message is not None:
-                # A child that has ended may have said why before.
+                # A child that has ended may have sent the reason before.
                 with contextlib.suppress(ConnectionError):
                     send_frame(self._link, message)
             return receive_frame(self._link)
@@ -72,7 +72,7 @@ class AnsweringChild:
             status = end_child(self._process, _END_WITHIN_S)
             raise ChildEnded(f"ended with status {status}") from exc
         except BaseException:
-            # Ctrl-C, for instance. The answer may come later: another call must not get it.
+            # For example Ctrl-C. The answer may still come: another call must not receive it.
             self._link.close()
             raise
 

@@ -1,4 +1,4 @@
-"""Reads files that may be larger than what is meant."""
+"""Reads files whose size can't be trusted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def read_bounded(path: Path, bytes_max: int) -> bytes:
     """Return the content of a file.
 
     Raises:
-        OSError: It can't be read, or is larger, whatever its size says, as of a device.
+        OSError: The file can't be read, or has more bytes, whatever size it reports (a device).
     """
     with path.open("rb") as stream:
         content = stream.read(bytes_max + 1)

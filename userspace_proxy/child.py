@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-# The program that runs, even if an upgrade has removed or replaced its file.
+# The running program, even if an upgrade has removed or replaced its file.
 RUNNING_INTERPRETER = "/proc/self/exe"
-# Isolated, with this process's module path: ``-m`` would search the current directory first, and a
-# child begins with this process's privileges.
+# The child is isolated, with this process's module path: ``-m`` would search the current directory
+# first, and the child starts with this process's privileges.
 _PROGRAM = """\
 import os, sys
 sys.path[:] = sys.argv[1].split(os.pathsep)
@@ -32,15 +32,15 @@ def start_child(
     """Start a child with a connected Unix stream socket to this process.
 
     Args:
-        entry: ``package.module:function``. It gets the descriptor of the child's end, then the
-            arguments, and returns the exit status.
+        entry: ``package.module:function``. The function gets the descriptor of the child's end and
+            the arguments, and returns the exit status.
         arguments: Further arguments.
-        prefix: A command that executes the interpreter by its file, such as ``nsenter``.
+        prefix: A command that runs the interpreter, such as ``nsenter``.
         stderr: The child's standard error; by default this process's.
         has_own_session: Whether signals from the terminal (Ctrl-C) don't reach the child.
 
     Returns:
-        The child, and this process's end, which the caller closes.
+        The child, and this process's end of the socket pair, which the caller closes.
 
     Raises:
         OSError: No process or no socket is available.
@@ -63,7 +63,7 @@ def start_child(
                 executable=executable,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                # Standard output is this process's own: what a child prints belongs in the log.
+                # Standard output belongs to this process: a child's output belongs in the log.
                 stdout=2,
                 stderr=stderr,
                 pass_fds=[theirs.fileno()],
@@ -76,22 +76,22 @@ def start_child(
 
 
 def running_interpreter() -> tuple[list[str], dict[str, str]]:
-    """Return how to start the interpreter that runs, by :data:`RUNNING_INTERPRETER`.
+    """Return the command and environment to start the running interpreter again.
 
-    It finds its library, whatever has happened to the virtual environment, and nothing else.
+    It finds only its standard library, whatever has happened to the virtual environment.
 
     Returns:
         The first words of its command, and its environment.
     """
-    # Without it the interpreter would look for its library from the path of its file, which may be
-    # gone, or from a virtual environment that is.
+    # Without PYTHONHOME the interpreter would look for its library relative to its file or virtual
+    # environment, which may be gone.
     home = f"{sys.base_prefix}{os.pathsep}{sys.base_exec_prefix}"
     others = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
     return [sys.executable, "-s", "-S", "-P"], {**others, "PYTHONHOME": home}
 
 
 def _is_in_place() -> bool:
-    """Return whether the interpreter's file is still the one that runs."""
+    """Return whether the interpreter's file is still the running one."""
     try:
         return Path(sys.executable).samefile(RUNNING_INTERPRETER)
     except OSError:
@@ -99,7 +99,7 @@ def _is_in_place() -> bool:
 
 
 def end_child(process: subprocess.Popen[bytes], within_s: float) -> int:
-    """Wait for a child that is to end, or kill it at the deadline; return its exit status."""
+    """Wait for a child to end, or kill it at the deadline; return its exit status."""
     try:
         return process.wait(max(0.0, within_s))
     except subprocess.TimeoutExpired:

@@ -1,7 +1,7 @@
-"""The real clocks, also in a test whose time stands still.
+"""The real clocks, even in a test with frozen time.
 
-freezegun replaces the functions that modules hold, and not those that classes hold. With its time,
-timers would be set in another year, and the thread of a proxy would wait for ever.
+freezegun replaces functions in modules, but not in classes. With frozen time, timers would be set
+in another year, and a proxy's thread would wait forever.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def _real(name: str) -> Callable[[], float]:
 
 
 class Clocks:
-    """What ``time`` has."""
+    """The clocks of ``time``."""
 
     monotonic = staticmethod(_real("monotonic"))
-    """Seconds from some moment, which never go back."""
+    """Monotonic seconds."""
     time = staticmethod(_real("time"))
     """Unix time."""

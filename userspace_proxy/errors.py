@@ -13,8 +13,8 @@
     ├── SandboxError           namespaces cannot be created here
     └── PlatformError          this operating system has no epoll; exit status 2
 
-Modules define narrower ones below these for their callers. Any other exception is a bug, and is
-logged with its traceback. Expected outcomes (no endpoint, a refused dial) are values.
+Modules define subclasses of these for their callers. Any other exception is a bug, and is logged
+with its traceback. Expected outcomes (no endpoint, a refused dial) are values.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def shortage_hint(number: int | None) -> str:
 
 
 class UserspaceProxyError(Exception):
-    """The root of the tree; its text has no secrets, as that of another exception in it may have.
+    """The root of the tree; its text is free of secrets, even if another exception's text is in it.
 
     Args:
         message: *cannot <verb> <object with address>: <cause in the other side's words>*.
@@ -56,7 +56,7 @@ class UserspaceProxyError(Exception):
         super().__init__(f"{self.message} ({self.hint})" if hint else self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Make it pickle as it is, whatever its class is made of."""
+        """Pickle the exception as it is, whatever its class's constructor requires."""
         return _make_again, (type(self), self.args, vars(self))
 
 
@@ -69,7 +69,7 @@ def _make_again(
 
 
 class ConfigError(UserspaceProxyError):
-    """A flag, a field of a configuration file, an annotation, or their combination is wrong."""
+    """A flag, a field of a configuration file, an annotation, or their combination is invalid."""
 
 
 class InputError(UserspaceProxyError):
@@ -88,7 +88,7 @@ class ListenError(UserspaceProxyError):
     """A port cannot be opened on this node.
 
     Args:
-        cause: What stands behind the message's colon; empty: the message contains it.
+        cause: The text after the message's colon; empty if the message contains it.
     """
 
     def __init__(self, message: str, *, hint: str = "", cause: str = "") -> None:
@@ -105,10 +105,10 @@ class BoundError(ShortageError):
 
 
 class SteeringError(UserspaceProxyError):
-    """The kernel refused; the previous state is still in force."""
+    """The kernel rejected a change; the previous state is still in force."""
 
     is_lasting = False
-    """Another try can't succeed, as the kernel lacks something."""
+    """A retry can't succeed, because the kernel lacks a feature."""
 
 
 class SteeringConflict(SteeringError):
@@ -116,7 +116,7 @@ class SteeringConflict(SteeringError):
 
 
 class SteeringUnreadable(SteeringError):
-    """The kernel's state changed each time while it was read; the next time it may not."""
+    """The kernel's state kept changing while it was read; a retry may succeed."""
 
 
 class LockHeld(UserspaceProxyError):

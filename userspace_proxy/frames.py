@@ -1,9 +1,9 @@
-"""Frames: messages, and sockets beside them, between two processes over a Unix socket.
+"""Frames: messages with passed sockets, between two processes over a Unix socket.
 
     frame: length (4 bytes), number of sockets (1 byte), the message
 
-These calls block. In an event loop ``plane.channel`` sends and reads the same frames. How a message
-is encoded is up to its two sides, which trust each other here: a length has no bound.
+These calls block; in an event loop, ``plane.channel`` sends and reads the same frames. The two
+sides choose the messages' encoding, and trust each other: the length is unbounded.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import socket
 import struct
 
 HEADER = struct.Struct(">IB")
-# As many as the kernel passes at once: SCM_MAX_FD.
+# The most sockets that the kernel passes at once: SCM_MAX_FD.
 MAX_SOCKETS = 253
 
 
 def make_frame(message: bytes, sockets: int = 0) -> bytes:
-    """Return the frame of a message that is sent with a number of sockets."""
+    """Return the frame of a message that passes a number of sockets."""
     return HEADER.pack(len(message), sockets) + message
 
 
 def send_frame(link: socket.socket, message: bytes, *passed: socket.socket) -> None:
-    """Send a message and sockets, which stay open here."""
+    """Send a message and sockets, which also stay open here."""
     frame = make_frame(message, len(passed))
     sent = 0
     if passed:
@@ -34,7 +34,7 @@ def receive_frame(link: socket.socket) -> tuple[bytes, list[socket.socket]]:
     """Wait for a message; return it and its sockets, which the caller closes.
 
     Raises:
-        EOFError: The other side has ended.
+        EOFError: The other side has closed its end.
     """
     head, descriptors, _, _ = socket.recv_fds(link, HEADER.size, MAX_SOCKETS)
     passed = [socket.socket(fileno=descriptor) for descriptor in descriptors]

@@ -13,7 +13,7 @@ _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:]+))(?::[0-9]
 
 
 def is_loopback_host(header: str) -> bool:
-    """Return whether a ``Host`` header names this machine's loopback.
+    """Return whether a ``Host`` header names a loopback address of this machine.
 
     Args:
         header: As received: ``localhost:10249``, ``127.0.0.1``, ``[::1]:80``. Any port
@@ -29,7 +29,7 @@ def is_loopback_host(header: str) -> bool:
 
 
 def is_loopback_address(text: str) -> bool:
-    """Return whether this is an address in 127.0.0.0/8 or ::1; False for a name."""
+    """Return whether a text is an address in 127.0.0.0/8 or ::1; False for a name."""
     try:
         return ipaddress.ip_address(text).is_loopback
     except ValueError:

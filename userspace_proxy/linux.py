@@ -1,7 +1,7 @@
-"""Decides whether a proxy can run here, and how many descriptors this process may have.
+"""Decides whether a proxy can run here, and sets the limit of descriptors.
 
 Proxies need Linux. Commands that only read (``explain``, ``status``, ``top``) and the imports of
-this package don't, so what only Linux has is imported where it is used.
+this package don't, so Linux-only modules are imported where they are used.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import sys
 
 from .errors import PlatformError, SandboxError, UserspaceProxyError
 
-# With a limit of 2^30 (containerd with LimitNOFILE=infinity) memory would run out first. With this
-# one a worker holds 131,072 connections, in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the
+# With a limit of 2^30 (containerd with LimitNOFILE=infinity), memory would run out first. With this
+# limit a worker holds 131,072 connections in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the
 # slab's growth by 16,000 on loopback, Linux 6.18) and 1 KiB in this process (docs/benchmarks.md).
-# It is also the least number of connections that kube-proxy lets the kernel track: conntrack.min.
+# conntrack.min, kube-proxy's least number of tracked connections, is the same.
 DESCRIPTORS_MAX = 262_144
-# macOS rejects more than kern.maxfilesperproc, which is at least that. Source: its setrlimit(2).
+# macOS rejects limits above kern.maxfilesperproc, which is at least this. Source: its setrlimit(2).
 _OPEN_MAX = 10_240
 
 
 def is_linux() -> bool:
-    """Return whether there is epoll; Python on other systems lacks more, but this, too."""
+    """Return whether epoll exists; Python on other systems lacks more, but always epoll."""
     return hasattr(select, "epoll") or bool(replaced_by())
 
 
 def require_own_threads() -> None:
-    """Raise UserspaceProxyError where a proxy's thread would wait for its caller.
+    """Raise UserspaceProxyError if a library replaces threads, so that a proxy would deadlock.
 
-    gevent and eventlet replace threads by coroutines of one thread, and epoll by nothing; their
-    sockets belong to the thread that made them. Those of httpretty and mocket reach no program.
+    gevent and eventlet replace threads with coroutines, and have no epoll; their sockets belong to
+    the thread that created them. Sockets of httpretty and mocket reach no program.
     """
     if library := replaced_by():
         raise UserspaceProxyError(
@@ -43,12 +43,12 @@ def require_own_threads() -> None:
 
 
 def replaced_by() -> str:
-    """Return the library that has replaced threads, sockets or select; empty: none has.
+    """Return the library that has replaced threads, sockets or select; empty if none has.
 
-    It is known by what it puts there. A class derived from the system's sockets isn't that.
+    It is recognised by its replacements. A subclass of the system's socket is no replacement.
     """
     made: list[object] = [_thread.start_new_thread, select.select]
-    # What hasn't been imported isn't replaced.
+    # Modules that haven't been imported aren't replaced.
     used = getattr(sys.modules.get("socket"), "socket", _socket.socket)
     if not isinstance(used, type) or not issubclass(used, _socket.socket):
         made.append(used)
@@ -56,10 +56,10 @@ def replaced_by() -> str:
 
 
 def require_own_files(problem: str) -> None:
-    """Raise SandboxError where a program would see other files than this machine's.
+    """Raise SandboxError if programs would see other files than this process.
 
     Args:
-        problem: What can't be done then: ``cannot create a sandbox``.
+        problem: The beginning of the error: ``cannot create a sandbox``.
     """
     if library := files_replaced_by():
         raise SandboxError(
@@ -69,18 +69,18 @@ def require_own_files(problem: str) -> None:
 
 
 def files_replaced_by() -> str:
-    """Return the library whose files programs see instead of this machine's; empty: none."""
+    """Return the library that fakes files in this process; empty if there is none."""
     return _library_of(open)
 
 
 def _library_of(*made: object) -> str:
-    """Return the library that has made one of these; empty: Python has made all."""
+    """Return the library that made one of these objects; empty if Python made all."""
     places = (str(getattr(one, "__module__", "")).partition(".")[0] for one in made)
     return next((place for place in places if place not in sys.stdlib_module_names), "")
 
 
 def require_linux(what: str = "userspace-proxy runs on Linux only") -> None:
-    """Raise PlatformError unless a proxy can run here; the reason follows this text."""
+    """Raise PlatformError unless a proxy can run here; the reason follows ``what``."""
     require_own_threads()
     if not is_linux():
         raise PlatformError(
@@ -90,16 +90,16 @@ def require_linux(what: str = "userspace-proxy runs on Linux only") -> None:
 
 
 def bounded(limit: int) -> int:
-    """Return a limit of open files, at most :data:`DESCRIPTORS_MAX`; Linux's infinity is -1."""
+    """Bound a limit of open files by :data:`DESCRIPTORS_MAX`; Linux's infinity is -1."""
     return min(limit, DESCRIPTORS_MAX) if limit >= 0 else DESCRIPTORS_MAX
 
 
 def raise_descriptor_limit() -> None:
-    """Set the soft limit of this process and its children to the hard one, bounded.
+    """Raise the soft limit of this process and its children to the hard limit, bounded.
 
     Call it before anything reads the limit, and never in a process that only embeds a proxy.
     """
-    # Windows has no limit, and no such module.
+    # Windows has neither the limit nor the module.
     with contextlib.suppress(ImportError):
         import resource
 

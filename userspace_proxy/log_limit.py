@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 EVERY_S = 60.0
-"""Seconds between two lines: often enough for a reader, and a small file after a day of it."""
+"""Seconds between two lines: often enough for a reader, and still a small file after a day."""
 SERVICE_LINES = 20
-"""Lines a minute about Services, which may be thousands, and each may change in each round."""
+"""Lines per minute about Services, of which thousands may change in every round."""
 
 
 class LogLimit:
-    """At most this many lines a minute about one condition; the first ones are never held back."""
+    """Allows that many lines per minute about one condition; never delays the first ones."""
 
     __slots__ = "_began_at", "_lines", "left"
 
@@ -17,7 +17,7 @@ class LogLimit:
         self._lines = lines
         self._began_at: float | None = None
         self.left = lines
-        """Lines that may still be written within this minute."""
+        """Lines that may still be written in this minute."""
 
     def take(self, now: float) -> bool:
         """Return whether a line may be written; the minute begins with its first line.
@@ -33,5 +33,5 @@ class LogLimit:
         return True
 
     def forget(self) -> None:
-        """Let the next line through: the condition has ended, and a new one is news."""
+        """Allow the next line: the condition has ended, so its next beginning is news."""
         self._began_at = None

@@ -1,12 +1,12 @@
-"""Logs a condition once when it begins and once when it ends, and keeps it to be shown between.
+"""Logs a condition once when it begins and once when it ends, and stores it in between.
 
     set("disk full")      logs the beginning
     set("disk full")      nothing
     set("read-only")      logs the beginning: another cause
     clear()               logs the end
 
-Rule 1: call :meth:`LoggedCondition.clear` when the condition is over, not when something was
-requested that should end it.
+Rule 1: call :meth:`LoggedCondition.clear` when the condition is over, not when a fix has merely
+been requested.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _T = TypeVar("_T")
 
 
 class LoggedCondition(Generic[_T]):
-    """A condition that begins and ends; it has one cause, or several at a time.
+    """A condition that begins and ends, with one or several causes at a time.
 
     Args:
         log: Logs the lines.
-        begins: The text that is logged for each cause that is new.
-        ends: The text that is logged once there is no cause any more; empty: none is.
-        fields: Returns the fields of the beginning from its cause: by default, ``cause``.
-        level: Of the beginning; the end is information.
+        begins: The text that is logged for each new cause.
+        ends: The text that is logged once no cause is left; empty: don't log the end.
+        fields: Returns the beginning's fields, given a cause; by default ``cause``.
+        level: The level of the beginning; the end is logged as INFO.
     """
 
     __slots__ = "_begins", "_ends", "_fields", "_level", "_log", "now"
@@ -46,7 +46,7 @@ class LoggedCondition(Generic[_T]):
         self._fields = fields
         self._level = level
         self.now: tuple[_T, ...] = ()
-        """The present causes; empty where there are none."""
+        """The present causes; empty if there are none."""
 
     def __bool__(self) -> bool:
         return bool(self.now)
@@ -55,21 +55,21 @@ class LoggedCondition(Generic[_T]):
         return str(self.now[0]) if self.now else ""
 
     def set(self, *causes: _T, **ending: object) -> None:
-        """Note the present causes, and log those that are new, or that there is none any more.
+        """Replace the causes; log new ones, or the end once none is left.
 
         Args:
-            causes: All of them, and not just the new ones; an empty text is none.
+            causes: All present causes, not only new ones; an empty text counts as none.
             ending: The fields of the end, if it is logged.
         """
         self._note(tuple(filter(None, causes)), ending)
 
     def clear(self, **ending: object) -> None:
-        """Note that it is over, and log that if it wasn't."""
+        """Note that the condition is over, and log that if it wasn't yet."""
         self._note((), ending)
 
     def _note(self, now: tuple[_T, ...], ending: Mapping[str, object]) -> None:
         before, self.now = frozenset(self.now), now
-        # The records show where a caller of the public methods is.
+        # The stack level makes records show the caller of the public methods.
         for cause in now:
             if cause not in before:
                 self._log.log(self._level, self._begins, extra=self._fields(cause), stacklevel=3)

@@ -1,12 +1,12 @@
-"""The event loop of processes that start one, and the end of its servers.
+"""Creates event loops, and closes their servers.
 
-The loop is uvloop's where it is installed, else asyncio's: it has wheels for some kinds of machines
-only (pyproject.toml names them), and a node has no compiler.
+uvloop is used where it is installed, otherwise asyncio: uvloop has wheels for only some platforms
+(see pyproject.toml), and a node has no compiler.
 
-A connection takes two turns of the loop from ``accept()`` to its protocol. asyncio leaves it open
-for ever if its server closes in between, and what closes a server's connections doesn't know it.
+A connection takes two iterations of the loop from ``accept()`` to its protocol. If its server
+closes in between, asyncio leaves it open forever, and the server's owner doesn't know it.
 
-Source: https://github.com/python/cpython/issues/109564 (repaired in Python 3.13).
+Source: https://github.com/python/cpython/issues/109564 (fixed in Python 3.13).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TURNS = 2
 
 
 def loop_factory() -> LoopFactory:
-    """Return what makes a loop, for ``asyncio.Runner``."""
+    """Return the loop factory for ``asyncio.Runner``."""
     try:
         import uvloop
     except ModuleNotFoundError:
@@ -28,13 +28,13 @@ def loop_factory() -> LoopFactory:
 
 
 async def accepted_have_protocols() -> None:
-    """Wait for what was accepted; call it when nothing is accepted any more."""
+    """Wait until accepted connections have protocols; call it after accepting has stopped."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)  # noqa: TID251 - yields once
 
 
 async def close_server(server: asyncio.Server) -> None:
-    """Close its listeners; connections continue, and all of them have their protocols."""
+    """Close a server's listeners; connections continue, and all have their protocols."""
     loop = asyncio.get_running_loop()
     for listener in server.sockets:
         loop.remove_reader(listener)

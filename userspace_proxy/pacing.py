@@ -1,6 +1,6 @@
-"""When something is done again: after a share of what it takes, or later each time that it fails.
+"""Paces repeated work: by a share of the time that it takes, or by backoff after failures.
 
-The caller passes the time, in monotonic seconds, and what is random.
+The caller passes the time, in monotonic seconds, and the random jitter.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Pacing:
-    """The pace of work that uses a share of the time at most, of a thread or of a processor."""
+    """The pace of work that may use at most a share of a thread's or CPU's time."""
 
     share: float
     every_s: float = 0.0
     longest_s: float = math.inf
-    """The longest wait for its share."""
+    """The longest wait between two runs."""
     due: float = 0.0
-    """When the work may begin again."""
+    """When the work may start again."""
 
     def wait_s(self, took_s: float) -> float:
-        """Return after how many seconds to do again what took some."""
+        """Return the wait before the next run, given the seconds that the last one took."""
         return max(self.every_s, min(took_s / self.share, self.longest_s))
 
     def note(self, began: float, ended: float) -> None:
-        """Set when work that has ended is due again."""
+        """Set when the work is due again, after a run."""
         self.due = began + self.wait_s(ended - began)
 
 
 def backoff_s(failures: int, first_s: float, longest_s: float, *, jitter: float = 0.0) -> float:
-    """Return the wait after failures in a row, which doubles with each; 0 if there are none.
+    """Return the wait after consecutive failures, which doubles with each; 0 without failures.
 
     Args:
-        jitter: Makes it longer by such a share, so that a thousand nodes don't return at once.
+        jitter: Lengthens the wait by this share, so that a thousand nodes don't retry at once.
     """
-    # A power with a larger exponent may overflow.
+    # A larger exponent may overflow.
     wait_s = min(first_s * 2.0 ** min(failures - 1, 100), longest_s) if failures > 0 else 0.0
     return wait_s * (1 + jitter)

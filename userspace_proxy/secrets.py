@@ -1,11 +1,11 @@
-"""Removes secrets from texts: from all that this program shows, and more from a report.
+"""Removes secrets from texts: obvious ones from all output, and suspected ones from reports.
 
     exception, log, terminal, page, JSON, Event ──without_secrets──▶ without what certainly is one
     report ──────────────────────────────────────Secrets.remove────▶ without what looks like one
 
-Rule 1: it is the second line of defence: what may contain secrets isn't read at all.
-Rule 2: its cost is linear in the text, whatever that contains.
-Rule 3: in a report, too much is removed rather than too little. In what is shown, names stay: a
+Rule 1: this is the second line of defence: sources that may contain secrets aren't read at all.
+Rule 2: the cost is linear in the text's length, whatever it contains.
+Rule 3: from a report, rather too much is removed than too little. In other output, names stay: a
 Service may be called ``token``. Quotes stay, too, so that JSON remains JSON.
 """
 
@@ -16,20 +16,20 @@ import re
 REMOVED = "[removed]"
 
 _SECRET_BYTES_MIN = 6
-"""Shorter ones of the user's own aren't searched for: they are parts of other words."""
+"""The shortest of the user's own secrets to search for; shorter ones occur in ordinary words."""
 _WORD_MIN = 32
-"""Characters of a word of upper and lower case and digits that nobody reads; a UUID has 36, of
-which none is upper case."""
-# As passwords, these aren't searched for in what is shown: they would be removed as names.
+"""From this length on, a word of upper case, lower case and digits counts as a secret; a UUID has
+36 characters, but no upper case."""
+# Such passwords aren't searched for in output, because names like them would be removed, too.
 _LIKE_A_NAME = re.compile(r"[a-z-]{,19}|.{,7}", re.DOTALL)
-# DB_PASS and dbPass, but neither bypass nor BYPASS.
+# Matches DB_PASS and dbPass, but neither bypass nor BYPASS.
 _BEGINS = r"(?:(?<![A-Za-z])|(?-i:(?<=[a-z])(?=[A-Z])))"
 _NAMES = (
     rf"passw(?:or)?d|passphrase|passcode|{_BEGINS}(?:admin|db|key|root|store|user)?pass(?![a-z])"
     r"|token|(?:access|account|api|encryption|master|private|secret|shared|signing|storage)[_-]?key"
 )
-# Ordinary words, too: as names of secrets they end there, and an unquoted text behind a colon has a
-# digit.
+# These are ordinary words, too: as names of secrets, they must end there, and an unquoted value
+# after a colon must contain a digit.
 _ALONE = (
     rf"{_BEGINS}(?:auth|bearer|cookies?|cred(?:ential)?s?|jwt|pw|(?:j|php)?sess(?:ion)?(?:[_-]?id)?"
     r"|sig)"
@@ -37,7 +37,7 @@ _ALONE = (
 )
 _KEY = rf"(?:{_NAMES}|client[_-]?secret|secret[_-]?key|client-?key-?data)[\"'\\]{{0,2}}"
 _FORMS = {
-    # In base64, too, as kubeconfigs have it.
+    # Also base64, as in kubeconfigs.
     "private key": r"()-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:,-]*",
     "ls0tls1crudj": r"()\bLS0tLS1CRUdJ[A-Za-z0-9+/=]*",
     "authorization cookie -token x-api-key": (
@@ -56,8 +56,8 @@ _FORMS = {
     # JWT; tokens of Amazon's and Google's clusters.
     "eyj k8s-aws-v1. ya29.": r"()\b(?:eyJ[\w-]{4,200}|k8s-aws-v1|ya29)\.[\w.-]+",
 }
-"""What certainly is a secret, behind the first group; after words, in lower case, of which such a
-text has one: a search for each form in each page would take too long."""
+"""Patterns of certain secrets, which follow the first group; keyed by lower-case words, one of
+which such a text contains, because searching every page for every pattern would take too long."""
 _CERTAIN = [(words.split(), re.compile(form)) for words, form in _FORMS.items()]
 _NAMED = re.compile(
     rf"((?:(?:{_NAMES}|pwd|secret|signature|client-(?:key|certificate)-data)[\w.-]{{0,40}}|{_ALONE})"
@@ -82,18 +82,18 @@ _KNOWN_FORM = re.compile(
 
 
 class Secrets:
-    """What is removed: of the user's own, as the token that the API server gets, the newest."""
+    """Removes secrets, including the user's own, such as the newest tokens for the API server."""
 
     def __init__(self, *known: str) -> None:
         self._known = known
 
     def learn(self, *known: str) -> None:
         new = {one for one in known if len(one) >= _SECRET_BYTES_MIN}.difference(self._known)
-        # Tokens are renewed each hour or so. Another thread may write the log meanwhile.
+        # Tokens are renewed about every hour. Another thread may be writing the log meanwhile.
         self._known = (*sorted(new, key=len, reverse=True), *self._known)[:16]
 
     def remove_certain(self, text: str) -> str:
-        """Return a text that is shown, without what certainly is a secret."""
+        """Return a text for output without certain secrets."""
         for secret in self._known:
             if secret in text and not _LIKE_A_NAME.fullmatch(secret):
                 text = text.replace(secret, REMOVED)
@@ -104,31 +104,31 @@ class Secrets:
         return _URL.sub(_without_user, text)
 
     def remove_value(self, name: str, text: str) -> str:
-        """Return the text of a field with a name that others chose; all of it may be a secret."""
+        """Return a field's text; its name, chosen by others, may mark all of it as secret."""
         return REMOVED if text and _SECRET_NAME.search(name) else self.remove(text)
 
     def remove(self, text: str) -> str:
-        """Return a text without what looks like a secret."""
+        """Return a text without anything that looks like a secret."""
         for secret in self._known:
             text = text.replace(secret, REMOVED)
         return _WORD.sub(_word, _NAMED.sub(rf"\1{REMOVED}", self.remove_certain(text)))
 
 
 OWN = Secrets()
-"""Those of this process."""
+"""The secrets of this process."""
 without_secrets = OWN.remove_certain
 
 
 def without_users(body: bytes) -> bytes:
-    """Return JSON without users in URLs, as exceptions have them; a search for all takes longer."""
-    # Cost: two copies of an answer of 30 MB stay with the process.
+    """Remove users from URLs in JSON, as in exceptions; a search for all secrets is slower."""
+    # Cost: otherwise two copies of a 30 MB answer would stay in the process's memory.
     if not _URL_WITH_USER.search(body):
         return body
     return _URL.sub(_without_user, body.decode("latin-1")).encode("latin-1")
 
 
 def _without_user(match: re.Match[str]) -> str:
-    # Not all programs quote a slash, or an @, in a password.
+    # Not all programs escape a slash or an @ in a password.
     _, at, rest = match[0].rpartition("@")
     return f"://{REMOVED}@{rest}" if at else match[0]
 
@@ -137,7 +137,7 @@ def _word(match: re.Match[str]) -> str:
     word = match[0]
     if _KNOWN_FORM.fullmatch(word):
         return REMOVED
-    # A path, or names with dots, are words one by one.
+    # Parts of paths and dotted names are checked one by one.
     parts = re.split(r"[/.=]", word)
     if any(len(part) >= _WORD_MIN and _is_random(part) for part in parts) or (
         len(word) >= _WORD_MIN and "/" in word and _is_random(word) and "." not in word

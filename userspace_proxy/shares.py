@@ -1,16 +1,16 @@
-"""Shares of what has a bound: how much of it each holder gets, and which holders are left out.
+"""Divides a bounded resource: how much each holder gets, and which holders are left out.
 
     amount of each holder ──▶ smallest first, up to the room of its namespace ──▶ granted
                                   └── beyond it: left out
     all namespaces want more than there is ──▶ each has the room of an equal share; what one
                                                leaves of it is for those that want more
 
-Rule 1: while there is room, a namespace may have all of its bound.
-Rule 2: no namespace loses to another one with more than an equal share, and no holder to a larger
-one of its namespace.
-Rule 3: the answer depends on the amounts alone, so it is the same on all nodes.
-Rule 4: a change costs as much as it has holders. Beyond a bound it costs as much as the namespaces
-that want too much have holders.
+Rule 1: while there is room, a namespace may use its whole bound.
+Rule 2: no namespace loses to another with more than an equal share, and no holder loses to a larger
+one in its namespace.
+Rule 3: the result depends only on the amounts, so it is the same on all nodes.
+Rule 4: a change costs as much as it has holders; beyond a bound, as much as the namespaces above it
+have holders.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ D = TypeVar("D", bound=MutableMapping[Any, Any])
 
 
 class Namespaced(Hashable, Protocol):
-    """What has an amount, such as a Service; holders have an order."""
+    """A holder of an amount, such as a Service; holders are ordered."""
 
     @property
     def namespace(self) -> str:
-        """The namespace from whose share it takes."""
+        """The namespace whose share it uses."""
 
 
 H = TypeVar("H", bound=Namespaced)
 
 
 def add_to(amounts: dict[G, dict[K, int]], group: G, holder: K, more: int) -> None:
-    """Add to the amount of a holder in a group; those without one aren't kept."""
+    """Add to the amount of a holder in a group; holders with an amount of 0 aren't kept."""
     own = amounts.setdefault(group, {})
     own[holder] = own.get(holder, 0) + more
     if not own[holder]:
@@ -47,7 +47,7 @@ def add_to(amounts: dict[G, dict[K, int]], group: G, holder: K, more: int) -> No
 
 
 def remove_from(groups: MutableMapping[G, D], group: G, holder: object) -> None:
-    """Remove a holder from its group, and the group with its last one."""
+    """Remove a holder from its group, and the group with its last holder."""
     own = groups[group]
     del own[holder]
     if not own:
@@ -55,19 +55,19 @@ def remove_from(groups: MutableMapping[G, D], group: G, holder: object) -> None:
 
 
 class Amounts(Generic[G, K]):
-    """What each holder has, added up by group; none is 0."""
+    """The amounts of holders, added up by group; none is 0."""
 
     def __init__(self) -> None:
         self.total = 0
         self.of_group: Counter[G] = Counter()
         self.holders: dict[G, dict[K, int]] = {}
-        """By group; the one that was added last is the last."""
+        """Holders by group, in the order in which they were added."""
 
     def of(self, group: G, holder: K) -> int:
         return self.holders.get(group, {}).get(holder, 0)
 
     def put(self, group: G, holder: K, amount: int) -> None:
-        """Set what a holder has; 0: it is gone. Idempotent."""
+        """Set a holder's amount; 0 removes it. Idempotent."""
         change = amount - self.of(group, holder)
         add_to(self.holders, group, holder, change)
         self.total += change
@@ -77,25 +77,25 @@ class Amounts(Generic[G, K]):
 
 
 class BySize(Generic[K]):
-    """What each holder has, of which the largest are found without a search."""
+    """The amounts of holders, whose largest are found without a search."""
 
     __slots__ = ("_holders", "amounts", "most", "total")
 
     def __init__(self) -> None:
         self.amounts: dict[K, int] = {}
-        """None is 0."""
+        """The amounts by holder; none is 0."""
         self.total = 0
         self.most = 0
-        """What the largest have; it falls by one at a time."""
+        """The largest amount; it falls by one at a time."""
         self._holders: dict[int, dict[K, None]] = {}
 
     @property
     def largest(self) -> dict[K, None]:
-        """Those that have the most; the one that has had as much for longest is the first."""
+        """The holders with the largest amount, the one that has had it longest first."""
         return self._holders[self.most]
 
     def put(self, holder: K, amount: int) -> None:
-        """Set what a holder has; 0: it is gone."""
+        """Set a holder's amount; 0 removes it."""
         before = self.amounts.pop(holder, 0)
         self.total += amount - before
         if before:
@@ -109,12 +109,12 @@ class BySize(Generic[K]):
 
 
 class Shares(Generic[H]):
-    """The shares of one thing.
+    """The shares of one resource.
 
     Args:
-        of_namespace: What all holders of a namespace may have together.
-        of_node: What all holders may have together.
-        are_divisible: Whether a holder may have a part of what it wants.
+        of_namespace: The bound for all holders of a namespace together.
+        of_node: The bound for all holders together.
+        are_divisible: Whether a holder may get a part of what it wants.
     """
 
     def __init__(
@@ -129,12 +129,12 @@ class Shares(Generic[H]):
         self._are_divisible = are_divisible
         self._wanted = Amounts[str, H]()
         self._demand = 0.0
-        """The total of all, in each namespace as far as it may have."""
+        """The total demand, with each namespace's capped at its bound."""
         self._left_out: dict[str, dict[H, int]] = {}
-        """What those holders get, by namespace."""
+        """What left-out holders get, by namespace."""
 
     def granted(self, holder: H) -> int:
-        """Return how much a holder gets: all that it wants, none, or the last part of the room."""
+        """Return how much a holder gets: all that it wants, nothing, or the rest of the room."""
         namespace = holder.namespace
         left_out = self._left_out.get(namespace, {})
         return left_out.get(holder, self._wanted.of(namespace, holder))
@@ -144,11 +144,10 @@ class Shares(Generic[H]):
         return holder in self._left_out.get(holder.namespace, ())
 
     def change(self, amounts: Mapping[H, int]) -> set[H]:
-        """Take the amounts that some holders want now; 0: it is gone.
+        """Update the amounts that some holders want; 0 removes a holder.
 
         Returns:
-            The holders that are left out now and weren't before, or the reverse, and others of
-            which another part is.
+            The holders that became left out, or no longer are, or get another part.
         """
         was_scarce = self._demand > self._of_node
         touched: set[str] = set()
@@ -177,11 +176,11 @@ class Shares(Generic[H]):
         return moved
 
     def _divide(self, namespace: str, room: float) -> int:
-        """Give a namespace that room, and return how much of it is taken."""
+        """Divide a namespace's room among its holders; return how much is used."""
         if self._wanted.of_group[namespace] <= room:
             return self._wanted.of_group[namespace]
         rows = sorted((amount, one) for one, amount in self._wanted.holders[namespace].items())
-        # In order already at the next change, which then costs a comparison for each.
+        # Stored in order, so that the next sort costs one comparison per holder.
         self._wanted.holders[namespace] = {holder: amount for amount, holder in rows}
         sums = list(accumulate((amount for amount, _ in rows), initial=0))
         fitting = bisect_right(sums, room) - 1

@@ -1,12 +1,12 @@
-"""Files for the next process of a proxy: read with suspicion, replaced atomically.
+"""State files for a proxy's next process: validated when read, and replaced atomically.
 
     write   FILE.new ─▶ fsync ─▶ rename to FILE      a crash leaves the old file or the new one
-    read    regular, this user's own, of bounded size, young enough
+    read    must be regular, this user's own, of bounded size, young enough
 
-Its modification time is when the content was last known to be current.
+A file's modification time is when its content was last known to be current.
 
-Rule 1: methods block, so they are called in threads; one of them runs at a time.
-Rule 2: a user who can write the folder can replace the file, so files of other users aren't read.
+Rule 1: methods block, so they are called in threads, one at a time.
+Rule 2: a user who can write to the folder can replace the file, so other users' files aren't read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from .errors import UserspaceProxyError
 
 FILE_BYTES_MAX = 64 << 20
-"""Several times what 200,000 Services take."""
+"""Several times the size for 200,000 Services."""
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,7 +31,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class StateFileError(UserspaceProxyError):
-    """The file can't be read, or not be written."""
+    """The file can't be read or written."""
 
 
 class StateBytes(NamedTuple):
@@ -39,11 +39,11 @@ class StateBytes(NamedTuple):
 
     data: bytes
     current_at: float
-    """Unix time at which it was last known to be current."""
+    """Unix time at which the content was last known to be current."""
 
 
 def state_dir_of(setting: str) -> str:
-    """Return the folder for the proxy's state; empty: there is none.
+    """Return the folder for the proxy's state; empty if there is none.
 
     Source: the XDG Base Directory Specification for XDG_STATE_HOME.
     """
@@ -64,7 +64,7 @@ def file_of_proxy(folder: str, name: str, label: str) -> StateFile | None:
     """Return a file of one proxy; None without a folder.
 
     Args:
-        label: The short form of the proxy's name, which is part of the file's; may be empty.
+        label: The short form of the proxy's name, as part of the file name; may be empty.
     """
     if not folder:
         return None
@@ -76,7 +76,7 @@ class StateFile:
     """A file of one proxy.
 
     Args:
-        path: Its folder is created, with its parents.
+        path: The file's path; its folder is created, with parents.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +87,7 @@ class StateFile:
         """Return the content; None if there is no such file.
 
         Raises:
-            StateFileError: It isn't to be trusted, or can't be read.
+            StateFileError: The file isn't trustworthy, or can't be read.
         """
         try:
             with self._lock, _opened(self.path, _READ) as descriptor:
@@ -108,7 +108,7 @@ class StateFile:
             current_at: Unix time at which it was last known to be current.
 
         Raises:
-            StateFileError: The old content remains.
+            StateFileError: The file can't be written; the old content remains.
         """
         if len(data) > FILE_BYTES_MAX:
             raise StateFileError(
@@ -120,10 +120,10 @@ class StateFile:
                 self._replace(folder, data, current_at)
 
     def confirm(self, current_at: float) -> None:
-        """Note that the content is still current; nothing is written but this time.
+        """Record that the content is still current, by writing only the time.
 
         Raises:
-            StateFileError: It can't be noted.
+            StateFileError: The time can't be written.
         """
         with self._changing():
             os.utime(self.path, (current_at, current_at), follow_symlinks=False)
@@ -153,7 +153,7 @@ class StateFile:
 
     def _replace(self, folder: int, data: bytes, current_at: float) -> None:
         name, new = self.path.name, f"{self.path.name}.new"
-        # A crash may have left it.
+        # A crash may have left the temporary file.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=folder)
         try:

@@ -1,11 +1,10 @@
-"""Turns for what waits: the party whose last turn is the longest ago is next.
+"""Fair turns for waiting items: next is the party whose last turn was longest ago.
 
     what waits, by party ──order──▶ the first of each party, then the second of each, …
 
-So a party's first one waits for at most one of each other party, however much these ask for.
-
-After a turn that took long a party waits: for as long as that took, then twice as long each time
-that it has another one soon after.
+So a party's first item waits for at most one item of each other party, however many they queue.
+After a long turn a party must wait: as long as the turn took, then twice as long after each further
+long turn soon afterwards.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 PARTIES_MAX = 10_000
-"""Parties whose last turn is remembered; the next ones count as new, which are first."""
-# The longest wait, as a multiple of the turn: it leaves a party a ninth of a core.
+"""Parties whose last turn is remembered; others count as new, and come first."""
+# The longest wait, as a multiple of the turn, which leaves a party a ninth of a core.
 _MOST_TIMES = 8
 
 
@@ -28,13 +27,13 @@ class Turns(Generic[K]):
 
     def __init__(self) -> None:
         self._last: dict[K, int] = {}
-        """The number of each party's last turn, the latest last."""
+        """The sequence number of each party's last turn, the latest last."""
         self._number = 0
         self._paces: dict[K, tuple[float, float]] = {}
-        """When a party's wait after a turn that took long ends, and how many seconds it takes."""
+        """When a party's wait after a long turn ends, and its length in seconds."""
 
     def order(self, waiting: Iterable[T], party_of: Callable[[T], K]) -> Iterator[T]:
-        """Yield what waits, each party's in its own order; what is yielded has had its turn."""
+        """Yield waiting items, each party's in order; a yielded item has had its turn."""
         own = defaultdict[K, deque[T]](deque)
         for one in waiting:
             own[party_of(one)].append(one)
@@ -51,17 +50,17 @@ class Turns(Generic[K]):
                 left.append(party)
 
     def due(self, party: K, now: float) -> float:
-        """Return the monotonic time from which on a party may have another long turn."""
+        """Return the monotonic time from which a party may have another long turn."""
         due, _ = self._paces.get(party, (now, 0.0))
         return max(now, due)
 
     def took(self, party: K, seconds: float, now: float) -> None:
-        """Note a turn that took long, which has just begun."""
+        """Record a long turn that has just begun."""
         _, before_s = self._paces.get(party, (now, 0.0))
         wait_s = max(seconds, min(2 * before_s, _MOST_TIMES * seconds))
         self._paces[party] = now + seconds + wait_s, wait_s
 
     def forget(self, now: float) -> None:
-        """Let parties begin anew that had no long turn for as long as they waited."""
+        """Reset parties without a long turn for as long as they last had to wait."""
         paces = self._paces.items()
         self._paces = {one: (due, wait_s) for one, (due, wait_s) in paces if now < due + wait_s}

@@ -1,24 +1,24 @@
-"""The version of this package, and the commit that it was made of."""
+"""The version of this package, and the commit that it was built from."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 
-# The one declaration. Between releases it is that of the next one; the commit tells builds apart.
+# The only declaration. Between releases it is the next release's; the commit tells builds apart.
 __version__ = "0.1.0"
 
 _SHOWN = 12
 
 
 def version_in_words(version: str, commit: str) -> str:
-    """Return a version with its commit, which may be unknown."""
+    """Return a version with its commit, if known."""
     return f"{version} (commit {commit})" if commit else version
 
 
 @cache
 def own_commit() -> str:
-    """Return the beginning of the commit, where a build has noted it or git knows it; or empty."""
+    """Return the abbreviated commit, from the build or from git; empty if unknown."""
     noted = Path(__file__).with_name("commit")
     if noted.is_file():
         return noted.read_text(encoding="utf-8").strip()[:_SHOWN]
@@ -26,7 +26,7 @@ def own_commit() -> str:
 
 
 def commit_of_checkout(root: Path) -> str:
-    """Return the commit of a checkout of git; empty if it is none, or git can't tell."""
+    """Return the commit of a git checkout; empty if it isn't one, or git fails."""
     if not (root / ".git").exists():
         return ""
     import subprocess

@@ -1,4 +1,4 @@
-"""Findings of ``userspace-proxy check`` about settings, Services and this node.
+"""The findings of ``userspace-proxy check`` about settings, Services and this node.
 
     settings ─▶ probes, each reads one thing ─▶ judges, pure ─▶ Finding: ok, warning or error
 

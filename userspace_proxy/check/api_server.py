@@ -1,6 +1,6 @@
-"""Checks whether the API server answers and permits what ``run`` takes from it.
+"""Checks whether the API server answers, and permits the requests of ``run``.
 
-The permission to scale is granted by namespace: what is missing there is shown with a Service.
+Permission to scale is granted per namespace, so a Service's status reports it if it is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .finding import Finding, error, ok, reason, warning
 from .inputs import Inputs
 
 ANSWER_S = 5.0
-"""For all requests together; a healthy API server answers in some 10 ms."""
+"""Timeout for all requests together; a healthy API server answers in about 10 ms."""
 
 
 def look_at_server(settings: Settings, node_name: str) -> tuple[list[Finding], Inputs]:
@@ -47,7 +47,7 @@ def judge_server(
     with_pods: bool = False,
     node: Node | None = None,
 ) -> list[Finding]:
-    """Report whether all objects may be read, and whether this node's exists."""
+    """Report whether all objects may be read, and whether this node's Node exists."""
     if problems:
         return [error("API server", line) for line in problems]
     known = f" (Kubernetes {version})" if version else ""

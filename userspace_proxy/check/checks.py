@@ -1,4 +1,4 @@
-"""Collects all findings of a run in reading order: input, steering, node."""
+"""Collects all findings in reading order: input, steering, node."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_settings(
     """Check everything that ``run`` would need with these settings.
 
     Args:
-        warnings: Those of reading them.
+        warnings: Warnings from reading the settings.
         problem: Why the file can't be used; None if it can, or if there is none.
     """
     found = judge_settings(warnings, settings.config_file, problem)
@@ -120,14 +120,14 @@ def _look_at_source(
 def check_node(
     settings: Settings, steering: str, kernel: KernelView | None = None
 ) -> list[Finding]:
-    """Check the node's own state that affects a steering, without firewalls.
+    """Check the node's own state that affects a steering, except firewalls.
 
-    The agent calls this at its start, and watches firewalls all the time. It blocks for some 50 ms,
-    and imports none of the larger libraries.
+    The agent calls this at its start, and watches firewalls all the time. It blocks for about 50
+    ms, and imports no large library.
 
     Args:
         steering: The steering that is, or would be, in use.
-        kernel: From :func:`read_kernel`; None: it is read here.
+        kernel: From :func:`read_kernel`; None: it is read now.
     """
     found = judge_path(settings.path, steering)
     if steering in ("none", ""):
@@ -150,7 +150,7 @@ def log_findings(settings: Settings, steering: str) -> None:
     for finding in check_node(settings, steering):
         if finding.mark is not Mark.OK:
             _log.warning(
-                "check",
+                "check found a problem",
                 extra={
                     "topic": finding.topic,
                     "finding": finding.what,
@@ -161,7 +161,7 @@ def log_findings(settings: Settings, steering: str) -> None:
 
 
 def judge_running(proxies: dict[str, int], label: str, *, relieves: bool) -> list[Finding]:
-    """Report another running proxy with the same label, which ``run`` relieves or refuses."""
+    """Report another running proxy with the same label: ``run`` takes over from it, or fails."""
     if label not in proxies:
         return []
     what = f"another userspace-proxy (pid {proxies[label]}) steers this node"
@@ -182,7 +182,7 @@ def _interfaces(steering: str, ranges: Sequence[str]) -> list[Finding]:
 
 
 def _routes(steering: str, ranges: Sequence[str]) -> list[Finding]:
-    # Local steering adds the routes itself; without steering clients don't dial these addresses.
+    # Local steering adds the routes itself; without steering, clients don't dial these addresses.
     if steering in ("none", "local", ""):
         return []
     return network.judge_routes(ranges, network.find_refusals(map(network.sample_of, ranges)))

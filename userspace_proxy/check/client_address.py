@@ -1,4 +1,4 @@
-"""Checks whether endpoints would see client addresses; the judges are pure."""
+"""Checks whether endpoints would see client addresses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .finding import Finding, ok, warning
 
 
 def find_obstacle(kernel: KernelOffers) -> str:
-    """Return why no client address could be preserved here; empty if some could."""
+    """Return why client addresses can't be preserved on this node; empty if they can."""
     try:
         with explained("list interfaces"):
             links, _ = list_links_and_routes()
@@ -29,11 +29,11 @@ def find_obstacle(kernel: KernelOffers) -> str:
 def find_bridge_obstacles(
     cluster: Iterable[str], kernel: KernelOffers
 ) -> tuple[BridgeProblem, ...]:
-    """Return why endpoints on bridges wouldn't see the addresses of clients on the same bridge."""
+    """Return why endpoints on bridges wouldn't see addresses of clients on the same bridge."""
     try:
         links, routes = list_links_and_routes()
     except OSError:
-        # Other checks of the node report this.
+        # Other checks report unreadable links.
         return ()
     bridges = ClientBridges()
     bridges.follow(links, find_networks(links, routes, cluster), read_bridge_filter())
@@ -71,7 +71,7 @@ def judge_client_address(why_not: str, bridges: Sequence[BridgeProblem] = ()) ->
 
 
 def judge_trusted_peers(trusted: Sequence[str], pods: Sequence[str]) -> list[Finding]:
-    """Report pods among the load balancers that announce clients."""
+    """Report pods among the load balancers whose PROXY headers are trusted."""
     both = intersect(trusted, pods)
     if not both:
         return []

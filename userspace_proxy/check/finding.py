@@ -1,4 +1,4 @@
-"""One finding: what was checked, and with which result."""
+"""Defines a finding: what was checked, and the result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Mark(enum.StrEnum):
 
     OK = "ok"
     WARNING = "warning"
-    """It works, or may work."""
+    """The proxy works, or may work."""
     ERROR = "error"
     """``run`` would fail, or clients would not be served."""
 
@@ -27,9 +27,9 @@ class Finding:
     topic: str
     """``config``, ``steering``, ``firewall``, …"""
     what: str
-    """One sentence without a full stop."""
+    """The finding, one sentence without a full stop."""
     where: str = ""
-    """File and line, table and chain, or file below /proc; may be empty."""
+    """File and line, table and chain, or a file below /proc; may be empty."""
     hint: str = ""
     """The remedy, as a command if possible; may be empty."""
 
@@ -45,12 +45,12 @@ def ok(topic: str, what: str, where: str = "", hint: str = "") -> Finding:
 
 
 def warning(topic: str, what: str, where: str = "", hint: str = "") -> Finding:
-    """Return a finding of something that may cause problems."""
+    """Return a finding that may cause problems."""
     return Finding(Mark.WARNING, topic, what, where, hint)
 
 
 def error(topic: str, what: str, where: str = "", hint: str = "") -> Finding:
-    """Return a finding of something that keeps clients from being served."""
+    """Return a finding that prevents clients from being served."""
     return Finding(Mark.ERROR, topic, what, where, hint)
 
 
@@ -60,6 +60,6 @@ def reason(exc: UserspaceProxyError) -> str:
 
 
 def worst(findings: Iterable[Finding]) -> Mark:
-    """Return the worst mark; OK for none."""
+    """Return the worst mark; OK if there are no findings."""
     marks = {finding.mark for finding in findings}
     return next((mark for mark in (Mark.ERROR, Mark.WARNING) if mark in marks), Mark.OK)

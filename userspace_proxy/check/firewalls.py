@@ -1,4 +1,4 @@
-"""Finds chains of other programs that would drop packets of Services on their way."""
+"""Finds chains of other programs that would drop Services' packets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ENDPOINTS_MAX = 100
 def look_at_firewalls(
     kernel: KernelView, steering: str, proxy_ports: tuple[int, int], inputs: Inputs, path: str
 ) -> list[Finding]:
-    """Follow the chains as ``run`` does, with what is known of Services."""
+    """Trace packets through the chains as ``run`` does, for the known Services."""
     is_forwarding = steering == "nftables" and path != "userspace"
     translation = Translation()
     if steering in _PRIORITIES:
@@ -39,9 +39,9 @@ def look_at_firewalls(
 
 
 def _endpoints(kernel: KernelView, inputs: Inputs) -> Collection[SocketAddress]:
-    """Return those of manifests, or else any one, and what is behind each link of pods."""
+    """Return the manifests' endpoints, or else an example behind each pod link and elsewhere."""
     if inputs.endpoints:
-        # What is translated to this node isn't forwarded.
+        # Packets that are translated to this node aren't forwarded.
         return [one for one in inputs.endpoints[:_ENDPOINTS_MAX] if not is_local(one.ip)]
     pods = (network for link in kernel.clients if not link.is_uplink for network in link.networks)
     return [SocketAddress(ip, 0) for ip in (*ANY_IP.values(), *(str(pod[0]) for pod in pods))]
@@ -54,11 +54,11 @@ def judge_firewalls(
     endpoints: Collection[SocketAddress] = (),
     taken: Mapping[Frontend, Taken] | None = None,
 ) -> list[Finding]:
-    """Report chains that drop packets steered to the proxy, or led to endpoints by the kernel.
+    """Report chains that drop packets to the proxy, or on the kernel path to endpoints.
 
     Args:
-        endpoints: Those that packets are forwarded to; empty: none, or the kernel path isn't used.
-        taken: What other programs do to packets of frontends.
+        endpoints: Destinations of forwarded packets; empty if none, or without the kernel path.
+        taken: Frontends whose packets other programs take.
     """
     if steering in ("none", ""):
         return []
@@ -80,7 +80,7 @@ def judge_firewalls(
     if kernel.unread:
         return found
     if not steered:
-        # Of nftables, what is passed before is followed for each frontend.
+        # nftables chains that packets pass earlier are traced for each frontend.
         unfollowed = [
             *find_unfollowed({}, tables[1], "prerouting"),
             *find_unfollowed(*tables, "input"),
@@ -93,7 +93,7 @@ def judge_firewalls(
 
 
 def _none(packets: str, unfollowed: Sequence[str]) -> Finding:
-    """Return that no chain drops packets, as far as all rules are followed."""
+    """Report that no chain drops packets, as far as the rules could be traced."""
     if not unfollowed:
         return ok(_TOPIC, f"no chain drops {packets}")
     more = f", and {len(unfollowed) - 1} more" if len(unfollowed) > 1 else ""

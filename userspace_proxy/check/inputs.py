@@ -20,34 +20,34 @@ from ..sources.manifests import load_state
 from ..steering.selection import find_no_kernel_path
 from .finding import Finding, error, ok, reason, warning
 
-# Others are only counted: a cluster may have hundreds of headless Services.
+# The other Services are only counted: a cluster may have hundreds of headless ones.
 _NAMED_MAX = 5
 _WARNINGS_MAX = 20
-"""Of one kind."""
+"""The most warnings of one kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What would be served, as far as it is known."""
+    """The objects that would be served, as far as known."""
 
     service_ports: int | None = None
-    """Of both families; None if unknown."""
+    """The number of Service ports of both families; None if unknown."""
     service_ips: tuple[str, ...] = ()
-    """At most one address of a Service per family; empty if unknown."""
+    """At most one Service address per family; empty if unknown."""
     frontends: tuple[Frontend, ...] = ()
-    """What clients would dial, as far as it is known."""
+    """The addresses that clients would dial, as far as known."""
     endpoints: tuple[SocketAddress, ...] = ()
-    """Usable ones; empty if unknown."""
+    """Usable endpoints; empty if unknown."""
 
 
 def judge_settings(
     warnings: Sequence[str], config_file: str, problem: ConfigError | None = None
 ) -> list[Finding]:
-    """Report the problems that reading flags and file found.
+    """Report the problems that were found in the flags and the file.
 
     Args:
-        warnings: In the reader's words.
-        config_file: Its path; empty where there is none.
+        warnings: The reader's warnings.
+        config_file: The file's path; empty if there is none.
     """
     found = [warning("config", line, config_file) for line in warnings]
     if problem is not None:
@@ -66,8 +66,8 @@ def look_at_manifests(
     """Read manifests as ``run`` would, and plan them for this node.
 
     Args:
-        steering: The one that ``run`` would use; empty if none works here.
-        kernel: What the kernel offers.
+        steering: The steering that ``run`` would use; empty if none works here.
+        kernel: The kernel's features.
     """
     try:
         addresses = ADDRESSES_WITHOUT_STEERING if steering == "none" else list_addresses()
@@ -94,7 +94,7 @@ def look_at_manifests(
 
 
 def judge_plan(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:
-    """Report Services that would get no listener, would refuse clients, or aren't followed."""
+    """Report Services that would get no listener, would refuse clients, or have notes."""
     found = [
         error(
             "manifests",

@@ -1,4 +1,4 @@
-"""Finds rules that kube-proxy or a dead userspace-proxy left in the kernel; pure.
+"""Finds rules that kube-proxy or a dead userspace-proxy left in the kernel.
 
 The first rule that translates a connection decides its destination. This proxy's nftables chains
 run before others (priority -110, others at -100). Its legacy chains are first in their table, but
@@ -32,7 +32,7 @@ def judge_kube_proxy(kernel: KernelView, steering: str, *, is_beside: bool) -> l
     """Report kube-proxy's rules, and whether they take precedence.
 
     Args:
-        is_beside: This proxy serves only Services with a label, and kube-proxy the others.
+        is_beside: Whether this proxy serves only labelled Services, and kube-proxy the others.
     """
     if steering in ("none", ""):
         return []

@@ -1,4 +1,4 @@
-"""Checks the interfaces, routes and sysctls that affect steering; the judges are pure."""
+"""Checks the interfaces, routes and sysctls that affect steering."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SYSCTLS = (
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
 )
-# From here on new connections may soon be dropped.
+# Above this fill level, new connections may soon be dropped.
 _CONNTRACK_SHORT = 0.9
 # A closed connection keeps its source port this long. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
 _TIME_WAIT_S = 60
 
 
 def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
-    """Return those of :data:`SYSCTLS` that this kernel has."""
+    """Read the :data:`SYSCTLS` that this kernel has."""
     values = {}
     for name in SYSCTLS:
         try:
@@ -52,7 +52,7 @@ def judge_interfaces(
     """Report the effect of interfaces without an IPv4 address on IPv4 Services.
 
     Args:
-        ranges: Service ranges or addresses; an IPv6-only cluster has none of IPv4.
+        ranges: Service ranges or addresses; an IPv6-only cluster has no IPv4 ranges.
     """
     if view is None or steering not in ("iptables", "nftables") or not view.unnumbered:
         return []
@@ -79,9 +79,9 @@ def judge_interfaces(
 
 
 def find_refusals(ips: Iterable[str]) -> dict[str, str]:
-    """Return why programs on this node can't dial addresses, in the kernel's words.
+    """Return why programs on this node can't dial addresses, as the kernel reports it.
 
-    Empty where they can; an address is missing if the kernel couldn't be asked.
+    The reason is empty if they can; the address is missing if the kernel couldn't be asked.
     """
     refusals = {}
     for ip in ips:

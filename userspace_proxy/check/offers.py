@@ -1,4 +1,4 @@
-"""Checks the privileges, libraries and kernel features for steering, and what ``auto`` chooses."""
+"""Checks privileges, libraries and kernel features for steering, and what ``auto`` chooses."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ class Offers:
     local_lack: str = ""
     """Why local steering doesn't work in a network namespace with other daemons."""
     legacy_tables: tuple[str, ...] = ()
-    """Names of those in use, of either family."""
+    """Names of the legacy iptables tables in use, in either family."""
     without_nft_socket: bool = False
     """nftables works, but can't distinguish the proxy's sockets."""
     without_xt_socket: bool = False
-    """The same for iptables."""
+    """iptables works, but can't distinguish the proxy's sockets."""
     kernel_lacks: tuple[KernelLackFacts, ...] = ()
-    """Parts of the kernel."""
+    """Missing kernel features."""
     is_in_kernel: bool = False
-    """What the chosen steering lacks is a part of the kernel."""
+    """The chosen steering lacks a kernel feature."""
     instead: str = ""
     """Another steering than the chosen one that works here; empty if none does."""
     remedy: str = ""
-    """What helps where the chosen steering can't work, beside an installation."""
+    """The remedy if the chosen steering can't work, apart from an installation."""
     forbidding: str = ""
-    """A sysctl that forbids user namespaces, as ``name=value`` that would allow them."""
+    """A sysctl that forbids user namespaces, as the ``name=value`` that would allow them."""
     has_namespaces: bool = True
     """Whether the kernel has user namespaces."""
 
 
 def read_offers(kernel: KernelOffers, taken: str) -> Offers:
-    """Query the libraries, and what the kernel offers.
+    """Query the libraries and the kernel's features.
 
     Args:
         taken: The chosen steering; empty if none works here.
@@ -100,7 +100,7 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
 
     Args:
         wanted: The value of ``--steering``.
-        own_namespace: The network namespace was created for this proxy.
+        own_namespace: Whether the network namespace was created for this proxy.
     """
     if wanted == "none":
         without = "none: clients dial loopback addresses, no privilege is needed"
@@ -115,7 +115,7 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
 
 
 def judge_path(path: str, taken: str) -> list[Finding]:
-    """Report a ``--path`` that the chosen steering has for no Service.
+    """Report a ``--path`` that the chosen steering doesn't support.
 
     Args:
         taken: The chosen steering; empty if none works here.
@@ -187,7 +187,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
 
 
 def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
-    """Report that rules can't distinguish the proxy's sockets. Source: docs/adr/0013."""
+    """Report if rules can't distinguish the proxy's sockets. Source: docs/adr/0013."""
     is_iptables = taken == "iptables"
     if offers.without_xt_socket if is_iptables else offers.without_nft_socket:
         module = "xt_socket" if is_iptables else "nft_socket"
@@ -200,7 +200,7 @@ def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
 
 
 def _parts(offers: Offers) -> Iterator[Finding]:
-    """Report parts of the kernel that are missing and that the chosen steering does without."""
+    """Report missing kernel features that the chosen steering can do without."""
     for lack in offers.kernel_lacks:
         yield ok("kernel", lack.words, hint=lack.brings)
 
@@ -219,7 +219,7 @@ def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespac
 
 
 def _remedy(offers: Offers, taken: str) -> str:
-    """Return what helps: what is to be installed, and a steering that works here."""
+    """Return the remedy: what to install, and a steering that works here."""
     if offers.is_in_kernel:
         return offers.remedy
     return f"{_INSTALL[taken]}; or {offers.remedy}" if offers.instead else _INSTALL[taken]

@@ -93,7 +93,7 @@ def judge_descriptors(
 
     Args:
         limit: The hard RLIMIT_NOFILE, as far as ``run`` uses it.
-        service_ports: Their number, of both families; None if unknown.
+        service_ports: The number of Service ports of both families; None if unknown.
     """
     if service_ports is None:
         return [ok("limits", f"{limit:,} open files")]
@@ -127,7 +127,7 @@ def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[
     """Return the programs that use addresses, by ``flag=address``.
 
     Args:
-        addresses: Flag and address; None for a server that is switched off.
+        addresses: Flags and addresses; None for a disabled server.
     """
     holders = {}
     for flag, address in addresses:
@@ -154,9 +154,9 @@ def judge_holders(holders: Mapping[str, PortHolder], own_pids: Sequence[int]) ->
 
 
 def find_range_holder(proxy_ports: Span) -> PortHolder | None:
-    """Return a program that uses proxy ports if none of them is free, else None.
+    """Return a program that uses proxy ports if no proxy port is free; otherwise None.
 
-    This binds and closes a port, as ports that are bound without listening aren't listed.
+    This binds and closes a port, because bound ports without a listener aren't listed.
     """
     first, last = proxy_ports
     free = RefusePort()
@@ -170,7 +170,7 @@ def find_range_holder(proxy_ports: Span) -> PortHolder | None:
         return None
     ports = range(first, last + 1)
     inodes = {held.inode for held in held_ports(Protocol.TCP) if held.port in ports}
-    # Any of them: for a process with thousands of sockets only the lowest descriptors are read.
+    # Any owner: of a process with thousands of sockets, only the lowest descriptors are read.
     return next(iter(owners_of(inodes).values()), ANOTHER)
 
 

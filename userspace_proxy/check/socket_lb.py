@@ -1,4 +1,4 @@
-"""Checks whether connect() of this node's programs can be translated, as ``--socket-lb`` asks."""
+"""Checks whether this node's connect() calls can be translated, as ``--socket-lb`` requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..steering.socket_lb import HookPlace, find_place
 from .finding import Finding, error, ok, warning
 
 _TOPIC = "socket LB"
-# Each cgroup has it but the root of all. Source: cgroup-v2.rst.
+# Every cgroup except the root has this file. Source: cgroup-v2.rst.
 _NOT_IN_THE_ROOT = "cgroup.events"
 _NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB does"
 
@@ -19,10 +19,10 @@ _NAME_A_FOLDER = "mount the node's root of cgroup v2, as the chart's socketLB do
 def look_at_hooks(
     wanted: HookOptions | None, taken: str, kernel: KernelOffers, names: Path | None = None
 ) -> list[Finding]:
-    """Look for a place for hooks as a start does, and report it, or why there is none.
+    """Find the cgroup for the hooks as ``run`` does; report it, or why there is none.
 
     Args:
-        wanted: None: no hooks are.
+        wanted: The requested hooks; None without.
         taken: The chosen steering; empty if none works here.
     """
     if wanted is None:
@@ -40,7 +40,7 @@ def look_at_hooks(
 
 
 def judge_place(place: HookPlace) -> list[Finding]:
-    """Report other programs that see the same connect(), and whose programs are translated."""
+    """Report other BPF programs at the same hooks, and whose processes are translated."""
     cgroup = str(place.cgroup)
     found = [warning(_TOPIC, one.what, one.where, one.hint) for one in place.others]
     if (place.cgroup / _NOT_IN_THE_ROOT).exists():

@@ -1,7 +1,6 @@
-"""The commands: they parse arguments, call the package that does the work, and print.
+"""The commands: they parse arguments, call the package that does the work, and print its results.
 
-Packages are imported when their command runs, so that ``--help`` and a wrong flag are answered at
-once.
+Packages are imported when their command runs, so that ``--help`` and usage errors are instant.
 """
 
 from .commands import main

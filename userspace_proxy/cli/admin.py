@@ -1,10 +1,10 @@
 """Reads from the admin address of a running proxy, over plain HTTP.
 
-Rule 1: only ``http.client`` is used: it is imported in a tenth of the time that aiohttp takes,
-which is for the API server.
-Rule 2: each failure is one line with the address and the remedy.
-Rule 3: any process may answer there first: an answer has a bound, and at an address that no user
-has named, on this node, only a process of root or of this user is believed.
+Rule 1: only ``http.client`` is used, which imports in a tenth of the time of aiohttp; that is for
+the API server.
+Rule 2: each error is one line with the address and the remedy.
+Rule 3: any process may listen there: an answer's size is bounded, and at a default address on this
+node, only a process of root or of this user is trusted.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from .service_argument import NoSuchService
 _TIMEOUT_S = 20.0
 
 
-# The JSON of 10,000 Services has 20 MB; the bound is for memory.
+# The JSON of 10,000 Services has 20 MB; the bound protects memory.
 _MAX_BYTES = 512 * 1024 * 1024
-# Of what a server says in an error.
+# The most characters of a server's error message that are shown.
 _MAX_SAID = 300
 
 
 @dataclass(frozen=True, slots=True)
 class AdminAnswer:
-    """One answer."""
+    """One answer of a proxy."""
 
     body: bytes
     level: str
@@ -52,7 +52,7 @@ class NotAnswered(UserspaceProxyError):
 
 
 class AdminAddress:
-    """The address at which a proxy shows its state; each step of an answer has a deadline."""
+    """The address of a proxy's status server; each step of an answer has a deadline."""
 
     def __init__(
         self, host: str, port: int, *, timeout_s: float = _TIMEOUT_S, is_named: bool = True
@@ -66,17 +66,17 @@ class AdminAddress:
         return str(SocketAddress(self.host, self.port))
 
     def get(self, path: str, *, accept: str, **query: str) -> AdminAnswer:
-        """Read one path.
+        """Request one path.
 
         Args:
-            accept: The media type that is wanted, and the only one that is accepted.
-            query: Values of the query string; empty ones are left out.
+            accept: The media type to request, and the only one that is accepted.
+            query: Values of the query string; empty ones are omitted.
 
         Raises:
             NotAnswered: No proxy answers there.
-            ConfigError: It doesn't understand what is searched for.
-            NoSuchService: It has no such Service, or namespace.
-            UserspaceProxyError: It refuses to answer, or is of another version.
+            ConfigError: The proxy doesn't understand the search.
+            NoSuchService: The proxy has no such Service or namespace.
+            UserspaceProxyError: The proxy refuses to answer, or has another version.
         """
         wanted = urlencode({name: text for name, text in query.items() if text})
         connection = http.client.HTTPConnection(self.host, self.port, timeout=self._timeout_s)
@@ -103,7 +103,7 @@ class AdminAddress:
             raise ConfigError(f"--search: {said_in(body)}")
         if response.status != http.client.OK:
             status = response.status
-            # The web server's own answers begin with the number.
+            # The web server's own answers begin with the status code.
             said = said_in(body).removeprefix(f"{status}").lstrip(": ")
             if status == http.client.INTERNAL_SERVER_ERROR:
                 said = f"{response.reason}; see the proxy's log"
@@ -113,7 +113,7 @@ class AdminAddress:
         return AdminAnswer(body, response.getheader("X-Userspace-Proxy-Level", ""))
 
     def _believe(self, response: HTTPResponse) -> None:
-        """Raise NotAnswered if the server isn't a proxy, as far as that shows."""
+        """Raise NotAnswered if the server is visibly not a trusted proxy."""
         if response.getheader("Server") != PROGRAM:
             raise NotAnswered(
                 f"no {PROGRAM} answers at {self}: another program does",
@@ -128,26 +128,26 @@ class AdminAddress:
 
 
 def _user_of_listener(ip: str, port: int) -> int | None:
-    """Return the user of the process that listens there; None if none of this node does."""
+    """Return the user of the process that listens there; None if no process of this node does."""
     if not is_linux():
         return None
     from ..kernel.netlink.socket_users import Address, user_of
 
-    # Without another end, the kernel finds the listener.
+    # For a socket without a peer, the kernel finds the listener.
     return user_of(Address(ip, port), Address("::" if ":" in ip else "0.0.0.0", 0))
 
 
 def said_in(body: bytes) -> str:
-    """Return the beginning of what a server says in an error."""
+    """Return the beginning of a server's error message."""
     text = body[:_MAX_SAID].decode("utf-8", "replace").strip()
     return f"{text}…" if len(body) > _MAX_SAID else text
 
 
 def find_admin(given: Given) -> AdminAddress:
-    """Return the address that the flags name: --server, or that of the settings.
+    """Return the address that the flags name: ``--server``, or that of the settings.
 
     Raises:
-        ConfigError: It can't be read, or is disabled.
+        ConfigError: The address is invalid or disabled.
     """
     if text := given.values.get("server"):
         return parse_server(text)
@@ -163,10 +163,10 @@ def find_admin(given: Given) -> AdminAddress:
 
 
 def address_of(settings: Settings) -> AdminAddress:
-    """Return where a proxy with these settings is asked from its own node.
+    """Return the status address of a proxy with these settings, as seen from its own node.
 
     Raises:
-        ConfigError: It can't be asked.
+        ConfigError: The proxy has no such address.
     """
     bound = settings.metrics_bind_address
     if bound is None:
@@ -178,10 +178,10 @@ def address_of(settings: Settings) -> AdminAddress:
 
 
 def parse_server(text: str) -> AdminAddress:
-    """Read ``127.0.0.1:10249``, ``[::1]:10249``, ``localhost``, ``:8080`` or ``http://…``.
+    """Parse ``127.0.0.1:10249``, ``[::1]:10249``, ``localhost``, ``:8080`` or ``http://…``.
 
     Raises:
-        ConfigError: It is none of them.
+        ConfigError: The text has none of these forms.
     """
     default = AdminAddress("127.0.0.1", 10249)
     with contextlib.suppress(ValueError):

@@ -1,10 +1,10 @@
-"""Whom a command asks: one proxy, or the agents of all nodes of a cluster.
+"""Decides whether a command asks one proxy, or the agents of all nodes of a cluster.
 
     --server, --config ──────────────────▶ one proxy, at the address of its status page
     plugin of kubectl, or a kubeconfig ──▶ all nodes: what ``find_for_all_nodes`` returns
 
-Rule 1: only what a user has written decides, never what answers.
-Rule 2: little is imported here: each command reads these flags.
+Rule 1: only the command line and kubeconfig decide, never what answers.
+Rule 2: imports are few, because each command reads these flags.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ NODE_FLAGS = (
         "DURATION",
     ),
 )
-"""Which nodes are asked, and for how long."""
+"""Flags for which nodes are asked, and for how long."""
 KUBECONFIG = CommandFlag(
     "kubeconfig", "the cluster whose nodes are asked; as a plugin of kubectl, its own", "PATH"
 )
 CLUSTER_FLAGS = (KUBECONFIG, *KUBECONFIG_FLAGS, *NODE_FLAGS)
-"""For commands that don't take the flags of ``run``."""
+"""Flags for commands that don't accept those of ``run``."""
 
 _OF_ONE = ("server", "config")
 
 
 def settings_of(given: Given) -> Settings:
-    """Return the settings among the words of a command, a kubeconfig at most.
+    """Return the settings in a command's words, at most a kubeconfig.
 
     Raises:
         ConfigError: A setting's value isn't valid.
@@ -64,10 +64,10 @@ def settings_of(given: Given) -> Settings:
 
 
 def means_all_nodes(given: Given, settings: Settings) -> bool:
-    """Return whether all nodes are meant, and not one proxy.
+    """Return whether the command asks all nodes, not one proxy.
 
     Raises:
-        ConfigError: One proxy is named, and nodes are, too.
+        ConfigError: The flags name both one proxy and nodes.
     """
     nodes = next((flag.name for flag in NODE_FLAGS if flag.name in given.values), "")
     one = next((name for name in _OF_ONE if name in given.values), "")
@@ -79,19 +79,19 @@ def means_all_nodes(given: Given, settings: Settings) -> bool:
 
 
 def asks_all_nodes(given: Given) -> bool:
-    """Return whether a command that takes no flags of ``run`` asks all nodes.
+    """Return whether a command that doesn't accept ``run``'s flags asks all nodes.
 
     Raises:
-        ConfigError: As :func:`means_all_nodes`.
+        ConfigError: See :func:`means_all_nodes`.
     """
     return means_all_nodes(given, settings_of(given))
 
 
 def node_flags(given: Given, *, of_nodes: bool) -> tuple[str, ...]:
-    """Return the flags, as given, that say which agents are asked.
+    """Return the flags, as given, that choose the agents to ask.
 
     Args:
-        of_nodes: Whether with those of which nodes.
+        of_nodes: Whether to include the flags that choose nodes.
     """
     names = [flag.name for flag in NODE_FLAGS if of_nodes or flag.name != _NODE]
     return tuple(f"--{name}={given.values[name]}" for name in names if name in given.values)

@@ -3,8 +3,8 @@
     warning  routes: programs on this node can't dial 10.96.0.0/12: … -> ip route add …
     ok       steering: auto chooses nftables: …
 
-It changes nothing. An unreadable file is a finding (exit 1), an invalid flag is wrong
-usage (exit 2).
+It changes nothing. An unreadable file is a finding (exit 1), an invalid flag a usage error (exit
+2).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check(given: Given) -> int:
     """Print the findings; return the exit status, 1 if one is an error.
 
     Raises:
-        ConfigError: A flag is wrong.
+        ConfigError: A flag is invalid.
     """
     findings = _look(read_flags(given.settings, command=given.command))
 
@@ -42,7 +42,7 @@ def check(given: Given) -> int:
 
 
 def render_text(findings: Sequence[Finding], columns: int = 0) -> str:
-    """Return one line per finding, and one with their counts; with 0 columns, of any length."""
+    """Return a line per finding, and one with their counts; 0 columns: don't wrap lines."""
     from ..model.quoting import printable
 
     counts = {mark: sum(f.mark == mark for f in findings) for mark in ("error", "warning", "ok")}
@@ -81,7 +81,7 @@ def _look(flags: Flags) -> list[Finding]:
 
 
 def _without_file(flags: Flags) -> Loaded:
-    """Return the settings of the flags alone, so that the rest can be checked.
+    """Return the settings of only the flags, so that the rest can be checked.
 
     Raises:
         ConfigError: The flags are invalid.

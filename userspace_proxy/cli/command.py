@@ -1,4 +1,4 @@
-"""What a command is, and how its words are read.
+"""Defines what a command is, and parses its words.
 
     words ──▶ read_words ──▶ Given: own flags · arguments · the flags of ``run``
 
@@ -23,19 +23,19 @@ class CommandFlag:
     """A flag of a command."""
 
     name: str
-    """Without dashes."""
+    """The flag's name without dashes."""
     help: str
     """One sentence, without a full stop."""
     value: str = ""
-    """What it takes: ``N``, ``PATH``, or the values: ``text|json``; empty for a switch."""
+    """The flag's value: ``N``, ``PATH``, or choices, ``text|json``; empty for a switch."""
     short: str = ""
-    """One letter that means the same; may be empty."""
+    """The one-letter form; may be empty."""
     completes: str = ""
-    """What the command ``complete`` offers for its value; empty for nothing."""
+    """What the command ``complete`` offers for the value; empty: nothing."""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that are words; empty where they can't be listed."""
+        """The values to choose from; empty if they can't be listed."""
         words = self.value.split("|") if "|" in self.value else ()
         return tuple(word for word in words if not word.isupper())
 
@@ -48,22 +48,22 @@ class Given:
     """The command's own flags by name; a switch has the text ``true``."""
     arguments: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
-    """Flags of ``run``, each as one word."""
+    """The flags of ``run`` that were given, each as one word."""
     command: str = ""
-    """The name of the command; empty if none was written."""
+    """The command's name; empty if none was written."""
     rest: tuple[str, ...] = ()
-    """The words after ``--``, if the command takes another program's."""
+    """The words after ``--``, if the command runs another program."""
 
     @property
     def asks_version(self) -> bool:
-        """Whether only the version is wanted: ``--version``, or kube-proxy's ``--version=raw``."""
+        """Whether the user asks only for the version: ``--version`` or kube-proxy's ``=raw``."""
         return self.values.get("version") == "raw" or self.is_on("version")
 
     def is_on(self, switch: str) -> bool:
         """Return whether a switch was given and not set to ``false``.
 
         Raises:
-            ConfigError: Its value isn't a boolean.
+            ConfigError: The switch's value isn't a boolean.
         """
         from ..config.flags import parsed
         from ..config.values import parse_bool
@@ -77,34 +77,34 @@ class Command:
 
     name: str
     summary: str
-    """What it does, in a few words, without a full stop."""
+    """What the command does, in a few words, without a full stop."""
     run: Callable[[Given], int]
-    """Returns the exit status."""
+    """Runs the command and returns its exit status."""
     arguments: str = ""
-    """As in the usage line: ``[NAMESPACE/NAME]``; one word in brackets may be left out, and
-    repeated if it ends with dots: ``[NAMESPACE/NAME...]``."""
+    """The arguments as in the usage line: ``[NAMESPACE/NAME]``; brackets mark an optional argument,
+    dots a repeatable one: ``[NAMESPACE/NAME...]``."""
     choices: tuple[str, ...] = ()
-    """The values of the argument; empty where they can't be listed."""
+    """The values of the argument; empty if they can't be listed."""
     completes: str = ""
-    """What the command ``complete`` offers for its arguments; empty for nothing."""
+    """What the command ``complete`` offers for the arguments; empty: nothing."""
     details: tuple[str, ...] = ()
-    """Paragraphs for its help."""
+    """Paragraphs for the command's help."""
     flags: tuple[CommandFlag, ...] = ()
-    """Those that aren't settings."""
+    """The command's flags, apart from settings."""
     takes_settings: bool = False
     """Whether it accepts the flags of ``run``."""
     examples: tuple[str, ...] = ()
-    """Without the program's name."""
+    """Examples, without the program's name."""
     exits: tuple[tuple[int, str], ...] = ((DONE, "done"), (FAILED, "failed"))
-    """The exit statuses; 2 is wrong usage for all."""
+    """The exit statuses; 2 means wrong usage in all commands."""
     takes_program: bool = False
-    """Whether ``--`` and the words of another program follow."""
+    """Whether ``--`` and the words of another program may follow."""
     is_daemon: bool = False
-    """Whether signals without a meaning are ignored from its start."""
+    """Whether signals that the agent ignores are ignored from the start."""
     reads_cluster: bool = False
-    """Whether the Services of its arguments are a cluster's, whatever its flags are."""
+    """Whether its arguments always name Services of a cluster, whatever the flags."""
     runs_anywhere: bool = False
-    """Whether it works where a proxy can't run: on macOS and Windows."""
+    """Whether it also works on macOS and Windows, where a proxy can't run."""
 
     @property
     def usage(self) -> str:
@@ -113,11 +113,11 @@ class Command:
         return " ".join(word for word in (self.name, self.arguments, flags, program) if word)
 
     def read_words(self, words: Sequence[str], *, called: str | None = None) -> Given:
-        """Read the words after the command.
+        """Parse the words after the command.
 
         Args:
-            words: Without the program and the command.
-            called: The name that was written, which may be empty.
+            words: The words, without the program and the command.
+            called: The command's name as written, which may be empty.
 
         Raises:
             ConfigError: An unknown flag, a missing value, or too few or too many arguments.

@@ -1,7 +1,7 @@
 """The table of this package's commands; help, completion and the man page are made from it.
 
 To add a command, add a row here and a module that does the work, which is imported when it runs.
-Commands of other packages: ``plugin_commands``.
+For commands of other packages, see ``plugin_commands``.
 """
 
 from __future__ import annotations
@@ -356,4 +356,4 @@ _HELP = Command(
 )
 
 COMMANDS = {row.name: row for row in (*_ROWS, _HELP)}
-"""By name, in the order of the help."""
+"""The commands by name, in the order of the help."""

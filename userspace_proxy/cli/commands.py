@@ -29,7 +29,7 @@ _SIMILAR_SIGNS = {"✓": "+", "✕": "x", "·": "-", "…": "...", "–": "-", "
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command: from these words, or from those after the program in ``sys.argv``.
+    """Run one command from these words, or by default from ``sys.argv``.
 
     Returns:
         0 done (also after Ctrl-C), 1 failed, 2 wrong usage, 3 something needs attention.
@@ -54,7 +54,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         return DONE
     except BrokenPipeError:
-        # The reader of the output (``| head``) has closed it.
+        # The reader of the output (``| head``) has closed the pipe.
         _discard_output()
         return DONE
     except OSError as exc:
@@ -92,13 +92,13 @@ def _complain(exc: UserspaceProxyError) -> None:
 
     said = " ".join(str(exc).split("\n"))
     line = f"error: {said}"
-    # A print would wait for a stalled reader of the log.
+    # print() would wait for a stalled reader of the log.
     if not write_behind_log(line):
         print(line, file=sys.stderr)
 
 
 def _ignore_signals() -> None:
-    """Ignore the signals that don't end the process until `agent.signals` handles them.
+    """Ignore signals that shouldn't end the process until ``agent.signals`` handles them.
 
     Imports take half a second. SIGTERM and SIGINT keep their default action, as there is nothing to
     remove yet.
@@ -110,8 +110,8 @@ def _ignore_signals() -> None:
 def _open_standard_streams() -> None:
     """Open /dev/null where stdin, stdout or stderr is closed.
 
-    Otherwise the next socket would get that number, and the output. What is printed to a closed
-    stdout fails with the kernel's words, as in other programs: it is open for reading only.
+    Otherwise the next socket would get that number, and the output. As in other programs, printing
+    to a closed stdout fails with the kernel's error, because /dev/null is opened for reading only.
     """
     for number in range(3):
         try:
@@ -123,7 +123,7 @@ def _open_standard_streams() -> None:
 
 
 def _is_output_broken() -> bool:
-    """Return whether it is stdout that fails."""
+    """Return whether stdout is broken."""
     try:
         os.write(1, b"\n")
     except OSError:
@@ -132,12 +132,12 @@ def _is_output_broken() -> bool:
 
 
 def _discard_output() -> None:
-    """Have Python write what is left at its exit to /dev/null."""
+    """Make Python write the remaining output to /dev/null at its exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _tolerate_encodings() -> None:
-    """Write ``?`` or a similar sign where the terminal's encoding lacks a character."""
+    """Write ``?`` or a similar character if the terminal's encoding lacks one."""
     codecs.register_error(_SIMILAR, _write_similar)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -146,10 +146,10 @@ def _tolerate_encodings() -> None:
 
 @contextlib.contextmanager
 def _printable_streams() -> Iterator[None]:
-    """Have all that is printed meanwhile be printable, without secrets, wherever it is from."""
+    """Make all output in the block printable and free of secrets, whatever its origin."""
     streams = sys.stdout, sys.stderr
     try:
-        # Python has none for a stderr that is closed.
+        # sys.stderr is None if stderr is closed.
         sys.stdout, sys.stderr = (
             cast("TextIO", stream and PrintableStream(stream)) for stream in streams
         )
@@ -163,7 +163,7 @@ def _printable_streams() -> Iterator[None]:
 
 def _write_similar(error: UnicodeError) -> tuple[str, int]:
     if isinstance(error, UnicodeDecodeError):
-        # The stream is read, too, as that which a test captures.
+        # The stream may also be read, such as one that a test captures.
         return "\ufffd", error.end
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]

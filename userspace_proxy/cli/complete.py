@@ -1,8 +1,8 @@
-"""The command ``complete``: the names that a shell offers for the word at its cursor.
+"""The command ``complete``: prints the names that a shell offers for the word at the cursor.
 
     words of the command line ──▶ the proxy or cluster that they mean ──▶ names, one a line
 
-Rule 1: whatever is wrong, nothing is offered: an error would be written across the command line.
+Rule 1: on any error, nothing is offered: a message would be written across the command line.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from .service_argument import KINDS, NoSuchService, ServiceArguments
 if TYPE_CHECKING:
     from ..config import Settings
 
-# Takes the place of the word that isn't complete.
+# Replaces the incomplete word.
 _UNFINISHED = "unfinished"
-# A shell waits for it.
+# Timeout in seconds: the shell waits meanwhile.
 _SERVER_S = 3.0
-# Qualifiers of a search whose values are offered.
+# Search qualifiers whose values are offered.
 _WITH_VALUES = ("is", "cause", "ns", "service")
 _JSON = "application/json"
 
 
 def complete(given: Given, own: Mapping[str, Command]) -> int:
-    """Print the names; the last of the words is the one to complete, perhaps empty.
+    """Print the names; the last word is the one to complete, possibly empty.
 
     Args:
         own: This package's commands, by name.
     """
     with contextlib.suppress(UserspaceProxyError):
         for name in sorted(set(_names(given.arguments[0], given.rest, own))):
-            # bash expands what it is offered.
+            # bash expands offered words, so only plain ones are safe.
             if shell_word(name) == name:
                 print(name)
     return DONE
@@ -47,11 +47,11 @@ def complete(given: Given, own: Mapping[str, Command]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Typed:
-    """What is typed so far."""
+    """The command line as typed so far."""
 
     command: Command
     given: Given
-    """Without the word to complete."""
+    """The parsed words, without the one to complete."""
     word: str
 
 
@@ -61,7 +61,7 @@ def _names(kind: str, words: Sequence[str], own: Mapping[str, Command]) -> Itera
     if len(words) < 2:
         return
     command = find_command(words[0], own)
-    # A command that needs an argument has it, and a flag that needs a value.
+    # The placeholder satisfies a required argument, or a flag's value.
     line = _Typed(command, command.read_words([*words[1:-1], _UNFINISHED]), words[-1])
     match kind:
         case "search":
@@ -90,7 +90,7 @@ def _search_words(line: _Typed) -> Iterator[str]:
     from ..status.search import QUALIFIERS, STATES
 
     yield from (f"{name}:" for name in QUALIFIERS if name not in _WITH_VALUES)
-    # Words of a search have no blanks.
+    # Search words contain no blanks.
     yield from (f"is:{state}" for state in STATES if state and " " not in state)
     yield from (f"cause:{code}" for code in CauseCode)
     with contextlib.suppress(UserspaceProxyError):
@@ -100,7 +100,7 @@ def _search_words(line: _Typed) -> Iterator[str]:
 
 
 def _services(line: _Typed, namespace: str) -> Iterator[Sequence[str]]:
-    """Yield the namespace and name of each Service, of one namespace or of all."""
+    """Yield the namespace and name of each Service in one namespace or in all."""
     from .admin import find_admin
 
     if _reads_cluster(line):
@@ -124,7 +124,7 @@ def _of_cluster(line: _Typed, namespace: str) -> Iterator[Sequence[str]]:
     settings = _settings(line)
     kubeconfig = find(line.given, settings)
     if kubeconfig is not None:
-        # A plugin that asks for a password would ask on the command line.
+        # A credential plugin would prompt for a password on the command line.
         kubeconfig = replace(kubeconfig, is_attended=False)
     reading = read_service_names(
         kubeconfig or "", settings.master, namespace=namespace, within_s=_SERVER_S

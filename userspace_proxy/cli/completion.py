@@ -1,8 +1,8 @@
 """Writes scripts that complete commands and flags in bash, zsh and fish.
 
-Commands, flags and their values are in the script, made from the tables of commands and of
-settings. Names of namespaces and Services, and what is searched for, are printed by the command
-``complete``. ``run`` is also the command where none is written.
+The scripts contain commands, flags and their values, from the tables of commands and settings. The
+command ``complete`` prints names of namespaces and Services, and search words. Without a command,
+``run`` is completed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _choices(command: Command, commands: Sequence[Command]) -> tuple[str, ...]:
 
 
 def _names(flag: CommandFlag) -> list[str]:
-    # A name of one letter is its short form, too.
+    # A one-letter name is also its short form.
     short = [f"-{flag.short}"] if flag.short else []
     return [f"--{flag.name}", *short]
 
@@ -105,7 +105,7 @@ def _bash(commands: Sequence[Command]) -> Iterator[str]:
 
 def _bash_value(flag: CommandFlag) -> str:
     if flag.value == _PATH:
-        # Otherwise a blank would follow a folder's name.
+        # Otherwise bash would add a blank after a folder's name.
         return f"compopt -o filenames; {_offer('-f')}"
     if flag.completes:
         return f"_userspace_proxy_names {flag.completes}"
@@ -113,7 +113,7 @@ def _bash_value(flag: CommandFlag) -> str:
 
 
 def _offer(words: str) -> str:
-    """Return a command that offers words, of which each may contain blanks."""
+    """Return a shell command that offers words, which may contain blanks."""
     return f'mapfile -t COMPREPLY < <(compgen {words} -- "$current")'
 
 
@@ -130,7 +130,7 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
     yield '    local -a typed=("${(@Q)words[1,CURRENT]}")'
     yield "    local -a commands=("
     for command in commands:
-        # The name ends at the first colon.
+        # For zsh, the name ends at the first colon.
         yield f"        {shlex.quote(f'{command.name}:{command.summary}')}"
     yield "    )"
     yield "    if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then"
@@ -157,7 +157,7 @@ def _zsh(commands: Sequence[Command]) -> Iterator[str]:
         yield "            ;;"
     yield "    esac"
     yield "}"
-    # A file of $fpath is run as the function when something is first completed.
+    # zsh runs a file of $fpath as the function at the first completion.
     yield f'[[ $funcstack[1] == _{PROGRAM} ]] && _{PROGRAM} "$@"'
 
 
@@ -171,7 +171,7 @@ def _zsh_flag(flag: CommandFlag) -> Iterator[str]:
     value = f":value:{action}" if flag.value else ""
     names = _names(flag)
     for name in names:
-        # Each name excludes the others; a long one also takes its value after the sign.
+        # Each name excludes the others; long flags also accept their value after an equals sign.
         excluded = f"({' '.join(names)})" if len(names) > 1 else ""
         sign = "=" if value and name.startswith("--") else ""
         yield shlex.quote(f"{excluded}{name}{sign}[{text}]{value}")

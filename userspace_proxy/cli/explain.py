@@ -32,64 +32,64 @@ if TYPE_CHECKING:
     from ..explain.dial import DialResult
     from ..facts import PortFacts, StatusFacts
 
-# More take longer than anyone waits.
+# Dialling more takes longer than anyone waits.
 DIALLED_MAX = 64
-# A healthy API server answers the three or four requests in a tenth of a second.
+# A healthy API server answers the three or four requests in 0.1 s.
 _SERVER_S = 15.0
 
 
 class NodesAnswer(Protocol):
-    """What the agents of all nodes say of one Service."""
+    """The answers of all nodes' agents about one Service."""
 
     @property
     def subject(self) -> Subject | None:
-        """The facts of the node that was asked for; None: all were, or it has no answer."""
+        """The facts of the requested node; None if all were requested, or it didn't answer."""
 
     @property
     def worst(self) -> Subject | None:
-        """The facts of a node where it is worst; None if no node has answered."""
+        """The facts of a node with the worst state; None if no node has answered."""
 
     def settings(self, name: str) -> Mapping[str, object]:
-        """Return an agent's settings, of one that serves Services of a name if there is one."""
+        """Return an agent's settings, preferably of one with this ``service-proxy-name``."""
 
     def added_to(
         self, explanation: Explanation, planned: Sequence[PortFacts] | None, invocation: Invocation
     ) -> Explanation:
-        """Return the explanation with what the nodes say.
+        """Return the explanation with the nodes' answers added.
 
         Args:
-            planned: The Service ports as planned from the API server; None: they can't be read.
+            planned: The Service ports as planned from the API server; None if they can't be read.
         """
 
     def with_json(self, text: str) -> str:
-        """Return the JSON of an explanation with what the nodes say."""
+        """Return the JSON of an explanation with the nodes' answers added."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is known about the Service."""
+    """The facts found about the Service."""
 
     subject: Subject
     asked: tuple[str, ...] = ()
-    """The flags that named the source, and those of ``run`` that change its plan."""
+    """The flags that name the source, and flags of ``run`` that change its plan."""
     pods: tuple[PathStep, ...] | None = None
     planned: Sequence[PortFacts] | None = None
-    """Its Service ports, as the API server's objects ask for; None: it wasn't asked."""
+    """The Service ports as planned from the API server; None if it wasn't asked."""
     name: str = ""
-    """Of its label ``service-proxy-name``, in the API server."""
+    """The value of its label ``service-proxy-name`` in the API server."""
     plan: Callable[[Settings], Subject] | None = None
-    """Plans what the API server contains, for a proxy with these settings; None: as above."""
+    """Plans the API server's objects for a proxy with given settings; None if it wasn't asked."""
     on_nodes: NodesAnswer | None = None
-    """What the agents of a cluster say; None: none was asked, or can be."""
+    """The answers of a cluster's agents; None if none was asked, or could be."""
     is_elsewhere: bool = False
-    """The subject is another node's."""
+    """The subject is about another node."""
 
 
 def explain(given: Given) -> int:
     """Print the steps; return the exit status, 3 if clients aren't served as they should be.
 
     Raises:
-        UserspaceProxyError: There is no such Service, or the source can't be read.
+        UserspaceProxyError: The Service doesn't exist, or the source can't be read.
     """
     from .. import explain as explaining
     from ..config.load import load_settings
@@ -102,7 +102,7 @@ def explain(given: Given) -> int:
     arguments = ServiceArguments(given, settings, reads_cluster=reads_cluster)
     names = arguments.names(given.arguments[0])
     found = _find_first(given, settings, names)
-    # Another node's addresses and endpoints are dialled from there, not from here.
+    # Another node's addresses and endpoints would have to be dialled from there.
     way = None if found.is_elsewhere else find_way(found.subject.node)
     dials = _dial(found.subject, way) if wants_dials and way is not None else None
     invocation = explaining.Invocation(
@@ -137,14 +137,14 @@ def _client(text: str) -> str:
 
 
 def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Found:
-    """Return the first Service of these names that there is, with what nodes say of it."""
+    """Return the first of these Services that exists, with the nodes' answers about it."""
     asks_nodes = (
         settings.origins.get("manifests") != "flag" or given.is_on("pods")
     ) and means_all_nodes(given, settings)
     try:
         service, found = first_found(names, lambda name: _find(given, settings, name))
     except SourceError as exc:
-        # Who may reach the agents need not be allowed to read Services.
+        # A user who may reach the agents need not be allowed to read Services.
         on_nodes = _ask_nodes(given, settings, names[0], instead=exc) if asks_nodes else None
         subject = None if on_nodes is None else on_nodes.subject or on_nodes.worst
         if on_nodes is None or subject is None or not subject.ports:
@@ -164,10 +164,10 @@ def _find_first(given: Given, settings: Settings, names: Sequence[str]) -> _Foun
 def _ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return what the nodes say of a Service; None, after a warning, if none can be asked.
+    """Return the nodes' answers about a Service; None, after a warning, if none can be asked.
 
     Args:
-        instead: Why there is no plan, which is said if they can; None: there is one.
+        instead: Why there is no plan, reported if nodes answer; None if there is a plan.
     """
     from ..model.quoting import printable
 
@@ -186,10 +186,10 @@ def _ask_nodes(
 def _on_nodes(
     found: _Found, on_nodes: NodesAnswer, subject: Subject | None, given: Given
 ) -> _Found:
-    """Return what was found with what nodes say.
+    """Return the facts with the nodes' answers.
 
     Args:
-        subject: The facts of one node, which are explained; None: the plan is.
+        subject: The facts of one node to explain; None: explain the plan.
     """
     return replace(
         found,
@@ -201,7 +201,7 @@ def _on_nodes(
 
 
 def _find(given: Given, settings: Settings, service: str) -> _Found:
-    """Read the Service from what the flags name: a proxy, manifests or an API server."""
+    """Read the Service from the source that the flags name: a proxy, manifests or an API server."""
     from ..explain import read_subject
     from ..facts.encoding import read_answer
 
@@ -221,7 +221,7 @@ def _find(given: Given, settings: Settings, service: str) -> _Found:
 
 
 def _as_given(found: _Found, given: Given) -> _Found:
-    """Return what was found by a plan, with all flags of ``run`` that were given for it."""
+    """Return a plan's facts with all given flags of ``run``."""
     left_out = {"--manifests", "--kubeconfig", "--master", *map(_name, found.asked)}
     others = (flag for flag in given.settings if _name(flag) not in left_out)
     return replace(found, asked=(*found.asked, *others))
@@ -238,7 +238,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..policy import PolicyOptions
     from ..sources.manifests import load_state
 
-    # Who writes manifests may lead clients wherever this node does.
+    # An author of manifests may direct clients wherever this node can.
     options = replace(
         settings.as_options(PolicyOptions), node_name=settings.node_name, allow_node_endpoints=True
     )
@@ -258,7 +258,7 @@ def _in_manifests(settings: Settings, service: str) -> _Found:
         rejected=state.rejected,
         problems=state.problems,
     )
-    # Manifests are mostly tried as an ordinary user, and so without steering.
+    # Manifests are mostly tried as an ordinary user, so without steering.
     is_open = settings.steering == "auto"
     status = plan(steering="none" if is_open else settings.steering)
     subject = _planned(status, service, settings.manifests)
@@ -301,7 +301,7 @@ def _in_cluster(given: Given, settings: Settings, service: str) -> _Found:
 
 
 def _cluster_flags(given: Given, settings: Settings) -> tuple[str, ...]:
-    """Return the flags that name the cluster, and the node that is planned for."""
+    """Return the flags that name the cluster, and the node to plan for."""
     kubeconfig = find(given, settings)
     flags = {
         **({} if kubeconfig is None else flags_of(kubeconfig)),
@@ -312,10 +312,10 @@ def _cluster_flags(given: Given, settings: Settings) -> tuple[str, ...]:
 
 
 def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
-    """Return what a plan says of a Service, or one port of it.
+    """Return a plan's facts about a Service, or one of its ports.
 
     Raises:
-        NoSuchService: There is none of that name, or it has no such port.
+        NoSuchService: The Service doesn't exist, or has no such port.
     """
     from ..causes.say import say
     from ..explain import read_subject
@@ -331,12 +331,12 @@ def _planned(status: StatusFacts, service: str, origin: str) -> Subject:
 
 
 def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | None:
-    """Dial the addresses and endpoints; None if the way to the proxy's network is closed.
+    """Dial the addresses and endpoints; None if the proxy's network can't be entered.
 
-    Clients of UDP would have to send something.
+    UDP is left out: a client would have to send something.
 
-    Endpoints that the proxy refuses are left out: anyone who may write EndpointSlices chooses them,
-    and this machine's own programs and its cloud's metadata would be dialled.
+    So are endpoints that the proxy refuses: whoever may write EndpointSlices could have this
+    machine's own programs and its cloud's metadata dialled.
     """
     from ..answering_child import ChildEnded
     from ..explain.dial import dial_by

@@ -1,14 +1,14 @@
-"""The first process of a container: starts the control process, and again if it is killed.
+"""The first process of a container: starts the control process, and restarts it if it is killed.
 
     first process ──▶ control process ──▶ workers
 
-With the first process of a PID namespace the kernel ends all others. If that were the control
-process, a crash or a lack of memory would end every connection of the node. With this one workers
+When the first process of a PID namespace ends, the kernel kills all others. If it were the control
+process, a crash or an OOM kill would end every connection of the node. With this process, workers
 continue, and the next control process adopts them (ADR 0026).
 
-Rule 1: signals go to the control process, and its exit status is the container's. It is started
-again only if a signal ended it that didn't come from here: SIGKILL by the kernel, SIGSEGV.
-Rule 2: it does so little that there is no reason for it to end; it waits for nothing but signals.
+Rule 1: signals are passed to the control process, whose exit status is the container's. It is
+restarted only if a signal from elsewhere ended it: the kernel's SIGKILL, SIGSEGV.
+Rule 2: this process does so little that nothing can end it; it only waits for signals.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from ..pacing import backoff_s
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _WAITED = (signal.SIGCHLD, *_STOP, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# A control process that ends sooner may die of its start. After the second one in a row there is a
-# pause, which doubles with each; the first one costs clients nothing.
+# A control process that ends sooner may fail at its start. The first restart costs clients nothing;
+# further ones are delayed, twice as long each time.
 _SOUND_S = 10.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 
 
 def run_as_first(command: list[str]) -> int:
-    """Run a command until it ends by itself or is stopped; return its exit status.
+    """Run a command until it exits or is stopped; return its exit status.
 
-    Only the main thread may run.
+    Call it while only the main thread runs.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     early = 0
@@ -53,10 +53,10 @@ def run_as_first(command: list[str]) -> int:
 
 
 def _follow(child: int) -> tuple[int, bool]:
-    """Pass signals on to a child until it ends.
+    """Forward signals to a child until it ends.
 
     Returns:
-        Its exit status, below 0 for a signal; and whether it was to stop.
+        Its exit status, negative for a signal, and whether it was told to stop.
     """
     is_stopping = False
     while True:
@@ -69,7 +69,7 @@ def _follow(child: int) -> tuple[int, bool]:
 
 
 def _reap(child: int) -> int | None:
-    """Reap what has ended, also orphaned workers; return the child's status if it has."""
+    """Reap ended processes, including orphaned workers; return the child's status if it ended."""
     found = None
     try:
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -81,6 +81,6 @@ def _reap(child: int) -> int | None:
 
 
 def _complain(line: str) -> None:
-    # A reader of the log that stalls must not stop this process.
+    # A stalled reader of the log must not block this process.
     if select.select([], [2], [], 0)[1]:
         print(line, file=sys.stderr, flush=True)

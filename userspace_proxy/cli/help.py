@@ -1,4 +1,4 @@
-"""What ``--help`` prints, made from the tables of commands and of settings."""
+"""Renders ``--help`` from the tables of commands and settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INDENT = 34
 
 
 def program_help(summary: str, commands: Sequence[Command]) -> str:
-    """Return the program's help: what it is, and its commands."""
+    """Return the program's help: its purpose and its commands."""
     rows = "\n".join(_row(f"  {command.name}", command.summary, 14) for command in commands)
     return f"""\
 {PROGRAM}: {summary}
@@ -57,25 +57,25 @@ def command_help(command: Command) -> str:
 
 
 def exits_of(command: Command) -> list[tuple[int, str]]:
-    """Return the exit statuses of a command with their meanings, also that of wrong usage."""
+    """Return a command's exit statuses with their meanings, including wrong usage."""
     return sorted([*command.exits, (WRONG_USAGE, "wrong usage")])
 
 
 def setting_flags() -> Iterator[tuple[Topic, list[CommandFlag]]]:
-    """Yield the flags of settings, which ``run`` takes, by topic."""
+    """Yield the flags of settings, which ``run`` accepts, by topic."""
     for topic in Topic:
         yield topic, [_as_flag(name, row) for name, row in TABLE.items() if row.topic is topic]
 
 
 def all_flags(command: Command) -> list[CommandFlag]:
-    """Return all flags that a command takes."""
+    """Return all flags that a command accepts."""
     help_flag = CommandFlag("help", "show the help of the command", short="h")
     settings = [flag for _, flags in setting_flags() for flag in flags]
     return [*command.flags, *(settings if command.takes_settings else ()), help_flag]
 
 
 def left_of(flag: CommandFlag) -> str:
-    """Return a flag and what it takes: ``-o, --output text|json``."""
+    """Return a flag with its value: ``-o, --output text|json``."""
     short = f"-{flag.short}, " if flag.short else ""
     return f"{short}--{flag.name}{' ' + flag.value if flag.value else ''}"
 
@@ -97,7 +97,7 @@ def _section(title: str, lines: Iterable[str]) -> str:
 
 
 def _row(left: str, text: str, indent: int = _INDENT) -> str:
-    """Return a name and its text, which is beside it if there is room, and wrapped."""
+    """Return a name and its wrapped text, beside the name if there is room."""
     wrapped = _wrap(text, indent)
     if len(left) >= indent - 1:
         return f"{left}\n{wrapped}"

@@ -1,4 +1,4 @@
-"""Which kubeconfig a command for people reads, by kubectl's flags and its environment."""
+"""Finds the kubeconfig for an interactive command, by kubectl's flags and its environment."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ FLAGS = tuple(
 
 
 def given_choices(given: Given) -> dict[str, str]:
-    """Return the flags of CHOICES that were given, by name."""
+    """Return the given flags of CHOICES, by name."""
     return {name: given.values[name] for name in CHOICES if given.values.get(name)}
 
 
 def means_cluster(given: Given, settings: Settings) -> bool:
-    """Return whether the words mean a cluster, as kubectl's do, rather than a proxy."""
+    """Return whether the words name a cluster, as kubectl's do, rather than a proxy."""
     flags = {name for name in ("kubeconfig", "master") if settings.origins.get(name) == "flag"}
     return bool(flags or given_choices(given)) or is_plugin(sys.argv)
 
 
 def flags_of(kubeconfig: Kubeconfig) -> dict[str, str]:
-    """Return the flags that choose the same again, also for kubectl, by name.
+    """Return the flags, also valid for kubectl, that make the same choice again, by name.
 
-    No flag takes several files: they are in the environment, for the next command, too.
+    No flag accepts several files; the environment names them for the next command, too.
     """
     from ..sources.kubernetes.kubeconfig_files import read_kubeconfig
 
@@ -53,7 +53,7 @@ def context_namespace(given: Given, settings: Settings) -> str:
     """Return the namespace of the context; empty without a kubeconfig.
 
     Raises:
-        ConfigError: As :func:`find`.
+        ConfigError: See :func:`find`.
         SourceError: The kubeconfig can't be read or used.
     """
     from ..sources.kubernetes.kubeconfig_files import read_kubeconfig
@@ -65,10 +65,10 @@ def context_namespace(given: Given, settings: Settings) -> str:
 
 
 def _check_missing(choices: Mapping[str, str], *, has_server: bool) -> None:
-    """Raise an error where kubeconfigs are meant, and there is none."""
+    """Raise an error if a kubeconfig is needed, but there is none."""
     listed = os.environ.get("KUBECONFIG", "").strip(os.pathsep)
     problem = next((f"--{name}: there is no kubeconfig" for name in choices), "")
-    # In a pod, as for kubectl, it is the pod's own server.
+    # In a pod, as in kubectl, the pod's own API server is used.
     if listed and not has_server and not os.environ.get("KUBERNETES_SERVICE_HOST"):
         problem = f"KUBECONFIG={listed}: no such file"
     if problem:
@@ -76,12 +76,12 @@ def _check_missing(choices: Mapping[str, str], *, has_server: bool) -> None:
 
 
 def find(given: Given, settings: Settings) -> Kubeconfig | None:
-    """Return the kubeconfig: of ``--kubeconfig``, or else kubectl's own; None: there is none.
+    """Return the kubeconfig of ``--kubeconfig``, or kubectl's own; None if there is none.
 
-    With a server and nothing that chooses a part of it, kubectl's own isn't read.
+    With a server, and no flag that chooses a part of it, kubectl's own isn't read.
 
     Raises:
-        ConfigError: A part of it is chosen, or KUBECONFIG names files, and there is none.
+        ConfigError: Flags choose a part of it, or KUBECONFIG names files, but there is none.
     """
     from ..sources.kubernetes.kubeconfig_files import find_kubeconfig, one_file
 

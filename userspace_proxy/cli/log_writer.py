@@ -4,11 +4,11 @@
 
 Rule 1: ``put`` never waits. With a full queue it drops and counts the line; once there is room
 again, another line reports how many were dropped.
-Rule 2: stderr isn't made non-blocking: O_NONBLOCK belongs to the open file, which other processes
-share.
-Rule 3: poll() before each write wouldn't replace the thread: another writer of the same pipe could
-fill it in between, and for files on a network poll() always reports "ready".
-Rule 4: a thread is a daemon that holds no lock while it writes, so it can't delay the exit.
+Rule 2: stderr isn't made non-blocking, because O_NONBLOCK belongs to the open file, which other
+processes share.
+Rule 3: poll() before each write can't replace the thread: another writer of the pipe could fill it
+in between, and for files on a network, poll() always reports "ready".
+Rule 4: the thread is a daemon, and holds no lock while it writes, so it can't delay the exit.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from typing import NamedTuple
 from ..model.quoting import printable
 
 MAX_QUEUED_BYTES = 1024 * 1024
-"""Some 5,000 lines."""
+"""The size of the queue: about 5,000 lines."""
 
-# Linux's PIPE_BUF: so much in one write to a pipe isn't mixed with those of other processes
-# (pipe(7)).
+# Linux's PIPE_BUF: a write of at most this size to a pipe isn't interleaved with other processes'
+# writes (pipe(7)).
 _WRITE_BYTES = 4096
 _STDOUT = 1
 
@@ -36,14 +36,14 @@ _STDOUT = 1
 class _Line(NamedTuple):
     data: bytes
     dropped: int
-    """The number of dropped lines that it reports; 0 for a line of the log."""
+    """The number of dropped lines that this line reports; 0 for a line of the log."""
 
 
 class LogWriter:
     """Writes lines to one descriptor, which the caller closes.
 
     Args:
-        describe_dropped: Returns the line that reports a number of dropped lines.
+        describe_dropped: Returns a line that reports the number of dropped lines.
         max_queued_bytes: The size of the queue.
     """
 
@@ -70,13 +70,13 @@ class LogWriter:
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def put(self, line: str) -> None:
-        """Queue a line, given without its newline; with a full queue drop and count it.
+        """Queue a line, given without its newline; if the queue is full, drop and count it.
 
-        What isn't printable is escaped, as a terminal may show the log.
+        Unprintable characters are escaped, because a terminal may show the log.
         """
         data = f"{printable(line)}\n".encode()
         with self._changed:
-            # After an overflow half the queue must be free; otherwise every second line would
+            # After an overflow, half the queue must become free; otherwise every second line would
             # be a report.
             limit = self._max_queued_bytes // (2 if self._is_full else 1)
             self._is_full = self._queued_bytes + len(data) > limit
@@ -103,7 +103,7 @@ class LogWriter:
         return not (self._queue or self._is_writing or self._owes_report())
 
     def _owes_report(self) -> bool:
-        # While writing fails, each report would cause another one.
+        # While writing fails, each report would cause another.
         return bool(self._unreported) and not self._has_failed
 
     def _append(self, item: _Line) -> None:
@@ -128,7 +128,7 @@ class LogWriter:
                 self._changed.notify_all()
 
     def _take(self) -> list[_Line]:
-        """Return the next lines, as many as one write takes; none after :meth:`close`."""
+        """Return the next lines, as many as fit into one write; none after :meth:`close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._owes_report() or self._is_closed)
             if not self._queue and self._owes_report():
@@ -158,12 +158,12 @@ class LogWriter:
 
 
 async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
-    """Write a text to a descriptor, which the caller closes; return when it is written.
+    """Write a text to a descriptor, which the caller closes; return once it is written.
 
     Raises:
-        OSError: Nothing reads it any more.
+        OSError: The reader has closed the pipe.
     """
-    # Commands that only write lines don't need it.
+    # Imported here because commands that only write lines don't need it.
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -185,7 +185,7 @@ async def write_stdout(text: str, descriptor: int = _STDOUT) -> None:
                 rest = rest[os.write(descriptor, rest) :]
         except OSError as exc:
             error = exc
-        # The loop is closed if the program has ended meanwhile.
+        # The loop may be closed already because the program has ended.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(partial(finish, error))
 

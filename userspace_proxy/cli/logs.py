@@ -3,8 +3,8 @@
     2026-11-20T09:18:03.123Z INFO connection ended: idle service=shop/web client=10.0.0.1:4242
     {"time":"2026-11-20T09:18:03.123Z","level":"INFO","logger":…,"message":…,"service":…}
 
-A log call has a fixed text, and values as ``extra``; both forms show the same, but text doesn't
-repeat a value that is in the message (``log_fields``). A traceback stays on its record's line,
+A log call has a fixed text, and values as ``extra``. Both forms show the same, except that text
+doesn't repeat values in the message (``log_fields``). A traceback stays on its record's line,
 because container runtimes treat every line as a record.
 
     --v=0…3    INFO
@@ -24,10 +24,10 @@ from .log_writer import LogWriter
 DEBUG_VERBOSITY = 4
 
 _STDERR = 2
-# The wait for a stalled reader at the exit.
+# How long the exit waits for a stalled reader.
 _FLUSH_S = 0.5
 
-# The attributes of every record; all others are from ``extra``.
+# The attributes of every record; all others come from ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # Fields of every JSON record, which an ``extra`` of that name must not replace.
 _RESERVED = frozenset(("time", "level", "logger"))
@@ -36,7 +36,7 @@ _NEEDS_QUOTES = frozenset(' ="\\')
 
 
 def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> LogWriter:
-    """Send all records to a descriptor, and remove all previous handlers.
+    """Send all records to a descriptor; remove all previous handlers.
 
     Args:
         form: ``text`` or ``json``.
@@ -53,7 +53,7 @@ def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> L
         root.removeHandler(old)
         old.close()
     root.addHandler(handler)
-    # Libraries only log warnings: below that level they log tokens.
+    # Libraries log only warnings: below that level they log tokens.
     root.setLevel(logging.WARNING)
     is_debug = verbosity >= DEBUG_VERBOSITY
     logging.getLogger("userspace_proxy").setLevel(logging.DEBUG if is_debug else logging.INFO)
@@ -63,7 +63,7 @@ def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> L
 def write_behind_log(line: str) -> bool:
     """Write a line to stderr after the log; return False if no log is set up.
 
-    This doesn't wait for the reader.
+    It doesn't wait for the reader.
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
@@ -84,12 +84,12 @@ class _Handler(logging.Handler):
         try:
             line = self.format(record)
         except Exception as exc:  # noqa: BLE001 - a bad record must not stop its caller
-            # handleError would print to stderr and might wait there.
+            # handleError would print to stderr, and might block there.
             line = f"bug: cannot format a log record of {record.name}: {exc!r}"
         self.writer.put(line)
 
     def flush(self) -> None:
-        """Part of Handler; waits for the reader, but not long."""
+        """Wait for the reader, but not long."""
         self.writer.flush(_FLUSH_S)
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class _Handler(logging.Handler):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, message, then as ``key=value`` the fields whose text isn't in the message."""
+    """Time, level, message, and as ``key=value`` the fields whose values aren't in the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -123,7 +123,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a record: time, level, logger, message, and the fields."""
+    """One JSON object per record: time, level, logger, message, and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         shown: dict[str, object] = {
@@ -137,7 +137,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def _has_word(message: str, value: str) -> bool:
-    """Return whether a message contains a value as such, and not within a word."""
+    """Return whether a message contains a value as a whole word."""
     return (
         bool(value)
         and value in message

@@ -1,6 +1,6 @@
 """Writes the manual page, in roff with the macros of man(7).
 
-Rule 1: text is escaped by one function: what a macro line may not begin with, and backslashes.
+Rule 1: one function escapes text: backslashes, and characters that may not begin a line.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from .command import PROGRAM, Command, CommandFlag
 from .help import exits_of, setting_flags
 
 _SECTION = 8
-"""Programs of the system's administrator."""
+"""The manual's section of system administration commands."""
 
 
 def man_page(summary: str, commands: Sequence[Command]) -> str:
-    """Return the page; equal versions give equal pages."""
+    """Return the page; it depends only on the version."""
     return "\n".join([*_lines(summary, commands), ""])
 
 
@@ -79,7 +79,7 @@ def _flag(flag: CommandFlag) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Escape a text; a hyphen becomes the one that can be copied to a shell."""
+    """Escape a text; hyphens become minus signs, which can be copied to a shell."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
-    # A line that begins with one of these would be a request to roff.
+    # roff would interpret a line that begins with one of these.
     return f"\\&{escaped}" if escaped[:1] in (".", "'") else escaped

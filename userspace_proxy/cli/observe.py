@@ -2,7 +2,7 @@
 
     admin address ──lines of JSON──▶ line of text, or as it is ──▶ terminal
 
-A proxy that restarts is waited for; what happens meanwhile isn't shown.
+The command waits for a proxy that restarts; connections in the meantime aren't shown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .terminal import EVERY_S, columns_of, wait, write_line
 PATH = "/api/v1/connections"
 # The proxy sends an empty line at least every two seconds.
 _SILENT_S = 20.0
-# A connection has some hundred bytes; a longer line is cut, and skipped as those of newer proxies.
+# A connection takes a few hundred bytes; a longer line is cut, and skipped like a newer proxy's.
 _MAX_LINE_BYTES = 64 * 1024
 
 
@@ -36,12 +36,12 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
 
     Raises:
         ConfigError: A flag's value isn't valid.
-        UserspaceProxyError: No proxy answers at first, or it has no such Service.
+        UserspaceProxyError: No proxy answers the first request, or it has no such Service.
     """
     query = query_of(given)
     admin = find_admin(given)
     is_json = given.values.get("output") == "json"
-    # It reports what a stream wouldn't: another program, another version, an unknown Service.
+    # This reports what the stream wouldn't: another program or version, an unknown Service.
     names = ServiceArguments(given).selected()
     query["service"], _ = first_found(
         names,
@@ -60,7 +60,7 @@ def observe(given: Given, *, wait: Callable[[float], object] = wait) -> int:
 
 
 def query_of(given: Given) -> dict[str, str]:
-    """Return what is selected, which a proxy would refuse if it weren't valid."""
+    """Return the selection as a query; the proxy rejects invalid values."""
     query = {name: "yes" for name in ("failed", "saved") if given.is_on(name)}
     if slow := given.values.get("slow"):
         parsed("slow", slow, parse_duration)
@@ -74,7 +74,7 @@ def _lines(admin: AdminAddress, query: dict[str, str]) -> Iterator[bytes]:
     """Yield the lines of one stream until it ends.
 
     Raises:
-        UserspaceProxyError: The proxy refuses it.
+        UserspaceProxyError: The proxy refuses the request.
     """
     wanted = urlencode({"watch": "yes", **{name: text for name, text in query.items() if text}})
     connection = http.client.HTTPConnection(admin.host, admin.port, timeout=_SILENT_S)
@@ -94,7 +94,7 @@ def _lines(admin: AdminAddress, query: dict[str, str]) -> Iterator[bytes]:
 
 def _show(line: bytes, stream: TextIO, *, is_json: bool) -> None:
     if not line.endswith(b"\n"):
-        # Cut off by the end of the connection.
+        # The end of the connection cut the line off.
         return
     if is_json:
         stream.write(line.decode("utf-8", "replace"))
@@ -102,7 +102,7 @@ def _show(line: bytes, stream: TextIO, *, is_json: bool) -> None:
         try:
             one = read_connection(line)
         except ValueError:
-            # Of a newer proxy.
+            # The line is from a newer proxy.
             return
         write_line(stream, line_of(one, columns_of(stream)))
     stream.flush()

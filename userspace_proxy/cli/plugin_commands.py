@@ -1,4 +1,4 @@
-"""Finds a command by its name: this package's, or one that another installed package adds.
+"""Finds a command by its name: this package's own, or one that another package adds.
 
 An entry point of the group ``userspace_proxy.commands`` has the command's name, and refers to its
 :class:`.Command`; one of ``userspace_proxy.for_all_nodes`` has the name of a command of this
@@ -35,15 +35,15 @@ _PARTS = {
 
 
 class NotInstalled(ConfigError):
-    """What is wanted is a part of another distribution of this project."""
+    """The requested feature is in another distribution of this project."""
 
 
 def find_command(name: str, own: Mapping[str, Command]) -> Command:
     """Return a command: one of this package's own, or one that another package adds.
 
     Raises:
-        ConfigError: There is none of this name, or it needs a package that isn't installed or
-            can't be loaded.
+        ConfigError: No such command exists, or it needs a package that isn't installed or can't be
+            loaded.
     """
     if name in own:
         return own[name]
@@ -60,7 +60,7 @@ def find_command(name: str, own: Mapping[str, Command]) -> Command:
 
 
 def all_commands(own: Mapping[str, Command]) -> Mapping[str, Command]:
-    """Return all commands by name: this package's, then those of others that load, in order."""
+    """Return all commands by name: this package's, then the loadable ones of other packages."""
     commands = dict(own)
     for name, entry in sorted(_entries(_COMMANDS).items()):
         if name not in own:
@@ -70,11 +70,11 @@ def all_commands(own: Mapping[str, Command]) -> Mapping[str, Command]:
 
 
 def find_for_all_nodes(command: str) -> Callable[..., Any]:
-    """Return what does for all nodes what a command of this package does for one proxy.
+    """Return the function that runs a command of this package for all nodes.
 
     Raises:
         NotInstalled: The distribution with these functions isn't installed.
-        ConfigError: It can't be loaded.
+        ConfigError: The function can't be loaded.
     """
     entry = _entries(_FOR_ALL_NODES).get(command)
     if entry is None:

@@ -1,4 +1,4 @@
-"""How this program was started: its name, or as a plugin of kubectl, or in a pod."""
+"""Finds out how this program was started: by its name, as a kubectl plugin, or in a pod."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _MODULE_FILE = "__main__.py"
 
 
 def is_plugin(argv: Sequence[str]) -> bool:
-    """Return whether kubectl runs this program; its users expect that it reads the cluster."""
+    """Return whether kubectl runs this program; its users expect it to read the cluster."""
     return Path(argv[0]).name.startswith(_PLUGIN)
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramStart:
-    """How a process was started, so that the commands it prints can be pasted as they are.
+    """How a process was started, so that the commands it prints can be pasted.
 
-    The defaults are of this process. ``kubectl exec POD -- userspace-proxy`` becomes
-    ``kubectl exec -n NAMESPACE POD -- userspace-proxy``; others begin with what was typed.
+    The defaults describe this process. ``kubectl exec POD -- userspace-proxy`` becomes ``kubectl
+    exec -n NAMESPACE POD -- userspace-proxy``; others begin with what was typed.
     """
 
     argv: Sequence[str] = field(default_factory=lambda: sys.argv)
     orig_argv: Sequence[str] = field(default_factory=lambda: sys.orig_argv)
-    """With the interpreter and its flags."""
+    """The command line with the interpreter and its flags."""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     parent: int = field(default_factory=os.getppid)
-    """0: the parent is in another PID namespace."""
+    """The parent's pid; 0 if the parent is in another PID namespace."""
 
     @property
     def program(self) -> tuple[str, ...]:
-        """The words that start it again, from where its user typed them."""
+        """The words that start it again where its user typed them."""
         return (*self._container(), *self._words())
 
     def _words(self) -> tuple[str, ...]:
@@ -49,10 +49,10 @@ class ProgramStart:
         return (file.name if is_found else str(file),)
 
     def _container(self) -> tuple[str, ...]:
-        """Return the command that runs a program in this container, if the container is known.
+        """Return the command that runs a program in this container, if known.
 
-        A program that ``kubectl exec`` runs itself has its parent outside the container; one that
-        is typed in a shell there has the shell.
+        The parent of a program that ``kubectl exec`` runs directly is outside the container; in a
+        shell there, the parent is the shell.
         """
         pod = self.environment.get("POD_NAME")
         if self.parent or not pod:

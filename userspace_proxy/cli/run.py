@@ -1,4 +1,4 @@
-"""The commands ``run`` and ``cleanup``: read settings, set up the log, call the agent."""
+"""The commands ``run`` and ``cleanup``: they read settings, set up the log and call the agent."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def run(given: Given) -> int:
-    """Run the proxy, or do the one thing that a flag asks for; return the exit status.
+    """Run the proxy, or the one action that a flag requests; return the exit status.
 
     Raises:
-        UserspaceProxyError: A flag is wrong, or the proxy can't start or go on.
+        UserspaceProxyError: A flag is invalid, or the proxy can't start or continue.
     """
     if given.asks_version:
         return _version()
@@ -42,8 +42,8 @@ def run(given: Given) -> int:
         _warn(loaded.warnings)
         return cleanup(settings)
 
-    # Collections take a tenth of the imports, and of a start with thousands of Services, and find
-    # nothing.
+    # Garbage collection takes a tenth of the time of imports, and of a start with thousands of
+    # Services, without finding anything.
     gc.disable()
     try:
         from ..agent.run import run_agent
@@ -56,7 +56,7 @@ def run(given: Given) -> int:
 
 
 def _log_findings(settings: Settings, steering: str) -> None:
-    # Imported once the proxy runs.
+    # Imported only once the proxy runs.
     from ..check import log_findings
 
     log_findings(settings, steering)

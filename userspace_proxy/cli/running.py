@@ -1,4 +1,4 @@
-"""Runs what a command awaits."""
+"""Runs a command's coroutine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _T = TypeVar("_T")
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Return what a coroutine returns, which may be large.
+    """Run a coroutine; return its result, which may be large.
 
-    Source: Python 3.11, asyncio.Runner: at its end it makes a text of all that the task returns.
+    Source: Python 3.11, asyncio.Runner: at its end it formats the task's result as text.
     """
     found: list[_T] = []
 

@@ -1,13 +1,13 @@
-"""The Services that a command's words name, as users of kubectl write them.
+"""Resolves the Services in a command's words, as users of kubectl write them.
 
     web · shop/web · svc/web · shop · -n shop · -A · --context=prod ──▶ names, the likeliest first
     web.shop · web.shop.svc.cluster.local · http://web.shop:8080/x  ──▶ the Service of that name
 
-Rule 1: kubectl's meaning of a word comes first, and then the one that it has as a name:
-``svc/web`` is web of the namespace in use, or of one that is called svc; ``shop`` is a Service of
-that namespace, or a namespace.
-Rule 2: a kubeconfig is read only where a word, or the lack of one, needs its namespace.
-Rule 3: a Service's name has no dot, so a word with one is a name of DNS.
+Rule 1: kubectl's meaning of a word comes first, then its meaning as a name: ``svc/web`` is web in
+the current namespace, or in a namespace called svc; ``shop`` is a Service in the current namespace,
+or a namespace.
+Rule 2: a kubeconfig is read only if a word, or a missing word, needs its namespace.
+Rule 3: a Service's name has no dot, so a word with a dot is a DNS name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FLAGS = (
     ),
     CommandFlag("all-namespaces", "Services of all namespaces", short="A"),
 )
-# As kubectl writes the kind.
+# The kind as users write it for kubectl.
 KINDS = ("svc", "service", "services")
 _OTHER_KINDS = frozenset((
     "deploy", "deployment", "deployments", "po", "pod", "pods", "sts", "statefulset",
@@ -51,16 +51,16 @@ _DEFAULT = "default"
 
 
 class NoSuchService(UserspaceProxyError):
-    """There is no Service, or namespace, of this name."""
+    """No Service or namespace has this name."""
 
 
 class ServiceArguments:
-    """What the words of one command mean.
+    """The meaning of one command's words.
 
     Args:
         given: The words.
-        settings: Of the command; they may name a kubeconfig.
-        reads_cluster: The command reads a cluster in any case.
+        settings: The command's settings, which may name a kubeconfig.
+        reads_cluster: Whether the command always reads a cluster.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class ServiceArguments:
 
     @cached_property
     def namespace(self) -> str:
-        """The namespace in use; empty: none is chosen, or all are.
+        """The current namespace; empty if none or all are selected.
 
         Raises:
-            ConfigError: It isn't a name, or the flags name a kubeconfig that is missing.
+            ConfigError: The namespace is invalid, or the flags name a missing kubeconfig.
             SourceError: The kubeconfig can't be read.
         """
         if self._given.is_on("all-namespaces"):
@@ -91,25 +91,25 @@ class ServiceArguments:
         return ""
 
     def selected(self) -> Sequence[str]:
-        """Return the names of what a command shows, which takes a Service or namespace, or none.
+        """Return the possible names for a command that accepts a Service, a namespace, or nothing.
 
-        An empty name is everything.
+        An empty name means everything.
         """
         words = self._given.arguments
         return self.names(words[0], may_be_namespace=True) if words else (self.namespace,)
 
     def names(self, word: str, *, may_be_namespace: bool = False) -> Sequence[str]:
-        """Return ``namespace/name``, perhaps with ``:port``, or a namespace, the likeliest first.
+        """Return ``namespace/name``, optionally ``:port``, or a namespace, the likeliest first.
 
         Raises:
-            ConfigError: It can't be the name of a Service, or its namespace isn't given.
+            ConfigError: The word can't name a Service, or its namespace isn't given.
         """
         word = self._read_written(word)
         name, colon, _ = word.partition(":")
         parts = name.split("/")
         if not all(parts) or len(parts) > 2 or word.endswith(":"):
             raise _no_service(word)
-        # The name of a namespace has no dot, as that of a kind may: ``deployment.apps``.
+        # A namespace's name has no dot, but a kind's may: ``deployment.apps``.
         if len(parts) == 2 and (parts[0] in _OTHER_KINDS or "." in parts[0]):
             instead = f"write one that leads to it; {parts[1]} is the Service of that name"
             raise _no_service(word, instead)
@@ -127,10 +127,10 @@ class ServiceArguments:
         return f"{self.namespace or _DEFAULT}/{name}"
 
     def _read_written(self, word: str) -> str:
-        """Return a word of logs, browsers and configurations as ``namespace/name``, or as it is.
+        """Convert a DNS name or URL of a Service to ``namespace/name``; return other words as is.
 
         Raises:
-            ConfigError: It is an address, or another name of DNS.
+            ConfigError: The word is an address, or another DNS name.
         """
         if "://" in word:
             word = word.partition("://")[2].partition("/")[0].rpartition("@")[2]
@@ -146,7 +146,7 @@ class ServiceArguments:
         if "/" in host or len(labels) < 2:
             return word
         if "svc" in labels[2:]:
-            # Before the Service's name may be that of one of its pods.
+            # A pod's name may precede the Service's name.
             del labels[labels.index("svc", 2) :]
         elif len(labels) > 2:
             raise _no_service(word)
@@ -154,7 +154,7 @@ class ServiceArguments:
         return f"{namespace}/{name}{colon}{port}"
 
     def _search_for(self, address: str) -> str:
-        """Return the command that searches what was asked for an address."""
+        """Return the command that searches the same proxy or cluster for an address."""
         given = dict(word.removeprefix("--").split("=", 1) for word in self._given.settings)
         given |= self._given.values
         names = ("server", "config", "kubeconfig", *CHOICES)
@@ -167,10 +167,10 @@ def _no_service(word: str, instead: str = "write NAMESPACE/NAME") -> ConfigError
 
 
 def first_found(names: Sequence[str], ask: Callable[[str], _Answer]) -> tuple[str, _Answer]:
-    """Return the first name that there is, and the answer about it.
+    """Return the first name that exists, and the answer about it.
 
     Raises:
-        NoSuchService: There is none of them; about the first.
+        NoSuchService: None of the names exists; the error is about the first.
     """
     missing = []
     for name in names:

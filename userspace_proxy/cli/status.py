@@ -2,7 +2,7 @@
 
     admin address ──▶ text of the status page ──▶ terminal
 
-The proxy writes the text; these commands ask for it, add colours, and return an exit status.
+The proxy writes the text; these commands request it, add colours, and return an exit status.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _OK = "ok"
 
 
 def status(given: Given) -> int:
-    """Print the state of a proxy, of a namespace or a Service; return the exit status.
+    """Print the state of a proxy, a namespace or a Service; return the exit status.
 
     Raises:
-        UserspaceProxyError: No proxy answers, or there is no such Service.
+        UserspaceProxyError: No proxy answers, or the Service doesn't exist.
     """
     admin = find_admin(given)
     names = ServiceArguments(given).selected()
@@ -48,7 +48,7 @@ def status(given: Given) -> int:
         watch(lambda: show_now(partial(ask, service)), sys.stdout)
     if form == "json":
         sys.stdout.write(answer.text)
-        # A namespace is shown with the node.
+        # A namespace is shown together with the node.
         is_part = "/" in service or bool(query["q"])
         return _exit_status(_level_of(answer.body, service=service, is_part=is_part))
     write(sys.stdout, answer.text)
@@ -56,10 +56,10 @@ def status(given: Given) -> int:
 
 
 def top(given: Given) -> int:
-    """Show rates every second until Ctrl-C; once where the output is no terminal.
+    """Show rates every second until Ctrl-C; only once if the output is no terminal.
 
     Raises:
-        UserspaceProxyError: No proxy answers at first; later ones are waited for.
+        UserspaceProxyError: No proxy answers the first request; later, top waits for one.
     """
     admin = find_admin(given)
     sort = given.values.get("sort", "rate")
@@ -73,16 +73,16 @@ def top(given: Given) -> int:
     if sys.stdout.isatty():
         watch(lambda: show_now(partial(ask, service)), sys.stdout)
     else:
-        # The rates are those since the first answer.
+        # The rates cover the time since the first answer.
         wait(EVERY_S)
         write(sys.stdout, ask(service).text)
     return DONE
 
 
 def show_now(ask: Callable[[], AdminAnswer]) -> str:
-    """Return what is shown at the moment: while a proxy restarts, that none answers.
+    """Return the text to show now; while a proxy restarts, that none answers.
 
-    A Service that is deleted may return, too.
+    A deleted Service may return, too.
     """
     try:
         return ask().text
@@ -91,13 +91,13 @@ def show_now(ask: Callable[[], AdminAnswer]) -> str:
 
 
 def _width() -> dict[str, str]:
-    """Return what asks for lines that fit on the terminal, which may have another size by now."""
+    """Return the query for lines that fit the terminal, whose size may have changed."""
     columns = columns_of(sys.stdout)
     return {"columns": str(columns)} if columns else {}
 
 
 def _level_of(body: bytes, *, service: str, is_part: bool) -> str:
-    """Return the worst level of an answer; of its Services only if it is about a part of them."""
+    """Return the worst level of an answer; if it covers only some Services, their worst level."""
     state = json.loads(body)
     if not is_part:
         return str(state["level"])

@@ -1,10 +1,10 @@
 """Prints text to a terminal or a file: colours, and screens that are shown again and again.
 
 Rule 1: colours are added only on a terminal, and never with NO_COLOR (https://no-color.org).
-Rule 2: a terminal that can only print gets plain text: ``TERM=dumb``, and Windows' old console,
-which shows escape sequences as they are.
-Rule 3: all that a command prints passes a :class:`PrintableStream`; only this module writes past
-it, what it has made printable itself.
+Rule 2: a terminal without escape sequences gets plain text: ``TERM=dumb``, and Windows' old
+console.
+Rule 3: all output of a command passes a :class:`PrintableStream`; only this module bypasses it,
+with text that it has made printable itself.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from ..model.quoting import printable_lines
 from ..status.wrapping import LEAST_COLUMNS
 
 COLUMNS_SHOWN = "USERSPACE_PROXY_COLUMNS"
-"""The environment variable by which a program states that it shows what is printed on a terminal of
-so many columns."""
+"""The environment variable with which a calling program states the columns of the terminal on which
+it will show the output."""
 EVERY_S = 1.0
-"""How often a screen is shown again."""
+"""Seconds between two screens."""
 
 _RED, _YELLOW, _GREEN, _DIM, _BOLD = "31", "33", "32", "2", "1"
 _COLOURS = {"✕": _RED, "!": _YELLOW, "✓": _GREEN, "·": _DIM}
 _MARKED = re.compile(r"^(  )([✕!✓·])(?= )", re.MULTILINE)
-# The other screen of a terminal, as pagers use it, without a cursor.
+# Enter and leave the terminal's alternate screen, as pagers do, and hide the cursor.
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 class PrintableStream:
-    """A stream that escapes what a terminal would execute: control characters, marks of direction.
+    """A stream that escapes what a terminal would interpret: control and direction characters.
 
     Args:
-        stream: What it writes to; all but writing is passed on.
+        stream: The underlying stream; everything except writing is passed on.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -66,9 +66,9 @@ def wants_colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -
 
 
 def columns_of(stream: TextIO, environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many columns lines may have; 0: any number, as no terminal shows them.
+    """Return how many columns lines may have; 0: any number, as no terminal shows the lines.
 
-    COLUMNS says nothing about files and pipes: programs that use readline export it.
+    COLUMNS doesn't apply to files and pipes: programs that use readline export it.
     """
     if text := environment.get(COLUMNS_SHOWN):
         return max(int(text), LEAST_COLUMNS)
@@ -76,14 +76,14 @@ def columns_of(stream: TextIO, environment: Mapping[str, str] = os.environ) -> i
 
 
 def add_colours(text: str) -> str:
-    """Return the text with coloured marks, and its first line in bold."""
+    """Return the text with coloured marks and a bold first line."""
     first, newline, rest = text.partition("\n")
     marked = _MARKED.sub(lambda m: f"{m[1]}\x1b[{_COLOURS[m[2]]}m{m[2]}\x1b[0m", rest)
     return f"\x1b[{_BOLD}m{first}\x1b[0m{newline}{marked}"
 
 
 def fit(text: str, columns: int, lines: int) -> str:
-    """Return the lines of a text that fit on a screen, and how many more there are."""
+    """Return the lines that fit on a screen, and how many more there are."""
     shown: list[str] = []
     left = lines - 1
     rows = text.rstrip("\n").split("\n")
@@ -103,7 +103,7 @@ def write(stream: TextIO, text: str) -> None:
 
 
 def write_line(stream: TextIO, text: str) -> None:
-    """Write a line that isn't the first of its text, which would be a heading."""
+    """Write a line that isn't a heading, as the first line of a text is."""
     line = printable_lines(f"{text}\n")
     coloured = add_colours(f"\n{line}").partition("\n")[2] if wants_colours(stream) else line
     _unescaped(stream).write(coloured)
@@ -123,8 +123,8 @@ def watch(
 ) -> None:
     """Show a text every second until Ctrl-C, which raises KeyboardInterrupt.
 
-    A terminal shows as much as fits, and what it showed before when this ends. Elsewhere, and on a
-    terminal that can only print, the texts are written one after another.
+    A terminal shows as much as fits, and at the end its previous content. Elsewhere, and on a
+    terminal without escape sequences, the texts are written one after another.
 
     Args:
         show: Returns the text; it ends with a newline.

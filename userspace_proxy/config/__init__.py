@@ -1,10 +1,10 @@
-"""Settings: one table that generates flags, help, files, docs and validation.
+"""Settings: one table from which flags, help, files, docs and validation follow.
 
     flags.read_flags ──┐
     kubeproxy (file) ──┼──▶ load ──▶ Settings, warnings
     settings (table) ──┘
 
-:class:`Settings` alone is the defaults, for programs that embed the proxy.
+``Settings()`` contains the defaults, for programs that embed the proxy.
 """
 
 from .load import Loaded, load_settings

@@ -1,7 +1,7 @@
-"""Reads flags of ``run``: this proxy's settings, and kube-proxy's other flags.
+"""Parses the flags of ``run``: this proxy's settings, and kube-proxy's other flags.
 
-Rule 1: no flag of kube-proxy is unknown, so its command line works here. For flags without effect
-there are warnings with the reason, also at their old default: today's kube-proxy may refuse them.
+Rule 1: every flag of kube-proxy is known, so its command line works here. A flag without effect
+gets a warning with the reason, even at its old default, because today's kube-proxy may reject it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .kinds import BOOL
 from .settings import TABLE, Settings
 from .values import parse_port
 
-# kube-proxy's older flags for the port alone; 0 switches the server off.
+# kube-proxy's older flags for only the port; 0 disables the server.
 _PORT_FLAGS = {
     "healthz-port": "healthz_bind_address",
     "metrics-port": "metrics_bind_address",
@@ -37,15 +37,15 @@ class Flags:
     """The settings on a command line."""
 
     values: Mapping[str, Any]
-    """By name."""
+    """The settings' values by name."""
     texts: Mapping[str, str]
-    """Flags as written by name, for messages: ``--udp-idle-timeout=5s``."""
+    """The flags as written, by name, for messages: ``--udp-idle-timeout=5s``."""
     warnings: tuple[str, ...]
     """Sentences about flags without effect, one for each reason."""
 
 
 def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
-    """Read the words after the command.
+    """Parse the words after the command.
 
     Raises:
         ConfigError: An unknown flag, an invalid value, or a word that isn't a flag.
@@ -88,14 +88,14 @@ def _values_of(texts: Mapping[str, str]) -> dict[str, Any]:
         try:
             values[name] = parsed(row.flag, text, row.kind.parse)
         except ConfigError:
-            # As in kube-proxy's file, an empty text is the default where it is no value.
+            # As in kube-proxy's file, an empty text means the default unless it is a valid value.
             if text or not (row.kube_field and row.kind.accepts_text):
                 raise
     return values
 
 
 def warn_ignored(ignored: Iterable[tuple[str, str]], *, place: str = "") -> list[str]:
-    """Return one sentence for each reason.
+    """Return one warning for each reason.
 
     Args:
         ignored: (flag or field, reason).
@@ -117,7 +117,7 @@ def _at_port(name: str, port: int) -> SocketAddress | None:
 
 
 def parsed(flag: str, text: str, parse: Callable[[str], Any]) -> Any:
-    """Read the text of a flag.
+    """Parse the text of a flag.
 
     Raises:
         ConfigError: It is invalid; the message starts with the flag.
@@ -131,11 +131,11 @@ def parsed(flag: str, text: str, parse: Callable[[str], Any]) -> Any:
 def split_words(
     words: Sequence[str], flags: Mapping[str, bool], *, command: str = ""
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return (flag, value) pairs in their order, and the other words.
+    """Split words into (flag, value) pairs, in order, and the other words.
 
     Args:
         words: The command line without the program and the command.
-        flags: Whether a flag needs a value, by name without dashes; a boolean gets ``true``.
+        flags: Whether a flag needs a value, by name without dashes; a switch gets ``true``.
         command: For the hint about an unknown flag.
 
     Raises:

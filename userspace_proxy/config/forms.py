@@ -1,4 +1,4 @@
-"""Kinds for one or two settings: listen addresses, node names, the server's URL."""
+"""Kinds of values for one or two settings: listen addresses, node names, the server's URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..model import SocketAddress
 from .kinds import TEXT, Kind, integer, texts, wrong_type
 from .values import InheritedSocket, parse_address, parse_cidr, parse_listen_address
 
-# Allowed among CIDRs. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
+# Words that are allowed among CIDRs. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
 _NODEPORT_WORDS = ("primary", "localhost", "all")
 # A node's name is a DNS subdomain. Source: RFC 1123, Kubernetes' object names.
 _NODE_NAME = re.compile(
@@ -21,15 +21,15 @@ _NODE_NAME = re.compile(
 _LABEL_VALUE = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 # Source: RFC 3986, section 2.
 _URL_TEXT = re.compile(r"[-A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%]+")
-# With more processes the kernel's SO_REUSEPORT groups become slow, and no node has more cores to
+# With more workers, the kernel's SO_REUSEPORT groups become slow, and no node has more cores to
 # spare for its proxy.
 _WORKERS_MAX = 64
 
 
 def listen_address(default_port: int) -> Kind:
-    """Return a kind of addresses of a server; ``disabled`` switches it off.
+    """Return the kind for a server's listen address; ``disabled`` disables the server.
 
-    So does an empty text in a flag. In a file, it means the default, because kubeadm writes it.
+    So does an empty text in a flag. In a file it means the default, because kubeadm writes it.
     """
     return Kind(
         "ADDRESS",
@@ -40,7 +40,7 @@ def listen_address(default_port: int) -> Kind:
 
 
 def dns_address() -> Kind:
-    """Return a kind of addresses of DNS servers, by default with port 53."""
+    """Return the kind for a DNS server's address, by default with port 53."""
     return Kind(
         "IP[:PORT]",
         _parse_dns_address,
@@ -50,7 +50,7 @@ def dns_address() -> Kind:
 
 
 def folder() -> Kind:
-    """Return a kind of folders; ``disabled``, or an empty text in a flag, is none."""
+    """Return the kind for a folder; ``disabled``, or an empty text in a flag, means none."""
     return Kind(
         "PATH",
         lambda text: "" if text == "disabled" else TEXT.parse(text),
@@ -59,7 +59,7 @@ def folder() -> Kind:
 
 
 def _parse_node_name(text: str) -> str:
-    # In lower case without blanks, like kube-proxy's and as kubelet registers a node.
+    # Lower-cased and trimmed like kube-proxy's, as kubelet registers the node.
     name = text.strip().lower()
     if name and not _NODE_NAME.fullmatch(name):
         raise ConfigError(f"{text!r} is not a node's name", hint="letters, digits, '-' and '.'")
@@ -95,7 +95,7 @@ def _parse_server(text: str) -> str:
     if not text:
         return ""
     if "@" in text:
-        # Checked first, because settings and errors are visible to users who mustn't see it.
+        # Checked first: users who mustn't see a password may see settings and errors.
         raise ConfigError("a URL must not contain a password", hint="put it into the kubeconfig")
     url = text if "://" in text else f"https://{text}"
     try:
@@ -149,7 +149,7 @@ DOMAIN = Kind("DOMAIN", _parse_domain)
 NODE_NAME = Kind("NAME", _parse_node_name)
 LABEL_VALUE = Kind("LABEL", _parse_label_value)
 SERVER = Kind("URL", _parse_server)
-# One text in kube-proxy's file, not a list; a comma separates two families.
+# In kube-proxy's file a text, not a list; a comma separates the two families.
 JOINED_CIDRS = Kind("CIDR,...", _parse_cidrs, ",".join)
 SERVICE_CIDRS = texts("CIDR,...", parse_cidr, check=_check_any)
 EXTERNAL_CIDRS = texts("CIDR,...", parse_cidr)

@@ -1,11 +1,11 @@
-"""The flags and fields of kube-proxy that have no effect here, each with the reason.
+"""Lists the flags and fields of kube-proxy that have no effect here, with the reasons.
 
-These are those of kube-proxy 1.25 (the last one with a userspace mode) and 1.36, without those in
-:mod:`.settings`, and flags that older ones had. Each has a kind, so that a wrong type is an error,
-and a reason, which is logged for each flag, and for a field unless kubeadm writes its value.
+They are from kube-proxy 1.25 (the last version with a userspace mode), 1.36, and for flags older
+versions, except those in :mod:`.settings`. Each has a kind, so that a wrong type is an error, and a
+reason, which is logged for every flag, and for a field unless kubeadm writes its value.
 
-Rule 1: what has no effect in the modes from which clusters come, has none here, even if it could:
-it was never tried, and its old default may break clients (``udpIdleTimeout: 250ms``).
+Rule 1: a setting without effect in the modes from which clusters migrate has none here, even if it
+could have: it was never tried, and its old default may break clients (``udpIdleTimeout: 250ms``).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _THERE = {
     _LOCALHOST: "mode iptables",
     _WINDOWS: "on Windows",
 }
-"""Where kube-proxy obeys what has one of these reasons; the others it obeys everywhere."""
+"""Where kube-proxy obeys settings with these reasons; it obeys all others everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class IgnoredSetting:
     kind: Kind
     reason: str
     there: str
-    """Where it has an effect in kube-proxy: ``everywhere``, or modes."""
+    """Where it has an effect in kube-proxy: ``everywhere``, or in which modes."""
     harmless: tuple[object, ...] = ()
-    """Values that request what happens anyway, besides the kind's zero."""
+    """Values that request what happens anyway, in addition to the kind's zero."""
 
     def is_harmless(self, value: object) -> bool:
         return self.kind.is_unset(value) or value in self.harmless
@@ -142,10 +142,10 @@ FLAGS: dict[str, IgnoredSetting] = {
         "storage-driver-secure",
     ),
 }  # fmt: skip
-"""By flag, without dashes."""
+"""The ignored flags by name, without dashes."""
 
 FIELDS: dict[str, IgnoredSetting] = {
-    # kube-proxy has it no more, so it starts whatever the value is.
+    # kube-proxy no longer has the field, so it starts with any value.
     **_rows(_UDP_FLOWS, ANY, "udpIdleTimeout", harmless=("0s",)),
     **_rows(_PROXY_PORTS, TEXT, "portRange", harmless=("0-0",)),
     **_rows(_API_RATE, NUMBER, "clientConnection.burst", "clientConnection.qps"),
@@ -184,4 +184,4 @@ FIELDS: dict[str, IgnoredSetting] = {
     **_rows(_WINDOWS, BOOL, "winkernel.enableDSR", "winkernel.forwardHealthCheckVip"),
     **_rows(_WINDOWS, BOOL, "windowsRunAsService"),
 }  # fmt: skip
-"""By path in KubeProxyConfiguration."""
+"""The ignored fields by path in KubeProxyConfiguration."""

@@ -1,7 +1,6 @@
-"""Kinds of settings: how values are read from flags and YAML, and written.
+"""Kinds of settings: how to parse values from flags and YAML, and how to write them.
 
-Rule 1: a file may contain the same text as a flag, and numbers, booleans, lists and mappings of
-YAML.
+Rule 1: a file may contain the same text as a flag, or YAML numbers, booleans, lists and mappings.
 Rule 2: an invalid value raises ConfigError; the caller adds the flag, or file and line.
 """
 
@@ -21,24 +20,24 @@ class Kind:
     """One kind of value."""
 
     name: str
-    """As in help and docs: ``DURATION``."""
+    """The kind's name in help and docs: ``DURATION``."""
     parse: Callable[[str], Any]
-    """Reads the text of a flag."""
+    """Parses the text of a flag."""
     write: Callable[[Any], object] = lambda value: value
     """Returns a value as text, number, boolean, list or mapping, for files and JSON."""
     expected: str = "text"
-    """What a file may contain, for errors."""
+    """What a file may contain, for error messages."""
     read_plain: Callable[[object], Any] | None = None
-    """Reads a YAML value other than text; None: there is no other."""
+    """Converts a YAML value other than text; None if only text is allowed."""
     accepts_text: bool = True
-    """Whether a file may contain text; not for a boolean, as in kube-proxy."""
+    """Whether a file may contain text; false for booleans, as in kube-proxy."""
     also_unset: tuple[object, ...] = ()
-    """Values that mean "not set", besides an empty text or list, zero and false."""
+    """Values that mean "not set", in addition to an empty text or list, zero and false."""
     is_cumulative: bool = False
     """Whether a repeated flag adds to the first one instead of replacing it."""
 
     def read(self, value: object) -> Any:
-        """Read a value of a YAML document.
+        """Convert a value of a YAML document.
 
         Raises:
             ConfigError: Its type is wrong, or it is invalid.
@@ -63,7 +62,7 @@ class Kind:
 
 
 def wrong_type(value: object, expected: str) -> ConfigError:
-    """Describe a YAML value of a wrong type."""
+    """Return the error for a YAML value of a wrong type."""
     if isinstance(value, Mapping):
         shown = "a mapping"
     elif isinstance(value, list):
@@ -101,7 +100,7 @@ def _plain_number(value: object) -> float:
 
 
 def _parse_text(text: str) -> str:
-    # Logs, the page and files contain it.
+    # The text appears in logs, on the page and in files.
     if not text.isprintable():
         raise ConfigError(f"{text!r} contains unprintable characters")
     return text
@@ -142,7 +141,7 @@ def _items(text: str) -> list[str]:
 
 
 def integer(least: int, most: int) -> Kind:
-    """Return a kind of whole numbers from ``least`` to ``most``."""
+    """Return the kind for integers from ``least`` to ``most``."""
 
     def check(value: int) -> int:
         if not least <= value <= most:
@@ -164,10 +163,10 @@ def integer(least: int, most: int) -> Kind:
 
 
 def duration(*, least_s: float = 0.0, zero_means: float | None = 0.0) -> Kind:
-    """Return a kind of durations in seconds, written as in Go.
+    """Return the kind for durations in seconds, written as in Go.
 
     Args:
-        zero_means: The value of ``0``, if it isn't a duration: None is "the default".
+        zero_means: The value for ``0`` if it isn't a duration; None means "the default".
     """
 
     def check(seconds: float, shown: str) -> float | None:
@@ -195,12 +194,12 @@ def duration(*, least_s: float = 0.0, zero_means: float | None = 0.0) -> Kind:
 
 
 def port_range(default: PortRange) -> Kind:
-    """Return a kind of port ranges; ``0``, ``0-0`` and empty texts mean the default."""
+    """Return the kind for port ranges; ``0``, ``0-0`` and empty texts mean the default."""
     return Kind("RANGE", lambda text: parse_port_range(text) or default, str)
 
 
 def choice(*choices: str) -> Kind:
-    """Return a kind whose values are these words."""
+    """Return the kind whose values are these words."""
 
     def parse(text: str) -> str:
         if text not in choices:
@@ -217,10 +216,10 @@ def texts(
     check: Callable[[Sequence[Any]], None] = lambda _items: None,
     accepts_text: bool = True,
 ) -> Kind:
-    """Return a kind of lists, comma-separated in a flag.
+    """Return the kind for lists, comma-separated in a flag.
 
     Args:
-        parse_item: Reads one item.
+        parse_item: Parses one item.
         check: Raises ConfigError if the items are invalid together.
         accepts_text: Whether a file may also contain the comma-separated text.
     """

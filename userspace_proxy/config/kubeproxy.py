@@ -2,7 +2,7 @@
 
 Rule 1: in KubeProxyConfiguration, what kubeadm writes for "not set" (``""``, ``0s``, null) means
 the default; an unknown field or one without effect is a warning; a wrong type is an error. What
-kube-proxy's second, lenient try accepts is a warning, too, and means the same.
+only kube-proxy's second, lenient decoder accepts is a warning, too, and means the same.
 Rule 2: in UserspaceProxyConfiguration a zero is a zero, and an unknown field is an error.
 """
 
@@ -25,7 +25,7 @@ from .settings import TABLE
 KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
 OWN = ("userspace-proxy.io/v1alpha1", "UserspaceProxyConfiguration")
 
-# A ConfigMap, from which it usually comes, has at most 1 MiB.
+# The file usually comes from a ConfigMap, which has at most 1 MiB.
 _BYTES_MAX = 16 << 20
 _KUBE_FIELDS = {row.kube_field: name for name, row in TABLE.items() if row.kube_field}
 _OWN_FIELDS = {row.own_field: name for name, row in TABLE.items() if row.own_field}
@@ -41,20 +41,20 @@ class FileSettings:
     """The settings in a file."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    """By name."""
+    """The settings' values by name."""
     texts: dict[str, str] = field(default_factory=dict)
-    """Place and field by name, for messages: ``config.conf:7: mode: ipvs``."""
+    """The place, field and value by name, for messages: ``config.conf:7: mode: ipvs``."""
     warnings: list[str] = field(default_factory=list)
     """Sentences about fields without effect."""
     is_kube_proxys: bool = False
-    """It contains a KubeProxyConfiguration."""
+    """Whether it contains a KubeProxyConfiguration."""
 
 
 def read_config_file(path: str) -> FileSettings:
-    """Read a file of one or both documents, in either order.
+    """Read a file with one or both documents, in either order.
 
     Raises:
-        ConfigError: It can't be read, isn't YAML, or a field in it is wrong.
+        ConfigError: The file can't be read, isn't YAML, or contains an invalid field.
     """
     try:
         text = decode(read_bounded(Path(path), _BYTES_MAX))
@@ -67,7 +67,7 @@ def read_config(text: str, *, place: str) -> FileSettings:
     """Read the text of a file; errors start with ``place``.
 
     Raises:
-        ConfigError: It isn't YAML, or a field in it is wrong.
+        ConfigError: The text isn't YAML, or contains an invalid field.
     """
     try:
         documents = parse_documents(text, place=place)
@@ -81,7 +81,7 @@ def read_config(text: str, *, place: str) -> FileSettings:
         try:
             kind = _kind_of(document)
         except ConfigError as exc:
-            # kube-proxy reads the first document alone, whatever follows it.
+            # kube-proxy reads only the first document.
             if KUBE_PROXY not in found:
                 raise
             settings.warnings.append(f"{exc.message}; it is ignored, as by kube-proxy")
@@ -169,7 +169,7 @@ def _leaves(
 
 
 def _names_in(prefix: str) -> set[str]:
-    """Return the names of the fields in one mapping, as ``syncPeriod`` in ``iptables.``."""
+    """Return the fields' names in one mapping, such as ``syncPeriod`` in ``iptables.``."""
     inside = (path[len(prefix) :] for path in _LEAVES if path.startswith(prefix))
     return {path.partition(".")[0] for path in inside}
 

@@ -1,8 +1,8 @@
-"""Combines flags, file and defaults into the settings of a run.
+"""Combines flags, the file and defaults into the settings of a run.
 
 Rule 1: flags take precedence over the file, and the file over defaults. (kube-proxy ignores most
-flags if there is a file; but a flag is always deliberate.)
-Rule 2: a setting that is odd but not invalid is a warning, which is returned and not logged.
+flags if there is a file, but a flag is always deliberate.)
+Rule 2: an odd but valid setting causes a warning, which is returned, not logged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .flags import Flags, read_flags
 from .setting_table import Origin
 from .settings import TABLE, Settings
 
-# Source: kube-proxy's Options.Complete; it ignores its other flags where there is a file.
+# Source: kube-proxy's Options.Complete; with a file, it ignores its other flags.
 _OBEYED_BESIDE_A_FILE = ("hostnameOverride", "logging.verbosity", "logging.format")
 # Source: kube-proxy's Options.processV1Alpha1Flags, and its conversion of v1alpha1.
 _PERIODS = ("iptables_sync_period_s", "iptables_min_sync_period_s")
@@ -28,7 +28,7 @@ _NODE_PORTS_FIRST = 30000
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and warnings about them, to be logged."""
+    """Settings, and warnings about them for the log."""
 
     settings: Settings
     warnings: tuple[str, ...]
@@ -38,7 +38,7 @@ def load_settings(words: Sequence[str]) -> Loaded:
     """Read a command line and the file that it names.
 
     Raises:
-        ConfigError: A flag or a field of the file is wrong.
+        ConfigError: A flag or a field of the file is invalid.
     """
     return load_flags(read_flags(words))
 
@@ -47,7 +47,7 @@ def load_flags(flags: Flags) -> Loaded:
     """Combine flags with the file that they name, and with the defaults.
 
     Raises:
-        ConfigError: A field of the file, or the combination, is wrong.
+        ConfigError: A field of the file, or the combination, is invalid.
     """
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
@@ -85,9 +85,9 @@ def load_flags(flags: Flags) -> Loaded:
 def _default_of_mode(
     values: dict[str, Any], origins: dict[str, Origin], texts: Mapping[str, str]
 ) -> Iterator[str]:
-    """Use the default of mode nftables for node ports, which no loopback address has there.
+    """Apply mode nftables' default for node ports, which excludes loopback addresses.
 
-    Manifests have no Node, whose addresses are meant.
+    Not with manifests: the default means the Node's addresses, and they have no Node.
     Source: kube-proxy's SetDefaults_KubeProxyConfiguration.
     """
     mode, name = values.get("proxy_mode"), "nodeport_addresses"
@@ -101,7 +101,7 @@ def _default_of_mode(
 
 
 def _with_family_defaults(settings: Settings) -> Settings:
-    """Use IPv6 defaults for the servers if the bind address is of that family.
+    """Use IPv6 defaults for the servers if the bind address is an IPv6 address.
 
     Source: kube-proxy's getDefaultAddresses.
     """
@@ -122,7 +122,7 @@ def _check(settings: Settings) -> None:
             hint="kube-proxy refuses that too",
         )
     health, metrics = settings.healthz_bind_address, settings.metrics_bind_address
-    # Port 0 is any free one, so two of them differ.
+    # Port 0 means any free port, so two of them differ.
     if health is not None and health == metrics and health[-1] != 0:
         raise ConfigError(
             f"--healthz-bind-address and --metrics-bind-address are both {health}",
@@ -131,7 +131,7 @@ def _check(settings: Settings) -> None:
 
 
 def _overrides(flags: Flags, of_file: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what changes where kube-proxy's command line is taken over with its file."""
+    """Yield warnings about flags that kube-proxy would ignore beside its file."""
     defaults = Settings()
     for name, value in flags.values.items():
         field = TABLE[name].kube_field

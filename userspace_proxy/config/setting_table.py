@@ -1,4 +1,4 @@
-"""One row of the table of settings: everything about a setting except its value.
+"""Defines a row of the table of settings: everything about a setting except its value.
 
 Rule 1: flags, help, files, docs, validation and the options of the proxy use only these rows.
 """
@@ -19,7 +19,7 @@ _METADATA_KEY = "setting"
 
 
 class Topic(enum.StrEnum):
-    """The topics of help and docs, in their order."""
+    """The topics of help and docs, in order."""
 
     SOURCE = "Where Services come from"
     NODE = "This node"
@@ -40,23 +40,23 @@ class Setting:
     why: str
     """The reason for the default."""
     flag: str
-    """Without dashes."""
+    """The flag's name without dashes."""
     aliases: tuple[str, ...] = ()
     """Other flags with the same meaning."""
     kube_field: str = ""
-    """Its path in KubeProxyConfiguration; may be empty."""
+    """The path in KubeProxyConfiguration; may be empty."""
     own_field: str = ""
-    """Its name in UserspaceProxyConfiguration; may be empty."""
+    """The name in UserspaceProxyConfiguration; may be empty."""
     shown_default: str = ""
-    """The default in words, if its value isn't clear: ``none``."""
+    """The default in words if its value isn't clear: ``none``."""
     no_effect: str = ""
-    """Why other values than the default change nothing; empty: they do."""
+    """Why values other than the default have no effect; empty if they have."""
     harmless: tuple[object, ...] = ()
     """Values that request what happens anyway, so no warning is needed."""
     option: str = ""
-    """The field of the proxy's options that has the value; empty: the one with its own name."""
+    """The field of the proxy's options for the value; empty: the field of the same name."""
     convert: Callable[[Any], object] | None = None
-    """Returns the option's value from the setting's; None: they are the same."""
+    """Converts the setting's value to the option's; None: they are equal."""
 
 
 def setting(default: Any, /, **row: Any) -> Any:

@@ -60,7 +60,7 @@ PROXY_PORTS = PortRange(17000, 29999)
 
 
 def _read_off(value: object) -> str:
-    """Read a word that YAML takes for a boolean, unless it is quoted."""
+    """Convert a word that YAML reads as a boolean unless it is quoted."""
     if value is False:
         return "off"
     raise wrong_type(value, "text")
@@ -432,12 +432,12 @@ class Settings:
     )
     # fmt: on
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
-    """Where values come from, by name; a missing name has its default."""
+    """The origins of values by name; a missing name has its default."""
 
     @property
     def node_name(self) -> str:
-        """The name of this node: the setting, or else the host's, as kubelet derives it."""
-        # Help needs no socket.
+        """The node's name: the setting, or else the host name, as kubelet derives it."""
+        # Imported here because ``--help`` needs no socket.
         from socket import gethostname
 
         return self.hostname_override or gethostname().strip().lower()
@@ -445,7 +445,7 @@ class Settings:
     def as_rows(self) -> tuple[tuple[str, object, Origin], ...]:
         """Return (name, plain value, origin) of every setting, in the table's order.
 
-        None of them is secret: credentials are in the kubeconfig only.
+        No setting is secret: credentials are only in the kubeconfig.
         """
         return tuple(
             (name, row.kind.write(getattr(self, name)), self.origins.get(name, "default"))
@@ -453,7 +453,7 @@ class Settings:
         )
 
     def as_given(self) -> str:
-        """Return what differs from the defaults as it was given: flags, then fields of the file.
+        """Return the settings other than defaults as given: flags, then fields of the file.
 
         Both are in the table's order.
         """
@@ -471,7 +471,7 @@ class Settings:
         return "; ".join(filter(None, (" ".join(flags), file)))
 
     def beside(self, theirs: Mapping[str, object]) -> Settings:
-        """Return these and, where none was given, another proxy's that this version knows."""
+        """Return a copy with another proxy's settings, if known here, where none was given."""
         taken = {}
         for name in TABLE.keys() & theirs.keys() - self.origins.keys():
             with suppress(ConfigError):
@@ -479,7 +479,7 @@ class Settings:
         return replace(self, **taken)
 
     def as_options(self, options_class: type[_OptionsT]) -> _OptionsT:
-        """Return options in which these settings, by the table, have taken the defaults' place."""
+        """Return options with these settings in place of the defaults."""
         wanted = {option.name for option in fields(options_class)}
         given: dict[str, object] = {}
         for name, row in TABLE.items():
@@ -490,4 +490,4 @@ class Settings:
 
 
 TABLE = rows_of(Settings)
-"""The row of every setting by name, in the order of help and docs."""
+"""The rows of all settings by name, in the order of help and docs."""

@@ -26,7 +26,7 @@ class PortRange(NamedTuple):
 
 
 class InheritedSocket(NamedTuple):
-    """A listening socket that the parent process has opened: ``fd://3``."""
+    """A listening socket that the parent process opened: ``fd://3``."""
 
     fd: int
 
@@ -42,7 +42,7 @@ _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
 
 def parse_bool(text: str) -> bool:
-    """Read a boolean as Go's strconv.ParseBool does."""
+    """Parse a boolean as Go's strconv.ParseBool does."""
     if text in _TRUE:
         return True
     if text in _FALSE:
@@ -51,7 +51,7 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_address(text: str) -> str:
-    """Return an IP address in canonical form."""
+    """Parse an IP address; return it in canonical form."""
     try:
         return parse_ip(text.removeprefix("[").removesuffix("]"))
     except ValueError as exc:
@@ -59,13 +59,13 @@ def parse_address(text: str) -> str:
 
 
 def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
-    """Return the address of a server; None for an empty text, which switches it off.
+    """Parse a server's listen address; None for an empty text, which disables it.
 
     Args:
         text: ``10.0.0.1``, ``10.0.0.1:10256``, ``:10256``, ``::``, ``[::]:10256`` or ``fd://3``.
         default_port: The port if the text has none.
 
-    Source: kube-proxy's IPPortVar and AppendPortIfNeeded; port 0 is any free one.
+    Source: kube-proxy's IPPortVar and AppendPortIfNeeded; port 0 means any free port.
     """
     text = text.strip()
     if not text:
@@ -81,7 +81,7 @@ def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
 
 
 def parse_port(text: str) -> int:
-    """Return a port of 0–65535."""
+    """Parse a port, 0–65535."""
     if not _DIGITS.fullmatch(text):
         raise ConfigError(f"{text!r} is not a port")
     if int(text) > 65535:
@@ -90,7 +90,7 @@ def parse_port(text: str) -> int:
 
 
 def parse_cidr(text: str) -> str:
-    """Return a network in canonical form; host bits are cleared, as kube-proxy does."""
+    """Parse a network; return it in canonical form with host bits cleared, as kube-proxy does."""
     address, slash, _ = text.partition("/")
     if not slash:
         alone = "128" if ":" in parse_address(address) else "32"
@@ -105,7 +105,7 @@ def parse_cidr(text: str) -> str:
 
 
 def parse_port_range(text: str) -> PortRange | None:
-    """Read ports as ``begin-end``, ``begin+offset`` or a single one.
+    """Parse a port range: ``begin-end``, ``begin+offset`` or a single port.
 
     Returns None for kube-proxy's forms of "any": an empty text, ``0`` and ``0-0``.
 

@@ -1,6 +1,6 @@
 """Writes settings as a ``--config`` file: kube-proxy's document and this program's own.
 
-Reading the file results in the same settings. Each field has its help as a comment.
+Reading the file yields the same settings. Each field has its help as a comment.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ kind: UserspaceProxyConfiguration
 
 
 def write_config(settings: Settings, path: str) -> None:
-    """Write settings to a file, which is replaced.
+    """Write settings to a file, replacing it.
 
     Raises:
-        ConfigError: It can't be written.
+        ConfigError: The file can't be written.
     """
     try:
         Path(path).write_text(render_config(settings), encoding="utf-8")
@@ -39,7 +39,7 @@ def write_config(settings: Settings, path: str) -> None:
 
 
 def render_config(settings: Settings) -> str:
-    """Return both documents as YAML, without the settings that have only a flag."""
+    """Return both documents as YAML, except settings that have only a flag."""
     kube, own = [_KUBE_HEAD], [_OWN_HEAD]
     parents: list[str] = []
     for name, row in sorted(TABLE.items(), key=lambda item: "." in item[1].kube_field):
@@ -60,7 +60,7 @@ def _field(key: str, value: object, row: Setting, indent: str) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return a value as JSON, which is YAML; quotes are omitted if they aren't needed."""
+    """Return a value as JSON, which is valid YAML, without unnecessary quotes."""
     if isinstance(value, list | Mapping):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, str) and value.isalpha() and value not in ("true", "false", "null"):

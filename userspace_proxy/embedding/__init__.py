@@ -1,4 +1,4 @@
-"""The proxy inside another program: Services that it adds by calls, with or without a loop."""
+"""The proxy as a library: programs add Services by calls, with or without an event loop."""
 
 from .added_service import AddedService
 from .proxy import Proxy

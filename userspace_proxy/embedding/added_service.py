@@ -1,4 +1,4 @@
-"""The handle of a Service that a program has added to its proxy."""
+"""Handles of Services that a program has added to its proxy."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from .arguments import EndpointAddress, make_slices
 
 
 class Owner(Protocol):
-    """The part of a proxy that its handles use; described there."""
+    """The part of a proxy that handles use; see :class:`EmbeddedProxy`."""
 
     async def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
         """Serve a Service."""
 
     async def delete(self, key: ServiceKey) -> None:
-        """Stop serving it."""
+        """Stop serving a Service."""
 
     def has_put(self, service: Service) -> bool:
-        """Return whether it is served."""
+        """Return whether a Service was put and not replaced."""
 
     def address_of(self, key: ServiceKey) -> SocketAddress | None:
-        """Return its address."""
+        """Return a Service's address."""
 
     def status(self) -> StatusFacts:
         """Return the state of everything."""
@@ -51,7 +51,7 @@ class AddedService:
 
     @property
     def service(self) -> Service:
-        """The Service as it was put."""
+        """The Service as it was added."""
         return self._service
 
     @property
@@ -64,7 +64,7 @@ class AddedService:
         """The address to dial: unpacks into host and port.
 
         Raises:
-            LookupError: It isn't served (any more).
+            LookupError: The Service isn't served (any more).
         """
         address = self._proxy.address_of(self.key)
         if address is None:
@@ -77,32 +77,32 @@ class AddedService:
         *,
         standby: Iterable[EndpointAddress] = (),
     ) -> None:
-        """Replace its endpoints, as for :meth:`EmbeddedProxy.add_service`; in force on return.
+        """Replace its endpoints, as in :meth:`EmbeddedProxy.add_service`; in force on return.
 
         Raises:
-            ValueError: One of them isn't an address.
-            TypeError: They have another type.
+            ValueError: An endpoint isn't an address.
+            TypeError: An endpoint has another type.
             LookupError: The Service was removed, or replaced by another of its name.
-            ListenError: It can't be served now: clients are refused, and it is retried each
-                second, with these endpoints.
+            ListenError: The Service can't be served now: clients are refused, and it is retried
+                every second with these endpoints.
         """
         await self.put(make_slices(self._service, endpoints, standby))
 
     async def put(self, slices: Iterable[EndpointSlice]) -> None:
-        """Replace its slices; in force on return.
+        """Replace the slices; in force on return.
 
         Raises:
             LookupError: The Service was removed, or replaced by another of its name.
-            ListenError: As with :meth:`set_endpoints`.
+            ListenError: See :meth:`set_endpoints`.
         """
         if not self._proxy.has_put(self._service):
             raise LookupError(f"{self.key} was removed or replaced")
         await self._proxy.put(self._service, slices)
 
     async def remove(self) -> None:
-        """Stop serving it; open connections go on. Idempotent.
+        """Stop serving the Service; open connections continue. Idempotent.
 
-        A Service that has replaced it is still served.
+        A Service that has replaced it is not affected.
         """
         if self._proxy.has_put(self._service):
             await self._proxy.delete(self.key)

@@ -1,8 +1,8 @@
-"""Reads what programs pass to an embedded proxy: names, ports, endpoints; finds free addresses.
+"""Validates the arguments of an embedded proxy: names, ports, endpoints; finds free addresses.
 
-Rule 1: what the API server would refuse is refused, and an error names the argument, what was given
-and what is expected.
-Rule 2: texts and numbers of subclasses become plain ones, which messages to workers require.
+Rule 1: values that the API server would reject are rejected; the error names the argument, the
+value and what is expected.
+Rule 2: instances of subclasses of str and int become plain ones, which messages to workers require.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from ..model.slice_annotations import MAX
 from ..model.wire import FieldError
 
 EndpointAddress = str | tuple[str, int]
-"""``ip:port`` or ``[ip6]:port``, or IP address and port as ``getsockname()`` returns them."""
+"""``ip:port`` or ``[ip6]:port``, or an (IP, port) tuple as ``getsockname()`` returns it."""
 
 _ANNOTATIONS = {annotation.name.replace("-", "_"): annotation for annotation in ANNOTATIONS}
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _SEED_MAX = 2**32 - 1
-# 127.64.0.0/10: loopback addresses that no program configures, so that every Service gets an
-# address of its own and keeps the port that was asked for.
+# 127.64.0.0/10: loopback addresses that no program uses, so that every Service gets its own address
+# and the requested port.
 _LOOPBACK_FIRST = (127 << 24) | (64 << 16)
 _LOOPBACKS = 1 << 22
 
@@ -87,25 +87,24 @@ def read_affinity(seconds: int | None) -> int | None:
 
 
 class HandlingArguments(TypedDict, total=False):
-    """Arguments of Services that are annotations elsewhere; None: as without."""
+    """Arguments that are annotations of a Service elsewhere; None: the default."""
 
     hold: str | None
-    """``60s`` or ``60s,1000``: connections that no endpoint can take wait for that time, at most so
-    many; None: they are refused."""
+    """``60s`` or ``60s,1000``: how long connections wait while no endpoint can take them, and how
+    many at most; None: they are refused."""
     slow_start: str | None
-    """``30s``: a new endpoint, or one that answers again, reaches its share of connections in that
-    time; None: at once."""
+    """``30s``: the time in which a new or recovered endpoint reaches its share of connections;
+    None: at once."""
     max_connections: int | str | None
-    """At most this many connections to one endpoint, further ones wait; None: any number."""
+    """The most connections to one endpoint, beyond which new ones wait; None: no limit."""
     wake: str | None
-    """``deployment/web`` or ``statefulset/db``: needed while connections wait; for the demand that
-    ``/api/v1/demand`` and the metrics show. Only a proxy of a cluster can have it scaled."""
+    """``deployment/web`` or ``statefulset/db``: the workload that waiting connections need; shown
+    as demand by ``/api/v1/demand`` and the metrics. Only a cluster's proxy can have it scaled."""
     on_endpoint_removal: str | None
-    """``keep``, the default, or ``30s``: connections to an endpoint that has left end after that
-    time."""
+    """``keep``, the default, or ``30s``: when connections to a removed endpoint are ended."""
     path: str | None
-    """``kernel``, which needs steering ``nftables`` and is an error without it; ``auto``, which
-    without it is ``userspace``; None: the path of :class:`Options`."""
+    """``kernel``, which is an error without steering ``nftables``; ``auto``, which without it means
+    ``userspace``; None: the path of :class:`Options`."""
     proxy_protocol: str | None
     """``v1`` or ``v2``: TCP connections to endpoints begin with a header that names the client."""
 
@@ -113,7 +112,7 @@ class HandlingArguments(TypedDict, total=False):
 def read_handling(
     seed: int = 0, *, balance: str = Balance.ROUND_ROBIN, **others: Unpack[HandlingArguments]
 ) -> Handling:
-    """Return how connections are handled, or raise ValueError or TypeError."""
+    """Parse the handling of connections, or raise ValueError or TypeError."""
     if not _is_int(seed):
         raise TypeError(f"seed: expected an int, got {seed!r}")
     if not 0 <= seed <= _SEED_MAX:
@@ -139,7 +138,7 @@ def read_handling(
 
 
 def check_names(names: Iterable[str], function: Callable[..., object]) -> None:
-    """Raise a TypeError unless further keyword arguments of a function are annotations."""
+    """Raise a TypeError unless extra keyword arguments of a function are annotations' names."""
     for name in names:
         if name not in _ANNOTATIONS:
             own = signature(function).parameters.values()
@@ -176,16 +175,16 @@ def make_slices(
     endpoints: Iterable[EndpointAddress],
     standby: Iterable[EndpointAddress] = (),
 ) -> list[EndpointSlice]:
-    """Return the slices of a Service with one port: one for each family and port of endpoints.
+    """Return the slices of a one-port Service: one per family and port of its endpoints.
 
     Args:
-        endpoints: A mapping contains their weights.
-        standby: Endpoints of the second priority; likewise.
+        endpoints: Endpoints, or a mapping from endpoints to weights.
+        standby: Endpoints of the second priority, in the same form.
 
     Raises:
         ValueError: An endpoint isn't an address, is given twice, or is of a family that the Service
-            doesn't have; or its weight is out of range.
-        TypeError: An endpoint or a weight has another type, or all endpoints are one text.
+            doesn't have; or a weight is out of range.
+        TypeError: An endpoint or a weight has another type, or ``endpoints`` is one text.
     """
     families = {SocketAddress(ip, 0).family for ip in service.cluster_ips}
     made: dict[SocketAddress, Endpoint] = {}
@@ -228,7 +227,7 @@ def _read_weight(weight: object) -> int:
 
 
 def is_address(value: object) -> bool:
-    """Return whether a value is a tuple of text and number, and perhaps more."""
+    """Return whether a value is a tuple that starts with a text and a number."""
     return (
         isinstance(value, tuple)
         and len(value) >= 2
@@ -242,10 +241,10 @@ def _is_int(value: object) -> bool:
 
 
 def free_loopback(key: ServiceKey, taken: Collection[str], seed: str) -> str:
-    """Return an address of 127.64.0.0/10 for a Service, the same for the same arguments.
+    """Return an address of 127.64.0.0/10 for a Service; equal arguments give the same address.
 
     Raises:
-        ValueError: All of them are taken.
+        ValueError: All addresses are taken.
     """
     start = zlib.crc32(f"{seed}/{key}".encode())
     for step in range(_LOOPBACKS):

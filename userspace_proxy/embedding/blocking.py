@@ -1,7 +1,7 @@
 """The embedded proxy for programs without an event loop.
 
-Each call is one of ``embedding`` and ``added_service`` with its signature and docstring; it runs in
-the proxy's thread.
+Each call wraps a method of ``embedded_proxy`` or ``added_service``, with its signature and
+docstring, and runs it in the proxy's thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 
 class InThread(Generic[_O]):
-    """The calls of an object that lives in a proxy's thread."""
+    """Calls methods of an object that lives in a proxy's thread."""
 
     _thread: LoopThread
     _object: _O
@@ -35,7 +35,7 @@ class InThread(Generic[_O]):
 def called(
     method: Callable[Concatenate[_O, _P], _T],
 ) -> Callable[Concatenate[InThread[Any], _P], _T]:
-    """Return a method that calls this one in the proxy's thread."""
+    """Wrap a method so that it is called in the proxy's thread."""
 
     @wraps(method)
     def call(self: InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -47,7 +47,7 @@ def called(
 def awaited(
     method: Callable[Concatenate[_O, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[InThread[Any], _P], _T]:
-    """Return a method that awaits this one in the proxy's thread."""
+    """Wrap a coroutine method so that it is awaited in the proxy's thread."""
 
     @wraps(method)
     def call(self: InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -59,7 +59,7 @@ def awaited(
 def entered(
     method: Callable[Concatenate[_O, _P], AbstractAsyncContextManager[_T]],
 ) -> Callable[Concatenate[InThread[Any], _P], AbstractContextManager[_T]]:
-    """Return a method for a `with` block, whose both ends this one awaits in the proxy's thread."""
+    """Wrap an async context manager as one for `with`, entered and left in the proxy's thread."""
 
     @contextlib.contextmanager
     @wraps(method)
@@ -76,7 +76,7 @@ def entered(
 
 
 def _bound(owner: object, method: Callable[..., _T]) -> Callable[..., _T]:
-    """Return the method of an object whose class may override this one."""
+    """Return the object's method, which its class may override."""
     bound: Callable[..., _T] = getattr(owner, method.__name__)
     return bound
 
@@ -84,14 +84,14 @@ def _bound(owner: object, method: Callable[..., _T]) -> Callable[..., _T]:
 def _adding(
     method: Callable[Concatenate[_O, _P], Coroutine[Any, Any, AddedService]],
 ) -> Callable[Concatenate[InThread[_O], _P], BlockingService]:
-    """Return a method that awaits this one, and returns a handle that blocks."""
+    """Wrap a coroutine method so that it returns a blocking handle."""
     add = awaited(method)
 
     @wraps(method)
     def call(self: InThread[_O], /, *args: _P.args, **kwargs: _P.kwargs) -> BlockingService:
         return BlockingService(self._thread, add(self, *args, **kwargs))
 
-    # For help(): else it shows the handle whose calls are awaited.
+    # For help(), which would otherwise show the asynchronous handle.
     shown = signature(method).replace(return_annotation=BlockingService.__name__)
     vars(call)["__signature__"] = shown
     return call
@@ -111,7 +111,7 @@ class BlockingService(InThread[AddedService]):
 
     @property
     def service(self) -> Service:
-        """The Service as it was put."""
+        """The Service as it was added."""
         return self._object.service
 
     @property
@@ -124,7 +124,7 @@ class BlockingService(InThread[AddedService]):
         """The address to dial: unpacks into host and port.
 
         Raises:
-            LookupError: It isn't served (any more).
+            LookupError: The Service isn't served (any more).
         """
         return self._thread.do(lambda: self._object.address)
 
@@ -134,24 +134,24 @@ class BlockingService(InThread[AddedService]):
 
 
 class BlockingProxy(InThread[EmbeddedProxy]):
-    """A Service proxy in a thread of its own, with the calls of ``Proxy`` without ``await``.
+    """A Service proxy in its own thread, with the methods of ``Proxy`` without ``await``.
 
     ``with Proxy.in_thread() as proxy`` creates, starts and stops it. Its calls may come from any
     thread but the proxy's own.
 
     Args:
-        arguments: Those of ``Proxy``.
+        arguments: The arguments of ``Proxy``.
     """
 
     proxy_class: ClassVar[type[EmbeddedProxy]] = EmbeddedProxy
-    """What runs in the thread. A subclass of this class may name one with more methods, and offer
-    them with :func:`called` and :func:`awaited`."""
+    """The class that runs in the thread. A subclass may name one with more methods, and expose them
+    with :func:`called` and :func:`awaited`."""
 
     def __init__(self, **arguments: Any) -> None:
         self._arguments = arguments
         self._thread = LoopThread()
         self._life = threading.RLock()
-        """Held while the proxy starts or closes: another thread's call waits for that."""
+        """Held while the proxy starts or closes: calls from other threads wait."""
 
     def __repr__(self) -> str:
         if not self._thread.is_running:
@@ -181,7 +181,7 @@ class BlockingProxy(InThread[EmbeddedProxy]):
             self._thread = LoopThread()
             try:
                 self._thread.start()
-                # Its events belong to the loop in which it is created.
+                # The proxy's events belong to the loop in which it is created.
                 self._object = self._thread.do(lambda: self.proxy_class(**self._arguments))
                 self._thread.call(self._object.start())
             except BaseException:
@@ -191,7 +191,7 @@ class BlockingProxy(InThread[EmbeddedProxy]):
     def close(self) -> None:
         """Stop the proxy and end its thread. Idempotent.
 
-        Calls that wait in other threads raise a RuntimeError.
+        Pending calls in other threads raise a RuntimeError.
         """
         self._thread.check_caller()
         with self._life:

@@ -1,4 +1,4 @@
-"""Services that a program adds to its own proxy by calls: the base of ``Proxy``."""
+"""The base of ``Proxy``: a proxy to which a program adds Services by calls."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 class EmbeddedProxy(Agent):
-    """A proxy whose Services are added by calls; the arguments are those of ``Proxy``."""
+    """A proxy whose Services are added by calls; takes the arguments of ``Proxy``."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class EmbeddedProxy(Agent):
         memory = MemorySource()
         self._memory = memory if source is None else None
         self._services: dict[ServiceKey, tuple[Service, tuple[EndpointSlice, ...]]] = {}
-        """Each Service that was put here, with its slices."""
+        """The Services that were put, with their slices."""
         self._seed = secrets.token_hex(8)
-        """Makes its Services' addresses differ from those of other proxies."""
+        """Makes its Services' addresses differ from other proxies'."""
         super().__init__(steering, source or memory, options or Options())
 
     def __repr__(self) -> str:
@@ -89,18 +89,18 @@ class EmbeddedProxy(Agent):
     ) -> AddedService:
         """Serve a Service, or replace the one of the same name; in force on return.
 
-        The handle of a Service that was replaced changes nothing any more.
+        The handle of a replaced Service no longer has any effect.
 
         Args:
-            name: Its name.
+            name: The Service's name.
             port: The port that clients dial.
             endpoints: ``ip:port``, ``[ip6]:port``, tuples of IP and port, or a mapping to weights.
                 Names instead of IPs (``db.example.com:5432``) are off by default:
-                ``Options(allow_endpoint_names=("example.com",))`` allows those below
-                ``example.com``. They are looked up after the return, by the DNS servers of this
-                machine, and never lead to it, or to reserved addresses: see docs/services.md.
-            standby: Endpoints that serve only while none of the others can.
-            namespace: Its namespace.
+                ``Options(allow_endpoint_names=("example.com",))`` allows names below
+                ``example.com``. This machine's DNS servers resolve them after the return; they
+                never lead to this machine or to reserved addresses: see docs/services.md.
+            standby: Endpoints that serve only while no other endpoint can.
+            namespace: The Service's namespace.
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
@@ -109,14 +109,14 @@ class EmbeddedProxy(Agent):
             handling: Annotations by their names, such as ``hold``: see :class:`HandlingArguments`.
 
         Returns:
-            A handle with the ``address`` to dial: with steering ``none`` it has another port if
-            the one that was asked for isn't available.
+            A handle with the ``address`` to dial: with steering ``none``, its port differs from
+            ``port`` if that isn't available.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere, or an argument is invalid here.
             TypeError: An argument has another type.
-            ListenError: It can't be served, for the reason that ``status()`` shows; the Service
-                that had its name before is served again.
+            ListenError: It can't be served; ``status()`` shows why. The previous Service of its
+                name is served again.
         """
         key = read_key(namespace, name)
         service = Service(
@@ -132,7 +132,7 @@ class EmbeddedProxy(Agent):
         return AddedService(self, service)
 
     def _check_path(self, service: Service) -> None:
-        """Raise a ValueError if a Service asks for the kernel path and can't have it."""
+        """Raise a ValueError if a Service requests the kernel path but can't have it."""
         handling = service.handling
         lacks = self._steering.no_kernel_path if self._steering is not None else {}
         family = SocketAddress(service.cluster_ips[0], 0).family
@@ -141,7 +141,7 @@ class EmbeddedProxy(Agent):
             raise ValueError(say(note))
 
     async def _replace(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
-        """Put a Service; if it can't be served, the one before is put again."""
+        """Put a Service; if it can't be served, put the previous one again."""
         before = self._services.get(service.key)
         try:
             await self.put(service, slices)
@@ -158,12 +158,12 @@ class EmbeddedProxy(Agent):
 
         Args:
             service: The Service.
-            slices: All its slices; those of an earlier call are deleted.
+            slices: All its slices, which replace the slices of an earlier call.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere.
-            ListenError: It can't be served, for the reason that ``status()`` shows: clients are
-                refused, and it is retried each second. Only DNS serves those without a cluster IP.
+            ListenError: It can't be served; ``status()`` shows why. Clients are refused, and it is
+                retried every second. Only DNS serves headless Services.
         """
         memory = self._embedded()
         _, before = self._services.get(service.key, (service, ()))
@@ -197,7 +197,7 @@ class EmbeddedProxy(Agent):
     def endpoints_of(
         self, service: ServiceKey, endpoint: EndpointAddress | None = None
     ) -> list[At]:
-        """Return the endpoints of all ports of a Service, or those at one address.
+        """Return the endpoints of all ports of a Service, or only the endpoints at one address.
 
         TCP and UDP of one address are two endpoints.
 
@@ -229,19 +229,19 @@ class EmbeddedProxy(Agent):
         detours: Mapping[At, SocketAddress],
         why: Callable[[], Reasons] = dict,
     ) -> None:
-        """Have endpoints of a Service dialled at other addresses; in force on return.
+        """Redirect dials of a Service's endpoints to other addresses; in force on return.
 
-        What listens there passes connections on to the endpoint, or acts in its place; the page
-        shows the endpoint with its reasons. The detours stay when the Service is removed.
+        The listener there forwards connections to the endpoint, or replaces it; the page shows the
+        endpoint with the reasons. Detours stay when the Service is removed.
 
         Args:
             service: A Service, which may be served later.
-            detours: By endpoint; those of an earlier call that are missing end.
-            why: Returns the reasons in words, by endpoint, whenever the Service is shown.
+            detours: The address to dial by endpoint; replaces the detours of earlier calls.
+            why: Returns the reasons in words by endpoint; called whenever the Service is shown.
 
         Raises:
-            ValueError: One of them isn't an address; nothing has changed.
-            TypeError: Likewise, or it has another type.
+            ValueError: An argument isn't an address; nothing has changed.
+            TypeError: An address has another type; nothing has changed.
         """
         read = {
             At(Protocol(protocol), read_endpoint(endpoint)): read_endpoint(to)
@@ -250,7 +250,7 @@ class EmbeddedProxy(Agent):
         self._running().served_ports.detour(service, read, why)
 
     def at_end(self, callback: Callable[[], Awaitable[object]]) -> None:
-        """Have a callback awaited when the proxy stops."""
+        """Register a callback that is awaited when the proxy stops."""
         self._running()
         self._stack.push_async_callback(callback)
 
@@ -266,23 +266,24 @@ class EmbeddedProxy(Agent):
     ) -> AsyncIterator[list[ConnectionFacts]]:
         """Observe connections and UDP flows in a `with` block, as a list that grows.
 
-        It has those that have ended, and those that were saved, held or refused, as of 0.25 s ago,
-        and once the block is left until then. What is still open isn't there. Of each worker it has
-        at most 128 in 0.25 s, as have all blocks and streams together: the others are counted in
-        records with the event ``left-out``. The list keeps its last 4,096 records.
+        It contains connections that have ended, and that were saved, held or refused, up to 0.25 s
+        ago, and after the block up to its end; open connections are missing. Each worker reports at
+        most 128 in 0.25 s for all blocks and streams together; the others are counted in records
+        with the event ``left-out``. The list keeps its last 4,096 records.
 
         Args:
-            service: Only those of a Service, a namespace, or ``namespace/name:port``.
-            client: Only those of this IP address.
-            failed: Only those whose clients didn't get what they asked for. Of these three, any.
-            saved: Only those whose first dial failed and that another endpoint answered. Each has
-                two records: ``saved`` when it answers, and ``ended``.
-            slow_s: Only those that waited at least this long for the first byte.
+            service: Only connections to a Service, a namespace, or ``namespace/name:port``.
+            client: Only connections from this IP address.
+            failed: Only connections whose clients didn't get what they asked for. Of ``failed``,
+                ``saved`` and ``slow_s``, one is enough.
+            saved: Only connections whose first dial failed and that another endpoint answered. Each
+                has two records: ``saved`` at the answer, and ``ended``.
+            slow_s: Only connections that waited at least this long for the first byte.
 
         Raises:
             LookupError: No port of such a Service is served.
             ValueError: An argument is invalid.
-            UserspaceProxyError: 64 different filters are watched, streams included.
+            UserspaceProxyError: 64 different filters are in use already, including streams'.
         """
         core, name = self._running(), str(service)
         wanted = ConnectionFilter(
@@ -305,15 +306,15 @@ class EmbeddedProxy(Agent):
     def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
         """Have the next connection of a Service go to one of its endpoints; in force on return.
 
-        If the endpoint is ejected, it is the next connection after that. A client that affinity has
-        pinned stays with its endpoint.
+        If the endpoint is ejected, the first connection afterwards goes there. A client with
+        session affinity stays with its endpoint.
 
         Raises:
             LookupError: There is no such Service, or it has no such endpoint.
         """
         wanted = self.endpoints_of(service, endpoint)[0].endpoint
         for served in self._ports_of(service):
-            # Each port of a Service has endpoints of its own.
+            # Each port of a Service has its own endpoints.
             if self._plane is not None and wanted in {v.address for v in served.plan.verdicts}:
                 self._plane.prefer(served.group, wanted)
 
@@ -330,11 +331,11 @@ class EmbeddedProxy(Agent):
         return None
 
     def names(self, namespace: str = "default") -> ProcessNames:
-        """Have this process find the names of Services, in a `with` block.
+        """Make this process resolve the names of Services, in a `with` block.
 
-        In it, ``socket.getaddrinfo`` finds them as in a pod of that namespace, and so do requests,
-        httpx and asyncio; not uvloop and libraries in C. With steering ``none`` it returns the
-        address and port at which a Service port answers.
+        There, ``socket.getaddrinfo`` resolves them as in a pod of the namespace, and so do
+        requests, httpx and asyncio, but not uvloop and C libraries. With steering ``none`` it
+        returns the address and port at which a Service port answers.
         """
         return ProcessNames(self._lookups(namespace))
 

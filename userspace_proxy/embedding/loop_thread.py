@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for programs that have none."""
+"""Runs an event loop in its own thread, for programs that have none."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _FORKED = (
 class LoopThread:
     """An event loop that runs in a thread from :meth:`start` to :meth:`close`.
 
-    The thread doesn't keep the program from ending.
+    It is a daemon thread: the program may exit while it runs.
     """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop
         self._lock = threading.Lock()
-        """Orders calls and the end: a call that the loop doesn't get would wait for ever."""
+        """Serializes calls and the end: a call submitted after the end would wait forever."""
         self._takes_calls = False
         self._thread = threading.Thread(target=self._run, name="userspace-proxy", daemon=True)
 
@@ -37,11 +37,11 @@ class LoopThread:
         """Start the thread, once.
 
         Raises:
-            UserspaceProxyError: A library has replaced what it needs.
+            UserspaceProxyError: A library has replaced threads, sockets or select.
         """
         require_own_threads()
         self._loop = asyncio.new_event_loop()
-        # A test may have frozen the time of its own thread, and with it all others'.
+        # A test may have frozen time in all threads.
         self._loop.time = Clocks.monotonic  # type: ignore[method-assign]
         self._takes_calls = True
         self._pid = os.getpid()
@@ -54,7 +54,7 @@ class LoopThread:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started, and hasn't been closed."""
+        """Whether the thread was started and hasn't been closed."""
         return self._thread.is_alive()
 
     def call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -83,7 +83,7 @@ class LoopThread:
     def _submit(self, coroutine: Coroutine[Any, Any, _T]) -> Future[_T]:
         self.check_caller()
         with self._lock:
-            # A process that was forked has no such thread.
+            # A forked process doesn't have the thread.
             if self._takes_calls and self.is_running:
                 return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             is_forked = self._takes_calls and self._pid != os.getpid()
@@ -103,7 +103,7 @@ class LoopThread:
         return self.call(called())
 
     def close(self) -> None:
-        """End the loop and its thread; what still runs in it is cancelled. Idempotent."""
+        """End the loop and its thread, cancelling tasks that still run. Idempotent."""
         with self._lock:
             if self._takes_calls and self.is_running:
                 self._loop.call_soon_threadsafe(self._loop.stop)
@@ -118,7 +118,7 @@ class LoopThread:
         finally:
             with self._lock:
                 self._takes_calls = False
-            # The last calls become tasks in this turn.
+            # The last calls become tasks in this iteration.
             self._loop.run_until_complete(asyncio.sleep(0))  # noqa: TID251 - yields once
             left = asyncio.all_tasks(self._loop)
             for task in left:

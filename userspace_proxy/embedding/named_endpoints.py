@@ -1,7 +1,7 @@
-"""Makes the slices of a Service whose endpoints a program passes by address, or by name.
+"""Makes the slices of a Service whose endpoints a program passes by address or by DNS name.
 
-Rule 1: a name is accepted only below one that the options allow.
-Rule 2: everything else about an endpoint, such as its weight, is read as that of an address.
+Rule 1: a name is accepted only at or below a name that the options allow.
+Rule 2: everything else, such as weights, works as for endpoints by address.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def make_all_slices(
     standby: Iterable[EndpointAddress],
     allowed: Sequence[str],
 ) -> list[EndpointSlice]:
-    """Return the slices of a Service with one port, as ``make_slices``, and slices of names.
+    """Return the slices of a one-port Service like ``make_slices``, and slices of names.
 
     Args:
-        allowed: As in :class:`Options`.
+        allowed: ``allow_endpoint_names`` of :class:`Options`.
 
     Raises:
-        ValueError: As ``make_slices``; or a name isn't allowed, or they are too many.
-        TypeError: As ``make_slices``.
+        ValueError: See ``make_slices``; or a name isn't allowed, or there are too many names.
+        TypeError: See ``make_slices``.
     """
     names = _NamedAmong(tuple(allowed))
     addresses, named = names.split(endpoints)
@@ -36,25 +36,25 @@ def make_all_slices(
     slices = make_slices(service, addresses, other_addresses)
     if not names.hosts:
         return slices
-    # Of any family: the name decides.
+    # Without a family: DNS decides.
     of_names = make_slices(replace(service, cluster_ips=()), named, other_named)
     return [*slices, *(names.named(item) for item in of_names)]
 
 
 class _NamedAmong:
-    """Names among endpoints, with an address in the place of each."""
+    """Replaces names among endpoints by placeholder addresses."""
 
     def __init__(self, allowed: tuple[str, ...]) -> None:
         self.hosts: dict[str, str] = {}
-        """By the addresses in their places, which are for documentation (RFC 5737)."""
+        """Names by placeholder address, which is for documentation (RFC 5737)."""
         self._allowed = allowed
         self._seen: dict[EndpointAddress, int] = {}
-        """Endpoints by name, and the identity of the argument that has them."""
+        """Endpoints by name, and the id of the argument that contains them."""
 
     def split(
         self, endpoints: Iterable[EndpointAddress]
     ) -> tuple[Iterable[EndpointAddress], Iterable[EndpointAddress]]:
-        """Return the endpoints by address, and those by name; what is neither is an address."""
+        """Split endpoints into those by address, also invalid ones, and those by name."""
         if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
             return endpoints, ()
         found = [(endpoint, self._stand_in(endpoint)) for endpoint in endpoints]
@@ -71,13 +71,13 @@ class _NamedAmong:
         return addresses, [stand_in for _, stand_in in named]
 
     def named(self, item: EndpointSlice) -> NameSlice:
-        """Return the slice of names for one with addresses in their places."""
+        """Convert a slice of placeholder addresses to a slice of names."""
         endpoints = tuple(replace(e, ip=self.hosts[e.ip]) for e in item.endpoints)
         key = SliceKey(item.key.namespace, f"{item.service.name}-names-{item.ports[0].port}")
         return NameSlice.of(replace(item, key=key, endpoints=endpoints))
 
     def _stand_in(self, endpoint: EndpointAddress) -> EndpointAddress | None:
-        """Return an address and the port for an endpoint by name; None: it isn't one."""
+        """Return the placeholder and port for an endpoint by name; None if it isn't by name."""
         if isinstance(endpoint, str):
             host, colon, port = endpoint.rpartition(":")
             if not colon:
@@ -108,7 +108,7 @@ class _NamedAmong:
         return f"{ip}:{port}"
 
     def _check_allowed(self, endpoint: EndpointAddress, name: str) -> None:
-        """Raise ValueError, with what allows it, unless a name may be looked up."""
+        """Raise ValueError, with the option to set, unless a name may be looked up."""
         if is_below(name, self._allowed):
             return
         _, _, parent = name.partition(".")
@@ -121,6 +121,6 @@ class _NamedAmong:
 
 
 def _is_meant_as_name(host: str) -> bool:
-    """Return whether a host is written as a name, perhaps a wrong one, and not as an address."""
+    """Return whether a host is meant as a name, possibly invalid, and not as an address."""
     is_other = not host or host == "localhost" or any(mark in host for mark in ":/[]")
     return not is_other and not host.rpartition(".")[2].isdigit()

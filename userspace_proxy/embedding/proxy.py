@@ -1,4 +1,4 @@
-"""The proxy as one object for programs that embed it: they add Services by calls.
+"""The proxy as one object for programs that embed it, which add Services by calls.
 
 ::
 
@@ -25,8 +25,8 @@ class Proxy(EmbeddedProxy):
 
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
-            ``nftables``, ``iptables`` or ``auto``; or a steering of your own.
-        source: Where Services come from; None: from :meth:`add_service` alone.
+            ``nftables``, ``iptables`` or ``auto``; or your own steering.
+        source: Where Services come from; None: only from :meth:`add_service`.
         options: Everything else.
     """
 
@@ -39,7 +39,7 @@ class Proxy(EmbeddedProxy):
     ) -> BlockingProxy:
         """Return a proxy for programs without an event loop: ``with`` starts and stops it.
 
-        It has the same calls without ``await``, and runs in a thread of its own. The arguments are
+        It has the same methods without ``await``, and runs in its own thread. The arguments are
         those of :class:`Proxy`; a source must not be tied to another event loop.
         """
         return BlockingProxy(steering=steering, source=source, options=options)

@@ -1,8 +1,8 @@
-"""Follows the path of connections to one Service, and states at which step they fail.
+"""Follows the path of connections to one Service, and reports the step at which they fail.
 
     running proxy, manifests or API server ──▶ Subject ──▶ steps ──▶ sentence, next command
 
-It changes nothing. Dials and requests for pods are made only if they are asked for.
+It changes nothing. Dials and requests for pods are made only if requested.
 """
 
 from .explanation import Explanation, PathStep, Subject, read_subject, render_json, render_text

@@ -1,21 +1,21 @@
-"""Dials addresses now, as many at once as are given, and measures how long they take to answer.
+"""Dials addresses concurrently, and measures how long they take to answer.
 
 connect ──▶ answered after 0.4 ms
        └──▶ refused, no route, 3 s of silence
 
-A running proxy's own probes are ``dataplane.probe_dials``; here there is no event loop, and the
-time counts. Both are unseen by the program that listens.
+A running proxy's own probes are in ``dataplane.probe_dials``; here there is no event loop, and the
+duration matters. The listening program notices neither.
 
     this process ── nsenter ──▶ a child in the namespace of a worker, which dials
                  ◀── results ──
 
-A proxy in a container or a sandbox reaches endpoints that programs outside don't reach.
+A proxy in a container or a sandbox reaches endpoints that programs outside can't reach.
 
-Rule 1: the namespace is entered only if a worker with the proxy's pid is in it: with a proxy of
-another machine, pid and inode would have to be those of a process here.
-Rule 2: what answers as the proxy may lie, and show any process of this machine. So root never
-enters a user namespace: its creator could trace the child, which is root everywhere else. Other
-users can enter only their own.
+Rule 1: the namespace is entered only if a worker with the reported pid is in it. So a proxy on
+another machine is mistaken for a local one only if both pid and inode match a process here.
+Rule 2: whatever answers as the proxy may lie, and name any process of this machine. So root never
+enters a user namespace, whose creator could trace the child, which is root elsewhere. Other users
+can enter only their own.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from ..model import SocketAddress
 from ..model.failures import BY_OWN_ROUTE, NO_ANSWER, dial_failure
 
 SILENCE_S = 3.0
-"""As long as a client of the proxy waits for all endpoints together."""
+"""As long as a client of the proxy waits for all endpoints together, in seconds."""
 _AT_ONCE = 32
-# Some 3 s for each 32 addresses, and the start of an interpreter.
+# About 3 s for each 32 addresses, plus the start of an interpreter.
 _ALL_WITHIN_S = 60.0
 _ENTER = "nsenter"
 
@@ -57,19 +57,19 @@ class DialResult:
     """The result of one dial."""
 
     seconds: float
-    """Until the connection was open, or had failed."""
+    """Seconds until the connection was open, or had failed."""
     cause: Cause | None = None
     """Why it failed; None if the address answered."""
     error: str = ""
-    """The same in the kernel's words."""
+    """The kernel's error message; empty if the address answered."""
     has_no_route: bool = False
-    """This machine has no route to the address, or one that leads nowhere: nothing was sent."""
+    """This machine has no usable route to the address, so nothing was sent."""
 
 
 def dial_all(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
     """Dial addresses over TCP; return the results by address.
 
-    It blocks for at most some 3 s for each 32 addresses.
+    It blocks for about 3 s per 32 addresses at most.
     """
     wanted = list(dict.fromkeys(addresses))
     if not wanted:
@@ -79,7 +79,7 @@ def dial_all(addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
 
 
 def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
-    """Dial one address over TCP, without sending a byte."""
+    """Dial one address over TCP without sending any data."""
     family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
     begin = Clocks.monotonic()
     with socket.socket(family, socket.SOCK_STREAM) as sock:
@@ -88,7 +88,7 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
         try:
             sock.connect((address.ip, address.port))
         except OSError as exc:
-            # A timeout of settimeout has no errno.
+            # The timeout error of settimeout has no errno.
             number = exc.errno or errno.ETIMEDOUT
             error = exc.strerror or os.strerror(number)
             seconds = Clocks.monotonic() - begin
@@ -102,9 +102,9 @@ def dial(address: SocketAddress, *, silence_s: float = SILENCE_S) -> DialResult:
 
 
 def find_way(node: StatusFacts | None) -> tuple[str, ...] | None:
-    """Return the words before a command that run it in the proxy's network.
+    """Return the command prefix that runs a program in the proxy's network namespace.
 
-    Empty if that is this process's, or unknown; None if there is no way.
+    Empty if that is this process's namespace, or unknown; None if it can't be entered.
     """
     theirs = node.network_namespace if node is not None else 0
     if node is None or not theirs or theirs == network_namespace():
@@ -119,7 +119,7 @@ def find_way(node: StatusFacts | None) -> tuple[str, ...] | None:
 
 
 def dial_by(way: tuple[str, ...], addresses: Iterable[SocketAddress]) -> dict[str, DialResult]:
-    """Dial addresses over TCP as :func:`dial_all` does, by a way of :func:`find_way`.
+    """Dial addresses like :func:`dial_all`, with a prefix from :func:`find_way`.
 
     Raises:
         ChildEnded: The namespace can't be entered.
@@ -139,7 +139,7 @@ def dial_by(way: tuple[str, ...], addresses: Iterable[SocketAddress]) -> dict[st
 
 
 def answer(descriptor: int) -> int:
-    """Dial the addresses of one message, and answer with the results: the child's program."""
+    """Run in the child: dial the addresses of one message, and reply with the results."""
     with socket.socket(fileno=descriptor) as link:
         message, _ = receive_frame(link)
         results = dial_all(SocketAddress(ip, port) for ip, port in json.loads(message))

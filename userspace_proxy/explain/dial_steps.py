@@ -1,13 +1,13 @@
-"""Judges the dials of ``explain --probe`` beside what clients have met.
+"""Judges the dials of ``explain --probe``, in view of what clients experienced.
 
     dial ──failed──▶ did clients dial lately? ──yes──▶ a further line
                                               └──no──▶ the dial decides
 
-Rule 1: what clients have met decides, not a dial of this program: that has another source address,
-sends nothing, and may fail for reasons of its own. It decides where no client has dialled lately.
-Rule 2: a machine that has no route to an address, and isn't the proxy's node, shows nothing.
-Rule 3: a dial shows that connections are accepted, by the proxy where it is of a Service's address,
-and nothing of answers. Where clients fail anyway, the step says so, and has no good mark.
+Rule 1: clients' experience decides, not this program's dial, which has another source address,
+sends nothing, and may fail for its own reasons. The dial decides if no client has dialled lately.
+Rule 2: a machine without a route to an address proves nothing, unless it is the proxy's node.
+Rule 3: a dial proves only that connections are accepted (at a Service's address, by the proxy), not
+that requests are answered. If clients fail anyway, the step says so and isn't marked as good.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ UNREACHED = PathStep(
 
 
 def with_hosts(ports: Iterable[PortFacts], dials: Dials) -> Dials:
-    """Return dials in which the remedies for endpoints by name are about hosts, not about pods."""
+    """Return dials whose remedies for endpoints by DNS name are about hosts, not pods."""
     hosts = {e.address: e.host for port in ports for e in port.endpoints if e.host}
     return {
         at: replace(result, cause=result.cause.replace(host=hosts[at]))
@@ -47,13 +47,13 @@ def with_hosts(ports: Iterable[PortFacts], dials: Dials) -> Dials:
 
 
 def dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep:
-    """Return the step about the dial of an address of a Service."""
+    """Return the step about the dial of a Service's address."""
     if result.cause is None:
         what = f"{address} accepts a connection {_after(result)}"
         if port.is_unseen or port.state.level is Level.OK:
             return PathStep(Level.OK, "dial", what)
         return PathStep(None, "dial", f"{what}, as the proxy does before it dials")
-    # Many addresses of Services can be dialled only from nodes and pods.
+    # Many Service addresses can be dialled only from nodes and pods.
     is_known = port.connections or port.admits is not None
     is_known = is_known or not (port.is_unseen or port.mark is Level.OK)
     level = None if is_known or result.has_no_route else Level.ATTENTION
@@ -61,14 +61,14 @@ def dial_address(port: PortFacts, address: str, result: DialResult) -> PathStep:
 
 
 def clients_show(endpoint: EndpointFacts, now: float) -> bool:
-    """Return whether clients have shown lately whether an endpoint answers."""
+    """Return whether recent clients have shown if an endpoint answers."""
     if endpoint.cause is not None:
         return not endpoint.is_past
     return endpoint.answered_at > 0 and now - endpoint.answered_at < LAST_MINUTE_S
 
 
 def _level_of_failed(endpoint: EndpointFacts, now: float) -> Level | None:
-    """Return how much the failed dial of a used endpoint means."""
+    """Return the severity of a failed dial to a used endpoint."""
     if clients_show(endpoint, now):
         return None
     was_answered = endpoint.cause is None and endpoint.answered_at
@@ -76,7 +76,7 @@ def _level_of_failed(endpoint: EndpointFacts, now: float) -> Level | None:
 
 
 def _beside_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
-    """Return how a dial failed, beside what clients met."""
+    """Return how a dial failed, compared with what clients experienced."""
     if _is_as_clients(endpoint, cause):
         return ", as for clients"
     said = f": {say(cause)}"
@@ -89,18 +89,18 @@ def _beside_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
 
 
 def _is_as_clients(endpoint: EndpointFacts, cause: Cause) -> bool:
-    """Return whether clients have met what a dial met, which another step says with its remedy."""
+    """Return whether clients failed like the dial, which another step reports with its remedy."""
     return endpoint.cause is not None and endpoint.cause.code is cause.code
 
 
 def dial_steps(
     port: PortFacts, dials: Dials, now: float, *, is_planned: bool
 ) -> Iterator[PathStep]:
-    """Yield one step about the endpoints that were dialled, and one about those that weren't.
+    """Yield a step about the dialled endpoints, and one about those that weren't dialled.
 
     Args:
         now: Unix time of the facts.
-        is_planned: They are those of a plan, not of a proxy, in whose network was dialled.
+        is_planned: The facts come from a plan, not from a proxy in whose network was dialled.
     """
     if refused := sum(endpoint.is_refused for endpoint in port.endpoints):
         them = plural(refused, "endpoint")
@@ -119,7 +119,7 @@ def dial_steps(
         for endpoint, result in used
         if result.cause is not None and endpoint not in unrouted
     }
-    # What accepts connections may fail clients otherwise.
+    # An endpoint that accepts connections may still fail its clients.
     accepting = [endpoint for endpoint, result in used if result.cause is None]
     unlike = [one for one in accepting if one.cause is not None and not one.is_past]
     levels = {at: one[0] for at, one in failed.items()}
@@ -152,7 +152,7 @@ def dial_steps(
 def _dial(
     endpoint: EndpointFacts, result: DialResult, level: Level | None
 ) -> tuple[Level | None, str]:
-    """Return a line about one dial, and its level, given that of a used endpoint."""
+    """Return the level of one dial and a line about it, given a used endpoint's level."""
     used = "" if endpoint.is_usable else f" ({endpoint.state})"
     if result.cause is None:
         return level, f"{endpoint.address}{used}: accepts a connection {_after(result)}"

@@ -1,11 +1,11 @@
-"""An explanation of one Service: the steps of a connection's path, in parts; as text and as JSON.
+"""An explanation of one Service: the steps of a connection's path, as text and as JSON.
 
     answer, or plan ──read_subject──▶ Subject: the facts about it
 
     PathStep ─▶ PathPart ─▶ Explanation ──render_text──▶ lines, a sentence and the next command
                                 └───────render_json──▶ the same for programs
 
-Rule 1: steps are made elsewhere (``steps`` and what it asks); this module only places their words.
+Rule 1: ``steps`` and its helpers make the steps; this module only arranges their words.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ _TOPIC_WIDTH = 9
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One Service as it is served, or would be."""
+    """The facts about one Service as it is served, or would be."""
 
     service: str
-    """``namespace/name``."""
+    """The Service, ``namespace/name``."""
     origin: str
-    """Where the facts are from, in words."""
+    """Where the facts come from, in words."""
     now: float
     ports: Sequence[PortFacts]
     ignored: Sequence[IgnoredFacts] = ()
     node: StatusFacts | None = None
-    """None if no proxy was asked."""
+    """The proxy's facts; None if no proxy was asked."""
     rejected: Sequence[RejectedFacts] = ()
-    """Objects about it that have a mistake, where no port shows it."""
+    """Invalid objects about the Service, if no port shows the mistake."""
     others_rejected: Sequence[RejectedFacts] = ()
-    """Objects with a mistake that aren't about it, as far as is known."""
+    """Invalid objects that, as far as known, aren't about the Service."""
     on_node: Sequence[PortFacts] = ()
-    """The ports as on a node, where they were planned as with the steering ``none``."""
+    """The ports as on a node, if they were planned with the steering ``none``."""
 
 
 def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: bool) -> Subject:
-    """Return the facts about a Service, or one port of it.
+    """Return the facts about a Service, or one of its ports.
 
     Args:
         status: An answer, which may contain other Services.
         service: ``namespace/name`` or ``namespace/name:port``.
-        is_live: It is a running proxy's.
+        is_live: Whether a running proxy gave the answer.
     """
     part, key = status.only(service), service.partition(":")[0]
     causes = [cause for port in part.ports for cause in port.state.causes]
@@ -74,28 +74,28 @@ def read_subject(status: StatusFacts, service: str, origin: str, *, is_live: boo
 
 @dataclass(frozen=True, slots=True)
 class PathStep:
-    """One step, and whether connections get past it."""
+    """One step of the path, and whether connections pass it."""
 
     level: Level | None
-    """None: connections don't, by design, or clients show what happens."""
+    """None: connections don't pass by design, or clients show what happens."""
     topic: str
-    """One word: ``endpoints``."""
+    """The step's subject in one word: ``endpoints``."""
     what: str
     hint: str = ""
     details: tuple[tuple[Level | None, str], ...] = ()
-    """Lines below it, each with a level; None: about what isn't used, by design."""
+    """Lines below it, each with a level; None: unused by design."""
     pod: str = ""
-    """The name of the pod that it is about; empty if it is about none, or several."""
+    """The name of the pod concerned; empty if there is none, or several."""
     is_by_design: bool = False
-    """It needs attention only because it was asked for."""
+    """Whether it is reported only because the user asked; the cluster works as designed."""
     causes: tuple[Cause, ...] = ()
-    """Those that it states as a whole."""
+    """The causes that it states as a whole."""
     brief: str = ""
-    """What it says as the sentence below says the rest; empty: the same."""
+    """Its short text if the sentence below says the rest; empty: the same text."""
 
     @property
     def mark(self) -> Level | None:
-        """The level that is shown; None: a neutral mark."""
+        """The displayed level; None: a neutral mark."""
         return None if self.is_by_design else self.level
 
 
@@ -104,31 +104,31 @@ class PathPart:
     """The steps of one part of the path."""
 
     title: str
-    """Empty for what concerns the whole Service."""
+    """The part's title; empty if it concerns the whole Service."""
     steps: tuple[PathStep, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is right and wrong with one Service."""
+    """What works and what fails for one Service."""
 
     service: str
     origin: str
     level: Level
     sentence: str
-    """One sentence without a full stop."""
+    """The result, one sentence without a full stop."""
     next: str
-    """The command that shows more, or that repairs it; empty if there is none."""
+    """The command that shows more, or repairs the problem; empty if there is none."""
     parts: tuple[PathPart, ...]
 
 
 def render_text(explanation: Explanation, *, columns: int = 0) -> str:
-    """Return the steps, a sentence and the next command; with 0 columns, lines have any length."""
+    """Return the steps, the sentence and the next command; 0 columns: don't wrap lines."""
     return "\n".join([*map(printable, _lines(explanation, columns)), ""])
 
 
 def render_json(explanation: Explanation) -> str:
-    """Return the same as JSON; the fields are those of :class:`Explanation`."""
+    """Return an explanation as JSON, with the fields of :class:`Explanation`."""
     return json.dumps(dataclasses.asdict(explanation), indent=2, default=dump_cause) + "\n"
 
 

@@ -1,9 +1,9 @@
-"""The steps about chains of other programs that may drop packets to a Service on their way in.
+"""Makes the steps about other programs' chains that may drop packets to a Service.
 
-Rule 1: what a chain does is known only roughly. Where it lets the clients of a Service pass, it is
-no problem of theirs, and may still be one of other clients.
-Rule 2: a connection that has got its first byte lately shows that; older ones may have passed
-before the chain was there. Of a client that was asked about, others show nothing.
+Rule 1: the effect of a chain is known only roughly. If a Service's clients pass it, it is no
+problem for them, but may be one for other clients.
+Rule 2: a recent first byte proves that clients pass; older ones may predate the chain. Other
+clients prove nothing about the client that the user asked about.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def firewall_steps(
     """Yield a step for each chain that may drop packets to a Service; one if there is none.
 
     Args:
-        client: The address of a client that was asked about; empty: any.
+        client: The address of the client that the user asked about; empty: any client.
         now: Unix time.
     """
     for one in node.firewalls:
         is_passed = _is_passed(one, ports, client, now)
         what = f"Chain {_drops(one, 'of other clients' if is_passed else 'to Services')}"
         yield PathStep(None if is_passed else Level.TROUBLE, _TOPIC, what, one.hint)
-    # Of the address, or of packets to an endpoint.
+    # The chain may drop packets to the address, or to an endpoint.
     causes = [cause for port in ports for cause in port.state.causes]
     is_blamed = any(cause.get("chain") or cause.get("rule") for cause in causes)
     if not node.firewalls and not is_blamed and node.steering.name != "none":
@@ -44,9 +44,9 @@ def firewall_steps(
 def firewall_clause(
     node: StatusFacts | None, ports: Sequence[PortFacts], client: str, now: float
 ) -> str:
-    """Return the first chain that may drop packets of others, as the end of a sentence; or empty.
+    """Return the first chain that may drop other packets, as the end of a sentence; or empty.
 
-    The arguments are those of :func:`firewall_steps`; without a node there is none.
+    The arguments are those of :func:`firewall_steps`; without a node, the result is empty.
     """
     chains = () if node is None else node.firewalls
     passed = (one for one in chains if _is_passed(one, ports, client, now))
@@ -65,7 +65,7 @@ def _is_passed(
 
 
 def _passes(port: PortFacts, firewall: FirewallFacts, now: float) -> bool:
-    """Return whether packets of a Service port's clients have passed a chain lately."""
+    """Return whether packets of a Service port's clients have recently passed a chain."""
     if firewall.family not in ("", port.family):
         return False
     return any(now - endpoint.sent_at < LAST_MINUTE_S for endpoint in port.endpoints)

@@ -1,9 +1,9 @@
-"""Chooses the command to run next, from the cause that keeps clients from being served.
+"""Chooses the next command from the cause that prevents clients from being served.
 
-Rule 1: a command shows what the explanation doesn't: never the same explanation, nor its summary.
-Without such a command there is none.
-Rule 2: a command can be pasted: it starts with the words that started this program, names what was
-just named, and asks the same cluster.
+Rule 1: the command shows more than the explanation: never the same explanation or a summary. If no
+command does, there is none.
+Rule 2: the command can be pasted: it starts with the words that started this program, names the
+same object, and asks the same cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .explanation import Subject
 
 UNREPLIED = "conntrack -L marks UDP flows without an answer as [UNREPLIED]"
-# The source's flags that kubectl has, too, and its name for them.
+# The source's flags that kubectl also has, with kubectl's names.
 _KUBECTL_FLAGS = {
     "--kubeconfig": "--kubeconfig",
     "--context": "--context",
@@ -33,7 +33,7 @@ _KUBECTL_FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """How the user has run this program: the next command repeats that, with more flags."""
+    """How the user ran this program: the next command repeats that with more flags."""
 
     program: tuple[str, ...] = ("userspace-proxy",)
     """The words that start this program."""
@@ -42,13 +42,13 @@ class Invocation:
     others: tuple[str, ...] = ()
     """Flags that change what is explained, such as ``--from``."""
     has_dialled: bool = False
-    """Endpoints were dialled."""
+    """Whether endpoints were dialled."""
     is_elsewhere: bool = False
-    """The proxy is in another network than this program."""
+    """Whether the proxy is in another network than this program."""
     can_dial: bool = True
-    """This program can dial from the proxy's network."""
+    """Whether this program can dial from the proxy's network."""
     has_pods: bool = False
-    """The pods were looked at."""
+    """Whether the pods were examined."""
 
     @property
     def is_api(self) -> bool:
@@ -60,7 +60,7 @@ class Invocation:
         return shell_command(*self.program, "explain", service, *flags, *self.others, *more)
 
     def kubectl(self, words: str) -> str:
-        """Return a command of kubectl, of words that are quoted, for the cluster that was asked."""
+        """Return a kubectl command of quoted words, for the same cluster."""
         pairs = (flag.partition("=") for flag in self.source if _name(flag) in _KUBECTL_FLAGS)
         flags = [f"{_KUBECTL_FLAGS[name]}={value}" for name, _, value in pairs]
         return f"kubectl {words} {shell_command(*flags)}".rstrip()
@@ -72,8 +72,8 @@ def next_command(
     """Return the command that shows more about a Service; empty if none does.
 
     Args:
-        cause: The cause that the command should be about; None without a problem.
-        pod: The name of the pod that was found to be the reason; empty if none was.
+        cause: The cause to investigate; None without a problem.
+        pod: The name of the pod found to be the reason; empty if none was found.
     """
     nodes = [one.node for port in subject.ports for one in port.endpoints if one.node]
     if cause is not None and invocation.is_api:
@@ -98,7 +98,7 @@ def next_command(
             else _flows(subject, invocation)
         )
     endpoints = (endpoint for port in subject.ports for endpoint in port.endpoints)
-    # kubectl shows nothing of a host outside the cluster.
+    # kubectl shows nothing about a host outside the cluster.
     about = object_of(cause)
     is_host = any(one.host and one.address == about for one in endpoints)
     if has_kubectl and not is_host and (words := kubectl_words(cause, subject.service, pod)):
@@ -109,7 +109,7 @@ def next_command(
 
 
 def _flows(subject: Subject, invocation: Invocation) -> str:
-    """Return what lists the UDP flows that only the kernel sees; empty if there are none."""
+    """Return the command to list UDP flows that only the kernel sees; empty without any."""
     unseen = (port for port in subject.ports if port.is_unseen and port.protocol == "UDP")
     port = next((port for port in unseen if port.frontends), None)
     if port is None or invocation.is_elsewhere:

@@ -32,8 +32,8 @@ from ..policy.node_facts import make_facts, options_with, why_no_node
 from ..status.answers import make_answer
 from ..status.selection import Selection
 
-# This machine need not be the node, so node ports are planned at the Node's addresses, or else only
-# at these.
+# This machine need not be the node, so node ports are planned at the Node's addresses, or without a
+# Node only at these.
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -49,8 +49,8 @@ def plan_status(
     """Return the answer of ``/api/v1/status`` that a proxy with these Services would give.
 
     Args:
-        steering: That of the proxy; ``none``: endpoints on loopback and at ClusterIPs are allowed.
-        rejected: Objects with a mistake, which aren't in the snapshot.
+        steering: The proxy's steering; ``none`` allows endpoints on loopback and at ClusterIPs.
+        rejected: Invalid objects, which aren't in the snapshot.
         problems: What can't be read, one line each.
     """
     options = options_with(steering, options)
@@ -84,7 +84,7 @@ def _judge(port: PortFacts) -> StateFacts:
     port.planned = planned_of(verdict.clauses)
     state = state_of(port, verdict)
     if verdict.state is PortState.NOT_LOOKED_UP and port.cause is not None:
-        # The cause is what is expected of a plan.
+        # For a plan, this cause is expected.
         return StateFacts(state.level, state.word, state.sentence, hint=remedy(port.cause))
     return state
 
@@ -92,7 +92,7 @@ def _judge(port: PortFacts) -> StateFacts:
 def _decide(port: PortFacts) -> PortVerdict:
     cause = port.cause
     if cause is not None and cause.code is CauseCode.NAME_UNRESOLVED and not port.is_holding:
-        # No plan looks names up: only a proxy finds out whether clients are served.
+        # A plan doesn't look up names: only a proxy finds out whether clients are served.
         clause = not_looked_up(object_of(cause))
         return PortVerdict(Level.OK, PortState.NOT_LOOKED_UP, (clause,))
     _, verdict = decide(port)

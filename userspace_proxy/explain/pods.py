@@ -1,4 +1,4 @@
-"""Explains from its pods why a Service has no endpoint: labels, readiness, names of ports."""
+"""Explains from its pods why a Service has no endpoint: labels, readiness, port names."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SHOWN = 10
 def judge_pods(
     service: Service, targets: Sequence[int | str], pods: Sequence[PodState], *, has_endpoints: bool
 ) -> list[PathStep]:
-    """Return what the pods of a Service explain.
+    """Return the steps that a Service's pods explain.
 
     Args:
         targets: The target ports: numbers, or names of container ports.
-        pods: Those of the Service, or if there are none, all of its namespace.
-        has_endpoints: The Service's slices contain endpoints.
+        pods: The Service's pods, or if there are none, all pods of its namespace.
+        has_endpoints: Whether the Service's slices contain endpoints.
     """
     if not service.selector:
         what = "It has no selector: no pod belongs to it, and its slices are written by others"
@@ -57,7 +57,7 @@ def judge_pods(
 
 
 def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
-    """Return that no pod has the labels, and which pod nearly has."""
+    """Return the step that no pod has the labels, with the pod that comes closest."""
     wanted = dict(service.selector)
     labels, namespace = selector_text(service), service.key.namespace
     what = f"No pod in {namespace} has the labels {labels}"
@@ -65,7 +65,7 @@ def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
         return PathStep(Level.TROUBLE, _TOPIC, f"{what}; there are no pods in {namespace}")
     pairs = {f"{key}={value}": pod for pod in others for key, value in pod.labels}
     for key, value in wanted.items():
-        # The same label with a similar value, before other labels.
+        # Prefer the same label with a similar value to other labels.
         same_key = [pair for pair in pairs if pair.startswith(f"{key}=")]
         for known in (same_key, list(pairs)):
             pair = f"{key}={value}"
@@ -105,7 +105,7 @@ def _missing_ports(target_names: Sequence[str], pods: Sequence[PodState]) -> lis
 
 
 def _other_numbers(targets: Sequence[int], pods: Sequence[PodState]) -> list[PathStep]:
-    """Return the target ports that no container lists; it needn't, so this is no failure yet."""
+    """Return a step for target ports that no container lists; it is no failure, as they needn't."""
     have = sorted({number for pod in pods for number in pod.port_numbers})
     missing = [target for target in dict.fromkeys(targets) if target not in have]
     if not have or not missing:

@@ -1,6 +1,6 @@
-"""Words how the clients of a Service are served where no step of their path is wrong.
+"""Describes how a Service's clients are served if no step of their path is wrong.
 
-Rule 1: the present tense is for clients that have been answered in the last minute.
+Rule 1: the present tense means that clients were answered in the last minute.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .explanation import Subject
 
 
 def served_sentence(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> str:
-    """Return how clients are served where no step of their path is wrong."""
+    """Return the sentence if no step of the path is wrong."""
     if not ports:
         return f"{subject.service} has no ports"
     expected = [port for port in ports if port.state.word.expected]
@@ -35,18 +35,18 @@ def served_sentence(ports: Sequence[PortFacts], subject: Subject, dials: Dials) 
     dropped |= {cause: True for cause in policies if cause is not None}
     are = "would be" if subject.node is None else "are"
     for cause, is_from_outside in dropped.items():
-        # The cause of a policy is why, that of a source range also who.
+        # A policy's cause states only why; a source range's cause also states who.
         who = f"clients from outside {are} dropped: " if is_from_outside else ""
         served.append(f"{who}{cause_at(cause, subject.now)}")
-    # What is served elsewhere by design.
+    # Addresses that are served elsewhere by design.
     served += [say(one) for one in ports[0].notes if one.code.traits.is_by_design]
     return joined(served)
 
 
 def without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts | None:
-    """Return the port that :func:`served_sentence` is about, as nothing has ever come back there.
+    """Return the port without any answer that :func:`served_sentence` is about.
 
-    None: it is about all ports.
+    None if the sentence is about all ports.
     """
     is_other = any(port.is_unseen or port.state.word.expected for port in ports)
     if is_other or subject.node is None:
@@ -55,14 +55,14 @@ def without_answer(ports: Sequence[PortFacts], subject: Subject) -> PortFacts | 
 
 
 def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Iterator[str]:
-    """Yield by how many endpoints clients are served, and whether one has been."""
+    """Yield how many endpoints serve clients, and whether any client has been served."""
     by = served_by(ports[0].serving, ports[0].standby)
     led = [port for port in ports if port.is_unseen]
     about, shown = without_answer(ports, subject), ""
     if led:
         about = min(led, key=lambda port: port.is_probed)
         used = [endpoint for port in led for endpoint in port.endpoints if endpoint.is_usable]
-        # One that failed would be the sentence.
+        # A failed dial would decide the sentence.
         is_dialled = all(endpoint.address in dials for endpoint in used)
         shown = "dials from this machine" if is_dialled else ""
     elif all(port.is_without_answer or port.is_quiet for port in ports):
@@ -78,7 +78,7 @@ def _by_endpoints(ports: Sequence[PortFacts], subject: Subject, dials: Dials) ->
 
 
 def policy_drops(port: PortFacts) -> Cause | None:
-    """Return why the traffic policy drops clients now, and how many it has; None: it doesn't."""
+    """Return why the traffic policy drops clients, and how many so far; None if it doesn't."""
     if not port.is_dropping or port.cause is None:
         return None
     met = (cause for cause in port.turned_away if cause.code is port.cause.code)
@@ -86,7 +86,7 @@ def policy_drops(port: PortFacts) -> Cause | None:
 
 
 def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
-    """Yield how long each client stays with one of several endpoints, if it does."""
+    """Yield the duration of session affinity if there are several endpoints."""
     for port in ports[:1]:
         if port.affinity_timeout_s is not None and port.usable > 1:
             within = seconds_in_words(port.affinity_timeout_s)

@@ -1,11 +1,11 @@
-"""Turns the facts about a Service into the steps of a connection, one sentence and a next command.
+"""Turns the facts about a Service into a connection's steps, a sentence and a next command.
 
     Service ─▶ node: source, rules, firewalls ─▶ each port: addresses, client, endpoints, dials
 
-Rule 1: causes are shown in their own words; this module orders them.
-Rule 2: the worst step decides the sentence; of equally bad ones the first on the path, that of a
-port whose clients fail before others', notes last.
-What is wrong with the Service itself wins over problems of the node that may be about other ones.
+Rule 1: causes are shown in their own words; this module only orders them.
+Rule 2: the worst step decides the sentence. Of equally bad steps, the first on the path wins; ports
+whose clients fail come before others, and notes last. Problems of the Service itself win over
+problems of the node that may concern other Services.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from .served import policy_drops, served_sentence, without_answer
 NOTE = "note"
 _NODE, _SOURCE, _ADDRESS, _SERVICE = "node", "source", "address", "service"
 _ON_NODE = "on a node (--steering other than none)"
-# A Service may have a thousand endpoints; those that don't serve are shown first.
+# A Service may have a thousand endpoints; endpoints that don't serve are shown first.
 ENDPOINTS_SHOWN = 20
 
 
@@ -70,10 +70,10 @@ def explain(
     """Return the steps of connections to a Service.
 
     Args:
-        client: The address of a client; empty: any.
-        dials: Results of dials; None: no dials were asked for.
-        pods: What was found out about the pods of the Service; None: they weren't looked at.
-        invocation: How the user asked; None: by default, of this machine's proxy.
+        client: The address of a client; empty: any client.
+        dials: Results of dials; None: none were requested.
+        pods: The steps about the Service's pods; None: they weren't examined.
+        invocation: How the user ran the program; None: the default, for this machine's proxy.
     """
     invocation = invocation or Invocation()
     dials = None if dials is None else with_hosts(subject.ports, dials)
@@ -122,13 +122,13 @@ def explain(
 
 
 def _title(port: PortFacts) -> str:
-    """Return the name with what tells it from the others of that name."""
+    """Return the name with family and side, where these distinguish ports of that name."""
     words = [port.family, *([port.side] if port.side else [])]
     return f"{port.title} ({', '.join(words)})"
 
 
 def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
-    """Return the cause that the next command should be about, or None without a problem."""
+    """Return the cause for the next command to investigate, or None without a problem."""
     ill = [port for port in ports if port.state.level is not Level.OK]
     for port in sorted(ill, key=lambda port: (WORST_FIRST.index(port.state.level), _rank(port))):
         if port.state.causes:
@@ -146,7 +146,7 @@ def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> 
 
 
 def _rank(port: PortFacts) -> tuple[bool, bool]:
-    """Return what sorts ports of equal level by how their clients fare, the worst first."""
+    """Return the sort key for ports of equal level: the worst for clients first."""
     return not port.state.is_problem, port.state.word in (PortState.SERVED, PortState.UNKNOWN)
 
 
@@ -154,7 +154,7 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
     """Return the step that decides the sentence, or None without a problem.
 
     Args:
-        ports: Those of the Service here, whose clients depend on the node's rules.
+        ports: The Service's ports here, whose clients depend on the node's rules.
     """
     ranks = {_title(port): _rank(port) for port in ports}
     steps = [(part.title, step) for part in parts for step in part.steps]
@@ -179,7 +179,7 @@ def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) ->
 
 
 def _which(one: PortFacts | None, ports: Sequence[PortFacts]) -> str:
-    """Return which port, family or side it is about, where another one is served; or empty."""
+    """Return the affected port, family or side, if others are served; or empty."""
     if one is None or all(port is one or port.state.is_problem for port in ports):
         return ""
     names = [f"port {one.port}"] if any(port.port != one.port for port in ports) else []
@@ -205,7 +205,7 @@ def _sentence(
 
 
 def _other_cause(worst: PathStep | None, at: PortFacts | None) -> Cause | None:
-    """Return why clients that reached an address of a port would fail; None if they wouldn't."""
+    """Return why clients would fail even if they reached the port; None if they wouldn't."""
     is_address = worst is not None and worst.topic == _ADDRESS
     return other_cause(at) if at is not None and is_address else None
 
@@ -216,7 +216,7 @@ def _mistakes(
     worst: PathStep | None,
     at: PortFacts | None,
 ) -> str:
-    """Return what users have written and don't get, behind the sentence of the worst step."""
+    """Return users' mistakes, to be added to the sentence of the worst step."""
     found = {note.fact: note for port in ports for note in port.notes}
     mistakes = {fact: note for fact, note in found.items() if note.code.traits.is_mistake}
     for step in steps:
@@ -257,7 +257,7 @@ def _node(
 
 
 def _others_rejected(rejected: Sequence[RejectedFacts]) -> Iterator[PathStep]:
-    """Yield what can't be read and isn't known to be about the Service."""
+    """Yield unreadable objects that may or may not be about the Service."""
     for what, is_about in (("Not read", False), ("Rejected, of no concern here", True)):
         if items := [item for item in rejected if is_known(item) is is_about]:
             more = f" (and {len(items) - 1:,} more)" if len(items) > 1 else ""
@@ -296,17 +296,17 @@ def _port(
 
 
 def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
-    """Yield the causes that neither the step about endpoints nor a line of an endpoint states."""
+    """Yield the causes that neither the endpoints' step nor an endpoint's line states."""
     shown = {endpoint.cause.fact for endpoint in port.endpoints if endpoint.cause is not None}
     other = other_cause(port)
-    # A second cause has a remedy of its own.
+    # A second cause has its own remedy.
     second = None if other is None else other.fact
     if port.is_dropping or _is_sentence(port):
         shown |= {cause.fact for cause in port.state.stated} - {second}
     for cause in port.state.causes:
         if cause.fact in shown:
             continue
-        # What a user has written and doesn't get is a mistake; other notes are by design.
+        # Only notes about users' mistakes need attention; other notes are by design.
         traits = cause.code.traits
         is_wrong = traits.is_mistake or traits.is_of_address or cause.fact == second
         level = Level.ATTENTION if is_wrong else Level.OK
@@ -314,7 +314,7 @@ def _others(port: PortFacts, now: float) -> Iterator[PathStep]:
 
 
 def _is_sentence(port: PortFacts) -> bool:
-    """Return whether the sentence about its state is its step about endpoints."""
+    """Return whether its step about endpoints is the sentence about its state."""
     return port.state.level is not Level.OK or port.state.word.waits or port.state.word.expected
 
 
@@ -342,7 +342,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         details.append((Level.OK, f"and {total - len(details):,} more"))
     hint = port.state.hint
     if _is_sentence(port):
-        # Unlike that of an endpoint, this cause has no line of its own.
+        # Unlike an endpoint's cause, this cause has no line of its own.
         what, stated = sentence_at(port, now, port.client_mistakes), tuple(port.state.stated)
         used = f": {port.serving:,} of {total:,} used" if total else ""
         return PathStep(
@@ -361,7 +361,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
     policies = filter(None, (port.policy, limit_in_words(port.max_connections)))
     used = f"{port.serving:,} of {total:,} used{and_standby(port.standby)}"
     what = f"{'; '.join((used, *policies))}{saved}"
-    # Notes have steps of their own, and the next command dials.
+    # Notes have their own steps, and the next command dials.
     hint = "" if port.state.causes or port.is_unseen else hint
     return PathStep(port.mark, "endpoints", what, hint, tuple(details))
 
@@ -372,7 +372,7 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
     where = f"{endpoint.address}{node}"
     if endpoint.cause is not None:
         before = before_it_failed(endpoint, port.protocol)
-        # Most causes begin with the address, and what may be the reason is said above or below.
+        # Most causes begin with the address, and possible reasons are stated above or below.
         is_said = _is_sentence(port) and any(c.row is endpoint.cause.row for c in port.state.stated)
         form = Form.SHORT_PREDICATE if is_said else Form.PREDICATE
         return level, f"{where}: {cause_at(endpoint.cause, now, form)}{before}"
@@ -386,9 +386,9 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
 
 
 def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
-    """Return what an endpoint that fails now did before; empty if that is nothing.
+    """Return what a failing endpoint did before it failed; empty if nothing.
 
-    A UDP flow begins without the endpoint: only what has come back shows that it was there.
+    A UDP flow needs no endpoint: only answers prove that the endpoint was there.
     """
     if endpoint.cause is None or not endpoint.connections:
         return ""
@@ -401,7 +401,7 @@ def before_it_failed(endpoint: EndpointFacts, protocol: str) -> str:
 
 
 def mistakes(subject: Subject) -> Iterator[PathStep]:
-    """Yield what concerns the whole Service, the worst first."""
+    """Yield the mistakes that concern the whole Service, the worst first."""
     for cause in map(cause_of, subject.rejected):
         yield PathStep(Level.TROUBLE, _SERVICE, say(cause), remedy(cause))
     for item in subject.ignored:
@@ -416,7 +416,7 @@ def mistakes(subject: Subject) -> Iterator[PathStep]:
 
 
 def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
-    """Yield how clients of one Service port would be served on a node, where that differs."""
+    """Yield how a node would serve a Service port's clients, if that differs."""
     there = _there(port, subject)
     if there is not None:
         usable = {endpoint.address for endpoint in port.endpoints if endpoint.is_usable}
@@ -426,14 +426,14 @@ def node_notes(port: PortFacts, subject: Subject) -> Iterator[PathStep]:
 
 
 def node_clause(ports: Iterable[PortFacts], subject: Subject) -> str:
-    """Return the same for the end of the sentence, of the first such port; or empty."""
+    """Return how a node would serve the first such port, to end the sentence; or empty."""
     found = filter(None, (_there(port, subject) for port in ports))
     first = next(found, None)
     return "" if first is None else f"; {_ON_NODE} {first.planned}"
 
 
 def _there(port: PortFacts, subject: Subject) -> PortFacts | None:
-    """Return the facts about a Service port on a node; None if it has the same endpoints there."""
+    """Return a Service port's facts on a node; None if it has the same endpoints there."""
     same = (one for one in subject.on_node if _key(one) == _key(port))
     return next((one for one in same if one.usable != port.usable), None)
 

@@ -1,4 +1,4 @@
-"""What is known of a proxy, declared once: figures, what counts them, and facts that are shown."""
+"""The facts about a proxy, each declared once: figures, their counters, and what readers see."""
 
 from .counters import (
     STREAKS,

@@ -1,10 +1,10 @@
-"""What is known of one connection or flow, for the connection log and all that watch connections.
+"""The facts about one connection or flow, for the connection log and for watchers.
 
     dataplane ──ConnectionFacts──┬▶ connection log: at the end, a line
                                  └▶ who watches: a line of JSON, of text, of the page
 
-Rule 1: a field here is one of the JSON; fields are only added, and have defaults.
-Rule 2: what is watched is filtered by the same value everywhere: in workers, and for each watcher.
+Rule 1: fields here are the JSON's; fields are only added, and have defaults.
+Rule 2: the same :class:`ConnectionFilter` filters in workers and for each watcher.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..model.connection_ends import EndedBy, EndReason
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Seconds = Annotated[float, msgspec.Meta(ge=-1e11, le=1e11)]
-# Workers are believed no more than this: names and addresses are shorter.
+# The bound for texts from workers, which aren't trusted: names and addresses are shorter.
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 _DIALS_MAX = 64
-# That are watched at a time: more than there are streams.
+# Filters that are watched at a time: more than there are streams.
 FILTERS_MAX = 64
 
 
@@ -32,19 +32,19 @@ class ConnectionEvent(enum.StrEnum):
     """What a line about connections reports."""
 
     ENDED = "ended"
-    """It ended after an endpoint had served it, or its client gave up."""
+    """The connection ended after an endpoint had served it, or its client gave up."""
     SAVED = "saved"
-    """Its first dial failed, and another endpoint answered; it goes on."""
+    """The first dial failed, another endpoint answered, and the connection continues."""
     HELD = "held"
-    """It waits until an endpoint can take it."""
+    """The connection waits until an endpoint can take it."""
     REFUSED = "refused"
-    """No endpoint served it."""
+    """No endpoint served the connection."""
     DROPPED = "dropped"
-    """Packets of clients were dropped, of which only the number is known."""
+    """Clients' packets were dropped; only their number is known."""
     LEFT_OUT = "left-out"
-    """Connections happened that this watcher was too slow for, or that were too many."""
+    """Connections were omitted: the watcher was too slow, or there were too many."""
     UNSEEN = "unseen"
-    """Connections of a Service port can't be seen."""
+    """The connections of a Service port aren't visible to the proxy."""
 
 
 _LOGGED = (
@@ -59,7 +59,7 @@ _SOUND = frozenset(end for end in EndReason if end.is_sound)
 
 
 class PortFields(TypedDict, total=False):
-    """The fields of a record, or of an edge, that name its Service port, if it has one."""
+    """The fields that name the Service port of a record or an edge, if it has one."""
 
     service: str
     namespace: str
@@ -68,16 +68,16 @@ class PortFields(TypedDict, total=False):
 
 
 def port_fields(key: PortKey) -> PortFields:
-    """Return those fields."""
+    """Return the fields that name a Service port."""
     namespace, name, port = key.name
     return {"service": str(key), "namespace": namespace, "name": name, "port": port}
 
 
 class FailedDialFacts(msgspec.Struct, frozen=True, gc=False):
-    """An endpoint that was dialled without effect."""
+    """An endpoint that didn't answer a dial."""
 
     endpoint: _Text = ""
-    """With its port."""
+    """The endpoint's address and port."""
     cause: CauseCode = CauseCode.ENDPOINT_FAILS
 
     def __str__(self) -> str:
@@ -88,9 +88,9 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     """One connection or flow at one moment: at its end, or before it."""
 
     event: ConnectionEvent = ConnectionEvent.ENDED
-    """What happened."""
+    """What the record reports."""
     at: _Seconds = 0.0
-    """Unix time at which it did."""
+    """Unix time of the event."""
     kind: _Text = "connection"
     """``connection`` (TCP) or ``flow`` (UDP)."""
     service: _Text = ""
@@ -105,42 +105,43 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
     client: _Text = ""
     """The client's address and port."""
     client_pod: _Text = ""
-    """The client's pod, ``namespace/name``, if its name is known: that of an endpoint; with
+    """The client's pod, ``namespace/name``, if its address is a known endpoint's; followed by
     ``(listed by namespace)`` if no controller lists it with a node."""
     frontend: _Text = ""
-    """The address that the client dialled; empty if it isn't known."""
+    """The address that the client dialled; empty if unknown."""
     via: _Text = ""
-    """The load balancer that announced the client by a PROXY header; empty without one."""
+    """The load balancer that sent the client's address in a PROXY header; empty without one."""
     endpoint: _Text = ""
     """The endpoint that answered; empty if none did."""
     source: _Text = ""
-    """Whose address the endpoint sees: ``client`` or ``node``."""
+    """The address that the endpoint sees: the ``client``'s or the ``node``'s."""
     dials: _Count = 0
-    """How many endpoints were dialled."""
+    """Number of endpoints that were dialled."""
     failed: Annotated[tuple[FailedDialFacts, ...], msgspec.Meta(max_length=_DIALS_MAX)] = ()
-    """Those of them that didn't answer, each with its cause."""
+    """The dialled endpoints that didn't answer, each with its cause."""
     waited_s: _Seconds = 0.0
-    """Seconds until an endpoint answered, or until now."""
+    """Seconds until an endpoint answered, or until now if none has."""
     first_byte_s: _Seconds | None = None
-    """Seconds from the endpoint's answer, or the client's first byte if that came later, to the
-    endpoint's first byte; null before it."""
+    """Seconds until the endpoint's first byte, from its answer or the client's first byte,
+    whichever came later; null before it."""
     received_bytes: _Count = 0
-    """From the client."""
+    """Bytes received from the client."""
     sent_bytes: _Count = 0
-    """To the client."""
+    """Bytes sent to the client."""
     duration_s: _Seconds = 0.0
-    """Seconds since it was accepted."""
+    """Seconds since the connection was accepted."""
     ended_by: EndedBy = EndedBy.NONE
-    """The side that ended it; empty while it goes on."""
+    """The side that ended the connection; empty while it is open."""
     cause: _Text = ""
-    """How it ended, in the words of the connection log, or why it can't be seen."""
+    """How the connection ended, in the connection log's words, or why it isn't visible."""
     count: _Count = 0
-    """How many connections were left out, or packets dropped."""
+    """Number of omitted connections, or of dropped packets."""
     code: CauseCode | None = None
-    """Why its client got no answer; null if it got one, or nothing is known."""
+    """Why the client got no answer; null if it got one, or the reason is unknown."""
 
     def __post_init__(self) -> None:
-        # Workers state what only they know: how a connection ended that an endpoint had accepted.
+        # Workers set it where only they know why: the end of a connection that an endpoint
+        # accepted.
         if self.code is not None or self.first_byte_s is not None:
             return
         if self.failed and self.endpoint in ("", self.failed[-1].endpoint):
@@ -150,7 +151,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def scopes(self) -> Collection[str]:
-        """Those of its Service port; empty if it is about none."""
+        """The names that select its Service port in a filter; empty without a Service port."""
         return ServicePortName(self.namespace, self.name, self.port).scopes if self.name else ()
 
     @property
@@ -166,25 +167,25 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
     @property
     def is_saved(self) -> bool:
-        """Whether its first dial failed, and another endpoint answered."""
+        """Whether the first dial failed and another endpoint answered."""
         has_answer = self.kind == "connection" or self.first_byte_s is not None
         return bool(self.failed and self.endpoint) and has_answer
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether its client has sent bytes, and its endpoint none, or only after it had left."""
-        # A datagram may be empty.
+        """Whether the endpoint sent no bytes to a client that did, or only after it had left."""
+        # A datagram can be empty.
         has_sent = self.sent_bytes > 0 or (self.kind == "flow" and self.first_byte_s is not None)
         is_late = self.code == CauseCode.ENDPOINT_ANSWERS_LATE
         return self.received_bytes > 0 and (is_late or not has_sent)
 
     @property
     def is_failed(self) -> bool:
-        """Whether its client didn't get what it asked for, as far as that is visible.
+        """Whether the client visibly failed to get what it asked for.
 
-        An endpoint that sends nothing has served its client if it got everything, the FIN included,
-        and then closed without a reset, which would mean that it hadn't read it all (RFC 1122,
-        4.2.2.13). Some protocols have no answers (syslog).
+        Some protocols have no answers (syslog): an endpoint that sends nothing has served its
+        client if it received everything, including the FIN, and closed without a reset. A reset
+        means that it hadn't read all data (RFC 1122, 4.2.2.13).
         """
         if self.event in (ConnectionEvent.REFUSED, ConnectionEvent.DROPPED):
             return True
@@ -211,7 +212,7 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
 
 
 def ending(by: EndedBy, *, is_served: bool) -> ConnectionEvent:
-    """Return the event of an end: a client that no endpoint serves may end it, too."""
+    """Return the event for the end of a connection, which a client may end unserved."""
     is_end = is_served or by is not EndedBy.PROXY
     return ConnectionEvent.ENDED if is_end else ConnectionEvent.REFUSED
 
@@ -222,18 +223,18 @@ def failed_dials(
     """Return the endpoints that didn't answer.
 
     Args:
-        tried: Those that failed; None: none did.
-        answered: The one that failed after it had answered; None: none did.
+        tried: The endpoints that failed; None: no endpoint failed.
+        answered: The endpoint that failed after it had answered; None if there is none.
     """
     failed = (tried or {}).items()
     return tuple(FailedDialFacts(str(one), code) for one, code in failed if one != answered)
 
 
 class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which connections are watched: those of a client and a Service, of which some kinds.
+    """Selects the connections to watch, by client, Service and kind.
 
     Raises:
-        ValueError: A value is one that workers, which are sent the filter, reject.
+        ValueError: Workers, which receive the filter, would reject a value.
     """
 
     service: Annotated[str, msgspec.Meta(max_length=512)] = ""
@@ -241,14 +242,14 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
     client: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """An IP address in canonical form; empty for all."""
     failed: bool = False
-    """Those that failed. With ``saved`` or ``slow_s``, those that any of them selects."""
+    """Select failed connections; several kinds select the connections of any of them."""
     saved: bool = False
-    """Those whose first dial failed and that another endpoint answered."""
+    """Select connections whose first dial failed and that another endpoint answered."""
     slow_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)] | None = None
-    """Those whose client waited at least this long for the first byte."""
+    """Select connections whose client waited at least this long for the first byte."""
 
     def __post_init__(self) -> None:
-        # msgspec checks what it decodes, and not what is constructed.
+        # msgspec checks values that it decodes, but not constructor arguments.
         for name, kind in _filter_types.items():
             try:
                 msgspec.convert(getattr(self, name), kind)
@@ -260,7 +261,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def takes_all_kinds(self) -> bool:
-        """Whether it takes connections that neither failed, were saved nor were slow, too."""
+        """Whether it selects all kinds, even connections that weren't failed, saved or slow."""
         return not self.failed and not self.saved and self.slow_s is None
 
     def takes(self, one: ConnectionFacts) -> bool:
@@ -274,9 +275,9 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def may_take(self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False) -> bool:
-        """Return whether a connection of which only this is known may be watched.
+        """Return whether a connection may be selected, given only part of its facts.
 
-        It is plain if its client was served at the first dial, and it ended well.
+        It is plain if the first dial served its client and it ended without a failure.
         """
         if not self.takes_service(scopes):
             return False
@@ -285,7 +286,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
         return not is_plain or self.slow_s is not None or self.takes_all_kinds
 
     def takes_service(self, scopes: Collection[str]) -> bool:
-        """Return whether a Service port with these scopes is watched."""
+        """Return whether a Service port with these names is selected."""
         return not self.service or self.service in scopes
 
 
@@ -293,7 +294,7 @@ _filter_types = get_type_hints(ConnectionFilter, include_extras=True)
 
 
 class LeftOut(NamedTuple):
-    """Connections that one filter may have taken, and for which there was no room."""
+    """Connections omitted for lack of room, which a filter may have selected."""
 
     wanted: ConnectionFilter
     number: _Count
@@ -303,9 +304,9 @@ _decoder = msgspec.json.Decoder(ConnectionFacts)
 
 
 def read_connection(line: bytes | str) -> ConnectionFacts:
-    """Read a line of the stream of a proxy, also of an older or a newer one.
+    """Parse a line of a proxy's stream; the proxy may be older or newer.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The line isn't a connection.
     """
     return _decoder.decode(line)

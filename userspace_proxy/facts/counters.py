@@ -1,7 +1,7 @@
 """Counters per endpoint and per Service port; all but ``GAUGES`` only grow.
 
-Their names are those of the table of figures. Counting is on the traffic path, so numbers are in
-slots: adding to a field of msgspec's Structs takes 1.5 times as long.
+Their names come from the table of figures. Counting is on the traffic path, so counters are slots:
+incrementing a field of a msgspec Struct takes 1.5 times as long.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .streak import Exclusions, Streak, StreakPart
 
 
 class Counters:
-    """Named numbers, which can be added, and sent in the order of their names."""
+    """Named counters that can be added up, and sent in the order of their names."""
 
     __slots__: tuple[str, ...] = ()
     names: ClassVar[tuple[str, ...]] = ()
-    """With a dot for a number of a part."""
+    """The counters' names; a dot separates a part from its counter."""
     _get: ClassVar[Callable[[Any], tuple[int, ...]]]
     _places: ClassVar[tuple[tuple[str, str], ...]] = ()
 
@@ -41,15 +41,15 @@ class Counters:
         return type(self)._get(self)  # noqa: SLF001 - its own
 
     def add(self, figures: Iterable[int]) -> None:
-        """Add numbers in the order of their names; raises ValueError if their count is wrong."""
+        """Add numbers in the order of ``names``; raises ValueError if their count is wrong."""
         for (part, last), figure in zip(self._places, figures, strict=True):
-            # Cost: most numbers of most endpoints are 0.
+            # Cost: most counters of most endpoints are 0.
             if figure:
                 counters = getattr(self, part) if part else self
                 setattr(counters, last, getattr(counters, last) + figure)
 
 
-# For the type checker they have the fields of their tables.
+# For the type checker, the slots are the fields of the tables.
 if TYPE_CHECKING:
     _EndpointSlots = Traffic
     _PortSlots = PortFigures
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 else:
 
     def _slots(table: type) -> type:
-        """Return a class with a slot for each whole number of a table."""
+        """Return a class with a slot for each integer field of a table."""
         return type("_Slots", (), {"__slots__": counted_names(table)})
 
     _EndpointSlots, _PortSlots, _WaitSlots = map(_slots, (Traffic, PortFigures, WaitCounts))
@@ -66,15 +66,15 @@ STREAKS = "dials", "ends", "denials", "cuts", "exclusions"
 """The failures in a row of one endpoint."""
 _succeeded_at = attrgetter(*(f"{name}.succeeded_at" for name in STREAKS))
 _parts_of = attrgetter(*(f"{name}.part" for name in STREAKS))
-# Cost: of all endpoints whose streaks weren't taken, or never failed.
+# Cost: shared by all endpoints that never failed, or whose streaks weren't taken.
 _NO_SUCCESS = (Streak().succeeded_at,) * len(STREAKS)
 _NO_FAILURE = (Streak().part,) * len(STREAKS)
 _NOTHING_OPEN = (0,) * len(GAUGES)
-# Of an endpoint, for the clients of the last minute; those that were refused had none.
+# An endpoint's counters for the last minute; refused clients had no endpoint.
 _OTHERS = "queued", "removed", "idle", "flaps"
 _COUNTED_ELSEWHERE = (*counted_names(Traffic), *counted_names(PortFigures), *_OTHERS)
 _UNANSWERED = tuple(name for name in MINUTE_NAMES if name not in _COUNTED_ELSEWHERE)
-# Of each cause of a failed dial.
+# The counter of each cause of a failed dial.
 _FAILURES = {code: code.replace("-", "_") for code in DIAL_CAUSES}
 
 
@@ -86,7 +86,7 @@ _carried_of = attrgetter(*_CARRIED)
 
 
 class WaitCounters(_WaitSlots, Counters):
-    """Clients of a Service port that began to wait, and those of them that got no endpoint."""
+    """Clients of a Service port that began to wait, and how many of them got no endpoint."""
 
     __slots__ = ()
     names = counted_names(WaitCounts)
@@ -97,7 +97,7 @@ class WaitCounters(_WaitSlots, Counters):
 
 
 class EndpointCounters(_EndpointSlots, Counters):
-    """The counters of one endpoint of one Service port, and its failures in a row."""
+    """The counters and failure streaks of one endpoint of one Service port."""
 
     names = (*counted_names(Traffic), *_FAILURES.values(), *_UNANSWERED)
     __slots__ = (*_FAILURES.values(), *STREAKS, *_UNANSWERED, "_open", "_parts", "_succeeded_at")
@@ -106,36 +106,36 @@ class EndpointCounters(_EndpointSlots, Counters):
         for name in (*counted_names(Traffic), *_FAILURES.values()):
             setattr(self, name, 0)
         self.unanswered = 0
-        """Connections that the endpoint ended or reset before its first byte, and flows without an
+        """Connections that the endpoint closed or reset before its first byte, and flows without an
         answer for two seconds, as in ``ends``."""
         self.endpoint_aborts = 0
-        """Connections that the endpoint reset, or that clients left as packets were lost, after it
-        had sent bytes, as in ``cuts``."""
+        """Connections cut after the endpoint had sent bytes: it reset them, or packets were lost
+        and the client left, as in ``cuts``."""
         self.late = 0
-        """Flows whose answer came after two seconds; ``unanswered`` counts them until then.
-        Connections that were saved from an endpoint that was silent."""
+        """Flows answered after more than two seconds, which ``unanswered`` counts until then, and
+        connections saved from a silent endpoint."""
         self.unanswered_requests = 0
         """Connections that ended while a further answer was due."""
         self.dials = Streak()
-        """Failed dials; those that failed because of this node don't count."""
+        """Failed dials, except those that failed because of this node."""
         self.ends = Streak()
         """Connections that the endpoint ended, as in ``resets`` and ``empty``, or that the client
-        left; a first byte that arrives on another one is a success."""
+        left; a first byte on another connection is a success."""
         self.denials = Streak()
         """Dials from client addresses that failed although the endpoint answers this node; an
-        answer to one of these clients is a success, as far as its process remembers it."""
+        answer to one of these clients is a success if its process still remembers the client."""
         self.cuts = Streak()
-        """Connections of ``endpoint_aborts``; one that ends on both sides is a success."""
+        """Connections in ``endpoint_aborts``; a connection that both sides close is a success."""
         self.exclusions = Exclusions()
-        """Connections of ``unanswered`` whose clients it didn't answer, while it answered others;
-        an answer to one of these clients is a success."""
+        """Connections counted in ``unanswered`` of clients that the endpoint ignores while it
+        answers others; an answer to one of these clients is a success."""
         self._open = _NOTHING_OPEN
-        """What was open at the last :meth:`take`."""
+        """The values of ``GAUGES`` at the last :meth:`take`."""
         self._succeeded_at: tuple[float, ...] = _NO_SUCCESS
         self._parts: tuple[StreakPart, ...] = _NO_FAILURE
 
     def take(self) -> tuple[int, ...]:
-        """Return what was counted since the last call; of ``GAUGES``, the differences."""
+        """Return the counts since the last call; for ``GAUGES``, the differences."""
         figures = self.figures()
         if self._open is _NOTHING_OPEN and not any(figures):
             return figures
@@ -149,7 +149,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         return tuple(new)
 
     def take_streaks(self) -> dict[str, StreakPart]:
-        """Return what is new of the failures in a row since the last call."""
+        """Return what the failure streaks gained since the last call."""
         succeeded_at, parts = _succeeded_at(self), _parts_of(self)
         if succeeded_at == self._succeeded_at and parts == self._parts:
             return {}
@@ -170,9 +170,9 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Note a connection that ended before the endpoint's first byte.
 
         Args:
-            failure: One of ``model.failures.LEFT`` where the client gave up; all others are ends by
-                the endpoint.
-            client: Its IP address; empty for a flow.
+            failure: One of ``model.failures.LEFT`` if the client gave up; otherwise the endpoint
+                ended it.
+            client: The client's IP address; empty for a flow.
         """
         if failure in LEFT:
             self.client_aborts += 1
@@ -184,7 +184,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.ends.failed(now, failure)
 
     def came_late(self) -> None:
-        """Note the answer of a flow that was counted as unanswered."""
+        """Note the answer to a flow that was counted as unanswered."""
         self.unanswered -= 1
         self.unanswered_flows -= 1
         self.late += 1
@@ -193,8 +193,8 @@ class EndpointCounters(_EndpointSlots, Counters):
         """Note a connection that the endpoint reset after it had sent bytes.
 
         Args:
-            failure: One of ``model.failures.LOSSES`` where packets were lost, and the client left.
-            client: Its IP address, of such a connection.
+            failure: One of ``model.failures.LOSSES`` if packets were lost and the client left.
+            client: The client's IP address, if packets were lost.
         """
         self.endpoint_aborts += 1
         self.cuts.failed(now, failure, client)
@@ -205,7 +205,7 @@ class EndpointCounters(_EndpointSlots, Counters):
         self.failures += 1
 
     def failures_by_cause(self) -> Mapping[CauseCode, int]:
-        """Return how many dials failed, by cause, without those that none failed for."""
+        """Return the number of failed dials by cause, without causes at 0."""
         counts = {code: getattr(self, name) for code, name in _FAILURES.items()}
         return {code: count for code, count in counts.items() if count}
 
@@ -218,9 +218,9 @@ _NOTHING_COUNTED = EndpointCounters()
 
 
 class AfterWait:
-    """Counts a connection that its client leaves before an answer, after a wait for an endpoint.
+    """Counts connections that the client leaves before an answer, after waiting for an endpoint.
 
-    It has what :mod:`.exchange` needs of an endpoint's counters, which don't count it.
+    It replaces an endpoint's counters in :mod:`.exchange`, as these connections don't count there.
     """
 
     __slots__ = ("_table", "ends")
@@ -243,11 +243,11 @@ class AfterWait:
 
 
 AbortCounters: TypeAlias = EndpointCounters | AfterWait
-"""What counts a client that leaves before an answer."""
+"""Counts a client that leaves before an answer."""
 
 
 class GroupCounters(_PortSlots, Counters):
-    """What is counted per Service port, beside the sums over its endpoints."""
+    """Counters per Service port, in addition to the sums over its endpoints."""
 
     names = (
         *counted_names(PortFigures),
@@ -262,30 +262,30 @@ class GroupCounters(_PortSlots, Counters):
         for name in counted_names(PortFigures):
             setattr(self, name, 0)
         self.out_of_ports = 0
-        """Of the shortages, those in which this node's address had no free port towards the
-        endpoint."""
+        """Of the shortages, how often this node's address had no free port for the endpoint."""
         self.out_of_client_ports = 0
-        """Dials for which a client's address had none: they failed, or used this node's address."""
+        """Dials without a free port at the client's address: failed, or from this node's
+        address."""
         self.waits = WaitCounters()
         self.aborts_after_wait = 0
-        """Connections that clients left before an answer, after they had waited for an endpoint."""
+        """Connections that clients left before an answer, after waiting for an endpoint."""
 
 
 class ClientMistake(enum.StrEnum):
-    """Why a client was turned away because of what it sent; the names of causes."""
+    """Why a client was turned away because of what it sent; the values are causes' names."""
 
     NO_PROXY_HEADER = CauseCode.NO_PROXY_HEADER.value
     HOP_LIMIT = CauseCode.HOP_LIMIT.value
 
 
-# Cost: of all Service ports of which none was counted.
+# Cost: shared by all Service ports without a mistake.
 _NO_MISTAKES: Mapping[ClientMistake, Streak] = MappingProxyType({})
 _NO_COUNTERS = cast("dict[SocketAddress, EndpointCounters]", MappingProxyType({}))
 _NEVER = -math.inf
 
 
 class TakenCounts(NamedTuple):
-    """What was counted for all clients of one Service port; None: nothing."""
+    """Counts for all clients of one Service port together; None: nothing was counted."""
 
     counters: GroupCounters | None
     connect_times: Durations | None
@@ -294,7 +294,7 @@ class TakenCounts(NamedTuple):
 
 
 class CounterTable:
-    """All counters of one Service port, and those of its former endpoints."""
+    """All counters of one Service port, including those of its former endpoints."""
 
     __slots__ = (
         "_connect_times",
@@ -310,42 +310,42 @@ class CounterTable:
 
     def __init__(self) -> None:
         self.has_news = False
-        """Whether anything may have been counted since this was last set to False, but for what is
-        counted in counters that are kept elsewhere."""
+        """Whether anything may have been counted since this was last set to False, apart from
+        counters that callers hold."""
         self.out_of_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_ports`` last grew."""
         self.out_of_client_ports_at = _NEVER
         """Monotonic seconds at which ``out_of_client_ports`` last grew."""
         self.client_mistakes = _NO_MISTAKES
-        """Clients that were turned away because of what they sent; those that were served end no
-        such streak, as they are others."""
+        """Clients turned away because of what they sent; serving others doesn't end such a
+        streak."""
         self._per_endpoint = _NO_COUNTERS
         self._gone: EndpointCounters | None = None
-        """The sum of former endpoints."""
-        # Cost: a Service port without clients has none of them, which halves its memory.
+        """The sum over former endpoints."""
+        # Cost: a Service port without clients has no such object, which halves its memory.
         self._counters: GroupCounters | None = None
         self._connect_times: Durations | None = None
         self._first_byte_times: Durations | None = None
 
     @property
     def counters(self) -> GroupCounters:
-        """What is counted for all clients together."""
+        """The counters for all clients together."""
         if self._counters is None:
             self._counters, self.has_news = GroupCounters(), True
         return self._counters
 
     @property
     def connect_times(self) -> Durations:
-        """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
+        """How long TCP clients waited until an endpoint answered, including failed dials."""
         if self._connect_times is None:
             self._connect_times, self.has_news = Durations(TIMES_BOUNDS_S), True
         return self._connect_times
 
     @property
     def first_byte_times(self) -> Durations:
-        """Of TCP: how long endpoints took until their first byte.
+        """How long endpoints took to send their first byte, for TCP.
 
-        From the endpoint's answer, or the client's first byte if that came later.
+        Measured from the endpoint's answer or the client's first byte, whichever came later.
         """
         if self._first_byte_times is None:
             self._first_byte_times, self.has_news = Durations(TIMES_BOUNDS_S), True
@@ -371,9 +371,9 @@ class CounterTable:
         return self._per_endpoint.get(endpoint)
 
     def read_counters(self, endpoint: SocketAddress) -> EndpointCounters:
-        """Return the counters of an endpoint, not to be changed.
+        """Return the counters of an endpoint, for reading only.
 
-        Cost: endpoints for which nothing was counted share one object, so that a view makes none.
+        Cost: endpoints without counts share one object, so that a view creates none.
         """
         return self._per_endpoint.get(endpoint, _NOTHING_COUNTED)
 
@@ -381,18 +381,18 @@ class CounterTable:
         return self._per_endpoint.items()
 
     def note_mistake(self, mistake: ClientMistake, client: str, now: float) -> None:
-        """Note that a client was turned away because of what it sent."""
+        """Count a client that was turned away because of what it sent."""
         self.mistakes_of(mistake).failed(now, client=client)
 
     def mistakes_of(self, mistake: ClientMistake) -> Streak:
-        """Return the clients that were turned away because of it; creates them if necessary."""
+        """Return the streak of clients turned away for a mistake; creates it if necessary."""
         self.has_news = True
         if mistake not in self.client_mistakes:
             self.client_mistakes = {**self.client_mistakes, mistake: Streak()}
         return self.client_mistakes[mistake]
 
     def take(self) -> TakenCounts:
-        """Return what was counted for all clients together, and count from 0 on."""
+        """Return the counts for all clients together, and restart them from 0."""
         taken = TakenCounts(
             self._counters, self._connect_times, self._first_byte_times, self.client_mistakes
         )
@@ -401,14 +401,14 @@ class CounterTable:
         return taken
 
     def totals(self) -> EndpointCounters:
-        """Return the sums over all endpoints, former ones included."""
+        """Return the sums over all endpoints, including former ones."""
         sums = EndpointCounters()
         for counters in self._parts():
             sums.add(counters.figures())
         return sums
 
     def carried(self) -> Traffic:
-        """Return what :meth:`totals` has of some figures, at a fraction of the cost."""
+        """Return some figures of :meth:`totals`, at a fraction of the cost."""
         sums = map(sum, zip(*map(_carried_of, self._parts()), strict=True))
         return Traffic(**dict(zip(_CARRIED, sums, strict=False)))
 

@@ -4,10 +4,10 @@
 
 Rule 1: each connection and flow counts once, when it is accepted, whether or not it is served; one
 whose client gets no answer counts as failed when it ends.
-Rule 2: an edge is of the pod that had the client's address at the time of the call: addresses are
-used again. Calls while no pod was known are another edge.
-Rule 3: clients choose how many there are, so both tables are bounded. What doesn't fit is counted
-in one number, and a Service with many clients takes no place of others' beyond its share.
+Rule 2: an edge belongs to the pod that had the client's address at the time of the call, because
+addresses are reused. Calls while no pod was known are a separate edge.
+Rule 3: clients decide how many edges there are, so both tables are bounded. The rest is counted in
+one number, and a Service with many clients takes no more places than its share.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ import msgspec
 from ..model import PortKey
 from .connection import port_fields
 
-# Between two reports, 5 s at most: as many as new clients can connect in that time to a busy node.
+# Between two reports, at most 5 s apart: as many new clients as can connect to a busy node.
 CALLS_MAX = 4096
-# Of the node: what a table on a page and a metric may have. A node has 110 pods by default.
+# Per node: as much as a table on a page and a metric can hold. A node has 110 pods by default.
 EDGES_MAX = 500
-# Of one Service port: clients of a load balancer are any number.
+# Per Service port: a load balancer may have any number of clients.
 EDGES_OF_A_PORT = 100
-# After this time without a call, another client may take an edge's place. So the number of series
-# that a metric has in a day is bounded, too.
+# After this time without a call, another client may replace an edge. This also bounds the number of
+# series that a metric has in a day.
 STALE_S = 3600.0
 _KEY_MAX = 1024
 
 
 class CalledPort(Protocol):
-    """What clients call: see ``dataplane.endpoint_group``."""
+    """The Service port that a client calls: see ``dataplane.endpoint_group``."""
 
     @property
     def key(self) -> PortKey:
-        """Which Service port it belongs to."""
+        """The Service port's identity."""
 
 
 class Calls(msgspec.Struct, frozen=True, array_like=True):
-    """The calls of one client at one Service port."""
+    """The calls from one client to one Service port."""
 
     key: PortKey
     client: Annotated[str, msgspec.Meta(max_length=64)]
-    """Its IP address."""
+    """The client's IP address."""
     number: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     failed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     """Connections that ended without an answer; they may have begun before the last report."""
 
     def __post_init__(self) -> None:
-        # Workers are believed no more than this: names are shorter.
+        # Reports of workers aren't trusted; real names are shorter.
         if len(str(self.key)) > _KEY_MAX:
             raise ValueError(f"a name with more than {_KEY_MAX} characters")
 
 
 def no_pod(_ip: str) -> str:
-    """Return that the pod of an address isn't known."""
+    """Return the empty text: no pod is known."""
     return ""
 
 
@@ -70,11 +70,11 @@ class CallCounts:
     def __init__(self) -> None:
         self._counts: dict[tuple[CalledPort, str], int] = {}
         self._failed: dict[tuple[CalledPort, str], int] = {}
-        """Of keys of the counts."""
+        """Failed calls, whose keys are also in ``_counts``."""
         self._left_out = 0
 
     def add(self, called: CalledPort, client: str) -> None:
-        # Cost: 0.1 µs for each connection, of 66 (ADR 0067), as a group is hashed by its identity.
+        # Cost: 0.1 µs of 66 µs per connection (ADR 0067), as a group is hashed by its identity.
         counts, key = self._counts, (called, client)
         if key in counts:
             counts[key] += 1
@@ -91,7 +91,7 @@ class CallCounts:
             self._failed[key] = self._failed.get(key, 0) + 1
 
     def take(self) -> tuple[list[Calls], int]:
-        """Return what was counted since the last time, and how many calls didn't fit."""
+        """Return the calls since the last time, and how many calls didn't fit."""
         counts, failed, left_out = self._counts, self._failed, self._left_out
         self._counts, self._failed, self._left_out = {}, {}, 0
         return [
@@ -106,8 +106,8 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     client: str = ""
     """The client's IP address."""
     client_pod: str = ""
-    """The pod that had this address at the time, ``namespace/name``, if its name is known: that of
-    an endpoint on this node; ``(listed by namespace)`` as in connections."""
+    """The pod that had this address at the time, ``namespace/name``, if the address was a known
+    endpoint's on this node; ``(listed by namespace)`` as in connections."""
     service: str = ""
     """The Service port, with its family and side where it has several: ``shop/web:http (IPv6,
     external)``."""
@@ -118,20 +118,20 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     port: str = ""
     """The port's name; may be empty."""
     connections: int = 0
-    """Connections and flows since the start, refused ones included."""
+    """Connections and flows since the start, including refused ones."""
     failed: int = 0
-    """Of these, those that have ended without an answer to the client."""
+    """Number of these that ended without an answer to the client."""
     last_at: float = 0.0
-    """Unix time of the last one, as far as workers have reported."""
+    """Unix time of the last call that workers have reported."""
 
 
 class EdgesFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Which clients call which Services."""
 
     edges: tuple[EdgeFacts, ...] = ()
-    """The busiest first."""
+    """The edges, the busiest first."""
     others: int = 0
-    """Connections and flows of clients that the table has no place for, or no longer."""
+    """Connections and flows of clients that aren't, or are no longer, in the table."""
 
 
 class _Edge:
@@ -147,7 +147,7 @@ class Edges:
 
     def __init__(self) -> None:
         self._edges: dict[tuple[PortKey, str, str], _Edge] = {}
-        """By Service port, address and pod; the one that was called last is last."""
+        """By Service port, address and pod; the most recently used edge is last."""
         self._of_port: Counter[PortKey] = Counter()
         self._others = 0
 
@@ -158,14 +158,14 @@ class Edges:
         now: float,
         pod_of: Callable[[str], str] = no_pod,
     ) -> None:
-        """Add what a worker has counted until a Unix time.
+        """Add a worker's calls up to a Unix time.
 
         Args:
-            pod_of: Returns the pod that has an address now, or an empty text.
+            pod_of: Returns the pod that has an address now; empty if none is known.
         """
         self._others += left_out
         full: set[PortKey] = set()
-        """Service ports without a place at this time: a flood of clients costs one search."""
+        """Service ports found to be full in this call: a flood of clients costs one search."""
         for one in calls:
             port, count = one.key, one.number
             key = port, one.client, pod_of(one.client)
@@ -184,7 +184,7 @@ class Edges:
             self._edges[key] = edge
 
     def facts(self, takes: Callable[[Collection[str]], bool] = lambda _: True) -> EdgesFacts:
-        """Return the table, of those Service ports for whose scopes the function returns true."""
+        """Return the edges of the Service ports for whose scopes the function returns true."""
         rows = [
             EdgeFacts(
                 client=client,
@@ -201,7 +201,7 @@ class Edges:
         return EdgesFacts(edges=tuple(rows), others=self._others)
 
     def _has_place(self, port: PortKey, now: float) -> bool:
-        """Return whether a new client of a Service port has a place, if need be another's."""
+        """Return whether a new client has room, evicting a stale edge if necessary."""
         if self._of_port[port] >= EDGES_OF_A_PORT:
             stale = next((key for key in self._edges if key[0] == port), None)
         elif len(self._edges) >= EDGES_MAX:

@@ -1,10 +1,10 @@
-"""The facts as JSON; causes in it are words, for readers, and parameters, for programs.
+"""Encodes the facts as JSON; a cause has both a sentence for people and parameters for programs.
 
     StatusFacts ──encode_answer──▶ JSON ──read_answer──▶ StatusFacts
     Cause ──write_cause──▶ CauseFacts ──JSON──▶ CauseFacts ──read_cause──▶ Cause
 
-Rule 1: what a proxy has said stays so: where its words aren't those that this version would use, or
-its cause is an unknown one, the cause that is read has its words.
+Rule 1: a cause read from another version keeps that proxy's sentence if this version would word it
+differently, or doesn't know the cause.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..secrets import without_users
 from .node import StatusFacts
 
 PARAMS_MAX = 64
-"""Of a cause that is read; each takes some hundred bytes."""
+"""The most parameters of a cause that is read; each takes a few hundred bytes."""
 
 _COUNTED = ("count", "first_at", "last_at")
 _NOT_COUNTED = tuple(name for name in MODIFIERS if name not in _COUNTED)
@@ -29,14 +29,15 @@ _PLAIN = as_read(CauseCode("")).modifiers()
 
 
 class CauseFacts(msgspec.Struct, frozen=True, gc=False):
-    """One cause."""
+    """A cause: what is wrong, or has no effect."""
 
     code: CauseCode = CauseCode("")
-    """Its name in metrics and docs."""
+    """The cause's name in metrics and docs."""
     sentence: str = ""
-    """Without a full stop, and without figures that change while the fact stays the same."""
+    """The cause, without a full stop, and without figures that change while the fact stays the
+    same."""
     object: str = ""
-    """What it is about: an address, ``shop/web``, ``EndpointSlice shop/web-x``; or empty."""
+    """The object concerned: an address, ``shop/web``, ``EndpointSlice shop/web-x``; or empty."""
     hint: str = ""
     """What to do about it; empty if the sentence contains it."""
     count: int = 0
@@ -46,9 +47,9 @@ class CauseFacts(msgspec.Struct, frozen=True, gc=False):
     last_at: float = 0.0
     """Unix time at which it was last seen; 0 if unknown."""
     kind: str = ""
-    """Which of the causes that share the code; kinds are no promise."""
+    """Distinguishes the causes that share a code; kinds may change."""
     params: Mapping[str, Any] = {}
-    """Its parameters, and what else its words depend on."""
+    """The parameters, and whatever else the sentence depends on."""
 
 
 def write_cause(cause: Cause) -> CauseFacts:
@@ -66,13 +67,13 @@ def write_cause(cause: Cause) -> CauseFacts:
 
 
 def read_cause(facts: CauseFacts, before_max: int = 2) -> Cause:
-    """Return the cause that a proxy has written, also an older or a newer one.
+    """Return the cause that a proxy has written; the proxy may be older or newer.
 
     Args:
-        before_max: How many causes are read that it names as what was before; each takes as long.
+        before_max: How many nested earlier causes are read; each takes as long as the first.
 
     Raises:
-        ValueError: No proxy gives a cause so many parameters.
+        ValueError: There are more parameters than any proxy writes.
     """
     if len(facts.params) > PARAMS_MAX:
         raise ValueError(f"a cause with more than {PARAMS_MAX} parameters")
@@ -95,7 +96,7 @@ def read_cause(facts: CauseFacts, before_max: int = 2) -> Cause:
 
 
 def _as_written(facts: CauseFacts, params: Mapping[str, Any], counted: Mapping[str, Any]) -> Cause:
-    """Return the cause in its own words, with the parameters that it has beside them."""
+    """Return a cause with the sentence as written, and its parameters."""
     literal = as_read(facts.code, facts.sentence, facts.object, facts.hint)
     known = [name for name, _ in literal.params]
     others = [(name, one) for name, one in params.items() if isinstance(one, str | int | float)]
@@ -104,7 +105,7 @@ def _as_written(facts: CauseFacts, params: Mapping[str, Any], counted: Mapping[s
 
 
 class _Modifiers(msgspec.Struct):
-    """What a cause's words depend on beside its parameters."""
+    """What a cause's sentence depends on apart from its parameters."""
 
     when: When = When.NOW
     answers_others: bool = False
@@ -116,25 +117,25 @@ class _Modifiers(msgspec.Struct):
 
 
 def dump_cause(cause: Cause) -> dict[str, Any]:
-    """Return a cause as plain objects, for another process of this program."""
+    """Convert a cause to plain objects, for another process of this program."""
     dumped: dict[str, Any] = msgspec.to_builtins(write_cause(cause), enc_hook=to_json)
     return dumped
 
 
 def load_cause(dumped: Mapping[str, Any]) -> Cause:
-    """Return the cause that :func:`dump_cause` has made plain objects of."""
+    """Convert the plain objects of :func:`dump_cause` back to a cause."""
     return read_cause(msgspec.convert(dumped, CauseFacts))
 
 
 def to_json(value: object) -> object:
-    """Return what the JSON contains in place of a value that msgspec doesn't know."""
+    """Convert a value of a type that msgspec doesn't know for the JSON."""
     if isinstance(value, Cause):
         return write_cause(value)
     raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")
 
 
 def from_json(kind: type, value: object) -> object:
-    """Return such a value of what the JSON contains."""
+    """Convert a value from the JSON to a type that msgspec doesn't know."""
     if kind is Cause:
         return read_cause(msgspec.convert(value, CauseFacts))
     raise TypeError(f"Decoding objects of type {kind.__name__} is unsupported")
@@ -148,13 +149,13 @@ def encode_answer(answer: object) -> bytes:
     try:
         body: bytes = _encoder.encode(answer)
     except UnicodeEncodeError:
-        # Half of a surrogate pair, which JSON can contain as an escape only.
+        # A lone surrogate, which JSON can contain only as an escape.
         body = json.dumps(msgspec.to_builtins(answer, enc_hook=to_json)).encode()
     return without_users(body) + b"\n"
 
 
 def read_answer(body: bytes | str) -> StatusFacts:
-    """Return the facts in the JSON of a proxy, also of an older or a newer one.
+    """Parse the JSON of a proxy, which may be older or newer.
 
     Raises:
         ValueError: It isn't the JSON of a proxy.

@@ -1,12 +1,12 @@
-"""The table of figures: what is counted is named here once, for all that count, send and show it.
+"""The table of figures: each figure is declared once, for all code that counts, sends and shows it.
 
     workers ─── names ───▶ counters, reports          (``counted_names``)
     metrics ─── Figure ──▶ names, help, details       (``figures_of``)
     JSON, page, text, explain, docs/api.md ── fields
 
-Rule 1: a field is a figure; its text here is that of docs/api.md, ``help`` that of ``/metrics``.
-Rule 2: the order here is that of the JSON and of ``/metrics``.
-Rule 3: counters grow until the process ends, those of ``/metrics`` without exception.
+Rule 1: each field is a figure; docs/api.md has its docstring, ``/metrics`` its ``help``.
+Rule 2: the JSON and ``/metrics`` have the same order as the table.
+Rule 3: counters grow until the process ends; in ``/metrics`` without exception.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ import msgspec
 from ..causes.cause import CauseCode
 
 Detail = Literal["node", "service", "endpoint"]
-"""How much ``/metrics`` shows: sums of the node, also Service ports, also endpoints."""
+"""The detail of ``/metrics``: only the node's sums, also Service ports, or also endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What ``/metrics`` shows of a figure."""
+    """How ``/metrics`` shows a figure."""
 
     kind: Literal["counter", "gauge", "histogram"]
     metric: str
-    """Without a prefix and ``_total``."""
+    """The metric's name without its prefix and ``_total``."""
     unit: str
     help: str
     is_rare: bool = False
-    """Service ports and endpoints have no series while it is 0."""
+    """Service ports and endpoints have no series while the figure is 0."""
     detail: Detail = "service"
-    """The least detail in which each Service port has a series; ``node``: only the sum is shown."""
+    """The lowest detail with a series per Service port; ``node``: only the sum is shown."""
 
 
 def counter(
     metric: str, unit: str, help_: str, *, is_rare: bool = False, detail: Detail = "service"
 ) -> msgspec.Meta:
-    """Return what makes a field a figure that only grows; the arguments are Figure's."""
+    """Annotate a field as a figure that only grows; the arguments are Figure's."""
     return _figure(Figure("counter", metric, unit, help_, is_rare, detail))
 
 
 def gauge(metric: str, unit: str, help_: str, *, is_rare: bool = False) -> msgspec.Meta:
-    """Return what makes a field a figure that grows and falls."""
+    """Annotate a field as a figure that grows and falls."""
     return _figure(Figure("gauge", metric, unit, help_, is_rare))
 
 
 def histogram(metric: str, unit: str, help_: str) -> msgspec.Meta:
-    """Return what makes :class:`Times` a figure; it has many series for each Service port."""
+    """Annotate a field of :class:`Times`; it has many series per Service port."""
     return _figure(Figure("histogram", metric, unit, help_, detail="endpoint"))
 
 
@@ -61,22 +61,22 @@ def _figure(figure: Figure) -> msgspec.Meta:
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
-    """How long clients waited for something, since the start."""
+    """A histogram of how long clients waited for something, since the start."""
 
     bounds: tuple[float, ...] = ()
-    """Seconds, ascending."""
+    """Upper bounds of the buckets in seconds, ascending."""
     counts: tuple[int, ...] = ()
-    """How many waited at most that long, and longer than the bound before; the last number is of
-    those beyond all bounds."""
+    """How many waits were at most that long, and longer than the previous bound; the last number
+    counts those beyond all bounds."""
     seconds: float = 0.0
-    """Sum of their waits."""
+    """The sum of all waits, in seconds."""
 
 
 NO_TIMES = Times()
 
 
 class Traffic(msgspec.Struct, kw_only=True):
-    """What is counted for one endpoint, and summed up for a Service port and the node."""
+    """Figures of one endpoint, added up for a Service port and the node."""
 
     active: Annotated[
         int, gauge("connections_active", "connections", "Open connections (UDP: live flows)")
@@ -96,7 +96,7 @@ class Traffic(msgspec.Struct, kw_only=True):
         counter("connections", "connections", "Connections (UDP: flows) since the start"),
     ] = 0
     failures: int = 0
-    """Dials that failed; of a Service port, those of former endpoints, too."""
+    """Dials that failed; for a Service port, including former endpoints'."""
     preserved: Annotated[
         int,
         counter(
@@ -139,11 +139,11 @@ class Traffic(msgspec.Struct, kw_only=True):
         ),
     ] = 0
     unanswered_flows: int = 0
-    """Flows that got no answer for two seconds, and none since: it falls with a late one."""
+    """Flows without an answer for two seconds; falls again when a late answer comes."""
 
 
 class WaitCounts(msgspec.Struct, kw_only=True):
-    """What is counted of clients that wait until an endpoint can take them."""
+    """Figures of clients that wait until an endpoint can take them."""
 
     total: Annotated[
         int,
@@ -184,7 +184,7 @@ class WaitCounts(msgspec.Struct, kw_only=True):
 
 
 class WaitingNow(WaitCounts):
-    """The same, and how many wait now; fields by position precede those by name."""
+    """Figures of clients that wait, including those that wait now. Positional fields come first."""
 
     waiting: Annotated[
         int,
@@ -204,7 +204,7 @@ class WaitingNow(WaitCounts):
             is_rare=True,
         ),
     ] = 0.0
-    """How long the first of them has waited; 0 if none waits."""
+    """How long the first of them has waited, in seconds; 0 if none waits."""
 
 
 class Waits(WaitingNow, kw_only=True, gc=False):
@@ -215,21 +215,21 @@ class Waits(WaitingNow, kw_only=True, gc=False):
 
 
 class TrafficByCause(Traffic, kw_only=True):
-    """The same, with failed dials by cause."""
+    """Figures of one endpoint, with failed dials by cause."""
 
     failures_by_cause: Mapping[CauseCode, int] = {}
-    """Dials that failed, by cause, without causes of which there were none."""
+    """Failed dials by cause, without causes at 0."""
 
     @property
     def failed(self) -> int:
-        """What failed, as people see it: dials, and clients that got no answer."""
+        """Failures as people see them: failed dials, and clients that got no answer."""
         return self.failures + _failed_at_endpoints(self)
 
 
 class PortFigures(TrafficByCause, kw_only=True):
-    """What is counted for one Service port, and summed up for the node.
+    """Figures of one Service port, added up for the node.
 
-    Workers count the whole numbers of this class itself, and the rest for endpoints.
+    Workers count this class's own integers per Service port, and its bases' per endpoint.
     """
 
     saved: Annotated[
@@ -240,8 +240,8 @@ class PortFigures(TrafficByCause, kw_only=True):
             "Connections (UDP: flows) whose first dial failed and that another endpoint answered",
         ),
     ] = 0
-    """Connections whose first dial failed and that another endpoint answered: their clients noticed
-    nothing. Also UDP flows."""
+    """Connections and UDP flows whose first dial failed and that another endpoint answered, so that
+    their clients noticed nothing."""
     connect_times: Annotated[
         Times,
         histogram(
@@ -250,7 +250,7 @@ class PortFigures(TrafficByCause, kw_only=True):
             "How long clients waited until an endpoint answered, failed dials included",
         ),
     ] = NO_TIMES
-    """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
+    """How long TCP clients waited until an endpoint answered, including failed dials."""
     first_byte_times: Annotated[
         Times,
         histogram(
@@ -260,8 +260,8 @@ class PortFigures(TrafficByCause, kw_only=True):
             "first byte, whichever came later",
         ),
     ] = NO_TIMES
-    """Of TCP: from the endpoint's answer, or the client's first byte if that came later, to the
-    endpoint's first byte."""
+    """How long TCP clients waited for the endpoint's first byte, since its answer or their own
+    first byte, whichever came later."""
     refused: Annotated[
         int,
         counter(
@@ -289,8 +289,8 @@ class PortFigures(TrafficByCause, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Datagrams lost at sockets of this proxy, mostly because a buffer was full; but where not all
-    clients are admitted, they are in ``denied``."""
+    """Datagrams lost at this proxy's sockets, mostly because a buffer was full. Where only some
+    clients are admitted, ``denied`` counts them instead."""
     evicted: Annotated[
         int,
         counter(
@@ -301,7 +301,7 @@ class PortFigures(TrafficByCause, kw_only=True):
             is_rare=True,
         ),
     ] = 0
-    """Connections and flows that ended early to make room for others, or to free memory."""
+    """Connections and flows ended early to make room for others, or to free memory."""
     evicted_for_memory: Annotated[
         int,
         counter(
@@ -349,22 +349,22 @@ class PortFigures(TrafficByCause, kw_only=True):
         ),
     ] = 0
     waits: Waits = msgspec.field(default_factory=Waits)
-    """Clients that wait for an endpoint, or did so: see the annotation ``hold``."""
+    """Clients that wait, or waited, for an endpoint: see the annotation ``hold``."""
 
     @property
     def failed(self) -> int:
-        """Clients that got no answer, as people see it."""
+        """Clients that got no answer."""
         return failed_clients(self, self)
 
 
 def failed_clients(port: PortFigures, endpoints: Traffic) -> int:
     """Return how many clients got no answer.
 
-    No endpoint answered, or the one that did ended them, or they waited until they left, for an
-    endpoint or its first byte.
+    No endpoint answered, or the endpoint ended the connection, or the client left while it waited
+    for an endpoint or a first byte.
 
     Args:
-        port: What is counted for a Service port itself.
+        port: The figures of a Service port itself.
         endpoints: The sums over its endpoints.
     """
     return port.refused + port.waits.client_aborts + _failed_at_endpoints(endpoints)
@@ -377,7 +377,7 @@ def _failed_at_endpoints(endpoints: Traffic) -> int:
 
 @cache
 def counted_names(table: type[msgspec.Struct]) -> tuple[str, ...]:
-    """Return the whole numbers that a table adds to those of its base, in order."""
+    """Return the integer fields that a table adds to those of its base, in order."""
     hints = get_type_hints(table)
     inherited = {
         name for base in table.__bases__ for name in getattr(base, "__struct_fields__", ())
@@ -388,7 +388,7 @@ def counted_names(table: type[msgspec.Struct]) -> tuple[str, ...]:
 
 @cache
 def figures_of(table: type[msgspec.Struct]) -> Mapping[str, Figure]:
-    """Return the figures of a table by the names of their fields, ``waits.total`` among them."""
+    """Return the figures of a table by field name, such as ``waits.total``."""
     found: dict[str, Figure] = {}
     hints = get_type_hints(table, include_extras=True)
     for name in table.__struct_fields__:
@@ -401,4 +401,4 @@ def figures_of(table: type[msgspec.Struct]) -> Mapping[str, Figure]:
 
 
 GAUGES = tuple(name for name, figure in figures_of(Traffic).items() if figure.kind == "gauge")
-"""What is counted for endpoints and falls again: workers that end leave it behind."""
+"""Figures of endpoints that can fall; a worker that ends would leave them behind."""

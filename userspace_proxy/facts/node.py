@@ -1,10 +1,10 @@
-"""The facts about one proxy and its node: the JSON of ``/api/v1/status``, and what is shown of it.
+"""The facts about one proxy and its node, as in the JSON of ``/api/v1/status``.
 
-Rule 1: as in ``port``: fields are only added, in the order of the JSON, and have defaults.
+Rule 1: as in ``port``, fields are only added, in the JSON's order, and have defaults.
 Rule 2: the agent leaves ``now``, ``level``, ``verdict``, ``problems`` and ``incidents`` empty; an
-answer has them.
-Rule 3: a field that is annotated as a figure is a metric of the node: of a list its length, of a
-text whether there is one.
+answer fills them in.
+Rule 3: a field annotated as a figure is a metric of the node: a list's length, or whether a text
+isn't empty.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ class Problem(msgspec.Struct, frozen=True):
 
     level: Level
     what: str
-    """One sentence without a full stop."""
+    """The problem, one sentence without a full stop."""
     hint: str = ""
     """The remedy; empty if the sentence contains it."""
     port: str = ""
-    """The name of the Service port; empty for the node."""
+    """The Service port's name; empty for a problem of the node."""
     family: str = ""
     side: str = ""
     code: CauseCode | None = None
-    """None where no cause is behind it."""
+    """The code of its cause; None without one."""
     kind: str = ""
-    """Of the node's: which problem it is, without figures, so it is the same while it lasts."""
+    """Identifies a node's problem without figures, so it stays the same while the problem lasts."""
 
 
 class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
-    """One cause, with all Services that it touches."""
+    """One cause with all Services that it affects."""
 
     id: str = ""
-    """Of its page, ``incidents/ID``; the same while it lasts, also after a restart."""
+    """The ID of its page, ``incidents/ID``; stays the same while it lasts, even after a restart."""
     level: Level = Level.OK
-    """The worst of its Service ports."""
+    """The worst level of its Service ports."""
     cause: Cause | None = None
-    """What is wrong: at all of its Service ports together, since the first of them noticed it."""
+    """What is wrong: for all its Service ports together, since the first one noticed it."""
     services: Sequence[str] = ()
-    """Those that it touches, ``namespace/name``, by name."""
+    """The Services that it affects, ``namespace/name``, sorted."""
     ports: int = 0
-    """How many Service ports."""
+    """Number of Service ports that it affects."""
     endpoints: Sequence[str] = ()
-    """Addresses of the endpoints that it is about; empty if it is about none."""
+    """Addresses of the endpoints concerned; empty if it concerns none."""
     waiting: int = 0
     """Clients of these Service ports that wait for an endpoint now."""
     last_minute: int = 0
-    """Clients of these Service ports that got no answer in the last minute, or none in time."""
+    """Clients of these Service ports that got no answer, or a late one, in the last minute."""
     failed: int = 0
-    """The same since the start."""
+    """Clients of these Service ports that got no answer since the start."""
     saved: int = 0
-    """Connections of these Service ports since the start whose clients noticed nothing, as another
-    endpoint answered."""
+    """Connections of these Service ports since the start that another endpoint answered, so that
+    their clients noticed nothing."""
     command: str = ""
-    """A command that shows more; empty if none does."""
+    """A command that shows more; empty if there is none."""
 
     @property
     def touched(self) -> str:
-        """What it touches, in words: ``12 endpoints of 9 Services``."""
+        """What it affects, in words: ``12 endpoints of 9 Services``."""
         services = plural(len(self.services), "Service")
         if len(self.endpoints) < 2:
             return services
@@ -79,7 +79,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 class ObjectKey(NamedTuple):
-    """Identity of an object that can't be used; its text is ``Service shop/web``."""
+    """Identity of a rejected object; its text is ``Service shop/web``."""
 
     kind: str = ""
     namespace: str = ""
@@ -93,26 +93,26 @@ NO_OBJECT = ObjectKey()
 
 
 class RejectedFacts(msgspec.Struct, frozen=True):
-    """An object of the source that has a mistake, so it isn't used as it is written now."""
+    """An invalid object of the source, which isn't used as it is written now."""
 
     line: str
-    """One of the source's ``problems``."""
+    """The line in the source's ``problems``."""
     object: str = ""
-    """``Service shop/web``; empty if that can't be read, or the object is used in part."""
+    """The object, ``Service shop/web``; empty if its name can't be read, or it is used in part."""
     kind: str = ""
-    """Of the object; empty as that is."""
+    """The object's kind; empty if ``object`` is."""
     namespace: str = ""
     name: str = ""
     services: Sequence[str] = ()
-    """The Services that it is about, ``namespace/name``; empty if that isn't known."""
+    """The Services concerned, ``namespace/name``; empty if unknown."""
     keeps: Sequence[str] = ()
-    """Services of which objects were removed, and are kept only because their file has mistakes."""
+    """Services with removed objects, which are kept only because their file has mistakes."""
     place: str = ""
-    """The beginning of the line: ``web.yaml:14``; empty if it has none."""
+    """The place at the start of the line, ``web.yaml:14``; empty without one."""
     problem: str = ""
-    """The rest of the line; empty: all of it."""
+    """The rest of the line; empty if the line has no place."""
     note: Cause | None = None
-    """The same as a note of the Service; null if it has none of it."""
+    """The problem as a note of the Service; null if there is no such note."""
 
     @classmethod
     def at(
@@ -123,38 +123,38 @@ class RejectedFacts(msgspec.Struct, frozen=True):
         services: Sequence[str] = (),
         note: Cause | None = None,
     ) -> RejectedFacts:
-        """Return a mistake that is written at a place."""
+        """Return the facts about a mistake at a place."""
         line = f"{place}: {problem}"
         return cls(line, str(object_), *object_, services, place=place, problem=problem, note=note)
 
     def about(self, services: Sequence[str], keeps: Sequence[str]) -> RejectedFacts:
-        """Return the same about other Services."""
+        """Return a copy about other Services."""
         return msgspec.structs.replace(self, services=services, keeps=keeps)
 
 
 class SourceFacts(msgspec.Struct, frozen=True):
-    """Where Services come from, and the state of reading them."""
+    """Where Services come from, and whether they can be read."""
 
     kind: str = ""
     """``kubernetes``, ``manifests`` or ``memory``."""
     location: str = ""
-    """The server's URL, or the path."""
+    """The API server's URL, or the path."""
     is_synced: Annotated[
         bool, gauge("source_synced", "", "1 once everything has been read from the source")
     ] = False
     problems: Annotated[
         Sequence[str], gauge("source_problems", "problems", "Problems of the source now")
     ] = ()
-    """Problems at this moment, one line each; unreadable objects keep their last state."""
+    """Present problems, one line each; unreadable objects keep their last state."""
     restarts: Annotated[
         int, counter("source_restarts", "restarts", "Watches that restarted with a list")
     ] = 0
-    """How often a watch restarted with a list."""
+    """How often a watch was restarted with a list."""
     rejected: Sequence[RejectedFacts] = ()
-    """Of the problems, those of single objects; the others are of the source as a whole."""
+    """The problems that concern single objects; the others concern the source as a whole."""
 
     def rejected_of(self, service: str) -> Sequence[RejectedFacts]:
-        """Return those about a Service, ``namespace/name``, or about one port of it."""
+        """Return the rejected objects of a Service, ``namespace/name``, or of one of its ports."""
         key = service.partition(":")[0]
         return [item for item in self.rejected if key in item.services]
 
@@ -168,58 +168,57 @@ class SteeringState(msgspec.Struct, frozen=True):
         bool,
         gauge("steering_drift", "", "1 while rules may differ from the plan and can't be repaired"),
     ] = False
-    """Another program has changed the kernel's state, and the problem prevents its repair."""
+    """Whether another program changed the kernel's state, and ``problem`` prevents its repair."""
     repairs: Annotated[
         int,
         counter("steering_repairs", "repairs", "Frontends and guard rules repaired after drift"),
     ] = 0
     repaired_last_minute: int = 0
-    """How often in the last minute something was found to repair."""
+    """How often in the last minute something had to be repaired."""
     helper_restarts: Annotated[
         int,
         counter("steering_helper_restarts", "restarts", "Helper processes restarted after a crash"),
     ] = 0
-    """How many crashed helper processes were replaced."""
+    """Number of crashed helper processes that were replaced."""
     unguarded: str = ""
-    """Why another process could take the proxy's ports after a crash; empty where none can."""
+    """Why another process could take the proxy's ports after a crash; empty if none can."""
 
 
 class SyncFacts(msgspec.Struct, frozen=True):
-    """The rounds of plan, diff and apply; times are Unix times, 0 for never."""
+    """The sync rounds (plan, diff, apply); times are Unix times, 0 for never."""
 
     rounds: Annotated[int, counter("sync_rounds", "rounds", "Rounds of plan, diff and apply")] = 0
     failures: Annotated[int, counter("sync_failures", "rounds", "Rounds that failed")] = 0
     partial_failures: int = 0
-    """Of these, those in which only what changed was to be written."""
+    """Failed rounds in which only changes were to be written."""
     last_s: float = 0.0
-    """How long the last round took, in seconds."""
+    """Duration of the last round, in seconds."""
     last_queued: float = 0.0
     """When the last change arrived."""
     last_done: float = 0.0
-    """When everything was last in force."""
+    """When all changes were last in force."""
     waiting_since: float = 0.0
-    """When the oldest change that is not in force yet arrived; 0 when none waits. Health
-    counts from here: while changes keep arriving and every round fails, ``last_queued``
-    is always recent."""
+    """When the oldest change that isn't in force yet arrived; 0 if none is pending. Health depends
+    on it: ``last_queued`` stays recent while changes arrive, even if every round fails."""
     service_changes: int = 0
     """Services that differed from the previous snapshot, since the start."""
     service_changes_pending: int = 0
-    """Those of them that aren't in force yet."""
+    """Changed Services that aren't in force yet."""
     endpoint_changes: int = 0
     """EndpointSlices that differed from the previous snapshot, since the start."""
     endpoint_changes_pending: int = 0
-    """Those of them that aren't in force yet."""
+    """Changed EndpointSlices that aren't in force yet."""
     turned_s_ago: float = 0.0
-    """Seconds since the loop began its last iteration, whether or not that succeeded."""
+    """Seconds since the sync loop began its last iteration, whether or not it succeeded."""
     problem: str = ""
-    """Why the last round failed, in the other side's words; empty after a success."""
+    """Why the last round failed, as the kernel or server reported it; empty after a success."""
 
 
 class LastStateFacts(msgspec.Struct, frozen=True):
-    """The last state, which is kept on disk and served until the source has answered."""
+    """The last state: kept on disk, and served after a start until the source answers."""
 
     path: str = ""
-    """The file; empty where it isn't kept."""
+    """The file's path; empty if no state is kept."""
     served_at: Annotated[
         float,
         gauge(
@@ -228,21 +227,20 @@ class LastStateFacts(msgspec.Struct, frozen=True):
             "When the last state that is served was current; 0 once the source has answered",
         ),
     ] = 0.0
-    """Unix time at which what is served was last known to be current; 0 while it comes from the
-    source."""
+    """Unix time at which the served state was last known to be current; 0 if it is the source's."""
     problem: str = ""
-    """Why it isn't kept; empty if it is."""
+    """Why the state isn't kept; empty if it is."""
     failing_since: float = 0.0
-    """Unix time from which it hasn't been kept; 0 if it is."""
+    """Unix time since which the state hasn't been kept; 0 if it is."""
     failures: Annotated[
         int,
         counter(
             "last_state_failures", "failures", "Times the last state could not be written to disk"
         ),
     ] = 0
-    """How often it could not be written."""
+    """How often the file couldn't be written."""
     age_s: float | None = None
-    """Its age in seconds; null if it isn't served."""
+    """Age of the served state in seconds; null if the last state isn't served."""
 
     def age_at(self, now: float) -> float | None:
         """Return ``age_s`` at a Unix time."""
@@ -250,14 +248,14 @@ class LastStateFacts(msgspec.Struct, frozen=True):
 
 
 class BridgeFacts(msgspec.Struct, frozen=True):
-    """A bridge on which endpoints don't see the addresses of clients."""
+    """A bridge on which endpoints don't see clients' addresses."""
 
     name: str = ""
-    """The interface."""
+    """The bridge's interface."""
     family: str = ""
-    """``IPv4``, ``IPv6``."""
+    """The IP family, ``IPv4`` or ``IPv6``."""
     cause: str = ""
-    """Why, in words."""
+    """Why endpoints there don't see them."""
     hint: str = ""
     """What to do about it."""
 
@@ -271,15 +269,15 @@ class ClientAddressFacts(msgspec.Struct, frozen=True):
             "preserves_client_address", "", "1 while endpoints see client addresses where possible"
         ),
     ] = False
-    """They do."""
+    """Whether endpoints see client addresses."""
     why_not: str = ""
-    """Why they see this node's; empty where it wasn't requested, or is on."""
+    """Why they see this node's address; empty if client addresses weren't requested, or are on."""
     problem: str = ""
-    """What should be repaired, and can't be at this moment."""
+    """What should be repaired, but can't be at the moment."""
     repairs: int = 0
-    """Since the start."""
+    """Number of repairs since the start."""
     bridges: Sequence[BridgeFacts] = ()
-    """Those on which this doesn't work while ``is_on``."""
+    """Bridges on which client addresses don't work while ``is_on``."""
 
 
 class TrackingFacts(msgspec.Struct, frozen=True):
@@ -294,7 +292,7 @@ class TrackingFacts(msgspec.Struct, frozen=True):
             "conntrack_entries_limit", "entries", "Limit of entries in the kernel's conntrack table"
         ),
     ] = 0
-    """0 where nothing is tracked."""
+    """Size of the table; 0 if nothing is tracked."""
     drops: Annotated[
         int, counter("conntrack_drops", "packets", "Packets that conntrack dropped since boot")
     ] = 0
@@ -307,28 +305,28 @@ class TrackingFacts(msgspec.Struct, frozen=True):
         ),
     ] = False
     is_dropping: bool = False
-    """It is full, and packets have been dropped since."""
+    """Whether the table is full, and packets have been dropped since."""
 
 
 class SocketLbFacts(msgspec.Struct, frozen=True):
-    """What translates connect() of this node's programs, above the rules of the kernel path."""
+    """BPF programs that translate this node's connect() calls, before the kernel path's rules."""
 
     is_attached: Annotated[
         bool | None,
         gauge("socket_lb_attached", "", "1 while connect() of this node's programs is translated"),
     ] = None
-    """Whether it works; null: it isn't asked for."""
+    """Whether it works; null if it isn't requested."""
     problem: Annotated[
         str, gauge("socket_lb_problems", "", "1 while connect() can't be translated everywhere")
     ] = ""
-    """Why it doesn't work, or not everywhere; rules lead those clients."""
+    """Why it doesn't work, or not everywhere; there, rules serve the clients."""
     cgroup: str = ""
-    """The cgroup whose programs' connect() is translated."""
+    """The cgroup whose processes' connect() is translated."""
     frontends: Annotated[
         int,
         gauge("socket_lb_frontends", "frontends", "Frontends at which connect() is translated"),
     ] = 0
-    """How many frontends it translates."""
+    """Number of frontends that it translates."""
     repairs: Annotated[
         int,
         counter(
@@ -337,7 +335,7 @@ class SocketLbFacts(msgspec.Struct, frozen=True):
             "BPF programs and maps put back after another program had removed them",
         ),
     ] = 0
-    """How often something was put back that another program had removed."""
+    """How often something that another program had removed was restored."""
     map_bytes: Annotated[
         int, gauge("socket_lb_map_bytes", "bytes", "Memory of the BPF maps of connect()")
     ] = 0
@@ -354,7 +352,7 @@ class ProbesFacts(msgspec.Struct, frozen=True):
             "Endpoints that are probed, because a Service has the path auto",
         ),
     ] = 0
-    """How many are probed."""
+    """Number of endpoints that are probed."""
     interval_s: Annotated[
         float,
         gauge(
@@ -363,8 +361,8 @@ class ProbesFacts(msgspec.Struct, frozen=True):
             "Measured average time between two probes of an endpoint that answers; 0 while unknown",
         ),
     ] = 0.0
-    """Measured: average seconds between the last two probes of an endpoint that answers; 0: none
-    has answered yet, and was probed again."""
+    """Measured interval: average seconds between the last two probes of endpoints that answer; 0
+    until an answering endpoint has been probed twice."""
     per_second: Annotated[
         int,
         gauge(
@@ -373,7 +371,7 @@ class ProbesFacts(msgspec.Struct, frozen=True):
             "Probes that may begin in a second; 0 while nothing is probed",
         ),
     ] = 0
-    """The budget: more probes never begin in a second; 0: nothing was probed yet."""
+    """The budget: the most probes that begin in a second; 0 if nothing was probed yet."""
     sent: Annotated[
         int,
         counter("path_probes", "probes", "Probes of endpoints of Services with the path auto"),
@@ -381,42 +379,42 @@ class ProbesFacts(msgspec.Struct, frozen=True):
     failed: Annotated[
         int, counter("path_probe_failures", "probes", "Of these, those without an answer")
     ] = 0
-    """Of these, how many the endpoint didn't answer."""
+    """Number of probes that the endpoint didn't answer."""
 
 
 class KernelLackFacts(msgspec.Struct, frozen=True):
-    """A part that this kernel lacks."""
+    """A feature that this kernel lacks."""
 
     part: str = ""
-    """Its name."""
+    """The feature's name."""
     fails: str = ""
-    """What doesn't work without it."""
+    """What fails without it."""
     instead: str = ""
-    """What is used instead, or can be."""
+    """What is used, or can be used, instead."""
     brings: str = ""
-    """The modules, or the kernel's option, that bring it."""
+    """The modules, or the kernel option, that provide it."""
 
     @property
     def words(self) -> str:
-        """What it means, as a sentence without a full stop, about the kernel."""
+        """What the kernel lacks and its effect, as a sentence without a full stop."""
         return f"it lacks {self.part}, needed for {self.fails}; instead: {self.instead}"
 
 
 class KernelFacts(msgspec.Struct, frozen=True):
-    """The kernel, and what of it is missing, as the proxy found at its start."""
+    """The kernel, and the features that the proxy found missing at its start."""
 
     release: str = ""
-    """As ``uname -r`` prints it."""
+    """The kernel's release, as ``uname -r`` prints it."""
     lacks: Sequence[KernelLackFacts] = ()
-    """What it lacks that the proxy would use; with steering ``none`` only what sockets need."""
+    """Missing features that the proxy would use; with steering ``none`` only those for sockets."""
     forbidden: Sequence[str] = ()
-    """Parts that the proxy wasn't permitted to try."""
+    """Features that the proxy wasn't permitted to try."""
     is_partly_asked: bool = False
-    """Whether only what sockets need was tried, as the steering needs nothing else."""
+    """Whether only features for sockets were tried, because the steering needs no others."""
 
     @property
     def words(self) -> str:
-        """What was found besides the lacks, and what wasn't tried; may be empty."""
+        """Other findings about the kernel, and what wasn't tried; may be empty."""
         is_whole = not (self.forbidden or self.is_partly_asked)
         nothing = "lacks nothing" if is_whole else "lacks nothing that was tried"
         said = [] if self.lacks else [nothing]
@@ -434,33 +432,33 @@ class FirewallFacts(msgspec.Struct, frozen=True):
     why: str = ""
     hint: str = ""
     family: str = ""
-    """Of the packets, ``IPv4`` or ``IPv6``; empty: both."""
+    """The packets' family, ``IPv4`` or ``IPv6``; empty for both."""
 
 
 class UnservedFacts(msgspec.Struct, frozen=True):
     """A status address that can't be served."""
 
     problem: str = ""
-    """Why."""
+    """Why the address can't be served."""
     hint: str = ""
     """What to do about it."""
 
 
 class IgnoredFacts(msgspec.Struct, frozen=True):
-    """A Service, or one port of it, that gets no listener."""
+    """A Service, or one of its ports, that gets no listener."""
 
     service: str
-    """``namespace/name``."""
+    """The Service, ``namespace/name``."""
     port: str
     """The port's name or number; empty when the whole Service is ignored."""
     cause: Cause
-    """Why."""
+    """Why it gets no listener."""
     is_conflict: bool = False
-    """It should be served, but another Service has its address."""
+    """Whether it should be served, but another Service owns its address."""
 
     @property
     def key(self) -> ServiceKey:
-        """The Service, or the one that the port belongs to."""
+        """The Service, or the Service of the port."""
         return ServiceKey.read(self.service)
 
 
@@ -468,13 +466,13 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
     """The health check node port of one Service."""
 
     service: str = ""
-    """``namespace/name``."""
+    """The Service, ``namespace/name``."""
     port: int = 0
     """The ``healthCheckNodePort``."""
     local_endpoints: int = 0
-    """Ready endpoints on this node."""
+    """Number of ready endpoints on this node."""
     problem: str = ""
-    """Why it doesn't answer, or not at every address; empty if it does."""
+    """Why the port doesn't answer, or not at every address; empty if it does."""
 
     @property
     def key(self) -> ServiceKey:
@@ -482,80 +480,80 @@ class HealthCheckFacts(msgspec.Struct, frozen=True):
 
 
 class Unencoded(BesideJson):
-    """What other answers than the JSON of the status contain."""
+    """Facts for other answers than the JSON of the status."""
 
     __slots__ = ()
     demand: Mapping[ServiceKey, int] = MappingProxyType({})
-    """How much each Service that holds connections needs pods, from this node: clients that wait,
-    open connections and flows; at least 1 for some time after the last of them."""
+    """This node's demand for pods of each Service with ``hold``: waiting clients, open connections
+    and flows; at least 1 for some time after the last of them."""
     cluster_demand: Mapping[ServiceKey, int] | None = None
-    """The same of all nodes; None: unknown here."""
+    """The demand of all nodes; None if unknown here."""
     config: Sequence[tuple[str, object, str]] = ()
     """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
     given: str = ""
-    """Those that differ from the defaults, as they were given: flags, and fields of the file."""
+    """Settings other than the defaults, as they were given: flags, and fields of the file."""
     announcing: Sequence[str] = ()
-    """Networks whose TCP connections announce their client (``--accept-proxy-protocol``)."""
+    """Networks whose TCP connections begin with a PROXY header (``--accept-proxy-protocol``)."""
     digests: Sequence[Mapping[str, str]] = ()
-    """Those of Services, ``namespace/name``, by bucket, of which ``plan`` has the sums."""
+    """Digests of Services, ``namespace/name``, by bucket; ``plan`` has the buckets' digests."""
 
 
 class PlanFacts(msgspec.Struct, frozen=True):
-    """Digests of the Services in force, without what is this node's own."""
+    """Digests of the Services in force, without anything specific to this node."""
 
     form: int = 0
-    """Digests of another form can't be compared."""
+    """Version of the digests; only equal versions can be compared."""
     digest: str = ""
-    """Of all; empty if there are none to compare: not yet, or the source has no EndpointSlices."""
+    """Digest of all Services; empty if there is none yet, or the source has no EndpointSlices."""
     services: int = 0
-    """How many Services it is of."""
+    """Number of Services in the digest."""
     buckets: Sequence[str] = ()
-    """Digests of the parts into which Services are put by their names; ``/api/v1/plan`` has those
-    of single Services."""
+    """Digests of buckets, into which Services are distributed by name; ``/api/v1/plan`` has the
+    digests of single Services."""
 
 
 class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
-    """Everything about one proxy at one moment. Counters grow until the process ends."""
+    """All facts about one proxy at one moment. Counters grow until the process ends."""
 
     now: float = 0.0
     """Unix time of the answer."""
     level: Level = Level.OK
-    """The worst of all problems."""
+    """The worst level of all problems."""
     verdict: str = ""
-    """All of it in one sentence."""
+    """The state in one sentence."""
     problems: Sequence[Problem] = ()
-    """Trouble first; within a level the node's first, then Service ports by name. Of all Service
-    ports, whichever were selected."""
+    """Sorted by level, trouble first; within a level the node's problems first, then Service ports
+    by name. Covers all Service ports, whichever were selected."""
     incidents: Sequence[IncidentFacts] = ()
-    """The causes of Service ports that need attention, each once: the worst first, and then those
-    that touch the most Services. Of all Service ports, whichever were selected; of a Service or a
-    namespace, those that touch it."""
+    """The causes of Service ports that need attention, each once: the worst first, then those that
+    affect the most Services. Covers all Service ports, whichever were selected; for a Service or a
+    namespace, only the causes that affect it."""
     version: str = ""
-    """The proxy's."""
+    """The proxy's version."""
     commit: str = ""
-    """The beginning of the commit that it was made of; empty if that is unknown."""
+    """The commit that it was built from, abbreviated; empty if unknown."""
     node: str = ""
     """This node's name."""
     started: float = 0.0
-    """Unix time."""
+    """Unix time of the proxy's start."""
     revision: int = 0
-    """Of what is in force; it grows with each change."""
+    """Revision of the snapshot in force; grows with each change."""
     source: SourceFacts = SourceFacts()
     """Where Services come from."""
     steering: SteeringState = SteeringState()
     """How traffic reaches the proxy."""
     sync: SyncFacts = SyncFacts()
-    """The rounds of plan, diff and apply."""
+    """The sync rounds."""
     last_state: LastStateFacts = LastStateFacts()
-    """What is kept for the next start."""
+    """The state that is kept for the next start."""
     client_address: ClientAddressFacts = ClientAddressFacts()
-    """Which address endpoints see."""
+    """The address that endpoints see."""
     tracking: TrackingFacts = TrackingFacts()
     """The kernel's connection tracking."""
     socket_lb: SocketLbFacts = SocketLbFacts()
-    """What translates connect() of this node's programs."""
+    """The translation of connect() for this node's processes."""
     probes: ProbesFacts = ProbesFacts()
-    """Of all Services with the path ``auto``; zeros without any."""
+    """The probes for all Services with the path ``auto``; all 0 without any."""
     firewalls: Sequence[FirewallFacts] = ()
     """Chains of other programs that drop packets to Services."""
     unserved: Sequence[UnservedFacts] = ()
@@ -564,23 +562,23 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         Sequence[PortFacts],
         gauge("service_ports", "ports", "Service ports that are served, by family and side"),
     ] = ()
-    """Those that were selected, those with problems first, or in the order of ``sort``."""
+    """The selected Service ports: problems first, or in the order of ``sort``."""
     totals: TotalsFacts = msgspec.field(default_factory=TotalsFacts)
-    """Sums over all Service ports, former ones included."""
+    """Sums over all Service ports, including former ones."""
     ignored: Annotated[
         Sequence[IgnoredFacts], gauge("ignored", "", "Services and ports that get no listener")
     ] = ()
-    """Those that were selected."""
+    """The selected Services and ports that aren't served."""
     health_checks: Sequence[HealthCheckFacts] = ()
-    """Those that were selected, with a problem first."""
+    """The selected health checks, those with a problem first."""
     descriptors: Annotated[
         int, gauge("descriptors", "descriptors", "Descriptors in use by the data plane")
     ] = 0
-    """In use by the data plane."""
+    """Descriptors in use by the data plane."""
     descriptor_limit: Annotated[
         int, gauge("descriptors_limit", "descriptors", "Limit of the descriptors of this process")
     ] = 0
-    """Of the processes that carry traffic."""
+    """The limit of descriptors of the processes that carry traffic."""
     is_accepting: Annotated[
         bool,
         gauge(
@@ -589,15 +587,15 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
             "0 while accepting is paused because no descriptors or too little memory is left",
         ),
     ] = True
-    """False while accepting is paused at the limit of descriptors or memory."""
+    """Whether connections are accepted; false at the limit of descriptors or memory."""
     memory: MemoryFacts = MemoryFacts()
-    """Of the nearest limit."""
+    """Memory in use, and its nearest limit."""
     is_ready: Annotated[
         bool, gauge("ready", "", "1 while the first plan is in force and nothing drains")
     ] = True
-    """The first plan is in force, a worker runs, and nothing drains."""
+    """Whether the first plan is in force, a worker runs, and the proxy isn't draining."""
     is_draining: bool = False
-    """It is shutting down."""
+    """Whether the proxy is shutting down."""
     workers: Sequence[WorkerFacts] = ()
     """The processes that carry traffic."""
     worker_problems: Sequence[str] = ()
@@ -610,32 +608,32 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
             "Log lines dropped because stderr was not read, or could not be written",
         ),
     ] = 0
-    """Lines that were not written."""
+    """Number of log lines that were dropped."""
     node_is_eligible: Annotated[
         bool, gauge("node_eligible", "", "0 while the Node is to be deleted")
     ] = True
-    """False when the Node is being deleted."""
+    """Whether the node is eligible for traffic: false while its Node object is being deleted."""
     no_node: Cause | None = None
-    """That the cluster has no Node of this node's name; null if it has, or that isn't known."""
+    """States that the cluster has no Node with this node's name; null if it has, or if unknown."""
     network_namespace: int = 0
-    """The inode of the proxy's network namespace, as of its ``/proc/PID/ns/net``; 0 if unknown."""
+    """The inode of the proxy's network namespace (``/proc/PID/ns/net``); 0 if unknown."""
     kernel: KernelFacts = KernelFacts()
     """The kernel, and what it lacks."""
     plan: PlanFacts = PlanFacts()
-    """By which nodes are compared with each other, and with the API server."""
+    """Digests to compare nodes with each other, and with the API server."""
     process: ProcessFacts = ProcessFacts()
-    """What the proxy takes."""
+    """The CPU time and memory that the proxy uses."""
     settings: Mapping[str, Any] = msgspec.field(default_factory=dict)
-    """Those that differ from their defaults, by their names in ``/configz``."""
+    """Settings other than the defaults, by their names in ``/configz``."""
     kube_proxy: Sequence[str] = ()
-    """Where rules of kube-proxy are beside this proxy's; empty: nowhere, or it serves Services that
-    this proxy doesn't (``--service-proxy-name``)."""
+    """Where kube-proxy has rules, too; empty if nowhere, or if it serves other Services than this
+    proxy (``--service-proxy-name``)."""
     served: int = 0
-    """How many Service ports are ok, of all; a summary leaves them out."""
+    """Number of Service ports that are ok, which a summary omits."""
 
     @property
     def program(self) -> str:
-        """What runs: version, commit, and the settings that it was given."""
+        """The running program: version, commit, and the settings that it was given."""
         runs = f"userspace-proxy {version_in_words(self.version, self.commit)}"
         # A program that embeds the proxy has no settings.
         return f"{runs}, run with {self.given or 'the defaults'}" if self.config else runs
@@ -659,10 +657,10 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         )
 
     def summarised(self, also: Collection[str] = ()) -> StatusFacts:
-        """Return a summary, for a reader of many nodes: what needs attention, or has no answer.
+        """Return a summary for readers of many nodes: ports that need attention, or have no answer.
 
         Args:
-            also: Services, ``namespace/name``, that are wanted anyway.
+            also: Services, ``namespace/name``, to include anyway.
         """
         part = self.part(
             [
@@ -675,7 +673,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
             [item for item in self.ignored if item.is_conflict or item.service in also],
             [check for check in self.health_checks if check.problem or check.service in also],
         )
-        # How long their iterations took changes all the time.
+        # Durations of iterations change all the time.
         part.workers = [
             msgspec.structs.replace(one, iterations=(), iterations_s=0.0) for one in self.workers
         ]
@@ -687,7 +685,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
         ignored: Sequence[IgnoredFacts],
         health_checks: Sequence[HealthCheckFacts],
     ) -> StatusFacts:
-        """Return the facts with these Service ports and Services only."""
+        """Return the facts with only these Service ports and Services."""
         part = msgspec.structs.replace(
             self, ports=ports, ignored=ignored, health_checks=health_checks
         )

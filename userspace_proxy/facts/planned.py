@@ -1,4 +1,4 @@
-"""What the plan alone says about a Service port, its frontends and its endpoints."""
+"""Derives the facts about a Service port, its frontends and its endpoints from the plan alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POLICIES = {
 }
 
 
-# A node port has many addresses, so the Service's own are listed first, and loopback last.
+# Node ports have many addresses, so the Service's own come first, and loopback last.
 _KINDS = (
     FrontendKind.CLUSTER_IP,
     FrontendKind.LOAD_BALANCER,
@@ -35,14 +35,14 @@ _KINDS = (
 
 
 def in_order(frontends: Iterable[Frontend]) -> Sequence[Frontend]:
-    """Return frontends in the order in which they are listed."""
+    """Sort frontends for display."""
     return sorted(frontends, key=lambda one: (_KINDS.index(one.kind), is_loopback(one.address.ip)))
 
 
 def facts_of_plan(
     plan: PortPlan, frontends: Iterable[FrontendFacts], endpoints: Iterable[EndpointFacts]
 ) -> PortFacts:
-    """Return the facts about a Service port that its plan decides; figures are all 0.
+    """Return the facts about a Service port that follow from its plan; all figures are 0.
 
     Args:
         frontends: ClusterIPs first, node ports last.
@@ -80,10 +80,10 @@ def facts_of_plan(
 
 
 def facts_of_verdict(verdict: EndpointVerdict, starting: float | None = None) -> EndpointFacts:
-    """Return the facts about an endpoint that the plan decides.
+    """Return the facts about an endpoint that follow from the plan.
 
     Args:
-        starting: What it has of its share while it starts slowly; None: all of it.
+        starting: The fraction of its share during slow start; None: its full share.
     """
     preference = verdict.preference
     if starting is not None:
@@ -111,22 +111,22 @@ def facts_of_frontend(
     """Return the facts about a frontend.
 
     Args:
-        target: Where it leads, in words; empty where no proxy runs.
-        is_reached: Clients that dial it reach this proxy.
-        only_at: What they must dial instead; empty: it.
+        target: Where it leads, in words; empty if no proxy runs.
+        is_reached: Whether clients that dial it reach this proxy.
+        only_at: The address that clients must dial instead; empty if they can dial it.
     """
     return FrontendFacts(str(frontend.address), frontend.kind, target, is_reached, only_at)
 
 
 def facts_of_ignored(items: Iterable[IgnoredService]) -> list[IgnoredFacts]:
-    """Return the facts about Services, or ports of them, that aren't served."""
+    """Return the facts about Services and ports that aren't served."""
     return [
         IgnoredFacts(str(i.service), i.port, i.cause, i.is_conflict) for i in items if not i.is_part
     ]
 
 
 def is_probed(plan: PortPlan) -> bool:
-    """Return whether probes of its endpoints choose the path of a Service port."""
+    """Return whether probes of its endpoints choose a Service port's path."""
     is_auto = plan.path.path is DataPath.AUTO
     return is_auto and plan.protocol is Protocol.TCP and bool(plan.serving.endpoints)
 

@@ -1,6 +1,6 @@
-"""The facts about the processes of one proxy: those that carry traffic, and their memory.
+"""The facts about the processes of one proxy: the workers, and the memory in use.
 
-Rule 1: as in ``port``: fields are only added, in the order of the JSON, and have defaults.
+Rule 1: as in ``port``, fields are only added, in the JSON's order, and have defaults.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .figures import counter, gauge
 
 
 class MemoryFacts(msgspec.Struct, frozen=True):
-    """What is used of the nearest limit of memory; all 0 without a limit."""
+    """Memory in use, and its nearest limit; all 0 without a limit."""
 
     used_bytes: Annotated[
         int,
@@ -24,19 +24,19 @@ class MemoryFacts(msgspec.Struct, frozen=True):
             "Memory in use, as far as it counts for the nearest limit; 0 without a limit",
         ),
     ] = 0
-    """As far as it counts for the limit; file cache doesn't."""
+    """Memory that counts towards the limit, without the file cache."""
     limit_bytes: Annotated[
         int, gauge("memory_limit_bytes", "bytes", "The nearest limit of memory, or 0")
     ] = 0
     is_short: bool = False
-    """So near to the limit that load is shed."""
+    """Whether memory is so close to the limit that load is shed."""
     was_short: Annotated[
         bool,
         gauge(
             "memory_short", "", "1 while load is shed because memory is short, and for 10 s after"
         ),
     ] = False
-    """That is so, or was in the last seconds."""
+    """Whether ``is_short`` is true, or was in the last seconds."""
 
 
 class WorkerFacts(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class WorkerFacts(msgspec.Struct, frozen=True):
 
     index: int = 0
     pid: int = 0
-    """0 while it isn't running."""
+    """Its process ID; 0 while it isn't running."""
     restarts: int = 0
     connections: Annotated[
         int,
@@ -58,26 +58,26 @@ class WorkerFacts(msgspec.Struct, frozen=True):
         int, gauge("worker_flows_active", "flows", "Live UDP flows of this worker process")
     ] = 0
     iterations: Sequence[tuple[float | None, int]] = ()
-    """Upper bounds in seconds, ascending, None for the last, each with the number of loop
-    iterations that took at most that long and longer than the bound before."""
+    """Histogram of loop iterations: upper bounds in seconds, ascending, None for the last, each
+    with the number of iterations that took at most that long and longer than the previous bound."""
     iterations_s: float = 0.0
-    """The sum of all."""
+    """Total duration of all iterations, in seconds."""
     hung: int = 0
-    """How many of the restarts replaced a process that hung."""
+    """Restarts that replaced a hung process."""
 
 
 class ProcessFacts(msgspec.Struct, frozen=True):
-    """What the processes of the proxy take: that which plans, and those that carry traffic."""
+    """CPU time and memory of the control process and the workers."""
 
     cpu_s: Annotated[
         float,
         counter("process_cpu_seconds", "seconds", "CPU time of the proxy and its workers"),
     ] = 0.0
-    """Seconds of CPU time."""
+    """CPU time in seconds."""
     memory_bytes: Annotated[
         int,
         gauge(
             "process_memory_bytes", "bytes", "Resident memory of the proxy and its workers, summed"
         ),
     ] = 0
-    """Resident; what they share counts in each."""
+    """Resident memory in bytes; shared memory counts in each process."""

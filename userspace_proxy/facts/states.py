@@ -1,8 +1,8 @@
-"""The states of Service ports, one row each; all that depends on a state alone is in its row.
+"""The states of Service ports, one row each with everything that depends on the state alone.
 
-Rule 1: the value is its word in the JSON and the page; a search finds it as ``is:`` and the word,
+Rule 1: the value is the word in the JSON and on the page; a search finds it as ``is:`` and the word
 with dashes.
-Rule 2: how bad a state is depends on the port as well (:class:`.Level`).
+Rule 2: a state's severity also depends on the port (:class:`.Level`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ class PortState(enum.StrEnum):
 
     word: str
     serves: bool
-    """Its clients are served, though perhaps less well than they could be, or nothing shows that
-    they aren't."""
+    """Clients are served, though perhaps less well than they could be, or nothing shows a
+    failure."""
     neutral: str
-    """What a neutral mark of it states: no client is known to be answered, and none fails. Empty:
-    it has no such mark."""
+    """What its neutral mark means: no client is known to be answered, and none fails. Empty if the
+    state has another mark."""
     waits: bool
-    """Its sentence contains how many clients wait."""
+    """The sentence contains the number of waiting clients."""
     expected: bool
-    """It is no fault, and no client is served yet."""
+    """It isn't a fault, and no client is served yet."""
 
     SERVED = "served", True
     UNKNOWN = "unknown", True, "not known whether clients are answered"
@@ -43,7 +43,7 @@ class PortState(enum.StrEnum):
     FAULT_ON_PURPOSE = "fault on purpose", False
     OUT_OF_PORTS = "out of ports", False
     NOT_LOOKED_UP = "not looked up", False, "", False, True
-    """Of a plan: only a proxy looks up the names of its endpoints."""
+    """For plans only: a plan doesn't look up its endpoints' DNS names."""
 
     def __new__(
         cls,
@@ -60,12 +60,12 @@ class PortState(enum.StrEnum):
         return state
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
-        # Python 3.11.2 looks a member up by its name; one of _missing_ has none that it knows.
+        # Python 3.11.2 looks members up by name, which fails for members created by _missing_.
         return PortState, (str(self),)
 
     @classmethod
     def _missing_(cls, value: object) -> PortState:
-        """Return the state of a newer proxy, whose JSON this one reads, or none yet: ''."""
+        """Return an unknown state, from a newer proxy's JSON, or the empty state ''."""
         state = str.__new__(cls, value)
         state._name_ = state._value_ = state.word = str(value)
         state.serves = state.waits = state.expected = False
@@ -74,9 +74,9 @@ class PortState(enum.StrEnum):
 
     @property
     def search_word(self) -> str:
-        """What ``is:`` finds it by."""
+        """The word that finds the state after ``is:``."""
         return self.replace(" ", "-")
 
 
 FOUND = tuple(state for state in PortState if state is not PortState.NOT_LOOKED_UP)
-"""Those that a running proxy's Service ports have."""
+"""The states that Service ports of a running proxy can have."""

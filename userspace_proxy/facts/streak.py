@@ -1,11 +1,11 @@
-"""Failures in a row: how many since the last success, of what kind, and when.
+"""Streaks of failures: how many since the last success, of what kind, and when.
 
     success ──▶ failure ──▶ failure ──▶ success: the streak is over
                 └ first_at           └ last_at, failure   └ succeeded_at
 
 Rule 1: a success is one assignment to ``succeeded_at``: it is on the traffic path.
-Rule 2: several processes see parts of one streak. Their parts are added up, and a success in any
-of them ends it: the monotonic clock is the same in all processes of a node.
+Rule 2: several processes each see parts of a streak. The parts are added up, and a success in any
+process ends it: all processes of a node share the monotonic clock.
 """
 
 from __future__ import annotations
@@ -18,54 +18,54 @@ from ..model import DialFailure, Failure
 from .last_minute import LAST_MINUTE_S
 
 CLIENTS_MAX = 64
-"""Clients that are kept per endpoint: an access rule turns away a few."""
+"""Clients remembered per endpoint: an access rule turns away only a few."""
 
 Moment: TypeAlias = Annotated[float, msgspec.Meta(ge=-1, le=1e11)]
 """Monotonic seconds; negative for never."""
 _NEVER = -1.0
-"""Before all monotonic times; JSON can express it."""
+"""Earlier than any monotonic time, and valid in JSON."""
 
 
 class LateByte(NamedTuple):
-    """What is known of first bytes that came after their clients had left."""
+    """First bytes that came after their clients had left."""
 
     waited_s: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
-    """How long the last one took."""
+    """How long the last such byte took, in seconds."""
     is_at_end: bool
-    """Whether each one of the streak came right after its client's end."""
+    """Whether each such byte of the streak came right after its client's end."""
 
 
 class StreakPart(NamedTuple):
-    """What is new of a streak, within a process and in the reports of workers.
+    """An increment of a streak, within a process and in workers' reports.
 
-    The bounds are for the latter.
+    The bounds are for reports.
     """
 
     succeeded_at: Moment = _NEVER
     failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
-    """In a row; 0 if there was none, whatever the rest."""
+    """Number of failures in a row; if 0, the other fields mean nothing."""
     first_at: Moment = _NEVER
     last_at: Moment = _NEVER
     failure: Failure = Failure.OTHER
     number: Annotated[int, msgspec.Meta(ge=0, le=4095)] = 0
-    """The errno of a dial."""
+    """The errno of a failed dial."""
     client: Annotated[str, msgspec.Meta(max_length=64, pattern="^[0-9a-zA-Z.:%_-]*$")] = ""
     late: LateByte | None = None
-    """What was last noted of a first byte that came too late; None: nothing."""
+    """The last note about a first byte that came too late; None without one."""
 
     def since(self, before: StreakPart) -> StreakPart:
-        """Return what is new of it, where the whole was another one before."""
+        """Return the increment since an earlier state of the streak."""
         is_same = self.first_at == before.first_at
         return self._replace(failures=self.failures - before.failures if is_same else self.failures)
 
     def not_after(self, now: float) -> StreakPart:
-        """Return the same, where what is dated in the future is of now."""
+        """Return a copy with times in the future replaced by ``now``."""
         moments = self.succeeded_at, self.first_at, self.last_at
         succeeded_at, first_at, last_at = (min(moment, now) for moment in moments)
         return self._replace(succeeded_at=succeeded_at, first_at=first_at, last_at=last_at)
 
     def followed_by(self, last: StreakPart, failures: int, first_at: float) -> StreakPart:
-        """Return failures whose last one is another; what isn't known of it is that of this one."""
+        """Return the streak after further failures, keeping facts that ``last`` doesn't know."""
         client, late = last.client or self.client, last.late or self.late
         return StreakPart(
             _NEVER, failures, first_at, last.last_at, last.failure, last.number, client, late
@@ -76,7 +76,7 @@ _NO_FAILURE = StreakPart()
 
 
 class Streak:
-    """The latest failures in a row, of one kind of attempt at one endpoint."""
+    """The latest streak of failures of one kind of attempt at one endpoint."""
 
     __slots__ = "before_at", "part", "succeeded_at"
 
@@ -84,8 +84,8 @@ class Streak:
         self.succeeded_at = _NEVER
         """Monotonic seconds of the last success; negative if there was none."""
         self.before_at = _NEVER
-        """Monotonic seconds of the last failure of the streak before, as far as it was seen."""
-        # Cost: nearly all streaks have no failure, and share this.
+        """Monotonic seconds of the last failure of the previous streak; negative if unknown."""
+        # Cost: nearly all streaks have no failure, and share this value.
         self.part = _NO_FAILURE
         """The failures, without the success."""
 
@@ -96,7 +96,7 @@ class Streak:
 
     @property
     def is_on(self) -> bool:
-        """Whether the last attempt failed."""
+        """Whether the last attempt failed, so that the streak continues."""
         return self.part.last_at > self.succeeded_at
 
     def failed(
@@ -119,21 +119,21 @@ class Streak:
         late: LateByte | None = None,
         number: int = 0,
     ) -> None:
-        """Note that it is as it was, or more of the last failure; this isn't counted."""
+        """Note that the last failure persists, or more about it, without counting it again."""
         if self.is_on:
             have = self.part
             last = StreakPart(_NEVER, 0, now, now, failure, number, client, late)
             self.part = have.followed_by(last, have.failures, have.first_at)
 
     def end(self) -> None:
-        """End it, as if the last failure had been a success: connections go elsewhere now."""
+        """End the streak as if the last attempt had succeeded: connections go elsewhere now."""
         self.succeeded_at = max(self.succeeded_at, self.part.last_at)
 
     def whole(self) -> StreakPart:
         return self.part._replace(succeeded_at=self.succeeded_at)
 
     def add(self, part: StreakPart) -> None:
-        """Add what is new, of this process or another one; it may be over already."""
+        """Add an increment from this or another process; a success may already have ended it."""
         self.succeeded_at = max(self.succeeded_at, part.succeeded_at)
         have = self.part
         if not part.failures or part.last_at <= min(self.succeeded_at, have.last_at):
@@ -151,15 +151,15 @@ class Streak:
 
 
 class Exclusions(Streak):
-    """Clients of which an endpoint ends every connection without a byte, while it answers others.
+    """Clients whose every connection an endpoint ends without a byte, while it answers others.
 
         A ended ──▶ B answered ──▶ A ended ──▶ B answered ──▶ A ended     two in a row, of A
                                       └──▶ A answered: a success, as it ends connections by chance
 
-    Rule 1: a connection counts if the endpoint has answered other clients since it ended the one
-    before of the same client. So what counts depends on the client, not on the time.
-    Rule 2: clients that are answered cost a look at whether any was not.
-    Rule 3: each process sees some connections of a client, and counts by what it has seen itself.
+    Rule 1: a connection counts if the endpoint has answered other clients since it ended the same
+    client's previous connection. So the client decides, not the time.
+    Rule 2: an answered client costs one check whether any client was excluded.
+    Rule 3: each process sees only some of a client's connections, and counts by those alone.
     """
 
     __slots__ = ("clients",)
@@ -167,10 +167,10 @@ class Exclusions(Streak):
     def __init__(self) -> None:
         super().__init__()
         self.clients: dict[str, float] | None = None
-        """When the endpoint last ended a connection of each, the latest last; None: of none."""
+        """When the endpoint last ended a connection of each, the latest last; None if never."""
 
     def ended(self, client: str, now: float, failure: Failure, answered_at: float) -> None:
-        """Note a connection that the endpoint has ended without a byte.
+        """Note a connection that the endpoint ended without sending a byte.
 
         Args:
             answered_at: When it last answered a connection, monotonic seconds.

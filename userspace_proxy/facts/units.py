@@ -51,7 +51,7 @@ def count_in_words(count: float) -> str:
 def waits_in_words(times: Times) -> str:
     """Return the median and the 99th percentile of waits; empty if there were none.
 
-    Each is an upper bound, as only numbers between bounds are known.
+    Both are upper bounds, as only counts between bounds are known.
     """
     total = sum(times.counts)
     if not total:
@@ -61,10 +61,10 @@ def waits_in_words(times: Times) -> str:
 
 
 def ejected_in_words(seconds: float) -> str:
-    """Return for how long an endpoint is ejected; once that is over, a client or a probe dials it.
+    """Return how long an endpoint stays ejected; afterwards a client or a probe dials it.
 
     Args:
-        seconds: Until then.
+        seconds: The time until then.
     """
     return f"ejected for {seconds_in_words(seconds)}" if seconds > 0 else "ejected until it answers"
 
@@ -101,7 +101,7 @@ def count_in_short(count: float) -> str:
 
 
 def in_order(name: str) -> tuple[str | tuple[int, str], ...]:
-    """Return what names with numbers are sorted by: node-9 is before node-10."""
+    """Return the sort key for names with numbers: node-9 comes before node-10."""
     parts = enumerate(_DIGITS.split(name))
     return tuple([(len(part), part) if at % 2 else part for at, part in parts])
 
@@ -122,7 +122,7 @@ def times_in_words(count: int, last_at: float, now: float) -> str:
     """Return `` (3 times, last 2 s ago)``; empty if the count is 0.
 
     Args:
-        last_at: When it happened last; 0 if that isn't known.
+        last_at: When it last happened; 0 if unknown.
     """
     if not count:
         return ""

@@ -1,13 +1,13 @@
 """The nouns: Services and their ports, frontends, endpoints, slices, nodes and their networks.
 
-All of them are immutable values. Kubernetes objects are read into them here too (``wire`` and
-``reading``), because the meaning of a missing or null field is part of the noun.
+All are immutable values. Kubernetes objects are converted here too (``wire`` and ``reading``),
+because the meaning of a missing or null field is part of the noun.
 
 IP addresses are text in canonical form (``10.96.7.1``, ``fd00::1``), as in sockets, rules and logs;
 only :func:`parse_ip` creates them.
 
-``serving`` is imported by its own name, as ``wire`` and ``reading`` are: it needs msgspec, which
-help and programs without dependencies, like a sandbox's, don't import.
+Import ``serving``, ``wire`` and ``reading`` by their own names: they need msgspec, which ``--help``
+and programs without dependencies (a sandbox's) don't import.
 """
 
 from .addresses import (

@@ -26,7 +26,7 @@ class Protocol(enum.StrEnum):
 
 
 class IPFamily(enum.IntEnum):
-    """IP version; its text is Kubernetes' (``IPv4``)."""
+    """An IP version, with Kubernetes' name for it (``IPv4``)."""
 
     IPV4 = 4
     IPV6 = 6
@@ -64,21 +64,21 @@ class SocketAddress(NamedTuple):
 
     @staticmethod
     def read(text: str) -> SocketAddress:
-        """Return the address of such a text.
+        """Parse ``10.96.7.1:80`` or ``[fd00::1]:80``.
 
         Raises:
-            ValueError: It has no port.
+            ValueError: The text has no port.
         """
         return SocketAddress(ip_of(text), int(port_of(text)))
 
 
 def ip_of(text: str) -> str:
-    """Return the IP in the text of a :class:`SocketAddress`; empty if that has no port."""
+    """Return the IP in a :class:`SocketAddress`'s text; empty if the text has no port."""
     return text.rpartition(":")[0].strip("[]")
 
 
 def port_of(text: str) -> str:
-    """Return the port in the text of a :class:`SocketAddress`; all of it if that has none."""
+    """Return the port in a :class:`SocketAddress`'s text; the whole text if it has none."""
     return text.rpartition(":")[2]
 
 
@@ -107,9 +107,9 @@ def parse_ip(text: str, *, strict: bool = True) -> str:
     """Return an IP address in canonical form.
 
     Args:
-        strict: Whether leading zeros, and an IPv4 address that is written as IPv6, are errors. In
-            objects that an API server stored before it was strict, kube-proxy reads a number with
-            leading zeros as decimal, and such an address as IPv4.
+        strict: Reject leading zeros and IPv4-mapped IPv6 addresses. Objects stored before the API
+            server became strict may contain both; like kube-proxy, the lenient mode reads leading
+            zeros as decimal and a mapped address as IPv4.
 
     Raises:
         ValueError: Not an address, or one with a zone (``fe80::1%eth0``).
@@ -119,8 +119,8 @@ def parse_ip(text: str, *, strict: bool = True) -> str:
     if "%" in text:
         raise ValueError(f"{quoted(text)} has a zone; write the address alone")
     if ":" not in text:
-        # Cost: a twelfth of ``ipaddress``, for the thousand endpoints of a slice that changes. It
-        # takes nothing but four numbers without leading zeros, which is the canonical form.
+        # Cost: a twelfth of ``ipaddress``, for the thousand endpoints of a slice that changes. Only
+        # four numbers without leading zeros match, which is the canonical form.
         try:
             _socket.inet_pton(_socket.AF_INET, text)
         except (OSError, ValueError):
@@ -139,7 +139,7 @@ def parse_ip(text: str, *, strict: bool = True) -> str:
 
 
 def without_leading_zeros(text: str) -> str:
-    """Return an address or a network whose numbers have no leading zeros."""
+    """Return an address or network with leading zeros removed from its numbers."""
     return _LEADING_ZEROS.sub("", text)
 
 
@@ -148,10 +148,10 @@ def pack_ip(ip: str) -> bytes:
     return _socket.inet_pton(_socket.AF_INET6 if ":" in ip else _socket.AF_INET, ip)
 
 
-# Enough for a node with many routes; each network takes some 400 bytes.
+# Enough for a node with many routes; each network takes about 400 bytes.
 @functools.lru_cache(maxsize=16_384)
 def parse_network(text: str) -> Network:
-    """Return a network."""
+    """Parse a network."""
     return ipaddress.ip_network(text)
 
 
@@ -165,12 +165,12 @@ def is_ip(text: str) -> bool:
 
 
 def is_loopback(ip: str) -> bool:
-    """Return whether an address always belongs to the node itself."""
+    """Return whether an address is a loopback address."""
     return ip.startswith("127.") or ip == "::1"
 
 
 def own_network(ip: str) -> str:
-    """Return the network that contains only one address."""
+    """Return the /32 or /128 network of one address."""
     return f"{ip}/{32 if IPFamily.of(ip) is IPFamily.IPV4 else 128}"
 
 
@@ -184,7 +184,7 @@ def contains(networks: Iterable[str], ip: str) -> bool:
 
 
 def is_within(inner: str, networks: Iterable[str]) -> bool:
-    """Return whether a network is in one of the networks, or is one of them."""
+    """Return whether a network is a subnet of, or equal to, one of the networks."""
     network = parse_network(inner)
     return any(_holds(other, network) for other in map(parse_network, networks))
 
@@ -195,7 +195,7 @@ def of_family(networks: Iterable[str], family: IPFamily) -> tuple[str, ...]:
 
 
 def intersect(some: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    """Return the intersection: networks nest, so it is the smaller one of each matching pair."""
+    """Return the intersection: networks nest, so it is the smaller of each overlapping pair."""
     found: dict[str, None] = {}
     wide = [(text, parse_network(text)) for text in others]
     for text in some:

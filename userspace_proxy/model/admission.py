@@ -3,8 +3,8 @@
 ``reading`` relies on that validation.
 
 Rule 1: an error is a :class:`FieldError` with the path of the field as written.
-Rule 2: what the API server accepts is accepted, except for addresses: only strict notation
-(KEP-4858), as everywhere in this program.
+Rule 2: whatever the API server accepts is accepted, except addresses that aren't in strict notation
+(KEP-4858).
 Rule 3: fields that the API server sets may be missing. Two address families without an
 ``ipFamilyPolicy`` mean dual stack.
 
@@ -39,7 +39,7 @@ from .source_ranges import ANNOTATION_SOURCE_RANGES, parse_range
 from .wire import FieldError, Metadata, WireService, WireServicePort, WireServiceSpec
 
 NODE_PORTS = range(30000, 32768)
-"""From which node ports and health check node ports are allocated; objects may name others.
+"""The range for node ports and health check node ports; objects may name ports outside it.
 
 Source: the default of kube-apiserver's --service-node-port-range."""
 
@@ -60,12 +60,12 @@ _WORDS: dict[str, tuple[Callable[[WireServiceSpec], str | None], tuple[str, ...]
         ("PreferClose", "PreferSameZone", "PreferSameNode"),
     ),
 }
-"""Fields of ``spec`` that contain one of a few words."""
+"""Enum fields of ``spec``, with their values."""
 _NEVER_EMPTY = ("internalTrafficPolicy", "ipFamilyPolicy", "trafficDistribution")
 
 
 def check_metadata(metadata: Metadata, *, is_namespaced: bool = True) -> None:
-    """Check what any object has.
+    """Check the metadata of any object.
 
     Raises:
         FieldError: The name is missing, or names, labels or annotations are invalid.
@@ -74,7 +74,7 @@ def check_metadata(metadata: Metadata, *, is_namespaced: bool = True) -> None:
         raise FieldError("metadata.name", "is missing")
     check_subdomain(metadata.name, "metadata.name")
     if metadata.generate_name:
-        # A name follows the last dash.
+        # The API server appends a suffix to the last dash.
         check_label(f"{metadata.generate_name.removesuffix('-')}", "metadata.generateName")
     if is_namespaced and metadata.namespace:
         check_label(metadata.namespace, "metadata.namespace")
@@ -99,7 +99,7 @@ def check_service(wire: WireService) -> None:
     """Check a Service.
 
     Raises:
-        FieldError: With all errors for which the API server would reject it.
+        FieldError: All errors for which the API server would reject it.
     """
     errors = FieldErrors()
     with errors:

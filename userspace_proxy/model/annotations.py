@@ -1,8 +1,8 @@
 """The annotations of Services that this proxy follows.
 
-Rule 1: a wrong value changes nothing, and is a note: a problem of that Service.
-Rule 2: so is an unknown annotation that was probably meant for this proxy.
-Rule 3: a text longer than ``TEXT_MAX`` is wrong, and isn't parsed.
+Rule 1: an invalid value has no effect and is reported as a note, a problem of that Service.
+Rule 2: so is an unknown annotation that was probably meant for this proxy (a typo).
+Rule 3: a value longer than ``TEXT_MAX`` is invalid and isn't parsed.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from .similar import nearest
 from .wire import FieldError
 
 DOMAIN = "userspace-proxy.io/"
-# Its end may be misspelt, too.
+# The domain's end may be misspelt, too.
 _PREFIX = "userspace-proxy"
 _COUNT = re.compile(r"\d{1,9}", re.ASCII)
 _UNKNOWN_NAMED_MAX = 5
 TEXT_MAX = 4096
-"""Characters of an annotation that are read: more than any value that is of use.
+"""The longest annotation that is read, in characters: longer than any useful value.
 
 The API server accepts 256 KiB for all annotations of an object.
 """
@@ -45,11 +45,11 @@ The API server accepts 256 KiB for all annotations of an object.
 HOLD_MAX_S = 3600.0
 SLOW_START_MAX_S = 3600.0
 WITHOUT_SLOW_START = "it has no effect with balance source-hash"
-# As many as a worker has descriptors for (``dataplane.descriptors``).
+# As many connections as a worker has descriptors for (``dataplane.descriptors``).
 HOLD_MAX = 100_000
-# More than a node has connections.
+# More connections than a node has.
 CONNECTIONS_MAX = 1_000_000
-# An autoscaler's cooldown is minutes; a day without clients isn't a pause between two of them.
+# An autoscaler's cooldown takes minutes; a day without clients is no pause between clients.
 IDLE_AFTER_MAX_S = 86400.0
 _ASLEEP = "nothing is woken"
 _AWAKE = "nothing is scaled to zero"
@@ -60,12 +60,12 @@ class Annotation:
     """One annotation, and the field of :class:`Handling` that it sets."""
 
     name: str
-    """Without the domain."""
+    """The annotation's name without the domain."""
     field: str
     read: Callable[[str], Any]
-    """Returns the field's value, or raises ConfigError."""
+    """Parses the text; raises ConfigError."""
     otherwise: str
-    """What happens if the value is wrong, as the end of a sentence."""
+    """What happens if the value is invalid, as the end of a sentence."""
 
     @property
     def key(self) -> str:
@@ -74,7 +74,7 @@ class Annotation:
 
 
 def one_of(words: Mapping[str, object]) -> Callable[[str], Any]:
-    """Return a reader of words."""
+    """Return a function that parses one of these words."""
 
     def read(text: str) -> Any:
         if text not in words:
@@ -85,14 +85,14 @@ def one_of(words: Mapping[str, object]) -> Callable[[str], Any]:
 
 
 def read_hold(text: str) -> Hold:
-    """Return the value of ``hold``: a duration, and after a comma a number of connections."""
+    """Parse ``hold``: a duration, optionally followed by a comma and a number of connections."""
     duration, comma, number = text.partition(",")
     seconds = _read_time(duration.strip(), HOLD_MAX_S, "1h")
     return Hold(seconds, _read_count(number, HOLD_MAX)) if comma else Hold(seconds)
 
 
 def read_max_connections(text: str) -> int:
-    """Return the value of ``max-connections``."""
+    """Parse ``max-connections``."""
     return _read_count(text, CONNECTIONS_MAX)
 
 
@@ -104,7 +104,7 @@ def _read_count(text: str, most: int) -> int:
 
 
 def read_workload(text: str) -> Workload:
-    """Return the value of ``wake``: ``deployment/NAME`` or ``statefulset/NAME``."""
+    """Parse ``wake``: ``deployment/NAME`` or ``statefulset/NAME``."""
     kind, _, name = text.partition("/")
     try:
         workload = Workload(WorkloadKind(kind), name)
@@ -116,17 +116,17 @@ def read_workload(text: str) -> Workload:
 
 
 def read_idle_after(text: str) -> float:
-    """Return the value of ``idle-after``, a duration."""
+    """Parse ``idle-after``, a duration."""
     return _read_time(text, IDLE_AFTER_MAX_S, "24h")
 
 
 def read_removal(text: str) -> float | None:
-    """Return the value of ``on-endpoint-removal``: ``keep``, or a duration."""
+    """Parse ``on-endpoint-removal``: ``keep`` or a duration."""
     return None if text == "keep" else parse_duration(text)
 
 
 def read_slow_start(text: str) -> float:
-    """Return the value of ``slow-start``, a duration."""
+    """Parse ``slow-start``, a duration."""
     return _read_time(text, SLOW_START_MAX_S, "1h")
 
 
@@ -174,7 +174,7 @@ ANNOTATIONS = (
     ),
     Annotation("endpoints", "names", read_endpoint_names, "no endpoint is found by name"),
 )
-"""All of them; docs/services.md lists them, and a test compares the two."""
+"""All annotations; a test compares them with docs/services.md."""
 
 SERVICE_KEYS = tuple(annotation.key for annotation in ANNOTATIONS)
 ANNOTATION_WEIGHT = DOMAIN + "weight"
@@ -184,9 +184,9 @@ _SLICES = "EndpointSlices"
 
 
 def read_handling(annotations: Mapping[str, str | None]) -> tuple[Handling, tuple[Note, ...]]:
-    """Return what a Service's annotations ask for, with notes: what of it can't be followed.
+    """Parse a Service's annotations; the notes name those that have no effect.
 
-    An empty value means the same as none.
+    An empty value means the same as a missing annotation.
     """
     fields: dict[str, Any] = {}
     notes: list[Note] = []
@@ -223,9 +223,9 @@ def unknown_notes(
     """Return a note for each annotation that was probably meant for this proxy.
 
     Args:
-        known: The keys that are read on objects of this kind.
-        others: Those that are read on objects of another kind only.
-        of_others: That kind, in the plural.
+        known: Keys that are supported on objects of this kind.
+        others: Keys that are supported only on objects of another kind.
+        of_others: The other kind, in the plural.
     """
     notes: list[Note] = []
     names = [key.removeprefix(DOMAIN) for key in known]

@@ -1,12 +1,11 @@
-"""Builds values and the places of their keys and items from the events of a YAML parser.
+"""Builds values, and the line of each key and item, from the events of a YAML parser.
 
-A place is a line, for errors about the key or item.
+Errors about a key or item name its line, which is its place.
 
-Rule 1: duplicates and ambiguous values are mistakes with the line and a remedy, because a reader
-that guesses serves the wrong port. Whether a mistake matters, the caller decides: in objects that
-are only passed over it doesn't. The value is the one that kubectl's reader would take.
-Rule 2: the work is limited by the length of the text: depth and aliases have limits, and nothing
-recurses.
+Rule 1: duplicates and ambiguous values are reported as mistakes with the line and a remedy, because
+a parser that guesses serves the wrong port. The caller decides whether a mistake matters: in
+objects that it skips it doesn't. The value is the one that kubectl would read.
+Rule 2: the length of the text bounds the work: depth and aliases are limited, and nothing recurses.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from .quoting import quoted
 from .scalars import read_as_yaml_1_1, read_plain
 
 DEPTH_MAX = 100
-"""Nested containers; a Service needs 8, and later readers are recursive."""
+"""Levels of nested containers; a Service needs 8, and what reads the value later is recursive."""
 ALIASED_NODES_MAX = 100_000
-"""Values that aliases refer to in one text, so that a small file can't become a huge object."""
+"""Values that aliases in one text refer to, so that a small file can't become a huge object."""
 
 DOCUMENTS_MAX = 100_000
-"""Of one text: each costs some 20 µs, and it may be three characters."""
+"""Documents in one text: each takes about 20 µs, and may be only three characters long."""
 TOO_MANY_DOCUMENTS = f"it has more than {DOCUMENTS_MAX:,} documents", "split the file"
-"""What is said of a text with more, and the remedy."""
+"""The error for a text with more documents, and its remedy."""
 MISTAKES_MAX = 10_000
-"""Of one document; with more it is refused."""
+"""Mistakes in one document; a document with more is rejected."""
 NOT_UTF_8 = "\ufdd0"
-"""Stands for bytes that aren't UTF-8: Unicode has no such character for interchange."""
+"""Replaces bytes that aren't UTF-8: a Unicode noncharacter, which no valid text contains."""
 NOT_UTF_8_HERE = "it is not UTF-8 here", "save the file as UTF-8"
-"""What is said of them, and the remedy."""
+"""The error for such bytes, and its remedy."""
 
 _TAGS_OF_TEXT = ("!", "tag:yaml.org,2002:str")
 _TAGS_OF_SCALARS: Mapping[str, tuple[type, ...]] = {
@@ -58,13 +57,13 @@ class TextError(InputError):
         self.line = line
         self.problem = f"{path}: {problem}" if path else problem
         self.path = path
-        """The container or the key that it is in, as ``spec.ports[0]``; empty: the document."""
+        """The container or key with the error: ``spec.ports[0]``; empty for the document."""
         self.key = key
-        """The key in it that kubectl reads though it is given twice, or isn't text."""
+        """A key in ``path`` that is given twice, or isn't text, and that kubectl accepts."""
 
 
 class Place(NamedTuple):
-    """The line of a container, and the places of its children by key, or index as ``[0]``.
+    """The line of a container, and the places of its children by key or by index (``[0]``).
 
     A scalar's place is just its line.
     """
@@ -85,14 +84,14 @@ class _Value:
     value: Any
     place: Place | int
     nodes: int = 1
-    """Itself and all below it; aliases count as often as they are used."""
+    """The number of values in it, itself included; an alias counts each time it is used."""
     height: int = 0
     """The number of nested containers in it."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """A container that is being read."""
+    """A container whose end hasn't been read yet."""
 
     value: dict[str, Any] | list[Any]
     line: int
@@ -101,19 +100,19 @@ class _Open:
     nodes: int = 1
     height: int = 1
     key: str | None = None
-    """The key whose value is next."""
+    """The key whose value comes next."""
     is_merge: bool = False
-    """That key is an unquoted ``<<``."""
+    """The key is an unquoted ``<<``."""
     merged: set[str] | None = None
-    """The keys that ``<<`` has added, and no key of the mapping itself has replaced; None: there
-    was no ``<<``."""
+    """The keys that ``<<`` has added and that the mapping itself hasn't replaced; None without
+    ``<<``."""
 
 
 class Reader:
-    """Reads the documents of one text; errors start with ``place``.
+    """Reads the documents of one text.
 
     Args:
-        lines_before: Added to the lines in errors, not to those of values.
+        lines_before: Added to line numbers in errors, not to those of values.
         aliased_nodes_max: How many values aliases may refer to.
     """
 
@@ -125,18 +124,18 @@ class Reader:
         self._aliased_nodes_max = aliased_nodes_max
         self._open: list[_Open] = []
         self._anchors: dict[str, _Value | None] = {}
-        """None while the value isn't complete."""
+        """The values of anchors; None while a value is incomplete."""
         self.aliased_nodes = 0
-        """The values to which aliases have referred so far."""
+        """The number of values to which aliases have referred so far."""
         self.mistakes: list[TextError] = []
-        """Those of the document that :meth:`documents` has yielded last."""
+        """Mistakes in the document that :meth:`documents` yielded last."""
         self._root: _Value | None = None
 
     def documents(self, stream: Iterator[events.Event]) -> Iterator[tuple[Any, Place | int]]:
         """Yield the value and the place of each document that isn't empty.
 
         Raises:
-            TextError: See rule 2, or a key is a container.
+            TextError: A limit of rule 2 is exceeded, or a key is a container.
         """
         count = 0
         for event in stream:
@@ -218,7 +217,7 @@ class Reader:
     def _alias(self, event: events.AliasEvent, line: int) -> None:
         name = event.anchor
         if name not in self._anchors:
-            # It may be a password.
+            # The alias isn't quoted, because it may be a password.
             self._fail(line, "the alias is not defined", "quote a text that begins with *")
         target = self._anchors[name]
         if target is None:
@@ -259,7 +258,7 @@ class Reader:
         elif key in here.children:
             first = line_at(here.children[key]) + self._lines_before
             self._note(line, f"key {quoted(key)} is given twice, first in line {first}", "", key)
-        # Objects share them; a text that is given once is kept as long as one that isn't interned.
+        # Objects share keys. A key that occurs once costs nothing: it is freed like any other text.
         here.key = key = sys.intern(key)
         here.children[key] = line
 
@@ -284,7 +283,7 @@ class Reader:
             here.key = None
 
     def _merge(self, here: _Open, made: _Value) -> None:
-        """Add the keys of ``<<``; as for kubectl, they replace those before it."""
+        """Add the keys of ``<<``; like kubectl, let them replace earlier keys."""
         place = made.place
         places = {} if isinstance(place, int) else place.children
         sources = (
@@ -293,7 +292,7 @@ class Reader:
             else [(made.value, place)]
         )
         merged = here.merged = here.merged or set()
-        # Of several, the first that has a key counts.
+        # If several mappings have a key, the first one counts.
         for value, source in reversed(sources):
             if not isinstance(value, dict) or isinstance(source, int):
                 self._note(line_at(source), "<< takes a mapping or a list of mappings")
@@ -312,7 +311,7 @@ class Reader:
         self._note(line, problem, "write << before it", key)
 
     def _line_of_next(self, line: int) -> int:
-        """Return the line of the next value: that of its key, if it has one."""
+        """Return the line of the next value: its key's line if it has a key."""
         if self._open and (key := self._open[-1].key) is not None:
             return line_at(self._open[-1].children[key])
         return line

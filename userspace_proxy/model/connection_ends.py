@@ -9,7 +9,7 @@ class EndReason(enum.StrEnum):
     """Why a connection or flow ended, as the connection log states it."""
 
     is_sound: bool
-    """It is no failure, whichever side it is of."""
+    """It isn't a failure, whichever side ended the connection."""
 
     COMPLETE = "complete", True
     IDLE = "idle", True
@@ -41,18 +41,17 @@ UNSERVED = frozenset(
         EndReason.WAITED_TOO_LONG,
     )
 )
-"""With which a connection or flow ends that no endpoint has answered, if its client was waiting."""
+"""Reasons for the end of a connection or flow that no endpoint answered while its client waited."""
 
 
 class EndedBy(enum.StrEnum):
     """Which side ended a connection: for a clean end, the one that sent its FIN first.
 
-    An endpoint that has sent no byte has been first unless its kernel had acknowledged the client's
-    FIN.
+    An endpoint that sent no byte was first unless its kernel had acknowledged the client's FIN.
     """
 
     NONE = ""
-    """It goes on."""
+    """The connection is still open."""
     CLIENT = "client"
     ENDPOINT = "endpoint"
     PROXY = "proxy"

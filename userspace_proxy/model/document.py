@@ -2,7 +2,7 @@
 
     text ──▶ parts ──libyaml──▶ events ──composing──▶ Document: value, and the line of every field
 
-A part is parsed alone, so a reader of a text that has changed parses only the parts that have.
+Each part is parsed alone, so after a change only the changed parts are parsed again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from .composing import (
 )
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# An escape sequence in JSON; two of them may be one character outside the BMP, which YAML writes
-# in another way.
+# A JSON escape sequence, or two that form a surrogate pair, which YAML doesn't support.
 _ESCAPES = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")
 
 _NOT_BLANK = re.compile(r"[^ \t\r\n]")
@@ -42,8 +41,7 @@ _UNDECODED = re.compile("[\ud800-\udfff]+")
 _BLANKS = ("", " ", "\t", "\r", "\n")
 _BREAKS_OF_YAML = ("\x85", "\u2028", "\u2029")
 _BREAKS_OF_YAML_ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in _BREAKS_OF_YAML}
-# Other line breaks of YAML, which count as lines, and directives, which belong to the document
-# after them.
+# YAML's other line breaks, which count as lines, and directives, which belong to the next document.
 _UNSPLIT = ("\n%", *_BREAKS_OF_YAML)
 
 
@@ -55,16 +53,16 @@ class Document:
     """Dicts with text keys, lists, text, numbers, booleans, None. Don't change it: an alias and its
     target are the same object."""
     place: str
-    """The file, for errors."""
+    """The file's name, for errors."""
     _root: Place | int = field(repr=False, compare=False)
     aliased_nodes: int = field(default=0, compare=False)
-    """The values to which aliases refer in this document and those before it in its text."""
+    """The number of values to which aliases refer in this document and the documents before it."""
     mistakes: tuple[TextError, ...] = field(default=(), compare=False)
-    """Duplicates and ambiguous values in it, by line. Of two equal keys the last counts."""
+    """Duplicate keys, of which the last counts, and ambiguous values, sorted by line."""
 
     @property
     def line(self) -> int:
-        """The line of its first key or item, counted from 1."""
+        """The line of the first key or item, counted from 1."""
         return line_at(self._root)
 
     def line_of(self, path: str) -> int:
@@ -87,7 +85,7 @@ class Document:
 def decode(data: bytes) -> str:
     """Return the text of a YAML or JSON file: UTF-8, or UTF-16 with a byte order mark.
 
-    Bytes that are neither become a character that is a mistake wherever it is part of a value.
+    Other bytes become a character that is reported as a mistake in any value.
 
     Source: YAML 1.2.2, section 5.2.
     """
@@ -107,12 +105,12 @@ class Part(NamedTuple):
 
 
 def split_documents(text: str) -> list[Part]:
-    """Split a text where documents begin: parsed one by one, the parts have the same documents.
+    """Split a text into its documents; the parts can be parsed one by one.
 
-    Objects of JSON may follow each other without ``---``, as for kubectl.
-    Documents without anything are left out, which is 50 times as fast as parsing them.
+    JSON objects may follow each other without ``---``, as in kubectl. Empty documents are omitted,
+    which is 50 times as fast as parsing them.
 
-    Source: YAML 1.2.2, c-forbidden: ``---`` at the beginning of a line is never a part of a value.
+    Source: YAML 1.2.2, c-forbidden: ``---`` at the start of a line is never part of a value.
     """
     text = _prepared(text)
     has_bare_cr = text.count("\r") != text.count("\r\n")
@@ -149,7 +147,7 @@ def parse_documents(
     """Read all documents of YAML or JSON text except empty ones.
 
     Args:
-        lines_before: Of a part of a text. Only the lines in errors are those of the whole text.
+        lines_before: The lines before a part of a text, added to the lines in errors only.
 
     Raises:
         TextError: ``{place}:{line}: …``, always one line.
@@ -165,7 +163,7 @@ def parse_documents(
 def parse_until_error(
     text: str, *, place: str, lines_before: int, aliased_nodes_max: int
 ) -> tuple[list[Document], TextError | None]:
-    """Read as parse_documents; return the documents before an error, and the error."""
+    """Like :func:`parse_documents`, but return the error with the documents before it."""
     reader = Reader(place, lines_before=lines_before, aliased_nodes_max=aliased_nodes_max)
     documents: list[Document] = []
     try:
@@ -178,17 +176,16 @@ def parse_until_error(
 def read_with(
     reader: Reader, text: str, *, place: str, lines_before: int = 0
 ) -> Iterator[Document]:
-    """Yield the documents of a text, as a reader makes them; see :func:`parse_documents`.
+    """Yield the documents of a text from a given reader; see :func:`parse_documents`.
 
     Raises:
-        TextError: As parse_documents; what follows a document isn't read before the next is asked
-            for.
+        TextError: See parse_documents. A document is only read when it is requested.
     """
     text = _prepared(text)
     try:
         text.encode()
         loader = _Loader(text)
-        # Cost: a tenth less than with yaml.parse, which asks for each event twice.
+        # Cost: a tenth less than yaml.parse, which requests each event twice.
         for value, root in reader.documents(iter(loader.get_event, None)):
             mistakes = tuple(reader.mistakes)
             yield Document(value, place, root, reader.aliased_nodes, mistakes)
@@ -203,10 +200,10 @@ def read_with(
 
 
 def _ends_of_json(text: str, begin: str = "{") -> list[int]:
-    """Return where the values of JSON end with which a text begins; of too many the first.
+    """Return where the JSON values at the start of a text end, up to ``DOCUMENTS_MAX`` of them.
 
     Args:
-        begin: The characters that begin one.
+        begin: The characters that a value may begin with.
     """
     ends: list[int] = []
     end = 0
@@ -226,14 +223,14 @@ def _prepared(text: str) -> str:
     if text.lstrip()[:1] in ("{", "["):
         text = _ESCAPES.sub(_join_surrogates, text)
         if any(map(text.__contains__, _BREAKS_OF_YAML)):
-            # In JSON they are characters of a text.
+            # In JSON strings they are ordinary characters.
             end = max(_ends_of_json(text, "{["), default=0)
             text = text[:end].translate(_BREAKS_OF_YAML_ESCAPED) + text[end:]
     return text
 
 
 def _first_steps(path: str) -> Iterator[str]:
-    """Yield the possible first keys (or the index) of a path, shortest first."""
+    """Yield the possible first keys (or index) of a path, shortest first."""
     if path.startswith("["):
         yield path[: path.find("]") + 1]
         return
@@ -250,7 +247,7 @@ def _join_surrogates(escape: re.Match[str]) -> str:
 
 
 def _unreadable(exc: yaml.reader.ReaderError, text: str) -> tuple[int, str]:
-    """Return the line of a character that YAML doesn't allow, and what it is."""
+    """Return the line and the description of a character that YAML doesn't allow."""
     before = text[: exc.position]
     if exc.encoding != "unicode":  # The C parser counts bytes, the Python one characters.
         before = text.encode()[: exc.position].decode(errors="ignore")
@@ -260,7 +257,7 @@ def _unreadable(exc: yaml.reader.ReaderError, text: str) -> tuple[int, str]:
 def _syntax_error(exc: yaml.MarkedYAMLError, text: str, place: str, lines_before: int) -> TextError:
     mark = exc.problem_mark or exc.context_mark
     lines = text.splitlines()
-    # For the parser, the end of the text is a line of its own.
+    # The parser counts the end of the text as another line.
     line = min(mark.line + 1, len(lines)) if mark else 1
     begun = min(exc.context_mark.line + 1, len(lines)) if exc.context_mark else line
     context = exc.context or ""

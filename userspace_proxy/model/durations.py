@@ -1,4 +1,4 @@
-"""Reads and writes durations as Go does: ``1m30s``, ``250ms``. Seconds are the unit here."""
+"""Reads and writes durations as Go does: ``1m30s``, ``250ms``. All values are in seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIGITS = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
-    """Return a duration in seconds, 0 or more; ``0`` needs no unit."""
+    """Parse a duration in seconds, 0 or more; ``0`` needs no unit."""
     text = text.strip().removeprefix("+")
     if text.startswith("-") and _DURATION.fullmatch(text[1:]):
         raise ConfigError(f"{quoted(text)} is negative")

@@ -1,10 +1,10 @@
-"""Endpoints by name: what objects ask for, what DNS answered, and the slices that follow from both.
+"""Endpoints by DNS name: what objects request, DNS answers, and the slices derived from both.
 
     annotation of a Service ─┐
     slice of names (FQDN) ───┴─▶ NameSlice ──lookups (cluster.from_names)──▶ ResolvedSlice
 
-Rule 1: a name is a DNS name, never an address: an address in its place is an error.
-Rule 2: a name is absolute, whatever the search list of the node.
+Rule 1: an IP address in place of a DNS name is an error.
+Rule 2: names are absolute: the node's DNS search list isn't used.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from .endpoints import Endpoint, EndpointSlice
 from .quoting import quoted
 
 NAMES_MAX = 16
-"""Names of one Service that are looked up: more than the replicas of any database."""
+"""The most names that are looked up for one Service: more than any database has replicas."""
 HOST_MAX = 253
-"""Characters of a name without the dot at its end. Source: RFC 1035, 255 bytes on the wire."""
-# With underscores, which names of hosts mustn't have and some have.
+"""The longest name without its trailing dot, in characters. Source: RFC 1035, 255 bytes on the
+wire."""
+# Underscores aren't valid in host names, but some host names have them.
 _LABEL = r"[a-z0-9_](?:[-a-z0-9_]{0,61}[a-z0-9_])?"
 _IS_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -35,23 +36,23 @@ class EndpointName:
     """A host whose addresses are endpoints of a Service port."""
 
     host: str
-    """In lower case, without a dot at its end."""
+    """The host name in lower case, without a trailing dot."""
     port: int
-    """At which the host is dialled."""
+    """The port to dial on the host."""
     port_name: str = ""
-    """That of the Service port; empty: the Service's only one."""
+    """The Service port's name; empty for a Service's only port."""
 
 
 @dataclass(frozen=True, slots=True)
 class NameSlice(EndpointSlice):
-    """A slice of names instead of addresses: it has no endpoints, and its family means nothing."""
+    """A slice with names instead of addresses, without endpoints; its family means nothing."""
 
     named: tuple[Endpoint, ...] = ()
-    """As endpoints, each with a name in place of its address."""
+    """Endpoints with a name in place of the address."""
 
     @staticmethod
     def of(item: EndpointSlice) -> NameSlice:
-        """Return the slice of names that a slice is in which names are in place of addresses."""
+        """Convert a slice whose endpoints have names in place of addresses."""
         return NameSlice(
             item.key,
             item.service,
@@ -65,20 +66,20 @@ class NameSlice(EndpointSlice):
 
 
 class NameState(enum.Enum):
-    """Why the addresses of a name aren't endpoints, or not as DNS answers now."""
+    """Why a name's addresses aren't used as endpoints, or are outdated."""
 
     NOT_ALLOWED = "not allowed"
     """The operator hasn't allowed the name."""
     NETWORKS_UNKNOWN = "networks unknown"
-    """Which addresses are those of pods is unknown, so no name is looked up."""
+    """The pod networks are unknown, so no name is looked up."""
     NODES_UNKNOWN = "nodes unknown"
-    """The same for those of Nodes."""
+    """The addresses of Nodes are unknown, so no name is looked up."""
     TOO_MANY = "too many"
     PENDING = "pending"
     """It has not been looked up yet."""
     UNRESOLVED = "unresolved"
     STALE = "stale"
-    """It no longer resolves, and its last addresses are used."""
+    """It no longer resolves; its last addresses are still used."""
     FORBIDDEN = "forbidden"
     """One of its addresses must not be dialled."""
     NO_ADDRESS = "no address"
@@ -90,14 +91,14 @@ _NEVER_LOOKED_UP = (NameState.NOT_ALLOWED, NameState.NETWORKS_UNKNOWN, NameState
 
 @dataclass(frozen=True, slots=True)
 class NameProblem:
-    """One problem of one name; equal facts give equal problems."""
+    """One problem of one name; equal facts compare equal."""
 
     host: str
     state: NameState
     detail: str = ""
-    """What DNS answered, or which address is meant, as a clause."""
+    """What DNS answered, or the address concerned, as a clause."""
     since: float = 0.0
-    """Monotonic seconds at which it began; 0 if unknown."""
+    """Monotonic seconds at which the problem began; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class ResolvedSlice(EndpointSlice):
 
     @property
     def needs_nodes(self) -> bool:
-        """Whether its endpoints depend on which addresses Nodes have."""
+        """Whether its endpoints depend on the Nodes' addresses."""
         return not any(problem.state in _NEVER_LOOKED_UP for problem in self.problems)
 
 
@@ -116,7 +117,7 @@ class Lookup(NamedTuple):
     """What DNS answered about one name."""
 
     addresses: Mapping[IPFamily, tuple[str, ...]]
-    """Sorted; without a family about which no server answered."""
+    """Sorted, by family; a family is missing if no server answered for it."""
     ttl_s: float = 0.0
     """How long the addresses are valid."""
     why: str = ""
@@ -124,7 +125,7 @@ class Lookup(NamedTuple):
 
 
 def read_endpoint_names(text: str) -> tuple[EndpointName, ...]:
-    """Return the value of the annotation ``endpoints``: ``db.example.com:5432,…``.
+    """Parse the annotation ``endpoints``: ``db.example.com:5432,…``.
 
     Raises:
         ConfigError: An item isn't ``host:port`` or ``port name=host:port``, or there are too many.
@@ -146,10 +147,10 @@ def _read_item(item: str) -> EndpointName:
 
 
 def read_host(text: str) -> str:
-    """Return a DNS name in lower case, without a dot at its end.
+    """Return a DNS name in lower case, without its trailing dot.
 
     Raises:
-        ConfigError: It is none, or an address.
+        ConfigError: The text is an address, or not a DNS name.
     """
     host = text.lower().removesuffix(".") if len(text) <= HOST_MAX + 1 else ""
     if ":" in text or host.rpartition(".")[2].isdigit():
@@ -160,5 +161,5 @@ def read_host(text: str) -> str:
 
 
 def is_below(host: str, suffixes: tuple[str, ...]) -> bool:
-    """Return whether a name is one of these, or below one of them."""
+    """Return whether a name equals one of the suffixes or is a subdomain of one."""
     return any(host == suffix or host.endswith(f".{suffix}") for suffix in suffixes)

@@ -16,7 +16,7 @@ _name = operator.attrgetter("name")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address of a slice with its conditions; it has all ports of the slice.
+    """One address of a slice with its conditions; it serves on all ports of the slice.
 
     Source: discovery.k8s.io/v1 EndpointConditions, and kube-proxy: a missing ``ready`` or
     ``serving`` means true, a missing ``terminating`` false.
@@ -27,22 +27,22 @@ class Endpoint:
     serving: bool = True
     terminating: bool = False
     node: str = ""
-    """Name of the node it runs on; may be empty."""
+    """The node it runs on; empty if unknown."""
     hinted_zones: tuple[str, ...] = ()
     """``hints.forZones``: the zones whose clients should use it; may be empty."""
     hinted_nodes: tuple[str, ...] = ()
-    """``hints.forNodes``, likewise."""
+    """``hints.forNodes``: the nodes whose clients should use it; may be empty."""
     hostname: str = ""
-    """Its first label in DNS, below the name of a headless Service; empty: made of its address."""
+    """Its DNS label below a headless Service's name; if empty, DNS derives one from the address."""
     weight: int = DEFAULT_WEIGHT
     """Its share of new connections, in proportion to the others' weights; 0: it takes none."""
     priority: int = 0
-    """0 is first; endpoints of a higher number are on standby while one of a lower is usable."""
+    """0 is the highest; an endpoint is on standby while one with a lower number is usable."""
     pod: str = ""
-    """Name of the pod whose address it is, if that was asked for: a valid one, as it becomes a part
-    of a URL. Empty: unknown, or no pod."""
+    """Name of its pod, if pods were requested: always valid, because it becomes part of a URL.
+    Empty if unknown, or not a pod."""
     host: str = ""
-    """The name of which DNS answered with the address; empty: it was written as an address."""
+    """The DNS name that resolved to the address; empty if the slice has the address itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +52,30 @@ class SlicePort:
     name: str
     port: int
     protocol: str
-    """As written; if it isn't a :class:`Protocol`, no Service port matches."""
+    """The protocol as written; no Service port matches unless it is a :class:`Protocol`."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointSlice:
-    """A part of the endpoints of one Service."""
+    """Some of one Service's endpoints."""
 
     key: SliceKey
     service: ServiceKey
-    """Its name is empty if the slice names none."""
+    """The Service it belongs to; the name is empty if the slice names none."""
     family: IPFamily
     ports: tuple[SlicePort, ...]
-    """In the order of their names."""
+    """The ports, sorted by name."""
     endpoints: tuple[Endpoint, ...]
     triggered_at: float = field(default=0.0, compare=False)
-    """Unix time of the change of a pod or Service that led to this content; 0 if unknown."""
+    """Unix time of the pod or Service change that led to this content; 0 if unknown."""
     notes: tuple[Note, ...] = ()
-    """What can't be followed: targets that can't be pods, annotations."""
+    """What has no effect: targets that can't be pods, and invalid annotations."""
     unnumbered: tuple[str, ...] = ()
     """The names of ports without a number."""
     is_headless: bool = False
-    """It has the label of slices of headless Services, so it serves no other one."""
+    """It has the label of headless Services, so no other Service uses it."""
     is_managed: bool = False
-    """Kubernetes' controller keeps it, by its label: its endpoints are pods that have run."""
+    """Kubernetes' controller manages it, by its label: its endpoints are pods that have run."""
 
     def __post_init__(self) -> None:
         """Sort the ports, so that slices with the same ones are equal."""

@@ -1,13 +1,13 @@
-"""What a dial, a connection or a flow failed by: each distinct meaning has one member.
+"""Why a dial, a connection or a flow failed: one member for each distinct meaning.
 
     connect, send, recv ──errno──▶ dial_failure ──▶ DialFailure ──▶ counted, worded, acted on
                                                         ▲
     kernel asked: is there a host, a route? ────────────┘
 
-Rule 1: an errno means something only where the call returned it. Behind that it is kept for its
-text alone, which some causes show.
-Rule 2: what an errno doesn't show has a member that no errno is read as: what the kernel was asked
-about, and how connections end.
+Rule 1: an errno is interpreted only where a call returns it. Afterwards only its text is used,
+which some causes show.
+Rule 2: what no errno expresses has its own members: answers of the kernel's tables, and how
+connections end.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from typing import NamedTuple
 
 
 class Failure(enum.StrEnum):
-    """Why one attempt at an endpoint failed; the values are those of messages from workers."""
+    """Why one attempt at an endpoint failed; workers' messages contain these values."""
 
     # Read from the errno of a dial, or of a datagram.
     REFUSED = "refused"
-    """A RST answered the SYN, or ICMP "port unreachable" the datagram."""
+    """A RST in response to the SYN, or ICMP "port unreachable" to a datagram."""
     SILENT = "silent"
     """Nothing answered in time."""
     RESET = "reset"
     """The endpoint accepted the connection and reset it. Source: tcp_reset() in
     net/ipv4/tcp_input.c; a RST that answers a SYN is ECONNREFUSED."""
     HOST_UNREACHABLE = "host-unreachable"
-    """ICMP, an ARP request without an answer, or a route of this node (type unreachable)."""
+    """ICMP, an unanswered ARP request, or a route of this node (type unreachable)."""
     NET_UNREACHABLE = "net-unreachable"
     """ICMP, or no route of this node."""
     HOST_DOWN = "host-down"
     """ICMP "host unknown", or an interface that is down."""
     ADMIN_PROHIBITED = "admin-prohibited"
-    """EACCES of IPv6: ICMPv6 "administratively prohibited", or a route of this node."""
+    """EACCES on IPv6: ICMPv6 "administratively prohibited", or a route of this node."""
     NO_ACCESS = "no-access"
-    """EACCES of IPv4, which no ICMP error is: a route or routing rule of this node, or a security
-    module."""
+    """EACCES on IPv4, which no ICMP error causes: a route or routing rule of this node, or a
+    security module."""
     NOT_PERMITTED = "not-permitted"
-    """EPERM, which no ICMP error is: rules of this node drop the packet."""
+    """EPERM, which no ICMP error causes: rules of this node drop the packet."""
     NO_PROTOCOL = "no-protocol"
-    """ICMP "protocol unreachable", as of a firewall that rejects packets."""
+    """ICMP "protocol unreachable", for example from a firewall that rejects packets."""
     BLACKHOLE = "blackhole"
     """EINVAL: a route of type blackhole."""
     OUT_OF_PORTS = "out-of-ports"
-    """No source port was left towards this endpoint."""
+    """No source port was free for this endpoint."""
     OUT_OF_ALL_PORTS = "out-of-all-ports"
-    """The kernel found no source port that is free towards all endpoints."""
+    """The kernel found no source port that is free for all endpoints."""
     EXHAUSTED = "exhausted"
     """This process or node was out of descriptors or memory."""
     OTHER = "other"
-    """Another error, of which only the errno is known; also of what has not failed yet."""
+    """Another errno; also the value before any failure."""
 
     # The kernel was asked after the dial.
     NO_HOST = "no-host"
-    """No host answers for the next hop: the neighbour table shows it."""
+    """No host answers for the next hop, according to the neighbour table."""
     NO_ROUTE = "no-route"
     """This node has no route to it."""
     ROUTE_PROHIBITS = "route-prohibits"
@@ -67,18 +67,17 @@ class Failure(enum.StrEnum):
 
     # How a connection or a flow ended.
     CLOSED = "closed"
-    """The endpoint ended the connection without a byte."""
+    """The endpoint closed the connection without sending a byte."""
     UNANSWERED = "unanswered"
-    """The client gave up waiting for a byte, or the endpoint had hung until it reset the
-    connection."""
+    """The client gave up waiting for a byte, or the endpoint hung and then reset the connection."""
     NO_DATAGRAM = "no-datagram"
     """The endpoint hasn't answered a UDP flow."""
     NOT_TO_ENDPOINT = "not-to-endpoint"
-    """The endpoint acknowledged the handshake, and not what was sent to it behind that."""
+    """The endpoint completed the handshake, but didn't acknowledge the data after it."""
     FROM_ENDPOINT = "from-endpoint"
-    """Bytes of the endpoint have arrived behind a gap that wasn't filled."""
+    """Bytes from the endpoint arrived after a gap that was never filled."""
     NOT_TO_CLIENT = "not-to-client"
-    """The client didn't acknowledge bytes of the answer, and then left."""
+    """The client didn't acknowledge part of the answer, and then left."""
 
 
 class DialFailure(NamedTuple):
@@ -90,32 +89,32 @@ class DialFailure(NamedTuple):
 
 
 UNREACHABLE = frozenset({Failure.HOST_UNREACHABLE, Failure.NET_UNREACHABLE, Failure.HOST_DOWN})
-"""Those for which there is no way to a host."""
+"""Failures that mean no host can be reached."""
 NO_ANSWER = frozenset({Failure.SILENT, Failure.HOST_UNREACHABLE})
-"""Those where no host may have the address: a dial ends before the kernel gives up, or with that.
+"""Failures when no host has the address: the dial timed out first, or the kernel gave up.
 """
 SHORTAGES = frozenset({Failure.EXHAUSTED, Failure.OUT_OF_PORTS, Failure.OUT_OF_ALL_PORTS})
-"""Those that are caused by this node, not by the endpoint."""
+"""Failures caused by this node's lack of resources, not by the endpoint."""
 OWN_ROUTES: Mapping[Failure, Failure] = {
     Failure.NET_UNREACHABLE: Failure.NO_ROUTE,
     Failure.ADMIN_PROHIBITED: Failure.ROUTE_PROHIBITS,
     Failure.NO_ACCESS: Failure.ROUTE_PROHIBITS,
     Failure.HOST_UNREACHABLE: Failure.ROUTE_UNREACHABLE,
 }
-"""What those are that a dial and a route look-up share, when a route of this node, or the lack of
-one, made the dial fail. Source: fib_props in net/ipv4/fib_semantics.c; ip6_rt_type_to_error() in
+"""What an ambiguous failure becomes when a route look-up shows that a route of this node, or the
+lack of one, caused it. Source: fib_props in net/ipv4/fib_semantics.c; ip6_rt_type_to_error() in
 net/ipv6/route.c."""
 BY_OWN_ROUTE = frozenset(OWN_ROUTES.values())
-"""Those that a route of this node causes, or the lack of one."""
+"""Failures caused by a route of this node, or the lack of one."""
 LOSSES = frozenset({Failure.NOT_TO_ENDPOINT, Failure.FROM_ENDPOINT, Failure.NOT_TO_CLIENT})
-"""Those of packets that are lost behind the handshake."""
+"""Failures caused by packets lost after the handshake."""
 LEFT = LOSSES | {Failure.UNANSWERED}
-"""Those of connections that clients left, all others being ends by the endpoint."""
+"""Failures of connections that the client left; the endpoint ended all others."""
 
 EXHAUSTED_ERRNOS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC}
 )
-"""Errors of any call when this process is out of descriptors or memory."""
+"""Errnos of any call while this process or node is out of descriptors or memory."""
 # Source: icmp_err_convert in net/ipv4/icmp.c and tab_unreach in net/ipv6/icmp.c.
 _READ: Mapping[int, Failure] = {
     errno.ECONNREFUSED: Failure.REFUSED,
@@ -137,11 +136,11 @@ _READ: Mapping[int, Failure] = {
 
 
 def dial_failure(number: int, ip: str) -> DialFailure:
-    """Return what an errno of a dial, or of a datagram, means.
+    """Classify the errno of a dial or of a datagram.
 
     Args:
         number: The errno.
-        ip: The endpoint's address: ICMP of IPv6 has an error that ICMP of IPv4 doesn't have.
+        ip: The endpoint's address: only ICMPv6 has an error that becomes EACCES.
     """
     failure = _READ.get(number, Failure.OTHER)
     if failure is Failure.NO_ACCESS and ":" in ip:

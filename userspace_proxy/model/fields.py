@@ -1,4 +1,4 @@
-"""Finds all wrong fields of a written object: unknown ones, and values of a wrong type.
+"""Finds all invalid fields of an object in a file: unknown fields, and values of a wrong type.
 
     value, struct ──▶ spec.selectr: unknown field (did you mean selector?)
                       spec.ports[0].port: expected int, got str
@@ -26,7 +26,7 @@ from .similar import did_you_mean
 from .wire import FieldError, WireObject, convert
 
 UNKNOWN_MAX = 100
-"""Unknown fields that are reported of one object."""
+"""The most unknown fields reported for one object."""
 
 _OF_ALL = frozenset({"apiVersion", "kind"})
 
@@ -55,13 +55,13 @@ class FieldErrors:
         return True
 
     def raise_found(self) -> None:
-        """Raise one error that contains all, if there are any."""
+        """Raise all collected errors as one; do nothing if there are none."""
         if self.found:
             raise join_errors(self.found)
 
 
 def join_errors(errors: Sequence[FieldError]) -> FieldError:
-    """Return the first error, with the others in it."""
+    """Return the first error with the others attached."""
     first, *others = errors
     return FieldError(first.path, first.problem, others)
 
@@ -69,10 +69,10 @@ def join_errors(errors: Sequence[FieldError]) -> FieldError:
 def convert_strictly(
     value: Any, type_: type[WireObject], check: Callable[[WireObject], None]
 ) -> WireObject:
-    """Convert plain values to a struct, as :func:`convert`, but check all fields.
+    """Convert plain values to a struct like :func:`convert`, but check all fields.
 
     Args:
-        check: Checks the struct; it is called if all types are right.
+        check: Validates the struct; called only if all types are right.
 
     Raises:
         FieldError: With all unknown fields, and all wrong types or what ``check`` found.
@@ -96,9 +96,9 @@ class _Table:
     """The fields of one struct."""
 
     types: Mapping[str, Any]
-    """Of those that are read."""
+    """The types of the fields that are read."""
     inner: Mapping[str, Any]
-    """The structs in them."""
+    """The structs in these fields."""
     known: frozenset[str]
     is_open: bool
     """Other fields aren't checked."""
@@ -121,7 +121,7 @@ def _struct_in(type_: object) -> Any:
 
 @functools.cache
 def _places_of(struct: Any) -> Mapping[str, str]:
-    """Return where in an object a field of a name may be, as ``spec.ports[].targetPort``."""
+    """Return the path of each field by its name, such as ``spec.ports[].targetPort``."""
     places: dict[str, str] = {}
     waiting = [("", struct)]
     for path, here in waiting:
@@ -136,7 +136,7 @@ def _places_of(struct: Any) -> Mapping[str, str]:
 
 
 def _items(value: Any, path: str) -> Iterator[tuple[Any, str]]:
-    """Yield an object and its path, or those of a list."""
+    """Yield an object, or each object of a list, with its path."""
     if isinstance(value, list):
         yield from ((item, f"{path}[{i}]") for i, item in enumerate(value))
     else:
@@ -165,7 +165,7 @@ def _unknown_fields(
 
 
 def _wrong_types(value: dict[str, Any], struct: Any, path: str = "") -> Iterator[FieldError]:
-    """Yield the wrong types of all fields; the object as a whole can't be converted."""
+    """Yield an error for each field of a wrong type."""
     table = _table(struct)
     prefix = f"{path}." if path else ""
     for name, type_ in table.types.items():
@@ -188,7 +188,7 @@ def _wrong_types(value: dict[str, Any], struct: Any, path: str = "") -> Iterator
 
 
 def _wrong_values(texts: dict[str, Any], path: str) -> Iterator[FieldError]:
-    """Yield the values of labels or annotations that aren't text."""
+    """Yield an error for each label or annotation whose value isn't text."""
     type_: Any = str | None
     for key, value in texts.items():
         try:

@@ -1,4 +1,4 @@
-"""How connections to a Service are handled, where its annotations ask for something else."""
+"""How connections to a Service are handled: the defaults, or what its annotations request."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Balance(enum.StrEnum):
     RANDOM = "random"
     LEAST_CONNECTIONS = "least-connections"
     POWER_OF_TWO_CHOICES = "power-of-two-choices"
-    """The one of two random ones that has fewer connections."""
+    """Of two random endpoints, the one with fewer connections."""
     SOURCE_HASH = "source-hash"
-    """By the client's address."""
+    """By a hash of the client's address."""
 
 
 class ProxyProtocol(enum.StrEnum):
-    """A version of the PROXY protocol, which tells a server who its client is."""
+    """A version of the PROXY protocol, which tells a server its client's address."""
 
     V1 = "v1"
     V2 = "v2"
@@ -33,16 +33,16 @@ class Hold:
     """How long clients wait for an endpoint, and how many of them."""
 
     seconds: float
-    """From the first time that no endpoint could take the client."""
+    """The longest wait, starting when no endpoint could take the client."""
     connections: int = 1000
-    """At most this many of one Service port on this node; the oldest one is ended for a new one."""
+    """The most that wait per Service port on this node; beyond it a new one ends the oldest."""
 
 
 class DataPath(enum.StrEnum):
     """How the bytes of a Service travel."""
 
     USERSPACE = "userspace"
-    """Through the proxy."""
+    """Connections pass through the proxy."""
     KERNEL = "kernel"
     """Straight to the endpoint, by address translation."""
     AUTO = "auto"
@@ -50,7 +50,7 @@ class DataPath(enum.StrEnum):
 
 
 AT_LIMIT = Hold(60.0)
-"""How clients wait where all endpoints are at their limit, and the Service doesn't say."""
+"""How clients wait when all endpoints are at their limit, unless the Service sets ``hold``."""
 
 
 class WorkloadKind(enum.StrEnum):
@@ -62,7 +62,7 @@ class WorkloadKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What runs the pods of a Service, in the namespace of the Service."""
+    """The workload that runs a Service's pods, in the Service's namespace."""
 
     kind: WorkloadKind
     name: str
@@ -73,13 +73,13 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Handling:
-    """What the annotations of a Service ask for; one value from the Service to the data plane."""
+    """What a Service's annotations request; passed unchanged from the Service to the data plane."""
 
     balance: Balance = Balance.ROUND_ROBIN
     seed: int = 0
-    """The position of the first turn, and the seed of random choices; only embedding sets it."""
+    """Where round robin starts, and the seed of random choices; only embedding sets it."""
     keeps_clients: bool = True
-    """Endpoints may see client addresses where replies return through this node."""
+    """Endpoints see client addresses, where replies return through this node."""
     hold: Hold | None = None
     """Clients wait while no endpoint can take them; None: they are refused."""
     slow_start_s: float = 0.0
@@ -87,28 +87,28 @@ class Handling:
     max_connections: int | None = None
     """Bounds connections to one endpoint from this node; further ones wait. None: no bound."""
     wake: Workload | None = None
-    """Needed while clients wait: asked for by an Event, and scaled from zero where allowed."""
+    """The workload that clients wait for: an Event requests it, or it is scaled where allowed."""
     idle_after_s: float | None = None
-    """Seconds after the last client in which ``wake`` is still needed; then it is scaled to zero
-    where allowed. None: as long as demand lasts without it, and it isn't scaled to zero."""
+    """Seconds after the last client before ``wake`` is scaled to zero, where allowed. None: it
+    never is, and demand for it lasts by default."""
     removal_s: float | None = None
-    """Seconds after which connections to an endpoint that has left end; None: they don't."""
+    """Seconds after which connections to a removed endpoint are ended; None: never."""
     proxy_protocol: ProxyProtocol | None = None
-    """TCP connections to endpoints begin with this header; None: with the client's bytes."""
+    """The header that TCP connections to endpoints begin with; None: no header."""
     path: DataPath | None = None
-    """None: as ``--path`` says."""
+    """The annotation ``path``; None: ``--path`` decides."""
     names: tuple[EndpointName, ...] = ()
-    """Endpoints by name, also those of slices."""
+    """Endpoints by DNS name, from the annotation and from slices."""
     found_by_name: tuple[str, ...] = ()
-    """Their addresses, sorted: at each dial the kernel is asked whether one is this node's."""
+    """Addresses of these names, sorted: each dial asks the kernel whether one is this node's."""
 
     @property
     def waits(self) -> Hold | None:
-        """How long clients wait, and how many, for whatever reason; None if none does."""
+        """How long clients wait, and how many, for any reason; None if clients never wait."""
         return self.hold or (None if self.max_connections is None else AT_LIMIT)
 
     def of(self, protocol: Protocol) -> Handling:
-        """Return what concerns ports of a protocol: only TCP has a header."""
+        """Return the settings for ports of a protocol: only TCP has a PROXY header."""
         if protocol is Protocol.TCP or self.proxy_protocol is None:
             return self
         return replace(self, proxy_protocol=None)

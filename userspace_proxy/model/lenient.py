@@ -1,7 +1,7 @@
-"""Reads a text as kubectl reads its own files: the first document, and YAML 1.1 without complaints.
+"""Reads a text as kubectl reads its own files: only the first document, and lenient YAML 1.1.
 
-Rule 1: duplicates, keys that aren't text and tags of other programs are no mistakes. A file that
-people share between programs isn't stricter here than there.
+Rule 1: duplicate keys, keys that aren't text and other programs' tags are accepted. A file that
+people share between programs is read no more strictly here.
 Rule 2: depth and aliases have the same limits as in ``composing``.
 
 Source: sigs.k8s.io/yaml, and kubectl 1.36 on the same texts.
@@ -27,7 +27,7 @@ _YAML_TAGS = "tag:yaml.org,2002:"
 def parse_first(text: str, *, place: str) -> Document | None:
     """Return the first document that isn't empty; None if there is none.
 
-    What follows it isn't read.
+    The rest of the text isn't read.
 
     Raises:
         InputError: ``{place}:{line}: …``, always one line.
@@ -36,7 +36,7 @@ def parse_first(text: str, *, place: str) -> Document | None:
 
 
 class _Lenient(Reader):
-    """Builds the values that kubectl would."""
+    """Builds the values that kubectl would build."""
 
     def _value_of(self, event: events.ScalarEvent, line: int) -> Any:
         tag = event.tag or ""
@@ -54,7 +54,7 @@ class _Lenient(Reader):
         super()._key(key, line, is_merge=is_merge)
 
     def _note(self, _line: int, _problem: str, _hint: str = "", _key: str = "") -> None:
-        """Overlook a mistake: the file belongs to many programs, and isn't stricter here."""
+        """Ignore a mistake, as the other programs that read the file do."""
 
     def _note_undecoded(self, line: int) -> None:
         self._fail(line, *NOT_UTF_8_HERE)

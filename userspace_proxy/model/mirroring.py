@@ -3,7 +3,7 @@
     subset 0: addresses, notReadyAddresses ──▶ slice web:0:IPv4, slice web:0:IPv6
     subset 1: …                            ──▶ slice web:1:IPv4, …
 
-Without an API server, invalid addresses and ports are errors; none is omitted.
+No API server has validated the object, so invalid addresses and ports are errors.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ ANNOTATION_LEADER = "control-plane.alpha.kubernetes.io/leader"
 
 
 def why_not_mirrored(wire: WireEndpoints) -> Note | None:
-    """Return why the control plane doesn't mirror an Endpoints object; None if it does.
+    """Return why the control plane doesn't mirror an Endpoints object; None if it does mirror it.
 
-    Source: the endpointslicemirroring controller, skipMirror: not with the label skip-mirror, and
-    not if the object is a lock of old leader elections.
+    Source: the endpointslicemirroring controller, skipMirror: objects with the label skip-mirror,
+        and locks of old leader elections, are skipped.
     """
     if (wire.metadata.labels or {}).get(LABEL_SKIP_MIRROR) == "true":
         mark = f"label {LABEL_SKIP_MIRROR}"
@@ -41,12 +41,12 @@ def why_not_mirrored(wire: WireEndpoints) -> Note | None:
 
 
 def why_left_out(slices: Iterable[EndpointSlice], ips: Collection[str]) -> Note | None:
-    """Return that an Endpoints object is left out beside slices of its Service.
+    """Return the note for an Endpoints object that is ignored because its Service has slices.
 
-    None if they have all its addresses, as in a dump of a cluster.
+    None if the slices contain all its addresses, as in a dump of a cluster.
 
     Args:
-        slices: What would mirror it.
+        slices: The slices that would mirror the object.
         ips: The addresses of the Service's own slices.
     """
     for item in slices:
@@ -59,10 +59,10 @@ def why_left_out(slices: Iterable[EndpointSlice], ips: Collection[str]) -> Note 
 def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
     """Return the slices of an Endpoints object, by subset and family.
 
-    Their names contain colons, so they can't be the names of other slices.
+    Their names contain colons, so they can't collide with the names of other slices.
 
     Raises:
-        FieldError: With all addresses and ports that are invalid.
+        FieldError: All invalid addresses and ports.
     """
     service = _service_of(wire)
     # Source: the controller copies an Endpoints object's annotations to its slices.
@@ -104,7 +104,7 @@ def _service_of(wire: WireEndpoints) -> ServiceKey:
 def _endpoints(
     subset: WireSubset, preference: Preference, path: str, errors: FieldErrors
 ) -> list[Endpoint]:
-    """Return the ready endpoints, then the others, in the order of the object."""
+    """Return the ready endpoints, then the others, in the object's order."""
     endpoints = []
     for name, items, ready in (
         ("addresses", subset.addresses, True),

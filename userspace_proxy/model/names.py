@@ -16,7 +16,7 @@ class ServiceKey(NamedTuple):
 
     @staticmethod
     def read(text: str) -> ServiceKey:
-        """Return the Service with this text, as in the JSON of a proxy."""
+        """Parse ``namespace/name``, as in a proxy's JSON."""
         namespace, _, name = text.partition("/")
         return ServiceKey(namespace, name)
 
@@ -51,7 +51,7 @@ class ServicePortName(NamedTuple):
 
     @property
     def scopes(self) -> tuple[str, str, str]:
-        """What it belongs to, as people write it: a namespace, a Service, and it itself."""
+        """The names that select it in a filter: its namespace, its Service, and its own name."""
         return self.namespace, f"{self.namespace}/{self.name}", str(self)
 
     def __str__(self) -> str:
@@ -60,10 +60,10 @@ class ServicePortName(NamedTuple):
 
 
 class Side(enum.StrEnum):
-    """The frontends of a Service port that share one policy, and so one proxy port."""
+    """A group of a Service port's frontends that share a policy, and so a proxy port."""
 
     ALL = ""
-    """All of them, or only the cluster IPs where the others have another policy."""
+    """All frontends, or only the cluster IPs if the others have a policy of their own."""
     EXTERNAL = "external"
     """Node ports, load-balancer IPs and external IPs."""
     LOAD_BALANCER = "load balancer"

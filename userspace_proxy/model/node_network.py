@@ -1,6 +1,6 @@
 """The network of one node as its kernel describes it: links, routes, next hops, bridges, chains.
 
-What follows from them, such as where an address is, is decided by ``policy``.
+``policy`` derives the rest from it, such as the location of an address.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ class NodeLink(NamedTuple):
     number: int
     name: str
     kind: str
-    """As in ``ip -details link``: ``veth``, ``bridge``; empty for hardware."""
+    """As ``ip -details link`` shows it: ``veth``, ``bridge``; empty for hardware."""
     master: int = 0
-    """The number of the bridge that it is a port of; 0 for none."""
+    """Index of the bridge that it is a port of; 0 for none."""
     calls_iptables: bool = False
-    """Option of a bridge: its IPv4 packets pass iptables and nftables."""
+    """Bridge option: bridged IPv4 packets pass iptables and nftables."""
     calls_ip6tables: bool = False
-    """The same for IPv6."""
+    """Bridge option: bridged IPv6 packets pass iptables and nftables."""
     filters_vlans: bool = False
-    """Option of a bridge."""
+    """Bridge option: VLAN filtering."""
     is_isolated: bool = False
     """A bridge's port that exchanges no packets with other isolated ports."""
 
@@ -32,12 +32,12 @@ class NodeRoute(NamedTuple):
     """One route of this node."""
 
     network: str
-    """In canonical form."""
+    """The destination network in canonical form."""
     link: int = 0
-    """0 for none, or for several."""
+    """Index of the outgoing link; 0 for none, or for several."""
     has_gateway: bool = False
     is_local: bool = False
-    """It delivers to this node."""
+    """Whether it delivers packets to this node."""
     gateway_links: tuple[int, ...] = ()
     """Where there are several next hops: the link of each that is a gateway."""
 
@@ -57,11 +57,11 @@ class BridgeFilter(NamedTuple):
     calls_iptables: bool = False
     """IPv4 packets on bridges pass iptables and nftables."""
     calls_ip6tables: bool = False
-    """The same for IPv6."""
+    """IPv6 packets on bridges pass iptables and nftables."""
 
 
 class DroppedBy(NamedTuple):
-    """Which chain of another program drops packets to or from an address on this node."""
+    """A chain of another program that drops packets to or from an address on this node."""
 
     what: str
     """The chain, with its hook and priority, and which packets, as the end of a sentence."""
@@ -74,19 +74,19 @@ next hop, or they are dropped on their way out."""
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """That a chain of another program takes the packets of a frontend's clients."""
+    """A chain of another program takes the packets of a frontend's clients."""
 
     what: str
     hint: str = ""
     """What to do about it."""
     chain: str = ""
-    """Family, table and name."""
+    """The chain's family, table and name."""
 
     def __str__(self) -> str:
         return f"{self.what}; {self.hint}" if self.hint else self.what
 
 
 class Doubt(Taken):
-    """That it may take them, or takes those of some clients."""
+    """A chain may take the packets, or takes those of some clients."""
 
     __slots__ = ()

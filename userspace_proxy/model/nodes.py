@@ -22,4 +22,4 @@ class Node:
     is_missing: bool = False
     """The cluster has no Node of this name."""
     similar: tuple[str, ...] = ()
-    """Where it is missing: Nodes that may be meant, the likeliest first."""
+    """If it is missing: Nodes with a similar name, most likely first."""

@@ -1,4 +1,4 @@
-"""Syntax of names, numbers, words and addresses in objects.
+"""Checks the syntax of names, numbers, words and addresses in objects.
 
 Each check raises :class:`FieldError` with the path of the field.
 """
@@ -24,18 +24,18 @@ PORT_NAME_MAX = 15
 _IS_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
-# Routers never forward it; in IPv6 that is ff02::/16 with any flags.
+# Link-local multicast, which routers never forward; in IPv6 ff02::/16 with any flags.
 _MULTICAST_V4 = ipaddress.IPv4Network("224.0.0.0/24")
 
 
 def check_label(text: str, path: str) -> None:
-    """Check a DNS label: the name of a Service, a namespace or a port."""
+    """Check a DNS label, such as the name of a Service, a namespace or a port."""
     what = "a DNS label: lower-case letters, digits and '-'"
     _check_form(text, path, _IS_LABEL, LABEL_MAX, what)
 
 
 def check_subdomain(text: str, path: str) -> None:
-    """Check a DNS name: the name of most objects."""
+    """Check a DNS subdomain, which most objects' names are."""
     what = "a DNS name: lower-case letters, digits, '-' and '.'"
     _check_form(text, path, _IS_SUBDOMAIN, SUBDOMAIN_MAX, what)
 
@@ -53,7 +53,7 @@ def _check_form(text: str, path: str, form: re.Pattern[str], most: int, what: st
 
 
 def check_qualified_name(text: str, path: str) -> None:
-    """Check the key of a label or annotation: a name, perhaps after a domain and ``/``.
+    """Check the key of a label or annotation: a name with an optional ``domain/`` prefix.
 
     Source: Kubernetes' IsQualifiedName.
     """
@@ -69,7 +69,7 @@ def check_qualified_name(text: str, path: str) -> None:
 
 
 def check_target_port(port: int | str, path: str) -> None:
-    """Check a number, or the name of a port of the pods; 0 and ``""`` mean ``port``.
+    """Check a port number, or the name of a port of the pods; 0 and ``""`` mean ``port``.
 
     Source: Kubernetes' ValidateServicePort, IsValidPortName.
     """
@@ -91,7 +91,7 @@ def check_target_port(port: int | str, path: str) -> None:
 
 
 def check_number(number: int, path: str, allowed: range = range(1, 65536)) -> None:
-    """Check a number, by default a port."""
+    """Check that a number is in a range, by default that of ports."""
     if number not in allowed:
         raise FieldError(path, f"{number} is not in {allowed[0]}–{allowed[-1]}")
 
@@ -99,7 +99,7 @@ def check_number(number: int, path: str, allowed: range = range(1, 65536)) -> No
 def check_word(
     text: str | None, path: str, words: Collection[str], *, may_be_empty: bool = True
 ) -> None:
-    """Check one of a few words; it may be missing, and perhaps empty."""
+    """Check that a text is one of a few words; it may be missing."""
     if text is None or (not text and may_be_empty):
         return
     if text not in words:
@@ -112,7 +112,7 @@ def check_protocol(protocol: str | None, path: str) -> None:
 
 
 def check_port_name(name: str | None, count: int, names: set[str], path: str) -> None:
-    """Check a name of one of ``count`` ports, and note it; a single port needs no name."""
+    """Check one of ``count`` ports' names, and add it to ``names``; a single port needs none."""
     if not name:
         if count > 1:
             raise FieldError(path, "is missing: one of several ports needs a name")
@@ -124,7 +124,7 @@ def check_port_name(name: str | None, count: int, names: set[str], path: str) ->
 
 
 def check_address(text: str | None, path: str) -> str:
-    """Return an address in canonical form."""
+    """Check an address, and return it in canonical form."""
     if not text:
         raise FieldError(path, "is missing")
     try:
@@ -134,7 +134,7 @@ def check_address(text: str | None, path: str) -> str:
 
 
 def check_common_address(text: str | None, path: str) -> str:
-    """Return an address that isn't unspecified, loopback or link-local, in canonical form.
+    """Check that an address isn't unspecified, loopback or link-local; return its canonical form.
 
     Source: Kubernetes' ValidateEndpointIP, which also applies to external IPs.
     """
@@ -155,6 +155,6 @@ def check_common_address(text: str | None, path: str) -> str:
 
 
 def check_family(ip: str, family: str, path: str) -> None:
-    """Check that an address in canonical form has a family such as ``IPv4``."""
+    """Check that a canonical address belongs to a family such as ``IPv4``."""
     if str(IPFamily.of(ip)) != family:
         raise FieldError(path, f"{ip} is not {family}")

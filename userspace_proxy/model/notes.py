@@ -1,9 +1,9 @@
-"""What users have written and don't get: a note is a kind and parameters, as its cause.
+"""Notes: fields and annotations without the intended effect, as a kind with parameters.
 
     reader ──Note──▶ Service, slice ──causes.notes.cause_of──▶ Cause
 
-Rule 1: a note has no text. The row of its kind in ``causes.notes`` has the words.
-Rule 2: its first parameter is what it is about, such as an annotation's key.
+Rule 1: a note has no text; the row of its kind in ``causes.notes`` has it.
+Rule 2: the first parameter is the note's subject, such as an annotation's key.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NoteParam: TypeAlias = str | int | tuple[str, ...]
 
 
 class NoteKind(enum.StrEnum):
-    """The names of rows; a kind called with the row's parameters is a note."""
+    """The names of the rows. Calling a kind with its row's parameters makes a note."""
 
     ANNOTATION_WRONG = "annotation_wrong"
     ANNOTATION_UNKNOWN = "annotation_unknown"

@@ -1,4 +1,4 @@
-"""Endpoints of Services from their Pods, as Kubernetes' EndpointSlice controller derives them.
+"""Derives Services' endpoints from their Pods, as Kubernetes' EndpointSlice controller does.
 
     Service: selector, target ports ─┐
                                      ├─▶ EndpointSlices, one for each family and set of port numbers
@@ -48,21 +48,21 @@ class PodPort(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PodEndpoint:
-    """One Pod, as far as it is an endpoint."""
+    """The part of a Pod that makes it an endpoint."""
 
     key: PodKey
     labels: frozenset[tuple[str, str]]
     ips: tuple[str, ...]
-    """At most one of each family; empty while it has none."""
+    """Its addresses, at most one per family; empty until it has one."""
     is_ready: bool
-    """Its condition ``Ready``, which it may have while it terminates."""
+    """Its condition ``Ready``, which may still be true while the Pod terminates."""
     is_terminating: bool
     has_ended: bool
-    """All its containers have."""
+    """All its containers have terminated."""
     ports: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """The numbers of its containers' ports by name and protocol."""
+    """Port numbers of its containers by port name and protocol."""
     listens_at: Mapping[PodPort, int] = field(default_factory=dict)
-    """The ports at which it answers instead: the annotation ``userspace-proxy.io/ports``."""
+    """Other ports on which it listens instead: the annotation ``userspace-proxy.io/ports``."""
     node: str = ""
     hostname: str = ""
     subdomain: str = ""
@@ -70,18 +70,18 @@ class PodEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class TargetPort:
-    """Where one Service port leads in each Pod."""
+    """The target of one Service port in each Pod."""
 
     name: str
-    """Of the Service port."""
+    """The Service port's name."""
     protocol: str
     port: int | str
-    """Its number, or the name of a port of the Pod's containers."""
+    """A port number, or the name of a port of the Pod's containers."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodSelection:
-    """How a Service selects its endpoints, beside its selector."""
+    """How a Service selects its endpoints, apart from its selector."""
 
     targets: tuple[TargetPort, ...]
     families: tuple[IPFamily, ...]
@@ -89,7 +89,7 @@ class PodSelection:
 
 
 def read_selection(wire: WireService) -> PodSelection:
-    """Return how a Service selects its endpoints; the API server has set its defaults."""
+    """Read how a Service selects its endpoints; the API server has already set defaults."""
     spec = wire.spec or WireServiceSpec()
     return PodSelection(
         tuple(
@@ -126,17 +126,17 @@ def read_pod(wire: WirePod) -> PodEndpoint:
 
 
 def is_selecting(service: Service) -> bool:
-    """Return whether a Service's endpoints are its Pods; others' slices are written by programs."""
+    """Return whether a Service selects Pods; otherwise other programs write its slices."""
     return bool(service.selector) and service.type is not ServiceType.EXTERNAL_NAME
 
 
 def derive_slices(
     service: Service, selection: PodSelection, pods: Iterable[PodEndpoint]
 ) -> tuple[EndpointSlice, ...]:
-    """Return the slices of a Service; there is at least one for each of its families.
+    """Return the slices of a Service, at least one for each of its families.
 
     Args:
-        pods: Those that its selector matches, in the order that endpoints are to have.
+        pods: The Pods that its selector matches, in the order for endpoints.
     """
     groups: dict[tuple[IPFamily, tuple[SlicePort, ...]], list[Endpoint]] = {}
     for pod in pods:
@@ -151,7 +151,7 @@ def derive_slices(
     for family in selection.families:
         if not any(family is other for other, _ in groups):
             groups[family, ()] = []
-    # No object of the API has a colon in its name.
+    # API objects have no colon in their names.
     return tuple(
         EndpointSlice(
             SliceKey(service.key.namespace, f"{service.key.name}:pods-{number}"),
@@ -182,7 +182,7 @@ def _endpoint(service: Service, selection: PodSelection, pod: PodEndpoint, ip: s
 
 
 def _slice_ports(selection: PodSelection, pod: PodEndpoint) -> tuple[SlicePort, ...]:
-    """Return the ports of a Pod; a name that none of its containers' ports has is left out."""
+    """Return the ports of a Pod; a port name that none of its containers has is omitted."""
     ports = []
     for name, protocol, target in ((t.name, t.protocol, t.port) for t in selection.targets):
         number = pod.ports.get((target, protocol), 0) if isinstance(target, str) else target

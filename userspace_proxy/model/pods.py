@@ -1,4 +1,4 @@
-"""Pods, as far as they tell why a Service has no endpoint."""
+"""Reads the parts of Pods that explain why a Service has no endpoint."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from .wire import (
 
 @dataclass(frozen=True, slots=True)
 class PodState:
-    """One pod."""
+    """The parts of one pod that explain why a Service has no endpoint."""
 
     name: str
     labels: tuple[tuple[str, str], ...]
-    """Sorted."""
+    """Its labels, sorted."""
     is_ready: bool
     why_not: str
-    """Why it isn't ready, in the cluster's words; empty if it is."""
+    """Why it isn't ready, as the cluster reports it; empty if it is ready."""
     port_names: tuple[str, ...]
-    """Of its containers, without unnamed ones."""
+    """Names of its containers' ports."""
     port_numbers: tuple[int, ...] = ()
-    """The ``containerPort`` of all its containers; programs may listen on others, too."""
+    """Every ``containerPort``; programs may listen on other ports, too."""
 
 
 def read_pods(items: Iterable[bytes]) -> tuple[PodState, ...]:
-    """Return the pods in the items of a list of the API, by name.
+    """Read the pods in the items of an API list, sorted by name.
 
     Raises:
-        FieldError: One isn't a pod.
+        FieldError: An item isn't a pod.
     """
     pods = [state_of(decode(item, WirePod)) for item in items]
     return tuple(sorted(pods, key=lambda pod: pod.name))
 
 
 def state_of(wire: WirePod) -> PodState:
-    """Return a pod as far as it tells why a Service has no endpoint."""
+    """Read one pod."""
     labels = {key: value or "" for key, value in (wire.metadata.labels or {}).items()}
     is_ready = wire.condition("Ready").status == "True" and not wire.metadata.deletion_timestamp
     containers = (wire.spec or WirePodSpec()).containers or []

@@ -1,10 +1,10 @@
-"""The header of the PROXY protocol, versions 1 and 2: writing it, and reading it from a prefix.
+"""Writes and reads the header of the PROXY protocol, versions 1 and 2.
 
     1   PROXY TCP4 192.0.2.1 203.0.113.7 40000 80 CR LF
     2   12 bytes of signature, version and command, family, length, addresses, fields (TLV)
 
-Rule 1: what is read was sent by another program: anything but a header raises MalformedHeader, as
-early as a byte shows it, and no header is longer than HEADER_BYTES.
+Rule 1: input comes from other programs: the first byte that can't belong to a header raises
+MalformedHeader, and no header is longer than HEADER_BYTES.
 
 Source: https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt
 """
@@ -21,9 +21,9 @@ from .addresses import SocketAddress
 from .handling import ProxyProtocol
 
 SERVICE_FIELD = 0xE5
-"""The type of the field with the Service port's name, of those for custom use (2.2.7)."""
+"""The custom TLV type (2.2.7) that contains the Service port's name."""
 HEADER_BYTES = 4096
-"""The longest header that is read: room for the fields of TLS certificates."""
+"""The longest header that is accepted: room for TLS certificate fields."""
 
 _TEXT = b"PROXY "
 _TEXT_BYTES = 107
@@ -44,14 +44,14 @@ class MalformedHeader(UserspaceProxyError):
 
 
 class Header(NamedTuple):
-    """A header that was read."""
+    """A parsed header."""
 
     length: int
-    """In bytes; what follows is the client's."""
+    """Length in bytes; the client's data follows."""
     source: SocketAddress | None
-    """The client's address; None: the header announces none, so that of the connection counts."""
+    """The client's address; None: the header has none, so the connection's peer address applies."""
     destination: SocketAddress | None
-    """The address that the client dialled; None like the source."""
+    """The address that the client dialled; None if ``source`` is None."""
 
 
 def write_header(
@@ -62,7 +62,7 @@ def write_header(
 ) -> bytes:
     """Return the header for a client that dialled a destination of the same family.
 
-    Without a destination it announces no addresses. Version 2 has the Service port's name.
+    Without a destination it contains no addresses. Version 2 contains the Service port's name.
     """
     family = _socket.AF_INET6 if ":" in source.ip else _socket.AF_INET
     is_ipv6 = family == _socket.AF_INET6
@@ -87,10 +87,10 @@ def write_header(
 
 
 def read_header(data: bytes) -> Header | None:
-    """Return the header at the beginning of what has arrived; None if there is more to come.
+    """Parse the header at the start of the received bytes; None if it is incomplete.
 
     Raises:
-        MalformedHeader: It is none, whatever follows.
+        MalformedHeader: The bytes aren't a header, whatever follows.
     """
     if data[: len(_TEXT)] == _TEXT[: len(data)]:
         return _read_text(data[:_TEXT_BYTES])

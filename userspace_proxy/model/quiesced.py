@@ -1,7 +1,7 @@
-"""Endpoints that get no new client, because their workload is about to be scaled to zero.
+"""Cordons endpoints, which get no new clients, before their workload is scaled to zero.
 
-Rule 1: open connections and flows go on, whatever the Service asks for at an endpoint's removal.
-Rule 2: only endpoints that were there at the beginning are meant: a new one takes clients.
+Rule 1: open connections and flows continue, whatever ``on-endpoint-removal`` says.
+Rule 2: only endpoints that existed at the time are cordoned: new ones take clients.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .serving import Serving
 
 
 class Quiesced:
-    """The quiesced endpoints of one proxy, by Service."""
+    """The cordoned endpoints of one proxy, by Service."""
 
     def __init__(self) -> None:
         self._of: dict[ServiceKey, frozenset[SocketAddress]] = {}
 
     def set(self, service: ServiceKey, endpoints: Iterable[SocketAddress]) -> None:
-        """Replace the quiesced endpoints of a Service; without any, it is served as planned."""
+        """Replace the cordoned endpoints of a Service; with none, it is served as planned."""
         self._of[service] = frozenset(endpoints)
         if not self._of[service]:
             del self._of[service]
@@ -32,9 +32,9 @@ class Quiesced:
         return self._of.get(service, frozenset())
 
     def lead(self, service: ServiceKey, serving: Serving) -> Serving:
-        """Return what workers get: nearly always the same."""
+        """Return what workers get: the Serving without cordoned endpoints, usually unchanged."""
         quiesced = self._of.get(service)
-        # Without hold clients would be refused, not wait.
+        # Without ``hold``, clients would be refused instead of waiting.
         if not quiesced or serving.handling.hold is None:
             return serving
 

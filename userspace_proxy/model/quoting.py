@@ -1,8 +1,8 @@
-"""Quotes text of objects in messages: always as one line, and never all of a long text.
+"""Quotes text from objects in messages: always on one line, and shortened if long.
 
-What a terminal or a log shows is printable: text from outside passes :func:`printable` at the edge
-of each output (``cli.terminal.PrintableStream``, ``cli.log_writer``, ``status.text``), and leaves
-its secrets there. Each word of a command has passed :func:`shell_command`.
+Terminals and logs show only printable text: input passes :func:`printable` at each output
+(``cli.terminal.PrintableStream``, ``cli.log_writer``, ``status.text``), which also removes secrets.
+Each word of a command passes :func:`shell_command`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import shlex
 from ..secrets import without_secrets
 
 SHOWN_MAX = 100
-"""Characters of a text that a message contains; an annotation may have 256 KiB."""
+"""The most characters of a text in a message; an annotation may have 256 KiB."""
 
 
 def quoted(value: object) -> str:
-    """Return a value as in Python, with an ellipsis in place of what is beyond ``SHOWN_MAX``."""
+    """Return a value as in Python, cut off after ``SHOWN_MAX`` characters with an ellipsis."""
     if isinstance(value, str):
-        # A part of a URL may be its password, and not be recognised.
+        # A truncated URL's password might not be recognised.
         value = without_secrets(value)
         return f"{value[:SHOWN_MAX]!r}{'…' if len(value) > SHOWN_MAX else ''}"
     text = repr(value)
@@ -32,10 +32,10 @@ def shown(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return a line without secrets, with characters escaped that a terminal executes, or hides.
+    r"""Return a line without secrets, with characters escaped that a terminal interprets or hides.
 
-    These are control characters, marks of direction, and what else has no shape, as ``\u001b``,
-    which is the same character in JSON.
+    Control characters, direction marks and other invisible characters become ``\u001b``, as in
+    JSON.
     """
     text = without_secrets(text)
     if text.isprintable():
@@ -44,18 +44,18 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return a text in which only line breaks and tabs aren't printable, without secrets."""
+    """Return a text without secrets, with all but newlines and tabs made printable."""
     lines = without_secrets(text).split("\n")
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in lines)
 
 
 def shell_command(*words: str) -> str:
-    """Return what a shell reads as these words, with an ellipsis for each that can't be shown."""
+    """Quote words for a shell, with an ellipsis for each word that can't be shown."""
     return " ".join(shlex.quote(word) if word.isprintable() else "'…'" for word in words)
 
 
 def shell_word(value: object) -> str:
-    """Return a name from outside as a word of a command, never a flag; a tuple as all its words."""
+    """Quote a name as a word of a command, never as a flag; a tuple as several words."""
     if isinstance(value, tuple):
         return shell_command(*value)
     text = str(value)

@@ -1,4 +1,4 @@
-"""Converts slices and nodes to model values, tolerantly; ``service_reading`` converts Services.
+"""Leniently converts slices and nodes to model values; ``service_reading`` converts Services.
 
 Rule 1: the meaning of missing, null and unknown values is defined here, with its source.
 Rule 2: an invalid object raises :class:`FieldError` with the field's path; the caller adds the
@@ -6,7 +6,7 @@ place (file and line, or a watch).
 Rule 3: an invalid part of a slice (one address of many) and an invalid address of a Service are
 omitted, because the API server has already admitted the object; there is a note in ``notes`` of the
 Service or the slice. Addresses may have any notation that kube-proxy reads.
-Rule 4: the API server doesn't check ``targetRef``. A pod's name is used only if it is a name.
+Rule 4: the API server doesn't validate ``targetRef``. A pod's name is used only if it is valid.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 CONTROLLER = "endpointslice-controller.k8s.io"
-"""Not the one that mirrors Endpoints, which users write."""
+"""Kubernetes' controller for pods, not the one that mirrors user-written Endpoints."""
 LABEL_ZONE = "topology.kubernetes.io/zone"
 ANNOTATION_TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 
 HINTED_MAX = 1_000
-"""Zones that the hints of one slice name, and nodes: one for each endpoint that it may have."""
+"""The most zones, and nodes, in the hints of one slice: one for each possible endpoint."""
 HINTED_OTHERS = ("(others)",)
-"""Hints of an endpoint that name further ones; no zone or node has that name."""
+"""Replaces hints beyond ``HINTED_MAX``; no zone or node has that name."""
 _NO_CONDITIONS = WireConditions()
 _read_ip = functools.partial(parse_ip, strict=False)
 _read_network = functools.partial(parse_range, strict=False)
@@ -62,14 +62,14 @@ def read_slice(
     """Convert an EndpointSlice.
 
     Args:
-        with_headless: Read what only DNS uses: slices of headless Services (label
-            ``service.kubernetes.io/headless``, whatever its value), and host names.
-        with_pods: Note endpoints that can't be pods, which port-forwards need.
+        with_headless: Also read what only DNS uses: host names, and slices of headless Services
+            (label ``service.kubernetes.io/headless``, whatever its value).
+        with_pods: Read pods' names, which port-forwards need, and note targets that can't be pods.
 
     Returns:
-        With addressType FQDN, a slice of names. A slice without a Service (label
-        ``kubernetes.io/service-name``) is empty, and one of a headless Service unless they are
-        wanted; of names it always is.
+        With addressType FQDN, a NameSlice. Without a Service (label ``kubernetes.io/service-name``)
+        the slice is empty; so is a headless Service's, unless ``with_headless``, and always if it
+        has names.
 
     Raises:
         FieldError: A name is missing, or the address type is invalid.
@@ -122,7 +122,7 @@ def _slice_ports(wire: WireEndpointSlice) -> tuple[SlicePort, ...]:
     return tuple(
         SlicePort(intern(port.name or ""), port.port, intern(port.protocol or "TCP"))
         for port in wire.ports or ()
-        # A port without a number means "all ports", which a proxy can't dial.
+        # No port number means "all ports", which a proxy can't dial.
         if port.port and 1 <= port.port <= 65535
     )
 
@@ -142,7 +142,7 @@ def _endpoint(
         ready=conditions.ready is not False,
         serving=conditions.serving is not False,
         terminating=conditions.terminating is True,
-        # Shared, because thousands of endpoints may have the same node.
+        # Interned, because thousands of endpoints may have the same node.
         node=intern(item.node_name or ""),
         hinted_zones=hints.names(hinted.for_zones, hints.zones) if hinted else (),
         hinted_nodes=hints.names(hinted.for_nodes, hints.nodes) if hinted else (),
@@ -154,10 +154,10 @@ def _endpoint(
 
 
 def _pod_of(target: WireTargetRef | None, namespace: str, path: str) -> str:
-    """Return the name of the pod that an endpoint is; empty if it is none.
+    """Return the name of an endpoint's pod; empty if it isn't a pod.
 
     Raises:
-        FieldError: It can't be a pod of that namespace, which is the slice's.
+        FieldError: The target can't be a pod in the slice's namespace.
     """
     if target is None or target.kind != "Pod" or not target.name:
         return ""
@@ -169,14 +169,14 @@ def _pod_of(target: WireTargetRef | None, namespace: str, path: str) -> str:
     return target.name
 
 
-# Cost: it is the same for all endpoints of a slice.
+# Cost: all endpoints of a slice have the same namespace.
 @functools.lru_cache(maxsize=16)
 def _check_namespace(namespace: str) -> None:
     check_label(namespace, "metadata.namespace")
 
 
 def _trigger_time(metadata: Metadata) -> float:
-    """Return when what a slice reflects has changed; 0 if the controller doesn't say.
+    """Return the Unix time of the change that a slice reflects; 0 if the controller doesn't set it.
 
     Source: k8s.io/api/core/v1, EndpointsLastChangeTriggerTime; RFC 3339.
     """
@@ -205,7 +205,7 @@ def read_node(wire: WireNode) -> Node:
         pod_networks=valid_addresses(
             (wire.spec and wire.spec.pod_cidrs) or (), parse=_read_network
         ),
-        # Source: kube-proxy's NodeEligible; the taint counts whatever its value and effect.
+        # Source: kube-proxy's NodeEligible; the taint counts regardless of its value and effect.
         is_being_deleted=wire.metadata.deletion_timestamp is not None
         or any(taint.key == TAINT_TO_BE_DELETED for taint in taints),
     )
@@ -215,7 +215,7 @@ def name_of(metadata: Metadata) -> str:
     """Return the name of an object.
 
     Raises:
-        FieldError: It has none.
+        FieldError: The name is missing.
     """
     if not metadata.name:
         raise FieldError("metadata.name", "is missing")
@@ -224,7 +224,7 @@ def name_of(metadata: Metadata) -> str:
 
 def namespace_of(metadata: Metadata) -> str:
     """Return the namespace of an object, by default ``default``."""
-    # Shared, as other words that thousands of objects have.
+    # Interned, because thousands of objects have the same one.
     return intern(metadata.namespace or "default")
 
 
@@ -237,10 +237,10 @@ class _Hints:
         self.nodes: set[str] = set()
 
     def names(self, items: list[WireHint] | None, found: set[str]) -> tuple[str, ...]:
-        """Return the names in an endpoint's hints; one mark instead if they are too many.
+        """Return the names in an endpoint's hints, or ``HINTED_OTHERS`` if there are too many.
 
         Args:
-            found: The names of their kind so far, to which new ones are added.
+            found: The slice's zones or nodes so far; new names are added.
         """
         if not items:
             return ()
@@ -271,7 +271,7 @@ def valid_addresses(
     *,
     parse: Callable[[str], str] = _read_ip,
 ) -> tuple[str, ...]:
-    """Return the valid addresses of a field, in canonical form; others are added to the notes."""
+    """Return a field's valid addresses in canonical form; add a note for each invalid one."""
     valid: dict[str, None] = {}
     for text in texts:
         try:

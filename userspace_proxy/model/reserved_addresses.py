@@ -1,10 +1,10 @@
 """Addresses that no endpoint may have, whatever the cluster and the node.
 
-A slice, or a name that servers of others resolve, could lead this node's dials to itself, to the
-metadata of its cloud, or around the checks of IPv4 addresses by one of their forms in IPv6.
+A slice, or a name that someone else's DNS server resolves, could direct this node's dials to the
+node itself or to its cloud's metadata service, or bypass the IPv4 checks with an IPv6 form.
 
-Rule 1: there is one table, for slices, manifests and names.
-Rule 2: what some clusters use for their own pods is reserved only for names.
+Rule 1: one table applies to slices, manifests and names.
+Rule 2: networks that some clusters use for pods are reserved only for names.
 
 Source: RFC 6890 and its registries; RFC 6052 (NAT64); RFC 4291; RFC 5737.
 """
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from .addresses import pack_ip
 
-# Of networks that contain each other, the first one's words are used.
+# If networks overlap, the first one's words are used.
 _RESERVED: tuple[tuple[str, str], ...] = (
     # Source: the manuals of AWS, Azure, GCP, Oracle, Alibaba Cloud, Scaleway and Linode.
     ("169.254.169.254/32", "the metadata address of clouds"),
@@ -25,7 +25,7 @@ _RESERVED: tuple[tuple[str, str], ...] = (
     ("168.63.129.16/32", "the metadata address of a cloud"),
     ("192.0.0.192/32", "the metadata address of a cloud"),
     ("100.100.100.200/32", "the metadata address of a cloud"),
-    # With EKS Pod Identity, DNS and time. Source: the manual of Amazon VPC.
+    # Includes EKS Pod Identity, DNS and time. Source: the manual of Amazon VPC.
     ("fd00:ec2::/32", "the metadata address of a cloud"),
     ("fd00:c1::a9fe:a9fe/128", "the metadata address of a cloud"),
     ("fd00:42::42/128", "the metadata address of a cloud"),
@@ -54,20 +54,20 @@ _RESERVED: tuple[tuple[str, str], ...] = (
 )
 # Source: the manuals of GKE and EKS; RFC 3879.
 _OF_CLUSTERS = ("240.0.0.0/4", "fec0::/10")
-# Public DNS64 servers, and those of IPv6-only clusters, answer with it for hosts without IPv6.
+# The prefix with which DNS64 servers answer for hosts without IPv6.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96").network_address.packed[:12]
 
 
 class _Row(NamedTuple):
     packed: bytes
-    """The whole bytes of the network."""
+    """The network's complete bytes."""
     mask: int
-    """The bits that count of the byte after them."""
+    """The mask of the byte after them."""
     bits: int
-    """What they are."""
+    """The value of the masked bits."""
     words: str
     is_for_names: bool
-    """Others may have it."""
+    """Only names must not lead there; other endpoints may."""
 
     def contains(self, packed: bytes) -> bool:
         size = len(self.packed)
@@ -86,7 +86,7 @@ def _row(text: str, words: str) -> _Row:
 
 
 def _by_first_byte(size: int) -> Mapping[int, Sequence[_Row]]:
-    """Return the networks of addresses of a size, by the first bytes of addresses in them."""
+    """Return the networks of one address size, by the first byte of their addresses."""
     every = [(ipaddress.ip_network(text), _row(text, words)) for text, words in _RESERVED]
     rows = [row for network, row in every if len(network.network_address.packed) == size]
     found: dict[int, list[_Row]] = {}
@@ -98,20 +98,20 @@ def _by_first_byte(size: int) -> Mapping[int, Sequence[_Row]]:
     return found
 
 
-# Cost: each endpoint of a plan is looked up, and most first bytes have no row.
+# Cost: every endpoint of a plan is looked up, and most first bytes have no row.
 _ROWS = {size: _by_first_byte(size) for size in (4, 16)}
 
 
 def why_reserved(ip: str) -> str:
-    """Return what an address is that no name may lead to, as ``a loopback address``; or empty."""
+    """Return why no name may resolve to an address: ``a loopback address``; empty if it may."""
     return next((row.words for row in _rows_of(pack_ip(ip))), "")
 
 
 def why_no_endpoint(packed: bytes) -> str:
-    """Return what an address is that no endpoint may have, as above; or empty.
+    """Return why no endpoint may have an address: ``a loopback address``; empty if it may.
 
     Args:
-        packed: As :func:`.pack_ip` returns it. One that NAT64 translates is judged by both forms.
+        packed: As :func:`.pack_ip` returns it. A NAT64 address is judged in both forms.
     """
     why = next((row.words for row in _rows_of(packed) if not row.is_for_names), "")
     if not why and packed[:12] == _NAT64:

@@ -1,4 +1,4 @@
-"""Decides the value of a plain YAML scalar: that of kubectl, which reads YAML 1.1.
+"""Decides the value of a plain YAML scalar as kubectl does, which reads YAML 1.1.
 
 ``on`` and ``y`` are booleans; ``12:30`` and dates are text. A number that differs between YAML 1.1
 and YAML 1.2 (``012``) is an error for :func:`read_plain`.
@@ -36,11 +36,11 @@ _FLOAT_MAX = 10**308
 _MAY_BE_NUMBER = frozenset("0123456789+-.")
 
 INTEGER_BITS = 64
-"""Kubernetes objects contain no larger ones; Python would take minutes for a very long one."""
+"""Kubernetes objects contain no larger integers; a very long one would take Python minutes."""
 
 
 def read_plain(text: str) -> Scalar:
-    """Return the value of an unquoted scalar, as kubectl, without guessing.
+    """Return the value of an unquoted scalar as kubectl does, but don't guess.
 
     Raises:
         InputError: A number with a leading zero, or one of more than 64 bits.
@@ -57,7 +57,7 @@ def read_plain(text: str) -> Scalar:
 
 
 def read_as_yaml_1_1(text: str) -> Scalar:
-    """Return the value that kubectl reads: of YAML 1.1, with the octal numbers of 1.2.
+    """Return the value that kubectl reads: YAML 1.1 with YAML 1.2's octal numbers.
 
     A number that is too large for a float is text.
     """

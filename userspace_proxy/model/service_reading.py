@@ -1,4 +1,4 @@
-"""Converts Services to model values, tolerantly, by the rules of ``reading``."""
+"""Leniently converts Services to model values, by the rules of ``reading``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AFFINITY_TIMEOUT_S = 10800
 AFFINITY_TIMEOUT_MAX_S = 86400
 
 BALANCED_MAX = 100
-"""Load-balancer IPs of one Service: each is served at each of its ports."""
+"""The most load-balancer IPs of one Service: each is served on each of its ports."""
 
 CLUSTER_IPS = "spec.clusterIPs"
 _INGRESS = "status.loadBalancer.ingress"
@@ -49,7 +49,7 @@ def read_service(wire: WireService) -> Service:
     ports = tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ()))
     if handling.proxy_protocol is not None and all(p.protocol != "TCP" for p in ports):
         handling_notes += (NoteKind.HEADER_WITHOUT_TCP(),)
-    # One that has only a host name is none of the addresses.
+    # An ingress with only a host name has no address.
     balanced = [item.ip for item in ingress if item.ip and _is_vip(item)]
     elsewhere = [item.ip for item in ingress if item.ip and not _is_vip(item)]
     wrong: list[Note] = []
@@ -122,7 +122,7 @@ def _is_vip(ingress: WireIngress) -> bool:
 
 
 def _health_check_node_port(spec: WireServiceSpec) -> int:
-    """Return the port; 0 if type or policy exclude one, as in kube-proxy."""
+    """Return the port; 0 if the type or policy has none, as in kube-proxy."""
     if spec.type != ServiceType.LOAD_BALANCER or spec.external_traffic_policy != "Local":
         return 0
     port = spec.health_check_node_port or 0

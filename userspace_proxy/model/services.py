@@ -27,9 +27,9 @@ class ServicePort:
     """May be empty if it is the only port."""
     port: int
     protocol: str
-    """As written, in upper case; policy excludes all but TCP and UDP."""
+    """The protocol in upper case; policy ignores all but TCP and UDP."""
     node_port: int = 0
-    """0: none."""
+    """The node port; 0 if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,44 +40,44 @@ class Service:
     ports: tuple[ServicePort, ...]
     type: ServiceType = ServiceType.CLUSTER_IP
     cluster_ips: tuple[str, ...] = ()
-    """Empty for a headless Service, ExternalName, and a manifest before allocation."""
+    """Empty for headless and ExternalName Services, and for manifests before allocation."""
     is_headless: bool = False
     of_endpoints: tuple[ServiceKey, ...] | None = None
-    """The Services that stand for its endpoints, such as ``web-0.web``: only they lead to them.
-    None: each endpoint answers at its own address."""
+    """The Services in front of its endpoints, such as ``web-0.web``, which are the only way to
+    them. None: each endpoint answers at its own address."""
     selector: tuple[tuple[str, str], ...] = ()
-    """Labels of its pods, sorted; empty: nothing creates EndpointSlices for it."""
+    """Labels of its pods, sorted; if empty, no controller creates EndpointSlices for it."""
     affinity_timeout_s: int | None = None
     """Seconds of ``sessionAffinity: ClientIP``; None: no affinity."""
     external_ips: tuple[str, ...] = ()
     load_balancer_ips: tuple[str, ...] = ()
-    """Of ``status.loadBalancer.ingress``, without those that have ``ipMode: Proxy``."""
+    """IPs of ``status.loadBalancer.ingress`` without ``ipMode: Proxy``."""
     balanced_elsewhere: tuple[str, ...] = ()
-    """Those that have ``ipMode: Proxy``: the load balancer answers for them."""
+    """IPs with ``ipMode: Proxy``: the load balancer itself answers for them."""
     load_balancer_source_ranges: tuple[str, ...] = ()
-    """Networks, in canonical form, that a load-balancer IP admits; empty: all."""
+    """Networks, in canonical form, whose clients load-balancer IPs admit; empty: all."""
     health_check_node_port: int = 0
-    """0: none."""
+    """``healthCheckNodePort``; 0 if there is none."""
     is_internal_local: bool = False
     """``internalTrafficPolicy: Local``."""
     is_external_local: bool = False
     """``externalTrafficPolicy: Local``."""
     handling: Handling = DEFAULT_HANDLING
-    """What its annotations ask for."""
+    """What its annotations request."""
     notes: tuple[Note, ...] = ()
-    """Fields and annotations that can't be followed."""
+    """Fields and annotations that have no effect."""
     proxy_name: str | None = None
     """The label ``service.kubernetes.io/service-proxy-name``; None: it has none."""
     has_headless_label: bool = False
     """It has the label ``service.kubernetes.io/headless``, whatever its value."""
     external_name: str = ""
-    """Of type ExternalName: the name that DNS returns; without a dot at its end."""
+    """For type ExternalName: the name that DNS returns, without its trailing dot."""
     uid: str = ""
-    """The API server's, for Events about it; empty: unknown."""
+    """The UID that the API server assigned, for Events; empty if unknown."""
     created: str = ""
-    """``creationTimestamp``: RFC 3339 in UTC, so the text's order is that of time."""
+    """``creationTimestamp``: RFC 3339 in UTC, which sorts by time."""
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The IP addresses that it may be dialled at, beside nodes'; some may be repeated."""
+        """Its IP addresses, apart from the nodes'; may contain duplicates."""
         return (*self.cluster_ips, *self.external_ips, *self.load_balancer_ips)

@@ -11,29 +11,28 @@ from .handling import DEFAULT_HANDLING, Handling
 
 
 class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What workers need to serve a Service port: a part of its plan, and of messages to them."""
+    """What workers need to serve a Service port: a part of its plan, and of messages to workers."""
 
     endpoints: tuple[SocketAddress, ...] = ()
-    """Usable endpoints, in the order of their turns."""
+    """Usable endpoints, in round-robin order."""
     affinity_timeout_s: int | None = None
     """Seconds of ClientIP affinity; None for none."""
     outside: tuple[SocketAddress, ...] | None = None
-    """The endpoints for clients that aren't ``inside``; None: the same for all clients."""
+    """The endpoints for clients that aren't ``inside``; None if all clients use the same."""
     inside: tuple[str, ...] = ()
     """Networks of clients in the cluster."""
     admits: tuple[str, ...] | None = None
     """Networks to admit packets from; others are dropped. None: all; empty: none."""
     handling: Handling = DEFAULT_HANDLING
     weights: tuple[tuple[SocketAddress, int], ...] = ()
-    """Of endpoints; empty if all have the same."""
+    """Endpoints' weights; empty if all are equal."""
     standbys: tuple[tuple[SocketAddress, int], ...] = ()
-    """Endpoints with a priority other than 0: they are dialled while none of a priority before
-    can be."""
+    """Endpoints with a priority other than 0: dialled while none with a lower number can be."""
     leaving: tuple[SocketAddress, ...] = ()
-    """Endpoints that terminate and still serve: flows to them go on for the time after which
-    connections end."""
+    """Terminating endpoints that still serve: their flows continue until connections to them are
+    ended."""
     detours: tuple[tuple[SocketAddress, SocketAddress], ...] = ()
-    """Endpoints that are dialled at another address, which passes connections on: for faults."""
+    """Endpoints dialled at another address, which forwards connections: for fault injection."""
 
     @property
     def has_none(self) -> bool:
@@ -77,7 +76,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def used_outside(self) -> tuple[SocketAddress, ...]:
-        """What clients that aren't ``inside`` may use."""
+        """The endpoints for clients that aren't ``inside``."""
         return self.endpoints if self.outside is None else self.outside
 
     @property
@@ -87,7 +86,7 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         return frozenset(inside), frozenset(outside)
 
     def first_of(self, endpoints: tuple[SocketAddress, ...]) -> tuple[SocketAddress, ...]:
-        """Return those of the first priority among them, in order."""
+        """Return the endpoints that aren't on standby, in order."""
         if not self.standbys:
             return endpoints
         standbys = dict(self.standbys)
@@ -95,9 +94,9 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(e for e in endpoints if standbys.get(e, 0) == first)
 
     def newcomers(self, before: Container[SocketAddress]) -> list[SocketAddress]:
-        """Return the endpoints that weren't there before, where another one of their priority was.
+        """Return the new endpoints whose priority already had an endpoint.
 
-        Only these can start slowly: the other one takes the rest of the connections.
+        Only these can start slowly, because other endpoints take the rest of the connections.
         """
         standbys = dict(self.standbys)
         shared = {standbys.get(e, 0) for e in self.all_endpoints if e in before}
@@ -110,10 +109,10 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(dict.fromkeys((*self.endpoints, *(self.outside or ()))))
 
     def gone_in(self, new: Serving) -> frozenset[SocketAddress]:
-        """Return the endpoints that at least one side may not use any more."""
+        """Return the endpoints that clients inside or outside may no longer use."""
         olds, news = self.first_endpoints, new.first_endpoints
         gone = [o - n for o, n in zip(olds, news, strict=True)]
         if self.inside != new.inside:
-            # Clients may have changed sides.
+            # A client may have moved from outside to inside, or the reverse.
             gone.append(frozenset(self.all_endpoints) - (news[0] & news[1]))
         return frozenset().union(*gone)

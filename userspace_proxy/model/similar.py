@@ -1,4 +1,4 @@
-"""Finds the name that was probably meant by one that doesn't exist; its cost is bounded."""
+"""Finds the existing name that a misspelt name probably meant, at a bounded cost."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import heapq
 from collections.abc import Iterable
 
 ALIKE = 0.6
-"""A similarity, as ``selectr`` and ``selector``: letters in common, of those of both names."""
+"""The similarity of ``selectr`` and ``selector``: the share of letters in common in both names."""
 NEARLY_EQUAL = 0.85
 """A similarity: one letter of a word of seven is missing or wrong."""
 COMPARED_MAX = 15_000
-"""Characters of the names that a word is compared with, in 2 to 4 ms; the rest isn't compared."""
+"""The most characters that a word is compared with, in 2 to 4 ms; further names are skipped."""
 _WORD_MAX = 253
-"""Characters of the longest host name; nothing is similar to a longer word."""
+"""The length of the longest host name; nothing is similar to a longer word."""
 
 
 def did_you_mean(
@@ -24,9 +24,9 @@ def did_you_mean(
 
 
 def alike(word: str, known: Iterable[str], *, most: int, similarity: float = ALIKE) -> list[str]:
-    """Return the most similar names in any case, the nearest first; as many as this at most."""
+    """Return at most ``most`` similar names, ignoring case, the nearest first."""
     # Crochemore et al., "A fast and practical bit-vector algorithm for the longest common
-    # subsequence problem" (2001): each letter of a name costs some operations on one number.
+    # subsequence problem" (2001): each letter of a name costs a few operations on one number.
     letters, left = len(word), COMPARED_MAX
     places: dict[str, int] = {}
     for at, letter in enumerate(word.lower()):
@@ -47,7 +47,7 @@ def alike(word: str, known: Iterable[str], *, most: int, similarity: float = ALI
 
 
 def similar_hosts(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return up to two names, the nearest first; one may lack the domain that the other has."""
+    """Return up to two similar names, the nearest first; one name may lack the other's domain."""
     labels = name.count(".") + 1
     cut = {".".join(one.split(".")[:labels]): one for one in known}
     near = alike(name, cut, most=2) or alike(name.partition(".")[0], cut, most=2)

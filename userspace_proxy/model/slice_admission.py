@@ -2,8 +2,8 @@
 
 Rule 1: an error is a :class:`FieldError` with the path of the field as written.
 Rule 2: loopback, link-local and unspecified endpoints are accepted, although the API server rejects
-them: policy excludes each with its reason, for all sources, and may allow loopback for embedding.
-An error here would exclude the whole slice.
+them: policy refuses each with its reason, for all sources, and may allow loopback for embedding. An
+error here would exclude the whole slice.
 
 Source: Kubernetes' pkg/apis/discovery/validation.
 """
@@ -32,10 +32,10 @@ from .wire import FieldError, WireEndpoint, WireEndpointSlice, WireHint, WireSli
 _FAMILIES = ("IPv4", "IPv6", "FQDN")
 ENDPOINTS_MAX = 1000
 ADDRESSES_MAX = 100
-"""Of one endpoint."""
+"""The most addresses of one endpoint."""
 PORTS_MAX = 20000
 HINTS_MAX = 8
-"""Zones of one endpoint, and nodes likewise."""
+"""The most zones, and nodes, in one endpoint's hints."""
 
 
 def check_slice(wire: WireEndpointSlice) -> None:
@@ -64,7 +64,7 @@ def check_slice(wire: WireEndpointSlice) -> None:
 def check_slice_ports(
     ports: Collection[WireSlicePort], path: str, *, need_names: bool = False
 ) -> None:
-    """Check the ports of a slice or of a subset of an Endpoints object; one error has all.
+    """Check the ports of a slice or of an Endpoints object's subset.
 
     Args:
         need_names: Each of several ports needs a name, as in an Endpoints object; in a slice, one
@@ -90,7 +90,7 @@ def check_slice_ports(
 
 
 def _check_endpoint(endpoint: WireEndpoint, family: str, path: str) -> None:
-    """Check an endpoint; an empty family is unknown."""
+    """Check an endpoint; an empty ``family`` means unknown."""
     if not endpoint.addresses:
         raise FieldError(f"{path}.addresses", "is missing")
     _check_count(endpoint.addresses, f"{path}.addresses", ADDRESSES_MAX)

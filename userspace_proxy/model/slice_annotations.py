@@ -1,6 +1,6 @@
 """The annotations of EndpointSlices that this proxy follows: weight and priority.
 
-Rule 1: a wrong value changes nothing, and is a note: a problem of the slice's Service.
+Rule 1: an invalid value has no effect and is reported as a note, a problem of the slice's Service.
 Rule 2: this proxy's own key has precedence over Cilium's.
 """
 
@@ -27,19 +27,19 @@ MAX = 65535
 
 
 class Preference(NamedTuple):
-    """What the annotations of a slice, or of an Endpoints object, ask for."""
+    """What the annotations of a slice or an Endpoints object request."""
 
     weight: int = DEFAULT_WEIGHT
     priority: int = 0
     notes: tuple[Note, ...] = ()
-    """What can't be followed."""
+    """Annotations that have no effect."""
 
 
 _NONE = Preference()
 
 
 def read_preference(annotations: Mapping[str, str | None] | None) -> Preference:
-    """Return weight and priority of all endpoints of an object; an empty value is none."""
+    """Return the weight and priority of an object's endpoints; an empty value counts as missing."""
     if not annotations:
         return _NONE
     notes: list[Note] = []
@@ -58,7 +58,7 @@ def _read(annotations: Mapping[str, str | None], key: str, notes: list[Note]) ->
     text = annotations.get(key)
     if not text:
         return None
-    # A length, because Python refuses to read very long numbers.
+    # The length is checked because Python refuses to convert very long numbers.
     if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX)) and int(text) <= MAX:
         return int(text)
     why = f"{quoted(text)} is not in 0–{MAX}"

@@ -1,12 +1,12 @@
 """Decides which clients a load-balancer IP admits: ``spec.loadBalancerSourceRanges``.
 
-Rule 1: an invalid range admits no client, and the Service admits clients of the other ranges.
-kube-proxy ignores it, and if it was the only one, admits every client.
-Rule 2: white space around a range, bits set after its prefix, leading zeros and IPv4 written as
-IPv6 don't matter, because API servers before 1.36 accept them.
-Rule 3: the old annotation has no effect, as in kube-proxy 1.36, and leads to a note. Cloud
-providers read it, and pods reach the load-balancer IP without their load balancer.
-Rule 4: there is a bound for their number: beyond it no client is admitted.
+Rule 1: an invalid range admits no client; the other ranges still do. kube-proxy ignores it, and
+admits every client if it was the only range.
+Rule 2: white space, host bits, leading zeros and IPv4-mapped IPv6 are accepted, as API servers
+before 1.36 do.
+Rule 3: the old annotation has no effect, as in kube-proxy 1.36, and gets a note. Cloud providers
+apply it, but pods reach the load-balancer IP without the load balancer.
+Rule 4: beyond ``RANGES_MAX`` ranges no client is admitted.
 
 Source: kube-proxy's newBaseServiceInfo and MapCIDRsByIPFamily; the annotation:
 cloud-provider's GetLoadBalancerSourceRanges.
@@ -24,9 +24,9 @@ from .quoting import quoted
 ANNOTATION_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
 NO_CLIENT = ("0.0.0.0/32", "::/128")
-"""Networks without clients, one of each family."""
+"""Networks without clients, one per family."""
 RANGES_MAX = 1_000
-"""Networks of one Service.
+"""The most networks of one Service.
 
 A socket filter takes 4,096 instructions (BPF_MAXINSNS), and an IPv4 network up to four of them.
 """
@@ -37,8 +37,8 @@ def read_source_ranges(
 ) -> tuple[tuple[str, ...], tuple[Note, ...]]:
     """Return the networks in canonical form, and notes.
 
-    No networks admit all clients. If a range is invalid, or there are too many, :data:`NO_CLIENT`
-    is among them.
+    No networks: all clients are admitted. If a range is invalid, or there are too many,
+    :data:`NO_CLIENT` is included.
     """
     if not texts and (annotations.get(ANNOTATION_SOURCE_RANGES) or "").strip():
         return (), (NoteKind.RANGES_IN_ANNOTATION(),)
@@ -60,13 +60,13 @@ def parse_range(text: str, *, strict: bool = True) -> str:
     """Return a network in canonical form.
 
     Args:
-        strict: Whether bits set after the prefix, leading zeros, and IPv4 written as IPv6 are
-            errors, as for API servers since 1.36. kube-proxy reads them as :func:`parse_ip` does.
+        strict: Reject host bits, leading zeros and IPv4-mapped IPv6, as API servers since 1.36 do.
+            kube-proxy reads them as the lenient :func:`parse_ip` does.
 
     Raises:
         ValueError: It isn't a network, or not in strict notation.
 
-    Source: else ParseCIDRSloppy of k8s.io/utils/net, and the text of Go's net.IPNet.
+    Source: if not strict, ParseCIDRSloppy of k8s.io/utils/net, and the text of Go's net.IPNet.
     """
     read = text if strict else without_leading_zeros(text)
     address, slash, length = read.partition("/")
@@ -88,7 +88,7 @@ def parse_range(text: str, *, strict: bool = True) -> str:
 
 
 def _meant(text: str) -> str:
-    """Return the network of one address, or an example where the text is none of a host."""
+    """Return the network that was probably meant, or an example."""
     try:
         network = ipaddress.ip_network(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Names of Services, as cluster DNS answers for them: values in, values out."""
+"""Resolves names of Services as cluster DNS does: values in, values out."""
 
 from .host_addresses import NDOTS, FoundName, find_name, search_list
 from .index import NameIndex

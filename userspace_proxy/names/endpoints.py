@@ -1,11 +1,11 @@
-"""The ports and ready endpoints of one Service, found without going through all of them.
+"""Finds the ports and ready endpoints of one Service without scanning all of them.
 
     _http._tcp ──▶ slices' ports of that name ──▶ endpoints × port numbers ──▶ each name and
     web-0      ──▶ endpoints of that label    ──▶ endpoints × port numbers     number once
 
-Rule 1: what is known of endpoints is kept with each run of slices, so after a change it is computed
-of the changed runs only. After that a question costs as much as its answer, and a look at each run.
-Rule 2: an endpoint's name is its hostname or made of its address, so several may have one name.
+Rule 1: endpoints are indexed per run of slices, so a change re-indexes only the changed runs. After
+that, a question costs as much as its answer, and one look-up per run.
+Rule 2: an endpoint's name is its hostname, or derived from its address, so several may share one.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from ..cluster import ServiceState, Slices
 from ..model import Endpoint, EndpointSlice, ServicePort, SlicePort
 from .question import hostname_of, keys_of_label
 
-# Comparing as many takes 1 to 5 ms. Of more, some may be listed once for each run of slices.
+# Comparing this many takes 1 to 5 ms. If there are more, some may be listed once per run of slices.
 _COMPARED_MAX = 8_192
 AT_ONCE = 4_096
-"""Endpoints, or ports, that are read at once for a question: 5 ms."""
-# Ports of slices for which names are found: two lists of 20,000, the most of a slice, as while
-# target ports change. All take 0.2 s; of 100 such lists they took 8 s and 0.3 GiB.
+"""Endpoints, or ports, that are read at once for a question, in 5 ms."""
+# Ports of slices for which names are found: two lists of 20,000, a slice's maximum, as while target
+# ports change. They take 0.2 s; 100 such lists took 8 s and 0.3 GiB.
 _PORTS_MAX = 40_000
-# What is derived of fewer with one label takes some 10 µs, and would take memory for each name.
+# Results with fewer endpoints take about 10 µs to derive, and a cache would take memory per name.
 _REMEMBERED_FROM = 10
 
 _Asked = tuple[str, str]
-"""Name and protocol of a port in lower case; an empty one is any."""
+"""Name and protocol of a port, in lower case; empty matches any."""
 _Port = TypeVar("_Port", ServicePort, SlicePort)
 _T = TypeVar("_T")
 
 
 class Ready:
-    """Ready endpoints of one run of slices; all of them have the same ports.
+    """Ready endpoints of one run of slices, all with the same ports.
 
     Args:
-        ports_id: Equal for equal ports, of which there may be 20,000.
+        ports_id: A digest of the ports, of which there may be 20,000.
     """
 
     __slots__ = ("by_label", "each_name", "endpoints", "ips", "ports", "ports_id")
@@ -57,14 +57,14 @@ class Ready:
         self.ports_id = ports_id
         ips = dict.fromkeys(each.ip for each in endpoints)
         self.ips = [ip for ip in ips if ":" not in ip], [ip for ip in ips if ":" in ip]
-        """IPv4 and IPv6, each once."""
+        """IPv4 addresses and IPv6 addresses, each once."""
         self.each_name = list({each.hostname or each.ip: each for each in endpoints}.values())
-        """One endpoint of each name."""
+        """One endpoint per name."""
         self.by_label: dict[str, Endpoint | Ready | list[Endpoint]] = {}
-        """Endpoints by hostname in lower case, or else by address; :func:`read_run` fills it."""
+        """Endpoints by lower-case hostname, or otherwise by address; :func:`read_run` fills it."""
 
     def labelled(self, key: str, label: str) -> Ready | None:
-        """Return the endpoints at a key of ``by_label``, if they have a label."""
+        """Return the endpoints at a key of ``by_label`` that have a given label."""
         found = self.by_label[key]
         if not isinstance(found, Ready):
             some = [found] if isinstance(found, Endpoint) else found
@@ -77,7 +77,7 @@ class ReadyRun(NamedTuple):
 
     parts: Sequence[Ready]
     by_label: Mapping[str, Sequence[Ready]]
-    """The parts that have a key; empty if there is one part only."""
+    """The parts that contain a key; empty if there is only one part."""
 
 
 def read_run(slices: Sequence[EndpointSlice]) -> ReadyRun:
@@ -108,9 +108,9 @@ class SamePorts(NamedTuple):
 
     parts: Sequence[Ready]
     numbers: Sequence[int]
-    """Of the ports, each once; none: an SRV record can't name them."""
+    """Port numbers, each once; empty if no SRV record can name the ports."""
     port_count: int
-    """As CoreDNS counts them: 1 without ports."""
+    """The number of ports as CoreDNS counts them: 1 if there are none."""
 
 
 _Groups = Mapping[_Asked, Sequence[SamePorts]]
@@ -151,10 +151,10 @@ class Endpoints:
 
 
 class NamedPorts:
-    """The names of endpoints, each once with each of its port numbers.
+    """The names of endpoints, once for each of their port numbers.
 
     Args:
-        groups: One endpoint of each name, with the numbers of that name.
+        groups: One endpoint per name, with the port numbers of that name.
     """
 
     def __init__(self, groups: Sequence[tuple[Sequence[Endpoint], Sequence[int]]]) -> None:
@@ -166,7 +166,7 @@ class NamedPorts:
         return self._ends[-1] if self._ends else 0
 
     def at(self, position: int) -> tuple[Endpoint, int]:
-        """Return an endpoint of a name and a number; the position is below the length."""
+        """Return an endpoint and a port number by position, from 0."""
         group = bisect.bisect_right(self._ends, position)
         endpoints, numbers = self._groups[group]
         endpoint, number = divmod(position - (self._ends[group - 1] if group else 0), len(numbers))
@@ -174,11 +174,11 @@ class NamedPorts:
 
 
 class NamedEndpoints:
-    """The ports and ready endpoints of one Service, by what may be asked for."""
+    """The ports and ready endpoints of one Service, indexed for every kind of question."""
 
     def __init__(self, state: ServiceState) -> None:
         self.state = state
-        # By whether a name and a protocol are asked for.
+        # Keyed by whether a name and a protocol are given.
         self._ports: dict[tuple[bool, bool], Mapping[_Asked, Sequence[ServicePort]]] = {}
         self._by_number: dict[_Asked, Sequence[Sequence[ServicePort]]] = {}
         self._by_port: dict[tuple[bool, bool], _Groups] = {}
@@ -186,7 +186,7 @@ class NamedEndpoints:
         self._wholes: dict[bytes, SamePorts] = {}
 
     def is_ready(self, port: str, protocol: str, label: str) -> bool:
-        """Return whether a question takes some milliseconds at most: else prepare for it."""
+        """Return whether a question takes a few milliseconds at most; otherwise prepare for it."""
         runs = Slices.of(self.state.slices).runs
         new = (run.weight for run in runs if len(runs) > 1 and read_run not in run.derived)
         if sum(new) > AT_ONCE:
@@ -202,7 +202,7 @@ class NamedEndpoints:
         return self._ports[form].get((name, protocol), ())
 
     def ports_by_number(self, name: str, protocol: str) -> Sequence[Sequence[ServicePort]]:
-        """Return the same ports, those with one number together."""
+        """Return the Service's own ports, grouped by number."""
         found = self._by_number.get((name, protocol))
         if found is None:
             by_number: dict[int, list[ServicePort]] = {}
@@ -236,7 +236,7 @@ class NamedEndpoints:
         return self._of(label, [self._whole(one.ports_id)._replace(parts=[one]) for one in some])
 
     def _of(self, asked: str | _Asked, groups: Sequence[SamePorts]) -> Endpoints:
-        """Return endpoints by what was asked for; only what exists is remembered."""
+        """Return the endpoints for a question; only existing names are cached."""
         found = self._found.get(asked)
         if found is None:
             found = Endpoints(groups)
@@ -250,9 +250,9 @@ class NamedEndpoints:
 
     @functools.cached_property
     def _groups(self) -> Mapping[bytes, tuple[list[Ready], Sequence[SlicePort]]]:
-        """The ready endpoints of all slices with the same ports together.
+        """The ready endpoints of all slices, grouped by equal ports.
 
-        Those with further ports than as many as are used are as if they had none.
+        Beyond ``_PORTS_MAX`` ports, endpoints count as having none.
         """
         groups: dict[bytes, tuple[list[Ready], Sequence[SlicePort]]] = {}
         left = _PORTS_MAX
@@ -288,7 +288,7 @@ def _name_of(endpoint: Endpoint) -> str:
 
 
 def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]) -> Sequence[_T]:
-    """Return what is in parts, each once; of very much, once for each part."""
+    """Return the distinct items of all parts; if there are very many, those of each part."""
     all_parts = list(itertools.chain.from_iterable(parts))
     if len(all_parts) > _COMPARED_MAX:
         return all_parts
@@ -296,7 +296,7 @@ def _each_once(parts: Sequence[Sequence[_T]], identity: Callable[[_T], Hashable]
 
 
 def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint], Sequence[int]]]:
-    """Return one endpoint of each name, with the numbers that no group before it has."""
+    """Return one endpoint per name, with the numbers that no group before it has."""
     count = sum(len(part.each_name) * len(one.numbers) for one in groups for part in one.parts)
     if count > _COMPARED_MAX:
         return [(part.each_name, one.numbers) for one in groups for part in one.parts]
@@ -323,7 +323,7 @@ def _numbered(groups: Sequence[SamePorts]) -> Sequence[tuple[Sequence[Endpoint],
 
 
 def _by_port(ports: Sequence[_Port], form: tuple[bool, bool]) -> Mapping[_Asked, Sequence[_Port]]:
-    """Return ports by what has to be asked for to find them."""
+    """Index ports by the name and protocol that find them."""
     has_name, has_protocol = form
     found: dict[_Asked, list[_Port]] = {}
     for port in ports:

@@ -1,4 +1,4 @@
-"""Which addresses a host name has that a program looks up, as in a pod of a namespace."""
+"""Finds the addresses of a host name as a program in a pod of a namespace would."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from .resolver import ServiceNames
 
 @dataclass(frozen=True, slots=True)
 class FoundName:
-    """What a host name is: a name of the cluster, or an alias of a name elsewhere."""
+    """A host name of the cluster, or an alias of a name elsewhere."""
 
     name: str
-    """Absolute, with a dot at its end."""
+    """The absolute name, with a trailing dot."""
     ips: tuple[str, ...] = ()
-    """IPv4 first; empty: there is no such name, or it has no address."""
+    """IPv4 first; empty if the name doesn't exist or has no address."""
     elsewhere: str = ""
-    """Look this name up instead, if it isn't empty."""
+    """A name to look up instead; empty if there is none."""
 
 
 def find_name(names: ServiceNames, host: str, search: Sequence[str]) -> FoundName | None:
     """Look a host name up; None if it isn't a name of the cluster.
 
     Args:
-        host: ``web``, ``web.shop`` or ``web.shop.svc.cluster.local``, perhaps with a dot at its
-            end.
-        search: As :func:`.search_list` returns it.
+        host: ``web``, ``web.shop`` or ``web.shop.svc.cluster.local``, with or without a trailing
+            dot.
+        search: The domains from :func:`.search_list`.
     """
     found = None
     for candidate in candidates(host, search):
@@ -39,20 +39,20 @@ def find_name(names: ServiceNames, host: str, search: Sequence[str]) -> FoundNam
         ips = [r.data for a in answers for r in a.records if r.type is not RecordType.CNAME]
         if ips:
             return FoundName(candidate, tuple(ips))
-        # Also one without an address: then the next candidate is tried, as glibc does.
+        # Like glibc, try the next candidate even if the name exists but has no address.
         if candidate.rstrip(".") == host.rstrip("."):
             found = FoundName(candidate)
     return found
 
 
 NDOTS = 5
-"""A name with fewer dots is searched before it is taken as absolute.
+"""A name with fewer dots is tried in the search domains before it is tried as absolute.
 
 Source: kubelet's resolv.conf for dnsPolicy ClusterFirst."""
 
 
 def search_list(namespace: str, domain: str) -> tuple[str, ...]:
-    """Return the domains that a pod of a namespace searches.
+    """Return the search domains of a pod in a namespace.
 
     Source: kubelet's resolv.conf for dnsPolicy ClusterFirst.
     """
@@ -60,7 +60,7 @@ def search_list(namespace: str, domain: str) -> tuple[str, ...]:
 
 
 def candidates(name: str, search: Sequence[str], ndots: int = NDOTS) -> tuple[str, ...]:
-    """Return the absolute names to ask for in turn, with a dot at their ends.
+    """Return the absolute names to try in turn, with trailing dots.
 
     Source: resolv.conf(5), and glibc's res_search.
     """

@@ -1,9 +1,8 @@
-"""What is looked up among all Services: namespaces, and the names of addresses.
+"""Indexes all Services: namespaces, and the names of addresses.
 
-Rule 1: an index follows the snapshot that a question is about by what differs from the last one,
-so its cost after a change is that of the slices that have changed.
-Rule 2: names of addresses are indexed once the first is asked for, because few clients do.
-Rule 3: what takes long is done before the question, in a thread: see :meth:`NameIndex.prepare`.
+Rule 1: an index follows snapshots by their differences, so a change costs as much as its slices.
+Rule 2: names of addresses are indexed at the first reverse look-up, because few clients do any.
+Rule 3: slow work is done in a thread before the question: see :meth:`NameIndex.prepare`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _EMPTY = Snapshot({})
 
 
 class NameIndex:
-    """Indexes that successive snapshots share; may be used by any thread."""
+    """Indexes that successive snapshots share; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -31,7 +30,7 @@ class NameIndex:
         self._services: dict[ServiceKey, NamedEndpoints] = {}
         self._addresses = _AddressIndex()
         self._preparing = threading.Lock()
-        """Held by what takes long, and what needs the names of addresses."""
+        """Held during slow work, and for access to the names of addresses."""
 
     def of_service(self, snapshot: Snapshot, key: ServiceKey) -> NamedEndpoints | None:
         """Return the index of a Service; None if it doesn't exist."""
@@ -51,19 +50,19 @@ class NameIndex:
             return namespace in self._namespaces
 
     def names_of(self, snapshot: Snapshot, ip: str) -> list[str]:
-        """Return the names of an address, like ``web.shop``: a Service's, or else endpoints'."""
+        """Return the names of an address, such as ``web.shop``: a Service's, or else endpoints'."""
         with self._preparing:
             self._addresses.follow(snapshot)
             return self._addresses.names_of(ip)
 
     def has_addresses(self, snapshot: Snapshot) -> bool:
-        """Return whether :meth:`names_of` takes some milliseconds at most: else prepare for it."""
+        """Return whether :meth:`names_of` takes a few milliseconds at most; else prepare for it."""
         return self._addresses.is_near(snapshot)
 
     def prepare(
         self, snapshot: Snapshot, key: ServiceKey | None = None, port: str = "", protocol: str = ""
     ) -> None:
-        """Do what takes long before a question about a Service, or about an address."""
+        """Do the slow work before a question about a Service, or about an address."""
         with self._preparing:
             if key is None:
                 self._addresses.follow(snapshot)
@@ -83,14 +82,14 @@ class NameIndex:
 
 
 class _AddressIndex:
-    """The names of each address, with how often each is listed."""
+    """The names of each address, and how often each is listed."""
 
     def __init__(self) -> None:
         self._snapshot = _EMPTY
         self._of_services: dict[str, dict[str, int]] = {}
         self._of_endpoints: dict[str, dict[str, int]] = {}
         self._only: dict[str, str] = {}
-        """Of addresses that are listed once, and made of them if it begins with a dot: memory."""
+        """Names of addresses listed once, to save memory; ``.suffix``: derived from the address."""
 
     def names_of(self, ip: str) -> list[str]:
         if services := self._of_services.get(ip):
@@ -101,7 +100,7 @@ class _AddressIndex:
         return list(dict.fromkeys(full))
 
     def is_near(self, snapshot: Snapshot) -> bool:
-        """Return whether little differs from the snapshot that was followed last."""
+        """Return whether a snapshot differs little from the last one."""
         left, before, now = AT_ONCE, self._snapshot.services, snapshot.services
         for key in differing_keys(before, now):
             left -= 1 + count_new(before.get(key), now.get(key))
@@ -123,7 +122,7 @@ class _AddressIndex:
                 for item, count in ((gone, -1), (added, 1)):
                     for ip, full in _names(item, f".{name}"):
                         self._count(ip, full, count)
-        # At the end: until then another thread sees that it has to wait.
+        # Set last: until then, other threads see that they must wait.
         self._snapshot = snapshot
 
     def _count(self, ip: str, name: str, count: int) -> None:
@@ -139,5 +138,5 @@ class _AddressIndex:
 def _names(item: EndpointSlice | None, behind: str) -> Iterator[tuple[str, str]]:
     for endpoint in item.endpoints if item is not None else ():
         if endpoint.ready:
-            # One text for all that have no hostname.
+            # Endpoints without a hostname share one text.
             yield endpoint.ip, endpoint.hostname + behind

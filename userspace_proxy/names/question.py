@@ -1,4 +1,4 @@
-"""What a name below the cluster's domain asks for, and which address a reverse name stands for.
+"""Parses names below the cluster's domain, and reverse names.
 
     web.shop.svc                    a Service
     web-0.web.shop.svc              an endpoint of it
@@ -18,13 +18,13 @@ from ..model import ServiceKey
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A name without the domain, in parts; an empty part isn't in the name."""
+    """The parts of a name without the cluster's domain; a missing part is empty."""
 
     kind: str = ""
     """``svc`` or ``pod``; empty: the domain itself, ``svc`` or ``pod``."""
     namespace: str = ""
     name: str = ""
-    """Of the Service; for a pod its address with dashes."""
+    """The Service's name; for a pod, its address with dashes."""
     endpoint: str = ""
     port: str = ""
     protocol: str = ""
@@ -35,10 +35,10 @@ class Question:
 
 
 def parse_question(name: str) -> Question | None:
-    """Return the parts of a name; None if it isn't of a form above, so it can't exist.
+    """Parse a name; None if it has none of the forms above, so it can't exist.
 
     Args:
-        name: In lower case, without the cluster's domain; may be empty.
+        name: The name in lower case, without the cluster's domain; may be empty.
     """
     labels = name.split(".")[::-1] if name else [""]
     kind = labels[0]
@@ -65,7 +65,7 @@ def parse_question(name: str) -> Question | None:
 
 
 def pod_address(text: str) -> str | None:
-    """Return the address in a pod's name, ``10-244-0-3`` or ``fd00--3``; None if it is none."""
+    """Return the address in a pod's name, ``10-244-0-3`` or ``fd00--3``; None if invalid."""
     is_v4 = text.count("-") == 3 and "--" not in text
     try:
         return str(ipaddress.ip_address(text.replace("-", "." if is_v4 else ":")))
@@ -74,7 +74,7 @@ def pod_address(text: str) -> str | None:
 
 
 def hostname_of(ip: str, hostname: str) -> str:
-    """Return the first label of an endpoint's name: its hostname, or one made of its address."""
+    """Return the first label of an endpoint's name: its hostname, or derived from its address."""
     if hostname:
         return hostname
     label = ip.replace(".", "-").replace(":", "-")
@@ -82,7 +82,7 @@ def hostname_of(ip: str, hostname: str) -> str:
 
 
 def keys_of_label(label: str) -> frozenset[str]:
-    """Return a label, and the addresses of which :func:`hostname_of` may have made it."""
+    """Return a label, and the addresses from which :func:`hostname_of` may have derived it."""
     v6 = label.replace("-", ":")
     return frozenset((label, label.replace("-", "."), v6, v6.removesuffix("0")))
 
@@ -91,10 +91,10 @@ REVERSE_ZONES = ("in-addr.arpa.", "ip6.arpa.")
 
 
 def address_of(name: str) -> str | None:
-    """Return the address that a reverse name stands for, in canonical form; None if it has none.
+    """Return the address in a reverse name, in canonical form; None if it contains none.
 
     Args:
-        name: In lower case, with a dot at its end.
+        name: The reverse name in lower case, with its trailing dot.
 
     Source: RFC 1035, section 3.5, and RFC 3596, section 2.5.
     """

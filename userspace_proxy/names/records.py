@@ -22,11 +22,11 @@ class Code(enum.StrEnum):
     """The response code of an answer."""
 
     NOERROR = "NOERROR"
-    """Without a record: the name exists, but has none of this type."""
+    """The name exists; without records, it has none of this type."""
     NXDOMAIN = "NXDOMAIN"
     """The name doesn't exist."""
     REFUSED = "REFUSED"
-    """The name is outside of the domains that are answered for."""
+    """The name is outside the served domains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Record:
     """One record; its text is a line of a zone file."""
 
     name: str
-    """Absolute, with a dot at its end."""
+    """The absolute name, with a trailing dot."""
     type: RecordType
     data: str
-    """As ``10.96.0.10``, or ``0 100 80 web.shop.svc.cluster.local.`` for an SRV record."""
+    """``10.96.0.10``, or ``0 100 80 web.shop.svc.cluster.local.`` for an SRV record."""
     ttl_s: int
 
     def __str__(self) -> str:
@@ -55,6 +55,6 @@ class DnsAnswer:
     additional: tuple[Record, ...] = ()
     is_authoritative: bool = True
     elsewhere: str = ""
-    """The target of the last CNAME, if it is outside of the cluster's domain; else empty."""
+    """The target of the last CNAME if it is outside the cluster's domain; otherwise empty."""
     is_partial: bool = False
-    """There are more records than were picked."""
+    """More records exist than were picked."""

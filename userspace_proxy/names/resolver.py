@@ -1,10 +1,10 @@
-"""Answers questions about names of Services from one snapshot.
+"""Answers DNS questions about names of Services from one snapshot.
 
     question ──▶ targets: addresses, ports and names ──▶ some or all ──▶ records ──▶ DnsAnswer
 
-Rule 1: for the same Services, an answer contains the records of CoreDNS' answer.
+Rule 1: for the same Services, an answer contains the same records as CoreDNS's.
 Rule 2: a namespace exists if a Service is in it, because a snapshot contains no namespaces.
-Rule 3: the cost of a question is that of the records that are picked, not of all that there are.
+Rule 3: a question costs as much as the records that are picked, not all records.
 
 Source: Kubernetes' DNS specification 1.1.0, and CoreDNS 1.15: plugin/kubernetes with ``pods
 insecure``, and plugin/backend_lookup.go.
@@ -36,9 +36,9 @@ from .targets import (
 )
 
 CLUSTER_DOMAIN = "cluster.local"
-"""kubeadm's default."""
+"""The cluster domain that kubeadm uses by default."""
 TTL_S = 5
-"""CoreDNS' default."""
+"""CoreDNS's default, in seconds."""
 
 _VERSION = "1.1.0"
 _VERSION_TTL_S = 28800
@@ -50,8 +50,8 @@ class ServiceNames:
 
     Args:
         domain: The cluster's domain.
-        reach: Where cluster IPs answer, if not at themselves.
-        index: Shared with the names of other snapshots; None: one of its own.
+        reach: Returns where a cluster IP answers; None: at its own address.
+        index: An index shared with other snapshots; None: a new one.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class ServiceNames:
         """Return the answer to a question.
 
         Args:
-            name: Absolute, with a dot at its end; records repeat it as it is.
-            type_: ``A``, ``SRV`` and so on; a name has no records of types that aren't known.
+            name: The absolute name, with a trailing dot; records repeat it unchanged.
+            type_: ``A``, ``SRV`` and so on; names have no records of unknown types.
             pick: Chooses records if there are more than the caller can use.
         """
         lowered = name.lower()
@@ -84,7 +84,7 @@ class ServiceNames:
         return found if found.records else DnsAnswer(Code.NOERROR, authority=(self._soa(zone),))
 
     def preparation(self, name: str, type_: str) -> Callable[[], None] | None:
-        """Return what has to be done in a thread before a question; None: nothing takes long."""
+        """Return the slow work to do in a thread before a question; None if there is none."""
         name, snapshot = name.lower(), self._snapshot
         if type_ == RecordType.PTR and address_of(name):
             is_ready = self._index.has_addresses(snapshot)
@@ -126,7 +126,7 @@ class ServiceNames:
         return DnsAnswer(Code.NOERROR)
 
     def _targets(self, name: str, zone: str) -> Targets | None:
-        """Return what a name stands for; empty: only other names are below it; None: nothing."""
+        """Return a name's targets; empty if only names below it exist; None if it doesn't."""
         if name == f"ns.dns.{zone}":
             return Targets()
         question = parse_question(name.removesuffix(zone).removesuffix("."))
@@ -150,12 +150,12 @@ class ServiceNames:
 
     @property
     def _endpoints_answer(self) -> bool:
-        """Whether pods are reached at their own addresses; it is the same for all Services."""
+        """Whether pods are reached at their own addresses; the same for all Services."""
         state = next(iter(self._snapshot.services.values()), None)
         return state is None or state.service.of_endpoints is None
 
     def _part(self, service: Service, key: ServiceKey, asked: tuple[str, str]) -> Targets | None:
-        """Return the Service that stands for endpoints of this one, if one of them is ready."""
+        """Return the Service in front of this Service's endpoints, if one of them is ready."""
         index = self._index.of_service(self._snapshot, key)
         if key not in (service.of_endpoints or ()) or not index or not len(index.endpoints(*asked)):
             return None
@@ -213,7 +213,7 @@ class ServiceNames:
     def _follow(
         self, name: str, type_: RecordType, alias: str, pick: Pick, followed: frozenset[str]
     ) -> DnsAnswer:
-        """Return a CNAME with the addresses of its target; without them if it is elsewhere."""
+        """Return a CNAME with its target's addresses; without them if the target is elsewhere."""
         cname = _cname(name, alias)
         host = alias.lower()
         if not _is_below(host, self._zone):
@@ -230,14 +230,14 @@ class ServiceNames:
     def _srv(self, name: str, targets: Targets, pick: Pick) -> DnsAnswer:
         count = targets.count_ports()
         chosen = pick(count)
-        # All targets are of one priority and of equal weight; CoreDNS counts each address.
+        # All targets have the same priority and weight; CoreDNS counts each address.
         weight = max(1, 100 // max(1, len(targets)))
         ports = dict.fromkeys(itertools.chain.from_iterable(map(targets.ports_at, chosen)))
         records = tuple(
             Record(name, RecordType.SRV, f"0 {weight} {port} {to}", TTL_S) for to, port in ports
         )
         if len(chosen) < count:
-            # Their addresses aren't added: there is no room for all records as it is.
+            # Targets' addresses aren't added: there isn't even room for all SRV records.
             return DnsAnswer(Code.NOERROR, records, is_partial=True)
         additional = tuple(
             Record(to, RecordType.AAAA if ":" in ip else RecordType.A, ip, TTL_S)

@@ -1,4 +1,4 @@
-"""What a name stands for: addresses and ports, each made when it is picked."""
+"""The targets of a name: addresses and ports, created only when picked."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .endpoints import Endpoints
 from .question import hostname_of
 
 Reach = Callable[[Frontend], SocketAddress]
-"""Returns the address at which a frontend of a cluster IP answers."""
+"""Returns the address at which a cluster IP's frontend answers."""
 Pick = Callable[[int], Sequence[int]]
-"""Returns the positions to use, each once, of as many as there are."""
+"""Returns the positions to use, each once, given the number of positions."""
 
 
 class NamedPort(NamedTuple):
-    """What an SRV record points to."""
+    """The target of an SRV record."""
 
     owner: str
     port: int
@@ -31,13 +31,13 @@ class NamedAddress(NamedTuple):
 
 
 class Targets:
-    """What a name stands for; without more it is only that other names are below it."""
+    """The targets of a name; this base has none: only other names are below it."""
 
     alias: str = ""
-    """Another name that it stands for; empty: none."""
+    """The name of which this one is an alias; empty if there is none."""
 
     def __len__(self) -> int:
-        """Return how many pairs of address and port there are, as CoreDNS counts for weights."""
+        """Return the number of pairs of address and port, which CoreDNS uses for weights."""
         return 0
 
     def count_ports(self) -> int:
@@ -45,33 +45,33 @@ class Targets:
         return 0
 
     def ports_at(self, position: int) -> Sequence[NamedPort]:
-        """Return a name and port that no other position has; several if they answer elsewhere."""
+        """Return a position's name and port; several if they answer elsewhere."""
         raise IndexError(position)
 
     def addresses(self, _pick: Pick) -> Sequence[NamedAddress]:
-        """Return the addresses of the names of all ports, as many as are picked."""
+        """Return the addresses of all ports' names, as many as are picked."""
         return ()
 
     def ips(self, _pick: Pick, *, is_ipv6: bool) -> Sequence[str]:
         """Return the addresses of a family, each once.
 
         Args:
-            pick: Bounds the number of targets where addresses have to be found for each: the
-                first ones, so that answers to equal questions are equal.
+            pick: Bounds the targets if each one's addresses must be found: the first ones, so that
+                equal questions get equal answers.
         """
         del is_ipv6
         return ()
 
 
 class Alias(Targets):
-    """The name that a Service of type ExternalName has."""
+    """The external name of a Service of type ExternalName."""
 
     def __init__(self, name: str) -> None:
         self.alias = name
 
 
 class EndpointTargets(Targets):
-    """Endpoints of a Service, each with a name of its own, or one that it shares with others."""
+    """Endpoints of a Service, each with a name that others may share."""
 
     def __init__(self, service_name: str, endpoints: Endpoints) -> None:
         self._service_name = service_name
@@ -100,11 +100,11 @@ class EndpointTargets(Targets):
 
 
 class PortTargets(Targets):
-    """The ports of a Service, each at all of its cluster IPs, or where these answer.
+    """The ports of a Service at all its cluster IPs, or where these answer.
 
     Args:
-        ports: Those with one number together.
-        count: How many they are.
+        ports: The ports, grouped by number.
+        count: The number of ports.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class PortTargets(Targets):
         return dict.fromkeys(ip for position in looked_up for ip, _ in self._at(position))
 
     def _at(self, position: int) -> Iterator[tuple[str, int]]:
-        """Return where the ports of one number answer."""
+        """Yield the addresses at which the ports with one number answer."""
         for port, ip in itertools.product(self._ports[position], self._ips):
             if self._reach is None or port.protocol not in Protocol.__members__:
                 yield ip, port.port
@@ -154,7 +154,7 @@ class PortTargets(Targets):
 
 
 class EachTargets(Targets):
-    """A Service whose endpoints are Services: one address for all, and a name for each."""
+    """A Service whose endpoints are Services: one address for all, and a name for each part."""
 
     def __init__(self, whole: Targets, parts: Sequence[Targets]) -> None:
         self._whole = whole
@@ -182,5 +182,5 @@ class EachTargets(Targets):
 
 
 def pod_target(owner: str, ip: str) -> Targets:
-    """Return the address in the name of a pod; it has one port, without a number."""
+    """Return the target for a pod's name: its address, with one port without a number."""
     return PortTargets(owner, [[ServicePort("", 0, "")]], 1, [ip], None)

@@ -1,10 +1,10 @@
-"""The frontends that each Service claims, by its ports and their policies.
+"""Computes the frontends that each Service claims, by its ports and their policies.
 
-Rule 1: what all ports of a Service have in common is computed once: a Service may have thousands
-of ports, and thousands of addresses.
-Rule 2: a Service's ports times its addresses have a bound, the same on all nodes. The first
-ports by name are served; the others have no plan, and together one cause.
-Rule 3: external IPs have a bound of their own: of a Service with many ports fewer are served.
+Rule 1: whatever all ports of a Service share is computed once, because a Service may have thousands
+of ports and of addresses.
+Rule 2: a Service's ports times its addresses are bounded, equally on all nodes. The first ports by
+name are served; the others have no plan, and share one cause.
+Rule 3: external IPs have their own bound: the more ports, the fewer external IPs are served.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class PortClaim:
     protocol: Protocol
     scope: Scope
     frontends: tuple[Frontend, ...]
-    """Sorted; never empty."""
+    """The frontends, sorted; never empty."""
     created: str
     """The Service's creation timestamp."""
     admits: tuple[str, ...] | None = None
-    """The Service's source ranges of this family; None admits all clients."""
+    """The Service's source ranges in this family; None: all clients are admitted."""
     notes: tuple[Cause, ...] = ()
 
 
@@ -66,14 +66,14 @@ class ServiceClaims:
 
     service: ServiceKey
     ports: tuple[PortClaim, ...]
-    """Sorted by key."""
+    """The claims of its ports, sorted by key."""
     ignored: tuple[IgnoredService, ...]
     own_ips: tuple[str, ...]
-    """Cluster and load-balancer IPs, even of an ignored Service: never external IPs of another."""
+    """Cluster and load-balancer IPs, even if ignored: never external IPs of another Service."""
     notes: tuple[Cause, ...] = ()
-    """About all ports; those of one port are with its claim."""
+    """Notes about all ports; a claim has the notes of its port."""
     cluster_ips: tuple[str, ...] = ()
-    """Where only its ports serve; empty where it has others, or another program may serve."""
+    """Cluster IPs at which only its ports serve; empty if another program may serve there."""
 
     def is_same(self, other: ServiceClaims | None) -> bool:
         """Return whether two claims are equal, including the kinds of their frontends."""
@@ -88,7 +88,7 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
     """Return what a Service claims on this node.
 
     Args:
-        is_left_out: The Services of its namespace have too many frontends: it claims none.
+        is_left_out: Its namespace has too many frontends, so it claims none.
     """
     cause, is_conflict = why_ignored(service, facts), False
     if cause is None:
@@ -109,7 +109,7 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
     ports.sort(key=lambda claim: claim.key)
     notes = first_notes(map(cause_of, service.notes))
     ignored = (*left_out, *unsupported_ports(service))
-    # Without steering the proxy is one of the programs that listen at its addresses.
+    # Without steering, the proxy is only one of the programs that listen at these addresses.
     is_alone = not left_out and not facts.allow_loopback_endpoints
     cluster_ips = service.cluster_ips if is_alone else ()
     return ServiceClaims(service.key, tuple(ports), ignored, _own_ips(service), notes, cluster_ips)
@@ -120,15 +120,15 @@ def _own_ips(service: Service) -> tuple[str, ...]:
 
 
 class _Family(NamedTuple):
-    """What all ports of a Service have in common in one family."""
+    """What all ports of a Service share in one family."""
 
     family: IPFamily
     addresses: tuple[tuple[FrontendKind, str], ...]
-    """What clients dial at the number of each port, in the order of :func:`_addresses`."""
+    """Addresses that clients dial with each port's number, in the order of :func:`_addresses`."""
     node_ips: tuple[str, ...]
-    """What they dial at node ports."""
+    """Addresses that clients dial with node ports."""
     admits: tuple[str, ...] | None
-    """Of the side with source ranges."""
+    """The source ranges of the load-balancer side."""
     notes: tuple[Cause, ...]
 
 
@@ -179,9 +179,9 @@ def _dialled(port: ServicePort, of_all: _Family) -> Iterator[tuple[FrontendKind,
 def _addresses(
     service: Service, family: IPFamily, facts: NodeFacts
 ) -> Iterator[tuple[FrontendKind, str]]:
-    """Yield what clients dial at the number of each port.
+    """Yield the addresses that clients dial with each port's number.
 
-    Where one address has two kinds, the kind with the stricter policy comes first.
+    If an address has two kinds, the kind with the stricter policy comes first.
     """
     for ip in of_family(service.cluster_ips, family):
         yield FrontendKind.CLUSTER_IP, ip
@@ -209,12 +209,12 @@ def _scope(service: Service, side: Side) -> Scope:
 
 
 def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, ...] | None:
-    """Return the source ranges of a family; None admits all clients.
+    """Return the source ranges of a family; None: all clients are admitted.
 
     As in kube-proxy, ranges of one family don't restrict the other.
 
-    Source: kube-proxy's allowFromNode: where this node is in the ranges, packets from the
-    load-balancer IP itself are the node's, which has that address while it dials it.
+    Source: kube-proxy's allowFromNode: if the ranges contain this node, packets from the
+        load-balancer IP itself are admitted: the node has that source address when it dials the IP.
     """
     ranges = of_family(service.load_balancer_source_ranges, family)
     if not ranges:
@@ -253,7 +253,7 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
             is_allowed = contains(facts.external_ip_networks, ip)
             yield external_ip_off(ip, why, is_allowed=is_allowed)
     families = families_of(service)
-    # Once for the Service. Source: kube-proxy leaves them out without a word.
+    # Once per Service. Source: kube-proxy omits them silently.
     for ip in outside if family is families[0] else ():
         if (theirs := IPFamily.of(ip)) not in families:
             yield of_other_family(ip, str(theirs), str(family))
@@ -265,12 +265,11 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
 
 
 EXTERNAL_IPS_MAX = 100
-"""External IPs of a Service that are served; of more than 100 ports fewer, down to one."""
+"""External IPs of a Service that are served; fewer with more than 100 ports, down to one."""
 EXTERNAL_FRONTENDS_MAX = 10_000
-"""Frontends at external IPs of all ports of a Service; they don't count for its ports."""
+"""Frontends of a Service at external IPs, counted apart from those at its other addresses."""
 IGNORED_MAX = 20
-"""Ports of one Service that are listed as not served, of each kind: they are on the page, in the
-log and in metrics."""
+"""Ports of one Service that the page, the log and metrics list as not served, for each reason."""
 
 
 def families_of(service: Service) -> list[IPFamily]:
@@ -279,7 +278,7 @@ def families_of(service: Service) -> list[IPFamily]:
 
 
 def served_ports(service: Service) -> tuple[list[ServicePort], tuple[IgnoredService, ...]]:
-    """Return the first ports by name, up to the bound, and why the others are left out."""
+    """Return the first ports by name, up to the bound, and why the others are omitted."""
     each, at_node_port = _weights(service)
     ports = [port for port in service.ports if port.protocol in Protocol.__members__]
     ports.sort(key=lambda port: port.name)
@@ -294,7 +293,7 @@ def served_ports(service: Service) -> tuple[list[ServicePort], tuple[IgnoredServ
 
 
 def unsupported_ports(service: Service) -> tuple[IgnoredService, ...]:
-    """Return the first ports whose protocol isn't supported; the last one counts the others."""
+    """Return the first ports with an unsupported protocol; the last item counts the others."""
     ports = [port for port in service.ports if port.protocol not in Protocol.__members__]
     found = [
         IgnoredService(service.key, _port_name(port), cause)
@@ -307,7 +306,7 @@ def unsupported_ports(service: Service) -> tuple[IgnoredService, ...]:
 
 
 def first_ignored(items: Sequence[IgnoredService]) -> tuple[IgnoredService, ...]:
-    """Return ``IGNORED_MAX`` of them at most; the last one states how many more there are."""
+    """Return at most ``IGNORED_MAX`` items; the last one states how many more there are."""
     if len(items) <= IGNORED_MAX:
         return tuple(items)
     last, more = items[IGNORED_MAX - 1], len(items) - IGNORED_MAX
@@ -320,9 +319,9 @@ def most_external_ips(service: Service) -> int:
 
 
 def count_frontends(service: Service, facts: NodeFacts) -> int:
-    """Return how many frontends count for a Service; it is the same on all nodes.
+    """Return how many frontends count for a Service; the number is the same on all nodes.
 
-    A node port counts once for each family, however many addresses a node has.
+    A node port counts once per family, however many addresses a node has.
     """
     if why_ignored(service, facts) is not None:
         return 0
@@ -334,7 +333,7 @@ def count_frontends(service: Service, facts: NodeFacts) -> int:
 
 
 def _weights(service: Service) -> tuple[int, int]:
-    """Return what each port counts, and what it counts in addition if it has a node port."""
+    """Return how many frontends a port has, and how many more if it has a node port."""
     families = families_of(service)
     ips = (*service.cluster_ips, *service.load_balancer_ips)
     return sum(IPFamily.of(ip) in families for ip in ips), len(families)

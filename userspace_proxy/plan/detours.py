@@ -1,6 +1,6 @@
-"""Endpoints that are dialled elsewhere, because a program that embeds the proxy asks for it.
+"""Detours: endpoints that are dialled elsewhere at the request of the embedding program.
 
-Rule 1: an endpoint without a detour is dialled itself, and its Service port costs nothing more.
+Rule 1: an endpoint without a detour is dialled directly, and its Service port costs no more.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class At(NamedTuple):
 
 
 Reasons = Mapping[At, Sequence[str]]
-"""Why endpoints have detours: their faults on purpose in words."""
+"""Why endpoints have detours: their injected faults in words."""
 Faults = Mapping[SocketAddress, Sequence[str]]
-"""Those of the endpoints of one Service port."""
+"""The injected faults of one Service port's endpoints, in words."""
 
 
 class Detours:
@@ -35,13 +35,13 @@ class Detours:
     def set(
         self, service: ServiceKey, detours: Mapping[At, SocketAddress], why: Callable[[], Reasons]
     ) -> None:
-        """Replace the detours of a Service; without any, their reasons end, too."""
+        """Replace the detours of a Service and their reasons."""
         self._of[service] = detours, why
         if not detours:
             del self._of[service]
 
     def faults_of(self, plan: PortPlan) -> Faults:
-        """Return the faults of a Service port's endpoints at this moment."""
+        """Return the present faults of a Service port's endpoints."""
         found = self._of.get(plan.key.name.service)
         if not found:
             return {}
@@ -49,7 +49,7 @@ class Detours:
         return {at.endpoint: words for at, words in reasons if at.protocol is plan.protocol}
 
     def lead(self, plan: PortPlan) -> Serving:
-        """Return what workers get: nearly always the plan's, as it is."""
+        """Return what workers get: the plan's Serving with its detours, usually unchanged."""
         found = self._of.get(plan.key.name.service)
         if not found:
             return plan.serving

@@ -1,12 +1,12 @@
-"""Digests by which nodes are compared: what each Service's plan in force was made of.
+"""Computes digests of the inputs of each Service's plan in force, to compare nodes.
 
     snapshot in force ──digest_of──▶ {namespace/name: 8 hex digits} ──▶ 64 buckets ──▶ one digest
 
-Rule 1: equal objects give equal digests on every node, whatever its settings, addresses and place
-are: what these decide (node ports' addresses, hints, zones, names of DNS) isn't in them. So digests
-are of what the plan was made of, and not of its Service ports, of which each node has others.
-Rule 2: a Service that no proxy serves has none.
-Rule 3: digests of another :data:`FORM` can't be compared: raise it when what is in them changes.
+Rule 1: equal objects give equal digests on every node, whatever its settings, addresses and zone:
+whatever depends on these (node ports' addresses, hints, zones, DNS names) is excluded. So digests
+cover the plan's inputs, not its Service ports, which differ between nodes.
+Rule 2: a Service that no proxy serves has no digest.
+Rule 3: digests with another :data:`FORM` can't be compared: raise it when their input changes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..model import Endpoint, EndpointSlice, ServiceKey, ServiceType
 from ..model.handling import DEFAULT_HANDLING, Handling, Hold
 
 FORM = 2
-"""The number of this form of digests."""
+"""The version of the digests."""
 BUCKETS = 64
-"""So that a reader which sees that a node's Services differ asks for a few of 10,000."""
+"""Number of buckets: if a node's Services differ, only a few of 10,000 are read."""
 
 _DIGEST_BYTES = 4
-# Names of DNS are looked up by each node, and only embedding sets a seed.
+# Each node looks up DNS names itself, and only embedding sets a seed.
 _NODES_OWN = frozenset(("seed", "names", "found_by_name"))
 _COMPARED = tuple(f.name for f in fields(Handling) if f.name not in _NODES_OWN)
 
@@ -82,17 +82,17 @@ class Digests:
     def __init__(self) -> None:
         self._services: Mapping[ServiceKey, ServiceState] = PersistentMap()
         self.buckets: tuple[Mapping[str, str], ...] = ({},) * BUCKETS
-        """The digests by bucket; they never change, as others replace them."""
+        """The digests by bucket; immutable, a change replaces them."""
         self.summary = summary_of({})
 
     def follow(self, services: Mapping[ServiceKey, ServiceState]) -> None:
-        """Take the Services of another snapshot; costs what differs."""
+        """Follow another snapshot; costs only what differs."""
         changed: dict[int, dict[str, str]] = {}
         for key in differing_keys(self._services, services):
             name, state = str(key), services.get(key)
             number = bucket_of(name)
             digest = "" if state is None else digest_of(state)
-            # No other change is of this Service.
+            # The digest of this Service is unchanged.
             if digest == self.buckets[number].get(name, ""):
                 continue
             if number not in changed:
@@ -112,7 +112,7 @@ class Digests:
 
 
 def _asked_for(handling: Handling) -> list[tuple[str, object]]:
-    """Return what differs from the default, so that a new annotation changes no other Service."""
+    """Return the non-default fields, so that a new annotation leaves other digests as they are."""
     if handling is DEFAULT_HANDLING:
         return []
     pairs = ((name, getattr(handling, name)) for name in _COMPARED)
@@ -120,7 +120,7 @@ def _asked_for(handling: Handling) -> list[tuple[str, object]]:
 
 
 def _plain(value: object) -> object:
-    """Return the same for equal values: 60 may be 60.0 where it was read from the last state."""
+    """Return equal results for equal values: 60 may be 60.0 if read from the last state."""
     match value:
         case int() | float():
             return float(value)
@@ -131,12 +131,12 @@ def _plain(value: object) -> object:
 
 
 def _sum_of_endpoints(slices: Sequence[EndpointSlice]) -> int:
-    """Return a number for endpoints with their ports, the same in whatever slices they are."""
+    """Return a number for endpoints with their ports, independent of how slices group them."""
     return sum(set[int]().union(*Slices.of(slices).derive(_hashes))) % (1 << 64)
 
 
 def _hashes(slices: Iterable[EndpointSlice]) -> array[int]:
-    """Return a number for each endpoint with its ports."""
+    """Return the hash of each endpoint with its ports."""
     found = array("Q")
     for item in slices:
         # Source: kube-proxy's selector of EndpointSlices.
@@ -169,5 +169,5 @@ def _hex(text: str, size: int) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    # A name that JSON has as escapes may contain half of a surrogate pair.
+    # A name with JSON escapes may contain a lone surrogate.
     return text.encode("utf-8", "surrogatepass")

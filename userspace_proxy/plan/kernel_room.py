@@ -1,12 +1,12 @@
-"""Decides which Services are too large for the kernel path, and whose weights are coarse there.
+"""Decides which Services are too large for the kernel path, and which get coarse weights there.
 
     size of a Service ──▶ within its bounds? ──▶ room on the node? ──▶ kernel path
                                 └── no               └── no: the largest of the namespaces with
                                                          the most ──▶ userspace path
     exact weights ──▶ room for what they take more than coarse ones? ── no ──▶ coarse weights
 
-The room of the node is shared out by :mod:`userspace_proxy.shares`, of rules, of elements, and of
-what exact weights take.
+:mod:`userspace_proxy.shares` divides the node's room for rules, for elements, and for exact
+weights.
 """
 
 from __future__ import annotations
@@ -23,52 +23,52 @@ from ..shares import Shares
 from .claims import PortClaim
 
 ELEMENTS_MAX = 20_000
-"""Elements of one Service: its endpoints, or slots, for each address and port.
+"""Map elements of one Service: its endpoints, or slots, for each address and port.
 
-A change of all of them, as when the path switches, takes 0.1 s, and others wait meanwhile.
+Changing all of them, as when the path switches, takes 0.1 s, during which others wait.
 """
 RULES_MAX = 2_000
 """Rules of one Service: 4 for each endpoint with session affinity, 1 for each source range.
 
-Both count for each port, family and side. They are written anew when one of them changes: 0.1 s.
+Both count for each port, family and side. If one changes, all are written anew: 0.1 s.
 """
 NODE_ELEMENTS_MAX = 131_072
-"""Elements of all Services of the node, their weights being coarse.
+"""Map elements of all Services of the node, with coarse weights.
 
-Each takes 100 bytes of the kernel, 330 of the process while all are compared, and 7 µs to write.
+Each takes 100 bytes in the kernel, 330 in the process during a comparison, and 7 µs to write.
 """
 NODE_EXACT_MAX = 65_536
-"""What exact weights take beyond that: 16 ports with source-hash, or 300 with parts, at most."""
+"""Further elements for exact weights: at most 16 ports with source-hash, or 300 with parts."""
 RULE_ELEMENTS = 7
-"""How many elements take as long to write as a rule."""
+"""The number of elements that take as long to write as a rule."""
 NODE_RULES_MAX = 20_000
 """Rules of all Services of the node.
 
-The kernel looks at all of them in each transaction that adds or deletes a chain: 15 ms.
+The kernel checks all of them in each transaction that adds or deletes a chain: 15 ms.
 """
-# Its chain, which takes as long as a rule, included.
+# Including its chain, which takes as long as a rule.
 _FOR_PINNED = 4
-# Chain and map by which a port chooses with rules: so many more.
+# In addition, the chain and map with which a port's rules choose.
 _FOR_CHOICE = 4
-# What each frontend has beside its endpoints: it is counted, forwarded, and led to a choice.
+# The elements of each frontend apart from its endpoints: counter, forwarding, choice.
 _FOR_FRONTEND = 3
-# A slot of source-hash takes as long as a part of an endpoint.
+# A slot of source-hash takes as long as one part of an endpoint.
 _SLOTS_FOR_ONE = 16
 
 
 class KernelSize(NamedTuple):
-    """How large a Service is on the kernel path; 0 if it doesn't ask for it."""
+    """The size of a Service on the kernel path; 0 if it doesn't request that path."""
 
     elements: int = 0
-    """As in :data:`ELEMENTS_MAX`, with coarse weights."""
+    """The number of elements, as in :data:`ELEMENTS_MAX`, with coarse weights."""
     rules: int = 0
-    """As in :data:`RULES_MAX`."""
+    """The number of rules, as in :data:`RULES_MAX`."""
     exact: int = 0
-    """How many elements more exact weights take."""
+    """The number of additional elements for exact weights."""
 
     @property
     def excess(self) -> str:
-        """Why a Service is too large; empty if it isn't."""
+        """Why the Service is too large; empty if it isn't."""
         if self.rules > RULES_MAX:
             return (
                 f"it would have more than {RULES_MAX:,} rules: {_FOR_PINNED} for each endpoint "
@@ -85,7 +85,7 @@ class KernelFit(NamedTuple):
     """Whether, and how, a Service may be on the kernel path."""
 
     obstacle: str = ""
-    """Why it can't be there; empty if it can."""
+    """Why the Service can't be on the kernel path; empty if it can."""
     coarse: str = ""
     """Why its weights are coarse there; empty if they aren't."""
 
@@ -109,7 +109,7 @@ TOO_EXACT = f"they would take more than {ELEMENTS_MAX:,} parts or slots"
 def kernel_size(
     service: Service, index: EndpointIndex, claims: Iterable[PortClaim], facts: NodeFacts
 ) -> KernelSize:
-    """Return how large a Service is, at most, by what its slices list."""
+    """Return the largest possible size of a Service, from what its slices list."""
     if not _asks(service, facts):
         return NO_SIZE
     handling, has_affinity = service.handling, service.affinity_timeout_s is not None
@@ -124,7 +124,7 @@ def kernel_size(
         coarse, drawn = _drawn(handling.balance, count, is_weighted=len(index.weights(*of)) > 1)
         if handling.balance is Balance.SOURCE_HASH:
             count = max(count, drawn // _SLOTS_FOR_ONE)
-        # Clients from outside may have others, as a choice of their own.
+        # Clients from outside may have other endpoints, and so a choice of their own.
         choices = len(claim.frontends) * (1 + (claim.scope is Scope.LOCAL_FROM_OUTSIDE))
         elements += coarse * choices
         exact += max(0, drawn - coarse) * choices
@@ -138,13 +138,13 @@ def count_rules(endpoints: int, ranges: Sized | None, *, has_affinity: bool) -> 
 
 
 def count_elements(choices: int, frontends: int, rules: int) -> int:
-    """Return how many elements take as long to write as all that a Service port has."""
+    """Return how many elements take as long to write as everything of a Service port."""
     of_rules = RULE_ELEMENTS * (rules + _FOR_CHOICE) if rules else 0
     return (choices + _FOR_FRONTEND) * frontends + of_rules
 
 
 def _asks(service: Service, facts: NodeFacts) -> bool:
-    """Return whether a Service asks for the kernel path, and may."""
+    """Return whether a Service requests the kernel path and is allowed to."""
     handling = service.handling
     path = choose_path(
         handling,
@@ -157,7 +157,7 @@ def _asks(service: Service, facts: NodeFacts) -> bool:
 
 
 def _drawn(balance: Balance, count: int, *, is_weighted: bool) -> tuple[int, int]:
-    """Return of how many elements a frontend's endpoint is drawn, with coarse and exact weights."""
+    """Return how many elements a frontend draws from, with coarse and with exact weights."""
     if balance is Balance.SOURCE_HASH:
         exact = count_slots(count, is_weighted=is_weighted)
         return count_slots(count, is_weighted=False), exact
@@ -165,7 +165,7 @@ def _drawn(balance: Balance, count: int, *, is_weighted: bool) -> tuple[int, int
 
 
 class KernelRoom:
-    """What each Service would have on the kernel path, and what there is no room for."""
+    """The size of each Service on the kernel path, and which ones don't fit."""
 
     def __init__(self) -> None:
         self._rules = Shares[ServiceKey](of_node=NODE_RULES_MAX)
@@ -184,15 +184,15 @@ class KernelRoom:
         return KernelFit(obstacle, COARSE if self._exact.is_left_out(key) else "")
 
     def change(self, sizes: Mapping[ServiceKey, KernelSize]) -> set[ServiceKey]:
-        """Take how large some Services are now.
+        """Update the sizes of some Services.
 
         Returns:
-            The Services that fit now and didn't before, or the reverse, or in another way.
+            The Services whose fit has changed.
         """
         fitting = {key: NO_SIZE if size.excess else size for key, size in sizes.items()}
         moved = self._rules.change({key: size.rules for key, size in fitting.items()})
         moved |= self._elements.change({key: size.elements for key, size in fitting.items()})
-        # What doesn't fit into a Service can't be had, however much room there is.
+        # What exceeds a Service's own bound never fits, however much room there is.
         return moved | self._exact.change(
             {
                 key: size.exact if size.elements + size.exact <= ELEMENTS_MAX else 0
@@ -201,9 +201,9 @@ class KernelRoom:
         )
 
     def elements(self, state: ServiceState, facts: NodeFacts) -> int:
-        """Return how many elements a change of a Service may write, from a look at its slices.
+        """Estimate from its slices how many elements a change of a Service may write.
 
-        A rule counts as many as take as long.
+        A rule counts as many elements as take equally long.
         """
         service, slices = state.service, Slices.of(state.slices)
         listed = slices.endpoint_count
@@ -219,5 +219,5 @@ class KernelRoom:
 
 
 def _weights(slices: Sequence[EndpointSlice]) -> frozenset[int]:
-    # All endpoints of a slice nearly always have one weight.
+    # All endpoints of a slice nearly always have the same weight.
     return frozenset(item.endpoints[0].weight for item in slices if item.endpoints)

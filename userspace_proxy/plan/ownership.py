@@ -1,9 +1,9 @@
-"""Decides which Service owns a frontend that several claim.
+"""Decides which Service owns a frontend that several Services claim.
 
 Service ──claims_of──▶ its ports with their frontends ──FrontendOwners──▶ one owner per frontend
 
-Rule 1: cluster IPs take precedence over load-balancer IPs and node ports, and those over external
-IPs; then the older Service, as with the API server's allocator; then names.
+Rule 1: cluster IPs take precedence over load-balancer IPs and node ports, which precede external
+IPs; then the older Service wins, as in the API server's allocator; then the lower name.
 Rule 2: an external IP is never another Service's cluster IP, whatever the port, and
 whichever proxy serves that Service.
 Rule 3: the owner depends only on the claims, never on the order in which they arrived; the cost
@@ -51,8 +51,8 @@ class ServiceIndex(Generic[Address]):
         return self._services.keys()
 
     def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
-        """Enter a Service at these addresses; idempotent."""
-        # One object for all of them: a set for each would be 200 bytes.
+        """Add a Service at these addresses; idempotent."""
+        # One object for all addresses: a set for each would take 200 bytes.
         alone = (service,)
         for address in addresses:
             have = self._services.setdefault(address, alone)
@@ -75,13 +75,13 @@ class OwnershipChange(NamedTuple):
     """The effects of a change on other Services."""
 
     addresses: set[SocketAddress]
-    """Addresses that are served now and weren't before, or the reverse."""
+    """Addresses that became served, or no longer are."""
     services: set[ServiceKey]
-    """Other Services whose frontends, or the reasons for lost ones, may have changed."""
+    """Other Services whose frontends, or reasons for lost frontends, may have changed."""
     node_ports: set[int]
-    """Numbers that are node ports now and weren't before, or the reverse."""
+    """Numbers that became node ports, or no longer are."""
     cluster_ips: set[str]
-    """Those whose Service, by :attr:`FrontendOwners.cluster_ips`, is another one than before."""
+    """Cluster IPs whose Service in :attr:`FrontendOwners.cluster_ips` has changed."""
 
     def add(self, later: OwnershipChange) -> None:
         self.addresses.update(later.addresses)
@@ -106,7 +106,7 @@ class FrontendOwners:
         self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
         """The number of frontends of each node port."""
         self.cluster_ips: dict[str, ServiceKey] = {}
-        """The Service of each cluster IP where only its ports serve; of several, the first."""
+        """The Service of each cluster IP at which only its ports serve; if several, the first."""
 
     def change(
         self, removed: Iterable[ServiceKey], claimed: Collection[ServiceClaims]
@@ -115,7 +115,7 @@ class FrontendOwners:
         keys = {*removed, *(claims.service for claims in claimed)}
         old = [self.claims.pop(key) for key in keys if key in self.claims]
         ips = {ip for claims in (*old, *claimed) for ip in claims.own_ips}
-        # Whether an external IP may be claimed depends on whose own IP it is.
+        # An external IP can't be claimed if it is another Service's own IP.
         affected = {key for ip in ips for key in self._external_ip_claims[ip]} - keys
         again = [self.claims[key] for key in affected]
         touched: _Touched = {}
@@ -141,7 +141,7 @@ class FrontendOwners:
         return OwnershipChange(addresses, services - keys, node_ports, self._note_cluster_ips(ips))
 
     def _note_cluster_ips(self, ips: Iterable[str]) -> set[str]:
-        """Enter the Services of cluster IPs; return those IPs of which it is another one."""
+        """Update the Services of cluster IPs; return the IPs whose Service has changed."""
         changed: set[str] = set()
         for ip in ips:
             services = (key for key in self._own_ips[ip] if ip in self.claims[key].cluster_ips)
@@ -173,7 +173,7 @@ class FrontendOwners:
         return self._claimants[protocol].keys()
 
     def lost_by(self, key: PortKey) -> Mapping[Frontend, Cause]:
-        """Return the frontends that a port claims and doesn't own, with the reasons."""
+        """Return the frontends that a port claims but doesn't own, with the reasons."""
         return self._lost.get(key, _NOTHING)
 
     def _withdraw(self, claims: ServiceClaims, touched: _Touched) -> None:
@@ -232,7 +232,7 @@ class FrontendOwners:
             self._claimants[protocol][address] = tuple(in_order)
 
     def _owner_of(self, ip: str, service: ServiceKey) -> ServiceKey | None:
-        """Return another Service that an external IP is an address of; None: there is none."""
+        """Return another Service that has an external IP as its own address; None if none has."""
         return min((owner for owner in self._own_ips[ip] if owner != service), default=None)
 
 

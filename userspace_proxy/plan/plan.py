@@ -24,24 +24,24 @@ class PortPlan:
     key: PortKey
     protocol: Protocol
     frontends: tuple[Frontend, ...]
-    """What clients dial, sorted; without frontends that another Service owns."""
+    """The addresses that clients dial, sorted; without frontends that another Service owns."""
     verdicts: tuple[EndpointVerdict, ...]
-    """Of all endpoints, by address and port."""
+    """The verdicts on all endpoints, sorted by address and port."""
     serving: Serving
-    """What workers get: the usable endpoints, and how clients are handled."""
+    """What workers get: the usable endpoints, and how to handle clients."""
     cause: Cause | None = None
-    """Why clients are refused or dropped; None when an endpoint is usable."""
+    """Why clients are refused or dropped; None if an endpoint is usable."""
     notes: tuple[Cause, ...] = ()
-    """What this Service port asks for and doesn't get; at the first one of a Service, also what the
-    Service and its slices do."""
+    """What this Service port requests without effect; a Service's first port also has the notes of
+    the Service and its slices."""
     scope: Scope = Scope.CLUSTER
     """The traffic policy behind the usable endpoints."""
     path: PathDecision = DEFAULT_PATH
     """How the bytes of connections travel."""
     has_coarse_weights: bool = False
-    """The kernel path follows its weights with few parts or slots."""
+    """The kernel path approximates its weights with few parts or slots."""
     shared_number: int = 0
-    """The Service port's number where its Service has it for another protocol, too; else 0."""
+    """The Service port's number if its Service has it for another protocol, too; otherwise 0."""
 
     @property
     def is_dropping(self) -> bool:
@@ -51,14 +51,15 @@ class PortPlan:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredService:
-    """A Service, or one port of it, that gets no listener."""
+    """A Service, or one of its ports, that gets no listener."""
 
     service: ServiceKey
     port: str
-    """The port's name or number; empty when the whole Service is ignored."""
+    """The port's name or number; empty if the whole Service is ignored."""
     cause: Cause
     is_conflict: bool = False
-    """It should be served, but another Service has its address, or there are too many frontends."""
+    """It should be served, but its address is another Service's, or there are too many
+    frontends."""
     is_part: bool = False
     """The port is served at another address, and has a note about this one."""
 
@@ -70,7 +71,7 @@ class HealthCheck:
     service: ServiceKey
     port: int
     local_endpoints: int
-    """Ready endpoints on this node."""
+    """Number of ready endpoints on this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,12 @@ class Plan:
     """The desired state of the node; equal snapshots give equal plans."""
 
     ports: Mapping[PortKey, PortPlan]
-    """Sorted by key."""
+    """The plans of Service ports, sorted by key."""
     ignored: tuple[IgnoredService, ...] = ()
-    """Sorted by Service and port."""
+    """Services and ports that get no listener, sorted by Service and port."""
     health_checks: Mapping[ServiceKey, HealthCheck] = field(default_factory=dict)
     revision: int = field(default=0, compare=False)
-    """The snapshot's."""
+    """The revision of the snapshot."""
 
     @staticmethod
     def empty() -> Plan:
@@ -106,9 +107,9 @@ class PlanChanges:
 def diff_plans(have: Plan, want: Plan) -> PlanChanges:
     """Compare the plan in force with the desired one.
 
-    A Service that is deleted and created again between two plans keeps its proxy port and its
-    connections, as it has the same key. A port whose protocol changes is in both ``close`` and
-    ``open``, because it needs another socket.
+    A Service that is recreated between two plans keeps its proxy port and connections, because its
+    key is the same. A port whose protocol changes is in both ``close`` and ``open``, because it
+    needs another socket.
     """
     opened: list[PortPlan] = []
     updated: list[PortPlan] = []
@@ -127,7 +128,7 @@ def diff_plans(have: Plan, want: Plan) -> PlanChanges:
 
 
 def new_conflicts(have: Plan, want: Plan) -> Collection[IgnoredService]:
-    """Return what should be served and isn't any more, one of each Service, which may have many."""
+    """Return the new conflicts, one per Service, which may have many."""
     first: dict[ServiceKey, IgnoredService] = {}
     if have.ignored is not want.ignored:
         before = {item for item in have.ignored if item.is_conflict}
@@ -138,5 +139,5 @@ def new_conflicts(have: Plan, want: Plan) -> Collection[IgnoredService]:
 
 
 def _kinds(port: PortPlan) -> list[FrontendKind]:
-    """Return the kinds, which the comparison of frontends ignores and the page shows."""
+    """Return the frontends' kinds, which their comparison ignores but the page shows."""
     return [frontend.kind for frontend in port.frontends]

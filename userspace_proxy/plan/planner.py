@@ -3,14 +3,14 @@
 Service ──claims_of──▶ FrontendOwners: one owner per frontend ──┐
 Service + slices + all frontends ──▶ port plans                 ├──▶ Plan
                                                                ─┘
-Rule 1: what was planned for a Service is kept while its state is the same object and its
-endpoints aren't at any of the frontends that were added or removed, nor at a cluster IP that is
-another Service's than before. Where only slices differ, only what changed in them is judged again.
+Rule 1: the plan of a Service is kept while its state is the same object, and none of its endpoints
+is at a frontend that was added or removed, or at a cluster IP whose Service has changed. If only
+slices differ, only their changes are judged again.
 Rule 2: caching affects only the cost of a plan, never its content; the cost depends on the size of
 the change, not on the size of the cluster.
 Rule 3: when the facts change, everything is planned again.
-Rule 4: a plan is made in turns, so that the caller may do other things between them: a turn is as
-long as one Service port with its endpoints, or the claims of one Service, take.
+Rule 4: a plan is made in turns, between which the caller may do other things. A turn takes as long
+as one Service port with its endpoints, or the claims of one Service.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from .ports import Earlier, count_endpoints, health_check_of, plan_ports, slice_
 
 _Value = TypeVar("_Value")
 
-# Claims that take effect in one turn: some 10 ms.
+# Claims that take effect in one turn, which takes about 10 ms.
 _CLAIMS_IN_TURN = 1_000
 
 
@@ -57,13 +57,13 @@ class Planner:
     """Computes plans, and caches what it planned for each unchanged Service.
 
     Args:
-        facts: Of this node, until :meth:`plan` gets others.
+        facts: The facts about this node, until :meth:`plan` is given others.
     """
 
     def __init__(self, facts: NodeFacts) -> None:
         self.facts = facts
         self.planned_services = 0
-        """How many Services were planned since the start, repetitions included."""
+        """How many Services were planned since the start, including repetitions."""
         self._is_under_way = False
         self._forget()
 
@@ -71,18 +71,18 @@ class Planner:
         self._states: Mapping[ServiceKey, ServiceState] = PersistentMap()
         self._owners = FrontendOwners()
         self._planned: dict[ServiceKey, tuple[PortPlan, ...]] = {}
-        """As if each Service owned all frontends that it claims."""
+        """The ports of each Service, as if it owned all frontends that it claims."""
         self._orphans = Orphans()
         self._orphaned: Mapping[ServiceKey, Slices] = PersistentMap()
-        """What ``_orphans`` was made of."""
+        """The slices from which ``_orphans`` was built."""
         self._without_slices: set[ServiceKey] = set()
-        """Services whose cause depends on the orphans."""
+        """Services without slices, whose cause depends on the orphans."""
         self._by_endpoint_ip: ServiceIndex[str] = ServiceIndex()
         self._by_endpoint_port: ServiceIndex[int] = ServiceIndex()
         self._at_nodes: ServiceIndex[int] = ServiceIndex()
-        """By the ports of endpoints that are addresses of Nodes."""
+        """Services with endpoints at Nodes' addresses, by the endpoints' ports."""
         self._found_by_name: set[ServiceKey] = set()
-        """Services whose endpoints by name depend on which addresses Nodes have."""
+        """Services whose endpoints by DNS name depend on the Nodes' addresses."""
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
         self._ignored: dict[ServiceKey, tuple[IgnoredService, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
@@ -90,13 +90,13 @@ class Planner:
         self._frontends = Shares[ServiceKey](of_namespace=FRONTENDS_OF_NAMESPACE_MAX)
         self._kernel_room = KernelRoom()
         self.last = Plan.empty()
-        """The plan that was made last."""
+        """The last complete plan."""
 
     def plan(self, snapshot: Snapshot, facts: NodeFacts | None = None) -> Plan:
         """Return the plan for a snapshot.
 
         Args:
-            facts: New ones; None for those of the last call.
+            facts: New facts; None: those of the last call.
         """
         for _ in self.turns(snapshot, facts):
             pass
@@ -105,7 +105,7 @@ class Planner:
     def turns(self, snapshot: Snapshot, facts: NodeFacts | None = None) -> Iterator[None]:
         """Make the plan for a snapshot in turns; :attr:`last` is that plan at their end.
 
-        If they don't come to their end, the next plan is made from nothing.
+        If the turns aren't completed, the next plan is made from scratch.
         """
         if self._is_under_way or (facts is not None and facts != self.facts):
             self.facts = facts or self.facts
@@ -184,7 +184,7 @@ class Planner:
     def kernel_elements(self, state: ServiceState) -> int:
         """Return how many elements of the kernel path a change of a Service may write at once.
 
-        None for a new Service, which enters the kernel path in turns.
+        Returns None for a new Service, which enters the kernel path in turns.
         """
         if state.service.key not in self._states:
             return 0
@@ -200,7 +200,7 @@ class Planner:
     def _change_orphans(
         self, orphaned: Mapping[ServiceKey, Slices]
     ) -> Generator[None, None, set[ServiceKey]]:
-        """Take the slices without a Service; returns which Services they may concern."""
+        """Update the slices without a Service; return the Services that they may concern."""
         found: set[ServiceKey] = set()
         if orphaned is self._orphaned:
             return found
@@ -221,7 +221,7 @@ class Planner:
     def _change_frontends(
         self, changed: Iterable[ServiceKey], gone: Iterable[ServiceKey]
     ) -> Generator[None, None, set[ServiceKey]]:
-        """Count frontends; returns which other Services are left out, or aren't any more."""
+        """Count frontends; return the other Services that became left out, or no longer are."""
         counts = dict.fromkeys(gone, 0)
         for key in changed:
             count = count_frontends(self._states[key].service, self.facts)
@@ -232,7 +232,7 @@ class Planner:
     def _change_owners(
         self, changed: Iterable[ServiceKey], gone: Iterable[ServiceKey], change: OwnershipChange
     ) -> Iterator[None]:
-        """Have the owners follow, and add the effects to those of ``change``."""
+        """Update the owners in turns, and add the effects to ``change``."""
         have = self._owners.claims
         new: list[ServiceClaims] = []
         count = 0
@@ -242,7 +242,7 @@ class Planner:
         for key in changed:
             is_left_out = self._frontends.is_left_out(key)
             claims = claims_of(self._states[key].service, self.facts, is_left_out=is_left_out)
-            # Nearly always a Service claims what it claimed before.
+            # A Service nearly always claims the same as before.
             if not claims.is_same(have.get(key)):
                 new.append(claims)
                 count += len(claims.ports)
@@ -269,9 +269,9 @@ class Planner:
             self._found_by_name.discard(key)
 
     def _with_endpoint(self, address: SocketAddress) -> Iterator[ServiceKey]:
-        """Yield the Services with an endpoint at an address, or with others at its IP and its port.
+        """Yield the Services with an endpoint at an address, or endpoints with its IP and its port.
 
-        An index by address would be larger than that by IP, which ClusterIPs need.
+        An index by address would be larger than the index by IP, which ClusterIPs need anyway.
         """
         at_ip, at_port = self._by_endpoint_ip[address.ip], self._by_endpoint_port[address.port]
         fewer, more = sorted((at_ip, at_port), key=len)
@@ -303,8 +303,8 @@ class Planner:
     ) -> Iterator[tuple[PortKey, PortPlan]]:
         """Yield the ports that own a frontend, without the frontends that they lost.
 
-        The first has the notes of the Service, the first of a family those of its slices, the first
-        of a Service port those of the frontends that this lost.
+        The first port has the Service's notes, the first port of a family the notes of its slices,
+        and the first of each Service port the notes about its lost frontends.
         """
         families: set[IPFamily] = set()
         losses = self._losses(ports)
@@ -325,15 +325,15 @@ class Planner:
                 yield port.key, port
 
     def _owned(self, port: PortClaim | PortPlan) -> tuple[Frontend, ...]:
-        """Return the frontends of a port without those that it lost."""
+        """Return the frontends of a port except those that it lost."""
         lost = self._owners.lost_by(port.key)
         return tuple(f for f in port.frontends if f not in lost) if lost else port.frontends
 
     def _losses(self, ports: Iterable[PortPlan]) -> dict[ServicePortName, dict[object, Cause]]:
-        """Return why addresses of each Service port are lost, by the kind and the IP or number."""
+        """Return why each Service port lost addresses, by their kind and IP or number."""
         losses: dict[ServicePortName, dict[object, Cause]] = {}
         for port in ports:
-            # Sorted: in which order they were lost depends on what was planned before.
+            # Sorted, because the order of losses depends on earlier plans.
             for frontend, cause in sorted(self._owners.lost_by(port.key).items()):
                 what, note = lost_address(frontend, cause)
                 losses.setdefault(port.key.name, {}).setdefault(what, note)
@@ -368,8 +368,8 @@ class Planner:
 def _earlier(
     old: ServiceState | None, planned: Sequence[PortPlan], doubtful_ips: Set[str]
 ) -> Earlier | None:
-    """Return what was planned for a Service; whatever it is, its endpoints are judged alike."""
-    # Cost: slices of a Service that had no port to serve, as a headless one, help nothing.
+    """Return what was planned for a Service, from which changed endpoints can be judged."""
+    # Cost: the slices of a Service without ports to serve, such as a headless one, are no help.
     if old is None or not planned:
         return None
     ports = {port.key: port for port in planned}
@@ -392,7 +392,7 @@ def _update(
     changed: Iterable[ServiceKey],
     compute: Callable[[ServiceKey], _Value | None],
 ) -> bool:
-    """Compute the values of some Services again; return whether any differs."""
+    """Compute the values of some Services again; return whether any has changed."""
     differs = False
     for key in changed:
         old, new = values.pop(key, None), compute(key)

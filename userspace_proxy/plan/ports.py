@@ -1,8 +1,8 @@
 """Plans the ports of one Service, and its health check node port.
 
-Rule 1: a Service has a bound for the endpoints and source ranges of all its ports together. Its
-first ports by name are served; one with some beyond the bound, and each after it, has a cause, no
-endpoint and no source range: it refuses all clients.
+Rule 1: the endpoints and source ranges of all ports of a Service together are bounded. The first
+ports by name are served; the port that exceeds the bound, and all after it, refuse all clients:
+they have a cause, but no endpoints and no source ranges.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ NO_ORPHANS = Orphans()
 
 
 class Earlier(NamedTuple):
-    """What was planned for a Service."""
+    """The inputs of a Service's previous plan."""
 
     had: EndpointIndex
-    """Of the slices of that time."""
+    """The index of the slices at that time."""
     ports: Mapping[PortKey, PortPlan]
     doubtful_ips: Set[str]
-    """Where endpoints must not be now, or may be again."""
+    """IPs at which endpoints became forbidden, or are allowed again."""
 
 
 def count_endpoints(index: EndpointIndex, claims: Iterable[PortClaim]) -> int:
-    """Return how many endpoints slices list for a Service's claims, each time one is judged.
+    """Return how many endpoints are judged for a Service's claims, including repetitions.
 
-    Source ranges count likewise: in the filter of a socket each takes 0.4 KiB of the kernel.
+    Source ranges count, too: in a socket's filter, each takes 0.4 KiB of kernel memory.
     """
     return sum(_count(index, claim) for claim in claims)
 
@@ -95,11 +95,11 @@ def plan_ports(
     """Yield the plan of each port as if it owned all frontends that it claims.
 
     Args:
-        index: Of the slices.
-        claims: Of the Service, in order.
+        index: The index of the Service's slices.
+        claims: The Service's claims, in order.
         owners: Contains the frontends and node ports that endpoints must not be.
-        orphans: Slices that may have been meant for a Service that has none.
-        before: What was planned before; None: that is no help.
+        orphans: Slices that may have been meant for a Service without slices.
+        before: The previous plan's inputs; None: judge all endpoints.
         is_left_out: The Service's namespace has too many endpoints.
         kernel: Whether the Service can be on the kernel path.
     """
@@ -110,7 +110,7 @@ def plan_ports(
         count = _count(index, claim)
         left -= count
         if count and left < 0:
-            # One object for all of them, which may be thousands.
+            # One object for all omitted ports, which may be thousands.
             why_left_out = why_left_out or _why_left_out(state.service.key, is_left_out)
             plan = _plan_without_endpoints(state, claim, why_left_out)
         else:
@@ -121,7 +121,7 @@ def plan_ports(
 
 
 def _shared_numbers(service: Service) -> Set[int]:
-    """Return the port numbers that a Service has for both protocols."""
+    """Return the port numbers that a Service uses for both protocols."""
     if len(service.ports) == 1:
         return frozenset()
     of = {
@@ -164,7 +164,7 @@ def _usable(
     facts: NodeFacts,
     before: Earlier | None,
 ) -> Usable:
-    """Judge the endpoints of a claim, only those that changed where that is enough."""
+    """Judge the endpoints of a claim, if possible only those that changed."""
     port = PortName(claim.key.family, claim.port.name, claim.protocol)
     refusals = Refusals(
         facts,
@@ -204,9 +204,9 @@ def _plan_port(
         has_affinity=state.service.affinity_timeout_s is not None,
         weights=dict(usable.serving.weights).values(),
     )
-    # Only flows need it, which otherwise end at once.
+    # Only UDP flows need it; otherwise they end at once.
     has_leaving = claim.protocol is Protocol.UDP and handling.removal_s is not None
-    # As with other notes, once for all frontends of a family.
+    # Like other notes, once for all frontends of a family.
     is_first = claim.key.side is Side.ALL
     is_coarse = bool(
         kernel.coarse and path.path is not DataPath.USERSPACE and usable.serving.weights
@@ -239,14 +239,14 @@ def _plan_port(
 
 
 def _lacking(state: ServiceState, index: EndpointIndex, claim: PortClaim) -> tuple[Cause, ...]:
-    """Return that some of the pods lack a port that others have; slices by hand may mean it so."""
+    """Report that some pods lack a port that others have; hand-written slices may intend it."""
     port, service = claim.port, state.service
     have, total = index.lacking(claim.key.family, port.name, claim.protocol)
     return (some_lack_port(port.name, have, total),) if have and service.selector else ()
 
 
 def slice_notes(state: ServiceState, family: IPFamily) -> tuple[Cause, ...]:
-    """Return what the slices of a family ask for and don't get."""
+    """Return what the slices of a family request without effect."""
     slices = [item for item in state.slices if item.family is family and not item.is_headless]
     written = (cause_of_slice(note, item.key) for item in slices for note in item.notes)
     return first_notes(itertools.chain(name_notes(slices), written))
@@ -271,8 +271,8 @@ def _cause(
 def health_check_of(state: ServiceState, facts: NodeFacts) -> HealthCheck | None:
     """Return the health check node port of a Service that has one.
 
-    Source: Kubernetes' NeedsHealthCheck: only of type LoadBalancer, and only with
-    ``externalTrafficPolicy: Local``.
+    Source: Kubernetes' NeedsHealthCheck: only type LoadBalancer with ``externalTrafficPolicy:
+        Local`` has one.
     """
     service = state.service
     port = service.health_check_node_port
@@ -285,8 +285,8 @@ def health_check_of(state: ServiceState, facts: NodeFacts) -> HealthCheck | None
 def _inside(claim: PortClaim, facts: NodeFacts) -> tuple[str, ...]:
     """Return the networks of clients in the cluster.
 
-    The frontends are among them: where they are routed to this node, a client on the node that
-    dials one has that address as its source.
+    They include the frontends: if a frontend is routed to this node, a client on the node that
+    dials it has that address as its source.
     """
     own = [own_network(frontend.ip) for frontend in claim.frontends]
     return tuple(dict.fromkeys((*facts.inside(claim.key.family), *own)))

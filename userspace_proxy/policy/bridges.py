@@ -1,10 +1,10 @@
-"""Decides on which bridges an endpoint can see the address of a client on the same bridge.
+"""Decides on which bridges endpoints can see the addresses of clients on the same bridge.
 
 An endpoint replies to a client on its own bridge directly, not through this node's network stack.
 With br_netfilter the reply passes the packet filter, where a rule can deliver it to this node.
 
 Rule 1: the kernel's settings decide, for each IP version separately.
-Rule 2: if a setting is in doubt, endpoints see this node's address, which always works.
+Rule 2: if in doubt about a setting, endpoints see this node's address, which always works.
 
 Source: net/bridge/br_netfilter_hooks.c, br_nf_pre_routing().
 """
@@ -22,7 +22,7 @@ _SYSCTLS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-ca
 _OPTIONS = {4: "nf_call_iptables", 6: "nf_call_ip6tables"}
 
 BridgeFamily = tuple[int, int]
-"""The number of a bridge, and an IP version."""
+"""The interface index of a bridge, and an IP version."""
 
 
 class BridgeProblem(NamedTuple):
@@ -30,7 +30,7 @@ class BridgeProblem(NamedTuple):
 
     bridge: str
     version: int
-    """4 or 6."""
+    """IP version, 4 or 6."""
     cause: str
     hint: str = ""
     """A remedy, as a command where possible; may be empty."""
@@ -41,7 +41,7 @@ class BridgeProblem(NamedTuple):
 
 
 def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFamily, NodeLink]:
-    """Return the bridges that attach pods to this node, for each IP version that has a network."""
+    """Return the bridges that attach pods to this node, for each IP version with a network."""
     bridges = {link.number: link for link in links if link.kind == "bridge"}
     return {
         (location, 6 if ":" in text else 4): bridges[location]
@@ -53,7 +53,7 @@ def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFam
 def find_bridge_problems(
     bridges: Mapping[BridgeFamily, NodeLink], links: Iterable[NodeLink], settings: BridgeFilter
 ) -> dict[BridgeFamily, BridgeProblem]:
-    """Return why replies on these bridges can't be delivered to this node; none where they can."""
+    """Return the bridges that can't deliver replies to this node, with the reasons."""
     isolating = {link.master for link in links if link.is_isolated}
     found = {}
     for (number, version), bridge in bridges.items():

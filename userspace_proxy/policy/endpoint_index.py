@@ -1,7 +1,7 @@
-"""The endpoints of one Service by address family and port name, for all its ports.
+"""Indexes the endpoints of one Service by address family and port name, for all its ports.
 
-Rule 1: each slice is read once, and a look-up doesn't depend on how many other slices and ports
-there are: a Service and its slices may have 20,000 ports each, and any number of slices.
+Rule 1: each slice is read once, and the cost of a look-up doesn't depend on the number of slices
+and ports: a Service may have any number of slices, each with up to 20,000 ports.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import NamedTuple
 from ..causes.slices import NAMES_SHOWN
 from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SliceKey, SlicePort, SocketAddress
 
-# Ports that are read in one turn, which takes some 15 ms.
+# Ports that are read in one turn, which takes about 15 ms.
 _AT_ONCE = 20_000
 
 _Named = list[tuple[SlicePort, EndpointSlice]]
 
 
 class PortName(NamedTuple):
-    """A Service port of one family, as slices list it."""
+    """A Service port of one family and protocol, as slices list it."""
 
     family: IPFamily
     name: str
-    """As in the Service; may be empty."""
+    """The port's name in the Service; may be empty."""
     protocol: Protocol
 
 
@@ -31,9 +31,8 @@ class EndpointIndex:
     """The slices of one Service.
 
     Args:
-        slices: All of the Service, of both families; of equal endpoints the first one's come first.
-            Those with the label of headless Services aren't used. Source: kube-proxy's selector of
-            EndpointSlices.
+        slices: All slices of the Service, of both families, in order. Slices with the label of
+            headless Services aren't used. Source: kube-proxy's selector of EndpointSlices.
     """
 
     def __init__(self, slices: Sequence[EndpointSlice]) -> None:
@@ -42,29 +41,29 @@ class EndpointIndex:
 
     @classmethod
     def in_turns(cls, slices: Sequence[EndpointSlice]) -> Generator[None, None, EndpointIndex]:
-        """Return such an index, at once unless the slices have very many ports."""
+        """Make an index, in one turn unless the slices have very many ports."""
         index = cls(())
         yield from index._read(slices)
         return index
 
     def _read(self, slices: Sequence[EndpointSlice]) -> Iterator[None]:
         self.headless = next((item.key for item in slices if item.is_headless), None)
-        """The first one with the label of headless Services."""
+        """The first slice with the label of headless Services."""
         if self.headless is not None:
             slices = [item for item in slices if not item.is_headless]
         self.slices = slices
         self._counts = dict.fromkeys(IPFamily, 0)
         self._named: dict[IPFamily, dict[str, _Named]] = {family: {} for family in IPFamily}
-        """Ports of slices with endpoints, by name."""
+        """The ports of slices with endpoints, by name."""
         self._shown: dict[IPFamily, tuple[str, ...]] = {}
         self._unnumbered: dict[tuple[IPFamily, str], SliceKey] = {}
-        """Slices with endpoints that have a port of this name without a number."""
+        """Slices with endpoints whose port of this name has no number."""
         self._addresses: dict[IPFamily, int] = {}
-        """How many addresses the slices of a family list, without repetitions."""
+        """How many distinct addresses the slices of a family list."""
         self._weights: dict[SliceKey, set[int]] = {}
-        """Those that were asked for."""
+        """Cache of the weights in each slice."""
         self._listed = dict.fromkeys(IPFamily, 0)
-        """Endpoints of the slices of a family, repetitions included."""
+        """How many endpoints the slices of a family list, including duplicates."""
         count = 0
         for item in slices:
             self._listed[item.family] += len(item.endpoints)
@@ -84,17 +83,17 @@ class EndpointIndex:
         return self._counts[family]
 
     def has_endpoints(self, family: IPFamily) -> bool:
-        """Return whether a slice of a family has an endpoint, whatever its ports."""
+        """Return whether a slice of a family has an endpoint, regardless of ports."""
         return family in self._with_endpoints
 
     def count(self, family: IPFamily, name: str, protocol: Protocol) -> int:
-        """Return how many endpoints the slices list for a Service port, repetitions included."""
+        """Return how many endpoints the slices list for a Service port, including duplicates."""
         return sum(len(item.endpoints) for _, item in self.found(family, name, protocol))
 
     def lacking(self, family: IPFamily, name: str, protocol: Protocol) -> tuple[int, int]:
-        """Return how many addresses have a Service port, and how many there are.
+        """Return how many addresses have a Service port, and how many there are in total.
 
-        Both are 0 if all have it, which costs no look at the addresses.
+        Both are 0 if all have it, which is found without looking at addresses.
         """
         found = [item for _, item in self.found(family, name, protocol)]
         if sum(len(item.endpoints) for item in found) >= self._listed[family]:
@@ -129,7 +128,7 @@ class EndpointIndex:
         return sorted({port.protocol for port, _ in self._named[family].get(name, ())})
 
     def unnumbered(self, family: IPFamily, name: str) -> SliceKey | None:
-        """Return a slice that has a port of this name without a number; None: none has."""
+        """Return a slice whose port of this name has no number; None if there is none."""
         return self._unnumbered.get((family, name))
 
     def first_names(self, family: IPFamily) -> tuple[str, ...]:

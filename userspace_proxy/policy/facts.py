@@ -1,4 +1,4 @@
-"""The facts about this node, and the proxy's options, that a plan depends on."""
+"""The facts about this node, and the proxy's options, on which a plan depends."""
 
 from __future__ import annotations
 
@@ -12,60 +12,59 @@ from ..model import Balance, DataPath, IPFamily, contains, of_family, own_networ
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 
 PRIMARY = "primary"
-"""As a network for node ports: of each family the first primary address that the node has."""
+"""As a network for node ports: the node's first primary address of each family."""
 LOCALHOST = "localhost"
-"""As a network for node ports: the loopback addresses."""
+"""As a network for node ports: the node's loopback addresses."""
 ALL = "all"
-"""As a network for node ports: every address."""
+"""As a network for node ports: every address of the node."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """Facts about one node; when one changes, which is rare, everything is planned again."""
+    """Facts about one node. They rarely change; if one does, everything is planned again."""
 
     node_name: str = ""
     proxy_name: str | None = None
-    """``--service-proxy-name``: None serves only Services without that label."""
+    """``--service-proxy-name``; None: only Services without that label are served."""
     allow_loopback_endpoints: bool = False
-    """Only for embedding: elsewhere endpoints on 127.0.0.0/8 and ::1 are refused."""
+    """Accept endpoints on 127.0.0.0/8 and ::1; only for embedding."""
     allow_node_endpoints: bool = True
-    """Endpoints may be at this node's own addresses though they aren't its pods."""
+    """Accept endpoints at this node's own addresses even if they aren't its pods."""
     no_node: Cause | None = None
-    """That the cluster has no Node of this name."""
+    """States that the cluster has no Node of this name; None otherwise."""
     zone: str = ""
-    """The Node object's; empty when unknown."""
+    """The zone in the Node object; empty if unknown."""
     addresses: tuple[str, ...] = ()
-    """Those of this node's interfaces, sorted, with loopback and without link-local ones."""
+    """Addresses of this node's interfaces, sorted, including loopback, excluding link-local."""
     primary_addresses: tuple[str, ...] = ()
-    """``--bind-address`` where one is given, then those of the Node object.
+    """``--bind-address``, if given, then the Node object's addresses.
 
     Source: kube-proxy, detectNodeIPs().
     """
     all_node_addresses: frozenset[str] = frozenset()
-    """This node's, and those of all Nodes as far as the source has read them."""
+    """Addresses of this node, and of all Nodes that the source has read."""
     node_port_networks: tuple[str, ...] = ()
     """``--nodeport-addresses``: networks, ``primary``, ``localhost`` and ``all``; empty: all."""
     external_ip_networks: tuple[str, ...] = ()
     """``--allow-external-ips``; empty: no external IP is served (CVE-2020-8554)."""
     api_server_addresses: tuple[str, ...] = ()
-    """These are never external IPs."""
+    """Addresses of the API servers, which are never external IPs."""
     cluster_networks: tuple[str, ...] = ()
-    """Networks of pods in the cluster: ``--cluster-cidr``, or this node's; empty if unknown."""
+    """Networks of the cluster's pods: ``--cluster-cidr``, or this node's; empty if unknown."""
     default_path: DataPath = DataPath.USERSPACE
-    """``--path``."""
+    """``--path``: the path of Services without the annotation ``path``."""
     allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
-    """``--allow-paths``: those that annotations may choose."""
+    """``--allow-paths``: the paths that annotations may choose."""
     no_kernel_path: Mapping[IPFamily | Balance, str] = field(default_factory=dict)
-    """The families, and the choices of endpoints, for which there is no kernel path here, with the
-    reasons."""
+    """IP families, and balance methods, without a kernel path on this node, with the reasons."""
 
     @property
     def has_node_ports_everywhere(self) -> bool:
-        """Whether every address answers at node ports."""
+        """Whether every address of this node serves node ports."""
         return _is_everywhere(self.node_port_networks)
 
     def node_port_addresses(self, family: IPFamily) -> tuple[str, ...]:
-        """Return the addresses of a family that answer at node ports.
+        """Return this node's addresses of a family that serve node ports.
 
         Source: kube-proxy's NodePortAddresses, KEP-6032. Without networks this includes localhost
         as in its iptables mode, but also for IPv6.
@@ -86,7 +85,7 @@ def _is_everywhere(node_port_networks: tuple[str, ...]) -> bool:
     return not node_port_networks or ALL in node_port_networks
 
 
-# Both are called for every Service port with the same arguments; with networks it took 30 µs.
+# Cached because both are called for every Service port with the same arguments, and take 30 µs.
 @functools.lru_cache(maxsize=16)
 def _node_port_addresses(
     networks: tuple[str, ...],

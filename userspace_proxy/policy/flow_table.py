@@ -1,14 +1,14 @@
-"""Decides which UDP flows live, and for how long, without a socket or a clock.
+"""Decides which UDP flows are kept, and for how long, without a socket or a clock.
 
     new ──▶ young: 30 s idle ──the client sends after an answer──▶ stream: 120 s idle
 
-Rule 1: both classes are ordered by last use, so the next flow to expire is the first of a class:
-nothing is ever scanned.
-Rule 2: a flow moves to the end of its class at most once a second; its end is late by at most that.
-Rule 3: in a full table the largest client above its share loses a flow, else an IPv6 /64 above half
-of the table, else a Service port above its share, else any (``shares``). Of its flows, young ones
-go before streams, as conntrack's early drop spares assured entries; the longest-idle first.
-Rule 4: that flow is found without a search: each holder's flows are in order, too.
+Rule 1: both classes are ordered by last use, so the next flow to expire is the first of a class,
+and nothing is scanned.
+Rule 2: a flow moves to the end of its class at most once a second, so it expires at most that late.
+Rule 3: in a full table the largest client above its share loses a flow; if there is none, an IPv6
+/64 with over half of the table, then a Service port above its share, then any (``shares``). Young
+flows go before streams, as conntrack's early drop spares assured entries; the longest-idle first.
+Rule 4: finding that flow needs no scan: each holder's flows are ordered, too.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ STREAM_IDLE_S = 120.0
 GRAIN_S = 1.0
 
 _ALL: Hashable = None
-"""The holder that has every flow."""
+"""The holder of all flows."""
 
 
 class Flow(Protocol):
-    """What the table needs of a flow; it sets the attributes itself."""
+    """What the table needs from a flow, whose attributes it sets itself."""
 
     holders: tuple[Hashable, ...]
     is_stream: bool
@@ -42,7 +42,7 @@ class Flow(Protocol):
 
     @property
     def group(self) -> Hashable:
-        """The Service port."""
+        """The flow's Service port."""
 
 
 F = TypeVar("F", bound=Flow)
@@ -55,7 +55,7 @@ class _Holders:
         self._counts: dict[Hashable, int] = {}
         self._share = share
         self._above: dict[Hashable, None] = {}
-        """Holders above their share: at most seven, as a share is at least an eighth."""
+        """Holders above their share: at most seven, because a share is at least an eighth."""
 
     def add(self, holder: Hashable) -> None:
         count = self._counts[holder] = self._counts.get(holder, 0) + 1
@@ -76,7 +76,7 @@ class _Holders:
 
 
 class _Order(Generic[F]):
-    """The flows of one class, for each holder in the order of their last use."""
+    """The flows of one class, ordered by last use for each holder."""
 
     def __init__(self) -> None:
         self._of: dict[Hashable, OrderedDict[F, None]] = {}
@@ -102,7 +102,7 @@ class _Order(Generic[F]):
 
 
 class FlowTable(Generic[F]):
-    """The flows of one data plane; ``idle_s`` is for both classes, None for conntrack's two."""
+    """The flows of one data plane; ``idle_s`` applies to both classes, None: conntrack's two."""
 
     def __init__(self, max_flows: int, idle_s: float | None = None) -> None:
         self.max_flows = max_flows
@@ -119,11 +119,11 @@ class FlowTable(Generic[F]):
 
     @property
     def is_full(self) -> bool:
-        """Whether a new flow needs another one's place."""
+        """Whether a new flow must replace another one."""
         return len(self) >= self.max_flows
 
     def add(self, flow: F, now: float) -> None:
-        """Add a new flow; the caller has made room."""
+        """Add a new flow; the caller has already made room."""
         flow.used = now
         flow.is_stream = False
         network = network_of(flow.client_ip)
@@ -142,7 +142,7 @@ class FlowTable(Generic[F]):
             (self._streams if flow.is_stream else self._young).use(flow)
 
     def make_stream(self, flow: F, now: float) -> None:
-        """Note that the client has sent after an answer."""
+        """Make a flow a stream: its client has sent again after an answer."""
         if not flow.is_stream:
             self._young.remove(flow)
             flow.is_stream = True
@@ -162,7 +162,7 @@ class FlowTable(Generic[F]):
             self._networks.remove(network)
 
     def first_to_go(self) -> F | None:
-        """Return the flow to end for a new one; None if the table is empty."""
+        """Return the flow to evict for a new one; None if the table is empty."""
         holder = _ALL
         for holders in (self._clients, self._networks, self._services):
             holder = holders.largest_above()

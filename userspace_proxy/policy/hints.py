@@ -1,10 +1,10 @@
-"""Decides which endpoints are meant for this node, by the hints of their slices.
+"""Decides by the hints of their slices which endpoints are meant for this node.
 
     node hints on all, and one for this node ──▶ those
     else zone hints on all, and one for this zone ──▶ those
     else ──▶ all
 
-Rule 1: they choose among the endpoints of one priority, so that none of a later one is preferred.
+Rule 1: hints choose among endpoints of equal priority, so they never prefer a lower priority.
 
 Source: KEP-2433 and KEP-3015; kube-proxy's topology.go: only ready endpoints count, and one
 without a hint disables that kind of hint. The annotation service.kubernetes.io/topology-mode
@@ -25,10 +25,10 @@ def why_not_meant(
     """Return a function that explains why a ready endpoint isn't meant for this node.
 
     Args:
-        by_priority: They may have several priorities.
+        by_priority: The endpoints may have different priorities.
 
     Returns:
-        None where hints don't decide. The function returns empty for an endpoint that is meant.
+        None if hints don't decide. The function returns an empty text if the endpoint is meant.
     """
     if not by_priority:
         return _why_not_meant(ready, facts)
@@ -47,7 +47,7 @@ def why_not_meant(
 def _why_not_meant(
     ready: Collection[Endpoint], facts: NodeFacts
 ) -> Callable[[Endpoint], str] | None:
-    """Return the same for endpoints of one priority."""
+    """Return such a function for endpoints of one priority."""
     if _decides(facts.node_name, (e.hinted_nodes for e in ready)):
         name = facts.node_name
         return lambda e: (
@@ -67,7 +67,7 @@ def _why_not_meant(
 
 def _decides(own: str, hints: Iterable[Sequence[str]]) -> bool:
     is_named = False
-    # One endpoint without a hint is enough, and usually the first one has none.
+    # One endpoint without a hint disables them, and usually the first one has none.
     for names in hints:
         if not (own and names):
             return False

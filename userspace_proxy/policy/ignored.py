@@ -1,4 +1,4 @@
-"""Decides which Services this proxy serves, and states the reason if it doesn't serve one."""
+"""Decides which Services this proxy ignores, and why."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def why_ignored(service: Service, facts: NodeFacts) -> Cause | None:
 
 
 def why_own_address(service: Service, facts: NodeFacts) -> Cause | None:
-    """Return why a Service can't have its cluster IP on this node: it is one of the node's own.
+    """Return why a cluster IP can't be served here: it is one of the node's own addresses.
 
-    Everything that dials the node itself at the Service's ports would reach the Service. Without
-    steering the proxy only listens, and loopback addresses are as good as any.
+    Clients that dial the node itself at the Service's ports would reach the Service. Without
+    steering this is intended: the proxy only listens, even on loopback addresses.
     """
     if facts.allow_loopback_endpoints:
         return None
@@ -57,7 +57,7 @@ def why_own_address(service: Service, facts: NodeFacts) -> Cause | None:
 
 
 def why_port_ignored(port: ServicePort) -> Cause | None:
-    """Return why one port of a Service that is served gets no listener, or None."""
+    """Return why a port of a Service that is served gets no listener, or None."""
     if port.protocol not in Protocol.__members__:
         return unsupported_protocol(port.protocol)
     return None

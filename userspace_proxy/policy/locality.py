@@ -1,4 +1,4 @@
-"""Decides which connections may use the client's address: those whose replies return here.
+"""Decides which connections may use the client's address: replies must return to this node.
 
     client      endpoint            replies return through this node, because …
     any         attached            … it is the endpoint's only way out; except where both are
@@ -8,9 +8,9 @@
     this node   any                 (it has the node's address anyway)
     otherwise                       (they may use another route)
 
-Rule 1: routes decide, before the first packet; a failed dial proves nothing, because a network
-policy also drops packets.
-Rule 2: if in doubt, this node's address is used, which always works.
+Rule 1: routes decide, before the first packet. A failed dial proves nothing, because network
+policies drop packets, too.
+Rule 2: if in doubt, this node's address is used, because it always works.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from typing import NamedTuple
 from ..model.addresses import Network, is_within, parse_network
 from ..model.node_network import NodeLink, NodeRoute
 
-# Source ports of dials from a client's address: above Linux' default range (32768 to 60999).
+# Source ports of dials from a client's address: above Linux's default range (32768 to 60999).
 FIRST_PORT, LAST_PORT = 61000, 65535
 
 HERE = -1
 """One of this node's own addresses."""
 OUTSIDE = 0
-"""Anywhere else."""
+"""Neither on this node nor in a pod network."""
 ROUTED = -2
-"""Among the pods of other nodes."""
+"""In the pod network of another node."""
 FILTERED_BRIDGE = -3
-"""Attached to a bridge whose replies are delivered to this node, even to clients on it."""
+"""Attached to a bridge that delivers replies to this node, even replies to its own clients."""
 Location = int
-"""One of these four, or the number of the link that an address is attached to."""
+"""One of these four, or the index of the link that an address is attached to."""
 
-# The kind of a link with a container at its other end.
+# The kind of a link whose other end is in a container.
 _CONTAINER = "veth"
-# Ports of a bridge for containers and virtual machines; with others it is part of a LAN.
+# Kinds of bridge ports for containers and virtual machines; other kinds connect it to a LAN.
 _PORTS = (_CONTAINER, "tun")
 _TUNNELS = ("gre", "ip6gre", "ip6tnl", "ipip", "sit", "vxlan", "geneve", "wireguard")
-# Weave's bridge spans all nodes, through a pair that looks like a container's.
+# Weave's bridge spans all nodes, through a veth pair that looks like a container's.
 _SPANNING = ("weave",)
-# Cached addresses, and cached pairs: as many as a busy node has clients and endpoints.
+# Cached addresses, and cached pairs: enough for the clients and endpoints of a busy node.
 _CACHED = 16_384
 
 Networks = Mapping[str, Location]
-"""By network in canonical form; the longest match counts, OUTSIDE without one."""
+"""Locations by network in canonical form; the longest match decides, OUTSIDE without a match."""
 
 
 class PodLink(NamedTuple):
-    """A link that leads only to containers of this node, or one to other machines."""
+    """A link that leads only to containers of this node, or to other machines."""
 
     number: int
     name: str
     networks: tuple[Network, ...] = ()
-    """Those that are routed to it; empty where none is known."""
+    """Networks that are routed to it; empty if none is known."""
 
     @property
     def is_uplink(self) -> bool:
@@ -67,7 +67,7 @@ class Locality:
     """Where addresses are, seen from this node.
 
     Args:
-        networks: All networks that aren't outside.
+        networks: All networks except those outside.
     """
 
     def __init__(self, networks: Networks | None = None) -> None:
@@ -76,11 +76,11 @@ class Locality:
         self._lengths: dict[int, list[int]] = {4: [], 6: []}
         self._cache: dict[str, Location] = {}
         self._pairs: dict[tuple[str, str], bool] = {}
-        """Answers of :meth:`keeps_client`, which each connection asks."""
+        """Cached results of :meth:`keeps_client`, which every connection needs."""
         self.change((), networks or {})
 
     def change(self, removed: Iterable[str], added: Networks) -> None:
-        """Remove some networks, and add or move others; the cost is that of the change."""
+        """Remove some networks, and add or move others; costs only what changes."""
         self._cache.clear()
         self._pairs.clear()
         before = len(self._by_length)
@@ -103,7 +103,7 @@ class Locality:
     def keeps_client(self, client: str, endpoint: str) -> bool:
         """Return whether a connection may use its client's address.
 
-        Not from a pod to itself: a kernel drops arriving packets with its own source address.
+        A pod's connection to itself mustn't: the kernel would drop packets from its own address.
         """
         pair = client, endpoint
         kept = self._pairs.get(pair)
@@ -119,7 +119,7 @@ class Locality:
         return kept
 
     def attaches(self, ip: str) -> bool:
-        """Return whether an address is that of a container on this node."""
+        """Return whether an address belongs to a container on this node."""
         return is_attached(self._locate(ip))
 
     def _locate(self, ip: str) -> Location:
@@ -137,7 +137,7 @@ class Locality:
         except ValueError:
             return HERE
         if address.is_link_local or address.is_loopback or address.is_unspecified:
-            # The meaning of such an address depends on the link.
+            # The meaning of such an address depends on the link, or on this node.
             return HERE
         bits, width = int(address), address.max_prefixlen
         for length in self._lengths[address.version]:
@@ -150,7 +150,7 @@ class Locality:
 
 
 def _read(text: str) -> tuple[tuple[int, int], int]:
-    """Return a network's version and length, and its first address as a number."""
+    """Parse a network: its version and prefix length, and its first address as a number."""
     network = parse_network(text)
     return (network.version, network.prefixlen), int(network.network_address)
 
@@ -167,19 +167,19 @@ def may_keep(client: Location, endpoint: Location) -> bool:
 
 
 def is_attached(location: Location) -> bool:
-    """Return whether this is the location of a container on this node."""
+    """Return whether a location is that of a container on this node."""
     return location > OUTSIDE or location == FILTERED_BRIDGE
 
 
 def find_networks(
     links: Iterable[NodeLink], routes: Iterable[NodeRoute], cluster: Iterable[str]
 ) -> dict[str, Location]:
-    """Return the locations of networks, by this node's links and routes.
+    """Derive the locations of networks from this node's links and routes.
 
     Args:
-        routes: Those of the tables ``main`` and ``local``.
-        cluster: ``--cluster-cidr``, the networks of pods; for a family without one, every route
-            to another machine except the default route is taken for one to pods.
+        routes: The routes of the tables ``main`` and ``local``.
+        cluster: ``--cluster-cidr``, the networks of pods; in a family without one, every route to
+            another machine except the default route counts as a route to pods.
     """
     by_number = {link.number: link for link in links}
     known = [(route, parse_network(route.network)) for route in routes]
@@ -204,7 +204,7 @@ def find_networks(
 
 
 def find_pod_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tuple[PodLink, ...]:
-    """Return the links that lead only to containers of this node, by number.
+    """Return the links that lead only to containers of this node, sorted by index.
 
     Args:
         routes: As for :func:`find_networks`.
@@ -221,7 +221,7 @@ def find_pod_links(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tu
 
 
 def find_uplinks(links: Iterable[NodeLink], routes: Iterable[NodeRoute]) -> tuple[PodLink, ...]:
-    """Return the links of default routes, with the networks of these."""
+    """Return the links of default routes, with their networks."""
     names = {link.number: link.name for link in links}
     found: dict[int, list[Network]] = {}
     for route in routes:
@@ -246,7 +246,7 @@ def _find_attaching(
 
 
 def _is_telling(network: Network) -> bool:
-    """Return whether a route to a network says something about what its link leads to."""
+    """Return whether a route to a network shows where its link leads."""
     return network.prefixlen > 0 and not network.is_link_local
 
 
@@ -257,9 +257,9 @@ def _attaching_links(
 
     Args:
         with_gateway: Links to a gateway.
-        wide: Links to a network of several addresses. A container behind a link of its own has
-            one route per address; a ``veth`` with a network leads to a LAN, if this node is a
-            container itself (kind, LXC).
+        wide: Links with a route to several addresses. A container's own link has a route per
+            address; a ``veth`` with a network leads to a LAN if this node is a container itself
+            (kind, LXC).
     """
     lan = {link.master for link in links.values() if link.master and link.kind not in _PORTS}
     return {

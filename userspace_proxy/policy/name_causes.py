@@ -1,4 +1,4 @@
-"""Finds out why endpoints by name give a Service port no endpoint, from the derived slices."""
+"""Explains from the derived slices why endpoints by DNS name give a Service port no endpoint."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ..model.endpoint_names import (
 from ..model.notes import Note, NoteKind
 
 NEEDS_PROXY = "an endpoint by name"
-"""Why a Service stays on the userspace path: the kernel asks nothing before it dials."""
-# What passes by itself, or concerns a family only, is no note of a Service that is served.
+"""Why a Service stays on the userspace path: the kernel can't check an address before it dials."""
+# No note for these if the Service is served: they pass by themselves, or concern one family.
 _UNNOTED = (NameState.PENDING, NameState.NO_ADDRESS)
 
 
 def why_no_name_serves(state: ServiceState, port: ServicePort, family: IPFamily) -> Cause | None:
-    """Return why a Service port without endpoints has none by name; None: it asks for none."""
+    """Return why names give a Service port no endpoint; None if it doesn't use names."""
     named = [item for item in state.slices if isinstance(item, ResolvedSlice | NameSlice)]
     if not named:
         if mistake := _mistake(state):
@@ -53,7 +53,7 @@ def why_no_name_serves(state: ServiceState, port: ServicePort, family: IPFamily)
 
 
 def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
-    """Return what is wrong with names, each once, also where other endpoints serve."""
+    """Return the problems of names, each once, even if other endpoints serve."""
     found = (
         problem
         for item in slices
@@ -65,26 +65,26 @@ def name_notes(slices: Iterable[EndpointSlice]) -> Iterable[Cause]:
 
 
 def needs_nodes(state: ServiceState) -> bool:
-    """Return whether a Service's endpoints by name depend on which addresses Nodes have."""
-    # The last state on disk has slices of addresses alone, until names are derived again.
+    """Return whether a Service's endpoints by name depend on the Nodes' addresses."""
+    # The last state on disk has only slices of addresses, until names are derived again.
     return bool(state.service.handling.found_by_name) or any(
         isinstance(item, ResolvedSlice) and item.needs_nodes for item in state.slices
     )
 
 
 def _mistake(state: ServiceState) -> Note | None:
-    """Return why no name gives a Service an endpoint; None if it isn't a mistake or a bug."""
+    """Return the mistake because of which no name gives an endpoint; None if there is none."""
     own = state.service.notes
     if bug := next((note for note in own if note.kind is NoteKind.NAMES_BUG), None):
         return bug
-    # Of a Service with a selector, slices are its pods', also without endpoints.
+    # If a Service has a selector, its slices list its pods, even without endpoints.
     slices = [item for item in state.slices if not item.is_headless]
     if any(item.endpoints or state.service.selector for item in slices):
         return None
     request = read_request(state)
     notes = (*own, *(request.notes if request is not None else ()))
     about = [note for note in notes if note.about == ANNOTATION]
-    # Of an annotation that was probably meant to be this one.
+    # Notes on annotations that were probably meant to be this one.
     misspelt = [note for note in notes if ANNOTATION in note.params]
     return next(iter((*about, *misspelt)), None)
 

@@ -38,7 +38,7 @@ _POLICIES = {
 }
 
 
-# Of a selector, which may have any number of labels.
+# The longest shown selector, which may have any number of labels.
 _TEXT_MAX = 100
 
 
@@ -50,11 +50,11 @@ def why_none_usable(
     index: EndpointIndex,
     verdicts: Collection[EndpointVerdict],
 ) -> Cause:
-    """Return why no endpoint is usable; by clients from outside where their policy differs.
+    """Return why no endpoint is usable, for clients from outside if their policy differs.
 
     Args:
-        index: Of the Service's slices.
-        verdicts: Of all endpoints of the port and the family, none of which is usable.
+        index: The Service's slices.
+        verdicts: The verdicts on the port's endpoints in the family, none of which is usable.
     """
     if verdicts:
         return _none_usable(service, verdicts, scope)
@@ -87,7 +87,7 @@ def _no_slice(service: Service, family: IPFamily, index: EndpointIndex) -> Cause
 
 
 def _no_port(service: Service, port: ServicePort, family: IPFamily, index: EndpointIndex) -> Cause:
-    """Return why endpoints, of which there are some, don't have a Service port."""
+    """Return why none of the existing endpoints has a Service port."""
     unnumbered = index.unnumbered(family, port.name)
     if unnumbered is not None:
         return port_unnumbered(service.key, port.name, unnumbered)
@@ -113,7 +113,7 @@ def _none_usable(service: Service, verdicts: Collection[EndpointVerdict], scope:
     counts = sorted(Counter(verdict.reason for verdict in verdicts).items())
     reasons = tuple(why if total == 1 else f"{count} {why}" for why, count in counts)
     if CauseCode.NOT_LOCAL in codes:
-        # Where other nodes have endpoints, the policy decides that clients get none.
+        # If other nodes have endpoints, only the policy keeps clients from them.
         return none_local_nor_usable(total, reasons, _POLICIES[scope])
     is_refused = CauseCode.ENDPOINT_NOT_ALLOWED in codes
     if is_drained:
@@ -123,23 +123,23 @@ def _none_usable(service: Service, verdicts: Collection[EndpointVerdict], scope:
 
 
 def selector_text(service: Service, most: int | None = None) -> str:
-    """Return a Service's selector as kubectl takes it: ``app=web,tier=front``.
+    """Return a Service's selector in kubectl's syntax: ``app=web,tier=front``.
 
     Args:
-        most: Without the labels after that many.
+        most: The most labels to include; None: all.
     """
     return ",".join(f"{key}={value}" for key, value in service.selector[:most])
 
 
 def _pods_of(service: Service) -> tuple[str, ...]:
-    """Return kubectl's words for a Service's pods; with many labels, for all of its namespace."""
+    """Return kubectl's arguments for a Service's pods; with many labels, for its namespace."""
     text = selector_text(service, _TEXT_MAX)
     labels = ("-l", text) if len(text) <= _TEXT_MAX else ()
     return "pods", "-n", service.key.namespace, *labels
 
 
 def _selector_shown(service: Service) -> str:
-    """Return the beginning of the selector, which is repeated for each port."""
-    # Without looking at all of its labels: there may be thousands, and as many ports.
+    """Return the beginning of the selector."""
+    # Not all labels are read: there may be thousands, and this is repeated for thousands of ports.
     text = selector_text(service, _TEXT_MAX)
     return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"

@@ -14,7 +14,7 @@ from ..model import Balance, IPFamily, Node, ServiceKey
 from .facts import PRIMARY, NodeFacts
 from .options import PolicyOptions
 
-# Its endpoints are the API servers. Source: kube-apiserver creates and updates it.
+# Source: kube-apiserver creates this Service and updates its endpoints.
 API_SERVER = ServiceKey("default", "kubernetes")
 """The Service of the API servers."""
 _NO_NODE = Node("")
@@ -23,16 +23,16 @@ _OptionsT = TypeVar("_OptionsT", bound=PolicyOptions)
 _EVERYWHERE: Mapping[IPFamily | Balance, str] = MappingProxyType({})
 
 
-# Loopback is all that it reaches.
+# Without steering, only loopback reaches the proxy.
 ADDRESSES_WITHOUT_STEERING = ("127.0.0.1",)
 """This node's addresses with steering ``none``."""
 
 
 def options_with(steering: str, options: _OptionsT) -> _OptionsT:
-    """Return the options that are in force with a steering."""
+    """Return the options in force with a given steering."""
     if steering != "none":
         return options
-    # Only programs of this machine reach the proxy, and its own addresses anyway.
+    # Only programs on this machine reach the proxy, and they reach its own addresses anyway.
     return replace(options, allow_loopback_endpoints=True, allow_node_endpoints=True)
 
 
@@ -45,12 +45,12 @@ def make_facts(
     """Return the current facts.
 
     Args:
-        snapshot: May contain this node's object and the API server's Service.
+        snapshot: May contain this node's Node object and the API server's Service.
         no_kernel_path: As in :attr:`.Steering.no_kernel_path`.
     """
     node = snapshot.node or _NO_NODE
     api_server = snapshot.services.get(API_SERVER)
-    # Slices of headless Services serve no other one.
+    # Slices of headless Services serve no other Service.
     own = [item for item in api_server.slices if not item.is_headless] if api_server else []
     return NodeFacts(
         node_name=options.node_name,
@@ -79,12 +79,12 @@ def make_facts(
 
 
 def why_no_node(node: Node | None) -> Cause | None:
-    """Return that the cluster has no Node of this node's name; None if it has, or may have."""
+    """Return the cause if the cluster has no Node of this node's name; None if it may have."""
     return no_node(node.name, node.similar) if node is not None and node.is_missing else None
 
 
 def why_no_node_ports(facts: NodeFacts) -> str:
-    """Return why no address of this node answers at node ports; empty if one does."""
+    """Return why no address of this node serves node ports; empty if one does."""
     if any(facts.node_port_addresses(family) for family in IPFamily):
         return ""
     if PRIMARY in facts.node_port_networks and not facts.primary_addresses:

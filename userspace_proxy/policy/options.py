@@ -1,4 +1,4 @@
-"""The options of one proxy that decide what it serves, and how; the agent's have more."""
+"""The options of one proxy that decide what it serves and how; the agent's options extend them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from ..model import DataPath
 
 @dataclass(frozen=True, slots=True)
 class PolicyOptions:
-    """The options on which a plan depends; the defaults are for embedding."""
+    """Options on which a plan depends; the defaults are for embedding."""
 
     node_name: str = ""
     """Name of this node in Kubernetes; empty without a cluster."""
     proxy_name: str | None = None
-    """Serve only Services with this ``service-proxy-name`` label; None: those without."""
+    """Serve only Services with this ``service-proxy-name`` label; None: only those without it."""
     node_addresses: tuple[str, ...] = ()
-    """This node's own addresses, best first; empty: the kernel's choice."""
+    """This node's own addresses, best first; empty: ask the kernel."""
     node_port_networks: tuple[str, ...] = ()
-    """This node's addresses in these networks serve node ports; also ``primary``, ``localhost``
-    and ``all``; empty: all do."""
+    """This node's addresses in these networks serve node ports; also ``primary``, ``localhost`` and
+    ``all``; empty: all addresses."""
     external_ip_networks: tuple[str, ...] = ()
     """External IPs in these networks are served; empty: none are (CVE-2020-8554)."""
     cluster_networks: tuple[str, ...] = ()
     """The networks of this cluster's pods; empty: unknown."""
     only_own_pods: bool = False
-    """Only this node's pods are inside, if its Node object contains their networks."""
+    """Only this node's pods count as inside, if its Node object contains their networks."""
     allow_loopback_endpoints: bool = False
-    """Endpoints may be on 127.0.0.0/8 and ::1; they mustn't on nodes (CVE-2021-25737)."""
+    """Accept endpoints on 127.0.0.0/8 and ::1, which is unsafe on nodes (CVE-2021-25737)."""
     allow_node_endpoints: bool = True
-    """Endpoints may be at this node's own addresses in any case; False: only its pods, and API
-    servers."""
+    """Accept any endpoint at this node's own addresses; False: only its pods, and API servers."""
     path: DataPath = DataPath.USERSPACE
-    """How the bytes of Services travel whose annotations don't say."""
+    """The path of Services without the annotation ``path``."""
     allowed_paths: tuple[DataPath, ...] = tuple(DataPath)
-    """Those that annotations may choose."""
+    """The paths that annotations may choose."""

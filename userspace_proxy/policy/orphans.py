@@ -1,16 +1,16 @@
-"""Finds slices that were probably meant for a Service that has none.
+"""Finds orphaned slices: probably meant for a Service that has no slice of its own.
 
 Two names are similar if one letter is wrong, missing or too much, or two neighbours are swapped:
-then they share a variant, which is a name with at most one letter left out. So finding one takes
-some lookups, however many names there are. So they are if one is the other with a last part
-(``landing``, ``landing-v2``): a Service was renamed, and its slice by hand wasn't.
+then they share a variant, the name with at most one letter left out. So a search takes a few
+lookups, however many names there are. Names are also similar if one is the other with another part
+(``landing``, ``landing-v2``): a Service was renamed, but its hand-written slice wasn't.
 
 A slice that names no Service was probably meant for one whose name begins its own (``web-1``).
 
-Rule 1: of each namespace the first ``ORPHANS_MAX`` names of Services are considered, sorted.
-Rule 2: the cost of a change depends on the names that change, not on how many there are.
-Rule 3: a Service of another namespace is concerned only by its own name. Its cause names the slice:
-it is shown where all namespaces are, and never in an Event.
+Rule 1: the first ``ORPHANS_MAX`` names of Services in each namespace, sorted, are considered.
+Rule 2: the cost of a change depends on the names that change, not on the number of names.
+Rule 3: a slice in another namespace concerns a Service only by its exact name. The cause names that
+slice, so it is shown only where all namespaces are, and never in an Event.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ..cluster.slices import NO_SLICES
 from ..model import ServiceKey, SliceKey
 
 ORPHANS_MAX = 200
-"""Names of a namespace that are considered: each has up to 64 variants, some 20 KB in all."""
-# Shorter ones say nothing: all names of one letter would be similar.
+"""Names considered per namespace: each has up to 64 variants, about 20 KB in all."""
+# Shorter variants prove nothing: all names of one letter would be similar.
 _VARIANT_MIN = 2
 
 _At = TypeVar("_At", bound=Hashable)
@@ -36,15 +36,15 @@ _Slices = Mapping[ServiceKey, Slices]
 
 
 class Orphans:
-    """Slices that name a Service that doesn't exist, or none, by the Service that they name."""
+    """Slices whose Service doesn't exist, or isn't named, by the Service that they name."""
 
     def __init__(self) -> None:
         self._slices: _Slices = PersistentMap()
         self._names: dict[str, list[ServiceKey]] = {}
-        """By namespace, sorted."""
+        """Names by namespace, sorted."""
         self._by_name: dict[str, tuple[ServiceKey, ...]] = {}
         self._by_variant: dict[ServiceKey, tuple[ServiceKey, ...]] = {}
-        """Like ``_by_name``, the considered ones."""
+        """The considered names by variant."""
 
     def change(self, slices: _Slices) -> Generator[None, None, Callable[[ServiceKey], bool]]:
         """Follow the slices in turns.
@@ -86,7 +86,7 @@ class Orphans:
         return concerns
 
     def meant_for(self, service: ServiceKey) -> Cause | None:
-        """Return which slice was probably meant for a Service without slices, or None."""
+        """Return the slice that was probably meant for a Service without slices, or None."""
         elsewhere = self._by_name.get(service.name)
         if elsewhere is not None:
             return slice_elsewhere(service, next(iter(self._slices[min(elsewhere)])).key)
@@ -97,7 +97,7 @@ class Orphans:
         return None if beside is None else slice_unlabelled(service, beside)
 
     def _beside(self, service: ServiceKey) -> SliceKey | None:
-        """Return a slice that names no Service, and whose own name begins with this one's."""
+        """Return a slice that names no Service, and whose own name begins with this Service's."""
         slices = self._slices.get(ServiceKey(service.namespace, ""), NO_SLICES)
         for start in (service.name, f"{service.name}-"):
             first = SliceKey(service.namespace, start)
@@ -138,7 +138,7 @@ class Orphans:
 def _put(
     index: dict[_At, tuple[ServiceKey, ...]], at: _At, key: ServiceKey, *, is_in: bool
 ) -> None:
-    """Have a key in an index, or not. Idempotent."""
+    """Add a key to an index, or remove it. Idempotent."""
     others = tuple([other for other in index.get(at, ()) if other != key])
     if is_in:
         index[at] = (*others, key)
@@ -149,7 +149,7 @@ def _put(
 
 
 def _variants(key: ServiceKey) -> Iterator[ServiceKey]:
-    """Yield a name, and it without each of its letters."""
+    """Yield a name, and the name without each of its letters."""
     yield key
     if len(key.name) > _VARIANT_MIN:
         for at in range(len(key.name)):
@@ -157,12 +157,12 @@ def _variants(key: ServiceKey) -> Iterator[ServiceKey]:
 
 
 def _first_parts(item: SliceKey) -> Iterator[ServiceKey]:
-    """Yield the Services whose names begin a slice's: ``web`` and ``web-1`` of ``web-1``."""
+    """Yield the Services that a slice's name begins with: ``web``, ``web-1`` for ``web-1``."""
     for start in itertools.accumulate(item.name.split("-"), "{}-{}".format):
         yield ServiceKey(item.namespace, start)
 
 
 def _stem(key: ServiceKey) -> tuple[ServiceKey, ...]:
-    """Return a name without its last part; nothing if it has only one."""
+    """Return a name without its last part; nothing if it has only one part."""
     stem, dash, _ = key.name.rpartition("-")
     return (ServiceKey(key.namespace, stem),) if dash else ()

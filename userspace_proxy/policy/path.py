@@ -18,18 +18,18 @@ class PathDecision(NamedTuple):
     """The path of a Service port."""
 
     path: DataPath
-    """``AUTO``: what probes show decides while it is served."""
+    """``AUTO``: probes decide while the port is served."""
     why: str = ""
     """The reason, as a clause; empty for the default."""
     note: Cause | None = None
-    """The annotation can't be followed."""
+    """Why the annotation has no effect; None if it has."""
 
 
-# The kernel repeats endpoints by their weights.
+# Kernel rules repeat an endpoint according to its weight; these are the most repetitions.
 PARTS_MAX = 256
 COARSE_PARTS = 32
-"""As many parts, and one for each endpoint, are enough for coarse weights."""
-# It draws one of the endpoints, or hashes the client's address.
+"""The parts that suffice for coarse weights, in addition to one per endpoint."""
+# Kernel rules draw an endpoint, or hash the client's address.
 _IN_KERNEL = (Balance.ROUND_ROBIN, Balance.RANDOM, Balance.SOURCE_HASH)
 DEFAULT_PATH = PathDecision(DataPath.USERSPACE)
 
@@ -46,11 +46,11 @@ def choose_path(
     """Return the path of a Service's ports.
 
     Args:
-        allowed: Those that its annotation may choose.
-        has_affinity: Its clients are pinned to endpoints.
-        weights: Of its usable endpoints; empty if all have the same.
+        allowed: The paths that its annotation may choose.
+        has_affinity: Whether the Service has session affinity.
+        weights: The weights of its usable endpoints; empty if all are equal.
         default: ``--path``.
-        no_kernel_path: Why the steering has no kernel path; empty where it has one.
+        no_kernel_path: Why the steering has no kernel path; empty if it has one.
     """
     asked = handling.path if handling.path in allowed else None
     note = None
@@ -69,28 +69,28 @@ def choose_path(
         why = "its annotation asks for it" if asked else f"--path={path} is the default"
         return PathDecision(path, why, note)
     why = f"{needs} needs the proxy" if needs else no_kernel_path
-    # Auto leaves the choice to the proxy.
+    # ``auto`` leaves the choice to the proxy, so it needs no note.
     if asked is DataPath.KERNEL:
         note = kernel_path_unused(why)
     return PathDecision(DataPath.USERSPACE, why, note)
 
 
 def in_parts(weights: Sequence[int]) -> list[int]:
-    """Return the smallest numbers with the proportions of some weights."""
+    """Reduce weights to the smallest numbers with the same proportions."""
     divisor = math.gcd(*weights) or 1
     return [weight // divisor for weight in weights]
 
 
 def in_coarse_parts(parts: Sequence[int]) -> list[int]:
-    """Return fewer parts with nearly the proportions of others; each has one that had one."""
+    """Round parts to fewer ones with nearly the same proportions; none that isn't 0 becomes 0."""
     scale = min(1.0, COARSE_PARTS / max(1, sum(parts)))
     return [max(1, round(part * scale)) if part else 0 for part in parts]
 
 
 def _is_for_one_path(handling: Handling, *, has_affinity: bool) -> str:
-    """Return what ties clients to endpoints in another way on each path; empty if nothing.
+    """Return the setting that picks endpoints differently on each path; empty if there is none.
 
-    A switch would lead them to other endpoints.
+    A switch of paths would move clients to other endpoints.
     """
     if has_affinity:
         return "session affinity with path auto"
@@ -98,7 +98,7 @@ def _is_for_one_path(handling: Handling, *, has_affinity: bool) -> str:
 
 
 def _needs_proxy(handling: Handling, *, parts: int) -> str:
-    """Return what a Service asks for that only the proxy can do; empty if nothing."""
+    """Return the requested feature that only the proxy supports; empty if there is none."""
     needs = {
         f"balance {handling.balance}": handling.balance not in _IN_KERNEL,
         "hold": handling.hold is not None,

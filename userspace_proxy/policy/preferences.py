@@ -1,4 +1,4 @@
-"""The weights and priorities of usable endpoints, where they matter."""
+"""Reads the weights and priorities of usable endpoints, where they matter."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def have_preferences(endpoints: Iterable[_Preferred]) -> bool:
 def read_preferences(
     endpoints: Mapping[SocketAddress, Endpoint], usable: Collection[SocketAddress]
 ) -> tuple[Numbers, Numbers]:
-    """Return the weights of usable endpoints, and those priorities that aren't 0.
+    """Return the weights of usable endpoints, and the priorities other than 0.
 
     Args:
-        usable: Some of the endpoints; may contain one twice.
+        usable: Some of the endpoints; may contain duplicates.
 
     Returns:
-        Both in the order of ``usable``; empty if all endpoints have the same.
+        Both in the order of ``usable``; empty if all endpoints have the same one.
     """
     weights = {address: endpoints[address].weight for address in usable}
     priorities = {address: endpoints[address].priority for address in usable}

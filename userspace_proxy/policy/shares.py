@@ -5,15 +5,15 @@
     otherwise ───────────────────▶ those of the largest network and, in it, of the largest client
 
 Rule 1: below the limit a client or a Service port may hold everything.
-Rule 2: at the limit a connection is reset rather than that a new one waits; but not one that is
-new, nor a client's only one if it is in use.
+Rule 2: at the limit a connection is reset so that a new one needn't wait; but never a new
+connection, nor a client's only one while it is in use.
 Rule 3: a Service port above its share replaces only its own connections.
 Rule 4: of a holder's connections, the longest-idle is reset first.
-Rule 5: where memory is short, those that hold the most go first, of the client that holds the most.
+Rule 5: if memory is short, the client that holds the most loses its largest connections first.
 Rule 6: a client is an IP address. An IPv6 client may have a /64, and a node's pods may share one (a
-node's pod range is a /64 by default), so a /64 doesn't have the share of a client.
+node's pod range is a /64 by default), so a /64 doesn't count as one client.
 
-Counting happens here, at the limit, so that an ordinary connection costs nothing.
+Clients are counted only at the limit, so that ordinary connections cost nothing.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-# Using up the limit takes at least eight clients, and two Service ports.
+# It takes at least eight clients and two Service ports to use up the limit.
 _CLIENT_SHARE = 1 / 8
 _SERVICE_SHARE = 1 / 2
-# As many as a browser, a resolver or a connection pool has.
+# As many connections as a browser, a resolver or a connection pool has.
 _FEW = 16
-# What an idle connection costs at most (docs/benchmarks.md): less isn't worth a reset.
+# The most that an idle connection costs (docs/benchmarks.md): less isn't worth a reset.
 CONNECTION_BYTES = 16 * 1024
-# Connections that hold the same but for this are equal, and the longest-idle goes.
+# Connections whose buffers differ by less count as equal: the longest-idle is reset.
 _EQUAL_BYTES = 64 * 1024
-# Twice the time until a look finds that nothing has moved (ageing.LOOK_S): a burst resets nothing.
+# Twice the interval at which idle connections are found (ageing.LOOK_S): a burst resets nothing.
 _SETTLED_S = 10.0
 
 
 class HasClient(Protocol):
-    """What has a place, such as a connection."""
+    """Anything with a client that takes a place, such as a connection."""
 
     @property
     def client_ip(self) -> str:
@@ -47,18 +47,18 @@ class HasClient(Protocol):
 
 
 class Held(HasClient, Protocol):
-    """What the decision needs of a connection."""
+    """What the decision needs from a connection."""
 
     @property
     def group(self) -> Hashable:
-        """The Service port."""
+        """The connection's Service port."""
 
     @property
     def started(self) -> float:
-        """When it was accepted."""
+        """When the connection was accepted."""
 
     def idle_since(self, now: float) -> float:
-        """Return when bytes last moved."""
+        """Return when the connection last transferred bytes."""
 
 
 H = TypeVar("H", bound=Held)
@@ -69,36 +69,36 @@ class Eviction(NamedTuple, Generic[H]):
     """Connections to reset, and the client or Service port that they belong to."""
 
     client: str
-    """Empty if it is a Service port with many small clients."""
+    """The client; empty if a Service port with many small clients is above its share."""
     group: Hashable
-    """None if it is a client of several Service ports."""
+    """The Service port; None if the client has connections to several."""
     held: int
-    """Connections of that client, or else of that Service port."""
+    """The connections of that client, or otherwise of that Service port."""
     share: int
-    """How many it may keep; more than it has if no client or Service port is above its share."""
+    """How many it may keep; more than ``held`` if no client or Service port is above its share."""
     victims: list[H]
-    """At least one, the longest-idle first."""
+    """The connections to reset, at least one, the longest-idle first."""
 
 
 def client_share(places: int) -> int:
-    """Return how many of that many places a client may keep at the limit."""
+    """Return how many of all places a client may keep at the limit."""
     return max(_FEW, int(places * _CLIENT_SHARE))
 
 
 def service_share(places: int) -> int:
-    """Return how many of that many places a Service port may keep at the limit."""
+    """Return how many of all places a Service port may keep at the limit."""
     return max(_FEW, int(places * _SERVICE_SHARE))
 
 
 def network_of(client_ip: str) -> bytes | None:
-    """Return the /64 of an IPv6 address, which may be one client's; None for an IPv4 address."""
+    """Return the /64 of an IPv6 address, which one client may own; None for an IPv4 address."""
     if ":" not in client_ip:
         return None
     return _socket.inet_pton(_socket.AF_INET6, client_ip.partition("%")[0])[:8]
 
 
 def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Eviction[H] | None:
-    """Return which open connections to reset for a new one of a Service port; None: it waits."""
+    """Choose the connections to reset for a new one of a Service port; None: it must wait."""
     if not connections:
         return None
     batch, share = _batch(len(connections)), client_share(len(connections))
@@ -125,13 +125,13 @@ def choose_to_free(
     spared: int,
     now: float,
 ) -> list[H]:
-    """Return the connections to reset to free memory; call again if that was not enough.
+    """Choose the connections to reset to free memory; call again if that isn't enough.
 
     Args:
-        connections: All that are open.
-        buffered_bytes: What one of them holds in buffers.
+        connections: All open connections.
+        buffered_bytes: Returns the bytes that a connection holds in buffers.
         excess: How many bytes to free.
-        spared: So many bytes may connections hold anyway.
+        spared: Bytes that connections may hold in any case.
         now: Monotonic seconds.
     """
     holding = {c: held for c in connections if (held := buffered_bytes(c)) >= CONNECTION_BYTES}
@@ -157,7 +157,7 @@ def choose_to_free(
 
 
 def _choose_of_client(own: Collection[H], share: int, count: int, now: float) -> Eviction[H]:
-    """Choose among one client's: it may have a few connections to each of many Service ports."""
+    """Choose among one client's connections, which may go to many Service ports."""
     client = next(iter(own)).client_ip
     group, held = _largest(Counter([c.group for c in own]))
     if held <= _FEW:
@@ -170,7 +170,7 @@ def _choose_of_client(own: Collection[H], share: int, count: int, now: float) ->
 def _choose_within_shares(
     connections: Collection[H], clients: Counter[str], share: int, now: float
 ) -> Eviction[H] | None:
-    """Choose those of the largest client in the largest network that aren't new."""
+    """Choose settled connections of the largest client in the largest network."""
     networks = {ip: network_of(ip) or ip for ip in clients}
     sizes: Counter[Hashable] = Counter()
     for ip, held in clients.items():
@@ -192,13 +192,13 @@ def _choose_within_shares(
 
 
 def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:
-    """Return whether a connection may be reset; its client's only one not while it is in use."""
+    """Return whether a connection isn't new, nor its client's only one while it is in use."""
     since = connection.idle_since(now) if is_only else connection.started
     return now - since >= _SETTLED_S
 
 
 def _batch(places: int) -> int:
-    """Return how many to reset at a time: looking at all costs 0.5 µs each, so 30 µs per reset."""
+    """Return how many to reset at once: a scan takes 0.5 µs per connection, so 30 µs per reset."""
     return max(8, math.ceil(places / 64))
 
 

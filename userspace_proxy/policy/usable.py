@@ -5,10 +5,10 @@ scope: the ready endpoints, or if there are none, the serving and terminating on
 for the balancer
 
 Rule 1: an endpoint with weight 0 isn't usable.
-Rule 2: endpoints of all priorities are usable: the balancer dials one on standby if all of the
-priorities before it fail. Hints choose among the endpoints of one priority.
-Rule 3: which endpoints are left out beyond the bound depends on the endpoints alone, and with a
-policy ``Local`` on which of them are on this node; so a client keeps its endpoint on all nodes.
+Rule 2: endpoints of all priorities are usable: the balancer dials a standby if all endpoints with
+lower numbers fail. Hints choose among the endpoints of one priority.
+Rule 3: the endpoints omitted beyond the bound depend only on the endpoints, and with the policy
+``Local`` on which are on this node; so a client gets the same endpoint on all nodes.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ from .hints import why_not_meant
 from .preferences import NO_PREFERENCES, have_preferences, read_preferences
 
 ENDPOINTS_MAX = 10_000
-"""Endpoints of one Service port and family; others are left out.
+"""The most endpoints of one Service port and family; others are omitted.
 
-Two on each of the 5,000 nodes that Kubernetes supports. All of them, with weights, are a message of
-2 MB to each worker.
+Two on each of the 5,000 nodes that Kubernetes supports. With weights, they are a message of 2 MB to
+each worker.
 """
 _by_number = operator.itemgetter(0, 1)
 
 _WhyNot = Callable[[Endpoint], str]
 _Packed = tuple[bytes, SocketAddress, Endpoint]
-"""The IP as bytes, for sorting, with the address and its endpoint."""
+"""The IP as bytes, for sorting; the address; its endpoint."""
 
 
 NODE_ENDPOINT = "refused: this node's own address, and no pod of this node (--allow-node-endpoints)"
-"""Why an endpoint isn't used that may be a daemon of this node."""
+"""Why an endpoint that may be a daemon of this node isn't used."""
 
 
 class EndpointState(enum.StrEnum):
-    """Whether an endpoint can serve, or why not; others are refused, or meant for other nodes."""
+    """Whether an endpoint can serve; if it is refused, or for other nodes, the reason is a text."""
 
     READY = "ready"
     NOT_READY = "not ready"
     TERMINATING = "terminating"
-    """It still serves."""
+    """The endpoint terminates, but still serves."""
     HAS_ENDED = "terminating, not serving"
     DRAINED = "drained (weight 0)"
     ELSEWHERE = "not on this node"
@@ -75,9 +75,9 @@ class Scope(enum.Enum):
     CLUSTER = "Cluster"
     """All clients may use all endpoints of the cluster."""
     LOCAL = "Local"
-    """All clients may use only this node's (``internalTrafficPolicy: Local``)."""
+    """All clients may use only this node's endpoints (``internalTrafficPolicy: Local``)."""
     LOCAL_FROM_OUTSIDE = "Local from outside"
-    """Clients from outside may use only this node's (``externalTrafficPolicy: Local``)."""
+    """External clients may use only this node's endpoints (``externalTrafficPolicy: Local``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,29 +86,29 @@ class EndpointVerdict:
 
     address: SocketAddress
     is_usable: bool
-    """By clients from outside, where their policy differs."""
+    """Whether clients may use it: clients from outside, if their policy differs."""
     reason: str
-    """An :class:`EndpointState`, or why it is refused or meant for other nodes."""
+    """An :class:`EndpointState`, or why it is refused, or for other nodes."""
     node: str = ""
     code: CauseCode | None = None
-    """Why it isn't used, as a code; None where it is ready or terminating."""
+    """Why it isn't used, as a code; None if it is ready or terminating."""
     weight: int = DEFAULT_WEIGHT
     priority: int = 0
     is_standby: bool = False
-    """It is usable, and so is one of a priority before its own."""
+    """Whether it is on standby: usable, but so is an endpoint with a lower number."""
     host: str = ""
-    """The name that it was found by; empty for an endpoint by address."""
+    """The DNS name that resolved to it; empty if it is listed by address."""
     pod: str = ""
     """The pod's name, in the Service's namespace; empty if its slice names none."""
 
     @property
     def is_leaving(self) -> bool:
-        """Whether it terminates and still serves, but takes no new clients."""
+        """Whether it terminates and still serves open flows, but takes no new clients."""
         return not self.is_usable and self.reason == EndpointState.TERMINATING
 
     @property
     def preference(self) -> str:
-        """Priority and weight in words; empty if its slice has neither."""
+        """Priority and weight in words; empty without them."""
         words = [f"priority {self.priority}"] if self.priority else []
         if self.is_standby:
             words = [f"on standby (priority {self.priority})"]
@@ -122,14 +122,14 @@ class Usable:
     """The result for one Service port and family."""
 
     verdicts: tuple[EndpointVerdict, ...]
-    """Of all endpoints, by address and port."""
+    """The verdicts on all endpoints, sorted by address and port."""
     serving: Serving
-    """The usable ones, in the form that workers get; without what the Service asks for."""
+    """The usable endpoints, in the form for workers; without the Service's settings."""
     is_dropping: bool = False
-    """Only the scope leaves some clients without a usable endpoint: other nodes have some,
-    so packets are dropped, not refused."""
+    """Some clients have no usable endpoint only because of the scope. Other nodes have some, so
+    packets are dropped, not refused."""
     are_all: bool = True
-    """Whether there were at most :data:`ENDPOINTS_MAX`; if not, the rest has no verdict."""
+    """Whether there were at most :data:`ENDPOINTS_MAX` endpoints; the rest has no verdict."""
 
     @property
     def leaving(self) -> tuple[SocketAddress, ...]:
@@ -139,17 +139,17 @@ class Usable:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """What endpoints of any Service must not be."""
+    """The addresses that endpoints of any Service must not have."""
 
     facts: NodeFacts
     frontends: Collection[SocketAddress] = ()
-    """Addresses that this proxy serves; they are never endpoints."""
+    """Addresses that this proxy serves: dialling them would loop."""
     node_ports: Container[int] = ()
-    """All node ports of the protocol: at a node's address they lead to a proxy again."""
+    """All node ports of the protocol: at a node's address they lead back to a proxy."""
     cluster_ips: Mapping[str, ServiceKey] = field(default_factory=dict)
-    """Those where nothing but the ports of these Services answers."""
+    """Cluster IPs at which only the ports of these Services answer."""
     may_be_node: bool = True
-    """This node's own addresses may be endpoints though they aren't its pods."""
+    """Accept endpoints at this node's own addresses even if they aren't its pods."""
 
 
 def usable_endpoints(
@@ -161,9 +161,9 @@ def usable_endpoints(
         index: Of the Service's slices.
 
     Source:
-        KEP-1669: the ready endpoints; if there are none, those that are serving and
-        terminating, of each set on its own. KEP-2086: without local endpoints a Local
-        policy drops. CVE-2021-25737: endpoints must not point into the node itself.
+        KEP-1669: the ready endpoints; if there are none, the serving and terminating ones, for each
+        set on its own. KEP-2086: without local endpoints a Local policy drops. CVE-2021-25737:
+        endpoints must not point into the node itself.
     """
     facts = refusals.facts
     merged, are_all = _bounded(_merge(index.addresses(*port), facts), facts, scope)
@@ -175,7 +175,7 @@ def usable_endpoints(
         for packed, a, e in judged
         if (why := _why_refused(a, packed, e, refusals, port.protocol))
     }
-    # Cost: nearly all Services have none, so that one look is enough.
+    # Cost: nearly all Services have no preferences, so one check is enough.
     preferred = have_preferences(merged.values())
     if preferred:
         drained = [a for _, a, e in judged if not e.weight and a not in refused]
@@ -206,7 +206,7 @@ def usable_endpoints(
 def _choose(
     endpoints: Collection[_Packed], why_not: _WhyNot | None = None
 ) -> tuple[SocketAddress, ...]:
-    """Return the ready ones that are meant for this node, or else the terminating ones."""
+    """Return the ready endpoints meant for this node, or otherwise the terminating ones."""
     ready = [a for _, a, e in endpoints if e.ready and not (why_not and why_not(e))]
     return tuple(ready or [a for _, a, e in endpoints if e.serving and e.terminating])
 
@@ -217,7 +217,7 @@ def _verdicts(
     refused: Mapping[SocketAddress, str],
     why_not: _WhyNot | None,
 ) -> tuple[EndpointVerdict, ...]:
-    # Cost: usually all are usable, and then looking each one up would be a tenth of a plan.
+    # Cost: usually all are usable; looking up each one would then be a tenth of a plan's time.
     are_all = len(usable) == len(judged)
     is_usable = frozenset(() if are_all else usable).__contains__
     return tuple(
@@ -229,7 +229,7 @@ def _verdicts(
 
 
 def _with_standbys(verdicts: Collection[EndpointVerdict]) -> tuple[EndpointVerdict, ...]:
-    """Return the verdicts, with those marked that aren't of the first priority."""
+    """Return the verdicts, with endpoints of lower priorities marked as standby."""
     first = min((v.priority for v in verdicts if v.is_usable), default=0)
     return tuple(
         [replace(v, is_standby=True) if v.is_usable and v.priority > first else v for v in verdicts]
@@ -245,11 +245,11 @@ def _is_local(endpoint: Endpoint, facts: NodeFacts) -> bool:
 
 
 def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
-    """Return how many ready endpoints of a Service are on this node, over all its ports.
+    """Count the ready endpoints of a Service on this node, over all its ports.
 
-    Source: kube-proxy's LocalReadyEndpoints: each address counts once. There each family
-    counts separately; a pod of both families is one endpoint, so the larger count is used. As
-    there, slices without a port don't count: no client can be served by their endpoints.
+    Source: kube-proxy's LocalReadyEndpoints: each address counts once. kube-proxy counts each
+        family separately; here a dual-stack pod is one endpoint, so the larger count is used. As in
+        kube-proxy, slices without a port don't count: their endpoints can't serve clients.
     """
     counts = collections.Counter(dict.fromkeys(IPFamily, 0))
     used = (item for item in slices if item.ports and not item.is_headless)
@@ -263,13 +263,13 @@ def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
 def _merge(
     listed: Iterable[tuple[SocketAddress, Endpoint]], facts: NodeFacts
 ) -> dict[SocketAddress, Endpoint]:
-    """Collect every address once; where slices disagree, the better condition wins.
+    """Collect every address once; if slices disagree, the better condition wins.
 
-    While an endpoint moves between slices it is in both for a moment, and the stale copy must not
-    remove it. Where a pod has got the address of one that still terminates, it is the new pod's.
+    While an endpoint moves between slices, both list it for a moment, and the stale copy must not
+    remove it. If a new pod has the address of a pod that still terminates, the new pod wins.
 
-    Source: kube-proxy's endpointslicecache.go, which prefers the copy that is on this node; since
-    kubernetes PR 135593 one that isn't terminating wins, whatever else it is.
+    Source: kube-proxy's endpointslicecache.go, which prefers the copy on this node; since
+        kubernetes PR 135593 a copy that isn't terminating always wins.
     """
     merged: dict[SocketAddress, Endpoint] = {}
     for address, endpoint in listed:
@@ -282,9 +282,9 @@ def _merge(
 def _bounded(
     merged: Mapping[SocketAddress, Endpoint], facts: NodeFacts, scope: Scope
 ) -> tuple[Mapping[SocketAddress, Endpoint], bool]:
-    """Return as many as are used, and whether these are all.
+    """Return the endpoints within the bound, and whether these are all.
 
-    This node's come first where the scope prefers them, then ready ones, then those of the first
+    If the scope prefers them, this node's endpoints come first; then ready ones, then the first
     priority, then low addresses.
     """
     if len(merged) <= ENDPOINTS_MAX:
@@ -323,7 +323,7 @@ def _why_refused(
     if address.ip in facts.all_node_addresses:
         if address.port in refusals.node_ports:
             return "refused: it is a node port of a node"
-        # A dial of this node's own would pass a firewall that is closed to the client.
+        # A dial from this node would pass a firewall that blocks the client.
         is_pod = endpoint.pod and _is_local(endpoint, facts)
         if not (refusals.may_be_node or is_pod) and address.ip in facts.addresses:
             return NODE_ENDPOINT
@@ -336,7 +336,7 @@ def _why_refused(
 def judge_alone(
     address: SocketAddress, endpoint: Endpoint, refusals: Refusals, protocol: Protocol
 ) -> EndpointVerdict:
-    """Judge an endpoint about which no other one decides: it is used if it is ready."""
+    """Judge an endpoint that doesn't depend on others: it is used if it is ready."""
     why = _why_refused(address, pack_ip(address.ip), endpoint, refusals, protocol)
     return _verdict(address, endpoint, None, why, is_usable=endpoint.ready and not why)
 

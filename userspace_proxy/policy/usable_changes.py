@@ -1,10 +1,10 @@
-"""Judges the endpoints of a Service port by what has changed in its slices.
+"""Judges only the endpoints of a Service port that changed in its slices.
 
 verdicts of before ──▶ without those of endpoints that left or changed ──▶ with the new ones
 
-Rule 1: the result is that of :func:`.usable_endpoints`, or None where the whole has to be judged:
-where one endpoint decides about others, as hints, priorities and policies let it.
-Rule 2: what costs more than a look at an endpoint is done only for those that changed.
+Rule 1: the result equals that of :func:`.usable_endpoints`, or is None if all endpoints must be
+judged: with hints, priorities and policies, endpoints depend on each other.
+Rule 2: only endpoints that changed cost more than one look-up.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .endpoint_index import EndpointIndex, PortName
 from .preferences import have_preferences
 from .usable import ENDPOINTS_MAX, EndpointVerdict, Refusals, Usable, judge_alone
 
-# With more changes than this share of all, judging all of them is as fast.
+# With a larger share of changes, judging all endpoints is as fast.
 _SHARE = 0.25
-# Endpoints among which one is looked for that shows that no other is preferred.
+# How many endpoints are searched for one that proves that no endpoint is preferred.
 _TRIES = 100
 
 _Listed = Sequence[tuple[SlicePort, EndpointSlice]]
@@ -35,13 +35,13 @@ def usable_after(
     refusals: Refusals,
     doubtful_ips: Set[str] = frozenset(),
 ) -> Usable | None:
-    """Judge the endpoints that changed; None: the whole has to be judged.
+    """Judge the endpoints that changed; None if all must be judged.
 
     Args:
         before: The verdicts on all endpoints of ``had``, for the scope ``Cluster``.
-        had: Of the Service's slices as they were.
-        has: Of the same Service's slices now. Equal endpoints are the same objects.
-        doubtful_ips: Where endpoints may have been refused that aren't now, or the reverse.
+        had: The Service's slices before the change.
+        has: The Service's slices now. Equal endpoints are the same objects.
+        doubtful_ips: IPs at which endpoints may now be refused, or no longer refused.
     """
     if max(had.count(*port), has.count(*port)) > ENDPOINTS_MAX:
         return None
@@ -70,7 +70,7 @@ def usable_after(
 
 
 def _addresses(listed: _Listed, without: Set[int]) -> Iterator[tuple[SocketAddress, Endpoint]]:
-    """Yield the endpoints of slices, but of those that are named by their identity."""
+    """Yield the endpoints of slices, except the objects with these ids."""
     for port, item in listed:
         if id(item) not in without:
             for endpoint in item.endpoints:
@@ -78,13 +78,13 @@ def _addresses(listed: _Listed, without: Set[int]) -> Iterator[tuple[SocketAddre
 
 
 def _are_listed(touched: Iterable[SocketAddress], unchanged: _Listed) -> bool:
-    """Return whether another slice has one of the endpoints, so that the better copy counts."""
+    """Return whether another slice lists one of the endpoints, so that the better copy counts."""
     ips = {address.ip for address in touched}
     return not all(ips.isdisjoint([e.ip for e in item.endpoints]) for _, item in unchanged)
 
 
 def _is_plain(before: Sequence[EndpointVerdict], unchanged: _Listed) -> bool:
-    """Return whether an endpoint shows that ready ones are used, and no hints are followed."""
+    """Return whether an endpoint proves that ready endpoints are used and hints are ignored."""
     endpoints = _addresses(unchanged, frozenset())
     for address, endpoint in itertools.islice(endpoints, _TRIES):
         if endpoint.ready and not (endpoint.hinted_nodes or endpoint.hinted_zones):
@@ -101,14 +101,14 @@ def _replace(
     refusals: Refusals,
     port: PortName,
 ) -> None:
-    """Put the verdict on an endpoint in its place; None: it has left."""
+    """Insert or replace the verdict on an endpoint; None removes it."""
     at, is_there = _find(verdicts, address)
     new = () if endpoint is None else (judge_alone(address, endpoint, refusals, port.protocol),)
     verdicts[at : at + is_there] = new
 
 
 def _find(verdicts: Sequence[EndpointVerdict], address: SocketAddress) -> tuple[int, bool]:
-    """Return where the verdict on an endpoint belongs, and whether it is there."""
+    """Return the index for the verdict on an endpoint, and whether it is there."""
     place = pack_ip(address.ip), address.port
     at = bisect_left(verdicts, place, key=lambda v: (pack_ip(v.address.ip), v.address.port))
     return at, at < len(verdicts) and verdicts[at].address == address

@@ -3,11 +3,11 @@
     listening socket ──▶ Accepting ──▶ LimitedServer
                             └─ Reserve: descriptors that are closed so that a connection gets one
 
-Rule 1: a probe is answered without a free descriptor, so the kubelet doesn't kill a node's proxy
-because of a shortage that a restart wouldn't end.
-Rule 2: when half of the reserve is in use, the oldest connection ends for each new one. So a flood
-passes as fast as connections end, and a probe behind it waits milliseconds.
-Rule 3: a connection that ends refills the reserve first.
+Rule 1: probes are answered even without a free descriptor, so that the kubelet doesn't kill a
+node's proxy for a shortage that a restart wouldn't end.
+Rule 2: once half of the reserve is in use, each new connection ends the oldest one. So a flood
+drains as fast as connections end, and a probe behind it waits milliseconds.
+Rule 3: the end of a connection first refills the reserve.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import socket
 
 from .connections import LimitedServer
 
-# A probe's connection lasts milliseconds, so this is enough for a few probes at the same time.
+# A probe's connection lasts milliseconds, so this suffices for a few simultaneous probes.
 RESERVED = 8
 _ENOUGH = RESERVED // 2
 # The retry interval for connections that found the reserve empty.
 _RETRY_S = 0.1
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
-# Before other callbacks run. A connection is answered some iterations of the loop after it was
-# accepted; at the smallest limit, 32, it isn't yet the oldest then.
+# Connections accepted before other callbacks run. A connection is answered a few iterations of the
+# loop later; at the smallest limit, 32, it isn't the oldest by then.
 _AT_ONCE = 4
 
 
@@ -43,7 +43,7 @@ class Reserve:
         return len(self._held)
 
     def fill(self) -> None:
-        """Open as many as are missing, if the process can; idempotent."""
+        """Open as many descriptors as are missing and available; idempotent."""
         while len(self._held) < self._size:
             try:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
@@ -51,14 +51,14 @@ class Reserve:
                 return
 
     def lend(self) -> bool:
-        """Close one, so that the next call that needs a descriptor gets it; False if empty."""
+        """Close a descriptor, so that the next call that needs one gets it; False if empty."""
         if not self._held:
             return False
         os.close(self._held.pop())
         return True
 
     def close(self) -> None:
-        """Close all; idempotent."""
+        """Close all descriptors; idempotent."""
         while self.lend():
             pass
 
@@ -66,8 +66,8 @@ class Reserve:
 class Accepting:
     """Accepts the connections of one listening socket.
 
-    asyncio's own server stops accepting for a second when descriptors are out, and uvloop's
-    closes the waiting connections.
+    Out of descriptors, asyncio's own server stops accepting for a second, and uvloop's closes the
+    waiting connections.
 
     Args:
         server: Creates the protocol of each connection.
@@ -102,7 +102,7 @@ class Accepting:
             except BlockingIOError:
                 return
             except OSError as exc:
-                # Without a free descriptor accept() fails before it looks at the queue.
+                # Without a free descriptor, accept() fails even if no connection is pending.
                 if exc.errno in _SHORTAGES and not _is_readable(self._sock):
                     return
                 if exc.errno in _SHORTAGES and self._reserve.lend():
@@ -119,7 +119,7 @@ class Accepting:
             self._start(sock)
             if is_lent and len(self._reserve) < _ENOUGH:
                 if self._server.make_room():
-                    # Its descriptor is free after a few iterations of the loop.
+                    # The ended connection's descriptor is free after a few iterations of the loop.
                     self._pause()
                 return
 
@@ -133,7 +133,7 @@ class Accepting:
     def _started(self, task: asyncio.Task[object]) -> None:
         self._starting.discard(task)
         if not task.cancelled():
-            # A connection that has already ended is no error of this server.
+            # A connection that has already ended isn't an error of this server.
             task.exception()
 
     def _refill_soon(self) -> None:

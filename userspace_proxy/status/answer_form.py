@@ -1,10 +1,10 @@
-"""How a client of ``/api/v1/status`` wants it: which part, how often, and whether compressed.
+"""Parses how a client of ``/api/v1/status`` wants it: which part, how often, whether compressed.
 
 ?view=summary&also=shop/web&watch&every=10
 
-Rule 1: what has been written of a compressed stream can be read at once: each part is flushed.
-Rule 2: the fastest level of gzip, as for metrics: names and fields repeat, so it leaves little more
-than the others.
+Rule 1: each part of a compressed stream is flushed, so that it can be read at once.
+Rule 2: gzip uses its fastest level, as for metrics: names and fields repeat, so higher levels gain
+little.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..facts import StatusFacts
 from .sampling import PERIOD_S
 
 SUMMARY_EVERY_S = 5.0
-"""As often as workers report by themselves."""
+"""The interval of a summary's lines: as often as workers report by themselves."""
 EVERY_MAX_S = 30.0
-"""Less than a connection may be silent."""
-# As many as a reader can show at once.
+"""The longest interval: a connection may be silent for longer."""
+# As many Services as a reader can show at once.
 _ALSO_MAX = 100
 _LEVEL = 1
 # zlib's number for gzip.
@@ -36,27 +36,27 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _GZIP_HEADERS = MappingProxyType({"Content-Encoding": "gzip"})
 
 Write = Callable[[bytes], bytes]
-"""Returns what is sent of the next part."""
+"""Converts the next part to the bytes to send."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """The form of an answer."""
+    """The form that a request asks for."""
 
     is_summary: bool = False
-    """Without what is well."""
+    """Whether Service ports and Services without problems are omitted."""
     also: frozenset[str] = frozenset()
-    """Services, ``namespace/name``, that a summary has anyway."""
+    """Services, ``namespace/name``, that a summary contains anyway."""
     every_s: float | None = None
-    """Least seconds between two lines of a stream; None: as often as there are samples."""
+    """The least seconds between two lines of a stream; None: one line per sample."""
     is_gzip: bool = False
 
     @classmethod
     def read(cls, query: MultiMapping[str], headers: Mapping[str, str]) -> AnswerForm:
-        """Read a request.
+        """Parse a request.
 
         Raises:
-            HTTPBadRequest: The view doesn't exist, or ``every`` is no number of seconds.
+            HTTPBadRequest: The view doesn't exist, or ``every`` isn't a number of seconds.
         """
         view = query.get("view", "")
         if view not in ("", "summary"):
@@ -70,7 +70,7 @@ class AnswerForm:
         )
 
     def of(self, answer: StatusFacts) -> StatusFacts:
-        """Return the part of an answer that is wanted."""
+        """Return the requested part of an answer."""
         return answer.summarised(self.also) if self.is_summary else answer
 
 
@@ -84,7 +84,7 @@ def _seconds(text: str) -> float:
 
 
 def accepts_gzip(headers: Mapping[str, str]) -> bool:
-    """Return whether a client reads gzip, by the headers of its request."""
+    """Return whether a client accepts gzip, by its request's headers."""
     return gzip_accepted(headers.get("Accept-Encoding", ""))
 
 
@@ -99,7 +99,7 @@ def compressed(body: bytes, is_gzip: bool) -> bytes:
 
 
 def flushed_parts(is_gzip: bool) -> Write:
-    """Return what makes of each part of a stream what is sent of it."""
+    """Return a function that converts the parts of a stream to bytes, flushing each."""
     if not is_gzip:
         return bytes
     compressor = zlib.compressobj(_LEVEL, wbits=_WBITS)

@@ -1,4 +1,4 @@
-"""The JSON responses: ``/api/v1/status``, which is the facts themselves, and ``/configz``."""
+"""Renders the JSON responses: ``/api/v1/status``, the facts themselves, and ``/configz``."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def render_status(
     selection: Selection | None = None,
     whole: StatusFacts | None = None,
 ) -> bytes:
-    """Return the facts as JSON, with the words of the page.
+    """Return the facts as JSON, with the sentences of the page.
 
     Args:
-        selection: Which Service ports, ignored Services and health checks; None for all. The page
-            number is ignored, and ``problems`` covers all of them.
-        whole: What the view is a part of; None: it is the whole.
+        selection: The Service ports, ignored Services and health checks to include; None: all. The
+            page number is ignored, and ``problems`` always covers everything.
+        whole: The view of which ``view`` is a part; None: it is complete.
     """
     chosen = selection or Selection()
     return encode_answer(make_answer(view, now=now, selection=chosen, whole=whole))
@@ -62,7 +62,7 @@ def render_digests(view: StatusFacts, buckets: Collection[str] = ()) -> bytes:
     """Return the digests of Services as JSON.
 
     Args:
-        buckets: The numbers of those that are wanted; empty: all.
+        buckets: The numbers of the requested buckets; empty: all.
     """
     wanted = (
         bucket
@@ -83,7 +83,7 @@ def render_configz(view: StatusFacts) -> bytes:
 
 
 def plain_setting(value: object) -> object:
-    """Return a form of a setting's value that JSON can express; infinity is null."""
+    """Convert a setting's value to one that JSON can express; infinity becomes null."""
     match value:
         case float() if not math.isfinite(value):
             return None

@@ -1,9 +1,8 @@
-"""Draws the last minute, or the last ten, of a Service port as the paths of a small SVG picture.
+"""Draws the last minute, or ten minutes, of a Service port as paths of a small SVG image.
 
-The shaded area is bytes a second, the line is connections a second, each scaled to its own
-maximum. A mark at the bottom is a step in which connections were saved, or in which clients
-failed. Where nothing was measured there is a gap. Ten minutes have the times and the figures of
-each step.
+The shaded area shows bytes per second, the line connections per second, each scaled to its own
+maximum. A mark at the bottom shows a step with saved connections, or with failed clients.
+Unmeasured time is a gap. The ten-minute chart includes the time and figures of each step.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _TOP = 2
 
 @dataclass(frozen=True, slots=True)
 class Sparkline:
-    """The paths; an empty one draws nothing."""
+    """The paths of the image; an empty path draws nothing."""
 
     area: str
     line: str
@@ -35,7 +34,7 @@ class Sparkline:
 
 
 def draw(series: Curves) -> Sparkline:
-    """Return the picture of a series."""
+    """Draw a series."""
     octets = [a + b for a, b in zip(series.received_bytes, series.sent_bytes, strict=True)]
     return Sparkline(
         area="".join(f"{curve}V{HEIGHT}H{start}z" for start, curve in _curves(octets)),
@@ -50,7 +49,7 @@ def _marks(values: Iterable[float]) -> str:
 
 
 def _curves(values: Sequence[float]) -> Iterator[tuple[int, str]]:
-    """Yield where each curve between two gaps begins, and the curve."""
+    """Yield each curve between two gaps, with the index where it begins."""
     highest = max((value for value in values if value > 0), default=0.0)
     if not highest > 0:
         return
@@ -63,7 +62,7 @@ def _curves(values: Sequence[float]) -> Iterator[tuple[int, str]]:
 
 
 def _outline(heights: Sequence[int]) -> str:
-    """Return relative steps, without points on a flat line between their neighbours."""
+    """Return a path of relative steps, without points within a flat line."""
     last = len(heights) - 1
     if not last:
         return f"h{STEP // 2}"
@@ -78,30 +77,30 @@ def _outline(heights: Sequence[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Ten seconds."""
+    """One step of ten seconds."""
 
     x: int
-    """Where it begins in the picture."""
+    """Where the step begins in the image."""
     at: float
-    """Unix time at which it begins."""
+    """Unix time at which the step begins."""
     words: str
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Ten minutes."""
+    """The chart of ten minutes."""
 
     picture: Sparkline
     times: tuple[float, ...]
     """Unix times at the left, in the middle and at the right."""
     steps: tuple[Slot, ...]
-    """Those that were measured, the oldest first; empty unless they are wanted."""
+    """The measured steps, the oldest first; empty unless requested."""
 
 
 def make_chart(
     history: History, now: float, key: PortKey | None = None, *, has_steps: bool = False
 ) -> Chart | None:
-    """Return the chart of a Service port, or of all together; None if nothing was carried.
+    """Return the chart of a Service port, or of all together; None if there was no traffic.
 
     Args:
         now: Unix time of the last sample.

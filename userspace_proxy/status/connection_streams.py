@@ -1,11 +1,11 @@
-"""``/api/v1/connections``: which client calls which Service, and with ``watch`` each connection.
+"""``/api/v1/connections``: which client calls which Service, or with ``watch`` each connection.
 
     Observing ──▶ Watcher ──┬─▶ lines of JSON, for programs and the command ``observe``
                             └─▶ events with words, for the page
 
-Rule 1: the limit of streams, and who loses one at the limit, are those of ``stream``.
-Rule 2: a line is one connection; an empty one, after two seconds without any, finds out whether
-the client still reads.
+Rule 1: ``stream`` decides the limit of streams, and which stream ends at the limit.
+Rule 2: a line is one connection; after two seconds without one, an empty line finds out whether the
+client still reads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .sampling import RenderThread
 from .stream import OpenStreams
 
 _QUIET_S = 2.0
-# Rows of one event: a browser draws four events a second.
+# Rows per event: a browser draws four events per second.
 ROWS_AT_ONCE = 50
 EDGES_SHOWN = 20
 
@@ -41,7 +41,7 @@ class ConnectionStreams:
     """The streams of connections of one status server.
 
     Args:
-        take: Returns the view at this moment.
+        take: Returns the current view.
     """
 
     def __init__(self, observing: Observing, take: Callable[[], Awaitable[StatusFacts]]) -> None:
@@ -75,7 +75,7 @@ class ConnectionStreams:
 
 
 class _Watched:
-    """What one client gets."""
+    """The records for one client, as lines or events."""
 
     def __init__(
         self, watcher: Watcher, observing: Observing, first: list[ConnectionFacts]
@@ -85,12 +85,12 @@ class _Watched:
         self._first = first
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Yield lines of JSON; the first ones at once."""
+        """Yield lines of JSON, the first ones at once."""
         async for records in self._records():
             yield b"".join(map(encode_answer, records)) or b"\n"
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield events with the words of rows, the newest last, and of the table of clients."""
+        """Yield events with the text of rows, the newest last, and of the client table."""
         async for records in self._records():
             shown = records
             if (more := len(records) - ROWS_AT_ONCE) > 0:
@@ -108,10 +108,10 @@ class _Watched:
 
 
 def read_filter(query: Mapping[str, str]) -> ConnectionFilter:
-    """Return which connections a request wants.
+    """Parse which connections a request selects.
 
     Raises:
-        HTTPBadRequest: A value isn't valid.
+        HTTPBadRequest: A value is invalid.
     """
     client, slow = query.get("from", ""), query.get("slow", "")
     try:
@@ -134,9 +134,9 @@ def _slow_s(text: str) -> float:
 
 
 def _found(view: StatusFacts, wanted: ConnectionFilter) -> ConnectionFilter:
-    """Return a filter with the name of its port, or raise that there is none; it takes long."""
+    """Return the filter with its port's name, or raise if there is no such port; slow."""
     if ":" in wanted.service:
-        # A port may be written with its number; connections have its name.
+        # The user may give a port's number, but connections have its name.
         port = next(iter(view.only(wanted.service).ports), None)
         wanted = wanted.of(port.name) if port else wanted
     is_known = any(wanted.takes_service(port.plan.key.name.scopes) for port in view.ports)

@@ -1,12 +1,12 @@
-"""Words for one connection, the same for the terminal and the page.
+"""Words one connection, equally for the terminal and the page.
 
       ✓ 09:18:03.123 shop/cart-1 → shop/web:http → 10.244.0.3:8080: 78 B in, 1.2 kB out, first byte
                      after 0.8 ms; complete, by the client, after 3.1 ms
 
-Rule 1: as in ``text``: a line begins with two blanks and a mark. What failed has ✕; what was saved,
-waits, left before an endpoint answered, or was sent and not answered !; what is about the stream
-itself ·.
-Rule 2: a text contains nothing that a terminal would obey: workers and clusters have chosen it.
+Rule 1: as in ``text``, a line begins with two blanks and a mark: ✕ for failed connections; ! for
+those that were saved, wait, left before an endpoint answered, or sent without an answer; · for
+notes about the stream itself.
+Rule 2: a text contains nothing that a terminal would interpret: workers and clusters chose it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NOTED = (ConnectionEvent.LEFT_OUT, ConnectionEvent.UNSEEN)
 
 
 def level_of(one: ConnectionFacts) -> Level | None:
-    """Return how serious it is; None for a note about the stream."""
+    """Return a connection's severity; None for a note about the stream."""
     if one.event in _NOTED:
         return None
     if one.is_failed:
@@ -37,9 +37,9 @@ def level_of(one: ConnectionFacts) -> Level | None:
 
 
 def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
-    """Return a line, without its end, with the node that carries it, if that is given.
+    """Return a connection's line without its line end; ``node`` is the node that carries it.
 
-    One longer than ``columns`` is wrapped, unless they are 0.
+    A line longer than ``columns`` is wrapped, unless this is 0.
     """
     level = level_of(one)
     mark = IGNORED_MARK if level is None else MARKS[level]
@@ -50,12 +50,12 @@ def line_of(one: ConnectionFacts, columns: int = 0, node: str = "") -> str:
 
 
 def client_of(one: ConnectionFacts) -> str:
-    """Return the client by its pod, or else its address."""
+    """Return the client's pod, or else its address."""
     return one.client_pod or one.client
 
 
 def rest_of(one: ConnectionFacts) -> str:
-    """Return all but who and when."""
+    """Return everything except client, Service port, endpoint and time."""
     match one.event:
         case ConnectionEvent.ENDED | ConnectionEvent.REFUSED:
             parts = [*_dials(one), *_bytes(one)]
@@ -76,11 +76,11 @@ def rest_of(one: ConnectionFacts) -> str:
 
 
 def end_of(one: ConnectionFacts) -> str:
-    """Return how and by which side it ended; empty while it goes on."""
+    """Return how and by which side it ended; empty while it is open."""
     if not one.ended_by:
         return ""
     word = "refused: " if one.event is ConnectionEvent.REFUSED else ""
-    # That of a dial is beside it.
+    # A failed dial's code stands beside the dial.
     code = f" ({one.code})" if one.code and not one.failed else ""
     return f"{word}{one.cause}{code}, by the {one.ended_by}, after {_seconds(one.duration_s)}"
 
@@ -120,7 +120,7 @@ def _bytes(one: ConnectionFacts) -> list[str]:
     parts = [f"{bytes_in_words(one.received_bytes)} in", f"{bytes_in_words(one.sent_bytes)} out"]
     if one.waited_s >= 0.001:
         parts.append(f"answered after {_seconds(one.waited_s)}")
-    # The figure by which a filter takes what is slow.
+    # The figure by which filters select slow connections.
     if one.first_byte_s is not None:
         parts.append(f"first byte after {_seconds(one.until_first_byte_s)}")
     elif one.received_bytes and not one.sent_bytes:

@@ -4,16 +4,16 @@
                                                └─ ConnectionLimit: which one ends at the limit
 
 Rule 1: at a limit the oldest connection ends, not the new one, so a flood of connections doesn't
-keep probes from being answered: a probe is answered before as many others as the limit allows have
-been accepted (``accepting`` takes a few at a time). What takes longer may end in a flood.
-Rule 2: at a limit of several servers, the one with the most connections loses its oldest.
+block probes: a probe is answered before as many others as the limit allows have been accepted
+(``accepting`` takes a few at a time). Slower requests may end during a flood.
+Rule 2: at a limit shared by several servers, the one with the most connections loses its oldest.
 Rule 3: each connection has a deadline, so its descriptor is freed whatever the client does.
 Rule 4: an answer is written in chunks, as fast as its client reads it. The sum of answers that
 clients haven't read is limited: at the limit the connections that read the oldest ones end. Probes'
 answers are smaller than a chunk and aren't counted.
 
-The data plane ranks what it resets by shares of clients and Services (``policy.shares``), as its
-connections last; here an answer takes milliseconds, and its client repeats the question.
+The data plane's connections last, so it chooses by shares of clients and Services which to reset
+(``policy.shares``); here an answer takes milliseconds, and clients repeat requests.
 """
 
 from __future__ import annotations
@@ -32,49 +32,49 @@ MAX_CONNECTIONS = 128
 FIRST_REQUEST_S = 2.0
 # The largest answer, the metrics of 10,000 Services, takes a few seconds.
 REQUEST_S = 60.0
-# As much as a transport holds before it stops its writer.
+# As much as a transport buffers before it pauses its writer.
 CHUNK_BYTES = 64 * 1024
-# Of all clients of a server. The JSON of 10,000 Services with 20 endpoints each takes 75 MiB, and
-# their metrics less: a few clients read both at a time, and nothing else needs more than a chunk.
+# For all clients of a server. The JSON of 10,000 Services with 20 endpoints each takes 75 MiB,
+# their metrics less. A few clients read both at a time, and nothing else needs more than a chunk.
 UNREAD_BYTES = 128 * 1024 * 1024
 
 CallLater = Callable[[float, Callable[[], object]], asyncio.TimerHandle]
-"""As a loop's ``call_later``."""
+"""Has the signature of a loop's ``call_later``."""
 
 
 class ConnectionLimit:
     """At most ``limit`` simultaneous connections.
 
     Args:
-        unread_bytes: Of all answers that are being written.
+        unread_bytes: The limit for all answers that are being written.
     """
 
     def __init__(self, limit: int, *, unread_bytes: int = UNREAD_BYTES) -> None:
         self._limit = limit
         self._unread_bytes = unread_bytes
         self._unread: dict[StatusConnection, bytes] = {}
-        """What is being written to each, oldest first."""
+        """The answer being written to each connection, oldest first."""
         self._readers: Counter[int] = Counter()
-        """How many read an answer, by its identity."""
+        """How many connections read an answer, by the answer's id."""
         self._held_bytes = 0
-        """The sum of these answers, each once."""
+        """The total size of these answers, each counted once."""
         self._open: dict[StatusConnection, None] = {}
-        """Oldest first."""
+        """Open connections, oldest first."""
 
     def __len__(self) -> int:
         return len(self._open)
 
     def add(self, connection: StatusConnection) -> None:
-        """Count a connection; at the limit this ends another one."""
+        """Count a connection; at the limit, end another one."""
         if len(self._open) >= self._limit:
             self.make_room()
         self._open[connection] = None
 
     def hold(self, connection: StatusConnection, body: bytes) -> None:
-        """Count an answer that is being written; at the limit, readers of older ones end.
+        """Count an answer that is being written; at the limit, end readers of older answers.
 
-        An answer that several connections share counts once. One that exceeds the limit alone is
-        written, too.
+        An answer that several connections share counts once. A single answer above the limit is
+        still written.
         """
         self.release(connection)
         self._unread[connection] = body
@@ -100,7 +100,7 @@ class ConnectionLimit:
             self._held_bytes -= len(body)
 
     def make_room(self) -> bool:
-        """End the oldest connection of the server with the most; False if none is open."""
+        """End the oldest connection of the busiest server; False if none is open."""
         if not self._open:
             return False
         sizes = Counter(connection.server for connection in self._open)
@@ -118,7 +118,7 @@ class StatusConnection(asyncio.Protocol):
     """One connection to a status server, in front of aiohttp's protocol.
 
     Args:
-        limits: The limits that count it; the first is its server's own.
+        limits: The limits that count the connection; the first is its server's own.
         first_request_s: Seconds until the head of the first request is complete.
         request_s: Seconds from a request to the next, or to the end of the connection.
         call_later: Starts deadlines.
@@ -134,7 +134,7 @@ class StatusConnection(asyncio.Protocol):
         call_later: CallLater,
     ) -> None:
         self.on_end: Callable[[], object] | None = None
-        """Called once, when the connection has ended."""
+        """Called once when the connection has ended."""
         self._handler = handler
         self._limits = limits
         self._first_request_s = first_request_s
@@ -148,7 +148,7 @@ class StatusConnection(asyncio.Protocol):
         return self._limits[0]
 
     def note_request(self) -> None:
-        """Restart the deadline for the answer to a request, or for more of it."""
+        """Restart the deadline at a request, or when its client reads more of the answer."""
         self._end_in(self._request_s)
 
     def end(self) -> None:
@@ -200,8 +200,7 @@ class LimitedServer:
 
     Args:
         server: Creates aiohttp's protocol for each connection.
-        limits: Apply to each connection. The first one is this server's own, others
-            may be shared.
+        limits: Apply to each connection. The first one is this server's own; others may be shared.
         first_request_s: Seconds that a client has for its first request.
         request_s: Seconds for a request, its answer and the pause after it.
         call_later: Starts deadlines; None: the loop's.
@@ -236,16 +235,16 @@ class LimitedServer:
 
 
 def note_request(request: web.Request) -> None:
-    """Restart the deadline of a request's connection: it has come, or its client reads on."""
+    """Restart the deadline of a connection: a request has arrived, or its client reads more."""
     connection = _connection_of(request)
     if connection is not None:
         connection.note_request()
 
 
 async def send(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """Write an answer that is larger than a chunk; others are left to aiohttp.
+    """Write an answer that is larger than a chunk; aiohttp writes smaller ones.
 
-    aiohttp gives a whole body to the transport, which keeps it until the client has read it.
+    aiohttp would give the whole body to the transport, which keeps it until the client has read it.
 
     Returns:
         The answer, for aiohttp to finish.
@@ -255,7 +254,7 @@ async def send(request: web.Request, response: web.StreamResponse) -> web.Stream
         return response
     stream = web.StreamResponse(status=response.status, headers=response.headers)
     stream.content_length = len(body)
-    # If the connection has ended, aiohttp finds that out, too.
+    # If the connection has ended, aiohttp will notice that, too.
     with contextlib.suppress(ConnectionResetError):
         await stream.prepare(request)
         await write(request, stream, body)

@@ -1,4 +1,4 @@
-"""Maps a status view to the metrics of Service ports and endpoints, in the detail asked for.
+"""Maps a status view to the metrics of Service ports and endpoints, in the requested detail.
 
     detail      series                                                   how many
     node        node_…, the sums over all; service_port_problem          some hundred
@@ -9,12 +9,11 @@
 
 Rule 1: a series never appears twice, whatever the view contains, because Prometheus would discard
 the whole scrape.
-Rule 2: labels are names from the plan, so the size of the cluster bounds their number. Only those
-of :func:`edge_family` are clients: as many as its table, which is bounded (``facts.edges``).
-Rule 3: the sums of the node are there from the start, at 0, so that Prometheus sees the first
-increment of each; alerts use them. The series of a Service port appear with its first client, and
-those that are rarely needed when they aren't 0: most Services of a cluster never have a client on
-this node.
+Rule 2: labels are names from the plan, so the size of the cluster bounds their number. Only
+:func:`edge_family` has clients as labels, as many as its bounded table (``facts.edges``).
+Rule 3: the node's sums exist from the start, at 0, so that Prometheus sees the first increment of
+each; alerts use them. A Service port's series appear with its first client, rare ones once they
+aren't 0: most Services of a cluster never have a client on this node.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families
 
 PORT_LABELS = ("namespace", "service", "port", "protocol", "family", "side")
-"""``side`` is absent except for frontends with a policy of their own; sums over a Service port are
-right without it."""
+"""``side`` is set only for frontends with a policy of their own; sums over a Service port are
+correct without it."""
 ENDPOINT_STATES = ("ready", "not_ready", "terminating", "ejected", "refused", "not_used")
-"""``not_used``: traffic policy or hints keep this node's clients from it."""
+"""``not_used``: traffic policy or hints keep this node's clients away."""
 _CLIENT_LABELS = ("namespace", "service", "port", "client")
 
-# Values of the table by name, all at once.
+# All values of the table by name.
 _SCALARS = {name: one for name, one in figures_of(PortFigures).items() if one.kind != "histogram"}
 _COUNTED = attrgetter(*_SCALARS)
 _CARRIED = attrgetter(*figures_of(Traffic))
@@ -83,9 +82,9 @@ def families_of(view: StatusFacts, detail: Detail) -> Iterator[Family]:
 
 
 def state_label(endpoint: EndpointFacts) -> str:
-    """Return the one of :data:`ENDPOINT_STATES` in which an endpoint is counted.
+    """Return the :data:`ENDPOINT_STATES` value under which an endpoint is counted.
 
-    Its own words contain the cause of a refusal; a label must be from a short list.
+    Its own state may contain a refusal's cause, but a label must come from a short list.
     """
     if endpoint.is_usable and endpoint.ejected_for_s is not None:
         return "ejected"
@@ -99,7 +98,7 @@ def state_label(endpoint: EndpointFacts) -> str:
 
 
 def _by_labels(ports: Iterable[PortFacts]) -> dict[str, PortFacts]:
-    """Return Service ports by their labels, as text; of equals the first."""
+    """Return Service ports by their labels as text; of equal ones, the first."""
     by_labels: dict[str, PortFacts] = {}
     for port in ports:
         by_labels.setdefault(labels_text(PORT_LABELS, _port_labels(port)), port)
@@ -145,10 +144,10 @@ def _endpoint_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
 def _families(
     prefix: str, table: Mapping[str, Figure], rows: Mapping[str, Traffic]
 ) -> Iterator[Family]:
-    """Return the families of a table, each with a value per row; rare ones without zeros."""
+    """Yield the families of a table, each with a value per row; rare families without zeros."""
     for name, figure in table.items():
         value = attrgetter(name)
-        # A list, as a generator would read the value of a later series if it is read late.
+        # A list, because a generator read late would use the variables of a later series.
         samples = [(labels, value(row)) for labels, row in rows.items()]
         if figure.is_rare and prefix != "node_":
             samples = [sample for sample in samples if sample[1]]
@@ -230,7 +229,7 @@ def _endpoint_states(ports: Mapping[str, PortFacts]) -> Family:
         for endpoint in port.endpoints:
             counts[state_label(endpoint)] += 1
         for state, count in counts.items():
-            # All six for each port would nearly double the page for rows of zeros.
+            # All six states per port would nearly double the page with rows of zeros.
             if count or state == "ready":
                 samples.append((f'{labels[:-1]},state="{state}"}}', count))
     return gauge(f"{PREFIX}endpoints", "Endpoints by state", samples)
@@ -243,7 +242,7 @@ def _port_labels(port: PortFacts) -> tuple[str, ...]:
 
 
 def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
-    """Return the metrics of Service ports, by their labels, that are on the kernel path or were."""
+    """Yield the metrics of Service ports that are, or were, on the kernel path, by their labels."""
     yield gauge(
         f"{PREFIX}service_port_path",
         "1 for a Service port whose new connections don't pass through the proxy; "
@@ -260,14 +259,14 @@ def path_families(ports: Mapping[str, PortFacts]) -> Iterator[Family]:
         [
             (labels, port.kernel_connections)
             for labels, port in ports.items()
-            # As other counters of a Service port: from its first client on.
+            # Like other counters of a Service port, from its first client on.
             if port.kernel_connections
         ],
     )
 
 
 def edge_family(edges: EdgesFacts) -> Family:
-    """Return a series for each client of each Service port; families and sides are added up."""
+    """Return a series per client and Service port; IP families and sides are added up."""
     counts: Counter[str] = Counter()
     for edge in edges.edges:
         names = edge.namespace, edge.name, edge.port, edge.client_pod or edge.client
@@ -281,16 +280,16 @@ def edge_family(edges: EdgesFacts) -> Family:
 
 
 def demand_of(view: StatusFacts) -> Mapping[ServiceKey, int]:
-    """Return the demand of every Service that holds connections; 0 for those without."""
+    """Return the demand of every Service with ``hold``; 0 without demand."""
     holding = {port.plan.key.name.service for port in view.ports if port.hold_s is not None}
     return {key: view.demand.get(key, 0) for key in sorted(holding)}
 
 
 def render_demand(view: StatusFacts) -> bytes:
-    """Return the demand as JSON, by namespace and name: this node's, and all nodes' where known.
+    """Return the demand as JSON, by namespace and name: of this node, and of all nodes if known.
 
     Source: KEDA's scaler ``metrics-api`` reads a number by a path, here ``cluster.shop.web``. A
-    path that isn't there is an error, after which it changes nothing.
+        missing path is an error, at which KEDA changes nothing.
     """
     answer = {"demand": _by_namespace(demand_of(view))}
     if (of_all := view.cluster_demand) is not None:

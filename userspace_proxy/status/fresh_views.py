@@ -3,10 +3,10 @@
     requests ──▶ those that wait ──▶ pause ──▶ refresh ──▶ view ──▶ all get it
                                        3 times as long as the last view took
 
-Rule 1: a view is taken after the requests for it arrived, so it contains what happened before.
+Rule 1: a view is taken after its requests arrived, so it contains everything before them.
 Rule 2: however many requests arrive, and whatever they search for, views take no more than their
-share: ten thousand Services take a part of a second, in which no probe is answered and no change
-is carried out.
+share: ten thousand Services take a fraction of a second, during which no probe is answered and no
+change is applied.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..facts import StatusFacts
 from ..pacing import Pacing
 from .single_flight import SingleFlight
 
-# Of the event loop's time; samples of the page take as much (``sampling``).
+# The share of the event loop's time; samples of the page take as much (``sampling``).
 SHARE = 0.25
 
 
@@ -27,9 +27,9 @@ class FreshViews:
     """The views of one proxy.
 
     Args:
-        view: Returns the state at this moment.
-        refresh: Awaited before ``view``, to fetch counters from workers; returns how many seconds
-            of the event loop it took, if these count.
+        view: Returns the current state.
+        refresh: Awaited before ``view``, to fetch counters from workers; returns the seconds of the
+            event loop that it took, if they count towards the share.
         clock: Monotonic seconds.
         pause: Waits for that many seconds.
     """
@@ -50,11 +50,11 @@ class FreshViews:
         self._flights: SingleFlight[StatusFacts] = SingleFlight()
 
     async def take(self) -> StatusFacts:
-        """Return a view that is taken from now on."""
+        """Return a view that is taken after this call."""
         return await self._flights.get((), self._take)
 
     def close(self) -> None:
-        """Take no more views, and refer to nothing."""
+        """Take no more views, and drop all references."""
         self._view, self._refresh = is_closed, None
 
     async def _take(self) -> StatusFacts:
@@ -68,5 +68,5 @@ class FreshViews:
 
 
 def is_closed() -> StatusFacts:
-    """Stand for the views of a server that is closed."""
+    """Raise in place of the views of a closed server."""
     raise RuntimeError("this status server is closed")

@@ -6,9 +6,9 @@
     conntrack has room ─┘
     the loop iterates ────▶ /livez     liveness: would a restart help?
 
-Rule 1: ``/livez`` never asks for a restart that can't help, because a restart ends every
-connection of the node. A proxy is alive while it waits for the API server, while the kernel
-refuses its rules, and while its node is being deleted; with a stuck sync loop it isn't.
+Rule 1: ``/livez`` never requests a restart that can't help, because a restart ends every connection
+of the node. A proxy is alive while it waits for the API server, while the kernel rejects its rules,
+and while its node is being deleted, but not with a stuck sync loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from ..diagnosis.problems import late_s
 from ..facts import StatusFacts
 
-# An iteration, which normally takes a second, is stuck after this long.
+# An iteration of the sync loop, normally a second, counts as stuck after this time.
 STUCK_S = 60.0
 
 # Go's zero time, which kube-proxy shows before its first round.
@@ -33,16 +33,16 @@ class HealthAnswer:
     """One answer to a probe."""
 
     status: int
-    """200 or 503."""
+    """The status code, 200 or 503."""
     body: bytes
-    """JSON."""
+    """The body, JSON."""
 
 
 def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
-    """Answer whether clients may be sent to this node.
+    """Report whether clients may be sent to this node.
 
     Args:
-        view: The state at this moment.
+        view: The current state.
         now: Unix time, as in all functions of this module.
 
     Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go of 1.36. But before
@@ -52,25 +52,25 @@ def answer_healthz(view: StatusFacts, now: float) -> HealthAnswer:
         view.is_ready
         and view.node_is_eligible
         and is_working(view, now)
-        # Probes are answered while the kernel drops all other new connections.
+        # Probes still get through while the kernel drops all other new connections.
         and not view.tracking.is_dropping
     )
     return _answer(view, now, is_healthy=is_healthy, extra={"nodeEligible": view.node_is_eligible})
 
 
 def answer_livez(view: StatusFacts, now: float) -> HealthAnswer:
-    """Answer whether the sync loop of this process iterates.
+    """Report whether the sync loop of this process iterates.
 
-    Source: the form as above, and KEP-3836. kube-proxy also fails it for a late change, but
-    its restart costs no connection.
+    Source: as above, and KEP-3836. kube-proxy's also fails for a late change, but its restart costs
+        no connections.
     """
     return _answer(view, now, is_healthy=view.sync.turned_s_ago < STUCK_S, extra={})
 
 
 def is_working(view: StatusFacts, now: float) -> bool:
-    """Return whether changes come into force in time, whatever the Node's state.
+    """Return whether changes take effect in time, regardless of the Node's state.
 
-    Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports show, too.
+    Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports also report.
     """
     return late_s(view.sync, now) == 0
 
@@ -81,12 +81,12 @@ def _answer(
     is_in_time = is_working(view, now)
     last_done = view.sync.last_done
     body: dict[str, object] = {
-        # While it is healthy, kube-proxy shows a recent time even if nothing has changed,
-        # because load balancers came to depend on that in old versions.
+        # While healthy, kube-proxy shows a recent time even without changes, because load balancers
+        # came to depend on it in old versions.
         "lastUpdated": go_time(now if is_healthy else last_done),
         "currentTime": go_time(now),
         **extra,
-        # As in kube-proxy, only of the rounds: a node that isn't eligible may be healthy.
+        # As in kube-proxy, this covers only the sync rounds: an ineligible node may be healthy.
         "healthy": is_in_time,
     }
     if last_done:

@@ -1,15 +1,15 @@
-"""The health check node ports: they report to load balancers whether this node serves a Service.
+"""Serves health check node ports, which tell load balancers whether this node serves a Service.
 
     load balancer ──any path──▶ healthCheckNodePort ──▶ 200: send clients of this Service here
                                                         503: no endpoint here, or the proxy is late
 
 A Service of type LoadBalancer with ``externalTrafficPolicy: Local`` has one.
 
-Rule 1: all of them share one HTTP application; the port that was dialled identifies
-the Service. 1,000 Services with two sockets each are opened in 0.1 s (measured).
-Rule 2: a port that can't be opened is a problem only of its Service, and is tried again.
-Rule 3: the Node's own state isn't considered: a node that is being deleted may receive clients
-while it has endpoints.
+Rule 1: all ports share one HTTP application; the dialled port identifies the Service. 1,000
+Services with two sockets each are opened in 0.1 s (measured).
+Rule 2: a port that can't be opened is only its Service's problem, and is retried.
+Rule 3: the Node's own state is ignored: a node that is being deleted may receive clients while it
+has endpoints.
 
 Source: kubernetes/kubernetes pkg/proxy/healthcheck/service_health.go of 1.36; KEP-3836.
 """
@@ -39,10 +39,10 @@ from .middleware import Middleware, make_runner
 _log = logging.getLogger("userspace_proxy.status")
 
 _WILDCARDS = ("0.0.0.0", "::")
-# A few load balancers each probe some hundred Services, by short connections.
+# A few load balancers each probe a few hundred Services with short connections.
 MAX_CONNECTIONS = 512
-# Per Service, so that a flood of connections to one leaves room for the others. If floods of many
-# Services reach the total, the Service with the most connections loses its oldest.
+# Per Service, so that a flood of connections to one leaves room for the others. If many floods
+# reach the total, the Service with the most connections loses its oldest.
 MAX_CONNECTIONS_PER_PORT = 32
 
 
@@ -50,9 +50,9 @@ class HealthCheckPorts:
     """The health check node ports of one proxy.
 
     Args:
-        is_healthy: Whether changes come into force in time; called once per request.
-        who_holds: Names the process that uses an address and port, for the problem; empty
-            if it isn't known.
+        is_healthy: Returns whether changes take effect in time; called once per request.
+        who_holds: Returns the process that uses an address and port, for the problem's text; empty
+            if unknown.
     """
 
     def __init__(
@@ -64,33 +64,33 @@ class HealthCheckPorts:
         self._is_healthy = is_healthy
         self._who_holds = who_holds
         self._checks: dict[int, HealthCheck] = {}
-        """By port."""
+        """The health checks by port."""
         self._listeners: dict[SocketAddress, Accepting] = {}
         self._problems: dict[ServiceKey, str] = {}
         self._holders: dict[SocketAddress, str] = {}
-        """The processes that use ports which couldn't be opened."""
+        """The processes that use the ports that couldn't be opened."""
         self._runner: web.AppRunner | None = None
         self._limit = ConnectionLimit(MAX_CONNECTIONS)
         self._limits: dict[int, ConnectionLimit] = {}
-        """Of each port, at all addresses together."""
+        """The limit of each port, for all addresses together."""
         self._reserve = Reserve()
         self._log_limit = LogLimit(SERVICE_LINES)
 
     @property
     def problems(self) -> Mapping[ServiceKey, str]:
-        """Why a Service's health check isn't served, or not at every address; one line each."""
+        """Why Services' health checks aren't served, or not at every address; one line each."""
         return self._problems
 
     async def apply(
         self, checks: Iterable[HealthCheck], addresses: Sequence[str] | None = None
     ) -> None:
-        """Serve exactly these health checks, and try failed ones again; one call at a time.
+        """Serve exactly these health checks, and retry failed ones; one call at a time.
 
-        A port that stays keeps its listener, whichever Service it belongs to.
+        A port that remains keeps its listener, even for another Service.
 
         Args:
             checks: At most one per Service.
-            addresses: The node's addresses at which they answer; None: all of them.
+            addresses: The node's addresses at which they answer; None: all addresses.
         """
         self._checks, problems = self._assign(checks)
         ips = _WILDCARDS if addresses is None else tuple(addresses)
@@ -121,7 +121,7 @@ class HealthCheckPorts:
             await accepted_have_protocols()
             await runner.cleanup()
         self._reserve.close()
-        # aiohttp keeps the last thousand handlers (lru_cache in web_app), and what they refer to.
+        # aiohttp keeps the last thousand handlers (lru_cache in web_app), with all references.
         self._is_healthy = bool
 
     def _assign(
@@ -146,7 +146,7 @@ class HealthCheckPorts:
         return assigned, problems
 
     async def _open(self, at: SocketAddress) -> str:
-        """Open one listener; return why that failed, or empty."""
+        """Open one listener; return why that failed, or an empty text."""
         try:
             sock = listen(socket.AF_INET6 if ":" in at.ip else socket.AF_INET, at, is_v6_only=True)
         except OSError as exc:
@@ -164,7 +164,7 @@ class HealthCheckPorts:
         return ""
 
     async def _holder_of(self, at: SocketAddress) -> str:
-        # Finding it reads the descriptors of every process, and the port is tried every second.
+        # The search reads the descriptors of every process, and the port is retried every second.
         if at not in self._holders:
             self._holders[at] = await asyncio.to_thread(self._who_holds, *at)
         return self._holders[at]
@@ -198,8 +198,8 @@ class HealthCheckPorts:
         )
 
     def _note(self, problems: dict[ServiceKey, str]) -> None:
-        """Remember the problems, and log new and solved ones."""
-        # One line per round: when descriptors are out, all Services have the same problem.
+        """Store the problems, and log new and solved ones."""
+        # One line per round: without descriptors, all Services have the same problem.
         new = [service for service in problems if self._problems.get(service) != problems[service]]
         now = Clocks.monotonic()
         if new and self._log_limit.take(now):

@@ -1,15 +1,15 @@
-"""What each Service port carried: the last minute by seconds, and the last ten by ten seconds.
+"""Records what each Service port carried: the last minute by seconds, ten minutes by ten seconds.
 
     page, streams ──views, one a second────────┐
     agent ──────────counters, every 5 seconds──┴▶ History ─▶ rates, sparklines, charts
 
-Rule 1: only differences of counters count. One that falls counts nothing: it began again, or a
-late answer came to a client that was counted as failed.
-Rule 2: a sample covers the time since the last one, if that is at most ``COVERED_S``. What none
-covers is a gap, as is the time before a Service port was first seen.
-Rule 3: memory is bounded. A Service port that carries something takes about 4 kB until ten minutes
-after it carries nothing, any other one a small object. The ten minutes of at most ``KEPT_MAX``
-Service ports are kept, and the agent samples no more of them (16 MB).
+Rule 1: only increases of counters are recorded. A counter that falls adds nothing: it was reset, or
+a client that was counted as failed got a late answer.
+Rule 2: a sample covers the time since the previous one, up to ``COVERED_S``. Uncovered time is a
+gap, as is the time before a Service port was first seen.
+Rule 3: memory is bounded. A Service port with traffic takes about 4 kB until ten minutes after its
+last traffic, any other a small object. Ten minutes are kept for at most ``KEPT_MAX`` Service ports,
+and the agent samples no more (16 MB).
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from typing import NamedTuple
 from ..facts import PortFacts
 
 STEPS = 60
-"""Values of a series: seconds of the last minute, or steps of the last ten."""
+"""Values per series: seconds of the last minute, or steps of ten minutes."""
 LONG_STEP_S = 10.0
-"""A step of the last ten minutes."""
+"""The length of a step of the ten minutes."""
 KEPT_MAX = 4_000
-"""Of more Service ports, nothing is kept while no page is open, and no more than a minute."""
+"""With more Service ports, at most a minute is kept, and nothing while no page is open."""
 COVERED_S = 15.0
-"""Workers report every 5 s, and samples of a very large node take several seconds."""
-# Rates are averages over this many seconds: those of one second are too restless to read.
+"""The most that a sample covers: workers report every 5 s, and sampling a large node takes
+seconds."""
+# Rates are averages over this many seconds, because one-second rates fluctuate too much to read.
 _AVERAGED = 3
 
 
 class Figures(NamedTuple):
-    """Counters of a Service port, what they grew by, or rates per second."""
+    """Counters of a Service port, their increases, or rates per second."""
 
     connections: float = 0
     received_bytes: float = 0
@@ -47,7 +48,7 @@ class Figures(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """60 rates of each figure, the oldest first; nan: nothing was measured."""
+    """60 rates per figure, the oldest first; nan: not measured."""
 
     connections: Sequence[float]
     received_bytes: Sequence[float]
@@ -57,7 +58,7 @@ class Curves(NamedTuple):
 
 
 Counted = Sequence[tuple[Hashable, Figures]]
-"""The counters of all Service ports at one moment, each with what it is known by."""
+"""The counters of all Service ports at one moment, each with its key."""
 
 _NOTHING = Figures()
 _GAP = math.nan
@@ -65,18 +66,18 @@ _figures_of = attrgetter(*Figures._fields)
 
 
 class _Track:
-    """The series of one Service port, or of all; ``tick`` is the number of a step."""
+    """The series of one Service port, or of all together; ``tick`` is a step's number."""
 
     __slots__ = ("_first", "_rings", "_written", "counters")
 
     def __init__(self, first: int, counters: Figures = _NOTHING) -> None:
         self.counters = counters
         self._first = first
-        """The first tick that has a value."""
+        """The first tick with a value."""
         self._rings: tuple[array[float], ...] | None = None
-        """One for each figure; None while nothing was carried."""
+        """A ring of values per figure; None without traffic."""
         self._written = 0
-        """The tick of the last value; after it, nothing was carried."""
+        """The tick of the last value, after which there was no traffic."""
 
     def write(self, ticks: range, rates: Figures) -> None:
         first, last = ticks[0], ticks[-1]
@@ -90,7 +91,7 @@ class _Track:
         self._written = last
 
     def last(self, ticks: Sequence[int]) -> list[list[float]]:
-        """Return the values of each figure in some of the last ticks; nan before its first."""
+        """Return the values of each figure at recent ticks; nan before the first."""
         values: list[list[float]] = []
         for ring in self._rings or (None,) * len(Figures._fields):
             kept = (
@@ -108,7 +109,7 @@ class _Track:
         return self._rings is not None and tick - self._written < _AVERAGED
 
     def shrink(self, tick: int) -> None:
-        """Keep no values that are all past."""
+        """Drop the values if all are too old."""
         if tick - self._written >= STEPS:
             self._rings = None
 
@@ -121,11 +122,11 @@ class _Scale:
         self._tracks: dict[Hashable, _Track] = {}
         self._all = _Track(2)
         self._covered = bytearray(STEPS)
-        """By tick: whether a sample covers it."""
+        """Whether a sample covers each tick."""
         self._is_covered = True
         """Whether samples cover the time since the last value."""
         self.tick = 0
-        """The number of the last step; from 1, which has no value."""
+        """The number of the last step, starting with 1, which has no value."""
         self._began = 0.0
         self.at = float("-inf")
         """The time of the last value."""
@@ -135,7 +136,7 @@ class _Scale:
         return bool(self._covered[self.tick % STEPS])
 
     def note(self, samples: Counted, at: float, *, is_covered: bool) -> None:
-        """Add a sample; without effect but for gaps if there is one in this step."""
+        """Add a sample; if this step already has one, note only gaps."""
         if not self.tick:
             self._began = at
         elapsed_s = at - self.at
@@ -199,7 +200,7 @@ class _Scale:
 
 
 class History:
-    """What one proxy carried."""
+    """The history of one proxy's traffic."""
 
     def __init__(self) -> None:
         self._minute = _Scale(1.0)
@@ -213,7 +214,7 @@ class History:
 
     @property
     def long_age_s(self) -> float:
-        """How long before the last sample the last value of the ten minutes ends."""
+        """Seconds between the end of the last ten-second step and the last sample."""
         return self._at - self._long.at
 
     def note(self, ports: Iterable[PortFacts], at: float) -> None:
@@ -235,15 +236,15 @@ class History:
         return self._minute.rates(key)
 
     def minute(self, key: Hashable | None = None) -> Curves | None:
-        """Return the last minute of a Service port, or of all together; None if all is 0."""
+        """Return the last minute of a Service port, or of all together; None without traffic."""
         return self._minute.series(key)
 
     def ten_minutes(self, key: Hashable | None = None) -> Curves | None:
-        """Return the last ten minutes likewise; values are averages over ten seconds."""
+        """Return the last ten minutes in the same way; values are averages over ten seconds."""
         return self._long.series(key)
 
     def is_busy(self, key: Hashable) -> bool:
-        """Return whether a Service port carried anything in the last seconds."""
+        """Return whether a Service port had traffic in the last seconds."""
         return self._minute.is_busy(key)
 
 

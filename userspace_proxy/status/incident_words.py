@@ -1,4 +1,4 @@
-"""What is said of an incident, on a terminal and on the page.
+"""Words an incident, for the terminal and the page.
 
 10.244.0.9:8080 refuses connections: 35 Services, since 14:02
 seen 412 times, last 2 s ago; 12 clients got no answer in the last minute; 3 wait
@@ -14,7 +14,7 @@ from ..causes.say import Form, say
 from ..facts import IncidentFacts
 from ..facts.units import plural, times_in_words
 
-# From then on a time of day alone is that of another day.
+# After this, a time of day alone could be yesterday's.
 _DAY_S = 12 * 3600.0
 
 
@@ -24,27 +24,27 @@ def time_of_day(at: float) -> str:
 
 
 def cause_of(incident: IncidentFacts) -> Cause:
-    """Return the cause, which each incident of this version has."""
+    """Return the cause, which every incident of this version has."""
     assert incident.cause is not None
     return incident.cause
 
 
 def since(incident: IncidentFacts, now: float) -> str:
-    """Return since when, on this node's clock; empty if that isn't known."""
+    """Return the incident's start on this node's clock; empty if unknown."""
     at = cause_of(incident).first_at
     form = "%H:%M" if now - at < _DAY_S else "%d %b %H:%M"
     return f"since {time.strftime(form, time.localtime(at))}" if at else ""
 
 
 def headline(incident: IncidentFacts, now: float) -> str:
-    """Return an incident in one line: what is wrong, what it touches, since when."""
-    # Names keep their first letter, and many causes begin with one.
+    """Return an incident in one line: what is wrong, what it affects, and since when."""
+    # Not capitalised, because many causes begin with a name.
     what = say(cause_of(incident), Form.SHORT)
     return f"{what}: {', '.join(filter(None, (incident.touched, since(incident, now))))}"
 
 
 def met(incident: IncidentFacts, now: float) -> Iterator[str]:
-    """Yield what clients met, as clauses; none if nothing was counted."""
+    """Yield the effects on clients as clauses; nothing if none were counted."""
     cause = cause_of(incident)
     if times := times_in_words(cause.count, cause.last_at, now):
         yield f"seen {times.strip(' ()')}"
@@ -56,13 +56,13 @@ def met(incident: IncidentFacts, now: float) -> Iterator[str]:
 
 
 def names_in_line(incident: IncidentFacts, columns: int) -> str:
-    """Return the names of as many of its Services as fit, at least one, and how many more."""
+    """Return as many of its Services' names as fit, at least one, and how many more there are."""
     first, *others = incident.services
     shown = first
     for count, name in enumerate(others):
         more = f" and {len(others) - count:,} more"
         wider = f"{shown}, {name}"
-        # Others after this one need room for their number.
+        # If others follow, their number needs room.
         if len(wider) + (len(more) if count + 1 < len(others) else 0) > columns:
             return f"{shown}{more}"
         shown = wider

@@ -1,7 +1,7 @@
-"""Counts what the kernel carries without the proxy, on request: ``/api/v1/kernel-path``.
+"""Counts on request the connections that the kernel carries alone: ``/api/v1/kernel-path``.
 
-Rule 1: connection tracking is listed when it is asked for, never each second: a busy node has
-200,000 entries, which take about half a second in a thread.
+Rule 1: connection tracking is listed on request, never every second: a busy node's 200,000 entries
+take about half a second in a thread.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def render_tracked(
 ) -> bytes:
     """Return the tracked connections of Service ports on the kernel path, as JSON.
 
-    Blocks: call it in a thread.
+    It blocks: call it in a thread.
 
     Args:
-        count: Returns the entries of an IP version and a protocol.
+        count: Returns the entries for an IP version and a protocol.
 
     Raises:
-        SteeringError: The kernel doesn't list them.
+        SteeringError: The kernel doesn't list the entries.
     """
     ports = [port for port in view.ports if port.path is DataPath.KERNEL]
     kinds = {(port.plan.key.family, port.plan.protocol) for port in ports}
@@ -58,7 +58,7 @@ def _row(port: PortFacts, tracked: Tracked) -> dict[str, object]:
 def _endpoint(
     address: SocketAddress, dialled: Iterable[bytes], tracked: Tracked
 ) -> dict[str, object]:
-    """Return an endpoint's entries, and their volume or nulls."""
+    """Return an endpoint's entries and their bytes, null if not accounted."""
     endpoint = pack_address(*address)
     legs = [(one, endpoint) for one in dialled]
     counted: Mapping[str, int | None] = dict.fromkeys(Volume._fields)

@@ -1,4 +1,4 @@
-"""The listening sockets of the status servers."""
+"""Opens the listening sockets of the status servers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..model import SocketAddress
 ListenAt = tuple[str, int] | socket.socket
 """Host and port (0: any free one), or a socket that already listens."""
 
-# Connections that wait to be accepted while the event loop is busy.
+# Connections that may wait to be accepted while the event loop is busy.
 BACKLOG = 128
 
 
 async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
-    """Return a listening socket, which the caller closes, even if ``bind`` is the socket.
+    """Return a listening socket; the caller closes it, even if it was given as ``bind``.
 
     On 0.0.0.0, as on ``::``, it listens on every address of both families, as in Go.
 
     Args:
-        what: What is served there, for the error: ``health checks``.
+        what: The purpose, for the error: ``health checks``.
         flag: The flag that chooses the address, for the error.
 
     Raises:
@@ -38,7 +38,7 @@ async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
             return sock
         return listen(*await _resolve(host, port))
     except OSError as exc:
-        # A resolver's error has its text in strerror, too, but no error number of the kernel.
+        # A resolver's error also has its text in strerror, but no errno.
         cause = exc.strerror or str(exc)
         raise ListenError(
             f"cannot serve {what} on {SocketAddress(host, port)}: {cause}",
@@ -75,7 +75,7 @@ def listen(family: int, address: tuple[object, ...], *, is_v6_only: bool = False
     """Return a non-blocking listening socket, which the caller closes.
 
     Args:
-        is_v6_only: ``::`` leaves IPv4 clients to another socket.
+        is_v6_only: Whether ``::`` leaves IPv4 clients to another socket.
 
     Raises:
         OSError: The address isn't available.

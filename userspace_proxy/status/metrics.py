@@ -1,4 +1,4 @@
-"""The metrics page: kube-proxy's metric names where they exist, own names otherwise.
+"""Renders the metrics page: with kube-proxy's metric names where they exist.
 
 observe() in the loop ──▶ SyncMetrics ──┐ copied
 StatusFacts, immutable ──────────────────┼──▶ render_metrics(), in a thread
@@ -48,13 +48,13 @@ class _Histogram:
         self._sum += value
 
     def family(self) -> Family:
-        """Return a copy."""
+        """Return the histogram as a family; later observations don't change it."""
         series = Buckets("", self._bounds, tuple(self._counts), self._sum)
         return histogram(f"kubeproxy_{self._name}_duration_seconds", self._text, [series])
 
 
 class SyncMetrics:
-    """How long sync rounds took, and changes until they were in force, as histograms."""
+    """Histograms of the duration of sync rounds, and of changes' delay until they took effect."""
 
     def __init__(self) -> None:
         text = "Time that one round of plan, diff and apply took"
@@ -76,8 +76,8 @@ class SyncMetrics:
         """Count one sync round.
 
         Args:
-            is_full: It compared everything, not only what changed.
-            programmed_s: Of each slice that came into force, how long that took.
+            is_full: Whether it compared everything, not only changes.
+            programmed_s: For each slice that took effect, how long that took.
         """
         self._all.observe(duration_s)
         (self._full if is_full else self._partial).observe(duration_s)
@@ -126,7 +126,7 @@ class MetricsForm(NamedTuple):
 
     @classmethod
     def accepted(cls, accept: str, accept_encoding: str) -> MetricsForm:
-        """Return the form that a scraper accepts.
+        """Choose the form that a scraper accepts.
 
         Args:
             accept: The ``Accept`` header; empty for the plain text form.
@@ -134,7 +134,7 @@ class MetricsForm(NamedTuple):
         """
         content_type = choose_encoder(accept)[1]
         if content_type.startswith(_OPEN_METRICS):
-            # The library repeats any version that a scraper asks for.
+            # The library echoes any version that a scraper requests.
             content_type = re.sub("version=[^;]*", "version=1.0.0", content_type)
         return cls(content_type, gzip_accepted(accept_encoding))
 
@@ -146,27 +146,27 @@ def render_metrics(
     detail: Detail = "service",
     form: MetricsForm | None = None,
 ) -> MetricsPage:
-    """Render everything in a form.
+    """Render all metrics.
 
-    Call it in a thread, one at a time. It reads nothing but its arguments and /proc.
+    Call it in a thread, one at a time. It reads only its arguments and /proc.
 
     Args:
-        view: The state at this moment.
+        view: The current state.
         taken: The families of :class:`SyncMetrics` and :class:`HealthCheckCounts`.
-        detail: How much of Service ports and endpoints.
-        form: None: plain text.
+        detail: Which series of Service ports and endpoints to include.
+        form: The form of the page; None: plain text.
     """
     content_type, is_gzip = form or MetricsForm.accepted("", "")
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    # The content type accepts itself.
+    # choose_encoder expects an Accept header, which a content type also is.
     encode, _ = choose_encoder(content_type)
     open_metrics = content_type.startswith(_OPEN_METRICS)
     own = write_families(chain(taken, families_of(view, detail)), open_metrics=open_metrics)
-    # The library's are last, because it ends OpenMetrics.
+    # The library's metrics come last, because it writes OpenMetrics' EOF marker.
     body, headers = own + encode(registry), {"Content-Type": content_type}
     if is_gzip:
-        # Labels repeat, so the fastest level leaves a fifteenth; it doesn't hold the interpreter.
+        # Labels repeat, so even the fastest level leaves a fifteenth; it releases the GIL.
         body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
     return MetricsPage(headers, body)

@@ -1,4 +1,4 @@
-"""The HTTP application of a status server, and the middleware of its requests and responses.
+"""The HTTP application of a status server, and the middleware for its requests and responses.
 
 request ──▶ time to answer ──▶ Host allowed? ──▶ handler ──▶ headers ──▶ answer
 """
@@ -24,13 +24,13 @@ HEADERS = {
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    # aiohttp would send its version, and Python's.
+    # aiohttp would send its own and Python's version.
     "Server": "userspace-proxy",
     "X-Content-Type-Options": "nosniff",
 }
-# Between Prometheus' usual scrapes a new connection is cheaper than keeping one.
+# For the usual interval of scrapes, a new connection is cheaper than keeping one open.
 _KEEPALIVE_S = 30.0
-# Pending requests get this long when the proxy ends: probes and pages are repeated.
+# The time for pending requests when the proxy ends: clients repeat probes and pages.
 _CLOSE_S = 1.0
 
 
@@ -38,9 +38,9 @@ class Middleware:
     """The middleware of one server.
 
     Args:
-        loopback_only: Answer only requests whose ``Host`` is a name of loopback.
+        loopback_only: Answer only requests whose ``Host`` is a loopback name.
         one_request: Close every connection after its first answer.
-        own_host: Answer requests to this ``Host``, too.
+        own_host: Also answer requests to this ``Host``.
     """
 
     def __init__(self, *, loopback_only: bool, one_request: bool, own_host: str = "") -> None:
@@ -55,7 +55,7 @@ class Middleware:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
-        # A request without Host is HTTP/1.0, which no browser sends.
+        # A request without Host is HTTP/1.0, which browsers don't send.
         is_own = hosts == [self._own_host]
         if self._loopback_only and not is_own and not all(map(is_loopback_host, hosts)):
             return web.Response(
@@ -66,7 +66,7 @@ class Middleware:
         try:
             response = await handler(request)
         except web.HTTPException as exc:
-            # No such path, or a method other than GET and HEAD.
+            # The path doesn't exist, or the method isn't GET or HEAD.
             response = web.Response(status=exc.status, text=f"{exc.reason}\n")
             if "Allow" in exc.headers:
                 response.headers["Allow"] = exc.headers["Allow"]
@@ -94,9 +94,9 @@ def make_runner(middleware: Middleware, routes: Iterable[web.AbstractRouteDef]) 
 
 
 def http_logger() -> logging.Logger:
-    """Return aiohttp's logger without errors that any client can cause.
+    """Return aiohttp's logger, filtered to exclude errors that any client can cause.
 
-    It logs a traceback for every request that isn't HTTP, and every scanner can reach the health
+    It would log a traceback for every request that isn't HTTP, and any scanner can reach the health
     port.
     """
     logger = logging.getLogger("userspace_proxy.status.http")
@@ -107,5 +107,5 @@ def http_logger() -> logging.Logger:
 
 def _is_internal(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    # A client may leave before "100 Continue", which aiohttp sends by itself.
+    # A client may disconnect before "100 Continue", which aiohttp sends by itself.
     return not isinstance(error, HttpProcessingError | ConnectionResetError)

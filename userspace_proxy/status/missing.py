@@ -1,4 +1,4 @@
-"""Words that there is no such Service, and which one was probably meant."""
+"""Words the error for a missing Service, and suggests the one that was probably meant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMED_MAX = 3
 
 
 def say_missing(view: StatusFacts, service: str) -> str:
-    """Return that there is no such Service, and what was probably meant; or that it lacks the port.
+    """Return that a Service or its port doesn't exist, and what was probably meant.
 
     Args:
         service: ``namespace``, ``namespace/name`` or ``namespace/name:port``.
@@ -27,7 +27,7 @@ def say_missing(view: StatusFacts, service: str) -> str:
     if not own and (rejected := view.source.rejected_of(key)):
         return printable(f"{key} is not served: {rejected[0].line}")
     if wanted and own:
-        # Of a port's families and sides the first, which has the ClusterIP.
+        # Of a port's families and sides, use the first, which has the ClusterIP.
         ports = {port.port or port.number: port for port in reversed(own)}
         have = filter(None, map(_numbered, reversed(ports.values())))
         return printable(f"{key} has no port {wanted}; it has {', '.join(have)}")
@@ -45,15 +45,15 @@ def say_missing(view: StatusFacts, service: str) -> str:
 
 
 def say_meant(key: str, names: Iterable[str], *, may_be_unread: bool = False) -> str:
-    """Return what was probably meant by a Service that doesn't exist, as the end of a sentence.
+    """Return a suggestion for a Service that doesn't exist, as the end of a sentence.
 
-    Services of its name in other namespaces, then similar ones of its namespace, or else the
-    namespace of its name.
+    It suggests Services of that name in other namespaces, then similar ones in its namespace, or
+    else a namespace of that name.
 
     Args:
         key: ``namespace/name``.
-        names: All Services.
-        may_be_unread: It may exist after all: only a name that is nearly equal is another one.
+        names: The names of all Services.
+        may_be_unread: It may exist after all, so suggest only nearly equal names.
     """
     namespace, name = ServiceKey.read(key)
     by_namespace: dict[str, list[str]] = {}
@@ -83,7 +83,7 @@ def _numbered(port: PortFacts) -> str:
 
 
 def _listed(words: Sequence[str], last: str) -> str:
-    """Return ``a, b and 2 more`` of many words."""
+    """Join words: ``a, b and 2 more`` if there are many."""
     shown = list(words[:_NAMED_MAX])
     if more := len(words) - len(shown):
         shown.append(f"{more:,} more")
@@ -92,15 +92,15 @@ def _listed(words: Sequence[str], last: str) -> str:
 
 
 def is_known(item: RejectedFacts) -> bool:
-    """Return whether it is known which object has the mistake, or which Services it concerns."""
+    """Return whether the invalid object, or the Services concerned, are known."""
     return bool(item.object or item.services)
 
 
 def _say_unread(source: SourceFacts, name: str) -> str:
-    """Return that a Service may be in what can't be read, as the end of a sentence; or empty.
+    """Return that a Service may be in an unreadable file, as the end of a sentence; or empty.
 
     Args:
-        name: A file that contains it in its own name is the likeliest.
+        name: The Service's name; a file with this name in its own is the likeliest.
     """
     known = {item.line for item in source.rejected if is_known(item)}
     problems = [line for line in source.problems if line not in known]

@@ -24,7 +24,7 @@ _POLICIES = {
     Scope.LOCAL_FROM_OUTSIDE: "external",
 }
 
-# As /metrics has them. Others follow in the order of the JSON, so a new one needs no line here.
+# The first metrics in order. Others follow in the JSON's order, so new ones need no line here.
 _FIRST = (
     "is_ready",
     "node_is_eligible",
@@ -56,12 +56,12 @@ _FIRST = (
     "totals.kernel_connections",
 )
 _WITH_FRACTION = "last_state.failures"
-"""It was written as 4.0 from the beginning."""
+"""It has always been written as 4.0."""
 
 
 def _node_figures() -> Mapping[str, Figure]:
     found = figures_of(StatusFacts)
-    # Sums over Service ports are among the figures of these.
+    # Sums over Service ports come with the Service ports' figures.
     rest = [name for name in found if name not in _FIRST and not name.startswith("totals.")]
     return {name: found[name] for name in (*_FIRST, *rest)}
 
@@ -70,7 +70,7 @@ _FIGURES = _node_figures()
 
 
 def node_families(view: StatusFacts) -> Iterator[Family]:
-    """Return the metrics whose number doesn't depend on the size of the cluster.
+    """Yield the metrics whose number doesn't depend on the cluster's size.
 
     Only health check node ports have one series per Service.
     """
@@ -84,9 +84,9 @@ def node_families(view: StatusFacts) -> Iterator[Family]:
 
 
 def _figures(view: StatusFacts) -> Iterator[Family]:
-    """Return the facts that are figures: of a list its length, of a text whether there is one.
+    """Yield the facts that are figures: a list as its length, a text as whether it isn't empty.
 
-    A figure that isn't known has no series.
+    An unknown figure has no series.
     """
     for field, figure in _FIGURES.items():
         value = attrgetter(field)(view)
@@ -101,10 +101,10 @@ def _figures(view: StatusFacts) -> Iterator[Family]:
 
 
 def _kube_proxy_families(view: StatusFacts) -> Iterator[Family]:
-    """Return the metrics that kube-proxy has, too, so that its alerts and dashboards keep working.
+    """Yield kube-proxy's metrics, so that its alerts and dashboards keep working.
 
-    It labels them by IP family since 1.34, because it has one loop per family. A round of this
-    proxy covers both, and a query that sums or takes the maximum sees no difference.
+    kube-proxy labels them by IP family since 1.34, because it has one loop per family. A round of
+    this proxy covers both; queries with sum or max see no difference.
 
     Source: kubernetes/kubernetes pkg/proxy/metrics/metrics.go.
     """
@@ -175,7 +175,7 @@ def _problems(view: StatusFacts) -> Family:
 
 
 def _worker_families(view: StatusFacts) -> Iterator[Family]:
-    """Return what each worker process reports; nothing where there are none."""
+    """Yield the metrics of each worker process; nothing without workers."""
     if not view.workers:
         return
     workers = {f'{{worker="{worker.index}"}}': worker for worker in view.workers}

@@ -1,10 +1,10 @@
-"""Those that watch connections, and the table of which client calls which Service.
+"""Watchers of connections, and the table of which client calls which Service.
 
     workers ──a few times a second──▶ Observing ──▶ Watcher: a bounded ring ──▶ stream ──▶ client
                                           └──────▶ Edges
 
-Rule 1: without a watcher nothing is asked of workers.
-Rule 2: nothing waits for a watcher that reads slowly: its ring loses the oldest, and counts them.
+Rule 1: without a watcher, workers report no connections.
+Rule 2: nothing waits for a slow watcher: its ring drops the oldest records, and counts them.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from ..facts.connection import (
 from ..facts.edges import Calls, Edges, EdgesFacts, no_pod
 from ..model import DataPath, PortKey, contains, intersect
 
-# Of one watcher: what four workers send in two seconds.
+# Records per watcher: what four workers send in two seconds.
 RING = 4096
 LEFT_OUT = "too many at a time"
-# A worker looks no further at what it has no room for.
+# A worker doesn't classify connections for which it has no room.
 _OF_ANY_KIND = f"{LEFT_OUT}; not all of them may have failed, been saved or slow"
-# Service ports that are named at the start of a stream: a page of a terminal.
+# Unseen Service ports that are named at the start of a stream: a terminal page.
 _UNSEEN_MAX = 10
 _IN_KERNEL = "the kernel leads its connections straight to endpoints, past this proxy"
 _BY_RULES = "rules lead them past this proxy; those of this node's programs are seen at their end"
@@ -47,7 +47,7 @@ class TooManyWatched(UserspaceProxyError):
 
 
 class Watcher:
-    """One reader of connections; it is used in the event loop only."""
+    """One reader of connections, for use in the event loop only."""
 
     def __init__(self, wanted: ConnectionFilter) -> None:
         self.wanted = wanted
@@ -56,7 +56,7 @@ class Watcher:
         self._news = asyncio.Event()
 
     def put(self, records: Iterable[ConnectionFacts], left_out: int = 0) -> None:
-        """Add those that it wants, for which the oldest make room, and what is left out."""
+        """Add the records that its filter selects, dropping the oldest if necessary."""
         self._left_out += left_out
         for one in records:
             if self.wanted.takes(one):
@@ -68,9 +68,9 @@ class Watcher:
             self._news.set()
 
     async def take(self, within_s: float) -> list[ConnectionFacts]:
-        """Return what there is, the oldest first, as soon as there is some; none after a time.
+        """Wait for records, up to a timeout; return them, the oldest first.
 
-        What was left out is the last one, with its number.
+        The last record counts those that were dropped.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
@@ -90,7 +90,7 @@ class Watcher:
 
 
 class Collector(Watcher):
-    """A watcher whose connections are a list that grows, and loses the oldest."""
+    """A watcher whose connections are a growing list, which loses the oldest."""
 
     def __init__(self, wanted: ConnectionFilter) -> None:
         super().__init__(wanted)
@@ -115,17 +115,17 @@ class Observing:
 
     def __init__(self, clock: Callable[[], float] = Clocks.time) -> None:
         self.is_on = asyncio.Event()
-        """Set while something watches."""
+        """Set while there is a watcher."""
         self._clock = clock
         self._watchers: dict[Watcher, None] = {}
         self._edges = Edges()
 
     @contextlib.contextmanager
     def watch(self, watcher: _W) -> Iterator[_W]:
-        """Have a watcher get connections in a `with` block.
+        """Deliver connections to a watcher in a `with` block.
 
         Raises:
-            TooManyWatched: As many different filters are watched as workers take.
+            TooManyWatched: Workers support no more different filters.
         """
         filters = self.filters()
         if len(filters) >= FILTERS_MAX and watcher.wanted not in filters:
@@ -153,7 +153,7 @@ class Observing:
     def add_calls(
         self, calls: Iterable[Calls], left_out: int, pod_of: Callable[[str], str] = no_pod
     ) -> None:
-        """Add what a worker has counted of clients' calls.
+        """Add the calls that a worker has counted.
 
         Args:
             pod_of: Returns the pod that has an address now, ``namespace/name``, or an empty text.
@@ -161,16 +161,16 @@ class Observing:
         self._edges.add(calls, left_out, self._clock(), pod_of)
 
     def edges(self, wanted: ConnectionFilter) -> EdgesFacts:
-        """Return which clients call which Services, of those that are wanted."""
+        """Return which clients call which Services, as far as a filter selects them."""
         return self._edges.facts(wanted.takes_service)
 
 
 def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[ConnectionFacts]:
-    """Yield the Service ports whose connections don't pass through the proxy, each with the reason.
+    """Yield a record for each Service port whose connections bypass the proxy, with the reason.
 
-    They take the kernel path, or the kernel refuses or drops them, as no endpoint is usable. Only
-    those are named of which a connection might be wanted if it were seen, or all if nothing that
-    happens to any of them can be what is wanted.
+    They take the kernel path, or the kernel refuses or drops them because no endpoint is usable.
+    Only ports with connections that the filter might select are named; if no connection could
+    match, all are.
     """
     ports = [port for port in view.ports if wanted.takes_service(port.plan.key.name.scopes)]
     whys = ((port, _why_never(port, wanted, view.announcing)) for port in ports)
@@ -193,7 +193,7 @@ def _unseen(
 
 
 def _why_past(port: PortFacts) -> str:
-    """Return why connections to a Service port don't pass through the proxy; empty if they do."""
+    """Return why connections to a Service port bypass the proxy; empty if they don't."""
     if port.path is DataPath.KERNEL:
         return _IN_KERNEL if port.socket_connections is None else _BY_RULES
     if port.cause is None or port.is_holding:
@@ -202,14 +202,14 @@ def _why_past(port: PortFacts) -> str:
 
 
 def _may_want(port: PortFacts, wanted: ConnectionFilter) -> bool:
-    """Return whether a connection past the proxy might be wanted if it were seen."""
-    # One in the kernel may be slow, but only the proxy connects clients to another endpoint.
+    """Return whether the filter might select a connection that bypasses the proxy."""
+    # A connection in the kernel may be slow, but only the proxy can save connections.
     is_slow = port.path is DataPath.KERNEL and wanted.slow_s is not None
     return wanted.failed or wanted.takes_all_kinds or is_slow
 
 
 def _why_never(port: PortFacts, wanted: ConnectionFilter, announcing: Sequence[str]) -> str:
-    """Return why no connection to a Service port can be what is wanted; empty if one can."""
+    """Return why no connection to a Service port can match the filter; empty if one can."""
     if why := _why_past(port):
         return why
     if wanted.client and not _may_be_announced(port, announcing):
@@ -225,9 +225,9 @@ def _why_never(port: PortFacts, wanted: ConnectionFilter, announcing: Sequence[s
 
 
 def _may_be_announced(port: PortFacts, announcing: Sequence[str]) -> bool:
-    """Return whether a load balancer that announces its clients can dial a Service port.
+    """Return whether a load balancer that sends PROXY headers can dial a Service port.
 
-    Its clients may have any address: packets have the load balancer's.
+    Its clients may have any address, because packets come from the load balancer's.
     """
     if port.protocol == "UDP":
         return False

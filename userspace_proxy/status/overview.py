@@ -1,9 +1,9 @@
-"""The overview: one cell for each Service port, by namespace.
+"""Builds the overview: one cell for each Service port, by namespace.
 
     shop ■■■▲■■✕■■   kube-system ■·   team-7 ·······
 
-Cells of the same kind are one run of text, so that ten thousand of them are cheap to draw. The
-shape of a cell states what its colour does.
+Cells of the same kind are one run of text, so that ten thousand cells are cheap to draw. A cell's
+shape means the same as its colour.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from itertools import groupby
 from ..facts import WORST_FIRST, Level, PortFacts
 from .history import History
 
-# Up to this many cells are drawn large, and from this many on small.
+# Up to this many cells are drawn large; above the second number, small.
 _LARGE = 150
 _DENSE = 1500
-# Each cell with a problem is a link; beyond this number they are runs as well.
+# Each cell with a problem is a link, up to this number; beyond it, they form runs, too.
 _LINKED = 1000
 SHAPES = {"busy": "■", "idle": "▫", "unused": "·", Level.ATTENTION: "▲", Level.TROUBLE: "✖"}
 _WORST_FIRST = (*WORST_FIRST, None)
@@ -29,12 +29,12 @@ class Run:
     """Cells of one kind."""
 
     kind: str
-    """A key of ``SHAPES``."""
+    """The kind of cell, a key of ``SHAPES``."""
     cells: str
     port: str = ""
-    """The name of the Service port if it is a single one with a problem; else empty."""
+    """The Service port's name, if the run is a single port with a problem; otherwise empty."""
     says: str = ""
-    """Which it is, and its state."""
+    """The tooltip: the Service port and its state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class Area:
     namespace: str
     count: int
     ill: int
-    """How many need attention."""
+    """Number of Service ports that need attention."""
     runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """All cells, and how many Service ports have each state."""
+    """All cells, and the number of Service ports in each state."""
 
     areas: tuple[Area, ...]
     counts: tuple[tuple[str, Level | None, int], ...]
-    """State, mark (``PortFacts.mark``), and number; the worst first."""
+    """State, mark (``PortFacts.mark``) and number of ports; the worst first."""
     size: str
-    """``large``, ``medium`` or ``small``."""
+    """Size of the cells: ``large``, ``medium`` or ``small``."""
 
 
 def make_overview(shown: Iterable[PortFacts], history: History) -> Overview:

@@ -1,14 +1,14 @@
-"""Takes samples of the proxy for those that watch it, and keeps their history.
+"""Takes samples of the proxy for pages and streams, and records their history.
 
     request ──▶ Sampler.look ───┐
                                 ├──▶ view ──▶ History ──▶ Sample
     streams ──▶ Sampler.after ──┘ once a second  ▲
     agent ────▶ Sampler.record ──counters, every 5 s
 
-Rule 1: all streams share the samples, and requests those of a moment ago: the number of streams
-doesn't change what sampling costs, and requests don't change when streams get a sample.
-Rule 2: while nothing watches, only counters go into the history, without views.
-Rule 3: samples take a quarter of a processor at most, however many Services there are.
+Rule 1: all streams share samples, and requests share recent ones: the number of streams doesn't
+affect the cost of sampling, and requests don't affect when streams get a sample.
+Rule 2: while no samples are taken, only counters go into the history, without views.
+Rule 3: samples take at most a quarter of a CPU, however many Services there are.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ _T = TypeVar("_T")
 
 PERIOD_S = 1.0
 _SHARE = 0.25
-# Workers report as often by themselves.
+# Workers report at this interval by themselves.
 _RECORD_S = 5.0
 _FOLLOWED_S = 60.0
-# A request gets a sample that is younger than this: shorter than a reader notices.
+# A request may get a sample of this age, which a reader doesn't notice.
 _RECENT_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a page is made of."""
+    """The input of a page."""
 
     view: StatusFacts
     now: float
-    """Unix time."""
+    """Unix time of the sample."""
     history: History = field(default_factory=History)
     events: Sequence[Event] = ()
-    """The newest first."""
+    """Events, the newest first."""
     is_followed: bool = False
-    """The one before was taken less than a minute ago."""
+    """The previous sample was taken less than a minute ago."""
 
 
 class RenderThread:
     """Calls functions in a thread, one at a time.
 
-    Each holds the interpreter for a part of a second, and a flood of requests must not start a
+    Each call holds the GIL for a fraction of a second, and a flood of requests must not start a
     flood of threads.
     """
 
@@ -83,8 +83,8 @@ class Sampler:
     """The samples of one proxy.
 
     Args:
-        take: Returns the view at this moment.
-        events: Returns what has happened, the newest first.
+        take: Returns the current view.
+        events: Returns the node's events, the newest first.
         unix: Returns the Unix time.
         clock: Monotonic seconds.
         pause: Waits for that many seconds.
@@ -111,14 +111,14 @@ class Sampler:
         self._shown = 0
         """The number of the last sample for streams."""
         self._pacing = Pacing(_SHARE, PERIOD_S)
-        """Of the samples for streams."""
-        # One sample is taken at a time, and those that wait share it.
+        """The pace of samples for streams."""
+        # One sample is taken at a time; all waiting callers share it.
         self._taking = asyncio.Lock()
         self.work = RenderThread().work
-        """Calls a function that uses a view or a sample."""
+        """Calls a function that uses a view or a sample, in the render thread."""
 
     async def look(self) -> Sample:
-        """Return a sample that was taken now, or less than a third of a second ago."""
+        """Return a new sample, or one less than a third of a second old."""
         async with self._taking:
             if self._latest is None or self._clock() - self._taken_at >= _RECENT_S:
                 return await self._sample()
@@ -128,8 +128,8 @@ class Sampler:
         """Wait until the next sample is due; return its number and the sample.
 
         Args:
-            count: The number of the last sample that the caller has; 0 for none: then it gets one
-                at once, as a request does.
+            count: The number of the caller's last sample; 0 without one: it then gets a sample at
+                once, like a request.
         """
         if not count:
             sample = await self.look()
@@ -137,14 +137,14 @@ class Sampler:
         while self._shown <= count and (wait_s := self._pacing.due - self._clock()) > 0:
             await self._pause(wait_s)
         async with self._taking:
-            # The first of the streams takes the sample, unless a request has taken it meanwhile.
+            # The first stream takes the sample, unless a request has taken one meanwhile.
             if self._shown <= count:
                 await self._sample()
             assert self._latest is not None
             return self._count, self._latest
 
     async def record(self, counters: Callable[[], Awaitable[Counted | None]]) -> None:
-        """Note counters of all Service ports every 5 s until cancelled, while nothing watches.
+        """Record all Service ports' counters every 5 s while no samples are taken, until cancelled.
 
         Args:
             counters: Returns None to leave a gap.
@@ -157,7 +157,7 @@ class Sampler:
                 await self.work(partial(self._history.record, samples, self._clock()))
 
     async def _sample(self) -> Sample:
-        """Take a sample; one that is due is for streams, too."""
+        """Take a sample; if one is due, it is for streams, too."""
         began = self._clock()
         is_followed = began - self._taken_at < _FOLLOWED_S
         view = await self._take()
@@ -174,7 +174,7 @@ class Sampler:
         return self._latest
 
     def close(self) -> None:
-        """Take no more samples, and refer to nothing."""
+        """Take no more samples, and drop all references."""
         self._take, self._events, self._latest = _is_closed, tuple, None
 
 

@@ -1,12 +1,12 @@
-"""The search of the page and of the JSON: words and qualifiers, all of which must match.
+"""Parses and applies the page's and the JSON's searches: words and qualifiers that all must match.
 
     web node:node-1 is:refused -cause:not-ready
 
-Rule 1: a word matches anything that a row is about: its name, an address, an endpoint, a node, its
-state, a cause or a note. A qualifier matches one of these.
-Rule 2: text is compared in any case, and a part of it is enough; of a state, its beginning, so
-``is:served`` doesn't find what is not served; of a Service, all of it.
-Rule 3: an unknown qualifier is a word, because names of Service ports contain colons.
+Rule 1: a word matches any of a row's properties: name, address, endpoint, node, state, cause or
+note. A qualifier matches one of them.
+Rule 2: matching ignores case, and a part of the text is enough. States must match at the beginning,
+so that ``is:served`` doesn't find "not served", and Services completely.
+Rule 3: an unknown qualifier is a plain word, because names of Service ports contain colons.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..facts.states import FOUND
 from ..model import IPFamily, Protocol, ServiceKey, Side
 from ..model.similar import did_you_mean
 
-# Longer searches are cut: all names and addresses are shorter.
+# Longer searches are truncated: all names and addresses are shorter.
 MAX_LENGTH = 200
 
 QUALIFIERS = {
@@ -33,7 +33,7 @@ QUALIFIERS = {
     "node": "the node of an endpoint",
     "cause": "why clients aren't served",
 }
-"""Each with what it matches, in words."""
+"""The qualifiers, with descriptions of what they match."""
 STATES = (
     *(state.search_word for state in FOUND),
     "problem", "busy", "idle", "ejected", "ignored",
@@ -43,17 +43,17 @@ STATES = (
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One word of a search; ``key`` is empty for all that a row is about."""
+    """One word of a search; ``key`` is the qualifier, empty for any property."""
 
     key: str
     text: str
-    """In lower case; never empty."""
+    """The text to find, in lower case; never empty."""
     is_excluded: bool = False
-    """Rows that match are left out."""
+    """Whether matching rows are excluded."""
 
     @property
     def in_lines(self) -> str:
-        """What it finds in texts that each begin and end with a line end; a word has none."""
+        """The text to find in lines that begin and end with a newline; words contain none."""
         match self.key:
             case "is":
                 return f"\n{self.text}"
@@ -70,12 +70,12 @@ class Search:
 
     @classmethod
     def parse(cls, text: str) -> Search:
-        """Read what a user has typed; every text is valid."""
+        """Parse what a user has typed; every text is valid."""
         return cls(tuple(filter(None, map(_term, text[:MAX_LENGTH].lower().split()))))
 
     @property
     def unknown(self) -> str:
-        """The first state that doesn't exist, and the nearest one, in words; empty if all do."""
+        """An error about the first unknown state, with the nearest one; empty if all exist."""
         for term in self.terms:
             if term.key == "is" and not any(state.startswith(term.text) for state in STATES):
                 known = ", ".join(filter(None, STATES))
@@ -84,7 +84,7 @@ class Search:
         return ""
 
     def matches_port(self, port: PortFacts, *, is_busy: bool) -> bool:
-        """Return whether a Service port is found, which is busy at this moment or isn't."""
+        """Return whether a Service port matches; ``is_busy`` is whether it has traffic now."""
         return self._matches(lambda key: _texts_of_port(port, key, is_busy=is_busy))
 
     def matches_ignored(self, item: IgnoredFacts) -> bool:
@@ -98,9 +98,9 @@ class Search:
         return self._matches(lambda key: texts.get(key, ()))
 
     def matches_rejected(self, item: RejectedFacts) -> bool:
-        """Return whether an object with a mistake is found, by the Services that it is about."""
+        """Return whether an invalid object matches, by the Services that it concerns."""
         names = tuple(filter(None, (*item.services, f"{item.namespace}/{item.name}".strip("/"))))
-        # Which ports a Service that can't be read has isn't known.
+        # The ports of an unreadable Service are unknown.
         wanted = (term.text for term in self.terms if term.key == "service")
         ports = [text for text in wanted if text.partition(":")[0] in map(str.lower, names)]
         texts = {
@@ -118,8 +118,8 @@ class Search:
         return self._matches(lambda key: texts.get(key, ()))
 
     def _matches(self, texts: Callable[[str], Iterable[str]]) -> bool:
-        # Cost: each text of a row is made once, not for each word: 1 s instead of 16 s for the most
-        # words and 10,000 Service ports with 20 endpoints.
+        # Cost: each text of a row is made once, not per word: 1 s instead of 16 s for the longest
+        # search of 10,000 Service ports with 20 endpoints.
         lines: dict[str, str] = {}
         for term in self.terms:
             is_found = False
@@ -139,7 +139,7 @@ def _term(word: str) -> Term | None:
     word = word[is_excluded:]
     key, colon, text = word.partition(":")
     if colon and key in QUALIFIERS:
-        # While a qualifier is typed, nothing is excluded yet.
+        # While a qualifier is being typed, it selects nothing yet.
         return Term(key, text, is_excluded) if text else None
     return Term("", word, is_excluded)
 

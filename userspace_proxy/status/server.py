@@ -3,12 +3,12 @@
     0.0.0.0:10256    /healthz /livez                      for clients that reach the node
     127.0.0.1:10249  / /incidents/… /stream /metrics /configz /api/v1/…   for clients on the node
 
-Rule 1: the view is built in the event loop, and rendered in a thread: ten thousand
-Services take about a second, and connections are carried meanwhile.
-Rule 2: no request changes anything: GET and HEAD, no form that acts, no cookie.
-Rule 3: requests that wait for the same view or answer share it, so a flood of requests takes
-neither the event loop nor memory for each. Of different answers of one kind (the page, its text,
-JSON, metrics) one is made at a time, so a flood of searches delays only its own kind.
+Rule 1: the view is built in the event loop, and rendered in a thread: ten thousand Services take
+about a second, during which connections continue.
+Rule 2: no request changes anything: only GET and HEAD, no state-changing form, no cookie.
+Rule 3: requests that wait for the same view or answer share it, so a flood of requests occupies
+neither the event loop nor memory for each. Of each kind of answer (page, text, JSON, metrics), one
+is made at a time, so a flood of searches delays only its own kind.
 Rule 4: on loopback only requests to a loopback name are answered (DNS rebinding).
 """
 
@@ -80,13 +80,13 @@ class StatusServer:
     """Shows the state of one proxy.
 
     Args:
-        view: Returns the state at this moment; called in the event loop, once per request.
-        metrics_detail: What ``/metrics`` has beside the sums of the node.
-        health: As ``view``, but called for probes, which are more frequent; it
-            may leave out the Service ports. None: ``view``.
-        observing: Whose connections and clients are shown; None: none are.
+        view: Returns the current state; called in the event loop, once per request.
+        metrics_detail: The detail of ``/metrics`` in addition to the node's sums.
+        health: Like ``view``, but called for the more frequent probes; it may omit the Service
+            ports. None: ``view``.
+        observing: The source of connections and clients; None: none are shown.
         refresh: Awaited before ``view``, to fetch counters from workers.
-        events: Returns what has happened, the newest first; called as ``view``.
+        events: Returns the node's events, the newest first; called like ``view``.
         clock: Returns the Unix time.
     """
 
@@ -102,7 +102,7 @@ class StatusServer:
         observing: Observing | None = None,
     ) -> None:
         self.sync = SyncMetrics()
-        """How long the rounds took; the agent feeds it."""
+        """Durations of sync rounds, which the agent adds."""
         self._health = health or view
         self._views = FreshViews(view, refresh)
         self._metrics_detail = metrics_detail
@@ -124,17 +124,17 @@ class StatusServer:
         self._reserve = Reserve()
 
     async def record(self, counters: Callable[[], Awaitable[Counted | None]]) -> None:
-        """Keep what Service ports carry while no page is open, until cancelled: see Sampler."""
+        """Record Service ports' traffic while no page is open, until cancelled: see Sampler."""
         await self._sampler.record(counters)
 
     async def serve_health(self, bind: ListenAt) -> tuple[str, int]:
         """Open the port that load balancers and the kubelet probe.
 
         Args:
-            bind: The address. A socket given here is closed by :meth:`close`.
+            bind: The address. :meth:`close` also closes a socket that is given here.
 
         Returns:
-            The address that is bound, with the port chosen if 0 was given.
+            The bound address, with the chosen port if 0 was given.
 
         Raises:
             ListenError: The address isn't available; names ``--healthz-bind-address``.
@@ -144,7 +144,7 @@ class StatusServer:
         return await self._serve(middleware, self._probe_routes(), sock)
 
     async def serve_admin(self, bind: ListenAt) -> tuple[str, int]:
-        """Open the port with the page, the metrics and the JSON; as :meth:`serve_health`.
+        """Open the port with the page, the metrics and the JSON, like :meth:`serve_health`.
 
         Raises:
             ListenError: The address isn't available; names ``--metrics-bind-address``.
@@ -179,7 +179,7 @@ class StatusServer:
         while self._open:
             await self._open.pop()[1].cleanup()
         self._reserve.close()
-        # aiohttp keeps the last thousand handlers (lru_cache in web_app), and what they refer to.
+        # aiohttp keeps the last thousand handlers (lru_cache in web_app), with all references.
         self._sampler.close()
         self._views.close()
         self._health = is_closed
@@ -212,7 +212,7 @@ class StatusServer:
             return await self._text(request)
         selection = Selection.parse(request.query)
         if service := request.query.get("service", ""):
-            # The search field, links and streams know the search alone.
+            # The search field, links and streams only support a search.
             qualifier = "service" if "/" in service else "ns"
             link = selection.link(q=f"{qualifier}:{service} {selection.q}".strip())
             return web.Response(status=302, headers={"Location": link})
@@ -358,7 +358,7 @@ class StatusServer:
         return web.Response(body=body, content_type="application/json")
 
     async def _proxy_mode(self, _request: web.Request) -> web.Response:
-        # Kubernetes' e2e tests and some installers read this.
+        # Kubernetes' e2e tests and some installers read this path.
         return web.Response(text="userspace")
 
     async def _static(self, request: web.Request) -> web.Response:
@@ -370,10 +370,10 @@ class StatusServer:
 
 
 def _part(view: StatusFacts, service: str) -> StatusFacts:
-    """Return a view of one Service or namespace, or for an empty name all of it, in a thread.
+    """Return the part of a view for a Service or namespace; all if empty. Call it in a thread.
 
     Raises:
-        HTTPNotFound: There is no such Service, or none in the namespace.
+        HTTPNotFound: The Service doesn't exist, or the namespace has none.
     """
     part = view.only(service) if service else view
     if service and not part.ports and not part.ignored:
@@ -382,16 +382,16 @@ def _part(view: StatusFacts, service: str) -> StatusFacts:
 
 
 def _columns(text: str) -> int:
-    """Return the width of a terminal in a query; 0 if there is none."""
+    """Return the terminal width in a query; 0 if there is none."""
     is_number = text.isascii() and text.isdigit() and len(text) < 5
     return max(int(text), LEAST_COLUMNS) if is_number else 0
 
 
 def _strictly_selected(query: Mapping[str, str]) -> Selection:
-    """Return the selection of a whole search; that of the page may be half typed.
+    """Return the selection of a complete search, unlike the page's, which may be half typed.
 
     Raises:
-        HTTPBadRequest: It searches for a state that doesn't exist.
+        HTTPBadRequest: The search contains an unknown state.
     """
     selection = Selection.parse(query)
     if unknown := Search.parse(selection.q).unknown:

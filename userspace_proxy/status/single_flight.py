@@ -2,8 +2,8 @@
 
     requests ──▶ those that wait for the same key ──▶ made once, one key at a time ──▶ all get it
 
-Rule 1: a result is made after the request for it arrived, so it contains what happened before.
-Rule 2: a request that waits holds nothing but its place.
+Rule 1: a result is made after its request arrived, so it contains everything before.
+Rule 2: a waiting request holds nothing but its place.
 Rule 3: results aren't kept: only the requests that got one refer to it.
 """
 
@@ -22,7 +22,7 @@ class _Flight(Generic[_T]):
 
     def __init__(self) -> None:
         self.results: list[_T] = []
-        """One, once it is made."""
+        """The result, once it is made."""
 
 
 class SingleFlight(Generic[_T]):
@@ -33,14 +33,14 @@ class SingleFlight(Generic[_T]):
         self._waiting: WeakValueDictionary[Hashable, _Flight[_T]] = WeakValueDictionary()
 
     async def get(self, key: Hashable, make: Callable[[], Awaitable[_T]]) -> _T:
-        """Return what ``make`` of one of the requests that wait for this key has returned.
+        """Return the result of one waiting request's ``make`` for this key.
 
-        If it raises, only the request whose ``make`` was called fails; the next one makes it.
+        If it raises, only that request fails, and the next one's ``make`` is called.
         """
         flight = self._waiting.setdefault(key, _Flight())
         async with self._turn:
             if not flight.results:
-                # A request that arrives from now on needs a later result.
+                # Requests that arrive from now on need a later result.
                 if self._waiting.get(key) is flight:
                     del self._waiting[key]
                 flight.results.append(await make())

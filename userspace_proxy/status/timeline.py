@@ -1,10 +1,10 @@
-"""What happened on a node: events, the newest of which the page shows.
+"""Derives the events of a node, the newest of which the page shows.
 
-Rule 1: an event is one sentence about one moment. One that lasts, such as an endpoint that refuses
-connections, is the same event until it ends; what it counts grows meanwhile.
-Rule 2: what one endpoint does to several Service ports is one event, if it happens at about one
-time, or lasts.
-Rule 3: a problem of the node is worded by ``problems``; its end is an event, too.
+Rule 1: an event is one sentence about one moment. A lasting event, such as an endpoint that refuses
+connections, stays the same event until it ends, while its counts grow.
+Rule 2: the effect of one endpoint on several Service ports is one event, if it happens at about the
+same time, or lasts.
+Rule 3: ``problems`` words a problem of the node; its end is an event, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..diagnosis.problems import STARTING, problems_of_node
 from ..facts import Level, Problem, StatusFacts
 from ..facts.units import plural
 
-# Service ports find out one after another, by their clients and probes.
+# Service ports notice it one after another, by their clients and probes.
 _TOGETHER_S = 60.0
 
 
@@ -25,17 +25,17 @@ class Event:
     """One event."""
 
     at: float
-    """Unix time."""
+    """Unix time of the event."""
     level: Level
     what: str
-    """One sentence without a full stop."""
+    """The event, one sentence without a full stop."""
     port: str = ""
-    """The name of the Service port that it is about; empty for the node."""
+    """The Service port's name; empty for an event of the node."""
     saved: int = 0
-    """Connections of the Service port that were saved meanwhile."""
+    """Connections of the Service port that were saved during the event."""
     lasts: bool = False
     cause: object = None
-    """What it is of several Service ports, by value; None: it is of this one alone."""
+    """The cause that Service ports share, compared by value; None: only this one has it."""
 
     @property
     def text(self) -> str:
@@ -43,10 +43,10 @@ class Event:
 
 
 def joined(events: Iterable[Event]) -> Sequence[Event]:
-    """Return events, the newest first; those of several Service ports with one cause are one."""
+    """Merge events of several Service ports with the same cause; return them, the newest first."""
     groups: list[dict[str, Event]] = []
     open_: dict[object, dict[str, Event]] = {}
-    """The last group of each cause, by Service port."""
+    """The last group of events per cause, by Service port."""
     for event in sorted(events, key=lambda event: event.at, reverse=True):
         key = event.cause, event.lasts
         group = {} if event.cause is None else open_.get(key, {})
@@ -61,7 +61,7 @@ def joined(events: Iterable[Event]) -> Sequence[Event]:
 
 
 def _one_of(group: Sequence[Event]) -> Event:
-    """Return the event of several Service ports, which began with the oldest one."""
+    """Merge a group of Service ports' events into one, which began with the oldest."""
     if len(group) == 1:
         return group[0]
     what = f"{group[-1].what}: {plural(len(group), 'Service port')}"
@@ -69,7 +69,7 @@ def _one_of(group: Sequence[Event]) -> Event:
 
 
 def compare_views(before: StatusFacts, after: StatusFacts, now: float) -> Iterator[Event]:
-    """Yield what happened to the node between two views, the later at this Unix time."""
+    """Yield the node's events between two views; ``now`` is the later one's Unix time."""
     was, is_now = _problems(before, now), _problems(after, now)
     for key in is_now.keys() - was.keys():
         yield Event(now, is_now[key].level, is_now[key].what)

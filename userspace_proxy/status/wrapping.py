@@ -1,9 +1,9 @@
-"""Places text on lines of a terminal's width, in the column where it begins.
+"""Wraps text to a terminal's width, in the column where it begins.
 
     ✕ shop/flaky  10.96.0.30:80  0 of 1  Clients fail: no host answers
                                          for 10.244.0.9 on eth0
 
-Rule 1: without a width lines are as long as their text, for programs that read them.
+Rule 1: without a width, lines aren't wrapped, for programs that read them.
 Rule 2: a command stays on one line, because it is pasted.
 """
 
@@ -13,14 +13,14 @@ import textwrap
 from collections.abc import Iterator
 
 LEAST_COLUMNS = 40
-"""No line is made shorter; terminals of phones have about as many."""
-# A narrower column is left, and the text continues below its line.
+"""Lines are never made shorter; phones' terminals have about as many columns."""
+# In a narrower column, the text continues below its line instead.
 _LEAST_TEXT = 32
 _BELOW = " " * 6
 
 
 def placed(head: str, text: str, columns: int) -> Iterator[str]:
-    """Yield the lines of a text behind a head, in one column; with 0 columns, of any length."""
+    """Yield a text's lines after a head, in one column; 0 columns: don't wrap."""
     if not columns or len(head) + len(text) <= columns:
         yield f"{head}{text}"
         return

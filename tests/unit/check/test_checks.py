@@ -132,6 +132,6 @@ def test_only_what_is_not_fine_is_logged(node, caplog):
     node.run("ip link add kube-ipvs0 type bridge")
     log_findings(Settings(), "nftables")
     (record,) = caplog.records
-    assert (record.message, record.topic) == ("check", "kube-proxy")
+    assert (record.message, record.topic) == ("check found a problem", "kube-proxy")
     assert record.where == "interface kube-ipvs0"
     assert record.hint
