@@ -12,3 +12,8 @@ def test_services_are_compared_by_their_fields():
     service = Service(CART, (HTTP,), cluster_ips=("198.51.100.7",))
     assert dataclasses.replace(service) == service
     assert dataclasses.replace(service, created="2026-01-01T00:00:00Z") != service
+
+
+def test_the_addresses_of_a_service_are_of_three_fields():
+    given = {"cluster_ips": ("a",), "external_ips": ("b",), "load_balancer_ips": ("c", "a")}
+    assert Service(CART, (HTTP,), **given).addresses == ("a", "b", "c", "a")
