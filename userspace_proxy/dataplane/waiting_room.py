@@ -61,7 +61,7 @@ class Waiter(Protocol):
 
     @property
     def client_ip(self) -> str:
-        """Return its IP address."""
+        """Its IP address."""
 
     def resume(self) -> None:
         """Dial for it; it then calls :meth:`WaitingRoom.wait`, ``served`` or ``left``."""

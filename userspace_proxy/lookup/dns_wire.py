@@ -90,7 +90,7 @@ class Query(NamedTuple):
 
     @property
     def opcode(self) -> int:
-        """Return the opcode; 0 is a standard query."""
+        """The opcode; 0 is a standard query."""
         return (self.wire[2] << 8 & _OPCODE) >> 11
 
 

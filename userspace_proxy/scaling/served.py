@@ -34,7 +34,7 @@ class ServedByName(Protocol):
 
     @property
     def holding(self) -> Collection[Served]:
-        """Return the ports whose clients wait while no endpoint is usable."""
+        """The ports whose clients wait while no endpoint is usable."""
 
     def of_group(self, group: Group) -> Served | None:
         """Return the Service port of a group, if it is served."""
