@@ -90,8 +90,8 @@ class AffinityTable:
     def restore(self, pins: Iterable[Pin], now: float) -> None:
         """Add a previous process's entries, last used first; a client's last used one wins.
 
-        Those that are new count as used before all that are present, so parts may follow each
-        other. One that replaces an older one of its client counts as used after them.
+        New entries count as used before all present ones, so parts may follow each other. An entry
+        that replaces its client's older entry counts as used after them.
         """
         for client, endpoint, age_s in pins:
             used = now - max(0.0, age_s)

@@ -1,4 +1,4 @@
-"""Deadlines of equal length, such as those of dials."""
+"""Deadlines of equal length, such as for dials."""
 
 from __future__ import annotations
 

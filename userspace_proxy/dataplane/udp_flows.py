@@ -11,7 +11,7 @@ one client doesn't make ARP or neighbour discovery fail.
 Rule 2: the kernel is asked only about endpoints of unanswered flows, of which one-way protocols
 have many: at most 100 times per call, some 5 ms. Further flows are left to the next call, and flows
 that were checked before come last.
-Rule 3: the network namespace is that of the calling thread.
+Rule 3: questions concern the calling thread's network namespace.
 """
 
 from __future__ import annotations

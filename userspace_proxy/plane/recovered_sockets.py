@@ -1,7 +1,7 @@
 """Sockets at ports that rules of an earlier run steer to, before their Services are known.
 
-    crash ─▶ rules lead to closed ports: refused ─▶ open ─▶ clients wait in queues ─▶ take ─▶ served
-                                                      └─ not taken: close ─▶ refused
+    crash ─▶ rules steer to closed ports: refused ─▶ open ─▶ clients queue ─▶ take ─▶ served
+                                                       └─ not taken: close ─▶ refused
 
 Rule 1: nothing is accepted or received from them before they are taken.
 Rule 2: the kernel completes handshakes of any client, so a listener that admits or serves only some

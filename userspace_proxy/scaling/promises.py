@@ -1,6 +1,6 @@
 """Cordoned Services: their present endpoints get no new client from this node, and until when.
 
-    answer to a round ──▶ promised ──scaled to zero──▶ asleep ──its pods are gone──▶ served again
+    answer to a round ──▶ cordoned ──scaled to zero──▶ asleep ──its pods are gone──▶ served again
                              │ not scaled, or                └──woken, and they stay──▶ served again
                              └──time is up──▶ served again
 
