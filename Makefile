@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Tests start thousands of processes, and each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 PREPARE := PYTHON='$(PYTHON)' tests/tools/prepare.sh
-# Writes the time wherever a command is silent for half a minute.
+# Writes once a minute for how long a command has run.
 WITH_TIME := '$(PYTHON)' tests/tools/progress.py
 
 # Two processes per core, on two cores. Where tests of a module share costly fixtures, they run in one.
@@ -153,7 +153,7 @@ api: packages-test build-control-plane ## tests with a real kube-apiserver and e
 page: packages-test $(VENV)/installed-dev ## tests with a real Chromium
 	$(PYTEST) page tests/page -m "not long" -n 2 --dist=worksteal
 
-long: build ## tests that make test leaves out: other steerings, containers, CoreDNS, promtool, helm, envtest, toxiproxy-cli (root)
+long: build ## tests that make test leaves out: other steerings, containers, CoreDNS, promtool, helm, envtest (root)
 	$(PYTEST) long $(NODE_TESTS) $(API_TESTS) -m long $(BY_MODULE)
 	@# Not beside tests that count dials beyond loopback: Chromium asks for routes.
 	$(PYTEST) long-page tests/page -m long -n 2 --dist=worksteal
@@ -162,7 +162,7 @@ upstream: build-nodes build-helm ## tests with whole clusters, including some of
 	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream \
 	  $(addprefix --ignore=,tests/cluster/nodes/test_takeover.py $(CLUSTER_TOOLS)) -n 3 --dist=load
 
-build: build-control-plane build-image build-nodes build-promtool build-actionlint build-toxiproxy-cli build-helm build-envtest-go ## build all programs and images that tests run (the first time: 20 minutes)
+build: build-control-plane build-image build-nodes build-promtool build-actionlint build-helm build-envtest-go ## build all programs and images that tests run (the first time: 20 minutes)
 
 build-control-plane: $(VENV)/bin/python ## build etcd, kube-apiserver, kubectl
 	@$(BUILD) tests.cluster.build
@@ -172,9 +172,6 @@ build-promtool: $(VENV)/installed-dev ## build promtool, which tests the alerts 
 
 build-actionlint: $(VENV)/installed-dev ## build actionlint, which lints the workflows
 	@$(BUILD) tests.cluster.tools actionlint
-
-build-toxiproxy-cli: $(VENV)/installed-dev ## build toxiproxy-cli, a client of toxiproxy in Go
-	@$(BUILD) tests.cluster.tools toxiproxy-cli
 
 build-helm: $(VENV)/installed-dev ## build helm, which renders and checks the chart
 	@$(BUILD) tests.cluster.tools helm

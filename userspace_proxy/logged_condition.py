@@ -18,10 +18,6 @@ from typing import Any, Generic, TypeVar
 _T = TypeVar("_T")
 
 
-def _as_cause(condition: object) -> Mapping[str, object]:
-    return {"cause": str(condition)}
-
-
 class LoggedCondition(Generic[_T]):
     """A condition that begins and ends; it has one cause, or several at a time.
 
@@ -41,7 +37,7 @@ class LoggedCondition(Generic[_T]):
         begins: str,
         ends: str = "",
         *,
-        fields: Callable[[_T], Mapping[str, object]] = _as_cause,
+        fields: Callable[[_T], Mapping[str, object]] = lambda condition: {"cause": str(condition)},
         level: int = logging.WARNING,
     ) -> None:
         self._log = log

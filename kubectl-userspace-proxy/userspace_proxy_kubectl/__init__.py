@@ -1,5 +1,5 @@
-"""What runs on people's machines: a cluster's nodes in one view, and its Services on loopback.
+"""Commands for users' machines: all nodes of a cluster in one view, its Services on loopback.
 
-``cli`` has the commands that this package adds to ``userspace-proxy``, ``nodes`` the reader of all
-agents, and ``forward`` the way to pods through the API server. Nothing of it runs on a node.
+``cli`` contains the commands that this package adds to ``userspace-proxy``, ``nodes`` reads all
+agents, and ``forward`` reaches pods through the API server. None of it runs on a node.
 """

@@ -7,16 +7,16 @@
     pong, twice           ◀── the pod has answered
     0: bytes              ◀─▶ data
 
-Rule 1: the subprotocol is ``v4.channel.k8s.io``, one stream for each WebSocket, which kubelets and
-container runtimes of all releases serve, and API servers only pass on.
+Rule 1: the subprotocol is ``v4.channel.k8s.io``, one stream per WebSocket. Kubelets and container
+runtimes of all releases support it, and API servers only relay it.
 Rule 2: the protocol doesn't report that a dial succeeded. But the runtime delivers a message to the
 stream before it reads the next frame, and reads the stream only once it has connected to the pod;
-containerd sends the text about a failure before. So a pong that follows an empty message means that
-the pod has answered, and it takes nothing from the client's bytes. CRI-O discards what the stream
-has while it sends the text, so the first pong may overtake it: there are two.
-Rule 3: neither side can end only its own direction. The runtime ends the stream a second after the
-pod's FIN, and an end of this side ends both.
-Rule 4: a pod that doesn't exist shows that what watches have brought of it is old.
+containerd sends the text about a failure before. So a pong after an empty message means that the
+pod has answered, without consuming the client's bytes. CRI-O discards the stream's content while
+it sends the text, so the first pong may overtake that: two are required.
+Rule 3: neither side can close only its own direction. The runtime ends the stream a second after
+the pod's FIN, and an end from this side ends both.
+Rule 4: a missing pod proves that what its watches delivered is outdated.
 
 Source: k8s.io/streaming, pkg/httpstream/wsstream; containerd, internal/cri/streamingserver and
 internal/cri/server/sandbox_portforward_linux.go; CRI-O, server/container_portforward.go.
@@ -60,10 +60,10 @@ class ForwardTarget(NamedTuple):
 
 
 class PortForwardError(UserspaceProxyError):
-    """A stream can't be opened, or broke off.
+    """A stream can't be opened, or broke.
 
     Args:
-        number: The errno of a connection that failed for the same reason.
+        number: The errno of a connection that fails for the same reason.
     """
 
     def __init__(self, message: str, number: int, *, hint: str = "") -> None:
@@ -80,10 +80,10 @@ class PodStream:
         self._received = b""
         """Data that arrived before the pong."""
         self._left = [_PORT_BYTES, _PORT_BYTES]
-        """How much of the port is still to come on each channel."""
+        """How many bytes of the port are still to come on each channel."""
 
     async def send(self, data: bytes) -> None:
-        """Send some bytes; waits while the pod reads none.
+        """Send bytes; waits while the pod doesn't read.
 
         Raises:
             PortForwardError: The stream is broken.
@@ -105,7 +105,7 @@ class PodStream:
         return received
 
     async def ping(self) -> None:
-        """Send what asks for an answer, and is no data; the answer is dropped.
+        """Send a ping, which isn't data; its pong is dropped.
 
         Raises:
             PortForwardError: The stream is broken.
@@ -116,14 +116,14 @@ class PodStream:
             raise self._broken("it broke off") from exc
 
     async def close(self) -> None:
-        """End it; idempotent."""
+        """Close the stream; idempotent."""
         await self._socket.close()
 
     async def wait_until_open(self) -> None:
         """Return once the pod has answered.
 
         Raises:
-            PortForwardError: It can't be dialled.
+            PortForwardError: The pod can't be dialled.
         """
         await self._send(_NOTHING)
         for _ in range(_PINGS):
@@ -142,7 +142,7 @@ class PodStream:
             raise self._broken("it broke off") from exc
 
     async def _next(self, *, is_opening: bool = False) -> bytes | None:
-        """Return the next data, nothing for a pong while it is opened, and None at the end."""
+        """Return the next data, empty for a pong while opening, and None at the end."""
         from aiohttp import WSMsgType
 
         while True:
@@ -158,11 +158,11 @@ class PodStream:
             elif message.type is WSMsgType.CLOSE:
                 return None
             else:
-                # Without a close frame: the API server or the kubelet is gone.
+                # There is no close frame: the API server or the kubelet is gone.
                 raise self._broken("it broke off")
 
     def _read(self, message: bytes) -> bytes:
-        """Return the data in a message; raises what is on the channel for errors."""
+        """Return a message's data; raises what the error channel reports."""
         channel, data = message[:1], message[1:]
         if channel not in (bytes([_DATA]), bytes([_ERROR])):
             return b""
@@ -183,7 +183,7 @@ class PodStream:
 
 
 async def open_stream(client: ApiClient, to: ForwardTarget) -> PodStream:
-    """Open a stream to a port of a pod, on which the pod has answered; the caller closes it.
+    """Open a stream to a pod's port once the pod has answered; the caller closes it.
 
     Raises:
         PortForwardError: The pod is gone, refuses, or the API server doesn't permit it.

@@ -1,12 +1,12 @@
-"""For users' test suites: Services with backends, and fakes with the contract of the real parts.
+"""For users' test suites: Services with backends, and fakes that behave like the real parts.
 
 ``plugin`` is the pytest plugin; ``ServiceProxy``, ``ServiceNetwork`` and ``KubernetesServices`` are
 what its fixtures yield, and ``backends`` are what their Services are made of.
-``ProxyWithFaults`` is a ``Proxy`` whose endpoints can have faults; ``fakes`` have the contract of
-the real parts.
+``ProxyWithFaults`` is a ``Proxy`` with fault injection; ``fakes`` fulfil the contracts of the real
+parts.
 
-Names are imported when they are first used: the plugin is a part of this package, and every run of
-pytest loads it.
+Names are imported on first use: the plugin is part of this package, and every run of pytest loads
+it.
 """
 
 from __future__ import annotations

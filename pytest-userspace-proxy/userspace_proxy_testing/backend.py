@@ -1,4 +1,4 @@
-"""What all backends of a test have in common, whatever they are made of."""
+"""The base of all backends of a test, whatever they are made of."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.model import SocketAddress
 
 from .http_serving import SeenRequest
-from .places import BackendPlace
+from .places import BackendPlace, connect_ex
 
 if TYPE_CHECKING:
     from .sandbox import Pod
 
 
 class BackendError(UserspaceProxyError):
-    """A program doesn't serve, or there is no port for it."""
+    """A program doesn't serve, or no port is free for it."""
 
 
 class FaultControl(NamedTuple):
@@ -29,15 +29,15 @@ class FaultControl(NamedTuple):
 
 
 class Backend:
-    """One backend of a Service; :meth:`stop` and :meth:`start` make it die and return.
+    """One backend of a Service; :meth:`stop` kills it and :meth:`start` brings it back.
 
-    This class itself is a backend that another program serves.
+    The class itself represents a backend that another program serves.
     """
 
     is_own = False
-    """Whether it is served for this test."""
+    """Whether this test serves it."""
     requests: Sequence[SeenRequest] = ()
-    """The last that it saw, the oldest first; none where it isn't an HTTP server of the test."""
+    """The last requests, oldest first; empty unless it is an HTTP server of the test."""
     is_left = False
     """Whether something still accepted connections at its address when it was closed."""
 
@@ -49,7 +49,7 @@ class Backend:
         self._control: FaultControl | None = None
         self._is_closed = False
         self._reserved: socket.socket | None = None
-        """Keeps other programs from the port while it is stopped; what dials it is refused."""
+        """Reserves the port while it is stopped; connections to it are refused."""
 
     def __repr__(self) -> str:
         state = self.state and f", {self.state}"
@@ -57,10 +57,10 @@ class Backend:
 
     @property
     def pod(self) -> Pod:
-        """The network namespace in which it runs, which a test may configure.
+        """The network namespace that it runs in, which a test may configure.
 
         Raises:
-            TypeError: It has none: only backends of ``service_network`` have.
+            TypeError: It has none; only backends of ``service_network`` do.
         """
         pod = self._place.pod
         if pod is None:
@@ -68,7 +68,7 @@ class Backend:
         return pod
 
     def start(self) -> None:
-        """Serve again, at the same address. Idempotent.
+        """Serve again at the same address. Idempotent.
 
         Raises:
             LookupError: Its Service was removed.
@@ -76,7 +76,7 @@ class Backend:
         raise TypeError(f"{self!r} is served by another program: it can't be started here")
 
     def stop(self) -> None:
-        """Refuse connections from now on, and reset the open ones. Idempotent.
+        """Refuse new connections and reset open ones. Idempotent.
 
         The proxy tries other endpoints; if none answers, it resets its client.
         """
@@ -85,7 +85,7 @@ class Backend:
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
     ) -> None:
-        """Make connections to it suffer a fault: see :meth:`.EmbeddedProxy.add_fault`."""
+        """Inject a fault into connections to it: see :meth:`.EmbeddedProxy.add_fault`."""
         self._controlled().add(
             type_, endpoint=self.address, stream=stream, toxicity=toxicity, **attributes
         )
@@ -95,7 +95,7 @@ class Backend:
         self._controlled().remove(endpoint=self.address)
 
     def attach(self, control: FaultControl) -> None:
-        """Say who sets faults of the Service to which it belongs."""
+        """Set the object that controls its Service's faults."""
         self._control = control
 
     def _check_open(self) -> None:
@@ -107,11 +107,11 @@ class Backend:
         return self._control
 
     def close(self) -> None:
-        """End everything that belongs to it, for good. Idempotent."""
+        """End everything that belongs to it, permanently. Idempotent."""
         if self.is_own and not self._is_closed:
             self.stop()
             if self._reserved is not None:
-                # Later another program may have the port.
+                # Checked now, as another program may have the port later.
                 self.is_left = self._accepts()
                 self._free()
             self._place.leave()
@@ -119,10 +119,10 @@ class Backend:
 
     def _accepts(self) -> bool:
         with self._place.open_socket(socket.SOCK_STREAM) as client:
-            return client.connect_ex(self.address) == 0
+            return connect_ex(client, self.address) == 0
 
     def _reserve(self) -> None:
-        """Take a port of TCP that programs outside this test may get, without listening."""
+        """Bind a TCP port that programs outside this test could get, without listening."""
         if self._place.pod is None:
             with contextlib.suppress(OSError):
                 self._reserved = self._place.bind(socket.SOCK_STREAM, self.address)

@@ -1,4 +1,4 @@
-"""Reads what a test passes as the backends of a Service.
+"""Parses a test's ``backends`` argument of a Service.
 
 Rule 1: an error is raised before anything is started, and names the argument, what was given and
 what is expected.
@@ -19,36 +19,36 @@ from .handler_threads import in_threads, is_coroutine_function
 from .http_serving import HttpHandler, HttpServer
 
 Ready = str | Callable[[SocketAddress], object]
-"""A text that a line of its output contains; or a function of its address, which raises an
-exception or returns False while it isn't ready."""
+"""A text to find in a line of its output; or a function of its address that raises an exception or
+returns False until it is ready."""
 
 
 @dataclass(frozen=True)
 class ReadyCommand:
     """A program that serves.
 
-    It is ready once it accepts connections, and as ``ready`` says: a database listens before it
-    answers.
+    It is ready once it accepts connections and meets ``ready``: a database listens before
+    answering.
     """
 
     words: Sequence[str]
-    """With ``{host}`` and ``{port}`` where it must listen."""
+    """``{host}`` and ``{port}`` stand for the address at which it must listen."""
     ready: Ready | None = None
 
 
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BackendLike = EndpointAddress | HttpHandler | StreamHandler | list[str] | ReadyCommand
-"""What a backend can be made of."""
+"""Everything that a backend can be made of."""
 
 
 def read_backends(
     backends: int | Iterable[BackendLike | None], protocol: str
 ) -> list[BackendLike | None]:
-    """Return what each backend is made of; None: a server that answers its name.
+    """Return what each backend is made of; None: a server that answers with its name.
 
     Raises:
-        TypeError: Nothing can be made of one.
-        ValueError: One is a text that isn't an address, or their number is negative.
+        TypeError: No backend can be made of an item.
+        ValueError: An item is a text that isn't an address, or the number is negative.
     """
     if isinstance(backends, int) and not isinstance(backends, bool):
         if backends < 0:
@@ -63,7 +63,7 @@ def read_backends(
 
 
 def check_backend(like: BackendLike | None, protocol: str) -> None:
-    """Raise a TypeError or ValueError if no backend can be made of this."""
+    """Raise TypeError or ValueError if no backend can be made of this."""
     is_udp = protocol == "UDP"
     if isinstance(like, str):
         _check_text(like)
@@ -90,19 +90,19 @@ def check_backend(like: BackendLike | None, protocol: str) -> None:
 
 
 def as_command(like: BackendLike | None) -> ReadyCommand | None:
-    """Return the program that a backend is, which may be given by its words alone."""
+    """Return the program of a backend, which may be given by its arguments alone."""
     if isinstance(like, list):
         return ReadyCommand(like)
     return like if isinstance(like, ReadyCommand) else None
 
 
 def stream_handler(function: Callable[..., Any]) -> StreamHandler:
-    """Return a function of a reader and a writer as it is; one of a request serves HTTP.
+    """Return a stream function unchanged; wrap a function of a request in an HTTP server.
 
-    One of a request that isn't a coroutine function runs in threads.
+    A request function that isn't a coroutine function runs in threads.
 
     Raises:
-        TypeError: It takes something else, or is no coroutine function.
+        TypeError: It takes other arguments, or should be a coroutine function.
     """
     count = _required(function)
     if count == 2:
@@ -130,11 +130,11 @@ def _check_text(text: str) -> None:
 
 
 def _required(function: Callable[..., Any]) -> int:
-    """Return how many arguments must be given by position; one if only that is possible."""
+    """Return how many positional arguments are required; one if only that is possible."""
     try:
         signature = inspect.signature(function)
     except ValueError:
-        # Some builtins have none.
+        # Some builtins have no signature.
         return 1
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = signature.parameters.values()

@@ -1,11 +1,10 @@
-"""Backends of a test's Services: in the test's process, as a command, or anywhere else.
+"""Backends of a test's Services: in the test's process, as a command, or elsewhere.
 
-``2``: HTTP servers that answer their name; with UDP, servers that answer name and datagram
+``2``: HTTP servers that answer with their name; with UDP, servers that answer name and datagram
 ``[echo, http("hello")]``: ready-made ones
 ``[handler]``: a function of the test, which gets an HTTP request, or a reader and a writer; a
-    coroutine function runs in the proxy's event loop, and any other in a thread, so it may block
-``[["redis-server", "--port={port}"]]``: a command
-``[ReadyCommand(["postgres", …], ready=…)]``: one that is ready later than it listens
+    coroutine function runs in the proxy's event loop, any other in a thread, so it may block
+``[ReadyCommand(["postgres", …], ready=…)]``: a command that listens before it is ready
 ``["127.0.0.1:8081"]``: an address that another program serves
 """
 
@@ -41,7 +40,7 @@ from .backend_arguments import (
 from .command_output import CommandOutput
 from .connections import Connections
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest, HttpServer
-from .places import BackendPlace
+from .places import BackendPlace, connect
 from .ports import claim_port
 from .sandbox.environment import without_proxies
 
@@ -50,12 +49,12 @@ _log = FieldLogger("userspace_proxy_testing")
 _COMMAND_READY_S = 20.0
 _COMMAND_ENDS_S = 5.0
 _RETRY_S = 0.01
-# As asyncio's servers.
+# The default of asyncio's servers.
 _BACKLOG = 100
 
 
 def http(answer: HttpAnswer) -> HttpHandler:
-    """Return a backend that gives each HTTP request this answer."""
+    """Return a backend that gives this answer to each HTTP request."""
 
     async def give(_request: HttpRequest) -> HttpAnswer:
         return answer
@@ -96,7 +95,6 @@ class StreamBackend(Backend):
         self.start()
 
     def start(self) -> None:
-        """Part of Backend."""
         self._check_open()
         if self._listener is None:
             self._free()
@@ -107,7 +105,6 @@ class StreamBackend(Backend):
             self._listener = sock
 
     def stop(self) -> None:
-        """Part of Backend."""
         listener, self._listener = self._listener, None
         if listener is not None:
             self._thread.do(lambda: self._reset(listener))
@@ -136,7 +133,7 @@ class StreamBackend(Backend):
         except GeneratorExit:
             raise
         except BaseException:  # noqa: BLE001 - the test's own code, which may exit, or fail the test
-            _log.exception("%(backend)s: its function failed", extra={"backend": self.name})
+            _log.exception("function of %(backend)s failed", extra={"backend": self.name})
 
     def _is_running(self) -> bool:
         return self._listener is not None
@@ -154,7 +151,6 @@ class UdpBackend(Backend):
         self.start()
 
     def start(self) -> None:
-        """Part of Backend."""
         self._check_open()
         if self._transport is None:
             sock = self._place.bind(socket.SOCK_DGRAM, self.address)
@@ -163,7 +159,6 @@ class UdpBackend(Backend):
                 self._transport = self._thread.call(self._open(sock))
 
     def stop(self) -> None:
-        """Part of Backend."""
         transport, self._transport = self._transport, None
         if transport is not None:
             self._thread.do(transport.abort)
@@ -190,10 +185,10 @@ class _Answering(asyncio.DatagramProtocol):
 
 
 class CommandBackend(Backend):
-    """A program; ``{host}`` and ``{port}`` in its arguments are where it must listen.
+    """A program; ``{host}`` and ``{port}`` in its arguments stand for its address.
 
-    Its environment has them as HOST and PORT. It ends at the latest when this program exits; if a
-    signal kills that, see :meth:`.BackendPlace.command`.
+    Its environment has them as HOST and PORT. It ends no later than this program; if a signal kills
+    this program, see :meth:`.BackendPlace.command`.
     """
 
     is_own = True
@@ -220,7 +215,7 @@ class CommandBackend(Backend):
             raise
 
     def start(self) -> None:
-        """Part of Backend; returns when the program accepts connections.
+        """Return once the program accepts connections.
 
         Raises:
             BackendError: It can't be started, ends, or doesn't listen in time.
@@ -229,14 +224,14 @@ class CommandBackend(Backend):
         if self._is_running():
             return
         require_own_files(f"cannot start backend {self.name}")
-        # It may have ended by itself.
+        # The program may have exited.
         self.stop()
         self._free()
         where = {"HOST": self.address.ip, "PORT": str(self.address.port)}
-        # From a pod no proxy can be reached.
+        # HTTP proxies can't be reached from a pod.
         outer = os.environ if self._place.pod is None else without_proxies()
         try:
-            # A session of its own, so that a signal reaches its children, too.
+            # A separate session, so that a signal reaches its children, too.
             self._process = subprocess.Popen(
                 self._place.command(self._command),
                 env={**outer, **where},
@@ -247,7 +242,7 @@ class CommandBackend(Backend):
             )
         except OSError as exc:
             raise BackendError(f"cannot start backend {self.name}: {exc}") from exc
-        # A program may exit without closing its proxy; so may a child that it forks.
+        # A test program may exit without closing its proxy; so may a child that it forks.
         self._owner = os.getpid()
         atexit.register(self._stop_at_exit)
         awaited = self._ready if isinstance(self._ready, str) else ""
@@ -270,12 +265,10 @@ class CommandBackend(Backend):
             self.stop()
 
     def close(self) -> None:
-        """Part of Backend."""
         super().close()
         self._give_up()
 
     def stop(self) -> None:
-        """Part of Backend."""
         process, self._process = self._process, None
         if process is not None:
             atexit.unregister(self._stop_at_exit)
@@ -289,7 +282,7 @@ class CommandBackend(Backend):
         deadline, pause = Clocks.monotonic() + _COMMAND_READY_S, threading.Event()
         listens = False
         while True:
-            # Once: further dials would fill the queue of one that doesn't accept yet.
+            # Only once: more dials would fill the queue of a program that doesn't accept yet.
             refusal = "" if listens else self._dial()
             listens = not refusal
             status, cause = self._process.poll(), refusal or self._lack(outputs)
@@ -311,20 +304,23 @@ class CommandBackend(Backend):
             pause.wait(_RETRY_S)
 
     def _dial(self) -> str:
-        """Return why it doesn't accept a connection; empty if it does."""
+        """Return why it refuses a connection; empty if it accepts."""
         try:
             with self._place.open_socket(socket.SOCK_STREAM) as client:
                 client.settimeout(1)
-                client.connect(self.address)
+                connect(client, self.address)
         except OSError as exc:
             return f"cannot connect to {self.address}: {exc.strerror or exc}"
         return ""
 
     def _lack(self, outputs: Sequence[CommandOutput]) -> str:
-        """Return what shows that it isn't ready, although it listens; empty if it is."""
+        """Return why it isn't ready although it listens; empty if it is."""
         if isinstance(self._ready, str):
             has_come = any(output.has_come.is_set() for output in outputs)
-            return "" if has_come else f"no line of its output has {self._ready!r}"
+            # As for testcontainers, which search for patterns.
+            is_pattern = any(sign in self._ready for sign in (".*", ".+", "\\d", "\\s", "\\w"))
+            plain = ", a text and no pattern" if is_pattern else ""
+            return "" if has_come else f"no line of its output has {self._ready!r}{plain}"
         if self._ready is not None:
             try:
                 if self._ready(self.address) is False:
@@ -340,7 +336,7 @@ class CommandBackend(Backend):
     def _is_running(self) -> bool:
         if self._process is None:
             return False
-        # Not reaped here: the number of its group stays its own until it is stopped.
+        # Not reaped here: its process group id stays reserved until it is stopped.
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
         with contextlib.suppress(ChildProcessError):
             return os.waitid(os.P_PID, self._process.pid, how) is None
@@ -355,14 +351,14 @@ def make_backend(
     thread: LoopThread,
     find_place: Callable[[], BackendPlace] = BackendPlace,
 ) -> Backend:
-    """Return a backend, started.
+    """Return a started backend.
 
     Args:
-        like: What it is made of; None: an HTTP or UDP server that answers its name.
-        find_place: Returns where it listens, if it isn't served by another program.
+        like: What it is made of; None: an HTTP or UDP server that answers with its name.
+        find_place: Returns where it listens, unless another program serves it.
 
     Raises:
-        TypeError: Nothing can be made of it.
+        TypeError: No backend can be made of it.
         ValueError: It is a text that isn't an address.
         BackendError: A program doesn't start.
     """

@@ -1,10 +1,10 @@
-"""Calls from a test's process to objects in the process of its network's proxy.
+"""Remote calls from a test's process to the process of its network's proxy.
 
     Call(target, name, …) ──▶ the object's method
     CallResult            ◀──
 
-Messages are pickles: both processes run the same program for the same user, and nothing else has
-the link. A socket is passed beside a result.
+Messages are pickles: both processes run the same program as the same user, and no other process has
+the link. A socket is passed alongside a result.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 
 class Reference(NamedTuple):
-    """An object that stays in the other process."""
+    """An object in the other process."""
 
     number: int
 
@@ -24,7 +24,7 @@ PROXY = Reference(0)
 
 
 class Call(NamedTuple):
-    """A call of a method, or the value of a property."""
+    """A method call, or the read of a property."""
 
     target: Reference
     name: str

@@ -1,4 +1,4 @@
-"""What a command writes: passed on, searched for a text, and its last lines kept."""
+"""Output of a command: passed on, searched for a text, with its last lines kept."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import IO
 _READ_BYTES = 65536
 _LINES = 20
 _LAST_S = 1.0
-"""How long the text waits for the pipe's end: a process that outlives the command may keep it."""
+"""How long ``text`` waits for the pipe's end, which a process that outlives the command delays."""
 
 
 class CommandOutput:
-    """The output or the errors of one command that runs; it is read until its end.
+    """Standard output or error of a running command, read until its end.
 
     Args:
-        pipe: What the command writes; it is closed at its end.
-        descriptor: Where it is passed on: 1 or 2.
-        awaited: A text that a line will have.
+        pipe: The read end; closed at its end.
+        descriptor: Where to pass the output on: 1 or 2.
+        awaited: A text that a line is expected to contain.
     """
 
     def __init__(self, pipe: IO[bytes], descriptor: int, awaited: str = "") -> None:
         self.has_come = threading.Event()
-        """Set once a line has the awaited text."""
+        """Set once a line contains the awaited text."""
         self._pipe = pipe
         self._descriptor = descriptor
         self._awaited = awaited.encode()
@@ -34,7 +34,7 @@ class CommandOutput:
         self._thread.start()
 
     def text(self) -> str:
-        """Return the last lines of a command that has ended; empty if it wrote none."""
+        """Return the last lines of an ended command; empty if it wrote nothing."""
         self._thread.join(_LAST_S)
         return b"\n".join(self._kept).decode(errors="replace")
 
@@ -42,7 +42,7 @@ class CommandOutput:
         with self._pipe as pipe:
             line = b""
             while data := os.read(pipe.fileno(), _READ_BYTES):
-                # A test's runner may have closed its own.
+                # A test runner may have closed its own descriptor.
                 with contextlib.suppress(OSError):
                     os.write(self._descriptor, data)
                 *lines, line = (line + data).split(b"\n")

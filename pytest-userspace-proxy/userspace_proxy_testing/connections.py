@@ -1,7 +1,7 @@
-"""Connections that a server of the kit has accepted, and that can be ended all at once by resets.
+"""Accepted connections of a server in the kit, which can be reset all at once.
 
-asyncio's own servers lose what they have just accepted when they close: its client waits for ever,
-or is served by what has stopped.
+When asyncio's own servers close, they lose what they have just accepted: its client waits for ever,
+or is served by a stopped server.
 
     accepted ──serve──▶ fresh ──its task begins──▶ opening ──▶ writer ──▶ the server's function
 """
@@ -19,18 +19,18 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Connections:
-    """The connections of one server, each with a task in the running event loop."""
+    """One server's connections, each with a task in the running event loop."""
 
     def __init__(self) -> None:
         self._fresh: dict[asyncio.Task[None], socket.socket] = {}
-        """Those whose task hasn't begun, and never will if it is cancelled."""
+        """Connections whose task hasn't begun; it never will if it is cancelled."""
         self._opening: dict[asyncio.Task[None], socket.socket] = {}
-        """Those whose socket the event loop has, and that have no writer yet."""
+        """Connections whose socket the event loop has, but that have no writer yet."""
         self._served: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
     def serve(self, client: socket.socket, serve: Serve) -> None:
-        """Serve a connection that was accepted; it is closed at the end of the function."""
+        """Serve an accepted connection, which is closed when the function ends."""
         client.setblocking(False)
         task = asyncio.get_running_loop().create_task(self._run(client, serve))
         self._fresh[task] = client
@@ -38,7 +38,7 @@ class Connections:
 
     @contextlib.contextmanager
     def keep(self, writer: asyncio.StreamWriter) -> Iterator[None]:
-        """Let :meth:`reset` reset another connection, too, which is closed at the block's end."""
+        """Include another connection in :meth:`reset`; closes it at the block's end."""
         self._writers.add(writer)
         try:
             yield
@@ -47,7 +47,7 @@ class Connections:
             writer.close()
 
     def reset(self) -> None:
-        """Reset all connections, and cancel the functions that serve them."""
+        """Reset all connections and cancel their functions."""
         for task, client in {**self._fresh, **self._opening}.items():
             reset_on_close(client)
             if task in self._fresh:

@@ -1,7 +1,7 @@
-"""Keeps the last connections of each Service: who dialled, which endpoint answered, how it ended.
+"""Keeps each Service's last connections: their client, endpoint and end.
 
-The facts are those of the connection log: each proxy of a test has a thread of its own, so the
-thread of a record shows whose it is. What a recorder keeps isn't passed on to the program's log.
+The facts come from the connection log. Each proxy of a test has its own thread, so a record's
+thread identifies the proxy. Recorded lines aren't passed on to the program's log.
 """
 
 from __future__ import annotations
@@ -17,43 +17,43 @@ from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.model import ServiceKey
 
 KEPT = 1000
-"""Connections of each Service."""
+"""How many connections to keep per Service."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedDial:
-    """An endpoint that was dialled, and didn't answer."""
+    """A dialled endpoint that didn't answer."""
 
     endpoint: str
     """Its address."""
     cause: str
-    """The code: ``endpoint-refuses``, ``fault-on-purpose``, …"""
+    """The code, such as ``endpoint-refuses`` or ``fault-on-purpose``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One connection that has ended."""
+    """One ended connection."""
 
     client: str
     """Its address."""
     endpoint: str
     """As text, such as ``str(backend.address)``; empty if none answered."""
     outcome: str
-    """The cause in the connection log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
+    """The ``cause`` in the connection log: ``complete``, ``reset``, ``unanswered``, ``evicted``."""
     dials: int
-    """How many endpoints were dialled; more than one: the first ones failed."""
+    """The number of dialled endpoints; if more than one, the first ones failed."""
     duration_s: float
     """Seconds."""
     received_bytes: int
-    """From the client."""
+    """Bytes from the client."""
     sent_bytes: int
-    """To the client."""
+    """Bytes to the client."""
     began_at: float = 0.0
     """Unix time."""
     ended_by: str = ""
     """``client``, ``endpoint``, ``proxy``."""
     failed_dials: Sequence[FailedDial] = ()
-    """The endpoints before this one, in the order in which they were dialled."""
+    """The endpoints that failed before, in dial order."""
 
     def __str__(self) -> str:
         endpoint = self.endpoint or "no endpoint"
@@ -63,16 +63,16 @@ class Decision:
 
 
 class Decisions(logging.Filter):
-    """Records the connections of one proxy that end between :meth:`begin` and :meth:`end`.
+    """Records one proxy's connections that end between :meth:`begin` and :meth:`end`.
 
-    A filter, not a handler: pytest has handlers of its own, even at loggers that don't propagate.
+    It is a filter, not a handler: pytest adds handlers even to loggers that don't propagate.
     """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
-    """Held while a recorder begins or ends, which several threads may do."""
+    """Held while a recorder begins or ends, as several threads may do so."""
     _running: ClassVar[list[Decisions]] = []
     _before: ClassVar[tuple[int, bool]] = (logging.NOTSET, False)
-    """Level of the logger before the first recorder began, and whether it was disabled."""
+    """The logger's level before the first recorder began, and whether it was disabled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,12 +88,12 @@ class Decisions(logging.Filter):
             self._thread = thread
             self._running.append(self)
             logger.setLevel(logging.INFO)
-            # A configuration of the program's log disables what it doesn't name.
+            # A logging configuration of the program disables loggers that it doesn't name.
             logger.disabled = False
             logger.addFilter(self)
 
     def end(self) -> None:
-        """Stop recording, and restore the logger after the last recorder. Idempotent."""
+        """Stop recording; the last recorder restores the logger. Idempotent."""
         with self._lock:
             if self not in self._running:
                 return
@@ -105,11 +105,11 @@ class Decisions(logging.Filter):
                 logger.setLevel(level)
 
     def of(self, service: ServiceKey) -> Sequence[Decision]:
-        """Return the last ones of a Service, the oldest first."""
+        """Return a Service's last connections, oldest first."""
         return tuple(self._last.get(str(service), ()))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Part of Filter: keep a record of this proxy, and pass on those of others."""
+        """Keep this proxy's records, and pass on others."""
         if record.thread != self._thread:
             return True
         fields = record.__dict__
@@ -133,5 +133,5 @@ class Decisions(logging.Filter):
 
 
 def _read_failed(text: str) -> Sequence[FailedDial]:
-    """Return the failed dials in a field of the connection log."""
+    """Parse the failed dials in a field of the connection log."""
     return [FailedDial(*one.split(" ")) for one in text.split(", ") if one]

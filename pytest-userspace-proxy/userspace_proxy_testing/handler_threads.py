@@ -1,7 +1,7 @@
-"""Runs plain functions of backends in threads, so that they may block.
+"""Runs backends' plain functions in threads, so that they may block.
 
-Rule: the threads are daemons. A function that hangs keeps neither its proxy nor the program from
-ending; what it returns after that is dropped.
+Rule: the threads are daemons. A hanging function prevents neither its proxy nor the program from
+ending; its later result is dropped.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from .calls import CallResult
 from .http_serving import AsyncHttpHandler, HttpAnswer, HttpHandler, HttpRequest
 
 MOST = 40
-"""Calls of one backend's function at the same time; as many as Starlette's, and the next wait."""
+"""Concurrent calls of one backend's function, as many as Starlette's; further calls wait."""
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Return whether calls are awaited: of an ``async def``, or an object with such a method."""
+    """Return whether calls are awaited: for an ``async def``, or an object with such a method."""
     call = getattr(function, "__call__", None)  # noqa: B004 - an object with an async method
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def in_threads(function: HttpHandler) -> AsyncHttpHandler:
-    """Return a coroutine function that calls this one in a thread, at most ``MOST`` at a time.
+    """Return a coroutine function that calls this one in a thread, ``MOST`` at a time.
 
-    What a coroutine function, or its like, returns is awaited in the event loop.
+    If the function returns an awaitable, that is awaited in the event loop.
     """
     room = asyncio.Semaphore(MOST)
 
@@ -46,7 +46,7 @@ def in_threads(function: HttpHandler) -> AsyncHttpHandler:
 
 async def _call_in_thread(function: Callable[..., Any], argument: object) -> Any:
     result: Future[CallResult] = Future()
-    # It can't be cancelled any more, as threads can't.
+    # From here on it can't be cancelled, as threads can't.
     result.set_running_or_notify_cancel()
 
     def run() -> None:

@@ -1,8 +1,8 @@
-"""A small HTTP/1.1 server on asyncio streams, for backends that live in a test's process.
+"""A small HTTP/1.1 server on asyncio streams, for backends in a test's process.
 
-aiohttp's, which the status pages use, takes as long to import as a whole proxy takes to start, and
-an embedded proxy needs none of it. The servers of ``sandbox.backends`` are programs of their own,
-with blocking sockets.
+aiohttp's server, used by the status pages, takes as long to import as a whole proxy takes to start,
+and an embedded proxy doesn't need it. The servers of ``sandbox.backends`` are programs of their
+own, with blocking sockets.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _log = FieldLogger("userspace_proxy_testing")
 
 TLS = "TLS"
 KEPT = 100
-"""Requests of each backend."""
+"""How many requests to keep per backend."""
 
 _TLS_HANDSHAKE = b"\x16"
-"""The first byte of a client that speaks TLS.
+"""The first byte from a TLS client.
 
 Source: RFC 8446, 5.1.
 """
@@ -36,9 +36,9 @@ class HttpRequest:
 
     method: str
     path: str
-    """With the query."""
+    """Including the query."""
     headers: dict[str, str]
-    """By name, in lower case."""
+    """By lower-case name."""
     body: bytes
     version: str = "HTTP/1.1"
 
@@ -51,12 +51,12 @@ AsyncHttpHandler = Callable[[HttpRequest], Awaitable[HttpAnswer]]
 
 @dataclass(slots=True)
 class SeenRequest:
-    """A request that a backend has received."""
+    """A request received by a backend."""
 
     method: str
-    """``GET``."""
+    """Such as ``GET``."""
     path: str
-    """With the query."""
+    """Including the query."""
     status: int | None = None
     """None until it was answered."""
 
@@ -65,19 +65,19 @@ class SeenRequest:
 
 
 class HttpServer:
-    """Serves HTTP on connections by a function of a request, and keeps what it saw.
+    """Serves HTTP with a function of a request, and records requests.
 
-    An exception of the function is logged, and answered with status 500 and its text: also that of
-    ``sys.exit``, which would end the event loop, and of ``pytest.fail``.
+    The function's exceptions are logged and answered with status 500 and their text, including
+    those of ``sys.exit``, which would end the event loop, and ``pytest.fail``.
     """
 
     def __init__(self, handler: AsyncHttpHandler) -> None:
         self._handler = handler
         self.seen: deque[SeenRequest] = deque(maxlen=KEPT)
-        """The last requests, the oldest first."""
+        """The last requests, oldest first."""
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection until one of them asks to close."""
+        """Answer a connection's requests until one asks to close."""
         while (request := await _read_request(reader, writer)) is not None:
             seen = SeenRequest(request.method, request.path)
             self.seen.append(seen)
@@ -86,7 +86,7 @@ class HttpServer:
                 return
             status, body = await _answer(self._handler, request)
             is_kept = _keeps(request)
-            # Before the client may read the answer: its test may fail at once, and print this.
+            # Set before the client can read the answer: its test may fail at once and print this.
             seen.status = status
             writer.write(_head(status, len(body), is_kept=is_kept))
             if request.method != "HEAD":
@@ -97,7 +97,7 @@ class HttpServer:
 
 
 def _keeps(request: HttpRequest) -> bool:
-    """Return whether the connection stays open; clients of HTTP/1.0 read until its end."""
+    """Return whether the connection stays open; HTTP/1.0 clients read until its end."""
     wish = request.headers.get("connection", "").lower()
     return wish == "keep-alive" if request.version == "HTTP/1.0" else wish != "close"
 
@@ -126,14 +126,14 @@ def _read_answer(answer: Any) -> tuple[int, bytes]:
 async def _read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> HttpRequest | None:
-    """Return the next request; None at the end, and after an answer to an invalid one.
+    """Return the next request; None at the end, and after answering an invalid one.
 
-    A client that speaks TLS is answered, too, and its request is one of the method ``TLS``.
+    A TLS client is answered, too; its request has the method ``TLS``.
     """
     try:
         first_byte = await reader.readexactly(1)
         if first_byte == _TLS_HANDSHAKE:
-            # It waits for a server's part, and understands no text: this ends it at once.
+            # The client waits for a TLS record and can't read text: this ends it at once.
             writer.write(_BAD_REQUEST)
             return HttpRequest(TLS, _SPEAKS_HTTP, {}, b"")
         head = first_byte + await reader.readuntil(b"\r\n\r\n")

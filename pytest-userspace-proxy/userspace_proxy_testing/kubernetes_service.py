@@ -1,4 +1,4 @@
-"""One Service of a cluster in which nothing runs, for tests."""
+"""One Service of a cluster whose Pods the test runs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .served_service import RecordingProxy, ServedService
 
 
 class PodRun(NamedTuple):
-    """A Pod that runs here for one Service."""
+    """A Pod that this test runs for one Service."""
 
     pod: RunningPod
     ports: Mapping[str, PodPort]
-    """Its ports by the names of the Service's."""
+    """The Pod's ports, by the Service's port names."""
     like: PodLike
 
 
 class KubernetesService(ServedService):
-    """One Service of a cluster, or one port of it.
+    """One Service of a cluster, or one of its ports.
 
     Args:
         port: The port's name, which may be empty.
-        runs: The Pods that run here for it, which its ports share.
+        runs: The Pods that run here for it, shared by its ports.
     """
 
     __slots__ = ("_addresses", "_pods", "_port", "_runner")
@@ -59,7 +59,6 @@ class KubernetesService(ServedService):
 
     @property
     def address(self) -> SocketAddress:
-        """Part of ServedService."""
         address = self._addresses.address_of(self.key, self._port)
         if address is None:
             raise LookupError(f"{self.key} is not served")
@@ -67,17 +66,17 @@ class KubernetesService(ServedService):
 
     @property
     def backends(self) -> Sequence[Backend]:
-        """What serves this port of the Pods that run here, in the order of their names."""
+        """The backends of this port, by Pod name."""
         runs = [run for _, run in sorted(self._pods.items()) if self._port in run.ports]
         return [run.pod.backends[run.ports[self._port]] for run in runs]
 
     @property
     def pods(self) -> Mapping[str, RunningPod]:
-        """The Pods that run here, by name; may be set to what they are made of.
+        """The Pods that run here, by name; assign what they are made of to change them.
 
-        A Pod that doesn't exist is created with the labels that the Service selects. A Pod that
-        isn't named any more is ended, and one that is made of the same, or of itself, goes on:
-        ``{**web.pods, "web-2": None}`` adds one. All is in force on return.
+        A Pod that doesn't exist is created with the labels that the Service selects. A Pod that is
+        no longer named is ended; one assigned itself, or what it is made of, continues:
+        ``{**web.pods, "web-2": None}`` adds a Pod. Changes are in force on return.
         """
         return {name: run.pod for name, run in sorted(self._pods.items())}
 
@@ -102,12 +101,12 @@ class KubernetesService(ServedService):
         """Run all Pods here that the Service selects now; they are ready on return.
 
         Args:
-            like: What each is made of: as a backend of ``service_proxy``, for each port of the
-                Service; or a mapping of the names of its ports. None: a server that answers the
-                Pod's name; Pods that run already go on.
+            like: What each is made of: as a backend of ``service_proxy``, for each of the Service's
+                ports; or a mapping by port name. None: a server that answers with the Pod's name;
+                Pods that already run continue.
 
         Raises:
-            LookupError: It selects none.
+            LookupError: It selects no Pod.
         """
         selected = self._runner.select(self.key)
         there = self._runner.find_pods(selected)
@@ -117,15 +116,15 @@ class KubernetesService(ServedService):
         return [self._run(k, there, selected, like, replaces=like is not None) for k in there]
 
     def drain(self, pod: RunningPod) -> None:
-        """Delete a Pod that keeps its connections, and terminates until the test ends."""
+        """Delete a Pod, which keeps its connections and terminates until the test ends."""
         self._runner.terminate(pod)
 
     def views(self) -> list[PortFacts]:
-        """Part of ServedService: only this port."""
+        """Return only this port."""
         return [view for view in super().views() if view.plan.key.name.port == self._port]
 
     def served_addresses(self) -> list[SocketAddress]:
-        """Part of ServedService: none, as other proxies may get its own address."""
+        """Return none: other proxies may get its own address."""
         return []
 
     def _run(

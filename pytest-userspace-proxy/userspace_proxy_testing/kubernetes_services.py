@@ -1,4 +1,4 @@
-r"""The Services of a cluster in which nothing runs, for tests: of envtest, KWOK, kind.
+r"""The Services of a cluster whose Pods the test runs: of envtest, KWOK, kind.
 
 ::
 
@@ -36,9 +36,9 @@ class KubernetesServices(RecordingProxy):
     """A proxy for the Services of a cluster; ``services["shop/web"]`` is one of them.
 
     Args:
-        kubeconfig: The cluster's: one file, or which ones. Its user lists and watches Services,
-            EndpointSlices and Pods, and, for Pods that run here, creates, patches and deletes Pods
-            and their status.
+        kubeconfig: The cluster's kubeconfig: a file, or several. Its user lists and watches
+            Services, EndpointSlices and Pods, and for Pods that run here creates, patches and
+            deletes Pods and their status.
     """
 
     def __init__(self, kubeconfig: str | Kubeconfig) -> None:
@@ -53,10 +53,10 @@ class KubernetesServices(RecordingProxy):
         return f"<KubernetesServices of {self._kubeconfig}, {len(self._runner)} Pods run here>"
 
     def start(self) -> None:
-        """Start the proxy, and read the cluster.
+        """Start the proxy and read the cluster.
 
         Raises:
-            SourceError: It can't be read; the message says why.
+            SourceError: The cluster can't be read; the message says why.
         """
         super().start()
         self._runner.start(self._thread)
@@ -79,10 +79,10 @@ class KubernetesServices(RecordingProxy):
     def __getitem__(self, name: str) -> KubernetesService:
         """Return a Service by ``namespace/name`` or ``namespace/name:port``, once it is served.
 
-        Without a port it is the first one of several.
+        Without a port it is the first of several.
 
         Raises:
-            LookupError: It isn't served, for the reason in the message.
+            LookupError: It isn't served; the message has the reason.
         """
         text, _, port = name.partition(":")
         namespace, _, last = text.rpartition("/")
@@ -109,11 +109,11 @@ class KubernetesServices(RecordingProxy):
 
     @property
     def services(self) -> Sequence[KubernetesService]:
-        """Part of RecordingProxy: those that the test has used."""
+        """The Services that the test used."""
         return tuple(self._used.values())
 
     def end_services(self) -> None:
-        """Part of RecordingProxy: end the Pods that run here; the others are as they were."""
+        """End the Pods that run here; the others return to their former state."""
         if not self._thread.is_running:
             return
         try:
@@ -123,18 +123,18 @@ class KubernetesServices(RecordingProxy):
 
 
 class UsedServices:
-    """The Services of a cluster that a test has used, for reports; others are no matter of it."""
+    """The Services that a test used, for reports; the cluster's others don't concern it."""
 
     def __init__(self, proxy: KubernetesServices) -> None:
         self._proxy = proxy
 
     @property
     def services(self) -> Sequence[KubernetesService]:
-        """In the order in which they were first used."""
+        """The Services, in order of first use."""
         return self._proxy.services
 
     def status(self) -> StatusFacts:
-        """Return everything about the proxy, and of Service ports only theirs."""
+        """Return the proxy's status with only these Services' ports."""
         status, used = self._proxy.status(), {service.key for service in self.services}
         ports = [p for p in status.ports if p.plan.key.name.service in used]
         names = {*map(str, used)}

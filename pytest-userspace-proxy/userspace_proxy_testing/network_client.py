@@ -1,4 +1,4 @@
-"""A client in a pod of a network: it dials from there, or runs programs there."""
+"""A client in a pod of a network, which dials or runs programs from there."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _TYPES = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What a web server answered."""
+    """A web server's response."""
 
     status: int
     headers: Mapping[str, str]
-    """By name, in lower case."""
+    """By lower-case name."""
     body: bytes
 
     @property
@@ -51,8 +51,8 @@ class NetworkClient:
     """A client in a pod.
 
     Args:
-        namespace: The Kubernetes namespace in which it looks up short names.
-        files: What its programs see of the resolver's configuration.
+        namespace: The Kubernetes namespace for short names.
+        files: The resolver's configuration files for its programs.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class NetworkClient:
         self.name = name
         self.namespace = namespace
         self.pod = pod
-        """Its network namespace, which a test may configure."""
+        """The network namespace, which a test may configure."""
         self._process = process
         self._files = files
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -77,20 +77,20 @@ class NetworkClient:
 
     @property
     def ip(self) -> str:
-        """Its IPv4 address."""
+        """The IPv4 address."""
         return str(self.pod.ip)
 
     def get(
         self, url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = _TIMEOUT_S
     ) -> HttpResponse:
-        """GET a URL of a web server, over a connection of its own; any status is an answer.
+        """GET a web server's URL over a new connection; any status is an answer.
 
         Args:
             url: Such as ``web.url`` or ``http://web.shop/cart``.
 
         Raises:
-            ValueError: The URL isn't one of HTTP without TLS.
-            OSError: There is no connection, or it ended before the answer.
+            ValueError: The URL isn't ``http://``.
+            OSError: The connection failed or ended before the answer.
         """
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
@@ -104,17 +104,17 @@ class NetworkClient:
     def connect(
         self, to: Dialled, *, protocol: str | None = None, timeout_s: float = _TIMEOUT_S
     ) -> socket.socket:
-        """Return a socket of its pod that is connected; it is closed with the network at last.
+        """Return a connected socket of its pod; the network closes it at the latest.
 
-        With ``asyncio.open_connection(sock=…)`` it serves a coroutine, too.
+        Coroutines can use it with ``asyncio.open_connection(sock=…)``.
 
         Args:
-            protocol: ``TCP`` or ``UDP``; None: that of the Service, or else TCP.
-            timeout_s: Of the dial, and of each later call of the socket.
+            protocol: ``TCP`` or ``UDP``; None: the Service's, or else TCP.
+            timeout_s: For the dial, and for each later call on the socket.
 
         Raises:
-            OSError: The kernel's error; ``socket.gaierror`` if a name isn't known.
-            ValueError: A text isn't ``host:port``, or there is no such protocol.
+            OSError: The kernel's error; ``socket.gaierror`` if a name is unknown.
+            ValueError: A text isn't ``host:port``, or the protocol is unknown.
         """
         if protocol is None:
             protocol = to.protocol if isinstance(to, ProxiedService) else "TCP"
@@ -145,20 +145,20 @@ class NetworkClient:
         timeout_s: float = _RUN_TIMEOUT_S,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in its pod, in which names of Services resolve.
+        """Run a command in its pod, where Services' names resolve.
 
         Returns:
-            Its status and, as text, what it wrote.
+            The exit status and the output as text.
 
         Raises:
-            SandboxError: It failed, with the last line of its output, or took too long.
+            SandboxError: It failed (the message has its last line of output), or took too long.
         """
         return self.pod.run(
             argv, input=input, check=check, timeout=timeout_s, env=env, files=self._files
         )
 
     def close(self) -> None:
-        """Close its sockets, which would keep the pod's namespace alive. Idempotent."""
+        """Close its sockets, which otherwise keep the pod's namespace alive. Idempotent."""
         for sock in self._open:
             sock.close()
 

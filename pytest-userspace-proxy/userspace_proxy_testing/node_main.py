@@ -3,7 +3,7 @@
     test process ──calls──▶ main thread ──▶ the proxy, in its own thread
                  ◀──answers, sockets──
 
-Rule 1: it ends with the link to the test's process.
+Rule 1: it ends when the link to the test's process ends.
 Rule 2: only the main thread enters other namespaces, and only to create a socket.
 """
 
@@ -36,7 +36,7 @@ AddressInfos = list[tuple[Any, Any, int, str, Any]]
 
 
 class NodeProxy(ProxyWithDecisions):
-    """The proxy on the node of a network.
+    """The proxy on a network's node.
 
     Args:
         address: The node's IP address.
@@ -58,18 +58,18 @@ class NodeProxy(ProxyWithDecisions):
         )
 
     def look_up(self, host: str, port: int, type_: int, namespace: str) -> AddressInfos:
-        """Return the addresses of a name as in a pod of a namespace, as ``getaddrinfo`` does."""
+        """Resolve a name like a pod of a namespace; the result is that of ``getaddrinfo``."""
         with self.names(namespace):
             return socket.getaddrinfo(host, port, type=type_)
 
     @property
     def has_left_something(self) -> bool:
-        """Whether something of it stayed in the kernel when it was closed."""
+        """Whether it left something in the kernel when it closed."""
         return self._object.left_behind
 
 
 def open_socket(pid: int, family: int, type_: int) -> socket.socket:
-    """Return a socket of the network namespace of a process."""
+    """Return a socket in a process's network namespace."""
     with (
         Path("/proc/thread-self/ns/net").open("rb") as own,
         Path(f"/proc/{pid}/ns/net").open("rb") as other,
@@ -88,13 +88,13 @@ def _enter(namespace: int) -> None:
 
 
 class Objects:
-    """The objects on which the other process may call methods, by reference."""
+    """The objects, by reference, whose methods the other process may call."""
 
     def __init__(self, proxy: NodeProxy) -> None:
         self._objects: dict[Reference, object] = {PROXY: proxy}
 
     def answer(self, call: Call) -> CallResult:
-        """Return what a call returns or raises."""
+        """Execute a call; return its result or exception."""
         try:
             value = getattr(self._objects[call.target], call.name)
             if callable(value):
@@ -112,11 +112,11 @@ def main(descriptor: int, *octets: int) -> int:
     """Serve calls until the other process ends.
 
     Args:
-        descriptor: The link to it.
+        descriptor: The link to the other process.
         octets: The node's IPv4 address.
 
     Returns:
-        The exit status: 1 if the proxy has left something in the kernel.
+        The exit status: 1 if the proxy left something in the kernel.
     """
     with socket.socket(fileno=descriptor) as link:
         proxy = NodeProxy(socket.inet_ntoa(bytes(octets)))

@@ -1,4 +1,4 @@
-"""The proxy on the node of a network, seen from the test's process."""
+"""The proxy on a network's node, as seen from the test's process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from .sandbox import Namespace, SandboxNode
 
 _ENTRY = "userspace_proxy_testing.node_main:main"
-# A proxy starts in 0.4 s, and a change takes milliseconds, more while other tests use the machine.
+# A proxy starts in 0.4 s and a change takes milliseconds, but other tests may load the machine.
 _ANSWER_WITHIN_S = 30.0
 
 
 class NodeProcess:
-    """A process on a node that runs a proxy; it starts while this process does something else.
+    """A process on a node that runs a proxy; it starts in the background.
 
-    Its calls may come from any thread. Those without an explanation are those of ``Proxy``.
+    Any thread may call its methods. Those without a docstring implement :class:`.ProxyCalls`.
     """
 
     def __init__(self, node: SandboxNode) -> None:
@@ -48,7 +48,7 @@ class NodeProcess:
         """Wait until the proxy has started.
 
         Raises:
-            UserspaceProxyError: It can't.
+            UserspaceProxyError: It can't start.
         """
         with self._lock:
             self._exchange(None)
@@ -56,7 +56,7 @@ class NodeProcess:
     def open_socket(
         self, namespace: Namespace, family: socket.AddressFamily, type_: socket.SocketKind
     ) -> socket.socket:
-        """Return a socket of a namespace, which the caller closes."""
+        """Return a socket in a namespace, which the caller closes."""
         with self._lock:
             _, (passed,) = self._exchange((namespace.pid, int(family), int(type_)))
         return passed
@@ -64,60 +64,53 @@ class NodeProcess:
     def look_up(
         self, host: str, port: int, type_: socket.SocketKind, namespace: str
     ) -> AddressInfos:
-        """Return the addresses of a name as in a pod of a namespace.
+        """Resolve a name like a pod of a namespace.
 
         Raises:
-            socket.gaierror: It isn't known there.
+            socket.gaierror: The name is unknown there.
         """
         found: AddressInfos = self.call(PROXY, "look_up", host, port, int(type_), namespace)
         return found
 
     def add_service(self, *arguments: Any, **keywords: Any) -> ServiceHandle:
-        """Part of ProxyCalls."""
         reference = self.call(PROXY, "add_service", *arguments, **keywords)
         return ServiceOfNode(self, reference)
 
     def add_fault(self, service: ServiceKey, type_: str, **arguments: Any) -> None:
-        """Part of ProxyCalls."""
         self.call(PROXY, "add_fault", service, type_, **arguments)
 
     def remove_faults(
         self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
     ) -> None:
-        """Part of ProxyCalls."""
         self.call(PROXY, "remove_faults", service, endpoint=endpoint)
 
     def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
-        """Part of ProxyCalls."""
         faults: Mapping[SocketAddress, Sequence[str]] = self.call(PROXY, "faults_of", service)
         return faults
 
     def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
-        """Part of ProxyCalls."""
         self.call(PROXY, "choose_next", service, endpoint)
 
     def status(self) -> StatusFacts:
-        """Part of ProxyCalls."""
         view: StatusFacts = self.call(PROXY, "status")
         return view
 
     def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
-        """Part of ProxyCalls."""
         decisions: Sequence[Decision] = self.call(PROXY, "decisions_of", service)
         return decisions
 
     def call(self, target: Reference, name: str, *arguments: Any, **keywords: Any) -> Any:
-        """Call a method of an object in the process; return its result, or raise its exception.
+        """Call a method of an object in the process; return its result or raise its exception.
 
         Raises:
-            SandboxError: The process has ended, or gives no answer.
-            RuntimeError: It was closed.
+            SandboxError: The process has ended or doesn't answer.
+            RuntimeError: The process was closed.
         """
         with self._lock:
             return self._exchange(Call(target, name, arguments, keywords))[0]
 
     def close(self) -> int:
-        """Stop the proxy; return the exit status of its process. Idempotent."""
+        """Stop the proxy; return its process's exit status. Idempotent."""
         return self._child.close()
 
     def _exchange(self, message: object) -> tuple[Any, list[socket.socket]]:
@@ -146,26 +139,21 @@ class ServiceOfNode:
 
     @property
     def service(self) -> Service:
-        """Part of ServiceHandle."""
         service: Service = self._process.call(self._reference, "service")
         return service
 
     @property
     def key(self) -> ServiceKey:
-        """Part of ServiceHandle."""
         key: ServiceKey = self._process.call(self._reference, "key")
         return key
 
     @property
     def address(self) -> SocketAddress:
-        """Part of ServiceHandle."""
         address: SocketAddress = self._process.call(self._reference, "address")
         return address
 
     def put(self, slices: Iterable[EndpointSlice]) -> None:
-        """Part of ServiceHandle."""
         self._process.call(self._reference, "put", list(slices))
 
     def remove(self) -> None:
-        """Part of ServiceHandle."""
         self._process.call(self._reference, "remove")

@@ -1,7 +1,8 @@
-"""Where a backend of a test listens: on loopback, or in a pod of a sandbox."""
+"""Where a test's backend listens: on loopback, or in a sandbox's pod."""
 
 from __future__ import annotations
 
+import _socket
 import errno
 import functools
 import shutil
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
     from .sandbox import Pod
 
 
+# Of the class below Python's own: plugins that forbid a test to dial, such as pytest-recording,
+# replace the methods of that one, and don't mean what this kit dials for itself.
+connect = _socket.socket.connect
+connect_ex = _socket.socket.connect_ex
+
+
 class BackendPlace:
     """An address on this machine's loopback.
 
     Args:
         host: The IP address.
-        port: The port; 0: any that is free.
+        port: The port; 0: any free one.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -31,19 +38,19 @@ class BackendPlace:
 
     @property
     def pod(self) -> Pod | None:
-        """The network namespace that belongs to it alone; None: it has none."""
+        """The network namespace of its own; None: it has none."""
         return None
 
     def open_socket(self, type_: socket.SocketKind) -> socket.socket:
-        """Return a socket of this place, of the address's family, which isn't bound."""
+        """Return an unbound socket in this place, of the address's family."""
         return socket.socket(family_of(self.address.ip), type_)
 
     def bind(self, type_: socket.SocketKind, address: SocketAddress) -> socket.socket:
-        """Return a socket that is bound to an address of this place.
+        """Return a socket bound to an address in this place.
 
         Raises:
             OSError: The address isn't available.
-            PlatformError: It is the IPv6 loopback address, and IPv6 is switched off.
+            PlatformError: It is the IPv6 loopback address, and IPv6 is disabled.
         """
         sock = self.open_socket(type_)
         try:
@@ -60,24 +67,24 @@ class BackendPlace:
         return sock
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:
-        """Return the command that runs a program here, and lets it end with this process.
+        """Return the command that runs a program here and ends it with this process.
 
-        It does so even if this process is killed. The kernel ties the program to the thread that
-        starts it, so only the main thread's are tied: the end of another would take it along.
+        That works even if this process is killed. The kernel ties a program to the thread that
+        starts it, so only the main thread's programs are tied: others would die with their thread.
         """
         if threading.current_thread() is not threading.main_thread() or not shutil.which(argv[0]):
             return argv
         return [*_tie(), *argv]
 
     def leave(self) -> None:
-        """Let others use the place. Idempotent."""
+        """Release the place for others. Idempotent."""
 
 
 @functools.cache
 def _tie() -> Sequence[str]:
-    """Return the words before a command that kill its program when this process ends.
+    """Return the command prefix that kills its program when this process ends.
 
-    They are those of util-linux since 2.33; others lack the option.
+    It needs util-linux 2.33 or later; other versions lack the option.
     """
     tie = ("setpriv", "--pdeathsig", "KILL", "--")
     try:
@@ -88,5 +95,5 @@ def _tie() -> Sequence[str]:
 
 
 def family_of(ip: str) -> socket.AddressFamily:
-    """Return the family of sockets for an IP address."""
+    """Return the socket family of an IP address."""
     return socket.AF_INET6 if IPFamily.of(ip) is IPFamily.IPV6 else socket.AF_INET

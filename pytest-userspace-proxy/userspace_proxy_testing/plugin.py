@@ -14,8 +14,8 @@
         web.pods = {"web-1": None}
         assert urlopen(web.url).status == 200
 
-It is loaded by every run of pytest in an environment that contains this package, so it imports the
-proxy only when a test asks for it.
+Every run of pytest in an environment with this package loads it, so it imports the proxy only when
+a test uses it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import contextlib
 import inspect
 import os
 import socket
+import sys
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -44,19 +45,23 @@ if TYPE_CHECKING:
     from .service_proxy import ServiceProxy
 
 _OPEN = pytest.StashKey["list[tuple[str, Reported]]"]()
-"""What runs now, by the fixture's name."""
+"""What is running, by fixture name."""
 _ENDED = pytest.StashKey["list[RecordedFixture]"]()
-"""What has ended in this test, as it was before; only with a folder for records."""
+"""What ended in this test, in its last state; only if failures are recorded to a folder."""
 _RECORD = pytest.StashKey["tuple[RecordedTest, Path | None]"]()
-"""The record of a test that has failed, and its file."""
+"""The record of a failed test, and its file."""
 _RECORD_TITLE = "service proxy record"
 _CANNOT = "cannot write to"
 _SKIPS_MODULES = pytest.StashKey[bool]()
-"""Whether a test module is skipped, because it imports a proxy that can't run here."""
+"""Whether a test module is skipped because it imports a proxy that can't run here."""
 _BLOCKED = ("SocketBlockedError", "SocketConnectBlockedError")
 _UNBLOCK = (
     "(pytest-socket: mark the test with enable_socket, and write --allow-hosts=127.0.0.0/8,::1; a "
     "service_network needs 10.96.0.0/12, too)"
+)
+_REPLACED = (
+    "has replaced subprocess.Popen, which starts commands and networks (start these before, or let "
+    "it start other programs, as by allow_unregistered(True) of pytest-subprocess)"
 )
 _FIXTURES = frozenset({"service_proxy", "service_network", "kubernetes_services"})
 
@@ -85,13 +90,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
-    """Skip the test that requests a fixture, or fail it if skips are forbidden.
+    """Skip the test that requests a fixture; fail it if skips are forbidden.
 
     Args:
-        reason: What is missing, and the remedy.
+        reason: What is missing, with the remedy.
     """
     text = f"{request.fixturename}: {reason}"
-    # Without the exception that is the reason: pytest would show both.
+    # Without the cause, which pytest would show as well.
     if _is_required(request.config):
         raise pytest.fail.Exception(text, pytrace=False) from None
     raise pytest.skip.Exception(text) from None
@@ -99,10 +104,10 @@ def skip(request: pytest.FixtureRequest, reason: str) -> NoReturn:
 
 @contextlib.contextmanager
 def _able(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Skip the test where this machine lacks something, and fail it where another plugin does."""
+    """Skip the test if this machine lacks something; fail it if another plugin blocks sockets."""
     try:
         require_own_threads()
-        # Where that is forbidden, an event loop would be half made.
+        # If sockets are blocked, creating an event loop would fail half-way.
         socket.socket().close()
         yield
     except (PlatformError, SandboxError) as exc:
@@ -120,7 +125,7 @@ def _able(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Skip a test that asks one of these fixtures for what this machine lacks."""
+    """Skip a test that asks these fixtures for something that this machine lacks."""
     try:
         return (yield)
     except PlatformError as exc:
@@ -168,9 +173,9 @@ def service_network(request: pytest.FixtureRequest) -> Iterator[ServiceNetwork]:
 
 @pytest.fixture(scope="session")
 def service_proxy_kubeconfig(request: pytest.FixtureRequest) -> str | Kubeconfig:
-    """Return the kubeconfig of ``kubernetes_services``; override it where a test starts a cluster.
+    """Return the kubeconfig of ``kubernetes_services``; override it if a test starts a cluster.
 
-    Empty: there is none.
+    Empty: no kubeconfig.
     """
     given: str | None = request.config.getoption("--service-proxy-kubeconfig")
     if given or not os.environ.get("KUBECONFIG"):
@@ -219,7 +224,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @contextlib.contextmanager
 def _reported(request: pytest.FixtureRequest, services: Reported) -> Iterator[None]:
-    """Have the reports of tests that fail in this block show the Services."""
+    """Include the Services in reports of tests that fail in this block."""
     assert request.fixturename is not None, "a fixture requests it"
     entry = (request.fixturename, services)
     stash = request.config.stash
@@ -232,25 +237,36 @@ def _reported(request: pytest.FixtureRequest, services: Reported) -> Iterator[No
         if _record_folder(request.config) is not None:
             from .record import take
 
-            # If the end fails, they are gone when that is reported.
+            # If the teardown fails, the Services are gone by the time of its report.
             stash.setdefault(_ENDED, []).append(take(*entry))
+
+
+def _programs_replaced_by(failure: pytest.ExceptionInfo[BaseException]) -> str:
+    """Return the module whose programs this kit got in a call that failed; empty: the system's."""
+    popen = getattr(sys.modules.get("subprocess"), "Popen", None)
+    module = str(getattr(popen, "__module__", "subprocess"))
+    callers = (str(entry.frame.f_globals.get("__name__")) for entry in failure.traceback)
+    is_of_kit = any(name.startswith(f"{__package__}.") and name != __name__ for name in callers)
+    return module if is_of_kit and module != "subprocess" else ""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the Services and their last connections to the report of a test that failed."""
+    """Add Services and their last connections to the report of a failed test."""
     report = yield
     stash = item.config.stash
     if call.when == "setup" and _RECORD in item.stash:
-        # Another try, which has a record of its own.
+        # A rerun, which gets its own record.
         del item.stash[_RECORD]
     running, ended = stash.get(_OPEN, []), stash.get(_ENDED, [])
     if call.when == "teardown":
         stash[_ENDED] = []
     if call.excinfo is not None and call.excinfo.typename in _BLOCKED and _uses_fixture(item):
         report.sections.append(("service proxy", f"{call.excinfo.value} {_UNBLOCK}"))
+    if call.excinfo is not None and (library := _programs_replaced_by(call.excinfo)):
+        report.sections.append(("service proxy", f"{library} {_REPLACED}"))
     if report.failed and (running or ended):
         from .record import take
 
@@ -262,13 +278,13 @@ def pytest_runtest_makereport(
 
 
 def _uses_fixture(item: pytest.Item) -> bool:
-    # One of the session also runs while other tests do.
+    # A session fixture also runs while other tests do.
     requested: list[str] = getattr(item, "fixturenames", [])
     return _scope("", item.config) == "function" or not _FIXTURES.isdisjoint(requested)
 
 
 def _record_folder(config: pytest.Config) -> Path | None:
-    """Return where failed tests are recorded; None: nowhere."""
+    """Return the folder for records of failed tests; None: they aren't recorded."""
     option: str = config.getoption("--service-proxy-record")
     if option:
         return config.invocation_params.dir / option
@@ -282,7 +298,7 @@ def _record(
     report: pytest.TestReport,
     fixtures: list[RecordedFixture],
 ) -> None:
-    """Write the record of a failed test, if there is a folder; the report says where it is."""
+    """Write a failed test's record if there is a folder; the report names the file."""
     folder = _record_folder(item.config)
     if folder is None:
         return
@@ -318,7 +334,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Where no proxy can run, skip a module that imports it, or forbid all that needs one."""
+    """If no proxy can run, skip a module that imports it, or fail everything that needs it."""
     report = yield
     if is_linux():
         return report
@@ -329,7 +345,7 @@ def pytest_make_collect_report(
         collector.config.stash[_SKIPS_MODULES] = True
         report.outcome = "skipped"
         report.longrepr = (str(collector.path), 0, f"Skipped: {problem}")
-        # Otherwise pytest would treat it as a failure, for its debugger.
+        # With a call, pytest would treat it as a failure and enter its debugger.
         report.__dict__.pop("call")
     elif _is_required(collector.config):
         needed = sorted({name for node in report.result for name in _fixtures_of(node)})
@@ -342,14 +358,14 @@ def pytest_make_collect_report(
 def pytest_report_collectionfinish(
     config: pytest.Config, items: Sequence[pytest.Item]
 ) -> str | list[str]:
-    """State once why tests are skipped where no proxy can run."""
+    """State once why tests are skipped if no proxy can run."""
     if is_linux() or not (config.stash.get(_SKIPS_MODULES, False) or any(map(_fixtures_of, items))):
         return []
     return f"service proxy: tests that need it are skipped: {_lack()}"
 
 
 def _fixtures_of(node: object) -> frozenset[str]:
-    """Return those of these fixtures that a test requests, itself or by other fixtures."""
+    """Return which of these fixtures a test requests, directly or through other fixtures."""
     return _FIXTURES.intersection(node.fixturenames if isinstance(node, pytest.Function) else ())
 
 

@@ -1,7 +1,7 @@
-"""Writes Pods to an API server as a kubelet would, for tests whose Pods nothing else runs.
+"""Writes Pods to an API server like a kubelet, for Pods that only the test runs.
 
 One request sets a Pod's state and the ports at which it answers: the API server accepts changes of
-annotations with those of the status.
+annotations together with changes of the status.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _NAMESPACES = "/api/v1/namespaces"
 _JSON = "application/json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _FINALIZER = "userspace-proxy.io/tests"
-# No scheduler has this name, so none gives the Pod to a node.
+# No scheduler has this name, so none assigns the Pod to a node.
 _SCHEDULER = "userspace-proxy-tests"
 _FIRST_PORT = 8080
 _NOT_FOUND = 404
 
 
 class PodApi:
-    """The Pods of one cluster; usable between :meth:`open` and :meth:`close`."""
+    """One cluster's Pods; usable between :meth:`open` and :meth:`close`."""
 
     def __init__(self, kubeconfig: str | Kubeconfig) -> None:
         self._client = ApiClient(Credentials(kubeconfig=kubeconfig))
 
     async def open(self) -> None:
-        """Load the kubeconfig; it raises what ``ApiClient.open`` raises."""
+        """Load the kubeconfig; raises the errors of ``ApiClient.open``."""
         await self._client.open()
 
     async def close(self) -> None:
@@ -54,10 +54,10 @@ class PodApi:
         await self._client.close()
 
     async def service(self, key: ServiceKey) -> tuple[Service, PodSelection]:
-        """Return a Service, and how it selects its Pods.
+        """Return a Service, and how it selects Pods.
 
         Raises:
-            LookupError: There is none of that name.
+            LookupError: The Service doesn't exist.
             SourceError: The server doesn't answer, or refuses.
         """
         path = join(_NAMESPACES, key.namespace, "services", key.name)
@@ -68,7 +68,7 @@ class PodApi:
         return read_service(wire), read_selection(wire)
 
     async def pods(self, namespace: str, selector: Sequence[tuple[str, str]]) -> list[Object]:
-        """Return the Pods that have these labels and aren't being deleted, by name."""
+        """Return Pods with these labels that aren't being deleted, by name."""
         labels = ",".join(f"{name}={value}" for name, value in selector)
         path, query = join(_NAMESPACES, namespace, "pods"), {"labelSelector": labels}
         items = json.loads(await self._send("GET", path, query=query) or b"{}").get("items") or []
@@ -76,7 +76,7 @@ class PodApi:
         return sorted(there, key=lambda item: str(item["metadata"]["name"]))
 
     async def create(self, pod: Object) -> Object:
-        """Create a Pod, and return it as it is then."""
+        """Create a Pod; return it as stored."""
         path = join(_NAMESPACES, pod["metadata"]["namespace"], "pods")
         created: Object = json.loads(await self._send("POST", path, pod) or b"{}")
         return created
@@ -84,7 +84,7 @@ class PodApi:
     async def set_running(
         self, key: PodKey, ip: str, ports: Mapping[PodPort, int], *, is_ready: bool
     ) -> None:
-        """Set a Pod's address, the ports at which it answers instead, and whether it is ready."""
+        """Set a Pod's address, the ports that replace its own, and whether it is ready."""
         text = ",".join(
             f"{port.number}{'' if port.protocol == 'TCP' else f'/{port.protocol}'}={number}"
             for port, number in ports.items()
@@ -102,19 +102,19 @@ class PodApi:
         await self._send("PATCH", f"{_path(key)}/status", patch, kind=_STRATEGIC)
 
     async def terminate(self, key: PodKey) -> None:
-        """Delete a Pod so that it stays, terminating, until :meth:`remove`."""
+        """Delete a Pod so that it keeps terminating until :meth:`remove`."""
         patch = {"metadata": {"finalizers": [_FINALIZER]}}
         await self._send("PATCH", _path(key), patch, kind=_STRATEGIC)
         await self._send("DELETE", _path(key))
 
     async def remove(self, key: PodKey) -> None:
-        """Delete a Pod for good. Idempotent."""
+        """Delete a Pod without a grace period. Idempotent."""
         patch = {"metadata": {"$deleteFromPrimitiveList/finalizers": [_FINALIZER]}}
         await self._send("PATCH", _path(key), patch, kind=_STRATEGIC)
         await self._send("DELETE", _path(key), {"gracePeriodSeconds": 0})
 
     async def restore(self, pod: Object) -> None:
-        """Set a Pod's status as it was; nothing if the Pod is another one now, or gone."""
+        """Restore a Pod's status; does nothing if the Pod was replaced or is gone."""
         metadata = pod["metadata"]
         key = PodKey(metadata["namespace"], metadata["name"])
         now = json.loads(await self._send("GET", _path(key)) or b"null")
@@ -136,7 +136,7 @@ class PodApi:
         query: Mapping[str, str] | None = None,
         kind: str = _JSON,
     ) -> bytes | None:
-        """Return the body of the response; None if there is no such object."""
+        """Return the response's body; None if the object doesn't exist."""
         try:
             if method == "GET":
                 response = await self._client.get(path, query or {})
@@ -154,7 +154,7 @@ class PodApi:
 
 
 def make_pod(key: PodKey, service: Service, selection: PodSelection) -> Object:
-    """Return a Pod that a Service selects, with a port for each name of its target ports."""
+    """Return a Pod that a Service selects, with a port for each named target port."""
     numbers = {target.port for target in selection.targets if isinstance(target.port, int)}
     ports: list[Object] = []
     named = {(t.port, t.protocol) for t in selection.targets if isinstance(t.port, str)}

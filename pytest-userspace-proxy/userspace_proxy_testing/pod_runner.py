@@ -1,9 +1,9 @@
-"""Runs Pods of a cluster in a test: their backends, and their state in the API server.
+"""Runs a cluster's Pods in a test: their backends, and their state in the API server.
 
     run ─▶ backends listen ─▶ status and annotation of the Pod ─▶ watch ─▶ endpoints in force
 
-Rule 1: what is written is in force on return: each Service that selects a Pod is waited for.
-Rule 2: at the end Pods that were created here are gone, and others are as they were.
+Rule 1: writes are in force on return: each Service that selects the Pod is waited for.
+Rule 2: at the end, Pods created here are gone, and others are in their former state.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _POLL_S = 0.005
 
 
 class PodRunner:
-    """The Pods of one cluster that run in this test.
+    """One cluster's Pods that run in this test.
 
     Args:
-        api: The cluster's.
-        status: Returns the state of the proxy whose endpoints follow the Pods.
+        api: The cluster's Pods in the API server.
+        status: Returns the status of the proxy whose endpoints follow the Pods.
     """
 
     def __init__(self, api: PodApi, status: Callable[[], StatusFacts]) -> None:
@@ -50,7 +50,7 @@ class PodRunner:
         return len(self._pods)
 
     def start(self, thread: LoopThread) -> None:
-        """Use the thread of the proxy, for backends and requests."""
+        """Use the proxy's thread for backends and requests."""
         self._thread = thread
 
     def close(self) -> None:
@@ -59,10 +59,10 @@ class PodRunner:
             self.end_pod(pod)
 
     def select(self, key: ServiceKey) -> SelectingService:
-        """Return how a Service selects its Pods.
+        """Return how a Service selects Pods.
 
         Raises:
-            ValueError: It has no selector.
+            ValueError: The Service has no selector.
         """
         selected = SelectingService(*self._thread.call(self._api.service(key)))
         if not selected.service.selector:
@@ -84,14 +84,14 @@ class PodRunner:
         *,
         replaces: bool,
     ) -> tuple[RunningPod, dict[str, PodPort]]:
-        """Run a Pod here, for one of the Services that select it; it is in force on return.
+        """Run a Pod here for one of the Services that select it; in force on return.
 
         Args:
-            written: The Pod; None: it doesn't exist, and is created.
-            replaces: What serves its ports by now is ended, and not kept.
+            written: The existing Pod; None: it is created.
+            replaces: End what serves its ports now, instead of keeping it.
 
         Returns:
-            The Pod, and its ports by the names of the Service's.
+            The Pod, and its ports by the Service's port names.
         """
         likes = selected.likes(like)
         item = written
@@ -117,13 +117,13 @@ class PodRunner:
         return pod, ports
 
     def terminate(self, pod: RunningPod) -> None:
-        """Delete a Pod that goes on, terminating, until the test ends; in force on return."""
+        """Delete a Pod, which terminates until the test ends; in force on return."""
         pod.is_terminating = True
         self._thread.call(self._api.terminate(pod.key))
         self._wait_for(pod)
 
     def end_pod(self, pod: RunningPod) -> None:
-        """End a Pod: it is removed if it was created here, or else as it was before. Idempotent."""
+        """End a Pod: remove it if it was created here, otherwise restore it. Idempotent."""
         if self._pods.pop(pod.key, None) is None:
             return
         for backend in pod.backends.values():
@@ -147,7 +147,7 @@ class PodRunner:
     def _free_host(
         self, pod: RunningPod, selected: SelectingService, likes: Mapping[str, BackendLike | None]
     ) -> str:
-        """Return the address of a Pod: one of its own, unless a program serves one of its ports."""
+        """Return a Pod's address: its own, unless a program serves one of its ports."""
         if pod.backends:
             return next(iter(pod.backends.values())).address.ip
         if selected.host == "::1" or any(as_command(like) for like in likes.values()):
@@ -156,7 +156,7 @@ class PodRunner:
         return f"127.0.{self._hosts // 250}.{self._hosts % 250 + 1}"
 
     def _update(self, pod: RunningPod) -> None:
-        """Write where a Pod answers, and whether it is ready; in force on return."""
+        """Write a Pod's address and readiness; in force on return."""
         ips = sorted({backend.address.ip for backend in pod.backends.values()})
         if len(ips) != 1:
             raise ValueError(f"Pod {pod.name}: its ports are at several addresses: {ips}")

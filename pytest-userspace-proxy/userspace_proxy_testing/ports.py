@@ -1,10 +1,9 @@
-"""Ports for programs that bind them later, by themselves.
+"""Reserves ports for programs that bind them later.
 
-A port that the kernel chooses may be another program's a moment after it was found free: the kernel
-gives it to the next socket that asks for any, or to a client of the machine, and a server that
-wants all addresses is refused then. So such a port is chosen below those that the kernel gives
-away by default, and a name that only one process of the network namespace can have keeps others
-from choosing it.
+The kernel may give a free port that it chose to the next socket that asks for any, or to a client
+on this machine; a server that then binds all addresses is refused. So such a port is chosen below
+the kernel's default range, and a name that only one process of the network namespace can have keeps
+others from choosing it.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from userspace_proxy.model import SocketAddress
 from .backend import BackendError
 from .places import BackendPlace
 
-# Below Linux' default ip_local_port_range, and Kubernetes' NodePorts, which the proxy may serve.
+# Below Linux's default ip_local_port_range and Kubernetes' NodePorts, which the proxy may serve.
 _PORTS = range(10000, 30000)
-# Processes that start together have numbers that follow each other.
+# Processes that start together have consecutive pids.
 _STRIDE = 211
 _turn = itertools.count()
 
@@ -32,14 +31,14 @@ class ClaimedPort(NamedTuple):
 
     port: int
     claim: socket.socket
-    """While it is open, no other process claims the port."""
+    """While it is open, no other process can claim the port."""
 
 
 def claim_port(place: BackendPlace) -> ClaimedPort:
-    """Return a port that is free at all addresses of the place's family.
+    """Return a port that is free on all addresses of the place's family.
 
     Raises:
-        BackendError: There is none.
+        BackendError: No port is free.
     """
     start = os.getpid() * _STRIDE
     for number in itertools.islice(_turn, len(_PORTS)):

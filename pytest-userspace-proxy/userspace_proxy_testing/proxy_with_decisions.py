@@ -1,4 +1,4 @@
-"""A proxy in a thread that keeps the last connections of each Service."""
+"""A proxy in a thread that records each Service's last connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ProxyWithDecisions(BlockingProxyWithFaults):
         self._decisions = Decisions()
 
     def start(self) -> None:
-        """Start the thread, and the proxy in it."""
+        """Start the thread and the proxy in it."""
         super().start()
         self._decisions.begin(self._thread.ident)
 
@@ -33,5 +33,5 @@ class ProxyWithDecisions(BlockingProxyWithFaults):
         super().close()
 
     def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
-        """Return the last connections of a Service that have ended, the oldest first."""
+        """Return a Service's last ended connections, oldest first."""
         return self._decisions.of(service)

@@ -1,4 +1,4 @@
-"""A proxy for tests whose endpoints can have faults, with an event loop or in a thread.
+"""A proxy with fault injection for tests, with an event loop or in a thread.
 
 ::
 
@@ -38,16 +38,16 @@ class ProxyWithFaults(Proxy):
         source: Source | None = None,
         options: Options | None = None,
     ) -> BlockingProxyWithFaults:
-        """Return one for programs without an event loop, as ``Proxy.in_thread`` does."""
+        """Return a proxy for programs without an event loop, like ``Proxy.in_thread``."""
         return BlockingProxyWithFaults(steering=steering, source=source, options=options)
 
     async def start(self) -> None:
-        """Part of Proxy; at its end the faults end, too."""
+        """Start the proxy; the faults end with it."""
         await super().start()
         self.at_end(self.faults.close)
 
     async def delete(self, key: ServiceKey) -> None:
-        """Part of Proxy; its faults end with a Service."""
+        """Delete a Service and its faults."""
         self.remove_faults(key)
         await super().delete(key)
 
@@ -63,32 +63,32 @@ class ProxyWithFaults(Proxy):
         name: str = "",
         **attributes: int,
     ) -> None:
-        """Make connections to endpoints of a Service suffer a fault; in force on return.
+        """Inject a fault into connections to a Service's endpoints; in force on return.
 
-        Toxics affect open connections, too, if they were opened while the endpoint had a fault.
+        Toxics also affect open connections that were opened while the endpoint had a fault.
 
         Args:
-            service: A Service of this proxy; its ports share their faults. With TCP and UDP, those
-                of its endpoints suffer it for whose protocol there is such a fault.
+            service: A Service of this proxy; its ports share faults. With TCP and UDP, the fault
+                affects endpoints of the protocols that support it.
             type_: As in toxiproxy: ``latency``, ``bandwidth``, ``slow_close``, ``timeout``,
                 ``reset_peer``, ``slicer``, ``limit_data``. Also ``refuse``, ``silent``,
-                ``half_open``, and ``fail_first`` with ``count``, of each endpoint. Both resets wait
+                ``half_open``, and ``fail_first`` with ``count`` per endpoint. Both resets wait
                 for the client's first byte, unless ``at_connect``. UDP has ``latency``, ``loss``
                 and ``reorder``, the last two with ``percent``.
-            endpoint: One of its endpoints; None: all of them.
+            endpoint: One of the endpoints; None: all of them.
             stream: ``downstream``, from the endpoint to the client, or ``upstream``.
-            toxicity: The share of connections that are affected.
+            toxicity: The share of affected connections.
             name: A fault of the same name is replaced; empty: ``type_stream``.
             attributes: As in toxiproxy, such as ``latency`` and ``jitter`` in milliseconds.
 
         Raises:
-            ConfigError: There is no such fault, or an attribute is invalid.
-            LookupError: There is no such Service, or it has no such endpoint, or none.
+            ConfigError: The fault doesn't exist, or an attribute is invalid.
+            LookupError: The Service or endpoint doesn't exist, or the Service has no endpoint.
         """
         endpoints, protocols = self.endpoints_of(service, endpoint), protocols_of(type_)
         if not endpoints:
             raise LookupError(f"{service} has no endpoint that could suffer a fault")
-        # Without one of these protocols, adding it says so.
+        # If no endpoint has such a protocol, ``add`` raises the error.
         for at in [at for at in endpoints if at.protocol in protocols] or endpoints:
             self.faults.add(
                 service,
@@ -104,7 +104,7 @@ class ProxyWithFaults(Proxy):
     def remove_faults(
         self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
     ) -> None:
-        """Remove all faults of an endpoint, or of a Service; open connections there are reset.
+        """Remove all faults of an endpoint or Service; open connections there are reset.
 
         Args:
             service: The Service; it may have been removed.
@@ -113,16 +113,16 @@ class ProxyWithFaults(Proxy):
         self.faults.remove(service, None if endpoint is None else read_endpoint(endpoint))
 
     def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
-        """Return the faults in force in words, by endpoint; with TCP and UDP, those of both."""
+        """Return descriptions of active faults, by endpoint; with TCP and UDP, for both."""
         words: dict[SocketAddress, list[str]] = {}
         for at, each in self.faults.of(service).items():
             words.setdefault(at.endpoint, []).extend(each)
         return words
 
     async def serve_toxiproxy(self, bind: tuple[str, int] = ("127.0.0.1", 8474)) -> tuple[str, int]:
-        """Serve toxiproxy's HTTP API until the proxy stops, for its clients.
+        """Serve toxiproxy's HTTP API to its clients until the proxy stops.
 
-        A proxy that they create is a Service here; the proxy that is embedded has others, too.
+        A toxiproxy proxy is a Service here; this proxy may also have other Services.
 
         Args:
             bind: IP address and port; 0 for any free port.
@@ -140,7 +140,7 @@ class ProxyWithFaults(Proxy):
 
 
 class BlockingProxyWithFaults(BlockingProxy):
-    """A proxy in a thread of its own, with the calls of ``ProxyWithFaults`` without ``await``."""
+    """A proxy in its own thread, with the methods of ``ProxyWithFaults`` without ``await``."""
 
     proxy_class: ClassVar[type[EmbeddedProxy]] = ProxyWithFaults
 

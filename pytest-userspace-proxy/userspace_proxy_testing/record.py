@@ -4,8 +4,8 @@
     failure of a phase ────────────────┴▶ RecordedTest ──write──▶ one file
 
 Rule 1: the fields are those of docs/in-tests.md; within a version fields are only added.
-Rule 2: a test that has failed stays the failure: what can't be read is worded in the record, and an
-exception of this module would end the whole run of pytest.
+Rule 2: the test's failure stays the reported one: what can't be read is described in the record, as
+an exception in this module would end the whole run of pytest.
 """
 
 from __future__ import annotations
@@ -37,83 +37,83 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._]+")
 
 
 class RecordedBackend(msgspec.Struct, frozen=True):
-    """A backend of a Service."""
+    """A Service's backend."""
 
     name: str
-    """``web-1``."""
+    """Such as ``web-1``."""
     address: str
-    """Where it listens."""
+    """The address at which it listens."""
     state: str
     """``stopped``, ``draining``, or empty."""
     requests: Sequence[SeenRequest] = ()
-    """The last ones that it saw, the oldest first; only of an HTTP server of the test."""
+    """The last requests, oldest first; only for an HTTP server of the test."""
 
 
 class RecordedService(msgspec.Struct, frozen=True):
     """A Service when the test failed, or when its fixture ended."""
 
     service: str
-    """``default/web``."""
+    """Such as ``default/web``."""
     address: str | None
-    """What clients dial; null if it isn't served."""
+    """The address that clients dial; null if not served."""
     seed: int
-    """What gives the same choices again, as an argument of ``service``."""
+    """The ``seed`` argument of ``service`` that reproduces the choices."""
     settings: Mapping[str, Any]
     """The arguments of ``service`` that differ from the defaults."""
     backends: Sequence[RecordedBackend]
-    """In their order."""
+    """The backends in their order."""
     faults: Mapping[str, Sequence[str]]
-    """Those in force in words, by backend."""
+    """Descriptions of active faults, by backend."""
     connections: Sequence[Decision]
-    """The last ones that have ended, the oldest first."""
+    """The last ended connections, oldest first."""
     ports: Sequence[PortFacts]
     """As in ``/api/v1/status``: endpoints, causes, counters."""
 
 
 class RecordedFixture(msgspec.Struct, frozen=True):
-    """A fixture of the kit, which the test has used."""
+    """A fixture of the kit that the test used."""
 
     fixture: str
-    """``service_proxy``, ``service_network``, ``kubernetes_services``."""
+    """``service_proxy``, ``service_network`` or ``kubernetes_services``."""
     services: Sequence[RecordedService]
-    """Those that it had."""
+    """The fixture's Services."""
     report: str
-    """What the test's report shows."""
+    """The text in the test's report."""
 
     @property
     def title(self) -> str:
-        """That of its section in the report."""
+        """The title of its section in the report."""
         return self.fixture.replace("_", " ")
 
 
 class RecordedFailure(msgspec.Struct, frozen=True):
-    """One phase of a test that failed."""
+    """One failed phase of a test."""
 
     when: str
-    """``setup``, ``call``, ``teardown``."""
+    """``setup``, ``call`` or ``teardown``."""
     time: float
     """Unix time at which the phase ended."""
     text: str
     """The failure as pytest shows it."""
     fixtures: Sequence[RecordedFixture]
-    """Those of the kit that the test used."""
+    """The kit's fixtures that the test used."""
 
 
 class RecordedTest(msgspec.Struct):
-    """A test that failed; a second try of it is another one."""
+    """A failed test; a rerun is a separate one."""
 
     test: str
-    """As pytest names it: ``tests/test_shop.py::test_it[one]``."""
+    """pytest's name: ``tests/test_shop.py::test_it[one]``."""
     worker: str
-    """That of pytest-xdist; empty without."""
+    """pytest-xdist's worker; empty without one."""
     version: int = VERSION
-    """Within a version fields are only added; those that are there keep names and meanings."""
+    """Within a version fields are only added; existing ones keep names and meanings."""
     failures: list[RecordedFailure] = []
-    """At least one, in the order of time."""
+    """At least one, in chronological order."""
 
 
 def take(fixture: str, services: Reported) -> RecordedFixture:
-    """Return the Services of a fixture as they are now; if they have ended, the report says so."""
+    """Return the present state of a fixture's Services; if they have ended, the report says so."""
     try:
         report = describe(services)
         recorded = [_service(service) for service in services.services]
@@ -147,18 +147,18 @@ def _backend(backend: Backend) -> RecordedBackend:
 
 
 def _plain(value: object) -> object:
-    """Return the text or number of a subclass as such, which JSON can have."""
+    """Convert an instance of a subclass of text or number to the plain type for JSON."""
     if isinstance(value, str):
         return str.__str__(value)
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def write(folder: Path, test: RecordedTest, earlier: Path | None = None) -> Path:
-    """Write a record into a folder, which is created.
+    """Write a record into a folder, which is created if needed.
 
     Args:
-        earlier: The file of the same test, which is replaced. None: a new file, whose name no other
-            test has, no other process and no other try of this test.
+        earlier: The same test's file to replace. None: a new file, with a name that no other test,
+            process or rerun has.
 
     Raises:
         OSError: The folder can't be written.
@@ -184,7 +184,7 @@ def write(folder: Path, test: RecordedTest, earlier: Path | None = None) -> Path
 
 
 def _file_name(test: str, number: int) -> str:
-    # Other characters, and the rest of a long name, are in the hash.
+    # The hash covers replaced characters and the rest of a long name.
     name = _UNSAFE.sub("-", test).strip("-.")[-_NAME_MAX:].strip("-.")
     digest = hashlib.blake2b(test.encode(errors="surrogatepass"), digest_size=4).hexdigest()
     again = "" if number == 1 else f"-{number}"

@@ -1,4 +1,4 @@
-"""What the report of a failing test shows of its Services."""
+"""Describes the Services in a failed test's report."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from userspace_proxy.status.text import render_text
 from .served_service import ServedService
 
 SHOWN = 10
-"""Connections of each Service, and requests of each of its backends."""
+"""How many connections to show per Service, and requests per backend."""
 
 
 class Reported(Protocol):
-    """The Services of a test."""
+    """A test's Services."""
 
     @property
     def services(self) -> Sequence[ServedService]:
-        """In the order of their creation."""
+        """The Services, in order of creation."""
 
     def status(self) -> StatusFacts:
-        """Return everything about their proxy."""
+        """Return their proxy's status."""
 
 
 def describe(services: Reported) -> str:
-    """Return the Services with causes, their backends, and their last connections as text."""
+    """Return the Services with causes, backends and last connections as text."""
     status = render_text(services.status(), now=Clocks.time(), has_node=False).body.decode()
     parts = [status.rstrip()]
     for service in services.services:
@@ -51,7 +51,7 @@ def describe(services: Reported) -> str:
 
 
 def _address(service: ServedService) -> str:
-    """Return what the test has dialled, which may have another port than the Service."""
+    """Return the address that the test dialled; its port may differ from the Service's."""
     try:
         return str(service.address)
     except LookupError as exc:

@@ -1,4 +1,4 @@
-"""Pods of a cluster that run in a test: what each is made of, and the endpoints that follow it."""
+"""A cluster's Pods that run in a test: what each is made of, and the endpoints that follow it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from .backends import BackendLike
 from .pod_api import Object
 
 PodLike = BackendLike | Mapping[str, BackendLike | None] | None
-"""What a Pod is made of: a backend for each port of the Service, or one for each name of a port."""
+"""What a Pod is made of: one backend for each port of the Service, or a backend per port name."""
 
 
 @dataclass(frozen=True, slots=True)
 class SelectingService:
-    """A Service, and how it selects its Pods."""
+    """A Service, and how it selects Pods."""
 
     service: Service
     selection: PodSelection
 
     @property
     def host(self) -> str:
-        """The address of a Pod of one family, as those that are programs have."""
+        """A Pod's address in one family, used for Pods that are programs."""
         return "127.0.0.1" if IPFamily.IPV4 in self.selection.families else "::1"
 
     def likes(self, like: PodLike) -> dict[str, BackendLike | None]:
-        """Return what each port of the Service is made of, by its name.
+        """Return what each of the Service's ports is made of, by name.
 
         Raises:
-            ValueError: The Service has no port of a name.
+            ValueError: The Service lacks a named port.
         """
         names = [target.name for target in self.selection.targets]
         if not isinstance(like, Mapping):
@@ -44,10 +44,10 @@ class SelectingService:
         return dict(like)
 
     def ports_of(self, pod: PodEndpoint, names: Mapping[str, object]) -> dict[str, PodPort]:
-        """Return the ports of a Pod by the names of the Service's ports.
+        """Return a Pod's ports by the Service's port names.
 
         Raises:
-            ValueError: None of its containers has a port of the name of a target port.
+            ValueError: No container has a port with the name of a target port.
         """
         ports: dict[str, PodPort] = {}
         for target in self.selection.targets:
@@ -67,31 +67,31 @@ class SelectingService:
 
 @dataclass(frozen=True, slots=True)
 class PodFollower:
-    """An endpoint of a Service that follows a Pod."""
+    """A Service's endpoint that follows a Pod."""
 
     service: ServiceKey
     port: PodPort
     publishes_not_ready: bool
 
     def state_in(self, views: Sequence[PortFacts], address: SocketAddress) -> str:
-        """Return the state of its address in words; empty if that is no endpoint."""
+        """Return its address's state in words; empty if it isn't an endpoint."""
         for view in views:
             if view.plan.key.name.service == self.service:
                 for verdict in view.plan.verdicts:
                     if verdict.address == address:
-                        # A traffic policy may leave out one that is ready, too.
+                        # A traffic policy may exclude even a ready endpoint.
                         words = verdict.reason.partition(",")[0]
                         return words if words in ("not ready", "terminating") else "ready"
         return ""
 
 
 class RunningPod:
-    """A Pod that runs in this test; it has slots, so that ``pod.is_redy = False`` is an error.
+    """A Pod that runs in this test; has slots so that ``pod.is_redy = False`` is an error.
 
     Args:
-        written: The Pod before it ran here.
-        update: Writes its state to the cluster; returns once it is in force.
-        is_ours: It was created for this test.
+        written: The Pod as it was before it ran here.
+        update: Writes its state to the cluster; returns once that is in force.
+        is_ours: Whether this test created it.
     """
 
     __slots__ = (
@@ -116,11 +116,11 @@ class RunningPod:
     ) -> None:
         self.key = key
         self.uid = written["metadata"]["uid"]
-        """Another Pod of the same name has another one."""
+        """The uid: another Pod of the same name has a different one."""
         self.written = written
         self.is_ours = is_ours
         self.backends: dict[PodPort, Backend] = {}
-        """What serves its ports, by the numbers that its containers have."""
+        """The backends, by container port number."""
         self.followers: set[PodFollower] = set()
         self.is_terminating = False
         self._is_ready = True
@@ -141,7 +141,7 @@ class RunningPod:
 
     @property
     def is_ready(self) -> bool:
-        """Its condition ``Ready``; may be set, and is in force then."""
+        """Its condition ``Ready``; an assignment is in force at once."""
         return self._is_ready
 
     @is_ready.setter
@@ -150,7 +150,7 @@ class RunningPod:
         self._update(self)
 
     def stop(self) -> None:
-        """Refuse connections from now on, and reset the open ones; it stays ready. Idempotent."""
+        """Refuse new connections and reset open ones; it stays ready. Idempotent."""
         for backend in self.backends.values():
             backend.stop()
 
@@ -162,7 +162,7 @@ class RunningPod:
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
     ) -> None:
-        """Make connections to it suffer a fault: see :meth:`.EmbeddedProxy.add_fault`."""
+        """Inject a fault into connections to it: see :meth:`.EmbeddedProxy.add_fault`."""
         for backend in self.backends.values():
             backend.fault(type_, stream=stream, toxicity=toxicity, **attributes)
 
@@ -172,7 +172,7 @@ class RunningPod:
             backend.heal()
 
     def expected_state(self, follower: PodFollower) -> str:
-        """Return the state that an endpoint has once this Pod's state is in force."""
+        """Return an endpoint's state once this Pod's state is in force."""
         if follower.publishes_not_ready:
             return "ready"
         return "terminating" if self.is_terminating else "ready" if self.is_ready else "not ready"

@@ -1,4 +1,4 @@
-"""What Services of tests have in common, wherever they and their backends come from."""
+"""The base of tests' Services, wherever they and their backends come from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from userspace_proxy.model import EndpointSlice, Service, ServiceKey, SocketAddr
 
 from .backend import Backend, FaultControl
 from .decisions import Decision
-from .places import family_of
+from .places import connect_ex, family_of
 from .proxy_with_decisions import ProxyWithDecisions
 from .stats import ServiceStats, stats_of
 
@@ -26,20 +26,20 @@ _POLL_S = 0.005
 
 
 class HasTruth(Protocol):
-    """A value that is true or false by itself, such as a number; a coroutine isn't."""
+    """A value with a truth value of its own, such as a number; a coroutine has none."""
 
     def __bool__(self) -> bool:
         """Return whether it is true."""
 
 
 class ProxyCalls(Protocol):
-    """What Services of a test need of their proxy; see :class:`.EmbeddedProxy`."""
+    """What a test's Services need from their proxy; see :class:`.EmbeddedProxy`."""
 
     def add_service(self, *arguments: Any, **keywords: Any) -> ServiceHandle:
         """Serve a Service."""
 
     def add_fault(self, service: ServiceKey, type_: str, **arguments: Any) -> None:
-        """Make connections suffer a fault."""
+        """Inject a fault into connections."""
 
     def remove_faults(
         self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
@@ -47,20 +47,20 @@ class ProxyCalls(Protocol):
         """Remove faults."""
 
     def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
-        """Return the faults in force."""
+        """Return the active faults."""
 
     def choose_next(self, service: ServiceKey, endpoint: EndpointAddress) -> None:
-        """Have the next connection go to an endpoint."""
+        """Direct the next connection to an endpoint."""
 
     def status(self) -> StatusFacts:
-        """Return everything about the proxy."""
+        """Return the proxy's status."""
 
     def decisions_of(self, service: ServiceKey) -> Sequence[Decision]:
-        """Return the last connections that have ended."""
+        """Return the last ended connections."""
 
 
 class ServiceHandle(Protocol):
-    """A Service that a proxy serves, such as :class:`.BlockingService`."""
+    """A served Service, such as :class:`.BlockingService`."""
 
     @property
     def service(self) -> Service:
@@ -82,13 +82,13 @@ class ServiceHandle(Protocol):
 
 
 class RecordingProxy(ProxyWithDecisions, abc.ABC):
-    """A proxy with Services of a test; the arguments are those of ``Proxy``."""
+    """A proxy with a test's Services; the arguments are those of ``Proxy``."""
 
     def close(self) -> None:
-        """End all Services of the test with their backends, the proxy and its thread. Idempotent.
+        """End the test's Services and their backends, the proxy and its thread. Idempotent.
 
         Raises:
-            AssertionError: Something is left of them.
+            AssertionError: Something of them is left.
         """
         services = self.services
         served = [address for service in services for address in service.served_addresses()]
@@ -104,17 +104,17 @@ class RecordingProxy(ProxyWithDecisions, abc.ABC):
     @property
     @abc.abstractmethod
     def services(self) -> Sequence[ServedService]:
-        """The Services of the test, in the order of their creation."""
+        """The test's Services, in order of creation."""
 
     @abc.abstractmethod
     def end_services(self) -> None:
-        """End what the test has started; idempotent."""
+        """End everything that the test started; idempotent."""
 
 
 class ServedService(abc.ABC):
     """One Service of a test.
 
-    It has slots, as its subclasses, so that a misspelt ``web.next_endpoint = …`` is an error.
+    Like its subclasses it has slots, so a misspelt ``web.next_endpoint = …`` is an error.
     """
 
     __slots__ = ("_control", "_is_removed", "_proxy", "key")
@@ -123,7 +123,7 @@ class ServedService(abc.ABC):
         self.key = key
         self._proxy = proxy
         self._is_removed = False
-        """Then another Service may have its name, which is not affected."""
+        """Once it is removed, another Service may have its name; that one isn't affected."""
         self._control = FaultControl(self._add_fault, self._remove_faults)
 
     @property
@@ -132,21 +132,21 @@ class ServedService(abc.ABC):
         """What clients dial; unpacks into host and port.
 
         Raises:
-            LookupError: It isn't served (any more).
+            LookupError: It isn't served, or no longer.
         """
 
     @property
     @abc.abstractmethod
     def backends(self) -> Sequence[Backend]:
-        """What serves it for this test."""
+        """The backends that serve it for this test."""
 
     @abc.abstractmethod
     def served_addresses(self) -> list[SocketAddress]:
-        """Return its own TCP addresses that no program serves after the end of the test."""
+        """Return its own TCP addresses, which must not be served after the test's end."""
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """What the test has asked for, where it differs from the defaults."""
+        """The test's settings that differ from the defaults."""
         return {}
 
     @property
@@ -166,7 +166,7 @@ class ServedService(abc.ABC):
 
     @property
     def stats(self) -> ServiceStats:
-        """What was counted until now.
+        """The present counters.
 
         Raises:
             LookupError: The test has removed or replaced it.
@@ -184,15 +184,15 @@ class ServedService(abc.ABC):
 
     @property
     def decisions(self) -> Sequence[Decision]:
-        """The last connections that have ended, the oldest first: client, endpoint, bytes, time.
+        """The last ended connections, oldest first: client, endpoint, bytes, time.
 
-        A Service that has replaced another one of its name has only its own.
+        A Service that replaced another of its name has only its own connections.
         """
         return self._proxy.decisions_of(self.key)
 
     @property  # noqa: B027 - it can only be set
     def next_endpoint(self) -> None:
-        """Set it to a backend or an address, and the next connection goes there."""
+        """Assign a backend or an address: the next connection goes there."""
 
     @next_endpoint.setter
     def next_endpoint(self, endpoint: Backend | EndpointAddress) -> None:
@@ -202,7 +202,7 @@ class ServedService(abc.ABC):
     def fault(
         self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
     ) -> None:
-        """Make connections to all its endpoints suffer a fault, as ``Proxy.add_fault`` does."""
+        """Inject a fault into connections to all its endpoints, like ``Proxy.add_fault``."""
         self._control.add(type_, stream=stream, toxicity=toxicity, **attributes)
 
     def heal(self) -> None:
@@ -211,13 +211,13 @@ class ServedService(abc.ABC):
 
     @property
     def faults(self) -> dict[str, Sequence[str]]:
-        """The faults in force in words, by the backend's name or the endpoint's address."""
+        """Descriptions of active faults, by the backend's name or the endpoint's address."""
         names = {backend.address: backend.name for backend in self.backends}
         found = self._served().faults_of(self.key)
         return {names.get(address, str(address)): words for address, words in found.items()}
 
     def _served(self) -> ProxyCalls:
-        """Return its proxy; raise LookupError once it was removed or replaced."""
+        """Return its proxy; raises LookupError once it was removed or replaced."""
         if self._is_removed:
             raise LookupError(f"{self.key} was removed or replaced")
         return self._proxy
@@ -226,7 +226,7 @@ class ServedService(abc.ABC):
         self._served().add_fault(self.key, type_, **arguments)
 
     def _remove_faults(self, **arguments: Any) -> None:
-        # Its faults end with it.
+        # A removed Service's faults end with it.
         if not self._is_removed:
             self._proxy.remove_faults(self.key, **arguments)
 
@@ -236,15 +236,15 @@ class ServedService(abc.ABC):
         *,
         timeout_s: float = EVENTUALLY_S,
     ) -> None:
-        """Wait until a condition holds; it is called with this Service.
+        """Wait until a condition, called with this Service, holds.
 
-        An AssertionError or OSError of the condition means that it doesn't hold yet: a client may
-        be refused or reset meanwhile. It blocks its thread: a coroutine whose own loop has a part
-        in the condition awaits ``asyncio.to_thread(web.eventually, condition)``.
+        If the condition raises AssertionError or OSError, it doesn't hold yet: a client may
+        meanwhile be refused or reset. This blocks its thread: a coroutine whose loop takes part in
+        the condition awaits ``asyncio.to_thread(web.eventually, condition)``.
 
         Raises:
             AssertionError: It doesn't hold after the timeout; the text has the counters.
-            TypeError: It is no function, or a coroutine function.
+            TypeError: It isn't a function, or it is a coroutine function.
         """
         if not callable(predicate):
             raise TypeError(f"eventually: expected a function of the Service, got {predicate!r}")
@@ -271,7 +271,7 @@ def _is_true(value: object) -> bool:
 
 
 def _blocked_loop() -> str:
-    """Return that an event loop couldn't run; empty if none has this thread."""
+    """Return a sentence if this blocks an event loop; empty if none runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -284,4 +284,4 @@ def _blocked_loop() -> str:
 
 def _is_served(address: SocketAddress) -> bool:
     with socket.socket(family_of(address.ip)) as client:
-        return client.connect_ex(address) == 0
+        return connect_ex(client, address) == 0

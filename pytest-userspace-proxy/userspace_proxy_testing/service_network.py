@@ -1,4 +1,4 @@
-r"""Services for tests in a network of their own: with pods, cluster IPs and a kernel that steers.
+r"""Services for tests in their own network: with pods, cluster IPs and kernel steering.
 
 ::
 
@@ -14,7 +14,7 @@ r"""Services for tests in a network of their own: with pods, cluster IPs and a k
          │ calls
     sandbox: client ── node-1 (proxy, DNS) ── pods of the backends
 
-It needs no root where the kernel allows user namespaces, and the test's process stays in its own
+It needs no root if the kernel allows user namespaces; the test's process stays in its own
 namespaces.
 """
 
@@ -48,9 +48,9 @@ from .services import Services
 
 BACKEND_PORT = 8080
 _FIRST_CLUSTER_IP = 10
-# Made while the proxy starts, which takes longer: enough for most tests.
+# Created while the proxy starts, which takes longer; enough for most tests.
 _PODS_AT_START = 3
-# A process that was killed ends within milliseconds, unless the machine is busy.
+# A killed process ends within milliseconds, unless the machine is busy.
 _END_WITHIN_S = 3.0
 _POLL_S = 0.005
 
@@ -61,10 +61,10 @@ class ServiceNetwork(Services):
     def __init__(self) -> None:
         super().__init__()
         self.sandbox = Sandbox()
-        """Its node, pods and links, which a test may configure."""
+        """The sandbox's nodes, pods and links, which a test may configure."""
         self._stack = contextlib.ExitStack()
         self._idle: list[Pod] = []
-        """Pods that nothing uses now."""
+        """Unused pods."""
         self._numbers = itertools.count(1)
         self._hosts = itertools.count(_FIRST_CLUSTER_IP)
         self._clients: dict[tuple[str, str], NetworkClient] = {}
@@ -93,7 +93,7 @@ class ServiceNetwork(Services):
 
         Raises:
             SandboxError: Namespaces can't be created here; the hint contains the remedy.
-            SteeringError: The namespace offers no steering.
+            SteeringError: The namespace supports no steering.
         """
         with contextlib.ExitStack() as stack:
             self._folder = Path(
@@ -113,7 +113,7 @@ class ServiceNetwork(Services):
         """End the Services, the proxy and all namespaces. Idempotent.
 
         Raises:
-            AssertionError: Something is left of them.
+            AssertionError: Something of them is left.
         """
         process = self._process
         if not self.sandbox.nodes or process is None:
@@ -131,13 +131,13 @@ class ServiceNetwork(Services):
         assert not left, f"processes of the network are left: {left}"
 
     def client(self, name: str = "client", *, namespace: str = "default") -> NetworkClient:
-        """Return a client in a pod of its own; the same one for the same arguments.
+        """Return a client in its own pod; the same client for the same arguments.
 
         Args:
-            namespace: The Kubernetes namespace in which it looks up short names.
+            namespace: The Kubernetes namespace for short names.
 
         Raises:
-            RuntimeError: The network isn't started, or has ended.
+            RuntimeError: The network hasn't started, or has ended.
         """
         client = self._clients.get((name, namespace))
         if client is None:
@@ -151,7 +151,7 @@ class ServiceNetwork(Services):
         return client
 
     def take_pod(self) -> Pod:
-        """Return a pod that nothing uses; :meth:`give_pod` returns it."""
+        """Return an unused pod; :meth:`give_pod` gives it back."""
         self._running()
         return self._idle.pop(0) if self._idle else self._add_pod()
 
@@ -162,11 +162,11 @@ class ServiceNetwork(Services):
     def open_socket(
         self, pod: Pod, family: socket.AddressFamily, type_: socket.SocketKind
     ) -> socket.socket:
-        """Return a socket of a pod."""
+        """Return a socket in a pod."""
         return self._running().open_socket(pod, family, type_)
 
     def _files(self, namespace: str) -> Mapping[str, Path]:
-        """Return what programs in a namespace see of the resolver's configuration."""
+        """Return the resolver's configuration files for programs in a namespace."""
         folder = self._folder / namespace
         folder.mkdir(exist_ok=True)
         return write_resolver_files(folder, str(self.sandbox.node.ip), namespace)
@@ -199,10 +199,10 @@ class ServiceNetwork(Services):
 
 
 class PodPlace(BackendPlace):
-    """A pod of a network.
+    """A network's pod.
 
     Args:
-        files: What its programs see of the resolver's configuration.
+        files: The resolver's configuration files for its programs.
     """
 
     def __init__(
@@ -215,19 +215,16 @@ class PodPlace(BackendPlace):
 
     @property
     def pod(self) -> Pod | None:
-        """Part of BackendPlace; None once its backend has ended."""
+        """The pod; None once its backend has ended."""
         return self._pod
 
     def open_socket(self, type_: socket.SocketKind) -> socket.socket:
-        """Part of BackendPlace."""
         return self._network.open_socket(self._used(), family_of(self.address.ip), type_)
 
     def command(self, argv: Sequence[str]) -> Sequence[str]:
-        """Part of BackendPlace."""
         return [*self._used().prefix_with_files(self._files), *argv]
 
     def leave(self) -> None:
-        """Part of BackendPlace."""
         pod, self._pod = self._pod, None
         if pod is not None:
             if pod.drops_traffic:
@@ -240,7 +237,7 @@ class PodPlace(BackendPlace):
 
 
 def _wait_for_end(namespaces: Set[str]) -> list[int]:
-    """Return the processes that don't leave namespaces in time."""
+    """Return the processes that are still in these namespaces after the timeout."""
     deadline, pause = Clocks.monotonic() + _END_WITHIN_S, threading.Event()
     while True:
         left = [pid for pid in _pids() if namespace_of(pid) in namespaces]

@@ -43,34 +43,34 @@ class ServiceProxy(Services, RecordingProxy):
         return f"<ServiceProxy, {plural(len(self.services), 'Service')}>"
 
     def end_services(self) -> None:
-        """Part of RecordingProxy: remove all Services."""
+        """Remove all Services."""
         with contextlib.ExitStack() as each:
             for service in self.services:
                 each.callback(service.remove)
 
     def status(self) -> StatusFacts:
-        """Return everything about this proxy at this moment."""
+        """Return this proxy's present status."""
         return RecordingProxy.status(self)
 
     def names(self, namespace: str = "default") -> ProcessNames:
-        """Part of EmbeddedProxy.
+        """Return the names of Services, as seen from a namespace.
 
         Raises:
-            LookupError: No Service is in that namespace, so no short name would be found.
+            LookupError: No Service is in the namespace, so no short name would resolve.
         """
         found = RecordingProxy.names(self, namespace)
         self._check_used(namespace)
         return found
 
     def resolver(self, namespace: str = "default") -> ServiceResolver:
-        """Part of EmbeddedProxy; raises as :meth:`names` does."""
+        """Return a resolver; raises the errors of :meth:`names`."""
         found = RecordingProxy.resolver(self, namespace)
         self._check_used(namespace)
         return found
 
     def _check_used(self, namespace: str) -> None:
         used = {service.key.namespace for service in self.services}
-        # Without an argument, names with their namespace are found.
+        # The default namespace is always accepted: qualified names resolve there.
         if namespace not in {*used, "default"}:
             have = f"Services are in {', '.join(sorted(used))}" if used else "there is no Service"
             raise LookupError(f"no Service is in namespace {namespace}: {have}")
@@ -101,9 +101,9 @@ class ServiceProxy(Services, RecordingProxy):
         if cluster_ip is not None and ":" in cluster_ip:
             return BackendPlace("::1")
         if as_command(like) is not None:
-            # Most programs listen there if they aren't told otherwise.
+            # Most programs listen there by default.
             return BackendPlace()
-        # Endpoints take turns in the order of their addresses: so it is that of the list.
+        # Endpoints take turns in address order, so addresses follow the list's order.
         return BackendPlace(f"127.0.{number // 250}.{number % 250 + 1}")
 
 

@@ -1,7 +1,7 @@
-"""Services of a test: each with backends that can die and return.
+"""A test's Services, each with backends that can die and return.
 
-Rule 1: what differs between a proxy in this process and one in a sandbox is in ``ProxyCalls`` and
-in the places of the backends; the Services are the same.
+Rule 1: differences between a proxy in this process and one in a sandbox are in ``ProxyCalls`` and
+in the backends' places; the Services are the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .served_service import ProxyCalls, ServedService, ServiceHandle
 
 
 class Services:
-    """The Services of one proxy; the base of what fixtures yield."""
+    """One proxy's Services; the base of what fixtures yield."""
 
     def __init__(self) -> None:
         self._made: dict[ServiceKey, ProxiedService] = {}
@@ -46,24 +46,24 @@ class Services:
         raise NotImplementedError
 
     def _backend_thread(self) -> LoopThread:
-        """Return the thread of the backends that live in this process."""
+        """Return the thread of backends in this process."""
         raise NotImplementedError
 
     def _find_place(
         self, number: int, like: BackendLike | None, *, cluster_ip: str | None, namespace: str
     ) -> BackendPlace:
-        """Return where a backend is to listen.
+        """Return the place where a backend listens.
 
         Args:
-            number: Which one of its Service, from 1.
+            number: The backend's number in its Service, from 1.
             like: What it is made of.
-            cluster_ip: The address of its Service, whose family it must have; None: IPv4.
-            namespace: That of its Service.
+            cluster_ip: The Service's address, whose family it must have; None: IPv4.
+            namespace: The Service's namespace.
         """
         raise NotImplementedError
 
     def _free_cluster_ip(self) -> str | None:
-        """Return an address for a Service; None: the proxy chooses one."""
+        """Return a free address for a Service; None: the proxy chooses one."""
         return None
 
     def service(
@@ -80,20 +80,20 @@ class Services:
         seed: int = 0,
         **handling: Unpack[HandlingArguments],
     ) -> ProxiedService:
-        """Serve a Service with backends; it is in force on return.
+        """Serve a Service with backends; in force on return.
 
         Args:
             name: Its name; a Service of the same name is removed first.
-            port: What clients dial; with ``service_proxy`` another one if it isn't available.
-            backends: Their number, or what each of them is: see the module ``backends``.
+            port: The port that clients dial; with ``service_proxy`` another one if unavailable.
+            backends: Their number, or what each is made of: see the module ``backends``.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
-            cluster_ip: The IP address that clients dial; with ``service_proxy`` one of loopback.
-                Its backends have addresses of the same family. None: a free one, of IPv4.
+            cluster_ip: The IP address that clients dial; with ``service_proxy`` a loopback address.
+                Backends have addresses of the same family. None: a free IPv4 address.
             affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
             balance: How backends are chosen: see ``Proxy.add_service``.
-            seed: The same seed gives the same choices in each run.
-            handling: Annotations by their names: see ``Proxy.add_service``.
+            seed: The same seed reproduces the same choices.
+            handling: Annotations by name: see ``Proxy.add_service``.
 
         Raises:
             ValueError: An argument is invalid, or has no effect here.
@@ -130,7 +130,7 @@ class Services:
     def _check_effect(
         self, protocol: str, cluster_ip: str | None, handling: HandlingArguments
     ) -> None:
-        """Raise a TypeError or ValueError if an argument doesn't exist or would have no effect."""
+        """Raise TypeError or ValueError if an argument is unknown or would have no effect."""
         check_names(handling, Services.service)
         if protocol == "UDP" and handling.get("proxy_protocol"):
             raise ValueError("proxy_protocol: it has no effect: only TCP connections have a header")
@@ -144,7 +144,7 @@ class Services:
         cluster_ip: str | None,
         namespace: str,
     ) -> list[Backend]:
-        """Return backends, started; the stack gets what ends them."""
+        """Return started backends; the stack gets the callbacks that end them."""
         made = []
         for number, like in enumerate(likes, 1):
             backend = make_backend(
@@ -162,11 +162,11 @@ class Services:
 
     @property
     def services(self) -> Sequence[ProxiedService]:
-        """All Services, in the order of their creation."""
+        """All Services, in order of creation."""
         return tuple(self._made.values())
 
     def status(self) -> StatusFacts:
-        """Return everything about the proxy at this moment."""
+        """Return the proxy's present status."""
         return self._calls().status()
 
     def _forget(self, service: ProxiedService) -> None:
@@ -213,7 +213,6 @@ class ProxiedService(ServedService):
 
     @property
     def address(self) -> SocketAddress:
-        """Part of ServedService."""
         self._served()
         return self._handle.address
 
@@ -224,24 +223,24 @@ class ProxiedService(ServedService):
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """Part of ServedService: the arguments of ``service``."""
+        """The arguments of ``service``."""
         known = signature(Services.service).parameters
         defaults = {name: one.default for name, one in known.items()}
         return {name: value for name, value in self._asked.items() if value != defaults.get(name)}
 
     @property
     def decisions(self) -> Sequence[Decision]:
-        """Part of ServedService: of connections that began while it was served."""
+        """The last connections that began while this Service was served."""
         return [d for d in super().decisions if self._began_at <= d.began_at < self._ended_at]
 
     @property
     def backends(self) -> Sequence[Backend]:
-        """In the order in which they were given."""
+        """The backends, in the given order."""
         return self._backends
 
     @property
     def endpoints(self) -> list[SocketAddress]:
-        """Where its connections go; may be set to other addresses or backends, or to none."""
+        """The addresses that get its connections; assign addresses or backends, or none."""
         return list(self._endpoints)
 
     @endpoints.setter
@@ -254,12 +253,12 @@ class ProxiedService(ServedService):
         self._put(slices)
 
     def drain(self, backend: Backend) -> None:
-        """Make a backend terminate: its connections go on, and new ones go to the others.
+        """Make a backend terminate: its connections continue, new ones go to others.
 
         While no other backend is ready, new ones still go to it, as in Kubernetes (KEP-1669).
 
         Raises:
-            LookupError: It isn't one of ``backends``, no connections go to it, or the Service was
+            LookupError: It isn't one of ``backends``, it gets no connections, or the Service was
                 removed.
         """
         if self._own(backend).address not in self._endpoints:
@@ -273,7 +272,7 @@ class ProxiedService(ServedService):
         self._put(self._slices(self._endpoints))
 
     def served_addresses(self) -> list[SocketAddress]:
-        """Part of ServedService: its own."""
+        """Return its own address."""
         if self.protocol != "TCP":
             return []
         try:
@@ -290,7 +289,7 @@ class ProxiedService(ServedService):
             self.end_backends()
 
     def end_backends(self) -> None:
-        """End its backends, while the proxy isn't told. Idempotent."""
+        """End its backends without notifying the proxy. Idempotent."""
         if not self._is_removed:
             self._is_removed, self._ended_at = True, Clocks.time()
         self._forget(self)

@@ -1,4 +1,4 @@
-"""What was counted for one Service, in a form that an assertion prints readably."""
+"""One Service's counters, in a form that assertions print readably."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from userspace_proxy.facts.units import plural
 
 @dataclass(frozen=True, slots=True)
 class ServiceStats:
-    """The counters of one Service at one moment, since it was created."""
+    """One Service's counters since its creation, at one moment."""
 
     service: str
     connections: int
-    """Connections that an endpoint answered; with UDP, flows."""
+    """Connections (with UDP, flows) that an endpoint answered."""
     active: int
-    """Open ones; a UDP flow is open until it has been idle for 30 s, or 120 s."""
+    """Open connections; a UDP flow is open until it has been idle for 30 s, or 120 s."""
     saved: int
-    """Connections that a dead endpoint would have cost, and that another one answered."""
+    """Connections that a dead endpoint would have broken, but that another one answered."""
     failures: int
-    """Dials that failed."""
+    """Failed dials."""
     refused: int
-    """Connections that were accepted and no endpoint answered. Those that the kernel refuses, while
-    no endpoint is usable, aren't counted."""
+    """Accepted connections that no endpoint answered. Connections that the kernel refuses because
+    no endpoint is usable aren't counted."""
     received_bytes: int
-    """From clients."""
+    """Bytes from clients."""
     sent_bytes: int
-    """To clients."""
+    """Bytes to clients."""
     state: str
-    """How clients are served, and why not, in a sentence."""
+    """How clients are served, and why not, as a sentence."""
     endpoints: Mapping[str, Traffic]
-    """By the backend's name, or its address."""
+    """Traffic by the backend's name or address."""
 
     def __getitem__(self, endpoint: str) -> Traffic:
         if endpoint not in self.endpoints:
@@ -40,7 +40,7 @@ class ServiceStats:
         return self.endpoints[endpoint]
 
     def __repr__(self) -> str:
-        # On one line: in the explanation of an assertion pytest prints a line feed as \\n.
+        # On one line, because pytest's assertion explanations print a line feed as \\n.
         each = [
             f"{name}: {plural(traffic.connections, 'connection')}, "
             f"{plural(traffic.failures, 'failed dial')}"
@@ -54,10 +54,10 @@ class ServiceStats:
 
 
 def stats_of(service: str, ports: Sequence[PortFacts], names: Mapping[str, str]) -> ServiceStats:
-    """Return the counters of a Service.
+    """Return a Service's counters.
 
     Args:
-        ports: Its Service ports, of each family.
+        ports: Its Service ports, of all families.
         names: Backends' names by address.
     """
     endpoints = [endpoint for port in ports for endpoint in port.endpoints]

@@ -20,7 +20,7 @@ from .nodes.programs import ALL_TARGETS, Programs, ensure_programs, programs_fol
 from .tools import HELM, path_of
 
 BUILT_FOR_TEST_ALL = {
-    "node_programs", "coredns_program", "image", "promtool", "toxiproxy_cli", "helm",
+    "node_programs", "coredns_program", "image", "promtool", "helm",
 }  # fmt: skip
 """Fixtures of what ``make test`` doesn't build."""
 

@@ -135,18 +135,13 @@ def test_a_plain_manifest_is_what_the_chart_renders(path: Path, make: Callable[[
 HOSTS_THAT_CANT_WORK = {
     "10.0.0.1:6443": "write the host alone: its port is apiServer.port",
     "api.example.com:6443": "write the host alone: its port is apiServer.port",
-    "[fd00::1]:6443": "write the host alone: its port is apiServer.port",
     "[fd00::1]": "write the address without brackets",
     "0.0.0.0": "no API server has this address",
-    "::": "no API server has this address",
     "239.1.1.1": "no API server has this address",
-    "ff02::1": "no API server has this address",
     "kubernetes.default": "Services' names work only once this proxy runs",
     "kubernetes.default.svc.cluster.local": "Services' names work only once this proxy runs",
-    "10.0.0": "it is neither an address nor a name",
     "10.0.0.256": "it is neither an address nor a name",
     "fd00::1::2": "it is neither an address nor a name",
-    "1:2:3:4:5:6:7": "it is neither an address nor a name",
     "api example": "it is neither an address nor a name",
 }
 HOSTS_THAT_MAY_WORK = [
@@ -157,10 +152,8 @@ NO_NETWORKS = {
     "10.244.0.0/99": "the prefix of a network of IPv4 has at most 32 bits",
     "fd00::/129": "the prefix of a network of IPv6 has at most 128 bits",
     "10.244.0.0": "it isn't a network",
-    "10.244.0/16": "it isn't a network",
     "fd00::1::/64": "it isn't a network",
     "10.244.0.0/16 ": "it isn't a network",
-    "pods": "it isn't a network",
 }
 
 

@@ -13,8 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from .build import BuildError
-from .chart_package import main, package, push
+from .chart_package import package, push
 
 pytestmark = pytest.mark.long
 
@@ -123,13 +122,6 @@ def test_the_registry_has_the_chart_by_its_version(
     assert (dist / "web-0.1.0.tgz").read_bytes() in registry.blobs.values()
 
 
-def test_an_older_package_is_replaced(dist: Path, tmp_path: Path) -> None:
-    chart = tmp_path / "web/Chart.yaml"
-    chart.write_text(chart.read_text().replace("0.1.0", "0.2.0"))
-    assert package(chart.parent, dist) == 0
-    assert [path.name for path in dist.iterdir()] == ["web-0.2.0.tgz"]
-
-
 def test_without_a_login_the_push_fails(
     dist: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,16 +129,3 @@ def test_without_a_login_the_push_fails(
     monkeypatch.setenv("HELM_REGISTRY_CONFIG", str(tmp_path / "none.json"))
     assert push(dist, f"oci://{registry.address}/charts", "--plain-http") != 0
     assert registry.manifests == {}
-
-
-def test_without_a_chart_nothing_is_pushed(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="has 0"):
-        push(tmp_path, "oci://127.0.0.1/charts")
-
-
-@pytest.mark.parametrize("words", [[], ["push", ""], ["push", "registry.example.org/charts"]])
-def test_what_is_no_folder_of_charts_is_an_error(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words) == 2
-    assert "CHARTS=oci://HOST/FOLDER" in capsys.readouterr().err

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import shell
 from userspace_proxy_testing.sandbox import Host, Pod, Sandbox
 
 from .build import Binaries
@@ -194,16 +193,3 @@ def test_a_deleted_service_is_no_longer_served_and_a_new_one_is(cluster: Cluster
     wait_for("its rules' end", lambda: "10.96.1.4" not in cluster.rules())
     cluster.apply("phoenix", "10.96.1.4", cluster.pods[1])
     served_by(cluster.client, "10.96.1.4", {"pod-b"})
-
-
-def test_a_repair_is_an_event_of_the_node(cluster: Cluster) -> None:
-    cluster.apply("mended", "10.96.1.7", cluster.pods[0])
-    served_by(cluster.client, "10.96.1.7", {"pod-a"})
-    cluster.sandbox.node.run(shell.script("iptables-legacy -t nat -F PREROUTING"))
-
-    def notes() -> str:
-        wanted = ["reason=SteeringRepaired", "-o=jsonpath={..note}{..message}"]
-        return cluster.control_plane.kubectl("get", "events", "--field-selector", *wanted)
-
-    wait_for("the Event", lambda: "of iptables steering had been changed" in notes())
-    served_by(cluster.client, "10.96.1.7", {"pod-a"})

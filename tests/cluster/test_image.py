@@ -20,9 +20,8 @@ from tests.tools.clones import ROOT
 from tests.tools.locked_wheels import MACHINES
 from tests.tools.sbom import image_python, packages_of_image
 
-from .build import BuildError
 from .dockerfile import read_dockerfile
-from .image import Image, build_image, release_arguments, total
+from .image import Image, release_arguments, total
 
 
 @pytest.fixture
@@ -213,38 +212,3 @@ def test_scanners_learn_the_versions_of_its_packages(root: Path) -> None:
     assert all("\nVersion: " in entry for entry in entries if entry)
     assert not {"Package: apt", "Package: dpkg", "Package: perl-base"} & set(names)
     assert "VERSION_CODENAME=trixie" in (root / "etc/os-release").read_text()
-
-
-def test_a_second_build_repeats_nothing(image: Image) -> None:
-    steps: list[object] = []
-    assert build_image(write=steps.append) == image
-    assert steps == []
-
-
-def test_an_image_may_begin_with_nothing(image: Image, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("a")
-    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY a.txt /b/\n")
-    built = build_image(tmp_path, write=lambda _: None)
-    with built.mounted() as root:
-        assert [path.relative_to(root).as_posix() for path in root.rglob("*")] == ["b", "b/a.txt"]
-
-
-def test_what_stands_for_the_base_lacks_the_packages_that_it_lacks(
-    image: Image, tmp_path: Path
-) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM debian:trixie-slim\n")
-    (layer,) = build_image(tmp_path, write=lambda _: None).layers
-    lists = layer.glob("var/lib/dpkg/info/*.list")
-    names = {path.stem.partition(":")[0] for path in lists}
-    assert "usr-is-merged" in names
-    assert names.isdisjoint({"usrmerge", "perl", "libperl5.40"})
-
-
-def test_a_failing_step_is_reported_and_leaves_no_layer(image: Image, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM debian:trixie-slim\nRUN echo oh no && false\n")
-    (tmp_path / ".dockerignore").touch()
-    cache = image.layers[0].parent
-    before = {path.name for path in cache.iterdir()}
-    with pytest.raises(BuildError, match="oh no"):
-        build_image(tmp_path, write=lambda _: None)
-    assert {path.name for path in cache.iterdir()} == before

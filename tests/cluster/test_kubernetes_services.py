@@ -122,18 +122,6 @@ def test_pods_that_exist_run_in_the_test_and_are_as_before_afterwards(
     control_plane.kubectl("delete", "pods", "--all", "--namespace", NAMESPACE)
 
 
-def test_a_pod_that_becomes_unready_gets_no_connection_until_it_is_ready(
-    control_plane: ControlPlane, services: KubernetesServices
-) -> None:
-    put_service(control_plane)
-    web = services["shop/web"]
-    web.pods = {"web-1": None, "web-2": None}
-    web.pods["web-1"].is_ready = False
-    assert answers(web) == {"web-2"}
-    web.pods["web-1"].is_ready = True
-    assert answers(web) == {"web-1", "web-2"}
-
-
 def test_a_pod_that_terminates_keeps_its_connections_and_gets_no_new_ones(
     control_plane: ControlPlane, services: KubernetesServices
 ) -> None:
@@ -147,14 +135,3 @@ def test_a_pod_that_terminates_keeps_its_connections_and_gets_no_new_ones(
         session.sendall(b"after")
         assert session.recv(100) == b"after"
         assert answers(web) == {"web-2"}
-
-
-def test_a_pod_that_is_deleted_is_no_endpoint(
-    control_plane: ControlPlane, services: KubernetesServices
-) -> None:
-    put_service(control_plane)
-    web = services["shop/web"]
-    web.pods = {"web-1": None, "web-2": None}
-    control_plane.kubectl("delete", "pod", "web-1", "--namespace", NAMESPACE)
-    web.eventually(lambda web: len(web.stats.endpoints) == 1)
-    assert answers(web) == {"web-2"}

@@ -16,7 +16,6 @@ _HERE = Path(__file__).parent
 _PROMETHEUS = "github.com/prometheus/prometheus"
 _HELM = "helm.sh/helm/v3"
 _ACTIONLINT = "github.com/rhysd/actionlint"
-_TOXIPROXY = "github.com/Shopify/toxiproxy/v2"
 
 # It checks and tests alert rules, and needs no service discovery, which is most of the code.
 PROMTOOL = Target(
@@ -37,8 +36,7 @@ HELM = Target(
 ACTIONLINT = Target(
     "actionlint", f"{_ACTIONLINT}/cmd/actionlint", _ACTIONLINT, _HERE / "actionlint"
 )
-TOXIPROXY_CLI = Target("toxiproxy-cli", f"{_TOXIPROXY}/cmd/cli", _TOXIPROXY, _HERE / "toxiproxy")
-TOOLS = {target.binary: target for target in (PROMTOOL, HELM, ACTIONLINT, TOXIPROXY_CLI)}
+TOOLS = {target.binary: target for target in (PROMTOOL, HELM, ACTIONLINT)}
 
 
 def path_of(tool: Target) -> Path:

@@ -284,6 +284,12 @@ def test_a_command_that_does_not_become_ready_is_an_error_with_the_reason(
         make(ReadyCommand(SERVER, ready=ready))
 
 
+def test_a_pattern_that_is_awaited_as_a_text_is_named(make, monkeypatch):
+    monkeypatch.setattr(backends, "_COMMAND_READY_S", 0.5)
+    with pytest.raises(BackendError, match="a text and no pattern"):
+        make(ReadyCommand(SERVER, ready="is .*"))
+
+
 def test_what_a_command_writes_is_passed_on(make, capfd):
     make(["sh", "-c", 'echo ready >&2; exec "$@"', "sh", *SERVER])
     assert "ready\n" in capfd.readouterr().err
@@ -304,7 +310,7 @@ def test_an_exception_of_a_stream_function_is_logged_with_the_backend(make, capl
         raise LookupError("no such thing")
 
     assert ask(make(fail).address, b"") == b""
-    assert caplog.messages == ["web-1: its function failed"]
+    assert caplog.messages == ["function of web-1 failed"]
     assert "LookupError: no such thing" in caplog.text
 
 

@@ -1,7 +1,5 @@
 """Pods of a fake cluster that run in a test."""
 
-import sys
-
 import pytest
 
 from userspace_proxy.model.pod_endpoints import PodPort
@@ -98,13 +96,6 @@ def test_ports_of_a_pod_have_one_address(cluster, services):
         services["shop/web"].pods = {"web-1": {"http": None, "admin": "127.9.9.9:1"}}
 
 
-def test_a_program_may_be_a_pod(cluster, services):
-    cluster.put_service()
-    web = services["shop/web"]
-    web.pods = {"web-1": [sys.executable, "-m", "http.server", "--bind=127.0.0.1", "{port}"]}
-    assert "Directory listing" in get(web)
-
-
 def test_a_pod_that_is_never_ready_is_named_with_its_state(cluster, services, monkeypatch):
     cluster.put_service()
     web = services["shop/web"]
@@ -132,12 +123,3 @@ def test_pods_of_an_ipv6_service_have_addresses_of_its_family(cluster, services)
     web.pods = {"web-1": None, "web-2": None}
     assert answers(web) == {"web-1", "web-2"}
     assert {backend.address.ip for backend in web.backends} == {web.address.ip} == {"::1"}
-
-
-def test_a_service_of_both_families_is_reached_by_the_family_of_its_pods(cluster, services):
-    both = {"clusterIPs": ["10.96.0.10", "fd00:96::10"], "ipFamilies": ["IPv4", "IPv6"]}
-    cluster.put_service(**both)
-    web = services["shop/web"]
-    web.pods = {"web-1": None}
-    assert get(web) == "web-1"
-    assert web.address.ip == "127.0.0.1"

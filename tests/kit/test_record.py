@@ -252,23 +252,6 @@ def test_a_configured_folder_is_below_the_root_and_has_the_tests_that_use_the_pr
     assert found["test"].endswith("::test_of_the_shop")
 
 
-@pytest.mark.long
-def test_a_network_is_recorded(run, records):
-    text = """
-def test_it_fails(service_network):
-    web = service_network.service("web", backends=2, seed=1)
-    service_network.client().get(web.url)
-    web.eventually(lambda web: web.decisions)
-    assert 0
-"""
-    run(text, RECORD)
-    (found,) = records()
-    (fixture,) = found["failures"][0]["fixtures"]
-    (web,) = fixture["services"]
-    assert (fixture["fixture"], web["settings"]) == ("service_network", {"seed": 1})
-    assert web["connections"][0]["endpoint"] == web["backends"][1]["address"]
-
-
 def test_no_part_of_a_record_is_left_where_it_cannot_be_written(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))

@@ -65,22 +65,6 @@ def test_a_dead_backend_costs_no_request_and_returns(network):
     web.eventually(lambda web: get(network, web) == "web-1")
 
 
-def test_a_draining_backend_gets_no_new_connections(network):
-    web = network.service("web", backends=2)
-    web.drain(web.backends[0])
-    assert [get(network, web) for _ in range(2)] == ["web-2"] * 2
-    web.undrain(web.backends[0])
-    web.next_endpoint = web.backends[0]
-    assert get(network, web) == "web-1"
-
-
-def test_a_service_that_has_changed_can_be_removed(network):
-    web = network.service("changed", backends=2)
-    web.drain(web.backends[0])
-    web.remove()
-    assert web.key not in [port.plan.key.name.service for port in network.status().ports]
-
-
 def test_faults_are_those_of_the_other_fixture(network):
     web = network.service("web", backends=2)
     web.backends[0].fault("refuse")
@@ -104,15 +88,6 @@ def test_a_silent_pod_is_left(network):
     web.remove()
     # The next backend that gets the pod isn't silent.
     assert not silent.drops_traffic
-
-
-def test_decisions_show_client_and_endpoint(network):
-    web = network.service("decided")
-    get(network, web)
-    web.eventually(lambda web: web.decisions)
-    (decision,) = web.decisions
-    assert decision.client.startswith(network.client().ip)
-    assert decision.endpoint == str(web.backends[0].address)
 
 
 FINDER = """

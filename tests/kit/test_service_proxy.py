@@ -96,15 +96,6 @@ def test_only_clients_that_the_proxy_accepted_are_counted_as_refused(proxy):
     assert (none.stats.refused, stopped.stats.refused) == (0, 1)
 
 
-def test_a_client_that_gives_up_ends_a_connection_without_an_answer(proxy):
-    web = proxy.service("web")
-    web.fault("timeout")
-    with socket.create_connection(web.address) as client:
-        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        web.eventually(lambda web: web.stats.active == 1)
-    web.eventually(lambda web: web.stats.active == 0)
-
-
 def test_a_backend_that_drains_keeps_its_connections_and_gets_no_new_ones(proxy):
     web = proxy.service("web", backends=[echo, echo])
     with socket.create_connection(web.address, timeout=60) as open_one:
@@ -140,25 +131,6 @@ def test_the_next_connection_goes_where_a_test_needs_it(proxy):
     assert [get(web) for _ in range(2)] == ["web-1", "web-3"]
     with pytest.raises(LookupError, match="has no endpoint"):
         web.next_endpoint = "127.0.0.1:1"
-
-
-def test_decisions_count_dials(proxy):
-    web = proxy.service("web", backends=2)
-    web.backends[0].stop()
-    get(web)
-    web.eventually(lambda web: web.decisions)
-    assert [decision.dials for decision in web.decisions] == [2]
-    assert "web-2" in repr(web.stats)
-
-
-def test_connections_are_observed_beside_its_decisions(proxy):
-    web = proxy.service("web", backends=2)
-    web.backends[0].stop()
-    with proxy.observe(web.key, saved=True) as saved:
-        get(web)
-        web.eventually(lambda web: len(saved) == 2)
-    assert [(str(one.event), one.dials) for one in saved] == [("saved", 2), ("ended", 2)]
-    assert [decision.dials for decision in web.decisions] == [2]
 
 
 @pytest.mark.parametrize("method", ["names", "resolver"])
@@ -243,13 +215,6 @@ def test_without_a_with_block_it_is_started_and_closed():
     proxy.close()
     proxy.close()
     assert refuses(web.backends[0].address)
-
-
-def test_a_service_that_was_deleted_does_not_keep_the_proxy_from_its_end():
-    before = threading.active_count()
-    with ServiceProxy() as proxy:
-        proxy.delete(proxy.service("web").key)
-    assert threading.active_count() == before
 
 
 def test_a_proxy_that_the_test_has_stopped_leaves_no_program():

@@ -6,14 +6,6 @@ import pytest
 
 from userspace_proxy.model import ServiceKey
 from userspace_proxy_testing.backends import echo
-from userspace_proxy_testing.services import Services
-
-
-def test_the_base_serves_nothing():
-    base = Services()
-    assert base.services == ()
-    with pytest.raises(NotImplementedError):
-        base.service("web", backends=0)
 
 
 def test_a_cluster_ip_may_be_chosen_and_its_backends_have_its_family(proxy):
@@ -96,13 +88,6 @@ def test_what_replaced_it_stays_when_it_is_removed_again(proxy):
         pass
 
 
-def test_a_wrong_argument_leaves_the_service_of_that_name_as_it_was(proxy):
-    web = proxy.service("web")
-    with pytest.raises(TypeError, match="backends: expected a number or a list"):
-        proxy.service("web", backends="127.0.0.1:80")
-    assert proxy.services == (web,)
-
-
 @pytest.mark.parametrize(("name", "meant"), [("prot", "port"), ("backend", "backends")])
 def test_an_unknown_argument_is_an_error_with_what_was_probably_meant(proxy, name, meant):
     web = proxy.service("web")
@@ -115,12 +100,6 @@ def test_a_wrong_argument_ends_the_backends_that_were_started(proxy):
     with pytest.raises(ValueError, match="port: 0 is not in"):
         proxy.service("web", port=0, backends=1)
     assert proxy.services == ()
-
-
-def test_its_endpoints_may_be_backends(proxy):
-    web = proxy.service("web", backends=2)
-    web.endpoints = [web.backends[1]]
-    assert web.endpoints == [web.backends[1].address]
 
 
 @pytest.mark.parametrize("given", ["127.0.0.1:80", None, [None]])

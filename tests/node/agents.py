@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -169,11 +168,6 @@ class Agent:
             if port["service"] == service
             for frontend in port["frontends"]
         }
-
-    def proxy_port(self, service: str) -> int:
-        """Return the proxy port of a Service with one frontend."""
-        (target,) = self.frontends(service).values()
-        return int(re.fullmatch(r"proxy port (\d+)", target)[1])  # type: ignore[index]
 
     def wait_until_settled(self, *services: Service) -> None:
         """Wait until these Services with these endpoints, and no others, are in force."""

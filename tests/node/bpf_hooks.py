@@ -95,17 +95,11 @@ class Dialled(Attached):
         calls.update(self.maps["endpoints"], dialled_key(frontend), dialled_key(endpoint))
         calls.update(self.maps["counts"], dialled_key(frontend), bytes(24))
 
-    def counts(self, frontend: tuple[str, int]) -> tuple[int, ...]:
-        """Return how many connections were established, and refused."""
-        return self._counted(frontend)[:2]
-
     def measured(self, frontend: tuple[str, int]) -> int:
         """Return how often a round-trip time was measured."""
-        return self._counted(frontend)[2]
-
-    def _counted(self, frontend: tuple[str, int]) -> tuple[int, ...]:
         counted = calls.lookup(self.maps["counts"], dialled_key(frontend), 24)
-        return struct.unpack("=QQQ", counted or b"")
+        times: int = struct.unpack("=QQQ", counted or b"")[2]
+        return times
 
 
 def dialled_key(address: tuple[str, int]) -> bytes:

@@ -1,11 +1,9 @@
-"""Broken Services, one mistake each, that a kernel or a client shows, or with a place of their own.
+"""Broken Services, one mistake each, whose causes have places of their own.
 
     Case ──▶ manifests ──▶ client ──▶ page, JSON, explain, metric
 
-All other causes follow from objects alone: `tests/unit/causes`.
-
-The demo has twelve of these mistakes in a list of its own (`cli.demo_broken`): what it writes is a
-text for people to correct, with addresses of its sandbox, and has neither pods nor sentences.
+What else a client finds is in ``wrong_services``; all other causes follow from objects alone:
+`tests/unit/causes`.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.cluster.waiting import wait_for
-from tests.node.agents import Agent
-from tests.node.clients import Client
 from tests.node.testbed import Testbed
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import refuses
@@ -26,9 +22,8 @@ from userspace_proxy.causes.say import say
 
 NAMESPACE = "broken"
 NODE = "node-1"
-REFUSED, RESETTING, SILENT, SERVING = 8080, 9000, 9002, 80
+REFUSED, SERVING = 8080, 80
 """Ports of the endpoint "pod"; REFUSED is one without a listener."""
-NONEXISTENT = "10.244.0.77"
 
 Object = dict[str, Any]
 
@@ -42,15 +37,6 @@ class Shown(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Pod:
-    """A pod; its address is that of the sandbox's pod, or NONEXISTENT."""
-
-    port: int = SERVING
-    is_selected: bool = True
-    exists: bool = True
-
-
-@dataclass(frozen=True)
 class Case:
     """One broken Service."""
 
@@ -61,79 +47,30 @@ class Case:
     spec: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the Service's spec."""
     ingress: str = ""
-    """A load balancer's address, in its status."""
-    pod: Pod | None = None
+    """A load balancer's address, in its status, at which a client outside dials."""
+    port: int = SERVING
+    """Of its endpoint; 0: its slice is empty."""
     shown: Shown = Shown.PORT
-    dialled: str = ""
-    """The address at which clients dial; empty: the cluster IP, ``none``: they need not dial."""
-    dials: int = 1
-    client: str = "pod"
-    needs: str = ""
-    """The case that must exist before this one."""
     is_problem: bool = True
     """Whether it is counted as a problem."""
 
-    @property
-    def has_endpoints(self) -> bool:
-        """Whether its Service port has endpoints, usable or not."""
-        return self.pod is not None and self.pod.is_selected
 
-
-_RANGES = {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.128/25"]}
-
+EMPTY = Case(
+    "labels",
+    CauseCode.SLICE_EMPTY,
+    "its EndpointSlice is empty: no pod with an address was found for selector app=labels",
+    port=0,
+)
 CASES = (
-    Case(
-        "labels",
-        CauseCode.SLICE_EMPTY,
-        "its EndpointSlice is empty: no pod with an address was found for selector app=labels",
-        pod=Pod(is_selected=False),
-    ),
-    Case(
-        "refused",
-        CauseCode.ENDPOINT_REFUSES,
-        say(refuses("{ip}:8080")),
-        pod=Pod(REFUSED),
-    ),
-    Case(
-        "silent",
-        CauseCode.ENDPOINT_SILENT,
-        "{ip}:9002 does not answer: packets are dropped, its program hangs, or its host is gone",
-        pod=Pod(SILENT),
-    ),
-    Case(
-        "nonexistent",
-        CauseCode.ENDPOINT_UNREACHABLE,
-        # The sandbox's node has such a route to the network of its pods.
-        f"{NONEXISTENT}:80 is unreachable: a route of this node says so (type unreachable)",
-        pod=Pod(exists=False),
-    ),
-    Case(
-        "resetting",
-        CauseCode.ENDPOINT_RESETS,
-        "{ip}:9000 accepts connections and ends them without answering",
-        pod=Pod(RESETTING),
-        dials=3,
-    ),
+    EMPTY,
+    Case("refused", CauseCode.ENDPOINT_REFUSES, say(refuses("{ip}:8080")), port=REFUSED),
     Case(
         "source-range",
         CauseCode.SOURCE_DENIED,
         "clients outside 192.0.2.128/25 are dropped",
-        spec=_RANGES,
+        spec={"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.128/25"]},
         ingress="203.0.113.10",
-        pod=Pod(),
-        dialled="203.0.113.10",
-        client="laptop",
         is_problem=False,
-    ),
-    Case(
-        "taken",
-        CauseCode.ADDRESS_TAKEN,
-        "load balancer IP 203.0.113.10 is not served: it is already held by broken/source-range",
-        spec={"type": "LoadBalancer"},
-        ingress="203.0.113.10",
-        needs="source-range",
-        pod=Pod(),
-        dialled="none",
     ),
     Case(
         "external-name",
@@ -141,65 +78,66 @@ CASES = (
         "type ExternalName is served by DNS alone",
         spec={"type": "ExternalName", "externalName": "shop.example"},
         shown=Shown.IGNORED,
-        dialled="none",
         is_problem=False,
     ),
 )
-"""The other two are of the node: a firewall, and a source that is away."""
+"""Two more are of the node: a firewall, and a source that is away."""
 
 
 def cluster_ip(case: Case) -> str:
-    """Return the ClusterIP of a case; empty for type ExternalName."""
-    if case.spec.get("type") == "ExternalName":
-        return ""
     return f"10.96.2.{CASES.index(case) + 1}"
 
 
-def service_of(case: Case, *, ip: str = "") -> Object:
-    """Return the Service.
-
-    Args:
-        ip: Its ClusterIP; empty: that of the case, which is one of ``CASES``.
-    """
-    ip = ip or cluster_ip(case)
-    selector = {"selector": {"app": case.name}} if case.pod else {}
-    made: Object = {
+def objects_of(case: Case, ip: str) -> Iterator[Object]:
+    """Yield a Service, and the slice that a control plane writes for it."""
+    is_ours = case.shown is Shown.PORT
+    yield {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"namespace": NAMESPACE, "name": case.name},
         "spec": {
-            **({"clusterIP": ip} if ip else {}),
-            **selector,
-            "ports": [{"targetPort": case.pod.port if case.pod else SERVING, "port": 80}],
+            **({"clusterIP": cluster_ip(case), "selector": {"app": case.name}} if is_ours else {}),
+            "ports": [{"targetPort": case.port or SERVING, "port": 80}],
             **case.spec,
         },
+        "status": {"loadBalancer": {"ingress": [{"ip": case.ingress}] * bool(case.ingress)}},
     }
-    if case.ingress:
-        made["status"] = {"loadBalancer": {"ingress": [{"ip": case.ingress}]}}
-    return made
+    if is_ours:
+        yield {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "namespace": NAMESPACE,
+                "name": f"{case.name}-1",
+                "labels": {"kubernetes.io/service-name": case.name},
+            },
+            "addressType": "IPv4",
+            "ports": [{"port": case.port or SERVING}],
+            "endpoints": [{"addresses": [ip], "nodeName": NODE}] * bool(case.port),
+        }
 
 
-def ask(agent: Agent, client: Client, case: Case) -> None:
+def ask(testbed: Testbed, case: Case) -> None:
     """Let a client dial once the Service is in force; return when it has noticed the mistake."""
-    if case.dialled == "none":
+    if case.shown is Shown.IGNORED:
         return
+    agent, client = testbed.agent, testbed["laptop" if case.ingress else "pod"]
 
     def is_in_force() -> bool:
         status = agent.status()
         ports = [p for p in status["ports"] if p["service"] == case.name]
-        is_planned = any(bool(port["endpoints"]) == case.has_endpoints for port in ports)
+        is_planned = any(bool(port["endpoints"]) == bool(case.port) for port in ports)
         # The plan is shown a moment before the rules are in the kernel.
         return is_planned and not status["sync"]["waiting_since"]
 
     wait_for("the Service", is_in_force)
-    for _ in range(case.dials):
-        with client.tcp() as sock, contextlib.suppress(OSError):
-            # A client that is dropped would wait for minutes.
-            sock.settimeout(5.0)
-            sock.connect((case.dialled or cluster_ip(case), 80))
-            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            while sock.recv(4096):
-                pass
+    with client.tcp() as sock, contextlib.suppress(OSError):
+        # A client that is dropped would wait for minutes.
+        sock.settimeout(5.0)
+        sock.connect((case.ingress or cluster_ip(case), 80))
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        while sock.recv(4096):
+            pass
 
 
 @contextlib.contextmanager
@@ -214,21 +152,3 @@ def firewall(testbed: Testbed) -> Iterator[None]:
         yield
     finally:
         testbed.shell("nft delete table ip filter")
-
-
-def slices_of(case: Case, ip: str) -> Iterator[Object]:
-    """Yield the slice that a control plane writes for a case."""
-    if case.pod:
-        address = ip if case.pod.exists else NONEXISTENT
-        yield {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "namespace": NAMESPACE,
-                "name": f"{case.name}-1",
-                "labels": {"kubernetes.io/service-name": case.name},
-            },
-            "addressType": "IPv4",
-            "ports": [{"port": case.pod.port}],
-            "endpoints": [{"addresses": [address], "nodeName": NODE}] * case.pod.is_selected,
-        }

@@ -8,6 +8,7 @@ import socket
 from tests.cluster.waiting import wait_for
 from tests.node.clients import DEADLINE_S, Sockets
 from tests.node.testbed import Testbed
+from tests.promises.specs import At, Port, Spec
 
 PORT, TARGET, NODE_PORT = 80, 8080, 30000
 PROTOCOLS = ("TCP", "UDP")
@@ -83,43 +84,12 @@ def carries_both_ways(one, other):
     return (arrived, one.recv(100)) == (b"question", b"answer")
 
 
-def objects(name, number, *endpoints, **spec):
+def objects(name, number, *endpoints, nodePort=0, **spec):  # noqa: N803 - as in a Service
     """Return a Service of both protocols and families, and its slices."""
-    ports = [{"name": p.lower(), "port": PORT, "protocol": p} for p in PROTOCOLS]
-    for port in ports:
-        if "nodePort" in spec:
-            port["nodePort"] = spec["nodePort"]
-    more = {key: value for key, value in spec.items() if key != "nodePort"}
+    ends = [At(one.ip(version), node) for one, node in endpoints for version in VERSIONS]
+    ports = [Port(PORT, protocol, TARGET, protocol.lower(), nodePort) for protocol in PROTOCOLS]
     ips = [CLUSTER_IPS[version].format(number) for version in VERSIONS]
-    yield {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"namespace": "shop", "name": name},
-        "spec": {
-            "clusterIP": ips[0],
-            "clusterIPs": ips,
-            "ipFamilies": ["IPv4", "IPv6"],
-            "ipFamilyPolicy": "RequireDualStack",
-            "ports": ports,
-            **more,
-        },
-    }
-    for version in VERSIONS:
-        yield {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "namespace": "shop",
-                "name": f"{name}-{version}",
-                "labels": {"kubernetes.io/service-name": name},
-            },
-            "addressType": f"IPv{version}",
-            "ports": [{"name": p.lower(), "port": TARGET, "protocol": p} for p in PROTOCOLS],
-            "endpoints": [
-                {"addresses": [endpoint.ip(version)], "nodeName": node}
-                for endpoint, node in endpoints
-            ],
-        }
+    return Spec(name, ips, ports, more=spec).at(*ends).objects()
 
 
 def addresses(node):

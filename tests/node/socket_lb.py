@@ -17,10 +17,9 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,6 +31,7 @@ from tests.node.endpoints import CLUSTER_IPS, PORT, TARGET, VERSIONS
 from tests.node.load import Load, Outcome
 from tests.node.processes import readable_folder
 from tests.node.testbed import Testbed
+from tests.promises.specs import PATH, Object, Port, Spec
 from userspace_proxy.kernel.offers import FOR_KERNEL_PATH
 from userspace_proxy_testing.sandbox import Host
 from userspace_proxy_testing.sandbox.address_plan import LOAD_BALANCER_CIDR, POD_CIDR
@@ -68,7 +68,6 @@ class Backend:
     """A pod, or the node, that answers HTTP requests with its name."""
 
     host: Host
-    node: str = "node-1"
 
     @property
     def name(self) -> str:
@@ -85,17 +84,11 @@ class Web:
 
     Args:
         number: Of its addresses and its node port.
-        conditions: Of endpoints, by the name of the backend; ready by default.
-        weights: Likewise.
-        spec: Further fields.
     """
 
     name: str
     number: int
     backends: Sequence[Backend] = ()
-    conditions: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
-    weights: Mapping[str, int] = field(default_factory=dict)
-    spec: Mapping[str, Any] = field(default_factory=dict)
     path: str = "kernel"
 
     @property
@@ -112,63 +105,21 @@ class Web:
         ip = ("203.0.113.{}" if version == 4 else "fd00:203:0:113::{}").format(self.number + 100)
         return ip, PORT
 
-    def objects(self) -> Iterator[dict[str, Any]]:
-        ips = [self.cluster_ip(version)[0] for version in VERSIONS]
-        yield {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {
-                "namespace": "shop",
-                "name": self.name,
-                "annotations": {"userspace-proxy.io/path": self.path},
-            },
-            "spec": {
-                "type": "LoadBalancer",
-                "clusterIP": ips[0],
-                "clusterIPs": ips,
-                "ipFamilies": ["IPv4", "IPv6"],
-                "ipFamilyPolicy": "RequireDualStack",
-                "externalIPs": [self.external_ip(version)[0] for version in VERSIONS],
-                "ports": [
-                    {"name": "http", "port": PORT, "nodePort": self.node_port},
-                    {"name": "dns", "port": PORT, "protocol": "UDP", "nodePort": self.node_port},
-                ],
-                **self.spec,
-            },
-            "status": {
-                "loadBalancer": {
-                    "ingress": [{"ip": self.load_balancer(version)[0]} for version in VERSIONS]
-                }
-            },
-        }
-        for version in VERSIONS:
-            for backend in self.backends:
-                yield self._slice(version, backend)
-
-    def _slice(self, version: int, backend: Backend) -> dict[str, Any]:
-        weight = self.weights.get(backend.name, 100)
-        return {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "namespace": "shop",
-                "name": f"{self.name}-{backend.name}-{version}",
-                "labels": {"kubernetes.io/service-name": self.name},
-                "annotations": {"userspace-proxy.io/weight": str(weight)},
-            },
-            "addressType": f"IPv{version}",
-            "ports": [
-                {"name": "http", "port": TARGET},
-                {"name": "dns", "port": TARGET, "protocol": "UDP"},
+    def objects(self) -> Iterator[Object]:
+        ips = [self.external_ip(version)[0] for version in VERSIONS]
+        spec = Spec(
+            self.name,
+            [self.cluster_ip(version)[0] for version in VERSIONS],
+            [
+                Port(PORT, "TCP", TARGET, "http", self.node_port),
+                Port(PORT, "UDP", TARGET, "dns", self.node_port),
             ],
-            "endpoints": [
-                {
-                    "addresses": [backend.at(version)[0]],
-                    "nodeName": backend.node,
-                    "conditions": dict(self.conditions.get(backend.name, {"ready": True})),
-                }
-            ],
-        }
+            more={"type": "LoadBalancer", "externalIPs": ips},
+            annotations={PATH: self.path},
+            ingress=[{"ip": self.load_balancer(version)[0]} for version in VERSIONS],
+        )
+        ends = (backend.at(version)[0] for backend in self.backends for version in VERSIONS)
+        return spec.at(*ends).objects()
 
 
 class PinnedAgent(Agent):
@@ -194,6 +145,7 @@ class SocketNode(Testbed):
         mode: One of ``MODES``.
         pins: A mount of bpffs; None without hooks.
         cgroup: Where hooks are attached; None without hooks.
+        base: Flags of the agent, whatever the mode.
     """
 
     agent: PinnedAgent
@@ -206,11 +158,12 @@ class SocketNode(Testbed):
         pins: Path | None,
         cgroup: Path | None,
         clients: Iterable[str],
+        base: Iterable[str] = FLAGS,
     ) -> None:
         self.mode = mode
         self.cgroup = cgroup
         self._folder = folder
-        flags = (*socket_flags(mode, cgroup), *FLAGS, *flags)
+        flags = (*socket_flags(mode, cgroup), *base, *flags)
         super().__init__(folder, "nftables", *flags, clients=clients, agent=PinnedAgent)
         self.agent.pins = pins
 
@@ -219,10 +172,10 @@ class SocketNode(Testbed):
         return [self.backend(self.sandbox.add_pod(name), **ports) for name in names]
 
     @staticmethod
-    def backend(host: Host, node: str = "node-1", **ports: int) -> Backend:
+    def backend(host: Host, **ports: int) -> Backend:
         """Start a backend on a host."""
         host.serve(None, tcp=TARGET, udp=TARGET, **ports)
-        return Backend(host, node)
+        return Backend(host)
 
     def add_clients(self, name: str, count: int) -> Iterator[Client]:
         """Start pods that dial."""
@@ -327,7 +280,11 @@ def socket_flags(mode: str, cgroup: Path | None) -> list[str]:
 
 @contextlib.contextmanager
 def socket_node(
-    folder: Path, mode: str, *flags: str, clients: Iterable[str] = ("pod", "node-1")
+    folder: Path,
+    mode: str,
+    *flags: str,
+    clients: Iterable[str] = ("pod", "node-1"),
+    base: Iterable[str] = FLAGS,
 ) -> Iterator[SocketNode]:
     """Make a node for a mode, with a cgroup and a bpffs of its own where hooks need them."""
     with contextlib.ExitStack() as stack:
@@ -342,7 +299,7 @@ def socket_node(
             cgroup = stack.enter_context(own_cgroup(readable / "cgroup"))
             stack.enter_context(in_cgroup(cgroup / "pods"))
         yield stack.enter_context(
-            SocketNode(folder, mode, *flags, pins=pins, cgroup=cgroup, clients=clients)
+            SocketNode(folder, mode, *flags, pins=pins, cgroup=cgroup, clients=clients, base=base)
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -49,15 +48,6 @@ def kill_control(testbed: Testbed) -> Iterator[None]:
     assert testbed["pod"].get(WEB.address) in PODS, "workers serve meanwhile"
     testbed.agent.start_until_ready()
     yield
-
-
-@contextlib.contextmanager
-def kill_control_in_a_container(testbed: Testbed) -> Iterator[None]:
-    killed = testbed.agent.control
-    os.kill(killed, signal.SIGKILL)
-    yield
-    assert testbed.agent.control != killed
-    assert "the control process ended by signal 9 and is started again" in testbed.agent.log()
 
 
 @contextlib.contextmanager

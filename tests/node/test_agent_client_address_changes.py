@@ -1,7 +1,5 @@
 """Client addresses while agents, Cilium, IPv6 and routes come and go on a node."""
 
-import select
-
 import pytest
 
 from tests.cluster.waiting import wait_for
@@ -10,7 +8,6 @@ from tests.node.endpoints import (
     CLUSTER_IPS,
     PORT,
     PROTOCOLS,
-    TARGET,
     Endpoint,
     addresses,
     objects,
@@ -135,46 +132,3 @@ def test_a_pod_with_a_link_in_its_clients_network_is_served_with_the_annotation(
         seen = endpoint.saw(protocol, 4, testbed["laptop"], address)[0]
         assert seen in addresses(testbed.node)
         endpoint.close()
-
-
-def test_an_endpoint_that_refuses_one_clients_datagrams_is_kept_for_all_others(tmp_path):
-    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod", "bridge-pod")) as testbed:
-        endpoints = [Endpoint(testbed.sandbox.add_pod(name)) for name in ("strict", "open")]
-        strict, other = endpoints
-        documents = objects("dns", 10, *((endpoint, "node-1") for endpoint in endpoints))
-        testbed.agent.manifests.write_objects(documents)
-        testbed.agent.start_until_ready()
-        address = (CLUSTER_IPS[4].format(10), PORT)
-        rules = f"""table ip denied {{
-            chain input {{
-                type filter hook input priority 0
-                ip saddr {testbed["pod"].host.ip} reject
-            }}
-        }}
-        """
-        strict.host.run(["nft", rules])
-
-        def heard_by(client):
-            asking = testbed[client].udp(address)
-            asking.send(b"question")
-            heard, _, _ = select.select([e.servers["UDP", 4] for e in endpoints], [], [], 5)
-            (server,) = heard
-            _, peer = server.recvfrom(100)
-            server.sendto(b"answer", peer)
-            assert asking.recv(100) == b"answer"
-            return next(e for e in endpoints if e.servers["UDP", 4] is server)
-
-        # Each flow is refused or begins at the other endpoint: both in turn, which all hear.
-        assert {heard_by("pod") for _ in range(4)} == {other}
-        states = {
-            endpoint["address"]: endpoint
-            for port in testbed.agent.status()["ports"]
-            if (port["protocol"], port["family"], port["side"]) == ("UDP", "IPv4", "")
-            for endpoint in port["endpoints"]
-        }
-        state = states[f"{strict.ip(4)}:{TARGET}"]
-        assert state["failures"] >= 2
-        assert state["ejected_for_s"] is None
-        assert {heard_by("bridge-pod") for _ in range(2)} == {strict, other}
-        for endpoint in endpoints:
-            endpoint.close()

@@ -14,7 +14,6 @@ from tests.node.endpoints import (
     EndpointWorld,
     carries_both_ways,
 )
-from tests.node.manifests import Service
 from tests.node.testbed import CLIENTS, Testbed, steerings
 from userspace_proxy.diagnosis.failures import DENIALS
 
@@ -135,29 +134,3 @@ def test_a_flush_by_others_is_repaired_and_an_open_connection_continues(world):
         wait_for("all of it", lambda: part(testbed) == before)
         assert carries_both_ways(dialled, accepted)
     assert testbed.agent.status()["client_address"]["repairs"] >= 3
-
-
-def test_an_absent_host_is_named_although_datagrams_have_the_client_s_address(world):
-    """The kernel reports it to the client, whose address the datagrams have."""
-    agent, pod = world.testbed.agent, world.testbed["pod"]
-    absent = str(world.endpoints["bridged"].host.ip + 50)
-    service = Service("absent", "10.96.0.90", 53, "UDP", [absent], target=5000)
-    agent.manifests.write_objects(service.objects(), name="absent.yaml")
-
-    def port():
-        ports = (p for p in agent.status()["ports"] if p["service"] == "absent")
-        return next(ports, {"connections": 0})
-
-    def has_flow():
-        pod.udp(service.address).send(b"question")
-        return port()["connections"]
-
-    def causes():
-        return [(cause["code"], cause["sentence"]) for cause in port()["state"]["causes"]]
-
-    wait_for("a flow", has_flow, hint=agent.log)
-    named = [("endpoint-no-host", f"no host answers for {absent} on cni0")]
-    wait_for("the cause", lambda: causes() == named, hint=lambda: str(port()))
-    (endpoint,) = port()["endpoints"]
-    assert endpoint["preserved"] == endpoint["connections"]
-    assert endpoint["failures"] > 0

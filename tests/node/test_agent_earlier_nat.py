@@ -12,36 +12,12 @@ from tests.node.testbed import Testbed
 pytestmark = [pytest.mark.long, pytest.mark.netns]
 
 WEB = Service("web", "10.96.0.10")
-CAUSE = "nftables chain ip evil pre of another program (prerouting, priority -150) translates it"
-
-
-def test_page_and_log_name_a_chain_that_takes_a_service(tmp_path):
-    with Testbed(tmp_path, "nftables", clients=("pod",)) as testbed:
-        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
-
-        def problem() -> str:
-            (port,) = testbed.agent.status()["ports"]
-            return str(port["problem"])
-
-        assert problem() == ""
-        testbed.shell(
-            "nft 'add table ip evil; "
-            "add chain ip evil pre { type nat hook prerouting priority -150; }; "
-            "add rule ip evil pre ip daddr 10.96.0.10 tcp dport 80 redirect to :9'"
-        )
-        wait_for("the problem", lambda: problem().startswith(CAUSE), hint=testbed.agent.log)
-        testbed.shell("nft delete table ip evil")
-        wait_for("its end", lambda: not problem(), hint=testbed.agent.log)
-        assert testbed["pod"].get(WEB.address) == "one"
-        assert testbed.agent.log().count(CAUSE) == 1
 
 
 @pytest.mark.parametrize(
     ("steering", "verdict", "does"),
     [
         ("nftables", "drop", "drops packets to it"),
-        ("iptables", "drop", "drops packets to it"),
-        ("local", "drop", "drops packets to it"),
         ("nftables", "notrack", "keeps packets to it from being tracked (notrack)"),
     ],
 )
@@ -75,8 +51,6 @@ NEXT = "add rule ip evil drops"
     ("steering", "hook", "rule", "does"),
     [
         ("nftables", "output", "ip daddr {} tcp dport 8080", "drops packets to it"),
-        ("iptables", "output", "ip daddr {} tcp dport 8080", "drops packets to it"),
-        ("local", "output", "ip daddr {} tcp dport 8080", "drops packets to it"),
         ("nftables", "output", f"oifname lo accept; {NEXT} ct state new", "drops packets to it"),
         ("nftables", "input", "ip saddr {}", "drops its answers"),
     ],

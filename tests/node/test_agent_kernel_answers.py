@@ -22,13 +22,6 @@ FIREWALLS = {
         ),
         f"{FLUSH}; {BOTH.format('$t -X DOCKER-USER')}",
     ),
-    "ufw": (
-        BOTH.format(
-            "$t -P FORWARD DROP; $t -N ufw-before-forward; $t -A FORWARD -j ufw-before-forward;"
-            " $t -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
-        ),
-        f"{FLUSH}; {BOTH.format('$t -F ufw-before-forward; $t -X ufw-before-forward')}",
-    ),
     "firewalld": (
         "nft add table inet firewalld; nft 'add chain inet firewalld filter_FORWARD"
         " { type filter hook forward priority filter + 10; }';"
@@ -105,7 +98,7 @@ def kernel(tmp_path_factory):
         yield Web(testbed, "kernel")
 
 
-@pytest.mark.parametrize(("firewall", "version"), [("docker", 4), ("ufw", 6), ("firewalld", 4)])
+@pytest.mark.parametrize(("firewall", "version"), [("docker", 6), ("firewalld", 4)])
 def test_a_firewall_that_drops_forwarded_packets_is_the_cause_as_long_as_it_is_there(
     kernel, firewall, version
 ):

@@ -51,19 +51,6 @@ def test_an_endpoint_sees_its_client_unless_the_answer_would_bypass_the_node(
     assert world.saw(client, endpoint, protocol, version) == SEEN_ON_KERNEL_PATH[client, endpoint]
 
 
-def test_the_proxy_carries_nothing_of_what_the_kernel_translates(world):
-    for version in VERSIONS:
-        for protocol in PROTOCOLS:
-            world.saw("pod", "routed", protocol, version)
-    status = world.testbed.agent.status()
-    assert [port["connections"] for port in status["ports"]] == [0] * len(status["ports"])
-    assert {(port["path"], port["path_why"]) for port in status["ports"]} == {
-        ("kernel", "--path=kernel is the default")
-    }
-    targets = {f["target"] for port in status["ports"] for f in port["frontends"]}
-    assert "the kernel, straight to endpoints" in targets
-
-
 class OneService:
     """A Service whose path is edited, with one endpoint."""
 
@@ -202,62 +189,6 @@ def test_bytes_of_tracked_flows_are_counted_where_the_kernel_accounts_for_them(w
     assert (endpoint["received_packets"], endpoint["received_bytes"]) == (3, 3 * (100 + headers))
     assert (endpoint["sent_packets"], endpoint["sent_bytes"]) == (1, 50 + headers)
     assert answer["note"] == ""
-
-
-def counted(web, version):
-    """Return the numbers of TCP and UDP that the proxy shows, read from the kernel by now."""
-    ports = [port for port in web.agent.status()["ports"] if port["family"] == f"IPv{version}"]
-    found = {port["protocol"]: port["kernel_connections"] for port in ports}
-    return found["TCP"], found["UDP"]
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_each_connection_on_the_kernel_path_is_counted_once(web, version):
-    address = (CLUSTER_IPS[version].format(10), PORT)
-
-    def dial(connections, flows):
-        for client in web.testbed.clients.values():
-            for _ in range(connections):
-                assert client.tcp_refusal(address) == "accepted"
-            for _ in range(flows):
-                flow = client.udp(address)
-                flow.send(b"one")
-                # A second datagram of a flow is no second one.
-                flow.send(b"two")
-
-    def is_shown(*expected):
-        wait_for(str(expected), lambda: counted(web, version) == expected, hint=web.agent.log)
-
-    assert counted(web, version) == (None, None)
-    dial(1, 1)
-    web.switch("kernel")
-    is_shown(0, 0)
-    dial(3, 2)
-    is_shown(6, 4)
-    # Counts stay while endpoints change, and while the Service is on the other path.
-    web.switch("kernel", web.endpoint, web.spare)
-    dial(2, 0)
-    web.switch("userspace", web.endpoint, web.spare)
-    dial(1, 1)
-    is_shown(10, 4)
-    web.switch("kernel", web.spare)
-    dial(1, 1)
-    web.testbed.shell("nft flush chain inet userspace-proxy/paths output")
-    wait_for("a repair", lambda: web.agent.status()["steering"]["repairs"])
-    dial(1, 1)
-    is_shown(14, 8)
-    other = counted(web, 10 - version)
-    assert other == (0, 0)
-    metrics = web.agent.read("/metrics")[1]
-    assert "userspace_proxy_node_kernel_path_connections_total 22\n" in metrics
-    (line,) = (
-        line
-        for line in metrics.splitlines()
-        if line.startswith("userspace_proxy_kernel_path_connections_total{")
-        and 'protocol="TCP"' in line
-        and f'family="IPv{version}"' in line
-    )
-    assert line.endswith(" 14")
 
 
 def test_a_flow_moves_when_its_endpoint_is_gone_also_after_a_switch_to_userspace(web):

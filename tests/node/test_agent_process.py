@@ -1,13 +1,10 @@
-"""The agent as a process: a log that is not read, signals."""
+"""The agent as a process: signals, and ports that others hold."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import select
 import signal
-from collections.abc import Iterator
 
 import pytest
 
@@ -22,10 +19,7 @@ pytestmark = pytest.mark.netns
 
 WEB = Service("web", "10.96.0.10")
 OTHER = Service("other", "10.96.0.11")
-# A pipe of 4 KiB, and what is in the thread's hands.
-LINES = 100
 REPEATED = 50
-DROPPED = "userspace_proxy_log_lines_dropped_total"
 
 
 @pytest.fixture
@@ -34,42 +28,6 @@ def testbed(tmp_path):
         testbed.ips = testbed.add_pods("one", tcp=8080)
         testbed.agent.manifests.write(with_endpoints(WEB, testbed.ips))
         yield testbed
-
-
-@pytest.fixture
-def stderr() -> Iterator[tuple[int, int]]:
-    """A pipe of 4 KiB: what reads, and what writes."""
-    ours, theirs = os.pipe()
-    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
-    yield ours, theirs
-    for descriptor in (ours, theirs):
-        os.close(descriptor)
-
-
-def is_full(descriptor: int) -> bool:
-    room = select.poll()
-    room.register(descriptor, select.POLLOUT)
-    return not room.poll(0)
-
-
-@pytest.mark.long
-def test_a_log_that_is_not_read_blocks_nothing(testbed, stderr):
-    _, theirs = stderr
-    testbed.agent.flags = ("--workers=1", "--connection-log=1", "--drain-timeout=0s")
-    testbed.agent.start_until_ready(theirs)
-    # Each is a line of a worker, which the control process writes.
-    for _ in range(LINES):
-        assert testbed["pod"].get(WEB.address)
-    wait_for("a full pipe", lambda: is_full(theirs))
-
-    services = [with_endpoints(service, testbed.ips) for service in (WEB, OTHER)]
-    testbed.edit(*services)
-    testbed.agent.wait_until_settled(*services)
-    assert testbed["pod"].get(OTHER.address)
-    assert testbed.agent.read("/livez", port=HEALTH)[0] == 200
-    assert DROPPED in testbed.agent.read("/metrics")[1]
-    assert testbed.agent.stop() == 0
-    assert "userspace-proxy" not in testbed.rules()
 
 
 @pytest.mark.long

@@ -1,7 +1,7 @@
-"""After a kill of everything: a node without a plan, or with one from its disk.
+"""After a kill of everything: a node without a plan.
 
 Clients wait at the old listeners' ports for the first plan: the API server is stopped (SIGSTOP), so
-there is none before a test lets it answer. With a state on disk its Services are served from it.
+there is none before a test lets it answer.
 """
 
 import pytest
@@ -48,11 +48,6 @@ class Site:
         self.api = ApiServer(testbed.node, testbed._sockets, folder)
         self.agent.source = f"--master={self.api.url}"
         self.ips = testbed.add_pods("one", tcp=8080, udp=53)
-        self.state_file = folder / "state" / "state.json.gz"
-
-    def keep_state(self):
-        """Have the agent write the last state to disk."""
-        self.agent.flags = (*self.agent.flags, f"--state-dir={self.state_file.parent}")
 
     def kill_everything(self, *services):
         """Serve these Services and WEB, then start again without them."""
@@ -122,34 +117,3 @@ def test_clients_of_a_service_that_is_gone_are_reset_and_then_refused(site):
     site.wait_for_plan()
     assert site.pod.get(WEB.address) == "one"
     assert site.agent.frontends("gone") == {}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("flushed", [False, True], ids=["rules-stay", "rules-are-flushed"])
-def test_a_node_serves_after_a_kill_of_everything_while_the_api_server_is_down(site, flushed):
-    (one,), (two,) = site.ips, site.testbed.add_pods("two", tcp=8080)
-    site.keep_state()
-    site.api.start(with_endpoints(WEB, [one]), with_endpoints(GONE, [one]))
-    site.agent.start_until_ready()
-    wait_for("the state on disk", site.state_file.exists, hint=site.agent.log)
-
-    site.api.kill()
-    site.agent.kill()
-    if flushed:
-        site.testbed.shell("nft flush ruleset; ip route flush table local proto 117")
-        if site.agent.steering == "iptables":
-            site.testbed.shell("iptables-legacy -t nat -F")
-    site.agent.start_until_ready()
-    assert site.pod.get(WEB.address) == "one"
-    assert site.pod.get(GONE.address) == "one"
-    status = site.agent.status()
-    assert 0 < status["last_state"]["age_s"] < 120
-    assert not status["source"]["is_synced"]
-    assert "serving the last state until the source answers" in site.agent.log()
-    assert "Serving the last state, which is" in site.agent.read("/")[1]
-
-    site.api.start(with_endpoints(WEB, [two]), with_endpoints(CART, [two]))
-    site.agent.wait_until_settled(with_endpoints(CART, [two]), with_endpoints(WEB, [two]))
-    assert (site.pod.get(WEB.address), site.pod.get(CART.address)) == ("two", "two")
-    assert site.agent.status()["last_state"]["age_s"] is None
-    assert "the source has answered, the last state is no longer served" in site.agent.log()

@@ -8,7 +8,6 @@ import signal
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.agents import ContainedAgent
 from tests.node.manifests import with_endpoints
 from tests.node.processes import child_pids, is_alive
 from tests.node.successions import (
@@ -20,7 +19,6 @@ from tests.node.successions import (
     Succession,
     assert_unnoticed,
     kill_control,
-    kill_control_in_a_container,
     send_sigusr1,
     take_back,
     take_over,
@@ -59,16 +57,6 @@ def testbed(request, tmp_path_factory):
 @pytest.mark.parametrize("succeed", SUCCESSIONS)
 def test_clients_do_not_notice(testbed: Testbed, succeed: Succession) -> None:
     assert_unnoticed(testbed, succeed)
-
-
-@pytest.mark.long
-def test_clients_do_not_notice_in_a_container(tmp_path):
-    with Testbed(tmp_path, "nftables", DRAIN, clients=CLIENTS, agent=ContainedAgent) as testbed:
-        serve(testbed)
-        assert_unnoticed(testbed, kill_control_in_a_container)
-        os.kill(testbed.agent.first, signal.SIGTERM)
-        assert testbed.agent.wait() == 0
-        assert "userspace-proxy" not in testbed.rules()
 
 
 # Without a load, which an emulated processor can't carry beside a start.

@@ -1,8 +1,5 @@
 """Connections that wait for an endpoint, with a real agent, two workers and each steering."""
 
-import os
-import select
-import signal
 import socket
 import threading
 
@@ -115,27 +112,3 @@ def test_an_update_that_replaces_all_pods_at_once_costs_none_of_1000_connections
         "overflows": 0,
     }
     three.stop()
-
-
-def test_clients_that_wait_in_a_worker_that_is_killed_are_reset(testbed):
-    put(testbed)
-    # Some of them in each worker: the kernel leads all to one of two once in eight million times.
-    silent = [testbed["pod"].dial(WEB.address) for _ in range(24)]
-    wait_until_waiting(testbed, len(silent))
-    killed, other = testbed.agent.status()["workers"]
-    assert killed["connections"] * other["connections"] > 0
-    os.kill(killed["pid"], signal.SIGKILL)
-    wait_until_waiting(testbed, other["connections"])
-    ended, _, _ = select.select(silent, [], [], 0)
-    assert len(ended) == killed["connections"]
-    for sock in ended:
-        with pytest.raises(ConnectionResetError):
-            sock.recv(1)
-    kept = set(silent).difference(ended)
-    for sock in kept:
-        sock.sendall(b"who?")
-    pod = Pod(testbed, "one")
-    put(testbed, "one")
-    assert [read_all(sock) for sock in kept] == [b"one"] * len(kept)
-    pod.stop()
-    wait_for("both workers", lambda: all(w["pid"] for w in testbed.agent.status()["workers"]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.cluster.waiting import wait_for
@@ -48,26 +46,3 @@ def test_a_start_without_ipv6_serves_all_else_and_so_do_changes(testbed):
     assert is_served(testbed, DUAL.address)
     testbed.edit(web, dual, cart)
     wait_for("the new Service", lambda: is_served(testbed, CART.address), hint=testbed.agent.log)
-
-
-def test_frontends_not_served_without_ipv6_have_a_cause(testbed):
-    dual = with_endpoints(DUAL, [testbed.ip("one")])
-    testbed.serve(dual)
-
-    def ports() -> dict[str, dict[str, Any]]:
-        return {port["family"]: port for port in testbed.agent.status()["ports"]}
-
-    # Of rules it is known after the first repair.
-    wait_for("the cause", lambda: ports()["IPv6"]["problem"], hint=testbed.agent.log)
-    found = ports()
-    assert found["IPv4"]["problem"] == ""
-    assert "IPv6 is switched off on this node" in found["IPv6"]["problem"]
-    assert [f["is_reached"] for f in found["IPv6"]["frontends"]] == [False]
-    assert testbed.agent.log().count("frontends cannot be steered") == 1
-    testbed.shell(SWITCH.format(0))
-
-    def is_well() -> bool:
-        return not any(port["problem"] for port in testbed.agent.status()["ports"])
-
-    wait_for("IPv6's frontends", is_well, deadline_s=120.0, hint=testbed.agent.log)
-    assert testbed.agent.frontends("dual")["[fd00:96::12]:80"] != "not steered to this proxy"

@@ -225,6 +225,54 @@ def test_files_of_a_library_are_not_this_machines(monkeypatch):
     assert files_replaced_by() == "pyfakefs"
 
 
+FORBIDDEN = """
+import socket, subprocess, sys
+import pytest
+
+def forbid(*_):
+    raise RuntimeError("not in tests")
+
+@pytest.fixture
+def no_network(monkeypatch):
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, forbid)
+
+@pytest.fixture
+def no_programs(monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", forbid)
+
+COMMAND = [sys.executable, "-m", "http.server", "--bind={host}", "{port}"]
+"""
+UNDIALLED = """
+def test_what_a_test_may_not_dial_is_served_and_ends(service_proxy, no_network):
+    web = service_proxy.service("web", backends=[COMMAND, lambda request: "hello"])
+    web.backends[1].stop()
+"""
+
+
+def test_what_forbids_tests_to_dial_forbids_the_kit_nothing(pytester):
+    """pytest-recording's block_network was an error at the end of each test, and of commands."""
+    pytester.makepyfile(FORBIDDEN + UNDIALLED)
+    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=1)
+
+
+@pytest.mark.netns
+def test_what_has_replaced_programs_is_named(pytester):
+    """Of pytest-subprocess it was said that setpriv was not registered."""
+    pytester.makepyfile(
+        FORBIDDEN
+        + "def test_a_command(no_programs, service_proxy):\n"
+        + "    service_proxy.service('web', backends=[COMMAND])\n"
+        + "def test_a_network(no_programs, service_network): pass\n"
+        + "def test_of_its_own(no_programs, service_proxy): subprocess.run(COMMAND)\n"
+    )
+    result = pytester.runpytest_subprocess(*PLUGIN)
+    result.assert_outcomes(failed=2, errors=1)
+    said = [line for line in result.outlines if "has replaced subprocess.Popen" in line]
+    assert len(said) == 2
+    assert all(line.startswith("test_what_has_replaced_programs_is_named ") for line in said)
+
+
 WITH_IPV6 = """
 def test_ipv4(service_proxy):
     assert service_proxy.service("web").url

@@ -11,18 +11,15 @@ import subprocess
 
 import pytest
 
-from tests.cluster.waiting import wait_for
 from tests.node.broken_services import (
     CASES,
+    EMPTY,
     NAMESPACE,
-    RESETTING,
     SERVING,
-    SILENT,
     Shown,
     ask,
     firewall,
-    service_of,
-    slices_of,
+    objects_of,
 )
 from tests.node.clients import http_get
 from tests.node.observers import FIREWALL, Expected, check, expected_of
@@ -34,7 +31,6 @@ from userspace_proxy_testing.proxy_with_faults import ProxyWithFaults
 
 pytestmark = pytest.mark.netns
 
-BY_NAME = {case.name: case for case in CASES}
 AWAY = Expected("labels", CauseCode.SOURCE_AWAY, "not YAML", Shown.NODE)
 
 
@@ -43,34 +39,31 @@ def testbed(tmp_path_factory):
     """A node that serves nothing yet, and the pod "pod" with its ports."""
     folder = tmp_path_factory.mktemp("agent")
     with Testbed(folder, "nftables", clients=("pod", "laptop")) as testbed:
-        testbed.pod("pod").serve(tcp=SERVING, reset=RESETTING, silent=SILENT)
+        testbed.pod("pod").serve(tcp=SERVING)
         testbed.serve()
         yield testbed
 
 
 def write(testbed, case):
-    objects = [service_of(case), *slices_of(case, testbed.ip("pod"))]
+    objects = objects_of(case, testbed.ip("pod"))
     testbed.agent.manifests.write_objects(objects, name=f"{case.name}.yaml")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_cause_of_a_broken_service_is_named_everywhere(testbed, case):
-    if case.needs:
-        write(testbed, BY_NAME[case.needs])
-        wait_for(case.needs, lambda: testbed.agent.frontends(case.needs))
     write(testbed, case)
-    ask(testbed.agent, testbed[case.client], case)
+    ask(testbed, case)
     check(testbed.agent, expected_of(case, testbed.ip("pod")))
 
 
 def test_a_firewall_that_drops_packets_to_services_is_named_everywhere(testbed):
-    write(testbed, BY_NAME["labels"])
+    write(testbed, EMPTY)
     with firewall(testbed):
         check(testbed.agent, FIREWALL)
 
 
 def test_manifests_that_can_not_be_read_are_named_everywhere(testbed):
-    write(testbed, BY_NAME["labels"])
+    write(testbed, EMPTY)
     testbed.agent.manifests.write_text("spec: {", name="broken.yaml")
     check(testbed.agent, AWAY)
 

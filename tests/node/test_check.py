@@ -33,13 +33,6 @@ def test_on_a_sound_node_everything_is_ok(node):
     assert node.kernel() == before
 
 
-def test_a_kernel_that_may_reset_clients_is_not_ok(node):
-    node.run("sysctl -qw net.ipv4.tcp_tw_reuse=2")
-    (line,) = (line for line in node.check().stdout.splitlines() if "clients are reset" in line)
-    assert line.startswith("warning  kernel: net.ipv4.tcp_tw_reuse is 2")
-    assert line.endswith("-> sysctl -w net.ipv4.tcp_tw_reuse=1")
-
-
 @pytest.mark.needs("legacy tables")
 def test_auto_chooses_what_the_node_uses(node):
     node.run("iptables-legacy -t nat -L >/dev/null")
@@ -99,15 +92,6 @@ def test_rules_of_kube_proxy_in_nftables_may_precede_legacy_ones(node):
     ]
 
 
-def test_the_table_of_kube_proxys_nftables_mode_is_an_error(node):
-    node.run("nft add table ip kube-proxy; nft add chain ip kube-proxy services")
-    assert node.about("kube-proxy") == [
-        "error: its table rejects traffic for which it has no endpoint, under any steering "
-        "[nftables table ip kube-proxy]"
-    ]
-    assert node.hint("kube-proxy").endswith("or nft delete table ip kube-proxy")
-
-
 async def leave_behind(name: str) -> None:
     """Steer, and go without taking the rules away."""
     left = make_steering(name, SteeringFacts(refuse_port=29999, proxy_ports=(17000, 29999)))
@@ -138,13 +122,6 @@ def test_rules_left_by_a_crash_are_reported_while_no_proxy_runs(node, steering):
     assert "userspace-proxy cleanup removes them" in node.hint("leftovers")
 
 
-FIREWALLD = (
-    "nft add table inet firewalld",
-    "nft 'add chain inet firewalld filter_INPUT { type filter hook input priority 10; }'",
-    "nft add rule inet firewalld filter_INPUT ct state established,related accept",
-)
-REJECT = "nft add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited"
-LETS_IN = "nft add rule inet firewalld filter_INPUT ct status dnat accept"
 # As a kernel without nft_socket answers to a transaction with such an expression.
 WITHOUT_SOCKETS = """
 import errno
@@ -178,23 +155,6 @@ def test_a_policy_of_drop_in_nftables_is_an_error_and_the_remedy_works(node):
         "[chain ip filter INPUT]"
     ]
     node.run(node.hint("firewall"))
-    assert node.about("firewall") == ["ok: no chain drops packets that are steered to the proxy"]
-
-
-def test_a_rule_that_drops_in_a_chain_below_is_found(node):
-    node.run(
-        "iptables-nft -N ufw-before-input; iptables-nft -A INPUT -j ufw-before-input; "
-        "iptables-nft -A ufw-before-input -p tcp --dport 22 -j ACCEPT; "
-        "iptables-nft -A ufw-before-input -m comment --comment 'all others' -j REJECT"
-    )
-    assert node.about("firewall") == [
-        "error: packets to Services may be dropped on their way in: chain ufw-before-input: rule "
-        "reject [chain ip filter INPUT]"
-    ]
-
-
-def test_a_firewalld_that_accepts_translated_packets_is_ok(node):
-    node.run("; ".join([*FIREWALLD, LETS_IN, REJECT]))
     assert node.about("firewall") == ["ok: no chain drops packets that are steered to the proxy"]
 
 

@@ -26,7 +26,7 @@ pytestmark = MARKS
 by_version = pytest.mark.parametrize("version", VERSIONS)
 MANY = 10_000
 REPAIR_S = 2.0
-REPAIRED = "another program had changed the hooks at connect(), repaired"
+REPAIRED = "another program changed the hooks at connect(), repaired"
 LINK_DETACH = 34
 # As on a node that forwards without connection tracking.
 NO_TRACKING = """
@@ -165,17 +165,6 @@ def test_endpoints_are_served_through_a_crash_and_the_next_start(life, version):
                 assert dial.peer == dial.address
 
 
-@pytest.mark.long
-def test_clients_notice_neither_a_crash_nor_the_next_start(life):
-    life.start()
-    with life.load(), repeated(life.way) as ways:
-        life.agent.kill_control()
-        life.agent.start_until_ready()
-        life.agent.kill()
-        life.agent.start_until_ready()
-    assert set(ways) == {life.node.way}
-
-
 @pytest.mark.parametrize("life", [HOOKS], indirect=True)
 def test_clients_notice_no_upgrade(life):
     life.start()
@@ -190,19 +179,6 @@ def test_clients_notice_no_upgrade(life):
     assert set(ways) == {life.node.way}
     life.node.change(life.web(life.three))
     assert life.met(4) == {"three"}
-
-
-@pytest.mark.long
-def test_off_at_an_upgrade_removes_the_hooks_and_keeps_connections(hooked):
-    hooked.agent.stop()
-    flags = hooked.agent.flags
-    hooked.agent.flags = (*flags, "--take-over", "--drain-timeout=30s")
-    hooked.agent.start_until_ready()
-    with hooked.load(), hooked.dial(4) as before, hooked.dial(6) as before_6:
-        hooked.replace(*without_hooks(flags))
-        assert hooked.way() == "rules"
-        assert {before.ask(), before_6.ask()} <= {"one", "two"}
-    assert hooked.pins() == []
 
 
 def test_off_after_a_crash_removes_the_hooks_and_keeps_connections(hooked):

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.node.clients import DEADLINE_S
-from tests.node.endpoints import TARGET, VERSIONS
+from tests.node.endpoints import VERSIONS
 from tests.node.socket_lb import (
     MARKS,
     MODES,
@@ -101,15 +101,6 @@ def test_containers_that_start_after_the_agent_are_covered(site):
         assert dial.way == site.node.way
 
 
-def test_programs_in_other_cgroups_are_served_by_the_rules(site):
-    outside = site.node.cgroup and site.node.cgroup.parent
-    elsewhere = site.node.add_container("elsewhere", outside)
-    with Dial(elsewhere, site.web.cluster_ip(4)).connect() as dial:
-        assert dial.peer == dial.address
-        assert dial.ask() in ("one", "two")
-        assert dial.way == "rules"
-
-
 @by_version
 @pytest.mark.parametrize("client", ["pod", "node-1"])
 def test_the_peer_is_what_was_dialled(site, client, version):
@@ -125,13 +116,6 @@ def test_the_peer_of_a_mapped_address_is_that_address(site):
     with Dial(site.client, address).connect() as dial:
         assert dial.peer == address
         assert dial.ask() in ("one", "two")
-
-
-@by_version
-def test_a_server_sees_the_client_as_its_peer(site, version):
-    with site.dial(version) as dial:
-        dial.sock.sendall(REQUEST)
-        assert answer(dial.sock)[1] == site.own_ip(version)
 
 
 @by_version
@@ -203,18 +187,6 @@ def test_a_socket_may_dial_again_after_it_was_disconnected(site, version):
 
 
 @by_version
-def test_a_socket_may_dial_again_after_it_was_refused(site, version):
-    with site.new(version) as dial:
-        # A socket that doesn't block reports an error of its own once.
-        dial.sock.setblocking(True)
-        with pytest.raises(ConnectionRefusedError):
-            dial.sock.connect(site.empty.cluster_ip(version))
-        dial.connect()
-        assert dial.peer == dial.address
-        assert dial.ask() in ("one", "two")
-
-
-@by_version
 def test_a_refused_socket_that_dials_an_endpoint_itself_sees_it_as_its_peer(site, version):
     endpoint = site.backends[0].at(version)
     with site.new(version) as dial:
@@ -226,13 +198,15 @@ def test_a_refused_socket_that_dials_an_endpoint_itself_sees_it_as_its_peer(site
         assert dial.peer == endpoint
 
 
+@pytest.mark.kernel
 @by_version
-def test_what_is_no_frontend_is_left_alone(site, version):
-    ip, _ = site.backends[0].at(version)
-    with Dial(site.client, (ip, TARGET)).connect() as dial:
-        assert dial.peer == (ip, TARGET)
+def test_a_node_port_at_a_loopback_address_is_served_on_the_node_and_in_no_pod(site, version):
+    port, loopback = site.web.node_port, "127.0.0.1" if version == 4 else "::1"
+    with Dial(site.node["node-1"], (loopback, port)).connect() as dial:
+        assert dial.ask() in ("one", "two")
         assert dial.way == "rules"
-    assert outcome(site.client, (ip, 81)) == REFUSED
+    for ip in (loopback, "0.0.0.0" if version == 4 else "::", "::ffff:127.0.0.1"):
+        assert outcome(site.client, (ip, port)) == REFUSED
 
 
 @by_version
@@ -250,16 +224,6 @@ def test_udp_is_answered_from_what_was_dialled(site, version):
         sock.send(b"hello")
         assert sock.recv(100).endswith(b": hello")
         assert sock.getpeername()[:2] == address
-
-
-@by_version
-def test_a_client_that_leaves_while_it_dials_costs_nobody_an_endpoint(site, version):
-    address = site.web.cluster_ip(version)
-    for _ in range(20):
-        with site.client.tcp(address[0]) as leaving:
-            leaving.setblocking(False)
-            leaving.connect_ex(address)
-    assert {outcome(site.client, address) for _ in range(40)} == {"one", "two"}
 
 
 def connect_later(sock: socket.socket, address: Address) -> int:

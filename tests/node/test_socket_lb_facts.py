@@ -168,22 +168,6 @@ def test_clients_whose_own_dials_fail_eject_no_endpoint_for_others(
     assert "endpoint ejected" not in followed.agent.log()
 
 
-def test_a_probe_ends_the_ejection_of_an_endpoint_that_no_client_dials(
-    followed: Followed,
-) -> None:
-    followed.start()
-    followed.die()
-    assert followed.dial(MANY) == 1
-    followed.come_back()
-    wait_for(
-        "the end of the ejection",
-        lambda: followed.endpoint(followed.bad)["ejected_for_s"] is None,
-        hint=followed.agent.log,
-    )
-    seen = {followed.pod.get(followed.web().cluster_ip(4)) for _ in range(MANY)}
-    assert seen == {"good", "bad"}
-
-
 def test_connections_are_observed_at_their_end(followed: Followed, tmp_path: Path) -> None:
     followed.start()
     shown = tmp_path / "shown"

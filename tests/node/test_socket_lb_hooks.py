@@ -30,7 +30,7 @@ from userspace_proxy.kernel.bpf.socket_maps import (
     frontend_key,
     number_key,
 )
-from userspace_proxy.kernel.offers import LACKS_NOTHING, KernelOffers
+from userspace_proxy.kernel.offers import LACKS_NOTHING
 from userspace_proxy.model import Frontend, PortKey, Protocol, SocketAddress
 from userspace_proxy.steering.base import (
     REFUSE,
@@ -168,25 +168,6 @@ def test_a_frontend_leads_to_its_endpoint_and_the_client_sees_the_frontend(
         assert accepted(server)
     assert (hooks.state.attached, hooks.state.problem, hooks.state.frontends) == (True, "", 1)
     assert hooks.map_bytes() > 0
-
-
-@pytest.mark.kernel
-def test_both_families_are_led(stage: Stage) -> None:
-    hooks = stage.start()
-    with serving(stage.node, POD_6) as server:
-        hooks.replace({WEB_6: to(address_of(server))})
-        assert stage.outcome(WEB_6) == str(WEB_6.address)
-        assert accepted(server)
-
-
-def test_a_change_leads_to_other_endpoints_at_once(
-    stage: Stage, server: socket.socket, other: socket.socket
-) -> None:
-    hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server))})
-    hooks.change({WEB: to(address_of(other))})
-    assert stage.outcome(WEB) == str(WEB.address)
-    assert (accepted(server), accepted(other)) == (False, True)
 
 
 def test_what_cannot_be_led_elsewhere_is_left_to_the_rules_until_the_repair(
@@ -415,33 +396,6 @@ def test_proxies_of_other_names_do_not_see_each_other(
 
 
 @pytest.mark.kernel
-def test_a_detached_program_is_attached_again(stage: Stage, server: socket.socket) -> None:
-    hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server))})
-    for name in ("connect4", "sockops"):
-        link = calls.pinned(stage.pins()[name])
-        calls.detach(link)
-        os.close(link)
-    assert stage.outcome(WEB) == "Network is unreachable"
-    hooks.repair()
-    assert stage.outcome(WEB) == str(WEB.address)
-    assert (hooks.state.repairs, hooks.state.problem) == (1, "")
-
-
-def test_a_removed_name_is_given_again(stage: Stage, server: socket.socket) -> None:
-    hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server))})
-    pins = stage.pins()
-    for path in pins.values():
-        path.unlink()
-    hooks.repair()
-    assert stage.pins() == pins
-    assert hooks.state.repairs == 1
-    hooks.repair()
-    assert hooks.state.repairs == 1
-
-
-@pytest.mark.kernel
 def test_elements_that_another_program_has_changed_are_put_back(
     stage: Stage, server: socket.socket
 ) -> None:
@@ -545,16 +499,6 @@ def test_removing_leaves_nothing_but_open_connections(stage: Stage, server: sock
         assert not hooks.state.attached
 
 
-def test_removing_takes_the_programs_also_from_a_process_that_holds_them(
-    stage: Stage, server: socket.socket
-) -> None:
-    hooks = stage.start()
-    hooks.replace({WEB: to(address_of(server))})
-    assert remove_hooks("", stage.names)
-    assert stage.outcome(WEB) == "Network is unreachable"
-    assert not remove_hooks("", stage.names)
-
-
 def end_term(folder: Path, ago_s: float = 100.0) -> None:
     """Make a proxy's pins as if nothing had looked after them for a while."""
     (pin,) = folder.glob("settings-*")
@@ -598,13 +542,6 @@ def test_a_folder_of_another_file_system_is_refused(stage: Stage, tmp_path: Path
     with pytest.raises(SteeringError, match="it is no folder of cgroup v2"):
         hooks.start()
     assert stage.pins() == {}
-
-
-def test_what_the_kernel_lacks_is_named(stage: Stage) -> None:
-    kernel = KernelOffers({"connect hooks": 22})
-    hooks = Hooks(HookOptions(cgroup=str(stage.cgroup)), "", kernel, stage.names)
-    with pytest.raises(SteeringError, match=r"this kernel lacks connect hooks \(CONFIG_BPF"):
-        hooks.start()
 
 
 def test_beside_a_program_that_admits_no_other_nothing_is_left(stage: Stage) -> None:

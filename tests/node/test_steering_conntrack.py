@@ -104,13 +104,6 @@ def test_thousands_of_associations_are_read_as_conntrack_reads_them(node, versio
     assert {entry[5] for entry in read if entry[3] == "5353"} == {"36002"}
 
 
-def test_the_kernel_lists_what_was_dialled(node):
-    send(node, [DNS, Dialled(DNS.ip, 54), Dialled("10.96.0.11", 53)], 30)
-    with Requests.open(NETLINK_NETFILTER) as requests:
-        entries = list(list_entries(requests, 4, EntryFilter(socket.IPPROTO_UDP, *DNS)))
-    assert [entry.dialled for entry in entries] == [pack_address(*DNS)] * 10
-
-
 @pytest.mark.kernel
 @pytest.mark.parametrize(
     "targets",

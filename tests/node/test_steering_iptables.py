@@ -9,7 +9,6 @@ import steering_nodes as nodes
 from steering_contract import CART, DNS, WEB, WEB_6, AtomicSteeringContract
 from steering_traffic import FACTS, MANY, TREE, TREE_6
 
-from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
 from userspace_proxy.steering.iptables.helper import FULL_COMPARISON_EVERY
@@ -99,17 +98,6 @@ async def test_only_rules_with_the_proxys_name_are_changed(node, steering):
     assert nodes.tables(node) == before
 
 
-async def test_the_jumps_precede_those_of_others(node, steering):
-    node.run("iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -j DROP")
-    await steering.apply({WEB: 36001})
-    rules = node.run("iptables-legacy -S INPUT")
-    assert [rule.split()[-1] for rule in rules.splitlines()[1:]] == [
-        "UPROXY-TCP",
-        "UPROXY-UDP",
-        "DROP",
-    ]
-
-
 @pytest.mark.parametrize(
     ("command", "drifted"),
     [
@@ -161,14 +149,6 @@ async def test_a_replaced_rule_of_the_same_size_shows_in_the_full_comparison(
     assert node.run(save) == before
 
 
-async def test_rules_that_others_add_are_no_drift(node, steering):
-    await steering.apply({WEB: 36001})
-    node.run("iptables-legacy -t nat -A PREROUTING -j RETURN; iptables-legacy -A INPUT -j RETURN")
-    before = nodes.tables(node)
-    assert await steering.repair() == 0
-    assert nodes.tables(node) == before
-
-
 @pytest.mark.parametrize(
     ("chain", "drifted"), [("-t nat -I PREROUTING", 1), ("-t nat -I OUTPUT", 1), ("-I INPUT", 2)]
 )
@@ -196,16 +176,6 @@ async def test_a_change_meets_a_rule_that_another_program_replaced(node, steerin
     assert await steering.render() == "UDP 10.96.0.10:53 -> :36002"
 
 
-async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, steering):
-    await steering.apply({WEB: 36001, CART: REFUSE})
-    await steering.close()
-    successor = make_steering("iptables", SteeringFacts(refuse_port=35888))
-    assert await successor.start() == {WEB: 36001, CART: 0}
-    await successor.apply({WEB: 36001, CART: REFUSE})
-    assert "35999" not in nodes.tables(node)
-    await successor.close()
-
-
 @pytest.mark.parametrize(
     "command",
     [
@@ -229,16 +199,6 @@ async def test_a_tree_that_another_program_broke_is_repaired(node, steering, com
     assert await steering.repair() == 0
 
 
-async def test_both_families_have_a_tree(node, steering):
-    await steering.apply(TREE | TREE_6)
-    assert len((await steering.render()).splitlines()) == len(TREE) + len(TREE_6)
-    assert await steering.repair() == 0
-    few = dict(list(TREE_6.items())[:3])
-    await steering.apply(few)
-    assert len((await steering.render()).splitlines()) == len(few)
-    assert "UPROXY-O" not in nodes.tables(node).replace("UPROXY-OUT", "")
-
-
 async def test_only_changed_chains_of_a_tree_are_written(node, steering):
     await steering.apply(TREE)
     before = set(node.run("iptables-legacy -t nat -S").splitlines())
@@ -247,26 +207,6 @@ async def test_only_changed_chains_of_a_tree_are_written(node, steering):
     assert before <= after
     (rule,) = after - before
     assert rule.endswith("-d 10.96.6.2/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 36500")
-
-
-async def test_a_change_is_an_apply_of_the_difference(steering):
-    await steering.apply({WEB: 36001, CART: REFUSE, WEB_6: 36003})
-    await steering.change({CART: 36002, DNS: REFUSE}, [WEB, WEB_6])
-    assert await steering.render() == ("TCP 10.96.7.2:80 -> :36002\nUDP 10.96.0.10:53 -> refuse")
-    await steering.apply({CART: 36002})
-    assert await steering.render() == "TCP 10.96.7.2:80 -> :36002"
-
-
-async def test_a_change_that_failed_leaves_the_old_state_in_force(node, steering, lock_file):
-    await steering.apply({WEB: 36001, WEB_6: 36003})
-    before = nodes.tables(node)
-    lock_file.unlink()
-    lock_file.mkdir()
-    with pytest.raises(SteeringError):
-        await steering.change({WEB: 36004, WEB_6: 36004}, ())
-    lock_file.rmdir()
-    assert await steering.repair() == 0
-    assert nodes.tables(node) == before
 
 
 async def test_the_long_chains_of_an_earlier_version_are_read_and_replaced(node, steering):
@@ -336,18 +276,3 @@ def walked(node: nodes.Net) -> int:
                 met += place[chain]
     assert met
     return met
-
-
-async def test_many_frontends_are_added_and_removed(node, steering):
-    many = {
-        Frontend(f"10.96.{i // 250}.{i % 250}", 80, Protocol.TCP): 36000 + i for i in range(900)
-    }
-    await steering.apply(many)
-    assert len((await steering.render()).splitlines()) == 900
-    assert await steering.repair() == 0
-    few = dict(list(many.items())[::3])
-    await steering.apply(few)
-    assert len((await steering.render()).splitlines()) == 300
-    assert await steering.repair() == 0
-    await steering.apply({})
-    assert await steering.render() == ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
 import signal
@@ -17,7 +16,6 @@ from steering_traffic import MANY, TREE
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import IPFamily
-from userspace_proxy.steering.iptables import legacy
 from userspace_proxy.steering.iptables.helper import FULL_COMPARISON_EVERY
 
 pytestmark = [pytest.mark.long, pytest.mark.netns, pytest.mark.needs("legacy tables")]
@@ -67,18 +65,6 @@ async def test_a_restore_that_fails_leaves_the_old_rules_in_force(node, restore,
     restore(works=True)
     await steering.apply(TREE)
     assert len((await steering.render()).splitlines()) == len(TREE)
-
-
-async def test_a_killed_helper_is_restarted(node, steering):
-    await steering.apply({WEB: 36001, WEB_6: 36003})
-    before = nodes.tables(node)
-    for pid in steering.helper_pids.values():
-        os.kill(pid, signal.SIGKILL)
-        nodes.wait_until_dead(pid)
-    assert await steering.repair() == 0
-    assert nodes.tables(node) == before
-    await steering.apply({WEB: 36004})
-    assert await steering.render() == "TCP 10.96.7.1:80 -> :36004"
 
 
 async def test_a_successor_whose_kernel_refused_gets_the_whole_state_again(
@@ -174,23 +160,6 @@ async def test_when_the_agent_is_killed_its_helper_dies_and_its_rules_are_recove
     """)
     assert nodes.run_until_killed(program)
     assert await steering.start() == {WEB: 36001}
-
-
-async def test_a_held_lock_is_an_error_that_names_the_holder(
-    node, steering, lock_file, monkeypatch
-):
-    await steering.apply({WEB: 36001})
-    with lock_file.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(SteeringError) as caught:
-            await steering.apply({DNS: 36002})
-    assert str(caught.value) == (
-        f"cannot lock {lock_file} within {legacy.LOCK_WAIT_S:g} s: held by "
-        f"{nodes.own_name()} (pid {os.getpid()}) (the next sync tries again)"
-    )
-    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
-    await steering.apply({DNS: 36002})
-    assert await steering.render() == "UDP 10.96.0.10:53 -> :36002"
 
 
 async def test_while_another_process_holds_the_lock_the_state_in_force_stays(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,9 +12,6 @@ import steering_nodes as nodes
 from steering_contract import CART, WEB, WEB_6, SelectiveSteeringContract
 from steering_traffic import CANARY, FRONTENDS, NODE, RANGES, in_force, our_routes
 
-from tests.node.processes import readable_runtime
-from tests.users import as_another_user
-from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.model import Frontend
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
 from userspace_proxy.steering.local import LocalSteering
@@ -78,29 +74,6 @@ class TestOnANode(TestInANamespaceOfOurs):
 @pytest.mark.long
 class TestOnANodeWithoutTheTable(TestOnANode):
     breaking = "nft delete table inet userspace-proxy/local"
-
-
-@pytest.mark.long
-class TestOnANodeWithAnElementLess(TestOnANode):
-    breaking = (
-        "nft delete element inet userspace-proxy/local frontends4 '{ 10.96.7.1 . tcp . 80 }';"
-        "nft flush set inet userspace-proxy/local addresses4"
-    )
-
-    async def test_drift_is_counted_and_repaired(self, steering):
-        await steering.apply({WEB: 80})
-        before = await steering.render()
-        self.break_it(steering)
-        assert await steering.render() != before
-        assert await steering.repair() == 2
-        assert await steering.render() == before
-        assert await steering.repair() == 0
-
-    async def test_a_change_on_top_of_drift_repairs_it(self, steering):
-        await steering.apply({WEB: 80})
-        self.break_it(steering)
-        await steering.change({CART: 80}, ())
-        assert await steering.render() == "TCP 10.96.7.1:80 -> :80\nTCP 10.96.7.2:80 -> :80"
 
 
 @pytest.mark.long
@@ -207,27 +180,6 @@ async def test_routes_are_restored_after_the_source_address_was_removed_and_adde
     await steering.close()
 
 
-async def test_changes_of_other_routes_are_no_drift(node):
-    steering = LocalSteering(NODE)
-    await steering.apply({WEB: 80})
-    node.run("for i in $(seq 50); do ip route add 203.0.113.$i via 10.1.0.2; done")
-    assert await steering.repair() == 0
-    await steering.close()
-
-
-@pytest.mark.needs("table owner")
-async def test_a_table_that_another_program_owns_is_a_conflict(node):
-    steering = LocalSteering(NODE)
-    with nodes.owned_table("userspace-proxy/local"), pytest.raises(SteeringConflict) as caught:
-        await steering.apply({WEB: 80})
-    assert str(caught.value) == (
-        "cannot use the nftables table inet userspace-proxy/local: another program owns it "
-        "(stop that program, or run with --steering=iptables)"
-    )
-    assert our_routes(node) == ""
-    await steering.close()
-
-
 NOBODY = """
 import asyncio, sys
 from userspace_proxy.model import Frontend, Protocol
@@ -250,18 +202,6 @@ def as_nobody(*ips: str) -> subprocess.CompletedProcess[str]:
     """Run a program without any right that steers to these addresses."""
     nobody = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable)
     return subprocess.run([*nobody, "-c", NOBODY, *ips], capture_output=True, text=True)
-
-
-@as_another_user
-def test_loopback_addresses_need_no_privileged_user(node):
-    with readable_runtime() as (prefix, python, environment):
-        done = subprocess.run(
-            [*prefix, python, "-c", NOBODY, "127.0.0.9"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, **environment},
-        )
-    assert (done.stderr, done.stdout) == ("", "TCP 127.0.0.9:8080 -> :8080\n")
 
 
 def test_loopback_addresses_and_the_nodes_own_need_no_privilege(node):

@@ -181,10 +181,6 @@ class TestTraffic:
         assert dial_code(client, *CART.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
         assert udp_code(client, *refused.address, timeout_s=REFUSED_S) == errno.ECONNREFUSED
 
-    async def test_a_daemon_does_not_answer_for_a_refused_frontend(self, steering, daemons, client):
-        await steering.apply({Frontend(WEB.ip, 2222, WEB.protocol): REFUSE})
-        assert not answers(client, WEB.ip, 2222)
-
     async def test_a_daemon_that_starts_later_does_not_either(self, steering, client, node):
         await steering.apply({Frontend(WEB.ip, 2224, WEB.protocol): REFUSE})
         with nodes.tcp_server(node, 2224):

@@ -11,12 +11,12 @@ from textwrap import dedent
 
 import pytest
 import steering_nodes as nodes
-from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6, AtomicSteeringContract
+from steering_contract import CART, DNS, WEB, WEB_6, AtomicSteeringContract
 from steering_traffic import FACTS
 
 from userspace_proxy.errors import SteeringConflict, SteeringError
-from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
+from userspace_proxy.model import Frontend
+from userspace_proxy.steering import REFUSE, Steering, make_steering
 
 pytestmark = pytest.mark.netns
 # Another's firewall before and behind us, with sets, counters, and a chain of our chain's name.
@@ -80,11 +80,6 @@ class TestNftablesSteering(AtomicSteeringContract):
 
     def break_it(self, steering: Steering) -> None:
         self.node.run("nft flush ruleset")
-
-
-class TestNftablesSteeringWithoutItsRules(TestNftablesSteering):
-    def break_it(self, steering: Steering) -> None:
-        self.node.run("nft flush table inet userspace-proxy")
 
 
 @pytest.mark.kernel
@@ -229,30 +224,6 @@ async def test_a_change_searches_no_connection_tracking_and_a_failed_search_is_r
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> :36002"
 
 
-async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, steering):
-    await steering.apply({WEB: 36001, CART: REFUSE})
-    await steering.close()
-    successor = make_steering("nftables", SteeringFacts(refuse_port=35888))
-    assert await successor.start() == {WEB: 36001, CART: 0}
-    await successor.apply({WEB: 36001, CART: REFUSE})
-    assert "35999" not in nodes.ruleset(node)
-    await successor.close()
-
-
-@pytest.mark.long
-async def test_many_frontends_are_added_and_removed(node, steering):
-    """More than one message takes, and more than a socket without rights takes at once."""
-    many = {Frontend(f"10.96.{i // 250}.{i % 250}", 80, Protocol.TCP): 1 + i for i in range(15_000)}
-    await steering.apply(many)
-    assert len((await steering.render()).splitlines()) == len(many)
-    few = dict(list(many.items())[::3])
-    await steering.apply(few)
-    assert len((await steering.render()).splitlines()) == len(few)
-    assert await steering.repair() == 0
-    await steering.apply({})
-    assert await steering.render() == ""
-
-
 @pytest.mark.kernel
 @pytest.mark.needs("table owner")
 async def test_a_table_that_another_program_owns_is_a_conflict(node):
@@ -275,10 +246,3 @@ async def test_without_a_privilege_one_line_states_what_is_missing(node):
         "userspace_proxy.errors.SteeringError: cannot query nftables: Operation not permitted "
         "(run as root or grant NET_ADMIN, or run with --steering=none)"
     )
-
-
-async def test_outside_addresses_and_refusals_change_place(steering):
-    await steering.apply({OUTSIDE: 36001, CART: REFUSE})
-    await steering.apply({OUTSIDE: REFUSE, CART: 36001})
-    assert await steering.render() == ("TCP 10.96.7.2:80 -> :36001\nTCP 198.51.100.7:443 -> refuse")
-    assert await steering.repair() == 0

@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from textwrap import dedent
 
 import pytest
 import steering_nodes as nodes
@@ -105,32 +104,6 @@ class TestBesideAnotherTable(BesideAnother):
         self.node.run("nft delete table inet userspace-proxy-canary")
 
 
-@pytest.mark.parametrize("kind", ["iptables"], indirect=True)
-async def test_the_rules_of_both(node, stable, make):
-    canary = await make(CANARY)
-    await canary.apply({WEB: 36001})
-    chains = dedent("""\
-        :PREROUTING ACCEPT
-        :INPUT ACCEPT
-        :OUTPUT ACCEPT
-        :POSTROUTING ACCEPT
-        :UPROXY-OUT -
-        :UPROXY-OUT-canary -
-        :UPROXY-PRE -
-        :UPROXY-PRE-canary -
-        -A PREROUTING -m comment --comment userspace-proxy -j UPROXY-PRE-canary
-        -A PREROUTING -m comment --comment userspace-proxy -j UPROXY-PRE
-        -A OUTPUT -m comment --comment userspace-proxy -j UPROXY-OUT-canary
-        -A OUTPUT -m comment --comment userspace-proxy -j UPROXY-OUT
-    """)
-    text = nodes.tables(node)
-    assert chains in text
-    ours = [line for line in text.splitlines() if line.startswith("-A UPROXY-OUT-canary")]
-    assert ours == [
-        "-A UPROXY-OUT-canary -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001"
-    ]
-
-
 @pytest.mark.parametrize("facts", [CANARY, LONG], ids=["short-name", "long-name"])
 async def test_the_first_to_end_leaves_the_others_rules_unchanged(node, make, facts):
     empty = rules(node)
@@ -169,20 +142,6 @@ async def test_each_repairs_only_its_own_drift(node, stable, make, command):
     assert await stable.repair() > 0
     assert sorted(rules(node).splitlines()) == before
     assert (await canary.repair(), await stable.repair()) == (0, 0)
-
-
-async def test_after_a_crash_each_recovers_its_own_ports(stable, make):
-    canary = await make(CANARY)
-    await canary.apply({WEB: 36001, CART: REFUSE})
-    await stable.close()
-    await canary.close()
-    # 0: refused before the crash.
-    assert await (await make(STABLE)).start() == {
-        OUTSIDE: 36101,
-        DNS: 36102,
-        CART: 0,
-    }
-    assert await (await make(CANARY)).start() == {WEB: 36001, CART: 0}
 
 
 async def test_all_proxies_with_rules_here_are_found_by_their_labels(node, kind, stable, make):

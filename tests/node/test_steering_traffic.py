@@ -22,7 +22,7 @@ from steering_traffic import (
 )
 
 from userspace_proxy.model import Frontend
-from userspace_proxy.steering import REFUSE, Steering, make_steering
+from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
 
 pytestmark = pytest.mark.netns
 FLUSH = {
@@ -181,16 +181,6 @@ async def test_a_tcp_client_that_dialled_during_a_flush_is_served_from_the_same_
     dial_again(cluster.pod, WEB).close()
 
 
-async def test_an_ipv6_tcp_client_that_dialled_before_the_service_existed_is_served(
-    cluster, steering
-):
-    await steering.apply({DNS_6: 36002})
-    with nodes.proxy_listener(cluster.node, 36001, socket.AF_INET6):
-        dial_in_vain(cluster.node, WEB_6)
-        await steering.apply({DNS_6: 36002, WEB_6: 36001})
-        dial_again(cluster.node, WEB_6).close()
-
-
 @pytest.mark.kernel
 async def test_a_udp_client_follows_its_frontend_to_another_port(cluster, steering, dns):
     await steering.apply(TARGETS)
@@ -204,20 +194,6 @@ async def test_a_udp_client_follows_its_frontend_to_another_port(cluster, steeri
         await steering.apply({DNS: 36002})
         assert nodes.exchange(asker, dns)
     other.close()
-
-
-async def test_an_ipv6_udp_client_follows_its_frontend_to_another_port(cluster, steering):
-    old = nodes.UdpServer(cluster.node, 36002, socket.AF_INET6)
-    new = nodes.UdpServer(cluster.node, 36005, socket.AF_INET6)
-    await steering.apply({DNS_6: 36002})
-    with connected(cluster.pod, DNS_6) as asker, connected(cluster.node, DNS_6) as local:
-        assert nodes.exchange(asker, old)
-        assert nodes.exchange(local, old)
-        await steering.apply({DNS_6: 36005})
-        assert nodes.exchange(asker, new)
-        assert nodes.exchange(local, new)
-    old.close()
-    new.close()
 
 
 async def test_a_udp_client_that_keeps_its_port_survives_a_restart_of_the_proxy(
@@ -236,6 +212,16 @@ async def test_a_udp_client_that_keeps_its_port_survives_a_restart_of_the_proxy(
         assert nodes.exchange(asker, dns)
         assert nodes.exchange(local, dns)
         await successor.close()
+
+
+async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, kind, steering):
+    await steering.apply({WEB: 36001, CART: REFUSE})
+    await steering.close()
+    successor: Steering = make_steering(kind, SteeringFacts(refuse_port=35888))
+    assert await successor.start() == {WEB: 36001, CART: 0}
+    await successor.apply({WEB: 36001, CART: REFUSE})
+    assert "35999" not in nodes.tables(node) + nodes.ruleset(node)
+    await successor.close()
 
 
 async def test_a_udp_client_is_served_again_after_a_flush_of_the_rules(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from tests.faults.test_agent_shares import ThousandDescriptors
 from tests.node.agents import HEALTH
 from tests.node.clients import http_get, listen
 from tests.node.manifests import Service
@@ -15,6 +14,7 @@ from tests.node.manifests import Service
 from .crowds import holding, run_crowd
 from .evidence import LogLine, Metric
 from .footprint import take_footprint
+from .machine import LimitedAgent
 from .paths import DNS, UdpRig
 from .rig import Rig
 from .row import Group, Limits
@@ -171,6 +171,12 @@ def clients_udp_flood(rig: UdpRig) -> Iterator[None]:
     if answered < QUERIES // 2:
         rig.complaints.append(f"{QUERIES - answered} UDP queries not answered")
     yield
+
+
+class ThousandDescriptors(LimitedAgent):
+    """An agent with as many descriptors as many a service manager gives."""
+
+    limit = 1000
 
 
 class GreedyRig(SinkRig):

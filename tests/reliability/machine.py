@@ -312,19 +312,21 @@ def no_descriptors_control(rig: Rig) -> Iterator[None]:
     rig.agent.wait_until_settled(*rig.services())
 
 
-class FewDescriptorsAgent(Agent):
+class LimitedAgent(Agent):
     """An agent with few descriptors in each process."""
+
+    limit = 300
 
     @property
     def command(self) -> list[str]:
         """Part of Agent."""
-        return ["prlimit", "--nofile=300:300", "--", *super().command]
+        return ["prlimit", f"--nofile={self.limit}:{self.limit}", "--", *super().command]
 
 
 class FewDescriptorsRig(Rig):
     """A node whose proxy has one worker with 300 descriptors."""
 
-    agent_type = FewDescriptorsAgent
+    agent_type = LimitedAgent
     flags = ("--workers=1",)
 
 

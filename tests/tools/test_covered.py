@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from coverage import Coverage, CoverageData
 
-from .covered import AT_IMPORT, Module, problems, ranges, read_modules
+from .covered import AT_IMPORT, Module, problems, read_modules
 
 PURE = Path("userspace_proxy/plan/plan.py")
 TOXICS = Path("pytest-userspace-proxy/userspace_proxy_testing/faults/toxics.py")
@@ -35,13 +35,6 @@ def test_tests_must_cover_95_percent_of_the_package(percent: int, expected: list
 def test_a_pure_module_must_be_covered_by_its_own_test_alone(pure: Path, test: str) -> None:
     modules = [module(pure, covered=100, by_own_test=98), module(SHELL, covered=100)]
     assert list(problems(modules)) == [f"{pure}: {test} doesn't cover lines 99-100"]
-
-
-@pytest.mark.parametrize(
-    ("lines", "text"), [({7}, "line 7"), ({9, 3, 8, 7, 12}, "lines 3, 7-9, 12")]
-)
-def test_lines_are_shown_as_ranges(lines: set[int], text: str) -> None:
-    assert ranges(lines) == text
 
 
 def test_what_runs_at_import_counts_as_covered_by_the_own_test(tmp_path: Path) -> None:

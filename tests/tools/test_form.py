@@ -12,7 +12,6 @@ from .form import (
     FOLDERS,
     find_problems,
     parse_modules,
-    report_sizes,
 )
 
 EMPTY = "\n"
@@ -27,18 +26,6 @@ def problems(root: Path, files: Mapping[str, str], *, not_yet: Collection[str] =
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
     return find_problems(parse_modules(root, FOLDERS), not_yet)
-
-
-def test_sizes_are_reported_and_no_problem(tmp_path: Path) -> None:
-    files = {f"{PROXY}/part{n}/one.py": EMPTY * n for n in range(12)}
-    files |= {f"{PROXY}/part1/deep/large.py": EMPTY * 5000, f"{KIT}/a.py": EMPTY * 9}
-    files |= {f"{KIT}/fakes/b.py": EMPTY * 10, "tests/large.py": EMPTY * 5000}
-    assert problems(tmp_path, files) == []
-    report = list(report_sizes(tmp_path))
-    assert len(report) == 2 * (1 + 10)
-    assert report[1] == f"  5,000  {PROXY}/part1/deep/large.py"
-    assert report[12:14] == [f"  5,001  {PROXY}/part1", f"     11  {PROXY}/part11"]
-    assert f"     10  {KIT}/fakes" in report[11:]
 
 
 def function(lines: int, name: str = "f") -> str:
@@ -64,28 +51,15 @@ FIELDS = "\n".join(f"    a{n}: int = 0" for n in range(40))
 FOUND: Mapping[str, tuple[Mapping[str, str], Sequence[str]]] = {
     "60-lines": ({"tests/a.py": function(60)}, []),
     "61-lines": ({"tests/a.py": function(61)}, [":1: f has 61 lines, at most 60"]),
-    "async": ({"tests/a.py": f"async {function(61)}"}, [":1: f has 61 lines, at most 60"]),
     "decorated": ({"tests/a.py": f"@cases([\n])\n{function(60)}"}, []),
     **{
         f"cycle-by-{name}": ({f"{PROXY}/part/a.py": text, f"{PROXY}/part/b.py": FROM_A}, [CYCLE])
         for name, text in {
-            "name": "from .b import thing",
             "module": "from . import b",
-            "package": "from ..part import b",
             "absolute": f"import {PROXY}.part.b",
-            "types": "if TYPE_CHECKING:\n    from .b import thing",
             "function": "def f():\n    from .b import thing",
         }.items()
     },
-    "cycle-of-a-folder": (
-        {
-            f"{PROXY}/part/core.py": "from .below.deep.a import thing",
-            f"{PROXY}/part/middle.py": "from . import core",
-            f"{PROXY}/part/below/b.py": "from ..middle import thing",
-            f"{PROXY}/part/below/deep/a.py": "",
-        },
-        ["below/b.py:1: import cycle: "],
-    ),
     "cycle-of-two-folders": (
         {
             f"{PROXY}/one/a.py": "from ..two import b",
@@ -104,17 +78,6 @@ FOUND: Mapping[str, tuple[Mapping[str, str], Sequence[str]]] = {
         },
         [],
     ),
-    "cycle-with-a-package": (
-        {
-            f"{PROXY}/part/__init__.py": "from .a import thing",
-            f"{PROXY}/part/a.py": "from . import other",
-        },
-        ["part/__init__.py:1: import cycle: "],
-    ),
-    "cycle-in-the-kit": (
-        {f"{KIT}/a.py": "from .part import b", f"{KIT}/part/b.py": f"from {KIT[23:]} import a"},
-        [f"{KIT}/a.py:1: import cycle: "],
-    ),
     "classes": (
         {f"{KIT}/a.py": "class A: ...", f"{PROXY}/b.py": "class Outer:\n    class A: ..."},
         ["a.py:1: class A exists 2 times", "b.py:2: class A exists 2 times"],
@@ -125,10 +88,8 @@ FOUND: Mapping[str, tuple[Mapping[str, str], Sequence[str]]] = {
             [f"{PROXY}/a.py:1: {call.partition('(')[0].rpartition('.')[2]} outside of {TASKS}"],
         )
         for call in (
-            "asyncio.create_task(run())",
             "asyncio.ensure_future(run())",
             "self._loop.create_task(run())",
-            "create_task(run())",
         )
     },
     "task-of-a-group": ({f"{PROXY}/a.py": GROUP}, []),
@@ -137,7 +98,7 @@ FOUND: Mapping[str, tuple[Mapping[str, str], Sequence[str]]] = {
             {f"{PROXY}/errors.py": TREE, f"{PROXY}/part/a.py": f"class Stray({base}): ..."},
             ["a.py:1: Stray doesn't derive from UserspaceProxyError"],
         )
-        for base in ("Exception", "ValueError", "asyncio.CancelledError")
+        for base in ("ValueError", "asyncio.CancelledError")
     },
     "exceptions-below-the-root": (
         {
@@ -146,7 +107,6 @@ FOUND: Mapping[str, tuple[Mapping[str, str], Sequence[str]]] = {
         },
         [],
     ),
-    "25-attributes": ({f"{PROXY}/a.py": f"class Full:\n{wide(25)}"}, []),
     "attributes-by-a-method": (
         {f"{PROXY}/a.py": f"class Over:\n{wide(25)}\n{wide(1, 25, 'start')}"},
         ["a.py:1: an object of Over has 26 attributes, at most 25"],
@@ -201,7 +161,6 @@ ENUM = """
     [
         ("case Colour.RED: a()\n        case _: assert_never(colour)", True),
         ("case Colour.RED | Colour.BLUE: a()\n        case _: b()", False),
-        ("case Colour.RED, True: a()\n        case _, True: b()", False),
         ("case Colour.RED: a()\n        case Colour.BLUE: b()", False),
         ("case other.RED: a()\n        case 7: b()", True),
     ],

@@ -25,7 +25,7 @@ from .api_pages import make_schema
 from .api_pages import make_tables as api_tables
 from .generated import FILES
 from .guide_page import SOURCE, headings, render
-from .markdown import RIGHT, marked, replace_part, table, without_marked
+from .markdown import marked, replace_part
 from .record_pages import PAGE, make_tables
 from .settings_pages import configuration, ignored, used_flags
 
@@ -40,30 +40,10 @@ def test_a_generated_file_is_up_to_date(path: Path, make: Callable[[str], str]) 
     assert make(text) == text, "renew it: make docs"
 
 
-def test_all_columns_but_the_first_are_aligned_alike() -> None:
-    rows = [("one", "1", "a|b"), ("two", "2", "")]
-    assert table(("what", "count", ""), rows, others=RIGHT).splitlines() == [
-        "| what | count |  |",
-        "|---|---:|---:|",
-        "| one | 1 | a\\|b |",
-        "| two | 2 |  |",
-    ]
-
-
 def test_the_text_around_the_part_stays_and_the_part_of_another_target() -> None:
     page = f"before\n{marked('old', 'docs')}\n{marked('old', 'bench')}\nafter\n"
     assert replace_part(page, "new") == page.replace("old", "new", 1)
     assert replace_part(page, "new", "bench") == "new\n".join(page.rsplit("old\n", 1))
-
-
-def test_what_is_between_markers_is_not_written_by_hand() -> None:
-    page = f"one\n{marked('two', 'bench')}\nthree\n{marked('four', 'docs')}\nfive\n"
-    assert without_marked(page).split() == ["one", "three", "five"]
-
-
-def test_a_page_without_markers_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no markers"):
-        replace_part("text", "new")
 
 
 @pytest.mark.parametrize("answer", [StatusFacts, ConnectionFacts, EdgesFacts])
@@ -132,11 +112,6 @@ def test_every_field_of_kube_proxy_occurs_once() -> None:
 def _files(tables: str) -> list[str]:
     """Return the second column of all rows."""
     return [line.split(" | ")[1] for line in tables.splitlines() if line.startswith("| `")]
-
-
-def test_flags_that_only_this_proxy_has_are_not_among_kube_proxys() -> None:
-    assert "`--steering`" not in used_flags()
-    assert "`--log-format`" not in used_flags()
 
 
 def test_each_part_of_a_record_has_a_table_and_each_field_a_description() -> None:

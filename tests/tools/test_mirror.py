@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,64 +10,37 @@ import pytest
 from .mirror import missing
 
 MODULE, TEST = "userspace_proxy/plan/plan.py", "tests/unit/plan/test_plan.py"
-NODE_TEST = "tests/node/test_plan.py"
+NODE_TEST, GONE = "tests/node/test_plan.py", "userspace_proxy/gone.py"
 CLIENT_MODULE = "kubectl-userspace-proxy/userspace_proxy_kubectl/plan/plan.py"
 KIT_MODULE = "pytest-userspace-proxy/userspace_proxy_testing/sandbox/node.py"
 KIT_TEST = "tests/kit/sandbox/test_node.py"
 
 
-def problems(
-    root: Path,
-    *files: str,
-    elsewhere: Mapping[str, str] | None = None,
-    untested: Mapping[str, str] | None = None,
-) -> list[str]:
-    """Return what is found in a checkout with these files."""
-    for file in files:
-        path = root / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return list(missing(root, elsewhere or {}, untested or {}))
-
-
-def test_modules_and_tests_that_mirror_each_other_are_no_problem(tmp_path: Path) -> None:
-    assert problems(tmp_path, MODULE, TEST, "userspace_proxy/plan/__init__.py") == []
-    assert problems(tmp_path, KIT_MODULE, KIT_TEST) == []
-
-
-def test_a_module_of_the_client_has_its_test_beside_those_of_the_proxy(tmp_path: Path) -> None:
-    assert problems(tmp_path, CLIENT_MODULE, TEST) == []
-    assert problems(tmp_path, MODULE) == [f"{TEST} would be the test of 2 modules"]
-
-
 @pytest.mark.parametrize(
-    ("file", "problem"),
+    ("files", "elsewhere", "problems"),
     [
-        (MODULE, f"{MODULE} has no {TEST}"),
-        (TEST, f"{TEST} has no module {MODULE} or {CLIENT_MODULE}"),
-        (KIT_MODULE, f"{KIT_MODULE} has no {KIT_TEST}"),
-        (KIT_TEST, f"{KIT_TEST} has no module {KIT_MODULE}"),
+        ([MODULE, TEST, KIT_MODULE, KIT_TEST, "userspace_proxy/plan/__init__.py"], [], []),
+        ([CLIENT_MODULE, TEST], [], []),
+        ([CLIENT_MODULE, MODULE, TEST], [], [f"{TEST} would be the test of 2 modules"]),
+        ([MODULE], [], [f"{MODULE} has no {TEST}"]),
+        ([KIT_TEST], [], [f"{KIT_TEST} has no module {KIT_MODULE}"]),
+        ([MODULE, NODE_TEST], [MODULE], []),
+        (
+            [MODULE, TEST, NODE_TEST],
+            [MODULE, GONE],
+            [
+                f"{MODULE} is listed as an exception, but has {TEST}",
+                f"{GONE} is listed as an exception, but doesn't exist",
+            ],
+        ),
+        ([MODULE], [MODULE], [f"{MODULE} is listed as tested by {NODE_TEST}, which doesn't exist"]),
     ],
 )
-def test_one_without_the_other_is_a_problem(file: str, problem: str, tmp_path: Path) -> None:
-    assert problems(tmp_path, file) == [problem]
-
-
-def test_exceptions_are_no_problem(tmp_path: Path) -> None:
-    assert problems(tmp_path, MODULE, NODE_TEST, elsewhere={MODULE: NODE_TEST}) == []
-    assert problems(tmp_path, MODULE, NODE_TEST, untested={MODULE: "one call"}) == []
-
-
-def test_exceptions_without_need_are_problems(tmp_path: Path) -> None:
-    gone = "userspace_proxy/gone.py"
-    exceptions = {MODULE: NODE_TEST, gone: NODE_TEST}
-    assert problems(tmp_path, MODULE, TEST, NODE_TEST, elsewhere=exceptions) == [
-        f"{MODULE} is listed as an exception, but has {TEST}",
-        f"{gone} is listed as an exception, but doesn't exist",
-    ]
-
-
-def test_a_test_elsewhere_must_exist(tmp_path: Path) -> None:
-    assert problems(tmp_path, MODULE, elsewhere={MODULE: NODE_TEST}) == [
-        f"{MODULE} is listed as tested by {NODE_TEST}, which doesn't exist"
-    ]
+def test_one_without_the_other_and_an_exception_without_need_are_problems(
+    files: Sequence[str], elsewhere: Sequence[str], problems: Sequence[str], tmp_path: Path
+) -> None:
+    for file in files:
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert list(missing(tmp_path, dict.fromkeys(elsewhere, NODE_TEST), {})) == problems

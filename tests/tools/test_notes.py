@@ -38,19 +38,10 @@ def test_a_version_without_lines_has_none(version: str) -> None:
         notes(TEXT, version)
 
 
-def test_a_tag_releases_the_version_of_the_checkout() -> None:
-    assert version_of("v0.1.0", "0.1.0") == "0.1.0"
-
-
 @pytest.mark.parametrize("tag", ["0.1.0", "v0.1.1", "v0.1.0-1", ""])
 def test_another_tag_releases_nothing(tag: str) -> None:
     with pytest.raises(NoNotesError, match=r"version is 0\.1\.0"):
         version_of(tag, "0.1.0")
-
-
-def test_the_first_release_has_notes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["v0.1.0"]) == 0
-    assert "(docs/services.md)" in capsys.readouterr().out
 
 
 def test_on_a_releases_page_links_lead_to_the_files_of_the_tag(

@@ -8,17 +8,15 @@ from pathlib import Path
 import pytest
 
 from .mirror import ROOT
-from .quick import changed_files, commands, git, own_tests
+from .quick import changed_files, git, own_tests
 
-FIGURES, PORT, ERRORS = (
-    f"userspace_proxy/{name}.py" for name in ("facts/figures", "facts/deep/port", "errors")
-)
+FIGURES, ERRORS = (f"userspace_proxy/{name}.py" for name in ("facts/figures", "errors"))
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     git(tmp_path, "init", "-q")
-    for name in (FIGURES, PORT, ERRORS, ".gitignore"):
+    for name in (FIGURES, ERRORS, ".gitignore"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{name}\n")
     git(tmp_path, "add", "--all")
@@ -27,19 +25,14 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_not_committed_is_changed(root: Path) -> None:
+def test_files_are_those_that_are_not_committed_or_those_at_the_given_places(root: Path) -> None:
     assert changed_files(root, ()) == []
     (root / FIGURES).write_text("new\n")
-    (root / "userspace_proxy/added.py").write_text("new\n")
-    git(root, "rm", "-q", ERRORS)
-    assert changed_files(root, ()) == [Path("userspace_proxy/added.py"), Path(FIGURES)]
-
-
-def test_places_are_files_and_what_is_below_folders(root: Path) -> None:
     (root / "userspace_proxy/facts/added.py").write_text("new\n")
-    expected = ["userspace_proxy/facts/added.py", PORT, FIGURES]
-    assert changed_files(root, ["userspace_proxy/facts"]) == list(map(Path, expected))
-    assert changed_files(root, [expected[0], ERRORS]) == [Path(ERRORS), Path(expected[0])]
+    expected = [Path("userspace_proxy/facts/added.py"), Path(FIGURES)]
+    assert changed_files(root, ["userspace_proxy/facts"]) == expected
+    git(root, "rm", "-q", ERRORS)
+    assert changed_files(root, ()) == expected
     with pytest.raises(subprocess.CalledProcessError):
         changed_files(root, ["nowhere"])
 
@@ -48,13 +41,8 @@ def test_places_are_files_and_what_is_below_folders(root: Path) -> None:
     ("path", "test"),
     [
         ("userspace_proxy/balance/slots.py", "tests/unit/balance/test_slots.py"),
-        (
-            "pytest-userspace-proxy/userspace_proxy_testing/places.py",
-            "tests/kit/test_places.py",
-        ),
         ("tests/unit/balance/test_slots.py", "tests/unit/balance/test_slots.py"),
         ("tests/tools/form.py", "tests/tools/test_form.py"),
-        ("userspace_proxy/balance/__init__.py", None),
         ("tests/node/test_check.py", None),
         ("docs/services.md", None),
     ],
@@ -62,13 +50,3 @@ def test_places_are_files_and_what_is_below_folders(root: Path) -> None:
 def test_a_file_has_the_own_tests_its_own(path: str, test: str | None) -> None:
     assert (ROOT / path).is_file()
     assert own_tests(ROOT, [Path(path)]) == ([Path(test)] if test else [])
-
-
-def test_what_has_no_code_needs_no_check() -> None:
-    assert list(commands([Path("docs/services.md")], [])) == []
-    code = list(commands([Path(FIGURES)], [Path("tests/unit/test_a.py")]))
-    assert [command[-1] for command in (code[0], code[-1])] == [FIGURES, "tests/unit/test_a.py"]
-
-
-def test_contributors_read_of_it_first() -> None:
-    assert "$ make quick " in (ROOT / "CONTRIBUTING.md").read_text()[:300]

@@ -74,12 +74,6 @@ def test_the_document_names_packages_their_files_and_what_needs_them() -> None:
     assert document["metadata"]["timestamp"] == "2023-11-14T22:13:20+00:00"
 
 
-def test_the_same_commit_gives_the_same_bytes_and_another_one_another_number() -> None:
-    assert bom() == bom()
-    numbers = {json.loads(bom(epoch))["serialNumber"] for epoch in (1, 2)}
-    assert len(numbers) == 2
-
-
 def test_this_image_contains_what_it_runs_with_and_not_what_builds_it() -> None:
     packages = packages_of_image("x86_64")
     assert {"aiohttp", "python-iptables", "uvloop", "yarl"} <= packages.keys()

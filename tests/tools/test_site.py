@@ -24,21 +24,15 @@ def links(page: str) -> Callable[[str], str]:
     ("path", "link", "fitted"),
     [
         pytest.param("docs/a.md", "[b](b.md#x)", "[b](b.md#x)", id="page"),
-        pytest.param("docs/adr/1.md", "[b](../b.md)", "[b](../b.md)", id="page-above"),
         pytest.param("docs/a.md", "[b](../docs/b.md)", "[b](b.md)", id="long-way-round"),
-        pytest.param("ARCHITECTURE.md", "[b](docs/b.md#x)", "[b](b.md#x)", id="from-the-root"),
         pytest.param("docs/a.md", "[b](../ARCHITECTURE.md)", "[b](architecture.md)", id="to-it"),
         pytest.param("ARCHITECTURE.md", "[why](docs/adr)", "[why](decisions.md)", id="decisions"),
         pytest.param("docs/adr/README.md", "[1](1.md)", "[1](adr/1.md)", id="from-the-decisions"),
         pytest.param("docs/adr/1.md", "[all](README.md)", "[all](../decisions.md)", id="to-them"),
-        pytest.param("docs/a.md", "![b](images/b.png)", "![b](images/b.png)", id="picture"),
         pytest.param("docs/a.md", "[t](../Makefile)", f"[t]({FILES}Makefile)", id="file"),
-        pytest.param("docs/a.md", "[`t`](../x.py#b)", f"[`t`]({FILES}x.py#b)", id="anchor"),
         pytest.param("docs/a.md", "`[t](../x)`", "`[t](../x)`", id="words-of-code"),
-        pytest.param("docs/a.md", "[b](https://x.example/)", "[b](https://x.example/)", id="web"),
         pytest.param("docs/a.md", "[here](#x)", "[here](#x)", id="same-page"),
         pytest.param("docs/a.md", "see [b.md](b.md)", "see [About b](b.md)", id="title"),
-        pytest.param("ARCHITECTURE.md", "[docs/b.md](docs/b.md)", "[About b](b.md)", id="titles"),
         pytest.param("docs/a.md", "```\n[b](../b)\n```", "```\n[b](../b)\n```", id="code"),
     ],
 )
@@ -55,10 +49,6 @@ def test_a_list_may_follow_a_paragraph_at_once() -> None:
 def test_a_list_may_follow_code_at_once_and_code_stays() -> None:
     page = "  ```\n  a:\n- b\n  ```\n- c\n"
     assert page_text(page, "docs/a.md", links, {}) == page.replace("```\n- c", "```\n\n- c")
-
-
-def test_the_publisher_decides_the_sites_host() -> None:
-    assert 'site_url: !ENV [SITE_URL, ""]' in (ROOT / "mkdocs.yml").read_text()
 
 
 def test_every_page_is_in_the_navigation() -> None:

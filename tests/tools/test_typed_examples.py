@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from .mirror import ROOT
-from .typed_examples import PAGES, problems, python_of, sources
+from .typed_examples import problems, python_of
 
 PAGE = """\
 # A page
@@ -35,12 +32,6 @@ def test_the_blocks_of_a_page_make_one_file_with_the_pages_line_numbers() -> Non
         8: "x: int = 1",
         14: "print(x)",
     }
-
-
-def test_all_examples_and_pages_are_checked() -> None:
-    found = {*sources(ROOT)}
-    assert {Path("examples/embed.py"), Path("examples/envtest-pytest/conftest.py")} <= found
-    assert {*map(Path, PAGES)} <= found
 
 
 @pytest.mark.long

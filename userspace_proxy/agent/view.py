@@ -143,6 +143,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
     """Return the last view of a Service port while nothing changes: a new one takes 30 µs."""
     group, now = served.group, clock.now
     made_from = (
+        clock.unix(0.0),
         group.revision,
         now - group.out_of_ports_at < _RECENT_S,
         now - group.out_of_client_ports_at < _RECENT_S,
@@ -186,7 +187,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.problem, facts.hint = served.problem, served.hint
     facts.taken_by, facts.is_unsteered = served.taken_by, served.is_unsteered
     doubts = [not_listening(doubt.what, doubt.hint, doubt.chain) for doubt in served.doubts]
-    facts.notes = (*facts.notes, *doubts)
+    facts.cause = facts.cause and _dated(facts.cause, clock)
+    facts.notes = (*(_dated(note, clock) for note in facts.notes), *doubts)
     facts.turned_away = turned_away(plan, group, clock)
     facts.client_mistakes = client_mistakes(group, clock, has_served=facts.connections > 0)
     facts.is_out_of_ports = now - group.out_of_ports_at < _RECENT_S
@@ -204,6 +206,11 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     facts.is_quiet = is_quiet(facts, clock)
     facts.endpoints = without_silence(facts)
     return facts
+
+
+def _dated(cause: Cause, clock: WallClock) -> Cause:
+    """Return a cause of a plan, whose time is monotonic, with Unix time."""
+    return cause.replace(first_at=clock.unix(cause.first_at)) if cause.first_at else cause
 
 
 def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tuple[Cause, ...]:

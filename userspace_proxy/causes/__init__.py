@@ -1,6 +1,6 @@
-"""What can be wrong: each cause is declared once, as a row with its words; causes are values."""
+"""What can be wrong: causes are values, and each is declared once as a row that has its texts."""
 
-# With any of them all rows are known by name, so that causes of other processes can be read.
+# Importing any of them registers all rows, so that causes sent by other processes can be read.
 from . import endpoints, names, notes, services, slices
 
 __all__ = ["endpoints", "names", "notes", "services", "slices"]

@@ -1,8 +1,8 @@
-"""The rows of causes why the agent of a node has no answer, for a reader of all nodes.
+"""Rows of causes for agents that don't answer, shown by tools that read all nodes.
 
-no agent · none that runs · no answer in time · no port-forward · an answer that can't be read
+no agent · not running · no answer in time · no port-forward · an unreadable answer
 
-None contains the node's name, so nodes with the same cause are one line.
+No row contains the node's name, so nodes with the same cause share one line.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _OF_PORT = "Look at the agent's log, and at what listens at its port"
     kubectl="describe daemonsets -n {where}",
 )
 def no_agent(where: str) -> str:
-    """A pod of the DaemonSet should run there, and there is none."""
+    """The DaemonSet should have a pod on the node, but there is none."""
     return "no agent"
 
 
 @cause(CauseCode.AGENT_MISSING, hint="Look at the pod's events and its last log", kubectl=_PODS)
 def agent_not_running(where: str, why: str) -> str:
-    """There is a pod, and it doesn't run."""
+    """The agent's pod exists but isn't running."""
     return f"the agent's pod does not run: {why}"
 
 
@@ -38,7 +38,7 @@ def _and_node(text: str, node_state: str) -> str:
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_NODE, kubectl=_PODS)
 def no_answer(where: str, seconds: float, node_state: str = "") -> str:
-    """It was asked, and hasn't answered in time."""
+    """The agent was asked but didn't answer in time."""
     return _and_node(f"no answer within {seconds:g} s", node_state)
 
 
@@ -47,13 +47,13 @@ def no_answer(where: str, seconds: float, node_state: str = "") -> str:
     hint="Give more time with --timeout, or name nodes with --node",
 )
 def not_asked(seconds: float) -> str:
-    """Others took all the time."""
+    """The deadline passed before the agent was asked: other agents took all the time."""
     return f"not asked within {seconds:g} s, as other nodes answered slowly"
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_NODE, kubectl=_PODS)
 def gone_silent(where: str, seconds: float, node_state: str = "") -> str:
-    """Its stream of changes has stopped."""
+    """The agent's stream of changes has stopped."""
     return _and_node(f"the agent has sent nothing for {seconds:g} s", node_state)
 
 
@@ -63,17 +63,17 @@ def gone_silent(where: str, seconds: float, node_state: str = "") -> str:
     kubectl=_PODS,
 )
 def forward_failed(where: str, why: str, node_state: str = "") -> str:
-    """The API server or the kubelet can't open a stream to it, or the stream broke off."""
+    """The API server or the kubelet can't open a stream to the agent, or the stream broke."""
     return _and_node(f"port-forward failed: {why}", node_state)
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
 def answer_too_large(where: str, mebibytes: float) -> str:
-    """The answer has more bytes than are read, or would take more memory."""
+    """The answer exceeds the limit on its size, or on the memory that it would take."""
     return f"the answer takes more than {mebibytes:.3g} MiB, and is not read"
 
 
 @cause(CauseCode.AGENT_UNREAD, hint=_OF_PORT, kubectl=_PODS)
 def answer_unreadable(where: str, why: str) -> str:
-    """The answer isn't that of a proxy."""
+    """The answer doesn't come from a proxy."""
     return f"the answer can't be read: {why}"

@@ -1,15 +1,15 @@
-"""A cause: why clients of a Service aren't served, or an endpoint isn't used, for all observers.
+"""A cause states why clients of a Service aren't served, or why an endpoint isn't used.
 
     code, declared once: what follows from a name alone, its traits
       └ row, declared once: words, remedies ──called with typed parameters──▶ Cause ──say──▶ text
 
-Rule 1: a cause is a value: equal facts are equal causes. It has no text: ``say`` is the only place
-where a row's words are read.
-Rule 2: a row is a function, whose parameters are those of its causes, and whose body is its
+Rule 1: a cause is a value: equal facts are equal causes. It contains no text: only ``say`` reads a
+row's texts.
+Rule 2: a row is a function: its parameters are those of the cause, and its body returns the
 sentence. Other texts are templates, or functions with the same parameters.
-Rule 3: when it was, whether others are answered, and what an endpoint gets first are modifiers of a
-cause, not causes of their own.
-Rule 4: whatever must be known of each code is one of its traits, never a list of codes elsewhere.
+Rule 3: when the cause was seen, whether other clients are answered, and what an endpoint receives
+first are modifiers of a cause, not causes of their own.
+Rule 4: what depends on the code is one of its traits, never a list of codes elsewhere.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ _SLICES = "get endpointslices -n {namespace} -l kubernetes.io/service-name={name
 _SELECTOR = "edit service -n {namespace} {name}"
 
 NEWER_MAX = 100
-"""So many codes of one answer that this version doesn't know are told apart."""
+"""Number of unknown codes in one answer that are kept apart."""
 newer_codes: dict[str, CauseCode] = {}
-"""Those of the answer that is being read; who reads the next one clears it."""
+"""Unknown codes of the answer being read; the reader clears the set before the next answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What follows from the code of a cause; each default is what most causes have.
+    """What follows from the code of a cause; the defaults fit most causes.
 
-    The words of commands have places: ``{namespace}`` and ``{name}`` of the Service, ``{pod}`` and
-    ``{ip}`` of what the cause is about.
+    Commands contain placeholders: ``{namespace}`` and ``{name}`` of the Service, ``{pod}`` and
+    ``{ip}`` of the cause's object.
     """
 
     is_of_endpoint: bool = False
-    """It is about an endpoint, which a dial may show more of."""
+    """The cause is about an endpoint; dialling it may reveal more."""
     is_of_now: bool = False
-    """Its remedy looks at what is so at this moment."""
+    """The remedy inspects the present state."""
     is_dial: bool = False
-    """A dial fails with it, so it is counted of each endpoint."""
+    """The cause of a failed dial, so it is counted per endpoint."""
     is_slow: bool = False
-    """Such a dial lasts until its time is up."""
+    """Such a dial fails only when it times out."""
     serves: bool = False
-    """Clients get to the endpoint in spite of it."""
+    """Clients reach the endpoint anyway."""
     accepts: bool = False
-    """The endpoint accepts the connections that it is the cause of."""
+    """The endpoint accepts the connections that fail."""
     is_unanswered: bool = False
     """Clients leave without a byte: an observation, not a failure."""
     may_be_header: bool = False
-    """A PROXY header that the program doesn't expect looks the same."""
+    """A program that doesn't expect a PROXY header behaves the same."""
     is_of_address: bool = False
     """Some addresses of the Service port aren't served, perhaps all."""
     is_mistake: bool = False
-    """A user has written something that has no effect; other notes are as intended."""
+    """A user's setting has no effect; other notes describe intended behaviour."""
     is_by_design: bool = False
-    """The Service, or this address, isn't this proxy's to serve."""
+    """This proxy isn't meant to serve the Service or the address."""
     is_of_pods: bool = False
-    """The pods themselves show more."""
+    """The pods' own state shows more."""
     kubectl: str = ""
-    """Words after ``kubectl`` that show more; empty: for an endpoint, the pod with its address."""
+    """Arguments of the ``kubectl`` command that shows more; empty: gets the pod by its address."""
     kubectl_of_pod: str = ""
-    """The same for one pod that was named."""
+    """The same when the pod's name is known."""
     on_node: str = ""
     """A command on the node that shows more."""
 
@@ -95,22 +95,22 @@ class CauseCode(enum.StrEnum):
         "endpoint-no-host",
         Traits(is_of_endpoint=True, is_of_now=True, is_dial=True, is_slow=True),
     )
-    """On the endpoint's link no host has its address: ARP or neighbour discovery isn't answered."""
+    """No host on the endpoint's link has its address: ARP or neighbour discovery fails."""
     ENDPOINT_RESETS = (
         "endpoint-resets",
         Traits(is_of_endpoint=True, is_dial=True, accepts=True, may_be_header=True),
     )
-    """It accepts connections and ends them without having sent a byte."""
+    """The endpoint accepts connections and closes them without sending a byte."""
     ENDPOINT_SENDS_NOTHING = (
         "endpoint-sends-nothing",
         Traits(is_of_endpoint=True, accepts=True, is_unanswered=True, may_be_header=True),
     )
-    """It accepts connections, and sends nothing until the clients give up."""
+    """The endpoint accepts connections and sends nothing until the clients give up."""
     ENDPOINT_ANSWERS_LATE = (
         "endpoint-answers-late",
         Traits(is_of_endpoint=True, accepts=True, is_unanswered=True, may_be_header=True),
     )
-    """Its first byte comes after the clients have given up."""
+    """The endpoint's first byte arrives after the clients have given up."""
     ENDPOINT_DENIES = (
         "endpoint-denies",
         Traits(
@@ -120,22 +120,22 @@ class CauseCode(enum.StrEnum):
             kubectl="get networkpolicies -n {namespace} -o yaml",
         ),
     )
-    """It answers this node, or other clients, and doesn't answer some clients."""
+    """The endpoint answers this node or other clients, but not some clients."""
     ENDPOINT_CUTS_OFF = (
         "endpoint-cuts-off",
         Traits(is_of_endpoint=True, serves=True, accepts=True, may_be_header=True),
     )
-    """It resets connections after it has sent bytes."""
+    """The endpoint resets connections after it has sent bytes."""
     PACKETS_LOST = "packets-lost", Traits(accepts=True)
-    """Behind the handshake, packets to or from an endpoint, or to a client, don't arrive."""
+    """After the handshake, packets to or from an endpoint, or to a client, are lost."""
     ENDPOINT_FAILS = "endpoint-fails", Traits(is_of_endpoint=True, is_of_now=True, is_dial=True)
     """A dial failed with another error."""
     ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed", Traits(kubectl=_SLICES)
-    """Its address is this node's, or reserved (CVE-2021-25737)."""
+    """The endpoint's address is this node's own, or reserved (CVE-2021-25737)."""
     NAME_NOT_ALLOWED = "name-not-allowed"
-    """The operator doesn't allow the name of an endpoint, or not as many."""
+    """The operator doesn't allow an endpoint's name, or that many names."""
     NAME_UNRESOLVED = "name-unresolved"
-    """DNS has no address for the name of an endpoint, or none now."""
+    """DNS has no address for an endpoint's name, or no longer has one."""
     NO_SLICE = "no-slice", Traits(is_of_pods=True, kubectl=_SLICES)
     SLICE_EMPTY = (
         "slice-empty",
@@ -149,12 +149,12 @@ class CauseCode(enum.StrEnum):
         "slice-elsewhere",
         Traits(kubectl="get endpointslices -A -l kubernetes.io/service-name={name}"),
     )
-    """A slice of another namespace names a Service of this name."""
+    """A slice in another namespace refers to a Service of this name."""
     SLICE_ORPHANED = (
         "slice-orphaned",
         Traits(kubectl="get endpointslices -n {namespace} --show-labels"),
     )
-    """A slice names a Service that doesn't exist and whose name is similar, or names none."""
+    """A slice refers to a nonexistent Service with a similar name, or to none."""
     PORT_NAME_MISSING = (
         "port-name-missing",
         Traits(is_of_pods=True, kubectl=_SLICES, kubectl_of_pod=_SELECTOR),
@@ -172,9 +172,9 @@ class CauseCode(enum.StrEnum):
     """Topology hints send this node's clients to other endpoints."""
     SOURCE_DENIED = "source-denied"
     NO_PROXY_HEADER = "no-proxy-header"
-    """A client that ``--accept-proxy-protocol`` contains sends no PROXY header."""
+    """A client within ``--accept-proxy-protocol`` sends no PROXY header."""
     HOP_LIMIT = "hop-limit"
-    """Datagrams of clients arrive with a hop limit (TTL) that is used up."""
+    """Clients' datagrams arrive with an exhausted hop limit (TTL)."""
     EXTERNAL_IP_OFF = "external-ip-off", Traits(is_of_address=True)
     ADDRESS_TAKEN = "address-taken", Traits(is_of_address=True, kubectl="get services -A -o wide")
     NOT_OURS = "not-ours", Traits(is_by_design=True)
@@ -183,33 +183,33 @@ class CauseCode(enum.StrEnum):
     """A field or annotation has no effect."""
     TOO_MANY_ENDPOINTS = "too-many-endpoints"
     TOO_MANY_FRONTENDS = "too-many-frontends"
-    """A Service, or those of a namespace, have too many ports and addresses."""
+    """A Service, or all Services of a namespace, have too many ports and addresses."""
     NOT_LISTENING = "not-listening", Traits(on_node="ss -Hlntup")
-    """A proxy port or node port can't be opened, or a frontend can't be steered to it."""
+    """A proxy port or node port can't be opened, or its frontend can't be steered to it."""
     FAULT_ON_PURPOSE = "fault-on-purpose", Traits(is_dial=True, serves=True, accepts=True)
-    """A call, a toxiproxy client or an annotation asked for a fault, and it is in force."""
+    """A call, a toxiproxy client or an annotation injected a fault that is active."""
     OUT_OF_PORTS = "out-of-ports"
     OUT_OF_CLIENT_PORTS = "out-of-client-ports"
     FIREWALL_DROPS = "firewall-drops"
     AGENT_BEHIND = "agent-behind"
-    """A node's plan isn't that of the API server; said by a reader of all nodes."""
+    """A node's plan lags behind the API server; reported by tools that read all nodes."""
     NODES_DIFFER = "nodes-differ"
-    """A node differs from the others, or has what it shouldn't; likewise."""
+    """A node differs from the others, or has something it shouldn't; reported likewise."""
     SOURCE_AWAY = "source-away"
     """The API server or the manifests can't be read."""
     AGENT_MISSING = "agent-missing"
-    """No proxy runs on a node; said by a reader of all nodes."""
+    """No proxy runs on a node; reported by tools that read all nodes."""
     AGENT_UNREAD = "agent-unread"
-    """The proxy of a node has no answer that can be read."""
+    """A node's proxy gives no readable answer."""
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
-        # Python 3.11.2 looks a member up by its name; one of _missing_ has none that it knows.
+        # Python 3.11.2 looks up a member by name; it doesn't know the names of _missing_'s.
         return CauseCode, (str(self),)
 
     @classmethod
     def _missing_(cls, value: object) -> CauseCode:
-        """Return the code of a newer proxy, whose JSON this one reads; it has no other name."""
-        # No proxy has more: only their sentences are kept.
+        """Return a code that only a newer proxy knows, read from its JSON; it has no other name."""
+        # No proxy has more than NEWER_MAX: beyond that, only the sentences are kept.
         name = str(value) if value in newer_codes or len(newer_codes) < NEWER_MAX else ""
         code = newer_codes.get(name)
         if code is None:
@@ -221,28 +221,28 @@ class CauseCode(enum.StrEnum):
 
 _FAILS = CauseCode.ENDPOINT_FAILS
 DIAL_CAUSES = (*(one for one in CauseCode if one.traits.is_dial and one is not _FAILS), _FAILS)
-"""Why dials fail; the last one is of all other errors."""
+"""Why dials fail; the last code covers all other errors."""
 
 
 Param: TypeAlias = str | int | float | bool | tuple[str, ...]
-"""A parameter: what JSON can express, so that another process can read it."""
+"""A parameter: anything that JSON can express, so that another process can read it."""
 Text: TypeAlias = str | Callable[..., str]
-"""A template with the names of parameters, or a function of them; empty: there is none."""
+"""A template with parameters' names, or a function of the parameters; empty: no text."""
 P = ParamSpec("P")
 
 
 class When(enum.StrEnum):
-    """The time that a cause is about."""
+    """When a cause was seen."""
 
     NOW = "now"
     LAST_MINUTE = "last_minute"
-    """A moment ago; it may have answered since."""
+    """Within the last minute; the endpoint may have answered since."""
     PAST = "past"
-    """A while ago; nothing has tried since."""
+    """Longer ago; nothing has tried since."""
 
 
 class Parameters:
-    """The parameters of a function; values are bound to them as by its call, but without one."""
+    """A function's parameters; binds values to them as a call would, without calling."""
 
     __slots__ = ("_defaults", "_function", "_rest", "names")
 
@@ -255,14 +255,14 @@ class Parameters:
         self._defaults = {**dict(given), **(function.__kwdefaults__ or {})}
         last_of = range(len(self.names) - len(self._defaults), len(self.names) + 1)
         values = tuple(self._defaults.values())
-        # A parameter by keyword without a default is missing after any number of values.
+        # A keyword-only parameter without a default is missing however many values are given.
         are_last = self.names[last_of[0] :] == tuple(self._defaults)
         self._rest = {n: values[n - last_of[0] :] for n in last_of} if are_last else {}
-        """By how many values are given, the defaults of the others."""
+        """Remaining defaults, by the number of values given."""
 
     def bound(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[object, ...]:
-        """Return the values in the order of the names; raises TypeError if they don't fit."""
-        # Cost: a view of 10,000 Service ports makes as many, mostly so.
+        """Return the values in the parameters' order; raises TypeError if they don't fit."""
+        # Cost: a view of 10,000 Service ports binds as many, mostly without keywords.
         rest = None if kwargs else self._rest.get(len(args))
         if rest is not None:
             return (*args, *rest)
@@ -275,43 +275,45 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class CauseRow(Generic[P]):
-    """All that is known of one cause; called with its parameters, it returns a :class:`Cause`."""
+    """The declaration of one cause; calling it with parameters returns a :class:`Cause`."""
 
     code: CauseCode
-    """Its name in metrics and docs; several rows may share it."""
+    """The name in metrics and docs; several rows may share it."""
     words: Callable[P, str]
-    """Its sentence, or what follows the object in it (``is_predicate``)."""
+    """The sentence, or its predicate if ``is_predicate``."""
     about: Text = ""
-    """Its object."""
+    """The object that the sentence is about."""
     is_predicate: bool = False
-    """The sentence begins with the object, which ``words``, ``past`` and ``short`` leave out."""
+    """The sentence begins with the object, so ``words``, ``past`` and ``short`` omit it."""
     past: Text = ""
-    """The same about the past; empty: the same."""
+    """The sentence in the past tense; empty: unchanged."""
     short: Text = ""
-    """The same without what it may be; empty: all of it."""
+    """The sentence without the suspected reasons; empty: all of it."""
     hint: Text = ""
-    """What to do about it; empty if the sentence contains it."""
+    """The remedy; empty if the sentence already contains it."""
+    command: Text = ""
+    """The remedy as arguments of ``kubectl``; empty: ``hint``."""
     outside: Text = ""
-    """The same for an endpoint by name, which is no pod: ``{host}``, ``{ip}``."""
+    """The remedy for an endpoint by name, which isn't a pod: ``{host}``, ``{ip}``."""
     at_times: Text = ""
-    """The same where others are answered; empty: the same."""
+    """The remedy if other clients are answered; empty: unchanged."""
     at_times_outside: Text = ""
-    """Both."""
+    """The remedy for an endpoint by name that answers other clients."""
     is_of_slices: bool = False
-    """It is about a Service's slices, not its pods."""
+    """The cause is about a Service's slices, not its pods."""
     is_of_host: bool = False
-    """All endpoints of a host that is gone fail so."""
+    """All endpoints on an unreachable host fail this way."""
     kubectl: str = ""
-    """Words after ``kubectl`` that show more; empty: those of its code."""
+    """Arguments of the ``kubectl`` command that shows more; empty: those of the code."""
     shared: Sequence[str] | None = None
-    """The parameters by which it is one cause of all Services that it touches; None: the endpoint
-    that it is about, without one it is its Service's own."""
+    """The parameters that identify the cause across Services. None: a cause about an endpoint is
+    identified by the endpoint, any other belongs to its Service."""
     name: str = ""
-    """Its key; empty: that of the function."""
+    """The key; empty: the function's name."""
 
     @cached_property
     def key(self) -> str:
-        """Its name among all rows."""
+        """The unique name of the row."""
         return self.name or self.words.__name__
 
     @cached_property
@@ -320,14 +322,14 @@ class CauseRow(Generic[P]):
 
     @cached_property
     def places(self) -> Sequence[int] | None:
-        """The places of the parameters of ``shared``; None: it is its Service's own."""
+        """The positions of the ``shared`` parameters; None: the cause belongs to its Service."""
         names = self._parameters.names
         if self.shared is not None:
             return [names.index(name) for name in self.shared]
         return [names.index("at")] if "at" in names else None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Cause:
-        """Return the cause with these parameters; objects are kept as they are written."""
+        """Return the cause with these parameters; object names are kept as written."""
         values = map(_plain, self._parameters.bound(args, kwargs))
         return Cause(self, tuple(zip(self._parameters.names, values, strict=True)))
 
@@ -339,7 +341,7 @@ class CauseRow(Generic[P]):
 
 
 ROWS: dict[str, CauseRow[...]] = {}
-"""All rows, by the names of their functions."""
+"""All rows, by function name."""
 
 
 def _find_row(key: str, code: CauseCode) -> CauseRow[...]:
@@ -347,7 +349,7 @@ def _find_row(key: str, code: CauseCode) -> CauseRow[...]:
 
 
 def cause(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]], CauseRow[P]]:
-    """Return a decorator that makes a function the row of a cause; see :class:`CauseRow`."""
+    """Return a decorator that turns a function into a cause's row; see :class:`CauseRow`."""
 
     def make(words: Callable[P, str]) -> CauseRow[P]:
         made = CauseRow(code, words, **columns)
@@ -360,19 +362,19 @@ def cause(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]], Cause
 
 
 class Cause:
-    """One cause, by value. :meth:`replace` makes another one: none is changed.
+    """One cause, an immutable value; :meth:`replace` returns a changed copy.
 
     Args:
-        params: The row's, in its order.
-        when: The time that it is about.
-        answers_others: The endpoint answers others, so it fails at times.
-        host: The name by which the endpoint was found; empty: it is an address, as of pods.
-        has_header: The endpoint gets a PROXY header first.
+        params: The row's parameters, in its order.
+        when: When it was seen.
+        answers_others: The endpoint answers other clients, so it fails intermittently.
+        host: The DNS name that led to the endpoint; empty: an address, as for pods.
+        has_header: The endpoint receives a PROXY header first.
         before: How the endpoint failed before; None: it didn't.
-        more: How many further ones like it aren't listed.
-        count: How often it was seen; 0 for a state, which isn't counted.
-        within: What contains what it is about, if that isn't the Service; empty: it is.
-        first_at: Unix time at which it was first seen; 0 if unknown.
+        more: Number of similar causes that aren't listed.
+        count: How often it was seen; 0 for a state, which has no count.
+        within: What contains the cause's object; empty: the Service.
+        first_at: Unix time at which it was first seen, in a plan monotonic seconds; 0 if unknown.
         last_at: Unix time at which it was last seen; 0 if unknown.
     """
 
@@ -406,10 +408,10 @@ class Cause:
         self.fact: tuple[object, ...] = (
             row.key, self.params, when, has_header, past, more, within,
         )  # fmt: skip
-        """What its sentence states, by value; not how often it was seen, nor what to do."""
+        """What the sentence states, as a value; without the count and the remedy."""
         self._shared: tuple[object, ...] = ()
         self.written: object = None
-        """What was last written of it, as most causes are written again unchanged."""
+        """The last serialised form, kept because most causes are written again unchanged."""
 
     @property
     def code(self) -> CauseCode:
@@ -417,25 +419,25 @@ class Cause:
 
     @property
     def shared(self) -> tuple[object, ...] | None:
-        """What makes it one cause of all Services that it touches; None: it is its Service's own.
+        """What identifies the cause across Services; None: it belongs to its Service.
 
-        The endpoint's address, where it is about one, whatever else is known of how it fails.
+        A cause about an endpoint is identified by its code and the endpoint's address.
         """
         places = self.row.places
         if places is None:
             return None
-        # Cost: a page of ten thousand Services may group as many, again and again.
+        # Cost: a page of ten thousand Services may group as many causes each time it is shown.
         if not self._shared:
             self._shared = (self.code, *[self.params[place][1] for place in places])
-        # One that may have a chain to blame, and has none.
+        # The row names a chain that may be to blame, and this cause has none.
         return None if self._shared[-1] == "" else self._shared
 
     def get(self, name: str, default: Param = "") -> Param:
-        """Return a parameter; the default where the row has none of this name."""
+        """Return a parameter, or the default if the row has none of this name."""
         return next((value for known, value in self.params if known == name), default)
 
     def replace(self, **changes: Any) -> Cause:
-        """Return a copy with other modifiers, or another count."""
+        """Return a copy with other modifiers or another count."""
         return Cause(self.row, self.params, **{**self.modifiers(), **changes})
 
     def modifiers(self) -> Mapping[str, Any]:
@@ -469,7 +471,7 @@ MODIFIERS = (
     "when", "answers_others", "host", "has_header", "before", "more", "within", "count",
     "first_at", "last_at",
 )  # fmt: skip
-"""The names of what :meth:`Cause.replace` changes."""
+"""The attributes that :meth:`Cause.replace` can change."""
 
 
 def _make(row: CauseRow[...], params: Sequence[tuple[str, Param]], modifiers: Any) -> Cause:
@@ -477,27 +479,27 @@ def _make(row: CauseRow[...], params: Sequence[tuple[str, Param]], modifiers: An
 
 
 def _plain(value: object) -> Param:
-    """Return a parameter as JSON can express it; an address, or the name of an object, as text."""
+    """Return a parameter as JSON can express it; addresses and object names become text."""
     if isinstance(value, bool | int | float):
         return value
-    # A name of several parts is a tuple of another type.
+    # An object's name is an instance of a tuple subclass.
     if isinstance(value, tuple | list) and type(value) in (tuple, list):
         return tuple(map(str, value))
     return str(value)
 
 
 def as_read(code: CauseCode, sentence: str = "", about: str = "", hint: str = "") -> Cause:
-    """Return a cause in the words of another proxy, whose row is unknown here."""
+    """Return a cause with the texts of another proxy, whose row is unknown here."""
     return _row_as_read(code)(sentence, about, hint)
 
 
 @lru_cache(maxsize=NEWER_MAX)
 def _row_as_read(code: CauseCode) -> CauseRow[...]:
-    # Named after the code, as causes are compared by the names of their rows.
+    # Named after the code, because causes are compared by row name.
     name = f"as-read {code}"
     return CauseRow(code, _as_read, about="{about}", hint=lambda hint, **_: hint, name=name)
 
 
-# What it has beside these is what a newer proxy knows.
+# Further parameters are known to a newer proxy only.
 def _as_read(sentence: str, about: str, hint: str, **_: Param) -> str:
     return sentence

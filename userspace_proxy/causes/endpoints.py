@@ -1,13 +1,13 @@
-"""The rows of causes that one endpoint has: how dials of it fail, and how it answers.
+"""Rows of causes about one endpoint: how dialling it fails, and how it answers.
 
     dial:        refused · silent, also all of a node · unreachable · no host · no route · another
                  error
-    connection:  ended without a byte · no byte · a late one · cut off · packets lost
+    connection:  closed without a byte · no byte · a late one · cut off · packets lost
     clients:     some are denied, others answered
 
-Rule 1: a firewall that rejects packets may cause most failed dials: a RST is that of a host on
-which nothing listens, and the ICMP errors are those of hosts and routers.
-``tests/unit/explain/test_dial.py`` has the errno of each.
+Rule 1: a firewall that rejects packets can cause most failed dials: its RST looks like a host
+without a listener, and its ICMP errors look like those of hosts and routers.
+``tests/unit/explain/test_dial.py`` lists the errno of each.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .cause import Cause, CauseCode, CauseRow, P, Text, cause
 At: TypeAlias = SocketAddress | str
 
 UNANSWERED_S = 1
-"""Seconds without a byte after which a client that leaves has given up, and before which an
-endpoint that leaves has ended the connection at once."""
+"""Seconds without a byte. A client that leaves later has given up; an endpoint that closes earlier
+has closed at once."""
 UNANSWERED_FLOW_S = 2
-"""Seconds without a datagram after which a UDP flow counts as unanswered. Names that a DNS server
-has to ask others for take a second; most resolvers wait for 5 (resolv.conf(5), ``timeout``)."""
+"""Seconds without a datagram after which a UDP flow counts as unanswered. DNS servers may take a
+second for names that they must forward; most resolvers wait 5 s (resolv.conf(5), ``timeout``)."""
 
 _FIREWALL = "look for a NetworkPolicy or firewall that"
 _HERE = "packets to it, also on this node: `nft list ruleset`"
@@ -41,17 +41,17 @@ NO_DATAGRAM_HINT = (
     "kept by a network policy or firewall from answering; endpoints that only receive (statsd, "
     "syslog) send nothing, too"
 )
-"""What to do where no datagram comes back."""
+"""The remedy if no datagram comes back."""
 _ONLY_RECEIVES = "endpoints that only receive (syslog, graphite)"
 
 
 def _of_endpoint(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]], CauseRow[P]]:
-    """Return a decorator as :func:`cause` does, for a sentence that begins with the endpoint."""
+    """Return a decorator like :func:`cause`, for a sentence that begins with the endpoint."""
     return cause(code, about="{at}", is_predicate=True, **columns)
 
 
 def _endpoint(code: CauseCode, name: str, says: str, **columns: Text | bool) -> CauseRow[[At]]:
-    """Return the row of what an endpoint does, with words that don't depend on more than that."""
+    """Return a row for an endpoint's behaviour, with texts that need no other parameter."""
 
     def words(at: At) -> str:
         return says
@@ -92,7 +92,7 @@ def _refuses_hint(at: At, was_open: bool) -> str:
     "Or a firewall rejects some connections, as those above a limit",
 )
 def refuses(at: At, *, was_open: bool = False) -> str:
-    """Of dials that are answered by a RST; the port was open before where one had succeeded."""
+    """A RST answers dials; ``was_open`` if an earlier dial succeeded."""
     port = port_of(str(at))
     return f"refuses connections: nothing listens on port {port} there, or a firewall rejects them"
 
@@ -118,7 +118,7 @@ silent = _endpoint(
     "TcpExtIPReversePathFilter`)",
     outside=_SILENT_OUTSIDE,
 )
-"""Dials that nothing answers in time."""
+"""Dials time out."""
 
 
 @_of_endpoint(
@@ -129,12 +129,12 @@ silent = _endpoint(
     shared=("rule",),
 )
 def dropped_here(at: At, rule: str) -> str:
-    """Of dials whose packets, or answers, are dropped on this node.
+    """This node drops the packets of dials, or the replies.
 
     Args:
-        rule: The chain of another program, and which packets it drops, as the end of a sentence.
+        rule: Another program's chain and the packets that it drops, as the end of a sentence.
     """
-    # A rule of this node is a fact; what else it might be is none.
+    # A rule on this node is a fact; other explanations would be guesses.
     return f"does not answer: {rule}"
 
 
@@ -147,7 +147,7 @@ silent_to_some = _endpoint(
     "whose own addresses the endpoint may see",
     outside=_SILENT_OUTSIDE,
 )
-"""Dials of one side of a Service, while the endpoint answers those of another side."""
+"""Dials from one side of a Service time out while the endpoint answers the other side."""
 
 
 @cause(
@@ -161,7 +161,7 @@ silent_to_some = _endpoint(
     shared=("node",),
 )
 def node_silent(node: str) -> str:
-    """Of several endpoints of one node, which all fail as those of a host that is gone."""
+    """Several endpoints of one node all fail as if the node were gone."""
     return "does not answer, nor does any endpoint on it: it is down, or packets to it are lost"
 
 
@@ -183,7 +183,7 @@ unreachable = _endpoint(
     f"pod, and look at the pod's node; if all are right, {_FIREWALL} rejects {_HERE}",
     outside=_UNREACHABLE_OUTSIDE,
 )
-"""Dials that a router, or the endpoint's host, reports as undeliverable."""
+"""A router or the endpoint's host reports dials as undeliverable."""
 
 
 prohibited = _endpoint(
@@ -195,7 +195,7 @@ prohibited = _endpoint(
     hint=f"On the way to the endpoint, {_FIREWALL} rejects {_HERE}",
     outside=_UNREACHABLE_OUTSIDE,
 )
-"""Dials that ICMPv6 reports to be administratively prohibited."""
+"""ICMPv6 reports dials as administratively prohibited."""
 
 
 @_of_endpoint(
@@ -207,7 +207,7 @@ prohibited = _endpoint(
     outside=_UNREACHABLE_OUTSIDE,
 )
 def no_route(at: At) -> str:
-    """Of dials for which this node has no route."""
+    """This node has no route to the endpoint."""
     return f"is unreachable: this node has no route to {ip_of(str(at))}"
 
 
@@ -228,7 +228,7 @@ route_prohibits = _endpoint(
     short="is unreachable",
     hint=_prohibits_hint,
 )
-"""Dials that a route or routing rule of this node prohibits."""
+"""A route or routing rule on this node prohibits dials."""
 
 
 route_unreachable = _endpoint(
@@ -240,7 +240,7 @@ route_unreachable = _endpoint(
     hint="`ip route show table all type unreachable match {ip}` on this node shows it: the address "
     "is an old one, or what adds routes here (mostly the CNI plugin) has added none to it",
 )
-"""Dials that a route of type unreachable ends."""
+"""A route of type unreachable ends dials."""
 
 
 _ABSENT_OUTSIDE = "Compare the address with that of {host}: its name may lead to a former one"
@@ -264,7 +264,7 @@ def _no_host_words(verb: str) -> Callable[..., str]:
     is_of_host=True,
 )
 def no_host(at: At, interface: str = "") -> str:
-    """Of dials of an address that no host on its link answers for; empty: which link is unknown."""
+    """No host on the link answers for the address; empty ``interface``: the link is unknown."""
     return _no_host_words("answers")(at, interface)
 
 
@@ -278,7 +278,7 @@ def no_host(at: At, interface: str = "") -> str:
     shared=("gateway",),
 )
 def no_gateway(at: At, gateway: str, interface: str) -> str:
-    """Of dials of an address whose gateway no host answers for."""
+    """No host answers for the gateway of the address."""
     ip = ip_of(str(at))
     return f"no host answers for {gateway}, the gateway to {ip}, on {interface}"
 
@@ -309,7 +309,7 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
         "A firewall on this node or on the way rejects packets to the endpoint",
     ),
 }
-"""What an error means beyond its words, and what to do about it."""
+"""What an error means beyond its text, and the remedy."""
 
 
 def _fails_hint(at: At, failure: str, error: str) -> str:
@@ -323,7 +323,7 @@ def _fails_hint(at: At, failure: str, error: str) -> str:
     hint=_fails_hint,
 )
 def fails(at: At, failure: str, error: str) -> str:
-    """Of dials that fail by another error, whose text is that of its errno."""
+    """Dials fail with another error; ``error`` is the text of its errno."""
     return f"can't be dialled: {error}{_MEANINGS.get(failure, ('', ''))[0]}"
 
 
@@ -343,7 +343,7 @@ resets = _endpoint(
     "why not these (it ends again and again, is at a limit of its own, or some clients speak TLS "
     f"or another protocol); {_LOST_ON_THE_WAY}",
 )
-"""Connections that the endpoint accepts and ends without a byte."""
+"""The endpoint accepts connections and closes them without a byte."""
 
 
 _NOTHING_OUTSIDE = (
@@ -361,7 +361,7 @@ sends_nothing = _endpoint(
     f"{_LOST_ON_THE_WAY}; {_ONLY_RECEIVES} send nothing, too",
     outside=_NOTHING_OUTSIDE,
 )
-"""Connections that the endpoint accepts, and whose clients give up."""
+"""The endpoint accepts connections whose clients then give up."""
 
 
 no_datagram = _endpoint(
@@ -372,7 +372,7 @@ no_datagram = _endpoint(
     hint=NO_DATAGRAM_HINT,
     outside=_NOTHING_OUTSIDE,
 )
-"""UDP flows that the endpoint doesn't answer."""
+"""The endpoint doesn't answer UDP flows."""
 
 
 owes_answers = _endpoint(
@@ -383,7 +383,7 @@ owes_answers = _endpoint(
     "clients wait: read its log; where clients have the last word, as those that only acknowledge "
     "messages or send measurements, this is as it should be",
 )
-"""Connections that ended after the endpoint had answered, and then not."""
+"""Connections ended while waiting for an answer, though the endpoint had answered before."""
 
 
 _LATE_PAST = "answered after its clients had left"
@@ -398,7 +398,7 @@ _LATE_PAST = "answered after its clients had left"
     "late, too",
 )
 def answers_late(at: At, waited_s: float) -> str:
-    """Of connections whose clients leave before the first byte, of which the last took so long."""
+    """Clients leave before the first byte; the last one waited ``waited_s`` seconds."""
     return f"answers after its clients have left: its first byte took {waited_s:.1f} s"
 
 
@@ -412,7 +412,7 @@ def answers_late(at: At, waited_s: float) -> str:
     "time-out",
 )
 def answers_at_end(at: At, waited_s: float) -> str:
-    """The same, where each time it came right after the client's end."""
+    """The same, but each time the byte came right after the client had closed."""
     what = "answers right after its clients have left, and not before"
     return f"{what}: its first byte took {waited_s:.1f} s"
 
@@ -425,7 +425,7 @@ answers_flows_late = _endpoint(
     "for 5 s. Find out from the log and load of the program why it is slow: a DNS server may wait "
     "for one that it asks",
 )
-"""UDP flows that the endpoint answered after their clients may have left."""
+"""The endpoint answered UDP flows after their clients may have left."""
 
 
 _DENIES_OUTSIDE = (
@@ -444,7 +444,7 @@ _DENIES_OUTSIDE = (
     outside=_DENIES_OUTSIDE,
 )
 def denies(at: At, client: str) -> str:
-    """Of dials that only fail from the addresses of clients, the last of which is this one."""
+    """Dials fail only from clients' addresses, of which ``client`` is the last."""
     return f"answers this node, but not {client}"
 
 
@@ -457,7 +457,7 @@ def denies(at: At, client: str) -> str:
     outside=_DENIES_OUTSIDE,
 )
 def excludes(at: At, client: str) -> str:
-    """Of connections of some clients, the last of which is this one, that the endpoint ends."""
+    """The endpoint closes connections of some clients, of which ``client`` is the last."""
     return f"ends connections of {client} without a byte, and answers others"
 
 
@@ -472,7 +472,7 @@ cuts_off = _endpoint(
     f"give up while it answers; {_LOST_ON_THE_WAY}; some programs reset every connection that they "
     "have finished",
 )
-"""Connections that the endpoint answers, and then resets."""
+"""The endpoint answers connections and then resets them."""
 
 
 def _mtu_hint(peer: str) -> str:
@@ -495,7 +495,7 @@ _MTU = _mtu_hint("{ip}")
     shared=("client",),
 )
 def not_to_client(client: str) -> str:
-    """Of connections whose client, which is no fault of an endpoint, doesn't get the answers."""
+    """The client doesn't receive the answers, which isn't an endpoint's fault."""
     return f"client {client} does not acknowledge the answers that it is sent"
 
 
@@ -504,11 +504,11 @@ not_to_endpoint = _endpoint(
     "not_to_endpoint",
     "acknowledges handshakes, but not what clients send",
     past="acknowledged handshakes, but not what clients sent",
-    # A full queue drops the handshake's last packet, and what follows it.
+    # A full accept queue drops the handshake's last packet and what follows it.
     hint=f"{_MTU}; so does a program that accepts no connections: `ss -ltn` in the pod "
     f"{_FULL_QUEUE}",
 )
-"""Connections on which the endpoint acknowledges nothing behind the handshake."""
+"""The endpoint acknowledges nothing after the handshake."""
 
 
 not_all_to_endpoint = _endpoint(
@@ -518,12 +518,12 @@ not_all_to_endpoint = _endpoint(
     past="did not acknowledge all that clients sent",
     hint=_MTU,
 )
-"""The same, where the endpoint had sent bytes."""
+"""The same after the endpoint had sent bytes."""
 
 
 @cause(CauseCode.PACKETS_LOST, about="{at}", past="answers of {at} arrived with a gap", hint=_MTU)
 def not_from_endpoint(at: At) -> str:
-    """Of connections on which bytes of the endpoint are missing."""
+    """Bytes from the endpoint are missing."""
     return f"answers of {at} arrive with a gap"
 
 
@@ -533,7 +533,7 @@ def not_from_endpoint(at: At) -> str:
     hint="To end it, have the program or toxiproxy client that set it remove it",
 )
 def fault_on_purpose(at: At, faults: tuple[str, ...]) -> str:
-    """Of connections that suffer faults because they were asked for, in words."""
+    """Connections suffer requested faults; ``faults`` are descriptions."""
     return f"has a fault on purpose: {', '.join(faults)}"
 
 
@@ -543,7 +543,7 @@ def fault_on_purpose(at: At, faults: tuple[str, ...]) -> str:
     shared=(),
 )
 def out_of_ports() -> str:
-    """Of this node, which had no source port left towards an endpoint."""
+    """This node had no source port left for an endpoint."""
     return "no source port was left for connections to an endpoint"
 
 
@@ -553,7 +553,7 @@ def out_of_ports() -> str:
     "client keep fewer connections open",
 )
 def out_of_client_ports() -> str:
-    """Of a client's own address, which has no port left towards an endpoint."""
+    """The client's own address has no port left for an endpoint."""
     return (
         "all ports 61000-65535 of a client's address towards an endpoint are in use: the endpoint "
         "sees this node's address, or the client is refused if the endpoint has not answered it"
@@ -569,7 +569,7 @@ DIAL_CODES: Mapping[Failure, CauseCode] = {
     Failure.ADMIN_PROHIBITED: CauseCode.ENDPOINT_UNREACHABLE,
     **dict.fromkeys(UNREACHABLE | BY_OWN_ROUTE, CauseCode.ENDPOINT_UNREACHABLE),
 }
-"""The code of a failed dial's cause."""
+"""The cause's code for each failure of a dial."""
 _OF_DIALS: Mapping[Failure, Callable[[At], Cause]] = {
     Failure.REFUSED: refuses,
     Failure.SILENT: silent,
@@ -584,18 +584,18 @@ _OF_DIALS: Mapping[Failure, Callable[[At], Cause]] = {
 
 
 def dial_failed(at: At, failure: Failure, error: str) -> Cause:
-    """Return the cause of failed dials of an endpoint; ``error`` is the text of their errno."""
+    """Return the cause of failed dials to an endpoint; ``error`` is the text of their errno."""
     row = _OF_DIALS.get(failure)
     return row(at) if row is not None else fails(at, failure, error)
 
 
 def absent(at: At, hop: NextHop) -> Cause:
-    """Return the cause of failed dials of an address whose next hop no host answers for."""
+    """Return the cause of failed dials to an address whose next hop doesn't respond."""
     return no_gateway(at, hop.gateway, hop.interface) if hop.gateway else no_host(at, hop.interface)
 
 
 def end_code(failure: Failure) -> CauseCode:
-    """Return why connections ended without a byte of the endpoint, or as packets were lost."""
+    """Return the code for connections that ended without an endpoint's byte, or by packet loss."""
     if failure in LOSSES:
         return CauseCode.PACKETS_LOST
     is_left = failure is Failure.UNANSWERED or failure is Failure.NO_DATAGRAM
@@ -603,11 +603,11 @@ def end_code(failure: Failure) -> CauseCode:
 
 
 def loses(at: At, failure: Failure, client: str = "", *, has_sent: bool = False) -> Cause:
-    """Return the cause of connections that clients leave as packets are lost.
+    """Return the cause of connections that clients leave because packets are lost.
 
     Args:
         failure: One of ``model.failures.LOSSES``.
-        client: The last one's IP address; it is named where its own packets are lost.
+        client: The last client's IP address, named if its own packets are lost.
         has_sent: The endpoint had sent bytes on these connections.
     """
     if failure is Failure.NOT_TO_CLIENT:

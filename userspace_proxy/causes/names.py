@@ -1,4 +1,4 @@
-"""The rows of causes that endpoints by name have: a name that isn't looked up, or leads nowhere."""
+"""Rows of causes for endpoints by name: a name that isn't looked up, or resolves to nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _ASK = "Ask the DNS servers of /etc/resolv.conf on the node: dig {name}"
     "EndpointSlice",
 )
 def no_name_for_port(port: str) -> str:
-    """All names are for other ports."""
+    """All names belong to other ports."""
     return f'no endpoint by name is for its port "{port}"'
 
 
 def _of_name(code: CauseCode, **columns: Any) -> Callable[[Callable[P, str]], CauseRow[P]]:
-    """Return a decorator as :func:`cause` does, for what all Services share that use the name."""
+    """Return a decorator like :func:`cause`, for causes that all Services using the name share."""
     return cause(code, about="{name}", shared=("name",), **columns)
 
 
@@ -36,13 +36,13 @@ def _suffixes_hint(name: str) -> str:
 
 @_of_name(CauseCode.NAME_NOT_ALLOWED, hint=_suffixes_hint)
 def name_not_allowed(name: str) -> str:
-    """The operator hasn't allowed it."""
+    """The operator hasn't allowed the name."""
     return f"{name} is not looked up: --allow-endpoint-names has no suffix of it"
 
 
 @_of_name(CauseCode.NAME_NOT_ALLOWED, hint="Names must not lead to pods: set --cluster-cidr")
 def networks_unknown(name: str) -> str:
-    """It might lead to a pod."""
+    """The name might resolve to a pod: the pod networks are unknown."""
     return f"{name} is not looked up: which addresses are those of pods is unknown"
 
 
@@ -52,7 +52,7 @@ def networks_unknown(name: str) -> str:
     "failed",
 )
 def nodes_unknown(name: str) -> str:
-    """It might lead to a Node."""
+    """The name might resolve to a node: the nodes' addresses are unknown."""
     return f"{name} is not looked up: which addresses are those of Nodes is unknown"
 
 
@@ -62,7 +62,7 @@ def nodes_unknown(name: str) -> str:
     hint="Remove names, from this Service or from others",
 )
 def too_many_names(name: str, of_service: int, uses: int, of_namespace: int, of_node: int) -> str:
-    """It is beyond one of these limits."""
+    """The name exceeds one of these limits."""
     return (
         f"{name} is not looked up: a Service may have {of_service} names ({uses} over all its "
         f"slices), the Services of a namespace {of_namespace}, and all Services {of_node:,}, in "
@@ -75,19 +75,19 @@ def too_many_names(name: str, of_service: int, uses: int, of_namespace: int, of_
     hint="The running proxy looks it up, by the DNS servers of its node",
 )
 def not_looked_up_yet(name: str) -> str:
-    """No server has answered yet."""
+    """No DNS server has answered yet."""
     return f"{name} has not been looked up yet"
 
 
 @_of_name(CauseCode.NAME_UNRESOLVED, hint=_ASK)
 def name_unresolved(name: str, why: str) -> str:
-    """It has no address, as DNS has answered."""
+    """DNS answered that the name has no address."""
     return f"no address of {name} is known: {why}"
 
 
 @_of_name(CauseCode.NAME_UNRESOLVED, hint=f"They are used for an hour. {_ASK}")
 def name_stale(name: str, why: str) -> str:
-    """It has none any more."""
+    """DNS no longer has an address for the name."""
     return f"{name} no longer resolves, its last addresses are used: {why}"
 
 
@@ -97,7 +97,7 @@ def name_stale(name: str, why: str) -> str:
     "docs/services.md",
 )
 def name_leads_astray(name: str, where: str) -> str:
-    """One of its addresses must not be dialled."""
+    """The name resolves to an address that must not be dialled."""
     return f"{name} leads to {where}: it is not dialled"
 
 
@@ -108,5 +108,5 @@ def name_leads_astray(name: str, where: str) -> str:
     shared=("name", "family"),
 )
 def no_address_of_family(name: str, family: str) -> str:
-    """It has addresses of the other family only."""
+    """The name has addresses of the other family only."""
     return f"{name} has no {family} address"

@@ -1,6 +1,6 @@
-"""The rows of causes that nodes have, seen beside all other nodes.
+"""Rows of causes about nodes, found by comparing all nodes.
 
-Rule 1: they don't name the nodes: these are said before them, as what contains them (``within``).
+Rule 1: rows don't name the nodes: the caller writes them before the sentence (``within``).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
     """Return ``node-7``, ``node-7 and node-9``, ``node-7, node-9 and 12 others``.
 
     Args:
-        most: How many are named at least; one more is named rather than counted.
-        total: How many there are, if these are only the first ones.
+        most: How many to name; one more is named rather than counted.
+        total: The number of all names, if ``names`` are only the first ones.
     """
     count = max(total, len(names))
     if count == len(names) <= most + 1:
@@ -31,7 +31,7 @@ def listed(names: Sequence[str], most: int = 2, total: int = 0) -> str:
     "server, the role of the agent's account, and its log",
 )
 def source_fails(why: str) -> str:
-    """The agent answers, but can't read all that it needs."""
+    """The agent answers but can't read everything that it needs."""
     return f"reading from the API server fails: {why}"
 
 
@@ -41,7 +41,7 @@ def source_fails(why: str) -> str:
     "why changes aren't in force",
 )
 def behind(services: tuple[str, ...], count: int) -> str:
-    """Changes of the API server are older than two seconds, and not in force."""
+    """Changes in the API server aren't in force after two seconds."""
     return f"behind the API server by more than 2 s: {listed(services, 3, count)}"
 
 
@@ -51,7 +51,7 @@ def behind(services: tuple[str, ...], count: int) -> str:
     "DaemonSets not overlap. While a DaemonSet with maxSurge is updated, this is so for a moment",
 )
 def several_agents(pods: tuple[str, ...]) -> str:
-    """Pods of several proxies run on it."""
+    """Pods of several proxies run on the node."""
     return f"{len(pods)} agents run there: {listed(pods, 3)}"
 
 
@@ -60,7 +60,7 @@ def several_agents(pods: tuple[str, ...]) -> str:
     hint="While an update runs, this is so for a time; `kubectl rollout status` shows it",
 )
 def other_version(version: str, usual: str) -> str:
-    """Most other nodes have another one; empty if none has a majority."""
+    """Most other nodes run version ``usual``; empty if no version has a majority."""
     others = f", and {usual} on most others" if usual else ""
     return f"version {version} runs there{others}"
 
@@ -70,7 +70,7 @@ def other_version(version: str, usual: str) -> str:
     hint="Let all agents have the same flags and file, unless these nodes need others",
 )
 def other_settings(settings: tuple[str, ...]) -> str:
-    """Settings as ``steering=iptables (nftables)``."""
+    """Settings differ, each as ``steering=iptables (nftables)``."""
     return f"settings differ from those of most others (in brackets): {listed(settings, 4)}"
 
 
@@ -80,7 +80,7 @@ def other_settings(settings: tuple[str, ...]) -> str:
     "privileged and on the host network; `userspace-proxy check` there says which rules win",
 )
 def beside_kube_proxy(places: tuple[str, ...]) -> str:
-    """Its rules are in the kernel, too."""
+    """The rules of kube-proxy are in the kernel, too."""
     return f"kube-proxy's rules are beside this proxy's: {listed(places, 3)}"
 
 
@@ -92,7 +92,7 @@ def beside_kube_proxy(places: tuple[str, ...]) -> str:
     kubectl="get nodes",
 )
 def no_node(name: str, similar: tuple[str, ...]) -> str:
-    """The cluster has no Node of this node's name, or not yet."""
+    """The cluster has no Node of this name, or not yet."""
     meant = f" (did you mean {' or '.join(similar)}?)" if similar else ""
     return f"there is no Node {name}{meant}"
 
@@ -102,14 +102,14 @@ _SET_CLOCK = "See whether it is synchronised: `timedatectl`, `chronyc tracking`"
 
 @cause(CauseCode.NODES_DIFFER, hint=_SET_CLOCK)
 def clock_off(seconds: int, is_ahead: bool, are_several: bool = False) -> str:
-    """By more than two seconds; of several nodes, the most."""
+    """Clocks are off by more than two seconds; of several nodes, ``seconds`` is the maximum."""
     most = "up to " if are_several else ""
     return f"the clock is {most}{seconds:,} s {'ahead' if is_ahead else 'behind'}"
 
 
 @cause(CauseCode.NODES_DIFFER, hint=_SET_CLOCK)
 def own_clock_off(seconds: int, is_ahead: bool) -> str:
-    """Of the machine on which this is read."""
+    """The clock of the machine that runs this tool is off."""
     where = "ahead of" if is_ahead else "behind"
     return f"this machine's clock is {seconds:,} s {where} those of most nodes"
 
@@ -120,6 +120,6 @@ def own_clock_off(seconds: int, is_ahead: bool) -> str:
     "NetworkPolicy, a route or the overlay network",
 )
 def path_fails(endpoints: int, places: tuple[str, ...], count: int) -> str:
-    """Endpoints answer other nodes, and not these; the places are the nodes that they run on."""
+    """Endpoints answer other nodes but not these; ``places`` are the nodes of the endpoints."""
     where = f" on {listed(places, 2, count)}" if places else ""
     return f"{endpoints:,} endpoints{where} can't be reached from there; they answer other nodes"

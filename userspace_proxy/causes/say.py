@@ -1,12 +1,11 @@
-"""The one place where causes become text: sentences, what to do, and which command shows more.
+"""Renders causes as text, here only: the sentence, the remedy, the command that shows more.
 
     Cause ──say──▶ "10.244.0.9:8080 refused connections, when it was last tried"
           ├─remedy▶ "See where the program listens …"
           └─kubectl_words, on_node▶ "describe pod -n shop web-1"
 
 Rule 1: a sentence can be understood alone, and has no full stop. A remedy is a sentence, or a
-command that can be pasted, which begins in lower case; what its template gets is quoted for that.
-Rule 2: how often, and how long ago, isn't part of a sentence: that changes while the fact stays.
+command that can be pasted: it begins in lower case, and values in its template are shell-quoted.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ EXPECTS_NO_HEADER = (
     "This proxy sends a PROXY header before the client's bytes (annotation "
     f"{DOMAIN}proxy-protocol), which the program may not expect: let it, or remove the annotation. "
 )
-"""What to do before anything else where that is so, if clients get no answer."""
+"""The first remedy for an endpoint with a PROXY header whose clients get no answer."""
 
 
 class Form(enum.Enum):
-    """How much of a sentence is wanted."""
+    """How much of a sentence to return."""
 
     WHOLE = enum.auto()
     SHORT = enum.auto()
-    """Without what may be the reason."""
+    """Without the suspected reasons."""
     PREDICATE = enum.auto()
     """Without the object, if the sentence begins with it."""
     SHORT_PREDICATE = enum.auto()
@@ -54,7 +53,7 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
     within = f"{cause.within}: " if cause.within else ""
     parts = [within, subject, _written(text, cause)]
     if cause.when is When.PAST:
-        # After "but not 10.0.0.1" it would be about that client.
+        # Without the comma, the clause after "but not 10.0.0.1" would refer to that client.
         comma = "," if cause.code is CauseCode.ENDPOINT_DENIES else ""
         parts.append(f"{comma} when it was last tried")
     if cause.before is not None and is_now:
@@ -67,18 +66,20 @@ def say(cause: Cause, form: Form = Form.WHOLE) -> str:
 
 
 def say_before(cause: Cause) -> str:
-    """Return how an endpoint failed before it failed otherwise, as a clause."""
+    """Return how an endpoint failed before its present failure, as a clause."""
     return f"before, {say(cause.replace(when=When.LAST_MINUTE))}"
 
 
 def remedy(cause: Cause) -> str:
-    """Return what to do about a cause; empty if its sentence contains that."""
+    """Return the remedy for a cause; empty if the sentence contains it."""
     before = cause.before
     if before is not None and before.code is CauseCode.ENDPOINT_UNREACHABLE:
-        # A router without a way back to the datagram's source can't report that it has none.
+        # A router without a route back to the datagram's source can't report that.
         return remedy(before.replace(host=cause.host))
     row = cause.row
     text = _written((row.outside if cause.host else "") or row.hint, cause, is_quoted=True)
+    if words := command(cause):
+        text = f"kubectl {words}"
     if cause.answers_others:
         of_times = row.at_times_outside if cause.host else row.at_times
         if of_times:
@@ -86,6 +87,11 @@ def remedy(cause: Cause) -> str:
         elif text and cause.code.traits.is_of_now:
             text = f"If it fails again: {text[0].lower()}{text[1:]}"
     return f"{EXPECTS_NO_HEADER}{text}" if _gets_header(cause) else text
+
+
+def command(cause: Cause) -> str:
+    """Return the words after ``kubectl`` of a remedy that is a command; empty if it isn't."""
+    return _written(cause.row.command, cause, is_quoted=True)
 
 
 def object_of(cause: Cause) -> str:
@@ -115,11 +121,11 @@ _POD_AT = "get pods -A -o wide --field-selector status.podIP={ip}"
 
 
 def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
-    """Return the words after ``kubectl`` of the command, quoted; empty if none shows more.
+    """Return the arguments of the ``kubectl`` command that shows more, quoted; empty if none does.
 
     Args:
-        service: The Service that has the cause, ``namespace/name``.
-        pod: The name of the pod that was found to be the reason; empty if none was.
+        service: The affected Service, ``namespace/name``.
+        pod: The name of the pod that is the reason; empty if unknown.
     """
     about, row, traits = object_of(cause), cause.row, cause.code.traits
     words = row.kubectl or (CauseCode.NO_SLICE.traits.kubectl if row.is_of_slices else "")
@@ -133,7 +139,7 @@ def kubectl_words(cause: Cause, service: str, pod: str = "") -> str:
 
 
 def on_node(cause: Cause) -> str:
-    """Return the command on the node; empty if none shows more."""
+    """Return the command on the node that shows more; empty if none does."""
     match str(cause.get("chain") or "").split(" ", 3):
         case ["legacy", family, table, name]:
             tool = "ip6tables-legacy" if family == "ip6" else "iptables-legacy"

@@ -1,7 +1,7 @@
-"""The rows of causes that a Service, one of its addresses, or its clients have.
+"""Rows of causes about a Service, one of its addresses, or its clients.
 
-not this proxy's · an address that another one has · no listener · what has no effect · clients
-that are turned away
+not served by this proxy · address taken · no listener · settings without effect · clients
+turned away
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from .cause import Cause, CauseCode, cause
 from .slices import NAMES_SHOWN
 
 NOTES_MAX = 10
-"""Notes of one kind (Service, addresses, slices) at a Service port; each port repeats them."""
+"""Notes of one kind (Service, addresses, slices) kept per Service port; each port repeats them."""
 HEALTH_CHECK_FAILS = (
     "Load balancers may treat this node as one without endpoints; it is retried every second"
 )
-"""What a health check node port that doesn't answer means."""
+"""The effect of a health check node port that doesn't answer."""
 
 
 # This proxy doesn't serve such Services or ports.
@@ -26,19 +26,19 @@ HEALTH_CHECK_FAILS = (
 
 @cause(CauseCode.NOT_OURS)
 def lacks_label(label: str) -> str:
-    """It lacks the label that this proxy serves."""
+    """The Service lacks the label that this proxy serves."""
     return f"it has no label {label}"
 
 
 @cause(CauseCode.NOT_OURS)
 def of_other_proxy(name: str) -> str:
-    """Its label names another proxy."""
+    """The Service's label names another proxy."""
     return f"its label assigns it to the service proxy {name!r}"
 
 
 @cause(CauseCode.NOT_OURS)
 def has_headless_label() -> str:
-    """Its label says that no proxy serves it."""
+    """The Service's label says that no proxy serves it."""
     return "it has the label service.kubernetes.io/headless"
 
 
@@ -50,32 +50,32 @@ def _alias_hint(address: str) -> str:
 
 @cause(CauseCode.NOT_OURS, hint=_alias_hint)
 def is_external_name(address: str = "") -> str:
-    """It is an alias in DNS; an address, if it has one in place of a name, can't be its target."""
+    """The Service is a DNS alias; ``address``: its target, if that is an address (not allowed)."""
     why = f", which can't be an alias of an address ({address})" if address else ""
     return f"type ExternalName is served by DNS alone{why}"
 
 
 @cause(CauseCode.NOT_OURS, short="it is headless")
 def is_headless() -> str:
-    """It has no cluster IP, and wants none."""
+    """The Service has no cluster IP, by request."""
     return "it is headless (clusterIP: None): clients reach its endpoints directly"
 
 
 @cause(CauseCode.NOT_OURS)
 def no_cluster_ip() -> str:
-    """The API server hasn't given it one."""
+    """The API server hasn't assigned a cluster IP."""
     return "it has no cluster IP yet"
 
 
 @cause(CauseCode.NOT_OURS, short="protocol {protocol} is not supported")
 def unsupported_protocol(protocol: str) -> str:
-    """Its protocol is another one."""
+    """The port's protocol isn't supported."""
     return f"protocol {protocol} is not supported (TCP and UDP are)"
 
 
 @cause(CauseCode.NOT_OURS, short="load-balancer IP {address} is not served here")
 def balanced_elsewhere(address: str) -> str:
-    """A load balancer answers for its address itself."""
+    """A load balancer handles traffic to the address itself."""
     return (
         f"load-balancer IP {address} is not served here: its ipMode is not VIP, so the load "
         "balancer itself answers for it"
@@ -87,30 +87,30 @@ def balanced_elsewhere(address: str) -> str:
 
 @cause(CauseCode.ADDRESS_TAKEN, about="{address}", hint="Give one of them another address")
 def held_by(address: str, holder: str) -> str:
-    """A port of another Service holds the address, with its port and protocol."""
+    """Another Service's port already has this address, port and protocol."""
     return f"{address} is already held by {holder}"
 
 
 @cause(CauseCode.ADDRESS_TAKEN, about="{address}", hint="Give one of them another address")
 def external_ip_of(address: str, owner: ServiceKey | str) -> str:
-    """Its external IP is an address of another Service."""
+    """The Service's external IP is another Service's address."""
     return f"external IP {address} is an address of {owner}"
 
 
 def _number_hint(about: str, kind: str, number: str, **_: str) -> str:
-    # Not the other one: it may have the address in another way, such as a cluster IP.
+    # Not the other Service: it may have the address as its cluster IP, for instance.
     return f"Give this Service another {kind}"
 
 
 @cause(CauseCode.ADDRESS_TAKEN, about="{about}", hint=_number_hint)
 def lost_to(about: str, kind: str, number: str, holder: str) -> str:
-    """Its cluster IP, node port, … of this number is held by a port of another Service."""
+    """Another Service's port already has this cluster IP, node port, … and port number."""
     return f"{kind} {number} is not served: it is already held by {holder}"
 
 
 @cause(CauseCode.ADDRESS_TAKEN, about="{about}", hint=_number_hint)
 def lost_as_address(about: str, kind: str, number: str, owner: str) -> str:
-    """The same of an external IP that is an address of another Service."""
+    """The same for an external IP that is another Service's address."""
     return f"{kind} {number} is not served: it is an address of {owner}"
 
 
@@ -120,7 +120,7 @@ def lost_as_address(about: str, kind: str, number: str, owner: str) -> str:
     hint="Give it a clusterIP that no machine has, such as one of the cluster's range for Services",
 )
 def own_address(address: str) -> str:
-    """Its cluster IP is an address of this node."""
+    """The Service's cluster IP is an address of this node."""
     return f"its clusterIP {address} is an address of this node"
 
 
@@ -132,13 +132,13 @@ def _external_hint(address: str, why: str, is_allowed: bool) -> str:
 
 @cause(CauseCode.EXTERNAL_IP_OFF, about="{address}", hint=_external_hint)
 def external_ip_off(address: str, why: str, *, is_allowed: bool = False) -> str:
-    """An external IP isn't served, though it may be one of those that are allowed."""
+    """An external IP isn't served, perhaps although it is allowed."""
     return f"external IP {address} is not served: {why}"
 
 
 @cause(CauseCode.EXTERNAL_IP_OFF, about="{address}", hint="Divide the Service")
 def too_many_external_ips(address: str, limit: int) -> str:
-    """An external IP is beyond those of a Service that are served."""
+    """An external IP exceeds the number served per Service."""
     return (
         f"external IP {address} and those after it are not served: a Service with as many ports "
         f"may have {limit}"
@@ -151,7 +151,7 @@ def too_many_external_ips(address: str, limit: int) -> str:
     hint="Divide the Service, or give it fewer ports or load-balancer IPs",
 )
 def too_many_frontends(service: ServiceKey | str, limit: int, count: int) -> str:
-    """It has more frontends than are served; so many ports aren't, this one first."""
+    """The Service has too many frontends: ``count`` ports aren't served, this one first."""
     which = (
         "this port is" if count == 1 else f"this port and the {count - 1:,} after it, by name, are"
     )
@@ -168,7 +168,7 @@ def too_many_frontends(service: ServiceKey | str, limit: int, count: int) -> str
     shared=("namespace",),
 )
 def too_many_frontends_in_namespace(namespace: str, limit: int) -> str:
-    """It is among the largest Services of a namespace with too many frontends."""
+    """The Service is among the largest of a namespace with too many frontends."""
     return (
         f"the Services of namespace {namespace} together have more than {limit:,} frontends, which "
         "are their ports times their addresses, so the largest Services, this one among them, are "
@@ -186,16 +186,16 @@ def _hint(problem: str, hint: str, chain: str) -> str:
 
 @cause(CauseCode.NOT_LISTENING, about=_chain, hint=_hint, shared=("chain",))
 def not_listening(problem: str, hint: str, chain: str = "") -> str:
-    """A frontend, or the proxy port behind it, can't be served, or may not be.
+    """A frontend, or the proxy port behind it, can't or mustn't be served.
 
     Args:
-        problem: In the words of what opens or steers it.
-        chain: Family, table and name of the chain of another program that is to blame, if one is.
+        problem: The text of the component that opens or steers it.
+        chain: Family, table and name of another program's chain that is to blame; or empty.
     """
     return problem
 
 
-# Clients on the kernel path that get no answer.
+# Unanswered clients on the kernel path.
 
 
 def _of_chain(chain: str, why: str, hint: str) -> str:
@@ -204,11 +204,11 @@ def _of_chain(chain: str, why: str, hint: str) -> str:
 
 @cause(CauseCode.FIREWALL_DROPS, hint=_of_chain, shared=("chain",))
 def forwarding_dropped(chain: str, why: str, hint: str) -> str:
-    """A chain of another program certainly drops them where they are forwarded.
+    """Another program's chain certainly drops the clients' packets when they are forwarded.
 
     Args:
-        chain: Its family, table and name.
-        why: A rule, or its policy, and which packets.
+        chain: The family, table and name.
+        why: A rule or the policy, and the affected packets.
     """
     return f"packets that the kernel forwards to endpoints are dropped by chain {chain}: {why}"
 
@@ -220,24 +220,24 @@ def forwarding_dropped(chain: str, why: str, hint: str) -> str:
     "for the endpoints' way back to the clients; the path userspace reaches them from this node",
 )
 def forwarding_unanswered() -> str:
-    """Nothing certain is known of why."""
+    """The reason is unknown."""
     return (
         "clients that the kernel leads to endpoints get no answer, though the endpoints answer "
         "this node"
     )
 
 
-# What a user has written and doesn't get.
+# Settings of users without effect.
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def more_notes() -> str:
-    """There are more than are listed."""
+    """There are more notes than are listed."""
     return f"there are further notes: the first {NOTES_MAX} are listed"
 
 
 def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
-    """Return ``NOTES_MAX`` of them at most, and then one that states that there are more."""
+    """Return at most ``NOTES_MAX`` notes; if there are more, another cause says so."""
     found = tuple(itertools.islice(notes, NOTES_MAX + 1))
     return found if len(found) <= NOTES_MAX else (*found[:NOTES_MAX], more_notes())
 
@@ -248,29 +248,29 @@ def first_notes(notes: Iterable[Cause]) -> tuple[Cause, ...]:
     hint="Correct it: an object that was valid before keeps its last form until then",
 )
 def rejected(of: str, line: str) -> str:
-    """An object about it, ``Service shop/web``, has a mistake: with its place."""
+    """An object of the Service, ``Service shop/web``, has a mistake; ``line`` has its place."""
     return f"{of} is rejected: {line}"
 
 
 @cause(CauseCode.NOT_FOLLOWED)
 def of_object(line: str) -> str:
-    """The same, where the object is used in part, or the line says which it is."""
+    """The same if part of the object is used, or if the line names the object."""
     return line
 
 
 @cause(CauseCode.NOT_FOLLOWED, hint="Repair that file, first at {place}")
 def object_kept(place: str) -> str:
-    """A removed object of it is kept, as its file has mistakes, the first of them there."""
+    """A removed object is kept because its file has mistakes, the first at ``place``."""
     return "an object of it was removed from its file, and is kept while the file has mistakes"
 
 
 @cause(CauseCode.NOT_FOLLOWED, hint=HEALTH_CHECK_FAILS)
 def health_check_fails(problem: str) -> str:
-    """Load balancers get no answer about it, though clients are served."""
+    """Load balancers' health checks get no answer, though clients are served."""
     return problem
 
 
-# Clients that are turned away, because of where they are, or of what they send.
+# Clients that are turned away for their address or for what they send.
 
 _IS_ADMITTED_NOW = "explain --from=ADDRESS shows whether a client is admitted now"
 
@@ -310,7 +310,7 @@ def none_was_local() -> str:
     "from the networks there",
 )
 def no_proxy_header(client: str) -> str:
-    """Connections were reset, as they didn't begin with a PROXY header; the client is the last."""
+    """Connections without a PROXY header were reset; ``client`` is the last one."""
     return f"connections without a PROXY header were reset, the last one of {client}"
 
 
@@ -321,5 +321,5 @@ def no_proxy_header(client: str) -> str:
     "Service whose endpoint or load balancer leads back to it",
 )
 def hop_limit_reached(client: str) -> str:
-    """Datagrams were dropped, as their hop limit was used up; the client is the last one."""
+    """Datagrams with an exhausted hop limit were dropped; ``client`` is the last one."""
     return f"datagrams were dropped because their hop limit was reached, the last one of {client}"

@@ -1,4 +1,4 @@
-"""The rows of causes why a Service port has no endpoint that may be used, or not all of them.
+"""Rows of causes for a Service port without usable endpoints, or with too few of them.
 
 no slice ─ empty slice ─ no such port ─ not ready ─ on other nodes ─ drained, refused ─ too many
 """
@@ -14,7 +14,7 @@ from .cause import Cause, CauseCode, cause
 from .notes import not_to_mirror
 
 NAMES_SHOWN = 5
-"""Names, networks and reasons in a sentence."""
+"""How many names, networks and reasons a sentence lists."""
 _SLICES_OF = "EndpointSlices of {service}"
 _USES_ALL = "{policy}: Cluster uses endpoints of all nodes"
 _LABELLED = (
@@ -28,13 +28,13 @@ _LABELLED = (
     hint="Its pods have no {family} address, or its slices were written for {other} alone",
 )
 def no_slice_of_family(service: ServiceKey | str, family: str, other: str) -> str:
-    """Its slices are of the other family."""
+    """The Service's slices belong to the other family."""
     return f"no EndpointSlice of {family} belongs to {service}, only of {other}"
 
 
 @cause(CauseCode.NO_SLICE, about="{service}", hint=f"Remove that, or create {_LABELLED}")
 def not_mirrored(service: ServiceKey | str, name: str, mark: str) -> str:
-    """Its Endpoints aren't mirrored, because of a mark."""
+    """The Service's Endpoints aren't mirrored because of a label or annotation."""
     return not_to_mirror.words(str(service), mark)
 
 
@@ -45,13 +45,13 @@ def not_mirrored(service: ServiceKey | str, name: str, mark: str) -> str:
     f"contain {_LABELLED}, or Endpoints, as selectors aren't evaluated there",
 )
 def no_slice(service: ServiceKey | str, name: str, selector: str) -> str:
-    """It has a selector, and no slice."""
+    """The Service has a selector but no slice."""
     return f"no EndpointSlice belongs to {service}"
 
 
 @cause(CauseCode.NO_SLICE, about="{service}", hint=f"Create {_LABELLED}")
 def no_slice_nor_selector(service: ServiceKey | str, name: str) -> str:
-    """It has neither."""
+    """The Service has neither selector nor slice."""
     return f"no EndpointSlice belongs to {service}, and it has no selector"
 
 
@@ -61,7 +61,7 @@ def no_slice_nor_selector(service: ServiceKey | str, name: str) -> str:
     hint="Delete EndpointSlice {slice_}: its controller makes it anew, without the label",
 )
 def slice_headless(service: ServiceKey | str, slice_: SliceKey | str) -> str:
-    """It was headless, and its slice keeps the label."""
+    """The Service was headless, and its slice still has the label."""
     return (
         f"no EndpointSlice belongs to {service}: {slice_} has the label {LABEL_HEADLESS}, that of "
         "headless Services"
@@ -70,7 +70,7 @@ def slice_headless(service: ServiceKey | str, slice_: SliceKey | str) -> str:
 
 @cause(CauseCode.NO_SLICE, about="{slice_}", hint="Correct it: the Service has no other one")
 def slice_rejected(slice_: str, line: str) -> str:
-    """Its slice, ``EndpointSlice shop/web-1``, has a mistake; the line has the place."""
+    """The slice, ``EndpointSlice shop/web-1``, has a mistake; ``line`` has its place."""
     return f"{slice_} is rejected: {line}"
 
 
@@ -80,7 +80,7 @@ def slice_rejected(slice_: str, line: str) -> str:
     hint=f"If it is one, give it the label {LABEL_SERVICE_NAME}: {{name}}",
 )
 def unnamed_slice_rejected(slice_: str, line: str, name: str) -> str:
-    """The same of a slice that names no Service, and whose own name contains this one's."""
+    """The same for a slice that names no Service but whose own name contains the Service's."""
     return f"{slice_}, by its name a slice of it, is rejected: {line}"
 
 
@@ -88,15 +88,15 @@ def _which(count: int) -> str:
     return "its EndpointSlice is" if count == 1 else f"its {count} EndpointSlices are"
 
 
-@cause(CauseCode.SLICE_EMPTY, about="{service}", hint="kubectl get {pods}")
+@cause(CauseCode.SLICE_EMPTY, about="{service}", command="get {pods}")
 def selects_no_pod(
     service: ServiceKey | str, count: int, selector: str, pods: tuple[str, ...]
 ) -> str:
-    """Its slices are empty, as no pod matches.
+    """The Service's slices are empty because no pod matches its selector.
 
     Args:
-        count: Of the slices.
-        pods: kubectl's words for the pods.
+        count: The number of slices.
+        pods: Arguments with which kubectl lists the pods.
     """
     return f"{_which(count)} empty: no pod with an address was found for selector {selector}"
 
@@ -107,12 +107,12 @@ def selects_no_pod(
     hint="It has no selector: what created the slice must add endpoints",
 )
 def slice_empty(service: ServiceKey | str, count: int) -> str:
-    """Its slices are empty, and it has no selector."""
+    """The Service's slices are empty, and it has no selector."""
     return f"{_which(count)} empty"
 
 
 def _written(item: SliceKey) -> str:
-    """Return what a user has written that led to a slice."""
+    """Return the user's object that a slice was made from."""
     if name := mirrored_name(item):
         return f"Endpoints {item.namespace}/{name}"
     return f"EndpointSlice {item}"
@@ -125,12 +125,12 @@ def _elsewhere_hint(slice_: str, namespace: str, is_mirrored: bool) -> str:
 
 @cause(CauseCode.SLICE_ELSEWHERE, about="{slice_}", hint=_elsewhere_hint)
 def names_from_elsewhere(slice_: str, namespace: str, is_mirrored: bool) -> str:
-    """A slice, ``EndpointSlice web/cart-1``, of another namespace names a Service of this one."""
+    """A slice in another namespace, ``EndpointSlice web/cart-1``, names this Service."""
     return f"{slice_} names this Service, from another namespace"
 
 
 def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:
-    """Return that a slice of another namespace names a Service that exists only in this one."""
+    """Return the cause of a slice in another namespace that names a Service of this one."""
     return names_from_elsewhere(_written(item), key.namespace, bool(mirrored_name(item)))
 
 
@@ -142,12 +142,12 @@ def _orphaned_hint(slice_: str, named: str, name: str, is_mirrored: bool) -> str
 
 @cause(CauseCode.SLICE_ORPHANED, about="{slice_}", hint=_orphaned_hint)
 def names_nothing(slice_: str, named: str, name: str, is_mirrored: bool) -> str:
-    """A slice names a Service that doesn't exist, and whose name is similar."""
+    """A slice names a nonexistent Service with a similar name."""
     return f'{slice_} names "{named}", which does not exist (did you mean "{name}"?)'
 
 
 def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
-    """Return that a slice of this namespace names a Service that doesn't exist."""
+    """Return the cause of a slice in this namespace that names a nonexistent Service."""
     return names_nothing(_written(item), named, key.name, bool(mirrored_name(item)))
 
 
@@ -157,13 +157,13 @@ def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
     hint=f"If it is one of {{service}}, give it the label {LABEL_SERVICE_NAME}: {{name}}",
 )
 def names_none(service: ServiceKey | str, name: str, slice_: str) -> str:
-    """A slice names no Service, and this one's name begins its own."""
+    """A slice names no Service, but its name begins with this Service's."""
     lacks = f"{slice_} has no label {LABEL_SERVICE_NAME}"
     return f"no EndpointSlice belongs to {service}: {lacks}, so it belongs to no Service"
 
 
 def slice_unlabelled(key: ServiceKey, item: SliceKey) -> Cause:
-    """Return that a slice of this namespace, of a similar name, names no Service."""
+    """Return the cause of a slice in this namespace with a similar name and no Service."""
     return names_none(key, key.name, _written(item))
 
 
@@ -178,7 +178,7 @@ def _protocol_hint(port: str, protocol: str, others: tuple[str, ...], has_select
 
 @cause(CauseCode.PORT_NAME_MISSING, about="{port}", hint=_protocol_hint)
 def other_protocol(port: str, protocol: str, others: tuple[str, ...], has_selector: bool) -> str:
-    """Endpoints have a port of this name for other protocols only."""
+    """The endpoints' port of this name uses another protocol."""
     one = f"{'a' if port else 'an'} {_wanted(port)}"
     return f"its endpoints have {one} only for {', '.join(others)}, not {protocol}"
 
@@ -189,7 +189,7 @@ def other_protocol(port: str, protocol: str, others: tuple[str, ...], has_select
     hint="The port's name in the EndpointSlice (Endpoints) must be that in the Service",
 )
 def other_port_names(port: str, names: tuple[str, ...]) -> str:
-    """Endpoints have ports of other names, the first of which are these."""
+    """The endpoints' ports have other names, ``names`` being the first."""
     shown = ", ".join(sorted(f'"{name}"' if name else "an unnamed one" for name in names))
     return f"its endpoints have no {_wanted(port)}; they have {shown}"
 
@@ -202,11 +202,11 @@ def _no_port_hint(port: str, has_selector: bool) -> str:
 
 @cause(CauseCode.PORT_NAME_MISSING, about="{port}", hint=_no_port_hint)
 def no_port(port: str, has_selector: bool) -> str:
-    """Endpoints have no port at all."""
+    """The endpoints have no port at all."""
     sentence = f"its endpoints have no {_wanted(port)}, nor any other"
     if not has_selector:
         return sentence
-    # The EndpointSlice controller leaves a port out that it doesn't find in the pod.
+    # The EndpointSlice controller omits a port that it doesn't find in the pod.
     return f"{sentence}: targetPort is a name that no container port of its pods has"
 
 
@@ -216,7 +216,7 @@ def no_port(port: str, has_selector: bool) -> str:
     hint="targetPort is a name: give a container port of each pod this name",
 )
 def some_lack_port(port: str, have: int, total: int) -> str:
-    """Only some endpoints have the port, and serve it."""
+    """Only some endpoints have the port; they serve it."""
     lack = total - have
     them = f"{lack:,} of its {total:,} endpoints {'has' if lack == 1 else 'have'}"
     return f"{them} no {_wanted(port)}"
@@ -229,24 +229,26 @@ def some_lack_port(port: str, have: int, total: int) -> str:
     is_of_slices=True,
 )
 def port_unnumbered(service: ServiceKey | str, port: str, slice_: SliceKey | str) -> str:
-    """A slice has the port without its number."""
+    """A slice lists the port without its number."""
     which = f'port "{port}"' if port else "the unnamed port"
     return f"{which} of EndpointSlice {slice_} has no number"
 
 
-def _not_ready_hint(total: int, ended: int, pods: tuple[str, ...]) -> str:
-    if not pods:
-        return "It has no selector: what writes its EndpointSlice sets the conditions of endpoints"
-    return shell_command("kubectl", "get" if ended else "describe", *pods)
+def _look_at_pods(total: int, ended: int, pods: tuple[str, ...]) -> str:
+    return shell_command("get" if ended else "describe", *pods) if pods else ""
 
 
-@cause(CauseCode.NOT_READY, hint=_not_ready_hint)
+@cause(
+    CauseCode.NOT_READY,
+    hint="It has no selector: what writes its EndpointSlice sets the conditions of endpoints",
+    command=_look_at_pods,
+)
 def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
-    """No endpoint is ready, nor still serving.
+    """No endpoint is ready or still serving.
 
     Args:
-        ended: Of all, those that terminate and don't serve any more.
-        pods: kubectl's words for the pods; empty: it has no selector.
+        ended: Endpoints that terminate and no longer serve.
+        pods: Arguments with which kubectl lists the pods; empty: the Service has no selector.
     """
     if total == 1:
         if ended:
@@ -259,9 +261,9 @@ def none_ready(total: int, ended: int, pods: tuple[str, ...]) -> str:
     return f"{many}, and {are} terminating"
 
 
-@cause(CauseCode.NOT_READY, hint="kubectl get pods -n {namespace}")
+@cause(CauseCode.NOT_READY, command="get pods -n {namespace}")
 def about_to_vanish(namespace: str, count: int) -> str:
-    """Its usable endpoints all terminate."""
+    """All usable endpoints are terminating."""
     are = "it is" if count == 1 else "all are"
     return f"{are} terminating and about to vanish, and no ready one is used here"
 
@@ -276,9 +278,9 @@ def none_local(total: int, unknown: int, node: str, policy: str) -> str:
     """No endpoint is on this node, and the policy excludes all others.
 
     Args:
-        unknown: Of all, those whose node isn't known.
-        node: That of the only one.
-        policy: The field with the policy.
+        unknown: Endpoints whose node is unknown.
+        node: The node of the only endpoint.
+        policy: The field that sets the policy.
     """
     if total == 1:
         where = f"its only endpoint {'has no nodeName' if unknown else f'is on node {node}'}"
@@ -291,17 +293,17 @@ def none_local(total: int, unknown: int, node: str, policy: str) -> str:
 
 
 def _none_usable(total: int, reasons: tuple[str, ...]) -> str:
-    """Return why no endpoint is usable; reasons follow numbers, but for that of a single one."""
+    """Return why no endpoint is usable; reasons follow counts unless there is one endpoint."""
     if total == 1:
         return f"its only endpoint is {reasons[0]}"
-    # Each may name another Service.
+    # Each reason may name another Service.
     more = ", …" if len(reasons) > NAMES_SHOWN else ""
     return f"none of its {total:,} endpoints is usable: {', '.join(reasons[:NAMES_SHOWN])}{more}"
 
 
 @cause(CauseCode.NOT_LOCAL, hint=_USES_ALL)
 def none_local_nor_usable(total: int, reasons: tuple[str, ...], policy: str) -> str:
-    """No endpoint is usable, for several reasons, the policy among them."""
+    """No endpoint is usable, for several reasons including the policy."""
     return _none_usable(total, reasons)
 
 
@@ -313,13 +315,13 @@ _DRAINED_HINT = (
 
 @cause(CauseCode.NOT_READY, about=_SLICES_OF, hint=_DRAINED_HINT, is_of_slices=True)
 def none_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | str) -> str:
-    """No endpoint is usable; slices of the Service drain some."""
+    """No endpoint is usable; the Service's slices drain some."""
     return _none_usable(total, reasons)
 
 
 @cause(CauseCode.ENDPOINT_NOT_ALLOWED, about=_SLICES_OF, hint=_DRAINED_HINT, is_of_slices=True)
 def none_allowed_undrained(total: int, reasons: tuple[str, ...], service: ServiceKey | str) -> str:
-    """The same, and others are refused."""
+    """The same, and other endpoints are refused."""
     return _none_usable(total, reasons)
 
 
@@ -329,7 +331,7 @@ def none_allowed_undrained(total: int, reasons: tuple[str, ...], service: Servic
     "ports: correct the EndpointSlice, or the Service that has the address of a pod",
 )
 def none_allowed(total: int, reasons: tuple[str, ...]) -> str:
-    """No endpoint is usable, as some are refused."""
+    """No endpoint is usable, because some are refused."""
     return _none_usable(total, reasons)
 
 
@@ -345,7 +347,7 @@ def none_usable(total: int, reasons: tuple[str, ...]) -> str:
     hint="Divide the Service: its ports times their endpoints and ranges may be {limit:,}",
 )
 def too_many_at_all_ports(service: ServiceKey | str, limit: int) -> str:
-    """The Service's ports before this one have as many endpoints as it may have."""
+    """The Service's ports before this one use up its limit of endpoints."""
     return (
         f"the ports of {service} together have more than {limit:,} endpoints and source ranges, so "
         "this port, which is not among the first by name, is not served"
@@ -359,7 +361,7 @@ def too_many_at_all_ports(service: ServiceKey | str, limit: int) -> str:
     shared=("namespace",),
 )
 def too_many_in_namespace(namespace: str, limit: int) -> str:
-    """It is among the largest Services of a namespace with too many endpoints."""
+    """The Service is among the largest of a namespace with too many endpoints."""
     return (
         f"the Services of namespace {namespace} together have more than {limit:,} endpoints and "
         "source ranges, counted for each port, so the largest Services, this one among them, are "
@@ -372,5 +374,5 @@ def too_many_in_namespace(namespace: str, limit: int) -> str:
     hint="Divide the Service: a port of one Service may have {limit:,} endpoints of a family",
 )
 def too_many_endpoints(limit: int) -> str:
-    """It has more endpoints than this proxy uses for one."""
+    """The Service port has more endpoints than this proxy uses per port."""
     return f"it has more than {limit:,} endpoints, and the others are left out"

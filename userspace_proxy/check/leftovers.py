@@ -8,7 +8,7 @@ created last.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from ..filters.chains import ChainTable, Tables
 from ..filters.kube_proxy import (
@@ -113,7 +113,7 @@ def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:
         if label is not None:
             places.setdefault(label, []).append(f"nftables table inet {name}")
     for table, chains in (*kernel.legacy_nat.items(), *kernel.legacy_filter.items()):
-        for label in _labels(chains):
+        for label in sorted(filter(None, set(map(label_of, chains)))):
             places.setdefault(label, []).append(f"table {table}")
     return [
         warning(
@@ -125,7 +125,3 @@ def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:
         for label, where in sorted(places.items())
         if label not in running
     ]
-
-
-def _labels(chains: Iterable[str]) -> list[str]:
-    return sorted({label for label in map(label_of, chains) if label is not None})

@@ -9,6 +9,7 @@ has named, on this node, only a process of root or of this user is believed.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 from dataclasses import dataclass
@@ -183,11 +184,11 @@ def parse_server(text: str) -> AdminAddress:
         ConfigError: It is none of them.
     """
     default = AdminAddress("127.0.0.1", 10249)
-    try:
+    with contextlib.suppress(ValueError):
         url = urlsplit(text if "://" in text else f"http://{text}")
         host, port = url.hostname or default.host, url.port
-    except ValueError:
-        raise ConfigError(f"--server: {text!r} is not an address", hint="write HOST:PORT") from None
-    if url.scheme != "http" or url.path not in ("", "/") or url.query:
-        raise ConfigError(f"--server: {text!r} is not an address", hint="write HOST:PORT")
-    return AdminAddress(host, default.port if port is None else port)
+        if url.scheme == "http" and url.path in ("", "/") and not url.query:
+            return AdminAddress(host, default.port if port is None else port)
+    raise ConfigError(
+        f"--server: {text!r} is not the address of a status page", hint="write HOST:PORT"
+    )

@@ -90,7 +90,8 @@ def _dispatch(words: Sequence[str]) -> int:
 def _complain(exc: UserspaceProxyError) -> None:
     from .logs import write_behind_log
 
-    line = f"error: {_one_line(exc)}"
+    said = " ".join(str(exc).split("\n"))
+    line = f"error: {said}"
     # A print would wait for a stalled reader of the log.
     if not write_behind_log(line):
         print(line, file=sys.stderr)
@@ -167,7 +168,3 @@ def _write_similar(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
     return "".join(_SIMILAR_SIGNS.get(sign, "?") for sign in lacking), error.end
-
-
-def _one_line(exc: UserspaceProxyError) -> str:
-    return " ".join(str(exc).split("\n"))

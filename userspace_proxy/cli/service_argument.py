@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ConfigError, UserspaceProxyError
 from ..model.addresses import parse_ip
+from ..model.quoting import shell_command
 from .command import CommandFlag, Given
-from .kubeconfig import context_namespace, means_cluster
+from .kubeconfig import CHOICES, context_namespace, means_cluster
+from .program_start import ProgramStart
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -78,7 +80,7 @@ class ServiceArguments:
             ConfigError: It isn't a name, or the flags name a kubeconfig that is missing.
             SourceError: The kubeconfig can't be read.
         """
-        if self._is_all:
+        if self._given.is_on("all-namespaces"):
             return ""
         if name := self._given.values.get("namespace"):
             if "/" in name or ":" in name:
@@ -102,58 +104,62 @@ class ServiceArguments:
         Raises:
             ConfigError: It can't be the name of a Service, or its namespace isn't given.
         """
-        word = _read_written(word)
+        word = self._read_written(word)
         name, colon, _ = word.partition(":")
         parts = name.split("/")
         if not all(parts) or len(parts) > 2 or word.endswith(":"):
             raise _no_service(word)
-        if len(parts) == 2 and parts[0] in _OTHER_KINDS:
+        # The name of a namespace has no dot, as that of a kind may: ``deployment.apps``.
+        if len(parts) == 2 and (parts[0] in _OTHER_KINDS or "." in parts[0]):
             instead = f"write one that leads to it; {parts[1]} is the Service of that name"
             raise _no_service(word, instead)
         if len(parts) == 2:
-            return (self._inside(word.partition("/")[2]), word) if parts[0] in KINDS else (word,)
+            return (*self.names(word.partition("/")[2]), word) if parts[0] in KINDS else (word,)
         likeliest = self._inside(word)
         return (likeliest, word) if may_be_namespace and not colon else (likeliest,)
 
-    @property
-    def _is_all(self) -> bool:
-        return self._given.is_on("all-namespaces")
-
     def _inside(self, name: str) -> str:
-        if self._is_all:
+        if self._given.is_on("all-namespaces"):
             raise ConfigError(
                 f"{name!r} with --all-namespaces: its namespace is not given",
                 hint=f"write NAMESPACE/{name}",
             )
         return f"{self.namespace or _DEFAULT}/{name}"
 
+    def _read_written(self, word: str) -> str:
+        """Return a word of logs, browsers and configurations as ``namespace/name``, or as it is.
 
-def _read_written(word: str) -> str:
-    """Return a word of logs, browsers and configurations as ``namespace/name``; others as they are.
+        Raises:
+            ConfigError: It is an address, or another name of DNS.
+        """
+        if "://" in word:
+            word = word.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        host, colon, port = word.partition(":") if word.count(":") == 1 else (word, "", "")
+        ip = word[1:].partition("]")[0] if word.startswith("[") else host
+        with contextlib.suppress(ValueError):
+            address = parse_ip(ip, strict=False)
+            raise ConfigError(
+                f"{word!r} is an address",
+                hint=f"`{self._search_for(str(address))}` shows the Service that has it",
+            )
+        labels = host.rstrip(".").split(".")
+        if "/" in host or len(labels) < 2:
+            return word
+        if "svc" in labels[2:]:
+            # Before the Service's name may be that of one of its pods.
+            del labels[labels.index("svc", 2) :]
+        elif len(labels) > 2:
+            raise _no_service(word)
+        *_, name, namespace = labels
+        return f"{namespace}/{name}{colon}{port}"
 
-    Raises:
-        ConfigError: It is an address, or another name of DNS.
-    """
-    if "://" in word:
-        word = word.partition("://")[2].partition("/")[0].rpartition("@")[2]
-    host, colon, port = word.partition(":") if word.count(":") == 1 else (word, "", "")
-    ip = word[1:].partition("]")[0] if word.startswith("[") else host
-    with contextlib.suppress(ValueError):
-        address = parse_ip(ip, strict=False)
-        raise ConfigError(
-            f"{word!r} is an address",
-            hint=f"`userspace-proxy status --search={address}` shows the Service that has it",
-        )
-    labels = host.rstrip(".").split(".")
-    if "/" in host or len(labels) < 2:
-        return word
-    if "svc" in labels[2:]:
-        # Before the Service's name may be that of one of its pods.
-        del labels[labels.index("svc", 2) :]
-    elif len(labels) > 2:
-        raise _no_service(word)
-    *_, name, namespace = labels
-    return f"{namespace}/{name}{colon}{port}"
+    def _search_for(self, address: str) -> str:
+        """Return the command that searches what was asked for an address."""
+        given = dict(word.removeprefix("--").split("=", 1) for word in self._given.settings)
+        given |= self._given.values
+        names = ("server", "config", "kubeconfig", *CHOICES)
+        source = [f"--{name}={given[name]}" for name in names if given.get(name)]
+        return shell_command(*ProgramStart().program, "status", f"--search={address}", *source)
 
 
 def _no_service(word: str, instead: str = "write NAMESPACE/NAME") -> ConfigError:

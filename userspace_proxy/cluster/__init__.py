@@ -1,4 +1,4 @@
-"""The latest objects from the source, and immutable snapshots of them."""
+"""Keeps the source's latest objects, and returns immutable snapshots of them."""
 
 from .persistent import PersistentMap, differing_keys
 from .slices import Slices

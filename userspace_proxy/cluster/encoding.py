@@ -1,13 +1,13 @@
-"""Encodes a snapshot for the state that is kept on disk: JSON lines, compressed by gzip.
+"""Encodes a snapshot for the state on disk: JSON lines, compressed by gzip.
 
-    {"format":…}                                        a number of its types (``type_digest``)
-    {"of":{…},"node":{…},"node_addresses":[…]}          whose state it is, and all but the Services
-    {"service":{…},"slices":[{…},…]}                    a Service; a line each, in their order
+    {"format":…}                                        a number for its types (``type_digest``)
+    {"of":{…},"node":{…},"node_addresses":[…]}          the state's owner, and all but the Services
+    {"service":{…},"slices":[{…},…]}                    one line for each Service, in order
 
-Rule 1: a snapshot contains Services, EndpointSlices and Nodes, as far as they affect traffic. So
-no Secret can be in it.
-Rule 2: the CRC-32 of gzip detects a text that is incomplete or was changed; what another program
-has written is examined like any input, so nothing in a snapshot is invalid.
+Rule 1: a snapshot contains Services, EndpointSlices and Nodes, as far as they affect traffic, and
+so no Secrets.
+Rule 2: gzip's CRC-32 detects an incomplete or damaged state; text by another program is validated
+like any input, so nothing in a snapshot is invalid.
 Rule 3: equal snapshots are encoded as equal bytes.
 """
 
@@ -33,15 +33,15 @@ from .store import ServiceState, Snapshot
 from .type_digest import digest
 
 TEXT_BYTES_MAX = 256 << 20
-"""Before compression: room for 200,000 Services with three endpoints each."""
+"""The limit before compression: enough for 200,000 Services with three endpoints each."""
 
-# zlib's number for gzip.
+# zlib's window size for gzip.
 _GZIP = 31
-# Five times faster than zlib's default, for a tenth more bytes.
+# Five times as fast as zlib's default, for a tenth more bytes.
 _LEVEL = 1
 _BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _is_ipv4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}").fullmatch
-# Services, ports and endpoints that are encoded at once: 0.5 ms; other threads run in between.
+# Services, ports and endpoints encoded at once, in 0.5 ms; other threads run in between.
 _BATCH = 600
 
 _CORRUPT = (ValueError, msgspec.MsgspecError, RecursionError)
@@ -49,12 +49,12 @@ _CORRUPT = (ValueError, msgspec.MsgspecError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class StateOwner:
-    """The proxy that a state belongs to, and where its Services come from."""
+    """The proxy to which a state belongs, and the source of its Services."""
 
     source: str
     """``kubernetes`` or ``manifests``."""
     location: str
-    """The API server with its certificate authority, or the folder."""
+    """The API server and its certificate authority, or the folder."""
     node: str
     """This node's name."""
     proxy_name: str
@@ -74,7 +74,7 @@ class _Head:
 
 
 FORMAT = digest(_Head, ServiceState)
-"""Another number in each version in which these types differ."""
+"""A number that changes with these types from version to version."""
 _encoder = msgspec.json.Encoder()
 _version_decoder = msgspec.json.Decoder(_Version)
 _head_decoder = msgspec.json.Decoder(_Head)
@@ -82,10 +82,10 @@ _service_decoder = msgspec.json.Decoder(ServiceState)
 
 
 def encode_state(snapshot: Snapshot, owner: StateOwner) -> bytes:
-    """Return a snapshot as bytes; takes some 0.2 s for 10,000 Services: call it in a thread.
+    """Encode a snapshot; takes some 0.2 s for 10,000 Services, so call it in a thread.
 
     Raises:
-        InputError: It is too large.
+        InputError: The snapshot is too large.
     """
     compressor = zlib.compressobj(_LEVEL, wbits=_GZIP)
     parts: list[bytes] = []
@@ -100,13 +100,13 @@ def encode_state(snapshot: Snapshot, owner: StateOwner) -> bytes:
 
 
 def decode_state(data: bytes, owner: StateOwner) -> Snapshot:
-    """Return the snapshot in bytes from :func:`encode_state`; its revision is 0.
+    """Decode the result of :func:`encode_state`; the snapshot's revision is 0.
 
     Args:
-        owner: Whose state is wanted.
+        owner: The expected owner.
 
     Raises:
-        InputError: They are another format, another owner's, or corrupt.
+        InputError: The data has another format or owner, or is corrupt.
     """
     version, _, rest = _decompress(data).partition(b"\n")
     head, _, services = rest.partition(b"\n")
@@ -210,7 +210,7 @@ def _check_notes(notes: Iterable[Note]) -> None:
 
 def _check_ips(ips: Iterable[str]) -> None:
     for ip in ips:
-        # Ten times as fast as parsing, for thousands of endpoints.
+        # Ten times as fast as parsing, which matters for thousands of endpoints.
         if _is_ipv4(ip) is None and parse_ip(ip) != ip:
             raise ValueError(f"{ip!r} is not in canonical form")
 

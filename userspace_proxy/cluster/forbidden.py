@@ -1,9 +1,9 @@
-"""Addresses to which no name may lead: those of this node, other Nodes, pods, Services, and others.
+"""Addresses to which no name may resolve: of this node, other Nodes, pods, Services, and others.
 
-Rule 1: an address that NAT64 translates is judged by both of its forms.
-Rule 2: what changes is followed: Services, Nodes, and this node's addresses.
-Rule 3: where users of a cluster write names, none is looked up before the networks of pods and the
-Nodes are known, and a name has no endpoint of a family without a network of pods.
+Rule 1: an address that NAT64 translates is checked in both forms.
+Rule 2: changes of Services, Nodes, and this node's addresses are followed.
+Rule 3: in a cluster whose users write names, none is looked up before the pod networks and the
+Nodes are known, and a name has no endpoint of a family without a pod network.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from ..model import IPFamily, Node, Service, contains
 from ..model.endpoint_names import NameState
 from ..model.reserved_addresses import behind_nat64, why_reserved
 
-# As many as the names of a node may have.
+# As many addresses as the names of a node may have.
 _OWN_MAX = 64_000
 
 
 class Forbidden(enum.StrEnum):
-    """What an address of this node or the cluster is, in words."""
+    """What an address belongs to on this node or in the cluster."""
 
     PODS = "in the network of pods"
     SERVICES = "in the network of Services"
     SERVICE = "an address of a Service"
     THIS_NODE = "an address of this node"
     OF_BOTH = "an address of this node and of a Service"
-    """Which of them it was first isn't known."""
+    """Which it was first is unknown."""
     NODE = "an address of a Node"
 
 
 class ClusterNetworks(NamedTuple):
-    """What is configured of the cluster."""
+    """The cluster's configured networks."""
 
     pods: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     is_shared: bool = False
-    """Its users write names, so its pods and Nodes have to be known."""
+    """Whether its users write names, so that its pods and Nodes must be known."""
 
 
 class ForbiddenAddresses:
-    """What the names of one proxy must not lead to.
+    """The addresses to which one proxy's names must not resolve.
 
     Args:
         is_own: Returns whether the kernel delivers packets to an address to this node itself.
@@ -53,15 +53,15 @@ class ForbiddenAddresses:
         self.networks = networks
         self._is_own = is_own
         self._own: dict[str, bool] = {}
-        """What ``is_own`` has returned since this node's addresses last changed."""
+        """Results of ``is_own`` since this node's addresses last changed."""
         self._services: Counter[str] = Counter()
-        """How many Services have an address."""
+        """The number of Services with each address."""
         self._node: Node | None = None
         self._nodes: frozenset[str] | None = None
 
     @property
     def unknown(self) -> NameState | None:
-        """Why no name may be looked up yet; None: names may."""
+        """Why no name may be looked up yet; None: names may be."""
         if self.networks.is_shared and not self.networks.pods:
             return NameState.NETWORKS_UNKNOWN
         if self.networks.is_shared and self._nodes is None:
@@ -69,10 +69,10 @@ class ForbiddenAddresses:
         return None
 
     def set_nodes(self, node: Node | None, addresses: frozenset[str] | None) -> bool:
-        """Take this node's object and the addresses of all Nodes; returns whether they differ.
+        """Set this node's object and the addresses of all Nodes; returns whether they differ.
 
         Args:
-            addresses: None: they are unknown.
+            addresses: The addresses of all Nodes; None: unknown.
         """
         if (node, addresses) == (self._node, self._nodes):
             return False
@@ -80,39 +80,39 @@ class ForbiddenAddresses:
         return True
 
     def change_services(self, old: Iterable[Service], new: Iterable[Service]) -> set[str]:
-        """Replace some Services by others; returns the addresses that differ."""
+        """Replace some Services; returns the addresses that changed."""
         before = Counter(ip for service in old for ip in service.addresses)
         now = Counter(ip for service in new for ip in service.addresses)
         self._services.subtract(before)
         self._services.update(now)
         differing = {ip for ip in before.keys() | now.keys() if before[ip] != now[ip]}
         for ip in differing:
-            # The proxy itself may make the address of a Service one of this node.
+            # The proxy itself may assign a Service's address to this node.
             self._own.pop(ip, None)
             if not self._services[ip]:
                 del self._services[ip]
         return differing
 
     def look_again(self) -> None:
-        """Ask the kernel again: this node's addresses have changed."""
+        """Forget the kernel's answers, as this node's addresses have changed."""
         self._own.clear()
 
     def why(self, ip: str) -> str:
-        """Return what an address is that must not be dialled, as :class:`Forbidden`; or empty."""
+        """Return why an address must not be dialled, as in :class:`Forbidden`; or empty."""
         why = why_reserved(ip) or self._why_unknown(ip) or self._why_ours(ip)
         if not why and (inner := behind_nat64(ip)):
             why = why_reserved(inner) or self._why_ours(inner)
         return why
 
     def _why_unknown(self, ip: str) -> str:
-        """Return that an address may be a pod's for all that is known."""
+        """Return a reason if an address may be a pod's, as far as is known."""
         family, networks = IPFamily.of(ip), self.networks
         if networks.is_shared and not any(IPFamily.of(n) is family for n in networks.pods):
             return f"of {family}, while --cluster-cidr has no {family} network"
         return ""
 
     def _why_ours(self, ip: str) -> str:
-        """Return whose address it is, here or in the cluster."""
+        """Return to what an address belongs, on this node or in the cluster."""
         networks, node = self.networks, self._node
         if contains((*networks.pods, *(node.pod_networks if node else ())), ip):
             return Forbidden.PODS
@@ -127,7 +127,7 @@ class ForbiddenAddresses:
         return ""
 
     def _has(self, ip: str) -> bool:
-        """Return whether this node has an address, as the kernel has last answered."""
+        """Return whether this node has an address, by the kernel's last answer."""
         if ip not in self._own:
             if len(self._own) >= _OWN_MAX:
                 self._own.clear()

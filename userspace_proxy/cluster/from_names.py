@@ -1,16 +1,16 @@
-"""Endpoints of Services by name: slices with the addresses that DNS has answered.
+"""Derives endpoints of Services by name: slices with the addresses from DNS.
 
     source ──snapshot──▶ EndpointsByName ──snapshot with slices of addresses──▶ rounds
     DNS ────lookups────▶ (host_table)         in turns: a Service takes some 50 µs
 
-Rule 1: a name is looked up only where the operator has allowed it, or a name above it.
-Rule 2: an address that is forbidden (``forbidden``) is no endpoint, whatever a name resolves to.
-That is judged again when Services, Nodes or this node's addresses change; at each dial, the kernel
-is asked again (``OwnAddressCheck``).
-Rule 3: a snapshot without names is passed on as it is; otherwise the cost of a change depends on
-the Services and names that change.
-Rule 4: a bug that one Service meets costs only this Service its endpoints by name, and is a note of
-it; deriving is tried again once something of it changes.
+Rule 1: a name is looked up only if the operator has allowed it, or a parent domain.
+Rule 2: a forbidden address (``forbidden``) is never an endpoint, whatever a name resolves to. This
+is checked again when Services, Nodes or this node's addresses change; and at each dial the kernel
+is asked (``OwnAddressCheck``).
+Rule 3: a snapshot without names is passed on unchanged; otherwise the cost of a change depends only
+on the Services and names that change.
+Rule 4: a bug that one Service triggers removes only that Service's endpoints by name, and is a note
+of it; deriving is retried once the Service changes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .persistent import PersistentMap, differing_keys
 from .store import ServiceState, Snapshot
 
 USES_MAX = 64
-"""Names of one Service, counted for each slice that has them: each use may be 128 endpoints."""
+"""Names of one Service, counted for each slice with them: each use may be 128 endpoints."""
 _FORBIDDEN_SHOWN = 3
 _Services = Mapping[ServiceKey, ServiceState]
 _NOTHING: _Services = PersistentMap()
@@ -50,8 +50,8 @@ class EndpointsByName:
     """Derives the slices of one proxy's Services.
 
     Args:
-        allowed: Names that may be looked up, with all names below them.
-        forbidden: Addresses to which they must not lead.
+        allowed: Names that may be looked up, including all names below them.
+        forbidden: Addresses to which they must not resolve.
     """
 
     def __init__(self, allowed: Sequence[str], forbidden: ForbiddenAddresses) -> None:
@@ -60,20 +60,20 @@ class EndpointsByName:
         self._allowed = tuple(allowed)
         self._forbidden = forbidden
         self.last = Snapshot(_NOTHING)
-        """What followed from the snapshot of the source at the end of the last turns."""
+        """The result for the source's snapshot at the end of the last turns."""
         self._source = self.last
         self._changes = 0
-        """How many snapshots differ from those of the source by lookups alone."""
+        """The number of snapshots that lookups alone have caused."""
         self._requests: dict[ServiceKey, NameRequest] = {}
         self._shares = NameShares()
         self._touched: set[ServiceKey] = set()
         self.bugs: dict[ServiceKey, str] = {}
-        """Services without endpoints by name because something raised, and what."""
+        """Services without endpoints by name because of an exception, and its text."""
         self._attempts = _GuardedSteps()
-        """Those of the present turns."""
+        """The steps of the current turns."""
 
     def derive(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot of the source with the slices that follow from names, at once."""
+        """Return a source's snapshot with the slices derived from names, in one step."""
         for _ in self.turns(snapshot):
             pass
         return self.last
@@ -81,11 +81,11 @@ class EndpointsByName:
     def turns(self, snapshot: Snapshot) -> Iterator[None]:
         """Derive the slices in turns; :attr:`last` has them at their end.
 
-        What is learnt between two turns may be in the next snapshot only, and no turns may begin
-        before the end of these.
+        Lookups learnt between two turns may only be in the next snapshot. Don't start other turns
+        before these have ended.
 
         Args:
-            snapshot: That of the source; the same again: with what has been learnt since.
+            snapshot: The source's; the same one again, to include lookups learnt since.
         """
         old, self._source, self._attempts = self._source, snapshot, _GuardedSteps()
         changed = differing_keys(old.services, snapshot.services)
@@ -116,20 +116,20 @@ class EndpointsByName:
             yield
         self._update(changed, gone, derived, is_other=snapshot is not old)
 
-    def learn(self, host: str, lookup: Lookup, now: float, wall: float) -> bool:
-        """Take the result of a lookup, as HostTable; return whether another snapshot follows."""
-        has_changed = self.hosts.learn(host, lookup, now, wall)
+    def learn(self, host: str, lookup: Lookup, now: float) -> bool:
+        """Record a lookup's result, as HostTable does; return whether the snapshot changes."""
+        has_changed = self.hosts.learn(host, lookup, now)
         if has_changed:
             self._touched.update(self._shares.users.get(host, ()))
         return has_changed
 
     def look_again(self) -> None:
-        """Judge all addresses again: those of this node have changed."""
+        """Check all addresses again, as this node's have changed."""
         self._forbidden.look_again()
         self._touched.update(*self._shares.users.values())
 
     def _follow(self, old: Snapshot, new: Snapshot, changed: Collection[ServiceKey]) -> None:
-        """Follow what is forbidden, and touch the Services that this may concern."""
+        """Update the forbidden addresses, and touch Services that this may affect."""
         unknown = self._forbidden.unknown
         if self._forbidden.set_nodes(new.node, new.node_addresses):
             self._touched.update(*self._shares.users.values())
@@ -174,7 +174,7 @@ class EndpointsByName:
             used, unused = wanted[:room], wanted[room:]
             room -= len(used)
             unused += (endpoint for endpoint in item.named if endpoint.ip not in claimed)
-            # One name that isn't looked up shows why, of any number.
+            # One name that isn't looked up is enough to show why.
             for endpoint in (*used, *unused[:1]):
                 names = claimed if endpoint in used else ()
                 for family in request.families:
@@ -223,7 +223,7 @@ class EndpointsByName:
         )
 
     def _share(self, touched: Collection[ServiceKey]) -> Generator[None, None, set[ServiceKey]]:
-        """Have the names of these Services looked up; return them, and those that this concerns."""
+        """Schedule lookups for these Services' names; return all affected Services."""
         asked: dict[ServiceKey, list[str]] = {}
         for key in sorted(touched):
             asked[key] = self._attempts.attempt(key, self._wanted, key) or []
@@ -243,7 +243,7 @@ class EndpointsByName:
         return {claim.service for claim in moved}.union(touched)
 
     def _seed(self, key: ServiceKey) -> None:
-        """Take the addresses that the names of a Service had in an earlier run."""
+        """Seed a Service's names with their addresses from an earlier run."""
         for host, item in self._requests[key].earlier:
             if host in self._shares.of(key):
                 self.hosts.seed(host, item.family, [e.ip for e in item.endpoints])
@@ -257,27 +257,27 @@ class EndpointsByName:
 
 
 def before_lookups(snapshot: Snapshot, allowed: Sequence[str]) -> Snapshot:
-    """Return Services of manifests as a proxy has them before it has looked up any name."""
+    """Return manifests' Services in their state before any name is looked up."""
     nothing_forbidden = ForbiddenAddresses(ClusterNetworks(), lambda _: False)
     return EndpointsByName(allowed, nothing_forbidden).derive(snapshot)
 
 
 def _changed(have: _Services, put: _Services, gone: Collection[ServiceKey]) -> _Services:
-    """Return some Services with others put or removed."""
+    """Return a copy of some Services with others put or removed."""
     if not isinstance(have, PersistentMap):
         have = PersistentMap[ServiceKey, ServiceState]().changed(have)
     return have.changed(put, gone)
 
 
 class _GuardedSteps:
-    """The steps of one batch; a bug is confined to the Service that meets it."""
+    """The steps of one batch; a bug is confined to the Service that triggers it."""
 
     def __init__(self) -> None:
         self.raised: dict[ServiceKey, str] = {}
-        """The Services for which a step raised, and what and where."""
+        """The Services for which a step raised an exception, with its text and place."""
 
     def attempt(self, key: ServiceKey, step: Callable[[_T], _R], value: _T) -> _R | None:
-        """Return the result of a step; None: it raised."""
+        """Return the result of a step; None: it raised an exception."""
         try:
             return step(value)
         except Exception as exc:  # noqa: BLE001 - the other Services must go on

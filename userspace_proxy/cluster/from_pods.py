@@ -1,14 +1,14 @@
-"""Endpoints of a source's Services: of Services with a selector from Pods, of others from slices.
+"""Derives endpoints of Services with a selector from Pods; others keep their slices.
 
     Services, Pods, slices ──▶ PodEndpoints ──settle()──▶ Store
 
-Rule 1: slices of a Service with a selector are ignored, whether a controller or a user
-has written them: its endpoints are its Pods.
-Rule 2: only Services are derived again whose own object or Pods have changed.
-Rule 3: endpoints of an earlier run stay until the Service's own object was read: until then how it
-selects its Pods isn't known, and one that can't be read stays as it was.
-Rule 4: a change of a Pod costs as much as the Pods of all Services that select it, so the Services
-of a namespace share a number of them; a Service beyond it has no endpoints, and a note.
+Rule 1: slices of a Service with a selector are ignored, whether a controller or a user wrote them:
+its endpoints are its Pods.
+Rule 2: only Services whose own object or Pods have changed are derived again.
+Rule 3: an earlier run's endpoints stay until the Service's object has been read: until then its
+selector is unknown, and a Service that can't be read stays unchanged.
+Rule 4: a change of a Pod costs as much as the Pods of all Services that select it, so a namespace's
+Services share a maximum number of Pods; a Service beyond it has no endpoints, and a note.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from ..shares import Shares
 from .store import Snapshot, Store
 
 PODS_MAX = 20_000
-"""Pods of all Services of a namespace, each counted for every Service: 5 µs each."""
+"""The maximum of a namespace's Pods, each counted for every Service; 5 µs each."""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _Label = tuple[str, str, str]
-"""A namespace, and a label: key and value."""
+"""A namespace, and a label's key and value."""
 
 
 class PodEndpoints:
-    """Keeps the slices of one store.
+    """Keeps one store's slices.
 
     Args:
-        with_headless: Derive endpoints of headless Services, too, which only DNS uses.
+        with_headless: Also derive endpoints of headless Services, which only DNS uses.
     """
 
     def __init__(self, store: Store, *, with_headless: bool) -> None:
@@ -50,21 +50,21 @@ class PodEndpoints:
         self._with_headless = with_headless
         self._services: dict[ServiceKey, tuple[Service, PodSelection]] = {}
         self._selecting: dict[_Label, set[ServiceKey]] = {}
-        """Services by the first label of their selectors."""
+        """Services by their selector's first label."""
         self._pods: dict[PodKey, PodEndpoint] = {}
         self._labelled: dict[_Label, set[PodKey]] = {}
         """Pods by each of their labels."""
         self._written: dict[SliceKey, EndpointSlice] = {}
-        """Slices that the source has read."""
+        """Slices read by the source."""
         self._written_for: dict[ServiceKey, set[SliceKey]] = {}
         self._in_store: dict[ServiceKey, set[SliceKey]] = {}
         self._touched: set[ServiceKey] = set()
         self._shares = Shares[ServiceKey](of_namespace=PODS_MAX)
         self._unread: set[ServiceKey] = set()
-        """Services of an earlier run whose Pods aren't known until they are read."""
+        """An earlier run's Services, whose Pods are unknown until the Services are read."""
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Note what the store has of an earlier run."""
+        """Note the store's objects from an earlier run."""
         for key, state in snapshot.services.items():
             self._in_store[key] = {item.key for item in state.slices}
             self._touched.add(key)
@@ -72,7 +72,7 @@ class PodEndpoints:
                 self._unread.add(key)
 
     def put_service(self, service: Service, selection: PodSelection) -> None:
-        """Add a Service, or replace the one of its name; it is put into the store, too."""
+        """Add or replace a Service, also in the store."""
         self._forget_service(service.key)
         self._services[service.key] = service, selection
         if self._is_derived(service):
@@ -86,7 +86,7 @@ class PodEndpoints:
         self._store.delete_service(key)
 
     def put_pod(self, pod: PodEndpoint) -> None:
-        """Add a Pod, or replace the one of its name."""
+        """Add or replace a Pod."""
         self.delete_pod(pod.key)
         self._pods[pod.key] = pod
         for label in pod.labels:
@@ -103,21 +103,21 @@ class PodEndpoints:
         self._touch_services_of(pod)
 
     def put_slice(self, item: EndpointSlice) -> None:
-        """Add a slice that was written, or replace the one of its name."""
+        """Add or replace a slice that the source has read."""
         self.delete_slice(item.key)
         self._written[item.key] = item
         self._written_for.setdefault(item.service, set()).add(item.key)
         self._touched.add(item.service)
 
     def delete_slice(self, key: SliceKey) -> None:
-        """Delete such a slice, if it exists."""
+        """Delete such a slice, if it exists. Idempotent."""
         item = self._written.pop(key, None)
         if item is not None:
             _discard(self._written_for, item.service, key)
             self._touched.add(item.service)
 
     def settle(self) -> None:
-        """Put the slices of what has changed into the store."""
+        """Put the slices of changed Services into the store."""
         pods = {key: self._pods_of(key) for key in self._touched - self._unread}
         moved = self._shares.change({key: len(selected) for key, selected in pods.items()})
         pods |= {key: self._pods_of(key) for key in moved - pods.keys()}
@@ -125,7 +125,7 @@ class PodEndpoints:
             key: {item.key: item for item in self._slices_of(key, selected)}
             for key, selected in pods.items()
         }
-        # All deletions first: a slice may have changed its Service.
+        # Delete first: a slice may have moved to another Service.
         for key, slices in wanted.items():
             for gone in self._in_store.pop(key, set()) - slices.keys():
                 self._store.delete_slice(gone)
@@ -137,7 +137,7 @@ class PodEndpoints:
         self._touched.clear()
 
     def _pods_of(self, key: ServiceKey) -> Sequence[PodEndpoint]:
-        """Return the Pods that a Service selects; none if its slices are written."""
+        """Return the Pods that a Service selects; none without a selector."""
         service, _ = self._services.get(key, (None, None))
         if service is None or not self._is_derived(service):
             return ()
@@ -173,7 +173,7 @@ class PodEndpoints:
 
 
 def _discard(index: dict[_K, set[_V]], key: _K, value: _V) -> None:
-    """Remove a value from an index of sets, and the set with its last one."""
+    """Remove a value from an index of sets, and the set once it is empty."""
     values = index.get(key)
     if values is not None:
         values.discard(value)

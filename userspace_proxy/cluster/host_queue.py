@@ -1,13 +1,13 @@
-"""Which name is looked up next: the places are shared out by namespaces, and kept for answers.
+"""Decides which name is looked up next: namespaces share the slots, some of which are reserved.
 
     waiting, by time ──due──▶ ready, by namespace ──take──▶ under way ──give_back──▶
 
-Rule 1: names without an answer, new ones or those that failed last, have half of the places: each
-may take five seconds, and others must not wait for them.
-Rule 2: a namespace has half of the places, and one of these only for names that have an answer.
-Rule 3: namespaces have turns; in its turn, a namespace's names with an answer are first, then the
-order is that of time.
-Rule 4: a name that several namespaces want has the first turn of any of them.
+Rule 1: names without an answer, which are new or failed last time, have half of the slots: each may
+take five seconds, and other names must not wait for them.
+Rule 2: a namespace has half of the slots, one of which is reserved for names with an answer.
+Rule 3: namespaces take turns; a namespace's names with an answer come first, then the order is by
+time.
+Rule 4: a name that several namespaces want gets the first turn of any of them.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import NamedTuple
 PLACES = 8
 """Names that are looked up at the same time."""
 DOUBTFUL_MAX = PLACES // 2
-"""Of these, names without an answer."""
+"""The maximum of names without an answer among these."""
 NAMESPACE_MAX = PLACES // 2
-"""Of these, names of one namespace."""
+"""The maximum of one namespace's names among these."""
 NAMESPACE_DOUBTFUL_MAX = NAMESPACE_MAX - 1
 
 
 class _QueuedHost(NamedTuple):
-    """A name that waits; void once the queue has another one of the name."""
+    """A waiting entry; void once the queue has a newer one for the name."""
 
     is_doubtful: bool
     at: float
     number: int
-    """In the order in which names were put."""
+    """The order in which entries were put."""
     host: str
     namespaces: Collection[str]
 
@@ -43,7 +43,7 @@ class _UsedPlace(NamedTuple):
 
 
 class HostQueue:
-    """The names of one proxy that wait for a lookup, or are being looked up."""
+    """One proxy's names that wait for a lookup, or are being looked up."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
@@ -51,14 +51,14 @@ class HostQueue:
         self._waiting: list[tuple[float, _QueuedHost]] = []
         """A heap."""
         self._ready: dict[str, list[_QueuedHost]] = {}
-        """Heaps of names that are due, by namespace in order of turns."""
+        """Heaps of due names, by namespace in the order of turns."""
         self._places: dict[str, _UsedPlace] = {}
-        """Those that names under way have."""
+        """The turns of names being looked up."""
 
     def put(self, host: str, at: float, namespaces: Collection[str], *, is_doubtful: bool) -> None:
-        """Have a name looked up at a time, and no more at another one.
+        """Schedule a name's lookup, replacing an earlier schedule.
 
-        A name under way is ready once its place has been given back.
+        A name that is being looked up becomes ready once its slot is given back.
         """
         entry = _QueuedHost(is_doubtful, at, next(self._numbers), host, namespaces)
         self._entries[host] = entry
@@ -66,11 +66,11 @@ class HostQueue:
             heapq.heappush(self._waiting, (at, entry))
 
     def remove(self, host: str) -> None:
-        """Have a name looked up no more. Idempotent."""
+        """Remove a name from the queue. Idempotent."""
         self._entries.pop(host, None)
 
     def take(self, now: float) -> str | None:
-        """Return a name that is due and has a place, until it is given back; None: none has."""
+        """Return a due name that gets a slot until :meth:`give_back`; None: there is none."""
         while self._waiting and self._waiting[0][0] <= now:
             _, due = heapq.heappop(self._waiting)
             for each in due.namespaces if self._is_valid(due) else ():
@@ -85,18 +85,18 @@ class HostQueue:
         return entry.host
 
     def give_back(self, host: str) -> None:
-        """Note the end of a lookup. Idempotent."""
+        """Free the slot of a finished lookup. Idempotent."""
         if self._places.pop(host, None) and host in self._entries:
             entry = self._entries[host]
             heapq.heappush(self._waiting, (entry.at, entry))
 
     @property
     def has_ready(self) -> bool:
-        """Whether a name is due that had no place at the last :meth:`take`, or may have been."""
+        """Whether a name is, or may be, due that got no slot at the last :meth:`take`."""
         return bool(self._ready)
 
     def next_at(self) -> float | None:
-        """Return when the next name is due; None: none waits, except for a place."""
+        """Return when the next name is due; None: names wait only for slots, or not at all."""
         while self._waiting and not self._is_valid(self._waiting[0][1]):
             heapq.heappop(self._waiting)
         return self._waiting[0][0] if self._waiting else None
@@ -105,7 +105,7 @@ class HostQueue:
         return self._entries.get(entry.host) is entry
 
     def _first(self) -> str | None:
-        """Return the namespace whose turn it is and that has room; None: none has."""
+        """Return the namespace whose turn it is and that has a free slot; None: none."""
         for namespace, heap in list(self._ready.items()):
             while heap and not self._is_valid(heap[0]):
                 heapq.heappop(heap)

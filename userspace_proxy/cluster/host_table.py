@@ -1,12 +1,12 @@
-"""When names are looked up, and what is known of each.
+"""Decides when names are looked up, and keeps the addresses of each.
 
     want ──▶ due ──take──▶ under way ──learn──┬─ addresses ──TTL, 5–300 s──▶ due
                                               └─ none ──5 s, doubling to 60 s──▶ due
 
-Rule 1: a name that no longer resolves keeps its last addresses for an hour, whatever DNS answers:
-an outage of DNS, or a zone that is loaded wrongly, ends no Service.
-Rule 2: a family about which no server has answered keeps its addresses while the other family has
-some; one that has been answered has what was answered.
+Rule 1: a name that no longer resolves keeps its last addresses for an hour, whatever DNS answers,
+so that an outage of DNS, or a broken zone, doesn't end a Service.
+Rule 2: a family for which no server has answered keeps its addresses while the other family has
+some; otherwise the answer counts.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..pacing import backoff_s
 from .host_queue import HostQueue
 
 TTL_MIN_S = 5.0
-"""Envoy refreshes names that often by default, whatever their TTL."""
+"""Envoy's default refresh interval, whatever the TTL."""
 TTL_MAX_S = 300.0
 """Some zones have a TTL of a day, and a database moves within minutes."""
 RETRY_S, RETRY_MAX_S = 5.0, 60.0
-"""RFC 8767 asks for at least 30 s between tries in the long run."""
+"""RFC 8767 requires at least 30 s between attempts in the long run."""
 KEEP_S = 3600.0
 """RFC 8767 allows days; by then an address may belong to another customer of the cloud."""
 
@@ -33,26 +33,26 @@ KEEP_S = 3600.0
 class _Host:
     families: tuple[IPFamily, ...] = ()
     namespaces: tuple[str, ...] = ()
-    """Those whose Services have it."""
+    """The namespaces whose Services use it."""
     asked: tuple[IPFamily, ...] = ()
-    """Those of the last lookup."""
+    """The families of the last lookup."""
     addresses: dict[IPFamily, tuple[str, ...]] = field(default_factory=dict)
     due_at: float | None = 0.0
-    """Monotonic seconds; None: it is being looked up."""
+    """Monotonic seconds; None: a lookup is in progress."""
     is_known: bool = False
-    """It has been looked up."""
+    """Whether a lookup has ended."""
     failures: int = 0
     """Lookups in a row without an address."""
     why: str = ""
-    """Why it has none; empty: it has."""
+    """Why it has no addresses; empty: it has."""
     since: float = 0.0
-    """Unix time of the first of these failures."""
+    """Monotonic seconds of the first of these failures."""
     keep_until: float = 0.0
     """Monotonic seconds until which it keeps its last addresses."""
 
 
 class HostTable:
-    """The names of one proxy; the caller passes the time, and does the lookups."""
+    """One proxy's names; the caller passes the time, and does the lookups."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, _Host] = {}
@@ -72,18 +72,18 @@ class HostTable:
             self._set_due(host, known, 0.0 if has_more else known.due_at)
 
     def seed(self, host: str, family: IPFamily, addresses: Sequence[str]) -> None:
-        """Note the addresses that a wanted name had in an earlier run, unless some are known."""
+        """Set a wanted name's addresses from an earlier run, unless some are known."""
         known = self._hosts[host]
         if not known.is_known and addresses:
             known.addresses.setdefault(family, tuple(addresses))
 
     def forget(self, host: str) -> None:
-        """Look a name up no longer. Idempotent."""
+        """Stop looking up a name. Idempotent."""
         self._hosts.pop(host, None)
         self._queue.remove(host)
 
     def take(self, now: float) -> tuple[str, tuple[IPFamily, ...]] | None:
-        """Return a name that is due and has a place, until :meth:`learn`; None: none has."""
+        """Return a due name that gets a slot until :meth:`learn`; None: there is none."""
         host = self._queue.take(now)
         if host is None:
             return None
@@ -97,15 +97,14 @@ class HostTable:
 
     @property
     def has_ready(self) -> bool:
-        """Whether a name waits for a place, or may: one that :meth:`learn` has made free."""
+        """Whether a name is, or may be, waiting for a slot that :meth:`learn` has freed."""
         return self._queue.has_ready
 
-    def learn(self, host: str, lookup: Lookup, now: float, wall: float) -> bool:
-        """Take the result of a lookup; returns whether addresses or problems have changed.
+    def learn(self, host: str, lookup: Lookup, now: float) -> bool:
+        """Record a lookup's result; returns whether addresses or problems have changed.
 
         Args:
             now: Monotonic seconds.
-            wall: Unix time.
         """
         self._queue.give_back(host)
         known = self._hosts.get(host)
@@ -114,10 +113,10 @@ class HostTable:
         before = dict(known.addresses), self.problem(host), known.is_known
         known.is_known = True
         if lookup.why:
-            self._note_failure(known, lookup.why, now, wall)
+            self._note_failure(known, lookup.why, now)
             wait_s = backoff_s(known.failures, RETRY_S, RETRY_MAX_S)
             if any(known.addresses.values()):
-                # Not later than the last addresses are given up.
+                # No later than the expiry of the last addresses.
                 wait_s = min(wait_s, max(known.keep_until - now, 0.0))
         else:
             known.failures, known.why, known.since = 0, "", 0.0
@@ -136,7 +135,7 @@ class HostTable:
         return () if known is None else known.addresses.get(family, ())
 
     def problem(self, host: str) -> NameProblem | None:
-        """Return why a name has no addresses, or only its last ones; None: it resolves."""
+        """Return why a name has no addresses, or only old ones; None: it resolves."""
         known = self._hosts.get(host)
         has_addresses = known is not None and any(known.addresses.values())
         if known is None or not (known.is_known or has_addresses):
@@ -146,9 +145,9 @@ class HostTable:
         state = NameState.STALE if has_addresses else NameState.UNRESOLVED
         return NameProblem(host, state, known.why, known.since)
 
-    def _note_failure(self, known: _Host, why: str, now: float, wall: float) -> None:
+    def _note_failure(self, known: _Host, why: str, now: float) -> None:
         if not known.why:
-            known.since, known.keep_until = wall, now + KEEP_S
+            known.since, known.keep_until = now, now + KEEP_S
         known.why = why
         known.failures += 1
         if now >= known.keep_until:

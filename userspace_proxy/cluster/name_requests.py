@@ -1,8 +1,8 @@
-"""What a Service asks for by name, whoever has written it: its annotation, or slices of names.
+"""Reads which names a Service requests, in its annotation or in slices of names.
 
-Rule 1: the key of a derived slice contains a colon, which names of objects can't. So the last state
-on disk shows what was derived, and of which name: it is read as if its slices of names were there.
-Rule 2: a name without a port of the Service is left out, with a note.
+Rule 1: the key of a derived slice contains a colon, which object names can't. So the state on disk
+shows which slices were derived from which names, and they are read as slices of names.
+Rule 2: a name whose port the Service doesn't have is left out, with a note.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from ..model.quoting import quoted, shown
 from .slices import Slices
 from .store import ServiceState
 
-# No name contains it, and no key of an Endpoints object (``mirroring``) or of pods.
+# Neither names contain it, nor keys of Endpoints objects (``mirroring``) or of pods.
 _SEPARATOR = "@"
 ANNOTATION = f"{DOMAIN}endpoints"
 
 
 class NameRequest(NamedTuple):
-    """What one Service asks for."""
+    """The names that one Service requests."""
 
     state: ServiceState
-    """As the source has it, without a bug that an earlier run met."""
+    """The source's state of the Service, without a bug note from an earlier run."""
     plain: Slices
-    """Its slices of addresses."""
+    """The Service's slices of addresses."""
     named: tuple[NameSlice, ...]
     families: tuple[IPFamily, ...]
-    """Those of the Service."""
+    """The Service's families."""
     notes: tuple[Note, ...]
-    """What can't be followed."""
+    """Notes on requests that can't be fulfilled."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -45,10 +45,10 @@ class NameRequest(NamedTuple):
 
     @property
     def names(self) -> tuple[EndpointName, ...]:
-        """The first names with their ports, whoever has written them."""
+        """The first names with their ports, from either place."""
         found = dict.fromkeys(self.state.service.handling.names)
         for item in self.named:
-            # Cost: a slice of a user's may have a thousand names and a hundred ports.
+            # Cost: a user's slice may have a thousand names and a hundred ports.
             for port, endpoint in itertools.product(item.ports, item.named):
                 if len(found) >= NAMES_MAX:
                     return tuple(found)
@@ -57,14 +57,14 @@ class NameRequest(NamedTuple):
 
     @property
     def earlier(self) -> Iterator[tuple[str, EndpointSlice]]:
-        """What an earlier run has derived: names, and slices of their addresses."""
+        """Slices that an earlier run derived, with their names."""
         for item in _named(self.state):
             if not isinstance(item, NameSlice) and (host := host_of(item)):
                 yield host, item
 
 
 def read_request(state: ServiceState) -> NameRequest | None:
-    """Return what a Service asks for by name; None: nothing."""
+    """Return the names that a Service requests; None: it requests none."""
     service = state.service
     apart = _named(state)
     if not service.handling.names and not apart:
@@ -82,7 +82,7 @@ def read_request(state: ServiceState) -> NameRequest | None:
             _add(named, _before_derivation(item, host_of(item)))
     notes: list[Note] = []
     if service.handling.names and not is_earlier:
-        # No slice of an object has the key of one of these.
+        # The keys differ from those of slice objects.
         named.update((made.key, made) for made in _of_annotation(service, notes))
     plain = _without(state, apart)
     if len(others := _other_notes(service)) < len(service.notes):
@@ -91,7 +91,7 @@ def read_request(state: ServiceState) -> NameRequest | None:
 
 
 def without_names(state: ServiceState, bug: str) -> ServiceState:
-    """Return a Service without its endpoints by name, and with the bug as a note."""
+    """Return a Service without endpoints by name, with the bug as a note."""
     notes = (*_other_notes(state.service), NoteKind.NAMES_BUG(bug))
     service = replace(state.service, notes=notes)
     return ServiceState(service, _without(state, _named(state)))
@@ -102,19 +102,19 @@ def _other_notes(service: Service) -> tuple[Note, ...]:
 
 
 def derived_key(origin: SliceKey, host: str, family: IPFamily) -> SliceKey:
-    """Return the key of the slice with the addresses of a name in a slice of names."""
+    """Return the key of the slice derived from a name in a slice of names."""
     name = _SEPARATOR.join((origin.name, host, str(family.value)))
     return SliceKey(origin.namespace, name)
 
 
 def host_of(item: EndpointSlice) -> str:
-    """Return the name of which a slice was derived; empty: of none."""
+    """Return the name from which a slice was derived; empty: it wasn't derived."""
     _, separator, rest = item.key.name.rpartition(_SEPARATOR)[0].rpartition(_SEPARATOR)
     return rest if separator else ""
 
 
 def _named(state: ServiceState) -> Sequence[EndpointSlice]:
-    """Return the slices of names, and those derived of names."""
+    """Return slices of names, and slices derived from names."""
     return list(itertools.chain.from_iterable(Slices.of(state.slices).derive(_named_of)))
 
 
@@ -127,7 +127,7 @@ def _without(state: ServiceState, slices: Iterable[EndpointSlice]) -> Slices:
 
 
 def _add(named: dict[SliceKey, NameSlice], item: NameSlice) -> None:
-    """Add a slice of names to that of the same key; of equal names, one with endpoints counts."""
+    """Merge a slice of names into the one of its key; an equal name with endpoints wins."""
     before = named.get(item.key)
     if before is None:
         named[item.key] = item
@@ -141,7 +141,7 @@ def _add(named: dict[SliceKey, NameSlice], item: NameSlice) -> None:
 
 
 def _before_derivation(item: EndpointSlice, host: str) -> NameSlice:
-    """Return the slice of names of which an earlier run has derived this one."""
+    """Return the slice of names from which an earlier run derived a slice."""
     origin = item.key.name.rpartition(_SEPARATOR)[0].rpartition(_SEPARATOR)[0]
     like = item.endpoints[0] if item.endpoints else Endpoint(host)
     return NameSlice(
@@ -156,7 +156,7 @@ def _before_derivation(item: EndpointSlice, host: str) -> NameSlice:
 
 
 def _of_annotation(service: Service, notes: list[Note]) -> Iterator[NameSlice]:
-    """Yield a slice of names for each port that an annotation names, and add what it can't have."""
+    """Yield a slice of names for each port in an annotation; add notes on the others."""
     if service.selector:
         notes.append(NoteKind.NAMES_BESIDE_SELECTOR(ANNOTATION))
         return

@@ -1,8 +1,8 @@
-"""Decides which names of Services are looked up: all, or equal shares of their namespaces.
+"""Decides which names of Services are looked up: all, or an equal share of the namespace's.
 
-    names of each Service ──▶ shares.Shares ──▶ its first ones are looked up
+    names of each Service ──▶ shares.Shares ──▶ its first names are looked up
 
-A Service with few names has all of them while one with many of its namespace has a part.
+A Service with few names has all of them, even if another in its namespace has too many.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ..model.endpoint_names import NAMES_MAX
 from ..shares import Shares
 
 NAMESPACE_MAX = 100
-"""Names that the Services of one namespace have looked up, counted for each Service."""
+"""The maximum of a namespace's names, counted for each Service."""
 NODE_MAX = 1000
-"""The same for all Services: with the shortest TTL, 200 lookups a second."""
+"""The maximum for all Services: with the shortest TTL, 200 lookups a second."""
 
 
 class NameClaim(NamedTuple):
@@ -28,15 +28,15 @@ class NameClaim(NamedTuple):
 
 
 class NameShares:
-    """The names that are looked up for each Service of one proxy."""
+    """The names looked up for each Service of one proxy."""
 
     def __init__(self) -> None:
         self.users: dict[str, set[ServiceKey]] = {}
-        """The Services for which a name is looked up; none is empty."""
+        """The Services for which each name is looked up; no entry is empty."""
         self._asked: dict[ServiceKey, tuple[str, ...]] = {}
-        """What each Service asks for, as far as a Service may; none is empty."""
+        """The names that each Service requests, up to a Service's limit; no entry is empty."""
         self._granted: dict[ServiceKey, tuple[str, ...]] = {}
-        """What of it is looked up; none is empty."""
+        """The requested names that are looked up; no entry is empty."""
         self._shares = Shares[ServiceKey](
             of_namespace=NAMESPACE_MAX, of_node=NODE_MAX, are_divisible=True
         )
@@ -48,9 +48,9 @@ class NameShares:
     def turns(
         self, asked: Mapping[ServiceKey, Sequence[str]]
     ) -> Generator[None, None, set[NameClaim]]:
-        """Replace the names that some Services ask for, each once, in turns.
+        """Replace the names that some Services request, each once, in turns.
 
-        Returns what is looked up now and wasn't, or the reverse.
+        Returns the claims that are looked up now and weren't before, and the reverse.
         """
         wanted = {key: tuple(dict.fromkeys(hosts))[:NAMES_MAX] for key, hosts in asked.items()}
         self._asked |= wanted

@@ -4,8 +4,8 @@
                                             ├ {b: 4} ┘ copied: a 256th of all
                                             └ {c: 3}   shared
 
-A change of one of 10,000 items copies some forty, and two mappings of which one was made from the
-other are compared by their parts. So the cost of a change doesn't grow with the number of items.
+A change of one of 10,000 items copies some forty, and a mapping is compared with a changed copy
+part by part, so the cost of a change doesn't grow with the number of items.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, overload
 _PARTS = 256
 _MASK = _PARTS - 1
 
-# One object for all mappings: differing() skips parts that two of them share.
+# One object for all mappings: differing() skips parts that two mappings share.
 _EMPTY: tuple[dict[Any, Any], ...] = ({},) * _PARTS
 
 K = TypeVar("K", bound=tuple[Any, ...])
@@ -37,7 +37,7 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
     def changed(self, put: Mapping[K, V], drop: Collection[K] = ()) -> PersistentMap[K, V]:
         """Return a copy with the items of ``put`` and without the keys of ``drop``.
 
-        A key in both is put; a key to drop needn't exist.
+        A key in both is put; keys to drop needn't exist.
         """
         parts = list(self._parts)
         copied: set[int] = set()
@@ -92,7 +92,7 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
 def differing_keys(have: Mapping[K, V], want: Mapping[K, V]) -> set[K]:
     """Return the keys whose values aren't the same object in both mappings.
 
-    Cheap if one was made from the other by :meth:`PersistentMap.changed`.
+    Cheap if one is a copy of the other by :meth:`PersistentMap.changed`.
     """
     if isinstance(have, PersistentMap) and isinstance(want, PersistentMap):
         return have.differing(want)

@@ -1,11 +1,11 @@
-"""The slices of one Service, immutable: a changed copy shares nearly all of its content.
+"""The immutable slices of one Service: a changed copy shares nearly all of its contents.
 
-    run: a-1 … a-9 │ run: b-1 … c-3 │ run: c-4 …      changed: one run is another object
+    run: a-1 … a-9 │ run: b-1 … c-3 │ run: c-4 …      changed: one run is replaced
 
-Rule 1: a change copies some runs, and two sequences of which one was made from the other are
-compared by their runs. So its cost doesn't grow with the number of slices.
-Rule 2: what a reader computes of a run is kept with the run, so after a change it is computed of
-the changed runs only.
+Rule 1: a change copies some runs, and a sequence is compared with a changed copy run by run, so the
+cost doesn't grow with the number of slices.
+Rule 2: values computed from a run are cached in it, so after a change they are computed only for
+the changed runs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from ..model import EndpointSlice, SliceKey
 
-# Slices with their endpoints and ports. A change of one among 100,000 slices copies some 400, and
-# passes some 300 runs.
+# Slices with their endpoints and ports. A change of one of 100,000 slices copies some 400, and
+# visits some 300 runs.
 _RUN_MAX = 512
 
 _T = TypeVar("_T")
@@ -27,19 +27,19 @@ _NOTHING: Mapping[Callable[..., Any], Any] = {}
 
 
 class SliceRun:
-    """Some slices that follow each other; one that is larger than a run is one by itself."""
+    """Consecutive slices; a slice larger than a run is a run by itself."""
 
     __slots__ = ("derived", "slices", "weight")
 
     def __init__(self, slices: Sequence[EndpointSlice], weight: int) -> None:
         self.slices = slices
         self.weight = weight
-        """How many slices, endpoints and ports these are."""
+        """The number of slices, endpoints and ports."""
         self.derived: Mapping[Callable[..., Any], Any] = _NOTHING
-        """What functions have returned for the slices."""
+        """Cached results of functions for the slices."""
 
     def derive(self, compute: Callable[[Sequence[EndpointSlice]], _T]) -> _T:
-        """Return what a function returns for the slices, and remember it; in any thread."""
+        """Return a function's result for the slices, and cache it; thread-safe."""
         derived = self.derived
         if compute not in derived:
             self.derived = derived = {**derived, compute: compute(self.slices)}
@@ -50,12 +50,12 @@ class SliceRun:
 class Slices(tuple[EndpointSlice, ...]):
     """The slices of one Service, in the order of their names."""
 
-    # Memory: most Services have one run, so that making it again is cheaper than keeping it.
+    # Memory: most Services have one run, which is cheaper to create again than to keep.
     _runs: Sequence[SliceRun] = ()
 
     @classmethod
     def of(cls, slices: Iterable[EndpointSlice]) -> Slices:
-        """Return the same slices; they are in order."""
+        """Return slices that are already in order as this type."""
         return slices if isinstance(slices, Slices) else cls._joined(_split(tuple(slices)))
 
     @classmethod
@@ -67,13 +67,13 @@ class Slices(tuple[EndpointSlice, ...]):
 
     @property
     def runs(self) -> Sequence[SliceRun]:
-        """The runs; what is derived of the only one isn't remembered."""
+        """The runs; results for a single run aren't cached."""
         return self._runs or _split(self)
 
     def changed(self, changes: Mapping[SliceKey, EndpointSlice | None]) -> Slices:
-        """Return a copy with some slices put, or removed if they are None; itself if it is equal.
+        """Return a copy with slices put, or removed where None; itself if nothing changes.
 
-        A slice to remove needn't exist, and one that is equal stays the same object.
+        Slices to remove needn't exist, and an equal slice stays the same object.
         """
         runs = list(self.runs)
         by_run: dict[int, list[SliceKey]] = defaultdict(list)
@@ -86,7 +86,7 @@ class Slices(tuple[EndpointSlice, ...]):
             differing = {
                 key: new
                 for key in by_run[at]
-                # Cost: comparing two slices takes as long as all else.
+                # Cost: comparing two slices takes as long as everything else.
                 if (new := changes[key]) is not (old := found.get(key)) and new != old
             }
             if not differing:
@@ -95,7 +95,7 @@ class Slices(tuple[EndpointSlice, ...]):
             found.update(differing)
             slices = [item for key in sorted(found) if (item := found[key]) is not None]
             end = at + 1
-            # Runs that deletions have left small are joined, so that they stay few.
+            # Runs that shrank by deletions are joined, so that there are few.
             if sum(map(_weight, slices)) < _RUN_MAX // 4:
                 slices += _by_key(runs[end : end + 1]).values()
                 end += 1
@@ -105,7 +105,7 @@ class Slices(tuple[EndpointSlice, ...]):
     def differing(
         self, other: Iterable[EndpointSlice]
     ) -> Iterator[tuple[EndpointSlice | None, EndpointSlice | None]]:
-        """Yield the slices that aren't the same object in both, from each; None: it has none."""
+        """Yield pairs of slices that aren't the same object in both; None: missing in one."""
         others = Slices.of(other).runs
         shared = {*self.runs}.intersection(others)
         before, after = (_by_key(runs, shared) for runs in (self.runs, others))
@@ -115,17 +115,17 @@ class Slices(tuple[EndpointSlice, ...]):
                 yield old, new
 
     def derive(self, compute: Callable[[Sequence[EndpointSlice]], _T]) -> list[_T]:
-        """Return what a function returns for each run; of several runs it is remembered."""
+        """Return a function's result for each run; cached if there are several runs."""
         return [run.derive(compute) for run in self.runs]
 
     @property
     def endpoint_count(self) -> int:
-        """How many endpoints they list, repetitions included."""
+        """The number of listed endpoints, including repetitions."""
         return sum(self.derive(_count_endpoints))
 
 
 def _split(slices: Sequence[EndpointSlice]) -> Sequence[SliceRun]:
-    """Return slices as one run, or as runs that are half full."""
+    """Divide slices into one run, or into half-full runs."""
     weights = list(map(_weight, slices))
     most = _RUN_MAX if sum(weights) <= _RUN_MAX else _RUN_MAX // 2
     runs, start, weight = [], 0, 0

@@ -1,9 +1,9 @@
 """Collects the objects of a source, and returns snapshots.
 
-Rule 1: an equal object changes nothing: no new revision. Endpoints that are equal stay the same
-objects, so that those that changed are found fast.
-Rule 2: a list replaces all objects of its kind, but equal ones stay the same object, so a relist
-is a difference.
+Rule 1: an equal object causes no new revision. Equal endpoints stay the same objects, so that
+changed ones are found fast.
+Rule 2: a list replaces all objects of its kind, but equal objects stay the same, so a relist causes
+only differences.
 Rule 3: a snapshot never changes.
 """
 
@@ -22,13 +22,13 @@ from .slices import NO_SLICES, Slices
 class ServiceState:
     """One Service and its slices, in the order of their names.
 
-    It stays the same object in all snapshots until something about the Service changes, so caches
-    may compare with ``is``.
+    It stays the same object in all snapshots until the Service changes, so caches may compare with
+    ``is``.
     """
 
     service: Service
     slices: tuple[EndpointSlice, ...]
-    """A store's are :class:`Slices`."""
+    """From a store, they are :class:`Slices`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Snapshot:
     node: Node | None = None
     """This node's object, if there is one."""
     node_addresses: frozenset[str] | None = None
-    """Of all Nodes; None: they are unknown."""
+    """The addresses of all Nodes; None: unknown."""
     orphans: Mapping[ServiceKey, Slices] = field(default_factory=PersistentMap)
-    """Slices that name a Service that doesn't exist, by that name, and those that name none. Only
-    their keys are current."""
+    """Slices of missing Services, by Service, and slices without one. Only their keys are
+    current."""
     revision: int = field(default=0, compare=False)
     """Increases with every change; for logs and the page."""
 
@@ -54,19 +54,19 @@ class Store:
         self._services: dict[ServiceKey, Service] = {}
         self._slices: dict[SliceKey, EndpointSlice] = {}
         self._slices_of: dict[ServiceKey, Slices] = {}
-        """As of the last snapshot; none is empty."""
+        """Slices as of the last snapshot; no entry is empty."""
         self._node: Node | None = None
         self._node_addresses: frozenset[str] | None = None
         self._touched: dict[ServiceKey, dict[SliceKey, EndpointSlice | None]] = defaultdict(dict)
-        """Services that have changed since, with their slices that have; None: it is gone."""
+        """Services changed since then, with their changed slices; None: the slice was deleted."""
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
         self._orphans: PersistentMap[ServiceKey, Slices] = PersistentMap()
         self._last = Snapshot(self._states, orphans=self._orphans)
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Begin with the Services of an earlier run, and the addresses that Nodes had then.
+        """Begin with an earlier run's Services and Node addresses.
 
-        Call it while the store is empty.
+        Call it only while the store is empty.
         """
         for key, state in snapshot.services.items():
             self._services[key] = state.service
@@ -85,14 +85,14 @@ class Store:
             self.put_service(service)
 
     def put_service(self, service: Service) -> None:
-        """Add a Service, or replace the one of the same name."""
+        """Add a Service, or replace the one with its name."""
         old = self._services.get(service.key)
         if old is not service and old != service:
             self._services[service.key] = service
             self._touched.setdefault(service.key, {})
 
     def uid_of(self, key: ServiceKey) -> str:
-        """Return the uid of a Service; empty: it isn't known."""
+        """Return a Service's uid; empty: unknown."""
         service = self._services.get(key)
         return "" if service is None else service.uid
 
@@ -109,7 +109,7 @@ class Store:
             self.put_slice(item)
 
     def put_slice(self, item: EndpointSlice) -> None:
-        """Add a slice, or replace the one of the same name, even if its Service changed."""
+        """Add a slice, or replace the one with its name, even if its Service changed."""
         old = self._slices.get(item.key)
         if old is item or old == item:
             return
@@ -130,7 +130,7 @@ class Store:
         self._node = node
 
     def set_node_addresses(self, addresses: frozenset[str] | None) -> None:
-        """Set the addresses of all Nodes; None: they are unknown."""
+        """Set the addresses of all Nodes; None: unknown."""
         self._node_addresses = addresses
 
     def snapshot(self) -> Snapshot:
@@ -143,7 +143,7 @@ class Store:
         self._note_orphans()
         others = self._node, self._node_addresses
         last = self._last
-        # Orphans that differ are another object; there may be many.
+        # Compare by identity, as there may be many orphans.
         is_other = others != (last.node, last.node_addresses) or self._orphans is not last.orphans
         if changed or is_other:
             put = {
@@ -163,7 +163,7 @@ class Store:
             key: self._slices_of[key]
             for key in named
             for old, new in self._orphans.get(key, NO_SLICES).differing(self._slices_of[key])
-            # Only their keys count.
+            # Only added and removed slices matter.
             if old is None or new is None
         }
         drop = {key for key in self._touched if key in self._orphans and key not in named}
@@ -182,13 +182,13 @@ class Store:
 def differing_slices(
     old: ServiceState | None, new: ServiceState | None
 ) -> Iterator[tuple[EndpointSlice | None, EndpointSlice | None]]:
-    """Yield the slices of two states of a Service as :meth:`Slices.differing` does."""
+    """Yield the differing slices of a Service's states, as :meth:`Slices.differing` does."""
     before = old.slices if old is not None else NO_SLICES
     return Slices.of(before).differing(new.slices if new is not None else NO_SLICES)
 
 
 def count_new(old: ServiceState | None, new: ServiceState | None) -> int:
-    """Return about how many slices, endpoints and ports the second state alone has."""
+    """Return about how many slices, endpoints and ports only the second state has."""
     known = set(Slices.of(old.slices).runs) if old is not None else ()
     runs = Slices.of(new.slices).runs if new is not None else ()
     return sum(run.weight for run in runs if run not in known)

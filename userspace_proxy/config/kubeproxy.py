@@ -15,7 +15,6 @@ from typing import Any
 
 from ..bounded_file import read_bounded
 from ..errors import ConfigError, InputError
-from ..model.composing import TextError
 from ..model.document import Document, decode, parse_documents
 from ..model.similar import did_you_mean
 from .flags import warn_ignored
@@ -98,17 +97,14 @@ def read_config(text: str, *, place: str) -> FileSettings:
             )
     if KUBE_PROXY in found:
         settings.is_kube_proxys = True
-        settings.warnings += map(_as_kube_proxy_reads_it, found[KUBE_PROXY].mistakes)
+        read = "as in kube-proxy, the last value counts, and numbers are YAML 1.1's"
+        settings.warnings += [f"{one.message}; {read}" for one in found[KUBE_PROXY].mistakes]
         _read_kube_proxy(found[KUBE_PROXY], settings)
     if OWN in found:
         for mistake in found[OWN].mistakes:
             raise ConfigError(mistake.message, hint=mistake.hint)
         _read_own(found[OWN], settings)
     return settings
-
-
-def _as_kube_proxy_reads_it(mistake: TextError) -> str:
-    return f"{mistake.message}; as in kube-proxy, the last value counts, and numbers are YAML 1.1's"
 
 
 def _kind_of(document: Document) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from ..facts.exchange import LATE, LOST, EndFacts, Exchange
 from ..kernel.socket_options import reset_on_close, send_at_once, send_held
 from ..kernel.tcp_state import reset_as, unacknowledged_bytes
 from ..model import ProxyProtocol, SocketAddress
-from ..model.connection_ends import EndedBy, EndReason
+from ..model.connection_ends import UNSERVED, EndedBy, EndReason
 from ..model.proxy_protocol import write_header
 from . import reactor as epoll
 from .endings import (
@@ -349,7 +349,10 @@ class TcpConnection:
             return
         self.is_closed = True
         self.settle()
-        log, group = self.owner.engine.connection_log, self.group
+        exchange, group = self._exchange, self.group
+        if exchange.is_failed if exchange is not None else cause in UNSERVED:
+            self.owner.engine.calls.fail(group, self.address[0])
+        log = self.owner.engine.connection_log
         if log and log.takes_next(group.scopes, self.address[0], is_plain=self._is_plain(cause)):
             event = ending(by, is_served=self.up is not None)
             log.write(self._facts(event, cause, by), self._frontend)

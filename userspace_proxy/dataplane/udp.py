@@ -40,7 +40,7 @@ from ..kernel.socket_options import (
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import DialFailure, Failure, SocketAddress
-from ..model.connection_ends import EndedBy, EndReason
+from ..model.connection_ends import UNSERVED, EndedBy, EndReason
 from ..model.failures import dial_failure
 from ..policy.flow_table import GRAIN_S
 from . import reactor as epoll
@@ -172,6 +172,7 @@ class UdpListener:
         self.engine.calls.add(self.group, flow.client_ip)
         if not (self._connect(flow) or flow.wait()):
             self.group.counters.refused += 1
+            self.engine.calls.fail(self.group, flow.client_ip)
             self.note(flow, ConnectionEvent.REFUSED, EndReason.UNANSWERED, EndedBy.PROXY)
             return None
         if flow.waited is not None:
@@ -381,6 +382,7 @@ class UdpListener:
         if flow.is_ended:
             return
         flow.is_ended = True
+        had_none = flow.endpoint is None
         log = self.engine.connection_log
         if log is not None and log.takes_next(
             self.group.scopes, flow.client_ip, is_plain=_is_plain(flow, cause)
@@ -389,6 +391,10 @@ class UdpListener:
             log.write(self._facts(flow, event, cause, by), self._frontend)
         flow.leave_room()
         self._leave_endpoint(flow)
+        talk = flow.conversation
+        is_silent = talk is not None and talk.is_unanswered and flow.first_byte_s is None
+        if is_silent or (had_none and cause in UNSERVED):
+            self.engine.calls.fail(self.group, flow.client_ip)
         self._flows.pop(flow.key, None)
         self.table.remove(flow)
 

@@ -1,6 +1,6 @@
-"""How the clients of Services fare, and why: facts become verdicts, and these become sentences.
+"""How clients of Services are served, and why not: turns facts into verdicts and sentences.
 
     facts ──▶ symptoms ──▶ rules, in order ──▶ verdict ──▶ sentence, remedy
 
-Pure; all observers read verdicts, and none judges again.
+Pure code. All observers read the verdicts; none judges again.
 """

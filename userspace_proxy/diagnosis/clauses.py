@@ -1,17 +1,16 @@
-"""All that is said of a Service port, beside causes: clauses, each a row; values, as causes are.
+"""Everything reported about a Service port beside causes: clauses, which are values from rows.
 
     row, declared once ──called with typed parameters──▶ Clause ──sentence_of──▶ "Served by …; …"
 
     served · by the kernel, unseen · nothing has come back · clients fail, failed, get no answer ·
     some endpoints fail · clients wait · clients of the last minute
 
-Rule 1: a rule decides which clauses are said, and in which order; what they say is in their rows.
-Nothing looks into a text.
-Rule 2: what changes with time alone (how long ago, how often) is added where it is shown, at the
-clause that it belongs to.
-Rule 3: "served", and the present tense, are for clients that were answered in the last minute.
-Rule 4: that nothing has come back is an observation: programs that only receive are as they should
-be, and so are Services without clients.
+Rule 1: a rule decides which clauses are reported, and in which order; their rows contain the text.
+Nothing inspects a text.
+Rule 2: what changes with time alone (ages, counts) is appended to its clause when it is shown.
+Rule 3: "served", and the present tense, require that clients were answered in the last minute.
+Rule 4: the absence of answers is only an observation: some programs only receive, and some Services
+have no clients.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from ..model.reading import LABEL_SERVICE_NAME
 P = ParamSpec("P")
 
 _FEW = 2
-"""Connections that show nothing: one may have just begun, and ``explain --probe`` sends nothing."""
+"""A single connection proves nothing: it may be new, and ``explain --probe`` sends nothing."""
 
 
 class Clause(NamedTuple):
@@ -40,7 +39,7 @@ class Clause(NamedTuple):
 
     row: ClauseRow[...]
     values: tuple[object, ...] = ()
-    """Those of the row's parameters, in order."""
+    """The values of the row's parameters, in order."""
 
     @property
     def params(self) -> Mapping[str, object]:
@@ -48,7 +47,7 @@ class Clause(NamedTuple):
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """The causes that it states as a whole."""
+        """The causes that the clause states in full."""
         found: list[Cause] = []
         for value in self.values if self.row.states else ():
             if isinstance(value, Cause):
@@ -59,17 +58,17 @@ class Clause(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Its words, without a capital letter that only the begin of a sentence has."""
+        """The text, without a capital letter that only the start of a sentence has."""
         return self.row.words(*self.values)
 
     @property
     def planned(self) -> str:
-        """The same of clients who aren't there yet."""
+        """The text about future clients."""
         return (self.row.planned or self.row.words)(*self.values)
 
     @property
     def hint(self) -> str:
-        """What to do about it; empty if nothing is known."""
+        """The remedy; empty if unknown."""
         hint = self.row.hint
         own = hint if isinstance(hint, str) else hint(**self.params)
         parts = (value.hint for value in self.values if isinstance(value, Clause))
@@ -78,18 +77,18 @@ class Clause(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ClauseRow(Generic[P]):
-    """What is known of one clause; called with its parameters, it returns a :class:`Clause`."""
+    """The declaration of one clause; calling it with parameters returns a :class:`Clause`."""
 
     words: Callable[..., str]
-    """Its words."""
+    """Returns the text."""
     hint: str | Callable[..., str] = ""
-    """What to do about it, where no cause decides that."""
+    """The remedy, if no cause determines it."""
     planned: Callable[..., str] | None = None
-    """Its words in a plan; None: the same."""
+    """Returns the text for a plan; None: the same text."""
     is_dated: bool = False
-    """It is about a moment, whose age is shown with it."""
+    """The clause is about a moment, and is shown with its age."""
     states: bool = True
-    """It states a cause as a whole, if it has one."""
+    """The clause states its cause, if any, in full."""
 
     @cached_property
     def _parameters(self) -> Parameters:
@@ -97,7 +96,7 @@ class ClauseRow(Generic[P]):
 
     @property
     def names(self) -> Sequence[str]:
-        """The names of its parameters; words take them by position, too."""
+        """The parameters' names; ``words`` takes them by position, too."""
         return self._parameters.names
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Clause:
@@ -108,7 +107,7 @@ class ClauseRow(Generic[P]):
 
 
 def clause(**columns: Any) -> Callable[[Callable[P, str]], ClauseRow[P]]:
-    """Return a decorator that makes a function the row of a clause; see :class:`ClauseRow`."""
+    """Return a decorator that turns a function into a clause's row; see :class:`ClauseRow`."""
 
     def make(words: Callable[P, str]) -> ClauseRow[P]:
         return ClauseRow[P](words, **columns)
@@ -143,28 +142,28 @@ def joined(texts: Iterable[str]) -> str:
 
 @clause()
 def stated(cause: Cause) -> str:
-    """A cause as a whole."""
+    """A cause in full."""
     return say(cause)
 
 
 @clause(states=False)
 def stated_in_short(cause: Cause) -> str:
-    """A further cause, without what may be its reason."""
+    """A further cause, without its suspected reasons."""
     return say(cause, Form.SHORT)
 
 
 def sentence_of(clauses: Sequence[Clause], lead: Clause | None = None) -> str:
-    """Return clauses as a sentence; the lead stands before all of them."""
+    """Return clauses as a sentence; the lead precedes them."""
     return joined(texts_of(clauses, lead))
 
 
 def planned_of(clauses: Sequence[Clause]) -> str:
-    """Return clauses about clients who aren't there yet, as the end of a sentence."""
+    """Return clauses about future clients, as the end of a sentence."""
     return "; ".join(one.planned for one in clauses)
 
 
 def texts_of(clauses: Sequence[Clause], lead: Clause | None = None) -> list[str]:
-    """Return the text of each clause; the lead is in the first one."""
+    """Return the text of each clause; the first one contains the lead."""
     texts = [one.text for one in clauses]
     return texts if lead is None else [f"{lead.text}: {texts[0]}", *texts[1:]]
 
@@ -185,13 +184,13 @@ def and_standby(standby: int) -> str:
 
 
 def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
-    """Return how many connections (flows) wait for an endpoint, and the first one how long."""
+    """Return how many connections (flows) wait for an endpoint, and the longest wait."""
     what = plural(waiting, noun_of(protocol))
     return f"{what}, the longest for {seconds_in_words(longest_s)}"
 
 
 def _counted(ended: int, total: int, noun: str) -> str:
-    """Return how many of the connections (flows) to endpoints ended so."""
+    """Return how many of all connections (flows) to endpoints ended that way."""
     if ended < total:
         return f"the last {noun if ended == 1 else plural(ended, noun)}"
     return f"{ended:,} of {plural(total, noun)}"
@@ -202,13 +201,13 @@ def _counted(ended: int, total: int, noun: str) -> str:
 
 @clause()
 def not_served(state: PortState, place: str, cause: Cause) -> str:
-    """Addresses don't lead to this proxy; the place is empty where the cause names it."""
+    """Addresses don't lead to this proxy; ``place`` is empty if the cause names it."""
     where = f", not at {place}" if place else ""
     return f"{state.capitalize()}{where}: {say(cause)}"
 
 
 other_cause = before_cause("other_cause", "besides, ")
-"""Why clients that reached its addresses would fail."""
+"""Why clients would fail even if they reached the addresses."""
 
 
 @clause(planned=lambda cause: f"clients would be dropped: {say(cause)}")
@@ -220,7 +219,7 @@ def dropped(cause: Cause) -> str:
 dropped_from_outside = before_cause(
     "dropped_from_outside", "clients from outside are dropped here: "
 )
-"""Only those from outside are, by design."""
+"""Only clients from outside are dropped, by design."""
 
 
 def _refused(verb: str, cause: Cause | None) -> str:
@@ -236,7 +235,7 @@ def refused(cause: Cause | None) -> str:
 
 @clause()
 def not_looked_up(name: str) -> str:
-    """Of a plan: a running proxy looks up the names of its endpoints."""
+    """A plan doesn't look up endpoints' names; a running proxy does."""
     return f"clients would be served once {name} is looked up"
 
 
@@ -245,13 +244,13 @@ def not_looked_up(name: str) -> str:
 
 @clause()
 def would_wait(hold_s: float, cause: Cause) -> str:
-    """There is none, and no client."""
+    """There is neither an endpoint nor a waiting client."""
     return f"clients would wait for an endpoint for {seconds_in_words(hold_s)}: {say(cause)}"
 
 
 @clause()
 def waited_in_vain(count: int) -> str:
-    """All that have waited got none."""
+    """No client that waited got an endpoint."""
     return f"{plural(count, 'client')} waited, and none was served"
 
 
@@ -263,7 +262,7 @@ def holding(waiting: int, longest_s: float, protocol: str) -> str:
 
 @clause()
 def not_woken(problem: str) -> str:
-    """Why the workload that they wait for wasn't scaled."""
+    """Why the workload that clients wait for wasn't scaled."""
     return problem
 
 
@@ -290,11 +289,11 @@ def _room_hint(*, is_silent: bool, **_: object) -> str:
 def at_limit(
     waiting: int, longest_s: float, protocol: str, limit: int, is_pinned: bool, is_silent: bool
 ) -> str:
-    """Clients wait for endpoints at their limit; or for the one that each keeps to."""
+    """Clients wait for endpoints at their limit, or for the endpoint that affinity ties them to."""
     held = waiting_clients(waiting, longest_s, protocol)
     limit_words = plural(limit, noun_of(protocol))
     if is_pinned:
-        # Others may have fewer.
+        # Other endpoints may have fewer connections.
         keeps = "the endpoint that a client keeps to (sessionAffinity)"
         return f"holding {held}: {keeps} has {limit_words}, its limit on this node"
     return f"holding {held}: endpoints have {limit_words} each, which is their limit on this node"
@@ -302,50 +301,50 @@ def at_limit(
 
 @clause(hint=_silent_hint)
 def nothing_back(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
-    """Its endpoints have accepted connections, and sent nothing."""
+    """The endpoints have accepted connections but sent nothing."""
     return "no byte has come back"
 
 
-# All endpoints fail. The first of these stand before what endpoints do.
+# All endpoints fail. The first clauses precede what the endpoints do.
 
 
 fail = fixed("fail", "clients fail")
-"""Now."""
+"""No endpoint answers now."""
 
 
 failed_before = fixed("failed_before", "clients failed before")
-"""A while ago; nothing has tried since."""
+"""No endpoint answered a while ago; nothing has tried since."""
 
 
 @clause()
 def get_no_answer(are_some: bool = False) -> str:
-    """All, or some of them."""
+    """All clients, or some of them."""
     return f"{'some clients' if are_some else 'clients'} get no answer"
 
 
 @clause()
 def got_no_answer(ended: int, total: int, protocol: str) -> str:
-    """A while ago: so many of all connections, or the last ones."""
+    """A while ago: ``ended`` of all connections, or the last ones."""
     return f"{_counted(ended, total, noun_of(protocol))} got no answer"
 
 
 @clause()
 def closed(count: int) -> str:
-    """By endpoints that have never sent a byte."""
+    """Endpoints that never sent a byte closed connections."""
     return f"no byte has come back in {plural(count, 'connection')}"
 
 
 only_one_fails = fixed("only_one_fails", "its only usable endpoint doesn't answer")
-"""It has no cause."""
+"""One endpoint fails without a known cause."""
 
 
 one_fails = fixed("one_fails", "1 endpoint doesn't answer")
-"""One of several, likewise."""
+"""One of several endpoints fails without a known cause."""
 
 
 @clause()
 def none_answers(count: int, is_past: bool) -> str:
-    """Of several, now or when they were last tried."""
+    """None of several endpoints answers, now or when they were last tried."""
     return f"none of its {count:,} endpoints {'answered when last tried' if is_past else 'answers'}"
 
 
@@ -362,13 +361,13 @@ def some_answer_not(now: int, past: int, total: int, are_all: bool = False) -> s
 
 @clause()
 def further_causes(count: int) -> str:
-    """Beside those that are stated."""
+    """There are more causes than those stated."""
     return plural(count, "further cause")
 
 
 @clause()
 def others_unused(left: int, reasons: tuple[tuple[int, str], ...], has_more: bool) -> str:
-    """Why endpoints that can't serve aren't used: of how many each reason holds."""
+    """Why unusable endpoints aren't used: each reason with its number of endpoints."""
     others = "the other one isn't" if left == 1 else f"the other {left:,} aren't"
     if len(reasons) == 1 and not has_more:
         return f"{others} used: {reasons[0][1]}"
@@ -378,42 +377,42 @@ def others_unused(left: int, reasons: tuple[tuple[int, str], ...], has_more: boo
 
 @clause()
 def no_byte_in_time(ended: int, total: int) -> str:
-    """In so many of all connections."""
+    """No byte came in time in ``ended`` of all connections."""
     return f"{_counted(ended, total, 'connection')} got no byte in time"
 
 
 @clause()
 def no_datagram_in(ended: int, total: int) -> str:
-    """In so many of all flows."""
+    """No datagram came back in ``ended`` of all flows."""
     return f"no datagram has come back in {_counted(ended, total, 'flow')}"
 
 
 @clause(states=False)
 def failed_otherwise_before(cause: Cause) -> str:
-    """How an endpoint failed before it became silent."""
+    """How an endpoint failed before it fell silent."""
     return say_before(cause)
 
 
 @clause()
 def were_reset(ended: int, total: int) -> str:
-    """So many of all connections."""
+    """Endpoints reset ``ended`` of all connections."""
     were = "was" if ended == 1 else "were"
     counted = _counted(ended, total, "connection")
     return f"{counted} {were} reset by the endpoint while or after it answered"
 
 
-# Some endpoints fail, on purpose or not.
+# Some endpoints fail, by injected faults or otherwise.
 
 
 @clause()
 def more_faults(count: int) -> str:
-    """On purpose."""
+    """There are more injected faults than those stated."""
     return f"{plural(count, 'more endpoint')} with faults on purpose"
 
 
 @clause()
 def others_serve(count: int, always: bool = True) -> str:
-    """All that don't fail."""
+    """All other endpoints serve clients."""
     one = count == 1
     what = "the other one serves" if one else f"the other {count:,} serve"
     return what if always else f"{what}, but not always"
@@ -421,19 +420,19 @@ def others_serve(count: int, always: bool = True) -> str:
 
 @clause()
 def others_untried(count: int) -> str:
-    """No client has dialled them."""
+    """No client has dialled the other endpoints."""
     what = "the other one has" if count == 1 else f"the other {count:,} have"
     return f"{what} not been tried"
 
 
 @clause()
 def others_answered(count: int) -> str:
-    """More than a minute ago."""
+    """The other endpoints last answered more than a minute ago."""
     what = "the other one" if count == 1 else f"the other {count:,}"
     return f"{what} answered before"
 
 
-# This node, or clients, are the reason.
+# The reason lies with this node or with clients.
 
 
 may_be_reset = before_cause("may_be_reset", "clients may be reset: ")
@@ -441,22 +440,22 @@ may_be_reset = before_cause("may_be_reset", "clients may be reset: ")
 
 
 not_all_served = before_cause("not_all_served", "not all clients are served: ")
-"""Some clients are turned away because of what they send."""
+"""Some clients are turned away for what they send."""
 
 
 none_served = before_cause("none_served", "no client has been served: ")
-"""All are."""
+"""All clients are turned away for what they send."""
 
 
 none_admitted = before_cause("none_admitted", "no client has been admitted: ")
-"""All are outside the networks that are admitted."""
+"""All clients are outside the admitted networks."""
 
 
 partly_served = before_cause("partly_served", "partly served: ")
-"""Some of its addresses aren't served."""
+"""Some addresses aren't served."""
 
 
-# Clients are served, as far as that is known.
+# Clients are served, as far as is known.
 
 
 def _would_be_served(serving: int, standby: int, is_now: bool) -> str:
@@ -465,38 +464,38 @@ def _would_be_served(serving: int, standby: int, is_now: bool) -> str:
 
 @clause(planned=_would_be_served)
 def served_by(serving: int, standby: int, is_now: bool = False) -> str:
-    """Clients were answered in the last minute; others may not have been before."""
+    """Clients were answered in the last minute; earlier ones may not have been."""
     return f"served by {by_endpoints(serving, standby)}{' now' if is_now else ''}"
 
 
 @clause()
 def ready(serving: int, standby: int, are_leaving: bool = False) -> str:
-    """Nothing shows that clients are answered; terminating endpoints aren't called ready."""
+    """Nothing proves that clients are answered; terminating endpoints aren't called ready."""
     return f"{'usable' if are_leaving else 'ready'}: {by_endpoints(serving, standby)}"
 
 
 @clause(is_dated=True)
 def none_answered_lately(has_kernel_path: bool = False) -> str:
-    """Clients were, before; the kernel may lead others to endpoints."""
+    """Clients were answered earlier; the kernel may lead others to endpoints."""
     where = "on the userspace path " if has_kernel_path else ""
     return f"{where}no client has been answered in the last minute"
 
 
 @clause()
 def no_client_yet(has_failed: bool = False) -> str:
-    """None has connected, or those that have were not served."""
+    """No client has connected, or none was served."""
     return f"no client has {'been served' if has_failed else 'connected'} yet"
 
 
 @clause()
 def node_port_at(addresses: tuple[str, ...]) -> str:
-    """The few addresses of its node port: the proxy doesn't see clients that dial others."""
+    """The node port has few addresses, and the proxy doesn't see clients that dial others."""
     return f"node port at {' and '.join(addresses)}"
 
 
 @clause(hint=_silent_hint)
 def never_answered(protocol: str, connections: int, has_received: bool, has_header: bool) -> str:
-    """Nothing has come back in all connections (flows) since the start."""
+    """No connection (flow) has received an answer since the start."""
     unit = "datagram" if protocol == "UDP" else "byte"
     made = f"({plural(connections, noun_of(protocol))})"
     if connections <= _FEW:
@@ -507,7 +506,7 @@ def never_answered(protocol: str, connections: int, has_received: bool, has_head
 
 
 def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
-    # A dial shows nothing of UDP.
+    # A dial proves nothing about UDP.
     if shown or protocol != "TCP":
         return ""
     dial = f"`userspace-proxy explain {shell_word(service)} --probe`"
@@ -516,27 +515,27 @@ def _unseen_hint(serving: int, standby: int, service: str, protocol: str, shown:
 
 @clause(hint=_unseen_hint)
 def led_by_kernel(serving: int, standby: int, service: str, protocol: str, shown: str) -> str:
-    """The kernel leads clients straight to endpoints, past this proxy.
+    """The kernel leads clients straight to endpoints, bypassing this proxy.
 
     Args:
         service: ``shop/web``.
-        shown: What has shown that they accept connections; empty for nothing.
+        shown: What proves that endpoints accept connections; empty if nothing does.
     """
     only = f": {shown} show only that connections are accepted" if shown else ""
     led = f"clients go through the kernel to {by_endpoints(serving, standby)}"
     return f"{led}; whether they are answered isn't known on this path{only}"
 
 
-# Clients of the last minute. Why stands at the end of each.
+# Clients of the last minute; each clause ends with the reason.
 
 
 because = before_cause("because", ": ")
-"""By what endpoints do."""
+"""The reason is the behaviour of endpoints."""
 
 
 @clause()
 def at_former_endpoints(where: str) -> str:
-    """Their endpoints have left, or aren't ready; ``at`` or ``from``."""
+    """The clients' endpoints are gone or not ready; ``where`` is ``at`` or ``from``."""
     return f", {where} endpoints that aren't used any more"
 
 
@@ -547,18 +546,18 @@ def _flaps_hint(count: int, namespace: str, service: str) -> str:
 
 @clause(hint=_flaps_hint)
 def because_of_flaps(count: int, namespace: str, service: str) -> str:
-    """There was no endpoint."""
+    """There was no endpoint at times."""
     return f": {_flaps(count)}"
 
 
 none_in_time = fixed("none_in_time", ": no endpoint took them in time")
-"""They waited for an endpoint."""
+"""Clients waited for an endpoint."""
 
 
 were_at_limit = fixed(
     "were_at_limit", ": endpoints were at their limit on this node (max-connections)"
 )
-"""They waited for one below its limit, which may have been another one then."""
+"""Clients waited for an endpoint below its limit, which may have been different then."""
 
 
 def _text(why: object) -> str:
@@ -571,13 +570,13 @@ def _flaps(count: int) -> str:
 
 @clause(hint=_flaps_hint)
 def flaps(count: int, namespace: str, service: str) -> str:
-    """It had no endpoint, again and again."""
+    """The Service port repeatedly had no endpoint."""
     return f"{_flaps(count)}; clients that came then were turned away"
 
 
 @clause()
 def flows_failed(failed: int, total: int, at_once: int, unanswered: int, why: object = None) -> str:
-    """UDP; some were refused, and of others that isn't known."""
+    """UDP flows failed; some were refused, and for others it isn't known."""
     each = f" ({at_once:,} at once, {unanswered:,} without an answer)" if unanswered else ""
     return f"{failed:,} of {plural(total, 'flow')} failed in the last minute{each}{_text(why)}"
 
@@ -586,7 +585,7 @@ def flows_failed(failed: int, total: int, at_once: int, unanswered: int, why: ob
 def connections_failed(
     failed: int, total: int, parts: tuple[tuple[int, str], ...], why: object = None
 ) -> str:
-    """TCP; parts are counts of what they failed by, in words."""
+    """TCP connections failed; ``parts`` are counts, each with the kind of failure."""
     each = f" ({', '.join(f'{count:,} {how}' for count, how in parts)})" if parts else ""
     what = f"{failed:,} of {plural(total, 'connection')} failed in the last minute"
     return f"{what}{each}{_text(why)}"
@@ -594,7 +593,7 @@ def connections_failed(
 
 @clause()
 def clients_left(count: int, total: int, why: object = None) -> str:
-    """Perhaps on purpose: some clients give up what they need no more."""
+    """Clients left, perhaps on purpose: some abandon what they no longer need."""
     what = f"{count:,} of {plural(total, 'client')} left before an answer"
     return f"{what} in the last minute{_text(why)}"
 
@@ -615,7 +614,7 @@ def flows_answered_late(count: int, total: int, why: object = None) -> str:
 
 @clause()
 def saved_late(count: int, total: int, why: object = None) -> str:
-    """TCP: an endpoint that is silent was tried first."""
+    """A silent endpoint was tried first, so TCP connections were late."""
     what = "were saved late in the last minute"
     return f"{count:,} of {plural(total, 'connection')} {what}{_text(why)}"
 
@@ -625,14 +624,14 @@ def saved_late(count: int, total: int, why: object = None) -> str:
     "them send keep-alives of their protocol more often"
 )
 def ended_idle(count: int, total: int) -> str:
-    """This proxy ended them."""
+    """This proxy closed idle connections."""
     how = "in the last minute, idle for as long as --conntrack-tcp-timeout-established allows"
     return f"this proxy ended {count:,} of {plural(total, 'connection')} {how}"
 
 
 @clause()
 def ended_unanswered(count: int, total: int, why: object = None) -> str:
-    """They had been answered before."""
+    """Connections ended unanswered after earlier answers."""
     what = "ended without an answer to the client's last words in the last minute"
     return f"{count:,} of {plural(total, 'connection')} {what}{_text(why)}"
 
@@ -645,13 +644,13 @@ def ended_unanswered(count: int, total: int, why: object = None) -> str:
 def stalled(
     count: int, total: int, protocol: str, address: str, endpoints: int, has_former: bool
 ) -> str:
-    """Open connections (flows) get no answer any more.
+    """Open connections (flows) no longer get an answer.
 
     Args:
-        total: All that are open.
-        address: Of the endpoint, if it is one.
-        endpoints: How many there are.
-        has_former: Some are of endpoints that aren't used any more.
+        total: The number of open ones.
+        address: The endpoint's address, if there is only one endpoint.
+        endpoints: The number of endpoints.
+        has_former: Some of these endpoints aren't used any more.
     """
     by = address or plural(endpoints, "endpoint")
     if has_former:

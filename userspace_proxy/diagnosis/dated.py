@@ -1,6 +1,6 @@
-"""What is said of a Service port at a moment: with ages, and with how often causes were seen.
+"""Reports a Service port at a moment: adds ages, and how often causes were seen.
 
-A view doesn't change with time alone, so these are added where it is shown.
+A view doesn't change with time alone, so these are added when it is shown.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def sentence_at(
 
     Args:
         now: Unix time.
-        timed: The causes of which it states how often they were seen, where it states them.
-        above: Facts of causes that are said already; the state's word stands for the first clause.
+        timed: The causes whose counts and times to state, where the sentence states them.
+        above: Facts of causes already shown; the state's word replaces the first clause.
     """
     state = port.state
     texts: list[str] = []
@@ -30,7 +30,7 @@ def sentence_at(
         age = last_answer(port, now) if clause.is_dated else ""
         causes = [state.causes[place] for place in clause.causes if place < len(state.causes)]
         if causes and all(cause.fact in above for cause in causes):
-            # What is left must not begin with what it only adds to that.
+            # The rest must not begin with what only supplements the first clause.
             texts = texts or [state.word]
             continue
         times = (times_of(cause, now) for cause in causes if cause in timed)
@@ -39,37 +39,37 @@ def sentence_at(
 
 
 def last_answer(port: PortFacts, now: float) -> str:
-    """Return when a client was last answered; empty if that was a moment ago, or never."""
+    """Return when a client was last answered; empty if just now or never."""
     if not port.is_quiet:
         return ""
     return f"last answer {seconds_in_words(max(0.0, now - port.sent_at))} ago"
 
 
 def cause_at(cause: Cause, now: float, form: Form = Form.WHOLE) -> str:
-    """Return a cause with how often it was seen, and when."""
+    """Return a cause as text with how often and when it was seen."""
     return f"{say(cause, form)}{times_of(cause, now)}"
 
 
 def times_of(cause: Cause, now: float) -> str:
-    """Return how often a cause was seen, and when, in brackets; empty if that isn't counted."""
+    """Return how often and when a cause was seen, in brackets; empty if it isn't counted."""
     return times_in_words(cause.count, cause.last_at, now)
 
 
 def and_mistakes(port: PortFacts) -> str:
-    """Return what users have written and don't get, behind the sentence; empty for nothing.
+    """Return users' settings without effect, to append to the sentence; empty if none.
 
-    Of several mistakes only one is shown, here or in the sentence; the others are counted.
+    Only one of several mistakes is shown, here or in the sentence; the others are counted.
     """
     mistakes = {note.fact: note for note in port.notes if note.code.traits.is_mistake}
     return also(list(mistakes.values()), {cause.fact for cause in port.state.stated})
 
 
 def also(mistakes: Collection[Cause], stated: Collection[object]) -> str:
-    """Return the first of some mistakes, and how many more there are.
+    """Return the first mistake, and how many more there are.
 
     Args:
-        mistakes: Each once.
-        stated: Facts of causes that are said already.
+        mistakes: Without duplicates.
+        stated: Facts of causes already shown.
     """
     others = [mistake for mistake in mistakes if mistake.fact not in stated]
     shown = f"; also: {say(others.pop(0))}" if others and len(others) == len(mistakes) else ""

@@ -1,4 +1,4 @@
-"""Chooses the cause of an endpoint's failures: what failed last, how often, and if it does now.
+"""Determines why an endpoint fails: the last failure, its count, and whether it is current.
 
 dials in a row that failed ──▶ connections in a row without a byte ──▶ clients that it denies
 ──▶ connections in a row that were reset, or lost packets ──▶ a while ago? ──▶ Cause
@@ -36,20 +36,20 @@ from ..model.node_network import DroppedBy, Obstacle
 from ..policy import EndpointVerdict
 
 MANY_ENDS = 3
-"""Of connections in a row that an endpoint ends without a byte, or on which it sends none: a few
-are no news, unless there were no others."""
+"""Consecutive connections that an endpoint closes without a byte, or on which it sends none: fewer
+are normal unless there were no others."""
 _ENDS_AT_TIMES = 20
-"""The same for an endpoint that answers at times: of one that ends each second connection by
-chance, three in a row are common, and so many happen once in a million."""
+"""The same for an endpoint that answers at times: one that closes every second connection at random
+often closes three in a row, but this many only once in a million."""
 DENIALS = 3
 DENIALS_S = 5.0
-"""So many dials in a row of a client, over this time, while this node's is answered, show that it
-is denied the endpoint. Fewer fail by chance, or at the moment at which a program starts."""
+"""This many failed dials in a row from a client, over this time, while this node's succeed, prove
+that the client is denied. Fewer fail by chance, or while a program starts."""
 _EXCLUSIONS = MANY_ENDS - 1
-"""The same for a client whose connections an endpoint ends: its first one isn't counted."""
+"""The same for a client whose connections an endpoint closes; its first one isn't counted."""
 DENIED_PAST_S = 32.0
-"""No probe has a client's address, so only that client shows whether it is still denied: a little
-more than the 30 s between two dials of most health checks and scrapes."""
+"""Probes don't come from a client's address, so only that client shows whether it is still denied:
+slightly more than the 30 s between dials of most health checks and scrapes."""
 
 
 class Clock(Protocol):
@@ -59,7 +59,7 @@ class Clock(Protocol):
     """Monotonic seconds."""
 
     def unix(self, moment: float) -> float:
-        """Return the Unix time of a moment in monotonic seconds; 0 if it is negative."""
+        """Return the Unix time of a monotonic time in seconds; 0 if that is negative."""
 
 
 def failure_of(
@@ -68,14 +68,14 @@ def failure_of(
     clock: Clock,
     obstacle: Obstacle | None = None,
 ) -> tuple[Cause | None, bool]:
-    """Return why an endpoint fails, None if it doesn't, and whether that was a while ago.
+    """Return why an endpoint fails (None if it doesn't), and whether that was a while ago.
 
     Args:
-        obstacle: What keeps this node's packets from it; None: nothing is known.
+        obstacle: What blocks this node's packets to the endpoint; None: nothing is known.
     """
     cause = _failure(address, counters, clock, obstacle)
     if cause is None and counters.denials.is_on and not counters.connections:
-        # It answers this node, and has answered no client yet.
+        # The endpoint answers this node but hasn't answered a client yet.
         denied = seen(dial_cause(address, counters.denials), counters.denials, clock)
         return denied.replace(when=When.PAST), True
     if cause is None or not _is_past(cause, clock):
@@ -92,11 +92,11 @@ def cause_of_endpoint(
     faults: Sequence[str] = (),
     has_header: bool = False,
 ) -> tuple[Cause | None, bool]:
-    """Return what :func:`failure_of` does, with what its remedy depends on.
+    """Return the result of :func:`failure_of`, with what its remedy depends on.
 
     Args:
-        faults: Those on purpose, in words: they must not look like a failure.
-        has_header: It gets a PROXY header first.
+        faults: Descriptions of injected faults, which must not look like failures.
+        has_header: The endpoint receives a PROXY header first.
     """
     if faults:
         return fault_on_purpose(verdict.address, tuple(faults)), False
@@ -107,14 +107,14 @@ def cause_of_endpoint(
 
 
 def becomes_past(view: PortFacts, clock: Clock) -> bool:
-    """Return whether time alone has made something of a view untrue."""
+    """Return whether a view is outdated by the passage of time alone."""
     if not view.is_quiet and is_quiet(view, clock):
         return True
     return any(e.cause and not e.is_past and _is_past(e.cause, clock) for e in view.endpoints)
 
 
 def is_quiet(view: PortFacts, clock: Clock) -> bool:
-    """Return whether the last client that was answered was so a while ago."""
+    """Return whether the last answer to a client was a while ago."""
     is_known = view.sent_at > 0 and view.path is not DataPath.KERNEL
     return is_known and clock.unix(clock.now) - view.sent_at >= LAST_MINUTE_S
 
@@ -154,7 +154,7 @@ def _failure(
         is_ended = denial.failure is Failure.RESET and ends.succeeded_at >= denial.first_at
         denied = excludes if is_ended else denies
         cause = seen(denied(address, denial.client), denials, clock)
-        # Others that are answered show nothing of this client, but it may have stopped trying.
+        # Answers to other clients prove nothing for this one, but it may have stopped trying.
         has_answered_since = dials.succeeded_at > denial.last_at
         if not (has_answered_since and _is_past(cause, clock)):
             return cause
@@ -173,18 +173,18 @@ def _dials_in_a_row(
     if obstacle:
         return seen(absent(address, obstacle), dials, clock)
     if dials.part.failure is Failure.REFUSED and dials.succeeded_at >= 0:
-        # A dial that succeeded shows that its port was open, whatever became of the connection.
+        # A successful dial proves that the port was open, whatever became of the connection.
         return seen(refuses(address, was_open=True), dials, clock)
     return seen(dial_cause(address, dials), dials, clock)
 
 
 def dial_cause(address: SocketAddress, dials: Streak) -> Cause:
-    """Return the cause of dials that failed, by the last one."""
+    """Return the cause of failed dials, from the last one."""
     return dial_failed(address, dials.part.failure, os.strerror(dials.part.number))
 
 
 def end_cause(address: SocketAddress, failure: Failure) -> Cause:
-    """Return the cause of connections (flows) without a byte, by what was noted of them."""
+    """Return the cause of connections (flows) without a byte, from the recorded failure."""
     if failure is Failure.NO_DATAGRAM:
         return no_datagram(address)
     if failure in LOSSES:
@@ -194,56 +194,56 @@ def end_cause(address: SocketAddress, failure: Failure) -> Cause:
 
 
 def cut_cause(address: SocketAddress, cuts: Streak) -> Cause:
-    """Return the cause of connections that ended after a byte, by what was noted of the last."""
+    """Return the cause of connections that ended after a byte, from the last recorded one."""
     if cuts.part.failure in LOSSES:
         return loses(address, cuts.part.failure, cuts.part.client, has_sent=True)
     return cuts_off(address)
 
 
 def _is_denial(denials: Streak) -> bool:
-    """Return whether dials that fail from client addresses only show more than a passing fault.
+    """Return whether dials that fail only from client addresses are more than a passing fault.
 
-    Where clients that failed so have been answered in between, packets are lost, or the endpoint's
-    program ends again and again.
+    If such clients have been answered in between, packets are lost or the endpoint's program keeps
+    restarting.
     """
     is_lasting = denials.part.last_at - denials.part.first_at >= DENIALS_S
     return denials.part.failures >= DENIALS and is_lasting and not _comes_and_goes(denials)
 
 
 def has_excluded(exclusions: Streak) -> bool:
-    """Return whether an endpoint has ended connections of some clients by a rule, not by chance."""
+    """Return whether an endpoint closed some clients' connections by a rule, not by chance."""
     return exclusions.part.failures >= _EXCLUSIONS and not _comes_and_goes(exclusions)
 
 
 def _comes_and_goes(streak: Streak) -> bool:
-    """Return whether clients have been answered less than a minute before the last failure."""
+    """Return whether clients were answered less than a minute before the last failure."""
     answered_at = streak.succeeded_at
     return answered_at >= 0 and streak.part.last_at - answered_at < LAST_MINUTE_S
 
 
 def _left_at_once(ends: Streak) -> bool:
-    """Return whether clients of an endpoint that has answered others all left within a second.
+    """Return whether all clients left within a second, though the endpoint has answered others.
 
-    One reason, such as the end of the program that they belong to, makes all of them leave. Those
-    that come one after another have each waited for 0.3 s or longer (``facts.exchange``), so
-    five of them have left over more than a second.
+    They then left for one reason, such as the end of their program. Clients that come one after
+    another each wait for 0.3 s or longer (``facts.exchange``), so five of them leave over more than
+    a second.
     """
     is_left = ends.part.failure is Failure.UNANSWERED and ends.succeeded_at >= 0
     return is_left and ends.part.last_at - ends.part.first_at < UNANSWERED_S
 
 
 def _many(ends: Streak, clock: Clock) -> int:
-    """Return how many ends in a row show that an endpoint doesn't answer."""
+    """Return how many ends in a row prove that an endpoint doesn't answer."""
     is_counted_lately = end_code(ends.part.failure) is CauseCode.ENDPOINT_RESETS
     has_answered_between = ends.before_at >= 0 and clock.now - ends.before_at < LAST_MINUTE_S
     return _ENDS_AT_TIMES if is_counted_lately and has_answered_between else MANY_ENDS
 
 
 def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
-    """Return the endpoints of a Service port, over UDP without the cause of mere silence.
+    """Return a Service port's endpoints; over UDP without a cause for mere silence.
 
-    As long as no datagram has ever come back, all of them may only receive, as over TCP. One that
-    has failed otherwise before keeps its cause.
+    Until a datagram comes back, all of them may only receive, as over TCP. An endpoint that failed
+    otherwise before keeps its cause.
     """
     causes = [endpoint.cause for endpoint in port.endpoints if endpoint.cause is not None]
     is_unheard = port.protocol == "UDP" and port.is_without_answer
@@ -253,12 +253,12 @@ def without_silence(port: PortFacts) -> Sequence[EndpointFacts]:
 
 
 def _is_silence(cause: Cause) -> bool:
-    # In the past tense, what was before isn't stated any more.
+    # In the past tense, earlier failures aren't stated any more.
     is_first = cause.before is None or cause.when is When.PAST
     return cause.code is CauseCode.ENDPOINT_SENDS_NOTHING and is_first
 
 
 def seen(cause: Cause, streak: Streak, clock: Clock) -> Cause:
-    """Return a cause with how often it was seen, and when."""
+    """Return a copy of a cause with how often and when it was seen."""
     first_at, last_at = map(clock.unix, (streak.part.first_at, streak.part.last_at))
     return cause.replace(count=streak.part.failures, first_at=first_at, last_at=last_at)

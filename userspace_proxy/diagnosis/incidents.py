@@ -1,12 +1,12 @@
-"""Groups the causes of Service ports that need attention: one cause is one incident.
+"""Groups causes that need attention into incidents: one cause is one incident.
 
     states of Service ports ──cause.shared──▶ groups ──one node's that fail alike──▶ incidents
 
-Rule 1: it is the value of a cause that groups, by what it is about: an endpoint that refuses the
-connections of 35 Services is one incident. What only concerns its Service is one of that Service.
-Rule 2: a node is what fails only if several of its hosts fail as those of a node that is gone, and
-no endpoint on it has answered since.
-Rule 3: nothing is judged here, and each Service port is looked at once; twice if a node may be
+Rule 1: causes are grouped by the object that they are about: an endpoint that refuses connections
+of 35 Services is one incident. A cause that concerns only its Service is an incident of that one.
+Rule 2: a node counts as failed only if several of its hosts fail as if the node were gone, and no
+endpoint on it has answered since.
+Rule 3: nothing is judged here, and each Service port is visited once, or twice if a node may be
 gone.
 """
 
@@ -25,7 +25,7 @@ from ..model.quoting import shell_command, shell_word
 
 _Key: TypeAlias = tuple[object, ...]
 _Member: TypeAlias = tuple[PortFacts, Cause]
-# Of one host, another reason is as likely.
+# For a single host, another reason is as likely.
 _HOSTS = 2
 
 
@@ -34,7 +34,7 @@ class Incidents:
 
     Args:
         view: All Service ports, with their states.
-        server: How the reader names this proxy, which commands repeat; empty: not at all.
+        server: How the user addresses this proxy, repeated in commands; empty: omitted.
     """
 
     def __init__(self, view: StatusFacts, server: str = "") -> None:
@@ -43,21 +43,21 @@ class Incidents:
         self._count = len(view.ports)
         self._members: dict[_Key, list[_Member]] = {}
         self._nodes: dict[_Key, _Key] = {}
-        """The key of the node, of those of its endpoints."""
+        """The node's key, by the keys of its endpoints."""
         members = self._members
         for port in view.ports:
-            # Cost: nearly all ports of a page of ten thousand end here.
+            # Cost: nearly all of a page's ten thousand ports end here.
             if port.state.level is not Level.OK:
                 for key, cause in _keyed(port):
                     members.setdefault(key, []).append((port, cause))
         self._join_nodes(view.ports)
 
     def all(self, least: int = 1) -> tuple[IncidentFacts, ...]:
-        """Return those that touch at least so many Services, the worst and largest first."""
+        """Return incidents that affect at least ``least`` Services, the worst and largest first."""
         return self._made(self._members, least)
 
     def at(self, ports: Sequence[PortFacts], least: int = 1) -> tuple[IncidentFacts, ...]:
-        """Return those that touch at least so many Services of some ports, in the same order."""
+        """Return incidents that affect at least ``least`` of some ports' Services, likewise."""
         if len(ports) == self._count or not self._members:
             return self.all(least)
         touched: dict[_Key, set[tuple[str, str]]] = {}
@@ -68,18 +68,18 @@ class Incidents:
         return self._made(found, least)
 
     def find(self, id_: str) -> IncidentFacts | None:
-        """Return the one with an id; None if there is none, or none any more."""
+        """Return the incident with an id; None if it doesn't exist (any more)."""
         key = next((key for key in self._members if _id(key) == id_), None)
         return None if key is None else self._facts(key)
 
     def ports(self, incident: IncidentFacts) -> Sequence[PortFacts]:
-        """Return the Service ports that an incident of this view touches, the worst first."""
+        """Return the Service ports that an incident of this view affects, the worst first."""
         key = next(key for key in self._members if _id(key) == incident.id)
         ports = _distinct(self._members[key])
         return sorted(ports, key=lambda one: (WORST_FIRST.index(one.state.level), one.name))
 
     def ids(self, port: PortFacts) -> dict[object, str]:
-        """Return the id of the incident of each cause of a Service port, by the cause's fact."""
+        """Return the incident's id for each cause of a Service port, by the cause's fact."""
         if port.state.level is Level.OK:
             return {}
         return {cause.fact: _id(self._nodes.get(key, key)) for key, cause in _keyed(port)}
@@ -103,7 +103,7 @@ class Incidents:
         cause = _together(causes)
         if key in self._nodes.values():
             cause = _with_times(node_silent(str(key[-1])), causes)
-        # Of one endpoint, all causes of a key have its address.
+        # All causes with an endpoint's key contain its address.
         about = causes if cause.row.shared is not None else causes[:1]
         endpoints = {str(at): None for one in about if (at := one.get("at"))}
         return IncidentFacts(
@@ -130,7 +130,7 @@ class Incidents:
         return on_node(cause) or f"userspace-proxy explain {shell_word(service)} {flags}".rstrip()
 
     def _join_nodes(self, ports: Sequence[PortFacts]) -> None:
-        """Make one incident of those of all endpoints of a node that is known to be gone."""
+        """Merge the incidents of all endpoints on a node that is known to be gone."""
         gone = [key for key, members in self._members.items() if _may_be_gone(members)]
         if len(gone) < _HOSTS:
             return
@@ -157,9 +157,9 @@ class Incidents:
 
 
 def _keyed(port: PortFacts) -> Iterator[tuple[_Key, Cause]]:
-    """Yield the causes that make incidents of a Service port, each with what groups it.
+    """Yield a Service port's causes that become incidents, each with its grouping key.
 
-    What only concerns the Service makes one if nothing else does, and it decides the state.
+    A cause that concerns only the Service becomes one if no other does and it decides the state.
     """
     causes, is_found = port.state.causes, False
     for cause in causes:
@@ -175,13 +175,13 @@ def _distinct(members: Iterable[_Member]) -> Sequence[PortFacts]:
 
 
 def _id(key: _Key) -> str:
-    """Return what a URL contains; equal keys give equal ids."""
+    """Return the id for URLs; equal keys give equal ids."""
     name = "\n".join(map(str, key)).encode("utf-8", "surrogatepass")
     return hashlib.blake2s(name, digest_size=6).hexdigest()
 
 
 def _together(causes: Sequence[Cause]) -> Cause:
-    """Return a cause as it was last seen, with what all that see it have counted."""
+    """Return a cause as last seen, with the counts of all its observers added."""
     if len(causes) == 1:
         return causes[0]
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
@@ -211,7 +211,7 @@ def _endpoints(ports: Iterable[PortFacts]) -> Iterator[EndpointFacts]:
 
 
 def _has_answered(endpoint: EndpointFacts, since: float) -> bool:
-    """Return whether the host of an endpoint has answered since, even by refusing connections."""
+    """Return whether an endpoint's host has responded since, even by refusing connections."""
     cause, answered = endpoint.cause, [endpoint.answered_at, endpoint.sent_at]
     if cause is not None:
         if cause.row.is_of_host:

@@ -1,10 +1,10 @@
-"""Judges Service ports, each once for a view, and words what the rules decide.
+"""Judges each Service port once per view, and puts the verdict into words.
 
     Service ports ──┬─▶ what other ports and the source show of each ──▶ rules ──▶ StateFacts
                     │      sides: an endpoint answers the clients of another one
     source, checks ─┘      mistakes in objects, health checks that don't answer
 
-All observers read it there, so they agree.
+All observers read the result, so they agree.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _SLICES = ("EndpointSlice", "Endpoints")
 
 
 def judge(port: PortFacts) -> StateFacts:
-    """Return how one Service port is served, and why not."""
+    """Return how a Service port is served, and why not."""
     _, verdict = decide(port)
     return state_of(port, verdict)
 
 
 def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
-    """Return a verdict in words, with all that is known to go wrong."""
+    """Return a verdict in words, with all known failures."""
     causes = _known(port, verdict)
     places: dict[object, int] = {cause.fact: at for at, cause in enumerate(causes)}
     texts = texts_of(verdict.clauses, verdict.lead)
@@ -58,19 +58,19 @@ def state_of(port: PortFacts, verdict: PortVerdict) -> StateFacts:
     if causes:
         hint, code = remedy(causes[0]), causes[0].code
     else:
-        # What decides stands last.
+        # The deciding clause comes last.
         hints = [clause.hint for clause in reversed(verdict.clauses)]
         hint, code = next(filter(None, hints), ""), None
     return StateFacts(verdict.level, verdict.state, joined(texts), causes, hint, code, clauses)
 
 
 def _known(port: PortFacts, verdict: PortVerdict) -> tuple[Cause, ...]:
-    """Return all that is known to go wrong, each once; what decides the state is the first."""
+    """Return all known failures without duplicates; the first one decides the state."""
     failed = [endpoint for endpoint in port.endpoints if endpoint.cause is not None]
     endpoints = [endpoint.cause for endpoint in present_first(failed)] if failed else ()
     others = (port.cause, *endpoints, *denied(port), *port.client_mistakes, *port.notes)
     known: dict[object, Cause] = {}
-    # A note may be the cause as well.
+    # A note may equal the cause.
     for cause in (*verdict.causes, *others):
         if cause is not None:
             known.setdefault(cause.fact, cause)
@@ -84,13 +84,13 @@ def _stated(clause: Clause, places: Mapping[object, int]) -> tuple[int, ...]:
 
 
 class _Shown(NamedTuple):
-    """What other facts than its own show of a Service port."""
+    """What other facts than a Service port's own reveal about it."""
 
     cause: Cause | None
-    """Why its clients are refused: the port's, or a better one."""
+    """Why its clients are refused: the port's cause, or a better one."""
     notes: tuple[Cause, ...] = ()
     of_endpoints: tuple[tuple[str, Cause], ...] = ()
-    """Other causes of endpoints, by address."""
+    """Corrected causes of endpoints, by address."""
 
 
 def diagnose(
@@ -99,15 +99,15 @@ def diagnose(
     health_checks: Iterable[HealthCheckFacts] = (),
     judge: Judge = judge,
 ) -> Sequence[PortFacts]:
-    """Return Service ports with their states; each is judged once for what is known of it.
+    """Return Service ports with their states; each is judged once for the same facts.
 
-    Where other facts show something of one, it is a copy with that.
+    A port about which other facts reveal something is copied.
     """
     answered = _answered(ports)
     notes = _notes(source.rejected, health_checks)
     slices = _rejected_slices(source.rejected)
     if not (notes or slices or answered):
-        # Cost: nearly always so, and nearly all ports are as they were.
+        # Cost: this is the usual case, and nearly all ports are unchanged.
         return tuple(
             [
                 port
@@ -122,7 +122,7 @@ def diagnose(
         cause = port.cause
         if cause is not None and cause.code is CauseCode.NO_SLICE:
             cause = slices.get(key, cause)
-        # The port's cause contains it.
+        # The port's cause may contain the note.
         own = tuple(note for note in notes.pop(key, ()) if not says(cause, note))
         of_endpoints = _of_one_side(port, answered)
         judged.append(_judged(port, _Shown(cause, own, of_endpoints), judge))
@@ -130,7 +130,7 @@ def diagnose(
 
 
 def says(cause: Cause | None, note: Cause) -> bool:
-    """Return whether a cause states what a note does: the same fact, or the same line."""
+    """Return whether a cause states a note's content: the same fact, or the same line."""
     if cause is None:
         return False
     line = note.get("line")
@@ -138,7 +138,7 @@ def says(cause: Cause | None, note: Cause) -> bool:
 
 
 def _judged(port: PortFacts, shown: _Shown, judge: Judge) -> PortFacts:
-    """Return a Service port with its state, which is that of last time while nothing changes."""
+    """Return a Service port with its state, reusing the last one while nothing changes."""
     if port.judged is not None and port.judged[0] == shown:
         return port.judged[1] or port
     if shown == _Shown(port.cause):
@@ -154,16 +154,16 @@ def _judged(port: PortFacts, shown: _Shown, judge: Judge) -> PortFacts:
         changed.endpoints = tuple(map(copy.copy, port.endpoints))
         for endpoint in changed.endpoints:
             endpoint.cause = causes.get(endpoint.address, endpoint.cause)
-    # The next view of the port depends on it.
+    # The next view of the port reads it.
     changed.state = port.state = judge(changed)
     port.judged = shown, changed
     return changed
 
 
 def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ...]:
-    """Return the notes of a Service port with those that only the source has.
+    """Return a Service port's notes with those that only the source has.
 
-    These have the place, too, of some of the former.
+    For some notes the source also knows the place.
     """
     own = first_notes(own)
     placed = {note.replace(within="").fact for note in own if note.within}
@@ -171,9 +171,9 @@ def _with_notes(notes: Sequence[Cause], own: Sequence[Cause]) -> tuple[Cause, ..
 
 
 def _answered(ports: Sequence[PortFacts]) -> Mapping[_Key, float]:
-    """Return when each endpoint last answered a dial of a side whose clients it doesn't fail.
+    """Return when each endpoint last answered a dial of a side whose clients it serves.
 
-    The sides' connections come from different addresses, so a firewall may drop those of one.
+    The two sides dial from different addresses, so a firewall may drop one side only.
     """
     services = {(port.namespace, port.service) for port in ports if port.side}
     found: dict[_Key, float] = {}
@@ -191,7 +191,7 @@ def _key(port: PortFacts, endpoint: EndpointFacts) -> _Key:
 
 
 def _of_one_side(port: PortFacts, answered: Mapping[_Key, float]) -> tuple[tuple[str, Cause], ...]:
-    """Return the causes of endpoints that don't answer this side's clients, and others."""
+    """Return the causes of endpoints that answer the other side's clients but not this side's."""
     return tuple(
         (endpoint.address, _seen_as(silent_to_some(endpoint.address), endpoint.cause))
         for endpoint in port.endpoints
@@ -202,7 +202,7 @@ def _of_one_side(port: PortFacts, answered: Mapping[_Key, float]) -> tuple[tuple
 
 
 def _answers_others(cause: Cause, answered_at: float) -> bool:
-    """Return whether an endpoint has answered others since it doesn't answer, and lately."""
+    """Return whether an endpoint answered others recently, after this failure began."""
     if cause.code is not CauseCode.ENDPOINT_SILENT:
         return False
     return answered_at > cause.first_at and cause.last_at - answered_at < LAST_MINUTE_S
@@ -216,7 +216,7 @@ def _seen_as(cause: Cause, other: Cause) -> Cause:
 def _notes(
     items: Iterable[RejectedFacts], health_checks: Iterable[HealthCheckFacts]
 ) -> dict[str, list[Cause]]:
-    """Return what is wrong with each Service, ``namespace/name``."""
+    """Return the mistakes of each Service, ``namespace/name``."""
     found: defaultdict[str, list[Cause]] = defaultdict(list)
     keepers: dict[str, RejectedFacts] = {}
     for item in items:
@@ -233,7 +233,7 @@ def _notes(
 
 
 def cause_of(item: RejectedFacts) -> Cause:
-    """Return that an object about a Service isn't used as it is written."""
+    """Return the cause of an object of a Service that isn't used as written."""
     if item.note is not None:
         return item.note.replace(within=item.place)
     if item.object:
@@ -242,7 +242,7 @@ def cause_of(item: RejectedFacts) -> Cause:
 
 
 def _rejected_slices(items: Iterable[RejectedFacts]) -> dict[str, Cause]:
-    """Return the rejected slice of each Service that has one, or may have one by its name."""
+    """Return the rejected slice of each Service to which one belongs, or may by its name."""
     named: dict[str, Cause] = {}
     unnamed: dict[str, Cause] = {}
     for item in items:

@@ -1,4 +1,4 @@
-"""How new connections to a Service port travel, as it is shown."""
+"""The data path of new connections to a Service port, in words."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ UNKNOWN = "bytes and failures aren't known on this path"
 
 
 class PathView(NamedTuple):
-    """The path of a Service port."""
+    """The data path of a Service port."""
 
     now: DataPath = DataPath.USERSPACE
-    """That of new connections."""
+    """The path of new connections."""
     since: float = 0.0
-    """Monotonic seconds at which they began to take it; 0 if unknown."""
+    """Monotonic seconds at which this path came into force; 0 if unknown."""
     why: str = ""
     """The reason, as a clause; empty for the default."""
     kernel_connections: int | None = None
-    """Connections (UDP: flows) that rules have led straight to endpoints since the start; None
-    where they never could, or aren't counted."""
+    """Connections (UDP: flows) that rules led straight to endpoints since the start; None if they
+    never could, or if that isn't counted."""
     socket_connections: int | None = None
-    """Connections since the start that were translated at connect(); None where none could be."""
+    """Connections translated at connect() since the start; None if none could be."""
     left_to_rules: Mapping[Frontend, str] = MappingProxyType({})
-    """Frontends at which no connect() is translated, and why."""
+    """Frontends that aren't translated at connect(), and why."""
     unanswered: Cause | None = None
-    """Why clients on the kernel path get no answer; None: they do, or none came lately."""
+    """Why clients on the kernel path get no answer; None: they do, or none came recently."""
 
     def follow(self, chosen: PathDecision, at: float) -> PathView:
-        """Return it with a path that came into force at a moment, unless it was before."""
+        """Return the view after a path came into force, unless it was in force before."""
         is_same = chosen.path is self.now
         since = self.since if is_same and self.since else at
         unanswered = self.unanswered if is_same else None
@@ -46,7 +46,7 @@ DEFAULT = PathView()
 
 
 def probes_in_words(probes: ProbesFacts) -> str:
-    """Return how many endpoints of all Services are probed, and how often; empty for none."""
+    """Return how many endpoints of all Services are probed, and how often; empty if none."""
     if not probes.endpoints:
         return ""
     count = plural(probes.endpoints, "endpoint")
@@ -56,13 +56,13 @@ def probes_in_words(probes: ProbesFacts) -> str:
 
 
 def path_in_words(path: str, why: str, since: float, now: float) -> str:
-    """Return a path, for how long it has been that one, and why."""
+    """Return a path, its age, and the reason."""
     age = f" for {seconds_in_words(max(1, round(now - since)))}" if since else ""
     return f"{path}{age}{f': {why}' if why else ''}"
 
 
 def target_in_words(path: PathView, frontend: Frontend) -> str:
-    """Return who leads the clients of a frontend straight to endpoints, and from where on."""
+    """Return what leads a frontend's clients straight to endpoints, and from where on."""
     led = "the kernel, straight to endpoints"
     if why := path.left_to_rules.get(frontend):
         return f"{led}: by rules, as {why}"
@@ -72,10 +72,10 @@ def target_in_words(path: PathView, frontend: Frontend) -> str:
 
 
 def counted_in_words(port: PortFacts) -> str:
-    """Return what is known of the connections that the kernel has led straight to endpoints.
+    """Return what is known about connections that the kernel led straight to endpoints.
 
     Returns:
-        Clauses; empty where there is nothing to say.
+        Clauses; empty if nothing is known.
     """
     by_rules, at_connect = port.kernel_connections, port.socket_connections
     is_in_kernel = port.path == DataPath.KERNEL

@@ -1,9 +1,9 @@
-"""Lists problems in plain words, the worst first.
+"""Lists problems in plain words, worst first.
 
     of the node   ── source, steering, rounds, descriptors ──┐
     of Services   ── refused, not served, not answering ─────┴─▶ Problem …
 
-Rule 1: what is trouble, needs attention or is OK is decided as for Service ports (``rules``).
+Rule 1: the levels trouble, attention and OK mean the same as for Service ports (``rules``).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..causes.services import HEALTH_CHECK_FAILS
 from ..facts import IgnoredFacts, Level, Problem, StatusFacts, SteeringState, SyncFacts
 from ..facts.units import capitalised, count_in_words, plural, seconds_in_words
 
-# From here on a busy node should get a higher limit before accepting has to pause.
+# Above this share, a busy node needs a higher limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
-# From here on new connections may soon be dropped, as in `check`.
+# Above this share, new connections may soon be dropped; `check` uses the same.
 _TRACKING_SHORT = 0.9
-# Once is a firewall that was started anew.
+# A single change is usually a firewall restart.
 _AGAIN = 3
 _CHANGED_BY = {
     "nftables": "`nft monitor` shows the process with each change: have it leave the tables of "
@@ -31,30 +31,30 @@ _CHANGED_BY = {
     "local": "Find the program that removes routes or rules of this node, and have it leave those "
     "of userspace-proxy",
 }
-# More problems of one kind are one.
+# More problems of one kind are merged into one.
 _ALIKE = 3
-# A disk that is full for a moment needs nothing from an operator.
+# A disk that is only briefly full needs nothing from an operator.
 _NOT_KEPT_S = 60.0
 
 
 # kube-proxy's healthzTimeout: twice the default iptables sync period of 30 s.
 LATE_S = 60.0
 STARTING = "starting"
-"""The kind of the problem that a proxy which starts has."""
+"""The kind of problem that a starting proxy reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A view in one sentence and a list."""
+    """A view summed up in a sentence and a list."""
 
     level: Level
     verdict: str
     problems: tuple[Problem, ...]
-    """Trouble first; within a level the node's first, then Service ports by name."""
+    """Trouble first; within a level, the node's problems first, then Service ports by name."""
 
 
 def summarise(view: StatusFacts, now: float) -> Summary:
-    """Return the state of everything, and all problems."""
+    """Return the overall state, and all problems."""
     of_node = summarise_node(view, now)
     ports = [
         Problem(
@@ -75,7 +75,7 @@ def summarise(view: StatusFacts, now: float) -> Summary:
 
 
 def summarise_node(view: StatusFacts, now: float) -> Summary:
-    """Return the same with the node's problems alone, as the page shows others in their rows."""
+    """Return the same with the node's problems only, as the page shows others in their rows."""
     node = problems_of_node(view, now)
     levels = [port.state.level for port in view.ports]
     on_ports = len(levels) - levels.count(Level.OK)
@@ -87,7 +87,7 @@ def summarise_node(view: StatusFacts, now: float) -> Summary:
 
 
 def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
-    """Return the problems that concern no single Service port, the worst first."""
+    """Return the problems that don't concern a single Service port, worst first."""
     found = [
         *_starting(view),
         *_source(view),
@@ -108,7 +108,7 @@ def problems_of_node(view: StatusFacts, now: float) -> list[Problem]:
 
 
 def codes_of_node(view: StatusFacts) -> frozenset[CauseCode]:
-    """Return the causes that concern the whole node."""
+    """Return the codes of causes that concern the whole node."""
     found = (*_source(view), *_last_state(view, view.last_state.served_at), *_firewalls(view))
     return frozenset(problem.code for problem in found if problem.code)
 
@@ -121,7 +121,7 @@ def _verdict(view: StatusFacts, *, on_node: int, on_ports: int) -> str:
     all_ports = plural(len(view.ports), "Service port")
     parts = []
     if not view.is_ready and not _lacks_workers(view):
-        # Starting and shutting down are the first in the list, but aren't counted as problems.
+        # Starting and shutting down come first in the list, but aren't counted as problems.
         parts.append("Shutting down." if view.is_draining else "Starting.")
         on_node -= 1
     if on_node:
@@ -137,13 +137,13 @@ def _verdict(view: StatusFacts, *, on_node: int, on_ports: int) -> str:
 
 
 def _lacks_workers(view: StatusFacts) -> bool:
-    """Return whether the first plan was in force, and no worker runs any more."""
+    """Return whether no worker runs any more after the first plan was in force."""
     was_ready = view.source.is_synced and bool(view.sync.last_done)
     return was_ready and not view.is_ready and not view.is_draining
 
 
 def _starting(view: StatusFacts) -> Iterator[Problem]:
-    """Yield one problem if this proxy isn't ready."""
+    """Yield a problem if this proxy isn't ready."""
     if view.is_ready:
         return
     hint = ""
@@ -245,7 +245,7 @@ def _socket_lb(view: StatusFacts) -> Iterator[Problem]:
 
 
 def changed_again(steering: SteeringState) -> str:
-    """Return that another program changes the rules again and again; empty if none does."""
+    """Return a clause if another program keeps changing the rules; empty if none does."""
     times = steering.repaired_last_minute
     if times < _AGAIN:
         return ""
@@ -254,7 +254,7 @@ def changed_again(steering: SteeringState) -> str:
 
 
 def changed_by_others(steering: SteeringState) -> str:
-    """Return what to do about that."""
+    """Return the remedy for rules that another program changes."""
     return f"Clients may be lost in between. {_CHANGED_BY.get(steering.name, '')}".rstrip()
 
 
@@ -320,7 +320,7 @@ def _unserved(view: StatusFacts) -> Iterator[Problem]:
 
 
 def _conflicts(view: StatusFacts) -> Iterator[Problem]:
-    """Yield Services without their address; many with the same reason as one."""
+    """Yield Services that lost an address; many with the same reason become one problem."""
     alike: dict[str, list[IgnoredFacts]] = {}
     for item in view.ignored:
         if item.is_conflict:
@@ -388,9 +388,9 @@ def _memory(view: StatusFacts) -> Problem:
 
 
 def late_s(sync: SyncFacts, now: float) -> float:
-    """Return how long a change has waited, in seconds, or 0 if none is late."""
-    # Not the time of the last change either: if the clock is set back while it comes into force, it
-    # seems to be newer than the round that has brought it.
+    """Return the seconds that a change has waited, or 0 if none is late."""
+    # Not the time of the last change either: if the clock is set back while the change comes into
+    # force, it seems newer than the round that applied it.
     since = sync.waiting_since
     waited_s = now - since if since else 0.0
     return waited_s if waited_s >= LATE_S else 0.0

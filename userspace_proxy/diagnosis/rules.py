@@ -1,16 +1,16 @@
-"""The rules that judge how the clients of one Service port are served; the first that fits decides.
+"""Rules that judge how clients of a Service port are served; the first rule that fits decides.
 
     what listens ──▶ usable endpoints ──▶ which of them answer ──▶ the last minute ──▶ notes
 
 Rule 1: trouble means that this proxy, or something below it, doesn't work as it should.
-Rule 2: attention means that the cluster asks for something without effect: a Service without a
+Rule 2: attention means that the cluster requests something without effect: a Service without a
 ready endpoint is refused on purpose, and many clusters always have one.
 Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
 an endpoint: that is its purpose, and load balancers probe the node first.
-Rule 4: "served" is for clients that get an answer. Where the kernel leads them straight to
-endpoints, or no byte has come back, nothing shows that: the state is "unknown".
-Rule 5: an endpoint that answers now and again isn't a success either: clients of the last minute
-that no endpoint answered count, if they are many.
+Rule 4: "served" requires that clients get an answer. If the kernel leads them straight to
+endpoints, or no byte has come back, that can't be seen: the state is "unknown".
+Rule 5: an endpoint that answers now and then isn't a success either: clients of the last minute
+that no endpoint answered count if they are many.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ from .symptoms import (
 )
 
 _REASONS_SHOWN = 3
-# Of an endpoint that closes: a close resets what the program has not read, as it happens to arrive.
+# Closing resets a connection if the program hasn't read all data, which depends on timing.
 _RESETS_PER_CLOSE = 2
-# Of a client that waits for its turn: a limit that is met for less works as intended.
+# A limit at which clients wait for less time works as intended.
 _LONG_S = 1
-# Addresses of a node port that are named.
+# Number of a node port's addresses that are named.
 _ADDRESSES = 2
 
 
 class PortVerdict(NamedTuple):
-    """How the clients of a Service port are served, as the rule that fits decides."""
+    """How a Service port's clients are served, as decided by the first rule that fits."""
 
     level: Level
     state: PortState
     clauses: Sequence[Clause]
-    """What is said of it, at least one."""
+    """What is reported, at least one clause."""
     causes: Sequence[Cause] = ()
-    """Those that decide it; the facts may contain others."""
+    """The deciding causes; the facts may contain others."""
     lead: Clause | None = None
-    """Stands before all clauses, and ends with a colon."""
+    """Precedes all clauses, and ends with a colon."""
 
 
 class Case:
-    """One Service port, and what several rules need of it.
+    """One Service port, with values that several rules use.
 
     Args:
         port: Without a state.
@@ -77,20 +77,20 @@ class Case:
         """Whether each usable endpoint failed when a client last tried it."""
         self.is_calm = not (port.stalled or any(port.last_minute.counts()[1:]))
         """Whether all clients of the last minute were answered in time."""
-        # Cost: nearly all rules of failing endpoints ask for these.
+        # Cost: nearly all rules for failing endpoints read these.
         self.causes = [e.cause for e in self.failing if e.cause is not None]
-        """Those of failing endpoints, in their order."""
+        """The causes of failing endpoints, in their order."""
         codes = {e.cause.code if e.cause is not None else None for e in self.failing}
         self.only_code = next(iter(codes)) if len(codes) == 1 else None
-        """That of the cause of all that fail; None: there are several, or an unknown one."""
+        """The code that all failing endpoints share; None: they differ, or it is unknown."""
         self.are_silent = all(code and code.traits.is_unanswered for code in codes)
-        """Whether all that fail send nothing: an observation while no other client is answered."""
+        """Whether all failing endpoints are silent: an observation unless others are answered."""
         self.are_past = all(e.is_past for e in self.failing)
-        """Whether nothing has tried those that fail since."""
+        """Whether nothing has tried the failing endpoints since."""
 
     @property
     def ended(self) -> int:
-        """How many connections (flows) ended without an answer, as the causes count them."""
+        """The number of connections (flows) without an answer, as counted by the causes."""
         return sum(cause.count for cause in self.causes)
 
     @property
@@ -99,23 +99,23 @@ class Case:
 
     @property
     def only_close(self) -> bool:
-        """Whether all that fail end connections, and reset at most a few."""
+        """Whether all failing endpoints close connections, and reset at most a few."""
         return self.only_code is CauseCode.ENDPOINT_RESETS and all(map(_only_closes, self.failing))
 
     @property
     def what_fails(self) -> Sequence[Clause]:
-        """What the endpoints do, of which all fail, and why the others aren't used."""
+        """How the endpoints fail, all of them, and why the others aren't used."""
         return [*_all_fail(self.failing), *_unused(self.port)]
 
 
 Rule = Callable[[Case], PortVerdict | None]
 
 
-# What listens.
+# Listeners.
 
 
 def not_served(case: Case) -> PortVerdict | None:
-    """Clients don't reach its addresses, or some of them."""
+    """Clients don't reach the addresses, or some of them."""
     port = case.port
     if not port.problem:
         return None
@@ -133,7 +133,7 @@ def not_served(case: Case) -> PortVerdict | None:
 
 
 def _place(frontends: Sequence[FrontendFacts]) -> str:
-    """Return the first address, or the node port if it is one, and how many more there are."""
+    """Return the first address or the node port, and how many more addresses there are."""
     first = frontends[0]
     if first.kind != FrontendKind.NODE_PORT:
         more = f" and {len(frontends) - 1:,} more" if len(frontends) > 1 else ""
@@ -142,15 +142,15 @@ def _place(frontends: Sequence[FrontendFacts]) -> str:
 
 
 def other_cause(port: PortFacts) -> Cause | None:
-    """Return why clients that reached its addresses would fail; None if they wouldn't.
+    """Return why clients would fail even if they reached the addresses; None if they wouldn't.
 
-    A Service port whose clients would wait, or are dropped by design, is as it should be.
+    A Service port whose clients would wait, or are dropped by design, works as intended.
     """
     is_by_design = port.is_holding or (port.is_dropping and port.admits != ())
     return None if not port.problem or is_by_design else port.cause
 
 
-# Which endpoints may be used.
+# Usable endpoints.
 
 
 def dropped_from_outside(case: Case) -> PortVerdict | None:
@@ -170,7 +170,7 @@ def dropped(case: Case) -> PortVerdict | None:
 
 
 def held_without_endpoint(case: Case) -> PortVerdict | None:
-    """Clients wait for an endpoint, as there is none, or would."""
+    """Clients wait, or would wait, for an endpoint because there is none."""
     port, waits = case.port, case.port.waits
     if not port.is_holding or port.hold_s is None or port.cause is None:
         return None
@@ -180,16 +180,16 @@ def held_without_endpoint(case: Case) -> PortVerdict | None:
     if waits.total and waits.timeouts + waits.overflows + waits.client_aborts == waits.total:
         clauses.append(said.waited_in_vain(waits.total))
         return PortVerdict(Level.ATTENTION, PortState.HOLDING, clauses)
-    # As intended: a workload that is scaled to zero has no endpoint most of the time.
+    # As intended: a workload scaled to zero has no endpoint most of the time.
     return PortVerdict(Level.OK, PortState.HOLDING, clauses)
 
 
 def _held(port: PortFacts, why: Sequence[Clause], known: Sequence[Cause]) -> PortVerdict:
-    """Return that clients wait for an endpoint that answers.
+    """Return the verdict that clients wait for an endpoint that answers.
 
     Args:
-        why: They wait.
-        known: The causes in that.
+        why: The clauses with the reason.
+        known: The causes in these clauses.
     """
     waits, codes = port.waits, [cause.code for cause in known]
     woken = (said.not_woken(waits.problem),) if waits.problem else ()
@@ -208,7 +208,7 @@ def refused(case: Case) -> PortVerdict | None:
 
 
 def fault_on_purpose(case: Case) -> PortVerdict | None:
-    """Connections suffer faults because they were asked for."""
+    """Connections suffer injected faults."""
     causes = [endpoint.cause for endpoint in case.usable if endpoint.cause is not None]
     asked = [cause for cause in causes if cause.code is CauseCode.FAULT_ON_PURPOSE]
     if not asked:
@@ -219,11 +219,11 @@ def fault_on_purpose(case: Case) -> PortVerdict | None:
     return PortVerdict(Level.ATTENTION, PortState.FAULT_ON_PURPOSE, clauses)
 
 
-# All of them fail.
+# All endpoints fail.
 
 
 def late_at_limit(case: Case) -> PortVerdict | None:
-    """Clients that wait for their turn are what makes answers late."""
+    """Answers are late because clients wait for their turn."""
     port = case.port
     is_limited = port.waits.waiting and port.max_connections is not None
     if not (case.all_fail and is_limited and case.only_code is CauseCode.ENDPOINT_ANSWERS_LATE):
@@ -239,7 +239,7 @@ def held_while_all_fail(case: Case) -> PortVerdict | None:
 
 
 def some_are_denied(case: Case) -> PortVerdict | None:
-    """An endpoint answers this node, or others, and not some clients."""
+    """An endpoint answers this node or others, but not some clients."""
     if not case.all_fail:
         return None
     denials = [
@@ -249,14 +249,14 @@ def some_are_denied(case: Case) -> PortVerdict | None:
     ]
     if not denials:
         return None
-    # Its other clients are answered.
+    # The endpoint answers its other clients.
     lead = said.get_no_answer(bool(case.port.connections))
     clauses = tuple(_why(case.failing, denials[0]))
     return PortVerdict(Level.ATTENTION, PortState.PARTLY_ANSWERING, clauses, (denials[0],), lead)
 
 
 def silent_to_some(case: Case) -> PortVerdict | None:
-    """Endpoints answer some clients, and not as many in a row as others of the last minute."""
+    """Silent endpoints answer some clients: not all failures of the last minute are in a row."""
     if not (case.all_fail and case.are_silent):
         return None
     if case.is_flows:
@@ -267,7 +267,7 @@ def silent_to_some(case: Case) -> PortVerdict | None:
 
 
 def never_answered(case: Case) -> PortVerdict | None:
-    """Nothing has ever come back: a protocol without answers (syslog, statsd) looks the same."""
+    """Nothing ever came back: protocols without answers (syslog, statsd) look the same."""
     if not (case.all_fail and case.port.is_without_answer):
         return None
     if case.is_flows and case.are_silent:
@@ -281,7 +281,7 @@ def never_answered(case: Case) -> PortVerdict | None:
 
 
 def failed_before(case: Case) -> PortVerdict | None:
-    """Nothing has tried since: they may have recovered, and the next client will show."""
+    """Nothing has tried since: the endpoints may have recovered, as the next client will show."""
     if not (case.all_fail and case.are_past):
         return None
     if case.are_silent:
@@ -292,7 +292,7 @@ def failed_before(case: Case) -> PortVerdict | None:
 
 
 def cut_off(case: Case) -> PortVerdict | None:
-    """Endpoints answer, and reset the connections."""
+    """Endpoints answer and then reset the connections."""
     if not (case.all_fail and case.only_code is CauseCode.ENDPOINT_CUTS_OFF):
         return None
     clauses = (said.were_reset(case.ended, case.connections),)
@@ -300,7 +300,7 @@ def cut_off(case: Case) -> PortVerdict | None:
 
 
 def unanswered(case: Case) -> PortVerdict | None:
-    """Clients leave without a byte: normal for some protocols, an observation, no failure."""
+    """Clients leave without a byte: normal for some protocols, so not a failure."""
     if not (case.all_fail and case.are_silent):
         return None
     clauses = [said.no_byte_in_time(case.ended, case.connections), *case.what_fails]
@@ -311,7 +311,7 @@ def unanswered(case: Case) -> PortVerdict | None:
 
 
 def closed(case: Case) -> PortVerdict | None:
-    """Endpoints end connections, as a collector of logs does with idle ones, and reset none."""
+    """Endpoints close connections, as a log collector closes idle ones, and reset none."""
     if not (case.all_fail and case.only_close):
         return None
     lead = said.get_no_answer()
@@ -328,7 +328,7 @@ def all_fail(case: Case) -> PortVerdict | None:
 
 
 def _no_datagram(case: Case) -> list[Clause]:
-    """Return how many flows got nothing, and how an endpoint failed before it became silent."""
+    """Return how many flows got nothing, and how an endpoint failed before it fell silent."""
     now = [cause for cause in case.causes if cause.when is When.NOW]
     before = [cause.before for cause in now if cause.before is not None]
     counted = said.no_datagram_in(case.ended, case.connections)
@@ -336,17 +336,17 @@ def _no_datagram(case: Case) -> list[Clause]:
 
 
 def _only_closes(endpoint: EndpointFacts) -> bool:
-    """Return whether it ends connections, and resets at most a few: those with unread bytes."""
+    """Return whether it closes connections and resets at most a few: those with unread bytes."""
     resets = endpoint.resets + endpoint.failures_by_cause.get(CauseCode.ENDPOINT_RESETS, 0)
     is_seldom = resets <= _RESETS_PER_CLOSE * endpoint.empty
     return endpoint.ejected_for_s is None and is_seldom
 
 
-# Some of them fail, or others get no answer.
+# Some endpoints fail, or other clients get no answer.
 
 
 def unanswered_in_kernel(case: Case) -> PortVerdict | None:
-    """Clients that the kernel leads to endpoints get no answer, and this node does."""
+    """Clients on the kernel path get no answer, though this node does."""
     cause = case.port.unanswered
     if cause is None:
         return None
@@ -362,7 +362,7 @@ def lacks_ports(case: Case) -> PortVerdict | None:
 
 
 def clients_are_mistaken(case: Case) -> PortVerdict | None:
-    """Clients are turned away because of what they send."""
+    """Clients are turned away for what they send."""
     port = case.port
     if not port.client_mistakes:
         return None
@@ -399,16 +399,16 @@ def some_fail(case: Case) -> PortVerdict | None:
 
 
 def _has_denied(endpoint: EndpointFacts) -> bool:
-    """Return whether it denied a client a while ago, which other endpoints have served then.
+    """Return whether it denied a client a while ago, which other endpoints then served.
 
-    With ClientIP affinity they still do, and no client may dial it for hours.
+    With ClientIP affinity they still do, so no client may dial it for hours.
     """
     cause = endpoint.cause
     return endpoint.is_past and cause is not None and cause.code is CauseCode.ENDPOINT_DENIES
 
 
 def _others_fail(port: PortFacts, failing: Sequence[EndpointFacts]) -> Sequence[Clause]:
-    """Return how many clients failed, or wait, because of others; empty if they are few."""
+    """Return how many clients failed or wait for other reasons; empty if few."""
     if port.max_connections is not None and port.waits.longest_s >= _LONG_S:
         return at_limit_clauses(port)
     cause = port.last_minute.cause
@@ -425,7 +425,7 @@ def at_limit(case: Case) -> PortVerdict | None:
 
 
 def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
-    """Return that clients wait, and that nothing comes back, if so."""
+    """Return clauses: clients wait, and nothing comes back if so."""
     waits = port.waits
     held = said.at_limit(
         waits.waiting,
@@ -439,7 +439,7 @@ def at_limit_clauses(port: PortFacts) -> Sequence[Clause]:
 
 
 def is_silent(port: PortFacts) -> bool:
-    """Return whether its endpoints have accepted connections, and sent nothing."""
+    """Return whether its endpoints have accepted connections but sent nothing."""
     return port.is_without_answer and port.connections > 0
 
 
@@ -452,7 +452,7 @@ def lacks_client_ports(case: Case) -> PortVerdict | None:
 
 
 def answers_are_missed(case: Case) -> PortVerdict | None:
-    """UDP clients, or those of open connections, got no answer in the last minute."""
+    """UDP clients, or clients of open connections, got no answer in the last minute."""
     lost = many_unanswered(case.port)
     return None if lost is None else _failed_lately(case.port, lost)
 
@@ -464,7 +464,7 @@ def clients_failed(case: Case) -> PortVerdict | None:
 
 
 def comes_and_goes(case: Case) -> PortVerdict | None:
-    """It had no endpoint, again and again."""
+    """The Service port repeatedly had no endpoint."""
     flaps = many_flaps(case.port)
     return None if flaps is None else _failed_lately(case.port, *served_clauses(case.port), flaps)
 
@@ -476,13 +476,13 @@ def answers_are_late(case: Case) -> PortVerdict | None:
 
 
 def last_words_unanswered(case: Case) -> PortVerdict | None:
-    """Connections ended without an answer to the client's last words."""
+    """Connections ended without an answer to the client's last bytes."""
     port, many = case.port, many_unanswered_requests(case.port)
     if many is None:
         return None
     if port.last_minute.is_unusual:
         return _failed_lately(port, *_now(port), many)
-    # Perhaps its clients have the last word: nothing shows that they are served.
+    # Perhaps clients send last by design: nothing proves that they are served.
     return PortVerdict(Level.OK, PortState.UNKNOWN, (many,), _some_causes(port.last_minute.cause))
 
 
@@ -500,17 +500,17 @@ def _some(clause: Clause | None) -> Sequence[Clause]:
 
 
 def _now(port: PortFacts) -> Sequence[Clause]:
-    """Return that other clients are served now; nothing if that isn't known."""
+    """Return the clauses that other clients are served now; empty if unknown."""
     if _state_of(port) is not PortState.SERVED or port.is_quiet:
         return ()
     return (said.served_by(*_serving(port), is_now=True),)
 
 
-# Clients are served, as far as that is known.
+# Clients are served, as far as is known.
 
 
 def none_admitted(case: Case) -> PortVerdict | None:
-    """Packets of all clients were dropped, as none was in the networks that are admitted."""
+    """All clients' packets were dropped, because no client was in the admitted networks."""
     port = case.port
     is_counted = not port.is_unseen or port.kernel_connections is not None
     if port.admits is None or not is_counted or port.connections or port.kernel_connections:
@@ -525,7 +525,7 @@ def none_admitted(case: Case) -> PortVerdict | None:
 
 
 def lacks_addresses(case: Case) -> PortVerdict | None:
-    """Some of its addresses belong to others."""
+    """Other Services have some of its addresses."""
     lost = [note for note in case.port.notes if note.code.traits.is_of_address]
     if not lost:
         return None
@@ -535,7 +535,7 @@ def lacks_addresses(case: Case) -> PortVerdict | None:
 
 
 def has_notes(case: Case) -> PortVerdict | None:
-    """Something that was written has no effect."""
+    """A user's setting has no effect."""
     port = case.port
     notes = [note for note in port.notes if not note.code.traits.is_by_design]
     if not notes:
@@ -545,7 +545,7 @@ def has_notes(case: Case) -> PortVerdict | None:
 
 
 def about_to_lose_all(case: Case) -> PortVerdict | None:
-    """Its endpoints all terminate."""
+    """All endpoints are terminating."""
     port = case.port
     if not all(endpoint.state == EndpointState.TERMINATING for endpoint in case.usable):
         return None
@@ -557,14 +557,14 @@ def about_to_lose_all(case: Case) -> PortVerdict | None:
 def served(case: Case) -> PortVerdict | None:
     """Nothing is wrong."""
     port = case.port
-    # At an address for the internet, scanners are dropped all day.
+    # At an address open to the internet, scanners are dropped all day.
     past = [e.cause for e in port.endpoints if _has_denied(e) and e.cause is not None]
     as_intended = map(stated, (*denied(port), *past, *port.notes))
     return PortVerdict(Level.OK, _state_of(port), (*served_clauses(port), *as_intended))
 
 
 def denied(port: PortFacts) -> Sequence[Cause]:
-    """Return the causes of drops other than that of a policy now, which is the plan's."""
+    """Return the causes of drops other than the present policy's, which belongs to the plan."""
     policy = port.cause.code if port.cause is not None else None
     return [cause for cause in port.turned_away if cause.code is not policy]
 
@@ -581,10 +581,10 @@ def _serving(port: PortFacts) -> tuple[int, int]:
 def served_clauses(
     port: PortFacts, *, are_leaving: bool = False, shown: str = ""
 ) -> Sequence[Clause]:
-    """Return how the clients of endpoints that don't fail are served, as far as that is known.
+    """Return how clients of working endpoints are served, as far as is known.
 
     Args:
-        shown: What has shown that endpoints accept connections, beside probes; or empty.
+        shown: What proves, beside probes, that endpoints accept connections; or empty.
     """
     if port.is_unseen:
         service = f"{port.namespace}/{port.service}"
@@ -610,14 +610,14 @@ def _of_silence(port: PortFacts) -> tuple[str, int, bool, bool]:
 
 
 def _node_ports(port: PortFacts) -> Iterator[str]:
-    """Yield where its node port is served; flags may restrict that."""
+    """Yield the addresses that serve its node port, which flags may restrict."""
     for frontend in port.frontends:
         is_node_port = frontend.kind == FrontendKind.NODE_PORT
         if is_node_port and not is_loopback(ip_of(frontend.address)):
             yield frontend.address
 
 
-# What endpoints do that fail.
+# How endpoints fail.
 
 
 def _all_fail(failing: Sequence[EndpointFacts]) -> Iterator[Clause]:
@@ -641,12 +641,12 @@ def _how_many_fail(
 
 
 def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterator[Clause]:
-    """Yield the cause that most clients meet, and in short the next one of another kind.
+    """Yield the cause that most clients meet, then in short the next one of another kind.
 
-    Those of a while ago only count where there are no others.
+    Past causes count only if there are no others.
 
     Args:
-        most: The first one; None: by how often each was seen.
+        most: The first cause; None: the one seen most often.
     """
     kinds = {most.code: most} if most is not None else {}
     for endpoint in present_first([one for one in failing if not one.is_past] or failing):
@@ -660,7 +660,7 @@ def _why(failing: Sequence[EndpointFacts], most: Cause | None = None) -> Iterato
 
 
 def _unused(port: PortFacts) -> Iterator[Clause]:
-    """Yield why the endpoints that can't serve aren't used."""
+    """Yield why unusable endpoints aren't used."""
     if states := [e.state for e in port.endpoints if not e.is_usable]:
         reasons = collections.Counter(states)
         shown = tuple((count, why) for why, count in reasons.most_common(_REASONS_SHOWN))
@@ -668,9 +668,9 @@ def _unused(port: PortFacts) -> Iterator[Clause]:
 
 
 def present_first(endpoints: Sequence[EndpointFacts]) -> Sequence[EndpointFacts]:
-    """Return them with those first whose causes are in the present tense, then by what was seen.
+    """Return endpoints with present causes first, then ordered by what was seen.
 
-    Endpoints that fail fast are ejected, so clients meet most often what costs them most.
+    Endpoints that fail fast are ejected, so clients most often meet the slow failures.
     """
     return sorted(endpoints, key=lambda one: (one.is_past, -(one.cause.count if one.cause else 0)))
 
@@ -715,7 +715,7 @@ _OF_LAST_MINUTE: Sequence[Rule] = (
     last_words_unanswered,
 )
 _SERVED: Sequence[Rule] = (none_admitted, lacks_addresses, has_notes, about_to_lose_all, served)
-# Cost: the rules of a group aren't asked where none of them can fit.
+# Cost: a group's rules are skipped if none of them can fit.
 _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _OF_PLAN),
     (lambda case: case.all_fail, _ALL_FAIL),
@@ -724,11 +724,11 @@ _GROUPS: Sequence[tuple[Callable[[Case], bool], Sequence[Rule]]] = (
     (_any, _SERVED),
 )
 RULES = tuple(rule for _, rules in _GROUPS for rule in rules)
-"""In order: the first that returns a verdict decides; the last one always does."""
+"""In order: the first rule that returns a verdict decides; the last one always does."""
 
 
 def decide(port: PortFacts) -> tuple[Rule, PortVerdict]:
-    """Return the rule that decides how clients of a Service port are served, and its verdict."""
+    """Return the rule that decides for a Service port, and its verdict."""
     return next(_that_fit(Case(port)))
 
 

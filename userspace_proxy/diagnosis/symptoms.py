@@ -1,11 +1,11 @@
-"""Clients of the last minute that got no answer, or a late one, though endpoints answer others.
+"""Finds clients of the last minute with no answer or a late one, though endpoints answer others.
 
     counts ──▶ Symptom: which of them fails, from which share on it is news, at which endpoint
                   └──▶ "12 of 20 connections failed in the last minute: 10.244.0.9:8080 refused …"
 
-Rule 1: a few failures are no news; many are, whatever is so at this moment.
-Rule 2: what was news stays so until it is half as many.
-Rule 3: the cause is that of most of them, at the endpoint at which most of these failed.
+Rule 1: a few failures aren't reported; many are, whatever the present state.
+Rule 2: what was reported stays so until the number has halved.
+Rule 3: the cause is that of most failures, at the endpoint at which most of these occurred.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from .clauses import Clause
 from .failures import DENIALS_S, Clock, cut_cause, dial_cause, end_cause, has_excluded
 
 LEAST = 3
-"""Clients: fewer are no news, unless they are a large share of few."""
+"""Minimum number of clients to report, unless they are a large share of few."""
 _FEW, _FEW_SHARE = 2, 0.25
 SHARE = 0.05
-"""Of all clients: a busy Service always has some that fail."""
+"""Minimum share of all clients: a busy Service always has some failures."""
 SILENT_SHARE = 0.1
-"""Of all flows, or connections that clients leave or that end in the middle: an answer may take
-longer, as those of DNS servers to some names, and clients leave for reasons of their own."""
+"""Minimum share of flows, or of connections that clients leave or that break off: DNS servers
+answer some names late, and clients leave for reasons of their own."""
 _ENDED = 10
-"""Connections that show how they usually end."""
+"""Number of connections needed to tell how they usually end."""
 _MANY_DENIALS = 10
-"""Failed dials of clients in a row, while this node was answered: half of all packets would have to
-be lost for that to happen by chance once in a thousand times."""
+"""Consecutive failed dials of clients while this node was answered: with half of all packets lost,
+that happens by chance once in a thousand times."""
 
 Endpoints = Iterable[tuple[EndpointVerdict, EndpointCounters]]
 _Failures = Iterator[tuple[Streak, EndpointVerdict]]
@@ -46,23 +46,23 @@ _Failures = Iterator[tuple[Streak, EndpointVerdict]]
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """One count of the last minute (:class:`.MinuteCounts`)."""
+    """A counter of the last minute (:class:`.MinuteCounts`)."""
 
     name: str
-    """Its field."""
+    """The counter's field."""
     how: str = ""
-    """How such connections failed, in brackets behind a sum; empty: they aren't failed ones."""
+    """How such connections failed, in brackets after a sum; empty: they didn't fail."""
     share: float = SILENT_SHARE
-    """From which share of all connections on they are news. ``SHARE``: nothing but an endpoint, or
-    the lack of one, can be the reason. Flows without an answer are as those that clients leave."""
+    """Minimum share of all connections to report. ``SHARE``: the reason can only be an endpoint, or
+    the lack of one. Flows without an answer count like connections that clients leave."""
     find: Callable[[Endpoints], _Failures] | None = None
-    """Yields the last such failure of each endpoint; None: no endpoint is to blame."""
+    """Yields each endpoint's last such failure; None: no endpoint is to blame."""
     cause: Callable[[EndpointVerdict, Streak], Cause] | None = None
-    """Returns the cause of one."""
+    """Returns the cause of such a failure."""
 
 
 def _dials_before(endpoints: Endpoints) -> _Failures:
-    """Yield failed dials that a later one has succeeded after, of a client or of this node."""
+    """Yield failed dials that were followed by a success, of a client or of this node."""
     for verdict, counters in endpoints:
         if counters.dials.part.failures and not counters.dials.is_on:
             yield counters.dials, verdict
@@ -71,34 +71,34 @@ def _dials_before(endpoints: Endpoints) -> _Failures:
 
 
 def _ended(endpoints: Endpoints) -> _Failures:
-    """Yield connections (flows) without a byte that endpoints have ended.
+    """Yield connections (flows) without a byte that endpoints closed.
 
-    The last one is included, though the endpoint may have answered none since.
+    The last one is included, even if the endpoint hasn't answered any since.
     """
     for verdict, counters in endpoints:
         if has_excluded(counters.exclusions):
-            # Before the same connection in ``ends``.
+            # Precedes the same connection in ``ends``.
             yield counters.exclusions, verdict
         if counters.ends.part.failures and counters.ends.part.failure not in LEFT:
             yield counters.ends, verdict
 
 
 def _left(endpoints: Endpoints) -> _Failures:
-    """Yield those that clients have left."""
+    """Yield connections (flows) that clients left."""
     for verdict, counters in endpoints:
         if counters.ends.part.failures and counters.ends.part.failure in LEFT:
             yield counters.ends, verdict
 
 
 def _cuts(endpoints: Endpoints) -> _Failures:
-    """Yield connections that were cut off after a byte, the last one included."""
+    """Yield connections that broke off after a byte, including the last one."""
     for verdict, counters in endpoints:
         if counters.cuts.part.failures:
             yield counters.cuts, verdict
 
 
 def _late(endpoints: Endpoints) -> _Failures:
-    """Yield flows that were answered after two seconds, and what delayed connections."""
+    """Yield flows answered after two seconds, and what delayed connections."""
     for verdict, counters in endpoints:
         if counters.late and counters.ends.part.failure is Failure.NO_DATAGRAM:
             yield counters.ends, verdict
@@ -120,7 +120,7 @@ def _of_dial(verdict: EndpointVerdict, dials: Streak) -> Cause:
 def _of_end(verdict: EndpointVerdict, ends: Streak) -> Cause:
     if isinstance(ends, Exclusions):
         return _at_times(excludes(verdict.address, ends.part.client), verdict)
-    # One that has never answered answers no others either.
+    # An endpoint that never answered doesn't answer other clients either.
     has_answered = ends.succeeded_at >= 0
     cause = end_cause(verdict.address, ends.part.failure)
     return _at_times(cause, verdict, answers_others=has_answered)
@@ -153,7 +153,7 @@ _BY_NAME: Mapping[str, Symptom] = {symptom.name: symptom for symptom in SYMPTOMS
 
 
 def _most(minute: MinuteCounts) -> int:
-    """Return the clients of the kind of which most failed, not counting late ones."""
+    """Return the number of clients with the most frequent failure, without late ones."""
     return max(int(getattr(minute, symptom.name)) for symptom in _FAILURES)
 
 
@@ -170,13 +170,13 @@ def failed_last_minute(
     has_header: bool = False,
     was_many: bool = False,
 ) -> LastMinuteFacts:
-    """Return the clients of the last minute, and at which endpoint most of them failed.
+    """Return the clients of the last minute, and the endpoint at which most of them failed.
 
     Args:
-        endpoints: Those that may serve.
-        failed_at: Returns the clients that failed at one until a moment; ``refused`` are its failed
-            dials.
-        has_header: They get a PROXY header.
+        endpoints: The usable endpoints.
+        failed_at: Returns the clients that failed at an endpoint until a moment; ``refused`` counts
+            its failed dials.
+        has_header: The endpoints receive a PROXY header.
         was_many: As in the result.
     """
     counts = minute.counts()
@@ -197,7 +197,7 @@ def failed_last_minute(
         return LastMinuteFacts(*counts, cause=cause, was_many=was_many, is_unusual=seldom)
     if symptom.find is None or symptom.cause is None:
         return LastMinuteFacts(*counts, was_many=was_many)
-    # Connections that were late failed at another endpoint than that which counts them.
+    # Late connections failed at another endpoint than the one that counts them.
     field = "refused" if name == "late" and not are_flows else name
     failures = [
         (getattr(failed_at(one.address, clock.now), field), streak.part.last_at, streak, one)
@@ -205,7 +205,7 @@ def failed_last_minute(
         if clock.now - streak.part.last_at < LAST_MINUTE_S
     ]
     if not failures:
-        # A client that finds no endpoint is refused, too.
+        # Clients are also refused while there is no endpoint.
         have_left = name != "refused" and not any(_has_failed(one, name) for _, one in endpoints)
         return LastMinuteFacts(*counts, was_many=was_many, have_left=have_left)
     count, last_at, streak, verdict = max(failures, key=itemgetter(0, 1))
@@ -216,9 +216,9 @@ def failed_last_minute(
 
 
 def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> bool:
-    """Return whether few connections before the last minute ended so: it's no habit of theirs.
+    """Return whether few earlier connections ended like this, so that it isn't the usual end.
 
-    Where clients have the last word, most do. Of a new Service, half of all is few.
+    If clients send last, most do. For a new Service, few means half of all.
     """
     endpoints = tuple(endpoints)
     owed, ended = (
@@ -232,19 +232,19 @@ def _owe_seldom(minute: MinuteCounts, endpoints: Iterable[EndpointCounters]) -> 
 
 
 def _has_failed(counters: EndpointCounters, name: str) -> bool:
-    """Return whether an endpoint may be the one that clients of a symptom have failed at."""
+    """Return whether clients with a symptom may have failed at this endpoint."""
     if name == "late":
         is_flow = counters.ends.part.failure is Failure.NO_DATAGRAM
-        # Another endpoint has saved a connection.
+        # Another endpoint saved a connection.
         return counters.late > 0 if is_flow else counters.dials.part.failures > 0
     return bool(getattr(counters, name) > 0)
 
 
 def _main_symptom(minute: MinuteCounts, *, are_flows: bool) -> Symptom:
-    """Return the symptom that the cause is about: that of most clients.
+    """Return the symptom that the cause is about: the most frequent one.
 
     Args:
-        are_flows: They are flows, for which a port may be closed without an ICMP error.
+        are_flows: The clients are flows, whose port may be closed without an ICMP error.
     """
     most = max(_FAILURES, key=lambda symptom: getattr(minute, symptom.name))
     if are_flows and most.name == "unanswered" and _are_refused_or_unanswered(minute):
@@ -257,41 +257,41 @@ def _main_symptom(minute: MinuteCounts, *, are_flows: bool) -> Symptom:
 
 
 def _are_mostly_late(minute: MinuteCounts) -> bool:
-    """Return whether the cause is about late clients: they are more than those of any kind."""
+    """Return whether late clients are the most frequent kind, and thus the cause's subject."""
     return minute.late > _most(minute)
 
 
 def _are_refused_or_unanswered(minute: MinuteCounts) -> bool:
-    """Return whether flows were refused, and others, of which that isn't known, got no answer.
+    """Return whether flows were refused while others got no answer for an unknown reason.
 
-    Not every datagram to a closed port is answered: ICMP errors are limited.
+    Not every datagram to a closed port gets an ICMP error: they are rate-limited.
     """
     return minute.refused >= LEAST and minute.unanswered > 0
 
 
 def are_many(minute: LastMinuteFacts, count: int, total: int, share: float = SILENT_SHARE) -> bool:
-    """Return whether so many of all clients are news.
+    """Return whether ``count`` of ``total`` clients should be reported.
 
     Args:
-        share: The least that is.
+        share: The minimum share.
     """
     is_large_share = count >= _FEW and count >= _FEW_SHARE * total
-    # A share about as large as that would be news and no news in turns.
+    # Without hysteresis, a share near the threshold would be reported on and off.
     least, share = (_FEW, share / 2) if minute.was_many else (LEAST, share)
     return is_large_share or count >= max(least, share * total)
 
 
 def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause | None:
-    """Return how many clients failed, and why; None if they are few.
+    """Return how many clients failed, and why; None if few did.
 
     Args:
-        but: Causes that are known already: None for these, and without a cause.
+        but: Causes already reported: None for these, and without a cause.
     """
     minute, why = port.last_minute, _why(port)
     if but and (minute.cause is None or minute.cause.code in but):
         return None
     if _are_mostly_late(minute):
-        # The cause is that of late clients.
+        # The cause is about late clients.
         why = None
     elif minute.queued and minute.queued == _most(minute):
         is_limited = port.max_connections is not None and port.usable
@@ -299,7 +299,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
     if port.protocol == "UDP":
         return _flows_failed(port, why)
     counts = {symptom: getattr(minute, symptom.name) for symptom in _FAILURES}
-    # A connection that has ended may have begun more than a minute ago.
+    # A connection that ended may have begun more than a minute ago.
     failed = sum(counts.values())
     total = max(minute.connections + minute.refused + minute.queued, failed)
     sure = sum(count for symptom, count in counts.items() if symptom.share == SHARE)
@@ -316,7 +316,7 @@ def many_failed(port: PortFacts, *, but: Collection[CauseCode] = ()) -> Clause |
 
 def _flows_failed(port: PortFacts, why: Clause | None) -> Clause | None:
     minute = port.last_minute
-    # A flow has its endpoint before that shows whether it answers.
+    # A flow has its endpoint before it is known whether that answers.
     failed = minute.refused + minute.queued
     total, unanswered = max(minute.connections, failed), 0
     if not are_many(minute, failed, total, SHARE):
@@ -329,10 +329,10 @@ def _flows_failed(port: PortFacts, why: Clause | None) -> Clause | None:
 
 
 def _why(port: PortFacts, where: str = "at") -> Clause | None:
-    """Return why most of them failed; None if that isn't known.
+    """Return why most clients failed; None if unknown.
 
     Args:
-        where: They failed there, if their endpoints aren't used any more.
+        where: The preposition for endpoints that aren't used any more.
     """
     minute = port.last_minute
     if minute.have_left:
@@ -343,13 +343,13 @@ def _why(port: PortFacts, where: str = "at") -> Clause | None:
 
 
 def many_unanswered(port: PortFacts, in_a_row: int = 0) -> Clause | None:
-    """Return how many UDP flows got no answer, or a late one, where others did; None if few.
+    """Return how many UDP flows got no answer or a late one while others did; None if few.
 
-    So are open connections (flows) that get no answer any more.
+    Open connections (flows) that no longer get an answer are reported, too.
 
     Args:
-        in_a_row: Flows that its failing endpoints haven't answered since the last answer. If these
-            are all, it doesn't answer now.
+        in_a_row: Flows that the failing endpoints haven't answered since the last answer. If that
+            is all of them, the Service port doesn't answer now.
     """
     minute, open_ = port.last_minute, port.active
     if port.stalled > in_a_row and (port.stalled == open_ or are_many(minute, port.stalled, open_)):
@@ -378,7 +378,7 @@ def _stalled(port: PortFacts) -> Clause:
 
 
 def many_saved_late(port: PortFacts) -> Clause | None:
-    """Return how many connections were saved after a wait, and why; None if they are few."""
+    """Return how many connections were saved after a wait, and why; None if few."""
     count = port.last_minute.late
     if port.protocol == "UDP" or (total := _total_of(port, count)) is None:
         return None
@@ -387,17 +387,14 @@ def many_saved_late(port: PortFacts) -> Clause | None:
 
 
 def many_idle(port: PortFacts) -> Clause | None:
-    """Return how many connections this proxy ended as they were idle; None if they are few."""
+    """Return how many idle connections this proxy closed; None if few."""
     count = port.last_minute.idle
     total = _total_of(port, count)
     return None if total is None else said.ended_idle(count, total)
 
 
 def many_unanswered_requests(port: PortFacts) -> Clause | None:
-    """Return how many connections ended after an answer, without one to the client's last words.
-
-    None if they are few.
-    """
+    """Return how many connections ended with the client's last bytes unanswered; None if few."""
     minute = port.last_minute
     total = _total_of(port, minute.unanswered_requests)
     why = _why(port) if minute.unanswered_requests > _most(minute) else None
@@ -405,14 +402,14 @@ def many_unanswered_requests(port: PortFacts) -> Clause | None:
 
 
 def many_flaps(port: PortFacts) -> Clause | None:
-    """Return how often it had no endpoint; None if that was seldom, as in a rollout."""
+    """Return how often there was no endpoint; None if rarely, as in a rollout."""
     if port.last_minute.flaps < LEAST:
         return None
     return said.flaps(port.last_minute.flaps, port.namespace, port.service)
 
 
 def _total_of(port: PortFacts, count: int) -> int | None:
-    """Return of how many connections of the last minute those are; None if they are few."""
-    # One that has ended may have begun more than a minute ago.
+    """Return the total to which ``count`` of the last minute belongs; None if few."""
+    # A connection that ended may have begun more than a minute ago.
     total = max(port.last_minute.connections, count)
     return total if are_many(port.last_minute, count, total) else None

@@ -120,7 +120,8 @@ def dial_steps(
         if result.cause is not None and endpoint not in unrouted
     }
     # What accepts connections may fail clients otherwise.
-    unlike = [e for e, result in used if result.cause is None and _fails_clients(e)]
+    accepting = [endpoint for endpoint, result in used if result.cause is None]
+    unlike = [one for one in accepting if one.cause is not None and not one.is_past]
     levels = {at: one[0] for at, one in failed.items()}
     levels |= {endpoint.address: None for endpoint in (*unrouted, *unlike)}
     details = tuple(
@@ -146,10 +147,6 @@ def dial_steps(
         if unlike:
             what = f"{what}: that shows only that connections are accepted, not that they work"
         yield PathStep(None if unlike else Level.OK, "dial", what, details=details)
-
-
-def _fails_clients(endpoint: EndpointFacts) -> bool:
-    return endpoint.cause is not None and not endpoint.is_past
 
 
 def _dial(

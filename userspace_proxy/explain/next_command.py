@@ -75,12 +75,13 @@ def next_command(
         cause: The cause that the command should be about; None without a problem.
         pod: The name of the pod that was found to be the reason; empty if none was.
     """
+    nodes = [one.node for port in subject.ports for one in port.endpoints if one.node]
     if cause is not None and invocation.is_api:
         if not invocation.has_pods and cause.code.traits.is_of_pods and not cause.row.is_of_slices:
             return invocation.again(subject.service, "--pods")
-        if cause.code == CauseCode.NOT_LOCAL and (node := _other_node(subject)):
+        if cause.code == CauseCode.NOT_LOCAL and nodes:
             flags = [flag for flag in invocation.source if _name(flag) != "--hostname-override"]
-            flags.append(f"--hostname-override={node}")
+            flags.append(f"--hostname-override={nodes[0]}")
             return invocation.again(subject.service, source=flags)
     can_dial = (
         any(port.protocol == "TCP" and port.endpoints for port in subject.ports)
@@ -115,10 +116,6 @@ def _flows(subject: Subject, invocation: Invocation) -> str:
         return ""
     ip = ip_of(port.frontends[0].address)
     return f"conntrack -L -f {port.family.lower()} -p udp --orig-dst {shell_word(ip)}"
-
-
-def _other_node(subject: Subject) -> str:
-    return next((e.node for port in subject.ports for e in port.endpoints if e.node), "")
 
 
 def _name(flag: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..causes.cause import Cause
-from ..causes.say import Form, remedy, say
+from ..causes.say import Form, command, remedy, say
 from ..diagnosis.clauses import and_standby, waiting_clients
 from ..diagnosis.dated import also, cause_at, sentence_at, times_of
 from ..diagnosis.judge import cause_of
@@ -117,7 +117,7 @@ def explain(
             replace(invocation, has_dialled=dials is not None, has_pods=pods is not None),
             pod=next((step.pod for step in pods or () if step.pod), ""),
         ),
-        parts=tuple(_with_one_brief(part, worst) for part in parts),
+        parts=tuple(_as_shown(part, worst, invocation) for part in parts),
     )
 
 
@@ -168,9 +168,13 @@ def _worst(parts: Sequence[PathPart], ports: Sequence[PortFacts]) -> PathStep | 
     return None
 
 
-def _with_one_brief(part: PathPart, worst: PathStep | None) -> PathPart:
-    """Return a part in which only the step that decides the sentence is brief."""
-    steps = (step if step is worst else replace(step, brief="") for step in part.steps)
+def _as_shown(part: PathPart, worst: PathStep | None, invocation: Invocation) -> PathPart:
+    """Return a part whose commands ask the same cluster, and only the worst step is brief."""
+    steps = []
+    for step in part.steps:
+        words = next(filter(None, map(command, step.causes)), "")
+        hint = invocation.kubectl(words) if words else step.hint
+        steps.append(replace(step, hint=hint, brief=step.brief if step is worst else ""))
     return replace(part, steps=tuple(steps))
 
 

@@ -2,7 +2,8 @@
 
     TcpConnection, UdpListener ──▶ CallCounts ──report──▶ Edges ──▶ JSON, page, metric
 
-Rule 1: each connection and flow counts once, when it is accepted, whether or not it is served.
+Rule 1: each connection and flow counts once, when it is accepted, whether or not it is served; one
+whose client gets no answer counts as failed when it ends.
 Rule 2: an edge is of the pod that had the client's address at the time of the call: addresses are
 used again. Calls while no pod was known are another edge.
 Rule 3: clients choose how many there are, so both tables are bounded. What doesn't fit is counted
@@ -47,6 +48,8 @@ class Calls(msgspec.Struct, frozen=True, array_like=True):
     client: Annotated[str, msgspec.Meta(max_length=64)]
     """Its IP address."""
     number: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    failed: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    """Connections that ended without an answer; they may have begun before the last report."""
 
     def __post_init__(self) -> None:
         # Workers are believed no more than this: names are shorter.
@@ -62,10 +65,12 @@ def no_pod(_ip: str) -> str:
 class CallCounts:
     """The calls in one event loop since the last report."""
 
-    __slots__ = ("_counts", "_left_out")
+    __slots__ = ("_counts", "_failed", "_left_out")
 
     def __init__(self) -> None:
         self._counts: dict[tuple[CalledPort, str], int] = {}
+        self._failed: dict[tuple[CalledPort, str], int] = {}
+        """Of keys of the counts."""
         self._left_out = 0
 
     def add(self, called: CalledPort, client: str) -> None:
@@ -78,12 +83,20 @@ class CallCounts:
         else:
             self._left_out += 1
 
+    def fail(self, called: CalledPort, client: str) -> None:
+        """Count a connection or flow whose client got no answer."""
+        key = (called, client)
+        if key in self._counts or len(self._counts) < CALLS_MAX:
+            self._counts.setdefault(key, 0)
+            self._failed[key] = self._failed.get(key, 0) + 1
+
     def take(self) -> tuple[list[Calls], int]:
         """Return what was counted since the last time, and how many calls didn't fit."""
-        counts, left_out = self._counts, self._left_out
-        self._counts, self._left_out = {}, 0
+        counts, failed, left_out = self._counts, self._failed, self._left_out
+        self._counts, self._failed, self._left_out = {}, {}, 0
         return [
-            Calls(called.key, client, count) for (called, client), count in counts.items()
+            Calls(called.key, client, count, failed.get((called, client), 0))
+            for (called, client), count in counts.items()
         ], left_out
 
 
@@ -106,6 +119,8 @@ class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The port's name; may be empty."""
     connections: int = 0
     """Connections and flows since the start, refused ones included."""
+    failed: int = 0
+    """Of these, those that have ended without an answer to the client."""
     last_at: float = 0.0
     """Unix time of the last one, as far as workers have reported."""
 
@@ -120,10 +135,10 @@ class EdgesFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Edge:
-    __slots__ = ("connections", "last_at")
+    __slots__ = ("connections", "failed", "last_at")
 
     def __init__(self) -> None:
-        self.connections = 0
+        self.connections = self.failed = 0
         self.last_at = 0.0
 
 
@@ -163,7 +178,9 @@ class Edges:
                 edge = _Edge()
                 self._of_port[port] += 1
             edge.connections += count
-            edge.last_at = now
+            edge.failed += one.failed
+            if count or not edge.last_at:
+                edge.last_at = now
             self._edges[key] = edge
 
     def facts(self, takes: Callable[[Collection[str]], bool] = lambda _: True) -> EdgesFacts:
@@ -174,6 +191,7 @@ class Edges:
                 client_pod=pod,
                 **port_fields(port),
                 connections=edge.connections,
+                failed=edge.failed,
                 last_at=edge.last_at,
             )
             for (port, client, pod), edge in self._edges.items()

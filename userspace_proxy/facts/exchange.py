@@ -24,6 +24,7 @@ from ..causes.cause import CauseCode
 from ..causes.endpoints import UNANSWERED_S, end_code
 from ..model import Failure
 from ..model.connection_ends import EndedBy, EndReason
+from ..model.failures import LEFT
 from .counters import AbortCounters, EndpointCounters
 from .streak import LateByte
 
@@ -108,7 +109,7 @@ class Exchange:
 
     __slots__ = (
         "_abort_counters", "_client", "answered_at", "asked_at", "code", "counters", "first_byte_s",
-        "has_unanswered_request", "reset_as",
+        "has_unanswered_request", "is_failed", "reset_as",
     )  # fmt: skip
 
     def __init__(
@@ -124,6 +125,8 @@ class Exchange:
         self.code: CauseCode | None = None
         """Why the client got no answer, or not all of it; None if nothing shows that. A late byte
         may still reach it."""
+        self.is_failed = False
+        """It is counted among those whose clients got no answer."""
         self.has_unanswered_request = False
         """A further answer was due as the first side ended."""
         self.reset_as: tuple[EndReason, EndedBy] | None = None
@@ -154,13 +157,14 @@ class Exchange:
         if self.code:
             ends.still_fails(ends.part.last_at, Failure.UNANSWERED, late=late)
         else:
+            self.is_failed = True
             self._abort_counters.client_aborts += 1
             ends.failed(now - left_s, Failure.UNANSWERED, late=late)
         self.code = LATE
 
     def note_arrived(self, now: float) -> None:
         """Note that a late byte has reached the client, which had ended only its own side."""
-        self.code = None
+        self.code, self.is_failed = None, False
         self._abort_counters.client_aborts -= 1
         self._abort_counters.ends.succeeded_at = now
 
@@ -169,10 +173,13 @@ class Exchange:
         failure, is_left, counters = classify(end), end.by is _CLIENT, self.counters
         if failure is None:
             return
-        if end.is_reset:
-            counters.resets += 1
-        elif not is_left:
-            counters.empty += 1
+        self.is_failed = not (is_left and end.has_answer)
+        # That of a hung endpoint is counted below, as a client that left it.
+        if not is_left and failure not in LEFT:
+            if end.is_reset:
+                counters.resets += 1
+            else:
+                counters.empty += 1
         if end.has_answer and not is_left:
             counters.was_cut(now, failure)
             return

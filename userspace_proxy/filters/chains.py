@@ -11,14 +11,14 @@ from ..model import IPFamily
 from .matches import Conditions, in_words
 
 DEPTH_MAX = 16
-"""How deep chains may jump to each other; the kernel itself allows no more."""
+"""The maximum depth of jumps between chains, as in the kernel."""
 
 
 class RuleVerdict(enum.StrEnum):
-    """What a rule does with packets that meet it."""
+    """The effect of a rule on packets that meet it."""
 
     NONE = ""
-    """It only counts or marks."""
+    """The rule only counts or marks."""
     ACCEPT = "accept"
     DROP = "drop"
     REJECT = "reject"
@@ -28,9 +28,9 @@ class RuleVerdict(enum.StrEnum):
     QUEUE = "queue"
     TRANSLATE = "translate"
     NOTRACK = "notrack"
-    """Which isn't the last word."""
+    """Not a final verdict."""
     MAP = "vmap"
-    """That of a map, on a condition that isn't understood."""
+    """A verdict from a map, by an unknown condition."""
 
 
 DROPS = (RuleVerdict.DROP, RuleVerdict.REJECT)
@@ -42,7 +42,7 @@ class Step(NamedTuple):
 
     verdict: RuleVerdict
     matches: Conditions = ()
-    """Its conditions; without any it is for every packet."""
+    """Its conditions; without any, every packet meets it."""
     target: str = ""
     """The chain that a jump or goto leads to."""
 
@@ -51,17 +51,17 @@ class Step(NamedTuple):
 
 
 class ChainTable(NamedTuple):
-    """A table of chains; its text is that of nft, ``inet firewalld``, or ``legacy ip nat``."""
+    """A table of chains; its text is as in nft, ``inet firewalld``, or ``legacy ip nat``."""
 
     family: str
-    """``ip``, ``inet``, …, also of iptables-legacy."""
+    """``ip``, ``inet``, …, also for iptables-legacy."""
     name: str
     is_legacy: bool = False
-    """It is one of iptables-legacy, which nft doesn't know."""
+    """Whether it is a table of iptables-legacy, which nft doesn't show."""
 
     @property
     def families(self) -> Sequence[IPFamily]:
-        """Those of its packets; empty if it has none of IP."""
+        """The IP families of its packets; empty if it has no IP packets."""
         return _FAMILIES.get(self.family, ())
 
     def __str__(self) -> str:
@@ -75,21 +75,21 @@ class Chain:
     table: ChainTable
     name: str
     kind: str = ""
-    """``nat``, ``filter`` or ``route`` if the kernel calls it; empty for others."""
+    """``nat``, ``filter`` or ``route`` for a base chain; empty for others."""
     hook: str = ""
-    """``prerouting``, ``input``, …; empty if it is only jumped to."""
+    """``prerouting``, ``input``, …; empty for a regular chain."""
     priority: int = 0
     policy: str = "accept"
     steps: tuple[Step, ...] = ()
     is_read: bool = True
-    """Whether these are its rules."""
+    """Whether its rules have been read."""
 
     def __str__(self) -> str:
         return f"{self.table} {self.name}"
 
     @property
     def described(self) -> str:
-        """A chain that the kernel calls, in words."""
+        """A description of a base chain."""
         place = f"({self.hook}, priority {self.priority})"
         return f"nftables chain {self} of another program {place}"
 
@@ -98,12 +98,12 @@ Tables = dict[ChainTable, dict[str, Chain]]
 """Chains by table and name."""
 
 _FAMILIES = {"ip": (IPFamily.IPV4,), "ip6": (IPFamily.IPV6,), "inet": tuple(IPFamily)}
-# Forwarded packets pass both.
+# Forwarded packets pass both hooks.
 _HOOKS = {"forward": ("forward", "postrouting")}
 
 
 def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
-    """Yield the chains that the kernel calls at a hook; for ``forward`` at ``postrouting``, too."""
+    """Yield the base chains at a hook; for ``forward`` also at ``postrouting``."""
     for chains in tables.values():
         for chain in chains.values():
             if chain.kind == kind and chain.hook in _HOOKS.get(hook, (hook,)):

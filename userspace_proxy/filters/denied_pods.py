@@ -1,18 +1,18 @@
-"""Finds the links of this node's pods whose packets to frontends a chain drops; pure.
+"""Finds links of this node's pods whose packets to frontends are dropped by a chain; pure.
 
     iifname cali1 ct state new drop ─▶ pods behind cali1
     ip saddr 10.244.0.0/16 drop     ─▶ pods behind each link that such addresses are routed to
     iifname eth0 accept, then drop  ─▶ pods behind all links
-    iifname eth0 drop               ─▶ none: a closed uplink is what most hardened nodes have
+    iifname eth0 drop               ─▶ none: most hardened nodes close their uplink
 
-Where a client comes from is known only of pods: by the link that leads to them, and by the networks
-that are routed to it. So rules about other links and sources aren't decided (``denied_clients``
-names those that name a frontend), and lists of attackers are no reason for an alarm.
+Only pods' origins are known: the link that leads to them, and the networks routed to it. So rules
+about other links and sources aren't judged (``denied_clients`` reports those that name a frontend),
+and block lists cause no alarm.
 
-Rule 1: a chain is followed once for all links about which its rules say the same.
+Rule 1: a chain is followed once for all links that its rules treat alike.
 Rule 2: bridges of container engines and hypervisors have no pods: firewalls close them to the node.
-Rule 3: a link without a route leads to no pod: it is a port of a bridge, whose packets come in by
-that, or is used by a network plugin itself.
+Rule 3: a link without a route leads to no pod: it is a port of a bridge, through which its packets
+arrive, or a network plugin uses it itself.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ Packets = Mapping[Frontend, FirstPacket]
 
 
 class Denied(NamedTuple):
-    """The links whose pods are denied a frontend."""
+    """The links of pods to which a frontend is denied."""
 
     words: str
-    """As ``that come in by cali1`` after "packets to it"."""
+    """Text to follow "packets to it", such as ``that come in by cali1``."""
     drop: Drop
     is_for_all: bool
 
 
 def conditions_on_clients(base: Chain, chains: Mapping[str, Chain]) -> Sequence[Condition]:
-    """Return the conditions on clients on which may depend what a chain drops.
+    """Return the conditions on clients that may decide what a chain drops.
 
     Args:
-        base: The chain that the kernel calls, with its rules.
-        chains: Those of its table that it may lead to, by name, with their rules.
+        base: The base chain, with its rules.
+        chains: Its table's chains that it may reach, by name, with their rules.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.policy != "drop" and not any(step.verdict in DROPS for step in steps):
@@ -61,7 +61,7 @@ def conditions_on_clients(base: Chain, chains: Mapping[str, Chain]) -> Sequence[
 def find_denied(
     base: Chain, chains: Mapping[str, Chain], packets: Packets, links: Sequence[PodLink]
 ) -> dict[Frontend, Denied]:
-    """Return the links whose pods a chain denies frontends.
+    """Return, by frontend, the links of pods to which a chain denies it.
 
     Args:
         base: As for :func:`conditions_on_clients`; so is ``chains``.
@@ -91,8 +91,8 @@ def find_denied(
 def _kinds(
     conditions: Sequence[Condition], packets: Packets, links: Sequence[PodLink]
 ) -> Sequence[Sequence[PodLink]]:
-    """Return links, together those about which all conditions on clients say the same."""
-    # Beside the client only the family decides about them.
+    """Group links that all conditions on clients treat alike."""
+    # Besides the client, these conditions depend only on the family.
     samples = {frontend.family: packet for frontend, packet in packets.items()}.values()
     found: dict[tuple[bool | None, ...], list[PodLink]] = {}
     for link in links:
@@ -103,7 +103,7 @@ def _kinds(
 
 
 def has_clients(link: PodLink) -> bool:
-    """Return whether pods, or other hosts, may dial Services by a link."""
+    """Return whether pods, or other hosts, may dial Services through a link."""
     return bool(link.networks) and not _OF_OTHERS.fullmatch(link.name)
 
 

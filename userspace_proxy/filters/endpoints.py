@@ -1,4 +1,4 @@
-"""Finds chains of other programs that keep packets from endpoints, or their answers from here.
+"""Finds other programs' chains that drop packets to endpoints, or their answers.
 
 this node dials ───────▶ output, postrouting ───▶ endpoint ─▶ prerouting, input ─▶ this node
 the kernel forwards ──▶ forward, postrouting ──▶ endpoint ─▶ forward, postrouting ─▶ client
@@ -18,14 +18,14 @@ from .frontends import WAY_IN, Followed
 from .node import Chains, Firewall, find_first_drop, hint_of, judged
 from .packets import FirstPacket
 
-# Of the chains at postrouting that translate sources, and what is translated back.
+# The priority of chains at postrouting that translate sources, or translate them back.
 _SOURCE_NAT = 100
 
 
 def dropping_chain(filters: Sequence[Followed], endpoint: SocketAddress, protocol: Protocol) -> str:
-    """Return which chain keeps packets from an endpoint, or its answers from here; or empty.
+    """Return which chain drops packets to an endpoint, or its answers; empty for none.
 
-    As the end of a sentence about the endpoint.
+    The text ends a sentence about the endpoint.
     """
     dial = FirstPacket(Frontend(endpoint.ip, endpoint.port, protocol))
     for base, chains in filters:
@@ -48,12 +48,12 @@ def find_forward_firewalls(
     protocol: Protocol,
     links: Sequence[PodLink],
 ) -> list[Firewall]:
-    """Return the chains that drop what the kernel would forward to an endpoint, or its answers.
+    """Return the chains that drop packets forwarded to an endpoint, or its answers.
 
     Args:
         nft: As for :func:`.node.find_firewalls`; so is ``legacy``.
-        endpoint: With port 0 any port of it.
-        links: Those of the clients in question, and the endpoint's own one.
+        endpoint: The endpoint; port 0 means any port.
+        links: The links of the clients, and of the endpoint.
     """
     to = Frontend(endpoint.ip, endpoint.port, protocol)
     links = [one for one in links if any(net.version == endpoint.family for net in one.networks)]

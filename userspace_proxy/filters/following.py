@@ -1,13 +1,13 @@
-"""Follows the rules of a chain with a packet, or with all packets of a kind; pure.
+"""Follows the rules of a chain for a packet, or for all packets of a kind; pure.
 
     jump x ─▶ x: ct state established accept   not met
-                 numgen random … return        may be met: both ways are followed
+                 numgen random … return        may be met: both paths are followed
                  drop
-    drop                                       all ways end here, or above: certainly dropped
+    drop                                       all paths end here, or above: certainly dropped
 
-Rule 1: rules are followed in their order. Where it isn't known whether packets meet a rule, both
-ways are followed, and the outcome is certain only if all ways have the same one.
-Rule 2: where a chain couldn't be read, packets may end in any way.
+Rule 1: rules are followed in order. If it isn't known whether packets meet a rule, both paths are
+followed, and the outcome is certain only if it is the same on all paths.
+Rule 2: in a chain that couldn't be read, any outcome is possible.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from .matches import Condition
 from .packets import FirstPacket, is_of_client, meets, names_address, names_frontend
 
 TRACKING = -200
-"""The kernel's own: NF_IP_PRI_CONNTRACK, at the hooks by which packets enter it."""
+"""The priority of connection tracking at the hooks where packets enter: NF_IP_PRI_CONNTRACK."""
 _ENTRIES = ("prerouting", "output")
 FOLLOWED_MAX = 200_000
-"""Rules times packets, 1.2 µs each: chains are followed in the round of repairs."""
+"""The maximum of rules times packets, at 1.2 µs each: chains are followed during repairs."""
 
 
 class Outcome(NamedTuple):
-    """The ways that packets may take through rules."""
+    """The possible outcomes for packets in a chain."""
 
     by: tuple[Chain, Step] | None = None
-    """The last rule that translates them, or in a chain of type filter drops them, and where it is;
-    None: none may."""
+    """The last rule that may translate them, or in a filter chain drop them, and its chain; None:
+    there is no such rule."""
     is_named: bool = False
-    """Whether such a rule, or one that leads to it, is about what they are for."""
+    """Whether such a rule, or one that leads to it, names their frontend."""
     ends: bool = False
-    """Whether they may be accepted, or leave all chains in another way."""
+    """Whether they may be accepted, or leave all chains otherwise."""
     back: bool = False
-    """Whether they may go on after the chain."""
+    """Whether they may continue after the chain."""
 
     @property
     def is_certain(self) -> bool:
-        """Whether they are translated or dropped, on all ways."""
+        """Whether they are translated or dropped on all paths."""
         return self.by is not None and not (self.ends or self.back)
 
 
 class Drop(NamedTuple):
-    """What certainly drops packets."""
+    """A rule or policy that certainly drops packets."""
 
     base: Chain
-    """The chain that the kernel calls."""
+    """The base chain."""
     place: Chain
     rule: Step | None
-    """None: the policy."""
+    """The rule; None: the policy."""
 
     def __str__(self) -> str:
         if self.rule is None:
@@ -72,12 +72,12 @@ def follow(
     """Return the effect of a chain on packets.
 
     Args:
-        chain: With its rules.
-        chains: Those of its table that it may jump to, by name, with their rules.
-        kind: Of the chain that the kernel calls: ``nat`` or ``filter``; ``untracked`` for what
-            one of type filter does to connection tracking; ``some`` for what it does to the client
-            that meets conditions on clients only where rules that name the frontend drop it then.
-        is_named: Whether a rule that leads to the chain is about what the packets are for.
+        chain: The chain, with its rules.
+        chains: Its table's chains to which it may jump, by name, with their rules.
+        kind: The base chain's kind: ``nat`` or ``filter``. In a filter chain, ``untracked`` follows
+            the effect on connection tracking, and ``some`` a client that meets conditions on
+            clients only where rules that name the frontend then drop it.
+        is_named: Whether a rule that leads to the chain names the packets' frontend.
     """
     effects = _EFFECTS[kind]
     if chain.hook in _ENTRIES and chain.priority <= TRACKING:
@@ -111,7 +111,7 @@ def follow(
 
 
 def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> Drop | None:
-    """Return what certainly drops packets in a chain of type filter; None: nothing does."""
+    """Return what certainly drops packets in a filter chain; None: nothing does."""
     outcome = follow(base, chains, packet, "filter")
     if outcome.ends or not base.is_read or (outcome.back and base.policy != "drop"):
         return None
@@ -121,7 +121,7 @@ def find_drop(base: Chain, chains: Mapping[str, Chain], packet: FirstPacket) -> 
 def find_drop_for_some(
     base: Chain, chains: Mapping[str, Chain], packet: FirstPacket
 ) -> Drop | None:
-    """Return what drops the packets of some clients by a rule that names the frontend."""
+    """Return a rule naming the frontend that drops the packets of some clients."""
     outcome = follow(base, chains, packet, "some")
     is_found = outcome.is_certain and outcome.is_named
     return Drop(base, *outcome.by) if outcome.by and is_found else None
@@ -134,7 +134,7 @@ def _names(step: Step, packet: FirstPacket, kind: str) -> bool:
 
 
 class _Effect(NamedTuple):
-    """What a verdict may do."""
+    """The possible effects of a verdict."""
 
     takes: bool = False
     ends: bool = False
@@ -145,7 +145,7 @@ class _Effect(NamedTuple):
 _GOES_ON = _Effect(goes_on=True)
 _ENDS, _TAKES, _RETURNS = _Effect(ends=True), _Effect(takes=True), _Effect(returns=True)
 _ALL: Mapping[RuleVerdict, _Effect] = {
-    # A map may have any verdict.
+    # A map may contain any verdict.
     RuleVerdict.MAP: _Effect(takes=True, ends=True, returns=True, goes_on=True),
     **dict.fromkeys((RuleVerdict.RETURN, RuleVerdict.GOTO), _RETURNS),
     **dict.fromkeys((RuleVerdict.ACCEPT, RuleVerdict.QUEUE, *DROPS), _ENDS),
@@ -153,6 +153,6 @@ _ALL: Mapping[RuleVerdict, _Effect] = {
 _EFFECTS: Mapping[str, Mapping[RuleVerdict, _Effect]] = {
     "nat": {**_ALL, RuleVerdict.TRANSLATE: _TAKES},
     **{kind: {**_ALL, **dict.fromkeys(DROPS, _TAKES)} for kind in ("filter", "some")},
-    # What isn't tracked isn't translated either.
+    # Untracked packets aren't translated either.
     "untracked": {**_ALL, RuleVerdict.NOTRACK: _TAKES},
 }

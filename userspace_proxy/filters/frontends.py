@@ -1,22 +1,22 @@
-"""Finds chains of other programs that keep a frontend's packets from this proxy.
+"""Finds other programs' chains that take a frontend's packets away from this proxy.
 
     client ─▶ prerouting ─▶ translation to the proxy port ─▶ later prerouting, input ─▶ proxy
                 │ translate, or drop                            │ drop
 
-The kernel evaluates nat chains in the order of their priorities, and applies the first translation.
-Those of nftables steering have -110, before the -100 and more of docker, firewalld, iptables and
-kube-proxy; those of iptables steering are the legacy tables' own, at -100. Of chains with equal
-priority the one that was added last comes first (Linux 6.18), and the kernel doesn't show which one
-that is. So only a nat chain at or before this priority matters, and ordinary nodes have none before
--100. All nat chains are evaluated at -100, so chains of type filter see a frontend's address before
-that, and the proxy port after it. With local steering packets keep that address up to the socket:
-all nat chains come first, and all chains of type filter on the way in see it.
+The kernel evaluates nat chains in order of priority, and applies the first translation. Chains of
+nftables steering have -110, before the -100 and more of docker, firewalld, iptables and kube-proxy;
+iptables steering uses the legacy tables' own chains, at -100. Of chains with equal priority the
+last one added comes first (Linux 6.18), and the kernel doesn't show which that is. So only a nat
+chain at or before this priority matters, and ordinary nodes have none before -100. All nat chains
+are evaluated at -100, so filter chains before that see a frontend's address, and later ones the
+proxy port. With local steering, packets keep the frontend's address up to the socket: all nat
+chains come first, and all filter chains on the way in see it.
 
-Rule 1: packets are dropped only if that is certain for pods and other hosts: a firewall may turn
-some clients away. That it does so to some is a doubt, if a rule names the frontend, or they are
-this node's pods (``denied_pods``).
-Rule 2: a translation that isn't certain is a doubt, if the rule is about the address, or looks it
-or the port up: any other concerns some clients of all addresses, as that of a transparent proxy.
+Rule 1: packets count as dropped only if that is certain for pods and other hosts, as a firewall may
+legitimately deny some clients. A drop for some is a doubt if a rule names the frontend, or the
+clients are this node's pods (``denied_pods``).
+Rule 2: an uncertain translation is a doubt if the rule names the address, or looks up address or
+port: any other affects some clients of all addresses, as a transparent proxy does.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow(); net/netfilter/nf_nat_core.c,
 nf_nat_register_fn().
@@ -40,11 +40,11 @@ from .packets import FirstPacket, may_be_first, number_of_ip
 from .pod_links import PodLinks
 from .reading import IsOwn, NftReader
 
-# The kernel's own: NF_IP_PRI_NAT_DST, also of the legacy tables.
+# The kernel's priority NF_IP_PRI_NAT_DST, also of the legacy tables.
 ALL_NAT = -100
 _NAT_HOOKS = ("prerouting", "output")
 NEVER = 1 << 31
-"""The priority of a proxy that translates nothing: after that of all chains."""
+"""The priority for a proxy that translates nothing: after all chains."""
 WAY_IN, _WAY_OUT_HOOKS = ("prerouting", "input"), ("output", "postrouting")
 
 
@@ -52,13 +52,13 @@ class Translation(NamedTuple):
     """How the proxy translates a frontend."""
 
     priority: int = NEVER
-    """Of the chain that does so; NEVER: none does."""
+    """The translating chain's priority; NEVER: there is none."""
     port: int = 0
-    """The proxy port; 0 if there is none, as where the kernel leads clients to endpoints."""
+    """The proxy port; 0 if there is none, as when the kernel leads clients to endpoints."""
 
 
 class Followed(NamedTuple):
-    """A chain that the kernel calls, and those of its table that it may lead to, with rules."""
+    """A base chain, and its table's chains that it may reach, with rules."""
 
     base: Chain
     chains: Mapping[str, Chain]
@@ -68,10 +68,10 @@ _NOTHING: tuple[int, tuple[PodLink, ...] | None] = (-1, None)
 
 
 class EarlierChains:
-    """Finds those chains in this thread's network namespace.
+    """Finds chains that precede this proxy's, in this thread's network namespace.
 
     Args:
-        translation_of: Returns how a frontend is translated now.
+        translation_of: Returns a frontend's current translation.
         is_own: As for :class:`.reading.NftReader`.
     """
 
@@ -80,18 +80,18 @@ class EarlierChains:
         self._is_own = is_own
         self._reader: NftReader | None = None
         self._links: PodLinks | None = None
-        # The ruleset's generation, and the links of pods; None: no rule depends on them.
+        # The ruleset's generation, and the pods' links; None: no rule depends on links.
         self._seen = _NOTHING
         self._found: dict[Frontend, Taken] = {}
         self.filters: Sequence[Followed] = ()
-        """As of the last look, for :func:`.endpoints.dropping_chain`."""
+        """Chains as of the last look, for :func:`.endpoints.dropping_chain`."""
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, Taken]:
-        """Return the frontends whose packets another program takes first, or may, with the cause.
+        """Return the frontends whose packets another program takes, or may take, with causes.
 
-        Takes 10 µs if nothing in nftables has changed since the last call, and no link where rules
-        are about links. Where nftables can't be read (the kernel lacks it, permission is denied),
-        nothing is found.
+        Takes 10 µs if neither nftables nor, if rules depend on links, a link has changed since the
+        last call. If nftables can't be read (the kernel lacks it, permission is denied), nothing is
+        found.
         """
         try:
             self._reader = self._reader or NftReader(self._is_own)
@@ -106,7 +106,7 @@ class EarlierChains:
         return self._found
 
     def forget(self) -> None:
-        """Have the next look read again, as frontends have changed."""
+        """Make the next look read again, as frontends have changed."""
         self._seen, self._found = _NOTHING, {}
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class EarlierChains:
         self._reader = self._links = None
 
     def _pod_links(self) -> tuple[PodLink, ...]:
-        """Return the links of pods; none if the kernel doesn't list them."""
+        """Return the pods' links; empty if the kernel doesn't list them."""
         try:
             self._links = self._links or PodLinks()
             return self._links.known()
@@ -166,13 +166,13 @@ Places = Sequence[tuple[Frontend, Translation]]
 def find_denied_pods(
     chain: Chain, chains: Mapping[str, Chain], links: Sequence[PodLink], frontends: Places
 ) -> dict[Frontend, Doubt]:
-    """Return the frontends whose packets a chain of type filter drops for pods of this node.
+    """Return the frontends that a filter chain denies to pods of this node.
 
     Args:
         chain: With its rules.
         chains: As for :func:`follow`.
-        links: Of this node's pods.
-        frontends: Each with how it is translated.
+        links: The links of this node's pods.
+        frontends: Frontends with their translations.
     """
     packets = {one: first_packets(chain, one, to)[:1] for one, to in frontends}
     seen = {one: packet for one, found in packets.items() for packet in found if not packet.is_own}
@@ -183,7 +183,7 @@ def find_denied_pods(
 
 
 def chains_before(tables: Tables, last: int) -> Iterator[Chain]:
-    """Yield the chains of other programs that may take packets before the proxy gets them.
+    """Yield other programs' chains that may take packets before the proxy receives them.
 
     Args:
         last: The greatest priority of the proxy's nat chains, or :data:`NEVER`.
@@ -205,14 +205,14 @@ def first_packets(
 ) -> Sequence[FirstPacket]:
     """Return the first packets of pods and other hosts, and of this node's own programs.
 
-    As a chain of type filter sees them; empty if it sees neither, or with an endpoint's address.
-    Those of own programs are missing if it sees them with another address or not at all.
+    They are as a filter chain sees them; empty if it sees neither, or sees an endpoint's address.
+    Own programs' packets are missing if it sees them with another address or not at all.
     """
-    # Nothing else can dial a loopback address.
+    # Only own programs can dial a loopback address.
     others = FirstPacket(frontend, is_own=is_loopback(frontend.ip))
     if translation.priority == NEVER:
         return others, FirstPacket(frontend, is_own=True)
-    # Own programs' packets are translated on their way out, and come in by the loopback interface.
+    # Own programs' packets are translated on output, and arrive on the loopback interface.
     port = translation.port
     own = [FirstPacket(frontend, port, is_own=True)] if port else []
     if chain.hook == "prerouting" and chain.priority < ALL_NAT:
@@ -224,10 +224,10 @@ def first_packets(
 def places_to_follow(
     base: Chain, chains: Mapping[str, Chain], places: Places
 ) -> Sequence[tuple[Frontend, Translation]]:
-    """Return the frontends for which it is worthwhile to follow a chain.
+    """Return the frontends for which a chain must be followed.
 
-    All whose packets it may take; if it may drop only those of some clients, or that would take
-    too long, those that its rules may name.
+    These are all whose packets it may take; if it may drop only some clients' packets, or following
+    all would take too long, only frontends that its rules may name.
     """
     steps = [step for chain in chains.values() for step in chain.steps]
     if base.kind == "nat":
@@ -257,7 +257,7 @@ def places_to_follow(
 def explain_chain(
     chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, translation: Translation
 ) -> Taken | None:
-    """Return what a chain does to a frontend's packets, and the remedy; None if nothing.
+    """Return how a chain affects a frontend's packets, and the remedy; None if it doesn't.
 
     Args:
         chain: With its rules.

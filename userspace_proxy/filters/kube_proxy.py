@@ -1,4 +1,4 @@
-"""Finds what kube-proxy has in the kernel, in any of its modes; pure."""
+"""Finds kube-proxy's rules and interface in the kernel, in any of its modes; pure."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from collections.abc import Collection, Iterator, Sequence
 
 from .chains import ChainTable, Tables
 
-# kubelet has chains, too: KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ,
-# KUBE-POSTROUTING. These are only kube-proxy's, in any of its modes.
+# kubelet also has chains: KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ,
+# KUBE-POSTROUTING. The following are only kube-proxy's, in any of its modes.
 _CHAINS = re.compile(
     r"KUBE-(SERVICES|NODEPORTS?|PORTALS-(CONTAINER|HOST)|NODEPORT-(CONTAINER|HOST)|PROXY-CANARY"
     r"|(SVC|SVL|SEP|EXT|XLB|FW)-.*|LOAD-BALANCER|CLUSTER-IP|EXTERNAL-IP)"
 )
 _TABLES = (ChainTable("ip", "kube-proxy"), ChainTable("ip6", "kube-proxy"))
 IPVS_LINK = "kube-ipvs0"
-"""The interface that has the addresses of Services in its mode ``ipvs``."""
+"""The interface with Services' addresses in mode ``ipvs``."""
 
 
 def kube_proxy_chains(tables: Tables) -> Iterator[tuple[ChainTable, Sequence[str]]]:
-    """Yield each table that has chains of kube-proxy, and their names, the most telling first."""
+    """Yield each table with kube-proxy's chains, and their names, the best known first."""
     for table, chains in tables.items():
         if names := [name for name in chains if _CHAINS.fullmatch(name)]:
-            # This chain calls the others.
+            # KUBE-SERVICES jumps to the others.
             yield table, sorted(names, key=lambda name: (name != "KUBE-SERVICES", name))
 
 
 def kube_proxy_tables(nft: Tables) -> Sequence[ChainTable]:
-    """Return the tables that are kube-proxy's own."""
+    """Return kube-proxy's own tables."""
     return [table for table in nft if table in _TABLES]
 
 
 def nat_tables(nft: Tables) -> Tables:
-    """Return the tables of iptables-nft in which kube-proxy's chains are."""
+    """Return the tables of iptables-nft that contain kube-proxy's chains."""
     return {table: chains for table, chains in nft.items() if table.name == "nat"}
 
 
 def find_kube_proxy(nft: Tables, legacy_nat: Tables, links: Collection[str]) -> tuple[str, ...]:
-    """Return where kube-proxy's rules are, in words; empty: nowhere.
+    """Describe where kube-proxy's rules are; empty: nowhere.
 
     Args:
         links: The names of the interfaces.

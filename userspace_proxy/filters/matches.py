@@ -1,4 +1,4 @@
-"""The conditions of a rule as values: a field, whether it has or hasn't one of some values.
+"""The conditions of a rule as values: a field that has, or hasn't, one of some values.
 
     ip saddr 10.0.0.0/8      Match(SOURCE, (10.0.0.0/8,))
     tcp dport { 22, 80-90 }  Match(PROTOCOL, ("tcp",)), Match(DESTINATION_PORT, (22, 80-90))
@@ -6,7 +6,7 @@
     numgen random mod 2 0    Unknown()
 
 Rule 1: a packet meets a rule if it meets all of its conditions.
-Rule 2: text in the syntax of nft is made only to be shown.
+Rule 2: text in nft's syntax is only for display.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LOOPBACK = "lo"
 
 
 class MatchField(enum.StrEnum):
-    """What a rule compares, in the words of nft; those of IPv6 differ by a digit."""
+    """The field that a rule compares, in nft's words; for IPv6 they differ by a digit."""
 
     SOURCE = "ip saddr"
     DESTINATION = "ip daddr"
     DIALLED_ADDRESS = "ct original ip daddr"
-    """The destination as it was before any translation; so is the port."""
+    """The destination before any translation; the port likewise."""
     DIALLED_PORT = "ct original proto-dst"
     SOURCE_PORT = "th sport"
     DESTINATION_PORT = "th dport"
@@ -38,13 +38,13 @@ class MatchField(enum.StrEnum):
     FAMILY = "meta nfproto"
     """``ipv4``, ``ipv6``."""
     STATE = "ct state"
-    """Names; iptables treats ``dnat`` as one of them."""
+    """Names of states; iptables treats ``dnat`` as one."""
     TRANSLATED = "ct status"
     """``dnat``."""
     WAY_IN = "iif"
-    """The number of an interface, or its name, with an asterisk for any further characters."""
+    """An interface's number, or its name, in which a final asterisk matches any characters."""
     WAY_OUT = "oif"
-    """Likewise."""
+    """An interface, likewise."""
     TO_THIS_NODE = "fib daddr type"
     """``local``."""
     TRANSPARENT_SOCKET = "socket transparent"
@@ -64,7 +64,7 @@ _UNKNOWN = {
     MatchField.DESTINATION_PORT: "…dport",
     MatchField.STATE: "…state",
 }
-# Behind the protocol that has the port.
+# The word after the port's protocol.
 _PORT_OF = {MatchField.SOURCE_PORT: "sport", MatchField.DESTINATION_PORT: "dport"}
 ADDRESSES = (MatchField.SOURCE, MatchField.DESTINATION, MatchField.DIALLED_ADDRESS)
 WAYS = (MatchField.WAY_IN, MatchField.WAY_OUT)
@@ -72,7 +72,7 @@ PORTS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
 
 
 class Ports(NamedTuple):
-    """A span of ports, both ends included."""
+    """A range of ports, both ends included."""
 
     first: int
     last: int
@@ -96,14 +96,14 @@ Value = Network | Ports | Bits | str | int
 
 @dataclass(frozen=True)
 class Match:
-    """A condition that is understood: a field has one of some values, or none of them."""
+    """A known condition: a field has one of some values, or none of them."""
 
     field: MatchField
     values: tuple[Value, ...] = ()
     is_inverted: bool = False
 
     def has(self, number: int) -> bool:
-        """Return whether one of the values is, or contains, an address or a port.
+        """Return whether a value is, or contains, an address or port.
 
         Args:
             number: A port, or an address by :func:`number_of`.
@@ -117,12 +117,12 @@ class Match:
         return False
 
     def names(self, number: int) -> bool:
-        """Return whether one of the values is exactly an address or a port."""
+        """Return whether a value is exactly an address or port."""
         return number in self._places[0]
 
     @functools.cached_property
     def ends(self) -> Sequence[tuple[int, int]]:
-        """The first and the last number of each value that is a network, or a span of ports."""
+        """The first and the last number of each value that is a network or a range of ports."""
         spans = [(one.first, one.last) for one in self.values if isinstance(one, Ports)]
         return [*spans, *map(ends_of, self.networks)]
 
@@ -136,7 +136,7 @@ class Match:
 
     @functools.cached_property
     def versions(self) -> Mapping[int, bool]:
-        """The versions of IP that its networks have, and whether one contains all addresses."""
+        """The IP versions of its networks, and whether one contains all addresses."""
         found: dict[int, bool] = {}
         for one in self.networks:
             found[one.version] = found.get(one.version, False) or not one.prefixlen
@@ -144,7 +144,7 @@ class Match:
 
     @functools.cached_property
     def _places(self) -> tuple[frozenset[int], Sequence[tuple[int, int]]]:
-        # Each frontend is compared with each value, of which there may be two hundred.
+        # Each frontend is compared with each of up to two hundred values.
         singles = frozenset(first for first, last in self.ends if first == last)
         return singles, [(first, last) for first, last in self.ends if first != last]
 
@@ -155,35 +155,35 @@ class Match:
         return self.in_words(field)
 
     def in_words(self, field: str) -> str:
-        """Return the condition in the syntax of nft, with other words for its field."""
+        """Return the condition in nft's syntax, with another word for its field."""
         excluded = "! " if self.field is MatchField.TRANSLATED else "!= "
         values = ",".join(map(str, self.values))
         return f"{field} {excluded if self.is_inverted else ''}{values}".strip()
 
 
 class Unknown(NamedTuple):
-    """A condition that isn't understood, which no packet certainly meets."""
+    """An unknown condition, which no packet certainly meets."""
 
     about: MatchField = MatchField.OTHER
-    """SOURCE if it is about nothing but the client (its source, or its way in); DESTINATION,
-    DESTINATION_PORT or STATE if it is about that, whatever else it is about."""
+    """SOURCE if it depends only on the client (source, or incoming interface); DESTINATION,
+    DESTINATION_PORT or STATE if it depends on that, among others."""
 
     def __str__(self) -> str:
         return _UNKNOWN.get(self.about, "…")
 
 
 class LoadedField(NamedTuple):
-    """A field of packets in the kernel's form."""
+    """A field that a rule has loaded, in the kernel's form."""
 
     field: MatchField = MatchField.OTHER
     width: int = 0
-    """In bytes, of a field that is understood if a set or map has it; else 0."""
+    """The width in bytes, if the field is known in sets and maps; else 0."""
     is_name: bool = False
-    """Whether it is the name of an interface; else its number."""
+    """Whether it is an interface's name, not its number."""
 
 
 class SetLookup(NamedTuple):
-    """That fields, one after another, are in a set or a map."""
+    """A condition that concatenated fields are in a set or map."""
 
     fields: tuple[LoadedField, ...]
     name: str
@@ -195,19 +195,19 @@ Conditions = tuple[Condition, ...]
 
 
 def states(names: Sequence[str]) -> Match:
-    """Return a condition on states: one or more, including "dnat"."""
+    """Return a condition on one or more states, including "dnat"."""
     is_alone = list(names) == ["dnat"]
     return Match(MatchField.TRANSLATED if is_alone else MatchField.STATE, tuple(names))
 
 
 def in_words(conditions: Sequence[Condition]) -> str:
-    """Return conditions in the syntax of nft: ``tcp dport 22,80-90 ct state new``."""
+    """Return conditions in nft's syntax: ``tcp dport 22,80-90 ct state new``."""
     words: list[str] = []
     before: Condition | None = None
     for one in conditions:
         port = _PORT_OF.get(one.field, "") if isinstance(one, Match) else ""
         if isinstance(one, Match) and port and _is_one_protocol(before):
-            # A protocol and its port are one.
+            # A protocol and its port are one condition.
             words[-1] = f"{before.values[0]} {one.in_words(port)}"
         else:
             words.append(str(one))
@@ -216,7 +216,7 @@ def in_words(conditions: Sequence[Condition]) -> str:
 
 
 def _is_one_protocol(one: Condition | None) -> TypeGuard[Match]:
-    """Return whether a condition is met by a single protocol."""
+    """Return whether a condition requires a single protocol."""
     return (
         isinstance(one, Match)
         and one.field is MatchField.PROTOCOL
@@ -226,7 +226,7 @@ def _is_one_protocol(one: Condition | None) -> TypeGuard[Match]:
 
 
 def number_of(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
-    """Return an address as a number; no address of IPv6 has that of one of IPv4."""
+    """Return an address as a number, different for IPv4 and IPv6."""
     return int(address) | (address.version == 6) << 128
 
 

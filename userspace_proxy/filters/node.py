@@ -1,11 +1,11 @@
-"""Finds firewalls of other programs that would drop steered packets or endpoints' replies; pure.
+"""Finds other programs' firewalls that would drop steered packets or endpoints' replies; pure.
 
     client ─▶ frontend ─▶ translation ─▶ INPUT: own chain accepts ─▶ INPUT of others: each may drop
     endpoint's reply to the proxy ─────▶ INPUT of all ────────────▶ likewise
 
-An ``accept`` is final only in its own table; the other tables are evaluated anyway. So this proxy's
-legacy chains, first in ``filter``, decide that table only, and its nftables chain decides nothing
-but itself. Neither of them accepts endpoints' replies.
+An ``accept`` is final only in its own table; other tables are evaluated anyway. So this proxy's
+legacy chains, first in ``filter``, decide only that table, and its nftables chain only itself.
+Neither accepts endpoints' replies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Judged = TypeVar("Judged")
 
 FIREWALLD = ChainTable("inet", "firewalld")
 _TRANSLATED = states(["dnat"])
-# Matches packets whose socket is transparent, as the listeners' sockets are.
+# Matches packets whose socket is transparent, as listeners are.
 _TRANSPARENT = Match(MatchField.TRANSPARENT_SOCKET)
 
 
@@ -41,11 +41,11 @@ class Firewall:
     why: str
     """The cause: a rule, or the chain's policy."""
     hint: str
-    """The commands, or the setting, that admit all dropped packets."""
+    """Commands or a setting that admit all dropped packets."""
     family: IPFamily | None = None
-    """Of the packets; None: both."""
+    """The packets' family; None: both."""
     is_for_all: bool = True
-    """Whether it drops those of all clients; else of those behind some links."""
+    """Whether it drops packets of all clients, or only of clients behind some links."""
 
 
 def find_firewalls(
@@ -57,10 +57,9 @@ def find_firewalls(
 ) -> list[Firewall]:
     """Return the chains that drop steered packets, or endpoints' replies to the proxy.
 
-    Args:
-        nft: Chains of nftables, with the rules of those that :func:`.reading.read_chains` reads.
+    Args: nft: nftables chains, with the rules that :func:`.reading.read_chains` reads.
         legacy: The legacy table ``filter``, from :func:`..steering.iptables.read_legacy`.
-        links: Those of clients, from :func:`.pod_links.read_client_links`.
+        links: The clients' links, from :func:`.pod_links.read_client_links`.
     """
     if steering in ("none", ""):
         return []
@@ -69,7 +68,7 @@ def find_firewalls(
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> Firewall | None:
         anything = Frontend(ANY_IP[family], 0, Protocol.TCP)
-        # The proxy's legacy chains accept steered packets before others' rules of that table.
+        # The proxy's legacy chains accept steered packets before other rules in that table.
         is_open = steering == "iptables" and base.table[1:] == ("filter", True)
         first = [] if is_open else [FirstPacket(anything, port) for port in ports]
         reply = [FirstPacket(anything, is_answer=True)]
@@ -88,9 +87,9 @@ def find_firewalls(
 
 
 def find_unfollowed(nft: Tables, legacy: Tables, hook: str) -> list[str]:
-    """Return the rules at a hook that may drop packets of all clients, in words.
+    """Describe the rules at a hook that may drop packets of all clients.
 
-    They depend on what isn't understood, or lead to a chain that couldn't be read.
+    They have an unknown condition, or lead to a chain that couldn't be read.
     """
 
     def judge(base: Chain, chains: Chains, family: IPFamily) -> str | None:
@@ -117,7 +116,7 @@ def judged(
     hook: str,
     judge: Callable[[Chain, Chains, IPFamily], Judged | None],
 ) -> Iterator[Judged]:
-    """Yield what is found about each chain at a hook, for the first family for which it is."""
+    """Yield the first family's finding about each chain at a hook."""
     for tables in all_tables:
         for chain in base_chains(tables, kind="filter", hook=hook):
             families = chain.table.families
@@ -129,7 +128,7 @@ def judged(
 def find_first_drop(
     base: Chain, chains: Chains, packets: Sequence[FirstPacket], links: Sequence[PodLink]
 ) -> tuple[Drop, str, bool] | None:
-    """Return what drops packets of all clients or behind links, whose, and if it is all of them."""
+    """Return what drops packets, whose packets, and whether it drops them for all clients."""
     for packet in packets:
         if drop := find_drop(base, chains, packet):
             return drop, "", True
@@ -154,7 +153,7 @@ def _legacy(chain: Chain, option: str) -> str:
 
 
 def _listing(chain: Chain) -> str:
-    """Return the command that shows a chain, at the end of a sentence."""
+    """Return the command that shows a chain, as the end of a sentence."""
     listed = shell_command("nft", "list", "chain", *chain.table[:2], chain.name)
     return f"as `{_legacy(chain, '-S') if chain.table.is_legacy else listed}` shows"
 
@@ -162,7 +161,7 @@ def _listing(chain: Chain) -> str:
 def hint_of(
     chain: Chain, steering: str, *, drops_first: bool = True, drops_replies: bool = True
 ) -> str:
-    """Return the commands, or the setting, by which a chain admits packets."""
+    """Return commands or a setting that make a chain admit packets."""
     if chain.table == FIREWALLD and steering != "local" and not drops_replies:
         return "update firewalld to 0.9 or later, which accepts translated packets"
     if chain.table.is_legacy:

@@ -21,38 +21,37 @@ from .matches import (
 )
 
 ANY_IP = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
-"""In a frontend: an address that isn't known. So is the port 0."""
+"""An unknown address in a frontend; an unknown port is 0."""
 
 
 class FirstPacket(NamedTuple):
-    """The first packet of a client, or the answer to one, as rules see it at one place."""
+    """A client's first packet, or the answer to one, as rules see it at one hook."""
 
     frontend: Frontend
-    """What the client has dialled; the endpoint where the kernel forwards packets to it."""
+    """The dialled frontend; the endpoint if the kernel forwards packets to it."""
     port: int = 0
-    """Which port of this node it has been translated to, and to an address of this node; 0: it
+    """The port of this node to which it has been translated, with an address of this node; 0: it
     hasn't been translated."""
     is_own: bool = False
-    """Whether a program of this node is the client; else a pod, or another host."""
+    """Whether the client is a program of this node, not a pod or another host."""
     is_answer: bool = False
-    """Whether it comes from what was dialled, to an unprivileged port of this node."""
+    """Whether it is an answer from the dialled address, to an unprivileged port of this node."""
     link: PodLink | None = None
-    """By which it comes in, from the networks behind it; None: any client's."""
+    """The incoming link, with source networks behind it; None: any client's."""
     is_other: bool = False
-    """Whether it comes from an address that no rule is about."""
+    """Whether its source is an address that no rule names."""
     is_forwarded: bool = False
-    """Whether the kernel has translated it, and leads it past this node's sockets."""
+    """Whether the kernel has translated it, and forwards it."""
     way_out: PodLink | None = None
-    """By which it is forwarded; None: that isn't known."""
+    """The outgoing link; None: unknown."""
     is_tracked: bool = True
-    """Whether it has passed connection tracking: else nothing of that is known."""
+    """Whether it has passed connection tracking; otherwise its state is unknown."""
 
 
 def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
     """Return whether the first packet of a client meets all of some conditions.
 
-    Returns:
-        None if it depends on a condition that isn't understood.
+    Returns: None if it depends on an unknown condition.
     """
     is_met: bool | None = True
     for one in conditions:
@@ -67,7 +66,7 @@ def meets(conditions: Iterable[Condition], packet: FirstPacket) -> bool | None:
 
 
 def may_be_first(conditions: Iterable[Condition]) -> bool:
-    """Return whether all first packets may meet conditions, if none is about what was dialled."""
+    """Return whether every first packet may meet conditions that don't name the destination."""
     return not any(
         is_of_client(one)
         or (
@@ -80,10 +79,9 @@ def may_be_first(conditions: Iterable[Condition]) -> bool:
 
 
 def is_of_client(one: Condition) -> bool:
-    """Return whether a condition is about the client alone.
+    """Return whether a condition depends only on the client.
 
-    Then it is about the source, or the interface by which packets come in, unless that is the
-    loopback interface.
+    It is then about the source, or about the incoming interface, unless that is loopback.
     """
     if isinstance(one, Match):
         is_way_in = one.field is MatchField.WAY_IN and LOOPBACK not in one.values
@@ -92,7 +90,7 @@ def is_of_client(one: Condition) -> bool:
 
 
 def names_address(conditions: Iterable[Condition]) -> bool:
-    """Return whether one of some conditions is on the destination, or looks its port up."""
+    """Return whether a condition names the destination, or looks up its port."""
     return any(
         (isinstance(one, Match) and one.field in _OF_ADDRESS)
         or (isinstance(one, Unknown) and one.about in _LOOKED_UP)
@@ -101,10 +99,10 @@ def names_address(conditions: Iterable[Condition]) -> bool:
 
 
 def names_frontend(conditions: Iterable[Condition], packet: FirstPacket) -> bool:
-    """Return whether one of some conditions is about what only a packet's frontend has.
+    """Return whether a condition names something unique to a packet's frontend.
 
-    The address of a node port belongs to the node, and the port of any other frontend, such as 80,
-    to many Services, but a proxy port to one of them.
+    A node port's address belongs to the node, and other frontends' ports, such as 80, to many
+    Services; but a proxy port belongs to one.
     """
     frontend, port = packet.frontend, packet.port
     is_node_port = frontend.kind is FrontendKind.NODE_PORT
@@ -124,7 +122,7 @@ def names_frontend(conditions: Iterable[Condition], packet: FirstPacket) -> bool
 
 
 def _spans(match: Match, frontend: Frontend) -> bool:
-    """Return whether a span of ports that are all node ports has a frontend's."""
+    """Return whether a range that has only node ports contains a frontend's."""
     least, most = _NODE_PORTS
     return any(least <= a <= frontend.port <= b <= most for a, b in match.ends)
 
@@ -141,7 +139,7 @@ _LOOKED_UP = (MatchField.DESTINATION, MatchField.DESTINATION_PORT)
 _UNPRIVILEGED = 1024
 # The default of --service-node-port-range of kube-apiserver.
 _NODE_PORTS = 30000, 32767
-# Of the TCP header.
+# Flags of the TCP header.
 _SYN, _ACK = 0x02, 0x10
 _PROTOCOLS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
 
@@ -152,7 +150,7 @@ def _any_of(results: Iterable[bool | None]) -> bool | None:
 
 
 def _has_any(match: Match, packet: FirstPacket) -> bool | None:
-    """Return whether networks have an address that isn't known."""
+    """Return whether networks contain an unknown address."""
     is_whole = match.versions.get(packet.frontend.family)
     return False if is_whole is None else is_whole or None
 
@@ -168,7 +166,7 @@ def _dialled_address(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _destination(match: Match, packet: FirstPacket) -> bool | None:
-    # Which of its addresses a node translates to depends on the interface.
+    # The address of this node depends on the interface.
     if packet.port or packet.is_answer or packet.frontend.ip in _ANY_IPS:
         return _has_any(match, packet)
     return match.has(number_of_ip(packet.frontend.ip))
@@ -186,7 +184,7 @@ def _source(match: Match, packet: FirstPacket) -> bool | None:
         return None
     if not any(first <= b and a <= last for a, b in pods for first, last in match.ends):
         return False
-    # All of them may be in it, or some.
+    # The networks may contain all of the pods' addresses, or some.
     return all(any(first <= a and b <= last for first, last in match.ends) for a, b in pods) or None
 
 
@@ -217,7 +215,7 @@ def _destination_port(match: Match, packet: FirstPacket) -> bool | None:
 
 
 def _source_port(match: Match, packet: FirstPacket) -> bool | None:
-    # That of a client may be any.
+    # A client's port may be any.
     return _has_port(match, packet.frontend.port) if packet.is_answer else None
 
 
@@ -238,7 +236,7 @@ def _to_this_node(_match: Match, packet: FirstPacket) -> bool:
 
 def _flags(match: Match, packet: FirstPacket) -> bool:
     if packet.frontend.protocol is not Protocol.TCP:
-        # It has none, so it meets no condition on them.
+        # The packet has none, so it meets no condition on them.
         return match.is_inverted
     flags = _SYN | _ACK if packet.is_answer else _SYN
     return all(flags & one.mask == one.value for one in match.bits)
@@ -264,12 +262,12 @@ _TESTS: Mapping[MatchField, Callable[[Match, FirstPacket], bool | None]] = {
     ),
     MatchField.WAY_OUT: _way_out,
     MatchField.TCP_FLAGS: _flags,
-    # Depends on what listens. Dials from this node's own address don't have one.
+    # It depends on the listener. Dials from this node's own address have no such socket.
     MatchField.TRANSPARENT_SOCKET: lambda _match, packet: False if packet.is_answer else None,
 }
 
 
 @functools.lru_cache(maxsize=1000)
 def number_of_ip(ip: str) -> int:
-    """Return an address as :func:`.matches.number_of`."""
+    """Return an address's number, as :func:`.matches.number_of` does."""
     return number_of(ipaddress.ip_address(ip))

@@ -1,6 +1,6 @@
 """Tracks which links of this node lead only to its containers.
 
-Rule 1: events only show that something changed; links and routes are always read in full.
+Rule 1: events only trigger a read; links and routes are always read in full.
 Rule 2: the network namespace is that of the thread that creates the object.
 """
 
@@ -14,14 +14,14 @@ from ..kernel.node_listings import NodeListings
 from ..kernel.routes import list_links_and_routes, read_links_and_routes
 from ..policy.locality import PodLink, find_pod_links, find_uplinks
 
-# A route alone rarely decides, and a router has thousands that change all the time.
+# Not routes: they rarely decide alone, and a router has thousands that change all the time.
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
 
 
 def read_client_links() -> tuple[PodLink, ...]:
-    """Return the links by which clients of Services come in: pods' ones, then uplinks.
+    """Return the links on which clients' packets arrive: pods' links, then uplinks.
 
-    None if the kernel doesn't list them.
+    Empty if the kernel doesn't list them.
     """
     try:
         with explained("list this node's links"):
@@ -46,9 +46,10 @@ class PodLinks:
         self._is_current = False
 
     def known(self) -> tuple[PodLink, ...]:
-        """Return those links, by number; cheap unless a link or an address has changed.
+        """Return the links, by number; cheap unless a link or address has changed.
 
-        Networks are as of that change. While links keep changing, some may be a second old.
+        Networks are as of the last such change. While links keep changing, some may be a second
+        old.
         """
         with explained("list this node's links"):
             if self._events.read() or not self._is_current:

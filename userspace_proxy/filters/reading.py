@@ -1,13 +1,13 @@
-"""The nftables chains of all programs.
+"""Reads other programs' nftables chains, with the contents of sets in their rules.
 
     ct state @__map0 vmap ─▶ ct state established accept, ct state invalid drop
     tcp dport @__set0 accept ─▶ tcp dport 22,8000-8100 accept
     ip daddr . th dport @__set1 drop ─▶ ip daddr 10.96.7.1/32 th dport 80 drop, …
 
-What a rule looks up in a set is written into the rule. Of other programs' sets those are read that
-are part of a rule (``tcp dport { 22, 80 }``), and of those with a name (``ip daddr @blocked``) the
-ones whose elements change only with the ruleset's generation: not those whose elements packets add,
-and those that expire. Their user data, which may be of any kind, isn't.
+A set's elements are written into the rule that looks them up. Anonymous sets (``tcp dport { 22, 80
+}``) are read, and named sets (``ip daddr @blocked``) whose elements change only with the ruleset's
+generation: neither sets to which packets add elements, nor sets whose elements expire. Their user
+data, which may be anything, isn't read.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, enum nft_set_flags.
 """
@@ -40,18 +40,18 @@ from .rules import (
 )
 
 CHAINS_MAX = 200
-"""How many chains are read with their rules from one that the kernel calls; a firewall has tens."""
+"""The most chains read with their rules per base chain; a firewall has tens."""
 
 IsOwn = Callable[[ChainTable], bool]
-"""Returns whether a table is one of any userspace-proxy's."""
+"""Returns whether a table belongs to any userspace-proxy."""
 _NUMBERS = {name: number for number, name in FAMILIES.items()}
 
 
 class NftReader:
-    """Reads chains in this thread's network namespace; for use in one thread.
+    """Reads chains in this thread's network namespace; not thread-safe.
 
     Args:
-        is_own: Of which tables chains are left out.
+        is_own: Selects tables whose chains are left out.
 
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
@@ -60,13 +60,13 @@ class NftReader:
     def __init__(self, is_own: IsOwn) -> None:
         self._is_own = is_own
         self._ruleset = Ruleset()
-        # By family and table, and by name, since the last listing of chains.
+        # Sets by family and table, then name, since the last listing of chains.
         self._sets: dict[tuple[int, str], dict[str, ListedSet]] = {}
 
     def chains(self) -> Tables:
-        """Return other programs' chains without rules, and read sets again afterwards.
+        """Return other programs' chains without rules; sets are read again afterwards.
 
-        Not those of dormant tables, which the kernel doesn't call.
+        Chains of dormant tables are left out, as the kernel doesn't call them.
         """
         self._sets = {}
         dormant = {one[:2] for one in self._ruleset.tables() if one.flags & TABLE_DORMANT}
@@ -81,7 +81,7 @@ class NftReader:
         return tables
 
     def with_steps(self, chain: Chain) -> Chain:
-        """Return a chain with its rules; as it is if they can't be read, or it was removed."""
+        """Return a chain with its rules; unchanged if they can't be read, or it was removed."""
         family, table, _ = chain.table
         try:
             listed = self._ruleset.rules(_NUMBERS[family], table, chain.name)
@@ -93,7 +93,7 @@ class NftReader:
         return replace(chain, steps=tuple(found), is_read=True)
 
     def _written_out(self, step: Step, family: int, table: str) -> Iterator[Step]:
-        """Yield a rule with the elements of the sets that it looks up."""
+        """Yield a rule with the elements of its sets written out."""
         if (one := set_of(step)) is None:
             yield step
             return
@@ -108,7 +108,7 @@ class NftReader:
     def _looked_up(
         self, family: int, table: str, name: str
     ) -> tuple[ListedSet | None, Sequence[ListedElement]]:
-        """Return a set whose elements may be read, and these, or more than ELEMENTS_MAX."""
+        """Return a readable set, and its elements, or more than ELEMENTS_MAX of them."""
         place = family, table
         if place not in self._sets:
             self._sets[place] = {one.name: one for one in self._ruleset.sets(*place)}
@@ -118,12 +118,12 @@ class NftReader:
         return found, self._ruleset.first_elements(*place, name, ELEMENTS_MAX)
 
     def reached(self, chains: Mapping[str, Chain], base: Chain) -> dict[str, Chain]:
-        """Return a chain and those that it leads to, with their rules, by name.
+        """Return a chain and all chains that it reaches, with their rules, by name.
 
-        At most :data:`CHAINS_MAX`, those that fewest jumps lead to.
+        At most :data:`CHAINS_MAX` are returned: those reached by the fewest jumps.
 
         Args:
-            chains: Those of its table, by name.
+            chains: The chains of its table, by name.
         """
         found: dict[str, Chain] = {}
         waiting = deque([base.name])
@@ -135,7 +135,7 @@ class NftReader:
         return found
 
     def generation(self) -> int:
-        """Return the ruleset's number, which grows with each change by any program.
+        """Return the ruleset's generation, which grows with each change by any program.
 
         Raises:
             SteeringError: The kernel refuses.
@@ -147,7 +147,7 @@ class NftReader:
 
 
 def read_chains(is_own: IsOwn, *hooks: str) -> Tables:
-    """Return other programs' chains, with the rules of those of type filter at some hooks."""
+    """Return other programs' chains; filter chains at some hooks have their rules."""
     reader = NftReader(is_own)
     try:
         tables = reader.chains()
@@ -170,31 +170,31 @@ def read_generation() -> int:
 
 
 ELEMENTS_MAX = 200
-"""More than most firewalls that are written by hand have in one rule. Each frontend is compared
-with each of them."""
+"""More elements than most handwritten firewalls have in one rule. Each frontend is compared with
+each of them."""
 _INTERVALS, _MAP = 0x4, 0x8
-# Those, and of sets that are part of a rule, or constant.
+# These flags, and those of anonymous or constant sets.
 _READ = 0x3 | _INTERVALS | _MAP
 
 
 def set_of(step: Step) -> SetLookup | None:
-    """Return the first look-up in a set that a rule makes; None if there is none."""
+    """Return a rule's first look-up in a set; None if there is none."""
     return next((one for one in step.matches if isinstance(one, SetLookup)), None)
 
 
 def write_out(
     step: Step, looked_up: ListedSet | None, elements: Sequence[ListedElement]
 ) -> Iterator[Step]:
-    """Yield a rule with the elements of the first set that it looks up.
+    """Yield a rule with the elements of its first set written out.
 
-    Spans of interfaces aren't understood: prefixes of names, and numbers in the host's byte order.
-    One rule if the values of one field decide; one per element of a map, or of several fields.
-    None if no packet meets it, as the set is empty.
+    Ranges of interfaces are unknown conditions: prefixes of names, and numbers in the host's byte
+    order. The result is one rule if a single field decides; one per element of a map, or of several
+    fields; and none if the set is empty, so that no packet meets it.
 
     Args:
         step: A rule with a :func:`set_of`.
-        looked_up: That set; None if it isn't known. The condition isn't understood then, nor with
-            an element for all other values (``*``).
+        looked_up: That set; None if unknown. Then the condition is unknown, as it is with an
+            element for all other values (``*``).
         elements: All of its elements, or more than :data:`ELEMENTS_MAX`.
     """
     if (one := set_of(step)) is None:
@@ -227,7 +227,7 @@ def write_out(
 
 
 def _matches(fields: Sequence[LoadedField], key: bytes) -> Iterator[Condition]:
-    """Yield the conditions of a key, in which each value begins at a multiple of four bytes."""
+    """Yield the conditions of a key, whose values begin at multiples of four bytes."""
     at = 0
     for field in fields:
         values = values_of(field, key[at : at + field.width])
@@ -241,9 +241,9 @@ def _replace(step: Step, one: SetLookup, *by: Condition) -> Step:
 
 
 def _spans(field: LoadedField, elements: Sequence[ListedElement]) -> Iterator[Value]:
-    """Yield intervals: each begins with an element, and ends in front of the next one."""
+    """Yield intervals: each begins with an element, and ends before the next one."""
     first = b""
-    # Where one ends and another begins, the end comes first.
+    # If one interval ends where another begins, the end comes first.
     for one in sorted(elements, key=lambda one: (one.key, not one.is_end)):
         if not one.is_end:
             first = one.key

@@ -1,11 +1,11 @@
-"""Reads nftables rules, as far as they determine a packet's verdict.
+"""Parses nftables rules, as far as they determine a packet's verdict.
 
     [ ct load status ] [ bitwise & 0x20 ] [ cmp neq 0 ] [ immediate accept ]
     ──▶ Step(ACCEPT, (Match(TRANSLATED, ("dnat",)),))
 
-Rule 1: a condition that isn't understood is ``Unknown``, and tells whether it is about the
-destination or the connection's state (looked up in a set or map), or about nothing but the client.
-A field with a width that is looked up is ``SetLookup``, of which ``reading`` writes the elements.
+Rule 1: an unknown condition is ``Unknown``, with whether it depends on the destination or the
+connection's state (looked up in a set or map), or only on the client. A looked-up field with a
+width is ``SetLookup``, whose elements ``reading`` writes out.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
 for the words.
@@ -43,7 +43,7 @@ from .matches import (
 )
 
 _CLIENT = (MatchField.SOURCE, MatchField.WAY_IN)
-# Those of which all elements of a set are understood.
+# Fields of which all elements in sets are known.
 _INVERTIBLE = (*ADDRESSES, *PORTS, MatchField.WAY_IN)
 _ABOUT = {
     MatchField.DESTINATION: MatchField.DESTINATION,
@@ -51,8 +51,8 @@ _ABOUT = {
     MatchField.DESTINATION_PORT: MatchField.DESTINATION_PORT,
     MatchField.STATE: MatchField.STATE,
 }
-# By expression, key or base, offset, and width; a rule that compares a prefix of an address loads
-# fewer bytes than it has.
+# By expression, key or base, offset, and width; a rule that compares an address's prefix loads
+# fewer bytes.
 _FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
     ("meta", 15, 0, 0): LoadedField(MatchField.FAMILY),
     ("meta", 16, 0, 0): LoadedField(MatchField.PROTOCOL, 1),
@@ -60,7 +60,7 @@ _FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
     ("meta", 6, 0, 0): LoadedField(MatchField.WAY_IN, 16, is_name=True),
     ("meta", 5, 0, 0): LoadedField(MatchField.WAY_OUT, 4),
     ("meta", 7, 0, 0): LoadedField(MatchField.WAY_OUT, 16, is_name=True),
-    # Of NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR.
+    # The result NFT_FIB_RESULT_ADDRTYPE, with NFTA_FIB_F_DADDR.
     ("fib", 3, 2, 0): LoadedField(MatchField.TO_THIS_NODE),
     ("ct", 0, 0, 0): LoadedField(MatchField.STATE, 4),
     ("ct", 2, 0, 0): LoadedField(MatchField.TRANSLATED),
@@ -80,7 +80,7 @@ _FIELDS: Mapping[tuple[str | int, ...], LoadedField] = {
 _NUMBERS = (*PORTS, MatchField.DIALLED_PORT, MatchField.PROTOCOL)
 # The name and the number of the loopback interface, which is each namespace's first.
 _LOOPBACK = {True: b"lo\0", False: (1).to_bytes(4, sys.byteorder)}
-# Of an interface, with an asterisk for any further characters.
+# An interface's name, in which a final asterisk matches any characters.
 _LINK = re.compile(r"[\w.@:-]+\*?")
 _VERDICTS = {
     x.ACCEPT: RuleVerdict.ACCEPT,
@@ -106,7 +106,7 @@ _STATES = {
     x.STATE_NEW: "new",
 }
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
-# Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE is bit 0 of match_flags.
+# struct xt_conntrack_mtinfo3; XT_CONNTRACK_STATE is bit 0 of match_flags.
 _CONNTRACK = struct.Struct("=32x16s16s76xH4x3H4xH4x")
 _STATE, _DIALLED_ADDRESS, _DIALLED_PORT = 1, 1 << 3, 1 << 9
 # XT_CONNTRACK_STATE_INVALID, XT_CONNTRACK_STATE_BIT() and XT_CONNTRACK_STATE_DNAT.
@@ -118,11 +118,11 @@ _XT_STATES = {
     1 << 7: "dnat",
 }
 _MULTIPORT = struct.Struct("=BB15H15BB")
-# Of XT_MULTIPORT_SOURCE and XT_MULTIPORT_DESTINATION.
+# The fields of XT_MULTIPORT_SOURCE and XT_MULTIPORT_DESTINATION.
 _MULTIPORT_FIELDS = (MatchField.SOURCE_PORT, MatchField.DESTINATION_PORT)
-# Of xt_ct_target_info: XT_CT_NOTRACK.
+# XT_CT_NOTRACK, in struct xt_ct_target_info.
 _NOTRACK = 1
-# Of xt_socket_mtinfo1: XT_SOCKET_TRANSPARENT.
+# XT_SOCKET_TRANSPARENT, in struct xt_socket_mtinfo1.
 _TRANSPARENT = 1
 
 
@@ -142,7 +142,7 @@ def _verdict(one: Expression) -> tuple[RuleVerdict, str]:
     if one.name == "immediate":
         return verdict_of(found.get(2, b""))
     if one.name == "lookup" and 3 in found and not number_in(found, 3):
-        # The register of a verdict is 0.
+        # Register 0 is the verdict's.
         return RuleVerdict.MAP, ""
     name = text_in(found, 1) if one.name == "target" else one.name
     if name in _TRANSLATIONS:
@@ -154,7 +154,7 @@ def _verdict(one: Expression) -> tuple[RuleVerdict, str]:
 
 
 def verdict_of(data: bytes) -> tuple[RuleVerdict, str]:
-    """Return the verdict in the attributes of data, and the chain that it leads to."""
+    """Return the verdict in data attributes, and the chain to which it leads."""
     value = read_all(read_all(data).get(x.DATA_VERDICT, b""))
     if not value:
         return _NO_VERDICT
@@ -163,7 +163,7 @@ def verdict_of(data: bytes) -> tuple[RuleVerdict, str]:
 
 
 def _all_conditions(expressions: Sequence[Expression]) -> Conditions:
-    """Return each condition, and of those that nothing is known about only the first."""
+    """Return all conditions; of completely unknown ones only the first."""
     found: list[Condition] = []
     for one in _conditions(expressions):
         if one != Unknown() or one not in found:
@@ -174,7 +174,7 @@ def _all_conditions(expressions: Sequence[Expression]) -> Conditions:
 def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
     subject, mask, low = LoadedField(), b"", None
     loaded: list[LoadedField] = []
-    # Those that the next comparison or look-up is about.
+    # The fields for the next comparison or look-up.
     fresh: list[LoadedField] = []
     for one in expressions:
         found = one.attributes()
@@ -201,7 +201,7 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[Condition]:
             case "lookup" | "range":
                 yield _looked_up(one, fresh, mask) or unknown(fresh or loaded)
             case "byteorder" | "quota" | "dynset" | "osf" | "xfrm":
-                # Not about the client alone: a meter with a limit for each source is a dynset.
+                # Not only about the client: a meter with a limit for each source is a dynset.
                 yield unknown([LoadedField(), *loaded])
             case "limit" | "connlimit":
                 yield Unknown()
@@ -232,7 +232,7 @@ def _condition_of_match(name: str, data: bytes) -> Iterator[Condition]:
 
 
 def _multiport(kind: int, count: int, *fields: int) -> Condition:
-    """Return a condition on ports; each may be marked as the first one of a span."""
+    """Return a condition on ports; each may be marked as the start of a range."""
     ports, begins, is_inverted = (*fields[:15], 0), fields[15:30], bool(fields[30])
     spans = tuple(
         Ports(port, ports[at + bool(begins[at])])
@@ -244,7 +244,7 @@ def _multiport(kind: int, count: int, *fields: int) -> Condition:
 
 
 def _dialled(address: bytes, mask: bytes) -> Condition:
-    """Return a condition on what was dialled; an IPv4 address is the first part of the bytes."""
+    """Return a condition on the dialled address; an IPv4 address is the first part of the bytes."""
     # The mask of one IPv4 address is all ones.
     is_ipv4 = not any(address[4:]) and mask[4:] in (bytes(12), bytes([0xFF] * 12))
     width = 4 if is_ipv4 else 16
@@ -253,7 +253,7 @@ def _dialled(address: bytes, mask: bytes) -> Condition:
 
 def _subject(name: str, found: dict[int, bytes]) -> LoadedField:
     if name == "socket":
-        # Its register has the number of other expressions' key.
+        # Its register's attribute has the number of other expressions' key.
         return LoadedField() if number_in(found, 1) else LoadedField(MatchField.TRANSPARENT_SOCKET)
     place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
     return _FIELDS.get(place) or _FIELDS.get(place[:3], LoadedField())
@@ -294,7 +294,7 @@ def _network(
 ) -> Condition:
     width = subject.width
     if max(len(value), len(mask)) > width:
-        # A raw payload may be longer than the field that it begins with.
+        # A raw payload may be longer than its first field.
         return unknown([LoadedField(), subject])
     bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
     network = ipaddress.ip_network((value.ljust(width, bytes(1)), bits), strict=False)
@@ -302,7 +302,7 @@ def _network(
 
 
 def _link(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
-    """Return an interface; empty if its name can't be shown."""
+    """Return an interface; empty if its name can't be displayed."""
     if value.startswith(_LOOPBACK[subject.is_name]):
         return (LOOPBACK,)
     if not subject.is_name:
@@ -313,7 +313,7 @@ def _link(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
 
 
 def values_of(subject: LoadedField, value: bytes) -> tuple[Value, ...]:
-    """Return the value of a field, or each state of a mask; empty if it isn't understood."""
+    """Return the value of a field, or each state of a mask; empty if unknown."""
     match subject.field:
         case MatchField.STATE:
             bits = int.from_bytes(value, "little")
@@ -336,7 +336,7 @@ def _span(subject: LoadedField, low: bytes, high: bytes) -> Condition:
 
 
 def span_of(subject: LoadedField, low: bytes, high: bytes) -> tuple[Value, ...]:
-    """Return a span of ports, or the networks or protocols of a span, both ends included."""
+    """Return a range of ports, or the networks or protocols of a range, ends included."""
     if subject.field in ADDRESSES:
         ends = ipaddress.ip_address(low), ipaddress.ip_address(high)
         return tuple(ipaddress.summarize_address_range(*ends))
@@ -347,11 +347,11 @@ def span_of(subject: LoadedField, low: bytes, high: bytes) -> tuple[Value, ...]:
 
 
 def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Condition | None:
-    """Return the condition of a field that is in a set or a map of verdicts, or in a range.
+    """Return the condition that a field is in a set, a verdict map, or a range.
 
     Args:
-        fresh: What the expression is about.
-        mask: Of the field.
+        fresh: The loaded fields.
+        mask: The field's mask.
 
     Returns:
         None for any other condition.
@@ -372,7 +372,7 @@ def _looked_up(one: Expression, fresh: Sequence[LoadedField], mask: bytes) -> Co
 
 
 def unknown(subjects: Sequence[LoadedField]) -> Unknown:
-    """Return the condition on these fields that isn't understood."""
+    """Return an unknown condition on these fields."""
     fields = [subject.field for subject in subjects]
     if fields and all(field in _CLIENT for field in fields):
         return Unknown(MatchField.SOURCE)

@@ -1,15 +1,15 @@
-"""Abstract Unix sockets, by which processes of the proxy find each other.
+"""Abstract Unix sockets, through which processes of the proxy find each other.
 
-They belong to a network namespace, as rules and routes do, in all containers, and the kernel
-removes them with their process. Any user can bind any name, so a socket counts only if root, or
+They belong to a network namespace, as rules and routes do, also across containers, and the kernel
+removes them with their process. Any user can bind any name, so a socket is trusted only if root, or
 this process's user, listens on it (SO_PEERCRED). That isn't enough, as root in a container may have
-no capability: the listener vouches for the name (``vouchers``), and for a request that changes
-who serves the node, the process that connects proves CAP_NET_ADMIN, too (``net_admin_proof``).
+no capabilities: the listener also proves that it has CAP_NET_ADMIN (``vouchers``), and so does a
+client whose request changes which process serves the node (``net_admin_proof``).
 
 Rule 1: other users choose names, too: names are bytes, and nothing in them is trusted.
-Rule 2: other users keep queues full, too: the user of such a socket is what the kernel shows, and
-counts as trusted if it doesn't.
-Rule 3: a process without CAP_NET_ADMIN can't vouch, so it trusts the user alone, as its like must.
+Rule 2: other users can keep a queue full: then the kernel is asked for the socket's user, and the
+socket is trusted if the kernel doesn't report one.
+Rule 3: a process without CAP_NET_ADMIN can't prove its name, so such processes check only the user.
 
 Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show().
 """
@@ -33,29 +33,29 @@ from .netlink.socket_users import user_of_listener
 _SOCKETS = Path("/proc/thread-self/net/unix")
 _CREDENTIALS = struct.Struct("3i")
 QUEUE = 1024
-"""Connections that wait to be accepted. Any user may connect: that many take more descriptors than
-a process has by default, and some 50 ms to be accepted."""
-# A listener's queue may be full until its event loop accepts, and it is bound before it listens.
+"""Connections that wait to be accepted. Any user may connect: filling this queue takes more
+descriptors than a process has by default, and emptying it some 50 ms."""
+# A queue may be full until the event loop accepts, and a socket is bound before it listens.
 _ANSWER_S = 0.5
 _PAUSE_S = 0.002
-# Half a millisecond.
+# Accepting so many takes half a millisecond.
 _ACCEPTED_A_TURN = 64
 
 
 class VouchedSocket(socket.socket):
-    """A Unix stream socket with an abstract name, and vouchers for it; it doesn't listen yet.
+    """A Unix stream socket with an abstract name and vouchers for it, before it listens.
 
     Args:
         name: It begins with a zero.
 
     Raises:
-        OSError: There is no descriptor left, or the name or a voucher is taken (EADDRINUSE).
+        OSError: No descriptor is left, or the name or a voucher is taken (EADDRINUSE).
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
         self.vouchers: tuple[socket.socket, ...] = ()
-        """A copy of the listener needs copies of them; none if this process can't vouch."""
+        """A copy of the listener needs copies of them; empty without CAP_NET_ADMIN."""
         try:
             self.setblocking(False)
             self.vouchers = vouchers.open_vouchers(name[1:].encode())
@@ -65,17 +65,16 @@ class VouchedSocket(socket.socket):
             raise
 
     def close(self) -> None:
-        """Close it, and the vouchers before. Idempotent."""
+        """Close the vouchers, then the socket. Idempotent."""
         for voucher in self.vouchers:
             voucher.close()
         super().close()
 
 
 def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
-    """Yield matches of a pattern with the names of sockets here; the names begin with ``@``.
+    """Yield a pattern's matches with the socket names in this namespace, which begin with ``@``.
 
-    Those that no process vouches for are left out. Accepted sockets have the name of the one that
-    listens.
+    Names that no process has proved are left out. Accepted sockets have the name of their listener.
     """
     found = re.finditer(rf" {pattern}$".encode(), _SOCKETS.read_bytes(), re.MULTILINE)
     if not vouchers.can_vouch():
@@ -87,8 +86,8 @@ def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
 def find_listeners(names: Iterable[str]) -> dict[str, int]:
     """Return the pid of the trusted process that listens on each of these names.
 
-    It is 0 if its PID namespace isn't visible from here, or if its queue stays full. Names without
-    such a process are left out.
+    The pid is 0 if its PID namespace isn't visible from here, or if the queue stays full. Names
+    without a trusted listener are left out.
     """
     found = dict[str, int]()
     for name, sock in connect_each(names, _ANSWER_S, listens_soon=True):
@@ -100,13 +99,13 @@ def find_listeners(names: Iterable[str]) -> dict[str, int]:
 def connect_each(
     names: Iterable[str], within_s: float, *, listens_soon: bool = False
 ) -> Iterator[tuple[str, Prover | None]]:
-    """Yield the names of trusted listeners, each with a connection as of :func:`connect`.
+    """Yield the names of trusted listeners, each with a connection as :func:`connect` returns.
 
-    None, at the end: its queue stays full.
+    Listeners whose queue stays full are last, with None.
 
     Args:
-        within_s: How long one is waited for whose queue is full.
-        listens_soon: One that is bound and doesn't listen is waited for, too.
+        within_s: How long to wait for a listener whose queue is full.
+        listens_soon: Also wait for a socket that is bound and doesn't listen yet.
     """
     waiting = set(names)
     until = Clocks.monotonic() + within_s
@@ -131,10 +130,10 @@ def connect_each(
 
 
 def connect(name: str) -> Prover:
-    """Return a non-blocking stream socket that is connected to a trusted listener.
+    """Return a non-blocking stream socket, connected to a trusted listener.
 
     Raises:
-        PermissionError: A process of another user listens, or one that doesn't vouch for the name.
+        PermissionError: The listener belongs to another user, or hasn't proved its name.
         BlockingIOError: Its queue is full.
         OSError: There is no listener.
     """
@@ -163,7 +162,7 @@ def _is_believed(name: str) -> bool:
 
 
 def _is_others(name: str) -> bool:
-    """Return whether a socket whose queue is full isn't trusted, as far as the kernel tells."""
+    """Return whether the kernel shows that a socket whose queue is full isn't trusted."""
     if not _is_believed(name):
         return True
     try:
@@ -174,9 +173,9 @@ def _is_others(name: str) -> bool:
 
 
 def accept(listener: socket.socket, most: int) -> list[socket.socket]:
-    """Return connections of trusted processes, at most that many; the caller closes them.
+    """Return at most that many connections of trusted processes; the caller closes them.
 
-    Those of other users are closed, at most some in a call.
+    Connections of other users are closed, a limited number in each call.
     """
     trusted: list[socket.socket] = []
     with contextlib.suppress(OSError):
@@ -192,7 +191,7 @@ def accept(listener: socket.socket, most: int) -> list[socket.socket]:
 
 
 def is_trusted(sock: socket.socket) -> bool:
-    """Return whether the other end of a connected socket is root's, or this process's user's."""
+    """Return whether root or this process's user owns the other end of a connected socket."""
     return peer(sock)[1] in (0, os.geteuid())
 
 

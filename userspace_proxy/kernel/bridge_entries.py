@@ -1,4 +1,4 @@
-"""The entries of one MAC address, as this node's own, in the forwarding databases of bridges.
+"""Entries for one MAC address in bridges' forwarding databases, which mark it as local.
 
 A bridge delivers frames for such an address to this node, and never learns it from a port.
 
@@ -30,13 +30,12 @@ class BridgeEntries:
             self._requests = Requests.open(NETLINK_ROUTE)
 
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Make the entries this node's own, also where a bridge has learned the MAC from a pod.
+        """Make the entries local, also where a bridge has learned the MAC from a pod.
 
-        Returns:
-            The bridges without those that were removed meanwhile.
+        Returns: The bridges that still exist.
         """
         wanted = sorted(bridges)
-        # A correct entry is not changed, and causes no event.
+        # Writing a correct entry again causes no event.
         refused = self._change(rtnetlink.NEW_NEIGHBOUR, CREATE | REPLACE, wanted)
         missing = set()
         for number, code in refused.items():

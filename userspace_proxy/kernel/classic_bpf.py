@@ -26,7 +26,7 @@ SO_ATTACH_REUSEPORT_CBPF = 51
 NETWORK_HEADER = 0xFFF00000
 """Added to offsets that count from the network header, wherever the packet's data begins."""
 SOURCE_OFFSETS = {4: (12,), 6: (8, 12, 16, 20)}
-"""Offsets of the words of the source address in it, by IP version."""
+"""Offsets of the source address's words in that header, by IP version."""
 
 # struct sock_filter.
 _INSTRUCTION = "=HBBI"
@@ -41,7 +41,7 @@ def version_of(family: int) -> int:
 
 
 def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) -> None:
-    """Attach a program of at most 4,096 instructions to a socket; replaces that of the same option.
+    """Attach a program of at most 4,096 instructions; replaces the one of the same option.
 
     The option is SO_ATTACH_FILTER, or another one of SOL_SOCKET that takes a ``sock_fprog``. Raises
     OSError if the kernel refuses.
@@ -55,7 +55,7 @@ def pack(program: Sequence[Instruction]) -> bytes:
 
 
 def attach_packed(sock: _socket.socket, option: int, code: bytes) -> None:
-    """Attach a program that was packed, as :func:`attach`."""
+    """Attach a packed program, as :func:`attach` does."""
     buffer = ctypes.create_string_buffer(code, len(code))
     count = len(code) // struct.calcsize(_INSTRUCTION)
     # The kernel copies the program before setsockopt returns.

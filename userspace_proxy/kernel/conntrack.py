@@ -4,15 +4,15 @@ The kernel evaluates rules only for the first packet of an entry; later packets 
 
 - UDP: a client that keeps its source port would use the old port, or bypass the proxy, forever.
 - TCP: a SYN that arrived while there was no rule bypassed the proxy. Its retransmissions do too,
-  and so does each new connection from that port, until two minutes after the last one. The same
-  goes for a SYN that was led to an endpoint which doesn't answer, or to a listener whose filter
-  drops it, and, for ten seconds, for each connection from the port of one that an endpoint has
-  reset before any FIN, as one that is killed does: a SYN doesn't replace that entry
+  and so does each new connection from that port, until two minutes after the last one. The same is
+  true of a SYN that was led to an endpoint that doesn't answer, or to a listener whose filter drops
+  it. When an endpoint resets a connection before any FIN, as a killed one does, the entry also
+  captures new connections from that port for ten seconds: a SYN doesn't replace it
   (nf_conntrack_tcp_packet() in net/netfilter).
 
-Rule 1: call it after the rules are in force: entries created from then on are correct.
+Rule 1: call it once the rules are in force: entries created afterwards are correct.
 Rule 2: a correct entry stays, so a client survives a restart of the proxy.
-Rule 3: so does an established TCP connection: it may work without the proxy, and after its end
+Rule 3: an established TCP connection stays, too: it may work without the proxy, and after its end
 the kernel evaluates the rules again.
 """
 
@@ -47,10 +47,10 @@ from .netlink.sockets import NETLINK_NETFILTER
 PROTOCOL_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 
 _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=none"
-# Of 200,000 entries the kernel skips one in 0.4 µs per filter, and reading one takes 3.4 µs
-# (measured): above this many filters one listing of all entries is never more work.
+# The kernel skips one of 200,000 entries in 0.4 µs per filter, and reading one takes 3.4 µs
+# (measured): with more filters, one listing of all entries is never slower.
 FULL_LISTING_ABOVE = 8
-# For a listing that is expected to be empty. Source: RFC 1078, which is not in use.
+# For a listing that is expected to be empty. Source: RFC 1078, which no program uses.
 _UNUSED_PORT = 1
 _PORT_BYTES = 2
 
@@ -69,15 +69,16 @@ class Change(NamedTuple):
     """IPPROTO_TCP or IPPROTO_UDP."""
     dialled: Dialled
     before: Collection[int]
-    """The ports of this node that it may have led to; empty where none is known."""
+    """The ports of this node that it may have led to; empty if they are unknown."""
     now: int | None
-    """The port that it leads to; None where this proxy no longer steers it."""
+    """The port that it leads to; None if this proxy no longer steers it."""
     choices: Collection[tuple[Collection[tuple[str, int]], Collection[str] | None]] = ()
-    """Endpoints that it may lead to as well, or where it isn't steered, led to, each with the
-    networks of the clients that may use them; None: all. The first that has a client counts."""
+    """Endpoints that it may also lead to, or led to if it is no longer steered, each with the
+    networks of the clients that may use them; None: all. The first entry that admits a client
+    counts."""
     here: Set[bytes] = frozenset()
-    """The packed addresses of this node: what leads to the port at another one leads nowhere.
-    Empty where they aren't known."""
+    """The packed addresses of this node: an entry for the port at any other address leads nowhere.
+    Empty if they are unknown."""
 
 
 class Allowed:
@@ -110,15 +111,14 @@ class Allowed:
 
 
 def forget_changed(version: int, changes: Iterable[Change]) -> int:
-    """Remove the entries that frontends got under other rules, or without any.
+    """Remove the entries that frontends got under other rules, or without rules.
 
-    These are UDP associations of steered frontends that lead neither to their port nor to one of
-    their endpoints; those of frontends that are no longer steered, if they lead to an old port or
-    endpoint (another proxy on this node may steer the frontend now); and entries of SYNs that have
-    no answer, and of connections that were reset, if they lead elsewhere than a new one would.
+    These are UDP associations of steered frontends that lead neither to the port nor to an
+    endpoint; associations of frontends that are no longer steered, if they lead to an old port or
+    endpoint (another proxy on this node may steer the frontend now); and entries of unanswered SYNs
+    and of reset connections, if a new connection would lead elsewhere.
 
-    Returns:
-        How many were found.
+    Returns: The number of stale entries.
 
     Raises:
         SteeringError: The kernel doesn't list or remove entries.
@@ -142,10 +142,10 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
         allowed = connections.get(entry.dialled)
         return allowed is not None and not is_answered(entry) and allowed.is_stale(entry)
 
-    # Also of frontends that were not steered: this proxy may have led them to an endpoint before
-    # they left, or another one until now.
+    # Even for frontends that were not steered: another proxy may have led them to an endpoint until
+    # now, or this one before they were removed.
     unanswered = [EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)] if tcp else []
-    # All would be listed for each frontend, and these entries last ten seconds.
+    # Only frontends steered before: a listing has all entries, and these last only ten seconds.
     steered = [dialled for dialled, change in tcp.items() if change.before]
     reset = [one._replace(are_reset=True) for one in _listings(socket.IPPROTO_TCP, steered)]
     associated = _listings(socket.IPPROTO_UDP, udp)
@@ -160,7 +160,7 @@ def leads_to(association: ConntrackEntry, port: int) -> bool:
 
 
 def is_answered(connection: ConntrackEntry) -> bool:
-    """Return whether anything has come back from where a connection leads, and no reset."""
+    """Return whether the other end of a connection has answered with anything but a reset."""
     return bool(connection.status & IPS_SEEN_REPLY) and not connection.was_reset
 
 
@@ -175,15 +175,15 @@ def check(version: int) -> None:
 
 
 Leg = tuple[bytes, bytes]
-"""What was dialled, and where replies come from."""
+"""The address that was dialled, and the one that replies come from."""
 
 
 class Tracked(NamedTuple):
-    """The entries of one protocol, by their legs."""
+    """The number of entries of one protocol, by leg."""
 
     entries: Mapping[Leg, int]
     volumes: Mapping[Leg, Volume] | None
-    """Sums of these entries; None where the kernel doesn't count bytes."""
+    """Their sums; None if the kernel doesn't count bytes."""
 
 
 def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct")) -> bool:
@@ -194,7 +194,7 @@ def counts_bytes(setting: Path = Path("/proc/sys/net/netfilter/nf_conntrack_acct
 
 
 def count_by_endpoint(version: int, protocol: int) -> Tracked:
-    """Return the entries of a protocol, with bytes and packets where the kernel counts them.
+    """Count the entries of a protocol, and their bytes and packets if the kernel does.
 
     Raises:
         SteeringError: The kernel doesn't list entries.
@@ -214,27 +214,27 @@ def count_by_endpoint(version: int, protocol: int) -> Tracked:
 
 
 class DialledBy(NamedTuple):
-    """The connections that are tracked at one dialled address.
+    """The tracked connections to one dialled address.
 
-    By a hash of the client's address and port; each with the seconds until the kernel forgets one
-    that has ended, 0 while it is open.
+    The key is a hash of the client's address and port; the value the seconds until the kernel
+    forgets an ended connection, or 0 while it is open.
     """
 
     answered: dict[int, int]
-    """Those whose client has got an answer of an endpoint."""
+    """Connections whose client has received an answer from an endpoint."""
     own: dict[int, int]
-    """Those of clients on this node, answered or not."""
+    """Connections of clients on this node, answered or not."""
 
 
 def connections_at(
     version: int, protocol: int, endpoints: Mapping[Dialled, Set[bytes]], here: Set[bytes]
 ) -> dict[Dialled, DialledBy]:
-    """Return the connections that are tracked at some dialled addresses; blocks.
+    """Return the tracked connections to some dialled addresses; blocks.
 
-    Those that lead to the proxy's own ports don't count.
+    Connections that lead to the proxy's own ports are left out.
 
     Args:
-        endpoints: Where each address may lead, packed: one may be an address of this node.
+        endpoints: The packed endpoints of each address; one may be on this node.
         here: The packed addresses of this node.
 
     Raises:
@@ -245,7 +245,7 @@ def connections_at(
         explained("list conntrack entries", hint=_HINT),
         Requests.open(NETLINK_NETFILTER) as requests,
     ):
-        # Walking an empty table of usual size takes 8 ms, whatever is wanted of it.
+        # Walking an empty table of the usual size takes 8 ms, whatever the filter.
         wanted = EntryFilter(protocol, *(next(iter(endpoints)) if len(endpoints) == 1 else ()))
         for entry in list_entries(requests, version, wanted):
             seen, leads_to = found.get(entry.dialled, (None, frozenset()))
@@ -259,15 +259,15 @@ def connections_at(
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
-    """Yield entries of one protocol, the wanted ones among them; to be read to its end."""
+    """Yield entries of one protocol that include the wanted ones; read it to its end."""
     for block in requests.blocks(list_request(version, wanted)):
-        # Cost: reading the entries of a block takes nine times as long as this look.
+        # Cost: reading the entries of a block takes nine times as long as this check.
         if not wanted.are_reset or may_have_reset(block):
             yield from read_entries(block, version, wanted.protocol)
 
 
 def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
-    """Remove entries by :func:`.remove_request`; those that no longer exist are no error."""
+    """Remove entries by :func:`.remove_request`; missing entries are ignored."""
     for _, code in requests.change(removals):
         if code != errno.ENOENT:
             raise_refusal(code)
@@ -282,7 +282,7 @@ def _listings(protocol: int, frontends: Collection[Dialled]) -> list[EntryFilter
 def _remove(
     version: int, listings: Collection[EntryFilter], is_stale: Callable[[ConntrackEntry], bool]
 ) -> int:
-    """Remove the stale entries of some listings; return how many."""
+    """Remove the stale entries of some listings; return their number."""
     if not listings:
         return 0
     with (

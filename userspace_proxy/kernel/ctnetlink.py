@@ -1,11 +1,11 @@
-"""Conntrack entries over netlink, as bytes: requests to list and delete them, and their parsing.
+"""Conntrack entries over netlink: encodes requests to list and delete them, and parses entries.
 
     list_request() ─▶ kernel ─▶ read_entries() ─▶ ConntrackEntry … ─▶ remove_request() ─▶ kernel
 
-A busy node has 200,000 entries, and pyroute2 needs 330 µs to parse one. Here the relevant fields
-are unpacked from the message at once, which takes 2 to 3 µs.
+A busy node has 200,000 entries, and pyroute2 takes 330 µs to parse one. Unpacking only the relevant
+fields, at once, takes 2 to 3 µs.
 
-Rule 1: an entry that doesn't have the layout of TCP and UDP entries is neither, and skipped.
+Rule 1: an entry that doesn't have the layout of TCP or UDP entries is skipped.
 Rule 2: addresses and ports stay packed, because thousands of them are compared.
 Rule 3: only bytes in, bytes out; ``conntrack`` has the socket.
 
@@ -47,7 +47,7 @@ CTA_FILTER_ORIG_FLAGS = 1
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_SRC, CTA_IP_DST = {4: 1, 6: 3}, {4: 2, 6: 4}
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
-# The fields of a tuple that a listing is filtered by. Source: net/netfilter/nf_conntrack_netlink.c.
+# The tuple fields by which a listing is filtered. Source: net/netfilter/nf_conntrack_netlink.c.
 FILTER_IP_DST, FILTER_PROTO_NUM, FILTER_DST_PORT = 1 << 1, 1 << 3, 1 << 5
 # Source: include/uapi/linux/netfilter/nf_conntrack_common.h.
 IPS_SEEN_REPLY, IPS_DST_NAT = 1 << 1, 1 << 5
@@ -60,7 +60,7 @@ _CLOSED = _STATE + bytes([TCP_CONNTRACK_CLOSE])
 _ENDED = _CLOSED, _STATE + bytes([TCP_CONNTRACK_TIME_WAIT])
 _HALF_OPEN = _STATE + bytes([TCP_CONNTRACK_SYN_RECV])
 
-# Of struct nfgenmsg: the family, version 0, no resource.
+# struct nfgenmsg: the family, version 0, no resource.
 _FAMILY = struct.Struct("=BBH")
 _BODY = HEADER.size + _FAMILY.size
 _BE32 = struct.Struct(">I")
@@ -87,14 +87,14 @@ class ConntrackEntry(NamedTuple):
     client: bytes
     dialled: bytes
     answered_from: bytes
-    """Where replies come from: the dialled address, unless it was translated."""
+    """The source of replies: the dialled address, unless it was translated."""
     message: bytes
-    """The kernel's whole message."""
+    """The kernel's complete message."""
 
     @property
     @checked
     def status(self) -> int:
-        """The bits ``IPS_…``."""
+        """The status: bits ``IPS_…``."""
         for kind, value in read_attributes(self.message, _BODY):
             if kind == CTA_STATUS:
                 return int(_BE32.unpack(value)[0])
@@ -103,7 +103,7 @@ class ConntrackEntry(NamedTuple):
     @property
     @checked
     def forgotten_in_s(self) -> int:
-        """Of a TCP connection that has ended, when the kernel forgets it; 0 while it is open."""
+        """Seconds until the kernel forgets an ended TCP connection; 0 while it is open."""
         if not self._tcp().startswith(_ENDED):
             return 0
         timeout = dict(read_attributes(self.message, _BODY)).get(CTA_TIMEOUT, bytes(4))
@@ -122,14 +122,14 @@ class ConntrackEntry(NamedTuple):
     @property
     @checked
     def has_answered_client(self) -> bool:
-        """Whether an answer has come back; of TCP, one that the client has received.
+        """Whether an answer has arrived; for TCP, also at the client.
 
         A SYN-ACK that is dropped on its way to the client leaves the handshake half open.
         """
         return bool(self.status & IPS_SEEN_REPLY) and not self._tcp().startswith(_HALF_OPEN)
 
     def _tcp(self) -> bytes:
-        """Return what the kernel knows of a TCP connection; empty for UDP."""
+        """Return the kernel's details of a TCP connection; empty for UDP."""
         for kind, value in read_attributes(self.message, _BODY):
             if kind == CTA_PROTOINFO:
                 return dict(read_attributes(value)).get(CTA_PROTOINFO_TCP, b"")
@@ -138,7 +138,7 @@ class ConntrackEntry(NamedTuple):
     @property
     @checked
     def volume(self) -> Volume:
-        """What was counted for it; zeros without ``net.netfilter.nf_conntrack_acct``."""
+        """Its bytes and packets; zeros without ``net.netfilter.nf_conntrack_acct``."""
         counted = dict(read_attributes(self.message, _BODY))
         received = dict(read_attributes(counted.get(CTA_COUNTERS_ORIG, b"")))
         sent = dict(read_attributes(counted.get(CTA_COUNTERS_REPLY, b"")))
@@ -152,7 +152,7 @@ class ConntrackEntry(NamedTuple):
 
 
 class EntryFilter(NamedTuple):
-    """What the kernel lists; before Linux 5.8 it lists all entries of the IP family."""
+    """Which entries to list; before Linux 5.8 the kernel lists all of the IP family."""
 
     protocol: int
     """IPPROTO_TCP or IPPROTO_UDP."""
@@ -163,7 +163,7 @@ class EntryFilter(NamedTuple):
     without: int = 0
     """Status bits that entries must not have; before Linux 5.15 they are ignored."""
     are_reset: bool = False
-    """Only TCP connections that were reset, and a few others; the kernel lists all."""
+    """Only reset TCP connections, and a few others; the kernel itself lists all."""
 
 
 def pack_address(ip: str, port: int) -> bytes:
@@ -206,9 +206,9 @@ def list_request(version: int, wanted: EntryFilter) -> bytes:
 
 
 def remove_request(entry: ConntrackEntry) -> bytes:
-    """Return the request that removes an entry; equal for the same entry listed at two times.
+    """Return the request that removes an entry; the same each time the entry is listed.
 
-    Its number is in it: a connection that a client begins from the same port stays.
+    It includes the entry's number, so a new connection from the same port stays.
     """
     body = b"".join(
         attribute(kind | NESTED * (kind == CTA_TUPLE_ORIG), value)
@@ -219,12 +219,12 @@ def remove_request(entry: ConntrackEntry) -> bytes:
 
 
 def may_have_reset(block: bytes) -> bool:
-    """Return whether a datagram of a listing may have an entry that :attr:`.was_reset`."""
+    """Return whether a listing's datagram may contain an entry that :attr:`.was_reset`."""
     return _CLOSED in block
 
 
 def read_entries(block: bytes, version: int, protocol: int) -> Iterator[ConntrackEntry]:
-    """Yield the entries of one protocol in a datagram of a listing."""
+    """Yield the entries of one protocol in a listing's datagram."""
     layout, headers = _LAYOUTS[version]
     for kind, start, stop in walk(block):
         if kind == CT_NEW and stop - start >= _BODY + layout.size:

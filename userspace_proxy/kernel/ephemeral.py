@@ -1,8 +1,8 @@
 """Reads which ports the kernel uses for outgoing connections.
 
-Only a dial to one of these can reach itself. A UDP socket that isn't bound takes one for the whole
-node, whatever it is connected to (source: inet_dgram_connect() in net/ipv4/af_inet.c, which binds
-it to all addresses first), so their number bounds the flows of all clients.
+Only a dial to one of these ports can connect to itself. An unbound UDP socket takes a port for the
+whole node, whatever its peer is (source: inet_dgram_connect() in net/ipv4/af_inet.c, which first
+binds it to all addresses), so the number of ports bounds the flows of all clients.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-# For IPv6, too.
+# It applies to IPv6, too.
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 # The range may change at run time. Reading it takes about 15 µs.
@@ -20,7 +20,7 @@ _ALL = range(1 << 16)
 
 
 class EphemeralPorts:
-    """The ephemeral range of this process's network namespace, as in this file."""
+    """The ephemeral ports of this process's network namespace."""
 
     def __init__(self, path: Path = _RANGE) -> None:
         self._path = path
@@ -32,7 +32,7 @@ class EphemeralPorts:
         return port in self._at(now)
 
     def count(self, now: float) -> int:
-        """Return how many there are; 65,536 if the range can't be read."""
+        """Return the number of ports; 65,536 if the range can't be read."""
         return len(self._at(now))
 
     def _at(self, now: float) -> range:
@@ -50,4 +50,4 @@ class EphemeralPorts:
 
 
 EPHEMERAL = EphemeralPorts()
-"""The ports of this process."""
+"""This process's instance."""

@@ -1,11 +1,11 @@
-"""Follows what the kernel lists: events show that something changed, a thread lists it again.
+"""Keeps a kernel listing current: on an event, a thread lists again.
 
-    event ─ 20 ms ─▶ thread: listing, and what follows from it ──▶ loop: take
-                                  └─ 1 s of rest, then what has changed meanwhile
+    event ─ 20 ms ─▶ thread: list, and derive ─────────────────▶ loop: take
+                                  └─ 1 s pause, then any changes in between
 
-Rule 1: the first change is read at once; while changes continue, one listing a second, and one in
-eleven seconds of a listing's time, so the thread is idle most of the time.
-Rule 2: what the kernel refuses to list is as it was; it is listed again after a second.
+Rule 1: the first change is read at once. While changes continue, there is at most one listing a
+second, and listing takes at most one eleventh of the time, so the thread is mostly idle.
+Rule 2: if the kernel refuses, the last listing stays, and the next follows after a second.
 Rule 3: the network namespace is that of the thread that creates the object.
 """
 
@@ -26,25 +26,25 @@ from .node_listings import ANY, NodeListings
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# Events within this time of the first one cause one listing.
+# Events within this time after the first one are covered by one listing.
 _GATHER_S = 0.02
-# The pause from the end of a listing to the next: its minimum, and as a multiple of its time.
+# The pause after a listing: its minimum, and as a multiple of the listing's duration.
 _REST_S, _REST = 1.0, 10
 
 Found = TypeVar("Found")
 Reading = Callable[[NodeListings, float], tuple[Found, bool]]
-"""Returns what is listed, and whether it is current since a moment; blocks."""
+"""Returns the listing, and whether it includes all changes up to a moment; blocks."""
 
 
 class FollowedListing(Generic[Found]):
-    """What the kernel lists now.
+    """A listing of the kernel, kept current.
 
     Args:
-        what: The word for it: routes.
-        groups: The events that show changes.
+        what: What is listed, for messages: ``routes``.
+        groups: Multicast groups whose events report changes.
         read: Called by the constructor, and later in a thread.
-        take: Called in the loop with what was read later.
-        matters: Returns whether an event shows a change; by default all do.
+        take: Called in the loop with each later listing.
+        matters: Returns whether an event is a relevant change; by default all are.
 
     Raises:
         SteeringError: The kernel doesn't list it.
@@ -71,7 +71,7 @@ class FollowedListing(Generic[Found]):
         self._began = self._rested_at = 0.0
         self._is_closed = False
         with explained(f"list this node's {what}"), contextlib.ExitStack() as opened:
-            # Subscribed to before the first listing, so no change is missed in between.
+            # Subscribe before the first listing, so that no change is missed in between.
             self._events = Events(NETLINK_ROUTE, groups)
             opened.callback(self._events.close)
             self._listings: NodeListings = NodeListings.here()
@@ -106,7 +106,7 @@ class FollowedListing(Generic[Found]):
             self.look_again()
 
     def _plan(self, wait_s: float) -> None:
-        """List later, after the pause, unless that is planned or in progress."""
+        """Schedule a listing after the pause, unless one is scheduled or in progress."""
         if self._timer is None and self._listing is None and not self._is_closed:
             rest_s = self._rested_at - self._loop.time()
             self._timer = self._loop.call_later(max(wait_s, rest_s), self._read_again)

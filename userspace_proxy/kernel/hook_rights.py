@@ -1,8 +1,8 @@
-"""What hooks at connect() need of this process and node, and don't get; equal words for all.
+"""Finds which permission or mount BPF programs at connect() lack on this node.
 
     capabilities ─▶ bpf(2) ─▶ locked memory ─▶ a folder of cgroup v2 ─▶ a mount of bpffs
 
-Each lack hides those behind it.
+What is missing hides everything after it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOCKED_BYTES = 128 << 20
 
 
 class Lack(NamedTuple):
-    """Why hooks can't work here."""
+    """Why BPF programs at connect() can't work here."""
 
     what: str
     hint: str
@@ -37,22 +37,22 @@ class Lack(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HookRights:
-    """What was found."""
+    """The permissions and mounts that BPF programs at connect() can use."""
 
     kernel: KernelOffers
     capabilities: int
     """One bit each."""
     locked_max: int | None = None
-    """How many bytes of maps this process may have; None: as many as there is memory."""
+    """How many bytes of maps this process may create; None: limited only by memory."""
     cgroup: Path | None = None
-    """The folder for the hooks."""
+    """The folder to which programs are attached."""
     names: Path | None = None
-    """The mount of bpffs for the pins."""
+    """The mount of bpffs for pins."""
     is_read_only: bool = False
-    """Of that mount."""
+    """Whether that mount is read-only."""
 
     def lack(self) -> Lack | None:
-        """Return the first thing that hooks lack; None: they can work."""
+        """Return the first missing requirement; None: programs can work."""
         return next(self._lacks(), None)
 
     def _lacks(self) -> Iterator[Lack]:
@@ -95,11 +95,11 @@ class HookRights:
 
 
 def read_rights(kernel: KernelOffers, cgroup: Path | None, names: Path | None) -> HookRights:
-    """Read what this process may do; for a moment its soft limit of locked memory is 0.
+    """Read this process's permissions; for a moment its soft limit of locked memory is 0.
 
     Args:
-        kernel: What it offers, of which connect hooks were tried.
-        cgroup: The folder for the hooks; None: there is none.
+        kernel: The result of trying the parts for connect hooks, among others.
+        cgroup: The folder for the programs; None: there is none.
         names: The mount of bpffs; None: there is none.
     """
     capabilities = effective_capabilities()
@@ -116,7 +116,7 @@ def _missing(capabilities: int) -> Iterator[str]:
 
 
 def _locked_max(capabilities: int) -> int | None:
-    """Return how many bytes of maps this process may have; None: any number."""
+    """Return how many bytes of maps this process may create; None: any number."""
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if capabilities >> _CAP_SYS_RESOURCE & 1 or hard == resource.RLIM_INFINITY:
         return None

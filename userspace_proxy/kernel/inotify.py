@@ -1,9 +1,9 @@
-"""Reports changes in folders: inotify, through libc, because Python has no interface to it.
+"""Reports changes in folders through inotify, called in libc, as Python has no interface to it.
 
     watch(folder) ──▶ number;   read() ──▶ FileEvent(number, mask, name) …
 
-Rule 1: an event states that something happened, never what is there now: look at the folder.
-Rule 2: a watch follows its folder when that is renamed; another folder at the path has none.
+Rule 1: an event reports that something changed, not the result: read the folder.
+Rule 2: a watch follows its folder when it is renamed; a new folder at the path isn't watched.
 
 Source: inotify(7); docs/adr/0035.
 """
@@ -20,11 +20,11 @@ from typing import NamedTuple
 _HEADER = struct.Struct("iIII")
 _READ_BYTES = 64 << 10
 _READS_MAX = 64
-"""At most 4 MiB at once: more than the queue contains by default (16,384 events)."""
+"""Read at most 4 MiB at once: more than the queue holds by default (16,384 events)."""
 
 
 class What(enum.IntFlag):
-    """What happened to a file in a watched folder, or to the folder; values of the kernel."""
+    """What happened to a file in a watched folder, or to the folder; the kernel's values."""
 
     MODIFY = 0x2
     ATTRIB = 0x4
@@ -42,9 +42,9 @@ class What(enum.IntFlag):
 
 
 NAMES = What.CREATE | What.DELETE | What.MOVED_FROM | What.MOVED_TO | What.ATTRIB
-"""Which files there are, and whether they can be read."""
+"""Changes of which files exist, and whether they can be read."""
 CONTENTS = What.MODIFY | What.CLOSE_WRITE
-"""The content of files. A program that maps a file into its memory causes neither."""
+"""Changes of content. Writing to a memory-mapped file causes no event."""
 _SELF = What.DELETE_SELF | What.MOVE_SELF
 _ONLY_FOLDERS = 0x01000000
 
@@ -56,7 +56,7 @@ class FileEvent(NamedTuple):
     """-1 if events were lost (``Q_OVERFLOW``)."""
     mask: What
     name: str
-    """Of the file in the folder; empty if it is about the folder itself."""
+    """The file's name; empty if the event is about the folder itself."""
 
 
 class Inotify:
@@ -120,7 +120,7 @@ def _parse(data: bytes) -> list[FileEvent]:
 
 @functools.cache
 def _libc() -> ctypes.CDLL:
-    # Not when this is imported: manifests are read on Windows, too, which has no C library by None.
+    # Not on import: manifests are read on Windows, too, where CDLL(None) fails.
     return ctypes.CDLL(None, use_errno=True)
 
 

@@ -1,6 +1,6 @@
-"""Tracks the addresses of this node's interfaces, and asks whether one is this node's.
+"""Tracks the addresses of this node's interfaces, and asks the kernel whether one is local.
 
-How they are followed, and that the loop never waits for it: ``followed_listing``.
+Listing in a thread, so that the loop never waits: see ``followed_listing``.
 
 Source: rtnetlink(7), include/uapi/linux/if_addr.h.
 """
@@ -25,8 +25,8 @@ _IFA_F_DADFAILED = 0x08
 _IFA_F_TENTATIVE = 0x40
 _LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 
-# Interfaces whose addresses are cluster IPs of Services: of kube-proxy's mode ipvs, of kube-router,
-# of NodeLocal DNSCache. Source: DefaultDummyDevice in pkg/proxy/ipvs; -interfacename of node-cache.
+# Interfaces whose addresses are cluster IPs of Services: by kube-proxy in mode ipvs, kube-router,
+# NodeLocal DNSCache. Source: DefaultDummyDevice in pkg/proxy/ipvs; -interfacename of node-cache.
 _LENDERS = ("kube-ipvs0", "kube-dummy-if", "nodelocaldns")
 
 _GROUPS = (rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
@@ -43,10 +43,10 @@ class NodeAddresses:
     """
 
     current: tuple[str, ...]
-    """Those of all interfaces and both families in canonical form, sorted as text, with loopback.
-    IPv6 link-local addresses are left out, because a client must name an interface to dial them,
-    and so are addresses that the kernel doesn't answer at (duplicate address detection), and those
-    that other programs have given the node for Services."""
+    """Addresses of all interfaces and both families in canonical form, sorted as text, with
+    loopback. IPv6 link-local addresses are left out, because a client must name an interface to
+    dial them, and so are addresses at which the kernel doesn't answer (duplicate address
+    detection), and cluster IPs that other programs have assigned to interfaces."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -76,8 +76,7 @@ def list_addresses() -> tuple[str, ...]:
 def read_addresses(listings: NodeListings, since: float) -> tuple[tuple[str, ...], bool]:
     """List the addresses of a network namespace, as :attr:`NodeAddresses.current`.
 
-    Returns:
-        Them, and whether they are those since that moment.
+    Returns: The addresses, and whether they include all changes up to that moment.
     """
     listed = listings.addresses(since)
     lent = frozenset(map(_index, _LENDERS))
@@ -86,7 +85,7 @@ def read_addresses(listings: NodeListings, since: float) -> tuple[tuple[str, ...
 
 
 def _index(interface: str) -> int:
-    """Return the number of an interface; 0, which none has, if there is no such interface."""
+    """Return the number of an interface; 0 if there is no such interface."""
     try:
         return socket.if_nametoindex(interface)
     except OSError:
@@ -97,7 +96,7 @@ def _read(address: ListedAddress, lent: Container[int]) -> str:
     """Return an address; empty if it is left out.
 
     Args:
-        lent: Interfaces whose addresses are those of Services.
+        lent: Interfaces whose addresses are cluster IPs of Services.
     """
     if address.link in lent:
         return ""
@@ -109,26 +108,26 @@ def _read(address: ListedAddress, lent: Container[int]) -> str:
     return "" if is_link_local else address.ip
 
 
-# An address without a route isn't this node's; the dial has the kernel's reason.
+# An address without a route isn't local; the dial then reports the kernel's reason.
 _NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 
 
 class OwnAddressCheck:
-    """Asks the kernel whether it would deliver packets to an address to this node itself.
+    """Asks the kernel whether it would deliver packets for an address locally.
 
-    The routing table knows all that a list of interfaces' addresses lacks: secondary addresses,
-    local routes to whole networks, broadcast addresses of links, and what has changed a moment ago.
-    A question takes 8 µs. Source: rtnetlink(7), RTM_GETROUTE; ip-route(8) for the kinds of routes.
+    The routing table also has what a list of interfaces' addresses lacks: secondary addresses,
+    local routes to whole networks, broadcast addresses of links, and the latest changes. A query
+    takes 8 µs. Source: rtnetlink(7), RTM_GETROUTE; ip-route(8) for the kinds of routes.
 
-    The network namespace is that of the thread that asks first. Its socket is closed with the
-    object, which lives as long as a data plane.
+    The network namespace is that of the first calling thread. The socket is closed with the object,
+    which lives as long as a data plane.
     """
 
     def __init__(self) -> None:
         self._requests: Requests | None = None
 
     def has(self, ip: str) -> bool:
-        """Return whether packets to an address stay on this node; also if the kernel is silent."""
+        """Return whether packets to an address stay on this node; True if the kernel is silent."""
         try:
             if self._requests is None:
                 self._requests = Requests.open(NETLINK_ROUTE)

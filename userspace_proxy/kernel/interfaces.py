@@ -1,10 +1,10 @@
 """Finds interfaces without an IPv4 address, and the addresses of the others.
 
-REDIRECT in PREROUTING sends a packet to its interface's address, and drops it if there is none, as
-on pod interfaces of Calico, Cilium and AWS.
+REDIRECT in PREROUTING sends a packet to its interface's address, and drops it if the interface has
+none, as pod interfaces of Calico, Cilium and AWS.
 
-Rule 1: reading costs a dump of all interfaces, so it follows netlink events only, and while these
-don't end, it is as seldom as ``node_listings`` says.
+Rule 1: reading costs a dump of all interfaces, so it happens only after netlink events, and while
+these continue, no more often than ``node_listings`` allows.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _ELSEWHERE = ("192.0.2.1", 9)
 
 @dataclass(frozen=True, slots=True)
 class InterfaceView:
-    """What matters to steering about the interfaces, at one moment."""
+    """What steering needs of the interfaces, at one moment."""
 
     unnumbered: tuple[str, ...] = ()
-    """Names of those that are up and have no IPv4 address, sorted."""
+    """Names of interfaces that are up and have no IPv4 address, sorted."""
     addresses: tuple[str, ...] = ()
     """Global IPv4 addresses of the node, in the kernel's order."""
     here: frozenset[str] = frozenset()
-    """All addresses of both families, those of loopback and of links among them."""
+    """All addresses of both families, including loopback and link-local addresses."""
 
 
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 """The kernel's errors for an IPv6 address where IPv6 is switched off, or not compiled in."""
 NO_IPV6_HINT = "sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0"
-"""What switches IPv6 on."""
+"""How to enable IPv6."""
 
 
 def not_forwarding(net: Path = Path("/proc/sys/net")) -> dict[IPFamily, str]:
@@ -68,9 +68,9 @@ def _is_zero(setting: Path) -> bool:
 def without_ipv6(
     frontends: Iterable[Frontend], conf: Path = Path("/proc/sys/net/ipv6/conf")
 ) -> dict[Frontend, str]:
-    """Return the IPv6 frontends of a node whose IPv6 is disabled, with the cause.
+    """Return the IPv6 frontends, with the cause, if IPv6 is disabled on this node.
 
-    Rules for them are in force but have no effect, as no interface has an address.
+    Their rules are in force but have no effect, as no interface has an IPv6 address.
     """
     if _has_ipv6(conf):
         return {}
@@ -98,7 +98,7 @@ def _is_on(interface: Path) -> bool:
 
 
 class PreroutingAddress:
-    """The address that PREROUTING translates to where REDIRECT doesn't work, and all others.
+    """The address for DNAT in PREROUTING where REDIRECT doesn't work, and the node's others.
 
     Args:
         preferred: The node's own addresses, best first.
@@ -119,11 +119,11 @@ class PreroutingAddress:
         self._lost: set[IPFamily] = set()
 
     def has_changed(self) -> bool:
-        """Return whether an interface changed since :meth:`choose`, or may have."""
+        """Return whether an interface has, or may have, changed since :meth:`choose`."""
         batch = self._events.read()
         if batch:
             self._is_current = False
-            # One that came and went since the last look led clients, too.
+            # An address that was added and removed since the last look served clients, too.
             gone = (one for one in batch.messages if one.kind == rtnetlink.DEL_ADDRESS)
             self._note_lost(rtnetlink.read_address(one).ip for one in gone)
         if batch.has_lost:
@@ -137,7 +137,7 @@ class PreroutingAddress:
         pods are added or removed would rewrite all rules each time.
 
         Args:
-            current: What rules in force translate to; empty for REDIRECT.
+            current: The address that rules in force use; empty for REDIRECT.
 
         Raises:
             SteeringError: The kernel doesn't list interfaces, or there is no socket to ask it.
@@ -149,7 +149,7 @@ class PreroutingAddress:
                 self._view, is_current = read_interfaces(self._listings, Clocks.monotonic())
             self._note_lost(before - self._view.here)
         chosen = self._chosen(current)
-        # Not before: what fails is to be repeated.
+        # Set last, so that a failure is retried.
         self._is_current = is_current
         return chosen
 
@@ -165,7 +165,7 @@ class PreroutingAddress:
 
     def _note_lost(self, addresses: Iterable[str]) -> None:
         for ip in addresses:
-            # Those of links go with a link, and with it the clients behind it.
+            # A link-local address is lost with its link, and so are the clients behind it.
             if ip and not ipaddress.ip_address(ip).is_link_local:
                 self._lost.add(IPFamily.of(ip))
 
@@ -195,8 +195,7 @@ def list_interfaces() -> InterfaceView:
 def read_interfaces(listings: NodeListings, since: float) -> tuple[InterfaceView, bool]:
     """List the interfaces of a network namespace.
 
-    Returns:
-        Them, and whether they are those since that moment.
+    Returns: The interfaces, and whether they include all changes up to that moment.
     """
     links, listed = listings.links(since), listings.addresses(since)
     addresses = [address for address in listed.items if ":" not in address.ip]
@@ -212,12 +211,12 @@ def read_interfaces(listings: NodeListings, since: float) -> tuple[InterfaceView
 def choose_address(
     preferred: tuple[str, ...], view: InterfaceView, is_there: Callable[[str], bool]
 ) -> str:
-    """Return the address of this node to send packets to, or "" if it has none.
+    """Return the address of this node for DNAT, or "" if it has none.
 
     Args:
-        preferred: The node's own, best first; addresses that no interface has are ignored.
+        preferred: The node's own addresses, best first; ignored if no interface has them.
         view: It may be a moment old.
-        is_there: Returns whether an address is still there.
+        is_there: Returns whether an address still exists.
     """
     candidates = [*preferred, *view.addresses]
     return next((ip for ip in candidates if ip in view.addresses and is_there(ip)), "")

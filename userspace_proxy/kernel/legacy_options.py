@@ -1,4 +1,4 @@
-"""The socket options of the legacy tables, which tell about them without their programs.
+"""Socket options of the legacy tables, which describe the tables without iptables.
 
 Source: include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter/x_tables.h.
 """

@@ -1,12 +1,12 @@
-"""Finds the limits of memory that this process has, and reads how much of them is used.
+"""Finds the memory limits of this process, and reads how much of them is used.
 
     cgroup v2   memory.max, memory.high    memory.current         less the file cache
     cgroup v1   memory.limit_in_bytes      memory.usage_in_bytes  less the file cache
     RLIMIT_AS                              the address space of this process
 
-Rule 1: of this cgroup and those above it, the one with the lowest limit counts.
-Rule 2: file cache isn't counted as used: the kernel drops it before it kills a process.
-Rule 3: a limit that can't be read doesn't exist.
+Rule 1: the lowest limit of this cgroup and its ancestors applies.
+Rule 2: file cache doesn't count as used, as the kernel drops it before it kills a process.
+Rule 3: a limit that can't be read is ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
-# Cgroup v1 has no word for "no limit": it is LONG_MAX, rounded down to pages.
+# In cgroup v1, "no limit" is LONG_MAX, rounded down to pages.
 _UNLIMITED = 2**60
 _READ_BYTES = 16 * 1024
 
@@ -27,26 +27,26 @@ class MemoryLimit(Protocol):
 
     @property
     def limit(self) -> int:
-        """Bytes."""
+        """The limit in bytes."""
 
     @property
     def counts_sockets(self) -> bool:
-        """Whether what sockets buffer in the kernel is counted."""
+        """Whether the kernel's socket buffers are counted."""
 
     def used(self) -> int:
         """Return how many bytes are used now; 0 if that can't be read."""
 
     def estimate(self) -> int:
-        """Return the same, at less cost: with the file cache of the last exact reading."""
+        """Estimate :meth:`used` more cheaply, with the file cache of the last exact reading."""
 
 
 class _Names(NamedTuple):
-    """The files of a version of cgroups."""
+    """The files of one version of cgroups."""
 
     limits: tuple[str, ...]
     used: str
     cache: tuple[bytes, ...]
-    """In ``memory.stat``, with those of the cgroups below."""
+    """Its lines in ``memory.stat``, which include the cgroups below."""
 
 
 _V2 = _Names(("memory.max", "memory.high"), "memory.current", (b"inactive_file", b"active_file"))
@@ -58,7 +58,7 @@ _V1 = _Names(
 
 
 class CgroupMemory:
-    """The limit of one cgroup. Part of MemoryLimit."""
+    """The limit of one cgroup."""
 
     def __init__(self, folder: Path, names: _Names, limit: int) -> None:
         self.limit = limit
@@ -81,7 +81,7 @@ class CgroupMemory:
 
 
 class AddressSpace:
-    """RLIMIT_AS. Part of MemoryLimit."""
+    """RLIMIT_AS, the limit of this process's address space."""
 
     counts_sockets = False
 
@@ -97,9 +97,9 @@ class AddressSpace:
 
 
 def find_memory_limits(proc: Path = Path("/proc/self")) -> list[MemoryLimit]:
-    """Return the limits of this process: none, the cgroup's, that of the address space, or both."""
+    """Return the limits of this process: of its cgroup, its address space, both, or neither."""
     found: list[MemoryLimit] = []
-    # The outermost of equal limits: what others use counts there, too.
+    # The outermost of equal limits: it includes the use of other cgroups.
     cgroups = [c for folder, names in _cgroups(proc) if (c := _limited(folder, names)) is not None]
     if cgroups:
         found.append(min(reversed(cgroups), key=lambda cgroup: cgroup.limit))
@@ -117,13 +117,13 @@ def _limited(folder: Path, names: _Names) -> CgroupMemory | None:
 
 
 def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
-    """Return the cgroup of this process that accounts for memory, and those above it."""
+    """Return the cgroup that accounts for this process's memory, and those above it."""
     for mount_root, mount_point, names in _mounts(proc):
         path = _path_of(proc, names)
         if path is None:
             continue
-        # In a container the mount often shows the container's cgroup only, and the path may be that
-        # of the host, or of another cgroup namespace.
+        # In a container the mount often shows only the container's cgroup, and the path may be
+        # relative to the host's or another cgroup namespace.
         inside = PurePosixPath(path.removeprefix(mount_root.rstrip("/")).lstrip("/"))
         if ".." in inside.parts or not _is_there(mount_point / inside):
             inside = PurePosixPath()

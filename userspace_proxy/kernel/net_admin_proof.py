@@ -1,4 +1,4 @@
-"""Shows another process of this network namespace that a process has CAP_NET_ADMIN there.
+"""Proves to another process of this network namespace that a process has CAP_NET_ADMIN there.
 
     prover     Prover(): its end of the connection, whose name is the hash of a secret
     verifier   open_challenge(): a netlink socket, whose copy is passed over the connection
@@ -7,17 +7,17 @@
     verifier   is_answered(): reads number and group from its own copy, and compares the secret
 
 Only CAP_NET_ADMIN, in the user namespace that owns the socket's network namespace, may subscribe.
-CAP_NET_RAW, which containers often have, doesn't suffice, as it does for SO_MARK and
-IP_TRANSPARENT; and in user namespaces it works, as SO_SNDBUFFORCE doesn't.
+CAP_NET_RAW, which containers often have, doesn't suffice, unlike for SO_MARK and IP_TRANSPARENT;
+and it works in user namespaces, unlike SO_SNDBUFFORCE.
 
-Rule 1: the verifier opens the socket, so it is of the verifier's network namespace, and no other
-process has prepared it. The prover answers only if that is its own: it may have the capability in
-others, too, from which a process could pass their challenges on.
+Rule 1: the verifier opens the socket, so it belongs to the verifier's network namespace, and no
+other process has prepared it. The prover answers only if that namespace is its own: it may have the
+capability in other namespaces, too, from which a process could relay challenges.
 Rule 2: the connection had its name before the challenge (``can_prove``), and a bound netlink socket
-keeps its number. So a process that passes the challenge on to a privileged one proves nothing: what
-that one sends is the secret of another name.
-Rule 3: any user may bind a netlink socket to any number, so no process sees the number before the
-prover has it.
+keeps its number. So a process that relays the challenge to a privileged one proves nothing: the
+answer is the secret of another name.
+Rule 3: any user may bind a netlink socket to any number, so the number is secret until the prover
+has it.
 
 Source: netlink_bind() in net/netlink/af_netlink.c; sock_ioctl() in net/socket.c.
 """
@@ -35,16 +35,16 @@ from .netlink.sockets import NETLINK_NETFILTER, is_for_netfilter
 
 _NAME = b"\0userspace-proxy-next#"
 SECRET_BYTES, _NUMBER_BYTES = 16, 4
-# As a netlink socket's number may be; 0 lets the kernel choose one.
+# The largest number of a netlink socket; 0 lets the kernel choose one.
 _MAX_NUMBER = 2**31 - 1
-# NFNLGRP_NFTRACE: messages about packets that a rule traces, so hardly any.
+# NFNLGRP_NFTRACE: messages about traced packets, which are rare.
 _GROUPS = 1 << 8
 # Returns a descriptor of a socket's network namespace, which needs CAP_NET_ADMIN there; Linux 4.10.
 _SIOCGSKNS = 0x894C
 
 
 class Prover(socket.socket):
-    """The prover's end of a connection that isn't made yet: a Unix stream socket with its name.
+    """The prover's end of a future connection: a Unix stream socket with its name.
 
     Raises:
         OSError: There is no descriptor left.
@@ -65,8 +65,8 @@ class Prover(socket.socket):
 
         Raises:
             PermissionError: This process doesn't have CAP_NET_ADMIN.
-            OSError: It is no challenge of this network namespace, has been answered, or isn't the
-                first one.
+            OSError: The challenge isn't of this network namespace, is already answered, or isn't
+                the first.
         """
         if self._has_answered:
             raise OSError(errno.EPROTO, "it sends a second challenge")
@@ -80,9 +80,9 @@ class Prover(socket.socket):
 
 
 def can_prove(connection: socket.socket) -> bool:
-    """Return whether the other end of a connection has such a name; if not, don't challenge it.
+    """Return whether the other end of a connection has a prover's name; else don't challenge it.
 
-    An end without a name can get one later: that of a process which has answered, and closed.
+    An end without a name could later take the name of a process that has answered and closed.
     """
     return _peer_name(connection).startswith(_NAME)
 
@@ -91,7 +91,7 @@ def open_challenge() -> socket.socket:
     """Return a socket to pass to the prover; the caller closes it.
 
     Raises:
-        OSError: There is no descriptor left, or the kernel has no nfnetlink.
+        OSError: No descriptor is left, or the kernel has no nfnetlink.
     """
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
 
@@ -100,9 +100,9 @@ def is_answered(challenge: socket.socket, connection: socket.socket, proof: byte
     """Return whether the process at the other end of a connection has answered.
 
     Args:
-        challenge: It was passed to that process, and to no other one.
-        connection: It could prove something when it was challenged.
-        proof: What it has sent back.
+        challenge: It was passed to that process only.
+        connection: It passed :func:`can_prove` before the challenge.
+        proof: What the process sent back.
     """
     number, groups = challenge.getsockname()
     is_its_own = _peer_name(connection) == _name(proof) and number == _number(proof)
@@ -113,9 +113,9 @@ def _peer_name(connection: socket.socket) -> bytes:
     try:
         name = connection.getpeername()
     except OSError:
-        # It is gone.
+        # The other end is closed.
         return b""
-    # A file's name is a text, and so is none.
+    # The name of a socket in the file system, and an empty one, is a str.
     return name if isinstance(name, bytes) else b""
 
 

@@ -1,7 +1,7 @@
-"""Tables that the kernel is asked to check: together they have each kind of what rules consist of.
+"""Tables for the kernel to check, which together contain each expression that rules use.
 
-Each is a transaction of its own, named as the part of the kernel in ``offers.NEEDS`` that it needs.
-Everything that this proxy writes is in one of them (``tests/unit/kernel/test_nft_probes.py``).
+Each is its own transaction, named after the kernel part in ``offers.NEEDS`` that it needs. They
+contain everything that this proxy writes (``tests/unit/kernel/test_nft_probes.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .nf_tables import expressions as x
 from .nf_tables.writer import INPUT, OUTPUT, POSTROUTING, PREROUTING, goto_chain
 
 PROBE_TABLE = "userspace-proxy-check"
-"""Its name; no other program ever sees it."""
+"""The probe table's name, which no other program ever sees."""
 _PRIORITY = 10
 _PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 _KEY = (x.IP_DADDR, x.L4PROTO, x.DPORT)
@@ -45,7 +45,7 @@ def _chains(table: TableWriter) -> None:
 
 
 def _sets(table: TableWriter) -> None:
-    """Fill a table with all kinds of sets, and with the expressions that nf_tables itself has."""
+    """Fill a table with all kinds of sets, and with the expressions built into nf_tables."""
     table.add_set("keys", _KEY_TYPE)
     table.add_map("ports", _KEY_TYPE, x.INET_SERVICE)
     table.add_verdict_map("chains", _KEY_TYPE)
@@ -131,4 +131,4 @@ PROBES: Mapping[str, Callable[[], list[bytes]]] = {
     "bridge tables": partial(_table, _bridge, BRIDGE),
     "table owner": _owned,
 }
-"""The messages of each transaction, by the name of the part."""
+"""The messages of each transaction, by kernel part."""

@@ -1,14 +1,14 @@
-"""Lists the links, addresses and routes of a network namespace, once for all that ask.
+"""Lists links, addresses and routes of a network namespace once for all watchers.
 
     watchers, each in a thread ── "I saw an event at 17.2" ──▶ NodeListings ── dump ──▶ kernel
                                ◀─ all of them, as of 17.3 ──
 
-Rule 1: they are always listed in full, so a lost event does no harm; only what differs from the
-last listing is parsed, which is nearly all of the work.
-Rule 2: while they keep changing, the kernel is asked so rarely that each kind takes 5 % of a CPU,
-or once a second. In between, all get the last listing, which isn't current: they ask again later.
-Rule 3: a listing during which something changed is repeated. If that happens each time, the last
-one before it counts, and isn't current.
+Rule 1: listings are always complete, so a lost event does no harm; only messages that differ from
+the last listing are parsed, as parsing is nearly all of the work.
+Rule 2: while things keep changing, listing each kind is limited to 5 % of a CPU, or to once a
+second. In between, callers get the last listing, marked as not current, and ask again later.
+Rule 3: a listing during which something changed is repeated. If that keeps happening, callers get
+the last complete listing, marked as not current.
 Rule 4: the network namespace is that of the thread that calls :meth:`NodeListings.here`.
 
 Source: rtnetlink(7), include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h.
@@ -32,9 +32,9 @@ from .netlink.sockets import LISTINGS, NETLINK_ROUTE
 from .own_namespace import network_namespace
 
 ANY = -math.inf
-"""For who accepts the last listing, whatever has changed since."""
-# The pause after a listing, as a multiple of the CPU time it took, and its maximum. A small node's
-# takes 0.3 ms, and needs none: who asks after a change gets it at once.
+"""For callers that accept the last listing, whatever has changed since."""
+# The pause after a listing, as a multiple of its CPU time, and its maximum. On a small node it
+# takes 0.3 ms and needs no pause: a change is listed at once.
 _REST, _LONG_REST_S, _SHORT_S = 20, 1.0, 0.005
 _IGNORED = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
 # The protocol numbers of this program's own routes.
@@ -50,7 +50,7 @@ class Listed(NamedTuple, Generic[Item]):
     items: tuple[Item, ...]
     """The same object while nothing has changed."""
     is_current: bool
-    """Whether it contains all changes until the moment that was asked for."""
+    """Whether it includes all changes up to the requested moment."""
 
 
 class _LastListing(Generic[Item]):
@@ -66,18 +66,18 @@ class _LastListing(Generic[Item]):
         self.parse = parse
         self.arrange = arrange
         self.parsed: dict[bytes, Item | None] = {}
-        """By the message."""
+        """The parsed items, by message."""
         self.items: tuple[Item, ...] | None = None
         self.began = ANY
-        """ANY: something changed during it."""
+        """When it was listed; ANY: something changed during the listing."""
         self.rested_at = ANY
 
 
 class NodeListings:
-    """What one network namespace has; may be used by several threads.
+    """The listings of one network namespace; thread-safe.
 
-    Its socket is closed with the object. All methods raise an OSError if the kernel refuses, and
-    take the moment of the last change that must be included.
+    The socket is closed with the object. All methods raise an OSError if the kernel refuses, and
+    take the moment up to which changes must be included.
     """
 
     _shared: ClassVar[weakref.WeakValueDictionary[int, NodeListings]] = (
@@ -95,8 +95,8 @@ class NodeListings:
         weakref.finalize(self, requests.close)
         self._clock = clock
         self._cpu_clock = cpu_clock
-        # A thread waits while another one lists, which takes milliseconds: 25 for 10,000 addresses,
-        # ten times as long if all listings are interrupted.
+        # A thread waits while another lists, which takes milliseconds: 25 for 10,000 addresses, ten
+        # times as long if all listings are interrupted.
         self._lock = threading.Lock()
         routes = tuple(map(rtnetlink.list_routes, FAMILIES.values()))
         addresses = (rtnetlink.list_addresses(),)
@@ -106,9 +106,9 @@ class NodeListings:
 
     @classmethod
     def here(cls) -> NodeListings:
-        """Return that of this thread's network namespace, which all threads in it share."""
+        """Return the object that all threads of this network namespace share."""
         with cls._sharing:
-            # The socket keeps the namespace, so no other one gets its number.
+            # The socket keeps the namespace alive, so its number isn't reused.
             number = network_namespace("thread-self")
             found = cls._shared.get(number)
             if found is None:
@@ -126,7 +126,7 @@ class NodeListings:
         return self._read(self._addresses, since)
 
     def routes(self, since: float) -> Listed[NodeRoute]:
-        """List the routes of the tables ``main`` and ``local``, sorted; ours are left out."""
+        """List the routes of the tables ``main`` and ``local``, sorted, without this program's."""
         return self._read(self._routes, since)
 
     def _read(self, last: _LastListing[Item], since: float) -> Listed[Item]:
@@ -157,7 +157,7 @@ class NodeListings:
 
 
 def _accept(last: _LastListing[Item], messages: list[Message]) -> None:
-    """Parse what is new; nothing changes if that raises an error."""
+    """Parse new messages; an error leaves the last listing unchanged."""
     before, parse = last.parsed, last.parse
     parsed: dict[bytes, Item | None] = {}
     is_same = last.items is not None

@@ -1,9 +1,9 @@
-"""What this kernel offers, found by trying (``trials``), never by its version.
+"""What this kernel supports, found by trying (``trials``), never by its version.
 
-    a process reads it once, before it chooses anything, and passes it on:
-    steerings, auto, the kernel path, client addresses, check, status and page decide by it
+    a process reads it once, before it chooses anything, and passes it on: steerings, auto, the
+    kernel path, client addresses, check, status and page depend on it
 
-Without permission nothing can be tried, which is not the same as a lack.
+What can't be tried for lack of permission isn't reported as missing.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from .nft_probes import PROBES
 from .trials import try_nftables, try_parts
 
 Trial = Callable[[Sequence[bytes]], int]
-"""Has the kernel check a transaction of nftables; returns why it refuses, as an errno, or 0."""
+"""Lets the kernel check an nftables transaction; returns the errno of a refusal, or 0."""
 PartsTrial = Callable[[Sequence[str]], Mapping[str, int]]
-"""Tries other parts, by name; returns an errno, or 0, for each."""
+"""Tries other parts by name; returns an errno or 0 for each."""
 
-# The answers of a kernel that lacks something; others, such as ENOMEM, say nothing about it.
+# Errors of a kernel that lacks a part; others, such as ENOMEM, don't show what it supports.
 LACKS = frozenset(
     {
         errno.ENOENT,
@@ -38,16 +38,16 @@ _FORBIDDEN = (errno.EPERM, errno.EACCES)
 
 
 class Need(NamedTuple):
-    """What a missing part of the kernel means."""
+    """The consequences of a missing kernel part."""
 
     fails: str
-    """What doesn't work without it; empty: nothing yet."""
+    """Features that don't work without it; empty: none yet."""
     instead: str
-    """What is used then, or can be."""
+    """The alternative that is used, or can be."""
     brings: str
-    """The modules or the kernel's option that bring it."""
+    """The modules or kernel option that provide it."""
     within: str = ""
-    """The part without which this one can't be there either."""
+    """The part that this one depends on."""
 
 
 SOCKET_MATCH = "legacy socket match"
@@ -153,55 +153,55 @@ NEEDS: Mapping[str, Need] = {
         "CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF",
     ),
 }
-"""Every part that is tried, in the order in which it is told."""
+"""Every part that is tried, in the order of reports."""
 
 FOR_NFTABLES = (_NFT, _INET, "sets", "nat", "redirect", "ct", "reject", "conntrack netlink")
-"""What steering nftables can't do without."""
+"""Required by steering nftables."""
 FOR_IPTABLES = (_LEGACY, "legacy extensions", "conntrack netlink")
 FOR_IPTABLES_IPV6 = ("legacy tables of IPv6",)
 FOR_GUARD = (_NFT, _INET, "sets", "reject")
-"""What the guard of steering local can't do without."""
+"""Required by the guard of steering local."""
 FOR_KERNEL_PATH = ("fib", "masquerade", "numgen")
 """Besides :data:`FOR_NFTABLES`."""
 FOR_SOURCE_HASH = ("hash",)
 FOR_REPLIES = (_NFT, _INET, "sets", "socket", "tproxy")
-"""What client addresses can't be preserved without."""
+"""Required to preserve client addresses."""
 FOR_BRIDGES = ("bridge tables",)
 FOR_OWNER = (_NFT, _INET, "table owner")
 FOR_SOCKET_LB = ("connect hooks",)
-"""What ``--socket-lb`` can't do without."""
+"""Required by ``--socket-lb``."""
 FOR_SOCKETS = (
     *("IPv6", "socket filters", "reuseport filters"),
     *("sock_diag", "namespaces of sockets"),
 )
-"""What the data plane uses with any steering."""
+"""Used by the data plane with any steering."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelOffers:
-    """What the kernel lacks of :data:`NEEDS`, as far as it could be tried."""
+    """The parts in :data:`NEEDS` that the kernel lacks, as far as they could be tried."""
 
     lacks: Mapping[str, int] = field(default_factory=dict)
-    """Each with the kernel's errno."""
+    """Missing parts, each with the kernel's errno."""
     untried: frozenset[str] = frozenset()
-    """What this process isn't allowed to try."""
+    """Parts that this process isn't allowed to try."""
     unasked: frozenset[str] = frozenset()
-    """What wasn't tried, as nothing here decides by it."""
+    """Parts that weren't tried, as nothing here depends on them."""
 
     def missing(self, names: Iterable[str] = tuple(NEEDS)) -> list[str]:
-        """Return what it lacks of some parts: of those that need each other, the first."""
+        """Return the missing ones of some parts, without parts whose dependency is missing."""
         return list(dict.fromkeys(self._root(name) for name in names if name in self.lacks))
 
     def words(self, names: Iterable[str]) -> str:
-        """Return what it lacks of some parts, in words; empty where it lacks nothing."""
+        """Describe the missing ones of some parts; empty if none is missing."""
         lacks = [f"{name} ({NEEDS[name].brings})" for name in self.missing(names)]
         return f"this kernel lacks {', '.join(lacks)}" if lacks else ""
 
     def obstacle(self, names: Sequence[str], what: str) -> str:
-        """Return why something can't work here: a lack, or a permission; empty if it can.
+        """Return why something can't work here: a missing part or permission; empty if it can.
 
         Args:
-            what: What is queried.
+            what: What is tried, for the message.
         """
         if self.untried.intersection(names):
             return f"cannot query {what}: {os.strerror(errno.EPERM)}"
@@ -222,16 +222,16 @@ def read_kernel_offers(
     try_out: Trial | None = None,
     try_others: PartsTrial | None = None,
 ) -> KernelOffers:
-    """Try out some parts of the kernel, or all; changes nothing in this network namespace.
+    """Try some kernel parts, by default all; changes nothing in this network namespace.
 
     Args:
         try_out: Tries a transaction; the default asks the kernel.
-        try_others: Tries parts that aren't of nftables, likewise.
+        try_others: Tries parts outside nftables, likewise.
     """
     try_out, try_others = try_out or try_nftables, try_others or try_parts
     wanted = list(names)
     nft = [name for name in wanted if name in PROBES or name == _NFT]
-    # First, because rules load what others need.
+    # nftables first: its rules load modules that other parts need.
     codes = _nft_codes(nft, try_out)
     if others := [name for name in wanted if name not in nft]:
         codes |= try_others(others)
@@ -243,14 +243,14 @@ def read_kernel_offers(
 
 
 def _nft_codes(names: Sequence[str], try_out: Trial) -> dict[str, int]:
-    """Return the kernel's answer to each part of nftables."""
+    """Return the kernel's answer for each part of nftables."""
     if not names:
         return {}
     probes = {name: PROBES[name]() for name in names if name in PROBES}
-    # To discard a transaction takes the kernel some 15 ms, and usually nothing is missing.
+    # Discarding a transaction takes the kernel some 15 ms, and usually nothing is missing.
     if try_out([message for probe in probes.values() for message in probe]) == 0:
         return {}
     if code := try_out([]):
-        # Without nftables, or without permission, one answer is that to all.
+        # Without nftables, or without permission, all answers are the same.
         return dict.fromkeys(names, code)
     return {name: try_out(probe) for name, probe in probes.items()}

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Closable(Protocol):
-    """An object that is closed in the thread that made it."""
+    """An object that is closed in the thread that created it."""
 
     def close(self) -> None:
         """Release all resources."""
@@ -28,7 +28,7 @@ class OneThread:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there was a call since the creation, or the last :meth:`close`."""
+        """Whether there was a call since creation or the last :meth:`close`."""
         return self._executor is not None
 
     async def run(self, call: Callable[[], Result]) -> Result:
@@ -37,14 +37,14 @@ class OneThread:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     def close(self) -> None:
-        """End the thread after the calls that were made; idempotent."""
+        """End the thread after pending calls; idempotent."""
         if self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
 
 
 class InOneThread(Generic[Thing]):
-    """An object that the first call creates, and that is used and closed in one thread.
+    """An object that is created on the first call, used, and closed in one thread.
 
     Args:
         make: Creates it, in the network namespace of the first caller.

@@ -1,7 +1,7 @@
-"""Names the namespaces of processes, and decides whether this one's was created for this proxy.
+"""Identifies namespaces of processes, and tells whether this one was created for this proxy.
 
-A program that creates one for a proxy (demo, tests) passes its inode in the environment. The inode
-matches in that namespace only, so an inherited variable has no effect in a node's namespace.
+A program that creates a namespace for a proxy (demo, tests) passes its inode in the environment.
+The inode matches only there, so an inherited variable has no effect in a node's namespace.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _VARIABLE = "USERSPACE_PROXY_OWN_NETNS"
 
 
 def own_namespace_environment(pid: int) -> dict[str, str]:
-    """Return the environment variable for a proxy whose own namespace is that of a process."""
+    """Return the environment variable for a proxy in a process's own namespace."""
     return {_VARIABLE: str(_inode(f"/proc/{pid}/ns/net"))}
 
 

@@ -2,8 +2,8 @@
 
     /proc/thread-self/net/{tcp,udp}{,6} ──inode──▶ /proc/*/fd ──pid──▶ /proc/PID/comm
 
-Rule 1: only sockets that any client can reach count: listeners, and UDP sockets without a peer.
-Rule 2: holders that can't be found, because they ended or a privilege is missing, are left out.
+Rule 1: only sockets open to any client count: listeners, and UDP sockets without a peer.
+Rule 2: holders that can't be found, as they ended or a privilege is missing, are left out.
 
 Source: proc(5), net/ipv4/tcp_ipv4.c, tcp4_seq_show().
 """
@@ -20,14 +20,14 @@ from typing import NamedTuple
 
 from ..model import IPFamily, Protocol, SocketAddress
 
-# Each takes about 25 µs, during which no traffic is handled (measured, on a busy machine).
+# Each takes about 25 µs (measured on a busy machine), during which no traffic is handled.
 DESCRIPTORS_MAX = 10_000
-# Of the lowest descriptors: a server opens its listeners before it has clients.
+# The lowest descriptors: a server opens its listeners before it has clients.
 OF_PROCESS_MAX = 1_000
 
 _NET = Path("/proc/thread-self/net")
 _PROC = Path("/proc")
-# Of the column "st": TCP_LISTEN, and TCP_CLOSE, which for UDP means "no peer".
+# Values of the column "st": TCP_LISTEN, and TCP_CLOSE, which for UDP means "no peer".
 _STATES = {Protocol.TCP: "0A", Protocol.UDP: "07"}
 _FILES = {
     (Protocol.TCP, IPFamily.IPV4): "tcp",
@@ -35,7 +35,7 @@ _FILES = {
     (Protocol.UDP, IPFamily.IPV4): "udp",
     (Protocol.UDP, IPFamily.IPV6): "udp6",
 }
-# Addresses as those files show them: four words, each in the machine's byte order.
+# Addresses as these files show them: four words, each in the machine's byte order.
 _ANY_4 = "0" * 8
 _ANY_6 = "0" * 32
 _MAPPED = "0" * 16 + f"{int.from_bytes(bytes.fromhex('0000ffff'), sys.byteorder):08X}"
@@ -47,7 +47,7 @@ class PortHolder(NamedTuple):
     name: str
     """Empty if it ended meanwhile."""
     pid: int = 0
-    """0: it wasn't found, and the name says so."""
+    """0: not found, as the name states."""
 
     def __str__(self) -> str:
         """Return ``nginx (pid 812)``."""
@@ -68,19 +68,18 @@ class HeldPort(NamedTuple):
     families: frozenset[IPFamily]
     """The families of its clients."""
     address: str = ""
-    """Its own, as the kernel shows it."""
+    """Its local address, as the kernel shows it."""
 
 
 def who_holds(protocol: Protocol, port: int, family: IPFamily) -> PortHolder | None:
     """Return the process that has a TCP listener or a UDP socket on a port.
 
-    Examines the descriptors of all processes, which takes up to 0.25 s on a busy node.
+    Checks the descriptors of all processes, which takes up to 0.25 s on a busy node.
 
     Args:
-        family: Of the clients; an IPv6 socket may serve those of IPv4, too.
+        family: The clients' family; an IPv6 socket may also serve IPv4 clients.
 
-    Returns:
-        The oldest of those that share it; None if it isn't found.
+    Returns: The oldest process that shares it; None if none is found.
     """
     inodes = {held.inode for held in held_ports(protocol) if serves(held, port, family)}
     return next(iter(owners_of(inodes).values()), None)
@@ -89,9 +88,9 @@ def who_holds(protocol: Protocol, port: int, family: IPFamily) -> PortHolder | N
 def holders_at(
     addresses: Collection[SocketAddress], protocol: Protocol = Protocol.TCP
 ) -> Mapping[SocketAddress, PortHolder]:
-    """Return the process whose socket keeps others from each of some addresses: as ``who_holds``.
+    """Return the process whose socket occupies each of some addresses, as ``who_holds`` does.
 
-    An address without such a socket is left out.
+    Addresses that no socket occupies are left out.
     """
     held = held_ports(protocol)
     found: dict[SocketAddress, int] = {}
@@ -109,7 +108,7 @@ def serves(held: HeldPort, port: int, family: IPFamily) -> bool:
 
 
 def _is_held(at: SocketAddress, held: HeldPort) -> bool:
-    """Return whether a socket keeps others from an address."""
+    """Return whether a socket occupies an address."""
     if held.port != at.port:
         return False
     ip = ipaddress.ip_address(at.ip)
@@ -126,11 +125,11 @@ def held_ports(protocol: Protocol) -> list[HeldPort]:
 
 
 def owners_of(inodes: Collection[int]) -> Mapping[int, PortHolder]:
-    """Return the processes that hold sockets; those that aren't found are left out.
+    """Return the process that holds each socket; sockets without one are left out.
 
-    Of several processes that share a socket this is the first in the order of :func:`_pids`, a
-    server's main process. As this blocks, at most :data:`DESCRIPTORS_MAX` are examined; a socket
-    that isn't among them is held by :data:`NOT_FOUND`.
+    If several processes share a socket, the first in the order of :func:`_pids` is returned: a
+    server's main process. As this blocks, at most :data:`DESCRIPTORS_MAX` are checked; the holder
+    of a socket beyond them is :data:`NOT_FOUND`.
     """
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     owners: dict[int, PortHolder] = {}
@@ -170,13 +169,13 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
     if family is IPFamily.IPV4:
         return frozenset({IPFamily.IPV4})
     if ip == _ANY_6:
-        # Whether it is IPV6_V6ONLY isn't shown.
+        # The kernel doesn't show whether it is IPV6_V6ONLY.
         return frozenset(IPFamily)
     return frozenset({IPFamily.IPV4 if ip.startswith(_MAPPED) else IPFamily.IPV6})
 
 
 def _pids() -> list[int]:
-    """Return all processes: this one, those of its network namespace, others; each from the oldest.
+    """Return all processes: this one, then its network namespace's, then others, oldest first.
 
     A socket belongs to a process of its namespace, unless it was passed on.
     """
@@ -204,7 +203,7 @@ def _descriptors(pid: int) -> Iterator[str]:
         return
     for name in names:
         try:
-            # A Path costs half as much again, and there may be many of them.
+            # A Path takes half as long again, and there may be many links.
             yield os.readlink(f"{folder}/{name}")  # noqa: PTH115
         except OSError:
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 # Source: capabilities(7), include/uapi/linux/capability.h.
 CAP_NET_ADMIN = 12
 USER_NAMESPACES = "user.max_user_namespaces"
-"""Each kernel that has user namespaces has it."""
+"""Every kernel with user namespaces has this sysctl."""
 # Sysctls that can forbid user namespaces: the value that does, and one that allows them.
 # Source: user_namespaces(7).
 SYSCTLS = {
@@ -32,7 +32,7 @@ def has_net_admin() -> bool:
 
 
 def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
-    """Return those of ``SYSCTLS`` that this kernel has, with their values."""
+    """Return the sysctls in ``SYSCTLS`` that this kernel has, with their values."""
     values = {}
     for name in SYSCTLS:
         path = proc_sys.joinpath(*name.split("."))
@@ -42,7 +42,7 @@ def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
 
 
 def forbidding(sysctls: Mapping[str, str]) -> tuple[str, str, str] | None:
-    """Return a sysctl that forbids user namespaces, its value, and one that allows them.
+    """Return a sysctl that forbids user namespaces, its value, and a value that allows them.
 
     Args:
         sysctls: From :func:`read_sysctls`.

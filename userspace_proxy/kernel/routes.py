@@ -1,10 +1,9 @@
 """Tracks the links and routes of this node.
 
-    FollowedListing ──links, routes──▶ derive ──▶ what follows from them
+    FollowedListing ──links, routes──▶ derive ──▶ derived values
                                           settings of br_netfilter
 
-Rule 1: listing, and deriving what follows, run in a thread: ten thousand routes take long
-(``followed_listing``).
+Rule 1: a thread lists and derives, as ten thousand routes take long (``followed_listing``).
 Rule 2: this program's routes are left out: the steering ``local`` may have thousands.
 Rule 3: the kernel sends no events for sysctls: :meth:`NodeRoutes.look_at_settings` checks them.
 """
@@ -34,7 +33,7 @@ class NodeRoutes(Generic[Derived]):
 
     Args:
         changed: Called in the loop after they have changed.
-        derive: Returns what follows from links and routes; called after each listing, mostly in
+        derive: Returns values derived from links and routes; called after each listing, mostly in
             another thread.
 
     Raises:
@@ -52,7 +51,7 @@ class NodeRoutes(Generic[Derived]):
         self._is_closed = False
         self._followed = FollowedListing(loop, "routes", _GROUPS, self._read, self._take, _matters)
         self.now: ListedNode[Derived] = self._followed.first
-        """As of the last listing."""
+        """The result of the last listing."""
 
     def look_at_settings(self) -> None:
         """List again if sysctls have changed; cheap, as it reads two small files."""
@@ -76,11 +75,11 @@ class NodeRoutes(Generic[Derived]):
 
 
 class ListedNode(NamedTuple, Generic[Derived]):
-    """One listing, and what follows from it."""
+    """One listing, and the values derived from it."""
 
     links: tuple[NodeLink, ...]
     routes: tuple[NodeRoute, ...]
-    """Of the tables ``main`` and ``local``, both families."""
+    """The routes of the tables ``main`` and ``local``, both families."""
     bridge_filter: BridgeFilter
     derived: Derived
 
@@ -104,8 +103,7 @@ def read_links_and_routes(
 ) -> tuple[tuple[NodeLink, ...], tuple[NodeRoute, ...], bool]:
     """List the links of a network namespace, by number, and its routes, sorted.
 
-    Returns:
-        Both, and whether they are those since that moment.
+    Returns: Both, and whether they include all changes up to that moment.
     """
     links, routes = listings.links(since), listings.routes(since)
     is_current = links.is_current and routes.is_current
@@ -113,7 +111,7 @@ def read_links_and_routes(
 
 
 def list_links_and_routes() -> tuple[tuple[NodeLink, ...], tuple[NodeRoute, ...]]:
-    """List those of this thread's network namespace.
+    """List the links and routes of this thread's network namespace.
 
     Raises:
         OSError: The kernel doesn't list them.

@@ -1,15 +1,16 @@
-"""Options of sockets, and what else Python's socket module doesn't have.
+"""Socket options and other socket functions that Python's socket module lacks.
 
     ICMP "host unreachable", ARP without an answer ──▶ error queue ──▶ the errno of a refusal
 
-Without IP_RECVERR the kernel drops what may pass, such as "host unreachable", for datagrams; a
-connect of TCP fails with it. With it, each error is queued, and EPOLLERR lasts until it is read.
+Without IP_RECVERR, a datagram socket doesn't report errors that may be transient, such as "host
+unreachable", with which a TCP connect fails. With it, each error is queued, and EPOLLERR lasts
+until it is read.
 
-With IP_PKTINFO a datagram has the local address at which it arrived, to reply from there. The
+With IP_PKTINFO, a datagram has the local address at which it arrived, from which to reply. The
 kernel puts the local address first, and the hop limit last.
 
-Rule 1: an exceeded hop limit isn't a refusal: the client chooses the limit, and could have any
-endpoint taken for dead.
+Rule 1: an exceeded hop limit isn't a refusal: the client chooses the limit, and could make any
+endpoint look dead.
 
 Source: ip(7), IP_RECVERR, IP_PKTINFO and IP_RECVTTL; ipv6(7), IPV6_PKTINFO and
 IPV6_RECVHOPLIMIT; ip_cmsg_recv_offset() in net/ipv4/ip_sockglue.c, ip6_datagram_recv_ctl() for the
@@ -39,9 +40,9 @@ IPV6_PKTINFO = 50
 IP_RECVERR = 11
 IPV6_RECVERR = 25
 ANCILLARY_BYTES = 128
-"""Room for what the kernel adds to a datagram, or to an error: the address of who sent it."""
+"""Room for ancillary data of a datagram, or of an error, such as the sender's address."""
 
-# Each dial from a client's address sets it.
+# Set for each dial from a client's address.
 _TRANSPARENT = {
     _socket.AF_INET: (_socket.IPPROTO_IP, IP_TRANSPARENT),
     _socket.AF_INET6: (_socket.IPPROTO_IPV6, IPV6_TRANSPARENT),
@@ -54,7 +55,7 @@ def set_freebind(sock: _socket.socket) -> None:
 
 
 def set_transparent(sock: _socket.socket) -> None:
-    """Let a socket be bound to, and answer from, an address that isn't this node's.
+    """Let a socket bind to, and answer from, an address of another host.
 
     Raises OSError without NET_ADMIN and NET_RAW. Source: ip_route_output_key_hash_rcu() in
     net/ipv4/route.c, which looks up the source address of any other socket in the table local.
@@ -63,7 +64,7 @@ def set_transparent(sock: _socket.socket) -> None:
 
 
 def set_hop_limit(sock: _socket.socket, hops: int) -> None:
-    """Let a socket's packets pass that many hops, from 1 to 255."""
+    """Set the TTL or hop limit of a socket's packets, from 1 to 255."""
     set_ip_option(sock, IP_TTL, IPV6_UNICAST_HOPS, hops)
 
 
@@ -80,7 +81,7 @@ _ERRORS = {(_socket.IPPROTO_IP, IP_RECVERR), (_socket.IPPROTO_IPV6, IPV6_RECVERR
 _ERROR = struct.Struct("=IBBB")
 _FROM_ICMP, _FROM_ICMP6 = 2, 3
 _EXCEEDED = {(_FROM_ICMP, 11), (_FROM_ICMP6, 3)}
-# So many are read in one turn; the rest is reported again.
+# Errors read at once; epoll reports the rest again.
 _MOST = 16
 
 
@@ -90,7 +91,7 @@ def keep_icmp_errors(sock: _socket.socket) -> None:
 
 
 def take_icmp_errors(sock: _socket.socket) -> int | None:
-    """Empty the error queue; return the last errno by which the other side has refused.
+    """Empty the error queue; return the errno of the last refusal.
 
     Returns:
         0 if none of the errors is a refusal: a datagram was too large, or its hop limit exceeded;
@@ -121,8 +122,9 @@ _RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
 def packets_lost(sock: _socket.socket) -> int:
     """Return how many packets the kernel has dropped at a socket since it was created.
 
-    Those that its source filter dropped, datagrams for which its buffer was full, SYNs for which
-    its queue was full, and corrupt ones. The number has 32 bits; this takes less than 1 µs.
+    They are packets that the source filter dropped, datagrams for which the buffer was full, SYNs
+    for which the queue was full, and corrupt packets. The number has 32 bits; this takes less than
+    1 µs.
 
     Source: sock_diag(7), SK_MEMINFO_DROPS; tcp_v4_rcv() in net/ipv4/tcp_ipv4.c for filters of
         listening sockets.
@@ -132,7 +134,7 @@ def packets_lost(sock: _socket.socket) -> int:
 
 
 def buffered_bytes(sock: _socket.socket) -> int:
-    """Return how much memory the kernel uses for what a socket has received, and has to send.
+    """Return how much memory a socket's receive and send buffers take in the kernel.
 
     Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_QUEUED.
     """
@@ -145,26 +147,26 @@ _MSG_MORE = 0x8000
 
 
 def send_held(sock: _socket.socket, data: bytes) -> None:
-    """Send bytes in one packet with those that follow; raises OSError."""
+    """Send bytes in one packet with the next ones; raises OSError."""
     sock.send(data, _MSG_MORE)
 
 
 def send_at_once(sock: _socket.socket) -> None:
-    """Send what is held back, also by Nagle's algorithm, and hold nothing from now on.
+    """Send what is held back, also by Nagle's algorithm, and hold back nothing more.
 
-    Idempotent; a socket that has just gone takes no option.
+    Idempotent; errors of a socket that was just closed are ignored.
     """
     with contextlib.suppress(OSError):
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
 
-# SO_LINGER, on and with no time: closing sends a reset. Source: socket(7).
+# SO_LINGER with zero time: closing sends a reset. Source: socket(7).
 _RESET = struct.pack("ii", 1, 0)
 _NO_RESET = struct.pack("ii", 0, 0)
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection by a reset."""
+    """Reset a connection."""
     sock = writer.get_extra_info("socket")
     if sock is not None:
         reset_on_close(sock)
@@ -172,12 +174,12 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 def stay_unseen(sock: _socket.socket) -> None:
-    """Have a dial that begins now end before the program that listens accepts it.
+    """Let the dial that begins now end before the listening program accepts it.
 
-    With delayed ACKs the last one of the handshake isn't sent at once, and a reset instead of it
-    ends the connection in the peer's kernel, before ``accept``: measured on Linux 6.18, 0 of 50
-    were accepted, 50 of 50 with one of the two options alone. If the reset comes later than after
-    200 ms (measured; Linux' TCP_DELACK_MAX), the kernel has sent the ACK.
+    With delayed ACKs the handshake's last ACK isn't sent at once, and a reset instead of it ends
+    the connection in the peer's kernel, before ``accept``. Measured on Linux 6.18: 0 of 50 were
+    accepted; 50 of 50 with only one of the two options. After 200 ms (measured; Linux'
+    TCP_DELACK_MAX) the kernel sends the ACK, and a reset is too late.
 
     Source: tcp(7), TCP_QUICKACK; Linux' tcp_rcv_synsent_state_process.
     """
@@ -187,7 +189,7 @@ def stay_unseen(sock: _socket.socket) -> None:
 
 
 def reset_on_close(sock: _socket.socket) -> None:
-    """Have a connection end by a reset when its socket is closed."""
+    """Make closing a socket reset its connection."""
     # uvloop raises ValueError once the socket is closed.
     with contextlib.suppress(OSError, ValueError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -206,7 +208,7 @@ AncillaryItem = tuple[int, int, bytes]
 """One item of an :data:`Ancillary`."""
 
 Ancillary = list[AncillaryItem]
-"""Level, type and data, for ``sendmsg`` and from ``recvmsg``."""
+"""Level, type and data, as for ``sendmsg`` and from ``recvmsg``."""
 
 
 def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
@@ -220,14 +222,14 @@ def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
             return IP_PKTINFO, data[4:8]
         if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
             # A link-local address means nothing without its interface. REDIRECT uses one if a pod's
-            # link has no other.
+            # link has no other address.
             is_link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
             return IPV6_PKTINFO, data[: 20 if is_link_local else 16]
     return None
 
 
 def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
-    """Return what makes a reply leave from there; interface 0: routing decides."""
+    """Return the ancillary data that sends a reply from there; interface 0: routing decides."""
     if local is None:
         return []
     kind, ip = local
@@ -245,9 +247,9 @@ class Destination(NamedTuple):
     """A local address at which datagrams arrive."""
 
     key: bytes
-    """Identifies it among those of one socket; empty if the kernel doesn't report it."""
+    """Identifies it within one socket; empty if the kernel doesn't report it."""
     reply: Ancillary
-    """Makes a reply leave from there."""
+    """Ancillary data that sends a reply from this address."""
 
 
 class Destinations:
@@ -255,7 +257,7 @@ class Destinations:
 
     def __init__(self) -> None:
         self.known: dict[AncillaryItem, Destination] = {}
-        """By the kernel's first item; for others call :meth:`of`."""
+        """Destinations by the kernel's first item; for others call :meth:`of`."""
 
     def of(self, ancillary: Ancillary) -> Destination:
         """Return the destination of a datagram, and add it to :attr:`known`."""

@@ -3,9 +3,9 @@
     packet ──▶ source in one of the networks? ──yes──▶ socket
                             └──no──▶ dropped: a SYN is never answered, a datagram never queued
 
-It works with every steering, as none of them changes the source, and leaves nothing behind. Some
-kernels require CAP_NET_ADMIN to filter TCP. An accepted socket inherits the filter, which admits
-its client.
+It works with every steering, as none changes the source, and ends with the socket. Some kernels
+require CAP_NET_ADMIN to filter TCP. An accepted socket inherits the filter, which admits its
+client.
 
 Source: socket(7), SO_ATTACH_FILTER; the kernel's tcp_v4_rcv runs the filter of a listening socket,
 too.
@@ -43,7 +43,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def admit(sock: _socket.socket, networks: Iterable[str] | None) -> None:
-    """Admit packets from these networks only to a socket; None admits all.
+    """Admit only packets from these networks to a socket; None admits all.
 
     Raises OSError if there are too many networks for the kernel.
     """
@@ -63,7 +63,7 @@ def cannot_admit(at: SocketAddress, protocol: Protocol, exc: OSError) -> Shortag
 
 
 def admit_only(sock: _socket.socket, networks: Iterable[str]) -> None:
-    """Admit packets from these networks, in canonical form, only; what has arrived before stays.
+    """Admit only packets from these networks, in canonical form; received data stays.
 
     Raises OSError if there are too many networks for the kernel.
     """
@@ -81,8 +81,8 @@ def admit_all(sock: _socket.socket) -> None:
         return
 
 
-# All ports of a Service have the same networks, and each of them has a socket in each worker: to
-# compile 1,000 networks takes 24 ms, and 24 KB are kept of them.
+# All ports of a Service have the same networks, and each port has a socket in each worker.
+# Compiling 1,000 networks takes 24 ms, and the result 24 KB.
 @functools.lru_cache(maxsize=64)
 def _code(version: int, networks: tuple[str, ...]) -> bytes:
     """Return the packed program; empty if it has more instructions than the kernel takes."""
@@ -100,7 +100,7 @@ def _program(version: int, networks: Iterable[str]) -> list[bpf.Instruction]:
 
 
 def _is_in(network: _Network) -> list[bpf.Instruction]:
-    """Return instructions that admit a source in this network, and continue with any other."""
+    """Return instructions that admit a source in this network, and otherwise continue."""
     offsets, program = bpf.SOURCE_OFFSETS[network.version], []
     words, masks = _words(network.network_address), _words(network.netmask)
     compared = [(n, w, m) for n, (w, m) in enumerate(zip(words, masks, strict=True)) if m]

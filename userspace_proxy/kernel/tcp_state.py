@@ -1,12 +1,12 @@
-"""Reads what a TCP socket's kernel waits for, and how a relayed connection has ended.
+"""Reads what the kernel waits for on a TCP socket, and how a relayed connection has ended.
 
     client ◀── answers that aren't acknowledged ── proxy ── requests that aren't ──▶ endpoint
                                                    proxy ◀── bytes behind a gap ─── endpoint
 
-Rule 1: what the kernel sends again a second time in a row, and gets no acknowledgement for, is
-lost: at the least over 0.6 s. One that doesn't read is probed, which isn't sending again.
-Rule 2: a FIN or RST leaves these figures of a socket as they were.
-Rule 3: what arrives behind a gap uses the socket's memory, and can't be read.
+Rule 1: data that the kernel has retransmitted twice in a row without an acknowledgement is lost,
+after at least 0.6 s. A peer that doesn't read is probed instead.
+Rule 2: a FIN or RST leaves a socket's figures unchanged.
+Rule 3: data behind a gap uses the socket's memory, and can't be read.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _RECEIVED = struct.Struct("=52xII")
 
 
 class TcpInfo(NamedTuple):
-    """What a socket's kernel does."""
+    """The kernel's state of a connection."""
 
     state: int
-    """Of linux/tcp_states.h."""
+    """As in linux/tcp_states.h."""
     sent_again: int
-    """How often in a row it has sent the same data again."""
+    """Retransmissions of the same data in a row."""
     probed: int
-    """How often in a row it has sent a probe."""
+    """Probes sent in a row."""
 
 
 def is_connected(sock: _socket.socket) -> bool:
@@ -53,23 +53,23 @@ def is_connected(sock: _socket.socket) -> bool:
 
 
 def tcp_info(sock: _socket.socket) -> TcpInfo:
-    """Return what the kernel does; the figures are those without an answer."""
+    """Return the kernel's state; the figures count what is unanswered."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO.size)
     return TcpInfo(*_TCP_INFO.unpack(info))
 
 
 def unacknowledged_bytes(sock: _socket.socket) -> int:
-    """Return how many bytes the other side hasn't acknowledged; its FIN is one."""
+    """Return how many bytes the other side hasn't acknowledged; a FIN counts as one."""
     return _queued_bytes(sock, _SIOCOUTQ)
 
 
 def unread_bytes(sock: _socket.socket) -> int:
-    """Return how many bytes have arrived in order, and weren't read."""
+    """Return how many bytes have arrived in order, and are unread."""
     return _queued_bytes(sock, _SIOCINQ)
 
 
 def silence(sock: _socket.socket) -> tuple[float, float]:
-    """Return for how long a socket has received no data, and not even a FIN or acknowledgement.
+    """Return for how long a socket has received no data, and no FIN or acknowledgement.
 
     A FIN isn't data. The RST of a peer that has closed its socket doesn't count.
     """
@@ -79,7 +79,7 @@ def silence(sock: _socket.socket) -> tuple[float, float]:
 
 
 def since_sent_s(sock: _socket.socket) -> float:
-    """Return for how long a socket has sent no data, also not again."""
+    """Return for how long a socket has sent no data, including retransmissions."""
     info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _SENT.size)
     return float(_SENT.unpack(info)[0]) / 1000
 
@@ -91,26 +91,26 @@ def _queued_bytes(sock: _socket.socket, request: int) -> int:
     return int(struct.unpack("i", queued)[0])
 
 
-# Errors of a connected socket whose other side answered nothing for too long (tcp(7)).
+# Errors of a connected socket whose other side was silent for too long (tcp(7)).
 _SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 LOSS_S = 0.9
-"""Connections that ended sooner show no loss: the second time in a row that the kernel sends again
-comes 0.6 s after the first packet, and clients that wait for a second began to count before."""
+"""Connections that ended sooner show no loss: the second retransmission in a row is 0.6 s after the
+first packet, and clients that wait for a second began to count before."""
 _SENT_AGAIN = 2
-# Of the FIN alone, one byte isn't acknowledged.
+# An unacknowledged FIN counts as one byte.
 _FIN_BYTES = 1
-# linux/tcp_states.h: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. In others a FIN has come, all in order.
+# linux/tcp_states.h: ESTABLISHED, FIN_WAIT1, FIN_WAIT2. In others a FIN has arrived in order.
 _EXPECTS_MORE = frozenset({1, 4, 5})
 
 
 def reset_as(
     number: int | None, client: _socket.socket, endpoint: _socket.socket
 ) -> tuple[EndReason, EndedBy]:
-    """Return how a connection failed, and by the side that isn't connected any more.
+    """Return how a connection failed, and which side is disconnected.
 
     Args:
         number: The errno, if it is known.
-        client: Of the client, which has left if both have.
+        client: The client's socket; the client counts as disconnected if both are.
         endpoint: Of the endpoint.
     """
     is_by_client = is_connected(endpoint) or not is_connected(client)
@@ -121,13 +121,13 @@ def reset_as(
 def loss(
     client: _socket.socket, endpoint: _socket.socket, lasted_s: float, number: int | None = None
 ) -> Failure | None:
-    """Return which packets were lost, if the client leaves after a byte; None if none were.
+    """Return which packets were lost when a client left after a byte; None if none were.
 
     Args:
-        client: Of the client, which has sent a FIN or a RST.
+        client: The socket of the client, which has sent a FIN or RST.
         endpoint: Of the endpoint.
         lasted_s: Seconds since the endpoint answered.
-        number: The errno with which the client's socket failed: one that is silent hasn't left.
+        number: The errno with which the client's socket failed: a silent client hasn't left.
 
     Returns:
         One of ``model.failures.LOSSES``.
@@ -145,7 +145,7 @@ def endpoint_loss(endpoint: _socket.socket) -> Failure | None:
 
 
 def is_lost_to(sock: _socket.socket) -> bool:
-    """Return whether the other side doesn't acknowledge what is sent to it again and again."""
+    """Return whether the other side doesn't acknowledge repeated retransmissions."""
     return tcp_info(sock).sent_again >= _SENT_AGAIN and unacknowledged_bytes(sock) > _FIN_BYTES
 
 
@@ -157,5 +157,5 @@ def _has_gap(sock: _socket.socket) -> bool:
     if silence(sock)[0] < LOSS_S:
         return False
     used = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, 4)
-    # A FIN uses memory, too, and may have come meanwhile.
+    # A FIN uses memory, too, and may have arrived meanwhile.
     return any(used[:4]) and not unread_bytes(sock) and tcp_info(sock).state in _EXPECTS_MORE

@@ -1,17 +1,17 @@
-"""Reads how full the connection tracking table is, and has it keep half-closed connections.
+"""Reads how full the conntrack table is, and raises its timeout for half-closed connections.
 
     one side has ended ──▶ the kernel forgets its translation after 60 s of silence
         ──▶ later packets of the other side arrive untranslated ──▶ RST
 
-So it keeps them for as long as the proxy does. Keep-alive prevents that silence if both sides
-answer. This is for peers that don't, or whose answers are lost.
+With a raised timeout it keeps them as long as the proxy does. Keep-alive prevents the silence if
+both sides answer; the timeout is for peers that don't, or whose answers are lost.
 
 Rule 1: the timeout is only raised: an administrator's longer one stays.
 Rule 2: it is restored only if it still has this proxy's value: a later change by others stays.
-Rule 3: it is optional: where it can't be written, keep-alive has to suffice.
-Rule 4: what it was before is noted on disk, where there is a folder, so that the proxy that takes
-over, or starts after a crash, can restore it. A note of an earlier boot counts no more.
-Rule 5: proxies with different names share it, and the note: the last one restores it.
+Rule 3: it is optional: if it can't be written, keep-alive has to suffice.
+Rule 4: the previous value is saved on disk, if there is a folder, so that the proxy that takes
+over, or starts after a crash, can restore it. A value from before the last boot is ignored.
+Rule 5: proxies with different names share timeout and file: the last one restores it.
 
 Source: kube-proxy, --conntrack-tcp-timeout-close-wait; kernel documentation,
 networking/nf_conntrack-sysctl; net/netfilter/nf_conntrack_standalone.c, ct_cpu_seq_show().
@@ -79,8 +79,8 @@ class TrackingTimeouts:
     """The kernel's timeout of half-closed connections in this thread's network namespace.
 
     Args:
-        half_closed_s: How long the proxy keeps such a connection; rounded up.
-        file: Where to note what it was before; None: nowhere.
+        half_closed_s: How long the proxy keeps a half-closed connection; rounded up.
+        file: Where to save the previous value; None: nowhere.
         is_last: Returns whether no other proxy runs in this network namespace.
     """
 
@@ -98,18 +98,17 @@ class TrackingTimeouts:
         self._file = file
         self._is_last = is_last
         self._held: _Note | None = None
-        """None while it isn't raised."""
+        """The previous value; None while it isn't raised."""
 
     def hold(self) -> str:
-        """Raise it until :meth:`put_back`.
+        """Raise the timeout until :meth:`put_back`.
 
-        Returns:
-            Why it can't be raised; empty if it is long enough now.
+        Returns: Why it can't be raised; empty if it is long enough.
         """
         try:
             now = self._read()
             noted = self._noted()
-            # By another process, which hasn't restored it.
+            # Another process raised it, and hasn't restored it.
             is_raised = noted is not None and noted.raised == now
             before = noted.before if noted and is_raised else now
             if now < self._wanted:
@@ -125,7 +124,7 @@ class TrackingTimeouts:
         return ""
 
     def put_back(self) -> bool:
-        """Restore it, unless another program has changed it, or needs it; return whether it was.
+        """Restore the timeout, unless others changed or need it; return whether it was restored.
 
         Idempotent.
         """
@@ -160,6 +159,6 @@ class TrackingTimeouts:
 
     def _write_note(self, text: str) -> None:
         if self._file is not None:
-            # Without a note it stays raised after a crash: longer than it needs to be.
+            # Without the file it stays raised after a crash: longer than necessary.
             with contextlib.suppress(OSError, StateFileError):
                 self._file.write(text.encode("ascii"), current_at=Clocks.time())

@@ -1,8 +1,8 @@
-"""Tries out parts of the kernel, and changes nothing that another program could see.
+"""Tries kernel parts, without changing anything that another program could see.
 
     nftables       the kernel checks a transaction, and discards it
     legacy tables  are read in a network namespace of their own, which creates them there; while
-                   nothing has loaded their code, modprobe says whether it could
+                   nothing has loaded their code, modprobe shows whether it could
     others         a socket, a listing of nothing, a program that is loaded and never attached
 
 Each trial returns the kernel's error number, or 0.
@@ -47,8 +47,8 @@ _CLONE_NEWNET = 0x40000000
 # Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nfnetlink.h: IPCTNL_MSG_CT_GET_STATS
 # of NFNL_SUBSYS_CTNETLINK, with an empty nfgenmsg.
 _CONNTRACK_STATS, _ANY_FAMILY = 0x105, bytes(4)
-# Source: include/uapi/linux/sock_diag.h, inet_diag.h: struct inet_diag_req_v2 of TCP, and of no
-# connection that could exist, as a port is never 0.
+# Source: include/uapi/linux/sock_diag.h, inet_diag.h: struct inet_diag_req_v2 of a TCP connection
+# that can't exist, as a port is never 0.
 _BY_FAMILY, _DESTROY = 20, 21
 _NO_CONNECTION = struct.pack(
     "=BBHIHH32sIQ", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0, 0, bytes(32), 0, 2**64 - 1
@@ -56,7 +56,7 @@ _NO_CONNECTION = struct.pack(
 # Not in Python's socket module; asm-generic/socket.h, since Linux 5.14.
 SO_NETNS_COOKIE = 71
 _PASS = [(RETURN, 0, 0, 0)]
-# What rules of steering iptables consist of, besides the tables.
+# Matches that rules of steering iptables use.
 _LEGACY_MATCHES = (b"tcp", b"udp", b"comment", b"conntrack", b"multiport")
 _LEGACY_TARGETS = (b"REDIRECT", b"DNAT", b"REJECT")
 _LEGACY_MODULES = {
@@ -79,7 +79,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def try_nftables(messages: Sequence[bytes]) -> int:
-    """Have the kernel check a transaction, and discard it."""
+    """Let the kernel check a transaction, and discard it."""
     try:
         with Ruleset() as ruleset:
             ruleset.try_out(messages)
@@ -92,7 +92,7 @@ def try_nftables(messages: Sequence[bytes]) -> int:
 
 
 def try_parts(names: Sequence[str]) -> dict[str, int]:
-    """Try out parts of the kernel that aren't of nftables; return the answer to each."""
+    """Try kernel parts outside nftables; return the answer for each."""
 
     def try_all() -> dict[str, int]:
         is_apart = any(map(_LEGACY.__contains__, names)) and _libc.unshare(_CLONE_NEWNET) == 0
@@ -114,9 +114,9 @@ def _code_of(trial: Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def _or_loaded(modules: Sequence[str]) -> Iterator[None]:
-    """Pass where the kernel has no such option, but the programs of the tables could load it.
+    """Pass if the kernel has no such option, but the iptables programs could load it.
 
-    Nothing is loaded: that is theirs, once rules are wanted.
+    Nothing is loaded here: iptables does so once there are rules.
     """
     try:
         yield
@@ -127,7 +127,7 @@ def _or_loaded(modules: Sequence[str]) -> Iterator[None]:
 
 def _can_load(modules: Sequence[str]) -> bool:
     try:
-        # In another user namespace than the first one, the capability loads nothing.
+        # Outside the initial user namespace, the capability doesn't permit loading modules.
         is_able = user_namespace() in (0, _FIRST_USER_NAMESPACE)
         if not (is_able and effective_capabilities() >> _CAP_SYS_MODULE & 1):
             return False
@@ -149,15 +149,15 @@ def _can_load(modules: Sequence[str]) -> bool:
 
 
 def _is_there(line: str) -> bool:
-    """Return whether a line of ``modprobe -D`` names what can be loaded, or is loaded for ever."""
+    """Return whether a line of ``modprobe -D`` names a loadable or built-in module."""
     kind, *words = line.split() or [""]
     return kind == "builtin" or (kind == "insmod" and bool(words) and Path(words[0]).exists())
 
 
 def _ask_for_tables(version: int) -> None:
     modules = _LEGACY_MODULES[version]
-    # The kernel would load them for the trial, and before Linux 5.15 that creates their tables in
-    # the first network namespace, too.
+    # The kernel would load the modules for the trial, and before Linux 5.15 that creates their
+    # tables in the first network namespace, too.
     if not all((_MODULES / name).exists() for name in modules) and _can_load(modules):
         return
     for table in ("nat", "filter"):
@@ -165,9 +165,9 @@ def _ask_for_tables(version: int) -> None:
 
 
 def _ask_for_option(version: int) -> None:
-    """Ask for what the tables' code answers even where there can be no table."""
+    """Query an option that the tables' code answers even where no table can exist."""
     with _or_loaded(_LEGACY_MODULES[version]), contextlib.suppress(FileNotFoundError):
-        # It is there, that match isn't.
+        # The tables' code exists, the match doesn't.
         ask_legacy(version, GET_REVISION_MATCH, SOCKET_REVISION)
 
 
@@ -188,7 +188,7 @@ def _ask_for_each_extension() -> None:
             try:
                 ask_legacy(4, option, revision_of(name))
             except OSError as exc:
-                # It has other revisions.
+                # The match exists with other revisions.
                 if exc.errno != errno.EPROTONOSUPPORT:
                     raise
 
@@ -227,9 +227,9 @@ def _read_namespace() -> None:
 
 
 def _load_connect_hook() -> None:
-    # What others of this user have may exceed the limit.
+    # The locked memory of the user's other processes may exceed the limit.
     with as_locked_memory():
-        # The newest one (Linux 5.9): where it can be loaded, so can the others.
+        # The newest hook (Linux 5.9): a kernel that loads it supports the others.
         os.close(load_program("cgroup/sock_release", _ALLOW))
 
 
@@ -239,7 +239,7 @@ _LEGACY: Mapping[str, tuple[Callable[[], object], Callable[[], object]]] = {
     "legacy socket match": (_ask_for_socket_match, _ask_for_socket_match),
     "legacy tables of IPv6": (partial(_ask_for_tables, 6), partial(_ask_for_option, 6)),
 }
-"""How they are tried in a namespace of their own, and where there can be none."""
+"""How each is tried in a namespace of its own, and where that isn't possible."""
 _TRIALS: Mapping[str, Callable[[], object]] = {
     "conntrack netlink": _ask_conntrack,
     "IPv6": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close(),

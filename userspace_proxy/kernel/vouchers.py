@@ -1,18 +1,18 @@
-"""Shows all processes of this network namespace that one with CAP_NET_ADMIN has chosen a name.
+"""Proves to all processes of this network namespace that a process with CAP_NET_ADMIN chose a name.
 
     holder      open_vouchers(name): two netlink sockets, whose numbers and groups are a hash of it
     any other   name in Vouched(): /proc/net/netlink shows both
 
 Only CAP_NET_ADMIN, in the user namespace that owns the network namespace, may subscribe a netlink
-socket to a group. So root without capabilities can't vouch, and nothing waits for an answer of a
-process that is busy, stopped, or silent on purpose.
+socket to a group. So root without capabilities can't prove a name, and nothing waits for an answer
+of a process that is busy, stopped, or silent on purpose.
 
-Rule 1: two sockets carry 106 bits of the hash, so no other name is found that the same sockets
-vouch for.
-Rule 2: vouch before a name is bound, and close vouchers no later than the socket that has it. While
-it is bound, no other process can take it, so what is vouched for is that socket.
-Rule 3: any user may bind a netlink socket to a number, as that of a name that is known. A name that
-is random until it is vouched for can't be refused by that.
+Rule 1: two sockets carry 106 bits of the hash, so finding another name that the same sockets prove
+is infeasible.
+Rule 2: open vouchers before binding a name, and close them no later than its socket. While the name
+is bound, no other process can take it, so the proof is about that socket.
+Rule 3: any user may bind a netlink socket to a known name's number, so that the name can't be
+proved. Names that are random until then avoid this.
 
 Source: netlink_bind() and netlink_native_seq_show() in net/netlink/af_netlink.c; nfnetlink_bind()
 in net/netfilter/nfnetlink.c, which accepts groups that it doesn't have.
@@ -32,8 +32,8 @@ from .netlink.sockets import NETLINK_NETFILTER
 _SHOWN = Path("/proc/thread-self/net/netlink")
 # Address, protocol, number, groups.
 _LINE = re.compile(rb"^\S+ +%d +(\d+) +([0-9a-f]+) " % NETLINK_NETFILTER, re.MULTILINE)
-# Netfilter has nine groups, and 32 bits are shown: those above get no message. The first of them
-# marks a voucher, the second is which of both it is, and the rest are of the hash.
+# Netfilter has nine groups, and 32 bits are shown: the upper ones receive no messages. The first of
+# them marks a voucher, the second is its index, and the rest carry the hash.
 _MARK, _WHICH, _HASH = 9, 10, 11
 _PARTS = 2
 _PART_BYTES = 8
@@ -44,12 +44,12 @@ Voucher = tuple[int, int]
 
 
 def open_vouchers(name: bytes) -> tuple[socket.socket, ...]:
-    """Return sockets that vouch for a name while they are open; the caller closes them.
+    """Return sockets that prove a name while they are open; the caller closes them.
 
-    They are none if this process doesn't have CAP_NET_ADMIN, or the kernel no nfnetlink.
+    Empty if this process doesn't have CAP_NET_ADMIN, or the kernel no nfnetlink.
 
     Raises:
-        OSError: There is no descriptor left, or a process has taken a number (EADDRINUSE).
+        OSError: No descriptor is left, or a process has taken a number (EADDRINUSE).
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -79,7 +79,7 @@ def can_vouch() -> bool:
 
 
 class Vouched:
-    """The names that processes with CAP_NET_ADMIN vouch for at this moment."""
+    """The names that processes with CAP_NET_ADMIN prove at this moment."""
 
     def __init__(self) -> None:
         found = _LINE.finditer(_SHOWN.read_bytes())

@@ -303,7 +303,8 @@ class _Records:
         label, _, rest = text.partition(".")
         if is_compressed and self._point_to(text):
             return
-        if not (0 < len(label) <= _LABEL_MAX and _is_plain(text)):
+        is_plain = text.isascii() and "\\" not in text and len(text) <= _NAME_TEXT_MAX
+        if not (is_plain and 0 < len(label) <= _LABEL_MAX):
             self.wire += _encoded(text)
         else:
             self._offsets.setdefault(text, len(self.wire))
@@ -319,10 +320,6 @@ class _Records:
             return False
         self.wire += _U16.pack(_POINTER | offset)
         return True
-
-
-def _is_plain(name: str) -> bool:
-    return name.isascii() and "\\" not in name and len(name) <= _NAME_TEXT_MAX
 
 
 _encoded = functools.lru_cache(maxsize=1024)(encode_name)

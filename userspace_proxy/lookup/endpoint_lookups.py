@@ -60,7 +60,6 @@ class EndpointLookups:
         wait: Wait,
         look_up: LookUp | None = None,
         clock: Callable[[], float] = Clocks.monotonic,
-        wall_clock: Callable[[], float] = Clocks.time,
     ) -> None:
         self._endpoints = EndpointsByName(allowed, forbidden)
         self._publish = publish
@@ -68,7 +67,6 @@ class EndpointLookups:
         self._turn = turn
         self._wait = wait
         self._clock = clock
-        self._wall_clock = wall_clock
         self._newest: Snapshot | None = None
         self._has_changed = asyncio.Event()
         self._is_deriving = False
@@ -133,7 +131,7 @@ class EndpointLookups:
             lookup = await self._look_up(host, families)
         finally:
             now = self._clock()
-            has_changed = self._endpoints.learn(host, lookup, now, self._wall_clock())
+            has_changed = self._endpoints.learn(host, lookup, now)
             if self._endpoints.hosts.has_ready:
                 self._wake_workers()
         if has_changed:

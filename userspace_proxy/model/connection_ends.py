@@ -33,6 +33,17 @@ class EndReason(enum.StrEnum):
         return end
 
 
+UNSERVED = frozenset(
+    (
+        EndReason.UNANSWERED,
+        EndReason.LEFT,
+        EndReason.TOO_MANY_WAITING,
+        EndReason.WAITED_TOO_LONG,
+    )
+)
+"""With which a connection or flow ends that no endpoint has answered, if its client was waiting."""
+
+
 class EndedBy(enum.StrEnum):
     """Which side ended a connection: for a clean end, the one that sent its FIN first.
 

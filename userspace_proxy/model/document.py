@@ -115,7 +115,8 @@ def split_documents(text: str) -> list[Part]:
     Source: YAML 1.2.2, c-forbidden: ``---`` at the beginning of a line is never a part of a value.
     """
     text = _prepared(text)
-    if text.startswith("%") or any(map(text.__contains__, _UNSPLIT)) or _has_bare_cr(text):
+    has_bare_cr = text.count("\r") != text.count("\r\n")
+    if text.startswith("%") or any(map(text.__contains__, _UNSPLIT)) or has_bare_cr:
         return [Part(text, 0)]
     ends = _ends_of_json(text)
     parts: list[Part] = []
@@ -131,7 +132,7 @@ def split_documents(text: str) -> list[Part]:
         if other[:1] not in _BLANKS:
             waiting += "\n---" + other
             continue
-        if not _is_empty(waiting):
+        if waiting.removeprefix("---").strip(" \t\r\n"):
             parts.append(Part(waiting + "\n", lines_before))
         lines_before += waiting.count("\n") + 1
         waiting = "---" + other
@@ -216,14 +217,6 @@ def _ends_of_json(text: str, begin: str = "{") -> list[int]:
             _, end = _JSON.raw_decode(text, found.start())
             ends.append(end)
     return ends
-
-
-def _is_empty(part: str) -> bool:
-    return not part.removeprefix("---").strip(" \t\r\n")
-
-
-def _has_bare_cr(text: str) -> bool:
-    return text.count("\r") != text.count("\r\n")
 
 
 def _prepared(text: str) -> str:

@@ -97,7 +97,7 @@ class NameProblem:
     detail: str = ""
     """What DNS answered, or which address is meant, as a clause."""
     since: float = 0.0
-    """Unix time at which it began; 0 if unknown."""
+    """Monotonic seconds at which it began; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,13 +129,10 @@ def _places_of(struct: Any) -> Mapping[str, str]:
         for name in sorted(table.known):
             places.setdefault(name, path + name)
         for name, inner in table.inner.items():
-            is_list = _is_list(table.types[name])
+            types = table.types[name], *typing.get_args(table.types[name])
+            is_list = any(typing.get_origin(item) is list for item in types)
             waiting.append((f"{path}{name}{'[]' if is_list else ''}.", inner))
     return places
-
-
-def _is_list(type_: object) -> bool:
-    return any(typing.get_origin(item) is list for item in (type_, *typing.get_args(type_)))
 
 
 def _items(value: Any, path: str) -> Iterator[tuple[Any, str]]:

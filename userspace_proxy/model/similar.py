@@ -24,12 +24,12 @@ def did_you_mean(
 
 
 def alike(word: str, known: Iterable[str], *, most: int, similarity: float = ALIKE) -> list[str]:
-    """Return the most similar names, the nearest first; as many as this at most."""
+    """Return the most similar names in any case, the nearest first; as many as this at most."""
     # Crochemore et al., "A fast and practical bit-vector algorithm for the longest common
     # subsequence problem" (2001): each letter of a name costs some operations on one number.
     letters, left = len(word), COMPARED_MAX
     places: dict[str, int] = {}
-    for at, letter in enumerate(word):
+    for at, letter in enumerate(word.lower()):
         places[letter] = places.get(letter, 0) | 1 << at
     near: list[tuple[float, str]] = []
     for name in known if letters <= _WORD_MAX else ():
@@ -37,7 +37,7 @@ def alike(word: str, known: Iterable[str], *, most: int, similarity: float = ALI
         if left < 0:
             break
         row = whole = (1 << letters) - 1
-        for letter in name:
+        for letter in name.lower():
             matches = row & places.get(letter, 0)
             row = (row + matches | row - matches) & whole
         ratio = 2 * (letters - row.bit_count()) / (letters + len(name) or 1)

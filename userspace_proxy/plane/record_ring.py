@@ -140,8 +140,4 @@ class RecordRing(Watch):
                     count=count,
                     **port_fields(key),
                 )
-                self.put(one, _unknown)
-
-
-def _unknown() -> None:
-    return None
+                self.put(one, lambda: None)

@@ -4,8 +4,8 @@
     files ───────────▶ manifests ──┼──▶ snapshots, through one contract (``base``)
     calls ───────────▶ memory ─────┘
 
-Importing this package imports neither kubernetes_asyncio nor aiohttp nor PyYAML. What concerns
-manifests is imported when it is first used.
+Importing this package imports neither kubernetes_asyncio nor aiohttp nor PyYAML. Modules for
+manifests are imported on first use.
 """
 
 from __future__ import annotations

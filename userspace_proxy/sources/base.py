@@ -4,14 +4,14 @@
     agent  ──status()──▶ source                at any time
     agent  ──record(happening)──▶ source       for users of the cluster
 
-Rule 1: nothing is published before everything was read once.
+Rule 1: nothing is published before everything has been read once.
 Rule 2: a source that can't read publishes nothing, so the last snapshot stays in force.
 
-A source of a cluster also has what the proxies of all nodes share: Leases, which one proxy writes
-and others read.
+A cluster's source also provides Leases, which the proxies of all nodes share: one proxy writes a
+Lease, and others read it.
 
-Rule 3: a write names the version that was read, so of two writers the second one fails.
-Rule 4: what fails is a SourceError; a caller tries again.
+Rule 3: a write names the version that was read, so the second of two writers fails.
+Rule 4: a failure raises SourceError, and the caller retries.
 
 Source: coordination.k8s.io/v1, Lease.
 """
@@ -29,28 +29,28 @@ from ..facts import RejectedFacts
 from ..model import ServiceKey, Workload
 
 Pause = Callable[[float], Awaitable[None]]
-"""Returns after that many seconds; tests pass one that they control."""
+"""Returns after some seconds; tests pass one that they control."""
 pause: Pause = asyncio.sleep  # noqa: TID251 - polling, and waits before a retry
 Publish = Callable[[Snapshot], None]
 """Cheap, never raises; called in the event loop's thread."""
 DURATION_S = 45
-"""A holder that hasn't renewed its Lease for that time has lost it."""
+"""Seconds after which a holder that hasn't renewed its Lease has lost it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something on this node that operators should see in the cluster."""
+    """An occurrence on this node that operators should see in the cluster."""
 
     reason: str
     """One word in CamelCase, as in Kubernetes Events: ``SteeringRepaired``."""
     action: str
-    """What was tried, likewise: ``Repair``."""
+    """What was attempted, likewise: ``Repair``."""
     note: str
-    """One sentence; it replaces earlier ones with the same reason and object."""
+    """One sentence, which replaces an earlier one with the same reason and object."""
     service: ServiceKey | None = None
     """The object of the Event; None: this node."""
     is_warning: bool = True
-    """Whether operators should look into it; False: it is part of normal operation."""
+    """Whether operators should investigate; False: it is part of normal operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,70 +60,70 @@ class SourceStatus:
     is_synced: bool
     """Everything was read at least once."""
     is_current: bool = False
-    """What was published last is what the cluster or the files contain, as far as is known."""
+    """Whether the last published snapshot is up to date, as far as is known."""
     behind_s: float = 0.0
-    """For how long a part of what was published hasn't been followed; 0.0 if it is current."""
+    """For how many seconds a part of it hasn't been updated; 0.0 if it is current."""
     problems: tuple[str, ...] = ()
-    """One line each, with the place and a remedy."""
+    """One line each, with place and remedy."""
     restarts: int = 0
-    """How often a list had to follow a watch."""
+    """How often a watch had to be followed by a list."""
     rejected: tuple[RejectedFacts, ...] = ()
-    """Of the problems, those of single objects."""
+    """The problems of single objects."""
 
 
 class Rest(NamedTuple):
-    """What became of an attempt to scale a workload to zero."""
+    """The result of an attempt to scale a workload to zero."""
 
     is_asleep: bool = False
-    """It was scaled from one replica to zero, or may have been: the response was lost."""
+    """Whether it was scaled from one replica to zero, or may have been: the response was lost."""
     why_not: str = ""
-    """What a user has to change first; empty if clients, or someone who scaled it, need it."""
+    """What a user has to change first; empty if clients need it, or someone has scaled it."""
 
 
 Labels = Mapping[str, str]
 May = Callable[[Labels], str | None]
-"""Returns None if a workload may be scaled whose pods all have these labels, and perhaps more;
-otherwise why not, with a remedy; empty if that is no news."""
+"""Returns None if a workload may be scaled whose pods all have at least these labels; otherwise the
+reason with a remedy, or empty if it was already reported."""
 Agree = Callable[[], Awaitable[bool]]
-"""Returns whether all nodes agree now that a workload has no clients."""
+"""Returns whether all nodes agree that a workload has no clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One Lease, as it was read or is to be written."""
+    """One Lease, as read or to be written."""
 
     name: str
     holder: str = ""
-    """The proxy that has it; empty: none."""
+    """The proxy that holds it; empty: none."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Annotations of this proxy, without their domain."""
     version: str = ""
-    """Empty: it doesn't exist yet."""
+    """Its resourceVersion; empty: it doesn't exist yet."""
 
 
 class Leases(abc.ABC):
-    """The Leases of the proxies of one cluster; what can't be read or written is a SourceError."""
+    """The Leases of one cluster's proxies; failures to read or write raise SourceError."""
 
     node_name: str
-    """The node of this proxy."""
+    """This proxy's node."""
 
     @abc.abstractmethod
     async def read(self, name: str) -> Lease | None:
-        """Return a Lease; None if there is none of that name."""
+        """Return a Lease; None if it doesn't exist."""
 
     @abc.abstractmethod
     async def write(self, lease: Lease) -> Lease | None:
-        """Write a Lease, and return it with its version; None if it has changed since."""
+        """Write a Lease, and return it with its new version; None if it was changed meanwhile."""
 
     @abc.abstractmethod
     async def read_all(self) -> Sequence[Lease]:
-        """Return all of them, in no order."""
+        """Return all Leases, in any order."""
 
     @abc.abstractmethod
     def follow(self, name: str) -> AsyncIterator[Lease]:
-        """Yield a Lease as it is, and after each change, until the server ends that.
+        """Yield the current Lease, and again after each change, until the server ends the watch.
 
-        It is an error, too, if nothing was heard of the server for long.
+        It also raises an error if the server is silent for too long.
         """
 
     @abc.abstractmethod
@@ -141,50 +141,48 @@ class Source(abc.ABC):
 
     @property
     def identity(self) -> str:
-        """Names the cluster or folder without asking it; valid after :meth:`check`."""
+        """Identifies the cluster or folder without a request; valid after :meth:`check`."""
         return self.location
 
     def check(self) -> None:  # noqa: B027 - most sources can always begin
-        """Raise SourceError as :meth:`run` would, before all else is set up; blocks shortly."""
+        """Raise SourceError as :meth:`run` would, before anything is set up; blocks briefly."""
 
     def resume(self, snapshot: Snapshot) -> None:  # noqa: B027 - most sources needn't
-        """Begin with the Services of an earlier run; call it before :meth:`run`.
+        """Begin with an earlier run's Services; call it before :meth:`run`.
 
-        Nothing is published. What turns out to be equal stays the same objects, so it isn't
-        planned again.
+        Nothing is published. Equal objects stay the same, so they aren't planned again.
         """
 
     def want_nodes(self, is_wanted: bool) -> None:  # noqa: B027 - files contain them anyway
-        """Include the addresses of all Nodes in snapshots, or no longer; cheap, idempotent."""
+        """Start or stop including all Nodes' addresses in snapshots; cheap, idempotent."""
 
     def record(self, happening: Happening) -> None:  # noqa: B027 - files have no Events
         """Report to the cluster, if there is one; cheap, never raises, never waits."""
 
     async def wake(self, namespace: str, workload: Workload, may: May) -> str:
-        """Scale a workload from zero to one replica; one that has replicas stays as it is.
+        """Scale a workload from zero to one replica; unchanged if it has replicas.
 
         Args:
-            may: Called first, with what is known of its pods.
+            may: Called first, with the known labels of its pods.
 
-        Returns:
-            Why it can't, with the remedy; empty if it has replicas now.
+        Returns: Why that failed, with the remedy; empty if it has replicas now.
         """
         return f"{workload} can't be scaled: Services are read from {self.kind}, not from a cluster"
 
     async def rest(self, namespace: str, workload: Workload, may: May, agree: Agree) -> Rest:
-        """Scale a workload from one replica to zero, unless something else asks for replicas.
+        """Scale a workload from one replica to zero, unless something else requires replicas.
 
         Args:
-            may: Called first, with what is known of its pods.
-            agree: Awaited before the update; a change of the scale meanwhile prevents that.
+            may: Called first, with the known labels of its pods.
+            agree: Awaited before the update, which a change of the scale meanwhile prevents.
         """
         return Rest(why_not=f"{workload} can't be scaled: Services are read from {self.kind}")
 
     def leases(self, node_name: str, prefix: str) -> Leases | None:
-        """Return what the proxies of all nodes share; None: there is only one of them.
+        """Return the Leases that the proxies of all nodes share; None: there is only one proxy.
 
         Args:
-            prefix: Begins the names of a proxy's Leases, if there are several proxies.
+            prefix: The start of Lease names, if a node has several proxies.
         """
         return None
 
@@ -193,8 +191,8 @@ class Source(abc.ABC):
         """Read and publish until cancelled.
 
         Raises:
-            SourceError: Reading can't begin (a path that doesn't exist, a kubeconfig without a
-                server). Later failures are problems in :meth:`status`.
+            SourceError: Reading can't begin (a missing path, a kubeconfig without a server). Later
+                failures are problems in :meth:`status`.
         """
 
     @abc.abstractmethod

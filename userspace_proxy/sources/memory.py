@@ -1,4 +1,4 @@
-"""Services that the embedding program adds."""
+"""A source of Services that the embedding program adds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .base import Publish, Source, SourceStatus
 
 
 class MemorySource(Source):
-    """Publishes each change at once, and earlier ones when ``run`` begins.
+    """Publishes each change at once, and earlier changes when ``run`` begins.
 
-    All methods belong to the event loop's thread.
+    Call all methods in the event loop's thread.
     """
 
     kind = "memory"
@@ -34,7 +34,7 @@ class MemorySource(Source):
         return SourceStatus(is_synced=self._publish is not None)
 
     def put_service(self, service: Service) -> None:
-        """Add a Service, or replace the one of the same name."""
+        """Add a Service, or replace the one with its name."""
         self._store.put_service(service)
         self._changed()
 
@@ -44,7 +44,7 @@ class MemorySource(Source):
         self._changed()
 
     def put_slice(self, item: EndpointSlice) -> None:
-        """Add a slice, or replace the one of the same name."""
+        """Add a slice, or replace the one with its name."""
         self._store.put_slice(item)
         self._changed()
 

@@ -91,13 +91,18 @@ def cells_of(one: ConnectionFacts) -> Sequence[str]:
 
 
 def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
-    """Return rows of the busiest clients: client, Service port, connections."""
+    """Return rows of the busiest clients: client, Service port, connections, failed ones."""
     rows = [
-        [edge.client_pod or edge.client, edge.service, count_in_words(edge.connections)]
+        [
+            edge.client_pod or edge.client,
+            edge.service,
+            count_in_words(edge.connections),
+            count_in_words(edge.failed),
+        ]
         for edge in edges.edges[:most]
     ]
     others = edges.others + sum(edge.connections for edge in edges.edges[most:])
-    return [*rows, ["others", "", count_in_words(others)]] if others else rows
+    return [*rows, ["others", "", count_in_words(others), ""]] if others else rows
 
 
 def time_of_day(at: float) -> str:

@@ -1,7 +1,7 @@
-"""How traffic for a frontend reaches its listener: by rules, by routes, or not at all.
+"""Brings traffic for a frontend to its listener: by rules, by routes, or not at all.
 
 ``base`` defines the contract, and ``programmer`` implements what the kernel steerings share;
-:func:`make_steering` maps names to steerings.
+:func:`make_steering` returns the steering for a name.
 """
 
 from .base import (

@@ -4,11 +4,11 @@
           ──change({some}, gone)─────────────────────▶
           ◀─recovered ports────────────────────────── start()
 
-Rule 1: a steering touches only what has this proxy's name.
-Rule 2: ``apply`` gets the complete desired state; its cost is that of the difference.
-Rule 3: all of an ``apply`` or a ``change`` is in force when it returns, or none of it. A frontend
-that the kernel refuses individually (its family is disabled, another program has its route) is
-left out and listed in ``unsteered``.
+Rule 1: a steering changes only kernel objects with this proxy's name.
+Rule 2: ``apply`` gets the complete desired state; its cost depends on the difference.
+Rule 3: when ``apply`` or ``change`` returns, all of it is in force; if it raises, none. A frontend
+that the kernel refuses individually (its family is disabled, another program has its route) is left
+out and listed in ``unsteered``.
 """
 
 from __future__ import annotations
@@ -37,51 +37,51 @@ class Refusal(enum.Enum):
     """The target of a frontend without usable endpoints."""
 
     REFUSE = "refuse"
-    """At once: TCP RST, UDP ICMP port unreachable."""
+    """Refuse at once: TCP by a RST, UDP by ICMP port unreachable."""
 
 
 REFUSE = Refusal.REFUSE
 NO_PORT = PortKey(ServicePortName("", "", ""))
-"""Of targets to which nothing is counted."""
+"""The name of targets whose connections aren't counted by Service port."""
 
 
 class EndpointChoice(NamedTuple):
     """Endpoints of which the kernel chooses one, for some clients."""
 
     endpoints: tuple[SocketAddress, ...]
-    """At least one; each has the same chance, so one that is there twice has two."""
+    """At least one. All are equally likely, so a repeated endpoint counts twice."""
     networks: tuple[str, ...] | None = None
-    """Of the clients; None: all."""
+    """The networks of these clients; None: all clients."""
 
 
 class Affinity(NamedTuple):
-    """Session affinity: the endpoint of a client stays the same."""
+    """Session affinity: a client keeps its endpoint."""
 
     name: str
-    """What it belongs to: all frontends of one name share their clients' endpoints."""
+    """Frontends with the same name share affinity entries."""
     timeout_s: int
-    """Seconds without a new connection after which a client is free again."""
+    """Seconds without a new connection after which a client's entry expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelTarget:
-    """The target of a frontend whose new connections the kernel translates to endpoints.
+    """Endpoints to which the kernel translates a frontend's new connections.
 
-    Connections that are open stay as they are.
+    Open connections are unaffected.
     """
 
     port: int
-    """The proxy port, for clients that match no choice, and for all while there is no choice."""
+    """The proxy port, for clients that match no choice, or for all without choices."""
     choices: tuple[EndpointChoice, ...] = ()
-    """The first whose networks contain the client counts. UDP flows to other endpoints end."""
+    """The first whose networks contain the client is used. UDP flows to other endpoints end."""
     affinity: Affinity | None = None
     is_on: bool = True
     """Whether new connections are translated; otherwise all go to the proxy port."""
     by_client: bool = False
-    """Whether a client's address decides, not chance: a choice has a fixed number of slots then,
-    each with one of its endpoints."""
+    """Whether to choose by the client's address instead of at random: a choice then has a fixed
+    number of slots, each with one of its endpoints."""
     name: PortKey = NO_PORT
-    """The Service port, to which what becomes of connections to an endpoint is counted."""
+    """The Service port under which the results of connections are counted."""
 
 
 Target = int | Refusal | KernelTarget
@@ -96,33 +96,33 @@ class Bind(enum.Enum):
     FRONTEND = "frontend"
     """One per frontend, on the frontend's own address and port."""
     LOOPBACK = "loopback"
-    """One per frontend: on its own address if that is a loopback address, else on 127.0.0.1 or
-    ::1; a port that isn't available is replaced by a free one."""
+    """One per frontend: on its own address if that is a loopback address, else on 127.0.0.1 or ::1;
+    an unavailable port is replaced by a free one."""
 
 
 class HookOptions(NamedTuple):
-    """Whether and where connect() of this node's programs is translated."""
+    """Whether and where to translate connect() of this node's programs."""
 
     is_required: bool = False
-    """The start fails if that can't work; otherwise rules lead all clients."""
+    """Whether the start fails if this can't work; otherwise rules steer all clients."""
     cgroup: str = ""
-    """The folder of cgroup v2 whose programs are meant; empty: its root, which contains all."""
+    """The folder of cgroup v2 whose programs are covered; empty: the root, which covers all."""
     host_only: bool = False
-    """Only programs in this network namespace are meant."""
+    """Whether only programs in this network namespace are covered."""
 
 
 @dataclass(frozen=True, slots=True)
 class SteeringFacts:
-    """The facts about this node that steerings need."""
+    """What steerings need to know about this node."""
 
     service_cidrs: tuple[str, ...] = ()
-    """The ranges of cluster IPs; empty where they aren't configured."""
+    """The ranges of cluster IPs; empty if not configured."""
     refuse_port: int = 0
     """The reserved local port without a listener (PROXY_PORT steerings)."""
     proxy_ports: tuple[int, int] | None = None
-    """First and last proxy port; None where no range is configured."""
+    """First and last proxy port; None if no range is configured."""
     node_addresses: tuple[str, ...] = ()
-    """The node's addresses, best first; addresses that no interface has are ignored."""
+    """The node's addresses, best first; those that no interface has are ignored."""
     proxy_name: str = ""
     """The proxy's ``--service-proxy-name``, which separates its rules from others'."""
     hooks: HookOptions | None = None
@@ -135,7 +135,7 @@ Targets = dict[Frontend, Target]
 def merge_change(
     applied: Targets | None, changed: Mapping[Frontend, Target], gone: Collection[Frontend]
 ) -> Targets:
-    """Merge a change into what was applied; return the same object.
+    """Merge a change into the applied targets; return the same object.
 
     Raises:
         SteeringError: Nothing was applied.
@@ -176,40 +176,39 @@ class Steering(abc.ABC):
     """Brings the packets of frontends to their listeners."""
 
     name: str
-    """As in ``--steering``."""
+    """The value of ``--steering``."""
     bind: Bind
     needs_transparent = False
-    """Whether listeners must be transparent sockets (IP_TRANSPARENT), which requires NET_ADMIN or
+    """Whether listeners must be transparent sockets (IP_TRANSPARENT), which require NET_ADMIN or
     NET_RAW: steered packets are admitted only to such sockets."""
     unguarded = ""
-    """Why steered packets are admitted to any socket, also one of another program; empty where
-    they aren't. Known after the first ``apply``. Source: docs/adr/0013."""
+    """Why steered packets are admitted to any socket, even another program's; empty if they aren't.
+    Known after the first ``apply``. Source: docs/adr/0013."""
 
     no_kernel_path: Mapping[IPFamily | Balance, str] = MappingProxyType(
         dict.fromkeys(IPFamily, "this steering has no kernel path: it needs --steering=nftables")
     )
-    """The families, and the choices of endpoints, for which it takes no :class:`KernelTarget`, with
-    the reasons; those of nftables are known after :meth:`start`, and may change with each
-    :meth:`repair`."""
+    """The families and balancing strategies for which it accepts no :class:`KernelTarget`, with the
+    reasons; for nftables known after :meth:`start`, and updated by :meth:`repair`."""
 
     unsteered: Mapping[Frontend, str | Taken] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses individually, with the
-    causes. They aren't in force; ``repair`` retries them, though not each time. Also frontends
-    that another program's rules translate first, or drop packets to, as of the last ``repair``:
-    a :class:`.Taken`, or a :class:`.Doubt` if that isn't certain, and they are in force."""
+    causes. They aren't in force; ``repair`` retries them, though not each time. Also frontends in
+    force whose packets another program's rules translate first, or drop, as of the last ``repair``:
+    each a :class:`.Taken`, or a :class:`.Doubt` if that isn't certain."""
 
     @property
     def helper_restarts(self) -> int:
-        """How many helper processes replaced one that had crashed."""
+        """How many crashed helper processes were replaced."""
         return 0
 
     @abc.abstractmethod
     async def start(self) -> Mapping[Frontend, int]:
         """Prepare, and read what an earlier run of this proxy left in force.
 
-        Returns:
-            The proxy ports that rules still point to, so that the caller can listen there again,
-            and 0 for refused frontends; with Bind.FRONTEND their own ports, if they are served.
+        Returns: The proxy ports that rules still lead to, so that the caller can listen there
+            again, and 0 for refused frontends; with Bind.FRONTEND the frontends' own ports, if they
+            are served.
 
         Raises:
             SteeringError: A library, a privilege or a kernel part is missing.
@@ -220,37 +219,37 @@ class Steering(abc.ABC):
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Make the kernel steer exactly these frontends; idempotent.
 
-        When this returns, stale UDP associations of every frontend whose target changed are
-        removed, so a client that keeps its source port reaches the new target.
+        When this returns, stale UDP associations of frontends with a new target are removed, so a
+        client that keeps its source port reaches the new target.
 
         Raises:
-            SteeringError: The kernel refused; the old state is in force. After a first ``apply``
-                some frontends may lead to endpoints already: repeat it.
+            SteeringError: The kernel refused; the old state is in force. After the first ``apply``
+                some frontends may already lead to endpoints: repeat it.
         """
 
     @abc.abstractmethod
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        """Steer some frontends besides those of the last ``apply``, and stop steering others.
+        """Add or change some frontends, and stop steering others.
 
-        The cost depends on the size of the change only. Call :meth:`forget_stale` next: until then
-        UDP associations may lead where they led before.
+        The cost depends only on the size of the change. Call :meth:`forget_stale` next: until then
+        UDP associations may lead to old targets.
 
         Args:
-            changed: New frontends, and those with a new target; unchanged ones are no error.
-            gone: Frontends that are no longer steered, unless they are in ``changed``; one that
-                wasn't steered is no error.
+            changed: New frontends, and frontends with a new target; unchanged ones are allowed.
+            gone: Frontends to stop steering, unless they are in ``changed``; one that wasn't
+                steered is allowed.
 
         Raises:
-            SteeringError: The kernel refused and the old state is in force, or will be with the
+            SteeringError: The kernel refused and the old state is in force, or will be after the
                 next ``repair`` if the kernel refused to undo a part; or nothing was applied before.
         """
 
     async def forget_stale(self) -> None:  # noqa: B027 - most have nothing to do
         """Remove the conntrack entries that a :meth:`change` has made stale. Idempotent.
 
-        It is apart because the kernel may search its whole table for them, for tens of
-        milliseconds: health check ports don't wait for that. What fails is left to :meth:`repair`,
-        which reports it.
+        It is a separate call because the kernel may search its whole table for tens of
+        milliseconds, and health check ports don't wait for that. :meth:`repair` retries failures,
+        and reports them.
         """
 
     @abc.abstractmethod
@@ -261,13 +260,12 @@ class Steering(abc.ABC):
         """
 
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
-        """Return how many connections the kernel has translated straight to endpoints.
+        """Return how many connections the kernel has translated directly to endpoints.
 
-        It takes 2 µs for a frontend, in a thread.
+        It takes 2 µs per frontend, in a thread.
 
-        Returns:
-            Numbers that never shrink, by frontend, while it is steered and since it was first on
-            the kernel path. None: this steering, or this kernel, doesn't count them.
+        Returns: Numbers that never decrease, by frontend, since it was first on the kernel path and
+            while it is steered. None: this steering, or this kernel, doesn't count connections.
 
         Raises:
             SteeringError: The kernel doesn't list them.
@@ -275,15 +273,15 @@ class Steering(abc.ABC):
         return None
 
     def dropping_chain(self, _endpoint: SocketAddress, _protocol: Protocol) -> str:
-        """Return which chain of another program takes packets to an endpoint, or its answers.
+        """Return which other program's chain drops packets to an endpoint, or its answers.
 
-        As the end of a sentence, as of the last :meth:`repair`; empty if none certainly does.
+        The text ends a sentence, and is as of the last :meth:`repair`; empty if none is certain.
         """
         return ""
 
     @abc.abstractmethod
     async def repair(self) -> int:
-        """Compare the state in force with the desired state, and repair what differs.
+        """Compare the state in force with the desired state, and repair differences.
 
         Returns:
             How many frontends or guard rules had drifted.
@@ -299,9 +297,9 @@ class Steering(abc.ABC):
 
 
 class NoSteering(Steering):
-    """Records what is applied, for the status page: clients dial the listeners, on loopback.
+    """Only records targets, for the status page: clients dial the listeners on loopback.
 
-    For embedding in a program or a test suite: no privilege, no rule, no route.
+    For embedding in a program or test suite: it needs no privileges, rules or routes.
     """
 
     name = "none"
@@ -312,7 +310,7 @@ class NoSteering(Steering):
         self._targets: Targets | None = None
 
     async def start(self) -> Mapping[Frontend, int]:
-        """Part of Steering; nothing outlives the process."""
+        """Nothing outlives the process, so nothing is recovered."""
         return {}
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
@@ -325,11 +323,11 @@ class NoSteering(Steering):
         return render_targets(self._targets or {})
 
     async def repair(self) -> int:
-        """Part of Steering; memory doesn't drift."""
+        """Memory doesn't drift, so nothing is repaired."""
         return 0
 
     async def clean_up(self) -> None:
         self._targets = None
 
     async def close(self) -> None:
-        """Part of Steering."""
+        """Nothing is open."""

@@ -1,9 +1,9 @@
-"""Nftables tables that support the proxy beside its steering, and end with this process.
+"""Nftables tables that support the proxy besides its steering, and end with this process.
 
     ConntrackHold   keeps connection tracking enabled while another program flushes all rules
     Untracked       admits connections to the status ports while connection tracking is full
 
-Rule 1: they are optional: a kernel before 5.12, or without nftables, has none.
+Rule 1: the tables are optional: kernels before 5.12, or without nftables, have none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .names import CONNTRACK_HOLD_TABLES, UNTRACKED_TABLES
 
 # After all translation.
 _HOLD_PRIORITY = 200
-# Where the table raw is, before connection tracking (-200). Source: NF_IP_PRI_RAW.
+# The priority of the table raw, before connection tracking (-200). Source: NF_IP_PRI_RAW.
 _RAW_PRIORITY = -300
 
 
@@ -29,7 +29,7 @@ class HeldTable:
     """An owned table in the network namespace of this process's new threads.
 
     Args:
-        kernel: What the kernel offers.
+        kernel: The parts that the kernel supports.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class ConntrackHold(HeldTable):
 def _fill_hold(table: TableWriter) -> None:
     """Add a chain and a rule that keep the kernel tracking.
 
-    One chain of the kind nat enables all four hooks where the kernel translates; its rule, which
-    has no verdict, enables tracking. Only the first packet of a connection passes it.
+    A single nat chain enables all four hooks at which the kernel translates; its rule, which has no
+    verdict, enables tracking. Only the first packet of a connection passes it.
     """
     table.add_base_chain("tracking", "nat", PREROUTING, _HOLD_PRIORITY)
     table.add_rule("tracking", x.match(x.CT_STATE, 0, mask=x.STATE_INVALID, op=x.NOT_EQUAL))
@@ -94,10 +94,11 @@ class Untracked(HeldTable):
         full table: SYN ──▶ no free entry ──▶ dropped, before any rule that could admit it
         with this:  SYN ──▶ notrack ──▶ /livez answers, the page and the metrics show the full table
 
-    Rule 1: it exists only while the conntrack table is full. An untracked packet is neither new nor
-    established, so a firewall that admits by these states drops it. Tracked packets are admitted
-    otherwise, but dropped anyway while the table is full.
-    Rule 2: only packets from and to this node's own addresses, as forwarded ones may be translated.
+    Rule 1: it exists only while the conntrack table is full. A firewall that admits new and
+    established packets drops untracked ones, which are neither. It would admit tracked packets, but
+    while the table is full these are dropped anyway.
+    Rule 2: only packets from and to this node's own addresses, as forwarded packets may be
+    translated.
 
     Source: nf_conntrack_core.c, nf_conntrack_in(); docs/adr/0022.
     """
@@ -118,5 +119,5 @@ class Untracked(HeldTable):
                 dialled = x.TCP + x.match(x.DPORT, port) + x.match(x.DADDR_TYPE, x.LOCAL)
                 table.add_rule(chain, dialled + x.notrack())
         for port in self._ports:
-            # The answers. On loopback they stay untracked when they come in.
+            # The answers. On loopback they stay untracked on arrival.
             table.add_rule("output", x.TCP + x.match(x.SPORT, port) + x.notrack())

@@ -1,4 +1,4 @@
-"""Reads the rules of other programs in this network namespace once, for all questions."""
+"""Reads other programs' rules in this network namespace once, for all users."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class KernelView:
     """The rules of other programs, and the interfaces."""
 
     nft: Tables = field(default_factory=dict)
-    """All chains, with rules only for those that are passed at the hooks in question."""
+    """All chains; only chains reached from the requested hooks have rules."""
     legacy_nat: Tables = field(default_factory=dict)
     legacy_filter: Tables = field(default_factory=dict)
     links: tuple[str, ...] = ()
     """Names of the interfaces."""
     clients: tuple[PodLink, ...] = ()
-    """The links by which clients come in."""
+    """The links through which clients connect."""
     unread: tuple[str, ...] = ()
     """Why something couldn't be read, one line each."""
     is_nft_read: bool = True
     inet_tables: tuple[str, ...] = ()
-    """Names of all nftables tables of the family ``inet``, of this program's too."""
+    """Names of all nftables tables of the family ``inet``, including this program's."""
 
 
 def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
     """Read this thread's network namespace: some 50 ms, or seconds with 100,000 rules.
 
     Args:
-        hooks: Of which nftables chains are read with their rules.
+        hooks: Hooks whose nftables chains are read with their rules.
         has_nat: Whether to read the legacy table ``nat``.
     """
     unread: list[str] = []
@@ -57,7 +57,7 @@ def read_kernel(*hooks: str, has_nat: bool = True) -> KernelView:
         nat = read_legacy("nat") if has_nat else {}
         filters = read_legacy(*FILTERING)
     except SteeringError as exc:
-        # Most likely a node with only nftables lacks the program that prints legacy tables.
+        # A node with only nftables probably lacks the program that prints legacy tables.
         unread.append(exc.message)
     lines = _INTERFACES.read_text(encoding="ascii", errors="replace").splitlines()
     links = tuple(line.partition(":")[0].strip() for line in lines[2:])

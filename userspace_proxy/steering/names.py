@@ -1,4 +1,4 @@
-"""Names that separate the rules and the lock of one proxy from those of another on the node.
+"""Names that separate one proxy's rules and lock from those of other proxies on the node.
 
     --service-proxy-name        chains                 lock                       nftables table
     (none)                      UPROXY-PRE, …          userspace-proxy            the lock's name
@@ -11,11 +11,10 @@ label of a table in the first column has no slash after a hyphen, names are unam
 Chains of the iptables tree have six characters after the prefix, directly followed by the
 label: ``UPROXY-Od3f9acanary``, as there is no space for a hyphen.
 
-All other modules use the chain names of the first line; the proxy's label is added where names
-are sent to the kernel, and removed where they are read from it.
+All other modules use the chain names of the first line; the proxy's label is added when names are
+sent to the kernel, and removed when they are read.
 
-Rule 1: chains and tables of another proxy don't belong to this one: they are neither read, nor
-repaired, nor removed.
+Rule 1: chains and tables of other proxies are neither read, nor repaired, nor removed.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from typing import NamedTuple
 from ..filters.chains import ChainTable
 from ..kernel.nf_tables import list_tables
 
-# This program's chains are this and a word of capital letters; a label follows a second hyphen.
+# A capitalized word follows in each chain's name, and a label after a second hyphen.
 PREFIX = "UPROXY-"
-# The kernel allows 28 characters: the prefix, five letters, a hyphen, and this many.
+# The kernel allows 28 characters: the prefix, five letters, a hyphen, and this many for the label.
 LABEL_MAX = 15
 _READABLE = 6
 _HASH_DIGITS = 8
@@ -40,7 +39,7 @@ _AS_IT_IS = re.compile(
 )
 _UNREADABLE = re.compile(r"[^A-Za-z0-9._-]")
 _TABLE = "userspace-proxy"
-# Of any kind, as there may be tables of another version. Neither kinds nor labels are empty.
+# Any kind matches, as there may be tables of another version. Neither kinds nor labels are empty.
 _OWN_TABLE = re.compile(rf"{_TABLE}(?:/(?P<kind>[^-]*))?(?:-(?P<label>.*))?", re.DOTALL)
 _NUMBERED = 1 << 24
 _CHAIN = re.compile(rf"(?P<own>{PREFIX}[A-Z]+)(?:-(?P<label>.+))?")
@@ -51,7 +50,7 @@ def proxy_label(proxy_name: str) -> str:
     """Return a short form of a proxy's name: the name itself, or its beginning and a hash.
 
     Args:
-        proxy_name: Its ``--service-proxy-name``; empty without one. A label's label is itself.
+        proxy_name: The ``--service-proxy-name``; empty without one. A label is its own label.
     """
     if _AS_IT_IS.fullmatch(proxy_name):
         return proxy_name
@@ -61,32 +60,32 @@ def proxy_label(proxy_name: str) -> str:
 
 
 def owner_number(proxy_name: str) -> int:
-    """Return a number for a proxy, where only a number fits: 0 without a name."""
+    """Return a proxy's number, for where a name doesn't fit; 0 without a name."""
     label = proxy_label(proxy_name)
     if not label:
         return 0
-    # Above the metrics that people and daemons usually choose (below 10,000).
+    # Higher than the metrics that people and daemons usually choose (below 10,000).
     return _NUMBERED | int.from_bytes(hashlib.sha256(label.encode()).digest()[:3], "big")
 
 
 class OwnTable(NamedTuple):
-    """What the name of a userspace-proxy's nftables table consists of."""
+    """The parts of a userspace-proxy's nftables table name."""
 
     kind: str
     """``replies``, ``paths``, …; empty for the table of the steering itself."""
     label: str
-    """Its proxy's."""
+    """The proxy's label."""
 
     @property
     def name(self) -> str:
-        """The name, which :func:`read_own_table` reads."""
+        """The name, as :func:`read_own_table` parses it."""
         stem = f"{_TABLE}/{self.kind}" if self.kind else _TABLE
         # nft allows no tilde in a name; a label has no slash, so the name stays unambiguous.
         return f"{stem}-{self.label.replace('~', '/')}" if self.label else stem
 
 
 def read_own_table(name: str) -> OwnTable | None:
-    """Return what a table's name consists of, also of another version's; None: not a proxy's."""
+    """Parse a table's name, also of other versions; None: it isn't a userspace-proxy's."""
     match = _OWN_TABLE.fullmatch(name)
     if match is None:
         return None
@@ -105,7 +104,7 @@ class TableNames:
     def label_in(self, table: str) -> str | None:
         """Return the label of a table's proxy; None for any other table."""
         own = read_own_table(table)
-        # A name that isn't written like this has no proxy's label, although it begins like one.
+        # A name that only begins like one of ours has no label.
         return own.label if own is not None and self.of(own.label) == table else None
 
     def labels_here(self) -> list[str]:
@@ -124,7 +123,7 @@ UNTRACKED_TABLES = TableNames("untracked")
 def nftables_labels_here() -> list[str]:
     """Return the labels of all proxies with tables of the steering ``nftables`` here, sorted.
 
-    The kernel path's may be there alone: it is written first, and a process may die after that.
+    Only the kernel path's table may exist, as it is written first, and a process may die then.
     """
     return sorted(_labels_in(list_tables(), STEERING_TABLES, KERNEL_PATH_TABLES))
 
@@ -135,13 +134,13 @@ def _labels_in(tables: Iterable[str], *kinds: TableNames) -> set[str]:
 
 
 def is_own_table(table: ChainTable) -> bool:
-    """Return whether a table is one of any userspace-proxy's."""
+    """Return whether a table belongs to any userspace-proxy."""
     is_family = table.family in ("inet", "bridge") and not table.is_legacy
     return is_family and read_own_table(table.name) is not None
 
 
 def label_of(chain: str) -> str | None:
-    """Return the label in a chain's name in the kernel; None for a chain of other programs."""
+    """Return the label in a kernel chain name; None for other programs' chains."""
     match = _match(chain)
     return None if match is None else match["label"] or ""
 
@@ -153,16 +152,16 @@ class ChainNames:
         self.label = proxy_label(proxy_name)
 
     def in_kernel(self, name: str) -> str:
-        """Return a chain's name in the kernel; names of other programs' chains are unchanged."""
+        """Return a chain's name in the kernel; other programs' names are unchanged."""
         if self.label and name.startswith(PREFIX):
             is_of_tree = _TREE_CHAIN.fullmatch(name) is not None
             return f"{name}{self.label}" if is_of_tree else f"{name}-{self.label}"
         return name
 
     def known(self, name: str) -> str:
-        """Return the name in this program of a chain in the kernel.
+        """Return this program's name for a chain in the kernel.
 
-        A chain of another proxy is returned in brackets, so that it counts as another program's.
+        A chain of another proxy is in brackets, so that it counts as another program's.
         """
         match = _match(name)
         if match is None:

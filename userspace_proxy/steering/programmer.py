@@ -1,11 +1,11 @@
-"""The blocking half of a steering: it changes the kernel, and undoes a change that is refused.
+"""The blocking half of a steering, which changes the kernel, and undoes refused changes.
 
     agent ── ProgrammedSteering ── one thread ── Programmer ── kernel
 
-    first apply ─▶ _load            change ─▶ only what differs ─▶ _write ── refused ─▶ _restore
+    first apply ─▶ _load            change ─▶ difference ─▶ _write ── refused ─▶ _restore
 
-Rule 1: each frontend has a port: its proxy port, or for a refused one the refuse port, or 0 for a
-steering that has none.
+Rule 1: each frontend has a port: its proxy port; or, if refused, the refuse port, or 0 if the
+steering has none.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ Touched = Mapping[Frontend, int | None]
 
 
 class Programmer(abc.ABC):
-    """What one proxy has in the kernel of the calling thread's network namespace.
+    """One proxy's state in the kernel, in the calling thread's network namespace.
 
-    The methods without a docstring are the blocking form of those of :class:`.base.Steering`.
+    Methods without a docstring are blocking forms of :class:`.base.Steering`'s.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Programmer(abc.ABC):
         """Part of Steering."""
 
     def apply(self, ports: Ports) -> None:
-        """Part of Steering; keeps the dictionary."""
+        """Apply the desired ports; keeps the dictionary."""
         if self._applied is not None:
             self.change({**dict.fromkeys(self._applied.keys() - ports.keys()), **ports})
             return
@@ -105,13 +105,13 @@ class Programmer(abc.ABC):
 
     @abc.abstractmethod
     def in_force(self) -> Ports:
-        """Return the ports of frontends that are steered now, read from the kernel."""
+        """Return the ports of steered frontends, read from the kernel."""
 
     def repair(self) -> int:
         return 0 if self._applied is None else self._repair()
 
     def look_at_others(self) -> None:
-        """Follow chains of other programs that take packets before; called after a repair."""
+        """Read other programs' chains that precede this proxy's; called after a repair."""
         self._taken_earlier = self._earlier.look((self._applied or {}).keys())
 
     @abc.abstractmethod
@@ -141,26 +141,26 @@ class Programmer(abc.ABC):
 
 
 class NatProgrammer(Programmer):
-    """A programmer whose rules translate frontends to ports, and so leave conntrack entries."""
+    """A programmer whose rules translate frontends to ports, which creates conntrack entries."""
 
     def __init__(self, facts: SteeringFacts) -> None:
         super().__init__()
         self._facts = facts
         self._address = PreroutingAddress(facts.node_addresses)
         self._to_ip = ""
-        """Where PREROUTING translates to; empty for the interface's address."""
+        """The address for DNAT in PREROUTING; empty for the interface's address."""
         self._stale: dict[Frontend, frozenset[int]] = {}
-        """Frontends whose stale conntrack entries are still to be removed, and the ports that
-        they may have led to before: steps that failed may have been in force, too."""
+        """Frontends whose stale conntrack entries are still to be removed, with the ports to which
+        they may have led: even failed steps may have been in force."""
         self._lost: set[IPFamily] = set()
-        """Families of addresses that were lost since entries were noted for that."""
+        """Families that have lost an address since stale entries were last noted."""
 
     def _note_stale(self, before: Touched) -> None:
         """Note the frontends whose entries may lead to the wrong port after a change.
 
-        Of TCP these are SYNs without an answer, wherever they lead: they bypassed the proxy, or a
-        listener has dropped them, by its filter or because its queue was full. Where one port is
-        without a listener, those are refused anyway: listing all entries takes 10 ms.
+        For TCP these are unanswered SYNs, wherever they lead: they bypassed the proxy, or a
+        listener dropped them, by its filter or because its queue was full. If one of the ports has
+        no listener, they are refused anyway, so the listing, which takes 10 ms, is saved.
         """
         applied, without = self._applied or {}, {None, 0, self._facts.refuse_port}
         for frontend, port in before.items():
@@ -170,39 +170,39 @@ class NatProgrammer(Programmer):
                 self._note_led([(frontend, None)])
 
     def _note_led(self, led: Iterable[tuple[Frontend, int | None]]) -> None:
-        """Note ports that frontends have led to, perhaps several of one; None: anywhere."""
+        """Note ports to which frontends have led, perhaps several each; None: anywhere."""
         for frontend, port in led:
             known = self._stale.get(frontend, frozenset())
             self._stale[frontend] = known if port is None else known | {port}
 
     def _note_earlier(self, led: Ports) -> None:
-        """Note before the first apply that connections may lead anywhere; no rules were maintained.
+        """Note before the first apply that connections may lead anywhere, as no proxy kept rules.
 
         Args:
-            led: The ports that frontends are led to now: by an earlier run, or by a first apply
-                that failed although it is in force.
+            led: The frontends' current ports: by an earlier run, or by a failed first apply that is
+                in force anyway.
         """
         self._note_led((frontend, None) for frontend in self._applied or ())
         self._note_led(led.items())
 
     def _choose_ip(self) -> str:
-        """Return where PREROUTING is to translate to; note what led to addresses that are gone.
+        """Choose the address for DNAT; note frontends that led to removed addresses.
 
-        REDIRECT, too, led flows to an address of their interface, and they would follow it forever.
+        REDIRECT also led flows to an address of their interface, which they would follow forever.
         """
         to_ip = self._address.choose(self._to_ip)
         self._lost |= self._address.take_lost()
         return to_ip
 
     def _choices(self, _frontend: Frontend) -> Collection[EndpointChoice]:
-        """Return endpoints that UDP flows of a frontend may lead to, besides its port."""
+        """Return endpoints to which a frontend's UDP flows may lead, besides its port."""
         return ()
 
     def _forget_stale(self) -> None:
-        """Remove the conntrack entries that frontends got under other rules, or without any."""
+        """Remove conntrack entries from before the frontends' current rules."""
         ports = self._applied or {}
         if self._lost:
-            # Only now: within a change that is refused later, other frontends were to be steered.
+            # Only now, as a change that was refused later would have steered other frontends.
             self._note_led((f, None) for f in ports if f.family in self._lost)
             self._lost = set()
         if not self._stale:
@@ -222,7 +222,7 @@ class NatProgrammer(Programmer):
         self._stale = {}
 
     def _forget_all(self, removed: Mapping[Frontend, int]) -> None:
-        """Forget the desired state, and remove the conntrack entries of rules that were removed."""
+        """Forget the desired state, and remove the conntrack entries of removed rules."""
         self._note_led(removed.items())
         self._applied = {}
         self._forget_stale()
@@ -232,7 +232,7 @@ class NatProgrammer(Programmer):
 def forget_entries(
     frontends: Collection[Frontend], change_of: Callable[[Frontend], Change]
 ) -> None:
-    """Remove the conntrack entries of frontends that lead elsewhere.
+    """Remove the stale conntrack entries of frontends.
 
     Raises:
         SteeringError: The kernel doesn't list or remove entries.
@@ -248,21 +248,21 @@ Result = TypeVar("Result")
 
 
 class ProgrammedSteering(Steering, Generic[Kind]):
-    """A steering whose methods call a programmer, all in one thread.
+    """A steering whose methods all call a programmer in one thread.
 
-    Its network namespace is that of the thread that calls the first method.
+    Its network namespace is the first calling thread's.
     """
 
     def __init__(self, facts: SteeringFacts, make: Callable[[], Kind]) -> None:
         self.facts = facts
-        # Calls to the kernel block, and none may overtake another.
+        # Calls to the kernel block, and must stay in order.
         self._programmer = InOneThread(f"{self.name}-steering", make)
         self._filters: Sequence[Followed] = ()
 
     async def start(self) -> Mapping[Frontend, int]:
         def start_and_look(programmer: Kind) -> Ports:
             ports = programmer.start()
-            # Nothing is known of them yet, but the process has all its descriptors from now on.
+            # No frontend is known yet, but from now on the process has all its descriptors.
             programmer.look_at_others()
             return ports
 
@@ -340,13 +340,13 @@ Port = TypeVar("Port")
 
 
 class ReleasedPorts(Generic[Port]):
-    """Proxy ports that stay guarded until the second repair after their last frontend has left.
+    """Proxy ports that stay guarded until the second repair after their last frontend left.
 
         packet ─▶ nat, old rules: to port 36001 ─▶ guard, new rules: 36001 isn't guarded ─▶ socket
 
     A packet that the old rules have translated may meet the new guard. If a port left the guard
-    with its last frontend, any program that has bound it meanwhile, say after a crash of the
-    proxy, would get that client. The ports have the form of one steering's guard.
+    with its last frontend, any program that has bound it meanwhile, say after a crash of the proxy,
+    would receive that client. Ports are in the form that the steering's guard uses.
     """
 
     def __init__(self) -> None:
@@ -357,14 +357,15 @@ class ReleasedPorts(Generic[Port]):
         return iter(self._recent | self._earlier)
 
     def add(self, ports: Iterable[Port]) -> None:
-        """Keep ports guarded; those in use may be among them."""
+        """Keep ports guarded; ports in use may be among them."""
         self._recent.update(ports)
 
     @contextlib.contextmanager
     def end_round(self) -> Iterator[set[Port]]:
-        """Yield the ports that need no guard any more; called once by each repair.
+        """Yield the ports that need no guard any more; each repair calls it once.
 
-        After its comparison, so that their end is no drift. If it raises, they stay guarded.
+        Call it after the comparison, so that their removal isn't drift. If the body raises, they
+        stay guarded.
         """
         ended = self._earlier - self._recent
         self._earlier, self._recent = self._recent, set()

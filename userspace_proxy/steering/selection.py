@@ -1,9 +1,9 @@
-"""Maps a name to a steering, decides what ``auto`` chooses here, and removes leftovers of others.
+"""Creates the steering of a name, decides what ``auto`` means here, and removes other leftovers.
 
-Rule 1: what doesn't exist costs nothing: no library is loaded, no helper started, no table created.
+Rule 1: a steering that isn't used costs nothing: no library, helper or table.
 Rule 2: leftovers are removed before the first listener: stale rules point to proxy ports that this
 run assigns to other Services.
-Rule 3: what can't be read is reported; leftovers that can't be removed prevent the start.
+Rule 3: unreadable state is reported; leftovers that can't be removed prevent the start.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _log = FieldLogger("userspace_proxy.steering")
 
 
 def read_offers_for(steering: str | Steering) -> KernelOffers:
-    """Read what the kernel offers, as far as a steering may decide by it; blocks for some 10 ms.
+    """Try the kernel parts on which a steering depends; blocks for some 10 ms.
 
     Args:
-        steering: A value of ``--steering``, or one of the caller's own.
+        steering: A value of ``--steering``, or the caller's own steering.
     """
     is_alone = steering == "none" or isinstance(steering, Steering)
     return read_kernel_offers(FOR_SOCKETS) if is_alone else read_kernel_offers()
@@ -56,14 +56,14 @@ def make_steering(
     own_namespace: bool = False,
     kernel: KernelOffers = LACKS_NOTHING,
 ) -> Steering:
-    """Return the steering for a value of ``--steering``; nothing is started.
+    """Return the steering for a value of ``--steering``, which isn't started yet.
 
     Args:
         own_namespace: Whether the network namespace was created for this proxy.
         kernel: What the kernel offers.
 
     Raises:
-        SteeringError: No such steering, or ``auto`` finds none that works here.
+        SteeringError: There is no such steering, or none works here (``auto``).
     """
     chosen = choose(name, kernel, own_namespace=own_namespace)
     hooks = facts.hooks
@@ -91,7 +91,7 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
     """Check whether the steering for a value of ``--steering`` can work here.
 
     Raises:
-        SteeringError: It lacks something, or ``auto`` finds none.
+        SteeringError: It can't, or none can (``auto``).
     """
     chosen = choose(name, kernel, own_namespace=own_namespace)
     lacks = lacks_of(kernel, own_namespace=own_namespace).get(chosen, "")
@@ -102,7 +102,7 @@ def check_steering(name: str, kernel: KernelOffers, *, own_namespace: bool) -> N
 def check_hooks(
     name: str, hooks: HookOptions | None, kernel: KernelOffers, *, own_namespace: bool
 ) -> None:
-    """Check whether connect() can be translated, if it must be; nothing is changed.
+    """Check whether connect() can be translated, if that is required; changes nothing.
 
     Raises:
         SteeringError: It can't, so a start can't succeed.
@@ -121,7 +121,7 @@ def _not_translated_by(chosen: str) -> str:
 
 
 def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> None:
-    """Check whether the kernel has what a steering needs, as far as it could be tried.
+    """Check whether the kernel supports a steering, as far as it could be tried.
 
     Raises:
         SteeringError: It lacks something, so a start can't succeed.
@@ -131,16 +131,16 @@ def check_kernel(name: str, kernel: KernelOffers, *, own_namespace: bool) -> Non
 
 
 def kernel_lacks(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return what a steering needs of the kernel and doesn't get, in words; empty for nothing."""
+    """Describe the kernel parts that a steering needs and doesn't have; empty for none."""
     parts = () if name == "local" and own_namespace else _PARTS.get(name, ())
     return kernel.words(parts)
 
 
 def remedy(name: str, kernel: KernelOffers) -> str:
-    """Return what helps where a steering can't work: another one that can, if there is one.
+    """Return a hint for a steering that can't work: another that can, if there is one.
 
     Args:
-        name: The steering; ``auto``: none that it may choose can work.
+        name: The steering; ``auto``: no steering can work.
     """
     if other := works_instead(name, kernel):
         return f"--steering={other} works here"
@@ -150,13 +150,13 @@ def remedy(name: str, kernel: KernelOffers) -> str:
 
 
 def works_instead(name: str, kernel: KernelOffers) -> str:
-    """Return another steering than this one that works here; empty if none does."""
+    """Return another steering that works here; empty if none does."""
     lacks = lacks_of(kernel, own_namespace=False)
     return next((other for other in lacks if other != name and not lacks[other]), "")
 
 
 def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
-    """Return what each steering lacks to work here, in words; empty where it lacks nothing."""
+    """Describe what each steering needs and doesn't have here; empty if it can work."""
     return {
         "nftables": nftables.missing(kernel),
         "iptables": iptables_lacks(kernel),
@@ -165,7 +165,7 @@ def lacks_of(kernel: KernelOffers, *, own_namespace: bool) -> dict[str, str]:
 
 
 def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return a name unchanged, unless it is ``auto``: then what works best here.
+    """Return a steering's name; for ``auto``, of the one that works best here.
 
     Raises:
         SteeringError: No steering works here.
@@ -179,16 +179,16 @@ def choose(name: str, kernel: KernelOffers, *, own_namespace: bool) -> str:
 
 
 def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
-    """Return what ``auto`` chooses on a node.
+    """Return the steering that ``auto`` chooses on a node.
 
     Args:
-        lacks: What each steering lacks, in words; empty where it lacks nothing.
-        hint: What helps where none of them can work.
+        lacks: What each steering needs and doesn't have; empty if it can work.
+        hint: The hint if none can work.
 
     Raises:
-        SteeringError: Each lacks something.
+        SteeringError: None can work.
     """
-    # Prefers what the node uses already, as rules in both are hard to follow.
+    # Prefer what the node already uses, as rules in both are hard to follow.
     order = ("iptables", "nftables") if has_legacy else ("nftables", "iptables")
     for candidate in order:
         if not lacks[candidate]:
@@ -200,7 +200,7 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool, hint: str) -> str:
 
 
 def find_no_kernel_path(name: str, kernel: KernelOffers) -> Mapping[IPFamily | Balance, str]:
-    """Return what :attr:`.Steering.no_kernel_path` would be if a steering were started here.
+    """Return :attr:`.Steering.no_kernel_path` of a steering if it were started here.
 
     Args:
         name: As in ``--steering``, but not ``auto``.
@@ -215,12 +215,12 @@ def has_legacy_tables() -> bool:
     try:
         return any(map(tables_in_use, (4, 6)))
     except OSError:
-        # Permission denied; then iptables lacks it, too.
+        # Permission is denied, so iptables can't work either.
         return False
 
 
 def iptables_lacks(kernel: KernelOffers) -> str:
-    """Return what iptables steering lacks to work here; empty where it lacks nothing."""
+    """Return what iptables steering needs and doesn't have here; empty if it can work."""
     lacks = [] if has_python_iptables() else ["python-iptables is missing"]
     lacks += [f"{program} is missing" for program in missing_programs()]
     if not has_net_admin():
@@ -236,7 +236,7 @@ def has_python_iptables() -> bool:
 
 
 _PARTS = {"nftables": FOR_NFTABLES, "iptables": FOR_IPTABLES, "local": FOR_GUARD}
-"""What steerings need of the kernel."""
+"""Kernel parts that steerings need."""
 
 
 _Kind = TypeVar("_Kind", bound=Steering)
@@ -245,16 +245,16 @@ _HasLeft = Callable[[str], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What other steerings had left."""
+    """Leftovers of other steerings."""
 
     removed: tuple[str, ...]
     """The steerings whose leftovers were removed."""
     unseen: tuple[str, ...]
-    """Why others could not be checked."""
+    """Why others couldn't be checked."""
 
 
 async def remove_leftovers(chosen: str, proxy_name: str) -> Leftovers:
-    """Remove rules, routes and tables of a proxy that other steerings created; idempotent.
+    """Remove a proxy's rules, routes and tables by other steerings; idempotent.
 
     No listener of the proxy may exist yet.
 

@@ -1,1 +1,1 @@
-"""The commands of this package, and what commands of ``userspace-proxy`` do for all nodes."""
+"""The commands of this package, and the all-nodes parts of commands of ``userspace-proxy``."""

@@ -1,10 +1,10 @@
-"""The command ``dashboard``: all nodes in a browser, on loopback of its user's machine.
+"""The command ``dashboard``: all nodes in a browser, on the loopback of the user's machine.
 
     kubeconfig ──▶ reader ──▶ AllNodes ──▶ Dashboard ◀── the browser that this opens
 
-Rule 1: a browser is opened once a node has answered, or it is known why one doesn't, so a user
-without the rights gets an error instead of an empty page.
-Rule 2: a browser that would take this terminal isn't opened.
+Rule 1: the browser is opened once a node has answered, or the reason for not answering is known, so
+a user without rights gets an error instead of an empty page.
+Rule 2: a browser that would take over this terminal isn't opened.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def dashboard(given: Given) -> int:
 
 
 def has_screen(platform: str = sys.platform, environment: Mapping[str, str] = os.environ) -> bool:
-    """Return whether a browser has another place than this terminal."""
+    """Return whether a browser can open outside this terminal."""
     return platform in ("darwin", "win32") or any(map(environment.get, _SCREENS))
 
 
 def open_browser(address: str) -> None:
-    """Open the user's browser, if there is one."""
+    """Open the user's browser, if any."""
     webbrowser.open(address)
 
 
@@ -91,7 +91,7 @@ def _port(given: Given) -> int:
 
 
 def _cluster(given: Given, settings: Settings) -> str:
-    """Return the context, by which users know a cluster; empty without one."""
+    """Return the kubeconfig context, by which users know a cluster; empty without one."""
     from userspace_proxy.sources.kubernetes.kubeconfig_files import read_kubeconfig
 
     kubeconfig = find(given, settings)

@@ -1,10 +1,9 @@
-"""The part of ``explain`` that the agents of all nodes answer.
+"""The part of ``explain`` that comes from the agents of all nodes.
 
     agents ──about one Service──▶ merged ─▶ a part of the explanation
                 └──one --node──▶ its own facts, which are explained instead of the plan
 
-Rule 1: without an agent that can be found and reached, the plan is explained alone, and why is
-said.
+Rule 1: if no agent can be found and reached, only the plan is explained, together with the reason.
 """
 
 from __future__ import annotations
@@ -34,28 +33,25 @@ _NODE = "node"
 
 @dataclass(frozen=True, slots=True)
 class OnNodes:
-    """What the nodes say of one Service."""
+    """What the nodes report about one Service, as a NodesAnswer."""
 
     service: str
-    """``namespace/name``, perhaps with ``:port``."""
+    """``namespace/name``, optionally with ``:port``."""
     all_nodes: AllNodes
     is_one: bool
-    """One node was asked for."""
+    """Whether one node was requested."""
 
     @property
     def subject(self) -> Subject | None:
-        """The facts of the node that was asked for; None: all were, or it has no answer."""
         answer = self.all_nodes.answers[0] if self.is_one and self.all_nodes.answers else None
         return None if answer is None else self._subject_of(answer)
 
     def settings(self, name: str) -> Mapping[str, object]:
-        """Return an agent's settings, of one that serves Services of a name if there is one."""
         known = [one.status.settings for one in self.all_nodes.answers if one.status is not None]
         return max(known, key=lambda one: one.get("service_proxy_name", "") == name, default={})
 
     @property
     def worst(self) -> Subject | None:
-        """The facts of a node where it is worst; None if no node has answered."""
         from ..nodes.merged import merge
 
         ports = merge(self.all_nodes).of_service(self.service).ports
@@ -75,11 +71,6 @@ class OnNodes:
     def added_to(
         self, explanation: Explanation, planned: Sequence[PortFacts] | None, invocation: Invocation
     ) -> Explanation:
-        """Return the explanation with what the nodes say.
-
-        Args:
-            planned: The Service ports as planned from the API server; None: they can't be read.
-        """
         from ..nodes.explained import behind_steps, with_nodes, with_plan
         from ..nodes.merged import merge
 
@@ -101,11 +92,7 @@ class OnNodes:
 def ask_nodes(
     given: Given, settings: Settings, service: str, *, instead: UserspaceProxyError | None = None
 ) -> NodesAnswer | None:
-    """Return what the nodes say of a Service; None, after a warning, if none can be asked.
-
-    Args:
-        instead: Why there is no plan, which is said if they can; None: there is one.
-    """
+    """Return what the nodes report about a Service; None, after a warning, if that fails."""
     names = [name for name in given.values.get(_NODE, "").split(",") if name]
     try:
         all_nodes = read_once(given, settings, [service.partition(":")[0]])

@@ -1,9 +1,9 @@
-"""Reads all nodes for a command: once, or as long as it shows them.
+"""Reads all nodes for a command, once or continuously.
 
     agents ──▶ first answers, with how many there are meanwhile ──▶ page
            └─▶ changes, in a thread ──▶ page, each second
 
-Rule 1: nodes that answer in time wait for no other.
+Rule 1: nodes that answer in time don't wait for others.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     ShowPart = Callable[[AllNodes], None]
 
-# A second look may take as long as the first one.
+# A second read may take as long as the first one.
 _SHORT_S = 2.5
 _CLEAR_LINE = "\r\x1b[K"
 
@@ -47,12 +47,12 @@ def read_once(
     """Return the first answers of all nodes.
 
     Args:
-        also: Services of which everything is wanted, ``namespace/name``.
-        show: Called with the answers at once: streams of nodes that don't answer end a second
+        also: Services to read completely, ``namespace/name``.
+        show: Called with the answers at once; streams of nodes that don't answer end a second
             later.
 
     Raises:
-        UserspaceProxyError: No agent can be found, or reached.
+        UserspaceProxyError: No agent can be found or reached.
     """
 
     async def main() -> AllNodes:
@@ -65,10 +65,10 @@ def read_once(
 
 
 async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Sequence[str]]:
-    """Return the first answers, and the Services of which everything was asked.
+    """Return the first answers, and the Services that were read completely.
 
-    Summaries don't have who is served by an endpoint that fails elsewhere: there is a second look
-    where the first one was short.
+    Summaries lack the nodes that an endpoint serves while it fails elsewhere, so a second read
+    follows if the first one was short.
     """
     from ..nodes.merged import services_to_ask
 
@@ -82,9 +82,9 @@ async def _look(reader: NodesReader, also: Sequence[str]) -> tuple[AllNodes, Seq
 
 
 class FollowedNodes:
-    """The answers of all nodes while a command shows them; use it by ``with``.
+    """The answers of all nodes while a command shows them; a context manager.
 
-    A thread reads them: what shows them waits for the terminal.
+    A thread reads them, as showing them waits for the terminal.
     """
 
     def __init__(self, given: Given, settings: Settings, also: Sequence[str] = ()) -> None:
@@ -101,7 +101,7 @@ class FollowedNodes:
         """Return with the first answers.
 
         Raises:
-            UserspaceProxyError: No agent can be found, or reached.
+            UserspaceProxyError: No agent can be found or reached.
         """
         self._reading = self._executor.submit(asyncio.run, self._follow())
         self._reading.add_done_callback(lambda _: self._has_answers.set())
@@ -116,14 +116,14 @@ class FollowedNodes:
     def __exit__(self, *_exc: object) -> None:
         self._is_stopping = True
         if self._stop is not None:
-            # A loop that has ended is closed.
+            # The loop may have ended and be closed.
             with contextlib.suppress(RuntimeError):
                 self._stop()
         self._executor.shutdown()
 
     @property
     def now(self) -> AllNodes:
-        """The last answers.
+        """The latest answers.
 
         Raises:
             UserspaceProxyError: The reader has given up.
@@ -146,17 +146,17 @@ class FollowedNodes:
             problems = {one.node: one.problem for one in self._now.answers}
             async for now in reader.follow(also=also):
                 all_nodes = _with_problems(now, problems)
-                # Until each has answered again, the first answers say more.
+                # Until each node has answered again, the first answers contain more.
                 has_begun = has_begun or not any(map(_is_asked, all_nodes.answers))
                 if has_begun:
                     self._now = all_nodes
 
 
 def _with_problems(all_nodes: AllNodes, problems: dict[str, Cause | None]) -> AllNodes:
-    """Return nodes with what was wrong with those that are asked for the first time since.
+    """Return nodes with the former problems of nodes that are asked for the first time again.
 
     Args:
-        problems: By node; those of nodes that have been asked are removed.
+        problems: By node; problems of nodes that have been asked are removed.
     """
     if not problems:
         return all_nodes
@@ -176,8 +176,8 @@ def _is_asked(answer: AgentAnswer) -> bool:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[ShowPart | None]:
-    """Show on a terminal how many nodes have answered so far."""
-    # What is written here is no text of others, and the terminal shall obey it.
+    """Show on a terminal how many nodes have answered."""
+    # The text written here is this program's own, and the terminal must interpret it.
     stream = getattr(sys.stderr, "unescaped", sys.stderr)
     if stream is None or not stream.isatty():
         yield None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..forward.source import ForwardSource
 
 Write = Callable[[str], object]
-# Of run; they are about clients of other machines.
+# Settings of ``run`` about clients on other machines.
 _WITHOUT_EFFECT = ("bind_address", "workers", "steering", "proxy_port_range")
 
 
@@ -43,7 +43,7 @@ def forward(given: Given) -> int:
 
     Raises:
         ConfigError: A flag is wrong.
-        UserspaceProxyError: The API server doesn't respond, or doesn't permit it.
+        UserspaceProxyError: The API server doesn't respond, or denies access.
     """
     from userspace_proxy.cli.logs import set_up_logging
     from userspace_proxy.config.load import load_settings
@@ -63,7 +63,7 @@ def forward(given: Given) -> int:
         raise ConfigError("cannot forward: there is no kubeconfig", hint="give --kubeconfig=FILE")
     set_up_logging(settings.log_format, settings.verbosity)
     if "verbosity" not in settings.origins:
-        # What changes is printed.
+        # Changes are printed instead.
         logging.getLogger("userspace_proxy").setLevel(logging.WARNING)
     wanted, namespace = wanted_services(given, settings)
     address = wanted_address(given)
@@ -85,20 +85,21 @@ def forward(given: Given) -> int:
 
 
 def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[ServiceKey], str]:
-    """Return the Services that the arguments name, and the namespace to read, empty for all.
+    """Return the Services named by the arguments, and the namespace to read (empty: all).
 
     Raises:
         ConfigError: An argument isn't a Service.
     """
     arguments = ServiceArguments(given, settings, reads_cluster=True)
     for word in given.arguments:
-        if ":" in word:
+        # kubectl's ports: 8080, 8080:80, :http.
+        if word.isdecimal() or (":" in word and "://" not in word):
             raise ConfigError(
                 f"{word!r} is not a Service",
                 hint="all ports of a Service are forwarded, at an address of its own",
             )
-    names = [arguments.names(word)[0].split("/") for word in given.arguments]
-    wanted = frozenset(ServiceKey(namespace, name) for namespace, name in names)
+    names = [arguments.names(word)[0].partition(":")[0] for word in given.arguments]
+    wanted = frozenset(map(ServiceKey.read, names))
     if given.is_on("all-namespaces"):
         return wanted, ""
     if not wanted:
@@ -108,10 +109,10 @@ def wanted_services(given: Given, settings: Settings) -> tuple[frozenset[Service
 
 
 def wanted_address(given: Given) -> str:
-    """Return the address that all Services are to have; empty: each has one of its own.
+    """Return the common address of all Services; empty: each has its own.
 
     Raises:
-        ConfigError: It isn't one of this machine's loopback.
+        ConfigError: It isn't a loopback address.
     """
     text = given.values.get("address", "")
     address = "127.0.0.1" if text == "localhost" else text
@@ -124,7 +125,7 @@ def wanted_address(given: Given) -> str:
 
 
 def make_options(settings: Settings, source: ForwardSource) -> Options:
-    """Return the options of the proxy, from settings that mean the same for ``run``."""
+    """Return the proxy's options, from settings that mean the same for ``run``."""
     from userspace_proxy.agent.run import make_options as options_of_run
 
     from ..forward.source import CONNECT_S
@@ -180,7 +181,7 @@ async def _forward(source: ForwardSource, options: Options, write: Write) -> Non
 
 
 def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]]:
-    """Yield what isn't forwarded, and why: also what another Service has the address of."""
+    """Yield what isn't forwarded, and why, including Services whose address another one has."""
     for one in source.services.left_out:
         yield _name(one.service, one.port), one.reason
     for item in proxy.status().ignored:
@@ -189,7 +190,7 @@ def left_out_of(proxy: Proxy, source: ForwardSource) -> Iterator[tuple[str, str]
 
 
 def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
-    """Yield a line for each address and port that another program has."""
+    """Yield a line for each address and port that another program or Service uses."""
     from userspace_proxy.kernel.port_holders import holders_at
 
     wanted: set[SocketAddress] = set()
@@ -200,14 +201,17 @@ def taken_addresses(proxy: Proxy, source: ForwardSource) -> Iterator[str]:
             if address is not None and address.port == port:
                 break
             wanted.add(SocketAddress(frontend.ip, port))
+    own = {port.address: port.name for port in forwarded_ports(proxy).values()}
     for at, holder in holders_at(wanted).items():
         is_named = holder.name and holder.pid
         who = f"{holder.name}, pid {holder.pid}" if is_named else str(holder)
-        yield f"{at} is taken by {who}"
+        # As 8080 instead of 80, before a Service had that port.
+        first = own.get(str(at))
+        yield f"{at} is that of {first} until this ends" if first else f"{at} is taken by {who}"
 
 
 def forwarded_ports(proxy: Proxy) -> dict[str, ForwardedPort]:
-    """Return what is forwarded, by name."""
+    """Return the forwarded ports, by name."""
     ports = {}
     for view in proxy.status().ports:
         key, port = view.plan.key.name.service, view.plan.key.name.port
@@ -246,16 +250,16 @@ def _print(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ForwardedPort:
-    """A Service port as this machine serves it."""
+    """A Service port as served on this machine."""
 
     name: str
-    """``web.shop:80``, with the number that the port has in the cluster."""
+    """``web.shop:80``, with the port's number in the cluster."""
     address: str
-    """Where it answers; empty: nowhere."""
+    """The address at which it answers; empty: none."""
     pods: int = 0
-    """Those that may be used."""
+    """The number of usable pods."""
     problem: str = ""
-    """Why it isn't served, or refuses."""
+    """Why it isn't served, or refuses clients."""
 
 
 def render_start(
@@ -270,10 +274,10 @@ def render_start(
 
     Args:
         ports: By name.
-        left_out: What isn't forwarded, each with the reason.
+        left_out: What isn't forwarded, with the reasons.
         head: The first line.
-        dns: The address of the DNS server, or why there is none.
-        columns: The width of the terminal; 0: no bound.
+        dns: The DNS server's address, or why there is none.
+        columns: The terminal's width; 0: unlimited.
     """
     rows = [(port.name, port.address or "-", _state(port)) for port in ports.values()]
     lines = [head, *_table([("NAME", "ADDRESS", "PODS"), *rows] if rows else [], columns)]
@@ -286,7 +290,7 @@ def render_start(
 def render_changes(
     before: Mapping[str, ForwardedPort], now: Mapping[str, ForwardedPort]
 ) -> Iterator[str]:
-    """Yield a line for each Service port that has changed."""
+    """Yield a line for each changed Service port."""
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if new is None:
@@ -301,7 +305,7 @@ def render_changes(
 def render_left_out(
     before: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]
 ) -> Iterator[str]:
-    """Yield a line for everything that isn't forwarded, and wasn't left out before."""
+    """Yield a line for everything that is newly not forwarded."""
     for what, why in now:
         if (what, why) not in before:
             yield f"  {what} is not forwarded: {why}"

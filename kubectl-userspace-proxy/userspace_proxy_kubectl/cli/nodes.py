@@ -1,8 +1,8 @@
-"""The command ``nodes``, and ``status`` and ``top`` of all nodes.
+"""The command ``nodes``, and ``status`` and ``top`` for all nodes.
 
     answers of agents ──merge──▶ page ──▶ terminal, once or each second
 
-Rule 1: a node that doesn't answer is named, and costs its own line only.
+Rule 1: a node that doesn't answer is named, and affects only its own line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Page = Callable[[AllNodes, AllNodes | None], StatusText]
 
 _JSON = "json"
-# Rates are averages over as many seconds, as those of one proxy.
+# Rates are averaged over as many seconds as a single proxy's.
 _AVERAGED_S = 3
 
 
@@ -40,14 +40,14 @@ def nodes(given: Given) -> int:
     """Print a table of the nodes; return the exit status.
 
     Raises:
-        UserspaceProxyError: No agent can be found, or reached.
+        UserspaceProxyError: No agent can be found or reached.
     """
     form = given.values.get("output", "text")
     return _show(given, settings_of(given), (), lambda _: partial(_table, form))
 
 
 def status_of_all(given: Given) -> int:
-    """Print the state of all nodes, of a namespace or a Service; return the exit status.
+    """Print the state of all nodes, a namespace or a Service; return the exit status.
 
     Raises:
         UserspaceProxyError: No agent can be found, or there is no such Service.
@@ -63,7 +63,7 @@ def status_of_all(given: Given) -> int:
 
 
 def top_of_all(given: Given) -> int:
-    """Show rates of all nodes every second until Ctrl-C; once where the output is no terminal.
+    """Show all nodes' rates every second until Ctrl-C; once if the output isn't a terminal.
 
     Raises:
         UserspaceProxyError: No agent can be found, or there is no such Service.
@@ -78,7 +78,7 @@ def top_of_all(given: Given) -> int:
         if sys.stdout.isatty():
             watch(lambda: _text(page(*recent.add(following.now))), sys.stdout)
         else:
-            # Agents that carry little report seldom: a second may have no report, or two.
+            # Agents with little traffic report rarely: a second may have no report, or two.
             wait(_AVERAGED_S * EVERY_S)
             write(sys.stdout, _text(page(*recent.add(following.now))))
     return DONE
@@ -90,10 +90,10 @@ def _show(
     names: Sequence[str],
     page_of: Callable[[AllNodes], Page],
 ) -> int:
-    """Show a page once, or again each second.
+    """Show a page, once or every second.
 
     Args:
-        names: What it is about, the likeliest first.
+        names: Possible subjects of the page, the likeliest first.
         page_of: Returns the page, once there are answers.
     """
     also = services_among(names)
@@ -126,7 +126,7 @@ def _status(
     part = _part(now, before, name, search)
     if form == _JSON:
         return StatusText(status_to_json(part), part.level)
-    # One Service is shown with its endpoints.
+    # A single Service is shown with its endpoints.
     is_wide = form == "wide" or "/" in name
     return render_status(part, columns=columns_of(sys.stdout), is_wide=is_wide)
 
@@ -161,10 +161,10 @@ def _part(now: AllNodes, before: AllNodes | None, name: str, search: Search) -> 
 
 
 def existing(all_nodes: AllNodes, names: Sequence[str]) -> str:
-    """Return the first of the names that there is.
+    """Return the first name that exists.
 
     Raises:
-        NoSuchService: There is none of them.
+        NoSuchService: None of the names exists.
     """
     from ..nodes.selected import why_missing
 
@@ -200,7 +200,7 @@ class _LastSeconds:
         self._past: deque[AllNodes] = deque(maxlen=_AVERAGED_S + 1)
 
     def add(self, now: AllNodes) -> tuple[AllNodes, AllNodes | None]:
-        """Add answers; return them with the earliest others, None without any."""
+        """Add answers; return them with the oldest kept ones, None without any."""
         if not self._past or self._past[-1] is not now:
             self._past.append(now)
         return now, self._past[0] if self._past[0] is not now else None

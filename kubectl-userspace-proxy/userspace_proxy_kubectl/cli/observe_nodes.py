@@ -1,9 +1,9 @@
-"""The command ``observe`` of all nodes: a line for each connection, with the node that carries it.
+"""The command ``observe`` for all nodes: a line per connection, with its node.
 
     streams of all agents ──merged as they arrive──▶ line with its node ──▶ terminal
 
-Rule 1: a node whose stream breaks off is named once, and asked again; the others' lines go on.
-Rule 2: what can't be seen of a Service port is the same on all nodes, and is said once.
+Rule 1: a node whose stream breaks is named once and asked again; other nodes' lines continue.
+Rule 2: what can't be observed of a Service port is the same on all nodes, and is reported once.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .open_reader import open_reader
 if TYPE_CHECKING:
     from ..nodes.reader import NodeLine
 
-# Of what is said once; a hostile agent may name any number of Services.
+# Limits what is remembered as reported; a hostile agent may name any number of Services.
 _SAID_MAX = 10_000
 
 
 def observe_nodes(given: Given) -> int:
-    """Show connections of all nodes until Ctrl-C, which raises KeyboardInterrupt.
+    """Show all nodes' connections until Ctrl-C, which raises KeyboardInterrupt.
 
     Raises:
         ConfigError: A flag's value isn't valid.
@@ -45,7 +45,7 @@ def observe_nodes(given: Given) -> int:
 
 
 async def show_lines(given: Given) -> None:
-    """Show connections of all nodes until cancelled.
+    """Show all nodes' connections until cancelled.
 
     Raises:
         As :func:`observe_nodes`.
@@ -62,7 +62,7 @@ async def show_lines(given: Given) -> None:
 
 
 class ShownLines:
-    """What was shown so far."""
+    """The output so far."""
 
     def __init__(self, stream: TextIO, *, is_json: bool) -> None:
         self._stream = stream
@@ -71,7 +71,7 @@ class ShownLines:
         self._unseen: set[tuple[str, str, int]] = set()
 
     def add(self, line: NodeLine) -> None:
-        """Show a line, or that a stream has broken off."""
+        """Show a line, or that a stream broke."""
         if line.problem is not None:
             if line.node not in self._broken:
                 self._broken.add(line.node)
@@ -83,7 +83,7 @@ class ShownLines:
         try:
             text = self._json(line) if self._is_json else self._text(line)
         except (ValueError, RecursionError):
-            # Of a newer proxy, or of none.
+            # The line comes from a newer proxy, or not from a proxy.
             return
         if self._is_json:
             self._stream.write(f"{text}\n")

@@ -1,4 +1,4 @@
-"""Opens the reader of all nodes that the words of a command select.
+"""Creates the reader of all nodes from a command's flags.
 
 flags, kubeconfig ──▶ API client, which agents ──▶ NodesReader
 """
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from ..nodes.reader import NodesReader
 
 _NAMESPACE = "kube-system"
-# As for kubectl, the account of a pod is used there.
+# In a pod, its service account is used, as kubectl does.
 _IN_POD = "KUBERNETES_SERVICE_HOST"
 
 
 def open_reader(given: Given, settings: Settings) -> NodesReader:
-    """Return the reader of all nodes that the flags select, which its ``async with`` opens.
+    """Return the reader that the flags select; its ``async with`` opens it.
 
     Raises:
         ConfigError: A flag's value isn't valid, or there is no kubeconfig.
@@ -50,7 +50,7 @@ def open_reader(given: Given, settings: Settings) -> NodesReader:
             hint="give --kubeconfig=FILE, or for one proxy --server=ADDRESS",
         )
     credentials = Credentials(kubeconfig=kubeconfig or "", master=settings.master)
-    # Each node that is followed has a connection of its own.
+    # Each followed node has its own connection.
     raise_descriptor_limit()
     return NodesReader(ApiClient(credentials), where, timeout_s=timeout_s)
 

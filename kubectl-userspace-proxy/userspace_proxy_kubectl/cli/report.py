@@ -27,7 +27,7 @@ _KEY_BYTES = 32
 
 
 def report(given: Given) -> int:
-    """Write the archive, and print what is in it; return the exit status.
+    """Write the archive, and print its contents; return the exit status.
 
     Raises:
         UserspaceProxyError: No agent can be found, or the archive can't be written.

@@ -1,4 +1,4 @@
-"""The commands that this package adds to ``userspace-proxy``: an entry point for each."""
+"""The commands that this package adds to ``userspace-proxy``, with an entry point each."""
 
 from __future__ import annotations
 

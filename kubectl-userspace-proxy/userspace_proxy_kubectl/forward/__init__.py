@@ -1,1 +1,1 @@
-"""The command ``forward``: the Services of a cluster on this machine, through port-forward."""
+"""The command ``forward``: a cluster's Services on this machine, through port-forward."""

@@ -1,9 +1,9 @@
-"""Asks an API server whether it permits port-forwards, and reading the Services to forward.
+"""Checks at the API server that port-forwards and reading the Services are permitted.
 
-Rule 1: every user that is authenticated may ask that, so a refusal is known before it matters.
+Rule 1: every authenticated user may ask that, so a denial is known before it matters.
 
-Source: authorization.k8s.io/v1, SelfSubjectAccessReview. A port-forward by WebSocket is a GET, and
-from 1.35 on takes ``create``, too (feature gate AuthorizePodWebsocketUpgradeCreatePermission).
+Source: authorization.k8s.io/v1, SelfSubjectAccessReview. A port-forward over WebSocket is a GET,
+and from 1.35 on also needs ``create`` (feature gate AuthorizePodWebsocketUpgradeCreatePermission).
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _NEEDED = (
 
 
 async def check_access(client: ApiClient, namespace: str, *, within_s: float) -> None:
-    """Check that this user may read Services and forward ports in a namespace; opens the client.
+    """Check that this user may read Services and forward ports; opens the client.
 
     Args:
-        namespace: Empty: in all of them.
-        within_s: Seconds for the server.
+        namespace: Empty: all namespaces.
+        within_s: Seconds allowed for the server.
 
     Raises:
-        SourceError: The server doesn't respond, or denies something; the message names it.
+        SourceError: The server doesn't respond, or denies something that the message names.
     """
     try:
-        # A plugin may ask for a password, and that isn't the server's time.
+        # A credential plugin may ask for a password, which doesn't count against the server's time.
         await client.open()
         async with asyncio.timeout(within_s):
             denied = [right for right in _NEEDED if not await _is_allowed(client, right, namespace)]
@@ -84,7 +84,7 @@ async def _is_allowed(client: ApiClient, right: _Right, namespace: str) -> bool:
     }
     response = await client.send("POST", _PATH, body, content_type="application/json")
     if response.code == 404:
-        # An API server without authorization.
+        # The API server has no authorization.
         return True
     if response.code not in (200, 201):
         failure = rejected(

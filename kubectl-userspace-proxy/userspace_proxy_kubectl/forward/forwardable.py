@@ -1,18 +1,18 @@
-"""Turns the Services of a cluster into Services that another machine can serve by port-forward.
+"""Converts a cluster's Services into Services that another machine serves by port-forward.
 
     Service, its slices ──▶ a Service with one address of 127.64.0.0/10, TCP ports only
                         └─▶ headless: one more for each name of its endpoints: ``web-0.web``
                             its endpoints, each of one family, that are pods ──▶ ForwardTarget
 
-Rule 1: an address depends on the Service's name and the cluster alone, so it is the same each time.
-Anyone can find a name that leads to the address of another Service: the older one has it. Where
-all have one address, the older one has the port.
-Rule 2: traffic policies and hints are about nodes, and this machine is none: all endpoints may be
-used from here.
-Rule 3: an endpoint is a pod of its own Service. Another one may have the same address, by mistake
-or on purpose: nothing else relates an address to a pod.
-Rule 4: a pod's real address leads nowhere from here, so no name has it: those of a headless
-Service's pods have addresses of 127.64.0.0/10 as well, with the ports of the pod itself.
+Rule 1: an address depends only on the Service's name and the cluster, so it is stable. Anyone can
+find a name that hashes to another Service's address: the older Service keeps it. If all Services
+share one address, the older one keeps the port.
+Rule 2: traffic policies and hints concern nodes, and this machine isn't a node: all endpoints may
+be used from here.
+Rule 3: an endpoint is a pod of its own Service. Another Service may list the same address, by
+mistake or on purpose, but nothing else relates an address to a pod.
+Rule 4: a pod's real address isn't reachable from here, so names don't resolve to it: a headless
+Service's pods have addresses of 127.64.0.0/10 as well, with the pod's own ports.
 """
 
 from __future__ import annotations
@@ -47,31 +47,31 @@ from userspace_proxy.status.missing import say_meant
 from ..port_forward import ForwardTarget
 
 _PRIVILEGED_BELOW = 1024
-# 80 becomes 8080, 443 becomes 8443.
+# Added to privileged ports: 80 becomes 8080, 443 becomes 8443.
 _UNPRIVILEGED = 8000
 
 
 class NotForwarded(NamedTuple):
-    """A Service, or one port of it, that can't be forwarded."""
+    """A Service or one of its ports that can't be forwarded."""
 
     service: ServiceKey
     port: str
-    """As ``53/UDP``; empty: the whole Service."""
+    """Such as ``53/UDP``; empty: the whole Service."""
     reason: str
 
 
 class Forwardable:
-    """The Services of one cluster that are forwarded; call :meth:`follow` with each snapshot.
+    """One cluster's forwarded Services; call :meth:`follow` with each snapshot.
 
     Args:
         wanted: The Services to forward; empty: all.
-        seed: Names the cluster.
-        address: That of all Services; empty: each has one of its own.
+        seed: Identifies the cluster.
+        address: The common address of all Services; empty: each has its own.
     """
 
     def __init__(self, wanted: frozenset[ServiceKey], *, seed: str, address: str = "") -> None:
         self.pods: dict[str, Mapping[SocketAddress, ForwardTarget]] = {}
-        """What the endpoints of each Service port are, by its label, such as ``shop/web:http``."""
+        """Each Service port's endpoints as pods, by its label, such as ``shop/web:http``."""
         self._wanted = wanted
         self._seed = seed
         self._address = address
@@ -79,9 +79,9 @@ class Forwardable:
         self._seen: Mapping[ServiceKey, ServiceState] = PersistentMap()
         self._ips: dict[ServiceKey, str] = {}
         self._made: dict[ServiceKey, list[ServiceKey]] = {}
-        """What each Service has become: itself, and those that stand for its endpoints."""
+        """The Services made from each Service: itself, and one per name of its endpoints."""
         self._numbers: dict[str, dict[ServiceKey, frozenset[int]]] = {}
-        """The ports at each address, by Service."""
+        """The Services that use each address's ports."""
         self._left_out: dict[ServiceKey, tuple[NotForwarded, ...]] = {}
 
     @property
@@ -90,18 +90,21 @@ class Forwardable:
         found = [each for key in sorted(self._left_out) for each in self._left_out[key]]
         if missing := sorted(self._wanted - self._seen.keys()):
             names = [*map(str, self._seen)]
-            said = "there is no such Service"
-            found += [
-                NotForwarded(key, "", f"{said}{say_meant(str(key), names)}") for key in missing
-            ]
+            known = [self._seen[key].service for key in self._wanted & self._seen.keys()]
+            # As kubectl's words svc/web http.
+            ports = {port.name for service in known for port in service.ports}
+            for key in missing:
+                meant = "; all ports are forwarded" if key.name in ports else ""
+                meant = meant or say_meant(str(key), names)
+                found.append(NotForwarded(key, "", f"there is no such Service{meant}"))
         return found
 
     def follow(self, snapshot: Snapshot) -> Snapshot:
-        """Return the Services of a snapshot as they are served here."""
+        """Return a snapshot's Services as served here."""
         changed = differing_keys(self._seen, snapshot.services)
         if self._wanted:
             changed &= self._wanted
-        # Before anything is added: a slice may have moved from one Service to another.
+        # Removed before anything is added, as a slice may have moved between Services.
         before = {key: self._remove(key) for key in changed}
         states = [snapshot.services[key] for key in changed & snapshot.services.keys()]
         for state in sorted(states, key=lambda state: (state.service.created, state.service.key)):
@@ -114,13 +117,13 @@ class Forwardable:
         return self._store.snapshot()
 
     def second_port(self, frontend: Frontend) -> int:
-        """Return where a Service port answers for which this program lacks privileges; 0: none."""
+        """Return the port that replaces one this program lacks privileges for; 0: none."""
         port = frontend.port + _UNPRIVILEGED
         is_taken = any(port in one for one in self._numbers.get(frontend.ip, {}).values())
         return port if frontend.port < _PRIVILEGED_BELOW and not is_taken else 0
 
     def _remove(self, key: ServiceKey) -> list[ServiceKey]:
-        """Remove what a Service has become; return it."""
+        """Remove the Services made from a Service; return their keys."""
         self._left_out.pop(key, None)
         made = self._made.pop(key, [])
         services = self._store.snapshot().services if made else {}
@@ -173,7 +176,7 @@ class Forwardable:
             self._left_out[service.key] = tuple(left_out)
 
     def _serve(self, of: ServiceKey, state: ServiceState) -> None:
-        """Serve a Service with TCP ports at an address of its own."""
+        """Serve a Service with TCP ports at its own address."""
         service = state.service
         ip = self._ips.get(service.key)
         if ip is None:
@@ -211,7 +214,7 @@ class Forwardable:
 
 
 def _slices_of(state: ServiceState) -> Iterator[EndpointSlice]:
-    """Yield the slices that a Service of that kind has, with each pod in one family."""
+    """Yield the slices for this kind of Service, with each pod in one family."""
     is_headless = state.service.is_headless
     slices = [item for item in state.slices if is_headless or not item.is_headless]
     first = [item for item in slices if item.family is IPFamily.IPV4]
@@ -224,9 +227,9 @@ def _slices_of(state: ServiceState) -> Iterator[EndpointSlice]:
 
 
 def _parts_of(state: ServiceState) -> Iterator[ServiceState]:
-    """Yield a Service for each name of endpoints, with the ports of the pods themselves.
+    """Yield a Service for each endpoint name, with the pods' own ports.
 
-    One that can't be served has no ports.
+    A Service that can't be served has no ports.
     """
     service = state.service
     named: dict[str, list[EndpointSlice]] = {}
@@ -253,7 +256,7 @@ def _parts_of(state: ServiceState) -> Iterator[ServiceState]:
 
 
 def _label(service: Service, port: ServicePort) -> str:
-    """Return the label of a Service port: here it has one family and one side."""
+    """Return a Service port's label; here it has one family and one side."""
     return str(PortKey(ServicePortName(*service.key, port.name), IPFamily.IPV4))
 
 
@@ -262,7 +265,7 @@ def _pods_of(state: ServiceState) -> Iterator[tuple[EndpointSlice, Endpoint]]:
 
 
 def _at_loopback(item: EndpointSlice) -> EndpointSlice:
-    """Return a slice whose endpoints any client of an IPv4 address may use: they are pods."""
+    """Return a slice whose endpoints, being pods, any IPv4 client may use."""
     endpoints = tuple(
         replace(each, hinted_zones=(), hinted_nodes=()) for each in item.endpoints if each.pod
     )

@@ -1,17 +1,17 @@
-"""Dials endpoints through the API server's port-forward, and relays.
+"""Dials endpoints through the API server's port-forward, and relays bytes.
 
     TcpConnection ◀── a TCP connection on loopback ──▶ relay ◀── PodStream ──▶ API server ──▶ pod
 
-Rule 1: a dial succeeds once the pod has answered, so that a pod that is gone, or refuses, costs its
-client nothing: another endpoint is dialled.
-Rule 2: a stream has no half-close. A client's FIN isn't passed on at once: the answer still
+Rule 1: a dial succeeds once the pod has answered, so a pod that is gone or refuses doesn't affect
+its client: another endpoint is dialled.
+Rule 2: a stream has no half-close. A client's FIN isn't forwarded at once: the answer still
 arrives, and once the pod has been silent for some seconds, both directions end.
-Rule 3: a stream that breaks off is a RST for the client, a pod's end a FIN.
-Rule 4: balancers end what is idle, whatever TCP's keepalives say, so open streams have pings.
-Rule 5: a sleep of this machine may have cost watches their connections, so they begin anew then.
+Rule 3: a broken stream becomes a RST for the client, a pod's end a FIN.
+Rule 4: load balancers close idle connections despite TCP keepalives, so open streams send pings.
+Rule 5: while this machine sleeps, watches may lose their connections, so they restart afterwards.
 
-The relay here isn't ``dataplane.relay``: a stream is frames of a WebSocket, perhaps within TLS, not
-a socket, and this relay gives the data plane the socket that it needs.
+The relay here isn't ``dataplane.relay``: a stream is WebSocket frames, perhaps within TLS, not a
+socket, and this relay gives the data plane the socket that it needs.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _log = FieldLogger("userspace_proxy.agent")
 HALF_CLOSED_S = 5.0
 """Seconds of a pod's silence after which a client's FIN ends the connection."""
 PING_S = 5.0
-"""Seconds between two pings on an open stream; usual limits of balancers begin at 20."""
+"""Seconds between pings on an open stream; load balancers' limits usually start at 20."""
 
 # A busy machine may be late by seconds.
 _SLEPT_S = 3 * PING_S
 _READ_BYTES = 1 << 16
-# The kernel completes both at once.
+# The kernel completes both ends at once.
 _LOOPBACK_S = 5.0
 
 
@@ -56,10 +56,10 @@ class PortForwarder:
     """Dials endpoints that are pods; a ``Dialer`` while :meth:`run` runs.
 
     Args:
-        client: Of the API server, open when the first endpoint is dialled.
-        pods: Returns what the endpoints of each Service port are, at the moment.
+        client: The API server's client, open when the first endpoint is dialled.
+        pods: Returns each Service port's present endpoints as pods.
         half_closed_s: See HALF_CLOSED_S.
-        unix: Returns Unix time, which passes while this machine sleeps.
+        unix: Returns Unix time, which advances while this machine sleeps.
         pause: Awaited before each ping.
     """
 
@@ -81,7 +81,7 @@ class PortForwarder:
         self._log_limit = LogLimit()
 
     async def run(self) -> None:
-        """Carry connections until cancelled, which resets them."""
+        """Relay connections until cancelled, which resets them."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
@@ -98,7 +98,7 @@ class PortForwarder:
     ) -> Callable[[], None]:
         pod, group = self._pods().get(service_port, {}).get(endpoint), self._group
         if pod is None or group is None:
-            # It has just left the Service, or this program is stopping.
+            # The endpoint just left the Service, or this program is stopping.
             return asyncio.get_running_loop().call_soon(opened, errno.EHOSTUNREACH).cancel
         task = group.create_task(self._carry(pod, opened))
 
@@ -157,14 +157,14 @@ class _Relay:
             writer.close()
 
     async def _up(self, reader: asyncio.StreamReader) -> None:
-        """Pass on what the client sends; never returns."""
+        """Forward the client's bytes; never returns."""
         while data := await reader.read(_READ_BYTES):
             await self._stream.send(data)
         self._wait_for_silence()
         await asyncio.Event().wait()
 
     async def _down(self, writer: asyncio.StreamWriter) -> None:
-        """Pass on what the pod sends; returns at its end."""
+        """Forward the pod's bytes; returns at its end."""
         while data := await self._stream.receive():
             writer.write(data)
             await writer.drain()
@@ -184,7 +184,7 @@ class _Relay:
 def _loopback_pair() -> tuple[socket.socket, socket.socket]:
     """Return the two ends of a TCP connection, both non-blocking.
 
-    A socket pair of the kernel has no RST.
+    The kernel's socket pairs don't support a RST.
     """
     with socket.socket() as listener:
         listener.settimeout(_LOOPBACK_S)
@@ -199,7 +199,7 @@ def _loopback_pair() -> tuple[socket.socket, socket.socket]:
                 raise
             if peer == ours.getsockname():
                 break
-            # Another program of this machine was faster.
+            # Another program on this machine connected first.
             theirs.close()
     for sock in (ours, theirs):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

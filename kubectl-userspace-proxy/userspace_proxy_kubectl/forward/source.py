@@ -1,4 +1,4 @@
-"""The source and the dialer of a proxy that forwards the Services of a cluster to this machine.
+"""The source and dialer of a proxy that forwards a cluster's Services to this machine.
 
 KubernetesSource ──Snapshot──▶ Forwardable ──Snapshot──▶ Proxy, steering none
                                    └──pods──▶ PortForwarder ◀──dials──┘
@@ -26,20 +26,20 @@ from .forwardable import Forwardable
 from .port_forwarder import PortForwarder
 
 CONNECT_S = 5.0
-"""For one pod to answer: a stream takes several round trips through the API server."""
+"""Seconds for one pod to answer: a stream takes several round trips through the API server."""
 
 _CHECK_S = 30.0
 
 
 class ForwardSource(Source):
-    """The Services of a cluster, as this machine serves them; it reaches their pods, too.
+    """A cluster's Services as served by this machine; also reaches their pods.
 
     Args:
-        kubeconfig: A kubeconfig file, or which ones.
+        kubeconfig: One or several kubeconfig files.
         master: The server's URL, instead of the kubeconfig's.
         wanted: The Services to forward; empty: all.
-        namespace: The only one to read; empty: all.
-        address: That of all Services; empty: each has one of its own.
+        namespace: The only namespace to read; empty: all.
+        address: The common address of all Services; empty: each has its own.
     """
 
     kind = "port-forward"
@@ -56,12 +56,12 @@ class ForwardSource(Source):
         self._credentials = Credentials(kubeconfig=kubeconfig, master=master)
         self._credentials.check()
         self.namespace = namespace
-        """The namespace that is read; empty: all."""
+        """The namespace to read; empty: all."""
         self.location = self._credentials.location
         self.published = asyncio.Event()
-        """Set with each change of the Services."""
+        """Set at each change of the Services."""
         self.services = Forwardable(wanted, seed=self._credentials.cluster, address=address)
-        """What is forwarded."""
+        """The forwarded Services."""
         self._source = KubernetesSource(
             kubeconfig=kubeconfig,
             master=master,
@@ -69,12 +69,12 @@ class ForwardSource(Source):
             with_pods=True,
             namespace=self.namespace,
         )
-        # One client: a pod that is gone shows it that watches may be dead.
+        # A shared client: a missing pod tells it that watches may be dead.
         self.dialer = PortForwarder(self._source.client, lambda: self.services.pods)
         """Reaches the endpoints while the source runs."""
 
     def options(self, others: Options | None = None) -> Options:
-        """Return the options of a proxy with this source; steering is ``none``."""
+        """Return the options for a proxy with this source; steering is ``none``."""
         tuning = Tuning(connect_timeout_s=CONNECT_S)
         return replace(
             others or Options(tuning=tuning),
@@ -91,7 +91,7 @@ class ForwardSource(Source):
         self._source.check()
 
     async def check_access(self) -> None:
-        """Check that the API server responds, and permits what is needed.
+        """Check that the API server responds and permits what is needed.
 
         Raises:
             SourceError: It doesn't.
@@ -103,7 +103,7 @@ class ForwardSource(Source):
             await client.close()
 
     async def run(self, publish: Publish) -> None:
-        """Part of Source.
+        """Publish the Services until cancelled.
 
         Raises:
             SourceError: The credentials can't be used.

@@ -2,5 +2,5 @@
 
     pods of the release ──port-forward──▶ answers of agents ──▶ AllNodes ──▶ table, verdicts, matrix
 
-Nothing more runs or listens in the cluster: the user's own rights lead to each agent's loopback.
+Nothing else runs or listens in the cluster: the user's own rights lead to each agent's loopback.
 """

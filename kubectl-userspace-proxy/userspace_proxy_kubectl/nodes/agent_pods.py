@@ -1,8 +1,8 @@
-"""Which pods are agents, at which port each shows its page, and which one of a node is asked.
+"""Finds which pods are agents, the port of their page, and which agent of a node to ask.
 
-Rule 1: an agent is in its node's network namespace; a pod with the labels that isn't is none.
-Rule 2: of several on a node the first is one that runs and isn't ending, that serves the Services
-of the wanted name (a canary's; else those without), that is ready, and that is the newest.
+Rule 1: an agent uses its node's network namespace; other pods with the labels aren't agents.
+Rule 2: agents on a node are ordered: first one that runs and isn't ending, that serves the wanted
+name's Services (a canary's; else those without), that is ready, and that is the newest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..port_forward import ForwardTarget
 from .placement import Placement
 
 PORT = 10249
-"""Where the page is unless a flag says otherwise, as kube-proxy's metrics."""
+"""The page's default port, the same as of kube-proxy's metrics."""
 
 _PORT_FLAG = "--metrics-bind-address"
 _NAME_FLAG = "--service-proxy-name"
@@ -35,33 +35,33 @@ _WHY_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class AgentPod:
-    """A pod that is an agent."""
+    """An agent's pod."""
 
     target: ForwardTarget
     node: str
-    """Empty: it isn't scheduled yet."""
+    """The node's name; empty: not scheduled yet."""
     created: str = ""
-    """As the API server writes it, which sorts by time."""
+    """The API server's timestamp, which sorts by time."""
     is_running: bool = False
-    """Its container runs."""
+    """Whether the container runs."""
     is_ready: bool = False
     is_ending: bool = False
-    """It is being deleted."""
+    """Whether the pod is being deleted."""
     serves_name: str = ""
-    """The name of the Services that it serves, of a canary; empty: those without one."""
+    """The name of the Services that a canary serves; empty: Services without a name."""
     takes_over: bool = False
-    """It has the flag with which the chart starts agents."""
+    """Whether it has the flag that the chart's agents have."""
     why_not: str = ""
-    """Why it doesn't run, in the cluster's words; empty if it does."""
+    """Why it doesn't run, in the cluster's words; empty if it runs."""
     placement: Placement = field(default_factory=Placement)
-    """Which nodes its DaemonSet means, as far as the pod tells."""
+    """The nodes that its DaemonSet targets, as far as the pod shows."""
 
 
 def read_agent(item: bytes) -> AgentPod | None:
-    """Return the agent in a pod as JSON; None: it is none.
+    """Parse a pod as JSON; return None if it isn't an agent.
 
     Raises:
-        FieldError: It isn't a pod.
+        FieldError: The JSON isn't a pod.
     """
     pod = decode(item, WirePod)
     spec, status, metadata = pod.spec or WirePodSpec(), pod.status or WirePodStatus(), pod.metadata
@@ -85,13 +85,13 @@ def read_agent(item: bytes) -> AgentPod | None:
 
 
 def _runs(name: str | None, statuses: Sequence[WireContainerStatus] | None) -> bool:
-    """Return whether a container runs; one that restarts again and again is in a running pod."""
+    """Return whether a container runs; a running pod may contain one that keeps restarting."""
     own = next((one for one in statuses or () if one.name == name), None)
     return own is None or own.state is None or own.state.running is not None
 
 
 def _last_value(words: Sequence[str], flag: str) -> str:
-    """Return the value of a flag, of which the last one counts; empty if it isn't given."""
+    """Return a flag's last value, which takes effect; empty if the flag isn't given."""
     value = ""
     for word, after in zip(words, [*words[1:], ""], strict=True):
         name, equals, given = word.partition("=")
@@ -107,13 +107,13 @@ def _port_of(words: Sequence[str]) -> int:
 
 
 def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[AgentPod, ...]]:
-    """Return the agents of each node, the one to ask first; those without a node are left out."""
+    """Return each node's agents, the one to ask first; agents without a node are omitted."""
 
     def rank(agent: AgentPod) -> tuple[bool, ...]:
         return not agent.is_running, agent.is_ending, agent.serves_name != name, not agent.is_ready
 
     found: dict[str, list[AgentPod]] = {}
-    # What is sorted twice is sorted by both: the newest first.
+    # Sorting is stable, so agents are ordered by both keys: the newest first.
     for agent in sorted(agents, key=lambda one: one.created, reverse=True):
         if agent.node:
             found.setdefault(agent.node, []).append(agent)
@@ -121,12 +121,12 @@ def by_node(agents: Iterable[AgentPod], name: str = "") -> Mapping[str, tuple[Ag
 
 
 def serving(pods: Sequence[AgentPod]) -> tuple[ForwardTarget, ...]:
-    """Return those of a node's agents of which one should be: that which is asked, and its rivals.
+    """Return the agents of which a node should have one: the asked agent, and its rivals.
 
-    One that is ending lets connections finish, and a canary has Services of its own.
+    An ending agent lets connections finish, and a canary has Services of its own.
 
     Args:
-        pods: As of :func:`by_node`.
+        pods: From :func:`by_node`.
     """
     running = [one for one in pods if one.is_running]
     names = {one.serves_name for one in running[:1]}

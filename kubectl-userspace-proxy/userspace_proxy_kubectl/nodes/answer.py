@@ -1,7 +1,7 @@
-"""What the agent of one node has answered, and those of all nodes.
+"""The answer of one node's agent, and of all nodes.
 
 Rule 1: an answer is a value; a newer one replaces it.
-Rule 2: a node that doesn't answer has a cause, and costs its own row only.
+Rule 2: a node that doesn't answer has a cause, and affects only its own row.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from userspace_proxy.facts import StatusFacts
 
 from ..port_forward import ForwardTarget
 
-# An adjusted clock may be half a second off its own start.
+# While a clock is being slewed, it may be half a second off its own start.
 _SLEWED_S = 1.0
 
 
 class AgentRun(NamedTuple):
-    """When an agent has counted what it says, by its own clock; Unix times."""
+    """The period in which an agent counted, by its own clock; Unix times."""
 
     started: float
     now: float
 
     def since(self, was: AgentRun) -> tuple[bool, float]:
-        """Return whether it still runs, and how many seconds it has counted since another moment.
+        """Return whether it is the same run, and the seconds counted since another moment.
 
-        That shows by its age: both times move where the node's clock is set. One that has been
-        started in between counts from its start.
+        The agent's age shows that: setting the node's clock moves both times. If the agent was
+        restarted in between, the seconds count from its start.
         """
         age, before = self.now - self.started, was.now - was.started
         is_same = age >= before - _SLEWED_S
@@ -38,26 +38,26 @@ class AgentRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AgentAnswer:
-    """One node, as far as it is known."""
+    """What is known about one node."""
 
     node: str
-    """Its name."""
+    """The node's name."""
     agents: tuple[ForwardTarget, ...] = ()
-    """The pods that run a proxy there for the same Services, the one that is asked first, each with
-    the port of its status page; empty: none does."""
+    """The pods there that run a proxy for the same Services, with the port of their status page;
+    the first one is asked. Empty: there is none."""
     status: StatusFacts | None = None
-    """The last answer of the first agent, which may be a summary; None: none has arrived yet."""
+    """The last answer of the first agent, perhaps a summary; None: none has arrived yet."""
     problem: Cause | None = None
-    """Why there is no answer, or none any more; None while there is one."""
+    """Why there is no answer, or no longer; None while there is one."""
     asked_at: float = 0.0
-    """Unix time of this machine at which the answer was asked for; 0 without an answer."""
+    """This machine's Unix time at which the answer was requested; 0 without an answer."""
     answered_at: float = 0.0
-    """Unix time of this machine at which its first byte arrived; 0 without an answer."""
+    """This machine's Unix time at which its first byte arrived; 0 without an answer."""
     is_summary: bool = False
-    """Whether Service ports that are served are left out of ``status.ports``."""
+    """Whether ``status.ports`` omits Service ports that are served."""
     behind: tuple[str, ...] = ()
-    """Services, ``namespace/name``, whose plan there has differed from what the API server contains
-    for more than two seconds, by name; a Service that is missing there, or too many, included."""
+    """Services, ``namespace/name``, whose plan there has differed from the API server's contents
+    for more than two seconds, by name; including missing and superfluous Services."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,11 @@ class AllNodes:
     """All nodes at one moment."""
 
     answers: tuple[AgentAnswer, ...] = ()
-    """By the node's name; also of nodes that have no agent."""
+    """The answers by node name, including nodes without an agent."""
     has_nodes: bool = True
-    """Whether the Nodes of the cluster could be listed; without, nodes without an agent are
-    unknown."""
+    """Whether the cluster's Nodes could be listed; otherwise nodes without an agent are unknown."""
     digests: Mapping[str, str] | None = None
-    """The digest of each Service's plan, ``namespace/name``, that this machine has made of the API
-    server's objects; None: it hasn't, or may not read them."""
+    """The digest of each Service's plan, ``namespace/name``, that this machine computed from the
+    API server's objects; None: not yet, or it may not read them."""
     planned_at: float = 0.0
-    """Unix time of this machine at which these objects were read."""
+    """This machine's Unix time at which these objects were read."""

@@ -1,7 +1,7 @@
-"""The answers of all nodes as they arrive: which agent of each is asked, and what came of it.
+"""The answers of all nodes as they arrive: each node's asked agent and the result.
 
-Rule 1: a node that is found stays in its place; one that has no agent has a cause instead.
-Rule 2: a failure keeps the last answer, with the cause why there is none now.
+Rule 1: a node that was found keeps its place; without an agent it has a cause.
+Rule 2: a failure keeps the last answer, and adds why there is none now.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .plans import Plans
 
 
 class Answers:
-    """The nodes of one look, or of one that goes on."""
+    """The nodes of one read, or of a continuous one."""
 
     def __init__(self, where: Where) -> None:
         self._where = where
@@ -29,7 +29,7 @@ class Answers:
         self._nodes: dict[str, AgentAnswer] = {}
 
     def take(self, found: FoundAgents) -> None:
-        """Note which nodes there are now, and which agents they have."""
+        """Update the nodes and their agents."""
         self._found = found
         known, self._nodes = self._nodes, {}
         for node in found.names(self._where.nodes):
@@ -65,7 +65,7 @@ class Answers:
             self._nodes[node] = replace(self._nodes[node], problem=cause)
 
     def set_behind(self, behind: Mapping[str, tuple[str, ...]]) -> bool:
-        """Note which Services aren't as planned, by node; return whether that is news."""
+        """Set the Services that aren't as planned, by node; return whether that changed."""
         news = {
             node: replace(one, behind=services)
             for node, one in self._nodes.items()
@@ -75,7 +75,7 @@ class Answers:
         return bool(news)
 
     def state_of(self, node: str) -> str:
-        """Return why a Node isn't ready; empty if it is, or that isn't known."""
+        """Return why a Node isn't ready; empty if it is, or if unknown."""
         state = (self._found.nodes or {}).get(node)
         return state.why_not if state is not None else ""
 
@@ -93,7 +93,7 @@ class Answers:
         )
 
     def all_nodes(self, plans: Plans | None) -> AllNodes:
-        """Return the nodes at this moment, with what this machine has read of the API server."""
+        """Return the present nodes, with what this machine has read from the API server."""
         nodes, has_nodes = tuple(self._nodes.values()), self._found.nodes is not None
         if plans is None:
             return AllNodes(nodes, has_nodes)

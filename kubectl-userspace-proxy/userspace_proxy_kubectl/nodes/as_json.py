@@ -1,6 +1,6 @@
-"""All nodes as JSON: what ``status``, ``nodes`` and the dashboard show, for programs.
+"""All nodes as JSON for programs: what ``status``, ``nodes`` and the dashboard show.
 
-Rule 1: causes are written as in the JSON of one node, with their words, code and parameters.
+Rule 1: causes are written as in one node's JSON, with text, code and parameters.
 Rule 2: fields are only added.
 """
 
@@ -99,7 +99,7 @@ def _incident(one: MergedIncident, now: float, total: int) -> dict[str, Any]:
 
 
 def _port(port: MergedPort, merged: Merged) -> dict[str, Any]:
-    # Of what is ok, endpoints would be most of the JSON.
+    # For ports that are ok, endpoints would be most of the JSON.
     endpoints = port.endpoints if port.level is not Level.OK else ()
     return {
         **port.key._asdict(),

@@ -2,11 +2,11 @@
 
     GET … HTTP/1.0 ──▶ PodStream ──▶ head ──▶ body ──gunzip──▶ pieces of at most PIECE_BYTES
 
-Rule 1: an answer ends at its Content-Length or at the end of its gzip member. A port-forward passes
-on the end of a connection a second late, so that counts only for an answer with neither.
-Rule 2: every number of bytes has a bound, before and after decompression, and nothing takes more
-than linear time: the other side may be anything.
-Rule 3: between two pieces the event loop runs, whatever arrives.
+Rule 1: an answer ends at its Content-Length or the end of its gzip member. A port-forward reports
+the end of a connection a second late, so that counts only for an answer with neither.
+Rule 2: every number of bytes is bounded, before and after decompression, and everything takes at
+most linear time: the other side may be hostile.
+Rule 3: the event loop runs between any two pieces.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from .decoding import TooLarge
 
 HEAD_BYTES_MAX = 16 << 10
 ANSWER_BYTES = 6 << 20
-"""Of one answer, after decompression: 2,000 Service ports, or as many of a summary not ok."""
+"""Limit of one decompressed answer: 2,000 Service ports, or as many unhealthy ones of a summary."""
 PIECE_BYTES = 64 << 10
-"""Decompressed in one step: about 0.2 ms."""
+"""Bytes decompressed in one step, in about 0.2 ms."""
 
 _END_OF_HEAD = b"\r\n\r\n"
 _WITH_HEADER = 16 + zlib.MAX_WBITS
 _TEXT_MAX = 200
 _PROGRAM = "userspace-proxy"
-"""What the header Server of its answers says."""
+"""The value of its answers' Server header."""
 
 
 class Unreadable(UserspaceProxyError):
-    """An answer isn't HTTP, or not that of a proxy."""
+    """An answer isn't HTTP, or doesn't come from a proxy."""
 
 
 class OtherStatus(UserspaceProxyError):
-    """The answer has another status than 200.
+    """The answer's status isn't 200.
 
     Args:
         code: The status.
-        text: The beginning of the answer, in one line.
+        text: The start of the answer, as one line.
     """
 
     def __init__(self, code: int, text: str) -> None:
@@ -58,16 +58,16 @@ class OtherStatus(UserspaceProxyError):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many bytes of an answer are read."""
+    """Limits on the bytes read from an answer."""
 
     wire: int = 16 << 20
-    """As it arrives; 0: any number, of a stream without an end."""
+    """Bytes as they arrive; 0: unlimited, for a stream without an end."""
     body: int = ANSWER_BYTES
-    """After decompression; 0: any number."""
+    """Bytes after decompression; 0: unlimited."""
 
 
 class HttpAnswer:
-    """One answer, as it arrives; feed it all bytes."""
+    """One answer as it arrives; feed it all bytes."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.code = 0
@@ -76,21 +76,21 @@ class HttpAnswer:
         self._bounds = bounds
         self._head = bytearray()
         self._searched = 0
-        """So much of the head contains no end."""
+        """How many bytes of the head are known to contain no end."""
         self._left: int | None = None
-        """Of Content-Length, how much is still to come; None: there is none."""
+        """Remaining bytes of Content-Length; None: the header is missing."""
         self._gunzip: zlib._Decompress | None = None
         self._wire_bytes = self._body_bytes = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the pieces of the body that some bytes complete; take all of them.
+        """Yield the body's pieces that some bytes complete; the caller must take all of them.
 
         Args:
-            data: Empty: the connection has ended.
+            data: Received bytes; empty: the connection has ended.
 
         Raises:
             Unreadable: It isn't an answer, or ends early.
-            TooLarge: It has more bytes than its bounds.
+            TooLarge: The answer exceeds its bounds.
         """
         if not data:
             self._end()
@@ -110,7 +110,7 @@ class HttpAnswer:
         self.is_complete = True
 
     def _read_head(self, data: bytes) -> bytes:
-        """Return what follows the head, once that is complete."""
+        """Return the bytes after the head, once that is complete."""
         self._head += data
         at = self._head.find(_END_OF_HEAD, max(0, self._searched - len(_END_OF_HEAD)))
         self._searched = len(self._head)
@@ -166,7 +166,7 @@ class HttpAnswer:
 
     @property
     def _is_packing(self) -> bool:
-        """Whether the end of what is compressed is still to come."""
+        """Whether the end of the compressed data is still to come."""
         return self._gunzip is not None and not self._gunzip.eof
 
     def _plain(self, data: bytes) -> Iterator[bytes]:
@@ -193,7 +193,7 @@ def _is_status(word: bytes) -> bool:
 
 
 def request_for(path: str, port: int) -> bytes:
-    """Return a request; the path has its query, and is quoted already."""
+    """Return a request; the path includes its query, and is already quoted."""
     lines = (
         f"GET {path} HTTP/1.0",
         f"Host: 127.0.0.1:{port}",
@@ -205,18 +205,18 @@ def request_for(path: str, port: int) -> bytes:
 
 
 class OpenAnswer:
-    """An agent that was asked; see :func:`asking`. Its body is read once."""
+    """The answer of an agent that was asked; see :func:`asking`. Its body is read once."""
 
     def __init__(self, stream: PodStream, bounds: Bounds) -> None:
         self._stream = stream
         self._answer = HttpAnswer(bounds)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives; an empty piece first, once its first byte has arrived.
+        """Yield the body as it arrives; an empty piece first, when its first byte has arrived.
 
         Raises:
-            PortForwardError: The stream broke off.
-            Unreadable, TooLarge, OtherStatus: The answer isn't used.
+            PortForwardError: The stream broke.
+            Unreadable, TooLarge, OtherStatus: The answer can't be used.
         """
         has_begun = False
         refusal = bytearray()
@@ -250,7 +250,7 @@ class OpenAnswer:
 
 
 async def ask(client: ApiClient, to: ForwardTarget, path: str, bounds: Bounds) -> OpenAnswer:
-    """Send a request to an agent; the caller reads the answer, and closes.
+    """Send a request to an agent; the caller reads the answer and closes it.
 
     Raises:
         PortForwardError: The pod can't be reached.

@@ -1,7 +1,7 @@
-"""How agents are asked for their state: for whole answers, or for summaries if these are too much.
+"""Decides whether to request whole answers from agents, or summaries if these are too large.
 
-Rule 1: whole answers are asked for while nodes are few and answers small; a node whose answer is
-too large is asked for a summary, and once several are, all of them.
+Rule 1: whole answers are requested while nodes are few and answers small; a node whose answer is
+too large is asked for a summary, and once several are, all nodes are.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ from .ask import ANSWER_BYTES, Bounds
 from .calls import Read, cause_of_failure
 
 SUMMARY_FROM = 100
-"""Clusters of more nodes are read by summaries."""
+"""Clusters with more nodes are read by summaries."""
 WHOLE_BYTES = 36 << 20
-"""What all whole answers together may have."""
+"""Limit on the bytes of all whole answers together."""
 ALSO_MAX = 100
-"""Services that a request names: its line may have 8 KiB."""
+"""How many Services a request names: its line may have 8 KiB."""
 
 _STATUS = "/api/v1/status"
 
 
 @dataclass(frozen=True, slots=True)
 class AskingMode:
-    """How an agent is asked."""
+    """How to ask an agent."""
 
     is_summary: bool
     path: str
-    """With its query."""
+    """The path, including the query."""
     bounds: Bounds
-    """Of an answer, or of the first line of a stream."""
+    """Bounds of an answer, or of a stream's first line."""
 
 
 class Asking:
-    """How the agents of one look are asked.
+    """How the agents of one read are asked.
 
     Args:
-        also: Services, ``namespace/name``, that summaries contain anyway.
-        watches: Ask for streams.
+        also: Services, ``namespace/name``, that summaries include anyway.
+        watches: Whether to request streams.
     """
 
     def __init__(self, also: Collection[str] = (), *, watches: bool = False) -> None:
         self._also = sorted(also)[:ALSO_MAX]
         self.watches = watches
-        """Whether agents are asked for streams."""
+        """Whether streams are requested."""
         self._too_large: set[str] = set()
-        """Nodes whose whole answers are."""
+        """Nodes whose whole answers are too large."""
         self._reduced: set[str] = set()
-        """Those of them that have sent a summary."""
+        """Those nodes that have sent a summary."""
         self.refused: PortForwardError | None = None
-        """The API server doesn't permit port-forwards."""
+        """Whether the API server denies port-forwards."""
 
     def mode(self, node: str, count: int) -> AskingMode:
-        """Return how to ask the agent of a node now.
+        """Return how to ask a node's agent now.
 
         Args:
-            count: How many nodes there are.
+            count: The number of nodes.
         """
-        # One node may have any reason; it changes nothing for the others.
+        # A single node may have any reason, which doesn't change the others' mode.
         are_many = len(self._reduced) > max(1, count // 10)
         is_summary = node in self._too_large or are_many or count > SUMMARY_FROM
         query = []
@@ -78,7 +78,7 @@ class Asking:
         return AskingMode(is_summary, path, Bounds(body=body))
 
     def reduce(self, node: str, mode: AskingMode) -> bool:
-        """Ask a node for summaries, as its answer is too large; return False if that was one."""
+        """Ask a node for summaries as its answer is too large; return False if that was one."""
         self._too_large.add(node)
         return not mode.is_summary
 
@@ -95,12 +95,12 @@ class Asking:
         answers.fail(node, cause_of_failure(exc, to.namespace, answers.state_of(node)))
 
     def fail_late(self, answers: Answers, node: str, to: ForwardTarget, seconds: float) -> None:
-        """Note that a node hasn't answered within some seconds, or has sent nothing for so long."""
+        """Record that a node hasn't answered in time, or has been silent for that long."""
         has_answered = answers.nodes[node].status is not None if node in answers.nodes else False
         row = agents.gone_silent if has_answered else agents.no_answer
         answers.fail(node, row(to.namespace, seconds, answers.state_of(node)))
 
 
 def every_s(count: int) -> int:
-    """Return how many seconds are between two lines of a stream; of many nodes, more."""
+    """Return the seconds between a stream's lines; more for many nodes."""
     return 1 if count <= SUMMARY_FROM else 5

@@ -1,12 +1,11 @@
-"""Which nodes don't have the plan that the API server has, and in which Services.
+"""Finds nodes whose plan lags behind the API server, and the Services concerned.
 
     digest of a node ──differs──▶ buckets that differ ──asked──▶ digests of their Services
                                          for more than BEHIND_S ──▶ behind
 
-Rule 1: a node is behind in a Service only if its digest has differed at two looks that are BEHIND_S
-apart, and what the API server contains stayed the same meanwhile: this machine may be behind, too.
-Rule 2: a node isn't asked while its digest is one that was valid a moment ago: its answer may be as
-old as that.
+Rule 1: a node is behind in a Service only if its digest differed at two comparisons BEHIND_S apart,
+and the API server's contents stayed the same meanwhile: this machine may lag, too.
+Rule 2: a node isn't asked while its digest was valid a moment ago: its answer may be that old.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .plans import Plans
 
 BEHIND_S = 2.0
 ASKED_MAX = 32
-"""Nodes that are asked at one look; the others have their turn at the next one."""
+"""How many nodes to ask at one comparison; the others follow at the next one."""
 
 _ANSWER_S = 5.0
 _BOUNDS = Bounds(body=2 << 20)
@@ -38,25 +37,25 @@ _PLAN = "/api/v1/plan"
 
 @dataclass(frozen=True, slots=True)
 class _Difference:
-    """A Service whose digest isn't that of the API server."""
+    """A Service whose digest differs from the API server's."""
 
     ours: str
     since: float
-    """When it was first seen so, by this machine's clock."""
+    """When that was first seen, by this machine's clock."""
 
 
 class NodePlan(msgspec.Struct, frozen=True):
-    """What an agent answers about its plan."""
+    """An agent's answer about its plan."""
 
     form: int = 0
     digests: dict[str, str] = {}
 
 
 class Behind:
-    """What is known of the nodes of one look, or of one that goes on.
+    """The known differences of the nodes of one read, or of a continuous one.
 
     Args:
-        clock: Returns seconds, monotonic.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Behind:
         self._plans = plans
         self._clock = clock
         self._differences: dict[str, dict[str, _Difference]] = {}
-        """By node and Service; a node without any that differs may be there."""
+        """Differences by node and Service; a node may have none."""
 
     @property
     def services(self) -> Mapping[str, tuple[str, ...]]:
@@ -83,16 +82,16 @@ class Behind:
 
     @property
     def is_sure(self) -> bool:
-        """Whether each difference that is known has lasted long enough."""
+        """Whether each known difference has lasted long enough."""
         now = self._clock()
         known = (one for services in self._differences.values() for one in services.values())
         return all(now - one.since >= BEHIND_S for one in known)
 
     async def look(self, nodes: Mapping[str, AgentAnswer], *, old_s: float) -> None:
-        """Compare the nodes with what the API server contains now.
+        """Compare the nodes with the API server's present contents.
 
         Args:
-            old_s: How old the nodes' answers may be.
+            old_s: The maximum age of the nodes' answers.
         """
         if not self._plans.planned_at:
             return
@@ -109,7 +108,7 @@ class Behind:
         )
 
     def _turn(self, node: str) -> int:
-        """Return when to ask a node: what has begun is brought to an end."""
+        """Return a node's turn: begun comparisons are finished first."""
         known = self._differences.get(node)
         return 1 if known is None else 0 if known else 2
 
@@ -132,7 +131,7 @@ class Behind:
             async with asyncio.timeout(_ANSWER_S):
                 plan = await self._calls.read(to, f"{_PLAN}?{query}", NodePlan, _BOUNDS)
         except (UserspaceProxyError, TimeoutError):
-            # Its answer has a cause of its own.
+            # A node that doesn't answer has its own cause.
             self._differences.pop(node, None)
             return
         if plan.form == FORM:

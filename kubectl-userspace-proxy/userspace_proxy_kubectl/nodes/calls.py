@@ -1,13 +1,13 @@
-"""Asks agents for their JSON, many at a time, within bounds of time, memory and load.
+"""Requests agents' JSON, many at a time, within bounds of time, memory and load.
 
     ask ──pieces──▶ lines ──▶ lines.read… ──▶ Read
 
-Rule 1: at most OPENING_MAX agents are being opened at a time; one that is slow gives its place up
-and goes on, so that it doesn't keep others from being asked. None waits for another to send.
-Rule 2: one long line is decoded at a time, within an Allowance: memory has a bound whatever the
-agents send.
-Rule 3: a stream that sends more than a proxy would is ended. Its changes are read in a share of the
-time, and wait in its connection.
+Rule 1: at most OPENING_MAX agents are being opened at a time; a slow one gives up its place and
+continues, so it doesn't block others. None waits for another one to send.
+Rule 2: one long line is decoded at a time, within an Allowance: memory is bounded whatever agents
+send.
+Rule 3: a stream that sends more than a proxy would is closed. Its changes are read in a share of
+the time, and wait in its connection.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from .decoding import DECODED_PER_BYTE, Allowance, TooLarge, most_of
 from .lines import LINE_BYTES, read_change, read_whole_line
 
 OPENING_MAX = 32
-"""As many port-forwards are being opened at a time; each is a connection to a kubelet, too."""
+"""How many port-forwards to open at a time; each is a connection to a kubelet, too."""
 SLOW_S = 0.5
-"""After that time an agent that hasn't answered gives its place up."""
+"""Seconds after which an agent that hasn't answered gives up its place."""
 
 FIRST_GAP_S = 10.0
-"""Between two lines of an agent, while that isn't known yet."""
+"""Assumed seconds between an agent's lines until that is known."""
 
 ANSWER = Bounds()
 _STREAM = Bounds(wire=0, body=0)
-# A proxy sends one line a second of what has changed, for which it takes a hundredth of a core, and
-# one for each connection. By lines and bytes; elements count as the bytes that they usually have.
+# Lines and bytes per second; elements count as the bytes that they usually have. A proxy sends one
+# line of changes a second, which takes a hundredth of a core, and one for each connection.
 _CHANGES_PER_S = 4, 2 << 20
 _LINES_PER_S = 10_000, 8 << 20
-# An agent is gone that has sent nothing for so many times its usual gap.
+# An agent counts as gone after silence of this many times its usual gap.
 _GAPS = 4
-# Parsed in the event loop, as a thread takes longer.
+# Shorter lines are parsed in the event loop, as a thread would take longer.
 _INLINE_BYTES = 64 << 10
 _TEXT_MAX = 300
 _How = TypeVar("_How")
@@ -57,17 +57,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What an agent has answered."""
+    """An agent's answer."""
 
     status: StatusFacts
     asked_at: float
-    """Unix time."""
+    """Unix time of the request."""
     answered_at: float
-    """Unix time at which its first byte arrived."""
+    """Unix time at which the answer's first byte arrived."""
 
 
 class Limits:
-    """What all calls share.
+    """Limits that all calls share.
 
     Args:
         slow_s: See SLOW_S.
@@ -80,7 +80,7 @@ class Limits:
 
     @contextlib.asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
-        """Have a place among the agents that are being opened, for a while at most."""
+        """Hold a place among the agents being opened, for a limited time."""
         await self._opening.acquire()
         places = [self._opening.release]
 
@@ -97,11 +97,11 @@ class Limits:
 
 
 class AgentCalls:
-    """Asks agents.
+    """Calls agents.
 
     Args:
-        client: Of the API server, open.
-        unix: Returns the Unix time.
+        client: The API server's client, open.
+        unix: Returns Unix time.
     """
 
     def __init__(
@@ -118,30 +118,30 @@ class AgentCalls:
         self._pause = pause
 
     async def body(self, to: ForwardTarget, path: str, bounds: Bounds = ANSWER) -> bytes:
-        """Return the body of an answer.
+        """Return an answer's body.
 
         Raises:
-            PortForwardError, Unreadable, TooLarge, OtherStatus: There is none.
+            PortForwardError, Unreadable, TooLarge, OtherStatus: There is no usable answer.
         """
         async with self._opened(to, path, bounds) as asked:
             return await asked.whole()
 
     async def read(self, to: ForwardTarget, path: str, kind: type[_T], bounds: Bounds) -> _T:
-        """Return what an answer of another kind contains; errors are those of :meth:`body`."""
+        """Return an answer of another kind; raises the errors of :meth:`body`."""
         body = await self.body(to, path, bounds)
         return await self._parsed(Allowance(bounds.body).decode, body, kind)
 
     async def status(
         self, to: ForwardTarget, path: str, bounds: Bounds, waits: Callable[[bool], object]
     ) -> Read:
-        """Return an answer that is read once.
+        """Return an answer that isn't a stream.
 
         Args:
-            waits: Called with False when it is this agent's turn, and with True once it has sent
-                its answer, which may have to wait for others'.
+            waits: Called with False when it is this agent's turn, and with True once the agent has
+                sent its answer, which may have to wait for others'.
 
         Raises:
-            PortForwardError, Unreadable, TooLarge, OtherStatus: There is none.
+            PortForwardError, Unreadable, TooLarge, OtherStatus: There is no usable answer.
         """
         async with contextlib.AsyncExitStack() as turn:
             await turn.enter_async_context(self._limits.opening())
@@ -156,19 +156,19 @@ class AgentCalls:
                 body.clear()
                 waits(True)
                 status = await self._parsed(read_whole_line, line, Allowance(bounds.body))
-                # Closing takes a round trip more.
+                # Closing takes another round trip.
                 await turn.aclose()
         return Read(status, asked_at, answered_at)
 
     async def changes(
         self, to: ForwardTarget, path: str, bounds: Bounds, *, first_s: float, silent_s: float
     ) -> AsyncGenerator[Read, None]:
-        """Yield an answer, and again after each change; while there is none, the same again.
+        """Yield an answer, and again after each change; without a change, the same one again.
 
         Args:
-            bounds: Of a line, and of the answer that lines add to.
-            first_s: How long the first answer may take.
-            silent_s: How long nothing may arrive after it; more of an agent whose lines are rare.
+            bounds: Bounds of a line, and of the answer accumulated from lines.
+            first_s: Timeout of the first answer.
+            silent_s: The maximum silence after it; longer for an agent whose lines are rare.
 
         Raises:
             PortForwardError, Unreadable, TooLarge, OtherStatus: It ended.
@@ -201,11 +201,11 @@ class AgentCalls:
     async def lines(
         self, to: ForwardTarget, path: str, *, first_s: float, silent_s: float
     ) -> AsyncGenerator[bytes, None]:
-        """Yield the lines of a stream, and an empty one once it has begun.
+        """Yield a stream's lines, preceded by an empty one when it has begun.
 
         Args:
-            first_s: How long it may take to begin.
-            silent_s: How long nothing may arrive, not even an empty line.
+            first_s: Timeout of the stream's start.
+            silent_s: The maximum silence, including empty lines.
 
         Raises:
             PortForwardError, Unreadable, TooLarge, OtherStatus: It ended.
@@ -233,10 +233,10 @@ class AgentCalls:
             return Read(await self._parsed(read_whole_line, line, allowance), *at)
         now = self._unix()
         if not line:
-            # What it says of its clock is as old as the last line.
+            # Its clock reading is as old as the last line.
             return Read(last.status, last.asked_at, now)
         status = await self._parsed(partial(read_change, last.status), line, allowance)
-        # It was written after the last one had arrived, and before it arrived itself.
+        # It was written between the last line's arrival and its own.
         return Read(status, last.answered_at, now)
 
     @contextlib.asynccontextmanager
@@ -250,7 +250,7 @@ class AgentCalls:
             await asked.close()
 
     async def _parsed(self, read: Callable[[bytes, _How], _T], line: bytes, how: _How) -> _T:
-        """Read a line, by a thread if it is long; one long line at a time."""
+        """Parse a line, in a thread if it is long; one long line at a time."""
         try:
             if len(line) <= _INLINE_BYTES:
                 return read(line, how)
@@ -261,7 +261,7 @@ class AgentCalls:
 
 
 async def _lines(asked: OpenAnswer, bytes_max: int) -> AsyncIterator[tuple[bytes, list[bytes]]]:
-    """Yield each piece of a stream, and the lines that it completes."""
+    """Yield each piece of a stream, with the lines that it completes."""
     begun = bytearray()
     async for piece in asked.pieces():
         begun += piece
@@ -275,7 +275,7 @@ async def _lines(asked: OpenAnswer, bytes_max: int) -> AsyncIterator[tuple[bytes
 
 
 class _Beat:
-    """How long an agent may be silent: large ones have a line in half a minute only."""
+    """How long an agent may be silent: large ones send a line only every half minute."""
 
     def __init__(self, least_s: float) -> None:
         self._least_s = least_s
@@ -283,7 +283,7 @@ class _Beat:
         self._last_at = 0.0
 
     def next_end(self, now: float) -> float:
-        """Note a line, and return until when the next one must have arrived."""
+        """Record a line, and return the deadline of the next one."""
         if self._last_at:
             gap_s = now - self._last_at
             self._gap_s = gap_s if self._gap_s == FIRST_GAP_S else max(gap_s, self._gap_s)
@@ -292,7 +292,7 @@ class _Beat:
 
 
 class _Rate:
-    """How much a stream has sent."""
+    """The amount that a stream has sent."""
 
     def __init__(self, clock: Callable[[], float], lines_per_s: int, bytes_per_s: int) -> None:
         self._clock = clock
@@ -301,7 +301,7 @@ class _Rate:
         self._lines = self._bytes = 0
 
     def count(self, piece: bytes) -> None:
-        """Raise TooLarge if it is more than a proxy sends."""
+        """Raise TooLarge if that is more than a proxy sends."""
         self._bytes += max(len(piece), most_of(piece) // DECODED_PER_BYTE)
         self._lines += piece.count(b"\n")
         seconds = self._clock() - self._began + 10
@@ -314,9 +314,9 @@ def cause_of_failure(exc: UserspaceProxyError, namespace: str, node_state: str =
     """Return why there is no answer.
 
     Args:
-        exc: What a call has raised.
-        namespace: That of the agent.
-        node_state: Why the Node isn't ready; empty if it is, or that isn't known.
+        exc: The exception raised by a call.
+        namespace: The agent's namespace.
+        node_state: Why the Node isn't ready; empty if it is, or if unknown.
     """
     text = " ".join(str(exc).split())[:_TEXT_MAX]
     match exc:

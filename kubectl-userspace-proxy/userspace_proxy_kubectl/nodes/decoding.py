@@ -1,12 +1,12 @@
-"""Decodes what a node has sent: counted before and measured after, in what it costs this machine.
+"""Decodes nodes' answers within limits: estimates the cost before, and measures it after.
 
     bytes ──most_of──▶ may they be decoded? ──▶ value ──checked──▶ may it be kept, and shown?
 
-Rule 1: all that nodes send is decoded here, as their agents may be anything.
-Rule 2: an empty object may become the largest of its kind, so what is counted is objects, lists and
-elements, not bytes alone. Their time is in proportion to that.
-Rule 3: a number can be shown and summed: none is beyond those that JSON's readers agree upon, and a
-time is one that calendars have.
+Rule 1: everything that nodes send is decoded here, as their agents may be hostile.
+Rule 2: an empty object may become the largest of its kind, so objects, lists and elements count,
+not only bytes. The time is proportional to them.
+Rule 3: a number can be shown and summed: it is within the range that JSON parsers agree upon, and
+times are within the range of calendars.
 
 Source: RFC 8259, 6 (numbers up to 2^53 are interoperable).
 """
@@ -27,36 +27,36 @@ from userspace_proxy.facts.encoding import from_json
 from userspace_proxy.pacing import Pacing
 
 OBJECT_BYTES = 700
-"""What an object becomes at most: a Service port of ``{}``."""
+"""Maximum bytes that an object decodes to: a Service port of ``{}``."""
 ELEMENT_BYTES = 100
-"""A list, an element of one, or an entry of a map."""
+"""Bytes of a list, of its element, or of an entry in a map."""
 CHARACTER_BYTES = 4
-"""A character of a text that isn't ASCII."""
+"""Bytes of a character in a non-ASCII text."""
 CAUSE_BYTES = 600
-"""A cause beside its object; it takes 20 µs to be read, and 2 µs more for each parameter."""
+"""Cost of a cause beyond its object: 20 µs to read, and 2 µs more for each parameter."""
 PORT_BYTES = 2000
-"""A Service port beside its memory, for 35 µs in which it is merged with others' and shown; an
-element of a list has ELEMENT_BYTES beside its memory, for 1 to 2 µs."""
+"""Cost of a Service port beyond its memory, for the 35 µs to merge and show it; an element of a
+list costs ELEMENT_BYTES beyond its memory, for 1 to 2 µs."""
 DECODED_PER_BYTE = 12
-"""What is decoded, for each byte that the answer may have; proxies' answers have 11."""
+"""Decoded bytes allowed per byte of the answer's limit; proxies' answers have 11."""
 KEPT_PER_BYTE = 4
-"""What is kept of it; proxies' answers have 2.4, and 3.6 where all Services fail."""
-# Of a processor, for the changes of one node; a proxy's take a hundredth.
+"""Kept bytes allowed per byte; proxies' answers have 2.4, or 3.6 if all Services fail."""
+# Share of a processor for one node's changes; a proxy's take a hundredth.
 _SHARE = 0.1
 
 _NUMBER_MAX = 1 << 53
 _TIME_MAX = 10_000_000_000
-"""In the year 2286."""
+"""A Unix time in the year 2286."""
 _TIME = re.compile(r"[a-z_]*_(?:at|since|done|queued)|now|started|at")
 _CONTAINERS = frozenset((list, dict))
 _T = TypeVar("_T")
 
 
 class TooLarge(UserspaceProxyError):
-    """An answer has more bytes than are read, or takes more memory.
+    """An answer exceeds the limit on bytes or on memory.
 
     Args:
-        bytes_max: How many.
+        bytes_max: The limit.
     """
 
     def __init__(self, bytes_max: int) -> None:
@@ -66,23 +66,23 @@ class TooLarge(UserspaceProxyError):
 
 @dataclass(slots=True)
 class Allowance:
-    """What one answer may take, and what it takes."""
+    """The memory that one answer may take, and takes."""
 
     body: int
-    """Bytes of its JSON."""
+    """Limit on the bytes of its JSON."""
     used: int = 0
-    """What was decoded takes in memory; of a stream, of all lines since it was measured."""
+    """Memory taken by what was decoded; for a stream, by all lines since it was measured."""
     pacing: Pacing = field(default_factory=lambda: Pacing(_SHARE))
-    """When the next change may be read."""
+    """Decides when the next change may be read."""
     _causes: int = 0
-    """Those that were read take in memory; a bound of their time, too."""
+    """Memory taken by the causes that were read, which bounds their time, too."""
 
     def decode(self, line: bytes, kind: type[_T]) -> _T:
-        """Return what an answer, or a line of it, contains.
+        """Decode an answer or a line of it.
 
         Raises:
-            ValueError: It isn't of this kind.
-            TooLarge: It takes too much.
+            ValueError: The JSON isn't of this kind.
+            TooLarge: It takes too much memory.
         """
         if most_of(line) > DECODED_PER_BYTE * self.body:
             raise TooLarge(DECODED_PER_BYTE * self.body)
@@ -103,17 +103,17 @@ class Allowance:
         return read
 
     def measure(self, value: object) -> None:
-        """Measure what lines have made of an answer, once they may have added too much.
+        """Measure an answer accumulated from lines, once they may have added too much.
 
         Raises:
-            TooLarge: It takes too much.
+            TooLarge: It takes too much memory.
         """
         if self.used > KEPT_PER_BYTE * self.body:
             self.used = checked_size(value, KEPT_PER_BYTE * self.body)
 
 
 def most_of(line: bytes) -> int:
-    """Return how many bytes of memory decoding takes at most, whatever the JSON is read as."""
+    """Return the maximum bytes of memory that decoding takes, whatever type the JSON is read as."""
     is_narrow = line.isascii() and b"\\u" not in line
     return (
         len(line) * (1 if is_narrow else CHARACTER_BYTES)
@@ -123,11 +123,11 @@ def most_of(line: bytes) -> int:
 
 
 def checked_size(value: Any, most: int) -> int:
-    """Return how many bytes of memory a decoded value takes.
+    """Return the bytes of memory that a decoded value takes.
 
     Raises:
-        ValueError: A number in it, or a time, is out of range.
-        TooLarge: They are more than ``most``.
+        ValueError: A number or time in it is out of range.
+        TooLarge: It takes more than ``most``.
     """
     size, left = 0, [("", value)]
     while left:
@@ -141,7 +141,7 @@ def checked_size(value: Any, most: int) -> int:
         if isinstance(one, msgspec.Struct):
             size += PORT_BYTES * (kind is PortFacts)
             fields = zip(kind.__struct_fields__, msgspec.structs.astuple(one), strict=True)
-            # Cost: most fields have a default that takes nothing, and need no turn of the loop.
+            # Cost: most fields have defaults that take nothing, and can skip the loop.
             left += [pair for pair in fields if pair[1] or type(pair[1]) in _CONTAINERS]
         elif isinstance(one, list | tuple):
             size += ELEMENT_BYTES * len(one)

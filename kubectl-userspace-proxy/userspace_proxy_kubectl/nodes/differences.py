@@ -1,10 +1,10 @@
-"""In what a node serves a Service otherwise than the API server's objects ask for.
+"""Finds how a node serves a Service differently from the API server's objects.
 
     planned from the API server ──┐
     answer of a node ─────────────┴──▶ PlanDifference for each Service port ──▶ words
 
-Only what is the same on all nodes is compared: which Service ports and addresses there are, and
-which endpoints are ready.
+Only what is equal on all nodes is compared: which Service ports and addresses exist, and which
+endpoints are ready.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from userspace_proxy.facts import PortFacts
 from userspace_proxy.facts.units import plural
 from userspace_proxy.policy.usable import EndpointState
 
-# Of a difference; all nodes of a cluster may lack a thousand endpoints.
+# Names per difference; all nodes of a cluster may lack a thousand endpoints.
 _NAMED_MAX = 3
 _OF_CLUSTER = {
     EndpointState.READY,
@@ -24,26 +24,26 @@ _OF_CLUSTER = {
     EndpointState.TERMINATING,
     EndpointState.HAS_ENDED,
 }
-"""States that don't depend on the node."""
+"""Endpoint states that don't depend on the node."""
 _NODE_PORT = "NodePort"
 
 
 @dataclass(frozen=True, slots=True)
 class PlanDifference:
-    """What differs at one Service port; equal on nodes that are behind by the same."""
+    """The difference at one Service port; equal on nodes that lag behind alike."""
 
     port: str
     """``shop/web:http (IPv4)``."""
     is_lacking: bool = False
-    """The node doesn't have this Service port."""
+    """The node lacks this Service port."""
     is_former: bool = False
-    """It should no longer have it."""
+    """The node should no longer have this Service port."""
     lacks: tuple[str, ...] = ()
-    """Endpoints and addresses that it should have."""
+    """Missing endpoints and addresses."""
     keeps: tuple[str, ...] = ()
-    """Those that it should no longer have."""
+    """Endpoints and addresses that the node should no longer have."""
     states: tuple[tuple[str, str, str], ...] = ()
-    """Endpoints whose state there is another one: address, state there, state as it should be."""
+    """Endpoints with another state there: address, state there, expected state."""
 
     def __str__(self) -> str:
         if self.is_lacking:
@@ -63,11 +63,11 @@ class PlanDifference:
 def differences(
     planned: Sequence[PortFacts], there: Sequence[PortFacts]
 ) -> tuple[PlanDifference, ...]:
-    """Return what a node serves otherwise.
+    """Return what a node serves differently.
 
     Args:
-        planned: The Service ports of one Service, as the API server's objects ask for.
-        there: Those of the node's answer.
+        planned: One Service's ports, as the API server's objects require.
+        there: The ports in the node's answer.
     """
     wanted, found = _by_title(planned), _by_title(there)
     lacking = [PlanDifference(title, is_lacking=True) for title in wanted.keys() - found.keys()]

@@ -1,13 +1,13 @@
-"""One endpoint as all nodes see it: which have tried it, and what they got.
+"""One endpoint as seen by all nodes: which nodes tried it, and what they got.
 
     all that tried it fail         ──▶ the endpoint is what fails
     some hear nothing from it,
-    while it answers others        ──▶ the way from these nodes
+    while it answers others        ──▶ the path from these nodes
     some fail otherwise, or before ──▶ the endpoint, which comes and goes
-    only one has tried             ──▶ nobody can tell
+    only one has tried             ──▶ unknown
 
-Rule 1: a node has tried an endpoint if it has dialled it or was answered by it, or has a cause.
-Rule 2: an answer is a byte that came back: without a cause and without one, nothing is known.
+Rule 1: a node has tried an endpoint if it dialled it, was answered by it, or has a cause.
+Rule 2: an answer is a byte that came back: without a byte and without a cause, nothing is known.
 """
 
 from __future__ import annotations
@@ -21,72 +21,73 @@ from userspace_proxy.facts import EndpointFacts, Level, PortFacts
 
 from .sums import Sums, added, of_endpoint
 
-# Unix times beyond are no times: time.localtime() fails with them.
+# Later Unix times are invalid: time.localtime() fails with them.
 _LATEST = 2.0**37
 _CLOCKS_DIFFER_S = 2.0
 _OF_PATHS = frozenset(
     (CauseCode.ENDPOINT_SILENT, CauseCode.ENDPOINT_UNREACHABLE, CauseCode.ENDPOINT_NO_HOST)
 )
-"""A node that has one of these hears nothing from the endpoint itself."""
+"""With one of these causes, a node hears nothing from the endpoint itself."""
 
 
 class Extent(enum.StrEnum):
-    """Where what is wrong is."""
+    """Where the fault lies."""
 
     NONE = "none"
-    """Nothing is wrong, or it isn't about an endpoint."""
+    """Nothing fails, or the fault isn't about an endpoint."""
     ENDPOINT = "endpoint"
-    """All nodes that tried, at least two, have the same."""
+    """All nodes that tried, at least two, have the same cause."""
     PATH = "path"
-    """It answers some nodes, and others hear nothing from it at the same time."""
+    """The endpoint answers some nodes while others hear nothing from it."""
     SOME = "some nodes"
-    """It answers some nodes, and refuses others, ends their connections, or did so before."""
+    """The endpoint answers some nodes, but refuses others or closes their connections, perhaps
+    earlier."""
     ONE = "one node"
     """Only one node has tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class MergedEndpoint:
-    """One endpoint of a Service port on all nodes."""
+    """One endpoint of a Service port, on all nodes."""
 
     address: str
     host: str
-    """The name that it was found by; empty: it is an address."""
+    """The DNS name that it was found by; empty: it is an address."""
     pod: str
     """The pod's name; empty if unknown."""
     node: str
-    """Where it runs; empty if unknown."""
+    """The node that it runs on; empty if unknown."""
     usable: int
-    """On how many nodes it may serve."""
+    """The number of nodes on which it is usable."""
     tried: tuple[str, ...]
-    """Nodes that have tried it."""
+    """Nodes that tried it."""
     answered: tuple[str, ...]
-    """Of these, those that it has sent something, and that have no cause."""
+    """Nodes that tried it, got an answer and have no cause."""
     extent: Extent
-    """Where what is wrong with it is."""
+    """Where the fault lies."""
     failing: tuple[tuple[Cause, tuple[str, ...]], ...]
-    """What is wrong, and on which nodes; what the most have first."""
+    """The causes with their nodes; the one on most nodes first."""
     sums: Sums
     """Its figures on all nodes."""
     left_out: int = 0
-    """Nodes whose summaries leave its Service port out: they see nothing wrong, and don't say
-    whether they have tried."""
+    """Nodes whose summaries omit its Service port: nothing fails there, and whether they tried it
+    is unknown."""
 
     @property
     def level(self) -> Level | None:
-        """How it serves; None: it answers no node, as far as is known, and fails for none."""
+        """How it serves; None: as far as is known, it answers no node and fails for none."""
         if self.failing:
             return Level.ATTENTION if self.answered else Level.TROUBLE
         return Level.OK if self.answered else None
 
 
 def extent_of(causes: Collection[Cause | None], ill: int, answers: Collection[float]) -> Extent:
-    """Return where what is wrong is.
+    """Return where the fault lies.
 
     Args:
-        causes: What is wrong, as :func:`current_cause` has it for each node.
-        ill: How many nodes have a cause.
-        answers: When it last answered each of the others; Unix times.
+        causes: The result of :func:`current_cause` for each node.
+        ill: The number of nodes with a cause.
+        answers: When it last answered each other node; Unix times.
     """
     if not ill:
         return Extent.NONE
@@ -103,13 +104,13 @@ def extent_of(causes: Collection[Cause | None], ill: int, answers: Collection[fl
 
 
 def last_answer(endpoint: EndpointFacts) -> float:
-    """Return when an endpoint has last answered a node; 0: it hasn't, or has a cause."""
+    """Return when an endpoint last answered a node; 0: never, or it has a cause."""
     has_answered = endpoint.has_sent and endpoint.cause is None
     return max(endpoint.answered_at, endpoint.sent_at, 1.0) if has_answered else 0.0
 
 
 def current_cause(endpoint: EndpointFacts) -> Cause | None:
-    """Return what is wrong with an endpoint; None: it was a while ago, or it isn't used."""
+    """Return an endpoint's present cause; None: it is past, or the endpoint isn't used."""
     return endpoint.cause if endpoint.is_usable and not endpoint.is_past else None
 
 
@@ -120,12 +121,12 @@ def has_tried(endpoint: EndpointFacts) -> bool:
 
 
 def same_cause(cause: Cause) -> object:
-    """Return what is equal for causes that are the same on several nodes."""
+    """Return a key that is equal for the same cause on several nodes."""
     return cause.shared or cause.fact
 
 
 def seen_together(causes: Sequence[Cause]) -> Cause:
-    """Return a cause as it was last seen, with what all nodes that see it have counted."""
+    """Return a cause as last seen, with all nodes' counts added."""
     last = max(causes, key=lambda cause: (cause.when is not When.PAST, cause.last_at))
     firsts = [at for cause in causes if (at := moment(cause.first_at))]
     return last.replace(
@@ -136,16 +137,16 @@ def seen_together(causes: Sequence[Cause]) -> Cause:
 
 
 def moment(at: float) -> float:
-    """Return a Unix time of an answer; 0 if it can't be one."""
+    """Return an answer's Unix time; 0 if it is invalid."""
     return at if 0 < at < _LATEST else 0.0
 
 
 def endpoints_of(members: Mapping[str, PortFacts], left_out: int = 0) -> tuple[MergedEndpoint, ...]:
-    """Return the endpoints of one Service port: those that fail first, then by address.
+    """Return one Service port's endpoints: failing ones first, then by address.
 
     Args:
-        members: Its facts by node.
-        left_out: How many nodes' summaries leave it out.
+        members: The port's facts by node.
+        left_out: The number of nodes whose summaries omit it.
     """
     found: dict[str, list[tuple[str, EndpointFacts]]] = {}
     for node, port in members.items():

@@ -1,10 +1,10 @@
-"""Adds to the explanation of a Service what the nodes say of it.
+"""Adds the nodes' reports to the explanation of a Service.
 
     planned from the API server ─▶ Explanation ──┬─▶ Explanation with a part about the nodes
     answers of agents ─▶ merged, differences ────┘
 
-Rule 1: what clients of nodes meet decides the sentence where it is worse than the plan.
-Rule 2: a node isn't as planned only where it has been behind for a while; its answer says in what.
+Rule 1: if clients on nodes are served worse than planned, that decides the sentence.
+Rule 2: a node differs from the plan only after lagging for a while; its answer shows how.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from userspace_proxy.causes.cause import Cause
-from userspace_proxy.causes.say import kubectl_words, object_of, remedy
+from userspace_proxy.causes.say import command, kubectl_words, object_of, remedy
 from userspace_proxy.explain import Explanation, Invocation, PathStep
 from userspace_proxy.explain.explanation import PathPart
 from userspace_proxy.explain.steps import ENDPOINTS_SHOWN
@@ -40,14 +40,15 @@ def with_nodes(
     *,
     invocation: Invocation,
 ) -> Explanation:
-    """Return an explanation of the plan with what nodes say.
+    """Return an explanation of the plan with the nodes' part added.
 
     Args:
         merged: All nodes, about this Service.
-        behind: Of :func:`behind_steps`.
-        invocation: How the user asked, for the next command.
+        behind: The result of :func:`behind_steps`.
+        invocation: The user's command, from which the next one is made.
     """
-    steps = (_answers(merged), *(_served(port, merged) for port in merged.ports), *behind)
+    served = (_served(port, merged, invocation) for port in merged.ports)
+    steps = (_answers(merged), *served, *behind)
     ill = [port for port in merged.ports if port.level is not Level.OK]
     nodes_level = worst(step.level for step in steps if step.level is not None)
     level = worst((explanation.level, nodes_level))
@@ -69,7 +70,7 @@ def with_nodes(
 
 
 def with_plan(explanation: Explanation, behind: Sequence[PathStep]) -> Explanation:
-    """Return an explanation of one node's answer with whether it is as planned."""
+    """Return an explanation of one node's answer, adding whether it matches the plan."""
     level = worst((explanation.level, *(step.level for step in behind if step.level is not None)))
     late = [step.what for step in behind if step.level is Level.TROUBLE]
     return replace(
@@ -83,11 +84,11 @@ def with_plan(explanation: Explanation, behind: Sequence[PathStep]) -> Explanati
 def behind_steps(
     service: str, planned: Sequence[PortFacts] | None, all_nodes: AllNodes
 ) -> tuple[PathStep, ...]:
-    """Return which nodes aren't as planned, and in what.
+    """Return which nodes differ from the plan, and how.
 
     Args:
-        service: ``namespace/name``, perhaps with ``:port``.
-        planned: Its Service ports as the API server's objects ask for; None: they can't be read.
+        service: ``namespace/name``, optionally with ``:port``.
+        planned: Its Service ports, as the API server's objects require; None: they can't be read.
     """
     key = service.partition(":")[0]
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
@@ -119,7 +120,7 @@ def behind_steps(
 
 
 def _is_compared(answer: AgentAnswer) -> bool:
-    """Return whether an agent publishes by what its plan can be compared."""
+    """Return whether an agent publishes what is needed to compare its plan."""
     plan = answer.status.plan if answer.status is not None else None
     return plan is not None and plan.form == FORM and bool(plan.digest)
 
@@ -129,7 +130,7 @@ def _differences(
 ) -> tuple[PlanDifference, ...]:
     if planned is None or answer.status is None:
         return ()
-    # A summary has the ports of a Service that was asked for.
+    # Summaries include the ports of a requested Service.
     return differences(planned, answer.status.only(service).ports)
 
 
@@ -148,20 +149,22 @@ def _answers(merged: Merged) -> PathStep:
     )
 
 
-def _served(port: MergedPort, merged: Merged) -> PathStep:
+def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:
     what = f"{port.key}: {port_in_words(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else ""
+    if words := cause and command(cause):
+        hint = invocation.kubectl(words)
     return PathStep(port.mark, _SERVED, what, hint, details=tuple(_endpoints(port)))
 
 
 def _cause(port: MergedPort) -> Cause | None:
-    """Return the first cause of the worst nodes."""
+    """Return the worst nodes' first cause."""
     return next((cause for group in port.groups for cause in group.causes), None)
 
 
 def _next(port: MergedPort, service: str, invocation: Invocation) -> str:
-    """Return the command that shows more about a Service port that isn't well."""
+    """Return the command that shows more about an unhealthy Service port."""
     cause = _cause(port)
     is_path = any(one.extent is Extent.PATH for one in port.endpoints)
     if cause is not None and not cause.host and not is_path:
@@ -181,7 +184,7 @@ def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:
 
 
 def _sentence(merged: Merged, explanation: Explanation) -> str:
-    """Return the sentence where neither the plan nor a node is ill."""
+    """Return the sentence if both the plan and all nodes are healthy."""
     if not merged.ports:
         return explanation.sentence
     port = merged.ports[0]

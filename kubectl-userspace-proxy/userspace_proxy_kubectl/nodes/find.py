@@ -1,11 +1,11 @@
-"""Finds the agents of all nodes: their pods, by the chart's labels, and Nodes that lack one.
+"""Finds all nodes' agents: pods by the chart's labels, and Nodes that lack one.
 
     pods, listed and watched ─┐
     Nodes, DaemonSets, once ──┴──▶ FoundAgents
 
-Rule 1: only pods must be readable; without Nodes, it isn't known which of them have no agent.
-Rule 2: where the chart has taken over kubeadm's DaemonSet, its pods have kube-proxy's labels, and
-those that are agents have the flag with which the chart starts them.
+Rule 1: only pods must be readable; without Nodes, nodes without an agent are unknown.
+Rule 2: if the chart has taken over kubeadm's DaemonSet, its pods have kube-proxy's labels; agents
+have the flag with which the chart starts them.
 """
 
 from __future__ import annotations
@@ -35,47 +35,47 @@ from .placement import NodeState, Placement, lacking, read_daemon_set, read_node
 from .rights import lacks_rights
 
 NAMESPACE = "kube-system"
-"""Where the chart is installed, as docs/install.md has it."""
+"""The chart's default namespace, as in docs/install.md."""
 SELECTOR = "app.kubernetes.io/name=userspace-proxy"
 KUBEADM_SELECTOR = "k8s-app=kube-proxy"
 WATCH_S = 300.0
-"""A watch of pods ends after that time, and they are listed again."""
+"""Seconds after which a watch of pods ends, and they are listed again."""
 
 _AGAIN_S = 2.0
-# Beyond what the server was asked for.
+# Added to the timeout that the server was asked for.
 _SILENCE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which agents are meant."""
+    """Selects agents."""
 
     namespace: str = NAMESPACE
-    """That of the release."""
+    """The release's namespace."""
     selector: str = ""
-    """Labels of the pods; empty: those that the chart gives them."""
+    """The pods' labels; empty: those that the chart sets."""
     nodes: frozenset[str] = frozenset()
-    """Only these; empty: all."""
+    """Only these nodes; empty: all."""
     name: str = ""
-    """Of the Services that they are to serve, of several on a node; empty: those without one."""
+    """Among several agents on a node, serves Services of this name; empty: those without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundAgents:
-    """What was found."""
+    """The agents and nodes that were found."""
 
     agents: Mapping[str, tuple[AgentPod, ...]] = field(default_factory=dict)
-    """The pods of each node, the one to ask first; also those that don't run."""
+    """Each node's pods, the one to ask first; includes pods that don't run."""
     nodes: Mapping[str, NodeState] | None = None
     """All Nodes; None: they couldn't be listed."""
     placements: tuple[Placement, ...] = ()
-    """Which nodes the DaemonSets mean."""
+    """The nodes that the DaemonSets target."""
 
     def names(self, wanted: frozenset[str]) -> tuple[str, ...]:
-        """Return the nodes that have an agent, or should have one, by name.
+        """Return the nodes that have, or should have, an agent, by name.
 
         Args:
-            wanted: Only these, each whether or not it is known; empty: all.
+            wanted: Only these nodes, even unknown ones; empty: all.
         """
         if wanted:
             return tuple(sorted(wanted, key=in_order))
@@ -93,11 +93,11 @@ class FoundAgents:
 
 
 class Finder:
-    """Finds agents, again and again.
+    """Finds agents repeatedly.
 
     Args:
-        client: Of the API server, open.
-        pause: Awaited before what failed is tried again.
+        client: The API server's client, open.
+        pause: Awaited before a retry.
     """
 
     def __init__(self, client: ApiClient, where: Where, *, pause: Pause = pause) -> None:
@@ -109,15 +109,15 @@ class Finder:
         self._pods: dict[str, AgentPod] = {}
         self._version = ""
         self.found = FoundAgents()
-        """What was found last."""
+        """The last result."""
         self.has_others = False
-        """Nodes and DaemonSets were asked for."""
+        """Whether Nodes and DaemonSets were requested."""
 
     async def pods(self) -> FoundAgents:
-        """List the pods, and return all that is known now.
+        """List the pods, and return all that is now known.
 
         Raises:
-            SourceError: They can't be listed, or there are none.
+            SourceError: The pods can't be listed, or there are none.
         """
         await self._list_pods()
         if not self._pods and not self._where.selector and not self._is_kubeadm:
@@ -125,14 +125,14 @@ class Finder:
         return self._note()
 
     async def others(self) -> FoundAgents:
-        """List Nodes and DaemonSets, as far as that is permitted, and return all that is known."""
+        """List Nodes and DaemonSets as far as permitted, and return all that is known."""
         nodes, placements = await asyncio.gather(self._list_nodes(), self._list_daemon_sets())
         self.found = replace(self.found, nodes=nodes, placements=placements)
         self.has_others = True
         return self.found
 
     def check(self) -> None:
-        """Raise a SourceError if nothing is there that is, or should be, an agent."""
+        """Raise SourceError if there neither is nor should be an agent."""
         if self.found.agents or self.found.placements:
             return
         raise SourceError(
@@ -149,7 +149,7 @@ class Finder:
                 async for found in self._watch():
                     yield found
             except (UserspaceProxyError, TimeoutError):
-                # The agents that are known stay; what fails here is seen at their answers, too.
+                # Keep the known agents; this failure shows in their answers, too.
                 pass
             await self._pause(_AGAIN_S)
             try:
@@ -193,7 +193,7 @@ class Finder:
         return SourceError(failure.text)
 
     async def _try_kubeadm(self) -> None:
-        """Look for the pods of kubeadm's DaemonSet; without any, for the chart's again."""
+        """Look for pods of kubeadm's DaemonSet; if there are none, for the chart's again."""
         self._selector = KUBEADM_SELECTOR
         try:
             await self._list_pods()
@@ -222,7 +222,7 @@ class Finder:
         return tuple(placements) if is_read else ()
 
     async def _list(self, path: str, query: Mapping[str, str], take: Take) -> bool:
-        """Read a list, and return whether that was possible."""
+        """Read a list; return whether that succeeded."""
         try:
             return await read_whole(self._client, path, {**query, "limit": "500"}, take) is None
         except UserspaceProxyError:

@@ -1,4 +1,4 @@
-"""Follows the agents of all nodes: a stream of each, opened again when it ends or its pod changes.
+"""Follows all nodes' agents: a stream each, reopened when it ends or its pod changes.
 
 FoundAgents ──▶ the agent to ask ──▶ stream ──Read──▶ Answers
   ▲            pods change         └─broke off─▶ cause, and again after a pause
@@ -21,21 +21,21 @@ from .decoding import TooLarge
 from .find import Finder
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""Before a stream is opened again; the last one is repeated."""
+"""Pauses before a stream is reopened; the last one is repeated."""
 SILENT_S = 10.0
-"""An agent that sends each second, and has sent nothing for that time, isn't there any more."""
+"""Seconds of silence after which an agent that sends each second counts as gone."""
 OTHERS_S = 300.0
-"""Between two lists of all Nodes; pods are watched."""
+"""Seconds between lists of all Nodes; pods are watched."""
 
 
 class Following:
-    """The streams of all nodes.
+    """All nodes' streams.
 
     Args:
         finder: It has listed the pods.
-        answers: Has what was found.
+        answers: Contains what was found.
         changed: Called after each change of the answers.
-        first_s: How long the first answer of a stream may take.
+        first_s: Timeout of a stream's first answer.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Following:
                 self._update()
 
     def _update(self) -> None:
-        """Open the streams that are needed now, and end the others."""
+        """Open the streams that are needed now, and close others."""
         wanted = self._answers.to_ask()
         for node, (to, task) in list(self._streams.items()):
             if wanted.get(node) != to:

@@ -1,8 +1,8 @@
-"""What Service ports carried between two moments, over all nodes.
+"""Computes what Service ports carried between two moments, over all nodes.
 
-Rule 1: a node's figures are compared with its own: one that had no answer in between has carried
-nothing in a moment as it returns.
-Rule 2: of an agent that has been started in between, what it has counted since then counts.
+Rule 1: a node's figures are compared with its own, so a node that returns after a gap doesn't
+appear to have carried everything at once.
+Rule 2: for an agent restarted in between, figures since its start count.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .sums import NOTHING, of_port, since
 
 
 def rates_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
-    """Return the rates between two moments; those of Service ports that summaries lack are 0.
+    """Return rates between two moments; 0 for Service ports that summaries omit.
 
-    A node's figures are divided by the time that passed by its own clock.
+    A node's figures are divided by the time elapsed on its own clock.
     """
     return {
         key: _sum(Figures(*(count / passed for count in counts)) for counts, passed in nodes)
@@ -27,7 +27,7 @@ def rates_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
 
 
 def growth_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
-    """Return how much was counted between two moments."""
+    """Return the figures counted between two moments."""
     return {key: _sum(counts for counts, _ in nodes) for key, nodes in _each(merged, before)}
 
 
@@ -43,7 +43,7 @@ def _each(
 def _of_nodes(
     port: MergedPort, earlier: MergedPort, merged: Merged, before: Merged
 ) -> Iterator[tuple[Figures, float]]:
-    """Yield what each node has counted, and in how many seconds."""
+    """Yield each node's figures, and the seconds in which they were counted."""
     for node, facts in port.members.items():
         old, run, was = earlier.members.get(node), merged.runs[node], before.runs.get(node)
         if old is None or was is None:

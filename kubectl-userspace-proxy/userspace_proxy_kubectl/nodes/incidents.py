@@ -1,10 +1,10 @@
-"""Incidents over nodes: one cause is one, on however many nodes it is seen.
+"""Incidents across nodes: a cause is one incident on however many nodes it is seen.
 
     Service ports of all nodes ──diagnosis.incidents──▶ one cause ──which nodes tried?──▶ extent
     what only the same few nodes see of several endpoints ──────────────────────────────▶ one
 
-Rule 1: what groups, and when a node is what fails, is decided as for one node, of all Service ports
-of all nodes. So a dead node is one incident, and its id is that of each node's page.
+Rule 1: grouping, and when a node counts as failed, follow the rules of one node, applied to all
+nodes' Service ports. So a dead node is one incident, with the same id as on each node's page.
 Rule 2: nodes that can't reach what others reach are what fails, not each of the endpoints.
 """
 
@@ -36,7 +36,7 @@ from .endpoints import (
     seen_together,
 )
 
-# Of fewer endpoints, each is as likely to be the reason.
+# With fewer endpoints, each is as likely to be the reason.
 _PATHS = 3
 _PLACES = 2
 _EXPLAIN = "kubectl userspace-proxy explain"
@@ -44,25 +44,25 @@ _EXPLAIN = "kubectl userspace-proxy explain"
 
 @dataclass(frozen=True, slots=True)
 class MergedIncident:
-    """One cause, with all Services and nodes that it touches."""
+    """One cause, with all affected Services and nodes."""
 
     incident: IncidentFacts
-    """The same as on one node, with the figures of all; its ports are those of the cluster."""
+    """The incident as on one node, with all nodes' figures; its ports are the cluster's."""
     nodes: tuple[str, ...]
-    """That see it."""
+    """The nodes that see it."""
     tried: int
-    """How many have tried its endpoints; 0 if it is about none."""
+    """How many nodes tried its endpoints; 0 if it isn't about endpoints."""
     answered: int
-    """How many of them these have sent something, and see nothing wrong with them."""
+    """How many of these nodes were answered, and see no fault."""
     extent: Extent
     left_out: int
-    """Nodes whose summaries don't say whether they have tried its endpoints."""
+    """Nodes whose summaries don't show whether they tried its endpoints."""
     keys: frozenset[object]
-    """Its causes, as ``same_cause`` has them."""
+    """The keys of its causes, from ``same_cause``."""
 
     @property
     def command(self) -> str:
-        """A command that shows more, for a shell; one that needs the node says so."""
+        """A shell command that shows more; it says so if it must run on the node."""
         service, node = self.incident.services[0], shell_word(self.nodes[0])
         if self.extent is Extent.PATH:
             return f"{_EXPLAIN} {shell_word(service)} --node={node}"
@@ -80,7 +80,7 @@ class MergedIncident:
 
 @dataclass(slots=True)
 class _SeenOn:
-    """What is known of one incident beside its facts."""
+    """What is known about an incident beyond its facts."""
 
     nodes: dict[str, None] = field(default_factory=dict)
     ports: set[tuple[str, ...]] = field(default_factory=set)
@@ -90,17 +90,17 @@ class _SeenOn:
 def incidents_of(
     members: Iterable[Mapping[str, PortFacts]], summaries: Collection[str] = ()
 ) -> tuple[MergedIncident, ...]:
-    """Return the incidents of some Service ports: the worst first, then those of the most nodes.
+    """Return incidents of some Service ports: the worst first, then by number of nodes.
 
     Args:
-        members: The facts of each Service port, by node.
+        members: Each Service port's facts by node.
         summaries: The nodes whose answers are summaries.
     """
     on_nodes = [item for of_port in members for item in of_port.items()]
     grouped = Incidents(StatusFacts(ports=[port for _, port in on_nodes]))
     seen: dict[str, _SeenOn] = defaultdict(_SeenOn)
     for node, port in on_nodes:
-        # Cost: nearly all are ok.
+        # Cost: nearly all ports are ok.
         if port.state.level is Level.OK:
             continue
         key = (port.namespace, port.service, port.port, port.family, port.side)
@@ -120,7 +120,7 @@ def incidents_of(
 
 
 class _Reach:
-    """Which nodes have tried which endpoints, over all Services."""
+    """Which nodes tried which endpoints, over all Services."""
 
     def __init__(
         self,
@@ -132,13 +132,13 @@ class _Reach:
         self._listed: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.tried: Mapping[str, set[str]] = {at: set() for at in addresses}
         self.failed: Mapping[str, set[str]] = {at: set() for at in addresses}
-        """Of the nodes that tried, those that aren't answered, for whatever reason."""
+        """The nodes that tried but aren't answered, for whatever reason."""
         self.answers: Mapping[str, dict[str, float]] = {at: {} for at in addresses}
-        """When the endpoints last answered others."""
+        """When the endpoints last answered other nodes."""
         self.causes: Mapping[str, list[Cause | None]] = {at: [] for at in addresses}
-        """What is wrong, as ``current_cause`` has it for each node."""
+        """The result of ``current_cause`` for each node."""
         self.places: dict[str, str] = {}
-        """The nodes on which endpoints run."""
+        """The nodes that endpoints run on."""
         for node, port in on_nodes if addresses else ():
             for endpoint in port.endpoints:
                 tried = self.tried.get(endpoint.address)
@@ -154,7 +154,7 @@ class _Reach:
                         self.answers[endpoint.address][node] = last
 
     def left_out(self, addresses: Iterable[str]) -> int:
-        """Return how many summaries leave out all Service ports with some endpoints."""
+        """Return how many summaries omit all Service ports with some endpoints."""
         if not self._summaries:
             return 0
         listed = set[str]().union(*(self._listed[at] for at in addresses))
@@ -187,7 +187,7 @@ def _merged(incident: IncidentFacts, seen: _SeenOn, reach: _Reach) -> MergedInci
 
 
 def _joined(found: Sequence[MergedIncident], reach: _Reach) -> list[MergedIncident]:
-    """Make one of those of several endpoints that only the same nodes can't reach."""
+    """Merge incidents of endpoints that the same nodes fail to reach into one."""
     of_nodes: dict[tuple[str, ...], list[MergedIncident]] = defaultdict(list)
     kept: list[MergedIncident] = []
     for one in found:

@@ -1,6 +1,6 @@
-"""Reads the JSON of an agent: a whole answer, or a line of what has changed since the last one.
+"""Reads an agent's JSON: a whole answer, or a line of changes since the last one.
 
-Rule 1: what isn't the JSON of a proxy raises ValueError, whatever it is.
+Rule 1: anything that isn't a proxy's JSON raises ValueError.
 
 Source: ``status.stream.Changes``.
 """
@@ -18,11 +18,11 @@ from userspace_proxy.facts.connection import ConnectionFacts
 from .decoding import Allowance, TooLarge
 
 PORT_KEY = ("namespace", "service", "port", "family", "side")
-"""The fields by which a Service port is the same in another line."""
+"""The fields that identify a Service port across lines."""
 LINE_BYTES = 64 << 10
-"""Of a connection; a proxy's has some hundred."""
+"""Limit of a connection's line in bytes; a proxy's has some hundred."""
 
-# What a line has of an answer: the others of its fields cost nothing.
+# The fields of an answer that a line may contain; absent ones cost nothing.
 _Change = msgspec.defstruct(
     "_Change",
     [
@@ -36,7 +36,7 @@ _Change = msgspec.defstruct(
 
 
 def read_whole_line(line: bytes, allowance: Allowance) -> StatusFacts:
-    """Return the facts in a whole answer.
+    """Return a whole answer's facts.
 
     Raises:
         ValueError: It isn't one of a proxy.
@@ -72,7 +72,7 @@ def read_change(before: StatusFacts, line: bytes, allowance: Allowance) -> Statu
 
 
 def read_connection_line(line: bytes) -> ConnectionFacts:
-    """Return the connection of a line of a stream.
+    """Return the connection in a stream's line.
 
     Raises:
         ValueError: It is none.

@@ -1,9 +1,9 @@
-"""Nodes by endpoints of one Service port: whether an endpoint, a node or a way between is sick.
+"""Nodes by endpoints of one Service port: shows whether an endpoint, a node or a path fails.
 
            10.244.1.8:8080  10.244.3.9:8080
-node-7     answers          failing            a row of these: the node is sick
+node-7     answers          failing            a row of these: the node fails
 node-9     answers          not tried          a column: the endpoint
-                                               a single one: the way
+                                               a single one: the path
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class CellState(enum.StrEnum):
 
     SERVED = "answers"
     UNANSWERED = "not known whether it answers"
-    """The node has tried it, nothing failed, and nothing came back that is counted."""
+    """The node tried it, nothing failed, and no counted answer came back."""
     FAILING = "failing"
     NOT_TRIED = "not tried"
     NOT_USED = "not used"
-    """The node leaves it out: it isn't ready, or not for this node's clients."""
+    """The node doesn't use it: it isn't ready, or not for this node's clients."""
     UNKNOWN = "unknown"
-    """The node has no answer, doesn't know it, or has sent a summary without it."""
+    """The node doesn't answer, doesn't know it, or sent a summary without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class MatrixRow:
 
     node: str
     level: Level | None
-    """Of the Service port there; None: unknown."""
+    """The Service port's level there; None: unknown."""
     connect: str
-    """How long its clients waited until an endpoint answered, in words; empty if that isn't known.
-    It is measured for a node and a Service port, not for each endpoint."""
+    """How long its clients waited for an endpoint's answer, in words; empty if unknown. It is
+    measured per node and Service port, not per endpoint."""
     cells: tuple[Cell, ...]
-    """In the order of the endpoints."""
+    """The cells, in the endpoints' order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +68,21 @@ class Matrix:
 
     port: MergedPort
     endpoints: tuple[str, ...]
-    """Their addresses: those that fail first."""
+    """The endpoints' addresses, failing ones first."""
     rows: tuple[MatrixRow, ...]
-    """Nodes that fail first, those without an answer last."""
+    """Failing nodes first, nodes without an answer last."""
     sick: tuple[str, ...]
-    """What is seen at a glance, in words: an endpoint each, the worst first."""
+    """The conclusions in words: one per endpoint, the worst first."""
 
 
 UNKNOWN = Cell(CellState.UNKNOWN)
 
 
 def matrix_of(merged: Merged, service: str) -> tuple[Matrix, ...]:
-    """Return the matrices of a Service, one for each of its ports, families and sides.
+    """Return a Service's matrices, one per port, family and side.
 
     Args:
-        service: ``shop/web``, or one port of it: ``shop/web:http``, ``shop/web:80``.
+        service: ``shop/web``, or one of its ports: ``shop/web:http``, ``shop/web:80``.
     """
     return tuple(_matrix(port, merged) for port in merged.of_service(service).ports)
 
@@ -90,7 +90,7 @@ def matrix_of(merged: Merged, service: str) -> tuple[Matrix, ...]:
 def _matrix(port: MergedPort, merged: Merged) -> Matrix:
     endpoints = tuple(one.address for one in port.endpoints)
     rows = [_row(node, port.members.get(node), endpoints) for node in merged.nodes]
-    # Merged nodes are in order.
+    # Merged nodes are already in order.
     rows.sort(key=lambda row: (-_count(row, CellState.FAILING), row.level is None))
     sick = tuple(endpoint_in_words(one) for one in port.endpoints if one.failing)
     return Matrix(port, endpoints, tuple(rows), sick)

@@ -1,13 +1,13 @@
-"""One verdict over all nodes: what each says of a Service port, merged as values.
+"""One verdict over all nodes: merges their facts about each Service port.
 
     answers ──by Service port──▶ MergedPort ── groups of nodes that say the same, served, missing
                                      └────────▶ MergedEndpoint: nodes that tried it, and by cause
             ──by cause─────────▶ MergedIncident
 
-Rule 1: only nodes with an answer now count; others are named by remarks.
-Rule 2: a summary leaves out what is served, so what it doesn't have is served there.
-Rule 3: whether an endpoint fails, or the way to it, depends on which nodes have tried it.
-Rule 4: each Service port of an answer is looked at a fixed number of times.
+Rule 1: only nodes with a present answer count; findings name the others.
+Rule 2: a summary omits what is served, so what it doesn't contain is served there.
+Rule 3: which nodes tried an endpoint decides whether the endpoint fails, or the path to it.
+Rule 4: each Service port in an answer is visited a fixed number of times.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from .remarks import Remark, other_settings_of, remarks_of
 from .rows import NodeRow, rows_of
 from .sums import Sums, added, of_port
 
-# Each costs about a kilobyte of every node that is asked for it.
+# Each Service adds about a kilobyte to the answer of every node that is asked for it.
 ASKED_MAX = 50
-# No name of Kubernetes is longer.
+# Kubernetes' names aren't longer.
 _NAME_MAX = 253
 
 
 class MergedKey(NamedTuple):
-    """What tells a Service port from others on all nodes: its family and side included."""
+    """Identifies a Service port on all nodes, including family and side."""
 
     namespace: str
     service: str
@@ -68,41 +68,41 @@ class MergedKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NodeGroup:
-    """Nodes on which the same is wrong with a Service port."""
+    """Nodes on which a Service port has the same fault."""
 
     level: Level
     state: PortState
     causes: tuple[Cause, ...]
-    """That their sentences state, with what all of them counted; empty if they have none."""
+    """The causes in their sentences, with all nodes' counts added; empty if they have none."""
     sentence: str
-    """That of the first node, without a capital letter that only a sentence has."""
+    """The first node's sentence, without a capital letter that only a sentence has."""
     nodes: tuple[str, ...]
-    """By name."""
+    """The nodes, by name."""
 
 
 @dataclass(frozen=True)
 class MergedPort:
-    """One Service port on all nodes."""
+    """A Service port on all nodes."""
 
     key: MergedKey
     members: Mapping[str, PortFacts]
-    """By node, of the answers that have it."""
+    """The port's facts by node, from the answers that contain it."""
     level: Level
-    """The worst."""
+    """The worst level."""
     groups: tuple[NodeGroup, ...]
-    """Where it isn't ok: the worst, and then the largest first."""
+    """Nodes on which it isn't ok: the worst groups first, then the largest."""
     served: int
-    """Nodes on which it is ok."""
+    """The number of nodes on which it is ok."""
     neutral: tuple[tuple[str, int], ...]
-    """Of these, those that show no client that is answered: why, and how many."""
+    """Served nodes without evidence of an answered client: why, and how many."""
     left_out: int
-    """Of these, those whose summaries leave it out."""
+    """Served nodes whose summaries omit it."""
     missing: tuple[str, ...]
-    """Nodes that don't know it."""
+    """Nodes that lack it."""
 
     @property
     def first(self) -> PortFacts:
-        """The facts of one node, where it doesn't matter which."""
+        """The facts of an arbitrary node."""
         return next(iter(self.members.values()))
 
     @property
@@ -111,7 +111,7 @@ class MergedPort:
 
     @property
     def address(self) -> str:
-        """The address that most clients dial; empty if there is none."""
+        """The address that most clients dial; empty if none."""
         return self.frontends[0].address if self.frontends else ""
 
     @property
@@ -120,74 +120,74 @@ class MergedPort:
 
     @property
     def mark(self) -> Level | None:
-        """Its level, for all observers; None for a neutral mark."""
+        """The level for all observers; None: a neutral mark."""
         is_neutral = self.served == sum(count for _, count in self.neutral)
         return None if self.level is Level.OK and is_neutral else self.level
 
     @cached_property
     def sums(self) -> Sums:
-        """Its figures on all nodes whose answers have it."""
+        """The figures summed over all nodes whose answers contain it."""
         return added(map(of_port, self.members.values()))
 
     @cached_property
     def endpoints(self) -> tuple[MergedEndpoint, ...]:
-        """Its endpoints: those that fail first, then by address."""
+        """The endpoints: failing ones first, then by address."""
         return endpoints_of(self.members, self.left_out)
 
     @property
     def causes_of_endpoints(self) -> frozenset[object]:
-        """What is wrong with its endpoints, as ``same_cause`` has it."""
+        """The keys of its endpoints' causes, from ``same_cause``."""
         return frozenset(same_cause(cause) for one in self.endpoints for cause, _ in one.failing)
 
 
 @dataclass(frozen=True)
 class Merged:
-    """All nodes at one moment, as one."""
+    """All nodes at one moment, merged."""
 
     now: float
-    """Unix time of this machine at which the last answer came; 0 without one."""
+    """This machine's Unix time of the last answer; 0 without one."""
     nodes: tuple[str, ...]
-    """All that are known."""
+    """All known nodes."""
     answered: tuple[str, ...]
-    """Those with an answer now."""
+    """Nodes with a present answer."""
     has_nodes: bool
     """Whether nodes without an agent are known."""
     ports: tuple[MergedPort, ...]
-    """The worst first, then by name; of summaries only those that aren't ok on some node."""
+    """The worst first, then by name; from summaries only ports that aren't ok on some node."""
     healthy: int
-    """Further Service ports, which are ok wherever they are known."""
+    """The number of further Service ports, which are ok wherever they are known."""
     incidents: tuple[MergedIncident, ...]
-    """The worst first, then those of the most nodes."""
+    """The worst first, then by number of nodes."""
     remarks: tuple[Remark, ...]
     rows: tuple[NodeRow, ...]
     level: Level
-    """The worst of all."""
+    """The worst level of all."""
     runs: Mapping[str, AgentRun]
-    """Of the agents that have answered, by node."""
+    """The runs of agents that answered, by node."""
     namespace: str = ""
-    """Only its Services are meant; empty: all, or what else was chosen."""
+    """The only namespace; empty: all, or another selection."""
     ill_elsewhere: int = 0
-    """How many Services of other namespaces need attention."""
+    """The number of other namespaces' Services that need attention."""
 
     @property
     def mark(self) -> Level | None:
-        """Its level, for all observers; None: nothing is wrong, nor known to be well."""
+        """The level for all observers; None: no fault, but nothing known to be healthy either."""
         if self.level is not Level.OK or not self.ports:
             return self.level
         return mark_of(self.ports, more=self.healthy)
 
     @property
     def ill(self) -> int:
-        """How many Service ports aren't ok on some node."""
+        """The number of Service ports that aren't ok on some node."""
         return sum(port.level is not Level.OK for port in self.ports)
 
     @property
     def ill_services(self) -> frozenset[str]:
-        """Those that aren't ok on some node, by name."""
+        """The Services that aren't ok on some node, by name."""
         return frozenset(port.key.of_service for port in self.ports if port.level is not Level.OK)
 
     def of_service(self, service: str) -> Merged:
-        """Return the part about a Service, one port of it (by name or number), or a namespace."""
+        """Return the part about a Service, one of its ports (by name or number), or a namespace."""
         if "/" in service:
             ports = [port for port in self.ports if service in port.first.names]
         else:
@@ -201,10 +201,10 @@ class Merged:
 def mark_of(ports: Collection[MergedPort], *, more: int = 0) -> Level | None:
     """Return the worst level of some Service ports, or None for a neutral mark.
 
-    That is for ports of which none is known to be well, or one that isn't has clients that fail.
+    It is neutral if no port is known to be healthy, or some other one has failing clients.
 
     Args:
-        more: How many others are well.
+        more: The number of other ports, which are healthy.
     """
     level = worst(port.level for port in ports)
     unknown = [port for port in ports if port.mark is None]
@@ -213,10 +213,10 @@ def mark_of(ports: Collection[MergedPort], *, more: int = 0) -> Level | None:
 
 
 def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
-    """Return all nodes as one.
+    """Merge all nodes.
 
     Args:
-        before: The same some seconds ago, for what is measured in between; None: it isn't known.
+        before: All nodes some seconds ago, for measuring in between; None: unknown.
     """
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
     by_port = _by_port(all_nodes, known)
@@ -242,9 +242,9 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
 
 
 def services_to_ask(all_nodes: AllNodes) -> tuple[str, ...]:
-    """Return the Services of which more than a summary is needed, those of the most nodes first.
+    """Return the Services for which summaries don't suffice, those on the most nodes first.
 
-    They aren't ok on some node: others show who has tried their endpoints, and is answered.
+    They aren't ok on some node: other nodes show whether their endpoints answer anyone.
     """
     found = Counter(
         f"{port.namespace}/{port.service}"
@@ -269,7 +269,7 @@ def _by_port(
             found.setdefault(key, {})[answer.node] = port
     if not all_nodes.digests or len(known) < 2:
         return found
-    # Services of one agent alone that the API server doesn't have cost its own row only.
+    # A Service that only one agent has, but not the API server, affects only the agent's row.
     return {
         key: members
         for key, members in found.items()
@@ -299,7 +299,7 @@ def _merged(
             continue
         if not (answer.is_summary and answer.status is not None and answer.status.served):
             missing.append(answer.node)
-        # Of a node that is behind in it, its summary doesn't tell whether it serves it.
+        # If the node is behind in the Service, its summary doesn't tell whether it serves it.
         elif key.of_service not in answer.behind:
             left_out += 1
     groups = [_group(same) for same in found.values()]
@@ -318,7 +318,7 @@ def _merged(
 
 
 class _Ill(NamedTuple):
-    """What is wrong with a Service port on a node."""
+    """A Service port's fault on a node."""
 
     node: str
     state: StateFacts
@@ -338,7 +338,7 @@ def _group(same: Sequence[_Ill]) -> NodeGroup:
 
 
 def _has_files(known: Sequence[AgentAnswer], members: Mapping[str, PortFacts]) -> bool:
-    """Return whether what is served is from manifests, of which the API server knows nothing."""
+    """Return whether the Service comes from manifests, unknown to the API server."""
     return any(
         one.status is not None and one.node in members and one.status.source.kind != "kubernetes"
         for one in known
@@ -350,7 +350,7 @@ def _summaries(known: Sequence[AgentAnswer]) -> frozenset[str]:
 
 
 def _usual_count(known: Sequence[AgentAnswer]) -> int:
-    """Return how many Service ports a node has; one that counts wrong doesn't matter."""
+    """Return the usual number of Service ports on a node; a wrong count doesn't matter."""
     counts = [
         one.status.served + sum(port.state.level is not Level.OK for port in one.status.ports)
         for one in known

@@ -1,8 +1,8 @@
-"""On which nodes a DaemonSet runs its pods, so that a node without one is noticed, and no other.
+"""Decides where a DaemonSet runs pods, so that nodes lacking one are reported, and no others.
 
-Rule 1: as the DaemonSet controller decides it: node selector, required node affinity, and taints
-that aren't tolerated.
-Rule 2: nodes without a kernel of their own, such as those of virtual-kubelet, run no proxy.
+Rule 1: the decision matches the DaemonSet controller's: node selector, required node affinity, and
+taints that aren't tolerated.
+Rule 2: nodes without their own kernel, such as virtual-kubelet's, run no proxy.
 
 Source: pkg/controller/daemon, nodeShouldRunDaemonPod and AddOrUpdateDaemonPodTolerations.
 """
@@ -44,17 +44,17 @@ _WHY_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Which nodes a DaemonSet means."""
+    """The nodes that a DaemonSet targets."""
 
     selector: Mapping[str, str | None] = field(default_factory=dict)
     tolerations: tuple[WireToleration, ...] = ()
     terms: tuple[WireAffinityTerm, ...] = ()
-    """Of the required node affinity; empty: there is none."""
+    """The terms of the required node affinity; empty: there is none."""
     wanted: int | None = None
-    """How many nodes these are, as its controller has counted; None: that isn't known."""
+    """The number of nodes as counted by its controller; None: unknown."""
 
     def includes(self, node: NodeState) -> bool:
-        """Return whether a pod should run on a node."""
+        """Return whether a node should have a pod."""
         if node.is_virtual or any(node.labels.get(k) != v for k, v in self.selector.items()):
             return False
         if self.terms and not any(_fits(term, node.labels) for term in self.terms):
@@ -69,7 +69,7 @@ class Placement:
 def _tolerates(one: WireToleration, taint: WireTaint) -> bool:
     if (one.effect and one.effect != taint.effect) or (one.key and one.key != taint.key):
         return False
-    # A value may be left out.
+    # The value may be omitted.
     is_equal = bool(one.key) and (one.value or "") == (taint.value or "")
     return one.operator == "Exists" or is_equal
 
@@ -79,7 +79,7 @@ def _fits(term: WireAffinityTerm, labels: Mapping[str, str | None]) -> bool:
 
 
 def _holds(expression: WireExpression, labels: Mapping[str, str | None]) -> bool:
-    """Return whether a condition holds for labels; one that is unknown here does."""
+    """Return whether labels match a condition; an unknown kind of condition matches."""
     value, values = labels.get(expression.key), expression.values or []
     match expression.operator:
         case "In":
@@ -95,7 +95,7 @@ def _holds(expression: WireExpression, labels: Mapping[str, str | None]) -> bool
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A Node, as far as it tells whether it should have an agent, and whether that can answer."""
+    """A Node's fields that decide whether it should have an agent that can answer."""
 
     name: str
     labels: Mapping[str, str | None] = field(default_factory=dict)
@@ -105,16 +105,16 @@ class NodeState:
 
     @property
     def is_virtual(self) -> bool:
-        """Whether it has no kernel of its own."""
+        """Whether it lacks a kernel of its own."""
         has_label = not _VIRTUAL_LABELS.isdisjoint(self.labels.items())
         return has_label or any(taint.key == _VIRTUAL_TAINT for taint in self.taints)
 
 
 def read_node_state(item: bytes) -> NodeState:
-    """Return a Node of JSON.
+    """Parse a Node from JSON.
 
     Raises:
-        FieldError: It isn't one.
+        FieldError: The JSON isn't a Node.
     """
     node = decode(item, WireReportedNode)
     conditions = (node.status and node.status.conditions) or ()
@@ -131,10 +131,10 @@ def read_node_state(item: bytes) -> NodeState:
 
 
 def read_daemon_set(item: bytes) -> Placement:
-    """Return which nodes a DaemonSet of JSON means.
+    """Parse a DaemonSet from JSON; return the nodes that it targets.
 
     Raises:
-        FieldError: It isn't one.
+        FieldError: The JSON isn't a DaemonSet.
     """
     found = decode(item, WireDaemonSet)
     template = found.spec and found.spec.template
@@ -146,7 +146,7 @@ def read_daemon_set(item: bytes) -> Placement:
         spec.node_selector or {},
         tuple(spec.tolerations or ()),
         tuple((required and required.node_selector_terms) or ()),
-        # Its controller hasn't counted before it has observed the object.
+        # The controller counts only after it has observed the object.
         status.desired_number_scheduled if status.observed_generation else None,
     )
 
@@ -154,11 +154,11 @@ def read_daemon_set(item: bytes) -> Placement:
 def lacking(
     nodes: Iterable[NodeState], placements: Sequence[Placement], have: Iterable[str]
 ) -> tuple[str, ...]:
-    """Return the nodes that should have a pod and have none, by name.
+    """Return nodes that should have a pod but have none, by name.
 
     Args:
         placements: One for each DaemonSet.
-        have: The nodes that have a pod, whether or not it runs.
+        have: The nodes that have a pod, running or not.
     """
     having = frozenset(have)
     counts = [one.wanted for one in placements if one.wanted is not None]

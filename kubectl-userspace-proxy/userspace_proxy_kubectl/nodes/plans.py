@@ -1,9 +1,9 @@
-"""The digests of what the API server contains, as each agent publishes them of its plan in force.
+"""Digests of the API server's contents, comparable to those that agents publish of their plans.
 
     Services, EndpointSlices ──list, watch──▶ Store ──▶ Digests ◀──compared── agents
 
-Rule 1: they are read as agents read them, and with the user's rights: without these there are none.
-Rule 2: an object that can't be read here is left out: agents keep what they could read last.
+Rule 1: objects are read as agents read them, but with the user's rights; without, there are none.
+Rule 2: an unreadable object is left out: agents keep the last version that they could read.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from userspace_proxy.sources.kubernetes.resources import SERVICES, SLICES, Resou
 from userspace_proxy.sources.kubernetes.shares import ObjectShares
 
 _KEPT = 1000
-"""So many former digests are remembered."""
+"""How many former digests to remember."""
 
 
 class Plans:
-    """What this machine has read of the API server itself.
+    """What this machine itself has read from the API server.
 
     Args:
-        client: Open.
-        unix: Returns the Unix time.
+        client: The API server's client, open.
+        unix: Returns Unix time.
     """
 
     def __init__(
@@ -65,16 +65,16 @@ class Plans:
         ]
         self._digests = Digests()
         self._former: deque[tuple[str, float]] = deque(maxlen=_KEPT)
-        """Digests of all Services that aren't those of now, each with when it ended."""
+        """Former digests of all Services, each with the time of its end."""
         self._merged: Mapping[str, str] | None = None
         self.ready = asyncio.Event()
-        """Set once there are digests, or it is known that there will be none."""
+        """Set once there are digests, or there certainly won't be any."""
         self.planned_at = 0.0
-        """Unix time at which the digests were last made; 0: there are none."""
+        """Unix time at which the digests were last computed; 0: there are none."""
 
     @property
     def digests(self) -> Mapping[str, str] | None:
-        """That of each Service, ``namespace/name``; None: there are none."""
+        """Each Service's digest, by ``namespace/name``; None: there are none."""
         if self._merged is None and self.planned_at:
             buckets = self._digests.buckets
             self._merged = {name: one for bucket in buckets for name, one in bucket.items()}
@@ -82,24 +82,24 @@ class Plans:
 
     @property
     def summary(self) -> tuple[str, Sequence[str]]:
-        """The digest of all Services, and those of the buckets."""
+        """The digest of all Services, and of the buckets."""
         return self._digests.summary
 
     @property
     def unread(self) -> frozenset[str]:
-        """Services of which something can't be read here."""
+        """Services with parts that can't be read here."""
         rejected = (one for cache in self._caches for one in cache.rejected.values())
         return frozenset(name for one in rejected for name in one.services)
 
     def had(self, digest: str, within_s: float) -> bool:
-        """Return whether a digest of all Services is that of now, or was some seconds ago."""
+        """Return whether a digest of all Services is current, or was within some seconds."""
         since = self._clock() - within_s
         return digest == self.summary[0] or any(
             digest == former and ended >= since for former, ended in reversed(self._former)
         )
 
     async def run(self) -> None:
-        """Read until cancelled; end at once if that isn't permitted."""
+        """Read until cancelled; returns at once if that isn't permitted."""
         if not await self._is_permitted():
             self.ready.set()
             return
@@ -115,7 +115,7 @@ class Plans:
     async def _update(self) -> None:
         before = self.summary[0] if self.planned_at else ""
         services = self._store.snapshot().services
-        # The first time, 10,000 Services take a part of a second.
+        # The first run takes a fraction of a second for 10,000 Services.
         await asyncio.to_thread(self._digests.follow, services)
         if before and before != self.summary[0]:
             self._former.append((before, self._clock()))

@@ -1,11 +1,11 @@
-"""Reads the agents of all nodes of a cluster, once or as they change, with the user's rights.
+"""Reads the agents of all nodes, once or continuously, with the user's rights.
 
     Finder ──agents──▶ NodesReader ──port-forwards──▶ answers ──▶ AllNodes, more and more complete
     Plans ──digests──▶   └── Behind: which nodes don't have the plan that the API server has
 
-Rule 1: one deadline for the first answers of all nodes; what is missing then has a cause.
-Rule 2: what a node does costs that node's answer only. Only what is the same for all of them raises
-an error: that pods can't be listed, or port-forwards aren't permitted.
+Rule 1: the first answers of all nodes share a deadline; later ones are replaced by a cause.
+Rule 2: a node can affect only its own answer. Only failures common to all nodes raise an error:
+that pods can't be listed, or port-forwards aren't permitted.
 """
 
 from __future__ import annotations
@@ -38,41 +38,41 @@ from .plans import Plans
 from .rights import lacks_rights
 
 FIRST_S = 4.0
-"""Seconds for the first answers of a usual cluster: with the start of a command, five."""
+"""Seconds for the first answers of a usual cluster; five with the start of a command."""
 NODES_PER_S = 100
-"""For so many nodes more there is a second more: the reader is busy that long."""
+"""Number of nodes for which the deadline grows by a second: the reader is busy that long."""
 
 PAGE = Bounds(body=4 << 20)
-"""Of what a node answers to the question of a page: a Service with 8,000 endpoints."""
+"""Limit of a node's answer to a page's request: a Service with 8,000 endpoints."""
 
 Show = Callable[[AllNodes], object]
 
 _SHOW_S = 0.25
 _COMPLETE_S = 1.0
 _LOOK_S = 0.5
-# Of LINE_BYTES at most each.
+# Each line has at most LINE_BYTES.
 _LINES_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
 class NodeLine:
-    """A line that an agent has sent, or why there are none for a while."""
+    """A line sent by an agent, or why there are none for a while."""
 
     node: str
     line: bytes = b""
-    """Empty once its stream has begun, and with a problem."""
+    """The line; empty when its stream has begun, and with a problem."""
     problem: Cause | None = None
-    """Why its stream broke off; it is opened again."""
+    """Why its stream broke; it is reopened."""
 
 
 class NodesReader:
     """Reads all nodes; an async context manager, which opens and closes the client.
 
     Args:
-        client: Of the API server; not open yet.
-        where: Which agents.
-        timeout_s: For the first answers; None: FIRST_S, and more for many nodes.
-        with_plans: Find out, too, which nodes don't have the plan that the API server has.
+        client: The API server's client, not open yet.
+        where: Selects the agents.
+        timeout_s: Deadline of the first answers; None: FIRST_S, and more for many nodes.
+        with_plans: Also find nodes whose plan lags behind the API server.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class NodesReader:
     ) -> None:
         self.client = client
         self.now = AllNodes()
-        """What is known: of :meth:`follow`, or else of the last :meth:`first`."""
+        """What is known: from :meth:`follow`, or else from the last :meth:`first`."""
         self._where = where or Where()
         self._timeout_s = timeout_s
         self._with_plans = with_plans
@@ -102,7 +102,7 @@ class NodesReader:
         """Open the client.
 
         Raises:
-            SourceError: Its credentials can't be used.
+            SourceError: The credentials can't be used.
         """
         self._stack.push_async_callback(self.client.close)
         try:
@@ -119,12 +119,12 @@ class NodesReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # An error of the caller's is none of the tasks': it isn't given to their group.
+        # The caller's error isn't passed to the task group, as the tasks didn't fail.
         await self._stack.aclose()
 
     @property
     def agents(self) -> Mapping[str, tuple[ForwardTarget, ...]]:
-        """The pods of each node that are agents and run, the one that is asked first."""
+        """Each node's running agent pods, the asked one first."""
         pods = self._finder.found.agents
         return {
             node: tuple(pod.target for pod in found if pod.is_running)
@@ -132,11 +132,11 @@ class NodesReader:
         }
 
     async def first(self, show: Show | None = None, *, also: Collection[str] = ()) -> AllNodes:
-        """Ask all nodes, and return what has arrived until the deadline.
+        """Ask all nodes, and return what arrived by the deadline.
 
         Args:
-            show: Called with what has arrived, some times a second until all has.
-            also: Services, ``namespace/name``, that summaries contain anyway.
+            show: Called with what has arrived, several times a second until all has.
+            also: Services, ``namespace/name``, that summaries include anyway.
 
         Raises:
             UserspaceProxyError: Pods can't be listed, there are no agents, or port-forwards aren't
@@ -177,10 +177,10 @@ class NodesReader:
         return found
 
     async def follow(self, *, also: Collection[str] = ()) -> AsyncIterator[AllNodes]:
-        """Yield all nodes as they change, at first while answers arrive; never ends.
+        """Yield all nodes as they change, at first as answers arrive; never ends.
 
         Args:
-            also: As of :meth:`first`.
+            also: As for :meth:`first`.
 
         Raises:
             UserspaceProxyError: As :meth:`first`.
@@ -215,11 +215,11 @@ class NodesReader:
                 task.cancel()
 
     async def ask(self, path: str, nodes: Collection[str] = ()) -> Mapping[str, bytes | Cause]:
-        """Return what the agents of some nodes answer to a request, or why they don't.
+        """Return some nodes' answers to a request, or why there are none.
 
         Args:
-            path: With its query, both quoted.
-            nodes: Empty: all that have an agent.
+            path: The path and its query, both quoted.
+            nodes: The nodes; empty: all with an agent.
 
         Raises:
             UserspaceProxyError: As :meth:`first`.
@@ -242,16 +242,16 @@ class NodesReader:
         return {**late, **found}
 
     async def lines(self, path: str, nodes: Collection[str] = ()) -> AsyncIterator[NodeLine]:
-        """Yield the lines that the agents of some nodes send; never ends.
+        """Yield the lines sent by some nodes' agents; never ends.
 
         Args:
-            path, nodes: As of :meth:`ask`.
+            path, nodes: As for :meth:`ask`.
 
         Raises:
             UserspaceProxyError: As :meth:`first`.
         """
         await self._wanted(nodes)
-        # An agent waits while its lines aren't taken.
+        # An agent waits while its lines aren't consumed.
         queue: asyncio.Queue[NodeLine] = asyncio.Queue(_LINES_MAX)
         streams: dict[tuple[str, ForwardTarget], asyncio.Task[None]] = {}
 
@@ -294,7 +294,7 @@ class NodesReader:
         return FIRST_S + max(0, count - NODES_PER_S) / NODES_PER_S
 
     async def _found(self) -> Answers:
-        """Return all nodes as far as pods show them, without answers."""
+        """Return all nodes known from pods, without answers."""
         answers, within_s = Answers(self._where), self._timeout_s or FIRST_S
         try:
             async with asyncio.timeout(within_s):
@@ -315,12 +315,12 @@ class NodesReader:
         is_last: asyncio.Event | None = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Note again and again which nodes are behind.
+        """Repeatedly record which nodes lag behind.
 
         Args:
-            old_s: How old answers may be.
-            is_last: Once it is set, end as soon as that is known.
-            changed: Called after each news.
+            old_s: The maximum age of answers.
+            is_last: Once set, return as soon as all is known.
+            changed: Called after each change.
         """
         if not self._with_plans:
             return
@@ -344,7 +344,7 @@ class NodesReader:
                     await is_last.wait()
 
     async def _wanted(self, nodes: Collection[str]) -> Mapping[str, ForwardTarget]:
-        """Return the agents to ask of some nodes; of all, if none is named."""
+        """Return the agents to ask for some nodes; for all, if none is named."""
         if not self.agents:
             await self._found()
             self._finder.check()
@@ -381,7 +381,7 @@ class NodesReader:
     async def _keep_lines(
         self, node: str, to: ForwardTarget, path: str, queue: asyncio.Queue[NodeLine]
     ) -> None:
-        """Put the lines of an agent into a queue until cancelled."""
+        """Put an agent's lines into a queue until cancelled."""
         tries, within_s = 0, self._within_s(len(self.agents))
         while True:
             sent = self._calls.lines(to, path, first_s=within_s, silent_s=SILENT_S)
@@ -400,7 +400,7 @@ class NodesReader:
             tries += 1
 
     async def _check(self, answers: Answers, asking: Asking) -> None:
-        """Raise what is the same for all nodes."""
+        """Raise an error that concerns all nodes."""
         has_none = answers.is_settled() and not any(one.status for one in answers.nodes.values())
         if asking.refused is not None and has_none:
             namespace, words = self._where.namespace, str(asking.refused)

@@ -1,11 +1,11 @@
-"""What is said of nodes without being asked.
+"""Findings about nodes, reported without being asked for.
 
     answers ──each alone──▶ no answer, no API server, problems of its own ──┐ the same of several
             ──compared────▶ behind, versions, settings, clocks            ──┴▶ nodes is one Remark
 
-Rule 1: a remark is a cause with the nodes that it holds for.
-Rule 2: what most nodes have is usual. Where nothing has a majority, nothing is unusual: names and
-addresses differ by design.
+Rule 1: a finding is a cause with the nodes that it applies to.
+Rule 2: what most nodes have is usual. Without a majority nothing is unusual: names and addresses
+differ by design.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from userspace_proxy.version import version_in_words
 from .answer import AgentAnswer, AllNodes
 
 CLOCK_OFF_S = 2.0
-"""From then on times of a node can't be compared with those of others."""
-# An answer may claim any number of them.
+"""Seconds of difference beyond which a node's times can't be compared with those of others."""
+# An answer may contain any number of problems.
 _PROBLEMS_MAX = 5
 _NAMED = 3
-# What nodes have otherwise by nature: their own names, addresses and files.
+# Settings that naturally differ between nodes: their own names, addresses and files.
 _OWN_SETTINGS = frozenset(("hostname_override", "bind_address", "kubeconfig", "config_file"))
 
 Value = TypeVar("Value", bound=Hashable)
@@ -52,33 +52,33 @@ Value = TypeVar("Value", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What holds for some nodes."""
+    """A finding about some nodes."""
 
     level: Level
     cause: Cause
-    """What it is; ``words.remark_in_words`` adds the nodes."""
+    """The cause; ``words.remark_in_words`` adds the nodes."""
     nodes: tuple[str, ...] = ()
-    """For which it holds, by name; empty: it is about the machine on which this is read."""
+    """The nodes concerned, by name; empty: the machine that runs this tool."""
     services: tuple[str, ...] = ()
-    """That it is about, by name; empty if it is about none."""
+    """The Services concerned, by name; empty if none."""
 
 
 class OtherSetting(NamedTuple):
-    """A setting that most nodes have otherwise; values are texts, or JSON; empty: the default."""
+    """A setting that differs from most nodes'; values are texts, or JSON; empty: the default."""
 
     here: str
     usual: str
 
 
 OtherSettings = Mapping[str, Mapping[str, OtherSetting]]
-"""By node, then by name."""
+"""Settings by node, then by name."""
 
 
 def remarks_of(all_nodes: AllNodes, settings: OtherSettings) -> tuple[Remark, ...]:
-    """Return all remarks: the worst first, and then those that hold for the most nodes.
+    """Return all findings: the worst first, then by number of nodes.
 
     Args:
-        settings: As :func:`other_settings_of` returns them.
+        settings: The result of :func:`other_settings_of`.
     """
     known = [answer for answer in all_nodes.answers if _answers(answer)]
     remarks = [
@@ -86,7 +86,7 @@ def remarks_of(all_nodes: AllNodes, settings: OtherSettings) -> tuple[Remark, ..
         *_behind(known),
         *_together((*_versions(known), *_settings(settings))),
         *_clocks(known),
-        # What agents may claim is the last of its level.
+        # Agents' own claims come last within their level.
         *_together((one.node, said) for one in known for said in _problems(one)),
     ]
     remarks.sort(key=lambda one: (WORST_FIRST.index(one.level), -len(one.nodes)))
@@ -94,12 +94,12 @@ def remarks_of(all_nodes: AllNodes, settings: OtherSettings) -> tuple[Remark, ..
 
 
 def _answers(answer: AgentAnswer) -> bool:
-    """Return whether what is known of a node's agent is so now: the last answer may be older."""
+    """Return whether a node's agent answers now: the last answer may be older."""
     return answer.status is not None and answer.problem is None
 
 
 def usual(values: Iterable[Value]) -> Value | None:
-    """Return the value that more than half of all have; None if none is."""
+    """Return the value that more than half have; None if there is none."""
     counts = Counter(values)
     for value, count in counts.most_common(1):
         return value if 2 * count > counts.total() else None
@@ -107,12 +107,12 @@ def usual(values: Iterable[Value]) -> Value | None:
 
 
 def runs(status: StatusFacts) -> str:
-    """Return the version that runs, with its commit."""
+    """Return the running version with its commit."""
     return version_in_words(shown(status.version) or "unknown", shown(status.commit))
 
 
 def other_settings_of(answers: Iterable[AgentAnswer]) -> OtherSettings:
-    """Return by node the settings that most nodes have otherwise, by name."""
+    """Return the settings that differ from most nodes', by node and name."""
     given = {
         answer.node: {
             name: _as_json(one)
@@ -132,7 +132,7 @@ def other_settings_of(answers: Iterable[AgentAnswer]) -> OtherSettings:
         ((value, count),) = counted.most_common(1)
         if 2 * count > len(given):
             usual_of[name] = value
-    # Cost: what most have by default is looked for only where it is given.
+    # Cost: settings usually left at the default are compared only where they are given.
     common = [name for name, value in usual_of.items() if value]
     found: dict[str, dict[str, OtherSetting]] = {}
     for node, settings in given.items():
@@ -148,14 +148,14 @@ def other_settings_of(answers: Iterable[AgentAnswer]) -> OtherSettings:
 
 
 def _reads_badly(status: StatusFacts) -> bool:
-    """Return whether an agent can't read all that it needs from its API server now."""
+    """Return whether an agent can't read everything that it needs from its API server."""
     return bool(_of_source(status)) and status.source.kind == "kubernetes"
 
 
 def clock_of(answer: AgentAnswer) -> tuple[float, float] | None:
-    """Return by how much a node's clock is ahead of this machine's, give or take how much.
+    """Return how far a node's clock is ahead of this machine's, with the uncertainty.
 
-    None: that isn't known.
+    None: unknown.
     """
     status = answer.status
     if status is None or not answer.asked_at or not 0 < status.now < math.inf:
@@ -165,16 +165,16 @@ def clock_of(answer: AgentAnswer) -> tuple[float, float] | None:
 
 
 class _Said(NamedTuple):
-    """What holds for one node."""
+    """A finding about one node."""
 
     same: object
-    """Equal where the same is said of another node."""
+    """A key that is equal for equal findings about other nodes."""
     level: Level
     cause: Cause
 
 
 def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[Remark]:
-    """Yield what is said of nodes, once for those of which the same is."""
+    """Yield findings, merging nodes with the same one."""
     found: dict[object, list[tuple[str, _Said]]] = {}
     for node, one in said:
         found.setdefault((one.same, one.level), []).append((node, one))
@@ -184,7 +184,7 @@ def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[Remark]:
 
 
 def _alone(answer: AgentAnswer) -> Iterator[_Said]:
-    """Yield what is known of a node without its agent's words."""
+    """Yield findings about a node that don't come from its agent."""
     if (cause := answer.problem) is not None:
         level = Level.TROUBLE if answer.agents else Level.ATTENTION
         yield _Said(cause.fact, level, cause)
@@ -203,7 +203,7 @@ def _alone(answer: AgentAnswer) -> Iterator[_Said]:
 
 
 def _problems(answer: AgentAnswer) -> Iterator[_Said]:
-    """Yield the problems that the agent names of its node."""
+    """Yield the problems that the agent reports for its node."""
     status = answer.status
     if status is None:
         return
@@ -219,7 +219,7 @@ def _of_source(status: StatusFacts) -> Sequence[str]:
 
 
 def _without_source(status: StatusFacts) -> StatusFacts:
-    """Return the facts without what that means, and without Services."""
+    """Return the facts without the source's problems and without Services."""
     if not _reads_badly(status):
         return status
     of_objects = [item.line for item in status.source.rejected]
@@ -228,7 +228,7 @@ def _without_source(status: StatusFacts) -> StatusFacts:
 
 
 def _versions(known: Sequence[AgentAnswer]) -> Iterator[tuple[str, _Said]]:
-    """Yield the nodes whose version most others don't have; all, if none has a majority."""
+    """Yield nodes whose version differs from most others'; all nodes, if none has a majority."""
     found = {one.node: runs(one.status) for one in known if one.status is not None}
     if len({*found.values()}) < 2:
         return
@@ -259,7 +259,7 @@ def _behind(known: Sequence[AgentAnswer]) -> Iterator[Remark]:
 
 
 def _clocks(known: Sequence[AgentAnswer]) -> Iterator[Remark]:
-    """Yield the nodes whose clocks are off; if most are off alike, this machine's is."""
+    """Yield nodes whose clocks are off; if most are off alike, this machine's is."""
     off = {answer.node: one for answer in known if (one := clock_of(answer)) is not None}
     shift = 0.0
     for sign in (1, -1):

@@ -1,4 +1,4 @@
-"""What a user lacks to read all nodes, with the command by which an administrator grants it.
+"""Reports the rights that a user lacks to read all nodes, with an administrator's command.
 
 Source: authentication.k8s.io/v1, SelfSubjectReview (since 1.28); the chart's ``view.create``.
 """
@@ -14,7 +14,7 @@ from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.responses import TransportError
 
 ROLE = "userspace-proxy-view"
-"""The chart's Role, in the release's namespace, for people who read all nodes."""
+"""The chart's Role in the release's namespace, for users who read all nodes."""
 
 _PATH = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _SERVICE_ACCOUNT = "system:serviceaccount:"
@@ -22,12 +22,12 @@ _WORDS_MAX = 300
 
 
 async def lacks_rights(client: ApiClient, what: str, namespace: str, words: str) -> SourceError:
-    """Return the error that a right is missing.
+    """Return the error for a missing right.
 
     Args:
-        what: What isn't permitted, as ``list pods``.
-        namespace: Where.
-        words: The server's.
+        what: The denied action, such as ``list pods``.
+        namespace: The namespace of the action.
+        words: The server's message.
     """
     user = await _user(client)
     return SourceError(
@@ -39,7 +39,7 @@ async def lacks_rights(client: ApiClient, what: str, namespace: str, words: str)
 
 
 def grant_command(user: str, namespace: str) -> str:
-    """Return the command that grants the role to a user; empty: one whose name isn't known."""
+    """Return the command that grants the role to a user; empty: the user's name is unknown."""
     if user.startswith(_SERVICE_ACCOUNT):
         name = user.removeprefix(_SERVICE_ACCOUNT)
         whom = f"--serviceaccount={name}"
@@ -52,7 +52,7 @@ def grant_command(user: str, namespace: str) -> str:
 
 
 async def _user(client: ApiClient) -> str:
-    """Return the name of this user; empty if the server doesn't tell."""
+    """Return this user's name; empty if the server doesn't report it."""
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     try:
         response = await client.send("POST", _PATH, body, content_type="application/json")

@@ -1,8 +1,8 @@
-"""The table of nodes: a row each, the worst first.
+"""The table of nodes: one row each, the worst first.
 
-Rule 1: nodes without an answer have a row, too, and what was last known of them isn't shown.
-Rule 2: what most nodes see isn't their fault: a node is as bad as what is said of it, and what
-fails for it and not for most others.
+Rule 1: nodes without an answer have a row, too, which doesn't show what was last known.
+Rule 2: what most nodes see isn't one node's fault: a node's level is that of its findings, and of
+failures that it sees but most others don't.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .incidents import MergedIncident
 from .remarks import OtherSetting, OtherSettings, Remark
 from .sums import NOTHING, Sums, of_port
 
-# More cores no node has.
+# No node has more cores.
 _CPU_MAX = 10_000.0
 
 
@@ -30,36 +30,36 @@ class NodeRow:
 
     node: str
     level: Level
-    """The worst of its remarks and incidents."""
+    """The worst level of its findings and incidents."""
     remarks: tuple[Remark, ...]
-    """Those that are about it, the worst first; also why it has no answer."""
+    """Findings about it, the worst first; including why it has no answer."""
     incidents: tuple[MergedIncident, ...]
-    """What it sees, and most other nodes don't, the worst first."""
+    """Incidents that it sees but most other nodes don't, the worst first."""
     has_answer: bool
     agents: tuple[ForwardTarget, ...] = ()
     version: str = ""
     commit: str = ""
     settings: Mapping[str, OtherSetting] = field(default_factory=dict)
-    """Those that most nodes have otherwise, by name."""
+    """Settings that differ from most nodes', by name."""
     steering: str = ""
     path: str = ""
-    """How bytes travel where a Service doesn't ask for another path."""
+    """The data path for Services that don't choose one."""
     plan_age_s: float | None = None
-    """Seconds since everything was last in force; None: it never was."""
+    """Seconds since the whole plan was last in force; None: never."""
     revision: int = 0
-    """Of what is in force, as the agent counts it."""
+    """The revision in force, as counted by the agent."""
     behind: tuple[str, ...] | None = None
-    """Services that aren't as the API server has them; None: unknown."""
+    """Services that lag behind the API server; None: unknown."""
     ports: int = 0
-    """Its Service ports."""
+    """The number of its Service ports."""
     ill: int = 0
-    """Of these, those that aren't ok."""
+    """The number of its Service ports that aren't ok."""
     sums: Sums = NOTHING
-    """Its figures, of former Service ports, too."""
+    """Its figures, including former Service ports."""
     cpu: float | None = None
-    """Cores that the agent takes, in the last seconds or since its start; None: unknown."""
+    """Cores used by the agent, in the last seconds or since its start; None: unknown."""
     memory_bytes: int = 0
-    """That it takes; 0: unknown."""
+    """Memory used by the agent; 0: unknown."""
 
 
 def rows_of(
@@ -72,10 +72,10 @@ def rows_of(
     """Return a row for each node: the worst first, then by name.
 
     Args:
-        remarks: As ``remarks_of`` returns them.
-        incidents: As ``incidents_of`` returns them.
-        settings: As ``other_settings_of`` returns them.
-        before: The same some seconds ago, for what is measured in between; None: it isn't known.
+        remarks: The result of ``remarks_of``.
+        incidents: The result of ``incidents_of``.
+        settings: The result of ``other_settings_of``.
+        before: All nodes some seconds ago, for measuring in between; None: unknown.
     """
     said: dict[str, list[Remark]] = {}
     for remark in remarks:
@@ -104,10 +104,10 @@ def rows_of(
 
 
 def is_of_nodes(incident: MergedIncident, answered: int) -> bool:
-    """Return whether an incident is of the nodes that see it: others don't, although they could.
+    """Return whether the nodes that see an incident are at fault: others could see it but don't.
 
     Args:
-        answered: How many nodes have an answer.
+        answered: The number of nodes with an answer.
     """
     if incident.extent is Extent.PATH:
         return len(incident.nodes) <= incident.answered

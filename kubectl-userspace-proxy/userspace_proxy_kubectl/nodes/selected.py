@@ -1,7 +1,7 @@
-"""The part of all nodes that words select: a Service, a namespace, what is searched for.
+"""Selects a part of all nodes: a Service, a namespace, or search results.
 
 Rule 1: a Service exists if one node serves it, or the API server has it and no node ignores it;
-while no node answers, nothing is said to be missing.
+while no node answers, nothing is reported as missing.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from .merged import Merged, MergedPort
 
 
 def part_of(merged: Merged, name: str) -> Merged:
-    """Return the part about a Service, one port of it, or a namespace, which nodes belong to.
+    """Return the part about a Service, one of its ports, or a namespace with nodes' findings.
 
     Args:
-        name: ``namespace/name``, perhaps with ``:port``, or a namespace; empty: all.
+        name: ``namespace/name``, optionally with ``:port``, or a namespace; empty: all.
     """
     if not name:
         return merged
@@ -44,7 +44,7 @@ def part_of(merged: Merged, name: str) -> Merged:
 
 
 def found_in(merged: Merged, search: Search) -> Merged:
-    """Return the Service ports that a search finds on some node."""
+    """Return Service ports that a search finds on some node."""
     if not search.terms:
         return merged
     ports = [
@@ -59,9 +59,9 @@ def found_in(merged: Merged, search: Search) -> Merged:
 
 
 def _faces(port: MergedPort) -> Iterator[PortFacts]:
-    """Yield a Service port as one node of each state has it: others differ in figures only.
+    """Yield a sample of a Service port per state: other nodes differ only in figures.
 
-    Cost: of 100 nodes with 2,000 Service ports, 0.02 s instead of 2 s.
+    Cost: for 100 nodes with 2,000 Service ports, 0.02 s instead of 2 s.
     """
     for group in port.groups:
         yield port.members[group.nodes[0]]
@@ -70,10 +70,10 @@ def _faces(port: MergedPort) -> Iterator[PortFacts]:
 
 
 def why_missing(all_nodes: AllNodes, name: str) -> str:
-    """Return that there is no such Service or namespace, in words; empty if there is, or may be.
+    """Return a sentence if the Service or namespace doesn't exist; empty if it does or may.
 
     Args:
-        name: As in :func:`part_of`.
+        name: As for :func:`part_of`.
     """
     answers = [one.status for one in all_nodes.answers if one.status is not None]
     if not name or not answers:
@@ -85,7 +85,7 @@ def why_missing(all_nodes: AllNodes, name: str) -> str:
     services -= {item.service for one in answers for item in one.ignored if not item.port}
     if is_named or name in services or name in namespaces:
         return ""
-    # Summaries leave out all of a namespace that is well; a Service that is named was asked for.
+    # Summaries omit a healthy namespace; a Service named in the request is included.
     if all_nodes.digests is None and "/" not in name and _have_left_out(all_nodes):
         return ""
     return say_missing(_known(answers, sorted(services)), name)
@@ -96,7 +96,7 @@ def _have_left_out(all_nodes: AllNodes) -> bool:
 
 
 def _known(answers: list[StatusFacts], services: list[str]) -> StatusFacts:
-    """Return all that some node knows of Services, as the answer of one."""
+    """Return what any node knows about Services, as a single answer."""
     ports = {port.name: port for one in answers for port in one.ports}
     listed = {f"{port.namespace}/{port.service}" for port in ports.values()}
     others = (ServiceKey.read(service) for service in services if service not in listed)

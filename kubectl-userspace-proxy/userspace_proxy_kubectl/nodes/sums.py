@@ -1,7 +1,7 @@
-"""Figures of several nodes, summed; what a node can't have counted is left out.
+"""Sums of several nodes' figures, ignoring impossible values.
 
-Rule 1: an agent's figures are believed within what a counter can have, so that a wrong one costs
-its own row only.
+Rule 1: an agent's figures are accepted within a counter's range, so a wrong one affects only its
+own row.
 """
 
 from __future__ import annotations
@@ -11,43 +11,43 @@ from typing import NamedTuple, TypeVar
 
 from userspace_proxy.facts import EndpointFacts, PortFacts, TotalsFacts
 
-# No counter has more, and as many nodes' sums can be written.
+# No counter exceeds this, and sums of that many nodes can still be written.
 _MOST = 2**53
 _N = TypeVar("_N", int, float)
 
 
 class Sums(NamedTuple):
-    """Figures of one or more nodes."""
+    """One or more nodes' figures."""
 
     active: int = 0
     """Open connections, or live flows."""
     connections: int = 0
-    """Since the starts of the agents; so are the others."""
+    """Connections since the agents' starts, like the following figures."""
     failed: int = 0
-    """Clients that got no answer; of endpoints also dials."""
+    """Clients without an answer; for endpoints also failed dials."""
     refused: int = 0
     saved: int = 0
     received_bytes: int = 0
-    """From clients."""
+    """Bytes from clients."""
     sent_bytes: int = 0
-    """To clients."""
+    """Bytes to clients."""
     waiting: int = 0
-    """Clients that wait for an endpoint now."""
+    """Clients now waiting for an endpoint."""
     kernel_connections: int = 0
-    """That the kernel led straight to endpoints, as far as they are counted."""
+    """Connections that the kernel led straight to endpoints, as far as counted."""
 
 
 NOTHING = Sums()
 
 
 def added(parts: Iterable[Sums]) -> Sums:
-    """Return the sums of some sums."""
+    """Return the total of several sums."""
     columns = zip(*parts, strict=True)
     return Sums(*map(sum, columns))
 
 
 def of_port(port: PortFacts | TotalsFacts) -> Sums:
-    """Return the figures of a Service port on one node, or of all of them."""
+    """Return the figures of one Service port, or of all of them, on one node."""
     return _believed(
         port.active,
         port.connections,
@@ -62,7 +62,7 @@ def of_port(port: PortFacts | TotalsFacts) -> Sums:
 
 
 def of_endpoint(endpoint: EndpointFacts) -> Sums:
-    """Return the figures of an endpoint on one node."""
+    """Return an endpoint's figures on one node."""
     return _believed(
         endpoint.active,
         endpoint.connections,
@@ -77,12 +77,12 @@ def of_endpoint(endpoint: EndpointFacts) -> Sums:
 
 
 def since(now: Sums, before: Sums) -> Sums:
-    """Return what was counted in between; nothing of what fell, as after a restart."""
+    """Return what was counted in between; 0 for figures that fell, as after a restart."""
     return Sums(*(max(0, new - old) for new, old in zip(now, before, strict=True)))
 
 
 def bounded(number: _N) -> _N:
-    """Return a number that every function of ``facts.units`` can write: one of 400 digits can't."""
+    """Clamp a number so that ``facts.units`` can format it; 400 digits can't be."""
     return min(max(number, -_MOST), _MOST)
 
 

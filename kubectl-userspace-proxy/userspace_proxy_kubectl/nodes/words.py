@@ -1,10 +1,10 @@
-"""What is said of all nodes: which see something, which don't, and which don't know.
+"""Sentences about all nodes: which see something, which don't, and for which it is unknown.
 
     refused on node-7 and node-31 (2 of 120): 10.244.3.9:8080 refuses connections; served on 118
     only node-7 can't reach 10.244.3.9:80: it does not answer; the other 117 that tried are answered
 
-Rule 1: causes are said by ``causes.say``; here are only the nodes around them.
-Rule 2: "all" is said of nodes with an answer, and of endpoints of nodes that have tried them.
+Rule 1: ``causes.say`` renders causes; this module adds only the nodes.
+Rule 2: "all" means nodes with an answer, and for endpoints nodes that tried them.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from .incidents import MergedIncident
 from .merged import Merged, MergedPort, NodeGroup
 from .remarks import Remark
 
-# What is said of a Service port has a bound, however much is wrong.
+# A Service port's text is bounded, however much is wrong.
 _CAUSES = 2
 _STATES = 3
-# The words of an agent may be of any length.
+# An agent's text may have any length.
 _LONGEST = 400
 
 
 class _Counts(NamedTuple):
-    """Nodes, as far as an endpoint is concerned."""
+    """Counts of nodes, with respect to an endpoint."""
 
     tried: int
     answered: int
     left_out: int
-    """Which don't say whether they have tried."""
+    """Nodes that don't show whether they tried it."""
 
 
 def on_nodes(nodes: Sequence[str], total: int) -> str:
@@ -54,7 +54,7 @@ def on_nodes(nodes: Sequence[str], total: int) -> str:
 
 
 def remark_in_words(remark: Remark) -> str:
-    """Return a remark with its nodes, as a sentence without a full stop."""
+    """Return a finding with its nodes, as a sentence without a full stop."""
     return _cut(say(remark.cause.replace(within=listed(remark.nodes, 3))))
 
 
@@ -62,7 +62,7 @@ def port_in_words(port: MergedPort, merged: Merged, above: Collection[object] = 
     """Return how a Service port is served on all nodes, as clauses.
 
     Args:
-        above: Causes that are said already, as ``same_cause`` has them.
+        above: Causes already shown, as keys from ``same_cause``.
     """
     total = len(merged.answered)
     parts = list(_by_state(port, total, above))
@@ -80,7 +80,7 @@ def port_in_words(port: MergedPort, merged: Merged, above: Collection[object] = 
 
 
 def endpoint_in_words(endpoint: MergedEndpoint) -> str:
-    """Return which nodes an endpoint answers, and which it doesn't, as clauses."""
+    """Return which nodes an endpoint answers, and which not, as clauses."""
     counts = _Counts(len(endpoint.tried), len(endpoint.answered), endpoint.left_out)
     if not counts.tried:
         return f"{endpoint.address} has not been tried"
@@ -102,7 +102,7 @@ def endpoint_in_words(endpoint: MergedEndpoint) -> str:
 
 
 def incident_in_words(one: MergedIncident, now: float, total: int) -> str:
-    """Return an incident in one line: what is wrong, where, what it touches, since when.
+    """Return an incident in one line: the fault, its nodes, what it affects, since when.
 
     Args:
         total: How many nodes have an answer.
@@ -118,7 +118,7 @@ def incident_in_words(one: MergedIncident, now: float, total: int) -> str:
 
 
 def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterator[str]:
-    """Yield a clause for each state that isn't ok, with its nodes and causes."""
+    """Yield a clause per state that isn't ok, with its nodes and causes."""
     found: dict[tuple[Level, str], list[NodeGroup]] = {}
     for group in port.groups:
         found.setdefault((group.level, group.state.word), []).append(group)
@@ -136,7 +136,7 @@ def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterat
 def _causes(
     port: MergedPort, groups: Sequence[NodeGroup], total: int, above: Collection[object]
 ) -> Iterator[str]:
-    """Yield what some nodes say of a state, without what is said already."""
+    """Yield some nodes' causes for a state, omitting those already shown."""
     nodes: dict[object, int] = {}
     causes: dict[object, Cause] = {}
     for group in groups:
@@ -149,13 +149,13 @@ def _causes(
     left = [same for same in causes if same not in above]
     left.sort(key=lambda same: -nodes[same])
     endpoints = port.endpoints if left else ()
-    # All nodes having tried needs no words.
+    # If all nodes tried, that needs no mention.
     by_address = {one.address: one for one in endpoints if _is_uneven(one, port)}
     texts: dict[str, None] = {}
     for same in left:
         cause = causes[same]
         if (endpoint := by_address.get(str(cause.get("at")))) is not None:
-            # It has all causes of the endpoint.
+            # This text contains all of the endpoint's causes.
             texts[endpoint_in_words(endpoint)] = None
         else:
             of = f" ({plural(nodes[same], 'node')})" if nodes[same] < total else ""
@@ -166,7 +166,7 @@ def _causes(
 
 
 def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
-    """Return whether it must be said which nodes have tried an endpoint, and is known."""
+    """Return whether to state which nodes tried an endpoint; it must be known."""
     if endpoint.extent in (Extent.PATH, Extent.SOME):
         return True
     is_known = bool(endpoint.failing) and not endpoint.left_out
@@ -174,7 +174,7 @@ def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
 
 
 def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: Extent) -> str:
-    """Return what is wrong with an endpoint, and for which of the nodes that tried it."""
+    """Return an endpoint's fault, and the nodes affected among those that tried it."""
     tried, answered, left_out = counts
     are_all = len(nodes) + answered == tried and not left_out
     if not answered:

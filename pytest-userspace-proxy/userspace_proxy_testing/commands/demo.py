@@ -4,7 +4,7 @@
     sandbox: client ── node-1 (userspace-proxy run --steering=local) ── web-1…3, dns-1…2, broken
              (traffic)
 
-Everything but the page's socket lives in namespaces that end with this process.
+Everything except the page's socket is in namespaces that end with this process.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _TRAFFIC = "userspace_proxy_testing.sandbox.traffic"
 
 
 def demo(given: Given) -> int:
-    """Run the demo until Ctrl-C, or have the running one carry out a command.
+    """Run the demo until Ctrl-C, or send a command to the running demo.
 
     Args:
-        given: The arguments are the command; ``port``: the page's port on 127.0.0.1; without it
-            10249, or any free one.
+        given: The command as arguments; ``port``: the page's port on 127.0.0.1, by default 10249,
+            or else any free port.
 
     Returns:
         The exit status.
@@ -83,7 +83,7 @@ def _show(
     began: float,
     stack: contextlib.ExitStack,
 ) -> None:
-    """Set everything up, print what to try, and wait for the signal to end it."""
+    """Set everything up, print suggestions, and wait for the signal to end."""
     sandbox = stack.enter_context(Sandbox())
     tour = Tour()
     pods = _add_pods(sandbox, tour)
@@ -114,9 +114,9 @@ def _show(
 
 
 class _StopOnSignal:
-    """Lets Ctrl-C, SIGTERM and the end of a child wake a poll of its descriptor.
+    """Lets Ctrl-C, SIGTERM and the end of a child wake a poll on its descriptor.
 
-    Signals are bytes on a socket, so that none is lost between a check and a poll.
+    Signals become bytes on a socket, so none is lost between a check and a poll.
     """
 
     def __init__(self) -> None:
@@ -136,11 +136,11 @@ class _StopOnSignal:
         self._waker.close()
 
     def fileno(self) -> int:
-        """Return the descriptor that is readable after a signal."""
+        """Return the descriptor that becomes readable after a signal."""
         return self._woken.fileno()
 
     def clear(self) -> None:
-        """Wait for the next signal: the caller has looked at everything."""
+        """Discard signals: the caller has checked everything."""
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(64)
 
@@ -154,7 +154,7 @@ def _add_pods(sandbox: Sandbox, tour: Tour) -> dict[str, Pod]:
         tour.serve(pods[name], tcp=8080)
     for name in DNS_PODS:
         tour.serve(pods[name], udp=5353)
-    # A pod of node-2, which node-1 reaches.
+    # A pod on node-2, reachable from node-1.
     far = sandbox.add_pod("far")
     far.serve("web-4", tcp=8080)
     give_address(sandbox, far, ELSEWHERE)
@@ -164,7 +164,7 @@ def _add_pods(sandbox: Sandbox, tour: Tour) -> dict[str, Pod]:
 
 
 def _write_manifests(folder: Path, addresses: Mapping[str, str]) -> Path:
-    """Write the manifests into a folder of their own, and return it."""
+    """Write the manifests into a new folder, and return it."""
     manifests = folder / "manifests"
     manifests.mkdir()
     (manifests / "shop.yaml").write_text(manifests_for(addresses))
@@ -175,13 +175,13 @@ def _write_manifests(folder: Path, addresses: Mapping[str, str]) -> Path:
 def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
     """Write the scripts ``pod`` and ``node``, which run a command there, ``ask``, and this program.
 
-    This program needn't be in a folder of PATH.
+    This program needn't be in PATH.
     """
     for name, words in (
         ("pod", client.prefix),
         ("node", sandbox.node.prefix),
         ("ask", (*client.prefix, sys.executable, "-m", "userspace_proxy_testing.sandbox.client")),
-        # A running demo is found by its folder.
+        # The folder leads to the running demo.
         (
             "userspace-proxy",
             ("env", f"TMPDIR={folder.parent}", sys.executable, "-m", "userspace_proxy"),

@@ -1,6 +1,6 @@
-"""The demo's broken Services: one mistake each, for ``explain`` and the page.
+"""The demo's broken Services, with one mistake each, for ``explain`` and the page.
 
-They are text, laid out for people who correct it; the tests of causes have objects
+They are text, formatted for people who fix them; the tests of causes use objects
 (``tests/node/broken_services.py``).
 """
 
@@ -13,7 +13,7 @@ from userspace_proxy.causes.cause import CauseCode
 
 NAMESPACE = "broken"
 REFUSED, RESETTING, SILENT = 8080, 9000, 9001
-"""Ports of the pod "broken"."""
+"""Ports of the pod ``broken``."""
 ELSEWHERE = "10.244.1.2"
 """The address of a pod on another node."""
 
@@ -56,19 +56,19 @@ class BrokenService:
 
     name: str
     code: CauseCode
-    """What the proxy should find."""
+    """The cause that the proxy should report."""
     cluster_ip: str
     spec: str = ""
-    """More lines of its spec, each with a newline before it."""
+    """More lines of the spec, each preceded by a newline."""
     status: str = ""
     port: str = "port: 80"
     slice_namespace: str = NAMESPACE
     slice_owner: str = ""
-    """The Service that its slice names; empty for itself."""
+    """The Service that the slice names; empty: this one."""
     slice_port: str = "port: 8080"
     endpoint: str = _GOOD
     dialled: str = ""
-    """The address at which clients notice the mistake; empty for the cluster IP."""
+    """The address at which clients notice the mistake; empty: the cluster IP."""
 
 
 _BALANCED = "\n  type: LoadBalancer\n  loadBalancerSourceRanges: [198.51.100.0/24]"
@@ -169,5 +169,5 @@ def broken_manifests_for(pods: Mapping[str, str]) -> str:
 
 
 def broken_traffic() -> tuple[str, ...]:
-    """Return what ``sandbox.traffic`` requests of the broken Services."""
+    """Return the targets of ``sandbox.traffic`` for the broken Services."""
     return tuple(f"http://{s.dialled or s.cluster_ip}/=0.5" for s in BROKEN_SERVICES)

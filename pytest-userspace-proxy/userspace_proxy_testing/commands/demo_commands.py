@@ -1,4 +1,4 @@
-"""Commands of a running demo: ``break web-2``, by its terminal or by another command.
+"""Commands for a running demo, such as ``break web-2``, from its terminal or another command.
 
     its terminal ──a line──▶ Commands ◀──a connection── userspace-proxy demo break web-2
                                 │
@@ -6,8 +6,8 @@
                               Tour: stop, delay, silence and heal backends; ask the proxy
 
 Rule 1: without a terminal, standard input isn't read.
-Rule 2: every demo of this user and machine has a Unix socket in its folder; the newest demo that
-accepts a connection gets the command.
+Rule 2: every demo of this user on this machine has a Unix socket in its folder; the newest demo
+that accepts a connection executes the command.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ FOLDER_PREFIX = "userspace-proxy-demo-"
 _SOCKET = "commands"
 _LINE_BYTES = 1024
 _TIMEOUT_S = 30.0
-# A client sends its line at once.
+# Clients send their line at once.
 _CLIENT_S = 2.0
-# How soon a demo that returns to the foreground reads commands again.
+# Interval in which a demo checks whether it is back in the foreground and reads commands again.
 _BACKGROUND_MS = 1000
 _PROMPT = "demo> "
 _DONE, _FAILED = "+", "-"
@@ -61,22 +61,22 @@ class _Backend:
 
 
 class Tour:
-    """Breaks and heals the demo's pods, in the sandbox only, and asks the proxy about it."""
+    """Breaks and heals the demo's pods, within the sandbox only, and queries the proxy."""
 
     def __init__(self) -> None:
         self.server = ""
-        """The address of the page."""
+        """The page's address."""
         self._backends: dict[str, _Backend] = {}
 
     def serve(self, pod: Pod, **ports: int) -> None:
-        """Start the backend of a pod, which commands may then break."""
+        """Start a pod's backend, which commands may then break."""
         self._backends[pod.name] = _Backend(pod, ports, pod.serve(None, **ports))
 
     def run(self, line: str) -> str:
-        """Carry out one command; return what to print.
+        """Execute one command; return the text to print.
 
         Raises:
-            UserspaceProxyError: There is no such command or pod.
+            UserspaceProxyError: The command or pod doesn't exist.
         """
         name, *arguments = line.split() or ["help"]
         if name not in _COMMANDS:
@@ -115,7 +115,7 @@ class Tour:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of a command whose output is shown on this terminal, if it is one."""
+    """Return the environment for a command whose output appears on this terminal, if any."""
     if not sys.stdout.isatty():
         return dict(os.environ)
     return {**os.environ, COLUMNS_SHOWN: str(shutil.get_terminal_size().columns)}
@@ -160,11 +160,11 @@ _ACTIONS: dict[str, Callable[[_Backend], str]] = {
 
 
 class Commands:
-    """Reads commands from the terminal, if there is one, and from the socket in the folder.
+    """Reads commands from the terminal, if any, and from the socket in the folder.
 
     Args:
-        folder: The demo's own, which only this user can open.
-        run: Carries out one line; returns what to print.
+        folder: The demo's folder, which only this user can open.
+        run: Executes one line; returns the text to print.
     """
 
     def __init__(self, folder: Path, run: Callable[[str], str]) -> None:
@@ -177,7 +177,7 @@ class Commands:
         self._listener.settimeout(_TIMEOUT_S)
 
     def wait(self, *others: int) -> None:
-        """Carry out the next command, or return because another descriptor is readable."""
+        """Execute the next command, or return when another descriptor is readable."""
         poll = select.poll()
         for descriptor in (self._listener.fileno(), *others):
             poll.register(descriptor, select.POLLIN)
@@ -194,7 +194,7 @@ class Commands:
                 self._read_terminal(descriptor)
 
     def show_prompt(self) -> None:
-        """Invite the user of the terminal to type."""
+        """Show a prompt on the terminal."""
         if self._terminal is not None:
             print(_PROMPT, end="", flush=True)
 
@@ -203,7 +203,7 @@ class Commands:
         self._listener.close()
 
     def _is_in_foreground(self) -> bool:
-        # The kernel stops a process in the background that reads.
+        # The kernel stops a background process that reads from its terminal.
         return self._terminal is not None and os.tcgetpgrp(self._terminal) == os.getpgrp()
 
     def _read_terminal(self, terminal: int) -> None:
@@ -217,7 +217,7 @@ class Commands:
         self.show_prompt()
 
     def _answer(self) -> None:
-        # A client that is gone, or silent, costs only its own command.
+        # A client that is gone or silent loses only its own command.
         with contextlib.suppress(OSError):
             connection, _ = self._listener.accept()
             with connection:
@@ -234,10 +234,10 @@ class Commands:
 
 
 def send_command(words: Sequence[str]) -> str:
-    """Have the newest running demo carry out a command; return its answer.
+    """Send a command to the newest running demo; return its answer.
 
     Raises:
-        UserspaceProxyError: No demo runs, or it refuses the command.
+        UserspaceProxyError: No demo runs, or it rejects the command.
     """
     for folder in _newest_first():
         with socket.socket(socket.AF_UNIX) as connection:
@@ -269,7 +269,7 @@ def _newest_first() -> list[Path]:
 
 @contextlib.contextmanager
 def _short_path(path: Path) -> Iterator[str]:
-    """Yield a path for a Unix socket, which may have 107 bytes only."""
+    """Yield a path for a Unix socket, which is limited to 107 bytes."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"

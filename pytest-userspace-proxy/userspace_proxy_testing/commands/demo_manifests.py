@@ -1,4 +1,4 @@
-"""The sample Services of the demo, as manifests that the user may edit."""
+"""The demo's sample Services, as manifests that the user may edit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LEAST = """
 WEB_PODS = ("web-1", "web-2", "web-3")
 DNS_PODS = ("dns-1", "dns-2")
 
-# Name, comment, address, protocol, pods, more metadata, more of its spec, requests per second.
+# Name, comment, address, protocol, pods, more metadata, more spec, requests per second.
 _SERVICES = (
     ("web", "Round robin over three pods.", "10.96.0.10", "TCP", WEB_PODS, "", "", 12),
     ("cart", "A client stays with its pod.", "10.96.0.20", "TCP", WEB_PODS[:2], "", _AFFINITY, 5),
@@ -75,7 +75,7 @@ def manifests_for(pods: Mapping[str, str]) -> str:
 
 
 def sample_traffic() -> tuple[str, ...]:
-    """Return what ``sandbox.traffic`` requests of the sample Services."""
+    """Return the targets of ``sandbox.traffic`` for the sample Services."""
     return tuple(
         f"http://{ip}/={rate}" if protocol == "TCP" else f"udp://{ip}:53={rate}"
         for _, _, ip, protocol, *_, rate in _SERVICES

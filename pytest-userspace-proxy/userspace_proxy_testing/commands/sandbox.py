@@ -1,11 +1,11 @@
-"""``userspace-proxy sandbox``: runs a command where the Services of manifests answer.
+"""``userspace-proxy sandbox``: runs a command in a network that serves manifests.
 
     sandbox: client (the command) ── node-1 (userspace-proxy run --steering=local, DNS)
                                         └── a pod for each endpoint of the manifests
 
-The command reaches Services at their ClusterIPs and, through DNS, at their names, and the proxy's
-page where ``status`` and ``explain`` look for it. Everything is in namespaces that end with this
-process; the machine's own network isn't changed.
+The command reaches Services at their ClusterIPs and by DNS at their names, and the proxy's page
+where ``status`` and ``explain`` expect it. Everything is in namespaces that end with this process;
+the machine's own network isn't changed.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from .sandbox_proxy import (
     wait_until_ready,
 )
 
-# Source: RFC 2544, addresses for benchmarks: manifests don't contain them.
+# Source: RFC 2544, addresses for benchmarks, which manifests don't contain.
 POD_CIDR = "198.18.0.0/16,fd00:198:18::/56"
 _SHOWN = 20
-"""Lines about Services that aren't served."""
+"""How many lines about unserved Services to print."""
 _KINDS = {Protocol.TCP: "tcp", Protocol.UDP: "udp"}
 
 
@@ -53,14 +53,14 @@ def sandbox(given: Given) -> int:
     """Run a command in a sandbox.
 
     Args:
-        given: ``manifests``: a file or folder; ``namespace``: the one in which short names are
-            looked up first; ``own``: Services whose endpoints the command serves; the command.
+        given: ``manifests``: a file or folder; ``namespace``: where short names are looked up
+            first; ``own``: Services whose endpoints the command serves; the command.
 
     Returns:
-        The exit status of the command, or 128 and the number of the signal that ended it.
+        The command's exit status, or 128 plus the number of the signal that ended it.
 
     Raises:
-        ConfigError: The manifests or the command are missing, or a Service isn't in them.
+        ConfigError: The manifests or the command are missing, or lack a named Service.
         InputError: The manifests contain an error.
         SandboxError: Namespaces can't be created here, or the command can't be started.
     """
@@ -85,7 +85,7 @@ def sandbox(given: Given) -> int:
         _add_endpoints(box, snapshot, own, client)
         log = folder / "proxy.log"
         flags = [f"--dns-bind-address={box.node.ip}:53"]
-        # The command may be client and endpoint of one connection, at different addresses.
+        # The command may be both client and endpoint of a connection, at different addresses.
         flags += ["--preserve-client-address=never"] if own else []
         proxy = stack.enter_context(running_proxy(box, page, manifests, log, *flags, health=health))
         wait_until_ready(health.getsockname()[1], proxy, log, lambda: False)
@@ -94,8 +94,8 @@ def sandbox(given: Given) -> int:
 
 
 def unserved(snapshot: Snapshot) -> Iterator[str]:
-    """Yield a line for each Service port whose clients aren't served, with cause and remedy."""
-    # The proxy of a sandbox looks no name up.
+    """Yield a line for each unserved Service port, with cause and remedy."""
+    # A sandbox's proxy doesn't look up names.
     snapshot = before_lookups(snapshot, ())
     status = plan_status(
         snapshot, PolicyOptions(node_name=NODE), now=Clocks.time(), steering="local"
@@ -144,7 +144,7 @@ def _add_endpoints(
     """Start a pod with backends for each address of a ready endpoint.
 
     Args:
-        own: The addresses of their endpoints are the client's.
+        own: Services whose endpoints' addresses the client gets.
     """
     owned = {e.ip for item in _slices(snapshot) if item.service in own for e in item.endpoints}
     for ip in sorted(owned):
@@ -174,12 +174,12 @@ def _slices(snapshot: Snapshot) -> Iterator[EndpointSlice]:
 
 
 def _name(item: EndpointSlice, endpoint: Endpoint) -> str:
-    """Return what the backends of an endpoint answer."""
+    """Return the text that an endpoint's backends answer."""
     return endpoint.hostname or f"{item.service.name}-{endpoint.ip.replace('.', '-')}"
 
 
 def _run(argv: list[str]) -> int:
-    """Run a command in the foreground; Ctrl-C is for the command, SIGTERM is passed on."""
+    """Run a command in the foreground; it gets Ctrl-C itself, and SIGTERM from here."""
     process = subprocess.Popen(argv, env=without_proxies())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

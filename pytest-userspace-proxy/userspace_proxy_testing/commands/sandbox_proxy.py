@@ -1,4 +1,4 @@
-"""The proxy of a sandbox: a process on its node, whose page is on this machine's loopback."""
+"""A sandbox's proxy: a process on its node, whose page is on this machine's loopback."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from ..sandbox import Pod, Sandbox
 from ..sandbox.environment import without_proxies
 
 NODE = "node-1"
-"""The name of the proxy's node."""
+"""The proxy's node name."""
 PAGE_PORT = 10249
-# Sends a listening socket of the namespace to the process that started it.
+# Sends a listening socket of the namespace to its parent process.
 _OPEN = """
 import socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=128)
 socket.send_fds(socket.socket(fileno=int(sys.argv[1])), [b"."], [listener.fileno()])
 """
-# An emulated, busy processor takes a minute to start it; what has ended is noticed at once.
+# Start takes a minute on a busy, emulated processor; an exit is noticed at once.
 _READY_S = 180.0
 _POLL_S = 0.02
 _STOP_S = 10.0
 
 
 def page_socket(port: int | None) -> socket.socket:
-    """Open the page's socket outside: it belongs to the namespace in which it is created.
+    """Open the page's socket outside: a socket belongs to the namespace that creates it.
 
     Args:
-        port: On 127.0.0.1; None: 10249, or any that is free.
+        port: On 127.0.0.1; None: 10249, or else any free port.
 
     Raises:
-        ListenError: It is in use.
+        ListenError: The port is in use.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,7 +61,7 @@ def page_socket(port: int | None) -> socket.socket:
 
 
 def page_socket_in(pod: Pod) -> socket.socket:
-    """Open the page's socket in a pod, where programs there look for it.
+    """Open the page's socket in a pod, where programs expect it.
 
     Raises:
         SandboxError: It can't be opened.
@@ -78,7 +78,7 @@ def page_socket_in(pod: Pod) -> socket.socket:
 
 
 def give_address(sandbox: Sandbox, pod: Pod, ip: str) -> None:
-    """Give a pod one more address, which the node reaches."""
+    """Add an address to a pod, with a route on the node."""
     length, via = (128, pod.ip6) if ":" in ip else (32, pod.ip)
     pod.configure([f"addr add {ip}/{length} dev lo"])
     sandbox.node.configure([f"route add {ip}/{length} via {via}"])
@@ -93,13 +93,13 @@ def running_proxy(
     *flags: str,
     health: socket.socket | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a proxy on a sandbox's node; SIGTERM ends it at the end of the block.
+    """Run a proxy on a sandbox's node until SIGTERM at the end of the block.
 
     Args:
-        page: Listens for its status page.
+        page: The listening socket of the status page.
         log: A file for its log.
         flags: Further flags.
-        health: Listens for its health checks; None: on the node.
+        health: The listening socket for health checks; None: the proxy opens one on the node.
     """
     inherited = [page, *([health] if health else [])]
     for one in inherited:
@@ -119,7 +119,7 @@ def running_proxy(
                 f"--bind-address={sandbox.node.ip}",
                 f"--metrics-bind-address=fd://{page.fileno()}",
                 "--v=3",
-                # With one worker, round robin is visible.
+                # One worker makes round robin visible.
                 "--workers=1",
                 *healthz,
                 *flags,
@@ -128,7 +128,7 @@ def running_proxy(
             stderr=stream,
             env={**without_proxies(), **own_namespace_environment(sandbox.node.pid)},
             pass_fds=[one.fileno() for one in inherited],
-            # Ctrl-C doesn't reach the proxy, which is stopped by SIGTERM.
+            # Protects the proxy from Ctrl-C; SIGTERM stops it.
             start_new_session=True,
         )
         try:
@@ -145,20 +145,20 @@ def running_proxy(
 def wait_until_ready(
     port: int, proxy: subprocess.Popen[str], log: Path, is_over: Callable[[], bool]
 ) -> None:
-    """Wait until the proxy serves what the manifests contain.
+    """Wait until the proxy serves the manifests.
 
     Args:
-        port: Of its status page or its health checks.
+        port: The port of its status page or health checks.
         is_over: Ends the wait when it returns True.
 
     Raises:
-        SandboxError: It has ended, or takes too long.
+        SandboxError: The proxy ended, or takes too long.
     """
-    # The page's socket is this process's, too: of a proxy that has ended nothing is refused.
+    # This process holds the page's socket, too, so it isn't refused after the proxy's end.
     page = AdminAddress("127.0.0.1", port, timeout_s=1.0)
     deadline = Clocks.monotonic() + _READY_S
     while not is_over():
-        # Until it serves what it has read, it answers 503.
+        # The proxy answers 503 until it serves what it read.
         with contextlib.suppress(UserspaceProxyError):
             page.get("/healthz", accept="application/json")
             return
@@ -172,13 +172,13 @@ def wait_until_ready(
 
 
 def error_line(log: Path) -> str:
-    """Return the last line of a log that is an error, or without one the last line."""
+    """Return a log's last error line, or else its last line."""
     lines = log.read_text().strip().splitlines()
     is_error = re.compile(r"error: |\S+ ERROR ").match
     return next(filter(is_error, reversed(lines)), None) or last_line(log)
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log."""
+    """Return a log's last line."""
     lines = log.read_text().strip().splitlines()
     return lines[-1] if lines else "the log is empty"

@@ -1,8 +1,8 @@
-"""Fakes with the contract of the real parts, and readable output.
+"""Fakes that fulfil the contracts of the real parts, with readable output.
 
 ``steering.FakeSteering`` steers in memory and passes the contract suite of the real steerings;
 ``api_server.FakeApiServer`` serves Services, EndpointSlices, Pods and Nodes over HTTP as
 kube-apiserver does, faults included; ``api_objects`` contains its objects and their history.
 ``agents.FakeAgents`` are the agents of a thousand nodes behind it, with the answers of
-``agent_answers``, hostile ones included, and the facts of ``agent_status``.
+``agent_answers``, including hostile ones, and the facts of ``agent_status``.
 """

@@ -1,10 +1,10 @@
-"""Answers of fake agents: those of a proxy, of an older one, and hostile ones.
+"""Answers of fake agents: a proxy's, an older proxy's, and hostile ones.
 
     FakeAgent(facts) ──change──▶ /api/v1/status, whole, as a summary, or each change of it
     HOSTILE["huge"]() ─────────▶ what no reader of many nodes may suffer from
 
-Rule 1: nothing happens by itself: a stream has a line for each :meth:`FakeAgent.change`.
-Rule 2: a hostile answer costs this process little, however large it is for its reader.
+Rule 1: nothing happens by itself: a stream gets a line for each :meth:`FakeAgent.change`.
+Rule 2: a hostile answer is cheap for this process, however expensive for its reader.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .port_forward import Send
 
 STATUS, PLAN = "/api/v1/status", "/api/v1/plan"
 _GZIP_WBITS = 31
-"""What agents before the view of all nodes don't have."""
+"""Fields that agents older than the view of all nodes lack."""
 
 
 class FakeAgent:
-    """The status page of one agent; an :data:`~.agents.Answer`.
+    """One agent's status page; an :data:`~.agents.Answer`.
 
     Args:
-        facts: What it answers, as :func:`~.agent_status.status_of` makes it.
-        digests: Those of its Services; see :func:`~.agent_status.plan_digests`.
-        pages: Other paths with what they answer as JSON.
+        facts: The answer, as made by :func:`~.agent_status.status_of`.
+        digests: The digests of its Services; see :func:`~.agent_status.plan_digests`.
+        pages: Other paths and their JSON answers.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class FakeAgent:
         pages: Mapping[str, bytes] | None = None,
     ) -> None:
         self.digests = digests
-        """None: it doesn't know the page of its plan."""
+        """None: the agent lacks the page of its plan."""
         self.requests: list[AgentRequest] = []
-        """All that arrived."""
+        """All requests."""
         self._facts = facts
         self._pages = pages or {}
         self._changes = 0
@@ -56,11 +56,11 @@ class FakeAgent:
 
     @property
     def facts(self) -> StatusFacts:
-        """What it answers now."""
+        """The present answer."""
         return self._facts
 
     def change(self, facts: StatusFacts) -> None:
-        """Answer other facts; each stream gets a line, an empty one if nothing differs."""
+        """Change the answer; each stream gets a line, an empty one if nothing differs."""
         self._facts = facts
         self._changes += 1
         self._changed.set()
@@ -108,7 +108,7 @@ class FakeAgent:
 
 
 class _Body:
-    """A body without a length, compressed and in chunks if the client takes that."""
+    """A body without a length, compressed and chunked if the client accepts that."""
 
     def __init__(self, request: AgentRequest, send: Send) -> None:
         self._send = send
@@ -125,7 +125,7 @@ class _Body:
         await self._send(response_head(200, **headers))
 
     async def write(self, data: bytes) -> None:
-        """Send some data, so the client can read it at once."""
+        """Send data so that the client can read it at once."""
         if self._packer is not None:
             data = self._packer.compress(data) + self._packer.flush(zlib.Z_SYNC_FLUSH)
         await self._send(b"%x\r\n%s\r\n" % (len(data), data) if self._is_chunked else data)
@@ -143,7 +143,7 @@ async def _send_whole(
 
 
 def fixed(body: bytes, code: int = 200, **headers: str) -> Answer:
-    """Return an answer that is always the same; headers have ``_`` for ``-``."""
+    """Return a constant answer; header names have ``_`` for ``-``."""
 
     async def answer(_request: AgentRequest, send: Send) -> None:
         given = {"Content_Type": "application/json", "Content_Length": str(len(body)), **headers}
@@ -153,10 +153,10 @@ def fixed(body: bytes, code: int = 200, **headers: str) -> Answer:
 
 
 def endless(start: bytes, part: bytes, *, every_s: float = 0.0, pause: Pause = pause) -> Answer:
-    """Return an answer that never ends: a start, and then the same part again and again.
+    """Return an endless answer: a start, then the same part repeatedly.
 
     Args:
-        every_s: Seconds between two parts; 0: it sends as fast as is read.
+        every_s: Seconds between parts; 0: as fast as the client reads.
     """
 
     async def answer(_request: AgentRequest, send: Send) -> None:
@@ -169,13 +169,13 @@ def endless(start: bytes, part: bytes, *, every_s: float = 0.0, pause: Pause = p
 
 
 def slow_drip(every_s: float = 0.05) -> Answer:
-    """Return an answer whose body arrives a byte at a time, and is never whole."""
+    """Return an answer whose body arrives byte by byte and is never complete."""
     start = response_head(200, Content_Type="application/json", Content_Length=str(1 << 20))
     return endless(start + b'{"node": "', b"x", every_s=every_s)
 
 
 def huge(size_bytes: int = 1 << 30) -> Answer:
-    """Return an answer with a true length that no reader should take."""
+    """Return an answer with a correct length that no reader should accept."""
 
     async def answer(_request: AgentRequest, send: Send) -> None:
         await send(
@@ -189,7 +189,7 @@ def huge(size_bytes: int = 1 << 30) -> Answer:
 
 
 def gzip_bomb(size_bytes: int = 1 << 30) -> Answer:
-    """Return a compressed answer that is a thousand times as large once it is unpacked."""
+    """Return a compressed answer that grows a thousandfold when unpacked."""
     packer = zlib.compressobj(9, wbits=-15)
     part = packer.compress(b" " * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
     # Source: RFC 1952, a header without a name.
@@ -211,11 +211,11 @@ TRICKS: Sequence[str] = (
     "\u202egnp.exe\u2066\r\nlevel: ok\n\x9b31m",
     "'\"`$(id);|&\x00\\",
 )
-"""Texts that a terminal or a browser would execute, and that forge lines."""
+"""Texts that a terminal or browser would execute, and texts that forge lines."""
 
 
 def forged(facts: StatusFacts, trick: str) -> StatusFacts:
-    """Return facts with a text like those of TRICKS wherever they have one that people read."""
+    """Return facts with a text from TRICKS in every field that people read."""
     ports = [
         msgspec.structs.replace(
             port,
@@ -262,4 +262,4 @@ HOSTILE: Mapping[str, Callable[[], Answer]] = {
     "fails": lambda: fixed(b"no\n", 500),
     "redirects": lambda: fixed(b"", 302, Location="http://169.254.169.254/latest/meta-data/"),
 }
-"""Answers that no reader of many nodes may suffer from, by name; each call returns a new one."""
+"""Answers that must not harm a reader of many nodes, by name; each call returns a new one."""

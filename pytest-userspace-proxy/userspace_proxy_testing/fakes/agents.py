@@ -1,9 +1,9 @@
-"""Agents of many nodes behind a fake API server, as one who reads all of them meets them.
+"""Agents of many nodes behind a fake API server, as a reader of all nodes meets them.
 
     add("node-1", FakeAgent(facts)) ──▶ Node, pod of the DaemonSet ──port-forward──▶ HTTP answers
 
-The objects are those of the chart's DaemonSet: labels, host network, arguments. An agent costs no
-socket, so there may be a thousand.
+The objects match the chart's DaemonSet: labels, host network, arguments. An agent needs no socket,
+so there may be a thousand.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ CREATED = "2026-11-21T09:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class AgentRequest:
-    """A request as an agent reads it."""
+    """A request as parsed by an agent."""
 
     method: str
     path: str
     query: Mapping[str, Sequence[str]]
-    """Each name with its values; one without a value has an empty one."""
+    """The values of each name; a name without a value has an empty one."""
     headers: Mapping[str, str]
-    """By their names in lower case."""
+    """By lower-case name."""
     is_chunked: bool
-    """The client knows HTTP/1.1, so a body without a length is sent in chunks."""
+    """The client speaks HTTP/1.1, so a body without a length is sent in chunks."""
 
     @classmethod
     def parse(cls, head: bytes) -> AgentRequest:
-        """Read a request line and headers."""
+        """Parse a request line and headers."""
         first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         method, target, version = first.split(" ")
         parts = urlsplit(target)
@@ -53,17 +53,17 @@ class AgentRequest:
 
 
 Answer = Callable[[AgentRequest, Send], Awaitable[None]]
-"""Answers one request; when it returns, the connection ends."""
+"""Answers one request; the connection ends when it returns."""
 
 
 class FakeAgents:
     """The agents of one release.
 
     Args:
-        api: It gets the Nodes and pods, and forwards to them.
-        release: The release's name, which is that of the chart by default.
-        port: That of the agents' status page; another one is in their arguments.
-        serves: The name of the Services that they serve, of a canary; empty: those without one.
+        api: Gets the Nodes and pods, and forwards to them.
+        release: The release's name; the default is the chart's.
+        port: The port of the agents' status page; if not the default, it is in their arguments.
+        serves: The name of the Services that a canary serves; empty: Services without a name.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class FakeAgents:
         self._pods: dict[str, list[str]] = {}
 
     def put_node(self, name: str) -> None:
-        """Add a Node, where no agent may run."""
+        """Add a Node, which needn't have an agent."""
         self._api.put(node_object(name))
 
     def add(
@@ -96,14 +96,14 @@ class FakeAgents:
         is_forbidden: bool = False,
         log: str = "",
     ) -> str:
-        """Add a Node with an agent, or another agent to it; return its pod's name.
+        """Add a Node with an agent, or another agent to a Node; return the pod's name.
 
         Args:
-            answer: To each request; see ``agent_answers``.
-            pod: Its name; empty: that of the release and the node.
-            created: When the pod was made.
-            is_forbidden: The API server denies port-forwards to it.
-            log: What it has written.
+            answer: Answers each request; see ``agent_answers``.
+            pod: The pod's name; empty: made from release and node.
+            created: The pod's creation time.
+            is_forbidden: Whether the API server denies port-forwards to it.
+            log: The agent's log.
         """
         if node not in self._pods:
             self.put_node(node)
@@ -118,10 +118,10 @@ class FakeAgents:
         return name
 
     def remove(self, node: str) -> None:
-        """End the agents of a node, whose Node stays.
+        """End a node's agents; the Node stays.
 
         Raises:
-            KeyError: It has none.
+            KeyError: The node has no agent.
         """
         for name in self._pods[node]:
             self._api.delete("Pod", name, self._namespace)
@@ -129,7 +129,7 @@ class FakeAgents:
         self._pods[node] = []
 
     def passed_bytes(self, node: str) -> int:
-        """Return the bytes that port-forwards of a node's agents have cost, in both directions."""
+        """Return the bytes of port-forwards to a node's agents, in both directions."""
         passed = self._api.pods.passed_bytes
         return sum(passed[f"{self._namespace}/{name}"] for name in self._pods[node])
 
@@ -171,7 +171,7 @@ class FakeAgents:
 
 
 def node_object(name: str) -> Mapping[str, Any]:
-    """Return a Node that is ready."""
+    """Return a ready Node."""
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -184,7 +184,7 @@ def node_object(name: str) -> Mapping[str, Any]:
 
 
 def serve_http(answer: Answer) -> Serve:
-    """Return what serves one HTTP request at a port of a pod."""
+    """Return a function that serves one HTTP request at a pod's port."""
 
     async def serve(reader: asyncio.StreamReader, send: Send) -> None:
         try:
@@ -202,7 +202,7 @@ def serve_http(answer: Answer) -> Serve:
 
 
 def response_head(code: int, **headers: str) -> bytes:
-    """Return the status line and headers of an answer, after which the connection ends.
+    """Return an answer's status line and headers, after which the connection ends.
 
     Args:
         headers: By name, with ``_`` for ``-``.

@@ -1,4 +1,4 @@
-"""The objects of the fake API server: their history, their lists and pages.
+"""The fake API server's objects: their history, lists and pages.
 
     put, delete ──▶ objects at a resourceVersion ──▶ lists, in pages
               └──▶ history ──▶ events since a resourceVersion, unless forgotten
@@ -30,7 +30,7 @@ _Key = tuple[str, str, str]
 
 
 class Expired(UserspaceProxyError):
-    """The requested history was forgotten; 410 Gone."""
+    """The requested history has expired; 410 Gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +44,24 @@ class WatchEvent:
 
     @property
     def line(self) -> bytes:
-        """The event as a watch sends it."""
+        """The event as sent by a watch."""
         return json.dumps({"type": self.type, "object": self.object}).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectFilter:
-    """The objects of a list or a watch."""
+    """Selects the objects of a list or watch."""
 
     resource: str
     name: str = ""
-    """The only object, by ``fieldSelector``; empty: all."""
+    """The only object's name (``fieldSelector``); empty: all."""
     namespace: str = ""
-    """The only namespace, by the path; empty: all."""
+    """The only namespace, from the path; empty: all."""
     labels: tuple[tuple[str, str], ...] = ()
-    """Labels that all of them have, by ``labelSelector``."""
+    """Labels that all objects have (``labelSelector``)."""
 
     def matches(self, resource: str, item: Object) -> bool:
-        """Return whether an object is among them."""
+        """Return whether an object is selected."""
         metadata = item["metadata"]
         return (
             resource == self.resource
@@ -93,10 +93,10 @@ class FakeObjects:
         """The remaining parts of lists, by continue token."""
 
     def put(self, item: Object) -> WatchEvent:
-        """Add an object, or replace the one of its kind and name.
+        """Add an object, or replace the one with its kind and name.
 
         Raises:
-            KeyError: Its kind isn't one of ``KINDS``, or it has no name.
+            KeyError: The kind isn't in ``KINDS``, or the object has no name.
         """
         resource = KINDS[item["kind"]]
         namespace = {} if resource == "nodes" else {"namespace": "default"}
@@ -108,21 +108,21 @@ class FakeObjects:
         return event
 
     def get(self, resource: str, name: str, namespace: str) -> Object | None:
-        """Return an object; None if there is none of that name."""
+        """Return an object; None if it doesn't exist."""
         return self._objects.get((resource, namespace, name))
 
     def delete(self, kind: str, name: str, namespace: str) -> WatchEvent:
         """Delete an object.
 
         Raises:
-            KeyError: There is no such object.
+            KeyError: The object doesn't exist.
         """
         resource = KINDS[kind]
         item = self._objects.pop((resource, "" if resource == "nodes" else namespace, name))
         return self._record("DELETED", resource, item)
 
     def forget(self) -> None:
-        """Forget the history: events and continue tokens from before now are expired."""
+        """Forget the history: earlier events and continue tokens expire."""
         self.revision += 1
         self._forgotten = self.revision
         self._history.clear()
@@ -137,17 +137,17 @@ class FakeObjects:
         """Return the page for a continue token.
 
         Raises:
-            Expired: The token was forgotten.
+            Expired: The token has expired.
         """
         if token not in self._rests:
             raise Expired("The provided continue parameter is too old to display a list")
         return self._page(self._rests[token], limit)
 
     def since(self, revision: int, wanted: ObjectFilter) -> Iterable[WatchEvent]:
-        """Return the events after a revision; after 0, one for each present object.
+        """Return the events after a revision; after 0, one event per existing object.
 
         Raises:
-            Expired: Some of them were forgotten.
+            Expired: Some of the events were forgotten.
         """
         if revision == 0:
             # Source: Kubernetes API concepts, "Get State and Start at Any".

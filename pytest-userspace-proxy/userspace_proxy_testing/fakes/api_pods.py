@@ -1,4 +1,4 @@
-"""What the fake API server makes of requests that write a Pod, as kube-apiserver does.
+"""Handles the fake API server's writes of Pods, as kube-apiserver does.
 
 This module does no I/O: values in, values out.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from .api_objects import Object
 
 DELETED_AT = "2026-11-21T09:00:30Z"
-"""The ``deletionTimestamp`` of each Pod that is being deleted."""
+"""The ``deletionTimestamp`` of Pods that are being deleted."""
 
 _DELETE = "$deleteFromPrimitiveList/"
 
@@ -19,12 +19,12 @@ _DELETE = "$deleteFromPrimitiveList/"
 def write_pod(
     method: str, before: Object | None, body: Mapping[str, Any], *, uid: str
 ) -> tuple[int, Object | None]:
-    """Return the status of the response, and the Pod afterwards; None: it is gone.
+    """Return the response's status, and the Pod afterwards; None: it is gone.
 
     Args:
         method: ``POST``, ``PATCH`` (a strategic merge patch) or ``DELETE``.
-        before: The Pod of that name; None: there is none.
-        uid: That of a new Pod.
+        before: The Pod of that name; None: it doesn't exist.
+        uid: The uid for a new Pod.
     """
     if method == "POST":
         made = {**body, "metadata": {**body["metadata"], "uid": uid}}
@@ -35,10 +35,10 @@ def write_pod(
 
 
 def _patched(pod: Object, patch: Mapping[str, Any]) -> Object | None:
-    """Return a Pod after a patch of its metadata and status; None: its deletion is complete.
+    """Return a Pod after a patch of metadata and status; None: its deletion is complete.
 
-    Conditions are merged by type, addresses by ``ip`` unless the patch replaces them or the whole
-    status, and finalizers are a set.
+    Conditions are merged by type, and addresses by ``ip`` unless the patch replaces them or the
+    whole status; finalizers are a set.
     """
     metadata, status = dict(pod["metadata"]), dict(pod.get("status") or {})
     changes = dict(patch.get("metadata") or {})
@@ -65,9 +65,9 @@ def _patched(pod: Object, patch: Mapping[str, Any]) -> Object | None:
 
 
 def _deleted(pod: Object, options: Mapping[str, Any]) -> Object | None:
-    """Return a Pod after its deletion was requested; None: it is gone.
+    """Return a Pod after a deletion request; None: it is gone.
 
-    It stays while it has a finalizer, or a node whose kubelet is to end it.
+    It stays while it has a finalizer, or a node whose kubelet must end it.
     """
     is_running = bool((pod.get("spec") or {}).get("nodeName"))
     if pod["metadata"].get("finalizers") or (is_running and options.get("gracePeriodSeconds") != 0):

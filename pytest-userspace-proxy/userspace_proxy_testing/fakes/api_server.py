@@ -3,12 +3,12 @@
     test ──put, delete──▶ objects ──HTTP──▶ lists, watches ──▶ client
          ──refuse, forget, break …──────────┘
 
-To clients it behaves as kube-apiserver does: resourceVersions, pages with continue tokens,
-bookmarks, 410 for forgotten revisions, 504 for lists of future ones, Status objects for errors. It
-validates and allocates nothing.
+To clients it behaves like kube-apiserver: resourceVersions, pages with continue tokens, bookmarks,
+410 for forgotten revisions, 504 for lists of future ones, Status objects for errors. It validates
+and allocates nothing.
 
 Rule 1: ``requests`` contains all requests as text, one line each.
-Rule 2: nothing happens by itself: bookmarks, ends, silence and errors are ordered by the test.
+Rule 2: nothing happens by itself: the test triggers bookmarks, ends, silence and errors.
 Rule 3: it belongs to the event loop in which it was started.
 """
 
@@ -71,12 +71,12 @@ class _Refusal:
 async def _end_quietly(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """End the request of a client that has left, which a real server doesn't report, either."""
+    """End the request of a client that left; a real server doesn't report that, either."""
     try:
         return await handler(request)
     except* ConnectionError:
         pass
-    # aiohttp needs an answer, and drops it: the connection is closed.
+    # aiohttp requires an answer, and drops it because the connection is closed.
     return web.Response()
 
 
@@ -84,11 +84,11 @@ class FakeApiServer:
     """A server on 127.0.0.1, from ``start`` to ``stop``; also an async context manager.
 
     Args:
-        token: The only valid bearer token; empty: none is needed.
-        has_watch_cache: Send lists from a resourceVersion in one page, whatever the limit, as
-            kube-apiserver does; False: send every list in pages.
-        port: Where it listens; 0: at any free port.
-        tls: With it, the server's URL is https: others get no credentials.
+        token: The only valid bearer token; empty: none is required.
+        has_watch_cache: Send lists from a resourceVersion in one page whatever the limit, like
+            kube-apiserver; False: send every list in pages.
+        port: The port to listen at; 0: any free port.
+        tls: Makes the server's URL https; clients send credentials only then.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ class FakeApiServer:
         self.token = token
         self.has_watch_cache = has_watch_cache
         self.requests: list[str] = []
-        """Each as ``GET /api/v1/services?limit=500&resourceVersion=0``."""
+        """Requests, such as ``GET /api/v1/services?limit=500&resourceVersion=0``."""
         self.sent: list[tuple[str, str, Object]] = []
         """Objects that clients wrote: ``POST``, the path, the object."""
         self.pods = FakePods()
         """What port-forwards reach."""
         self.denied: set[str] = set()
-        """What clients may not do, each as ``create pods/portforward``: access reviews say so, and
-        reading requests are forbidden."""
+        """Forbidden actions, such as ``create pods/portforward``: access reviews deny them,
+        and requests to read are rejected."""
         self.user = "test"
-        """The name that clients have."""
+        """The clients' user name."""
         self.url = ""
         self._port = port
         self._tls = tls
@@ -136,7 +136,7 @@ class FakeApiServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen; at the same port as before, with the same objects, after a ``stop``."""
+        """Listen; after a ``stop``, at the same port with the same objects."""
         app = web.Application(middlewares=[_end_quietly])
         for resource, path in PATHS.items():
             app.router.add_get(path, self._handler(resource))
@@ -172,7 +172,7 @@ class FakeApiServer:
         self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
-        """Reset all watches and stop listening; idempotent."""
+        """Reset all watches and stop listening. Idempotent."""
         self.break_watches()
         server, self._server = self._server, None
         if server is not None:
@@ -182,10 +182,10 @@ class FakeApiServer:
             self._runner = None
 
     def put(self, item: Object) -> str:
-        """Add an object, or replace the one of its kind and name; return its resourceVersion.
+        """Add an object, or replace the one with its kind and name; return its resourceVersion.
 
         Raises:
-            KeyError: Its kind isn't one of ``PATHS``, or it has no name.
+            KeyError: The kind isn't in ``PATHS``, or the object has no name.
         """
         return self._send_event(self._objects.put(item))
 
@@ -193,12 +193,12 @@ class FakeApiServer:
         """Delete an object; return the resourceVersion of the deletion.
 
         Raises:
-            KeyError: There is no such object.
+            KeyError: The object doesn't exist.
         """
         return self._send_event(self._objects.delete(kind, name, namespace))
 
     def forget(self) -> None:
-        """Forget the history: watches and continue tokens from before now are expired."""
+        """Forget the history: earlier watches and continue tokens expire."""
         self._objects.forget()
 
     def refuse(
@@ -212,35 +212,35 @@ class FakeApiServer:
         times: int = 1,
         after: int = 0,
     ) -> None:
-        """Answer requests for a resource with an error: the next ones, or those after some."""
+        """Answer the next requests for a resource with an error, or those after some."""
         self._refusals.append(
             _Refusal(resource, code, reason, message, retry_after_s, times, after)
         )
 
     def bookmark(self) -> None:
-        """Send each watch a bookmark with the current resourceVersion."""
+        """Send a bookmark with the current resourceVersion to each watch."""
         revision = self._objects.revision
         item = {"metadata": {"resourceVersion": str(revision)}}
         for watch in self._watches:
             self._send(watch, WatchEvent(revision, watch.wanted.resource, "BOOKMARK", item).line)
 
     def send(self, resource: str, line: bytes) -> None:
-        """Send each watch of a resource some bytes, valid or not."""
+        """Send bytes, valid or not, to each watch of a resource."""
         for watch in self._watches:
             if watch.wanted.resource == resource:
                 self._send(watch, line)
 
     def be_silent(self, is_silent: bool = True) -> None:
-        """Stop sending to watches, or start again; events in between are lost to them."""
+        """Stop sending to watches, or start again; watches lose the events in between."""
         self._is_silent = is_silent
 
     def end_watches(self) -> None:
-        """End all watches, as the server does after their timeout."""
+        """End all watches, as a server does after their timeout."""
         for watch in self._watches:
             watch.lines.put_nowait(b"")
 
     def break_watches(self) -> None:
-        """Reset all watches, as a server that is killed does."""
+        """Reset all watches, as a killed server does."""
         for watch in self._watches:
             if watch.transport is not None:
                 watch.transport.abort()
@@ -248,10 +248,10 @@ class FakeApiServer:
     async def until(
         self, condition: Callable[[FakeApiServer], bool], *, deadline_s: float = 30.0
     ) -> None:
-        """Return once a condition holds; it is called after each request and change of watches.
+        """Wait for a condition, which is checked after each request and change of watches.
 
         Raises:
-            TimeoutError: It didn't hold in time; the text contains all requests.
+            TimeoutError: The condition didn't hold in time; the text contains all requests.
         """
         try:
             async with asyncio.timeout(deadline_s), self._changed:
@@ -260,7 +260,7 @@ class FakeApiServer:
             raise TimeoutError("\n".join(["not so after:", *self.requests])) from exc
 
     def watch_count(self, resource: str) -> int:
-        """Return how many watches of a resource are open."""
+        """Return the number of open watches of a resource."""
         return sum(watch.wanted.resource == resource for watch in self._watches)
 
     def _handler(self, resource: str) -> Callable[[web.Request], Any]:
@@ -302,7 +302,7 @@ class FakeApiServer:
         return refusal or self._without_host(request, 204) or await self.pods.log(request)
 
     def _without_host(self, request: web.Request, code: int) -> web.Response | None:
-        """Return what a request to a pod's kubelet gets while the pod has no node."""
+        """Return the response to a request for a pod's kubelet while the pod has no node."""
         where = request.match_info
         pod = self._objects.get("pods", where["name"], where["namespace"])
         if pod is None or (pod.get("spec") or {}).get("nodeName"):
@@ -402,7 +402,7 @@ class FakeApiServer:
         version = request.query.get("resourceVersion", "")
         if version and not version.isdigit():
             return _status(400, "BadRequest", f"resourceVersion: Invalid value: {version!r}")
-        # A watch waits for what isn't there yet, without a word (kube-apiserver 1.36).
+        # A watch silently waits for a future revision (kube-apiserver 1.36).
         is_watch = request.query.get("watch") in ("1", "true")
         if version and int(version) > self._objects.revision and not is_watch:
             message = f"Too large resource version: {version}, current: {self._objects.revision}"

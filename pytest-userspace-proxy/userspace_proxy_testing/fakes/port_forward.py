@@ -1,11 +1,11 @@
-"""Pods behind a fake API server, as port-forwards reach them by WebSocket.
+"""Pods behind a fake API server, reached by port-forwards over WebSocket.
 
     client ──GET …/pods/web-1/portforward?ports=80──▶ FakePods ─┬─connect──▶ an address of the test
                                                                 └─call─────▶ a function of the test
 
-To clients it behaves as the API server, a kubelet and containerd do together: the port arrives on
-both channels before the pod is dialled; a message is delivered once the pod has answered, and until
-then no later frame is read; why a dial failed is text on the channel for errors, and then the end.
+To clients it behaves like API server, kubelet and containerd together: the port arrives on both
+channels before the pod is dialled; a message is delivered once the pod has answered, and until then
+no later frame is read; the reason of a failed dial is text on the error channel, then the end.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ _PART_BYTES = 1 << 15
 _MASK_BYTES = 4
 
 Send = Callable[[bytes], Awaitable[None]]
-"""Sends some bytes to the client; raises ConnectionResetError once it is gone."""
+"""Sends bytes to the client; raises ConnectionResetError once it is gone."""
 Serve = Callable[[asyncio.StreamReader, Send], Awaitable[None]]
-"""What answers at a port of a pod: called with what the client sends; its return is the FIN."""
+"""Serves a pod's port: called with what the client sends; returning sends the FIN."""
 
 
 class FakePods:
-    """Pods that run; what isn't here is gone."""
+    """Running pods; all other pods are gone."""
 
     def __init__(self) -> None:
         self.reports_late = False
-        """Why a dial failed follows the first pong, as CRI-O may do it."""
+        """Whether the reason of a failed dial follows the first pong, as with CRI-O."""
         self.dialled: list[str] = []
-        """Each as ``default/web-1:80``, also without success."""
+        """Requested ports, such as ``default/web-1:80``, including failures."""
         self.forbidden: set[str] = set()
-        """Pods whose ports this user may not forward, each as ``default/web-1``."""
+        """Pods whose ports this user may not forward, such as ``default/web-1``."""
         self.passed_bytes: Counter[str] = Counter()
         """Bytes of the frames in both directions, by ``default/web-1``."""
         self.logs: dict[str, str] = {}
-        """What containers have written, by ``default/web-1``."""
+        """Containers' logs, by ``default/web-1``."""
         self._may_dial = asyncio.Event()
         self._may_dial.set()
         self._open: list[web.Request] = []
@@ -56,19 +56,19 @@ class FakePods:
         ports: Mapping[int, SocketAddress | Serve],
         namespace: str = "default",
     ) -> None:
-        """Start a pod, or change what answers at its ports; others refuse."""
+        """Start a pod, or change what serves its ports; other ports refuse."""
         self._ports[f"{namespace}/{name}"] = ports
 
     @property
     def open(self) -> int:
-        """How many streams have reached their pod and not ended."""
+        """The number of open streams that reached their pod."""
         return len(self._open)
 
     def kill(self, name: str, namespace: str = "default") -> None:
-        """End a pod; open streams go on while what they lead to does.
+        """End a pod; open streams continue while their target does.
 
         Raises:
-            KeyError: There is no such pod.
+            KeyError: The pod doesn't exist.
         """
         del self._ports[f"{namespace}/{name}"]
 
@@ -77,11 +77,11 @@ class FakePods:
         self._may_dial.clear()
 
     def release(self) -> None:
-        """Dial the pods."""
+        """Dial the pods that wait since :meth:`hold`."""
         self._may_dial.set()
 
     def break_streams(self) -> None:
-        """Reset all streams, as an API server that is killed does."""
+        """Reset all streams, as a killed API server does."""
         for request in self._open:
             if request.transport is not None:
                 request.transport.abort()
@@ -145,12 +145,12 @@ class FakePods:
 
 
 class _PodEnd:
-    """What a stream leads to.
+    """The target of a stream.
 
     Args:
-        down: Passes on what the pod sends, until its end.
-        take: Gives the pod what the client sends.
-        close: Ends the connection to it.
+        down: Passes on the pod's bytes until its end.
+        take: Passes the client's bytes to the pod.
+        close: Ends the connection to the pod.
     """
 
     def __init__(
@@ -178,10 +178,10 @@ class _Stream:
             await self.send(_DATA + data[start : start + _PART_BYTES])
 
     async def send_end(self, error: str = "") -> None:
-        """Send the pod's end, or why the connection to it broke off.
+        """Send the pod's end, or why its connection broke.
 
-        Not by ``close``: while another task receives, that doesn't wait for the client's close, and
-        a socket that is closed with unread frames resets the connection: the client may lose bytes.
+        It doesn't use ``close``: while another task receives, that doesn't wait for the client's
+        close, and closing a socket with unread frames is a reset, so the client may lose bytes.
         """
         if error:
             await self.send(_ERROR + f"error forwarding port: {error}".encode())
@@ -200,7 +200,7 @@ class _Stream:
             async for message in self._socket:
                 self._count(_frame_bytes(message.data or b"") + _MASK_BYTES)
                 if message.type is WSMsgType.PING:
-                    # The pod may have ended the stream meanwhile.
+                    # The pod may meanwhile have ended the stream.
                     with contextlib.suppress(ConnectionResetError):
                         await self._socket.pong(message.data)
                 elif message.type is WSMsgType.BINARY and message.data[:1] == _DATA:
@@ -209,7 +209,7 @@ class _Stream:
 
 
 async def _run(down: Callable[[], Awaitable[None]]) -> None:
-    # The client may be gone meanwhile.
+    # The client may be gone.
     with contextlib.suppress(ConnectionResetError):
         await down()
 
@@ -238,7 +238,7 @@ async def _dial(to: SocketAddress | Serve, stream: _Stream) -> _PodEnd:
 
 
 def _frame_bytes(message: bytes) -> int:
-    """Return the size of a frame that isn't masked."""
+    """Return the size of an unmasked frame."""
     size = len(message)
     return size + (2 if size < 126 else 4 if size < 1 << 16 else 10)
 

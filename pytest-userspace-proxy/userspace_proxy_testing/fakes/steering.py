@@ -1,4 +1,4 @@
-"""Steering in memory: same contract, same text, no privileges."""
+"""In-memory steering with the same contract and text, without privileges."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from userspace_proxy.steering.base import Targets, merge_change, nothing_applied
 
 
 class FakeSteering(Steering):
-    """A kernel that is a dictionary.
+    """Steering whose kernel is a dictionary.
 
     Args:
-        taken: Frontends that another program already steers, with its name: they are in
-            ``unsteered``. Read by each ``apply``, ``change`` and ``repair``.
+        taken: Frontends that another program steers, with its name: ``unsteered`` lists them. Read
+            by each ``apply``, ``change`` and ``repair``.
         kernel: The state in force; pass it to a second fake to simulate a restart.
     """
 
@@ -34,28 +34,25 @@ class FakeSteering(Steering):
         self.kernel: dict[Frontend, Target] = {} if kernel is None else kernel
         """Change it to simulate drift."""
         self.programmed = 0
-        """The number of frontends in all calls of ``apply`` and ``change``."""
+        """The total number of frontends in calls of ``apply`` and ``change``."""
         self.fails_with: SteeringError | None = None
-        """What ``apply``, ``change`` and ``kernel_connections`` raise, without a change; None: they
-        succeed."""
+        """What ``apply``, ``change`` and ``kernel_connections`` raise, without a change; None:
+        they succeed."""
         self.counted: Mapping[Frontend, int] | None = None
         """What ``kernel_connections`` returns."""
         self._taken = taken if taken is not None else {}
         self._wanted: Targets | None = None
 
     async def start(self) -> Mapping[Frontend, int]:
-        """Part of Steering."""
         return {f: t if isinstance(t, int) else 0 for f, t in self.kernel.items()}
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Part of Steering."""
         self._may_fail()
         self._wanted = dict(wanted)
         self.programmed += len(wanted)
         self._program()
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        """Part of Steering."""
         if self._wanted is None:
             raise nothing_applied()
         self._may_fail()
@@ -65,16 +62,13 @@ class FakeSteering(Steering):
         self.programmed += len(changed.keys() | gone)
 
     async def render(self) -> str:
-        """Part of Steering."""
         return render_targets(self.kernel)
 
     async def kernel_connections(self) -> Mapping[Frontend, int] | None:
-        """Part of Steering."""
         self._may_fail()
         return self.counted
 
     async def repair(self) -> int:
-        """Part of Steering."""
         if self._wanted is None:
             return 0
         frontends = (self.kernel.keys() | self._wanted.keys()) - self.unsteered.keys()
@@ -83,12 +77,11 @@ class FakeSteering(Steering):
         return len(drifted)
 
     async def clean_up(self) -> None:
-        """Part of Steering."""
         self._wanted = None
         self._program()
 
     async def close(self) -> None:
-        """Part of Steering."""
+        """Do nothing."""
 
     def _may_fail(self) -> None:
         if self.fails_with is not None:

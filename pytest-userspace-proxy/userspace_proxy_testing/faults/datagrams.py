@@ -1,7 +1,7 @@
-"""A UDP server on loopback that passes datagrams on to one endpoint, with faults.
+"""A UDP server on loopback that forwards datagrams to one endpoint, with faults.
 
-Each client has a socket of its own towards the endpoint: a flow, which ends when it has been idle,
-or when another client needs its place.
+Each client has its own socket towards the endpoint: a flow, which ends when idle or when another
+client needs its place.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from .toxics import DOWNSTREAM, UPSTREAM, Latency, Loss, NamedToxic, Reorder
 
 _HOST = "127.0.0.1"
 _DATAGRAM_BYTES_MAX = 65535
-# As long as a flow lives in the data plane that has gone back and forth (nf_conntrack).
+# The data plane keeps flows with traffic in both directions as long (nf_conntrack).
 IDLE_S = 120.0
-# Each takes a descriptor of the control process.
+# Each flow takes a descriptor of the control process.
 _FLOWS_MAX = 1000
 _Send = Callable[[bytes], object]
 _Client = tuple[str, int]
 
 
 class FaultDatagrams:
-    """The stand-in for one UDP endpoint; it lives in the running event loop.
+    """A substitute for one UDP endpoint, in the running event loop.
 
     Args:
         upstream: The endpoint.
-        seed: Of losses, order and jitter, so that a test can be repeated. What is drawn for a
-            flow's datagrams in one direction depends only on the seed, on how many flows began
-            before, and on how many of these datagrams.
+        seed: Makes losses, order and jitter reproducible. The draws for a flow's datagrams in one
+            direction depend only on the seed, the number of earlier flows, and the number of these
+            datagrams.
         idle_s: Seconds without a datagram in either direction before a flow ends.
     """
 
     def __init__(self, upstream: SocketAddress, *, seed: int = 0, idle_s: float = IDLE_S) -> None:
         self.upstream = upstream
         self.toxics: tuple[NamedToxic, ...] = ()
-        """In the order in which they apply."""
+        """The toxics, in the order of application."""
         self._chance = random.Random(seed)
         self._loop = asyncio.get_running_loop()
         self._idle_s = idle_s
         self._flows: OrderedDict[_Client, _Flow] = OrderedDict()
-        """The one that has been idle for longest first."""
+        """Flows, the longest idle first."""
         self._expiry: asyncio.TimerHandle | None = None
         self._socket = _open(SocketAddress(_HOST, 0))
         self._socket.bind((_HOST, 0))
         self.address = SocketAddress(*self._socket.getsockname()[:2])
-        """Where clients send."""
+        """The address that clients send to."""
         self._loop.add_reader(self._socket.fileno(), self._receive)
 
     def set_toxics(self, toxics: Sequence[NamedToxic]) -> None:
@@ -69,7 +69,7 @@ class FaultDatagrams:
             self._end_first()
 
     def affect(self, way: _Direction, data: bytes, send: _Send) -> None:
-        """Send a datagram, later, behind the next one, or never."""
+        """Send a datagram now, later, after the next one, or never."""
         toxics = [named for named in self.toxics if named.stream == way.stream]
         hit = [named.toxic for named in toxics if way.chance.random() < named.toxicity]
         delay_s = 0.0
@@ -90,7 +90,7 @@ class FaultDatagrams:
         way.held.clear()
 
     def direction(self, stream: str) -> _Direction:
-        """Return one of a new flow."""
+        """Return one direction of a new flow."""
         return _Direction(stream, random.Random(self._chance.random()))
 
     def _receive(self) -> None:
@@ -105,14 +105,14 @@ class FaultDatagrams:
             try:
                 flow = _Flow(self, lambda data: self._send_to(client, data))
             except OSError:
-                # Out of descriptors, for instance: this datagram is lost.
+                # For instance out of descriptors: this datagram is lost.
                 return
             self._flows[client] = flow
         self._use(client)
         flow.send(data)
 
     def _use(self, client: _Client) -> None:
-        """Note a datagram in either direction."""
+        """Record a datagram in either direction."""
         if client in self._flows:
             self._flows[client].used = self._loop.time()
             self._flows.move_to_end(client)
@@ -149,7 +149,7 @@ class _Direction:
     """Datagrams that wait for the next one."""
 
     def is_hit(self, percent: int) -> bool:
-        """Draw whether this datagram is one of so many of a hundred."""
+        """Draw whether a fault with this percentage hits the datagram."""
         return self.chance.random() * 100 < percent
 
 
@@ -158,7 +158,7 @@ class _Flow:
 
     def __init__(self, owner: FaultDatagrams, reply: _Send) -> None:
         self.used = 0.0
-        """When the last datagram passed."""
+        """The time of the last datagram."""
         self._owner = owner
         self._reply = reply
         self._up, self._down = map(owner.direction, (UPSTREAM, DOWNSTREAM))
@@ -184,7 +184,7 @@ class _Flow:
         try:
             self._socket.send(data)
         except OSError:
-            # Closed meanwhile, or the refusal of an earlier one, which a client would not see.
+            # Closed meanwhile, or an earlier datagram was refused, which a client wouldn't see.
             return
 
     def _receive(self) -> None:
@@ -196,7 +196,7 @@ class _Flow:
 
 
 def _open(to: SocketAddress) -> socket.socket:
-    """Return a socket of an address's family."""
+    """Return a socket of the address's family."""
     family = socket.AF_INET6 if to.family is IPFamily.IPV6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.setblocking(False)

@@ -1,8 +1,8 @@
-"""A server on loopback that passes connections on to one endpoint, with faults.
+"""A server on loopback that forwards connections to one endpoint, with faults.
 
-Rule 1: without a fault that says otherwise it accepts a client only to pass it on: if the endpoint
+Rule 1: unless a fault requires otherwise, it accepts a client only to forward it: if the endpoint
 refuses, the client is reset.
-Rule 2: what a toxic can't express is the mode of the listening socket: refuse, silent, half-open.
+Rule 2: faults beyond toxics are modes of the listening socket: refuse, silent, half-open.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from userspace_proxy.kernel.socket_options import reset
 from userspace_proxy.model import SocketAddress
 
 from ..connections import Connections
+from ..places import connect_ex
 from .detour_stream import ClientSide, FaultyStream
 from .fault_types import FAIL_FIRST, FirstResets
 from .toxics import DOWNSTREAM, UPSTREAM, NamedToxic, ResetPeer
@@ -30,30 +31,30 @@ class Mode(enum.StrEnum):
     """What happens to clients that connect."""
 
     PASS = "pass"
-    """They are passed on, through the toxics."""
+    """They are forwarded through the toxics."""
     REFUSE = "refuse"
-    """They are refused: nothing listens."""
+    """They are refused, because nothing listens."""
     SILENT = "silent"
-    """They get no answer to their SYN."""
+    """Their SYN gets no answer."""
     HALF_OPEN = "half_open"
-    """They are accepted, and nothing else ever happens."""
+    """They are accepted, then nothing happens."""
 
 
 class FaultServer:
-    """The stand-in for one endpoint; it lives in the running event loop.
+    """A substitute for one endpoint, in the running event loop.
 
     Args:
         upstream: The endpoint.
-        seed: Of jitter, sizes and toxicity, so that a test can be repeated. What is drawn for a
-            connection depends only on the seed and on how many were accepted before.
+        seed: Makes jitter, sizes and toxicity reproducible. The draws for a connection depend only
+            on the seed and the number of connections accepted before.
     """
 
     def __init__(self, upstream: SocketAddress, *, seed: int = 0) -> None:
         self.upstream = upstream
         self.toxics: tuple[NamedToxic, ...] = ()
-        """In the order in which they apply; see :meth:`set_toxics`."""
+        """The toxics, in the order of application; see :meth:`set_toxics`."""
         self.first_resets = FirstResets(0)
-        """How many of the next clients are reset, and when."""
+        """How many of the next clients to reset, and when."""
         self._mode = Mode.PASS
         self._chance = random.Random(seed)
         self._loop = asyncio.get_running_loop()
@@ -62,7 +63,7 @@ class FaultServer:
         self._fillers: list[socket.socket] = []
         self._listener = _bound(SocketAddress(_HOST, 0))
         self.address = SocketAddress(*self._listener.getsockname()[:2])
-        """Where clients connect."""
+        """The address that clients connect to."""
         self._listen()
 
     @property
@@ -71,7 +72,7 @@ class FaultServer:
         return self._mode
 
     def set_mode(self, mode: Mode) -> None:
-        """Change what happens to new clients; open connections go on."""
+        """Change what happens to new clients; open connections continue."""
         if mode is not self._mode:
             self._close_listener()
             self._mode = mode
@@ -84,7 +85,7 @@ class FaultServer:
             stream.change()
 
     def close(self) -> None:
-        """Refuse clients, and reset the open connections. Idempotent."""
+        """Refuse clients and reset open connections. Idempotent."""
         self._close_listener()
         self.drop_connections()
 
@@ -96,7 +97,7 @@ class FaultServer:
         if self._listener.fileno() < 0:
             self._listener = _bound(self.address)
         if self._mode is Mode.REFUSE:
-            # Bound and not listening: the kernel refuses, and no other program can bind the port.
+            # Bound without listening: the kernel refuses, and no other program can bind the port.
             return
         if self._mode is Mode.SILENT:
             self._listener.listen(0)
@@ -106,11 +107,11 @@ class FaultServer:
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
     def _fill(self) -> None:
-        """Fill the listener's queue, so that further SYNs get no answer."""
+        """Fill the listener's queue so that further SYNs get no answer."""
         for _ in range(2):
             filler = socket.socket()
             filler.setblocking(False)
-            filler.connect_ex(self.address)
+            connect_ex(filler, self.address)
             self._fillers.append(filler)
 
     def _close_listener(self) -> None:
@@ -132,7 +133,7 @@ class FaultServer:
         first = self.first_resets
         if first.count:
             self.first_resets = FirstResets(first.count - 1, first.at_connect)
-            # Of the request, the endpoint gets nothing.
+            # The endpoint receives nothing of the request.
             toxic = NamedToxic(FAIL_FIRST, UPSTREAM, ResetPeer(at_connect=first.at_connect))
             await self._pass_on(reader, writer, chance, [toxic])
         elif self._mode is Mode.HALF_OPEN:
@@ -147,7 +148,7 @@ class FaultServer:
         chance: random.Random,
         own: Sequence[NamedToxic] = (),
     ) -> None:
-        """Pass a connection on, with toxics of its own before those of the endpoint."""
+        """Forward a connection; ``own`` toxics apply before the endpoint's."""
         try:
             other_reader, other_writer = await asyncio.open_connection(*self.upstream)
         except OSError:

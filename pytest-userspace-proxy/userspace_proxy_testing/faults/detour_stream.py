@@ -2,15 +2,15 @@
 
     source ──read──▶ queue of chunks with the time of their arrival ──toxics──▶ sink
 
-Rule 1: a chunk is delayed from the moment of its arrival, so a latency doesn't lower the rate.
+Rule 1: a chunk's delay starts at its arrival, so a latency doesn't lower the rate.
 Rule 2: toxics may change while a connection is open: the next chunk sees the new ones, and a wait
 for an old one ends.
-Rule 3: toxicity is drawn once for each connection and toxic, whatever else is drawn.
-Rule 4: a reset waits for the client's first byte, or its end, unless it comes at the connect: so a
-client sees a reset, and not a failed connect, whatever its speed. Until then bytes are passed on.
+Rule 3: toxicity is drawn once per connection and toxic, independent of other draws.
+Rule 4: a reset waits for the client's first byte or end, unless it comes at the connect. So a
+client sees a reset, not a failed connect, whatever its speed. Until then bytes are forwarded.
 
-The data plane's relay (``dataplane.relay``) never holds back what it may send, and splices; here
-each chunk waits, is cut or is dropped, at a rate that tests have.
+Unlike the data plane's relay (``dataplane.relay``), which splices and never holds back what it may
+send, this delays, cuts or drops each chunk, at the rates of tests.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ from .toxics import (
 )
 
 _CHUNK_BYTES = 32 * 1024
-# As many as toxiproxy keeps for a latency.
+# toxiproxy queues as many for a latency.
 _CHUNKS = 1024
-# Of bytes at a low rate, toxiproxy sends as many in each tenth of a second.
+# At a low rate, toxiproxy sends bytes in parts of a tenth of a second.
 _PART_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     data: bytes
-    """Empty at the end."""
+    """Empty: the end."""
     arrived: float
 
 
 class ClientSide:
-    """Whether the client of one connection has sent a byte, or its end.
+    """Whether a connection's client has sent a byte or its end.
 
     Args:
-        source: What it sends.
+        source: The stream from the client.
     """
 
     def __init__(self, source: asyncio.StreamReader) -> None:
         self.has_begun = False
         self._source = source
         self.streams: Sequence[FaultyStream] = ()
-        """Both directions, which look at their toxics again once it has begun."""
+        """Both directions; they re-examine their toxics once the client has begun."""
 
     def note_read(self, source: asyncio.StreamReader) -> None:
-        """Note that something was read, from the client or from the endpoint."""
+        """Record a read, from the client or from the endpoint."""
         if source is self._source and not self.has_begun:
             self.has_begun = True
             for stream in self.streams:
@@ -69,12 +69,12 @@ class ClientSide:
 
 
 class FaultyStream:
-    """One direction; :meth:`run` ends when everything has been passed on, or the connection ended.
+    """One direction; :meth:`run` ends when all is forwarded or the connection has ended.
 
     Args:
-        toxics: Returns those of this direction now.
-        client: What both directions of the connection know of its client.
-        abort: Ends the connection; with True as a reset.
+        toxics: Returns this direction's present toxics.
+        client: The state of the connection's client, shared by both directions.
+        abort: Ends the connection; with True, by a reset.
     """
 
     def __init__(
@@ -93,19 +93,19 @@ class FaultyStream:
         self._client = client
         self._abort = abort
         self._chance = chance
-        # Chunks depend on time, and so does how often jitter is drawn.
+        # Chunk boundaries depend on timing, and with them the number of draws for jitter.
         self._share = random.Random(chance.random())
         self._drawn: dict[NamedToxic, bool] = {}
         self._queue: asyncio.Queue[_Chunk | None] = asyncio.Queue(_CHUNKS)
         self._changed = asyncio.Event()
         self._clock = asyncio.get_running_loop().time
         self._passed = 0
-        """Bytes that were passed on, for ``limit_data``."""
+        """Bytes forwarded, for ``limit_data``."""
         self._is_over = False
         """The source has ended."""
 
     async def run(self) -> None:
-        """Pass bytes on until the end."""
+        """Forward bytes until the end."""
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(self._read())
             try:
@@ -114,15 +114,15 @@ class FaultyStream:
                 reading.cancel()
 
     def change(self) -> None:
-        """Look at the toxics again: they have changed."""
+        """Re-examine the toxics, which have changed."""
         self._changed.set()
         self._changed = asyncio.Event()
-        # Otherwise a connection without traffic would not see a reset.
+        # Without this, an idle connection wouldn't see a reset.
         with contextlib.suppress(asyncio.QueueFull):
             self._queue.put_nowait(None)
 
     def note_client(self) -> None:
-        """Look at a reset that waits for the client's first byte; other waits go on."""
+        """Re-examine a reset that waits for the client's first byte; other waits continue."""
         if any(isinstance(toxic, ResetPeer) for toxic in self._active()):
             self.change()
 
@@ -142,7 +142,7 @@ class FaultyStream:
         self._abort(True)
 
     def _drops(self) -> bool:
-        """Return whether what arrives is lost."""
+        """Return whether arriving bytes are lost."""
         return any(isinstance(toxic, Timeout) for toxic in self._active())
 
     async def _write(self) -> None:
@@ -150,7 +150,7 @@ class FaultyStream:
             while await self._may_go_on():
                 chunk = await self._queue.get()
                 if self._ends():
-                    # It has come with what ends the connection, and is lost.
+                    # The chunk arrived together with the connection's end, and is lost.
                     continue
                 if chunk is not None and not await (
                     self._pass(chunk) if chunk.data else self._end()
@@ -158,7 +158,7 @@ class FaultyStream:
                     return
 
     async def _may_go_on(self) -> bool:
-        """Wait while nothing is passed on; returns False once the connection has ended."""
+        """Wait while nothing is forwarded; return False once the connection has ended."""
         while True:
             ends = self._ends()
             if not ends:
@@ -167,10 +167,10 @@ class FaultyStream:
                     self._queue.put_nowait(_Chunk(b"", self._clock()))
                 return True
             if self._is_over and self._drops():
-                # As toxiproxy does: otherwise it would stay open after its client has gone.
+                # Like toxiproxy: otherwise it would stay open after its client has gone.
                 self._abort(False)
                 return False
-            # Also what waits for room in the queue.
+            # Includes what waits for room in the queue.
             self._lose()
             first = min(ends, key=_ends_after_s)
             if not await self._wait(_ends_after_s(first)):
@@ -179,7 +179,7 @@ class FaultyStream:
             self._lose()
 
     def _ends(self) -> list[ResetPeer | Timeout]:
-        """Return the toxics that end the connection, now or after their time."""
+        """Return the toxics that end the connection, now or after a delay."""
         return [
             toxic
             for toxic in self._active()
@@ -188,12 +188,12 @@ class FaultyStream:
         ]
 
     def _lose(self) -> None:
-        """Drop what has arrived until now."""
+        """Drop everything that has arrived."""
         while not self._queue.empty():
             self._queue.get_nowait()
 
     async def _pass(self, chunk: _Chunk) -> bool:
-        """Pass a chunk on; returns whether the connection goes on."""
+        """Forward a chunk; return whether the connection goes on."""
         due, toxics = chunk.arrived, self._active()
         for toxic in toxics:
             if isinstance(toxic, Latency):
@@ -207,7 +207,7 @@ class FaultyStream:
         return True
 
     async def _send_slowly(self, piece: bytes, toxics: Sequence[object]) -> bool:
-        """Send a piece in parts, at the lowest rate; at once if toxics change meanwhile."""
+        """Send a piece in parts at the lowest rate; all at once if toxics change meanwhile."""
         rates = [toxic.rate * 1000 for toxic in toxics if isinstance(toxic, Bandwidth)]
         rate, left = min(rates, default=None), piece
         while rate is not None and left:
@@ -237,7 +237,7 @@ class FaultyStream:
         for toxic in self._active():
             if isinstance(toxic, SlowClose):
                 await self._wait(toxic.delay / 1000)
-        # The other direction may have reset it: uvloop raises then, and asyncio doesn't.
+        # The other direction may have reset it: uvloop then raises, asyncio doesn't.
         if self._sink.can_write_eof() and not self._sink.is_closing():
             self._sink.write_eof()
         return False
@@ -256,7 +256,7 @@ class FaultyStream:
             at, pause_s = at + size, slicer.delay / 1_000_000
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait, perhaps for ever; returns True at once if toxics change meanwhile."""
+        """Wait, perhaps for ever; return True at once if toxics change meanwhile."""
         if seconds <= 0:
             return False
         try:
@@ -266,7 +266,7 @@ class FaultyStream:
         return True
 
     def _active(self) -> list[object]:
-        """Return the toxics that affect this connection now."""
+        """Return the toxics that now affect this connection."""
         return [named.toxic for named in self._toxics() if self._is_drawn(named)]
 
     def _is_drawn(self, named: NamedToxic) -> bool:
@@ -276,6 +276,6 @@ class FaultyStream:
 
 
 def _ends_after_s(toxic: ResetPeer | Timeout) -> float:
-    """Return after how many seconds a toxic ends a connection."""
+    """Return the seconds after which a toxic ends a connection."""
     is_forever = isinstance(toxic, Timeout) and not toxic.timeout
     return math.inf if is_forever else toxic.timeout / 1000

@@ -1,8 +1,8 @@
-"""The faults in force, by Service and endpoint.
+"""The active faults, by Service and endpoint.
 
     add ─▶ a server on loopback for the endpoint ─▶ Proxy.detour: it is dialled instead
 
-Rule 1: an endpoint without a fault is dialled itself; its server is closed with the last fault.
+Rule 1: an endpoint without a fault is dialled directly; its server closes with the last fault.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _Detour = Callable[[ServiceKey, Mapping[At, SocketAddress], Callable[[], Reasons
 
 
 class EndpointFaults:
-    """The faults of one proxy.
+    """One proxy's faults.
 
     Args:
-        detour: Has endpoints of a Service dialled elsewhere: ``Proxy.detour``.
+        detour: Redirects dials of a Service's endpoints: ``Proxy.detour``.
     """
 
     def __init__(self, detour: _Detour) -> None:
@@ -52,14 +52,14 @@ class EndpointFaults:
         toxicity: float = 1.0,
         name: str = "",
     ) -> None:
-        """Add a fault to one endpoint of a Service; one of the same name is replaced.
+        """Add a fault to a Service's endpoint, replacing a fault of the same name.
 
         Args:
             type_: A toxic of toxiproxy, ``refuse``, ``silent``, ``half_open``, or ``fail_first``
                 with ``count``; with UDP ``latency``, ``loss``, ``reorder``.
 
         Raises:
-            ConfigError: There is no such fault, or an attribute is invalid.
+            ConfigError: The fault doesn't exist, or an attribute is invalid.
         """
         is_udp = protocol is Protocol.UDP
         check_type(type_, protocol)
@@ -94,10 +94,10 @@ class EndpointFaults:
         endpoint: SocketAddress | None = None,
         protocol: Protocol | None = None,
     ) -> None:
-        """Remove all faults of an endpoint, or of a Service; idempotent.
+        """Remove all faults of an endpoint or of a Service. Idempotent.
 
         Args:
-            protocol: Only those of this protocol; None: of both.
+            protocol: Only faults of this protocol; None: of both.
         """
         servers = self._servers.get(service, {})
         for at in list(servers):
@@ -115,25 +115,25 @@ class EndpointFaults:
         protocol: Protocol,
         toxics: Sequence[NamedToxic],
     ) -> None:
-        """Replace the toxics of an endpoint.
+        """Replace an endpoint's toxics.
 
-        Even without one its connections lead through a server, so that later ones affect them.
+        Connections use a server even without toxics, so that later toxics affect them.
         """
         self._server(service, endpoint, is_udp=protocol is Protocol.UDP).set_toxics(toxics)
 
     def drop_connections(self, service: ServiceKey) -> None:
-        """Reset the open connections that lead through a server."""
+        """Reset the open connections of a Service that use a server."""
         for server in self._servers.get(service, {}).values():
             if isinstance(server, FaultServer):
                 server.drop_connections()
 
     def of(self, service: ServiceKey) -> Reasons:
-        """Return the faults of a Service in words, by endpoint; one without a fault is left out."""
+        """Return descriptions of a Service's faults by endpoint, omitting endpoints without any."""
         servers = self._servers.get(service, {})
         return {at: words for at, server in servers.items() if (words := _words(server))}
 
     async def close(self) -> None:
-        """End all servers; the detours stay. Idempotent."""
+        """Close all servers; the detours stay. Idempotent."""
         for servers in self._servers.values():
             for server in servers.values():
                 server.close()
@@ -146,7 +146,7 @@ class EndpointFaults:
         at = At(Protocol.UDP if is_udp else Protocol.TCP, endpoint)
         server = servers.get(at)
         if server is None:
-            # Seeds differ, so that a client's next endpoint isn't affected whenever the first is.
+            # With equal seeds, a fault that hits the first endpoint would always hit the next.
             make, seed = FaultDatagrams if is_udp else FaultServer, len(servers)
             server = make(endpoint, seed=seed)
             servers[at] = server

@@ -1,4 +1,4 @@
-"""The faults on purpose that there are: toxics, and what a toxic can't do."""
+"""The types of injected faults: toxics, and faults that a toxic can't express."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .toxics import TYPES, UDP_TYPES, Toxic
 
 FAIL_FIRST = "fail_first"
 LISTENER_TYPES = ("refuse", "silent", "half_open", FAIL_FIRST)
-"""What happens to connections before a byte is passed on; TCP only."""
+"""Faults before the first forwarded byte; TCP only."""
 _TYPES_OF = {
     Protocol.TCP: (*TYPES, *LISTENER_TYPES),
     Protocol.UDP: tuple(UDP_TYPES),
@@ -22,12 +22,12 @@ _TYPES_OF = {
 
 
 def protocols_of(type_: str) -> frozenset[Protocol]:
-    """Return the protocols for which there is such a fault."""
+    """Return the protocols that support such a fault."""
     return frozenset(protocol for protocol, known in _TYPES_OF.items() if type_ in known)
 
 
 def check_type(type_: str, protocol: Protocol) -> None:
-    """Raise ConfigError unless there is such a fault for a protocol."""
+    """Raise ConfigError unless the protocol supports such a fault."""
     if not isinstance(type_, str):
         raise TypeError(f"fault: expected a name such as 'latency', got {type_!r}")
     known = _TYPES_OF[protocol]
@@ -42,15 +42,15 @@ def check_type(type_: str, protocol: Protocol) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FirstResets:
-    """How many of the next connections are reset, and when."""
+    """How many of the next connections to reset, and when."""
 
     count: int
     at_connect: bool = False
-    """And not at the client's first byte."""
+    """Reset at the connect, not at the client's first byte."""
 
 
 def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> FirstResets | None:
-    """Return the attributes of ``fail_first``; None for other faults of ``LISTENER_TYPES``.
+    """Parse the attributes of ``fail_first``; return None for others of ``LISTENER_TYPES``.
 
     Raises:
         ConfigError: An attribute is missing, unknown or invalid.
@@ -72,9 +72,9 @@ def check_listener_fault(type_: str, attributes: Mapping[str, object]) -> FirstR
 
 
 def check_given(toxic: Toxic, attributes: Mapping[str, object]) -> None:
-    """Raise ConfigError if a test has given no attribute that such a fault needs.
+    """Raise ConfigError if a test gave none of the attributes that a fault needs.
 
-    toxiproxy's clients may: an attribute that is missing is 0 there.
+    toxiproxy's clients may do so: there, a missing attribute is 0.
     """
     needed = toxic.NEEDED
     if needed and attributes.keys().isdisjoint(needed):

@@ -1,7 +1,6 @@
-"""Toxics as values: what one does to the bytes of one direction, by toxiproxy's names.
+"""Toxics as values: their effect on one direction's bytes, by toxiproxy's names.
 
-Times are in milliseconds and rates in KB/s, as toxiproxy has them; a slicer's delay is in
-microseconds.
+As in toxiproxy, times are in milliseconds and rates in KB/s; a slicer's delay is in microseconds.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ _PERCENT_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class Toxic:
-    """What happens to one direction; a subclass for each type."""
+    """An effect on one direction; each type is a subclass."""
 
     TYPE: ClassVar[str] = ""
     NEEDED: ClassVar[Sequence[str]] = ()
-    """A test gives one of these: with none, it would have no effect, or stop all bytes."""
+    """A test must give one of these: without any, the toxic has no effect or stops all bytes."""
 
     def attributes(self) -> dict[str, int]:
-        """Return its attributes by name."""
+        """Return the attributes by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
 class Latency(Toxic):
-    """Bytes arrive later by ``latency`` ± ``jitter``."""
+    """Delays bytes by ``latency`` ± ``jitter``."""
 
     TYPE = "latency"
     NEEDED = ("latency", "jitter")
@@ -45,7 +44,7 @@ class Latency(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth(Toxic):
-    """At most ``rate`` KB/s; 0 stops the bytes."""
+    """Limits the rate to ``rate`` KB/s; 0 stops the bytes."""
 
     TYPE = "bandwidth"
     NEEDED = ("rate",)
@@ -54,7 +53,7 @@ class Bandwidth(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class SlowClose(Toxic):
-    """The end is passed on after ``delay``."""
+    """Forwards the end after ``delay``."""
 
     TYPE = "slow_close"
     NEEDED = ("delay",)
@@ -63,7 +62,7 @@ class SlowClose(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class Timeout(Toxic):
-    """No byte is passed on, and after ``timeout`` the connection is closed; 0: never."""
+    """Drops all bytes, and closes the connection after ``timeout``; 0: never."""
 
     TYPE = "timeout"
     timeout: int = 0
@@ -71,9 +70,9 @@ class Timeout(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class ResetPeer(Toxic):
-    """The connection is reset ``timeout`` after the client's first byte; 0: at once.
+    """Resets the connection ``timeout`` after the client's first byte; 0: at once.
 
-    With ``at_connect`` it is reset that long after it was accepted.
+    With ``at_connect``, the time starts when the connection is accepted.
     """
 
     TYPE = "reset_peer"
@@ -83,7 +82,7 @@ class ResetPeer(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class Slicer(Toxic):
-    """Bytes arrive in pieces of ``average_size`` ± ``size_variation``, ``delay`` µs apart."""
+    """Splits bytes into pieces of ``average_size`` ± ``size_variation``, ``delay`` µs apart."""
 
     TYPE = "slicer"
     NEEDED = ("average_size",)
@@ -94,7 +93,7 @@ class Slicer(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class LimitData(Toxic):
-    """The connection is closed after ``bytes``."""
+    """Closes the connection after ``bytes``."""
 
     TYPE = "limit_data"
     NEEDED = ("bytes",)
@@ -103,7 +102,7 @@ class LimitData(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class Loss(Toxic):
-    """Of a hundred datagrams, ``percent`` are lost; UDP only."""
+    """Loses ``percent`` of datagrams; UDP only."""
 
     TYPE = "loss"
     NEEDED = ("percent",)
@@ -112,7 +111,7 @@ class Loss(Toxic):
 
 @dataclass(frozen=True, slots=True)
 class Reorder(Toxic):
-    """Of a hundred datagrams, ``percent`` arrive behind the next one; UDP only."""
+    """Sends ``percent`` of datagrams after the next one; UDP only."""
 
     TYPE = "reorder"
     NEEDED = ("percent",)
@@ -128,14 +127,14 @@ UDP_TYPES: Mapping[str, type[Toxic]] = {toxic.TYPE: toxic for toxic in (Latency,
 
 @dataclass(frozen=True, slots=True)
 class NamedToxic:
-    """A toxic of one direction, with its name and its probability."""
+    """A toxic for one direction, with its name and probability."""
 
     name: str
     stream: str
     """``upstream``: client to endpoint; ``downstream``: endpoint to client."""
     toxic: Toxic
     toxicity: float = 1.0
-    """The share of connections that it affects."""
+    """The share of affected connections."""
 
 
 def read_toxic(
@@ -147,12 +146,12 @@ def read_toxic(
     toxicity: float = 1.0,
     types: Mapping[str, type[Toxic]] = TYPES,
 ) -> NamedToxic:
-    """Return a toxic.
+    """Parse a toxic.
 
     Args:
-        attributes: By name; what is missing is 0.
-        name: Empty for ``type_stream``, as toxiproxy names it.
-        types: Those that the protocol has.
+        attributes: Values by name; missing ones are 0.
+        name: Empty: ``type_stream``, as in toxiproxy.
+        types: The toxics that the protocol supports.
 
     Raises:
         ConfigError: A type, attribute or value is invalid.

@@ -1,8 +1,8 @@
-"""toxiproxy's HTTP API, so that its clients (Go, Ruby, Node, Python, …) work.
+"""toxiproxy's HTTP API, for its clients (Go, Ruby, Node, Python, …).
 
-Rule 1: what a web page can make a browser send is refused: any page in a browser on this machine
-can reach an address of loopback.
-Rule 2: changes are made one after another, so that none sees half of another one.
+Rule 1: requests that a web page can make a browser send are refused: any page in a browser on this
+machine can reach a loopback address.
+Rule 2: changes are serialised, so none sees another one half done.
 
 Source: toxiproxy's README (HTTP API), and api.go for statuses and the form of errors.
 """
@@ -25,7 +25,7 @@ from userspace_proxy.loops import close_server
 from .toxics import DOWNSTREAM, NamedToxic, read_toxic
 
 VERSION = "2.9.0"
-"""The version of toxiproxy whose API this is."""
+"""The version of toxiproxy with this API."""
 
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
 _T = TypeVar("_T")
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class ProxyInfo:
-    """One proxy, as toxiproxy calls what has a listener and an upstream: a Service here."""
+    """A proxy in toxiproxy's terms, with a listener and an upstream: a Service here."""
 
     name: str
     listen: str
@@ -43,34 +43,34 @@ class ProxyInfo:
 
 
 class ToxiproxyServices(Protocol):
-    """What the API needs: Services by toxiproxy's names."""
+    """The Services behind the API, by toxiproxy's names."""
 
     def all(self) -> Sequence[ProxyInfo]:
-        """Return all of them."""
+        """Return all Services."""
 
     async def create(self, name: str, listen: str, upstream: str, *, enabled: bool) -> None:
-        """Serve a Service at an address, whose port may be 0, for one endpoint."""
+        """Serve a Service for one endpoint at an address; its port may be 0."""
 
     async def update(
         self, name: str, listen: str | None, upstream: str | None, enabled: bool | None
     ) -> None:
-        """Change what isn't None."""
+        """Change the arguments that aren't None."""
 
     async def delete(self, name: str) -> None:
-        """End it."""
+        """Stop serving a Service."""
 
     def is_at(self, name: str, listen: str, upstream: str) -> bool:
-        """Return whether it already has these addresses."""
+        """Return whether a Service already has these addresses."""
 
     def set_toxic(self, name: str, toxic: NamedToxic) -> None:
-        """Add a toxic, or replace the one of its name."""
+        """Add a toxic, or replace the toxic of its name."""
 
     def remove_toxic(self, name: str, toxic: str) -> None:
         """Remove a toxic."""
 
 
 class _ApiError(UserspaceProxyError):
-    """An answer that isn't a success."""
+    """An error response."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -88,7 +88,7 @@ class ToxiproxyApi:
         self._server: asyncio.Server | None = None
 
     async def serve(self, bind: tuple[str, int]) -> tuple[str, int]:
-        """Serve it until :meth:`close`, and return the address; port 0 is any free one.
+        """Serve the API until :meth:`close`, and return the address; port 0 is any free one.
 
         Raises:
             ListenError: The address isn't available.
@@ -107,7 +107,7 @@ class ToxiproxyApi:
         return str(name[0]), int(name[1])
 
     async def close(self) -> None:
-        """Stop serving it. Idempotent."""
+        """Stop serving the API. Idempotent."""
         server, self._server = self._server, None
         if server is not None:
             await close_server(server)
@@ -115,7 +115,7 @@ class ToxiproxyApi:
 
     @web.middleware
     async def _refuse_browsers(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # Scripts may set User-Agent in some browsers, and Host in none.
+        # In some browsers scripts may set User-Agent, but in none Host.
         if request.headers.get("User-Agent", "").startswith("Mozilla/"):
             return web.Response(text="User agent not allowed\n", status=403)
         hosts = request.headers.getall("Host", [])
@@ -148,10 +148,10 @@ class ToxiproxyApi:
         return app
 
     def _answering(self, handler: _Handler) -> _Handler:
-        """Return a handler that turns errors into toxiproxy's answers."""
+        """Return a handler that turns errors into toxiproxy's responses."""
 
         async def answer(request: web.Request) -> web.Response:
-            # A client that sends it slowly keeps no other from a change.
+            # Read first, so that a client that sends it slowly doesn't block others' changes.
             await request.read()
             try:
                 if request.method == "GET":
@@ -187,7 +187,7 @@ class ToxiproxyApi:
         return _json(_proxy(await self._made(wanted)), status=201)
 
     async def _populate(self, request: web.Request) -> web.Response:
-        """Create proxies; one that exists is replaced if its addresses differ, else kept."""
+        """Create proxies; an existing one is replaced if its addresses differ, else kept."""
         bodies = enumerate(await _body(request, list), 1)
         made = []
         for wanted in [_read_proxy(body, f" at proxy {number}") for number, body in bodies]:
@@ -281,7 +281,7 @@ async def _body(request: web.Request, type_: type = dict) -> Any:
     try:
         body = json.loads(await request.text())
     except (ValueError, LookupError, RecursionError) as exc:
-        # No JSON, in no known charset, or nested too deeply.
+        # Not JSON, in an unknown charset, or nested too deeply.
         raise _ApiError(400, f"bad request body: {exc}") from exc
     if not isinstance(body, type_):
         raise _ApiError(400, f"bad request body: expected {type_.__name__}")

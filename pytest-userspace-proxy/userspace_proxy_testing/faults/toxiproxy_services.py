@@ -1,4 +1,4 @@
-"""toxiproxy's HTTP API for an embedded proxy: its proxies are Services here."""
+"""toxiproxy's HTTP API for an embedded proxy, whose Services are toxiproxy's proxies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .toxiproxy import ProxyInfo, ToxiproxyApi
 
 _NAMESPACE = "toxiproxy"
 _ANY = ("", "localhost", "0.0.0.0", "[::]")
-# toxiproxy takes any name; most have underscores, which a Service can't have.
+# toxiproxy accepts any name; most contain underscores, which a Service's can't.
 _NOT_IN_LABELS = re.compile(r"[^a-z0-9-]+")
 
 
@@ -28,7 +28,7 @@ _NOT_IN_LABELS = re.compile(r"[^a-z0-9-]+")
 class _Made:
     service: AddedService
     upstream: str
-    """As the client gave it."""
+    """As given by the client."""
     endpoint: SocketAddress
     listen: SocketAddress
     enabled: bool
@@ -41,7 +41,7 @@ async def serve_toxiproxy(
     """Serve the API until the proxy stops, and return the address.
 
     Raises:
-        TypeError: The address is something else.
+        TypeError: The argument isn't an address.
         ListenError: The address isn't available.
     """
     if not is_address(bind):
@@ -52,7 +52,7 @@ async def serve_toxiproxy(
 
 
 class ToxiproxyProxies:
-    """The Services that toxiproxy's clients have created; others aren't theirs to change."""
+    """Implements :class:`.ToxiproxyServices`; clients can change only Services that they made."""
 
     def __init__(self, proxy: EmbeddedProxy, faults: EndpointFaults) -> None:
         self._proxy = proxy
@@ -61,20 +61,17 @@ class ToxiproxyProxies:
         self._count = 0
 
     def all(self) -> Sequence[ProxyInfo]:
-        """Part of ToxiproxyServices."""
         return [
             ProxyInfo(name, str(m.listen), m.upstream, m.enabled, tuple(m.toxics.values()))
             for name, m in sorted(self._made.items())
         ]
 
     async def create(self, name: str, listen: str, upstream: str, *, enabled: bool) -> None:
-        """Part of ToxiproxyServices."""
         self._made[name] = await self._serve(name, listen, upstream, enabled=enabled)
 
     async def update(
         self, name: str, listen: str | None, upstream: str | None, enabled: bool | None
     ) -> None:
-        """Part of ToxiproxyServices."""
         made = self._made[name]
         upstream = made.upstream if upstream is None else upstream
         enabled = made.enabled if enabled is None else enabled
@@ -94,22 +91,18 @@ class ToxiproxyProxies:
         self._lead_through_server(made)
 
     async def delete(self, name: str) -> None:
-        """Part of ToxiproxyServices."""
         await self._made.pop(name).service.remove()
 
     def is_at(self, name: str, listen: str, upstream: str) -> bool:
-        """Part of ToxiproxyServices."""
         made = self._made[name]
         return (str(made.listen), made.upstream) == (_as_ip(listen), upstream)
 
     def set_toxic(self, name: str, toxic: NamedToxic) -> None:
-        """Part of ToxiproxyServices."""
         made = self._made[name]
         made.toxics[toxic.name] = toxic
         self._lead_through_server(made)
 
     def remove_toxic(self, name: str, toxic: str) -> None:
-        """Part of ToxiproxyServices."""
         made = self._made[name]
         made.toxics.pop(toxic, None)
         self._lead_through_server(made)
@@ -129,7 +122,7 @@ class ToxiproxyProxies:
             endpoints=[endpoint] if enabled else [],
         )
         if (got := service.address) != at:
-            # Other Services may answer at another port; toxiproxy's clients expect this one.
+            # Other Services may fall back to another port, but toxiproxy's clients expect this one.
             await service.remove()
             if got.ip != at.ip:
                 raise ListenError(
@@ -145,7 +138,7 @@ class ToxiproxyProxies:
         return made
 
     def _lead_through_server(self, made: _Made) -> None:
-        """Have toxics affect connections that are opened before them, too."""
+        """Let later toxics affect connections that are opened before them."""
         key, toxics = made.service.key, list(made.toxics.values())
         self._faults.set_toxics(key, made.endpoint, Protocol.TCP, toxics)
 
@@ -156,16 +149,16 @@ def _label(name: str, number: int) -> str:
 
 
 def _as_ip(listen: str) -> str:
-    """Return where to listen: at a loopback address instead of all addresses."""
+    """Return the address to listen at: loopback in place of all addresses."""
     host, _, port = listen.rpartition(":")
     return f"127.0.0.1:{port}" if host in _ANY else listen
 
 
 async def _resolved(upstream: str, listen: SocketAddress) -> SocketAddress:
-    """Return the first address of an upstream; a name is looked up once, here.
+    """Return an upstream's first address; a name is resolved only once, here.
 
     Raises:
-        ValueError: It isn't known, or isn't of the listener's family.
+        ValueError: The name is unknown, or not of the listener's family.
     """
     host, _, port = upstream.rpartition(":")
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
@@ -184,11 +177,11 @@ async def _resolved(upstream: str, listen: SocketAddress) -> SocketAddress:
 
 
 def _free(listen: str) -> SocketAddress:
-    """Return an address to listen at, with a free port for 0.
+    """Return an address to listen at, replacing port 0 by a free port.
 
     Raises:
-        ValueError: It is something else.
-        ListenError: It isn't one of this machine's.
+        ValueError: The text isn't an address.
+        ListenError: The address isn't this machine's.
     """
     if not listen.endswith(":0"):
         return read_endpoint(listen)

@@ -1,7 +1,7 @@
 """Assigns the addresses of all nodes, pods and clients in a sandbox.
 
-All ranges are those of documentation and of Kubernetes' examples, so an address in a log shows
-its purpose:
+All ranges come from documentation and Kubernetes' examples, so an address in a log shows its
+purpose:
 
     pods            10.244.0.0/16    fd00:10:244::/56    a /24 and a /64 per node
     Services        10.96.0.0/12     fd00:10:96::/112
@@ -9,7 +9,7 @@ its purpose:
     nodes           192.0.2.0/24     fd00:192:0:2::/64
     outside         198.51.100.0/24  fd00:198:51:100::/64
 
-All values are tuples, IPv4 first; with one item on a kernel without IPv6.
+All values are tuples, IPv4 first; they have one item on a kernel without IPv6.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ LOAD_BALANCER_CIDR = "203.0.113.0/24,fd00:203:0:113::/64"
 NODE_CIDR = "192.0.2.0/24,fd00:192:0:2::/64"
 OUTSIDE_CIDR = "198.51.100.0/24,fd00:198:51:100::/64"
 
-# The LAN's router has the last address of a /24 that isn't broadcast, far from nodes and clients.
+# The LAN's router has a /24's last non-broadcast address, far from nodes and clients.
 ROUTER = 254
-# A node's share of the pod range: kube-controller-manager's defaults of --node-cidr-mask-size.
+# A node's share of the pod range: the defaults of kube-controller-manager's --node-cidr-mask-size.
 NODE_PREFIX = {4: 24, 6: 64}
 
 
 class AddressPlan(NamedTuple):
-    """The ranges of one sandbox."""
+    """One sandbox's ranges."""
 
     pods: tuple[Network, ...]
     services: tuple[Network, ...]
@@ -58,9 +58,9 @@ class PodRanges(NamedTuple):
 
     whole: tuple[Network, ...]
     routed: tuple[Network, ...]
-    """For pods with a link of their own; the first address is their gateway."""
+    """For pods with their own link; the first address is their gateway."""
     bridged: tuple[Network, ...]
-    """For pods on the bridge; the first address is the bridge's."""
+    """For pods on the bridge, which has the first address."""
 
 
 def plan_addresses(pod_cidr: str, service_cidr: str) -> AddressPlan:

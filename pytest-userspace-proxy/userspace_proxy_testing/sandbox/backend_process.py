@@ -13,7 +13,7 @@ from userspace_proxy.errors import SandboxError
 
 from .holder import read_line
 
-# It starts in less than 0.1 s, and takes longer while other tests use the machine.
+# It starts in less than 0.1 s, or longer while other tests use the machine.
 READY_TIMEOUT_S = 20.0
 # A backend that prints anything but "ready" is about to exit.
 END_TIMEOUT_S = 2.0
@@ -31,7 +31,7 @@ class BackendProcess:
         ports: Ports by kind; ``udp_echo`` means the flag ``--udp-echo``.
 
     Raises:
-        SandboxError: It cannot listen there, or there is no such kind.
+        SandboxError: It can't listen there, or the kind doesn't exist.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class BackendProcess:
         self._process.wait()
 
     def pause(self) -> None:
-        """Suspend it: the kernel still accepts connections, which get no answer."""
+        """Suspend it: the kernel still accepts connections, but they get no answer."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -73,7 +73,7 @@ class BackendProcess:
         self._process.send_signal(signal.SIGCONT)
 
     def slow_down(self) -> None:
-        """Let each HTTP answer take ``backends.SLOW_S``; idempotent."""
+        """Delay each HTTP answer by ``backends.SLOW_S``; idempotent."""
         self._process.send_signal(signal.SIGUSR1)
 
     def speed_up(self) -> None:
@@ -104,8 +104,8 @@ class BackendProcess:
 def backend_command(name: str, ports: Mapping[str, int | Sequence[int]]) -> tuple[str, ...]:
     """Return the command that serves these ports.
 
-    It runs the program by path and without site packages, which halves the start time and doesn't
-    need the package to be importable.
+    It runs the program by path and without site packages: that halves the start time, and the
+    package needn't be importable.
     """
     flags: list[str] = []
     for kind, numbers in ports.items():

@@ -36,7 +36,7 @@ MAX_DATAGRAM_BYTES = 65507
 RETRY_S = 0.05
 SLOW_S = 0.7
 PERIOD = 251
-# A prime period reveals data that is lost, doubled or moved by a power of two.
+# A prime period reveals data that is lost, duplicated, or moved by a power of two.
 PATTERN = bytes(range(PERIOD)) * 1024
 
 # From linux/in.h; Python 3.11 has no name for it.
@@ -90,7 +90,7 @@ def http_answer(name: str, client: str, *, kept: bool, body: bool = True) -> byt
 
 
 def serve_echo(connection: socket.socket, _name: str) -> None:
-    """Return what arrives."""
+    """Echo the received bytes."""
     while data := connection.recv(CHUNK_BYTES):
         connection.sendall(data)
 
@@ -181,7 +181,7 @@ def fill_backlog(listener: socket.socket) -> socket.socket:
 
 
 def answer_datagrams(sock: socket.socket, prefix: bytes) -> None:
-    """Answer every datagram from the address at which it arrived."""
+    """Answer each datagram from the address that it was sent to."""
     while True:
         payload, control, _, client = sock.recvmsg(MAX_DATAGRAM_BYTES, 256)
         answer = (prefix + payload)[:MAX_DATAGRAM_BYTES]
@@ -190,7 +190,7 @@ def answer_datagrams(sock: socket.socket, prefix: bytes) -> None:
 
 
 def reply_from(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
-    """Return the control message that sends an answer from the address of a received datagram."""
+    """Return the control message for answering from a datagram's destination address."""
     if level == socket.IPPROTO_IP:
         # in_pktinfo: interface, local address, destination; interface 0 lets routing choose.
         return level, kind, struct.pack("=I4s4s", 0, data[4:8], bytes(4))
@@ -202,7 +202,7 @@ def open_sockets(kind: int, port: int, address: str, backlog: int) -> list[socke
     """Open a port on one address, or on all of both families if ``address`` is empty.
 
     Raises:
-        OSError: It cannot be opened; ``filename`` contains address and port.
+        OSError: The port can't be opened; ``filename`` contains address and port.
     """
     found = []
     for host in [address] if address else ["0.0.0.0", "::"]:
@@ -234,7 +234,7 @@ def open_tcp(flag: str, port: int, options: argparse.Namespace) -> None:
 
 
 def open_silent(port: int, options: argparse.Namespace) -> list[socket.socket]:
-    """Open one port that answers no SYN; the sockets must stay open."""
+    """Open one port that doesn't answer SYNs; the sockets must stay open."""
     listeners = open_sockets(socket.SOCK_STREAM, port, options.address, 0)
     return [*listeners, *(fill_backlog(listener) for listener in listeners)]
 
@@ -286,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    # Blocked, one that comes before this thread waits is kept; other threads inherit that.
+    # Blocking keeps a signal that arrives before this thread waits; other threads inherit it.
     numbers = {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     kept: list[socket.socket] = []

@@ -33,7 +33,7 @@ def get(url: str, count: int, timeout_s: float) -> Iterator[str]:
 def fetch(
     url: str, sock: socket.socket, headers: Mapping[str, str] | None = None
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    """GET a URL over a connection, which this closes; return the answer, whose body has been read.
+    """GET a URL over a connection, and close that; return the response with its body read.
 
     Raises:
         OSError, HTTPException: The connection ended before the answer.
@@ -51,13 +51,13 @@ def fetch(
 
 
 def talk(address: tuple[str, int], text: str | None, timeout_s: float) -> Iterator[str]:
-    """Yield the answer of a TCP server, or without text that the connection succeeded."""
+    """Yield a TCP server's answer, or without ``text`` that the connection succeeded."""
     with socket.create_connection(address, timeout_s) as connection:
         if text is None:
             yield f"connected to {join(address)}"
             return
         connection.sendall(f"{text}\n".encode())
-        # It fails after a reset, which the next read reports.
+        # This fails after a reset, which the next read reports.
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as stream:
@@ -88,7 +88,7 @@ def split(text: str) -> tuple[str, int]:
 
 
 def join(address: tuple[str, int]) -> str:
-    """Return an address in the form that ``split`` parses."""
+    """Return an address as ``split`` parses it."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -97,7 +97,7 @@ def url(text: str) -> str:
     """Check a URL.
 
     Raises:
-        argparse.ArgumentTypeError: It isn't one of a web server without TLS.
+        argparse.ArgumentTypeError: The URL isn't ``http://``.
     """
     try:
         parts = urlsplit(text)

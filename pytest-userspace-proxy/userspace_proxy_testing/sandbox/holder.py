@@ -2,12 +2,12 @@
 
     owner ──pipe──▶ holder (sh, then the reaper, which waits for the pipe's end) ──▶ namespace gone
 
-Rule 1: the owner never writes to the pipe; its end is the only message. The kernel
-        closes it however the owner dies, so ``close`` and SIGKILL have the same effect.
-Rule 2: no other process may have the write end: it is closed on exec and after fork.
-Rule 3: the holder leads a session of its own, so that Ctrl-C doesn't end namespaces that
-        the owner still needs.
-Rule 4: at its end it needs no file: interpreter and checkout may have been removed before.
+Rule 1: the owner never writes to the pipe; its end is the only message. The kernel closes it
+        however the owner dies, so ``close`` and SIGKILL have the same effect.
+Rule 2: no other process may hold the write end: it is closed on exec and after fork.
+Rule 3: the holder leads its own session, so Ctrl-C doesn't end namespaces that the owner still
+        needs.
+Rule 4: it needs no file to end: interpreter and checkout may have been removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from userspace_proxy.kernel.privileges import read_sysctls
 
 from .privileges import explain_refusal, tool_path
 
-# Creating a namespace takes milliseconds; only a machine that swaps approaches these.
+# Creating a namespace takes milliseconds; only a swapping machine approaches these limits.
 START_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 10.0
 
@@ -48,7 +48,7 @@ exec "$python" -IS "$reaper" "$spared"
 def hold_command(
     *, rootless: bool, user_pid: int | None, sysctls: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the command that becomes the holder of a new network namespace.
+    """Return the command that becomes a new network namespace's holder.
 
     Args:
         rootless: Whether the namespace belongs to a user namespace of the sandbox.
@@ -74,7 +74,7 @@ class Holder:
 
     Args:
         rootless: As for :func:`hold_command`.
-        user: A holder in that user namespace; None creates a new one.
+        user: A holder in the user namespace; None creates a new one.
         sysctls: As for :func:`hold_command`.
 
     Raises:
@@ -154,7 +154,7 @@ class Holder:
 def read_line(descriptor: int, timeout_s: float) -> str:
     """Return the first line from a pipe, without its end.
 
-    The line is cut when the pipe ends or is silent for ``timeout_s`` seconds.
+    The line ends early if the pipe ends or is silent for ``timeout_s`` seconds.
     """
     line = b""
     readable = select.poll()

@@ -20,7 +20,7 @@ Mode = Literal["routed", "bridge", "unnumbered"]
 BRIDGE = "cni0"
 LAN_BRIDGE = "lan0"
 UPLINK = "uplink"
-# Calico's gateways: the host end answers for them by proxy ARP, or has them as link-local address.
+# Calico's gateways: the host end answers by proxy ARP, or has them as link-local addresses.
 UNNUMBERED_GATEWAYS = {4: "169.254.1.1", 6: "fe80::1"}
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
@@ -36,7 +36,7 @@ class FarRoute(NamedTuple):
         return f"route replace {self.to} {self.how}"
 
     def blackhole(self) -> str:
-        """Return the line that drops the route's packets silently."""
+        """Return the line that silently drops the route's packets."""
         return f"route replace blackhole {self.to}"
 
 
@@ -147,8 +147,8 @@ def lan(plan: AddressPlan, router: Sequence[Address]) -> tuple[str, ...]:
 def lan_sysctls(plan: AddressPlan) -> list[str]:
     """Return the settings with which the router gives up on ``uplink`` after 10 ms.
 
-    An unreachable route would be worse: the kernel sends five such errors, then one per
-    second, and a TCP that gets its error while it is sending handles it 1 s later.
+    An unreachable route would be worse: the kernel sends five such errors, then one per second, and
+    TCP handles an error that arrives while it is sending only 1 s later.
     """
     return [
         f"net/ipv{network.version}/neigh/{UPLINK}/{setting}"
@@ -210,14 +210,14 @@ def _eth0(addresses: Sequence[Address]) -> tuple[str, ...]:
 
 
 def _own_address(address: Address) -> str:
-    # Without a prefix, so that the kernel adds no routes. Even where duplicates aren't looked for,
-    # an IPv6 address can't be bound for a moment, except with nodad.
+    # Without a prefix, so that the kernel adds no routes. Even with duplicate detection off, an
+    # IPv6 address can't be bound for a moment, except with nodad.
     return f"address add {address} dev eth0{' nodad' if address.version == 6 else ''}"
 
 
 def _new_bridge(name: str, mac: str) -> tuple[str, ...]:
-    # Without a MAC a bridge takes the lowest of its ports', so neighbours would lose it when a
-    # port is added or removed; snooping may delay IPv6 neighbour discovery.
+    # Without its own MAC, a bridge takes the lowest of its ports', so adding or removing a port
+    # breaks neighbours' entries; snooping may delay IPv6 neighbour discovery.
     return (
         f"link add {name} address {mac} type bridge mcast_snooping 0",
         f"link set {name} up",

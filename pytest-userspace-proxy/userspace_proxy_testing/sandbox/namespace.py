@@ -1,4 +1,4 @@
-"""One network namespace, with the programs that run in it."""
+"""One network namespace and the programs in it."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class Namespace:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """The words before a command that runs inside, in the same directory, as the same user.
+        """The command prefix that runs a command inside, in the same directory as the same user.
 
-        They exec the command, so the process keeps its pid and receives signals.
+        It execs the command, so the process keeps its pid and receives signals.
         """
         return self._holder.enter()
 
     def prefix_with_files(self, files: Mapping[str, Path]) -> tuple[str, ...]:
-        """Return a prefix whose command sees other files at some paths.
+        """Return a prefix whose command sees substitutes for some files.
 
         Args:
-            files: Files by path, as ``{"/etc/resolv.conf": mine}``; both must exist.
+            files: Substitutes by path, as ``{"/etc/resolv.conf": mine}``; both must exist.
         """
         pairs = [arg for target, file in files.items() for arg in (str(file), target)]
         return (*self.prefix, "unshare", "--mount", "sh", "-c", MOUNT_FILES, "sh", *pairs, "--")
@@ -79,15 +79,15 @@ class Namespace:
         env: Mapping[str, str] | None = None,
         files: Mapping[str, Path] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside and return its output and status; as ``subprocess.run``.
+        """Run a command inside, and return its output and status; like ``subprocess.run``.
 
         Args:
-            env: None: this process's, without the variables that name proxies.
+            env: None: this process's, without variables for HTTP proxies.
             files: As for :meth:`prefix_with_files`.
 
         Raises:
-            SandboxError: It failed, with the last line of its output, or took too long.
-            TypeError: It is one text.
+            SandboxError: It failed (the message has its last line of output), or took too long.
+            TypeError: ``argv`` is a single text.
         """
         if isinstance(argv, str):
             raise TypeError(f"cannot run {argv!r}: a command is a list: {argv.split()!r}")
@@ -127,7 +127,7 @@ class Namespace:
         pass_fds: Sequence[int] = (),
         start_new_session: bool = False,
     ) -> subprocess.Popen[str]:
-        """Start a command inside, as ``subprocess.Popen`` with text streams.
+        """Start a command inside, like ``subprocess.Popen`` with text streams.
 
         The caller closes the pipes; the process is killed when the namespace closes.
         """
@@ -155,7 +155,7 @@ class Namespace:
             ports: Ports by kind, as in ``backends.py``: ``tcp=8080, udp_echo=[7, 8]``.
 
         Raises:
-            SandboxError: It cannot listen there, or there is no such kind.
+            SandboxError: It can't listen there, or the kind doesn't exist.
         """
         return BackendProcess(self.popen, self.name, name or self.name, ports)
 
@@ -167,7 +167,7 @@ class Namespace:
             sysctls: Such as ``net/ipv4/ip_forward=1``.
 
         Raises:
-            SandboxError: The kernel refused one; the rest was not applied.
+            SandboxError: The kernel refused one; the rest wasn't applied.
         """
         text = list(lines)
         done = subprocess.run(

@@ -23,8 +23,8 @@ from .namespace import Namespace, close_all
 from .node import Host, Pod, SandboxNode
 from .privileges import needs_user_namespace, require_tools, tool_path
 
-# Namespaces inherit some IPv4 settings of the machine, so all that matter to a proxy are set. An
-# ICMP error that is suppressed by a rate limit would turn a refusal into a timeout.
+# Namespaces inherit some IPv4 settings from the machine, so all that affect a proxy are set. An
+# ICMP error suppressed by a rate limit would turn a refusal into a timeout.
 IPV4_SYSCTLS = (
     "net/ipv4/conf/all/rp_filter=0",
     "net/ipv4/conf/default/rp_filter=0",
@@ -32,7 +32,7 @@ IPV4_SYSCTLS = (
     "net/ipv4/conf/default/send_redirects=0",
     "net/ipv4/icmp_ratelimit=0",
 )
-# Without duplicate address detection an address is usable at once.
+# Without duplicate address detection, addresses are usable at once.
 IPV6_SYSCTLS = ("net/ipv6/conf/default/accept_dad=0", "net/ipv6/icmp/ratelimit=0")
 FORWARD_IPV4 = {False: "net/ipv4/ip_forward=0", True: "net/ipv4/ip_forward=1"}
 FORWARD_IPV6 = {
@@ -42,10 +42,10 @@ FORWARD_IPV6 = {
 
 
 class Sandbox:
-    """The network of a small cluster in namespaces; the machine's own network isn't changed.
+    """A small cluster's network in namespaces; the machine's own network isn't changed.
 
-    ``open`` starts the LAN and the first node, as a ``with`` block does; ``close`` ends
-    everything, as does the death of this process.
+    ``open`` and a ``with`` block start the LAN and the first node; ``close`` ends everything, as
+    does the death of this process.
 
     Args:
         rootless: Whether to use a user namespace; None: only if this process may not create
@@ -133,7 +133,7 @@ class Sandbox:
         wiring = links.node(
             f"node{index}", node.far_end(), self._plan, pods=ranges.whole, router=self._router()
         )
-        # The router needs routes to pods, to which it sends ICMP errors.
+        # The router needs routes to pods in order to send them ICMP errors.
         self.lan.configure((*wiring.near, *links.to_node(ranges.whole, addresses)))
         node.configure(wiring.far_lines())
         for other in self.nodes[:-1]:
@@ -148,8 +148,8 @@ class Sandbox:
     def add_outside(self, name: str, via: SandboxNode | None = None) -> Host:
         """Start a client beyond the nodes, on another subnet.
 
-        It reaches nodes directly, Services and load balancers' addresses through a
-        node, and no pods.
+        It reaches nodes directly, Services and load balancers' addresses through a node, and no
+        pods.
 
         Args:
             via: The node for Services; None for the first.

@@ -53,7 +53,7 @@ class Pod(Host):
         self.host_interface = host_interface
         self.mode = mode
         self.drops_traffic = False
-        """Whether it is silent now."""
+        """Whether it is silent."""
         self._routes: tuple[links.FarRoute, ...] = ()
 
     def connect(self, wiring: links.Wiring) -> None:
@@ -64,8 +64,8 @@ class Pod(Host):
     def drop_traffic(self) -> None:
         """Make the pod silent: its clients get no answer, not even a refusal. Idempotent.
 
-        Its routes become blackholes, so no packet leaves it, except for answers to ARP
-        and neighbour discovery, which need no route. Packets to it arrive.
+        Its routes become blackholes, so no packet leaves it except answers to ARP and neighbour
+        discovery, which need no route. Packets to it arrive.
         """
         self.configure(route.blackhole() for route in reversed(self._routes))
         self.drops_traffic = True
@@ -77,7 +77,7 @@ class Pod(Host):
 
 
 class SandboxNode(Host):
-    """One node, which forwards between its pods and the LAN; the proxy runs here.
+    """One node, which runs the proxy and forwards between its pods and the LAN.
 
     Args:
         ranges: Its pods' addresses.
@@ -104,8 +104,8 @@ class SandboxNode(Host):
         """Start a pod.
 
         Args:
-            name: The text of its backends' answers, too. The name of a closed pod may be used
-                again, with another address.
+            name: Also the text of its backends' answers. A closed pod's name may be reused, with
+                another address.
             mode: ``routed``: a veth with the gateway's address at the node's end.
                 ``bridge``: a port of ``cni0``, with hairpin. ``unnumbered``: a veth whose end
                 at the node has no IPv4 address and answers ARP for the gateway 169.254.1.1,

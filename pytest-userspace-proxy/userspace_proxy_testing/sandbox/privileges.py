@@ -1,4 +1,4 @@
-"""Checks whether namespaces can be created here, and names the cause and the remedy if not."""
+"""Checks whether namespaces can be created here; if not, names the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from userspace_proxy.errors import SandboxError
 from userspace_proxy.kernel.privileges import CAP_NET_ADMIN, forbidding
 from userspace_proxy.linux import require_own_files
 
-# On Debian ip is in /usr/sbin, which an unprivileged user's PATH may not contain.
+# Debian has ip in /usr/sbin, which an unprivileged user's PATH may lack.
 SBIN = "/usr/sbin:/sbin"
 TOOLS = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2"}
 
@@ -26,8 +26,8 @@ def require_tools(path: str) -> None:
     """Check that the tools are installed.
 
     Raises:
-        SandboxError: One is missing, and the hint names its Debian package; or files aren't those
-            of this machine, such as those of pyfakefs.
+        SandboxError: A tool is missing (the hint names its Debian package), or files aren't this
+            machine's, such as with pyfakefs.
     """
     require_own_files("cannot create a sandbox")
     for tool, package in TOOLS.items():
@@ -39,7 +39,7 @@ def require_tools(path: str) -> None:
 
 
 def needs_user_namespace(capabilities: int) -> bool:
-    """Return whether a process with these capabilities needs a user namespace for others."""
+    """Return whether a process with these capabilities needs a user namespace."""
     return not all(capabilities >> cap & 1 for cap in (CAP_SYS_ADMIN, CAP_NET_ADMIN))
 
 

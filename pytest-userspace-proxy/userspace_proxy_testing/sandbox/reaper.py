@@ -1,11 +1,11 @@
-"""Kills every other process of its own network namespace, then ends.
+"""Kills every other process in its own network namespace, then ends.
 
 A namespace's holder becomes this program (holder.py), which waits until the sandbox's owner closes
 the namespace or dies. It is run by path, without the package.
 
-Rule 1: its argument is the owner's namespace, in which it does nothing.
-Rule 2: a process is signalled only through a descriptor that was opened before its
-        namespace was read, so a reused pid is never hit.
+Rule 1: its argument is the owner's namespace, in which it kills nothing.
+Rule 2: a process is signalled only through a descriptor opened before its namespace was read, so a
+        reused pid is never hit.
 Rule 3: it repeats until no process is left, because a dying process may have forked.
 """
 
@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 
-# A killed process that is still there after this long hangs in the kernel.
+# A killed process that remains after this time hangs in the kernel.
 DEADLINE_S = 5.0
 
 

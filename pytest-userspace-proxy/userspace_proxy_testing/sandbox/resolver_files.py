@@ -1,4 +1,4 @@
-"""What programs in a sandbox see of the resolver's configuration."""
+"""Resolver configuration for programs in a sandbox."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _NSSWITCH = Path("/etc/nsswitch.conf")
 
 
 def write_resolver_files(folder: Path, server: str, namespace: str) -> Mapping[str, Path]:
-    """Write files with which programs ask a DNS server for names, as in a pod of a namespace.
+    """Write files that make programs resolve names through a DNS server, like a namespace's pod.
 
     Args:
-        folder: Where they are written.
+        folder: The folder for the files.
         server: The server's IP address; its port is 53.
 
     Returns:
@@ -26,7 +26,7 @@ def write_resolver_files(folder: Path, server: str, namespace: str) -> Mapping[s
     resolv.write_text(f"nameserver {server}\nsearch {search}\noptions ndots:{NDOTS}\n")
     files = {_RESOLV_CONF: resolv}
     if _NSSWITCH.exists():
-        # systemd's module would ask a service of the machine, not the server above.
+        # systemd's module would query a service of the machine, not the server above.
         lines = _NSSWITCH.read_text().splitlines()
         kept = [line for line in lines if not line.startswith("hosts:")]
         (folder / "nsswitch.conf").write_text("\n".join([*kept, "hosts: files dns", ""]))

@@ -3,9 +3,9 @@
     http://10.96.0.10/=12     GET, with a new connection each time
     udp://10.96.0.53:53=4     one datagram from a new socket
 
-RATE is requests per second on average; it rises and falls over a minute, differently for each
-target. A request that is slow or fails doesn't delay the next one; failures are ignored. Runs
-until a signal ends it.
+RATE is the average number of requests per second; it rises and falls over a minute, differently for
+each target. Slow or failing requests don't delay the next one; failures are ignored. Runs until a
+signal ends it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 TIMEOUT_S = 5.0
 MAX_OPEN = 50
-"""Requests of one target that may wait at the same time; beyond that, none is added."""
+"""Concurrent requests per target; beyond that, none is added."""
 WAVE_S = 60.0
 WAVE_SHARE = 0.6
 _RESPONSE_BYTES = 65536
@@ -30,7 +30,7 @@ _RESPONSE_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is requested, and how often."""
+    """What to request, and how often."""
 
     protocol: str
     """``http`` or ``udp``."""
@@ -53,7 +53,7 @@ def target(text: str) -> Target:
     """Parse ``URL=RATE``.
 
     Raises:
-        argparse.ArgumentTypeError: It is not a target.
+        argparse.ArgumentTypeError: The text isn't a target.
     """
     url, _, rate = text.rpartition("=")
     try:
@@ -81,7 +81,7 @@ async def keep_requesting(to: Target, phase: float) -> None:
 
 
 async def request(to: Target) -> None:
-    """Send one request and read its answer; return without an error if there is none."""
+    """Send one request and read its answer; ignores errors and timeouts."""
     with contextlib.suppress(OSError):
         async with asyncio.timeout(TIMEOUT_S):
             await (_get(to) if to.protocol == "http" else _ask(to))

@@ -73,26 +73,6 @@ async def check(sends, hears, data, *, ends):
 
 
 @SIDES
-@ENDS
-@PIPES
-# 4 MiB is a multiple of every amount that is read at once: a read ends at the mark exactly.
-@pytest.mark.parametrize("mark", [4 * MIB, 3 * MIB + 12345])
-async def test_urgent_data_amid_bulk(build, sender, ends, pipes, mark):
-    rig = build(Tuning(max_pipes=pipes))
-    sends, hears, _ = await joined(rig, sender)
-    pieces = DATA[:mark], DATA[mark : mark + 3 * MIB]
-
-    async def pour():
-        await sends.send(pieces[0])
-        await send_mark(sends)
-        await sends.send(pieces[1])
-        if ends:
-            sends.finish()
-
-    await asyncio.gather(pour(), check(sends, hears, b"!".join(pieces), ends=ends))
-
-
-@SIDES
 @PIPES
 async def test_urgent_data_again_and_again(build, sender, pipes):
     rig = build(Tuning(max_pipes=pipes))

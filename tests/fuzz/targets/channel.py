@@ -96,10 +96,6 @@ def read_steps(data: bytes) -> Iterator[tuple[bytes, int]]:
         yield (make_frame(body, count) if kind % 2 else body), count
 
 
-def write_step(body: bytes, *, kind: int = 1, count: int = 0) -> bytes:
-    return _STEP.pack(kind, count, len(body)) + body
-
-
 def _send(sock: socket.socket, frame: bytes, count: int) -> None:
     if not frame:
         return

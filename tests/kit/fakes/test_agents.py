@@ -9,10 +9,8 @@ import pytest
 from tests.unit.dataplane.waiting import until
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
-from userspace_proxy.sources.kubernetes.lists import read_whole
 from userspace_proxy_kubectl.port_forward import (
     ForwardTarget,
-    PortForwardError,
     open_stream,
 )
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, fixed
@@ -21,8 +19,6 @@ from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 DEADLINE_S = 60.0
 GET = b"GET /api/v1/status HTTP/1.0\r\nHost: localhost\r\n\r\n"
-PODS = "/api/v1/namespaces/kube-system/pods"
-LABELS = {"labelSelector": "app.kubernetes.io/name=userspace-proxy", "limit": "2"}
 
 
 @pytest.fixture(autouse=True)
@@ -65,16 +61,6 @@ async def test_each_pod_has_its_own_answer(api, client):
     assert [answer.rpartition(b"\r\n\r\n")[2] for answer in answers] == [b"0", b"1", b"2"]
 
 
-async def test_pods_are_listed_by_the_charts_labels_in_pages(api, client):
-    agents = FakeAgents(api)
-    for number in range(5):
-        agents.add(f"node-{number}", fixed(b""))
-    api.put({"kind": "Pod", "metadata": {"name": "other", "namespace": "kube-system"}})
-    pages = []
-    assert await read_whole(client, PODS, LABELS, pages.append) is None
-    assert [len(page) for page in pages] == [2, 2, 1]
-
-
 async def test_what_a_node_costs_is_counted(api, client):
     agents = FakeAgents(api)
     one, _ = agents.add("node-1", fixed(b"x" * 1000)), agents.add("node-2", fixed(b""))
@@ -83,29 +69,6 @@ async def test_what_a_node_costs_is_counted(api, client):
     cost = agents.passed_bytes("node-1") - before
     assert len(GET) + len(answer) < cost < len(GET) + len(answer) + 100
     assert agents.passed_bytes("node-2") == 0
-
-
-async def test_a_pod_may_be_forbidden_or_gone(api, client):
-    agents = FakeAgents(api)
-    denied = agents.add("node-1", fixed(b""), is_forbidden=True)
-    gone = agents.add("node-2", fixed(b""))
-    agents.remove("node-2")
-    with pytest.raises(PortForwardError, match="is forbidden") as forbidden:
-        await ask(client, denied)
-    assert "allow this user" in forbidden.value.hint
-    with pytest.raises(PortForwardError, match=f'pods "{gone}" not found'):
-        await ask(client, gone)
-
-
-async def test_a_log_ends_with_its_last_lines(api, client):
-    pod = FakeAgents(api).add("node-1", fixed(b""), log="one\ntwo\nthree\n")
-    response = await client.get(f"{PODS}/{pod}/log", {"tailLines": "2"})
-    assert response.body == b"two\nthree\n"
-    response = await client.get(f"{PODS}/{pod}/log", {"tailLines": "2", "limitBytes": "5"})
-    assert response.body == b"two\nt"
-    api.refuse("log", 403)
-    assert (await client.get(f"{PODS}/{pod}/log", {})).code == 403
-    assert (await client.get(f"{PODS}/no-such/log", {})).code == 404
 
 
 @pytest.mark.parametrize("name", HOSTILE)

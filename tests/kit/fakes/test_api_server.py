@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -157,13 +156,6 @@ async def test_a_stop_breaks_watches_off_and_a_start_keeps_the_address(api, clie
     await api.start()
     assert api.url == url
     assert len((await get(client, SERVICES))[1]["items"]) == 1
-
-
-async def test_waiting_ends_with_the_watch_that_is_waited_for(api, client):
-    waiting = asyncio.create_task(api.until(lambda a: a.watch_count("services") == 1))
-    async with client.get(SERVICES, params={"watch": "1", "resourceVersion": "1000"}):
-        async with asyncio.timeout(DEADLINE_S):
-            await waiting
 
 
 async def test_a_wait_without_success_ends_with_the_requests(api, client):

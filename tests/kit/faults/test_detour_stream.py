@@ -183,18 +183,6 @@ async def test_a_reset_at_connect_waits_for_no_byte():
         writer.close()
 
 
-async def test_a_first_byte_ends_no_other_wait():
-    async def greet(_reader, writer):
-        writer.write(b"hello")
-        await writer.drain()
-        writer.close()
-
-    async with faulty(greet, {"type_": "latency", "latency": 80}) as faults:
-        began = clock()
-        assert await ask(faults) == b"hello"
-        assert clock() - began >= 0.08
-
-
 async def test_a_toxic_that_is_added_affects_an_open_connection_without_traffic():
     async with faulty() as faults:
         reader, writer = await connect(faults)
@@ -249,23 +237,6 @@ async def test_slow_close_delays_the_end():
             assert await reader.read(-1) == b""
         assert clock() - began >= 0.06
         writer.close()
-
-
-async def test_toxicity_is_the_share_of_connections_and_is_repeatable():
-    async def outcomes():
-        given = {"type_": "limit_data", "bytes": 0, "toxicity": 0.5}
-        async with faulty(echo, given, seed=3) as faults:
-            seen = []
-            for _ in range(12):
-                try:
-                    seen.append(await ask(faults) == b"hello")
-                except asyncio.IncompleteReadError:
-                    seen.append(False)
-            return seen
-
-    first = await outcomes()
-    assert 0 < sum(first) < 12
-    assert await outcomes() == first
 
 
 async def test_what_is_drawn_for_a_connection_does_not_depend_on_the_bytes_of_others():

@@ -163,8 +163,16 @@ async def test_a_direction_may_be_in_upper_case(call):
     assert await call("POST", "/proxies/web/toxics", given) == (200, SLOW)
 
 
-async def test_it_tells_its_version(call):
+async def test_clients_get_the_statuses_of_toxiproxy(call):
     assert await call("GET", "/version") == (200, {"version": "2.9.0"})
+    assert (await call("POST", "/proxies", WEB))[0] == 201
+    assert (await call("POST", "/proxies/web/toxics", SLOW))[0] == 200
+    toxic = "/proxies/web/toxics/latency_downstream"
+    faster = {**SLOW, "attributes": {"latency": 1, "jitter": 0}}
+    assert await call("POST", toxic, {"attributes": {"latency": 1}}) == (200, faster)
+    assert await call("GET", toxic) == (200, faster)
+    assert await call("DELETE", toxic) == (204, "")
+    assert await call("DELETE", "/proxies/web") == (204, "")
 
 
 @pytest.mark.parametrize(
@@ -181,21 +189,10 @@ async def test_it_tells_its_version(call):
         pytest.param(
             "POST", "/proxies/web/toxics", {"type": "latancy"}, 400, "did you mean", id="type"
         ),
-        pytest.param("POST", "/proxies", [1], 400, "expected dict", id="no-object"),
         pytest.param("POST", "/populate", {}, 400, "expected list", id="no-list"),
-        pytest.param(
-            "POST", "/proxies", {**WEB, "listen": 80}, 400, "listen: expected str", id="listen"
-        ),
-        pytest.param(
-            "POST", "/proxies/web", {"upstream": 80}, 400, "upstream: expected str", id="number"
-        ),
         pytest.param(
             "POST", "/proxies/web", {"enabled": "false"}, 400, "enabled: expected bool", id="text"
         ),
-        pytest.param(
-            "POST", "/proxies/web/toxics", {"type": ["a"]}, 400, "type: expected str", id="list"
-        ),
-        pytest.param("POST", "/populate", ["db"], 400, "dict at proxy 1", id="not-an-object"),
         pytest.param(
             "POST",
             "/proxies/web/toxics",

@@ -1,6 +1,5 @@
 import hashlib
 import socket
-import struct
 import time
 from threading import Thread
 
@@ -8,12 +7,7 @@ import pytest
 
 from userspace_proxy_testing.sandbox import backends
 from userspace_proxy_testing.sandbox.backends import (
-    MAX_DATAGRAM_BYTES,
-    keeps_alive,
-    parse,
     pattern,
-    reply_from,
-    serve_close,
     serve_echo,
     serve_http,
     serve_one,
@@ -60,27 +54,6 @@ def test_invalid_requests_are_rejected():
     assert answer(serve_http, b"hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
-@pytest.mark.parametrize(
-    ("version", "connection", "expected"),
-    [
-        pytest.param(b"HTTP/1.1", b"", True, id="1.1"),
-        pytest.param(b"HTTP/1.1", b"close", False, id="1.1-close"),
-        pytest.param(b"HTTP/1.0", b"", False, id="1.0"),
-        pytest.param(b"HTTP/1.0", b"keep-alive", True, id="1.0-keep-alive"),
-    ],
-)
-def test_keep_alive_is_the_default_since_http_1_1(version, connection, expected):
-    assert keeps_alive(version, connection) is expected
-
-
-def test_an_echo_ends_after_the_clients_fin():
-    assert answer(serve_echo, b"question") == b"question"
-
-
-def test_a_connection_is_closed_without_an_answer():
-    assert answer(serve_close, b"question") == b""
-
-
 def test_a_sum_is_that_of_all_that_was_sent():
     digest = hashlib.sha256(b"abc").hexdigest()
     assert answer(serve_sum, b"abc") == f"{digest} 3\n".encode()
@@ -112,43 +85,6 @@ def test_a_client_that_vanishes_ends_only_its_own_thread():
     serving.start()
     serving.join(10)
     assert theirs.fileno() == -1
-
-
-def test_an_answer_leaves_from_the_address_that_was_dialled():
-    arrived = struct.pack("=I4s4s", 3, b"\x0a\x60\x00\x01", b"\x0a\x60\x00\x01")
-    _, _, note = reply_from(socket.IPPROTO_IP, 8, arrived)
-    assert note == struct.pack("=I4s4s", 0, b"\x0a\x60\x00\x01", bytes(4))
-
-
-def test_only_a_link_local_answer_keeps_its_interface():
-    for address, interface in ((b"\xfe\x80", 3), (b"\xfd\x00", 0)):
-        arrived = address + bytes(14) + struct.pack("=I", 3)
-        _, _, note = reply_from(socket.IPPROTO_IPV6, 50, arrived)
-        assert struct.unpack("=I", note[16:]) == (interface,)
-
-
-def test_a_flag_may_be_given_more_than_once():
-    options = parse(["--tcp", "80", "--tcp", "81", "--udp-echo", "7"])
-    assert (options.tcp, options.udp_echo, options.udp) == ([80, 81], [7], [])
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [
-        pytest.param([], id="no-port"),
-        pytest.param(["--tcp", "0"], id="port-0"),
-        pytest.param(["--tcp", "70000"], id="too-high"),
-    ],
-)
-def test_a_wrong_command_line_ends_with_status_2(argv, capsys):
-    with pytest.raises(SystemExit) as caught:
-        parse(argv)
-    assert caught.value.code == 2
-    assert "error:" in capsys.readouterr().err
-
-
-def test_the_largest_datagram_is_that_of_ipv4():
-    assert MAX_DATAGRAM_BYTES == 2**16 - 1 - 20 - 8
 
 
 def test_a_slow_server_answers_later():

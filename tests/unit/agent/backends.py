@@ -1,4 +1,4 @@
-"""Servers and clients around a proxy, and a node whose addresses a test can change."""
+"""Servers and clients around a proxy."""
 
 import asyncio
 import contextlib
@@ -44,23 +44,3 @@ async def http_status(port):
     finally:
         writer.close()
         await writer.wait_closed()
-
-
-class Interfaces:
-    """The node's addresses, which the test changes."""
-
-    def __init__(self):
-        self.current = ("127.0.0.1",)
-        self.changed = None
-        self.is_closed = False
-
-    def __call__(self, _loop, changed):
-        self.changed = changed
-        return self
-
-    def become(self, *addresses):
-        self.current = addresses
-        self.changed()
-
-    def close(self):
-        self.is_closed = True

@@ -1,7 +1,6 @@
 """The life of the agent, on asyncio and on uvloop, without privileges."""
 
 import asyncio
-import contextlib
 import gc
 import socket
 import weakref
@@ -9,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.tcp_servers import serving
 from tests.unit.port_numbers import free_port
 from userspace_proxy import Options, Proxy, Tuning
 from userspace_proxy.agent import agent as agents
 from userspace_proxy.agent.rounds.component import Component
-from userspace_proxy.agent.watchers import node_now
 from userspace_proxy.causes.slices import slice_rejected
 from userspace_proxy.errors import ListenError, SourceError
 from userspace_proxy.facts import PortState
@@ -26,7 +23,7 @@ from userspace_proxy.sources import ManifestSource, MemorySource
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..conftest import IN_BOTH_LOOPS
-from .backends import Interfaces, ask, backend, http_status
+from .backends import ask, backend, http_status
 from .samples import endpoints, service
 
 pytestmark = IN_BOTH_LOOPS
@@ -161,51 +158,6 @@ async def test_stopping_leaves_no_object_behind_after_http_requests():
     assert gone() is None
 
 
-@contextlib.asynccontextmanager
-async def one_client_waits():
-    """Yield a proxy, its Service's address, and a client's task that gets ``late`` once it may."""
-    may_answer = asyncio.Event()
-
-    async def slow(_reader, writer):
-        await may_answer.wait()
-        writer.write(b"late")
-
-    async with serving(slow) as endpoint:
-        proxy = Proxy()
-        await proxy.start()
-        web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
-        asking = asyncio.create_task(ask(web.address))
-        while not proxy.status().ports[0].connections:
-            await asyncio.wait({asking}, timeout=0.01)
-        yield proxy, web.address, asking, may_answer
-
-
-async def is_refused(address):
-    try:
-        _, writer = await asyncio.open_connection(*address)
-    except ConnectionError:
-        return True
-    writer.transport.abort()
-    return False
-
-
-async def test_a_drain_ends_with_a_moment_without_new_connections():
-    async with one_client_waits() as (proxy, address, asking, may_answer):
-        stopping = asyncio.create_task(proxy.stop(drain_s=2))
-        while not await is_refused(address):
-            await asyncio.wait({asking}, timeout=0.01)
-        may_answer.set()
-        assert await asking == b"late"
-        await stopping
-
-
-async def test_a_connection_that_outlives_the_drain_is_reset():
-    async with one_client_waits() as (proxy, _, asking, _):
-        await proxy.stop(drain_s=0)
-        with pytest.raises(ConnectionResetError):
-            await asking
-
-
 async def test_a_source_that_cannot_begin_ends_the_start_and_leaves_nothing(tmp_path):
     proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
     with pytest.raises(SourceError, match=r"absent\.yaml"):
@@ -301,25 +253,6 @@ async def test_a_health_check_node_port_answers_while_its_service_has_one(networ
         await proxy.settled()
         with pytest.raises(ConnectionRefusedError):
             await http_status(port)
-
-
-async def test_node_ports_follow_the_addresses_of_the_node(monkeypatch):
-    interfaces, steering, port = Interfaces(), FakeSteering(), free_port()
-    monkeypatch.setattr(node_now, "NodeAddresses", interfaces)
-
-    def node_ports():
-        return {
-            ip for ip in interfaces.current if Frontend(ip, port, Protocol.TCP) in steering.kernel
-        }
-
-    async with Proxy(steering=steering) as proxy:
-        web = service("web", "10.96.0.1", node_port=port)
-        await proxy.put(web, [endpoints("web", "192.0.2.1")])
-        assert node_ports() == {"127.0.0.1"}
-        interfaces.become("127.0.0.1", "192.0.2.10")
-        while node_ports() != {"127.0.0.1", "192.0.2.10"}:
-            await asyncio.wait({asyncio.ensure_future(proxy.settled())})
-    assert interfaces.is_closed
 
 
 async def test_components_close_in_reverse_also_one_that_cannot_start(monkeypatch):

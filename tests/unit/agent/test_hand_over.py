@@ -5,7 +5,6 @@ import contextlib
 import os
 import socket
 import sys
-from functools import partial
 
 import pytest
 
@@ -103,18 +102,6 @@ async def test_one_that_does_not_answer_is_named(lock, monkeypatch):
     monkeypatch.setattr(hand_over, "_ANSWER_S", 0.05)
     with pytest.raises(LockHeld, match=f"pid {os.getpid()}"):
         await asyncio.to_thread(ask_to_hand_over, "a")
-
-
-async def test_one_whose_queue_stays_full_is_no_missing_one(lock, monkeypatch):
-    monkeypatch.setattr(hand_over, "connect_to_holder", partial(connect_to_holder, within_s=0.05))
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                sock.setblocking(False)
-                sock.connect("\0userspace-proxy/a")
-        with pytest.raises(LockHeld, match="the queue of the running userspace-proxy stays full"):
-            await asyncio.to_thread(ask_to_hand_over, "a")
 
 
 def accept(lock):
@@ -222,20 +209,6 @@ async def requests(lock):
     )
     yield requests
     requests.close()
-
-
-@pytest.mark.parametrize("said", [b"", b"hand over\n"])
-async def test_processes_that_prove_nothing_keep_no_other_one_from_being_handed_the_node(
-    requests, said
-):
-    with contextlib.ExitStack() as stack:
-        for _ in range(40):
-            sock = stack.enter_context(connect_to_holder("a")[0])
-            sock.send(said)
-        taken = await asyncio.to_thread(ask_to_hand_over, "a")
-        assert taken._connection is not None
-        taken.report_serving()
-        assert len(requests) <= 2
 
 
 @pytest.mark.parametrize("said", [b"what?", b"hand over\nhand over\n", b"proved\n"])

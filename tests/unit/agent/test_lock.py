@@ -187,11 +187,7 @@ def test_a_queue_that_is_full_for_a_moment_hides_no_proxy(lock):
             close_all(abstract_sockets.accept(lock.listener, 64))
 
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                asker = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                asker.setblocking(False)
-                asker.connect("\0userspace-proxy")
+        fill(stack)
         thread = threading.Thread(target=answer)
         thread.start()
         try:

@@ -16,6 +16,7 @@ from userspace_proxy.agent.view import (
 )
 from userspace_proxy.causes.cause import CauseCode, When
 from userspace_proxy.causes.endpoints import fault_on_purpose, no_datagram, refuses, resets
+from userspace_proxy.causes.names import name_unresolved
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.causes.services import (
     hop_limit_reached,
@@ -23,7 +24,6 @@ from userspace_proxy.causes.services import (
     none_was_local,
     not_listening,
     source_denied,
-    source_was_denied,
 )
 from userspace_proxy.causes.slices import none_local
 from userspace_proxy.cluster import Store
@@ -275,17 +275,6 @@ def views(plane, snapshot):
     return found
 
 
-async def test_a_services_own_addresses_are_first_and_node_ports_last(plane):
-    (view,) = views(plane, balanced("node-a"))
-    assert [(kind, address) for kind, address, _ in shown(view)] == [
-        ("ClusterIP", "10.96.0.1:80"),
-        ("LoadBalancer", "203.0.113.7:80"),
-        ("NodePort", "198.51.100.10:30080"),
-    ]
-    assert all(f.is_reached for f in view.frontends)
-    assert (view.plan.key.side, view.policy, view.balance, view.admits) == ("", "", "", None)
-
-
 async def test_two_policies_are_two_sides_each_with_its_description(plane):
     cluster, outside = views(plane, balanced("node-a", "node-b", is_external_local=True))
     assert (cluster.plan.key.side, cluster.policy) == ("", "")
@@ -342,16 +331,21 @@ async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
     )
 
 
-async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
+async def test_a_name_fails_since_the_same_moment_when_the_clock_is_set(plane):
     (port,) = served_ports = web(plane, POD_A)
-    figures = GroupCounters().figures()
-    ejected = [(port.plan.serving.endpoints[0], 5.0)]
-    port.group.add(0, GroupReport(port.group.number, figures, [], ejected), 10.0)
-    left = [
-        view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))[0].endpoints[0].ejected_for_s
-        for now in (11.0, 12.0)
-    ]
-    assert left == [4.0, 3.0]
+    unresolved = name_unresolved("db.example", "no such name").replace(first_at=5.0)
+    port.plan = replace(port.plan, cause=unresolved, notes=(unresolved,))
+    unix = [1005.0]
+    clock = WallClock(lambda: 5.0, lambda: unix[0])
+
+    def since():
+        clock.tick()
+        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, clock)
+        return {cause.first_at for cause in (view.cause, *view.notes)}
+
+    assert since() == {1005.0}
+    unix[0] = 9005.0
+    assert since() == {9005.0}
 
 
 def test_it_shows_how_much_of_its_share_a_usable_endpoint_has():
@@ -501,23 +495,6 @@ def test_clients_that_a_policy_drops_are_not_those_of_former_ranges():
     left = replace(only_elsewhere, cause=elsewhere)
     assert drop(left, 100.0) == [(by_ranges, 1), (by_policy, 1)]
     assert drop(served_here, 200.0) == [(by_ranges, 2), (none_was_local().fact, 1)]
-
-
-def test_what_former_ranges_dropped_is_not_worded_by_the_present_ones():
-    group = Group(1, port_key("shop/cart:http"))
-    former = with_serving(PLAN, admits=("198.51.100.0/24",))
-    present = with_serving(PLAN, admits=("192.0.2.0/24",))
-    group.change(former.serving, 0.0)
-    group.add(0, group_report(denied=3), 50.0)
-    group.change(present.serving, 60.0)
-    expected = source_was_denied().replace(count=3, first_at=1050.0, last_at=1050.0)
-    assert turned_away(present, group, CLOCK) == (expected,)
-
-
-def test_where_no_client_is_dropped_nothing_is_shown():
-    group = Group(1, port_key("shop/cart:http"))
-    group.add(0, group_report(denied=1), 1.0)
-    assert turned_away(PLAN, group, CLOCK) == ()
 
 
 def test_mistakes_of_clients_are_shown_for_a_minute_or_until_one_was_served():

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.steering import REFUSE, KernelTarget
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ..port_numbers import is_listening
+from .samples import Cluster
 
 
 class WatchedSteering(FakeSteering):
@@ -47,7 +49,31 @@ class WatchedSteering(FakeSteering):
 async def settle(loop, snapshot):
     """Publish a snapshot and wait until it is in force."""
     loop.publish(snapshot)
+    await settled(loop)
+
+
+async def begin(start, **more):
+    """Start a sync loop over a fake kernel; return that kernel, the loop and a cluster."""
+    steering = WatchedSteering()
+    return steering, await start(steering, **more), Cluster()
+
+
+async def settled(loop):
+    """Return when the last snapshot is in force."""
     await asyncio.wait_for(loop.progress.settled(), 60)
+
+
+async def refuse(steering, loop, snapshot):
+    """Publish a snapshot that the kernel refuses, also when it is tried again."""
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(snapshot)
+    await until(lambda: loop.counters.failures >= 2)
+
+
+async def relent(steering, loop):
+    """Have the kernel refuse no more, and return when the last snapshot is in force."""
+    steering.fails_with = None
+    await settled(loop)
 
 
 async def until(condition):

@@ -23,41 +23,11 @@ def test_lookup(client, usable, now, expected):
     assert table.lookup(client, usable, now) == expected
 
 
-def test_the_timeout_counts_from_the_last_use():
-    table = AffinityTable(timeout_s=60)
-    table.pin(ALICE, POD_A, now=0.0)
-    table.pin(ALICE, POD_A, now=59.0)
-    assert table.lookup(ALICE, {POD_A}, now=118.9) == POD_A
-    assert table.lookup(ALICE, {POD_A}, now=119.0) is None
-
-
 def test_a_lookup_does_not_count_as_a_use():
     table = AffinityTable(timeout_s=60)
     table.pin(ALICE, POD_A, now=0.0)
     assert table.lookup(ALICE, {POD_A}, now=59.0) == POD_A
     assert table.lookup(ALICE, {POD_A}, now=60.0) is None
-
-
-def test_a_client_can_be_pinned_to_another_endpoint():
-    table = AffinityTable(timeout_s=60)
-    table.pin(ALICE, POD_A, now=0.0)
-    table.pin(ALICE, POD_B, now=1.0)
-    assert table.lookup(ALICE, {POD_A, POD_B}, now=2.0) == POD_B
-    assert len(table) == 1
-
-
-@pytest.mark.parametrize(
-    ("usable", "now"),
-    [
-        pytest.param({POD_A}, 60.0, id="timed-out"),
-        pytest.param({POD_B}, 1.0, id="endpoint-gone"),
-    ],
-)
-def test_a_pin_to_an_unusable_endpoint_is_forgotten(usable, now):
-    table = AffinityTable(timeout_s=60)
-    table.pin(ALICE, POD_A, now=0.0)
-    table.lookup(ALICE, usable, now)
-    assert len(table) == 0
 
 
 def test_a_new_client_replaces_the_longest_unused_one():
@@ -68,13 +38,6 @@ def test_a_new_client_replaces_the_longest_unused_one():
     table.pin(CAROL, POD_A, now=3.0)
     pinned = {who: table.lookup(who, {POD_A}, now=4.0) for who in (ALICE, BOB, CAROL)}
     assert pinned == {ALICE: POD_A, BOB: None, CAROL: POD_A}
-
-
-def test_a_new_timeout_applies_to_existing_pins():
-    table = AffinityTable(timeout_s=10800)
-    table.pin(ALICE, POD_A, now=0.0)
-    table.timeout_s = 60
-    assert table.lookup(ALICE, {POD_A}, now=61.0) is None
 
 
 def test_pins_of_a_former_process_count_from_their_last_use():
@@ -105,25 +68,6 @@ def test_a_pin_that_replaces_an_older_one_is_not_the_first_to_go():
     table.restore([(ALICE, POD_B, 1.0)], now=0.0)
     table.pin(CAROL, POD_A, now=0.0)
     assert {client for client, _, _ in table.each(now=0.0)} == {ALICE, CAROL}
-
-
-def test_former_pins_find_only_the_room_that_is_left():
-    former = AffinityTable(timeout_s=60)
-    table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
-    former.pin(ALICE, POD_A, now=0.0)
-    former.pin(BOB, POD_A, now=0.0)
-    table.pin(CAROL, POD_B, now=0.0)
-    table.restore(former.each(now=0.0), now=0.0)
-    assert [client for client, _, _ in table.each(now=0.0)] == [CAROL, BOB]
-
-
-def test_pins_of_a_former_process_may_come_in_parts():
-    former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60)
-    for now, client in enumerate((ALICE, BOB, CAROL)):
-        former.pin(client, POD_A, now)
-    for pin in former.each(now=3.0):
-        table.restore([pin], now=3.0)
-    assert list(table.each(now=3.0)) == list(former.each(now=3.0))
 
 
 def test_pins_may_change_while_they_are_read():
@@ -182,14 +126,6 @@ def test_a_table_that_floods_loses_its_own_pins_only(tables, large):
     assert len(large) == 5
 
 
-def test_a_pin_that_is_used_again_costs_no_other_one(tables, large):
-    small = AffinityTable(60, tables)
-    small.pin(ALICE, POD_B, now=0.0)
-    small.pin(BOB, POD_B, now=0.0)
-    small.pin(ALICE, POD_B, now=1.0)
-    assert (len(small), len(large), len(tables)) == (2, 4, 6)
-
-
 def test_former_pins_displace_those_of_a_larger_table_only(tables, large):
     former, small = AffinityTable(60), AffinityTable(60, tables)
     for n in range(9):
@@ -228,14 +164,3 @@ def test_a_step_frees_a_part_of_very_many():
         table.pin(str(n), POD_A, now=0.0)
     assert 0 < tables.free(MAX_PINS * PIN_BYTES) < 10_000 * PIN_BYTES
     assert len(table) > 0
-
-
-def test_of_twice_as_many_clients_as_a_worker_remembers_a_small_table_loses_none():
-    tables = AffinityTables()
-    small, large = AffinityTable(60, tables), AffinityTable(60, tables)
-    for client in (ALICE, BOB, CAROL):
-        small.pin(client, POD_B, now=0.0)
-    for n in range(2 * MAX_PINS):
-        large.pin(str(n), POD_A, now=1.0)
-    assert (len(tables), clients(small)) == (MAX_PINS, [CAROL, BOB, ALICE])
-    assert large.lookup(str(2 * MAX_PINS - 1), {POD_A}, now=1.0) == POD_A

@@ -22,26 +22,6 @@ def probe_fails(ejections, now):
     return ejections.failed(POD_A, now)
 
 
-def test_at_first_no_endpoint_is_ejected():
-    ejections = Ejections()
-    assert not ejections
-    assert ejections.out(now=0.0) == set()
-    assert ejections.left_s([POD_A], now=0.0) == {}
-
-
-@pytest.mark.parametrize(
-    ("now", "out"),
-    [
-        pytest.param(0.0, {POD_A}, id="at-once"),
-        pytest.param(4.9, {POD_A}, id="for-5-s"),
-        pytest.param(5.0, set(), id="then-due-for-a-probe"),
-    ],
-)
-def test_a_failed_dial_ejects_for_5_s(ejections, now, out):
-    assert ejections
-    assert ejections.out(now) == out
-
-
 def test_each_change_of_what_no_client_may_use_is_told():
     told = []
     ejections = Ejections(lambda endpoint, is_out: told.append((endpoint, is_out)))
@@ -60,12 +40,6 @@ def test_only_the_first_failure_begins_an_ejection():
     assert ejections.failed(POD_A, now=0.0)
     assert not ejections.failed(POD_A, now=0.5)
     assert ejections.failed(POD_B, now=0.5)
-
-
-def test_failures_of_pending_dials_do_not_extend_an_ejection(ejections):
-    for _ in range(100):
-        ejections.failed(POD_A, now=1.0)
-    assert ejections.left_s([POD_A], now=1.0) == {POD_A: 4.0}
 
 
 def test_each_failed_probe_doubles_the_ejection_up_to_60_s(ejections):
@@ -99,17 +73,6 @@ def test_a_probe_that_is_answered_ends_the_ejection(ejections):
     assert ejections.answered(POD_A)
     assert not ejections
     assert ejections.out(now=5.0) == set()
-
-
-def test_after_a_successful_dial_the_next_ejection_is_short_again(ejections):
-    probe_fails(ejections, now=5.0)
-    ejections.answered(POD_A)
-    ejections.failed(POD_A, now=20.0)
-    assert ejections.left_s([POD_A], now=20.0) == {POD_A: 5.0}
-
-
-def test_a_successful_dial_of_an_endpoint_in_use_ends_no_ejection(ejections):
-    assert not ejections.answered(POD_B)
 
 
 def test_a_probe_that_never_reports_is_replaced(ejections):

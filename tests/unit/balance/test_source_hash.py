@@ -76,16 +76,6 @@ def test_when_an_endpoint_is_added_clients_move_only_to_it():
     assert {after[client] for client in CLIENTS if before[client] != after[client]} == {PODS[0]}
 
 
-def test_a_skipped_endpoints_clients_use_their_next_choice_and_return():
-    strategy = SourceHash(Weights())
-    before = {client: strategy.pick(PODS, client) for client in CLIENTS[:500]}
-    gone = PODS[3]
-    meanwhile = {client: strategy.pick(PODS, client, skip={gone}) for client in CLIENTS[:500]}
-    without = choices([pod for pod in PODS if pod != gone], clients=CLIENTS[:500])
-    assert meanwhile == without
-    assert {client: strategy.pick(PODS, client) for client in CLIENTS[:500]} == before
-
-
 class Skipped:
     """Endpoints to be skipped, which count how often they are asked."""
 
@@ -109,12 +99,6 @@ def test_of_a_client_that_is_known_only_the_next_choices_are_looked_at():
         skipped.asked = 0
         assert strategy.pick(pods, client, skip=skipped) == expected
         assert skipped.asked <= CHOICES[1]
-
-
-def test_where_all_remembered_choices_are_skipped_the_next_one_of_all_is_picked():
-    strategy, alive = SourceHash(Weights()), PODS[4:5]
-    for client in CLIENTS[:100]:
-        assert strategy.pick(PODS, client, skip={*PODS} - {*alive}) == alive[0]
 
 
 def test_beyond_the_choices_that_are_remembered_the_next_one_of_all_is_picked():

@@ -39,10 +39,6 @@ def test_the_clients_address_decides_which_balancer_is_used(client, expected):
     assert split().pick(client, 0.0) == expected
 
 
-def test_without_networks_all_clients_are_outside():
-    assert split(inside=()).pick(INSIDE, 0.0) == POD_C
-
-
 def test_each_side_has_its_own_turns():
     both = split(outer=(POD_B, POD_C))
     got = [both.pick(client, 0.0) for client in (INSIDE, OUTSIDE) * 3]
@@ -64,13 +60,6 @@ def test_each_side_has_more_endpoints_until_its_own_were_tried():
     assert both.has_more(INSIDE, 0.0, tried={POD_A, POD_C})
     assert not both.has_more(INSIDE, 0.0, tried={POD_A, POD_B})
     assert not both.has_more(OUTSIDE, 0.0, tried={POD_C})
-
-
-def test_clients_of_both_sides_are_pinned():
-    both = split(outer=(POD_B, POD_C), affinity_timeout_s=60.0)
-    for client in (INSIDE, OUTSIDE):
-        assert len({both.pick(client, now) for now in (0.0, 1.0, 2.0)}) == 1
-    assert [len(side._affinity) for side in (both.inner, both.outer)] == [1, 1]
 
 
 def test_an_endpoint_of_both_sides_is_out_and_back_for_both():

@@ -113,29 +113,25 @@ def test_a_node_that_is_missing_among_others_is_a_warning(tmp_path):
 @pytest.mark.parametrize(
     ("text", "what", "cause"),
     [
-        pytest.param(
+        (
             SERVICE.replace("80}, {name: more, port: 81}", "80}"),
             "shop/web would refuse clients",
             no_slice_nor_selector("shop/web", "web"),
-            id="no-slice",
         ),
-        pytest.param(
+        (
             WEB + SLICE.replace("http", "web"),
             "shop/web:http would refuse clients",
             other_port_names("http", ("web",)),
-            id="port-name",
         ),
-        pytest.param(
+        (
             WEB.replace("shop}", 'shop, annotations: {userspace-proxy.io/endpoints: "a.test:1"}}'),
             "shop/web:http would refuse clients",
             name_not_allowed("a.test"),
-            id="name-not-allowed",
         ),
-        pytest.param(
+        (
             WEB.replace("shop}", "shop, annotations: {userspace-proxy.io/balanc: x}}") + SLICE,
             "Service shop/web",
             annotation_unknown(f"{DOMAIN}balanc", f"{DOMAIN}balance", ()),
-            id="annotation",
         ),
     ],
 )

@@ -16,37 +16,31 @@ def lines(offers, wanted, taken, *, own_namespace=False):
 @pytest.mark.parametrize(
     ("offers", "taken", "own_namespace", "why"),
     [
-        pytest.param(
+        (
             Offers(ALL),
             "nftables",
             False,
             "no legacy tables are in use here, and the kernel has nftables",
-            id="clean",
         ),
-        pytest.param(
+        (
             Offers(ALL, legacy_tables=("nat", "filter")),
             "iptables",
             False,
             "this node uses legacy tables already (nat, filter)",
-            id="legacy",
         ),
-        pytest.param(
+        (
             Offers(ALL, iptables_lack="python-iptables is missing", legacy_tables=("nat",)),
             "nftables",
             False,
             "legacy tables are in use, but iptables can't be used (python-iptables is missing)",
-            id="legacy-without-library",
         ),
-        pytest.param(
+        (
             Offers(ALL, nftables_lack="cannot query nftables"),
             "iptables",
             False,
             "nftables can't be used (cannot query nftables)",
-            id="no-nftables",
         ),
-        pytest.param(
-            Offers(ALL), "local", True, "this network namespace was created for the proxy", id="own"
-        ),
+        (Offers(ALL), "local", True, "this network namespace was created for the proxy"),
     ],
 )
 def test_the_choice_of_auto_has_a_reason(offers, taken, own_namespace, why):

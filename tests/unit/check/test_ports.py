@@ -23,21 +23,15 @@ RESERVED = "net.ipv4.ip_local_reserved_ports"
 @pytest.mark.parametrize(
     ("local", "reserved", "hint"),
     [
-        pytest.param("32768\t60999", "", "", id="apart"),
-        pytest.param(
-            "29000 29500",
-            "",
-            f"--proxy-ports below it; or sysctl -w {RESERVED}=29000-29500",
-            id="overlap",
-        ),
-        pytest.param("29000 29500", "29000-29400,29401-29999", "", id="reserved"),
-        pytest.param(
+        ("32768\t60999", "", ""),
+        ("29000 29500", "", f"--proxy-ports below it; or sysctl -w {RESERVED}=29000-29500"),
+        ("29000 29500", "29000-29400,29401-29999", ""),
+        (
             "29000 29500",
             "8080",
             f"--proxy-ports below it; or sysctl -w {RESERVED}=8080,29000-29500",
-            id="others-reserved",
         ),
-        pytest.param("", "", "", id="unknown"),
+        ("", "", ""),
     ],
 )
 def test_proxy_ports_must_not_be_the_nodes_own(local, reserved, hint):

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from tests.unit.status.views import make_endpoint, make_frontend, make_port, make_view
+from tests.unit.status.views import NOW, make_endpoint, make_frontend, make_port, make_view
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.cli import main
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.facts import PortFacts, StatusFacts
+from userspace_proxy.facts.connection import ConnectionFacts
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent
 from userspace_proxy_testing.fakes.agents import FakeAgents
 from userspace_proxy_testing.fakes.api_server import FakeApiServer
@@ -26,6 +27,20 @@ REFUSED = make_port(
     "web", frontends=(ADDRESS,), endpoints=(make_endpoint(A, cause=refuses(A)), make_endpoint(B))
 )
 """As WEB, where one endpoint fails."""
+POD = "shop/cart-7d9f8b6c5d-x2x9z"
+ENDED = ConnectionFacts(
+    at=NOW,
+    service="shop/web:http",
+    client="10.244.0.7:41234",
+    client_pod=POD,
+    endpoint="10.244.0.3:8080",
+    received_bytes=78,
+    sent_bytes=1240,
+    first_byte_s=0.0008,
+    duration_s=3.1,
+    ended_by="client",
+    cause="complete",
+)
 
 
 def status_of(node: str, *ports: PortFacts, **changes: object) -> StatusFacts:

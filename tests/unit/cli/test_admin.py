@@ -38,7 +38,7 @@ def test_a_server_is_an_address_or_a_url(text, expected):
 
 @pytest.mark.parametrize("text", ["https://10.0.0.1", "10.0.0.1:x", "10.0.0.1/api", "[::1", "::1"])
 def test_anything_else_is_not_an_address(text):
-    with pytest.raises(ConfigError, match="is not an address"):
+    with pytest.raises(ConfigError, match="is not the address of a status page"):
         parse_server(text)
 
 

@@ -30,31 +30,21 @@ def offered(capsys):
 @pytest.mark.parametrize(
     ("kind", "words", "expected"),
     [
-        pytest.param(
-            "services",
-            ["explain", ""],
-            ["cart/dns", "db", "default/db", "shop/web"],
-            id="services",
-        ),
-        pytest.param(
+        ("services", ["explain", ""], ["cart/dns", "db", "default/db", "shop/web"]),
+        (
             "names",
             ["status", ""],
             ["cart", "cart/dns", "db", "default", "default/db", "shop", "shop/web"],
-            id="also-namespaces",
         ),
-        pytest.param("services", ["top", "-n", "shop", ""], ["shop/web", "web"], id="of-one"),
-        pytest.param(
-            "services", ["top", "-A", ""], ["cart/dns", "default/db", "shop/web"], id="of-all"
-        ),
-        pytest.param(
-            "services", ["top", "-n=shop", "svc/w"], ["shop/web", "svc/web"], id="with-its-kind"
-        ),
-        pytest.param("services", ["top", "-n", "none", ""], [], id="of-none"),
-        pytest.param("namespaces", ["observe", "-n", ""], ["cart", "default", "shop"], id="flag"),
-        pytest.param("names", ["nope", ""], [], id="unknown-command"),
-        pytest.param("names", ["status", "--nope", ""], [], id="unknown-flag"),
-        pytest.param("names", ["status", "a", ""], [], id="no-more-arguments"),
-        pytest.param("names", [], [], id="no-command"),
+        ("services", ["top", "-n", "shop", ""], ["shop/web", "web"]),
+        ("services", ["top", "-A", ""], ["cart/dns", "default/db", "shop/web"]),
+        ("services", ["top", "-n=shop", "svc/w"], ["shop/web", "svc/web"]),
+        ("services", ["top", "-n", "none", ""], []),
+        ("namespaces", ["observe", "-n", ""], ["cart", "default", "shop"]),
+        ("names", ["nope", ""], []),
+        ("names", ["status", "--nope", ""], []),
+        ("names", ["status", "a", ""], []),
+        ("names", [], []),
     ],
 )
 def test_names_are_those_of_the_proxy(kind, words, expected, serve_view, offered):

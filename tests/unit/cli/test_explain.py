@@ -307,18 +307,12 @@ def test_pods_need_an_api_server(manifests, capsys):
 async def test_a_plugin_of_kubectl_reads_the_cluster_of_kubectl(api, monkeypatch, tmp_path, capsys):
     api.put(service())
     kubeconfig = tmp_path / "config"
-    kubeconfig.write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "c",
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                "clusters": [{"name": "c", "cluster": {"server": api.url}}],
-                "users": [{"name": "u", "user": {}}],
-            }
-        )
+    text = (
+        "current-context: c\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n"
+        f"clusters: [{{name: c, cluster: {{server: '{api.url}'}}}}]\n"
+        "users: [{name: u, user: {}}]\n"
     )
+    kubeconfig.write_text(text)
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy"])
     assert await run("web") == 3
@@ -326,7 +320,7 @@ async def test_a_plugin_of_kubectl_reads_the_cluster_of_kubectl(api, monkeypatch
     other = service(name="db")
     other["metadata"]["namespace"] = "shop"
     api.put(other)
-    kubeconfig.write_text(kubeconfig.read_text().replace('"u"}}', '"u", "namespace": "shop"}}'))
+    kubeconfig.write_text(text.replace("user: u}}", "user: u, namespace: shop}}"))
     assert await run("db") == 3
     assert "no EndpointSlice belongs to shop/db" in capsys.readouterr().out
     assert await run("web") == 1

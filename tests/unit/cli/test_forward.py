@@ -249,6 +249,7 @@ def of_cart(tmp_path):
         pytest.param(["web"], {}, ["cart/web"], "cart", id="a-name"),
         pytest.param(["svc/web"], {"namespace": "shop"}, ["shop/web"], "shop", id="as-for-kubectl"),
         pytest.param(["web", "shop/db"], {}, ["cart/web", "shop/db"], "", id="several"),
+        pytest.param(["https://db.shop.svc:80/x"], {}, ["shop/db"], "shop", id="as-in-a-browser"),
         pytest.param(["shop/db"], {"all-namespaces": "true"}, ["shop/db"], "", id="one-of-all"),
     ],
 )
@@ -265,9 +266,10 @@ def test_all_services_may_be_asked_for_at_one_address_of_loopback():
             wanted_address(Given({"address": text}))
 
 
-def test_a_port_cannot_be_chosen(of_cart):
-    with pytest.raises(ConfigError, match=r"'8080:80' is not a Service \(all ports"):
-        wanted_services(Given({}, ("web", "8080:80")), of_cart)
+@pytest.mark.parametrize("port", ["8080:80", "8080", ":http", "web:80"])
+def test_a_port_cannot_be_chosen(port, of_cart):
+    with pytest.raises(ConfigError, match=f"'{port}' is not a Service \\(all ports"):
+        wanted_services(Given({}, ("web", port)), of_cart)
 
 
 def test_settings_that_were_given_win():
@@ -338,6 +340,18 @@ def test_each_change_is_a_line():
 def test_what_is_newly_left_out_is_a_line():
     udp, sctp = ("a:1/UDP", "TCP only"), ("a:2/SCTP", "TCP only")
     assert list(render_left_out([udp], [udp, sctp])) == ["  a:2/SCTP is not forwarded: TCP only"]
+
+
+async def test_a_port_that_stands_in_for_a_privileged_one_stays_where_it_is(pods):
+    await pods.start()
+    prefix = "setpriv", "--bounding-set=-net_bind_service", "--"
+    arguments = f"--master={pods.api.url}", "-n=shop", "--address=127.77.0.3"
+    async with forwarding(*arguments, prefix=prefix) as running:
+        assert (await running.line("  web"))[1] == "127.77.0.3:8080"
+        pods.api.put(service("late", ports=[{"name": "http", "port": 8080}]))
+        assert (await running.line("+ late"))[3] != "127.77.0.3:8080:"
+        said = " ".join(await running.line("127.77.0.3:8080 is"))
+    assert said == "127.77.0.3:8080 is that of web.shop:80 until this ends"
 
 
 async def test_it_says_once_who_has_the_address_of_a_service(pods):

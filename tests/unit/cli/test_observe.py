@@ -13,27 +13,12 @@ from userspace_proxy.cli import main
 from userspace_proxy.cli.command import Given
 from userspace_proxy.cli.observe import _show, observe
 from userspace_proxy.embedding.loop_thread import LoopThread
-from userspace_proxy.facts.connection import ConnectionFacts
 from userspace_proxy.status import stream
 from userspace_proxy.status.observing import Observing
 from userspace_proxy.status.server import StatusServer
 
 from .conftest import Terminal
-
-POD = "shop/cart-7d9f8b6c5d-x2x9z"
-ENDED = ConnectionFacts(
-    at=NOW,
-    service="shop/web:http",
-    client="10.244.0.7:41234",
-    client_pod=POD,
-    endpoint="10.244.0.3:8080",
-    received_bytes=78,
-    sent_bytes=1240,
-    first_byte_s=0.0008,
-    duration_s=3.1,
-    ended_by="client",
-    cause="complete",
-)
+from .nodes_world import ENDED, POD
 
 
 class Stopped(Exception):
@@ -113,20 +98,6 @@ def test_the_proxy_gets_what_is_to_be_shown(proxy):
     (wanted,) = filters
     assert (wanted.service, wanted.client) == ("shop/web", "10.244.0.7")
     assert (wanted.failed, wanted.saved, wanted.slow_s) == (True, False, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("words", "flags", "service"),
-    [
-        pytest.param(["shop"], {}, "shop", id="namespace"),
-        pytest.param([], {"namespace": "shop"}, "shop", id="flag"),
-        pytest.param(["svc/web"], {"namespace": "shop"}, "shop/web", id="as-for-kubectl"),
-    ],
-)
-def test_namespaces_and_services_are_named_as_for_kubectl(words, flags, service, proxy):
-    port, filters = proxy
-    watch(port, *words, **flags)
-    assert [wanted.service for wanted in filters] == [service]
 
 
 @pytest.mark.parametrize(

@@ -16,21 +16,8 @@ from userspace_proxy_testing.fakes.agent_answers import FakeAgent
 from userspace_proxy_testing.fakes.agents import response_head
 
 from .conftest import Terminal
-from .nodes_world import status_of
+from .nodes_world import ENDED, POD, status_of
 
-ENDED = ConnectionFacts(
-    at=NOW,
-    service="shop/web:http",
-    client="10.244.0.7:41234",
-    client_pod="shop/cart-1",
-    endpoint="10.244.0.3:8080",
-    received_bytes=78,
-    sent_bytes=1240,
-    first_byte_s=0.0008,
-    duration_s=3.1,
-    ended_by="client",
-    cause="complete",
-)
 UNSEEN = ConnectionFacts(
     event=ConnectionEvent.UNSEEN, at=NOW, service="shop/db", cause="the kernel refuses them"
 )
@@ -116,7 +103,7 @@ async def test_connections_of_all_nodes_are_shown_as_they_happen(cluster, capsys
 
     def both_shown():
         out.append(capsys.readouterr().out)
-        return all(f" {node} shop/cart-1 → " in "".join(out) for node in ("node-1", "node-2"))
+        return all(f" {node} {POD} → " in "".join(out) for node in ("node-1", "node-2"))
 
     words = ["web", "--failed", "--from=10.244.0.7", cluster.kubeconfig]
     task = asyncio.ensure_future(show_lines(COMMANDS["observe"].read_words(words)))

@@ -57,6 +57,7 @@ def selected(*words, **flags):
         ("http://web.shop:8080/prices?q=1", ["shop/web:8080"]),
         ("https://user@web.shop.svc/", ["shop/web"]),
         ("http://web/", ["default/web"]),
+        ("svc/web.shop:80", ["shop/web:80", "svc/web.shop:80"]),
     ],
 )
 def test_a_word_is_a_service(word, expected):
@@ -73,6 +74,8 @@ def test_a_word_is_a_service(word, expected):
         ("fd00::7", "status --search=fd00::7"),
         ("deploy/web", "web is the Service of that name"),
         ("pod/web-1", "write one that leads to it"),
+        ("deployment.apps/web", "web is the Service of that name"),
+        ("svc/10.96.7.7", "status --search=10.96.7.7"),
         ("www.example.org", "NAMESPACE/NAME"),
     ],
 )
@@ -80,6 +83,14 @@ def test_what_is_no_service_is_refused_with_what_to_write(word, hint):
     with pytest.raises(ConfigError) as caught:
         names(word)
     assert hint in caught.value.hint
+
+
+def test_the_command_that_finds_an_address_asks_the_same_proxy_or_cluster():
+    given = Given({"server": "node-1:10249", "context": "prod"}, settings=("--kubeconfig=my conf",))
+    with pytest.raises(ConfigError) as caught:
+        ServiceArguments(given).names("10.96.7.7")
+    flags = "--server=node-1:10249 '--kubeconfig=my conf' --context=prod"
+    assert f"status --search=10.96.7.7 {flags}` shows" in caught.value.hint
 
 
 @pytest.mark.parametrize("word", ["/web", "shop/", "a/b/c", "svc/a/b", ":80", "web:"])

@@ -26,17 +26,12 @@ LONG = "none of its 2 endpoints answers; no route to 10.244.0.9: that address do
 @pytest.mark.parametrize(
     ("view", "words", "status"),
     [
-        pytest.param(make_calm_view(), [], 0, id="served"),
-        pytest.param(make_troubled_view(), [], 3, id="trouble"),
-        pytest.param(make_troubled_view(), ["shop/web"], 0, id="another-service"),
-        pytest.param(make_troubled_view(), ["shop/cart"], 3, id="this-service"),
-        pytest.param(make_calm_view(), ["shop/db"], 0, id="ignored"),
-        pytest.param(
-            make_view(ignored=(make_ignored("shop/b", "", "held", is_conflict=True),)),
-            ["shop/b"],
-            3,
-            id="address-taken",
-        ),
+        (make_calm_view(), [], 0),
+        (make_troubled_view(), [], 3),
+        (make_troubled_view(), ["shop/web"], 0),
+        (make_troubled_view(), ["shop/cart"], 3),
+        (make_calm_view(), ["shop/db"], 0),
+        (make_view(ignored=(make_ignored("shop/b", "", "held", is_conflict=True),)), ["shop/b"], 3),
     ],
 )
 @pytest.mark.parametrize("form", ["text", "wide", "json"])
@@ -78,12 +73,6 @@ def test_json_is_that_of_the_proxy(serve_view, capsys):
     ]
 
 
-@pytest.mark.parametrize("words", [["web", "-n", "shop"], ["svc/web", "-n", "shop"], ["shop/web"]])
-def test_a_service_is_named_as_for_kubectl(words, serve_view, capsys):
-    assert main(["status", *words, serve_view(make_troubled_view())]) == 0
-    assert "address   10.96.7.118:80/TCP" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("words", [["shop"], ["-n", "shop"]])
 def test_a_namespace_is_shown_with_the_node(words, serve_view, capsys):
     cart = make_port("cart", namespace="cart", problem="a program has the port")
@@ -97,24 +86,6 @@ def test_a_namespace_is_shown_with_the_node(words, serve_view, capsys):
     server = serve_view(make_view(make_port("web"), cart))
     for form in ("text", "json"):
         assert main(["status", *words, "-o", form, server]) == 0
-
-
-def test_a_plugin_of_kubectl_shows_the_namespace_of_its_context(
-    serve_view, capsys, monkeypatch, tmp_path
-):
-    path = tmp_path / "config"
-    path.write_text(
-        "current-context: a\ncontexts: [{name: a, context: {cluster: a, namespace: shop}}]\n"
-        "clusters: [{name: a, cluster: {server: a}}]\n"
-    )
-    monkeypatch.setenv("KUBECONFIG", str(path))
-    monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy"])
-    server = serve_view(make_view(make_port("web"), make_port("db", namespace="cart")))
-    for words, shown in (([], 1), (["-A"], 2), (["-n", "cart"], 1), (["web"], 1)):
-        assert main(["status", *words, server]) == 0
-        assert f"{shown} Service port" in capsys.readouterr().out
-    assert main(["top", server]) == 0
-    assert "cart/db" not in capsys.readouterr().out
 
 
 def test_a_name_of_another_namespace_is_found(serve_view, capsys):
@@ -136,11 +107,6 @@ def test_a_missing_service_is_one_line_and_status_1(serve_view, capsys):
     assert main(["status", "shop/wbe", serve_view(make_calm_view())]) == 1
     out, err = capsys.readouterr()
     assert (out, err) == ("", "error: there is no Service shop/wbe (did you mean shop/web?)\n")
-
-
-def test_without_a_proxy_it_is_one_line_and_status_1(capsys):
-    assert main(["status", f"--server=:{free_port()}"]) == 1
-    assert capsys.readouterr().err.startswith("error: no userspace-proxy answers at 127.0.0.1:")
 
 
 class Watched(io.StringIO):

@@ -51,7 +51,7 @@ class Proxy:
         assert taken == host
         by_family = {f: tuple(ip for ip in ips if IPFamily.of(ip) is f) for f in families}
         found = lookup or Lookup(by_family, 30)
-        if self.endpoints.learn(host, found, self.now, self.now + 1e6):
+        if self.endpoints.learn(host, found, self.now):
             self.derive(self.source)
 
     def state(self, name="db", namespace="shop"):

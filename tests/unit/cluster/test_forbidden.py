@@ -95,18 +95,6 @@ def test_what_the_kernel_has_answered_is_bounded(monkeypatch):
     assert len(asked) == 3
 
 
-def test_an_address_is_free_when_its_last_service_is_gone(forbidden):
-    old, new = service("a", "172.20.0.1"), service("b", "172.20.0.2")
-    assert forbidden.change_services((), [old]) == {"172.20.0.1"}
-    assert forbidden.change_services([old], [new]) == {"172.20.0.1", "172.20.0.2"}
-    assert forbidden.why("172.20.0.1") == Forbidden.SERVICE
-    web = service(
-        "web", "172.20.0.1", external_ips=("203.0.113.8",), load_balancer_ips=("203.0.113.9",)
-    )
-    forbidden.change_services([web], ())
-    assert forbidden.why("172.20.0.1") == ""
-
-
 def test_equal_nodes_are_no_change(forbidden):
     node = Node("node-1", ("198.51.100.2",), pod_networks=("10.250.1.0/24",))
     assert not forbidden.set_nodes(node, frozenset({"198.51.100.3"}))

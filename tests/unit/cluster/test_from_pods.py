@@ -89,23 +89,6 @@ def test_a_pod_that_is_deleted_or_loses_its_label_is_no_endpoint(cluster):
     assert cluster.ips() == []
 
 
-def test_a_pod_that_changes_is_another_endpoint(cluster):
-    cluster.pods.put_pod(pod())
-    assert cluster.ips() == ["10.244.0.3"]
-    cluster.pods.put_pod(pod(ip="10.244.0.5"))
-    assert cluster.ips() == ["10.244.0.5"]
-
-
-def test_a_service_may_come_after_its_pods_and_select_others(cluster):
-    cluster.pods.put_pod(pod())
-    cluster.pods.put_pod(pod("db-1", "10.244.0.9", app="db"))
-    assert cluster.ips() == ["10.244.0.3"]
-    cluster.pods.put_service(service(app="db"), TO_8080)
-    assert cluster.ips() == ["10.244.0.9"]
-    cluster.pods.put_pod(pod("web-2", "10.244.0.4"))
-    assert cluster.ips() == ["10.244.0.9"]
-
-
 def test_written_slices_of_a_service_with_a_selector_are_ignored(cluster):
     cluster.pods.put_pod(pod())
     cluster.pods.put_slice(written())

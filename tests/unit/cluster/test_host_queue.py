@@ -31,14 +31,6 @@ def names(letter, count=20):
     return [f"{letter}{number}" for number in range(count)]
 
 
-def test_a_name_is_taken_when_it_is_due(queue):
-    put(queue, "a")
-    assert queue.take(NOW - 1) is None
-    assert queue.next_at() == NOW
-    assert queue.take(NOW) == "a"
-    assert queue.next_at() is None
-
-
 def test_a_name_that_is_put_again_has_only_its_new_time(queue):
     put(queue, "a")
     put(queue, "a", at=NOW + 5)
@@ -89,13 +81,6 @@ def test_a_name_that_has_no_place_follows_when_one_is_given_back(queue):
     queue.give_back(taken[0])
     queue.give_back(taken[0])
     assert take_all(queue) == ["a4"]
-
-
-def test_in_a_namespace_names_with_an_answer_are_first_then_the_earliest(queue):
-    put(queue, "failed", at=1, is_doubtful=True)
-    put(queue, "late", at=3)
-    put(queue, "early", at=2)
-    assert take_all(queue) == ["early", "late", "failed"]
 
 
 def test_namespaces_have_turns(queue):

@@ -56,12 +56,6 @@ def test_a_name_without_a_port_name_is_for_the_only_port():
     )
 
 
-def test_names_with_one_port_are_one_slice():
-    other = EndpointName("db2.example.com", 5433)
-    (named,) = request(of=service(DB, other)).named
-    assert [endpoint.ip for endpoint in named.named] == ["db.example.com", "db2.example.com"]
-
-
 def test_of_several_ports_each_name_says_its_own():
     sql, rest = EndpointName("a.test", 1, "sql"), EndpointName("b.test", 2, "rest")
     found = request(of=service(sql, rest, ports=(SQL, REST)))
@@ -122,12 +116,6 @@ def test_slices_of_names_are_among_slices_of_addresses():
     found = request(plain, names, of=service())
     assert (found.plain, found.named) == ((plain,), (names,))
     assert found.names == (DB,)
-
-
-def test_both_forms_of_names_are_listed():
-    names = NameSlice.of(item("db-x", Endpoint("db.example.com")))
-    other = EndpointName("a.test", 1)
-    assert request(names, of=service(other)).names == (other, DB)
 
 
 def test_of_many_names_and_ports_the_first_are_listed():

@@ -121,14 +121,6 @@ def test_a_change_leaves_other_services_the_same_objects(store, change, expected
     assert after.revision == before.revision + 1
 
 
-def test_a_snapshot_has_the_addresses_of_all_nodes(store):
-    before = store.snapshot()
-    store.set_node_addresses(frozenset({"192.0.2.1", "192.0.2.2"}))
-    after = store.snapshot()
-    assert after.node_addresses == {"192.0.2.1", "192.0.2.2"}
-    assert after.revision == before.revision + 1
-
-
 def test_the_addresses_that_nodes_had_in_an_earlier_run_count_until_others_are_set():
     nodes = frozenset({"192.0.2.1"})
     store = Store()
@@ -154,14 +146,6 @@ def test_a_slice_that_moves_to_another_service_leaves_the_old_one(store):
     assert [item.key.name for item in services[WEB].slices] == ["cart-1", "web-1"]
 
 
-def test_slices_that_arrive_before_their_service_wait_for_it():
-    store = Store()
-    store.put_slice(CART_SLICE)
-    assert store.snapshot().services == {}
-    store.put_service(CART_SERVICE)
-    assert store.snapshot().services == {CART: ServiceState(CART_SERVICE, (CART_SLICE,))}
-
-
 def test_slices_without_a_service_are_known_by_the_name_that_they_give(store):
     first = store.snapshot()
     store.put_slice(ORPHAN)
@@ -174,22 +158,6 @@ def test_slices_without_a_service_are_known_by_the_name_that_they_give(store):
     assert store.snapshot().orphans == {ORPHAN.service: (ORPHAN,)}
     store.delete_slice(ORPHAN.key)
     assert store.snapshot().orphans == {}
-
-
-def test_slices_that_outlive_their_service_serve_the_next_of_that_name(store):
-    store.delete_service(CART)
-    store.snapshot()
-    store.put_service(CART_SERVICE)
-    assert store.snapshot().services[CART].slices == (CART_SLICE,)
-
-
-def test_many_changes_between_two_snapshots_are_one_revision(store):
-    before = store.snapshot()
-    store.put_slice(slice_of("192.0.2.3"))
-    store.delete_service(WEB)
-    store.set_node(None)
-    after = store.snapshot()
-    assert (after.revision, after.node) == (before.revision + 1, None)
 
 
 def test_a_snapshot_never_changes_after_it_was_returned(store):

@@ -1,8 +1,6 @@
 import pytest
 
-from userspace_proxy.config.flags import dashed, read_flags, split_words, warn_ignored
-from userspace_proxy.config.ignored import FLAGS as IGNORED
-from userspace_proxy.config.kinds import BOOL
+from userspace_proxy.config.flags import read_flags, split_words
 from userspace_proxy.config.values import PortRange
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import SocketAddress
@@ -36,31 +34,26 @@ def test_a_flag_is_kept_as_it_was_written():
 @pytest.mark.parametrize(
     ("words", "name", "value"),
     [
-        pytest.param(["--v=1", "--v=3"], "verbosity", 3, id="last-wins"),
-        pytest.param(
+        (["--v=1", "--v=3"], "verbosity", 3),
+        (
             ["--nodeport-addresses=10.0.0.0/8", "--nodeport-addresses=192.168.0.0/16"],
             "nodeport_addresses",
             ("10.0.0.0/8", "192.168.0.0/16"),
-            id="lists-add-up",
         ),
-        pytest.param(
+        (
             ["--feature-gates=A=true", "--feature-gates=B=false,A=false"],
             "feature_gates",
             (("A", False), ("B", False)),
-            id="gates-add-up",
         ),
-        pytest.param(["--cleanup=f"], "cleanup", False, id="switch-off"),
-        pytest.param(["--logging-format=json"], "log_format", "json", id="kube-proxys-name"),
-        pytest.param(["--healthz-bind-address="], "healthz_bind_address", None, id="switched-off"),
-        pytest.param(["--healthz-port=0"], "healthz_bind_address", None, id="port-0"),
-        pytest.param(
-            ["--metrics-port=80"], "metrics_bind_address", SocketAddress("127.0.0.1", 80), id="port"
-        ),
-        pytest.param(
+        (["--cleanup=f"], "cleanup", False),
+        (["--logging-format=json"], "log_format", "json"),
+        (["--healthz-bind-address="], "healthz_bind_address", None),
+        (["--healthz-port=0"], "healthz_bind_address", None),
+        (["--metrics-port=80"], "metrics_bind_address", SocketAddress("127.0.0.1", 80)),
+        (
             ["--metrics-port=80", "--metrics-bind-address=10.0.0.1:81"],
             "metrics_bind_address",
             SocketAddress("10.0.0.1", 81),
-            id="address-wins-over-port",
         ),
     ],
 )
@@ -121,19 +114,6 @@ def test_ignored_flags_are_named_once_for_each_reason():
     )
 
 
-@pytest.mark.parametrize("flag", sorted(IGNORED))
-def test_an_old_default_gets_a_line_too(flag):
-    row = IGNORED[flag]
-    zero = "false" if row.kind is BOOL else "0"
-    assert read_flags([f"--{flag}={zero}"]).warnings == (f"ignored --{flag}: {row.reason}",)
-
-
-def test_a_warning_names_the_file():
-    assert warn_ignored([("conntrack.min", "why")], place="config.conf") == [
-        "config.conf: ignored conntrack.min: why"
-    ]
-
-
 FLAGS = {
     "kubeconfig": True,
     "proxy-mode": True,
@@ -191,24 +171,6 @@ def test_a_wrong_word_is_refused_with_a_remedy(words, message):
     with pytest.raises(ConfigError) as caught:
         split_words(words, FLAGS, command="run")
     assert str(caught.value) == message
-
-
-def test_flags_are_shown_with_their_dashes():
-    assert (dashed("v"), dashed("cleanup")) == ("-v", "--cleanup")
-
-
-@pytest.mark.parametrize(
-    ("word", "shown"),
-    [
-        pytest.param("--conntrack-max=0", "--conntrack-max", id="old-default"),
-        pytest.param("--conntrack-max=5", "--conntrack-max", id="conntrack-max"),
-        pytest.param("--resource-container=/kube-proxy", "--resource-container", id="container"),
-        pytest.param("--cleanup-ipvs", "--cleanup-ipvs", id="switch"),
-        pytest.param("--docker-only", "--docker-only", id="of-cadvisor"),
-    ],
-)
-def test_a_flag_that_kube_proxy_has_removed_starts_with_a_line(word, shown):
-    assert read_flags([word]).warnings == (f"ignored {shown}: kube-proxy has removed it",)
 
 
 def test_the_old_name_of_cleanup_cleans_up():

@@ -84,12 +84,6 @@ def test_disabled_is_no_zero_value():
     assert read(KUBE, "healthzBindAddress: disabled").values == {"healthz_bind_address": None}
 
 
-def test_a_setting_is_kept_with_its_place():
-    assert read(KUBE, "iptables:\n  syncPeriod: 60s").texts == {
-        "iptables_sync_period_s": "c.yaml:4: iptables.syncPeriod: 1m0s"
-    }
-
-
 def test_fields_without_effect_are_named_once_for_each_reason():
     config = read(KUBE, "ipvs: {scheduler: rr, strictARP: true}\noomScoreAdj: -999\n")
     assert config.warnings == [
@@ -229,10 +223,6 @@ def test_a_document_twice_is_refused():
     )
 
 
-def test_broken_yaml_is_an_error_of_the_configuration():
-    assert error_of("a: [").startswith("c.yaml:")
-
-
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     path = tmp_path / "config.conf"
     path.write_bytes(b"\xff\x00\xfe")
@@ -252,11 +242,6 @@ def test_null_is_the_zero_of_what_it_stands_for():
     assert read(KUBE, "featureGates: {A: null}").values == {"feature_gates": (("A", False),)}
 
 
-def test_a_setting_without_effect_is_shown_as_its_flag_has_it():
-    config = read(KUBE, "featureGates: {A: true, B: false}")
-    assert config.texts == {"feature_gates": "c.yaml:3: featureGates: A=true,B=false"}
-
-
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path, encoding):
     path = tmp_path / "config.conf"
@@ -267,25 +252,22 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path, encoding):
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        pytest.param(
+        (
             "udpIdleTimeout: 250ms",
             "c.yaml: ignored udpIdleTimeout: only kube-proxy's removed userspace mode obeyed it, "
             "by default with 250ms, which splits flows; UDP flows live as conntrack's do, or as "
             "long as --udp-idle-timeout says",
-            id="of-the-userspace-mode",
         ),
-        pytest.param(
+        (
             "udpIdleTimeout: soon",
             "c.yaml: ignored udpIdleTimeout: only kube-proxy's removed userspace mode obeyed it, "
             "by default with 250ms, which splits flows; UDP flows live as conntrack's do, or as "
             "long as --udp-idle-timeout says",
-            id="a-value-that-kube-proxy-does-not-read",
         ),
-        pytest.param(
+        (
             "portRange: 36000-36999",
             "c.yaml: ignored portRange: only kube-proxy's removed userspace mode obeyed it; see "
             "--proxy-ports",
-            id="ports-of-the-userspace-mode",
         ),
     ],
 )
@@ -298,32 +280,28 @@ def test_what_kube_proxy_does_not_obey_has_no_effect_here(text, warning):
 @pytest.mark.parametrize(
     ("text", "values", "warning"),
     [
-        pytest.param(
+        (
             "hostnameOverride: a\nhostnameOverride: b",
             {"hostname_override": "b"},
             "c.yaml:4: key 'hostnameOverride' is given twice, first in line 3; as in kube-proxy, "
             "the last value counts, and numbers are YAML 1.1's",
-            id="twice",
         ),
-        pytest.param(
+        (
             "logging: {verbosity: 010}",
             {"verbosity": 8},
             "c.yaml:3: logging.verbosity: 010 is 8 in YAML 1.1 and 10 in YAML 1.2; as in "
             "kube-proxy, the last value counts, and numbers are YAML 1.1's",
-            id="octal",
         ),
-        pytest.param(
+        (
             f"hostnameOverride: a\n---\n{KUBE}hostnameOverride: b",
             {"hostname_override": "a"},
             "c.yaml:5: ignored a second KubeProxyConfiguration, as kube-proxy does",
-            id="two-documents",
         ),
-        pytest.param(
+        (
             "hostnameOverride: a\n---\napiVersion: v1\nkind: ConfigMap",
             {"hostname_override": "a"},
             "c.yaml:6: kind: v1 ConfigMap is not a known configuration kind; it is ignored, as by "
             "kube-proxy",
-            id="another-kind-after-it",
         ),
     ],
 )

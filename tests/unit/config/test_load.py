@@ -20,25 +20,6 @@ def config(tmp_path):
     return write
 
 
-def test_without_flags_all_is_default():
-    loaded = load_settings([])
-    assert loaded.settings == Settings()
-    assert loaded.settings.origins == {}
-    assert loaded.warnings == ()
-
-
-def test_flags_win_over_the_file_and_the_file_over_defaults(config):
-    flag = config("hostnameOverride: node-1\nlogging:\n  verbosity: 2\n")
-    settings = load_settings([flag, "--hostname-override=node-2"]).settings
-    assert settings.hostname_override == "node-2"
-    assert settings.verbosity == 2
-    assert settings.origins == {
-        "config_file": "flag",
-        "hostname_override": "flag",
-        "verbosity": "file",
-    }
-
-
 def test_an_old_flag_that_kube_proxy_ignores_beside_its_file_is_named(config):
     flag = config("clusterCIDR: 10.0.0.0/8\n")
     same = ["--cluster-cidr=10.0.0.0/8", "--hostname-override=n", "--v=2", "--steering=none"]
@@ -111,14 +92,13 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
 @pytest.mark.parametrize(
     ("words", "warnings"),
     [
-        pytest.param(
+        (
             ["--proxy-mode=ipvs"],
             ("--proxy-mode=ipvs has no effect: this proxy runs in userspace mode",),
-            id="another-mode",
         ),
-        pytest.param(["--proxy-mode=userspace"], (), id="this-programs-mode"),
-        pytest.param(["--detect-local-mode=NodeCIDR"], (), id="pods-of-this-node"),
-        pytest.param(
+        (["--proxy-mode=userspace"], ()),
+        (["--detect-local-mode=NodeCIDR"], ()),
+        (
             ["--detect-local-mode=BridgeInterface"],
             (
                 (
@@ -126,37 +106,29 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
                     "InterfaceNamePrefix are treated as ClusterCIDR"
                 ),
             ),
-            id="pods-behind-a-bridge",
         ),
-        pytest.param(
+        (
             ["--manifests=m.yaml", "--kubeconfig=k"],
             ("--kubeconfig isn't used: Services come from --manifests=m.yaml",),
-            id="two-sources",
         ),
-        pytest.param(
+        (
             ["--manifests=m.yaml", "--endpoints-from-pods"],
             ("--endpoints-from-pods isn't used: manifests contain EndpointSlices, not Pods",),
-            id="pods-of-manifests",
         ),
-        pytest.param(
+        (
             ["--manifests=m.yaml", "--allow-node-endpoints"],
             ("--allow-node-endpoints isn't needed: manifests may name this node's addresses",),
-            id="node-endpoints-of-manifests",
         ),
-        pytest.param(
+        (
             ["--dns-upstream=192.0.2.53"],
             ("--dns-upstream isn't used: without --dns-bind-address no names are answered",),
-            id="dns-upstream-alone",
         ),
-        pytest.param(
-            ["--dns-upstream=192.0.2.53", "--dns-bind-address=127.0.0.1"], (), id="dns-upstream"
-        ),
-        pytest.param(
+        (["--dns-upstream=192.0.2.53", "--dns-bind-address=127.0.0.1"], ()),
+        (
             ["--service-cluster-ip-range=10.0.0.0/16"],
             ("--service-cluster-ip-range isn't used: the API server allocates ClusterIPs",),
-            id="range-without-manifests",
         ),
-        pytest.param(
+        (
             ["--proxy-ports=29000-31000"],
             (
                 (
@@ -164,7 +136,6 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
                     "ephemeral ports (from 32768): a proxy port may be in use when it is needed"
                 ),
             ),
-            id="ports-of-others",
         ),
     ],
 )
@@ -183,22 +154,19 @@ def test_a_mode_in_the_file_is_named_with_its_place(config):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        pytest.param(
+        (
             ["--iptables-sync-period=1s", "--iptables-min-sync-period=2s"],
             "--iptables-min-sync-period is longer than --iptables-sync-period "
             "(kube-proxy refuses that too)",
-            id="periods",
         ),
-        pytest.param(
+        (
             ["--healthz-bind-address=127.0.0.1:10249"],
             "--healthz-bind-address and --metrics-bind-address are both 127.0.0.1:10249 "
             "(one is for load balancers, the other for this node's operator)",
-            id="one-address-twice",
         ),
-        pytest.param(
+        (
             ["--config=/nonexistent/config.conf"],
             "cannot read --config=/nonexistent/config.conf: No such file or directory",
-            id="no-file",
         ),
     ],
 )

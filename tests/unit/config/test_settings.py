@@ -87,17 +87,13 @@ def test_options_have_the_values_of_settings_by_name_and_else_their_defaults():
 @pytest.mark.parametrize(
     ("settings", "option", "value"),
     [
-        pytest.param({}, "node_addresses", (), id="no-own-address"),
-        pytest.param({"bind_address": "::"}, "node_addresses", (), id="no-own-ipv6-address"),
-        pytest.param(
-            {"bind_address": "192.0.2.1"}, "node_addresses", ("192.0.2.1",), id="own-address"
-        ),
-        pytest.param({"path": "auto"}, "path", DataPath.AUTO, id="path"),
-        pytest.param({"allow_paths": ("kernel",)}, "allowed_paths", (DataPath.KERNEL,), id="paths"),
-        pytest.param({}, "preserves_client_address", True, id="client-addresses"),
-        pytest.param(
-            {"preserve_client_address": "never"}, "preserves_client_address", False, id="never"
-        ),
+        ({}, "node_addresses", ()),
+        ({"bind_address": "::"}, "node_addresses", ()),
+        ({"bind_address": "192.0.2.1"}, "node_addresses", ("192.0.2.1",)),
+        ({"path": "auto"}, "path", DataPath.AUTO),
+        ({"allow_paths": ("kernel",)}, "allowed_paths", (DataPath.KERNEL,)),
+        ({}, "preserves_client_address", True),
+        ({"preserve_client_address": "never"}, "preserves_client_address", False),
     ],
 )
 def test_a_row_converts_its_value(settings, option, value):

@@ -3,7 +3,6 @@ import pytest
 from userspace_proxy.config.values import (
     InheritedSocket,
     PortRange,
-    parse_address,
     parse_bool,
     parse_cidr,
     parse_listen_address,
@@ -70,10 +69,6 @@ def test_where_no_server_can_listen(text, message):
 
 def test_an_inherited_socket_prints_as_it_is_written():
     assert str(InheritedSocket(3)) == "fd://3"
-
-
-def test_an_address_is_made_canonical():
-    assert parse_address("FD00:0:0::1") == "fd00::1"
 
 
 def test_a_port_may_be_zero():

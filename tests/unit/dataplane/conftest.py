@@ -52,6 +52,12 @@ async def timers() -> TimerLoop:
 
 
 @pytest.fixture
+async def timed(build: Callable[..., Rig], timers: TimerLoop) -> Rig:
+    """A rig with the default tuning whose time passes when the test lets it."""
+    return build(None, timers.clock, timers)
+
+
+@pytest.fixture
 def group() -> EndpointGroup:
     """Two endpoints of a Service port."""
     return EndpointGroup(port_key("shop/web:http"), Serving([POD_A, POD_B]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -159,6 +160,17 @@ class Rig:
         (listener,) = answer.listeners.values()
         return Service(self, group, self.group_of(group), listener, wanted)
 
+    def served(self) -> tuple[TcpEndpoint, Service]:
+        """Return an endpoint, and the Service that it serves."""
+        pod = self.endpoint()
+        return pod, self.service(pod.address)
+
+    def udp_served(self) -> tuple[UdpPeer, Service, UdpPeer]:
+        """Return an endpoint, the Service that it serves over UDP, and a client."""
+        pod = self.udp_peer()
+        service = self.udp_service(pod.address)
+        return pod, service, self.udp_client(service)
+
     def group_of(self, group: Group) -> Any:
         return self.link._worker._groups[group.number]
 
@@ -208,11 +220,16 @@ class Rig:
         client = await self.client(service)
         return client, await endpoint.accept()
 
+    async def joined(self, service: Service, endpoint: TcpEndpoint) -> tuple[Peer, Peer]:
+        """Return the same once the data plane has noted the endpoint's answer."""
+        ends = await self.pair(service, endpoint)
+        await until(lambda: all(c.up for c in self.connections.open), "the dial is answered")
+        return ends
+
     async def both_ends(self, first: str = "client") -> tuple[Peer, Peer]:
         """Return the two ends of a connection, the one that acts first before the other."""
         pod = self.endpoint()
-        client, server = await self.pair(self.service(pod.address), pod)
-        await until(lambda: all(c.up for c in self.connections.open), "the dial is answered")
+        client, server = await self.joined(self.service(pod.address), pod)
         return (client, server) if first == "client" else (server, client)
 
     def _directions(self) -> list[Direction]:
@@ -278,6 +295,11 @@ def no_descriptors() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def out_of_watches(*_args: object) -> None:
+    """Fail as the registration of a socket does beyond the kernel's limit."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def connection_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

@@ -1,7 +1,6 @@
 """PROXY headers: read from trusted peers, and sent to endpoints."""
 
 import contextlib
-import errno
 import logging
 import socket
 import sys
@@ -14,7 +13,7 @@ from userspace_proxy.dataplane.connection_log import LOGGER
 from userspace_proxy.facts import ClientMistake
 from userspace_proxy.model import Handling, ProxyProtocol
 
-from .rig import connection_lines
+from .rig import connection_lines, out_of_watches
 from .waiters import HOLD, count_waiting
 from .waiting import turns, until
 
@@ -162,9 +161,6 @@ async def test_a_peer_that_resets_within_its_header_has_ended_it(rig, pod, caplo
 
 async def test_a_peer_that_cannot_be_watched_is_refused_and_counted(rig, pod, monkeypatch):
     web = rig.service(pod.address)
-
-    def out_of_watches(*_args):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(rig.engine.reactor, "register", out_of_watches)
     counters = web.group.counters

@@ -62,12 +62,6 @@ def test_a_seed_that_changes_starts_the_choices_again(group):
     assert picks(group, 1) == [POD_A]
 
 
-def test_clients_outside_have_endpoints_of_their_own(group):
-    group.update(Serving([POD_A, POD_B], outside=[POD_C], inside=CLUSTER))
-    assert picks(group, 2, POD_CLIENT) == [POD_A, POD_B]
-    assert picks(group, 2, ALICE) == [POD_C] * 2
-
-
 def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
     pods = [POD_A, POD_B, POD_C]
     group.update(Serving(pods, affinity_timeout_s=60))
@@ -111,30 +105,6 @@ def test_weights_decide_the_shares_and_may_change():
     assert picked(group) == {POD_A: 2, POD_B: 8}
     group.update(Serving((POD_A, POD_B)))
     assert picked(group) == {POD_A: 5, POD_B: 5}
-
-
-def test_weights_count_on_both_sides_of_a_split():
-    pods = (POD_A, POD_B)
-    group = EndpointGroup(
-        port_key("shop/web:http"),
-        Serving(pods, outside=pods, inside=(f"{ALICE}/32",), weights=((POD_A, 400),)),
-    )
-    assert [picked(group, client=client)[POD_A] for client in (ALICE, BOB)] == [8, 8]
-
-
-def test_a_client_keeps_its_endpoint_by_its_address_in_each_worker():
-    serving = Serving(
-        (POD_A, POD_B, POD_C),
-        handling=Handling(balance=Balance.SOURCE_HASH),
-        standbys=((POD_C, 1),),
-    )
-    groups = [
-        EndpointGroup(port_key("shop/web:http"), serving, start=number) for number in range(3)
-    ]
-    clients = [f"203.0.113.{number}" for number in range(20)]
-    found = [[group.balancers.current.pick(client, 0.0) for client in clients] for group in groups]
-    assert found[0] == found[1] == found[2]
-    assert set(found[0]) == {POD_A, POD_B}
 
 
 def test_with_a_limit_the_endpoint_with_the_most_room_is_picked_until_none_has_any():
@@ -284,11 +254,3 @@ def test_where_no_other_endpoint_stays_new_ones_have_full_shares():
     group = EndpointGroup(port_key("shop/web:http"), Serving((POD_C,), handling=SLOWLY))
     group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
     assert shares_of(group, POD_B, 100.0) == [55]
-
-
-def test_an_update_of_other_things_goes_on_with_slow_starts():
-    group = EndpointGroup(port_key("shop/web:http"), Serving((POD_A,), handling=SLOWLY))
-    group.update(Serving((POD_A, POD_B), handling=SLOWLY), 100.0)
-    group.update(Serving((POD_A, POD_B), affinity_timeout_s=60, handling=SLOWLY), 101.0)
-    group.update(Serving((POD_A, POD_B), handling=SLOWLY), 102.0)
-    assert abs(shares_of(group, POD_B, 102.0)[0] - 10) <= 1

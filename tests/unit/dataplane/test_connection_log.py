@@ -78,8 +78,7 @@ async def test_a_reset_is_of_the_side_that_sent_it(rig, lines, first):
 
 
 async def test_a_reset_that_waited_for_its_last_bytes_is_of_the_side_that_sent_it(rig, lines):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     client = await rig.client(web, receive_bytes=4096)
     server = await pod.accept()
     await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
@@ -120,9 +119,7 @@ async def test_what_is_open_at_the_end_of_the_proxy_is_shut_down(rig, lines):
 
 async def test_a_flow_leaves_one_line(build, timers, lines):
     rig = build(ALL, timers.clock, timers)
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     await exchange(client, pod, b"question", b"answer!")
     timers.advance(31)
     (line,) = lines()
@@ -135,8 +132,7 @@ async def test_a_flow_leaves_one_line(build, timers, lines):
 
 
 async def test_a_flow_that_was_answered_and_then_refused_got_an_answer(rig, lines):
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(pod.address))
+    pod, _, client = rig.udp_served()
     await exchange(client, pod)
     pod.close()
     client.send(b"question")

@@ -14,7 +14,7 @@ from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import Wanted
 
-from .peers import Peer, dial
+from .peers import dial
 from .rig import Rig, open_sockets
 from .timers import TimerLoop
 from .waiting import turns, until
@@ -22,17 +22,6 @@ from .waiting import turns, until
 ANY = SocketAddress("127.0.0.1", 0)
 
 # -- listeners ---------------------------------------------------------------
-
-
-async def test_clients_in_the_queue_are_reset_when_the_last_endpoint_leaves(rig):
-    web = rig.service(rig.endpoint().address)
-    queued = [rig.keep(Peer(socket.socket())) for _ in range(3)]
-    for client in queued:
-        client.sock.connect_ex(web.address)
-    rig.update(web)
-    for client in queued:
-        assert await client.was_reset()
-    assert not rig.connections.open
 
 
 async def test_listeners_of_one_group_share_its_turn(rig):
@@ -78,21 +67,6 @@ async def test_listeners_leave_half_of_the_descriptors_for_connections(build):
 
 
 # -- counters ------------------------------------------------------------------
-
-
-async def test_bytes_are_counted_when_they_are_asked_for(rig):
-    pod, echo = rig.endpoint(), rig.udp_peer()
-    web, dns = rig.service(pod.address), rig.udp_service(echo.address)
-    client, server = await rig.pair(web, pod)
-    await client.send(b"123")
-    await server.read()
-    asker = rig.udp_client(dns)
-    asker.send(b"12345")
-    await echo.receive()
-    for _ in range(2):
-        rig.settle()
-        assert web.group.totals().received_bytes == 3
-        assert dns.group.totals().received_bytes == 5
 
 
 # -- the end -----------------------------------------------------------------

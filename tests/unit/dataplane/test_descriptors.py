@@ -47,16 +47,6 @@ def test_a_waiting_callback_is_called_when_there_is_room_for_a_few(loop):
     assert called == ["listener"]
 
 
-def test_a_waiting_callback_is_called_within_a_second_even_if_nothing_was_released(loop):
-    """Else a limit that listeners fill but for a few would pause accepting for ever."""
-    descriptors, called = Descriptors(loop, 10), []
-    descriptors.take(9)
-    wait(descriptors, loop, called)
-    loop.advance(0.9)
-    assert called == ["listener"]
-    assert loop.waiting == 0
-
-
 def test_all_waiting_callbacks_are_called_by_one_timer(loop):
     descriptors, called = Descriptors(loop, 10), []
     wait(descriptors, loop, called, "web")

@@ -11,7 +11,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane import Plane
 
-from .rig import Clock, Rig
+from .rig import Clock, Rig, out_of_watches
 from .waiting import until
 
 FIRST = SocketAddress("10.244.0.1", 8080)
@@ -121,12 +121,9 @@ async def test_a_socket_that_the_loop_cannot_watch_is_a_failed_dial(make, monkey
     client = await rig.client(rig.service(FIRST))
     await until(lambda: dialer.dials)
 
-    def none_left(*_args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     ours, theirs = pair()
     with ours:
-        monkeypatch.setattr(rig.engine.reactor, "register", none_left)
+        monkeypatch.setattr(rig.engine.reactor, "register", out_of_watches)
         dialer.dials[0][1](theirs)
         assert theirs.fileno() == -1
         assert await client.was_reset()

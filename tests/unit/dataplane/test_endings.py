@@ -19,8 +19,7 @@ from .waiting import turns, until
 
 async def connect(rig):
     """Return a client, the endpoint's end of its connection, and what is counted for this."""
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     return *await rig.pair(web, pod), web.group.counters_of(pod.address)
 
 
@@ -177,19 +176,18 @@ async def test_a_client_that_ends_its_side_at_once_and_waits_has_its_answer(rig,
 
 
 async def test_a_connection_that_ends_while_its_answer_is_awaited_is_looked_at_no_more(
-    build, timers
+    timed, timers
 ):
-    rig = build(None, timers.clock, timers)
-    client, server, _ = await ask_and_wait(rig)
+    client, server, _ = await ask_and_wait(timed)
     timers.advance(1.0)
     client.finish()
     assert await server.read() == b""
     # More than the window of a client that doesn't read.
     await server.send(bytes(300_000))
     server.close()
-    awaited = rig.connections.late_resets._waiting
+    awaited = timed.connections.late_resets._waiting
     await until(lambda: awaited, "the answer is awaited")
-    (connection,) = rig.connections.open
+    (connection,) = timed.connections.open
     connection.finish(EndReason.ENDPOINT_REMOVED, as_reset=True)
     assert not awaited
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns import Net
 from userspace_proxy.dataplane.client_address import ClientAddressDialer
 from userspace_proxy.dataplane.held_acks import BEHIND_S, HELD_S, HeldAcks, hold_acks, send_acks
 from userspace_proxy.dataplane.reactor import Reactor
@@ -27,23 +26,14 @@ KERNEL_S = 0.04
 
 
 @pytest.fixture
-def net():
-    """The test's thread is in a namespace that no other test sends in."""
-    net = Net("node")
-    with net:
-        yield net
-    net.close()
-
-
-@pytest.fixture
 def stack():
     with contextlib.ExitStack() as stack:
         yield stack
 
 
 @pytest.fixture
-async def frozen(net, build, timers):
-    """A rig whose clock the test moves."""
+async def frozen(node, build, timers):
+    """A rig whose clock the test moves, in a namespace that no other test sends in."""
     return build(None, timers.clock, timers)
 
 
@@ -117,7 +107,7 @@ async def test_a_listener_that_has_refused_holds_acks_again(frozen, ip):
 @pytest.mark.parametrize("client", [None, "127.9.9.9"], ids=["node-address", "client-address"])
 @pytest.mark.parametrize(("holds_ack", "expected"), [(True, 2), (False, 3)])
 def test_only_a_dial_that_holds_the_ack_leaves_it_to_the_first_bytes(
-    net, stack, client, holds_ack, expected
+    node, stack, client, holds_ack, expected
 ):
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     taken = []
@@ -151,8 +141,7 @@ def dialled(client, at, holds_ack):
 
 
 async def test_a_dial_holds_its_ack_if_the_last_client_had_sent_when_its_endpoint_answered(frozen):
-    pod = frozen.endpoint()
-    web = frozen.service(pod.address)
+    _, web = frozen.served()
     held = []
     for request in (b"question", b"question", b"", b"", b"question", b"question"):
         client = asks(frozen, web, request)
@@ -199,8 +188,7 @@ async def best_wait(attempt, limit_s):
 
 
 async def test_a_server_that_speaks_first_does_not_wait_even_if_the_last_one_did_not(frozen):
-    pod = frozen.endpoint()
-    web = frozen.service(pod.address)
+    pod, web = frozen.served()
 
     async def attempt():
         web.group.sends_at_once = True
@@ -286,8 +274,7 @@ async def test_a_connection_that_is_still_dialled_has_them_too(frozen, timers):
 
 
 async def test_connections_that_end_are_forgotten(frozen):
-    pod = frozen.endpoint()
-    web = frozen.service(pod.address)
+    pod, web = frozen.served()
     await exchange(frozen, web, pod)
     assert not frozen.connections.held_acks
 

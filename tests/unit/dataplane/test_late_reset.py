@@ -83,32 +83,30 @@ def has_progress(rig):
 
 
 @SIDES
-async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(build, timers, first):
-    rig = build(None, timers.clock, timers)
-    resets, slow = await rig.both_ends(first)
-    await reset_behind(rig, resets, bytes(MORE_THAN_IS_TAKEN))
+async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(timed, timers, first):
+    resets, slow = await timed.both_ends(first)
+    await reset_behind(timed, resets, bytes(MORE_THAN_IS_TAKEN))
     began = timers.now
-    while rig.connections.open:
+    while timed.connections.open:
         # Two segments of loopback: fewer may not open the window, and are no progress then.
         await slow.read_exactly(140_000)
-        await until(lambda: has_progress(rig), "the kernel has sent more")
+        await until(lambda: has_progress(timed), "the kernel has sent more")
         timers.advance(4.0)
     assert LIMIT_S <= timers.now - began < LIMIT_S + 5
 
 
-async def test_bytes_that_move_are_progress_also_if_as_many_are_left_as_before(build, timers):
-    rig = build(None, timers.clock, timers)
-    resets, _ = await rig.both_ends("client")
-    await reset_behind(rig, resets, bytes(MORE_THAN_IS_TAKEN))
-    (waiting,) = rig.connections.late_resets._waiting.values()
+async def test_bytes_that_move_are_progress_also_if_as_many_are_left_as_before(timed, timers):
+    resets, _ = await timed.both_ends("client")
+    await reset_behind(timed, resets, bytes(MORE_THAN_IS_TAKEN))
+    (waiting,) = timed.connections.late_resets._waiting.values()
     timers.advance(4.9)
     # What a reader does that takes exactly what is read meanwhile; a kernel repeats no such size.
     waiting.direction.bytes_moved += 64
     timers.advance(4.9)
-    assert rig.connections.open
+    assert timed.connections.open
     # The kernel may have moved some more itself meanwhile.
     timers.advance(5)
-    assert not rig.connections.open
+    assert not timed.connections.open
 
 
 @SIDES

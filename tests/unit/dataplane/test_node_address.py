@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.netns import DEADLINE_S, Net
+from tests.netns import DEADLINE_S
 from userspace_proxy.dataplane import node_address as module
 from userspace_proxy.dataplane.client_ports import ClientPorts
 from userspace_proxy.dataplane.engine import Engine
@@ -21,6 +21,8 @@ TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 # The test's file says that the ephemeral range has 16 ports, and the fifth dial is one too many.
 EASY = 4
 OURS = range(61000, 61004)
+# No other test has these ports in the node's namespace.
+pytestmark = pytest.mark.usefixtures("node")
 
 
 @pytest.fixture(autouse=True)
@@ -28,15 +30,6 @@ def ephemeral(monkeypatch, tmp_path):
     path = tmp_path / "ip_local_port_range"
     path.write_text("40000\t40015\n")
     monkeypatch.setattr(module, "EPHEMERAL", EphemeralPorts(path))
-
-
-@pytest.fixture(autouse=True)
-def node():
-    """The test's thread is in its namespace, so no other test has these ports."""
-    node = Net("node")
-    with node:
-        yield node
-    node.close()
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"], ids=["v4", "v6"])

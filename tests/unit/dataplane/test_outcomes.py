@@ -10,33 +10,12 @@ from userspace_proxy.causes.endpoints import no_host, no_route
 from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import EndpointGroup, outcomes
 from userspace_proxy.diagnosis.failures import failure_of
-from userspace_proxy.facts import StreakPart
 from userspace_proxy.facts.connection import ConnectionFacts, failed_dials
 from userspace_proxy.model import DialFailure, Failure, SocketAddress
 from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
 from .groups import ALICE, POD_A, POD_B, POD_C, News
-
-
-def test_a_failed_dial_ejects_the_endpoint_and_is_counted(group):
-    group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), 0.0)
-    assert group.balancers.current.ejected(0.0) == {POD_A: 5.0}
-    assert group.counters_of(POD_A).failures == 1
-
-
-def test_failures_in_a_row_are_those_since_the_last_answer(group):
-    group.outcomes.failed(POD_A, dial_failure(errno.ETIMEDOUT, POD_A.ip), 0.0)
-    group.outcomes.answered(POD_A, 1.0)
-    dials = group.counters_of(POD_A).dials
-    assert not dials.is_on
-    for now in (2.0, 3.0):
-        group.outcomes.failed(POD_A, dial_failure(errno.ECONNREFUSED, POD_A.ip), now)
-    assert dials.whole() == StreakPart(1.0, 2, 2.0, 3.0, Failure.REFUSED, errno.ECONNREFUSED)
-    assert group.counters_of(POD_A).failures_by_cause() == {
-        CauseCode.ENDPOINT_REFUSES: 2,
-        CauseCode.ENDPOINT_SILENT: 1,
-    }
 
 
 def test_silence_between_a_routers_reports_does_not_hide_them(group):

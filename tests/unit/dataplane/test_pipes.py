@@ -208,19 +208,6 @@ async def test_a_reset_that_a_write_of_bulk_meets_leaves_no_pipe_behind(rig, fir
     assert len(rig.engine.pipes._free) == rig.engine.pipes.open_pipes
 
 
-@pytest.mark.long
-@SIDES
-async def test_more_bulk_transfers_than_pipes_all_arrive(build, first):
-    rig = build(Tuning(max_pipes=1))
-    ends = [await rig.both_ends(first) for _ in range(4)]
-    digests = await asyncio.gather(
-        *(pour(sends, 20 * MIB, seed) for seed, (sends, _) in enumerate(ends)),
-        *(drink(hears) for _, hears in ends),
-    )
-    assert digests[:4] == digests[4:]
-    assert rig.engine.pipes.open_pipes == 1
-
-
 @SIDES
 async def test_spliced_bulk_leaves_the_others_their_turn(rig, first, monkeypatch):
     monkeypatch.setattr(relay, "PIPE_BYTES", 65536)

@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import errno
-import resource
 import select
 import socket
 
@@ -12,6 +11,7 @@ from userspace_proxy.dataplane.reactor import Reactor
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.model.failures import dial_failure
 
+from .rig import no_descriptors
 from .waiting import until
 
 
@@ -77,12 +77,8 @@ async def test_a_dial_that_fails_at_once_is_not_reported_later(dialling):
 
 async def test_without_descriptors_a_dial_fails_at_once(dialling, server):
     dials, _ = dialling
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
-    try:
+    with no_descriptors():
         assert dials.begin(at(server)) == dial_failure(errno.EMFILE, "127.0.0.1")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_silence_ends_a_dial_at_the_deadline(reactor, server):

@@ -137,16 +137,6 @@ async def test_an_endpoint_that_never_answers_stays_ejected_for_all(rig):
     assert not knows(rig, ALICE, endpoint)
 
 
-async def test_an_endpoint_to_which_this_node_has_no_way_stays_ejected(rig):
-    # The kernel refuses to dial a broadcast address at once, as it does without a route.
-    endpoint = SocketAddress("127.255.255.255", 80)
-    (web,) = groups(rig, endpoint, "shop/web")
-    fail(rig, web, ALICE, endpoint)
-    await until(lambda: not rig.connections.probes._under_way, "the probe's end")
-    assert is_out(rig, web, endpoint)
-    assert not knows(rig, ALICE, endpoint)
-
-
 async def test_of_twice_as_many_endpoints_as_are_probed_at_once_the_first_are_and_dials_go_on(rig):
     silent = rig.keep(SilentEndpoint(ip="0.0.0.0")).address.port
     endpoints = [SocketAddress(f"127.1.0.{n}", silent) for n in range(2 * _MAX_UNDER_WAY)]

@@ -133,14 +133,6 @@ async def test_a_callback_for_later_runs_after_the_other_events(reactor, pairs):
     assert order == ["event", "event", "go on", "go on"]
 
 
-async def test_a_handler_that_asks_to_continue_is_called_without_events(reactor):
-    called = []
-    reactor.run_soon(lambda: called.append(1))
-    reactor.run_soon(lambda: called.append(2))
-    assert called == []
-    await until(lambda: called == [1, 2])
-
-
 async def test_an_endless_callback_runs_once_per_loop_iteration(reactor, pairs):
     """Else the embedder's own tasks would wait longer and longer."""
     ours, theirs = pairs()

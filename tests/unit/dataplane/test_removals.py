@@ -65,8 +65,7 @@ async def test_a_connection_to_a_removed_endpoint_is_reset_on_both_sides(served,
 async def test_a_connection_that_needed_the_standby_later_stays_there(rig, timers):
     pod, dead = rig.endpoint(), rig.refusing()
     web = rig.service(pod.address, handling=AFTER_30_S)
-    early, _ = await rig.pair(web, pod)
-    await until(lambda: all(c.up for c in rig.connections.open))
+    early, _ = await rig.joined(web, pod)
     rig.update(web, pod.address, dead, standbys=((pod.address, 1),), handling=AFTER_30_S)
     timers.advance(1)
     late, server = await rig.pair(web, pod)
@@ -230,6 +229,12 @@ async def test_a_dial_that_was_under_way_ends_when_it_was_answered(rig, timers):
     assert not connection.is_closed
 
 
+async def asked(client, pod):
+    """Have a client ask an endpoint; return the proxy's address there, which is its flow's."""
+    client.send(b"question")
+    return (await pod.receive_from())[1]
+
+
 @pytest.fixture
 async def flow(rig):
     """A flow to the first of two endpoints, which leaves but still serves."""
@@ -257,11 +262,9 @@ async def test_a_flow_that_began_after_its_endpoint_had_left_for_others_goes_on(
     rig.update(dns, pod.address, handling=AFTER_30_S, **sides)
     timers.advance(1)
     client = rig.udp_client(dns)
-    client.send(b"question")
-    _, first = await pod.receive_from()
+    first = await asked(client, pod)
     timers.advance(29)
-    client.send(b"question")
-    _, second = await pod.receive_from()
+    second = await asked(client, pod)
     assert second == first
 
 
@@ -271,14 +274,12 @@ async def test_a_flow_whose_endpoint_leaves_for_the_other_side_goes_on(rig, time
     dns = rig.udp_service(pod.address, other.address, handling=handling)
     rig.update(dns, pod.address, handling=handling)
     client = rig.udp_client(dns)
-    client.send(b"question")
-    _, first = await pod.receive_from()
+    first = await asked(client, pod)
     sides = {"outside": (other.address,), "inside": ("127.0.0.0/8",)}
     rig.update(dns, pod.address, handling=handling, **sides)
     for _ in range(2):
         timers.advance(20)
-        client.send(b"question")
-        _, later = await pod.receive_from()
+        later = await asked(client, pod)
         assert later == first
     rig.update(dns, pod.address, handling=handling, outside=(other.address,))
     assert len(rig.flows) == 0
@@ -291,11 +292,9 @@ async def test_a_flow_that_began_after_its_endpoint_was_put_on_standby_goes_on(r
     rig.update(dns, active, standby.address, handling=AFTER_30_S, standbys=standbys)
     timers.advance(1)
     client = rig.udp_client(dns)
-    client.send(b"question")
-    _, first = await standby.receive_from()
+    first = await asked(client, standby)
     timers.advance(29)
-    client.send(b"question")
-    _, second = await standby.receive_from()
+    second = await asked(client, standby)
     assert second == first
 
 
@@ -337,11 +336,9 @@ async def test_a_flow_that_moved_to_an_endpoint_after_that_was_put_on_standby_go
     rig.update(dns, active.address, standby.address, handling=AFTER_30_S, standbys=standbys)
     timers.advance(0.5)
     active.close()
-    client.send(b"question")
-    _, first = await standby.receive_from()
+    first = await asked(client, standby)
     await standby.receive_from()
     for seconds in (15, 14.5):
         timers.advance(seconds)
-        client.send(b"question")
-        _, later = await standby.receive_from()
+        later = await asked(client, standby)
         assert later == first

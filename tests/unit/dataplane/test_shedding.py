@@ -162,33 +162,31 @@ async def stalled(rig, service, pod, **source):
     return client
 
 
-async def test_while_memory_is_short_stalled_readers_are_reset_and_no_others(build, timers):
-    rig = build(None, timers.clock, timers)
-    pod = rig.endpoint()
-    web, cart = (rig.service(pod.address) for _ in range(2))
-    idle, endpoint = await rig.pair(cart, pod)
-    readers = [await stalled(rig, web, pod, source="127.0.0.2") for _ in range(3)]
+async def test_while_memory_is_short_stalled_readers_are_reset_and_no_others(timed, timers):
+    pod = timed.endpoint()
+    web, cart = (timed.service(pod.address) for _ in range(2))
+    idle, endpoint = await timed.pair(cart, pod)
+    readers = [await stalled(timed, web, pod, source="127.0.0.2") for _ in range(3)]
     limit = Limit(100)
-    rig.dataplane.watch_memory(lambda: [limit])
+    timed.dataplane.watch_memory(lambda: [limit])
     limit.used_mib = 199
     timers.advance(0.25)
-    assert rig.engine.memory.is_short
+    assert timed.engine.memory.is_short
     # A 64th of the limit is spared, which the last of them may hold.
     counters = web.group.counters
     assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted
-    assert len(rig.connections) == 4 - counters.evicted
-    left = sum(held_bytes(c, counts_sockets=True) for c in rig.connections.open)
-    assert left <= rig.engine.memory.spared_bytes
+    assert len(timed.connections) == 4 - counters.evicted
+    left = sum(held_bytes(c, counts_sockets=True) for c in timed.connections.open)
+    assert left <= timed.engine.memory.spared_bytes
     await idle.send(b"still here")
     assert await endpoint.read() == b"still here"
 
 
-async def pinned(build, timers):
-    """Return a rig with 20 connections, 6,000 pins and 15 of 16 MiB in use, and the pins.
+async def pinned(rig):
+    """Return the pins of a rig with 20 connections, 6,000 pins and 15 of 16 MiB in use.
 
     That is 1.4 MiB more than 85 %, which 5,735 pins take.
     """
-    rig = build(None, timers.clock, timers)
     pod = rig.endpoint()
     web = rig.service(pod.address, affinity_timeout_s=60)
     for _ in range(20):
@@ -200,67 +198,64 @@ async def pinned(build, timers):
     limit.limit = 16 * MIB
     rig.dataplane.watch_memory(lambda: [limit])
     limit.used_mib = 15
-    return rig, pins
+    return pins
 
 
-async def test_while_memory_is_short_pins_go_before_connections(build, timers):
-    rig, pins = await pinned(build, timers)
+async def test_while_memory_is_short_pins_go_before_connections(timed, timers):
+    pins = await pinned(timed)
     timers.advance(0.25)
     assert len(pins) == 6000 - 5735
-    assert len(rig.connections) == 20
+    assert len(timed.connections) == 20
     timers.advance(0.25)
-    assert len(rig.engine.pins) == 0
+    assert len(timed.engine.pins) == 0
     # A 64th of the limit is spared.
-    assert len(rig.connections) == 16
+    assert len(timed.connections) == 16
 
 
-async def test_pins_that_go_in_later_steps_spare_connections_too(build, timers, monkeypatch):
+async def test_pins_that_go_in_later_steps_spare_connections_too(timed, timers, monkeypatch):
     monkeypatch.setattr("userspace_proxy.balance.affinity._STEP_PINS", 1000)
-    rig, pins = await pinned(build, timers)
+    pins = await pinned(timed)
     timers.advance(0.25)
     assert len(pins) == 5000
-    assert len(rig.connections) == 20
+    assert len(timed.connections) == 20
 
 
-async def test_while_memory_is_short_clients_are_accepted_in_the_place_of_others(build, timers):
-    rig = build(None, timers.clock, timers)
-    pod = rig.endpoint()
-    web, cart = (rig.service(pod.address) for _ in range(2))
+async def test_while_memory_is_short_clients_are_accepted_in_the_place_of_others(timed, timers):
+    pod = timed.endpoint()
+    web, cart = (timed.service(pod.address) for _ in range(2))
     limit = Limit(100)
     limit.limit = 16 * 64 * 16 * 1024
     limit.used_mib = 0
-    rig.dataplane.watch_memory(lambda: [limit])
+    timed.dataplane.watch_memory(lambda: [limit])
     for _ in range(20):
-        await rig.pair(web, pod)
+        await timed.pair(web, pod)
     timers.advance(10.0)
     limit.used_mib = 16
     timers.advance(0.25)
     # As many connections as a 64th of the limit is enough for are left.
-    assert len(rig.connections) == 16
-    other = await rig.client(cart, source="127.0.0.2")
+    assert len(timed.connections) == 16
+    other = await timed.client(cart, source="127.0.0.2")
     await other.send(b"me too")
     # Without the wait of half a second: connections are being reset.
     assert await (await pod.accept()).read() == b"me too"
-    assert len(rig.connections) == 16
+    assert len(timed.connections) == 16
     assert web.group.counters.evicted_for_memory == 5
 
 
-async def test_while_memory_is_short_a_client_that_presses_on_is_reset(build, timers):
-    rig = build(None, timers.clock, timers)
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+async def test_while_memory_is_short_a_client_that_presses_on_is_reset(timed, timers):
+    pod, web = timed.served()
     limit = Limit(0)
     limit.limit = 32 * 64 * 16 * 1024
-    rig.dataplane.watch_memory(lambda: [limit])
+    timed.dataplane.watch_memory(lambda: [limit])
     for _ in range(40):
-        await rig.pair(web, pod)
+        await timed.pair(web, pod)
     limit.used_mib = 32
     timers.advance(0.25)
     before = web.group.counters.evicted_for_memory
-    assert await rig.resets_a_client(web)
+    assert await timed.resets_a_client(web)
     limit.used_mib = 0
     timers.advance(0.25)
-    assert await rig.resets_a_client(web)
+    assert await timed.resets_a_client(web)
     # Eight made room, and two were the client's new ones.
     assert web.group.counters.evicted_for_memory == before + 10
 

@@ -1,4 +1,3 @@
-import errno
 import gc
 import socket
 
@@ -12,7 +11,7 @@ from userspace_proxy.dataplane.tcp import TcpConnection
 from userspace_proxy.model import Handling, ProxyProtocol
 from userspace_proxy.model.serving import Serving
 
-from .rig import UNREACHABLE, Clock
+from .rig import UNREACHABLE, Clock, out_of_watches
 from .waiting import until
 
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
@@ -23,9 +22,6 @@ async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
     connection.begin()
-
-    def out_of_watches(*_args):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(rig.engine.reactor, "register", out_of_watches)
     assert await client.was_reset()
@@ -122,9 +118,6 @@ async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_
     server = await pod.accept()
     assert await server.read_exactly(10) == b"last words"
     assert await server.was_reset()
-
-
-# -- counters and log --------------------------------------------------------
 
 
 # -- what is left behind -----------------------------------------------------
@@ -249,10 +242,8 @@ async def resets_it_after_a_byte(client, server):
 async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
     rig, ending, resets, empty
 ):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
-    client, server = await rig.pair(web, pod)
-    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    pod, web = rig.served()
+    client, server = await rig.joined(web, pod)
     await ending(client, server)
     client.close()
     await until(lambda: not rig.connections.open)
@@ -268,10 +259,8 @@ async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
 
 
 async def test_an_endpoint_may_close_what_has_been_idle_from_the_start(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
-    client, server = await rig.pair(web, pod)
-    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    pod, web = rig.served()
+    client, server = await rig.joined(web, pod)
     (connection,) = rig.connections.open
     connection._exchange.answered_at -= UNANSWERED_S
     await closes_it_at_once(client, server)
@@ -283,8 +272,7 @@ async def test_an_endpoint_may_close_what_has_been_idle_from_the_start(rig):
 
 @pytest.mark.parametrize("is_answered", [False, True])
 async def test_a_client_that_alone_gets_no_answer_is_known(rig, is_answered):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     for last in range(2, 8):
         turned_away, is_last = last % 2 == 0, last == 7
         source = ALICE if turned_away or (is_last and is_answered) else BOB
@@ -301,11 +289,12 @@ async def test_a_client_that_alone_gets_no_answer_is_known(rig, is_answered):
     exclusions = web.group.counters_of(pod.address).exclusions
     assert (exclusions.part.failures, exclusions.part.client) == (2, ALICE)
     assert exclusions.is_on is not is_answered
+    failed = {one.client: one.failed for one in rig.engine.calls.take()[0]}
+    assert failed == {ALICE: 3, BOB: 0}
 
 
 async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_once(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     client, server = await rig.pair(web, pod)
     await client.send(b"question")
     await server.read()
@@ -319,8 +308,7 @@ async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_on
 
 @pytest.mark.parametrize("is_half_closed", [False, True])
 async def test_a_reset_after_an_answer_counts_unless_the_endpoint_had_closed(rig, is_half_closed):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     cuts = web.group.counters_of(pod.address).cuts
     client, server = await rig.pair(web, pod)
     await server.send(b"half an answer")
@@ -341,10 +329,8 @@ async def test_a_reset_after_an_answer_counts_unless_the_endpoint_had_closed(rig
 async def test_waits_for_an_endpoint_and_for_its_first_byte_are_counted(build):
     clock = Clock()
     rig = build(clock=clock)
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
-    client, server = await rig.pair(web, pod)
-    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    pod, web = rig.served()
+    client, server = await rig.joined(web, pod)
     clock.now += 100.0
     await client.send(b"a question after some thought")
     await server.read()

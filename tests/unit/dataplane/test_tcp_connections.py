@@ -1,20 +1,14 @@
-import contextlib
-import random
-
 import pytest
 
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.dataplane.shedding import evict
-from userspace_proxy.model import Balance, Handling, Hold
 
 from .waiters import HOLD, count_waiting, limited, waiting
-from .waiting import turns, until
+from .waiting import until
 
 
 async def test_only_the_last_end_is_reported(rig):
     told = []
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     pairs = [await rig.pair(web, pod) for _ in range(2)]
     await until(lambda: len(rig.connections) == 2)
     rig.connections.on_idle = lambda: told.append(len(rig.connections))
@@ -27,8 +21,7 @@ async def test_only_the_last_end_is_reported(rig):
 
 
 async def test_all_are_reset_and_counted(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     pairs = [await rig.pair(web, pod) for _ in range(3)]
     assert rig.connections.reset_all() == 3
     for client, server in pairs:
@@ -38,8 +31,7 @@ async def test_all_are_reset_and_counted(rig):
 
 
 async def test_connections_are_kept_in_the_order_of_their_acceptance(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     ports = [(await rig.pair(web, pod))[0].sock.getsockname()[1] for _ in range(32)]
     assert [connection.address[1] for connection in rig.connections.open] == ports
 
@@ -92,79 +84,3 @@ async def test_a_connection_that_has_waited_ends_with_a_fin(rig):
     await server.send(b"answer")
     server.close()
     assert await client.read_all() == b"answer"
-
-
-class Chaos:
-    """A Service with limits whose clients, servers and settings do something else at each step."""
-
-    def __init__(self, rig, seed):
-        self.rig = rig
-        self.random = random.Random(seed)
-        # Without a limit dials aren't counted, and none that was forgotten shows.
-        self.limits = [1, 2, 3] if seed % 2 else [None, 1, 2]
-        self.pods = [rig.endpoint() for _ in range(3)]
-        self.endpoints = [*(pod.address for pod in self.pods), rig.refusing(), rig.silent()]
-        self.web = rig.service(*self.endpoints, **self.serving(self.endpoints))
-        self.clients = []
-        self.servers = []
-
-    def some(self, endpoints, part):
-        return [endpoint for endpoint in endpoints if self.random.random() < part]
-
-    def serving(self, endpoints):
-        choose = self.random.choice
-        return {
-            "affinity_timeout_s": choose([None, None, 60]),
-            "standbys": tuple((endpoint, 1) for endpoint in self.some(endpoints, 0.2)),
-            "weights": tuple((endpoint, 7) for endpoint in self.some(endpoints, 0.2)),
-            "handling": Handling(
-                balance=choose(list(Balance)),
-                max_connections=choose(self.limits),
-                hold=choose([None, Hold(60, 8)]),
-                removal_s=choose([None, 0.0, 0.01]),
-            ),
-        }
-
-    async def step(self):
-        connections = list(self.rig.connections.open)
-        (what,) = self.random.choices(["dial", "end", "evict", "update"], [6, 6, 1, 2])
-        with contextlib.suppress(OSError):
-            if what == "dial":
-                source = self.random.choice(["127.0.0.1", "127.0.0.2"])
-                self.clients.append(await self.rig.client(self.web, source=source))
-            elif what == "end" and (peers := [*self.clients, *self.servers]):
-                peer = self.random.choice(peers)
-                self.random.choice([peer.reset, peer.finish])()
-            elif what == "evict" and connections:
-                evict(self.random.choice(connections), for_memory=False)
-            elif what == "update":
-                endpoints = self.some(self.endpoints, 0.7)
-                self.rig.update(self.web, *endpoints, **self.serving(endpoints))
-        await turns(self.random.randrange(4))
-        self.accept()
-
-    def accept(self):
-        for pod in self.pods:
-            while (server := pod.accept_now()) is not None:
-                self.servers.append(self.rig.keep(server))
-
-    def has_ended(self):
-        self.accept()
-        for peer in [*self.clients, *self.servers]:
-            peer.close()
-        return not self.rig.connections.open
-
-
-@pytest.mark.parametrize("seed", range(10))
-async def test_whatever_happens_nothing_counts_as_open_or_waiting_in_the_end(build, seed):
-    chaos = Chaos(build(Tuning(connect_timeout_s=0.02)), seed)
-    group = chaos.web.group
-    for _ in range(100):
-        await chaos.step()
-        assert count_waiting(chaos.web) == sum(
-            c.dial.is_waiting for c in chaos.rig.connections.open
-        )
-    chaos.rig.update(chaos.web, **chaos.serving([]))
-    await until(chaos.has_ended)
-    assert count_waiting(chaos.web) == group.totals().active == 0
-    assert [group.loads.of(endpoint) for endpoint in chaos.endpoints] == [0] * 5

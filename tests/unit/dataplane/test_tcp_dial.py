@@ -13,24 +13,12 @@ from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 
 from .peers import SilentEndpoint
-from .rig import UNREACHABLE, Clock, no_descriptors
-from .waiters import limited, waiting
+from .rig import UNREACHABLE, no_descriptors, out_of_watches
+from .waiters import at_its_limit, limited, waiting
 from .waiting import until
 
 QUICK = Tuning(connect_timeout_s=0.02)
 PATIENT = Tuning(connect_timeout_s=60)
-
-
-@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_a_request_and_its_response_pass(rig, ip):
-    pod = rig.endpoint(ip)
-    web = rig.service(pod.address, at=ip)
-    client, server = await rig.pair(web, pod)
-    await client.send(b"question")
-    assert await server.read() == b"question"
-    await server.send(b"answer")
-    assert await client.read() == b"answer"
-    assert web.group.counters.saved == 0
 
 
 @pytest.mark.parametrize("dead", ["refusing", "unreachable", "silent"])
@@ -77,14 +65,6 @@ async def test_a_client_of_dead_endpoints_gets_a_reset(build, dead):
     assert rig.connections.open == {}
 
 
-async def test_when_all_are_ejected_all_are_tried_anyway(rig):
-    dead = [rig.refusing() for _ in range(3)]
-    web = rig.service(*dead)
-    for _ in range(2):
-        assert await rig.resets_a_client(web)
-    assert [web.group.counters_of(one).failures for one in dead] == [2] * 3
-
-
 async def test_a_client_of_many_dead_endpoints_is_reset_after_sixteen(rig):
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 2 * TRIED_MAX + 1)]
     group = EndpointGroup(port_key("shop/web"), Serving(dead))
@@ -95,15 +75,13 @@ async def test_a_client_of_many_dead_endpoints_is_reset_after_sixteen(rig):
     assert await client.was_reset()
     assert group.totals().failures == TRIED_MAX
     assert group.counters.refused == 1
+    assert [one.failed for one in rig.engine.calls.take()[0]] == [1]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-async def test_a_client_of_silent_endpoints_is_reset_after_3_s(build, timers, count):
-    rig = build(None, timers.clock, timers)
-    group = EndpointGroup(port_key("shop/web"), Serving([rig.silent() for _ in range(count)]))
-    connection, client = await rig.begun(group)
-    rig.engine.reactor.tick()
-    connection.begin()
+async def test_a_client_of_silent_endpoints_is_reset_after_3_s(timed, timers, count):
+    group = EndpointGroup(port_key("shop/web"), Serving([timed.silent() for _ in range(count)]))
+    connection, client = await ask(timed, group)
     for _ in range(29):
         timers.advance(0.1)
     assert not connection.is_closed
@@ -114,12 +92,9 @@ async def test_a_client_of_silent_endpoints_is_reset_after_3_s(build, timers, co
     assert timers.waiting == 0
 
 
-async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(build, timers):
-    rig = build(None, timers.clock, timers)
-    group = EndpointGroup(port_key("shop/web"), Serving([rig.silent() for _ in range(4)]))
-    connection, client = await rig.begun(group)
-    rig.engine.reactor.tick()
-    connection.begin()
+async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(timed, timers):
+    group = EndpointGroup(port_key("shop/web"), Serving([timed.silent() for _ in range(4)]))
+    _connection, client = await ask(timed, group)
     # The loop was held up: the third dial begins with half a second left for the client.
     timers.advance(1)
     timers.now += 1.5
@@ -128,13 +103,10 @@ async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(build, ti
     assert len(group.balancers.current.ejected(timers.now)) == 2
 
 
-async def test_a_dial_that_was_answered_counts_until_it_is_joined(build, timers):
-    rig = build(None, timers.clock, timers)
-    pods = [rig.endpoint().address for _ in range(2)]
+async def test_a_dial_that_was_answered_counts_until_it_is_joined(timed, timers):
+    pods = [timed.endpoint().address for _ in range(2)]
     group = EndpointGroup(port_key("shop/web"), Serving(pods, **limited(1)))
-    connection, _ = await rig.begun(group)
-    rig.engine.reactor.tick()
-    connection.begin()
+    connection, _ = await ask(timed, group)
     dialled = connection.dial.endpoint
     # The loop was held up: the deadline is handled before the answer.
     timers.advance(1.5)
@@ -152,22 +124,21 @@ async def ask(rig, group):
     return connection, client
 
 
-async def test_where_all_were_silent_a_moment_ago_one_client_a_second_dials(build, timers):
-    rig = build(None, timers.clock, timers)
-    silent = rig.silent()
+async def test_where_all_were_silent_a_moment_ago_one_client_a_second_dials(timed, timers):
+    silent = timed.silent()
     group = EndpointGroup(port_key("shop/web"), Serving([silent]))
-    await ask(rig, group)
+    await ask(timed, group)
     timers.advance(3)
     assert group.totals().failures == 1
     for _ in range(3):
-        _, client = await ask(rig, group)
+        _, client = await ask(timed, group)
         assert await client.was_reset()
     timers.advance(1)
-    probing, _ = await ask(rig, group)
-    _, client = await ask(rig, group)
+    probing, _ = await ask(timed, group)
+    _, client = await ask(timed, group)
     assert await client.was_reset()
     timers.advance(1)
-    another, _ = await ask(rig, group)
+    another, _ = await ask(timed, group)
     assert not probing.is_closed
     assert not another.is_closed
     timers.advance(3)
@@ -176,31 +147,27 @@ async def test_where_all_were_silent_a_moment_ago_one_client_a_second_dials(buil
 
 
 async def test_an_endpoint_that_is_back_serves_after_a_second_although_all_were_silent(
-    build, timers
+    timed, timers
 ):
-    rig = build(None, timers.clock, timers)
-    silent = rig.keep(SilentEndpoint())
+    silent = timed.keep(SilentEndpoint())
     group = EndpointGroup(port_key("shop/web"), Serving([silent.address]))
-    await ask(rig, group)
+    await ask(timed, group)
     timers.advance(3)
     silent.close()
-    pod = rig.endpoint(port=silent.address.port)
-    _, early = await ask(rig, group)
+    pod = timed.endpoint(port=silent.address.port)
+    _, early = await ask(timed, group)
     assert await early.was_reset()
     timers.advance(1)
-    _, client = await ask(rig, group)
+    _, client = await ask(timed, group)
     await client.send(b"welcome back")
     assert await (await pod.accept()).read() == b"welcome back"
     assert group.balancers.current.ejected(timers.now) == {}
 
 
-async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(build, timers):
-    rig = build(None, timers.clock, timers)
-    silent = rig.silent()
-    group = EndpointGroup(port_key("shop/web"), Serving([silent, rig.refusing()]))
-    connection, _ = await rig.begun(group)
-    rig.engine.reactor.tick()
-    connection.begin()
+async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(timed, timers):
+    silent = timed.silent()
+    group = EndpointGroup(port_key("shop/web"), Serving([silent, timed.refusing()]))
+    _connection, _ = await ask(timed, group)
     timers.advance(0.5)
     group.outcomes.failed(silent, dial_failure(errno.ETIMEDOUT, silent.ip), timers.now)
     group.outcomes.answered(silent, timers.now)
@@ -211,17 +178,16 @@ async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(bu
 
 @pytest.mark.parametrize("is_only", [True, False])
 async def test_the_silence_of_a_dial_does_not_eject_the_only_endpoint_if_it_has_answered_since(
-    build, timers, is_only
+    timed, timers, is_only
 ):
-    rig = build(None, timers.clock, timers)
-    silent = rig.keep(SilentEndpoint())
-    others = () if is_only else (rig.endpoint().address,)
+    silent = timed.keep(SilentEndpoint())
+    others = () if is_only else (timed.endpoint().address,)
     group = EndpointGroup(port_key("shop/web"), Serving([silent.address]))
-    unanswered, _ = await ask(rig, group)
+    unanswered, _ = await ask(timed, group)
     timers.advance(0.5)
     silent.close()
-    pod = rig.endpoint(port=silent.address.port)
-    await assert_served(rig, group, pod)
+    pod = timed.endpoint(port=silent.address.port)
+    await assert_served(timed, group, pod)
     group.update(Serving([silent.address, *others]))
     timers.advance(2.5)
     assert unanswered.is_closed is is_only
@@ -255,10 +221,9 @@ async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(rig):
     assert await (await pods[1].accept()).read() == b"patience"
 
 
-async def test_a_client_does_not_wait_for_a_descriptor_for_ever(build, timers):
-    rig = build(None, timers.clock, timers)
-    connection, client = await rig.begun(
-        EndpointGroup(port_key("shop/web"), Serving([rig.silent()]))
+async def test_a_client_does_not_wait_for_a_descriptor_for_ever(timed, timers):
+    connection, client = await timed.begun(
+        EndpointGroup(port_key("shop/web"), Serving([timed.silent()]))
     )
     with no_descriptors():
         connection.begin()
@@ -270,11 +235,10 @@ async def test_a_client_does_not_wait_for_a_descriptor_for_ever(build, timers):
 
 
 async def test_a_connection_that_is_closed_while_it_waits_for_a_descriptor_stays_closed(
-    build, timers
+    timed, timers
 ):
-    rig = build(None, timers.clock, timers)
-    pod = rig.endpoint()
-    connection, client = await rig.begun(
+    pod = timed.endpoint()
+    connection, client = await timed.begun(
         EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     )
     with no_descriptors():
@@ -289,9 +253,6 @@ async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(rig, monkeypatc
     pod = rig.endpoint()
     group = EndpointGroup(port_key("shop/web"), Serving([pod.address]))
     connection, client = await rig.begun(group)
-
-    def out_of_watches(*_args):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.engine.reactor, "register", out_of_watches)
@@ -316,9 +277,7 @@ async def test_the_end_of_a_dial_that_was_not_counted_ends_no_other(rig):
 
 
 async def test_a_client_waits_for_an_ejected_endpoint_at_its_limit(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address, **limited(1))
-    _, server = await rig.pair(web, pod)
+    pod, web, server = await at_its_limit(rig)
     await until(lambda: all(connection.up for connection in rig.connections.open))
     web.group.outcomes.failed(
         pod.address, dial_failure(errno.ECONNREFUSED, pod.address.ip), rig.engine.reactor.now
@@ -392,26 +351,3 @@ async def test_no_other_endpoint_is_dialled_for_a_client_that_has_gone(build):
 
 
 # -- affinity and ejection ---------------------------------------------------
-
-
-async def test_a_pinned_client_gets_another_pin_when_its_endpoint_dies(rig):
-    pods = [rig.endpoint() for _ in range(3)]
-    web = rig.service(*(pod.address for pod in pods), affinity_timeout_s=60)
-    await rig.pair(web, pods[0])
-    pods[0].close()
-    for _ in range(3):
-        await rig.pair(web, pods[1])
-
-
-async def test_an_ejected_endpoint_is_left_alone_until_its_probe(build):
-    clock = Clock()
-    rig = build(PATIENT, clock)
-    dead, live = rig.refusing(), rig.endpoint()
-    web = rig.service(dead, live.address)
-    failures = []
-    for now in (1000, 1001, 1004.9, 1005, 1005.1, 1014.9, 1015, 1034.9, 1035):
-        clock.now = now
-        await rig.pair(web, live)
-        await rig.pair(web, live)
-        failures.append(web.group.counters_of(dead).failures)
-    assert failures == [1, 1, 1, 2, 2, 2, 3, 3, 4]

@@ -7,7 +7,6 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.model import Balance, Handling
 
-from .peers import dial
 from .rig import no_descriptors
 from .waiting import until
 
@@ -18,14 +17,12 @@ TWO_CONNECTIONS = Tuning(descriptor_limit=5)
 async def serving_two(build):
     """Return a rig at its descriptor limit, its Service, and both ends of its connections."""
     rig = build(TWO_CONNECTIONS)
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     return rig, web, pod, [await rig.pair(web, pod) for _ in range(2)]
 
 
 async def test_a_queue_longer_than_a_batch_is_drained(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     clients = [await rig.client(web) for _ in range(2 * BATCH + 1)]
     for _ in clients:
         await pod.accept()
@@ -94,23 +91,6 @@ async def test_a_listener_that_refused_and_served_while_it_was_paused_serves(bui
     await rig.pair(web, pod)
 
 
-async def test_a_listener_that_refuses_keeps_its_port_from_others_and_serves_again(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
-    before = await rig.pair(web, pod)
-    rig.update(web)
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with pytest.raises(OSError, match="Address already in use"):
-            other.bind(web.address)
-    with pytest.raises(ConnectionRefusedError):
-        await rig.client(web)
-    rig.update(web, pod.address)
-    await rig.pair(web, pod)
-    await before[0].send(b"still here")
-    assert await before[1].read() == b"still here"
-
-
 async def test_a_listener_that_is_closed_while_it_is_paused_is_not_woken(build):
     rig, web, _pod, pairs = await serving_two(build)
     waiting = await rig.client(web)
@@ -132,8 +112,7 @@ async def test_a_limit_that_listeners_fill_but_for_one_connection_serves_one_at_
 
 
 async def test_without_a_descriptor_for_accept_clients_wait_in_the_queue(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     with socket.socket() as waiting:
         waiting.setblocking(False)
         with no_descriptors():
@@ -143,20 +122,8 @@ async def test_without_a_descriptor_for_accept_clients_wait_in_the_queue(rig):
         assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_connections_outlive_their_listener(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
-    client, server = await rig.pair(web, pod)
-    web.close()
-    with pytest.raises(ConnectionRefusedError):
-        await dial(web.address)
-    await client.send(b"still here")
-    assert await server.read() == b"still here"
-
-
 async def test_a_client_that_leaves_before_it_is_accepted_costs_nothing(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     for _ in range(3):
         (await rig.client(web)).reset()
     await rig.pair(web, pod)

@@ -51,18 +51,6 @@ def test_no_timer_is_so_short_that_uvloop_runs_without_a_pause(timeouts, loop, e
     assert expired == [ALICE, BOB]
 
 
-def test_an_item_that_is_started_again_has_its_full_time(timeouts, loop, expired):
-    timeouts.start(ALICE, loop.now)
-    timeouts.start(BOB, loop.now)
-    loop.advance(0.6)
-    timeouts.stop(ALICE)
-    timeouts.start(ALICE, loop.now)
-    loop.advance(0.6)
-    assert expired == [BOB]
-    loop.advance(0.6)
-    assert expired == [BOB, ALICE]
-
-
 def test_one_timer_serves_them_all(timeouts, loop):
     for number in range(100):
         timeouts.start(number, loop.now)
@@ -111,20 +99,3 @@ def test_an_expiring_item_may_end_and_start_deadlines_that_are_due(loop):
         timeouts.start(item, began)
     loop.advance(5)
     assert expired == [(ALICE, began + 1), (CAROL, began + 2)]
-
-
-def test_a_deadline_begun_on_expiry_does_not_delay_those_due_before_it(loop):
-    expired = []
-
-    def expire(item):
-        expired.append((item, loop.now))
-        if item == ALICE:
-            timeouts.start(CAROL, loop.now)
-
-    timeouts = Timeouts(loop, loop.clock, 1.0, expire)
-    began = loop.now
-    timeouts.start(ALICE, began)
-    loop.advance(0.25)
-    timeouts.start(BOB, loop.now)
-    loop.advance(5)
-    assert expired == [(ALICE, began + 1), (BOB, began + 1.25), (CAROL, began + 2)]

@@ -19,9 +19,7 @@ SIZES = pytest.mark.parametrize("size", [0, 1, 1472, 65507])
 
 
 async def test_datagrams_that_find_the_buffer_full_are_counted(rig):
-    pod = rig.udp_peer()
-    service = rig.udp_service(pod.address)
-    client = rig.udp_client(service)
+    pod, service, client = rig.udp_served()
     await exchange(client, pod)
     # The loop doesn't run meanwhile, so nothing is read: 200 MB don't fit into any buffer.
     for _ in range(4000):
@@ -85,16 +83,8 @@ async def test_clients_keep_their_endpoint(rig):
     assert dns.group.totals().connections == 3
 
 
-async def test_affinity_is_by_the_clients_address(rig):
-    pods = [rig.udp_peer() for _ in range(2)]
-    dns = rig.udp_service(*(pod.address for pod in pods), affinity_timeout_s=60)
-    for pod, ip in zip(pods * 2, ["127.0.0.2", "127.0.0.3"] * 2, strict=True):
-        await exchange(rig.udp_client(dns, ip), pod)
-
-
 async def test_more_datagrams_than_a_batch_all_arrive(rig):
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(pod.address))
+    pod, _, client = rig.udp_served()
     proxy = await exchange(client, pod)
     many = [str(number).encode() for number in range(2 * BATCH + 1)]
     for payload in many:
@@ -116,9 +106,7 @@ async def test_a_datagram_too_large_for_the_endpoints_family_costs_only_itself(r
 
 
 async def test_an_answer_that_can_not_be_sent_is_dropped(rig):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     proxy = await exchange(client, pod)
     rig.settle()
     sent = dns.group.totals().sent_bytes
@@ -145,8 +133,7 @@ class CountedReads:
 
 
 async def test_an_answer_costs_one_read(rig):
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(pod.address))
+    pod, _, client = rig.udp_served()
     await exchange(client, pod)
     flow = rig.flow
     flow.sock = CountedReads(flow.sock)
@@ -155,28 +142,15 @@ async def test_an_answer_costs_one_read(rig):
     assert flow.sock.reads == 3
 
 
-async def test_many_answers_are_read_in_two_turns(rig):
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(pod.address))
+async def test_many_datagrams_are_read_in_two_turns(rig):
+    pod, _, client = rig.udp_served()
     proxy = await exchange(client, pod)
     for _ in range(BATCH):
-        pod.send_to(b"answer", proxy)
-    reactor = rig.engine.reactor
-    for _ in range(2):
-        reactor._dispatch()
-    assert len(client.received()) == BATCH
-
-
-async def test_many_questions_are_read_in_two_turns(rig):
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(pod.address))
-    await exchange(client, pod)
-    for _ in range(BATCH):
         client.send(b"question")
-    reactor = rig.engine.reactor
+        pod.send_to(b"answer", proxy)
     for _ in range(2):
-        reactor._dispatch()
-    assert len(pod.received()) == BATCH
+        rig.engine.reactor._dispatch()
+    assert len(pod.received()) == len(client.received()) == BATCH
 
 
 # -- hop limits --------------------------------------------------------------
@@ -275,9 +249,7 @@ async def test_an_endpoint_that_refuses_a_flow_is_no_room_for_those_that_wait(ri
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["of-a-flow", "within-a-flow"])
 async def test_a_datagram_at_its_last_hop_is_dropped(rig, caplog, is_first):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     if not is_first:
         await exchange(client, pod)
     send_with(client, b"too far", 1)

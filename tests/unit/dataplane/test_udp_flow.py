@@ -9,43 +9,36 @@ from userspace_proxy.model import Failure, Handling, Hold
 from userspace_proxy.model.failures import dial_failure
 
 from .peers import UdpPeer, exchange
-from .rig import UNREACHABLE, no_descriptors
+from .rig import UNREACHABLE, no_descriptors, out_of_watches
 from .waiters import HOLD, count_waiting
 from .waiting import turns, until
 
 
-async def test_a_flow_in_which_only_the_endpoint_speaks_goes_on(build, timers):
+async def test_a_flow_in_which_only_the_endpoint_speaks_goes_on(timed, timers):
     """As with a stream of events: the client has asked once."""
-    rig = build(None, timers.clock, timers)
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(pod.address))
+    pod, _, client = timed.udp_served()
     client.send(b"question")
     _, at = await pod.receive_from()
     for _ in range(4):
         timers.advance(20)
         pod.send_to(b"event", at)
         assert await client.receive() == b"event"
-    assert len(rig.flows) == 1
+    assert len(timed.flows) == 1
 
 
 # -- endpoints that refuse ---------------------------------------------------
 
 
-async def test_a_flow_moves_on_from_an_endpoint_that_refuses_with_its_first_datagram(rig):
-    pod, dead = rig.udp_peer(), rig.refusing_udp()
-    dns = rig.udp_service(dead, pod.address)
-    await exchange(rig.udp_client(dns), pod)
-    assert dns.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {dead}
-    assert [dns.group.counters_of(one).active for one in (dead, pod.address)] == [0, 1]
-
-
 async def test_two_questions_at_once_both_move_on(rig):
     """glibc requests A and AAAA at once, and waits 5 s for the one that is lost."""
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(rig.refusing_udp(), pod.address))
+    pod, dead = rig.udp_peer(), rig.refusing_udp()
+    dns = rig.udp_service(dead, pod.address)
+    client = rig.udp_client(dns)
     client.send(b"A")
     client.send(b"AAAA")
     assert {await pod.receive(), await pod.receive()} == {b"A", b"AAAA"}
+    assert dns.group.balancers.current.ejected(rig.engine.reactor.now).keys() == {dead}
+    assert [dns.group.counters_of(one).active for one in (dead, pod.address)] == [0, 1]
 
 
 async def test_a_flow_moves_on_from_an_endpoint_that_cannot_be_reached(rig):
@@ -68,10 +61,9 @@ async def test_a_datagram_tries_a_few_endpoints_and_the_next_one_others(rig):
     await exchange(client, pod)
 
 
-async def test_a_flow_that_waits_again_keeps_its_deadline(build, timers):
-    rig = build(None, timers.clock, timers)
-    dns = rig.udp_service(rig.refusing_udp(), handling=Handling(hold=Hold(3)))
-    rig.udp_client(dns).send(b"question")
+async def test_a_flow_that_waits_again_keeps_its_deadline(timed, timers):
+    dns = timed.udp_service(timed.refusing_udp(), handling=Handling(hold=Hold(3)))
+    timed.udp_client(dns).send(b"question")
     waits = dns.group.counters.waits
     for count in range(1, 4):
         await until(lambda count=count: dns.group.totals().failures >= count, "it is refused")
@@ -139,14 +131,13 @@ async def test_a_late_refusal_sends_nothing_again(build, timers):
     assert await new.receive() == b"today"
 
 
-async def test_an_endpoint_that_only_listens_is_back_when_it_does_not_refuse(build, timers):
-    rig = build(None, timers.clock, timers)
-    pod = rig.udp_peer()
-    syslog = rig.udp_service(pod.address)
+async def test_an_endpoint_that_only_listens_is_back_when_it_does_not_refuse(timed, timers):
+    pod = timed.udp_peer()
+    syslog = timed.udp_service(pod.address)
     syslog.group.outcomes.failed(
         pod.address, dial_failure(errno.ECONNREFUSED, pod.address.ip), timers.now
     )
-    client = rig.udp_client(syslog)
+    client = timed.udp_client(syslog)
     for _ in range(2):
         client.send(b"message")
         assert await pod.receive() == b"message"
@@ -163,9 +154,7 @@ async def revived(rig, pod):
 @pytest.mark.parametrize("first", ["datagram", "error"])
 @pytest.mark.parametrize("exchanges", [1, 2])
 async def test_an_old_refusal_does_not_cost_a_datagram_to_be_sent(rig, first, exchanges):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     for _ in range(exchanges):
         await exchange(client, pod)
     pod.close()
@@ -180,8 +169,7 @@ async def test_an_old_refusal_does_not_cost_a_datagram_to_be_sent(rig, first, ex
 
 @pytest.mark.parametrize("quiet_turns", [0, 2])
 async def test_an_old_refusal_does_not_cost_an_answer_that_has_arrived(rig, quiet_turns):
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(pod.address))
+    pod, _, client = rig.udp_served()
     proxy = await exchange(client, pod)
     for _ in range(quiet_turns):
         rig.engine.reactor._dispatch()
@@ -193,9 +181,7 @@ async def test_an_old_refusal_does_not_cost_an_answer_that_has_arrived(rig, quie
 
 @pytest.mark.parametrize("number", [errno.EMSGSIZE, errno.EHOSTUNREACH, errno.ENETUNREACH])
 async def test_an_error_that_may_pass_does_not_end_a_flow_with_an_answer(rig, number):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     await exchange(client, pod)
     flow = rig.flow
     report(flow, number)
@@ -228,9 +214,7 @@ async def test_a_flow_moves_on_from_an_endpoint_to_which_nothing_can_be_sent(rig
 
 
 async def test_a_large_datagram_that_cannot_be_sent_is_a_failure(rig):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     client.send(bytes(3000))
     assert await pod.receive() == bytes(3000)
     rig.flow.sock = Failing(rig.flow.sock, errno.EPERM)
@@ -244,9 +228,7 @@ async def test_a_large_datagram_that_cannot_be_sent_is_a_failure(rig):
     [(False, errno.ENOBUFS), (False, errno.EMSGSIZE), (True, errno.EPERM)],
 )
 async def test_a_datagram_that_cannot_be_sent_may_be_lost_alone(rig, is_answered, number):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     client.send(b"question")
     assert await pod.receive() == b"question"
     rig.flow.first_byte_s = 0.0 if is_answered else None
@@ -292,9 +274,7 @@ class Failing:
 
 
 async def test_a_flow_without_a_descriptor_is_dropped_and_ejects_nothing(rig):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     with no_descriptors():
         client.send(b"question")
         await until(lambda: dns.group.counters.refused)
@@ -303,12 +283,7 @@ async def test_a_flow_without_a_descriptor_is_dropped_and_ejects_nothing(rig):
 
 
 async def test_a_flow_that_cannot_be_watched_leaves_nothing_behind(rig, monkeypatch):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
-
-    def out_of_watches(*_args):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    pod, dns, client = rig.udp_served()
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.engine.reactor, "register", out_of_watches)
@@ -322,76 +297,73 @@ async def test_a_flow_that_cannot_be_watched_leaves_nothing_behind(rig, monkeypa
 
 
 @pytest.mark.parametrize(("exchanges", "lasts"), [(1, 30), (2, 120)])
-async def test_a_flow_ends_when_it_was_idle(build, timers, exchanges, lasts):
-    rig = build(None, timers.clock, timers)
-    pod = rig.udp_peer()
-    client = rig.udp_client(rig.udp_service(pod.address))
+async def test_a_flow_ends_when_it_was_idle(timed, timers, exchanges, lasts):
+    pod, _, client = timed.udp_served()
     for _ in range(exchanges):
         await exchange(client, pod)
     timers.advance(lasts - 1)
-    assert len(rig.flows) == 1
+    assert len(timed.flows) == 1
     timers.advance(2)
-    assert len(rig.flows) == 0
+    assert len(timed.flows) == 0
     assert timers.waiting == 0
     await exchange(client, pod)
 
 
-async def test_a_datagram_that_is_sent_again_is_a_use(build, timers):
-    rig = build(None, timers.clock, timers)
-    old, new = rig.udp_peer(), rig.udp_peer()
-    dns = rig.udp_service(**HOLD)
-    rig.udp_client(dns).send(b"question")
-    await until(lambda: len(rig.flows))
+async def test_a_datagram_that_is_sent_again_is_a_use(timed, timers):
+    old, new = timed.udp_peer(), timed.udp_peer()
+    dns = timed.udp_service(**HOLD)
+    timed.udp_client(dns).send(b"question")
+    await until(lambda: len(timed.flows))
     # A use is noted once a second, and not as the first endpoint is chosen.
     timers.advance(0.9)
-    rig.update(dns, old.address, new.address, **HOLD)
+    timed.update(dns, old.address, new.address, **HOLD)
     assert await old.receive() == b"question"
     timers.advance(0.9)
     old.close()
-    rig.flow.sock.send(b"refused")
+    timed.flow.sock.send(b"refused")
     assert await new.receive() == b"question"
     timers.advance(29)
-    assert len(rig.flows) == 1
+    assert len(timed.flows) == 1
     timers.advance(2)
-    assert len(rig.flows) == 0
+    assert len(timed.flows) == 0
 
 
 async def test_flows_without_an_answer_for_three_seconds_are_in_a_row_until_the_next_answer(
-    build, timers
+    timed, timers
 ):
-    rig = build(None, timers.clock, timers)
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
+    pod = timed.udp_peer()
+    dns = timed.udp_service(pod.address)
     ends = dns.group.counters_of(pod.address).ends
-    await exchange(rig.udp_client(dns), pod)
-    clients = [rig.udp_client(dns) for _ in range(3)]
+    await exchange(timed.udp_client(dns), pod)
+    clients = [timed.udp_client(dns) for _ in range(3)]
     timers.advance(0.1)
     for client in clients:
         client.send(b"question")
         await pod.receive()
-    rig.settle()
+    timed.settle()
     assert not ends.is_on
     timers.advance(3.1)
     for _ in range(2):
-        rig.settle()
+        timed.settle()
         assert (ends.part.failures, ends.part.failure) == (3, Failure.NO_DATAGRAM)
-    await exchange(rig.udp_client(dns), pod)
+    await exchange(timed.udp_client(dns), pod)
     assert not ends.is_on
     assert dns.group.counters_of(pod.address).unanswered == 3
+    dns.close()
+    assert sum(one.failed for one in timed.engine.calls.take()[0]) == 3
 
 
 @pytest.mark.parametrize("looks", [0, 1])
-async def test_a_flow_that_is_answered_late_is_no_flow_without_an_answer(build, timers, looks):
-    rig = build(None, timers.clock, timers)
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
+async def test_a_flow_that_is_answered_late_is_no_flow_without_an_answer(timed, timers, looks):
+    pod = timed.udp_peer()
+    dns = timed.udp_service(pod.address)
     counters = dns.group.counters_of(pod.address)
-    client = rig.udp_client(dns)
+    client = timed.udp_client(dns)
     client.send(b"question")
     _, proxy = await pod.receive_from()
     timers.advance(3.1)
     for _ in range(looks):
-        rig.settle()
+        timed.settle()
     assert (counters.unanswered, counters.late) == (looks, 0)
     pod.send_to(b"answer", proxy)
     assert await client.receive() == b"answer"
@@ -399,37 +371,16 @@ async def test_a_flow_that_is_answered_late_is_no_flow_without_an_answer(build, 
     assert not counters.ends.is_on
 
 
-async def test_a_flow_without_an_answer_is_of_the_time_at_which_its_client_asked(build, timers):
-    rig = build(None, timers.clock, timers)
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+async def test_a_flow_without_an_answer_is_of_the_time_at_which_its_client_asked(timed, timers):
+    pod, dns, client = timed.udp_served()
     client.send(b"question")
     await pod.receive()
     timers.advance(0.5)
-    await exchange(rig.udp_client(dns), pod)
+    await exchange(timed.udp_client(dns), pod)
     timers.advance(2.5)
-    rig.settle()
+    timed.settle()
     counters = dns.group.counters_of(pod.address)
     assert (counters.unanswered, counters.ends.is_on) == (1, False)
-
-
-async def test_an_answer_that_takes_a_while_is_one(build, timers):
-    """Names that a DNS server has to ask others for; its clients wait for 5 s."""
-    rig = build(None, timers.clock, timers)
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client, counters = rig.udp_client(dns), dns.group.counters_of(pod.address)
-    client.send(b"question")
-    _, proxy = await pod.receive_from()
-    timers.advance(1.5)
-    rig.settle()
-    assert (counters.unanswered, counters.ends.is_on) == (0, False)
-    pod.send_to(b"answer", proxy)
-    assert await client.receive() == b"answer"
-    timers.advance(3)
-    rig.settle()
-    assert (counters.unanswered, counters.ends.is_on) == (0, False)
 
 
 async def test_a_flow_whose_endpoint_is_removed_continues_with_another_one_at_once(rig):
@@ -465,9 +416,7 @@ async def test_a_closed_listener_ends_its_flows_and_no_others(rig):
 
 
 async def test_a_flow_that_ends_while_it_waits_for_its_turn_is_left_alone(rig):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     proxy = await exchange(client, pod)
     for _ in range(2 * BATCH):
         pod.send_to(b"answer", proxy)

@@ -6,7 +6,6 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.udp import UdpListener
 from userspace_proxy.dataplane.udp_flows import AGAIN_S, WAIT_S, SilentFlows
-from userspace_proxy.dataplane.waiting_room import RETRIES, RETRY_S, WINDOW
 from userspace_proxy.kernel.ephemeral import EPHEMERAL
 from userspace_proxy.model import SocketAddress
 
@@ -14,7 +13,7 @@ from .limits import MIB, Limit
 from .peers import exchange
 from .rig import Clock
 from .waiters import HOLD, count_waiting, limited, waited
-from .waiting import turns, until
+from .waiting import until
 
 
 async def test_the_flow_table_has_a_quarter_of_the_descriptors(build):
@@ -42,20 +41,19 @@ async def test_flows_end_when_they_have_been_idle_and_then_no_timer_is_set(build
     assert (len(rig.flows), timers.waiting) == (0, 0)
 
 
-async def test_while_memory_is_short_a_new_flow_takes_the_place_of_another(build, timers):
-    rig = build(None, timers.clock, timers)
-    peer = rig.udp_peer()
-    dns = rig.udp_service(peer.address)
+async def test_while_memory_is_short_a_new_flow_takes_the_place_of_another(timed, timers):
+    peer = timed.udp_peer()
+    dns = timed.udp_service(peer.address)
     limit = Limit(0)
     # A 64th is enough for two.
     limit.limit = 2 * MIB
-    rig.dataplane.watch_memory(lambda: [limit])
+    timed.dataplane.watch_memory(lambda: [limit])
     limit.used_mib = 2
     timers.advance(0.25)
     for _ in range(4):
-        rig.udp_client(dns).send(b"question")
+        timed.udp_client(dns).send(b"question")
         assert (await peer.receive_from())[0] == b"question"
-    assert (len(rig.flows), dns.group.counters.evicted) == (2, 2)
+    assert (len(timed.flows), dns.group.counters.evicted) == (2, 2)
 
 
 # -- waiting -------------------------------------------------------------------
@@ -123,42 +121,14 @@ async def test_a_refusal_that_a_kept_datagram_meets_is_acted_on(rig, monkeypatch
     assert dns.group.counters_of(silent.address).failures == 1
 
 
-async def test_many_flows_are_served_at_once(rig):
-    dns = rig.udp_service(**HOLD)
-    for number in range(3 * WINDOW):
-        rig.udp_client(dns).send(b"%d" % number)
-        await until(lambda n=number: waited(dns) == n + 1)
-    pod = rig.udp_peer()
-    rig.update(dns, pod.address, **HOLD)
-    assert [await pod.receive() for _ in range(3 * WINDOW)] == [
-        b"%d" % number for number in range(3 * WINDOW)
-    ]
-
-
-async def test_flows_of_an_endpoint_that_refuses_are_tried_a_few_each_second(build, timers):
-    rig = build(None, timers.clock, timers)
-    gone = rig.refusing_udp()
-    dns = rig.udp_service(gone, **HOLD)
-    for number in range(10):
-        rig.udp_client(dns).send(b"question")
-        await until(lambda n=number: waited(dns) == n + 1 == count_waiting(dns))
-    before = dns.group.counters_of(gone).connections
-    timers.advance(RETRY_S)
-    await until(lambda: dns.group.counters_of(gone).connections == before + RETRIES)
-    await until(lambda: count_waiting(dns) == 10)
-    await turns(20)
-    assert dns.group.counters_of(gone).connections == before + RETRIES
-
-
-async def test_a_flow_whose_time_is_up_ends(build, timers):
-    rig = build(None, timers.clock, timers)
-    dns = rig.udp_service(**HOLD)
-    rig.udp_client(dns).send(b"question")
+async def test_a_flow_whose_time_is_up_ends(timed, timers):
+    dns = timed.udp_service(**HOLD)
+    timed.udp_client(dns).send(b"question")
     await until(lambda: count_waiting(dns))
     timers.advance(59)
-    assert len(rig.flows) == 1, "a flow that waits isn't idle"
+    assert len(timed.flows) == 1, "a flow that waits isn't idle"
     timers.advance(1)
-    assert (len(rig.flows), count_waiting(dns)) == (0, 0)
+    assert (len(timed.flows), count_waiting(dns)) == (0, 0)
     assert dns.group.counters.waits.timeouts == 1
 
 
@@ -184,23 +154,12 @@ async def test_flows_that_wait_end_with_their_listener(rig):
     assert (len(rig.flows), count_waiting(dns)) == (0, 0)
 
 
-async def test_without_hold_any_more_flows_that_wait_end(rig):
-    dns = rig.udp_service(**HOLD)
-    for number in range(3 * WINDOW):
-        rig.udp_client(dns).send(b"question")
-        await until(lambda n=number: waited(dns) == n + 1)
-    rig.update(dns)
-    await until(lambda: count_waiting(dns) == 0)
-    assert len(rig.flows) == 0
-
-
-async def test_flows_beyond_the_limit_wait(build, timers):
-    rig = build(None, timers.clock, timers)
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address, **limited(1))
-    rig.udp_client(dns).send(b"first")
+async def test_flows_beyond_the_limit_wait(timed):
+    pod = timed.udp_peer()
+    dns = timed.udp_service(pod.address, **limited(1))
+    timed.udp_client(dns).send(b"first")
     assert await pod.receive() == b"first"
-    rig.udp_client(dns).send(b"second")
+    timed.udp_client(dns).send(b"second")
     await until(lambda: count_waiting(dns) == 1)
     dns.carrier.end(next(f for f in dns.carrier._flows.values() if f.sock), "idle")
     assert await pod.receive() == b"second"

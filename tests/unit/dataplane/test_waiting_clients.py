@@ -33,11 +33,6 @@ def test_a_client_that_would_have_the_most_ends_one_of_its_own():
     assert waiting.to_end("two") is places[1]
 
 
-def test_of_lone_clients_the_first_one_ends():
-    waiting, places = filled("one", "two", "three")
-    assert waiting.to_end("four") is places[0]
-
-
 def test_a_place_may_be_older_than_those_that_were_added_before():
     waiting, _ = filled("one", "one")
     older = Place("one")
@@ -68,13 +63,6 @@ def test_a_client_above_its_share_ends_one_of_its_own_before_a_larger_64_does():
     assert waiting.to_end("192.0.2.1") is places[100]
     waiting.add(Place("192.0.2.1"), 0.0)
     assert waiting.to_end("fd00::1") is places[100]
-
-
-def test_in_the_largest_64_the_client_with_the_most_ends_one():
-    waiting, places = filled("fd00::1", "fd00::2", "192.0.2.1", "192.0.2.1", "fd00::2")
-    assert waiting.to_end("192.0.2.2") is places[1]
-    assert waiting.to_end("192.0.2.1") is places[1]
-    assert waiting.to_end("fd00::2") is places[1]
 
 
 CLIENTS = ("192.0.2.1", "192.0.2.2", "fd00::1", "fd00::2", "fd00::3", "fd00:0:0:1::1")

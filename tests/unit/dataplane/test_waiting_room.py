@@ -22,21 +22,8 @@ from userspace_proxy.model.serving import Serving
 from .groups import News
 from .peers import RefusingEndpoint
 from .rig import UNREACHABLE
-from .waiters import HOLD, count_waiting, limited, waited, waiting
+from .waiters import HOLD, at_its_limit, count_waiting, limited, waited, waiting
 from .waiting import turns, until
-
-
-async def test_a_client_waits_for_the_first_endpoint_and_loses_no_byte(rig):
-    web = rig.service(**HOLD)
-    (client,) = await waiting(rig, web, 1)
-    await client.send(b"early")
-    pod = rig.endpoint()
-    rig.update(web, pod.address, **HOLD)
-    server = await pod.accept()
-    assert await server.read() == b"early"
-    await server.send(b"answer")
-    assert await client.read() == b"answer"
-    assert count_waiting(web) == 0
 
 
 async def test_a_hundred_clients_leave_the_last_sixteen_which_are_served_in_order(rig):
@@ -82,12 +69,11 @@ async def test_workers_share_the_bound(build):
     assert count_waiting(web) == 3
 
 
-async def test_at_its_deadline_a_client_that_waits_is_reset(build, timers):
-    rig = build(None, timers.clock, timers)
-    web = rig.service(**HOLD)
-    (first,) = await waiting(rig, web, 1)
+async def test_at_its_deadline_a_client_that_waits_is_reset(timed, timers):
+    web = timed.service(**HOLD)
+    (first,) = await waiting(timed, web, 1)
     timers.advance(30)
-    second = await rig.client(web)
+    second = await timed.client(web)
     await until(lambda: waited(web) == 2)
     timers.advance(29.9)
     assert count_waiting(web) == 2
@@ -133,11 +119,10 @@ async def test_a_client_of_silent_endpoints_waits_after_its_dials(build):
     assert web.group.counters.refused == 0
 
 
-async def test_while_endpoints_fail_a_few_clients_are_dialled_each_second(build, timers):
-    rig = build(None, timers.clock, timers)
-    gone = rig.refusing()
-    web = rig.service(gone, **HOLD)
-    await waiting(rig, web, 10)
+async def test_while_endpoints_fail_a_few_clients_are_dialled_each_second(timed, timers):
+    gone = timed.refusing()
+    web = timed.service(gone, **HOLD)
+    await waiting(timed, web, 10)
     before = web.group.counters_of(gone).failures
     timers.advance(RETRY_S)
     await until(lambda: web.group.counters_of(gone).failures == before + RETRIES)
@@ -146,13 +131,12 @@ async def test_while_endpoints_fail_a_few_clients_are_dialled_each_second(build,
     assert count_waiting(web) == 10
 
 
-async def test_when_an_endpoint_has_returned_all_are_served_without_a_change(build, timers):
-    rig = build(None, timers.clock, timers)
-    gone = rig.keep(RefusingEndpoint(socket.SOCK_STREAM))
-    web = rig.service(gone.address, **HOLD)
-    await waiting(rig, web, 3 * WINDOW)
+async def test_when_an_endpoint_has_returned_all_are_served_without_a_change(timed, timers):
+    gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
+    web = timed.service(gone.address, **HOLD)
+    await waiting(timed, web, 3 * WINDOW)
     gone.close()
-    pod = rig.endpoint(port=gone.address.port)
+    pod = timed.endpoint(port=gone.address.port)
     timers.advance(RETRY_S)
     for _ in range(3 * WINDOW):
         await pod.accept()
@@ -160,33 +144,31 @@ async def test_when_an_endpoint_has_returned_all_are_served_without_a_change(bui
     assert web.group.counters.refused == 0
 
 
-async def test_an_endpoint_that_returns_gets_its_client_behind_others_that_have_none(build, timers):
-    rig = build(None, timers.clock, timers)
-    gone = rig.keep(RefusingEndpoint(socket.SOCK_STREAM))
-    web = rig.service(gone.address, outside=(), inside=("127.0.0.2/32",), **HOLD)
-    await waiting(rig, web, 3 * WINDOW)
-    client = await rig.client(web, source="127.0.0.2")
+async def test_an_endpoint_that_returns_gets_its_client_behind_others_that_have_none(timed, timers):
+    gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
+    web = timed.service(gone.address, outside=(), inside=("127.0.0.2/32",), **HOLD)
+    await waiting(timed, web, 3 * WINDOW)
+    client = await timed.client(web, source="127.0.0.2")
     await until(lambda: waited(web) == 3 * WINDOW + 1)
     gone.close()
-    pod = rig.endpoint(port=gone.address.port)
+    pod = timed.endpoint(port=gone.address.port)
     web.group.outcomes.answered_elsewhere(gone.address, timers.now)
     await until(lambda: count_waiting(web) == 3 * WINDOW)
     await client.send(b"ping")
     assert await (await pod.accept()).read() == b"ping"
 
 
-async def test_clients_are_dialled_each_second_though_those_before_them_have_left(build, timers):
-    rig = build(None, timers.clock, timers)
-    gone = rig.keep(RefusingEndpoint(socket.SOCK_STREAM))
-    web = rig.service(gone.address, **HOLD)
-    clients = await waiting(rig, web, RETRIES + 1)
+async def test_clients_are_dialled_each_second_though_those_before_them_have_left(timed, timers):
+    gone = timed.keep(RefusingEndpoint(socket.SOCK_STREAM))
+    web = timed.service(gone.address, **HOLD)
+    clients = await waiting(timed, web, RETRIES + 1)
     timers.advance(RETRY_S)
     # One is left in the pass.
     await until(lambda: not web.group.waiting_room._clients.dialled)
     clients[-1].reset()
     await until(lambda: count_waiting(web) == RETRIES)
     gone.close()
-    pod = rig.endpoint(port=gone.address.port)
+    pod = timed.endpoint(port=gone.address.port)
     timers.advance(RETRY_S)
     for _ in range(RETRIES):
         await pod.accept()
@@ -210,12 +192,11 @@ async def test_without_hold_any_more_those_that_wait_are_reset(rig):
     assert web.group.counters.refused == 3 * WINDOW
 
 
-async def test_clients_that_wait_are_reset_when_a_drain_ends(build, timers):
-    rig = build(None, timers.clock, timers)
-    web = rig.service(**HOLD)
-    (client,) = await waiting(rig, web, 1)
+async def test_clients_that_wait_are_reset_when_a_drain_ends(timed, timers):
+    web = timed.service(**HOLD)
+    (client,) = await waiting(timed, web, 1)
     drained: list[int] = []
-    rig.dataplane.drain(10, drained.append)
+    timed.dataplane.drain(10, drained.append)
     timers.advance(9.9)
     assert count_waiting(web) == 1
     timers.advance(0.1)
@@ -223,18 +204,16 @@ async def test_clients_that_wait_are_reset_when_a_drain_ends(build, timers):
     assert await client.was_reset()
 
 
-async def test_how_many_wait_and_how_long_is_known(build, timers):
-    rig = build(None, timers.clock, timers)
-    web = rig.service(**HOLD)
+async def test_how_many_wait_and_how_long_is_known(timed, timers):
+    web = timed.service(**HOLD)
     assert web.group.waiting(timers.now) == Waiting()
-    await waiting(rig, web, 2)
+    await waiting(timed, web, 2)
     assert web.group.waiting(timers.now + 12) == Waiting(2, 12.0)
 
 
-async def test_many_clients_whose_time_is_up_end_in_batches(build, timers):
-    rig = build(None, timers.clock, timers)
-    web = rig.service(**HOLD)
-    await waiting(rig, web, BATCH + 10)
+async def test_many_clients_whose_time_is_up_end_in_batches(timed, timers):
+    web = timed.service(**HOLD)
+    await waiting(timed, web, BATCH + 10)
     timers.jump(60)
     assert count_waiting(web) == 10
     timers.jump(0)
@@ -262,22 +241,8 @@ async def test_connections_beyond_the_limit_wait_and_are_served_in_order_as_othe
     assert web.group.counters_of(pod.address).active == 2
 
 
-async def test_the_limit_is_that_of_each_endpoint(rig):
-    pods = [rig.endpoint(), rig.endpoint()]
-    web = rig.service(*(pod.address for pod in pods), **limited(2))
-    for _ in range(4):
-        await rig.client(web)
-    await waiting(rig, web, 1)
-    for pod in pods:
-        for _ in range(2):
-            await pod.accept()
-        assert pod.accept_now() is None
-
-
 async def test_a_new_client_waits_behind_those_that_wait_already(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address, **limited(1))
-    await rig.pair(web, pod)
+    pod, web, _ = await at_its_limit(rig)
     (client,) = await waiting(rig, web, 1)
     await client.send(b"first")
     late, _ = await rig.begun(web.group)
@@ -289,18 +254,15 @@ async def test_a_new_client_waits_behind_those_that_wait_already(rig):
     assert (waited(web), count_waiting(web)) == (2, 1)
 
 
-async def test_a_place_that_becomes_free_is_not_kept_for_one_that_has_left(build, timers):
-    rig = build(None, timers.clock, timers)
-    pod = rig.endpoint()
-    web = rig.service(pod.address, **limited(1))
-    _, server = await rig.pair(web, pod)
-    (gone,) = await waiting(rig, web, 1)
+async def test_a_place_that_becomes_free_is_not_kept_for_one_that_has_left(timed, timers):
+    pod, web, server = await at_its_limit(timed)
+    (gone,) = await waiting(timed, web, 1)
     # It has its turn, and finds no room.
     timers.advance(RETRY_S)
     await turns(5)
     gone.reset()
     await until(lambda: count_waiting(web) == 0)
-    client = await rig.client(web)
+    client = await timed.client(web)
     await until(lambda: waited(web) == 2)
     server.reset()
     await until(lambda: count_waiting(web) == 0)
@@ -308,12 +270,9 @@ async def test_a_place_that_becomes_free_is_not_kept_for_one_that_has_left(build
     assert await (await pod.accept()).read() == b"next"
 
 
-async def test_at_their_limit_clients_wait_for_a_minute_if_nothing_else_is_asked_for(build, timers):
-    rig = build(None, timers.clock, timers)
-    pod = rig.endpoint()
-    web = rig.service(pod.address, **limited(1))
-    await rig.pair(web, pod)
-    (client,) = await waiting(rig, web, 1)
+async def test_at_their_limit_clients_wait_for_a_minute_if_nothing_else_is_asked_for(timed, timers):
+    _pod, web, _ = await at_its_limit(timed)
+    (client,) = await waiting(timed, web, 1)
     timers.advance(59.9)
     assert count_waiting(web) == 1
     timers.advance(0.1)
@@ -321,9 +280,7 @@ async def test_at_their_limit_clients_wait_for_a_minute_if_nothing_else_is_asked
 
 
 async def test_with_a_limit_alone_clients_without_an_endpoint_are_refused(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address, **limited(1))
-    await rig.pair(web, pod)
+    _pod, web, _ = await at_its_limit(rig)
     clients = await waiting(rig, web, 3 * WINDOW)
     rig.update(web, **limited(1))
     for client in clients:
@@ -333,9 +290,7 @@ async def test_with_a_limit_alone_clients_without_an_endpoint_are_refused(rig):
 
 
 async def test_without_a_limit_any_more_all_are_served(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address, **limited(1))
-    await rig.pair(web, pod)
+    pod, web, _ = await at_its_limit(rig)
     await waiting(rig, web, 3 * WINDOW)
     rig.update(web, pod.address)
     for _ in range(3 * WINDOW):
@@ -344,9 +299,7 @@ async def test_without_a_limit_any_more_all_are_served(rig):
 
 
 async def test_without_a_limit_any_more_a_new_client_is_dialled_while_others_wait(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address, **limited(1))
-    await rig.pair(web, pod)
+    _pod, web, _ = await at_its_limit(rig)
     await waiting(rig, web, 3)
     # One that waits is dialled, and not answered; the others wait until it is.
     rig.update(web, rig.silent())
@@ -390,11 +343,10 @@ async def test_a_client_that_is_pinned_waits_and_others_are_served_meanwhile(rig
     await until(lambda: count_waiting(web) == 0)
 
 
-async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(build, timers):
-    rig = build(None, timers.clock, timers)
+async def test_a_client_that_waits_is_not_dialled_by_what_it_waited_for_before(timed):
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 4)]
     group = EndpointGroup(port_key("shop/web"), Serving(dead, **HOLD))
-    connection, _ = await rig.begun(group)
+    connection, _ = await timed.begun(group)
     connection.begin()
     connection.dial.client_timed_out()
     await turns(5)
@@ -470,12 +422,9 @@ class Dialled:
         self.resumed += 1
 
 
-async def test_one_that_leaves_while_it_is_dialled_for_lets_the_next_one_have_its_turn(
-    build, timers
-):
-    rig = build(None, timers.clock, timers)
+async def test_one_that_leaves_while_it_is_dialled_for_lets_the_next_one_have_its_turn(timed):
     hold = Hold(60)
-    room = WaitingRoom(rig.engine.reactor, 1, CounterTable(), hold)
+    room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold)
     clients = [Dialled(room) for _ in range(3)]
     room.update(hold)
     await turns(5)
@@ -487,10 +436,9 @@ async def test_one_that_leaves_while_it_is_dialled_for_lets_the_next_one_have_it
         room.left(client)
 
 
-async def test_those_that_leave_before_their_turn_are_not_kept(build, timers):
-    rig = build(None, timers.clock, timers)
+async def test_those_that_leave_before_their_turn_are_not_kept(timed):
     hold = Hold(60)
-    room = WaitingRoom(rig.engine.reactor, 1, CounterTable(), hold)
+    room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold)
     clients = [Dialled(room) for _ in range(3 * WINDOW)]
     room.update(hold)
     await turns(5)
@@ -514,11 +462,10 @@ async def test_of_twice_as_many_as_may_wait_the_largest_client_loses_its_own(rig
 
 
 async def test_many_clients_with_endpoints_of_their_own_are_not_all_tried_after_each_end(
-    build, timers
+    timed, timers
 ):
-    rig = build(None, timers.clock, timers)
     hold = Hold(60)
-    room = WaitingRoom(rig.engine.reactor, 1, CounterTable(), hold, is_uniform=False)
+    room = WaitingRoom(timed.engine.reactor, 1, CounterTable(), hold, is_uniform=False)
     clients = [Blocked(room) for _ in range(2 * BATCH)]
     for _ in range(5):
         room.connection_ended()
@@ -532,9 +479,8 @@ async def test_many_clients_with_endpoints_of_their_own_are_not_all_tried_after_
     assert timers.waiting == 0
 
 
-async def test_all_flows_that_end_at_once_make_room_for_others_between_two_looks(build, timers):
-    rig = build(None, timers.clock, timers)
-    room, places = WaitingRoom(rig.engine.reactor, 1, CounterTable(), Hold(60)), []
+async def test_all_flows_that_end_at_once_make_room_for_others_between_two_looks(timed, timers):
+    room, places = WaitingRoom(timed.engine.reactor, 1, CounterTable(), Hold(60)), []
     flows = [Datagrams(room, places) for _ in range(3 * WINDOW)]
     timers.advance(RETRY_S)
     await turns(5)

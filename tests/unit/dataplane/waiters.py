@@ -6,7 +6,7 @@ from typing import Any
 
 from userspace_proxy.model import Handling, Hold
 
-from .peers import Peer
+from .peers import Peer, TcpEndpoint
 from .rig import Rig, Service
 from .waiting import until
 
@@ -32,3 +32,11 @@ def count_waiting(service: Service) -> int:
 
 def limited(number: int, **others: Any) -> dict[str, Any]:
     return {"handling": Handling(max_connections=number, **others)}
+
+
+async def at_its_limit(rig: Rig) -> tuple[TcpEndpoint, Service, Peer]:
+    """Return an endpoint, its Service with a limit of one, and the end of that connection there."""
+    pod = rig.endpoint()
+    web = rig.service(pod.address, **limited(1))
+    _, server = await rig.pair(web, pod)
+    return pod, web, server

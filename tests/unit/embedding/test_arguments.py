@@ -21,7 +21,6 @@ from userspace_proxy.model import (
     Hold,
     ProxyProtocol,
     ServiceKey,
-    ServicePort,
     SocketAddress,
 )
 from userspace_proxy.model.annotations import WITHOUT_SLOW_START
@@ -29,10 +28,6 @@ from userspace_proxy.model.annotations import WITHOUT_SLOW_START
 from ..agent.samples import service
 
 WEB = ServiceKey("shop", "web")
-
-
-def test_a_name_is_read():
-    assert read_key("shop", "web") == WEB
 
 
 @pytest.mark.parametrize(
@@ -49,10 +44,6 @@ def test_a_name_is_read():
 def test_a_name_that_kubernetes_would_refuse_is_an_error(namespace, name, error, words):
     with pytest.raises(error, match=re.escape(words)):
         read_key(namespace, name)
-
-
-def test_a_port_is_read():
-    assert read_port(80, "UDP") == ServicePort("", 80, "UDP")
 
 
 @pytest.mark.parametrize(

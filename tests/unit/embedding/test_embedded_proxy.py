@@ -10,7 +10,6 @@ from userspace_proxy import Options, Proxy
 from userspace_proxy.causes.endpoints import fault_on_purpose
 from userspace_proxy.causes.notes import kernel_path_unused
 from userspace_proxy.causes.say import say
-from userspace_proxy.dataplane import Tuning
 from userspace_proxy.embedding.arguments import read_endpoint
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import Protocol, ServiceKey
@@ -49,23 +48,6 @@ async def test_a_port_that_is_taken_is_replaced_by_a_free_one():
             assert web.address.ip == "127.99.1.1"
             assert web.address.port != 8080
             assert await ask(web.address) == b"one"
-
-
-async def test_with_hold_a_client_waits_for_the_first_endpoint():
-    async with backend(b"one") as one, Proxy() as proxy:
-        web = await proxy.add_service("web", port=8080, hold="60s")
-        asked = asyncio.ensure_future(ask(web.address))
-        await until(lambda: proxy.status().ports[0].waits.waiting)
-        await web.set_endpoints([one])
-        assert await asked == b"one"
-
-
-async def test_a_dead_endpoint_costs_no_request():
-    async with backend(b"one") as one, Proxy() as proxy:
-        web = await proxy.add_service("web", port=8080, endpoints=[free_address(), one])
-        assert await answers(web.address, 6) == [b"one"] * 6
-        failures = {e.failures for e in proxy.status().ports[0].endpoints}
-        assert failures == {0, 1}
 
 
 async def test_connections_are_a_list_while_they_are_observed():
@@ -169,18 +151,6 @@ async def test_a_service_that_is_added_after_its_removal_has_no_endpoints_of_bef
             await ask(web.address)
 
 
-async def test_two_proxies_with_a_service_of_one_name_each_reach_their_own_backends():
-    async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
-        first = await p.add_service("web", port=8080)
-        second = await q.add_service("web", port=8080, endpoints=[two])
-        with pytest.raises(ConnectionRefusedError):
-            await ask(first.address)
-        await first.set_endpoints([one])
-        assert first.address != second.address
-        assert await answers(first.address, 2) == [b"one"] * 2
-        assert await answers(second.address, 2) == [b"two"] * 2
-
-
 async def test_an_address_that_another_proxy_holds_without_endpoints_stays_its_own():
     async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
         first = await p.add_service("web", port=8080, cluster_ip="127.99.1.5")
@@ -272,24 +242,6 @@ async def test_a_headless_address_without_a_free_port_is_an_error_and_leaves_not
             with pytest.raises(ListenError):
                 await proxy.add_service("web", port=8080, cluster_ip="127.99.1.2")
             assert proxy.status().ports == ()
-
-
-async def test_a_silent_endpoint_is_left_after_the_connect_timeout():
-    # No program accepts from this queue of one: further SYNs get no answer.
-    silent = socket.create_server(("127.0.0.1", 0), backlog=0)
-    address = silent.getsockname()
-    fillers = [socket.socket() for _ in range(4)]
-    for filler in fillers:
-        filler.setblocking(False)
-        filler.connect_ex(address)
-    options = Options(tuning=Tuning(connect_timeout_s=0.1))
-    async with backend(b"one") as one, Proxy(options=options) as proxy:
-        web = await proxy.add_service("web", port=8080, endpoints=["{}:{}".format(*address), one])
-        assert await answers(web.address, 4) == [b"one"] * 4
-        ejected = [e.ejected_for_s for e in proxy.status().ports[0].endpoints]
-        assert sum(e is not None for e in ejected) == 1
-    for sock in (*fillers, silent):
-        sock.close()
 
 
 async def test_an_endpoint_is_dialled_elsewhere_and_shown_with_the_reason():

@@ -20,11 +20,12 @@ from userspace_proxy.causes.endpoints import (
     resets,
     sends_nothing,
 )
-from userspace_proxy.causes.say import say
+from userspace_proxy.causes.say import command, say
 from userspace_proxy.diagnosis.clauses import planned_of
 from userspace_proxy.diagnosis.judge import cause_of
 from userspace_proxy.diagnosis.rules import decide
 from userspace_proxy.explain import explain
+from userspace_proxy.explain.next_command import Invocation
 from userspace_proxy.explain.steps import before_it_failed, mistakes, node_notes, say_client
 from userspace_proxy.facts import (
     Level,
@@ -36,7 +37,7 @@ from userspace_proxy.facts import (
 from userspace_proxy.model import Failure, Protocol
 
 from .subjects import make_dead_endpoint, make_subject
-from .words import is_on_the_page
+from .words import NOT_READY, is_on_the_page
 
 DENIES = denies(make_address("10.244.1.8:80"), "10.244.0.123")
 DENYING = make_endpoint(
@@ -245,3 +246,16 @@ def test_a_client_is_admitted_by_its_network(port, client, level):
 
 def test_what_is_said_of_steps_is_on_the_page():
     assert is_on_the_page("steps")
+
+
+def test_a_remedy_that_is_a_command_asks_the_same_cluster():
+    port = replace(make_port(endpoints=()), cause=NOT_READY)
+    api = Invocation(source=("--kubeconfig=my dir/k", "--master=https://a:1"))
+    (step,) = (
+        step
+        for part in explain(make_subject(port), invocation=api).parts
+        for step in part.steps
+        if step.topic == "endpoints"
+    )
+    assert step.hint == api.kubectl(command(NOT_READY))
+    assert step.hint.endswith(" '--kubeconfig=my dir/k' --server=https://a:1")

@@ -1,4 +1,3 @@
-import json
 import math
 
 import msgspec
@@ -189,15 +188,6 @@ def test_a_line_of_the_log_has_texts_and_rounded_seconds():
     assert (fields["failed"], fields["waited_s"]) == ("10.244.0.9:80 endpoint-refuses", 0.0)
     assert fields["first_byte_s"] is None
     assert "at" not in fields
-
-
-def test_json_is_read_as_it_was_written():
-    one = served(failed=(DEAD,), at=17.5)
-    line = msgspec.json.encode(one)
-    assert read_connection(line) == one
-    assert json.loads(line)["failed"] == [
-        {"endpoint": "10.244.0.9:80", "cause": "endpoint-refuses"}
-    ]
 
 
 @pytest.mark.parametrize("line", [b"", b"[]", b'{"sent_bytes":-1}', b'{"event":"other"}'])

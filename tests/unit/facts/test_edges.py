@@ -12,7 +12,6 @@ from userspace_proxy.facts.edges import (
     Calls,
     Edges,
 )
-from userspace_proxy.model import IPFamily
 
 ALICE, BOB = "10.244.0.7", "10.244.0.8"
 WEB, DB = port_key("shop/web:http"), port_key("shop/db")
@@ -39,6 +38,36 @@ def test_calls_are_counted_by_service_and_client_until_they_are_taken():
         0,
     )
     assert counts.take() == ([], 0)
+
+
+def test_failed_ones_are_counted_at_their_end_with_a_client_of_before():
+    counts, web = CallCounts(), Group(WEB)
+    counts.add(web, ALICE)
+    counts.take()
+    counts.fail(web, ALICE)
+    counts.add(web, BOB)
+    counts.fail(web, BOB)
+    calls, _ = counts.take()
+    assert calls == [Calls(WEB, ALICE, 0, 1), Calls(WEB, BOB, 1, 1)]
+    assert counts.take() == ([], 0)
+    edges = Edges()
+    edges.add([Calls(WEB, ALICE, 2)], 0, 10.0)
+    edges.add(calls, 0, 12.0)
+    assert [(row.client, row.failed, row.last_at) for row in edges.facts().edges] == [
+        (ALICE, 1, 10.0),
+        (BOB, 1, 12.0),
+    ]
+
+
+def test_failed_ones_take_no_place_in_a_full_table():
+    counts, web = CallCounts(), Group(WEB)
+    for number in range(CALLS_MAX):
+        counts.add(web, str(number))
+    counts.fail(web, ALICE)
+    counts.fail(web, "0")
+    calls, left_out = counts.take()
+    assert (len(calls), calls[0].failed, left_out) == (CALLS_MAX, 1, 0)
+    assert sum(one.failed for one in calls) == 1
 
 
 def test_calls_that_a_full_table_has_no_place_for_are_counted_together():
@@ -81,14 +110,6 @@ def test_only_wanted_services_are_shown():
     assert [row.service for row in shown] == ["shop/web:http"]
 
 
-def test_the_clients_of_one_port_take_no_more_than_its_share():
-    edges = Edges()
-    edges.add([Calls(WEB, str(n), 1) for n in range(EDGES_OF_A_PORT + 7)], 0, 10.0)
-    edges.add([Calls(DB, ALICE, 1)], 0, 10.0)
-    facts = edges.facts()
-    assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 7)
-
-
 def test_a_flood_of_clients_costs_one_search_for_a_place(monkeypatch):
     searched, has_place = [], Edges._has_place
 
@@ -104,13 +125,6 @@ def test_a_flood_of_clients_costs_one_search_for_a_place(monkeypatch):
     assert searched == [WEB, DB]
     facts = edges.facts()
     assert (len(facts.edges), facts.others) == (EDGES_OF_A_PORT + 1, 1000)
-
-
-def test_the_table_is_bounded():
-    edges = Edges()
-    edges.add([Calls(port_key(f"shop/{n}"), ALICE, 1) for n in range(EDGES_MAX + 5)], 0, 10.0)
-    facts = edges.facts()
-    assert (len(facts.edges), facts.others) == (EDGES_MAX, 5)
 
 
 @pytest.mark.parametrize(
@@ -140,18 +154,6 @@ def test_a_place_that_was_freed_is_free_for_its_port_too(monkeypatch):
     edges.add([Calls(DB, ALICE, 1)], 0, STALE_S)
     edges.add([Calls(WEB, ALICE, 1)], 0, 2 * STALE_S)
     assert rows(edges) == [(ALICE, WEB, 1)]
-
-
-def test_an_edge_names_its_service_port_in_parts():
-    edges = Edges()
-    edges.add([Calls(port_key("shop/web:http", IPFamily.IPV6), ALICE, 1)], 0, 10.0)
-    (row,) = edges.facts().edges
-    assert (row.service, row.namespace, row.name, row.port) == (
-        "shop/web:http (IPv6)",
-        "shop",
-        "web",
-        "http",
-    )
 
 
 def test_a_name_that_is_too_long_is_no_message():

@@ -9,7 +9,6 @@ from userspace_proxy.causes.cause import ROWS, Cause, CauseCode, When, as_read
 from userspace_proxy.causes.endpoints import no_host, refuses, resets, silent
 from userspace_proxy.causes.notes import kernel_path_unused
 from userspace_proxy.causes.say import object_of, remedy, say
-from userspace_proxy.causes.services import source_denied
 from userspace_proxy.facts import PortFacts, StatusFacts
 from userspace_proxy.facts.encoding import (
     PARAMS_MAX,
@@ -90,18 +89,6 @@ def test_a_cause_of_each_row_is_read_as_it_was_written(row, changes, carry):
     assert found.row is row
 
 
-@pytest.mark.parametrize("name", MODIFIERS)
-def test_each_modifier_is_kept_alone(name):
-    cause = refuses(AT).replace(**{name: MODIFIERS[name]})
-    assert through_json(cause).modifiers() == cause.modifiers()
-
-
-@pytest.mark.parametrize("when", When)
-def test_the_time_that_a_cause_is_about_is_kept(when):
-    found = through_json(resets(AT).replace(when=when))
-    assert (found.when, type(found.when)) == (when, When)
-
-
 def test_a_cause_is_written_with_its_words_and_its_parameters():
     cause = refuses(AT, was_open=True).replace(when=When.PAST, count=4, first_at=1.0, last_at=2.0)
     assert json.loads(written(cause)) == {
@@ -119,12 +106,6 @@ def test_a_cause_is_written_with_its_words_and_its_parameters():
 
 def test_what_a_cause_does_not_depend_on_is_not_among_its_parameters():
     assert write_cause(kernel_path_unused("slow").replace(count=2)).params == {"why": "slow"}
-
-
-def test_how_an_endpoint_failed_before_is_a_cause_within_the_parameters():
-    before = silent(AT).replace(count=2)
-    inner = json.loads(written(resets(AT).replace(before=before)))["params"]["before"]
-    assert inner == json.loads(written(before))
 
 
 def test_what_one_cause_may_have_is_bounded():
@@ -189,14 +170,6 @@ def test_a_cause_that_another_proxy_words_itself_has_its_words(written_by):
     assert words_of(cause) == (written_by["code"], *WORDS.values())
 
 
-def test_a_code_of_a_newer_proxy_has_no_traits_and_equal_causes_are_equal():
-    fields = {**WORDS, "code": "endpoint-is-odd", "kind": "is_odd"}
-    cause = read(**fields)
-    assert cause == read(**fields)
-    assert len({cause, read(**fields)}) == 1
-    assert cause.code.traits == CauseCode("another").traits
-
-
 @pytest.mark.parametrize(
     "params",
     [
@@ -236,15 +209,6 @@ def test_words_that_differ_from_those_of_the_parameters_stay_as_they_were_writte
     assert cause != refuses(AT).replace(count=2)
 
 
-def test_words_of_another_proxy_are_the_same_when_they_are_written_again():
-    cause = read(**WORDS, code="endpoint-refuses", kind="refuses", params={"at": AT})
-    again = through_json(cause)
-    assert again == cause
-    assert words_of(again) == words_of(cause)
-    past = cause.replace(when=When.PAST)
-    assert words_of(through_json(past)) == words_of(past)
-
-
 def test_words_of_a_newer_code_are_the_same_when_they_are_written_again():
     cause = read(**WORDS, code="endpoint-is-odd", kind="is_odd")
     assert words_of(through_json(cause)) == words_of(cause)
@@ -266,17 +230,6 @@ def test_a_number_that_no_proxy_writes_is_read_as_words():
 def test_a_default_may_be_absent():
     params = {"at": AT}
     assert read(**{**REFUSES, "params": params}) == refuses(AT).replace(count=2)
-
-
-def test_a_list_is_read_as_a_tuple():
-    cause = source_denied(("10.0.0.0/8", "192.0.2.0/24"))
-    assert through_json(cause).get("networks") == ("10.0.0.0/8", "192.0.2.0/24")
-
-
-def test_another_process_gets_plain_objects():
-    dumped = dump_cause(resets(AT).replace(before=silent(AT), when=When.LAST_MINUTE))
-    assert json.loads(json.dumps(dumped)) == dumped
-    assert (type(dumped["params"]["before"]), dumped["params"]["when"]) == (dict, "last_minute")
 
 
 @pytest.mark.parametrize(

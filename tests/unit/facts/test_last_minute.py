@@ -1,14 +1,7 @@
 import pytest
 
-from userspace_proxy.facts import LastMinute, LastMinuteFacts
-from userspace_proxy.facts.last_minute import MINUTE_NAMES, MinuteCounts
-
-
-def test_what_was_counted_lately_is_in_the_order_of_its_names_without_the_cause():
-    minute = LastMinuteFacts(*range(1, 12))
-    assert minute.counts() == tuple(range(1, 12))
-    assert (MINUTE_NAMES[0], *MINUTE_NAMES[-2:]) == ("connections", "unanswered_requests", "flaps")
-
+from userspace_proxy.facts import LastMinute
+from userspace_proxy.facts.last_minute import MinuteCounts
 
 NOTHING = MinuteCounts()
 
@@ -36,19 +29,6 @@ def test_clients_of_a_minute_are_added_up_and_older_ones_are_forgotten(last):
     assert last.failing(93.0) == NOTHING
 
 
-def test_connections_that_an_endpoint_ended_count_as_failures(last):
-    last.add(MinuteCounts(6, 0, 2), 1.0)
-    last.add(MinuteCounts(2, 1, 1), 9.0)
-    assert last.failing(30.0) == MinuteCounts(8, 1, 3)
-    last.add(MinuteCounts(0, 0, 1), 62.0)
-    assert last.failing(63.0) == MinuteCounts(2, 1, 2)
-
-
-def test_connections_that_were_cut_count(last):
-    last.add(MinuteCounts(4, endpoint_aborts=3), 1.0)
-    assert last.failing(30.0) == MinuteCounts(4, 0, 0, 0, 3)
-
-
 def test_what_is_taken_back_later_is_not_counted(last):
     last.add(MinuteCounts(4, endpoint_aborts=1, unanswered=1), 1.0)
     last.add(MinuteCounts(unanswered=-1), 62.0)
@@ -68,17 +48,3 @@ def test_clients_that_leave_count_if_they_do_at_different_times(last):
     assert last.failing(64.0) == NOTHING, "the others were more than a minute ago"
     last.add(MinuteCounts(1, client_aborts=2), 70.0)
     assert last.failing(71.0) == MinuteCounts(2, 0, 0, 4)
-
-
-def test_after_a_minute_without_a_failure_nothing_is_reported(last):
-    last.add(MinuteCounts(0, 5), 4.0)
-    for second in range(5, 70, 5):
-        last.add(MinuteCounts(1, 0), float(second))
-    assert last.failing(63.0) == NOTHING
-
-
-def test_what_is_kept_has_a_bound(last):
-    for second in range(0, 6_000, 5):
-        last.add(MinuteCounts(1, 1), float(second))
-    assert last.failing(5_995.0) == MinuteCounts(12, 12)
-    assert len(last._parts) <= 13

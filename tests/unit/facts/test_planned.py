@@ -3,7 +3,6 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.services import is_headless
 from userspace_proxy.facts import (
     facts_of_frontend,
@@ -104,12 +103,6 @@ def test_an_endpoint_has_its_preference_in_words(changes, starting, preference):
     assert (facts.preference, facts.starting) == (preference, starting)
 
 
-def test_an_endpoint_that_is_not_used_has_its_cause_as_a_code():
-    verdict = EndpointVerdict(POD, False, "not ready", "node-b", CauseCode.NOT_READY)
-    facts = facts_of_verdict(verdict)
-    assert (facts.state, facts.code, facts.node) == ("not ready", "not-ready", "node-b")
-
-
 def test_a_frontend_is_written_with_its_port():
     frontend = Frontend("fd00::1", 80, Protocol.TCP, FrontendKind.NODE_PORT)
     facts = facts_of_frontend(frontend, "refused", is_reached=False, only_at="::1")
@@ -119,12 +112,6 @@ def test_a_frontend_is_written_with_its_port():
 def test_a_port_that_is_served_at_another_address_is_not_ignored():
     lost = IgnoredService(ServiceKey("shop", "db"), "", is_headless(), True, is_part=True)
     assert facts_of_ignored([lost]) == []
-
-
-def test_what_is_ignored_has_the_name_of_its_service():
-    cause = is_headless()
-    (facts,) = facts_of_ignored([IgnoredService(ServiceKey("shop", "db"), "", cause)])
-    assert msgspec.structs.astuple(facts) == ("shop/db", "", cause, False)
 
 
 def test_probes_choose_the_path_of_tcp_with_endpoints():

@@ -20,14 +20,6 @@ from userspace_proxy.model import DataPath
 CAUSE = none_ready(2, 0, ())
 
 
-@pytest.mark.parametrize(
-    ("port", "name"),
-    [(PortFacts("shop", "web", "http"), "shop/web:http"), (PortFacts("shop", "db"), "shop/db")],
-)
-def test_a_service_port_has_the_name_that_its_service_gives_it(port, name):
-    assert port.name == name
-
-
 def test_a_title_tells_ports_of_one_number_apart():
     assert PortFacts("shop", "dns", "udp", shared_number="53/UDP").title == "shop/dns:udp 53/UDP"
     assert PortFacts("shop", "web", "http").title == "shop/web:http"
@@ -144,22 +136,12 @@ def test_the_default_path_is_one_without_anything_to_show():
 @pytest.mark.parametrize(
     ("facts", "mark", "why"),
     [
-        pytest.param({}, Level.OK, "", id="served"),
-        pytest.param((Level.OK, PortState.SERVED), Level.OK, "", id="served"),
-        pytest.param((Level.OK, PortState.DROPPED), None, "dropped by design", id="dropped"),
-        pytest.param(
-            (Level.OK, PortState.UNKNOWN),
-            None,
-            PortState.UNKNOWN.neutral,
-            id="unseen",
-        ),
-        pytest.param(
-            (Level.OK, PortState.HOLDING),
-            None,
-            "without an endpoint: clients would wait",
-            id="holding",
-        ),
-        pytest.param((Level.ATTENTION, PortState.DROPPED), Level.ATTENTION, "", id="problem"),
+        ({}, Level.OK, ""),
+        ((Level.OK, PortState.SERVED), Level.OK, ""),
+        ((Level.OK, PortState.DROPPED), None, "dropped by design"),
+        ((Level.OK, PortState.UNKNOWN), None, PortState.UNKNOWN.neutral),
+        ((Level.OK, PortState.HOLDING), None, "without an endpoint: clients would wait"),
+        ((Level.ATTENTION, PortState.DROPPED), Level.ATTENTION, ""),
     ],
 )
 def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
@@ -186,11 +168,6 @@ def test_an_answer_is_a_byte_of_an_endpoint_or_an_empty_datagram(facts, is_witho
 def test_an_endpoint_has_sent_something_if_bytes_show_it_or_a_time():
     endpoints = EndpointFacts(), EndpointFacts(sent_bytes=1), EndpointFacts(sent_at=1.0)
     assert [endpoint.has_sent for endpoint in endpoints] == [False, True, True]
-
-
-def test_no_probe_shows_that_clients_are_answered_on_the_kernel_path():
-    assert PortFacts(path=DataPath.KERNEL, is_probed=True).is_unseen
-    assert not PortFacts().is_unseen
 
 
 def test_what_programs_of_this_node_got_shows_it_there():

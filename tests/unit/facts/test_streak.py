@@ -31,11 +31,6 @@ def test_it_may_be_ended_without_a_success():
     assert (streak.part.failures, streak.part.first_at) == (1, 3.0)
 
 
-def test_without_a_failure_there_is_no_streak():
-    assert not Streak().is_on
-    assert not streak_of(succeeded_at=0.0).is_on
-
-
 def test_of_a_streak_that_is_over_when_it_becomes_known_the_last_failure_stays_known():
     streak = streak_of((1.0, Failure.SILENT), succeeded_at=0.0)
     streak.add(StreakPart(8.0, 6, 2.0, 7.0, Failure.REFUSED))
@@ -55,20 +50,6 @@ def test_the_end_of_the_streak_before_is_known():
     assert (streak.part.failures, streak.before_at) == (2, 2.0)
 
 
-def test_failures_add_up_until_a_success():
-    streak = streak_of((2.0, Failure.SILENT), (3.0, Failure.REFUSED), succeeded_at=1.0)
-    assert streak.is_on
-    assert streak.whole() == StreakPart(1.0, 2, 2.0, 3.0, Failure.REFUSED)
-    streak.succeeded_at = 4.0
-    assert not streak.is_on
-    streak.failed(5.0, Failure.SILENT)
-    assert streak.whole() == StreakPart(4.0, 1, 5.0, 5.0, Failure.SILENT)
-
-
-def test_a_failure_at_time_0_counts():
-    assert streak_of((0.0, Failure.SILENT)).is_on
-
-
 def test_what_is_new_since_a_look_makes_the_whole_where_it_is_added():
     streak, copy = streak_of((1.0, Failure.SILENT)), Streak()
     seen = StreakPart()
@@ -85,13 +66,6 @@ def test_the_latest_failure_of_several_processes_is_the_last():
     streak = streak_of((5.0, Failure.REFUSED))
     streak.add(StreakPart(-1.0, 2, 3.0, 4.0, Failure.SILENT))
     assert streak.whole() == StreakPart(-1.0, 3, 3.0, 5.0, Failure.REFUSED)
-
-
-def test_failures_before_a_success_in_another_process_are_over():
-    streak = streak_of((2.0, Failure.SILENT))
-    streak.add(StreakPart(succeeded_at=4.0))
-    streak.add(StreakPart(-1.0, 1, 3.0, 3.0, Failure.SILENT))
-    assert not streak.is_on
 
 
 def test_a_probe_that_fails_brings_it_up_to_date_and_is_not_counted():

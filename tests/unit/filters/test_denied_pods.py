@@ -80,11 +80,6 @@ def test_a_policy_of_drop_denies_the_pods_of_links_that_no_rule_admits():
     assert words_of(denied) == dict.fromkeys(PACKETS, "that come in by cni0")
 
 
-def test_rules_in_other_chains_count_with_those_that_lead_to_them():
-    denied = denied_by(["iifname cali*: goto x"], {"x": ["ip saddr 10.244.1.2/32: drop"]})
-    assert words_of(denied) == {WEB: "that come in by cali2"}
-
-
 def calicos(count):
     """Return links of so many pods."""
     of_pods = ((n, ip_network(f"10.244.{n // 250}.{n % 250}/32")) for n in range(2, 2 + count))
@@ -109,11 +104,6 @@ def test_ports_of_a_bridge_are_not_followed():
     pods = find_pod_links(links, [NodeRoute("10.244.2.0/24", 2)])
     assert [pod.number for pod in pods] == [2, 3]
     assert find_denied(*denied_by(["iifname cni0: accept", "drop"]), PACKETS, pods) == {}
-
-
-def test_a_family_without_a_route_may_have_any_source():
-    found = find_denied(*denied_by(["ip6 saddr fd00::/8: drop"]), PACKETS, [CALI_2])
-    assert found == {}
 
 
 def test_rules_for_so_many_links_and_frontends_that_it_would_take_seconds_are_not_followed():

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from tests.unit.filters.written import nft, read
@@ -67,24 +65,6 @@ def test_a_host_port_at_a_node_port_is_found():
 def test_what_a_chain_does_to_connection_tracking_is_followed_likewise(rules, expected):
     base = Chain(EVIL, "raw", "filter", "prerouting", -300, steps=tuple(rules))
     assert follow(base, {}, FirstPacket(WEB), "untracked").is_certain is expected
-
-
-@pytest.mark.parametrize(
-    ("rules", "by_rules", "by_policy"),
-    [
-        pytest.param([], False, True, id="nothing"),
-        pytest.param([nft("reject", NAMED)], True, True, id="named"),
-        pytest.param([nft("drop", "…")], False, True, id="some-clients"),
-        pytest.param([nft("accept", NAMED)], False, False, id="accepted"),
-        pytest.param([nft("accept", "…")], False, False, id="some-are-accepted"),
-        pytest.param([nft("vmap", "…daddr")], False, False, id="verdict-looked-up"),
-    ],
-)
-def test_a_packet_is_dropped_only_if_that_is_certain(rules, by_rules, by_policy):
-    chain = Chain(EVIL, "in", "filter", "input", 0, steps=tuple(rules))
-    packet = FirstPacket(WEB)
-    found = [bool(find_drop(replace(chain, policy=p), {}, packet)) for p in ("accept", "drop")]
-    assert found == [by_rules, by_policy]
 
 
 HALF = ["…: return", "drop"]

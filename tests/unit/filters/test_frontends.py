@@ -10,7 +10,6 @@ from userspace_proxy.filters import frontends
 from userspace_proxy.filters.chains import Chain, ChainTable
 from userspace_proxy.filters.frontends import (
     ALL_NAT,
-    NEVER,
     EarlierChains,
     Translation,
     chains_before,
@@ -65,22 +64,6 @@ NAT = "type nat hook prerouting priority -150;"
 def test_only_other_programs_chains_that_first_packets_pass_matter(table, chain, is_earlier):
     tables = {table: {"chain": Chain(table, "chain", *chain)}}
     assert bool(list(chains_before(tables, -110))) == is_earlier
-
-
-@pytest.mark.parametrize(
-    ("last", "chain", "is_earlier"),
-    [
-        pytest.param(ALL_NAT, ("nat", "prerouting", -100), True, id="beside-the-legacy-tables"),
-        pytest.param(ALL_NAT, ("nat", "prerouting", -99), False, id="after-the-legacy-tables"),
-        pytest.param(NEVER, ("nat", "output", 100), True, id="any-translation"),
-        pytest.param(NEVER, ("nat", "input", 100), False, id="of-sources"),
-    ],
-)
-def test_where_a_frontends_address_is_translated_decides_which_nat_chains_matter(
-    last, chain, is_earlier
-):
-    tables = {EVIL: {"chain": Chain(EVIL, "chain", *chain)}}
-    assert bool(list(chains_before(tables, last))) == is_earlier
 
 
 def test_of_twice_as_many_chains_as_are_read_the_first_count_and_those_of_others(node, tmp_path):

@@ -41,13 +41,6 @@ def test_flags_are_shown_with_their_mask():
     assert in_words(conditions("tcp flags 18 != 2")) == "tcp flags != 0x2 / 0x12"
 
 
-def test_conditions_are_compared_by_value():
-    one = Match(MatchField.SOURCE, (ip_network("10.0.0.0/8"),))
-    assert one == Match(MatchField.SOURCE, (ip_network("10.0.0.0/8"),))
-    assert one != Match(MatchField.SOURCE, (ip_network("10.0.0.0/8"),), is_inverted=True)
-    assert len({one, *conditions("ip saddr 10.0.0.0/8")}) == 1
-
-
 def test_a_port_or_an_address_is_found_among_the_values():
     ports = Match(MatchField.DESTINATION_PORT, (Ports(22, 22), Ports(80, 90)))
     assert [port for port in (21, 22, 23, 79, 80, 90, 91) if ports.has(port)] == [22, 80, 90]

@@ -11,7 +11,6 @@ from userspace_proxy.filters.reading import (
     ELEMENTS_MAX,
     NftReader,
     read_chains,
-    set_of,
     write_out,
 )
 from userspace_proxy.kernel.netlink.messages import nested, number, text
@@ -201,22 +200,6 @@ def verdict(code: int, chain: str = "") -> bytes:
 
 def written(step: Step, flags: int, *elements: ListedElement) -> list[Step]:
     return list(write_out(step, ListedSet("__set0", flags, ()), elements))
-
-
-@pytest.mark.parametrize(
-    ("condition", "expected"),
-    [
-        pytest.param("tcp dport @__set0", "__set0", id="ports"),
-        pytest.param("meta l4proto @__set1 th dport 53", "__set1", id="protocols"),
-        pytest.param("ct state @__map2", "__map2", id="states"),
-        pytest.param("tcp dport @__set0 ct state @__map2", "__set0", id="the-first-of-two"),
-        pytest.param("ip saddr != @clients", "clients", id="not-in-it"),
-        pytest.param("tcp dport 80", "", id="none"),
-    ],
-)
-def test_the_set_of_a_rule_is_found(condition, expected):
-    found = set_of(nft("accept", condition))
-    assert (found.name if found else "") == expected
 
 
 def test_ports_states_and_protocols_are_written_into_the_rule():

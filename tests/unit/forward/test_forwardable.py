@@ -289,6 +289,12 @@ def test_only_wanted_services_are_forwarded_and_missing_ones_are_named():
     assert world.forwardable.left_out == [NotForwarded(cart, "", "there is no such Service")]
 
 
+def test_a_missing_service_may_be_the_name_of_a_port():
+    world = World(WEB, ServiceKey("shop", "http")).put(service())
+    (missing,) = world.forwardable.left_out
+    assert missing.reason == "there is no such Service; all ports are forwarded"
+
+
 def test_a_missing_service_is_named_with_what_was_probably_meant():
     missing = [ServiceKey("shop", "wbe"), ServiceKey("cart", "web")]
     world = World(*missing).put(service())

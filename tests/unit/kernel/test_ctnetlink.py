@@ -144,25 +144,22 @@ def test_requests_for_one_entry_are_equal_at_any_time():
 @pytest.mark.parametrize(
     ("version", "wanted", "body"),
     [
-        pytest.param(
+        (
             4,
             EntryFilter(UDP, "10.96.0.10", 53),
             "24000180 0c000180 080002000a60000a 14000280 0500010011000000 0600030000350000"
             "0c001980 080001002a000000",
-            id="one-frontend",
         ),
-        pytest.param(
+        (
             6,
             EntryFilter(UDP, "fd00:96::a", 53),
             "18000180 14000280 0500010011000000 0600030000350000 0c001980 0800010028000000",
-            id="ipv6-by-port-alone",
         ),
-        pytest.param(
+        (
             4,
             EntryFilter(TCP, without=IPS_DST_NAT | IPS_SEEN_REPLY),
             "10000180 0c000280 0500010006000000 0c001980 0800010008000000"
             "0800030000000000 08001a0000000022",
-            id="by-status",
         ),
     ],
 )

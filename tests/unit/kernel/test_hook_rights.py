@@ -38,43 +38,27 @@ def test_with_all_rights_nothing_is_lacking(rights: HookRights) -> None:
 @pytest.mark.parametrize(
     ("rights", "what"),
     [
-        pytest.param(
+        (
             replace(ALL, kernel=LACKS),
             "this kernel lacks connect hooks (CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF)",
-            id="kernel",
         ),
-        pytest.param(
+        (
             replace(ALL, capabilities=0, kernel=FORBIDS),
             "CAP_BPF and CAP_NET_ADMIN missing: connect() can't be hooked",
-            id="no-capability",
         ),
-        pytest.param(
-            replace(ALL, capabilities=BPF),
-            "CAP_NET_ADMIN missing: connect() can't be hooked",
-            id="one-capability",
-        ),
-        pytest.param(
+        (replace(ALL, capabilities=BPF), "CAP_NET_ADMIN missing: connect() can't be hooked"),
+        (
             replace(ALL, kernel=FORBIDS),
             "bpf(2) is forbidden, in spite of CAP_BPF: by a seccomp profile, or in a user "
             "namespace",
-            id="seccomp",
         ),
-        pytest.param(
+        (
             replace(ALL, locked_max=65536),
             "this kernel counts maps as locked memory, of which 64 KiB are allowed",
-            id="locked-memory",
         ),
-        pytest.param(
-            replace(ALL, cgroup=None, names=None),
-            "no folder of cgroup v2 is mounted",
-            id="no-cgroup",
-        ),
-        pytest.param(replace(ALL, names=None), "no bpffs is mounted", id="no-bpffs"),
-        pytest.param(
-            replace(ALL, is_read_only=True),
-            "/host/sys/fs/bpf is mounted read-only",
-            id="read-only",
-        ),
+        (replace(ALL, cgroup=None, names=None), "no folder of cgroup v2 is mounted"),
+        (replace(ALL, names=None), "no bpffs is mounted"),
+        (replace(ALL, is_read_only=True), "/host/sys/fs/bpf is mounted read-only"),
     ],
 )
 def test_the_first_lack_is_told_with_a_remedy(rights: HookRights, what: str) -> None:

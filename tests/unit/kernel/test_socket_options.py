@@ -265,20 +265,10 @@ def test_the_local_address_is_read(ancillary, local):
 @pytest.mark.parametrize(
     ("local", "ancillary"),
     [
-        pytest.param(
-            (IP_PKTINFO, V4),
-            [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + V4 + bytes(4))],
-            id="ipv4-any-interface",
-        ),
-        pytest.param(
-            (IPV6_PKTINFO, V6),
-            [(socket.IPPROTO_IPV6, IPV6_PKTINFO, V6 + bytes(4))],
-            id="ipv6-any-interface",
-        ),
-        pytest.param(
-            (IPV6_PKTINFO, LINK_LOCAL + INTERFACE), [ARRIVED_LINK_LOCAL], id="link-local-by-its-own"
-        ),
-        pytest.param(None, [], id="a-bound-socket-needs-none"),
+        ((IP_PKTINFO, V4), [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + V4 + bytes(4))]),
+        ((IPV6_PKTINFO, V6), [(socket.IPPROTO_IPV6, IPV6_PKTINFO, V6 + bytes(4))]),
+        ((IPV6_PKTINFO, LINK_LOCAL + INTERFACE), [ARRIVED_LINK_LOCAL]),
+        (None, []),
     ],
 )
 def test_a_reply_leaves_from_there_by_any_interface(local, ancillary):

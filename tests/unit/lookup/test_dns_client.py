@@ -1,16 +1,16 @@
 """Questions to real servers on loopback."""
 
 import asyncio
-import contextlib
 import socket
 import struct
 
 import pytest
 
 from userspace_proxy.lookup.dns_client import ask_by_tcp, ask_by_udp, ask_for_addresses
-from userspace_proxy.lookup.dns_server import DnsServer
 from userspace_proxy.lookup.dns_wire import AddressAnswer, MalformedMessage, make_query
 from userspace_proxy.model import SocketAddress
+
+from .servers import serving
 
 QUERY = make_query(4711, "db.example.com", "A")
 WAIT_S = 60.0
@@ -24,16 +24,13 @@ def answer(*ips, is_truncated=False, number=4711):
     return head + QUERY.question + b"".join(records)
 
 
-@contextlib.asynccontextmanager
-async def serving(by_udp, by_tcp=None):
-    """Yield the address of a server with one answer for each protocol."""
-    server = DnsServer(lambda _wire, *, is_udp: by_udp if is_udp else by_tcp)
-    yield await server.open(SocketAddress("127.0.0.1", 0))
-    await server.close()
+def answering(by_udp, by_tcp=None, **options):
+    """Serve one answer for each protocol."""
+    return serving(lambda _wire, *, is_udp: by_udp if is_udp else by_tcp, **options)
 
 
 async def test_a_truncated_answer_with_an_address_is_enough():
-    async with serving(answer("203.0.113.1", is_truncated=True)) as address:
+    async with answering(answer("203.0.113.1", is_truncated=True)) as address:
         found = await ask_for_addresses(address, QUERY, WAIT_S)
     assert found == AddressAnswer(0, ("203.0.113.1",), 30)
 
@@ -46,19 +43,19 @@ async def test_a_truncated_answer_with_an_address_is_enough():
     ],
 )
 async def test_any_other_truncated_answer_is_asked_for_by_tcp(by_udp):
-    async with serving(by_udp, answer("203.0.113.2")) as address:
+    async with answering(by_udp, answer("203.0.113.2")) as address:
         found = await ask_for_addresses(address, QUERY, WAIT_S)
     assert found.addresses == ("203.0.113.2",)
 
 
 async def test_an_answer_that_is_too_large_is_an_error_with_both_sizes():
-    async with serving(answer(is_truncated=True), answer() + bytes(9000)) as address:
+    async with answering(answer(is_truncated=True), answer() + bytes(9000)) as address:
         with pytest.raises(MalformedMessage, match=r"has 9,032 bytes, and 8,192 are read"):
             await ask_for_addresses(address, QUERY, WAIT_S)
 
 
 async def test_by_tcp_too_another_number_is_no_answer():
-    async with serving(b"", answer(number=1)) as address:
+    async with answering(b"", answer(number=1)) as address:
         with pytest.raises(MalformedMessage, match="another question"):
             await ask_by_tcp(address, QUERY, WAIT_S)
 
@@ -99,7 +96,5 @@ async def test_a_server_that_is_not_there_is_an_error():
 
 
 async def test_a_server_has_an_ipv6_address():
-    server = DnsServer(lambda _wire, *, is_udp: answer())
-    address = await server.open(SocketAddress("::1", 0))
-    assert await ask_by_udp(address, QUERY, WAIT_S) == answer()
-    await server.close()
+    async with answering(answer(), ip="::1") as address:
+        assert await ask_by_udp(address, QUERY, WAIT_S) == answer()

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from tests.unit.model.samples import service, slice_of
 from userspace_proxy.cluster import Store
 from userspace_proxy.lookup.dns_messages import Responder, encode, pick_for
-from userspace_proxy.lookup.dns_server import DnsServer, LastAnswer
+from userspace_proxy.lookup.dns_server import LastAnswer
 from userspace_proxy.lookup.dns_wire import MalformedMessage
 from userspace_proxy.model import ServiceKey, ServicePort, ServiceType, SocketAddress
 from userspace_proxy.names import Code, DnsAnswer, NameIndex, Record, RecordType, ServiceNames
 
 from .names import shop
+from .servers import serving
 
 NAME = "web.shop.svc.cluster.local."
 A_RECORD = b"\xc0\x0c\0\1\0\1\0\0\0\5\0\4\x0a\0\0\1"
@@ -275,12 +276,8 @@ async def upstream():
             response.question = dns.message.make_query("else.example.", "A").question
         return response.to_wire()
 
-    server = DnsServer(respond)
-    address = await server.open(SocketAddress("127.0.0.1", 0))
-    running = asyncio.ensure_future(server.run())
-    yield address
-    running.cancel()
-    await server.close()
+    async with serving(respond) as address:
+        yield address
 
 
 @pytest.mark.parametrize("name", ["localhost", "9.9.9.9.in-addr.arpa"])
@@ -304,22 +301,18 @@ async def test_more_than_the_client_has_room_for_is_left_out_of_an_answer_from_e
     response = dns.message.make_response(query)
     texts = [f"text {number}" for number in range(100)]
     response.answer = [dns.rrset.from_text("large.example.", 60, "IN", "TXT", *texts)]
-    server = DnsServer(lambda _wire, *, is_udp: response.to_wire())
-    address = await server.open(SocketAddress("127.0.0.1", 0))
-    found = await answer(query, upstream=address)
+    async with serving(lambda _wire, *, is_udp: response.to_wire()) as address:
+        found = await answer(query, upstream=address)
     assert query.is_response(found)
     assert (found.answer, found.flags & dns.flags.TC) == ([], dns.flags.TC)
-    await server.close()
 
 
 async def test_an_answer_from_elsewhere_is_passed_on_unread():
     query = dns.message.make_query("www.example.com", "A").to_wire()
     head = query[:2] + b"\x81\x80" + query[4:6] + b"\0\x09\0\0\0\0"
     malformed = head + query[12:] + b"\xc0\xff no record"
-    server = DnsServer(lambda _wire, *, is_udp: malformed)
-    address = await server.open(SocketAddress("127.0.0.1", 0))
-    assert await Responder(shop, address).respond(query, is_udp=True)() == malformed
-    await server.close()
+    async with serving(lambda _wire, *, is_udp: malformed) as address:
+        assert await Responder(shop, address).respond(query, is_udp=True)() == malformed
 
 
 async def test_an_answer_to_another_question_is_no_answer(upstream, monkeypatch):

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import struct
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +16,9 @@ from userspace_proxy.lookup.dns_server import (
     check_address,
 )
 from userspace_proxy.model import SocketAddress
+
+from ..port_numbers import own_name
+from .servers import serving
 
 ANY = SocketAddress("127.0.0.1", 0)
 
@@ -36,16 +37,8 @@ def echo(data, *, is_udp):
 
 @pytest.fixture
 async def address():
-    server = DnsServer(echo)
-    address = await server.open(SocketAddress("127.0.0.1", 0))
-    running = asyncio.ensure_future(server.run())
-    yield address
-    running.cancel()
-    await server.close()
-
-
-def own_name():
-    return f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+    async with serving(echo) as address:
+        yield address
 
 
 async def ask_udp(address, data):
@@ -83,18 +76,17 @@ async def test_queries_that_nothing_answers_elsewhere_do_not_delay_others():
         asked.append(1)
         await free.wait()
 
-    server = DnsServer(lambda data, *, is_udp: silent if data == b"elsewhere" else data)
-    address = await server.open(SocketAddress("127.0.0.1", 0))
-    running = asyncio.ensure_future(server.run())
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        # In turns, because a socket's buffer has room for some hundred datagrams.
-        for _ in range(3 * ELSEWHERE_MAX // 64):
-            for _ in range(64):
-                client.sendto(b"elsewhere", tuple(address))
-            assert await ask_udp(address, b"here") == b"here"
+    def respond(data, *, is_udp):
+        return silent if data == b"elsewhere" else data
+
+    async with serving(respond) as address:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            # In turns, because a socket's buffer has room for some hundred datagrams.
+            for _ in range(3 * ELSEWHERE_MAX // 64):
+                for _ in range(64):
+                    client.sendto(b"elsewhere", tuple(address))
+                assert await ask_udp(address, b"here") == b"here"
     assert len(asked) == ELSEWHERE_MAX
-    running.cancel()
-    await server.close()
 
 
 async def test_a_connection_that_sends_what_is_not_answered_is_closed(address):

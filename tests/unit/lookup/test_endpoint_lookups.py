@@ -6,15 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from tests.dns_zone import Zone
 from userspace_proxy.agent.rounds.tasks import Supervisor, first_of
 from userspace_proxy.cluster import Store
 from userspace_proxy.cluster.forbidden import ClusterNetworks, ForbiddenAddresses
-from userspace_proxy.cluster.host_queue import NAMESPACE_DOUBTFUL_MAX, PLACES
-from userspace_proxy.lookup.dns_server import DnsServer
+from userspace_proxy.cluster.host_queue import PLACES
 from userspace_proxy.lookup.endpoint_lookups import EndpointLookups
-from userspace_proxy.lookup.node_resolver import NodeResolver
-from userspace_proxy.model import Handling, IPFamily, ServiceKey, SocketAddress
+from userspace_proxy.model import Handling, IPFamily, ServiceKey
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameState
 
 from ..agent.samples import service
@@ -59,7 +56,6 @@ class Rig:
             turn=self._turn,
             wait=self._wait,
             clock=lambda: self.now,
-            wall_clock=lambda: self.now + 1e6,
         )
 
     def _is_own(self, ip):
@@ -139,17 +135,6 @@ class Rig:
         return [problem.state for item in slices for problem in item.problems]
 
 
-async def test_a_name_is_looked_up_at_once_and_rounds_follow():
-    async with Rig() as rig:
-        rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
-        rig.gate = asyncio.Event()
-        await rig.put()
-        assert rig.states() == [NameState.PENDING]
-        rig.gate.set()
-        await until(lambda: rig.ips() == ["203.0.113.1"])
-        assert rig.asked == [(DB, (V4,))]
-
-
 async def test_a_name_is_looked_up_again_when_its_ttl_has_passed():
     async with Rig() as rig:
         rig.answers[DB] = Lookup({V4: ("203.0.113.1",)}, 30)
@@ -207,17 +192,6 @@ async def test_services_are_derived_in_turns_and_a_newer_snapshot_follows():
         await until(lambda: not rig.lookups.is_behind)
 
 
-async def test_a_bounded_number_of_names_is_looked_up_at_the_same_time():
-    async with Rig() as rig:
-        rig.gate = asyncio.Event()
-        for n in range(3):
-            await rig.put(*(f"db{n}-{m}.example.com" for m in range(5)), name=f"db{n}")
-        await until(lambda: rig.under_way == NAMESPACE_DOUBTFUL_MAX)
-        rig.gate.set()
-        await until(lambda: len(rig.asked) == 15)
-        assert rig.most_under_way == NAMESPACE_DOUBTFUL_MAX
-
-
 async def follow(rig, ip):
     """Have a name resolve to another address, and return how long that takes to be published."""
     rig.answers[DB] = Lookup({V4: (ip,)}, 5)
@@ -246,14 +220,6 @@ async def test_a_service_follows_its_name_within_ten_seconds_beside_silent_names
             # Changes meet the rounds of the silent names at all times of these.
             await rig.pass_by(7.5)
     assert max(late) <= 10
-
-
-async def test_a_new_service_has_its_endpoints_within_ten_seconds_beside_silent_names():
-    async with Rig() as rig:
-        await put_silent(rig)
-        await rig.pass_by(1)
-        await rig.put(DB, namespace="other")
-        assert await follow(rig, "203.0.113.1") <= 10
 
 
 async def test_a_place_that_is_given_back_may_make_room_for_two_names():
@@ -315,22 +281,3 @@ async def test_an_address_that_the_node_has_got_is_no_endpoint_any_more():
         rig.lookups.look_again()
         await until(lambda: rig.states() == [NameState.FORBIDDEN])
         assert rig.ips() == []
-
-
-async def test_a_real_server_answers(tmp_path):
-    zone = Zone()
-    zone.records = {f"{DB} A": [5, "203.0.113.1", "203.0.113.2"]}
-    server = DnsServer(zone.respond)
-    address = await server.open(SocketAddress("127.0.0.1", 0))
-    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
-    resolver = NodeResolver(tmp_path / "resolv.conf", address.port)
-    async with Rig(look_up=resolver.look_up) as rig:
-        await rig.put()
-        await until(lambda: rig.ips() == ["203.0.113.1", "203.0.113.2"])
-        zone.records = {f"{DB} A": [5, "203.0.113.3"]}
-        rig.advance(5)
-        await until(lambda: rig.ips() == ["203.0.113.3"])
-        zone.records = {}
-        rig.advance(5)
-        await until(lambda: rig.states() == [NameState.STALE])
-    await server.close()

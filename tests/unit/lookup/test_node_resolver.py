@@ -7,10 +7,11 @@ import pytest
 
 from tests.dns_zone import Zone
 from userspace_proxy.lookup import node_resolver
-from userspace_proxy.lookup.dns_server import DnsServer
 from userspace_proxy.lookup.node_resolver import NodeResolver
-from userspace_proxy.model import IPFamily, SocketAddress
+from userspace_proxy.model import IPFamily
 from userspace_proxy.model.endpoint_names import Lookup
+
+from .servers import serving
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
 DB = "db.example.com"
@@ -19,8 +20,8 @@ DB = "db.example.com"
 class Server:
     """A zone, its server, and a resolver of a node whose resolv.conf names it."""
 
-    def __init__(self, folder, port):
-        self.zone = Zone()
+    def __init__(self, folder, port, zone):
+        self.zone = zone
         self.resolv_conf = folder / "resolv.conf"
         self.resolv_conf.write_text("nameserver 127.0.0.1\nsearch example.org\n")
         self.resolver = NodeResolver(self.resolv_conf, port)
@@ -32,12 +33,9 @@ class Server:
 
 @pytest.fixture
 async def server(tmp_path):
-    made = []
-    listening = DnsServer(lambda wire, *, is_udp: made[0].zone.respond(wire, is_udp=is_udp))
-    address = await listening.open(SocketAddress("127.0.0.1", 0))
-    made.append(Server(tmp_path, address.port))
-    yield made[0]
-    await listening.close()
+    zone = Zone()
+    async with serving(zone.respond) as address:
+        yield Server(tmp_path, address.port, zone)
 
 
 async def test_both_families_are_looked_up(server):

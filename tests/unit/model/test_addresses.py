@@ -66,20 +66,14 @@ def test_an_address_of_a_stored_object_is_read_as_kube_proxy_reads_it(text, cano
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        pytest.param("", "'' is not an IP address", id="empty"),
-        pytest.param("cart", "'cart' is not an IP address", id="name"),
-        pytest.param("192.0.2.01", "'192.0.2.01' is not an IP address", id="leading-zero"),
-        pytest.param("192.0.2", "'192.0.2' is not an IP address", id="three-parts"),
-        pytest.param(" 192.0.2.1", "' 192.0.2.1' is not an IP address", id="space"),
-        pytest.param("192.0.2.0/24", "'192.0.2.0/24' is not an IP address", id="range"),
-        pytest.param(
-            "fe80::1%eth0", "'fe80::1%eth0' has a zone; write the address alone", id="zone"
-        ),
-        pytest.param(
-            "::ffff:192.0.2.1",
-            "'::ffff:192.0.2.1' is an IPv4 address; write 192.0.2.1",
-            id="ipv4-as-ipv6",
-        ),
+        ("", "'' is not an IP address"),
+        ("cart", "'cart' is not an IP address"),
+        ("192.0.2.01", "'192.0.2.01' is not an IP address"),
+        ("192.0.2", "'192.0.2' is not an IP address"),
+        (" 192.0.2.1", "' 192.0.2.1' is not an IP address"),
+        ("192.0.2.0/24", "'192.0.2.0/24' is not an IP address"),
+        ("fe80::1%eth0", "'fe80::1%eth0' has a zone; write the address alone"),
+        ("::ffff:192.0.2.1", "'::ffff:192.0.2.1' is an IPv4 address; write 192.0.2.1"),
     ],
 )
 def test_what_is_no_address_in_strict_notation_is_refused(text, problem):

@@ -55,59 +55,35 @@ def refusal(wire: WireService) -> str:
 @pytest.mark.parametrize(
     "wire",
     [
-        pytest.param(service({"port": 80}), id="one-port-without-a-name"),
-        pytest.param(service(HTTP, HTTPS, {"name": "dns", "port": 80, "protocol": "UDP"}), id="3"),
-        pytest.param(service(clusterIP="None"), id="headless-without-ports"),
-        pytest.param(
-            service(type="ExternalName", externalName="shop.example."), id="external-name"
+        service({"port": 80}),
+        service(HTTP, HTTPS, {"name": "dns", "port": 80, "protocol": "UDP"}),
+        service(clusterIP="None"),
+        service(type="ExternalName", externalName="shop.example."),
+        service(HTTP, clusterIP=""),
+        service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.1", "fd00::7"]),
+        service(HTTP, ipFamilies=["IPv6", "IPv4"], clusterIP="fd00::7", clusterIPs=["fd00::7"]),
+        service(
+            DNS,
+            DNS_TCP,
+            type="NodePort",
+            externalTrafficPolicy="Local",
+            internalTrafficPolicy="Local",
+            sessionAffinity="ClientIP",
+            trafficDistribution="PreferSameZone",
+            ipFamilyPolicy="PreferDualStack",
         ),
-        pytest.param(service(HTTP, clusterIP=""), id="no-address-yet"),
-        pytest.param(
-            service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.1", "fd00::7"]), id="dual"
+        service(
+            HTTP,
+            type="LoadBalancer",
+            externalTrafficPolicy="Local",
+            healthCheckNodePort=32000,
+            allocateLoadBalancerNodePorts=False,
+            loadBalancerSourceRanges=[" 10.0.0.0/8 ", "2001:DB8::/32"],
         ),
-        pytest.param(
-            service(HTTP, ipFamilies=["IPv6", "IPv4"], clusterIP="fd00::7", clusterIPs=["fd00::7"]),
-            id="families",
-        ),
-        pytest.param(
-            service(
-                DNS,
-                DNS_TCP,
-                type="NodePort",
-                externalTrafficPolicy="Local",
-                internalTrafficPolicy="Local",
-                sessionAffinity="ClientIP",
-                trafficDistribution="PreferSameZone",
-                ipFamilyPolicy="PreferDualStack",
-            ),
-            id="node-port-for-tcp-and-udp",
-        ),
-        pytest.param(
-            service(
-                HTTP,
-                type="LoadBalancer",
-                externalTrafficPolicy="Local",
-                healthCheckNodePort=32000,
-                allocateLoadBalancerNodePorts=False,
-                loadBalancerSourceRanges=[" 10.0.0.0/8 ", "2001:DB8::/32"],
-            ),
-            id="load-balancer",
-        ),
-        pytest.param(
-            service({**HTTP, "nodePort": 5060, "targetPort": "web"}, type="NodePort"),
-            id="node-port-of-another-range",
-        ),
-        pytest.param(
-            service(HTTP, externalIPs=["192.0.2.1"], externalTrafficPolicy="Local"),
-            id="external-ips-make-it-external",
-        ),
-        pytest.param(
-            service(HTTP, type="", sessionAffinity="", externalTrafficPolicy=""), id="empty-words"
-        ),
-        pytest.param(
-            with_ingress({"ip": "192.0.2.1", "ipMode": "Proxy"}, {"hostname": "lb.example"}),
-            id="ingress",
-        ),
+        service({**HTTP, "nodePort": 5060, "targetPort": "web"}, type="NodePort"),
+        service(HTTP, externalIPs=["192.0.2.1"], externalTrafficPolicy="Local"),
+        service(HTTP, type="", sessionAffinity="", externalTrafficPolicy=""),
+        with_ingress({"ip": "192.0.2.1", "ipMode": "Proxy"}, {"hostname": "lb.example"}),
     ],
 )
 def test_sound_services_pass(wire):
@@ -117,115 +93,87 @@ def test_sound_services_pass(wire):
 @pytest.mark.parametrize(
     ("wire", "problem"),
     [
-        pytest.param(service(), "spec.ports: is missing: write at least one", id="no-ports"),
-        pytest.param(
-            service({"port": 70000}), "spec.ports[0].port: 70000 is not in 1–65535", id="port"
-        ),
-        pytest.param(service({"name": "a"}), "spec.ports[0].port: is missing", id="no-number"),
-        pytest.param(
+        (service(), "spec.ports: is missing: write at least one"),
+        (service({"port": 70000}), "spec.ports[0].port: 70000 is not in 1–65535"),
+        (service({"name": "a"}), "spec.ports[0].port: is missing"),
+        (
             service({"port": 80, "nodePort": 65536}, type="NodePort"),
             "spec.ports[0].nodePort: 65536 is not in 1–65535",
-            id="node-port",
         ),
-        pytest.param(
+        (
             service({"port": 80, "protocol": "tcp"}),
             "spec.ports[0].protocol: 'tcp' is not one of TCP, UDP, SCTP",
-            id="protocol",
         ),
-        pytest.param(
+        (
             service(HTTP, {"port": 81}),
             "spec.ports[1].name: is missing: one of several ports needs a name",
-            id="unnamed",
         ),
-        pytest.param(
+        (
             service(HTTP, {"name": "http", "port": 81}),
             "spec.ports[1].name: 'http' is already the name of another port",
-            id="name-twice",
         ),
-        pytest.param(
+        (
             service(HTTP, {"name": "web", "port": 80}),
             "spec.ports[1].port: 80/TCP is already used by spec.ports[0]",
-            id="port-twice",
         ),
-        pytest.param(
-            service({"name": "HTTP", "port": 80}),
-            why(check_label, "HTTP", "spec.ports[0].name"),
-            id="port-name",
-        ),
-        pytest.param(
+        (service({"name": "HTTP", "port": 80}), why(check_label, "HTTP", "spec.ports[0].name")),
+        (
             service(HTTP, clusterIP="10.96.07.1"),
             "spec.clusterIP: '10.96.07.1' is not an IP address",
-            id="leading-zero",
         ),
-        pytest.param(
+        (
             service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.1", "10.96.7.2"]),
             "spec.clusterIPs: may have one address of each family",
-            id="one-family-twice",
         ),
-        pytest.param(
+        (
             service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.2"]),
             "spec.clusterIPs[0]: 10.96.7.2 is not clusterIP, 10.96.7.1",
-            id="two-opinions",
         ),
-        pytest.param(
+        (
             service(HTTP, clusterIP="0.0.0.0"),
             "spec.clusterIP: 0.0.0.0 can't be the address of a Service",
-            id="every-address",
         ),
-        pytest.param(
+        (
             service(HTTP, externalIPs=["192.0.2.1", "web"]),
             "spec.externalIPs[1]: 'web' is not an IP address",
-            id="external-ip",
         ),
-        pytest.param(
+        (
             service(HTTP, externalTrafficPolicy="Cluster"),
             "spec.externalTrafficPolicy: may only be used with type NodePort or LoadBalancer, or "
             "with externalIPs",
-            id="external-policy-inside",
         ),
-        pytest.param(
+        (
             service({**HTTP, "targetPort": "8080"}),
             why(check_target_port, "8080", "spec.ports[0].targetPort"),
-            id="quoted-target-port",
         ),
-        pytest.param(
+        (
             service(HTTP, clusterIPs=["10.96.7.1"]),
             "spec.clusterIPs: may not be used without clusterIP, which is the first",
-            id="addresses-without-the-first",
         ),
-        pytest.param(
+        (
             service(HTTP, internalTrafficPolicy=""),
             "spec.internalTrafficPolicy: '' is not one of Cluster, Local",
-            id="empty-policy",
         ),
-        pytest.param(
+        (
             service(HTTP, loadBalancerClass="a.b/c"),
             "spec.loadBalancerClass: may only be used with type LoadBalancer",
-            id="class-of-no-load-balancer",
         ),
-        pytest.param(
-            service(HTTP, selector={"a b": "c"}),
-            why(check_qualified_name, "a b", "spec.selector"),
-            id="selector",
-        ),
-        pytest.param(
+        (service(HTTP, selector={"a b": "c"}), why(check_qualified_name, "a b", "spec.selector")),
+        (
             service({"port": 80, "nodePort": 30080}),
             "spec.ports[0].nodePort: may only be used with type NodePort or LoadBalancer",
-            id="node-port-inside",
         ),
-        pytest.param(
+        (
             service({**HTTP, "nodePort": 30080}, {**HTTPS, "nodePort": 30080}, type="NodePort"),
             "spec.ports[1].nodePort: 30080/TCP is already used by spec.ports[0]",
-            id="node-port-twice",
         ),
-        pytest.param(
+        (
             service(
                 HTTP, type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=65536
             ),
             "spec.healthCheckNodePort: 65536 is not in 1–65535",
-            id="health-check-range",
         ),
-        pytest.param(
+        (
             service(
                 {**HTTP, "nodePort": 32000},
                 type="LoadBalancer",
@@ -233,98 +181,63 @@ def test_sound_services_pass(wire):
                 healthCheckNodePort=32000,
             ),
             "spec.healthCheckNodePort: 32000 is already used by spec.ports[0]",
-            id="health-check-is-node-port",
         ),
-        pytest.param(
+        (
             service(HTTP, type="LoadBalancer", loadBalancerSourceRanges=["10.0.0.1/8"]),
             "spec.loadBalancerSourceRanges[0]: '10.0.0.1/8' has bits set after its prefix (write "
             "10.0.0.0/8)",
-            id="range-bits",
         ),
-        pytest.param(
+        (
             with_annotation("10.0.0.0/8,10.0.0.0", type="LoadBalancer"),
             f"metadata.annotations.{RANGES}: {why(parse_range, '10.0.0.0')}",
-            id="range-annotation",
         ),
-        pytest.param(
+        (
             service(HTTP, externalIPs=["127.0.0.1"]),
             why(check_common_address, "127.0.0.1", "spec.externalIPs[0]"),
-            id="external-ip-loopback",
         ),
-        pytest.param(
-            service(type="ExternalName"),
-            "spec.externalName: is missing: type ExternalName needs it",
-            id="no-external-name",
-        ),
-        pytest.param(
+        (service(type="ExternalName"), "spec.externalName: is missing: type ExternalName needs it"),
+        (
             service(type="ExternalName", externalName="a.b", clusterIP="10.96.7.1"),
             "spec.clusterIP: may not be used with type ExternalName",
-            id="external-name-with-address",
         ),
-        pytest.param(
+        (
             service(HTTP, type="NodePort", clusterIP="None"),
             "spec.clusterIP: 'None' may not be used with type NodePort",
-            id="headless-node-port",
         ),
-        pytest.param(
-            service(HTTP, ipFamilies=["ipv4"]),
-            "spec.ipFamilies[0]: 'ipv4' is not one of IPv4, IPv6",
-            id="family",
-        ),
-        pytest.param(
-            service(HTTP, ipFamilies=[""]),
-            "spec.ipFamilies[0]: \"''\" is not one of IPv4, IPv6",
-            id="family-empty",
-        ),
-        pytest.param(
-            service(HTTP, ipFamilies=["IPv4", "IPv4"]),
-            "spec.ipFamilies[1]: IPv4 is already listed",
-            id="family-twice",
-        ),
-        pytest.param(
+        (service(HTTP, ipFamilies=["ipv4"]), "spec.ipFamilies[0]: 'ipv4' is not one of IPv4, IPv6"),
+        (service(HTTP, ipFamilies=[""]), "spec.ipFamilies[0]: \"''\" is not one of IPv4, IPv6"),
+        (service(HTTP, ipFamilies=["IPv4", "IPv4"]), "spec.ipFamilies[1]: IPv4 is already listed"),
+        (
             service(HTTP, ipFamilies=["IPv6"], clusterIP="10.96.7.1"),
             "spec.clusterIP: 10.96.7.1 is not IPv6",
-            id="family-of-the-address",
         ),
-        pytest.param(
+        (
             service(HTTP, ipFamilies=["IPv6", "IPv4"], ipFamilyPolicy="SingleStack"),
             "spec.ipFamilyPolicy: 'SingleStack' has one address family, not two: write "
             "PreferDualStack or RequireDualStack",
-            id="single-stack-of-two",
         ),
-        pytest.param(
+        (
             service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.1", ""]),
             "spec.clusterIPs: may have one address of each family",
-            id="address-and-none",
         ),
-        pytest.param(
+        (
             with_ingress({"ip": "192.0.2.01"}),
             "status.loadBalancer.ingress[0].ip: '192.0.2.01' is not an IP address",
-            id="ingress-ip",
         ),
-        pytest.param(
+        (
             with_ingress({"ip": "192.0.2.1", "ipMode": "DSR"}),
             "status.loadBalancer.ingress[0].ipMode: 'DSR' is not one of VIP, Proxy",
-            id="ip-mode",
         ),
-        pytest.param(
+        (
             with_ingress({"hostname": "lb", "ipMode": "VIP"}),
             "status.loadBalancer.ingress[0].ipMode: may only be used with ip",
-            id="ip-mode-alone",
         ),
-        pytest.param(
+        (
             service(type="ExternalName", externalName="shop_web"),
             why(check_subdomain, "shop_web", "spec.externalName"),
-            id="external-name",
         ),
-        pytest.param(
-            convert({"metadata": {}, "spec": {}}, WireService),
-            "metadata.name: is missing",
-            id="metadata",
-        ),
-        pytest.param(
-            convert({"metadata": {"name": "web"}}, WireService), "spec: is missing", id="no-spec"
-        ),
+        (convert({"metadata": {}, "spec": {}}, WireService), "metadata.name: is missing"),
+        (convert({"metadata": {"name": "web"}}, WireService), "spec: is missing"),
     ],
 )
 def test_a_service_is_refused_with_the_field(wire, problem):

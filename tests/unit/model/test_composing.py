@@ -54,68 +54,36 @@ def test_merge_keys_fill_in_what_the_mapping_does_not_say():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        pytest.param(
+        (
             "spec:\n  ports:\n  - port: 80\n    name: a\n    port: 81\n",
             "web.yaml:5: spec.ports[0]: key 'port' is given twice, first in line 3",
-            id="duplicate-key",
         ),
-        pytest.param(
-            '{"a": 1,\n "a": 2}',
-            "web.yaml:2: key 'a' is given twice, first in line 1",
-            id="duplicate-key-in-json",
-        ),
-        pytest.param(
+        ('{"a": 1,\n "a": 2}', "web.yaml:2: key 'a' is given twice, first in line 1"),
+        (
             "spec:\n  ports:\n  - port: 012\n",
             "web.yaml:3: spec.ports[0].port: 012 is 10 in YAML 1.1 and 12 in YAML 1.2 "
             "(quote it, or write 10 or 12)",
-            id="leading-zero",
         ),
-        pytest.param(
-            "ports: {80: web}",
-            "web.yaml:1: ports: key 80 is not text (quote it)",
-            id="number-as-key",
-        ),
-        pytest.param("true: 1", "web.yaml:1: key true is not text (quote it)", id="true-as-key"),
-        pytest.param("? [a]\n: 1", "web.yaml:1: a key must be text, not a mapping or list"),
-        pytest.param("a: &x [7]\n*x : 1", "web.yaml:2: a key must be text, not a mapping or list"),
-        pytest.param(
-            "a: {b: \ufdd0}",
-            "web.yaml:1: a.b: it is not UTF-8 here (save the file as UTF-8)",
-            id="not-utf-8",
-        ),
-        pytest.param("a: &x 7\n*x : 1", "web.yaml:2: key 7 is not text (quote it)", id="alias-key"),
-        pytest.param(
-            "a: *b",
-            "web.yaml:1: a: the alias is not defined (quote a text that begins with *)",
-            id="no-anchor",
-        ),
-        pytest.param(
-            "a: &a\n  b: *a",
-            "web.yaml:2: a.b: alias *a is part of the value that it refers to",
-            id="endless-alias",
-        ),
-        pytest.param("a: 1\n<<: 2", "web.yaml:2: << takes a mapping or a list of mappings"),
-        pytest.param(
-            "<<: {a: 1}\n<<: {b: 1}", "web.yaml:2: << is given twice (merge a list of aliases)"
-        ),
-        pytest.param(
+        ("ports: {80: web}", "web.yaml:1: ports: key 80 is not text (quote it)"),
+        ("true: 1", "web.yaml:1: key true is not text (quote it)"),
+        ("? [a]\n: 1", "web.yaml:1: a key must be text, not a mapping or list"),
+        ("a: &x [7]\n*x : 1", "web.yaml:2: a key must be text, not a mapping or list"),
+        ("a: {b: \ufdd0}", "web.yaml:1: a.b: it is not UTF-8 here (save the file as UTF-8)"),
+        ("a: &x 7\n*x : 1", "web.yaml:2: key 7 is not text (quote it)"),
+        ("a: *b", "web.yaml:1: a: the alias is not defined (quote a text that begins with *)"),
+        ("a: &a\n  b: *a", "web.yaml:2: a.b: alias *a is part of the value that it refers to"),
+        ("a: 1\n<<: 2", "web.yaml:2: << takes a mapping or a list of mappings"),
+        ("<<: {a: 1}\n<<: {b: 1}", "web.yaml:2: << is given twice (merge a list of aliases)"),
+        (
             "- &x {a: 1}\n- a: 2\n  <<: *x",
             "web.yaml:3: [1]: << replaces key 'a' of line 2 (write << before it)",
-            id="merge-after-a-key",
         ),
-        pytest.param(
-            "<<: {a: 1}\na: 2\na: 3",
-            "web.yaml:3: key 'a' is given twice, first in line 2",
-            id="duplicate-key-after-a-merge",
-        ),
-        pytest.param(
-            "a: !!python/none x",
-            "web.yaml:1: a: tag !!python/none is not understood (leave it out)",
-        ),
-        pytest.param("a: !x [1]", "web.yaml:1: a: tag !x is not understood (leave it out)"),
-        pytest.param("a: !!int b", "web.yaml:1: a: 'b' is not what its tag !!int says"),
-        pytest.param("a: !!bool 1", "web.yaml:1: a: '1' is not what its tag !!bool says"),
-        pytest.param("[" * 101, "web.yaml:1: " + "[0]" * 100 + ": nested more than 100 deep"),
+        ("<<: {a: 1}\na: 2\na: 3", "web.yaml:3: key 'a' is given twice, first in line 2"),
+        ("a: !!python/none x", "web.yaml:1: a: tag !!python/none is not understood (leave it out)"),
+        ("a: !x [1]", "web.yaml:1: a: tag !x is not understood (leave it out)"),
+        ("a: !!int b", "web.yaml:1: a: 'b' is not what its tag !!int says"),
+        ("a: !!bool 1", "web.yaml:1: a: '1' is not what its tag !!bool says"),
+        ("[" * 101, "web.yaml:1: " + "[0]" * 100 + ": nested more than 100 deep"),
     ],
 )
 def test_an_error_is_one_line_with_place_and_cause(text, problem):

@@ -60,15 +60,6 @@ def problem_of(text: str) -> str:
     return str(caught.value)
 
 
-def test_a_document_has_its_value_and_its_line():
-    web = read(WEB)
-    assert web.value["spec"]["ports"] == [
-        {"name": "http", "port": 80},
-        {"port": 443, "name": "https"},
-    ]
-    assert (web.line, web.place) == (2, "web.yaml")
-
-
 @pytest.mark.parametrize(
     ("path", "line"),
     [
@@ -194,12 +185,6 @@ def test_a_tab_is_named_as_what_is_wrong():
         "web.yaml:2: not YAML: while scanning for the next token, found char"
     )
     assert problem_text.endswith("(indent with spaces, not tabs)")
-
-
-def test_a_syntax_error_names_the_line_where_its_context_began():
-    expected = "web.yaml:2: not YAML: while parsing a flow sequence begun in line 1, "
-    with pytest.raises(InputError, match=expected):
-        parse_documents("a: [1,\nb: 2\n", place="web.yaml")
 
 
 def parts_of(text: str) -> list[tuple[str, int]]:

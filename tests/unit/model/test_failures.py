@@ -8,7 +8,6 @@ from userspace_proxy.model.failures import (
     LOSSES,
     OWN_ROUTES,
     SHORTAGES,
-    DialFailure,
     Failure,
     dial_failure,
 )
@@ -42,14 +41,6 @@ def test_an_errno_of_a_dial_has_one_meaning_and_is_kept_for_its_text(numbers, fa
 def test_eacces_means_something_else_for_ipv6():
     assert dial_failure(errno.EACCES, IPV4) == (Failure.NO_ACCESS, errno.EACCES)
     assert dial_failure(errno.EACCES, IPV6) == (Failure.ADMIN_PROHIBITED, errno.EACCES)
-
-
-@pytest.mark.parametrize(
-    "number",
-    [errno.ENXIO, errno.EPROTO, errno.EMSGSIZE, errno.ESRCH],
-)
-def test_an_errno_of_which_nothing_is_known_is_shown_by_its_text(number):
-    assert dial_failure(number, IPV4) == DialFailure(Failure.OTHER, number)
 
 
 def test_no_errno_is_read_as_what_only_the_proxy_finds_out():

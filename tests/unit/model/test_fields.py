@@ -47,34 +47,22 @@ def test_an_object_with_known_fields_is_converted():
 @pytest.mark.parametrize(
     ("value", "errors"),
     [
-        pytest.param(
-            service(selectr={}),
-            ["spec.selectr: unknown field (did you mean selector?)"],
-            id="misspelt",
-        ),
-        pytest.param(
+        (service(selectr={}), ["spec.selectr: unknown field (did you mean selector?)"]),
+        (
             service(ports=[{"port": 80}, {"port": 53, "protocl": "UDP", "targetport": 53}]),
             [
                 "spec.ports[1].protocl: unknown field (did you mean protocol?)",
                 "spec.ports[1].targetport: unknown field (did you mean targetPort?)",
             ],
-            id="in-a-list",
         ),
-        pytest.param(
+        (
             service(targetPort=80),
             ["spec.targetPort: unknown field (did you mean spec.ports[].targetPort?)"],
-            id="elsewhere",
         ),
-        pytest.param(service(xyzzy=80), ["spec.xyzzy: unknown field"], id="nothing-similar"),
-        pytest.param(
-            {**service(), "metdata": {}},
-            ["metdata: unknown field (did you mean metadata?)"],
-            id="of-the-object",
-        ),
-        pytest.param(
-            service(**{"a\nb": 1}), ["spec.'a\\nb': unknown field"], id="a-name-that-is-no-line"
-        ),
-        pytest.param(service(**{"a" * 101: 1}), [f"spec.'{'a' * 100}'…: unknown field"], id="long"),
+        (service(xyzzy=80), ["spec.xyzzy: unknown field"]),
+        ({**service(), "metdata": {}}, ["metdata: unknown field (did you mean metadata?)"]),
+        (service(**{"a\nb": 1}), ["spec.'a\\nb': unknown field"]),
+        (service(**{"a" * 101: 1}), [f"spec.'{'a' * 100}'…: unknown field"]),
     ],
 )
 def test_unknown_fields_are_errors_with_the_probable_one(value, errors):
@@ -97,7 +85,7 @@ def test_many_unknown_fields_are_too_many():
 @pytest.mark.parametrize(
     ("value", "errors"),
     [
-        pytest.param(
+        (
             service(ports=[{"port": "80"}, {"port": 81, "nodePort": []}, 3], clusterIPs=["", 1]),
             [
                 "spec.clusterIPs[1]: expected str, got int",
@@ -105,17 +93,15 @@ def test_many_unknown_fields_are_too_many():
                 "spec.ports[1].nodePort: expected int, got list",
                 "spec.ports[2]: expected mapping, got int",
             ],
-            id="all-of-them",
         ),
-        pytest.param(
+        (
             service(sessionAffinityConfig={"clientIP": {"timeoutSeconds": "60"}}),
             [
                 "spec.sessionAffinityConfig.clientIP.timeoutSeconds: expected int, got str",
             ],
-            id="nested",
         ),
-        pytest.param(service(ports={}), ["spec.ports: expected list, got mapping"], id="no-list"),
-        pytest.param(
+        (service(ports={}), ["spec.ports: expected list, got mapping"]),
+        (
             {"metadata": {"labels": {"a": "b", "example.com/c": 1, "d": 0.5, "e": True, "f": []}}},
             [
                 "metadata.labels.example.com/c: expected str, got int (quote it)",
@@ -123,16 +109,14 @@ def test_many_unknown_fields_are_too_many():
                 "metadata.labels.e: expected str, got bool (quote it)",
                 "metadata.labels.f: expected str, got list",
             ],
-            id="label",
         ),
-        pytest.param([], ["expected mapping, got list"], id="no-object"),
-        pytest.param(
+        ([], ["expected mapping, got list"]),
+        (
             service(selectr={}, type=1),
             [
                 "spec.selectr: unknown field (did you mean selector?)",
                 "spec.type: expected str, got int",
             ],
-            id="and-unknown-fields",
         ),
     ],
 )

@@ -57,23 +57,12 @@ def test_only_the_first_document_is_read(end):
     assert value_of(f"---\na: 1\n{end}") == {"a": 1}
 
 
-@pytest.mark.parametrize("text", ["", "# only\n", "---\n", "null"])
-def test_an_empty_text_has_none(text):
-    assert parse_first(text, place="k") is None
-
-
 def test_tags_of_containers_and_of_others_are_passed_over():
     assert value_of("!!set {a: !x [1], b: !!binary '!', c: !!int 7}") == {
         "a": [1],
         "b": None,
         "c": 7,
     } | {"b": "!"}
-
-
-def test_a_field_has_a_line():
-    document = parse_first("a: 1\nb:\n- c: 1\n  c: 2\n", place="k")
-    assert document is not None
-    assert document.line_of("b[0].c") == 4
 
 
 @pytest.mark.parametrize(

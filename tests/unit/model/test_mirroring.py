@@ -74,23 +74,15 @@ def test_no_subsets_give_no_slices():
 @pytest.mark.parametrize(
     ("subset", "problem"),
     [
-        pytest.param(
+        (
             {"addresses": [{"ip": "10.244.1.7"}, {"ip": "web"}]},
             "subsets[0].addresses[1].ip: 'web' is not an IP address",
-            id="address",
         ),
-        pytest.param(
-            {"notReadyAddresses": [{}]},
-            "subsets[0].notReadyAddresses[0].ip: is missing",
-            id="no-address",
-        ),
-        pytest.param(
-            {"ports": [{"port": 70000}]}, "subsets[0].ports[0].port: 70000 is not in", id="port"
-        ),
-        pytest.param(
+        ({"notReadyAddresses": [{}]}, "subsets[0].notReadyAddresses[0].ip: is missing"),
+        ({"ports": [{"port": 70000}]}, "subsets[0].ports[0].port: 70000 is not in"),
+        (
             {"ports": [HTTP, {"port": 81}]},
             "subsets[0].ports[1].name: is missing: one of several ports needs a name",
-            id="port-name",
         ),
     ],
 )

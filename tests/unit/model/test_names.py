@@ -40,7 +40,3 @@ def test_a_service_port_is_in_its_namespace_its_service_and_itself():
 @pytest.mark.parametrize("key", [ServiceKey("shop", "web"), ServiceKey("kube-system", "kube-dns")])
 def test_the_text_of_a_service_is_read(key):
     assert ServiceKey.read(str(key)) == key
-
-
-def test_a_namespace_alone_is_one_without_a_service():
-    assert ServiceKey.read("shop") == ServiceKey("shop", "")

@@ -10,13 +10,11 @@ from userspace_proxy.model.notation import (
     check_family,
     check_label,
     check_label_value,
-    check_number,
     check_port_name,
     check_protocol,
     check_qualified_name,
     check_subdomain,
     check_target_port,
-    check_word,
 )
 from userspace_proxy.model.wire import FieldError
 
@@ -24,13 +22,9 @@ from userspace_proxy.model.wire import FieldError
 @pytest.mark.parametrize(
     ("check", "good", "bad"),
     [
-        pytest.param(
-            check_label, ["a", "a-b", "0", "a" * 63], ["", "A", "a.b", "-a", "a" * 64], id="label"
-        ),
-        pytest.param(
-            check_subdomain, ["a.b", "a" * 253], ["", "a..b", "a_b", "a\n"], id="subdomain"
-        ),
-        pytest.param(check_label_value, ["", "A_b.c-1"], ["-a", "a b", "a" * 64], id="value"),
+        (check_label, ["a", "a-b", "0", "a" * 63], ["", "A", "a.b", "-a", "a" * 64]),
+        (check_subdomain, ["a.b", "a" * 253], ["", "a..b", "a_b", "a\n"]),
+        (check_label_value, ["", "A_b.c-1"], ["-a", "a b", "a" * 64]),
     ],
 )
 def test_names(check, good, bad):
@@ -39,20 +33,6 @@ def test_names(check, good, bad):
     for text in bad:
         with pytest.raises(FieldError, match=r"^x: .* is not a "):
             check(text, "x")
-
-
-def test_numbers_and_words():
-    check_number(65535, "x")
-    check_number(0, "x", range(3))
-    check_word(None, "x", ("a", "b"))
-    check_word("", "x", ("a", "b"))
-    check_word("b", "x", ("a", "b"))
-    with pytest.raises(FieldError, match=r"^x: 0 is not in 1–65535$"):
-        check_number(0, "x")
-    with pytest.raises(FieldError, match=r"^x: 3 is not in 0–2$"):
-        check_number(3, "x", range(3))
-    with pytest.raises(FieldError, match=r"^x: 'c' is not one of a, b$"):
-        check_word("c", "x", ("a", "b"))
 
 
 def test_a_single_port_needs_no_name_and_names_are_collected():

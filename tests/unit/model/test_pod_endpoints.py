@@ -21,7 +21,6 @@ from userspace_proxy.model.pod_endpoints import (
     read_pod,
     read_selection,
 )
-from userspace_proxy.model.service_reading import read_service
 from userspace_proxy.model.wire import FieldError, WirePod, WireService, decode
 
 WEB = Service(ServiceKey("shop", "web"), (), selector=(("app", "web"),))
@@ -126,11 +125,6 @@ def test_a_named_target_port_has_the_number_of_each_pod():
     assert [str(item.key) for item in slices] == ["shop/web:pods-1", "shop/web:pods-2"]
 
 
-def test_a_named_target_port_has_the_protocol_of_the_service_port():
-    udp_first = pod(ports=[{"name": "web", "containerPort": 53, "protocol": "UDP"}, WEB_PORT])
-    assert addresses(derive_slices(WEB, HTTP, [udp_first])) == ["10.244.0.3:8080"]
-
-
 def test_a_name_that_no_container_has_is_no_port_of_the_pod():
     (item,) = derive_slices(WEB, HTTP, [pod(ports=[{"name": "metrics", "containerPort": 9}])])
     assert (len(item.endpoints), item.ports) == (1, ())
@@ -208,15 +202,6 @@ def test_a_service_without_a_spec_selects_nothing():
     assert read_selection(decode(b"{}", WireService)) == selection()
 
 
-def test_the_fields_for_selecting_do_not_disturb_reading_the_service():
-    written = {
-        "metadata": {"name": "web"},
-        "spec": {"ports": [{"port": 80, "targetPort": "web"}], "selector": {"app": "web"}},
-    }
-    wire = decode(json.dumps(written).encode(), WireService)
-    assert read_service(wire).ports[0].port == 80
-
-
 @pytest.mark.parametrize(
     ("service", "expected"),
     [
@@ -227,19 +212,3 @@ def test_the_fields_for_selecting_do_not_disturb_reading_the_service():
 )
 def test_pods_are_the_endpoints_of_services_with_a_selector(service, expected):
     assert is_selecting(service) is expected
-
-
-@pytest.mark.parametrize(
-    ("service", "targets"),
-    [
-        (
-            {"spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}, {"port": 90}]}},
-            ("http", 80, 90),
-        ),
-        ({"spec": {}}, ()),
-        ({}, ()),
-    ],
-)
-def test_target_ports_are_numbers_or_names_or_by_default_the_ports(service, targets):
-    made = read_selection(decode(json.dumps(service).encode(), WireService))
-    assert tuple(target.port for target in made.targets) == targets

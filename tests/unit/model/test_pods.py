@@ -28,9 +28,9 @@ def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
 @pytest.mark.parametrize(
     ("status", "why_not"),
     [
-        pytest.param(None, "its phase is unknown", id="no-status"),
-        pytest.param({"phase": "Succeeded"}, "its phase is Succeeded", id="ended"),
-        pytest.param(
+        (None, "its phase is unknown"),
+        ({"phase": "Succeeded"}, "its phase is Succeeded"),
+        (
             {
                 "phase": "Pending",
                 "conditions": [
@@ -38,9 +38,8 @@ def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
                 ],
             },
             "it is not scheduled: 0/3 nodes fit",
-            id="not-scheduled",
         ),
-        pytest.param(
+        (
             {
                 "phase": "Pending",
                 "containerStatuses": [
@@ -48,9 +47,8 @@ def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
                 ],
             },
             "container web waits: ImagePullBackOff",
-            id="waiting",
         ),
-        pytest.param(
+        (
             {
                 "phase": "Running",
                 "containerStatuses": [
@@ -63,29 +61,25 @@ def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
                 ],
             },
             "container web waits: CrashLoopBackOff: back-off; it ended with status 1",
-            id="crashing",
         ),
-        pytest.param(
+        (
             {
                 "phase": "Running",
                 "containerStatuses": [{"name": "web", "state": {"terminated": {"exitCode": 137}}}],
             },
             "container web ended with status 137",
-            id="terminated",
         ),
-        pytest.param(
+        (
             {
                 "phase": "Running",
                 "conditions": UNREADY,
                 "containerStatuses": [{"name": "web", "state": {"running": {}}}],
             },
             "container web runs, and its readiness probe hasn't succeeded",
-            id="probe",
         ),
-        pytest.param(
+        (
             {"phase": "Running", "conditions": UNREADY},
             "its phase is Running: containers with unready status: [web]",
-            id="condition",
         ),
     ],
 )

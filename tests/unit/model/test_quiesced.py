@@ -3,7 +3,7 @@ from userspace_proxy.model.quiesced import Quiesced
 from userspace_proxy.model.serving import Serving
 
 HOLDING = Handling(hold=Hold(60.0))
-WEB, API = ServiceKey("shop", "web"), ServiceKey("shop", "api")
+WEB = ServiceKey("shop", "web")
 POD_A, POD_B = SocketAddress("192.0.2.1", 80), SocketAddress("192.0.2.2", 80)
 
 
@@ -13,23 +13,11 @@ def quiesced(*endpoints):
     return quiesced
 
 
-def test_a_service_without_quiesced_endpoints_is_served_as_planned():
-    serving = Serving((POD_A,), handling=HOLDING)
-    assert quiesced().lead(WEB, serving) is serving
-    assert quiesced(POD_A).lead(API, serving) is serving
-
-
 def test_quiesced_endpoints_take_no_client_and_others_do():
     weights = ((POD_A, 3), (POD_B, 1))
     serving = Serving((POD_A, POD_B), outside=(POD_A,), weights=weights, handling=HOLDING)
     led = quiesced(POD_A).lead(WEB, serving)
     assert (led.endpoints, led.outside, led.weights) == ((POD_B,), (), ((POD_B, 1),))
-
-
-def test_clients_wait_while_all_endpoints_are_quiesced():
-    led = quiesced(POD_A).lead(WEB, Serving((POD_A,), handling=HOLDING))
-    assert led.has_none
-    assert not led.is_refusing
 
 
 def test_a_service_that_holds_no_clients_any_more_is_served_as_planned():

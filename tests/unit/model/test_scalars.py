@@ -13,14 +13,32 @@ from userspace_proxy.model.scalars import read_as_yaml_1_1, read_plain
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("", None), ("~", None), ("null", None), ("NULL", None),
-        ("true", True), ("False", False), ("FALSE", False), ("on", True), ("N", False),
-        ("0", 0), ("80", 80), ("-1", -1), ("+5", 5), ("-0", 0),
-        ("0x1F", 31), ("0o17", 15), ("18446744073709551615", 2**64 - 1),
-        ("1.5", 1.5), (".5", 0.5), ("1.", 1), ("1e3", 1000), ("-1.5E-2", -0.015),
-        ("1_000", 1000), ("0b11", 3),
+        ("", None),
+        ("~", None),
+        ("null", None),
+        ("NULL", None),
+        ("true", True),
+        ("False", False),
+        ("FALSE", False),
+        ("on", True),
+        ("N", False),
+        ("0", 0),
+        ("80", 80),
+        ("-1", -1),
+        ("+5", 5),
+        ("-0", 0),
+        ("0x1F", 31),
+        ("0o17", 15),
+        ("18446744073709551615", 2**64 - 1),
+        ("1.5", 1.5),
+        (".5", 0.5),
+        ("1.", 1),
+        ("1e3", 1000),
+        ("-1.5E-2", -0.015),
+        ("1_000", 1000),
+        ("0b11", 3),
     ],
-)  # fmt: skip
+)
 def test_a_scalar_is_read_as_by_kubectl(text, value):
     read = read_plain(text)
     assert (read, type(read)) == (value, type(value))
@@ -29,11 +47,32 @@ def test_a_scalar_is_read_as_by_kubectl(text, value):
 @pytest.mark.parametrize(
     "text",
     [
-        "tRUE", "yEs", "12:30", "12:30:45", "2024-01-02", "12e45678", ".inf", ".nan", "10.96.0.1",
-        "fd00::1", "-", ".", "+", "-a", "0x", "0xg", "0o8", "nULL", "1.2.3", "٣", "1e", "e3", "=",
+        "tRUE",
+        "yEs",
+        "12:30",
+        "12:30:45",
+        "2024-01-02",
+        "12e45678",
+        ".inf",
+        ".nan",
+        "10.96.0.1",
+        "fd00::1",
+        "-",
+        ".",
+        "+",
+        "-a",
+        "0x",
+        "0xg",
+        "0o8",
+        "nULL",
+        "1.2.3",
+        "٣",
+        "1e",
+        "e3",
+        "=",
         "v1",
     ],
-)  # fmt: skip
+)
 def test_everything_else_is_text(text):
     assert read_plain(text) == text
 
@@ -41,27 +80,23 @@ def test_everything_else_is_text(text):
 @pytest.mark.parametrize(
     ("text", "problem", "hint"),
     [
-        pytest.param(
-            "012", "012 is 10 in YAML 1.1 and 12 in YAML 1.2", "quote it, or write 10 or 12",
-            id="octal-or-decimal",
+        ("012", "012 is 10 in YAML 1.1 and 12 in YAML 1.2", "quote it, or write 10 or 12"),
+        (
+            "-0777",
+            "-0777 is -511 in YAML 1.1 and -777 in YAML 1.2",
+            "quote it, or write -511 or -777",
         ),
-        pytest.param(
-            "-0777", "-0777 is -511 in YAML 1.1 and -777 in YAML 1.2",
-            "quote it, or write -511 or -777", id="negative",
+        ("089", "089 has a leading zero", "quote it, or write 89"),
+        ("007", "007 has a leading zero", "quote it, or write 7"),
+        ("000", "000 has a leading zero", "quote it, or write 0"),
+        (
+            "18446744073709551616",
+            "18446744073709551616 is a number of more than 64 bits",
+            "quote it",
         ),
-        pytest.param("089", "089 has a leading zero", "quote it, or write 89", id="not-octal"),
-        pytest.param("007", "007 has a leading zero", "quote it, or write 7", id="the-same"),
-        pytest.param("000", "000 has a leading zero", "quote it, or write 0", id="zeros"),
-        pytest.param(
-            "18446744073709551616", "18446744073709551616 is a number of more than 64 bits",
-            "quote it", id="65-bits",
-        ),
-        pytest.param(
-            "0x" + "f" * 5000, "0xffffffffffffffffff… is a number of more than 64 bits",
-            "quote it", id="endless",
-        ),
+        ("0x" + "f" * 5000, "0xffffffffffffffffff… is a number of more than 64 bits", "quote it"),
     ],
-)  # fmt: skip
+)
 def test_ambiguous_numbers_are_errors(text, problem, hint):
     with pytest.raises(InputError) as caught:
         read_plain(text)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.model import Balance, Handling, Hold, Service, ServicePort, ServiceType
+from userspace_proxy.model import Handling, Hold, Service, ServicePort
 from userspace_proxy.model.annotations import DOMAIN
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.service_reading import BALANCED_MAX, read_service
@@ -31,17 +31,6 @@ def a_service(*, labels=None, annotations=None, status=None, created=None, **spe
 
 def test_a_plain_one_has_a_name_an_address_and_tcp_ports():
     assert a_service() == Service(CART, (HTTP,), cluster_ips=(CART_IP,))
-
-
-def test_one_without_a_namespace_is_in_the_default_one():
-    wire = convert({"metadata": {"name": "cart"}}, WireService)
-    assert str(read_service(wire).key) == "default/cart"
-
-
-def test_one_without_a_spec_has_neither_ports_nor_addresses():
-    service = read_service(convert({"metadata": {"name": "cart"}}, WireService))
-    assert (service.ports, service.cluster_ips) == ((), ())
-    assert not service.is_headless
 
 
 @pytest.mark.parametrize(
@@ -104,37 +93,23 @@ def test_ports_keep_their_order():
     assert [port.name for port in a_service(ports=ports).ports] == ["b", "a", "c"]
 
 
-@pytest.mark.parametrize("kind", [None, "", "ClusterIP"])
-def test_a_missing_type_is_cluster_ip(kind):
-    assert a_service(type=kind).type is ServiceType.CLUSTER_IP
-
-
 @pytest.mark.parametrize(
     ("spec", "timeout_s"),
     [
-        pytest.param({}, None, id="missing"),
-        pytest.param({"sessionAffinity": None}, None, id="null"),
-        pytest.param({"sessionAffinity": ""}, None, id="empty"),
-        pytest.param({"sessionAffinity": "None"}, None, id="none"),
-        pytest.param({"sessionAffinity": "ClientIP"}, 10800, id="three-hours-by-default"),
-        pytest.param(
-            {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": None}},
-            10800,
-            id="config-without-timeout",
-        ),
-        pytest.param(
+        ({}, None),
+        ({"sessionAffinity": None}, None),
+        ({"sessionAffinity": ""}, None),
+        ({"sessionAffinity": "None"}, None),
+        ({"sessionAffinity": "ClientIP"}, 10800),
+        ({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": None}}, 10800),
+        (
             {
                 "sessionAffinity": "ClientIP",
                 "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86400}},
             },
             86400,
-            id="one-day-at-most",
         ),
-        pytest.param(
-            {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}},
-            None,
-            id="timeout-without-affinity",
-        ),
+        ({"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}, None),
     ],
 )
 def test_session_affinity(spec, timeout_s):
@@ -216,25 +191,6 @@ def test_a_health_check_node_port_counts_where_type_and_policy_ask_for_it(spec, 
     assert a_service(healthCheckNodePort=None, **spec).health_check_node_port == 0
 
 
-def test_annotations_are_read_and_what_cannot_be_followed_is_noted():
-    service = a_service(
-        annotations={
-            "userspace-proxy.io/balance": "least-connections",
-            f"{DOMAIN}preserve-client-address": "no",
-        }
-    )
-    assert service.handling == Handling(balance=Balance.LEAST_CONNECTIONS)
-    assert len(service.notes) == 1
-
-
-def test_external_addresses_are_read():
-    ingress = [{"ip": "203.0.113.8"}, {"hostname": "lb.example"}]
-    service = a_service(externalIPs=["203.0.113.9"], status={"loadBalancer": {"ingress": ingress}})
-    assert service.external_ips == ("203.0.113.9",)
-    assert service.load_balancer_ips == ("203.0.113.8",)
-    assert service.notes == ()
-
-
 def test_addresses_of_a_stored_object_may_have_leading_zeros_and_be_written_twice():
     ingress = [{"ip": "203.0.113.08"}, {"ip": "203.0.113.007", "ipMode": "Proxy"}]
     service = a_service(
@@ -272,48 +228,29 @@ def test_a_bad_address_costs_that_address_alone_and_is_noted():
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [
-        pytest.param(
-            {"ports": [HTTP_PORT, {"name": "x"}]}, "spec.ports[1].port: is missing", id="port"
-        ),
-        pytest.param(
-            {"ports": [{"port": 70000}]},
-            "spec.ports[0].port: 70000 is not in 1–65535",
-            id="port-too-high",
-        ),
-        pytest.param(
-            {"ports": [{"port": 0}]}, "spec.ports[0].port: 0 is not in 1–65535", id="port-zero"
-        ),
-        pytest.param(
-            {"ports": [{"port": 80, "nodePort": -1}]},
-            "spec.ports[0].nodePort: -1 is not in 1–65535",
-            id="node-port",
-        ),
-        pytest.param(
+        ({"ports": [HTTP_PORT, {"name": "x"}]}, "spec.ports[1].port: is missing"),
+        ({"ports": [{"port": 70000}]}, "spec.ports[0].port: 70000 is not in 1–65535"),
+        ({"ports": [{"port": 0}]}, "spec.ports[0].port: 0 is not in 1–65535"),
+        ({"ports": [{"port": 80, "nodePort": -1}]}, "spec.ports[0].nodePort: -1 is not in 1–65535"),
+        (
             {
                 "type": "LoadBalancer",
                 "externalTrafficPolicy": "Local",
                 "healthCheckNodePort": 70000,
             },
             "spec.healthCheckNodePort: 70000 is not in 1–65535",
-            id="health-check-node-port",
         ),
-        pytest.param(
+        (
             {"type": "Magic"},
             "spec.type: 'Magic' is not one of ClusterIP, NodePort, LoadBalancer, ExternalName",
-            id="type",
         ),
-        pytest.param(
-            {"sessionAffinity": "Cookie"},
-            "spec.sessionAffinity: 'Cookie' is not ClientIP or None",
-            id="affinity",
-        ),
-        pytest.param(
+        ({"sessionAffinity": "Cookie"}, "spec.sessionAffinity: 'Cookie' is not ClientIP or None"),
+        (
             {
                 "sessionAffinity": "ClientIP",
                 "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 0}},
             },
             "spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0 is not in 1–86400",
-            id="timeout",
         ),
     ],
 )

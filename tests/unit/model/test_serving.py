@@ -26,21 +26,11 @@ def test_clients_are_refused_without_endpoints_unless_they_are_dropped(serving, 
     assert serving.is_refusing == is_refusing
 
 
-def test_clients_that_wait_find_no_endpoint_either():
-    assert Serving(handling=Handling(hold=Hold(60))).has_none
-    assert not Serving(admits=()).has_none
-
-
 def test_clients_that_only_other_nodes_have_an_endpoint_for_are_dropped():
     assert Serving(admits=()).is_dropping
     assert Serving((POD_A,), outside=(), admits=("10.0.0.0/8",)).is_dropping
     assert not Serving((POD_A,), admits=("10.0.0.0/8",)).is_dropping
     assert not Serving(outside=(), admits=("10.0.0.0/8",)).is_dropping
-
-
-def test_what_clients_from_outside_use_is_that_of_all_unless_they_have_their_own():
-    assert Serving((POD_A,)).used_outside == (POD_A,)
-    assert Serving((POD_A,), outside=()).used_outside == ()
 
 
 def test_how_clients_are_handled_leaves_the_endpoints_as_they_are():

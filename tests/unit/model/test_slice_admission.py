@@ -31,36 +31,24 @@ def hinted(**hints: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     "wire",
     [
-        pytest.param(endpoint_slice(), id="empty"),
-        pytest.param(
-            endpoint_slice(endpoints=[{"addresses": ["10.244.1.7"]}], ports=[{"port": 8080}]),
-            id="ipv4",
+        endpoint_slice(),
+        endpoint_slice(endpoints=[{"addresses": ["10.244.1.7"]}], ports=[{"port": 8080}]),
+        endpoint_slice(addressType="FQDN", endpoints=[{"addresses": ["shop.example"]}]),
+        endpoint_slice(ports=[{"name": ""}]),
+        endpoint_slice(ports=[HTTP, {"port": 81}]),
+        endpoint_slice(endpoints=[{"addresses": ["127.0.0.1"]}, {"addresses": ["0.0.0.0"]}]),
+        endpoint_slice(
+            endpoints=[
+                {
+                    "addresses": ["10.244.1.7"],
+                    "hostname": "web-0",
+                    "nodeName": "node-1.example",
+                    "hints": {"forZones": [{"name": "Zone_a"}], "forNodes": [{"name": "b"}]},
+                },
+                {"addresses": ["10.244.1.8"], "hints": {"forZones": None}},
+            ]
         ),
-        pytest.param(
-            endpoint_slice(addressType="FQDN", endpoints=[{"addresses": ["shop.example"]}]),
-            id="names",
-        ),
-        pytest.param(endpoint_slice(ports=[{"name": ""}]), id="all-ports"),
-        pytest.param(endpoint_slice(ports=[HTTP, {"port": 81}]), id="one-port-without-a-name"),
-        pytest.param(
-            endpoint_slice(endpoints=[{"addresses": ["127.0.0.1"]}, {"addresses": ["0.0.0.0"]}]),
-            id="inward-endpoints-are-left-to-policy",
-        ),
-        pytest.param(
-            endpoint_slice(
-                endpoints=[
-                    {
-                        "addresses": ["10.244.1.7"],
-                        "hostname": "web-0",
-                        "nodeName": "node-1.example",
-                        "hints": {"forZones": [{"name": "Zone_a"}], "forNodes": [{"name": "b"}]},
-                    },
-                    {"addresses": ["10.244.1.8"], "hints": {"forZones": None}},
-                ]
-            ),
-            id="hints",
-        ),
-        pytest.param(endpoint_slice(endpoints=[{"addresses": ["10.244.1.7"]}] * 1000), id="full"),
+        endpoint_slice(endpoints=[{"addresses": ["10.244.1.7"]}] * 1000),
     ],
 )
 def test_sound_slices_pass(wire):
@@ -70,73 +58,54 @@ def test_sound_slices_pass(wire):
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        pytest.param(
-            {"addressType": "ipv4"},
-            "addressType: 'ipv4' is unknown: write IPv4, IPv6 or FQDN",
-            id="type",
-        ),
-        pytest.param(
-            {"addressType": None}, "addressType: is missing: write IPv4, IPv6 or FQDN", id="no-type"
-        ),
-        pytest.param(
+        ({"addressType": "ipv4"}, "addressType: 'ipv4' is unknown: write IPv4, IPv6 or FQDN"),
+        ({"addressType": None}, "addressType: is missing: write IPv4, IPv6 or FQDN"),
+        (
             {"endpoints": [{"addresses": ["10.244.1.7"]}, {"addresses": ["fd00::7"]}]},
             why(check_family, "fd00::7", "IPv4", "endpoints[1].addresses[0]"),
-            id="family",
         ),
-        pytest.param(
+        (
             {"endpoints": [{"addresses": ["10.244.1"]}]},
             why(check_address, "10.244.1", "endpoints[0].addresses[0]"),
-            id="address",
         ),
-        pytest.param(
+        (
             {"endpoints": [{"addresses": ["10.244.1.7"]}] * 1001},
             "endpoints: has 1001 items, and may have 1000",
-            id="too-many",
         ),
-        pytest.param(
+        (
             {"endpoints": [{"addresses": ["10.244.1.7"] * 101}]},
             "endpoints[0].addresses: has 101 items, and may have 100",
-            id="too-many-addresses",
         ),
-        pytest.param(
+        (
             {"endpoints": [{"addresses": ["10.244.1.7"], "nodeName": "Node 1"}]},
             why(check_subdomain, "Node 1", "endpoints[0].nodeName"),
-            id="node",
         ),
-        pytest.param(
+        (
             hinted(forZones=[{"name": f"z{n}"} for n in range(9)]),
             "endpoints[0].hints.forZones: has 9 items, and may have 8",
-            id="too-many-zones",
         ),
-        pytest.param(
+        (
             hinted(forZones=[{"name": "a b"}]),
             why(check_label_value, "a b", "endpoints[0].hints.forZones[0].name"),
-            id="zone",
         ),
-        pytest.param(
+        (
             hinted(forNodes=[{"name": "a"}, {"name": "a"}]),
             "endpoints[0].hints.forNodes[1].name: 'a' is already listed",
-            id="node-twice",
         ),
-        pytest.param(
+        (
             {"ports": [{"port": 80, "protocol": "tcp"}]},
             "ports[0].protocol: 'tcp' is not one of TCP, UDP, SCTP",
-            id="protocol",
         ),
-        pytest.param(
+        (
             {"ports": [{"name": f"p{n}", "port": 80} for n in range(20001)]},
             "ports: has 20001 items, and may have 20000",
-            id="too-many-ports",
         ),
-        pytest.param(
-            {"metadata": {"labels": WEB_LABEL}}, "metadata.name: is missing", id="metadata"
-        ),
-        pytest.param({"endpoints": [{}]}, "endpoints[0].addresses: is missing", id="no-addresses"),
-        pytest.param({"ports": [{"port": 0}]}, "ports[0].port: 0 is not in 1–65535", id="port"),
-        pytest.param(
+        ({"metadata": {"labels": WEB_LABEL}}, "metadata.name: is missing"),
+        ({"endpoints": [{}]}, "endpoints[0].addresses: is missing"),
+        ({"ports": [{"port": 0}]}, "ports[0].port: 0 is not in 1–65535"),
+        (
             {"ports": [{"port": 80}, HTTP, {"port": 81}]},
             "ports[0].name: is missing: one of several ports needs a name",
-            id="port-name",
         ),
     ],
 )

@@ -1,6 +1,5 @@
 import pytest
 
-from userspace_proxy.model.annotations import SLICE_KEYS
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.quoting import quoted
 from userspace_proxy.model.slice_annotations import Preference, read_preference
@@ -33,13 +32,6 @@ def test_a_wrong_value_changes_nothing_and_is_a_note(key, value):
     shown = quoted(value)
     assert notes == (
         NoteKind.ANNOTATION_WRONG(key, f"{shown} is not in 0–65535", "it has no effect"),
-    )
-
-
-def test_an_annotation_that_was_probably_meant_for_this_proxy_is_a_note():
-    key = "userspace-proxy.io/wieght"
-    assert read_preference({key: "5"}).notes == (
-        NoteKind.ANNOTATION_UNKNOWN(key, WEIGHT, SLICE_KEYS),
     )
 
 

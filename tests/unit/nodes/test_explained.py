@@ -3,7 +3,8 @@ import pytest
 
 from tests.unit.status.views import make_endpoint, make_frontend, make_port, make_view
 from userspace_proxy.causes.endpoints import refuses
-from userspace_proxy.causes.say import kubectl_words, remedy
+from userspace_proxy.causes.say import command, kubectl_words, remedy
+from userspace_proxy.causes.slices import none_ready
 from userspace_proxy.explain import Invocation, explain, read_subject
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.node import PlanFacts
@@ -36,12 +37,12 @@ def nodes(*answers, digests=True):
     return AllNodes(answers, digests={"shop/web": "d"} if digests else None)
 
 
-def explained(all_nodes, planned=None):
+def explained(all_nodes, planned=None, source=()):
     planned = planned or web(A, B)
     subject = read_subject(make_view(planned), "shop/web", "the API server", is_live=False)
     merged = merge(all_nodes).of_service("shop/web")
     steps = behind_steps("shop/web", [planned], all_nodes)
-    return with_nodes(explain(subject), merged, steps, invocation=Invocation())
+    return with_nodes(explain(subject), merged, steps, invocation=Invocation(source=source))
 
 
 def last_part(explanation):
@@ -70,6 +71,14 @@ def test_a_node_where_clients_fare_worse_than_planned_decides_sentence_and_next_
     # The endpoint below has the cause, and the sentence.
     assert str(A) not in clients.what
     assert next(words for level, words in clients.details if level is not Level.OK).startswith(A)
+
+
+def test_a_remedy_that_is_a_command_asks_the_same_cluster():
+    cause = none_ready(2, 0, ("pods", "-n", "shop", "-l", "app=web"))
+    ill = make_port("web", frontends=(ADDRESS,), endpoints=(), cause=cause)
+    one = explained(nodes(answer("node-1", ill)), source=("--context=prod",))
+    (step,) = (step for step in last_part(one) if step.topic == "clients")
+    assert step.hint == f"kubectl {command(cause)} --context=prod"
 
 
 def test_a_node_that_is_behind_is_named_with_its_endpoints():

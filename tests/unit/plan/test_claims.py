@@ -17,7 +17,7 @@ from userspace_proxy.causes.services import (
     too_many_frontends_in_namespace,
     unsupported_protocol,
 )
-from userspace_proxy.model import Frontend, FrontendKind, IPFamily, Protocol, ServicePort
+from userspace_proxy.model import Frontend, FrontendKind, Protocol, ServicePort
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.bounds import FRONTENDS_OF_NAMESPACE_MAX
@@ -25,7 +25,6 @@ from userspace_proxy.plan.claims import (
     IGNORED_MAX,
     claims_of,
     count_frontends,
-    families_of,
     first_ignored,
     served_ports,
     unsupported_ports,
@@ -70,31 +69,26 @@ def notes(service, facts=NODE):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        pytest.param(
-            service(), {"shop/cart:http": ["198.51.100.7:80/TCP"]}, id="one-port-one-address"
-        ),
-        pytest.param(
+        (service(), {"shop/cart:http": ["198.51.100.7:80/TCP"]}),
+        (
             service(cluster_ips=(CART_IP_V6, CART_IP)),
             {
                 "shop/cart:http": ["198.51.100.7:80/TCP"],
                 "shop/cart:http (IPv6)": ["[2001:db8::7]:80/TCP"],
             },
-            id="both-families-in-one-plan",
         ),
-        pytest.param(
+        (
             service(ports=(DNS_TCP, DNS)),
             {
                 "shop/cart:dns": ["198.51.100.7:53/UDP"],
                 "shop/cart:dns-tcp": ["198.51.100.7:53/TCP"],
             },
-            id="tcp-and-udp-on-one-number",
         ),
-        pytest.param(
+        (
             service(cluster_ips=(WEB_IP, CART_IP)),
             {"shop/cart:http": ["198.51.100.7:80/TCP", "198.51.100.8:80/TCP"]},
-            id="several-addresses-sorted",
         ),
-        pytest.param(service(ports=()), {}, id="no-ports"),
+        (service(ports=()), {}),
     ],
 )
 def test_a_service_claims_each_port_on_each_address(given, expected):
@@ -105,30 +99,14 @@ def test_a_service_claims_each_port_on_each_address(given, expected):
 @pytest.mark.parametrize(
     ("given", "ignored"),
     [
-        pytest.param(
-            service(cluster_ips=()),
-            IgnoredService(CART, "", no_cluster_ip()),
-            id="whole-service",
-        ),
-        pytest.param(
-            service(ports=(HTTP, SCTP)),
-            IgnoredService(CART, "diameter", NO_SCTP),
-            id="one-port",
-        ),
-        pytest.param(
-            service(ports=(ServicePort("", 3868, "SCTP"),)),
-            IgnoredService(CART, "3868", NO_SCTP),
-            id="port-without-a-name-by-its-number",
-        ),
+        (service(cluster_ips=()), IgnoredService(CART, "", no_cluster_ip())),
+        (service(ports=(HTTP, SCTP)), IgnoredService(CART, "diameter", NO_SCTP)),
+        (service(ports=(ServicePort("", 3868, "SCTP"),)), IgnoredService(CART, "3868", NO_SCTP)),
     ],
 )
 def test_an_unsupported_protocol_is_ignored_with_the_reason(given, ignored):
     (made,) = claims(given)
     assert made.ignored == (ignored,)
-
-
-def test_a_port_that_is_ignored_leaves_the_others_alone():
-    assert list(asked(service(ports=(SCTP, HTTP)))) == ["shop/cart:http"]
 
 
 EVERYTHING = {
@@ -184,31 +162,22 @@ def test_frontends_of_one_policy_share_a_proxy_port(policies, expected):
 @pytest.mark.parametrize(
     ("policies", "scopes"),
     [
-        pytest.param({}, [Scope.CLUSTER], id="cluster"),
-        pytest.param({"is_internal_local": True}, [Scope.LOCAL, Scope.CLUSTER], id="internal"),
-        pytest.param(
-            {"is_external_local": True}, [Scope.CLUSTER, Scope.LOCAL_FROM_OUTSIDE], id="external"
-        ),
-        pytest.param(
+        ({}, [Scope.CLUSTER]),
+        ({"is_internal_local": True}, [Scope.LOCAL, Scope.CLUSTER]),
+        ({"is_external_local": True}, [Scope.CLUSTER, Scope.LOCAL_FROM_OUTSIDE]),
+        (
             {"is_internal_local": True, "is_external_local": True},
             [Scope.LOCAL, Scope.LOCAL_FROM_OUTSIDE],
-            id="both",
         ),
-        pytest.param(
+        (
             {"is_external_local": True, "load_balancer_source_ranges": RANGES},
             [Scope.CLUSTER, Scope.LOCAL_FROM_OUTSIDE, Scope.LOCAL_FROM_OUTSIDE],
-            id="ranges-take-the-external-policy",
         ),
     ],
 )
 def test_each_side_has_the_scope_of_its_policy(policies, scopes):
     (made,) = claims(service(**EVERYTHING, **policies))
     assert [claim.scope for claim in made.ports] == scopes
-
-
-def test_a_policy_without_frontends_of_its_kind_adds_no_side():
-    policies = {"is_external_local": True, "load_balancer_source_ranges": RANGES}
-    assert list(asked(service(**policies))) == ["shop/cart:http"]
 
 
 @pytest.mark.parametrize(
@@ -257,11 +226,6 @@ def test_clients_that_source_ranges_admit(ranges, expected):
     assert [c.admits for c in claims(given)[0].ports] == [None, expected]
 
 
-def test_a_family_without_a_cluster_ip_has_no_frontends():
-    given = service(load_balancer_ips=(LB_IP_V6,), ports=(NODE_PORT,))
-    assert asked(given) == {"shop/cart:http": NODE_PORTS + INTERNAL}
-
-
 OFF = "external IPs are off"
 ELSEWHERE = "it is in none of the networks of --allow-external-ips"
 
@@ -269,25 +233,14 @@ ELSEWHERE = "it is in none of the networks of --allow-external-ips"
 @pytest.mark.parametrize(
     ("ip", "facts", "why"),
     [
-        pytest.param(EXTERNAL_IP, NodeFacts(), OFF, id="off-by-default"),
-        pytest.param("198.18.0.1", NODE, ELSEWHERE, id="in-no-allowed-network"),
-        pytest.param(
-            EXTERNAL_IP,
-            replace(NODE, addresses=(EXTERNAL_IP,)),
-            "of this node",
-            id="on-an-interface",
-        ),
-        pytest.param(
-            EXTERNAL_IP,
-            replace(NODE, primary_addresses=(EXTERNAL_IP,)),
-            "of this node",
-            id="in-the-node-object",
-        ),
-        pytest.param(
+        (EXTERNAL_IP, NodeFacts(), OFF),
+        ("198.18.0.1", NODE, ELSEWHERE),
+        (EXTERNAL_IP, replace(NODE, addresses=(EXTERNAL_IP,)), "of this node"),
+        (EXTERNAL_IP, replace(NODE, primary_addresses=(EXTERNAL_IP,)), "of this node"),
+        (
             EXTERNAL_IP,
             replace(NODE, api_server_addresses=(EXTERNAL_IP,)),
             "it is the API server's address",
-            id="of-the-api-server",
         ),
     ],
 )
@@ -338,22 +291,6 @@ def test_external_ips_beyond_the_bound_are_noted_in_their_family_and_not_where_a
     assert too_many_external_ips not in [note.row for note in notes(both, off)]
 
 
-def test_the_source_ranges_of_a_family_are_one_object_for_all_ports():
-    ranges = {"load_balancer_ips": (LB_IP,), "load_balancer_source_ranges": RANGES}
-    first, second = (
-        claim.admits
-        for claim in claims(service(ports=(DNS, DNS_TCP), **ranges))[0].ports
-        if claim.admits
-    )
-    assert first is second
-
-
-def test_an_allowed_external_ip_is_claimed_without_a_note():
-    given = service(external_ips=(EXTERNAL_IP,))
-    assert asked(given) == {"shop/cart:http": [*INTERNAL, "203.0.113.9:80/TCP"]}
-    assert notes(given) == []
-
-
 def test_a_note_appears_once_in_the_family_that_it_concerns():
     external_ips = ("198.18.0.1", "2001:db8:ffff::1")
     given = service(
@@ -376,11 +313,6 @@ def test_addresses_of_a_family_in_which_it_is_not_served_are_noted_once():
         of_other_family("203.0.113.9", "IPv4", "IPv6"),
     ]
     assert notes(replace(given, cluster_ips=(CART_IP_V6, CART_IP))) == []
-
-
-def test_the_services_own_notes_are_first():
-    given = service(notes=(NoteKind.NAMES_BUG("it is odd"),), external_ips=("198.18.0.1",))
-    assert notes(given)[0] == names_bug("it is odd")
 
 
 def test_many_notes_of_a_service_hide_none_of_its_addresses():
@@ -516,12 +448,6 @@ def test_what_is_left_out_is_not_claimed():
     made = claims_of(given, OF_EXTERNAL_IPS)
     assert len(made.ports) == 10_000
     assert [item.port for item in made.ignored] == ["p10000", "diameter"]
-
-
-def test_the_families_are_those_of_cluster_ips():
-    given = service(cluster_ips=(CART_IP_V6, CART_IP), load_balancer_ips=(LB_IP,))
-    assert families_of(given) == [IPFamily.IPV4, IPFamily.IPV6]
-    assert families_of(service(load_balancer_ips=("2001:db8::8",))) == [IPFamily.IPV4]
 
 
 def test_external_ips_count_where_they_are_on():

@@ -254,18 +254,6 @@ def test_all_services_of_a_bucket_may_end_at_once_while_another_begins():
         assert digests.summary == summary_of(digests_of(snapshot_of(*present)))
 
 
-def test_stores_that_learnt_the_same_objects_in_another_order_have_equal_digests():
-    parts = a_slice(FIRST), a_slice(SECOND, name="web-2")
-    stores = Store(), Store()
-    for store, slices in zip(stores, (parts, parts[::-1]), strict=True):
-        for item in slices:
-            store.put_slice(item)
-        store.put_service(SERVICE)
-    first, second = (digests_of(store.snapshot().services) for store in stores)
-    assert first == second
-    assert first[str(WEB)] == digest()
-
-
 def test_after_a_change_the_endpoints_of_unchanged_slices_are_not_read_again(monkeypatch):
     ips = [f"10.0.{i >> 8}.{i & 255}" for i in range(900)]
     many = [a_slice(Endpoint(ip), name=f"s{i:04}") for i, ip in enumerate(ips)]

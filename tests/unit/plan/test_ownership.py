@@ -12,7 +12,6 @@ from userspace_proxy.causes.say import object_of
 from userspace_proxy.causes.services import external_ip_of, held_by, lost_as_address, lost_to
 from userspace_proxy.model import (
     Frontend,
-    IPFamily,
     PortKey,
     Protocol,
     ServiceKey,
@@ -24,18 +23,16 @@ from userspace_proxy.plan.claims import PortClaim, claims_of
 from userspace_proxy.plan.ownership import FrontendOwners, OwnershipChange, ServiceIndex
 from userspace_proxy.policy import NodeFacts
 
-from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, POD_A, WEB, WEB_IP, service, slice_of
+from ..model.samples import CART, CART_IP, HTTP, POD_A, WEB, WEB_IP, service, slice_of
 from .drawn import FACTS, KEYS, SERVICES, in_two_orders
 from .planning import frontends, say, snapshot_of, store_of
 from .test_claims import (
     ADDRESS,
     DNS,
-    DNS_TCP,
     EXTERNAL_IP,
     LB_IP,
     NEW,
     NODE_PORT,
-    NODE_PORTS,
     OLD,
     SCTP,
     claims,
@@ -103,30 +100,10 @@ def test_only_the_contested_address_is_lost():
     assert owners.lost[claims(service(WEB))[0].ports[0].key].keys() == {ADDRESS}
 
 
-def test_every_address_that_a_port_lost_is_known():
-    till = ServiceKey("shop", "till")
-    services = (service(CART), service(till, cluster_ips=(WEB_IP,)))
-    owners = settle(claims(*services, service(WEB, cluster_ips=(CART_IP, WEB_IP), created=NEW)))
-    (items,) = owners.lost.values()
-    assert [frontend.ip for frontend in items] == [CART_IP, WEB_IP]
-
-
 def test_two_ports_of_one_service_may_not_share_an_address_either():
     owners = settle(claims(service(ports=(ServicePort("web", 80, "TCP"), HTTP))))
     assert owners.holders[ADDRESS].key.name.port == "http"
     assert [key.name.port for key in owners.lost] == ["web"]
-
-
-def test_tcp_and_udp_on_one_number_are_no_conflict():
-    owners = settle(claims(service(ports=(DNS, DNS_TCP))))
-    assert len(owners.holders) == 2
-    assert not owners.lost
-
-
-def test_each_family_is_decided_independently():
-    both = claims(service(CART), service(WEB, cluster_ips=(CART_IP, CART_IP_V6)))
-    (key,) = settle(both).lost
-    assert (key.name.name, key.family) == ("web", IPFamily.IPV4)
 
 
 @pytest.mark.parametrize(
@@ -185,16 +162,6 @@ def test_a_cluster_ip_takes_precedence_over_an_older_load_balancer_ip():
     owners = settle(claims(old, service(created=NEW)))
     assert str(owners.holders[ADDRESS].key) == "shop/cart:http"
     assert lost(owners) == {"shop/web:http": [held_by("198.51.100.7:80/TCP", "shop/cart:http")]}
-
-
-def test_of_two_equal_node_ports_the_older_services_is_served():
-    both = [
-        service(key, (NODE_PORT,), (ip,), created=age)
-        for key, ip, age in ((CART, CART_IP, NEW), (WEB, WEB_IP, OLD))
-    ]
-    owners = settle(claims(*both))
-    assert lost(owners) == {"shop/cart:http": [held_by(f, "shop/web:http") for f in NODE_PORTS]}
-    assert ADDRESS in owners.holders
 
 
 @drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key).flatmap(in_two_orders))

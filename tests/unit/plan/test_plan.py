@@ -39,28 +39,15 @@ KEY = PortKey(HTTP, IPFamily.IPV4)
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        pytest.param(KEY, "shop/cart:http", id="ipv4"),
-        pytest.param(PortKey(HTTP, IPFamily.IPV6), "shop/cart:http (IPv6)", id="ipv6"),
-        pytest.param(
-            PortKey(ServicePortName("shop", "cart", ""), IPFamily.IPV4), "shop/cart", id="no-name"
-        ),
-        pytest.param(
-            KEY._replace(side=Side.EXTERNAL), "shop/cart:http (external)", id="external-side"
-        ),
-        pytest.param(
-            PortKey(HTTP, IPFamily.IPV6, Side.LOAD_BALANCER),
-            "shop/cart:http (IPv6, load balancer)",
-            id="ipv6-and-side",
-        ),
+        (KEY, "shop/cart:http"),
+        (PortKey(HTTP, IPFamily.IPV6), "shop/cart:http (IPv6)"),
+        (PortKey(ServicePortName("shop", "cart", ""), IPFamily.IPV4), "shop/cart"),
+        (KEY._replace(side=Side.EXTERNAL), "shop/cart:http (external)"),
+        (PortKey(HTTP, IPFamily.IPV6, Side.LOAD_BALANCER), "shop/cart:http (IPv6, load balancer)"),
     ],
 )
 def test_the_text_of_a_key_is_the_service_port_and_what_is_unusual(key, text):
     assert str(key) == text
-
-
-def test_keys_sort_by_side_last():
-    sides = [KEY._replace(side=side) for side in (Side.ALL, Side.EXTERNAL, Side.LOAD_BALANCER)]
-    assert sorted([*reversed(sides), KEY._replace(family=IPFamily.IPV6)])[:3] == sides
 
 
 def test_keys_sort_by_service_port_then_family():

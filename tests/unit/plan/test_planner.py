@@ -12,9 +12,7 @@ from userspace_proxy.causes.notes import header_without_tcp, names_bug
 from userspace_proxy.causes.services import (
     external_ip_of,
     held_by,
-    is_headless,
     lost_to,
-    of_other_proxy,
     unsupported_protocol,
 )
 from userspace_proxy.causes.slices import slice_headless
@@ -46,28 +44,6 @@ OURS = "refused: it is an address that this proxy serves"
 
 
 class TestManyPorts:
-    def test_a_plan_has_both_families_each_with_its_endpoints(self):
-        plan = plan_of(
-            service(cluster_ips=(CART_IP, CART_IP_V6)),
-            slice_of(POD_A.ip),
-            slice_of("2001:db8::1", key="cart-6", family=IPFamily.IPV6),
-        )
-        served = {str(key): port.serving for key, port in plan.ports.items()}
-        assert {key: [str(a) for a in one.endpoints] for key, one in served.items()} == {
-            "shop/cart:http": ["192.0.2.1:8080"],
-            "shop/cart:http (IPv6)": ["[2001:db8::1]:8080"],
-        }
-
-    def test_each_port_has_the_endpoints_of_its_name(self):
-        targets = (SlicePort("http", 8080, "TCP"), SlicePort("dns", 5353, "UDP"))
-        plan = plan_of(
-            service(ports=(HTTP, ServicePort("dns", 53, "UDP"))),
-            slice_of(POD_A.ip, ports=targets),
-        )
-        served = {str(key): port.serving.endpoints for key, port in plan.ports.items()}
-        usable = {key: [a.port for a in endpoints] for key, endpoints in served.items()}
-        assert usable == {"shop/cart:dns": [5353], "shop/cart:http": [8080]}
-
     def test_a_plan_that_is_abandoned_between_two_turns_is_followed_by_a_whole_one(self):
         store, planner = store_of(service(), slice_of(POD_A.ip)), Planner(NodeFacts())
         planner.plan(store.snapshot())
@@ -101,12 +77,6 @@ class TestManyPorts:
         plan = plan_of(*services)
         assert len(plan.ports) == 12
         assert list(plan.ports) == sorted(plan.ports)
-
-    def test_the_plan_has_the_revision_of_its_snapshot(self):
-        store, planner = store_of(service()), Planner(NodeFacts())
-        assert planner.plan(store.snapshot()).revision == 1
-        store.put_slice(slice_of(POD_A.ip))
-        assert planner.plan(store.snapshot()).revision == 2
 
 
 class TestOrphans:
@@ -148,14 +118,6 @@ class TestOrphans:
 
 
 class TestIgnored:
-    def test_a_service_for_another_proxy_is_listed_with_the_reason(self):
-        plan = plan_of(service(cluster_ips=(), is_headless=True), service(WEB, proxy_name="mesh"))
-        assert not plan.ports
-        assert plan.ignored == (
-            IgnoredService(CART, "", is_headless()),
-            IgnoredService(WEB, "", of_other_proxy("mesh")),
-        )
-
     def test_a_service_that_lost_its_address_is_listed_with_the_holder(self):
         plan = plan_of(service(WEB), service(CART))
         assert frontends(plan) == {"shop/cart:http": ["198.51.100.7:80/TCP"]}
@@ -246,11 +208,6 @@ class TestEndpointsAtNodePorts:
             if key.name.service == CART
             for v in p.verdicts
         ]
-
-    def test_on_each_node_they_are_refused(self):
-        store, planner = store_of(service(ports=AT_NODE), self.NODE_PORTS), Planner(NodeFacts())
-        refused = "refused: it is a node port of a node"
-        assert sorted(self.reasons(planner, store)) == ["ready", refused, OURS]
 
     def test_other_protocols_numbers_are_not(self):
         udp = (ServicePort("http", 80, "UDP", 30080),)

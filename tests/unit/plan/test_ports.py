@@ -8,7 +8,7 @@ from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.names import name_unresolved
 from userspace_proxy.causes.nodes import no_node
 from userspace_proxy.causes.notes import kernel_path_unused, names_bug, path_not_allowed
-from userspace_proxy.causes.services import NOTES_MAX, external_ip_off
+from userspace_proxy.causes.services import NOTES_MAX
 from userspace_proxy.causes.slices import (
     none_ready,
     some_lack_port,
@@ -24,7 +24,6 @@ from userspace_proxy.model import (
     Handling,
     IPFamily,
     Protocol,
-    ProxyProtocol,
     ServiceKey,
     ServicePort,
     ServiceType,
@@ -48,7 +47,6 @@ from ..model.samples import (
     CART_IP,
     CART_IP_V6,
     HTTP,
-    HTTP_TARGET,
     NOT_READY,
     POD_A,
     POD_B,
@@ -127,14 +125,6 @@ class TestOnePort:
         )
         assert (port.serving.endpoints, port.serving.leaving) == ((POD_A,), leaving)
 
-    def test_it_has_the_balance_and_the_notes_of_its_service(self):
-        given = service(
-            handling=Handling(balance=Balance.LEAST_CONNECTIONS), external_ips=("203.0.113.9",)
-        )
-        port = the_port(given, slice_of(POD_A.ip))
-        assert port.serving.handling.balance is Balance.LEAST_CONNECTIONS
-        assert port.notes == (external_ip_off("203.0.113.9", "external IPs are off"),)
-
     def test_endpoints_beyond_the_bound_are_left_out_with_a_note(self):
         ips = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(2 * ENDPOINTS_MAX)]
         slices = [
@@ -209,14 +199,6 @@ class TestOnePort:
     def test_a_slice_that_may_have_been_meant_for_it_is_its_cause(self):
         port = the_port(service(), slice_of(POD_A.ip, of=ServiceKey("shop", "carts")))
         assert port.cause.code is CauseCode.SLICE_ORPHANED
-
-    def test_a_header_asked_for_concerns_only_its_ports_of_tcp(self):
-        slices = slice_of(POD_A.ip, ports=(HTTP_TARGET, SlicePort("h3", 8443, "UDP")))
-        asked = Handling(path=DataPath.KERNEL, proxy_protocol=ProxyProtocol.V1)
-        ports = (HTTP, ServicePort("h3", 443, "UDP"))
-        plan = plan_of(service(handling=asked, ports=ports), slices)
-        of = {p.protocol: p.serving.handling.proxy_protocol for p in plan.ports.values()}
-        assert of == {Protocol.TCP: ProxyProtocol.V1, Protocol.UDP: None}
 
     def test_a_kernel_that_cannot_hash_has_no_path_for_what_is_chosen_by_hash(self):
         facts = {"no_kernel_path": {Balance.SOURCE_HASH: "modprobe nft_hash"}}
@@ -327,23 +309,11 @@ class TestPolicies:
     @pytest.mark.parametrize(
         ("given", "check"),
         [
-            pytest.param(EXTERNAL, None, id="no-port-allocated"),
-            pytest.param(replace(EXTERNAL, health_check_node_port=30081), 2, id="external-local"),
-            pytest.param(
-                replace(EXTERNAL, health_check_node_port=30081, is_external_local=False),
-                None,
-                id="external-cluster",
-            ),
-            pytest.param(
-                replace(EXTERNAL, health_check_node_port=30081, type=ServiceType.NODE_PORT),
-                None,
-                id="not-a-load-balancer",
-            ),
-            pytest.param(
-                replace(EXTERNAL, health_check_node_port=30081, proxy_name="mesh"),
-                None,
-                id="of-another-proxy",
-            ),
+            (EXTERNAL, None),
+            (replace(EXTERNAL, health_check_node_port=30081), 2),
+            (replace(EXTERNAL, health_check_node_port=30081, is_external_local=False), None),
+            (replace(EXTERNAL, health_check_node_port=30081, type=ServiceType.NODE_PORT), None),
+            (replace(EXTERNAL, health_check_node_port=30081, proxy_name="mesh"), None),
         ],
     )
     def test_a_health_check_counts_the_ready_endpoints_here(self, given, check):
@@ -391,12 +361,6 @@ class TestEndpointsByName:
         problem = NameProblem("db.example.com", NameState.UNRESOLVED, "no such name")
         port = the_port(service(), self.resolved(problems=(problem,)))
         assert port.cause == name_unresolved("db.example.com", "no such name")
-
-    def test_while_others_serve_it_is_a_note(self):
-        problem = NameProblem("db.example.com", NameState.STALE, "no server answers")
-        port = the_port(service(), self.resolved("203.0.113.1", problems=(problem,)))
-        assert port.cause is None
-        assert [note.code for note in port.notes] == [CauseCode.NAME_UNRESOLVED]
 
     def test_an_endpoint_that_is_not_ready_is_the_cause_of_its_own(self):
         item = slice_of(Endpoint(POD_A.ip, **NOT_READY))

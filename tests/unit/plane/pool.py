@@ -3,13 +3,13 @@
 import asyncio
 from pathlib import Path
 
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import Protocol
 from userspace_proxy.plane import Plane
 
-from ..dataplane.peers import TcpEndpoint, UdpPeer, dial
 from ..dataplane.rig import Rig
 from ..dataplane.timers import TimerLoop
 from ..dataplane.waiting import until
+from .planes import place_of
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
 
@@ -67,22 +67,7 @@ class Pool(Rig):
 
     async def place_of(self, service, pods, client=None):
         """Return which of these endpoints serves a new client."""
-        to = SocketAddress("127.0.0.1", service.address.port)
-        if service.listener.protocol is TCP:
-            self.keep(await dial(to, source=client))
-        else:
-            self.keep(UdpPeer(client or "127.0.0.1", to=to)).send(b"question")
-        found = []
-
-        def has_come():
-            for place, pod in enumerate(pods):
-                is_here = pod.accept_now() if isinstance(pod, TcpEndpoint) else pod.received()
-                if is_here:
-                    found.append(place)
-            return found
-
-        await until(has_come)
-        return found[0]
+        return await place_of(self, service, pods, client or "127.0.0.1")
 
     def pods(self, count, protocol=TCP):
         return [self.endpoint() if protocol is TCP else self.udp_peer() for _ in range(count)]

@@ -1,7 +1,10 @@
 """Reports of workers, with figures by name."""
 
+import msgspec
+
 from userspace_proxy.facts import EndpointCounters, GroupCounters
-from userspace_proxy.plane.messages import EndpointReport, GroupReport
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.plane.messages import EndpointReport, GroupReport, WaitingReport
 
 
 def figures(kind, **counted):
@@ -28,3 +31,11 @@ def counted(report):
     """Return the endpoint of a report, and its figures by name but those that are 0."""
     named = zip(EndpointCounters.names, report.figures, strict=True)
     return report.endpoint, {name: figure for name, figure in named if figure}
+
+
+def report_to(group, now, clients=0, pod="192.0.2.1", **counted):
+    """Have a worker report clients that wait at a group, and what it has counted for a pod."""
+    waiting = WaitingReport(clients, 1.0) if clients else None
+    endpoints = [endpoint_report(SocketAddress(pod, 8080), **counted)] if counted else []
+    report = group_report(*endpoints, waiting=waiting)
+    group.add(0, msgspec.structs.replace(report, group=group.number), now)

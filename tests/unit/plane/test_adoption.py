@@ -11,7 +11,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.kernel import net_admin_proof
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane import adoption, worker, worker_main
+from userspace_proxy.plane import adoption, worker_main
 from userspace_proxy.plane.adoption import Predecessors
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import (
@@ -78,7 +78,7 @@ async def test_an_orphan_serves_and_hands_over_its_sockets(orphan):
 
 
 async def test_pins_of_clients_are_handed_over_in_parts(orphan, monkeypatch):
-    monkeypatch.setattr(worker, "_PINS_A_MESSAGE", 1)
+    monkeypatch.setattr("userspace_proxy.plane.worker._PINS_A_MESSAGE", 1)
     pod = orphan.keep(TcpEndpoint())
     at = orphan.serve(pod.address, affinity_timeout_s=60)
     for client in ("127.0.0.2", "127.0.0.3"):
@@ -99,9 +99,14 @@ async def test_pins_of_clients_are_handed_over_in_parts(orphan, monkeypatch):
 PINS = Pins("shop/web:http", [("203.0.113.1", SocketAddress("192.0.2.1", 80), 1.0)])
 
 
-async def test_pins_that_come_late_are_passed_on(idle):
-    worker = Compromised(idle.keep)
+@pytest.fixture
+async def worker(idle):
+    """A worker of the last control process, which is gone."""
     idle.channel.close()
+    return Compromised(idle.keep)
+
+
+async def test_pins_that_come_late_are_passed_on(worker):
     late = []
     worker.predecessors.on_pins = late.append
     worker.hand_over(is_last=True)
@@ -115,9 +120,7 @@ async def test_pins_that_come_late_are_passed_on(idle):
     assert worker.predecessors.take_pins("shop/other") == [other]
 
 
-async def test_sockets_are_in_the_order_of_the_workers_that_they_were_for(idle):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
+async def test_sockets_are_in_the_order_of_the_workers_that_they_were_for(idle, worker):
     first = idle.keep(socket.create_server(("127.0.0.1", 0), reuse_port=True))
     at = SocketAddress(*first.getsockname())
     second = idle.keep(socket.create_server((at.ip, at.port), reuse_port=True))
@@ -140,19 +143,6 @@ def shared(keep, count):
     return socks, SocketAddress(*at)
 
 
-async def test_the_last_socket_has_the_place_of_a_worker_that_has_ended(idle):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
-    (_, second, third), at = shared(idle.keep, 3)
-    worker.hand_over(second, worker=1)
-    worker.hand_over(third, worker=2, is_last=True)
-    assert await worker.predecessors.adopt() == 2
-    taken = [idle.keep(sock) for sock in worker.predecessors.take(TCP, at)]
-    assert [adoption._cookie(sock) for sock in taken] == [
-        adoption._cookie(sock) for sock in (third, second)
-    ]
-
-
 @pytest.mark.parametrize("place", range(3))
 async def test_a_late_worker_keeps_its_place(idle, place):
     loop, ends = asyncio.get_running_loop(), [socket.socketpair() for _ in range(2)]
@@ -172,22 +162,7 @@ async def test_a_late_worker_keeps_its_place(idle, place):
     ]
 
 
-@pytest.mark.parametrize("indexes", [(-1, 7), (1, 1), (0, 10**12)])
-async def test_sockets_at_places_that_no_worker_has_are_all_taken(idle, indexes):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
-    socks, at = shared(idle.keep, 2)
-    for index, sock in zip(indexes, socks, strict=True):
-        worker.hand_over(sock, worker=index)
-    worker.hand_over(is_last=True)
-    assert await worker.predecessors.adopt() == 2
-    taken = [idle.keep(sock) for sock in worker.predecessors.take(TCP, at)]
-    assert {adoption._cookie(sock) for sock in taken} == {adoption._cookie(sock) for sock in socks}
-
-
-async def test_nothing_is_read_after_the_last_pins(idle):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
+async def test_nothing_is_read_after_the_last_pins(worker):
     worker.hand_over(is_last=True)
     for message in (PinsSent(), PINS):
         worker.channel.send(message)
@@ -196,10 +171,8 @@ async def test_nothing_is_read_after_the_last_pins(idle):
     assert worker.predecessors.take_pins(PINS.label) == []
 
 
-async def test_pins_are_waited_for_a_time_only(idle, monkeypatch):
+async def test_pins_are_waited_for_a_time_only(monkeypatch, worker):
     monkeypatch.setattr(adoption, "PINS_S", 0.05)
-    worker = Compromised(idle.keep)
-    idle.channel.close()
     worker.hand_over(is_last=True)
     await worker.predecessors.adopt()
     await worker.predecessors.all_pins(60.0)
@@ -288,9 +261,7 @@ def elsewhere():
     net.close()
 
 
-async def test_only_sockets_that_serve_here_are_taken(idle, elsewhere, caplog):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
+async def test_only_sockets_that_serve_here_are_taken(idle, elsewhere, caplog, worker):
     with contextlib.ExitStack() as stack:
 
         def opened(*args):
@@ -313,9 +284,7 @@ async def test_only_sockets_that_serve_here_are_taken(idle, elsewhere, caplog):
     assert line.sockets == 5
 
 
-async def test_of_kept_sockets_only_those_to_this_nodes_nftables_are_taken(idle, elsewhere):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
+async def test_of_kept_sockets_only_those_to_this_nodes_nftables_are_taken(elsewhere, worker):
     with contextlib.ExitStack() as stack:
         fake, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with elsewhere:
@@ -328,9 +297,7 @@ async def test_of_kept_sockets_only_those_to_this_nodes_nftables_are_taken(idle,
         assert list(worker.predecessors.kept) == ["good"]
 
 
-async def test_messages_of_another_version_are_skipped_with_one_log_line(idle, caplog):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
+async def test_messages_of_another_version_are_skipped_with_one_log_line(caplog, worker):
     with socket.create_server(("127.0.0.1", 0)) as good:
         for _ in range(2):
             worker.channel.send(Renamed(""), good)
@@ -361,27 +328,18 @@ async def test_a_worker_that_sends_a_second_challenge_is_lost(idle, caplog):
     idle.channel.close()
 
 
-async def test_a_worker_that_answers_late_drains_then(orphan):
-    orphan.channel.close()
-    predecessors = orphan.keep(Predecessors(asyncio.get_running_loop(), connect_to_workers(LABEL)))
-    assert await predecessors.adopt(0.0) == 0
-    predecessors.drain(0.0)
-    assert await orphan.main.ended == 0
-
-
-async def test_a_worker_that_answers_late_ends_then(orphan):
+@pytest.mark.parametrize("command", ["drain", "end"])
+async def test_a_worker_that_answers_late_obeys_then(orphan, command):
     """It would serve on alone for minutes: it obeys no process before that has proved itself."""
     orphan.channel.close()
     predecessors = orphan.keep(Predecessors(asyncio.get_running_loop(), connect_to_workers(LABEL)))
     assert await predecessors.adopt(0.0) == 0
-    predecessors.end()
+    predecessors.drain(0.0) if command == "drain" else predecessors.end()
     assert await asyncio.wait_for(orphan.main.ended, 60.0) == 0
     assert await predecessors.answered(60.0) == 0
 
 
-async def test_a_late_worker_that_is_to_drain_does_so_although_its_successor_ends(idle):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
+async def test_a_late_worker_that_is_to_drain_does_so_although_its_successor_ends(worker):
     await worker.predecessors.adopt(0.0)
     worker.predecessors.drain(5.0)
     worker.predecessors.end()
@@ -392,9 +350,7 @@ async def test_a_late_worker_that_is_to_drain_does_so_although_its_successor_end
 
 
 @pytest.mark.parametrize("change", ["answers", "ends"])
-async def test_a_late_worker_counts_until_it_drains_or_has_ended(idle, change):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
+async def test_a_late_worker_counts_until_it_drains_or_has_ended(change, worker):
     predecessors = worker.predecessors
     await predecessors.adopt(0.0)
     predecessors.drain(5.0)
@@ -407,10 +363,8 @@ async def test_a_late_worker_counts_until_it_drains_or_has_ended(idle, change):
     await until(lambda: not predecessors, "the end of the last predecessor")
 
 
-async def test_a_port_that_a_late_worker_hands_over_is_not_kept(idle):
+async def test_a_port_that_a_late_worker_hands_over_is_not_kept(worker):
     """This process's own listener couldn't have it."""
-    worker = Compromised(idle.keep)
-    idle.channel.close()
     await worker.predecessors.adopt(0.0)
     with socket.create_server(("127.0.0.1", 0)) as theirs:
         at = theirs.getsockname()
@@ -443,10 +397,8 @@ async def test_a_worker_that_sends_too_many_sockets_is_not_adopted_and_others_ar
     assert line.cause == "22 sockets"
 
 
-async def test_of_a_worker_only_so_many_pins_are_taken(idle, monkeypatch):
+async def test_of_a_worker_only_so_many_pins_are_taken(monkeypatch, worker):
     monkeypatch.setattr(adoption, "MAX_PINS", 3)
-    worker = Compromised(idle.keep)
-    idle.channel.close()
     for message in (Pins("none", []), Pins("shop/a", PINS.pins * 3), Pins("shop/b", PINS.pins)):
         worker.channel.send(message)
     worker.hand_over(is_last=True)
@@ -458,22 +410,12 @@ async def test_of_a_worker_only_so_many_pins_are_taken(idle, monkeypatch):
 
 
 @pytest.mark.parametrize("message", [Logged("a", 0, 0.0, "x" * MIB, {}, ""), Renamed("x" * MIB)])
-async def test_of_a_worker_only_so_many_bytes_are_read(idle, caplog, message):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
+async def test_of_a_worker_only_so_many_bytes_are_read(caplog, message, worker):
     for _ in range(2 * 32 - 1):
         worker.channel.send(message)
     assert await worker.predecessors.adopt(60.0) == 0
     (line,) = (one for one in caplog.records if "not adopting it" in one.message)
     assert line.cause == "more than 33554432 bytes"
-
-
-async def test_a_message_that_is_too_long_is_malformed(idle, caplog):
-    worker = Compromised(idle.keep)
-    idle.channel.close()
-    worker.channel.send(Logged("a", 0, 0.0, "x" * (4 * MIB), {}, ""))
-    assert await worker.predecessors.adopt(60.0) == 0
-    assert "malformed message: a frame of 41943" in caplog.text
 
 
 async def test_a_report_for_the_last_control_process_never_reaches_the_next(orphan, monkeypatch):

@@ -160,20 +160,6 @@ def turn_until(end, count):
         end.loop.turn()
 
 
-def test_what_the_other_side_does_not_take_now_arrives_when_it_does(ends):
-    sender, receiver = ends
-    sent = [LONG, Report(1), LONG, Report(2)]
-    for message in sent:
-        sender.channel.send(message)
-    assert sender.channel.waiting_bytes > 0
-    while sender.loop.writers:
-        receiver.loop.turn()
-        sender.loop.turn()
-    turn_until(receiver, len(sent))
-    assert receiver.messages == sent
-    assert sender.channel.waiting_bytes == 0
-
-
 def test_a_long_queue_leaves_others_of_the_loop_their_turn(make, monkeypatch):
     monkeypatch.setattr(channels, "_READ_S", 0)
     end, theirs = make()
@@ -246,20 +232,6 @@ def test_sockets_arrive_in_order_with_their_messages(ends):
         assert not any(os.get_inheritable(d) for _, (d, *_) in receiver.got[1::2])
 
 
-def test_sockets_that_wait_arrive_with_their_messages_too(ends):
-    sender, receiver = ends
-    with socket.socket() as first, socket.socket() as second:
-        sender.channel.send(LONG)
-        for number, sock in enumerate((first, second)):
-            sender.channel.send(OpenListener(number, 0, Protocol.TCP, AT), sock)
-        while sender.loop.writers:
-            receiver.loop.turn()
-            sender.loop.turn()
-        turn_until(receiver, 3)
-        got = [inodes(descriptors) for _, descriptors in receiver.got]
-        assert got == [[], inodes([first.fileno()]), inodes([second.fileno()])]
-
-
 def test_a_message_whose_socket_was_closed_meanwhile_is_dropped(ends):
     sender, receiver = ends
     sender.channel.send(LONG)
@@ -272,13 +244,6 @@ def test_a_message_whose_socket_was_closed_meanwhile_is_dropped(ends):
     turn_until(receiver, 2)
     assert receiver.messages == [LONG, Report(2)]
     assert (sender.channel.waiting_bytes, sender.losses) == (0, 0)
-
-
-def test_the_senders_copy_stays_open(ends):
-    sender, _ = ends
-    with socket.socket() as sock:
-        sender.channel.send(OpenListener(7, 0, Protocol.TCP, AT), sock)
-        assert sock.fileno() >= 0
 
 
 def test_sockets_of_half_a_message_are_closed_with_the_channel(make):

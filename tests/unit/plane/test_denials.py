@@ -85,17 +85,6 @@ def test_when_the_last_local_endpoint_leaves_and_returns_the_ranges_are_the_same
     assert denials.by[RANGES] == Dropped(5, 5.0, 2 * LATER)
 
 
-def test_ranges_that_changed_without_a_local_endpoint_are_noticed_when_there_is_one():
-    denials = make_denials()
-    denials.change(ONLY_ELSEWHERE, 10.0)
-    denials.change(B, LATER)
-    denials.add(1, LATER + 1.0)
-    assert dropped(denials) == {
-        FORMER: Dropped(3, 5.0, 7.0),
-        POLICY: Dropped(1, LATER + 1.0, LATER + 1.0),
-    }
-
-
 def test_clients_that_wait_for_an_endpoint_are_dropped_by_the_ranges_of_that_time():
     waiting = Handling(hold=Hold(30.0))
     denials = make_denials(Serving(admits=A.admits, handling=waiting))

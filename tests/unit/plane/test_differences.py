@@ -12,7 +12,6 @@ from tests.port_keys import port_key
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.facts import (
     STREAKS,
-    TIMES_BOUNDS_S,
     ClientMistake,
     EndpointCounters,
     GroupCounters,
@@ -23,7 +22,7 @@ from userspace_proxy.model.failures import dial_failure
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.differences import Differences
 from userspace_proxy.plane.group import Group
-from userspace_proxy.plane.messages import DurationReport, EndpointReport
+from userspace_proxy.plane.messages import EndpointReport
 
 from .reports import endpoint_report, group_report
 
@@ -271,14 +270,6 @@ def test_every_counter_is_reported(group, differences):
     figures = tuple(range(1, len(EndpointCounters.names) + 1))
     group.counters_of(A).add(figures)
     assert report(differences).endpoints == [EndpointReport(A, figures)]
-
-
-def test_durations_are_reported_as_far_as_they_are_new(group, differences):
-    for seconds in (0.0, 99.0):
-        group.connect_times.add(seconds)
-    counts = [1, *[0] * (len(TIMES_BOUNDS_S) - 1), 1]
-    assert report(differences) == group_report(connect_times=DurationReport(counts, 99.0))
-    assert report(differences) is None
 
 
 def test_the_clients_that_an_endpoint_denies_reach_the_control_process(group, differences):

@@ -12,25 +12,11 @@ from userspace_proxy.plane import Plane, ejected
 from userspace_proxy.plane.ejected import FOLLOWED_MAX, QUIET_S, EjectedEndpoints
 from userspace_proxy.plane.messages import Ejected
 
+from .probed import Probed
+
 POD, OTHER = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080)
 ETH0 = NextHop("eth0")
 REFUSED, SILENT = Failure.REFUSED, Failure.SILENT
-
-
-class Probed:
-    """What was asked to be probed, instead of probes."""
-
-    def __init__(self, _note):
-        self.wanted = []
-
-    def add(self, endpoint, service):
-        self.wanted.append((endpoint, str(service)))
-
-    def discard(self, endpoint, service):
-        self.wanted.remove((endpoint, str(service)))
-
-    def close(self):
-        """Part of PathProbes."""
 
 
 CHAIN = "nftables chain ip evil out of another program (output, priority 0)"

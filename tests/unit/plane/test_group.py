@@ -175,12 +175,6 @@ def test_a_worker_that_ends_takes_its_open_connections_along_and_nothing_else(gr
     assert (pod_a.active, pod_a.connections, pod_a.received_bytes) == (5, 8, 70)
 
 
-def refused(failures, first_at, last_at, succeeded_at=-1.0):
-    """Return what a worker reports of failed dials of POD_A."""
-    dials = StreakPart(succeeded_at, failures, first_at, last_at, Failure.REFUSED)
-    return group_report(endpoint_report(POD_A, dials))
-
-
 def test_of_former_endpoints_those_that_left_last_are_known_whatever_stays(group):
     pods = [SocketAddress(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(24_000)]
     stay, others = tuple(pods[:4_000]), pods[4_000:]
@@ -213,16 +207,6 @@ def test_open_connections_to_endpoints_that_are_no_longer_known_do_not_count_for
     assert dict(group.each_counters()) == {}
 
 
-def test_mute_end_with_their_worker_as_all_that_is_open(group):
-    group.add(ONE, report_of_a(active=2, stalled=1), 0.0)
-    group.add(TWO, report_of_a(active=3, stalled=2), 0.0)
-    group.add(ONE, report_of_a(stalled=1), 1.0)
-    group.add(TWO, report_of_a(stalled=-1), 1.0)
-    assert (group.totals().active, group.totals().stalled) == (5, 3)
-    group.worker_ended(ONE)
-    assert (group.totals().active, group.totals().stalled) == (3, 1)
-
-
 def test_clients_that_failed_are_known_by_endpoint_for_a_minute(group):
     assert group.failed_at(POD_A, 0.0) == MinuteCounts()
     group.add(ONE, report_of_a(connections=9, unanswered=2), 0.0)
@@ -240,28 +224,6 @@ def test_clients_that_failed_are_known_by_endpoint_for_a_minute(group):
     group.change(SERVING)
     assert group.failed_at(POD_A, 65.0) == MinuteCounts(), "it has left"
     assert group.failed_at(POD_B, 59.0) == MinuteCounts(connections=9, refused=4)
-
-
-def test_failures_in_a_row_are_those_that_all_workers_see(group):
-    group.add(ONE, refused(2, 11.0, 13.0), 15.0)
-    group.add(TWO, refused(3, 12.0, 14.0), 15.0)
-    dials = group.counters_of(POD_A).dials
-    assert dials.whole() == StreakPart(-1.0, 5, 11.0, 14.0, Failure.REFUSED)
-    group.worker_ended(ONE)
-    assert dials.is_on
-    group.add(TWO, refused(0, 12.0, 14.0, succeeded_at=16.0), 20.0)
-    assert not dials.is_on
-    group.add(ONE, refused(1, 11.0, 15.0), 20.0)
-    assert not dials.is_on, "an answer in one worker ends the row of them all"
-    group.add(ONE, refused(1, 17.0, 17.0), 20.0)
-    assert dials.whole() == StreakPart(16.0, 1, 17.0, 17.0, Failure.REFUSED)
-
-
-def test_a_worker_can_not_report_what_lies_in_the_future(group):
-    group.add(ONE, refused(1, 1e9, 1e9), 15.0)
-    assert group.counters_of(POD_A).dials.whole()[2:4] == (15.0, 15.0)
-    group.add(ONE, refused(0, -1.0, -1.0, succeeded_at=1e9), 20.0)
-    assert group.counters_of(POD_A).dials.succeeded_at == 20.0
 
 
 def test_an_endpoint_is_ejected_while_any_worker_ejects_it(group):
@@ -296,14 +258,6 @@ def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
     assert (group.counters.out_of_ports, group.out_of_ports_at) == (2, 5.0)
     assert (group.counters.out_of_client_ports, group.out_of_client_ports_at) == (1, 6.0)
     assert group.counters.evicted == 3
-
-
-def test_the_clients_of_the_last_minute_are_known_if_some_were_refused(group):
-    group.add(0, report_of_a(connections=5), 4.0)
-    assert group.last_minute.failing(4.0) == MinuteCounts()
-    group.add(1, group_report(endpoint_report(POD_A, connections=2), refused=3), 5.0)
-    assert group.last_minute.failing(6.0) == MinuteCounts(7, 3)
-    assert group.last_minute.failing(66.0) == MinuteCounts()
 
 
 def test_the_last_answer_is_that_of_any_endpoint_and_connection(group):
@@ -397,17 +351,6 @@ def test_an_added_or_removed_endpoint_is_the_only_change(everybody, data):
     one = everybody[place]
     assert diff_endpoints(everybody, others) == EndpointChanges([one], [])
     assert diff_endpoints(others, everybody) == EndpointChanges([], [(place, one)])
-
-
-@pytest.mark.parametrize(
-    ("have", "want", "expected"),
-    [
-        pytest.param([A, B, C], [A, D, C], ([B], [(1, D)]), id="replaced"),
-        pytest.param([A, B], [B, A], ([A, B], [(0, B), (1, A)]), id="changed-places"),
-    ],
-)
-def test_changes(have, want, expected):
-    assert diff_endpoints(have, want) == expected
 
 
 def test_clients_that_wait_are_added_up_until_none_does_or_their_worker_ends(group):

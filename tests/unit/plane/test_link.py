@@ -51,8 +51,7 @@ def hand_over(rig, service, *endpoints, **others):
 
 
 async def test_clients_dial_while_a_listener_is_handed_over_and_none_is_refused(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     for _ in range(20):
         clients = [rig.keep(Peer(socket.socket())) for _ in range(3)]
         for client in clients:
@@ -92,8 +91,7 @@ async def test_a_udp_client_goes_to_the_group_that_its_listener_was_handed_to(ri
 
 
 async def test_a_listener_handed_to_a_group_that_admits_no_network_is_silent(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     hand_over(rig, web, pod.address, admits=())
     client = rig.keep(Peer(socket.socket()))
     client.sock.connect_ex(web.address)
@@ -119,27 +117,13 @@ async def test_tcp_without_endpoints_refuses_and_serves_on_the_same_port(rig):
 
 
 async def test_udp_that_refuses_for_a_moment_continues_to_serve(rig):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     for _ in range(20):
         rig.update(dns)
         rig.update(dns, pod.address)
     assert await asked(client, pod) == b"answer"
     rig.update(dns)
     assert await is_refused(client)
-
-
-async def test_no_other_program_gets_the_port_of_udp_that_refuses(rig):
-    dns, pod = rig.udp_service(), rig.udp_peer()
-    client = rig.udp_client(dns)
-    for _ in range(2):
-        assert await is_refused(client)
-        with pytest.raises(OSError, match="in use"):
-            UdpPeer(port=dns.address.port)
-        rig.update(dns, pod.address)
-        assert await asked(client, pod) == b"answer"
-        rig.update(dns)
 
 
 # -- changes -------------------------------------------------------------------
@@ -162,8 +146,7 @@ async def test_new_connections_follow_the_endpoints_and_open_ones_stay(rig):
 
 
 async def test_a_closed_listener_refuses_and_its_connections_go_on(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     client = await rig.client(web)
     server = await pod.accept()
     for _ in range(2):
@@ -175,9 +158,7 @@ async def test_a_closed_listener_refuses_and_its_connections_go_on(rig):
 
 
 async def test_a_closed_udp_listener_refuses(rig):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     assert await asked(client, pod) == b"answer"
     dns.close()
     assert await is_refused(client)
@@ -203,8 +184,7 @@ async def test_a_port_may_be_another_groups_at_once(rig, protocol, is_refusing):
 
 
 async def test_after_a_refresh_tcp_counters_equal_what_was_moved(rig):
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     for number in range(1, 4):
         client = await rig.client(web)
         server = await pod.accept()
@@ -219,9 +199,7 @@ async def test_after_a_refresh_tcp_counters_equal_what_was_moved(rig):
 
 
 async def test_after_a_refresh_udp_counters_equal_what_was_moved(rig):
-    pod = rig.udp_peer()
-    dns = rig.udp_service(pod.address)
-    client = rig.udp_client(dns)
+    pod, dns, client = rig.udp_served()
     client.send(b"12345")
     _, proxy = await pod.receive_from()
     pod.send_to(b"12", proxy)
@@ -236,8 +214,7 @@ async def test_its_state_contains_the_descriptors_in_use(rig):
     before = rig.plane.state()
     assert before.is_accepting
     assert 0 < before.descriptors + 1000 <= before.descriptor_limit
-    pod = rig.endpoint()
-    web = rig.service(pod.address)
+    pod, web = rig.served()
     assert await serves(await rig.client(web), pod)
     await rig.plane.refresh()
     assert rig.plane.state().descriptors >= before.descriptors + 3

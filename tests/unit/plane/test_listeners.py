@@ -345,18 +345,6 @@ def test_of_several_listeners_only_the_one_whose_port_was_taken_refuses(workers)
     assert workers.serve(group, wanted, POD_A).errors == {}
 
 
-@BOTH
-def test_a_listener_that_can_not_filter_its_clients_refuses(workers, protocol):
-    group, wanted, listener = workers.open(protocol, POD_A)
-    too_many = tuple(f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000))
-    for _ in range(2):
-        (error,) = workers.serve(group, wanted, POD_A, admits=too_many).errors.values()
-        assert isinstance(error, ShortageError)
-        assert not listener.is_serving
-    assert workers.serve(group, wanted, POD_A).errors == {}
-    assert listener.is_serving
-
-
 def test_a_worker_that_can_not_watch_a_socket_opens_no_listener(workers):
     """As one in the caller's loop whose epoll is full."""
 

@@ -1,7 +1,6 @@
 """Probes of endpoints with real sockets on loopback."""
 
 import contextlib
-import resource
 import socket
 
 import pytest
@@ -12,6 +11,7 @@ from userspace_proxy.plane.path_probes import MAX_UNDER_WAY, PathProbes
 from userspace_proxy.plane.probe_schedule import ProbeSchedule
 
 from ..agent.watched import turn, until
+from ..dataplane.rig import no_descriptors
 
 WEB, CART = ServiceKey("shop", "web"), ServiceKey("shop", "cart")
 
@@ -79,15 +79,6 @@ async def test_an_endpoint_that_fails_delays_no_other():
         assert noted.count((silent, Failure.REFUSED)) - before < 4
 
 
-async def test_an_endpoint_that_refuses_is_noted_with_the_error(probing):
-    probes, noted = probing
-    endpoint = refusing()
-    probes.add(endpoint, WEB)
-    await until(lambda: len(noted) >= 2)
-    assert set(noted) == {(endpoint, Failure.REFUSED)}
-    assert probes.failed == probes.sent == len(noted)
-
-
 @pytest.fixture
 def silent():
     """Addresses of endpoints that don't answer, twice as many as are probed at once."""
@@ -136,17 +127,13 @@ async def test_nothing_is_noted_of_an_endpoint_that_was_discarded(probing):
 
 async def test_a_shortage_of_descriptors_says_nothing_about_an_endpoint(probing):
     probes, noted = probing
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with listen() as server:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
-        try:
+        with no_descriptors():
             probes.add(at(server), WEB)
             tried = probes.schedule.finished
             count = []
             probes.schedule.finished = lambda *a, **k: (count.append(a), tried(*a, **k))
             await until(lambda: len(count) >= 2)
             assert noted == []
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         await until(lambda: noted)
         assert noted[0] == (at(server), None)

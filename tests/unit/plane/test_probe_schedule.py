@@ -154,16 +154,6 @@ def test_a_service_has_at_most_as_many_probes_under_way_as_are_left_for_others_o
     assert schedule.take(10.0, ROOM - len(found)) == [A, B]
 
 
-def test_a_namespace_with_a_thousand_services_delays_no_probe_of_another(schedule):
-    silent = MANY[:10_000]
-    for number, endpoint in enumerate(silent):
-        add(schedule, ServiceKey("x", f"big-{number % 1_000}"), endpoint)
-    add(schedule, WEB, A)
-    add(schedule, CART, B)
-    begun = probe_all(schedule, 20.0, silent=silent)
-    assert max(longest_pause(begun[endpoint], 20.0) for endpoint in (A, B)) < 1.1 * EVERY_S
-
-
 def test_a_namespace_with_more_services_than_the_budget_is_for_delays_no_probe_of_another():
     schedule = ProbeSchedule(lambda: 0.5, per_second=200)
     for number, endpoint in enumerate(MANY[:1_000]):

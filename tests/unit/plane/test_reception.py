@@ -141,15 +141,6 @@ async def test_a_process_cannot_have_another_one_answer_for_it(orphan):
         await test_a_candidate_that_proves_the_capability_is_chosen(orphan)
 
 
-async def test_a_candidate_is_challenged_before_it_asks(orphan):
-    """So that one that never asks is no different from one that doesn't answer."""
-    candidate = Candidate(orphan)
-    await candidate.hear(Prove)
-    candidate.channel.send(HandOver())
-    candidate.channel.send(Proved(candidate.sock.answer(candidate.challenges[0])))
-    await candidate.hear(HandedOver)
-
-
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_what_arrives_together_is_a_request_a_proof_and_commands(orphan, is_late):
     """Also if the worker was too busy to read it before the deadline."""

@@ -122,15 +122,6 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(make, caplog):
     assert [record.cause for record in caplog.records] == ["worker 0 hung and is started again"]
 
 
-async def test_a_worker_that_hangs_is_a_problem_until_its_successor_runs(make):
-    pool = await make(is_watching=True)
-    os.kill(pool.pids[0], signal.SIGSTOP)
-    await until(lambda: pool.plane.state().problems)
-    assert pool.plane.state().problems == ("worker 0 hung and is started again",)
-    await pool.is_restarted(0, times=1)
-    assert pool.plane.state().problems == ()
-
-
 async def test_workers_that_were_stopped_together_with_the_control_process_stay(pool):
     pids = pool.pids
     for pid in pids:

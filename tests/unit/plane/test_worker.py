@@ -5,11 +5,10 @@ import contextlib
 import socket
 
 import msgspec
-import pytest
 
 from tests.port_keys import port_key
 from userspace_proxy.dataplane import DataPlane
-from userspace_proxy.model import Balance, Handling, Protocol, SocketAddress
+from userspace_proxy.model import Balance, Handling, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane.channel import MAX_FRAME_BYTES
 from userspace_proxy.plane.messages import (
@@ -19,7 +18,6 @@ from userspace_proxy.plane.messages import (
     Counted,
     Ejected,
     ListenerClosed,
-    Logged,
     MoveListener,
     OpenGroup,
     OpenListener,
@@ -108,23 +106,6 @@ async def test_a_closed_listener_is_confirmed_and_its_connections_continue(contr
     await client.send(b"still here")
     assert await server.read() == b"still here"
     assert (await control.status()).connections == 1
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_socket_may_be_sent_again_after_it_was_closed(control, protocol):
-    """The control process keeps a copy, so the kernel keeps it when the worker closes its own."""
-    pod = control.keep(TcpEndpoint() if protocol is TCP else UdpPeer())
-    at = control.serve(pod.address, protocol=protocol)
-    for _ in range(3):
-        control.send(CloseListener(LISTENER))
-        control.send(OpenListener(LISTENER, GROUP, protocol, at), control.sock)
-    await control.report()
-    if protocol is TCP:
-        await control.pair(at, pod)
-    else:
-        control.keep(UdpPeer(to=at)).send(b"question")
-        assert await pod.receive() == b"question"
-    assert control.said(Logged) == []
 
 
 async def test_closing_an_unknown_listener_is_confirmed(control):

@@ -4,13 +4,10 @@ import logging
 import os
 import socket
 
-import msgspec
-import pytest
-
 from tests.port_keys import port_key
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
-from userspace_proxy.plane import channel, worker, worker_main
+from userspace_proxy.plane import worker, worker_main
 from userspace_proxy.plane.messages import (
     CloseGroup,
     Drain,
@@ -26,7 +23,7 @@ from userspace_proxy.plane.messages import (
 )
 
 from ..dataplane.peers import RefusingEndpoint, dial
-from ..dataplane.waiting import turns, until
+from ..dataplane.waiting import until
 from .control import GROUP, LISTENER
 
 
@@ -35,22 +32,6 @@ async def test_it_drops_privileges_and_reports_its_process(idle):
     running = await idle.hear(Running)
     assert running == Running(os.getpid(), os.geteuid())
     assert idle.confined == 1
-
-
-@pytest.mark.long
-async def test_the_loop_runs_while_thousands_of_commands_wait(control, monkeypatch):
-    monkeypatch.setattr(channel, "_READ_S", 0)
-    for number in range(20_000):
-        control.send(OpenGroup(number, port_key("shop/web:http"), Serving()))
-    command = msgspec.json.encode(OpenGroup(10_000, port_key("shop/web:http"), Serving()))
-    read, most = 0, 0
-    while read < 20_000:
-        await turns(1)
-        before, read = read, len(control.main._worker._groups)
-        most = max(most, read - before)
-    # At most two reads, as this task is resumed in the next iteration: 16 KiB each, and the
-    # message that began in the one before.
-    assert 0 < most <= 2 * (channel._READ_BYTES / len(command) + 1)
 
 
 async def test_a_lack_of_memory_is_left_to_the_loops_exception_handler(control, monkeypatch):

@@ -17,11 +17,10 @@ import pytest
 from tests.processes import started
 from userspace_proxy import child
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import Protocol
 from userspace_proxy.plane import Plane, default_workers
 from userspace_proxy.plane import workers as slots
 
-from ..dataplane.peers import UdpPeer, dial
 from ..dataplane.timers import TimerLoop
 from ..dataplane.waiting import until
 from .pool import TCP, UDP, Pool, is_gone
@@ -30,14 +29,6 @@ CLIENTS = [f"127.0.1.{number}" for number in range(1, 13)]
 
 
 # -- whose turn it is ------------------------------------------------------------
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-async def test_turns_are_strict_with_one_worker(make, protocol):
-    pool = await make(1)
-    pods = pool.pods(3, protocol)
-    web = pool.serve(pods, protocol=protocol)
-    assert [await pool.place_of(web, pods) for _ in range(9)] == [0, 1, 2] * 3
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
@@ -67,24 +58,6 @@ async def test_with_affinity_a_client_has_one_endpoint_and_workers_share_the_cli
 # -- a worker is slow ------------------------------------------------------------
 
 
-@pytest.mark.long
-async def test_changes_of_many_endpoints_wait_for_a_slow_worker_and_do_not_end_it(make):
-    pool = await make(1)
-    pod = pool.endpoint()
-    web, (pid,) = pool.serve([pod]), pool.pids
-    endpoints = [SocketAddress(f"127.8.{n >> 8}.{n & 255}", 9) for n in range(10_000)]
-    numbers = tuple((endpoint, n + 1) for n, endpoint in enumerate(endpoints))
-    os.kill(pid, signal.SIGSTOP)
-    # The messages of all changes would be 90 MB.
-    for last in range(-80, 0):
-        pool.update(web, *endpoints[:last], weights=numbers[:last], standbys=numbers[:last])
-    pool.update(web, pod.address)
-    assert pool.workers[0].link._channel.waiting_bytes < 1_000_000
-    os.kill(pid, signal.SIGCONT)
-    assert await pool.place_of(web, [pod]) == 0
-    assert (pool.pids, pool.restarts) == ([pid], [0])
-
-
 async def test_all_readers_that_wait_for_a_slow_worker_have_its_next_report(make):
     pool = await make(1)
     pool.serve([pool.endpoint()])
@@ -109,17 +82,6 @@ async def test_clients_that_dial_while_a_worker_is_dead_wait_and_are_served(pool
         server = await pod.accept()
         await server.send(b"hello")
     assert [await client.read() for client in clients] == [b"hello"] * 20
-    await pool.is_restarted(0, times=1)
-
-
-async def test_udp_clients_that_send_while_a_worker_is_dead_are_served(pool):
-    pod = pool.udp_peer()
-    dns = pool.serve([pod], protocol=UDP)
-    os.kill(pool.pids[0], signal.SIGKILL)
-    for _ in range(20):
-        pool.udp_client(dns).send(b"question")
-    got = []
-    await until(lambda: got.extend(pod.received()) or len(got) == 20)
     await pool.is_restarted(0, times=1)
 
 
@@ -154,23 +116,6 @@ async def test_open_connections_of_other_workers_go_on(pool):
     assert await alive[1].read() == b"still here"
 
 
-async def test_what_a_dead_worker_counted_stays_and_its_open_connections_do_not(pool):
-    pod = pool.endpoint()
-    web = pool.serve([pod], at="127.0.0.1")
-    for worker in (0, 1):
-        client, server = await pool.connect_by(worker, web, pod)
-        await client.send(b"12345")
-        await server.read_exactly(5)
-    open_then = await pool.open_connections()
-    before = web.group.totals()
-    os.kill(pool.pids[0], signal.SIGKILL)
-    await pool.is_restarted(0, times=1)
-    assert await pool.open_connections() == [0, open_then[1]]
-    after = web.group.totals()
-    assert (after.connections, after.received_bytes) == (before.connections, before.received_bytes)
-    assert (before.active, after.active) == (sum(open_then), open_then[1])
-
-
 async def test_a_death_is_in_the_log_and_in_the_state(pool, caplog):
     caplog.set_level(logging.INFO)
     pid = pool.pids[1]
@@ -184,22 +129,6 @@ async def test_a_death_is_in_the_log_and_in_the_state(pool, caplog):
     assert said == [(f"a worker is missing: {cause}", 1), ("worker started", 1)]
     assert caplog.records[0].cause == cause
     assert pool.pids[1] != pid
-
-
-async def test_the_successor_does_not_serve_listeners_that_refuse(pool):
-    pod = pool.endpoint()
-    web, dns = pool.serve([pod]), pool.serve([pool.udp_peer()], protocol=UDP)
-    for service in (web, dns):
-        pool.update(service)
-    os.kill(pool.pids[0], signal.SIGKILL)
-    await pool.is_restarted(0, times=1)
-    await pool.plane.refresh()
-    with pytest.raises(ConnectionRefusedError):
-        await dial(SocketAddress("127.0.0.1", web.address.port))
-    with pytest.raises(OSError, match="in use"):
-        UdpPeer(port=dns.address.port)
-    pool.update(web, pod.address)
-    assert {await pool.place_of(web, [pod]) for _ in range(10)} == {0}
 
 
 async def test_udp_is_refused_though_a_worker_dies_between_refusal_and_closing(pool):
@@ -266,18 +195,6 @@ async def test_without_a_rendezvous_no_worker_is_started_and_it_is_tried_again()
         state = plane.state()
     assert [problem.partition(":")[0] for problem in state.problems] == ["cannot start worker 0"]
     assert [worker.pid for worker in state.workers] == [0]
-
-
-async def test_a_worker_that_keeps_dying_of_its_start_does_not_affect_the_others(pool):
-    pod = pool.endpoint()
-    web = pool.serve([pod], at="127.0.0.1")
-    pair = await pool.connect_by(1, web, pod)
-    for times in range(1, 4):
-        await dies_of_its_start(pool, times)
-        pool.timers.jump(slots._FIRST_PAUSE_S * 2**times)
-        await until(lambda: pool.pids[0])
-    await pair[0].send(b"still here")
-    assert await pair[1].read() == b"still here"
 
 
 # -- reports of a worker that hangs or dies --------------------------------------

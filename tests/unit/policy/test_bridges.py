@@ -55,32 +55,27 @@ def test_a_bridges_own_option_is_as_good():
 @pytest.mark.parametrize(
     ("settings", "bridge", "port", "cause", "hint"),
     [
-        pytest.param(
+        (
             BridgeFilter(),
             BRIDGE._replace(calls_iptables=True),
             PORT,
             "the kernel module br_netfilter isn't loaded",
             "modprobe br_netfilter",
-            id="no-module",
         ),
-        pytest.param(
+        (
             BridgeFilter(),
             BRIDGE,
             PORT._replace(is_isolated=True),
             "the kernel module br_netfilter isn't loaded",
             "modprobe br_netfilter",
-            id="no-module-and-an-isolated-port",
         ),
-        pytest.param(
-            ON, BRIDGE._replace(filters_vlans=True), PORT, "it filters VLANs", "", id="vlan"
-        ),
-        pytest.param(
+        (ON, BRIDGE._replace(filters_vlans=True), PORT, "it filters VLANs", ""),
+        (
             ON,
             BRIDGE,
             PORT._replace(is_isolated=True),
             "it has isolated ports, between which no address can be resolved",
             "",
-            id="isolated-port",
         ),
     ],
 )

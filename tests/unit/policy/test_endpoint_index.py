@@ -10,7 +10,6 @@ from userspace_proxy.model import (
     IPFamily,
     Protocol,
     SlicePort,
-    SocketAddress,
 )
 from userspace_proxy.policy import EndpointIndex
 
@@ -23,22 +22,6 @@ METRICS = SlicePort("metrics", 9153, "TCP")
 SCTP = SlicePort("dns", 5355, "SCTP")
 NAMELESS = SlicePort("", 8080, "TCP")
 PORTS = (DNS, DNS_TCP, METRICS, SCTP, NAMELESS)
-
-
-@pytest.mark.parametrize(
-    ("name", "protocol", "port"),
-    [
-        pytest.param("dns", Protocol.UDP, 5353, id="name-and-udp"),
-        pytest.param("dns", Protocol.TCP, 5354, id="same-name-and-tcp"),
-        pytest.param("metrics", Protocol.TCP, 9153, id="another-name"),
-        pytest.param("", Protocol.TCP, 8080, id="no-name"),
-    ],
-)
-def test_a_service_port_is_served_where_name_and_protocol_match(name, protocol, port):
-    index = EndpointIndex([slice_of("192.0.2.1", ports=PORTS)])
-    found = list(index.addresses(V4, name, protocol))
-    assert found == [(SocketAddress("192.0.2.1", port), Endpoint("192.0.2.1"))]
-    assert index.count(V4, name, protocol) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.model import Endpoint, SlicePort
+from userspace_proxy.model import Endpoint
 from userspace_proxy.policy import NodeFacts, Scope
 from userspace_proxy.policy.hints import why_not_meant
 
@@ -76,11 +76,6 @@ def test_only_the_hints_of_ready_endpoints_count(third, expected):
     assert usable_ips(judge(item, **HERE)) == expected
 
 
-def test_the_hint_of_an_endpoint_that_is_not_ready_has_no_effect():
-    item = slice_of(endpoint(A, **OUR_ZONE, **NOT_READY), endpoint(B, **OTHER_ZONE))
-    assert usable_ips(judge(item, **HERE)) == [B]
-
-
 def test_terminating_endpoints_serve_regardless_of_their_hints():
     item = slice_of(
         endpoint(A, **OTHER_ZONE, **TERMINATING), endpoint(B, **OUR_ZONE, **TERMINATING)
@@ -118,12 +113,6 @@ def test_local_policies_ignore_hints():
 def test_hints_that_do_not_decide_return_none():
     assert why_not_meant([endpoint(A)], NodeFacts(**HERE)) is None
     assert why_not_meant([], NodeFacts(**HERE)) is None
-
-
-def test_each_service_port_and_family_decides_by_its_own_endpoints():
-    first = slice_of(endpoint(A, **OUR_ZONE), endpoint(B, **OTHER_ZONE))
-    other = slice_of(endpoint(C), key="cart-2", ports=(SlicePort("dns", 53, "TCP"),))
-    assert usable_ips(judge(first, other, **HERE)) == [A]
 
 
 def test_hints_choose_among_the_endpoints_of_each_priority():

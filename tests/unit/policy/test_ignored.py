@@ -44,73 +44,22 @@ def test_a_service_for_this_proxy_is_not_ignored(given, facts):
 @pytest.mark.parametrize(
     ("given", "facts", "reason"),
     [
-        pytest.param(
-            service(type=ServiceType.EXTERNAL_NAME),
-            EVERYBODYS,
-            is_external_name(),
-            id="external-name",
-        ),
-        pytest.param(
+        (service(type=ServiceType.EXTERNAL_NAME), EVERYBODYS, is_external_name()),
+        (
             service(type=ServiceType.EXTERNAL_NAME, external_name="192.0.2.7"),
             EVERYBODYS,
             is_external_name("192.0.2.7"),
-            id="address-as-external-name",
         ),
-        pytest.param(
-            service(cluster_ips=(), is_headless=True),
-            EVERYBODYS,
-            is_headless(),
-            id="headless",
-        ),
-        pytest.param(
-            service(has_headless_label=True),
-            EVERYBODYS,
-            has_headless_label(),
-            id="headless-label",
-        ),
-        pytest.param(service(cluster_ips=()), EVERYBODYS, no_cluster_ip(), id="no-cluster-ip"),
-        pytest.param(
-            service(cluster_ips=(), notes=(WRONG_IP,)),
-            EVERYBODYS,
-            cause_of(WRONG_IP),
-            id="invalid-cluster-ip",
-        ),
-        pytest.param(
-            service(proxy_name="mesh"),
-            EVERYBODYS,
-            of_other_proxy("mesh"),
-            id="label-of-another-proxy",
-        ),
-        pytest.param(
-            service(proxy_name=""),
-            EVERYBODYS,
-            of_other_proxy(""),
-            id="an-empty-label-is-a-label",
-        ),
-        pytest.param(
-            service(),
-            MESH,
-            lacks_label(f"{LABEL_PROXY_NAME}=mesh"),
-            id="proxy-with-a-label-service-without",
-        ),
-        pytest.param(
-            service(proxy_name="other"),
-            MESH,
-            of_other_proxy("other"),
-            id="proxy-with-a-label-service-with-another",
-        ),
-        pytest.param(
-            service(proxy_name="mesh", cluster_ips=()),
-            MESH,
-            no_cluster_ip(),
-            id="the-other-rules-hold-for-labelled-ones-too",
-        ),
-        pytest.param(
-            service(proxy_name="mesh", is_headless=True),
-            EVERYBODYS,
-            of_other_proxy("mesh"),
-            id="the-label-is-the-first-reason",
-        ),
+        (service(cluster_ips=(), is_headless=True), EVERYBODYS, is_headless()),
+        (service(has_headless_label=True), EVERYBODYS, has_headless_label()),
+        (service(cluster_ips=()), EVERYBODYS, no_cluster_ip()),
+        (service(cluster_ips=(), notes=(WRONG_IP,)), EVERYBODYS, cause_of(WRONG_IP)),
+        (service(proxy_name="mesh"), EVERYBODYS, of_other_proxy("mesh")),
+        (service(proxy_name=""), EVERYBODYS, of_other_proxy("")),
+        (service(), MESH, lacks_label(f"{LABEL_PROXY_NAME}=mesh")),
+        (service(proxy_name="other"), MESH, of_other_proxy("other")),
+        (service(proxy_name="mesh", cluster_ips=()), MESH, no_cluster_ip()),
+        (service(proxy_name="mesh", is_headless=True), EVERYBODYS, of_other_proxy("mesh")),
     ],
 )
 def test_a_service_for_another_proxy_is_ignored_with_the_reason(given, facts, reason):

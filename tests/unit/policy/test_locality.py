@@ -12,7 +12,6 @@ from userspace_proxy.policy.locality import (
     Locality,
     find_networks,
     find_pod_links,
-    may_keep,
 )
 
 LO, ETH0, VETH_A, VETH_B, CNI0, FLANNEL, ETH1 = range(1, 8)
@@ -83,19 +82,6 @@ def test_the_address_is_kept_if_replies_return_through_this_node(client, endpoin
     locality = Locality(find_networks(LINKS, ROUTES, ()))
     # Once computed, once remembered.
     assert [locality.keeps_client(client, endpoint) for _ in range(2)] == [keeps, keeps]
-
-
-@pytest.mark.parametrize("client", [HERE, OUTSIDE, ROUTED, VETH_A])
-def test_no_address_is_kept_towards_an_endpoint_whose_replies_may_take_another_route(client):
-    assert not may_keep(client, OUTSIDE)
-    assert not may_keep(client, HERE)
-    assert may_keep(client, ROUTED) == (client == VETH_A)
-
-
-@pytest.mark.parametrize("client", [OUTSIDE, ROUTED, VETH_A, FILTERED_BRIDGE])
-def test_an_endpoint_on_a_filtered_bridge_sees_every_client(client):
-    assert may_keep(client, FILTERED_BRIDGE)
-    assert not may_keep(HERE, FILTERED_BRIDGE)
 
 
 def test_on_a_filtered_bridge_only_a_pod_that_dials_itself_uses_the_nodes_address():

@@ -3,7 +3,6 @@ import pytest
 from userspace_proxy.causes import names
 from userspace_proxy.causes.notes import (
     cause_of,
-    name_without_port,
     names_beside_selector,
     names_bug,
 )
@@ -93,12 +92,6 @@ MISSPELT = unknown_notes({f"{DOMAIN}endpoint": ""}, [f"{DOMAIN}endpoints"])[0]
 SELECTOR = (("app", "db"),)
 
 
-@pytest.mark.parametrize("port", [SQL, REST])
-def test_a_name_without_its_port_of_several_is_the_mistake_of_each(port):
-    cause = why(names=(EndpointName(HOST, 5432),), port=port, cluster_ips=("10.96.0.1",))
-    assert cause == name_without_port(KEY_OF_NAMES, f"{HOST}:5432", "")
-
-
 @pytest.mark.parametrize("note", [UNREAD, MISSPELT])
 def test_an_annotation_that_cannot_be_read_is_the_mistake(note):
     assert why(names=(), notes=(ANOTHER, note)) == cause_of(note)
@@ -115,12 +108,6 @@ def test_an_annotation_is_no_cause_where_endpoints_come_from_elsewhere():
     empty = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), ())
     assert why(empty, names=(), notes=(UNREAD,), selector=SELECTOR) is None
     assert why(names=(), notes=(ANOTHER,), selector=SELECTOR) is None
-
-
-@pytest.mark.parametrize("note", [UNREAD, MISSPELT])
-def test_an_annotation_is_the_cause_where_a_selector_has_no_slices_either(note):
-    cause = why(names=(), notes=(ANOTHER, note), selector=SELECTOR)
-    assert cause == cause_of(note)
 
 
 def test_a_slice_with_the_headless_label_is_no_endpoint_from_elsewhere():

@@ -71,14 +71,11 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
 @pytest.mark.parametrize(
     ("of", "cause"),
     [
-        pytest.param(
-            service(selector=WEB), no_slice(CART, CART.name, SELECTOR), id="with-a-selector"
-        ),
-        pytest.param(service(), no_slice_nor_selector(CART, "cart"), id="without-a-selector"),
-        pytest.param(
+        (service(selector=WEB), no_slice(CART, CART.name, SELECTOR)),
+        (service(), no_slice_nor_selector(CART, "cart")),
+        (
             service(notes=(NoteKind.HEADER_WITHOUT_TCP(), NOT_MIRRORED)),
             not_mirrored(CART, "cart", "a lock"),
-            id="endpoints-that-are-not-mirrored",
         ),
     ],
 )
@@ -110,21 +107,13 @@ def test_it_has_slices_of_the_other_family_only():
 @pytest.mark.parametrize(
     ("of", "slices", "cause"),
     [
-        pytest.param(
-            service(selector=WEB),
-            [slice_of()],
-            selects_no_pod(CART, 1, SELECTOR, PODS),
-            id="with-a-selector",
-        ),
-        pytest.param(service(), [slice_of()], slice_empty(CART, 1), id="without"),
-        pytest.param(
-            service(), [slice_of(), slice_of(key="cart-2")], slice_empty(CART, 2), id="several"
-        ),
-        pytest.param(
+        (service(selector=WEB), [slice_of()], selects_no_pod(CART, 1, SELECTOR, PODS)),
+        (service(), [slice_of()], slice_empty(CART, 1)),
+        (service(), [slice_of(), slice_of(key="cart-2")], slice_empty(CART, 2)),
+        (
             service(selector=WEB),
             [slice_of(), replace(slice_of(key="cart-2"), notes=(NO_ADDRESS,))],
             cause_of_slice(NO_ADDRESS, slice_of(key="cart-2").key),
-            id="of-valid-addresses",
         ),
     ],
 )
@@ -136,26 +125,17 @@ def test_its_slices_are_empty(of, slices, cause):
 @pytest.mark.parametrize(
     ("port", "targets", "row", "params"),
     [
-        pytest.param(HTTP, [("web", "TCP")], other_port_names, {"names": ("web",)}, id="name"),
-        pytest.param(
-            HTTP,
-            [("web", "TCP"), ("", "TCP")],
-            other_port_names,
-            {"names": ("", "web")},
-            id="several-names",
-        ),
-        pytest.param(
-            UNNAMED, [("web", "TCP")], other_port_names, {"names": ("web",)}, id="unnamed"
-        ),
-        pytest.param(
+        (HTTP, [("web", "TCP")], other_port_names, {"names": ("web",)}),
+        (HTTP, [("web", "TCP"), ("", "TCP")], other_port_names, {"names": ("", "web")}),
+        (UNNAMED, [("web", "TCP")], other_port_names, {"names": ("web",)}),
+        (
             ServicePort("dns", 53, "UDP"),
             [("dns", "TCP")],
             other_protocol,
             {"protocol": "UDP", "others": ("TCP",)},
-            id="another-protocol",
         ),
         # The EndpointSlice controller leaves a port out whose target it doesn't find.
-        pytest.param(HTTP, [], no_port, {}, id="no-port"),
+        (HTTP, [], no_port, {}),
     ],
 )
 def test_its_endpoints_lack_the_port(port, targets, row, params, selector):
@@ -176,75 +156,47 @@ def test_its_endpoints_have_the_port_without_a_number(port):
 @pytest.mark.parametrize(
     ("endpoints", "scope", "cause"),
     [
-        pytest.param(
-            [Endpoint(A, **NOT_READY)], Scope.CLUSTER, none_ready(1, 0, PODS), id="one-not-ready"
-        ),
-        pytest.param([Endpoint(A, **GONE)], Scope.CLUSTER, none_ready(1, 1, PODS), id="one-ended"),
-        pytest.param(
+        ([Endpoint(A, **NOT_READY)], Scope.CLUSTER, none_ready(1, 0, PODS)),
+        ([Endpoint(A, **GONE)], Scope.CLUSTER, none_ready(1, 1, PODS)),
+        (
             [Endpoint(A, **NOT_READY), Endpoint(B, **NOT_READY), Endpoint(C, **GONE)],
             Scope.CLUSTER,
             none_ready(3, 1, PODS),
-            id="none-ready",
         ),
-        pytest.param(
-            [Endpoint(A, node=THERE)],
-            Scope.LOCAL,
-            none_local(1, 0, THERE, INSIDE),
-            id="on-another-node",
-        ),
-        pytest.param(
-            [Endpoint(A)], Scope.LOCAL, none_local(1, 1, "", INSIDE), id="on-an-unnamed-node"
-        ),
-        pytest.param(
-            [Endpoint(A, node=THERE), Endpoint(B)],
-            Scope.LOCAL,
-            none_local(2, 1, THERE, INSIDE),
-            id="on-another-node-and-on-an-unnamed-one",
-        ),
-        pytest.param(
+        ([Endpoint(A, node=THERE)], Scope.LOCAL, none_local(1, 0, THERE, INSIDE)),
+        ([Endpoint(A)], Scope.LOCAL, none_local(1, 1, "", INSIDE)),
+        ([Endpoint(A, node=THERE), Endpoint(B)], Scope.LOCAL, none_local(2, 1, THERE, INSIDE)),
+        (
             [Endpoint(A, node=THERE), Endpoint(B, node="node-3")],
             Scope.LOCAL_FROM_OUTSIDE,
             none_local(2, 0, THERE, OUTSIDE),
-            id="on-other-nodes",
         ),
-        pytest.param(
+        (
             [Endpoint(A, node=THERE), Endpoint(B, node=HERE, **NOT_READY)],
             Scope.LOCAL,
             none_local_nor_usable(2, ("1 not on this node", "1 not ready"), INSIDE),
-            id="elsewhere-or-not-ready",
         ),
-        pytest.param(
+        (
             [Endpoint("127.0.0.1"), Endpoint(A, node=THERE)],
             Scope.LOCAL_FROM_OUTSIDE,
             none_local_nor_usable(2, ("1 not on this node", f"1 {REFUSED}"), OUTSIDE),
-            id="elsewhere-or-refused",
         ),
-        pytest.param(
+        (
             [Endpoint("127.0.0.1"), Endpoint(A, **NOT_READY)],
             Scope.CLUSTER,
             none_allowed(2, ("1 not ready", f"1 {REFUSED}")),
-            id="refused-or-not-ready",
         ),
-        pytest.param(
-            [Endpoint("127.0.0.1")], Scope.CLUSTER, none_allowed(1, (REFUSED,)), id="refused"
-        ),
-        pytest.param(
-            [Endpoint(A, weight=0)],
-            Scope.CLUSTER,
-            none_undrained(1, (DRAINED,), CART),
-            id="drained",
-        ),
-        pytest.param(
+        ([Endpoint("127.0.0.1")], Scope.CLUSTER, none_allowed(1, (REFUSED,))),
+        ([Endpoint(A, weight=0)], Scope.CLUSTER, none_undrained(1, (DRAINED,), CART)),
+        (
             [Endpoint(A, weight=0), Endpoint(B, **NOT_READY)],
             Scope.CLUSTER,
             none_undrained(2, (f"1 {DRAINED}", "1 not ready"), CART),
-            id="drained-or-not-ready",
         ),
-        pytest.param(
+        (
             [Endpoint(A, weight=0), Endpoint("127.0.0.1")],
             Scope.CLUSTER,
             none_allowed_undrained(2, (f"1 {DRAINED}", f"1 {REFUSED}"), CART),
-            id="drained-or-refused",
         ),
     ],
 )

@@ -79,21 +79,15 @@ def test_the_bind_address_is_the_primary_one_of_its_family():
 @pytest.mark.parametrize(
     ("node", "networks", "reason"),
     [
-        pytest.param(
+        (
             None,
             ("primary",),
             "--nodeport-addresses=primary needs a Node object with this node's name and an "
             "address, or --bind-address",
-            id="no-node-object",
         ),
-        pytest.param(NODE, ("primary",), "", id="node-object"),
-        pytest.param(
-            NODE,
-            ("203.0.113.0/24",),
-            "this node has no address that --nodeport-addresses allows",
-            id="other-networks",
-        ),
-        pytest.param(None, (), "", id="everywhere"),
+        (NODE, ("primary",), ""),
+        (NODE, ("203.0.113.0/24",), "this node has no address that --nodeport-addresses allows"),
+        (None, (), ""),
     ],
 )
 def test_the_reason_why_no_address_serves_node_ports(node, networks, reason):
@@ -114,10 +108,6 @@ def test_a_slice_with_the_headless_label_has_no_api_server():
     (item,) = cluster(four=["192.0.2.2"]).services[API_SERVER].slices
     store.put_slice(replace(item, is_headless=True))
     assert facts_of(store.snapshot()).api_server_addresses == ()
-
-
-def test_without_their_service_no_api_server_is_known():
-    assert facts_of(Store().snapshot()).api_server_addresses == ()
 
 
 @pytest.mark.parametrize("is_allowed", [False, True])

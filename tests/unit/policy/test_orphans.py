@@ -99,18 +99,6 @@ def test_a_slice_that_names_nearly_the_service_is_preferred_to_one_that_names_no
 
 
 @pytest.mark.parametrize(
-    "slices",
-    [
-        pytest.param({}, id="none"),
-        pytest.param({"shop__database": ("shop", "db-x")}, id="another-name"),
-        pytest.param({"other__wbe": ("other", "web-x")}, id="a-similar-name-elsewhere"),
-    ],
-)
-def test_other_slices_were_not_meant_for_it(slices):
-    assert orphans(**slices).meant_for(WEB) is None
-
-
-@pytest.mark.parametrize(
     ("named", "is_similar"),
     [
         pytest.param("webshp", True, id="a-letter-missing"),
@@ -158,15 +146,6 @@ def test_names_of_a_letter_or_two_are_not_similar():
 def test_it_concerns_services_of_that_name_anywhere():
     api, db = ServiceKey("a", "api"), ServiceKey("a", "db")
     assert concerned("api", api, db, ServiceKey("a", "apis")) == [api]
-
-
-def test_a_slice_that_is_not_an_orphan_any_more_concerns_the_same_services():
-    some, before = Orphans(), named("wbe", "cart")
-    change(some, before)
-    concerns, _ = change(some, {key: before[key] for key in before if key.name != "wbe"})
-    assert concerns(WEB)
-    assert not concerns(ServiceKey("shop", "cart"))
-    assert some.meant_for(WEB) is None
 
 
 def test_of_a_namespace_the_first_names_are_considered():

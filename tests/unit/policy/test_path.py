@@ -23,20 +23,13 @@ def test_without_a_wish_connections_pass_through_the_proxy():
 @pytest.mark.parametrize(
     ("handling", "default", "path", "why"),
     [
-        pytest.param(ASKED, DataPath.USERSPACE, "kernel", "its annotation asks for it", id="asked"),
-        pytest.param(
-            DEFAULT_HANDLING,
-            DataPath.KERNEL,
-            "kernel",
-            "--path=kernel is the default",
-            id="default",
-        ),
-        pytest.param(
+        (ASKED, DataPath.USERSPACE, "kernel", "its annotation asks for it"),
+        (DEFAULT_HANDLING, DataPath.KERNEL, "kernel", "--path=kernel is the default"),
+        (
             Handling(path=DataPath.USERSPACE),
             DataPath.KERNEL,
             "userspace",
             "its annotation asks for it",
-            id="annotation-wins",
         ),
     ],
 )
@@ -78,16 +71,6 @@ def test_session_affinity_is_for_one_path_so_auto_stays_on_userspace():
     why = "session affinity with path auto needs the proxy"
     assert chosen == (DataPath.USERSPACE, why, None)
     assert choose_path(ASKED, DataPath.USERSPACE, "", has_affinity=True).path is DataPath.KERNEL
-
-
-def test_what_needs_the_proxy_overrides_auto_without_a_note():
-    asked = Handling(path=DataPath.AUTO, max_connections=100)
-    why = "max-connections needs the proxy"
-    assert choose_path(asked, DataPath.USERSPACE, "") == (DataPath.USERSPACE, why, None)
-    chosen = choose_path(
-        Handling(path=DataPath.AUTO), DataPath.USERSPACE, "it needs --steering=nftables"
-    )
-    assert chosen == (DataPath.USERSPACE, "it needs --steering=nftables", None)
 
 
 @pytest.mark.parametrize(

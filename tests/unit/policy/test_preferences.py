@@ -20,11 +20,6 @@ def preferring(**fields):
 
 
 class TestWeights:
-    def test_they_are_those_of_the_slices(self):
-        usable = judge(slice_of(*preferring(weight=(5, 100, 7))))
-        assert usable.serving.weights == ((POD_A, 5), (POD_B, 100), (POD_C, 7))
-        assert [verdict.weight for verdict in usable.verdicts] == [5, 100, 7]
-
     def test_equal_ones_are_none(self):
         usable = judge(slice_of(*preferring(weight=(5, 5))))
         assert usable.serving == Serving((POD_A, POD_B))

@@ -85,11 +85,6 @@ def test_the_longest_idle_of_the_holder_go_first():
     assert choose(mine + others, CART, NOW).victims == mine[:8]
 
 
-def test_a_holder_keeps_its_share():
-    mine = held(18, ALICE, WEB)
-    assert choose(mine, CART, NOW).victims == mine[:2]
-
-
 def test_of_very_many_a_64th_is_reset_at_a_time():
     assert len(choose(held(6400, ALICE, WEB), CART, NOW).victims) == 100
 

@@ -29,37 +29,20 @@ LOOPBACK, METADATA = "refused: a loopback address", "the metadata address of clo
 @pytest.mark.parametrize(
     ("conditions", "usable", "words"),
     [
-        pytest.param([READY, READY], [POD_A, POD_B], ["ready", "ready"], id="ready-ones"),
-        pytest.param([READY, NOT_READY], [POD_A], ["ready", "not ready"], id="ready-ones-only"),
-        pytest.param(
-            [TERMINATING, READY],
-            [POD_B],
-            ["terminating", "ready"],
-            id="no-terminating-one-beside-a-ready-one",
-        ),
-        pytest.param(
+        ([READY, READY], [POD_A, POD_B], ["ready", "ready"]),
+        ([READY, NOT_READY], [POD_A], ["ready", "not ready"]),
+        ([TERMINATING, READY], [POD_B], ["terminating", "ready"]),
+        (
             [TERMINATING, TERMINATING, NOT_READY],
             [POD_A, POD_B],
             ["terminating", "terminating", "not ready"],
-            id="else-serving-and-terminating",
         ),
-        pytest.param(
-            [TERMINATING, GONE],
-            [POD_A],
-            ["terminating", "terminating, not serving"],
-            id="terminating-ones-must-serve",
-        ),
-        pytest.param(
-            [{"ready": False, "serving": True}],
-            [],
-            ["not ready"],
-            id="serving-alone-is-not-enough",
-        ),
-        pytest.param(
+        ([TERMINATING, GONE], [POD_A], ["terminating", "terminating, not serving"]),
+        ([{"ready": False, "serving": True}], [], ["not ready"]),
+        (
             [{"ready": True, "serving": True, "terminating": True}, TERMINATING],
             [POD_A],
             ["ready", "terminating"],
-            id="ready-while-terminating-as-publish-not-ready-addresses-shows-it",
         ),
     ],
 )
@@ -91,19 +74,12 @@ def test_an_endpoint_in_two_slices_counts_once():
 @pytest.mark.parametrize(
     ("conditions", "word", "is_usable"),
     [
-        pytest.param([READY, NOT_READY], "ready", True, id="ready-wins"),
-        pytest.param([READY, TERMINATING], "ready", True, id="ready-wins-over-terminating"),
-        pytest.param([TERMINATING, GONE], "terminating", True, id="serving-wins"),
-        pytest.param([GONE, READY, TERMINATING], "ready", True, id="ready-wins-of-three"),
-        pytest.param(
-            [TERMINATING, {"ready": False, "serving": True}],
-            "not ready",
-            False,
-            id="the-new-pod-of-an-address-wins",
-        ),
-        pytest.param(
-            [{"ready": True, "terminating": True}, READY], "ready", True, id="published-anyway"
-        ),
+        ([READY, NOT_READY], "ready", True),
+        ([READY, TERMINATING], "ready", True),
+        ([TERMINATING, GONE], "terminating", True),
+        ([GONE, READY, TERMINATING], "ready", True),
+        ([TERMINATING, {"ready": False, "serving": True}], "not ready", False),
+        ([{"ready": True, "terminating": True}, READY], "ready", True),
     ],
 )
 def test_where_slices_disagree_the_better_condition_wins(conditions, word, is_usable):
@@ -113,30 +89,16 @@ def test_where_slices_disagree_the_better_condition_wins(conditions, word, is_us
         assert (verdict.reason, verdict.is_usable) == (word, is_usable)
 
 
-def test_a_verdict_names_the_node_of_the_endpoint():
-    endpoints = [Endpoint(A, node="node-1"), Endpoint("127.0.0.1", node="node-2")]
-    assert [v.node for v in judge(slice_of(*endpoints)).verdicts] == ["node-2", "node-1"]
-
-
 @pytest.mark.parametrize(
     ("ip", "reason"),
     [
         pytest.param("127.0.0.1", LOOPBACK, id="loopback"),
-        pytest.param("127.255.255.255", LOOPBACK, id="loopbacks-end"),
-        pytest.param("::1", LOOPBACK, id="loopback-v6"),
         pytest.param("169.254.169.254", f"refused: {METADATA}", id="metadata-server"),
-        pytest.param("168.63.129.16", "refused: the metadata address of a cloud", id="azure"),
-        pytest.param("fd00:ec2::254", "refused: the metadata address of a cloud", id="aws-v6"),
-        pytest.param("64:ff9b::a9fe:a9fe", f"refused: {METADATA}", id="behind-nat64"),
         pytest.param("2002:a9fe:a9fe::1", "refused: an IPv4 address behind 6to4", id="6to4"),
         pytest.param("fe80::1", "refused: a link-local address", id="link-local-v6"),
-        pytest.param("224.0.0.1", "refused: a multicast address", id="multicast"),
         pytest.param("ff02::1", "refused: a multicast address", id="multicast-v6"),
         pytest.param(
             "0.0.0.0", "refused: the unspecified address, which is this node", id="unspecified"
-        ),
-        pytest.param(
-            "::", "refused: the unspecified address, which is this node", id="unspecified-v6"
         ),
     ],
 )
@@ -233,11 +195,6 @@ def test_a_node_without_a_name_has_no_pods():
     assert reasons(judged) == [NODE_ENDPOINT]
 
 
-def test_a_refused_endpoint_does_not_count_as_ready():
-    judged = judge(slice_of("127.0.0.1", Endpoint(A, **TERMINATING)))
-    assert judged.serving.endpoints == (POD_A,)
-
-
 def test_if_slices_disagree_about_the_node_this_node_wins():
     copies = [slice_of(Endpoint(A, node=node), key=node) for node in ("node-1", "node-2")]
     for order in permutations(copies):
@@ -305,25 +262,6 @@ class TestLocalScopes:
         assert [address.ip for address in judged.serving.outside] == local
         assert judged.is_dropping is is_dropping
 
-    def test_the_cluster_scope_never_drops(self, endpoints, local, cluster, is_dropping):
-        judged = judge(slice_of(*endpoints), node_name=HERE)
-        assert (usable_ips(judged), judged.serving.outside) == (cluster, None)
-        assert judged.is_dropping is False
-
-
-@pytest.mark.parametrize(
-    "scope",
-    [
-        pytest.param(Scope.LOCAL, id="for-all"),
-        pytest.param(Scope.LOCAL_FROM_OUTSIDE, id="from-outside"),
-    ],
-)
-def test_a_verdict_states_that_an_endpoint_is_on_another_node(scope):
-    endpoints = [on(THERE, A), on(THERE, B, **TERMINATING), on(THERE, C, **NOT_READY)]
-    judged = judge(slice_of(*endpoints), scope=scope, node_name=HERE)
-    assert reasons(judged) == ["not on this node", "not on this node", "not ready"]
-    assert not any(verdict.is_usable for verdict in judged.verdicts)
-
 
 def test_a_node_without_a_name_has_no_local_endpoints():
     assert judge(slice_of(on("", A), on(HERE, B)), scope=Scope.LOCAL).is_dropping
@@ -335,6 +273,7 @@ def test_a_node_without_a_name_has_no_local_endpoints():
         pytest.param([on(HERE, A), on(HERE, B), on(THERE, C)], 2, id="those-here"),
         pytest.param([on(HERE, A, **NOT_READY), on(HERE, B, **TERMINATING)], 0, id="ready-alone"),
         pytest.param([on(HERE, A), on(HERE, A)], 1, id="each-address-once"),
+        pytest.param([on(HERE, A, weight=0)], 0, id="drained"),
         pytest.param([on("", A)], 0, id="nowhere"),
         pytest.param([], 0, id="none"),
     ],
@@ -373,15 +312,11 @@ def test_one_that_terminates_and_serves_is_leaving_while_others_are_ready(condit
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        pytest.param({}, "", id="neither"),
-        pytest.param({"weight": 0}, "", id="its-reason-is-weight-0"),
-        pytest.param({"weight": 10}, "weight 10", id="weight"),
-        pytest.param({"priority": 1}, "priority 1", id="one-that-serves"),
-        pytest.param(
-            {"priority": 1, "is_standby": True, "weight": 10},
-            "on standby (priority 1), weight 10",
-            id="standby",
-        ),
+        ({}, ""),
+        ({"weight": 0}, ""),
+        ({"weight": 10}, "weight 10"),
+        ({"priority": 1}, "priority 1"),
+        ({"priority": 1, "is_standby": True, "weight": 10}, "on standby (priority 1), weight 10"),
     ],
 )
 def test_a_verdict_has_them_in_words(fields, expected):

@@ -1,17 +1,13 @@
 """Nodes whose proxies share Leases in memory, for the tests of scaling to zero."""
 
-import msgspec
-
 from userspace_proxy.model import (
     Handling,
     Hold,
     ServiceKey,
-    SocketAddress,
     Workload,
     WorkloadKind,
 )
 from userspace_proxy.plane import PortPool
-from userspace_proxy.plane.messages import WaitingReport
 from userspace_proxy.scaling.holder_lease import HolderLease
 from userspace_proxy.scaling.lease_notes import HOLDER, read_tally
 from userspace_proxy.scaling.node_lease import NodeLease
@@ -22,7 +18,7 @@ from userspace_proxy.sources.base import Rest
 from userspace_proxy.steering import Bind
 
 from ..agent.samples import Cluster
-from ..plane.reports import endpoint_report, group_report
+from ..plane.reports import report_to
 from ..sources.shared_leases import LeaseStore
 
 POD = "192.0.2.1"
@@ -130,11 +126,7 @@ class Node:
 
     def report(self, clients=0, **counted):
         """Have a worker report clients that wait, and what it has counted for the pod."""
-        waiting = WaitingReport(clients, 1.0) if clients else None
-        endpoints = [endpoint_report(SocketAddress(POD, 8080), **counted)] if counted else []
-        report = group_report(*endpoints, waiting=waiting)
-        report = msgspec.structs.replace(report, group=self.served.group.number)
-        self.served.group.add(0, report, self.world.now)
+        report_to(self.served.group, self.world.now, clients, POD, **counted)
 
     async def step(self):
         """Do what is due, but for the holder's part."""

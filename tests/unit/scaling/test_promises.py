@@ -79,29 +79,11 @@ async def test_a_service_that_is_gone_after_a_restart_is_forgotten_in_time(node,
     assert again.endpoints == [POD]
 
 
-async def test_an_endpoint_that_leaves_and_is_listed_again_is_still_promised(node):
-    node.serve()
-    pass_time(node, 1)
-    node.serve(POD)
-    assert node.endpoints == []
-    pass_time(node, PROMISE_S)
-    assert node.endpoints == [POD]
-
-
 async def test_a_promise_whose_time_is_up_is_none_of_the_next_process(node, kept, make):
     node.world.now += PROMISE_S
     again, answer = await restart(node, make, kept)
     assert answer == ("", frozenset())
     assert again.endpoints == [POD]
-
-
-async def test_what_ended_after_a_restart_is_none_of_the_process_after_that(node, kept, make):
-    again, _ = await restart(node, make, kept)
-    again.promises.end(AWAKE)
-    await again.promises.forget_ended()
-    third, answer = await restart(node, make, kept)
-    assert answer == ("", frozenset())
-    assert third.endpoints == [POD]
 
 
 async def test_a_promise_that_stays_on_disk_after_its_end_is_logged_once(node, kept, caplog):
@@ -147,13 +129,6 @@ async def test_the_next_process_keeps_what_earlier_rounds_put_to_rest(node, two_
     assert (again.endpoints, ends_of(again, API)) == ([], [OTHER_POD])
 
 
-async def test_the_end_of_a_round_has_the_next_process_keep_earlier_ones(node, two_rounds, make):
-    node.promises.end(Round("8", (), is_over=True))
-    await node.promises.forget_ended()
-    again, _ = await restart_with_both(node, make, two_rounds)
-    assert (again.endpoints, ends_of(again, API)) == ([], [OTHER_POD])
-
-
 async def test_the_end_of_an_earlier_round_leaves_the_last_ones_promise(node, two_rounds, make):
     node.serve()
     pass_time(node, 0)
@@ -169,18 +144,6 @@ async def test_a_later_round_prolongs_no_earlier_promise(node, two_rounds, make)
     assert (again.endpoints, ends_of(again, API)) == ([POD], [])
     pass_time(again, 5)
     assert ends_of(again, API) == [OTHER_POD]
-
-
-async def test_the_process_after_the_next_keeps_earlier_rounds_too(node, two_rounds, make):
-    again, _ = await restart_with_both(node, make, two_rounds)
-    again.promises.end(Round("8", (), is_over=True))
-    again.promises.promise(API, "9", again.world.now + PROMISE_S)
-    await again.promises.keep("9")
-    third, answer = await restart_with_both(again, make, two_rounds)
-    assert answer == ("9", {API})
-    assert (third.endpoints, ends_of(third, API)) == ([], [])
-    pass_time(third, PROMISE_S - 5)
-    assert (third.endpoints, ends_of(third, API)) == ([POD], [])
 
 
 async def test_a_file_of_an_earlier_version_is_read_and_its_form_is_kept(node, two_rounds, make):
@@ -223,32 +186,9 @@ async def test_only_promises_of_the_round_are_kept(node, make):
     assert file.content is None
 
 
-async def test_clients_are_served_again_once_the_round_is_over_without_effect(node):
-    assert node.endpoints == []
-    assert node.promises.end(AWAKE) == []
-    assert node.endpoints == [POD]
-
-
 async def test_clients_are_served_again_if_there_is_no_round(node):
     assert node.promises.end(None) == []
     assert node.endpoints == [POD]
-
-
-async def test_a_holder_that_says_no_more_cannot_keep_clients_waiting(node):
-    pass_time(node, PROMISE_S - 1)
-    assert node.endpoints == []
-    pass_time(node, 1)
-    assert node.endpoints == [POD]
-
-
-async def test_a_pod_that_terminates_takes_no_client_although_the_time_is_up(node):
-    node.terminate(POD)
-    pass_time(node, PROMISE_S)
-    assert node.endpoints == []
-    node.serve()
-    pass_time(node, 0)
-    node.serve(POD)
-    assert node.endpoints == [POD], "a new pod of that address"
 
 
 async def test_pods_of_a_workload_that_was_scaled_to_zero_get_no_client_until_they_are_gone(node):
@@ -261,12 +201,6 @@ async def test_pods_of_a_workload_that_was_scaled_to_zero_get_no_client_until_th
     pass_time(node, 0)
     node.serve(POD, OTHER_POD)
     assert sorted(node.endpoints) == [POD, OTHER_POD]
-
-
-async def test_the_round_of_another_question_says_nothing_about_what_was_promised(node):
-    assert node.promises.end(Round("8", (), is_over=True)) == []
-    assert node.promises.end(Round("8", (WEB,), is_over=True)) == []
-    assert node.endpoints == []
 
 
 async def test_pods_may_be_about_to_end_while_they_are_ready_and_for_a_time_only(node):
@@ -282,12 +216,6 @@ async def test_pods_that_terminate_are_known_to_end(node, is_asleep):
     if is_asleep:
         node.promises.end(ASLEEP)
     node.terminate(POD)
-    assert not node.promises.are_pods_ending(WEB_WORKLOAD)
-
-
-async def test_workloads_of_other_services_and_those_that_are_served_have_no_pods_that_end(node):
-    assert not node.promises.are_pods_ending(("other", WORKLOAD))
-    node.promises.end(AWAKE)
     assert not node.promises.are_pods_ending(WEB_WORKLOAD)
 
 

@@ -1,15 +1,13 @@
 """Demand: what counts as use of a Service, and for how long."""
 
-import msgspec
 import pytest
 
-from userspace_proxy.model import Handling, Hold, ServiceKey, SocketAddress
-from userspace_proxy.plane.messages import WaitingReport
+from userspace_proxy.model import Handling, Hold, ServiceKey
 from userspace_proxy.scaling.usage import RECENT_S, Usage
 from userspace_proxy.steering import Bind
 
 from ..agent.samples import Cluster
-from ..plane.reports import endpoint_report, group_report
+from ..plane.reports import report_to
 
 POD_A, POD_B = "192.0.2.1", "192.0.2.2"
 WEB = ServiceKey("shop", "web")
@@ -35,11 +33,7 @@ class Used:
         return served
 
     def report(self, clients=0, pod=POD_A, **counted):
-        waiting = WaitingReport(clients, 1.0) if clients else None
-        endpoints = [endpoint_report(SocketAddress(pod, 8080), **counted)] if counted else []
-        report = group_report(*endpoints, waiting=waiting)
-        report = msgspec.structs.replace(report, group=self.served.group.number)
-        self.served.group.add(0, report, self.now)
+        report_to(self.served.group, self.now, clients, pod, **counted)
 
     def demand_after(self, seconds):
         self.now += seconds
@@ -95,21 +89,6 @@ def test_idle_after_is_how_long_use_is_recent(used):
     assert used.demand_after(0) == 1
     assert used.demand_after(599) == 1
     assert used.demand_after(1) == 0
-
-
-def test_a_new_pod_counts_as_use_and_one_that_leaves_does_not(used):
-    used.serve(POD_A)
-    assert used.demand_after(0) == 1
-    assert used.demand_after(RECENT_S) == 0
-    used.serve(POD_A, POD_B)
-    assert used.demand_after(0) == 1
-    assert used.demand_after(RECENT_S) == 0
-    used.serve(POD_A)
-    assert used.demand_after(0) == 0
-    used.serve()
-    assert used.demand_after(0) == 0
-    used.serve(POD_A)
-    assert used.demand_after(0) == 1
 
 
 def test_a_worker_that_ends_counts_as_use_as_its_last_clients_are_not_counted(used):

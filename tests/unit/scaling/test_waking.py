@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 
-import msgspec
 import pytest
 
 from tests.port_keys import port_key
@@ -21,7 +20,7 @@ from userspace_proxy.model import (
     Workload,
     WorkloadKind,
 )
-from userspace_proxy.plane.messages import WaitBegan, WaitingReport
+from userspace_proxy.plane.messages import WaitBegan
 from userspace_proxy.scaling import waking
 from userspace_proxy.scaling.lease_notes import Round
 from userspace_proxy.scaling.promises import ENDS_S, Promises
@@ -34,7 +33,7 @@ from userspace_proxy.steering import Bind
 from ..agent.samples import Cluster, service
 from ..agent.watched import turn
 from ..dataplane.waiting import until
-from ..plane.reports import group_report
+from ..plane.reports import report_to
 
 POD = "192.0.2.1"
 WEB = ServiceKey("shop", "web")
@@ -153,14 +152,17 @@ class Rig:
         return f"{namespace} {wake}"
 
     def report(self, clients, served=None):
-        served = served or self.served
-        waiting = WaitingReport(clients, 1.0) if clients else None
-        report = msgspec.structs.replace(group_report(waiting=waiting), group=served.group.number)
-        served.group.add(0, report, self.now)
+        report_to((served or self.served).group, self.now, clients)
 
     async def look_after(self, seconds):
         self.now += seconds
         await self.waking.look()
+
+
+async def ended(task):
+    """Cancel a task, and wait for its end."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture
@@ -376,8 +378,7 @@ async def test_demand_that_begins_meanwhile_is_next(rig):
     task = asyncio.ensure_future(rig.waking.run())
     await until(lambda: len(rig.source.woken) == 4)
     assert rig.source.woken[1] == "shop deployment/web"
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await ended(task)
 
 
 async def test_the_port_that_has_no_endpoint_wakes_the_workload_whichever_began_last(rig):
@@ -417,8 +418,7 @@ async def test_a_workload_is_woken_without_a_timer(rig):
     task = asyncio.ensure_future(rig.waking.run())
     rig.begin()
     await until(lambda: rig.source.woken)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await ended(task)
 
 
 async def test_while_nodes_agree_the_workload_is_not_woken(rig):
@@ -480,8 +480,7 @@ async def test_the_end_of_pods_is_noticed_within_a_tenth_of_a_second(rig, monkey
     await until(lambda: rig.waking._waits_for_ends)
     rig.serve()
     await until(lambda: rig.source.woken)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await ended(task)
 
 
 async def test_once_the_workload_was_scaled_to_zero_the_next_attempt_is_made_at_once(rig):
@@ -527,5 +526,4 @@ async def test_clients_that_begin_to_wait_after_a_long_look_share_the_next_one(r
     assert (len(looks), pauses) == (1, [2.0])
     over.set()
     await until(lambda: len(looks) > 1)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await ended(task)

@@ -133,6 +133,7 @@ async def test_without_watch_it_is_the_table_of_clients():
                 "name": "web",
                 "port": "http",
                 "connections": 3,
+                "failed": 0,
                 "last_at": NOW,
             }
         ]

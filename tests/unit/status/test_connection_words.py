@@ -207,14 +207,16 @@ def test_the_table_of_clients_has_the_busiest_and_the_sum_of_the_others():
     rows = tuple(
         EdgeFacts(client=f"10.0.0.{n}", service="shop/web", connections=9 - n) for n in range(3)
     )
-    named = EdgeFacts(client="10.0.0.9", client_pod="shop/cart-1", service="a/b", connections=2000)
+    named = EdgeFacts(
+        client="10.0.0.9", client_pod="shop/cart-1", service="a/b", connections=2000, failed=3
+    )
     edges = EdgesFacts(edges=(named, *rows), others=5)
     assert edge_cells(edges, 2) == [
-        ["shop/cart-1", "a/b", "2,000"],
-        ["10.0.0.0", "shop/web", "9"],
-        ["others", "", "20"],
+        ["shop/cart-1", "a/b", "2,000", "3"],
+        ["10.0.0.0", "shop/web", "9", "0"],
+        ["others", "", "20", ""],
     ]
-    assert edge_cells(EdgesFacts(edges=(named,)), 2) == [["shop/cart-1", "a/b", "2,000"]]
+    assert edge_cells(EdgesFacts(edges=(named,)), 2) == [["shop/cart-1", "a/b", "2,000", "3"]]
 
 
 def test_a_time_has_milliseconds():

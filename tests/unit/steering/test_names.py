@@ -36,11 +36,6 @@ def test_labels(name, expected):
     assert proxy_label(name) == expected
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_label_of_a_label_is_itself(name):
-    assert proxy_label(proxy_label(name)) == proxy_label(name)
-
-
 def test_names_with_the_same_beginning_have_different_labels():
     assert proxy_label("the-same-beginning-1") != proxy_label("the-same-beginning-2")
 
@@ -108,11 +103,6 @@ def test_tables_of_other_programs_belong_to_no_proxy(table):
 def test_a_tables_name_is_read_as_it_was_written(name, kind):
     table = OwnTable(kind, proxy_label(name))
     assert read_own_table(table.name) == table
-
-
-@pytest.mark.parametrize("name", ["kube-proxy", "userspace-proxy2", "my-userspace-proxy", ""])
-def test_names_of_other_programs_are_not_read(name):
-    assert read_own_table(name) is None
 
 
 @pytest.mark.parametrize(

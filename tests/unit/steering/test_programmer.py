@@ -61,11 +61,6 @@ def programmer():
     return InMemory()
 
 
-def test_the_first_apply_loads_everything(programmer):
-    programmer.apply({WEB: 36001, DNS: 36002})
-    assert programmer.writes == [{WEB: 36001, DNS: 36002}]
-
-
 def test_a_later_apply_writes_what_differs(programmer):
     programmer.apply({WEB: 36001, DNS: 36002})
     programmer.apply({WEB: 36003, CART: 36004})
@@ -151,14 +146,6 @@ def test_a_port_is_kept_for_at_least_one_whole_round():
     assert end_round(released) == {36001}
     assert list(released) == [36002]
     assert [end_round(released), end_round(released)] == [{36002}, set()]
-
-
-def test_a_port_that_is_released_again_begins_anew():
-    released = ReleasedPorts()
-    released.add([36001])
-    end_round(released)
-    released.add([36001])
-    assert [end_round(released), end_round(released)] == [set(), {36001}]
 
 
 def test_a_port_whose_guard_can_not_be_ended_is_kept():

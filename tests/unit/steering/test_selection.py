@@ -200,11 +200,6 @@ async def leave(steering: str, proxy_name: str = "", target: Target = 36001) -> 
     await left.close()
 
 
-async def test_on_a_clean_node_nothing_is_found(node):
-    assert await remove_leftovers("nftables", "") == Leftovers((), ())
-    assert "nat" not in node.run("cat /proc/net/ip_tables_names")
-
-
 @pytest.mark.parametrize("steering", ["iptables", "nftables", "local"])
 async def test_leftovers_of_other_steerings_are_removed(node, steering):
     await leave(steering)

@@ -48,8 +48,9 @@ def address_lines(served_ports: Iterable[ServedPort], bind: Bind) -> dict[PortKe
 
 def changed_lines(before: Mapping[PortKey, str], now: Mapping[PortKey, str]) -> list[str]:
     """Return the changed lines; ``address`` is null for ports that are no longer served."""
-    gone = [_without_address(line) for key, line in before.items() if key not in now]
-    return gone + [line for key, line in now.items() if before.get(key) != line]
+    gone = [json.loads(line) for key, line in before.items() if key not in now]
+    lines = [json.dumps({**one, "address": None, "endpoints": 0}) for one in gone]
+    return lines + [line for key, line in now.items() if before.get(key) != line]
 
 
 class AddressPrinter(Component):
@@ -102,7 +103,3 @@ def _line(served: ServedPort, address: SocketAddress) -> str:
             "endpoints": len(plan.serving.endpoints),
         }
     )
-
-
-def _without_address(line: str) -> str:
-    return json.dumps({**json.loads(line), "address": None, "endpoints": 0})

@@ -1,7 +1,7 @@
-"""The calls of bpf(2): maps, programs, links, pins, elements, and what is known of those.
+"""The calls of bpf(2): create, read and change maps, programs, links, pins and elements.
 
-The caller owns each descriptor that is returned. A map or program lives while a descriptor, a link
-or a pin holds it, and a program is attached while its link does.
+The caller owns each descriptor that is returned. A map or program exists while a descriptor, link
+or pin refers to it; a program is attached while its link exists.
 
 Linux before 5.11 counts maps and programs of a user as locked memory; see ``as_locked_memory``.
 
@@ -34,13 +34,13 @@ _SOCKET_STORAGE = 24
 _LICENCE = b"GPL"
 _NAME_BYTES = 15
 _INSTRUCTION_BYTES = 8
-# What the verifier says of a program of 1,000 instructions is 100 KB; a longer text is cut.
+# The verifier's log of a program of 1,000 instructions is 100 KB; a longer one is cut.
 _LOG_BYTES = 1 << 20
 # Lines of the log that aren't the reason. Source: print_verification_stats().
 _STATISTICS = ("processed ", "verification time", "stack depth")
-# Linux 7.3 goes on with paragraphs that explain it.
+# From Linux 7.3 on, paragraphs that explain the reason follow.
 _EXPLANATION = "\nVerification failed: "
-# Of union bpf_attr, each as far as it is used.
+# The fields of union bpf_attr that are used here.
 _MAP_FIELDS = struct.Struct("=7I16sIIII")
 _PROGRAM_FIELDS = struct.Struct("=IIQQIIQII16sII")
 _TYPES_FIELDS = struct.Struct("=QQIII")
@@ -51,7 +51,7 @@ _BATCH_FIELDS = struct.Struct("=QQQQIIQQ")
 _ID_FIELDS = struct.Struct("=III")
 _INFO_FIELDS = struct.Struct("=IIQ")
 _QUERY_FIELDS = struct.Struct("=IIIIQI4x")
-# Of struct bpf_map_info, bpf_prog_info and bpf_link_info, each as far as it is used.
+# The fields of struct bpf_map_info, bpf_prog_info and bpf_link_info that are used here.
 _MAP_INFO = struct.Struct("=I4xIIII16s")
 _PROGRAM_INFO = struct.Struct("=4xI8s48x16s")
 _LINK_INFO = struct.Struct("=8xI4xQI4x")
@@ -59,35 +59,35 @@ _LINK_INFO = struct.Struct("=8xI4xQI4x")
 _PROGRAMS_MAX = 64
 _BATCH = 4096
 
-# So often an element is tried that there is no memory for at that moment.
+# How often to retry an element for which there is no memory at the moment.
 _TRIES, _REFILL_S = 20, 0.001
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ProgramInfo(NamedTuple):
-    """What is known of a program."""
+    """A program's name and tag, as the kernel reports them."""
 
     id: int
     tag: bytes
-    """A digest of its instructions, in which maps don't count."""
+    """The kernel's digest of its instructions, without the maps."""
     name: str
 
 
 class LinkInfo(NamedTuple):
-    """What is known of a link to a cgroup."""
+    """A link to a cgroup, as the kernel reports it."""
 
     program: int
     """Its id."""
     cgroup: int
-    """The inode of the folder; 0: it was detached."""
+    """The folder's inode; 0: the link was detached."""
 
 
 @contextlib.contextmanager
 def as_locked_memory() -> Iterator[None]:
-    """Let what is created meanwhile take the memory that it needs, as far as that is allowed.
+    """Lift the limit of locked memory for what is created meanwhile, as far as permitted.
 
-    Linux before 5.11 counts it as locked memory, with what other processes of the user have.
+    Linux before 5.11 counts maps and programs of all the user's processes as locked memory.
     """
     before = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     for limit in ((resource.RLIM_INFINITY,) * 2, (before[1],) * 2):
@@ -120,13 +120,13 @@ def load_program(section: str, code: bytes) -> int:
         code: Instructions, with the descriptors of maps.
 
     Raises:
-        OSError: With the last thing that the verifier said.
+        OSError: With the verifier's reason.
     """
     try:
         return _load(section, code)
     except OSError as exc:
         if exc.errno == errno.EPERM:
-            # This process may load none.
+            # This process may not load programs.
             raise
         log = ctypes.create_string_buffer(_LOG_BYTES)
         try:
@@ -143,7 +143,7 @@ def load_object(parts: BpfObject, maps: Mapping[str, int]) -> dict[str, int]:
         maps: The descriptor of each map that they refer to.
 
     Raises:
-        OSError: Of the first one that the kernel refuses; nothing stays loaded.
+        OSError: The kernel refused a program; nothing stays loaded.
     """
     loaded: dict[str, int] = {}
     try:
@@ -157,23 +157,23 @@ def load_object(parts: BpfObject, maps: Mapping[str, int]) -> dict[str, int]:
 
 
 def attach(section: str, program: int, cgroup: int) -> int:
-    """Return the descriptor of a new link; other programs at the same place stay attached.
+    """Attach a program; returns the link's descriptor. Other programs stay attached.
 
     Args:
         section: A key of ``KINDS``.
         program: A descriptor.
-        cgroup: A descriptor of a folder of cgroup v2; what is below it is covered, too.
+        cgroup: A descriptor of a folder of cgroup v2; folders below it are covered, too.
     """
     return _call(_LINK_CREATE, _LINK_FIELDS.pack(program, cgroup, KINDS[section].attach, 0))
 
 
 def replace_program(link: int, program: int) -> None:
-    """Let a link run another program of the same kind, without a moment with none."""
+    """Replace a link's program by one of the same kind, atomically."""
     _call(_LINK_UPDATE, _LINK_FIELDS.pack(link, program, 0, 0))
 
 
 def detach(link: int) -> None:
-    """End what a link does, whatever else holds it; there is no way back."""
+    """Detach a link for good, even if other descriptors or pins refer to it."""
     _call(_LINK_DETACH, struct.pack("=I", link))
 
 
@@ -201,13 +201,13 @@ def program_name(identifier: int) -> str:
 
 
 def program_info(program: int) -> ProgramInfo:
-    """Return what is known of a program."""
+    """Return a program's name and tag."""
     number, tag, name = _PROGRAM_INFO.unpack(_info(program, _PROGRAM_INFO.size))
     return ProgramInfo(number, tag, name.partition(b"\0")[0].decode(errors="replace"))
 
 
 def link_info(link: int) -> LinkInfo:
-    """Return what is known of a link to a cgroup."""
+    """Return the program and the cgroup of a link."""
     program, cgroup, _ = _LINK_INFO.unpack(_info(link, _LINK_INFO.size))
     return LinkInfo(program, cgroup)
 
@@ -219,7 +219,7 @@ def map_info(table: int) -> MapSpec:
 
 
 def memory_of(table: int) -> int:
-    """Return how many bytes a map takes, as the kernel says: before Linux 6.4 for all elements."""
+    """Return how many bytes a map takes, by the kernel; before Linux 6.4 as if it were full."""
     for line in Path(f"/proc/self/fdinfo/{table}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == "memlock":
@@ -228,19 +228,19 @@ def memory_of(table: int) -> int:
 
 
 def pin(descriptor: int, path: Path) -> None:
-    """Give a map, program or link a name below a mount of bpffs; raises OSError if there is one."""
+    """Pin a map, program or link in a mount of bpffs; raises OSError if the path is taken."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     _call(_PIN, _PIN_FIELDS.pack(ctypes.addressof(name), descriptor, 0))
 
 
 def pinned(path: Path) -> int:
-    """Return a descriptor of what has a name; raises OSError."""
+    """Return a descriptor of what is pinned at a path; raises OSError."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     return _call(_PINNED, _PIN_FIELDS.pack(ctypes.addressof(name), 0, 0))
 
 
 def update(descriptor: int, key: bytes, value: bytes) -> None:
-    """Set one element, at once for all programs; waits for memory as :func:`update_batch` does."""
+    """Set one element, atomically; waits for memory as :func:`update_batch` does."""
     with_value = ctypes.create_string_buffer(value, len(value))
     for tries in range(_TRIES + 1):
         try:
@@ -254,21 +254,21 @@ def update(descriptor: int, key: bytes, value: bytes) -> None:
 
 
 def lookup(descriptor: int, key: bytes, value_bytes: int) -> bytes | None:
-    """Return one element, or None; of a per-CPU map, the values of all possible CPUs."""
+    """Return one element, or None; for a per-CPU map, the values of all possible CPUs."""
     value = ctypes.create_string_buffer(value_bytes)
     return value.raw if _element(_LOOKUP, descriptor, key, value) else None
 
 
 def delete(descriptor: int, key: bytes) -> bool:
-    """Remove one element; returns whether it was there."""
+    """Remove one element; returns whether it existed."""
     return _element(_DELETE, descriptor, key, None)
 
 
 def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> None:
-    """Set many elements; 30,000 take 10 to 20 ms. One that fails leaves those before it set.
+    """Set many elements; 30,000 take 10 to 20 ms. If one fails, those before it stay set.
 
-    From Linux 6.1 on a processor keeps some memory for elements of maps, and adds to it a moment
-    after some was taken; a batch may be faster.
+    From Linux 6.1 on, each processor has a small reserve of memory for elements, which is refilled
+    after a moment; a batch may use it up sooner.
     """
     key, value = (ctypes.create_string_buffer(x, len(x)) for x in (keys, values))
     key_bytes, value_bytes = len(keys) // count, len(values) // count
@@ -289,7 +289,7 @@ def update_batch(descriptor: int, keys: bytes, values: bytes, count: int) -> Non
 
 
 def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
-    """Remove many elements; those that aren't there are passed over."""
+    """Remove many elements; missing ones are skipped."""
     if not keys:
         return
     packed = ctypes.create_string_buffer(b"".join(keys))
@@ -297,18 +297,18 @@ def delete_batch(descriptor: int, keys: Sequence[bytes]) -> None:
     while done < len(keys):
         where = begin + done * len(keys[0])
         batch = _Batch(_DELETE_BATCH, descriptor, 0, 0, where, 0, len(keys) - done)
-        # It ends before the first key that isn't there.
+        # The kernel stops at the first missing key.
         done += batch.count + batch.is_at_end
 
 
 def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
-    """Return all elements of a hash; those that change meanwhile may be missing or be there twice.
+    """Return all elements of a hash; some that change meanwhile may be missing or listed twice.
 
     Args:
         spec: How the map was created.
     """
     found: list[tuple[bytes, bytes]] = []
-    # A batch contains whole buckets, and an element is never in the bucket of many others.
+    # A batch contains whole buckets, which are never large.
     count = min(spec.entries, _BATCH)
     keys, values = (
         ctypes.create_string_buffer(size * count) for size in (spec.key_bytes, spec.value_bytes)
@@ -329,16 +329,16 @@ def elements(descriptor: int, spec: MapSpec) -> list[tuple[bytes, bytes]]:
 
 
 def reason_of(log: str) -> str:
-    """Return the line of the verifier's log that says why it refuses a program."""
+    """Return the line of the verifier's log with the reason for the refusal."""
     said, _, _ = log.partition(_EXPLANATION)
     lines = [x for x in said.splitlines() if x.strip() and not x.startswith(_STATISTICS)]
     return lines[-1] if lines else "without a reason"
 
 
 def types_of(value_bytes: int) -> bytes:
-    """Return type information of an integer, 1, and of a structure without fields, 2.
+    """Return type information: 1 is an integer, 2 a structure without fields.
 
-    Socket storage needs some, and looks at nothing but the sizes.
+    Socket storage requires it, and checks only the sizes.
     """
     integer = struct.pack("=IIII", 1, 1 << 24, 4, 32)
     structure = struct.pack("=III", 3, 4 << 24, value_bytes)
@@ -367,7 +367,7 @@ def _load(section: str, code: bytes, log: ctypes.Array[ctypes.c_char] | None = N
 
 
 class _Batch:
-    """A call for many elements."""
+    """A call on many elements."""
 
     def __init__(
         self,
@@ -384,7 +384,7 @@ class _Batch:
         asked = _BATCH_FIELDS.pack(begin, end, keys, values, count, table, 0, 0)
         answer = ctypes.create_string_buffer(asked, len(asked))
         self.is_at_end = False
-        """By default: there is no further element, or not the one that was asked for."""
+        """By default: no further element exists, or the requested one doesn't."""
         try:
             _call_in(command, answer)
         except OSError as exc:
@@ -392,7 +392,7 @@ class _Batch:
                 raise
             self.is_at_end = True
         self.count = int(_BATCH_FIELDS.unpack(answer)[4])
-        """How many elements were done."""
+        """How many elements the kernel processed."""
 
 
 def _cut(data: bytes, size: int, count: int) -> list[bytes]:
@@ -408,7 +408,7 @@ def _info(descriptor: int, size: int) -> bytes:
 def _element(
     command: int, descriptor: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None
 ) -> bool:
-    """Return whether the element was there."""
+    """Return whether the element existed."""
     buffer = ctypes.create_string_buffer(key, len(key))
     where = ctypes.addressof(buffer), 0 if value is None else ctypes.addressof(value)
     try:
@@ -425,10 +425,10 @@ def _call(command: int, attributes: bytes) -> int:
 
 
 def _call_in(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
-    """Call with attributes in which the kernel answers, too."""
+    """Call with attributes into which the kernel writes its answer."""
     number = _NUMBER.get(platform.machine())
     if number is None:
-        # Not a lack of the kernel, which may well have the call.
+        # The kernel may well support the call.
         unknown = f"cannot call bpf(2): its number on {platform.machine()} isn't known"
         raise PermissionError(errno.EPERM, unknown)
     result = int(_libc.syscall(number, command, attributes, len(attributes)))

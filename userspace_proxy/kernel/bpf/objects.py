@@ -1,8 +1,8 @@
-"""Reads what clang made of a file of BPF programs, without type information.
+"""Parses an ELF file of BPF programs as clang compiles it, without type information.
 
 A map is a variable of five words in the section ``maps``, as in :class:`MapSpec`. A program is a
-section whose name says where it is attached. A program may refer to maps, and to nothing else:
-no global data, no functions that aren't inlined.
+section whose name states where it is attached. It may refer only to maps: no global data, and no
+functions that aren't inlined.
 
 Source: elf(5); linux/elf-em.h; llvm/BinaryFormat/ELFRelocs/BPF.def.
 """
@@ -32,7 +32,7 @@ _BY_DESCRIPTOR = 1 << 4
 
 
 class HookKind(NamedTuple):
-    """Where a program is attached, as the kernel numbers it."""
+    """Where a program is attached, by the kernel's numbers."""
 
     program: int
     attach: int
@@ -51,7 +51,7 @@ KINDS: Mapping[str, HookKind] = {
 
 
 class MapSpec(NamedTuple):
-    """How a map is created; the types are those of ``enum bpf_map_type``."""
+    """How to create a map; types are values of ``enum bpf_map_type``."""
 
     type: int
     key_bytes: int
@@ -77,7 +77,7 @@ class Program:
     references: Sequence[MapReference]
 
     def with_maps(self, descriptors: Mapping[str, int]) -> bytes:
-        """Return the instructions as the kernel takes them: with the descriptors of the maps."""
+        """Return the instructions with the maps' descriptors filled in, as the kernel expects."""
         code = bytearray(self.code)
         for offset, name in self.references:
             code[offset + 1] |= _BY_DESCRIPTOR
@@ -87,21 +87,21 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class BpfObject:
-    """What one file contains."""
+    """The programs and maps of one file."""
 
     maps: Mapping[str, MapSpec]
     programs: Sequence[Program]
 
 
 class ObjectError(InputError):
-    """A file isn't an object that can be loaded."""
+    """A file isn't a loadable object."""
 
 
 def read_object(data: bytes) -> BpfObject:
-    """Return what a file contains, its programs in the file's order.
+    """Parse a file; its programs are in the file's order.
 
     Raises:
-        ObjectError: It is none, or its programs need what isn't loaded.
+        ObjectError: It isn't a BPF object, or its programs need more than maps.
     """
     try:
         return _Elf(data).read()
@@ -140,7 +140,7 @@ class _Elf:
         maps = {
             name: MapSpec(*_MAP.unpack_from(self._sections[where].body, offset))
             for name, where, offset in self._symbols
-            # Others are no sections: of a file, or undefined.
+            # Other numbers aren't sections: the file's own symbol, or undefined.
             if 0 < where < len(self._sections) and self._sections[where].name == _MAPS
         }
         programs = [

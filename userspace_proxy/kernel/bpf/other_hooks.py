@@ -1,4 +1,4 @@
-"""Which programs follow connections of a cgroup, and what they are called.
+"""Lists the programs that are attached to connections of a cgroup, with their names.
 
     attached ids ──┬── the kernel's name of a program    needs CAP_SYS_ADMIN
                    └── the name under which it, or a link that runs it, is pinned    needs CAP_BPF
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from . import calls
 
 SECTIONS = ("cgroup/connect4", "cgroup/connect6", "sockops")
-"""Where a program can keep the proxy's own from what they are for."""
+"""Hooks at which another program can interfere with the proxy's own."""
 # Cilium has some hundred pins on a node with as many pods.
 _PINS_MAX = 4096
 _ALLOW_MULTI = 2  # include/uapi/linux/bpf.h
@@ -30,17 +30,17 @@ class Hook(NamedTuple):
     section: str
     """One of :data:`SECTIONS`."""
     program: int
-    """Its id."""
+    """Its id in the kernel."""
     name: str
-    """At most 15 bytes of it; empty if it can't be read."""
+    """The kernel's name of it, at most 15 bytes; empty if it can't be read."""
     pin: str
-    """Below the mount of bpffs; empty if it has none, or in another mount."""
+    """Its path in the mount of bpffs; empty if it has none, or in another mount."""
     is_sole: bool = False
-    """It was attached without BPF_F_ALLOW_MULTI, so the kernel admits no other one."""
+    """It was attached without BPF_F_ALLOW_MULTI, so the kernel attaches no other program."""
 
 
 def attached_at(cgroup: Path) -> list[tuple[str, int, bool]]:
-    """Return section, id and ``is_sole`` of what is attached to a cgroup; as :func:`read_hooks`."""
+    """Return section, id and ``is_sole`` of each program that :func:`read_hooks` lists."""
     folder = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = {one: calls.attached(one, folder) for one in SECTIONS}
@@ -50,14 +50,14 @@ def attached_at(cgroup: Path) -> list[tuple[str, int, bool]]:
 
 
 def read_hooks(cgroup: Path, names: Path | None) -> list[Hook]:
-    """Return what is attached to a cgroup itself, in the order in which it runs.
+    """Return the programs attached to a cgroup itself, in the order in which they run.
 
     Args:
         cgroup: A folder of cgroup v2.
         names: A mount of bpffs.
 
     Raises:
-        OSError: Without CAP_NET_ADMIN, or the folder is none of cgroup v2.
+        OSError: CAP_NET_ADMIN is missing, or the folder isn't a cgroup v2.
     """
     found = attached_at(cgroup)
     pins = dict(_pins(names)) if found and names else {}
@@ -65,13 +65,13 @@ def read_hooks(cgroup: Path, names: Path | None) -> list[Hook]:
 
 
 def _pins(names: Path) -> Iterator[tuple[int, str]]:
-    """Yield the ids of programs that a mount of bpffs holds, each with the name of its pin."""
+    """Yield the id and the path of each program that is pinned in a mount of bpffs."""
     paths = (Path(folder, name) for folder, _, files in os.walk(names) for name in files)
     for path in islice(paths, _PINS_MAX):
         try:
             descriptor = calls.pinned(path)
         except OSError:
-            # It was removed meanwhile, or is another user's.
+            # It was removed meanwhile, or belongs to another user.
             continue
         try:
             kind = str(Path(f"/proc/self/fd/{descriptor}").readlink()).replace("_link", "-link")

@@ -1,10 +1,10 @@
 """Reads a ring buffer that BPF programs write.
 
-Rule 1: there is one reader, which is the only one that moves its position.
-Rule 2: a record is read once its writer is ready with it; later ones wait for it.
+Rule 1: there is one reader, and only it advances the read position.
+Rule 2: a record is read once its writer has committed it; later records wait for it.
 
-The kernel writes a record before the word that says so, and what is between two reads here takes
-longer than a processor may reorder them, so no barriers are needed.
+The kernel writes a record before it marks it as committed, and between two reads here more time
+passes than a processor can reorder across, so no barriers are needed.
 
 Source: Documentation/bpf/ringbuf.rst; kernel/bpf/ringbuf.c.
 """
@@ -18,18 +18,18 @@ _HEADER_BYTES = 8
 
 
 class Ring:
-    """The reader of one ring buffer; its map's descriptor is readable if there are records.
+    """The reader of one ring buffer; the map's descriptor is readable while there are records.
 
     Args:
-        descriptor: Of the map; the caller closes it.
-        size: The map's number of entries: bytes.
+        descriptor: The map's; the caller closes it.
+        size: The map's number of entries, which is its size in bytes.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
         page = mmap.PAGESIZE
         self._size = size
         self._ours = mmap.mmap(descriptor, page)
-        # The data is there twice, one after the other, so no record is in two parts.
+        # The kernel maps the data twice in a row, so no record is split.
         self._theirs = mmap.mmap(descriptor, page + 2 * size, prot=mmap.PROT_READ, offset=page)
         self._read = memoryview(self._ours).cast("Q")
         whole = memoryview(self._theirs)
@@ -39,7 +39,7 @@ class Ring:
         whole.release()
 
     def take(self) -> list[bytes]:
-        """Return the records that are ready, the oldest first, and make room for others."""
+        """Return the committed records, oldest first, and free their space."""
         taken = []
         at, end = self._read[0], self._written[0]
         while at < end:
@@ -56,7 +56,7 @@ class Ring:
         return taken
 
     def close(self) -> None:
-        """End reading; what wasn't taken stays in the map."""
+        """Unmap the buffer; unread records stay in the map."""
         for view in (self._read, self._written, self._lengths, self._data):
             view.release()
         self._ours.close()

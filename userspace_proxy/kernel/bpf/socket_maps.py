@@ -8,7 +8,7 @@
     settings                 number_key(0), of 4 bytes → DialSettings
     events                   RingEvent
 
-Rule 1: an address is two words, as the kernel has it in memory; one of IPv4 is half of the second.
+Rule 1: an address is two words, as in the kernel's memory; an IPv4 address is half of the second.
 Rule 2: times are those of ``time.monotonic_ns``.
 """
 
@@ -34,21 +34,21 @@ _EJECTION = struct.Struct("=QQQ")
 _COUNTS = struct.Struct("=23Q")
 _SETTINGS = struct.Struct("=5Q")
 _EVENT = struct.Struct("=4Q24s24s5Q")
-# A service has fewer slots: the upper half of their keys belongs to pins.
+# A service has fewer slots: the upper half of the keys belongs to affinity entries.
 _PINNED = 1 << 31
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
 class FrontendValue(NamedTuple):
-    """What a frontend leads to."""
+    """The slots and the affinity of a frontend."""
 
     number: int
-    """Of its slots; below 2^32."""
+    """Its slots' number; below 2^32."""
     slots: int
     affinity: int = 0
-    """Those with the same number share pins; 0: without affinity."""
+    """Frontends with the same number share affinity entries; 0: without affinity."""
     timeout_s: int = 0
-    """Of affinity."""
+    """The timeout of session affinity."""
 
     def pack(self) -> bytes:
         return _SERVICE.pack(*self)
@@ -59,11 +59,11 @@ class FrontendValue(NamedTuple):
 
 
 class SlotValue(NamedTuple):
-    """What a slot leads to."""
+    """The endpoint of a slot."""
 
     address: SocketAddress
     number: int
-    """Of its counters and ejection; at least 1."""
+    """The key of its counters and its ejection; at least 1."""
 
     def pack(self) -> bytes:
         return _ENDPOINT.pack(_pack_address(self.address), self.number)
@@ -75,31 +75,32 @@ class SlotValue(NamedTuple):
 
 
 class DialCounts(NamedTuple):
-    """What became of the dials of an endpoint, since its counters were made."""
+    """Results of an endpoint's dials since its counters were created."""
 
     established: int = 0
     refused: int = 0
-    """Also by an ICMP error."""
+    """By a RST, or by an ICMP error."""
     unanswered: int = 0
     """The SYN was repeated; some were established later."""
     given_up: int = 0
     """The client closed the socket before there was an answer."""
     ended: int = 0
-    """Of those that were established; all that follows but latency is counted then."""
+    """Established connections that have ended; all fields below but the latency are counted
+    then."""
     received: int = 0
     """Bytes from the endpoint."""
     sent: int = 0
     """Bytes that the endpoint has acknowledged."""
     retransmitted: int = 0
-    """Segments."""
+    """Segments sent again."""
     srtt_us: int = 0
     """Sum of the smoothed round-trip times."""
     latency_ns: int = 0
     """Sum of the times until connections were established."""
     lost: int = 0
-    """Connections whose end should have been an event, for which the ring had no room."""
+    """Connections whose end wasn't reported, as the ring was full."""
     buckets: tuple[int, ...] = (0,) * 12
-    """How many of those there were by bound: TIMES_BOUNDS_S; the last one is of longer ones."""
+    """How many of these times were within each of TIMES_BOUNDS_S; the last counts longer ones."""
 
     def pack(self) -> bytes:
         return _COUNTS.pack(*self[:-1], *self.buckets)
@@ -111,10 +112,10 @@ class DialCounts(NamedTuple):
 
 
 class EventKind(enum.IntEnum):
-    """What an event reports, and by what an endpoint was ejected: one of the first three."""
+    """What an event reports; the first three are also what an endpoint was ejected for."""
 
     PROBED = 0
-    """No event: an ejection was due, and a dial that will end or extend it is pending."""
+    """Not an event: an ejection has expired, and the pending dial will end or extend it."""
     REFUSED = 1
     UNANSWERED = 2
     RETURNED = 3
@@ -122,12 +123,12 @@ class EventKind(enum.IntEnum):
 
 
 class EjectionScope(NamedTuple):
-    """For whose clients an endpoint is ejected."""
+    """An ejected endpoint, and the clients for which it is ejected."""
 
     endpoint: int
-    """Its number. With 0, programs count the failed dials that a network namespace reports."""
+    """Its number; under 0, programs count the failed dials that a network namespace reports."""
     netns: int = 0
-    """Cookie of the only network namespace; 0: all clients, as the control process has found."""
+    """Cookie of the clients' network namespace; 0: all clients, by the control process."""
 
     def pack(self) -> bytes:
         return _PAIR.pack(*self)
@@ -138,12 +139,12 @@ class EjectionScope(NamedTuple):
 
 
 class Ejection(NamedTuple):
-    """Until when an endpoint is left out; it goes on until a dial is established."""
+    """How long an endpoint is ejected; the ejection lasts until a dial is established."""
 
     until_ns: int
-    """From then on the next dial is a probe."""
+    """After this time the next dial is a probe."""
     times: int
-    """How many failures there were, of which all but the first were probes."""
+    """The number of failures; all but the first were probes."""
     kind: EventKind
 
     def pack(self) -> bytes:
@@ -156,18 +157,18 @@ class Ejection(NamedTuple):
 
 
 class DialSettings(NamedTuple):
-    """What holds for all dials."""
+    """Settings for all dials."""
 
     host_only: int = 0
-    """1: dials of other network namespaces are left to the rules."""
+    """1: dials of other network namespaces aren't offloaded."""
     host_netns: int = 0
-    """Cookie of the namespace that is meant; 0: the first one of this machine."""
+    """Cookie of the namespace whose dials are offloaded; 0: this machine's first one."""
     observing: int = 0
-    """1: the end of each connection is an event."""
+    """1: the end of each connection is reported as an event."""
     next_number: int = 1
-    """Programs don't read it: endpoints' numbers from here on were never used."""
+    """The first number no endpoint has had yet; programs don't read it."""
     valid_until_ns: int = 2**64 - 1
-    """From then on all dials are left to the rules, as they are before the first settings."""
+    """After this time no dial is offloaded, as before the first settings."""
 
     def pack(self) -> bytes:
         return _SETTINGS.pack(*self)
@@ -181,7 +182,7 @@ class Result(enum.IntEnum):
     """How a connection ended."""
 
     NONE = 0
-    """It didn't."""
+    """It hasn't ended."""
     REFUSED = 1
     UNANSWERED = 2
     GIVEN_UP = 3
@@ -198,12 +199,12 @@ class RingEvent(NamedTuple):
     endpoint: int
     at_ns: int
     ns: int
-    """How long the connection took with its dial."""
+    """The connection's duration, including its dial."""
     client: SocketAddress
-    """Of the connection that caused it; as far as it is known, before it is bound."""
+    """The client of the connection that caused it; incomplete before it is bound."""
     frontend: SocketAddress
     waited_ns: int
-    """Until it was established, or failed."""
+    """Time until it was established, or failed."""
     received: int
     sent: int
     result: Result
@@ -231,8 +232,8 @@ FIELDS: Mapping[str, Sequence[str]] = {
     "settings": DialSettings._fields,
     "events": (_EVENT.format, *RingEvent._fields),
 }
-"""What the values of each map, and the records of ``events``, consist of. The kernel knows the size
-of the former alone; a field that gets another meaning must get another name."""
+"""The fields of each map's values, and of the records in ``events``. The kernel checks only the
+size of values; so a field whose meaning changes must be renamed."""
 
 
 def frontend_key(address: SocketAddress) -> bytes:
@@ -254,7 +255,7 @@ def slot_key(service: int, index: int) -> bytes:
 
 
 def pinned_slot_key(service: int, endpoint: int) -> bytes:
-    """Return the key under which clients with a pin find an endpoint of a service."""
+    """Return the key under which clients with an affinity entry find a service's endpoint."""
     return _WORD.pack(service << 32 | _PINNED | endpoint)
 
 
@@ -264,7 +265,7 @@ def number_key(number: int) -> bytes:
 
 
 def number_of(key: bytes) -> int:
-    """Return the number of such a key; of a slot's key, the service is the upper half."""
+    """Return the number of such a key; in a slot's key, the upper half is the service."""
     return int(_WORD.unpack(key)[0])
 
 

@@ -25,7 +25,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 ERROR, DONE = 2, 3
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
-# Something changed while it was listed; only the first message after it has the flag.
+# Something changed during the listing; only the first message after the change has the flag.
 INTERRUPTED = 0x10
 NESTED = 0x8000
 
@@ -43,17 +43,17 @@ Value = TypeVar("Value")
 
 
 class Message(NamedTuple):
-    """One message of the kernel."""
+    """One message from the kernel."""
 
     kind: int
     flags: int
     number: int
-    """The number of the request that it answers; 0 for an event."""
+    """The number of the answered request; 0 for an event."""
     body: bytes
 
 
 def checked(read: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
-    """Make a function that parses a message follow rule 3; costs 0.1 µs."""
+    """Make a parsing function follow rule 3; costs 0.1 µs."""
 
     @functools.wraps(read)
     def read_checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
@@ -120,7 +120,7 @@ def read_all(value: bytes, start: int = 0) -> dict[int, bytes]:
 
 
 def number_in(found: Mapping[int, bytes], kind: int, *, is_signed: bool = False) -> int:
-    """Return the number of such an attribute; 0 if it is missing."""
+    """Return the number in an attribute; 0 if it is missing."""
     return int.from_bytes(found.get(kind, b""), "big", signed=is_signed)
 
 
@@ -173,7 +173,7 @@ def is_last(block: bytes) -> bool:
     """Return whether a datagram of a listing is its last.
 
     Raises:
-        OSError: The kernel refused the listing, or broke it off.
+        OSError: The kernel refused or aborted the listing.
     """
     for kind, start, stop in deque(walk(block), maxlen=1):
         if kind in (DONE, ERROR):

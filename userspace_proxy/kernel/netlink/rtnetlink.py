@@ -42,7 +42,7 @@ LOOK_UP, GO_TO, DO_NOTHING = 1, 2, 3
 UP, LOOPBACK = 0x1, 0x8
 # lo is the first interface of every network namespace.
 LOOPBACK_NUMBER = 1
-# The protocol numbers ("u" and "v") of routes and rules of this program. The kernel uses 1 to 4;
+# This program's protocol numbers ("u" and "v") of routes and rules. The kernel uses 1 to 4;
 # iproute2's rt_protos names 8 to 18, 42, 84, 99, 186 to 192, and FRR adds 193 to 199.
 LOCAL_STEERING, REPLY_ROUTING = 117, 118
 FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -69,7 +69,7 @@ _GATEWAYS = frozenset({_GATEWAY, _VIA})
 _IN_NAME, _TARGET, _PRIORITY, _MARK, _MARK_MASK = 3, 4, 6, 10, 16
 _RULE_PROTOCOL, _IP_PROTOCOL, _DST_PORTS = 21, 22, 24
 _PORTS = struct.Struct("=HH")
-# Of each next hop: length, flags, hops, interface; attributes follow.
+# Before each next hop's attributes: length, flags, hops, interface.
 _NEXT_HOP = struct.Struct("=HBBi")
 # IP6_RT_PRIO_USER: the kernel's default.
 _DEFAULT_METRIC_6 = 1024
@@ -89,7 +89,7 @@ class ListedAddress(NamedTuple):
     """An interface's address."""
 
     ip: str
-    """Its own, not its peer's; empty where it has none."""
+    """The interface's own address, not its peer's; empty if it has none."""
     link: int
     scope: int
     flags: int
@@ -124,7 +124,7 @@ class ListedRoute(NamedTuple):
             metric,
             ip_of(found.get(_SOURCE, b"")),
             bool(found.keys() & {*_GATEWAYS, _MULTIPATH}),
-            # A gateway of the other family follows the number of that.
+            # A gateway of the other family follows that family's number.
             ip_of(found.get(_GATEWAY, b"") or found.get(_VIA, b"")[2:]),
             tuple(_links_to_gateways(found.get(_MULTIPATH, b""))),
         )
@@ -137,17 +137,17 @@ class RouteDetails(NamedTuple):
     """In canonical form with a prefix length."""
     table: int
     link: int
-    """0 for none, or several."""
+    """The only interface; 0 for none, or several."""
     metric: int
     """0 for the default."""
     source: str
     """The preferred source address; empty for none."""
     has_gateway: bool
-    """Whether it has one or more."""
+    """Whether it has at least one gateway."""
     gateway: str
-    """Empty for none, or several."""
+    """The only gateway; empty for none, or several."""
     gateway_links: tuple[int, ...] = ()
-    """Where there are several next hops: the link of each that is a gateway."""
+    """If there are several next hops, the link of each gateway."""
 
 
 class LocalRoute(NamedTuple):
@@ -202,7 +202,7 @@ def _links_to_gateways(hops: bytes) -> Iterator[int]:
 
 def list_links() -> bytes:
     """Return the request for all links."""
-    # Statistics are a third of what is listed, and differ each time.
+    # Statistics are a third of the listing, and differ each time.
     wanted = attribute(_WANTED, U32.pack(_WITHOUT_STATISTICS))
     return request(GET_LINK, DUMP, _LINK.pack(0, 0, 0, 0, 0, 0) + wanted)
 
@@ -213,7 +213,7 @@ def list_addresses(family: int = socket.AF_UNSPEC) -> bytes:
 
 
 def list_routes(family: int, *, table: int = 0, kind: int = 0) -> bytes:
-    """Return the request for routes; kernels older than 4.20 list those of all tables and kinds."""
+    """Return the request for routes; kernels before 4.20 list all tables and kinds."""
     limit = attribute(_TABLE, U32.pack(table)) if table else b""
     return request(GET_ROUTE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0) + limit)
 
@@ -243,7 +243,7 @@ def read_link(message: Message) -> ListedLink:
     found = dict(read_attributes(message.body, _LINK.size))
     info = dict(read_attributes(found.get(_LINKINFO, b"")))
     kind, port_kind = _text(info.get(_INFO_KIND, b"")), _text(info.get(_INFO_PORT_KIND, b""))
-    # The numbers have other meanings for other kinds.
+    # The attributes' numbers have other meanings for other kinds.
     bridge = info.get(_INFO_DATA, b"") if kind == "bridge" else b""
     port = info.get(_INFO_PORT_DATA, b"") if port_kind == "bridge" else b""
     options = dict(read_attributes(bridge))
@@ -265,7 +265,7 @@ def read_address(message: Message) -> ListedAddress:
     """Return the address of a message."""
     _, _, flags, scope, link = _ADDRESS.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ADDRESS.size))
-    # The header has room for eight flags. Where there is a peer, _PEER is the peer's address.
+    # The header has room for only eight flags. With a peer, _PEER is the peer's address.
     flags = _number(found[_ADDRESS_FLAGS]) if _ADDRESS_FLAGS in found else flags
     ip = ip_of(found.get(_LOCAL_ADDRESS) or found.get(_PEER, b""))
     return ListedAddress(ip, link, scope, flags)
@@ -273,7 +273,7 @@ def read_address(message: Message) -> ListedAddress:
 
 @checked
 def is_absent(message: Message) -> bool:
-    """Return whether no host has answered for the neighbour of a message, so far or at all."""
+    """Return whether the neighbour of a message hasn't answered, so far or at all."""
     state = _NEIGHBOUR.unpack_from(message.body)[4]
     return bool(state & (_INCOMPLETE | _FAILED))
 

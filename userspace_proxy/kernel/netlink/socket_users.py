@@ -1,4 +1,4 @@
-"""Finds the users of sockets: of a connection's other end within this node, of a Unix listener.
+"""Finds the user of a socket: the client of a connection within this node, or a Unix listener.
 
 Source: sock_diag(7); net/ipv4/inet_diag.c, inet_diag_find_one_icsk(); linux/inet_diag.h;
 net/unix/diag.c; linux/unix_diag.h.
@@ -17,12 +17,12 @@ from .messages import DUMP, checked, read_attributes, request
 from .sockets import NETLINK_SOCK_DIAG, Requests
 
 _BY_FAMILY = 20
-# Of struct inet_diag_req_v2: family, protocol, and no extensions; all states.
+# From struct inet_diag_req_v2: family, protocol, and no extensions; all states.
 _HEAD = struct.Struct("=BBHI")
 # struct inet_diag_sockid: ports and addresses of both ends; any interface, any cookie.
 _PORTS = struct.Struct(">HH")
 _ANY = struct.pack("=IQ", 0, 2**64 - 1)
-# Of struct inet_diag_msg, after four bytes: both ports, then addresses, interface, cookie, timer
+# From struct inet_diag_msg, after four bytes: both ports, then addresses, interface, cookie, timer
 # and queues, and the user.
 _ANSWER = struct.Struct(">4xHH")
 _USER = struct.Struct("=64xI")
@@ -31,7 +31,7 @@ _USER = struct.Struct("=64xI")
 _UNIX = struct.Struct("=BBxxIIIQ")
 _LISTENS = 1 << 10
 _SHOW_NAME, _SHOW_USER = 1, 1 << 6
-# Of struct unix_diag_msg: family and type; attributes follow.
+# From struct unix_diag_msg: family and type; attributes follow.
 _UNIX_TYPE = struct.Struct("=xB14x")
 _NAME, _UNIX_USER = 0, 7
 
@@ -66,10 +66,10 @@ def user_of_listener(name: bytes) -> int | None:
     A socket keeps the user that opened it.
 
     Args:
-        name: An abstract one begins with a zero byte.
+        name: An abstract name begins with a zero byte.
 
     Raises:
-        OSError: The kernel doesn't tell; it may lack unix_diag, and does so before Linux 5.3.
+        OSError: The kernel doesn't report it, as before Linux 5.3, or without unix_diag.
     """
     wanted = _UNIX.pack(socket.AF_UNIX, 0, _LISTENS, 0, _SHOW_NAME | _SHOW_USER, 2**64 - 1)
     with Requests.open(NETLINK_SOCK_DIAG) as requests:
@@ -84,7 +84,7 @@ def user_of_listener(name: bytes) -> int | None:
 
 @checked
 def _read_listener(body: bytes) -> tuple[bytes, int | None]:
-    """Return name and user of a stream socket; of others an empty name."""
+    """Return a stream socket's name and user; for other sockets an empty name."""
     if _UNIX_TYPE.unpack_from(body)[0] != socket.SOCK_STREAM:
         return b"", None
     found = dict(read_attributes(body, _UNIX_TYPE.size))
@@ -94,12 +94,12 @@ def _read_listener(body: bytes) -> tuple[bytes, int | None]:
 
 @checked
 def _read_user(body: bytes, port: int) -> int | None:
-    # Of a client elsewhere, a listener of this node may have the same port; it has no other end.
+    # If the client is elsewhere, a local listener may have its port; a listener has no other end.
     _, other = _ANSWER.unpack_from(body)
     return _USER.unpack_from(body)[0] if other == port else None
 
 
 def _unmapped(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return an IPv4 address as such if an IPv6 socket shows it."""
+    """Convert an IPv4-mapped address, as an IPv6 socket shows it, to IPv4."""
     address = ipaddress.ip_address(ip)
     return getattr(address, "ipv4_mapped", None) or address

@@ -1,10 +1,10 @@
-"""Netlink sockets: one kind sends requests, the other receives events.
+"""Netlink sockets: Requests sends requests, Events receives events.
 
     Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
                                     kernel ── events, or "some were lost" ──▶ Events
 
-Rule 1: every wait for an answer has a deadline, whatever else arrives: the kernel answers at once,
-or never.
+Rule 1: every wait for an answer has a deadline, whatever else arrives: the kernel answers
+immediately, or never.
 Rule 2: a listing during which something changed is repeated.
 Rule 3: late answers to an abandoned request are skipped.
 
@@ -42,20 +42,20 @@ NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_NETFILTER = 0, 4, 12
 SOL_NETLINK = 270
 ADD_MEMBERSHIP, CAP_ACK, STRICT_CHECK = 1, 10, 12
 SO_SNDBUFFORCE = 32
-# What the kernel reserves of a socket's send buffer (netlink_sendmsg).
+# The part of a socket's send buffer that the kernel reserves (netlink_sendmsg).
 _OVERHEAD = 32
 ANSWER_WITHIN_S = 1.0
 LISTINGS = 10
-# A refusal takes about 1 KiB of the kernel's memory; this many fit into a socket's buffer
-# (net.core.rmem_default is 208 KiB), and the requests themselves into one message.
+# A refusal takes about 1 KiB of kernel memory; this many fit into a socket's buffer
+# (net.core.rmem_default is 208 KiB), and as many requests into one message.
 BATCH = 100
-# The errors of a listing if there is no such family, no rules, or no route in a table.
+# Errors of a listing if the kernel has no such family, no rules, or no route in a table.
 _UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 # The kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
 
 EventFilter = Callable[[int], Sequence[Instruction]]
-"""Returns the program that passes the relevant events, for the port of this program's requests."""
+"""Returns the filter for relevant events, given the port of this program's requests."""
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def explained(
     Args:
         what: What was tried.
         hints: Hints for certain error numbers.
-        hint: For all others, except those that :func:`shortage_hint` knows.
+        hint: The hint for other errors, unless :func:`shortage_hint` has one.
     """
     try:
         yield
@@ -78,10 +78,10 @@ def explained(
 
 
 class Refused(NamedTuple):
-    """What the kernel refused of a transaction."""
+    """The refused part of a transaction."""
 
     kind: int
-    """Of the message."""
+    """The refused message's kind."""
     code: int
     """The error number."""
 
@@ -89,7 +89,7 @@ class Refused(NamedTuple):
 class Requests:
     """Sends requests to one part of the kernel; every call blocks until it is done.
 
-    All methods raise an OSError if the kernel refuses or is silent.
+    All methods raise an OSError if the kernel refuses or doesn't answer.
 
     Args:
         sock: A netlink socket without subscriptions; closed by :meth:`close`.
@@ -108,7 +108,7 @@ class Requests:
         """
         sock = _open(protocol)
         for option in (CAP_ACK, STRICT_CHECK):
-            # Both only reduce work; kernels before 4.20 lack the second.
+            # Both options only save work; kernels before 4.20 lack the second.
             with contextlib.suppress(OSError):
                 sock.setsockopt(SOL_NETLINK, option, 1)
         return cls(sock)
@@ -119,7 +119,7 @@ class Requests:
 
     @property
     def port(self) -> int:
-        """The sender of events that changes by this socket cause."""
+        """The sender in events about this socket's changes."""
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
@@ -131,19 +131,19 @@ class Requests:
         raise OSError(errno.EBUSY, f"something changed during each of {LISTINGS} listings")
 
     def list_once(self, request: bytes) -> tuple[list[Message], bool]:
-        """Return the answers to a request with the flag DUMP, and whether nothing changed between.
+        """Return the answers to a request with the flag DUMP, and whether they are consistent.
 
-        If something did, some may be missing.
+        Some may be missing if something changed during the listing.
         """
-        # All are read before the first is parsed, which takes ten times as long: the shorter a
-        # listing is, the more rarely it is interrupted.
+        # All are read before any is parsed, which takes ten times as long: a shorter listing is
+        # interrupted less often.
         blocks = list(self.blocks(request))
         found = [one for block in blocks for one in read_messages(block)]
-        # The last one only ends the listing.
+        # The last message only ends the listing.
         return found[:-1], not any(one.flags & INTERRUPTED for one in found)
 
     def list_supported(self, request: bytes) -> list[Message]:
-        """As :meth:`list_all`; empty if this kernel lacks what is listed, such as IPv6."""
+        """As :meth:`list_all`; empty if this kernel has no support for it, as for IPv6."""
         try:
             return self.list_all(request)
         except OSError as exc:
@@ -152,7 +152,7 @@ class Requests:
             raise
 
     def blocks(self, request: bytes) -> Iterator[bytes]:
-        """Yield a listing's datagrams unparsed; to be read to its end."""
+        """Yield a listing's datagrams unparsed; read it to its end."""
         number = self._next_number()
         self._socket.send(numbered(request, number))
         is_complete = False
@@ -171,7 +171,7 @@ class Requests:
         return answer
 
     def change(self, requests: Iterable[bytes]) -> list[tuple[int, int]]:
-        """Make independent changes in order; return index and error number of refused ones."""
+        """Make independent changes in order; return index and error number of refused changes."""
         refused: list[tuple[int, int]] = []
         waiting = list(requests)
         for start in range(0, len(waiting), BATCH):
@@ -180,22 +180,21 @@ class Requests:
         return refused
 
     def transact(self, begin: bytes, changes: Sequence[bytes], end: bytes) -> Refused | None:
-        """Make changes, all or none, between two messages that frame them.
+        """Make all changes or none, as one transaction.
 
         Args:
             begin: The message that begins the transaction.
             changes: At least one.
             end: The message that ends it.
 
-        Returns:
-            What was refused first; None if all was done.
+        Returns: The first refused message; None if all changes were made.
 
         Raises:
             OSError: EMSGSIZE: the changes are too large for this socket.
         """
         number = self._next_number()
-        # Only the last change asks for an answer: not all kernels answer the message that ends a
-        # transaction. Refusals are sent before it.
+        # Only the last change requests an answer: not all kernels answer the message that ends a
+        # transaction. Refusals are sent before that answer.
         flags = [0] * (len(changes) - 1) + [ACK]
         messages = [begin, *map(numbered, changes, [number] * len(changes), flags), end]
         messages[0] = numbered(begin, number)
@@ -211,7 +210,7 @@ class Requests:
         self._socket.close()
 
     def _make_room(self, size: int) -> None:
-        """Raise the socket's send buffer to a message's size, as far as this process may."""
+        """Raise the send buffer to a message's size, as far as this process may."""
         if size > self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD:
             for option in (SO_SNDBUFFORCE, socket.SO_SNDBUF):
                 with contextlib.suppress(OSError):
@@ -221,7 +220,7 @@ class Requests:
     def _change(self, batch: Sequence[bytes]) -> list[tuple[int, int]]:
         numbers = [self._next_number() for _ in batch]
         indexes = {number: index for index, number in enumerate(numbers)}
-        # Only the last asks for an answer; the others are answered if they are refused.
+        # Only the last requests an answer; the others are answered only if refused.
         flags = [0] * (len(batch) - 1) + [ACK]
         self._socket.send(b"".join(map(numbered, batch, numbers, flags)))
         refused = []
@@ -241,7 +240,7 @@ class Requests:
         while left_s > 0:
             self._socket.settimeout(left_s)
             try:
-                # Without waiting: other processes may have copies of the socket, and read it, too.
+                # Don't block: other processes may read copies of this socket.
                 block = self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
             except TimeoutError:
                 break
@@ -262,7 +261,7 @@ class Requests:
 
 
 class EventBatch(NamedTuple):
-    """The events since the last read; false if there were none."""
+    """The events since the last read; falsy if there were none."""
 
     messages: list[Message]
     has_lost: bool = False
@@ -273,12 +272,12 @@ class EventBatch(NamedTuple):
 
 
 class Events:
-    """Receives events of changes in this thread's network namespace; never blocks.
+    """Receives events about changes in this thread's network namespace; never blocks.
 
     Args:
         protocol: As for :meth:`Requests.open`.
         groups: The multicast groups to subscribe to.
-        program: Passes the relevant events; empty: all pass.
+        program: A filter that passes the relevant events; empty: all pass.
 
     Raises:
         OSError: The kernel has no such sockets or groups, or permission is denied.
@@ -306,7 +305,7 @@ class Events:
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
 
     def filter(self, program: Sequence[Instruction]) -> None:
-        """Have a program pass the relevant events from now on; empty: all pass."""
+        """Replace the filter for relevant events; empty: all pass."""
         if program:
             attach(self._socket, SO_ATTACH_FILTER, program)
         else:
@@ -331,9 +330,9 @@ class Events:
 
 
 class RouteSockets(contextlib.ExitStack):
-    """Requests about links, addresses, routes and rules, and the events of their changes.
+    """Requests about links, addresses, routes and rules, and events about their changes.
 
-    The events are subscribed to before the first request, so no change is missed in between.
+    It subscribes to events before the first request, so no change is missed in between.
 
     Args:
         groups: As for :class:`Events`.
@@ -356,9 +355,9 @@ class RouteSockets(contextlib.ExitStack):
 
 
 def is_for_netfilter(sock: socket.socket) -> bool:
-    """Return whether the kernel's netfilter reads a socket's requests.
+    """Return whether a socket's requests go to the kernel's netfilter.
 
-    In place of the kernel, another process could answer: ask that of a socket that one has passed.
+    Another process could answer instead of the kernel: check each socket passed by a process.
     """
     return (sock.family, sock.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
 
@@ -366,7 +365,7 @@ def is_for_netfilter(sock: socket.socket) -> bool:
 def _open(protocol: int) -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     try:
-        # A socket without an address of its own gets no events.
+        # A socket without an address receives no events.
         sock.bind((0, 0))
     except OSError:
         sock.close()

@@ -8,12 +8,12 @@
     kept_table    KeptTable: such a table, kept equal to its contents
     owned         OwnedTable: a table that ends with this process
 
-No library is used, so sets of other programs that a library of this node can't parse do no harm.
-Why: docs/adr/0012.
+No library is used, so other programs' sets that an installed library can't parse do no harm
+(docs/adr/0012).
 
 Rule 1: a rule, chain or set is written so that ``nft list table`` prints it.
-Rule 2: the kernel's form is compared with the kernel's form, never with what was sent: the kernel
-adds attributes.
+Rule 2: listings are compared with listings, never with what was sent, because the kernel adds
+attributes.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nfnetlink.h.
 """

@@ -1,13 +1,13 @@
-"""Rule expressions and the types of set keys, as far as this proxy's rules use them; as bytes.
+"""Encodes the rule expressions and the types of set keys that this proxy's rules use.
 
     meta mark & 0x40 == 0x40 ether daddr set 02:00:00:00:00:01
     = match(MARK, 0x40, mask=0x40) + assign(ETHER_DADDR, 0x020000000001)
 
-A rule is the concatenation of such parts; a test that fails ends the rule for a packet.
+A rule is a concatenation of expressions; a failed test ends the rule for a packet.
 
-Rule 1: a header's field requires a test of its protocol before it, except in a table of that
-protocol: ``IPV4 + match(IP_DADDR, …)``, ``TCP + match(TCP_FLAGS, …)``.
-Rule 2: each part uses registers from 1 on, unless it is given another one.
+Rule 1: before a header's field, test its protocol, except in a table of that protocol: ``IPV4 +
+match(IP_DADDR, …)``, ``TCP + match(TCP_FLAGS, …)``.
+Rule 2: each expression uses registers from 1 on, unless it is given another.
 
 Source: include/uapi/linux/netfilter/nf_tables.h; the output of ``nft --debug=netlink``; for key
 types nftables' include/datatype.h.
@@ -31,14 +31,14 @@ COUNTER_PACKETS = 2
 VERDICT_CODE, VERDICT_CHAIN = 1, 2
 LOOKUP_SET, LOOKUP_SET_ID = 1, 4
 EQUAL, NOT_EQUAL, LESS, AT_MOST, GREATER, AT_LEAST = range(6)
-"""Of :func:`match`."""
+"""Comparisons for :func:`match`."""
 ACCEPT, DROP, RETURN, JUMP, GOTO = 1, 0, -5, -3, -4
 STATUS_DNAT = 1 << 5
-"""Of :data:`CT_STATUS`: the dialled address is translated (IPS_DST_NAT)."""
+"""A bit of :data:`CT_STATUS`: the dialled address is translated (IPS_DST_NAT)."""
 STATE_INVALID, STATE_ESTABLISHED, STATE_RELATED, STATE_NEW = 1, 2, 4, 8
-"""Of :data:`CT_STATE`."""
+"""Bits of :data:`CT_STATE`."""
 THIS_HOST = 0
-"""Of :data:`PACKET_TYPE`: ``meta pkttype host``."""
+"""A value of :data:`PACKET_TYPE`: ``meta pkttype host``."""
 FRAGMENT_OFFSET = 0xFFF8
 """The bits of :data:`FRAGMENT` that are ``frag frag-off``."""
 _INVERTED = 1
@@ -48,7 +48,7 @@ _DESTINATION, _PORT_GIVEN = 1, 2
 _UPDATE = 1
 _RANDOM, _FULLY_RANDOM = 1, 1 << 4
 _JENKINS = 0
-# Of NFT_REG32_00, which is slot 0: the registers as sixteen parts of four bytes.
+# NFT_REG32_00 is slot 0: the registers, as sixteen parts of four bytes.
 _FIRST_SLOT, _SLOT_BYTES = 8, 4
 
 
@@ -66,7 +66,7 @@ class KeyType(NamedTuple):
 IPV4_ADDR, IPV6_ADDR = KeyType(7, 4), KeyType(8, 16)
 INET_PROTO, INET_SERVICE = KeyType(12, 1), KeyType(13, 2)
 NUMBER, LINK_NUMBER = KeyType(19, 4, is_in_host_order=True), KeyType(20, 4, is_in_host_order=True)
-"""A number in the host's byte order (shown as a packet mark), and that of an interface."""
+"""A number in the host's byte order (shown as a packet mark), and an interface's."""
 
 
 def joined(*types: KeyType) -> KeyType:
@@ -82,11 +82,11 @@ class Field(NamedTuple):
 
     expression: str
     width: int
-    """In bytes."""
+    """The width in bytes."""
     order: Literal["big", "little"]
     """The byte order of its numbers."""
     source: bytes
-    """The attributes that select it."""
+    """The attributes that select this field."""
     register_attribute: int = 1
 
 
@@ -104,11 +104,11 @@ class InlineVerdicts(NamedTuple):
 
     slot: int
     verdicts: tuple[bytes, ...]
-    """Those of the numbers from 0 on."""
+    """The verdict of each number from 0 on."""
 
 
 Part = bytes | InlineSet | InlineVerdicts
-"""One or more expressions of a rule; bytes may be concatenated."""
+"""One or more expressions of a rule, which may be concatenated."""
 
 
 def _meta(key: int, width: int) -> Field:
@@ -120,7 +120,7 @@ def _ct(key: int) -> Field:
 
 
 def _ct_original(key: int, width: int) -> Field:
-    """Return a field of the packets' direction in which the connection began."""
+    """Return a field of a connection's original direction."""
     return Field("ct", width, "big", number(2, key) + attribute(3, b"\0"))
 
 
@@ -136,13 +136,13 @@ def _payload(base: int, offset: int, width: int) -> Field:
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 MARK, NFPROTO, L4PROTO, PACKET_TYPE = _meta(3, 4), _meta(15, 1), _meta(16, 1), _meta(19, 1)
 LINK_TYPE = _meta(8, 2)
-"""Of the incoming interface, as in if_arp.h: ``meta iiftype``."""
+"""The incoming interface's type, as in if_arp.h: ``meta iiftype``."""
 CT_STATE, CT_STATUS = _ct(0), _ct(2)
 IN_LINK, OUT_LINK = _meta(4, 4), _meta(5, 4)
 """The numbers of the interfaces; 0 for none. In postrouting since Linux 5.7."""
 ORIGINAL_IP_DADDR, ORIGINAL_IP6_DADDR = _ct_original(20, 4), _ct_original(22, 16)
 ORIGINAL_DPORT = _ct_original(12, 2)
-"""What a client dialled, before it was translated."""
+"""The address that a client dialled, before translation."""
 SOCKET_TRANSPARENT, SOCKET_WILDCARD = _socket(0, 1), _socket(2, 1)
 ETHER_DADDR = _payload(_LINK, 0, 6)
 IP_DADDR, IP6_DADDR = _payload(_NETWORK, 16, 4), _payload(_NETWORK, 24, 16)
@@ -151,19 +151,19 @@ SPORT, DPORT = _payload(_TRANSPORT, 0, 2), _payload(_TRANSPORT, 2, 2)
 TCP_FLAGS = _payload(_TRANSPORT, 13, 1)
 # NFTA_FIB_RESULT is NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS is NFTA_FIB_F_DADDR.
 DADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 2))
-"""The destination's type according to the node's routes: ``fib daddr type``."""
+"""The destination's type by the node's routes: ``fib daddr type``."""
 SADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 1))
 """The source's type."""
 LOCAL = 2
-"""Of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
+"""A value of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
 FRAGMENT = Field(
     "exthdr", 2, "big", attribute(2, bytes([socket.IPPROTO_FRAGMENT])) + number(3, 2) + number(4, 2)
 )
-"""Of IPv6: :data:`FRAGMENT_OFFSET` and flags."""
+"""For IPv6: :data:`FRAGMENT_OFFSET` and flags."""
 
 
 def expression(name: str, attributes: bytes = b"", kind: int = LIST_ELEMENT) -> bytes:
-    """Return an expression of the kernel; in rules they are elements of a list."""
+    """Return an encoded expression; in rules expressions are elements of a list."""
     data = nested(EXPRESSION_DATA, attributes)
     return nested(kind, text(EXPRESSION_NAME, name) + data)
 
@@ -209,7 +209,7 @@ def in_set(fields: Sequence[Field], name: str, *, is_inverted: bool = False) -> 
 
 
 def one_of(field: Field, key: KeyType, *values: int, is_inverted: bool = False) -> InlineSet:
-    """Continue if a field is (or is not) one of some values, at least two, as ``nft`` does."""
+    """Continue if a field is (or is not) one of two or more values, as ``nft`` encodes it."""
     return InlineSet(field, key, values, is_inverted)
 
 
@@ -224,7 +224,7 @@ def look_up(fields: Sequence[Field], name: str, register: int = 1) -> bytes:
 
 
 def load_slots(fields: Sequence[Field], first: int) -> bytes:
-    """Load fields one after the other, from a slot on; each begins with a slot of its own."""
+    """Load fields one after the other from a slot on; each begins in a new slot."""
     return _load_key(fields, 1, first * _SLOT_BYTES)
 
 
@@ -237,7 +237,7 @@ def go_by(slot: int, verdicts: Sequence[bytes]) -> InlineVerdicts:
     """End the rule with the verdict whose index is in a slot; continue with any other number.
 
     Args:
-        verdicts: Those of a map, as in its elements; at least one.
+        verdicts: Verdicts as in a map's elements; at least one.
     """
     return InlineVerdicts(slot, tuple(verdicts))
 
@@ -268,8 +268,8 @@ def pick_by(source: int, width: int, count: int, slot: int, *, seed: int, first:
 
     Args:
         source: The first slot of what is hashed.
-        width: How many bytes are hashed.
-        seed: With the same one, equal bytes give the same number everywhere.
+        width: The number of hashed bytes.
+        seed: With the same seed, equal bytes give the same number everywhere.
     """
     hashed = _slot(1, source) + number(3, width) + number(5, seed) + number(7, _JENKINS)
     return expression("hash", hashed + _slot(2, slot) + number(4, count) + number(6, first))
@@ -281,7 +281,7 @@ def put_slot(value: bytes, slot: int) -> bytes:
 
 
 def remember(name: str, key: int, timeout_s: int) -> bytes:
-    """Have a dynamic set contain the key in a slot, and restart its timeout.
+    """Add the key in a slot to a dynamic set, or restart its timeout.
 
     Ends the rule if the set is full.
     """
@@ -352,7 +352,7 @@ def tproxy(port: int) -> bytes:
 
 
 def notrack() -> bytes:
-    """Exclude a packet from connection tracking; at a priority below -200, before it."""
+    """Exclude a packet from connection tracking, in a chain whose priority is below -200."""
     return expression("notrack")
 
 
@@ -373,7 +373,7 @@ def _load_key(fields: Sequence[Field], register: int, offset: int = 0) -> bytes:
     """Load fields one after the other; each begins at a multiple of four bytes."""
     loads, offset = [], (register - 1) * 16 + offset
     for field in fields:
-        # A register of 16 bytes has a number, and each of its quarters has its own.
+        # A register of 16 bytes has a number, and so has each of its quarters.
         at = 8 + offset // 4 if offset % 16 else 1 + offset // 16
         loads.append(load(field, at))
         offset += field.width + -field.width % 4
@@ -410,6 +410,6 @@ def _compare(value: bytes, op: int) -> bytes:
 
 IPV4, IPV6 = match(NFPROTO, socket.AF_INET), match(NFPROTO, socket.AF_INET6)
 ETHERNET = match(LINK_TYPE, 1)
-"""Of :data:`ETHER_DADDR`, except in the family bridge."""
+"""Required before :data:`ETHER_DADDR`, except in the family bridge."""
 TCP, UDP = match(L4PROTO, socket.IPPROTO_TCP), match(L4PROTO, socket.IPPROTO_UDP)
 """``tcp dport 80`` is ``TCP + match(DPORT, 80)``."""

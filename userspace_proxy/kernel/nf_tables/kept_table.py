@@ -1,14 +1,14 @@
-"""Keeps one table of this proxy as it should be, whatever it contains.
+"""Keeps one table of this proxy equal to its desired contents.
 
     difference ─▶ one transaction ─▶ in force
     refused, or changed by others ─▶ table read in full ─▶ what differs, or the whole table
 
-Its user supplies the contents: the messages that create the table with its sets, chains and rules,
-and the elements of the sets.
+The caller supplies the contents: the messages that create the table with its sets, chains and
+rules, and the elements of the sets.
 
 Rule 1: unless another program has changed the table, it contains what was written last.
-Rule 2: rules are compared with those that the kernel listed after they were written, elements with
-those that should be there.
+Rule 2: rules are compared with the kernel's listing after they were written, elements with the
+desired ones.
 """
 
 from __future__ import annotations
@@ -26,38 +26,39 @@ from .nft_table import Definition, Listing, NftTable, Steps
 from .ruleset import NftablesError
 from .writer import INET, SetElement
 
-# The answers of a kernel that lacks something. Others (out of memory, a late answer, permission
-# denied for a moment) say nothing about what it can do.
+# Errors of a kernel that lacks a feature. Others (out of memory, a late answer, permission denied
+# for a moment) don't show what it supports.
 _LACKS = frozenset({errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
-# How often what was written is listed, until the kernel has the memory for it.
+# How often to try to list what was written, as the kernel may be short of memory.
 _LISTINGS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What differed, and was put right."""
+    """The differences that were repaired."""
 
     count: int = 0
     """How many elements and definitions differed."""
     removed: Set[SetElement] = frozenset()
     added: Set[SetElement] = frozenset()
-    """All elements, if the whole table was written, now or by a call whose answer was lost."""
+    """Added elements: all, if the table was written anew, now or by a call whose answer was
+    lost."""
     earlier: Set[SetElement] = frozenset()
-    """Those of ``added`` that only such a call may have written."""
+    """The part of ``added`` that only such a call may have written."""
 
 
 class KeptTable(NftTable):
-    """Such a table, in this thread's network namespace.
+    """A table that is kept equal to its contents, in this thread's network namespace.
 
     Args:
         name: Its name.
-        sets: Those whose elements are kept, in the order in which elements are removed.
-        create: Returns the steps that create it without elements, given whether to include what
-            some kernels refuse.
-        elements: Returns the elements that it should have, each once.
+        sets: The sets whose elements are kept, in the order in which elements are removed.
+        create: Returns the steps that create it without elements, given whether to include features
+            that some kernels refuse.
+        elements: Returns the desired elements, each once.
         family: Its family.
-        sock: A copy of another process's socket, for a table that it owns; closed by this.
-        is_owned: Whether it may have an owner: this process.
+        sock: A copy of another process's socket that owns the table; closed with the object.
+        is_owned: Whether this process may own it.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.
@@ -80,22 +81,22 @@ class KeptTable(NftTable):
         self._elements = elements
         self._may_be_owned = is_owned
         self.is_complete = True
-        """Whether the kernel has accepted all of it, as far as it was tried."""
+        """Whether the kernel supports all features, as far as tried."""
         self._written: tuple[Definition, ...] | None = None
-        """Everything but the elements, as the kernel lists it; None where it is unknown."""
+        """Everything but the elements, as the kernel lists it; None if unknown."""
         self._is_right = False
-        """Whether the last comparison, or writing all of it, succeeded."""
+        """Whether the last comparison or complete write succeeded."""
         self._may_be_added: set[SetElement] = set()
-        """What was missing and may be written: the kernel's answer was lost."""
+        """Missing elements that may have been written: the kernel's answer was lost."""
         self._may_be_removed: set[SetElement] = set()
-        """What was there and may be removed, likewise."""
+        """Elements that may have been removed, likewise."""
 
     def is_known(self) -> bool:
         """Return whether it contains what was written last."""
         return self._is_right and self._written is not None and not self.is_touched()
 
     def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """Return what is in force, as :meth:`.NftTable.read`.
+        """List the table in force, as :meth:`.NftTable.read` does.
 
         Raises:
             SteeringConflict: Another program owns it.
@@ -117,13 +118,12 @@ class KeptTable(NftTable):
         added: Iterable[SetElement],
         before_repair: Callable[[], None] = lambda: None,
     ) -> Repair:
-        """Write a difference of elements; where the kernel has something else, all that differs.
+        """Write a difference of elements; if the table was changed by others, repair all of it.
 
         Args:
-            before_repair: Called in that case, as the table may be written anew.
+            before_repair: Called before a repair, which may write the whole table.
 
-        Returns:
-            What was put right; nothing if only the difference was written.
+        Returns: The repair; empty if only the difference was written.
 
         Raises:
             SteeringError: The kernel refused; nothing has changed.
@@ -134,7 +134,7 @@ class KeptTable(NftTable):
         return self.put_right()
 
     def redefine(self, steps: Steps) -> None:
-        """Change rules and chains, which the user's contents already include.
+        """Change rules and chains; the caller's contents already include the change.
 
         Raises:
             SteeringError: The kernel refused; nothing has changed.
@@ -143,13 +143,13 @@ class KeptTable(NftTable):
         self._note_written(self.read_definitions)
 
     def change_chains(self, steps: Steps, *, gone: Collection[str], new: Collection[str]) -> None:
-        """Add and delete chains that the kernel doesn't call, which the contents already reflect.
+        """Add and delete regular chains; the caller's contents already include the change.
 
-        Costs as much as they have rules, however many others there are.
+        The cost depends only on the number of their rules.
 
         Args:
-            gone: The names of those that the steps delete.
-            new: Those that they add, in that order.
+            gone: Names of the chains that the steps delete.
+            new: Names of the chains that they add, in that order.
 
         Raises:
             SteeringError: The kernel refused; nothing has changed.
@@ -160,11 +160,11 @@ class KeptTable(NftTable):
         self._note_written(changed if before else self.read_definitions)
 
     def repair(self) -> Repair:
-        """Put it right, unless it contains what was written last; costs 10 µs then."""
+        """Repair the table, unless it contains what was written last: then this takes 10 µs."""
         return Repair() if self.is_known() else self.put_right()
 
     def put_right(self) -> Repair:
-        """Compare it in full, and write what differs."""
+        """Compare the whole table, and write what differs."""
         self._is_right = False
         removed, added, definitions = self._compare()
         count = len({(name, key) for name, key, _ in removed | added})
@@ -181,7 +181,7 @@ class KeptTable(NftTable):
                 self._note_unconfirmed(removed, added)
             raise
         self._is_right = True
-        # With those that a call before it has written, which didn't learn of it.
+        # Including elements that an earlier call wrote, whose answer was lost.
         earlier = self._may_be_added - added
         repair = Repair(count, removed | self._may_be_removed, added | earlier, earlier)
         self._may_be_removed, self._may_be_added = set(), set()
@@ -190,7 +190,7 @@ class KeptTable(NftTable):
     def _compare(
         self,
     ) -> tuple[set[SetElement], set[SetElement], tuple[Definition, ...] | None]:
-        """Return elements to remove and to add, and the definitions; None: there is no table.
+        """Return elements to remove and to add, and the definitions, or None without a table.
 
         There may be 200,000 elements: only one copy of all of them is made.
         """
@@ -207,7 +207,7 @@ class KeptTable(NftTable):
         return removed, added, definitions
 
     def write_all(self) -> None:
-        """Write it anew, whatever there is.
+        """Write the whole table anew.
 
         Raises:
             SteeringError: The kernel refused; nothing has changed.
@@ -218,11 +218,11 @@ class KeptTable(NftTable):
         self._is_right = True
 
     def forget(self) -> None:
-        """Have the next repair write all of it, because its rules must change."""
+        """Make the next repair write the whole table, because its rules must change."""
         self._written = None
 
     def remove(self) -> None:
-        """Remove it, if it exists; idempotent."""
+        """Remove the table, if it exists; idempotent."""
         if self.look(elements_of=()) is not None:
             super().remove()
         self.forget()
@@ -262,11 +262,11 @@ class KeptTable(NftTable):
     def _note_written(self, read: Callable[[], tuple[Definition, ...] | None]) -> None:
         """Read back what a transaction has written.
 
-        It is in force: where the kernel doesn't list it now, that is no error of the change, and
-        the next comparison writes it anew.
+        The change is in force: if the kernel can't list it now, the change hasn't failed, and the
+        next comparison writes it anew.
         """
         self._written = None
-        # Once more, as writing all of it anew would end the session affinity of all clients.
+        # Retry, as writing the whole table would end the session affinity of all clients.
         for _ in range(_LISTINGS):
             with contextlib.suppress(SteeringError):
                 self._written = read()

@@ -2,10 +2,10 @@
 
     any transaction ──▶ kernel: generation + 1 ──▶ events: what changed, then NEWGEN
 
-Reading the generation takes 10 µs, so it is read each second. Only after it has changed are the
-events read, and only events of this table count.
+Reading the generation takes 10 µs, so it is read each second. Events are read only after it has
+changed, and only events of this table count.
 
-Rule 1: this program's changes cause no events but the new generation: the kernel filters them.
+Rule 1: the kernel filters out events of this program's changes, except the new generation.
 Rule 2: where events may be missing, the table counts as changed.
 
 Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; nf_tables_commit().
@@ -36,13 +36,13 @@ from .ruleset import NftablesError, Ruleset, query_errors
 from .writer import DYNAMIC_SET, INET, TABLE, TABLE_OWNED, Elements, SetElement, TableWriter
 
 NFNLGRP_NFTABLES = 7
-# How often events are read until those of a transaction have arrived, which the kernel sends some
+# How often to read until a transaction's events have arrived, which the kernel sends some
 # microseconds after it takes effect. Reading takes 10 µs.
 _READS = 100
 # Offsets of fields in an event; loads are big-endian.
 _KIND_AT, _SENDER_AT = 4, 12
 _SUBSYSTEM = 0xA
-# Of struct nfgenmsg.
+# The size of struct nfgenmsg.
 _HEADER_BYTES = 4
 
 # Measured: the two rules of one chain take 58 µs, and a definition of a listing 12.
@@ -50,7 +50,7 @@ _READ_FOR_ONE = 5
 
 Definition = ListedChain | ListedRule | ListedSet
 Steps = Sequence[Sequence[bytes]]
-"""The messages of changes, each of which leaves the table consistent."""
+"""Messages of changes; after each step the table is consistent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class Listing:
     """A table as the kernel lists it."""
 
     is_owned: bool
-    """By the socket of any process."""
+    """Whether a socket of any process owns it."""
     definitions: tuple[Definition, ...]
     """Everything but the elements."""
     elements: Mapping[str, Elements] = field(default_factory=dict)
-    """Of each set and map; empty if they weren't requested."""
+    """The elements of each set and map; empty if not requested."""
 
     def elements_of(self, sets: Iterable[str]) -> set[SetElement]:
         return {
@@ -97,29 +97,29 @@ class NftTable:
 
     @property
     def sock(self) -> socket.socket:
-        """The socket that writes it, and that owns it if it has an owner."""
+        """The socket that writes the table, and owns it if it has an owner."""
         return self._ruleset.sock
 
     def pair_with(self, other: NftTable) -> None:
-        """Send neither events of the other's changes, of which many would be lost."""
+        """Let neither table receive events of the other's changes, as many would be lost."""
         self._watches.append(other._watch)
         other._watches.append(self._watch)
 
     def is_touched(self) -> bool:
-        """Return whether another program has changed it since :meth:`read`."""
+        """Return whether another program has changed the table since :meth:`read`."""
         return self._watch.is_touched()
 
     def settle(self) -> None:
-        """Forget earlier changes by others; to be called before the whole table is written."""
+        """Forget earlier changes by others; call it before the whole table is written."""
         self._watch.settle()
 
     def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """Return what is in force, as :meth:`look`; later changes count as new."""
+        """List the table as :meth:`look` does; later changes count as new."""
         self._watch.settle()
         return self.look(elements_of)
 
     def look(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """Return what is in force, or None without a table; doesn't affect :meth:`is_touched`.
+        """List the table in force; None if there is none. Doesn't affect :meth:`is_touched`.
 
         Args:
             elements_of: The sets and maps whose elements are read; None: all.
@@ -128,7 +128,7 @@ class NftTable:
         found = [one for one in self._ruleset.tables(family) if one.name == name]
         if not found:
             return None
-        # A set without a name belongs to a rule, and its elements never change.
+        # An anonymous set belongs to a rule, and its elements never change.
         sets = [s for s in self._ruleset.sets(family, name) if not s.flags & ANONYMOUS_SET]
         return Listing(
             is_owned=bool(found[0].flags & TABLE_OWNED),
@@ -156,13 +156,13 @@ class NftTable:
         """Return the definitions after a change of chains, in the order of a listing.
 
         Args:
-            before: What there was; only new chains are read: no other program changes a chain
-                alone that exists since a moment.
-            gone: The chains that were deleted since then, without those that the kernel calls.
-            new: Those that were added, likewise, in that order.
+            before: The definitions before; only new chains are read, as no other program changes
+                just a chain that has only just been created.
+            gone: Regular chains that were deleted since then.
+            new: Regular chains that were added since then, in that order.
         """
         family, name = self.family, self.name
-        # A request takes as long as a part of a listing.
+        # A request for one chain takes as long as listing several definitions.
         if len(new) * _READ_FOR_ONE > len(before):
             names = frozenset(new)
             new_rules = [rule for rule in self._ruleset.rules(family, name) if rule.chain in names]
@@ -177,17 +177,17 @@ class NftTable:
         )
 
     def counts(self, name: str) -> dict[bytes, int | None]:
-        """Return what the elements of a set have counted, as :meth:`.Ruleset.counts`."""
+        """Return the counters of a set's elements, as :meth:`.Ruleset.counts` does."""
         return self._ruleset.counts(self.family, self.name, name)
 
     def writer(self) -> TableWriter:
         return TableWriter(self.name, self.family)
 
     def write(self, steps: Steps) -> None:
-        """Make changes as one transaction; none: does nothing.
+        """Make changes as one transaction; without steps, do nothing.
 
-        A process in a user namespace can't have a socket that takes more than about 5,000
-        Services at once. There each step is a transaction.
+        In a user namespace a socket's buffer can't hold more than about 5,000 Services. There each
+        step is a transaction.
         """
         try:
             self._commit([message for step in steps for message in step])
@@ -198,19 +198,19 @@ class NftTable:
                 for step in steps:
                     self._commit(step)
             except NftablesError as exc:
-                # The steps before that one are in force.
+                # The steps before the refused one are in force.
                 exc.is_certain = False
                 self._watch.doubt()
                 raise
 
     def remove(self) -> None:
-        """Remove it; idempotent."""
+        """Remove the table; idempotent."""
         table = self.writer()
         table.remove()
         self.write([table.messages])
 
     def close(self) -> None:
-        """Close the sockets, which removes the table only if it is owned; idempotent."""
+        """Close the sockets, which removes an owned table; idempotent."""
         self._watch.close()
         self._ruleset.close()
 
@@ -238,7 +238,7 @@ class RulesetEvent(NamedTuple):
 
 
 def read_event(message: Message) -> RulesetEvent | None:
-    """Return the event of a message; None if it is of another part of the kernel."""
+    """Return the event of a message; None if another part of the kernel sent it."""
     if message.kind >> 8 != _SUBSYSTEM or len(message.body) < _HEADER_BYTES:
         return None
     found = read_all(message.body, _HEADER_BYTES)
@@ -248,7 +248,7 @@ def read_event(message: Message) -> RulesetEvent | None:
 
 
 def _all_but_changes_of(sender: int) -> list[bpf.Instruction]:
-    """Return a program that discards events of a socket's changes, except new generations."""
+    """Return a filter that discards events of a socket's changes, except new generations."""
     return [
         (bpf.LOAD_WORD, 0, 0, _SENDER_AT),
         (bpf.JUMP_IF_EQUAL, 0, 2, socket.htonl(sender)),
@@ -290,19 +290,19 @@ class TableWatch:
         return True
 
     def settle(self) -> None:
-        """Forget earlier changes; to be called before the table is read, so none is missed."""
+        """Forget earlier changes; call it before the table is read, so that none is missed."""
         generation = self._ruleset.generation()
         self._read()
         self._seen = max(self._seen, generation)
         self._is_touched = False
 
     def doubt(self) -> None:
-        """Have the table count as touched, because what it contains is unknown."""
+        """Count the table as touched, because its contents are unknown."""
         self._is_touched = True
 
     @contextlib.contextmanager
     def own_change(self, sender: int) -> Iterator[None]:
-        """Make one transaction of a socket that doesn't count as another program's."""
+        """Don't count one transaction of a socket as another program's."""
         with query_errors():
             self._events.filter(_all_but_changes_of(sender))
         try:
@@ -318,7 +318,7 @@ class TableWatch:
     def _read(self) -> None:
         """Read all events that have arrived.
 
-        A generation counts as seen with its event: the kernel increments before it sends.
+        A generation counts as seen once its event is read: the kernel increments it first.
         """
         with query_errors():
             batch = self._events.read()

@@ -1,8 +1,8 @@
-"""Tables that only this process can change, and that the kernel removes when the process ends.
+"""Tables that only this process can change, and that the kernel removes when it ends.
 
-A table belongs to the socket that created it. ``nft flush ruleset`` skips it, and not even
-``kill -9`` leaves it behind, unless another process keeps a copy of the socket: with the copy the
-next process owns the table. Kernels before 5.12 don't support owners.
+A table belongs to the socket that created it. ``nft flush ruleset`` skips it, and the kernel
+removes it even after ``kill -9``, unless another process keeps a copy of the socket: through the
+copy, the next process owns the table. Kernels before 5.12 don't support owners.
 
 Source: nf_tables_api.c, NFT_TABLE_F_OWNER.
 """
@@ -18,17 +18,17 @@ from .kept_table import KeptTable
 from .nft_table import Steps
 from .writer import INET, TableWriter
 
-# More than the kernel queues (net.core.rmem_default is 208 KiB, and a message takes 700 bytes).
+# More than the kernel queues: net.core.rmem_default is 208 KiB, and a message takes 700 bytes.
 _UNREAD_MAX, _UNREAD_BYTES = 1000, 1 << 16
 
 Keep = Callable[[str, socket.socket], object]
 
 
 class OwnerSockets:
-    """The sockets that own this proxy's tables, by name; may be used in several threads.
+    """The sockets that own this proxy's tables, by name; thread-safe.
 
     Args:
-        inherited: Those of the last process; a table takes its own out, and closes it.
+        inherited: The previous process's sockets; a table takes its own out, and closes it.
     """
 
     def __init__(self, inherited: MutableMapping[str, socket.socket] | None = None) -> None:
@@ -37,18 +37,18 @@ class OwnerSockets:
         self._keep: Keep = lambda _name, _sock: None
 
     def follow(self, keep: Keep) -> None:
-        """Call ``keep`` with each name and socket, also with later ones, in any thread."""
+        """Call ``keep`` with each name and socket, also later ones, in any thread."""
         self._keep = keep
         for name, sock in list(self._current.items()):
             keep(name, sock)
 
     def take(self, name: str) -> socket.socket | None:
-        """Return the last process's socket, without answers that it hasn't read."""
+        """Return the previous process's socket, after discarding its unread answers."""
         sock = self._inherited.pop(name, None)
         if sock is not None:
             with contextlib.suppress(OSError):
                 for _ in range(_UNREAD_MAX):
-                    # Other processes have copies, and may make them blocking.
+                    # Another process may make its copy, and so this socket, blocking.
                     sock.recv(_UNREAD_BYTES, socket.MSG_DONTWAIT)
         return sock
 
@@ -58,15 +58,15 @@ class OwnerSockets:
 
 
 class OwnedTable:
-    """One such table in this thread's network namespace; for use in one thread.
+    """One owned table in this thread's network namespace; not thread-safe.
 
     Args:
         name: Its name.
         fill: Adds chains and rules to the empty table.
         family: Its family.
-        needs_owner: Whether kernels without owners get no table. Otherwise theirs stays until it
-            is removed, and :meth:`put_right` repairs it.
-        owners: Has the socket of the last process, and gets this one's.
+        needs_owner: Whether to create no table on kernels without owners. Otherwise it stays there
+            until it is removed, and :meth:`put_right` repairs it.
+        owners: Provides the previous process's socket, and receives this one's.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.
@@ -93,7 +93,7 @@ class OwnedTable:
         self._needs_owner = needs_owner
 
     def put_right(self) -> bool:
-        """Write it, unless it is as it was written; return whether others had changed it."""
+        """Write the table unless it is unchanged; return whether others had changed it."""
         count = self._table.repair().count
         if count:
             self._is_owned = self._table.is_complete
@@ -103,7 +103,7 @@ class OwnedTable:
         return was_written and count > 0
 
     def rewrite(self) -> None:
-        """Have :meth:`put_right` write it anew, because what ``fill`` adds has changed."""
+        """Make :meth:`put_right` write it anew, because what ``fill`` adds has changed."""
         self._table.forget()
         self._is_written = False
 
@@ -120,7 +120,7 @@ class OwnedTable:
 
     def _create(self, is_owned: bool) -> Steps:
         table = self._table.writer()
-        # Some kernels have no owners. A table that needs one is refused once more.
+        # Some kernels don't support owners. A table that needs one is refused again.
         table.create(is_owned=is_owned or self._needs_owner, was_owned=self._is_owned)
         self._fill(table)
         return [table.messages]

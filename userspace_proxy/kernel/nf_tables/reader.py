@@ -2,7 +2,7 @@
 
 Rule 1: an expression is a name and its attributes; callers interpret them.
 Rule 2: values that the kernel changes (handles, counters, use counts) aren't read, so equal values
-mean that nothing was changed.
+mean an unchanged table.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ FAMILIES: Mapping[int, str] = {INET: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: 
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress", "egress")
 ANONYMOUS_SET = 1
 _ELEMENT_FLAGS, _INTERVAL_END = 3, 1
-"""Of :attr:`ListedSet.flags`."""
-# Of struct nfgenmsg: the family, a version, a resource.
+"""Bits of :attr:`ListedSet.flags`."""
+# struct nfgenmsg: the family, a version, a resource.
 _HEADER_BYTES = 4
 _DROP = 0
 _NETDEV = 5
 # The header of a counter's last attribute, a number of 64 bits.
 _PACKETS = ATTRIBUTE.pack(12, COUNTER_PACKETS)
-# Key and data types and lengths: with name and flags all that a set of this proxy has.
+# Key and data types and lengths: with name and flags, these define a set of this proxy.
 _SET_SHAPE = (4, 5, 6, 7)
 
 
@@ -73,13 +73,13 @@ class ListedTable(NamedTuple):
 
 
 class ListedChain(NamedTuple):
-    """A chain; only one that the kernel calls has a kind and a hook."""
+    """A chain; only a base chain has a kind and a hook."""
 
     family: int
     table: str
     name: str
     kind: str = ""
-    """``filter``, ``nat``, ``route``; empty for a chain that is only jumped to."""
+    """``filter``, ``nat``, ``route``; empty for a regular chain."""
     hook: str = ""
     """As in :data:`HOOKS`."""
     priority: int = 0
@@ -100,9 +100,9 @@ class ListedElement(NamedTuple):
 
     key: bytes
     is_end: bool
-    """Of a set with intervals: the interval that began before ends in front of this key."""
+    """In a set with intervals: the interval ends before this key."""
     value: bytes
-    """The attributes of its data, as of a verdict; empty in a set."""
+    """The attributes of its data, such as a verdict; empty in a set."""
 
 
 class Expression(NamedTuple):
@@ -136,7 +136,7 @@ def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
 
     Args:
         table: Limits the listing to a table, except for tables and chains.
-        name: Limits rules to a chain; the set of elements.
+        name: Limits rules to a chain; names the set of elements.
     """
     limits = (text(TABLE, table) if table else b"") + (text(SET_NAME, name) if name else b"")
     return request(kind, DUMP, bytes([family, 0, 0, 0]) + limits)
@@ -181,7 +181,7 @@ def read_set(message: Message) -> ListedSet:
 
 
 def read_elements(message: Message) -> Iterator[tuple[bytes, bytes]]:
-    """Yield keys and values of a message; a verdict equals that of :func:`.goto_chain`."""
+    """Yield keys and values of a message; verdicts are as :func:`.goto_chain` returns."""
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     for kind, packed in read_attributes(listed):
         if kind == LIST_ELEMENT:
@@ -208,8 +208,8 @@ def list_elements(message: Message) -> list[ListedElement]:
 def read_counts(message: Message) -> list[tuple[bytes, int | None]]:
     """Return the keys of a message, each with the packets that matched; None without a counter.
 
-    Takes 0.5 µs for an element of a set that isn't a map, a tenth of reading all attributes: its
-    key is at the beginning, and its counter at the end.
+    Takes 0.5 µs per element of a set that isn't a map, a tenth of reading all attributes: the key
+    is at the beginning, and the counter at the end.
     """
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     found: list[tuple[bytes, int | None]] = []
@@ -228,12 +228,12 @@ def read_counts(message: Message) -> list[tuple[bytes, int | None]]:
 
 
 def _hook(family: int, place: int) -> str:
-    # The first hook of a device is ingress.
+    # In the family netdev, the first hook is ingress.
     at = place + HOOKS.index("ingress") if family == _NETDEV else place
     return HOOKS[at] if at < len(HOOKS) else str(place)
 
 
 def _value(found: Mapping[int, bytes], kind: int) -> bytes:
-    """Return plain data, or a verdict's attributes; both are bytes."""
+    """Return plain data, or a verdict's attributes, as bytes."""
     data = read_all(found.get(kind, b""))
     return data.get(DATA_VALUE) or data.get(DATA_VERDICT, b"")

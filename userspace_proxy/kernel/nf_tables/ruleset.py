@@ -40,7 +40,7 @@ _BEGIN, _END = 0x10, 0x11
 _FRAME = bytes([0, 0, 0, 10])
 # The errors of kernels without nfnetlink or nf_tables.
 _NOT_THERE = (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
-# How often elements are listed again until two listings agree.
+# How often to list elements again until two listings agree.
 _LISTINGS = 10
 _WORDS = {
     NEW_TABLE: "add table",
@@ -60,7 +60,7 @@ _HINTS = {
     errno.EOPNOTSUPP: "modprobe -a nft_nat nft_redir nft_ct nft_reject_inet, "
     "or use another steering",
 }
-# The errors for an expression without a kernel module.
+# Errors for an expression whose kernel module is missing.
 _NO_EXPRESSION = (errno.ENOENT, errno.EOPNOTSUPP)
 _NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
@@ -70,9 +70,9 @@ class NftablesError(SteeringError):
 
     Args:
         code: Its error number.
-        kind: Which message it refused, such as NEW_RULE; 0: none of them.
-        is_certain: Otherwise its answer is lost, or late, and all may have been changed; or it was
-            one of several, and some may have been changed.
+        kind: The refused message's kind, such as NEW_RULE; 0: none.
+        is_certain: If false, the answer was lost or late, and the transaction may be in force; or
+            it was one of several, and some may be in force.
     """
 
     def __init__(self, code: int, kind: int, *, is_certain: bool = True) -> None:
@@ -91,10 +91,11 @@ def query_errors() -> AbstractContextManager[None]:
 
 
 class Ruleset:
-    """The ruleset of the calling thread's network namespace; for use in one thread.
+    """The ruleset of the calling thread's network namespace; not thread-safe.
 
     Owned tables (:meth:`.writer.TableWriter.create`) exist until all copies of its socket are
-    closed. It closes ``sock``, a copy of another process's, or opens one.
+    closed. ``sock`` is a copy of another process's socket, which it closes; by default it opens
+    one.
 
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
@@ -111,16 +112,16 @@ class Ruleset:
 
     @property
     def sock(self) -> socket.socket:
-        """Its socket, which owns tables."""
+        """The socket that owns tables."""
         return self._requests.sock
 
     @property
     def port(self) -> int:
-        """The sender of events that its changes cause."""
+        """The sender in events about its changes."""
         return self._requests.port
 
     def generation(self) -> int:
-        """Return the ruleset's number, which grows with each transaction by any program."""
+        """Return the generation, which grows with each transaction of any program."""
         with query_errors():
             answer = self._requests.ask(request(reader.GET_GENERATION, 0, bytes(4)))
         return number_in(read_all(answer.body, 4), 1)
@@ -146,24 +147,24 @@ class Ruleset:
         found = _read_elements(listing)
         for _ in range(_LISTINGS):
             # While the kernel moves a set into a larger hash table, which takes some milliseconds,
-            # a listing may lack elements without an indication.
+            # a listing may lack elements without notice.
             before, listing = listing, self._elements(family, table, name)
             if listing == before:
                 break
-            # Counters differ, too.
+            # The bytes also differ by counters.
             found_before, found = found, _read_elements(listing)
             if found == found_before:
                 break
         return found
 
     def first_elements(self, family: int, table: str, name: str, most: int) -> list[ListedElement]:
-        """Return all elements of a set or map, in any order, or some more than ``most``.
+        """Return a set's or map's elements in any order: all, or slightly more than ``most``.
 
-        Of a set with a million of them only the first few hundred are read.
+        Of a million elements, only the first few hundred are read.
         """
         listing = reader.list_of(reader.GET_ELEMENTS, family, table, name)
         found: list[ListedElement] = []
-        # A listing that isn't read to its end occupies its socket.
+        # A socket of its own, as an unfinished listing blocks its socket.
         with query_errors(), Requests.open(NETLINK_NETFILTER) as requests:
             for block in requests.blocks(listing):
                 for message in read_messages(block):
@@ -181,7 +182,7 @@ class Ruleset:
         return dict(element for elements in listed for element in elements)
 
     def commit(self, messages: Sequence[bytes]) -> None:
-        """Make the changes of one writer or several as one transaction.
+        """Make the changes of one or several writers as one transaction.
 
         Raises:
             NftablesError: The kernel refused. EMSGSIZE: the message is too large for the socket,
@@ -190,7 +191,7 @@ class Ruleset:
         self._send(messages, request(_END, 0, _FRAME))
 
     def try_out(self, messages: Sequence[bytes]) -> None:
-        """Raise an NftablesError if the kernel would refuse changes; makes none."""
+        """Raise an NftablesError if the kernel would refuse changes; changes nothing."""
         # The kernel discards a transaction without an end.
         self._send(messages, b"")
 
@@ -204,14 +205,14 @@ class Ruleset:
         try:
             refused = self._requests.transact(request(_BEGIN, 0, _FRAME), messages, end)
         except OSError as exc:
-            # A message that is too large isn't sent.
+            # A message that is too large isn't sent at all.
             is_certain = exc.errno == errno.EMSGSIZE
             raise NftablesError(exc.errno or errno.EIO, 0, is_certain=is_certain) from exc
         if refused is not None:
             raise NftablesError(refused.code, refused.kind)
 
     def _elements(self, family: int, table: str, name: str) -> list[Message]:
-        """Return a listing of elements without the numbers of its request."""
+        """Return a listing of elements without its request's numbers."""
         listing = self._list(Message._make, reader.GET_ELEMENTS, family, table, name)
         return [message._replace(number=0) for message in listing]
 

@@ -51,19 +51,19 @@ _SET_ID, _ELEMENTS_SET_ID = 10, 4
 _SET_COUNTER = 17
 _ANONYMOUS, _CONSTANT, _MAP, _TIMEOUT, DYNAMIC_SET = 0x1, 0x2, 0x8, 0x10, 0x20
 _VERDICTS = 0xFFFFFF00
-# For nft, which would print other numbers: NFTA_SET_USERDATA with NFTNL_UDATA_SET_KEYBYTEORDER.
+# Without it nft would print wrong numbers: NFTA_SET_USERDATA with NFTNL_UDATA_SET_KEYBYTEORDER.
 _HOST_ORDER = attribute(13, bytes([0, 4]) + (1).to_bytes(4, sys.byteorder))
 _APPEND = 0x800
 # An attribute, and so the elements of a message, has at most 65,535 bytes.
 ELEMENTS_BYTES_MAX = 60_000
-# Messages of one transaction, which may have several writers, refer to a set by its id.
+# Messages of one transaction, which may have several writers, refer to a set by id.
 _IDS = itertools.count(1)
 
 
 Elements = Mapping[bytes, bytes]
 """Keys and values; the values of a set are empty."""
 SetElement = tuple[str, bytes, bytes]
-"""A set's name, and a key with its value: the kernel's own bytes, so they can be compared."""
+"""A set's name, and a key with its value: in the kernel's form, so that they compare equal."""
 
 
 class TableWriter:
@@ -71,17 +71,17 @@ class TableWriter:
 
     def __init__(self, name: str, family: int = INET) -> None:
         self.messages: list[bytes] = []
-        """To be committed in this order."""
+        """Messages, to be committed in this order."""
         self._family = bytes([family, 0, 0, 0])
         self._table = text(TABLE, name)
 
     def create(self, *, is_owned: bool = False, was_owned: bool = False) -> None:
-        """Create the table, empty, whether it exists or not.
+        """Create an empty table, replacing an existing one.
 
         Args:
-            was_owned: Whether the socket that commits this owns it already.
-            is_owned: Whether only the socket that commits this may change it; the kernel removes
-                it with that socket (Linux ≥ 5.12).
+            was_owned: Whether the committing socket already owns it.
+            is_owned: Whether only the committing socket may change it; the kernel removes it with
+                that socket (Linux ≥ 5.12).
         """
         owner = number(2, TABLE_OWNED) if is_owned else b""
         if was_owned:
@@ -92,7 +92,7 @@ class TableWriter:
         self._add(NEW_TABLE, owner)
 
     def delete(self) -> None:
-        """Remove the table, which exists."""
+        """Remove the table, which must exist."""
         self._add(DELETE_TABLE)
 
     def remove(self) -> None:
@@ -101,16 +101,16 @@ class TableWriter:
         self._add(DELETE_TABLE)
 
     def add_base_chain(self, name: str, kind: str, hook: int, priority: int) -> None:
-        """Add a chain of a kind (``filter``, ``nat``) that the kernel calls, with policy accept."""
+        """Add a base chain of a kind (``filter``, ``nat``) with policy accept."""
         at = nested(CHAIN_HOOK, number(1, hook) + number(2, priority))
         self._add(NEW_CHAIN, text(CHAIN_NAME, name) + at + text(CHAIN_TYPE, kind))
 
     def add_chain(self, name: str) -> None:
-        """Add a chain for jumps."""
+        """Add a regular chain."""
         self._add(NEW_CHAIN, text(CHAIN_NAME, name))
 
     def delete_chain(self, name: str) -> None:
-        """Delete a chain that has no rules, and to which nothing goes."""
+        """Delete an empty chain that no rule or map refers to."""
         self._add(DELETE_CHAIN, text(CHAIN_NAME, name))
 
     def flush_chain(self, name: str) -> None:
@@ -138,14 +138,14 @@ class TableWriter:
         self._add_set(name, key, _MAP, number(6, _VERDICTS))
 
     def add_dynamic_set(self, name: str, key: KeyType, size: int) -> None:
-        """Add a set to which rules add elements with timeouts, ``size`` of them at most."""
+        """Add a set to which rules add at most ``size`` elements, with timeouts."""
         self._add_set(name, key, _TIMEOUT | DYNAMIC_SET, nested(9, number(1, size)))
 
     def add_elements(self, name: str, elements: Elements) -> None:
         """Add elements to a set or map.
 
-        The kernel refuses a key that a map has with another value; other keys may exist already.
-        In a map to verdicts all values are of the type :class:`Verdict`.
+        The kernel refuses a key that the map has with another value; equal elements may exist. In a
+        verdict map, all values are of the type :class:`Verdict`.
         """
         self._elements(NEW_ELEMENT, text(SET_NAME, name), elements)
 
@@ -156,7 +156,7 @@ class TableWriter:
     def change_elements(
         self, sets: Sequence[str], removed: Iterable[SetElement], added: Iterable[SetElement]
     ) -> None:
-        """Remove elements in the order of their sets, then add others in the reverse order."""
+        """Remove elements in the order of their sets, then add others in reverse order."""
         gone, new = _by_set(removed), _by_set(added)
         for name in sets:
             if name in gone:
@@ -209,7 +209,7 @@ class TableWriter:
 
 
 class Verdict(bytes):
-    """The value of an element of a map to verdicts, as the kernel lists it."""
+    """The value of an element in a verdict map, as the kernel lists it."""
 
 
 def goto_chain(chain: str) -> Verdict:
@@ -228,7 +228,7 @@ def _packed(elements: Elements) -> Iterator[bytes]:
     """Yield elements in pieces that fit into an attribute; all elements have one size."""
     waiting = iter(elements.items())
     sizes = next(iter(elements.items()), (b"", b""))
-    # Packed once, as all elements have the same headers.
+    # All elements have the same headers, so these are packed once.
     before, between, behind = _frame(*map(len, sizes))
     width = sum(map(len, (before, between, behind, *sizes)))
     while some := list(itertools.islice(waiting, ELEMENTS_BYTES_MAX // width)):
@@ -236,7 +236,7 @@ def _packed(elements: Elements) -> Iterator[bytes]:
 
 
 def _packed_verdicts(elements: Elements) -> Iterator[bytes]:
-    """Yield elements of a map to verdicts in such pieces."""
+    """Yield elements of a verdict map in pieces that fit into an attribute."""
     verdicts = {
         value: nested(ELEMENT_DATA, nested(DATA_VERDICT, value)) for value in set(elements.values())
     }

@@ -4,9 +4,9 @@
     credentials              position, back-off
 
 Rule 1: kubernetes-asyncio provides the configuration, and a pod's service account. Only ``library``
-and ``credentials`` use it, and they import it when a run begins. Kubeconfigs are read by
-``kubeconfig`` alone (ADR 0087).
-Rule 2: responses of the API server and network failures are values; none of them ends a run.
+and ``credentials`` use it, and import it when a run begins. ``kubeconfig`` alone reads kubeconfigs
+(ADR 0087).
+Rule 2: the API server's responses and network failures are values; none ends a run.
 """
 
 from .source import KubernetesSource

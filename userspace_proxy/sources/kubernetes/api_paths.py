@@ -1,6 +1,6 @@
-"""URL paths of the API: each name in one is a single segment, whatever it contains.
+"""Builds URL paths of the API, in which each name is a single segment, whatever it contains.
 
-Rule 1: names come from objects that others write. Each is quoted where it becomes a part of a path.
+Rule 1: users write the names in objects, so each is quoted when it becomes part of a path.
 Rule 2: a path with ``..``, a query or a fragment isn't sent, even if a name wasn't quoted.
 """
 
@@ -18,15 +18,15 @@ _UNSOUND = frozenset({"", ".", ".."})
 
 
 def join(start: str, *segments: str) -> str:
-    """Return a path that continues another one; the segments are text, and the start is a path."""
+    """Append segments, which are text, to a path."""
     return "/".join((start, *(quote(segment, safe="") for segment in segments)))
 
 
 def check(path: str) -> None:
-    """Check that a path is sent as it is, and means the same to each server on the way.
+    """Check that a path is sent unchanged, and means the same to each server on the way.
 
     Raises:
-        TransportError: It isn't; nothing must be sent.
+        TransportError: It isn't, so it must not be sent.
 
     Source: client-go's IsValidPathSegmentName, and RFC 3986, 5.2.4.
     """

@@ -1,13 +1,13 @@
-"""Requests to an API server, with the credentials that kubernetes-asyncio loads.
+"""Sends requests to an API server, with the credentials that kubernetes-asyncio loads.
 
-Rule 1: a request without a response, or whose response breaks off, raises TransportError. Callers
-see nothing of aiohttp, which is imported when a client is opened.
-Rule 2: a path is sent as it is: nothing resolves or requotes it on the way (``paths``).
-Rule 3: everything has a deadline: connecting, the start of a response, and silence in it. A watch
-may be silent; its reader decides for how long.
-Rule 4: only single objects are read whole. Lists and watches are streams, read in parts.
-Rule 5: no redirect is followed: another server would get the client's certificate, as whom it
-impersonates, and a request that isn't meant for it.
+Rule 1: a missing or incomplete response raises TransportError. Callers never see aiohttp, which is
+imported when a client is opened.
+Rule 2: a path is sent unchanged: nothing resolves or requotes it (``api_paths``).
+Rule 3: connecting, the start of a response, and silence within it all have a deadline. A watch may
+be silent; its reader decides how long.
+Rule 4: only single objects are read at once. Lists and watches are streams, read in parts.
+Rule 5: redirects aren't followed: another server would receive the client's certificate, its
+impersonation headers, and a request not meant for it.
 """
 
 from __future__ import annotations
@@ -46,21 +46,22 @@ if TYPE_CHECKING:
 CONNECT_S = 15.0
 """Seconds for TCP and TLS; client-go gives each dial 30 s."""
 RESPONSE_S = 75.0
-"""Seconds until a response starts, and between two parts of it. The server itself gives up
-after 60 s (its --request-timeout)."""
+"""Seconds until a response starts, and between two parts. The server itself gives up after 60 s
+(--request-timeout)."""
 WATCHES_ANEW_S = 10.0
-"""Seconds between two times that watches begin anew, so that they count as healthy in between."""
+"""The minimum of seconds between two restarts of all watches, so that they count as healthy in
+between."""
 RESPONSE_BYTES_MAX = 16 << 20
-"""One object: etcd stores up to 1.5 MiB of it."""
+"""The maximum for one object, of which etcd stores up to 1.5 MiB."""
 
-# For the server's close frame, at the end of a WebSocket.
+# How long to wait for the server's close frame at the end of a WebSocket.
 _GOODBYE_S = 1.0
-# asyncio takes five from the end of what can be read to a closed socket.
+# asyncio needs five iterations from the end of input to a closed socket.
 _TURNS_TO_CLOSE = 50
-# aiohttp reads twice that, unpacks that, or takes a sixteenth as many chunks, in one step: 4,096
+# In one step aiohttp reads twice this, unpacks this, or takes a sixteenth as many chunks: 4,096
 # chunks of one byte take 10 ms.
 _BUFFER_BYTES = 64 << 10
-# A peer that vanishes is detected within a minute, also while nothing is sent.
+# They detect a vanished peer within a minute, even while nothing is sent.
 _KEEPALIVE = tuple(
     (level, getattr(socket, name), value)
     for level, name, value in (
@@ -69,13 +70,13 @@ _KEEPALIVE = tuple(
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
         (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
     )
-    # macOS lacks the second. Only watches are silent for so long, and they are for proxies.
+    # macOS lacks the second option. Only watches are silent for so long, and only proxies use them.
     if hasattr(socket, name)
 )
 
 
 class Stream:
-    """A response that is read as it arrives; valid inside :meth:`ApiClient.stream`."""
+    """A response, read as it arrives; valid inside :meth:`ApiClient.stream`."""
 
     def __init__(
         self, response: ClientResponse, errors: Callable[[], AbstractContextManager[None]]
@@ -85,7 +86,7 @@ class Stream:
         self.code = response.status
 
     async def read(self, *, silence_s: float) -> bytes:
-        """Return what has arrived, as soon as something has; empty at the end.
+        """Return data as soon as some has arrived; empty at the end.
 
         Raises:
             TimeoutError: Nothing arrived for ``silence_s`` seconds.
@@ -95,7 +96,7 @@ class Stream:
                 return await self._response.content.readany()
 
     async def rest(self) -> Response:
-        """Read the rest, of a response that is an error."""
+        """Read the rest of an error response."""
         with self._transport_errors():
             return await _read(self._response)
 
@@ -111,10 +112,10 @@ class ApiClient:
         self._session: ClientSession | None = None
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._proxy_in_use: WebProxy | None = None
-        """The proxy of ``_session``."""
+        """The proxy that ``_session`` uses."""
         self._tls: ssl.SSLContext
         self._tls_files: Fingerprint | None = ()
-        """The certificates in ``_tls``; None: load them again."""
+        """The certificate files of ``_tls``; None: load them again."""
         self._watches: set[ClientResponse] = set()
         self._watches_anew_at = -WATCHES_ANEW_S
         self._is_refused = False
@@ -125,10 +126,10 @@ class ApiClient:
         return self.credentials.location
 
     async def open(self) -> None:
-        """Load the credentials; no request is sent.
+        """Load the credentials; sends no request.
 
         Raises:
-            SourceError: They can't be used.
+            SourceError: The credentials can't be used.
         """
         await self.credentials.load(self._clock())
         try:
@@ -149,10 +150,10 @@ class ApiClient:
         self.credentials.close()
 
     async def _close_sockets(self) -> None:
-        """Close what cancelled requests left open.
+        """Close sockets that cancelled requests left open.
 
-        aiohttp forgets their connections. TLS waits for the server's goodbye, and asyncio forgets
-        a dial that is cancelled before its handshake, so a loop that ends leaves them open.
+        aiohttp forgets their connections. TLS waits for the server's close_notify, and asyncio
+        forgets a dial that is cancelled before its handshake, so an ending loop leaves them open.
         """
         for opened in self._sockets:
             with suppress(OSError):
@@ -163,7 +164,7 @@ class ApiClient:
             await asyncio.sleep(0)  # noqa: TID251 - yields once
 
     def _open_socket(self, address: AddrInfoType) -> socket.socket:
-        """Return a socket whose connection the kernel probes while it is silent."""
+        """Return a socket with TCP keep-alive."""
         family, kind, protocol, _, _ = address
         opened = socket.socket(family, kind, protocol)
         self._sockets.add(opened)
@@ -175,7 +176,7 @@ class ApiClient:
         from aiohttp import ClientSession, DummyCookieJar, TCPConnector, TraceConfig
 
         proxy = self._proxy_in_use = self.credentials.proxy
-        # Each port-forward is a connection of its own.
+        # No limit, as each port-forward is its own connection.
         options: dict[str, Any] = {"socket_factory": self._open_socket, "limit": 0}
         if proxy is not None and proxy.is_socks:
             from .socks import SocksConnector
@@ -185,8 +186,8 @@ class ApiClient:
             connector = TCPConnector(**options)
         trace = TraceConfig()
         trace.on_request_redirect.append(_refuse_redirect)
-        # The environment would also bring in passwords, from .netrc. A cookie may belong to the
-        # session of a user that the kubeconfig had before.
+        # Trusting the environment would also read passwords from .netrc. A cookie may belong to the
+        # session of a previous kubeconfig's user.
         self._session = ClientSession(
             connector=connector,
             trust_env=False,
@@ -196,14 +197,14 @@ class ApiClient:
         )
 
     async def _reopen(self) -> None:
-        """Go another way; what is open, such as a watch, breaks off."""
+        """Reconnect through the current proxy; open streams, such as watches, break off."""
         before = self._session
         self._open_session()
         if before is not None:
             await before.close()
 
     async def get(self, path: str, query: Mapping[str, str]) -> Response:
-        """Return a whole response, whatever its code."""
+        """Return a complete response, whatever its code."""
         with self._transport_errors():
             request = self._request("GET", path, query, silence_s=RESPONSE_S)
             async with await request as response:
@@ -212,7 +213,7 @@ class ApiClient:
     async def send(
         self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
     ) -> Response:
-        """Send an object as JSON, and return the whole response, whatever its code."""
+        """Send an object as JSON, and return the complete response, whatever its code."""
         with self._transport_errors():
             request = self._request(
                 method, path, body=body, content_type=content_type, silence_s=RESPONSE_S
@@ -222,7 +223,7 @@ class ApiClient:
 
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
-        """Yield a response that continues, whatever its code, and close it at the end."""
+        """Yield a streaming response, whatever its code, and close it at the end."""
         with self._transport_errors():
             options = await self._options()
             async with asyncio.timeout(RESPONSE_S):
@@ -232,17 +233,17 @@ class ApiClient:
         try:
             yield Stream(response, self._transport_errors)
         finally:
-            # TLS would wait for the server's goodbye, and aiohttp doesn't wait for TLS: a loop that
-            # ends in between leaves the socket open.
+            # TLS would wait for the server's close_notify, and aiohttp doesn't wait for TLS: a loop
+            # that ends in between leaves the socket open.
             _abort(response)
             response.close()
             self._watches.discard(response)
 
     def doubt_watches(self) -> None:
-        """Break off all watches, as an answer of the server contradicts them; seldom.
+        """Break off all watches, as the server's answer contradicts them; rate-limited.
 
-        They may be silent because their connections are dead, as after a laptop's sleep. So no
-        pooled connection is used again, either.
+        They may be silent because their connections are dead, as after a laptop's sleep, so pooled
+        connections aren't reused, either.
         """
         now = self._clock()
         if now - self._watches_anew_at >= WATCHES_ANEW_S:
@@ -255,10 +256,10 @@ class ApiClient:
     async def websocket(
         self, path: str, query: Mapping[str, str], protocol: str
     ) -> ClientWebSocketResponse[bool] | Response:
-        """Open a WebSocket, whose pings and pongs the caller handles, too; the caller closes it.
+        """Open a WebSocket; the caller also handles pings and pongs, and closes it.
 
-        Returns:
-            The server's response where it opens none, with the body of one to a plain request.
+        Returns: The server's response if it refuses, with the body of its response to a plain
+            request.
         """
         from aiohttp import ClientWSTimeout, WSServerHandshakeError
 
@@ -279,7 +280,7 @@ class ApiClient:
                     return opened
             except WSServerHandshakeError as exc:
                 code = exc.status
-        # aiohttp drops the body, which has the reason.
+        # aiohttp drops the body, which contains the reason.
         plain = await self.get(path, query)
         return plain if plain.code == code else Response(code, b"")
 
@@ -322,7 +323,7 @@ class ApiClient:
         return URL(f"{server}{path}", encoded=True)
 
     async def _options(self) -> dict[str, Any]:
-        """Return what all requests have: credentials, TLS, the proxy on the way."""
+        """Return the options of all requests: credentials, TLS, proxy."""
         async with self._refreshing:
             await self.credentials.refresh(self._clock(), is_refused=self._is_refused)
             self._is_refused = False
@@ -339,8 +340,8 @@ class ApiClient:
             headers["Accept-Encoding"] = "identity"
         proxy = self._proxy_in_use
         configuration = self.credentials.configuration
-        # Connections are pooled by their TLS context: with new certificates there are new
-        # connections, while open watches keep theirs.
+        # Connections are pooled by TLS context: new certificates cause new connections, while open
+        # watches keep theirs.
         return {
             "headers": headers,
             "ssl": self._tls,
@@ -350,14 +351,14 @@ class ApiClient:
 
     @contextmanager
     def _transport_errors(self) -> Iterator[None]:
-        """Raise what aiohttp raises as TransportError."""
+        """Convert aiohttp's exceptions to TransportError."""
         from aiohttp import ClientError
 
         try:
             yield
         except (ClientError, OSError, UnicodeError) as exc:
-            # TimeoutError is an OSError, and so are all TLS errors. A name that DNS can't have is
-            # a UnicodeError.
+            # TimeoutError is an OSError, and so are all TLS errors. A name that is invalid in DNS
+            # is a UnicodeError.
             way = f" (through {self._proxy_in_use})" if self._proxy_in_use else ""
             raise TransportError(f"{describe(exc)}{way}") from exc
 
@@ -382,7 +383,7 @@ async def _refuse_redirect(
     location = response.headers.get("Location", "")
     response.close()
     try:
-        # Without its query, which may contain what a login needs.
+        # Without the query, which may contain login secrets.
         target = f"to {response.url.join(URL(location)).origin()}"
     except ValueError:
         target = "to an invalid URL"
@@ -390,7 +391,7 @@ async def _refuse_redirect(
 
 
 def _tls_context(configuration: Any) -> ssl.SSLContext:
-    """Return a context with the certificates that a configuration names, as they are now."""
+    """Return a context with the current certificates of a configuration."""
     context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
     if configuration.cert_file:
         context.load_cert_chain(
@@ -399,13 +400,13 @@ def _tls_context(configuration: Any) -> ssl.SSLContext:
     if not configuration.verify_ssl:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    # As client-go, which doesn't require key identifiers in certificates; Python 3.13 does.
+    # Like client-go, don't require key identifiers in certificates, as Python 3.13 does.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 
 def _refuse_encrypted() -> str:
-    # Without this, OpenSSL would ask the terminal, and wait.
+    # Otherwise OpenSSL would prompt on the terminal, and wait.
     raise OSError("the client's key is encrypted, and kubeconfigs have no passphrases")
 
 
@@ -421,7 +422,7 @@ async def _read(response: ClientResponse) -> Response:
 
 
 def _seconds(text: str | None) -> float:
-    """Return the seconds of a Retry-After; 0 for none, or a date, which no API server sends."""
+    """Return the seconds in Retry-After; 0 for none, or for a date, which no API server sends."""
     return float(text) if text and text.isascii() and text.isdigit() else 0.0
 
 
@@ -430,11 +431,11 @@ LINE_BYTES_MAX = 16 << 20
 
 
 class LineTooLong(UserspaceProxyError):
-    """A line is longer than the limit; the rest of the stream can't be used."""
+    """A line is longer than the limit; the rest of the stream is unusable."""
 
 
 class LineSplitter:
-    """Returns whole lines and keeps the start of the next one."""
+    """Splits chunks into lines, and keeps the start of the next line."""
 
     def __init__(self, *, limit_bytes: int = LINE_BYTES_MAX) -> None:
         self._limit_bytes = limit_bytes
@@ -442,12 +443,11 @@ class LineSplitter:
         self._waiting_bytes = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that this chunk completes, without line ends; empty lines are omitted.
+        """Return the lines that a chunk completes, without line ends; empty lines are omitted.
 
         The cost is proportional to the bytes, not to the number of chunks in a line.
 
-        Raises:
-            LineTooLong: A line is longer than the limit, even if it isn't complete yet.
+        Raises: LineTooLong: A line, even an incomplete one, is longer than the limit.
         """
         *complete, rest = chunk.split(b"\n")
         lines = []

@@ -4,11 +4,11 @@
     pod ────────────────────────┼─▶ kubernetes-asyncio's Configuration ─▶ host, header, TLS files
     --master ───────────────────┘   and the proxy on the way
 
-Rule 1: tokens and files are read again while the program runs: before a request if a minute has
-passed, and at once after a 401. Bound tokens live for an hour. A plugin runs again before its
+Rule 1: tokens and files are reloaded while the program runs: before a request once a minute has
+passed, and immediately after a 401. Bound tokens live for an hour. A plugin runs again before its
 credential expires.
-Rule 2: at the start an error ends the run (SourceError); later it is a TransportError, and
-reading is tried again.
+Rule 2: an error at the start ends the run (SourceError); a later one is a TransportError, and is
+retried.
 """
 
 from __future__ import annotations
@@ -37,57 +37,58 @@ from .plugin import PluginCredential, PluginError, cluster_info, plugin_credenti
 from .proxies import WebProxy, choose_proxy
 from .responses import TransportError
 
-# Source: RFC 5280, 4.1.2.5: a validity is two times, of years up to 2049, or of four digits.
+# Source: RFC 5280, 4.1.2.5: a validity is two times, with two-digit years up to 2049, or four
+# digits.
 _VALIDITY = re.compile(
     rb"\x30.(?:\x17.\d{12}Z|\x18.\d{14}Z)(?:\x17.(\d{12})Z|\x18.(\d{14})Z)", re.DOTALL
 )
 
 REFRESH_S = 60.0
-"""Seconds after which tokens and files are read again, as kubernetes-asyncio does for a pod's."""
+"""Seconds after which tokens and files are reloaded, as kubernetes-asyncio does for a pod's."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# An API server takes no headers that are longer.
+# API servers don't accept longer headers.
 _TOKEN_BYTES_MAX = 1 << 20
 _BEARER = "BearerToken"
 _HOST_VARIABLE = "KUBERNETES_SERVICE_HOST"
 
 
 def _end_of(certificate: bytes) -> float:
-    """Return the Unix time at which the first certificate of a PEM text ends.
+    """Return the Unix time at which the first certificate in a PEM text expires.
 
     Raises:
-        ValueError: It has none.
+        ValueError: There is no certificate.
     """
     _, _, rest = certificate.partition(b"-----BEGIN CERTIFICATE-----")
     times = _VALIDITY.search(base64.b64decode(rest.partition(b"-----END")[0]))
     if times is None:
         raise ValueError("it is no certificate")
     short, full = times.groups()
-    # Years from 50 on are of the last century.
+    # Two-digit years from 50 on are in the 20th century.
     text = full or (b"19" if short >= b"50" else b"20") + short
     return float(calendar.timegm(time.strptime(text.decode(), "%Y%m%d%H%M%S")))
 
 
 @dataclass(slots=True)
 class _Loaded:
-    """All that was read at one time."""
+    """Credentials as loaded at one time."""
 
     configuration: Any
     config: ClientConfig | None = None
-    """What the kubeconfig says; None: there is none."""
+    """The parsed kubeconfig; None: there is none."""
     proxy: WebProxy | None = None
     files: KeyFiles = field(default_factory=make_key_files)
     loaded: Fingerprint = ()
-    """The kubeconfig's files, as they were."""
+    """The fingerprint of the kubeconfig's files."""
     token: str = ""
     of_plugin: PluginCredential | None = None
 
     def path_of(self, name: str, content: Content) -> str | None:
-        """Return the file with some content."""
+        """Return the path of a file with some content."""
         if content.data:
             return self.files.put(name, content.data)
         if content.path:
-            # Its error names the file; that of OpenSSL doesn't.
+            # This error names the file; OpenSSL's doesn't.
             with Path(content.path).open("rb"):
                 return content.path
         return None
@@ -107,7 +108,7 @@ class _Loaded:
         self.read_token()
 
     def read_token(self) -> None:
-        """Read the token's file; if it is missing or empty, the token before stays."""
+        """Read the token file; if it is missing or empty, the previous token stays."""
         if self.config is None or not self.config.user.token_file:
             return
         path = Path(self.config.user.token_file)
@@ -120,7 +121,7 @@ class _Loaded:
         if not token and self.token:
             return
         text = token.decode(errors="replace")
-        # Not the token before, as for kubectl: it may be that of another user.
+        # Don't keep the previous token, which may be another user's; kubectl does the same.
         if not text or not text.isprintable() or "\ufffd" in text:
             raise ValueError(f"{path}: it contains no token")
         self.token = text
@@ -128,7 +129,7 @@ class _Loaded:
     async def ask_plugin(
         self, clock: Callable[[], float], *, is_attended: bool, is_refused: bool = False
     ) -> None:
-        """Take the credential of a plugin, if there is one; it runs if that is due."""
+        """Use a plugin's credential, if there is a plugin; it runs if due."""
         if self.config is None or self.config.user.plugin is None:
             return
         plugin, cluster = self.config.user.plugin, self.config.cluster
@@ -150,10 +151,10 @@ class Credentials:
     """The address of an API server, and how to authenticate to it.
 
     Args:
-        kubeconfig: A kubeconfig file, or which ones; empty: none.
-        master: The server's URL, instead of the kubeconfig's; without a kubeconfig no credentials
-            are sent to it. Both empty: the server of this pod.
-        service_account: The folder of a pod's token and of the server's certificate.
+        kubeconfig: A kubeconfig file, or several; empty: none.
+        master: The server's URL, overriding the kubeconfig's; without a kubeconfig no credentials
+            are sent to it. If both are empty: this pod's server.
+        service_account: The folder with a pod's token and the server's certificate authority.
         clock: Returns seconds since 1970.
 
     Source: kube-proxy's --kubeconfig and --master.
@@ -172,7 +173,7 @@ class Credentials:
         self._service_account = service_account
         self._clock = clock
         self._checked: ClientConfig | None = None
-        """What the kubeconfig said when it was read last."""
+        """The kubeconfig as last read."""
         self._library: Library
         self._state: _Loaded | None = None
         self._refreshed_s = 0.0
@@ -184,7 +185,7 @@ class Credentials:
 
     @property
     def proxy(self) -> WebProxy | None:
-        """The proxy on the way to the server; valid after :meth:`load`."""
+        """The proxy for the server; valid after :meth:`load`."""
         return self._state.proxy if self._state else None
 
     @property
@@ -216,7 +217,7 @@ class Credentials:
 
     @property
     def description(self) -> str:
-        """The credentials, for a message."""
+        """A description of the credentials, for messages."""
         if self._config is not None and not self._config.cluster.is_tls:
             return f"{self._config.place}: its credentials are sent only to https"
         if self._kubeconfig:
@@ -228,7 +229,7 @@ class Credentials:
 
     @property
     def _expiry(self) -> str:
-        """Since when the client certificate has expired, in words; empty if it hasn't."""
+        """When the client certificate expired, as text; empty if it hasn't."""
         path = self._state.configuration.cert_file if self._state else None
         try:
             ended = _end_of(Path(path).read_bytes()) if path else math.inf
@@ -241,7 +242,7 @@ class Credentials:
 
     @property
     def impersonation(self) -> tuple[tuple[str, str], ...]:
-        """The headers that say as whom requests are made."""
+        """The impersonation headers."""
         return self._config.user.impersonation if self._config else ()
 
     @property
@@ -257,7 +258,7 @@ class Credentials:
         """Check that a kubeconfig, if one is used, names a server.
 
         Raises:
-            SourceError: It doesn't.
+            SourceError: The kubeconfig names no server.
         """
         if self._kubeconfig:
             if self._master:
@@ -265,10 +266,10 @@ class Credentials:
             self._checked = read_kubeconfig(self._kubeconfig, server=self._master)
 
     async def load(self, now: float) -> None:
-        """Read everything for the first time; runs a plugin.
+        """Load everything for the first time; runs a plugin.
 
         Raises:
-            SourceError: The cause, and what to do about it.
+            SourceError: Loading failed; with cause and remedy.
         """
         self._library = import_library()
         try:
@@ -293,13 +294,13 @@ class Credentials:
             self._state.files.close()
 
     async def refresh(self, now: float, *, is_refused: bool = False) -> None:
-        """Read tokens and files again, and run a plugin, if that is due.
+        """Reload tokens and files, and run a plugin, if due.
 
         Args:
-            is_refused: The server has just returned 401, so it is due.
+            is_refused: Whether the server has just returned 401, so that it is due.
 
         Raises:
-            TransportError: They can't be read; the old ones stay.
+            TransportError: They can't be read; the old credentials stay.
         """
         try:
             if is_refused or now - self._refreshed_s >= REFRESH_S:
@@ -315,10 +316,10 @@ class Credentials:
             raise TransportError(f"cannot refresh {self.description}: {_one_line(exc)}") from exc
 
     async def header(self) -> dict[str, str]:
-        """Return the header for a token or a password; empty if there is none.
+        """Return the header for a token or password; empty if there is neither.
 
         Raises:
-            TransportError: The token's file can't be read.
+            TransportError: The token file can't be read.
         """
         if self._state_now.config is not None:
             value = self._authorization(self._state_now, self._state_now.config)
@@ -327,13 +328,13 @@ class Credentials:
                 value = await self.configuration.get_api_key_with_prefix(_BEARER)
             except (OSError, ValueError, self._library.kube_config.ConfigException) as exc:
                 raise TransportError(f"cannot read {self.description}: {_one_line(exc)}") from exc
-        # A token file may end with a newline, which no header may contain.
+        # A token file may end with a newline, which headers can't contain.
         value = (value or "").strip()
         OWN.learn(value.partition(" ")[2])
         return {"Authorization": value} if value else {}
 
     def tls_files(self) -> Fingerprint:
-        """Return a value that changes when a certificate or key does."""
+        """Return a fingerprint of certificate and key."""
         names = ("ssl_ca_cert", "cert_file", "key_file")
         return tuple(fingerprint(getattr(self.configuration, name)) for name in names)
 

@@ -1,11 +1,11 @@
-"""Decides which Kubernetes Events are sent when, and their content; pure.
+"""Decides which Kubernetes Events to send, when, and with which content; pure.
 
     record ─▶ a series per reason and object ─▶ first time: an Event ─▶ again: its count
 
-Rule 1: each series causes at most one request a minute, however often it happens. So one of which
-something was sent within a minute isn't dropped.
-Rule 2: the number of series is limited, for each namespace and in all; of the namespace, or of the
-largest one, the series that was quiet for longest is dropped. If none may be, the new one is.
+Rule 1: each series causes at most one request a minute, however often it happens, so a series sent
+within the last minute isn't dropped.
+Rule 2: the number of series is limited, per namespace and in total. The longest quiet series of the
+namespace, or of the largest one, is dropped; if none may be, the new one is.
 Rule 3: namespaces take turns.
 
 Source: events.k8s.io/v1; client-go's tools/events, which ends a series after 6 minutes.
@@ -28,11 +28,11 @@ from .api_paths import join
 EVERY_S = 60.0
 SERIES_END_S = 360.0
 NAMESPACE_MAX = 50
-"""Series of one namespace, so that it causes fewer requests than one a second."""
+"""The maximum of series per namespace, so that it causes less than one request a second."""
 SERIES_MAX = 500
-"""More than there are requests within a minute, so some may always be dropped."""
+"""The maximum of all series: more than requests in a minute, so some may always be dropped."""
 APART_S = 0.25
-"""Between two requests of a node."""
+"""Seconds between two requests of a node."""
 CONTROLLER = "userspace-proxy"
 # Source: k8s.io/kubernetes/pkg/apis/core/validation, ValidateEventUpdate and NoteLengthLimit.
 _NOTE_BYTES_MAX = 1024
@@ -46,17 +46,17 @@ class Series:
     """What happened to one object for one reason, once or repeatedly."""
 
     happening: Happening
-    """The last one."""
+    """The latest occurrence."""
     began: float
-    """Unix time."""
+    """The Unix time of the first occurrence."""
     last: float
     count: int = 1
     sent: int = 0
-    """How many of them the API server was sent."""
+    """The number of occurrences sent to the API server."""
     not_before: float = 0.0
     """Unix time before which nothing is sent."""
     name: str = ""
-    """The Event's name; empty while the server isn't known to have it."""
+    """The Event's name; empty unless the server is known to have it."""
     asked_at: float = float("-inf")
     """Unix time of the last request."""
 
@@ -66,15 +66,15 @@ class Series:
 
 
 class Correlator:
-    """All series, and when to send them."""
+    """All series, and when to send each."""
 
     def __init__(self) -> None:
         self._series: dict[SeriesKey, Series] = {}
-        """The newest are last."""
+        """All series, the newest last."""
         self._turns = Turns[str]()
 
     def note(self, happening: Happening, now: float) -> None:
-        """Add something that happened at ``now``, Unix time."""
+        """Record an occurrence at ``now``, in Unix time."""
         key = happening.reason, happening.service
         known = self._series.pop(key, None)
         if known is None:
@@ -91,18 +91,18 @@ class Correlator:
         self._series[key] = known
 
     def due(self, now: float) -> Iterator[Series]:
-        """Yield the series to send now, in turns of their namespaces; what is taken had its."""
+        """Yield the series to send now; namespaces take turns."""
         found = [s for s in self._series.items() if s[1].is_owed and s[1].not_before <= now]
         order = self._turns.order(found, lambda item: _namespace_of(item[0]))
         return (series for _, series in order)
 
     def next_due_s(self, now: float) -> float | None:
-        """Return in how many seconds there is something to send; None: never."""
+        """Return the seconds until a series is due; None: never."""
         owed = [series.not_before for series in self._series.values() if series.is_owed]
         return max(0.0, min(owed) - now) if owed else None
 
     def _make_room(self, namespace: str, now: float) -> bool:
-        """Drop a series where there is no room for another one; return whether there is now."""
+        """Drop a series if there is no room for a new one; return whether there is room."""
         counts = Counter(map(_namespace_of, self._series))
         is_full = counts[namespace] >= NAMESPACE_MAX
         if not is_full and len(self._series) < SERIES_MAX:
@@ -117,7 +117,7 @@ class Correlator:
 
 
 def _namespace_of(key: SeriesKey) -> str:
-    """Return the namespace of a series; empty for one of the node."""
+    """Return the namespace of a series; empty for the node's."""
     return "" if key[1] is None else key[1].namespace
 
 
@@ -125,7 +125,7 @@ def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
     """Return the first Event of a series; its name is always the same.
 
     Args:
-        uid: The object's; empty: unknown. A Node's is its name, as for kubelet's Events.
+        uid: The object's uid; empty: unknown. For a Node it is the name, as in kubelet's Events.
     """
     service = series.happening.service
     kind, name = ("Node", node_name) if service is None else ("Service", service.name)
@@ -157,7 +157,7 @@ def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
 
 
 def series_patch(series: Series) -> dict[str, Any]:
-    """Return the patch for an Event that has happened again."""
+    """Return the patch for an Event that has occurred again."""
     return {"series": {"count": series.count, "lastObservedTime": micro_time(series.last)}}
 
 

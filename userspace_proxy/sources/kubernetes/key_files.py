@@ -1,8 +1,7 @@
-"""Keeps certificates and keys in files for OpenSSL, which takes nothing else.
+"""Keeps certificates and keys in files, as OpenSSL accepts nothing else.
 
-These are memory files (memfd_create), which OpenSSL opens by their names below /proc/self/fd: in a
-folder they would remain after a crash. Only Linux has them; on other systems
-:class:`TemporaryFiles` takes their place.
+These are memory files (memfd_create), which OpenSSL opens by their paths in /proc/self/fd: files in
+a folder would remain after a crash. Other systems than Linux use :class:`TemporaryFiles`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ class KeyFiles(Protocol):
     """Files for OpenSSL, by name."""
 
     def put(self, name: str, content: bytes) -> str:
-        """Return the path of a file with this content; it replaces the one of the same name.
+        """Return the path of a file with this content, which replaces the name's earlier file.
 
         The file and its path stay the same while the content does.
         """
@@ -29,19 +28,19 @@ class KeyFiles(Protocol):
 
 
 def make_key_files() -> KeyFiles:
-    """Return the files that leave the least behind on this system."""
+    """Return memory files if the system has them, else temporary files."""
     return MemoryFiles() if hasattr(os, "memfd_create") else TemporaryFiles()
 
 
 class TemporaryFiles:
-    """Files in a folder that only this user may enter; they remain after a crash."""
+    """Files in a folder that only this user may enter, which remain after a crash."""
 
     def __init__(self) -> None:
         self._folder = TemporaryDirectory(prefix="userspace-proxy-")
 
     def put(self, name: str, content: bytes) -> str:
         path = Path(self._folder.name, name)
-        # Otherwise its time would change, and with it connections' certificates.
+        # Don't rewrite equal content, as a new time would make connections reload certificates.
         if not path.exists() or path.read_bytes() != content:
             path.write_bytes(content)
         return str(path)

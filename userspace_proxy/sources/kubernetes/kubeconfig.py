@@ -1,11 +1,11 @@
-"""Decides what kubeconfigs say: which server, how to reach it, and as whom.
+"""Interprets kubeconfigs: which server, how to reach it, and as which user.
 
     text of each file ──▶ merged by name ──▶ context ──▶ cluster, user ──▶ ClientConfig
 
-Rule 1: it is read as client-go reads it. Only the chosen context, cluster and user are checked, so
-that an entry of another program harms nothing.
-Rule 2: a field of the user that isn't known is an error: it may say as whom requests are made.
-Rule 3: everything but https gets no credentials, as from client-go; impersonation is sent anyway.
+Rule 1: kubeconfigs are read as by client-go. Only the chosen context, cluster and user are checked,
+so other programs' entries do no harm.
+Rule 2: an unknown field of the user is an error, as it may change the identity of requests.
+Rule 3: credentials are sent only over https, as by client-go; impersonation is sent anyway.
 
 Source: client-go, tools/clientcmd and rest; kubectl 1.36 on the same files.
 """
@@ -38,7 +38,7 @@ _USER_FIELDS = frozenset((
 _LISTS = ("clusters", "contexts", "users")
 _NO_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NO_URL = re.compile(r"[\x00-\x20\x7f]")
-# The characters of a header's name that needn't be escaped; letters and digits never are.
+# Characters besides letters and digits that needn't be escaped in a header's name.
 _OF_NAMES = "!#$&'*+-.^_`|~"
 
 
@@ -46,16 +46,16 @@ class KubeconfigFile(NamedTuple):
     """One file that was read."""
 
     place: str
-    """Its path, as it was given."""
+    """Its path, as given."""
     folder: PurePath
-    """To which its paths are relative."""
+    """The folder to which its paths are relative."""
     document: Document | None
-    """None: it is empty."""
+    """Its content; None: it is empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a certificate or a key consists of; neither field: there is none."""
+    """The content of a certificate or key, inline or in a file; neither: there is none."""
 
     data: bytes = b""
     path: str = ""
@@ -69,7 +69,7 @@ class ExecPlugin:
     """A program that returns credentials."""
 
     command: str
-    """An absolute path, or a name that PATH has."""
+    """An absolute path, or a name to find in PATH."""
     api_version: str
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
@@ -86,62 +86,62 @@ class KubeCluster:
     server: str
     """A URL without a slash at its end."""
     written: str
-    """As the file has it."""
+    """The URL as written in the file."""
     authority: Content = Content()
     tls_server_name: str = ""
     is_insecure: bool = False
-    """Its certificate isn't verified."""
+    """Whether its certificate isn't verified."""
     proxy_url: str = ""
     proxy_place: str = ""
-    """Where that was read, for errors."""
+    """Where the proxy is configured, for errors."""
     is_uncompressed: bool = False
     extension: Any = None
-    """What a plugin gets as ``config``."""
+    """Passed to a plugin as ``config``."""
 
     @property
     def is_tls(self) -> bool:
-        """Whether requests are encrypted; if not, nothing that is secret is sent."""
+        """Whether requests are encrypted; if not, no secrets are sent."""
         return self.server.startswith("https:")
 
 
 @dataclass(frozen=True, slots=True)
 class KubeUser:
-    """As whom requests are made; without any field: anonymously."""
+    """The identity of requests; without any field they are anonymous."""
 
     token: str = ""
     token_file: str = ""
-    """Its content is preferred to ``token``."""
+    """Takes precedence over ``token``."""
     username: str = ""
     password: str = ""
     certificate: Content = Content()
     key: Content = Content()
     plugin: ExecPlugin | None = None
-    """Used if there is nothing else."""
+    """Used if there are no other credentials."""
     expires: float | None = None
-    """When the token does, in seconds since 1970; None: that isn't known."""
+    """When the token expires, in seconds since 1970; None: unknown."""
     impersonation: tuple[tuple[str, str], ...] = ()
-    """Headers."""
+    """Impersonation headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """What a context of some kubeconfigs names."""
+    """The cluster, user and namespace of a context."""
 
     cluster: KubeCluster
     user: KubeUser
     namespace: str
-    """Empty: none, which means ``default``."""
+    """The namespace; empty means ``default``."""
     place: str
-    """The file that has the user, or else the cluster."""
+    """The file with the user, or else with the cluster."""
     context: str = ""
-    """Its name; empty: there is none."""
+    """The context's name; empty: there is none."""
 
 
 def server_url(text: str) -> str:
-    """Return the URL of a server as client-go completes it, without a slash at its end.
+    """Return a server's URL, completed as by client-go, without a final slash.
 
     Raises:
-        ValueError: It is none; the text is the problem.
+        ValueError: It isn't a URL; the text is the problem.
     """
     if _NO_URL.search(text):
         raise ValueError("is not a URL")
@@ -171,18 +171,18 @@ def read_client_config(
     user: str = "",
     server: str = "",
 ) -> ClientConfig:
-    """Merge kubeconfigs, of which the first that has a name counts, and return what is chosen.
+    """Merge kubeconfigs, in which the first entry of a name wins, and return what is chosen.
 
     Args:
         files: At least one.
-        context: Instead of ``current-context``.
-        cluster: Instead of that of the context.
-        user: Instead of that of the context.
-        server: Instead of that of the cluster, whose ``tls-server-name`` then doesn't count.
+        context: Overrides ``current-context``.
+        cluster: Overrides the context's cluster.
+        user: Overrides the context's user.
+        server: Overrides the cluster's server, whose ``tls-server-name`` is then ignored.
 
     Raises:
-        SourceError: They name no server, or what they say can't be honoured; the message has the
-            file, the line and the field.
+        SourceError: They name no server, or can't be honoured; the message has file, line and
+            field.
     """
     merged = _Merged(files)
     name, named_by = context, None
@@ -201,7 +201,7 @@ def read_client_config(
     if cluster_name:
         found = merged.find("clusters", cluster_name, asked_by, f"--cluster={cluster}")
     user_name = user or (part.text("user") if part else "")
-    # As client-go: a user that a context names, and that doesn't exist, has no credentials.
+    # As in client-go, a missing user that a context names has no credentials.
     owner = merged.users.get(user_name)
     if user and owner is None:
         raise merged.missing("users", f"--user={user} is not among them: {merged.names('users')}")
@@ -224,7 +224,7 @@ class _Part:
     value: Mapping[str, Any]
 
     def part(self, key: str) -> _Part:
-        """Return a mapping in it; empty if it is missing."""
+        """Return a nested mapping; empty if it is missing."""
         value = self.value.get(key)
         if not isinstance(value, dict | None):
             raise self.wrong(key, "is not a mapping")
@@ -235,7 +235,7 @@ class _Part:
         return self._text(key, self.value.get(key))
 
     def header(self, key: str) -> str:
-        """Return a text that can be a header's value."""
+        """Return a text that is valid as a header's value."""
         text = self.text(key).strip()
         self._check_header(key, text)
         return text
@@ -258,7 +258,7 @@ class _Part:
         return bool(value)
 
     def content(self, key: str) -> Content:
-        """Return the content of ``key-data``, or else the file of ``key``."""
+        """Return the content in ``key-data``, or else in the file ``key``."""
         data = self.text(f"{key}-data").replace("\n", "").replace("\r", "")
         if not data:
             return Content(path=self.file_path(key))
@@ -268,7 +268,7 @@ class _Part:
             raise self.wrong(f"{key}-data", "is not base64") from None
 
     def file_path(self, key: str) -> str:
-        """Return a path, from the file's folder; empty if it is missing."""
+        """Return a path relative to the file's folder; empty if it is missing."""
         text = self.text(key)
         if "\0" in text:
             raise self.wrong(key, "is not a path")
@@ -279,7 +279,7 @@ class _Part:
         return SourceError(f"cannot use kubeconfig {text}", hint=hint)
 
     def place_of(self, key: str) -> str:
-        """Return the file, the line and the path of a field; of none: of this mapping."""
+        """Return file, line and path of a field; without a field, of this mapping."""
         path = ".".join(filter(None, (self.path, key)))
         document = self.file.document
         place = f"{self.file.place}:{document.line_of(path)}" if document else self.file.place
@@ -312,19 +312,19 @@ class _Merged:
         return self._found["users"]
 
     def names(self, list_: str) -> str:
-        """Return what may be chosen, for a hint."""
+        """Return the available names, for a hint."""
         known = ", ".join(map(_shown, self._found[list_]))
         return f"known: {known}" if known else "there are none"
 
     def current_context(self) -> tuple[str, tuple[_Part, str] | None]:
-        """Return the first, and where it is."""
+        """Return the first ``current-context``, and its place."""
         for top in self._tops:
             if name := top.text("current-context"):
                 return name, (top, "current-context")
         return "", None
 
     def find(self, list_: str, name: str, named_by: tuple[_Part, str] | None, flag: str) -> _Part:
-        """Return the entry of a name; the other arguments say who asked for it."""
+        """Return the entry of a name; the other arguments are where the name comes from."""
         if (found := self._found[list_].get(name)) is not None:
             return found
         if named_by is None or flag.partition("=")[2]:
@@ -333,7 +333,7 @@ class _Merged:
         raise entry.wrong(key, f"{_shown(name)} is not among {list_}: {self.names(list_)}")
 
     def missing(self, key: str, problem: str, *, hint: str = "") -> SourceError:
-        """Return the error about something that no file has."""
+        """Return the error about something missing in all files."""
         if len(self._tops) == 1:
             return self._tops[0].wrong(key, problem, hint=hint)
         places = ", ".join(file.place for file in self._files)
@@ -507,7 +507,7 @@ def _without_nul(entry: _Part, key: str, texts: tuple[str, ...]) -> tuple[str, .
 
 
 def _of_provider(entry: _Part, *, has_plugin: bool) -> tuple[str, float | None]:
-    """Return the token of a provider, and when it expires."""
+    """Return an auth provider's token, and when it expires."""
     name = entry.text("name")
     if has_plugin:
         raise entry.wrong("name", "is given together with exec", hint="remove one of them")

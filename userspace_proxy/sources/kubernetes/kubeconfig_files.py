@@ -1,8 +1,8 @@
-"""Finds kubeconfigs and reads them: each file once, and again only when it has changed.
+"""Finds and reads kubeconfigs: each file once, and again only after it has changed.
 
     --kubeconfig, or KUBECONFIG, or ~/.kube/config ──▶ Kubeconfig ──read──▶ ClientConfig
 
-Rule 1: what isn't a regular file, such as a pipe, is read once for the process.
+Rule 1: other than regular files, such as pipes, are read once per process.
 
 Source: client-go, tools/clientcmd.
 """
@@ -30,29 +30,29 @@ _BYTES_MAX = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Kubeconfig:
-    """Which kubeconfigs are read, and what is chosen of them."""
+    """Which kubeconfigs to read, and what to choose from them."""
 
     paths: tuple[str, ...]
     may_be_missing: bool = False
-    """Of those that are missing, nothing is read."""
+    """Whether missing files are ignored."""
     context: str = ""
-    """These three have priority over what the files choose."""
+    """These three override the files' choices."""
     cluster: str = ""
     user: str = ""
     is_attended: bool = False
-    """A user is at the terminal: plugins may ask questions there, and take their time."""
+    """Whether a user is at the terminal: plugins may then prompt there, without a time limit."""
 
     def __str__(self) -> str:
         return os.pathsep.join(self.paths)
 
 
 def one_file(path: str) -> Kubeconfig | None:
-    """Return the kubeconfig of ``--kubeconfig``, which has to exist; None for an empty path."""
+    """Return the kubeconfig for ``--kubeconfig``, which must exist; None for an empty path."""
     return Kubeconfig((path,)) if path else None
 
 
 def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> Kubeconfig | None:
-    """Return the kubeconfigs that kubectl reads without ``--kubeconfig``; None: there are none.
+    """Return the kubeconfigs that kubectl reads by default; None: there are none.
 
     Windows sets USERPROFILE and not HOME.
     """
@@ -65,7 +65,7 @@ def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> Kubeconfig |
 
 
 def _may_exist(path: str) -> bool:
-    """Return whether there is a file, or whether that can't be seen: reading it says why."""
+    """Return whether a file exists, or can't be checked: then reading it fails with the reason."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -79,13 +79,13 @@ def read_kubeconfig(kubeconfig: Kubeconfig, *, server: str = "") -> ClientConfig
     """Read and merge the files, and return what is chosen.
 
     Args:
-        kubeconfig: The files, and what is chosen.
-        server: The server's URL, instead of the cluster's.
+        kubeconfig: The files, and what to choose.
+        server: The server's URL, overriding the cluster's.
 
     Raises:
         SourceError: They can't be read or used.
     """
-    # A pod's own agent needs no YAML.
+    # Imported here because an agent in a pod needs no YAML.
     from .kubeconfig import read_client_config
 
     files = [file for path in kubeconfig.paths if (file := _file(path, kubeconfig)) is not None]
@@ -124,7 +124,7 @@ class _KnownFile(NamedTuple):
 
 
 _read: dict[str, _KnownFile] = {}
-"""The files of this process."""
+"""This process's cache of files."""
 
 
 def _file(path: str, kubeconfig: Kubeconfig) -> KubeconfigFile | None:

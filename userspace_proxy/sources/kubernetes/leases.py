@@ -1,7 +1,7 @@
-"""Leases of coordination.k8s.io, in a namespace of their own.
+"""Reads and writes Leases of coordination.k8s.io, in a namespace of their own.
 
-Rule 1: only Leases with this proxy's label are read, so others in the namespace do no harm.
-Rule 2: the Lease of a node belongs to its Node object, with which the API server removes it.
+Rule 1: only Leases with this proxy's label are read, so others in the namespace are ignored.
+Rule 2: a node's Lease is owned by its Node object, with which the API server removes it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from .lists import read_whole
 from .responses import Response, TransportError, cause_of, unreachable
 
 NAMESPACE = "userspace-proxy"
-"""Of all Leases: permission to write them affects nothing else there, unlike in kube-system."""
+"""The namespace of all Leases: unlike in kube-system, permission to write them affects nothing
+else."""
 _PATH = join("/apis/coordination.k8s.io/v1/namespaces", NAMESPACE, "leases")
 _LABEL = f"{DOMAIN}leases-of"
-# The holder renews several times in that time.
+# The holder renews several times within this time.
 _WATCH_S = 300
 _SILENCE_S = 330.0
 _ANSWER_S = 5.0
 _LIST_S = 30.0
-# Nodes of 1.5 MiB, and Leases of 1 MiB.
+# This many Nodes have 1.5 MiB, and Leases 1 MiB.
 _PAGE = 100
 _LEASE_PAGE = 500
 _HINT = (
@@ -43,7 +44,7 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9.-]")
 
 
 class KubernetesLeases(Leases):
-    """The Leases of one proxy's name.
+    """The Leases of proxies with one name.
 
     Args:
         prefix: The proxy's name; empty for the node's proxy.
@@ -70,7 +71,7 @@ class KubernetesLeases(Leases):
         response = await self._ask(
             lambda: self._client.send(method, path, item, content_type="application/json"),
         )
-        # A PUT finds that it was deleted; without the namespace a POST does.
+        # With PUT, 404 means that the Lease was deleted; with POST, that the namespace is missing.
         if response.code == 409 or (response.code == 404 and lease.version):
             return None
         return self._lease("write", response)
@@ -79,14 +80,16 @@ class KubernetesLeases(Leases):
         query = {
             "labelSelector": f"{_LABEL}={self._label}",
             "limit": str(_LEASE_PAGE),
-            # From the server's memory: each has a version, and an answer names its question.
+            # The server's cache suffices: stale versions fail to write, and an answer names its
+            # question.
             "resourceVersion": "0",
         }
         return await self._items(_PATH, query, self._read_item)
 
     async def nodes(self) -> frozenset[str]:
         query = {"limit": str(_PAGE)}
-        return frozenset(await self._items("/api/v1/nodes", query, _name_of))
+        items = self._items("/api/v1/nodes", query, lambda item: str(item["metadata"]["name"]))
+        return frozenset(await items)
 
     async def follow(self, name: str) -> AsyncIterator[Lease]:
         query = {
@@ -156,7 +159,7 @@ class KubernetesLeases(Leases):
         }
 
     async def _owners(self) -> list[Mapping[str, str]]:
-        """Return a reference to this node's object; none if there is no such object."""
+        """Return a reference to this node's object; empty if there is no such object."""
         if self._owner is None:
             path = join("/api/v1/nodes", self.node_name)
             response = await self._ask(lambda: self._client.get(path, {}))
@@ -222,7 +225,3 @@ class KubernetesLeases(Leases):
 
     def _invalid(self) -> SourceError:
         return SourceError(f"invalid response from {self._client.url} for leases")
-
-
-def _name_of(item: Mapping[str, Any]) -> str:
-    return str(item["metadata"]["name"])

@@ -1,16 +1,16 @@
 """Imports the few used parts of kubernetes-asyncio, without its models.
 
-``import kubernetes_asyncio``, or any part of it, imports 700 modules of generated models
-and APIs: 1.2 s and 95 MiB; the used parts (configuration and credentials, aiohttp included)
-take 0.3 s and 31 MiB (measured, Python 3.11, version 36.1.0). Most of it is imported by the two
-``__init__`` files, so empty packages with the same folders replace them meanwhile. Afterwards all
-of it is removed from ``sys.modules``, and a later import of kubernetes_asyncio gets a complete,
-separate copy. The image contains only the used parts.
+``import kubernetes_asyncio``, or any part of it, imports 700 modules of generated models and APIs:
+1.2 s and 95 MiB; the used parts (configuration and credentials, with aiohttp) take 0.3 s and 31 MiB
+(measured, Python 3.11, version 36.1.0). The two ``__init__`` files import most of it, so empty
+packages with the same folders replace them during the import. Afterwards all of it is removed from
+``sys.modules``, and a later import of kubernetes_asyncio gets a complete, separate copy. The image
+contains only the used parts.
 
 Rule 1: if the program has already imported it, that copy is used.
-Rule 2: if this fails (another version with another layout), a plain import is the fallback; the
-image has none, so its test runs this.
-Rule 3: only the event loop's thread runs this, and it doesn't await in between.
+Rule 2: if this fails (another version with another layout), a plain import is the fallback. The
+image has no fallback, so its test runs this.
+Rule 3: only the event loop's thread runs this, without awaiting in between.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Library(NamedTuple):
     """The used modules of kubernetes-asyncio."""
 
     kube_config: Any
-    """Has the classes Configuration and ConfigException."""
+    """The module with Configuration and ConfigException."""
     incluster_config: Any
-    """Reads the service account of a pod."""
+    """The module that reads a pod's service account."""
 
 
 @functools.cache
@@ -65,7 +65,7 @@ def _import_light() -> Library:
     try:
         configuration = importlib.import_module(f"{_PACKAGE}.client.configuration")
         client.Configuration = configuration.Configuration  # type: ignore[attr-defined]
-        # kube_config imports it for functions that aren't used.
+        # kube_config imports it for functions that aren't used here.
         client.ApiClient = object  # type: ignore[attr-defined]
         return _modules()
     finally:

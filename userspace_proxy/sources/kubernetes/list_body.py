@@ -1,14 +1,14 @@
-"""Cuts the body of a list into its items while it arrives.
+"""Splits a list's body into items while it arrives.
 
     {"kind": …, "metadata": {…}, "items": [{…}, {…}, …]}
                 └─ kept                    └─ each returned alone, as bytes
 
-Rule 1: at most one value, and what arrived with its end, is kept, however long the list is.
-Rule 2: the cost is proportional to the bytes, not to the number of parts in which they arrive: a
-value that isn't complete is tried again when twice as much is there.
+Rule 1: only one value, and data that arrived with its end, is kept, however long the list is.
+Rule 2: the cost is proportional to the bytes, not to the number of chunks: an incomplete value is
+tried again once twice as much has arrived.
 
-msgspec finds the end of a value: where it reports trailing characters. That is 2 GB/s; a scanner
-of our own, with regular expressions, had 0.09 (ADR 0095).
+msgspec finds the end of a value, where it reports trailing characters, at 2 GB/s; our own scanner
+with regular expressions had 0.09 (ADR 0095).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BLANKS = re.compile(rb"[ \t\r\n]*")
 
 
 class _Next(enum.Enum):
-    """What comes next."""
+    """The next part of the body."""
 
     LIST = "the list"
     FIRST_KEY = "a key, or the end of the list"
@@ -55,7 +55,7 @@ _AFTER_CUT = {
     _Next.FIRST_KEY: _Next.COLON,
     _Next.KEY: _Next.COLON,
     _Next.VALUE: _Next.AFTER_VALUE,
-    # null, as Go writes an empty list.
+    # null, which Go writes for an empty list.
     _Next.ITEMS: _Next.AFTER_VALUE,
     _Next.FIRST_ITEM: _Next.AFTER_ITEM,
     _Next.ITEM: _Next.AFTER_ITEM,
@@ -63,23 +63,23 @@ _AFTER_CUT = {
 
 
 class ListBody:
-    """The body of one list; feed it what arrives, and at the end nothing."""
+    """The body of one list; feed it chunks, and an empty one at the end."""
 
     def __init__(self, *, value_bytes_max: int = VALUE_BYTES_MAX) -> None:
         self._limit = value_bytes_max
         self._rest = bytearray()
-        """What isn't cut yet."""
+        """Data that isn't split yet."""
         self._try_at = 0
-        """So much must be there before it is tried again."""
+        """The length from which to try again."""
         self._next = _Next.LIST
         self._key = ""
         self.metadata = Metadata()
-        """That of the list, complete at its end."""
+        """The list's metadata, complete at its end."""
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the items that this chunk completes; an empty chunk is the end of the body.
+        """Return the items that a chunk completes; an empty chunk ends the body.
 
-        An item is complete when something follows it.
+        An item is complete once more data follows it.
 
         Raises:
             FieldError: It isn't a list, it ends early, or a value is too large.
@@ -99,7 +99,7 @@ class ListBody:
         return items
 
     def _cut(self, items: list[bytes]) -> int:
-        """Cut what is complete, and return where the rest begins."""
+        """Split off complete items; return where the rest begins."""
         rest, at = self._rest, 0
         with memoryview(rest) as view:
             while (at := _blanks_end(rest, at)) < len(rest):

@@ -1,9 +1,8 @@
 """Reads lists of the API server as streams of items.
 
-Rule 1: no more than a part of a list is in memory, and the event loop runs between parts of about
-BATCH_BYTES, whatever arrives.
-Rule 2: a list has one deadline, beside the one for silence: the reflector's, or that of
-:func:`read_whole`.
+Rule 1: only a part of a list is in memory, and the event loop runs between parts of about
+BATCH_BYTES, however fast data arrives.
+Rule 2: besides the limit on silence, a list has a deadline, in the reflector or :func:`read_whole`.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from .list_body import ListBody
 from .responses import Response, TransportError
 
 LIST_S = 600.0
-"""Seconds for a whole list. 10,000 Services of a real API server take 2 s, 1 GiB takes 10."""
+"""Seconds for a whole list. 10,000 Services from a real API server take 2 s, 1 GiB takes 10 s."""
 BATCH_BYTES = 64 << 10
-"""Processed in one iteration of the event loop: about 2 ms (40 Services, or 250 endpoints)."""
+"""Bytes per iteration of the event loop: about 2 ms (40 Services, or 250 endpoints)."""
 
 Take = Callable[[Sequence[bytes]], None]
-"""Takes some items of a list, as JSON."""
+"""Receives some of a list's items, as JSON."""
 
 
 async def read_page(
@@ -34,11 +33,11 @@ async def read_page(
     *,
     pause: Pause = pause,
 ) -> Metadata | Response:
-    """Read one response; return the metadata of its list, or the response if it is none.
+    """Read one page; return its metadata, or the response if it isn't a list.
 
     Raises:
-        TransportError: There is no response, it broke off, or nothing came for RESPONSE_S.
-        FieldError: It isn't a list; the items before that were taken.
+        TransportError: There is no response, it broke off, or it was silent for RESPONSE_S.
+        FieldError: The body isn't a valid list; earlier items were taken.
     """
     async with client.stream(path, query) as stream:
         if stream.code != 200:
@@ -54,7 +53,7 @@ async def read_page(
                 await pause(0)
             if not chunk:
                 return body.metadata
-            # A server that sends faster than this reads doesn't keep the loop from others.
+            # Let others run, even if the server sends faster than this reads.
             await pause(0)
 
 
@@ -66,10 +65,10 @@ async def read_whole(
     *,
     within_s: float = LIST_S,
 ) -> Response | None:
-    """Read a list, page by page; return the response that isn't 200, if there is one.
+    """Read a list page by page; return the first response that isn't 200, if any.
 
     Raises:
-        TransportError: As :func:`read_page`, or it isn't complete after ``within_s`` seconds.
+        TransportError: As :func:`read_page`, or it is incomplete after ``within_s`` seconds.
         FieldError: As :func:`read_page`.
     """
     asked = dict(query)
@@ -88,12 +87,12 @@ async def read_whole(
 
 
 def incomplete_after(seconds: float) -> str:
-    """Return why a list is given up."""
+    """Return the error text for a list that exceeded its deadline."""
     return f"a list isn't complete after {seconds:g} s"
 
 
 def batches(items: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Divide items of JSON into parts of about BATCH_BYTES, and at least one item."""
+    """Divide JSON items into parts of about BATCH_BYTES, with at least one item."""
     start = size = 0
     for i, item in enumerate(items):
         size += len(item)

@@ -1,4 +1,4 @@
-"""Describes connection failures in the words of the kernel, TLS or the resolver."""
+"""Describes connection failures in the kernel's, TLS's or the resolver's words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ssl
 
 
 def describe(exc: BaseException) -> str:
-    """Return one line that describes why a request failed.
+    """Return the reason for a failed request, on one line.
 
     aiohttp wraps the system's errors, some of them twice; the innermost is the most precise.
     """
@@ -29,21 +29,21 @@ def describe(exc: BaseException) -> str:
         if isinstance(cause, TimeoutError) and not cause.errno:
             return "no response in time"
         if isinstance(cause, OSError) and cause.errno:
-            # Asyncio's text contains the address; but Windows' numbers have no other text.
+            # asyncio's text contains the address, but is the only text for Windows' numbers.
             text = cause.strerror if getattr(cause, "winerror", None) else None
             return text or os.strerror(cause.errno)
     if isinstance(exc, ClientPayloadError):
         return "its response was cut off"
-    # Without an errno, a connection reset is one that was closed during the TLS handshake.
+    # A reset without an errno is a close during the TLS handshake.
     closed = (ServerDisconnectedError, ConnectionResetError)
     if any(isinstance(cause, closed) for cause in causes):
         return "it closed the connection without a response"
-    # The text of one about a response has the URL of the proxy, with its password.
+    # The full text of an error about a response contains the proxy's URL with its password.
     return " ".join(str(getattr(exc, "message", "") or exc).split()) or type(exc).__name__
 
 
 def _causes(exc: BaseException) -> list[BaseException]:
-    """Return an error and those that it wraps, innermost first."""
+    """Return an error and the errors that it wraps, innermost first."""
     chain: list[BaseException] = []
     following: BaseException | None = exc
     while following is not None and following not in chain:
@@ -57,4 +57,7 @@ def _causes(exc: BaseException) -> list[BaseException]:
 
 def _tls_reason(exc: ssl.SSLError) -> str:
     reason = getattr(exc, "reason", None)  # absent in errors that Python itself raises
-    return (reason or str(exc)).replace("_", " ").lower()
+    words = (reason or str(exc)).replace("_", " ").lower()
+    # What OpenSSL makes of plain text, before and since 3.2.
+    is_plain = reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+    return f"{words}: it may speak HTTP" if is_plain else words

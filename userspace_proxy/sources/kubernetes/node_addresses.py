@@ -1,11 +1,11 @@
-"""Lists the addresses of all Nodes while an endpoint must not be one of them.
+"""Lists the addresses of all Nodes while endpoints must be compared with them.
 
 Rule 1: nothing is requested unless the plan needs it. A Node is 15 KiB and changes every few
-minutes: watching all of them from each of 5,000 nodes would cost the API server more than
-everything else. Endpoints at the number of a node port, and by name, are rare.
-Rule 2: after a list that fails the addresses of the last one stay, and it is retried; but without
-the right to list Nodes, or once they aren't wanted any more, they are unknown. An API server that
-starts denies everything for a moment, so two lists in a row must have been denied.
+minutes: watching all Nodes from each of 5,000 nodes would cost the API server more than everything
+else. Endpoints whose port is a node port's number, and endpoints by name, are rare.
+Rule 2: after a failed list the last addresses stay, and the list is retried. Without permission to
+list Nodes, or once they aren't wanted, the addresses are unknown. A starting API server denies
+everything for a moment, so two lists in a row must have been denied.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _log = logging.getLogger("userspace_proxy.sources")
 EVERY_S = 300.0
 _RETRY_S = 10.0
 _DENIALS = 2
-# A page of 1.5 MiB.
+# Such a page has 1.5 MiB.
 _PAGE = 100
 
 
 class _Forbidden(TransportError):
-    """The account lacks the right to list Nodes."""
+    """The account isn't permitted to list Nodes."""
 
 
 class NodeAddressLister:
     """Lists the addresses of all Nodes for as long as they are wanted.
 
     Args:
-        take: Called with the addresses of each list, and with None when they are unknown.
+        take: Called with the addresses from each list, and with None when they are unknown.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class NodeAddressLister:
 
     async def run(self) -> None:
         denials = 0
-        # Those of an earlier run count until the first plan needs them, or doesn't.
+        # An earlier run's addresses are valid until the first plan shows whether they are needed.
         await self._is_decided.wait()
         while True:
             if not self._wanted.is_set():
@@ -105,13 +105,13 @@ class NodeAddressLister:
 
 
 async def describe_missing(client: ApiClient, name: str) -> Node:
-    """Return that there is no such Node, with similar ones unless Nodes can't be listed."""
+    """Describe a missing Node, with similar names if Nodes can be listed."""
     names: list[str] = []
 
     def take(items: Sequence[bytes]) -> None:
         names.extend(decode(item, WireHead).metadata.name or "" for item in items)
 
     with contextlib.suppress(TransportError, FieldError):
-        # Some 8 MiB at most: if a DaemonSet has a wrong name, each of its nodes asks.
+        # Some 8 MiB at most, as with a wrong name in a DaemonSet each of its nodes asks.
         await read_page(client, "/api/v1/nodes", {"limit": "500"}, take)
     return Node(name, is_missing=True, similar=similar_hosts(name, names))

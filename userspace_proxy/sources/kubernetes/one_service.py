@@ -1,7 +1,7 @@
-"""Reads one Service, what belongs to it, and on request its pods, once.
+"""Reads one Service with its slices and Node, and on request its pods, once.
 
-Rule 1: only lists of the Service's namespace are needed, so that a user who may read just that
-namespace can read it. What is elsewhere is read if that is permitted.
+Rule 1: only lists of the Service's namespace are required, so that a user with access to just that
+namespace can read it. Objects elsewhere are read if permitted.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ _PODS_MAX = "500"
 
 @dataclass(frozen=True, slots=True)
 class OneService:
-    """What an API server contains about one Service."""
+    """An API server's objects for one Service."""
 
     url: str
     snapshot: Snapshot
-    """It may lack the Service; it contains the other Services of the namespace."""
+    """The namespace's Services; the Service itself may be missing."""
     targets: tuple[int | str, ...] = ()
     """The target ports of the Service: numbers, or names of container ports."""
     pods: tuple[PodState, ...] = ()
-    """Those that the selector matches, or if there are none, all of the namespace."""
+    """Pods that match the selector, or if there are none, all pods of the namespace."""
 
 
 @contextlib.asynccontextmanager
 async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
-    """Open a client, wait some seconds for the server, and close it.
+    """Open a client for some seconds of server time, and close it.
 
     Raises:
         SourceError: The server doesn't respond, or credentials can't be used.
     """
     try:
-        # A plugin may ask for a password, and that isn't the server's time.
+        # A plugin may prompt for a password, which isn't the server's time.
         await client.open()
         async with asyncio.timeout(within_s):
             yield
@@ -65,7 +65,7 @@ async def asked_once(client: ApiClient, within_s: float) -> AsyncIterator[None]:
 
 
 def list_refused(client: ApiClient, what: str, response: Response) -> str:
-    """Return why a server has refused a list, with the remedy."""
+    """Return why a server refused a list, with the remedy."""
     credentials = client.credentials.description
     return rejected(client.url, "list", what, response, credentials=credentials).text
 
@@ -84,7 +84,7 @@ class OneServiceReader:
         self._slices = ResourceCache(SLICES, self._store)
 
     async def read(self, key: ServiceKey, *, with_pods: bool, within_s: float) -> OneService:
-        """Read a Service, within some seconds of the server.
+        """Read a Service, within some seconds of server time.
 
         Raises:
             SourceError: The server doesn't respond, or doesn't permit it.
@@ -123,7 +123,7 @@ class OneServiceReader:
         return OneService(self._client.url, snapshot, next(iter(targets), ()), pods)
 
     async def _read_elsewhere(self, key: ServiceKey, named: Mapping[str, str]) -> None:
-        """Read slices of other namespaces, and whether a Service is there: both, or neither."""
+        """Read slices in other namespaces, and whether a Service is there: both or neither."""
         others: list[bytes] = []
         name = {"fieldSelector": f"metadata.name={key.name}"}
         if await self._ask(SERVICES, SERVICES.path, name, others.extend) is not None:
@@ -136,7 +136,7 @@ class OneServiceReader:
     ) -> tuple[PodState, ...]:
         path = join("/api/v1/namespaces", key.namespace, "pods")
         labels = ",".join(f"{name}={value}" for name, value in selector)
-        # The first page is enough to find labels that are similar.
+        # The first page is enough to find similar labels.
         for query in ({"labelSelector": labels}, {"limit": _PODS_MAX}):
             items: list[bytes] = []
             try:
@@ -153,7 +153,7 @@ class OneServiceReader:
     async def _ask(
         self, resource: Resource, path: str, query: Mapping[str, str], take: Take
     ) -> Response | None:
-        """Read a list; return the response that isn't 200, if there is one."""
+        """Read a list; return the first response that isn't 200, if any."""
         try:
             return await read_whole(self._client, path, query, take)
         except FieldError as exc:

@@ -1,6 +1,6 @@
-"""Checks once whether an API server responds and permits what a source reads.
+"""Checks once whether an API server responds, and permits reading a source's resources.
 
-Rule 1: one object of each resource is requested, so that it costs the server little.
+Rule 1: only one object of each resource is requested, which costs the server little.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ServerReport:
     service_ips: tuple[str, ...] = ()
     """The addresses of one Service; empty if there is none."""
     node: Node | None = None
-    """This node's, if it is missing."""
+    """This node's object, if it is missing."""
 
 
 async def ask_server(
@@ -71,13 +71,13 @@ async def _ask(client: ApiClient, node_name: str, endpoints_from_pods: bool) -> 
         elif resource.kind == "Node" and _read(resource, response.body).node is None:
             missing = await describe_missing(client, node_name)
     version = await client.get("/version", {})
-    # Wrong credentials are one problem, whatever is asked for.
+    # Wrong credentials are a single problem, whatever is requested.
     said = tuple(dict.fromkeys(problems))
     return ServerReport(client.url, said, _version(version.body), service_ips, missing)
 
 
 def _read(resource: Resource, body: bytes) -> Snapshot:
-    """Return the objects in a page; none if it can't be read."""
+    """Return a page's objects; empty if it can't be read."""
     store = Store()
     with contextlib.suppress(FieldError):
         ResourceCache(resource, store).list_items(decode(body, WirePage).items or [])

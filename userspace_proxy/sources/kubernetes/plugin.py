@@ -1,13 +1,13 @@
-"""Runs exec credential plugins, each once for all who need its credential in this process.
+"""Runs exec credential plugins, each once for all its users in this process.
 
     users[].user.exec ──▶ process ──stdout──▶ ExecCredential, until it expires or is refused
                              └──stderr──▶ the terminal, or the log
 
-Rule 1: with a user at the terminal, a plugin has it: it may ask, and take its time. Without, it
-is in a session of its own, has a time limit, and is killed with what it has started; a daemon that
+Rule 1: if a user is at the terminal, a plugin may use it to prompt, without a time limit. Otherwise
+it has its own session and a time limit, after which it is killed with its children; a daemon that
 it starts, such as a cache, leaves the group by setsid().
-Rule 2: a request that is given up doesn't end a run: a person may be typing, and others wait.
-Rule 3: a run ahead of the credential's end may fail; the credential counts until then.
+Rule 2: a cancelled request doesn't end a run: a person may be typing, and others wait.
+Rule 3: a run before the credential expires may fail; the credential is used until then.
 Rule 4: an error contains only the first line of stderr, because stdout contains the token.
 
 Source: client-go's exec authenticator; Kubernetes, "client-go credential plugins".
@@ -43,19 +43,19 @@ PLUGIN_S = 60.0
 
 _AHEAD_S = 60.0
 _AHEAD_SHARE = 0.1
-"""A plugin runs again that long before its credential expires: the smaller one counts."""
+"""A plugin runs again this long before its credential expires; the smaller value applies."""
 _APART_S = 5.0
-"""Between two runs whose credentials had already expired."""
+"""Seconds between two runs that returned expired credentials."""
 _OUTPUT_BYTES_MAX = 1 << 20
 _LOGGED_MAX = 1000
 _READ_BYTES = 64 * 1024
-# Python's reader takes other forms of ISO 8601, too.
+# Python's parser also accepts other forms of ISO 8601.
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d([.,]\d+)?(Z|[-+]\d\d:\d\d)\Z", re.ASCII)
 _GO_ZERO = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class PluginError(UserspaceProxyError):
-    """A plugin returned no usable credential; the text is the cause, in one line."""
+    """A plugin returned no usable credential; the text is the cause, on one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class PluginCredential:
     obtained: float
     """Seconds since 1970."""
     expires: float | None
-    """As obtained; None: when the server says so."""
+    """Seconds since 1970; None: when the server rejects it."""
 
     def is_due(self, now: float) -> bool:
         if self.expires is None:
@@ -82,7 +82,7 @@ class PluginCredential:
 
 @dataclass(slots=True)
 class _SharedRun:
-    """The credential of one plugin, for all that ask in this process."""
+    """One plugin's credential, for all its users in this process."""
 
     credential: PluginCredential | None = None
     running: asyncio.Task[PluginCredential] | None = None
@@ -99,13 +99,13 @@ async def plugin_credential(
     refused: PluginCredential | None = None,
     clock: Callable[[], float] = Clocks.time,
 ) -> PluginCredential:
-    """Return the credential of a plugin, which runs only if there is none that is valid.
+    """Return a plugin's credential; runs the plugin only if there is no valid one.
 
     Args:
         plugin: The plugin.
         cluster: What it gets of the cluster.
         is_attended: A user is at the terminal.
-        refused: One that the server has refused.
+        refused: A credential that the server has refused.
         clock: Returns seconds since 1970.
 
     Raises:
@@ -127,18 +127,18 @@ async def plugin_credential(
     except PluginError:
         if known is None or known is refused or known.has_expired(clock()):
             raise
-        # It was renewed ahead of time, and the next request tries that again.
+        # This was an early renewal, which the next request retries.
         return known
 
 
 def _note_end(shared: _SharedRun, running: asyncio.Task[PluginCredential]) -> None:
-    # All that waited for it may have been cancelled.
+    # All waiting requests may have been cancelled.
     if not running.cancelled() and running.exception() is None:
         shared.credential = running.result()
 
 
 def cluster_info(cluster: KubeCluster) -> dict[str, Any]:
-    """Return what a plugin gets of a cluster, as kubectl sends it.
+    """Return the cluster info for a plugin, as kubectl passes it.
 
     Raises:
         OSError: The certificate authority can't be read.
@@ -168,8 +168,7 @@ async def run_plugin(
     Args:
         plugin: The plugin.
         cluster: What it gets of the cluster.
-        within_s: Seconds until it is killed; None: a user is at the terminal, and there is no
-            limit.
+        within_s: Seconds until it is killed; None: no limit, as a user is at the terminal.
         clock: Returns seconds since 1970.
 
     Raises:
@@ -182,7 +181,7 @@ async def run_plugin(
     if plugin.mode == "Always" and not is_interactive:
         raise PluginError(f"exec: {shown} needs a terminal (interactiveMode is Always)")
     environment = _environment(plugin, cluster, is_interactive=is_interactive)
-    # As client-go: in this program's PATH, not in that of the plugin.
+    # As in client-go: by this program's PATH, not the plugin's.
     program = shutil.which(plugin.command) or plugin.command
     try:
         process = await asyncio.create_subprocess_exec(
@@ -204,10 +203,11 @@ async def run_plugin(
     except TimeoutError as exc:
         raise PluginError(f"exec: {shown} did not exit within {within_s:g} s") from exc
     finally:
-        # Its children may run on and keep the pipes open. Those of another user can't be killed.
+        # Its children may still run, and keep the pipes open. Another user's children can't be
+        # killed.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             _kill(process, with_group=not is_attended)
-        # Otherwise Python waits for the end of its output, too, which a daemon may keep open.
+        # Otherwise Python also waits for the end of output, which a daemon may keep open.
         process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - nothing else does
         await process.wait()
     _log_stderr(shown, stderr)
@@ -227,7 +227,7 @@ def _kill(process: asyncio.subprocess.Process, *, with_group: bool) -> None:
     if with_group and hasattr(os, "killpg"):
         os.killpg(process.pid, signal.SIGKILL)
     elif process.returncode is None:
-        # Windows has no process groups, so children of the plugin remain.
+        # Windows has no process groups, so the plugin's children remain.
         process.kill()
 
 
@@ -254,7 +254,7 @@ def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> Plug
     try:
         document = parse_first(decode(stdout), place=shown)
     except InputError:
-        # Without the reason, which may quote a token.
+        # The reason is left out, as it may quote a token.
         raise PluginError(
             f"exec: {shown} did not print an ExecCredential as JSON or YAML"
         ) from None
@@ -284,7 +284,7 @@ def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> Plug
 
 
 def _moment(text: str, shown: str) -> float | None:
-    """Return a moment in seconds since 1970; None for Go's zero time: there is none."""
+    """Return a time in seconds since 1970; None for Go's zero time, which means none."""
     try:
         moment = datetime.fromisoformat(text) if _RFC_3339.match(text) else None
     except ValueError:

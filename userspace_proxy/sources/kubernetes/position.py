@@ -1,19 +1,19 @@
-"""The position in the API server's history for one kind, and the next request for it.
+"""The position in the API server's history of one kind, which determines the next request.
 
     start ──list at "0"──▶ page … page ──▶ watch from there ──▶ events, bookmarks ──┐
              ▲    410 while paging: in one piece, newest        ▲                   │
              │                                                  └──disconnected─────┤
              └──list not older than the last state ◀──410───────────────────────────┘
 
-Rule 1: history never goes back: after the first list nothing older is requested.
+Rule 1: history never goes back: after the first list no older state is requested.
 Rule 2: the newest state, which costs the server a quorum read, is requested only if the server
-reports that it doesn't have the last seen state (a list expired, or etcd was restored), or shows it
-by an older version. A watch that ended early may have been ended by a restore, so the server is
-asked once the next one is open: an earlier answer could be from before the restore.
+reports that it doesn't have the last seen state (a list expired, or etcd was restored), or sends an
+older version. A restore may have ended a watch early, so the server is asked once the next watch is
+open: an earlier answer could be from before the restore.
 
-Like client-go's, the first list is at resourceVersion 0: any state that the server has in memory,
-because a thousand nodes may start at once; the watch catches up within milliseconds. From memory
-the server may send everything in one page, whatever the limit.
+As in client-go, the first list is at resourceVersion 0: any state in the server's cache, because a
+thousand nodes may start at once; the watch catches up within milliseconds. From its cache the
+server may send everything in one page, whatever the limit.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _ListFrom(enum.Enum):
 
 
 class Position:
-    """At the beginning, in a list, or in a watch."""
+    """One position: at the start, in a list, or in a watch."""
 
     def __init__(self) -> None:
         self._from = _ListFrom.ANYTHING
@@ -44,7 +44,7 @@ class Position:
         self._continue = ""
         self.needs_list = True
         self.restarts = 0
-        """How often a list had to follow a watch."""
+        """How often a watch had to be followed by a list."""
 
     def list_query(self) -> dict[str, str]:
         if self._continue:
@@ -53,8 +53,8 @@ class Position:
             case _ListFrom.ANYTHING:
                 return {"limit": str(PAGE_LIMIT), "resourceVersion": "0"}
             case _ListFrom.NOT_OLDER:
-                # Without the match, a limit would mean exactly that state, and the watch from
-                # it would expire again. Source: Kubernetes API concepts, resourceVersion.
+                # Without the match, a limit would request exactly that state, and the watch from it
+                # would expire again. Source: Kubernetes API concepts, resourceVersion.
                 return {
                     "limit": str(PAGE_LIMIT),
                     "resourceVersion": self._seen,
@@ -68,7 +68,7 @@ class Position:
                 assert_never(self._from)
 
     def page_done(self, resource_version: str, continue_: str) -> bool:
-        """Note the metadata of a page; return whether it was the last page."""
+        """Record a page's metadata; return whether it was the last page."""
         if not self._continue:
             self._listed = resource_version
         self._continue = continue_
@@ -80,7 +80,7 @@ class Position:
         return True
 
     def list_expired(self) -> bool:
-        """Note that the server lacks the requested state; return whether to request another."""
+        """Record that the server lacks the requested state; return whether to request another."""
         before = self._from
         was_paging = bool(self._continue)
         self._continue = ""
@@ -88,7 +88,7 @@ class Position:
         return was_paging or before not in (_ListFrom.NEWEST, _ListFrom.NEWEST_WHOLE)
 
     def list_aborted(self) -> None:
-        """Note that a list failed: the next one begins with its first page."""
+        """Record a failed list: the next one begins with its first page."""
         self._continue = ""
 
     def watch_query(self, timeout_s: int) -> dict[str, str]:
@@ -100,10 +100,10 @@ class Position:
         }
 
     def check_query(self) -> dict[str, str]:
-        """Return the query of a list of one object at most, from the last seen state or later.
+        """Return the query for a list of at most one object, not older than the last seen state.
 
-        It shows whether the server has that state. A watch doesn't: from a later one than the
-        server's it is silent until that state is there again (kube-apiserver 1.36).
+        It shows whether the server has that state. A watch doesn't: from a state newer than the
+        server's it is silent until the server reaches that state (kube-apiserver 1.36).
         """
         return {
             "fieldSelector": "metadata.name=kubernetes",
@@ -113,11 +113,10 @@ class Position:
         }
 
     def advance(self, resource_version: str | None) -> bool:
-        """Note the resourceVersion of an event or a bookmark.
+        """Record the resourceVersion of an event or bookmark.
 
-        Returns:
-            False if it is older than the last one: etcd was restored, and history went back. Then
-            the newest state must be listed.
+        Returns: False if it is older than the last one, as etcd was restored: then list the newest
+            state.
 
         Source: KEP-5504, versions can be compared as numbers.
         """
@@ -130,7 +129,7 @@ class Position:
         return False
 
     def watch_expired(self) -> None:
-        """Note that no watch can continue from this position: a list must follow; idempotent."""
+        """Record that no watch can continue from here, so a list must follow; idempotent."""
         if not self.needs_list:
             self.needs_list = True
             self.restarts += 1

@@ -1,4 +1,4 @@
-"""Decides which proxy leads to a server: the kubeconfig's, or the environment's by Go's rules.
+"""Chooses the proxy for a server: the kubeconfig's, or the environment's by Go's rules.
 
     proxy-url, or HTTPS_PROXY, HTTP_PROXY and NO_PROXY ──▶ WebProxy, or none
 
@@ -39,25 +39,25 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class WebProxy:
-    """A proxy of HTTP or SOCKS."""
+    """An HTTP or SOCKS proxy."""
 
     scheme: str
     host: str
-    """Without brackets."""
+    """A name, or an address without brackets."""
     port: int
     user: str | None
-    """As in the URL, with the password; None: there is none."""
+    """User and password as in the URL; None: there are none."""
     origin: str
-    """What names it: a variable, or a place in a kubeconfig."""
+    """Where it is configured: a variable, or a place in a kubeconfig."""
 
     @property
     def is_socks(self) -> bool:
-        """Whether it forwards bytes, and knows nothing of HTTP."""
+        """Whether it is a SOCKS proxy, which forwards bytes without HTTP."""
         return self.scheme.startswith("socks5")
 
     @property
     def url(self) -> str:
-        """Its URL, with user and password."""
+        """The proxy's URL, with user and password."""
         return f"{self.scheme}://{'' if self.user is None else f'{self.user}@'}{self._address}"
 
     @property
@@ -78,15 +78,15 @@ class WebProxy:
 def choose_proxy(
     server: str, proxy_url: str, place: str, environment: Mapping[str, str]
 ) -> WebProxy | None:
-    """Return the proxy on the way to a server; None: there is none.
+    """Return the proxy for a server; None: there is none.
 
     Args:
         server: The server's URL.
-        proxy_url: The kubeconfig's, which has priority; empty: it has none.
-        place: Where the kubeconfig has it.
+        proxy_url: The kubeconfig's, which takes precedence; empty: it has none.
+        place: Its place in the kubeconfig.
 
     Raises:
-        SourceError: Its scheme isn't supported, or it is no URL.
+        SourceError: Its scheme isn't supported, or it isn't a URL.
     """
     if not proxy_url:
         return proxy_of_environment(server, environment)
@@ -105,11 +105,11 @@ _HINT = "write it as http://10.0.0.1:3128"
 
 
 def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProxy | None:
-    """Return the proxy that the environment has for a server.
+    """Return the environment's proxy for a server.
 
     Raises:
-        SourceError: Its scheme isn't supported, or this is a CGI program and the variable may be a
-            header of its client.
+        SourceError: Its scheme isn't supported, or this is a CGI program and the variable may come
+            from a client's header.
     """
     parts = urlsplit(server)
     variable, text = _first(environment, f"{parts.scheme.upper()}_PROXY")
@@ -136,7 +136,7 @@ def proxy_of_environment(server: str, environment: Mapping[str, str]) -> WebProx
 
 
 def read_proxy(text: str, origin: str) -> WebProxy | None:
-    """Return the proxy of a URL, whatever its scheme; None: it is no URL with a host."""
+    """Parse a proxy's URL, with any scheme; None: it isn't a URL with a host."""
     found = _URL.fullmatch(text)
     if found is None or not found["host"] or _NO_URL.search(text):
         return None
@@ -148,11 +148,11 @@ def read_proxy(text: str, origin: str) -> WebProxy | None:
 
 
 def is_excluded(host: str, port: str, no_proxy: str) -> bool:
-    """Return whether no proxy is used for a host.
+    """Return whether NO_PROXY excludes a host.
 
     Args:
         host: A name in lower case, or an address without brackets.
-        no_proxy: NO_PROXY.
+        no_proxy: The value of NO_PROXY.
     """
     address = _read_address(host.partition("%")[0] if ":" in host else host)
     if host == "localhost" or (address is not None and address.is_loopback):
@@ -185,7 +185,7 @@ def _excludes_name(entry: str, host: str, port: str) -> bool:
 
 
 def _split_port(entry: str) -> tuple[str, str]:
-    """Return a host and its port; the whole entry if it isn't of that form."""
+    """Return host and port; the whole entry if it has another form."""
     if entry.startswith("["):
         host, bracket, rest = entry[1:].partition("]")
         return (host, rest[1:]) if bracket and rest.startswith(":") else (entry, "")
@@ -195,7 +195,7 @@ def _split_port(entry: str) -> tuple[str, str]:
 
 def _read_network(entry: str) -> Network | None:
     try:
-        # Go knows no netmasks.
+        # Go doesn't accept netmasks.
         network = ip_network(entry, strict=False) if _NETWORK.fullmatch(entry) else None
     except ValueError:
         return None

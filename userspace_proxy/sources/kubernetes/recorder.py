@@ -3,7 +3,7 @@
 Rule 1: nothing waits for an Event, and its failure affects nothing else.
 Rule 2: requests are ``APART_S`` apart, and namespaces take turns.
 Rule 3: a missing permission to write Events is logged once, and retried rarely; a role may permit
-some namespaces only, so each namespace that forbids Events is silenced separately.
+only some namespaces, so each namespace that forbids Events is silenced separately.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = logging.getLogger("userspace_proxy.sources")
 
 # A role may change; until then requests would only fill the server's log.
 FORBIDDEN_S = 600.0
-# In a 403 of the server's NamespaceLifecycle: the role is right, the namespace is being deleted.
+# In a 403 by the server's NamespaceLifecycle: the role is fine, but the namespace is being deleted.
 _TERMINATING = "because it is being terminated"
 _MERGE = "application/merge-patch+json"
 
@@ -34,8 +34,8 @@ class Recorder:
 
     Args:
         node_name: The reporting node; empty: nothing is sent.
-        uid_of: Returns the uid of a Service, by which ``kubectl describe`` finds its Events; empty:
-            it is unknown.
+        uid_of: Returns a Service's uid, by which ``kubectl describe`` finds its Events; empty:
+            unknown.
         every_s: Seconds between two requests for one series.
     """
 
@@ -55,16 +55,16 @@ class Recorder:
         self._every_s = every_s
         self._clock = clock
         self._pause = pause
-        # Events contain the time of day, but its changes must not affect what is due.
+        # Events contain the time of day, but clock changes must not affect what is due.
         self._offset = Clocks.time() - clock()
         self._correlator = Correlator()
         self._silent_until: dict[str, float] = {}
-        """By path, when sending is tried again."""
+        """When to retry, by path."""
         self._has_logged_forbidden = False
         self._wake = asyncio.Event()
 
     def record(self, happening: Happening) -> None:
-        """Send an Event, soon."""
+        """Queue an Event for sending."""
         if self._node_name:
             self._correlator.note(happening, self._now())
             self._wake.set()
@@ -90,7 +90,7 @@ class Recorder:
         return self._clock() + self._offset
 
     async def _send(self, series: Series) -> bool:
-        """Send what is owed of a series; return whether a request was made."""
+        """Send a series's new occurrences; return whether a request was made."""
         silent_until = self._silent_until.get(path_of(series), 0.0)
         series.not_before = max(self._now() + self._every_s, silent_until)
         if self._now() < silent_until:
@@ -99,12 +99,12 @@ class Recorder:
         try:
             response = await self._ask(series)
         except (TransportError, TimeoutError):
-            # The source reports what is wrong with the server; this is retried.
+            # The source reports problems with the server; this is retried.
             return True
         if response.code < 300:
             series.sent = count
         elif response.code == 409:
-            # An earlier request that seemed to fail has created the Event, with its count then.
+            # An earlier request that seemed to fail did create the Event, with its count then.
             series.sent = max(series.sent, 1)
         elif response.code == 403 and _TERMINATING in cause_of(response):
             series.sent = count
@@ -128,14 +128,14 @@ class Recorder:
         uid = self._node_name if service is None else self._uid_of(service)
         event = new_event(series, self._node_name, uid)
         response = await self._client.send("POST", path, event, content_type="application/json")
-        # Only now: without a response the same Event is sent again, and 409 means that the server
-        # has it.
+        # Only now, as without a response the same Event is sent again, and 409 means that it
+        # exists.
         if response.code < 300 or response.code == 409:
             series.name = event["metadata"]["name"]
         return response
 
     def _forbidden(self, series: Series, response: Response) -> float:
-        """Silence a path for a while; return until when."""
+        """Silence a path for a while; return when to retry."""
         now = self._now()
         past = [path for path, until in self._silent_until.items() if until <= now]
         for path in past:

@@ -4,13 +4,12 @@
     │                          ▼                    │
     └── 410 ◀── watch ──lines──▶ cache ──end──▶ wait, watch again from the last version
 
-Rule 1: no failure of the server or the network ends a run; each is a problem, as text, until the
-next list or watch succeeds.
-Rule 2: a watch that lasted long enough is followed by the next one at once, and one that shows that
-history went back during an outage by a list; any other by a wait, which grows as long as nothing is
-received.
+Rule 1: no failure of server or network ends a run; each is reported as a problem until the next
+list or watch succeeds.
+Rule 2: a watch that lasted long enough is followed by the next at once; one that shows that history
+went back during an outage, by a list; any other by a wait, which grows while nothing is received.
 Rule 3: much input is processed in parts, and the event loop runs in between.
-Rule 4: a list has a deadline, and one that takes long is a problem meanwhile.
+Rule 4: a list has a deadline, and a slow one is reported as a problem meanwhile.
 """
 
 from __future__ import annotations
@@ -49,15 +48,15 @@ BASE_S = 0.8
 CAP_S = 5.0
 
 RETRY_AFTER_MAX_S = 32.0
-"""The longest wait that a server can ask for: kube-apiserver's ``maxRetryAfter`` of APF."""
+"""The longest wait that a server can request: kube-apiserver's ``maxRetryAfter`` of APF."""
 _WENT_BACK = "its history went back, as after a restore of etcd"
-# Servers end a watch at the second; later, the network was away meanwhile.
+# Servers end a watch to the second; if it ends later, the network was down meanwhile.
 _ON_TIME_S = 1.0
-# To stop all API servers, restore etcd and start them again takes longer.
+# Stopping all API servers, restoring etcd and starting them again takes longer.
 _RESTORE_S = 2.0
 _UNKNOWN = float("-inf")
 NO_LINE_S = 0.01
-"""The wait after a part of a watch in which no line ends: parts of one byte keep a core busy."""
+"""The wait after a chunk of a watch in which no line ends: chunks of one byte keep a core busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +66,17 @@ class Timing:
     watch_s: float = 300.0
     """The server ends a watch after one to two times this, as client-go requests."""
     silence_s: float = 150.0
-    """Two bookmarks missed, after the first one: from then on a server sends one a minute."""
+    """As long as two missed bookmarks: after the first, a server sends one a minute."""
     silence_over_s: float = 30.0
-    """How much longer than requested a watch without bookmarks may last: the first bookmark of a
-    resource without changes took two minutes (kube-apiserver 1.36), and none is guaranteed.
-    The kernel's probes detect within a minute that the whole machine is gone."""
+    """How much longer than requested a watch without bookmarks may last: the first bookmark of an
+    unchanged resource took two minutes (kube-apiserver 1.36), and none is guaranteed. Within a
+    minute, TCP keep-alive detects that the whole machine is gone."""
     healthy_s: float = 5.0
-    """A watch that lasted that long is followed by the next one at once."""
+    """A watch that lasted this long is followed by the next one at once."""
     list_s: float = LIST_S
     """The longest a whole list may take."""
     list_long_s: float = 60.0
-    """A list that takes longer is a problem until it is complete."""
+    """A list that takes longer is reported as a problem until it is complete."""
     backoff_base_s: float = BASE_S
     backoff_cap_s: float = CAP_S
 
@@ -87,7 +86,7 @@ class Reflector:
 
     Args:
         changed: Called after the cache or ``problem`` may have changed.
-        recovered: Called when a list or watch succeeds after an outage: the server is there, so
+        recovered: Called when a list or watch succeeds after an outage: the server is reachable, so
             other reflectors needn't wait.
     """
 
@@ -113,35 +112,36 @@ class Reflector:
         self._clock = clock
         self._pause = pause
         self._waiting: asyncio.Timeout | None = None
-        """A wait that may end early."""
+        """The current wait, which may end early."""
         self._position = Position()
         self._failures = 0
         self._has_bookmarks = False
         self._has_events = False
         self._has_answered = False
         self._known_at = _UNKNOWN
-        """When the server had the last seen state for certain; unknown after a watch that didn't
-        end on time, and after a wait: history may have gone back."""
+        """When the server certainly had the last seen state; unknown after a watch that didn't end
+        on time, and after a wait, as history may have gone back."""
         self._is_invalid = False
-        """The last watch began and then failed, which is no outage: the next one may, too."""
+        """Whether the last watch began and then failed, which isn't an outage: the next one may,
+        too."""
         self._lists_at_once = False
-        """The last watch has shown that history went back during an outage."""
+        """Whether the last watch has shown that history went back during an outage."""
         self._watched_s = 0.0
         self._cuts = 0
-        """How many watches in a row broke off soon, without an event."""
+        """How many watches in a row broke off early, without an event."""
         self._end_log_limit = LogLimit()
         self.is_listed = False
-        """Everything was read at least once."""
+        """Whether everything was read at least once."""
         self.is_forbidden = False
-        """The server doesn't permit reading this resource (403)."""
+        """Whether the server forbids reading this resource (403)."""
         self.problem = ""
         """Why the last list or watch failed; empty if it succeeded."""
         self.problem_since = 0.0
-        """When the problem began, by the clock."""
+        """When the problem began, by the reflector's clock."""
 
     @property
     def restarts(self) -> int:
-        """How often a list had to follow a watch."""
+        """How often a watch had to be followed by a list."""
         return self._position.restarts
 
     async def run(self) -> None:
@@ -162,7 +162,7 @@ class Reflector:
             await self._wait(0.0 if failure is None else failure.retry_after_s)
 
     def wake(self) -> None:
-        """Retry at once, unless the server requested a wait or sends what can't be read."""
+        """Retry at once, unless the server requested a wait or sends invalid data."""
         if self._waiting is not None and not self._is_invalid:
             self._failures = 0
             self._waiting.reschedule(0.0)
@@ -183,7 +183,7 @@ class Reflector:
             self._waiting = None
 
     async def _list_and_watch(self) -> RequestFailure | None:
-        """List if necessary, then watch once; return why it failed, if it did."""
+        """List if necessary, then watch once; return a failure, if any."""
         try:
             if self._position.needs_list:
                 self._cache.begin_list()
@@ -211,12 +211,11 @@ class Reflector:
             self._recovered()
 
     async def _check_history(self) -> tuple[RequestFailure | None, bool]:
-        """Ask whether the server has the last seen state, or has gone back, as after a restore.
+        """Ask whether the server has the last seen state, or went back by a restore.
 
-        A watch from there is open: before it, a restore could follow the answer.
+        Call it while a watch from that state is open: otherwise a restore could follow the answer.
 
-        Returns:
-            Why there is no answer, and whether the server has it.
+        Returns: Why there is no answer, and whether the server has the state.
         """
         query = {**self._position.check_query(), **self._resource.query}
         response = await self._client.get(self._resource.path_of_one, query)
@@ -225,8 +224,8 @@ class Reflector:
             self._position.list_expired()
         elif response.code >= 500 or response.code == 429:
             return self._rejected("watch", response), False
-        # Others, as of a permission that is missing, are what the watch gets, too; perhaps not this
-        # one, of another server. So it's asked again after it.
+        # The watch gets other responses, such as a missing permission, as well; but perhaps not
+        # this one, from another server, so ask again after it.
         return None, response.code == 200
 
     # -- list
@@ -278,7 +277,7 @@ class Reflector:
     # -- watch
 
     async def _watch(self) -> RequestFailure | None:
-        """Watch until the stream ends; None if another watch may follow."""
+        """Watch until the stream ends; return None if another watch may follow."""
         requested_s = self._timing.watch_s * (1 + self._rng.random())
         query = {**self._resource.query, **self._position.watch_query(int(requested_s))}
         known_at, self._known_at = self._known_at, _UNKNOWN
@@ -294,13 +293,13 @@ class Reflector:
             if not is_known:
                 failure, is_known = await self._check_history()
                 if failure is not None or self._position.needs_list:
-                    # Not after a list: servers that differ would be listed again and again.
+                    # Not after a list: differing servers would cause list after list.
                     self._lists_at_once = known_at == _UNKNOWN
                     return failure
             self._note_success()
             try:
                 failure = await self._follow(stream, requested_s)
-                # It didn't break off.
+                # This watch didn't break off early.
                 self._cuts = 0
                 ended = self._clock()
                 is_on_time = abs(ended - begun - int(requested_s)) <= _ON_TIME_S
@@ -333,8 +332,8 @@ class Reflector:
                         self._changed()
                         return self._error(decode(event.object, WireStatus))
                     self._has_events = True
-                    # Before it is applied: what is older than what was seen isn't shown, also
-                    # while the list that follows isn't complete.
+                    # Check before applying: an older state isn't published, even until the
+                    # following list is complete.
                     metadata = self._metadata_of(event)
                     if not self._position.advance(metadata.resource_version):
                         self._expire(_WENT_BACK)
@@ -379,7 +378,7 @@ class Reflector:
         return RequestFailure(f"the API server at {self._client.url} ended a watch: {cause}")
 
     def _cut_off(self, reason: str, after_s: float) -> RequestFailure | None:
-        """Handle a watch that broke off; once is no problem, unless the next one does, too."""
+        """Handle a watch that broke off, which is a problem only if the next one does, too."""
         if self._has_events or after_s >= self._timing.healthy_s:
             self._cuts = 0
             return None

@@ -1,7 +1,7 @@
-"""Decides whether a HorizontalPodAutoscaler or a PodDisruptionBudget asks for a replica.
+"""Decides whether a HorizontalPodAutoscaler or PodDisruptionBudget requires a replica.
 
-Rule 1: of pods only the labels are known that the workload's selector requires. A budget whose
-selector may match them, for all that is known, counts as matching: pods themselves aren't read.
+Rule 1: only the pod labels that the workload's selector requires are known, as pods aren't read. A
+budget whose selector may match such pods counts as matching.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PERCENT = re.compile(r"\d{1,9}%", re.ASCII)
 
 
 def autoscaler_of(workload: Workload, autoscalers: Iterable[Mapping[str, Any]]) -> str:
-    """Return which HorizontalPodAutoscaler keeps a workload from zero; empty if none does.
+    """Return which HorizontalPodAutoscaler prevents scaling to zero; empty if none does.
 
     Source: autoscaling/v2: ``minReplicas`` is 1 unless set.
     """
@@ -35,12 +35,12 @@ def autoscaler_of(workload: Workload, autoscalers: Iterable[Mapping[str, Any]]) 
 
 
 def budget_of(labels: Mapping[str, str], budgets: Iterable[Mapping[str, Any]]) -> str:
-    """Return which PodDisruptionBudget asks for the last replica; empty if none does.
+    """Return which PodDisruptionBudget requires the last replica; empty if none does.
 
     Args:
-        labels: Those that all pods of the workload have.
+        labels: Labels that all pods of the workload have.
 
-    Source: policy/v1. Percentages are rounded up: of one pod any percentage above 0 is one pod.
+    Source: policy/v1. Percentages are rounded up: any percentage of one pod above 0 is one pod.
     """
     for item in budgets:
         spec = item.get("spec") or {}
@@ -51,10 +51,10 @@ def budget_of(labels: Mapping[str, str], budgets: Iterable[Mapping[str, Any]]) -
 
 
 def labels_of(selector: str) -> Mapping[str, str]:
-    """Return the labels that all pods of a workload have; none if its selector is too long.
+    """Return labels that all pods of a workload have; empty if its selector is too long.
 
     Args:
-        selector: As in the status of its Scale.
+        selector: The selector in the status of its Scale.
     """
     if len(selector) > TEXT_MAX:
         return {}
@@ -72,7 +72,7 @@ def labels_of(selector: str) -> Mapping[str, str]:
 
 
 def _requirements(selector: str) -> Iterator[str]:
-    """Yield what a selector requires, part by part; in parentheses a comma separates values."""
+    """Yield a selector's requirements; commas in parentheses separate values."""
     parts: list[str] = []
     is_open = False
     for part in selector.split(","):
@@ -86,7 +86,7 @@ def _requirements(selector: str) -> Iterator[str]:
 
 
 def _wish(spec: Mapping[str, Any]) -> str:
-    """Return the field that asks for the last of one replicas; empty if none does."""
+    """Return the field that requires the only replica; empty if none does."""
     least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
     if least is not None:
         return f"minAvailable {least}" if _count(least) > 0 else ""
@@ -97,7 +97,7 @@ def _wish(spec: Mapping[str, Any]) -> str:
 
 
 def _count(value: object) -> int:
-    """Return how many of one pods a number or a percentage is."""
+    """Return how many pods a number or a percentage of one pod is."""
     if isinstance(value, str) and _PERCENT.fullmatch(value):
         return 1 if int(value[:-1]) > 0 else 0
     return value if isinstance(value, int) else 1
@@ -106,7 +106,7 @@ def _count(value: object) -> int:
 def _may_match(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
     """Return whether a budget's selector may match pods that have at least these labels.
 
-    Source: policy/v1: a selector that is empty matches all pods, and none matches none.
+    Source: policy/v1: an empty selector matches all pods, and a missing one none.
     """
     if selector is None:
         return False

@@ -1,10 +1,10 @@
-"""The kinds of objects that are read, and a cache that keeps the objects of one kind in the store.
+"""The resources that are read, and a cache that keeps one resource's objects in the store.
 
-Rule 1: an object that can't be read is a problem of its own: what was read of it before stays,
-and so do the other objects.
-Rule 2: a list is a difference: equal objects stay the same objects, and only what the whole list
-doesn't contain is deleted, at its end.
-Rule 3: what is too much of one namespace is left out and counted (``shares``); all else is kept.
+Rule 1: an object that can't be read is a problem of its own: its last valid version stays, and so
+do other objects.
+Rule 2: a list is applied as a difference: equal objects stay the same, and objects missing in the
+whole list are deleted at its end.
+Rule 3: objects beyond a namespace's share are left out and counted (``shares``).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _HasMetadata(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One kind of objects: where it is listed, and how it is stored."""
+    """One resource: where it is listed, and how its objects are stored."""
 
     kind: str
     """``Service``."""
@@ -65,19 +65,19 @@ class Resource:
     path: str
     wire: type[Any]
     put: Callable[[Store, Any], None]
-    """Reads a decoded object into the store; may raise FieldError."""
+    """Parses a decoded object into the store; may raise FieldError."""
     delete: Callable[[Store, Key], None]
     query: Mapping[str, str] = field(default_factory=dict)
-    """Restricts lists and watches."""
+    """Selectors that restrict lists and watches."""
     weigh: Callable[[Any], int] = lambda _: OBJECT_BYTES
-    """Returns about how many bytes a decoded object takes while it is kept."""
+    """Returns about how many bytes a decoded object takes in memory."""
     in_namespaces: bool = True
 
     @property
     def path_of_one(self) -> str:
-        """Where one object can be listed by its name, which costs the server nothing.
+        """The path at which listing one object by name is cheap for the server.
 
-        Of all namespaces it would look at each object.
+        Across all namespaces the server would visit each object.
         """
         if not self.in_namespaces or "/namespaces/" in self.path:
             return self.path
@@ -104,7 +104,7 @@ def _weigh_service(wire: WireService) -> int:
 
 
 def _weigh_slice(wire: WireEndpointSlice) -> int:
-    # A host name is kept four times: by the endpoint, and by the indexes of DNS.
+    # A host name is kept four times: in the endpoint, and in DNS's indexes.
     names = (len(one.node_name or "") + 4 * len(one.hostname or "") for one in wire.endpoints or ())
     long = sum(max(0, length - NAME_BYTES) for length in names)
     return _weight(wire.endpoints, wire.ports) + long
@@ -117,8 +117,8 @@ def _weigh_pod(wire: WirePod) -> int:
     return _weight(wire.metadata.labels, containers, ips, *ports)
 
 
-# All Services and slices are listed, also those without a listener (headless ones, those of
-# another service proxy), which kube-proxy omits: the page shows why they have none.
+# Unlike kube-proxy, this lists also Services and slices without a listener (headless, or of another
+# service proxy): the page shows why they have none.
 SERVICES = Resource(
     kind="Service",
     name="services",
@@ -133,13 +133,13 @@ SERVICES = Resource(
 def slices(
     *, with_headless: bool = False, with_pods: bool = False, pods: PodEndpoints | None = None
 ) -> Resource:
-    """Return EndpointSlices as a resource.
+    """Return the resource of EndpointSlices.
 
     Args:
-        with_headless: Those of headless Services, too, and host names, which only DNS and
+        with_headless: Include slices of headless Services, and host names, which only DNS and
             port-forwards use.
-        with_pods: With the names of their pods.
-        pods: Takes them instead of the store.
+        with_pods: Include the names of endpoints' pods.
+        pods: Receives them instead of the store.
     """
 
     def put(store: Store, wire: WireEndpointSlice) -> None:
@@ -164,7 +164,7 @@ SLICES = slices()
 
 
 def inside(resource: Resource, namespace: str) -> Resource:
-    """Return a resource as far as it is in one namespace; all of it where that is empty."""
+    """Restrict a resource to one namespace; empty: all."""
     if not namespace:
         return resource
     start, _, name = resource.path.rpartition("/")
@@ -174,11 +174,10 @@ def inside(resource: Resource, namespace: str) -> Resource:
 def resources_of(
     *, with_headless: bool, with_pods: bool = False, pods: PodEndpoints | None
 ) -> list[Resource]:
-    """Return what a source needs: Services, slices and, for endpoints from Pods, Pods.
+    """Return a source's resources: Services, slices and, for endpoints from Pods, Pods.
 
-    Args:
-        with_headless, with_pods: As of :func:`slices`.
-        pods: Takes all objects, and puts them into the store; None: no Pods are read.
+    Args: with_headless, with_pods: As for :func:`slices`.
+        pods: Receives all objects, and puts them into the store; None: no Pods are read.
     """
     if pods is None:
         return [SERVICES, slices(with_headless=with_headless, with_pods=with_pods)]
@@ -202,7 +201,7 @@ def resources_of(
 
 
 def this_node(name: str) -> Resource:
-    """Return the resource whose only object is this node's."""
+    """Return the resource that contains only this node's object."""
     return Resource(
         kind="Node",
         name="nodes",
@@ -216,10 +215,10 @@ def this_node(name: str) -> Resource:
 
 
 class ResourceCache:
-    """The objects of one kind, in a store.
+    """Keeps one resource's objects in a store.
 
     Args:
-        shares: How much each namespace may have.
+        shares: The share of each namespace.
     """
 
     def __init__(
@@ -229,21 +228,21 @@ class ResourceCache:
         self._store = store
         self._shares = shares or ObjectShares()
         self._listed: set[Key] = set()
-        """What a list that is under way has contained and is kept."""
+        """Kept objects of the list in progress."""
         self._not_listed: dict[str, Excess] = {}
-        """What it has contained and is left out, by namespace."""
+        """Objects of that list that are left out, by namespace."""
         self.rejected: dict[Key, RejectedFacts] = {}
         """Objects that can't be read."""
         self._rejected_keys: list[Key] = []
-        """Sorted: there may be very many, and the first ones are asked for at each change."""
+        """Sorted, as there may be very many, and each change reads the first ones."""
 
     def resume(self, keys: Iterable[Key]) -> None:
-        """Note which objects of an earlier run are in the store."""
+        """Note an earlier run's objects in the store."""
         for key in keys:
             self._shares.keep((key[0], key[1]))
 
     def begin_list(self) -> None:
-        """Begin a list, or begin it again."""
+        """Begin or restart a list."""
         self._listed.clear()
         self._not_listed.clear()
 
@@ -269,7 +268,7 @@ class ResourceCache:
 
         Args:
             metadata: The object's, as :func:`metadata_of` returns them.
-            is_new: It wasn't there before.
+            is_new: Whether it didn't exist before.
         """
         was_kept = _key(metadata) in self._shares
         key, is_kept = self._put(item)
@@ -280,7 +279,7 @@ class ResourceCache:
             self._shares.count(key[0], -1, -_size(item))
 
     def delete(self, item: Any, metadata: Metadata) -> None:
-        """Delete an object; of its metadata as in :meth:`put`."""
+        """Delete an object; its metadata is as in :meth:`put`."""
         key = _key(metadata)
         if key in self._shares:
             self._delete(key)
@@ -288,7 +287,7 @@ class ResourceCache:
             self._shares.count(key[0], -1, -_size(item))
 
     def left_out(self) -> Iterator[tuple[str, Excess]]:
-        """Yield namespaces of which something is left out, by name."""
+        """Yield namespaces with objects left out, by name."""
         return self._shares.left_out()
 
     def first_rejected(self, count: int) -> Iterator[RejectedFacts]:
@@ -301,11 +300,11 @@ class ResourceCache:
 
     @property
     def has_room(self) -> bool:
-        """Whether a list would find objects that were left out and may fit now."""
+        """Whether objects that were left out may fit now, which a list would find."""
         return self._shares.has_room
 
     def _put(self, item: Any) -> tuple[Key, bool]:
-        """Read an object into the store; return its key, and whether it is kept."""
+        """Parse an object into the store; return its key, and whether it is kept."""
         if self._shares.has_full:
             key = _key(metadata_of(item))
             if not self._shares.is_open(key):
@@ -360,7 +359,7 @@ def _rejected(kind: str, metadata: Metadata, problem: str) -> RejectedFacts:
 
 
 def metadata_of(item: Any) -> Metadata:
-    """Return an object's metadata; empty if even that can't be read."""
+    """Return an object's metadata; empty if even they can't be read."""
     try:
         return decode(item, WireHead).metadata
     except FieldError:

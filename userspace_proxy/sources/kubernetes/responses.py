@@ -1,4 +1,4 @@
-"""Responses of the API server and network failures, as values with readable text.
+"""Converts the API server's responses and network failures to values with readable text.
 
 Rule 1: the text of a failure contains the server's URL, the cause in the server's or the kernel's
 words, and what to do about it.
@@ -14,11 +14,11 @@ from ...errors import UserspaceProxyError
 from ...model.wire import FieldError, WireStatus, decode
 
 OTHERS_RETRY_AFTER_MAX_S = 5.0
-"""The longest wait that a server in front of the API server can ask for: as without a header."""
+"""The longest wait that a server in front of the API server can request: as without a header."""
 
 
 class TransportError(UserspaceProxyError):
-    """There was no response, or it broke off; the text is the cause."""
+    """There was no complete response; the text is the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +28,19 @@ class Response:
     code: int
     body: bytes
     retry_after_s: float = 0.0
-    """Seconds, as the server asks for; 0: it doesn't."""
+    """Seconds to wait, as requested by the server; 0: it requests none."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
-    """Why a list or a watch failed."""
+    """Why a list or watch failed."""
 
     text: str
     retry_after_s: float = 0.0
 
 
 def read_status(body: bytes) -> WireStatus:
-    """Return the Status in a response; an empty one if there is none."""
+    """Parse the Status in a response; empty if there is none."""
     try:
         return decode(body, WireStatus)
     except FieldError:
@@ -48,7 +48,7 @@ def read_status(body: bytes) -> WireStatus:
 
 
 def cause_of(response: Response) -> str:
-    """Return the server's words for an error, or its HTTP status."""
+    """Return the server's message for an error, or its HTTP status."""
     return read_status(response.body).message or f"HTTP status {response.code}"
 
 
@@ -68,9 +68,9 @@ def rejected(
     """Describe a response that isn't 200.
 
     Args:
-        verb: What was requested, as ``list``.
-        kind: Of what, as ``services``.
-        credentials: What was sent, as ``the token in /etc/token``.
+        verb: The requested verb, such as ``list``.
+        kind: The resource, such as ``services``.
+        credentials: The credentials sent, such as ``the token in /etc/token``.
     """
     status = read_status(response.body)
     cause = " ".join((status.message or _text(response.body)).split())
@@ -95,14 +95,14 @@ def rejected(
         case _:
             text = f"the API server at {url} can't {verb} {kind}: {cause}"
     retry_after_s = response.retry_after_s
-    # The API server's limits of requests at once (429) answer with plain text.
+    # The API server's own limits on concurrent requests (429) answer in plain text.
     if response.code != 429 and status.kind != "Status":
         retry_after_s = min(retry_after_s, OTHERS_RETRY_AFTER_MAX_S)
     return RequestFailure(text, retry_after_s)
 
 
 def _text(body: bytes) -> str:
-    """Return the start of a response that a server in front of the API server sent."""
+    """Return the start of a response from a server in front of the API server."""
     start = body[:200].decode(errors="replace").strip()
     return "" if start[:1] in ("<", "{") else start
 
@@ -113,12 +113,12 @@ def unreachable(url: str, error: TransportError) -> RequestFailure:
 
 
 def invalid(url: str, resource: str, problem: str) -> RequestFailure:
-    """Describe a response that the API doesn't allow."""
+    """Describe a response that violates the API."""
     return RequestFailure(f"invalid response from {url} for {resource}: {problem}")
 
 
 def cut_off(url: str, resource: str, cause: str) -> RequestFailure:
-    """Describe watches that break off again and again before their first event."""
+    """Describe watches that repeatedly break off before their first event."""
     return RequestFailure(
         f"watches of {resource} from {url} break off at once: {cause} "
         "(check proxies and load balancers in front of it)"

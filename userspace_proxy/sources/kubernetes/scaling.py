@@ -4,16 +4,17 @@
     to zero: scale ──▶ they may ──▶ HorizontalPodAutoscalers, PodDisruptionBudgets: nothing else
     asks for a replica ──▶ all nodes agree ──▶ update of the version that was read
 
-Rule 1: only the subresource ``scale`` is written, and only 0 → 1 and 1 → 0. Another number of
+Rule 1: only the subresource ``scale`` is written, and only 0 → 1 and 1 → 0. Any other number of
 replicas was someone else's decision.
-Rule 2: an update names the version that was read, before nodes were asked. So of several nodes that
-see demand at once one scales, and the server refuses an update if anyone has scaled since.
-Rule 3: what can't be read counts as asking for a replica.
-Rule 4: an update to zero without a response may have been made. It is sent again, as of one version
-only one is made; without a response again, the workload counts as scaled, so that no client dials a
-pod that may be ending. So it is with a gateway's errors: the server may still work on the update.
-Rule 5: a server that has failed twice is asked what came of it.
-Rule 6: whether a Service may is decided by the labels in the scale that is updated (``May``).
+Rule 2: an update names the version that was read before nodes were asked. So of several nodes that
+see demand at once only one scales, and the server refuses an update if anyone has scaled since.
+Rule 3: an object that can't be read counts as requiring a replica.
+Rule 4: an update to zero without a response may have been made. It is sent again, as only one
+update of a version succeeds; if there is no response again, the workload counts as scaled, so that
+no client dials a pod that may be ending. The same applies to a gateway's errors: the server may
+still process the update.
+Rule 5: after two failures the server is asked for the result.
+Rule 6: the labels in the updated scale decide whether a Service may scale it (``May``).
 
 Source: autoscaling/v1 Scale.
 """
@@ -38,12 +39,12 @@ from .responses import Response, TransportError, cause_of
 _log = FieldLogger("userspace_proxy.sources")
 
 _ANSWER_S = 5.0
-# For the same update again, and a look at what came of it; promises of nodes end soon.
+# For repeating the update, and reading its result; nodes' acknowledgements expire soon.
 _AGAIN_S = 2.0
 _SILENT = "no answer in time"
-# Of a gateway that has passed the update on.
+# Errors of a gateway that may have passed the update on.
 _NO_RESPONSE = (502, 504)
-# What reading a response of another form raises.
+# Exceptions from parsing a malformed response.
 _INVALID = (ValueError, TypeError, AttributeError, KeyError)
 _AUTOSCALERS = ("autoscaling/v2", "horizontalpodautoscalers")
 _BUDGETS = ("policy/v1", "poddisruptionbudgets")
@@ -51,7 +52,7 @@ _UPDATE = "get and update"
 
 
 async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload, may: May) -> str:
-    """Scale to one replica, if there are none; return why that failed, or an empty text."""
+    """Scale from zero to one replica; return why that failed, or an empty text."""
     path, resource = _scale_of(namespace, workload)
     try:
         response = await client.get(path, {})
@@ -69,7 +70,7 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload,
     except _INVALID:
         return f"cannot read the scale of {workload}: the response isn't a Scale"
     if response.code == 409:
-        # Somewhere else it was scaled meanwhile; if it wasn't, the next attempt does it.
+        # Another node has probably scaled it meanwhile; if not, the next attempt does.
         return ""
     if response.code != 200:
         return f"cannot scale {workload}: {_refused(response, resource, namespace)}"
@@ -81,7 +82,7 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload,
 async def scale_to_zero(
     client: ApiClient, namespace: str, workload: Workload, may: May, agree: Agree
 ) -> Rest:
-    """Scale to zero, if there is one replica, and nothing asks for it."""
+    """Scale to zero, if there is one replica, and nothing requires it."""
     path, resource = _scale_of(namespace, workload)
     try:
         async with asyncio.timeout(_ANSWER_S):
@@ -108,13 +109,13 @@ async def _put_asleep(
     path, resource = _scale_of(namespace, workload)
     fields = {"workload": str(workload), "namespace": namespace}
     was_sent = may_be_made = False
-    # Nodes hold connections for as long as this may take.
+    # Nodes hold connections for at most as long as this takes.
     for within_s in (_ANSWER_S, _AGAIN_S):
         try:
             async with asyncio.timeout(within_s):
                 response = await _put(client, path, scale, replicas=0)
                 if response.code == 409:
-                    # aiohttp may have sent it twice: the first one was made then.
+                    # aiohttp may have sent it twice, and the first update succeeded.
                     present = await _get(client, path, resource, namespace)
                     return Rest(is_asleep=not _replicas(present))
         except (TransportError, TimeoutError, SourceError, *_INVALID) as exc:
@@ -145,7 +146,7 @@ async def _put_asleep(
 async def _other_wish(
     client: ApiClient, namespace: str, workload: Workload, scale: Mapping[str, Any]
 ) -> str:
-    """Return what asks for a replica; empty if nothing does."""
+    """Return what requires a replica; empty if nothing does."""
     autoscalers = await _list(client, namespace, *_AUTOSCALERS)
     if why := autoscaler_of(workload, autoscalers):
         return why
@@ -153,7 +154,7 @@ async def _other_wish(
 
 
 def _scale_of(namespace: str, workload: Workload) -> tuple[str, str]:
-    """Return the path of a workload's scale, and the resource as in a role."""
+    """Return the path of a workload's scale, and the resource's name in roles."""
     plural = f"{workload.kind}s"
     path = join("/apis/apps/v1/namespaces", namespace, plural, workload.name, "scale")
     return path, f"{plural}/scale"

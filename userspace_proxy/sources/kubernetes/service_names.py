@@ -18,8 +18,7 @@ async def read_service_names(
 ) -> list[ServiceKey]:
     """Return the Services of a namespace, or of all for an empty one.
 
-    Args:
-        kubeconfig, master: As of KubernetesSource.
+    Args: kubeconfig, master: As for KubernetesSource.
         within_s: How long the server may take.
 
     Raises:

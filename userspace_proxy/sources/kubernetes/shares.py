@@ -1,12 +1,12 @@
-"""How much the objects of one kind may take in each namespace, and what was left out.
+"""Limits the memory of one kind's objects in each namespace, and counts objects left out.
 
-    object ──weight──▶ does it fit beside what its namespace keeps? ──▶ kept
+    object ──weight──▶ does it fit into its namespace's share? ──▶ kept
                        └─ no: left out and counted, and the namespace is full
 
-Rule 1: what is kept stays kept as long as it fits, so a namespace that has too much doesn't change
-which of its objects are used with each event or list.
-Rule 2: a full namespace takes no further objects until an eighth of its share is free. Of what was
-left out nothing but the number is known: a list finds it again.
+Rule 1: a kept object stays as long as it fits, so in a full namespace, events and lists don't
+change which objects are used.
+Rule 2: a full namespace accepts no further objects until an eighth of its share is free. Objects
+left out are only counted: a list finds them again.
 Rule 3: namespaces don't share anything.
 """
 
@@ -21,14 +21,14 @@ Key = tuple[str, str]
 """Namespace (empty for a Node) and name."""
 
 SHARE_BYTES = 48 << 20
-"""Of one namespace and kind: 7,500 Services of one port, or 190,000 endpoints."""
+"""The share of one namespace and kind: 7,500 Services with one port, or 190,000 endpoints."""
 OBJECT_BYTES = 1024
 SERVICE_BYTES = 5 * 1024
-"""What a Service takes more than other objects: its plan, a listener, what is shown of it."""
+"""A Service's additional memory: its plan, a listener, its status."""
 PART_BYTES = 256
-"""An endpoint, a port, a pair of a selector, an address: what it takes in memory, at most."""
+"""The most memory for an endpoint, a port, a selector's pair, or an address."""
 NAME_BYTES = 64
-"""Of an endpoint's names, so many characters are in PART_BYTES."""
+"""The number of characters of an endpoint's names included in PART_BYTES."""
 
 
 class Excess(NamedTuple):
@@ -36,10 +36,10 @@ class Excess(NamedTuple):
 
     objects: int = 0
     size: int = 0
-    """Bytes of JSON."""
+    """Their bytes as JSON."""
 
     def plus(self, objects: int, size: int) -> Excess:
-        """Return them with some more, or less, but never less than none."""
+        """Return the sum, in which neither number is negative."""
         return Excess(max(0, self.objects + objects), max(0, self.size + size))
 
 
@@ -59,10 +59,10 @@ class ObjectShares:
         """Weights of objects, by name."""
         self._full: set[str] = set()
         self._left_out: dict[str, Excess] = {}
-        """By namespace; none is nothing."""
+        """Objects left out, by namespace; no entry is empty."""
 
     def keep(self, key: Key) -> None:
-        """Note an object that is kept and hasn't been read yet; it has the least weight."""
+        """Keep an object that hasn't been read yet, with the least weight."""
         if key not in self:
             self._kept.put(*key, OBJECT_BYTES)
 
@@ -77,14 +77,11 @@ class ObjectShares:
         return bool(self._full)
 
     def is_open(self, key: Key) -> bool:
-        """Return whether an object may fit: it is kept already, or its namespace isn't full."""
+        """Return whether an object may fit: it is already kept, or its namespace isn't full."""
         return key[0] not in self._full or key in self
 
     def take(self, key: Key, weight: int) -> bool:
-        """Keep an object, or keep it with another weight; return False if it doesn't fit.
-
-        One that doesn't isn't kept any more.
-        """
+        """Keep an object with a new weight; return False, and drop it, if it doesn't fit."""
         fits = self._kept.of_group[key[0]] - self._kept.of(*key) + weight <= self.limit
         if not fits:
             self._full.add(key[0])
@@ -92,26 +89,26 @@ class ObjectShares:
         return fits
 
     def drop(self, key: Key) -> None:
-        """Keep an object no longer; idempotent."""
+        """Drop an object; idempotent."""
         self._set(key, 0)
 
     def count(self, namespace: str, objects: int, size: int) -> None:
-        """Count objects that are left out, or no longer (less than 0)."""
+        """Add to the count of objects left out; negative numbers subtract."""
         left_out = self._left_out.pop(namespace, NOTHING).plus(objects, size)
         if left_out != NOTHING:
             self._left_out[namespace] = left_out
 
     def set_left_out(self, left_out: dict[str, Excess]) -> None:
-        """Set what a whole list has left out, by namespace."""
+        """Set the objects that a complete list left out, by namespace."""
         self._left_out = {name: one for name, one in left_out.items() if one != NOTHING}
 
     def left_out(self) -> Iterator[tuple[str, Excess]]:
-        """Yield namespaces of which something is left out, by name."""
+        """Yield namespaces with objects left out, by name."""
         yield from sorted(item for item in self._left_out.items() if item[1].objects)
 
     @property
     def has_room(self) -> bool:
-        """Whether a list would find objects that were left out and may fit now."""
+        """Whether objects that were left out may fit now, which a list would find."""
         return any(namespace not in self._full for namespace, _ in self.left_out())
 
     def _set(self, key: Key, weight: int) -> None:

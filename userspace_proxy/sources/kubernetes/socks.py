@@ -1,9 +1,9 @@
-"""aiohttp's connector, through a SOCKS5 proxy.
+"""Connects aiohttp through a SOCKS5 proxy.
 
     TCP to the proxy ──▶ greeting, perhaps a password ──▶ CONNECT name:port ──▶ TLS, HTTP
 
-Rule 1: the proxy resolves names, as for Go's programs; this machine may not know them.
-Rule 2: of aiohttp, one method that isn't public is replaced; ``test_socks`` runs it with a proxy.
+Rule 1: the proxy resolves names, as for Go programs, as this machine may not resolve them.
+Rule 2: one private method of aiohttp is replaced; ``test_socks`` runs it with a proxy.
 
 Source: RFC 1928, RFC 1929.
 """
@@ -44,7 +44,7 @@ class SocksConnector(TCPConnector):
     Args:
         proxy: The proxy.
         socket_factory: Returns the socket of an address.
-        options: Those of TCPConnector.
+        options: Options of TCPConnector.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class SocksConnector(TCPConnector):
                 raise
 
     async def _dial(self, host: str, port: int) -> socket.socket:
-        """Return a connection to a host, through the proxy."""
+        """Connect to a host through the proxy."""
         found = await self._loop.getaddrinfo(
             self._proxy.host, self._proxy.port, type=socket.SOCK_STREAM
         )
@@ -98,10 +98,10 @@ class SocksConnector(TCPConnector):
         raise problem or OSError("it has no address")
 
     async def _ask(self, sock: socket.socket, host: str, port: int) -> None:
-        """Have the proxy connect a socket to a host.
+        """Make the proxy connect a socket to a host.
 
         Raises:
-            ConnectionError: It doesn't; the text is the reason.
+            ConnectionError: It refuses; the text is the reason.
         """
         credentials = self._proxy.credentials
         methods = bytes([_NO_PASSWORD] if credentials is None else [_NO_PASSWORD, _PASSWORD])
@@ -159,7 +159,7 @@ def _number(port: int) -> bytes:
 
 
 class _NoResolver(AbstractResolver):
-    """Returns an address that isn't used."""
+    """Returns a dummy address, as the proxy resolves names."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

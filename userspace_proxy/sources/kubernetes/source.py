@@ -1,6 +1,6 @@
 """The source that reads Services from a Kubernetes API server.
 
-Rule 1: nothing is published before each resource was listed once.
+Rule 1: nothing is published before each resource has been listed once.
 Rule 2: all changes in one iteration of the event loop are one snapshot.
 """
 
@@ -43,20 +43,20 @@ OBJECT_PROBLEMS_MAX = 20
 class KubernetesSource(Source):
     """Lists and watches Services, EndpointSlices and this node's object.
 
-    If the Node doesn't exist, as at a node's first boot, snapshots have one that is missing.
+    If the Node doesn't exist, as at a node's first boot, snapshots contain it as missing.
 
     Args:
-        kubeconfig: A kubeconfig file, or which ones; empty: none.
-        master: The server's URL, instead of the kubeconfig's. Both empty: the server of this pod,
+        kubeconfig: A kubeconfig file, or several; empty: none.
+        master: The server's URL, overriding the kubeconfig's. If both are empty: this pod's server,
             with its service account.
         node_name: This node's name; empty: no Node is watched.
-        with_headless: Read EndpointSlices of headless Services, too, which only DNS uses.
-        endpoints_from_pods: Read Pods, too, and derive the endpoints of Services with a selector
+        with_headless: Also read EndpointSlices of headless Services, which only DNS uses.
+        endpoints_from_pods: Also read Pods, and derive the endpoints of Services with a selector
             from them, as controllers would; their EndpointSlices are ignored.
         with_pods: Read the names of endpoints' pods.
-        namespace: Read only this one; empty: all.
-        service_account: The folder of a pod's token and of the server's certificate.
-        share_bytes: What the objects of one kind may take in each namespace.
+        namespace: The only namespace to read; empty: all.
+        service_account: The folder with a pod's token and the server's certificate authority.
+        share_bytes: How many bytes one kind's objects may take in each namespace.
     """
 
     kind = "kubernetes"
@@ -83,7 +83,7 @@ class KubernetesSource(Source):
         )
         self.location = self._credentials.location
         self.client = ApiClient(self._credentials, clock=clock)
-        """Open while the source runs."""
+        """The client, open while the source runs."""
         self._store = Store()
         self._pods = (
             PodEndpoints(self._store, with_headless=with_headless) if endpoints_from_pods else None
@@ -91,7 +91,7 @@ class KubernetesSource(Source):
         every = resources_of(with_headless=with_headless, with_pods=with_pods, pods=self._pods)
         resources = [inside(resource, namespace) for resource in every]
         self._required = len(resources)
-        """The first this many kinds, without which nothing is published."""
+        """The number of resources, the first ones, without which nothing is published."""
         self._node_name, self._lacks_node = node_name, asyncio.Event()
         if node_name:
             resources.append(this_node(node_name))
@@ -117,7 +117,7 @@ class KubernetesSource(Source):
         self._rejected: tuple[RejectedFacts, ...] = ()
         self._clock = clock
         self._logged_at: dict[str, float] = {}
-        """When a problem was logged, for those of the last minute."""
+        """When each problem of the last minute was logged."""
         self._in_log: frozenset[str] = frozenset()
         """Problems whose end isn't logged yet."""
 
@@ -157,7 +157,7 @@ class KubernetesSource(Source):
             await self.client.close()
 
     def record(self, happening: Happening) -> None:
-        """Part of Source: sends a Kubernetes Event, soon."""
+        """Queue a Kubernetes Event for sending."""
         self._recorder.record(happening)
 
     async def wake(self, namespace: str, workload: Workload, may: May) -> str:
@@ -181,7 +181,7 @@ class KubernetesSource(Source):
     def status(self) -> SourceStatus:
         is_synced = self._published is not None
         required, node = self._reflectors[: self._required], self._reflectors[self._required :]
-        # Without permission to read the Node, Services are current.
+        # A missing permission to read the Node doesn't make Services outdated.
         failing = [
             *(r.problem_since for r in required if r.problem),
             *(r.problem_since for r in node if r.problem and not r.is_forbidden),
@@ -200,7 +200,7 @@ class KubernetesSource(Source):
         self._changed()
 
     async def _describe_node(self) -> None:
-        """Whenever there is no Node of this name, find out which one may be meant."""
+        """Whenever there is no Node of this name, look for similar names."""
         while True:
             await self._lacks_node.wait()
             node = await describe_missing(self.client, self._node_name)
@@ -210,7 +210,7 @@ class KubernetesSource(Source):
                 self._changed()
 
     def _recovered(self) -> None:
-        """One reflector has reached the server again: let the others retry now."""
+        """Retry all reflectors, as one has reached the server again."""
         for reflector in self._reflectors:
             reflector.wake()
 
@@ -225,8 +225,8 @@ class KubernetesSource(Source):
         if self._publish is None:
             return
         self._report()
-        # The Node is optional: without permission to read it, Services are served, and go on being
-        # served when the next answer about it is another error.
+        # The Node is optional: without permission to read it, Services are served, and stay so when
+        # the next response about it is another error.
         required, node = self._reflectors[: self._required], self._reflectors[self._required :]
         if not all(reflector.is_listed for reflector in required):
             return
@@ -245,11 +245,11 @@ class KubernetesSource(Source):
 
     def _report(self) -> None:
         self._rejected = (*self._left_out(), *self._unread())
-        # One cause affects all resources in the same way: one line.
+        # A cause that affects all resources is one line.
         lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
         problems = (*lines, *(item.line for item in self._rejected))
         now = self._clock()
-        # A watch that breaks again and again has a problem that appears and ends.
+        # The problem of a watch that breaks repeatedly appears and ends each time.
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:
@@ -262,10 +262,10 @@ class KubernetesSource(Source):
         self._problems = problems
 
     def _left_out(self) -> Iterator[RejectedFacts]:
-        """Yield a line for each kind and namespace of which too much is there."""
+        """Yield a finding for each kind and namespace with too many objects."""
         for cache in self._caches:
             for namespace, left_out in cache.left_out():
-                # Rounded, because a line that changes with every event is a line of the log each.
+                # Rounded, as each changed line is logged.
                 count, size = (1 << max(0, n.bit_length() - 1) for n in left_out)
                 objects = plural(count, cache.resource.kind)
                 yield RejectedFacts.at(

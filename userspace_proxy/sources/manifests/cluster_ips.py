@@ -15,7 +15,7 @@ from .pool import NAMES_MAX, Pool, low_band
 from .written import Problem, WrittenService
 
 Ranges = Mapping[IPFamily, "ClusterIPRange"]
-"""The family of Services that ask for none is the first one."""
+"""The first family is the default for Services."""
 
 _HINT = "write a range as 10.96.0.0/16"
 
@@ -31,7 +31,7 @@ class ClusterIPRange:
         network = _network(cidr)
         self.cidr = cidr
         self.family = IPFamily(network.version)
-        # Without the network's own address and, in IPv4, the broadcast address.
+        # Exclude the network's own address and, in IPv4, the broadcast address.
         first = min(1, network.num_addresses - 1)
         count = max(1, network.num_addresses - (2 if network.version == 4 else 1))
         low = low_band(count, share=16, most=256)
@@ -44,10 +44,10 @@ class ClusterIPRange:
 
 
 def open_ranges(cidrs: Sequence[str]) -> Ranges:
-    """Return one range, or two of different families, by family in their order.
+    """Return one range, or two of different families, by family in order.
 
     Raises:
-        ConfigError: One isn't a range, there is none, or two are of one family.
+        ConfigError: There is no range, an invalid one, or two of one family.
     """
     ranges: dict[IPFamily, ClusterIPRange] = {}
     for cidr in cidrs:
@@ -66,7 +66,7 @@ def open_ranges(cidrs: Sequence[str]) -> Ranges:
 def allocate_cluster_ips(
     services: Iterable[WrittenService], ranges: Ranges
 ) -> tuple[dict[ServiceKey, tuple[str, ...]], list[Problem]]:
-    """Return the addresses of each Service, one of each family that it asks for."""
+    """Return the addresses of each Service, one for each requested family."""
     configured = tuple(ranges)
     wanted: list[tuple[ServiceKey, Sequence[IPFamily]]] = []
     ips: dict[IPFamily, dict[ServiceKey, str]] = {family: {} for family in IPFamily}
@@ -98,7 +98,7 @@ def _allocate(
     ranges: Ranges,
     ips: dict[ServiceKey, str],
 ) -> list[Problem]:
-    """Add addresses of one family to those that manifests name."""
+    """Allocate addresses of one family, besides those in manifests."""
     if family in ranges:
         problem = f"spec.clusterIP: no address is left in {ranges[family].cidr}"
         allocated = ranges[family].pool.allocate(wanting, taken=set(ips.values()))

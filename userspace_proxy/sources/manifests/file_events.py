@@ -1,12 +1,12 @@
-"""Wakes the source when something happens to what its manifests depend on.
+"""Wakes the source when a file or link changes on which its manifests depend.
 
     /etc/shop               web.yaml ─link─▶ ..data/web.yaml, where ..data ─link─▶ ..7
     watched: shop in /etc   all in shop      ..data in shop                        web.yaml in ..7
 
-Rule 1: an event only causes a look, which decides what has changed: lost events cost nothing.
-Rule 2: links are watched where they are, and the path in its parent, because editors, kubelet and
-git replace a name and not a content.
-Rule 3: without inotify, or with too few watches, ``problem`` is set, and the source looks often.
+Rule 1: an event only triggers a scan, which finds the changes, so lost events do no harm.
+Rule 2: links are watched in their folders, and the path in its parent, because editors, kubelet and
+git replace names, not contents.
+Rule 3: without inotify, or with too few watches, ``problem`` is set, and the source polls.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ _HINTS = {
     errno.EMFILE: "raise the sysctl fs.inotify.max_user_instances, or the limit of open files",
 }
 LINKS_MAX = 40
-"""On one path, as in the kernel."""
+"""The maximum of links on one path, as in the kernel."""
 
 
 @dataclass(slots=True)
 class _Folder:
-    """What is of interest in one folder."""
+    """The watched names in one folder."""
 
     names: dict[str, str] = field(default_factory=dict)
-    """The path of the manifest, as :class:`FileWatch` knows it, that depends on a name."""
+    """The manifest's path in :class:`FileWatch` that depends on each name."""
     whole: str | None = None
-    """The path of the folder if all manifests in it are of interest; None if not."""
+    """The folder's path if all manifests in it are watched; None if not."""
     mask: What = NAMES
 
     def manifest(self, name: str) -> str | None:
-        """Return the path of the manifest that an event is about; None if it is about none."""
+        """Return the path of the manifest that an event concerns; None if there is none."""
         if name in self.names:
             return self.names[name]
         return None if self.whole is None or not is_manifest(name) else str(Path(self.whole, name))
 
 
 class FileEvents:
-    """Watches what the manifests under one path depend on; one thread at a time. Close it."""
+    """Watches the files and links of manifests under one path; not thread-safe; close it."""
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
         self._inotify: Inotify | None = None
         self._folders: dict[int, _Folder] = {}
-        """By the number of the watch."""
+        """Folders by the number of their watch."""
         self.problem = ""
-        """Why not everything can be watched; empty if it is."""
+        """Why some files can't be watched; empty if all are."""
         self.writing: set[str] = set()
-        """Paths of manifests that a program has changed and not closed yet."""
+        """Paths of manifests that a program has changed but not closed."""
         self.has_heard = False
-        """An event about a manifest has been taken; the caller resets it."""
+        """Set when an event about a manifest was read; the caller resets it."""
 
     def follow(self, links: Iterable[str]) -> bool:
-        """Watch what the path and its links depend on now; return whether a folder is new."""
+        """Watch the current folders of the path and its links; return whether one is new."""
         self.problem = ""
         try:
             self._inotify = self._inotify or Inotify()
@@ -73,7 +73,7 @@ class FileEvents:
         before = self._folders.keys()
         self._folders = dict(self._watch(self._inotify, self._wanted(links)))
         if ended := before - self._folders.keys():
-            # Who writes there isn't reported any more.
+            # Writers there are no longer reported.
             self.writing.clear()
             for watch in ended:
                 self._inotify.unwatch(watch)
@@ -103,7 +103,7 @@ class FileEvents:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # The look reports that.
             except OSError as exc:
-                # A parent that may only be entered matters only when the path itself is replaced.
+                # A parent that can't be read matters only when the path itself is replaced.
                 if not isinstance(exc, PermissionError) or CONTENTS in folder.mask:
                     self.problem = _problem(f"inotify: {path}", exc)
 
@@ -134,7 +134,7 @@ class FileEvents:
         return True
 
     async def wait(self, timer: Awaitable[None]) -> None:
-        """Return when a timer ends, or before that when an event is about a manifest."""
+        """Return when a timer ends, or earlier on an event about a manifest."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_ended(timer)), group.create_task(self._heard())]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -170,7 +170,7 @@ async def _ended(timer: Awaitable[None]) -> None:
 
 
 def _links_to(path: str) -> Iterator[tuple[str, str]]:
-    """Yield folder and name of each link on the way to a path."""
+    """Yield folder and name of each link in a path."""
     here, rest, links = "/", _parts(path), 0
     while rest and links < LINKS_MAX:
         name = rest.pop()
@@ -189,5 +189,5 @@ def _links_to(path: str) -> Iterator[tuple[str, str]]:
 
 
 def _parts(path: str) -> list[str]:
-    """Return the names in a path, the last one first."""
+    """Return the names in a path, last first."""
     return [name for name in reversed(path.split("/")) if name not in ("", ".")]

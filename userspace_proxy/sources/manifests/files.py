@@ -1,14 +1,14 @@
-"""Finds the manifest files, and those that have changed.
+"""Finds manifest files, and reads changed ones.
 
     look() ──stat all──▶ same as in the last look? ──▶ read ──▶ Look(texts, gone, problems)
                          └─ no: it is being written; look again soon
 
-Rule 1: a file that changed is used once two looks agree and no program is writing it, because
-editors truncate a file, write it, or move the old one away first. A file that vanished is gone once
-nothing else changes either, because a folder may be deleted and filled again.
+Rule 1: a changed file is used once two looks agree and no program is writing it, because editors
+truncate a file, write it, or move the old one away first. A missing file counts as deleted once
+nothing else changes, because a folder may be deleted and filled again.
 Rule 2: a file that can't be read is a problem, and its last content stays in force.
-Rule 3: a problem ends only with a look that has read everything: while descriptors are short, looks
-succeed and fail in turn.
+Rule 3: a problem ends only with a look that has read everything: when descriptors are scarce, looks
+alternately succeed and fail.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ...model.document import decode
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 64 << 20
-"""Of one file: room for 250,000 Services of the usual 250 bytes."""
+"""The maximum size of a file: 250,000 Services of the usual 250 bytes."""
 UNSETTLED_LOOKS_MAX = 200
-"""After this many looks, ten seconds, a file that keeps changing is read as it is."""
+"""After this many looks, which take ten seconds, a file that keeps changing is read anyway."""
 
 _NO_FILE = "it is a pipe, a socket or a device (write a file there, or a link to one)"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
-# Windows, where `explain` reads manifests, too, has no such flag, and no pipes in folders.
+# Windows, where `explain` also reads manifests, has neither this flag nor pipes in folders.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 Fingerprint = tuple[int, ...]
-"""Changes whenever a file's content may have: its times, size and inode."""
+"""Times, size and inode, which change whenever a file's content may have changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class Look:
     """The content of new and changed files, by path."""
     gone: frozenset[str] = frozenset()
     problems: Mapping[str, str] = field(default_factory=dict)
-    """Files that can't be read now, by path, one line each."""
+    """The problem of each unreadable file, by path, one line each."""
     is_settling: bool = False
-    """Something is changing; look again soon."""
+    """Whether something is changing, so that the caller must look again soon."""
 
 
 class FileWatch:
-    """The manifests under one path; one thread at a time.
+    """The manifests under one path; not thread-safe.
 
     Args:
         path: A file, or a folder with ``*.yaml``, ``*.yml`` and ``*.json`` files; hidden files
@@ -62,20 +62,20 @@ class FileWatch:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_as: dict[str, Fingerprint] = {}
-        """All files that were read, as they were then."""
+        """The fingerprint of each file as it was read."""
         self._changing: dict[str, tuple[Fingerprint | None, int]] = {}
-        """Changed files as of the last look, and for how many looks they have been changing."""
+        """Changed files in the last look, and for how many looks they have been changing."""
         self._unread: dict[str, str] = {}
-        """Files that couldn't be read, with the problem."""
+        """Unreadable files, with their problems."""
         self._is_lost = False
-        """The last look didn't find the path itself."""
+        """Whether the last look didn't find the path itself."""
         self.links: frozenset[str] = frozenset()
-        """Files of the last look that are links."""
+        """Files in the last look that are links."""
         self._problems: Mapping[str, str] = {}
-        """Those of the last look."""
+        """The problems in the last look."""
 
     def first_look(self) -> Look:
-        """Read everything as it is now.
+        """Read all files immediately.
 
         Raises:
             SourceError: The path doesn't exist, or can't be listed.
@@ -97,10 +97,10 @@ class FileWatch:
             ) from exc
 
     def look(self, writing: Collection[str] = ()) -> Look:
-        """Read the files that have changed since the last look and aren't changing any more.
+        """Read files that have changed, and were stable since the last look.
 
         Args:
-            writing: Files that programs are writing, as far as is known.
+            writing: Files known to be written by programs.
         """
         try:
             found, problems = self._list()
@@ -120,7 +120,7 @@ class FileWatch:
         return self._read(found, settled, problems, is_settling=len(settled) < len(changed))
 
     def _lost(self, exc: OSError) -> Look:
-        """Keep everything while the path itself isn't there; report it if that lasts."""
+        """Keep all contents while the path itself is missing; report that if it lasts."""
         if exc.errno in _SHORTAGES:
             return Look(problems=self._problems)
         if not self._is_lost:
@@ -130,7 +130,7 @@ class FileWatch:
         return Look(problems=self._problems)
 
     def _is_same(self, name: str, seen: Fingerprint | None) -> bool:
-        """Return whether a changed file is as it was in the last look."""
+        """Return whether a changed file is the same as in the last look."""
         return name in self._changing and self._changing[name][0] == seen
 
     def _looks(self, name: str) -> int:
@@ -191,7 +191,7 @@ class FileWatch:
                 try:
                     status = entry.stat()
                 except OSError as exc:
-                    # A file that has just vanished is no problem; a link without a target is.
+                    # A file that has just been removed isn't a problem, but a dangling link is.
                     if entry.path in links:
                         problems[entry.path] = f"{entry.path}: cannot read: {exc.strerror}"
                     continue
@@ -204,13 +204,13 @@ class FileWatch:
 
 
 def is_manifest(name: str) -> bool:
-    """Return whether a file in a folder is read, by its name."""
+    """Return whether a file's name in a folder is a manifest's."""
     return not name.startswith(".") and name.endswith(SUFFIXES)
 
 
 def _read_file(name: str) -> tuple[str, Fingerprint]:
     """Return a file's text, and its fingerprint from before it was read."""
-    # Opening a pipe would wait for a writer; the file may have been replaced by one.
+    # The file may have been replaced by a pipe, whose opening would wait for a writer.
     with open(os.open(name, os.O_RDONLY | _NO_WAIT), "rb") as file:  # noqa: PTH123 - a descriptor
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

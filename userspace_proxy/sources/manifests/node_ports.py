@@ -1,13 +1,13 @@
 """Allocates node ports to Services whose manifests name none.
 
-    named ──▶ as it is: of two Services that name one, the plan decides which has it
+    named ──▶ unchanged: if two Services name one port, the plan decides which gets it
     not named ──Pool──▶ a number that no Service has, whatever the protocol
 
-Rule 1: the ports of one Service with one number (DNS: 53/TCP, 53/UDP) share a node port.
-Rule 2: two Services may name one number for different protocols. The API server's allocator, which
-ignores protocols, refuses that; on a node it isn't a conflict.
-Rule 3: a health check node port is a TCP port. The plan doesn't know it as a frontend: if Services
-name one number for it and for something else, the first in the order of the manifests has it.
+Rule 1: ports of a Service with the same number (DNS: 53/TCP, 53/UDP) share a node port.
+Rule 2: two Services may name the same number for different protocols. The API server's allocator,
+which ignores protocols, refuses that, but on a node it isn't a conflict.
+Rule 3: a health check node port is a TCP port, and not a frontend in the plan: if its number is
+also named elsewhere, the first in the order of manifests gets it.
 
 Source: the API server's initNodePorts and allocHealthCheckNodePort.
 """
@@ -37,27 +37,27 @@ class _Field(NamedTuple):
     name: str
     """The name under which a number is allocated."""
     number: int
-    """As named, also by another port of the same number; 0: none."""
+    """The named number, also by a port with the same number; 0: none."""
     protocol: str
     is_wanted: bool
     is_health: bool = False
-    """It is the health check node port."""
+    """Whether it is the health check node port."""
 
 
 class NodePorts(NamedTuple):
-    """The node ports of one Service, named and allocated ones."""
+    """One Service's node ports, named and allocated."""
 
     ports: tuple[int, ...]
-    """One for each port; 0: none."""
+    """The node port of each port; 0: none."""
     health_check: int
     notes: tuple[Note, ...]
-    """What couldn't be given to it."""
+    """Notes on ports that couldn't be allocated."""
 
 
 def allocate_node_ports(
     written: Iterable[WrittenService],
 ) -> tuple[dict[ServiceKey, NodePorts], list[Problem]]:
-    """Return the node ports of each Service of a type that may have some.
+    """Return the node ports of each Service whose type permits them.
 
     A problem, such as ``spec.healthCheckNodePort: 30080/TCP is already named by shop/web``, is also
     among its Service's notes.
@@ -88,7 +88,7 @@ def allocate_node_ports(
 
 
 def _fields(written: WrittenService) -> Iterator[_Field]:
-    """Yield those of the ports in their order, then the health check node port."""
+    """Yield the ports' node ports in order, then the health check node port."""
     service, is_wanted = written.service, written.wants_node_ports
     for i, port in enumerate(service.ports):
         number = port.node_port or (is_wanted and _shared(service, port)) or 0
@@ -105,7 +105,7 @@ def _fields(written: WrittenService) -> Iterator[_Field]:
 
 
 def _shared(service: Service, port: ServicePort) -> int:
-    """Return the node port that another port of the same number names."""
+    """Return the node port named by another port with the same number."""
     named = (p.node_port for p in service.ports if p.port == port.port and p.node_port)
     return next(named, 0)
 
@@ -117,7 +117,7 @@ def _number(
     allocated: Mapping[str, int],
     notes: list[Note],
 ) -> int:
-    """Return the number that a field gets, or 0 and a note."""
+    """Return the number for a field; or 0, and add a note."""
     if field.number:
         owner, is_health = owners[field.number, field.protocol]
         if owner == service.key or not (is_health or field.is_health):

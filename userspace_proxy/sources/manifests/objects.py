@@ -1,18 +1,19 @@
 """Converts the documents of a manifest file to objects, or describes their errors.
 
     text ──▶ parts ──▶ documents ──▶ items of lists ──▶ kind ──▶ validated ──▶ Found(key, value)
-             └─ as in the text before? they aren't parsed again
+             └─ unchanged since the last text? not parsed again
 
 Rule 1: every problem is one line with file, line and field, and all problems are found at once.
-Rule 2: an object with a problem is left out, and the others of the file are used, as if each were
-sent to an API server. Of objects that aren't read, only the kind matters.
-Rule 3: of equal keys of labels or annotations the last counts, as for kubectl, and is a remark.
+Rule 2: an object with a problem is left out, and the file's other objects are used, as if each were
+sent to an API server. For unsupported objects, only the kind matters.
+Rule 3: of duplicate keys in labels or annotations the last wins, as in kubectl, with a finding.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from sys import intern
@@ -47,23 +48,26 @@ class MirroredEndpoints:
     service: ServiceKey
     slices: tuple[EndpointSlice, ...]
     why_none: Note | None = None
-    """Why there are none, though it may have endpoints."""
+    """Why there are no slices, although it may have endpoints."""
 
 
 ManifestObject = WrittenService | EndpointSlice | MirroredEndpoints | Node
 
 
 PROBLEMS_MAX = 100
-"""Lines about one file: the log and the page contain all of them."""
+"""The maximum of lines about one file: log and page contain all of them."""
 
+# What Helm, Jinja, envsubst and ytt replace.
+_PLACEHOLDER = re.compile(r"\{\{|\{%|\$\{|\$[A-Za-z_]|#@")
+_TEMPLATE = "a template: read what `helm template` or `envsubst` makes of it"
 _NOTHING: Mapping[str, int] = {}
 _LABELS = ("metadata.labels", "metadata.annotations")
 _KEYS = frozenset(("kind", "metadata", "spec"))
-"""Each object has some of these. Beside them, repositories have kustomization.yaml, Chart.yaml,
-values.yaml, package.json, .sops.yaml."""
+"""Fields of which each object has some, unlike kustomization.yaml, Chart.yaml, values.yaml,
+package.json and .sops.yaml in repositories."""
 
 Identity = tuple[str, str]
-"""Kind, and ``namespace/name``, or the name of a Node."""
+"""Kind, and ``namespace/name`` or a Node's name."""
 
 
 class Found(NamedTuple):
@@ -77,7 +81,7 @@ class Found(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """What no other object may have."""
+        """The identity, which must be unique."""
         return self.kind, self.key
 
     @property
@@ -90,14 +94,14 @@ class FileObjects:
     """The content of one file."""
 
     objects: tuple[Found, ...] = ()
-    """Those without a problem."""
+    """Objects without problems."""
     rejected: tuple[RejectedFacts, ...] = ()
-    """Each problem of an object, by line."""
+    """Problems of objects, by line."""
     ignored: tuple[str, ...] = ()
-    """Kinds that aren't supported, each once, as ``web.yaml:20: kind Deployment …``, slices without
-    a Service, and what is no object at all."""
+    """Unsupported kinds, each once, such as ``web.yaml:20: kind Deployment …``, slices without a
+    Service, and documents that aren't objects."""
     remarks: tuple[str, ...] = ()
-    """Keys of labels and annotations of objects that are used, as in rule 3."""
+    """Findings about keys of labels and annotations, as in rule 3."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -108,12 +112,12 @@ class _Mistake(NamedTuple):
     """One problem of an object, or of a part of a file."""
 
     line: int
-    """In the file."""
+    """The line in the file."""
     problem: str
     object: ObjectKey = NO_OBJECT
     """As in :class:`RejectedFacts`."""
     service: str = ""
-    """The Service that it is about; empty if that can't be read."""
+    """The Service that it concerns; empty if that can't be read."""
 
     @classmethod
     def of(cls, error: TextError, object_: ObjectKey = NO_OBJECT, service: str = "") -> _Mistake:
@@ -122,24 +126,24 @@ class _Mistake(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What a part of a file contains."""
+    """The contents of a part of a file."""
 
     objects: tuple[tuple[str, str, ManifestObject, int], ...] = ()
-    """With the line, counted from the first one of the part."""
+    """Objects with their lines, counted from the part's first line."""
     problems: tuple[_Mistake, ...] = ()
     remarks: tuple[str, ...] = ()
     ignored: Mapping[str, int] = _NOTHING
-    """The line of each, counted from the first one of the part."""
+    """Ignored kinds with their lines, counted from the part's first line."""
     aliased_nodes: int = 0
 
 
 class ManifestReader:
-    """Reads the texts of one file; parts that are as in the text before aren't parsed again."""
+    """Reads the texts of one file; parts unchanged since the last text aren't parsed again."""
 
     def __init__(self, place: str) -> None:
         self._place = place
         self._parts: dict[bytes, _Read] = {}
-        """Parts whose words contain no line, by a digest of their text: 10,000 take 16 MB."""
+        """Parts without line numbers in messages, by a digest of their text: 10,000 take 16 MB."""
 
     def read(self, text: str) -> FileObjects:
         """Read YAML or JSON text."""
@@ -195,7 +199,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
     problems: list[_Mistake] = []
     remarks: list[str] = []
     ignored: dict[str, int] = {}
-    # As kubectl, whose reader sees no more of a part than its first document.
+    # Like kubectl, which reads only the first document of a part.
     documents, broken = parse_until_error(
         text, place=place, lines_before=before, aliased_nodes_max=aliased_nodes_max
     )
@@ -232,18 +236,28 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
         line = item.line_of()
         for _, value in found:
             if isinstance(value, EndpointSlice) and not value.service.name:
-                # An API server accepts it, and no Service has it.
+                # An API server accepts such a slice, but it belongs to no Service.
                 what = f"EndpointSlice {value.key} has no label {LABEL_SERVICE_NAME}"
                 ignored.setdefault(what, line)
         objects += ((intern(kind), key, value, line) for key, value in found)
     aliased_nodes = documents[-1].aliased_nodes if documents else 0
+    if problems and _PLACEHOLDER.search(text):
+        lines = ["", *text.splitlines()] if broken is None else []
+        problems = [_of_template(one, lines[one.line - before :]) for one in problems]
     found_wrong = tuple(problems), tuple(remarks), ignored or _NOTHING
     return _Read(tuple(objects), *found_wrong, aliased_nodes)
 
 
+def _of_template(mistake: _Mistake, lines: Sequence[str]) -> _Mistake:
+    """Return a mistake, as of a template if the first of these lines is, or without any."""
+    if lines and not _PLACEHOLDER.search(lines[0]):
+        return mistake
+    return mistake._replace(problem=f"{mistake.problem} ({_TEMPLATE})")
+
+
 @dataclass(frozen=True, slots=True)
 class _WrittenObject:
-    """One object as written: a document, or an item of a list in it."""
+    """One object as written: a document, or an item in a list."""
 
     value: Any
     document: Document
@@ -253,13 +267,13 @@ class _WrittenObject:
     default_version: str = ""
 
     is_list: bool = False
-    """A list whose items follow."""
+    """Whether it is a list whose items follow."""
 
     def line_of(self, path: str = "") -> int:
         return self.document.line_of(".".join(part for part in (self.path, path) if part))
 
     def text(self, *path: str) -> str:
-        """Return the text of a field, such as ``kind``; empty if there is none."""
+        """Return a field's text, such as ``kind``; empty if there is none."""
         value = self.value
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
@@ -267,7 +281,7 @@ class _WrittenObject:
 
     @property
     def mistakes(self) -> tuple[list[TextError], list[TextError]]:
-        """Those of its text about keys of labels or annotations, and others."""
+        """The text's mistakes in keys of labels or annotations, and all others."""
         found: tuple[list[TextError], list[TextError]] = [], []
         for one in self.document.mistakes:
             if one.path.startswith(self.path):
@@ -278,7 +292,7 @@ class _WrittenObject:
 
     @property
     def about(self) -> tuple[ObjectKey, str]:
-        """What can be read of it: which it is, and the Service that it is about."""
+        """The object's key, and the Service that it concerns, as far as readable."""
         kind, name = self.text("kind") or self.default_kind, self.text("metadata", "name")
         namespace = self.text("metadata", "namespace") or "default"
         if not kind or not name:
@@ -291,7 +305,7 @@ class _WrittenObject:
 
 
 def _items(document: Document) -> Iterator[_WrittenObject]:
-    """Yield the objects of a document: itself, or the items of its lists after a ``List``."""
+    """Yield a document's objects: itself, or a ``List`` and then its items."""
     waiting = [_WrittenObject(document.value, document)]
     while waiting:
         item = waiting.pop()
@@ -312,7 +326,7 @@ def _items(document: Document) -> Iterator[_WrittenObject]:
 
 
 def _may_be_object(value: Any) -> bool:
-    """Return whether a document is an object that may lack something: values of a chart aren't."""
+    """Return whether a document may be an incomplete object, unlike a chart's values."""
     if isinstance(value, list):
         keys = {*_KEYS, "apiVersion"}
         return any(isinstance(one, dict) and not keys.isdisjoint(one) for one in value)
@@ -326,7 +340,7 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
     """Return the kind of an object, and how to read it; None for an unsupported kind.
 
     Raises:
-        FieldError: It has no kind, a misspelt one, or another version of a supported kind.
+        FieldError: The kind is missing, misspelt, or of an unsupported version.
     """
     if not isinstance(item.value, dict):
         raise FieldError("", "an object must be a mapping with apiVersion, kind and metadata")
@@ -343,7 +357,7 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
     for supported, name in _READERS:
         if name == kind and _group(supported) == _group(version):
             raise FieldError("apiVersion", f"{version} of {kind} is not read: write {supported}")
-    # Other programs' kinds are many, but none is called nearly as one of these.
+    # Other programs have many kinds, but none with a similar name.
     for supported, name in _READERS:
         hint = ""
         if supported == version:
@@ -357,7 +371,7 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
 
 
 def _named(value: Any) -> Any:
-    """Return an object that leaves its name to the API server with one that is its own."""
+    """Give an object that leaves its name to the API server a unique one."""
     metadata = value.get("metadata")
     if not isinstance(metadata, dict) or metadata.get("name"):
         return value

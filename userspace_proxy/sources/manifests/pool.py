@@ -2,9 +2,10 @@
 
     name ──hash──▶ a value of the upper band ──taken?──▶ the next one …──▶ the lower band
 
-Rule 1: values that manifests name are taken; the other names get theirs in alphabetical order.
-Rule 2: equal names get equal values on every node and after every restart, because nothing else
-counts. A new name moves an older one only if their hashes meet and it sorts before it (ADR 0077).
+Rule 1: values in manifests are taken; other names get a value in alphabetical order.
+Rule 2: a name gets the same value on every node and after every restart, because nothing else
+matters. A new name moves an older one only if their hashes collide and the new name sorts first
+(ADR 0077).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value", bound=Hashable)
 
 NAMES_MAX = 65536
-"""Whose hashes and values are cached, because each edit allocates to all names anew."""
+"""The number of names whose hashes and values are cached, as each edit allocates all names anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +28,21 @@ class Pool(Generic[Value]):
 
     count: int
     low: int
-    """How many at the start are left for users to choose, and allocated last."""
+    """How many values at the start are reserved for users, and allocated last."""
     value_at: Callable[[int], Value]
-    """Returns a value by its number, 0 to ``count`` - 1."""
+    """Returns the value with a number from 0 to ``count`` - 1."""
 
     def allocate(self, names: Iterable[str], *, taken: Collection[Value]) -> dict[str, Value]:
-        """Return the value of each name; names for which none is left are missing."""
+        """Return the value of each name; names are missing once none is left."""
         used = set(taken)
         allocated: dict[str, Value] = {}
         for name in sorted(set(names)):
-            # One more than is used always suffices, also in an IPv6 range of 2⁶⁴ addresses.
+            # One candidate more than used values always suffices, even in an IPv6 range of 2⁶⁴
+            # addresses.
             candidates = self._candidates(name, len(used) + 1)
             value = next((value for value in candidates if value not in used), None)
             if value is None:
-                break  # Nor is there one for the names after it: used values only grow.
+                break  # None is left for later names, either, as used values only grow.
             allocated[name] = value
             used.add(value)
         return allocated
@@ -61,7 +63,7 @@ def _number_of(name: str) -> int:
 
 
 def low_band(count: int, *, share: int, most: int) -> int:
-    """Return how many of ``count`` values are left for users to choose.
+    """Return how many of ``count`` values are reserved for users.
 
     None in a range of 16 or fewer, otherwise one of ``share``, but 16 to ``most``.
 

@@ -1,9 +1,9 @@
 """Services from YAML or JSON files, watched for edits.
 
-    event ──▶ look ──SETTLE_S──▶ look: the same? ──▶ parse what changed ──▶ publish
+    event ──▶ look ──SETTLE_S──▶ look: the same? ──▶ parse changed files ──▶ publish
 
-A thread looks at the files. File systems on a network, and inotify without a watch left, report no
-events; the files are looked at every POLL_S seconds then.
+A thread reads the files. Network file systems report no events, nor does inotify when watches run
+out; then files are checked every POLL_S seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logging.getLogger("userspace_proxy.sources")
 POLL_S = 0.5
 """Seconds between two looks without events. A look at 500 files costs 2 ms."""
 QUIET_POLL_S = 5.0
-"""Seconds between two looks with events, in case that some are never reported."""
+"""Seconds between two looks with events, in case some are lost."""
 SETTLE_S = 0.05
 """Seconds between two looks while something changes; an editor's save takes less."""
 SERVICE_CIDRS = ("10.96.0.0/16",)
@@ -41,10 +41,10 @@ class ManifestSource(Source):
         path: A file, or a folder with ``*.yaml``, ``*.yml`` and ``*.json`` files.
         node_name: The name of this node's Node object; empty: there is none.
         service_cidrs: The ranges from which cluster IPs are allocated: one, or two of different
-            families. The first one's family is that of Services that ask for none.
+            families. The first range's family is the default for Services.
 
     Raises:
-        ConfigError: ``service_cidrs`` aren't such ranges.
+        ConfigError: ``service_cidrs`` are invalid.
     """
 
     kind = "manifests"
@@ -71,10 +71,10 @@ class ManifestSource(Source):
         self._clock = clock
         self._pause = pause
         self._is_deaf = False
-        """The last change was found without an event."""
+        """Whether the last change was found without an event."""
         self._is_synced = False
         self._unread_since: float | None = None
-        """Since when files can't be read; None: all can."""
+        """Since when files have been unreadable; None: all can be read."""
         self._deafness = LoggedCondition[str](
             _log,
             "cannot watch manifests, polling them",
@@ -145,7 +145,7 @@ class ManifestSource(Source):
         return bool(self._files.links) and self._events.follow(self._files.links)
 
     def _look(self) -> bool:
-        """Look at the files; return whether to look again soon."""
+        """Read changed files; return whether to look again soon."""
         self._events.take()
         look = self._files.look(self._events.writing)
         if look.texts or look.gone:
@@ -154,7 +154,7 @@ class ManifestSource(Source):
         return self._events.follow(self._files.links) or look.is_settling
 
     def _report(self) -> None:
-        """Log new problems, and when the last one is resolved."""
+        """Log new problems, and the end of the last one."""
         self._deafness.set(self._events.problem)
         self._condition.set(*self._state.problems, path=self.location)
         self._remarks.set(*self._state.remarks)
@@ -173,12 +173,11 @@ def load_manifests(
 ) -> tuple[Snapshot, tuple[str, ...]]:
     """Read manifests once, without watching them.
 
-    Returns:
-        What they contain, without objects that have a problem, and all problems, one line each.
+    Returns: The objects without problems, and all problems, one line each.
 
     Raises:
         SourceError: The path doesn't exist.
-        ConfigError: ``service_cidrs`` aren't ranges as :class:`ManifestSource` takes.
+        ConfigError: ``service_cidrs`` are invalid, as for :class:`ManifestSource`.
     """
     state = load_state(path, node_name=node_name, service_cidrs=service_cidrs)
     return state.snapshot, state.problems
@@ -190,7 +189,7 @@ def load_state(
     node_name: str = "",
     service_cidrs: Sequence[str] = SERVICE_CIDRS,
 ) -> ManifestState:
-    """Read manifests once, as :func:`load_manifests`, and return also where objects are."""
+    """Read manifests once, as :func:`load_manifests` does; also return where objects are."""
     state = ManifestState(node_name=node_name, service_cidrs=service_cidrs)
     state.take(FileWatch(Path(path)).first_look())
     return state

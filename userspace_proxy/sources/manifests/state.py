@@ -2,12 +2,12 @@
 
     texts ──▶ objects of each file ──▶ one object of each name ──▶ allocation ──▶ Snapshot
 
-Rule 1: while a file has a problem, none of its objects is removed: an object that an edit breaks,
-even its name, keeps its last valid form.
-Rule 2: of two objects with one name the first counts, by file name and place in the file.
+Rule 1: while a file has a problem, none of its objects is removed: an object broken by an edit,
+even in its name, keeps its last valid form.
+Rule 2: of two objects with the same name the first is used, by file name and place in the file.
 Rule 3: endpoints in slices take precedence over an Endpoints object of the same Service.
-Rule 4: addresses and node ports are allocated as the API server's allocators would, but they
-depend on the manifests alone, not on earlier ones (ADR 0077).
+Rule 4: addresses and node ports are allocated as by the API server, but depend only on the
+manifests, not on earlier allocations (ADR 0077).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class _File:
 
     reader: ManifestReader
     read: FileObjects = field(default_factory=FileObjects)
-    """What its last text has."""
+    """The contents of its last text."""
     kept: tuple[Found, ...] = ()
-    """From earlier texts."""
+    """Objects kept from earlier texts."""
     rejected: tuple[RejectedFacts, ...] = ()
 
     def take(self, text: str) -> None:
@@ -50,9 +50,9 @@ class _File:
 
 
 class ManifestState:
-    """The objects of all files, and the problems with them; one thread at a time.
+    """The objects and problems of all files; not thread-safe.
 
-    The arguments, and what they raise, are those of ManifestSource.
+    Arguments and exceptions are as for ManifestSource.
     """
 
     def __init__(self, *, node_name: str, service_cidrs: Sequence[str]) -> None:
@@ -61,16 +61,16 @@ class ManifestState:
         self._store = Store()
         self._files: dict[str, _File] = {}
         self._first: dict[Identity, Found] = {}
-        """Of the objects with one name, the one that counts."""
+        """The object that is used for each name."""
         self._served: dict[ServiceKey, tuple[_Parts, Service]] = {}
         self.unread: tuple[str, ...] = ()
-        """Files or folders that could not be read, one line each."""
+        """Unreadable files or folders, one line each."""
         self._conflicts: tuple[RejectedFacts, ...] = ()
         self.snapshot: Snapshot = self._store.snapshot()
         """The current content of the files."""
 
     def resume(self, snapshot: Snapshot) -> None:
-        """Begin with the Services of an earlier run, as what the files contained last."""
+        """Begin with an earlier run's Services, as the files' last contents."""
         self._store.resume(snapshot)
 
     @property
@@ -83,19 +83,19 @@ class ManifestState:
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Kinds that aren't supported, one line for each file and kind."""
+        """Unsupported kinds, one line for each file and kind."""
         return tuple(line for file in self._in_order() for line in file.read.ignored)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Keys of labels and annotations that are given twice, or aren't text, one line each."""
+        """Keys of labels and annotations that are duplicate, or aren't text, one line each."""
         return tuple(line for file in self._in_order() for line in file.read.remarks)
 
     def place_of(self, service: ServiceKey) -> str:
         return self._first["Service", str(service)].place
 
     def take(self, look: Look) -> None:
-        """Update ``snapshot`` and ``problems`` with what a look at the files found."""
+        """Update ``snapshot`` and ``problems`` from a look at the files."""
         self.unread = tuple(line for _, line in sorted(look.problems.items()))
         if not look.texts and not look.gone:
             return
@@ -120,7 +120,7 @@ class ManifestState:
                     problem = f"{what} is already defined in {earlier.place}"
                     services = tuple(_services_of(found))
                     conflicts.append(RejectedFacts.at(found.place, problem, services=services))
-        # What an edit has broken never takes the place of what is written elsewhere.
+        # A broken object never replaces a valid one in another file.
         for file in self._in_order():
             for found in file.kept:
                 first.setdefault(found.identity, found)
@@ -143,7 +143,7 @@ class ManifestState:
         unmirrored: Mapping[ServiceKey, Note],
         conflicts: list[RejectedFacts],
     ) -> list[Service]:
-        """Return all Services with what their manifests leave out; add what isn't possible."""
+        """Return all Services with allocated fields; add conflicts."""
         found = [f for f in objects if f.kind == "Service"]
         written = [f.value for f in found if isinstance(f.value, WrittenService)]
         cluster_ips, without_ip = allocate_cluster_ips(written, self._ranges)
@@ -159,14 +159,14 @@ class ManifestState:
             key = item.service.key
             parts = (item, cluster_ips[key], node_ports.get(key), unmirrored.get(key))
             old = self._served.get(key)
-            # Most are as they were before an edit.
+            # An edit leaves most Services unchanged.
             served[key] = old if old is not None and old[0] == parts else (parts, _join(*parts))
         self._served = served
         return [service for _, service in served.values()]
 
 
 _Parts = tuple[WrittenService, tuple[str, ...], NodePorts | None, Note | None]
-"""A Service and what it was given, and why its Endpoints give it no slice."""
+"""A Service, its allocations, and why its Endpoints are mirrored by no slice."""
 
 
 def _join(
@@ -193,10 +193,10 @@ def _not_allocated(place: str, service: str, problem: str | Note) -> RejectedFac
 def _about_kept(
     rejected: Sequence[RejectedFacts], kept: Sequence[Found]
 ) -> Iterator[RejectedFacts]:
-    """Yield the problems of a file with the Services of which it keeps objects.
+    """Yield a file's problems, with the Services whose objects it keeps.
 
-    A kept object is one that has a problem now, or the unreadable part that comes first contains
-    it, or without such a part it was removed.
+    A kept object has a problem now, or is in the first unreadable part, or was removed if there is
+    no such part.
     """
     of_object = {f"{found.kind} {found.key}": tuple(_services_of(found)) for found in kept}
     broken = {item.object for item in rejected}
@@ -212,7 +212,7 @@ def _about_kept(
 
 
 def _services_of(found: Found) -> Iterator[str]:
-    """Yield the name of the Service that an object is about, if it is about one."""
+    """Yield the name of the Service that an object concerns, if any."""
     if isinstance(found.value, EndpointSlice):
         if found.value.service.name:
             yield str(found.value.service)
@@ -221,7 +221,7 @@ def _services_of(found: Found) -> Iterator[str]:
 
 
 def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[ServiceKey, Note]]:
-    """Return all slices, and why Endpoints of Services give none."""
+    """Return all slices, and why Services' Endpoints have none."""
     values = [found.value for found in objects]
     written = [v for v in values if isinstance(v, EndpointSlice)]
     mirrored = [v for v in values if isinstance(v, MirroredEndpoints)]

@@ -1,7 +1,7 @@
-"""A Service as its manifest describes it, and the fields that it leaves to allocation.
+"""A Service as written in its manifest, with the fields that are left to allocation.
 
-The API server fills such fields in before any client reads the object, so they aren't part of
-the Service that the rest of the program uses.
+The API server fills in such fields before any client reads the object, so the Service type of the
+rest of the program doesn't have them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...model.service_reading import read_service
 from ...model.wire import WireService, WireServiceSpec
 
 Problem = tuple[ServiceKey, str | Note]
-"""A Service, and what can't be allocated to it: ``spec.clusterIP: no address is left in …``."""
+"""A Service, and a failed allocation: ``spec.clusterIP: no address is left in …``."""
 
 _FAMILIES = {str(family): family for family in IPFamily}
 _OTHER = {IPFamily.IPV4: IPFamily.IPV6, IPFamily.IPV6: IPFamily.IPV4}
@@ -31,7 +31,7 @@ class WrittenService:
     family_policy: str = ""
     """``spec.ipFamilyPolicy``; may be empty."""
     wants_node_ports: bool = False
-    """Each port without a node port is to get one."""
+    """Whether each port without a node port gets one."""
 
     @property
     def wants_health_check_node_port(self) -> bool:
@@ -43,10 +43,10 @@ class WrittenService:
         """Return the families of its addresses, in order; empty if it has no address.
 
         Args:
-            configured: The families that have a range, the default one first.
+            configured: The families with a range, the default first.
 
-        Source: the API server's initIPFamilyFields: what is written, else what the named
-        addresses are of, else the default; and the other one if two are asked for.
+        Source: the API server's initIPFamilyFields: the written families, else those of the named
+        addresses, else the default; and the other family if two are requested.
         """
         service = self.service
         if service.is_headless or service.type is ServiceType.EXTERNAL_NAME:
@@ -61,7 +61,7 @@ class WrittenService:
 
 
 def read_written(wire: WireService) -> WrittenService:
-    """Return the Service of a manifest that was validated.
+    """Return the Service of a validated manifest.
 
     Raises:
         FieldError: As :func:`read_service`.

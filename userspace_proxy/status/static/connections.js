@@ -26,7 +26,7 @@
     cells.forEach((text, n) => {
       const cell = document.createElement("td");
       cell.setAttribute("role", "cell");
-      if (numbers && n === cells.length - 1) cell.className = "n";
+      if (numbers && n >= cells.length - 2) cell.className = "n";
       cell.textContent = n === 0 && level !== undefined ? `${MARKS[level]} ${text}` : text;
       tr.append(cell);
     });

@@ -1,7 +1,7 @@
-"""Delivers replies to clients' own addresses to this proxy, beside every steering.
+"""Delivers replies to clients' own addresses to this proxy, with any steering.
 
-    reply_routing  which packets are replies: nftables tables mark and divert them  (ADR 0070)
-    routes         policy routing that delivers marked packets to this node
+    reply_routing  nftables tables that mark and divert replies  (ADR 0070)
+    routes         policy routing that delivers marked packets locally
 
 ``policy.locality`` decides for which clients the address is preserved, ``dataplane.client_address``
 dials, and ``agent.watchers.client_address`` connects the three.

@@ -4,20 +4,20 @@
            ▲                                    │ replies to the client, through this node
            └── table local ◀── mark ◀── has its address a transparent socket here? ◀──┘
 
-This works with every steering, independently of its rules. Replies on a bridge that the client
-shares need one more table: ``BridgeDelivery``.
+This works with every steering, independently of its rules. Replies on a bridge that client and
+endpoint share need another table: ``BridgeDelivery``.
 
-The table is owned by the process: other programs can't change it, ``nft flush ruleset`` skips it,
-and it ends with the process, as do the sockets that need it. Routes and routing rules have no
-owner, nor have tables before Linux 5.12: there, changes are repaired.
+The process owns the table: other programs can't change it, ``nft flush ruleset`` skips it, and it
+ends with the process, as do the sockets that need it. Routes, routing rules, and tables before
+Linux 5.12 have no owner: changes to them are repaired.
 
-Rule 1: a part that can't be installed is a reason in words, not an error: sockets use this
-node's address instead. The same holds for IPv6 alone, which a node may have disabled.
-Rule 2: open connections need it: it is removed after the last of them has ended.
-Rule 3: routes that a killed run left stay, and missing ones are added; its table, if there still
-is one, is created anew.
-Rule 4: a socket on the wildcard address doesn't count: otherwise another program's transparent
-listener (TPROXY) would get what pods send each other.
+Rule 1: a part that can't be installed is reported as a reason, not an error: sockets use this
+node's address instead. The same applies to IPv6 alone, which a node may have disabled.
+Rule 2: open connections need all parts, so they are removed after the last connection.
+Rule 3: routes that a killed run left behind stay, and missing ones are added; its table, if one is
+left, is created anew.
+Rule 4: sockets on the wildcard address are ignored: otherwise another program's transparent
+listener (TPROXY) would receive what pods send each other.
 
 Source: nf_tables_api.c, NFT_TABLE_F_OWNER.
 """
@@ -41,7 +41,7 @@ from ...policy.locality import FIRST_PORT, LAST_PORT
 from ..names import REPLY_TABLES
 from .routes import MARK, ReplyRoutes
 
-# Locally administered; the rest is "uprox".
+# A locally administered address; the rest is "uprox".
 MAC = b"\x06uprox"
 # After br_netfilter (0), in which the table inet marks packets.
 BRIDGE_PRIORITY = 10
@@ -54,14 +54,14 @@ class BridgeDelivery:
                                                                                      │
         socket bound to the client's address ◀── table local ◀── for this host ◀─────┘
 
-    Without it, a bridge sends such packets straight to the client. In br_netfilter the rules of
-    :class:`ReplyRouting` mark the packets that have a socket here, and see the bridge as their
-    interface; the table bridge runs after it.
+    Without it, a bridge sends such packets directly to the client. In br_netfilter the rules of
+    :class:`ReplyRouting` mark packets that have a socket here, and see the bridge as their
+    interface; the table bridge runs afterwards.
 
-    The MAC is one constant, which each of these bridges has in its forwarding database as its own.
-    So the rules stay correct when a bridge's own MAC changes. A bridge never learns an address that
-    is its own from a pod's frames. Other bridges, such as one to the network of other nodes, don't
-    know it, and flood frames for it instead of delivering them.
+    The MAC is a constant that each of these bridges has in its forwarding database as a local
+    address, so the rules stay correct when a bridge's own MAC changes. A bridge never learns a
+    local address from a pod's frames. Other bridges, such as one to the network of other nodes,
+    don't know the MAC, and flood frames for it instead of delivering them.
 
     The entries are the same for all proxies of a node: the last one removes them.
 
@@ -83,7 +83,7 @@ class BridgeDelivery:
         return self._table.put_right()
 
     def add_to(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Make bridges accept the MAC as their own; see :meth:`BridgeEntries.put_right`."""
+        """Make bridges treat the MAC as local; see :meth:`BridgeEntries.put_right`."""
         return self._entries.put_right(bridges)
 
     def close(self) -> None:
@@ -95,8 +95,8 @@ class BridgeDelivery:
 def write_bridge_table(table: TableWriter) -> None:
     """Add the chain and the rule to the table.
 
-    The kernel drops packets for another host's MAC before it considers addresses, so the packet's
-    type is set, too: it was determined when the packet arrived, and br_netfilter restores it.
+    The kernel drops packets for another host's MAC before it considers addresses, so the rule also
+    sets the packet's type, which was determined on arrival and is restored by br_netfilter.
     """
     table.add_base_chain("prerouting", "filter", PREROUTING, BRIDGE_PRIORITY)
     ours = x.match(x.MARK, MARK, mask=MARK) + x.match(x.ETHER_DADDR, MAC)
@@ -107,8 +107,8 @@ def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> Non
     """Add a chain that gives a marked packet on one of these bridges the MAC.
 
     Args:
-        table: Of the family inet, in which br_netfilter shows packets on bridges.
-        bridges: Those that have the entry.
+        table: A table of the family inet, in which br_netfilter shows packets on bridges.
+        bridges: Bridges that have the entry.
     """
     table.add_chain(chain)
     for number in sorted(bridges):
@@ -117,20 +117,20 @@ def add_diversion(table: TableWriter, chain: str, bridges: Iterable[int]) -> Non
 
 
 # After all translation (-100): the kernel looks up IPv6 sockets by the packet's addresses, and
-# masquerading is undone by then. Marks of others (mangle, -150) are set by then, and reverse path
-# filters that use them (firewalld's, -140) have run.
+# masquerading is undone by then. Other programs have set their marks (mangle, -150), and reverse
+# path filters that use marks (firewalld's, -140) have run.
 PRIORITY = -99
 
 
 class ReplyRouting:
-    """The table, rules and routes of one proxy.
+    """The reply table, routing rules and routes of one proxy.
 
-    Its network namespace is that of the thread that calls the first method.
+    Its network namespace is the first calling thread's.
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
-        owners: Of the tables.
-        offers: What the kernel offers.
+        owners: The owners of the tables.
+        offers: The parts that the kernel supports.
     """
 
     def __init__(
@@ -143,17 +143,17 @@ class ReplyRouting:
         self._kernel = InOneThread("reply-routing", lambda: _Kernel(name, sockets, offers))
         self._offers = offers
         self.without_ipv6 = ""
-        """Why IPv6 isn't included, as of the last call; empty where it is."""
+        """Why IPv6 isn't included, as of the last call; empty if it is."""
         self.bridges: frozenset[int] = frozenset()
         """The bridges with delivery to clients on the same bridge, as of the last call."""
         self.without_bridges = ""
-        """Why no bridge has it; empty where one could."""
+        """Why no bridge can have delivery; empty if it is possible."""
 
     async def start(self, bridges: Iterable[int] = ()) -> str:
-        """Install all of it; idempotent. Return why it can't be installed, empty if it is.
+        """Install all parts; return why that failed, or empty. Idempotent.
 
         Args:
-            bridges: As for :meth:`repair`: the last process may have left connections on them.
+            bridges: As for :meth:`repair`: the previous process may have left connections on them.
         """
         try:
             await self.repair(bridges)
@@ -168,8 +168,8 @@ class ReplyRouting:
         """Repair what other programs changed.
 
         Args:
-            bridges: The numbers of bridges that need delivery to clients on the same bridge;
-                :attr:`bridges` contains those that have it.
+            bridges: Numbers of the bridges that need delivery to clients on the same bridge;
+                :attr:`bridges` has those on which it works.
 
         Returns:
             How many parts were missing or different.
@@ -185,7 +185,7 @@ class ReplyRouting:
         return count
 
     async def clean_up(self) -> bool:
-        """Remove what has this proxy's name, and unused routes; return whether any was there.
+        """Remove this proxy's parts, and unused routes; return whether any existed.
 
         Idempotent, also without start.
         """
@@ -197,7 +197,7 @@ class ReplyRouting:
 
 
 class _Kernel:
-    """The parts in the kernel, created when they are needed; in one thread."""
+    """The parts in the kernel, created on demand; not thread-safe."""
 
     def __init__(self, name: str, owners: OwnerSockets, offers: KernelOffers) -> None:
         self._name = name
@@ -212,7 +212,7 @@ class _Kernel:
         """The bridges in the table's rules."""
 
     def put_right(self, bridges: frozenset[int]) -> int:
-        """Write what differs; return how many parts others had changed."""
+        """Repair differences; return how many parts others had changed."""
         if self._parts is None:
             with contextlib.ExitStack() as opened:
                 table = OwnedTable(self._name, self._write, owners=self._owners)
@@ -220,7 +220,7 @@ class _Kernel:
                 self._parts = ReplyRoutes(), table
                 opened.pop_all()
         routes, table = self._parts
-        # Routes first: a packet that is marked and not delivered would go to the client.
+        # Routes first: without them a marked packet would go to the client.
         count = routes.put_right()
         self.without_ipv6 = routes.without_ipv6
         if bridges or self._delivery is not None:
@@ -231,7 +231,7 @@ class _Kernel:
         return count + table.put_right()
 
     def remove(self) -> bool:
-        """Remove the table, and what no other proxy uses; return whether anything was there."""
+        """Remove the table, and what no other proxy uses; return whether anything existed."""
         self.close()
         was_there = False
         for family in (INET, BRIDGE):
@@ -276,12 +276,12 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
     """Add the chains and rules to the table.
 
     Args:
-        table: An empty one.
-        bridges: Those with delivery to clients on the same bridge.
+        table: An empty table.
+        bridges: Bridges with delivery to clients on the same bridge.
 
     Ports are checked first, which saves other packets the search for a socket; most of a node's
-    packets pass only the first rule. ICMP errors have no ports; their socket is found by the packet
-    that they are about. Without them a dial at a client's address would get no refusals, and a
+    packets pass only the first rule. ICMP errors have no ports; the kernel finds their socket by
+    the packet they quote. Without them a dial from a client's address would see no refusals, and a
     connection no smaller MTU.
 
     No rule jumps to ``defragment``. The kernel reassembles fragments before all chains as long as
@@ -294,7 +294,8 @@ def write_table(table: TableWriter, bridges: Iterable[int] = ()) -> None:
     table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
     marked = (
         x.match(x.SOCKET_TRANSPARENT, 1)
-        # Excludes those in TIME_WAIT, too: a client that dials from such a port gets its answer.
+        # This also excludes sockets in TIME_WAIT: a client that dials from such a port gets its
+        # answer.
         + x.match(x.SOCKET_WILDCARD, 0)
         + x.set_bits(x.MARK, MARK)
         + x.verdict(x.GOTO, "divert")

@@ -5,14 +5,14 @@
     120                                nop
     table 11800: local default dev lo
 
-Rule 1: rules and routes belong to this program by the protocol number :data:`PROTOCOL`.
+Rule 1: the protocol number :data:`PROTOCOL` marks rules and routes of this program.
 Rule 2: every call blocks; all are made in one thread.
-Rule 3: they are the same for all proxies of a node: the last proxy removes them.
+Rule 3: all proxies of a node share the rules and routes: the last proxy removes them.
 
-Why rule 118: reverse-path checks look up the route to a packet's source, and some use the mark.
-In table 11800 every address is local, so the packet would be dropped. Such checks are the kernel's
-with ``src_valid_mark``, which WireGuard's tools enable, and for both IP versions rules of
-``fib saddr . mark . iif oif missing drop``, such as firewalld's. Their look-ups come from ``lo``.
+Why rule 118: reverse-path checks look up the route to a packet's source, and some use the mark. In
+table 11800 every address is local, so the packet would be dropped. Such checks are the kernel's own
+with ``src_valid_mark``, which WireGuard's tools enable, and, for both IP versions, rules with ``fib
+saddr . mark . iif oif missing drop``, such as firewalld's. Their look-ups come from ``lo``.
 
 Source: net/ipv4/fib_frontend.c, net/ipv6/netfilter/nft_fib_ipv6.c; both were measured.
 """
@@ -37,8 +37,8 @@ from ...kernel.netlink.rtnetlink import (
 from ...kernel.netlink.sockets import NETLINK_ROUTE
 
 PROTOCOL = rtnetlink.REPLY_ROUTING
-# One bit that others don't use: kube-proxy and kubelet have 0x4000 and 0x8000, Calico, Tailscale
-# and Weave some of 0xffff0000, the portmap plugin 0x2000, Cilium 0x0f00, Istio 0x0fff, AWS 0x80.
+# A bit that others don't use: kube-proxy and kubelet use 0x4000 and 0x8000, Calico, Tailscale and
+# Weave some of 0xffff0000, the portmap plugin 0x2000, Cilium 0x0f00, Istio 0x0fff, AWS 0x80.
 MARK = 0x1000
 TABLE = 11800
 # Before the rules of AWS's plugin (512), after those of the kernel (0).
@@ -49,7 +49,7 @@ _ROUTES = {
     _V6: LocalRoute("::/0", table=TABLE),
 }
 
-# The last one first, because a goto needs its target.
+# In reverse order, because a goto needs its target.
 RULES = (
     RoutingRule(_V4, DO_NOTHING, GO_ON, protocol=PROTOCOL),
     RoutingRule(_V4, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, in_interface="lo", target=GO_ON),
@@ -62,16 +62,16 @@ _GONE = (errno.ENOENT, errno.ESRCH)
 
 
 class ReplyRoutes:
-    """The rules and routes in this thread's network namespace."""
+    """The routing rules and routes in this thread's network namespace."""
 
     def __init__(self) -> None:
         with explained("open a netlink socket"):
             self._requests = Requests.open(NETLINK_ROUTE)
         self.without_ipv6 = ""
-        """Why IPv6 has none, as of the last :meth:`put_right`; empty where it has."""
+        """Why IPv6 has none, as of the last :meth:`put_right`; empty if it has."""
 
     def put_right(self) -> int:
-        """Add what is missing; return how much was. A refusal of IPv6 is no error."""
+        """Add missing parts; return their number. A refusal of IPv6 is no error."""
         count = self._add(_V4)
         try:
             count += self._add(_V6)
@@ -82,7 +82,7 @@ class ReplyRoutes:
         return count
 
     def remove(self) -> bool:
-        """Remove everything with :data:`PROTOCOL`, the rules first; return whether any was there.
+        """Remove all rules, then routes, with :data:`PROTOCOL`; return whether any existed.
 
         Idempotent.
         """
@@ -97,7 +97,7 @@ class ReplyRoutes:
         self._requests.close()
 
     def _add(self, family: int) -> int:
-        # The route first, because the kernel refuses it without IPv6: no rule remains alone.
+        # The route first: without IPv6 the kernel refuses it, and no rule is left alone.
         flags = CREATE | EXCL
         count = family not in self._routed()
         if count:
@@ -117,7 +117,7 @@ class ReplyRoutes:
     def _routed(self) -> Iterator[int]:
         """Yield the families whose route exists."""
         for family in _ROUTES:
-            # The kernel lists this table only, however many routes there are.
+            # The kernel lists only this table, however many routes there are.
             listed = self._list(rtnetlink.list_routes(family, table=TABLE))
             for route in map(rtnetlink.read_route, listed):
                 if route.protocol == PROTOCOL and route.open().table == TABLE:

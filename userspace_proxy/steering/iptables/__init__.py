@@ -10,10 +10,10 @@
 
     rules   NatRule, Jump, PortGuard ─▶ nat   chains of lines ─▶ table   edits, one commit
 
-Rule 1: only the helper imports python-iptables. In one process only the family that uses REDIRECT
-first works, threads crash it, and its building of rules would block the event loop.
-Rule 2: the state in force is read from the kernel, unless the kernel's number for the table shows
-that nothing has changed since the last write.
+Rule 1: only the helper imports python-iptables. In one process it works only for the family that
+uses REDIRECT first, threads crash it, and building its rules would block the event loop.
+Rule 2: the state in force is read from the kernel, unless the table's size and layout show that
+nothing has changed since the last write.
 """
 
 from .legacy_chains import FILTERING, read_legacy

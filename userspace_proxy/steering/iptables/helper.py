@@ -1,12 +1,12 @@
-"""The helper process: it answers one request after the other, and ends when its parent does.
+"""The helper process, which answers requests one by one, and ends with its parent.
 
     guard for old and new ports ─▶ nat ─▶ stale conntrack entries     later: guard for new ports
 
-A port is guarded before its first packet arrives and until its last one has (``ReleasedPorts``).
-Conntrack entries from before the new rules are removed when these are in force.
+A port is guarded before its first packet arrives and until after its last (``ReleasedPorts``). Once
+new rules are in force, conntrack entries from before are removed.
 
-Rule 1: answers don't use standard output: python-iptables replaces it by a pipe of its own while it
-makes a rule.
+Rule 1: answers don't use standard output: python-iptables replaces it by a pipe while it creates a
+rule.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from .rules import (
 )
 from .small_edits import SmallEdits
 
-# The agent calls repair each second. The tables' size and layout reveal each rule that was added or
-# removed; a rule that was replaced by one of the same size is found by the full comparison only.
+# The agent calls repair each second. The tables' size and layout reveal added and removed rules;
+# only the full comparison finds a rule that was replaced by one of the same size.
 FULL_COMPARISON_EVERY = 30
 
 
 def main(descriptor: int, version: int, parent: int) -> int:
-    """Serve the parent until it has ended."""
+    """Serve the parent until it ends."""
     if os.getppid() != parent:
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -75,7 +75,7 @@ def main(descriptor: int, version: int, parent: int) -> int:
 
 
 class RequestServer:
-    """Turns requests into calls of a programmer, and results into answers."""
+    """Converts requests to calls of a programmer, and results to answers."""
 
     def __init__(self, version: int) -> None:
         self._version = version
@@ -126,7 +126,7 @@ class LegacyProgrammer(NatProgrammer):
     """
 
     def __init__(self, version: int, facts: SteeringFacts) -> None:
-        # First, because they may be missing.
+        # First, because the programs may be missing.
         self._tables, small_edits = LegacyTables(version), SmallEdits(version)
         super().__init__(facts)
         self._version = version
@@ -152,7 +152,7 @@ class LegacyProgrammer(NatProgrammer):
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
     def in_force(self) -> Ports:
-        """Part of Programmer; frontends that both pods and the node itself reach."""
+        """Return the ports of frontends that are steered for both pods and the node itself."""
         contents = self._nat.read()
         if missing_jumps(contents, NAT_JUMPS):
             return {}
@@ -221,7 +221,7 @@ class LegacyProgrammer(NatProgrammer):
         self._put_rules()
 
     def _follow_address(self) -> bool:
-        """Lay out the rules that depend on interfaces, if they must change; return whether."""
+        """Rebuild rules that depend on interfaces, if they must change; return whether."""
         to_ip = self._choose_ip()
         # Only IPv4 needs an address: see PreroutingAddress.
         if self._version == 6 or to_ip == self._to_ip:
@@ -232,10 +232,10 @@ class LegacyProgrammer(NatProgrammer):
         return True
 
     def _put_rules(self) -> int:
-        """Write what differs; return how many rules did."""
+        """Repair the rules; return how many differed."""
         drifted = self._put_guard()
         difference = self._nat.put(self._layout.chains, NAT_JUMPS)
-        # From here on other rules are in force, even if a later step fails.
+        # The new rules are in force from here on, even if a later step fails.
         self._note_affected(difference)
         self._infos = self._read_infos()
         self._forget_stale()
@@ -250,11 +250,11 @@ class LegacyProgrammer(NatProgrammer):
         rules = rules_among(difference.lines)
         self._note_led(_each_port(rules))
         if difference.has_other_jumps or len(rules) < len(difference.lines):
-            # A chain without the jump to it had no effect.
+            # A chain without a jump to it had no effect.
             self._note_led((self._applied or {}).items())
 
     def _refuse_ports_in_force(self) -> set[int]:
-        """Return the refuse ports of the rules in force; an earlier run may have had another."""
+        """Return the refuse ports of the rules in force; an earlier run may have used another."""
         chains = self._filter.read()
         lines = (line for chain in GUARDS.values() for line in chains.get(chain, ()))
         ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)
@@ -278,7 +278,7 @@ class LegacyProgrammer(NatProgrammer):
 
 
 def _rules(ports: Touched) -> list[NatRule]:
-    """Return the rules for those frontends that are steered."""
+    """Return the rules for the steered frontends."""
     return [
         NatRule(f.protocol.lower(), f.ip, f.port, port)
         for f, port in ports.items()

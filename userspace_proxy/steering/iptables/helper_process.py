@@ -1,7 +1,7 @@
-"""One helper process from the agent's side, and the messages to it, in JSON; all calls block.
+"""The agent's side of one helper process, and the JSON messages to it; all calls block.
 
 Rule 1: a helper that ended is replaced at the next request; its rules stay in force meanwhile.
-Rule 2: after helpers that ended without an answer, the pause before the next one grows.
+Rule 2: each helper that ends without an answer lengthens the pause before the next.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ...pacing import backoff_s
 from ..programmer import Touched
 
 _ENTRY = "userspace_proxy.steering.iptables.helper:main"
-# Ten times what 10,000 Services take.
+# Ten times as long as 10,000 Services take.
 ANSWER_WITHIN_S = 60.0
-# The pause after the second helper in a row that ended without an answer; each further one
+# The pause after the second helper in a row that ended without an answer; each further helper
 # doubles it. The agent asks each second, and a start costs 0.2 s of CPU.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
@@ -33,14 +33,14 @@ class HelperEnded(SteeringError):
 
 
 class HelperProcess:
-    """A helper for one IP family, started by the first request, and again after it has ended."""
+    """A helper for one IP family, started by the first request, and again whenever it ended."""
 
     def __init__(self, version: int) -> None:
         self.version = version
         self._child: AnsweringChild | None = None
         self._errors: IO[bytes] | None = None
         self.restarts = 0
-        """How many helpers replaced one that had ended by itself."""
+        """How many times a helper that had ended by itself was replaced."""
         self._lost = False
         self._failures = 0
         """How many helpers in a row ended without an answer."""
@@ -58,8 +58,7 @@ class HelperProcess:
     def ask(self, request: dict[str, Any]) -> Any:
         """Send a request and return its answer.
 
-        Raises:
-            HelperEnded: It ended without an answer.
+        Raises: HelperEnded: The helper ended without an answer.
             SteeringError: The helper's error, or the next helper may not be started yet.
         """
         if self.is_new:
@@ -116,7 +115,7 @@ class HelperProcess:
     def _start(self) -> None:
         self.close()
         try:
-            # In memory: a container's root may be read-only.
+            # In memory, as a container's root may be read-only.
             self._errors = os.fdopen(os.memfd_create("errors"), "w+b")
             self._child = AnsweringChild(
                 _ENTRY,
@@ -144,10 +143,10 @@ Row = tuple[str, str, int, int | None]
 
 
 def as_rows(ports: Touched) -> list[Row]:
-    """Return ports in the form of messages."""
+    """Encode ports for a message."""
     return [(f.ip, f.protocol, f.port, port) for f, port in ports.items()]
 
 
 def from_rows(rows: Iterable[Row]) -> dict[Frontend, Any]:
-    """Return the ports of a message."""
+    """Decode the ports in a message."""
     return {Frontend(ip, port, Protocol(name)): to_port for ip, name, port, to_port in rows}

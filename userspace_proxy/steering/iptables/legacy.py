@@ -1,15 +1,15 @@
-"""The legacy tables of one IP family: read and written as text, watched by a number, locked.
+"""The legacy tables of one IP family: read and written as text, watched by size, locked.
 
     iptables-legacy-save -t nat            every rule of a table, as text
     iptables-legacy-restore --noflush      edits, in one commit: all of them or none
     IPT_SO_GET_INFO                        a table's size and layout, to detect changes
     /run/xtables.lock                      taken by every writer of legacy tables
 
-Rule 1: the programs of the legacy tables are run, whatever the node's default is; on many nodes the
-plain names are nftables', whose rules these programs never see.
-Rule 2: ``restore`` runs while the caller holds the xtables lock. It inherits the lock's descriptor,
-so that the lock is held until the program has ended, even if the caller is killed, and takes a
-private lock instead of the real one, for which it would wait for ever.
+Rule 1: the legacy programs are used, whatever the node's default is; on many nodes the plain names
+are nftables', whose rules the legacy programs never see.
+Rule 2: ``restore`` runs while the caller holds the xtables lock. The program inherits the lock's
+descriptor, so the lock is held until the program ends, even if the caller is killed. It takes a
+private lock instead of the real one, for which it would wait forever.
 
 Source: iptables/xshared.c, xtables_lock(): flock(2) on that file, or, since iptables 1.8.7, on the
 one in XTABLES_LOCKFILE, which an unprivileged user needs; an older ``restore`` fails at the held
@@ -43,18 +43,18 @@ _HINTS = {
     errno.EPERM: "grant NET_ADMIN and NET_RAW, run as root, or run with --steering=none",
     errno.ENOENT: "modprobe -a ip_tables iptable_nat iptable_filter, or use another steering",
 }
-# The errors of a kernel without legacy tables: no such table, or no such option.
+# Errors of a kernel without legacy tables: no such table, or no such option.
 _MISSING = (errno.ENOENT, errno.ENOPROTOOPT)
-# Each lists the tables that are in use, one per line; missing without legacy tables in the kernel.
+# Each file lists the tables in use, one per line; missing if the kernel has no legacy tables.
 _TABLE_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 _NET = Path("/proc/thread-self/net")
 LOCK_PATH = "/run/xtables.lock"
-# As kube-proxy's (iptables -w 5).
+# As in kube-proxy (iptables -w 5).
 LOCK_WAIT_S = 5.0
 
 
 class LegacyTables:
-    """The tables of one IP family in the thread's network namespace.
+    """The legacy tables of one IP family in the thread's network namespace.
 
     Raises:
         SteeringError: The programs are missing.
@@ -67,7 +67,7 @@ class LegacyTables:
         self._is_loaded = False
 
     def info(self, table: str) -> bytes:
-        """Return a number that changes when any program adds or removes a rule; takes 30 µs.
+        """Return a value that changes when any program adds or removes a rule; takes 30 µs.
 
         Replacing a rule by one of the same size doesn't change it.
 
@@ -90,7 +90,7 @@ class LegacyTables:
         except OSError as exc:
             if exc.errno != errno.ENOPROTOOPT or self._is_loaded:
                 raise
-        # The kernel doesn't load their code by itself; the program does.
+        # The kernel doesn't load the tables' modules by itself; the program does.
         self._is_loaded = True
         with suppress(SteeringError):
             _run([*self._save, "-t", table])
@@ -131,7 +131,7 @@ class LegacyTables:
     def _run_restore(self, table: str, edits: Iterable[str], lock: int | None) -> None:
         text = "\n".join((f"*{table}", *edits, "COMMIT", ""))
         command = [*self._restore, "--noflush", *(["--test"] if lock is None else [])]
-        # A lock without a file: the root may be read-only.
+        # The lock is in memory, as the root may be read-only.
         private_lock = os.memfd_create("lock")
         try:
             _run(
@@ -164,17 +164,16 @@ def find_program(version: int, name: str) -> list[str]:
 
 
 def missing_programs() -> list[str]:
-    """Return the names of IPv4's programs that aren't found."""
+    """Return the names of the missing programs for IPv4."""
     names = ("save", "restore")
     return [f"{_PREFIXES[4]}-legacy-{name}" for name in names if not find_program(4, name)]
 
 
 @contextmanager
 def xtables_lock(wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
-    """Hold the lock; in the main thread only, because the deadline is a timer's signal.
+    """Hold the lock; only in the main thread, because the deadline is a timer signal.
 
-    Yields:
-        Its descriptor: a child that inherits it holds the lock, too, until it ends.
+    Yields: The lock's descriptor: a child that inherits it also holds the lock until it ends.
 
     Raises:
         SteeringError: It can't be opened, or another process held it for ``wait_s`` seconds.
@@ -215,7 +214,7 @@ def _lock_within(file: int, path: Path, wait_s: float) -> None:
 
 
 def _holder(file: int) -> str:
-    """Return the process that holds the lock of an open file: ``iptables-save (pid 4711)``."""
+    """Return the process that holds an open file's lock: ``iptables-save (pid 4711)``."""
     try:
         inode = os.fstat(file).st_ino
         for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():

@@ -24,14 +24,14 @@ from .legacy import LegacyTables, tables_in_use
 from .legacy_table import parse_table, split_target
 
 FAMILIES = {4: "ip", 6: "ip6"}
-# Of a table's built-in chains. Source: NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER.
+# Priorities of a table's built-in chains. Source: NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER.
 _PRIORITIES = {"nat": -100, "filter": 0, "mangle": -150, "raw": -300, "security": 50}
 _VERDICTS = ("ACCEPT", "DROP", "REJECT", "RETURN", "QUEUE")
 _STOLEN_BY = ("NFQUEUE", "SYNPROXY", "TPROXY")
 _LEADS = {"-j": RuleVerdict.JUMP, "-g": RuleVerdict.GOTO}
 _POLICY = re.compile(r":(\S+) ([A-Z]+)\b.*")
 _COMMENT = re.compile(r'-m comment --comment (?:"(?:\\.|[^"\\])*"|\S+) ?')
-# Conditions that have an equivalent in nft.
+# Conditions with an equivalent in nft.
 _CONDITION = re.compile(
     r"(?:-m (?:conntrack|state|tcp|udp|multiport) )?(! )?"
     r"(-i|-o|-s|-d|-p|--ctstate|--state|--dports?|--sports?) (\S+) ?"
@@ -54,7 +54,7 @@ FILTERING = ("raw", "mangle", "filter", "security")
 def read_legacy(*names: str) -> Tables:
     """Return the chains of legacy tables of both families, with their rules.
 
-    A table that isn't in use isn't accessed, as that would create it.
+    A table that isn't in use isn't read, as that would create it.
 
     Raises:
         SteeringError: Permission denied, or the program that prints the table is missing.
@@ -72,7 +72,7 @@ def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain
     """Return the chains of one table.
 
     Args:
-        priority: Of its built-in chains.
+        priority: The priority of its built-in chains.
     """
     policies = {
         found[1]: found[2].lower() for found in map(_POLICY.fullmatch, text.split("\n")) if found
@@ -93,13 +93,13 @@ def parse_legacy(text: str, table: ChainTable, priority: int) -> dict[str, Chain
 
 
 def _steps(lines: Iterable[str], chains: Container[str]) -> Iterator[Step]:
-    # This program's chains decide nothing but what is steered.
+    # This program's own chains are left out: they only steer.
     return (step for line in lines if label_of((step := _step(line, chains)).target) is None)
 
 
 def _step(line: str, chains: Container[str]) -> Step:
     conditions, effect = split_target(_COMMENT.sub("", line))
-    # The option may lack its target, and a chain its name, only in text that was damaged.
+    # Only in damaged text may an option lack its target, or a chain its name.
     option, target = (*effect.split(), "", "")[:2]
     matches = _matches(conditions.strip())
     if target in _VERDICTS:
@@ -112,7 +112,7 @@ def _step(line: str, chains: Container[str]) -> Step:
 
 
 def _matches(conditions: str) -> Conditions:
-    """Return a rule's conditions; what isn't understood is one of them."""
+    """Return a rule's conditions; unknown text is a condition, too."""
     found = list(_CONDITION.finditer(conditions))
     known = [_match(*one.groups()) for one in found]
     rest = _CONDITION.sub("", conditions).strip()

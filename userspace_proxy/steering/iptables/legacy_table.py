@@ -1,17 +1,17 @@
-"""One legacy table as text, kept as desired: this proxy's chains and the jumps to them.
+"""Keeps this proxy's chains, and the jumps to them, in one legacy table.
 
     -A UPROXY-OUT -d 10.96.7.1/32 …        ──▶ chain "UPROXY-OUT", line "-d 10.96.7.1/32 …"
     chains in force, chains desired        ──▶ edits: ":CHAIN - [0:0]", "-A CHAIN LINE", …
 
 Rule 1: the state in force is read from the kernel, and compared as text: this proxy's lines have
-the form that ``iptables-save`` prints. While the kernel's number for the table is the one after the
+the form that ``iptables-save`` prints. While the table's size and layout are unchanged since the
 last change, that change is in force.
-Rule 2: edits are lines as ``iptables-restore --noflush`` accepts them; rules are removed by their
-text, never by their number, which another program's rule may have meanwhile.
-Rule 3: a change is one commit under the xtables lock: all of it or nothing.
+Rule 2: edits are lines as ``iptables-restore --noflush`` accepts them. Rules are removed by their
+text, never by their number, which may meanwhile be another program's rule.
+Rule 3: a change is one commit under the xtables lock: all or nothing.
 Rule 4: the jumps precede the rules of other programs. Another program's rule is overtaken once; if
-it returns to its position, it stays: two programs that both require the first one would rewrite the
-table for ever.
+it returns to its position, it stays: two programs that both require the first position would
+rewrite the table forever.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .small_edits import SmallEdits, are_few
 
 Lines = tuple[str, ...]
 Chains = Mapping[str, Lines]
-"""The lines of each chain, in their order."""
+"""The lines of each chain, in order."""
 # How often a change is retried when other programs write without the lock.
 ATTEMPTS = 10
 _WORD = re.compile(r'"(?:\\.|[^"\\])*"|\S+')
@@ -39,18 +39,18 @@ _OUR_CHAIN = re.compile(rf"(?<!\S){PREFIX}\S+")
 
 @dataclass(frozen=True, slots=True)
 class TableDifference:
-    """How a table differs from its desired state; false if it doesn't."""
+    """How a table differs from its desired state; falsy if it doesn't."""
 
     count: int = 0
     """How many rules and jumps were missing, surplus or out of order."""
     lines: Lines = ()
-    """The rules among them."""
+    """The rules among these."""
     has_other_jumps: bool = False
-    """Whether a jump differed: without it, no chain has an effect."""
+    """Whether a jump differed: without its jump, no chain has an effect."""
     edits: Lines = ()
     """The edits that correct it."""
     overtaken: frozenset[tuple[str, str]] = field(default=frozenset())
-    """Chain and line of the rules that the jumps are put before."""
+    """Chain and line of the rules before which the jumps are put."""
 
     def __bool__(self) -> bool:
         return bool(self.edits)
@@ -67,28 +67,28 @@ class LegacyTable:
         self._small_edits = small_edits
         self._names = names
         self._in_force: Chains | None = None
-        """What was written last; None if it may not be in force."""
+        """The chains written last; None if they may not be in force."""
         self._jumps: Sequence[BuiltInJump] = ()
         self._info = b""
-        """The kernel's number after the last change."""
+        """The table's size and layout after the last change."""
         self._overtaken: frozenset[tuple[str, str]] = frozenset()
 
     def info(self) -> bytes:
         return self._tables.info(self.name)
 
     def read(self) -> dict[str, Lines]:
-        """Return all chains; those of other proxies have their names in brackets."""
+        """Return all chains; names of other proxies' chains are in brackets."""
         return parse_table(self._tables.save(self.name), self._names.known)
 
     def forget(self) -> None:
-        """Compare in full the next time, whatever the kernel's number is."""
+        """Compare in full next time, even if size and layout are unchanged."""
         self._in_force = None
 
     def put(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> TableDifference:
         """Write the table's chains and jumps.
 
         Args:
-            chains: All of this proxy; kept, so they must not be modified.
+            chains: All chains of this proxy; kept, so don't modify them.
             jumps: In the order in which packets should pass them.
 
         Returns:
@@ -128,13 +128,13 @@ class LegacyTable:
             return self._write_compared(compare_all, lock)
 
     def _edits_since(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> list[str] | None:
-        """Return the edits of what was written last, or None if it may not be in force."""
+        """Return the edits since the last write, or None if it may not be in force."""
         if self._in_force is None or jumps != self._jumps or self.info() != self._info:
             return None
         return list(edits_between(self._in_force, chains))
 
     def _could_edit(self, edits: Sequence[str], chains: Chains, lock: int) -> bool:
-        """Edit what was written last; return False if it turns out not to be in force."""
+        """Apply edits to the last write; return False if it turns out not to be in force."""
         named = self._named(edits)
         try:
             if are_few(len(edits), sum(map(len, chains.values()))):
@@ -142,14 +142,14 @@ class LegacyTable:
             else:
                 self._tables.restore(self.name, named, lock)
         except SteeringError:
-            # Another program replaced a rule by one of the same size: a comparison finds it.
+            # Another program replaced a rule by one of the same size: a full comparison finds it.
             return False
         return True
 
     def _write_compared(
         self, compare_all: Callable[[Chains], TableDifference], lock: int
     ) -> TableDifference:
-        """Write the edits of a comparison; retry if others write without the lock meanwhile."""
+        """Write the edits of a comparison; retry if other programs write without the lock."""
         for left in reversed(range(ATTEMPTS)):
             before = self.info()
             difference = compare_all(self.read())
@@ -181,7 +181,7 @@ def compare(
         overtaken: Chain and line of rules that may precede the jumps.
     """
     ours = {chain: lines for chain, lines in contents.items() if _is_ours(chain)}
-    # A chain to which others jump can't be removed, only emptied.
+    # A chain to which other programs jump can't be removed, only emptied.
     kept = dict.fromkeys(_targets_of_others(contents) & (ours.keys() - chains.keys()), ())
     count = 0
     differing: list[str] = []
@@ -190,7 +190,7 @@ def compare(
         if have != want:
             surplus, missing = Counter(have) - Counter(want), Counter(want) - Counter(have)
             lines = [*surplus.elements(), *missing.elements()]
-            # Only their order may differ.
+            # Perhaps only the order differs.
             count += max(1, len(lines))
             differing += lines
     edits = list(edits_between(ours, {**chains, **kept}))
@@ -218,14 +218,14 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
     """Return the chains of one table.
 
     Args:
-        known: Returns the name in this program of a chain of this proxy.
+        known: Returns this program's name for a chain of this proxy.
 
     Raises:
-        SteeringError: A rule's chain isn't declared: the text isn't a whole table.
+        SteeringError: A rule's chain isn't declared: the table is incomplete.
     """
     chains: dict[str, list[str]] = {}
     known = cache(known)
-    # Not splitlines(): a comment may contain characters that it treats as the end of a line.
+    # Not splitlines(), which treats characters in comments as line ends.
     for line in text.split("\n"):
         if line.startswith(":"):
             chains[known(line[1:].partition(" ")[0])] = []
@@ -240,7 +240,7 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
 
 
 def rename_chains(edit: str, in_kernel: Callable[[str], str]) -> str:
-    """Return an edit with the kernel's names for the chains of this proxy."""
+    """Return an edit with the kernel's names for this proxy's chains."""
     if edit.startswith(":"):
         chain, _, rest = edit[1:].partition(" ")
         return f":{in_kernel(chain)} {rest}"
@@ -262,7 +262,7 @@ def target_of(line: str) -> str:
 
 
 def edits_between(have: Chains, want: Chains) -> Iterator[str]:
-    """Yield the edits from existing to desired chains; a chain that differs is rewritten."""
+    """Yield the edits from existing to desired chains; a differing chain is rewritten."""
     for chain in want:
         if chain not in have:
             yield f":{chain} - [0:0]"
@@ -283,7 +283,7 @@ def _rename(text: str, new_name: Callable[[str], str]) -> str:
 
 
 def _put_first(sources: set[str], jumps: Sequence[BuiltInJump], contents: Chains) -> Iterator[str]:
-    """Yield the edits that put the jumps of some chains before all rules of others."""
+    """Yield the edits that put some chains' jumps before all rules of other programs."""
     for source in sorted(sources):
         yield from _remove_jumps(source, contents[source])
     for jump in reversed(jumps):
@@ -314,7 +314,7 @@ def _exists_once(jump: BuiltInJump, contents: Chains) -> bool:
 
 
 def _rules_before(jump: BuiltInJump, contents: Chains) -> frozenset[tuple[str, str]]:
-    """Return the rules of other programs before a jump, without those of other proxies."""
+    """Return other programs' rules before a jump, without rules of other proxies."""
     lines = contents[jump.chain]
     before = lines[: lines.index(jump.line)]
     return frozenset(

@@ -11,16 +11,16 @@
 
 While PREROUTING needs DNAT, it has a tree of its own: UPROXY-P….
 
-A rule's key is its address, protocol and port as one number; a chain is a prefix of it. A chain
-of more than LEAF rules is divided by the next bits, and prefixes that all have in common are
-skipped: Services of a /16 or a /112, addresses from anywhere, and ten thousand node ports on one
-address all get a tree of their own. So no packet passes more than a few dozen rules.
+A rule's key is its address, protocol and port as one number; a chain is a prefix of keys. A chain
+of more than LEAF rules is divided by the next bits, and common prefixes are skipped, so the tree
+fits Services of a /16 or a /112, scattered addresses, and ten thousand node ports on one address.
+No packet passes more than a few dozen rules.
 
-Rule 1: the layout depends on the rules only, not on the order of changes.
+Rule 1: the layout depends only on the rules, not on the order of changes.
 Rule 2: the lines of a chain are sorted, so equal rules give equal chains.
-Rule 3: a chain's name contains its level, and jumps lead to deeper levels only, so two chains with
-the same name do no harm: each contains the lines of both. For two chains of a level that is one
-case in a million; a level of a thousand has such a pair every other time.
+Rule 3: a chain's name contains its level, and jumps lead only to deeper levels, so a collision of
+two names does no harm: the chain then contains the lines of both. For two chains of a level the
+chance is one in a million; in a level of a thousand chains it is one half.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from typing import NamedTuple
 from .legacy_table import Chains
 from .rules import OUT, PRE, PREFIX, PROTOCOLS, Jump, NatFrontend, NatRule
 
-# Above this many rules at once, a new layout is less work.
+# For more changes at once, a new layout is less work.
 LAY_OUT_ABOVE = 200
 ROOT = ""
-# A chain of this size isn't divided: it takes about a microsecond to pass.
+# A chain of up to this many rules isn't divided: a packet passes it in about a microsecond.
 LEAF = 16
 _PORT_BITS, _PROTOCOL_BITS = 16, 2
 _BEHIND_IP = _PORT_BITS + _PROTOCOL_BITS
@@ -48,7 +48,7 @@ _BASE_32 = (string.digits + string.ascii_lowercase)[:32]
 
 Line = NatRule | Jump
 ChainLine = tuple[str, Line]
-"""A chain and a line of it."""
+"""A chain, and one of its lines."""
 
 
 class NatChains:
@@ -56,7 +56,7 @@ class NatChains:
 
     Args:
         rules: REDIRECT rules, one for each frontend.
-        to_ip: Where PREROUTING sends packets instead; empty for the interface's address.
+        to_ip: The address for DNAT in PREROUTING; empty for REDIRECT to the interface's.
     """
 
     def __init__(self, version: int, rules: Iterable[NatRule] = (), to_ip: str = "") -> None:
@@ -64,7 +64,7 @@ class NatChains:
         self._to_ip = to_ip
         self._tree = Tree(version, rules)
         self.chains: Chains = self._lay_out()
-        """The lines of each chain; replaced by a change, never modified."""
+        """The lines of each chain; replaced on a change, never modified."""
 
     def change(self, removed: Collection[NatRule], added: Collection[NatRule]) -> None:
         """Remove rules, and add others, which may replace those of their frontends."""
@@ -96,7 +96,7 @@ class NatChains:
         return changed.setdefault(chain, set(self.chains.get(chain, ())))
 
     def _sides(self, lines: Iterable[ChainLine]) -> Iterator[tuple[str, str]]:
-        """Yield chain and text of the table's lines for those of the tree."""
+        """Yield chain and text of the table's lines for lines of the tree."""
         pre = "P" if self._to_ip else "O"
         for chain, line in lines:
             if chain == ROOT:
@@ -113,14 +113,14 @@ class NatChains:
 
 
 class TreeChange(NamedTuple):
-    """The difference that a change of rules makes in the chains."""
+    """The changes of chains that follow from changed rules."""
 
     removed: set[ChainLine]
     added: set[ChainLine]
 
 
 class Tree:
-    """The chains of one set of rules, one per frontend; their names lack prefix and side."""
+    """The chains for one rule per frontend; chain names lack prefix and side."""
 
     def __init__(self, version: int, rules: Iterable[NatRule] = ()) -> None:
         self._family = socket.AF_INET6 if version == 6 else socket.AF_INET
@@ -134,7 +134,7 @@ class Tree:
         return self._rules.values()
 
     def lines(self) -> Iterator[ChainLine]:
-        """Yield every line of every chain, each chain's in the order of addresses."""
+        """Yield every line of every chain, by chain in the order of addresses."""
         return self._below(0, len(self._keys), 0, ROOT)
 
     def change(self, gone: Iterable[NatFrontend], added: Iterable[NatRule]) -> TreeChange:
@@ -164,12 +164,12 @@ class Tree:
             opposite -= lines
 
     def _around(self, key: int) -> Iterator[ChainLine]:
-        """Yield all lines that may change with a key's rule: its path, and where that divides."""
+        """Yield lines that may change with a key's rule: on its path, and where chains divide."""
         start, stop, level, chain = 0, len(self._keys), 0, ROOT
         while True:
             others = stop - start - (key in self._rules)
             if others <= LEAF:
-                # The chain is divided with the key, or would be.
+                # The chain is, or would be, divided because of this key.
                 yield from self._below(start, stop, level, chain)
                 return
             if key >> self._behind(level) != self._keys[start] >> self._behind(level):
@@ -197,7 +197,7 @@ class Tree:
                 yield from self._below(first, last, self._level(first, last), line.chain)
 
     def _groups(self, start: int, stop: int, level: int) -> Iterator[tuple[int, int]]:
-        """Yield the spans of keys that have the next bits in common."""
+        """Yield the spans of keys whose next bits are equal."""
         behind = self._behind(level + 1)
         while start < stop:
             after = ((self._keys[start] >> behind) + 1) << behind
@@ -224,7 +224,7 @@ class Tree:
         return Jump(chain, ip, self._ip_bits, protocol, low, low | ((1 << behind) - 1) & ports)
 
     def _level(self, start: int, stop: int) -> int:
-        """Return the deepest level whose prefix all keys of a span have in common."""
+        """Return the deepest level whose prefix all keys of a span share."""
         differing = (self._keys[start] ^ self._keys[stop - 1]).bit_length()
         return bisect_right(self._levels, self._bits - differing) - 1
 
@@ -249,7 +249,7 @@ def reached_rules(chains: Chains) -> Mapping[str, list[NatRule]]:
 def all_rules(chains: Chains) -> list[NatRule]:
     """Return the rules of all chains of this proxy, whether or not a jump reaches them.
 
-    Rules of the form before the tree, in two long chains, are found as well.
+    It also finds rules of the layout before the tree, two long chains.
     """
     ours = (lines for chain, lines in chains.items() if chain.startswith(PREFIX))
     return rules_among(line for lines in ours for line in lines)
@@ -271,9 +271,9 @@ def _reached(chains: Chains, chain: str, path: tuple[Jump, ...]) -> Iterator[Nat
 
 
 def _levels(ip_bits: int) -> tuple[int, ...]:
-    """Return the lengths of prefixes that may be chains; each has a letter of its own."""
-    # Two bits at once make the shortest path. The half of an IPv6 address that no Service range
-    # extends into is divided by four: there are 62 letters.
+    """Return the prefix lengths that may be chains; each has its own letter."""
+    # Two bits at a time make the shortest path. The half of an IPv6 address into which no Service
+    # range extends is divided by four bits, as there are only 62 letters.
     routed = ip_bits - 64 if ip_bits > 64 else 0
     ip = (*range(0, routed, 4), *range(routed, ip_bits, 2))
     return (*ip, ip_bits, *range(ip_bits + _PROTOCOL_BITS, ip_bits + _BEHIND_IP, 2))

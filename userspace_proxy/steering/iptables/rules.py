@@ -1,7 +1,7 @@
 """The rules of this proxy as values: nat rules, jumps and the guard of ports; pure.
 
-Rule 1: their text has the form that ``iptables-save`` prints.
-Rule 2: nat rules of one chain exclude each other, so their order doesn't matter; the guard's
+Rule 1: rules are written as ``iptables-save`` prints them.
+Rule 2: nat rules in a chain are mutually exclusive, so their order doesn't matter; the guard's
 order does.
 """
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..names import PREFIX as PREFIX
 
-# The label of a proxy with a name is added: see names. The first two lead to the tree of chains.
+# A named proxy's label is added (names). The first two chains lead to the tree of chains.
 PRE = "UPROXY-PRE"
 OUT = "UPROXY-OUT"
 TCP = "UPROXY-TCP"
@@ -58,7 +58,7 @@ class NatRule(NamedTuple):
     port: int
     to_port: int
     to_ip: str = ""
-    """The address for DNAT; empty for REDIRECT, which uses the interface's."""
+    """The address for DNAT; empty for REDIRECT to the interface's address."""
 
     @property
     def frontend(self) -> NatFrontend:
@@ -67,7 +67,7 @@ class NatRule(NamedTuple):
     def __str__(self) -> str:
         ip, prefix = self.ip, 32
         if ":" in ip:
-            # iptables-save writes ::1.2.3.4 where Python writes ::102:304.
+            # iptables-save writes ::1.2.3.4, Python ::102:304.
             ip, prefix = (
                 socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, ip)),
                 128,
@@ -93,7 +93,7 @@ class NatRule(NamedTuple):
 
 
 class Jump(NamedTuple):
-    """A rule that sends packets for some addresses, or some ports of one, to another chain."""
+    """A rule that sends packets for a network, or for ports of an address, to another chain."""
 
     chain: str
     ip: str
@@ -106,7 +106,7 @@ class Jump(NamedTuple):
 
     def __str__(self) -> str:
         ports = f" -p {self.protocol} -m {self.protocol}" if self.protocol else ""
-        # iptables-save omits conditions that every packet meets.
+        # iptables-save omits conditions that are always true.
         if ports and (self.first_port, self.last_port) != (0, _LAST_PORT):
             ports += f" --dport {self.first_port}:{self.last_port}"
         return f"-d {self.ip}/{self.bits}{ports} -j {self.chain}"
@@ -161,14 +161,14 @@ _STEERED = "-m conntrack --ctstate DNAT"
 # Without "nowildcard" sockets on 0.0.0.0 and :: are ignored. Source: net/netfilter/xt_socket.c.
 _TO_ANY = "-m socket --nowildcard"
 _TO_PRIVILEGED = "-m socket --transparent --nowildcard"
-# Not --syn: that would admit a SYN with FIN or RST, which only Linux itself then drops.
+# Not --syn, which would admit a SYN with FIN or RST, and only Linux itself drops those.
 _LATER_PACKETS = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT"
 # Edits that are accepted if kernel and iptables can look up sockets.
 SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT")
 
 
 class PortGuard(NamedTuple):
-    """The rules that limit access to the ports that frontends are steered to."""
+    """The rules that limit access to ports to which frontends are steered."""
 
     jumps: tuple[BuiltInJump, ...]
     chains: Mapping[str, tuple[str, ...]]
@@ -186,22 +186,22 @@ def make_guard(
     """Return the guard of ports.
 
     Steered packets are admitted to transparent sockets, which require a privilege that this proxy
-    has: after a crash any process may listen on the ports. TCP without a socket is admitted, too:
+    has: after a crash any process may listen on the ports. TCP without a socket is also admitted:
     the RST of the kernel's own stack reaches every client (see :func:`refusal`). Source:
     docs/adr/0013.
 
-    Every packet that the node receives passes the jumps, and every packet of a connection the
-    first rule, so these determine the cost:
+    Every packet that the node receives passes the jumps, and every packet of a connection the first
+    rule, so these determine the cost.
 
     - The jumps check the range of ports; other packets, like the answers of endpoints, enter no
       chain.
-    - Of TCP only the SYN is checked, as there is no connection without one: the kernel's own stack
+    - For TCP only the SYN is checked, as every connection begins with one: the kernel's own stack
       refuses other segments.
     - UDP has no such packet, so each is checked.
 
-    Only ports in use are guarded, not their range: another daemon of the node may listen inside
-    the range, and its clients are not this proxy's concern. Later packets of a connection are
-    admitted in the whole range, so that connections to a port that was just released continue.
+    Only ports in use are guarded, not the range, in which another daemon may listen, whose clients
+    don't concern this proxy. Later packets of a connection are admitted in the whole range, so that
+    connections to a port that was just released continue.
 
     Args:
         ports: Proxy ports in use of each protocol, ``tcp`` and ``udp``.
@@ -231,10 +231,10 @@ def make_guard(
 def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> str:
     """Return the rule that refuses packets that were steered to the refuse port.
 
-    TCP is admitted: there is no listener, and the RST of the kernel's own stack is translated
-    back for every client. A RST from REJECT isn't, for pods on a bridge with
-    bridge-nf-call-iptables on, as Kubernetes requires: the kernel sends it without connection
-    tracking, from the wrong source, and the client waits.
+    TCP is admitted: there is no listener, and the RST of the kernel's own stack is translated back
+    for every client. A RST from REJECT isn't, for pods on a bridge with bridge-nf-call-iptables,
+    which Kubernetes requires: the kernel sends it untracked, from the wrong source, and the client
+    keeps waiting.
 
     Source: nf_send_reset, where it has nf_bridge_info; docs/adr/0004.
     """
@@ -259,7 +259,7 @@ def _port_lines(
     """Yield the rules for proxy ports in use, sorted."""
     is_tcp = protocol == "tcp"
     if used and is_tcp and checks_sockets:
-        # First, so that packets to the proxy's listeners don't pass all ports' rules.
+        # First, so that packets to the proxy's listeners skip the rules of all ports.
         yield f"-p tcp {_STEERED} {_TO_PRIVILEGED} -j ACCEPT"
     for chunk in _multiports(used):
         to_ports = f"-p {protocol} -m multiport --dports {chunk}"
@@ -273,7 +273,7 @@ def _port_lines(
 def _to_others(to_ports: str, unreachable: str) -> str:
     """Return the rule that refuses steered TCP to another program's socket.
 
-    By ICMP: a RST from REJECT doesn't reach pods on a bridge (see :func:`refusal`).
+    It uses ICMP, as a RST from REJECT doesn't reach pods on a bridge (see :func:`refusal`).
     """
     return f"{to_ports} {_STEERED} {_TO_ANY} -j REJECT --reject-with {unreachable}"
 
@@ -287,7 +287,7 @@ def _unreachable(*, is_ipv6: bool) -> str:
 
 
 def _multiports(ports: Iterable[int]) -> Iterator[str]:
-    """Yield ports as values of ``--dports``, runs as ranges: ``36001:36004,36009``."""
+    """Yield values of ``--dports``, with runs as ranges: ``36001:36004,36009``."""
     chunk: list[str] = []
     slots = 0
     for first, last in _runs(ports):
@@ -302,12 +302,12 @@ def _multiports(ports: Iterable[int]) -> Iterator[str]:
 
 
 def _span(first: int, last: int) -> str:
-    """Return ports as ``iptables-save`` prints them."""
+    """Return a range of ports as ``iptables-save`` prints it."""
     return f"{first}" if first == last else f"{first}:{last}"
 
 
 def _runs(ports: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last port of each run of neighbours; the ports are sorted."""
+    """Yield the first and last port of each run; the ports are sorted."""
     first = last = -1
     for port in itertools.chain(ports, (-1,)):
         if first >= 0 and port != last + 1:

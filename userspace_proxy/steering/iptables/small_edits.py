@@ -1,7 +1,7 @@
-"""Makes a few edits of a legacy table by python-iptables; no other module imports it.
+"""Makes a few edits of a legacy table by python-iptables, which no other module imports.
 
-This is all that needs it: where edits are many, ``iptables-restore`` gets them instead. Each takes
-0.5 ms, and the table is read and committed once for all of them.
+Many edits go to ``iptables-restore`` instead. Here each takes 0.5 ms, and the table is read and
+committed once for all of them.
 
 Rule 1: edits are lines as ``iptables-restore`` accepts them, of rules that this proxy writes.
 Rule 2: all are in force after one commit, or none.
@@ -28,15 +28,15 @@ _UNTOUCHED = ("mangle", "raw", "security")
 
 
 def are_few(edits: int, rules: int) -> bool:
-    """Return whether this module is the faster way for a number of edits of a table."""
+    """Return whether this module is faster than ``iptables-restore`` for a number of edits."""
     return edits <= _FEW + rules // _RULES_PER_EDIT
 
 
 def _import_iptc() -> Any:
-    """Import python-iptables, without the programs that it runs to find its library.
+    """Import python-iptables without running programs to find its library.
 
-    It searches with ldconfig, gcc and ld unless it knows the folder, and loads setuptools where
-    that replaces distutils: 0.36 instead of 0.07 s of CPU time. Source: iptc/util.py.
+    It searches with ldconfig, gcc and ld unless it knows the folder, and loads setuptools if that
+    replaces distutils: 0.36 instead of 0.07 s of CPU time. Source: iptc/util.py.
     """
     sys.modules.setdefault("distutils", None)  # type: ignore[arg-type]
     os.environ.setdefault("IPTABLES_LIBDIR", sysconfig.get_path("platlib"))
@@ -98,7 +98,7 @@ class SmallEdits:
         rule, words = self._rule_type(), deque(line)
         extension: Any = None
         while words:
-            # A negated option has "!" before its values, too.
+            # A negated option also has "!" before its values.
             values = [words.popleft()] if words[0] == "!" else []
             option = words.popleft()
             while words and words[0] != "!" and not words[0].startswith("-"):

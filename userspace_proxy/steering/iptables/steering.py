@@ -1,4 +1,4 @@
-"""Steering by iptables from the agent's side: one helper process per IP family."""
+"""The agent's side of iptables steering: one helper process per IP family."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .legacy import tables_in_use
 class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
     """REDIRECT and DNAT rules in the legacy tables.
 
-    The helper for IPv4 runs from ``start`` on; that for IPv6 when an IPv6 frontend is desired, or
-    when an earlier run may have left rules.
+    The helper for IPv4 runs from ``start`` on; the helper for IPv6 only if there are IPv6
+    frontends, or an earlier run may have left rules.
 
     Args:
         kernel: What the kernel offers.
@@ -51,7 +51,7 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
 
 class IptablesProgrammer(Programmer):
-    """The helpers of both families, which it closes.
+    """The helpers of both families; closes them.
 
     Args:
         no_ipv6: Why the kernel can't steer IPv6; empty if it can.
@@ -66,7 +66,7 @@ class IptablesProgrammer(Programmer):
         self._facts = asdict(facts)
         self._helpers = helpers
         self._families: set[IPFamily] = set()
-        """IPv4, and IPv6 with rules of this run or an earlier one; empty before :meth:`start`."""
+        """IPv4, and IPv6 if this or an earlier run has rules; empty before :meth:`start`."""
         self._informed: set[IPFamily] = set()
         """Families whose helper has the desired state."""
         self._unguarded = ""
@@ -88,7 +88,7 @@ class IptablesProgrammer(Programmer):
                 self._families.add(IPFamily.IPV6)
                 found |= left
             else:
-                # Other programs use the tables of IPv6; an idle helper takes 50 MiB.
+                # Only other programs use IPv6's tables; an idle helper takes 50 MiB.
                 self._helpers[IPFamily.IPV6].close()
         if not self._ask(IPFamily.IPV4, "checks_sockets"):
             self._unguarded = 'the kernel or the installed iptables has no match "socket"'
@@ -108,7 +108,7 @@ class IptablesProgrammer(Programmer):
         self._informed.clear()
 
     def close(self) -> None:
-        """Part of Programmer; waits until the helpers have ended."""
+        """End the helpers, and wait for them."""
         for helper in self._helpers.values():
             helper.close()
         super().close()
@@ -138,7 +138,8 @@ class IptablesProgrammer(Programmer):
                 self._send(family, here)
 
     def _restore(self, touched: Touched, before: Touched) -> None:
-        # A helper whose kernel refused has restored the old state itself; sending it is no error.
+        # A helper that the kernel refused has already restored the old state; sending it does no
+        # harm.
         here = {f: port for f, port in before.items() if f.family in self._families}
         self._write(touched, here)
 
@@ -169,7 +170,7 @@ class IptablesProgrammer(Programmer):
         return [f for f in IPFamily if f in self._informed or _may_have_rules(f)]
 
     def _send(self, family: IPFamily, touched: Touched) -> None:
-        """Send a change to a helper, or everything where the change isn't enough."""
+        """Send a change to a helper, or the whole state if the change isn't enough."""
         if self._is_informed(family):
             try:
                 self._ask(family, "change", ports=as_rows(touched))
@@ -180,7 +181,7 @@ class IptablesProgrammer(Programmer):
         self._send_all(family)
 
     def _send_all(self, family: IPFamily) -> None:
-        """Send the desired state to a helper; if it ends meanwhile, to its successor."""
+        """Send the desired state to a helper; if it ends meanwhile, to its replacement."""
         self._informed.discard(family)
         rows = as_rows({f: p for f, p in (self._applied or {}).items() if f.family is family})
         try:

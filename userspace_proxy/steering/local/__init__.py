@@ -1,19 +1,19 @@
-"""Local steering: routes addresses of Services to this node, where listeners bind them.
+"""Local steering: routes Services' addresses to this node, where listeners bind them.
 
     LocalSteering ── LocalProgrammer ─┬─ DesiredState
                                       └─ LocalGuard ─┬─ NftGuard    routes and a table
                                                      ├─ OpenGuard   routes alone
                                                      └─ NoGuard     nothing, without privileges
 
-No NAT and no connection tracking: the listener sees the client's address and the address that it
-dialled. A daemon that listens on 0.0.0.0 would answer at these addresses, too, so the guard rejects
+Without NAT and connection tracking, the listener sees the client's address and the dialled address.
+A daemon that listens on 0.0.0.0 would also answer at these addresses, so the guard rejects
 everything that isn't a frontend. Source: kubernetes/kubernetes#72236.
 
 Rule 1: only addresses with frontends are routed here; in a network namespace created for this
-proxy the whole Service ranges, so that addresses without a Service are refused, too.
+proxy, whole Service ranges are, so that addresses without a Service are refused, too.
 Rule 2: the node's own addresses are never guarded.
-Rule 3: routes and tables belong to a proxy by protocol number, name and the proxy's own
-number (:func:`~..names.owner_number`).
+Rule 3: protocol number, name and the proxy's own number (:func:`~..names.owner_number`) mark a
+proxy's routes and tables.
 """
 
 from .guard import missing

@@ -1,10 +1,10 @@
-"""The desired kernel state: which addresses are routed here, and which frontends are admitted.
+"""The desired kernel state: addresses to route here, and frontends to admit.
 
     ports ─▶ uses of each address ─▶ networks to route
       └────▶ frontends to admit; everything else at those addresses is rejected
 
-Rule 1: nothing here queries the kernel: what else the node has is an argument.
-Rule 2: the cost of a change depends on its size only.
+Rule 1: nothing here queries the kernel: the node's own addresses are an argument.
+Rule 2: the cost of a change depends only on its size.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..programmer import Ports, Touched
 
 Element = TypeVar("Element")
 REFUSED = 0
-"""The port of a frontend that is refused."""
+"""The port of a refused frontend."""
 
 
 @dataclass(slots=True)
 class StateChange:
-    """What to add and to remove."""
+    """Elements and routes to add and to remove."""
 
     added_networks: set[str] = field(default_factory=set)
     removed_networks: set[str] = field(default_factory=set)
@@ -38,7 +38,7 @@ class DesiredState:
     """The desired state of one proxy.
 
     Args:
-        ranges: Routed as a whole, whether or not they have frontends; loopback is ignored.
+        ranges: Networks to route as a whole, even without frontends; loopback is ignored.
     """
 
     def __init__(self, ranges: Iterable[str] = ()) -> None:
@@ -48,27 +48,27 @@ class DesiredState:
         self._node_networks: frozenset[str] = frozenset()
         self._uses: Counter[str] = Counter()
         self.sources: dict[IPFamily, str] = {}
-        """Source addresses of clients on the node; without one the kernel chooses."""
+        """Source addresses for clients on the node; without one the kernel chooses."""
         self.ports: Ports = {}
         self.networks: set[str] = set()
-        """Single addresses to route, without the ranges."""
+        """Single addresses to route, outside the ranges."""
         self.admitted: set[Frontend] = set()
         self.refused: dict[str, SteeringError] = {}
         """Networks and ranges that the kernel refuses to route here, with the causes."""
 
     def is_routed(self, ip: str) -> bool:
-        """Return whether packets to an address arrive here because of this proxy."""
+        """Return whether this proxy routes an address here."""
         return network_of(ip) not in self._node_networks and not is_loopback(ip)
 
     def unsteered(self) -> dict[Frontend, str]:
-        """Return the frontends in refused networks with the causes; examines all frontends."""
+        """Return the frontends in refused networks with the causes; visits all frontends."""
         if not self.refused:
             return {}
         found = {f: self._refusal_of(f.ip) for f in self.ports if self.is_routed(f.ip)}
         return {frontend: str(cause) for frontend, cause in found.items() if cause is not None}
 
     def is_affected_by(self, network: str) -> bool:
-        """Return whether it matters that the node itself gets or loses an address."""
+        """Return whether an address that the node gains or loses changes the desired state."""
         return network in self.networks or network in self._node_networks
 
     def is_in_ranges(self, ip: str) -> bool:
@@ -90,7 +90,7 @@ class DesiredState:
         return change
 
     def set_node_networks(self, networks: Iterable[str]) -> None:
-        """Set the networks that the node has itself; costs as much as all frontends."""
+        """Set the node's own networks; visits all frontends."""
         node_networks = frozenset(networks)
         if node_networks == self._node_networks:
             return
@@ -140,7 +140,7 @@ def network_of(ip: str) -> str:
 
 
 def _note(element: Element, done: set[Element], opposite: set[Element]) -> None:
-    """Note an addition or removal; it cancels the opposite."""
+    """Note an addition or removal, which cancels its opposite."""
     if element in opposite:
         opposite.remove(element)
     else:

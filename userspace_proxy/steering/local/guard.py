@@ -1,10 +1,10 @@
-"""The guards: each routes addresses to this node, and rejects what isn't a frontend.
+"""The guards: each routes addresses to this node, and rejects all but frontends there.
 
     local 10.96.7.1 dev lo table local proto 117 src NODE        one per address
     table inet userspace-proxy/local                             admits frontends
 
 Rule 1: no address is routed here before it is guarded, and none loses its guard before its route:
-daemons of the node must never be reachable at a Service's address.
+the node's daemons must never be reachable at a Service's address.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _NEEDS_NFTABLES = "it needs nftables to keep clients from other daemons' ports o
 
 
 class LocalGuard(abc.ABC):
-    """What one proxy has in the kernel of this thread's network namespace: the contract.
+    """The contract of one proxy's routes and guard in this thread's network namespace.
 
     Args:
-        desired: What it should have there.
+        desired: The desired state.
     """
 
     needs_transparent = False
@@ -53,7 +53,7 @@ class LocalGuard(abc.ABC):
         return ""
 
     def is_touched(self) -> bool:
-        """Return whether another program has changed it, apart from routes."""
+        """Return whether another program has changed the guard, apart from routes."""
         return False
 
     @abc.abstractmethod
@@ -68,12 +68,11 @@ class LocalGuard(abc.ABC):
 
     @abc.abstractmethod
     def put_right(self) -> int:
-        """Compare the kernel in full with the desired state, and write what differs.
+        """Compare all kernel state with the desired state, and repair differences.
 
-        Refused networks are retried; afterwards ``desired.refused`` contains those that still are.
+        It retries refused networks; afterwards ``desired.refused`` has the networks that still are.
 
-        Returns:
-            How many differences there were, without those in refused networks.
+        Returns: The number of differences outside refused networks.
 
         Raises:
             SteeringError: The kernel refused; some of it may be in force.
@@ -88,11 +87,11 @@ class LocalGuard(abc.ABC):
         """Remove everything of this proxy; idempotent."""
 
     def recover(self) -> Collection[Frontend]:
-        """Return the frontends that an earlier run admitted; empty where nothing contains them."""
+        """Return the frontends that an earlier run admitted; empty if nothing records them."""
         return ()
 
     def routed(self) -> Collection[str]:
-        """Return the single addresses that this proxy, or an earlier run of it, routes here."""
+        """Return the single addresses that this or an earlier run of the proxy routes here."""
         return ()
 
     def close(self) -> None:  # noqa: B027 - most guards have no sockets
@@ -100,7 +99,7 @@ class LocalGuard(abc.ABC):
 
 
 class NoGuard(LocalGuard):
-    """Refuses everything that needs a route: only the node's own addresses are served."""
+    """Refuses frontends that need a route: only the node's own addresses are served."""
 
     def change(self, change: StateChange) -> None:
         self.put_right()
@@ -119,11 +118,11 @@ class NoGuard(LocalGuard):
         return lambda frontend: not self._desired.is_routed(frontend.ip)
 
     def clean_up(self) -> None:
-        """Part of LocalGuard; without privileges nothing was left."""
+        """Without privileges, nothing was left."""
 
 
 class OpenGuard(LocalGuard):
-    """Routes of one proxy, by its number: the kernel refuses where there is no listener.
+    """One proxy's routes, without a table: the kernel refuses where no listener is bound.
 
     For a network namespace created for this proxy, which contains no other daemons.
     """
@@ -144,7 +143,7 @@ class OpenGuard(LocalGuard):
         ranges = [network for network in desired.ranges if network not in table.others]
         want = set(self._routes([*desired.networks, *ranges]))
         missing, surplus = want - have, have - want
-        # A route whose source changes is removed before it is added.
+        # A route whose source changes is removed before it is added again.
         self._tables.change(removed=sorted(surplus))
         count = self._put_table_right()
         were_refused = desired.refused.keys()
@@ -258,7 +257,7 @@ class NftGuard(OpenGuard):
         self._table.close()
 
     def _put_table_right(self) -> int:
-        # Surplus routes are removed already.
+        # Surplus routes have already been removed.
         return self._table.put_right().count
 
     def _create(self, checks_sockets: bool) -> Steps:
@@ -270,7 +269,7 @@ class NftGuard(OpenGuard):
 
 
 def missing(kernel: KernelOffers, *, own_namespace: bool) -> str:
-    """Return what local steering lacks to work here; empty where it lacks nothing.
+    """Return what local steering needs and doesn't have here; empty if it can work.
 
     Loopback addresses need nothing.
 

@@ -1,9 +1,9 @@
 """Reads and changes routes, and receives changes by other programs.
 
-Rule 1: routes belong to this program by the protocol number :data:`PROTOCOL`.
+Rule 1: the protocol number :data:`PROTOCOL` marks this program's routes.
 Rule 2: every call blocks; all are made in one thread.
-Rule 3: a filter on the socket discards the events of this program's own changes, and of routes that
-don't matter.
+Rule 3: a filter on the socket discards events of this program's own changes, and of irrelevant
+routes.
 
 Source: rtnetlink(7), netlink(7).
 """
@@ -42,22 +42,22 @@ _HINTS = {
 
 @dataclass(slots=True)
 class LocalTable:
-    """The content of the kernel's table ``local``."""
+    """The routes in the kernel's table ``local``."""
 
     ours: set[LocalRoute] = field(default_factory=set)
-    """The routes of all proxies."""
+    """Routes of all proxies."""
     others: set[str] = field(default_factory=set)
-    """Networks that other programs, mostly the kernel itself, deliver to this node."""
+    """Networks that routes of the kernel, or of other programs, deliver to this node."""
 
 
 @dataclass(slots=True)
 class RouteChanges:
-    """The changes by other programs since the last look."""
+    """Changes by other programs since the last call."""
 
     is_touched: bool = False
     """Whether a route of this program may have changed."""
     addresses: set[str] = field(default_factory=set)
-    """Addresses that this node got or lost."""
+    """Addresses that this node gained or lost."""
 
 
 class RoutingTables:
@@ -69,7 +69,7 @@ class RoutingTables:
         self._requests = self._sockets.requests
 
     def local_table(self) -> LocalTable:
-        """List what this network namespace delivers to itself."""
+        """List the routes that deliver packets to this network namespace itself."""
         table = LocalTable()
         for route, protocol in self.routes(TABLE_LOCAL):
             if protocol == PROTOCOL:
@@ -99,10 +99,9 @@ class RoutingTables:
     def change(
         self, *, added: Sequence[LocalRoute] = (), removed: Sequence[LocalRoute] = ()
     ) -> dict[LocalRoute, SteeringError]:
-        """Add routes, then remove others; removing a missing one is no error.
+        """Add routes, then remove others; a missing one to remove is no error.
 
-        Returns:
-            The additions that the kernel refused, with the causes; all others are in force.
+        Returns: The refused additions, with the causes; all other changes are in force.
 
         Raises:
             SteeringError: Permission denied, or the kernel refused a removal; other changes may be
@@ -175,7 +174,7 @@ def _note(message: Message, changes: RouteChanges) -> None:
         case rtnetlink.NEW_ADDRESS | rtnetlink.DEL_ADDRESS:
             changes.addresses.add(rtnetlink.read_address(message).ip)
         case rtnetlink.NEW_LINK | rtnetlink.DEL_LINK:
-            # It is the loopback interface: the kernel removes IPv4 routes with their interface,
+            # The loopback interface changed: the kernel removes IPv4 routes with their interface,
             # without an event.
             changes.is_touched = True
 
@@ -186,9 +185,9 @@ _ALL, _NOTHING = 0xFFFFFFFF, 0
 
 
 def _filter(sender: int) -> list[bpf.Instruction]:
-    """Return a program that discards events of this program's changes, other routes and links.
+    """Return a filter that discards events of own changes, and of irrelevant routes and links.
 
-    Each new pod has several events of its link, with which the queue of events would overflow.
+    Each new pod's link causes several events, which would overflow the queue.
     """
     new_route, del_route, new_link, del_link = (
         socket.htons(kind)
@@ -245,7 +244,7 @@ def is_present(proxy_name: str) -> bool:
 
 
 def remove_routes() -> int:
-    """Remove the routes of all proxies, whatever their names; return how many. Idempotent."""
+    """Remove the routes of all proxies of any name; return their number. Idempotent."""
     with closing(RoutingTables()) as tables:
         routes = sorted(tables.local_table().ours)
         tables.change(removed=routes)

@@ -1,14 +1,14 @@
-"""Keeps the routes and the guard in the kernel as desired.
+"""Keeps routes and guard in the kernel equal to the desired state.
 
     difference ─▶ guard
-    refused, or changed by others ─▶ kernel read in full ─▶ what differs
+    refused, or changed by others ─▶ kernel read in full ─▶ differences
 
-Open connections need the route of their packets: a TCP frontend that is no longer desired lingers,
-refusing new connections, until it has no open connection. So does one of an earlier run, whose
-workers may still serve its connections.
+Open connections need the route of their packets: a removed TCP frontend lingers, refusing new
+connections, until it has no open connection. So does a frontend of an earlier run, whose workers
+may still serve its connections.
 
-A flow that another steering, or another program, has translated follows its conntrack entry past
-the listener. So such entries of new frontends are removed.
+A flow that another steering or program has translated follows its conntrack entry past the
+listener, so such entries of new frontends are removed.
 
 Rule 1: unless another program has changed it, the kernel contains what was written last.
 """
@@ -35,8 +35,8 @@ from .desired import REFUSED, DesiredState, network_of
 from .guard import make_guard
 from .kernel import RoutingTables
 
-# The agent calls repair each second. Most changes that end a refusal cause no event: a sysctl, a
-# route that isn't local.
+# The agent calls repair each second. Most changes that end a refusal cause no event, such as a
+# sysctl, or a route that isn't local.
 RETRY_EVERY = 10
 
 
@@ -94,12 +94,12 @@ class LocalProgrammer(Programmer):
             self._tables.close()
             raise
         self._lingering: set[Frontend] = set()
-        """Frontends that are no longer desired; for the guard they are refused ones."""
+        """Removed frontends; the guard treats them as refused."""
         self._is_known = False
         """Whether the kernel contains what was written last."""
         self._repairs = itertools.count(1)
         self._new: set[Frontend] = set()
-        """Frontends of which conntrack entries that lead elsewhere are still to be removed."""
+        """Frontends whose stale conntrack entries are still to be removed."""
 
     @property
     def needs_transparent(self) -> bool:
@@ -113,7 +113,7 @@ class LocalProgrammer(Programmer):
         return {frontend: why for frontend, why in found.items() if frontend not in self._lingering}
 
     def start(self) -> Ports:
-        """Part of Programmer; there are no proxy ports, so these are the frontends' own.
+        """Return the frontends' own ports, as there are no proxy ports.
 
         The first ``apply`` corrects what an earlier run left.
         """
@@ -132,12 +132,12 @@ class LocalProgrammer(Programmer):
         self._note_new(new)
 
     def forget_stale(self) -> None:
-        """Part of Steering; each repair tries again what fails."""
+        """Remove stale conntrack entries; each repair retries failures."""
         with contextlib.suppress(SteeringError):
             self._forget_stale()
 
     def in_force(self) -> Ports:
-        """Part of Programmer; a frontend that isn't both routed here and guarded is left out."""
+        """Return the ports of frontends that are both routed here and guarded."""
         if self._applied is None:
             return {}
         is_as_desired = self._guard.look()
@@ -157,7 +157,7 @@ class LocalProgrammer(Programmer):
 
     def _load(self) -> None:
         applied = self._applied or {}
-        # What the first attempt has found may not be read again.
+        # A retry may not find again what the first attempt found.
         self._lingering |= self._left()
         self._lingering -= applied.keys()
         ports = {**dict.fromkeys(self._lingering, REFUSED), **applied}
@@ -171,8 +171,8 @@ class LocalProgrammer(Programmer):
     def _left(self) -> set[Frontend]:
         """Return the frontends of an earlier run that may have open connections.
 
-        Besides those that it admitted, at which clients may connect meanwhile, these are those that
-        it refused.
+        These are all that it admitted, as clients may still connect there, and refused frontends
+        with open connections.
         """
         admitted = {one for one in self._guard.recover() if _may_linger(one)}
         return admitted | connected_at(self._guard.routed())
@@ -183,7 +183,7 @@ class LocalProgrammer(Programmer):
         difference = self._desired.change(touched)
         try:
             if self._is_touched():
-                # Unread, the kernel is taken to be as written; the next repair looks again.
+                # If it can't be read, assume the state last written; the next repair reads again.
                 with contextlib.suppress(SteeringUnreadable):
                     self._put_right()
                     return
@@ -214,7 +214,7 @@ class LocalProgrammer(Programmer):
         self._new.update(frontend for frontend in new if not is_loopback(frontend.ip))
 
     def _forget_stale(self) -> None:
-        """Remove conntrack entries of new frontends that lead elsewhere.
+        """Remove stale conntrack entries of new frontends.
 
         Without privileges, or while nothing is tracked, there is nothing to do.
         """
@@ -232,7 +232,7 @@ class LocalProgrammer(Programmer):
         self._new.clear()
 
     def _linger(self, before: Touched, touched: Touched) -> Touched:
-        """Return a change in which frontends that may linger are refused instead of removed."""
+        """Replace removals of frontends that may linger by refusals."""
         lingering = {
             frontend
             for frontend, port in touched.items()
@@ -250,7 +250,7 @@ class LocalProgrammer(Programmer):
                 try:
                     self._guard.change(self._desired.change(dict.fromkeys(idle)))
                 except SteeringError:
-                    # The next repair removes what is left of them.
+                    # The next repair removes the rest.
                     self._is_known = False
                     raise
 
@@ -263,16 +263,16 @@ class LocalProgrammer(Programmer):
         return not self._is_known
 
     def _matters(self, ip: str) -> bool:
-        """Return whether an address that was added or removed changes the desired state."""
+        """Return whether a changed address of the node affects the desired state."""
         # Each pod's interface gets a link-local address, which is never a source.
         sources = self._desired.sources
         is_source = sources.get(IPFamily.of(ip), ip) == ip and not ip.startswith("fe80:")
         return is_source or self._desired.is_affected_by(network_of(ip))
 
     def _put_right(self) -> int:
-        """Write what differs; return how much did."""
+        """Repair differences; return their number."""
         self._is_known = False
-        # Events that were received before the kernel is read need no further look.
+        # Discard events from before the kernel is read, which it covers.
         self._tables.changes()
         self._desired.set_node_networks(self._tables.local_table().others)
         self._choose_sources()
@@ -281,7 +281,7 @@ class LocalProgrammer(Programmer):
         return count
 
     def _choose_sources(self) -> None:
-        """Choose the source addresses of clients on this node; one stays while it exists."""
+        """Choose the source addresses for clients on this node; keep one while it exists."""
         addresses = self._tables.sources()
         for family in IPFamily:
             candidates = [
@@ -301,7 +301,7 @@ def _may_linger(frontend: Frontend) -> bool:
 
 
 _NET = Path("/proc/thread-self/net")
-# TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: no connection, or none any more.
+# TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: there is no connection, or no longer one.
 _NO_CONNECTION = frozenset({"06", "07", "0A"})
 _SUFFIX = {IPFamily.IPV4: "", IPFamily.IPV6: "6"}
 
@@ -309,11 +309,11 @@ _SUFFIX = {IPFamily.IPV4: "", IPFamily.IPV6: "6"}
 def connected_at(ips: Collection[str]) -> set[Frontend]:
     """Return all addresses and ports with open TCP connections at some IP addresses.
 
-    With ten thousand sockets this takes about 10 ms, so it is called only if something depends on
-    it. Source: proc_pid_net(5); get_tcp4_sock() in net/ipv4/tcp_ipv4.c.
+    With ten thousand sockets this takes about 10 ms, so call it only if needed. Source:
+    proc_pid_net(5); get_tcp4_sock() in net/ipv4/tcp_ipv4.c.
     """
     by_words = {_address_words(ip): ip for ip in ips}
-    # One for the connections of each listener.
+    # Connections to one listener share a place.
     places = {
         address
         for address, state in _sockets({IPFamily.of(ip) for ip in ips})
@@ -327,7 +327,7 @@ def connected_at(ips: Collection[str]) -> set[Frontend]:
 
 
 def _address_words(ip: str) -> str:
-    """Return an IP address as the kernel lists it: words in host order."""
+    """Return an IP address as /proc lists it: words in host order."""
     family = socket.AF_INET6 if IPFamily.of(ip) is IPFamily.IPV6 else socket.AF_INET
     packed = socket.inet_pton(family, ip)
     words = struct.unpack(f"={len(packed) // 4}I", packed)
@@ -339,7 +339,7 @@ def _sockets(families: Iterable[IPFamily]) -> Iterator[tuple[str, str]]:
     for family in families:
         path = _NET / f"tcp{_SUFFIX[family]}"
         if not path.exists():
-            # A kernel without IPv6.
+            # The kernel has no IPv6.
             continue
         for line in path.read_text(encoding="ascii").splitlines()[1:]:
             fields = line.split(None, 4)

@@ -6,7 +6,7 @@
 
 A new connection costs one map look-up, however many Services there are.
 
-Rule 1: a change is one transaction of added and deleted elements; rules stay as they are.
+Rule 1: a change is one transaction of added and deleted elements; rules stay unchanged.
 Rule 2: the table is read in full only after another program has changed it.
 """
 

@@ -1,19 +1,18 @@
 """The chains that choose an endpoint, as messages.
 
-    choose-1-of-3-ip         counts, draws a number and translates to its endpoint; for all alike
+    choose-1-of-3-ip         counts, draws a number, translates to its endpoint; shared
     hash-4-of-128-ip         the same, but the client's address decides the number
-    choose-9-of-2-ip         session affinity: one for each name
-        client . 7 @pins4  goto …-to-7          it has this endpoint
+    choose-9-of-2-ip         session affinity: one for each affinity name
+        client . 7 @pins4  goto …-to-7          the client has this endpoint
         client . 8 @pins4  goto …-to-8
         numgen random mod 2 vmap { 0 : goto …-to-7, 1 : goto …-to-8 }
     choose-9-of-2-ip-to-7    counts, remembers the client, and translates
 
 Rule 1: nothing here accesses the kernel.
-Rule 2: a number that a pin contains names an endpoint while it serves, and another one only when
-all numbers were given, long after the pin has ended: a pin to an endpoint that is gone has no
-effect.
-Rule 3: the hash is part of the interface: all nodes lead a client alike, before and after an
-upgrade.
+Rule 2: an endpoint number in an affinity entry is reused only after all numbers have been assigned,
+long after the entry has expired. An entry for a removed endpoint has no effect.
+Rule 3: the hash is part of the interface: all nodes choose the same endpoint for a client, before
+and after an upgrade.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from ...model import Frontend, IPFamily, SocketAddress
 from ..base import Affinity, KernelTarget
 from .rules import DIALLED, IS_FAMILY
 
-# A pin takes about 100 bytes of the kernel's memory. Beyond, clients have no affinity.
+# An affinity entry takes about 100 bytes of kernel memory. Further clients have no affinity.
 PINS_MAX = 1 << 18
-# Not that of other programs: behind a load balancer with the same hash, few slots would be used.
+# Unlike other programs' seeds: behind a load balancer with the same hash, few slots would be used.
 _SEED = 0x7570_7870
 HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NUMBER_BYTES = 4
-# Slots of registers: what was dialled or the client, each with a number behind it; the endpoint.
+# Register slots: the dialled address or the client, followed by a number; the endpoint.
 _KEY, _ENDPOINT = 0, 8
 _SOURCE = {IPFamily.IPV4: x.IP_SADDR, IPFamily.IPV6: x.IP6_SADDR}
 _AF = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
@@ -62,27 +61,27 @@ NAMES = {
 
 
 class Chooser(NamedTuple):
-    """A way of choosing."""
+    """How to choose an endpoint; frontends with equal choosers share chains."""
 
     family: IPFamily
     counts: tuple[tuple[tuple[str, ...] | None, int], ...]
-    """For each choice: the clients' networks, and how many endpoints there are."""
+    """For each choice: the clients' networks, and the number of endpoints."""
     affinity: Affinity | None = None
     endpoints: tuple[SocketAddress, ...] = ()
-    """With affinity: those of all choices, one after the other."""
+    """With affinity: the endpoints of all choices in order."""
     by_client: bool = False
     """As in :class:`.KernelTarget`."""
 
 
 class ChooserChain(NamedTuple):
-    """What is assigned to a chooser."""
+    """The numbers assigned to a chooser."""
 
     number: int
     pins: Mapping[SocketAddress, int] = {}
-    """With affinity: the numbers by which pins name its endpoints."""
+    """With affinity: the numbers of its endpoints in affinity entries."""
 
     def name(self, chooser: Chooser) -> str:
-        """Return the name of its chain: ``choose-1-of-3-ip``, ``hash-4-of-128-ip``."""
+        """Return the chain's name: ``choose-1-of-3-ip``, ``hash-4-of-128-ip``."""
         counts = "-".join(str(count) for _, count in chooser.counts)
         family = "ip" if chooser.family is IPFamily.IPV4 else "ip6"
         return f"{'hash' if chooser.by_client else 'choose'}-{self.number}-of-{counts}-{family}"
@@ -92,7 +91,7 @@ class ChooserChain(NamedTuple):
 
 
 def chooser_of(frontend: Frontend, target: KernelTarget) -> Chooser:
-    """Return the way of choosing of a target."""
+    """Return the chooser of a target."""
     counts = tuple((choice.networks, len(choice.endpoints)) for choice in target.choices)
     if target.affinity is None:
         return Chooser(frontend.family, counts, by_client=target.by_client)
@@ -106,7 +105,7 @@ def pack_number(value: int) -> bytes:
 
 
 def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
-    """Return the messages that add a way of choosing, without elements."""
+    """Return the messages that add a chooser, without elements."""
     writer = TableWriter(table)
     is_family = IS_FAMILY[chooser.family]
     for name in chains_of(chooser, chain):
@@ -135,7 +134,7 @@ def write_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[byt
 def write_without_chooser(table: str, chooser: Chooser, chain: ChooserChain) -> list[bytes]:
     """Return the messages that delete an unused chooser."""
     writer = TableWriter(table)
-    # First the rules that lead to other chains.
+    # Flush first the chain with rules that lead to the others.
     for name in chains_of(chooser, chain):
         writer.flush_chain(name)
     for name in chains_of(chooser, chain):
@@ -152,7 +151,7 @@ def _branches(chooser: Chooser, chain: ChooserChain) -> list[str]:
 
 
 def chains_of(chooser: Chooser, chain: ChooserChain) -> list[str]:
-    """Return the names of all of its chains, in the order in which they are added."""
+    """Return the names of all chains of a chooser, in the order of their creation."""
     to_endpoints = [chain.name_to(chooser, endpoint) for endpoint in chain.pins]
     names = (chain.name(chooser), *_branches(chooser, chain), *to_endpoints)
     return list(dict.fromkeys(names))
@@ -164,7 +163,7 @@ def _width(family: IPFamily) -> int:
 
 
 def _choose(chooser: Chooser, count: int, first: int) -> bytes:
-    """Return the rule that translates to one of the endpoints from the index ``first`` on."""
+    """Return the rule that translates to one of ``count`` endpoints from index ``first`` on."""
     family = chooser.family
     width = _width(family)
     drawn = _draw(chooser, count, width + 2, first)
@@ -174,7 +173,7 @@ def _choose(chooser: Chooser, count: int, first: int) -> bytes:
 
 
 def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
-    """Put the index of one of the endpoints from the index ``first`` on into a slot."""
+    """Put the index of one of ``count`` endpoints from index ``first`` on into a slot."""
     if not chooser.by_client:
         return x.pick(count, slot, first)
     source = _SOURCE[chooser.family]
@@ -183,7 +182,7 @@ def _draw(chooser: Chooser, count: int, slot: int, first: int) -> bytes:
 
 
 def _count(family: IPFamily) -> bytes:
-    """Load what was dialled, and count a connection to it."""
+    """Load the dialled address, and count a connection to it."""
     return x.load_slots(DIALLED[family], _KEY) + x.has(NAMES[family].counted, _KEY)
 
 
@@ -194,10 +193,10 @@ def _add_pinned(
     chain: ChooserChain,
     endpoints: tuple[SocketAddress, ...],
 ) -> None:
-    """Add the rules that go to the endpoint of a client, or to any.
+    """Add the rules that go to a client's endpoint, or to any.
 
-    The map belongs to the rule: with a common one of all Services the kernel would look at all
-    their endpoints for each of these rules, in each transaction.
+    Each rule has its own map: with one for all Services, the kernel would visit all endpoints for
+    each of these rules in each transaction.
     """
     family = chooser.family
     for endpoint in dict.fromkeys(endpoints):
@@ -211,7 +210,7 @@ def _add_pinned(
 
 
 def _client(family: IPFamily, number: int) -> bytes:
-    """Load the key of a pin: the client and the number of an endpoint."""
+    """Load the key of an affinity entry: the client, and an endpoint's number."""
     number_slot = _KEY + _width(family)
     return x.load_slots((_SOURCE[family],), _KEY) + x.put_slot(pack_number(number), number_slot)
 

@@ -1,7 +1,7 @@
-"""The kernel path's table in the kernel: it exists once a frontend needs it.
+"""The kernel path's table in the kernel, which is created once a frontend needs it.
 
-Rule 1: it is a layer above the table of proxy ports: what isn't in it goes to a proxy port.
-Rule 2: a transaction that the kernel refuses changes nothing.
+Rule 1: it is a layer above the table of proxy ports: other connections go to a proxy port.
+Rule 2: a refused transaction changes nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _names_of_chains(choosers: Mapping[Chooser, ChooserChain]) -> list[str]:
 
 
 class KernelPath:
-    """The table of one proxy in this thread's network namespace.
+    """One proxy's table for the kernel path, in this thread's network namespace.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.
@@ -61,17 +61,17 @@ class KernelPath:
             opened.pop_all()
         self._rules = KernelRules()
         self._numbers: frozenset[int] = frozenset()
-        """Those of the links that lead only to containers of this node."""
+        """Elements for links that lead only to containers of this node."""
         self._exists = False
         self._has_counters = True
         self._counts = Counts()
         self._forgotten: dict[Frontend, int] = {}
-        """What the frontends had counted that the last change has removed."""
+        """The totals of frontends that the last change removed."""
         self._repaired: dict[Frontend, tuple[SocketAddress, ...]] = {}
-        """As :meth:`take_repaired` returns them."""
+        """The result of the next :meth:`take_repaired`."""
 
     def pair_with(self, ports: NftTable) -> None:
-        """Send neither events of the other's changes; ``ports`` is the table below it."""
+        """Let neither table receive events of the other's changes; ``ports`` is the table below."""
         self._table.pair_with(ports)
 
     def load(
@@ -82,9 +82,9 @@ class KernelPath:
         """Write the desired state for the first time.
 
         Args:
-            found: Called with the endpoints that there were, before anything is written.
+            found: Called before anything is written with the endpoints that an earlier run left.
         """
-        # It may be another program's.
+        # The table may be another program's.
         listing = self._table.read()
         found(read_endpoints(listing.elements) if listing else {})
         self._rules, self._counts = KernelRules(), Counts()
@@ -97,10 +97,10 @@ class KernelPath:
             self._table.remove()
 
     def change(self, touched: KernelTargets, gone: Collection[Frontend] = ()) -> None:
-        """Write a difference; nothing has changed if it raises an error.
+        """Write a difference; an error leaves the table unchanged.
 
         Args:
-            gone: The frontends that aren't steered any more.
+            gone: Frontends that are no longer steered.
         """
         self._forgotten = {}
         change = self._rules.difference(touched, gone)
@@ -109,19 +109,19 @@ class KernelPath:
         self._forgotten = self._counts.forget(gone)
 
     def undo(self, before: KernelTargets, gone: Collection[Frontend] = ()) -> None:
-        """Write what there was before a change; if the kernel refuses, the next repair does.
+        """Undo a change; if the kernel refuses, the next repair does it.
 
         Args:
-            gone: The frontends that weren't steered before; of these nothing is counted.
+            gone: Frontends that weren't steered before; their counts are dropped.
         """
         self._counts.restore(self._forgotten)
         try:
             self._write(self._rules.difference(before, gone))
         except SteeringError:
-            # Anew: what was tried may have been noted, and taken back.
+            # Compute it again, as the attempt may have been recorded and reverted.
             self._rules.accept(self._rules.difference(before, gone))
             self._table.forget()
-        # Writing reads the counters that may begin anew.
+        # Writing has read the counters that may have been reset.
         self._counts.forget(gone)
 
     def _write(self, change: Difference) -> None:
@@ -142,14 +142,14 @@ class KernelPath:
         except SteeringError:
             undone: KernelTargets = {f: before.get(f) for f in change.targets}
             self._rules.accept(self._rules.difference(undone))
-            # The kernel's answer may be lost.
+            # The kernel's answer may have been lost.
             with contextlib.suppress(SteeringError):
                 self._exists = self._table.look(elements_of=()) is not None
             raise
         self._exists = True
 
     def repair(self) -> int:
-        """Put right what another program has changed; return how much differed."""
+        """Repair changes by other programs; return their number."""
         if not self._exists:
             return 0
         count = self._put_right()
@@ -157,19 +157,19 @@ class KernelPath:
         return count
 
     def take_repaired(self) -> dict[Frontend, tuple[SocketAddress, ...]]:
-        """Return the frontends of which something was put right since the last call.
+        """Return the frontends that were repaired since the last call.
 
-        Their connections may lead anywhere. Each has the endpoints that it led to and shouldn't
-        have: another program added them, or a change that was refused had.
+        Their connections may lead anywhere. Each frontend has the endpoints to which it wrongly
+        led, which another program or a refused change had added.
         """
         repaired, self._repaired = self._repaired, {}
         return repaired
 
     def _put_right(self) -> int:
-        """Write what differs from what was written last; return how much did.
+        """Repair differences from the last write; return their number.
 
-        Pins stay unless rules differ: another program's transaction during one of ours is no
-        reason to write the whole table.
+        Affinity entries stay unless rules differ: another program's transaction during one of ours
+        isn't a reason to rewrite the whole table.
         """
         if self._table.is_known():
             return 0
@@ -177,7 +177,7 @@ class KernelPath:
         try:
             repair = self._table.put_right()
         except SteeringError:
-            # It may have been written anew: before its counters are as high as they were.
+            # If the table was written anew, read the counters before they reach their old values.
             self._keep_counts()
             raise
         self._note_repair(repair)
@@ -189,13 +189,13 @@ class KernelPath:
         return read_endpoints(listing.elements) if listing else {}
 
     def connections(self) -> dict[Frontend, int] | None:
-        """Return how many connections went to endpoints, by frontend; None: they aren't counted.
+        """Return how many connections went to endpoints, by frontend; None: not counted.
 
-        The numbers never shrink. Frontends are included while they are steered and once they have
-        been on the kernel path.
+        The numbers never decrease. Frontends are included from their first time on the kernel path,
+        while they are steered.
 
         Raises:
-            SteeringError: The kernel doesn't list them.
+            SteeringError: The kernel doesn't list the counters.
         """
         if self._exists:
             self._read_counts()
@@ -238,17 +238,17 @@ class KernelPath:
             found = self._table.counts(names.counted)
             self._has_counters = self._has_counters and None not in found.values()
             for key, packets in found.items():
-                # Another program may have added an element.
+                # Another program may have added the element.
                 if packets is not None and (frontend := counted.get((names.counted, key))):
                     self._counts.note(frontend, packets)
 
     def _keep_counts(self) -> None:
-        """Read the counters, which may begin anew."""
+        """Read the counters before they may be reset."""
         with contextlib.suppress(SteeringError):
             self._read_counts()
 
     def _note_repair(self, repair: Repair) -> None:
-        # Counters that an earlier call has written may have been read since.
+        # Counters that an earlier call wrote may already have been read.
         keys = {(name, key) for name, key, _ in repair.added - repair.earlier}
         counted = self._rules.counted
         self._counts.begin_anew(counted[key] for key in keys & counted.keys())
@@ -258,7 +258,7 @@ class KernelPath:
             self._repaired[frontend] = (*known, *wrong.get(frontend, ()))
 
     def _write_all(self) -> None:
-        """Write the table, or replace what another program has left of it."""
+        """Write the whole table, replacing what is left of it."""
         self._numbers = self._links.numbers()
         self._table.write_all()
         self._counts.begin_anew(self._rules.counted.values())
@@ -272,7 +272,8 @@ class KernelPath:
         try:
             repair = self._table.change(have - want, want - have, self._keep_counts)
         except SteeringError:
-            # The next repair writes them. As after one that failed, it may have been written anew.
+            # The next repair writes it. As after a failed repair, the table may have been written
+            # anew.
             self._numbers = before
             self._keep_counts()
             raise
@@ -280,25 +281,25 @@ class KernelPath:
 
 
 class Counts:
-    """The connections to frontends that one table's counters have counted, from readings of them.
+    """The connections to frontends, summed from readings of one table's counters.
 
-    Numbers never shrink: a counter that is lower than before has begun again at 0.
+    Totals never decrease: a counter lower than before was reset to 0.
     """
 
     def __init__(self) -> None:
         self.totals: dict[Frontend, int] = {}
         self._read: dict[Frontend, int] = {}
-        """What the counters had at the last reading."""
+        """The counters' values at the last reading."""
 
     def note(self, frontend: Frontend, count: int) -> None:
-        """Take a reading of a frontend's counter."""
+        """Record a reading of a frontend's counter."""
         before = self._read.get(frontend, 0)
         grown = count - before if count >= before else count
         self.totals[frontend] = self.totals.get(frontend, 0) + grown
         self._read[frontend] = count
 
     def begin_anew(self, frontends: Iterable[Frontend]) -> None:
-        """Note that counters have begun again at 0."""
+        """Note that counters were reset to 0."""
         for frontend in frontends:
             self._read.pop(frontend, None)
 
@@ -309,5 +310,5 @@ class Counts:
         return forgotten
 
     def restore(self, totals: Mapping[Frontend, int]) -> None:
-        """Continue totals that were forgotten; their counters begin at 0."""
+        """Continue forgotten totals; their counters begin at 0."""
         self.totals |= totals

@@ -1,18 +1,18 @@
-"""The content of the kernel path's table: which frontend leads to which endpoints.
+"""The contents of the kernel path's table: which frontends lead to which endpoints.
 
     forwarded4  10.96.7.1 . tcp . 80
     choices4    10.96.7.1 . tcp . 80 : goto choose-2-ip
-    endpoints4  10.96.7.1 . tcp . 80 . 0 : 10.244.1.2 . 8080     one of the last numbers is drawn
+    endpoints4  10.96.7.1 . tcp . 80 . 0 : 10.244.1.2 . 8080     a rule draws the last number
     counted4    10.96.7.1 . tcp . 80  counts connections; stays while the frontend is steered
     pins4       10.1.0.2 . 7          affinity: clients and their endpoints; rules write it
 
 Rule 1: nothing here accesses the kernel; it reads and writes values.
-Rule 2: a frontend consists of elements only. Chains exist once per way of choosing (count of
-endpoints, clients' networks), so a change is as cheap with 10,000 Services. With session affinity
-each Service port has chains of its own, one for each endpoint.
-Rule 3: whatever these rules can't place continues to the proxy port.
-Rule 4: nft 1.0.6 (Debian 12) must be able to list the rules. It aborts where a key contains a
-map's value, or a rule stores one.
+Rule 2: a frontend consists only of elements. Chains exist once per chooser (number of endpoints,
+clients' networks), so a change is as cheap with 10,000 Services. With session affinity, each
+Service port has its own chains, one for each endpoint.
+Rule 3: connections that these rules don't translate continue to the proxy port.
+Rule 4: nft 1.0.6 (Debian 12) must be able to list the rules. It aborts if a key contains a map's
+value, or a rule stores one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _NUMBER_BYTES = 4
 
 SetKey = tuple[str, bytes]
 """A set's name and the key of an element."""
-# Elements are removed in this order and added in the reverse one: a look-up finds all or nothing.
+# Elements are removed in this order and added in reverse: a look-up finds all or nothing.
 SETS = (
     *(
         name
@@ -69,44 +69,44 @@ SETS = (
 
 @dataclass(slots=True)
 class Difference:
-    """What a change writes."""
+    """The writes of one change."""
 
     removed: set[SetElement] = field(default_factory=set)
     added: set[SetElement] = field(default_factory=set)
     new_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     gone_choosers: dict[Chooser, ChooserChain] = field(default_factory=dict)
     pins: dict[tuple[str, IPFamily], dict[SocketAddress, int]] = field(default_factory=dict)
-    """The numbers of endpoints in new choosers, by the name of their affinity."""
+    """Endpoint numbers in new choosers, by affinity name."""
     targets: dict[Frontend, KernelTarget | None] = field(default_factory=dict)
-    """What takes the place of targets; None: nothing."""
+    """New targets; None: removed."""
     counted: set[Frontend] = field(default_factory=set)
     """Frontends whose connections are counted from now on."""
     uncounted: set[Frontend] = field(default_factory=set)
-    """Those whose connections no longer are."""
+    """Frontends whose connections are no longer counted."""
 
 
 class KernelRules:
-    """What the table contains: all frontends on the kernel path."""
+    """The table's contents: all frontends on the kernel path."""
 
     def __init__(self) -> None:
         self.targets: dict[Frontend, KernelTarget] = {}
         self.counted: dict[SetKey, Frontend] = {}
-        """The elements that count, which stay while their frontends leave the kernel path."""
+        """Counting elements, which stay while their frontends leave the kernel path."""
         self.choosers: dict[Chooser, ChooserChain] = {}
         self._uses: Counter[Chooser] = Counter()
-        # Pins may contain numbers of endpoints that are gone.
+        # Affinity entries may contain numbers of removed endpoints.
         self._numbers = Numbers(1)
         self._by_affinity: dict[tuple[str, IPFamily], dict[Chooser, ChooserChain]] = {}
-        """Choosers by the name of their affinity; none is empty."""
+        """Choosers by affinity name; none is empty."""
 
     def difference(
         self, touched: Mapping[Frontend, KernelTarget | None], gone: Iterable[Frontend] = ()
     ) -> Difference:
-        """Return what changes if some frontends get other targets.
+        """Return the writes that give some frontends new targets.
 
         Args:
-            touched: None: not on the kernel path.
-            gone: Those that aren't steered any more.
+            touched: The new targets; None: not on the kernel path.
+            gone: Frontends that are no longer steered.
         """
         change = Difference()
         uses: Counter[Chooser] = Counter()
@@ -157,7 +157,7 @@ class KernelRules:
         self._index_affinities(change)
 
     def elements(self) -> Iterator[SetElement]:
-        """Yield the elements of all sets, without pins."""
+        """Yield the elements of all sets, without affinity entries."""
         yield from ((*key, b"") for key in self.counted)
         for frontend, target in self.targets.items():
             yield from _elements(frontend, target, self.choosers[chooser_of(frontend, target)])
@@ -171,7 +171,7 @@ class KernelRules:
                 place = chooser.affinity.name, chooser.family
                 had = {**self._pins(*place), **change.pins.get(place, {})}
             endpoints = dict.fromkeys(chooser.endpoints)
-            # Its own, and those of endpoints without one.
+            # The chooser's number, and one for each new endpoint.
             count = 1 + sum(endpoint not in had for endpoint in endpoints)
             number = self._numbers.take(count, lambda: _numbers_in(*there))
             fresh = itertools.count(number + 1)
@@ -182,7 +182,7 @@ class KernelRules:
         return known
 
     def _pins(self, name: str, family: IPFamily) -> Mapping[SocketAddress, int]:
-        """Return the numbers of the endpoints that an affinity has now: others get new ones."""
+        """Return the current endpoint numbers of an affinity; other endpoints get new ones."""
         chains = self._by_affinity.get((name, family), {}).values()
         return {endpoint: number for chain in chains for endpoint, number in chain.pins.items()}
 
@@ -233,7 +233,7 @@ def _unpack_endpoint(value: bytes) -> SocketAddress:
 def read_endpoints(
     elements: Mapping[str, Mapping[bytes, bytes]],
 ) -> dict[Frontend, tuple[SocketAddress, ...]]:
-    """Return the endpoints of frontends in the elements of a table, by their numbers."""
+    """Return the frontends' endpoints in a table's elements, in the order of numbers."""
     found: dict[Frontend, dict[int, SocketAddress]] = {}
     for family, names in NAMES.items():
         led = elements.get(names.choices, {})
@@ -248,7 +248,7 @@ def read_endpoints(
 def read_endpoints_of(
     elements: Iterable[SetElement],
 ) -> dict[Frontend, tuple[SocketAddress, ...]]:
-    """Return the endpoints of frontends in some elements, which may be parts of a table."""
+    """Return the frontends' endpoints in some elements, which may be part of a table."""
     families = {names.endpoints: family for family, names in NAMES.items()}
     found: dict[Frontend, dict[SocketAddress, None]] = {}
     for name, key, value in elements:
@@ -260,7 +260,7 @@ def read_endpoints_of(
 
 
 def read_frontends(elements: Iterable[SetElement]) -> set[Frontend]:
-    """Return the frontends that some elements lead to endpoints."""
+    """Return the frontends that some elements steer to endpoints."""
     keys: dict[IPFamily, set[bytes]] = {}
     for family, names in NAMES.items():
         of_frontends = (names.forwarded, names.choices)
@@ -273,7 +273,7 @@ def read_frontends(elements: Iterable[SetElement]) -> set[Frontend]:
 
 
 def write_table(name: str, *, has_counters: bool) -> list[bytes]:
-    """Return the messages that create the table, without elements and ways of choosing.
+    """Return the messages that create the table, without elements and choosers.
 
     Args:
         has_counters: Whether connections are counted.
@@ -306,12 +306,12 @@ def write_table(name: str, *, has_counters: bool) -> list[bytes]:
 
 
 def _add_masquerade(table: TableWriter) -> None:
-    """Translate the source only where replies would bypass this node.
+    """Translate the source only if replies would bypass this node.
 
-    They return here if the client is this node, or if client or endpoint is a container of this
-    node, unless both are attached to the same link: there a bridge delivers replies past this
-    node, and a container doesn't accept packets with its own address. A packet that br_netfilter
-    passes on from a bridge to the same bridge has no incoming link.
+    Replies return here if the client is this node, or if client or endpoint is a container of this
+    node, unless both are on the same link: there a bridge delivers replies past this node, and a
+    container doesn't accept packets from its own address. A packet that br_netfilter sees go from a
+    bridge to the same bridge has no incoming link.
     """
     both = x.in_set((x.IN_LINK, x.OUT_LINK), SAME_LINK)
     table.add_rule("source", both + x.masquerade())
@@ -332,16 +332,15 @@ NUMBERS_END = 1 << 32
 
 
 class Numbers:
-    """Numbers of 32 bits, which restart without those that are in use.
+    """Assigns 32-bit numbers in a cycle, skipping those in use.
 
         in use  ├──────┤         ├───┤  ├──────────┤
         given            ▶▶▶▶▶▶▶▶     ▶             ▶▶▶▶▶▶▶▶ the end, then from the first again
 
-    A number that is free again isn't given before all others: packets and pins may name it for
-    some time.
+    A freed number isn't reused before all others: packets and affinity entries may still name it.
 
     Args:
-        first: The lowest.
+        first: The lowest number.
     """
 
     def __init__(self, first: int) -> None:
@@ -349,14 +348,14 @@ class Numbers:
         self._gap_end = NUMBERS_END
 
     def take(self, count: int, in_use: Callable[[], Iterable[range]]) -> int:
-        """Return the first of some consecutive numbers.
+        """Assign consecutive numbers; return the first.
 
         Args:
-            count: How many.
-            in_use: Returns all ranges in use, in any order; called when the gap between two ends.
+            count: How many numbers to assign.
+            in_use: Returns all ranges in use, in any order; called at the end of a gap.
 
         Raises:
-            SteeringError: There are none.
+            SteeringError: No numbers are free.
         """
         if self._next + count > self._gap_end:
             self._next, self._gap_end = self._find_gap(count, in_use())

@@ -1,4 +1,4 @@
-"""The content of this proxy's table: its rules, its elements, and their difference.
+"""The contents of this proxy's table: rules, elements, and their differences.
 
     frontends4  10.96.7.1 . tcp . 80 : 36001
     frontends6  fd00:96::1 . tcp . 80 : 36001
@@ -31,12 +31,12 @@ from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING, SetElement
 from ...model import Frontend, IPFamily, Protocol
 
-# Before the filters of others, which might drop what is to be refused.
+# Before other programs' filters, which might drop packets that are to be refused.
 FILTER_PRIORITY = -10
 _PROTOCOLS = {int(number): protocol for protocol, number in PROTOCOL_NUMBERS.items()}
 ADDRESS = {IPFamily.IPV4: IPV4_ADDR, IPFamily.IPV6: IPV6_ADDR}
 PORT = joined(INET_PROTO, INET_SERVICE)
-"""The key of a protocol and a port."""
+"""The key for a protocol and a port."""
 FRONTEND: Mapping[IPFamily, KeyType] = {
     family: joined(ADDRESS[family], INET_PROTO, INET_SERVICE) for family in IPFamily
 }
@@ -52,20 +52,20 @@ DIALLED = {
 }
 # Not "tcp flags syn": that doesn't match a SYN with FIN or RST.
 SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
-# Without a socket the expression doesn't match, and the kernel's own stack refuses.
+# Without a socket the expression doesn't match, and the kernel's own stack refuses the packet.
 TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
 
 MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 GUARDED = "guarded"
-# Elements are removed in this order and added in the reverse one: a port is guarded before the
-# first frontend is steered to it.
+# Elements are removed in this order and added in reverse: a port is guarded before the first
+# frontend is steered to it.
 SETS = (*MAPS.values(), GUARDED)
 NAT_CHAINS = ("prerouting", "output")
-# Nat rules of other programs have -100 (NF_IP_PRI_NAT_DST). The kernel evaluates chains in the
-# order of priorities and applies the first translation: this comes before kube-proxy's leftovers.
+# Other programs' nat rules have -100 (NF_IP_PRI_NAT_DST). The kernel evaluates chains in order of
+# priority and applies the first translation: this one precedes kube-proxy's leftovers.
 NAT_PRIORITY = -110
 
-# nft needs it in a rule that translates ports, when a saved ruleset is loaded.
+# nft requires it in a rule that translates ports, when it loads a saved ruleset.
 _HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
@@ -82,7 +82,7 @@ def frontend_key(frontend: Frontend) -> bytes:
 
 
 def read_frontend(key: bytes, family: IPFamily) -> Frontend | None:
-    """Return the frontend in an element; None for one that this proxy never writes."""
+    """Return an element's frontend; None for a key that this proxy never writes."""
     if len(key) != FRONTEND[family].width:
         return None
     number, port = _PORT.unpack(key[-_PORT.size :])
@@ -97,13 +97,13 @@ class Shape(NamedTuple):
     refuse_port: int = 0
     """The target of refused frontends; 0 for none."""
     to_ip: str = ""
-    """The IPv4 address that ``prerouting`` translates to; empty for the interface's."""
+    """The IPv4 address for DNAT in ``prerouting``; empty for the interface's."""
     checks_sockets: bool = True
     """Whether the kernel can look up sockets (nft_socket)."""
 
 
 class ElementChanges(NamedTuple):
-    """Elements to remove and to add; both for one whose value changes."""
+    """Elements to remove and to add; a changed value is in both."""
 
     removed: set[SetElement]
     added: set[SetElement]
@@ -133,7 +133,7 @@ def refuse_port_of(listing: Listing) -> int:
 
 
 def to_ip_of(listing: Listing) -> str:
-    """Return the address that ``prerouting`` translates to; empty for none."""
+    """Return the address for DNAT in ``prerouting``; empty for none."""
     for rule in listing.rules("prerouting"):
         for one in rule:
             if one.name == "immediate" and len(value := _value(one, 2)) == 4:
@@ -157,7 +157,7 @@ def guard_elements(keys: Iterable[bytes]) -> set[SetElement]:
 
 
 def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElement]:
-    """Return the elements of all sets; the refuse port isn't guarded as proxy ports are."""
+    """Return the elements of all sets; the refuse port has a guard rule instead of an element."""
     steered = {frontend_element(frontend, port) for frontend, port in ports.items()}
     return steered | guard_elements(count_uses(ports, refuse_port))
 
@@ -174,17 +174,16 @@ def differing_frontends(
     uses: Mapping[bytes, int],
     refuse_port: int,
 ) -> tuple[ElementChanges, dict[bytes, int]]:
-    """Return the changes of all sets when some frontends get other ports.
+    """Return the changes of all sets that give some frontends new ports.
 
     Ports that are no longer used stay guarded.
 
     Args:
-        before: The old ports of those frontends; None or missing: not steered.
+        before: Their old ports; None or missing: not steered.
         touched: Their new ports; None: no longer steered.
         uses: How many frontends used each port before, by its key in the guard.
 
-    Returns:
-        The changes, and the new uses of the affected ports.
+    Returns: The changes, and the new number of uses of the affected ports.
     """
     changes = ElementChanges(set(), set())
     uses_now: dict[bytes, int] = {}
@@ -224,7 +223,7 @@ def write_table(shape: Shape) -> list[bytes]:
 
 
 def write_prerouting(shape: Shape) -> list[bytes]:
-    """Return the messages that rewrite the rules that depend on the node's address."""
+    """Return the messages that rewrite rules depending on the node's address."""
     table = TableWriter(shape.table)
     table.flush_chain("prerouting")
     _add_prerouting(table, shape)
@@ -234,14 +233,14 @@ def write_prerouting(shape: Shape) -> list[bytes]:
 def read_ports(
     elements: Iterable[SetElement], maps: Iterable[str] = MAPS.values()
 ) -> dict[Frontend, int]:
-    """Return the ports of frontends in the elements of some maps, as :func:`each_port`."""
+    """Return the frontends' ports in the elements of some maps, as :func:`each_port` does."""
     return dict(each_port(elements, maps))
 
 
 def each_port(
     elements: Iterable[SetElement], maps: Iterable[str] = MAPS.values()
 ) -> Iterator[tuple[Frontend, int]]:
-    """Yield frontends and ports of the elements of some maps; of several tables one has several.
+    """Yield frontends and ports in some maps' elements; with several tables, frontends may repeat.
 
     Elements that this proxy never writes are skipped.
     """
@@ -272,16 +271,17 @@ def _look_up(family: IPFamily, register: int) -> bytes:
 
 
 def _add_guard(table: TableWriter, shape: Shape) -> None:
-    """Add the rules that limit access to the ports that frontends are steered to.
+    """Add the rules that limit access to ports to which frontends are steered.
 
-    Of TCP only the SYN is checked, as there is no connection without one: the kernel's own stack
+    Of TCP only the SYN is checked, as every connection begins with one: the kernel's own stack
     refuses other segments. UDP has no such packet, so each is checked. All other packets cost one
-    set look-up: its key has two parts, because a set of ports only would be a bitmap, into which
-    the kernel inserts 10,000 ports in half a second (measured).
+    set look-up: its key has two parts, because a set of ports alone would be a bitmap, into which
+    inserting 10,000 ports takes the kernel half a second (measured).
 
-    Steered packets are admitted to transparent sockets only, which require a privilege that this
-    proxy has: after a crash any process may listen on the ports. For another program's socket they
-    are refused by ICMP, as a RST from a rule doesn't reach pods on a bridge. Source: docs/adr/0013.
+    Steered packets are admitted only to transparent sockets, which require a privilege that this
+    proxy has: after a crash any process may listen on the ports. Packets to another program's
+    socket are refused by ICMP, as a RST from a rule doesn't reach pods on a bridge. Source:
+    docs/adr/0013.
 
     TCP that was steered to the refuse port is admitted: it has no listener, and the RST of the
     kernel's own stack reaches every client. Source: docs/adr/0004.

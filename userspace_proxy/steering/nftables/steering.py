@@ -1,4 +1,4 @@
-"""Steers by two tables: from frontends to ports, and above it from frontends to endpoints.
+"""Steers by two tables: frontends to ports, and above it frontends to endpoints.
 
 change ─▶ kernel path's table ─▶ table of ports ─▶ stale conntrack entries removed
 """
@@ -47,17 +47,17 @@ from .rules import (
     write_table,
 )
 
-# Of a frontend that led to endpoints, and to no port that is known.
+# The port of a frontend that led to endpoints, and to no known port.
 _NO_PORT = 0
 
 
 def missing(kernel: KernelOffers) -> str:
-    """Return what nftables lacks to work here; empty where it lacks nothing."""
+    """Return what nftables needs and doesn't have here; empty if it can work."""
     return kernel.obstacle(FOR_NFTABLES, "nftables")
 
 
 def find_no_kernel_path(kernel: KernelOffers) -> dict[IPFamily | Balance, str]:
-    """Return what ``no_kernel_path`` of a started :class:`NftablesSteering` is."""
+    """Return ``no_kernel_path`` of a started :class:`NftablesSteering`."""
     if lacks := kernel.obstacle((*FOR_NFTABLES, *FOR_KERNEL_PATH), "nftables"):
         return dict.fromkeys(IPFamily, lacks)
     obstacles: dict[IPFamily | Balance, str] = dict(not_forwarding().items())
@@ -67,7 +67,7 @@ def find_no_kernel_path(kernel: KernelOffers) -> dict[IPFamily | Balance, str]:
 
 
 class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
-    """Maps from frontends to ports in a table of this proxy, and to endpoints in another one.
+    """Maps frontends to ports in one table of this proxy, and to endpoints in another.
 
     Args:
         kernel: What the kernel offers.
@@ -118,13 +118,13 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         return await self._do(lambda programmer: programmer.kernel_connections())
 
     async def _look_at_forwarding(self) -> None:
-        """Follow sysctls, which change without notice, for instance when the CNI starts."""
+        """Read sysctls, which change without an event, for instance when the CNI starts."""
         kernel = self._kernel
         self.no_kernel_path = await self._do(lambda _programmer: find_no_kernel_path(kernel))
 
 
 class NftablesProgrammer(NatProgrammer):
-    """The table of one proxy.
+    """The tables of one proxy.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.
@@ -148,10 +148,10 @@ class NftablesProgrammer(NatProgrammer):
         """How many frontends use each port, by its key in the guard."""
         self._released: ReleasedPorts[bytes] = ReleasedPorts()
         self._targets: dict[Frontend, KernelTarget] = {}
-        """The desired targets of frontends that are on the kernel path, or have been."""
+        """The desired targets of frontends that are, or were, on the kernel path."""
         self._ended: dict[Frontend, tuple[EndpointChoice, ...]] = {}
-        """Endpoints to which frontends may have led that now lead nowhere, until their flows are
-        ended: those of an earlier target, of an earlier run, or of a change that was refused."""
+        """Former endpoints of frontends, until their flows are ended: from an earlier target, an
+        earlier run, or a refused change."""
 
     def unguarded(self) -> str:
         return "" if self._table.is_complete else "this kernel has no nft_socket"
@@ -171,7 +171,7 @@ class NftablesProgrammer(NatProgrammer):
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
     def apply_all(self, ports: Ports, targets: dict[Frontend, KernelTarget]) -> None:
-        """Make the kernel steer exactly these frontends, some of them to endpoints."""
+        """Make the kernel steer exactly these frontends, some to endpoints."""
         if self._applied is not None:
             gone = dict.fromkeys(self._applied.keys() - ports.keys())
             self.change_all({**gone, **ports}, targets)
@@ -182,9 +182,10 @@ class NftablesProgrammer(NatProgrammer):
         self.forget_stale()
 
     def change_all(self, touched: Touched, targets: Mapping[Frontend, KernelTarget]) -> None:
-        """Steer some frontends; those of ``touched`` without a target lead to ports alone.
+        """Steer some frontends; those without a target lead only to ports.
 
-        First to endpoints, then to ports: the proxy would pin clients that reach it meanwhile.
+        Endpoints are written before ports, as the proxy would create affinity entries for clients
+        that reach it meanwhile.
         """
         moved = {f: targets.get(f) for f in touched if self._targets.get(f) != targets.get(f)}
         before = {frontend: self._targets.get(frontend) for frontend in moved}
@@ -217,7 +218,7 @@ class NftablesProgrammer(NatProgrammer):
         ports = read_ports(
             listing.elements_of(SETS), [m for m in MAPS.values() if is_looked_up(listing, m)]
         )
-        # Until the first apply it is that of the earlier run.
+        # Until the first apply it is the earlier run's.
         refused = refuse_port_of(listing)
         return {f: self._refuse_port if port == refused else port for f, port in ports.items()}
 
@@ -283,7 +284,7 @@ class NftablesProgrammer(NatProgrammer):
         if target is None and frontend not in (self._applied or {}):
             return self._ended.get(frontend, ())
         if target is None or (frontend.protocol is Protocol.TCP and not target.is_on):
-            # Open connections stay; what no endpoint has answered is the proxy's.
+            # Open connections stay; unanswered SYNs go to the proxy.
             return ()
         return target.choices
 
@@ -296,17 +297,17 @@ class NftablesProgrammer(NatProgrammer):
         self._ended = {}
 
     def _note_ended(self, touched: Touched, before: KernelTargets) -> None:
-        """Note frontends with UDP flows, or unanswered SYNs, to endpoints that they no longer have.
+        """Note frontends with UDP flows, or unanswered SYNs, to endpoints they no longer have.
 
-        A SYN to an endpoint that doesn't answer is sent again, and follows its entry for up to two
-        minutes; so does a new connection from the same port.
+        A SYN to a silent endpoint is retransmitted, and follows its entry for up to two minutes; so
+        does a new connection from the same port.
         """
         for frontend, target in before.items():
             if target is None:
                 continue
             if touched[frontend] is None:
                 self._note_endpoints(frontend, target.choices)
-                # It may return before anything is removed.
+                # It may return to the kernel path before anything is removed.
                 self._note_led([(frontend, target.port)])
                 continue
             is_concerned = target.is_on or frontend.protocol is Protocol.UDP
@@ -314,24 +315,24 @@ class NftablesProgrammer(NatProgrammer):
                 self._note_led([(frontend, target.port)])
 
     def _note_left(self, left: Mapping[Frontend, tuple[SocketAddress, ...]]) -> None:
-        """Note the endpoints that an earlier run, or a refused first apply, led frontends to.
+        """Note the endpoints to which an earlier run, or a refused first apply, led frontends.
 
-        Flows to those of frontends that aren't steered now end, and so do unanswered SYNs to others
-        than now.
+        Flows of frontends that are no longer steered end, and so do unanswered SYNs to former
+        endpoints.
         """
         for frontend, endpoints in left.items():
             self._note_led([(frontend, _NO_PORT)])
             self._note_endpoints(frontend, (EndpointChoice(endpoints),))
 
     def _note_refused(self, targets: KernelTargets) -> None:
-        """Note what a change that is refused may have led clients to, until it is undone."""
+        """Note endpoints to which a refused change may have led clients until it was undone."""
         for frontend, target in targets.items():
             if target is not None and target.is_on:
                 self._note_led([(frontend, _NO_PORT)])
                 self._note_endpoints(frontend, target.choices)
 
     def _note_endpoints(self, frontend: Frontend, choices: Collection[EndpointChoice]) -> None:
-        """Note endpoints that a frontend may have led to, for the time when it leads nowhere."""
+        """Note former endpoints of a frontend, whose flows are to end."""
         known = self._ended.get(frontend, ())
         self._ended[frontend] = tuple(dict.fromkeys((*known, *choices)))
 
@@ -347,7 +348,7 @@ class NftablesProgrammer(NatProgrammer):
         return Shape(self._table.name, self._refuse_port, self._to_ip, checks_sockets)
 
     def _note_repair(self, repair: Repair) -> None:
-        """Note frontends whose elements were missing or different for a while.
+        """Note frontends whose elements were missing or wrong for a while.
 
         Their connections may lead anywhere.
         """
@@ -355,12 +356,12 @@ class NftablesProgrammer(NatProgrammer):
         self._note_led(each_port(repair.removed))
 
     def _choose_address(self) -> bool:
-        """Choose the address that rules translate to; return whether they must change."""
+        """Choose the address for DNAT; return whether rules must change."""
         to_ip = self._choose_ip()
         if to_ip == self._to_ip:
             return False
         self._to_ip = to_ip
-        # Until the kernel has accepted others.
+        # Rewrite everything until the kernel has accepted the new rules.
         self._table.forget()
         return True
 

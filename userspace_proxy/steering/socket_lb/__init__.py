@@ -1,14 +1,13 @@
-"""Translates connect() of this node's programs by BPF, above the rules of the kernel path.
+"""Translates connect() of this node's programs by BPF, before the kernel path's rules.
 
-    desired    which frontends are translated, and the elements of maps that say so; pure
+    desired    which frontends are translated, and the map elements for them; pure
     programs   programs, maps and links, and their names in bpffs
     hooks      what a proxy does with them
     steering   steering nftables with hooks
 
-Rule 1: rules lead whatever the hooks don't, so hooks translate only what any client may dial, and a
-failure of theirs fails nothing else.
-Rule 2: what leads away from an endpoint is in force before the endpoint's number is used again,
-which is never.
+Rule 1: rules steer whatever isn't offloaded to hooks, so hooks translate only frontends that any
+client may dial, and their failure breaks nothing else.
+Rule 2: an endpoint's number is never reused, so no entry leads to a wrong endpoint.
 """
 
 from .hooks import HookPlace, Hooks, HookState, find_place

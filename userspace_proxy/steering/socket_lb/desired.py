@@ -1,14 +1,14 @@
-"""Decides which frontends are translated at connect(), and which elements the maps have for that.
+"""Decides which frontends are translated at connect(), and the map elements for them.
 
     frontend ─▶ service: number, slots ─▶ slot 0 … n ─▶ endpoint: address, number ─▶ counters
                                       └─▶ by the endpoint's number, for clients with affinity
 
-Rule 1: a service never changes. Other slots are a new service, to which its frontends are then led,
-one by one and each at once.
-Rule 2: an endpoint of a Service port keeps its number, and its counters, while the port has it or a
-connection to it is open. No other ever gets that number.
-Rule 3: what depends on a client's address is left to the rules: at connect() there may be none yet.
-Rule 4: half of each map stays free, so that old and new elements fit in at once.
+Rule 1: a service never changes. New slots are a new service, to which frontends are switched one by
+one, each atomically.
+Rule 2: a Service port's endpoint keeps its number and counters while the port has it, or a
+connection to it is open. The number is never reused.
+Rule 3: what depends on a client's address isn't offloaded: at connect() the client may have none.
+Rule 4: half of each map stays free, so that old and new elements fit at the same time.
 """
 
 from __future__ import annotations
@@ -33,22 +33,23 @@ from ...model import Frontend, IPFamily, PortKey, Protocol, SocketAddress, is_lo
 from ..base import Affinity, KernelTarget, Target
 
 SLOTS_MAX = 4096
-"""Of one service, so that one Service with many endpoints doesn't fill the maps for others."""
+"""The slots of one service at most, so that one Service with many endpoints doesn't fill the
+maps."""
 FRONTENDS4, FRONTENDS6, SLOTS, COUNTERS = "frontends4", "frontends6", "slots", "counters"
 FRONTENDS = (FRONTENDS4, FRONTENDS6)
 LED = (SLOTS, *FRONTENDS)
-"""The maps whose elements follow from the desired state, in the order in which they are written."""
+"""The maps that are written from the desired state, in the order of writing."""
 NO_COUNTS = DialCounts().pack()
 _NOT_IN_KERNEL = "it isn't on the kernel path"
 _FULL = "the maps of the hooks are full"
 _LINK_LOCAL = ("169.254.", "fe8", "fe9", "fea", "feb")
 
 At = tuple[PortKey, SocketAddress]
-"""A Service port, and an endpoint of it."""
+"""A Service port, and one of its endpoints."""
 
 
 def why_left(frontend: Frontend, target: Target | None) -> str:
-    """Return why a frontend is left to the rules; empty if it is translated at connect()."""
+    """Return why a frontend isn't offloaded; empty if it is translated at connect()."""
     if not isinstance(target, KernelTarget) or not target.is_on:
         return _NOT_IN_KERNEL
     if frontend.protocol is not Protocol.TCP:
@@ -75,7 +76,7 @@ def _why_addresses(frontend: Frontend, endpoints: Iterable[SocketAddress]) -> st
 
 
 def spread(endpoints: Collection[SocketAddress]) -> tuple[SocketAddress, ...]:
-    """Return endpoints in an order that keeps those that are equal apart."""
+    """Return endpoints in an order that separates equal ones."""
     shares = dict.fromkeys(endpoints, 0.0)
     if len(shares) == len(endpoints):
         return tuple(endpoints)
@@ -90,11 +91,11 @@ def spread(endpoints: Collection[SocketAddress]) -> tuple[SocketAddress, ...]:
 
 
 class Hooked(NamedTuple):
-    """What a service is made of."""
+    """The contents of a service."""
 
     name: PortKey
     endpoints: tuple[SocketAddress, ...]
-    """By slot."""
+    """The endpoint of each slot."""
     affinity: Affinity | None
 
 
@@ -103,7 +104,7 @@ def _made_of(target: KernelTarget) -> Hooked:
 
 
 def _is_on_as(frontend: Frontend, target: Target | None, hooked: Hooked) -> bool:
-    """Return whether a target would be this, were it on the kernel path."""
+    """Return whether a target would be this service if it were on the kernel path."""
     if not isinstance(target, KernelTarget):
         return False
     on = replace(target, is_on=True)
@@ -111,50 +112,50 @@ def _is_on_as(frontend: Frontend, target: Target | None, hooked: Hooked) -> bool
 
 
 class FoundService(NamedTuple):
-    """What the maps had for a frontend when this process began."""
+    """A frontend's entries in the maps when this process started."""
 
     value: FrontendValue
     slots: tuple[SlotValue, ...]
 
     def numbers(self) -> Iterator[int]:
-        """Yield those of its endpoints, and of its affinity."""
+        """Yield the numbers of its endpoints, and of its affinity."""
         yield self.value.affinity
         yield from (slot.number for slot in self.slots)
 
 
 class Room(NamedTuple):
-    """How many elements of each kind there may be."""
+    """The maximum number of elements of each kind."""
 
     frontends: int
-    """Of each family."""
+    """Frontends of each family."""
     slots: int
     endpoints: int
 
     @classmethod
     def of(cls, maps: Mapping[str, MapSpec]) -> Room:
-        """Return half of what the maps can have."""
+        """Return half of the maps' capacity."""
         return cls(*(maps[name].entries // 2 for name in (FRONTENDS4, SLOTS, COUNTERS)))
 
 
 @dataclass(slots=True)
 class Edits:
-    """How elements of maps have to change: those of counters, and of ``LED``."""
+    """Changes of map elements, in ``counters`` and ``LED``."""
 
     put: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     removed: dict[str, list[bytes]] = field(default_factory=dict)
     readmitted: list[bytes] = field(default_factory=list)
-    """Endpoints that are no longer ejected for all, as they have left. What network namespaces have
-    found stays until there is no room for it; their numbers aren't used again."""
+    """Removed endpoints, to be no longer ejected for all. Ejections for network namespaces stay
+    until they are evicted; the numbers aren't reused."""
 
 
 @dataclass(slots=True)
 class _Number:
     number: int
     services: int = 0
-    """How many have it."""
+    """How many services have it."""
 
 
-# One of each family: else the pin of a client that has both would go from one to the other.
+# One for each family: else the affinity entry of a dual-stack client would alternate.
 _OfAffinity = tuple[str, IPFamily]
 
 
@@ -162,26 +163,26 @@ _OfAffinity = tuple[str, IPFamily]
 class _Service:
     value: FrontendValue
     keys: list[bytes]
-    """Of its slots."""
+    """Keys of its slots."""
     affinity: _OfAffinity | None
     frontends: int = 0
-    """How many lead to it."""
+    """How many frontends lead to it."""
 
 
 class DesiredHooks:
-    """The desired state, and what was numbered for it.
+    """The desired state, and the numbers assigned for it.
 
     Args:
-        room: How much the maps may have.
+        room: The maximum number of elements.
     """
 
     def __init__(self, room: Room) -> None:
         self.elements: dict[str, dict[bytes, bytes]] = {name: {} for name in LED}
-        """What the maps should have."""
+        """The desired map elements."""
         self.at: dict[int, At] = {}
-        """The endpoints that have counters, by number."""
+        """Endpoints with counters, by number."""
         self.next_number = 1
-        """No endpoint, and no affinity, has had this number, or one beyond it."""
+        """The lowest number that no endpoint or affinity has had, nor any above it."""
         self._room = room
         self._last_service = 0
         self._found: dict[SocketAddress, FoundService] = {}
@@ -191,8 +192,8 @@ class DesiredHooks:
         self._used: set[int] = set()
         self._numbers: dict[At, _Number] = {}
         self._without_service: dict[int, None] = {}
-        """The endpoints that only open connections may have, by number; the last one returned by
-        :meth:`next_without_service` is the last one."""
+        """Removed endpoints that may have open connections, by number; the one last returned by
+        :meth:`next_without_service` is last."""
         self._affinities: dict[_OfAffinity, _Number] = {}
 
     @property
@@ -206,14 +207,14 @@ class DesiredHooks:
     def adopt(
         self, found: Mapping[SocketAddress, FoundService], services: Iterable[int], next_number: int
     ) -> None:
-        """Note what an earlier process has left in the maps, before the first change.
+        """Note an earlier process's map elements, before the first change.
 
         Args:
-            services: All that have slots.
+            services: All services with slots.
         """
         self._found = dict(found)
         self._last_service = max(services, default=0)
-        # The settings, which have the next number, may have begun anew.
+        # The settings, which have the next number, may have been reset.
         used = (n for one in found.values() for n in one.numbers())
         self.next_number = max(next_number, 1 + max(used, default=0))
 
@@ -221,10 +222,10 @@ class DesiredHooks:
         return self._hooked.keys()
 
     def leaving(self, touched: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
-        """Return those of some new targets that end a translation before the rules change.
+        """Return the new targets whose translation must end before the rules change.
 
-        Those that only leave the kernel path are none: until rules lead to the proxy, hooks know
-        which endpoints fail, and rules don't.
+        Frontends that only leave the kernel path aren't among them: until rules lead to the proxy,
+        hooks know which endpoints fail, and rules don't.
         """
         return {
             frontend: target
@@ -235,7 +236,7 @@ class DesiredHooks:
         }
 
     def replace(self, wanted: Mapping[Frontend, Target]) -> Edits:
-        """Accept a complete new state, and return how the last one differs."""
+        """Accept a complete new state; return the changes."""
         touched: dict[Frontend, Target | None] = dict.fromkeys((*self._hooked, *self._left))
         touched.update(wanted)
         edits = self.change(touched)
@@ -243,7 +244,7 @@ class DesiredHooks:
         return edits
 
     def change(self, touched: Mapping[Frontend, Target | None]) -> Edits:
-        """Accept new targets; None: a frontend isn't steered any more."""
+        """Accept new targets; None: a frontend is no longer steered."""
         edits = Edits()
         for frontend, target in touched.items():
             before = self._hooked.pop(frontend, None)
@@ -262,21 +263,21 @@ class DesiredHooks:
         return edits
 
     def counters(self) -> dict[bytes, bytes]:
-        """Return the elements of ``counters``, as they begin."""
+        """Return the initial elements of ``counters``."""
         return dict.fromkeys(map(number_key, list(self.at)), NO_COUNTS)
 
     def number_of(self, at: At) -> int | None:
-        """Return the number of an endpoint; None: it has none."""
+        """Return an endpoint's number; None: it has none."""
         known = self._numbers.get(at)
         return None if known is None else known.number
 
     @property
     def without_service(self) -> int:
-        """How many endpoints only open connections may have."""
+        """How many removed endpoints may have open connections."""
         return len(self._without_service)
 
     def next_without_service(self, count: int) -> list[int]:
-        """Return the numbers of some of these; the next call returns others, if there are any."""
+        """Return some of their numbers; the next call returns others, if there are any."""
         numbers = list(islice(self._without_service, count))
         for number in numbers:
             del self._without_service[number]
@@ -284,7 +285,7 @@ class DesiredHooks:
         return numbers
 
     def forget(self, numbers: Iterable[int]) -> Edits:
-        """Forget such numbers; their counters go."""
+        """Forget numbers of removed endpoints; returns the removal of their counters."""
         edits = Edits()
         for number in numbers:
             del self._numbers[self.at.pop(number)]

@@ -1,12 +1,13 @@
-"""What translates connect() of this node's programs for one proxy.
+"""The BPF programs and maps that translate connect() of this node's programs for one proxy.
 
-    change ─▶ desired state ─▶ counters, slots ─▶ frontends ─▶ what isn't led to any more goes
+    change ─▶ desired state ─▶ counters, slots ─▶ frontends ─▶ unused elements are deleted
     ring ─▶ events      counters, ejections ◀── programs
     a failed dial ─▶ ejected for its network namespace ─a probe fails, too─▶ eject: for all
 
-Rule 1: what doesn't succeed is noted, and written by the next repair from what the kernel has; no
-caller has to do anything about it.
-Rule 2: programs pass by once nothing has renewed their term: after a crash, rules lead all clients.
+Rule 1: failures are recorded, and the next repair compares the maps and writes the rest; callers
+needn't handle them.
+Rule 2: programs stop translating once their term isn't renewed: after a crash, rules steer all
+clients.
 """
 
 from __future__ import annotations
@@ -66,15 +67,15 @@ from .programs import TERM_NS, Programs, find_bpffs, find_cgroup, remove_hooks
 
 _log = FieldLogger("userspace_proxy.steering")
 
-# Of a thread's time; comparing all elements takes 40 ms with 10,000 Services.
+# The share of a thread's time; comparing all elements takes 40 ms with 10,000 Services.
 _SHARE = 0.025
-# Endpoints that have left, while connections to them are open, and how many of them are looked at
-# in a second, in turns: one takes 5 µs.
+# Removed endpoints to keep while connections to them are open, and how many of them to check each
+# second in turn; a check takes 5 µs.
 _LEFT_MAX, _LEFT_EACH = 16_384, 1_024
 
 
 class SocketEvent(NamedTuple):
-    """What has become of a dial, or of a connection."""
+    """The result of a dial, or of a connection."""
 
     name: PortKey
     endpoint: SocketAddress
@@ -83,22 +84,22 @@ class SocketEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HookState:
-    """How translating connect() fares."""
+    """The state of translating connect()."""
 
     attached: bool = False
     problem: str = ""
-    """Why something isn't as it should be; empty if all is."""
+    """Why something doesn't work; empty if all does."""
     frontends: int = 0
-    """That are translated."""
+    """Translated frontends."""
     cgroup: str = ""
     repairs: int = 0
-    """How much another program had removed or changed."""
+    """Repairs of changes by other programs."""
 
 
 class Hooks:
     """One proxy's programs and maps.
 
-    What changes them is for one thread; what reads them, from ``counts`` on, is for any.
+    Methods that change them are for one thread; methods that read, from ``counts`` on, for any.
 
     Args:
         kernel: What it offers.
@@ -123,30 +124,30 @@ class Hooks:
         self._settings_lock = threading.Lock()
         self._is_attached = False
         self._is_begun = False
-        """There was a first state."""
+        """Whether there was a first state."""
         self._first: dict[Frontend, Target] | None = None
-        """The first state, while what an earlier process has left couldn't be read."""
+        """The first state, while an earlier process's elements can't be read."""
         self._is_unsure = False
-        """The maps may not be as desired."""
+        """Whether the maps may differ from the desired state."""
         self._comparing = Pacing(_SHARE)
         self._lacks_counters = False
         self._problem = ""
         self._problem_lines = LogLimit()
         self._repairs = 0
         self._attached: Sequence[tuple[str, int, bool]] = ()
-        """What was attached at the last look, by other programs, too."""
+        """Programs attached at the last check, including other proxies'."""
         self._others: Sequence[OtherHook] = ()
         self._other_lines = LogLimit(SERVICE_LINES)
         self.inherited: Mapping[At, DialCounts] = {}
-        """What an earlier process has counted; known from the first state on."""
+        """An earlier process's counts; known from the first state on."""
 
     # -- what changes ----------------------------------------------------------
 
     def start(self) -> None:
-        """Load and attach programs, or take over those of an earlier run, with their maps.
+        """Load and attach programs, replacing an earlier run's and taking over its maps.
 
         Raises:
-            SteeringError: They can't work here; nothing of them is left if some did.
+            SteeringError: They can't work here; all of them are removed.
         """
         cgroup, names, others = find_place(self._options, self._kernel, self._names)
         self._note_others(others)
@@ -165,7 +166,7 @@ class Hooks:
         self._ring = Ring(programs.maps["events"], programs.specs["events"].entries)
 
     def replace(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Lead exactly these frontends to their endpoints, as far as it is possible."""
+        """Translate exactly these frontends, as far as possible."""
         with self._noting_problems():
             if self._is_begun:
                 self._write(self._desired.replace(wanted))
@@ -173,16 +174,16 @@ class Hooks:
                 self._lead_first(dict(wanted))
 
     def leave_all_but(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Translate no frontend any more that isn't among these, or is to be left to the rules."""
+        """Stop translating frontends that aren't among these, or aren't to be offloaded."""
         self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
 
     def leave(self, touched: Mapping[Frontend, Target | None]) -> None:
-        """Translate those of some frontends no more that are to be left to the rules."""
+        """Stop translating those of some frontends that aren't to be offloaded."""
         if leaving := self._desired.leaving(touched):
             self.change(leaving)
 
     def change(self, touched: Mapping[Frontend, Target | None]) -> None:
-        """Lead some frontends elsewhere; None: it isn't steered any more."""
+        """Give some frontends new targets; None: no longer steered."""
         with self._noting_problems():
             if self._first is None:
                 self._write(self._desired.change(touched))
@@ -191,7 +192,7 @@ class Hooks:
                 self._lead_first({f: target for f, target in wanted.items() if target is not None})
 
     def repair(self) -> None:
-        """Put back what another program has removed or changed, write what failed, and go on."""
+        """Repair changes by other programs, retry failed writes, and renew the term."""
         if self._programs is None or not self._is_attached:
             return
         with self._noting_problems():
@@ -210,13 +211,13 @@ class Hooks:
     def remove(self) -> None:
         """Detach and remove everything; idempotent, also without ``start``.
 
-        What was counted can be read until :meth:`close`.
+        Counts can be read until :meth:`close`.
         """
         self._is_attached = False
         remove_hooks(self._proxy_name, self._names)
 
     def close(self) -> None:
-        """Close all descriptors; what is attached goes on for the rest of its term. Idempotent."""
+        """Close descriptors; attached programs continue for the rest of their term. Idempotent."""
         programs, self._programs = self._programs, None
         ring, self._ring = self._ring, None
         if ring is not None:
@@ -227,13 +228,13 @@ class Hooks:
     # -- what is read ----------------------------------------------------------
 
     def counts(self) -> Mapping[At, DialCounts]:
-        """Return what became of dials, by Service port and endpoint.
+        """Return the results of dials, by Service port and endpoint.
 
-        Also of endpoints that have left, until the last connection to them ends. Numbers never
-        shrink before that, and continue those of an earlier process.
+        Removed endpoints are included until the last connection to them ends. Until then numbers
+        never decrease, and they continue an earlier process's.
         """
         found = self._counts_in(self._elements(COUNTERS))
-        # Or there are new ones, which makes the next comparison no worse.
+        # The difference may also be new endpoints, which the next comparison handles as well.
         self._lacks_counters = len(found) < len(self._desired.at)
         return found
 
@@ -246,19 +247,19 @@ class Hooks:
 
     @property
     def event_descriptor(self) -> int:
-        """What is readable while there are events."""
+        """The descriptor, which is readable while there are events."""
         return self._running().maps["events"]
 
     def take_events(self) -> list[SocketEvent]:
-        """Return events that weren't taken yet, the oldest first; for one thread."""
+        """Return new events, oldest first; for one thread."""
         records = [] if self._ring is None else map(RingEvent.unpack, self._ring.take())
         known = self._desired.at
         return [SocketEvent(*at, one) for one in records if (at := known.get(one.endpoint))]
 
     def ejected(self) -> Mapping[At, float]:
-        """Return the endpoints that are ejected for all, with the seconds until a dial is a probe.
+        """Return the endpoints ejected for all, with the seconds until a dial is a probe.
 
-        0: the next one is, or one is pending.
+        With 0, the next dial is a probe, or a probe is pending.
         """
         now, found = time.monotonic_ns(), {}
         for key, value in self._elements("ejected"):
@@ -270,13 +271,12 @@ class Hooks:
         return found
 
     def eject(self, name: PortKey, endpoint: SocketAddress, kind: EventKind) -> float | None:
-        """Eject an endpoint for all, for longer if that was due for a probe, which has failed.
+        """Eject an endpoint for all; for longer if it was ejected and a probe has failed.
 
         Args:
             kind: ``REFUSED`` or ``UNANSWERED``.
 
-        Returns:
-            The monotonic seconds at which a dial is a probe; None if nothing changes.
+        Returns: The monotonic time in seconds of the next probe; None if nothing changes.
         """
         number = self._desired.number_of((name, endpoint))
         if number is None or self._programs is None:
@@ -295,14 +295,14 @@ class Hooks:
         return None
 
     def readmit(self, name: PortKey, endpoint: SocketAddress) -> None:
-        """End the ejection of an endpoint for all, if there is one."""
+        """End an endpoint's ejection for all, if there is one."""
         number = self._desired.number_of((name, endpoint))
         if number is not None and self._programs is not None:
             with suppress(OSError):
                 calls.delete(self._programs.maps["ejected"], EjectionScope(number).pack())
 
     def observe(self, is_on: bool) -> None:
-        """Have the end of each connection be an event, or no longer."""
+        """Start or stop reporting the end of each connection as an event."""
         if self._programs is not None:
             with suppress(OSError):
                 self._write_settings(observing=int(is_on))
@@ -320,7 +320,7 @@ class Hooks:
         return HookState(self._is_attached, self._problem, frontends, cgroup, self._repairs)
 
     def map_bytes(self) -> int:
-        """Return how much memory all maps take, as the kernel says."""
+        """Return how many bytes all maps take, by the kernel's account."""
         programs = self._programs
         with suppress(OSError):
             return programs.map_bytes() if programs is not None else 0
@@ -334,7 +334,7 @@ class Hooks:
         return self._programs
 
     def _begin(self, programs: Programs) -> None:
-        """Set what holds for all dials, before programs that need it are attached."""
+        """Write the settings for all dials, before programs are attached."""
         settings = programs.maps["settings"], programs.specs["settings"]
         value = calls.lookup(settings[0], SETTINGS_KEY, settings[1].value_bytes)
         next_number = max(1, DialSettings.unpack(value).next_number) if value else 1
@@ -351,7 +351,7 @@ class Hooks:
             calls.update(programs.maps["settings"], SETTINGS_KEY, self._settings.pack())
 
     def _read_found(self) -> tuple[dict[SocketAddress, FoundService], list[int]]:
-        """Return what each frontend was led to by an earlier run, and the services with slots."""
+        """Return an earlier run's target of each frontend, and the services with slots."""
         slots: dict[int, dict[int, SlotValue]] = {}
         for key, value in self._elements(SLOTS):
             service, index = divmod(number_of(key), 1 << 32)
@@ -368,10 +368,10 @@ class Hooks:
         return found, list(slots)
 
     def _lead_first(self, wanted: dict[Frontend, Target]) -> None:
-        """Accept a first state, and write it over what an earlier process has left.
+        """Accept the first state, and write it over an earlier process's elements.
 
-        The counters of its endpoints stay, and nothing is led elsewhere meanwhile. What can't be
-        read stays as it is, for the rest of its term at most.
+        Counters stay, and no frontend is interrupted. Elements that can't be read stay unchanged,
+        at most for the rest of their term.
         """
         self._first, self._is_unsure = wanted, True
         found, counters = self._read_found(), self._elements(COUNTERS)
@@ -382,9 +382,10 @@ class Hooks:
         self._put_right()
 
     def _write(self, edits: Edits) -> None:
-        """Write a difference, unless the maps aren't known: then a repair writes all.
+        """Write a difference, unless the maps' state is unknown: then a repair writes all.
 
-        What can't be led elsewhere is left to the rules until then: that takes no memory.
+        A frontend whose new target can't be written isn't offloaded until then: that takes no
+        memory.
         """
         if self._is_unsure:
             self._leave(edits)
@@ -404,7 +405,7 @@ class Hooks:
             self._delete(name, (*edits.put.get(name, ()), *edits.removed.get(name, ())))
 
     def _has_drifted(self) -> bool:
-        """Return whether another program has changed elements, as far as it was time to look."""
+        """Return whether another program has changed elements; checks only when it is due."""
         began = Clocks.monotonic()
         if not self._is_begun or began < self._comparing.due:
             return False
@@ -414,7 +415,7 @@ class Hooks:
         return not is_as_wanted or self._lacks_counters
 
     def _put_right(self) -> int:
-        """Make the maps as desired; return how many elements differed."""
+        """Repair the maps; return how many elements differed."""
         self._is_unsure = True
         wanted = {**self._desired.elements, COUNTERS: self._desired.counters()}
         put: dict[str, dict[bytes, bytes]] = {}
@@ -422,7 +423,7 @@ class Hooks:
         for name, elements in wanted.items():
             have = dict(self._elements(name))
             if name == COUNTERS:
-                # Programs have written their values.
+                # Only keys matter, as programs write the values.
                 have = dict.fromkeys(have, NO_COUNTS)
             if have != elements:
                 put[name] = {k: v for k, v in elements.items() if have.get(k) != v}
@@ -453,7 +454,7 @@ class Hooks:
         return calls.elements(programs.maps[name], programs.specs[name])
 
     def _forget_left(self) -> None:
-        """Remove the counters of endpoints that have left, once no connection needs them."""
+        """Remove the counters of removed endpoints, once no connection needs them."""
         desired = self._desired
         too_many = max(0, desired.without_service - _LEFT_MAX)
         looked = desired.next_without_service(too_many + _LEFT_EACH)
@@ -471,7 +472,7 @@ class Hooks:
     # -- others -------------------------------------------------------------------
 
     def _look_for_others(self) -> None:
-        """Log programs that have come since the last look."""
+        """Log programs that were attached since the last check."""
         programs, names = self._running(), self._names
         attached = attached_at(programs.cgroup)
         if names is not None and attached != self._attached:
@@ -479,7 +480,7 @@ class Hooks:
             self._note_others(judge_hooks(read_hooks(programs.cgroup, names), programs.ids()))
 
     def _note_others(self, others: Sequence[OtherHook]) -> None:
-        """Log those that weren't there before; each once."""
+        """Log new programs, each once."""
         for other in others:
             if other not in self._others and self._other_lines.take(Clocks.monotonic()):
                 fields = {"what": other.what, "where": other.where}
@@ -496,7 +497,7 @@ class Hooks:
             self._problem = _words(exc)
             if self._problem_lines.take(Clocks.monotonic()):
                 _log.warning(
-                    "hooks at connect() aren't as they should be, trying again: %(cause)s",
+                    "cannot update hooks at connect(), retrying: %(cause)s",
                     extra={"cause": self._problem},
                 )
         else:
@@ -506,30 +507,30 @@ class Hooks:
     def _note_repair(self, restored: Iterable[str]) -> None:
         self._repairs += 1
         _log.warning(
-            "another program had changed the hooks at connect(), repaired: %(what)s",
+            "another program changed the hooks at connect(), repaired: %(what)s",
             extra={"what": ", ".join(restored)},
         )
 
 
 class HookPlace(NamedTuple):
-    """Where hooks can work."""
+    """Where hooks can be attached."""
 
     cgroup: Path
     names: Path
     """The mount of bpffs."""
     others: Sequence[OtherHook]
-    """Other programs that see the same connect(); none of them translates Services."""
+    """Other programs at the same connect(), none of which translates Services."""
 
 
 def find_place(options: HookOptions, kernel: KernelOffers, names: Path | None = None) -> HookPlace:
-    """Return where hooks can work; nothing is changed.
+    """Return where hooks can be attached; changes nothing.
 
     Args:
         kernel: What it offers.
         names: The mount of bpffs; None: it is looked for.
 
     Raises:
-        SteeringError: They can't work here, or another program translates Services.
+        SteeringError: Hooks can't work here, or another program translates Services.
     """
     cgroup, names = find_cgroup(options.cgroup), names or find_bpffs()
     lack = read_rights(kernel, cgroup, names).lack()

@@ -1,9 +1,9 @@
-"""Judges programs of others that see the same connect() as the proxy's hooks; pure.
+"""Assesses other programs at the same connect() as the proxy's hooks; pure.
 
     connect()  ─▶ each program may replace the address, and the next one sees the new one
     sock_ops   ─▶ each program sets, for all of them, what it is called for
 
-Cilium and Calico translate Services there: two translators of one address can't both be right.
+Cilium and Calico translate Services there: two programs can't both translate an address.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from ...kernel.bpf.other_hooks import Hook
 
 OWN_PINS = "userspace-proxy"
-"""The folder of bpffs that contains the pins of all userspace-proxies."""
+"""The folder of bpffs with the pins of all userspace-proxies."""
 _SOCKOPS = "sockops"
-# By the beginning of the program's name, which the kernel cuts after 15 bytes, or of its pin.
+# How the program's name, which the kernel cuts after 15 bytes, or its pin begins.
 _CILIUM = ("cil_sock", "sock4_connect", "sock6_connect", "cilium/")
 _CALICO = ("calico_connect", "cali_ctlb", "calico")
 _REPLACEMENTS: Mapping[tuple[str, ...], tuple[str, str]] = {
@@ -30,27 +30,27 @@ class OtherHook:
     """A program of another proxy, or of an unknown one."""
 
     what: str
-    """What it does, or may do."""
+    """What the program does, or may do."""
     where: str
-    """Name, id, and where it is attached."""
+    """Its name, id, and hook."""
     hint: str
     replaces: bool = False
-    """It translates Services, or admits no other, so the proxy's hooks aren't attached."""
+    """Whether it translates Services, or admits no other program: then hooks aren't attached."""
 
 
 def judge_hooks(hooks: Iterable[Hook], own: Collection[int] = ()) -> list[OtherHook]:
-    """Return what other programs do to the proxy's hooks, those that translate Services first.
+    """Return how other programs affect the proxy's hooks, Service translators first.
 
     Args:
-        own: The ids of this proxy's programs. What is pinned as one of a userspace-proxy is also
-            passed over.
+        own: The ids of this proxy's programs. Programs pinned by any userspace-proxy are also
+            skipped.
     """
     others: dict[int, list[Hook]] = {}
     for hook in hooks:
         if hook.program not in own and not hook.pin.startswith(f"{OWN_PINS}/"):
             others.setdefault(hook.program, []).append(hook)
     found = list(_judge(others.values()))
-    # The programs of one replacement are one finding.
+    # All programs of one replacement make one finding.
     replacements = {one.what: one for one in reversed(found) if one.replaces}
     return [*replacements.values(), *(one for one in found if not one.replaces)]
 

@@ -1,14 +1,14 @@
-"""The programs and maps of one proxy in the kernel, and their names, which outlive the process.
+"""One proxy's programs and maps in the kernel, and their pins, which outlive the process.
 
     <bpffs>/userspace-proxy/<network namespace>/<proxy>/
-        frontends4-1f0c93a2, …   the maps, each with a digest of its form and its fields
+        frontends4-1f0c93a2, …   the maps, each with a digest of its layout and fields
         connect4, …              links, each of which attaches a program to the cgroup
 
-As with rules and locks, a proxy's name counts in its network namespace only.
+As with rules and locks, a proxy's name is unique only within its network namespace.
 
-Rule 1: there is no moment without programs: the next process replaces them in their links, and uses
-the maps that have the form it needs.
-Rule 2: what another program removes is put back, from descriptors.
+Rule 1: programs are replaced without a gap: the next process replaces them in their links, and uses
+the maps with the layout that it needs.
+Rule 2: pins and links that another program removes are restored from descriptors.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from .other_hooks import OWN_PINS
 
 _OBJECT = Path(calls.__file__).with_name("socket_lb.bpf.o")
 TERM_NS = 60 * 10**9
-"""For so long programs lead clients while nothing looks after them. A start takes some seconds, and
-one that is put off by crashes a minute."""
-# No proxy has this name.
+"""How long programs translate while no process renews their term. A start takes some seconds, or a
+minute if crashes delay it."""
+# The folder of a proxy without a name; no proxy is named like this.
 _WITHOUT_NAME = "_"
-# What follows connections is there before the first one is translated.
+# Programs that follow connections are attached before those that translate.
 _ORDER = sorted(KINDS, key=lambda section: "/connect" in section)
 
 
 class Programs:
-    """What is loaded, attached and named; the methods raise OSError.
+    """The loaded, attached and pinned programs and maps; methods raise OSError.
 
     Args:
-        cgroup: The folder of cgroup v2 whose programs are meant.
+        cgroup: The folder of cgroup v2 to which programs are attached.
         names: The mount of bpffs.
     """
 
@@ -59,7 +59,7 @@ class Programs:
         self._links: dict[str, int] = {}
 
     def load(self) -> None:
-        """Open or create the maps, and load the programs; nothing is attached."""
+        """Open or create the maps, and load the programs; attaches nothing."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         parts = read_object(_OBJECT.read_bytes())
         with calls.as_locked_memory():
@@ -73,7 +73,7 @@ class Programs:
         self._programs = calls.load_object(parts, self.maps)
 
     def attach(self) -> None:
-        """Attach the programs, in place of those of an earlier run; remove what it had besides."""
+        """Attach the programs, replacing an earlier run's; remove its other links."""
         for section in sorted(self._programs, key=_ORDER.index):
             path = self._paths[section] = self._folder / section.rpartition("/")[2]
             found = None
@@ -90,7 +90,7 @@ class Programs:
             path.unlink()
 
     def repair(self) -> list[str]:
-        """Put back what another program has removed; return what that was."""
+        """Restore what another program has removed; return what it was."""
         restored = []
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for section, link in list(self._links.items()):
@@ -109,11 +109,11 @@ class Programs:
         return [calls.program_info(program).id for program in self._programs.values()]
 
     def map_bytes(self) -> int:
-        """Return how much memory all maps take, as the kernel says."""
+        """Return how many bytes all maps take, by the kernel's account."""
         return sum(map(calls.memory_of, self.maps.values()))
 
     def close(self) -> None:
-        """Close all descriptors; what is attached stays so."""
+        """Close all descriptors; programs stay attached."""
         for held in (self._links, self._programs, self.maps):
             for descriptor in held.values():
                 os.close(descriptor)
@@ -127,7 +127,7 @@ class Programs:
         try:
             link = calls.attach(section, self._programs[section], folder)
         except PermissionError as exc:
-            # This process has all rights: it has just loaded the program.
+            # It isn't a lack of permissions, as this process has just loaded the program.
             only = f"another program at {section} admits no other (without BPF_F_ALLOW_MULTI)"
             raise OSError(exc.errno, only) from exc
         finally:
@@ -139,18 +139,18 @@ class Programs:
 
 
 def map_pin(name: str, spec: MapSpec, fields: Sequence[str]) -> str:
-    """Return the name of a map's pin; processes share only maps that have the same one.
+    """Return the name of a map's pin; processes share only maps with the same name.
 
     Args:
-        fields: What its values, or records, consist of.
+        fields: The fields of its values or records.
     """
     digest = hashlib.sha256(repr((name, *spec, *fields)).encode()).hexdigest()
     return f"{name}-{digest[:8]}"
 
 
 def folder_of(names: Path, label: str) -> Path:
-    """Return the folder of one proxy's names, in this thread's network namespace."""
-    # The kernel allows no dot in a name, and a label has no plus.
+    """Return the folder of one proxy's pins, in this thread's network namespace."""
+    # The kernel allows no dot in a name, and no label contains a plus.
     return _here(names) / (label.replace(".", "+") or _WITHOUT_NAME)
 
 
@@ -173,13 +173,13 @@ def hooked_labels(names: Path | None = None) -> list[str]:
 
 
 def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
-    """Detach and remove what a proxy has; return whether there was something. Idempotent.
+    """Detach and remove a proxy's hooks; return whether there were any. Idempotent.
 
     Args:
         names: The mount of bpffs; None: it is looked for.
 
     Raises:
-        SteeringError: It may not be removed.
+        SteeringError: Permission to remove them is denied.
     """
     names = names or find_bpffs()
     folder = names and folder_of(names, proxy_label(proxy_name))
@@ -190,19 +190,18 @@ def remove_hooks(proxy_name: str, names: Path | None = None) -> bool:
 
 
 def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
-    """Detach and remove what proxies of other network namespaces have left that are gone.
+    """Detach and remove hooks left by proxies of network namespaces that no longer exist.
 
-    Whether a namespace is gone can't be seen from another one, and a number is used again. But no
-    proxy lets its term end.
+    Other namespaces' existence can't be checked, and their numbers are reused. But a running proxy
+    always renews its term.
 
     Args:
         names: The mount of bpffs; None: it is looked for.
 
-    Returns:
-        Which ones: the namespace's number and the proxy's folder.
+    Returns: The namespace's number and the proxy's folder, for each.
 
     Raises:
-        SteeringError: They may not be removed.
+        SteeringError: Permission is denied.
     """
     names = names or find_bpffs()
     if names is None or not _is_there(names / OWN_PINS):
@@ -216,9 +215,9 @@ def remove_abandoned_hooks(names: Path | None = None) -> list[str]:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Return whether no process has looked after the maps of a folder for their term."""
+    """Return whether the term of a folder's maps has ended without renewal."""
     try:
-        # A process that begins has not set its term yet.
+        # A starting process hasn't set its term yet.
         is_new = Clocks.time() - folder.stat().st_mtime < TERM_NS / 1e9
         return not is_new and not any(map(_has_term, folder.glob("settings-*")))
     except OSError:
@@ -226,10 +225,10 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def _has_term(settings: Path) -> bool:
-    """Return whether such a map's term hasn't ended, as far as that can be told."""
+    """Return whether a settings map's term hasn't ended, if that can be read."""
     table, value_bytes = calls.pinned(settings), len(DialSettings().pack())
     try:
-        # Another version's may be of another form.
+        # Another version's map may have another layout.
         if calls.map_info(table).value_bytes != value_bytes:
             return True
         value = calls.lookup(table, SETTINGS_KEY, value_bytes) or bytes(value_bytes)
@@ -239,7 +238,7 @@ def _has_term(settings: Path) -> bool:
 
 
 def _is_there(folder: Path) -> bool:
-    """Return whether a folder of ours is there: a user who may not look has made none."""
+    """Return whether a folder of ours exists; a user without permission to look has none."""
     try:
         return folder.is_dir()
     except PermissionError:
@@ -256,12 +255,12 @@ def _remove_all(folder: Path) -> None:
 def _remove(folder: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: "connect" not in path.name):
         if "-" not in path.name:
-            # A process that hands over to this one holds it, too.
+            # A process that hands over to this one also has a descriptor of it.
             with contextlib.suppress(OSError):
                 _end(calls.pinned(path))
         path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        # Another proxy's are there.
+        # Other proxies' pins may be there.
         for empty in (folder, folder.parent, folder.parent.parent):
             empty.rmdir()
 
@@ -276,7 +275,7 @@ def _open(path: Path, name: str, spec: MapSpec) -> int:
 
 
 def _end(link: int) -> None:
-    """Detach and close a link, also one that is detached."""
+    """Detach a link, if it is attached, and close it."""
     with contextlib.suppress(OSError):
         calls.detach(link)
     os.close(link)
@@ -290,15 +289,15 @@ _UP = ".."
 class _Mount(NamedTuple):
     kind: str
     root: PurePosixPath
-    """The folder of the file system that is mounted, as this process's namespaces name it."""
+    """The mounted folder of the file system, as seen from this process's namespaces."""
     point: Path
 
 
 def find_cgroup(named: str = "", mounts: Path = _MOUNTS) -> Path | None:
-    """Return the named folder, or the mounted one of cgroup v2 that contains most; None: none.
+    """Return the named folder, or the topmost mounted one of cgroup v2; None: none.
 
-    Cgroup v2 may be mounted beside version 1, and in a container beside the container's own part of
-    it. Source: proc_pid_mountinfo(5); cgroup_namespaces(7).
+    Cgroup v2 may be mounted next to version 1, and in a container next to the container's own
+    subtree. Source: proc_pid_mountinfo(5); cgroup_namespaces(7).
     """
     if named:
         return Path(named)
@@ -307,13 +306,13 @@ def find_cgroup(named: str = "", mounts: Path = _MOUNTS) -> Path | None:
 
 
 def find_bpffs(mounts: Path = _MOUNTS) -> Path | None:
-    """Return a mount of bpffs, at its usual place if there is one; None: none is mounted."""
+    """Return a mount of bpffs, preferably at its usual path; None: none is mounted."""
     found = [mount.point for mount in _mounted(mounts) if mount.kind == "bpf"]
     return _BPFFS if _BPFFS in found else next(iter(found), None)
 
 
 def _depth(root: PurePosixPath) -> int:
-    """Return how far a root is below that of this process's cgroup namespace; above is negative."""
+    """Return a root's depth below that of this process's cgroup namespace; negative if above."""
     return sum(-1 if part == _UP else 1 for part in root.parts if part != "/")
 
 
@@ -325,5 +324,5 @@ def _mounted(mounts: Path) -> Iterator[_Mount]:
 
 
 def _plain(text: str) -> str:
-    """Return a path whose blanks the kernel has written as octal numbers."""
+    """Return a path with the kernel's octal escapes of blanks decoded."""
     return text.encode().decode("unicode_escape").encode("latin-1").decode(errors="replace")

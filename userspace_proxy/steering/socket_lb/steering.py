@@ -1,6 +1,6 @@
-"""Steering nftables, with connect() of this node's programs translated above its rules.
+"""Steering nftables, with connect() of this node's programs translated before its rules.
 
-change ─▶ hooks leave what they may no longer lead ─▶ rules ─▶ hooks lead what is new
+change ─▶ hooks drop frontends they may no longer translate ─▶ rules ─▶ hooks add new ones
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _log = FieldLogger("userspace_proxy.steering")
 
 
 class HookedSteering(NftablesSteering):
-    """Steering nftables with hooks, where they can work.
+    """Steering nftables with hooks, if these can work.
 
     Args:
-        options: Where they are attached, and whether they must work.
+        options: Where to attach hooks, and whether they must work.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class HookedSteering(NftablesSteering):
     ) -> None:
         super().__init__(facts, kernel)
         self.hooks: Hooks | None = None
-        """None: they don't work here, or not any more."""
+        """None: they don't work here, or no longer."""
         self._options = options
         self._loaded = Hooks(options, facts.proxy_name, kernel)
         self._hooks_thread = OneThread("socket-lb")
@@ -45,11 +45,11 @@ class HookedSteering(NftablesSteering):
         except SteeringError as exc:
             if self._options.is_required:
                 raise
-            _log.warning("rules lead all clients: %(cause)s", extra={"cause": str(exc)})
+            _log.warning("connect() isn't translated: %(cause)s", extra={"cause": str(exc)})
             try:
                 await self._hooks_thread.run(self._loaded.remove)
             except SteeringError as stay:
-                # They pass by once their term has ended.
+                # They stop translating once their term ends.
                 _log.warning("an earlier run's hooks stay: %(cause)s", extra={"cause": str(stay)})
         else:
             self.hooks = self._loaded

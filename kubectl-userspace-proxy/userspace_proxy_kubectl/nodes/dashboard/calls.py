@@ -31,6 +31,8 @@ class ClientCalls:
     """The Service port, as of ``EdgeFacts.service``."""
     connections: int
     """Since the proxies' start, refused ones included."""
+    failed: int
+    """Of these, those that have ended without an answer to the client."""
     last_at: float
     """Unix time of the last one."""
     nodes: tuple[str, ...]
@@ -87,6 +89,7 @@ def _together(client: str, port: str, found: Iterable[tuple[str, EdgeFacts]]) ->
         tuple(sorted({edge.client for edge in edges})),
         port,
         sum(bounded(edge.connections) for edge in edges),
+        sum(bounded(edge.failed) for edge in edges),
         max(moment(edge.last_at) for edge in edges),
         tuple(sorted(set(nodes))),
         f"{edges[0].namespace}/{edges[0].name}",

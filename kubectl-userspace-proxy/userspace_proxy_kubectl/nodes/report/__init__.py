@@ -2,8 +2,8 @@
 
     AllNodes, logs, objects ──▶ secrets removed ──▶ names, addresses replaced ──▶ files ──▶ tar.gz
 
-Rule 1: what an archive contains is chosen field by field; what isn't chosen isn't in it.
-Rule 2: all that others wrote passes the removal of secrets before anything is made of it, and with
-``--anonymous`` the pseudonyms. What is derived, such as the nodes table, is made of the result.
-Rule 3: whatever can't be had, or is cut, is listed in the archive with the reason.
+Rule 1: an archive's contents are chosen field by field; other fields aren't included.
+Rule 2: everything that others wrote first passes the removal of secrets, and with ``--anonymous``
+the pseudonyms. What is derived, such as the nodes table, is made from the result.
+Rule 3: whatever is unavailable or truncated is listed in the archive with the reason.
 """

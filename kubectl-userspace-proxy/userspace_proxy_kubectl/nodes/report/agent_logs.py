@@ -1,8 +1,8 @@
-"""The last lines that agents have logged, read through the API server.
+"""Reads the last lines of agents' logs through the API server.
 
-Rule 1: an agent's log, the logs of all, and the time for them are bounded. The agents are asked in
-the given order, so those with problems come first.
-Rule 2: what isn't permitted for one agent isn't asked for the others of its namespace.
+Rule 1: each log, all logs together, and the time for them are bounded. Agents are asked in the
+given order, so those with problems come first.
+Rule 2: what is denied for one agent isn't requested for others in its namespace.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ...port_forward import ForwardTarget
 
 LINES = 500
 LOG_BYTES = 256 << 10
-"""Of one agent, those at the end."""
+"""Limit of bytes from the end of one agent's log."""
 ALL_BYTES = 32 << 20
 WITHIN_S = 60.0
-"""Seconds for all."""
+"""Seconds for all logs."""
 _AT_ONCE = 8
-# The server counts from the start of the last lines, so it may send more than is kept.
+# The server counts from the start of the last lines, so more is requested than is kept.
 _ASKED_BYTES = 1 << 20
 
 
@@ -37,11 +37,11 @@ class AgentLog:
     agent: ForwardTarget
     text: str = ""
     problem: str = ""
-    """Why it is missing, or not whole; empty: it isn't."""
+    """Why it is missing or incomplete; empty: it is complete."""
 
 
 async def read_logs(client: ApiClient, agents: Sequence[ForwardTarget]) -> list[AgentLog]:
-    """Return the logs of agents, in their order; a failure is a value."""
+    """Return agents' logs, in the agents' order; a failure is a value."""
     reading = _Reading(client)
     found = [AgentLog(agent, problem=f"not read within {WITHIN_S:g} s") for agent in agents]
     waiting = iter(range(len(agents)))
@@ -57,13 +57,13 @@ async def read_logs(client: ApiClient, agents: Sequence[ForwardTarget]) -> list[
 
 
 class _Reading:
-    """What is left of the bounds."""
+    """The remaining bounds."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
         self._left_bytes = ALL_BYTES
         self._denied: dict[str, str] = {}
-        """Why the logs of a namespace may not be read."""
+        """Why a namespace's logs may not be read."""
 
     async def read(self, agent: ForwardTarget) -> AgentLog:
         if problem := self._denied.get(agent.namespace):
@@ -81,7 +81,7 @@ class _Reading:
         if response.code != 200:
             problem = " ".join(cause_of(response).split())
             if response.code in (401, 403):
-                # The server's words name the pod, and it is the same for all.
+                # The server's message names the pod, but the reason is the same for all.
                 problem = f"this user may not get pods/log in namespace {agent.namespace}"
                 self._denied[agent.namespace] = problem
             return AgentLog(agent, problem=problem)

@@ -1,8 +1,8 @@
-"""Writes files into one tar.gz, which is there as a whole or not at all.
+"""Writes files into one tar.gz, which appears complete or not at all.
 
-Rule 1: only the user can read it (on Windows: whom the folder admits).
-Rule 2: an existing file is replaced only on request, and only by a whole archive.
-Rule 3: it has nothing of this machine: no user, no file's time.
+Rule 1: only the user can read it (on Windows: whoever the folder admits).
+Rule 2: an existing file is replaced only on request, and only by a complete archive.
+Rule 3: it contains nothing about this machine: no user, no file time.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class ArchiveError(UserspaceProxyError):
 
 
 class ReportFile(NamedTuple):
-    """A file of an archive."""
+    """A file in an archive."""
 
     path: str
-    """With slashes, below the archive's only folder."""
+    """The path with slashes, below the archive's only folder."""
     body: bytes
 
 
@@ -40,8 +40,8 @@ def write_archive(
     """Write an archive; return its size in bytes.
 
     Args:
-        files: Taken one at a time.
-        made_at: Unix time, that of all files.
+        files: Consumed one at a time.
+        made_at: Unix time, used for all files.
         replaces: Whether an existing file may be replaced.
 
     Raises:
@@ -75,14 +75,14 @@ def write_archive(
 
 
 def _publish(part: Path, path: Path) -> None:
-    """Give a file its name; raises FileExistsError if that is taken."""
+    """Rename a file to its final name; raises FileExistsError if that is taken."""
     try:
-        # A rename would replace what another program has written meanwhile.
+        # A rename would replace a file that another program created meanwhile.
         os.link(part, path)
     except FileExistsError:
         raise
     except OSError:
-        # This file system has no links.
+        # The file system doesn't support links.
         if os.path.lexists(path):
             raise FileExistsError from None
         part.rename(path)

@@ -1,8 +1,8 @@
-"""Makes the files of a report of what was gathered.
+"""Makes a report's files from gathered material.
 
     Material ──each text made safe──▶ values ──▶ nodes.txt, nodes/*, logs/*, services/*, README.txt
 
-Rule 1: the lists of what is contained and what is missing come last, and are whole.
+Rule 1: the lists of contents and of missing parts come last, and are complete.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from .objects import learn_names, safe_object
 from .scrubbing import Scrubber
 
 STATUS_BYTES = 256 << 20
-"""Of all answers."""
+"""Limit on the bytes of all answers."""
 _LISTS = 2
 
 
 @dataclass(slots=True)
 class _Listing:
-    """What is said of the files once all are made."""
+    """Describes the files once all are made."""
 
     files: list[tuple[str, int, str]] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
@@ -49,10 +49,10 @@ class _Listing:
 
 
 class Contents:
-    """The files of one report.
+    """One report's files.
 
     Args:
-        scrubber: It knows all names that could be listed.
+        scrubber: Knows all names that could be listed.
     """
 
     def __init__(self, material: Material, scrubber: Scrubber) -> None:
@@ -72,16 +72,16 @@ class Contents:
 
     @property
     def missing(self) -> Sequence[Missing]:
-        """What is missing, as the archive says it; whole once all files are taken."""
+        """Missing parts, as worded in the archive; complete once all files are consumed."""
         return self._listing.missing
 
     @property
     def count(self) -> int:
-        """How many files were taken."""
+        """The number of consumed files."""
         return len(self._listing.files) + _LISTS
 
     def files(self) -> Iterator[ReportFile]:
-        """Yield all files, the lists of them last."""
+        """Yield all files, the lists of files last."""
         text = self._scrubber.text
         self._listing.missing = [
             Missing(text(one.what), text(one.why)) for one in self._material.missing
@@ -142,7 +142,7 @@ class Contents:
             if not one.text:
                 continue
             pod = self._scrubber.name(one.agent.pod, "pod")
-            # A key may span lines; names don't.
+            # Secrets first, on the whole text: a key may span lines, names don't.
             lines = self._scrubber.secrets.remove(one.text).splitlines()
             text = "\n".join(map(self._scrubber.text, lines))
             path = self._path("logs/log-", pod, ".txt")
@@ -192,7 +192,7 @@ class Contents:
         return "\n".join(lines) + "\n"
 
     def _path(self, start: str, name: str, end: str) -> str:
-        """Return a path that all systems accept, and no other file has."""
+        """Return a unique path that all systems accept."""
         safe = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
         path, number = f"{start}{safe[:200]}{end}", 2
         while path.lower() in self._paths:
@@ -209,7 +209,7 @@ NEVER = (
 
 
 def _in_new_order(all_nodes: AllNodes, *, has_new_names: bool) -> AllNodes:
-    """Return all by its new names: the order of the hidden ones would show something of them."""
+    """Return nodes sorted by new names: the hidden names' order would reveal something."""
     if not has_new_names:
         return all_nodes
     answers = sorted(all_nodes.answers, key=lambda one: one.node)
@@ -230,7 +230,7 @@ def _answer_in_new_order(answer: AgentAnswer) -> AgentAnswer:
 
 
 def _readable(path: str, body: bytes) -> ReportFile:
-    """Return a file that a terminal may show: what it would execute is escaped as in JSON."""
+    """Return a file that is safe on a terminal: control characters are escaped as in JSON."""
     return ReportFile(path, printable_lines(body.decode(errors="replace")).encode())
 
 

@@ -1,9 +1,9 @@
-"""Gathers what a report contains, through the API server.
+"""Gathers a report's material through the API server.
 
     reader ──first──▶ AllNodes ──gather──▶ Material: answers, logs, objects, what is missing
 
-Rule 1: all is bounded: how many Services, logs and Service ports, and the time for them.
-Rule 2: gathering never fails because of a part: that is missing, with the reason.
+Rule 1: everything is bounded: numbers of Services, logs and Service ports, and the time for them.
+Rule 2: a failing part never fails the whole: it is listed as missing, with the reason.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from .pseudonyms import Pseudonyms
 from .scrubbing import Scrubber
 
 SERVICES_MAX = 100
-"""Services whose objects are read: those that most nodes don't serve."""
+"""How many Services' objects to read: those that most nodes don't serve."""
 PORTS_MAX = 50_000
-"""Service ports of all answers that are whole, of 3 kB each; of others there are summaries. Nodes
-with problems come first."""
+"""Service ports in all whole answers, at 3 kB each; other answers become summaries. Nodes with
+problems come first."""
 WITHIN_S = 60.0
-"""For a list of what has names."""
+"""Seconds for a list of named objects."""
 _QUERY = {"limit": "500"}
-# A Deployment's, a DaemonSet's or Job's, a StatefulSet's.
+# Pods of a Deployment, of a DaemonSet or Job, of a StatefulSet.
 _POD = re.compile(r"(.+?)(?:(?:-[a-z0-9]{6,10})?-[bcdfghjklmnpqrstvwxz2456789]{5}|-\d+)")
 _AT_ONCE = 8
 _VERSION_FIELDS = ("gitVersion", "gitCommit", "goVersion", "platform")
@@ -50,7 +50,7 @@ _VERSION_FIELDS = ("gitVersion", "gitCommit", "goVersion", "platform")
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Something that a report doesn't contain."""
+    """A part that a report lacks."""
 
     what: str
     why: str
@@ -58,7 +58,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What was gathered, as others wrote it."""
+    """Gathered material, as written by others."""
 
     all_nodes: AllNodes
     made_at: float
@@ -69,7 +69,7 @@ class Material:
 
 
 def unserved(all_nodes: AllNodes) -> list[str]:
-    """Return the Services that some node doesn't serve as it should, by how many nodes don't."""
+    """Return Services that some node doesn't serve as it should, most nodes first."""
     counts: Counter[str] = Counter()
     for answer in all_nodes.answers:
         status = answer.status or StatusFacts()
@@ -80,10 +80,10 @@ def unserved(all_nodes: AllNodes) -> list[str]:
 
 
 async def make_scrubber(client: ApiClient, key: bytes | None) -> tuple[Scrubber, str]:
-    """Return what is done to texts, and why not all names are known, or an empty text.
+    """Return the scrubber, and why not all names are known (or an empty text).
 
     Args:
-        client: Open; its own credentials are secrets, too.
+        client: Open; its own credentials count as secrets, too.
         key: For pseudonyms; None: names stay.
     """
     await client.credentials.header()
@@ -94,7 +94,7 @@ async def make_scrubber(client: ApiClient, key: bytes | None) -> tuple[Scrubber,
 
 
 def pseudonyms_of(url: str, key: bytes) -> Pseudonyms:
-    """Return pseudonyms that know the host of an API server."""
+    """Return pseudonyms that know the API server's host."""
     pseudonyms = Pseudonyms(key)
     host = urlsplit(url).hostname
     pseudonyms.learn("host", [host] if host else [])
@@ -104,10 +104,10 @@ def pseudonyms_of(url: str, key: bytes) -> Pseudonyms:
 async def gather(
     client: ApiClient, all_nodes: AllNodes, *, made_at: float, unknown: str = ""
 ) -> Material:
-    """Read what a report contains beside the answers of agents.
+    """Read a report's material other than agents' answers.
 
     Args:
-        unknown: Why not all names are known that have to be hidden: logs are left out.
+        unknown: Why not all names to hide are known: logs are then left out.
     """
     services, (shown, cut) = unserved(all_nodes), _cut(all_nodes)
     missing = [
@@ -141,7 +141,7 @@ async def gather(
 
 
 def _cut(all_nodes: AllNodes) -> tuple[AllNodes, int]:
-    """Return answers of which no more are whole than fit, and of how many there are summaries."""
+    """Return answers with as many whole ones as fit, and the number of summaries."""
     whole: list[str] = []
     left = PORTS_MAX
     for one in sorted(all_nodes.answers, key=lambda one: not _is_ill(one)):
@@ -159,7 +159,7 @@ def _cut(all_nodes: AllNodes) -> tuple[AllNodes, int]:
 
 
 def _agents(all_nodes: AllNodes) -> list[ForwardTarget]:
-    """Return all agents, those of nodes with problems first."""
+    """Return all agents, nodes with problems first."""
     order = sorted(all_nodes.answers, key=lambda one: not _is_ill(one))
     return [agent for one in order for agent in one.agents]
 
@@ -190,7 +190,7 @@ async def _server_version(client: ApiClient) -> dict[str, str]:
 
 
 def _without_logs(logs: Sequence[AgentLog]) -> Iterator[Missing]:
-    """Yield why logs are missing: agents with the same reason at once."""
+    """Yield why logs are missing, merging agents with the same reason."""
     by_reason: dict[str, list[str]] = {}
     for one in logs:
         if one.problem:
@@ -209,10 +209,10 @@ class _Item(WireHead, frozen=True):
 
 
 async def learn_all(client: ApiClient, pseudonyms: Pseudonyms) -> str:
-    """List what has names, and learn them, so that an anonymous report hides them everywhere.
+    """List and learn all names, so that an anonymous report hides them everywhere.
 
     Returns:
-        Why some can't be listed, or an empty text.
+        Why some names can't be listed, or an empty text.
     """
     kinds = (
         ("/api/v1/nodes", "node"),

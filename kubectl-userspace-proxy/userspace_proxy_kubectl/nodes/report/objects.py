@@ -1,8 +1,8 @@
-"""The objects of Services in a report: which are read, and which of their fields it contains.
+"""Services' objects in a report: which are read, and which fields are included.
 
-Rule 1: fields are named here, one by one, with what is done to their texts. What isn't named isn't
-in a report: managedFields, annotations of others (kubectl's has the whole manifest), owners.
-Rule 2: only lists are asked for, so that the rights of the reader of all nodes are enough.
+Rule 1: fields are listed here one by one, with the treatment of their texts. Other fields aren't
+included: managedFields, others' annotations (kubectl's contains the whole manifest), owners.
+Rule 2: only lists are requested, so the rights for reading all nodes suffice.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from userspace_proxy.sources.kubernetes.responses import Response, cause_of
 from .scrubbing import Scrubber
 
 WITHIN_S = 20.0
-"""Seconds for the objects of one Service."""
+"""Seconds for one Service's objects."""
 OBJECTS_MAX = 101
-"""A Service and its slices: 10,000 endpoints."""
+"""Objects of a Service and its slices: enough for 10,000 endpoints."""
 OBJECTS_BYTES = 1 << 20
-"""Of one Service, as the API server sends them."""
+"""Bytes for one Service, as sent by the API server."""
 
 WAKE = f"{DOMAIN}wake"
 _ANNOTATIONS = frozenset({*SERVICE_KEYS, *SLICE_KEYS})
@@ -42,13 +42,13 @@ Fields = Mapping[str, "Take | Fields"]
 
 @dataclass(frozen=True, slots=True)
 class ServiceObjects:
-    """What the API server has of one Service."""
+    """The API server's objects of one Service."""
 
     service: str
     """``namespace/name``."""
     items: Sequence[Mapping[str, Any]] = ()
     problem: str = ""
-    """Why something is missing; empty: nothing is."""
+    """Why something is missing; empty: it is complete."""
 
 
 async def read_objects(client: ApiClient, service: str) -> ServiceObjects:
@@ -64,7 +64,7 @@ async def read_objects(client: ApiClient, service: str) -> ServiceObjects:
 
 
 class _Items:
-    """Objects that are kept of lists."""
+    """Objects kept from lists."""
 
     def __init__(self) -> None:
         self.items: list[Mapping[str, Any]] = []
@@ -81,7 +81,7 @@ class _Items:
 
 
 async def _read(client: ApiClient, namespace: str, name: str, taken: _Items) -> str:
-    """Read the lists; return why one of them isn't whole, or an empty text."""
+    """Read the lists; return why one is incomplete, or an empty text."""
     try:
         async with asyncio.timeout(WITHIN_S):
             for start, kind, query in (
@@ -107,7 +107,7 @@ async def _read(client: ApiClient, namespace: str, name: str, taken: _Items) -> 
 
 
 def safe_object(item: Mapping[str, Any], scrubber: Scrubber) -> dict[str, Any]:
-    """Return the part of a Service or EndpointSlice that a report contains."""
+    """Return the part of a Service or EndpointSlice that a report includes."""
     is_slice = "endpoints" in item
     metadata = item.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
@@ -125,7 +125,7 @@ def safe_object(item: Mapping[str, Any], scrubber: Scrubber) -> dict[str, Any]:
 
 
 def learn_names(item: Mapping[str, Any], scrubber: Scrubber) -> None:
-    """Learn the names in an object before any is hidden."""
+    """Learn an object's names before any is hidden."""
     if scrubber.pseudonyms is not None:
         safe_object(item, scrubber)
         scrubber.learn(None)
@@ -146,7 +146,7 @@ def _taken(fields: Fields, value: Any, scrubber: Scrubber) -> Any:
 
 
 def _each(take: Take) -> Take:
-    """Return what takes a scalar, or each one of a list; anything else is left out."""
+    """Return a function for a scalar, or for each item of a list; anything else is left out."""
 
     def taken(scrubber: Scrubber, value: Any) -> Any:
         if isinstance(value, list):
@@ -260,7 +260,7 @@ _NODES: Fields = {"name": _name("node")}
 _SLICE: Fields = {
     "addressType": _WORD,
     "endpoints": {
-        # Those of the type FQDN are names.
+        # Addresses of type FQDN are names.
         "addresses": _each(_address),
         "conditions": {"ready": _WORD, "serving": _WORD, "terminating": _WORD},
         "hostname": _name("pod"),

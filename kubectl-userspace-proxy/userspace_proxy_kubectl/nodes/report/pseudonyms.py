@@ -1,16 +1,16 @@
-"""Stable pseudonyms for names and addresses, also inside sentences and log lines.
+"""Stable pseudonyms for names and addresses, even within sentences and log lines.
 
     shop/web: 10.244.3.9:8080 refuses ──▶ namespace-k3f9t2/service-m1x8d0: 10.87.201.66:8080 refuses
 
-Rule 1: within one archive the same name has the same pseudonym; its key is random and isn't kept,
-so nobody finds a name by trying.
-Rule 2: structure stays: ports, families, the kind of an address (loopback, private, public, …) and
-networks: addresses that share a prefix have pseudonyms that share one of that length.
-Rule 3: a word is hidden if it is a name that was learned, begins with one (``web-7d9f8-x2x4z``), or
-has the form of a pod's, a host's or a Service's name (``shop/web``). What all clusters have, such
-as ``kube-system``, stays.
+Rule 1: within an archive a name always has the same pseudonym; the key is random and not kept, so
+names can't be found by trying.
+Rule 2: structure is preserved: ports, families, the kind of an address (loopback, private, public,
+…) and networks: addresses with a common prefix have pseudonyms with a prefix of the same length.
+Rule 3: a word is hidden if it is a learned name, begins with one (``web-7d9f8-x2x4z``), or has the
+form of a pod's, host's or Service's name (``shop/web``). Names common to all clusters, such as
+``kube-system``, stay.
 
-Source of the form of addresses: Xu, Fan, Ammar, Moon: Prefix-preserving IP address anonymization
+Source for address pseudonyms: Xu, Fan, Ammar, Moon: Prefix-preserving IP address anonymization
 (Crypto-PAn), 2002.
 """
 
@@ -30,13 +30,13 @@ KEPT = frozenset(
         "kube-proxy", "userspace-proxy", "userspace_proxy", "localhost", "cluster.local",
     }
 )  # fmt: skip
-"""Names that all clusters have, or this program."""
+"""Names common to all clusters, or to this program."""
 
 _NAME_BYTES = 5
-# Source: RFC 1035, names of DNS, and Kubernetes' names of objects.
+# Source: RFC 1035, names of DNS, and Kubernetes' object names.
 _NAME_MAX = 253
 _LETTERS = "0123456789abcdefghjkmnpqrstvwxyz"
-# What a name may begin with, to be hidden with what follows; one letter is the start of any word.
+# Minimum length of a learned name that hides longer words; one letter starts any word.
 _START_MIN = 2
 
 _PART = re.compile(
@@ -58,12 +58,12 @@ _NO_NAMESPACES = frozenset(
         "windows",
     }
 )  # fmt: skip
-"""What stands before a slash and isn't a namespace."""
+"""Words before a slash that aren't namespaces."""
 _KINDS = {
     "daemonset": "workload", "deployment": "workload", "node": "node", "pod": "pod",
     "service": "service", "statefulset": "workload", "svc": "service",
 }  # fmt: skip
-"""What stands before a slash and a name, with what pseudonyms of such names begin with."""
+"""Words before a slash and a name, with the prefix of such names' pseudonyms."""
 _DASHED = re.compile(r"(?<!\d)\d{1,3}(?:-\d{1,3}){3}(?!\d)", re.ASCII)
 # Source: k8s.io/apimachinery, pkg/util/rand: the letters of generated names.
 _OF_POD = re.compile(r"(?=[a-z0-9-]*\d)[a-z][a-z0-9-]*-[bcdfghjklmnpqrstvwxz2456789]{5}")
@@ -76,7 +76,7 @@ _FILES = frozenset(
 )
 _NO_HOST_STARTS = ("net.", "kernel.", "userspace_proxy.")
 
-# Of these addresses the first bits say what they are, so they stay.
+# The first bits of these addresses show their kind, so they stay.
 _KINDS_4 = tuple(
     ipaddress.IPv4Network(text)
     for text in (
@@ -100,25 +100,25 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Pseudonyms:
-    """The pseudonyms of one archive.
+    """One archive's pseudonyms.
 
     Args:
-        key: Random; whoever has it can find names by trying.
+        key: Random; its owner can find names by trying.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._kinds: dict[str, str] = {}
-        """What each known name is of, by the name in lower case."""
+        """The kind of each known name, by the name in lower case."""
         self._names: dict[str, str] = {}
         """The pseudonyms so far."""
         self._taken: set[str] = set()
-        # Cost: 24 hashes for one of 10.0.0.0/8.
+        # Cost: 24 hashes for an address of 10.0.0.0/8.
         self.address = functools.lru_cache(maxsize=1 << 16)(self._of_address)
-        """Return the pseudonym of an address or a network; other texts stay."""
+        """Return the pseudonym of an address or network; other texts are returned as they are."""
 
     def learn(self, kind: str, names: Iterable[str]) -> None:
-        """Note names that are to be hidden; the first kind of a name stays.
+        """Register names to hide; the first kind of a name stays.
 
         Args:
             kind: What the pseudonyms begin with: ``namespace``, ``service``, ``pod``, ….
@@ -129,14 +129,14 @@ class Pseudonyms:
                 self._kinds[key] = kind
 
     def name(self, text: str, kind: str) -> str:
-        """Return the pseudonym of a name, whatever it looks like; an empty one stays."""
+        """Return a name's pseudonym, whatever it looks like; an empty name stays."""
         if not text or text.lower() in KEPT:
             return text
         self.learn(kind, [text])
         return self._name(text.lower())
 
     def digest(self, text: str) -> str:
-        """Return what stands for a hash of names or addresses, of the same length in hex."""
+        """Return a replacement for a hash of names or addresses, with the same length in hex."""
         return self._hash("digest", text.encode()).hex()[: len(text)]
 
     def _of_address(self, text: str) -> str:
@@ -152,16 +152,16 @@ class Pseudonyms:
         if not slash:
             return str(hidden)
         network = ipaddress.ip_network((hidden, length), strict=False)
-        # Hosts of a network are written so, too: 10.0.0.7/8.
+        # Hosts within a network are written like this, too: 10.0.0.7/8.
         is_network = (
             ipaddress.ip_network((address, length), strict=False).network_address == address
         )
         return f"{network.network_address if is_network else hidden}/{length}"
 
     def hide(self, text: str) -> str:
-        """Return a text in which each name and address is replaced.
+        """Return a text with each name and address replaced.
 
-        Once: addresses in the result would be replaced again.
+        Call it only once: it would replace the addresses in its result again.
         """
         return _PART.sub(self._part, text)
 
@@ -183,7 +183,7 @@ class Pseudonyms:
         return self._word(text)
 
     def _pair(self, text: str) -> str:
-        """Return a Service or pod with its namespace, also one that is gone; or two other words."""
+        """Return a Service or pod with its namespace, even if it is gone; or two other words."""
         namespace, _, name = text.partition("/")
         bare = name.rstrip(".-")
         is_named = not namespace.isdigit() and not bare.isdigit() and len(bare) > 1
@@ -217,7 +217,7 @@ class Pseudonyms:
         )
 
     def _dotted(self, word: str) -> str:
-        """Return a name with dots: of DNS in the cluster by its parts, other hosts as a whole."""
+        """Return a dotted name: a cluster's DNS name by its parts, other hosts as a whole."""
         key = word.lower()
         parts = key.split(".")
         is_other = parts[-1] in _FILES or key.startswith(_NO_HOST_STARTS)
@@ -233,7 +233,7 @@ class Pseudonyms:
         return ".".join(self._word(part) for part in word.split("."))
 
     def _label(self, part: str) -> str:
-        """Return a label of a name in DNS, where what isn't known is a name, too."""
+        """Return a label of a DNS name, in which unknown words count as names, too."""
         if part.isdigit() or not part:
             return part
         if _DASHED.fullmatch(part):
@@ -276,12 +276,12 @@ class Pseudonyms:
             return ipaddress.IPv6Address(int(address) >> 32 << 32 | int(inner))
         hidden = self._scrambled(address, kind.prefixlen if kind else 0)
         while kind is None and any(hidden in one for one in kinds):
-            # Each public address has another public one: the cycle leads back to it at last.
+            # Public addresses map to public ones: the cycle eventually leads back to one.
             hidden = self._scrambled(hidden, 0)
         return hidden
 
     def _scrambled(self, address: _Address, kept: int) -> _Address:
-        """Return another address with the same first bits; other bits depend on those before."""
+        """Return an address with the same first bits; each other bit depends on those before it."""
         size = address.max_prefixlen
         number = result = int(address)
         for place in range(kept, size):

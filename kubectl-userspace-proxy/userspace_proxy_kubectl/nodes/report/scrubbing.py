@@ -1,10 +1,10 @@
-"""Makes values safe for an archive: every text in them, by their types.
+"""Makes values safe for an archive by treating every text in them, according to types.
 
     AllNodes ──each text: secrets removed, names replaced──▶ AllNodes of the same form
 
-Rule 1: what is derived from the result, tables and sentences, needs no further care.
-Rule 2: fields whose texts are words of this program stay: a Service may be called like one.
-Rule 3: hashes of names get keyed ones, the same for equal ones.
+Rule 1: tables and sentences derived from the result need no further treatment.
+Rule 2: fields with this program's own words stay: a Service may have the same name.
+Rule 3: hashes of names become keyed hashes, equal for equal ones.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _WORDS = frozenset(
         "proxy_protocol", "side", "version", "word",
     }
 )  # fmt: skip
-"""Fields whose texts are words of this program, or versions."""
+"""Fields with this program's own words, or versions."""
 _SERVICES = frozenset({"behind", "digests", "keeps", "services"})
-"""Fields with Services, ``namespace/name``."""
+"""Fields with Services, as ``namespace/name``."""
 _HASHES = frozenset({"buckets", "digest", "digests", "id"})
 _NAMES = {
     "namespace": "namespace",
@@ -43,22 +43,22 @@ _NAMES = {
     "host": "host",
     "pod": "pod",
 }
-"""Fields that are names, with their kinds."""
+"""Fields with names, and the names' kinds."""
 _FIELDS_BY_TYPE: Mapping[tuple[type, str], str] = {
-    # Among them: conflict shop/web.
+    # The field also contains texts such as ``conflict shop/web``.
     (Problem, "kind"): "what",
     (RejectedFacts, "name"): "service",
     (SteeringState, "name"): "kind",
 }
-"""Fields that are treated like one of another name."""
+"""Fields that are treated like a field of another name."""
 _STATES = frozenset(map(str, EndpointState))
-"""Other states of endpoints are sentences."""
+"""Fixed states of endpoints; other states are sentences."""
 _SHORT_MAX = 200
 _KEYED_BY_WORDS = frozenset({"settings"})
 
 
 class Scrubber:
-    """What is done to each text.
+    """The treatment of each text.
 
     Args:
         pseudonyms: None: names and addresses stay.
@@ -67,16 +67,16 @@ class Scrubber:
     def __init__(self, secrets: Secrets, pseudonyms: Pseudonyms | None = None) -> None:
         self.secrets = secrets
         self.pseudonyms = pseudonyms
-        # Cost: the answers of a hundred nodes have the same million texts.
+        # Cost: a hundred nodes' answers contain the same million texts.
         self._short = functools.lru_cache(maxsize=1 << 17)(self._safe)
         self._short_word = functools.lru_cache(maxsize=1 << 12)(secrets.remove)
 
     def text(self, text: str) -> str:
-        """Return a text as the archive may have it."""
+        """Return a text in the form that the archive may contain."""
         return self._short(text) if len(text) <= _SHORT_MAX else self._safe(text)
 
     def word(self, text: str) -> str:
-        """Return a text that has no names as the archive may have it."""
+        """Return a text without names in the form that the archive may contain."""
         return self._short_word(text) if len(text) <= _SHORT_MAX else self.secrets.remove(text)
 
     def _safe(self, text: str) -> str:
@@ -84,25 +84,25 @@ class Scrubber:
         return text if self.pseudonyms is None else self.pseudonyms.hide(text)
 
     def name(self, text: str, kind: str) -> str:
-        """Return a name as the archive may have it."""
+        """Return a name in the form that the archive may contain."""
         text = self.word(text)
         return text if self.pseudonyms is None else self.pseudonyms.name(text, kind)
 
     def learn(self, value: object) -> None:
-        """Learn the names in a value, before any text is changed."""
+        """Learn a value's names, before any text is changed."""
         if self.pseudonyms is not None:
             for kind, name in _names_in(value, ""):
                 self.pseudonyms.learn(kind, [name])
             self._short.cache_clear()
 
     def learn_from(self, text: str) -> None:
-        """Learn the names in a text that are recognised by their form."""
+        """Learn the names in a text that their form reveals."""
         if self.pseudonyms is not None:
             self.pseudonyms.hide(text)
             self._short.cache_clear()
 
     def value(self, value: _T) -> _T:
-        """Return a copy of a value with each text in it changed."""
+        """Return a copy of a value with each text treated."""
         changed: _T = self._changed(value, "")
         return changed
 
@@ -161,11 +161,11 @@ def _field(value: object, name: str) -> str:
 
 
 def _names_in(value: Any, field: str) -> list[tuple[str, str]]:
-    """Return the names in a value, each after its kind."""
+    """Return a value's names, each preceded by its kind."""
     if isinstance(value, str):
         if kind := _NAMES.get(field):
             namespace, slash, name = value.rpartition("/")
-            # ``shop/web`` in one field.
+            # The field contains both, as ``shop/web``.
             return [(kind, name), ("namespace", namespace)] if slash else [(kind, value)]
         if field in _SERVICES:
             namespace, _, name = value.partition("/")

@@ -9,7 +9,6 @@ from userspace_proxy.agent.rounds.auto_paths import NO_ENDPOINTS, NOT_PROBED, Au
 from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import forwarding_unanswered
-from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import (
     DataPath,
     DialFailure,
@@ -27,32 +26,12 @@ from userspace_proxy.plan import PortPlan
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.steering import Bind, KernelTarget
 
+from ...plane.probed import Probed
 from ..samples import Cluster
-from ..watched import WatchedSteering, settle, until
+from ..watched import WatchedSteering, begin, settle, until
 
 A, B, C = (SocketAddress(f"10.244.1.{number}", 8080) for number in (1, 2, 3))
 REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
-
-
-class Probed:
-    """What was asked to be probed, instead of probes."""
-
-    def __init__(self, _note):
-        self.wanted = []
-        self.is_closed = False
-
-    @property
-    def endpoints(self):
-        return list(dict.fromkeys(endpoint for endpoint, _ in self.wanted))
-
-    def add(self, endpoint, service):
-        self.wanted.append((endpoint, str(service)))
-
-    def discard(self, endpoint, service):
-        self.wanted.remove((endpoint, str(service)))
-
-    def close(self):
-        self.is_closed = True
 
 
 def plan(*endpoints, name="web", protocol=Protocol.TCP, path=DataPath.AUTO, **others):
@@ -286,24 +265,9 @@ async def test_probes_switch_a_path_at_once_and_without_a_round(start, caplog):
     assert said[1].startswith("shop/web: path userspace: auto, and a probe failed: 10.244.1.1")
 
 
-async def test_a_switch_that_the_kernel_refuses_is_retried(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
-    auto = start.served_ports.auto_paths
-    auto._open_probes = Probed
-    await settle(loop, cluster.serve("web", HERE.ip, A.ip, handling=AUTO))
-    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
-    auto.note(A, None)
-    await until(lambda: loop.counters.failures >= 2)
-    assert not is_on(steering)
-    steering.fails_with = None
-    await until(lambda: is_on(steering))
-
-
 async def test_the_log_has_at_most_twenty_lines_of_many_switches(start, caplog):
     caplog.set_level("INFO")
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     auto = start.served_ports.auto_paths
     auto._open_probes = Probed
     for number in range(30):

@@ -1,7 +1,6 @@
 """Which changes a round takes, of namespaces that change a little, much and all the time."""
 
 import itertools
-import math
 from dataclasses import replace
 
 import pytest
@@ -60,31 +59,6 @@ def rounds():
     found = Rounds()
     found.round()
     return found
-
-
-def test_the_first_round_takes_all():
-    rounds = Rounds()
-    for n in range(5):
-        rounds.change(f"web-{n}")
-    assert len(rounds.round()) == 5
-    assert rounds.taken is rounds.store.snapshot()
-
-
-def test_what_fits_into_a_turn_is_the_snapshot_itself(rounds):
-    for n in range(50):
-        rounds.change(f"web-{n}", count=10)
-    rounds.round()
-    assert rounds.taken is rounds.store.snapshot()
-    assert rounds.turns.next_in_s == math.inf
-
-
-def test_a_namespace_has_a_turn_in_each_round_and_others_have_theirs(rounds):
-    for n in range(3):
-        rounds.change(f"web-{n}")
-    rounds.change("cart", count=1, namespace="quiet")
-    taken = rounds.round()
-    assert "cart" in taken
-    assert len(taken) == 2
 
 
 def test_what_does_not_fit_into_the_rest_of_a_turn_waits(rounds):
@@ -180,17 +154,6 @@ def test_a_small_service_of_a_namespace_that_waits_does_not_wait(rounds):
     assert rounds.round(0.01) == {"small"}
     assert 0 < rounds.turns.next_in_s < 1.0
     assert ServiceKey("busy", "web") in rounds.turns.waiting
-
-
-def test_what_waits_stays_as_it_was_until_its_turn(rounds):
-    rounds.change("web")
-    rounds.round()
-    before = rounds.taken
-    rounds.change("web")
-    assert rounds.round() == set()
-    assert rounds.taken.services == before.services
-    assert rounds.round(rounds.turns.next_in_s) == {"web"}
-    assert rounds.taken is rounds.store.snapshot()
 
 
 def test_a_deleted_service_does_not_wait(rounds):

@@ -3,7 +3,6 @@
 import errno
 import itertools
 import os
-from dataclasses import replace
 
 import pytest
 
@@ -80,14 +79,6 @@ def test_on_loopback_a_frontend_keeps_its_address_if_that_is_loopback(ip, expect
     addresses = iter(wanted.addresses)
     assert [next(addresses), next(addresses)] == expected
     assert not wanted.transparent
-
-
-def test_a_frontend_that_was_refused_has_no_preferred_port():
-    frontends = frontend("10.96.0.1"), frontend("10.96.0.2")
-    plan = replace(plan_of("10.96.0.1"), frontends=frontends)
-    preferred = dict(zip(frontends, (0, 27123), strict=True))
-    (wanted,) = make(Bind.PROXY_PORT).wanted(plan, preferred).values()
-    assert next(iter(wanted.addresses)) == SocketAddress("0.0.0.0", 27123)
 
 
 def test_a_proxy_port_is_the_preferred_one_or_the_next_of_the_range():

@@ -97,25 +97,6 @@ def test_within_a_namespace_no_service_gives_up_more_than_its_excess():
     assert give(shares) == []
 
 
-def test_a_service_above_its_share_gives_up_listeners_for_others_of_its_namespace():
-    shares = holding(shop_big=30, shop_web=1)
-    shares.wait(key("shop", "big", 30))
-    shares.wait(key("shop", "cart"))
-    assert give(shares) == ["shop/big:p29"]
-
-
-def test_small_services_of_a_large_namespace_give_up_nothing_for_each_other():
-    shares = holding(**{f"shop_{n}": 1 for n in range(50)})
-    shares.wait(key("shop", "cart"))
-    assert give(shares) == []
-
-
-def test_of_services_that_have_as_many_the_newest_gives_up():
-    shares = holding(**{f"tenant_{n}": 1 for n in range(50)})
-    shares.wait(key("shop", "web"))
-    assert give(shares) == ["tenant/49:p0"]
-
-
 def test_what_becomes_free_goes_to_those_that_have_the_fewest():
     shares = holding(tenant_big=30, tenant_web=2, shop_web=3)
     for waiting in (key("tenant", "big", 30), key("tenant", "web", 2), key("shop", "web", 3)):
@@ -255,14 +236,6 @@ async def test_while_no_port_is_free_a_retry_tries_one_service_port_and_a_change
     assert few.pool.searches == 1
     few.follow(cluster.serve("tenant", "big", 2 * PORTS + 5))
     assert few.pool.searches == 1
-
-
-async def test_what_becomes_free_is_served_at_the_next_retry(few):
-    cluster = Cluster()
-    settle(few, cluster.serve("tenant", "big", PORTS + 3))
-    settle(few, cluster.serve("tenant", "big", 5))
-    assert unserved(few) == {"tenant/big": 0}
-    assert not any(served.problem for served in few)
 
 
 async def test_a_service_port_with_a_listener_for_each_address_does_not_come_and_go(make, plane):

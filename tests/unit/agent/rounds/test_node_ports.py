@@ -1,6 +1,5 @@
 """Node ports that the proxy reserves, and those that other programs use."""
 
-import resource
 import socket
 import struct
 
@@ -16,6 +15,7 @@ from userspace_proxy.agent.rounds.node_ports import (
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import IPFamily, Protocol
 
+from ...dataplane.rig import no_descriptors
 from ...port_numbers import free_port, own_name
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
@@ -65,15 +65,6 @@ def test_a_daemon_that_starts_later_cannot_bind_it(reservations, protocol, famil
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_a_daemon_can_bind_it_once_it_is_released(reservations, protocol, family):
-    port = free_port(protocol, family)
-    reservations.take(NodePort(protocol, family, port), now=0)
-    reservations.release(NodePort(protocol, family, port))
-    reservations.release(NodePort(protocol, family, port))
-    bound(protocol, family, port=port).close()
-
-
-@pytest.mark.parametrize(("protocol", "family"), ALL)
 def test_a_client_that_bypasses_the_rules_is_refused_at_once(reservations, protocol, family):
     port = free_port(protocol, family)
     reservations.take(NodePort(protocol, family, port), now=0)
@@ -114,35 +105,6 @@ def test_a_port_that_the_last_run_steered_is_steered_even_if_another_process_hol
         assert "is held by" in reservations.take(NodePort(protocol, V4, port), now=3)
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_daemon_of_one_family_leaves_the_other_free(reservations, protocol):
-    with bound(protocol, V4) as daemon:
-        port = daemon.getsockname()[1]
-        assert reservations.take(NodePort(protocol, V6, port), now=0) == ""
-
-
-def test_a_daemon_of_both_families_holds_both(reservations):
-    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as daemon:
-        port = daemon.getsockname()[1]
-        assert own_name() in reservations.take(NodePort(TCP, V4, port), now=0)
-        assert own_name() in reservations.take(NodePort(TCP, V6, port), now=0)
-
-
-def test_tcp_and_udp_may_share_a_number(reservations):
-    with bound(UDP, V4) as daemon:
-        assert reservations.take(NodePort(TCP, V4, daemon.getsockname()[1]), now=0) == ""
-
-
-def test_connections_that_use_the_number_do_not_hold_the_port(reservations):
-    with bound(TCP, V4, "127.0.0.1") as server:
-        client = socket.create_connection(server.getsockname())
-        served, _ = server.accept()
-        port = server.getsockname()[1]
-    with client, served:
-        assert reservations.take(NodePort(TCP, V4, port), now=0) == ""
-        assert reservations.take(NodePort(TCP, V4, client.getsockname()[1]), now=0) == ""
-
-
 def test_a_number_that_connections_used_is_held_after_they_end(reservations):
     with bound(TCP, V4, "127.0.0.1") as server:
         client = socket.create_connection(server.getsockname())
@@ -157,15 +119,11 @@ def test_a_number_that_connections_used_is_held_after_they_end(reservations):
 
 
 def test_what_could_not_be_bound_is_bound_later_without_a_change_of_its_service(reservations):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     port, released = free_port(TCP, V4), free_port(UDP, V4)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
+    with no_descriptors():
         for each in (NodePort(TCP, V4, port), NodePort(UDP, V4, released)):
             assert reservations.take(each, now=0) == ""
         reservations.bind_again()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     bound(TCP, V4, port=port).close()
     reservations.release(NodePort(UDP, V4, released))
     reservations.bind_again()
@@ -181,12 +139,6 @@ def test_a_daemon_bound_to_an_interface_holds_the_port(reservations, protocol):
         assert own_name() in reservations.take(
             NodePort(protocol, V4, daemon.getsockname()[1]), now=0
         )
-
-
-def test_a_connected_udp_client_does_not_hold_the_port(reservations):
-    with bound(UDP, V4, "127.0.0.1") as peer, socket.socket(socket.AF_INET, KINDS[UDP]) as client:
-        client.connect(peer.getsockname())
-        assert reservations.take(NodePort(UDP, V4, client.getsockname()[1]), now=0) == ""
 
 
 def test_a_daemon_that_started_since_the_last_search_has_no_name_yet(reservations):

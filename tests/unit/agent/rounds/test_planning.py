@@ -1,7 +1,5 @@
 """Planning: listeners follow the plan, and what a cluster's users should read is reported."""
 
-import asyncio
-
 from userspace_proxy.agent.rounds import tasks
 from userspace_proxy.causes.say import say
 from userspace_proxy.causes.services import held_by
@@ -14,7 +12,7 @@ from userspace_proxy.steering import REFUSE
 
 from ...port_numbers import is_listening
 from ..samples import Cluster
-from ..watched import WatchedSteering, settle, until, watched
+from ..watched import WatchedSteering, refuse, relent, settle, until, watched
 
 POD = "192.0.2.1"
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
@@ -78,13 +76,10 @@ async def test_recovered_ports_are_reserved_in_the_first_round(start):
 async def test_a_recovered_port_of_a_service_that_is_gone_is_reserved_until_its_rule_is_gone(start):
     steering = WatchedSteering(kernel={CART: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
-    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
-    loop.publish(cluster.serve("web", WEB.ip, POD))
-    await until(lambda: loop.counters.failures >= 2)
+    await refuse(steering, loop, cluster.serve("web", WEB.ip, POD))
     assert steering.kernel == {CART: 28000}
     assert not is_listening(28000)
-    steering.fails_with = None
-    await asyncio.wait_for(loop.progress.settled(), 60)
+    await relent(steering, loop)
     assert steering.kernel.keys() == {WEB}
 
 
@@ -96,8 +91,7 @@ async def test_no_service_gets_a_recovered_port_to_which_rules_lead_clients_of_a
     loop.publish(cluster.serve("cart", CART.ip, POD))
     await until(lambda: loop.counters.failures >= 2)
     assert not is_listening(28000)
-    steering.fails_with = None
-    await asyncio.wait_for(loop.progress.settled(), 60)
+    await relent(steering, loop)
     assert len({*steering.kernel.values(), REFUSE, 28000}) == 4
 
 
@@ -105,12 +99,9 @@ async def test_no_service_gets_the_recovered_port_of_one_that_is_gone_with_its_a
     other = Frontend("198.51.100.9", 80, Protocol.TCP)
     steering = WatchedSteering(kernel={CART: 28000, other: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
-    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
-    loop.publish(cluster.serve("web", WEB.ip, POD, load_balancer_ips=(other.ip,)))
-    await until(lambda: loop.counters.failures >= 2)
+    await refuse(steering, loop, cluster.serve("web", WEB.ip, POD, load_balancer_ips=(other.ip,)))
     assert not is_listening(28000)
-    steering.fails_with = None
-    await asyncio.wait_for(loop.progress.settled(), 60)
+    await relent(steering, loop)
     assert steering.kernel.keys() == {WEB, other}
 
 
@@ -141,12 +132,9 @@ async def test_listeners_of_an_earlier_run_stay_open_until_no_rule_leads_to_them
     plane.recover([(Protocol.TCP, SocketAddress("0.0.0.0", 28000))], transparent=False)
     steering = WatchedSteering(kernel={CART: 28000})
     loop = await start(steering, recovered=await steering.start())
-    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
-    loop.publish(Cluster().serve("web", WEB.ip, POD))
-    await until(lambda: loop.counters.failures >= 2)
+    await refuse(steering, loop, Cluster().serve("web", WEB.ip, POD))
     assert is_listening(28000)
-    steering.fails_with = None
-    await asyncio.wait_for(loop.progress.settled(), 60)
+    await relent(steering, loop)
     assert not is_listening(28000)
 
 

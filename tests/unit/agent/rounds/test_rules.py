@@ -20,7 +20,7 @@ from userspace_proxy.policy import NodeFacts
 
 from ...port_numbers import is_listening
 from ..samples import Cluster
-from ..watched import WatchedSteering, settle, until
+from ..watched import WatchedSteering, begin, refuse, relent, settle, until
 
 POD = "192.0.2.1"
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
@@ -28,16 +28,14 @@ CART = Frontend("10.96.0.2", 80, Protocol.TCP)
 
 
 async def test_an_endpoint_change_touches_no_rule(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     await settle(loop, cluster.serve("web", WEB.ip, POD, "192.0.2.2"))
     assert steering.calls == ["apply"]
 
 
 async def test_only_differences_are_steered(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     for n in range(20):
         cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
@@ -57,11 +55,8 @@ async def test_after_a_failure_everything_is_steered_again(start):
     loop, cluster = await start(steering), Cluster()
     loop.on_round = lambda *done: rounds.append(done)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
-    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
-    loop.publish(cluster.serve("cart", CART.ip, POD))
-    await until(lambda: loop.counters.failures >= 1)
-    steering.fails_with = None
-    await asyncio.wait_for(loop.progress.settled(), 60)
+    await refuse(steering, loop, cluster.serve("cart", CART.ip, POD))
+    await relent(steering, loop)
     assert steering.calls == ["apply", "apply"]
     await settle(loop, cluster.remove("web"))
     assert steering.calls == ["apply", "apply", "change"]
@@ -81,14 +76,12 @@ async def test_what_the_kernel_lacks_for_the_first_rules_ends_the_rounds(plane):
 
 
 async def test_what_was_steered_is_never_given_up(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     steering.fails_with = NftablesError(errno.EOPNOTSUPP, NEW_RULE)
     loop.publish(cluster.serve("cart", CART.ip, POD))
     await until(lambda: loop.counters.failures >= 3)
-    steering.fails_with = None
-    await asyncio.wait_for(loop.progress.settled(), 60)
+    await relent(steering, loop)
     assert steering.kernel.keys() == {WEB, CART}
 
 
@@ -112,8 +105,7 @@ def problems(served_ports):
 
 
 async def test_an_address_that_moves_between_services_stays_steered(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     cluster.serve("cart", CART.ip, POD)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     carts = steering.kernel[CART]
@@ -139,8 +131,7 @@ async def test_drift_is_repaired_and_counted(start):
 
 async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start, caplog):
     reported = []
-    steering = WatchedSteering()
-    loop, cluster = await start(steering, report=reported.append), Cluster()
+    steering, loop, cluster = await begin(start, report=reported.append)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     steering.kernel.clear()
     await until(lambda: reported)
@@ -169,8 +160,7 @@ async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start,
 
 async def test_a_change_elsewhere_does_not_end_drift_that_cant_be_repaired(start, caplog):
     caplog.set_level("INFO")
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     steering.repair_fails_with = SteeringError("cannot commit: Operation not permitted")
     await until(lambda: loop.rules.has_drifted)

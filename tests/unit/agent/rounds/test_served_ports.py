@@ -33,14 +33,6 @@ def frontend(ip, port=80, protocol=Protocol.TCP):
     return Frontend(ip, port, protocol)
 
 
-async def test_a_service_port_has_one_proxy_port_out_of_the_range(make):
-    targets = make(Bind.PROXY_PORT).follow(Cluster().serve("web", "10.96.0.1", POD))
-    assert targets.keys() == {frontend("10.96.0.1")}
-    port = targets[frontend("10.96.0.1")]
-    assert 27000 <= port <= 27999
-    assert is_listening(port)
-
-
 async def test_without_usable_endpoints_the_target_is_refuse_and_the_port_is_kept(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     port = served_ports.follow(cluster.serve("web", "10.96.0.1", POD))[frontend("10.96.0.1")]
@@ -50,13 +42,6 @@ async def test_without_usable_endpoints_the_target_is_refuse_and_the_port_is_kep
         frontend("10.96.0.1"): port
     }
     assert is_listening(port)
-
-
-async def test_a_port_of_the_range_that_another_program_uses_is_skipped(make):
-    with socket.create_server(("0.0.0.0", 27500)):
-        served_ports = make(Bind.PROXY_PORT, PortPool(27500, 27501))
-        targets = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
-        assert targets == {frontend("10.96.0.1"): 27501}
 
 
 async def test_if_other_programs_use_the_whole_range_one_of_them_is_named(make, monkeypatch):
@@ -162,13 +147,6 @@ async def test_those_of_udp_are_known_while_they_are_served(make):
     assert not served_ports.of_udp
 
 
-async def test_a_service_that_changes_its_address_keeps_its_proxy_port(make):
-    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
-    (port,) = served_ports.follow(cluster.serve("web", "10.96.0.1", POD)).values()
-    targets = served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
-    assert targets == {frontend("10.96.0.2"): port}
-
-
 async def test_a_udp_port_that_refused_serves_on_the_same_proxy_port(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     (port,) = served_ports.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
@@ -180,12 +158,6 @@ async def test_a_udp_port_that_refused_serves_on_the_same_proxy_port(make):
         thief.bind(("0.0.0.0", port))
     (same,) = served_ports.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
     assert same == port
-
-
-async def test_a_frontend_is_bound_as_it_is(make):
-    targets = make(Bind.FRONTEND).follow(Cluster().serve("web", "127.98.0.1", POD, port=8080))
-    assert targets == {frontend("127.98.0.1", 8080): 8080}
-    assert is_listening(8080, "127.98.0.1")
 
 
 @pytest.mark.parametrize("bind", [Bind.FRONTEND, Bind.LOOPBACK])
@@ -376,13 +348,6 @@ async def test_where_frontends_are_bound_a_node_port_is_held_by_its_listener(mak
     targets = served_ports.follow(Cluster().serve("web", "127.98.0.5", POD, node_port=port))
     assert targets.keys() >= {frontend(ip, port) for ip in AT_NODE.addresses}
     assert is_listening(port, "127.98.0.9")
-
-
-async def test_closing_releases_node_ports(make):
-    port, served_ports = free_port(), make(Bind.PROXY_PORT, facts=AT_NODE)
-    served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
-    served_ports.close()
-    bound(Protocol.TCP, port).close()
 
 
 async def test_a_service_has_those_of_its_ports_that_are_served(make):

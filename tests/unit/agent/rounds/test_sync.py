@@ -21,7 +21,7 @@ from userspace_proxy_testing.fakes.steering import FakeSteering
 
 from ...port_numbers import free_port, is_listening
 from ..samples import Cluster
-from ..watched import WatchedSteering, settle, turn, until, watched
+from ..watched import WatchedSteering, begin, refuse, relent, settle, settled, turn, until, watched
 
 POD = "192.0.2.1"
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
@@ -29,8 +29,7 @@ CART = Frontend("10.96.0.2", 80, Protocol.TCP)
 
 
 async def test_a_frontend_is_steered_to_a_proxy_port_only_while_its_listener_accepts(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     await settle(loop, cluster.serve("cart", CART.ip, POD))
     await settle(loop, cluster.serve("web", WEB.ip))
@@ -42,18 +41,14 @@ async def test_a_frontend_is_steered_to_a_proxy_port_only_while_its_listener_acc
 
 
 async def test_a_refused_change_is_retried_and_the_old_state_stays(start, caplog):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     port = steering.kernel[WEB]
-    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
-    loop.publish(cluster.remove("web"))
-    await until(lambda: loop.counters.failures >= 2)
+    await refuse(steering, loop, cluster.remove("web"))
     assert loop.rules.problem == "cannot commit: Device or resource busy"
     assert steering.kernel == {WEB: port}
     assert is_listening(port)
-    steering.fails_with = None
-    await asyncio.wait_for(loop.progress.settled(), 60)
+    await relent(steering, loop)
     assert steering.kernel == {}
     assert not is_listening(port)
     assert loop.rules.problem == ""
@@ -61,8 +56,7 @@ async def test_a_refused_change_is_retried_and_the_old_state_stays(start, caplog
 
 
 async def test_drift_is_repaired_while_changes_keep_arriving(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     wanted = dict(steering.kernel)
     steering.kernel.clear()
@@ -113,6 +107,7 @@ async def test_before_the_first_snapshot_there_is_nothing_to_look_at_again(start
     loop.look_again()
     await until(lambda: not loop._wake.is_set())
     assert (asked, loop.counters.rounds, loop.progress.is_synced) == ([], 0, False)
+    assert steering.kernel == {WEB: 28000}
 
 
 async def test_health_checks_follow_each_plan_once_it_is_steered_and_are_retried(start):
@@ -157,7 +152,7 @@ async def test_what_waits_for_its_turn_has_it_without_another_change(start):
         await asyncio.wait_for(loop.progress.caught_up(), 60)
     assert loop.progress.in_force is not snapshot
     now[0] += 1
-    await asyncio.wait_for(loop.progress.settled(), 60)
+    await settled(loop)
     assert loop.progress.in_force is snapshot
 
 
@@ -181,24 +176,13 @@ async def test_what_waits_for_its_turn_is_retried_if_the_kernel_refuses_it(start
 
 
 async def test_the_newest_of_many_snapshots_counts(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     for pods in ((POD,), (), (POD,), ()):
         snapshot = cluster.serve("web", WEB.ip, *pods)
         loop.publish(snapshot)
-    await asyncio.wait_for(loop.progress.settled(), 60)
+    await settled(loop)
     assert steering.kernel == {WEB: REFUSE}
     assert loop.counters.rounds == 1
-
-
-async def test_nothing_is_steered_before_the_first_snapshot(start):
-    steering = WatchedSteering(kernel={WEB: 28000})
-    loop = await start(steering)
-    looks = []
-    loop._served_ports.retry = lambda: looks.append(1) or ()
-    await until(lambda: len(looks) >= 3)
-    assert steering.kernel == {WEB: 28000}
-    assert not loop.progress.is_synced
 
 
 async def test_a_long_retry_lets_other_tasks_run(start, monkeypatch):
@@ -242,8 +226,7 @@ async def test_a_cancellation_that_arrives_with_a_change_is_not_lost(plane, step
 
 
 async def test_a_round_that_the_kernel_refuses_is_an_iteration(start):
-    steering = WatchedSteering()
-    loop, cluster = await start(steering), Cluster()
+    steering, loop, cluster = await begin(start)
     steering.fails_with = SteeringError("another program holds the lock")
     loop.publish(cluster.serve("web", WEB.ip, POD))
     await until(lambda: loop.counters.failures > 2)

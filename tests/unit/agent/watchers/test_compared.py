@@ -64,14 +64,6 @@ async def test_digests_are_those_of_what_is_in_force(tmp_path):
     assert {name: one for bucket in facts.digests for name, one in bucket.items()} == digests
 
 
-async def test_digests_follow(tmp_path):
-    node = Node(tmp_path)
-    node.bring_into_force(node.cluster.serve("web", "10.96.0.1", "192.0.2.1"))
-    await node.look()
-    digests = node.bring_into_force(node.cluster.serve("cart", "10.96.0.2", "192.0.2.1"))
-    assert (await node.look()).plan.digest == summary_of(digests)[0]
-
-
 async def test_before_the_first_plan_there_are_no_digests(tmp_path):
     node = Node(tmp_path)
     node.progress.add(node.cluster.serve("web", "10.96.0.1", "192.0.2.1"))

@@ -1,20 +1,15 @@
-"""What the agent does beside lookups of names: networks, the last state, this node's addresses."""
+"""What the agent does beside lookups of names: networks, and names of the last state."""
 
 import pytest
 
-from tests.netns import Net
-from userspace_proxy import Proxy
 from userspace_proxy.agent.rounds.changes import Progress, SyncCounters
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.agent.rounds.tasks import Supervisor
 from userspace_proxy.agent.watchers.endpoint_names import EndpointNames
-from userspace_proxy.causes.names import nodes_unknown
 from userspace_proxy.cluster import Store
 from userspace_proxy.lookup.node_resolver import NodeResolver
 from userspace_proxy.model import Handling
 from userspace_proxy.model.endpoint_names import EndpointName, Lookup, NameState
-from userspace_proxy.sources.kubernetes import KubernetesSource, node_addresses
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 from ..samples import service
 from ..watched import turn, until
@@ -134,95 +129,3 @@ async def test_names_of_the_last_state_are_judged_at_the_start():
         assert node.answered == []
         await node.put()
         assert len(node.answered) == 1
-
-
-async def test_names_do_not_lead_to_an_address_that_the_node_has_got(answers):
-    answers.append("203.0.113.1")
-    net = Net("node")
-    try:
-        with net:
-            async with Node(**ALLOWED) as node:
-                await node.put()
-                await until(lambda: node.ips() == ["203.0.113.1"])
-                net.run("ip address add 203.0.113.1/32 dev lo")
-                await until(lambda: node.states() == [NameState.FORBIDDEN])
-    finally:
-        net.close()
-
-
-DB = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {
-        "namespace": "shop",
-        "name": "db",
-        "annotations": {"userspace-proxy.io/endpoints": "db.example.com:5432"},
-    },
-    "spec": {
-        "type": "ClusterIP",
-        "clusterIP": "10.96.0.1",
-        "clusterIPs": ["10.96.0.1"],
-        "ports": [{"port": 5432, "protocol": "TCP"}],
-    },
-}
-
-
-class Cluster:
-    """Proxies of an API server with one Service that has an endpoint by name."""
-
-    UNKNOWN = nodes_unknown("db.example.com")
-
-    def __init__(self, folder):
-        self.api = FakeApiServer()
-        self._options = Options(
-            state_dir=str(folder), cluster_networks=("10.244.0.0/16",), **ALLOWED
-        )
-
-    async def __aenter__(self):
-        await self.api.__aenter__()
-        self.api.put(DB)
-        return self
-
-    async def __aexit__(self, *exc):
-        await self.api.__aexit__(*exc)
-
-    def proxy(self):
-        source = KubernetesSource(master=self.api.url)
-        return Proxy(source=source, options=self._options)
-
-    def shown(self, proxy):
-        """Return the endpoints that serve, or else the cause."""
-        (port,) = proxy.status().ports or (None,)
-        return port and ([e.address for e in port.endpoints if e.is_usable] or port.cause)
-
-    async def lists_of_nodes(self, count):
-        await self.api.until(lambda api: sum("/nodes" in line for line in api.requests) == count)
-
-
-@pytest.fixture
-async def cluster(tmp_path, monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    async with Cluster(tmp_path) as cluster:
-        yield cluster
-
-
-@pytest.mark.parametrize(
-    ("code", "shown"),
-    [
-        pytest.param(503, ["203.0.113.1:5432"], id="outage"),
-        pytest.param(403, Cluster.UNKNOWN, id="no-right"),
-    ],
-)
-async def test_a_restart_does_not_interrupt_names_unless_the_right_is_gone(
-    cluster, answers, code, shown, monkeypatch
-):
-    monkeypatch.setattr(node_addresses, "_RETRY_S", 0.05)
-    answers.append("203.0.113.1")
-    async with cluster.proxy() as proxy:
-        await until(lambda: cluster.shown(proxy) == ["203.0.113.1:5432"])
-    cluster.api.refuse("nodes", code, times=1_000_000)
-    async with cluster.proxy() as proxy:
-        await cluster.lists_of_nodes(3)
-        await until(lambda: proxy.status().source.is_synced)
-        await proxy.settled()
-        await until(lambda: cluster.shown(proxy) == shown)

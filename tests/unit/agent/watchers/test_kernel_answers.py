@@ -261,13 +261,6 @@ async def test_it_is_not_known_any_more_a_minute_after_the_last_client(node):
     assert node.port.unanswered is None
 
 
-async def test_a_client_that_was_answered_before_the_last_look_does_not_count(node):
-    await node.look()
-    await node.look(9, answered=9)
-    await node.fail()
-    assert node.port.unanswered == NOT_KNOWN
-
-
 @of(protocol=Protocol.UDP)
 async def test_udp_which_may_need_no_answer_counts_only_with_a_chain_that_drops_it(node):
     await node.fail()

@@ -15,7 +15,7 @@ from userspace_proxy.sources import Source, SourceStatus
 from userspace_proxy.steering import REFUSE
 
 from ..samples import Cluster
-from ..watched import WatchedSteering, until
+from ..watched import WatchedSteering, settled, until
 
 POD = "192.0.2.1"
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
@@ -118,7 +118,7 @@ async def test_the_last_state_is_served_until_the_source_has_answered(node, capl
     assert node.state.view().served_at == NOW
 
     node.publish(node.cluster.serve("cart", CART.ip, POD))
-    await asyncio.wait_for(node.sync.progress.settled(), 60)
+    await settled(node.sync)
     assert node.steering.kernel.keys() == {WEB, CART}
     assert node.state.view().served_at == 0
     assert len(lines(caplog, "the source has answered, the last state is no longer served")) == 1
@@ -154,7 +154,7 @@ async def test_listeners_stay_open_if_the_source_answers_the_same(node):
     port, calls = node.steering.kernel[WEB], len(node.steering.calls)
     node.publish(node.cluster.serve("web", WEB.ip, POD))
     node.publish(Cluster().serve("web", WEB.ip, POD))
-    await asyncio.wait_for(node.sync.progress.settled(), 60)
+    await settled(node.sync)
     assert node.steering.kernel == {WEB: port}
     assert len(node.steering.calls) == calls
 
@@ -177,7 +177,7 @@ async def test_changes_are_written_together_after_a_pause_and_the_last_at_the_st
     assert node.pauses == [5.0]
     inode = node.path.stat().st_ino
     node.publish(node.cluster.remove("cart"))
-    await asyncio.wait_for(node.sync.progress.settled(), 60)
+    await settled(node.sync)
     assert node.path.stat().st_ino == inode
     await node.end()
     assert node.path.stat().st_ino != inode
@@ -305,7 +305,7 @@ async def test_without_a_folder_nothing_is_read_or_written(node):
     await node.begin(state_dir="")
     await asyncio.wait_for(node.task, 60)
     node.publish(node.cluster.serve("web", WEB.ip, POD))
-    await asyncio.wait_for(node.sync.progress.settled(), 60)
+    await settled(node.sync)
     await node.end()
     assert not list(node.path.parent.iterdir())
     assert node.state.view().path == ""
@@ -323,6 +323,6 @@ async def test_a_stop_does_not_wait_for_a_disk_that_hangs(node, monkeypatch, cap
     await until(lambda: node.sync.progress.in_force)
     with node.state._file._lock:
         node.publish(node.cluster.serve("cart", CART.ip, POD))
-        await asyncio.wait_for(node.sync.progress.settled(), 60)
+        await settled(node.sync)
         await node.end()
     assert len(lines(caplog, "the last state could not be written in time")) == 1

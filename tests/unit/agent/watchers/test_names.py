@@ -12,22 +12,10 @@ import pytest
 from userspace_proxy import Options, Proxy
 from userspace_proxy.agent.rounds.served_ports import ServedPorts
 from userspace_proxy.errors import ListenError
-from userspace_proxy.model import (
-    Endpoint,
-    EndpointSlice,
-    IPFamily,
-    Service,
-    ServiceKey,
-    ServicePort,
-    ServiceType,
-    SliceKey,
-    SlicePort,
-)
 
 from ..backends import backend
 
 DNS = Options(dns=("127.0.0.1", 0))
-DB = ServiceKey("shop", "db")
 
 
 async def ask(address, name, type_):
@@ -123,28 +111,6 @@ async def aiohttp_backend():
     await site.start()
     yield "{}:{}".format(*runner.addresses[0])
     await runner.cleanup()
-
-
-async def test_headless_services_and_external_names_are_served_by_dns_alone():
-    headless = Service(DB, (ServicePort("sql", 5432, "TCP"),), is_headless=True)
-    endpoints = (Endpoint("10.244.0.4", hostname="db-0"), Endpoint("10.244.0.5"))
-    ports = (SlicePort("sql", 5432, "TCP"),)
-    db_1 = EndpointSlice(SliceKey("shop", "db-1"), DB, IPFamily.IPV4, ports, endpoints)
-    search = Service(
-        ServiceKey("shop", "search"),
-        (),
-        type=ServiceType.EXTERNAL_NAME,
-        external_name="search.example.com",
-    )
-    async with Proxy(options=DNS) as proxy:
-        await proxy.put(headless, [db_1])
-        await proxy.put(search, [])
-        address = proxy.dns_address
-        found = await ask(address, "db.shop.svc.cluster.local", "A")
-        assert sorted(found) == ["10.244.0.4", "10.244.0.5"]
-        assert await ask(address, "db-0.db.shop.svc.cluster.local", "A") == ["10.244.0.4"]
-        name = "search.shop.svc.cluster.local"
-        assert await ask(address, name, "CNAME") == ["search.example.com."]
 
 
 async def test_an_address_in_use_ends_the_start():

@@ -32,6 +32,7 @@ from userspace_proxy.steering import Bind
 from userspace_proxy.steering.socket_lb.hooks import Hooks
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
+from ...plane.probed import Probed
 from ..samples import Cluster
 from ..watched import until
 
@@ -39,25 +40,6 @@ POD_A, POD_B = SocketAddress("192.0.2.1", 8080), SocketAddress("192.0.2.2", 8080
 NAME = port_key("shop/web")
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 KERNEL, AUTO = Handling(path=DataPath.KERNEL), Handling(path=DataPath.AUTO)
-
-
-class Probed:
-    """What is probed, instead of probes; an endpoint that isn't healthy refuses."""
-
-    def __init__(self, note):
-        self.note = note
-        self.wanted = []
-        self.begun = 0
-
-    def add(self, endpoint, service):
-        self.wanted.append((endpoint, str(service)))
-        self.begun += 1
-
-    def discard(self, endpoint, service):
-        self.wanted.remove((endpoint, str(service)))
-
-    def close(self):
-        """Part of PathProbes."""
 
 
 class Node:
@@ -120,6 +102,11 @@ class Node:
     def endpoint(self):
         """The first endpoint, as the page shows it."""
         return self.port.endpoints[0]
+
+    def fail(self):
+        """Have a dial of the first endpoint fail, and its probe end."""
+        self.hooks.fail((NAME, POD_A))
+        self.take_events()
 
     def take_events(self):
         """Take events, and end the probes that follow."""
@@ -187,8 +174,7 @@ async def test_failed_dials_are_counted_by_cause_and_as_clients_that_got_no_answ
 
 
 async def test_an_ejection_is_shown_at_once_in_the_words_of_the_userspace_path(node, hooks, caplog):
-    hooks.fail((NAME, POD_A))
-    node.take_events()
+    node.fail()
     assert node.endpoint.ejected_for_s == pytest.approx(5.0, abs=1.0)
     cause, state = node.endpoint.cause, node.port.state
     assert cause.row is refuses
@@ -202,8 +188,7 @@ async def test_an_ejection_is_shown_at_once_in_the_words_of_the_userspace_path(n
 
 
 async def test_an_answer_ends_the_ejection_and_the_failure(node, hooks):
-    hooks.fail((NAME, POD_A))
-    node.take_events()
+    node.fail()
     hooks.answer((NAME, POD_A))
     node.take_events()
     assert node.endpoint.ejected_for_s is None
@@ -214,8 +199,7 @@ async def test_an_answer_ends_the_ejection_and_the_failure(node, hooks):
 
 
 async def test_workers_eject_what_the_hooks_eject(node, hooks):
-    hooks.fail((NAME, POD_A))
-    node.take_events()
+    node.fail()
     await node.plane.refresh()
     assert POD_A in node.served.group._ejected.get(0, {})
     hooks.answer((NAME, POD_A))
@@ -225,8 +209,7 @@ async def test_workers_eject_what_the_hooks_eject(node, hooks):
 
 
 async def test_an_answer_to_a_worker_or_a_probe_ends_the_ejection_of_the_hooks(node, hooks):
-    hooks.fail((NAME, POD_A))
-    node.take_events()
+    node.fail()
     number = node.served.group.number
     node.plane.receive(0, Returned(number, POD_A))
     assert hooks.readmitted == [(NAME, POD_A)]
@@ -243,8 +226,7 @@ async def test_a_failure_is_a_failed_probe_of_a_service_port_of_path_auto(node, 
     auto.note(POD_B, None)
     node.served_ports.switch_paths()
     assert node.served.chosen.path is DataPath.KERNEL
-    hooks.fail((NAME, POD_A))
-    node.take_events()
+    node.fail()
     node.served_ports.switch_paths()
     assert node.served.chosen.path is DataPath.USERSPACE
     assert node.served.chosen.why.startswith(f"auto, and a probe failed: {POD_A} ")
@@ -285,18 +267,6 @@ async def test_an_endpoint_is_ejected_where_there_was_no_room_for_the_event(node
     assert node.endpoint.cause.count == 2
 
 
-async def test_dials_of_a_client_that_fails_again_and_again_do_not_accuse_an_endpoint(node, hooks):
-    node.healthy.add(POD_A)
-    hooks.fail((NAME, POD_A))
-    node.take_events()
-    # All endpoints are ejected for it, so no event follows.
-    for _ in range(3):
-        hooks.count((NAME, POD_A), refused=5)
-        await node.read()
-        node.probe()
-    assert (hooks.ejected(), node.endpoint.cause, node.port.failures) == ({}, None, 16)
-
-
 @pytest.mark.parametrize(
     ("failed", "is_trouble"),
     [("unanswered", True), ("refused", False)],
@@ -318,11 +288,9 @@ async def test_dials_without_an_answer_from_an_endpoint_that_answers_this_node_a
 
 
 async def test_a_probe_that_is_answered_after_a_failed_one_ends_the_ejection(node, hooks):
-    hooks.fail((NAME, POD_A))
-    node.take_events()
+    node.fail()
     node.healthy.add(POD_A)
-    hooks.fail((NAME, POD_A))
-    node.take_events()
+    node.fail()
     assert (node.endpoint.ejected_for_s, node.endpoint.cause) == (None, None)
     assert (hooks.ejected(), hooks.readmitted) == ({}, [(NAME, POD_A)])
 

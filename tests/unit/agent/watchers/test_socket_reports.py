@@ -62,13 +62,6 @@ def test_what_has_no_counters_any_more_is_forgotten_without_a_service_port_too(r
     assert rig.reports.compare({}, {}) == {}
 
 
-def test_what_was_not_taken_is_reported_by_the_next_look(rig):
-    changes = rig.reports.compare({AT: DialCounts(established=2)}, {})
-    rig.reports.look(changes, {}, {WEB: rig.group}, 105.0).close()
-    (new,) = rig.look(established=3)
-    assert new.connections == 3
-
-
 def test_a_success_without_an_ejection_is_of_now(rig):
     rig.look(established=1)
     assert (rig.dials.succeeded_at, rig.dials.is_on) == (rig.now, False)
@@ -82,13 +75,6 @@ def test_of_an_endpoint_that_is_ejected_the_failure_is_the_last(rig):
     rig.look(established=1, refused=1)
     assert (rig.dials.is_on, rig.dials.part.failures, rig.dials.part.last_at) == (True, 1, 103.0)
     assert rig.dials.succeeded_at == 100.0
-
-
-def test_a_failed_dial_after_which_a_probe_was_answered_is_counted_and_in_no_streak(rig):
-    rig.reports.noted(*AT)
-    rig.look(refused=1)
-    assert rig.group.counters_of(POD).failures == 1
-    assert (rig.dials.is_on, rig.dials.part.failures) == (False, 0)
 
 
 def test_failures_that_no_event_has_reported_are_yet_to_be_judged(rig):

@@ -51,6 +51,12 @@ class Rig:
     def give_back(self):
         self.plane.receive(0, Returned(self.group.number, POD))
 
+    async def seen(self):
+        """Return the only event, after a look."""
+        await self.timeline.look()
+        (event,) = self.timeline.events()
+        return event
+
     def whats(self):
         return [(event.at - NOW, event.what, event.saved) for event in self.timeline.events()]
 
@@ -94,12 +100,10 @@ async def test_an_outage_is_worded_as_the_state_of_its_service_port(rig):
     dials = rig.group.counters_of(POD).dials
     dials.failed(time.monotonic(), Failure.SILENT)
     rig.eject()
-    await rig.timeline.look()
-    (event,) = rig.timeline.events()
+    event = await rig.seen()
     assert event.what == f"{say(silent(POD))}; ejected"
     rig.group.note_obstacle(POD, NextHop("eth0"))
-    await rig.timeline.look()
-    (event,) = rig.timeline.events()
+    event = await rig.seen()
     assert event.what == f"{say(no_host(POD, 'eth0'))}; ejected"
 
 
@@ -107,8 +111,7 @@ async def test_an_outage_that_nothing_has_tried_for_a_while_is_in_the_past_tense
     dials = rig.group.counters_of(POD).dials
     dials.failed(time.monotonic() - LAST_MINUTE_S - 1, Failure.REFUSED)
     rig.eject()
-    await rig.timeline.look()
-    (event,) = rig.timeline.events()
+    event = await rig.seen()
     assert event.what == f"{say(refuses(POD).replace(when=When.PAST))}; ejected"
 
 
@@ -118,8 +121,7 @@ async def test_an_endpoint_that_fails_several_service_ports_is_one_event(rig):
         rig.plane.serve(group, Serving(endpoints=(POD,)), {})
         group.counters_of(POD).dials.failed(time.monotonic(), Failure.REFUSED)
         rig.plane.receive(0, Ejected(group.number, POD, is_silent=False))
-    await rig.timeline.look()
-    (event,) = rig.timeline.events()
+    event = await rig.seen()
     assert event.what.startswith(say(refuses(POD)))
     assert event.what.endswith("; ejected: 3 Service ports")
     assert (event.port, event.lasts) == ("", True)
@@ -150,16 +152,7 @@ async def test_an_endpoint_that_is_ejected_again_at_once_has_not_returned(rig):
 async def test_an_outage_ends_with_its_endpoint(rig):
     rig.eject()
     rig.plane.serve(rig.group, Serving(), {})
-    await rig.timeline.look()
-    (event,) = rig.timeline.events()
-    assert not event.lasts
-
-
-async def test_an_outage_ends_with_its_service_port(rig):
-    rig.eject()
-    rig.plane.close_group(rig.group)
-    await rig.timeline.look()
-    (event,) = rig.timeline.events()
+    event = await rig.seen()
     assert not event.lasts
 
 
@@ -223,18 +216,6 @@ async def test_outages_beyond_a_number_are_one_event(rig):
     whats = [event.what for event in rig.timeline.events()]
     more = "More than 1,000 endpoints are ejected; further ones aren't listed"
     assert (whats.count(more), len(rig.timeline._outages)) == (1, OUTAGES_MAX)
-
-
-async def test_outages_are_listed_again_when_others_have_ended(rig):
-    rig.plane.serve(rig.group, Serving(endpoints=PODS), {})
-    for pod in PODS[: OUTAGES_MAX + 1]:
-        rig.eject(pod)
-    rig.plane.serve(rig.group, Serving(endpoints=PODS[-1:]), {})
-    await rig.timeline.look()
-    rig.eject(PODS[-1])
-    assert [event.what for event in rig.timeline.events() if event.lasts] == [
-        f"{PODS[-1]} fails; ejected"
-    ]
 
 
 async def test_what_happens_to_the_node_is_recorded_once(rig):

@@ -84,22 +84,16 @@ def test_hardware_has_no_kind():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param(
+        (
             "02208000 03000000 08000100 0a010002 08000200 0a010001 0800080080000000",
             ListedAddress("10.1.0.1", 3, 0, 0x80),
-            id="with-a-peer",
         ),
-        pytest.param(
+        (
             "0a408200 02000000 14000100 fd000001 00000000 00000000 00000001 0800080082020000",
             ListedAddress("fd00:1::1", 2, 0, 0x282),
-            id="ipv6-and-more-flags-than-eight",
         ),
-        pytest.param(
-            "02088000 01000000 08000100 7f000001",
-            ListedAddress("127.0.0.1", 1, 0, 0x80),
-            id="old-kernel",
-        ),
-        pytest.param("02180000 01000000", ListedAddress("", 1, 0, 0), id="none"),
+        ("02088000 01000000 08000100 7f000001", ListedAddress("127.0.0.1", 1, 0, 0x80)),
+        ("02180000 01000000", ListedAddress("", 1, 0, 0)),
     ],
 )
 def test_an_address_is_the_interfaces_own(text, expected):
@@ -109,27 +103,22 @@ def test_an_address_is_the_interfaces_own(text, expected):
 @pytest.mark.parametrize(
     ("text", "kind", "expected"),
     [
-        pytest.param(
-            # ip route add 10.9.0.0/24 via 10.1.0.2 table 7000 metric 5 src 10.1.0.1
+        (
             "02180000fc030001 10000000 08000f00581b0000 080001000a090000 0800060005000000"
             "080007000a010001 080005000a010002 0800040003000000",
             UNICAST,
             RouteDetails("10.9.0.0/24", 7000, 3, 5, "10.1.0.1", True, "10.1.0.2"),
-            id="by-a-gateway",
         ),
-        pytest.param(
-            # ip -6 route add fd00:9::/64 dev br0
+        (
             "0a400000fe030001 10000000 08000f00fe000000 14000100fd000009000000000000000000000000"
             f"0800060000040000 0800040003000000 {RTA_CACHEINFO} 0500140000000000",
             UNICAST,
             RouteDetails("fd00:9::/64", 254, 3, 0, "", False, ""),
-            id="ipv6-with-the-kernels-metric",
         ),
-        pytest.param(
+        (
             "02000000ff75fe02 00000000 0800040001000000",
             LOCAL,
             RouteDetails("0.0.0.0/0", 255, 1, 0, "", False, ""),
-            id="all-of-ipv4-old-kernel",
         ),
     ],
 )
@@ -142,25 +131,19 @@ def test_a_route_has_its_network_link_and_gateway(text, kind, expected):
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        pytest.param(
-            # ip rule add pref 5 to 10.96.7.1 ipproto tcp dport 80 lookup 7000 proto 117
+        (
             "02200000fc000001 00000000 08000f00581b0000 08000e00ffffffff 0500150075000000"
             "0800060005000000 0800180050005000 06001d00ffff0000 0500160006000000 080001000a600701",
             RoutingRule(V4, LOOK_UP, 5, 7000, 117, "10.96.7.1", 6, 80),
-            id="to-a-port",
         ),
-        pytest.param(
-            # ip rule add pref 118 fwmark 0x1000/0x1000 iif lo goto 120 proto 118
+        (
             "0200000000000002 00000000 08000f0000000000 08000e00ffffffff 0500150076000000"
             "070003006c6f0000 0800060076000000 08000a0000100000 0800100000100000 0800040078000000",
             RoutingRule(V4, GO_TO, 118, 0, 118, mark=0x1000, in_interface="lo", target=120),
-            id="goto",
         ),
-        pytest.param(
-            # The kernel's own, for table local.
+        (
             "02000000ff000001 00000000 08000f00ff000000 08000e00ffffffff 0500150002000000",
             RoutingRule(V4, LOOK_UP, 0, 255, 2),
-            id="the-kernels",
         ),
     ],
 )
@@ -186,19 +169,13 @@ def test_a_rule_reads_as_it_was_written(rule):
 @pytest.mark.parametrize(
     ("network", "source", "text"),
     [
-        pytest.param(
+        (
             "10.96.7.1/32",
             "10.1.0.1",
             "022000000075fe0200000000 080001000a600701 0800040001000000 08000f00ff000000"
             "0800060007000000 080007000a010001",
-            id="ipv4",
         ),
-        pytest.param(
-            "::/0",
-            "",
-            "0a0000000075000200000000 0800040001000000 08000f00ff000000 0800060007000000",
-            id="all-of-ipv6",
-        ),
+        ("::/0", "", "0a0000000075000200000000 0800040001000000 08000f00ff000000 0800060007000000"),
     ],
 )
 @pytest.mark.parametrize("kind", [NEW_ROUTE, DEL_ROUTE], ids=["new", "gone"])

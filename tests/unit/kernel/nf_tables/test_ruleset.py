@@ -15,25 +15,22 @@ from userspace_proxy.kernel.nf_tables.writer import (
 @pytest.mark.parametrize(
     ("code", "kind", "sentence"),
     [
-        pytest.param(
+        (
             errno.ENOENT,
             DELETE_ELEMENT,
             "cannot change nftables: No such file or directory (delete element)",
-            id="gone",
         ),
-        pytest.param(
+        (
             errno.ENOENT,
             NEW_RULE,
             "cannot change nftables: No such file or directory (add rule) (modprobe -a nft_nat "
             "nft_redir nft_ct nft_reject_inet, or use another steering)",
-            id="no-module",
         ),
-        pytest.param(
+        (
             errno.EPERM,
             0,
             "cannot change nftables: Operation not permitted (run as root or grant NET_ADMIN, or "
             "run with --steering=none)",
-            id="no-right",
         ),
     ],
 )

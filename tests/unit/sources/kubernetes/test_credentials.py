@@ -7,6 +7,7 @@ import calendar
 import json
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,13 @@ def kubeconfig(folder: Path, user: str, server: str = URL, cluster: str = "") ->
     return str(path)
 
 
+async def loaded(**options: Any) -> Credentials:
+    """Return credentials that were read at the start."""
+    credentials = Credentials(**options)
+    await credentials.load(now=0)
+    return credentials
+
+
 async def shown_by(credentials: Credentials) -> str | None:
     return (await credentials.header()).get("Authorization")
 
@@ -59,14 +67,13 @@ async def test_a_kubeconfig_gives_server_and_token(tmp_path):
 
 
 async def test_master_alone_sends_no_credentials():
-    credentials = Credentials(master=URL)
-    await credentials.load(now=0)
+    credentials = await loaded(master=URL)
     assert (credentials.location, await shown_by(credentials)) == (URL, None)
 
 
 async def test_a_master_that_is_no_url_is_an_error():
     with pytest.raises(SourceError, match=r"cannot use --master ftp://a: it is not an http"):
-        await Credentials(master="ftp://a").load(now=0)
+        await loaded(master="ftp://a")
 
 
 async def test_a_pod_uses_its_service_account(account):
@@ -81,7 +88,7 @@ async def test_a_pod_uses_its_service_account(account):
 async def test_outside_of_a_pod_the_error_contains_a_remedy(monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(SourceError) as caught:
-        await Credentials().load(now=0)
+        await loaded()
     assert str(caught.value) == (
         "cannot find an API server: this is not a pod (KUBERNETES_SERVICE_HOST is not set) "
         "(give --kubeconfig FILE, --master URL, or --manifests PATH)"
@@ -91,14 +98,13 @@ async def test_outside_of_a_pod_the_error_contains_a_remedy(monkeypatch):
 async def test_a_pod_without_a_token_is_an_error(account):
     (account / "token").unlink()
     with pytest.raises(SourceError, match="cannot use the service account of this pod: Service"):
-        await Credentials(service_account=account).load(now=0)
+        await loaded(service_account=account)
 
 
 async def test_a_token_file_is_read_again_each_minute_and_after_a_refusal(tmp_path):
     token = tmp_path / "token"
     token.write_text("first")
-    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, f"{{tokenFile: {token}}}"))
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=kubeconfig(tmp_path, f"{{tokenFile: {token}}}"))
     token.write_text("second")
     await credentials.refresh(now=REFRESH_S - 1)
     assert await shown_by(credentials) == "Bearer first"
@@ -118,8 +124,7 @@ async def test_a_token_file_that_is_too_large_is_an_error(tmp_path):
 
 
 async def test_a_kubeconfig_that_is_written_anew_is_read_again(tmp_path):
-    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
     kubeconfig(tmp_path, "{token: the second}", server="https://10.0.0.2")
     await credentials.refresh(now=REFRESH_S)
     assert credentials.location == "https://10.0.0.2"
@@ -127,8 +132,7 @@ async def test_a_kubeconfig_that_is_written_anew_is_read_again(tmp_path):
 
 
 async def test_credentials_that_cannot_be_refreshed_are_an_error_and_the_old_ones_stay(tmp_path):
-    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
     (tmp_path / "kubeconfig").unlink()
     with pytest.raises(TransportError, match=r"cannot read kubeconfig .*: No such file"):
         await credentials.refresh(now=REFRESH_S)
@@ -138,30 +142,26 @@ async def test_credentials_that_cannot_be_refreshed_are_an_error_and_the_old_one
 @pytest.mark.parametrize(
     ("user", "cluster", "words"),
     [
-        pytest.param("{tokenFile: /no/token}", "", "/no/token: No such file", id="no-token"),
-        pytest.param("{tokenFile: kubeconfig}", "", "it contains no token", id="no-text"),
-        pytest.param("{}", ", certificate-authority: /no/ca", "/no/ca: No such file", id="no-ca"),
-        pytest.param(
-            "{client-certificate: /no/crt, client-key: /k}", "", "/no/crt: No such", id="no-cert"
-        ),
-        pytest.param(
+        ("{tokenFile: /no/token}", "", "/no/token: No such file"),
+        ("{tokenFile: kubeconfig}", "", "it contains no token"),
+        ("{}", ", certificate-authority: /no/ca", "/no/ca: No such file"),
+        ("{client-certificate: /no/crt, client-key: /k}", "", "/no/crt: No such"),
+        (
             f"{{exec: {{command: /no/plug, apiVersion: {VERSION}, installHint: brew}}}}",
             "",
             "exec: /no/plug can't be started: No such file or directory",
-            id="no-plugin",
         ),
-        pytest.param(
+        (
             f"{{exec: {{command: x, apiVersion: {VERSION}, provideClusterInfo: true}}}}",
             ", certificate-authority: /no/ca",
             "/no/ca: No such file",
-            id="no-ca-for-the-plugin",
         ),
     ],
 )
 async def test_a_file_that_is_missing_is_one_line(tmp_path, user, cluster, words):
     path = kubeconfig(tmp_path, user, cluster=cluster)
     with pytest.raises(SourceError) as caught:
-        await Credentials(kubeconfig=path).load(now=0)
+        await loaded(kubeconfig=path)
     assert caught.value.message.startswith(f"cannot use kubeconfig {path}: ")
     assert words in caught.value.message
     assert "\n" not in str(caught.value)
@@ -170,14 +170,12 @@ async def test_a_file_that_is_missing_is_one_line(tmp_path, user, cluster, words
 async def test_a_token_file_is_preferred_and_the_token_stands_in_for_it(tmp_path):
     token = tmp_path / "token"
     token.write_text("file-0123\n")
-    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: own, tokenFile: token}"))
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=kubeconfig(tmp_path, "{token: own, tokenFile: token}"))
     assert await shown_by(credentials) == "Bearer file-0123"
     token.unlink()
     await credentials.refresh(now=REFRESH_S)
     assert await shown_by(credentials) == "Bearer file-0123"
-    other = Credentials(kubeconfig=str(tmp_path / "kubeconfig"))
-    await other.load(now=0)
+    other = await loaded(kubeconfig=str(tmp_path / "kubeconfig"))
     assert await shown_by(other) == "Bearer own"
 
 
@@ -186,33 +184,29 @@ async def test_a_token_does_not_stand_in_for_a_file_without_one(tmp_path, conten
     (tmp_path / "token").write_bytes(content)
     path = kubeconfig(tmp_path, "{token: own, tokenFile: token}")
     with pytest.raises(SourceError, match=r"/token: it contains no token"):
-        await Credentials(kubeconfig=path).load(now=0)
+        await loaded(kubeconfig=path)
 
 
 async def test_a_token_stands_in_for_an_empty_file(tmp_path):
     (tmp_path / "token").write_text(" \n")
-    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: own, tokenFile: token}"))
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=kubeconfig(tmp_path, "{token: own, tokenFile: token}"))
     assert await shown_by(credentials) == "Bearer own"
 
 
 async def test_a_user_and_a_password(tmp_path):
     path = kubeconfig(tmp_path, "{username: ü, password: b}")
-    credentials = Credentials(kubeconfig=path)
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=path)
     assert await shown_by(credentials) == "Basic w7w6Yg=="
 
 
 async def test_http_gets_only_impersonation(tmp_path):
     user = f"{{token: t, as: jane, exec: {{command: /no/plug, apiVersion: {VERSION}}}}}"
     path = kubeconfig(tmp_path, user, "http://a", ", certificate-authority: /no/ca")
-    credentials = Credentials(kubeconfig=path)
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=path)
     assert await shown_by(credentials) is None
     assert credentials.impersonation == (("Impersonate-User", "jane"),)
     assert credentials.description == f"{path}: its credentials are sent only to https"
-    moved = Credentials(kubeconfig=path, master="http://b")
-    await moved.load(now=0)
+    moved = await loaded(kubeconfig=path, master="http://b")
     assert await shown_by(moved) is None
 
 
@@ -221,8 +215,7 @@ async def test_a_token_of_oidc_counts_until_it_expires(tmp_path):
     provider = f"{{name: oidc, config: {{id-token: a.{claims}.c}}}}"
     now = 999.0
     path = kubeconfig(tmp_path, f"{{auth-provider: {provider}}}")
-    credentials = Credentials(kubeconfig=path, clock=lambda: now)
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=path, clock=lambda: now)
     assert str(await shown_by(credentials)).startswith("Bearer a.")
     now = 1000.0
     text = f"cannot use kubeconfig {path}: its id-token has expired (run kubectl once, which renews"
@@ -230,7 +223,7 @@ async def test_a_token_of_oidc_counts_until_it_expires(tmp_path):
         await credentials.header()
     assert str(caught.value).startswith(text)
     with pytest.raises(SourceError) as at_start:
-        await Credentials(kubeconfig=path, clock=lambda: now).load(now=0)
+        await loaded(kubeconfig=path, clock=lambda: now)
     assert str(at_start.value).startswith(text)
 
 
@@ -242,15 +235,13 @@ async def test_keys_in_a_kubeconfig_stay_in_memory(tmp_path):
     pair = f"client-certificate-data: {encoded('crt')}, client-key-data: {encoded('key')}"
     authority = f", certificate-authority-data: {encoded('authority')}, tls-server-name: a"
     path = kubeconfig(tmp_path, f"{{{pair}}}", cluster=authority)
-    credentials = Credentials(kubeconfig=path)
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=path)
     found = credentials.configuration
     paths = (found.ssl_ca_cert, found.cert_file, found.key_file)
     assert [Path(file).read_text() for file in paths] == ["authority", "crt", "key"]
     assert all(file.startswith("/proc/self/fd/") for file in paths)
     assert (found.tls_server_name, found.verify_ssl) == ("a", True)
-    moved = Credentials(kubeconfig=path, master=f"{URL}1")
-    await moved.load(now=0)
+    moved = await loaded(kubeconfig=path, master=f"{URL}1")
     assert moved.configuration.tls_server_name is None
     for used in (credentials, moved):
         used.close()
@@ -261,8 +252,7 @@ async def test_keys_in_a_kubeconfig_stay_in_memory(tmp_path):
 
 async def test_what_cannot_be_read_again_leaves_the_old_files(tmp_path):
     text = "{client-certificate-data: Y3J0, client-key-data: a2V5}"
-    credentials = Credentials(kubeconfig=kubeconfig(tmp_path, text))
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=kubeconfig(tmp_path, text))
     before = len(list(Path("/proc/self/fd").iterdir()))
     kubeconfig(tmp_path, "{client-certificate-data: WFhY, client-key: /no/key}")
     with pytest.raises(TransportError, match="/no/key: No such file"):
@@ -293,8 +283,7 @@ def plugin(tmp_path):
 
 
 async def test_a_plugin_that_fails_later_is_a_transport_error(plugin, tmp_path):
-    credentials = Credentials(kubeconfig=plugin())
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=plugin())
     (tmp_path / "plugin").unlink()
     with pytest.raises(TransportError, match=r"cannot refresh .*exec: .*No such file"):
         await credentials.refresh(now=1, is_refused=True)
@@ -303,8 +292,7 @@ async def test_a_plugin_that_fails_later_is_a_transport_error(plugin, tmp_path):
 
 async def test_a_plugins_certificate_stays_in_memory(plugin):
     path = plugin(clientCertificateData="certificate", clientKeyData="key")
-    credentials = Credentials(kubeconfig=path)
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=path)
     found = credentials.configuration
     assert Path(found.cert_file).read_text() == "certificate"
     assert Path(found.key_file).read_text() == "key"
@@ -318,8 +306,7 @@ async def test_credentials_are_not_shown_once_they_are_used(tmp_path, monkeypatc
     monkeypatch.setenv("HTTPS_PROXY", "http://me:of%20proxy%201@proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "")
     for user in ("{token: of-token-1}", "{username: alice, password: of-password-1}"):
-        credentials = Credentials(kubeconfig=kubeconfig(tmp_path, user))
-        await credentials.load(now=0)
+        credentials = await loaded(kubeconfig=kubeconfig(tmp_path, user))
         header = await shown_by(credentials)
         assert header.partition(" ")[2] not in without_secrets(f"echo: {header}")
     secrets = "of-token-1, of-password-1, of%20proxy%201, of proxy 1"
@@ -329,22 +316,19 @@ async def test_credentials_are_not_shown_once_they_are_used(tmp_path, monkeypatc
 async def test_the_way_to_the_server_is_the_kubeconfigs_or_the_environments(tmp_path, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
-    direct = Credentials(kubeconfig=kubeconfig(tmp_path, "{}"))
-    await direct.load(now=0)
+    direct = await loaded(kubeconfig=kubeconfig(tmp_path, "{}"))
     assert direct.proxy is None
     monkeypatch.setenv("NO_PROXY", "")
     await direct.load(now=0)
     assert str(direct.proxy) == "the proxy http://proxy.test:3128 of HTTPS_PROXY"
     path = kubeconfig(tmp_path, "{}", cluster=', proxy-url: "socks5://a.test"')
-    own = Credentials(kubeconfig=path)
-    await own.load(now=0)
+    own = await loaded(kubeconfig=path)
     place = f"{path}:3: clusters[0].cluster.proxy-url"
     assert str(own.proxy) == f"the proxy socks5://a.test:1080 of {place}"
 
 
 async def test_the_certificate_of_a_pods_server_may_change(account):
-    credentials = Credentials(service_account=account)
-    await credentials.load(now=0)
+    credentials = await loaded(service_account=account)
     before = credentials.tls_files()
     assert credentials.tls_files() == before
     (account / "ca.crt").write_text("another certificate")
@@ -352,8 +336,7 @@ async def test_the_certificate_of_a_pods_server_may_change(account):
 
 
 async def test_a_pods_token_that_vanishes_is_an_error(account):
-    credentials = Credentials(service_account=account)
-    await credentials.load(now=0)
+    credentials = await loaded(service_account=account)
     credentials.configuration.refresh_api_key_hook = lambda _: (account / "nothing").read_text()
     with pytest.raises(TransportError, match=r"cannot read the token in .*: No such file"):
         await credentials.header()
@@ -400,7 +383,6 @@ async def test_credentials_that_are_rejected_say_since_when_they_have_expired(
 ):
     data = base64.b64encode(FIRST.encode()).decode()
     path = kubeconfig(tmp_path, f"{{client-certificate-data: {data}, client-key-data: {data}}}")
-    credentials = Credentials(kubeconfig=path)
-    await credentials.load(now=0)
+    credentials = await loaded(kubeconfig=path)
     monkeypatch.setattr(Clocks, "time", lambda: calendar.timegm((year, 1, 1, 0, 0, 0)))
     assert credentials.description == f"the credentials in {path}{expiry}"

@@ -93,73 +93,56 @@ def test_a_good_one_passes():
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        pytest.param(
+        (
             "current-context: test\n",
             "",
             "file0:1: current-context: is missing (give --context=NAME: known: 'test')",
-            id="no-context",
         ),
-        pytest.param(
+        (
             "current-context: test",
             "current-context: prod",
             "file0:3: current-context: 'prod' is not among contexts: known: 'test'",
-            id="unknown-context",
         ),
-        pytest.param(
+        (
             "cluster: home, ",
             "",
             "file0:6: contexts[0].context.cluster: is missing (or give --cluster=NAME)",
-            id="no-cluster",
         ),
-        pytest.param(
+        (
             "cluster: home, ",
             "cluster: away, ",
             "file0:6: contexts[0].context.cluster: 'away' is not among clusters: known: 'home'",
-            id="unknown-cluster",
         ),
-        pytest.param(
+        (
             "server: https://10.0.0.1:6443",
             "proxy-url: x",
             "file0:9: clusters[0].cluster.server: is missing",
-            id="no-server",
         ),
-        pytest.param(
+        (
             "https://10.0.0.1",
             "ftp://10.0.0.1",
             "file0:10: clusters[0].cluster.server: 'ftp://10.0.0.1:6443' is not an http(s) URL",
-            id="no-url",
         ),
-        pytest.param(
+        (
             "https://10.0.0.1",
             "https://me:secret@10.0.0.1",
             "file0:10: clusters[0].cluster.server: 'https://[removed]@10.0.0.1:6443' must not "
             "contain a user: give username and password to the user",
-            id="password-in-url",
         ),
-        pytest.param(GOOD, "- a\n", "file0:1: it is not a mapping", id="no-mapping"),
-        pytest.param("Config", "Pod", "file0:2: kind: 'Pod' is not Config", id="other-kind"),
-        pytest.param(": v1", ": v2", "file0:1: apiVersion: 'v2' is not v1", id="other-version"),
-        pytest.param(
+        (GOOD, "- a\n", "file0:1: it is not a mapping"),
+        ("Config", "Pod", "file0:2: kind: 'Pod' is not Config"),
+        (": v1", ": v2", "file0:1: apiVersion: 'v2' is not v1"),
+        (
             "- name: test\n  context: {cluster: home, user: alice}",
             "- 5",
             "file0:5: contexts[0]: is not a mapping",
-            id="number",
         ),
-        pytest.param(
-            "contexts:\n", "contexts: x\nother:\n", "file0:4: contexts: is not a list", id="text"
-        ),
-        pytest.param(
-            "users:\n",
-            "users:\n- name: alice\n",
-            "file0:13: users[1].name: 'alice' is given twice",
-            id="name-twice",
-        ),
-        pytest.param(
-            "{token: secret}", "[]", "file0:13: users[0].user: is not a mapping", id="user-list"
-        ),
-        pytest.param("name: test", "name: 5", "file0:5: contexts[0].name: is not text", id="name"),
+        ("contexts:\n", "contexts: x\nother:\n", "file0:4: contexts: is not a list"),
+        ("users:\n", "users:\n- name: alice\n", "file0:13: users[1].name: 'alice' is given twice"),
+        ("{token: secret}", "[]", "file0:13: users[0].user: is not a mapping"),
+        ("name: test", "name: 5", "file0:5: contexts[0].name: is not text"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_lead_to_a_server_is_named_with_its_line(old, new, problem):
     assert problem_of(GOOD.replace(old, new)).startswith(problem)
 
@@ -309,32 +292,24 @@ def test_without_tls_nothing_secret_is_sent():
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        pytest.param(None, {}, id="null"),
-        pytest.param({"extensions": [{"name": "x"}]}, {}, id="extensions"),
-        pytest.param({"token": "t\n"}, {"token": "t"}, id="token"),
-        pytest.param(
-            {"token": "t", "tokenFile": "f"},
-            {"token": "t", "token_file": "/0/f"},
-            id="both-tokens",
-        ),
-        pytest.param(
-            {"username": "u", "password": "p"}, {"username": "u", "password": "p"}, id="basic"
-        ),
-        pytest.param(
+        (None, {}),
+        ({"extensions": [{"name": "x"}]}, {}),
+        ({"token": "t\n"}, {"token": "t"}),
+        ({"token": "t", "tokenFile": "f"}, {"token": "t", "token_file": "/0/f"}),
+        ({"username": "u", "password": "p"}, {"username": "u", "password": "p"}),
+        (
             {"client-certificate": "c", "client-key": "/k", "token": "t"},
             {"certificate": Content(path="/0/c"), "key": Content(path="/k"), "token": "t"},
-            id="certificate-beside-token",
         ),
-        pytest.param(
+        (
             {
                 "client-certificate": "c",
                 "client-certificate-data": encoded("cert"),
                 "client-key-data": encoded("key"),
             },
             {"certificate": Content(b"cert"), "key": Content(b"key")},
-            id="data-before-files",
         ),
-        pytest.param({"client-key": "k"}, {}, id="key-alone"),
+        ({"client-key": "k"}, {}),
     ],
 )
 def test_what_a_user_may_say(user, expected):

@@ -43,12 +43,6 @@ def problem_of(kubeconfig: Kubeconfig) -> str:
     return str(caught.value)
 
 
-def test_a_file_is_read_with_its_folder(path):
-    config = read_kubeconfig(Kubeconfig((str(path),)))
-    assert config.cluster.server == "https://a.test"
-    assert config.user.token_file == str(path.parent / "token")
-
-
 def test_a_relative_path_has_an_absolute_folder(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     config = read_kubeconfig(Kubeconfig((path.name,)))
@@ -65,12 +59,6 @@ def test_a_mark_says_how_it_is_encoded(path, encoding):
 def test_what_kubectl_reads_is_read(path, end):
     path.write_text(TEXT + end)
     assert server_in(path) == "https://a.test"
-
-
-def test_a_file_that_changes_is_read_again(path):
-    assert server_in(path) == "https://a.test"
-    path.write_text(TEXT.replace("a.test", "other.test"))
-    assert server_in(path) == "https://other.test"
 
 
 def test_a_pipe_is_read_once(tmp_path):

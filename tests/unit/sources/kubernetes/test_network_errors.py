@@ -62,6 +62,7 @@ async def test_a_server_that_does_not_speak_tls(answering):
     port = await answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     words = await said_of(f"https://127.0.0.1:{port}")
     assert words.startswith("TLS failed: ")
+    assert words.endswith(": it may speak HTTP")
 
 
 async def test_a_proxy_that_does_not_speak_http(answering):

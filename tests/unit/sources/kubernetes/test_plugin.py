@@ -212,41 +212,26 @@ async def test_a_plugin_is_killed_when_its_caller_is_cancelled(run, tmp_path):
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        pytest.param(
-            "import sys; sys.exit('no ticket\\nmore')",
-            "exec: plugin ended with 1: no ticket",
-            id="fails",
-        ),
-        pytest.param("raise SystemExit(3)", "exec: plugin ended with 3", id="fails-in-silence"),
-        pytest.param(
-            "print('[secret')",
-            "exec: plugin did not print an ExecCredential as JSON or YAML",
-            id="no-json",
-        ),
-        pytest.param("print('[]')", "exec: plugin printed no ExecCredential with a", id="list"),
-        pytest.param(
+        ("import sys; sys.exit('no ticket\\nmore')", "exec: plugin ended with 1: no ticket"),
+        ("raise SystemExit(3)", "exec: plugin ended with 3"),
+        ("print('[secret')", "exec: plugin did not print an ExecCredential as JSON or YAML"),
+        ("print('[]')", "exec: plugin printed no ExecCredential with a"),
+        (
             'print(\'{"status": {}, "apiVersion": "v9"}\')',
             "exec: plugin printed another apiVersion than client",
-            id="another-version",
         ),
-        pytest.param(
+        (
             f"print({ANSWER.replace('ExecCredential', 'TokenReview')!r})",
             "printed another kind than ExecCredential",
-            id="another-kind",
         ),
-        pytest.param(
+        (
             f"print({answer_of(token='secret', expirationTimestamp='2030-01-01')!r})",
             "an expirationTimestamp that is no time",
-            id="a-day",
         ),
-        pytest.param(f"print({answer_of()!r})", "neither a token nor a cert", id="nothing"),
-        pytest.param(
-            f"print({answer_of(clientKeyData='secret')!r})", "only one of", id="key-alone"
-        ),
-        pytest.param(f"print({answer_of(token=7)!r})", "a field that is not text", id="number"),
-        pytest.param(
-            f"print({answer_of(token='a' + chr(10) + 'b')!r})", "a line break", id="lines"
-        ),
+        (f"print({answer_of()!r})", "neither a token nor a cert"),
+        (f"print({answer_of(clientKeyData='secret')!r})", "only one of"),
+        (f"print({answer_of(token=7)!r})", "a field that is not text"),
+        (f"print({answer_of(token='a' + chr(10) + 'b')!r})", "a line break"),
     ],
 )
 async def test_an_invalid_result_is_one_line_without_the_output(run, script, words):

@@ -13,7 +13,7 @@ from userspace_proxy.sources.kubernetes.proxies import (
     read_proxy,
 )
 
-from .proxy_table import ADDRESS, CHOICES, EXCLUSIONS, IPV6, NAME, PROXY
+from .proxy_table import ADDRESS, CHOICES, EXCLUSIONS, PROXY
 
 
 @pytest.mark.parametrize(("server", "no_proxy", "expected"), EXCLUSIONS)
@@ -28,14 +28,6 @@ def test_which_variable_counts(server, environment, expected):
     assert (proxy is not None) is expected
     if proxy is not None:
         assert (proxy.host, proxy.port) == ("127.0.0.2", 3128)
-
-
-def test_servers_of_the_table_are_those_of_the_cases():
-    assert [server.partition("//")[2] for server in (ADDRESS, NAME, IPV6)] == [
-        "10.9.8.7:6443",
-        "api.example.internal:6443",
-        "[fd00::1]:6443",
-    ]
 
 
 def test_a_name_in_another_script_is_compared_as_dns_has_it():

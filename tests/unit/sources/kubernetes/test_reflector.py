@@ -65,19 +65,13 @@ async def test_pages_that_expire_are_followed_by_the_whole_list(api):
 @pytest.mark.parametrize(
     ("code", "message", "problem"),
     [
-        pytest.param(
+        (
             403,
             "services is forbidden",
             "the API server at URL refuses to list services: services is forbidden "
             "(allow this user to get, list and watch services, endpointslices and nodes)",
-            id="forbidden",
         ),
-        pytest.param(
-            500,
-            "etcd is gone",
-            "the API server at URL can't list services: etcd is gone",
-            id="internal",
-        ),
+        (500, "etcd is gone", "the API server at URL can't list services: etcd is gone"),
     ],
 )
 async def test_a_list_that_is_refused_is_a_problem_and_tried_again(api, code, message, problem):

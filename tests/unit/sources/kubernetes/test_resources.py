@@ -10,7 +10,7 @@ import pytest
 from userspace_proxy.cluster import Store
 from userspace_proxy.cluster.from_pods import PodEndpoints
 from userspace_proxy.facts import RejectedFacts
-from userspace_proxy.model import Node, ServiceKey, SliceKey
+from userspace_proxy.model import Node
 from userspace_proxy.sources.kubernetes.resources import (
     SERVICES,
     SLICES,
@@ -63,13 +63,6 @@ def services(store):
 
 def names(store: Store) -> list[str]:
     return sorted(key.name for key in store.snapshot().services)
-
-
-def test_objects_are_added_and_deleted_and_have_a_version(store, services):
-    assert put(services, raw(service(), "1001")) == "1001"
-    assert names(store) == ["web"]
-    assert delete(services, raw(service(), "1002")) == "1002"
-    assert names(store) == []
 
 
 def test_what_a_list_that_broke_off_named_is_deleted_by_the_next_one(store, services):
@@ -149,19 +142,6 @@ def test_a_problem_has_the_service_that_it_is_about(store, services):
         ("Service default/web", ("default/web",)),
         ("EndpointSlice default/web-1", ("default/web",)),
     ]
-
-
-def test_a_slice_that_serves_no_service_any_more_is_gone(store):
-    put(ResourceCache(SERVICES, store), raw(service()))
-    slices = ResourceCache(SLICES, store)
-    put(slices, raw(endpoint_slice("10.244.1.7")))
-    assert len(store.snapshot().services[WEB].slices) == 1
-    unlabelled = endpoint_slice("10.244.1.7")
-    del unlabelled["metadata"]["labels"]
-    put(slices, raw(unlabelled))
-    assert store.snapshot().services[WEB].slices == ()
-    ((of, (orphan,)),) = store.snapshot().orphans.items()
-    assert (of, orphan.key) == (ServiceKey("default", ""), SliceKey("default", "web-1"))
 
 
 @pytest.mark.parametrize(

@@ -30,50 +30,38 @@ def status(message: str) -> bytes:
 @pytest.mark.parametrize(
     ("code", "body", "words"),
     [
-        pytest.param(
+        (
             401,
             status("Unauthorized"),
             f"the API server at {URL} rejected the credentials: Unauthorized (check the token in "
             f"/t)",
-            id="unauthorized",
         ),
-        pytest.param(
+        (
             403,
             status('services is forbidden: User "alice"\n cannot list'),
             f"the API server at {URL} refuses to list services: services is forbidden: "
             'User "alice" cannot list '
             "(allow this user to get, list and watch services, endpointslices and nodes)",
-            id="forbidden",
         ),
-        pytest.param(
+        (
             404,
             b"404 page not found\n",
             f"the server at {URL} can't list services: 404 page not found "
             "(check its address and version)",
-            id="not-found",
         ),
-        pytest.param(
-            429, status("slow down"), f"the API server at {URL} is busy: slow down", id="busy"
-        ),
-        pytest.param(
+        (429, status("slow down"), f"the API server at {URL} is busy: slow down"),
+        (
             502,
             b"<html>Bad Gateway</html>",
             f"the API server at {URL} can't list services: HTTP status 502",
-            id="gateway",
         ),
-        pytest.param(
+        (
             400,
             b"Client sent an HTTP request to an HTTPS server.\n",
             f"the API server at {URL} can't list services: "
             "Client sent an HTTP request to an HTTPS server.",
-            id="plain-text",
         ),
-        pytest.param(
-            500,
-            b"{half",
-            f"the API server at {URL} can't list services: HTTP status 500",
-            id="half",
-        ),
+        (500, b"{half", f"the API server at {URL} can't list services: HTTP status 500"),
     ],
 )
 def test_a_rejection_contains_the_servers_message_and_a_remedy(code, body, words):

@@ -138,16 +138,11 @@ async def test_of_two_nodes_that_scale_at_once_one_does(shop):
 @pytest.mark.parametrize(
     ("method", "code", "text", "problem"),
     [
-        pytest.param(
-            "GET", 403, '{"message": "no"}', "cannot read the scale of deployment/web: no (allow "
-            "this user to get and update deployments/scale in namespace shop)",
-            id="forbidden-to-read",
-        ),
-        pytest.param(
-            "PUT", 403, '{"message": "no"}', "cannot scale deployment/web: no (allow this user to "
-            "get and update deployments/scale in namespace shop)", id="forbidden-to-scale",
-        ),
-        pytest.param("PUT", 500, "{}", "cannot scale deployment/web: HTTP status 500", id="error"),
+        ("GET", 403, '{"message": "no"}', "cannot read the scale of deployment/web: no (allow "
+            "this user to get and update deployments/scale in namespace shop)"),
+        ("PUT", 403, '{"message": "no"}', "cannot scale deployment/web: no (allow this user to "
+            "get and update deployments/scale in namespace shop)"),
+        ("PUT", 500, "{}", "cannot scale deployment/web: HTTP status 500"),
     ],
 )  # fmt: skip
 async def test_a_refusal_is_the_servers_words_with_a_remedy(shop, method, code, text, problem):

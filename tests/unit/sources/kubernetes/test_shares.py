@@ -26,16 +26,6 @@ def test_what_an_earlier_run_has_kept_takes_its_place_before_its_weight_is_known
     assert shares.take((BIG, "c"), OBJECT_BYTES)
 
 
-def test_what_is_kept_stays_kept_until_it_does_not_fit_itself():
-    shares = ObjectShares(80)
-    assert shares.take((BIG, "a"), 30)
-    assert shares.take((BIG, "b"), 30)
-    assert not shares.take((BIG, "c"), 30)
-    assert shares.take((BIG, "a"), 50)
-    assert not shares.take((BIG, "a"), 51)
-    assert shares.kept() == {(BIG, "b")}
-
-
 def test_a_full_namespace_is_open_again_once_an_eighth_is_free():
     shares = ObjectShares(80)
     for name in ("a", "b", "c", "d", "e"):
@@ -72,23 +62,6 @@ def test_what_is_left_out_is_counted_and_never_less_than_nothing():
     assert list(shares.left_out()) == [(BIG, Excess(7, 70))]
     shares.set_left_out({})
     assert list(shares.left_out()) == []
-
-
-def test_what_a_list_leaves_out_counts_also_where_nothing_is_kept_any_more():
-    shares = ObjectShares(80)
-    shares.take((BIG, "a"), 60)
-    assert not shares.take((BIG, "b"), 30)
-    shares.drop((BIG, "a"))
-    shares.set_left_out({BIG: Excess(1, 10)})
-    assert list(shares.left_out()) == [(BIG, Excess(1, 10))]
-    assert shares.has_room
-
-
-def test_an_object_that_is_too_large_alone_does_not_fill_its_namespace():
-    shares = ObjectShares(80)
-    shares.take((BIG, "a"), 40)
-    assert not shares.take((BIG, "b"), 41)
-    assert shares.take((BIG, "c"), 40)
 
 
 def test_of_a_namespace_without_objects_nothing_is_kept():

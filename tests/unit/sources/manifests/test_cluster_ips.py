@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.errors import ConfigError
-from userspace_proxy.model import IPFamily, Service, ServiceKey, ServicePort
+from userspace_proxy.model import Service, ServiceKey, ServicePort
 from userspace_proxy.sources.manifests.cluster_ips import (
     ClusterIPRange,
     allocate_cluster_ips,
@@ -17,7 +17,6 @@ from userspace_proxy.sources.manifests.cluster_ips import (
 )
 from userspace_proxy.sources.manifests.written import WrittenService
 
-V4, V6 = IPFamily.IPV4, IPFamily.IPV6
 BOTH = ("10.96.0.0/16", "fd00:96::/112")
 
 
@@ -65,12 +64,6 @@ def test_an_invalid_range_is_refused(cidr, words):
     with pytest.raises(ConfigError, match=words) as caught:
         ClusterIPRange(cidr)
     assert caught.value.hint == "write a range as 10.96.0.0/16"
-
-
-def test_ranges_are_opened_by_family_with_the_first_one_as_the_default():
-    ranges = open_ranges(["fd00:96::/112", "10.96.0.0/16"])
-    assert list(ranges) == [IPFamily.IPV6, IPFamily.IPV4]
-    assert [range_.cidr for range_ in ranges.values()] == ["fd00:96::/112", "10.96.0.0/16"]
 
 
 @pytest.mark.parametrize(

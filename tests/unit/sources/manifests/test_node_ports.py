@@ -70,11 +70,6 @@ def test_a_named_one_is_given_to_no_other_service_and_moves_the_one_that_had_it(
     assert moved not in (0, first)
 
 
-def test_two_that_name_one_number_keep_it_for_the_plan_to_decide():
-    services, conflicts = allocate([node_port("web", at(30080)), node_port("cart", at(30080))])
-    assert (numbers(services), conflicts) == ([[30080], [30080]], [])
-
-
 def test_tcp_and_udp_of_two_services_may_name_one_number():
     services, conflicts = allocate(
         [node_port("web", at(30080)), node_port("dns", at(30080, "UDP"))]

@@ -8,7 +8,6 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
-from userspace_proxy.model.endpoint_names import NameSlice
 from userspace_proxy.model.notation import check_address, check_family
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES as RANGES
@@ -157,85 +156,59 @@ def test_a_slice_without_a_service_is_read_as_an_api_server_accepts_it_and_named
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        pytest.param(
-            SERVICE.replace("80", "70000"),
-            "web.yaml:9: spec.ports[0].port: 70000 is not in 1–65535",
-            id="value",
-        ),
-        pytest.param(
-            SERVICE.replace("80", '"80"'),
-            "web.yaml:9: spec.ports[0].port: expected int, got str",
-            id="type",
-        ),
-        pytest.param(
-            SERVICE.replace("name: web", "uid: web"),
-            "web.yaml:3: metadata.name: is missing",
-            id="missing-field-has-the-line-around-it",
-        ),
-        pytest.param(
+        (SERVICE.replace("80", "70000"), "web.yaml:9: spec.ports[0].port: 70000 is not in 1–65535"),
+        (SERVICE.replace("80", '"80"'), "web.yaml:9: spec.ports[0].port: expected int, got str"),
+        (SERVICE.replace("name: web", "uid: web"), "web.yaml:3: metadata.name: is missing"),
+        (
             SERVICE.replace(
                 "spec:",
                 f"  annotations:\n    {RANGES}: 10.0.0.0\nspec:\n  type: LoadBalancer",
             ),
             f"web.yaml:7: metadata.annotations.{RANGES}: {why(parse_range, '10.0.0.0')}",
-            id="annotation",
         ),
-        pytest.param(
+        (
             SERVICE.replace("80", "80\n      nodePort: 70000").replace(
                 "spec:", "spec:\n  type: NodePort"
             ),
             "web.yaml:11: spec.ports[0].nodePort: 70000 is not in 1–65535",
-            id="node-port",
         ),
-        pytest.param(
-            "kind: Service\nspec: {a: [}\n", "web.yaml:2: not YAML: while parsing a flow", id="yaml"
-        ),
-        pytest.param("kind: Service", "web.yaml:1: apiVersion: is missing", id="no-version"),
-        pytest.param(
-            "apiVersion: v1\nmetadata: {name: web}", "web.yaml:1: kind: is missing", id="no-kind"
-        ),
-        pytest.param(
+        ("kind: Service\nspec: {a: [}\n", "web.yaml:2: not YAML: while parsing a flow"),
+        ("kind: Service", "web.yaml:1: apiVersion: is missing"),
+        ("apiVersion: v1\nmetadata: {name: web}", "web.yaml:1: kind: is missing"),
+        (
             "- apiVersion: v1",
             "web.yaml:1: an object must be a mapping with apiVersion, kind and metadata",
-            id="no-object",
         ),
-        pytest.param(
+        (
             "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice",
             "web.yaml:1: apiVersion: discovery.k8s.io/v1beta1 of EndpointSlice is not read: "
             "write discovery.k8s.io/v1",
-            id="old-version",
         ),
-        pytest.param(
+        (
             "apiVersion: v1\nkind: Servce",
             "web.yaml:2: kind: there is no kind Servce of v1 (did you mean Service?)",
-            id="misspelt-kind",
         ),
-        pytest.param(
+        (
             "apiVersion: discovry.k8s.io/v1\nkind: EndpointSlice",
             "web.yaml:1: apiVersion: there is no kind EndpointSlice of discovry.k8s.io/v1 "
             "(did you mean discovery.k8s.io/v1?)",
-            id="misspelt-version",
         ),
-        pytest.param(
+        (
             "apiVersion: v1\nkind: List\nitems:\n- a\n",
             "web.yaml:4: items[0]: an object must be a mapping",
-            id="item",
         ),
-        pytest.param(
+        (
             "apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: web}\n  spec:\n"
             "    ports:\n    - {port: 0}\n",
             "web.yaml:7: items[0].spec.ports[0].port: 0 is not in 1–65535",
-            id="field-of-an-item",
         ),
-        pytest.param(
+        (
             SLICE.replace("10.244.1.7", "fd00::7"),
             f"web.yaml:9: {why(check_family, 'fd00::7', 'IPv4', 'endpoints[0].addresses[0]')}",
-            id="slice",
         ),
-        pytest.param(
+        (
             ENDPOINTS.replace("10.244.1.8", "10.244.1.300"),
             f"web.yaml:5: {why(check_address, '10.244.1.300', 'subsets[0].addresses[0].ip')}",
-            id="endpoints",
         ),
     ],
 )
@@ -272,16 +245,31 @@ spec: {defaultMode: 0640, tag: !!binary aGk=}
 """
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        pytest.param("web", "{{ .Release.Name }}", 4, id="of-helm"),
+        pytest.param("apiVersion", "{% if a %}\napiVersion", 1, id="of-jinja"),
+        pytest.param("80", "${PORT}", 9, id="of-envsubst"),
+        pytest.param("80", "#@ values.port", 9, id="of-ytt"),
+    ],
+)
+def test_what_keeps_a_template_from_being_read_is_that(old, new, line):
+    (problem,) = read(SERVICE.replace(old, new)).problems
+    assert problem.startswith(f"web.yaml:{line}: ")
+    assert problem.endswith("(a template: read what `helm template` or `envsubst` makes of it)")
+
+
+def test_a_placeholder_elsewhere_in_an_object_is_no_reason():
+    text = SERVICE.replace("80", "http") + "  sessionAffinity: None # {{ of nothing }}\n"
+    assert read(text).problems == ("web.yaml:9: spec.ports[0].port: expected int, got str",)
+
+
 def test_only_the_kind_of_other_objects_matters():
     objects = ManifestReader("web.yaml").read(f"{SERVICE}---{OTHERS}")
     assert [found.identity for found in objects.objects] == [("Service", "shop/web")]
     assert objects.problems == ()
     assert len(objects.ignored) == 2
-
-
-def test_a_whole_number_may_have_a_point_as_for_kubectl():
-    [found] = read(SERVICE.replace("80", "80.0")).objects
-    assert found.value.service.ports[0].port == 80
 
 
 def test_objects_of_json_that_follow_each_other_are_all_read():
@@ -305,15 +293,6 @@ def test_what_precedes_broken_yaml_is_read(rest):
     assert len(objects.problems) == 1
 
 
-def test_words_of_yaml_1_1_are_booleans_as_for_kubectl():
-    text = f"{SERVICE}  publishNotReadyAddresses: yes\n  selector: {{app: on, y: web}}\n"
-    assert read(text).problems == ("web.yaml:11: spec.selector: key true is not text (quote it)",)
-    assert read(text.replace("y: web", "b: web")).problems == (
-        "web.yaml:11: spec.selector.app: expected str, got bool (quote it)",
-    )
-    assert read(f"{SERVICE}  publishNotReadyAddresses: yes\n").problems == ()
-
-
 def test_a_name_that_the_api_server_would_make_is_the_same_in_each_reading():
     text = SERVICE.replace("name: web", "generateName: web-")
     [first], [second] = read(text).objects, read(text).objects
@@ -331,39 +310,33 @@ TWICE = "key 'a' is given twice, first in line {}: read as by kubectl"
 @pytest.mark.parametrize(
     ("text", "remark"),
     [
-        pytest.param(
-            with_metadata("labels: {a: x, a: z}"), f"5: metadata.labels: {TWICE.format(5)}"
-        ),
-        pytest.param(
+        (with_metadata("labels: {a: x, a: z}"), f"5: metadata.labels: {TWICE.format(5)}"),
+        (
             with_metadata("annotations:\n    a: x\n    a: z"),
             f"7: metadata.annotations: {TWICE.format(6)}",
         ),
-        pytest.param(
+        (
             with_metadata("labels: {a: x}\n  labels: {b: x}"),
             "6: metadata: key 'labels' is given twice, first in line 5: read as by kubectl",
         ),
-        pytest.param(
+        (
             with_metadata("annotations: &n {a: x}\n  labels: {a: z, <<: *n}"),
             "6: metadata.labels: << replaces key 'a' of line 6 (write << before it): "
             "read as by kubectl",
-            id="merged",
         ),
-        pytest.param(
+        (
             with_metadata("labels: {80: x}"),
             "5: metadata.labels: key 80 is not text (quote it): read as by kubectl",
-            id="number",
         ),
-        pytest.param(
+        (
             '{"kind": "Service", "apiVersion": "v1", "spec": {"ports": [{"port": 80}]},\n'
             '"metadata": {"name": "web", "labels": {"a": "x", "a": "z"}}}',
             f"2: metadata.labels: {TWICE.format(2)}",
-            id="json",
         ),
-        pytest.param(
+        (
             "apiVersion: v1\nkind: List\nitems:\n"
             "- {apiVersion: v1, kind: Node, metadata: {name: a, labels: {a: x, a: z}}}",
             f"4: items[0].metadata.labels: {TWICE.format(4)}",
-            id="node-in-a-list",
         ),
     ],
 )
@@ -371,11 +344,6 @@ def test_of_equal_keys_of_labels_or_annotations_the_last_counts_with_a_remark(te
     found = read(text)
     assert (len(found.objects), found.problems) == (1, ())
     assert found.remarks == (f"web.yaml:{remark}",)
-
-
-def test_of_two_services_in_labels_of_a_slice_the_last_counts():
-    [found] = read(SLICE.replace("labels: {", f"labels: {{{LABEL}: cart, ")).objects
-    assert found.value.service.name == "web"
 
 
 def test_a_remark_has_its_present_lines_after_an_edit_above_it():
@@ -484,13 +452,6 @@ def test_aliases_of_all_documents_have_one_limit_however_often_a_text_is_read():
     for _ in range(2):
         [first, second, third] = reader.read("---\n".join([many, many + "c: 1\n", many])).problems
         assert (problem in first, problem in second, problem in third) == (False, False, True)
-
-
-def test_a_slice_of_names_is_read():
-    text = SLICE.replace("IPv4", "FQDN").replace("10.244.1.7", "shop.example")
-    (found,) = read(text).objects
-    assert isinstance(found.value, NameSlice)
-    assert [endpoint.ip for endpoint in found.value.named] == ["shop.example"]
 
 
 def test_locks_give_no_slice():

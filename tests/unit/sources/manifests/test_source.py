@@ -219,13 +219,6 @@ async def test_a_path_that_is_not_there_ends_the_run(tmp_path):
         await ManifestSource(tmp_path / "nothing").run(Published())
 
 
-def test_manifests_can_be_read_once_without_watching(web):
-    web.with_name("cart.yaml").write_text("kind: Service\n")
-    snapshot, problems = load_manifests(web.parent)
-    assert cluster_ip(snapshot) == "10.96.7.1"
-    assert problems == (f"{web.parent}/cart.yaml:1: apiVersion: is missing",)
-
-
 def test_the_examples_are_valid_and_show_their_features():
     snapshot, problems = load_manifests(EXAMPLES)
     assert problems == ()

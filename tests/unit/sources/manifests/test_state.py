@@ -50,12 +50,6 @@ def addresses(state: ManifestState) -> list[str]:
     return [e.ip for item in state.snapshot.services[WEB].slices for e in item.endpoints]
 
 
-def test_services_and_slices_come_together_from_several_files(state):
-    state.take(Look({"a.yaml": endpoint_slice("10.244.1.7"), "b.yaml": service()}))
-    assert state.problems == ()
-    assert addresses(state) == ["10.244.1.7"]
-
-
 def test_a_missing_cluster_ip_is_allocated_and_a_named_one_kept(state):
     text = service() + service("cart", clusterIP="10.96.7.1")
     text += service("db", clusterIP="None") + service(
@@ -133,12 +127,6 @@ def test_a_file_that_is_no_yaml_keeps_its_objects_while_others_go_on(state):
 
 def names(state: ManifestState) -> list[str]:
     return sorted(key.name for key in state.snapshot.services)
-
-
-def test_an_object_that_was_never_valid_is_left_out_and_the_others_of_its_file_are_used(state):
-    state.take(Look({"a.yaml": service() + service("cart", clusterIP="x")}))
-    assert names(state) == ["web"]
-    assert state.problems == ("a.yaml:9: spec.clusterIP: 'x' is not an IP address",)
 
 
 @pytest.mark.parametrize(
@@ -226,13 +214,6 @@ def test_the_node_is_the_one_with_this_nodes_name(state):
     assert state.snapshot.node.name == "alice"
     state.take(Look(gone=frozenset({"a.yaml"})))
     assert state.snapshot.node is None
-
-
-def test_a_text_with_equal_objects_changes_nothing(state):
-    state.take(Look({"a.yaml": service()}))
-    before = state.snapshot
-    state.take(Look({"a.yaml": "# reworded\n" + service()}))
-    assert state.snapshot is before
 
 
 def test_files_that_cannot_be_read_are_problems_as_long_as_they_are(state):

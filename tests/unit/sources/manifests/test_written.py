@@ -50,18 +50,11 @@ def test_the_families_of_its_addresses(spec, configured, families):
 @pytest.mark.parametrize(
     ("spec", "node_ports", "health_check"),
     [
-        pytest.param({}, False, False, id="cluster-ip"),
-        pytest.param({"type": "NodePort", "externalTrafficPolicy": "Local"}, True, False, id="np"),
-        pytest.param({"type": "LoadBalancer"}, True, False, id="load-balancer"),
-        pytest.param(
-            {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False},
-            False,
-            False,
-            id="load-balancer-without-node-ports",
-        ),
-        pytest.param(
-            {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}, True, True, id="local"
-        ),
+        ({}, False, False),
+        ({"type": "NodePort", "externalTrafficPolicy": "Local"}, True, False),
+        ({"type": "LoadBalancer"}, True, False),
+        ({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False}, False, False),
+        ({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}, True, True),
     ],
 )
 def test_the_ports_that_it_wants(spec, node_ports, health_check):

@@ -20,18 +20,6 @@ async def replies(node):
     await replies.close()
 
 
-async def test_all_parts_are_removed(node):
-    before = node.run(SHOW)
-    replies = ReplyRouting()
-    assert await replies.start() == ""
-    running = node.run(SHOW)
-    assert "socket transparent 1" in running
-    assert running.count("lookup 11800") == 2
-    await replies.clean_up()
-    assert node.run(SHOW) == before
-    await replies.close()
-
-
 async def test_what_the_kernel_lacks_is_the_reason_of_a_refusal(node, monkeypatch):
     monkeypatch.setattr(x, "tproxy", lambda _port: x.expression("no_such_expression"))
     replies = ReplyRouting(offers=KernelOffers({"tproxy": errno.ENOENT}))

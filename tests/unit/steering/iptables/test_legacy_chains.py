@@ -33,34 +33,24 @@ def test_chains_of_a_table_with_their_policies():
 @pytest.mark.parametrize(
     ("line", "step"),
     [
-        pytest.param("-j DROP", nft("drop"), id="everything"),
-        pytest.param("-j REJECT --reject-with icmp-port-unreachable", nft("reject"), id="reject"),
-        pytest.param("-g OTHERS", nft("goto OTHERS"), id="goto"),
-        pytest.param("-j LOG --log-prefix OTHERS", nft(""), id="log"),
-        pytest.param("", nft(""), id="counter"),
-        pytest.param("-j", nft(""), id="without-a-target"),
-        pytest.param('-m comment --comment "a -j b" -j DROP', nft("drop"), id="comment"),
-        pytest.param(
+        ("-j DROP", nft("drop")),
+        ("-j REJECT --reject-with icmp-port-unreachable", nft("reject")),
+        ("-g OTHERS", nft("goto OTHERS")),
+        ("-j LOG --log-prefix OTHERS", nft("")),
+        ("", nft("")),
+        ("-j", nft("")),
+        ('-m comment --comment "a -j b" -j DROP', nft("drop")),
+        (
             "-m comment --comment ours -m conntrack --ctstate DNAT -j ACCEPT",
             nft("accept", "ct status dnat"),
-            id="translated",
         ),
-        pytest.param(
+        (
             "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
             nft("accept", "ct state related,established,dnat"),
-            id="states",
         ),
-        pytest.param(
-            "-m state --state ESTABLISHED -j ACCEPT",
-            nft("accept", "ct state established"),
-            id="older-match",
-        ),
-        pytest.param(
-            "-m conntrack ! --ctstate DNAT -j DROP",
-            nft("drop", "ct status ! dnat"),
-            id="not-translated",
-        ),
-        pytest.param(
+        ("-m state --state ESTABLISHED -j ACCEPT", nft("accept", "ct state established")),
+        ("-m conntrack ! --ctstate DNAT -j DROP", nft("drop", "ct status ! dnat")),
+        (
             "! -s 10.0.0.0/8 -d 10.96.0.0/12 ! -i cali+ -o eth0 -p tcp -m multiport --dports "
             "22,80:90 -m conntrack --ctstate NEW -m mark ! --mark 0x1/0x3 -j ACCEPT",
             nft(
@@ -68,20 +58,11 @@ def test_chains_of_a_table_with_their_policies():
                 "ip saddr != 10.0.0.0/8 ip daddr 10.96.0.0/12 iifname != cali* oifname eth0 "
                 "tcp dport 22,80-90 ct state new …",
             ),
-            id="all-that-are-understood",
         ),
-        pytest.param(
-            "-p tcp -m connmark ! --mark 0x1 -j DROP",
-            nft("drop", "meta l4proto tcp …"),
-            id="mark-of-the-connection",
-        ),
-        pytest.param("-s 10.0.0.1/33 -j DROP", nft("drop", "…"), id="damaged"),
-        pytest.param("-j NFQUEUE --queue-num 0", nft("queue"), id="another-program-decides"),
-        pytest.param(
-            "-m socket --transparent --nowildcard -j ACCEPT",
-            nft("accept", "socket transparent"),
-            id="transparent-socket",
-        ),
+        ("-p tcp -m connmark ! --mark 0x1 -j DROP", nft("drop", "meta l4proto tcp …")),
+        ("-s 10.0.0.1/33 -j DROP", nft("drop", "…")),
+        ("-j NFQUEUE --queue-num 0", nft("queue")),
+        ("-m socket --transparent --nowildcard -j ACCEPT", nft("accept", "socket transparent")),
     ],
 )
 def test_a_rule_is_its_condition_and_its_verdict(line, step):

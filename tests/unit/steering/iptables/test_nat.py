@@ -21,7 +21,6 @@ from userspace_proxy.steering.iptables.nat import (
     Tree,
     all_rules,
     reached_rules,
-    rules_among,
 )
 from userspace_proxy.steering.iptables.rules import OUT, PRE, Jump, NatRule
 
@@ -44,13 +43,6 @@ def test_few_rules_are_in_the_two_chains_to_which_the_built_in_ones_jump():
         -A UPROXY-OUT -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001
         -A UPROXY-OUT -d 10.96.7.2/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36002
     """)
-
-
-def test_prerouting_translates_to_an_address_if_one_is_needed():
-    assert as_text(NatChains(4, [WEB], NODE)) == dedent("""\
-        -A UPROXY-PRE -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 192.0.2.1:36001
-        -A UPROXY-OUT -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001
-    """)  # noqa: E501
 
 
 def test_without_rules_both_chains_exist():
@@ -103,10 +95,6 @@ def test_a_rule_that_no_jump_reaches_is_not_in_force():
     }
     assert reached_rules(chains) == {PRE: [CART], OUT: []}
     assert all_rules(chains) == [CART, WEB]
-
-
-def test_other_lines_are_skipped():
-    assert rules_among(["-j RETURN", str(WEB), f"{WEB} --random"]) == [WEB]
 
 
 DICE = random.Random(6)

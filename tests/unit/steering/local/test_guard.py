@@ -79,13 +79,6 @@ def test_differences_are_counted_and_corrected(guard, tables, desired):
     assert tables.items == {TO_WEB, theirs}
 
 
-def test_a_new_source_address_replaces_a_route(guard, tables, desired):
-    change(guard, desired, {WEB: 80})
-    desired.sources[IPFamily.IPV4] = "10.5.0.7"
-    assert guard.put_right() == 1
-    assert tables.items == {LocalRoute("10.96.7.1/32", "10.5.0.7", OWNER)}
-
-
 def test_a_refused_route_is_no_drift_and_retried(guard, tables, desired):
     tables.refused.add(TO_WEB)
     change(guard, desired, {WEB: 80, CART: 80})

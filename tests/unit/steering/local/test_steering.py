@@ -13,7 +13,7 @@ from userspace_proxy.kernel import conntrack
 from userspace_proxy.kernel.netlink import Requests
 from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.model import Frontend, IPFamily, Protocol
-from userspace_proxy.steering import REFUSE, SteeringFacts
+from userspace_proxy.steering import SteeringFacts
 from userspace_proxy.steering.local import LocalSteering, guard_table
 from userspace_proxy.steering.local.kernel import RoutingTables
 from userspace_proxy.steering.local.steering import connected_at
@@ -54,15 +54,6 @@ async def steering(make):
     yield steering
     await steering.clean_up()
     await steering.close()
-
-
-async def test_frontends_are_routed_with_the_nodes_address_as_source(node, steering):
-    await steering.apply({WEB: 80, CART: REFUSE})
-    assert node.run("ip route show table local proto 117").splitlines() == [
-        "local 10.96.7.1 dev lo scope host src 10.1.0.1 ",
-        "local 10.96.7.2 dev lo scope host src 10.1.0.1 ",
-    ]
-    assert await steering.render() == "TCP 10.96.7.1:80 -> :80\nTCP 10.96.7.2:80 -> refuse"
 
 
 async def test_a_udp_frontend_is_removed_at_once_and_an_idle_tcp_one_by_the_next_repair(

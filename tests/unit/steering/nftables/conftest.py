@@ -21,7 +21,8 @@ def path(node):
 def dial(node):
     """Begins a flow from this node."""
     node.run(
-        "ip link set lo up; ip route add 10.96.0.0/16 dev lo; ip route add fd00:96::/32 dev lo"
+        "ip link set lo up; ip route add 10.96.0.0/16 dev lo; ip route add 10.244.0.0/16 dev lo; "
+        "ip route add fd00:96::/32 dev lo"
     )
     node.run("ip address add fd00::1/128 dev lo nodad")
 

@@ -10,7 +10,6 @@ from userspace_proxy.balance import fill_slots
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.netlink.messages import read_all, read_messages, text_in
 from userspace_proxy.kernel.nf_tables import reader, writer
-from userspace_proxy.kernel.nf_tables.writer import goto_chain
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
 from userspace_proxy.steering.nftables.choosers import chooser_of
@@ -43,10 +42,6 @@ def loaded(**_):
     return rules
 
 
-def kinds(messages):
-    return [one.kind for block in messages for one in read_messages(block)]
-
-
 def by_set(elements):
     found = {}
     for name, key, value in elements:
@@ -62,15 +57,6 @@ def test_an_endpoint_without_its_frontend_is_not_in_force():
     elements = by_set(loaded().elements())
     del elements["choices4"]
     assert read_endpoints(elements) == {WEB_6: (A_6,)}
-
-
-def test_services_that_choose_alike_share_a_chain():
-    rules = loaded()
-    change = rules.difference({CART: BOTH})
-    assert (change.new_choosers, change.removed) == ({}, set())
-    chooser = chooser_of(WEB, BOTH)
-    chain = rules.choosers[chooser].name(chooser)
-    assert ("choices4", frontend_key(CART), goto_chain(chain)) in change.added
 
 
 def test_a_change_of_an_endpoint_changes_one_element():

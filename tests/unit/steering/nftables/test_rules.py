@@ -181,14 +181,6 @@ DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
 COMPATIBLE = Frontend("::a00:1", 53, Protocol.UDP)
 
 
-def test_a_frontends_key_is_its_address_protocol_and_port_padded_to_four_bytes():
-    assert frontend_key(WEB).hex(" ", 4) == "0a600701 06000000 00500000"
-
-
-def test_the_key_of_a_guarded_port_is_protocol_and_port():
-    assert port_key(Protocol.UDP, 36001).hex(" ", 4) == "11000000 8ca10000"
-
-
 @pytest.mark.parametrize("frontend", [WEB, DNS_6, COMPATIBLE], ids=str)
 def test_a_frontend_is_read_as_it_was_written(frontend):
     key = frontend_key(frontend)

@@ -22,7 +22,7 @@ async def test_unless_they_are_required_rules_lead_all_clients(node, caplog):
     steering = HookedSteering(FACTS, HookOptions(), LACKS_BPF)
     await steering.start()
     assert steering.hooks is None
-    assert [line.startswith(f"rules lead all clients: {LACK}") for line in caplog.messages] == [
+    assert [line.startswith(f"connect() isn't translated: {LACK}") for line in caplog.messages] == [
         True
     ]
     await steering.apply({WEB: 36001})

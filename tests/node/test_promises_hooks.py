@@ -1,0 +1,30 @@
+"""What a Service promises, read from manifests, where hooks of ``connect()`` translate dials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.node.socket_lb import HOOKS, MARKS, socket_node
+from tests.promises import affinity
+from tests.promises.suite import *  # noqa: F403 - pytest collects the classes
+from tests.promises.world import ASKS_WHERE_DRAWN, FLAGS, ManifestWorld
+
+pytestmark = [*MARKS, pytest.mark.needs("connect hooks"), pytest.mark.long]
+
+
+class TestAffinity(affinity.TestAffinity):
+    """Hooks don't know the endpoint that rules gave a client before the hooks had the Service."""
+
+    test_a_client_that_asks_while_endpoints_come_into_force_meets_only_one = None
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManifestWorld]:
+    folder = tmp_path_factory.mktemp("agent")
+    with socket_node(folder, HOOKS, "--path=kernel", base=FLAGS) as node:
+        node.add_laptop()
+        world = ManifestWorld(node)
+        world.asks = ASKS_WHERE_DRAWN
+        yield world

@@ -1,0 +1,26 @@
+"""Endpoints that are to be probed, for tests that end the probes themselves."""
+
+
+class Probed:
+    """Part of PathProbes: what it was asked to probe, instead of probes."""
+
+    def __init__(self, note):
+        self.note = note
+        self.wanted = []
+        self.begun = 0
+        self.is_closed = False
+
+    @property
+    def endpoints(self):
+        """Each one that is wanted, once."""
+        return list(dict.fromkeys(endpoint for endpoint, _ in self.wanted))
+
+    def add(self, endpoint, service):
+        self.wanted.append((endpoint, str(service)))
+        self.begun += 1
+
+    def discard(self, endpoint, service):
+        self.wanted.remove((endpoint, str(service)))
+
+    def close(self):
+        self.is_closed = True
