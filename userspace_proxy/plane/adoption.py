@@ -421,7 +421,7 @@ class _Predecessor:
             self.channel.send(Proved(self._sock.answer(challenge)))
         except OSError as exc:
             _log.error(
-                "cannot adopt a worker of the last run: cannot prove CAP_NET_ADMIN: %(cause)s",
+                "cannot adopt a worker of the last run: cannot prove NET_ADMIN: %(cause)s",
                 extra={"cause": exc.strerror},
             )
             self.channel.close()
