@@ -86,7 +86,7 @@ def test_clients_that_come_before_the_first_plan_are_served_by_it(site):
     assert read_all(web).endswith(b"one\n")
     assert dns.recv(99) == b"one: hello"
     # One of them may have served both clients before the other one runs.
-    wait_for("both workers", lambda: site.agent.log().count("worker runs") == 2)
+    wait_for("both workers", lambda: site.agent.log().count("worker started") == 2)
 
 
 def test_clients_that_come_before_their_source_ranges_are_known_reach_no_endpoint(site):

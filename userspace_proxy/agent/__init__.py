@@ -5,12 +5,12 @@
     Agent ──────────────────┼── lock, supervision, drain, status servers
                             └── watchers
 
-Only this package, and what is above it, depends on all shells.
+Only this package, and the packages above it, depend on all shells.
 """
 
 from ..linux import require_linux
 
-# Before the modules that need it: each of them would name one of many missing functions.
+# Before the modules that need Linux: each would report only one of many missing functions.
 require_linux()
 
 from .rounds.options import Options  # noqa: E402 - only where it can be imported

@@ -1,7 +1,7 @@
 """The node's agent: serves the Services of one source until it is stopped.
 
 start   lock ▶ plane ▶ steering ▶ node ▶ components, in the order of ``components_of``
-stop    connections drain, and new ones are served ▶ nothing is steered ▶ listeners close
+stop    connections drain, new ones are still served ▶ steering ends ▶ listeners close
         ▶ kernel state is removed ▶ components close, in reverse
 """
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# At the end of a drain, for requests that are under way.
+# At the end of a drain, without new connections: for requests in progress.
 _WITHOUT_NEW_S = 1.0
 
 
@@ -65,11 +65,11 @@ class Agent:
 
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
-            ``nftables``, ``iptables`` or ``auto``; or a steering of the caller's own, for which
-            nothing else is changed on the node.
-        source: Where Services come from.
+            ``nftables``, ``iptables`` or ``auto``; or a steering that the caller has created, for
+            which nothing else is changed on the node.
+        source: The source of Services.
         options: Everything else.
-        kernel: What the kernel offers; None: it is read at the start.
+        kernel: The kernel's features; None: they are read at the start.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Agent:
         kernel: KernelOffers | None = None,
     ) -> None:
         self.left_behind = False
-        """A stop could not remove everything from the kernel."""
+        """The stop failed to remove all state from the kernel."""
         self._wanted_steering = steering
         self._source = source
         self._options = options
@@ -106,22 +106,22 @@ class Agent:
         await self.stop()
 
     async def start(self) -> None:
-        """Start to read Services and to serve them; :meth:`stop` undoes it.
+        """Start to read and serve Services; :meth:`stop` undoes it.
 
-        Returns before the first Services are read: see :meth:`settled`. A status address that
-        isn't available is a problem of :meth:`status`.
+        Returns before the first Services are read: see :meth:`settled`. An unavailable status
+        address is reported as a problem by :meth:`status`.
 
         Raises:
             SourceError: There is nothing to read Services from.
             LockHeld: Another proxy steers this node.
-            SteeringError: The steering can't work here; the message says what would.
-            ListenError: No port of this node is free, or the address for DNS isn't.
+            SteeringError: The steering can't work here; the message names one that would.
+            ListenError: No port of this node is free, or the DNS address isn't available.
         """
         try:
             await self._start()
         except BaseException:
             await self._supervisor.stop()
-            # The process that takes the node back needs what is in the kernel, as after a crash.
+            # A process that takes the node back needs the kernel state, as after a crash.
             if not self._options.is_awaited():
                 await self._stop_client_addresses()
                 await self._stack.aclose()
@@ -146,9 +146,9 @@ class Agent:
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
                 await prepare_node(steering, options, stack, owners, kernel)
-                # A worker that has ended before it handed its sockets over has closed its ports.
+                # A worker that ended before it handed over its sockets has closed its ports.
                 if self._predecessors is None or not self._predecessors.ports:
-                    # Rules lead there already, and the first plan takes a second or two.
+                    # Rules already steer there, and the first plan takes a second or two.
                     addresses = recovered_addresses(recovered, steering.bind, pool)
                     plane.recover(addresses, transparent=steering.needs_transparent)
             self._client_addresses = await start_client_addresses(
@@ -204,30 +204,31 @@ class Agent:
 
     @property
     def admin_address(self) -> tuple[str, int] | None:
-        """Where the page answers; None while it doesn't."""
+        """The address of the page; None while it isn't served."""
         return self._own.admin
 
     @property
     def dns_address(self) -> SocketAddress | None:
-        """Where names of Services are answered by DNS; None: nowhere."""
+        """The address of the DNS server for Services; None: there is none."""
         return self._own.dns
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
-        """Undo :meth:`start`; nothing of this proxy stays in the kernel. Idempotent.
+        """Undo :meth:`start`, and remove all kernel state of this proxy. Idempotent.
 
         Args:
-            drain_s: Seconds that open connections may go on; then they are reset. New ones are
-                served meanwhile, too, but for the last moment: a busy Service always has some.
+            drain_s: Seconds until open connections are reset. Until shortly before, new connections
+                are served, too: a busy Service always has some.
         """
         self._stopping.set()
         last_s = min(drain_s / 2, _WITHOUT_NEW_S)
         if self._plane is not None:
             await self._plane.idle(drain_s - last_s)
         await self._supervisor.stop()
-        # No client is steered to a closed port. Open connections need the rest, which goes last.
+        # First, so no client is steered to a closed port. The remaining kernel state goes last:
+        # open connections need it.
         if self._steering is not None:
             await steer_nothing(self._steering)
-        # Before this process's first round it is they that rules lead to.
+        # Before this process's first round, rules steer to the previous workers.
         if self._predecessors is not None:
             self._predecessors.end()
         if self._core is not None:
@@ -242,7 +243,7 @@ class Agent:
         await self._stack.aclose()
 
     async def _wait_for_predecessors(self) -> None:
-        """Wait until those that were late have been told to end: nothing else ends them soon."""
+        """Wait until late workers have got the order to end: nothing else ends them soon."""
         predecessors = self._predecessors
         if predecessors is not None and (left := await predecessors.answered(LAST_ANSWER_S)):
             _log.error(
@@ -258,25 +259,25 @@ class Agent:
     async def is_awaited(self) -> bool:
         """Return whether the last process takes the node back when this one ends.
 
-        This agent doesn't report any more that it serves, so end it in either case.
+        After this call the agent no longer reports that it serves, so end it in either case.
         """
         await self._supervisor.stop("hand-over")
         return self._options.is_awaited()
 
     def abandon(self) -> None:
-        """End the workers; this process exits at once, and leaves all else as it is."""
+        """End the workers; the caller exits at once, and leaves everything else as it is."""
         if self._plane is not None:
             self._plane.hang_up()
 
     async def failed(self) -> UserspaceProxyError:
-        """Wait until the source or the steering can't go on, and return why."""
+        """Wait until the source or the steering fails for good, and return its error."""
         return await self._supervisor.failed()
 
     async def settled(self) -> None:
         """Wait until everything that the source has published is in force.
 
         Raises:
-            UserspaceProxyError: The source can't be read at all.
+            UserspaceProxyError: The source can't be read.
             RuntimeError: The proxy was stopped meanwhile.
         """
         settled = self._running().sync.progress.settled()
@@ -292,9 +293,9 @@ class Agent:
         return self._core
 
     def status(self) -> StatusFacts:
-        """Return everything about this proxy at this moment.
+        """Return all facts about this proxy at this moment.
 
-        Counters of worker processes are some seconds old; those of the page are not.
+        Counters of worker processes are some seconds old; the page's counters are refreshed.
         """
         core = self._core
         if core is None or self._steering is None:

@@ -1,8 +1,8 @@
-"""Removes what this program created in the kernel, and nothing else.
+"""Removes this program's state from the kernel, and nothing else.
 
-cleanup                             of all proxies, whatever their names, and all routes; and hooks
-                                    of proxies that are gone, in any network namespace
-cleanup --service-proxy-name NAME   only of the proxy with that name
+cleanup                             rules and routes of all proxies, whatever their names; and hooks
+                                    of ended proxies, in any network namespace
+cleanup --service-proxy-name NAME   only the state of the proxy with that name
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def cleanup(settings: Settings) -> int:
     Raises:
         LockHeld: A proxy whose state would be removed runs on this node and would restore it.
             Nothing was removed.
-        SteeringError: The kernel refused, or there are tables that can't be read.
+        SteeringError: The kernel refused, or some tables can't be read.
     """
     return asyncio.run(_cleanup(settings.service_proxy_name, state_dir_of(settings.state_dir)))
 
@@ -60,7 +60,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
     if proxy_name:
         labels = {proxy_label(proxy_name)}
     else:
-        # No name follows from the number of a route, so any running proxy may have some.
+        # A route's number doesn't reveal the proxy, so any running proxy may own the route.
         labels = {"", *tables, *chains, *replies, *GUARD_TABLES.labels_here(), *running_proxies()}
         labels |= {*worker_labels(), *hooked_labels()}
     removed = _Removed()
@@ -73,7 +73,7 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
         if not proxy_name:
             removed.note(remove_local_routes(), part="routes")
         removed.note(_put_back_timeouts(state_dir, labels), part="conntrack timeout")
-        # Without a table routes may remain: the kernel removes a table with its process.
+        # Routes may remain without a table: the kernel removes a table with its process.
         for label in sorted(labels & replies) if replies else [proxy_name]:
             with_replies = await _clean_up(ReplyRouting(label))
             removed.note(with_replies, part="reply routing", proxy_name=label)
@@ -92,13 +92,13 @@ async def _cleanup(proxy_name: str, state_dir: str) -> int:
 
 
 class _Removed:
-    """Logs what was removed, each part once."""
+    """Logs the removed parts, each part once."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def note(self, was_there: object, **fields: str) -> None:
-        """Log a part, if it was there."""
+        """Log a part if it existed."""
         if was_there:
             self.count += 1
             _log.info("cleaned up", extra={name: text for name, text in fields.items() if text})
@@ -142,7 +142,7 @@ def _remove_hooks(labels: Iterable[str], removed: _Removed, *, with_abandoned: b
 
 
 def _put_back_timeouts(state_dir: str, labels: Collection[str]) -> bool:
-    """Restore the timeout that a process has raised, and noted, and not restored."""
+    """Restore the timeout that a process has raised and noted in a file, but not restored."""
     timeouts = tracking_timeouts(0.0, state_dir, labels)
     timeouts.hold()
     return timeouts.put_back()

@@ -1,4 +1,4 @@
-"""The list of what runs in a proxy: a new watcher is its own file and a line here."""
+"""The list of a proxy's components: a new watcher is its own file and a line here."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     """Yield the components of a proxy in the order of their start; they close in reverse.
 
     Args:
-        shown: What the status servers show.
-        own: The servers note their addresses there.
+        shown: The facts that the status servers show.
+        own: Receives the servers' addresses.
     """
     options, source, steering, sync = core.options, core.source, core.steering, core.sync
     plane, served_ports, progress = core.plane, core.served_ports, core.sync.progress
@@ -43,7 +43,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield SyncComponent(sync, served_ports, steering)
     yield Scaling(core)
     yield EjectionProbes(plane, served_ports, steering, can_probe=options.dialer is None)
-    # Before the status servers, which import half of the program.
+    # Before the status servers, whose imports take long.
     yield last_state
     yield names_of_endpoints
     yield KernelCounts(steering, served_ports)
@@ -61,7 +61,7 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
         if core.client_addresses is not None:
             yield core.client_addresses
         if core.is_own_steering:
-            # With a name, kube-proxy serves the other Services.
+            # A named proxy leaves the other Services to kube-proxy.
             is_sole = not options.proxy_name
             yield FirewallWatch(steering.name, options.proxy_ports, is_sole=is_sole)
             yield answers
@@ -70,5 +70,5 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     yield SourceComponent(source, names_of_endpoints.publish)
     if options.ready_socket:
         yield ReadySocket(options.ready_socket, source, progress, plane)
-    # Last, because what fails before leaves the node to the last process.
+    # Last, so that an earlier failure leaves the node to the last process.
     yield Relief(core.predecessors, progress, plane, options)

@@ -1,4 +1,4 @@
-"""What carries the traffic of one proxy, and what its rounds ask: they are made here, and wired."""
+"""Creates and connects the parts that carry a proxy's traffic, and the watchers that rounds ask."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class Core:
-    """What carries the traffic of one proxy: components start after it, and end before it.
+    """The parts that carry one proxy's traffic; components start after them and end before them.
 
     Args:
         recovered: Proxy ports that rules of an earlier run still point to.
-        pool: Proxy ports that are free.
+        pool: The free proxy ports.
         health: Returns the state of the node, without its Service ports.
     """
 
@@ -43,11 +43,11 @@ class Core:
     source: Source
     steering: Steering
     is_own_steering: bool
-    """The agent has created it; for one of its caller's, nothing else is changed on the node."""
+    """The agent has created the steering; for a caller's, nothing else is changed on the node."""
     predecessors: Predecessors | None
     plane: Plane
     client_addresses: ClientAddresses | None
-    """None where they aren't preserved."""
+    """None if they aren't preserved."""
     kernel: KernelOffers = LACKS_NOTHING
     recovered: InitVar[Mapping[Frontend, int]]
     pool: InitVar[PortPool]

@@ -2,20 +2,20 @@
 
     next process    asks over the lock's socket ▶ proves CAP_NET_ADMIN ▶ takes the lock
                     ▶ adopts the workers' sockets ▶ serves ▶ reports that over the same connection
-                    ▶ has the old workers drain
-    this process    asked: becomes a program that waits for that report, then for its workers, and
+                    ▶ drains the old workers
+    this process    asked: executes a program that waits for that report, then for its workers, and
                     exits 0; without the report it takes the node back (``agent.take_back``);
-                    if that program can't start: answers with the cause, and keeps the node
+                    if the program can't start: answers with the cause, and keeps the node
                     SIGUSR1: exits 0 at once
                     killed: the same, so that a crash needs no code of its own
 
-Rule 1: nothing is removed, so rules, routes and sockets are what the next process finds.
-Rule 2: the next process asks once it has checked what it can without the node.
-Rule 3: a process that is asked isn't replaced by an exit: in a container its exit would end the
-workers, too. Executing another program releases what it held: all its descriptors close on exec.
-Rule 4: root isn't enough to be handed the node: in a container of the host's network it may have no
-capability, and mustn't end this process, or get clients' data, so it proves CAP_NET_ADMIN. The
-other way round the holder, and who opened the workers' sockets, vouch with the same capability.
+Rule 1: nothing is removed, so the next process finds rules, routes and sockets.
+Rule 2: the next process asks only after all checks that are possible without the node.
+Rule 3: a process that hands over doesn't exit: in a container its exit would end the workers, too.
+Executing another program releases everything it held: all its descriptors close on exec.
+Rule 4: root isn't enough to get the node: in a container of the host's network it may have no
+capability, and mustn't end this process, or get clients' data, so it must prove CAP_NET_ADMIN. In
+turn, the holder, and the opener of the workers' sockets, prove the same capability.
 
 Source: docs/adr/0026, 0050, 0053.
 """
@@ -62,15 +62,15 @@ _TERMS = Terms(
 )
 _PROOF_HINTS = {
     errno.EPERM: "run as root and grant NET_ADMIN",
-    # Some process binds very many netlink sockets.
+    # Another process binds very many netlink sockets.
     errno.EADDRINUSE: "try again: a process has a netlink socket of the number that was drawn",
 }
-# Of the answer if it refuses.
+# The largest answer of a refusal.
 _REFUSAL_BYTES = 1000
-# The holder's event loop may be in a large change, or many processes ask.
+# The holder's event loop may be applying a large change, or many processes ask.
 _ANSWER_S = 10.0
 _PAUSE_S = 0.005
-# How long connections of a killed process's workers may last: as long as an idle one.
+# How long connections of a killed process's workers may last: as long as idle connections.
 CRASH_DRAIN_S = 24 * 3600.0
 _LOOK_S = 0.05
 # For workers to reset their connections and exit.
@@ -78,11 +78,11 @@ END_S = 5.0
 
 
 class TakenOver:
-    """A node that another process has handed over, and waits for a report about.
+    """A node that another process has handed over; it waits for a report of this process.
 
     Args:
-        pid: That process's, 0 if it isn't visible.
-        connection: Where it waits.
+        pid: The other process's ID, 0 if it isn't visible.
+        connection: The connection on which it waits.
     """
 
     def __init__(self, pid: int, connection: socket.socket) -> None:
@@ -90,14 +90,14 @@ class TakenOver:
         self._connection: socket.socket | None = connection
 
     def report_serving(self) -> None:
-        """Report that this process serves: the other one won't take the node back. Idempotent."""
+        """Report that this process serves, so the other won't take the node back. Idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with connection, contextlib.suppress(OSError):
                 connection.sendall(SERVES)
 
     def is_awaited(self) -> bool:
-        """Return whether the other process would take the node back if this one ended."""
+        """Return whether the other process would take the node back if this process ended."""
         if self._connection is None:
             return False
         try:
@@ -109,16 +109,16 @@ class TakenOver:
 
 
 def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
-    """Have the running proxy of this name hand over the node; None if no proxy runs.
+    """Ask the running proxy of this name to hand over the node; None if no proxy runs.
 
     Raises:
-        LockHeld: It doesn't hand over; the message contains the cause.
+        LockHeld: It refuses; the message contains the cause.
     """
     until = Clocks.monotonic() + _ANSWER_S
     while found := connect_to_holder(proxy_name):
         sock, pid = found
         if not vouchers.can_vouch():
-            # The holder would refuse; and it may be any process of this user.
+            # The holder would refuse, and may be any process of this user.
             sock.close()
             raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
         with contextlib.ExitStack() as stack:
@@ -141,7 +141,7 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
                 f"cannot take over: userspace-proxy (pid {pid}) {answer.decode(errors='replace')}",
                 hint="end it with SIGUSR1, or kill it, to take over its workers",
             )
-        # Others have taken its place before it could answer.
+        # Other processes took this process's place in the queue before it could answer.
         select.select([], [], [], _PAUSE_S)
     return None
 
@@ -154,18 +154,18 @@ def _cannot_prove(pid: int, cause: OSError) -> LockHeld:
 
 
 def _request(sock: Prover, until: float) -> bytes:
-    """Request the node, and prove what the holder asks for.
+    """Request the node, and answer the holder's challenge.
 
     Returns:
-        ``OVER``, or its refusal; empty if it has hung up, so that another process could ask.
+        ``OVER``, or the holder's refusal; empty if it hung up to let another process ask.
 
     Raises:
-        TimeoutError: That takes too long, whatever else arrives.
-        OSError: It can't be proved.
+        TimeoutError: The answer takes too long, whatever else arrives.
+        OSError: The proof fails.
     """
     answer = b""
     try:
-        # The kernel has room for both texts.
+        # Both texts fit into the socket buffer.
         sock.send(_REQUEST)
         while answer != OVER and len(answer) < _REFUSAL_BYTES:
             left_s = until - Clocks.monotonic()
@@ -191,9 +191,9 @@ def answer_requests(
     """Answer processes that connect to the lock's socket, until the result is closed.
 
     Args:
-        lock: It is held.
+        lock: The held lock.
         hand_over: Called with the connection when a process with CAP_NET_ADMIN requests the node;
-            it raises UserspaceProxyError if that isn't possible. None: requests are refused.
+            raises UserspaceProxyError if it fails. None: requests are refused.
     """
     assert lock.listener is not None
     log_limit = LogLimit()
@@ -218,7 +218,7 @@ def answer_requests(
 
 
 def worker_label(options: Options) -> str | None:
-    """Return the label by which the next process finds workers; None if they end with this one."""
+    """Return the label by which the next process finds workers; None: they end with this one."""
     return None if options.hand_over is None else proxy_label(options.proxy_name or "")
 
 
@@ -228,11 +228,11 @@ async def adopt(label: str, stack: AsyncExitStack) -> Predecessors | None:
     if not socks:
         return None
     predecessors = Predecessors(asyncio.get_running_loop(), socks)
-    # If this process fails to start, they continue to wait for one that does.
+    # If this process fails to start, the workers go on waiting for one that does.
     stack.callback(predecessors.close)
     count = await predecessors.adopt()
     extra = {"workers": len(predecessors), "sockets": count}
-    _log.info("adopted the sockets of workers that still serve", extra=extra)
+    _log.info("adopted the sockets of running workers", extra=extra)
     return predecessors
 
 
@@ -241,13 +241,13 @@ async def end_workers(label: str) -> bool:
     have_ended = False
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
-        # The next turn asks those that were late again.
+        # The next iteration asks late workers again.
         with contextlib.closing(Predecessors(asyncio.get_running_loop(), socks)) as predecessors:
             if Clocks.monotonic() > until:
                 extra = {"count": len(socks)}
                 _log.error("workers did not exit in time, leaving them", extra=extra)
                 break
-            # They obey a process that has been handed their sockets.
+            # Workers obey only a process that has received their sockets.
             await predecessors.adopt()
             predecessors.end()
         have_ended = True
@@ -256,7 +256,7 @@ async def end_workers(label: str) -> bool:
 
 
 class Relief(Component):
-    """Relieves the previous process, if there is one."""
+    """Takes over from the previous process, if there is one."""
 
     def __init__(
         self,
@@ -276,16 +276,16 @@ class Relief(Component):
             supervisor.start("hand-over", self.run)
 
     async def run(self) -> None:
-        """Have predecessors drain once all Services are served by this process's workers.
+        """Drain the previous workers once this process's workers serve all Services.
 
-        Before, this process reports that it serves.
+        Before that, this process reports that it serves.
         """
         options, predecessors = self._options, self._predecessors
         await self._progress.caught_up()
         await self._plane.serves(lambda: pause(_LOOK_S))
         if predecessors is not None:
             await predecessors.all_pins()
-        # With the drain in one step: from here on, the last process doesn't take the node back.
+        # In one step with the drain: from here on, the last process doesn't take the node back.
         if options.report_serving is not None:
             options.report_serving()
         if predecessors is None:

@@ -1,13 +1,13 @@
 """The node's lock: one proxy per network namespace and ``--service-proxy-name``.
 
     userspace-proxy, userspace-proxy/NAME      the socket on which a proxy listens
-    userspace-proxy#…, userspace-proxy/NAME#…  likewise, if a stranger has bound that name
+    userspace-proxy#…, userspace-proxy/NAME#…  the same, if another program has bound that name
 
-The lock is an abstract Unix socket (``kernel.abstract_sockets``), and over it a process asks the
+The lock is an abstract Unix socket (``kernel.abstract_sockets``), over which a process asks the
 holder to hand over the node (``agent.hand_over``).
 
-Rule 1: a proxy listens first and looks for others afterwards, so of two one sees the other.
-Rule 2: a holder vouches for the name with CAP_NET_ADMIN (``kernel.vouchers``), or holds nothing.
+Rule 1: a proxy listens first and looks for others afterwards, so one of two detects the other.
+Rule 2: a holder must prove its right to the name by CAP_NET_ADMIN (``kernel.vouchers``).
 
 Source: ADR 0026, ADR 0053.
 """
@@ -25,9 +25,9 @@ from ..kernel.net_admin_proof import Prover
 from ..steering import proxy_label
 
 _NAME = "\0userspace-proxy"
-# How the kernel shows such a name.
+# How the kernel lists such a name.
 _SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
-# For the holder to accept what is in its queue, while others connect.
+# For the holder to accept the connections in its queue, while others connect.
 _ROOM_S = 5.0
 
 
@@ -36,8 +36,8 @@ class NodeLock:
 
     Args:
         proxy_name: The ``--service-proxy-name``: proxies with different names steer different
-            Services at the same time. None or empty: the proxy without one.
-        is_cleanup: It is taken to clean up, not to start; only the error differs.
+            Services at the same time. None or empty: the unnamed proxy.
+        is_cleanup: It is taken for a cleanup, not for a start; only the error differs.
     """
 
     def __init__(self, proxy_name: str | None = None, *, is_cleanup: bool = False) -> None:
@@ -45,16 +45,16 @@ class NodeLock:
         self._label = proxy_label(proxy_name or "")
         self._name = f"{_NAME}/{self._label}" if self._label else _NAME
         self.listener: VouchedSocket | None = None
-        """While it is held: accept processes there, so that the kernel's queue has room.
+        """Set while the lock is held: accept connections, so that the kernel's queue has room.
 
-        The kernel has answered those that only ask which process holds the lock.
+        Processes that only ask who holds the lock have got the kernel's answer by then.
         """
 
     def take(self) -> None:
         """Take the lock until :meth:`release`, or until this process ends.
 
         Raises:
-            LockHeld: Another proxy has it; the message names its process.
+            LockHeld: Another proxy holds it; the message names its process.
         """
         mine, sock = self._open()
         try:
@@ -74,19 +74,19 @@ class NodeLock:
             self.listener = None
 
     def _open(self) -> tuple[str, VouchedSocket]:
-        """Bind the lock's name, or another one if a stranger has it; return it with the socket."""
+        """Bind the lock's name, or a random one if it is taken; return the name and socket."""
         try:
             return self._name, VouchedSocket(self._name)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
         self._refuse(abstract_sockets.find_listeners([self._name]).values())
-        # No stranger can predict this name and bind it, or take its vouchers, too.
+        # No other program can predict this name and bind it, or take its proofs' sockets, too.
         name = f"{self._name}#{secrets.token_hex(8)}"
         return name, VouchedSocket(name)
 
     def _refuse(self, pids: Iterable[int]) -> None:
-        """Raise if there is such a process: it has the lock."""
+        """Raise if any process is given: it holds the lock."""
         for pid in pids:
             named = f" of the name {self._label}" if self._label else ""
             process = f" (pid {pid})" if pid else ""
@@ -99,13 +99,13 @@ class NodeLock:
             if vouchers.can_vouch():
                 hint = "start it with --take-over to relieve that one, or stop that one first"
             else:
-                # It may be any process of this user, which steers no node.
+                # It may be any process of this user, not a proxy.
                 hint = "stop it first, if it is one, or run with --steering=none"
             raise LockHeld(f"cannot start: another {running} steers this node", hint=hint)
 
 
 def running_proxies() -> dict[str, int]:
-    """Return the proxies whose lock is in this network namespace: label → pid, 0 if unknown."""
+    """Return the proxies that hold a lock in this network namespace: label → pid, 0 if unknown."""
     names = dict(_shown_names())
     return {names[name]: pid for name, pid in abstract_sockets.find_listeners(names).items()}
 
@@ -113,12 +113,12 @@ def running_proxies() -> dict[str, int]:
 def connect_to_holder(
     proxy_name: str | None, within_s: float = _ROOM_S
 ) -> tuple[Prover, int] | None:
-    """Return a connection to the process that holds the lock, and its pid; None: there is none.
+    """Return a connection to the lock's holder, and its pid; None: there is no holder.
 
     The pid is 0 if its PID namespace isn't visible from here.
 
     Raises:
-        LockHeld: Its queue stays full for that many seconds.
+        LockHeld: The holder's queue stays full for that many seconds.
     """
     label = proxy_label(proxy_name or "")
     names = [name for name, shown in _shown_names() if shown == label]
@@ -133,7 +133,7 @@ def connect_to_holder(
 
 
 def _shown_names() -> list[tuple[str, str]]:
-    """Return the names of all sockets that may be locks, with the labels in them."""
+    """Return the names of all sockets that may be locks, with their labels."""
     found = abstract_sockets.shown_names(_SHOWN)
     names = {match[1].decode(): (match["label"] or b"").decode() for match in found}
     return [(f"\0{name}", label) for name, label in names.items()]

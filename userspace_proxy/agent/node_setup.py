@@ -1,6 +1,6 @@
 """Prepares a node for a steering that changes its kernel: lock, refuse port, connection tracking.
 
-Each step registers its removal with the exit stack that it is given.
+Each step registers its undoing with the given exit stack.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from .watchers.client_address import ClientAddresses
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# Each attempt waits some seconds for a lock that another program holds; a pod gets 30 s in all.
+# Each attempt waits some seconds for another program's lock; a pod gets 30 s in all.
 _CLEAN_UP_TRIES = 3
 
 
 def keep_owners(owners: OwnerSockets, plane: Plane) -> None:
-    """Have workers keep the sockets that own tables, for the next control process."""
-    # A table is written in a thread.
+    """Store the sockets that own tables in workers, for the next control process."""
+    # Tables are written in a thread.
     in_loop = asyncio.get_running_loop().call_soon_threadsafe
     owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))
 
@@ -56,15 +56,15 @@ def open_steering(
     stack: AsyncExitStack,
     kernel: KernelOffers,
 ) -> Steering:
-    """Create a steering; one that changes the kernel takes the node's lock and a refuse port.
+    """Create a steering; if it changes the kernel, take the node's lock and a refuse port.
 
     Args:
         wanted: A name, or a steering that the caller has created, which is returned as it is.
-        kernel: What the kernel offers.
+        kernel: The kernel's features.
 
     Raises:
         LockHeld: Another proxy steers this node.
-        SteeringError: There is no such steering, or it can't work here.
+        SteeringError: The steering doesn't exist, or can't work here.
         ListenError: No port of this node is free.
     """
     if isinstance(wanted, Steering):
@@ -76,7 +76,7 @@ def open_steering(
         node_addresses=options.node_addresses,
         hooks=hook_options(options),
     )
-    # Nothing that is tried again would help.
+    # A retry wouldn't help.
     check_kernel(wanted, kernel, own_namespace=options.is_own_namespace)
     check_hooks(wanted, facts.hooks, kernel, own_namespace=options.is_own_namespace)
     if wanted != "none":
@@ -93,7 +93,7 @@ def open_steering(
 
 
 def hook_options(options: Options) -> HookOptions | None:
-    """Return how connect() is to be translated; None: it isn't."""
+    """Return how to translate connect(); None: don't."""
     if options.socket_lb == "off":
         return None
     is_required, host_only = options.socket_lb == "required", options.socket_lb_host_only
@@ -101,10 +101,10 @@ def hook_options(options: Options) -> HookOptions | None:
 
 
 def _remove_hooks(proxy_name: str) -> None:
-    """Remove hooks of an earlier run, which would lead clients where its Services were."""
+    """Remove hooks of an earlier run, which would send clients to its outdated endpoints."""
     try:
         if remove_hooks(proxy_name):
-            _log.info("removed hooks at connect() of an earlier run")
+            _log.info("removed an earlier run's hooks at connect()")
     except SteeringError as exc:
         _log.warning("an earlier run's hooks stay: %(cause)s", extra={"cause": str(exc)})
 
@@ -116,9 +116,9 @@ async def prepare_node(
     owners: OwnerSockets,
     kernel: KernelOffers,
 ) -> None:
-    """Remove what other steerings left, and keep open connections tracked.
+    """Remove leftovers of other steerings, and keep open connections tracked.
 
-    Call it before the first listener opens: stale rules lead to proxy ports.
+    Call it before the first listener opens: stale rules steer to proxy ports.
     """
     await _remove_leftovers(steering.name, options)
     if steering.bind is Bind.PROXY_PORT:
@@ -133,10 +133,10 @@ async def start_client_addresses(
     plane: Plane,
     kernel: KernelOffers,
 ) -> ClientAddresses | None:
-    """Start to preserve client addresses in a plane; None if the options don't ask for that.
+    """Start to preserve client addresses in a plane; None if the options don't ask for it.
 
-    If all Services are to take the kernel path, it starts with the first one that doesn't.
-    The caller removes the kernel state with ``clean_up``, after the drain.
+    If all Services should take the kernel path, it begins with the first Service that doesn't.
+    The caller removes the kernel state by ``clean_up``, after the drain.
     """
     client_addresses = ClientAddresses(
         options.proxy_name or "", options.cluster_networks, owners, kernel
@@ -152,7 +152,7 @@ async def start_client_addresses(
 
 
 async def steer_nothing(steering: Steering) -> None:
-    """Steer clients to this proxy no more; a failure is logged."""
+    """Stop steering clients to this proxy; a failure is logged."""
     try:
         await steering.apply({})
     except UserspaceProxyError as exc:
@@ -163,7 +163,7 @@ async def steer_nothing(steering: Steering) -> None:
 
 
 async def remove_steering(steering: Steering) -> bool:
-    """Remove what a steering has in the kernel; return whether that succeeded."""
+    """Remove a steering's kernel state; return whether that succeeded."""
     for _ in range(_CLEAN_UP_TRIES):
         try:
             await steering.clean_up()
@@ -176,7 +176,7 @@ async def remove_steering(steering: Steering) -> bool:
 
 
 async def remove_client_addresses(client_addresses: ClientAddresses) -> bool:
-    """Remove what preserves client addresses; return whether that succeeded."""
+    """Remove the routing for client addresses; return whether that succeeded."""
     try:
         await client_addresses.clean_up()
     except UserspaceProxyError as exc:
@@ -208,7 +208,7 @@ async def _remove_leftovers(steering: str, options: Options) -> None:
 async def _hold_conntrack(
     options: Options, stack: AsyncExitStack, owners: OwnerSockets, kernel: KernelOffers
 ) -> None:
-    """Keep connection tracking enabled when another program flushes the node's rules."""
+    """Keep connection tracking enabled even if another program flushes the node's rules."""
     hold = ConntrackHold(options.proxy_name or "", owners, kernel)
     stack.push_async_callback(hold.let_go)
     if cause := await hold.hold():
@@ -222,7 +222,7 @@ async def _hold_conntrack(
 def tracking_timeouts(
     half_closed_s: float, state_dir: str, labels: Collection[str]
 ) -> TrackingTimeouts:
-    """Return conntrack's timeouts, for proxies with these labels; the last proxy restores them."""
+    """Return conntrack's timeouts for proxies with these labels; the last proxy restores them."""
     file = file_of_proxy(state_dir, "conntrack-close-wait", "")
     return TrackingTimeouts(
         half_closed_s, file, is_last=lambda: running_proxies().keys() <= set(labels)
@@ -230,7 +230,7 @@ def tracking_timeouts(
 
 
 def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
-    """Have the kernel translate half-closed connections for as long as they may last."""
+    """Make the kernel translate half-closed connections for as long as they may last."""
     timeouts = tracking_timeouts(
         options.tuning.tcp_half_closed_s, options.state_dir, {proxy_label(options.proxy_name or "")}
     )

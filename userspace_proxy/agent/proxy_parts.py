@@ -1,4 +1,4 @@
-"""What each proxy has, as components: workers, rounds and a source."""
+"""The components of every proxy: workers, rounds and a source."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from .rounds.tasks import Supervisor, pause
 from .rounds.wall_clock import NEVER, WallClock
 from .view import show_totals
 
-# All sources take less. If there is none, clients that wait at recovered listeners should know it.
+# All sources take less. Without a source, clients waiting at recovered listeners should fail.
 FIRST_SNAPSHOT_S = 10.0
 
 
 class PlaneComponent(Component):
-    """The data plane, which its caller starts and closes: it is first and last."""
+    """The data plane, which the agent starts before, and closes after, all components."""
 
     def __init__(
         self,
@@ -54,13 +54,13 @@ class PlaneComponent(Component):
         self._observation = observation
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Ask the workers for connections while something watches them."""
+        """Request observations from workers while something watches."""
         supervisor.start("observation", self._observation.run)
         if self._plane.has_recovered:
             supervisor.start("recovered listeners", self._limit_waits, restarts=False)
 
     async def _limit_waits(self) -> None:
-        """Have clients that wait for the first plan refused, unless it is being made."""
+        """Refuse clients that wait for the first plan, unless it is being made."""
         await self._pause(FIRST_SNAPSHOT_S)
         if self._progress.latest is None:
             self._plane.close_recovered()
@@ -80,7 +80,7 @@ class PlaneComponent(Component):
 
 
 class SyncComponent(Component):
-    """The rounds, and the steering that they write."""
+    """The sync rounds, and the steering that they write."""
 
     def __init__(
         self,
@@ -108,15 +108,15 @@ class SyncComponent(Component):
         facts.probes = facts_of_probes(self._served_ports)
 
     async def close(self) -> None:
-        """Show no steering from now on."""
+        """Stop showing a steering."""
         self._steering = None
 
 
 class SourceComponent(Component):
-    """The source of Services, whose agent reads it as long as it runs.
+    """The source of Services, which is read as long as the agent runs.
 
     Args:
-        publish: Takes what it publishes; None: it isn't read yet.
+        publish: Takes its snapshots; None: it isn't read yet.
     """
 
     def __init__(self, source: Source, publish: Callable[[Snapshot], None] | None = None) -> None:
@@ -165,7 +165,7 @@ def _facts_of_steering(steering: Steering | None, sync: SyncLoop) -> SteeringSta
 
 
 def _facts_of_sync(sync: SyncLoop, clock: WallClock, *, is_stopped: bool) -> SyncFacts:
-    """Return the rounds; while the proxy drains, the loop is stopped on purpose."""
+    """Return the facts about rounds; while the proxy drains, the loop is stopped on purpose."""
     counters = sync.counters
     changes, in_force = counters.changes, counters.in_force
     return SyncFacts(
@@ -181,7 +181,7 @@ def _facts_of_sync(sync: SyncLoop, clock: WallClock, *, is_stopped: bool) -> Syn
         endpoint_changes=changes.endpoints,
         endpoint_changes_pending=changes.endpoints - in_force.endpoints,
         turned_s_ago=0.0 if is_stopped else sync.turned_s_ago,
-        # With drift the last round succeeded, and a repair after it failed.
+        # With drift the last round succeeded, but a later repair failed.
         problem="" if sync.rules.has_drifted else sync.rules.problem,
     )
 
@@ -201,7 +201,7 @@ def _facts_of_worker(worker: WorkerState) -> WorkerFacts:
 
 
 def facts_of_kernel(kernel: KernelOffers) -> KernelFacts:
-    """Return the kernel's release, what it lacks that anything needs, and what wasn't tried."""
+    """Return the kernel's release, the missing features, and the untested ones."""
     needs = ((name, NEEDS[name]) for name in kernel.missing())
     lacks = [
         KernelLackFacts(name, need.fails, need.instead, need.brings)

@@ -3,7 +3,7 @@
     settings ─▶ options, source, steering ─▶ Agent ─▶ SIGTERM, SIGINT ─▶ drain ─▶ exit 0
                                                └────▶ the source can't continue ─▶ exit 1
 
-Settings name their options in their table.
+The table of settings names the option of each setting.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from .take_back import leave, reap_children, start_while_workers_live, takes_bac
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# All requests together; a healthy API server answers in some 10 ms.
+# For all requests together; a healthy API server answers within some 10 ms.
 _ANSWER_S, _ASK_AGAIN_S = 5.0, 2.0
 
 
@@ -59,19 +59,19 @@ def run_agent(
 ) -> int:
     """Run until a signal; return the exit status.
 
-    The caller disables the garbage collector before; it is enabled once the agent has started.
+    The caller disables the garbage collector first; it is enabled once the agent has started.
 
     Args:
         settings: From flags and files.
-        warnings: Found while those were read; logged once.
-        check: Called in a thread once the proxy runs, with the name of its steering; logs what
-            on this node concerns that steering. It may raise UserspaceProxyError, OSError and
+        warnings: Warnings from reading the settings; logged once.
+        check: Called in a thread once the proxy runs, with the name of its steering; logs findings
+            on this node that affect the steering. It may raise UserspaceProxyError, OSError and
             ValueError, which are logged.
         dropped_log_lines: Returns how many lines the log has dropped.
-        write_stdout: Prints addresses, if the settings ask for that.
+        write_stdout: Prints addresses, if the settings ask for it.
 
     Raises:
-        UserspaceProxyError: The agent can't start, or can't go on; the message contains the cause.
+        UserspaceProxyError: The agent can't start or continue; the message contains the cause.
     """
     runs = {"version": __version__, "commit": own_commit(), "given": settings.as_given()}
     _log.info("starting", extra=runs)
@@ -114,7 +114,7 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         try:
             await agent.start()
         except LockHeld:
-            # For another try.
+            # A fresh agent for each try.
             agent = Agent(settings.steering, source, options, kernel)
             raise
 
@@ -148,10 +148,10 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
 async def _make_way(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers
 ) -> TakenOver | None:
-    """Have the running proxy hand over if that is asked for; None: it isn't, or none runs."""
+    """Ask the running proxy to hand over, if wanted; None: not wanted, or no proxy runs."""
     if not settings.take_over or settings.steering == "none":
         return None
-    # What can fail without the node should do so before the running proxy has handed it over.
+    # Checks that don't need the node should fail before the running proxy hands it over.
     for check in start_checks(settings, options, source, kernel, relieves=True).values():
         check()
     if not settings.manifests:
@@ -163,7 +163,7 @@ async def _make_way(
 
 
 async def _await_api_server(settings: Settings) -> None:
-    """Wait until the API server answers, or no proxy runs: one that reads it serves better."""
+    """Wait until the API server answers, or no proxy runs: the running one may still reach it."""
     from ..sources.kubernetes.permissions import ask_server
 
     waiting = LoggedCondition[str](
@@ -188,7 +188,7 @@ async def _await_api_server(settings: Settings) -> None:
 def start_checks(
     settings: Settings, options: Options, source: Source, kernel: KernelOffers, *, relieves: bool
 ) -> dict[str, Callable[[], None]]:
-    """Return what a start asks, by topic; each raises UserspaceProxyError if it can't succeed."""
+    """Return the checks of a start, by topic; each raises UserspaceProxyError if it fails."""
     own, dns = options.is_own_namespace, settings.dns_bind_address
     hooks = hook_options(options)
     return {
@@ -212,20 +212,20 @@ def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Op
 
 
 def settle_memory() -> None:
-    """Collect garbage once, and exempt what survives from later collections.
+    """Collect garbage once, and exempt surviving objects from later collections.
 
-    Call it after much was created. It takes 0.1 s for 10,000 Services; so would each full
-    collection, whenever a quarter more was created.
+    Call it after creating many objects. It takes 0.1 s for 10,000 Services; so would each full
+    collection, whenever the number of objects has grown by a quarter.
     """
     gc.collect()
     gc.freeze()
-    # Only glibc has this function; other C libraries return memory without it.
+    # Only glibc has this function; other C libraries return memory by themselves.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _settle(agent: Agent) -> None:
-    """Settle the memory again when the first Services are served."""
+    """Settle the memory again once the first Services are served."""
     with contextlib.suppress(UserspaceProxyError, RuntimeError):
         await agent.settled()
         settle_memory()
@@ -239,7 +239,7 @@ async def _check(check: Callable[[Settings, str], None], settings: Settings, ste
 
 
 def make_source(settings: Settings) -> Source:
-    """Return the source that the settings ask for: manifests, or an API server."""
+    """Return the source for the settings: manifests or an API server."""
     if settings.manifests:
         from ..sources import ManifestSource
 
@@ -260,7 +260,7 @@ def make_source(settings: Settings) -> Source:
 
 
 def make_options(settings: Settings) -> Options:
-    """Return the options that the settings ask for."""
+    """Return the options for the settings."""
     return replace(
         settings.as_options(Options),
         tuning=settings.as_options(Tuning),
@@ -268,7 +268,7 @@ def make_options(settings: Settings) -> Options:
         node_name=settings.node_name,
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         is_own_namespace=is_own_namespace(),
-        # Who writes manifests may lead clients wherever this node does.
+        # The writer of manifests may send clients wherever this node can.
         allow_node_endpoints=settings.allow_node_endpoints or bool(settings.manifests),
         workers=settings.workers or default_workers(),
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),

@@ -1,8 +1,8 @@
-"""Has workloads scaled from zero and to zero, together with the proxies of all other nodes.
+"""Scales workloads from zero and to zero, together with the proxies of all other nodes.
 
     a first client waits ──▶ Waking
-    each second ──▶ NodeLease: reports this node's demand; ends promises
-                ──▶ HolderLease: takes the free Lease; as its holder, adds up, and asks
+    each second ──▶ NodeLease: reports this node's demand; ends acknowledgements
+                ──▶ HolderLease: takes the free Lease; as its holder, sums demand and asks
     Lease of the holder, followed ──▶ both
 
 Rule 1: without a Service that names a workload, no Lease is read or written.
@@ -34,16 +34,16 @@ from .rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 _LOOK_S = 1.0
-# Without a Service that names a workload.
+# The interval without a Service that names a workload.
 _UNUSED_S = 5.0
-# A role without Leases is no load for the server then, with thousands of nodes.
+# With this pause, thousands of nodes whose role lacks Leases don't load the server.
 _RETRY_S = 60.0
-# A longer dial would make rounds longer than clients should wait.
+# Longer dials would make rounds longer than clients should wait.
 _SETTLE_MAX_S = 5.0
 
 
 class Scaling(Component):
-    """The demand at one proxy, and its part in scaling workloads."""
+    """One proxy's demand, and its part in scaling workloads."""
 
     def __init__(self, core: Core, *, clock: Callable[[], float] = Clocks.monotonic) -> None:
         options, served_ports, source = core.options, core.served_ports, core.source
@@ -68,9 +68,9 @@ class Scaling(Component):
         )
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Follow clients that wait; report, hold the Lease if it is free, and follow it.
+        """Follow waiting clients; report demand, take the Lease if it is free, and follow it.
 
-        Before any Service is served, promises of the last process are kept.
+        Acknowledgements of the last process are restored before any Service is served.
         """
         if self._resting is not None:
             await self._resting.restore()
@@ -119,22 +119,22 @@ class _Resting:
 
     @property
     def demand(self) -> Mapping[ServiceKey, int] | None:
-        """The demand of all nodes; None: unknown, as where nothing is added up."""
+        """The demand of all nodes; None: unknown, or nothing is summed."""
         return self._holder.demand if self._is_wanted() else None
 
     async def restore(self) -> None:
-        """Keep the promises of the last process."""
+        """Restore the acknowledgements of the last process."""
         await self._node.restore()
 
     def tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """Yield what goes on in the background, with names."""
+        """Yield the background tasks with their names."""
         yield "clients that wait for a round", self._release
         yield "lease of the node", lambda: self._repeat(self._report)
         yield "lease of the holder", lambda: self._repeat(self._holder.look)
         yield "rounds of the holder", lambda: self._repeat(self._follow)
 
     async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Do a step each second for ever, where a Service needs it."""
+        """Run a step each second for ever, while a Service needs it."""
         wait_s = _LOOK_S
         while True:
             if not self._is_wanted():
@@ -145,7 +145,7 @@ class _Resting:
                 await step()
             except UserspaceProxyError as exc:
                 self._condition.set(str(exc))
-                # A round may go on meanwhile: what has worked for a while is tried again soon.
+                # A round may be going on: a step that has worked for a while is retried soon.
                 has_worked = self._clock() - began > _RETRY_S
                 wait_s = _LOOK_S if has_worked else min(2 * wait_s, _RETRY_S)
             else:
@@ -155,18 +155,18 @@ class _Resting:
             await pause(wait_s)
 
     async def _release(self) -> None:
-        """Let no client wait longer than promised, also without a server or a Service."""
+        """End expired acknowledgements, even without a server or a Service."""
         while True:
             self._promises.release_late()
             await pause(_LOOK_S)
 
     async def _report(self) -> None:
-        """Report this node's demand, as far as workers have reported it."""
+        """Report this node's demand, as of the workers' last reports."""
         self._core.plane.settle()
         await self._node.look()
 
     async def _follow(self) -> None:
-        """Follow the holder's Lease until the server ends that."""
+        """Follow the holder's Lease until the server ends the watch."""
         async for lease in self._leases.follow(HOLDER):
             self._holder.see(lease)
             await self._node.follow(read_tally(lease).round)
@@ -180,7 +180,7 @@ class _Resting:
     def is_known(self) -> bool:
         """Return whether all connections are counted here.
 
-        Workers of the last process report to no one, and their connections go on for a while.
+        Workers of the last process don't report, and their connections go on for a while.
         """
         if not self._has_old_workers:
             return True

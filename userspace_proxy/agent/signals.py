@@ -1,8 +1,8 @@
 """Defines the effect of each signal on the agent.
 
     SIGTERM, SIGINT             stop: drain, remove rules, exit 0
-    either again                exit at once with 128 + its number; kernel state stays
-    either again within 0.3 s   only a log line
+    either one again            exit at once with 128 + its number; kernel state stays
+    again within 0.3 s          only a log line
     SIGUSR1                     exit 0 at once; workers serve until the next start
     SIGHUP, SIGUSR2             only a log line
 
@@ -22,11 +22,11 @@ _log = logging.getLogger("userspace_proxy.agent")
 _STOP = (signal.SIGTERM, signal.SIGINT)
 # By default they end the process; `cli.commands` ignores them until they are handled here.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR2)
-# timeout(1) and some supervisors signal the child and then its process group, 1 ms apart: that is
-# one request. A person needs longer to press Ctrl-C again.
+# timeout(1) and some supervisors signal the child and then its process group, 1 ms apart, as a
+# single request. A person needs longer to press Ctrl-C again.
 _SAME_REQUEST_S = 0.3
-# That time passes in steps of the event loop. On a busy machine one step may take longer than all
-# should, and a signal that arrived meanwhile is handled before the next one.
+# This time passes in steps of the event loop. On a busy machine a single step may take longer than
+# all should, and a signal that arrived meanwhile is handled before the next step.
 _STEPS = 3
 
 
@@ -41,7 +41,7 @@ def stop_on_signal(
     """Handle the signals of this process from now on.
 
     Args:
-        loop: The main thread's.
+        loop: The main thread's loop.
         arrived: Gets the number of each SIGTERM and SIGINT at once, even while the loop is busy.
         leave: Called upon SIGUSR1.
         end: Called with the exit status upon a second signal.
@@ -71,13 +71,13 @@ def stop_on_signal(
             "second signal, exiting at once: rules stay until the next start, or until cleanup",
             extra={"signal": number.name},
         )
-        # Flushes the log, which atexit would do, but isn't run.
+        # Flushes the log, because atexit handlers aren't run.
         logging.shutdown()
         end(128 + number)
 
     for number in _STOP:
         loop.add_signal_handler(number, stop_or_end, number)
-        # In place of the loop's handler, which does nothing: the loop learns of signals elsewhere.
+        # Replaces the loop's empty handler: the loop gets signals through its wakeup descriptor.
         signal.signal(number, lambda number, _frame: arrived.append(number))
         signal.siginterrupt(number, False)
     loop.add_signal_handler(signal.SIGUSR1, leave)

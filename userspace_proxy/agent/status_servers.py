@@ -1,11 +1,11 @@
-"""Opens the status servers of one proxy, and keeps what they show up to date.
+"""Opens the status servers of one proxy, and keeps their contents up to date.
 
 Timeline, Observation ◀── sync loop, plane      StatusServer ──▶ refresh, status, health
                                  counters ──every 5 s──▲
 
-Rule 1: a proxy serves without them: any user of a node may have bound such an address before.
-Rule 2: an address that isn't available is logged, with the program that uses it, and again when
-the cause changes.
+Rule 1: a proxy serves without them: any user of a node may have bound their addresses first.
+Rule 2: an unavailable address is logged with the program that uses it, and again when the cause
+changes.
 
 Source: kube-proxy tries both of its addresses again every 5 s (cmd/kube-proxy/app/server.go,
 serveHealthz and serveMetrics of 1.36).
@@ -62,7 +62,7 @@ class StatusAddresses:
     """The addresses of one proxy's status servers.
 
     Args:
-        wanted: Each address, or None, and the function that serves there, which may raise
+        wanted: Each address, or None, and the function that serves it, which may raise
             ListenError.
     """
 
@@ -73,11 +73,11 @@ class StatusAddresses:
 
     @property
     def problems(self) -> tuple[ListenError, ...]:
-        """Why some aren't open."""
+        """The errors of addresses that aren't open."""
         return tuple(problem for address in self._missing for problem in address.condition.now)
 
     async def open(self) -> None:
-        """Try to open those that aren't open."""
+        """Try to open the addresses that aren't open."""
         for address in list(self._missing):
             try:
                 await address.serve(address.bind)
@@ -104,7 +104,7 @@ class StatusAddresses:
             # In a thread: it reads the descriptors of all processes.
             holder = await asyncio.to_thread(who_holds, Protocol.TCP, port, IPFamily.of(host))
             message += f" by {holder}" if holder else ""
-        # A copy: the traceback of an error that was raised keeps what its frames refer to.
+        # A copy: the traceback of a raised error keeps its frames' objects alive.
         address.condition.set(ListenError(message, hint=error.hint))
 
 
@@ -114,32 +114,32 @@ def _text(bind: ListenAt) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the servers ask the agent for."""
+    """The agent's functions for the servers."""
 
     status: Callable[[], StatusFacts]
-    """Returns everything at this moment."""
+    """Returns all facts at this moment."""
     health: Callable[[], StatusFacts]
-    """Likewise, without Service ports."""
+    """Returns the same without Service ports."""
     refresh: Callable[[], Awaitable[float]]
-    """Brings counters up to date; awaited before each answer that has counters."""
+    """Updates the counters; awaited before each answer that contains counters."""
 
 
 class PortCounters:
-    """What the Service ports of one proxy have carried."""
+    """The traffic counters of one proxy's Service ports."""
 
     def __init__(self, served_ports: ServedPorts, plane: Plane) -> None:
         self._served_ports = served_ports
         self._plane = plane
         self._known: dict[PortKey, tuple[int, Figures]] = {}
-        """Each with the revision of its group."""
+        """The last figures of each port, with the revision of its group."""
 
     async def take(self) -> Counted | None:
         """Return the counters at this moment; None if there are too many Service ports.
 
-        Workers are asked: they report by themselves at other times, and what they carried since
-        would seem to have been carried at once when a page is opened.
+        Workers are asked for reports: otherwise all traffic since their last regular report would
+        appear as a burst when a page is opened.
 
-        Cost: 1 µs for a Service port without traffic since the last call, 15 µs for another.
+        Cost: 1 µs for a Service port without traffic since the last call, 15 µs for any other.
         """
         if sum(1 for _ in self._served_ports) > KEPT_MAX:
             self._known = {}
@@ -172,9 +172,9 @@ class StatusServers(Component):
     """The page, the metrics and the answers to probes of one proxy.
 
     Args:
-        options: Have the addresses that are wanted.
-        own: The open ones are noted there.
-        observing: Whose connections and clients are shown.
+        options: Contain the wanted addresses.
+        own: Receives the open addresses.
+        observing: The source of the shown connections and clients.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class StatusServers(Component):
         self._addresses = StatusAddresses()
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Open the addresses; those that aren't available are retried."""
+        """Open the addresses; unavailable ones are retried."""
         options, sync, shown, own = self._options, self._sync, self._shown, self._own
         if options.admin is None and options.health is None:
             return

@@ -1,4 +1,4 @@
-"""What a process becomes that has handed over the node, or leaves it.
+"""The small program that a process executes after handing over, or leaving, the node.
 
     asked      ▶ executes a small program ─┬─ the next process reports that it serves
                                            │      ▶ waits for the workers, exits 0
@@ -6,11 +6,11 @@
                                                   ▶ executes its own command again
 
 Rule 1: executing a program keeps the process: in a container its exit would end the workers, too.
-Rule 2: taking the node back is a start as after a crash, which needs no code of its own: the next
-process may have changed rules and sockets, and the last state is in a file.
-Rule 3: what waits needs only the interpreter's standard library: an upgrade may have removed the
-rest.
-Rule 4: a process that was told to stop, before or while it waits, takes nothing back.
+Rule 2: taking the node back is the same as a start after a crash: the next process may have changed
+rules and sockets, and the last state is in a file.
+Rule 3: the waiting program needs only the interpreter's standard library: an upgrade may have
+removed everything else.
+Rule 4: a process that got a signal to stop, before or while it waits, doesn't take the node back.
 
 Source: docs/adr/0026, docs/adr/0050.
 """
@@ -39,14 +39,14 @@ _log = FieldLogger("userspace_proxy.agent")
 
 # Set in the environment of a process that takes the node back.
 _MARK = "USERSPACE_PROXY_TAKES_BACK"
-# Before the names of Python's variables, which aren't for the program that waits.
+# Prefix that hides Python's variables from the waiting program.
 _KEPT = "USERSPACE_PROXY_KEPT_"
 # A start takes some 20 ms on an idle node.
 _START_S = 5.0
-# A start that finds the lock held takes milliseconds, and workers wait 10 minutes.
+# A start that finds the lock held takes milliseconds, while workers wait 10 minutes.
 _AGAIN_S = 1.0
-# A second SIGTERM or SIGINT ends it, and leaves the workers to the next process; both are blocked
-# until it handles them. Descriptors that this process has inherited are for the command, too.
+# A second SIGTERM or SIGINT ends the program, and leaves the workers to the next process; both are
+# blocked until it handles them. This process's inherited descriptors are for the command, too.
 _WAIT = f"""\
 import os, signal, sys
 link = int(sys.argv[1])
@@ -99,11 +99,11 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
 
     Args:
         connection: To the next process. If it ends without a report that it serves, this process
-            takes the node back. None: another process serves the node already.
-        arrived: The signals to stop; with any, until the last moment, it takes nothing back.
+            takes the node back. None: another process already serves the node.
+        arrived: Stop signals that have arrived; with any, this process doesn't take the node back.
 
     Raises:
-        UserspaceProxyError: That program can't start; this process continues as before.
+        UserspaceProxyError: The program can't start; this process continues as before.
     """
     interpreter, environment = running_interpreter()
     command = [*interpreter, "-c"]
@@ -112,8 +112,8 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
     link = -1 if connection is None else connection.fileno()
     restore = contextlib.ExitStack()
     try:
-        # One that arrives from now on is handled by that program, or by this one: if that can't
-        # start, or before, if this one has another thread, to which the kernel delivers it.
+        # Signals from now on are handled by that program; or by this one, if that program can't
+        # start, or if the kernel delivers a signal to another thread of this one before.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
         restore.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
         _check_start([*command, "import os, signal, sys"], environment)
@@ -135,7 +135,7 @@ def wait_for_workers(connection: socket.socket | None, arrived: Sequence[int] = 
 
 
 def _check_start(command: list[str], environment: dict[str, str]) -> None:
-    """Run a program as this process would execute it: its interpreter's library may be gone."""
+    """Run a program in the way this process would execute it: the standard library may be gone."""
     done = subprocess.run(
         command,
         executable=RUNNING_INTERPRETER,
@@ -152,15 +152,15 @@ def _check_start(command: list[str], environment: dict[str, str]) -> None:
 
 
 def takes_back() -> bool:
-    """Return whether this process is to take back the node that it has handed over.
+    """Return whether this process must take back the node that it has handed over.
 
-    True once: a process that it starts, or that it becomes, isn't to.
+    True only once: processes that it starts or executes mustn't.
     """
     return os.environ.pop(_MARK, "") != ""
 
 
 def reap_children(loop: asyncio.AbstractEventLoop) -> None:
-    """Reap the workers that this process had before; call it before it starts others."""
+    """Reap this process's previous workers; call it before it starts others."""
     with contextlib.suppress(OSError):
         for pid in _child_pids():
             descriptor = os.pidfd_open(pid)
@@ -168,14 +168,14 @@ def reap_children(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def has_children() -> bool:
-    """Return whether this process has children, such as the workers that it had before."""
+    """Return whether this process has children, such as its previous workers."""
     with contextlib.suppress(OSError):
         return bool(_child_pids())
     return False
 
 
 def _child_pids() -> list[int]:
-    """Return the processes that this process's main thread has started, and hasn't reaped.
+    """Return the child processes that this process's main thread has started but not reaped.
 
     Raises:
         OSError: The kernel doesn't list them.
@@ -190,18 +190,18 @@ async def start_while_workers_live(
     has_workers: Callable[[], bool] = has_children,
     pause_s: float = _AGAIN_S,
 ) -> bool:
-    """Take the node back, as soon as no other process holds the lock.
+    """Take the node back as soon as no other process holds the lock.
 
-    A holder that serves has the workers drain. One that doesn't ends, or is a cleanup.
+    A holder that serves drains the workers. Any other holder ends, or is a cleanup.
 
     Args:
-        start: Raises LockHeld if a process holds the lock; called again then.
-        stop: Set: it isn't called again.
-        has_workers: Returns whether the workers of before live.
+        start: Raises LockHeld if a process holds the lock; then it is called again.
+        stop: Once set, ``start`` isn't called again.
+        has_workers: Returns whether the previous workers are alive.
         pause_s: Between two calls.
 
     Returns:
-        False: all workers have ended, or this process is to stop.
+        False: all workers have ended, or this process must stop.
     """
     is_logged = False
     while not stop.is_set():

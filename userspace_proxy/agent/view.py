@@ -1,4 +1,4 @@
-"""Fills the facts about Service ports from the plan, the listeners and the counters."""
+"""Fills in the facts about Service ports from the plan, the listeners and the counters."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ _MISTAKES = {
 def view_ports(
     served_ports: ServedPorts, plane: Plane, bind: Bind, clock: WallClock
 ) -> tuple[PortFacts, ...]:
-    """Return the Service ports that are served, by name, without their states.
+    """Return the served Service ports by name, without their states.
 
-    The view of a Service port is the same object as last time while nothing of it changes.
+    The view of an unchanged Service port is the same object as last time.
 
     Args:
-        plane: Its byte counters are updated, where that needs no waiting.
+        plane: Its byte counters are updated as far as possible without waiting.
         bind: Decides how a frontend's target is worded.
-        clock: The plane's is its monotonic one.
+        clock: Its monotonic clock is the plane's.
     """
     plane.settle()
     clock.tick()
@@ -93,12 +93,12 @@ def view_ports(
 async def prepare_views(
     served_ports: ServedPorts, plane: Plane, bind: Bind, clock: WallClock
 ) -> float:
-    """View the Service ports in turns, so that :func:`view_ports` finds most views made.
+    """Make the views of Service ports in turns, so that :func:`view_ports` finds most of them made.
 
     100,000 endpoints of one namespace take 0.4 s of the event loop.
 
     Returns:
-        How many seconds it took, without those of others between its turns.
+        The seconds it took, without the time of other tasks between its turns.
     """
     plane.settle()
     clock.tick()
@@ -112,7 +112,7 @@ async def prepare_views(
 
 
 def show_totals(facts: StatusFacts, totals: Totals) -> None:
-    """Fill in the sums over all Service ports; those that are in the facts have the open ones."""
+    """Fill in the sums over all Service ports; open connections are those of ports in the facts."""
     ports, shown = facts.ports, TotalsFacts()
     show_traffic(shown, totals.endpoints)
     for name in GAUGES:
@@ -128,7 +128,7 @@ def show_totals(facts: StatusFacts, totals: Totals) -> None:
 def _show_counted(
     facts: PortFigures, counters: GroupCounters, waiting: Waiting, problem: str = ""
 ) -> None:
-    """Copy what was counted, but for endpoints."""
+    """Copy all counters except the endpoints'."""
     for name in _NAMES:
         setattr(facts, name, getattr(counters, name))
     counted = {name: getattr(counters.waits, name) for name in _WAIT_NAMES}
@@ -156,7 +156,7 @@ def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults
         [(each.address, each.is_serving) for each in served.listeners.values()],
         {endpoint: list(words) for endpoint, words in faults.items()} if faults else None,
     )
-    # How long an endpoint stays ejected, or a client has waited, changes with time.
+    # Durations of ejections and waits change with time.
     if served.shown is not None and not group.has_passing:
         view, before = served.shown
         if view.plan is served.plan and before == made_from and not becomes_past(view, clock):
@@ -214,10 +214,10 @@ def _dated(cause: Cause, clock: WallClock) -> Cause:
 
 
 def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tuple[Cause, ...]:
-    """Return why clients were turned away because of what they sent: lately, or all of them.
+    """Return why clients were rejected because of what they sent: lately, or all of them.
 
     Args:
-        has_served: Some client was served.
+        has_served: At least one client was served.
     """
     return tuple(
         seen(_MISTAKES[mistake](streak.part.client), streak, clock)
@@ -227,7 +227,7 @@ def client_mistakes(group: Group, clock: WallClock, *, has_served: bool) -> tupl
 
 
 def turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
-    """Return the causes of drops at a Service port, with their counts; empty if none drops now."""
+    """Return the causes of drops at a Service port, with counts; empty if nothing drops now."""
     admits = plan.serving.admits
     if admits is None:
         return ()
@@ -254,11 +254,11 @@ def view_endpoint(
     starting: Mapping[SocketAddress, float],
     faults: Faults,
 ) -> EndpointFacts:
-    """Return the facts about an endpoint; figures are copies, as pages are rendered in a thread.
+    """Return the facts about an endpoint; figures are copies because a thread renders pages.
 
     Args:
-        ejected: Seconds until a probe, of the endpoints that are ejected.
-        starting: What endpoints that start slowly have of their shares.
+        ejected: Seconds until the probe of each ejected endpoint.
+        starting: Fractions of their shares that endpoints in slow start have.
     """
     address = verdict.address
     counters = group.read_counters(address)
@@ -279,9 +279,9 @@ def view_endpoint(
 
 
 def show_traffic(facts: TrafficByCause, counters: EndpointCounters) -> None:
-    """Copy what was counted for an endpoint, or the sum over some."""
+    """Copy the counters of an endpoint, or of a sum over endpoints."""
     for name, figure in zip(_TRAFFIC_NAMES, _traffic_of(counters), strict=True):
-        # Cost: most are 0, as they are in new facts.
+        # Cost: most figures are 0, as in new facts.
         if figure:
             setattr(facts, name, figure)
     if counters.failures:
@@ -292,7 +292,7 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
     """Return the facts about a frontend.
 
     Args:
-        bind: Decides how its target is worded.
+        bind: Decides how the target is worded.
     """
     is_held = frontend in served.held_by_others
     target = "held by another program" if is_held else _target(served, frontend, bind)
@@ -305,7 +305,7 @@ def view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronten
 
 
 def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str | SocketAddress:
-    """Return where a frontend leads, in words, or the address that clients must dial instead."""
+    """Return a text about a frontend's target, or the address that clients must dial instead."""
     if frontend in served.unsteered:
         return "not steered to this proxy"
     listener = served.listeners.get(frontend)

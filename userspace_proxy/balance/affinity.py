@@ -1,11 +1,11 @@
 """``sessionAffinity: ClientIP``: remembers which endpoint served which client.
 
-    AffinityTables     all pins of a worker: a bounded number
-    └─ AffinityTable   those of one Service port, the longest unused first
+    AffinityTables     all affinity entries (pins) of a worker: a bounded number
+    └─ AffinityTable   the entries of one Service port, least recently used first
 
-Rule 1: below the bound a Service port may have all pins; at the bound the one with the most loses
-those that were unused for longest (ADR 0015 does the same with connections).
-Rule 2: no pin costs a search: tables are kept by their size, which changes by one at a time.
+Rule 1: one Service port may fill the whole bound; at the bound the port with the most entries loses
+its least recently used ones (ADR 0015 does the same with connections).
+Rule 2: no entry costs a search: tables are sorted by size, which changes by one at a time.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from ..model import SocketAddress
 from ..shares import BySize
 
 Pin = tuple[str, SocketAddress, float]
-"""A client, its endpoint, and the seconds since the pin was used."""
+"""A client, its endpoint, and the seconds since the entry was used."""
 
-# 32 MiB in each worker, which has the clients of all its Service ports.
+# 32 MiB in each worker, for the clients of all its Service ports.
 MAX_PINS = 131_072
-# A pin takes up to 270 bytes (measured, IPv6).
+# An entry takes up to 270 bytes (measured, IPv6).
 PIN_BYTES = 256
-# Forgotten in one step: 10 ms.
+# Entries dropped in one step, which takes 10 ms.
 _STEP_PINS = 8192
 
 
 class AffinityTables:
-    """The pins of all Service ports of one worker.
+    """The affinity entries of all Service ports of one worker.
 
     Args:
-        max_pins: Beyond, the table with the most loses its longest unused pin for each new one.
+        max_pins: Beyond, each new entry evicts the least recently used one of the largest table.
     """
 
     def __init__(self, max_pins: int = MAX_PINS) -> None:
@@ -43,14 +43,14 @@ class AffinityTables:
         return self._by_size.total
 
     def free(self, excess: int) -> int:
-        """Forget pins that take that many bytes, some thousand at most; return how many bytes."""
+        """Drop entries that take ``excess`` bytes, a few thousand at most; return bytes freed."""
         before = len(self)
         for _ in range(min(math.ceil(excess / PIN_BYTES), _STEP_PINS, before)):
             self._forget_one()
         return (before - len(self)) * PIN_BYTES
 
     def changed(self, table: AffinityTable) -> None:
-        """Note that a table has more or fewer pins than it had; beyond the bound one goes."""
+        """Note that a table has grown or shrunk; drop one entry beyond the bound."""
         self._by_size.put(table, len(table))
         if len(self) > self._max_pins:
             self._forget_one()
@@ -58,17 +58,17 @@ class AffinityTables:
     def _forget_one(self) -> None:
         same = self._by_size.largest
         table, _ = same.popitem()
-        # An iterator would walk over all that were removed before.
+        # An iterator would step over all slots of removed keys.
         same[table] = None
         table.forget_oldest()
 
 
 class AffinityTable:
-    """The pins of one Service port, the longest unused first.
+    """The affinity entries of one Service port, least recently used first.
 
     Args:
-        timeout_s: Seconds from the last use until a pin is forgotten.
-        tables: Those of the worker; None: this table is the only one.
+        timeout_s: Seconds from the last use until an entry expires.
+        tables: The worker's tables; None: this table is the only one.
     """
 
     def __init__(self, timeout_s: float, tables: AffinityTables | None = None) -> None:
@@ -77,9 +77,9 @@ class AffinityTable:
         self._pins: OrderedDict[str, tuple[SocketAddress, float]] = OrderedDict()
 
     def each(self, now: float) -> Iterator[Pin]:
-        """Yield the pins of the first call, the last used first; some may have timed out.
+        """Yield the entries as of the first call, last used first; some may have expired.
 
-        The table may change meanwhile. Ages are as of ``now``, none is negative.
+        The table may change meanwhile. Ages are relative to ``now`` and never negative.
         """
         clients = list(self._pins)
         for client in reversed(clients):
@@ -88,10 +88,10 @@ class AffinityTable:
                 yield client, endpoint, max(0.0, now - used)
 
     def restore(self, pins: Iterable[Pin], now: float) -> None:
-        """Add pins of a former process, the last used first; of a client's, the last used counts.
+        """Add a previous process's entries, last used first; a client's last used one wins.
 
-        Those that are new count as used before all that are present, so parts may follow each
-        other. One that replaces an older one of its client counts as used after them.
+        New entries count as used before all present ones, so parts may follow each other. An entry
+        that replaces its client's older entry counts as used after them.
         """
         for client, endpoint, age_s in pins:
             used = now - max(0.0, age_s)
@@ -101,7 +101,7 @@ class AffinityTable:
                 self._pins.move_to_end(client, last=False)
                 self._tables.changed(self)
             elif used > known[1]:
-                # Several former processes have it, of which one may have served it since.
+                # Several previous processes have this client; another may have served it later.
                 self._pins[client] = (endpoint, used)
                 self._pins.move_to_end(client)
 
@@ -111,10 +111,10 @@ class AffinityTable:
     def lookup(
         self, client: str, usable: Container[SocketAddress], now: float
     ) -> SocketAddress | None:
-        """Return the client's endpoint, without counting as a use.
+        """Return the client's endpoint; this doesn't count as a use.
 
         Returns:
-            None for a client without a pin, whose pin has timed out, or whose endpoint is no
+            None for a client without an entry, with an expired entry, or whose endpoint is no
             longer usable.
         """
         pin = self._pins.get(client)
@@ -128,7 +128,7 @@ class AffinityTable:
         return endpoint
 
     def pin(self, client: str, endpoint: SocketAddress, now: float) -> None:
-        """Remember the choice for a client, or that it was used again."""
+        """Store the endpoint chosen for a client, or refresh its entry."""
         before = len(self._pins)
         self._pins[client] = (endpoint, now)
         self._pins.move_to_end(client)
@@ -136,14 +136,14 @@ class AffinityTable:
             self._tables.changed(self)
 
     def forget_oldest(self) -> None:
-        """Forget the pin that was unused for longest; there is one."""
+        """Drop the least recently used entry; the table mustn't be empty."""
         self._pins.popitem(last=False)
         if not self._pins:
-            # Frees what a table that was large keeps.
+            # Frees the memory that a once large dictionary keeps.
             self._pins.clear()
         self._tables.changed(self)
 
     def clear(self) -> None:
-        """Forget all pins; required of a table that isn't used any more. Idempotent."""
+        """Drop all entries; required when the table is no longer used. Idempotent."""
         self._pins.clear()
         self._tables.changed(self)

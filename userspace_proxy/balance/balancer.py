@@ -2,18 +2,18 @@
 
     client ─▶ pinned, and not ejected? ─▶ that one
                     │ no
-                    └▶ the strategy, over those that aren't ejected: of the first priority, or if
-                       none of it is left, of the next one
-                              └▶ none left: in turn, whatever the strategy, over all but those that
-                                 were silent a moment ago (a dial is better than a refusal, if it
-                                 is quick)
+                    └▶ the strategy, over endpoints that aren't ejected: of the first priority, or
+                       if none of them is left, of the next one
+                              └▶ none left: in turn, whatever the strategy, over all endpoints that
+                                 weren't silent a moment ago (a dial is better than a refusal, if
+                                 it is quick)
 
 Rule 1: within one connection no endpoint is picked twice, and at most TRIED_MAX are (``tried``).
 Rule 2: a pick pins the client at once, so that connections that begin at the same time use
-one endpoint; if that one fails, the next pick pins the client to another.
-Rule 3: a client that is pinned to an endpoint on standby leaves it as soon as one of a priority
-before may be dialled.
-Rule 4: no pick looks at all endpoints that are ejected (``level``).
+one endpoint; if it fails, the next pick pins the client to another.
+Rule 3: a client that is pinned to a standby endpoint leaves it as soon as an endpoint of a better
+priority may be dialled.
+Rule 4: no pick iterates over all ejected endpoints (``level``).
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from .strategy import Skip, Strategy
 from .weights import Weights
 
 TRIED_MAX = 16
-"""Endpoints that are dialled for one connection, or flow. Each that fails is ejected for all, so
-that later clients try others: with half of the endpoints dead, one client in 65,536 meets no other.
-A client of thousands of dead endpoints would otherwise dial all of them, one after another."""
+"""Endpoints dialled at most for one connection or flow. A failure ejects an endpoint for all
+clients, so later clients try others: with half of the endpoints dead, one client in 65,536 meets
+only dead ones. Without this bound a client would dial thousands of dead endpoints one by one."""
 
-# Of the endpoints that are ejected: those after the turn were dialled longest ago, so if that many
-# were silent a moment ago, so were the others.
+# Ejected endpoints to check: the next ones in turn were dialled longest ago, so if that many were
+# silent a moment ago, the others were too.
 _LOOKS = 64
 _NO_STANDBYS: Mapping[SocketAddress, int] = MappingProxyType({})
-# Cost: of all balancers that have ejected no endpoint yet; nothing is added to it.
+# Cost: shared by all balancers that have ejected no endpoint yet; nothing is added to it.
 _NO_EJECTIONS = Ejections()
 
 
@@ -59,8 +59,8 @@ class Balancer:
         affinity_timeout_s: The timeout of ``sessionAffinity: ClientIP``; None without affinity.
         strategy: None for round robin.
         standbys: Priorities of endpoints other than 0.
-        weights: The strategy's; they are told the time.
-        pins: The worker's, of which this balancer's are a part.
+        weights: The strategy's weights; the balancer advances their slow start.
+        pins: The worker's affinity tables; this balancer adds one.
     """
 
     __slots__ = (
@@ -93,24 +93,24 @@ class Balancer:
         self.strategy: Strategy = strategy or RoundRobin(start)
         """May be replaced."""
         self.standby_strategies: Sequence[Strategy] = ()
-        """Those of the priorities after the first one, whose turns are their own. May be replaced;
+        """Strategies of the priorities after the first, each with its own turn. May be replaced;
         a priority without one uses ``strategy``."""
-        # Those without a weight are false, and may get some later.
+        # Empty weights are falsy, but may be filled later.
         self._weights = Weights() if weights is None else weights
         self._is_plain = True
         """Neither affinity nor slow start."""
         self.is_full: Callable[[SocketAddress], bool] | None = None
-        """Returns whether an endpoint is at its limit, which the strategy leaves out then; None
-        without limits."""
+        """Returns whether an endpoint is at its limit, so that the strategy skips it; None without
+        limits."""
         self._ejections = _NO_EJECTIONS
         self._pins = pins
         self._affinity: AffinityTable | None = None
         self.endpoints: Sequence[SocketAddress] = ()
         self._usable: frozenset[SocketAddress] = frozenset()
         self._levels: Sequence[PriorityLevel] = ()
-        """By priority, the first one first."""
+        """In order of priority."""
         self._turn = 0
-        """Among ejected endpoints, if there are no others."""
+        """The turn among ejected endpoints, used when no others are left."""
         self._first: Sequence[SocketAddress] = ()
         """The endpoints of the first priority."""
         self.update(endpoints, affinity_timeout_s=affinity_timeout_s, standbys=standbys)
@@ -122,11 +122,11 @@ class Balancer:
         affinity_timeout_s: float | None,
         standbys: Mapping[SocketAddress, int] = _NO_STANDBYS,
     ) -> None:
-        """Replace the endpoints; keeps the turn, and the pins and ejections of those that stay."""
+        """Replace the endpoints; keeps the turn, and remaining endpoints' pins and ejections."""
         self.endpoints = endpoints
         self._usable = frozenset(endpoints)
         self._ejections.keep(self._usable)
-        # As of the last pick, which is what reports later changes relate to.
+        # As of the last pick: later changes are reported relative to it.
         out = self._ejections.out(-math.inf)
         self._levels = _levels(endpoints, self._usable, standbys, out)
         self._first = self._levels[0].endpoints
@@ -140,7 +140,7 @@ class Balancer:
         self._is_plain = self._affinity is None and not self._weights.may_grow
 
     def serves(self, _client: str, endpoint: SocketAddress) -> bool:
-        """Return whether an endpoint is of the first priority, ejected or not."""
+        """Return whether an endpoint has the first priority, ejected or not."""
         return endpoint in self._levels[0].members
 
     def has_more(self, client: str, now: float, *, tried: Collection[SocketAddress]) -> bool:
@@ -163,7 +163,7 @@ class Balancer:
     ) -> bool:
         """Return whether :meth:`pick` returns None only until an endpoint is below its limit.
 
-        An ejected endpoint counts, too, where no other is left: it is what a client gets then.
+        An ejected endpoint counts, too, where no other is left: clients get it then.
         """
         self._ejections.out(now)
         is_full = self.is_full
@@ -175,7 +175,7 @@ class Balancer:
     def pick(
         self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> SocketAddress | None:
-        """Return the endpoint to dial next, or None if none is left to try.
+        """Return the endpoint to dial next; None if all were tried.
 
         The caller then calls :meth:`answered` or :meth:`failed`.
 
@@ -212,16 +212,16 @@ class Balancer:
         return self._ejections.left_s(self.endpoints, now)
 
     def pins(self, now: float) -> Iterator[Pin]:
-        """Yield the pins of clients, the last used first; none without affinity."""
+        """Yield the affinity entries, last used first; none without affinity."""
         return iter(()) if self._affinity is None else self._affinity.each(now)
 
     def forget_pins(self) -> None:
-        """Forget the pins of clients; required of a balancer that isn't used any more."""
+        """Drop all affinity entries; required when the balancer is no longer used."""
         if self._affinity is not None:
             self._affinity.clear()
 
     def restore(self, pins: Iterable[Pin], now: float) -> None:
-        """Add pins of a former process; without effect without affinity."""
+        """Add the affinity entries of a previous process; no effect without affinity."""
         if self._affinity is not None:
             self._affinity.restore(pins, now)
 
@@ -234,7 +234,7 @@ class Balancer:
         for level in self._levels:
             strategy = next(strategies, self.strategy)
             if pinned is not None and pinned in level.members:
-                # Affinity is a promise: the client waits for its endpoint.
+                # Affinity comes before load: the client waits for its endpoint.
                 return None if self.is_full is not None and self.is_full(pinned) else pinned
             if level.is_out:
                 continue
@@ -257,20 +257,20 @@ class Balancer:
         tried: Container[SocketAddress],
         out: Container[SocketAddress],
     ) -> SocketAddress | None:
-        """Return the endpoint that a client is pinned to, unless it can't be dialled for it now."""
+        """Return the endpoint that a client is pinned to, if it may be dialled now."""
         if self._affinity is None:
             return None
         pinned = self._affinity.lookup(client, self._usable, now)
         return None if pinned is not None and (pinned in tried or pinned in out) else pinned
 
     def _candidates(self, now: float) -> Iterator[SocketAddress]:
-        """Yield the endpoints that aren't ejected, by priority."""
+        """Yield the endpoints that aren't ejected, in order of priority."""
         for level in self._levels:
             candidates = level.candidates(now)
             yield from (e for e in candidates if e not in level.skipped)
 
     def _last_choices(self, now: float, tried: Container[SocketAddress]) -> Iterator[SocketAddress]:
-        """Yield endpoints to dial though they are ejected, by priority and in turn."""
+        """Yield ejected endpoints to dial anyway, by priority and in turn."""
         is_full = self.is_full or _is_never_full
         for endpoint in self._in_turn():
             is_usable = endpoint not in tried and not self._ejections.is_quiet(endpoint, now)
@@ -278,16 +278,16 @@ class Balancer:
                 yield endpoint
 
     def _in_turn(self) -> Iterator[SocketAddress]:
-        """Yield endpoints by priority and in turn, which moves on; not all, if there are many."""
+        """Yield endpoints by priority and in turn, and advance the turn; of many, only a part."""
         for level in self._levels:
             for _ in range(min(_LOOKS, len(level.endpoints))):
                 yield level.endpoints[self._turn % len(level.endpoints)]
                 self._turn += 1
 
     def _has_full(self, candidates: Sequence[SocketAddress], skip: Skip) -> bool:
-        """Return whether a client waits for an endpoint of a priority.
+        """Return whether a client must wait for an endpoint of this priority.
 
-        Then it uses none of the next one, nor one that is ejected.
+        It then uses neither the next priority nor an ejected endpoint.
         """
         is_full = self.is_full or _is_never_full
         return any(is_full(e) for e in candidates if skip is None or e not in skip)
@@ -308,7 +308,7 @@ def _levels(
     standbys: Mapping[SocketAddress, int],
     out: Collection[SocketAddress],
 ) -> Sequence[PriorityLevel]:
-    """Return the endpoints by priority; one empty level without endpoints."""
+    """Return one level per priority; without endpoints, one empty level."""
     if not standbys:
         return (PriorityLevel(endpoints, members, out),)
     by_priority: dict[int, list[SocketAddress]] = {}

@@ -1,4 +1,4 @@
-"""Endpoints that are left out for a while because dials to them failed.
+"""Leaves out endpoints for a while after failed dials.
 
     in use ──failed──▶ ejected 5 s ──time──▶ one probe ──answered──▶ in use
                           ▲                     │
@@ -6,11 +6,11 @@
 
 Rule 1: a probe is one ordinary connection: until it has ended, no other client is sent to the
 endpoint.
-Rule 2: an ejected endpoint that was silent costs each client that dials it seconds. So even where
-no other endpoint is left to try, only one dial to it begins every QUIET_S (``is_quiet``).
+Rule 2: each client that dials a silent endpoint loses seconds. So even where no other endpoint is
+left to try, an ejected silent endpoint is dialled only once every QUIET_S (``is_quiet``).
 Rule 3: a probe that never reports blocks the endpoint only for PROBE_S.
-Rule 4: the ends of ejections are a heap: with thousands of dead endpoints, some of which are due
-at any moment, each pick would otherwise look at all of them.
+Rule 4: the ends of ejections are in a heap: otherwise, with thousands of dead endpoints, some due
+at any moment, each pick would check all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FIRST_S = 5.0
 LONGEST_S = 60.0
 # Longer than a dial may last (1 s of silence), so that a late answer still counts.
 PROBE_S = 3.0
-# An endpoint that is back is found after a second, and one client per second waits for it.
+# A recovered endpoint is found within a second, at the cost of one waiting client per second.
 QUIET_S = 1.0
 
 
@@ -42,14 +42,14 @@ class Ejections:
     """The ejected endpoints of one Service port.
 
     Args:
-        on_change: Called when no client may use an endpoint (True), or when clients may (False).
+        on_change: Called with True when an endpoint is closed to clients, False when reopened.
     """
 
     __slots__ = "_ends", "_on_change", "_out", "ejected"
 
     def __init__(self, on_change: Callable[[SocketAddress, bool], object] | None = None) -> None:
         self.ejected: dict[SocketAddress, _Ejection] = {}
-        """Including those due for a probe; read-only for others."""
+        """Including endpoints due for a probe; read-only for callers."""
         self._on_change = on_change
         self._out: dict[SocketAddress, None] = {}
         self._ends: list[tuple[float, SocketAddress]] = []
@@ -63,7 +63,7 @@ class Ejections:
 
         Args:
             now: Monotonic seconds.
-            is_silent: It didn't answer, as opposed to a refusal.
+            is_silent: The endpoint didn't answer, as opposed to refusing.
 
         Returns:
             True if this begins an ejection or extends it; False for another failure of an
@@ -92,7 +92,7 @@ class Ejections:
         return is_ejected
 
     def out(self, now: float) -> Collection[SocketAddress]:
-        """Return the endpoints that no client may use at this moment.
+        """Return the endpoints that no client may use now.
 
         The collection isn't a copy: don't change or keep it.
         """
@@ -104,7 +104,7 @@ class Ejections:
         return self._out.keys()
 
     def picked(self, endpoint: SocketAddress, now: float) -> None:
-        """Note a connection to this endpoint: if it was due, this is its probe."""
+        """Note a connection to an endpoint; if a probe was due, this is the probe."""
         known = self.ejected.get(endpoint)
         if known is None:
             return
@@ -114,12 +114,12 @@ class Ejections:
             self._put_out(endpoint, known.probe_until)
 
     def is_quiet(self, endpoint: SocketAddress, now: float) -> bool:
-        """Return whether an ejected endpoint was silent, and was dialled or failed a moment ago."""
+        """Return whether a silent ejected endpoint was dialled, or failed, a moment ago."""
         known = self.ejected.get(endpoint)
         return known is not None and known.is_silent and now < known.quiet_until
 
     def keep(self, endpoints: Container[SocketAddress]) -> None:
-        """Forget all other endpoints, without a call of ``on_change``."""
+        """Forget all other endpoints without calling ``on_change``."""
         for endpoint in [e for e in self.ejected if e not in endpoints]:
             del self.ejected[endpoint]
             self._out.pop(endpoint, None)

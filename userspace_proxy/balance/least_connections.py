@@ -1,9 +1,9 @@
 """Picks the endpoint with the fewest connections, or fewest for its weight; ties in turn.
 
-Both look at all endpoints for each connection: for hundreds of them, not for thousands.
+Both strategies compare all endpoints for each connection: fine for hundreds, not for thousands.
 
-Source: IPVS' lc, and HAProxy's leastconn, which are meant for long-lived connections; nginx's
-    least_conn, which compares connections divided by weights.
+Source: IPVS' lc and HAProxy's leastconn, both meant for long-lived connections; nginx's
+    least_conn, which compares connections divided by weight.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .weights import Weights
 
 
 class LeastConnections:
-    """The fewest connections, whatever the weights.
+    """Picks the endpoint with the fewest connections, ignoring weights.
 
     Args:
         load: Returns how many connections an endpoint has, pending dials included.
@@ -47,7 +47,7 @@ class LeastConnections:
 
 
 class WeightedLeastConnections:
-    """The fewest connections for the weight; turns, too, are in proportion to the weights.
+    """Picks the fewest connections per weight; ties in turns proportional to the weights.
 
     Args:
         load: As for :class:`LeastConnections`.
@@ -64,7 +64,7 @@ class WeightedLeastConnections:
         self._turns: dict[SocketAddress, float] = {}
         """When each endpoint has its next turn."""
         self._time = 0.0
-        """That of the last turn."""
+        """The time of the last turn."""
 
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
@@ -85,7 +85,7 @@ class WeightedLeastConnections:
         return best
 
     def _take(self, endpoint: SocketAddress) -> None:
-        # One that was busier for a while doesn't catch up on its turns.
+        # An endpoint that was busier for a while doesn't catch up on missed turns.
         self._time = max(self._time, self._turns[endpoint])
         self._turns[endpoint] = self._time + 1 / self._weights.of(endpoint)
 

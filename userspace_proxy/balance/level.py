@@ -1,14 +1,14 @@
-"""The endpoints of one priority, and the candidates among them: those that strategies choose from.
+"""The endpoints of one priority, and the candidates that strategies choose from.
 
     endpoints    A B C D E F …        as the plan lists them
-    candidates   A   C D   F …        without most of those that are ejected
-    skipped          C                ejected, and still a candidate
+    candidates   A   C D   F …        without most ejected endpoints
+    skipped          C                ejected, but still in the list of candidates
 
 Rule 1: a pick looks at candidates alone, so its cost doesn't depend on how many endpoints are
 ejected.
-Rule 2: a list of candidates costs a look at all of them, and strategies with weights arrange each
-new one. So it is made only when a part of it is ejected, and for endpoints that may be used again
-at most once in RELIST_S, unless it is short.
+Rule 2: building the list of candidates visits every endpoint, and weighted strategies rearrange
+each new list. So it is rebuilt only when a share of it is ejected, and for endpoints that have
+returned at most once per RELIST_S, unless the list is short.
 Rule 3: with few ejected endpoints all endpoints are candidates, in the plan's order.
 """
 
@@ -21,16 +21,16 @@ from typing import cast
 
 from ..model import SocketAddress
 
-# A pick may meet this many ejected candidates, or this part of all: passing over each of them costs
-# up to 2 us for each (weights), and a list 1 us for each candidate.
+# A pick may skip this many ejected candidates, or this share of all: skipping one costs up to 2 us
+# (weights), rebuilding the list 1 us per candidate.
 SKIPPED_MAX = 16
 _SKIPPED_PART = 32
-# In so short a list an endpoint is missed at once, and a new list costs less than a dial.
+# In so short a list a missing endpoint matters at once, and a new list costs less than a dial.
 SHORT = 64
-# While more candidates than that are left, an endpoint that is back may be used a second later.
+# With more candidates than SHORT, a returned endpoint may be listed up to a second later.
 RELIST_S = 1.0
 _NEVER = -math.inf
-# Cost: nearly all levels have none, and share this.
+# Cost: nearly all levels have no such endpoint, and share this empty dictionary.
 _NONE = cast("dict[SocketAddress, None]", MappingProxyType({}))
 
 
@@ -39,8 +39,8 @@ class PriorityLevel:
 
     Args:
         endpoints: In the order of the plan.
-        members: The same.
-        out: Endpoints that no client may use now; others may be among them.
+        members: The same endpoints.
+        out: Endpoints that no client may use now; may contain endpoints of other levels.
     """
 
     __slots__ = (
@@ -62,11 +62,11 @@ class PriorityLevel:
         self.endpoints = endpoints
         self.members = members
         self.skipped = _NONE
-        """Candidates that no client may use now; read-only for others."""
+        """Candidates that no client may use now; read-only for callers."""
         self._candidates = endpoints
         self._out = _NONE
         self._returned = _NONE
-        """Those that may be used and aren't candidates yet, in a fixed order."""
+        """Endpoints that may be used again but aren't candidates yet, in a fixed order."""
         self._listed_at = _NEVER
         for endpoint in endpoints if out else ():
             if endpoint in out:
@@ -74,11 +74,11 @@ class PriorityLevel:
 
     @property
     def is_out(self) -> bool:
-        """Whether no client may use any of them."""
+        """Whether all endpoints of this level are closed to clients."""
         return len(self._out) == len(self.members)
 
     def change(self, endpoint: SocketAddress, *, is_out: bool) -> None:
-        """Note that no client may use a member from now on, or that clients may."""
+        """Note that a member was closed to clients (``is_out``) or reopened."""
         if self._out is _NONE:
             self._out, self._returned, self.skipped = {}, {}, {}
         if is_out:
@@ -97,7 +97,7 @@ class PriorityLevel:
                 self._returned[endpoint] = None
 
     def candidates(self, now: float) -> Sequence[SocketAddress]:
-        """Return what to choose from, without ``skipped``; the same object until it changes.
+        """Return the candidates, ``skipped`` included; the same object until it changes.
 
         Args:
             now: Monotonic seconds.

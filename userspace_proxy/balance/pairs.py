@@ -1,4 +1,4 @@
-"""Pairs of a client and an endpoint: those in use, and those remembered for a minute."""
+"""Pairs of a client and an endpoint: pairs in use, and pairs remembered for a minute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_PAIRS = 4096
 
 
 class PairCounts:
-    """How many connections, or flows, each pair has."""
+    """Counts the connections, or flows, of each pair."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, SocketAddress], int] = {}
@@ -20,7 +20,7 @@ class PairCounts:
         self._counts[pair] = self._counts.get(pair, 0) + 1
 
     def remove(self, client: str, endpoint: SocketAddress) -> None:
-        """Count one less, which was counted before."""
+        """Stop counting one that :meth:`add` has counted."""
         pair = client, endpoint
         left = self._counts[pair] - 1
         if left:
@@ -33,7 +33,7 @@ class PairCounts:
 
 
 class Pairs:
-    """Pairs that were noted within the last minute, at most the 4,096 latest."""
+    """Pairs noted within the last minute; at most the latest 4,096."""
 
     def __init__(self) -> None:
         self._until: dict[tuple[str, SocketAddress], float] = {}
@@ -49,7 +49,7 @@ class Pairs:
 
     def has(self, client: str, endpoint: SocketAddress, now: float) -> bool:
         """Return whether a pair was noted within the last minute."""
-        # Each dial asks, and mostly there are none, so no tuple is created for nothing.
+        # Every dial asks, and usually there are no pairs: then no tuple is created.
         until = self._until.get((client, endpoint)) if self._until else None
         if until is None:
             return False

@@ -1,4 +1,4 @@
-"""Picks by chance: a random endpoint, or the less loaded one of two; with weights or without.
+"""Picks a random endpoint, or the less loaded of two random ones; with weights or without.
 
 Source: kube-proxy's iptables rules (``--mode random``) and nftables rules (``numgen random``), for
     the first. M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001), for
@@ -16,7 +16,7 @@ from ..model import SocketAddress
 from .strategy import Skip
 from .weights import Weights
 
-# Draws until the endpoints that may be picked are listed, which costs a look at all of them.
+# Draws before the pickable endpoints are listed instead, which visits all endpoints.
 DRAWS = 16
 
 
@@ -30,7 +30,7 @@ class RandomNumbers(Protocol):
 def draw(
     endpoints: Sequence[SocketAddress], rng: RandomNumbers, *skips: Container[SocketAddress]
 ) -> SocketAddress | None:
-    """Return a random endpoint; None if that many draws met only those that are to be skipped."""
+    """Return a random endpoint; None if all DRAWS draws met endpoints to skip."""
     for _ in range(DRAWS):
         endpoint = endpoints[rng.randrange(len(endpoints))]
         if not any(endpoint in skip for skip in skips):
@@ -39,7 +39,7 @@ def draw(
 
 
 class RandomChoice:
-    """Gives every endpoint the same chance, whatever was picked before."""
+    """Gives every endpoint the same chance, independent of earlier picks."""
 
     def __init__(self, rng: RandomNumbers) -> None:
         self._rng = rng
@@ -56,7 +56,7 @@ class RandomChoice:
 
 
 class PowerOfTwoChoices:
-    """Compares two random endpoints for each connection.
+    """Picks the less loaded of two random endpoints.
 
     Args:
         load: Returns how many connections an endpoint has, pending dials included.
@@ -84,12 +84,12 @@ class PowerOfTwoChoices:
         return other if self._load(other) < self._load(one) else one
 
 
-# Weights may be fractions while an endpoint starts slowly; random numbers are whole.
+# Weights may be fractions during slow start; random numbers are integers.
 _PARTS = 1000
 
 
 class _Draw:
-    """Draws from a list of endpoints, which is kept until the weights change."""
+    """Draws from a list of endpoints that is reused until the weights change."""
 
     def __init__(self, weights: Weights, rng: RandomNumbers) -> None:
         self._weights = weights
@@ -97,7 +97,7 @@ class _Draw:
         self._endpoints: Sequence[SocketAddress] = ()
         self._version = -1
         self._ends: list[int] = []
-        """For each endpoint the end of its part of the random numbers."""
+        """The upper end of each endpoint's range of random numbers."""
 
     def arrange(self, endpoints: Sequence[SocketAddress]) -> None:
         if endpoints is not self._endpoints or self._version != self._weights.version:
@@ -108,7 +108,7 @@ class _Draw:
     def few(
         self, endpoints: Sequence[SocketAddress], skip: Container[SocketAddress], count: int
     ) -> list[SocketAddress]:
-        """Return one or two different endpoints, fewer if draws met too many to be skipped."""
+        """Return up to two different endpoints; fewer if too many draws met endpoints to skip."""
         self.arrange(endpoints)
         drawn: list[int] = []
         for _ in range(DRAWS if len(endpoints) > DRAWS else 0):
@@ -131,7 +131,7 @@ class _Draw:
 
 
 class WeightedRandomChoice:
-    """Gives every endpoint a chance in proportion to its weight, whatever was picked before."""
+    """Gives every endpoint a chance proportional to its weight, independent of earlier picks."""
 
     def __init__(self, weights: Weights, rng: RandomNumbers) -> None:
         self._draw = _Draw(weights, rng)
@@ -151,7 +151,7 @@ class WeightedRandomChoice:
 
 
 class WeightedPowerOfTwoChoices:
-    """Draws two endpoints by weight, and picks the one with fewer connections for its weight.
+    """Draws two endpoints by weight, and picks the one with fewer connections per weight.
 
     Args:
         load: Returns how many connections an endpoint has, pending dials included.

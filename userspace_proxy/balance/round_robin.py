@@ -1,15 +1,15 @@
 """Round robin over the usable endpoints of one Service port, with weights or without.
 
-Weighted turns are spread evenly: of 5 and 1, a a a b a a and not a a a a a b.
+Weighted turns are spread evenly: weights 5 and 1 give a a a b a a, not a a a a a b.
 
     turns of a, weight 5:  0.1  0.3  0.5  0.7  0.9  1.1 …     one turn every 1/5
     turns of b, weight 1:            0.5                …     one turn every 1/1
 
-The next turn in this order is next. The first one of an endpoint is half a stride away: so
-after any number of picks the counts are those of Webster's method of apportionment.
+The earliest turn is next. An endpoint's first turn is half a stride away, so that after any
+number of picks the counts equal Webster's method of apportionment.
 
-Source: stride scheduling (C. Waldspurger, 1995). A heap finds
-the next turn in O(log n); nginx's way of counting takes O(n).
+Source: stride scheduling (C. Waldspurger, 1995). A heap finds the next turn in O(log n); nginx's
+smooth weighted round robin takes O(n).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .strategy import Skip
 from .weights import Weights
 
 _Turn = tuple[float, int, SocketAddress, float]
-"""When, the position of the endpoint, which decides between equal times, it, and its weight."""
+"""Time, position of the endpoint (breaks ties), endpoint, weight."""
 
 
 class RoundRobin:
     """Picks endpoints in turn.
 
-    The turn is a position and is kept across updates, so a rolling update does
-    not send every new connection to the first endpoint.
+    The turn is a position that updates keep, so a rolling update doesn't send every new
+    connection to the first endpoint.
     """
 
     __slots__ = ("_next",)
@@ -42,7 +42,7 @@ class RoundRobin:
     ) -> SocketAddress | None:
         count = len(endpoints)
         if skip is None and count:
-            # The usual case; it is worth its lines because every connection takes this path.
+            # A fast path for the usual case: every connection takes it.
             index = self._next % count
             self._next = index + 1
             return endpoints[index]
@@ -71,13 +71,13 @@ class WeightedRoundRobin:
         self._turns: list[_Turn] = []
         """A heap."""
         self._time = 0.0
-        """That of the last turn."""
+        """The time of the last turn."""
 
     def pick(
         self, endpoints: Sequence[SocketAddress], _client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
         if not endpoints:
-            # They may return, and then go on with their turns.
+            # The endpoints may return, and then keep their turns.
             return None
         if endpoints is not self._endpoints or self._version != self._weights.version:
             self._arrange(endpoints)
@@ -87,7 +87,7 @@ class WeightedRoundRobin:
         while turns:
             at, position, endpoint, weight = turns[0]
             if skip is None or endpoint not in skip:
-                # One that was skipped for a while doesn't catch up on its turns.
+                # An endpoint that was skipped for a while doesn't catch up on missed turns.
                 self._time = max(self._time, at)
                 following = (self._time + 1 / weight, position, endpoint, weight)
                 heapq.heapreplace(turns, following)
@@ -99,7 +99,7 @@ class WeightedRoundRobin:
         return picked
 
     def _arrange(self, endpoints: Sequence[SocketAddress]) -> None:
-        """Plan the turns of other endpoints or weights; who has waited half, still has."""
+        """Plan turns for new endpoints or weights; the elapsed share of a stride is kept."""
         known = {endpoint: (at, weight) for at, _, endpoint, weight in self._turns}
         self._endpoints, self._version = endpoints, self._weights.version
         self._turns = []

@@ -1,12 +1,12 @@
-"""Gives each of a fixed number of slots an endpoint, for what can only map a hash to a slot.
+"""Assigns an endpoint to each of a fixed number of slots, for rules that map a hash to a slot.
 
     endpoint A draws slots  17  3 90 …      a slot belongs to the endpoint that draws it first:
     endpoint B draws slots   3 41 17 …      17 to A, 3 to B
 
-Rule 1: which slots an endpoint draws, and when, depends on it alone. So if one goes, only its own
-slots move, over all others; if one is added, slots move only to it.
-Rule 2: the number of slots has few steps: another number moves nearly all clients.
-Rule 3: the draws are part of the interface: a change moves clients during an upgrade.
+Rule 1: which slots an endpoint draws, and when, depends on it alone. So if it is removed, only its
+own slots move, spread over all others; if it is added, slots move only to it.
+Rule 2: there are only a few slot counts, because another count moves nearly all clients.
+Rule 3: the draws are part of the interface: changing them moves clients during an upgrade.
 
 This is rendezvous hashing, as in :mod:`.source_hash`, at a cost that hardly depends on the number
 of endpoints: 0.2 ms for 128 slots, 9 ms for 4096.
@@ -22,8 +22,8 @@ from hashlib import shake_128
 
 from ..model import DEFAULT_WEIGHT, SocketAddress
 
-# The kernel takes 60 to 90 bytes for each. With 8 for an endpoint, shares deviate by a quarter
-# of themselves (standard deviation); with three endpoints by a tenth.
+# A slot takes 60 to 90 bytes in the kernel. With 8 slots per endpoint, the standard deviation of
+# an endpoint's share is a quarter of the share; with three endpoints it is a tenth.
 _FEW, _MORE, _MOST = 128, 1024, 4096
 _PER_ENDPOINT = 8
 _NUMBER_BYTES, _NUMBERS = 4, 1 << 32
@@ -39,18 +39,18 @@ def fill_slots(
 
     Args:
         endpoints: At least one.
-        weights: Endpoints without one have the default; empty if all have the same.
-        is_coarse: As few slots as without weights are enough.
+        weights: Endpoints without an entry have the default; empty if all are equal.
+        is_coarse: Use as few slots as without weights.
     """
     count = count_slots(len(endpoints), is_weighted=bool(weights) and not is_coarse)
     return _fill(count, tuple((one, weights.get(one, DEFAULT_WEIGHT)) for one in endpoints))
 
 
-# A round asks several times for the same.
+# A sync round asks for the same slots several times.
 @functools.lru_cache(maxsize=256)
 def _fill(count: int, weighted: tuple[tuple[SocketAddress, int], ...]) -> tuple[SocketAddress, ...]:
     of = dict(weighted)
-    # Of 150 times one leaves a slot that no endpoint has drawn.
+    # One time in 150 a slot is left that no endpoint has drawn.
     until = count * (math.log(count) + 5) / sum(of.values())
     while True:
         owners = _first(of, count, until)
@@ -63,10 +63,10 @@ def count_slots(endpoints: int, *, is_weighted: bool) -> int:
     """Return how many slots that many endpoints share.
 
     Args:
-        is_weighted: Not all of them have the same weight.
+        is_weighted: The weights differ.
     """
     if is_weighted:
-        # Small shares need many slots, and a weight that changes must not change the number.
+        # Small shares need many slots, and a changed weight must not change the slot count.
         return _MOST
     wanted = endpoints * _PER_ENDPOINT
     return next((count for count in (_FEW, _MORE) if count >= wanted), _MOST)
@@ -75,7 +75,7 @@ def count_slots(endpoints: int, *, is_weighted: bool) -> int:
 def _first(
     weights: Mapping[SocketAddress, int], count: int, until: float
 ) -> dict[int, SocketAddress]:
-    """Return by slot the endpoint that draws it first, before a time."""
+    """Return, for each slot drawn before ``until``, the endpoint that drew it first."""
     owners: dict[int, SocketAddress] = {}
     times = [until] * count
     for endpoint, weight in weights.items():
@@ -88,8 +88,8 @@ def _first(
 def _draws(
     endpoint: SocketAddress, weight: int, count: int, how_many: int
 ) -> Iterator[tuple[int, float]]:
-    """Yield the slots that an endpoint draws, with the times: one in each step of 1 / weight."""
+    """Yield the slots that an endpoint draws, with times: one draw per step of 1 / weight."""
     drawn = shake_128(str(endpoint).encode()).digest(how_many * _NUMBER_BYTES)
     for step, number in enumerate(struct.unpack(f"<{how_many}I", drawn)):
-        # The lower bits decide the slot, all of them the moment within the step.
+        # The lower bits choose the slot, all bits the moment within the step.
         yield number % count, (step + number / _NUMBERS) / weight

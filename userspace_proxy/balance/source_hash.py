@@ -1,14 +1,14 @@
-"""Picks an endpoint by the client's address: the same one on each node, after each restart.
+"""Picks an endpoint by the client's address: the same one on every node and after a restart.
 
     client ─▶ hash ─┬─ with the hash of endpoint A ─▶ 0.31
                     ├─ with the hash of endpoint B ─▶ 0.94   the highest number is picked
                     └─ with the hash of endpoint C ─▶ 0.52   the next one if B is skipped
 
-Rule 1: a number depends on one client and one endpoint alone. So if an endpoint goes, only its own
-clients move, over all others; if one is added, clients move only to it.
-Rule 2: the hash is part of the interface: a change moves clients during an upgrade.
-Rule 3: a client's first choices are remembered in their order, so a connection whose endpoints are
-all dead costs two looks at all endpoints, not one for each of its dials.
+Rule 1: a number depends on one client and one endpoint alone. So if an endpoint is removed, only
+its own clients move, spread over all others; if one is added, clients move only to it.
+Rule 2: the hash is part of the interface: changing it moves clients during an upgrade.
+Rule 3: a client's first choices are cached in order, so a connection whose endpoints are all dead
+costs two passes over all endpoints, not one per dial.
 
 Source: D. Thaler and C. Ravishankar, "Using Name-Based Mappings to Increase Hit Rates" (1998):
 rendezvous hashing; for weights the logarithms of C. Schindelhauer and G. Schomaker, "Weighted
@@ -29,26 +29,26 @@ from .strategy import Skip
 from .weights import Weights
 
 CLIENTS_MAX = 16384
-"""Clients whose choices are remembered, on average at most 300 bytes each. For 10,000 endpoints,
-the most that a plan has, a choice takes 0.4 ms, with few weights 0.6 and with as many as endpoints
-3.3 ms; a change of them takes a worker 20 ms."""
+"""Clients whose choices are cached, at most 300 bytes each on average. With 10,000 endpoints, the
+most that a plan has, a choice takes 0.4 ms; with few different weights 0.6 ms, with as many as
+endpoints 3.3 ms. A change of the endpoints takes a worker 20 ms."""
 CHOICES_MAX = 8 * CLIENTS_MAX
-"""Remembered choices of all clients, 8 bytes each."""
+"""Cached choices of all clients, 8 bytes each."""
 CHOICES = (1, 24, 512)
-"""Choices that are remembered of a client, more if all of these are skipped. A connection dials 16
-endpoints, and others have ejected one of 32: 24 are enough. A client that connects again finds its
-first 16 ejected, then its first 32, until the candidates change: 512 are more than may be skipped
-of 10,000 (``level.SKIPPED_MAX``). Only where nearly all are at their limit more are needed."""
+"""Choices cached per client; the next number applies if all of these are skipped. A connection
+dials 16 endpoints, and other clients have ejected one in 32: 24 are enough. A client that
+reconnects finds its first 16 ejected, then its first 32, until the candidates change: 512 are more
+than may be skipped of 10,000 (``level.SKIPPED_MAX``), unless nearly all are at their limit."""
 
 _BITS = 64
-# Of fewer endpoints for each weight all are compared, which takes 0.3 µs each; a weight takes 0.5.
+# With fewer endpoints per weight, all are compared at 0.3 µs each; handling a weight takes 0.5 µs.
 _ENDPOINTS_OF_WEIGHT = 4
 
 
 class SourceHash:
-    """Gives each client an endpoint of its own, in proportion to the weights.
+    """Maps each client to one endpoint, in proportion to the weights.
 
-    The position of turns isn't shared: all workers choose alike.
+    It has no turn: all workers choose alike.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -57,14 +57,14 @@ class SourceHash:
         self._version = weights.version
         self._hashes: dict[SocketAddress, int] = {}
         self._endpoint_of: dict[int, SocketAddress] = {}
-        """By the hash of each endpoint, those of equal weights together."""
+        """Keyed by the endpoint's hash, endpoints of equal weight together."""
         self._lanes = Lanes(())
         """These hashes."""
         self._by_weight: list[tuple[float, int]] = []
-        """Each weight, and how many of these endpoints have it."""
+        """Each weight, and how many endpoints have it."""
         self._remembered: dict[str, tuple[SocketAddress, ...]] = {}
         self._choices = 0
-        """Of all clients that are remembered."""
+        """The number of cached choices of all clients."""
 
     def pick(
         self, endpoints: Sequence[SocketAddress], client: str = "", /, *, skip: Skip = None
@@ -89,7 +89,7 @@ class SourceHash:
 
     def _arrange(self, endpoints: Sequence[SocketAddress]) -> None:
         self._endpoints, self._version = endpoints, self._weights.version
-        # A hash takes longer than all else about an endpoint.
+        # Computing a hash takes longer than everything else about an endpoint.
         known = self._hashes
         self._hashes = {one: known.get(one) or _hash_of(str(one)) for one in endpoints}
         weight_of, rows = self._weights.of, iter(self._hashes)
@@ -115,13 +115,13 @@ class SourceHash:
         self._choices = 0
 
     def _choose(self, client: str, count: int) -> Iterator[SocketAddress]:
-        """Yield a client's choices, the first one first; at most that many."""
+        """Yield at most ``count`` choices of a client, best first."""
         own, endpoint_of = _hash_of(client), self._endpoint_of
         for product in self._highest(own, count) if endpoint_of else ():
             yield endpoint_of[factor_of(product, own)]
 
     def _highest(self, own: int, count: int) -> Sequence[int]:
-        """Return the products of a client's choices, in their order."""
+        """Return the products of a client's choices, best first."""
         by_weight = self._by_weight
         if len(by_weight) == 1:
             if count == 1:
@@ -129,8 +129,8 @@ class SourceHash:
             return heapq.nlargest(count, self._lanes.products(own))
         products: Sequence[int] = self._lanes.products(own)
         if len(products) > _ENDPOINTS_OF_WEIGHT * len(by_weight):
-            # The order is the same where weights are equal, so that weights move few clients: only
-            # the highest of each weight are compared by their logarithms.
+            # Among equal weights the order is the same as without weights, so weights move few
+            # clients: only the highest products of each weight are compared by logarithm.
             by_weight, products = _highest_of_each(count, by_weight, products)
         weights = (weight for weight, many in by_weight for _ in range(many))
         numbers = [
@@ -146,7 +146,7 @@ class SourceHash:
 def _highest_of_each(
     count: int, by_weight: Iterable[tuple[float, int]], products: Sequence[int]
 ) -> tuple[list[tuple[float, int]], list[int]]:
-    """Return the highest products of each weight, at most so many of it."""
+    """Return the highest products of each weight, at most ``count`` per weight."""
     kept: list[tuple[float, int]] = []
     highest: list[int] = []
     start = 0

@@ -1,7 +1,7 @@
 """Two sets of endpoints: one for clients inside the cluster, one for clients outside.
 
 Source: kube-proxy: with ``externalTrafficPolicy: Local`` pods and the node itself may use all
-endpoints, and clients from outside only those of this node.
+endpoints, clients from outside only the endpoints of this node.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from .balancer import Balancer
 
 
 class SplitBalancer:
-    """Uses one of two balancers, by the client's address.
+    """Chooses one of two balancers by the client's address.
 
     Args:
-        inner: For clients inside.
-        outer: For all others.
-        inside: Networks of the former, in canonical form.
+        inner: For clients inside the cluster.
+        outer: For all other clients.
+        inside: The cluster's networks, in canonical form.
     """
 
     def __init__(self, inner: Balancer, outer: Balancer, inside: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ class SplitBalancer:
         yield from self.outer.pins(now)
 
     def restore(self, pins: Iterable[Pin], now: float) -> None:
-        """As :meth:`Balancer.restore`, each client's to its own."""
+        """Restore each client's entries in the balancer that serves it."""
         parts: dict[Balancer, list[Pin]] = {self.inner: [], self.outer: []}
         for pin in pins:
             parts[self._of(pin[0])].append(pin)

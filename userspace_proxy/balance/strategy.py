@@ -1,4 +1,4 @@
-"""The contract of strategies, and two that change what another one picks."""
+"""The contract of strategies, and two strategies that wrap another one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Strategy(Protocol):
     def pick(
         self, endpoints: Sequence[SocketAddress], client: str = "", /, *, skip: Skip = None
     ) -> SocketAddress | None:
-        """Return an endpoint, or None if all are to be skipped.
+        """Return an endpoint, or None if all must be skipped.
 
         Args:
             endpoints: Usable endpoints in plan order; may be empty.
@@ -27,7 +27,7 @@ class Strategy(Protocol):
 
 
 class Limited:
-    """Another strategy, over the endpoints that are below their limit.
+    """Applies another strategy to the endpoints below their limit.
 
     Args:
         strategy: The other strategy.
@@ -45,7 +45,7 @@ class Limited:
 
 
 class _OrFull:
-    """What is to be skipped anyway, and the endpoints at their limit."""
+    """The union of the endpoints to skip and the endpoints at their limit."""
 
     __slots__ = ("_is_full", "_skip")
 
@@ -60,11 +60,11 @@ class _OrFull:
 
 
 class Preferred:
-    """Picks an endpoint once, as soon as it may be picked; for tests that must reach it.
+    """Picks a given endpoint once, as soon as it may be picked; for tests that must reach it.
 
     Args:
-        endpoint: The one to pick.
-        then: Picks until then, and afterwards.
+        endpoint: The endpoint to pick.
+        then: The strategy before and after that pick.
         end: Called when the endpoint was picked.
     """
 

@@ -1,14 +1,14 @@
-"""How much of the new connections each endpoint gets, in proportion to the others' numbers.
+"""Each endpoint's share of new connections: its weight, reduced during slow start.
 
-The share of an endpoint that starts slowly grows to its full size:
+During slow start an endpoint's share grows to its full size:
 
     1.0 ┤          ╭────
-        │       ╭──╯         a line from FLOOR, beginning when it is new or has returned
+        │       ╭──╯         linear from FLOOR, starting when the endpoint is new or has returned
     0.1 ┤ ╶────╯
         └─┴──────┴───▶ time
                 seconds
 
-Shares are relative: it is for the caller to begin only where another endpoint takes the rest.
+Shares are relative: the caller begins a slow start only where other endpoints can take the rest.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ..model import DEFAULT_WEIGHT, SocketAddress
 
 # Source: Envoy's min_weight_percent.
 FLOOR = 0.1
-# Of a slow start: shares grow in this many steps, because each one costs a look at all endpoints.
+# Steps of a slow start; each step costs a pass over all endpoints.
 _STEPS = 50
-# Cost: nearly all Service ports have none, and share these.
+# Cost: nearly all Service ports have no weights, and share this empty mapping.
 _NO_WEIGHTS: Mapping[SocketAddress, int] = MappingProxyType({})
 _NO_SHARES: Mapping[SocketAddress, float] = MappingProxyType({})
 _NONE_BEGAN = cast("dict[SocketAddress, float]", _NO_SHARES)
 
 
 class SlowStart:
-    """The endpoints of one Service port that start slowly.
+    """The endpoints of one Service port in slow start.
 
     Args:
         seconds: Until the share is full; 0 for full shares at once.
@@ -47,13 +47,13 @@ class SlowStart:
         return bool(self._began)
 
     def change(self, seconds: float, now: float) -> None:
-        """Use another time; endpoints that have all of their shares keep them."""
+        """Change the duration; endpoints with a full share keep it."""
         if seconds != self.seconds:
             self.shares(now)
             self.seconds = seconds
 
     def begin(self, endpoints: Iterable[SocketAddress], now: float) -> None:
-        """Begin for endpoints that are new, or answer again; monotonic seconds."""
+        """Begin slow start of new or recovered endpoints; monotonic seconds."""
         if self.seconds:
             self._began = {**self._began, **dict.fromkeys(endpoints, now)}
 
@@ -63,7 +63,7 @@ class SlowStart:
             del self._began[endpoint]
 
     def shares(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return what endpoints have of their shares now, without those that have all of it."""
+        """Return the fraction that endpoints have of their shares now; omits full shares."""
         passed = {endpoint: now - began for endpoint, began in self._began.items()}
         for endpoint in [e for e, seconds in passed.items() if seconds >= self.seconds]:
             del self._began[endpoint]
@@ -71,11 +71,11 @@ class SlowStart:
 
 
 class Weights:
-    """The weights of one Service port's endpoints at this moment; strategies share it.
+    """The current weights of one Service port's endpoints; its strategies share them.
 
     Args:
-        configured: Endpoints without one have the default.
-        slow_start_s: The time in which endpoints get their full weight; 0 for at once.
+        configured: Endpoints without an entry have the default weight.
+        slow_start_s: Seconds until endpoints get their full weight; 0 for at once.
     """
 
     __slots__ = "_configured", "_due", "_shares", "_slow_start", "version"
@@ -89,17 +89,17 @@ class Weights:
         self._slow_start = SlowStart(slow_start_s)
         self._shares: Mapping[SocketAddress, float] = _NO_SHARES
         self._due = 0.0
-        """When shares grow next."""
+        """When the shares grow next."""
         self.version = 0
-        """Grows when a weight may have changed."""
+        """Incremented whenever a weight may have changed."""
 
     def __bool__(self) -> bool:
-        """Whether endpoints may have different weights, now or later."""
+        """Whether weights may differ, now or later."""
         return bool(self._configured) or self.may_grow
 
     @property
     def may_grow(self) -> bool:
-        """Whether endpoints start slowly, so that :meth:`grow` must be called."""
+        """Whether endpoints are in slow start, so that :meth:`grow` must be called."""
         return self._slow_start.seconds > 0
 
     def configure(
@@ -118,16 +118,16 @@ class Weights:
             self.version += 1
 
     def begin(self, endpoints: Iterable[SocketAddress], now: float) -> None:
-        """Have endpoints that are new, or answer again, start slowly; monotonic seconds."""
+        """Begin slow start of new or recovered endpoints; monotonic seconds."""
         self._slow_start.begin(endpoints, now)
         self._look(now)
 
     def keep(self, endpoints: Container[SocketAddress]) -> None:
-        """Forget how far all other endpoints are."""
+        """Forget the slow start of all other endpoints."""
         self._slow_start.keep(endpoints)
 
     def grow(self, now: float) -> None:
-        """Let weights grow with time; call before each choice if ``may_grow``."""
+        """Advance slow starts; call before each choice if ``may_grow``."""
         if self._shares and now >= self._due:
             self._look(now)
 

@@ -1,12 +1,12 @@
-"""Reads the PROXY header with which connections from trusted peers begin, before they are dialled.
+"""Reads the PROXY header of connections from trusted peers before an endpoint is dialled.
 
-    accepted ──▶ from a trusted peer? ──▶ header ──▶ client and frontend are those that it announces
+    accepted ──▶ from a trusted peer? ──▶ header ──▶ client and frontend are taken from it
                         │ no                └── malformed, or not there in time ──▶ RST
-                        └────────────────▶ dialled as any other
+                        └────────────────▶ dialled like any other connection
 
-Rule 1: only the header is taken from the socket: what follows waits in the kernel, as ever.
-Rule 2: a peer that is trusted must send a header: else what a client sends could pass for one.
-Rule 3: a connection that ends without a byte is no client: load balancers check ports so.
+Rule 1: only the header is read from the socket: later bytes wait in the kernel, as usual.
+Rule 2: a trusted peer must send a header: otherwise a client's own bytes could pass for one.
+Rule 3: a connection that ends without a byte isn't a client but a load balancer's port check.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AcceptedHeaders:
         self._engine = engine
         self._trusted = trusted
         self._known: dict[str, bool] = {}
-        """Whether peers are trusted."""
+        """Whether each recent peer is trusted."""
         self._deadlines = Timeouts[TcpConnection](
             engine.loop,
             engine.clock,
@@ -64,7 +64,7 @@ class AcceptedHeaders:
         return is_trusted
 
     def await_one(self, connection: TcpConnection) -> None:
-        """Have a connection dialled when its header has arrived."""
+        """Dial for a connection once its header has arrived."""
         if self._read(connection):
             return
         try:
@@ -79,7 +79,7 @@ class AcceptedHeaders:
         self._deadlines.start(connection, self._engine.reactor.now)
 
     def forget(self, connection: TcpConnection) -> None:
-        """End the wait of a connection that is closed. Idempotent."""
+        """Stop waiting for a closed connection's header. Idempotent."""
         self._deadlines.stop(connection)
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class AcceptedHeaders:
             self._read(connection)
 
     def _read(self, connection: TcpConnection) -> bool:
-        """Read what there is; returns False if there is more to come."""
+        """Read the available bytes; returns False if the header is incomplete."""
         sock = connection.client
         try:
             data = sock.recv(HEADER_BYTES, _socket.MSG_PEEK)
@@ -109,7 +109,7 @@ class AcceptedHeaders:
             self._take(connection, header)
             return True
         if not data:
-            # A load balancer's check of the port.
+            # A load balancer's port check.
             connection.finish(EndReason.COMPLETE, as_reset=True, by=EndedBy.CLIENT)
             return True
         if _has_ended(sock):
@@ -147,5 +147,5 @@ class AcceptedHeaders:
 
 
 def _has_ended(sock: _socket.socket) -> bool:
-    """Return whether the peer has sent its FIN: nothing more will come."""
+    """Return whether the peer has sent its FIN, so nothing more will come."""
     return tcp_info(sock).state == CLOSE_WAIT

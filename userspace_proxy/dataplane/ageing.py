@@ -1,17 +1,16 @@
-"""Keep-alive for long connections, and the end of idle ones.
+"""Sets keep-alive on long connections, and resets idle ones.
 
     joined ──▶ first look: keep-alive on both sockets ──▶ nothing moved for idle_s ──▶ reset
                                                     └───▶ half-closed, for half_closed_s ──▶ reset
 
 Rule 1: a connection that ends before its first look costs nothing, not even a system call.
-Rule 2: a look is late by LOOK_S at most; timeouts count from the first look at which nothing had
-moved.
+Rule 2: a look is at most LOOK_S late; timeouts count from the first look that found no new bytes.
 Rule 3: looks are taken in slices, so that thousands of connections don't block the loop.
-Rule 4: a stalled connection keeps no pipe: there are few, and without one others have to copy.
-Rule 5: a reader that is alive may stall for idle_s; only a dead one is given up earlier.
-Rule 6: where the client has spoken last, the kernel is asked if the endpoint acknowledges that: the
-resends to one that has vanished go on for a quarter of an hour.
-Rule 7: an endpoint that sees the address of a container that has gone is reset within 20 s.
+Rule 4: a stalled connection keeps no pipe: pipes are few, and connections without one must copy.
+Rule 5: a live reader may stall for idle_s; only a dead one is given up earlier.
+Rule 6: where the client has sent last, the kernel is asked whether the endpoint acknowledges the
+bytes: retransmissions to a vanished endpoint go on for a quarter of an hour.
+Rule 7: a connection that shows an endpoint the address of a deleted container is reset within 20 s.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ _SLICE = 1024
 # Not in Python's socket module; linux/tcp.h.
 TCP_RTO_MAX_MS = 44
 
-# The other side is probed after half a minute of silence, and given up 90 s later. While bytes wait
-# for it the kernel gives it up instead, after tcp_retries2 unanswered resends or window probes. No
-# TCP_USER_TIMEOUT: it also counts window probes that a stalled reader answers (source:
+# A peer is probed after half a minute of silence, and given up 90 s later. While bytes wait for the
+# peer, the kernel gives up instead, after tcp_retries2 unanswered retransmissions or window probes.
+# No TCP_USER_TIMEOUT: it also counts window probes that a stalled reader answers (source:
 # tcp_probe_timer() in net/ipv4/tcp_timer.c).
 # Go, and so kube-proxy, probes every 15 s. Load balancers forget a connection after minutes, and
-# conntrack a half-closed one with its translation after one (kernel documentation,
-# nf_conntrack-sysctl: nf_conntrack_tcp_timeout_close_wait is 60 s): a probe must come before, and
-# another one if it is lost.
+# conntrack forgets a half-closed one and its translation after one (kernel documentation,
+# nf_conntrack-sysctl: nf_conntrack_tcp_timeout_close_wait is 60 s): a probe, and another one if it
+# is lost, must come before.
 _KEEPALIVE = (
     (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 30),
@@ -51,29 +50,29 @@ _KEEPALIVE = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 6),
 )
 
-# If a client that is a container of this node has gone, an endpoint that sees the client's address
-# can't reach it any more, and only this proxy can end the connection. The client's kernel is this
-# node's, and answers at once while the container has a link. A link may be down for 12 s: the
-# client is given up after 14 unanswered probes, one a second.
+# Once a container of this node is deleted, an endpoint that sees its address can't reach it any
+# more, and only this proxy can end the connection. The client's kernel is this node's, and answers
+# at once while the container has a link. A link may be down for 12 s: the client is given up after
+# 14 unanswered probes, one a second.
 _LOCAL_CLIENT = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 4),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 1),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 14),
-    # Linux 6.15, and last for that reason: resends and window probes at most 2 s apart. Without it
-    # a client that had stopped reading long before is probed every two minutes only.
+    # Linux 6.15, hence last: retransmissions and window probes at most 2 s apart. Without it a
+    # client that stopped reading long before is probed only every two minutes.
     (_socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 2000),
 )
-# A container may dial up to a second before its route is listed, and the first look may come sooner
-# than that, so two looks check again.
+# A container may dial up to a second before its route is listed, and the first look may come
+# earlier, so two looks check again.
 _NEW_S = 2 * LOOK_S
-# While data wait there is no keep-alive. Resends or window probes that are still unanswered three
-# looks later, after 13.5 s, prove as much: the first resend after an outage is sent at 12.6 s. A
+# While data waits there is no keep-alive. Retransmissions or window probes still unanswered three
+# looks later, after 13.5 s, prove the same: the first one after an outage is sent at 12.6 s. A
 # reader that is only stalled answers. A little less than three looks: timers may be early.
 _GONE_S = 13.0
 
 
 class Ageing:
-    """Looks at the open connections of one data plane."""
+    """Checks the open connections of one data plane."""
 
     def __init__(
         self,
@@ -91,7 +90,7 @@ class Ageing:
         self._rest: Iterator[TcpConnection] = iter(())
 
     def start(self) -> None:
-        """Look from now on. Idempotent."""
+        """Begin to check connections. Idempotent."""
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK_S, self._begin)
 
@@ -101,7 +100,7 @@ class Ageing:
             self._timer = None
 
     def look_at(self, connection: TcpConnection, now: float) -> None:
-        """Look at one connection; it may be closed afterwards."""
+        """Check one connection, and maybe close it."""
         up, down, dial = connection.up, connection.down, connection.dial
         if up is None or down is None or dial is None:
             return
@@ -152,7 +151,7 @@ class Ageing:
 def keep_alive(
     socks: Iterable[_socket.socket], options: Iterable[tuple[int, int, int]] = _KEEPALIVE
 ) -> None:
-    """Set socket options; a socket that has just gone takes none."""
+    """Set the options; a socket whose peer has just gone takes none."""
     for sock in socks:
         with contextlib.suppress(OSError):
             for level, option, value in options:
@@ -160,13 +159,13 @@ def keep_alive(
 
 
 def unanswered(sock: _socket.socket) -> int:
-    """Return how often in a row the kernel has sent data or a probe without an answer."""
+    """Return how many times in a row the kernel sent data or a probe without an answer."""
     found = tcp_info(sock)
     return found.sent_again + found.probed
 
 
 def _note_stalled(connection: TcpConnection, up: Direction, endpoint: SocketAddress | None) -> None:
-    """Note whether the endpoint acknowledges nothing any more to a client that waits."""
+    """Note whether the endpoint has stopped acknowledging data while the client waits."""
     is_stalled = not up.is_ended and is_lost_to(up.sink)
     if endpoint is not None:
         connection.group.counters_of(endpoint).stalled += is_stalled - up.is_stalled
@@ -174,7 +173,7 @@ def _note_stalled(connection: TcpConnection, up: Direction, endpoint: SocketAddr
 
 
 def _has_gone(connection: TcpConnection, now: float) -> bool:
-    """Return whether a client has answered nothing for so long that its container has gone."""
+    """Return whether a client's silence proves that its container was deleted."""
     if not unanswered(connection.client):
         connection.unanswered_since = None
         return False

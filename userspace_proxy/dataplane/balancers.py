@@ -1,13 +1,13 @@
-"""Which endpoint the next connection of a Service port uses, as its serving asks for.
+"""Builds and updates the balancers of a Service port from its serving.
 
     Serving ──change──▶ Balancers ──current──▶ Balancer        all clients use the same endpoints
                           │               or ▶ SplitBalancer   one balancer for each side
                           ├─ Weights: shares of endpoints, which may start slowly
                           └─ Loads: for strategies and limits
 
-Rule 1: a change keeps the turn, and the pins and ejections of endpoints that stay.
-Rule 2: each priority has turns of its own: a look at one, all of whose endpoints a client has
-tried, moves no turn of the next one.
+Rule 1: a change keeps the turn, and the affinity entries and ejections of remaining endpoints.
+Rule 2: each priority has its own turn: trying all endpoints of one priority doesn't advance the
+next one's turn.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Balancers:
     """The balancers of one Service port.
 
     Args:
-        serving: The first one of :meth:`change`.
-        loads: Follow the same serving.
+        serving: The initial serving; :meth:`change` replaces it.
+        loads: The loads under the same serving.
         start: The position of the first turn.
-        pins: The worker's.
+        pins: The worker's affinity tables.
     """
 
     __slots__ = ("_loads", "_pins", "_serving", "_start", "_weights", "current")
@@ -65,11 +65,11 @@ class Balancers:
         self._pins = pins
         self._weights = Weights(dict(serving.weights), serving.handling.slow_start_s)
         self.current: Balancer | SplitBalancer = self._make(serving.endpoints)
-        """What picks the next endpoint."""
+        """The balancer that picks the next endpoint."""
         self.change(serving, 0.0)
 
     def change(self, serving: Serving, now: float) -> None:
-        """Choose as another serving asks for; new endpoints start slowly from now on."""
+        """Apply a new serving; slow start of new endpoints begins now."""
         old, self._serving, before = self._serving, serving, self.current
         inner, outer = (
             (before.inner, before.outer) if isinstance(before, SplitBalancer) else (before, None)
@@ -99,7 +99,7 @@ class Balancers:
             self._weights.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
 
     def restart(self, endpoint: SocketAddress, now: float) -> None:
-        """Have an endpoint that answers again start slowly."""
+        """Begin slow start of a recovered endpoint."""
         if self._weights.may_grow:
             others = frozenset(self._serving.all_endpoints) - {endpoint}
             self._weights.begin(self._serving.newcomers(others), now)
@@ -111,7 +111,7 @@ class Balancers:
         return self.current.serves(client, endpoint)
 
     def serves_everyone(self, endpoint: SocketAddress) -> bool:
-        """Return whether new connections of any client may use an endpoint."""
+        """Return whether every client's new connections may use an endpoint."""
         balancer = self.current
         balancers = (
             (balancer.inner, balancer.outer) if isinstance(balancer, SplitBalancer) else (balancer,)
@@ -119,7 +119,7 @@ class Balancers:
         return all(each.serves("", endpoint) for each in balancers)
 
     def prefer(self, endpoint: SocketAddress) -> None:
-        """Have the next connection that may use an endpoint use it; affinity comes first."""
+        """Send the next connection that may use an endpoint to it; affinity comes first."""
         balancer = self.current.inner if isinstance(self.current, SplitBalancer) else self.current
         first, others = balancer.strategy, balancer.standby_strategies
 
@@ -160,7 +160,7 @@ class Balancers:
         )
 
     def _make_standby_strategies(self, kept: Sequence[Strategy]) -> Sequence[Strategy]:
-        """Return a strategy for each priority after the first one; the turns of some are kept."""
+        """Return a strategy per priority after the first; reuses ``kept`` with its turns."""
         if not self._serving.standbys:
             return ()
         count = len({priority for _, priority in self._serving.standbys})
@@ -170,7 +170,7 @@ class Balancers:
         handling, loads = self._serving.handling, self._loads
         balance = handling.balance
         if loads.limit is not None and balance is Balance.ROUND_ROBIN:
-            # The place that becomes free is then that of the endpoint with the most room.
+            # With limits, the freed place then goes to the endpoint with the most room.
             balance = Balance.LEAST_CONNECTIONS
         strategy = make_strategy(balance, self._weights, loads.follow, self._start + handling.seed)
         return strategy if loads.limit is None else Limited(strategy, loads.is_full)
@@ -179,14 +179,14 @@ class Balancers:
 def make_strategy(
     balance: Balance, weights: Weights, loads: Callable[[], Load], start: int
 ) -> Strategy:
-    """Return a strategy; it follows changes of the weights.
+    """Return a strategy that follows changes of the weights.
 
     Args:
-        weights: If there are none, a strategy is returned that doesn't look at them.
-        loads: Returns the loads, which are counted from then on: call it only if needed.
+        weights: If empty, the returned strategy ignores them.
+        loads: Returns the loads and starts counting them: call it only if needed.
         start: The position of the first turn, and the seed of random choices.
     """
-    # Random numbers are created only if needed: their state takes 2.5 KiB.
+    # A random generator is created only if needed: its state takes 2.5 KiB.
     match balance:
         case Balance.ROUND_ROBIN:
             return WeightedRoundRobin(weights, start) if weights else RoundRobin(start)

@@ -4,14 +4,14 @@
 
 Rule 1: eligibility is decided before the dial (``policy.locality``). A failed dial isn't repeated
 from this node's address: that would admit a client that a network policy denies.
-Rule 2: ports are outside the range of the client's own kernel: the client may have dialled the same
+Rule 2: ports are outside the client kernel's own range: the client may have dialled the same
 endpoint from the same port, and replies to one connection would reach the other.
 Rule 3: if the kernel denies such sockets, this node's address is used.
 Rule 4: one port serves a client's dials to all endpoints. A UDP port belongs to one process: it is
 bound without SO_REUSEADDR first, so no other process has it, and only flows to known, different
 endpoints share it (``client_ports``).
-Rule 5: an endpoint by name is dialled only if the kernel says at that moment that its address isn't
-this node's (``cluster.from_names``); other endpoints cost one comparison.
+Rule 5: before dialling an endpoint that was resolved by name, the kernel is asked whether its
+address is this node's (``cluster.from_names``); for other endpoints this costs one comparison.
 Rule 6: where all ports between a client and an endpoint are in use, this node's address is used
 (with TCP for a minute), but only if the endpoint has just answered that client at its own address:
 a client that a network policy denies can use up ports, too. A port in TIME_WAIT is in use unless
@@ -43,10 +43,10 @@ from .sockets import family_of
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Ports to bind, 4 µs each. The first is usually free; the others are random, so with 90 % in use
-# 97 % of dials find a free one.
+# Ports to try to bind, 4 µs each. The first is usually free; the others are random, so with 90 % in
+# use 97 % of dials find a free one.
 _TRIES = 32
-# Ports to consider for a UDP flow, 0.1 µs each; includes those known to be in use.
+# Ports to consider for a UDP flow, 0.1 µs each; includes ports known to be in use.
 _LOOKS = 64
 
 _NO_SUCH_SOCKET = (errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
@@ -56,7 +56,7 @@ class _Dialling(Protocol):
     """The connection or flow for which an endpoint is dialled."""
 
     address: Any
-    """The client's; its IP address is the first item."""
+    """The client's address; the IP address is the first item."""
     is_preserved: bool
 
     @property
@@ -65,20 +65,20 @@ class _Dialling(Protocol):
 
 
 class ClientAddressDialer:
-    """Dials for the clients of one data plane, from these ports of theirs."""
+    """Dials from the addresses of one data plane's clients, with the given ports."""
 
     def __init__(self, ports: ClientPorts | None = None, processes: int = 1) -> None:
         self.is_on = False
         """Replies to client addresses are routed to this node."""
         self.locality = Locality()
         self.answered_flows = PairCounts()
-        """Flows at the client's address that the endpoint has answered."""
+        """Flows from the client's address that the endpoint has answered."""
         self._open = PairCounts()
-        """Open connections at the client's address."""
+        """Open connections from the client's address."""
         self._ended = Pairs()
-        """Pairs with a connection at the client's address that ended within the last minute."""
+        """Pairs with a connection from the client's address that ended within the last minute."""
         self._out_of_ports = Pairs()
-        """Pairs between which no TCP port was free within the last minute."""
+        """Pairs without a free TCP port within the last minute."""
         self._ports = ports or ClientPorts()
         self._node_dialer = NodeAddressDialer(self._ports, processes)
         self._has_failed = False
@@ -94,10 +94,10 @@ class ClientAddressDialer:
         may_preserve: bool,
         holds_ack: bool = False,
     ) -> tuple[_socket.socket, int]:
-        """Dial at the client's address if possible, else at this node's; sets ``is_preserved``.
+        """Dial from the client's address if possible, else from this node's; sets ``is_preserved``.
 
         With ``may_preserve`` unset only this node's address is used; ``holds_ack`` is for streams
-        (``held_acks``). Returns and raises as :meth:`dial`, but for NoClientAddress.
+        (``held_acks``). Returns and raises like :meth:`dial`, except NoClientAddress.
         """
         by_name = dialling.group.serving.handling.found_by_name
         if endpoint.ip in by_name and self._own_addresses.has(endpoint.ip):
@@ -119,7 +119,7 @@ class ClientAddressDialer:
             else:
                 if number != errno.EADDRNOTAVAIL:
                     return sock, number
-                # Connections that ended within the last minute may keep ports in TIME_WAIT.
+                # Connections that ended within the last minute may hold ports in TIME_WAIT.
                 has_answered = (
                     self.answered_flows.has(client, endpoint)
                     if is_flow
@@ -148,21 +148,21 @@ class ClientAddressDialer:
         Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL if no port was found. The
         caller closes the socket, after :meth:`release` if it is connected for datagrams.
 
-        Raises NoClientAddress if the kernel grants no such socket, and OSError if it grants none at
-        all.
+        Raises NoClientAddress if the kernel denies a socket with the client's address, and OSError
+        if it denies any socket.
         """
         port = self._ports.next()
         for _ in range(_TRIES):
             sock, number = self._try(kind, client, port, endpoint, holds_ack=holds_ack)
             if kind & _socket.SOCK_DGRAM or number not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
                 return sock, number
-            # A socket that is bound can't be bound again.
+            # A bound socket can't be bound again.
             sock.close()
             port = self._ports.random()
         return self._try(kind, client, port, endpoint, holds_ack=holds_ack)
 
     def connection_joined(self, client: str, endpoint: SocketAddress) -> None:
-        """Note that an endpoint has answered a connection at the client's address."""
+        """Note that an endpoint has answered a connection from the client's address."""
         self._open.add(client, endpoint)
 
     def connection_ended(self, client: str, endpoint: SocketAddress, now: float) -> None:
@@ -182,7 +182,7 @@ class ClientAddressDialer:
             set_transparent(sock)
             if kind & _socket.SOCK_DGRAM:
                 return sock, self._connect_datagrams(sock, client, endpoint)
-            # One port serves as many connections as there are endpoints.
+            # One port then serves a connection to each endpoint.
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
             if not _bind(sock, client, port):
                 return sock, errno.EADDRNOTAVAIL
@@ -209,7 +209,7 @@ class ClientAddressDialer:
         return number
 
     def _bind_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
-        """Bind a free port, or one that this process has; returns 0 if there is none."""
+        """Bind a free port, or share one of this process; returns 0 if there is none."""
         ports, tries = self._ports, _TRIES
         for _ in range(_LOOKS):
             port = ports.next()
@@ -240,4 +240,4 @@ def _bind(sock: _socket.socket, client: str, port: int) -> bool:
 
 
 class NoClientAddress(UserspaceProxyError):
-    """The kernel grants this process no socket with another host's address."""
+    """The kernel denies this process sockets with another host's address."""

@@ -1,12 +1,12 @@
-"""Allocates source ports to the sockets of one process that use client addresses.
+"""Allocates source ports to one process's sockets that use client addresses.
 
-    (client, port) ──▶ the endpoints of flows from there
+    (client, port) ──▶ the endpoints of flows from this address
 
 The kernel distinguishes TCP connections from one port to different endpoints, and refuses a second
-one to the same endpoint. It permits two UDP sockets between the same addresses, and one of them
-gets all replies. So this process records which flows it has.
+connection to the same endpoint. But it permits two UDP sockets between the same addresses, and one
+of them gets all replies. So this process records its flows.
 
-Rule 1: ports are used in turn, so a released port isn't used again before all others.
+Rule 1: ports are used in turn, so a released port is reused only after all others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ClientPorts:
         self._first = first
         self._last = last
         self._port = random.randint(first, last)
-        # Tuples: most have one endpoint, and a set takes four times the memory.
+        # Tuples: most ports have one endpoint, and a set takes four times the memory.
         self._endpoints: dict[tuple[str, int], tuple[SocketAddress, ...]] = {}
 
     def next(self) -> int:
@@ -39,7 +39,7 @@ class ClientPorts:
         return self._endpoints.get((client, port), ())
 
     def take(self, client: str, port: int, endpoint: SocketAddress) -> None:
-        """Add a flow, the first from there to that endpoint."""
+        """Add a flow; it must be the first from this client's port to the endpoint."""
         self._endpoints[client, port] = (*self.endpoints(client, port), endpoint)
 
     def give(self, client: str, port: int, endpoint: SocketAddress) -> None:

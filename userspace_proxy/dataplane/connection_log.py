@@ -1,11 +1,11 @@
-"""What is recorded of connections and flows: a line of the log at their end, and what is watched.
+"""Records connections and flows: a log line at their end, and entries for whoever watches.
 
     TcpConnection, UdpListener ──ConnectionFacts──▶ ConnectionLog ─┬▶ logger: a share of all ends
-                                                                   └▶ Watch: what is observed
+                                                                   └▶ Watch: a live observer
 
 Rule 1: a connection that isn't recorded costs one attribute test at its end.
-Rule 2: a line never waits for its reader. Where lines queue, beyond a bound they are dropped and
-counted (``plane.worker_main``, ``cli.log_writer``, ``plane.record_ring``).
+Rule 2: a line never waits for its reader. Queues of lines are bounded; excess lines are dropped
+and counted (``plane.worker_main``, ``cli.log_writer``, ``plane.record_ring``).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _log = FieldLogger(LOGGER)
 
 
 class Watch(Protocol):
-    """What observes connections: see ``plane.record_ring``."""
+    """An observer of connections: see ``plane.record_ring``."""
 
     def has_room(self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False) -> bool:
-        """Return whether it may take another one; without room that is counted as left out."""
+        """Return whether another record fits; if not, count it as left out."""
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
-        """Take one; the function returns the address that the client dialled."""
+        """Take a record; ``frontend`` returns the address that the client dialled."""
 
 
 class ConnectionLog:
-    """Logs a share of what ends: 1 is everything; ``draw`` returns numbers from 0 to below 1."""
+    """Logs a share of the ends: 1 means all; ``draw`` returns numbers from 0 to below 1."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class ConnectionLog:
     def takes_next(
         self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False
     ) -> bool:
-        """Return whether to record what ends now, before its other fields are collected.
+        """Return whether to record an end, before its other fields are collected.
 
-        Its Service port is known by its ``scopes``.
-        It is plain if its client was served at the first dial, and its end was clean.
+        ``scopes`` name its Service port. It is plain if its client was served at the first dial,
+        and it ended cleanly.
         """
         self._logs_next = (
             self._share > 0 and self._draw() < self._share and _log.isEnabledFor(logging.INFO)
@@ -68,12 +68,12 @@ class ConnectionLog:
         )
 
     def is_watched(self, scopes: Collection[str], client_ip: str) -> bool:
-        """Return whether to record what happens before the end, which isn't logged."""
+        """Return whether to record an event before the end, which isn't logged."""
         self._logs_next = False
         return self._watch is not None and self._watch.has_room(scopes, client_ip)
 
     def write(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
-        """Record it, after :meth:`takes_next` or :meth:`is_watched`.
+        """Record an end or event; call after :meth:`takes_next` or :meth:`is_watched`.
 
         Args:
             frontend: Returns the address that the client dialled, by a system call.

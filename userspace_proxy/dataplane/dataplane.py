@@ -5,8 +5,8 @@
 
 Rule 1: everything here runs in the loop's thread.
 Rule 2: it opens no port. The owner of a listening socket opens a listener for it, and closes the
-listener before the socket refuses: it accepts no client that no endpoint can answer, unless its
-Service has clients wait for one.
+listener before the socket refuses clients. No client is accepted that no endpoint can answer,
+unless its Service holds connections.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AnyListener = TcpListener | UdpListener
 class DataPlane:
     """Carries the traffic of one event loop, asyncio's own or uvloop's.
 
-    A dialer replaces the dials of TCP; None: endpoints are dialled at their addresses.
+    A dialer replaces TCP's ``connect``; None: endpoints are dialled at their addresses.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class DataPlane:
     def open_listener(
         self, group: EndpointGroup, protocol: Protocol, sock: _socket.socket, at: SocketAddress
     ) -> AnyListener:
-        """Accept the clients of a listening socket, or receive those of a bound UDP socket.
+        """Accept the clients of a listening socket, or receive from a bound UDP socket.
 
         The socket is non-blocking; the caller closes it after :meth:`close_listener`. Raises
         OSError if the epoll takes no more sockets.
@@ -79,20 +79,20 @@ class DataPlane:
             self.engine.descriptors.give(1)
 
     def preserve(self, removed: Iterable[str], added: Mapping[str, int], *, is_on: bool) -> None:
-        """Have endpoints see client addresses where replies return through this node, if ``is_on``.
+        """Show endpoints client addresses where replies return through this node, if ``is_on``.
 
-        Added are networks with their places, removed those without one: see ``policy.locality``.
+        Networks are added with their places, or removed: see ``policy.locality``.
         """
         client_dialer = self.engine.client_dialer
         client_dialer.is_on = is_on
         client_dialer.locality.change(removed, added)
 
     def watch_memory(self, find: Callable[[], Sequence[MemoryLimit]]) -> None:
-        """Shed load before a limit that the function finds is reached: see ``memory``."""
+        """Shed load before a memory limit from ``find`` is reached: see ``memory_pressure``."""
         self.engine.memory.watch(find)
 
     def settle(self) -> Iterator[None]:
-        """Bring the counters up to date, a slice at a time: thousands of connections take long."""
+        """Update the counters, yielding after each slice: thousands of connections take long."""
         rest = iter(list(self.connections.open))
         while part := list(islice(rest, _CONNECTIONS_PER_ITERATION)):
             for connection in part:
@@ -102,10 +102,10 @@ class DataPlane:
             listener.settle()
 
     def drain(self, seconds: float, drained: Callable[[int], None]) -> None:
-        """Wait until the open connections have ended, but not for longer, then reset the rest.
+        """Wait up to ``seconds`` until the open connections have ended, then reset the rest.
 
-        Close the listeners before. Calls ``drained`` once, at once if nothing is open, with how
-        many had to be reset.
+        Close the listeners first. Calls ``drained`` once, at once if nothing is open, with the
+        number of connections that had to be reset.
         """
 
         def end() -> None:

@@ -1,16 +1,16 @@
 """Admission control: how many descriptors the data plane may use.
 
 A proxy that runs out of descriptors in ``accept`` either loops on the error or closes clients that
-it could serve a moment later. This one counts, stops accepting before the limit, and lets the
-kernel keep the clients waiting.
+it could serve a moment later. This proxy counts, stops accepting before the limit, and leaves
+clients waiting in the kernel's queue.
 
-Rule 1: callbacks that wait are called when there is room, and a few times a second anyway: nothing
-reports that descriptors of other code were closed.
-Rule 2: a few are reserved for UDP flows, so that connections can't prevent answers from DNS.
-Rule 3: when none has been released for a moment, connections are reset (``shares``), and while that
-continues no client waits again.
-Rule 4: while memory is short (``memory``), connections are held at a number below that limit; the
-rest is the same.
+Rule 1: waiting callbacks are called when there is room, and a few times a second anyway: no event
+reports that other code has closed descriptors.
+Rule 2: a few descriptors are reserved for UDP flows, so connections can't block answers from DNS.
+Rule 3: when no descriptor has been released for a moment, connections are reset (``shares``), and
+while that continues no client waits again.
+Rule 4: while memory is short (``memory_pressure``), connections are held at a number below that
+limit; the other rules stay the same.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from ..log_limit import LogLimit
 _log = logging.getLogger("userspace_proxy.dataplane")
 
 DESCRIPTORS = 2
-"""What one connection uses: the client's socket and the endpoint's."""
-# For other code: log files, API connections, status requests, the embedder's own.
+"""Descriptors of one connection: the client's socket and the endpoint's."""
+# For other code: log files, API connections, status requests, the embedding program.
 _RESERVE = 64
-# After a pause this many must be free, so that not every close wakes all listeners.
+# After a pause this many must be free, so not every close wakes all listeners.
 _RESUME_ROOM = 16
 # Seldom enough to cost nothing, often enough that clients don't notice the wait.
 _RETRY_S = 0.25
-# A proxy that is only busy releases descriptors all the time.
+# A busy proxy releases descriptors all the time; one without a release for this long is stalled.
 _STALL_S = 0.5
-# What waits is called every _RETRY_S and waits again, unless it has got what it needs, or is gone.
+# A waiting callback is called every _RETRY_S and waits again, unless it has room now, or is gone.
 _PAUSE_GAP_S = 1.0
 # For this long after a reset at the limit, the next resets don't wait for a stall.
 _SHEDDING_S = 5.0
@@ -49,7 +49,7 @@ _FLOWS_PART = 16
 class Descriptors:
     """The descriptors of one data plane.
 
-    The limit is by default what the process has left, less a reserve, but at most
+    By default the limit is what the process has left, less a reserve, but at most
     :data:`~userspace_proxy.linux.DESCRIPTORS_MAX`.
     """
 
@@ -61,9 +61,9 @@ class Descriptors:
         self.in_use = 0
         self._flows = 0
         self._held: int | None = None
-        """What connections may use while memory is short."""
+        """How many connections may use while memory is short."""
         self._for_connections = 0
-        """How many connections may use: all but those reserved for flows and not used by them."""
+        """How many connections may use: all except the unused reserve for flows."""
         self._count_flows(0)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
@@ -72,7 +72,7 @@ class Descriptors:
         self._full_since: float | None = None
         """When the first of the waiting callbacks was added."""
         self._waited_at = -math.inf
-        """When the last one was."""
+        """When the last waiting callback was added."""
         self._shedding_until = 0.0
 
     @property
@@ -81,14 +81,14 @@ class Descriptors:
         return not self._waiting
 
     def has_room(self, count: int) -> bool:
-        """Return whether anything but a flow may use that many more."""
+        """Return whether ``count`` more are free for anything but flows."""
         return self.in_use + count <= self._for_connections
 
     def has_room_for_flow(self) -> bool:
         return self.in_use < self.limit
 
     def is_stalled(self, now: float) -> bool:
-        """Return whether callbacks have waited for too long, or did so a moment ago."""
+        """Return whether callbacks wait for too long, or did a moment ago."""
         if now < self._shedding_until:
             return True
         is_paused = now - self._waited_at <= _PAUSE_GAP_S
@@ -99,31 +99,31 @@ class Descriptors:
         self._shedding_until = now + _SHEDDING_S
 
     def take(self, count: int) -> None:
-        """Note that that many more are in use."""
+        """Count ``count`` more descriptors as in use."""
         self.in_use += count
 
     def give(self, count: int) -> None:
-        """Note that that many are free again; calls the waiting callbacks if there is room."""
+        """Count ``count`` descriptors as free; calls the waiting callbacks if there is room."""
         self.in_use -= count
-        # Also after a pause whose callbacks were called by the timer, and found what they needed.
+        # Also after a pause whose callbacks were called by the timer and found room.
         if self._full_since is not None and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
             self._full_since = None
             self._resume()
 
     def take_for_flow(self) -> None:
-        """Note that a UDP flow uses one more."""
+        """Count a UDP flow's descriptor as in use."""
         self._count_flows(1)
         self.take(1)
 
     def give_for_flow(self) -> None:
-        """Note that a UDP flow has released its descriptor."""
+        """Count a UDP flow's descriptor as free."""
         self._count_flows(-1)
         self.give(1)
 
     def hold(self, more: int | None) -> None:
-        """Let connections use that many more, whatever the limit; None: what the limit allows.
+        """Let connections take ``more`` further ones, whatever the limit; None: up to the limit.
 
-        Calls the waiting callbacks then.
+        None also calls the waiting callbacks.
         """
         self._held = None if more is None else self.in_use + more
         self._count_flows(0)
@@ -132,15 +132,15 @@ class Descriptors:
             self._resume()
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
-        """Call back once, when there may be room again; if there is none, wait again."""
-        # A lack of memory is logged where it is noticed.
+        """Call back once when there may be room again; without room, call :meth:`wait` again."""
+        # A memory shortage is logged where it is detected.
         if self._held is None and self._log_limit.take(now):
             _log.warning(
                 "descriptor limit reached, accepting is paused",
                 extra={"in_use": self.in_use, "limit": self.limit},
             )
         if self._full_since is None or now - self._waited_at > _PAUSE_GAP_S:
-            # The pause before is over, though no descriptor was released while it lasted.
+            # The previous pause is over although it released no descriptor.
             self._full_since = now
         self._waited_at = now
         self._waiting.append(resume)
@@ -148,12 +148,12 @@ class Descriptors:
             self._timer = self._loop.call_later(_RETRY_S, self._resume)
 
     def close(self) -> None:
-        """Call no waiting callback any more."""
+        """Stop calling waiting callbacks."""
         self._waiting.clear()
         self._stop_timer()
 
     def _count_flows(self, more: int) -> None:
-        # Computed here: each connection asks for room twice.
+        # Computed here because each connection asks for room twice.
         self._flows += more
         most = self.limit - max(0, self.limit // _FLOWS_PART - self._flows)
         self._for_connections = most if self._held is None else min(most, self._held)

@@ -1,4 +1,4 @@
-"""The contract of what reaches endpoints without an address here: pods behind an API server.
+"""The contract of dialers for endpoints without a local route: pods behind an API server.
 
 TcpDial ──dial(port, endpoint, opened)──▶ Dialer ──opened(socket)──▶ joined, as after a connect
                  │                              └──opened(errno)───▶ the next endpoint
@@ -14,12 +14,12 @@ from typing import Protocol
 from ..model import SocketAddress
 
 Opened = Callable[[_socket.socket | int], None]
-"""Takes the outcome of a dial, once: a connected, non-blocking stream socket, which it closes, or
-the errno of the failure."""
+"""Called once with the outcome of a dial: a connected, non-blocking stream socket, which the callee
+closes, or the errno of the failure."""
 
 
 class Dialer(Protocol):
-    """Dials endpoints for TCP clients in another way than by ``connect``."""
+    """Dials endpoints for TCP clients by other means than ``connect``."""
 
     def dial(
         self, service_port: str, endpoint: SocketAddress, opened: Opened
@@ -27,11 +27,11 @@ class Dialer(Protocol):
         """Begin to dial an endpoint.
 
         Args:
-            service_port: The label of the group whose client it is for, such as ``shop/web:http``.
-                Another Service port may have the same address for something else.
-            endpoint: As the Service port has it.
-            opened: Called later, not before this returns.
+            service_port: The label of the client's group, such as ``shop/web:http``. Another
+                Service port may have the same address for something else.
+            endpoint: As listed in the Service port.
+            opened: Called after this method has returned.
 
         Returns:
-            What gives the dial up; ``opened`` isn't called after that. Idempotent.
+            A function that cancels the dial; ``opened`` isn't called after that. Idempotent.
         """

@@ -1,11 +1,11 @@
-"""Reads from the sockets of a relayed connection what its end is judged by (``facts.exchange``).
+"""Reads from sockets the facts by which a connection's end is judged (``facts.exchange``).
 
     client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
-                                            └─ later: a byte ──▶ client: does it acknowledge it?
+                                            └─ later: a byte ──▶ client: is it acknowledged?
 
-Rule 1: the kernel is asked last, and only about what may matter: each question is a system call.
-Rule 2: a client that still reads after its FIN acknowledges a late byte; the kernel of one that has
-closed its socket answers with a RST, and acknowledges nothing.
+Rule 1: the kernel is asked last, and only if it may matter: each question is a system call.
+Rule 2: a client that still reads after its FIN acknowledges a late byte; if it has closed its
+socket, its kernel answers with a RST, and acknowledges nothing.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 
 
 def end_of_client(up: Direction, **known: Any) -> EndFacts:
-    """Return the facts of a client that has ended its side, and may still read, or has left."""
+    """Return the facts of a client that has sent its FIN, and may still read, or has left."""
     silent_s, unheard_s = silence(up.source)
     left_s = unheard_s if up.is_ended else 0.0
     return EndFacts(_BY_CLIENT, silent_s=silent_s, left_s=left_s, **known)
 
 
 def end_if_given_up(up: Direction, exchange: Exchange, now: float) -> EndFacts | None:
-    """Return the facts of a client that has left before the first byte, and had waited for it."""
+    """Return the facts of a client that waited for the first byte and left without it."""
     asked_s = now - exchange.asked_at
     if asked_s < PATIENCE_S or not up.bytes_moved:
         return None
@@ -51,7 +51,7 @@ def end_if_given_up(up: Direction, exchange: Exchange, now: float) -> EndFacts |
 def end_if_lost(
     up: Direction, down: Direction, exchange: Exchange, now: float, number: int | None = None
 ) -> EndFacts | None:
-    """Return the facts of a client that has just left as packets were lost, after a byte.
+    """Return the facts of a client that left after a byte because packets were lost.
 
     Args:
         number: The errno with which the client's socket failed.
@@ -70,7 +70,7 @@ def end_if_reset(
     number: int | None,
     had_end: bool,
 ) -> EndFacts | None:
-    """Return the facts of a RST that nothing noted before explains, or of a client it is from.
+    """Return the facts of a RST that no earlier event explains, or that the client sent.
 
     Args:
         number: The errno, if it is known.
@@ -93,11 +93,11 @@ def end_if_reset(
 
 
 def owes_answer(up: Direction, lasted_s: float, *, is_left: bool) -> bool:
-    """Return whether an endpoint to which the client spoke last owes an answer as a side ends.
+    """Return whether the endpoint owes an answer when a side ends after the client sent last.
 
     Args:
-        lasted_s: Seconds since it answered the dial.
-        is_left: The client ends, not the endpoint, of which a reset is none.
+        lasted_s: Seconds since the endpoint answered the dial.
+        is_left: The client ends the connection, not the endpoint; a reset isn't an answer.
     """
     least_s = OWED_AFTER_S[is_left]
     if lasted_s < least_s or not (is_left or is_connected(up.sink)):

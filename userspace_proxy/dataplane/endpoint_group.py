@@ -1,12 +1,12 @@
-"""One Service port on the data path: its endpoints, their counters, and clients that wait.
+"""One Service port on the data path: its endpoints, their counters, and waiting clients.
 
     EndpointGroup ─┬─ balancers: which endpoint the next connection uses
                    ├─ loads: how many connections endpoints have, and may have
-                   ├─ outcomes: what dials have shown; ejections and their log
+                   ├─ outcomes: results of dials; ejections and their log
                    ├─ waiting_room: clients that no endpoint can take
                    └─ counters (``CounterTable``)
 
-An update changes them all, and ends the flows to endpoints that have left.
+An update changes all of these, and ends the flows to endpoints that have left.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from .outcomes import Outcomes
 from .reactor import Reactor
 from .waiting_room import Waiting, WaitingRoom
 
-# Less than clients wait for an answer before they leave without one.
+# Shorter than clients wait for an answer before they give up.
 _WAITED_S = 0.3
-# Cost: of nearly all Service ports.
+# Cost: shared by nearly all Service ports.
 _NO_DETOURS: Mapping[SocketAddress, SocketAddress] = MappingProxyType({})
 NONE_LEFT: Mapping[SocketAddress, float] = MappingProxyType({})
 
@@ -41,8 +41,8 @@ class EndpointGroup(CounterTable):
     Connections keep their group for life, so the counters of an endpoint that has left the plan
     change until its last connection ends, and then stay in the sums.
 
-    The label, the text of the key, is for logs; the start is the position of the first turn,
-    and which one of that many processes this is. The pins are those of the engine.
+    The label, the key as text, is for logs. ``start`` is the position of the first turn, and the
+    index of this process among ``processes``. ``pins`` are the engine's affinity tables.
     """
 
     __slots__ = (
@@ -73,37 +73,37 @@ class EndpointGroup(CounterTable):
     ) -> None:
         super().__init__()
         self.key = key
-        # Cost: connections need these texts, and are many more than groups.
+        # Cost: connections use these texts, and there are many more connections than groups.
         self.label = str(key)
         self.reference = str(key.name)
         """Without family and side."""
         self.scopes = key.name.scopes
         self.serving = serving or Serving()
-        """The last one of :meth:`update`."""
+        """As of the last :meth:`update`."""
         self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
         """Where endpoints are dialled instead; nearly always empty."""
         self.left_at = NONE_LEFT
-        """When endpoints were last left out, while the Service doesn't ask for an end of their
-        connections: it may later (:meth:`note_left`)."""
+        """When endpoints were last left out. Kept even if the Service doesn't ask for an end of
+        their connections: it may later (:meth:`note_left`)."""
         self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
         self.balancers = Balancers(self.serving, self.loads, start=start, pins=pins)
         self.outcomes = Outcomes(self.label, self, self.balancers, self._retry)
         self._detour()
         self.sends_at_once = False
-        """When an endpoint last answered, there were bytes to send to it."""
+        """The last endpoint that answered could be sent bytes at once."""
         self.waiting_room: WaitingRoom | None = None
         """None before the first client has waited."""
         self._processes = processes
         self.on_removed: list[Callable[[frozenset[SocketAddress], float], None]] = []
-        """Called with the endpoints that an update has removed or put on standby, at least for
-        some clients."""
+        """Called with the endpoints that an update has removed, or made standbys, for some or all
+        clients."""
 
     def update(self, serving: Serving, now: float = 0.0) -> frozenset[SocketAddress]:
         """Change how clients are served; TCP connections to removed endpoints continue, flows end.
 
-        The turn, and the pins and ejections of endpoints that stay, are kept. Returns the endpoints
-        that have left, at least for some clients. The time counts for new endpoints that start
-        slowly.
+        Keeps the turn, and the affinity entries and ejections of remaining endpoints. Slow start of
+        new endpoints begins at ``now``. Returns the endpoints that have left for some or all
+        clients.
         """
         old, self.serving = self.serving, serving
         self._detour()
@@ -121,7 +121,7 @@ class EndpointGroup(CounterTable):
         return left
 
     def end_flows_to(self, endpoint: SocketAddress, *, begun_by: float) -> None:
-        """End the flows to an endpoint that has left, but those that have begun later."""
+        """End the flows to an endpoint that has left, except flows begun after ``begun_by``."""
         if not self.balancers.serves_everyone(endpoint):
             self._end_flows(frozenset({endpoint}), begun_by)
 
@@ -134,9 +134,9 @@ class EndpointGroup(CounterTable):
         return Waiting() if self.waiting_room is None else self.waiting_room.waiting(now)
 
     def open_waiting_room(self, reactor: Reactor, *, is_at_limit: bool) -> WaitingRoom | None:
-        """Return where a client waits that no endpoint takes; None if it is to be refused.
+        """Return the waiting room for a client that no endpoint takes; None: refuse the client.
 
-        ``is_at_limit`` is whether it waits for an endpoint at its limit.
+        ``is_at_limit`` means that it waits for an endpoint at its limit.
         """
         handling = self.serving.handling
         if handling.hold is None and not is_at_limit:
@@ -157,28 +157,28 @@ class EndpointGroup(CounterTable):
     def abort_counters_of(
         self, counters: EndpointCounters, accepted_at: float, dialled_at: float | None
     ) -> AbortCounters:
-        """Return what counts a client that leaves before an answer.
+        """Return the counters for a client that leaves before an answer.
 
-        The endpoint's counters, unless it has answered others while the client waited for it.
+        The endpoint's counters, unless the endpoint answered others while this client waited.
         """
         has_waited = dialled_at is not None and dialled_at - accepted_at >= _WAITED_S
         is_answering = counters.ends.succeeded_at >= accepted_at
         return AfterWait(self) if has_waited and is_answering else counters
 
     def note_saved(self, counters: EndpointCounters, failed: Collection[CauseCode]) -> None:
-        """Count a connection that an endpoint has answered after others had failed."""
+        """Count a connection that an endpoint answered after other endpoints failed."""
         self.counters.saved += 1
         counters.late += any(code.traits.is_slow for code in failed)
 
     def former_endpoints(self) -> set[SocketAddress]:
-        """Return the endpoints that aren't any more, and still have connections."""
+        """Return the removed endpoints that still have connections."""
         current = self.serving.all_endpoints
         return {e for e, counters in self.each_counters() if counters.active and e not in current}
 
     def note_left(self, left_at: Mapping[SocketAddress, float], dialled_since: float) -> None:
-        """Keep when endpoints were left out, of those that still may have connections.
+        """Keep when endpoints were left out, for endpoints that may still have connections.
 
-        Those that were left out since that moment may still be dialled: they have no counters yet.
+        Endpoints left out since ``dialled_since`` may still be being dialled, without counters yet.
         """
         current = frozenset(self.serving.all_endpoints)
         self.left_at = {
@@ -190,13 +190,13 @@ class EndpointGroup(CounterTable):
         } or NONE_LEFT
 
     def count_lost(self, sock: _socket.socket, before: int) -> int:
-        """Count what the kernel has dropped at a listening socket; returns its number now.
+        """Count the packets that the kernel dropped at a listening socket; returns its counter.
 
-        Where not all clients are admitted, these are nearly all drops.
+        Where only some clients are admitted, nearly all drops are packets of the others.
         """
         lost = packets_lost(sock)
         new = (lost - before) & 0xFFFFFFFF
-        # Cost: to add nothing would be news, too.
+        # Cost: even adding 0 would cause a report.
         if new and self.serving.admits is None:
             self.counters.dropped_datagrams += new
         elif new:
@@ -207,6 +207,6 @@ class EndpointGroup(CounterTable):
         self.detours = self.outcomes.detours = dict(self.serving.detours) or _NO_DETOURS
 
     def _retry(self) -> None:
-        """Dial for the clients that wait: an endpoint answers again."""
+        """Dial for the waiting clients because an endpoint answers again."""
         if self.waiting_room is not None:
             self.waiting_room.retry()

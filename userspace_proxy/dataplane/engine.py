@@ -1,6 +1,6 @@
-"""What all traffic of one event loop shares: events, descriptors, memory, pipes, redials.
+"""The resources that all traffic of one event loop shares: events, descriptors, memory, pipes.
 
-Rule 1: it refers to no listener, connection or flow: they are above it.
+Rule 1: it refers to no listener, connection or flow: these are in the layer above.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Engine:
         self.descriptors = Descriptors(loop, self.tuning.descriptor_limit)
         self.memory = Memory(loop, clock, self.descriptors)
         self.pins = AffinityTables()
-        """Of all groups."""
+        """The affinity tables of all groups."""
         self.pipes = PipePool(self.descriptors, self.tuning.max_pipes)
         self.client_dialer = ClientAddressDialer(processes=self.tuning.processes)
         share = self.tuning.connection_log
@@ -50,7 +50,7 @@ class Engine:
         self.dialer = dialer
 
     def close(self) -> None:
-        """Deliver nothing more; sockets stay open and are their owners'. Idempotent."""
+        """Stop delivering events; owners close their sockets. Idempotent."""
         self.memory.close()
         self.descriptors.close()
         self.pipes.close()

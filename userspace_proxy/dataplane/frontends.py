@@ -1,4 +1,4 @@
-"""Finds the address that a client dialled, which rules of the kernel may have translated.
+"""Finds the address that a client dialled, which kernel rules may have translated.
 
 Source: Linux's getorigdst() in net/netfilter/nf_conntrack_proto.c, which answers for TCP only;
     linux/netfilter_ipv4.h and linux/netfilter_ipv6/ip6_tables.h.
@@ -20,19 +20,19 @@ _IPV6, _IPV6_BYTES = struct.Struct("!2xH4x16s"), 28
 
 
 class Announced(NamedTuple):
-    """What a PROXY header has announced, beside the client's address."""
+    """The contents of a PROXY header besides the client's address."""
 
     via: SocketAddress
     """The peer that sent it."""
     frontend: SocketAddress
-    """The address that the client dialled there."""
+    """The address that the client dialled at the peer."""
 
 
 def dialled_at(client: _socket.socket) -> SocketAddress | None:
     """Return the address that the client of an accepted TCP socket dialled.
 
-    What was redirected has an entry in conntrack; without one it is the socket's own address. None
-    if the kernel doesn't tell.
+    A redirected connection has a conntrack entry; without one it is the socket's own address. None
+    if the kernel doesn't report it.
     """
     is_ipv6 = client.family == _socket.AF_INET6
     try:

@@ -1,16 +1,16 @@
-"""Holds back ACKs of a new TCP connection, so that they travel with the data that follows.
+"""Delays ACKs of a new TCP connection, so that they travel with the data that follows.
 
     client's bytes ──▶ their ACK travels with the answer
     endpoint's SYN-ACK ──▶ its ACK travels with the client's bytes
     answer ──▶ its ACK travels with the FIN
          └──▶ still open after HELD_S: ACKs are sent as on any other socket
 
-Rule 1: accepted sockets inherit held ACKs from the listening socket: no system call for each.
+Rule 1: accepted sockets inherit held ACKs from the listening socket, without a system call each.
 Rule 2: the ACK of the endpoint's handshake is held back if the last connection of the Service port
-had bytes to send when its endpoint answered. If this one has none, the ACK is sent at once: until
-then the endpoint sees no connection, so a server that speaks first would wait.
-Rule 3: whatever the two sides do, nothing is held back for longer than HELD_S, or BEHIND_S while
-the loop is behind: with Nagle's algorithm, a peer that writes twice sends the rest after the ACK.
+had bytes to send when its endpoint answered. If this connection has none, the ACK is sent at once:
+until then the endpoint sees no connection, so a server that speaks first would wait.
+Rule 3: no ACK is held back for longer than HELD_S, or BEHIND_S while the loop is behind: with
+Nagle's algorithm, a peer that writes twice sends the rest after the ACK.
 
 Source: net/ipv4/tcp.c, tcp_sock_set_quickack(); net/ipv4/tcp_input.c,
 tcp_rcv_synsent_state_process() for the handshake's ACK.
@@ -24,15 +24,15 @@ from typing import Protocol
 from .reactor import Reactor
 from .timeouts import Timeouts
 
-# Most short connections between pods end within a millisecond; a timer of uvloop has no shorter.
+# Most short connections between pods end within a millisecond, the resolution of uvloop's timers.
 HELD_S = 0.002
 
-# While connections wait for the loop and not for a peer, two more calls for each would add to that.
+# While connections wait for the loop, not for a peer, two more calls per connection would slow it.
 BEHIND_S = 0.02
 
 
 class _Accepted(Protocol):
-    """What is needed of a connection: see ``TcpConnection``."""
+    """The part of ``TcpConnection`` that is used here."""
 
     client: _socket.socket
     started: float
@@ -62,15 +62,15 @@ class HeldAcks(Timeouts[_Accepted]):
 
 
 def hold_acks(sock: _socket.socket) -> None:
-    """Have ACKs wait for data to send, up to the kernel's own limits: 40 ms, a handshake's 200 ms.
+    """Delay ACKs until there is data, up to the kernel's limits: 40 ms, in a handshake 200 ms.
 
-    For a socket that is to connect, or that listens: ``listen`` undoes it.
+    Call it before ``connect``, but after ``listen``, which undoes it.
     """
     _set_quick_acks(sock, 0)
 
 
 def send_acks(sock: _socket.socket) -> None:
-    """Undo :func:`hold_acks`: send the ACK that waits, and leave later ones to the kernel."""
+    """Undo :func:`hold_acks`: send the pending ACK, and leave later ones to the kernel."""
     _set_quick_acks(sock, 1)
 
 
@@ -78,4 +78,4 @@ def _set_quick_acks(sock: _socket.socket, value: int) -> None:
     try:
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, value)
     except OSError:
-        return  # It isn't a socket of TCP.
+        return  # Not a TCP socket.

@@ -1,4 +1,4 @@
-"""Resets one side of a connection after it has received what preceded the other side's reset.
+"""Resets one side of a connection after it has received the bytes before the other side's reset.
 
     one side's RST ──▶ bytes that the proxy has acknowledged are sent to the other side
                         ├─▶ the other side has acknowledged all of them ──▶ RST
@@ -36,7 +36,7 @@ class _Waiting:
     began: float
     moved_at: float
     progress: tuple[int, int]
-    """Bytes that were sent to the sink, and those that are left: as many may be read as leave."""
+    """Bytes sent to the sink, and bytes left: reads may add as many as are delivered."""
 
 
 class LateResets:
@@ -54,14 +54,14 @@ class LateResets:
     def begin(self, connection: TcpConnection) -> bool:
         """Wait for bytes to the side that is still connected; returns False if there are none.
 
-        If nothing was reset, both sides have ended, the client first: it is sent the end.
+        If nothing was reset, both sides have ended, the client first: the client gets the FIN.
         """
         up, down, is_aborting = connection.up, connection.down, connection.is_aborting
         if not is_aborting:
             with contextlib.suppress(OSError):
                 connection.client.shutdown(_socket.SHUT_WR)
         for direction in (up, down) if is_aborting else (down,):
-            # An endpoint that has ended stays connected until it acknowledges the client's FIN.
+            # An endpoint stays connected after its FIN until it acknowledges the client's FIN.
             if direction is None or (is_aborting and is_connected(direction.source)):
                 continue
             left = _undelivered(direction)
@@ -92,7 +92,7 @@ class LateResets:
         connection.reactor.replace_handler(direction.sink, on_events)
         connection.reactor.modify(direction.sink, epoll.OUT | epoll.ET)
         if not connection.is_aborting:
-            # It has sent its FIN: nothing that it does now changes what the client gets.
+            # The source has sent its FIN: its later events don't change what the client gets.
             connection.reactor.replace_handler(direction.source, _ignore)
         if self._timer is None:
             self._timer = self._loop.call_later(_LOOK_S, self._look)
@@ -106,7 +106,7 @@ class LateResets:
             if progress != waiting.progress:
                 waiting.progress, waiting.moved_at = progress, now
             is_over = now - waiting.moved_at >= self._wait_s or now - waiting.began >= LIMIT_S
-            # A late answer is awaited only until it is known to arrive.
+            # A late answer is awaited only until its first byte is acknowledged.
             is_known = left and not connection.is_aborting and has_arrived(waiting.direction)
             if not left or is_over or is_known:
                 self.forget(connection)
@@ -119,7 +119,7 @@ class LateResets:
 
 
 def _ignore(_events: int) -> None:
-    """Take an event that doesn't matter."""
+    """Ignore an event."""
 
 
 def _progress(direction: Direction, left_bytes: int) -> tuple[int, int]:
@@ -127,7 +127,7 @@ def _progress(direction: Direction, left_bytes: int) -> tuple[int, int]:
 
 
 def _undelivered(direction: Direction) -> int:
-    """Return how many bytes the sink hasn't acknowledged; 0 if it has gone, 1 for unread ones."""
+    """Return the bytes that the sink hasn't acknowledged; 0 if it has gone, 1 for unread bytes."""
     if not is_connected(direction.sink):
         return 0
     unread = direction.is_stuck or direction.is_waiting_turn

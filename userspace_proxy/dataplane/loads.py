@@ -1,10 +1,9 @@
-"""How many connections the endpoints of one Service port have in this worker, and may have.
+"""The connections of each endpoint of one Service port in this worker, and their limit.
 
     load = open connections (``CounterTable``) + dials in progress
     limit = this worker's share of ``max-connections``
 
-Rule 1: dials are counted only where something depends on loads as they begin: a limit, or a
-strategy that has asked for them.
+Rule 1: dials are counted from their beginning only if a limit or a strategy depends on loads.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ..model import Handling, SocketAddress
 
 Load = Callable[[SocketAddress], int]
 """Returns how many connections an endpoint has, pending dials included."""
-# Cost: of all Service ports whose dials aren't counted.
+# Cost: shared by all Service ports whose dials aren't counted.
 _NONE_DIALLING = cast("dict[SocketAddress, int]", MappingProxyType({}))
 
 
@@ -26,10 +25,10 @@ class Loads:
     """The loads of one Service port's endpoints.
 
     Args:
-        table: Has the open connections.
-        handling: The first one of :meth:`change`.
-        index: Which of the processes this is, from 0.
-        processes: How many share a limit.
+        table: Counts the open connections.
+        handling: The initial handling; :meth:`change` replaces it.
+        index: The index of this process, from 0.
+        processes: How many processes share a limit.
     """
 
     __slots__ = ("_dialling", "_index", "_processes", "_table", "is_tracked", "limit")
@@ -42,13 +41,13 @@ class Loads:
         self._processes = processes
         self._dialling = _NONE_DIALLING
         self.limit: int | None = None
-        """Connections that an endpoint may have; None: any number."""
+        """The most connections per endpoint; None: any number."""
         self.is_tracked = False
         """Whether dials must be counted."""
         self.change(handling)
 
     def change(self, handling: Handling) -> None:
-        """Change the limit; dials are counted for it alone until a strategy asks for loads."""
+        """Change the limit; only a limit has dials counted until a strategy asks for loads."""
         self.limit = self._share_of(handling.max_connections)
         self.is_tracked = self.limit is not None
 
@@ -58,7 +57,7 @@ class Loads:
         return self.of
 
     def of(self, endpoint: SocketAddress) -> int:
-        """Return how many connections an endpoint has, including those that are being dialled."""
+        """Return how many connections an endpoint has, pending dials included."""
         return self._table.counters_of(endpoint).active + self._dialling.get(endpoint, 0)
 
     def is_full(self, endpoint: SocketAddress) -> bool:
@@ -71,13 +70,13 @@ class Loads:
         self._dialling[endpoint] = self._dialling.get(endpoint, 0) + 1
 
     def dial_ended(self, endpoint: SocketAddress) -> None:
-        """Stop counting a dial that was counted, also if dials aren't any more."""
+        """Stop counting a counted dial, even if dials are no longer tracked."""
         self._dialling[endpoint] -= 1
         if not self._dialling[endpoint]:
             del self._dialling[endpoint]
 
     def _share_of(self, limit: int | None) -> int | None:
-        """Return this worker's share of the limit of endpoints: 1 at least."""
+        """Return this worker's share of an endpoint's limit; at least 1."""
         if limit is None:
             return None
         share, rest = divmod(limit, self._processes)

@@ -1,16 +1,16 @@
-"""Watches how near this process is to a limit of memory, and has load shed before it is reached.
+"""Watches how close this process is to a memory limit, and sheds load before it is reached.
 
-    90 % of a limit ──▶ no more connections than now, and those that hold most are reset
+    90 % of a limit ──▶ no more connections than now; the largest holders are reset
     below 85 %      ──▶ as before
 
-At a limit of its cgroup the kernel kills a process, and all its connections with it.
+At a cgroup's limit the kernel kills the process, and all its connections with it.
 
 Rule 1: it watches only when asked to, and reads usage only where there is a limit.
 Rule 2: usage is read four times a second, up to a hundred times while connections are accepted, and
-whenever readers that stall have filled a quarter of the room: 1,000 of them fill 100 MiB in 0.1 s.
-Rule 3: pins of clients (``sessionAffinity``) go before connections are reset.
-Rule 4: what connections hold is shed only while it is more than a 64th of the limit (``spared``):
-where the rest of the process needs nearly all memory, resetting the last ones would not help.
+whenever stalled readers have filled a quarter of the room: 1,000 of them fill 100 MiB in 0.1 s.
+Rule 3: affinity entries (``sessionAffinity``) are dropped before connections are reset.
+Rule 4: connections are reset only while they hold more than a 64th of the limit (``spared``):
+where the rest of the process needs nearly all memory, resetting the last ones wouldn't help.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from .descriptors import Descriptors
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-# What the kernel and Python allocate within some milliseconds has to fit in the rest. The mark at
-# which the shortage ends is lower, so that the state doesn't change with each connection.
+# The rest must fit what the kernel and Python allocate within a few milliseconds. The shortage ends
+# at a lower mark, so that the state doesn't flap with each connection.
 HIGH = 0.90
 LOW = 0.85
 _SPARED_PART = 64
 # An exact reading takes 70 µs, an estimate 8 µs (measured).
 _EVERY_S = 0.25
 _AT_MOST_EVERY_S = 0.01
-# A limit may be set later, such as by a resize of the pod.
+# A limit may be set later, for example by resizing the pod.
 _FIND_EVERY_S = 10.0
-# As long as a reader of metrics waits between two readings, or most of that.
+# About the usual interval between two scrapes of the metrics.
 _RECENT_S = 10.0
 _ROOM_PART = 4
 _LEAST_BYTES = 64 * 1024
-# The kernel frees what sockets held after a moment.
+# The kernel frees the memory of closed sockets a moment later.
 _SETTLE_S = 0.05
-# So much of the time is left for traffic: looking at 100,000 connections takes a few tenths of a
-# second.
+# Pauses, as multiples of a shedding's duration, leave time for traffic: looking at 100,000
+# connections takes a few tenths of a second.
 _SHED_PAUSES = 4
 
 # Source: mallopt(3).
@@ -54,32 +54,32 @@ _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES = 32 * 1024
 
 Shed = Callable[[int, int, float], int]
-"""Holds the number of connections, and resets some that hold this many bytes, but not the last that
-hold the second number; now is the time. Returns how many were reset."""
+"""Takes bytes to free, bytes to spare, and the time; caps the number of connections, and resets
+some to free that many bytes, sparing the last. Returns how many were reset."""
 
 
 class MemoryState(NamedTuple):
-    """What is used of the limit that is nearest; all 0 without a limit."""
+    """The usage of the nearest limit; all 0 without a limit."""
 
     used_bytes: int = 0
     limit_bytes: int = 0
     is_short: bool = False
-    """Accepting is paused, except in the place of other connections."""
+    """Accepting is paused, except to replace other connections."""
     was_short: bool = False
-    """It is short, or was a moment ago: shedding may take less time than a reader's look."""
+    """It is short, or was a moment ago: a short shortage may fall between two scrapes."""
 
 
 class Memory:
-    """The memory of the process of one data plane."""
+    """The memory of a data plane's process."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], descriptors: Descriptors
     ) -> None:
         self.due = math.inf
-        """When :meth:`look` may read again; infinity where nothing is watched."""
+        """When :meth:`look` may read again; infinity while nothing is watched."""
         self.state = MemoryState()
         self.counts_sockets = False
-        """What sockets buffer in the kernel is counted."""
+        """The limit counts socket buffers in the kernel."""
         self.shed: Shed = lambda _excess, _spared, _now: 0
         self._loop = loop
         self._clock = clock
@@ -88,17 +88,17 @@ class Memory:
         self._find: Callable[[], Sequence[MemoryLimit]] = tuple
         self._find_at = 0.0
         self._short_at = -math.inf
-        """When it was last short."""
+        """When memory was last short."""
         self._shed_at = 0.0
         """When connections may be reset again, unless usage grows."""
         self._shed_used = 0
-        """What was used when connections were reset last."""
+        """Bytes in use when connections were last reset."""
         self._noted = 0
-        """Bytes that began to wait since usage was read."""
+        """Bytes queued for readers since usage was last read."""
         self._look_after = math.inf
-        """How many of them until it is read again."""
+        """How many queued bytes cause the next reading."""
         self._ended = 0
-        """Connections reset since the last line was logged."""
+        """Connections reset since the last log line."""
         self._log_limit = LogLimit()
         self._has_logged = False
         """The beginning of the present shortage was logged."""
@@ -111,29 +111,29 @@ class Memory:
 
     @property
     def spared_bytes(self) -> int:
-        """How much connections may always hold."""
+        """Bytes that connections may always hold."""
         return self.state.limit_bytes // _SPARED_PART
 
     def watch(self, find: Callable[[], Sequence[MemoryLimit]]) -> None:
-        """Watch the limits that a function finds, from now on."""
+        """Begin to watch the limits that ``find`` returns."""
         self.close()
         self._find, self._find_at = find, 0.0
         self._watch()
 
     def look(self) -> None:
-        """Read usage again if the last time is long enough ago; connections may be reset."""
+        """Read usage if the last reading is long enough ago; connections may be reset."""
         now = self._clock()
         if now >= self.due:
             self._estimate(now)
 
     def note(self, count: int) -> None:
-        """Note that that many bytes wait for a reader from now on; connections may be reset."""
+        """Note that ``count`` more bytes wait for a reader; connections may be reset."""
         self._noted += count
         if self._noted >= self._look_after:
             self._estimate(self._clock())
 
     def close(self) -> None:
-        """Watch no more. Idempotent."""
+        """Stop watching. Idempotent."""
         self.due = self._look_after = math.inf
         if self._timer is not None:
             self._timer.cancel()
@@ -154,7 +154,7 @@ class Memory:
     def _estimate(self, now: float) -> None:
         used = [limit.estimate() for limit in self._limits]
         if any(u >= x.limit * HIGH for u, x in zip(used, self._limits, strict=True)):
-            # Perhaps it is file cache.
+            # The estimate may include file cache.
             used = [limit.used() for limit in self._limits]
         self._judge(now, used)
 
@@ -190,7 +190,7 @@ class Memory:
         after = self._clock()
         self._shed_at = after + max(_SETTLE_S, _SHED_PAUSES * (after - now))
         if not ended and nearest < limit.limit * HIGH:
-            # The rest isn't the connections'.
+            # Other parts of the process use the rest.
             self._end(state._replace(is_short=False))
 
     def _begin(self, state: MemoryState, now: float) -> None:
@@ -219,11 +219,11 @@ class Memory:
 
 
 def _return_freed_memory() -> None:
-    """Have the buffers of stalled readers returned to the kernel when they are freed. Idempotent.
+    """Return freed buffers of stalled readers to the kernel. Idempotent.
 
-    By default glibc raises the threshold of what it maps separately to the size of what was freed,
-    and the next such buffers stay with the process (measured: 50 of 100 MiB).
+    By default glibc raises its mmap threshold to the size of a freed block, so the next buffers of
+    that size stay with the process (measured: 50 of 100 MiB).
     """
-    # Another C library has no such function.
+    # Other C libraries don't have this function.
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)

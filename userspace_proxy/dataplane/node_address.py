@@ -1,13 +1,13 @@
-"""Dials from this node's address, with source ports of its own choice to busy endpoints.
+"""Dials from this node's address, and chooses source ports itself for busy endpoints.
 
 The kernel chooses from the ephemeral range, and a port stays in TIME_WAIT for a minute. Once half
-of the range is in use towards an endpoint, it considers thousands of ports for each dial, and the
-loop waits: from 13,000 dials a second to 300, to all endpoints. A port that is bound can be used
-again in TIME_WAIT, at once, if both sides have TCP timestamps.
+of the range is in use towards an endpoint, it tries thousands of ports per dial, which blocks the
+loop: dials to all endpoints drop from 13,000 a second to 300. A bound port can be reused at once in
+TIME_WAIT, if both sides have TCP timestamps.
 
-Rule 1: the ports are those above the ephemeral range that clients' addresses use, too, so no
-connection of another program has one.
-Rule 2: only endpoints with many dials within a minute get them: others' dials save two calls.
+Rule 1: the ports are above the ephemeral range, as for client addresses, so connections of other
+programs don't use them.
+Rule 2: only endpoints with many dials within a minute get such a port: other dials save two calls.
 
 Source: net/ipv4/inet_hashtables.c, __inet_hash_connect(); net/ipv4/tcp_ipv4.c, tcp_twsk_unique().
 """
@@ -26,17 +26,17 @@ from .sockets import family_of
 
 # As long as TIME_WAIT (TCP_TIMEWAIT_LEN).
 _WINDOW_S = 60.0
-# The kernel looks for ports of one parity first, and slows down once these are in use.
+# The kernel tries ports of one parity first, and slows down once these are in use.
 _SHARE_OF_RANGE = 4
-# Whether to bind, in turn: four ports, as without TCP timestamps all may be in TIME_WAIT, and the
-# kernel's choice, which fails if connections of other programs have its whole range.
+# Attempts, and whether each binds a port: four ports, because without TCP timestamps all may be in
+# TIME_WAIT; then the kernel's choice, which fails if other programs use its whole range.
 _BOUND_FIRST = (True, True, True, True, False)
 _BOUND_LAST = _BOUND_FIRST[::-1]
 _MAX_ENDPOINTS = 4096
 
 
 class NodeAddressDialer:
-    """Dials of one data plane of these ``processes``; its ``ports`` are used in turn."""
+    """Dials for one of ``processes`` data planes, using ``ports`` in turn."""
 
     def __init__(self, ports: ClientPorts, processes: int) -> None:
         self._ports = ports
@@ -44,7 +44,7 @@ class NodeAddressDialer:
         self._began_at = 0.0
         self._counts: dict[SocketAddress, int] = {}
         self._busy: frozenset[SocketAddress] = frozenset()
-        """Endpoints that were busy in the last window."""
+        """The endpoints that were busy in the last window."""
 
     def dial(
         self, kind: int, endpoint: SocketAddress, now: float, *, holds_ack: bool = False
@@ -52,7 +52,7 @@ class NodeAddressDialer:
         """Dial an endpoint with a non-blocking TCP socket; for ``holds_ack`` see ``held_acks``.
 
         Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL, with a closed socket, if
-        there is no port. Raises OSError if there is no socket.
+        no port is free. Raises OSError if the kernel denies a socket.
         """
         for is_bound in _BOUND_FIRST if self._is_busy(endpoint, now) else _BOUND_LAST:
             sock = _open(kind, endpoint, holds_ack=holds_ack)
@@ -60,7 +60,7 @@ class NodeAddressDialer:
             number = sock.connect_ex(endpoint) if has_port else errno.EADDRNOTAVAIL
             if number != errno.EADDRNOTAVAIL:
                 break
-            # A socket that is bound can't be bound again.
+            # A bound socket can't be bound again.
             sock.close()
         return sock, number
 
@@ -92,5 +92,5 @@ def _open(kind: int, endpoint: SocketAddress, *, holds_ack: bool) -> _socket.soc
 
 
 def may_be_source(port: int, now: float) -> bool:
-    """Return whether a dial from this node's address may have a source port."""
+    """Return whether a dial from this node's address may use a source port."""
     return FIRST_PORT <= port <= LAST_PORT or EPHEMERAL.includes(port, now)

@@ -1,13 +1,13 @@
-"""What dials to the endpoints of one Service port have shown: counted, logged, and acted on.
+"""Counts, logs and acts on the outcomes of dials to the endpoints of one Service port.
 
     failed ─┬─ out of ports, descriptors or memory ──▶ a shortage of this node
-            ├─ for this client only ──▶ counted, no more
+            ├─ for this client only ──▶ only counted
             └─ otherwise ──▶ ejected ──answered, here or in another worker──▶ back
 
-Rule 1: an ejection and its end are reported to other workers, those that they report aren't.
-Rule 2: a failure of a detour, where a fault on purpose has an endpoint dialled elsewhere, isn't one
-of the endpoint: it is worded so, and ends with the detour.
-Rule 3: a minute has a bounded number of lines: the last one says that others are left out.
+Rule 1: ejections and their ends are reported to other workers, except the ones learnt from them.
+Rule 2: a detour (a fault injection that dials an endpoint elsewhere) may fail without the endpoint
+failing: such a failure is worded so, and is forgotten with the detour.
+Rule 3: log lines per minute are bounded: the last one reports that others are left out.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from .balancers import Balancers
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Per Service port and minute; the last one says that further ones are left out.
+# Per Service port and minute; the last line reports that further ones are left out.
 _EJECTION_LINES = 11
 
 
 class GroupNews(Protocol):
-    """Learns what one worker finds of a Service port, which others must know."""
+    """Receives one worker's findings about a Service port for the other workers."""
 
     def ejected(self, endpoint: SocketAddress, *, is_silent: bool) -> None:
-        """Note that a failed dial has ejected an endpoint, or prolonged its ejection."""
+        """Report that a failed dial has ejected an endpoint, or prolonged its ejection."""
 
     def returned(self, endpoint: SocketAddress) -> None:
-        """Note that a dial has ended an ejection."""
+        """Report that a dial has ended an ejection."""
 
     def waiting(self) -> None:
-        """Note that a client finds no endpoint, and none of those that wait has found that."""
+        """Report the first waiting client that has found no endpoint."""
 
 
 class _FailedDials:
-    """What is known of a Service port whose dials have failed: others have none."""
+    """The state of a Service port with failed dials; other ports don't need it."""
 
     __slots__ = ("ejection_lines", "return_lines", "returned_at", "shortage_lines")
 
@@ -65,8 +65,8 @@ class Outcomes:
 
     Args:
         label: Of the Service port, for the log.
-        table: What is counted.
-        balancers: What ejects endpoints.
+        table: Its counters.
+        balancers: They eject endpoints.
         on_back: Called when an ejection has ended, here or in another worker.
     """
 
@@ -92,7 +92,7 @@ class Outcomes:
         self._balancers = balancers
         self._on_back = on_back
         self.news: GroupNews | None = None
-        """Learns what this worker has found."""
+        """Receives this worker's findings."""
         self.detours: Container[SocketAddress] = ()
         """Endpoints that are dialled elsewhere."""
         self._failed_or_none: _FailedDials | None = None
@@ -104,7 +104,7 @@ class Outcomes:
         return self._failed_or_none
 
     def change(self, old: Serving, new: Serving) -> None:
-        """Forget endpoints that have left, and failures of those that are dialled elsewhere now."""
+        """Forget endpoints that have left, and failures of endpoints with a new detour."""
         if self._failed_or_none is not None:
             for endpoint in frozenset(old.all_endpoints).difference(new.all_endpoints):
                 self._failed.returned_at.pop(endpoint, None)
@@ -125,9 +125,9 @@ class Outcomes:
     ) -> CauseCode:
         """Count a failed dial, eject the endpoint if it was the cause, and return why it failed.
 
-        The client is the one at whose address it was dialled, empty for this node's;
-        ``is_client_specific`` means that the endpoint answers other clients, and
-        ``may_be_client_specific`` that it may well do so.
+        ``client`` is the dial's source address, empty for this node's own;
+        ``is_client_specific`` means that the endpoint answers other clients,
+        ``may_be_client_specific`` that it may.
         """
         counters = self._table.counters_of(endpoint)
         is_silent = failed.failure is Failure.SILENT
@@ -143,14 +143,14 @@ class Outcomes:
             self._note_shortage(endpoint, failed, now, is_of_client=bool(client))
             return code
         if failure is Failure.RESET:
-            # It has accepted the connection, whatever a dial from another address shows.
+            # The endpoint accepted the connection, whatever a dial from another address shows.
             counters.ends.failed(now, failure)
             if client:
                 counters.exclusions.ended(client, now, failure, counters.ends.succeeded_at)
         if is_client_specific:
             return code
         dials = counters.dials
-        # Routers report few of the packets that they can't deliver: silence in between is no news.
+        # Routers report only some undeliverable packets: silence in between is nothing new.
         is_reported = failure is Failure.SILENT and dials.part.failure in UNREACHABLE
         dials.dial_failed(now, dials.dial_failure if dials.is_on and is_reported else failed)
         if may_be_client_specific:
@@ -164,7 +164,7 @@ class Outcomes:
         return code
 
     def answered(self, endpoint: SocketAddress, now: float) -> EndpointCounters:
-        """Note that a dial succeeded; it ends an ejection. Returns the endpoint's counters."""
+        """Note a successful dial, which ends an ejection. Returns the endpoint's counters."""
         counters = self._table.counters_of(endpoint)
         counters.dials.succeeded_at = now
         if self._balancers.current.answered(endpoint):
@@ -177,7 +177,7 @@ class Outcomes:
         return counters
 
     def answered_elsewhere(self, endpoint: SocketAddress, now: float) -> None:
-        """End an ejection: the endpoint has answered another worker."""
+        """End an ejection because the endpoint has answered another worker."""
         counters = self._table.find_counters(endpoint)
         if counters is not None:
             counters.dials.succeeded_at = now
@@ -185,17 +185,17 @@ class Outcomes:
             self._note_return(endpoint, now)
 
     def has_returned_since(self, endpoint: SocketAddress, moment: float) -> bool:
-        """Return whether an ejection has ended since: the silence of an older dial is over."""
+        """Return whether an ejection has ended since: an older dial's silence is outdated."""
         failed = self._failed_or_none
         return failed is not None and failed.returned_at.get(endpoint, moment) > moment
 
     def has_answered_since(self, endpoint: SocketAddress, moment: float) -> bool:
-        """Return whether another dial has succeeded: the silence of an older one ejects nothing."""
+        """Return whether another dial succeeded since: an older dial's silence ejects nothing."""
         counters = self._table.find_counters(endpoint)
         return counters is not None and counters.dials.succeeded_at > moment
 
     def left_client_address(self, endpoint: SocketAddress, client: str, now: float) -> None:
-        """Count and log a dial from this node's address, as no port of the client's was free."""
+        """Count and log a dial from this node's address because no client port was free."""
         self._count_client_ports(now)
         fields = {
             "service": self._label,
@@ -214,7 +214,7 @@ class Outcomes:
     def _note_shortage(
         self, endpoint: SocketAddress, failed: DialFailure, now: float, *, is_of_client: bool
     ) -> None:
-        """Count and log a dial that this node was the cause of."""
+        """Count and log a dial that failed because of this node."""
         self._table.counters.shortages += 1
         if failed.failure is Failure.OUT_OF_PORTS and is_of_client:
             self._count_client_ports(now)

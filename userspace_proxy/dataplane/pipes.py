@@ -1,8 +1,8 @@
 """A pool of the pipes through which bulk data is spliced.
 
-Rule 1: a direction takes a pipe when it has bulk to move, and returns it empty when its source has
-nothing more. So a few pipes serve any number of connections, and an idle connection holds none (a
-proxy with two pipes per connection needs six descriptors for each).
+Rule 1: a direction takes a pipe when it has bulk to move, and returns it empty when its source is
+drained. So a few pipes serve any number of connections, and an idle connection holds none (a proxy
+with two pipes per connection needs six descriptors per connection).
 Rule 2: without a free pipe, bytes are copied; nothing waits for a pipe.
 Rule 3: a pipe with bytes in it is closed, never reused.
 """
@@ -19,11 +19,11 @@ from .descriptors import Descriptors
 PIPE_BYTES = 1024 * 1024
 
 # An unprivileged user may use 64 MiB for all pipes (fs.pipe-user-pages-soft); beyond it
-# F_SETPIPE_SZ fails. Half of that leaves some for other processes of the same user.
+# F_SETPIPE_SZ fails. This is half of it, leaving the rest to other processes of the same user.
 MAX_PIPES = 32
 
-# A small pipe is slower than copying. So if the kernel grants no large one, bytes are copied, and
-# later another pipe is tried: other processes may have closed theirs.
+# A small pipe is slower than copying. So if the kernel denies a large one, bytes are copied, and a
+# pipe is tried again later: other processes may have closed theirs.
 RETRY_S = 10.0
 
 _REFUSED = frozenset({errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -38,7 +38,7 @@ class Pipe:
 
 
 class PipePool:
-    """The pipes of one data plane, each of two descriptors; a limit of 0 copies everything."""
+    """The pipes of one data plane, two descriptors each; with ``max_pipes`` 0 all is copied."""
 
     def __init__(self, descriptors: Descriptors, max_pipes: int = MAX_PIPES) -> None:
         self._descriptors = descriptors
@@ -46,7 +46,7 @@ class PipePool:
         self._free: list[Pipe] = []
         self._retry_at = 0.0
         self.open_pipes = 0
-        """How many exist, in use or free."""
+        """How many pipes exist, in use or free."""
 
     def take(self, now: float) -> Pipe | None:
         """Return an empty pipe, or None if there is none; ``now`` is in monotonic seconds."""

@@ -1,4 +1,4 @@
-"""Holds UDP ports by a bound socket that receives nothing, so that the kernel refuses clients.
+"""Reserves UDP ports with a bound socket that receives nothing, so the kernel refuses clients.
 
 A socket that is bound to an interface receives the datagrams of that interface only, and no
 interface ever has this number: the kernel finds no socket and answers with an ICMP port
@@ -27,19 +27,19 @@ _NO_INTERFACE = 0x7FFFFFFF
 
 
 def get_nothing(sock: _socket.socket) -> None:
-    """Have a bound UDP socket receive nothing and keep its port; undoing it takes CAP_NET_RAW.
+    """Stop a bound UDP socket from receiving, keeping its port; undoing it takes CAP_NET_RAW.
 
-    Bind it before, so that it conflicts with daemons that are bound to an interface, too. Raises
-    OSError if the kernel is too old.
+    Bind it first, so that it also conflicts with daemons bound to an interface. Raises OSError if
+    the kernel is too old.
     """
     sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
 
 
 def hold_port(at: SocketAddress, beside: Iterable[_socket.socket]) -> socket.socket | None:
-    """Return a socket that keeps a UDP port when those that serve it are closed; None if none can.
+    """Return a socket that keeps a UDP port when its serving sockets close; None if impossible.
 
-    Only a socket of this user with SO_REUSEPORT can be bound beside it, so all that are bound there
-    get that option.
+    Only sockets of this user with SO_REUSEPORT can share a port, so all sockets ``beside`` it get
+    that option.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -60,5 +60,5 @@ def hold_port(at: SocketAddress, beside: Iterable[_socket.socket]) -> socket.soc
 
 
 def share(sock: _socket.socket, *, is_shared: bool) -> None:
-    """Let other sockets of this user bind a socket's port, or not any more."""
+    """Allow or forbid other sockets of this user to bind a socket's port."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)

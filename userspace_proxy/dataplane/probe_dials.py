@@ -1,9 +1,9 @@
-"""Dials that ask whether an endpoint's kernel answers, unseen by its program.
+"""Dials that test whether an endpoint's kernel answers, unnoticed by its program.
 
     begin ──connect──▶ answered, refused, unreachable, silent until the deadline ──▶ ended
 
-What an answer means, and when to dial, is up to the caller: ``probes`` decides on ejections,
-``plane.path_probes`` on the path. A command needs no event loop and measures: ``explain.dial``.
+Callers decide when to dial and what an answer means: ``probes`` for ejections,
+``plane.path_probes`` for the path. ``explain.dial`` measures without an event loop, for commands.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .sockets import family_of
 from .timeouts import Timeouts
 
 Ended = Callable[[SocketAddress, DialFailure | None], None]
-"""Takes the endpoint, and the failure, None for an answer."""
+"""Takes the endpoint and the failure; None means that it answered."""
 
 _SILENT = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 
 class ProbeDials:
-    """Dials in progress, at most one to an endpoint.
+    """Dials in progress, at most one per endpoint.
 
     Args:
         ended: Called once for each dial, unless it failed at once or was stopped.
@@ -47,7 +47,7 @@ class ProbeDials:
         return len(self._socks)
 
     def begin(self, endpoint: SocketAddress) -> DialFailure | None:
-        """Dial an endpoint; return why that failed at once, None if it didn't."""
+        """Dial an endpoint; return the failure if it fails at once, else None."""
         try:
             sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         except OSError as exc:
@@ -67,7 +67,7 @@ class ProbeDials:
         return dial_failure(number, endpoint.ip)
 
     def stop(self, endpoint: SocketAddress) -> None:
-        """Give up a dial. Idempotent."""
+        """Cancel a dial. Idempotent."""
         sock = self._socks.pop(endpoint, None)
         if sock is not None:
             self._deadlines.stop(endpoint)

@@ -1,4 +1,4 @@
-"""Decides after a failed dial from a client address whether the endpoint or this pair is at fault.
+"""Decides after a failed dial from a client's address if the endpoint fails for all or one client.
 
     dial from the client's address failed ──▶ endpoint ejected ──▶ dial from this node's address
                                                   │ fails, too: it stays ejected
@@ -8,9 +8,9 @@
 A network policy that denies one client an endpoint looks like a dead endpoint to a dial from that
 client's address; it must not take the endpoint away from all other clients.
 
-Rule 1: such a dial carries no byte of the client's: what is denied to it stays denied.
-Rule 2: one dial answers all requests that arrive while it is in progress: those of several clients,
-and of several Service ports that share the endpoint.
+Rule 1: a probe carries no bytes of the client: what is denied to the client stays denied.
+Rule 2: one probe answers all requests that arrive while it is in progress, from several clients
+and from several Service ports that share the endpoint.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Probes:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._under_way: dict[SocketAddress, _Requests] = {}
-        # For a minute: policies change rarely, and if the endpoint dies, other clients' dials fail.
+        # Kept for a minute: policies change rarely, and a dead endpoint fails other clients' dials.
         self._pairs = Pairs()
         self._dials = ProbeDials(engine.reactor, engine.tuning.connect_timeout_s, self._ended)
 
     def is_denied(self, client: str, endpoint: SocketAddress, now: float) -> bool:
-        """Return whether a probe has shown that an endpoint doesn't answer this client only."""
+        """Return whether a probe has shown that an endpoint answers all but this client."""
         return self._pairs.has(client, endpoint, now)
 
     def denied(
@@ -46,7 +46,7 @@ class Probes:
     ) -> None:
         """Note a failed dial from the address of a client whose endpoint answers this node."""
         now, denials = self._engine.reactor.now, group.counters_of(endpoint).denials
-        # The failures of another client, long ago, say nothing of this one.
+        # Another client's failures long ago prove nothing about this client.
         if denials.part.client != client and now - denials.part.last_at >= PAIR_S:
             denials.end()
         denials.dial_failed(now, failed, client)
@@ -60,7 +60,8 @@ class Probes:
     def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
         """Dial an endpoint from this node's address; an answer ends its ejection from the group.
 
-        One that has left since its dial began isn't dialled: another pod may have its address.
+        An endpoint that has left since its dial began isn't dialled: another pod may have its
+        address.
         """
         if endpoint not in group.serving.all_endpoints:
             return
@@ -84,7 +85,7 @@ class Probes:
         requests = self._under_way.pop(endpoint)
         if failed is None:
             self._answered(endpoint, requests)
-        # Last: clients that wait for descriptors are dialled at once, here as well.
+        # Last, because this may at once dial, and probe, for clients that wait for descriptors.
         self._engine.descriptors.give(1)
 
     def _answered(self, endpoint: SocketAddress, requests: _Requests) -> None:
@@ -102,13 +103,13 @@ class Probes:
 
 
 class _Requests:
-    """Those that wait for the result of one dial."""
+    """The requests that wait for the result of one dial."""
 
     def __init__(self) -> None:
         self.groups: dict[EndpointGroup, str] = {}
-        """Those that have ejected the endpoint, each with its first client whose dial failed."""
+        """Groups that have ejected the endpoint, each with its first client whose dial failed."""
         self.clients: dict[str, None] = {}
-        """In the order of their requests; at most as many as pairs are remembered."""
+        """In the order of their requests; at most as many as ``Pairs`` remembers."""
 
     def add(self, group: EndpointGroup, client: str) -> None:
         """Add a request. Idempotent."""

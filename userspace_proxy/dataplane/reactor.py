@@ -6,11 +6,11 @@
 
 Rule 1: a handler that stops before EAGAIN puts itself on the ready list: an edge that was delivered
 and not read to the end is never reported again.
-Rule 2: a descriptor closed during a dispatch is really closed at its end, so that no event of the
-same batch can reach a new socket of the same number.
+Rule 2: a descriptor closed during a dispatch is really closed at the dispatch's end, so no event of
+the same batch can reach a new socket of the same number.
 Rule 3: no call blocks here; deadlines are the loop's timers.
-Rule 4: all handlers read into one buffer; a handler that can't pass on what it has read copies it
-before it returns. It isn't a module's buffer: other threads have reactors of their own.
+Rule 4: all handlers read into one buffer; a handler that can't pass on the bytes copies them before
+it returns. The buffer isn't global: other threads have their own reactors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .tuning import BUFFER_BYTES
 
 
 class Closeable(Protocol):
-    """A socket, as far as the reactor needs it."""
+    """The part of a socket that the reactor uses."""
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -46,17 +46,17 @@ HUP = select.EPOLLHUP
 RDHUP = select.EPOLLRDHUP
 ET = select.EPOLLET
 
-# Events per dispatch: the kernel copies them in one call, and timers wait for no more of them.
+# Events per dispatch: the kernel copies them in one call, and timers wait for at most this many.
 _MAX_EVENTS = 256
 
-# A dispatch with so many takes about 0.3 ms, and a connection at least four dispatches.
+# A dispatch with this many takes about 0.3 ms, and a connection takes at least four dispatches.
 _MANY_EVENTS = 16
-# Between two of them a busy loop has some with few events.
+# Between two such dispatches a busy loop has some with few events.
 _BEHIND_S = 0.002
 
 
 class Reactor:
-    """Delivers readiness to handlers, in the thread of an event loop."""
+    """Delivers readiness events to handlers, in the thread of an event loop."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, *, clock: Callable[[], float] = Clocks.monotonic
@@ -68,11 +68,11 @@ class Reactor:
         self.turn = 0
         """Number of the current dispatch."""
         self._behind_until = 0.0
-        """Descriptors wait for the loop, and not for a peer, if it isn't idle until then."""
+        """Until then connections count as waiting for the loop and not for a peer."""
         self.iterations = Durations(ITERATION_BOUNDS_S)
         """How long dispatches took."""
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
-        """Where handlers read to."""
+        """The buffer that handlers read into."""
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._ready: list[Callable[[], None]] = []
@@ -83,35 +83,35 @@ class Reactor:
         loop.add_reader(self._epoll.fileno(), self._dispatch)
 
     def tick(self) -> None:
-        """Bring :attr:`now` up to date."""
+        """Update :attr:`now`."""
         self.now = self.clock()
 
     def is_behind(self, now: float) -> bool:
-        """Return whether connections wait for this loop: a dispatch just now had many events."""
+        """Return whether connections wait for this loop: a recent dispatch had many events."""
         return now < self._behind_until
 
     def register(self, sock: Closeable, events: int, handler: Handler) -> None:
-        """Deliver the events of a socket to a handler, also what is ready now."""
+        """Deliver a socket's events to a handler, including current readiness."""
         fd = sock.fileno()
         self._epoll.register(fd, events)
         self._handlers[fd] = handler
 
     def replace_handler(self, sock: Closeable, handler: Handler) -> None:
-        """Deliver the events of a registered socket to another handler from now on."""
+        """Deliver a registered socket's events to another handler."""
         self._handlers[sock.fileno()] = handler
 
     def modify(self, sock: Closeable, events: int) -> None:
-        """Watch for other events; what is ready now is delivered again."""
+        """Watch for other events; current readiness is delivered again."""
         self._epoll.modify(sock.fileno(), events)
 
     def unregister(self, sock: Closeable) -> None:
-        """Deliver nothing more; the socket stays open. Idempotent."""
+        """Stop delivering a socket's events; the socket stays open. Idempotent."""
         fd = sock.fileno()
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     def close_socket(self, sock: Closeable) -> None:
-        """Deliver nothing more and close the socket, which removes it from the epoll."""
+        """Stop delivering events and close the socket, which removes it from the epoll."""
         self._handlers.pop(sock.fileno(), None)
         if self._is_dispatching:
             self._late.append(sock)
@@ -125,7 +125,7 @@ class Reactor:
             self._schedule()
 
     def close(self) -> None:
-        """Deliver nothing more; registered sockets stay open and are their owners'. Idempotent."""
+        """Stop delivering events; owners close their sockets. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -135,7 +135,7 @@ class Reactor:
         self._epoll.close()
 
     def _schedule(self) -> None:
-        # Once: two dispatches that each schedule the next would become three, and so on.
+        # Only once: otherwise two dispatches that each schedule the next would become three.
         if not self._is_scheduled:
             self._is_scheduled = True
             self.loop.call_soon(self._continue)

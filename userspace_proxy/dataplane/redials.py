@@ -1,13 +1,13 @@
-"""Dials after failed ones: a bounded part of each turn of the event loop.
+"""Redials after failed dials, in a bounded part of each turn of the event loop.
 
     a dial fails ──▶ queue of its Service port ──▶ one of each port in turn, until REDIALS or
                        ▲                           TURN_S in this turn of the loop, after all
                        │                           other events
-                       │                                 │ others, and those that fail again
+                       │                                 │ all others, and failed redials
                        └─────────────────────────────────┘
 
-So other clients get their turns while all endpoints of some Service ports fail. The first dial of a
-client isn't counted: there are at most as many as connections are accepted.
+So other clients get their turns while all endpoints of some Service ports fail. A client's first
+dial isn't counted: accepting connections bounds these.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from .reactor import Reactor
 # A failed dial costs 0.07 to 0.2 ms; a client's fail-over to the last of its 16 endpoints fits into
 # one turn, or two.
 REDIALS = 32
-# How long others wait for these. Some dials cost more: a choice by ``source-hash`` among 10,000
-# endpoints takes up to 4 ms.
+# How long other events wait for redials. Some dials cost more: a choice by ``source-hash`` among
+# 10,000 endpoints takes up to 4 ms.
 TURN_S = 0.002
 
 
 class Redials:
-    """The clients of all Service ports that are to be dialled again."""
+    """The clients of all Service ports that wait for a redial."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._waiting: dict[Hashable, deque[Callable[[], None]]] = {}
-        """By Service port, in the order of their turns; none is empty."""
+        """Queues by Service port, in the order of their turns; none is empty."""
         self._is_scheduled = False
 
     def add(self, port: Hashable, dial: Callable[[], None]) -> None:

@@ -2,18 +2,18 @@
 
     source ──recv──▶ the reactor's buffer ──send──▶ sink        small messages
                               │ the sink is full
-                              └▶ pending: kept here, and nothing more is read
+                              └▶ pending: kept here, and reading stops
 
     source ──splice──▶ pipe ──splice──▶ sink                    bulk, after a read of 64 KiB
-                        └▶ the sink is full: they stay in the pipe, and nothing more is read
+                        └▶ the sink is full: bytes stay in the pipe, and reading stops
 
 Rule 1: back-pressure: while bytes are pending nothing is read, so a stalled reader costs one buffer
 or one pipe and what the kernel keeps (``bound_buffers``), and the kernel stops its peer.
-Rule 2: the end of a direction (FIN) is passed on behind its last byte, and ends that direction
-only: many protocols answer after the client's FIN.
+Rule 2: the end of a direction (FIN) is passed on behind its last byte, and ends only that
+direction: many protocols answer after the client's FIN.
 Rule 3: a short read means that the socket is empty, unless an end (EPOLLRDHUP) or urgent data
-(EPOLLPRI) was announced: then it is read to EAGAIN, because no further edge will come. With nothing
-but a FIN announced, a short read has reached it: what was read is sent in one packet with the FIN,
+(EPOLLPRI) was announced: then it is read to EAGAIN, because no further edge will come. If only a
+FIN was announced, a short read has reached it: the bytes are sent in one packet with the FIN,
 without another read.
 Rule 4: the source is spliced only into an empty pipe, so EAGAIN never means a full pipe.
 Rule 5: splice never passes an urgent mark: there it returns EAGAIN, 0 before a FIN, or the error
@@ -21,7 +21,7 @@ before a RST. So 0 or an error doesn't mean the end, and EAGAIN means an empty s
 urgent data was announced: a recv decides (source: tcp_read_sock() and tcp_splice_read() in
 net/ipv4/tcp.c).
 Rule 6: urgent data is read in its place (SO_OOBINLINE): the client's socket inherits the option
-from the listener; the endpoint's has it before the second read in a row.
+from the listener; the endpoint's socket gets it before the second read in a row.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ _IN_AND_OUT = epoll.IN | epoll.OUT
 _END = epoll.RDHUP | epoll.HUP | epoll.ERR
 
 
-# What the kernel queues unsent. The socket is writable below half of it, so a pipe's filling is
-# moved at once. With 512 KiB little is, and a GB costs twice the processor time (measured).
+# Bytes that the kernel queues unsent. The socket is writable below half of it, so a full pipe is
+# moved at once. With 512 KiB only little is moved, and a GB costs twice the CPU time (measured).
 _UNSENT_BYTES = 2 * 1024 * 1024
 
 
 class _Connection(Protocol):
-    """What a direction needs of its connection: see ``TcpConnection``."""
+    """The part of ``TcpConnection`` that a direction uses."""
 
     reactor: Reactor
     is_closed: bool
     speaker: Direction | None
-    """The direction in which bytes were moved last."""
+    """The direction that moved bytes last."""
 
     @property
     def pipes(self) -> PipePool: ...
@@ -71,7 +71,7 @@ class _Connection(Protocol):
 
 
 class Direction:
-    """One direction of a connection, whose methods it calls on errors and at the end."""
+    """One direction of a connection; calls the connection's methods on errors and at the end."""
 
     __slots__ = (
         "_buffer",
@@ -104,13 +104,13 @@ class Direction:
         self.source = source
         self.sink = sink
         self.pending: memoryview | None = None
-        """Read, and not yet written to the sink."""
+        """Bytes read but not yet written to the sink."""
         self.bytes_moved = 0
         self._buffer = connection.reactor.buffer
         self.bytes_counted = 0
-        """Of these, those that the endpoint's counters have."""
+        """How many of these are in the endpoint's counters."""
         self._pipe: Pipe | None = None
-        """While bulk is in transit."""
+        """Set while bulk is in transit."""
         self._in_pipe = 0
         """Bytes in the pipe."""
         self._is_bulk = False
@@ -119,20 +119,20 @@ class Direction:
         self.is_stuck = False
         """Bytes wait for room in the sink, in memory or in the pipe."""
         self.wakes_other = False
-        """The other direction is stuck: room in this source is room in its sink."""
+        """The other direction is stuck: this source is the sink that must get room."""
         self.reads_to_empty = False
         """A short read doesn't mean an empty socket: an end or urgent data was announced."""
         self.has_fin = False
-        """Only the FIN follows what can be read."""
+        """Only the FIN follows the readable bytes."""
         self.is_broken = False
-        """The end was a RST, or another error: after a FIN no read reports it."""
+        """The end was a RST or another error: after a FIN no read reports it."""
         self._spliced_error: int | None = None
         """The errno that a splice has taken: no read reports it again."""
         self.is_ended = False
         """The FIN has been passed on."""
         self.is_waiting_turn = False
         self.is_stalled = False
-        """To the endpoint: it acknowledges nothing, and this is counted."""
+        """Only towards the endpoint: it acknowledges nothing, and has been counted as stalled."""
 
     @property
     def waiting_bytes(self) -> int:
@@ -140,7 +140,7 @@ class Direction:
         return self._in_pipe if self.pending is None else len(self.pending)
 
     def pump(self, events: int = _IN) -> None:  # noqa: C901 - each read would pay for a call
-        """Move what is there, until EAGAIN, a full sink, the end, an error, or that many rounds.
+        """Move bytes until EAGAIN, a full sink, the end, an error, or ROUNDS reads.
 
         This is the handler of the source's events.
         """
@@ -208,7 +208,7 @@ class Direction:
         if events & _END:
             self.connection.ends(self)
             is_plain = not events & (epoll.PRI | epoll.ERR) and not self._has_urgent
-            # After a RST no FIN follows for which bytes could be held.
+            # After a RST no FIN follows, so no bytes are held for one.
             self.has_fin = is_plain and not self.is_broken
             self.reads_to_empty = True
             if events & epoll.ERR:
@@ -221,14 +221,14 @@ class Direction:
             self.pump()
 
     def _set_options(self) -> None:
-        """Bound what the kernel keeps, and read urgent data in its place: before a second read."""
+        """Before a second read: bound the kernel's buffers, and read urgent data in its place."""
         if not self._has_options:
             self._has_options = True
             bound_buffers(self.sink)
             self._read_urgent_inline()
 
     def _splice(self, copied: int = 0) -> bool:
-        """Move bulk through a pipe, behind what was copied in this turn.
+        """Move bulk through a pipe, behind the bytes that were copied in this turn.
 
         Returns False if the source must be read: see rule 5.
         """
@@ -240,21 +240,21 @@ class Direction:
             try:
                 count = os.splice(source, pipe.write_end, PIPE_BYTES, flags=_SPLICE)
             except BlockingIOError:
-                # Little is cheaper to copy: one call less.
+                # A small amount is cheaper to copy: one call less.
                 self._is_bulk = copied + self.bytes_moved - moved >= BULK_BYTES
                 self.release()
                 return not self._has_urgent
             except OSError as exc:
-                # Before the rest is moved: that may need a pipe, and this one would be lost.
+                # Before moving the rest, which may need a pipe, and would lose this one.
                 self.release()
                 if self.is_broken:
-                    # Perhaps at an urgent mark: bytes may follow it.
+                    # This may be at an urgent mark, with bytes behind it.
                     self._spliced_error = exc.errno
                     return False
                 self.connection.abort(exc.errno)
                 return True
             if count == 0:
-                # The end, or an urgent mark before the end.
+                # Either the end, or an urgent mark before the end.
                 self.release()
                 return False
             self._in_pipe = count
@@ -265,7 +265,7 @@ class Direction:
         return True
 
     def _drain_pipe(self, pipe: Pipe) -> bool:
-        """Move what is in the pipe to the sink; returns False if that is full, or gone."""
+        """Move the pipe's bytes to the sink; returns False if the sink is full or gone."""
         sink = self.sink.fileno()
         while self._in_pipe:
             try:
@@ -278,7 +278,7 @@ class Direction:
                 self.connection.abort(exc.errno)
                 return False
             if not sent:
-                # No kernel does this; one that did would block the loop for ever.
+                # No kernel does this, but it would block the loop for ever.
                 self.is_stuck = True
                 self.connection.abort()
                 return False
@@ -288,14 +288,14 @@ class Direction:
         return True
 
     def release(self) -> None:
-        """Return the pipe to the pool; bytes that are still in it are lost."""
+        """Return the pipe to the pool; bytes left in it are lost."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             self.connection.pipes.give(pipe, self._in_pipe)
             self._in_pipe = 0
 
     def give_up_pipe(self) -> None:
-        """Copy what waits in the pipe to memory, and return the pipe to the pool. Idempotent."""
+        """Copy the pipe's bytes to memory, and return the pipe to the pool. Idempotent."""
         if self._pipe is None or not self._in_pipe:
             return
         waiting = bytearray()
@@ -320,10 +320,10 @@ class Direction:
             self.source.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
 
     def pump_last(self) -> None:
-        """Move what has arrived as far as the sink has room, before a reset.
+        """Before a reset, move the bytes that have arrived, as far as the sink has room.
 
-        An end passes on no FIN any more: once a send has reported the error, reads look like a
-        clean end. No event may have announced urgent data.
+        No FIN is passed on: once a send has reported the error, reads look like a clean end. An
+        event that announces urgent data may be missing.
         """
         self.reads_to_empty = self.is_broken = True
         self.has_fin = False
@@ -336,7 +336,7 @@ class Direction:
                 return
 
     def flush(self) -> None:
-        """Send what is pending, now that the sink has room, and continue to read."""
+        """Send pending bytes, now that the sink has room, and continue to read."""
         if self._in_pipe and self._pipe is not None:
             if self._drain_pipe(self._pipe):
                 self.is_stuck = False
@@ -380,7 +380,7 @@ class Direction:
 
     def _end(self) -> None:
         if self._spliced_error is not None:
-            # It looks like a FIN, and is the RST.
+            # The RST looks like a FIN here.
             self.connection.abort(self._spliced_error)
             return
         self.is_ended = True
@@ -394,23 +394,23 @@ class Direction:
         try:
             self.sink.shutdown(_socket.SHUT_WR)
         except OSError:
-            # The other side has gone; its error event would report the same.
+            # The other side has gone, as its error event would report.
             self.connection.abort()
             return
         self.connection.direction_ended(self)
 
 
 def bound_buffers(sink: _socket.socket) -> None:
-    """Bound what the kernel queues unsent for a sink whose reader stalls, unless it has just gone.
+    """Bound the kernel's unsent queue of a sink whose reader may stall; a gone sink is ignored.
 
         source ──▶ receive buffer ──▶ pipe ──▶ send queue ──▶ sink
                   tcp_rmem[2]        1 MiB    2 MiB unsent   (Linux alone: tcp_wmem[2])
 
-    Rule 1: only a direction that has moved bulk, or was stalled before, is bounded: its buffers
-    alone have grown, and short connections cost no system call.
+    Rule 1: only a direction that has moved bulk, or was stalled before, is bounded: only its
+    buffers have grown, and short connections cost no system call.
     Rule 2: the receive buffer is left to the kernel: locking its size, whatever the size, cost 5 to
     7 % of bulk (measured), and it has grown only if the reader was fast before it stalled.
-    Rule 3: what was sent isn't bounded here: the sink's congestion window decides.
+    Rule 3: sent bytes aren't bounded here: the sink's congestion window decides.
     """
     with contextlib.suppress(OSError):
         sink.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)

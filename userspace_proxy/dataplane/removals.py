@@ -1,16 +1,16 @@
-"""Ends connections to endpoints that have left, where the Service asks for it.
+"""Ends connections to removed endpoints, where the Service asks for it.
 
     an update leaves an endpoint out ──▶ removal_s later ──▶ RST to both sides
-                                     └── it is back before ──▶ nothing happens
+                                     └── it returns earlier ──▶ nothing happens
 
 Rule 1: an endpoint has left if new connections may not use it: it was removed, isn't ready any
-more, or one of a better priority serves instead. The last change that left it out counts.
-Rule 2: only connections that were dialled before end: what is dialled later was meant to be.
-Rule 3: UDP flows end at once, except those to an endpoint that terminates and still serves: these
-end with the connections, or before, when it doesn't serve any more. As with connections, those of
-clients that may still use it go on.
-Rule 4: connections are looked at in slices, so that thousands of them don't block the loop; where
-no Service asks for it, never.
+more, or an endpoint of a better priority serves instead. The last such change counts.
+Rule 2: only connections dialled before the endpoint left end: later dials were intended.
+Rule 3: UDP flows end at once, except to a terminating endpoint that still serves: these end with
+the connections, or earlier, when the endpoint stops serving. As with connections, flows of clients
+that may still use the endpoint go on.
+Rule 4: connections are checked in slices, so that thousands of them don't block the loop; they
+aren't checked at all if no Service asks for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .tcp import TcpConnection
 
 # A reset takes 20 µs.
 _SLICE = 256
-# A dial that is still in progress is looked at again this much later.
+# A dial still in progress is checked again this much later.
 _AGAIN_S = 1.0
 
 _Pair = tuple[EndpointGroup, SocketAddress]
@@ -42,7 +42,7 @@ class Removals:
     """The endpoints that have left, and when their connections end.
 
     Args:
-        dials_s: How long the dials for a client last at most.
+        dials_s: The longest time that the dials for a client last.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Removals:
         self._left: dict[_Pair, _Left] = {}
         self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
         self._rest: Iterator[TcpConnection] | None = None
-        """Connections yet to be looked at; None between two looks."""
+        """Connections yet to be checked; None between two checks."""
         self._ending: dict[_Pair, _Left] = {}
-        """Those whose time is up."""
+        """Endpoints whose connections end now."""
 
     def updated(self, group: EndpointGroup, left: Collection[SocketAddress]) -> None:
-        """Note the endpoints that an update of a group has left out, and those that are back."""
+        """Note which endpoints an update of a group has left out, and which have returned."""
         seconds = group.serving.handling.removal_s
         if seconds is None and not (left or self._left):
             return
@@ -77,7 +77,7 @@ class Removals:
         if seconds is None:
             group.note_left(left_at, now - self._dials_s)
         else:
-            # The Service may ask for it only now.
+            # The Service may ask for an end only now.
             for endpoint in {*left_at, *group.former_endpoints()}:
                 if not group.balancers.serves_everyone(endpoint):
                     at, since = left_at.get(endpoint, now), known.get(endpoint, now)
@@ -87,7 +87,7 @@ class Removals:
             self._set_timer()
 
     def close(self) -> None:
-        """End nothing more. Idempotent."""
+        """Stop ending connections. Idempotent."""
         self._left.clear()
         self._rest = None
         self._set_timer()

@@ -1,12 +1,12 @@
-"""Resets connections: at the descriptor limit to admit those of other clients, and to free memory.
+"""Resets connections to make room at the descriptor limit, or to free memory.
 
     no room for half a second ──▶ the largest holder (``shares``) ──▶ its longest-idle ──▶ RST
-    memory is short ──▶ pins of clients, then those with the most in buffers, then as above ──▶ RST
+    memory is short ──▶ affinity entries, then the largest buffers, then as above ──▶ RST
 
-Rule 1: the freed descriptors are for other clients: for a moment new connections of a client above
-its share are reset, too, where it has the most. Otherwise a loop of connections through this proxy
+Rule 1: the freed descriptors are for other clients: for a moment, new connections of a client above
+its share are reset, too, if it has the most. Otherwise a loop of connections through this proxy
 would never end: each reset would make room for the loop's next connection.
-Rule 2: while memory is short, there are no more connections than when it became short.
+Rule 2: while memory is short, there are no more connections than when the shortage began.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .tcp import TcpConnection
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# As long as it takes to reset a chain of thousands of links.
+# The time it takes to reset a loop's chain of thousands of connections.
 _PRESSING_S = 1.0
 
 
 def held_bytes(connection: TcpConnection, *, counts_sockets: bool) -> int:
-    """Return how many bytes wait in memory and pipes, and in both sockets if these count."""
+    """Return the bytes queued in memory and pipes, and in both sockets if ``counts_sockets``."""
     up, down = connection.up, connection.down
     waiting = sum(d.waiting_bytes for d in (up, down) if d is not None)
     if not counts_sockets:
@@ -58,16 +58,16 @@ class Shedding:
         self._pins = pins
         memory.shed = self.free_memory
         self._pressing: tuple[str, Hashable] = "", None
-        """The client above its share whose connections were reset last, and the Service port (None
+        """The client above its share whose connections were last reset, and the Service port (None
         for all)."""
         self.pressing_until = -math.inf
         """Until then accepted connections need :meth:`admit`."""
         self._is_for_memory = False
-        """Memory was short when connections were reset last."""
+        """Memory was short when connections were last reset."""
         self._log_limit = LogLimit()
 
     def make_room(self, group: EndpointGroup, now: float) -> bool:
-        """Reset connections of the largest holder for a client of a group, after a stall.
+        """After a stall, reset connections of the largest holder for a client of a group.
 
         Returns whether there will be room at the end of the dispatch.
         """
@@ -86,15 +86,15 @@ class Shedding:
         return True
 
     def free_memory(self, excess: int, spared: int, now: float) -> int:
-        """Forget pins, or reset connections, that hold that many bytes.
+        """Drop affinity entries, then reset connections, to free ``excess`` bytes.
 
-        No connection is admitted in the place of one that is reset. Connections may hold ``spared``
-        bytes anyway. Returns how many were reset.
+        No connection is admitted to replace a reset one. Connections may keep ``spared`` bytes.
+        Returns how many were reset.
         """
         counts_sockets = self._memory.counts_sockets
-        # No client that waits takes the place of one that is reset.
+        # No waiting client takes the place of a reset one.
         self._descriptors.hold(0)
-        # The rest of the pins goes in the next steps.
+        # The next steps drop the remaining affinity entries.
         excess -= self._pins.free(excess) + len(self._pins) * PIN_BYTES
         victims = choose_to_free(
             self._connections,
@@ -112,7 +112,7 @@ class Shedding:
         return len(victims)
 
     def admit(self, connection: TcpConnection) -> bool:
-        """Return whether an accepted connection may be dialled; if not, it is reset at once."""
+        """Return whether to dial for an accepted connection; if not, it is reset at once."""
         client, group = self._pressing
         if connection.client_ip != client or group not in (None, connection.group):
             return True

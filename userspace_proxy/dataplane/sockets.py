@@ -1,7 +1,7 @@
 """Opens sockets with the options that the data plane needs, and resets them.
 
-Plain ``_socket.socket`` objects: the wrapper class in ``socket`` builds enums and file objects that
-cost more than the system call (measured: about 3 µs an accept).
+It uses plain ``_socket.socket`` objects: the wrapper class in ``socket`` builds enums and file
+objects that cost more than the system call (measured: about 3 µs per accept).
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def open_listening(
 ) -> _socket.socket:
     """Return a non-blocking socket that listens (TCP) or receives (UDP); the caller closes it.
 
-    Port 0 means any free one, 0.0.0.0 or :: all addresses; ``freebind`` an address that this node
-    doesn't have (yet), and ``share`` that other sockets of this user may bind it, too
+    Port 0 means any free port, 0.0.0.0 or :: all addresses; ``freebind`` allows an address that
+    this node doesn't have (yet), ``share`` other sockets of this user on the same port
     (SO_REUSEPORT). Only packets from the networks of ``admits`` are admitted; None: all.
 
     ``transparent`` sets IP_TRANSPARENT, which takes NET_ADMIN or NET_RAW and which accepted sockets
-    inherit: steered packets are admitted to such sockets only, and they answer from an address that
-    isn't local.
+    inherit: only such sockets get steered packets, and they answer from an address that isn't
+    local.
 
     Raises ListenError with the kernel's reason.
     """
@@ -92,8 +92,8 @@ def _listen(sock: _socket.socket, at: SocketAddress, *, freebind: bool) -> None:
     if at.port:
         sock.bind(at)
     else:
-        # A port that the kernel chose is released when a listening socket is disconnected, one that
-        # was bound by number isn't (Linux's SOCK_BINDPORT_LOCK). So another socket finds a number.
+        # Disconnecting a listening socket releases a port that the kernel chose, but not a port
+        # bound by number (Linux's SOCK_BINDPORT_LOCK). So another socket finds a free number first.
         with contextlib.closing(_socket.socket(sock.family, _socket.SOCK_STREAM)) as probe:
             probe.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
             if freebind:
@@ -113,14 +113,14 @@ def _receive(sock: _socket.socket, at: SocketAddress) -> None:
 
 
 def stop_listening(sock: _socket.socket, *, keeps_port: bool) -> None:
-    """Have a TCP socket refuse: the kernel answers with RST, also to queued clients.
+    """Make a TCP socket refuse clients: the kernel sends RST, also to queued clients.
 
     Idempotent; :func:`listen_again` undoes it.
 
     Args:
         sock: Bound by number.
-        keeps_port: No other socket may bind the port meanwhile. Otherwise one with SO_REUSEADDR
-            may, even if other processes still have copies of this socket.
+        keeps_port: No other socket may bind the port meanwhile. Otherwise a socket with
+            SO_REUSEADDR may, even if other processes still have copies of this socket.
 
     Source: tcp(7) leaves it open; Linux's inet_shutdown disconnects a listening socket and keeps
         its bound port, and inet_csk_bind_conflict lets two sockets share a port on which neither
@@ -135,13 +135,13 @@ def stop_listening(sock: _socket.socket, *, keeps_port: bool) -> None:
 
 
 def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
-    """Have TCP sockets of one port listen after :func:`stop_listening`, in this order.
+    """Make a port's TCP sockets listen again after :func:`stop_listening`, in this order.
 
-    Raises ListenError if one can't; those before it listen.
+    Raises ListenError if a socket can't; earlier sockets then listen.
     """
     socks = tuple(socks)
     try:
-        # On all of them first: they conflict with each other, and with accepted connections.
+        # On all sockets first: they conflict with each other, and with accepted connections.
         for sock in socks:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         for sock in socks:
@@ -159,8 +159,8 @@ def is_wildcard(ip: str) -> bool:
 def is_self_connected(sock: _socket.socket, endpoint: SocketAddress | None) -> bool:
     """Return whether a socket has connected to itself.
 
-    A dial to a local port without a listener, from that same ephemeral port, is a simultaneous open
-    of TCP with itself and succeeds; a UDP socket then receives what it sends.
+    A dial to a local port without a listener, from that same ephemeral port, succeeds as TCP's
+    simultaneous open; a UDP socket then receives its own datagrams.
     """
     if endpoint is None:
         return False

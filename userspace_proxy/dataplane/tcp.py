@@ -1,4 +1,4 @@
-"""TCP connections: a client and the endpoint that answered, relayed and counted.
+"""TCP connections: relays and counts the bytes of a client and the endpoint that answered.
 
     accepted ──begin──▶ dialling, waiting ──join──▶ joined ──both FINs──▶ complete
                          │                           └──RST either way──▶ reset
@@ -9,9 +9,9 @@
                    └─ down: Direction   while joined: endpoint to client
 
 Rule 1: a client that can't be served gets a RST, never a clean end.
-Rule 2: a RST is passed on as a RST, behind what was sent before it (``late_reset``).
-Rule 3: packets are what a connection costs: a FIN travels with the bytes before it, and ACKs with
-the bytes after it, for a short time (``held_acks``).
+Rule 2: a RST is passed on as a RST, behind the bytes sent before it (``late_reset``).
+Rule 3: packets dominate the cost of a connection: a FIN travels with the bytes before it, and for a
+short time ACKs travel with the bytes after them (``held_acks``).
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from .relay import Direction
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _READABLE = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.HUP | epoll.ERR
-# The least that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only
-# what follows, so a first send of no more than this needs no TCP_NODELAY.
+# Every path takes this much in one packet (RFC 9293, 3.7.1). Nagle's algorithm delays only later
+# bytes, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
 # Before Python 3.12 an enum's member costs a call, and each connection needs some of these.
 _BY_CLIENT, _BY_ENDPOINT = EndedBy.CLIENT, EndedBy.ENDPOINT
 
 
 class _ConnectionOwner(DialOwner, Protocol):
-    """What a connection needs of its owner: see ``TcpConnections``."""
+    """The part of ``TcpConnections`` that a connection uses."""
 
     def end_late(self, connection: TcpConnection) -> bool: ...
     def ended(self, connection: TcpConnection) -> None: ...
@@ -79,12 +79,12 @@ class TcpConnection:
         self.client = client
         self.address = address
         self.announced: Announced | None = None
-        """Set if the address is that of a PROXY header."""
+        """Set if the address comes from a PROXY header."""
         self.is_closed = False
         self.may_preserve = True
-        """As far as the listener can see, the client isn't this node itself."""
+        """False if the listener can see that the client is this node itself."""
         self.started = reactor.now
-        """When it was accepted."""
+        """When the client was accepted."""
         self.dial: TcpDial | None = None
         """None before the first dial and after the end."""
         self.up: Direction | None = None
@@ -93,13 +93,13 @@ class TcpConnection:
         """Endpoint to client."""
         self.is_aborting = False
         self.seen_moved = 0
-        """Bytes that had moved at the last look of ``Ageing``."""
+        """Bytes moved as of the last look of ``Ageing``."""
         self.seen_moving_at: float | None = None
-        """When a look last saw bytes moving; None before the first one."""
+        """When a look last saw bytes moving; None before the first look."""
         self.unanswered_since: float | None = None
-        """The first of the latest looks, all of which found the client without an answer."""
+        """The first of the latest unbroken series of looks that found the client not answering."""
         self._exchange: Exchange | None = None
-        """What its end is judged by; None before an endpoint has answered."""
+        """The facts by which its end is judged; None before an endpoint has answered."""
         self.speaker: Direction | None = None
         self._wants_client_out = False
         self._has_nodelay = False
@@ -111,7 +111,7 @@ class TcpConnection:
 
     @property
     def endpoint_socket(self) -> _socket.socket | None:
-        """The socket towards the endpoint that is dialled or has answered, if there is one."""
+        """The socket towards the endpoint that is dialled or has answered, if any."""
         if self.up is not None:
             return self.up.sink
         return None if self.dial is None else self.dial.sock
@@ -123,9 +123,9 @@ class TcpConnection:
         dial.try_next()
 
     def join(self, sock: _socket.socket, events: int) -> None:
-        """Join the two sides, and move at once what the client has already sent.
+        """Join the two sides, and move the client's first bytes at once.
 
-        Both sockets are registered; the endpoint's is closed at the end, and has these events.
+        Both sockets are registered; the endpoint's has ``events``, and is closed at the end.
         """
         dial, group = self.dial, self.group
         assert dial is not None, "a dial was answered"
@@ -164,12 +164,12 @@ class TcpConnection:
             self._on_endpoint(events)
 
     def _send_header(self, version: ProxyProtocol, up: Direction) -> None:
-        """Send the PROXY header, in one packet with what the client has sent already."""
+        """Send the PROXY header, in one packet with the client's first bytes."""
         client, service = SocketAddress(*self.address[:2]), self.group.reference
         try:
             send_held(up.sink, write_header(version, client, self._frontend(), service))
         except OSError as exc:
-            # No event reports this error again: what follows would look like a clean end.
+            # No event reports this error again: later reads would look like a clean end.
             self.abort(exc.errno)
             return
         up.pump()
@@ -186,7 +186,7 @@ class TcpConnection:
         if (had_asked := up.bytes_moved) and not events & epoll.RDHUP:
             self._set_nodelay()
         if not had_asked:
-            # This may find the client's end, and what that is depends on it.
+            # Pumping may find the client's end, whose cause depends on this time.
             exchange.asked_at = self.reactor.now
         up.pump(events)
         if not up.bytes_moved:
@@ -206,14 +206,14 @@ class TcpConnection:
             self.reactor.replace_handler(down.source, down.pump)
 
     def _note_first_byte(self, up: Direction, down: Direction, exchange: Exchange) -> None:
-        """Note that the endpoint has sent a byte, if it has; its end may come with that."""
+        """Note the endpoint's first byte, if it has arrived; the end may come with it."""
         if down.bytes_moved or down.waiting_bytes:
             end = end_of_client(up) if up.is_ended else None
             waited_s = exchange.note_first_byte(self.reactor.now, end)
             self.group.first_byte_times.add(waited_s)
 
     def _set_nodelay(self) -> None:
-        """Send the endpoint what the kernel holds back, and delay nothing from now on."""
+        """Send the bytes for the endpoint that the kernel holds back; delay no later ones."""
         up = self.up
         if up is not None and not self._has_nodelay:
             self._has_nodelay = True
@@ -225,7 +225,7 @@ class TcpConnection:
         return self.owner.engine.pipes
 
     def sink_is_full(self, direction: Direction) -> None:
-        """Have the direction flushed when its sink has room again."""
+        """Flush the direction once its sink has room again."""
         up, down = self.up, self.down
         if up is None or down is None:
             return
@@ -251,7 +251,7 @@ class TcpConnection:
         return up is not None and down is not None and up.is_ended and down.is_ended
 
     def ends(self, direction: Direction) -> None:
-        """Note if a further answer is due, before what comes with the end of a side is read."""
+        """Note whether another answer is due, before the last bytes of a side are read."""
         up, down, exchange = self.up, self.down, self._exchange
         is_first = up and down and down.bytes_moved and not (up.is_ended or down.is_ended)
         if up and exchange and is_first and self.speaker is up:
@@ -272,7 +272,7 @@ class TcpConnection:
                 by = _BY_ENDPOINT if direction is up else _BY_CLIENT
                 if exchange.first_byte_s is None:
                     self._note_first_byte(up, down, exchange)
-                # The end is to show if a late answer has arrived.
+                # The end should report whether a late answer has arrived.
                 if direction is up or exchange.code is not LATE or not self.owner.end_late(self):
                     self.finish(EndReason.COMPLETE, as_reset=False, by=by)
         elif not down.bytes_moved:
@@ -281,9 +281,9 @@ class TcpConnection:
             exchange.note_end(end, now)
 
     def abort(self, number: int | None = None) -> None:
-        """Reset both sides once what was sent before the error has arrived. Idempotent.
+        """Reset both sides once the bytes sent before the error have arrived. Idempotent.
 
-        The number is the errno, if it is known.
+        ``number`` is the errno, if known.
         """
         up, down, exchange = self.up, self.down, self._exchange
         if up is None or down is None or exchange is None or self.is_aborting:
@@ -300,15 +300,15 @@ class TcpConnection:
         down.pump_last()
         if not self.is_closed and (end := end_if_reset(up, down, exchange, now, number, had_end)):
             exchange.note_end(end, now)
-        # A reset drops what Nagle's algorithm holds back.
+        # A reset drops bytes that Nagle's algorithm holds back.
         self._set_nodelay()
         if not self.owner.end_late(self):
             self.close()
 
     def idle_since(self, now: float) -> float:
-        """Return when bytes last moved, as far as the last look of ``Ageing`` shows.
+        """Return when bytes last moved, as of the last look of ``Ageing``.
 
-        Before the first look it is when an endpoint answered: the client may have waited for long.
+        Before the first look it is when an endpoint answered: the client may have waited long.
         """
         up, down, exchange = self.up, self.down, self._exchange
         if up is None or down is None or exchange is None:
@@ -329,7 +329,7 @@ class TcpConnection:
         if exchange.first_byte_s is None:
             self._note_first_byte(up, down, exchange)
         if exchange.first_byte_s is None:
-            # Not by the reactor's clock: nothing may have happened since the client left.
+            # Not ``reactor.now``: there may have been no dispatch since the client left.
             now = self.reactor.clock()
             if exchange.code is None and (end := end_if_given_up(up, exchange, now)):
                 exchange.note_end(end, now)
@@ -344,7 +344,7 @@ class TcpConnection:
         self.finish(cause, as_reset=True, by=by)
 
     def finish(self, cause: EndReason, *, as_reset: bool, by: EndedBy = EndedBy.PROXY) -> None:
-        """Close both sockets, with a RST or a FIN, and log why and by which side. Idempotent."""
+        """Close both sockets, with a RST or a FIN, and log cause and side. Idempotent."""
         if self.is_closed:
             return
         self.is_closed = True
@@ -369,7 +369,7 @@ class TcpConnection:
             self._leave_endpoint(up)
         elif dial is not None:
             dial.cancel()
-        # Breaks the cycles, so that memory is freed now and not by the collector.
+        # Breaks reference cycles, so memory is freed now and not by the garbage collector.
         self.up = self.down = self.speaker = self.dial = None
         self.owner.ended(self)
 
@@ -389,7 +389,7 @@ class TcpConnection:
         return is_at_once and has_byte and cause is EndReason.COMPLETE
 
     def note(self, event: ConnectionEvent) -> None:
-        """Record what happens before the end, where connections are watched."""
+        """Record an event before the end, where connections are watched."""
         log = self.owner.engine.connection_log
         if log is not None and log.is_watched(self.group.scopes, self.address[0]):
             log.write(self._facts(event, None, EndedBy.NONE), self._frontend)

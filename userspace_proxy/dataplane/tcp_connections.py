@@ -1,4 +1,4 @@
-"""The open TCP connections of one data plane, and what watches them."""
+"""The open TCP connections of one data plane, with their deadlines and watchers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TcpConnections:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.open: dict[TcpConnection, None] = {}
-        """In the order of their acceptance, so that of equal ones the same one ends each time."""
+        """In the order of acceptance, so that ties are always broken in the same way."""
         tuning, loop, clock = engine.tuning, engine.loop, engine.clock
         self.probes = Probes(engine)
         self.shedding = Shedding(self.open, engine.descriptors, engine.memory, engine.pins)
@@ -34,7 +34,7 @@ class TcpConnections:
         self.client_deadlines = Timeouts[TcpDial](
             loop, clock, tuning.client_timeout_s, TcpDial.client_timed_out
         )
-        """Of clients that no endpoint has answered yet."""
+        """Deadlines of clients that no endpoint has answered yet."""
         self.held_acks = HeldAcks(engine.reactor)
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         trusted = tuning.proxy_protocol_from
@@ -56,7 +56,7 @@ class TcpConnections:
         self.engine.descriptors.take(DESCRIPTORS)
 
     def ended(self, connection: TcpConnection) -> None:
-        """Remove a closed connection that has no deadline any more."""
+        """Remove a closed connection; its deadlines have been stopped."""
         self.open.pop(connection, None)
         self.held_acks.stop(connection)
         self.late_resets.forget(connection)
@@ -67,11 +67,11 @@ class TcpConnections:
             self.on_idle()
 
     def end_late(self, connection: TcpConnection) -> bool:
-        """End a connection when what was sent has arrived; False if nothing is in flight."""
+        """End a connection once its sent bytes have arrived; False if none are in flight."""
         return self.late_resets.begin(connection)
 
     def reset_all(self) -> int:
-        """Reset all connections; returns how many."""
+        """Reset all connections; returns their number."""
         left = list(self.open)
         for connection in left:
             connection.close()

@@ -1,4 +1,4 @@
-"""Dials endpoints for a TCP client until one answers: a part of the client's connection.
+"""Dials endpoints for a TCP client until one answers; part of the client's connection.
 
     try_next ──▶ dialling ──answered──▶ TcpConnection.join takes over the socket (``tcp``)
                   │   ▲ │
@@ -6,12 +6,12 @@
        unreachable,                      or TcpConnection.finish resets the client
        1 s of silence: the next endpoint; after 3 s in all, or 16 endpoints, as if none were left
 
-Rule 1: the client's socket isn't read before an endpoint has answered, so fail-over loses no byte:
+Rule 1: the client's socket isn't read before an endpoint has answered, so fail-over loses no bytes:
 they wait in the kernel.
 Rule 2: an endpoint that doesn't answer a client at its own address isn't dialled from this node's:
 a network policy would have no effect (``client_address``).
-Rule 3: a client that waits isn't read either, so what it has sent arrives; only its end is noticed.
-If this process ends, the kernel resets it.
+Rule 3: a waiting client isn't read either, so its bytes aren't lost; only its end is detected. If
+this process ends, the kernel resets the client.
 Rule 4: the connection ends the dial by ``cancel``, and the dial ends the connection by ``finish``;
 an endpoint's socket is the dial's until it has answered.
 """
@@ -47,7 +47,7 @@ _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 
 class DialOwner(Protocol):
-    """What a dial needs of its owner: see ``TcpConnections``."""
+    """The part of ``TcpConnections`` that a dial uses."""
 
     engine: Engine
     probes: Probes
@@ -57,7 +57,7 @@ class DialOwner(Protocol):
 
 
 class _DialledFor(Protocol):
-    """What a dial needs of the connection that it is a part of: see ``TcpConnection``."""
+    """The part of ``TcpConnection`` that its dial uses."""
 
     client: _socket.socket
     may_preserve: bool
@@ -106,25 +106,25 @@ class TcpDial:
         self.endpoint: SocketAddress | None = None
         """The endpoint that is dialled, or that answered."""
         self.sock: _socket.socket | None = None
-        """Towards the endpoint, until it has answered."""
+        """The socket towards the endpoint, until it has answered."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
         """Endpoints that failed, and why; most connections need no dict."""
         self.began_at: float | None = None
-        """When the last dial began; None before the first one."""
+        """When the last dial began; None before the first dial."""
         self.holds_ack = False
         """The ACK of the endpoint's answer waits for bytes to send (``held_acks``)."""
         self.is_preserved = False
         """The endpoint sees the client's own address."""
         self.shows_local_client = False
-        """That is the address of a container of this node."""
+        """The endpoint sees the address of a container of this node."""
         self.is_waiting = False
-        """It has a place in the waiting room of its Service port."""
+        """The client has a place in the waiting room of its Service port."""
         self._is_dialling = False
         self._is_counted = False
         self._cancel_opening: Callable[[], None] | None = None
-        """Gives up the dialer's dial in progress; None where endpoints are dialled by connect."""
+        """Cancels the dialer's dial in progress; None where endpoints are dialled by connect."""
         self._awaits_turn = False
-        """``_dial_again`` is to dial. A client that was parked meanwhile has been resumed since."""
+        """``_dial_again`` should dial: the waiting room hasn't resumed the client since."""
 
     @property
     def count(self) -> int:
@@ -133,7 +133,7 @@ class TcpDial:
         return len(tried) + (endpoint is not None and endpoint not in tried)
 
     def try_next(self) -> None:
-        """Dial the next endpoint; if none is left, have the client wait, or reset it."""
+        """Dial the next endpoint; if none is left, let the client wait, or reset it."""
         group, now = self.group, self._reactor.now
         if self.began_at is None:
             if group.waiting_room is not None and self._queues_up(group.waiting_room):
@@ -155,7 +155,7 @@ class TcpDial:
             return
         if failed.failure is Failure.EXHAUSTED:
             group.outcomes.failed(endpoint, failed, now)
-            # Like clients that wait in the listener's queue, but with a deadline.
+            # Like clients in the listener's queue, but with a deadline.
             room = group.waiting_room if self._wait() else None
             self._awaits_turn = room is None
             resume = self._dial_again if room is None else room.retry
@@ -165,11 +165,11 @@ class TcpDial:
         self._dial_next()
 
     def cancel(self) -> None:
-        """Give up, as the connection ends and no endpoint has answered. Idempotent."""
+        """Give up because the connection ends before an endpoint has answered. Idempotent."""
         self._awaits_turn = False
         self._end_dial()
         if self.sock is not None:
-            # It may have connected meanwhile.
+            # The socket may have connected meanwhile.
             reset_on_close(self.sock)
             self._drop_socket()
         room = self.group.waiting_room
@@ -182,16 +182,16 @@ class TcpDial:
         return self.began_at is not None and self.began_at <= moment
 
     def _dial_next(self) -> None:
-        """Dial the next endpoint after a failed dial, when it is this Service port's turn."""
+        """After a failed dial, dial the next endpoint on this Service port's turn."""
         self._awaits_turn = True
         self._owner.engine.redials.add(self.group, self._dial_again)
 
     def _queues_up(self, room: WaitingRoom) -> bool:
-        """Have a new client wait behind others that wait for endpoints at their limit."""
+        """Let a new client wait behind others that wait for endpoints at their limit."""
         return room.is_queueing and not self.is_waiting and self._wait(is_at_limit=True)
 
     def _wait(self, *, is_at_limit: bool = False) -> bool:
-        """Have the client wait until an endpoint can take it; returns False if it may not."""
+        """Let the client wait until an endpoint can take it; returns False if it may not wait."""
         is_at_limit = is_at_limit or self.group.balancers.is_at_limit(
             self.address[0], self._reactor.now, self.tried or ()
         )
@@ -221,20 +221,20 @@ class TcpDial:
         self._connection.finish(EndReason.LEFT, as_reset=True, by=EndedBy.CLIENT)
 
     def resume(self) -> None:
-        """Dial for a client that waits. Part of Waiter."""
+        """Dial for the waiting client, for the waiting room."""
         self._reactor.unregister(self._connection.client)
         self.try_next()
 
     def end_wait(self, cause: EndReason) -> None:
-        """Reset a client that waits. Part of Waiter."""
+        """Reset the waiting client, for the waiting room."""
         self.group.counters.refused += 1
         self._connection.finish(cause, as_reset=True)
 
     def _pick_again(self) -> None:
-        """Pick once more when the loop has handled all events.
+        """Pick once more after the loop has handled all events.
 
-        A worker may see a client before the change that admits it: both have arrived, and the loop
-        chooses the order. Twice, because what the loop saw last may be older than this client.
+        A worker may handle a client before the change that admits it: both have arrived, and the
+        loop chooses the order. Twice, because the loop's last poll may be older than this client.
         """
         self.tried = {}
         self._awaits_turn = True
@@ -242,14 +242,14 @@ class TcpDial:
         loop.call_soon(loop.call_soon, self._dial_again)
 
     def _dial_again(self) -> None:
-        # The client's deadline may have passed meanwhile: then the waiting room resumes it.
+        # If the client's deadline has passed meanwhile, the waiting room resumes the client.
         if self._awaits_turn:
             self._awaits_turn = False
             self._reactor.tick()
             self.try_next()
 
     def _connect(self, endpoint: SocketAddress) -> DialFailure | None:
-        """Begin a dial; returns None if it is in progress, else its failure."""
+        """Begin a dial; returns the failure if it fails at once, else None."""
         dialer = self._owner.engine.dialer
         if dialer is not None:
             self._cancel_opening = dialer.dial(self.group.label, endpoint, self._on_opened)
@@ -291,7 +291,7 @@ class TcpDial:
         self._owner.dial_deadlines.start(self, self._reactor.now)
 
     def _on_opened(self, outcome: _socket.socket | int) -> None:
-        """Take the outcome of the dialer's dial."""
+        """Handle the outcome of the dialer's dial."""
         self._cancel_opening = None
         self._reactor.tick()
         if not isinstance(outcome, int):
@@ -308,7 +308,7 @@ class TcpDial:
         self._dial_next()
 
     def check_locality(self) -> None:
-        """Set ``shows_local_client``, from what is known of the node's links now."""
+        """Set ``shows_local_client`` from the current state of the node's links."""
         locality = self._owner.engine.client_dialer.locality
         self.shows_local_client = self.is_preserved and locality.attaches(self.address[0])
 
@@ -342,7 +342,7 @@ class TcpDial:
         self._dial_next()
 
     def _answered(self, sock: _socket.socket, events: int) -> None:
-        """Have the two sides joined, with the first events of the endpoint's."""
+        """Join the two sides, with the first events of the endpoint's socket."""
         connection = self._connection
         try:
             self._reactor.register(connection.client, READ_EVENTS, connection.on_client)
@@ -372,7 +372,7 @@ class TcpDial:
                 self.group.loads.dial_ended(self.endpoint)
 
     def timed_out(self) -> None:
-        """Try the next endpoint; if there is none, keep dialling until the client's deadline."""
+        """Try the next endpoint; if there is none, keep this dial until the client's deadline."""
         self._reactor.tick()
         now, tried = self._reactor.now, {*(self.tried or ()), self.endpoint}
         if not self.group.balancers.current.has_more(self.address[0], now, tried=tried):
@@ -381,7 +381,7 @@ class TcpDial:
             self.try_next()
 
     def client_timed_out(self) -> None:
-        """Have the client wait, or reset it, even if there are endpoints left to try."""
+        """Let the client wait, or reset it, even if endpoints are left to try."""
         if self._give_up_dial() and not self._wait():
             self._refuse()
 
@@ -389,7 +389,7 @@ class TcpDial:
         """End the dial in progress, if any; returns False if the caller has nothing left to do."""
         self._reactor.tick()
         if self.sock is not None and is_connected(self.sock):
-            # The loop was held up: the event is still to come, and until then the dial counts.
+            # The loop was delayed: the event is still to come, and the dial counts until then.
             return False
         is_opening = self._cancel_opening is not None
         self._end_dial()
@@ -417,7 +417,7 @@ class TcpDial:
             outcomes, is_over, is_answering = self.group.outcomes, False, False
             if failed.failure is Failure.SILENT and self.began_at is not None:
                 is_over = outcomes.has_returned_since(self.endpoint, self.began_at)
-                # Where others are left, one that answers only some dials is worse than they are.
+                # With other endpoints left, one that answers only some dials is the worst choice.
                 is_only = len(self.group.serving.all_endpoints) == 1
                 is_answering = is_only and outcomes.has_answered_since(self.endpoint, self.began_at)
             self.tried[self.endpoint] = outcomes.failed(

@@ -1,8 +1,8 @@
-"""The listening socket of TCP: takes connections from its queue and has them dialled.
+"""A TCP listener: accepts connections from its queue and begins their dials.
 
-Rule 1: the queue is drained, but by no more than a batch at a time.
-Rule 2: at the limit of descriptors or memory nothing is taken, and the kernel keeps the clients
-waiting, until connections have ended, or those of the largest holder were reset (``shares``).
+Rule 1: the queue is drained one batch at a time.
+Rule 2: at the limit of descriptors or memory nothing is accepted, and clients wait in the kernel's
+queue until connections have ended, or the largest holder's were reset (``shares``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .tuning import BATCH
 class TcpListener:
     """One listening, non-blocking socket; the caller closes it."""
 
-    # Cost: there is one for each Service port.
+    # Cost: each Service port has one.
     __slots__ = "_at", "_connections", "_engine", "_family", "_is_closed", "_lost", "group", "sock"
 
     def __init__(
@@ -41,17 +41,17 @@ class TcpListener:
         self._at = at
         self._family = family_of(at.ip)
         self._is_closed = False
-        # A successor gets its predecessor's socket, with the kernel's count.
+        # A new worker inherits the previous worker's socket, with the kernel's count.
         self._lost = packets_lost(sock)
         self._watch()
 
     def hand_over(self, group: EndpointGroup) -> None:
-        """Accept for another group; accepted connections stay with theirs."""
+        """Accept for another group; accepted connections keep their group."""
         self.settle()
         self.group = group
 
     def close(self) -> None:
-        """Accept nothing more; accepted connections continue. Idempotent."""
+        """Stop accepting; accepted connections continue. Idempotent."""
         self.settle()
         self._is_closed = True
         self._engine.reactor.unregister(self.sock)
@@ -62,7 +62,7 @@ class TcpListener:
             self._lost = self.group.count_lost(self.sock, self._lost)
 
     def _watch(self) -> None:
-        # Level-triggered: what is left after a batch, or after a pause, is reported again.
+        # Level-triggered: clients left after a batch or a pause are reported again.
         self._engine.reactor.register(self.sock, epoll.IN, self._on_acceptable)
 
     def _resume(self) -> None:
@@ -92,7 +92,7 @@ class TcpListener:
                 if number:
                     # If another client waits, the socket is reported again.
                     return
-                # What was just reset is closed at the end of the dispatch, which makes room.
+                # Connections just reset are closed at the end of the dispatch, which makes room.
                 if not shedding.make_room(self.group, reactor.now):
                     self._pause()
                 return
@@ -102,7 +102,7 @@ class TcpListener:
                 return
             except OSError as exc:
                 if exc.errno in EXHAUSTED_ERRNOS:
-                    # Descriptors that aren't counted here: an embedder's.
+                    # Descriptors that aren't counted here: the embedding program's.
                     self._pause()
                     return
                 # The client has gone already (ECONNABORTED and the network errors of accept(2)).
@@ -110,7 +110,7 @@ class TcpListener:
             client = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             client.setblocking(False)
             connection = TcpConnection(connections, self.group, client, address)
-            # A client on this node that dials an address routed here has that address, too.
+            # A local client that dials an address routed to this node also has it as its source.
             is_self = address[0] == self._at.ip
             connection.may_preserve = keeps_clients and not is_self
             connections.began(connection)

@@ -1,4 +1,4 @@
-"""Deadlines of equal length, such as those of dials."""
+"""Deadlines of equal length, such as for dials."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-# uvloop rounds to milliseconds, and a timer of 0 has the loop run without a pause.
+# uvloop rounds to milliseconds, and a timer of 0 makes the loop spin.
 _SHORTEST_S = 0.001
 
 Item = TypeVar("Item", bound=Hashable)
@@ -15,7 +15,7 @@ Item = TypeVar("Item", bound=Hashable)
 class Timeouts(Generic[Item]):
     """Calls ``expired`` for each item that isn't stopped within ``after_s`` seconds.
 
-    As all are equally long, the oldest is the next one due: a deadline costs a dictionary entry,
+    All deadlines are equally long, so the oldest is due next: a deadline costs a dictionary entry,
     and one timer of the loop serves all.
     """
 
@@ -40,13 +40,13 @@ class Timeouts(Generic[Item]):
         return item in self._due
 
     def start(self, item: Item, now: float) -> None:
-        """Begin the deadline of an item that has none."""
+        """Start the deadline of an item that has none."""
         self._due[item] = now + self._after_s
         if self._timer is None:
             self._timer = self._loop.call_later(self._after_s, self._fire)
 
     def stop(self, item: Item) -> None:
-        """End an item's deadline. Idempotent."""
+        """Stop an item's deadline. Idempotent."""
         self._due.pop(item, None)
 
     def close(self) -> None:
@@ -59,19 +59,19 @@ class Timeouts(Generic[Item]):
         now = self._clock()
         try:
             for item, due in self._expiring(now):
-                # The callback of another item may have ended it, or started it again.
+                # Another item's callback may have stopped or restarted this one.
                 if self._due.get(item) == due:
                     del self._due[item]
                     self._expired(item)
         finally:
-            # Only here: a deadline that was started meanwhile may be much later than the next.
+            # Only here: a deadline started meanwhile may be much later than the next one.
             self._timer = None
             if self._due:
                 due = next(iter(self._due.values()))
                 self._timer = self._loop.call_later(max(_SHORTEST_S, due - now), self._fire)
 
     def _expiring(self, now: float) -> list[tuple[Item, float]]:
-        """Return all that are due, as finding the head of a dictionary is slow."""
+        """Return all due items at once because finding a dictionary's head is slow."""
         items: list[tuple[Item, float]] = []
         for item, due in self._due.items():
             if due > now:

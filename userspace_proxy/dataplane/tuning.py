@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 from .pipes import MAX_PIPES
 
-# At most this much per read. Small enough to bound the unsent rest for a stalled reader, large
-# enough that bulk isn't dominated by system calls.
+# Bytes per read. Small enough to bound the unsent rest for a stalled reader, large enough that
+# system calls don't dominate bulk.
 BUFFER_BYTES = 256 * 1024
 
 # Reads of one direction before others get their turn: 2 MiB, at most a millisecond.
 ROUNDS = 8
 
-# A read of this much is bulk: from here on splicing costs less than copying (measured; below it two
-# more calls cost more than the copies). Less than a buffer, which is followed by a second read: see
+# A read of this much is bulk: from here on splicing costs less than copying (measured; below it the
+# two extra calls cost more than the copies). Less than a buffer, so that a second read follows: see
 # rule 6 in ``relay``.
 BULK_BYTES = 64 * 1024
 
-# Fillings of a pipe of one direction before others get their turn: up to 4 MiB, about 2 ms.
+# Pipe fillings of one direction before others get their turn: up to 4 MiB, about 2 ms.
 SPLICE_ROUNDS = 4
 
-# Turns of one direction in a row before a reset: more than the kernel keeps of one socket, unless
+# Turns of one direction in a row before a reset: more than a socket buffers in the kernel, unless
 # tcp_rmem allows more than 16 MiB.
 LAST_TURNS = 8
 
-# Connections accepted, or datagrams received, of one socket before others get their turn.
+# Connections accepted, or datagrams received, per socket before others get their turn.
 BATCH = 64
 
 # Dials of a UDP flow that fail at once, such as without a route, before others get their turn.
@@ -37,18 +37,18 @@ BACKLOG = 4096
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """Settings of the operator or the embedding program."""
+    """Settings that the operator or the embedding program makes."""
 
     connect_timeout_s: float = 1.0
-    """Silence for this long and the next endpoint is tried: the kernel resends a SYN after one
-    second, so less would give up on every lost packet."""
+    """Seconds of silence after which the next endpoint is tried: the kernel resends a SYN after one
+    second, so a shorter time would give up on every lost packet."""
     reset_wait_s: float = 5.0
-    """Seconds without progress after which bytes that were sent before a RST are dropped."""
+    """Seconds without progress after which bytes sent before a RST are dropped."""
     tcp_idle_s: float = 86400.0
-    """Seconds without a byte in either direction after which a connection is reset; a day, as
-    conntrack's entries live under kube-proxy (tcpEstablishedTimeout)."""
+    """Seconds without a byte in either direction after which a connection is reset; a day, the
+    lifetime of conntrack entries under kube-proxy (tcpEstablishedTimeout)."""
     tcp_half_closed_s: float = 3600.0
-    """The same after one side's FIN or RST; an hour, as there (tcpCloseWaitTimeout)."""
+    """The same after one side's FIN or RST; an hour, as in kube-proxy (tcpCloseWaitTimeout)."""
     udp_idle_s: float | None = None
     """Seconds without a datagram after which a flow ends; None for conntrack's rule: 30 s after one
     exchange, 120 s once it has gone back and forth."""
@@ -56,23 +56,23 @@ class Tuning:
     """Limit of UDP flows; None for a quarter of the descriptors, and in all processes together no
     more than half of the node's ephemeral ports: a flow at this node's address takes one."""
     processes: int = 1
-    """How many share the node's ephemeral ports, this one included."""
+    """How many processes share the node's ephemeral ports, this one included."""
     max_pipes: int = MAX_PIPES
     """Pipes for bulk, of 1 MiB and two descriptors each; 0 copies everything."""
     descriptor_limit: int | None = None
-    """Descriptors that may be used; None for what RLIMIT_NOFILE leaves of them."""
+    """Descriptors that may be used; None for all that RLIMIT_NOFILE leaves."""
 
     connection_log: float = 0.0
-    """The share of connections and flows that are logged when they end; 1 is all of them."""
+    """The share of connections and flows that are logged at their end; 1 means all."""
 
     proxy_protocol_from: tuple[str, ...] = ()
-    """TCP connections from these networks begin with a PROXY header, which is read."""
+    """Networks whose TCP connections begin with a PROXY header, which is read."""
 
     @property
     def client_timeout_s(self) -> float:
         """Seconds from the first dial after which a client without an answer is reset.
 
-        Three dials. The last endpoint left to try may be silent for all the time that remains, so a
-        dial survives the loss of a SYN or two.
+        Enough for three dials. The last endpoint left to try may be silent for all the remaining
+        time, so a dial survives the loss of a SYN or two.
         """
         return 3 * self.connect_timeout_s

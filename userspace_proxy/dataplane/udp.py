@@ -5,16 +5,16 @@
 
 Rule 1: a reply leaves from the address at which the datagram arrived (IP_PKTINFO): only then do
 conntrack, and clients with connected sockets, recognize it.
-Rule 2: an ICMP error reports an earlier datagram; it never costs a good one, neither one to be sent
-nor one that has arrived.
+Rule 2: an ICMP error is about an earlier datagram; it never costs a good datagram, outgoing or
+incoming.
 Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered yet continues with
-another one, first datagrams included.
-Rule 4: a refusal of a client's own address ejects no endpoint: it may be a network policy's refusal
-of this client, and a dial from this node (``probes``) would take a datagram. Such a flow continues
-with another endpoint anyway. A host that is absent is so for all clients (``udp_flows``).
-Rule 5: a datagram leaves with one hop fewer than it arrived with (TTL, hop limit), and is dropped
-when none is left, as by a router. So a loop of Services, through other nodes or a load balancer,
-ends for each datagram, also where it passes existing flows.
+another endpoint, first datagrams included.
+Rule 4: a refusal of a client's own address ejects no endpoint: a network policy may refuse this
+client alone, and a probe from this node (``probes``) would need a datagram. The flow continues with
+another endpoint anyway. An absent host is absent for all clients (``udp_flows``).
+Rule 5: the hop limit (TTL) of a datagram is decremented, and at 0 the datagram is dropped, as by a
+router. So a loop of Services, through other nodes or a load balancer, ends for each datagram, even
+where it passes existing flows.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# A flow's first datagrams are kept until the endpoint has answered, to be sent to another one if it
-# refuses: the A and AAAA queries that glibc sends at once, or a QUIC hello, not a bulk transfer. A
-# refusal that arrives later isn't about these any more.
+# A flow's first datagrams are kept until the endpoint has answered, to be sent to another endpoint
+# if it refuses: the A and AAAA queries that glibc sends at once, or a QUIC hello, not a bulk
+# transfer. A later refusal isn't about these any more.
 _KEEP_BYTES = 2048
 _KEEP_DATAGRAMS = 4
 _KEEP_S = 1.0
-# That an endpoint has refused nothing shows that it is there only once ARP or neighbour discovery
-# had the time to fail: three requests, a second apart (arp(7): mcast_solicit, retrans_time_ms).
+# Without a refusal an endpoint counts as present only after ARP or neighbour discovery had time to
+# fail: three requests, a second apart (arp(7): mcast_solicit, retrans_time_ms).
 _ONE_WAY_S = 4.0
 
 
@@ -86,26 +86,26 @@ class UdpListener:
         self._flows: dict[Hashable, UdpFlow] = {}
         self._destinations = Destinations()
         self._turn = 0
-        """The reactor's, when the socket was last read."""
+        """The reactor's turn when the socket was last read."""
         self._had_more = False
-        # A successor gets its predecessor's socket, with the kernel's count.
+        # A new worker inherits the previous worker's socket, with the kernel's count.
         self._lost = packets_lost(sock)
         self._hop_log_limit = LogLimit()
-        # Level-triggered: what is left after a batch is reported again.
+        # Level-triggered: datagrams left after a batch are reported again.
         engine.reactor.register(sock, epoll.IN, self._on_readable)
         group.on_removed.append(self._endpoints_removed)
 
     def close(self) -> None:
-        """End the flows and receive nothing more; clients are refused once the socket is closed."""
+        """End the flows and stop receiving; clients are refused once the socket is closed."""
         self._leave_group(EndReason.LISTENER_CLOSED)
         self.engine.reactor.unregister(self.sock)
 
     def stop_receiving(self) -> None:
-        """Receive nothing more from clients; replies of endpoints still reach them."""
+        """Stop receiving from clients; replies of endpoints still reach them."""
         self.engine.reactor.unregister(self.sock)
 
     def hand_over(self, group: EndpointGroup) -> None:
-        """End the flows and serve another group's clients, also those whose datagrams wait."""
+        """End the flows and serve another group; it also gets the datagrams that wait."""
         self._leave_group(EndReason.HANDED_OVER)
         self.group = group
         group.on_removed.append(self._endpoints_removed)
@@ -117,8 +117,8 @@ class UdpListener:
         self.group.on_removed.remove(self._endpoints_removed)
 
     def _on_readable(self, _events: int) -> None:
-        # After a single datagram mostly a single one follows, so no read finds the socket empty. A
-        # socket with more is reported again in the next dispatch.
+        # A single datagram is mostly followed by a single one, so this avoids a read that finds the
+        # socket empty. A socket with more is reported again in the next dispatch.
         reactor = self.engine.reactor
         most = BATCH if self._had_more or reactor.turn - self._turn == 1 else 1
         self._turn = reactor.turn
@@ -149,7 +149,7 @@ class UdpListener:
             elif flow.hop_limit != ancillary[-1] and not self._limit_hops(flow, ancillary[-1]):
                 continue
             if flow.is_stream and flow.used > fresh and flow.sock is not None:
-                # Nothing to note, as for most datagrams. An error may be about an earlier one.
+                # The usual case: nothing to note. An error may be about an earlier datagram.
                 try:
                     flow.received_bytes += flow.sock.send(buffer[:count])
                     continue
@@ -182,7 +182,7 @@ class UdpListener:
         return flow
 
     def _limit_hops(self, flow: UdpFlow, hop_limit: AncillaryItem) -> bool:
-        """Set another hop limit than the last datagram had; returns False if it is used up."""
+        """Apply a changed hop limit to the flow's socket; returns False at the last hop."""
         if hops_left(hop_limit) <= 1:
             self._drop_at_last_hop(flow.address)
             return False
@@ -205,9 +205,9 @@ class UdpListener:
             )
 
     def _connect(self, flow: UdpFlow) -> bool:
-        """Choose an endpoint and connect a socket to it; returns False if some couldn't be dialled.
+        """Choose an endpoint and connect a socket to it; returns False after too many failed dials.
 
-        The client's next datagram then tries others.
+        The client's next datagram then tries other endpoints.
         """
         now = self.engine.reactor.now
         for _ in range(DIALS):
@@ -229,8 +229,8 @@ class UdpListener:
                 return True
             self._dial_failed(flow, endpoint, failed)
             if failed.failure is Failure.OUT_OF_ALL_PORTS:
-                # No source port to any endpoint: other programs use more than the half that the
-                # flow table leaves them.
+                # No source port is left: other programs use more than the half of the ports that
+                # the flow table leaves them.
                 self._all_flows.free_source_ports(flow)
                 break
             if failed.failure is Failure.EXHAUSTED:
@@ -238,9 +238,9 @@ class UdpListener:
         return False
 
     def _dial(self, flow: UdpFlow, endpoint: SocketAddress) -> DialFailure | None:
-        """Connect a socket for a flow; returns None, or the failure."""
+        """Connect a socket for a flow; returns the failure, or None."""
         now, client_dialer = self.engine.reactor.now, self.engine.client_dialer
-        # A client on this node that dials an address routed here has that address, too.
+        # A local client that dials an address routed to this node also has it as its source.
         may_preserve = self.group.serving.handling.keeps_clients and flow.address[0] != self._at.ip
         try:
             sock, number = client_dialer.dial_for(
@@ -304,7 +304,7 @@ class UdpListener:
         if age_s > _ONE_WAY_S:
             flow.kept = None
             if flow.endpoint is not None:
-                # Endpoints of one-way protocols never answer; it is enough that they don't refuse.
+                # Endpoints of one-way protocols never answer; not refusing is enough.
                 self.group.outcomes.answered(flow.endpoint, now)
         elif kept is not None and age_s <= _KEEP_S and len(kept) < _KEEP_DATAGRAMS:
             fits = len(payload) + sum(len(one.payload) for one in kept) <= _KEEP_BYTES
@@ -312,10 +312,10 @@ class UdpListener:
                 kept.append(Kept(bytes(payload), flow.hop_limit))
 
     def _send(self, flow: UdpFlow, payload: bytes | memoryview) -> int:
-        """Send to the endpoint; returns the errno of a refusal that this call reported, or 0."""
+        """Send to the endpoint; returns the errno of a refusal that the call reported, or 0."""
         sock = flow.sock
         refusal = 0
-        # Twice: the first call may only report the error of an earlier datagram.
+        # Twice: the first call may only report an earlier datagram's error.
         for _ in range(2):
             if sock is None:
                 break
@@ -338,8 +338,8 @@ class UdpListener:
         if not kept or self.engine.reactor.now - flow.sent_since > _KEEP_S:
             self.end(flow, EndReason.REFUSED, EndedBy.ENDPOINT)
             return
-        # What it leaves is no room for others: as they wait, they would be refused in turn, without
-        # a pause. They try it each second.
+        # Leaving makes no room for waiting flows: the endpoint would refuse them one after another
+        # without a pause. They try it each second.
         self._leave_endpoint(flow, makes_room=False)
         if self._connect(flow):
             self.table.use(flow, self.engine.reactor.now)
@@ -351,7 +351,7 @@ class UdpListener:
             self.end(flow, EndReason.UNANSWERED)
 
     def resume(self, flow: UdpFlow) -> None:
-        """Choose an endpoint for a flow that waits, and send what was kept of it."""
+        """Choose an endpoint for a waiting flow, and send its kept datagrams."""
         kept, room = flow.kept or (), self.group.waiting_room
         if not self._connect(flow):
             if not flow.wait():
@@ -365,7 +365,7 @@ class UdpListener:
         self._send_kept(flow, kept)
 
     def _send_kept(self, flow: UdpFlow, kept: Iterable[Kept]) -> None:
-        """Send a flow's first datagrams, each with one hop fewer than it arrived with."""
+        """Send a flow's first datagrams, each with its hop limit decremented."""
         last, refusal = flow.hop_limit, 0
         for payload, hop_limit in kept:
             if hop_limit != flow.hop_limit:
@@ -374,7 +374,7 @@ class UdpListener:
         if last != flow.hop_limit:
             self._limit_hops(flow, last)
         if refusal:
-            # One that was sent before has met it: no event tells of an error that a call took.
+            # An earlier datagram was refused; no event reports an error that a call has taken.
             flow.refused(refusal)
 
     def end(self, flow: UdpFlow, cause: EndReason, by: EndedBy = EndedBy.PROXY) -> None:
@@ -399,7 +399,7 @@ class UdpListener:
         self.table.remove(flow)
 
     def settle(self) -> None:
-        """Bring the counters of endpoints and of the Service port up to date."""
+        """Update the counters of endpoints and of the Service port."""
         self._lost = self.group.count_lost(self.sock, self._lost)
         for flow in self._flows.values():
             flow.settle()
@@ -428,7 +428,7 @@ class UdpListener:
         serves = self.group.balancers.serves
         for flow in list(self._flows.values()):
             if flow.endpoint not in removed or serves(flow.client_ip, flow.endpoint):
-                # Clients of the other side may still use it.
+                # Clients of the other side may still use the endpoint.
                 continue
             if flow.dialled_at <= begun_by:
                 self.end(flow, EndReason.ENDPOINT_REMOVED)
@@ -440,13 +440,13 @@ class UdpListener:
         cause: EndReason | None = None,
         by: EndedBy = EndedBy.NONE,
     ) -> None:
-        """Record what happens before the end of a flow, where flows are watched."""
+        """Record an event before the end of a flow, where flows are watched."""
         log = self.engine.connection_log
         if log is not None and log.is_watched(self.group.scopes, flow.client_ip):
             log.write(self._facts(flow, event, cause, by), self._frontend)
 
     def _frontend(self) -> SocketAddress | None:
-        # Where rules lead to all addresses, the kernel doesn't tell which one was dialled.
+        # On a wildcard address the kernel doesn't report which address was dialled.
         return None if is_wildcard(self._at.ip) else self._at
 
     def _facts(

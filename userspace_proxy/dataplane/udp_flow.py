@@ -23,26 +23,26 @@ from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .tuning import BATCH
 
-# Errors that mean a refusal: of ICMP (icmp_err_convert in net/ipv4/icmp.c, and IPv6's), or of this
-# node's rules and routes (EPERM, EINVAL). EMSGSIZE doesn't: the kernel has learnt the path's MTU,
-# and the next datagram fits; nor do ENOBUFS and ENOMEM, which pass.
+# Errors that mean a refusal: by ICMP (icmp_err_convert in net/ipv4/icmp.c, and IPv6's), or by this
+# node's rules and routes (EPERM, EINVAL). Not EMSGSIZE: the kernel has learnt the path's MTU, and
+# the next datagram fits; nor ENOBUFS and ENOMEM, which are transient.
 _NO_WAY = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 _REJECTED = {errno.EPERM, errno.EACCES, errno.ENOPROTOOPT}
 _OTHERS = {errno.ECONNREFUSED, errno.EINVAL, errno.ENONET, errno.EPROTO}
 REFUSALS = frozenset(_NO_WAY | _REJECTED | _OTHERS)
-# These may pass, as while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
+# Transient, for example while a route changes or ARP gets no answer (RFC 1122, 4.2.3.9).
 _PASSING = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH})
 
-# Of a flow that waits: about twice what is kept of others, for protocols that open with a burst.
+# Kept of a waiting flow, about twice as much as of others: some protocols open with a burst.
 _HELD_DATAGRAMS = 8
 _HELD_BYTES = 16 * 1024
 
 
 def refusal_of(sock: _socket.socket, number: int | None) -> int:
-    """Return the errno of the endpoint's refusal, 0 if an error of its socket isn't one.
+    """Return the errno of the endpoint's refusal; 0 if the socket's error isn't a refusal.
 
     Args:
-        number: The errno of a call that failed.
+        number: The errno of a failed call.
     """
     queued = take_icmp_errors(sock)
     found = number if queued is None else queued
@@ -50,7 +50,7 @@ def refusal_of(sock: _socket.socket, number: int | None) -> int:
 
 
 class _FlowOwner(Protocol):
-    """What a flow needs of its listener: see ``UdpListener``."""
+    """The part of ``UdpListener`` that a flow uses."""
 
     engine: Engine
     group: EndpointGroup
@@ -68,19 +68,19 @@ class Kept(NamedTuple):
 
     payload: bytes
     hop_limit: AncillaryItem
-    """With which it arrived."""
+    """The hop limit with which it arrived."""
 
 
 @dataclass(slots=True)
 class Wait:
-    """That a flow has waited for an endpoint."""
+    """A flow's wait for an endpoint, past or present."""
 
     started: float
-    """When its first datagram came."""
+    """When the flow's first datagram arrived."""
     since: float
-    """When it first waited."""
+    """When the flow began to wait."""
     is_on: bool = False
-    """It has a place in the waiting room of its Service port."""
+    """The flow has a place in the waiting room of its Service port."""
 
 
 class UdpFlow:
@@ -104,40 +104,40 @@ class UdpFlow:
         self.listener = listener
         self.key = key
         self.address = address
-        """The client's, in the form that ``sendmsg`` takes."""
+        """The client's address, in the form that ``sendmsg`` takes."""
         self.client_ip = str(address[0])
         self.ancillary = ancillary
-        """Makes a reply leave from the right address; empty if the listener has only one."""
+        """Sets the source address of replies; empty if the listener has only one."""
         self.hop_limit = hop_limit
-        """With which the client's last datagram arrived."""
+        """The hop limit of the client's last datagram."""
         self.endpoint: SocketAddress | None = None
         self.dialled_at = 0.0
-        """When that endpoint was chosen: later than the start, if another one refused before."""
+        """When that endpoint was chosen: later than the start if another one refused first."""
         self.sock: _socket.socket | None = None
         self.kept: list[Kept] | None = []
-        """Its first datagrams; None when they are not to be sent again."""
+        """Its first datagrams; None once they must not be sent again."""
         self.answered_at = -math.inf
-        """When an answer was noted last."""
+        """When an answer was last noted."""
         self.is_ended = False
         self.is_preserved = False
         """The endpoint sees the client's own address."""
         self.is_stream = False
         self.waited: Wait | None = None
-        """None: it never has."""
+        """None: it has never waited."""
         self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
         self.sent_since = 0.0
         """When its first datagrams were sent: at its start, or after its wait."""
         self.first_byte_s: float | None = None
-        """Seconds from then to the endpoint's first answer; None before it."""
+        """Seconds from ``sent_since`` to the endpoint's first answer; None before it."""
         self.received_bytes = 0
         self.sent_bytes = 0
         self.turn = 0
         """The dispatch in which its socket was last read."""
         self.counted = (0, 0)
-        """What of the two is in the endpoint's counters."""
+        """How much of both is in the endpoint's counters."""
         self.conversation: Conversation | None = None
-        """None if no more than the first answer, or none yet, was noted."""
+        """None until an answer after the first one is noted."""
         self.tried: dict[SocketAddress, CauseCode] | None = None
         """Endpoints that refused, and why; most flows need no dict."""
 
@@ -156,14 +156,14 @@ class UdpFlow:
 
     @property
     def started(self) -> float:
-        """When its first datagram came."""
+        """When its first datagram arrived."""
         return self.sent_since if self.waited is None else self.waited.started
 
     def on_endpoint(self, events: int) -> None:
         """Send the endpoint's datagrams to the client; an error may mean that it refused.
 
-        The socket is level-triggered: most flows have one answer to read, so no read finds the
-        socket empty; one with more is reported again and read to the end.
+        The socket is level-triggered: most flows have one answer to read, so this avoids a read
+        that finds the socket empty; a socket with more is reported again and read to the end.
         """
         listener = self.listener
         sock = self.sock
@@ -180,11 +180,11 @@ class UdpFlow:
                 count = sock.recv_into(buffer)
             except BlockingIOError:
                 if events & epoll.ERR:
-                    # A call that failed has taken the error, and left it in the queue.
+                    # The failed call has cleared the error, but not from the error queue.
                     refusal = refusal_of(sock, 0) or refusal
                 break
             except OSError as exc:
-                # The kernel reports it before datagrams that arrived earlier.
+                # The kernel reports the error before datagrams that arrived earlier.
                 refusal = refusal_of(sock, exc.errno) or refusal
                 left = left or BATCH
                 continue
@@ -205,12 +205,12 @@ class UdpFlow:
             self.refused(refusal)
 
     def refused(self, number: int) -> None:
-        """Have the listener act on a refusal of the endpoint, of which this is the errno."""
+        """Pass the errno of the endpoint's refusal to the listener."""
         if self.endpoint is not None:
             self.listener.endpoint_refused(self, dial_failure(number, self.endpoint.ip))
 
     def settle(self) -> None:
-        """Bring the endpoint's counters up to date, and note that it doesn't answer."""
+        """Update the endpoint's counters, and note if it doesn't answer."""
         if self.endpoint is None:
             return
         counters = self.group.counters_of(self.endpoint)
@@ -231,7 +231,7 @@ class UdpFlow:
             self._note_unanswered(counters)
 
     def hold(self, payload: memoryview) -> None:
-        """Keep one of its first datagrams while it waits; later ones are dropped."""
+        """Keep one of the first datagrams while the flow waits; later ones are dropped."""
         held = self.kept if self.kept is not None else []
         self.kept = held
         size = len(payload) + sum(len(one.payload) for one in held)
@@ -241,7 +241,7 @@ class UdpFlow:
             self.group.counters.dropped_datagrams += 1
 
     def wait(self) -> bool:
-        """Wait until an endpoint can take it; returns False if it may not."""
+        """Wait until an endpoint can take the flow; returns False if it may not wait."""
         reactor = self.listener.engine.reactor
         is_at_limit = self.group.balancers.is_at_limit(
             self.client_ip, reactor.now, self.tried or ()
@@ -256,7 +256,7 @@ class UdpFlow:
         return True
 
     def leave_room(self) -> None:
-        """Give up the place in the waiting room, if it has one."""
+        """Give up the place in the waiting room, if there is one."""
         room = self.group.waiting_room
         if room is not None and self.waited is not None and self.waited.is_on:
             self.waited.is_on = False
@@ -266,7 +266,7 @@ class UdpFlow:
         self.listener.resume(self)
 
     def end_wait(self, cause: EndReason) -> None:
-        """Part of Waiter. No ICMP error can be sent from a socket that is open."""
+        """End the flow; no ICMP error can be sent while the listener's socket is open."""
         self.group.counters.refused += 1
         self.listener.end(self, cause)
 
@@ -275,11 +275,11 @@ class UdpFlow:
         talk = self.conversation = self.conversation or Conversation()
         if not talk.is_unanswered:
             talk.is_unanswered = True
-            # Answers to what was sent later show that it answers.
+            # Answers to later datagrams prove that the endpoint answers.
             counters.ended_unanswered(self.sent_since, Failure.NO_DATAGRAM)
 
     def _note_answer(self, now: float) -> None:
-        """Note a datagram of the endpoint: the first one, and one in each second of others."""
+        """Note a datagram of the endpoint: the first one, then at most one per second."""
         self.answered_at = now
         if self.first_byte_s is not None:
             talk = self.conversation = self.conversation or Conversation()
@@ -301,9 +301,9 @@ class UdpFlow:
                 client_dialer.answered_flows.add(self.address[0], self.endpoint)
 
 
-# Of a conversation. Who only receives may answer after 10 s, as WireGuard does. Keep-alives need no
-# answer: WireGuard's are 25 s apart, IPsec's 20 s, ICE's 15 s. Datagrams so far apart ask nothing.
-# Source: RFC 3948, 4; RFC 8445, 11; WireGuard 6.5.
+# A peer that only receives may answer as late as 10 s, as WireGuard does. Keep-alives need no
+# answer: WireGuard's are 25 s apart, IPsec's 20 s, ICE's 15 s. So datagrams this far apart don't
+# count as questions. Source: RFC 3948, 4; RFC 8445, 11; WireGuard 6.5.
 _FURTHER_S = 2
 _LOOKS = 3
 _SILENT_S = 11.0
@@ -312,14 +312,14 @@ _KEEP_ALIVE_S = 12.0
 
 
 class Conversation:
-    """What is noted of one flow's answers behind the first one, or before it.
+    """The state of one flow's answers besides the first one.
 
     answered in 3 seconds ──▶ a conversation ──asked, nothing back: 3 looks, 12 s──▶ stalled
                                            ◀───────────── answered ────────────
 
-    It is looked at with each report; of its datagrams only seconds with answers count. A stream in
-    one direction may begin with answers (a handshake), which take less than that. Silence is longer
-    than any that the endpoint has ended with an answer.
+    Each report checks it; answers count by the second. A one-way stream may begin with answers (a
+    handshake), which take fewer seconds. Only a silence longer than any that the endpoint has
+    broken before counts as stalled.
     """
 
     __slots__ = (
@@ -329,20 +329,20 @@ class Conversation:
 
     def __init__(self) -> None:
         self.further_seconds = 0
-        """Seconds with answers behind that of the first one."""
+        """Seconds with answers, not counting the first answer's."""
         self.is_unanswered = False
-        """Its endpoint was noted to have sent nothing in time."""
+        """The endpoint was counted as not answering in time."""
         self.is_stalled = False
-        """Whether the endpoint doesn't answer it any more."""
+        """Whether the endpoint has stopped answering."""
         self._longest_s = 0.0
-        """The longest silence that an answer has ended."""
+        """The longest silence that an answer has broken."""
         self._asked = 0
-        """The looks that found datagrams of the client, and none of the endpoint since."""
+        """Looks in a row that found datagrams of the client, and none of the endpoint."""
         self._silent_at = self._asked_at = 0.0
-        """The first and the last of these."""
+        """When the first and the last of these looks were."""
 
     def look(self, now: float, *, is_asked: bool, is_answered: bool) -> None:
-        """Note what has passed since the last look, from the client and from the endpoint."""
+        """Note whether client and endpoint have sent datagrams since the last look."""
         if is_answered:
             if self._asked:
                 self._longest_s = max(self._longest_s, now - self._silent_at)

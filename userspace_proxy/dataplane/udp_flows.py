@@ -1,17 +1,17 @@
-"""The UDP flows of one data plane: their limit, the end of idle ones, and absent endpoints.
+"""The UDP flows of one data plane: their limit, idle timeout, and absent endpoints.
 
     flow at the client's address ──3 s unanswered──▶ the kernel is asked: is the host there? ─┐
                                                      ▲──────── 10 s still unanswered ─────────┘
 
-The kernel reports a host that doesn't answer ARP or neighbour discovery to the source of the
-datagram. That is the client, so the error never arrives at this proxy's socket.
+If a host doesn't answer ARP or neighbour discovery, the kernel reports that to the datagram's
+source, which is the client: the error never arrives at this proxy's socket.
 
 Rule 1: such a host, or the gateway to it, is absent for all clients. A network policy that denies
 one client doesn't make ARP or neighbour discovery fail.
-Rule 2: the kernel is asked only about endpoints of such flows that are unanswered, of which one-way
-protocols have many: 100 times a call at most, some 5 ms. Further flows are left to the next call,
-and those that were asked about before come last.
-Rule 3: the network namespace is that of the calling thread.
+Rule 2: the kernel is asked only about endpoints of unanswered flows, of which one-way protocols
+have many: at most 100 times per call, some 5 ms. Further flows are left to the next call, and flows
+that were checked before come last.
+Rule 3: questions concern the calling thread's network namespace.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _QUESTIONS_MAX = 100
 # A host may leave later. Its node's pods are removed from EndpointSlices after 40 s or more
 # (kube-controller-manager: node-monitor-grace-period).
 AGAIN_S = 10.0
-# If other programs use so many source ports that none is left, a sixteenth of the flows ends: each
-# datagram that finds none is lost, so there should be few.
+# If other programs use so many source ports that none is left, a sixteenth of the flows ends: a
+# datagram without a port is lost, so there should be few.
 _PORTS_PART = 16
 
 
 class SilentFlows:
-    """The flows of one data plane at client addresses, until they have an answer.
+    """One data plane's flows from client addresses, until they are answered.
 
     Args:
         absent_hop: Returns the next hop to an address if no host answers for it.
@@ -59,7 +59,7 @@ class SilentFlows:
         self._began: dict[UdpFlow, float] = {}
         """In the order in which they were connected to their endpoints."""
         self._asked: dict[UdpFlow, float] = {}
-        """In the order in which the kernel was last asked about them."""
+        """In the order in which the kernel was last asked about the flows."""
 
     def __len__(self) -> int:
         return len(self._began) + len(self._asked)
@@ -74,7 +74,7 @@ class SilentFlows:
         self._asked.pop(flow, None)
 
     def take_absent(self) -> list[UdpFlow]:
-        """Return the flows that are due, unanswered, and whose endpoint no host has."""
+        """Return the due, unanswered flows whose endpoint is absent."""
         is_absent: dict[str, bool] = {}
         found, present = list[UdpFlow](), list[UdpFlow]()
         for flows, wait_s in ((self._began, WAIT_S), (self._asked, AGAIN_S)):
@@ -90,7 +90,7 @@ class SilentFlows:
     def _check(
         self, flows: dict[UdpFlow, float], wait_s: float, is_absent: dict[str, bool]
     ) -> list[UdpFlow]:
-        """Return those that are due, as far as questions reach, and add the answers."""
+        """Return the due flows, as many as questions are left, and add the answers."""
         now, checked = self._clock(), []
         for flow, since in flows.items():
             if now - since < wait_s:
@@ -105,7 +105,7 @@ class SilentFlows:
 
 
 class UdpFlows:
-    """All flows; the engine's descriptors and timers are used."""
+    """All flows; uses the engine's descriptors and timers."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -120,7 +120,7 @@ class UdpFlows:
         return len(self.table)
 
     def make_room(self) -> bool:
-        """Make room for one more flow, if necessary by ending one; returns whether there is."""
+        """Make room for a flow, if necessary by ending another; returns whether there is room."""
         if self._timer is None:
             self._timer = self._engine.loop.call_later(_SWEEP_S, self._sweep)
         is_full = self.table.is_full or (
@@ -132,7 +132,7 @@ class UdpFlows:
         return _evict(self.table.first_to_go())
 
     def free_source_ports(self, newcomer: UdpFlow) -> None:
-        """End some flows at this node's address, so that those after the newcomer get a port."""
+        """End some flows from this node's address, so that flows after the newcomer get a port."""
         for _ in range(1 + len(self.table) // _PORTS_PART):
             first = self.table.first_to_go()
             # The reactor closes sockets at the end of the dispatch: too late for this flow.
@@ -151,7 +151,7 @@ class UdpFlows:
         for flow in self.silent.take_absent():
             flow.listener.endpoint_refused(flow, _NO_HOST)
         for flow in self.table.expired(self._engine.clock()):
-            # One that waits has a deadline of its own.
+            # A waiting flow has its own deadline.
             if not flow.is_waiting:
                 flow.listener.end(flow, EndReason.IDLE)
         self._timer = (
@@ -160,7 +160,7 @@ class UdpFlows:
 
 
 def _asked_ip(flow: UdpFlow) -> str:
-    """Return the address about which the kernel is asked for a flow; empty if it isn't."""
+    """Return the address to ask the kernel about; empty if it isn't asked for this flow."""
     return flow.endpoint.ip if flow.endpoint and not flow.has_answer else ""
 
 

@@ -1,4 +1,4 @@
-"""Who waits, since when and for what, and which client has the most places.
+"""The clients that wait, since when and for what, and which client has the most places.
 
     add ──▶ waits for any endpoint, or ``at_limit`` ──turn──▶ ``dialled`` ──remove──▶
               ▲                                                   │
@@ -7,11 +7,11 @@
     clients by number of places      3: {10.0.0.7}   1: {10.0.0.8, fd00::8, fd00::9}
     networks by number of places     3: {10.0.0.7}   2: {fd00::/64}   1: {10.0.0.8}
 
-Rule 1: a client is an IP address, as in ``shares``; each of its connections that waits has a place.
-Rule 2: for a new place the client that has the most loses one, if it has more than its share;
-otherwise the client with the most in the network (an IPv4 address, an IPv6 /64) that has the most.
+Rule 1: a client is an IP address, as in ``shares``; each waiting connection has a place.
+Rule 2: a new place takes one from the client with the most places, if it has more than its share;
+otherwise from the largest client of the largest network (an IPv4 address, an IPv6 /64). Counts are
 
-Everything is counted as it changes, so a full room of 100,000 costs a new client no look at them.
+updated with each change, so a new client costs no pass over a full room of 100,000.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ K = TypeVar("K", bound=Hashable)
 
 
 class _Ranking(BySize[K]):
-    """How many places each holder has, and which one has the most."""
+    """How many places each holder has, and which holder has the most."""
 
     __slots__ = ()
 
     def most_with(self, newcomer: K) -> int:
-        """Return the most that a holder would have if a newcomer had one more."""
+        """Return the largest count of a holder after adding one to a newcomer."""
         return max(self.most, self.amounts.get(newcomer, 0) + 1)
 
     def largest_with(self, newcomer: K) -> K:
-        """Return the holder that would have the most if a newcomer had one more.
+        """Return the holder with the largest count after adding one to a newcomer.
 
-        There is at least one. Of equal ones it is the one that has had as many for longest.
+        There must be a holder. Of equal holders it returns the one with this count for longest.
         """
         if self.amounts.get(newcomer, 0) >= self.most:
             return newcomer
@@ -51,19 +51,19 @@ class _Ranking(BySize[K]):
 
 
 class WaitingClients(Generic[W]):
-    """The places of one waiting room, the one that has waited longest first."""
+    """The places of one waiting room, the longest waiting first."""
 
     def __init__(self) -> None:
         self.at_limit: set[W] = set()
-        """Those that wait for an endpoint at its limit."""
+        """Places that wait for an endpoint at its limit."""
         self.dialled: set[W] = set()
-        """Those for which an endpoint is dialled now; none of them is ``at_limit``."""
+        """Places for which an endpoint is being dialled; none of them is ``at_limit``."""
         self._since: OrderedDict[W, float] = OrderedDict()
         self._places: dict[str, OrderedDict[W, None]] = {}
         self._clients: _Ranking[str] = _Ranking()
         self._networks: _Ranking[str | bytes] = _Ranking()
         self._clients_in = defaultdict[bytes, _Ranking[str]](_Ranking)
-        """Of each IPv6 network; another one has one client."""
+        """The clients of each IPv6 network; an IPv4 network is one client."""
 
     def __len__(self) -> int:
         return len(self._since)
@@ -85,7 +85,7 @@ class WaitingClients(Generic[W]):
         self._count(waiter.client_ip, 1)
 
     def wait(self, waiter: W, *, is_at_limit: bool) -> None:
-        """Note that a place waits, and for what."""
+        """Note that a place waits, and for which kind of endpoint."""
         self.dialled.discard(waiter)
         if is_at_limit:
             self.at_limit.add(waiter)
@@ -93,7 +93,7 @@ class WaitingClients(Generic[W]):
             self.at_limit.discard(waiter)
 
     def turn(self, waiter: W) -> None:
-        """Note that an endpoint is dialled for a place now."""
+        """Note that an endpoint is being dialled for a place."""
         self.at_limit.discard(waiter)
         self.dialled.add(waiter)
 
@@ -105,17 +105,17 @@ class WaitingClients(Generic[W]):
         self._count(waiter.client_ip, -1)
 
     def waits_since(self) -> float | None:
-        """Return since when the first place waits; None if there is none."""
+        """Return when the longest waiting place began to wait; None without places."""
         return next(iter(self._since.values()), None)
 
     def overdue(self, due: float, most: int) -> list[W]:
-        """Return the places, of the first ones, that have waited since then or longer."""
+        """Return which of the first ``most`` places have waited since ``due`` or longer."""
         return [waiter for waiter, since in islice(self._since.items(), most) if since <= due]
 
     def to_end(self, newcomer: str) -> W:
-        """Return the place to end for a new one of a client.
+        """Return the place to end for a new place of a client.
 
-        It is the oldest one of the client that loses one. There is at least one place.
+        It is the oldest place of the client that loses one. There must be a place.
         """
         if self._clients.most_with(newcomer) > client_share(len(self)):
             client = self._clients.largest_with(newcomer)

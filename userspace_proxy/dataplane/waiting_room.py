@@ -8,7 +8,7 @@
     from each of the three ─▶ ended: its time is up, it has left, or there are too many and its
                               client has the most places (``waiting_clients``): its oldest ends
 
-A pass gives those that wait their turns, in order, as far as the allowance of dials reaches:
+A pass gives waiting clients their turns, in order, as far as the allowance of dials reaches:
 
     what happens                                allowance                  pass
     endpoints may serve (``update``, ``retry``) 1 or more                  a new one, hopeful
@@ -19,14 +19,14 @@ A pass gives those that wait their turns, in order, as far as the allowance of d
     a second has passed                         RETRIES or more            a new one, if it is over
 
 Rule 1: a client keeps its place, and its deadline, until an endpoint has answered it.
-Rule 2: few are dialled at once; each answer lets more follow. So thousands of clients neither
-overrun an endpoint that has just started, nor delay those of other Services.
-Rule 3: while endpoints fail, a few clients are dialled each second: an endpoint that has returned
-is found without a change of the cluster.
-Rule 4: whatever concerns all clients happens in batches, one in each iteration of the loop.
-Rule 5: where all clients use the same endpoints, one that finds them at their limit halts the pass,
-and gets the next turn: those behind it would find the same. Where they don't, a hopeful pass goes
-on after those that find none: the endpoint that may serve can be one of those behind.
+Rule 2: few clients are dialled for at once; each answer lets more follow. So thousands of clients
+neither overrun an endpoint that has just started, nor delay clients of other Services.
+Rule 3: while endpoints fail, a few clients are dialled for each second: a recovered endpoint is
+found without a change of the cluster.
+Rule 4: work for all clients is done in batches, one per iteration of the loop.
+Rule 5: where all clients use the same endpoints, a client that finds them at their limit halts the
+pass, and gets the next turn: the clients behind it would find the same. Otherwise a hopeful pass
+goes on past clients without an endpoint: the endpoint that may serve can belong to a later client.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from .tuning import BATCH
 from .waiting_clients import WaitingClients
 
 # Dials in progress at once. While 10,000 clients are served, iterations of the loop then take up to
-# 2 ms of CPU time (99.9 %); with 16 they take 5 ms, and all clients together are served no sooner.
+# 2 ms of CPU time (p99.9); with 16 they take 5 ms, and serving all clients is no faster.
 WINDOW = 4
-# Clients that are dialled each second while endpoints fail. More than one: some clients may be
-# denied by a network policy.
+# Clients that are dialled for each second while endpoints fail. More than one, because a network
+# policy may deny some clients.
 RETRIES = 4
 RETRY_S = 1.0
-# Where clients have endpoints of their own, all that wait are looked at to find one that can be
-# served: 1 ms for each hundred. So with many of them this isn't done after each end of another.
+# Where clients use different endpoints, all waiting clients are checked to find one that can be
+# served: 1 ms per hundred. So with many of them not every ended connection causes a pass.
 PASS_S = 0.1
 
 
@@ -64,33 +64,33 @@ class Waiter(Protocol):
         """Its IP address."""
 
     def resume(self) -> None:
-        """Dial for it; it reports :meth:`WaitingRoom.wait`, ``served`` or ``left``."""
+        """Dial for it; it then calls :meth:`WaitingRoom.wait`, ``served`` or ``left``."""
 
     def end_wait(self, cause: EndReason) -> None:
-        """Refuse it; it reports ``left``."""
+        """Refuse it; it then calls ``left``."""
 
 
 class Waiting(NamedTuple):
-    """Who waits at a moment."""
+    """The waiting clients at one moment."""
 
     clients: int = 0
     longest_s: float = 0.0
-    """How long the first of them has waited."""
+    """How long the first client has waited."""
 
 
 class _Pass:
-    """One pass over those that wait; it is over when all have had their turns."""
+    """One pass over the waiting clients; it is over when all have had their turns."""
 
     __slots__ = ("began", "is_hopeful", "rest", "was_overtaken")
 
     def __init__(self, waiters: Iterable[Waiter], began: float, *, is_hopeful: bool) -> None:
         self.rest = deque(waiters)
-        """Those that are yet to be dialled, in order."""
+        """Clients that haven't had their turn yet, in order."""
         self.began = began
         self.is_hopeful = is_hopeful
-        """Endpoints may take clients: it began, or goes on, not only because time has passed."""
+        """Endpoints may take clients: the pass has another reason than that time has passed."""
         self.was_overtaken = False
-        """A client has been answered since, or a connection has ended: another pass follows."""
+        """Another pass follows because a client was answered since, or a connection has ended."""
 
 
 class WaitingRoom:
@@ -98,8 +98,8 @@ class WaitingRoom:
 
     Args:
         processes: How many workers share the bound, this one included.
-        hold: How long and how many may wait, in all workers together; None: no new ones.
-        is_uniform: All clients use the same endpoints: if one finds none, no other one does.
+        hold: How long and how many may wait, in all workers together; None: no new clients.
+        is_uniform: All clients use the same endpoints: if one finds none, no other does.
     """
 
     def __init__(
@@ -118,15 +118,15 @@ class WaitingRoom:
         self._is_uniform = is_uniform
         self._clients = WaitingClients[Waiter]()
         self.lacks_endpoints = False
-        """One has found none that is usable, since the room was last empty."""
+        """A client has found no usable endpoint since the room was last empty."""
         self._pass = _Pass((), -math.inf, is_hopeful=False)
         self._allowance = 0
         """How many dials may begin."""
         self._is_scheduled = False
-        """The pass continues in this iteration of the loop, or in the next one."""
+        """The pass continues in this iteration of the loop or the next."""
         self._next_pass: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        """Each second, and at the first deadline."""
+        """Fires each second, and at the first deadline."""
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -143,12 +143,12 @@ class WaitingRoom:
     def wait(
         self, waiter: Waiter, since: float | None = None, *, is_at_limit: bool = False
     ) -> None:
-        """Let a client wait: a new one, or one whose dials have failed.
+        """Let a client wait: a new client, or one whose dials have failed.
 
         Args:
             waiter: The client.
-            since: When one that was ``served`` first began to wait: it comes before the others.
-            is_at_limit: It waits for an endpoint at its limit.
+            since: When a client that was ``served`` first began to wait: it comes before others.
+            is_at_limit: The client waits for an endpoint at its limit.
         """
         hold, clients = self._hold, self._clients
         assert hold is not None, "clients wait only where a Service holds them"
@@ -168,7 +168,7 @@ class WaitingRoom:
             self.lacks_endpoints = True
 
     def served(self, waiter: Waiter, *, is_proven: bool = True) -> None:
-        """Remove a client that has an endpoint, which has answered it if this ``is_proven``."""
+        """Remove a client that has an endpoint; ``is_proven`` means that the endpoint answered."""
         self._remove(waiter)
         if is_proven:
             self._allowance = WINDOW
@@ -178,35 +178,35 @@ class WaitingRoom:
         self._schedule()
 
     def left(self, waiter: Waiter) -> None:
-        """Remove a client that has been closed; if it was dialled, the next one may be."""
+        """Remove a closed client; if a dial for it was in progress, the next client gets one."""
         if waiter in self._clients.dialled:
             self._allowance += 1
         self._remove(waiter)
         self._schedule()
 
     def connection_ended(self) -> None:
-        """Dial for the next client: an endpoint may be below its limit now."""
+        """Dial for the next client because an endpoint may be below its limit now."""
         if self._clients.at_limit:
             self._allowance = min(WINDOW, self._allowance + 1)
             if self._pass.rest:
-                # All that are left in it may be gone, and others wait since. More may have ended
-                # than may be dialled for: one that is served without a proof lets the next one go.
+                # All clients left in the pass may be gone, and others wait since. More connections
+                # may have ended than dials are allowed: a client served without proof frees one.
                 self._pass.was_overtaken = self._pass.is_hopeful = True
             else:
                 self._pass_again()
             self._schedule()
 
     def update(self, hold: Hold | None, *, is_uniform: bool = True) -> None:
-        """Change how long and how many clients may wait; all are dialled, as endpoints may serve.
+        """Change how long and how many may wait, and dial for all, as endpoints may serve now.
 
-        Without a hold those that no endpoint takes end at once.
+        Without a hold, clients that no endpoint takes end at once.
         """
         self._hold = hold
         self._is_uniform = is_uniform
         self.retry()
 
     def retry(self) -> None:
-        """Dial for all clients, in order, as far as they are answered."""
+        """Dial for all clients in order, as long as endpoints answer."""
         self._allowance = max(self._allowance, 1)
         self._begin_pass(is_hopeful=True)
 
@@ -217,7 +217,7 @@ class WaitingRoom:
                 if timer is not None:
                     timer.cancel()
             self._timer = self._next_pass = None
-            # Another pass may be far away, and those that have left take memory.
+            # The next pass may be far away, and clients that have left take memory.
             self._pass.rest.clear()
             self.lacks_endpoints = False
 
@@ -263,13 +263,13 @@ class WaitingRoom:
         self._schedule()
 
     def _drop_gone(self) -> None:
-        """Drop those that have no turn any more from the head of the pass."""
+        """Drop clients that need no turn any more from the head of the pass."""
         clients, rest = self._clients, self._pass.rest
         while rest and (rest[0] not in clients or rest[0] in clients.dialled):
             rest.popleft()
 
     def _go_on(self, waiter: Waiter) -> bool:
-        """Return whether to continue after a client's turn, which counts if it is dialled."""
+        """Return whether to continue after a client's turn; a dial counts against the allowance."""
         clients = self._clients
         if waiter in clients.at_limit:
             self._allowance += 1
@@ -278,7 +278,7 @@ class WaitingRoom:
             return not self._is_uniform
         found_none = waiter in clients and waiter not in clients.dialled
         if found_none and self._pass.is_hopeful and not self._is_uniform:
-            # What has returned may be an endpoint of others.
+            # The recovered endpoint may serve other clients.
             self._allowance += 1
         return True
 
@@ -302,7 +302,7 @@ class WaitingRoom:
         self._start_timer()
 
     def _end_overdue(self) -> None:
-        """End clients whose time is up, at most a batch."""
+        """End clients whose time is up, at most one batch."""
         if self._hold is None:
             return
         for waiter in self._clients.overdue(self._reactor.now - self._hold.seconds, BATCH):

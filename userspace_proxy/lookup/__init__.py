@@ -1,1 +1,1 @@
-"""Lookups of Services' names: by this process, by aiohttp, and by other programs through DNS."""
+"""Resolves Service names: in this process, for aiohttp, and for other programs through DNS."""

@@ -1,4 +1,4 @@
-"""A resolver for aiohttp's connector that finds names of Services."""
+"""A resolver for aiohttp's connector that resolves Service names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .in_process import Names, look_up
 
 
 class ServiceResolver(AbstractResolver):
-    """Finds names of Services; other names are left to aiohttp's default resolver.
+    """Resolves Service names; passes other names to aiohttp's default resolver.
 
     ``TCPConnector(resolver=…)`` closes it with the session. A result contains the port to dial,
-    which may differ from the one in the URL: see ``Proxy.names``.
+    which may differ from the URL's port: see ``Proxy.names``.
     """
 
     def __init__(self, names: Names) -> None:
@@ -24,10 +24,10 @@ class ServiceResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Part of AbstractResolver.
+        """Resolve a name for aiohttp.
 
         Raises:
-            OSError: There is no such name.
+            OSError: The name doesn't exist.
         """
         found = self._names.find(host)
         if found is None:

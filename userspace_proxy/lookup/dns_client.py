@@ -1,10 +1,10 @@
-"""Asks DNS servers: bytes in, bytes out; answers are read only as far as they are used.
+"""Queries DNS servers: bytes in, bytes out; answers are parsed only as far as they are used.
 
     query ──UDP──▶ server ──▶ answer
                      └ truncated, without an address: TCP
 
-Rule 1: a datagram that isn't the answer is skipped, and only a few are.
-Rule 2: an answer by TCP has a bound; what is larger isn't received.
+Rule 1: a datagram that isn't the answer is skipped, but only a few times.
+Rule 2: an answer by TCP is bounded; a larger one isn't received.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from .dns_wire import AddressAnswer, MalformedMessage, Query, is_answer, is_trun
 
 TCP_BYTES_MAX = 65535
 ADDRESS_BYTES_MAX = 8192
-"""Of an answer by TCP that is read for addresses."""
+"""The largest answer by TCP that is read for addresses."""
 _UDP_BYTES_MAX = 65535
 _SKIPPED_MAX = 16
 _LENGTH = struct.Struct(">H")
 
 
 async def ask_by_udp(server: SocketAddress, query: Query, seconds: float) -> bytes:
-    """Return the answer of a server to a query.
+    """Return a server's answer to a query.
 
     Raises:
-        TimeoutError: There is none in that time.
+        TimeoutError: No answer arrived in time.
         OSError: The server can't be reached.
-        MalformedMessage: It answers other questions.
+        MalformedMessage: The server answers other questions.
     """
     loop = asyncio.get_running_loop()
     family = socket.AF_INET6 if ":" in server.ip else socket.AF_INET
@@ -50,12 +50,12 @@ async def ask_by_udp(server: SocketAddress, query: Query, seconds: float) -> byt
 async def ask_by_tcp(
     server: SocketAddress, query: Query, seconds: float, most: int = TCP_BYTES_MAX
 ) -> bytes:
-    """Return the answer of a server to a query, of so many bytes at most.
+    """Return a server's answer to a query, at most ``most`` bytes.
 
     Raises:
         TimeoutError, OSError: As of :func:`ask_by_udp`.
         EOFError: The server closes the connection.
-        MalformedMessage: It answers another question, or more than that.
+        MalformedMessage: The answer is for another question, or is too large.
     """
     async with asyncio.timeout(seconds):
         reader, writer = await asyncio.open_connection(*server)
@@ -73,7 +73,7 @@ async def ask_by_tcp(
 
 
 async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float) -> AddressAnswer:
-    """Return what a server answers to a query for addresses; by UDP and by TCP has its own time.
+    """Return a server's answer to a query for addresses; ``seconds`` apply to UDP and TCP each.
 
     Raises:
         TimeoutError, OSError, EOFError, MalformedMessage: As of :func:`ask_by_tcp`; the answer is
@@ -81,9 +81,9 @@ async def ask_for_addresses(server: SocketAddress, query: Query, seconds: float)
     """
     wire = await ask_by_udp(server, query, seconds)
     if is_truncated(wire):
-        # Some servers cut a record.
+        # Some servers truncate in the middle of a record.
         with contextlib.suppress(MalformedMessage):
-            # There is no room for more addresses than that anyway.
+            # The caller's own response has no room for more addresses anyway.
             if (answer := read_answer(wire, query)).addresses:
                 return answer
         wire = await ask_by_tcp(server, query, seconds, ADDRESS_BYTES_MAX)

@@ -1,18 +1,18 @@
 """Answers DNS messages: bytes in, bytes out.
 
     query ──▶ ServiceNames ──▶ answer
-                  └── a name elsewhere: the upstream server, or REFUSED
+                  └── not a cluster name: the upstream server, or REFUSED
 
 Rule 1: a message that isn't a query is never answered, so two servers can't answer each other.
-Rule 2: what isn't one question of at most 512 bytes is FORMERR, and ends a connection: a browser
-can send a request of HTTP here, whose later bytes must not be a query.
-Rule 3: the upstream server gets the client's bytes, and the client that server's, unread but for
-their number and question. What it doesn't answer in time is SERVFAIL.
-Rule 4: a record that DNS can't carry (``externalName`` with a label of more than 63 bytes) is
+Rule 2: any message but a single question of at most 512 bytes gets FORMERR, which also ends its
+connection: a browser can send an HTTP request here, whose later bytes must not pass for a query.
+Rule 3: bytes pass between client and upstream server unparsed, except for ID and question. Without
+an upstream answer in time the client gets SERVFAIL.
+Rule 4: a record that DNS can't carry (``externalName`` with a label of more than 63 bytes) causes
 SERVFAIL for that query, and a log line.
-Rule 5: records of a set are sent in random order, so clients that use the first are balanced.
-Rule 6: the first record that doesn't fit ends the message, which is marked as truncated if it is
-one of the answer or authority. A record takes 1 to 3 µs.
+Rule 5: the records of a set are shuffled, so clients that use the first record are balanced.
+Rule 6: the first record that doesn't fit ends the message, which is marked as truncated if that
+record belongs to the answer or authority section. A record takes 1 to 3 µs.
 
 Source: RFC 1035, RFC 2181 section 9 (truncation), RFC 2782 (names in SRV records are not
 compressed).
@@ -63,7 +63,7 @@ from .dns_wire import (
 )
 
 UPSTREAM_TIMEOUT_S = 2.0
-"""CoreDNS' plugin forward reads from an upstream server for as long."""
+"""The read timeout of CoreDNS' forward plugin."""
 UDP_BYTES_PLAIN = 512
 """For a client without EDNS. Source: RFC 1035, section 4.2.1."""
 TCP_BYTES_MAX = 65535
@@ -79,7 +79,7 @@ class Responder:
 
     Args:
         names: Returns the current names; None before the first Services were read.
-        upstream: The server for names elsewhere; None: they are refused.
+        upstream: The server for all other names; None: these are refused.
         clock: Monotonic seconds, for the log.
     """
 
@@ -95,7 +95,7 @@ class Responder:
         self._log_limit = LogLimit()
 
     def respond(self, wire: bytes, *, is_udp: bool) -> Answer:
-        """Part of the server: what is known here is answered at once."""
+        """Answer a message: cluster names at once, other names later."""
         if not is_message(wire):
             return None
         try:
@@ -145,7 +145,7 @@ class Responder:
     async def _prepared(
         self, prepare: Callable[[], None], query: Query, size: int, *, is_udp: bool
     ) -> bytes | None:
-        """Return the response once what takes long is done; what changes meanwhile may be more."""
+        """Return the response after slow lookups; the records may have changed meanwhile."""
         await asyncio.to_thread(prepare)
         try:
             answer = self._respond(query, size, is_udp=is_udp)
@@ -157,7 +157,7 @@ class Responder:
 async def _add_target(
     query: Query, answer: DnsAnswer, target: Query, upstream: SocketAddress, size: int
 ) -> bytes:
-    """Return the response with the addresses of its alias, as if it had no aliases itself."""
+    """Return the response with its alias's addresses, as if the alias had no alias itself."""
     try:
         found = await ask_for_addresses(upstream, target, UPSTREAM_TIMEOUT_S)
     except _UNANSWERED:
@@ -170,7 +170,7 @@ async def _add_target(
 
 
 async def _forward(query: Query, upstream: SocketAddress, size: int, *, is_udp: bool) -> bytes:
-    """Return the upstream server's answer, cut to the client's room by UDP."""
+    """Return the upstream server's answer, truncated to the client's UDP size."""
     try:
         found = await ask_by_udp(upstream, query, UPSTREAM_TIMEOUT_S)
         if is_truncated(found) and not is_udp:
@@ -196,7 +196,7 @@ _POINTED_MAX = 0x3FFF
 _U16 = struct.Struct(">H")
 _SRV = struct.Struct(">HHH")
 _SOA = struct.Struct(">5I")
-# With a pointer of 2 bytes as its name. A name in an SRV record is at least w.s.svc.x.
+# With a compression pointer of 2 bytes as its name. A target of SRV is at least w.s.svc.x.
 _LEAST_BYTES = {"AAAA": 28, "SRV": 29}
 _LEAST_BYTES_OF_OTHERS = 16
 _NAME_TEXT_MAX = 254
@@ -206,7 +206,7 @@ _set_of = operator.attrgetter("name", "type")
 
 
 def pick_for(type_: str, size: int) -> Pick:
-    """Return a choice of at least as many records of a type as fit, at random."""
+    """Return a random choice of at least as many records of a type as fit."""
     most = size // _LEAST_BYTES.get(type_, _LEAST_BYTES_OF_OTHERS) + 1
     return lambda count: range(count) if count <= most else random.sample(range(count), most)
 
@@ -216,8 +216,8 @@ def encode(head: bytes, edns: bytes, name: str, answer: DnsAnswer, size: int) ->
 
     Args:
         head: The header and the question.
-        edns: The record that ends the message; may be empty.
-        name: That of the question.
+        edns: The OPT record that ends the message; may be empty.
+        name: The name in the question.
 
     Raises:
         OSError, ValueError, struct.error, MalformedMessage: DNS can't carry a record.
@@ -240,11 +240,11 @@ class _Records:
         self.has_room = True
         self._size = size
         self._offsets: dict[str, int] = {}
-        """Where names are that others may point to."""
+        """Offsets of names that compression pointers may refer to."""
         at = HEADER.size
         while name.strip("."):
             self._offsets[name] = at
-            # Labels with other bytes are written with escapes, and aren't pointed to singly.
+            # Labels with other bytes contain escapes, so their suffixes can't be pointed to.
             if "\\" in name:
                 break
             label, _, name = name.partition(".")

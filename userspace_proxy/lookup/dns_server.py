@@ -1,11 +1,11 @@
 """A small DNS server on one address, by UDP and TCP.
 
-Rule 1: what is known is answered at once, without a task, whatever else is under way.
-Rule 2: what has to be asked elsewhere is bounded: further datagrams are dropped.
-Rule 3: connections are bounded: at the limit the client with the most loses one, so a client never
-keeps the answers of others from being fetched.
+Rule 1: a query for known names is answered at once, without a task, regardless of other queries.
+Rule 2: forwarded queries are bounded: further datagrams are dropped.
+Rule 3: connections are bounded: at the limit the client with the most connections loses one, so no
+client can block the others' forwarded queries.
 Rule 4: a connection that sends nothing for a while, or doesn't read its answer, is closed.
-Rule 5: over TCP, where answers are large, one is made in a turn of the event loop, for the
+Rule 5: over TCP, where answers are large, each turn of the event loop builds one answer, for the
 connections in turn.
 Rule 6: of a message that is too long for a query only the header is received, and a connection
 whose message was refused is closed after the answer.
@@ -31,25 +31,25 @@ from ..model import Protocol, SocketAddress
 from .dns_wire import HEADER, QUERY_BYTES_MAX
 
 Later = Callable[[], Awaitable[bytes | None]]
-"""Asks elsewhere for an answer."""
+"""Fetches an answer from another server."""
 
 
 class LastAnswer(NamedTuple):
-    """The answer to what isn't a query; a connection ends with it."""
+    """The answer to an invalid query; the connection is closed after it."""
 
     wire: bytes
 
 
 Answer = bytes | LastAnswer | Later | None
-"""The answer to a message; None: it isn't answered."""
+"""The answer to a message; None: send no answer."""
 Respond = Callable[..., Answer]
-"""Of a ``Responder``: of a message, and ``is_udp``."""
+"""``Responder.respond``: takes a message and ``is_udp``."""
 
 _Sender = tuple[str | Any, int]
 _Asked = tuple[Later, _Sender, asyncio.DatagramTransport]
 
 ELSEWHERE_MAX = 512
-"""Names elsewhere that are asked for at the same time; as many more wait."""
+"""Queries forwarded at the same time; as many more wait."""
 _CONNECTIONS_MAX = 128
 _IDLE_S = 10.0
 _BACKLOG = 128
@@ -61,19 +61,19 @@ _FLAG = "--dns-bind-address"
 
 
 class DnsServer:
-    """A DNS server, from :meth:`open` to :meth:`close`; meanwhile :meth:`run` has to run."""
+    """A DNS server, from :meth:`open` to :meth:`close`; :meth:`run` must run in between."""
 
     def __init__(self, respond: Respond) -> None:
         self._respond = respond
         self._stack = contextlib.AsyncExitStack()
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue(ELSEWHERE_MAX)
         self._connections: dict[asyncio.Task[Any], str] = {}
-        """With their clients; by the time of their last answers, the oldest first."""
+        """Each connection's client; least recently answered first."""
         self._answering: set[asyncio.Task[Any]] = set()
         self._turn = asyncio.Lock()
 
     async def open(self, address: SocketAddress) -> SocketAddress:
-        """Begin to listen, and return the address; port 0 is any that is free.
+        """Begin to listen, and return the address; port 0 means any free port.
 
         Raises:
             ListenError: It isn't available.
@@ -95,7 +95,7 @@ class DnsServer:
         return SocketAddress(ip, port)
 
     async def run(self) -> None:
-        """Ask elsewhere until cancelled, for datagrams that need it."""
+        """Forward the queries of datagrams until cancelled."""
         free = asyncio.Semaphore(ELSEWHERE_MAX)
         async with asyncio.TaskGroup() as group:
             while True:
@@ -137,7 +137,7 @@ class DnsServer:
         self._make_room(client)
         try:
             self._connections[task] = client
-            # What cancels it expects nothing, and Python 3.11 would log that, with each call.
+            # Cancellation is normal here, and Python 3.11 would log a traceback for each one.
             with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.CancelledError):
                 while await self._serve_one(task, reader, writer):
                     self._connections[task] = self._connections.pop(task)
@@ -155,7 +155,7 @@ class DnsServer:
         async with asyncio.timeout(_IDLE_S):
             try:
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                # The header of what is too long is enough to refuse it.
+                # The header is enough to refuse a message that is too long.
                 size = length if length <= QUERY_BYTES_MAX else HEADER.size
                 data = await reader.readexactly(size)
             except EOFError:
@@ -177,12 +177,12 @@ class DnsServer:
         return not is_last
 
     def _make_room(self, client: str) -> None:
-        """At the limit, end a connection, idle for longest, of the client with the most."""
+        """At the limit, end the longest idle connection of the client with the most connections."""
         if len(self._connections) < _CONNECTIONS_MAX:
             return
         counts = Counter(self._connections.values())
         most = max(counts.values())
-        # A client doesn't take others' connections to have as many as they have.
+        # A client that would draw level with the largest one loses a connection of its own.
         is_own = 0 < counts[client] >= most - 1
         candidates = [
             task
@@ -216,7 +216,7 @@ class _Receiver(asyncio.DatagramProtocol):
 
 
 def check_address(address: SocketAddress, *, may_be_in_use: bool) -> None:
-    """Check whether a server may listen at an address, which another program may be to leave.
+    """Check whether a server may listen at an address; ``may_be_in_use`` if its user will leave.
 
     Raises:
         ListenError: It isn't available.
@@ -232,7 +232,7 @@ def check_address(address: SocketAddress, *, may_be_in_use: bool) -> None:
 
 
 def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
-    """Return a UDP and a listening TCP socket of the same port."""
+    """Return a UDP socket and a listening TCP socket on the same port."""
     tries = 1 if address.port else _TRIES
     for left in reversed(range(tries)):
         try:
@@ -244,7 +244,7 @@ def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
 
 
 def _holder_of(address: SocketAddress, exc: OSError) -> str:
-    """Return the process that has an address, for UDP or else TCP; empty if it isn't found."""
+    """Return the process that has bound an address, by UDP or else TCP; empty if not found."""
     if exc.errno == errno.EADDRINUSE:
         # The address may be a host name.
         with contextlib.suppress(ValueError):

@@ -3,10 +3,10 @@
     query of a client ──read_query──▶ name, type, room for the answer
     answer of a server ──read_answer──▶ addresses, shortest TTL, code
 
-Rule 1: a query is a header, one question and at most one EDNS record, in at most 512 bytes. What
-has another length or other counts is refused before anything of it is read.
-Rule 2: of an answer at most 64 records are read, only their addresses and TTLs. Names are skipped:
-the server that is asked decides what it answers, whatever it calls the records.
+Rule 1: a query is a header, one question and at most one EDNS record, in at most 512 bytes. A
+message with another length or other counts is refused before it is parsed.
+Rule 2: at most 64 records of an answer are read, only their addresses and TTLs. Names are skipped:
+the queried server decides which records answer the question, whatever their names.
 Rule 3: each byte is read once, and no pointer is followed, so the time is linear in the length.
 
 Source: RFC 1035; RFC 6891 (EDNS); RFC 2181, section 8 (TTL); docs/adr/0088-dns-messages-by-hand.md.
@@ -22,14 +22,14 @@ from typing import NamedTuple
 from ..errors import UserspaceProxyError
 
 QUERY_BYTES_MAX = 512
-"""A name has 255 bytes, and options of EDNS as cookies some 30."""
+"""A name takes up to 255 bytes, EDNS options such as cookies about 30."""
 RECORDS_MAX = 64
-"""Records of one answer that are read."""
+"""Records read of one answer."""
 UDP_BYTES_MAX = 1232
-"""What is sent without fragments. Source: DNS flag day 2020."""
+"""The largest datagram that isn't fragmented. Source: DNS flag day 2020."""
 
 HEADER = struct.Struct(">HHHHHH")
-"""Number, flags, and the counts of questions, answers, authority and additional records."""
+"""ID, flags, and the counts of questions, answers, authority and additional records."""
 AFTER_NAME = struct.Struct(">HHIH")
 """Type, class, TTL and length of the data."""
 TYPES = {"A": 1, "CNAME": 5, "SOA": 6, "PTR": 12, "TXT": 16, "AAAA": 28, "SRV": 33}
@@ -54,7 +54,7 @@ _MALFORMED = (IndexError, struct.error)
 
 
 class ResponseCode(enum.IntEnum):
-    """The codes that this proxy sends, or names where a server sends them."""
+    """The response codes that this proxy sends, or reports by name when a server sends them."""
 
     NOERROR = 0
     FORMERR = 1
@@ -70,41 +70,41 @@ def name_of_code(code: int) -> str:
 
 
 class MalformedMessage(UserspaceProxyError):
-    """A message, or a name, isn't what DNS can carry, or what is read here."""
+    """A message or name is invalid in DNS, or isn't supported here."""
 
 
 class Query(NamedTuple):
-    """A query of a client."""
+    """A client's query."""
 
     wire: bytes
     question: bytes
-    """As it was sent: name, type and class."""
+    """The bytes as sent: name, type and class."""
     name: str
-    """Absolute, with a dot at its end; other bytes than those of ASCII as ``\\200``."""
+    """Absolute, with a trailing dot; bytes outside ASCII as ``\\200``."""
     type: str
-    """``A``, ``SRV`` and so on; ``TYPE65280`` if it isn't known here."""
+    """``A``, ``SRV`` and so on; ``TYPE65280`` for an unknown type."""
     type_number: int
     class_: int
     payload: int | None
-    """Bytes of a datagram for which its sender has room; None: it didn't send EDNS."""
+    """The sender's UDP payload size in bytes; None: it didn't send EDNS."""
 
     @property
     def opcode(self) -> int:
-        """Return the kind of the query; 0 is the one that asks for records."""
+        """The opcode; 0 is a standard query."""
         return (self.wire[2] << 8 & _OPCODE) >> 11
 
 
 class AddressAnswer(NamedTuple):
-    """What a server has answered about the addresses of a name."""
+    """A server's answer about the addresses of a name."""
 
     code: int
     addresses: tuple[str, ...] = ()
     ttl_s: int = 0
-    """The shortest of the addresses and aliases; 0 without addresses."""
+    """The shortest TTL of the addresses and aliases; 0 without addresses."""
 
 
 def read_query(wire: bytes) -> Query:
-    """Read a message that has a header, and isn't a response.
+    """Parse a message that has a header and isn't a response.
 
     Raises:
         MalformedMessage: It isn't a query, as Rule 1 defines it.
@@ -132,7 +132,7 @@ def read_query(wire: bytes) -> Query:
 
 
 def _read_labels(wire: bytes) -> tuple[list[bytes], int]:
-    """Return the labels of the question, and where they end."""
+    """Return the labels of the question, and the offset behind them."""
     labels, at = [], HEADER.size
     while length := wire[at]:
         if length > _LABEL_MAX:
@@ -158,7 +158,7 @@ def _text_of_byte(byte: int) -> str:
 
 
 def encode_name(name: str) -> bytes:
-    """Return a name without escapes as bytes; a dot at its end makes no difference.
+    """Return a name without escapes as bytes; a trailing dot makes no difference.
 
     Raises:
         MalformedMessage: DNS can't carry it.
@@ -182,7 +182,7 @@ def _edns(payload: int) -> bytes:
 
 
 def make_query(number: int, name: str, type_: str) -> Query:
-    """Return a query for records of a name, which asks the server to ask others.
+    """Return a recursive query for records of a name.
 
     Raises:
         MalformedMessage: DNS can't carry the name.
@@ -193,7 +193,7 @@ def make_query(number: int, name: str, type_: str) -> Query:
 
 
 def write_response(query: Query, code: ResponseCode, flags: int = 0) -> tuple[bytes, bytes]:
-    """Return a response without a record: what comes before records, and what after them."""
+    """Return a response without records: the bytes before the records, and the bytes after."""
     number, asked, *_ = HEADER.unpack_from(query.wire)
     flags |= RESPONSE | asked & (_OPCODE | RECURSION_DESIRED) | code
     end = b"" if query.payload is None else _edns(QUERY_BYTES_MAX)
@@ -201,33 +201,33 @@ def write_response(query: Query, code: ResponseCode, flags: int = 0) -> tuple[by
 
 
 def write_format_error(wire: bytes) -> bytes:
-    """Return the response to a message of which nothing but the header is read."""
+    """Return the FORMERR response to a message; reads only its header."""
     number, flags, *_ = HEADER.unpack_from(wire)
     kept = flags & (_OPCODE | RECURSION_DESIRED)
     return HEADER.pack(number, RESPONSE | kept | ResponseCode.FORMERR, 0, 0, 0, 0)
 
 
 def is_message(wire: bytes) -> bool:
-    """Return whether bytes have a header, and aren't a response."""
+    """Return whether the bytes have a header and aren't a response."""
     return len(wire) >= HEADER.size and not wire[2] & RESPONSE >> 8
 
 
 def is_answer(wire: bytes, query: Query) -> bool:
-    """Return whether bytes are an answer to a query, which repeats its question."""
+    """Return whether the bytes answer a query; an answer repeats the question."""
     if len(wire) < HEADER.size or wire[:2] != query.wire[:2]:
         return False
     _, flags, questions, *_ = HEADER.unpack_from(wire)
     if not flags & RESPONSE or (flags & _OPCODE) >> 11 != query.opcode:
         return False
     if questions == 0:
-        # Some servers don't repeat what they didn't read.
+        # Some servers omit the question if they reject the query unread.
         return flags & _CODE not in (ResponseCode.NOERROR, ResponseCode.NXDOMAIN)
     repeated = wire[HEADER.size : HEADER.size + len(query.question)]
     return questions == 1 and repeated.lower() == query.question.lower()
 
 
 def is_truncated(answer: bytes) -> bool:
-    """Return whether a server had more to say than there was room for."""
+    """Return whether a server has truncated its answer."""
     return bool(answer[2] & TRUNCATED >> 8)
 
 
@@ -238,10 +238,10 @@ def truncate(answer: bytes, query: Query) -> bytes:
 
 
 def read_answer(wire: bytes, query: Query) -> AddressAnswer:
-    """Read an answer (:func:`is_answer`) to a query for addresses.
+    """Parse an answer (:func:`is_answer`) to a query for addresses.
 
     Raises:
-        MalformedMessage: It ends early, or has an address of another length.
+        MalformedMessage: It ends early, or has an address of the wrong length.
     """
     _, flags, _, count, *_ = HEADER.unpack_from(wire)
     code = flags & _CODE

@@ -1,14 +1,14 @@
-"""Looks up the names that Services have as endpoints, each when it is due.
+"""Resolves the host names that Services have as endpoints, each when it is due.
 
-    source ──take──▶ follow: Services with what is known of their names ──publish──▶
+    source ──take──▶ follow: Services with the latest lookups of their names ──publish──▶
                        ▲ learnt                └─ wakes ─▶ work: a name that is due ─▶ ask DNS
                        └───────────────────────────────────┘
 
-Rule 1: as many names are looked up at the same time as :meth:`EndpointLookups.work` runs, which
-is ``cluster.host_queue.PLACES`` times.
-Rule 2: what fails is a part of an answer; after a bug, too, the name is due again. A bug that
-derivation meets in one Service is logged once.
-Rule 3: only :meth:`EndpointLookups.follow` derives and publishes, so changes are in their order.
+Rule 1: ``cluster.host_queue.PLACES`` tasks run :meth:`EndpointLookups.work`, so that many names
+are looked up at the same time.
+Rule 2: a failure is part of the result; the name is due again even after a bug. A bug that affects
+one Service is logged once.
+Rule 3: only :meth:`EndpointLookups.follow` derives and publishes, so changes stay in order.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from .node_resolver import NodeResolver
 _log = FieldLogger("userspace_proxy.agent")
 
 LookUp = Callable[[str, Sequence[IPFamily]], Awaitable[Lookup]]
-"""Looks up the addresses of a name; whatever fails is a part of the result."""
+"""Looks up the addresses of a name; a failure is part of the result."""
 Wait = Callable[[asyncio.Event, float], Awaitable[object]]
 """Returns when an event is set, or after that many seconds."""
 Turn = Callable[[], Awaitable[object]]
-"""Lets other tasks run, if that is due."""
+"""Yields to other tasks if that is due."""
 
 
 class EndpointLookups:
-    """The names that the Services of one proxy have as endpoints.
+    """The host names that one proxy's Services have as endpoints.
 
     Args:
         allowed, forbidden: As of :class:`.EndpointsByName`.
-        publish: Called with each snapshot that follows.
+        publish: Called with each derived snapshot.
         turn: Called between two Services.
-        look_up: None: by the DNS servers of this node.
+        look_up: None: ask the DNS servers of this node.
     """
 
     def __init__(
@@ -73,31 +73,31 @@ class EndpointLookups:
         self._wake = asyncio.Event()
         self._log_limit = LogLimit(SERVICE_LINES)
         self._bugs: dict[ServiceKey, str] = {}
-        """Those of the last derivation, which are logged when they begin."""
+        """The bugs of the last derivation; only new ones are logged."""
 
     @property
     def is_behind(self) -> bool:
-        """Whether something is to be published that was taken or learnt."""
+        """Whether a snapshot or lookup hasn't been published yet."""
         return self._is_deriving or self._has_changed.is_set()
 
     def take(self, snapshot: Snapshot) -> None:
-        """Take the newest snapshot of the source; :meth:`follow` publishes what follows from it."""
+        """Take the source's newest snapshot; :meth:`follow` publishes the result."""
         self._newest = snapshot
         self._has_changed.set()
 
     def look_again(self) -> None:
-        """Judge all addresses again: those of this node have changed."""
+        """Check all addresses again after this node's addresses have changed."""
         self._endpoints.look_again()
         self._has_changed.set()
 
     async def follow(self) -> None:
-        """Publish what follows from the source's Services and from answers, until cancelled."""
+        """Publish a snapshot for each new snapshot or lookup, until cancelled."""
         while True:
             await self._has_changed.wait()
             await self.derive()
 
     async def derive(self) -> None:
-        """Publish what follows from the newest snapshot; :meth:`follow` doesn't run meanwhile."""
+        """Publish the newest snapshot; call it only while :meth:`follow` isn't running."""
         self._has_changed.clear()
         if self._newest is None:
             return
@@ -112,7 +112,7 @@ class EndpointLookups:
         self._wake_workers()
 
     async def work(self) -> None:
-        """Look up one name after the other, each when it is due, until cancelled."""
+        """Look up names one by one, each when it is due, until cancelled."""
         hosts = self._endpoints.hosts
         while True:
             wake = self._wake

@@ -1,13 +1,13 @@
-"""Has ``socket.getaddrinfo`` of this process find names of Services.
+"""Makes ``socket.getaddrinfo`` of this process resolve Service names.
 
     getaddrinfo(host, port) ──▶ the innermost `with`, … the outermost ──none knows it──▶ original
 
-asyncio's event loop, requests, httpx, urllib3 and most other libraries call that function. Not
-through it: libraries in C (libpq), uvloop, and ``socket.connect`` with a name.
+asyncio's event loop, requests, httpx, urllib3 and most other libraries call that function. C
+libraries (libpq), uvloop, and ``socket.connect`` with a name don't.
 
 Rule 1: the function is replaced while at least one `with` block is open, for all threads.
-Rule 2: if another library has replaced it meanwhile, that isn't undone: without an open block the
-replacement only calls the original.
+Rule 2: if another library has replaced the function meanwhile, its replacement stays: without an
+open block our replacement only calls the original.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any, Protocol
 from ..model.addresses import is_ip
 
 AddressInfo = tuple[Any, Any, int, str, Any]
-"""An item of what ``socket.getaddrinfo`` returns."""
+"""An item of the list that ``socket.getaddrinfo`` returns."""
 GetAddressInfo = Callable[..., list[AddressInfo]]
 
 
 class LookedUp(Protocol):
-    """What is known about a host name."""
+    """The result of looking up a host name."""
 
     @property
     def name(self) -> str:
-        """Absolute, with a dot at its end."""
+        """Absolute, with a trailing dot."""
 
     @property
     def ips(self) -> tuple[str, ...]:
@@ -41,13 +41,13 @@ class LookedUp(Protocol):
 
 
 class Names(Protocol):
-    """The names of one proxy's Services, from any thread."""
+    """The names of one proxy's Services; may be called from any thread."""
 
     def find(self, host: str) -> LookedUp | None:
-        """Return what a host name is; None: not a name of the cluster."""
+        """Look up a host name; None: it isn't a cluster name."""
 
     def reached(self, ip: str, port: int, *, is_udp: bool) -> tuple[str, int]:
-        """Return where an address and port of a Service answer."""
+        """Return the address to dial for an address and port of a Service."""
 
 
 class _Process:
@@ -61,7 +61,7 @@ _process = _Process()
 
 
 class ProcessNames:
-    """A `with` block in which this process finds names of Services; may be nested."""
+    """A `with` block in which this process resolves Service names; may be nested."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -90,7 +90,7 @@ def _getaddrinfo(
     proto: int = 0,
     flags: int = 0,
 ) -> list[AddressInfo]:
-    """Return what ``socket.getaddrinfo`` would return if names of Services were in DNS."""
+    """Return what ``socket.getaddrinfo`` would return if Service names were in DNS."""
     for names in _process.open:
         found = look_up(names, _process.original, host, port, family, type, proto, flags)
         if found is not None:
@@ -108,13 +108,13 @@ def look_up(
     proto: int = 0,
     flags: int = 0,
 ) -> list[AddressInfo] | None:
-    """Look one name up; None if it isn't a name of the cluster.
+    """Look up a name; None if it isn't a cluster name.
 
     Args:
-        original: Converts addresses, and finds names elsewhere.
+        original: Converts addresses, and resolves all other names.
 
     Raises:
-        socket.gaierror: There is no such Service, or it has no address of the family.
+        socket.gaierror: The Service doesn't exist, or has no address of the family.
     """
     text = _text(host)
     found = None if text is None or flags & socket.AI_NUMERICHOST else names.find(text)
@@ -123,7 +123,7 @@ def look_up(
     if found.elsewhere:
         return original(found.elsewhere, port, family, type_, proto, flags)
     infos: list[AddressInfo] = []
-    # On a machine with nothing but loopback, that flag excludes even addresses of 127.0.0.0/8.
+    # On a machine with only a loopback interface, the flag excludes even 127.0.0.0/8.
     flags &= ~socket.AI_ADDRCONFIG
     for ip in _of_family(found.ips, family):
         infos += original(ip, port, family, type_, proto, flags)
@@ -134,7 +134,7 @@ def look_up(
 
 
 def _text(host: bytes | str | None) -> str | None:
-    """Return a host name as text; None for an address, or none at all."""
+    """Return a host name as text; None for an address or a missing host."""
     if not host:
         return None
     text = host.decode("ascii", "replace") if isinstance(host, bytes) else host

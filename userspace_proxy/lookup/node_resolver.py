@@ -1,10 +1,10 @@
-"""Looks names up by the DNS servers of this node, with how long the answers are valid.
+"""Resolves names through the DNS servers of this node, and returns how long answers are valid.
 
     A, AAAA ──▶ server of resolv.conf ──▶ addresses, shortest TTL of them and of their aliases
-                      └ silent, fails: the next one, twice round
+                      └ silent or failed: the next one, twice round
 
-Rule 1: names are absolute: the search list isn't used, nor /etc/hosts.
-Rule 2: a lookup takes five seconds at most, and reads 64 records of each answer at most, in less
+Rule 1: names are absolute: neither the search list nor /etc/hosts is used.
+Rule 2: a lookup takes at most five seconds; of each answer it reads at most 64 records, in less
 than a millisecond (``dns_wire``).
 
 Source: resolv.conf(5); RFC 1035; RFC 2308 (answers without a record).
@@ -35,7 +35,7 @@ _TYPES = {IPFamily.IPV4: "A", IPFamily.IPV6: "AAAA"}
 
 
 class LookupFailed(UserspaceProxyError):
-    """No server has answered a question."""
+    """No DNS server has answered a query."""
 
 
 class _FamilyAnswer(NamedTuple):
@@ -46,11 +46,11 @@ class _FamilyAnswer(NamedTuple):
 
 
 class NodeResolver:
-    """Looks up names.
+    """Resolves names through this node's DNS servers.
 
     Args:
         resolv_conf: Read at each lookup: DHCP clients and the kubelet replace it.
-        port: That of its servers.
+        port: The servers' port.
     """
 
     def __init__(self, resolv_conf: Path = RESOLV_CONF, port: int = 53) -> None:
@@ -58,7 +58,7 @@ class NodeResolver:
         self._port = port
 
     async def look_up(self, host: str, families: Sequence[IPFamily]) -> Lookup:
-        """Look up the addresses of a name; whatever fails is a part of the result."""
+        """Look up the addresses of a name; a failure is part of the result."""
         asked = [self._ask(host, family) for family in families]
         results = await asyncio.gather(*asked, return_exceptions=True)
         answers: dict[IPFamily, _FamilyAnswer] = {}
@@ -84,7 +84,7 @@ class NodeResolver:
         """Ask the servers in turn until one answers.
 
         Raises:
-            LookupFailed: None does.
+            LookupFailed: No server answers.
         """
         try:
             query = make_query(secrets.randbits(16), host, _TYPES[family])
@@ -125,5 +125,5 @@ def _read_servers(lines: Iterable[str]) -> Iterable[str]:
             try:
                 yield parse_ip(rest[0])
             except ValueError:
-                # A zone, of a link-local server, or no address.
+                # A link-local address with a zone, or not an address at all.
                 continue

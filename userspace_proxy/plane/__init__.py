@@ -2,8 +2,8 @@
 
     Plane ──Link──▶ Worker ── DataPlane
 
-A link leads to a child process without privileges, over a channel that passes sockets (SCM_RIGHTS),
-or to the caller's own loop, where commands are plain calls.
+A link connects to a child process without privileges, over a channel that passes sockets
+(SCM_RIGHTS), or to a worker in the caller's own loop, where commands are plain calls.
 """
 
 from .group import Group, Totals

@@ -2,21 +2,21 @@
 
     worker of the last control process ──HandedOver──▶ Predecessors ──take──▶ ListeningSockets
                                        ──Pins, PinsSent──▶ Predecessors ──▶ new workers
-                                       ◀──Drain once this one's workers serve──
+                                       ◀──Drain once the new workers serve──
 
-A worker has this process prove CAP_NET_ADMIN before it hands over (``plane.reception``).
+A worker makes this process prove CAP_NET_ADMIN before it hands over (``plane.reception``).
 
-Rule 1: predecessors serve until they are told to drain: in between, both accept from the same
-queues, so no client is refused, reset or left in a queue.
-Rule 2: a worker handles untrusted bytes, so what it sends is examined: only sockets of this network
-namespace are taken that listen (TCP) or are bound (UDP), each once, and of those that it kept only
-netlink sockets for nftables.
-Rule 3: it may be of another version, so messages that this one doesn't know are skipped.
-Rule 4: a predecessor without an answer in time drains, or ends, once it answers: until then its
-clients get what the last control process had in force. This process connects again to one that
-hangs up before: others have taken its place (``reception``), or its proof was late.
-Rule 5: sockets come first, and nothing waits for pins but the drain, for some seconds.
-Rule 6: what is read of a worker is bounded: beyond that, and after its last message, nothing is.
+Rule 1: previous workers serve until they get the order to drain: in between, old and new workers
+accept from the same queues, so no client is refused, reset or left in a queue.
+Rule 2: a worker handles untrusted bytes, so its messages are checked: only listening (TCP) or bound
+(UDP) sockets of this network namespace are accepted, each once, and as kept sockets only netlink
+sockets for nftables.
+Rule 3: a previous worker may be of another version, so unknown messages are skipped.
+Rule 4: a previous worker that doesn't answer in time drains, or ends, once it answers: until then
+it serves its clients as the last control process ordered. If it hangs up before, this process
+connects again: others have taken its place (``reception``), or its proof was late.
+Rule 5: sockets come first; only the drain waits for affinity entries, for some seconds.
+Rule 6: reading from a worker is bounded, and ends with its last message.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ from .reuseport import order_left
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# Ten thousand sockets take 0.1 s; a worker may be busy, or many processes ask it for its sockets.
+# Ten thousand sockets take 0.1 s; a worker may be busy, or asked by many processes.
 ANSWER_S = 4.0
-# Before another try if a worker has hung up; the second when nothing waits for it any more.
+# Until the next try after a worker has hung up; the second once nothing waits for it any more.
 _AGAIN_S, _LATE_AGAIN_S = 0.01, 1.0
-# When this process ends; a worker of its own has as long to report that it has drained.
+# When this process ends; its own workers have as long to report that they have drained.
 LAST_ANSWER_S = 2.0
-# For all pins to arrive after the sockets; a worker stops sending them somewhat earlier.
+# For affinity entries to arrive after the sockets; a worker stops sending somewhat earlier.
 PINS_S = 6.0
-# A worker sends some 20 MB at most, nearly all of it pins.
+# A worker sends at most some 20 MB, nearly all of it affinity entries.
 _MAX_READ_BYTES = 32 * 1024 * 1024
-# The largest messages are a thousand pins, about 100 KB, and log lines.
+# The largest messages are a thousand affinity entries, about 100 KB, and log lines.
 _MAX_FRAME_BYTES = 2 * 1024 * 1024
 # Not in Python's socket module; asm-generic/socket.h.
 _SO_COOKIE = 57
@@ -82,35 +82,35 @@ class Predecessors:
     """The workers of the last control process, and copies of their sockets.
 
     Args:
-        socks: Connections to them, which this object closes.
+        socks: Connections to these workers, which this object closes.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, socks: Iterable[Prover]) -> None:
         self.kept: dict[str, socket.socket] = {}
-        """Sockets that they kept, by name; the caller may remove and close them."""
+        """Sockets that the workers kept, by name; the caller may remove and close them."""
         self.on_pins: Callable[[Pins], None] = lambda _pins: None
-        """Called with pins that arrive after those of their Service port were taken."""
+        """Called with affinity entries that arrive after :meth:`take_pins` for their port."""
         self.on_drain: Callable[[], None] = lambda: None
-        """Called when they have been told to drain."""
+        """Called once the workers were ordered to drain."""
         self.ports: frozenset[int] = frozenset()
-        """Where they accept clients, for the Service ports of the last control process."""
+        """Ports at which the workers accept clients of the last control process's Service ports."""
         self._loop = loop
         self._workers = [_Predecessor(loop, sock, self) for sock in socks]
         self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
-        """As many as the last control process could have opened for all workers."""
+        """The most sockets that the last control process could have opened for all workers."""
         self._sockets: dict[_Key, list[tuple[int, socket.socket]]] = {}
-        """Each with the index of the worker that it was for."""
+        """Each socket with the index of the worker that it was opened for."""
         self._late = 0
-        """How many of these workers haven't handed over all."""
+        """How many of these workers haven't handed over all sockets."""
         self._pins: dict[str, list[Pins]] = {}
         self._taken: set[str] = set()
-        """The Service ports whose pins were taken."""
+        """The Service ports whose affinity entries were taken."""
 
     def __len__(self) -> int:
         return len(self._workers)
 
     async def adopt(self, within_s: float = ANSWER_S) -> int:
-        """Get copies of their sockets; return how many there are."""
+        """Get copies of the workers' sockets; return their number."""
         if not self._workers:
             return 0
         await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
@@ -141,7 +141,7 @@ class Predecessors:
             worker.kept.clear()
         if refused:
             _log.error(
-                "workers of the last run handed over sockets that no worker is given, ignored",
+                "workers of the last run handed over invalid sockets, ignored",
                 extra={"sockets": refused},
             )
         self.ports = frozenset(at.port for _, at in self._sockets)
@@ -150,80 +150,80 @@ class Predecessors:
     def take(self, protocol: Protocol, at: SocketAddress) -> list[socket.socket | None]:
         """Return the sockets at an address in the kernel's order; the caller closes them.
 
-        None is the place of one that a worker has, but hasn't handed over: when that worker drains,
-        the socket that was opened last gets the place.
+        None stands for a socket that a worker hasn't handed over: when that worker drains, the
+        socket that was opened last gets its place.
         """
         found = self._sockets.pop((protocol, at), [])
         by_index = dict(found)
         if not found or len(by_index) < len(found):
-            # Workers of several control processes have different ones.
+            # Workers of different control processes have different sockets.
             return [sock for _, sock in found]
         if min(by_index) >= 0 and max(by_index) < len(found) + self._late:
             return [by_index.get(index) for index in range(len(found) + self._late)]
-        # The others were closed when the workers that had them ended.
+        # The other sockets were closed when their workers ended.
         return [by_index[index] for index in order_left(by_index)]
 
     def take_pins(self, label: str) -> list[Pins]:
-        """Return the pins of a Service port's clients that have arrived."""
+        """Return the affinity entries of a Service port that have arrived."""
         self._taken.add(label)
         return self._pins.pop(label, [])
 
     @property
     def pins_share(self) -> int:
-        """How many pins one worker may hand over: each of the new ones gets all."""
+        """How many affinity entries one worker may hand over: each new worker gets all."""
         return MAX_PINS // len(self._workers)
 
     def limit_sockets(self) -> None:
-        """If there are too many sockets, close those of the worker that has sent the most."""
+        """If there are too many sockets, close all of the worker that has sent the most."""
         if sum(worker.count for worker in self._workers) > self._max_sockets:
             most = max(self._workers, key=lambda worker: worker.count)
             most.distrust(f"{most.count} sockets")
 
     def add_pins(self, pins: Pins) -> None:
-        """Pass pins on, or keep them until they are taken."""
+        """Pass affinity entries on, or keep them until they are taken."""
         if pins.label in self._taken:
             self.on_pins(pins)
         else:
             self._pins.setdefault(pins.label, []).append(pins)
 
     async def all_pins(self, within_s: float = PINS_S) -> None:
-        """Wait until all pins have arrived that will."""
+        """Wait until no more affinity entries will arrive."""
         waiting = [worker.pins_sent for worker in self._workers if worker.handed_over.done()]
         if waiting:
             await asyncio.wait(waiting, timeout=within_s)
 
     def drain(self, seconds: float) -> None:
-        """Have them accept nothing more, and reset after that many seconds what is open then.
+        """Order the workers to stop accepting, and to reset open connections after ``seconds``.
 
-        Closes what wasn't taken; the connection to one that hasn't answered stays until it has.
+        Closes sockets that weren't taken; the connection to a late worker stays until it answers.
         """
         self.ports = frozenset()
         self._dismiss(Drain(seconds))
         self.on_drain()
 
     def forget(self, worker: _Predecessor) -> None:
-        """Count a worker no more that drains, or has ended. Idempotent."""
+        """Stop counting a worker that drains, or has ended. Idempotent."""
         if worker in self._workers:
             self._workers.remove(worker)
 
     def end(self) -> None:
-        """Have them reset their connections and exit, but for those that are to drain.
+        """Order workers to reset their connections and exit, except workers ordered to drain.
 
-        Closes what :meth:`drain` closes: a worker ignores the order before it has answered.
+        Closes the same sockets as :meth:`drain`: a worker ignores orders before it has answered.
         """
         self._dismiss(End())
 
     async def answered(self, within_s: float) -> int:
-        """Wait until late ones have answered and got their order; return how many haven't.
+        """Wait until late workers have answered and got their order; return how many haven't.
 
-        Once this object is closed, those serve until another process commands them.
+        Once this object is closed, these serve until another process commands them.
         """
         if late := [worker.handed_over for worker in self._workers]:
             await asyncio.wait(late, timeout=within_s)
         return len(self._workers)
 
     def _dismiss(self, order: Drain | End) -> None:
-        """Give all of them a last order, and close all but connections to those that are late."""
+        """Send all workers a last order, and close all but the connections to late workers."""
         for worker in tuple(self._workers):
             worker.dismiss(order)
         late = [worker for worker in self._workers if not worker.handed_over.done()]
@@ -232,7 +232,7 @@ class Predecessors:
         self._workers = late
 
     def close(self) -> None:
-        """Close what wasn't taken. Idempotent."""
+        """Close everything that wasn't taken. Idempotent."""
         for worker in self._workers:
             worker.close()
         self._workers.clear()
@@ -246,30 +246,30 @@ class Predecessors:
 
 
 class _Predecessor:
-    """One worker."""
+    """One previous worker."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: Prover, owner: Predecessors) -> None:
         self._loop = loop
         self._owner = owner
         self._pins = 0
-        """How many it has sent."""
+        """How many affinity entries it has sent."""
         self._namespace = _namespace(sock)
         self.sockets: list[tuple[int, socket.socket]] = []
-        """Each with the index of the worker that it was for."""
+        """Each socket with the index of the worker that it was opened for."""
         self.kept: dict[str, socket.socket] = {}
         self.handed_over: asyncio.Future[None] = loop.create_future()
-        """Has a result once all have arrived, or none will."""
+        """Done once no more sockets will arrive."""
         self.pins_sent: asyncio.Future[None] = loop.create_future()
-        """Likewise for pins."""
+        """Done once no more affinity entries will arrive."""
         self._timer: asyncio.TimerHandle | None = None
         name = sock.getpeername()
         self._name = name.decode() if isinstance(name, bytes) else ""
         """Where it listens; empty if this process can't connect again."""
         self._is_late = False
-        """It isn't adopted any more: the sockets that it hands over are closed."""
+        """It answers too late to be adopted: its sockets are closed on arrival."""
         self._skipped = False
         self._order: Drain | End | None = None
-        """What it is to do once it answers."""
+        """The order to send once it answers."""
         self._connect(sock)
 
     def close(self) -> None:
@@ -280,20 +280,20 @@ class _Predecessor:
         self._stop_reading()
 
     def dismiss(self, order: Drain | End) -> None:
-        """Give it its last order, now or once it has answered, is distrusted, or is lost.
+        """Send its last order, now or once it has answered, is distrusted, or is lost.
 
-        The first such order counts.
+        Only the first such order counts.
         """
         self._order = self._order or order
         if self.handed_over.done():
             self.channel.send(self._order)
 
     def be_late(self) -> None:
-        """Keep nothing from now on, and connect again less often. Idempotent."""
+        """Discard what it sends from now on, and reconnect less often. Idempotent."""
         self._is_late = True
 
     def _connect(self, sock: Prover) -> None:
-        """Ask over a connection for what it has."""
+        """Ask for its sockets over a new connection."""
         self._sock = sock
         self.channel = Channel[FromWorker, ToWorker](
             self._loop,
@@ -316,7 +316,7 @@ class _Predecessor:
             self._try_later()
             return
         except OSError:
-            # It has ended.
+            # The worker has ended.
             pass
         self._stop()
 
@@ -371,7 +371,7 @@ class _Predecessor:
             self._timer = self._loop.call_later(PINS_S, self._stop_reading)
 
     def _receive_pins(self, message: Pins) -> None:
-        """Pass on what its share has room for."""
+        """Pass on affinity entries up to its share."""
         left = self._owner.pins_share - self._pins
         # An empty message costs memory, too.
         self._pins += max(1, len(message.pins))
@@ -381,7 +381,7 @@ class _Predecessor:
             self._stop_reading()
 
     def distrust(self, cause: str) -> None:
-        """Read nothing more, and close its sockets; it may still be told to drain."""
+        """Stop reading, and close its sockets; it may still get the order to drain."""
         _log.error(
             "a worker of the last run has sent %(cause)s, not adopting it", extra={"cause": cause}
         )
@@ -408,7 +408,7 @@ class _Predecessor:
             self._owner.forget(self)
 
     def _stop_reading(self) -> None:
-        """Read nothing more: all has arrived, or the rest is too late."""
+        """Stop reading because everything has arrived, or the rest is too late."""
         self.channel.stop_reading()
         if self._timer is not None:
             self._timer.cancel()
@@ -431,7 +431,7 @@ class _Predecessor:
         if not self._skipped:
             self._skipped = True
             _log.warning(
-                "a worker of the last run sends messages that this version doesn't know, skipped:"
+                "a worker of the last run sent a message unknown to this version, skipped:"
                 " %(cause)s",
                 extra={"cause": cause},
             )
@@ -450,7 +450,7 @@ class _Predecessor:
 
 
 def _key(sock: socket.socket) -> _Key | None:
-    """Return what a socket serves; None if it serves nothing."""
+    """Return the protocol and address that a socket serves; None if it serves none."""
     with contextlib.suppress(OSError, KeyError):
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             return None
@@ -463,7 +463,7 @@ def _key(sock: socket.socket) -> _Key | None:
 
 
 def _cookie(sock: socket.socket) -> int:
-    """Return the kernel's number of a socket, which all copies share.
+    """Return the kernel's cookie of a socket, which all copies share.
 
     Source: SO_COOKIE, since Linux 4.12.
     """
@@ -471,7 +471,7 @@ def _cookie(sock: socket.socket) -> int:
 
 
 def _namespace(sock: socket.socket) -> int:
-    """Return the kernel's number of a socket's network namespace; 0 if the kernel has none."""
+    """Return the cookie of a socket's network namespace; 0 on a kernel without such cookies."""
     try:
         return _number(sock, SO_NETNS_COOKIE)
     except OSError:

@@ -1,16 +1,16 @@
-"""Messages and sockets between two processes in an event loop, as the frames of ``frames``.
+"""Messages and sockets between two processes with event loops, encoded as in ``frames``.
 
-Rule 1: no call waits: what the other side doesn't read is queued, up to a bound; beyond that bound
-the other side counts as dead, and ``lost`` is called.
-Rule 2: messages are sent in the next loop iteration, together. Each call wakes the other side,
-which takes longer than anything else about a message.
-Rule 3: sockets arrive in the order of their messages: the kernel never merges what one call sent
-with sockets and what another call sent (unix(7)).
+Rule 1: no call blocks: messages that the other side hasn't read are queued, up to a bound; beyond
+it the other side counts as dead, and ``lost`` is called.
+Rule 2: messages are sent together in the next loop iteration. Each call wakes the other side, which
+is the largest cost of a message.
+Rule 3: sockets arrive in the order of their messages: the kernel never merges the data of a call
+with sockets and the data of another call (unix(7)).
 Rule 4: a queued message whose socket was closed is dropped: another message reports the closing,
 and a side that never saw the listener has nothing to close.
 Rule 5: a side that sends sockets without a message is lost, so that they don't accumulate.
-Rule 6: a message that may be large is made when it is its turn, so that it doesn't wait as bytes.
-Rule 7: a message that the other side wouldn't take is dropped and logged: it mustn't end that side.
+Rule 6: a possibly large message is encoded only on its turn, so that it doesn't wait as bytes.
+Rule 7: a message that the other side would reject is dropped and logged: it mustn't end that side.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _log = FieldLogger("userspace_proxy.dataplane")
 
 # A Service port takes about 300 bytes: this is more than there are ports.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-# Bytes that a message counts for while it isn't made: a closure and a record. What it refers to is
-# the state of a Service port, or its last one before that, which this process has in memory anyway,
-# however slow the other side is: at most two messages of each Service port wait (``merging``). With
-# their sizes, 64 MiB would end a worker at its start for the sum of all Service ports.
+# Bytes that an unencoded message counts for: a closure and a record. The state of the Service port
+# that it refers to, or the previous state, is in this process's memory anyway, however slow the
+# other side is: at most two messages per Service port wait (``merging``). If their encoded sizes
+# counted, a worker at its start would exceed 64 MiB by the sum of all Service ports.
 _LATER_BYTES = 300
 
 # A change of a group takes up to 7.5 MiB: see MAX_GROUP_BYTES in ``messages``.
@@ -49,15 +49,15 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 
 # About fifty messages, each of which takes up to a tenth of a millisecond.
 _READ_BYTES = 16 * 1024
-# Sent by one call, unless one message is longer: less than the kernel's buffer.
+# Sent by one call, unless a single message is longer: less than the kernel's buffer.
 _BATCH_BYTES = 64 * 1024
-# Before the loop continues: a worker that receives 10,000 Service ports still serves those that it
-# has.
+# Reading time before the loop continues: a worker that receives 10,000 Service ports goes on
+# serving those it has.
 _READ_S = 0.005
 
 _Frame = bytes | memoryview
 _Waiting = tuple[_Frame | Callable[[], Any], "Sequence[HasFileno]"]
-"""A frame, or what returns its message, and what is sent with it."""
+"""A frame, or a function that returns its message, and the descriptors sent with it."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -66,11 +66,11 @@ Out = TypeVar("Out")
 class Channel(Generic[In, Out]):
     """One end of a connected Unix stream socket, which it closes.
 
-    Messages that arrive are of the type ``reads``, which msgspec validates. ``receive`` is called
-    with each and its descriptors, which the callee closes; ``lost`` once, with an empty text if the
-    other side has ended or reads nothing, else with what is wrong with its message; ``read_for``
-    after each loop iteration that reads, with its seconds. With ``unknown``, a message of another
-    type is skipped, and that is called with what is wrong with it. A longer frame than
+    Incoming messages have the type ``reads``, which msgspec validates. ``receive`` is called with
+    each message and its descriptors, which the callee closes; ``lost`` once, with an empty text if
+    the other side has ended or doesn't read, else with the defect of its message; ``read_for``
+    after each loop iteration that reads, with its seconds. If ``unknown`` is given, messages of
+    other types are skipped, and it is called with the defect. A frame longer than
     ``max_frame_bytes`` is malformed.
     """
 
@@ -100,9 +100,9 @@ class Channel(Generic[In, Out]):
         self._unknown = unknown
         self._waiting: deque[_Waiting] = deque()
         self.waiting_bytes = 0
-        """What the other side hasn't read yet."""
+        """Bytes that the other side hasn't read yet."""
         self.read_bytes = 0
-        """All that has arrived."""
+        """All bytes that have arrived."""
         self.is_stalled = False
         """The channel was closed because the other side doesn't read."""
         self._arrived = bytearray()
@@ -114,7 +114,7 @@ class Channel(Generic[In, Out]):
     def send(self, message: Out, *socks: HasFileno) -> None:
         """Send a message and sockets, or other descriptors, soon or when there is room.
 
-        They stay open here; the message is dropped if they are closed before.
+        The sockets stay open here; if they are closed before, the message is dropped.
         """
         if self._is_closed:
             return
@@ -122,12 +122,12 @@ class Channel(Generic[In, Out]):
             self._queue(frame, socks, len(frame))
 
     def send_later(self, make: Callable[[], Out]) -> None:
-        """Send the message that ``make`` returns when it is its turn; the order is kept."""
+        """Send the message that ``make`` returns on its turn; the order is kept."""
         if not self._is_closed:
             self._queue(make, (), _LATER_BYTES)
 
     def _frame(self, message: Out, sockets: int = 0) -> bytes:
-        """Return a message as bytes; none if the other side would take it for malformed."""
+        """Encode a message; empty if the other side would reject it as malformed."""
         body = self._encode(message)
         if len(body) <= MAX_FRAME_BYTES:
             return make_frame(body, sockets)
@@ -147,7 +147,7 @@ class Channel(Generic[In, Out]):
             self._lose()
 
     def close(self) -> None:
-        """Send what there is room for, and close the socket. Idempotent.
+        """Send as much as there is room for, and close the socket. Idempotent.
 
         Descriptors that have arrived unread are closed, too.
         """
@@ -162,7 +162,7 @@ class Channel(Generic[In, Out]):
         self._waiting.clear()
 
     def stop_reading(self) -> None:
-        """Read nothing more, nor notice that the other side has ended. Idempotent.
+        """Stop reading, and detecting that the other side has ended. Idempotent.
 
         Descriptors that have arrived unread are closed.
         """
@@ -181,11 +181,11 @@ class Channel(Generic[In, Out]):
         try:
             self._send_waiting()
         except BlockingIOError:
-            # It is called again when there is room.
+            # The loop calls again when there is room.
             return
         except OSError as exc:
             if isinstance(exc, ConnectionError):
-                # The other side has ended, and what it sent before may not have been read.
+                # The other side has ended, and its last messages may be unread.
                 self.read()
             self._lose()
         else:
@@ -208,7 +208,7 @@ class Channel(Generic[In, Out]):
                 self._waiting.appendleft((data[sent:], ()))
 
     def _take_batch(self) -> list[tuple[_Frame, Sequence[HasFileno]]]:
-        """Return the next messages for one call; those whose sockets were closed are dropped."""
+        """Return the next messages for one call; drops messages whose sockets were closed."""
         batch: list[tuple[_Frame, Sequence[HasFileno]]] = []
         size = count = 0
         while self._waiting:
@@ -229,7 +229,7 @@ class Channel(Generic[In, Out]):
         return batch
 
     def read(self) -> None:
-        """Deliver all that has arrived, such as the last messages of a process that has ended."""
+        """Deliver everything that has arrived, such as the last messages of an ended process."""
         self._read_until(math.inf)
 
     def _on_readable(self) -> None:
@@ -265,7 +265,7 @@ class Channel(Generic[In, Out]):
                 return
 
     def _deliver(self) -> None:
-        """Deliver the messages that are complete; raises ValueError for malformed data."""
+        """Deliver the complete messages; raises ValueError for malformed data."""
         start = 0
         arrived = self._arrived
         try:
@@ -277,7 +277,7 @@ class Channel(Generic[In, Out]):
                 if len(arrived) < end:
                     break
                 if len(self._descriptors) < count:
-                    # The kernel drops them when the process has no more descriptors.
+                    # The kernel drops sockets if the process is out of descriptors.
                     raise ValueError("sockets got lost on the way")
                 body, start = arrived[start + HEADER.size : end], end
                 descriptors = [self._descriptors.popleft() for _ in range(count)]

@@ -1,12 +1,13 @@
 """When packets of clients were dropped, and why: by source ranges, or by a traffic policy.
 
-    ranges A ──drops──▶ ranges B: those were not dropped by B ──10 s──▶ drops are those of B
+    ranges A ──drops──▶ ranges B: these drops aren't by B ──10 s──▶ later drops are by B
     ranges A ──drops──▶ no endpoint on this node, policy Local ──10 s──▶ drops are the policy's
 
-Rule 1: what workers count after a change may have been dropped before it: until each has reported,
-drops are taken for older ones, so the present state isn't blamed for them. The next report is
-asked for REPORT_S after the last one or somewhat later, and a busy worker takes a while to answer.
-Rule 2: a policy leaves the ranges as they are: its drops make no drop one of former ranges.
+Rule 1: drops that workers report after a change may be older than the change: until each worker
+has reported, drops aren't blamed on the present state. The next report is asked for REPORT_S after
+the last one or somewhat later, and a busy worker takes a while to answer.
+Rule 2: a policy doesn't change the ranges: its drops don't turn earlier drops into ones of former
+ranges.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ class DropReason(enum.Enum):
     """Why packets were dropped."""
 
     RANGES = "ranges"
-    """Their clients are outside the present source ranges."""
+    """The clients are outside the present source ranges."""
     FORMER_RANGES = "former ranges"
-    """They were outside the source ranges of that time."""
+    """The clients were outside the source ranges of that time."""
     POLICY = "policy"
-    """Only other nodes had an endpoint for them, and the traffic policy was Local."""
+    """Only other nodes had an endpoint, and the traffic policy was Local."""
 
 
 class Dropped(NamedTuple):
-    """Packets, and monotonic seconds of the first and the last report of them."""
+    """Dropped packets, and monotonic seconds of their first and last report."""
 
     packets: int
     first_at: float
     last_at: float
 
     def grown(self, count: int, now: float) -> Dropped:
-        """Return them with what was just reported."""
+        """Return the drops with ``count`` newly reported packets."""
         first_at = self.first_at if self.packets else now
         return Dropped(self.packets + count, first_at, now)
 
@@ -57,19 +58,19 @@ class Denials:
     __slots__ = "_before", "_changed_at", "_reason", "by", "ranges"
 
     def __init__(self) -> None:
-        # Cost: nearly all Service ports have none, and share this.
+        # Cost: nearly all Service ports have no drops, and share this.
         self.by = _NONE_BY
-        """The drops of each reason."""
+        """The drops by reason."""
         self.ranges: Sequence[str] | None = None
-        """The last source ranges; None before the first ones."""
+        """The last source ranges; None before the first ranges."""
         self._reason: DropReason | None = None
-        """That of what is dropped now; None before the first serving that drops any."""
+        """The reason for present drops; None before the first serving that drops any."""
         self._before = DropReason.RANGES
-        """The one before."""
+        """The reason before the last change."""
         self._changed_at = _NEVER
 
     def change(self, serving: Serving, now: float) -> None:
-        """Take how clients are served from now on; if all are admitted, drops stay as they are."""
+        """Follow a change of serving; if it admits all clients, drops stay as they are."""
         if serving.admits is None:
             return
         before = self._reason
@@ -84,7 +85,7 @@ class Denials:
             self._before, self._changed_at = before, now
 
     def add(self, count: int, now: float) -> None:
-        """Add packets that a worker has just reported."""
+        """Add packets that a worker has reported now."""
         is_late = now - self._changed_at < _REPORTED_S
         reason = self._before if is_late else self._reason or DropReason.RANGES
         self.by = {**self.by, reason: self.by[reason].grown(count, now)}

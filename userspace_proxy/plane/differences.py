@@ -1,6 +1,6 @@
-"""What was counted for one group since the last report.
+"""Collects what was counted for one group since the last report.
 
-What is reported is taken out of the counters, so nothing has to be kept to compare them with.
+Reported counts are taken out of the counters, so no copy is kept for comparison.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _NOTHING_OF_GROUP = GroupCounters().figures()
 
 
 class _New:
-    """What is yet to be reported of one endpoint."""
+    """The unreported counts of one endpoint."""
 
     def __init__(self) -> None:
         self.counters = EndpointCounters()
         self.streaks: set[str] = set()
-        """The names of those of which something is new."""
+        """The names of changed streaks."""
 
     def report(self, endpoint: SocketAddress) -> EndpointReport:
         figures = self.counters.figures()
@@ -28,10 +28,10 @@ class _New:
 
 
 class Differences:
-    """What is yet to be reported of one group.
+    """The unreported counts of one group.
 
-    Differences, so that what a worker has reported stays counted when it dies. Once nothing is left
-    (:attr:`is_at_rest`), another one may be made when the group has news.
+    Reports contain differences, so a worker's counts survive its death. Once nothing is left
+    (:attr:`is_at_rest`), this object may be replaced when the group has news.
     """
 
     __slots__ = ("_before_update", "_group", "_had_passing", "_is_open", "_new")
@@ -40,10 +40,10 @@ class Differences:
         self._group = group
         self._new: dict[SocketAddress, _New] = {}
         self._is_open = False
-        """Whether a connection was open at the last look: it counts without the group's knowing."""
+        """A connection was open at the last look: it counts bytes without notifying the group."""
         self._before_update: dict[SocketAddress, EndpointCounters] = {}
         self._had_passing = False
-        """The last report contained what isn't a difference: ejections, or clients that wait."""
+        """The last report contained present state, not differences: ejections, waiting clients."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -51,21 +51,21 @@ class Differences:
         return not (self._is_open or self._new or self._had_passing or self._group.has_news)
 
     def take(self) -> None:
-        """Take what has been counted for endpoints until now."""
+        """Collect the counts of all endpoints until now."""
         self._group.has_news = self._is_open = False
         for endpoint, counters in self._group.each_counters():
             self._take(endpoint, counters)
 
     def begin_update(self) -> None:
-        """Take what has been counted; call before counters may leave the group."""
+        """Collect the counts; call before counters may leave the group."""
         self.take()
         self._before_update = dict(self._group.each_counters())
 
     def end_update(self) -> None:
-        """Take what was last counted for endpoints whose counters have left the group.
+        """Collect the last counts of endpoints whose counters have left the group.
 
-        Call after an update, with :meth:`begin_update` before it: UDP flows end in the update, and
-        are counted before the endpoint's counters leave. If it returns, its counters begin at 0.
+        Call after an update, and :meth:`begin_update` before it: UDP flows end in the update, and
+        are counted before the endpoint's counters leave. A returning endpoint begins at 0.
         """
         before, self._before_update = self._before_update, {}
         for endpoint, counters in before.items():
@@ -84,7 +84,7 @@ class Differences:
             getattr(new.counters, name).add(part)
 
     def give(self, number: int, now: float) -> GroupReport | None:
-        """Return a report of what was taken since the last call, or None if nothing was."""
+        """Return a report of the counts collected since the last call; None if there are none."""
         group = self._group
         ejected = list(group.balancers.current.ejected(now).items())
         waiting = group.waiting(now)

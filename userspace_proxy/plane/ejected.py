@@ -1,21 +1,22 @@
-"""Finds out what has become of ejected endpoints that no client dials.
+"""Checks ejected endpoints that no client dials.
 
     ejected ──10 s without a dial──▶ probed ──answered──▶ the workers' ejections end
-       │                                └──failed──▶ the failure is of now
+       │                                └──failed──▶ the failure is current
        └──a dial met silence──▶ the kernel is asked: does any host answer for the next hop?
 
-With ClientIP affinity, or a source hash, clients may keep to other endpoints for hours: nobody
-would notice that an endpoint is back, and what failed would be shown as if it were so now.
+With ClientIP affinity, or a source hash, clients may keep to other endpoints for hours: a recovered
+endpoint would go unnoticed, and an old failure would be shown as current.
 
-Rule 1: an endpoint that clients dial is theirs to try: their dials say more than a probe's.
-Rule 2: a probe ends an ejection and never prolongs one. A network policy may deny this node, whose
-address a probe has, what it grants to clients at their own addresses.
-Rule 3: an answer says nothing about an endpoint that accepts connections and resets them, nor about
-UDP, where a probe would have to be a datagram. There the words say when it was true.
-Rule 4: an endpoint by name isn't probed: only workers ask the kernel whether it is this node.
-Rule 5: the kernel is asked only about failed dials that met silence, in turns. It forgets what it
-didn't find: that no host answered for the next hop of a failed dial stays true until the next dial,
-and where a worker has seen it, only the hop is asked for.
+Rule 1: an endpoint that clients dial isn't probed: their dials prove more than a probe.
+Rule 2: a probe ends an ejection and never prolongs one. A network policy may deny this node, the
+source of a probe, what it grants to clients at their own addresses.
+Rule 3: a probe proves nothing for an endpoint that accepts connections and resets them, nor for
+UDP, where a probe would have to be a datagram. There the text states when the failure was seen.
+Rule 4: an endpoint that was resolved by name isn't probed: only workers check that it isn't this
+node.
+Rule 5: the kernel is asked only about failed dials that met silence, in turns. It forgets hosts
+that it didn't find: "no host answered for the next hop" stays true until the next dial, and where a
+worker has detected it, only the next hop is looked up.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ from .path_probes import Note, PathProbes
 from .plane import Plane
 
 QUIET_S = 10.0
-"""Since the last failed dial of a client; twice the first ejection, after which one would dial."""
+"""Since a client's last failed dial; twice the first ejection, after which a client would dial."""
 FOLLOWED_MAX = 1_000
-"""Endpoints of Service ports; more are left to their clients. A look takes 1 ms for them."""
+"""Endpoints that are checked; all others are left to their clients. A look takes 1 ms for them."""
 QUESTIONS_MAX = 100
-"""Questions to the kernel in a look: 5 ms."""
-# A rule that rejects a dial on its way out answers it, too, at times.
+"""Questions to the kernel per look: 5 ms."""
+# REFUSED because a rule that rejects an outgoing dial sometimes answers it, too.
 _ASKED = NO_ANSWER | {Failure.NO_HOST, Failure.REFUSED}
-# The number of no worker: a message of this process is for all of them.
+# No worker's number: messages of this process are for all workers.
 _NO_WORKER = -1
 
 
@@ -54,27 +55,27 @@ class _Ejected:
     group: Group
     endpoint: SocketAddress
     at: float
-    """Monotonic seconds of the last failed dial of a client, as far as is known."""
+    """Monotonic seconds of the last known failed dial of a client."""
     serving: Serving | None = None
-    """The last one that contained the endpoint."""
+    """The last serving that contained the endpoint."""
     probed_for: ServiceKey | None = None
-    """The Service for which it is probed; None: it isn't."""
+    """The Service for which it is probed; None: it isn't probed."""
     asked_at: float = 0.0
-    """Monotonic seconds at which the kernel was last asked about it."""
+    """Monotonic seconds when the kernel was last asked about it."""
     absent_at: float = 0.0
-    """Monotonic seconds of the last failed dial to whose next hop no host is known to answer."""
+    """Monotonic seconds of the last failed dial whose next hop is known to be absent."""
 
 
 class EjectedEndpoints:
     """The ejected endpoints of one proxy; its owner calls :meth:`look` once a second.
 
     Args:
-        plane: Reports ejections, and takes answers of probes.
+        plane: Reports ejections, and takes the answers of probes.
         probed_for: Returns the Service of a group whose endpoints can be probed; None: they can't.
-        open_probes: Opens what probes endpoints, once the first one has to be.
+        open_probes: Opens the prober when the first endpoint must be probed.
         absent_hop: Returns the next hop to an address if no host answers for it.
         next_hop: Returns the next hop to an address.
-        dropped_by: Returns which chain drops this node's packets to an endpoint; or empty.
+        dropped_by: Returns which chain drops this node's packets to an endpoint; empty: none.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class EjectedEndpoints:
         self._dropped_by = dropped_by
         self._followed: dict[tuple[int, SocketAddress], _Ejected] = {}
         self._probed: dict[SocketAddress, dict[int, _Ejected]] = {}
-        """Of these, those that are probed, by the number of their group."""
+        """The probed endpoints, by the number of their group."""
         self._probes: PathProbes | None = None
         plane.on_ejection.append(self._note_ejection)
 
@@ -106,7 +107,7 @@ class EjectedEndpoints:
             self._probes.close()
 
     def look(self) -> None:
-        """Probe what no client has dialled for a while, and look for hosts that aren't there."""
+        """Probe endpoints that no client has dialled for a while, and look for absent hosts."""
         now = self._clock()
         for key in keys_of_removed(self._followed):
             self._forget(key)
@@ -124,7 +125,7 @@ class EjectedEndpoints:
             self._look_for(one)
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
-        """Take the result of a probe: why it failed, None for an answer."""
+        """Take the result of a probe: the failure, or None for an answer."""
         now = self._clock()
         if failed is not None:
             failed = own_route_failure(failed, endpoint.ip)
@@ -135,7 +136,7 @@ class EjectedEndpoints:
                 one.group.revision += 1
             elif dials.part.failure is not Failure.RESET:
                 dials.succeeded_at = now
-                # It is forgotten by that, as by an answer to a worker.
+                # This forgets the endpoint, as an answer to a worker does.
                 self._plane.receive(_NO_WORKER, Returned(number_of_group, endpoint))
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
@@ -173,10 +174,10 @@ class EjectedEndpoints:
         self._probes.add(one.endpoint, one.probed_for)
 
     def _look_for(self, one: _Ejected) -> None:
-        """Note what keeps this node's packets from an endpoint: a host that is away, or a rule."""
+        """Note an obstacle between this node and an endpoint: an absent host, or a rule."""
         dials = one.group.counters_of(one.endpoint).dials
         hop = None
-        # A refusal shows that packets have left this node, unless a rule has made it up.
+        # A refusal proves that packets leave this node, unless a rule has forged it.
         if dials.part.failure is not Failure.REFUSED:
             ask = self._next_hop if dials.part.failure is Failure.NO_HOST else self._absent_hop
             hop = ask(one.endpoint.ip)

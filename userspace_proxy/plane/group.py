@@ -1,4 +1,4 @@
-"""A Service port in the control half: the messages about it, and the sums of workers' reports."""
+"""A Service port in the control process: its messages, and the sums of the workers' reports."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from .messages import (
     OpenGroup,
 )
 
-# Former endpoints of one group, as many as a Service port may have present ones. What a worker
-# reports of others isn't believed, nor kept.
+# Former endpoints of one group, as many as a Service port may have endpoints. Reports of a worker
+# about any other endpoint are discarded.
 KNOWN_MAX = 10_000
 
 Way = Literal["dials", "answers"]
-"""From this node to an endpoint, or back; which one an obstacle was looked for on."""
+"""The direction of an obstacle: from this node to an endpoint, or back."""
 
 _COUNTED = tuple(name for name in MINUTE_NAMES if name in EndpointCounters.names)
-# Of an endpoint's figures, which are what is new: those that fall again; the bytes that it has
-# sent, its failed dials, and those of _COUNTED.
+# From the new figures of an endpoint: the gauges, which fall again; the bytes that it has sent, its
+# failed dials, and the figures of _COUNTED.
 _look_up_open = itemgetter(*map(EndpointCounters.names.index, GAUGES))
 _look_up = itemgetter(*map(EndpointCounters.names.index, ("sent_bytes", "failures", *_COUNTED)))
 _NO_SERVING = Serving()
@@ -60,7 +60,7 @@ V = TypeVar("V")
 
 @dataclass(slots=True)
 class GroupUpdate:
-    """How a group differs from what a worker knows of it; one that waits is brought up to date."""
+    """The difference between a group and a worker's copy; updated while the message waits."""
 
     group: int
     key: PortKey
@@ -78,9 +78,9 @@ class GroupUpdate:
 
 
 class Group(CounterTable):
-    """The endpoints of one Service port, and the sums of what workers have counted for them.
+    """The endpoints of one Service port, and the sums of the workers' counts for them.
 
-    Messages identify it by its number.
+    Messages identify the group by its number.
     """
 
     __slots__ = (
@@ -107,47 +107,46 @@ class Group(CounterTable):
         self.number = number
         self.key = key
         self.serving = _NO_SERVING
-        """The last one of :meth:`change`."""
+        """As of the last :meth:`change`."""
         self.revision = 0
-        """Grows whenever a figure, a failure or an ejection may have changed."""
+        """Incremented whenever a figure, a failure or an ejection may have changed."""
         self.ended_workers = 0
-        """How many worker processes have ended: what they hadn't reported yet isn't counted."""
+        """How many worker processes have ended; their unreported counts are lost."""
         self.denials = Denials()
         """Which packets were dropped, and why."""
         self.last_minute = LastMinute()
-        """Its clients of the last minute."""
+        """The clients of the last minute."""
         self._failed_at: dict[SocketAddress, LastMinute] = _NONE
-        """Those that failed at an endpoint, of which ``refused`` are its failed dials; no others.
-        """
+        """The clients that failed at each endpoint; ``refused`` are its failed dials."""
         self.sent_at = -1.0
-        """Monotonic seconds at which an endpoint last sent a client something, as it was reported;
-        negative if none ever did."""
+        """Monotonic seconds when an endpoint was last reported to have sent a client bytes;
+        negative if none ever was."""
         self._former: tuple[SocketAddress, ...] = ()
         """Former endpoints, the latest last: connections outlive their endpoint."""
         self._open: dict[int, dict[SocketAddress, tuple[int, ...]]] = _NONE
-        """By worker: what is open, as in ``GAUGES``, to be subtracted when it dies."""
+        """By worker: open connections, as in ``GAUGES``, to be subtracted when it dies."""
         self._ejected: dict[int, dict[SocketAddress, float]] = _NONE
-        """By worker: monotonic seconds at which a probe is due."""
+        """By worker: monotonic seconds when a probe is due."""
         self._waiting: dict[int, tuple[int, float]] = _NONE
-        """By worker: the clients that wait, and since when the first of them has."""
+        """By worker: the number of waiting clients, and since when the first one waits."""
         self._slow_start = SlowStart()
-        """As in each worker."""
+        """The same slow start as in each worker."""
         self._measured = _NOTHING_MEASURED
-        """What was measured last, and why it is too large."""
+        """The serving measured last, and why it is too large."""
         self._obstacles: dict[tuple[SocketAddress, Way], Obstacle] = _NONE
-        """What keeps packets from endpoints, or their answers from here."""
+        """Obstacles to packets for endpoints, or to their answers."""
 
     @property
     def label(self) -> str:
-        """What logs, and workers of the last process, know it by."""
+        """Its name in logs, and for workers of the last process."""
         return str(self.key)
 
     def opening(self) -> GroupUpdate:
-        """Return what opens it in a worker."""
+        """Return the update that opens it in a worker."""
         return GroupUpdate(self.number, self.key, None, self.serving)
 
     def why_too_large(self, serving: Serving) -> str:
-        """Return why it can't be served like this: workers don't take such a message; or empty."""
+        """Return why this serving is too large for a message to workers; empty: it isn't."""
         last, why = self._measured
         if serving != last:
             why = self._measure(serving)
@@ -164,7 +163,7 @@ class Group(CounterTable):
         )
 
     def change(self, serving: Serving, now: float = 0.0) -> GroupUpdate | None:
-        """Change how it is served; returns what changed for workers, None if nothing did."""
+        """Change how it is served; returns the update for workers, None if nothing changed."""
         old, self.serving = self.serving, serving
         if old == serving:
             return None
@@ -188,7 +187,7 @@ class Group(CounterTable):
         return GroupUpdate(self.number, self.key, old, serving)
 
     def _forget(self, endpoints: Sequence[SocketAddress]) -> None:
-        """Subtract open connections to endpoints of which nothing more is counted."""
+        """Subtract open connections to endpoints that are no longer counted."""
         for open_of in self._open.values():
             for endpoint in endpoints:
                 if (open_ := open_of.pop(endpoint, None)) is not None:
@@ -224,7 +223,7 @@ class Group(CounterTable):
             counters.add(each.figures)
             new_bytes, new_failures, *clients = _look_up(each.figures)
             recent.append(clients)
-            # The first one is of all its clients.
+            # The first figure counts all clients.
             if new_failures or any(clients[1:]):
                 failed = MinuteCounts(
                     **dict(zip(_COUNTED, clients, strict=True)), refused=new_failures
@@ -234,7 +233,7 @@ class Group(CounterTable):
                 self._failed_at[endpoint].add(failed, now)
             for name, part in each.streaks().items():
                 getattr(counters, name).add(part.not_after(now))
-            # An empty datagram is an answer, too; a byte whose client has left is none.
+            # An empty datagram is an answer, too; a byte for a client that has left isn't.
             has_sent = new_bytes > 0 and not counters.ends.is_on
             self.sent_at = max(self.sent_at, now if has_sent else counters.ends.succeeded_at)
             before = open_of.pop(endpoint, _NOTHING_OPEN)
@@ -242,7 +241,7 @@ class Group(CounterTable):
             if any(number > 0 for number in open_):
                 open_of[endpoint] = tuple(max(0, number) for number in open_)
             if any(number < 0 for number in open_):
-                # Ends of connections that were subtracted when it was forgotten.
+                # Ends of connections that were subtracted when the endpoint was forgotten.
                 self._subtract(endpoint, (min(0, number) for number in open_))
         sums = dict(zip(_COUNTED, map(sum, zip(*recent, strict=True)), strict=True))
         after = new_of["aborts_after_wait"]
@@ -256,9 +255,9 @@ class Group(CounterTable):
         self._note_passing(worker, report, now)
 
     def _begin_counters(self, report: GroupReport) -> None:
-        """Make the counters of endpoints for which nothing was counted yet; of unknown ones none.
+        """Create the counters of known endpoints that have none yet.
 
-        Cost: they are kept under the plan's own address, as that of the report is another object.
+        Cost: their keys are the plan's own addresses, as the report's addresses are copies.
         """
         new = [e.endpoint for e in report.endpoints if self.find_counters(e.endpoint) is None]
         if new:
@@ -270,7 +269,7 @@ class Group(CounterTable):
                     self.counters_of(known[endpoint])
 
     def _note_passing(self, worker: int, report: GroupReport, now: float) -> None:
-        """Note what a worker has ejected now, and which clients wait in it."""
+        """Note a worker's present ejections and waiting clients."""
         ejected = {endpoint: now + left for endpoint, left in report.ejected}
         self._ejected = _with(self._ejected, worker, ejected)
         waiting, clients = report.waiting, None
@@ -279,7 +278,7 @@ class Group(CounterTable):
         self._waiting = _with(self._waiting, worker, clients)
 
     def worker_ended(self, worker: int) -> None:
-        """Subtract a worker's open connections; the rest of what it counted stays."""
+        """Subtract a worker's open connections; its other counts stay."""
         self.revision += 1
         self.ended_workers += 1
         for endpoint, open_ in self._open.get(worker, {}).items():
@@ -295,11 +294,11 @@ class Group(CounterTable):
 
     @property
     def has_passing(self) -> bool:
-        """Whether ejections, waits or slow starts go on, whose figures change with time alone."""
+        """Whether ejections, waits or slow starts, whose figures change with time, are going on."""
         return bool(self._waiting) or any(self._ejected.values()) or bool(self._slow_start)
 
     def waiting(self, now: float) -> Waiting:
-        """Return the clients that wait for an endpoint, in all workers."""
+        """Return the waiting clients in all workers."""
         if not self._waiting:
             return Waiting()
         clients, since = zip(*self._waiting.values(), strict=True)
@@ -314,10 +313,10 @@ class Group(CounterTable):
     def note_obstacle(
         self, endpoint: SocketAddress, obstacle: Obstacle | None, way: Way = "dials"
     ) -> None:
-        """Note what keeps this node's packets from an endpoint; None: nothing is known.
+        """Note an obstacle between this node and an endpoint; None: none is known.
 
         Args:
-            way: Where it is; each is looked at by another watcher.
+            way: Its direction; each direction has its own watcher.
         """
         key = endpoint, way
         if self._obstacles.get(key) == obstacle:
@@ -326,22 +325,22 @@ class Group(CounterTable):
         self._obstacles = _with(self._obstacles, key, obstacle)
 
     def obstacle_to(self, endpoint: SocketAddress) -> Obstacle | None:
-        """Return what is known to keep this node's packets from an endpoint, or its answers."""
+        """Return the known obstacle to an endpoint's packets or answers; None: none."""
         if not self._obstacles:
-            # Cost: nearly always so, and asked for each endpoint of a view.
+            # Cost: the usual case, for each endpoint of a view.
             return None
         dials, answers = (self._obstacles.get((endpoint, way)) for way in get_args(Way))
         return dials or answers
 
     def starting(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return what endpoints that start slowly have of their shares."""
+        """Return the fraction of its share that each endpoint in slow start has."""
         return self._slow_start.shares(now)
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return what any worker has ejected, each with the longest time until its probe.
+        """Return the endpoints ejected by any worker, with the longest time until their probe.
 
-        Without those that have answered since: a worker that answered no sooner than another one's
-        failure ejects the endpoint, too, until a client dials it there again.
+        Omits endpoints that have answered since: a worker may apply another worker's ejection after
+        the answer, and keeps it until a client dials the endpoint there again.
         """
         left: dict[SocketAddress, float] = {}
         current = frozenset(self.serving.all_endpoints)
@@ -357,16 +356,16 @@ class Group(CounterTable):
 
 
 class Totals:
-    """What workers have counted for all Service ports together, former ones included.
+    """The workers' counts for all Service ports together, former ones included.
 
-    The sums never fall, whatever Service ports and endpoints go: metrics rely on that.
+    The sums never fall when Service ports or endpoints are removed: metrics rely on that.
     """
 
     def __init__(self) -> None:
         self.counters = GroupCounters()
         self.endpoints = EndpointCounters()
-        """Over all endpoints; ``GAUGES`` aren't meaningful, as they aren't corrected when a worker
-        ends."""
+        """Sums over all endpoints; ``GAUGES`` are meaningless, as they aren't corrected when a
+        worker ends."""
         self.connect_times = Durations(TIMES_BOUNDS_S)
         self.first_byte_times = Durations(TIMES_BOUNDS_S)
 
@@ -384,21 +383,21 @@ def _add_durations(durations: Durations, report: DurationReport | None) -> None:
 
 
 class FollowedEndpoint(Protocol):
-    """What a program keeps about one endpoint of a group."""
+    """A watcher's state of one endpoint of a group."""
 
     group: Group
     endpoint: SocketAddress
     serving: Serving | None
-    """The last one that contained the endpoint; None at first."""
+    """The last serving that contained the endpoint; None at first."""
 
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 def keys_of_removed(followed: Mapping[Key, FollowedEndpoint]) -> list[Key]:
-    """Return the keys of endpoints that have left their group, or with it.
+    """Return the keys of endpoints that have left their group, or whose group is gone.
 
-    Notes the ``serving`` of those that stay, so that only groups that have changed are searched.
+    Notes the ``serving`` of remaining endpoints, so that only changed groups are searched.
     """
     removed = []
     current: dict[int, Set[SocketAddress]] = {}
@@ -420,13 +419,13 @@ class EndpointChanges(NamedTuple):
 
     removed: list[SocketAddress]
     added: list[tuple[int, SocketAddress]]
-    """Each with its index in the new list, lowest first."""
+    """Endpoints with their index in the new list, lowest first."""
 
 
 def diff_endpoints(have: Sequence[SocketAddress], want: Sequence[SocketAddress]) -> EndpointChanges:
-    """Compare two lists without duplicates, whose order is that of round robin.
+    """Compare two lists without duplicates, in round-robin order.
 
-    If the order of those that stay differs, everything is removed and added.
+    If the order of remaining endpoints differs, all endpoints are removed and added.
     """
     wanted, had = frozenset(want), frozenset(have)
     staying = [e for e in have if e in wanted]
@@ -437,7 +436,7 @@ def diff_endpoints(have: Sequence[SocketAddress], want: Sequence[SocketAddress])
 
 
 def _with(held: dict[K, V], key: K, value: V | None) -> dict[K, V]:
-    """Return what is held with this value, or without it if there is nothing in it."""
+    """Return ``held`` with a value for a key, or without the key if the value is empty."""
     if value:
         if held is _NONE:
             return {key: value}

@@ -1,4 +1,4 @@
-"""The link to a worker: in a process (``worker_process``), or in the caller's loop (here)."""
+"""The link to a worker: in a process (``worker_process``) or in the caller's loop (here)."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from .worker import Worker
 
 
 class Link(Protocol):
-    """A worker, as the control half reaches it."""
+    """The control process's connection to a worker."""
 
     @property
     def pid(self) -> int:
-        """Of its process; 0 if it has none."""
+        """The ID of its process; 0 if it has none."""
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
-        """Send a command; without effect if the worker has ended."""
+        """Send a command; no effect if the worker has ended."""
 
     def send_later(self, make: Callable[[], ToWorker]) -> None:
-        """Send the command that ``make`` returns when it is its turn; the order is kept."""
+        """Send the command that ``make`` returns on its turn; the order is kept."""
 
     def hang_up(self) -> None:
-        """Have it end by itself, which resets its connections."""
+        """Make the worker end by itself, which resets its connections."""
 
     def look(self) -> float:
-        """Return the seconds for which its loop could have iterated and didn't.
+        """Return for how many seconds its loop could have iterated but didn't.
 
         Call it every ``watchdog.LOOK_S``; 0 for the caller's loop.
         """
 
     def kill(self) -> None:
-        """End it at once. Idempotent."""
+        """End the worker at once. Idempotent."""
 
     def close(self, within_s: float) -> None:
-        """End it, wait at most that long for that, and call back no more. Idempotent."""
+        """End the worker, wait up to ``within_s``, and stop calling back. Idempotent."""
 
 
 class LocalLink:
-    """A worker in the caller's loop: commands are calls, and so are its answers.
+    """A worker in the caller's loop: commands and answers are calls.
 
     The worker uses the caller's sockets, and doesn't close them. Messages may be received while one
     is sent.
@@ -63,18 +63,18 @@ class LocalLink:
         self._worker = Worker(0, self.dataplane, receive)
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
-        """Part of Link; raises OSError if the loop can't watch a listener's socket."""
+        """Carry out a command; raises OSError if the loop can't watch a listener's socket."""
         self._worker.apply(message, *socks)
 
     def send_later(self, make: Callable[[], ToWorker]) -> None:
-        """Part of Link; it is its turn at once."""
+        """Carry out the command at once: its turn is now."""
         self._worker.apply(make())
 
     def status(self) -> Status:
         return self._worker.status()
 
     def hang_up(self) -> None:
-        """Part of Link; :meth:`close` resets connections."""
+        """Do nothing: :meth:`close` resets connections."""
 
     def look(self) -> float:
         return 0.0

@@ -1,11 +1,11 @@
-"""One listener of the plane, its port, and its sockets: one for each worker that serves it.
+"""One listener of the plane, its port, and its sockets: one per serving worker.
 
 Rule 1: sockets are opened, and start to listen, in the order of the workers: with affinity the
-kernel chooses one by its index.
-Rule 2: a worker's socket outlives the worker: its successor gets the same socket, and the clients
-that wait in its queue.
-Rule 3: before several sockets share a port, one binds it alone, to be sure that no other program
-has it.
+kernel chooses a socket by index.
+Rule 2: a worker's socket outlives the worker: its replacement gets the same socket, and the clients
+waiting in its queue.
+Rule 3: before several sockets share a port, one socket binds it alone, to check that no other
+program has it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .group import Group
 from .messages import OpenListener
 
 RESERVE = 512
-"""Descriptors that are for everything but listeners: log files, API connections, requests."""
+"""Descriptors for everything except listeners: log files, API connections, requests."""
 
 _OWED_NOTHING: Counter[int] = Counter()
 
@@ -43,12 +43,12 @@ _OWED_NOTHING: Counter[int] = Counter()
 class ListeningSockets:
     """The sockets of one listener for these workers, in this order.
 
-    Options are those of ``open_listening``. Sockets of the last control process at this address are
-    used first, and new ones at places that are None; those that no worker is left for are closed,
-    with the clients in their queues. Raises ListenError if the port can't be bound.
+    Options are passed to ``open_listening``. Sockets of the last control process at this address
+    are reused, and new sockets fill the places that are None; surplus sockets are closed, with the
+    clients in their queues. Raises ListenError if the port can't be bound.
     """
 
-    # Cost: there is one for each Service port; so there is of Listener.
+    # Cost: each Service port has one of these, and a Listener.
     __slots__ = (
         "_admits",
         "_by_client",
@@ -78,13 +78,13 @@ class ListeningSockets:
         self._transparent = transparent
         self._inherited = tuple(inherited)
         self.workers = tuple(workers)
-        """Indexes of those that serve it, also while it refuses."""
+        """Indexes of the serving workers, also while the listener refuses."""
         self._by_client = False
         self._admits = admits
         self.socks: tuple[socket.socket, ...] = ()
-        """One for each of the workers; none while a UDP port refuses."""
+        """One socket per worker; none while a UDP port refuses."""
         self._hold: socket.socket | None = None
-        """Keeps a UDP port that refuses; None if the kernel can't."""
+        """Reserves a refusing UDP port; None if the kernel can't."""
         self.at = at
         self._open()
 
@@ -96,7 +96,7 @@ class ListeningSockets:
         return dict(zip(self.workers, self.socks, strict=False))
 
     def choose(self, *, by_client: bool) -> None:
-        """Have the kernel choose a client's socket by the client's address, or at random."""
+        """Let the kernel choose a client's socket by the client's address, or at random."""
         if by_client != self._by_client:
             self._by_client = by_client
             self._choose()
@@ -104,7 +104,7 @@ class ListeningSockets:
     def admit(self, networks: Sequence[str] | None) -> None:
         """Admit packets from these networks only; None admits all.
 
-        Raises ListenError if the kernel doesn't take the filter.
+        Raises ListenError if the kernel rejects the filter.
         """
         if networks == self._admits:
             return
@@ -127,12 +127,12 @@ class ListeningSockets:
     def leave(self) -> None:
         """Close the sockets of a UDP port that refuses, and keep the port.
 
-        Copies that a worker of the last control process still has receive, and send, nothing more:
-        the kernel would choose among them and those that are opened later.
+        Copies in workers of the last control process stop receiving and sending: otherwise the
+        kernel would choose among them and later sockets.
         """
         deaf = [sock for sock in self.socks if _gets_nothing(sock)]
         if self._hold is None and deaf:
-            # None could be opened beside them, e.g. as descriptors were short.
+            # No other socket could be opened beside them, e.g. because descriptors were short.
             self._keep(deaf[0])
         self._close_sockets()
 
@@ -145,7 +145,7 @@ class ListeningSockets:
             try:
                 listen_again(self.socks, self.at)
             except ListenError:
-                # Clients of a socket that listens, and that no worker accepts from, would wait.
+                # Clients of a listening socket that no worker accepts from would wait.
                 self.refuse()
                 raise
             self._choose()
@@ -158,14 +158,14 @@ class ListeningSockets:
         """Close the sockets. Idempotent.
 
         A TCP port refuses at once and can be bound again, even if workers still hold copies; a UDP
-        port can be once they have closed theirs.
+        port can be bound again once workers have closed their copies.
         """
         self._stop_listening(keeps_port=False)
         self._close_sockets()
         self._end_hold()
 
     def _keep(self, sock: socket.socket) -> None:
-        """Hold a UDP port by one of its sockets, which takes no descriptor."""
+        """Reserve a UDP port with one of its own sockets, without another descriptor."""
         with contextlib.suppress(OSError):
             share(sock, is_shared=True)
             self._hold = sock
@@ -186,18 +186,18 @@ class ListeningSockets:
         at = self.at
         try:
             if self._hold is None and is_shared and not self._inherited:
-                # No client dials it, so it needn't be transparent.
+                # No client dials this socket, so it needn't be transparent.
                 with wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             socks, known = self._places(is_shared=is_shared), len(self._inherited)
-            # The last one gets the place of a late worker's.
+            # The socket opened last gets the place of a late worker's socket.
             for place in sorted(range(len(socks)), key=lambda n: (socks[n] is None, n < known)):
                 sock = socks[place] or self._open_one(at, is_shared=is_shared)
                 socks[place] = sock
                 self.socks += (sock,)
             self.socks = tuple(filter(None, socks))
         except BaseException:
-            # What holds a UDP port that refuses goes on holding it.
+            # A refusing UDP port stays reserved.
             self._stop_listening(keeps_port=False)
             self._close_sockets()
             raise
@@ -225,7 +225,7 @@ class ListeningSockets:
     def _places(self, *, is_shared: bool) -> list[socket.socket | None]:
         """Return the inherited sockets for the workers, with the options of this listener.
 
-        None: one is to be opened. Raises ListenError.
+        None stands for a socket to open. Raises ListenError.
         """
         found, count = list(self._inherited), len(self.workers)
         if len(found) > count:
@@ -235,8 +235,7 @@ class ListeningSockets:
         try:
             for sock in filter(None, found):
                 if is_shared or self._protocol is Protocol.UDP:
-                    # A port of UDP that was about to refuse is shared with the socket that holds
-                    # it.
+                    # A UDP port that was about to refuse is shared with its reserving socket.
                     share(sock, is_shared=is_shared)
                 if self._transparent:
                     set_transparent(sock)
@@ -265,7 +264,7 @@ class ListeningSockets:
 
 
 def _gets_nothing(sock: socket.socket) -> bool:
-    """Have a UDP socket receive nothing, if the kernel can."""
+    """Stop a UDP socket from receiving; returns False if the kernel can't."""
     try:
         get_nothing(sock)
     except OSError:
@@ -276,17 +275,17 @@ def _gets_nothing(sock: socket.socket) -> bool:
 def wrapped(sock: _socket.socket) -> socket.socket:
     """Return the same socket as an object that can be sent to a worker."""
     made = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
-    # It would wait otherwise in a program that calls socket.setdefaulttimeout.
+    # Otherwise it would block in a program that calls socket.setdefaulttimeout.
     made.setblocking(False)
     return made
 
 
 class Wanted(NamedTuple):
-    """A listener that a group is to have."""
+    """A listener that a group should have."""
 
     protocol: Protocol
     addresses: Iterable[SocketAddress]
-    """The first that can be bound is used; port 0 is any free one."""
+    """The first address that can be bound is used; port 0 means any free port."""
     freebind: bool = False
     """Bind an address that this node doesn't have (yet)."""
     transparent: bool = False
@@ -297,16 +296,16 @@ class Answer(NamedTuple):
     """The outcome for the wanted listeners of a group, by the caller's keys."""
 
     listeners: dict[Hashable, Listener]
-    """Those that are open; one that can't serve refuses."""
+    """The open listeners; a listener that can't serve refuses."""
     errors: dict[Hashable, ListenError | None]
-    """Why others aren't open, or refuse; None: no address was left to try."""
+    """Why other listeners aren't open, or refuse; None: no address was left to try."""
 
 
 class Listener:
-    """One address that clients dial, served by one worker or several, or refusing.
+    """One address that clients dial, served by one or several workers, or refusing.
 
-    The caller identifies it by its key, messages by its number. It closes its sockets, one for each
-    worker that serves it.
+    The caller identifies it by its key, messages by its number. It closes its sockets, one per
+    serving worker.
     """
 
     __slots__ = (
@@ -339,27 +338,26 @@ class Listener:
         self.workers = sockets.workers
         """Indexes of the workers that serve it."""
         self.numbers = [number]
-        """Under which workers may hold its sockets: its own, and those of a listener whose port it
-        took over."""
+        """Numbers under which workers may hold its sockets: its own, and the numbers of a listener
+        whose port it took over."""
         self.address = sockets.at
-        """Where it is bound, with the port that was chosen."""
+        """The bound address, with the chosen port."""
         self.is_serving = True
         """False while clients are refused."""
         self.is_closed = False
         self.closing = _OWED_NOTHING
         """How many confirmations of CloseListener each worker owes; a UDP port stays in use until
-        none is left. Replaced when it changes."""
+        all have arrived. Replaced when it changes."""
 
     def opening(self, number: int) -> OpenListener:
         return OpenListener(number, self.group.number, self.protocol, self.address)
 
 
 class PortPool:
-    """The numbers of a range, both ends included, the most recently freed or tried last.
+    """The ports of a range, both ends included, the most recently freed or tried last.
 
-    A number that was taken isn't offered before it is given back; whether it is free in the kernel
-    shows when it is bound. A search costs as much as the numbers that it offers: nothing if all
-    are taken.
+    A taken port isn't offered before it is given back; only binding shows whether it is free in the
+    kernel. A search costs time per offered port: nothing if all are taken.
     """
 
     def __init__(self, first: int, last: int) -> None:
@@ -372,7 +370,7 @@ class PortPool:
 
     @cached_property
     def _free(self) -> OrderedDict[int, None]:
-        """Made when it is first needed: 60,000 numbers take a millisecond."""
+        """Created when first needed: 60,000 ports take a millisecond."""
         return OrderedDict.fromkeys(range(self.first, self.last + 1))
 
     @property
@@ -380,10 +378,10 @@ class PortPool:
         return self._free.keys()
 
     def candidates(self, preferred: int | None = None) -> Iterator[int]:
-        """Yield each number that isn't taken once, the preferred one first.
+        """Yield each untaken port once, the preferred port first.
 
-        The caller takes the first that it can bind. The next search begins after those that were
-        offered: other programs use them.
+        The caller takes the first port that it can bind. The next search begins after the offered
+        ports, because other programs use them.
         """
         if preferred is not None and preferred in self._free:
             yield preferred
@@ -397,10 +395,10 @@ class PortPool:
         self._free.pop(port, None)
 
     def spare(self, ports: Iterable[int]) -> None:
-        """Offer these numbers only where they are preferred; replaces those of the last call."""
+        """Offer these ports only where they are preferred; replaces the ports of the last call."""
         self._spared = frozenset(ports)
 
     def give(self, port: int) -> None:
-        """Note that a number is free. Idempotent."""
+        """Note that a port is free. Idempotent."""
         if port in self:
             self._free[port] = None

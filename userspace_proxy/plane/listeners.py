@@ -2,13 +2,13 @@
 
 Rule 1: sockets listen or refuse at once; workers close a listener before its group loses its
 endpoints, and open it after the group has some.
-Rule 2: a UDP port that refuses is held by a socket that receives nothing
-(``port_reservation``). The sockets that served it stay open until no worker has a copy, of this
-control process or of the last one, so that it can serve again meanwhile: with others beside copies
-that are still open, the kernel would choose by an order that isn't the workers' (``reuseport``).
-Rule 3: a listener has a socket for each worker while descriptors are plentiful, else one.
-Rule 4: while a worker is missing, another one serves its sockets (``stand_ins``).
-Rule 5: a worker in the caller's loop answers while a message is sent, so state changes before.
+Rule 2: a refusing UDP port is reserved by a socket that receives nothing (``port_reservation``).
+Its serving sockets stay open until no worker of this or the last control process has a copy, so
+that the port can serve again meanwhile: with new sockets beside open copies, the kernel would
+choose by an order that differs from the workers' (``reuseport``).
+Rule 3: a listener has one socket per worker while descriptors are plentiful, else a single one.
+Rule 4: while a worker is missing, a substitute serves its sockets (``stand_ins``).
+Rule 5: a worker in the caller's loop answers while a message is sent, so state changes first.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Listeners:
     """The listeners of one plane.
 
     ``limit`` is how many descriptors this process, and each of ``count`` workers, may use. Sockets
-    of ``predecessors`` are used before others are opened.
+    of previous workers (``predecessors``) are used before new ones are opened.
     """
 
     def __init__(
@@ -57,34 +57,33 @@ class Listeners:
         self._by_group: dict[Group, tuple[Listener, ...]] = {}
         self._unwanted: dict[Listener, None] = {}
         self._leaving: dict[int, Listener] = {}
-        """UDP listeners by the numbers under which workers still hold their sockets: those that are
-        closed, or that took over the port of one."""
+        """UDP listeners, by the numbers under which workers still hold their sockets, that are
+        closed or took over a closed one's port."""
         self._counts = [0] * count
-        """Listeners of each worker."""
+        """How many listeners each worker has."""
         self._stand_ins = StandIns(self._counts, limit)
 
     def prepare(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> None:
-        """Have listeners refuse or drop what they are about to, before workers learn of it.
+        """Make listeners begin to refuse or drop before workers learn of it.
 
-        The group still has its old serving, and some of the wanted listeners may be another
-        group's.
+        The group still has its old serving, and some wanted listeners may belong to another group.
         """
         others = (self._by_key.get(key) for key in wanted)
         moving = [x for x in others if x is not None and x.group is not group]
         for listener in (*self._by_group.get(group, ()), *moving):
             if serving.is_refusing:
-                # First: a worker without an endpoint must not accept.
+                # First: a worker without an endpoint mustn't accept.
                 self._refuse(listener)
             elif listener.group.serving.admits is None or not serving.endpoints:
-                # Likewise: a client that is to be dropped must not be reset.
+                # Likewise: a client that should be dropped mustn't be reset.
                 with contextlib.suppress(ListenError):
                     listener.sockets.admit(serving.admits)
 
     def follow(self, group: Group, wanted: Mapping[Hashable, Wanted]) -> Answer:
-        """Open missing listeners, take over those of other groups, and serve as the group says.
+        """Open missing listeners, take over other groups' listeners, and apply the group's serving.
 
         Call it after :meth:`prepare`, when workers have the group. A listener that can't serve
-        refuses. One that isn't wanted any more follows, too, until :meth:`close_unwanted`.
+        refuses. An unwanted listener follows, too, until :meth:`close_unwanted`.
         """
         errors: dict[Hashable, ListenError | None] = {}
         before = self._by_group.setdefault(group, ())
@@ -110,11 +109,11 @@ class Listeners:
     def recover(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
     ) -> None:
-        """Open sockets that listeners take later."""
+        """Open sockets that listeners will take later."""
         self.recovered.open(wanted, self._limit // 2, transparent=transparent)
 
     def predecessors_drain(self) -> None:
-        """Close sockets of UDP ports that refuse, and that workers of the last process served."""
+        """Close sockets of refusing UDP ports that workers of the last process served."""
         for listener in self._open.values():
             if not listener.is_serving:
                 self._release(listener)
@@ -148,13 +147,13 @@ class Listeners:
         self.recovered.close()
 
     def send_all(self, worker: int) -> None:
-        """Open in a worker that has just started every listener that it is to serve."""
+        """Open all its listeners in a worker that has just started."""
         for listener in self._open.values():
             if listener.is_serving:
                 self._send_opening(worker, listener, worker, listener.number)
 
     def stand_in(self, missing: int, running: Sequence[int]) -> None:
-        """Have one of the running workers serve the clients of a missing one. Idempotent."""
+        """Let a running worker substitute for a missing one. Idempotent."""
         stand_in = self._stand_ins.begin(missing, running)
         if stand_in is None:
             return
@@ -164,7 +163,7 @@ class Listeners:
                 self._send_opening(missing, listener, stand_in, number)
 
     def end_stand_in(self, worker: int) -> None:
-        """Note that a worker that was missing has opened its listeners. Idempotent."""
+        """End the substitution for a worker that has opened its listeners. Idempotent."""
         stand_in = self._stand_ins.end(worker)
         if stand_in is None:
             return
@@ -178,12 +177,12 @@ class Listeners:
         number = self._stand_ins.listener(number)
         listener = self._open.get(number) or self._leaving.get(number)
         if listener is not None and worker in listener.closing:
-            # Without zeros, so that it is false when no worker owes a confirmation.
+            # Subtraction drops zeros, so it is falsy when no worker owes a confirmation.
             listener.closing = listener.closing - Counter((worker,))
             self._release(listener)
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a worker holds no socket any more."""
+        """Note that a worker holds no sockets any more."""
         self._stand_ins.worker_ended(worker)
         for listener in (*self._open.values(), *self._leaving.values()):
             if owed := listener.closing[worker]:
@@ -191,10 +190,10 @@ class Listeners:
                 self._release(listener)
 
     def _open_first(self, key: Hashable, group: Group, wanted: Wanted) -> bool:
-        """Open a listener at the first address that can be bound; returns False if there is none.
+        """Open a listener at the first address that can be bound; returns False without addresses.
 
-        Raises ListenError if the last one can't be bound, descriptors are short, or this machine
-        lacks the address, whatever the port.
+        Raises ListenError if the last address can't be bound, descriptors are short, or this
+        machine lacks the IP address.
         """
         error: ListenError | None = None
         for at in wanted.addresses:
@@ -213,7 +212,7 @@ class Listeners:
         return False
 
     def _open_at(self, key: Hashable, group: Group, wanted: Wanted, at: SocketAddress) -> None:
-        # The port of a UDP listener that was just closed is taken over.
+        # Take over the port of a UDP listener that was just closed.
         old = next(
             (
                 listener
@@ -238,7 +237,7 @@ class Listeners:
             sockets = old.sockets
             sockets.admit(group.serving.admits)
             if not group.serving.is_refusing:
-                # It may have refused when it was closed.
+                # The old listener may have refused when it was closed.
                 sockets.serve()
         sockets.choose(by_client=group.serving.affinity_timeout_s is not None)
         self._numbers += 1
@@ -266,25 +265,25 @@ class Listeners:
     def _inherit(
         self, protocol: Protocol, at: SocketAddress, serving: Serving
     ) -> Sequence[socket.socket | None]:
-        """Return the sockets of an earlier run at an address: its workers', or recovered ones."""
+        """Return an earlier run's sockets at an address: its workers' or recovered sockets."""
         handed_over = self._predecessors.take(protocol, at) if self._predecessors else ()
         return handed_over or self.recovered.take(protocol, at, serving)
 
     def _choose_workers(
         self, protocol: Protocol, at: SocketAddress, old: Listener | None
     ) -> Sequence[int]:
-        """Return the workers that are to serve one more listener: all or one.
+        """Return the workers that should serve one more listener: all or one.
 
-        Those of an old listener, if it takes over that one's sockets.
+        A listener that takes over an old listener's sockets keeps its workers.
 
-        Raises BoundError if listeners would be half of a worker's descriptors, or all of this
+        Raises BoundError if listeners would take half of a worker's descriptors, or all of this
         process's.
         """
         all_workers, have = range(len(self._counts)), sum(self._counts)
         chosen: Sequence[int] = ()
         if old is not None:
-            # Others may have had its room since it was closed; it can be opened with fewer sockets
-            # once workers have closed theirs.
+            # Other listeners may have taken its room since it was closed; it can be opened with
+            # fewer sockets once workers have closed their copies.
             if have + len(old.workers) <= max(self._limit // 2, self._limit - RESERVE):
                 chosen = old.workers
         elif have + len(all_workers) <= self._limit // 2:
@@ -312,9 +311,9 @@ class Listeners:
             self._by_group[listener.group] = left
 
     def _serve(self, listener: Listener) -> None:
-        """Have a listener serve as its group says.
+        """Apply its group's serving to a listener.
 
-        If it can't, it refuses, and ListenError is raised.
+        If that fails, the listener refuses, and ListenError is raised.
         """
         serving, sockets = listener.group.serving, listener.sockets
         try:
@@ -351,9 +350,9 @@ class Listeners:
             self._release(listener)
 
     def _open_in_workers(self, listener: Listener) -> None:
-        """Send each worker that serves a listener its socket.
+        """Send each serving worker its socket of a listener.
 
-        Raises ListenError if the worker is in the caller's loop, whose epoll takes no more.
+        Raises ListenError if the worker is in the caller's loop, and its epoll is full.
         """
         for worker, holder, number in self._holders(listener):
             try:
@@ -362,7 +361,7 @@ class Listeners:
                 raise cannot_listen(listener.address, listener.protocol, exc) from exc
 
     def _send_opening(self, worker: int, listener: Listener, holder: int, number: int) -> None:
-        """Send a worker or its stand-in the worker's socket, if there is one."""
+        """Send a worker or its substitute the worker's socket, if there is one."""
         sock = listener.sockets.by_worker.get(worker)
         if sock is not None:
             self._send(holder, listener.opening(number), sock)
@@ -377,15 +376,15 @@ class Listeners:
             listener.closing = listener.closing - Counter((holder,))
 
     def _holders(self, listener: Listener) -> Iterator[tuple[int, int, int]]:
-        """Yield each worker, and who holds its socket under which number: it and its stand-in."""
+        """Yield (worker, holder, number) for each holder of a socket: worker or substitute."""
         for worker in listener.workers:
             for holder, number in self._stand_ins.holders(worker, listener.number):
                 yield worker, holder, number
 
     def _release(self, listener: Listener) -> None:
-        """Close the sockets of a UDP port that refuses, once no worker holds a copy.
+        """Close the sockets of a refusing UDP port once no worker holds a copy.
 
-        Until then they stay open here, so that a port that serves again meanwhile has them.
+        Until then they stay open here, in case the port serves again.
         """
         if listener.closing:
             return

@@ -9,12 +9,12 @@ from .messages import Logged
 
 LOGGERS = ("userspace_proxy", "userspace_proxy.connections")
 
-# Attributes of every record; others were passed as ``extra``.
+# Attributes of every record; all others were passed as ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class LogSender(logging.Handler):
-    """Passes each record to a function, as a message."""
+    """Sends each log record as a message."""
 
     def __init__(self, send: Callable[[Logged], None]) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class LogSender(logging.Handler):
 
 
 def current_levels() -> dict[str, int]:
-    """Return this process's log levels, by logger."""
+    """Return this process's log levels by logger."""
     return {name: logging.getLogger(name).getEffectiveLevel() for name in LOGGERS}
 
 
 def take_levels(levels: Mapping[str, int], handler: logging.Handler) -> None:
-    """Log at these levels, and through this handler only."""
+    """Log at these levels, through this handler alone."""
     root = logging.getLogger()
     root.handlers[:] = [handler]
     for name, level in levels.items():

@@ -1,18 +1,18 @@
-"""The changes of groups that wait for one worker process: those of a group are merged.
+"""Merges changes of a group while they wait to be sent to one worker process.
 
     waiting       change of A · change of B · close a listener of A · change of A
                        │             ▲                                     ▲
-    next one of A      └ stays       │                                     └ becomes part of this
-    next one of B                    └ becomes part of this
+    next change of A   └ stays       │                                     └ is merged into this
+    next change of B                 └ is merged into this
 
-Rule 1: a change of a group becomes part of the one that waits, unless one of the group's listeners
-has been closed or moved to another group since. The group may lose its endpoints next, and a worker
-without an endpoint must not accept. What a listener joins may change before: the later state is
-right for it, too.
+Rule 1: a change of a group is merged into the waiting one, unless one of the group's listeners has
+been closed or moved to another group since. The group may lose its endpoints next, and a worker
+without an endpoint mustn't accept. A group that a listener joins may change earlier: the later
+state is right for it, too.
 Rule 2: at most two changes of each group wait, however many of its listeners close. Behind a change
-that rule 1 keeps, all are merged; of that group alone clients may be refused a moment early then.
-Rule 3: no group's messages affect the merging of others: the order of changes of different groups
-doesn't matter to workers.
+that rule 1 keeps, all are merged; then that group's clients may be refused a moment early.
+Rule 3: a group's messages don't affect the merging of other groups: workers don't depend on the
+order of changes of different groups.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .messages import CloseListener, MoveListener, OpenListener, ToWorker
 
 
 class Merging:
-    """What waits for one process."""
+    """The changes that wait for one process."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, GroupUpdate] = {}
-        """By group: the change that may still be brought up to date."""
+        """By group: the change that may still be updated."""
         self._kept: dict[int, GroupUpdate] = {}
-        """By group: a change before it that may not."""
+        """By group: an earlier change that must stay as it is."""
         self._group_of: dict[int, int] = {}
-        """By listener of the process."""
+        """The group of each listener in the process."""
 
     def add(self, update: GroupUpdate) -> Callable[[], ToWorker] | None:
-        """Return what makes the message when it is its turn; None if a change that waits has it."""
+        """Return a function that makes the message on its turn; None if it was merged."""
         if (waiting := self._waiting.get(update.group)) is not None:
             waiting.new = update.new
             return None
@@ -51,7 +51,7 @@ class Merging:
         return take
 
     def note(self, message: ToWorker) -> None:
-        """Note which group a listener serves, or leaves; call it before the message is sent."""
+        """Note which group a listener joins or leaves; call it before sending the message."""
         if isinstance(message, OpenListener):
             self._group_of[message.listener] = message.group
         elif isinstance(message, MoveListener | CloseListener):

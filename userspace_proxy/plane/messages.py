@@ -36,27 +36,27 @@ from ..model.serving import Serving
 from ..policy.locality import Networks
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
-"""Bounded to what every reader of JSON can represent, whatever a worker sends."""
+"""Bounded to integers that every JSON parser can represent, whatever a worker sends."""
 
 REPORT_S = 5.0
-"""Workers report this often: counters that are lost with a dying one are no older."""
+"""Workers report this often, so a dying worker loses counters of at most this time."""
 MAX_GROUP_BYTES = 2_621_440
-"""How large the message that opens a group may be; a group that needs more isn't served.
+"""The largest message that opens a group; a larger group isn't served.
 
-10,000 endpoints of IPv6 with weights, priorities and another choice for clients from outside take
-2.1 MB. A change removes what is there and adds what is new, each with an index: it takes three
-times as much at most, and a channel takes that (``channel.MAX_FRAME_BYTES``).
+10,000 IPv6 endpoints with weights, priorities and other endpoints for clients from outside take
+2.1 MB. A change removes old and adds new endpoints, each with an index: it takes at most three
+times as much, which fits into a channel's frame (``channel.MAX_FRAME_BYTES``).
 """
 
 OBSERVED_MAX = 128
-"""How many connections a worker keeps between two questions, which is a quarter of a second: more
-than can be read, and less than 1 % of a core."""
+"""How many connections a worker keeps between two Observe messages, a quarter of a second apart:
+more than a person can read, and less than 1 % of a core."""
 
 _BOUNDS = len(TIMES_BOUNDS_S)
 
 
 def _as_many_as(counters: type[Counters]) -> msgspec.Meta:
-    """Return what bounds a list to one number for each name."""
+    """Return the constraint that a list has one number per counter."""
     return msgspec.Meta(min_length=len(counters.names), max_length=len(counters.names))
 
 
@@ -67,21 +67,21 @@ class _Message(msgspec.Struct, tag=True, array_like=True, forbid_unknown_fields=
 class Start(_Message):
     """The first message to a worker process, except Beat.
 
-    With it comes the socket on which the worker waits for the next control process when this one
-    has ended, and what vouches for that socket; without one, the worker ends then.
+    It comes with the socket on which the worker waits for the next control process after this one
+    has ended, and with a proof of that socket's origin; without a socket the worker ends then.
     """
 
     worker: int
-    """Its index, from 0; also the position where its round robin begins."""
+    """The worker's index, from 0; also the position where its round robin begins."""
     tuning: Tuning
     log_levels: dict[str, int]
-    """By logger."""
+    """Levels by logger."""
     keeps_net_raw: bool = False
     """Keep CAP_NET_RAW, to dial at client addresses."""
 
 
 class Beat(_Message):
-    """Beat from now on, so that the watchdog sees that the loop iterates; comes with an eventfd."""
+    """Begin to beat, to show the watchdog that the loop iterates; comes with an eventfd."""
 
 
 class Preserve(_Message):
@@ -107,21 +107,21 @@ class ChangeGroup(_Message):
     group: int
     removed: list[SocketAddress]
     added: list[tuple[int, SocketAddress]]
-    """Each with its index in the new list, lowest first."""
+    """Endpoints with their index in the new list, lowest first."""
     others: Serving | None = None
-    """Everything but the endpoints; None if nothing else has changed."""
+    """Everything except the endpoints; None if nothing else has changed."""
 
 
 class Pins(_Message):
-    """ClientIP affinity of a Service port: from a worker that hands over, and to its successor."""
+    """Affinity entries of a Service port: from a worker that hands over, and to its replacement."""
 
     label: str
     pins: list[Pin]
-    """Some of them, the last used first; what a later message adds was used before."""
+    """Some of the entries, last used first; later messages contain entries used earlier."""
 
 
 class Prefer(_Message):
-    """Have the next connection of a Service port use an endpoint; for embedding."""
+    """Send the next connection of a Service port to an endpoint; for embedding."""
 
     group: int
     endpoint: SocketAddress
@@ -134,7 +134,7 @@ class CloseGroup(_Message):
 
 
 class OpenListener(_Message):
-    """Accept the clients of a socket of a group; it comes with this message, listening."""
+    """Accept the clients of a group's socket, which comes with this message, listening."""
 
     listener: int
     group: int
@@ -150,13 +150,13 @@ class MoveListener(_Message):
 
 
 class CloseListener(_Message):
-    """Stop using the socket, and confirm it; TCP connections continue, UDP flows end."""
+    """Stop using the socket, and confirm that; TCP connections continue, UDP flows end."""
 
     listener: int
 
 
 class Ejected(_Message):
-    """Dials to an endpoint failed, in this worker or, to a worker, in another one."""
+    """Dials to an endpoint failed: in the sending worker, or if sent to a worker, in another."""
 
     group: int
     endpoint: SocketAddress
@@ -164,7 +164,7 @@ class Ejected(_Message):
 
 
 class Returned(_Message):
-    """An ejected endpoint has answered, this worker or, to a worker, another one."""
+    """An ejected endpoint has answered the sending worker, or if sent to a worker, another."""
 
     group: int
     endpoint: SocketAddress
@@ -177,49 +177,49 @@ class WaitBegan(_Message):
 
 
 class Report(_Message):
-    """Answer with what was counted since the last report.
+    """Answer with the counts since the last report.
 
-    One answer is for all that were asked for before it was begun: a worker that was behind makes no
-    report for each.
+    One answer is for all reports requested before it was begun: a worker that was behind doesn't
+    make one for each.
     """
 
     number: int
 
 
 class Observe(_Message):
-    """Answer with what was observed since the last such message, and observe what is taken now.
+    """Answer with the observations since the last such message, and apply new filters.
 
     Without filters nothing is observed any more.
     """
 
     filters: Annotated[list[ConnectionFilter], msgspec.Meta(max_length=FILTERS_MAX)]
-    """A connection is observed if one of them takes it."""
+    """A connection is observed if a filter matches it."""
 
 
 class Keep(_Message):
-    """Keep a socket that comes with this message, for the next control process."""
+    """Keep the socket of this message for the next control process."""
 
     name: str
 
 
 class HandOver(_Message):
-    """Send copies of all sockets, and continue to serve; if that asks for a proof, after Proved."""
+    """Send copies of all sockets, and go on serving; if a proof is required, after Proved."""
 
 
 class Proved(_Message):
-    """The answer to Prove, which asks again for what HandOver does."""
+    """The answer to Prove; repeats the request of HandOver."""
 
     proof: bytes
 
 
 class Drain(_Message):
-    """Accept nothing more, wait until connections have ended, reset the rest, and confirm it."""
+    """Stop accepting, wait until connections have ended, reset the rest, and confirm that."""
 
     seconds: float
 
 
 class End(_Message):
-    """Reset all connections and exit; a control process that ends without it has a successor."""
+    """Reset all connections and exit; without it, workers outlive their control process."""
 
 
 class Running(_Message):
@@ -230,7 +230,7 @@ class Running(_Message):
 
 
 class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """State of one worker."""
+    """The state of one worker."""
 
     connections: Count = 0
     """Open TCP connections."""
@@ -244,19 +244,19 @@ class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     iterations_s: float = 0.0
     """Sum of their durations."""
     memory_bytes: Count = 0
-    """Used of the nearest limit; 0 without one."""
+    """Bytes used of the nearest limit; 0 without a limit."""
     memory_limit_bytes: Count = 0
     is_short_of_memory: bool = False
     was_short_of_memory: bool = False
-    """In the last seconds, or now."""
+    """Memory is short, or was within the last seconds."""
 
 
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What was counted for one endpoint of a group since the last report."""
+    """The counts for one endpoint of a group since the last report."""
 
     endpoint: SocketAddress
     figures: Annotated[tuple[Count, ...], _as_many_as(EndpointCounters)]
-    """In the order of :class:`EndpointCounters`."""
+    """Figures in the order of :class:`EndpointCounters`."""
     dials: StreakPart | None = None
     """None if nothing is new."""
     ends: StreakPart | None = None
@@ -265,48 +265,48 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     exclusions: StreakPart | None = None
 
     def streaks(self) -> dict[str, StreakPart]:
-        """Return what is new of failures in a row, by their names among ``STREAKS``."""
+        """Return changed streaks of failures, by their names among ``STREAKS``."""
         parts = {name: getattr(self, name) for name in STREAKS}
         return {name: part for name, part in parts.items() if part is not None}
 
 
 class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What is new of :class:`Durations`; the last count is of those beyond all bounds."""
+    """New :class:`Durations`; the last count is of durations beyond all bounds."""
 
     counts: Annotated[list[Count], msgspec.Meta(min_length=_BOUNDS + 1, max_length=_BOUNDS + 1)]
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 
 
 class WaitingReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The clients that wait for an endpoint now; its fields are those of :class:`Waiting`."""
+    """The clients that wait for an endpoint now, with the fields of :class:`Waiting`."""
 
     clients: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     longest_s: Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
 class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What was counted for one group since the last report."""
+    """The counts for one group since the last report."""
 
     group: int
     figures: Annotated[tuple[Count, ...], _as_many_as(GroupCounters)]
-    """For the group itself, in the order of :class:`GroupCounters`."""
+    """The group's own figures, in the order of :class:`GroupCounters`."""
     endpoints: list[EndpointReport] = []
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []
-    """All that are ejected now, each with the seconds until its probe is due."""
+    """All presently ejected endpoints, with the seconds until their probe is due."""
     connect_times: DurationReport | None = None
     """None if nothing is new."""
     first_byte_times: DurationReport | None = None
     waiting: WaitingReport | None = None
     """None if no client waits."""
     client_mistakes: dict[ClientMistake, StreakPart] = {}
-    """What is new of clients that were turned away because of what they sent."""
+    """Changed streaks of clients that were rejected because of what they sent."""
 
 
 class Counted(_Message):
     """The answer to a :class:`Report`, or a part of it."""
 
     number: int
-    """The report's, and those before it are answered, too; 0: another part follows."""
+    """The report's number, which answers earlier ones, too; 0: another part follows."""
     groups: list[GroupReport]
     status: Status
 
@@ -316,7 +316,7 @@ class Observed(_Message):
 
     records: Annotated[list[ConnectionFacts], msgspec.Meta(max_length=OBSERVED_MAX)]
     left_out: Annotated[list[LeftOut], msgspec.Meta(max_length=FILTERS_MAX)]
-    """By filter, the connections that the ring had no room for."""
+    """By filter, how many connections didn't fit into the ring."""
 
 
 class Called(_Message):
@@ -324,31 +324,31 @@ class Called(_Message):
 
     calls: Annotated[list[Calls], msgspec.Meta(max_length=CALLS_MAX)]
     left_out: Count
-    """Calls that the worker's table had no place for."""
+    """Calls that didn't fit into the worker's table."""
 
 
 class ListenerClosed(_Message):
-    """The worker doesn't use a listener's socket any more."""
+    """The worker has stopped using a listener's socket."""
 
     listener: int
 
 
 class Prove(_Message):
-    """Prove CAP_NET_ADMIN first, by the socket that comes with it (``kernel.net_admin_proof``)."""
+    """Prove CAP_NET_ADMIN first, with the attached socket (``kernel.net_admin_proof``)."""
 
 
 class HandedOver(_Message):
-    """Copies of some of a worker's sockets: those that it keeps come last, in this order."""
+    """Copies of some of a worker's sockets; kept sockets come last, in this order."""
 
     worker: int
-    """The index of the worker whose they are: its own, or, before, one that it stands in for."""
+    """The index of the sockets' worker: this one, or earlier, one that it substitutes for."""
     kept: list[str]
     is_last: bool
     """No such message follows."""
 
 
 class PinsSent(_Message):
-    """No more Pins follow; neither does anything else."""
+    """No more Pins follow, nor any other message."""
 
 
 class Logged(_Message):

@@ -1,16 +1,16 @@
-"""Connects those that watch connections with the workers, and names their clients.
+"""Passes workers' observations of connections to watchers, with the names of clients.
 
     Observing ──filters, 4 times a second──▶ plane ──▶ workers
               ◀────── connections, calls of clients ──────┘
               ◀── pods by address ── the snapshot that rounds have taken
 
-Rule 1: while nothing watches, workers aren't asked, and only the names of this node's pods are
-kept: calls come with workers' reports anyway, and nearly all of their clients are such pods.
-Rule 2: the name of a client is that of the pod that Kubernetes' controller lists for its address,
-with its node. Of a pod that only other slices list, the name says so. An address of a node, or of
-several pods, has none: pods in the node's network share it.
-Rule 3: slices of another namespace neither take a pod's name away nor replace it: of those that a
-controller keeps the namespace counts that listed the address first; at first, the older Service.
+Rule 1: without watchers, workers aren't asked, and only the names of this node's pods are kept:
+calls come with workers' reports anyway, and nearly all their clients are such pods.
+Rule 2: a client's name is the pod that Kubernetes' controller lists for its address, with its node.
+The name of a pod that only other slices list is marked. An address of a node, or of several pods,
+has no name: pods in the node's network share it.
+Rule 3: slices of another namespace neither remove nor replace a pod's name: among a controller's
+slices the namespace counts that listed the address first; at first, the older Service.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ from ..shares import add_to
 from .messages import Called, Observed
 from .plane import Plane
 
-# Between two questions to workers.
+# Between two Observe messages to workers.
 PERIOD_S = 0.25
 
 
 class Observers(Protocol):
-    """Those that watch: see ``status.observing``."""
+    """The watchers: see ``status.observing``."""
 
     is_on: asyncio.Event
 
     def filters(self) -> Sequence[ConnectionFilter]:
-        """Return what is watched, each once."""
+        """Return the filters of all watchers, without duplicates."""
 
     def deliver(self, records: Sequence[ConnectionFacts], left_out: Iterable[LeftOut]) -> None:
-        """Pass on what a worker has observed."""
+        """Pass on a worker's observations."""
 
     def add_calls(
         self, calls: Iterable[Calls], left_out: int, pod_of: Callable[[str], str]
     ) -> None:
-        """Add what a worker has counted of clients' calls; the function names an address's pod."""
+        """Add a worker's counts of clients' calls; the function names an address's pod."""
 
 
 class Observation:
-    """What connects the plane of one proxy with its watchers.
+    """Connects the plane of one proxy with its watchers.
 
     Args:
-        latest: Returns the snapshot that rounds have taken; None before the first one.
+        latest: Returns the snapshot of the latest sync round; None before the first one.
         node: The name of this node; empty if it has none.
     """
 
@@ -70,7 +70,7 @@ class Observation:
         self._observing = observing
         self._latest = latest
         self._pods: PodNames | None = None
-        """Of the cluster, while something watches."""
+        """The cluster's pods, while something watches."""
         self._own_pods = PodNames(node)
         plane.on_observed = self._take
 
@@ -86,14 +86,14 @@ class Observation:
             self._pods = None
 
     async def _find_pods(self) -> None:
-        """Find the pods of the cluster, of which there may be many, unless they are known."""
+        """Find the cluster's pods, which may be many, unless they are known."""
         if self._pods is None and (snapshot := self._latest()) is not None:
             pods = PodNames()
             await asyncio.to_thread(pods.follow, snapshot)
             self._pods = pods
 
     async def ask(self) -> None:
-        """Have workers observe what is watched from now on; returns when what they had is here."""
+        """Send the present filters to workers; returns when their observations have arrived."""
         await self._find_pods()
         self._plane.observe(self._observing.filters())
         await self._plane.refresh()
@@ -113,27 +113,27 @@ class Observation:
 
 
 class _Lister(NamedTuple):
-    """What lists a pod for an address."""
+    """The origin of a pod's listing for an address."""
 
     is_controller: bool
     namespace: str
 
 
 class PodNames:
-    """The pods of addresses; it follows snapshots by the slices that differ.
+    """The pods of addresses, updated by the slices that differ between snapshots.
 
     Args:
-        node: Only pods on this node, and those whose node isn't known; empty: all.
+        node: Keep only pods on this node or on an unknown node; empty: all.
     """
 
     def __init__(self, node: str = "") -> None:
         self._node = node
         self._snapshot = Snapshot({})
         self._pods: dict[str, dict[_Lister, dict[str, int]]] = {}
-        """By address and what lists it, the first one first, how often each pod is listed."""
+        """How often each pod is listed, by address and lister, the first lister first."""
 
     def of(self, snapshot: Snapshot, ip: str) -> str:
-        """Return the pod of an address, ``namespace/name``; empty if it isn't known."""
+        """Return the pod of an address, ``namespace/name``; empty if unknown."""
         self.follow(snapshot)
         own = () if snapshot.node is None else snapshot.node.addresses
         listed = self._pods.get(ip)
@@ -145,7 +145,7 @@ class PodNames:
         return "" if others else f"{first.namespace}/{name}{said}"
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Take the pods of another snapshot."""
+        """Update the pods from a new snapshot."""
         before, now = self._snapshot.services, snapshot.services
         if self._snapshot is snapshot:
             return

@@ -1,12 +1,12 @@
 """Ends a worker process that runs out of memory, at once, and before the control process.
 
-A callback that failed half-way has left a connection, or an event, unhandled: the process would
-spin on it and log a traceback each time. Its successor serves a tenth of a second later.
+A callback that failed half-way leaves a connection or an event unhandled: the process would spin
+on it and log a traceback each time. Its replacement serves a tenth of a second later.
 
 Rule 1: nothing here needs memory: no log line, no cleanup. The control process logs the exit
 status, and the kernel resets the connections.
-Rule 2: every callback of the process is covered: the event loop reports exceptions of callbacks to
-its exception handler, and Python those that nothing can catch to its unraisable hook.
+Rule 2: every callback of the process is covered: the event loop reports callbacks' exceptions to
+its exception handler, and Python reports uncatchable ones to its unraisable hook.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..kernel.memory_limits import CgroupMemory, find_memory_limits
 OUT_OF_MEMORY = errno.ENOMEM
 """The exit status."""
 
-# Thousandths of the limit: a worker is killed even if the control process uses this much more.
+# In thousandths of the limit: a worker is killed even if the control process uses this much more.
 _SCORE = 300
 _MOST_SCORE = 1000
 
@@ -36,16 +36,16 @@ def exit_on_memory_error(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def be_killed_first(proc: Path = Path("/proc/self")) -> None:
-    """Have the kernel kill this process rather than its parent at a cgroup's memory limit.
+    """Make the kernel kill this process rather than its parent at a cgroup's memory limit.
 
-    Not without such a limit: when the whole node is out of memory, another program is the cause.
-    Call it with the parent's privileges: root's files in /proc are no other user's. Source:
+    Does nothing without such a limit: when the whole node is out of memory, another program is the
+    cause. Call it with the parent's privileges: only root may write root's files in /proc. Source:
     proc_pid_oom_score_adj(5); raising the score takes no capability.
     """
     if not any(isinstance(limit, CgroupMemory) for limit in find_memory_limits(proc)):
         return
     file = proc / "oom_score_adj"
-    # Where it can't be written, the kernel chooses by size alone.
+    # If the score can't be written, the kernel chooses by size alone.
     with contextlib.suppress(OSError, ValueError):
         file.write_text(str(min(int(file.read_text()) + _SCORE, _MOST_SCORE)))
 

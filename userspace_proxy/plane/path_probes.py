@@ -2,10 +2,10 @@
 
     schedule ──due──▶ connect ──answered, refused, unreachable, 1 s of silence──▶ note, next time
 
-Rule 1: there is no task per endpoint: one timer begins probes, one epoll sees them end.
-Rule 2: the program that listens never learns of a probe: servers log, count and block clients that
-connect and say nothing.
-Rule 3: a shortage of this process or node says nothing about an endpoint.
+Rule 1: there is no task per endpoint: one timer begins probes, one epoll reports their ends.
+Rule 2: the listening program never notices a probe: servers log, count and block clients that
+connect and send nothing.
+Rule 3: a shortage of this process or node proves nothing about an endpoint.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from ..model.failures import SHORTAGES
 from .probe_schedule import ProbeSchedule
 
 Note = Callable[[SocketAddress, DialFailure | None], None]
-"""Takes an endpoint and why its probe failed, None for an answer."""
+"""Takes an endpoint and the failure of its probe; None: it answered."""
 
 DEADLINE_S = 1.0
 MAX_UNDER_WAY = 512
-"""Of these a namespace has at most as many as are left for others, so one alone has 256."""
+"""Probes in progress. A namespace may have at most as many as are left for others, so a single
+namespace has 256."""
 
 
 class PathProbes:
@@ -34,13 +35,13 @@ class PathProbes:
 
     Args:
         note: Called with each result.
-        schedule: Says when; None: the default budget.
+        schedule: Decides when to probe; None: the default budget.
     """
 
     def __init__(self, note: Note, schedule: ProbeSchedule | None = None) -> None:
         self.sent = 0
         self.failed = 0
-        """Of these, how many weren't answered."""
+        """How many of these weren't answered."""
         self.schedule = ProbeSchedule(random.random) if schedule is None else schedule
         self._note = note
         self._loop = loop = asyncio.get_running_loop()
@@ -49,17 +50,17 @@ class PathProbes:
         self._timer: asyncio.Handle | None = None
         """Begins the next probes."""
         self._timer_at = math.inf
-        """When, in the seconds of the reactor's clock."""
+        """When it does, in seconds of the reactor's clock."""
         self._is_soon = False
-        """It does so in the next iteration of the loop."""
+        """It does in the next iteration of the loop."""
 
     def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
-        """Probe an endpoint of a Service from now on; each call takes one of :meth:`discard`."""
+        """Begin to probe a Service's endpoint; undo each call by one of :meth:`discard`."""
         self.schedule.add(endpoint, service)
         self._begin_soon()
 
     def discard(self, endpoint: SocketAddress, service: ServiceKey) -> None:
-        """Don't probe an endpoint for a Service any more; after the last, nothing is noted."""
+        """Stop probing an endpoint for a Service; after the last call ``note`` isn't called."""
         self.schedule.discard(endpoint, service)
         if endpoint not in self.schedule:
             self._dials.stop(endpoint)
@@ -86,7 +87,7 @@ class PathProbes:
         self._sleep(now)
 
     def _sleep(self, now: float) -> None:
-        """Have the timer begin the next probes when they are due, if it would do so later."""
+        """Set the timer to the next due probe, if that is earlier."""
         at = self.schedule.next_at(now)
         if at is not None and at < self._timer_at:
             if self._timer is not None:

@@ -7,9 +7,9 @@
 A worker is a process (the node agent), or lives in the caller's loop (embedding, demo, tests).
 
 Rule 1: sockets are opened, and listen or refuse, here and at once; workers then learn which
-endpoints to dial. So a listener accepts when :meth:`Plane.serve` returns, and a worker that is slow
-or dead costs its clients a wait, not a refusal.
-Rule 2: nothing awaits here but :meth:`Plane.refresh`, :meth:`Plane.idle` and :meth:`Plane.drain`.
+endpoints to dial. So a listener accepts when :meth:`Plane.serve` returns, and clients of a slow or
+dead worker wait instead of being refused.
+Rule 2: only :meth:`Plane.refresh`, :meth:`Plane.idle` and :meth:`Plane.drain` await.
 """
 
 from __future__ import annotations
@@ -58,26 +58,26 @@ if TYPE_CHECKING:
     from ..model import PortKey, Protocol, SocketAddress
     from .adoption import Predecessors
 
-# A reader of counters doesn't wait for a busy worker for longer than this.
+# A reader of counters waits no longer than this for a busy worker.
 _REFRESH_S = 1.0
-# Between two looks whether connections are open.
+# Between two checks for open connections.
 _LOOK_S = 0.1
-# For a worker to report that it has drained, beyond the time that it was given.
+# For a worker to report that it has drained, beyond the time allowed for the drain.
 _DRAINED_S = 2.0
 # For workers whose channel is closed to reset their connections: some milliseconds, or a start.
 _CLOSE_S = 1.0
-# So many listeners in the caller's loop are never too many.
+# Up to this many listeners in the caller's loop aren't limited.
 _FEW_LISTENERS = 32
 
 
 OnEjection = Callable[[Group, "SocketAddress", bool], None]
-"""Called with an endpoint that a worker has ejected, or, with False, that has answered since."""
+"""Called with an endpoint that a worker has ejected, or with False once it has answered."""
 OnWaits = Callable[[Group], None]
-"""Called when a client begins to wait for an endpoint, and no other waits in its worker."""
+"""Called when the first client of a worker begins to wait for an endpoint."""
 
 
 OnObserved = Callable[[Observed | Called], None]
-"""Called with what a worker has observed, and with the calls of its clients."""
+"""Called with a worker's observations, and with the calls of its clients."""
 
 
 def _ignore_waits(_group: Group) -> None:
@@ -92,11 +92,11 @@ class Plane:
     """The listeners, Service ports and workers of one proxy.
 
     Without a number of worker processes the caller's loop carries the traffic. The tuning is for
-    each worker, but pipes and ephemeral ports are shared out. With ``keeps_net_raw`` worker
-    processes keep the capability that dialling at client addresses takes. With a label they
+    each worker, but pipes and ephemeral ports are divided among workers. With ``keeps_net_raw``
+    worker processes keep the capability for dialling from client addresses. With a label, workers
     continue to serve when this process has died, and the next proxy of this label finds them.
-    ``predecessors`` are those of the last one; the caller has them drain. A dialer replaces the
-    dials of TCP, in the caller's loop only.
+    ``predecessors`` are workers of the last control process; the caller drains them. A dialer
+    replaces TCP's ``connect``, in the caller's loop only.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class Plane:
         self._networks: Networks | None = None
         """See :meth:`preserve`."""
         self._timer: asyncio.TimerHandle | None = None
-        """Of the next look at the processes."""
+        """The timer of the next check of the processes."""
         tuning, count = tuning or Tuning(), workers or 1
         if workers is not None:
-            # The kernel limits pipes per user, and all workers are the same user.
+            # The kernel limits pipes per user, and all workers run as the same user.
             pipes = -(-min(tuning.max_pipes, MAX_PIPES) // count)
             tuning = replace(tuning, max_pipes=pipes, processes=count)
         self._workers = [
@@ -133,7 +133,7 @@ class Plane:
             for index in range(count)
         ]
         self._local: LocalLink | None = None
-        """To the worker in the caller's loop; None if workers are processes."""
+        """The link to the worker in the caller's loop; None if workers are processes."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if workers is None:
             (worker,) = self._workers
@@ -153,7 +153,7 @@ class Plane:
     def start(self) -> None:
         """Start the worker processes; the caller's own loop needs no start.
 
-        Returns before they run; listeners opened meanwhile accept later.
+        Returns before the processes run; listeners opened meanwhile accept later.
         """
         if self._local is None:
             for worker in self._workers:
@@ -161,21 +161,21 @@ class Plane:
             self._timer = self._loop.call_later(LOOK_S, self._watch)
 
     def open_group(self, key: PortKey) -> Group:
-        """Return a group for a Service port; workers learn of it by :meth:`serve`."""
+        """Return a group for a Service port; :meth:`serve` announces it to workers."""
         self._numbers += 1
         return Group(self._numbers, key)
 
     def serve(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> Answer:
-        """Serve a Service port in this way from now on, with these listeners by keys of the caller.
+        """Apply a serving to a Service port, with the wanted listeners by the caller's keys.
 
-        Listeners serve, refuse or drop at once; those that are open stay as they are. Keys are
-        unique in the plane: reusing another group's key takes over its listener, and clients
-        notice nothing, unless that group was told to refuse before. Open TCP connections stay with
-        their group, UDP flows end, and clients that wait to be accepted are the new group's. A
-        listener whose key isn't wanted any more continues until :meth:`close_unwanted`.
+        Listeners serve, refuse or drop at once; open listeners stay open. Keys are unique in the
+        plane: reusing another group's key takes over its listener without effect on clients, unless
+        that group refused before. Open TCP connections stay with their group, UDP flows end, and
+        clients that wait to be accepted go to the new group. A listener whose key isn't wanted any
+        more continues until :meth:`close_unwanted`.
 
-        Returns what listens, and why the rest doesn't, or refuses. Call again to try again. What is
-        too large for a message to a worker refuses.
+        Returns the open listeners, and why others aren't open, or refuse. Call again to retry. A
+        group that is too large for a message to a worker refuses.
         """
         if why := group.why_too_large(serving):
             serving = Serving()
@@ -185,7 +185,7 @@ class Plane:
             group.change(serving, self._clock())
             self._update_all(group.opening())
             if self._predecessors is not None:
-                # Before the listeners, to all workers: a client may reach another one than before.
+                # To all workers, and before the listeners: a client may reach another worker now.
                 for pins in self._predecessors.take_pins(group.label):
                     self._send_all(pins)
         elif (change := group.change(serving, self._clock())) is not None:
@@ -199,10 +199,10 @@ class Plane:
     def recover(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], *, transparent: bool
     ) -> None:
-        """Have clients wait at addresses of an earlier run, whose listeners aren't known yet.
+        """Let clients wait at addresses of an earlier run, whose listeners aren't known yet.
 
-        A listener that :meth:`serve` opens there serves those that wait; call
-        :meth:`close_recovered` once all are open, and no client is led to others.
+        A listener that :meth:`serve` opens there serves the waiting clients; call
+        :meth:`close_recovered` once all are open, and no client is steered to other addresses.
 
         Args:
             transparent: As in ``Wanted``.
@@ -211,15 +211,15 @@ class Plane:
 
     @property
     def has_recovered(self) -> bool:
-        """Whether clients wait, or may, where no listener is known yet."""
+        """Whether clients wait, or may wait, at addresses without a known listener."""
         return bool(self._listeners.recovered)
 
     def close_recovered(self) -> None:
-        """Refuse clients where no listener is known, and reset those that wait. Idempotent."""
+        """Refuse clients at addresses without a listener, and reset waiting ones. Idempotent."""
         self._listeners.recovered.close()
 
     def prefer(self, group: Group, endpoint: SocketAddress) -> None:
-        """Have the next connection of a group use an endpoint; for one worker only."""
+        """Send the next connection of a group to an endpoint; only with one worker."""
         self._send_all(Prefer(group.number, endpoint))
 
     def close_unwanted(self) -> list[Listener]:
@@ -238,7 +238,7 @@ class Plane:
         return closed
 
     def preserve(self, networks: Networks | None) -> None:
-        """Have endpoints see client addresses where replies return through this node.
+        """Show endpoints client addresses where replies return through this node.
 
         Without networks, endpoints see this node's address.
         """
@@ -249,7 +249,7 @@ class Plane:
         self._send_all(Preserve(networks is not None, removed, added))
 
     def keep(self, name: str, sock: socket.socket) -> None:
-        """Have worker processes keep a socket for the next control process; it stays the caller's.
+        """Store a copy of a socket in worker processes for the next control process.
 
         That process finds it in ``Predecessors.kept``. A worker in the caller's loop keeps none: it
         ends with this process.
@@ -260,19 +260,19 @@ class Plane:
         self._send_all(Keep(name), sock)
 
     def observe(self, filters: Sequence[ConnectionFilter]) -> None:
-        """Have workers send what they have observed, and observe what a filter takes from now on.
+        """Request workers' observations, and apply new filters.
 
-        :attr:`on_observed` gets it. Without filters nothing is observed any more.
+        :attr:`on_observed` gets the observations. Without filters nothing is observed any more.
         """
         self._send_all(Observe(list(filters)))
 
     def settle(self) -> None:
-        """Bring counters up to date, as far as that takes no waiting."""
+        """Update the counters as far as possible without waiting."""
         if self._local is not None:
             self._workers[0].ask()
 
     async def refresh(self) -> None:
-        """Bring all counters up to date; call before reading them."""
+        """Update all counters; call before reading them."""
         asked = [worker.ask() for worker in self._workers if worker.is_running]
         owed = [waiting for waiting in asked if not waiting.done()]
         if owed:
@@ -320,17 +320,17 @@ class Plane:
         return all(worker.is_running for worker in self._workers)
 
     async def serves(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Wait until all workers have applied everything that was sent before.
+        """Wait until all workers have applied everything sent so far.
 
         Args:
-            wait: Awaited between two looks.
+            wait: Awaited between two checks.
         """
         while not self.has_all_workers:
             await wait()
         await self.refresh()
 
     async def idle(self, within_s: float) -> None:
-        """Wait until no TCP connection is open, but not for longer; clients are still served."""
+        """Wait up to ``within_s`` until no TCP connection is open; clients are still served."""
         until, was_idle = self._clock() + within_s, False
         while (left := until - self._clock()) > 0:
             await self.refresh()
@@ -342,16 +342,16 @@ class Plane:
             await asyncio.wait([self._loop.create_future()], timeout=min(left, _LOOK_S))
 
     async def drain(self, seconds: float) -> int:
-        """Wait until the open connections have ended, then reset the rest; returns how many.
+        """Wait up to ``seconds`` until connections have ended; reset the rest, return how many.
 
-        Close the groups before.
+        Close the groups first.
         """
         draining = [worker.drain(seconds) for worker in self._workers]
         done, _ = await asyncio.wait(draining, timeout=seconds + _DRAINED_S)
         return sum(reset.result() for reset in done)
 
     def hang_up(self) -> None:
-        """Have the worker processes end by themselves, at once."""
+        """Make the worker processes end by themselves, at once."""
         for worker in self._workers:
             worker.hang_up()
 
@@ -368,9 +368,9 @@ class Plane:
     # -- for the workers -----------------------------------------------------
 
     def receive(self, worker: int, message: FromWorker) -> None:
-        """Take a worker's message about groups and listeners, or for the log."""
+        """Handle a worker's message about groups and listeners, or for the log."""
         if isinstance(message, Counted):
-            # It has all that it was sent before it was asked.
+            # The worker has received everything that was sent before the request.
             self._listeners.end_stand_in(worker)
             for report in message.groups:
                 self._totals.add(report)
@@ -400,7 +400,7 @@ class Plane:
             note(group, message.endpoint, isinstance(message, Ejected))
 
     def worker_began(self, worker: int) -> None:
-        """Send a process that has just been started everything."""
+        """Send the whole state to a process that was just started."""
         for name, sock in self._kept.items():
             self._send(worker, Keep(name), sock)
         if self._networks is not None:
@@ -421,7 +421,7 @@ class Plane:
         self._find_stand_ins()
 
     def _find_stand_ins(self) -> None:
-        """Have workers that run serve the clients of those that are missing."""
+        """Let running workers substitute for missing ones."""
         running = [worker.index for worker in self._workers if worker.is_running]
         for worker in self._workers:
             if worker.problem:

@@ -1,13 +1,13 @@
-"""Drops the privileges of a worker: it relays, and is sent every socket that it listens on.
+"""Drops the privileges of a worker: it only relays, and gets its listening sockets sent.
 
     root, WORKER_ID mapped                                      ▶ WORKER_ID, no capability
     root of a user namespace without it, or without CAP_SETUID  ▶ the same user, no capability
     any other user                                              ▶ the same user, no capability
 
-A worker that dials at client addresses keeps CAP_NET_RAW, without which the kernel grants no socket
+A worker that dials from client addresses keeps CAP_NET_RAW, without which the kernel denies sockets
 with another host's address (docs/adr/0070).
 
-Rule 1: everything is imported before: another user may not be able to read what root installed.
+Rule 1: all imports come first: another user may be unable to read files that root installed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import struct
 from pathlib import Path
 
 WORKER_ID = 65521
-"""User and group that only workers have: other processes of user nobody (65534) could signal and
+"""A user and group for workers alone: other processes of user nobody (65534) could signal and
 trace them, and use up their share of pipes.
 
 Neither distributions nor systemd assign 65520 to 65533 (source: systemd.io/UIDS-GIDS, and Debian
@@ -56,7 +56,7 @@ def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
             os.setresgid(WORKER_ID, WORKER_ID, WORKER_ID)
             os.setresuid(WORKER_ID, WORKER_ID, WORKER_ID)
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
-    # Effective, permitted, inheritable: 32 of each, then the other 32.
+    # Effective, permitted, inheritable: the lower 32 bits of each, then the upper 32 bits.
     sets = struct.pack("=6I", kept, kept, 0, 0, 0, 0)
     if libc.capset(header, sets) != 0 or libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
@@ -84,5 +84,5 @@ def _ranges(kind: str) -> list[list[str]]:
     try:
         return [line.split() for line in Path("/proc/self", kind).read_text().splitlines()]
     except OSError:
-        # There is no /proc, or the kernel has no user namespaces: assume that all are mapped.
+        # There is no /proc, or the kernel has no user namespaces: assume that all IDs are mapped.
         return [["0", "0", str(2**32 - 1)]]

@@ -1,15 +1,15 @@
-"""When endpoints are probed for the choice of the path: which ones are due, within a budget.
+"""Schedules probes for the choice of the path: which endpoints are due, within a budget.
 
     every 1.5 s ──▶ due ──▶ a queue per Service ──namespaces, then Services, in turn──▶ begin
     begin ──answered──▶ 1.5 s
           └──silent───▶ 3, 6 … 30 s
 
 Rule 1: however many endpoints there are, no more probes a second begin than the budget allows.
-Rule 2: namespaces have turns, the Services of each one, and their endpoints, so only endpoints of
-a namespace, or of a Service in it, that has more than its share wait. One that several Services
-share takes the first turn that comes.
-Rule 3: a namespace has at most as many probes under way as others may still begin, and a Service
-as many as the others of its namespace may.
+Rule 2: namespaces take turns, as do the Services of a namespace, and their endpoints. So endpoints
+wait only if their namespace, or their Service in it, has more than its share. An endpoint that
+several Services share takes the first turn that comes.
+Rule 3: a namespace has at most as many probes in progress as others may still begin, and a Service
+as many as the other Services of its namespace may.
 Rule 4: nothing here reads a clock or draws a random number: both are passed in.
 """
 
@@ -26,16 +26,16 @@ from ..shares import remove_from
 EVERY_S = 1.5
 """Seconds between two probes of an endpoint, on average."""
 SILENT_S = 30.0
-"""The longest average interval of an endpoint whose probes fail; each failure in a row doubles it.
+"""The longest average interval for a failing endpoint; each failure in a row doubles it.
 5,000 endpoints that never answer take a twelfth of the budget, and a recovery is noticed within
 40 s, while the Service is served by the proxy."""
 PER_SECOND = 2_000
 """At most this many probes begin in a second; one takes some 60 µs of a core."""
-# Intervals are drawn between 2/3 and 4/3 of the average, so that nodes don't probe together.
+# Intervals are drawn between 2/3 and 4/3 of the average, so that nodes don't probe in step.
 _LEAST, _SPREAD = 2 / 3, 2 / 3
-# Probes that are due begin together, so that a timer serves several.
+# Probes due within this time begin together, so that a timer serves several.
 GAP_S = 0.01
-# After a pause no more probes begin at once.
+# After a pause at most this much of a second's budget begins at once.
 _BURST_S = 0.05
 
 
@@ -44,29 +44,29 @@ _Queue = OrderedDict[SocketAddress, None]
 
 @dataclass(slots=True, eq=False)
 class _Probed:
-    """An endpoint that is probed."""
+    """A probed endpoint."""
 
     interval_s: float
     """Average seconds from the next probe's failure to the probe after it."""
     services: Counter[ServiceKey] = field(default_factory=Counter)
-    """Those that have it, and at how many ports."""
+    """The Services that have it, and at how many ports."""
     at: float | None = None
-    """When it is due; None while it waits for a turn, and while a probe is under way."""
+    """When it is due; None while it waits for a turn, or a probe is in progress."""
     turn_of: ServiceKey | None = None
-    """The Service whose turn the probe took that is under way."""
+    """The Service whose turn the probe in progress took."""
     began_at: float | None = None
     """When the last probe began."""
     measured_s: float = 0.0
-    """Seconds between the last two; 0: there weren't two, or the last one failed."""
+    """Seconds between the last two probes; 0: there weren't two, or the last one failed."""
 
 
 class ProbeSchedule:
-    """The endpoints that are probed, each with the time of its next probe.
+    """The probed endpoints, each with the time of its next probe.
 
     Args:
         jitter: Returns a number from 0 up to 1.
-        every_s: As ``EVERY_S``.
-        per_second: As ``PER_SECOND``.
+        every_s: See ``EVERY_S``.
+        per_second: See ``PER_SECOND``.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class ProbeSchedule:
         self._every_s = every_s
         self._endpoints: dict[SocketAddress, _Probed] = {}
         self._heap: list[tuple[float, SocketAddress]] = []
-        """Those that aren't due yet; may contain former times."""
+        """Endpoints that aren't due yet; may contain outdated times."""
         self._queues: OrderedDict[str, OrderedDict[ServiceKey, _Queue]] = OrderedDict()
-        """Those that wait for a turn, by namespace, in the queue of each of their Services; none
-        is empty."""
+        """Endpoints that wait for a turn, by namespace, in the queues of all their Services; no
+        queue is empty."""
         self._under_way: Counter[ServiceKey | str] = Counter()
-        """The probes under way of each Service, and of each namespace."""
+        """The probes in progress of each Service, and of each namespace."""
         self._burst = max(1.0, per_second * _BURST_S)
         self._left = self._burst
         """Probes that may begin now."""
         self._then = 0.0
         self._measured = 0
         self._measured_s = 0.0
-        """The sum over that many endpoints."""
+        """The sum of the measured intervals of that many endpoints."""
 
     def __len__(self) -> int:
         return len(self._endpoints)
@@ -103,13 +103,13 @@ class ProbeSchedule:
 
     @property
     def interval_s(self) -> float:
-        """Average seconds between the last two probes of an endpoint that answers; 0: unknown."""
+        """Average seconds between the last two probes of an answering endpoint; 0: unknown."""
         return self._measured_s / self._measured if self._measured else 0.0
 
     def add(self, endpoint: SocketAddress, service: ServiceKey) -> None:
-        """Probe an endpoint of a Service from now on, for the first time at once.
+        """Begin to probe an endpoint of a Service, for the first time at once.
 
-        Each call, one for each of the Service's ports, takes one of :meth:`discard`.
+        Call once per port of the Service; undo each call by one of :meth:`discard`.
         """
         known = self._endpoints.get(endpoint)
         if known is None:
@@ -117,13 +117,13 @@ class ProbeSchedule:
         known.services[service] += 1
         if known.services[service] > 1 or known.turn_of is not None:
             return
-        # Its other Services have it in their queues if it isn't on the heap.
+        # If it isn't on the heap, the queues of its other Services contain it already.
         among = (service,) if known.at is None else known.services
         known.at, known.interval_s = None, self._every_s
         self._queue(endpoint, among)
 
     def discard(self, endpoint: SocketAddress, service: ServiceKey) -> None:
-        """Don't probe an endpoint for a port of a Service any more."""
+        """Stop probing an endpoint for a port of a Service."""
         known = self._endpoints[endpoint]
         known.services[service] -= 1
         if known.services[service]:
@@ -136,12 +136,12 @@ class ProbeSchedule:
             self._measure(known, 0.0)
 
     def take(self, now: float, room: int) -> list[SocketAddress]:
-        """Return the endpoints whose probes are to begin now.
+        """Return the endpoints to probe now.
 
-        Each gets its next time by :meth:`finished`.
+        :meth:`finished` sets the time of an endpoint's next probe.
 
         Args:
-            room: At most that many.
+            room: The most endpoints to return.
         """
         earned = max(0.0, now - self._then) * self.per_second
         self._left = min(self._burst, self._left + earned)
@@ -165,7 +165,7 @@ class ProbeSchedule:
         return found
 
     def finished(self, endpoint: SocketAddress, now: float, *, has_failed: bool) -> None:
-        """Set the time of an endpoint's next probe; nothing if it isn't probed any more."""
+        """Set the time of an endpoint's next probe; no effect if it isn't probed any more."""
         known = self._endpoints.get(endpoint)
         if known is None:
             return
@@ -184,7 +184,7 @@ class ProbeSchedule:
         return max(self._heap[0][0], now + GAP_S) if self._heap else None
 
     def _next_service(self, namespace: str, room: int) -> ServiceKey | None:
-        """Return the Service of a namespace whose turn it is; None: each has its share."""
+        """Return the namespace's Service whose turn it is; None: each has used up its share."""
         left = room - self._under_way[namespace]
         services = self._queues[namespace]
         for _ in range(len(services) if left > 0 else 0):
@@ -195,7 +195,7 @@ class ProbeSchedule:
         return None
 
     def _queue_due(self, now: float) -> None:
-        """Have endpoints that are due wait for a turn of their Services."""
+        """Queue due endpoints for a turn of their Services."""
         while self._heap and self._heap[0][0] <= now:
             at, endpoint = heapq.heappop(self._heap)
             known = self._endpoints.get(endpoint)
@@ -204,7 +204,7 @@ class ProbeSchedule:
                 self._queue(endpoint, known.services)
 
     def _queue(self, endpoint: SocketAddress, services: Iterable[ServiceKey]) -> None:
-        """Have an endpoint wait for a turn of one of some Services."""
+        """Queue an endpoint for a turn of any of these Services."""
         for service in services:
             services = self._queues.setdefault(service.namespace, OrderedDict())
             services.setdefault(service, OrderedDict())[endpoint] = None
@@ -227,7 +227,7 @@ class ProbeSchedule:
                 del self._queues[service.namespace]
 
     def _release(self, known: _Probed) -> None:
-        """Note that no probe of an endpoint is under way any more."""
+        """Note that an endpoint's probe is no longer in progress."""
         if known.turn_of is not None:
             for whose in (known.turn_of, known.turn_of.namespace):
                 self._under_way[whose] -= 1
@@ -236,7 +236,7 @@ class ProbeSchedule:
             known.turn_of = None
 
     def _measure(self, known: _Probed, interval_s: float) -> None:
-        """Replace what was measured of an endpoint."""
+        """Replace the measured interval of an endpoint."""
         self._measured += bool(interval_s) - bool(known.measured_s)
         self._measured_s += interval_s - known.measured_s
         known.measured_s = interval_s

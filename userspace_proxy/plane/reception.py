@@ -1,20 +1,20 @@
-"""Answers processes that connect to a Unix socket and ask for a node, or for a worker's sockets.
+"""Authenticates processes that ask over a Unix socket for a node, or for a worker's sockets.
 
     it connects ──▶ challenged at once ──▶ request and proof ──▶ its connection is passed on
-                                           anything else, too late ──▶ closed
+                                           anything else, or too late ──▶ closed
 
-With a worker's sockets a process gets the clients of all Services, and reads what they send. Root
-in a container of the host's network may have no capability, and must not get them, so the user
-isn't enough: a process proves CAP_NET_ADMIN (``kernel.net_admin_proof``). Any process of root may
-connect, as often and as fast as it can, also one without that capability.
+With a worker's sockets a process gets the clients of all Services, and reads their data. Root in a
+container of the host's network may have no capability, and mustn't get them, so the user isn't
+enough: a process must prove CAP_NET_ADMIN (``kernel.net_admin_proof``). Any process of root may
+connect, as often and as fast as it can, even without that capability.
 
-Rule 1: no one has to say anything before it is challenged, so that being idle keeps no place; and
-no one is sent anything but the challenge, or the cause of a refusal.
-Rule 2: a process has few places: of more, its oldest connection goes.
-Rule 3: if all places are taken, the oldest connection goes, once it has had time to answer. Others
-wait in the kernel's queue meanwhile.
-Rule 4: accepting takes a small part of the time, however many connect.
-Rule 5: only the bytes of request and proof are read, so that what follows is for the caller.
+Rule 1: a process is challenged before it sends anything, so idling doesn't keep a place; nothing is
+sent to it except the challenge, or the cause of a refusal.
+Rule 2: a process has few places: one more closes its oldest connection.
+Rule 3: if all places are taken, the oldest connection is closed once it has had time to answer.
+Meanwhile others wait in the kernel's queue.
+Rule 4: accepting takes a small part of the time, however many processes connect.
+Rule 5: only the bytes of request and proof are read: later bytes are for the caller.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from typing import NamedTuple
 
 from ..kernel import abstract_sockets, net_admin_proof
 
-# Each takes two of the 64 descriptors that a worker leaves to other code. Processes in other PID
+# A place takes two of the 64 descriptors that a worker leaves to other code. Processes in other PID
 # namespaces can't be told apart, so the time is short: a queue of 1,024 connections takes 1.3 s.
 PLACES = 24
 _PLACES_A_PROCESS = 2
 # A process answers within milliseconds, and tries again if the node is too busy for that.
 _ANSWER_S = 0.03
-# After that it goes, whether or not its place is needed.
+# After this time it is closed even if its place isn't needed.
 _PROVE_S = 1.0
 # Each takes 0.1 ms.
 _ACCEPTED_A_TURN = 16
@@ -43,23 +43,23 @@ _NOT_PROVED = "hands over only to a process that has NET_ADMIN"
 
 
 class Terms(NamedTuple):
-    """What is said over a connection."""
+    """The protocol of a connection."""
 
     challenge: bytes
-    """Goes with the socket that is to be answered."""
+    """The frame that is sent with the challenge's socket."""
     request: bytes
     proof_bytes: int
     """The length of a proof, which follows the request."""
     secret_of: Callable[[bytes], bytes]
-    """Returns the secret in a proof; any other bytes if it is malformed."""
+    """Returns the secret in a proof; any other bytes if the proof is malformed."""
 
 
 @dataclass(slots=True)
 class _Guest:
-    """A process that was accepted."""
+    """An accepted process."""
 
     pid: int
-    """0: it isn't visible from here."""
+    """0: the process isn't visible from here."""
     since: float
     deadline: asyncio.TimerHandle
     challenge: socket.socket | None
@@ -73,8 +73,8 @@ class Reception:
 
     Args:
         listener: The caller closes it, after this object.
-        proved: Called with the connection of a process that has requested and proved, to close.
-        refused: Called with that of one that has requested in vain, and the cause; it stays open.
+        proved: Called with the connection of an authenticated process; the callee closes it.
+        refused: Called with the connection of a refused process, and the cause; it stays open.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class Reception:
         self._guests: dict[socket.socket, _Guest] = {}
         """The oldest first."""
         self._timer: asyncio.TimerHandle | None = None
-        """Of the end of a pause."""
+        """The timer that ends a pause."""
         self._resume()
 
     def __len__(self) -> int:
         return len(self._guests)
 
     def close(self) -> None:
-        """Accept no more, and hang up on all that are left. Idempotent, before the listener's."""
+        """Stop accepting, and close all connections. Idempotent; call it before the listener's."""
         if self._timer is None:
             self._loop.remove_reader(self._listener.fileno())
         else:
@@ -135,7 +135,7 @@ class Reception:
         self._loop.add_reader(sock.fileno(), self._read, sock)
 
     def _challenge(self, sock: socket.socket) -> tuple[socket.socket | None, str]:
-        """Return what a process was asked to answer; None, and the cause, if it can't be asked."""
+        """Return the challenge's socket; None, and the cause, if a process can't be challenged."""
         if not net_admin_proof.can_prove(sock):
             return None, _NOT_PROVED
         challenge = None
@@ -162,7 +162,7 @@ class Reception:
             self._conclude(sock, guest)
 
     def _conclude(self, sock: socket.socket, guest: _Guest) -> None:
-        """Pass on the connection of a process that has requested and proved; refuse any other."""
+        """Pass on the connection of a process with a valid proof; refuse any other."""
         proof = guest.said[len(self._terms.request) :]
         if guest.challenge is None:
             self._refused(sock, guest.refusal)
@@ -175,7 +175,7 @@ class Reception:
         self._hang_up(sock)
 
     def _expire(self, sock: socket.socket) -> None:
-        # The loop may have been too busy to read what has arrived in time.
+        # The loop may have been too busy to read a proof that arrived in time.
         self._read(sock)
         if sock in self._guests:
             self._hang_up(sock)
@@ -185,7 +185,7 @@ class Reception:
         sock.close()
 
     def _leave(self, sock: socket.socket) -> None:
-        """Have a place be free."""
+        """Free a process's place."""
         guest = self._guests.pop(sock)
         guest.deadline.cancel()
         if guest.challenge is not None:

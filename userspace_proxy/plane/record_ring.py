@@ -1,16 +1,17 @@
-"""What is observed in one worker: a bounded ring, emptied whenever the control process asks.
+"""The observations of one worker: a bounded ring, emptied whenever the control process asks.
 
     TcpConnection, UdpListener ──▶ ConnectionLog ──▶ RecordRing ◀──Observe── control process
                                                          └────────Observed──▶
 
-Rule 1: nothing is sent unasked, so a worker never waits for a reader, and nothing queues for one
-that doesn't ask: what doesn't fit is counted, before its fields are collected, for each filter
-that may have taken it.
-Rule 2: a filter may have all of the room. Once it is full, the newest record of the filter with the
-most gives way to one of a filter that has fewer by two or more; a record that several filters take
-is counted for the one that has the fewest. So filters without records reserve nothing, and one that
-takes everything displaces nothing of others.
-Rule 3: a ring lasts as long as it is asked for; without one a connection costs one attribute test.
+Rule 1: nothing is sent unasked, so a worker never waits for a reader, and nothing queues for a
+reader that doesn't ask: an excess record is counted, before its fields are collected, for each
+filter that may match it.
+Rule 2: a filter may fill the ring. Once it is full, the newest record of the filter with the most
+records gives way to a record of a filter with at least two fewer; a record that several filters
+match counts for the filter with the fewest. So filters without records reserve no room, and a
+filter that matches everything displaces no records of others.
+Rule 3: the ring exists only while it is asked for; without it a connection costs one attribute
+test.
 """
 
 from __future__ import annotations
@@ -39,21 +40,21 @@ _DROPS = {
     ): "packets that source ranges or traffic policy Local don't admit",
     GroupCounters.names.index("dropped_datagrams"): "datagrams (mostly because a buffer was full)",
 }
-"""Figures without addresses of clients, by their places in a report."""
+"""Figures without client addresses, by their places in a report."""
 
 
 class _Kept(NamedTuple):
-    """A record with the places of the filters that take it."""
+    """A record with the indexes of the filters that match it."""
 
     record: ConnectionFacts
     takers: Sequence[int]
 
 
 class RecordRing(Watch):
-    """What one worker has observed since it was last asked.
+    """The observations of one worker since it was last asked.
 
     Args:
-        engine: Its data plane's, whose connection log passes records on from now on.
+        engine: The data plane's engine; its connection log passes records on from now on.
         clock: Returns the Unix time.
     """
 
@@ -62,19 +63,19 @@ class RecordRing(Watch):
         self._clock = clock
         self._filters: Sequence[ConnectionFilter] = ()
         self._records: dict[int, _Kept] = {}
-        """By number, the oldest first."""
+        """Records by number, the oldest first."""
         self._numbers = itertools.count()
         self._counted: list[list[int]] = []
         """For each filter, the numbers of the records that count for it, the oldest first."""
         self._left_out: list[int] = []
-        """For each filter, how many it may have taken, if there had been room."""
+        """For each filter, how many possibly matching records didn't fit."""
         self._limit = 0
-        """A filter for which fewer records count than these has room."""
+        """A filter has room while fewer records than this count for it."""
 
     def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
-        """Observe what one of these filters takes, from now on; none: nothing.
+        """Observe connections that match any of these filters from now on; none: nothing.
 
-        Returns what was observed since the last call.
+        Returns the observations since the last call.
         """
         counted = zip(self._filters, self._left_out, strict=True)
         records = [kept.record for kept in self._records.values()]
@@ -119,7 +120,7 @@ class RecordRing(Watch):
             self._limit = max(map(len, self._counted)) - 1
 
     def leave_out(self, scopes: Collection[str], count: int) -> None:
-        """Note connections of a Service port of which nothing else is known."""
+        """Count left-out connections of a Service port without further details."""
         for place, one in enumerate(self._filters):
             if one.takes_service(scopes):
                 self._left_out[place] += count
@@ -129,7 +130,7 @@ class RecordRing(Watch):
             self._left_out[place] += 1
 
     def note_drops(self, key: PortKey, report: GroupReport) -> None:
-        """Note what was dropped at a Service port since its last report."""
+        """Note the drops at a Service port since its last report."""
         for place, what in _DROPS.items():
             if (count := report.figures[place]) > 0 and self.has_room(key.name.scopes, ""):
                 one = ConnectionFacts(

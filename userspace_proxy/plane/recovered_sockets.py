@@ -1,12 +1,12 @@
-"""Sockets at ports that rules of an earlier run lead to, before it is known what they serve.
+"""Sockets at ports that rules of an earlier run steer to, before their Services are known.
 
-    crash ─▶ rules lead to closed ports: refused ─▶ open ─▶ clients wait in queues ─▶ take ─▶ served
-                                                      └─ not taken: close ─▶ refused
+    crash ─▶ rules steer to closed ports: refused ─▶ open ─▶ clients queue ─▶ take ─▶ served
+                                                       └─ not taken: close ─▶ refused
 
 Rule 1: nothing is accepted or received from them before they are taken.
 Rule 2: the kernel completes handshakes of any client, so a listener that admits or serves only some
-clients doesn't take over the queue: those that waited are reset.
-Rule 3: a port that another program has is left out; it is a problem once a listener wants it.
+clients doesn't take over the queue: waiting clients are reset.
+Rule 3: a port of another program is left out; it is reported once a listener wants it.
 
 Source: docs/adr/0076.
 """
@@ -24,7 +24,7 @@ from .listener import wrapped
 
 
 class RecoveredSockets:
-    """The sockets that no listener has taken yet, one for each port."""
+    """The sockets that no listener has taken yet, one per port."""
 
     def __init__(self) -> None:
         self._sockets: dict[tuple[Protocol, SocketAddress], socket.socket] = {}
@@ -35,7 +35,7 @@ class RecoveredSockets:
     def open(
         self, wanted: Iterable[tuple[Protocol, SocketAddress]], most: int, *, transparent: bool
     ) -> None:
-        """Open sockets at these addresses, but at most that many."""
+        """Open sockets at these addresses, up to a limit."""
         for protocol, at in wanted:
             if len(self._sockets) >= most:
                 break
@@ -50,9 +50,9 @@ class RecoveredSockets:
     def take(
         self, protocol: Protocol, at: SocketAddress, serving: Serving
     ) -> tuple[socket.socket, ...]:
-        """Return the socket at an address for a listener that serves like this, or none.
+        """Return the socket at an address for a listener with this serving, or None.
 
-        The caller closes it.
+        The caller closes the socket.
         """
         sock = self._sockets.pop((protocol, at), None)
         if sock is None:
@@ -63,6 +63,6 @@ class RecoveredSockets:
         return ()
 
     def close(self) -> None:
-        """Close those that weren't taken. Idempotent."""
+        """Close the sockets that weren't taken. Idempotent."""
         while self._sockets:
             self._sockets.popitem()[1].close()

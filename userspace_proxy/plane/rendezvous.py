@@ -1,9 +1,9 @@
-"""Where the next control process finds the workers that outlived the last one.
+"""The abstract sockets at which the next control process finds workers of the last one.
 
-    userspace-proxy-worker#…, userspace-proxy-worker/LABEL#…    one listening socket for each worker
+    userspace-proxy-worker#…, userspace-proxy-worker/LABEL#…    one listening socket per worker
 
-The control process opens them, so that root, or its user, listens on them, and not the workers'. It
-vouches for them, as workers can't, so no other process poses as a worker.
+The control process opens them, so that they belong to root, or its user, and not to the workers'
+user. It proves their origin, which workers can't, so no other process can pose as a worker.
 
     next control process ◀──Prove, a socket── worker (``reception``)
                          ──HandOver, Proved─▶
@@ -24,9 +24,9 @@ from .messages import HandOver, Prove, Proved
 from .reception import Terms
 
 _NAME = "userspace-proxy-worker"
-# While the worker has a control process, it accepts nothing.
+# A worker with a control process accepts nothing.
 _QUEUE = abstract_sockets.QUEUE
-# For a worker to accept what was in its queue before, while others connect.
+# For a worker to accept earlier connections in its queue, while others connect.
 _ROOM_S = 2.0
 
 
@@ -47,14 +47,14 @@ TERMS = Terms(
     proof_bytes=len(_frame(Proved(bytes(SECRET_BYTES)))),
     secret_of=_secret_of,
 )
-"""Between a worker and the next control process, before their channel."""
+"""The protocol between a worker and the next control process, before their channel."""
 
 
 def open_rendezvous(label: str) -> VouchedSocket:
     """Return a listening socket for a worker of the proxy with this label; the caller closes it.
 
     Raises:
-        OSError: There is no descriptor left.
+        OSError: Out of descriptors.
     """
     sock = VouchedSocket(f"\0{_prefix(label)}{secrets.token_hex(8)}")
     try:
@@ -66,10 +66,10 @@ def open_rendezvous(label: str) -> VouchedSocket:
 
 
 def connect_to_workers(label: str) -> list[Prover]:
-    """Return a connection to each worker that a proxy of this label left; the caller closes them.
+    """Return a connection to each worker left by a proxy of this label; the caller closes them.
 
-    A worker accepts it once its own control process is gone. If its queue stays full, it is left
-    out.
+    A worker accepts it once its own control process is gone. A worker whose queue stays full is
+    left out.
     """
     pattern = f"@({re.escape(_prefix(label))}[0-9a-f]+)"
     names = {f"\0{match[1].decode()}" for match in abstract_sockets.shown_names(pattern)}
@@ -77,7 +77,7 @@ def connect_to_workers(label: str) -> list[Prover]:
 
 
 def worker_labels() -> set[str]:
-    """Return the labels of proxies with workers here."""
+    """Return the labels of proxies with workers in this network namespace."""
     found = abstract_sockets.shown_names(f"@{_NAME}(?:/(?P<label>[A-Za-z0-9._~-]+))?#[0-9a-f]+")
     return {(match["label"] or b"").decode() for match in found}
 

@@ -1,9 +1,9 @@
-"""Decides which of several sockets on one port gets a client: by its address, or at random.
+"""Makes the kernel choose among sockets on one port by the client's address, or at random.
 
 Source: socket(7), SO_ATTACH_REUSEPORT_CBPF: a classic BPF program sees the packet and returns the
     index of a socket in the group, in the order in which they started to listen (TCP) or were bound
-    (UDP). Linux's net/core/sock_reuseport.c, __reuseport_detach_sock(): when one leaves the group,
-    the last one takes its place.
+    (UDP). Linux's net/core/sock_reuseport.c, __reuseport_detach_sock(): when a socket leaves the
+    group, the last one takes its place.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ SO_DETACH_REUSEPORT_BPF = 68
 
 
 def choose_by_client(sock: socket.socket, family: int, count: int) -> None:
-    """Bring all connections, or datagrams, of a client to one of the ``count`` sockets of a group.
+    """Send all connections, or datagrams, of a client to one of a group's ``count`` sockets.
 
-    The program applies to the group of this socket. Raises OSError if the kernel has no such
-    option.
+    The BPF program applies to this socket's group. Raises OSError if the kernel lacks the option.
     """
     bpf.attach(sock, bpf.SO_ATTACH_REUSEPORT_CBPF, _program(bpf.version_of(family), count))
 
@@ -37,9 +36,9 @@ def choose_by_chance(sock: socket.socket) -> None:
 
 
 def order_left(places: Iterable[int]) -> list[int]:
-    """Return the places that sockets had in a group, in its order once all others have left it.
+    """Return the remaining sockets' former places in a group, in the group's present order.
 
-    If several have left, their order counts, too: here the first have left first.
+    If several sockets have left, their order matters: this assumes that lower places left first.
     """
     have = set(places)
     moved = [place for place in sorted(have) if not 0 <= place < len(have)]

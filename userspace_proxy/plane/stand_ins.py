@@ -1,11 +1,11 @@
-"""Which worker serves the clients of one that is missing, meanwhile.
+"""Chooses the substitute that serves the clients of a missing worker meanwhile.
 
-    worker 0 dies ──▶ begin(0): worker 1 is sent worker 0's sockets, too
-    its successor has opened them ──▶ end(0): worker 1 closes its copies
+    worker 0 dies ──▶ begin(0): worker 1 gets worker 0's sockets, too
+    its replacement has opened them ──▶ end(0): worker 1 closes its copies
 
-Rule 1: no queue is closed: the control process keeps each socket, and a stand-in closes its copy
-after the successor has opened its own.
-Rule 2: messages to a stand-in have numbers below 0, which no listener has.
+Rule 1: no queue is closed: the control process keeps each socket, and a substitute closes its copy
+after the replacement has opened its own.
+Rule 2: messages to a substitute have numbers below 0, which no listener has.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 
 
 class StandIns:
-    """The stand-ins among the workers of one plane.
+    """The substitutes among the workers of one plane.
 
-    ``counts`` are the listeners of each worker, as they are now; ``limit`` is how many descriptors
-    a worker may use.
+    ``counts`` is the live number of listeners of each worker; ``limit`` is how many descriptors a
+    worker may use.
     """
 
     def __init__(self, counts: Sequence[int], limit: int) -> None:
@@ -26,10 +26,10 @@ class StandIns:
         self._by_missing: dict[int, int] = {}
 
     def begin(self, missing: int, running: Sequence[int]) -> int | None:
-        """Choose one of the running workers for a missing one; returns it.
+        """Choose a running worker as the substitute of a missing one, and return it.
 
-        Returns None if there is one already, or if listeners would be more than half of the
-        descriptors of each.
+        Returns None if there is one already, or if listeners would take more than half of each
+        worker's descriptors.
         """
         if missing in self._by_missing or not running:
             return None
@@ -44,29 +44,29 @@ class StandIns:
         return chosen
 
     def end(self, missing: int) -> int | None:
-        """Return the stand-in of a worker that isn't missing any more; None if it had none."""
+        """End a substitution and return the substitute; None if the worker had none."""
         return self._by_missing.pop(missing, None)
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a worker can't be a stand-in any more."""
+        """Note that a worker can't be a substitute any more."""
         kept = {m: stand_in for m, stand_in in self._by_missing.items() if stand_in != worker}
         self._by_missing = kept
 
     def holders(self, worker: int, listener: int) -> Iterator[tuple[int, int]]:
-        """Yield a worker and its stand-in, each with its number of a listener of the worker."""
+        """Yield a worker and its substitute, each with its number for the worker's listener."""
         yield worker, listener
         if worker in self._by_missing:
             yield self._by_missing[worker], self.number(worker, listener)
 
     def number(self, missing: int, listener: int) -> int:
-        """Return a stand-in's number of a listener of a missing worker."""
+        """Return the number under which a substitute has a missing worker's listener."""
         return -(listener * len(self._counts) + missing)
 
     @staticmethod
     def missing(number: int, workers: int) -> int | None:
-        """Return which of so many workers a stand-in has a listener for; None: its own."""
+        """Return the worker (of ``workers``) that a substituted listener belongs to, or None."""
         return None if number >= 0 else -number % workers
 
     def listener(self, number: int) -> int:
-        """Return the number of the listener that a worker has under this number."""
+        """Return the listener's own number for the number in a message."""
         return number if number >= 0 else -number // len(self._counts)

@@ -1,12 +1,12 @@
-"""Finds worker processes that hang: their event loop doesn't iterate.
+"""Detects worker processes that hang: their event loop doesn't iterate.
 
     worker ── a beat every BEAT_S ──▶ eventfd ◀── a look every LOOK_S ── control process
 
 Rule 1: a worker that doesn't beat is charged LOOK_S for each look that finds it asleep or stopped,
 but only its CPU time if it runs, or waits for a CPU or a disk: on a busy machine, or with a CPU
-limit, it is late and doesn't hang.
-Rule 2: looks count, not the time between them: while the control process is late, or stopped
-itself, a worker isn't charged.
+limit, it is late but doesn't hang.
+Rule 2: looks count, not the time between them: while the control process is itself late or stopped,
+a worker isn't charged.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import asyncio
 import os
 from pathlib import Path
 
-# With the reports, an idle worker wakes less than twice a second.
+# Reports included, an idle worker wakes less than twice a second.
 BEAT_S = 0.6
 # With HUNG_S, a worker that hangs is killed after 0.4 to 1.25 s. HAProxy's watchdog takes 2 s.
 LOOK_S = 0.25
-# Charged to a worker that hangs.
+# A worker with this charge hangs.
 HUNG_S = 1.0
-# Likewise before it runs: it imports modules, maybe from a cold disk.
+# The same before it runs: it imports modules, maybe from a cold disk.
 HUNG_IN_START_S = 10.0
 
-# Runs or waits for a CPU; waits for a disk (proc_pid_stat(5)). Killing the latter has no effect.
+# R: runs or waits for a CPU; D: waits for a disk, where killing has no effect (proc_pid_stat(5)).
 _WAITS_OR_RUNS = "RD"
 # Where the state is hidden (hidepid of proc(5)), waiting is not distinguished from hanging.
 _SHARE_WHEN_HIDDEN = 1 / 8
@@ -32,22 +32,22 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class Watchdog:
-    """Watches one worker process. It closes its eventfd, of which the worker has a copy."""
+    """Watches one worker process. It closes its eventfd; the worker has a copy."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
         self._beats = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._cpu_s = 0.0
-        """As of the last look."""
+        """The worker's CPU time at the last look."""
         self._charged_s = 0.0
-        """Since the last beat."""
+        """Seconds charged since the last beat."""
 
     def fileno(self) -> int:
-        """Return the descriptor that the worker gets."""
+        """Return the descriptor for the worker."""
         return self._beats
 
     def look(self, pid: int) -> float:
-        """Return the seconds that are charged to this process; call it every LOOK_S."""
+        """Return the seconds charged to a process; call it every LOOK_S."""
         charge_s = self._charge(pid)
         try:
             os.eventfd_read(self._beats)
@@ -64,9 +64,9 @@ class Watchdog:
             self._beats = -1
 
     def _charge(self, pid: int) -> float:
-        """Return what a process is charged for this look if it hasn't beaten."""
+        """Return the charge of a look for a process that hasn't beaten."""
         try:
-            # The name before these fields may contain spaces and brackets.
+            # The process name before these fields may contain spaces and brackets.
             fields = (self._proc / f"{pid}/stat").read_text("latin-1").rpartition(")")[2].split()
         except OSError:
             return LOOK_S * _SHARE_WHEN_HIDDEN
@@ -76,7 +76,7 @@ class Watchdog:
 
 
 class Heart:
-    """Beats in a worker, as long as its event loop iterates. It closes the eventfd."""
+    """Beats in a worker as long as its event loop iterates. It closes the eventfd."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, beats: int) -> None:
         self._loop = loop

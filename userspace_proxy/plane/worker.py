@@ -1,8 +1,8 @@
-"""A worker: a data plane that carries out commands and reports what it counted.
+"""A worker: a data plane that carries out commands and reports its counts.
 
-Rule 1: it opens no port. The sockets that it serves are sent to it, listening, and are taken away
-before they refuse.
-Rule 2: what one worker learns of an endpoint by a failed dial, the others are told.
+Rule 1: it opens no port. Its sockets are sent to it, listening, and are taken away before they
+refuse.
+Rule 2: what a worker learns about an endpoint from a failed dial is sent to the other workers.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ from .stand_ins import StandIns
 
 # Some tenths of a millisecond.
 _GROUPS_PER_ITERATION = 256
-# In a message, before a group whose 10,000 endpoints may all be reported, and as ejected, too: at
-# most 300 bytes each, so that the message stays below ``channel.MAX_FRAME_BYTES``. A message takes
-# 3 KB for each in both processes, which keep such memory: 5,000 cost 10 MB in each.
+# Endpoints in a message before another group begins, which may report all its 10,000 endpoints, and
+# report them as ejected, too: at most 300 bytes each, which stays below
+# ``channel.MAX_FRAME_BYTES``. Both processes need, and keep, 3 KB per endpoint: 5,000 cost 10 MB.
 _ENDPOINTS_A_MESSAGE = 500
 # About 60 bytes each; they take 2 ms.
 _PINS_A_MESSAGE = 1000
-# While a worker drains, UDP flows get the replies to what they have sent, but no more datagrams:
-# its successor has the sockets, too.
+# While a worker drains, its UDP flows still get replies, but send no more datagrams: the next
+# worker has the sockets, too.
 _REPLIES_S = 2.0
 
 
 class _News:
-    """Sends what a worker finds of a group. Cost: there is one for each Service port."""
+    """Sends a worker's findings about a group. Cost: each Service port has one."""
 
     __slots__ = ("_number", "_send")
 
@@ -84,9 +84,9 @@ class _News:
 class Worker:
     """One worker; it closes its data plane, and its round robin begins at its index.
 
-    If it has a process of its own, it closes the sockets that it is sent, and reports in slices, so
-    that clients don't wait; the reports that are asked for meanwhile are made as one. Otherwise
-    sockets stay the caller's, and a report has been sent when the command returns.
+    In its own process it closes the sockets that it gets, and reports in slices, so that clients
+    don't wait; reports requested meanwhile are merged into one. In the caller's loop the caller
+    closes the sockets, and a report has been sent when the command returns.
     """
 
     def __init__(
@@ -103,15 +103,15 @@ class Worker:
         self._has_process = has_process
         self._groups: dict[int, EndpointGroup] = {}
         self._labelled: dict[str, int] = {}
-        """The last one that was opened with a label."""
+        """The last group opened with each label."""
         self._differences: dict[int, Differences] = {}
-        """Of groups that have clients, ejections or news."""
+        """The unreported counts of groups with clients, ejections or news."""
         self._listeners: dict[int, AnyListener] = {}
         self._ring = RecordRing(dataplane.engine)
         self._slices: Iterator[None] | None = None
-        """Of the report that is being made."""
+        """The remaining slices of the report being made."""
         self._asked = 0
-        """The last report that was asked for meanwhile, which answers all of them; 0: none."""
+        """The last report requested meanwhile, which answers all of them; 0: none."""
         self._is_closed = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             Preserve: self._preserve,
@@ -130,9 +130,9 @@ class Worker:
         }
 
     def apply(self, message: ToWorker, sock: _socket.socket | None = None) -> None:
-        """Carry out a command; its socket, if any, comes with it.
+        """Carry out a command, with its socket if it has one.
 
-        Raises OSError if the epoll takes no more sockets.
+        Raises OSError if the epoll is full.
         """
         if isinstance(message, OpenListener):
             assert sock is not None, "a listener comes with its socket"
@@ -143,9 +143,9 @@ class Worker:
             self._handlers[type(message)](message)
 
     def listening(self) -> list[tuple[int, list[_socket.socket]]]:
-        """Return the sockets that it serves, which stay the worker's, by whose they are.
+        """Return the served sockets by the index of their worker; they stay open here.
 
-        Each with the index of a worker that it stands in for; its own last.
+        Sockets of workers that it substitutes for come first, its own last.
         """
         processes = self._dataplane.engine.tuning.processes
         served: dict[int, list[_socket.socket]] = {}
@@ -157,7 +157,7 @@ class Worker:
         return [*served.items(), (self._index, own)]
 
     def pins(self) -> Iterator[Pins]:
-        """Yield the pins of clients: some of each Service port in turn, the last used first."""
+        """Yield the affinity entries: some of each Service port in turn, last used first."""
         now = self._dataplane.engine.clock()
         turns = deque(
             (group.label, group.balancers.current.pins(now))
@@ -171,7 +171,7 @@ class Worker:
                 turns.append((label, pins))
 
     def status(self) -> Status:
-        """Return the state of its data plane now."""
+        """Return the present state of its data plane."""
         engine = self._dataplane.engine
         memory = engine.memory.state
         return Status(
@@ -238,13 +238,13 @@ class Worker:
         if group is not None:
             if self._labelled.get(group.label) == message.group:
                 del self._labelled[group.label]
-            # Whatever waits for its endpoints is refused, as clients that come later.
+            # Clients that wait for its endpoints are refused, like later clients.
             handling = dataclasses.replace(group.serving.handling, hold=None)
             group.update(Serving(handling=handling), self._dataplane.engine.clock())
 
     def _move_listener(self, message: MoveListener) -> None:
         listener = self._listeners.get(message.listener)
-        # A listener that refuses isn't here: it is opened with its new group later.
+        # A refusing listener isn't open here: it is opened with its new group later.
         if listener is not None:
             listener.hand_over(self._groups[message.group])
 
@@ -291,7 +291,7 @@ class Worker:
         dataplane.engine.loop.call_later(replies_s, self._end_drain, rest_s)
 
     def _end_drain(self, seconds: float) -> None:
-        """Close the listeners that are left, and wait for TCP connections only."""
+        """Close the remaining listeners, and wait for TCP connections only."""
         for listener in self._listeners.values():
             self._close_socket(listener)
         self._listeners.clear()
@@ -309,9 +309,9 @@ class Worker:
             self._continue_report()
 
     def stop_reports(self) -> None:
-        """End the reports that were asked for: the next control process isn't their reader.
+        """Cancel requested reports: the next control process isn't their reader.
 
-        It would take one of many endpoints for malformed. Nothing is observed for it either.
+        It would reject a report with many endpoints as malformed. Observations end, too.
         """
         self._slices, self._asked = None, 0
         self._ring.observe(())
@@ -322,7 +322,7 @@ class Worker:
         if self._is_closed or self._slices is None:
             return
         began = Clocks.monotonic()
-        # What it sends may lose the control process, which ends all reports.
+        # Sending may lose the control process, which ends all reports.
         if next(self._slices, self) is self:
             self._slices = None
         self.count_iteration(Clocks.monotonic() - began)
@@ -330,11 +330,11 @@ class Worker:
             self._dataplane.engine.loop.call_soon(self._continue_report)
 
     def count_iteration(self, seconds: float) -> None:
-        """Count a loop iteration that isn't the reactor's with those that are."""
+        """Count a loop iteration outside the reactor along with the reactor's."""
         self._dataplane.engine.reactor.iterations.add(seconds)
 
     def _differences_of(self, number: int, group: EndpointGroup) -> Differences | None:
-        """Return what is yet to be reported of a group; None if nothing is."""
+        """Return the unreported counts of a group; None if there are none."""
         differences = self._differences.get(number)
         if differences is None and group.has_news:
             differences = self._differences[number] = Differences(group)

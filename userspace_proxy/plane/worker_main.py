@@ -2,9 +2,9 @@
 
     control process ──channel──▶ worker ◀──rendezvous── next control process
 
-Rule 1: when the control process dies, the worker continues to serve, and waits for the next one,
-which adopts its sockets and has it drain (``plane.adoption``, ``plane.reception``); without a
-rendezvous it ends.
+Rule 1: when the control process dies, the worker continues to serve, and waits for the next control
+process, which adopts its sockets and drains it (``plane.adoption``, ``plane.reception``); without a
+socket for that it ends.
 Rule 2: it ignores signals to the service: the control process handles them, and ends its workers.
 """
 
@@ -51,9 +51,9 @@ from .rendezvous import TERMS
 from .watchdog import Heart
 from .worker import Worker
 
-# Log lines beyond this are dropped: the log is slower than what it reports.
+# Log lines beyond this are dropped: the log can't keep up.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
-# So many opened between two reports mean a start, and most of their memory stays.
+# This many groups opened between two reports mean a start, and most of their memory stays.
 _MANY_GROUPS = 256
 
 # How long a worker serves without a control process. A kubelet waits for up to 5 minutes before it
@@ -61,18 +61,18 @@ _MANY_GROUPS = 256
 ORPHAN_S = 600.0
 # Sockets in one message to the next control process; the channel takes 253.
 _SOCKETS_A_MESSAGE = 200
-# For pins to be sent after the sockets: all that a worker may have take half a second when idle.
+# For sending affinity entries after the sockets: a full table takes half a second when idle.
 PINS_S = 5.0
-# More of them aren't made while the next control process reads none.
+# No more entries are encoded while the next control process doesn't read.
 _MAX_PINS_WAITING_BYTES = 256 * 1024
-# While they are made, pauses for traffic are three times as long.
+# While entries are encoded, pauses for traffic are three times as long.
 _PINS_PACE = Pacing(1 / 3, 0.001)
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
 
 def run_worker(descriptor: int) -> int:
-    """Carry traffic until told to stop, over a channel's descriptor; returns the exit status."""
+    """Carry traffic, commanded over a channel's descriptor, until the end; return the status."""
     stop = (signal.SIGINT, signal.SIGTERM)
     for number in (*stop, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -115,18 +115,18 @@ class WorkerMain:
         self._opened = 0
         """Groups opened since the last report."""
         self._dropped_lines = 0
-        """Log lines dropped since the last one that was sent."""
+        """Log lines dropped since the last line was sent."""
         self._rendezvous: socket.socket | None = None
-        """Where the next control process connects; None if it needn't."""
+        """The socket to which the next control process connects; None if it needn't."""
         self._vouchers: list[_socket.socket] = []
-        """What shows that process that a control process opened the rendezvous."""
+        """Sockets that prove to that process that a control process opened this one."""
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._kept: dict[str, _socket.socket] = {}
-        """Sockets that are kept for the next control process, by name."""
+        """Sockets kept for the next control process, by name."""
         self._reception: Reception | None = None
-        """While no control process commands this worker."""
+        """Set while no control process commands this worker."""
         self._pins_timer: asyncio.TimerHandle | None = None
-        """Of the next pins to send."""
+        """The timer of the next affinity entries to send."""
         self._channel = self._open_channel(sock)
 
     def _open_channel(self, sock: socket.socket) -> Channel[ToWorker, FromWorker]:
@@ -159,12 +159,12 @@ class WorkerMain:
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the plan is not in force here
-            # A successor will serve what the control process expects; this process doesn't.
+            # The replacement will serve what the control process expects; this process doesn't.
             _log.exception("worker failed to apply a command, exiting")
             self._end(1)
 
     def _on_lost(self, malformed: str) -> None:
-        """Wait for the next control process; the last connections of a drain need none."""
+        """Wait for the next control process, unless a drain is under way."""
         self._stop_pins()
         if self._worker is not None:
             self._worker.stop_reports()
@@ -177,7 +177,7 @@ class WorkerMain:
             self._end(1)
 
     def _on_successor(self, sock: socket.socket) -> None:
-        # One that dies before it has adopted the sockets has a successor, too.
+        # If it dies before it has adopted the sockets, another control process may follow.
         self._stop_waiting()
         self._channel = self._open_channel(sock)
         self._on_message(HandOver(), [])
@@ -191,13 +191,13 @@ class WorkerMain:
             self._reception = None
 
     def _hand_over(self) -> None:
-        """Send copies of all sockets; pins follow, which it doesn't wait for to serve."""
+        """Send copies of all sockets; affinity entries follow later."""
         assert self._worker is not None
         names = list(self._kept)
         parts = [
             (index, socks[first : first + _SOCKETS_A_MESSAGE])
             for index, socks in self._worker.listening()
-            # Of none, too: what is kept comes with the last message.
+            # Even without sockets: kept sockets come with the last message.
             for first in range(0, max(1, len(socks)), _SOCKETS_A_MESSAGE)
         ]
         for left, (index, part) in enumerate(parts, 1 - len(parts)):
@@ -208,7 +208,7 @@ class WorkerMain:
         self._send_pins(self._worker.pins(), Clocks.monotonic() + PINS_S)
 
     def _send_pins(self, parts: Iterator[Pins], until: float) -> None:
-        """Send some if those before have been read, and the rest later."""
+        """Send some affinity entries if earlier ones have been read, and the rest later."""
         began = Clocks.monotonic()
         has_room = self._channel.waiting_bytes < _MAX_PINS_WAITING_BYTES
         part = next(parts, None) if has_room else None
@@ -265,7 +265,7 @@ class WorkerMain:
         if isinstance(message, OpenGroup):
             self._opened += 1
             if self._opened == _MANY_GROUPS:
-                # Each full collection would take longer, and clients would wait for it.
+                # Otherwise each full collection would take longer, and make clients wait.
                 gc.freeze()
                 self._opened = 0
         elif isinstance(message, Report):
@@ -276,7 +276,7 @@ class WorkerMain:
         take_levels(message.log_levels, LogSender(self._send_log))
         dataplane = DataPlane(self._loop, message.tuning)
         self._confine(keeps_net_raw=message.keeps_net_raw)
-        # What was imported lives as long as the process: the collector needn't traverse it.
+        # Imported objects live as long as the process: the collector needn't traverse them.
         gc.collect()
         gc.freeze()
         dataplane.watch_memory(find_memory_limits)
@@ -284,7 +284,7 @@ class WorkerMain:
         return Worker(message.worker, dataplane, self._send, has_process=True)
 
     def _release_sockets(self) -> None:
-        """Close what is for the next control process: it needs none any more."""
+        """Close the sockets for the next control process, which are no longer needed."""
         self._is_draining = True
         self._stop_waiting()
         while self._vouchers:

@@ -1,4 +1,4 @@
-"""Starts one worker process, and notices its end."""
+"""Starts one worker process, and detects its end."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ END_WITHIN_S = 2.0
 
 
 class WorkerProcess:
-    """A child that runs :mod:`.worker_main`, and the channel to it. Part of Link.
+    """The link to a child process that runs :mod:`.worker_main`.
 
     ``ended`` is called once when the process has ended, with ``exit status 1``, ``signal 9`` or
     ``exit status 12 (out of memory)``. ``entry`` gets the channel's descriptor. Raises OSError if
-    it can't be started.
+    the process can't be started.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class WorkerProcess:
             until_started.pop_all()
         self.pid = self._process.pid
         self._deadline: asyncio.TimerHandle | None = None
-        """Of a process that has closed the channel."""
+        """Kills a process that has closed the channel but doesn't end."""
         self._channel = Channel[FromWorker, ToWorker](
             loop, connection, reads=FromWorker, receive=self._on_message, lost=self._on_lost
         )
@@ -67,11 +67,11 @@ class WorkerProcess:
         return self._watchdog.look(self.pid)
 
     def kill(self) -> None:
-        """Part of Link; ``ended`` is called later."""
+        """Kill the process; ``ended`` is called later."""
         self._process.kill()
 
     def hang_up(self) -> None:
-        """Part of Link; a process that is killed ends its connections without a reset."""
+        """Order the process to end and reset its connections, which a killed process can't."""
         self._channel.send(End())
         self._channel.close()
 
@@ -82,7 +82,7 @@ class WorkerProcess:
             self._forget()
 
     def _on_message(self, message: FromWorker, descriptors: list[int]) -> None:
-        # Workers send none.
+        # Workers send no descriptors.
         for descriptor in descriptors:
             os.close(descriptor)
         self._receive(message)
@@ -96,14 +96,14 @@ class WorkerProcess:
         elif self._channel.is_stalled:
             _log.error("worker does not read its messages, killing it", extra={"pid": self.pid})
         else:
-            # Killed at once, it couldn't report its exit status, which names the cause.
+            # Killing it at once would lose its exit status, which names the cause.
             self._deadline = self._loop.call_later(END_WITHIN_S, self.kill)
             return
         self.kill()
 
     def _on_end(self) -> None:
         status = self._process.wait()
-        # Its last messages may not have been read.
+        # Its last messages may be unread.
         self._channel.read()
         self._forget()
         self._ended(_describe(status))

@@ -1,10 +1,10 @@
-"""The workers of a plane: started, watched, replaced, asked for reports.
+"""Starts, watches and replaces the workers of a plane, and asks them for reports.
 
-Rule 1: a worker process that dies is replaced, and its successor is sent everything; so all
-messages to workers are derived from what the plane keeps.
+Rule 1: a worker process that dies is replaced, and the whole state is sent to its replacement; so
+all messages to workers are derived from the plane's state.
 Rule 2: a process that hangs is killed (``watchdog``), and so replaced.
-Rule 3: changes of a group that wait for a slow worker are merged (``merging``), so what waits is
-bounded by the number of groups.
+Rule 3: waiting changes of a group are merged for a slow worker (``merging``), so the number of
+groups bounds the queue.
 Rule 4: a worker in the caller's loop isn't watched: it needs no timer.
 """
 
@@ -43,18 +43,18 @@ if TYPE_CHECKING:
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
-# A process that ends sooner, or before it runs, dies of its start. After the second one in a row
-# there is a pause, which doubles with each.
+# A process that ends sooner, or before it runs, failed to start. After the second such failure in a
+# row there is a pause, which doubles with each further one.
 _SOUND_S = 0.5
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
-# Unless more are requested. The other half of the cores is for clients and endpoints on the node:
-# on two cores a second worker doubles p99 and gains nothing (docs/benchmarks.md).
+# The default maximum. Half of the cores is for clients and endpoints on the node: on two cores a
+# second worker doubles p99 and gains nothing (docs/benchmarks.md).
 _MAX_DEFAULT_WORKERS = 4
 
 
 def default_workers() -> int:
-    """Return how many workers suit this machine: one for two cores, 1 to 4."""
+    """Return the default number of workers for this machine: one per two cores, 1 to 4."""
     return min(max(1, len(os.sched_getaffinity(0)) // 2), _MAX_DEFAULT_WORKERS)
 
 
@@ -64,13 +64,13 @@ class WorkerState:
 
     index: int
     pid: int
-    """0 while it isn't running."""
+    """0 while the process isn't running."""
     restarts: int
-    """How often its process was replaced."""
+    """How often the process was replaced."""
     hung: int
-    """In how many of these cases because it hung."""
+    """How many of the replaced processes hung."""
     status: Status
-    """As of its last report."""
+    """The status in its last report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class PlaneState:
     """The state of a plane, summed over its workers."""
 
     descriptors: int
-    """In use for traffic."""
+    """Descriptors in use for traffic."""
     descriptor_limit: int
     is_accepting: bool
     """False while accepting is paused at the limit of descriptors or memory."""
@@ -89,15 +89,15 @@ class PlaneState:
     workers: tuple[WorkerState, ...] = ()
     """Worker processes; empty if the caller's loop carries the traffic."""
     problems: tuple[str, ...] = ()
-    """What is wrong now, one line each."""
+    """Present problems, one line each."""
     memory: MemoryState = field(default_factory=MemoryState)
-    """Of the worker that is nearest to its limit; short if any worker is."""
+    """The memory of the worker nearest to its limit; short if any worker's is."""
     totals: Totals = field(default_factory=Totals)
-    """Continues to count."""
+    """The live totals, not a copy."""
 
 
 class _SlotOwner(Protocol):
-    """What a worker needs of its owner: see ``Plane``."""
+    """The part of ``Plane`` that a worker slot uses."""
 
     def receive(self, worker: int, message: FromWorker) -> None: ...
     def worker_began(self, worker: int) -> None: ...
@@ -106,9 +106,9 @@ class _SlotOwner(Protocol):
 
 
 class WorkerSlot:
-    """One worker of a plane: its link, or those of the processes that have been in its place.
+    """One worker of a plane: its local link, or the links of its successive processes.
 
-    The tuning and ``keeps_net_raw`` are for its processes.
+    The tuning and ``keeps_net_raw`` are passed to its processes.
     """
 
     def __init__(
@@ -127,17 +127,17 @@ class WorkerSlot:
         self.link: Link | None = None
         """None while no process runs."""
         self.is_running = False
-        """It carries traffic: a process has sent a message since it was started."""
+        """It carries traffic: a process has sent a message since its start."""
         self.restarts = 0
         self.hung = 0
-        """In how many of these cases the process hung."""
+        """How many of the replaced processes hung."""
         self.status = Status()
-        """As of the last report."""
+        """The status in the last report."""
         self.problem = ""
         self.asked: dict[int, asyncio.Future[None]] = {}
-        """Reports that it owes: number → what waits for the answer."""
+        """Requested reports: number → the future of the answer."""
         self.drained: asyncio.Future[int] | None = None
-        """How many connections a drain had to reset."""
+        """Resolves to how many connections a drain had to reset."""
         self._merging = Merging()
         self._owner = owner
         self._loop = loop
@@ -145,24 +145,24 @@ class WorkerSlot:
         self._keeps_net_raw = keeps_net_raw
         self._label = label
         self._rendezvous: VouchedSocket | None = None
-        """Where the process, once orphaned, waits for the next control process."""
+        """The socket at which the process, once orphaned, waits for the next control process."""
         self._reports = 0
         self._next_report = 0.0
         self._is_hung = False
         self._began = 0.0
         self._early_deaths = 0
-        """How many processes in a row have died of their start, or couldn't be started."""
+        """How many processes in a row have failed to start."""
         self._timer: asyncio.TimerHandle | None = None
-        """Of the next start."""
+        """The timer of the next start."""
 
     def start(self) -> None:
         """Start a process; messages to it wait until it runs."""
-        # Embedding starts no process, and imports nothing for it.
+        # Embedding starts no process, and needn't import this.
         from .worker_process import WorkerProcess
 
         self._began = self._clock()
         try:
-            # First: a process without it would wait for its first message.
+            # First, because if this fails, a started process would wait for its first message.
             rendezvous = self._open_rendezvous()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:
@@ -200,14 +200,14 @@ class WorkerSlot:
         return True
 
     def update(self, update: GroupUpdate) -> None:
-        """Send what has changed of a group; without effect while no worker runs."""
+        """Send a change of a group; no effect while no worker runs."""
         if self.link is None:
             return
         if (make := self._merging.add(update)) is not None:
             self.link.send_later(make)
 
     def ask(self) -> asyncio.Future[None]:
-        """Ask for a report; the result is set when it has arrived, or never will."""
+        """Request a report; the future is done when it has arrived, or never will."""
         self._reports += 1
         self._next_report = self._clock() + REPORT_S
         waiting: asyncio.Future[None] = self._loop.create_future()
@@ -217,7 +217,7 @@ class WorkerSlot:
         return waiting
 
     def watch(self) -> None:
-        """Kill a process that hangs; ask for a report if one is due. Call it every LOOK_S."""
+        """Kill a process that hangs; request a report if one is due. Call it every LOOK_S."""
         if self.link is None:
             return
         is_hung = self.link.look() >= (HUNG_S if self.is_running else HUNG_IN_START_S)
@@ -229,9 +229,9 @@ class WorkerSlot:
             self.ask()
 
     def drain(self, seconds: float) -> asyncio.Future[int]:
-        """Wait until its connections have ended, then have the rest reset; no process follows.
+        """Wait up to ``seconds`` until its connections have ended, then reset the rest.
 
-        Returns how many had to be reset; 0 for a process that dies meanwhile.
+        No process follows. Returns how many had to be reset; 0 for a process that dies meanwhile.
         """
         self._stop_timer()
         self.drained = self._loop.create_future()
@@ -240,13 +240,13 @@ class WorkerSlot:
         return self.drained
 
     def hang_up(self) -> None:
-        """Have the worker end by itself, and start no other."""
+        """Make the worker end by itself, and start no other."""
         self._stop_timer()
         if self.link is not None:
             self.link.hang_up()
 
     def close(self, within_s: float) -> None:
-        """End the worker, and wait at most that long for that. Idempotent."""
+        """End the worker, and wait up to ``within_s`` for its end. Idempotent."""
         if self.link is not None:
             self.link.close(within_s)
             self.link = None
@@ -258,7 +258,7 @@ class WorkerSlot:
         if isinstance(message, Running):
             self.is_running, self.problem = True, ""
             extra = {"worker": self.index, "pid": message.pid, "user": message.user}
-            _log.info("worker runs", extra=extra)
+            _log.info("worker started", extra=extra)
             self._owner.worker_runs(self.index)
         elif isinstance(message, Drained):
             self._note_drained(message.reset)
@@ -282,7 +282,7 @@ class WorkerSlot:
         self.hung += self._is_hung
         if not self._is_hung:
             self._note_failure(f"worker {self.index} ended by {how} and is started again")
-        # Before the next start, which takes a moment: other workers serve its clients meanwhile.
+        # Before the next start, which takes a moment: substitutes serve its clients meanwhile.
         self._owner.worker_ended(self.index)
         self._early_deaths = 0 if is_sound else self._early_deaths + 1
         self._start_again()
@@ -303,7 +303,7 @@ class WorkerSlot:
             self.drained.set_result(reset)
 
     def _note_answer(self, number: int) -> None:
-        """Note the answer to a report, and so to those before it; to none if it isn't owed."""
+        """Note the answer to a report and all earlier ones; ignore an answer to no request."""
         while number in self.asked:
             waiting = self.asked.pop(next(iter(self.asked)))
             if not waiting.done():

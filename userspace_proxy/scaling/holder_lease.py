@@ -1,15 +1,15 @@
-"""Adds up all nodes' demand, and puts workloads without clients to rest, at one node of all.
+"""On one elected node, sums all nodes' demand and scales workloads without clients to zero.
 
     Leases of nodes ──▶ sums ──▶ Lease of the holder, which all nodes follow
-    no demand, for idle-after ──▶ the source looks at the workload ──▶ round: all nodes are asked
-    ──▶ all have answered that there is none, and that new clients wait ──▶ scaled to zero
+    no demand, for idle-after ──▶ the source reads the workload ──▶ round: all nodes vote
+    ──▶ all have answered that they have no clients and hold new ones ──▶ scaled to zero
 
-Rule 1: one node holds the Lease, and asks; all nodes of the cluster must answer, or it is busy.
-Rule 2: a Lease that nobody has renewed for DURATION_S, by this node's own clock, is free.
-Rule 3: nodes are asked about the Services that name a workload and may have it scaled (``rights``);
-any other that leads to its pods keeps it awake. One that names it without right has no effect.
-Rule 4: one workload at a time, in turns of their namespaces; one that can't rest is looked at again
-after its idle-after, or AGAIN_MAX_S.
+Rule 1: the Lease's holder asks; all nodes of the cluster must answer, or the workload is busy.
+Rule 2: a Lease that wasn't renewed for DURATION_S, by this node's own clock, is free.
+Rule 3: nodes vote on the Services that name a workload and may have it scaled (``rights``); any
+other Service with its pods keeps it running. A Service that names it without right has no effect.
+Rule 4: one workload at a time, namespaces in turn; a workload that can't be scaled to zero is
+checked again after its idle-after, or AGAIN_MAX_S.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ from .usage import Usage
 _log = FieldLogger("userspace_proxy.agent")
 
 _RENEW_S = 15.0
-# Of thousands of nodes that find the Lease free, few try to get it at once.
+# When thousands of nodes find the Lease free, only a few try to take it at once.
 _JITTER_S = 10.0
 TOO_OLD_S = 2.5 * BEAT_S
-"""A report that hasn't changed for that long is unknown."""
-# Between two looks at all reports; a second of the server's for each 100 of them.
+"""A node whose report hasn't changed for this long is unknown."""
+# Between two reads of all reports; a second per 100 reports spares the API server.
 _LOOK_S, _LOOK_FOR_EACH_S = 2.0, 0.01
 # Between two lists of Nodes, which are large.
 _NODES_S, _NODES_FOR_EACH_S = 60.0, 0.1
-# For all nodes to answer; they have a second of work.
+# All nodes must answer within this time; their work takes a second.
 _ANSWERS_S, _ANSWERS_EVERY_S = 8.0, 0.25
 AGAIN_MAX_S = 60.0
 
@@ -68,32 +68,32 @@ class _Known:
 
     version: str
     changed_at: float
-    """Monotonic seconds at which this process saw that version first."""
+    """Monotonic seconds when this process first saw that version."""
     report: NodeReport
 
 
 @dataclass(slots=True)
 class _RestAttempt:
-    """One attempt to put a workload to rest."""
+    """One attempt to scale a workload to zero."""
 
     workload: Workload
     ports: Collection[Served]
-    """Of the Services that name it; once its labels are known, of those that may."""
+    """Ports of Services that name the workload; once its labels are known, that may scale it."""
     round: Round = field(default_factory=lambda: Round(str(uuid.uuid4()), ()))
-    """Of those that may."""
+    """The vote on the Services that may scale it."""
     labels: Labels = field(default_factory=dict)
-    """Of all its pods."""
+    """Labels of all its pods."""
     strangers: dict[ServiceKey, str] = field(default_factory=dict)
-    """Why each of the others may not."""
+    """Why each other Service may not."""
 
 
 class HolderLease:
-    """The Lease of the node that adds up the others' demand.
+    """The Lease of the node that sums the demand of all.
 
     Args:
-        source: Scales workloads, and takes what users of a Service should know.
+        source: Scales workloads, and records Events for users of a Service.
         services: Returns all Services of the cluster.
-        identity: Of this process.
+        identity: This process's identity.
     """
 
     def __init__(
@@ -119,18 +119,18 @@ class HolderLease:
         self._pause = pause
         self._jitter_s = (rng or random.Random()).uniform(0, _JITTER_S)
         self._lease: Lease | None = None
-        """As it was read or written last."""
+        """The Lease as last read or written."""
         self._changed_at = clock()
         self._tally = self._shown = Tally()
-        """As this process writes it as holder, and as the holder has written it."""
+        """The counts as this process writes them as holder, and as the holder has written them."""
         self._known: dict[str, _Known] = {}
         self._nodes: frozenset[str] = frozenset()
         self._nodes_at = self._looked_at = float("-inf")
         self._again_at: dict[WorkloadKey, float] = {}
         self._turns = Turns[str]()
-        """Those of namespaces."""
+        """Turns of the namespaces."""
         self._why_awake: dict[ServiceKey, str] = {}
-        """By each Service that names the workload."""
+        """Keyed by each Service that names the workload."""
 
     @property
     def is_held(self) -> bool:
@@ -145,7 +145,7 @@ class HolderLease:
     def demand(self) -> Mapping[ServiceKey, int] | None:
         """The demand of all nodes for each Service that holds connections; None: unknown.
 
-        While a node's figure is unknown, each Service that it may concern has some.
+        While a node's figure is unknown, each Service that it may serve has some demand.
         """
         if self._lease is None or self._clock() - self._changed_at >= DURATION_S:
             return None
@@ -156,7 +156,7 @@ class HolderLease:
         return {key: max(least, _demand_of(key, tally)) for key in own}
 
     def see(self, lease: Lease) -> None:
-        # A holder knows what it has written, and hears of it late.
+        # The watch returns the holder's own writes late.
         if self.is_held and lease.holder == self._identity:
             return
         if self._lease is None or lease.version != self._lease.version:
@@ -164,12 +164,12 @@ class HolderLease:
             self._shown = read_tally(lease)
 
     async def look(self) -> None:
-        """Renew the Lease, or take it if it is free; as its holder, see to what is due.
+        """Renew the Lease, or take it if it is free; as its holder, do the work that is due.
 
-        Call it about each second.
+        Call it about once a second.
 
         Raises:
-            SourceError: Something wasn't read or written.
+            SourceError: A read or write failed.
         """
         now = self._clock()
         if not self.is_held:
@@ -198,7 +198,7 @@ class HolderLease:
         """Write the Lease as its holder; return whether this process holds it now.
 
         Args:
-            lease: One that is free; None: the one that it holds.
+            lease: A free Lease; None: the Lease that this process holds.
         """
         if lease is None and self.is_held:
             lease = self._lease
@@ -207,7 +207,7 @@ class HolderLease:
         wanted = replace(lease, holder=self._identity, notes=write_tally(tally))
         written = await self._leases.write(wanted)
         if written is None:
-            # Someone else has: read it again.
+            # Another process wrote it first: read it again.
             self._lease = None
             return False
         self._lease, self._changed_at = written, self._clock()
@@ -226,7 +226,7 @@ class HolderLease:
         self._known = known
 
     async def _add_up(self, now: float) -> None:
-        """Publish the sums, if they have changed."""
+        """Publish the sums if they have changed."""
         await self._list(now)
         if now - self._nodes_at >= max(_NODES_S, _NODES_FOR_EACH_S * len(self._nodes)):
             self._nodes, self._nodes_at = await self._leases.nodes(), now
@@ -241,16 +241,16 @@ class HolderLease:
         ):
             await self._write(Tally(dict(sums), unknown, before.round))
         else:
-            # With the next renewal.
+            # The next renewal writes them.
             self._tally = before._replace(demand=dict(sums))
 
     def _asked(self, now: float) -> frozenset[str]:
-        """Return all Nodes, and proxies that report without one, or whose Node is newer."""
+        """Return all Nodes, and proxies that report without a Node, or whose Node is newer."""
         recent = (n for n, known in self._known.items() if now - known.changed_at < TOO_OLD_S)
         return self._nodes.union(recent)
 
     def _unknown(self, now: float) -> frozenset[str]:
-        """Return the nodes that haven't reported, or not recently."""
+        """Return the nodes without a recent report."""
         return frozenset(
             node
             for node in self._asked(now)
@@ -260,7 +260,7 @@ class HolderLease:
         )
 
     async def _rest_one(self, now: float) -> None:
-        """Put the first workload to rest that no client needs."""
+        """Scale the first workload to zero that no client needs."""
         if self._tally.unknown or not self.is_held:
             return
         workloads: dict[WorkloadKey, list[Served]] = defaultdict(list)
@@ -271,7 +271,7 @@ class HolderLease:
         named = {port.plan.key.name.service for ports in workloads.values() for port in ports}
         self._why_awake = {key: why for key, why in self._why_awake.items() if key in named}
         due: list[WorkloadKey] = []
-        # Those that were never tried first, then the longest due.
+        # Workloads that were never tried first, then the longest due.
         for key in sorted(workloads, key=lambda key: self._again_at.get(key, 0.0)):
             ports = [port for port in workloads[key] if not self._has_demand(port)]
             if not _may_rest(ports):
@@ -290,7 +290,7 @@ class HolderLease:
 
         async def agree() -> bool:
             nonlocal rest
-            # The update may be made from now on, whatever interrupts this process.
+            # From now on the update may be made even if this process is interrupted.
             rest = Rest(is_asleep=await self._ask(asking.round) and not self._other_user(asking))
             return rest.is_asleep
 
@@ -299,7 +299,7 @@ class HolderLease:
                 *key, lambda labels: self._why_not(asking, labels), agree
             )
         except BaseException:
-            # Nothing may replace a cancellation; where this fails, promises end by themselves.
+            # An error mustn't mask the cancellation; if this fails, acknowledgements expire.
             with contextlib.suppress(SourceError):
                 await self._end(asking.round, is_asleep=rest.is_asleep)
             raise
@@ -310,7 +310,7 @@ class HolderLease:
         await self._end(asking.round, is_asleep=rest.is_asleep)
 
     def _why_not(self, asking: _RestAttempt, labels: Labels) -> str | None:
-        """Part of :data:`.May`: decide which Services of a workload all nodes are asked about."""
+        """Choose which Services of a workload all nodes vote on; as :data:`.May`."""
         services = self._services()
         asking.labels = labels
         for service in dict.fromkeys(map(_service_of, asking.ports)):
@@ -333,17 +333,17 @@ class HolderLease:
         return other_user(self._services(), self._served_ports, asked, asking.workload, labels)
 
     async def _end(self, asked: Round, *, is_asleep: bool) -> None:
-        """End a round, if it was begun.
+        """End a round if it was begun.
 
         Args:
-            is_asleep: The workload of its Services has no replicas.
+            is_asleep: The workload was scaled to zero.
         """
         if self._tally.round == asked:
             over = Round(asked.number, asked.services if is_asleep else (), is_over=True)
             await self._write(self._tally._replace(round=over))
 
     async def _ask(self, asked: Round) -> bool:
-        """Return whether all nodes have answered that the Services of a round have no clients."""
+        """Return whether all nodes have acknowledged that a round's Services have no clients."""
         began = self._clock()
         self._nodes, self._nodes_at = await self._leases.nodes(), began
         if not self._nodes or self._unknown(began):
@@ -363,16 +363,16 @@ class HolderLease:
             if any(not wanted <= quiesced for quiesced in answers):
                 return False
             if len(answers) == len(nodes):
-                # A list of many may take long, and answers hold for a time only.
+                # Listing many nodes may take long, and acknowledgements expire.
                 return self.is_held and self._clock() - began < _ANSWERS_S
             await self._pause(_ANSWERS_EVERY_S)
         return False
 
     def _note(self, why_awake: Mapping[ServiceKey, str]) -> None:
-        """Report why a workload doesn't rest, once for each Service that names it.
+        """Report why a workload isn't scaled to zero, once per Service that names it.
 
         Args:
-            why_awake: By Service; an empty text isn't reported.
+            why_awake: Reasons by Service; an empty text isn't reported.
         """
         logged: set[str] = set()
         for service, why in why_awake.items():
@@ -396,15 +396,15 @@ def _demand_of(service: ServiceKey, tally: Tally) -> int:
 
 
 def _may_rest(ports: Collection[Served]) -> bool:
-    """Return whether some Service of a workload asks for it, and one of its pods is ready.
+    """Return whether a Service of the workload asks for scaling, and one of its pods is ready.
 
-    While the only pod is replaced, nodes don't know the next one yet, and would lead clients to it.
+    While the only pod is replaced, nodes don't know the next one yet, and would send clients to it.
     """
     asks_for_it = any(port.plan.serving.handling.idle_after_s is not None for port in ports)
     return asks_for_it and any(map(ready_endpoints, ports))
 
 
 def _idle_after_s(ports: Collection[Served]) -> float:
-    """Return the longest time that a Service of a workload asks for; without one, the longest."""
+    """Return the longest idle-after of a workload's Service ports; AGAIN_MAX_S without ports."""
     times = (port.plan.serving.handling.idle_after_s or 0.0 for port in ports)
     return max(times, default=AGAIN_MAX_S)

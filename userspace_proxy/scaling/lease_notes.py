@@ -1,13 +1,13 @@
-"""What proxies write into Leases for each other, as text of annotations.
+"""The annotations by which proxies exchange demand and votes through Leases.
 
-    Lease of a node      demand    how much each Service needs pods; absent: this isn't known
-                         answer    to the last round: Services without clients, which get none now
+    Lease of a node      demand    how much each Service needs pods; absent: unknown
+                         answer    to the last round: cordoned Services without clients
     Lease of the holder  demand    the sums
-                         unknown   a node whose figure isn't known; absent: all are
-                         round     which Services all nodes are asked about, or what came of it
+                         unknown   a node whose demand is unknown; absent: all are known
+                         round     the Services that all nodes vote on, or the result
 
-Rule 1: what can't be read means that nothing is known, and never that there are no clients.
-Rule 2: a note has the smallest namespaces first; each of the others is one entry, for any Service.
+Rule 1: an unreadable annotation means "unknown", never "no clients".
+Rule 2: the smallest namespaces are listed by Service; each of the others is a single entry.
 """
 
 from __future__ import annotations
@@ -24,57 +24,57 @@ NODE_PREFIX = "node."
 HOLDER = "holder"
 # An object's annotations have 256 KiB in all.
 DEMAND_BYTES_MAX = 128 << 10
-"""Some 3,000 Services; nothing is known of more than 1,800 namespaces with the longest names."""
+"""Room for some 3,000 Services; beyond 1,800 namespaces with the longest names, all is unknown."""
 ROUND_BYTES_MAX = 32 << 10
-"""Of a round's Services, of which 250 may have the longest names."""
+"""Room for a round's Services: 250 with the longest names."""
 
 
 class Round(NamedTuple):
-    """A question of the holder to all nodes: whether Services have clients."""
+    """A vote that the holder asks of all nodes: whether Services have clients."""
 
     number: str
     """Different for each round."""
     services: tuple[ServiceKey, ...]
-    """Over: those whose workload was scaled to zero."""
+    """Once the round is over, the Services whose workload was scaled to zero."""
     is_over: bool = False
 
 
 class NodeAnswer(NamedTuple):
-    """A node's answer."""
+    """A node's answer to a round."""
 
     number: str = ""
-    """Of the round; empty: it has answered none."""
+    """The round's number; empty: the node has answered none."""
     quiesced: frozenset[ServiceKey] = frozenset()
-    """Services without clients on this node, where new ones wait."""
+    """Cordoned Services without clients on this node; new clients wait."""
 
 
 class NodeReport(NamedTuple):
-    """What a node's Lease says."""
+    """The contents of a node's Lease."""
 
     demand: Mapping[ServiceKey, int] | None = None
-    """Without Services that have none; None: it isn't known."""
+    """Omits Services without demand; None: unknown."""
     answer: NodeAnswer = NodeAnswer()
 
 
 class Tally(NamedTuple):
-    """What the holder's Lease says."""
+    """The contents of the holder's Lease."""
 
     demand: Mapping[ServiceKey, int] | None = None
-    """Of all nodes, without Services that have none; None: it isn't known."""
+    """The demand of all nodes; omits Services without demand; None: unknown."""
     unknown: str = ""
-    """A node whose figure isn't known, and may be any number; empty: there is none."""
+    """A node whose demand is unknown, and may be any number; empty: all are known."""
     round: Round | None = None
 
 
 def write_report(report: NodeReport) -> dict[str, str]:
-    """Return the notes of a node's Lease."""
+    """Return the annotations of a node's Lease."""
     number, quiesced = report.answer
     notes = {"answer": json.dumps({"round": number, "services": _names(quiesced)})}
     return notes | _write_demand(report.demand)
 
 
 def read_report(lease: Lease) -> NodeReport:
-    """Return what a node's Lease says."""
+    """Parse the annotations of a node's Lease."""
     try:
         answer = json.loads(lease.notes.get("answer", "{}"))
         read = NodeAnswer(
@@ -86,7 +86,7 @@ def read_report(lease: Lease) -> NodeReport:
 
 
 def write_tally(tally: Tally) -> dict[str, str]:
-    """Return the notes of the holder's Lease."""
+    """Return the annotations of the holder's Lease."""
     notes = _write_demand(tally.demand)
     if tally.unknown:
         notes["unknown"] = tally.unknown
@@ -99,7 +99,7 @@ def write_tally(tally: Tally) -> dict[str, str]:
 
 
 def read_tally(lease: Lease) -> Tally:
-    """Return what the holder's Lease says."""
+    """Parse the annotations of the holder's Lease."""
     asked: Round | None = None
     try:
         if text := lease.notes.get("round"):
@@ -130,7 +130,7 @@ def _write_demand(demand: Mapping[ServiceKey, int] | None) -> dict[str, str]:
 
 
 def whole(namespace: str) -> ServiceKey:
-    """Return what stands for any Service of a namespace."""
+    """Return the key that means any Service of a namespace."""
     return ServiceKey(namespace, "")
 
 

@@ -1,14 +1,14 @@
 """Reports this node's demand to the other nodes, and answers the holder's rounds.
 
-    demand ──changes between 0 and more, at once; else each 30 to 60 s──▶ Lease of this node
-    round ──▶ counters, now ──▶ endpoints of Services without clients get no new ones
-          ──▶ workers have answered, and dials in progress have ended ──▶ counters again
+    demand ──at once between 0 and more; otherwise every 30 to 60 s──▶ Lease of this node
+    round ──▶ read counters ──▶ cordon Services without clients
+          ──▶ workers have answered, and dials in progress have ended ──▶ read counters again
           ──▶ answer ──▶ new clients wait
 
-Rule 1: an answer is a promise: until the round is over, or its time is up, none of the endpoints
-that it concerns gets a client from this node (``promises``).
-Rule 2: a node that doesn't know its demand reports none, which others count as busy.
-Rule 3: an answer that wasn't written for all that is known may have been: its promise holds.
+Rule 1: an answer acknowledges a cordon: until the round is over or the answer expires, the
+endpoints concerned get no client from this node (``promises``).
+Rule 2: a node that doesn't know its demand omits it, and others count the node as busy.
+Rule 3: if a write of an answer fails, it may have succeeded anyway: the acknowledgement holds.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .promises import PROMISE_S, Promises
 from .usage import Usage
 
 BEAT_S = 60.0
-"""Between two reports of the same figures: 5,000 nodes write 83 Leases a second, and their kubelets
+"""Between two reports of unchanged demand: 5,000 nodes write 83 Leases a second, their kubelets
 500."""
 _FIGURES_S = 30.0
-# A worker that is busier than that makes the node's figure unknown.
+# A worker that takes longer to report makes the node's demand unknown.
 _COUNT_S = 0.9
 
 
@@ -36,9 +36,9 @@ class NodeLease:
     """The Lease of this node.
 
     Args:
-        refresh: Brings the workers' counters up to date; it may take a second.
+        refresh: Updates the workers' counters; may take a second.
         is_known: Returns whether all connections of this node are counted.
-        hurry: Called with a Service whose workload was scaled to zero just now.
+        hurry: Called with a Service whose workload was just scaled to zero.
         settle_s: The longest time that a dial takes.
     """
 
@@ -66,16 +66,16 @@ class NodeLease:
         self._pause = pause
         self._lease: Lease | None = None
         self._written: tuple[Mapping[ServiceKey, int] | None, float] | None = None
-        """The demand that was written last, and when."""
+        """The last demand written, and when."""
         self._answer = NodeAnswer()
         self._writing = asyncio.Lock()
 
     async def restore(self) -> None:
-        """Keep what the last process of this node has answered, before any Service is served."""
+        """Restore the previous process's answer; call before any Service is served."""
         self._answer = await self._promises.restore()
 
     async def look(self) -> None:
-        """Report what has changed; call it about each second.
+        """Report changed demand; call it about once a second.
 
         Raises:
             SourceError: The report wasn't written.
@@ -90,7 +90,7 @@ class NodeLease:
 
         Raises:
             SourceError: The answer may not have been written.
-            UserspaceProxyError: A promise can't be kept, so there is no answer.
+            UserspaceProxyError: The acknowledgement can't be stored, so none is given.
         """
         if asked is None or asked.is_over:
             self._answer = self._answer._replace(quiesced=frozenset())
@@ -124,11 +124,11 @@ class NodeLease:
             notes = write_report(NodeReport(demand, self._answer))
             written = replace(lease, holder=self._leases.node_name, notes=notes)
             self._lease = await self._leases.write(written)
-            # None: another process of this node has written it, too.
+            # None: another process of this node has written the Lease, too.
             self._written = None if self._lease is None else (demand, self._clock())
 
     async def _quiesce(self, asked: Round) -> frozenset[ServiceKey]:
-        """Lead no new client to Services without clients, and return those that still have none."""
+        """Cordon Services without clients, and return the Services that still have none."""
         if not await self._count():
             return frozenset()
         until = self._clock() + PROMISE_S
@@ -143,15 +143,15 @@ class NodeLease:
         return still
 
     async def _settle(self) -> bool:
-        """Wait for dials in progress; return whether all clients are known since."""
-        # A busy worker begins dials until it has applied the change; then it answers.
+        """Wait for dials in progress; return whether all clients are counted afterwards."""
+        # A busy worker begins dials until it has applied the cordon; then it answers.
         if not await self._count():
             return False
         await self._pause(self._settle_s)
         return await self._count()
 
     async def _count(self) -> bool:
-        """Bring counters up to date; return whether all clients are known."""
+        """Update the counters; return whether all clients are counted."""
         try:
             async with asyncio.timeout(_COUNT_S):
                 await self._refresh()
@@ -161,5 +161,5 @@ class NodeLease:
 
     def _without_clients(self, services: Iterable[ServiceKey]) -> frozenset[ServiceKey]:
         demand = self._usage.demand()
-        # A Service that isn't served here yet may be tomorrow's: its demand isn't known.
+        # A Service that isn't served here yet may be soon: its demand is unknown.
         return frozenset(service for service in services if demand.get(service, 1) == 0)

@@ -1,17 +1,17 @@
-"""Services whose present endpoints get no new client at this node, and until when.
+"""Cordoned Services: their present endpoints get no new client from this node, and until when.
 
-    answer to a round ──▶ promised ──scaled to zero──▶ asleep ──its pods are gone──▶ served again
+    answer to a round ──▶ cordoned ──scaled to zero──▶ asleep ──its pods are gone──▶ served again
                              │ not scaled, or                └──woken, and they stay──▶ served again
                              └──time is up──▶ served again
 
 Rule 1: a workload isn't woken while its pods may be about to end: a controller that sees both
 changes at once keeps them, and clients would wait for a pod that never comes.
-Rule 2: pods of a workload that was scaled to zero serve again only once it has a replica, and they
-have stayed nevertheless: until then they end whenever its controller gets to it.
-Rule 3: a pod that terminates takes no client any more, although its time is up.
-Rule 4: a promise is on disk before its answer is given, and the next process of this node keeps it
-from its first listener on. Once its round has ended without effect, it is there no more. Those of
-earlier rounds stay there, each with its own time, while their Services are quiesced.
+Rule 2: pods of a workload that was scaled to zero serve again only if they are still there once it
+has a replica: until then its controller may end them at any moment.
+Rule 3: a terminating pod gets no client even after its acknowledgement has expired.
+Rule 4: an acknowledgement is on disk before the answer is sent, and the next process of this node
+restores it before its first listener. A round without effect removes its acknowledgements from
+disk. Those of earlier rounds stay, each with its own time, while their Services are cordoned.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from .served import ServedByName, WorkloadKey, ready_endpoints, workload_of
 _log = FieldLogger("userspace_proxy.agent")
 
 PROMISE_S = 20.0
-"""How long an answer holds: longer than the holder takes for a round and its update."""
+"""How long an acknowledgement holds: longer than the holder takes for a round and its update."""
 ENDS_S = 10.0
-"""How long a workload that was scaled to zero isn't woken because its pods haven't ended: its
-controller takes less than a second, and some when it is busy."""
+"""How long a workload that was scaled to zero isn't woken while its pods remain: its controller
+ends them within a second, or a few when it is busy."""
 
 
 class _Promise(NamedTuple):
-    """A Service that is quiesced for a round whose result isn't known yet."""
+    """A Service that is cordoned for a round whose result isn't known yet."""
 
     number: str
     """Of the round."""
@@ -55,20 +55,20 @@ class _Sleep:
     since: float
     """Monotonic seconds."""
     is_woken: bool = False
-    """The workload has had a replica again while its pods stayed."""
+    """The workload has a replica again, and its pods have stayed."""
 
 
 class _KeptPromise(NamedTuple):
-    """A promise that is on disk."""
+    """An acknowledgement on disk."""
 
     number: str
     """Of the round."""
     at: float
-    """Unix time at which it was written first."""
+    """Unix time when it was first written."""
 
 
 class Promises:
-    """What one node has promised about its Services; the next process knows it from a file."""
+    """The acknowledgements of one node; a file hands them to the next process."""
 
     def __init__(
         self,
@@ -85,10 +85,10 @@ class Promises:
         self._promised: dict[ServiceKey, _Promise] = {}
         self._asleep: dict[ServiceKey, _Sleep] = {}
         self._kept: dict[ServiceKey, _KeptPromise] = {}
-        """What the next process would keep, those of the latest round last."""
+        """The acknowledgements that the next process would restore, the latest round last."""
 
     async def restore(self) -> NodeAnswer:
-        """Keep what the last process of this node has promised; return its answer.
+        """Restore the acknowledgements of this node's previous process; return its answer.
 
         Call it before any Service is served.
         """
@@ -100,7 +100,7 @@ class Promises:
                 return NodeAnswer()
             kept = _read(found)
         except (UserspaceProxyError, ValueError, TypeError, KeyError, AttributeError) as exc:
-            _log.warning("promises of the last run ignored: %(cause)s", extra={"cause": str(exc)})
+            _log.warning("old acknowledgements ignored: %(cause)s", extra={"cause": str(exc)})
             return NodeAnswer()
         for service, (promise, quiesced) in kept.items():
             left_s = min(PROMISE_S, promise.at + PROMISE_S - self._wall_clock())
@@ -111,10 +111,10 @@ class Promises:
         return NodeAnswer(*_latest(self._kept))
 
     async def keep(self, number: str) -> None:
-        """Have the next process of this node keep what was promised for a round.
+        """Write a round's acknowledgements to disk, for the next process of this node.
 
         Raises:
-            UserspaceProxyError: It wouldn't; nothing is promised any more for that round.
+            UserspaceProxyError: The write failed; the round's acknowledgements are withdrawn.
         """
         promised = [key for key, promise in self._promised.items() if promise.number == number]
         if self._file is None or not promised:
@@ -130,7 +130,7 @@ class Promises:
         self._kept = kept
 
     async def forget_ended(self) -> None:
-        """Have the next process keep nothing of Services that aren't quiesced any more."""
+        """Remove Services that are no longer cordoned from disk."""
         kept = self._still_kept()
         if len(kept) == len(self._kept):
             return
@@ -138,17 +138,17 @@ class Promises:
         try:
             await self._write(kept)
         except UserspaceProxyError as exc:
-            text = "a restart would still keep promises of a round that is over: %(cause)s"
+            text = "a restart would restore acknowledgements of a finished round: %(cause)s"
             _log.warning(text, extra={"cause": str(exc)})
 
     def promise(self, service: ServiceKey, number: str, until: float) -> None:
-        """Lead no client to a Service's endpoints until the round is over, or the time is up."""
+        """Send no client to a Service's endpoints until the round is over, or the time is up."""
         self._served_ports.quiesce(service, is_quiesced=True)
         self._asleep.pop(service, None)
         self._promised[service] = _Promise(number, until)
 
     def end(self, over: Round | None) -> list[ServiceKey]:
-        """End a round, or without one all of them; return Services that are asleep from now on."""
+        """End a round, or all of them for None; return Services whose workload is now at zero."""
         asleep = []
         for service, promise in list(self._promised.items()):
             if over is not None and over.number != promise.number:
@@ -162,22 +162,22 @@ class Promises:
         return asleep
 
     def release(self, service: ServiceKey) -> None:
-        """Serve the clients of a Service as planned again."""
+        """Uncordon a Service."""
         self._promised.pop(service, None)
         self._asleep.pop(service, None)
         self._served_ports.quiesce(service, is_quiesced=False)
 
     def release_late(self) -> None:
-        """Serve clients as planned again where no endpoint is left, or the time is up.
+        """Uncordon Services that have no endpoint left, or whose time is up.
 
-        Call it about each second, whatever becomes of requests to the server.
+        Call it about once a second, even while requests to the API server fail.
         """
         for service in (*self._promised, *self._asleep):
             if self._is_late(service):
                 self.release(service)
 
     def are_pods_ending(self, workload: WorkloadKey) -> bool:
-        """Return whether a workload's pods may be about to end, so that waking is too early."""
+        """Return whether a workload's pods may be about to end, so it mustn't be woken yet."""
         for service in self._services_of(workload):
             sleep = self._asleep.get(service)
             is_recent = sleep is None or self._clock() - sleep.since < ENDS_S
@@ -186,7 +186,7 @@ class Promises:
         return False
 
     def note_woken(self, workload: WorkloadKey) -> None:
-        """Note that a workload has a replica; the second time, its pods stay."""
+        """Note that a workload has a replica; after the second note its pods count as staying."""
         for service in self._services_of(workload):
             sleep = self._asleep.get(service)
             if sleep is not None and self._is_ready(service):
@@ -195,7 +195,7 @@ class Promises:
                 sleep.is_woken = True
 
     def _still_kept(self) -> dict[ServiceKey, _KeptPromise]:
-        """Return what is on disk about Services that are quiesced now."""
+        """Return the acknowledgements on disk of Services that are still cordoned."""
         return {
             service: kept
             for service, kept in self._kept.items()
@@ -223,21 +223,21 @@ class Promises:
         are_gone = self._served_ports.quiesced.of(service).isdisjoint(listed)
         if (promise := self._promised.get(service)) is not None:
             if self._clock() < promise.until:
-                # Endpoints that have gone may be listed again before the round is over.
+                # Endpoints that have disappeared may be listed again before the round is over.
                 return False
             return are_gone or self._is_ready(service)
-        # Without one that names a workload, nothing wakes it any more.
+        # Without a port that names a workload, nothing wakes it any more.
         return are_gone or not any(map(workload_of, ports))
 
     def _is_ready(self, service: ServiceKey) -> bool:
-        """Return whether a quiesced endpoint is still listed as ready."""
+        """Return whether a cordoned endpoint is still listed as ready."""
         quiesced = self._served_ports.quiesced.of(service)
         ports = self._served_ports.of_service(service)
         return any(not quiesced.isdisjoint(ready_endpoints(port)) for port in ports)
 
 
 def _latest(kept: dict[ServiceKey, _KeptPromise]) -> tuple[str, frozenset[ServiceKey]]:
-    """Return the number of the latest round of which something is kept, and its Services."""
+    """Return the number of the latest stored round, and its Services."""
     number = next((kept[service].number for service in reversed(kept)), "")
     return number, frozenset(key for key, promise in kept.items() if promise.number == number)
 
@@ -245,9 +245,9 @@ def _latest(kept: dict[ServiceKey, _KeptPromise]) -> tuple[str, frozenset[Servic
 def _encode(
     kept: dict[ServiceKey, _KeptPromise], endpoints: Mapping[ServiceKey, Iterable[SocketAddress]]
 ) -> bytes:
-    """Return a file's content: its time is that of the latest round.
+    """Return a file's content, with the time of the latest round.
 
-    Versions before ``earlier`` was there read nothing else.
+    Versions that don't know ``earlier`` read only the latest round.
     """
     number, services = _latest(kept)
     named = {str(service): sorted(endpoints[service]) for service in kept if service in services}

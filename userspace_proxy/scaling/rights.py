@@ -1,15 +1,15 @@
-"""Decides which Services may have a workload scaled: those that select its pods.
+"""Decides which Services may have a workload scaled: Services that select its pods.
 
-    labels that all pods of the workload have ─┬─▶ Services that name it: which of them may
-                                               └─▶ all others that select it: they keep it awake
+    labels that all pods of the workload have ─┬─▶ Services that name it: which may scale it
+                                               └─▶ all others that select it: they keep it running
 
-Rule 1: a Service selects a workload if it has a selector, and each of its labels is among those
-that the workload requires of its pods. Naming it (annotation ``wake``) is no right to scale it.
-Rule 2: what is known of a Service are its endpoints, too: one that leads to the pods keeps the
-workload awake, whatever its selector. One of another namespace doesn't: its tenant can't select
-these pods, and listed them at its own risk.
-Rule 3: the clients of a headless Service are counted nowhere. With the same ``wake`` its owner has
-said that they don't matter.
+Rule 1: a Service selects a workload if it has a selector, and the workload's pod labels match it.
+Naming a workload (annotation ``wake``) doesn't give the right to scale it.
+Rule 2: endpoints count as well: a Service whose endpoints are the workload's pods keeps it running,
+whatever its selector. A Service of another namespace doesn't: its tenant can't select these pods,
+and listed them at its own risk.
+Rule 3: the clients of a headless Service aren't counted anywhere. With the same ``wake`` its owner
+has declared that they don't matter.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from ..sources.base import Labels
 from .served import Served
 
 Services = Mapping[ServiceKey, ServiceState]
-"""All of the cluster, as far as they are known."""
+"""All known Services of the cluster."""
 Selector = tuple[tuple[str, str], ...]
 
 
 def selector_of(services: Services, key: ServiceKey) -> Selector:
-    """Return by which labels a Service selects pods; empty if it selects none."""
+    """Return a Service's selector; empty if it selects no pods."""
     state = services.get(key)
     return () if state is None else _selector(state.service)
 
 
 def why_not(selector: Selector, workload: Workload, labels: Labels) -> str:
-    """Return why a Service with that selector may not have a workload scaled; empty: it may."""
+    """Return why a Service with this selector may not scale a workload; empty: it may."""
     if not selector:
         what = "it has no selector"
     elif missing := [f"{key}={value}" for key, value in selector if labels.get(key) != value]:
@@ -54,10 +54,10 @@ def other_user(
     workload: Workload,
     labels: Labels,
 ) -> str:
-    """Return which other Service keeps a workload awake; empty: none does.
+    """Return which other Service keeps a workload running; empty: none.
 
     Args:
-        asked: Those of which all nodes are asked whether they have clients; there is one.
+        asked: The Services that all nodes vote on; at least one.
     """
     namespace = next(iter(asked)).namespace
     for key, state in services.items():
@@ -76,7 +76,7 @@ def other_user(
         elif service.namespace == namespace:
             others.append(port)
     for port in others:
-        # Other ports of a pod are cut, too, so that an address suffices.
+        # Scaling to zero cuts a pod's other ports, too, so comparing IP addresses is enough.
         if not own.isdisjoint(verdict.address.ip for verdict in port.plan.verdicts):
             return _leads_there(port.plan.key.name.service)
     return ""

@@ -1,4 +1,4 @@
-"""What scaling needs of the Service ports that are served; the agent has them."""
+"""The protocols by which scaling uses the agent's served Service ports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..plane import Group
 from ..policy.usable import EndpointState
 
 WorkloadKey = tuple[str, Workload]
-"""A workload, after its namespace."""
+"""A namespace and a workload in it."""
 
 
 class Served(Protocol):
@@ -34,26 +34,26 @@ class ServedByName(Protocol):
 
     @property
     def holding(self) -> Collection[Served]:
-        """Those whose clients wait while no endpoint is usable."""
+        """The ports whose clients wait while no endpoint is usable."""
 
     def of_group(self, group: Group) -> Served | None:
         """Return the Service port of a group, if it is served."""
 
     def of_service(self, service: ServiceKey) -> Collection[Served]:
-        """Return a Service's ports that are served."""
+        """Return a Service's served ports."""
 
     def quiesce(self, service: ServiceKey, *, is_quiesced: bool) -> None:
-        """Lead no new client to the present endpoints of a Service, or do so again."""
+        """Cordon the present endpoints of a Service, or uncordon them."""
 
 
 def workload_of(served: Served) -> WorkloadKey | None:
-    """Return the workload that the Service of a port names."""
+    """Return the workload that a port's Service names."""
     name, wake = served.plan.key.name, served.plan.serving.handling.wake
     return None if wake is None else (name.service.namespace, wake)
 
 
 def ready_endpoints(served: Served) -> tuple[SocketAddress, ...]:
-    """Return the endpoints of a Service port that take clients, and aren't about to end."""
+    """Return the endpoints of a Service port that take clients and aren't terminating."""
     return tuple(
         verdict.address
         for verdict in served.plan.verdicts

@@ -1,14 +1,14 @@
-"""How much each Service needs pods: metric, JSON, Events and scaling all follow from this.
+"""How much each Service needs pods; the source of the metric, JSON, Events and scaling.
 
     demand = clients that wait + open connections + live flows
-             at least 1 until some time after the last of them: idle-after, or RECENT_S
+             at least 1 until idle-after, or RECENT_S, has passed since the last of them
 
-Rule 1: new endpoints count as use: whoever scaled the workload, or replaced its pods, finds them
-for that time, and so does a proxy that has just started and knows nothing of the past, or has lost
-a worker, and with it what that hadn't reported: without endpoints it served no one.
-Rule 2: only Services that hold connections are followed: without pods others refuse clients, which
-is no demand.
-Rule 3: a look costs as much as what has changed, and next to nothing for each of the rest.
+Rule 1: new endpoints count as use, so pods stay for that time after somebody has scaled or replaced
+them. So do all endpoints after a start, or after a worker's crash, when past use is unknown or
+unreported. A worker without endpoints served no client.
+Rule 2: only Services that hold connections are followed: without pods other Services refuse
+clients, which isn't demand.
+Rule 3: a look costs time for each change, and next to nothing for unchanged Service ports.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from ..model import ServiceKey, SocketAddress
 from .served import Served, ServedByName
 
 RECENT_S = 90.0
-"""How long demand lasts after the last client without ``idle-after``: until an autoscaler has
-looked twice."""
+"""How long demand lasts after the last client if ``idle-after`` isn't set: two polls of an
+autoscaler."""
 
 
 @dataclass(slots=True, eq=False)
 class _Use:
-    """What was last seen of a Service port."""
+    """The last observation of a Service port."""
 
     used_at: float
     """Monotonic seconds."""
     revision: int = -1
     traffic: tuple[int, ...] = ()
     ended_workers: int = 0
-    """But for those that ended while it had no endpoints."""
+    """As of the last look at which it had endpoints."""
     active: int = 0
     endpoints: frozenset[SocketAddress] = frozenset()
 
 
 class Usage:
-    """What clients use at one proxy."""
+    """The use that clients make of one proxy's Service ports."""
 
     def __init__(
         self, served_ports: ServedByName, clock: Callable[[], float] = Clocks.monotonic
@@ -53,7 +53,7 @@ class Usage:
     def demand(self) -> Mapping[ServiceKey, int]:
         """Return the demand of each Service that holds connections, 0 included.
 
-        It is as current as the workers' counters.
+        It is as current as the workers' reports.
         """
         now = self._clock()
         counts: dict[ServiceKey, int] = defaultdict(int)
@@ -66,11 +66,11 @@ class Usage:
         return {key: max(count, int(key in recent)) for key, count in counts.items()}
 
     def note(self, served: Served) -> None:
-        """Note that a client uses a Service port, before a worker has counted it."""
+        """Note a client of a Service port that no worker has counted yet."""
         self._seen.setdefault(served, _Use(0.0)).used_at = self._clock()
 
     def look(self) -> None:
-        """Follow what clients use; call it about each second."""
+        """Update the use of all followed Service ports; call it about once a second."""
         self._followed(self._clock())
 
     def _followed(self, now: float) -> list[Served]:
@@ -97,7 +97,7 @@ class Usage:
             if traffic != (seen.traffic or (0,) * len(traffic)) or not endpoints <= seen.endpoints:
                 seen.used_at = now
             seen.traffic, seen.active, seen.endpoints = traffic, totals.active, endpoints
-        # What has ended since the last look was used until then.
+        # A connection that ended since the last look counts until now.
         if was_active or seen.active or group.waiting(now).clients:
             seen.used_at = now
 

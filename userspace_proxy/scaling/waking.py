@@ -1,17 +1,17 @@
-"""Wakes the workloads of Services whose clients wait for an endpoint.
+"""Scales workloads from zero while clients of their Services wait for an endpoint.
 
-    a first client waits ──▶ Waking ──▶ Event NeedPods, again each minute
+    a first client waits ──▶ Waking ──▶ Event NeedPods, repeated each minute
                                   └──▶ its workload is scaled from zero, where that is allowed
 
-What demand is, and how long it lasts, is decided in ``usage``.
+``usage`` defines demand and how long it lasts.
 
 Rule 1: only Services that name a workload (annotation ``wake``) cause Events and are scaled.
-Rule 2: one attempt to scale is made at a time, so they share a connection to the API server; it
-ends after 5 s. Attempts are ``_APART_S`` apart, and namespaces take turns.
-Rule 3: no workload is woken while pods of it may be about to end (``promises``).
+Rule 2: attempts to scale run one at a time, so they share a connection to the API server; each ends
+after 5 s. Attempts are ``_APART_S`` apart, and namespaces take turns.
+Rule 3: no workload is woken while its pods may be about to end (``promises``).
 Rule 4: while a workload's Services get no endpoint, each attempt doubles the time until the next.
-Rule 5: only a Service that selects the workload's pods may have it scaled (``rights``). One that
-doesn't has attempts of its own, so it delays no other.
+Rule 5: only a Service that selects the workload's pods may have it scaled (``rights``). Attempts
+for other Services are kept apart, so they delay none of the former.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from .rights import Selector, Services, selector_of, why_not
 from .served import Served, ServedByName, WorkloadKey, workload_of
 from .usage import RECENT_S, Usage
 
-# Between two looks at clients that wait.
+# Between two checks of waiting clients.
 _LOOK_S = 1.0
-# Likewise, while the pods of a workload that was scaled to zero end.
+# The same while the pods of a workload that was scaled to zero are ending.
 _ENDING_S = 0.1
-# Between the beginnings of two attempts: of two requests at most, so 12 a second. With Events, 4 a
-# second, a node makes 16, however many workloads are needed.
+# Between the beginnings of two attempts, each of at most two requests: 12 requests a second. With 4
+# Events a second a node makes 16 requests, however many workloads are needed.
 _APART_S = 1 / 6
 # Between the first two attempts to scale a workload whose clients still wait.
 _AGAIN_S = 5.0
-# The longest time between two of them: a permission that was missing is noticed within a minute,
-# and 300 workloads that can't be scaled cost 5 requests a second.
+# The longest time between two attempts: a newly granted permission is noticed within a minute, and
+# 300 workloads that can't be scaled cost 5 requests a second.
 _AGAIN_MAX_S = 60.0
 _EVENT_S = 60.0
 NOT_ALLOWED = "it isn't scaled by this proxy, which needs --allow-wake for that"
@@ -51,21 +51,21 @@ NOT_ALLOWED = "it isn't scaled by this proxy, which needs --allow-wake for that"
 
 @dataclass(slots=True, eq=False)
 class _Need:
-    """A Service whose clients wait, or have waited a moment ago."""
+    """A Service whose clients wait, or waited a moment ago."""
 
     ports: dict[Served, None]
-    """Those of its Service ports whose clients have waited, the latest last."""
+    """Its Service ports whose clients have waited, the latest last."""
     waited_at: float
-    """Monotonic seconds when a client last waited, as far as is known."""
+    """Monotonic seconds when a client was last known to wait."""
     noted_at: float | None = None
     """When the last Event was recorded."""
 
     def waiting(self, now: float) -> int:
-        """Return how many clients wait, as of the workers' last reports."""
+        """Return how many clients wait, according to the workers' last reports."""
         return sum(port.group.waiting(now).clients for port in self.ports if not port.is_retired)
 
     def port_without_endpoints(self) -> Served | None:
-        """Return the latest of those ports that has no usable endpoint on any node, if one has."""
+        """Return the latest of these ports without a usable endpoint on any node, if any."""
         for port in reversed(self.ports):
             if not port.is_retired and port.group.serving.has_none:
                 return port
@@ -73,7 +73,7 @@ class _Need:
 
 
 class _Claim(NamedTuple):
-    """A workload that is needed by Services that select the same pods."""
+    """A workload needed by Services that select the same pods."""
 
     namespace: str
     workload: Workload
@@ -86,14 +86,14 @@ class _Claim(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Attempts:
-    """The attempts to scale a workload, for a claim."""
+    """The attempts to scale a claim's workload."""
 
     again_s: float = 0.0
-    """Seconds from the last attempt to the next; 0 before the first one."""
+    """Seconds from the last attempt to the next; 0 before the first attempt."""
     last_at: float = 0.0
-    """Monotonic seconds when the last one began."""
+    """Monotonic seconds when the last attempt began."""
     problem: str = ""
-    """Why the last one failed."""
+    """Why the last attempt failed."""
 
     @property
     def again_at(self) -> float:
@@ -109,8 +109,8 @@ class Waking:
     Args:
         plane: Reports clients that begin to wait.
         services: Returns all Services of the cluster.
-        usage: Clients that begin to wait are noted there.
-        is_allowed: Whether it may have workloads scaled.
+        usage: Notes clients that begin to wait.
+        is_allowed: Whether it may scale workloads.
     """
 
     def __init__(
@@ -137,13 +137,13 @@ class Waking:
         self._needs: dict[ServiceKey, _Need] = {}
         self._attempts: dict[_Claim, _Attempts] = {}
         self._turns = Turns[str]()
-        """Those of namespaces."""
+        """Turns of the namespaces."""
         self._look_took_s = 0.0
-        """Seconds to find what is due at the last look."""
+        """Seconds that the last look took to find due workloads."""
         self._next_at = 0.0
         """Monotonic seconds before which no attempt is made."""
         self._waits_for_ends = False
-        """A workload is needed whose pods are about to end."""
+        """The pods of a needed workload are about to end."""
         self._news = asyncio.Event()
         plane.on_waits = self._note
 
@@ -164,7 +164,7 @@ class Waking:
                 continue
 
     def hurry(self, service: ServiceKey) -> None:
-        """Make the next attempt for a Service at once: its workload was scaled to zero just now."""
+        """Make the next attempt for a Service at once: its workload was just scaled to zero."""
         if (need := self._needs.get(service)) is not None:
             for served in need.ports:
                 if (claim := self._claim_of(served)) is not None:
@@ -172,9 +172,9 @@ class Waking:
             self._news.set()
 
     async def look(self) -> None:
-        """Follow which clients wait; for a second, scale what is due for them.
+        """Update which clients wait, and scale due workloads for up to a second.
 
-        A new need ends it earlier: in a namespace, workloads that were never tried are first.
+        A new need ends it earlier: in a namespace, workloads that were never tried come first.
         """
         self._news.clear()
         now = self._clock()
@@ -192,13 +192,13 @@ class Waking:
                 return
 
     def _claim_of(self, served: Served) -> _Claim | None:
-        """Return what the Service of a port claims; None if it names no workload."""
+        """Return the claim of a port's Service; None if it names no workload."""
         if (workload := workload_of(served)) is None:
             return None
         return _Claim(*workload, selector_of(self._services(), served.plan.key.name.service))
 
     def _follow(self, now: float) -> dict[_Claim, list[Served]]:
-        """Follow which clients wait, and return what is to be scaled for them."""
+        """Update which clients wait, and return the claims to scale for them."""
         due: dict[_Claim, list[Served]] = {}
         self._waits_for_ends = False
         for service, need in list(self._needs.items()):
@@ -245,12 +245,12 @@ class Waking:
         self._news.set()
 
     def _precedence(self, claim: _Claim) -> tuple[float, float]:
-        """Return the sort key of a claim: the fewest attempts first, then the longest due."""
+        """Return a claim's sort key: fewest attempts first, then longest due."""
         attempts = self._attempts.get(claim, _NEVER)
         return attempts.again_s, attempts.again_at
 
     def _note_need(self, need: _Need, served: Served, now: float) -> None:
-        """Record an Event, unless one was recorded within a minute."""
+        """Record an Event unless one was recorded within the last minute."""
         if need.noted_at is not None and now - need.noted_at < _EVENT_S:
             return
         need.noted_at = now
@@ -261,7 +261,7 @@ class Waking:
         self._source.record(happening)
 
     async def _scale(self, claim: _Claim, ports: list[Served]) -> None:
-        """Make an attempt to scale a workload, for these ports."""
+        """Attempt to scale a claim's workload on behalf of these ports."""
         attempts = self._attempts.setdefault(claim, _Attempts())
         attempts.last_at = self._clock()
         self._next_at = attempts.last_at + _APART_S

@@ -280,7 +280,7 @@ async def test_only_sockets_that_serve_here_are_taken(idle, elsewhere, caplog, w
         worker.hand_over(good, is_last=True)
         assert await worker.predecessors.adopt() == 1
         assert [address_of(idle.keep(s)) for s in worker.predecessors.take(TCP, at)] == [at]
-    (line,) = (one for one in caplog.records if "no worker is given" in one.message)
+    (line,) = (one for one in caplog.records if "handed over invalid sockets" in one.message)
     assert line.sockets == 5
 
 
@@ -303,7 +303,7 @@ async def test_messages_of_another_version_are_skipped_with_one_log_line(caplog,
             worker.channel.send(Renamed(""), good)
         worker.hand_over(good, is_last=True)
         assert await worker.predecessors.adopt() == 1
-    (line,) = (one for one in caplog.records if "this version doesn't know" in one.message)
+    (line,) = (one for one in caplog.records if "unknown to this version" in one.message)
     assert line.cause == "Invalid value 'Renamed' - at `$[0]`"
 
 

@@ -126,7 +126,7 @@ async def test_a_death_is_in_the_log_and_in_the_state(pool, caplog):
     await pool.is_restarted(1, times=1)
     assert pool.plane.state().problems == ()
     said = [(r.getMessage(), r.worker) for r in caplog.records if "worker" in vars(r)]
-    assert said == [(f"a worker is missing: {cause}", 1), ("worker runs", 1)]
+    assert said == [(f"a worker is missing: {cause}", 1), ("worker started", 1)]
     assert caplog.records[0].cause == cause
     assert pool.pids[1] != pid
 

@@ -95,7 +95,7 @@ async def test_a_promise_that_stays_on_disk_after_its_end_is_logged_once(node, k
     for _ in range(2):
         await node.promises.forget_ended()
     (record,) = caplog.records
-    assert "promises of a round that is over: cannot write promises.json" in record.getMessage()
+    assert "acknowledgements of a finished round: cannot write promises.json" in record.getMessage()
 
 
 @pytest.fixture

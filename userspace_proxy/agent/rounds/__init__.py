@@ -1,4 +1,4 @@
-"""What a round does: plan, difference, listeners, steering, and the paths that probes choose.
+"""The steps of a sync round: plan, diff, listeners, steering, and the paths that probes choose.
 
     snapshot ──▶ SyncLoop ─┬▶ Planning ──▶ ServedPorts ──▶ plane
                     ▲      │                 │ ▲   └─ node ports, shares of listeners
@@ -6,5 +6,5 @@
                     │      └▶ Rules ◀─ what differs ──▶ steering
                     └── NodeFacts, Options
 
-Nothing here knows who looks on: the watchers and the status read it.
+Nothing here depends on the watchers and the status, which read it.
 """

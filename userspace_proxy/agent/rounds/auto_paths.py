@@ -3,10 +3,11 @@
     probe ─▶ endpoint is fit? ─▶ all endpoints of a Service port are ─▶ kernel
                                  one isn't, or wasn't probed yet     ─▶ userspace
 
-Rule 1: an endpoint is unfit from its first failed probe, and until that many in a row have passed.
+Rule 1: an endpoint is unfit from its first failed probe until PASSES in a row have passed.
 Rule 2: endpoints are probed once, however many Service ports share them.
 Rule 3: a UDP Service port can't be probed: the kernel carries it while it has endpoints.
-Rule 4: where clients got no answer on the kernel path, nothing leads back but the one that saw it.
+Rule 4: a Service port whose clients got no answer on the kernel path returns to it only by the
+watcher that detected this.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ from ...policy import PathDecision
 from .kernel_path import endpoints_of
 
 PASSES = 2
-"""After a failure this many probes in a row must pass."""
+"""How many probes in a row must pass after a failure."""
 NO_ENDPOINTS = PathDecision(DataPath.USERSPACE, "it has no usable endpoint")
 NOT_PROBED = PathDecision(DataPath.KERNEL, "endpoints of UDP aren't probed")
 
 
 @dataclass(slots=True, eq=False)
 class _Endpoint:
-    """What probes have shown of an endpoint."""
+    """The probe results of an endpoint."""
 
     passes: int = 0
-    """In a row."""
+    """Passed probes in a row."""
     wanted: int = 1
-    """So many make it fit."""
+    """How many passes make it fit."""
     failed: DialFailure | None = None
-    """Why the last probe failed that did; None once it is fit."""
+    """The failure of the last failed probe; None once it is fit."""
     ports: dict[PortKey, None] = field(default_factory=dict)
 
     @property
@@ -60,23 +61,23 @@ class AutoPaths:
     """The Service ports with path ``auto`` of one proxy.
 
     Args:
-        open_probes: Opens what probes endpoints, once the first one has to be.
+        open_probes: Opens the prober when the first endpoint must be probed.
     """
 
     def __init__(self, open_probes: Callable[[Note], PathProbes] = PathProbes) -> None:
         self.on_change: Callable[[], None] = lambda: None
-        """Called when :meth:`take` has something new."""
+        """Called when :meth:`take` has changes."""
         self.probes: PathProbes | None = None
-        """None until an endpoint has to be probed."""
+        """None until an endpoint must be probed."""
         self._open_probes = open_probes
         self._endpoints: dict[SocketAddress, _Endpoint] = {}
         self._ports: dict[PortKey, _Port] = {}
         self._changed: dict[PortKey, None] = {}
         self._unanswered: dict[PortKey, Cause] = {}
-        """Why clients got no answer on the kernel path, of those that have left it."""
+        """Why clients of Service ports that left the kernel path got no answer there."""
 
     def follow(self, plan: PortPlan) -> PathDecision:
-        """Return the path of a Service port now; probe its endpoints from now on if it is auto."""
+        """Return the present path of a Service port; begin to probe its endpoints if it is auto."""
         if plan.path.path is not DataPath.AUTO:
             self.forget(plan.key)
             return plan.path
@@ -93,7 +94,7 @@ class AutoPaths:
         return self._choose(plan.key)
 
     def leave_kernel(self, key: PortKey, cause: Cause) -> None:
-        """Lead the clients of a Service port with path ``auto`` through the proxy for now.
+        """Send the clients of a Service port with path ``auto`` through the proxy for now.
 
         Args:
             cause: Why they get no answer on the kernel path.
@@ -109,7 +110,7 @@ class AutoPaths:
             self.on_change()
 
     def forget(self, key: PortKey) -> None:
-        """Probe nothing more for a Service port, and forget what was seen of it. Idempotent."""
+        """Stop probing for a Service port, and forget its results. Idempotent."""
         self._end_probes(key)
         self._unanswered.pop(key, None)
 
@@ -121,12 +122,12 @@ class AutoPaths:
                 self._unwatch(endpoint, key, port)
 
     def take(self) -> dict[PortKey, PathDecision]:
-        """Return the paths that probes have changed, or their reasons, since the last call."""
+        """Return the paths, or reasons, that probes have changed since the last call."""
         changed, self._changed = self._changed, {}
         return {key: self._choose(key) for key in changed}
 
     def note(self, endpoint: SocketAddress, failed: DialFailure | None) -> None:
-        """Take the result of a probe: why it failed, None for an answer."""
+        """Take the result of a probe: the failure, or None for an answer."""
         known = self._endpoints[endpoint]
         was_fit, before = known.is_fit, known.failed
         if failed:
@@ -143,7 +144,7 @@ class AutoPaths:
                 port.unfit.pop(endpoint, None)
             else:
                 port.unfit[endpoint] = None
-            # While others weren't probed yet, an answer of one changes nothing.
+            # While other endpoints aren't probed yet, one answer changes nothing.
             if not port.unfit or before or failed:
                 self._changed[key] = None
         if self._changed:

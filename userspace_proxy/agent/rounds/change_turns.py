@@ -1,15 +1,15 @@
-"""Which changes a round takes: turns by namespace, and waits for what changes all the time.
+"""Chooses the changes of a round: namespaces take turns, and constantly changing ones wait.
 
-    newest snapshot ──▶ what differs ──┬─▶ the snapshot of this round
-                                       └─▶ waits: its Services stay as they were planned
+    newest snapshot ──▶ differences ──┬─▶ the snapshot of this round
+                                      └─▶ waiting: these Services stay as planned before
 
-Rule 1: a round takes as much of each namespace as a turn holds, and at least one Service; what has
-waited longest goes first. So the Services of others wait for one turn of each namespace.
-Rule 2: after a turn that took long a namespace waits: for as long as that took, then twice as long
-each time that more has changed meanwhile. Services with few endpoints don't wait for that.
-Rule 3: what a Service has no longer never waits, and neither do its source ranges: another one may
-get its addresses, or a client must not get in. What it has newly waits as its endpoints do.
-Rule 4: how long something takes is computed from its size, so that the order is the same each time.
+Rule 1: a round takes from each namespace as much as a turn holds, and at least one Service; the
+longest waiting goes first. So other namespaces' Services wait for one turn of each namespace.
+Rule 2: after a long turn a namespace waits: as long as the turn took, then twice as long each time
+that more has changed meanwhile. Services with few endpoints don't wait for that.
+Rule 3: removed parts of a Service never wait, nor do its source ranges: another Service may get its
+addresses, and a client may have to be kept out. Added parts wait like its endpoints.
+Rule 4: durations are computed from sizes, so that the order is reproducible.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from ...model import Service, ServiceKey
 from ...plan.bounds import ENDPOINTS_OF_SERVICE_MAX
 from ...turns import Turns
 
-# On a slow core, with what listeners and workers do; where preferences, hints or a policy decide.
+# Per endpoint on a slow core, listeners and workers included, with preferences, hints or a policy.
 _ENDPOINT_S = 1e-5
 _PORT_S = 1e-4
-# More of a new one, whose listener opens.
+# In addition for a new port, whose listener opens.
 _OPEN_S = 2e-4
-# Of each slice, whatever it lists: it is read for the plan, in 1 µs on a fast core.
+# Per slice, whatever its size: the plan reads it, in 1 µs on a fast core.
 _SLICE_S = 2e-6
-# Of the kernel path, with what fills its slots.
+# Per element of the kernel path, filling its slots included.
 _ELEMENT_S = 1e-5
-# Of a namespace in one round: a change may wait for two.
+# The turn of a namespace in one round; a change may wait for two turns.
 _TURN_S = 0.05
-# Of a Service, for which nothing waits: a hundred endpoints.
+# A Service that takes no longer than this never waits: a hundred endpoints.
 _LEAST_S = 1e-3
 
 
 class ChangeTurns:
-    """Chooses what the rounds of one proxy take.
+    """Chooses the changes that the rounds of one proxy take.
 
     Args:
         clock: Returns monotonic seconds.
-        elements: Returns how many elements of the kernel path a change of a Service may write.
+        elements: Returns how many kernel path elements a Service's change may write.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ChangeTurns:
         self.elements = elements
         self._turns = Turns[str]()
         self._waiting: dict[ServiceKey, float] = {}
-        """Services that wait, and from which monotonic time on they may be taken."""
+        """The waiting Services, with the monotonic time from which they may be taken."""
 
     @property
     def waiting(self) -> Container[ServiceKey]:
@@ -65,14 +65,14 @@ class ChangeTurns:
 
     @property
     def next_in_s(self) -> float:
-        """Seconds until something that waits may be taken; infinite if nothing waits."""
+        """Seconds until a waiting Service may be taken; infinite if none waits."""
         return min(self._waiting.values(), default=math.inf) - self._clock()
 
     def take(self, have: Snapshot | None, want: Snapshot) -> Snapshot:
-        """Return what a round takes of the newest snapshot: that itself, if nothing waits.
+        """Return the part of the newest snapshot for a round: all of it, if nothing waits.
 
         Args:
-            have: What the last round took; None: there was none.
+            have: The snapshot of the last round; None: there was none.
         """
         now = self._clock()
         if have is None:
@@ -93,7 +93,7 @@ class ChangeTurns:
     def _that_wait(
         self, have: Snapshot, want: Snapshot, now: float
     ) -> Iterator[tuple[ServiceKey, float]]:
-        """Yield what this round doesn't take, and when it may be taken; note what it takes."""
+        """Yield the Services that wait, and until when; note the turns of all others."""
         changed = differing_keys(have.services, want.services)
         first = [key for key in self._waiting if key in changed]
         left: dict[str, float] = defaultdict(lambda: _TURN_S)
@@ -116,7 +116,7 @@ class ChangeTurns:
                 left[namespace] -= cost_s
                 if cost_s >= _LEAST_S:
                     took[namespace] += cost_s
-        # Once for all of them: it looks at each namespace that had a turn.
+        # Once for all Services: it visits each namespace that had a turn.
         self._turns.forget(now)
         for namespace, took_s in took.items():
             self._turns.took(namespace, took_s, now)
@@ -130,13 +130,13 @@ def _cost_s(old: ServiceState | None, state: ServiceState) -> float:
     slices = Slices.of(state.slices)
     endpoints = max(1, ports) * slices.endpoint_count
     judged_s = _ENDPOINT_S * min(endpoints, ENDPOINTS_OF_SERVICE_MAX)
-    # One address of each family is in the time of a port.
+    # The time of a port includes one address of each family.
     ports_s = _PORT_S * ports + _OPEN_S * max(0, new_ports)
     return ports_s * max(1, addresses // 2) + _SLICE_S * len(slices) + judged_s
 
 
 def _without_what_left(state: ServiceState, new: Service) -> ServiceState:
-    """Return a Service that waits, without what another one may have as soon as it changes."""
+    """Return a waiting Service without the addresses that another Service may get meanwhile."""
     old = state.service
     if new.proxy_name != old.proxy_name:
         return ServiceState(new, ())

@@ -1,6 +1,6 @@
-"""What has arrived and what is in force, counted as by kube-proxy's ``…_changes_total``.
+"""The changes that have arrived or are in force, counted as kube-proxy's ``…_changes_total``.
 
-snapshot ─▶ add ─▶ begin, with what has its turn ─ a round ─▶ end ─▶ announce
+snapshot ─▶ add ─▶ begin, with the changes in turn ─ a round ─▶ end ─▶ announce
                                                      settled, in_force_after, round_after ◀┘
 """
 
@@ -39,12 +39,12 @@ NO_CHANGES = ChangeCounts()
 
 @dataclass(slots=True)
 class SyncCounters:
-    """What the rounds did."""
+    """The counters of the sync rounds."""
 
     rounds: int = 0
     failures: int = 0
     partial_failures: int = 0
-    """Of these, those in which only what changed was to be written."""
+    """How many of these rounds should have written only the changes."""
     repairs: int = 0
     repaired_at: tuple[float, ...] = ()
     """Monotonic seconds of the last minute's repairs, and perhaps of older ones."""
@@ -52,30 +52,30 @@ class SyncCounters:
     last_queued: float = 0.0
     last_done: float = 0.0
     waiting_since: float = 0.0
-    """When the oldest change that isn't in force arrived, or its first round began if it is one of
-    the node; 0: none waits. These three are monotonic seconds: the system's clock may be set."""
+    """When the oldest change that isn't in force arrived, or, for a change of the node, its first
+    round began; 0: none waits. All three are monotonic seconds: the system's clock may be set."""
     changes: ChangeCounts = NO_CHANGES
-    """Those that arrived since the start."""
+    """Changes that arrived since the start."""
     in_force: ChangeCounts = NO_CHANGES
-    """Those of them that are in force."""
+    """How many of them are in force."""
 
 
 class Batch(NamedTuple):
-    """What one round brings into force."""
+    """The changes that one round brings into force."""
 
     snapshot: Snapshot
     newest: Snapshot
-    """The same with the changes that wait for their turns."""
+    """The snapshot including the changes that wait for their turns."""
     arrived: ChangeCounts
-    """All changes that had arrived when it began."""
+    """All changes that had arrived when the round began."""
     triggers: int
     """How many moments it may take from :class:`Triggers`."""
     began: float
-    """Seconds of ``time.perf_counter``."""
+    """When the round began, in seconds of ``time.perf_counter``."""
 
 
 class Progress:
-    """The snapshots of one proxy: the newest one, and the one in force.
+    """One proxy's newest snapshot and its snapshot in force.
 
     Args:
         turns: Decides which changes wait; None: a new one.
@@ -83,24 +83,24 @@ class Progress:
 
     def __init__(self, counters: SyncCounters, turns: ChangeTurns | None = None) -> None:
         self.latest: Snapshot | None = None
-        """The newest snapshot, perhaps not in force yet; None before the first one."""
+        """The newest snapshot, perhaps not in force yet; None before the first."""
         self.in_force: Snapshot | None = None
-        """The snapshot that is in force; None before the first one."""
+        """The snapshot in force; None before the first."""
         self.is_expecting: Callable[[], bool] = lambda: False
         """Returns whether a newer snapshot is being made; :meth:`announce` follows."""
         self._counters = counters
         self._turns = turns if turns is not None else ChangeTurns()
         self._taken: Snapshot | None = None
         self._seen: Snapshot | None = None
-        """The newest snapshot when the last round that succeeded began."""
+        """The newest snapshot when the last successful round began."""
         self._arrived = 0.0
-        """When the first snapshot since the present round began arrived; 0: none did."""
+        """When the first snapshot arrived since the present round began; 0: none did."""
         self._triggers = Triggers(Clocks.time())
         self._done = asyncio.Condition()
 
     @property
     def taken(self) -> Snapshot | None:
-        """What the last round took; before the first one the newest snapshot, or None."""
+        """The snapshot of the last round; before the first round the newest snapshot, or None."""
         return self._taken or self.latest
 
     @property
@@ -109,12 +109,12 @@ class Progress:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the newest snapshot isn't in force, but for what waits for its turn."""
+        """Whether the newest snapshot isn't in force yet, ignoring changes that wait their turn."""
         return self._seen is not self.latest
 
     @property
     def next_turn_in_s(self) -> float:
-        """Seconds until something that waits has its turn; infinite if nothing waits."""
+        """Seconds until the next turn of a waiting change; infinite if none waits."""
         return self._turns.next_in_s
 
     @property
@@ -123,7 +123,7 @@ class Progress:
         return node is not None and node.is_being_deleted
 
     def add(self, snapshot: Snapshot) -> bool:
-        """Take the newest snapshot; returns whether it is another one."""
+        """Take the newest snapshot; returns whether it is a new one."""
         if snapshot is self.latest:
             return False
         counters = self._counters
@@ -143,15 +143,15 @@ class Progress:
         arrived, triggers = self._counters.changes, len(self._triggers)
         newest = self.latest
         self._taken = self._turns.take(self._taken, newest)
-        # What had to wait for its turn, or has changed at the node, waits for the kernel now.
+        # Changes whose turn has come, and changes of the node, wait for the kernel now.
         counters = self._counters
         counters.waiting_since = counters.waiting_since or Clocks.monotonic()
         return Batch(self._taken, newest, arrived, triggers, time.perf_counter())
 
     def end(self, batch: Batch) -> list[float]:
-        """Note that all of a round is in force; :meth:`announce` comes next.
+        """Note that a round is in force; :meth:`announce` comes next.
 
-        Returns for each slice how long it took to come into force, in seconds.
+        Returns how long each slice took to come into force, in seconds.
         """
         self.in_force, self._seen = batch.snapshot, batch.newest
         counters = self._counters
@@ -163,12 +163,12 @@ class Progress:
         return self._triggers.take(batch.triggers, Clocks.time(), self._turns.waiting)
 
     async def announce(self) -> None:
-        """Wake what waits for a snapshot to be in force."""
+        """Wake the tasks that wait for a snapshot to be in force."""
         async with self._done:
             self._done.notify_all()
 
     async def caught_up(self) -> None:
-        """Wait until the newest snapshot is in force, but for what waits for its turn."""
+        """Wait until the newest snapshot is in force, except changes that wait their turn."""
         async with self._done:
             await self._done.wait_for(
                 lambda: self.is_synced and not (self.is_behind or self.is_expecting())
@@ -182,21 +182,21 @@ class Progress:
             )
 
     async def in_force_after(self, earlier: Snapshot | None) -> Snapshot:
-        """Wait until another snapshot than an earlier one is in force, and return it."""
+        """Wait until a snapshot other than ``earlier`` is in force, and return it."""
         async with self._done:
             while self.in_force is None or self.in_force is earlier:
                 await self._done.wait()
             return self.in_force
 
     async def round_after(self, rounds: int) -> int:
-        """Wait until more rounds than that have succeeded, and return how many."""
+        """Wait until more than ``rounds`` rounds have succeeded, and return how many."""
         async with self._done:
             await self._done.wait_for(lambda: self._counters.rounds > rounds)
         return self._counters.rounds
 
 
 def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
-    """Count the objects in which two snapshots differ: several changes of one object are one."""
+    """Count the objects that differ between two snapshots: several changes of one count once."""
     services = endpoints = 0
     for old, new in _differing(have, want):
         services += (old and old.service) != (new and new.service)
@@ -206,10 +206,10 @@ def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
 
 
 class Triggers:
-    """When pods and Services changed, of the slices that aren't in force yet.
+    """The trigger times (changes of pods and Services) of slices that aren't in force yet.
 
     Args:
-        started: Unix time; what changed before it says nothing about this process.
+        started: Unix time; earlier changes say nothing about this process.
 
     Source: kube-proxy, EndpointsChangeTracker (pkg/proxy/endpointschangetracker.go of 1.36).
     """
@@ -234,7 +234,7 @@ class Triggers:
     def take(
         self, count: int, now: float, waiting: Container[ServiceKey] = frozenset()
     ) -> list[float]:
-        """Forget the first ones, which are in force now; return how long each took, in seconds.
+        """Drop the first times, which are in force now; return how long each took, in seconds.
 
         Args:
             waiting: Services whose changes aren't in force.

@@ -1,4 +1,4 @@
-"""What the agent is made of: components, each one thing that starts, shows facts and closes.
+"""The agent's building block: a component starts, shows facts and closes.
 
 Agent ──a list of components──▶ start, in its order ▶ show, refresh ▶ close, in reverse
 """
@@ -13,20 +13,20 @@ from .tasks import Supervisor
 
 
 class Component:
-    """One thing that runs in the agent; a class overrides what it needs.
+    """One part of the agent; a subclass overrides the methods that it needs.
 
-    What is a problem follows from the facts (``diagnosis.problems``), for those who read them as
-    JSON, too.
+    Problems are derived from the facts (``diagnosis.problems``), so readers of the JSON see them,
+    too.
     """
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Begin; a supervisor runs what goes on in the background, and ends it before `close`."""
+        """Begin; the supervisor runs background tasks, and ends them before `close`."""
 
     def show(self, facts: StatusFacts) -> None:
         """Fill in the facts about it; also asked before the start and after the end."""
 
     async def refresh(self) -> None:
-        """Bring up to date what it shows, before an answer that contains counters."""
+        """Update what it shows, before an answer that contains counters."""
 
     async def close(self) -> None:
         """End; also after a start that failed."""
@@ -34,11 +34,11 @@ class Component:
 
 @dataclass(slots=True)
 class OwnAddresses:
-    """Where the servers of a proxy itself answer; None: nowhere, or not yet."""
+    """The addresses of a proxy's own servers; None: closed, or not open yet."""
 
     admin: tuple[str, int] | None = None
-    """The page."""
+    """The address of the page."""
     health: tuple[str, int] | None = None
-    """``/healthz``."""
+    """The address of ``/healthz``."""
     dns: SocketAddress | None = None
-    """Names of Services."""
+    """The address of the DNS server for Services."""

@@ -1,4 +1,4 @@
-"""Derives from a plan which endpoints the kernel chooses from, and for which clients.
+"""Derives the kernel's choices of endpoints, and the clients of each choice, from a plan.
 
 Rule 1: clients that match no choice go to the proxy port, whose socket drops or refuses them as on
 the userspace path.
@@ -23,11 +23,11 @@ def kernel_targets(
     *,
     is_in_kernel: bool,
 ) -> dict[Frontend, Target]:
-    """Return the targets of a Service port that is on the kernel path, or has been.
+    """Return the targets of a Service port that is, or was, on the kernel path.
 
     Args:
         targets: Its proxy ports and refusals.
-        choices: Of its plan.
+        choices: The choices of its plan.
         is_in_kernel: Whether new connections take the kernel path now.
     """
     serving = plan.serving
@@ -36,7 +36,7 @@ def kernel_targets(
     affinity = None if timeout_s is None else Affinity(str(plan.key), timeout_s)
     return {
         frontend: target
-        # Clients of a loopback address have one themselves, which can't leave the node.
+        # Clients of a loopback address have a loopback address, which can't leave the node.
         if isinstance(target, Refusal | KernelTarget) or is_loopback(frontend.ip)
         else KernelTarget(target, choices, affinity, is_in_kernel, by_client, plan.key)
         for frontend, target in targets.items()
@@ -46,11 +46,11 @@ def kernel_targets(
 def choices_of(
     serving: Serving, *, is_coarse: bool = False, is_in_kernel: bool = True
 ) -> Iterator[EndpointChoice]:
-    """Yield what clients may use, the networks of the first choice that has a client decide.
+    """Yield the choices of endpoints; the first choice whose networks contain a client applies.
 
     Args:
-        is_coarse: Weights are followed with few parts or slots.
-        is_in_kernel: False: which endpoints these are is enough.
+        is_coarse: Weights are approximated with few parts or slots.
+        is_in_kernel: False: only the sets of endpoints matter.
     """
     weights = dict(serving.weights)
     for endpoints, networks in _usable(serving):
@@ -74,7 +74,7 @@ def endpoints_of(serving: Serving) -> Iterator[SocketAddress]:
 def _usable(
     serving: Serving,
 ) -> Iterator[tuple[tuple[SocketAddress, ...], tuple[str, ...] | None]]:
-    """Yield the endpoints that some networks of clients may use; none is empty."""
+    """Yield non-empty sets of endpoints with the client networks that may use them."""
     admits, inside = serving.admits, serving.inside
     of = [(serving.endpoints, admits)]
     if serving.outside is not None:
@@ -92,7 +92,7 @@ def _repeat(
     *,
     is_coarse: bool,
 ) -> list[SocketAddress]:
-    """Return endpoints as often as their weights say, in proportion."""
+    """Return each endpoint repeated in proportion to its weight."""
     parts = in_parts([weights.get(endpoint, 0) for endpoint in endpoints])
     if is_coarse:
         parts = in_coarse_parts(parts)

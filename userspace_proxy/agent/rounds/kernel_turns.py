@@ -1,11 +1,11 @@
-"""Which Service ports enter the kernel path now, and which of them wait for a later change.
+"""Chooses the Service ports that enter the kernel path now; others wait for a later change.
 
-    plan, probes ──KERNEL──▶ waiting, by namespace ──turns of so many elements──▶ kernel path
+    plan, probes ──KERNEL──▶ waiting, by namespace ──turns of TURN_ELEMENTS──▶ kernel path
                               └── meanwhile: the userspace path
 
 Rule 1: leaving never waits: clients may fail meanwhile.
-Rule 2: a Service port that waits keeps its UDP flows on the kernel path, such as those of an
-earlier run.
+Rule 2: a waiting Service port keeps its UDP flows on the kernel path, such as flows of an earlier
+run.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from ...turns import Turns
 from .served_port import ServedPort
 
 TURN_ELEMENTS = 4_096
-"""Elements that one change adds, or those of one Service port: 30 ms, for which others wait."""
+"""Elements that one change adds, unless a single Service port has more: others wait 30 ms."""
 WAITS = PathDecision(DataPath.USERSPACE, "it is about to enter the kernel path, in its turn")
 
 
 class KernelTurns:
-    """The Service ports of one proxy that are to enter the kernel path."""
+    """The Service ports of one proxy that should enter the kernel path."""
 
     def __init__(self) -> None:
         self._turns = Turns[str]()
         self.waiting: dict[ServedPort, tuple[PathDecision, bool]] = {}
-        """With the path that is wanted, and whether probes have chosen it."""
+        """Each with the wanted path, and whether probes have chosen it."""
 
     def choose(self, served: ServedPort, wanted: PathDecision, *, is_switch: bool = False) -> None:
-        """Choose a path at once, or have a Service port enter the kernel path in its turn."""
+        """Choose a path at once, or queue a Service port for its turn to enter the kernel path."""
         self.forget(served)
         if wanted.path is DataPath.KERNEL and served.chosen.path is not DataPath.KERNEL:
             self.waiting[served] = wanted, is_switch
@@ -40,11 +40,11 @@ class KernelTurns:
             served.choose_path(wanted)
 
     def forget(self, served: ServedPort) -> None:
-        """Let a Service port wait no longer. Idempotent."""
+        """Remove a Service port from the queue. Idempotent."""
         self.waiting.pop(served, None)
 
     def take(self, *, may_enter: bool) -> Iterator[tuple[ServedPort, bool]]:
-        """Yield those that enter now, for which it is chosen, and whether probes have chosen it."""
+        """Choose the path of ports that enter now; yield each with whether probes chose it."""
         left, waiting = TURN_ELEMENTS, tuple(self.waiting) if may_enter else ()
         for served in self._turns.order(waiting, lambda one: one.plan.key.name.namespace):
             wanted, is_switch = self.waiting.pop(served)

@@ -1,8 +1,8 @@
 """Chooses the addresses at which Service ports listen, and finds the listener of a frontend.
 
-Bind.PROXY_PORT   one for each Service port, on 0.0.0.0 or ::, in the proxy port range
-Bind.FRONTEND     one for each frontend, at its own address and port
-Bind.LOOPBACK     one for each frontend: at its own address if that is a loopback address, and
+Bind.PROXY_PORT   one per Service port, on 0.0.0.0 or ::, in the proxy port range
+Bind.FRONTEND     one per frontend, at its own address and port
+Bind.LOOPBACK     one per frontend: at its own address if that is a loopback address, and
                   its own port if that is free, or its second port; else at a port of the range
 """
 
@@ -22,8 +22,8 @@ from ...steering import Bind
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
-# Ports of other programs that all Service ports together skip until the next second: they take
-# some 10 ms on a node whose range is full of them.
+# Ports of other programs that all Service ports together may skip per second: some 10 ms on a node
+# whose range is full of them.
 _TRIES = 256
 
 HELD_HINT = "stop that process, or give the Service another port"
@@ -34,8 +34,8 @@ class ListenAddresses:
 
     Args:
         transparent: The steering needs transparent sockets.
-        holder: Returns a program that uses one of these ports; empty if there is none.
-        second_port: As in ``Options``.
+        holder: Returns a program that uses one of these ports; empty if none does.
+        second_port: See ``Options``.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ListenAddresses:
         self._tries = _TRIES
         """How many more ports of other programs may be skipped before :meth:`start_over`."""
         self._skipped = 0
-        """How many were skipped since one was last opened or closed; each is offered in turn."""
+        """How many ports were skipped in a row since the last listener opened or closed."""
 
     def start_over(self) -> None:
         """Allow ports of other programs to be skipped again."""
@@ -67,9 +67,9 @@ class ListenAddresses:
         """Return the listeners of a Service port, by frontend or with one key for its proxy port.
 
         Args:
-            plan: Has at least one frontend.
+            plan: Must have a frontend.
             preferred: Proxy ports to try first, by frontend.
-            may_open: False: only those that are open are kept, or taken over.
+            may_open: False: only open listeners are kept, or taken over.
         """
         wanted = self._wanted(plan, preferred)
         return wanted if may_open else {k: w._replace(addresses=()) for k, w in wanted.items()}
@@ -82,7 +82,7 @@ class ListenAddresses:
             }
         if self._bind is Bind.LOOPBACK:
             return {f: Wanted(plan.protocol, self._on_loopback(f)) for f in plan.frontends}
-        # Some of them may have been refused, which is 0.
+        # Some preferred ports may have been ruled out, which is 0.
         port = next((at for f in plan.frontends if (at := preferred.get(f))), None)
         addresses = self._in_range(_WILDCARD[plan.frontends[0].family], port)
         return {_proxy_port(plan): Wanted(plan.protocol, addresses, transparent=self._transparent)}
@@ -111,7 +111,7 @@ class ListenAddresses:
         """Return why a listener couldn't be opened, with the program that uses its port.
 
         Args:
-            key: As in :meth:`wanted`.
+            key: A key of :meth:`wanted`.
             why: The error at the last address; None: there was no address to try.
         """
         if why is not None and not _is_taken(why):
@@ -138,7 +138,7 @@ class ListenAddresses:
         )
 
     def _on_loopback(self, frontend: Frontend) -> Iterator[SocketAddress]:
-        """Yield a frontend's own address if it is a loopback address, and then ports of the range.
+        """Yield a frontend's own address if it is a loopback address, then ports of the range.
 
         Its own port may be below ip_unprivileged_port_start, or in use.
         """
@@ -151,9 +151,9 @@ class ListenAddresses:
         yield from self._in_range(ip, None)
 
     def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:
-        """Yield proxy ports to try in turn; taking the next one means that the last is in use.
+        """Yield proxy ports to try; asking for the next one means that the last is in use.
 
-        A preferred one is always tried: clients are led there, and this proxy may hold it already.
+        A preferred port is always tried: clients are steered there, and this proxy may hold it.
         """
         is_preferred = preferred is not None and preferred in self._pool.free
         candidates = self._pool.candidates(preferred)
@@ -167,7 +167,7 @@ class ListenAddresses:
 def recovered_addresses(
     recovered: Mapping[Frontend, int], bind: Bind, pool: PortPool
 ) -> Iterable[tuple[Protocol, SocketAddress]]:
-    """Return where listeners of an earlier run were, to which clients are still led.
+    """Return the listen addresses of an earlier run to which clients are still steered.
 
     Args:
         recovered: As :meth:`.Steering.start` returns it.
@@ -182,7 +182,7 @@ def recovered_addresses(
 
 
 def _without_port(why: ListenError, plan: PortPlan) -> ListenError:
-    """Return an error without the port, which is another one at each try."""
+    """Return the error without the port, which differs at each try."""
     number = getattr(why.__cause__, "errno", None)
     cause, hint = why.cause, why.hint
     if plan.key.family is IPFamily.IPV6 and number in NO_IPV6:
@@ -211,9 +211,9 @@ class HasListeners(typing.Protocol):
 
 
 class ListenerIndex:
-    """The listeners of served ports by frontend, so that none is searched for among all ports.
+    """The listeners of served ports by frontend, to find one without a search.
 
-    It may be read by any thread.
+    Any thread may read it.
     """
 
     def __init__(self) -> None:
@@ -228,10 +228,10 @@ class ListenerIndex:
     ) -> dict[Frontend, Listener]:
         """Replace the frontends of a Service port that have listeners, by default with none.
 
-        Frontends that another Service port has taken over remain that one's.
+        Frontends that another Service port has taken over stay with it.
 
         Returns:
-            What the Service port's own listeners must be from now on.
+            The Service port's own listeners from now on.
         """
         wanted = listeners or {}
         for frontend in owner.listeners.keys() - wanted.keys():

@@ -1,14 +1,14 @@
-"""Decides which Service port gets a listener, and which gives one up, when there are no more.
+"""Decides which Service port gets a listener, and which gives one up, at the listener limit.
 
-    one namespace above an eighth ──▶ it gives listeners up, for namespaces below an eighth
+    one namespace above an eighth ──▶ it gives up listeners, for namespaces below an eighth
     in it, one Service above an eighth ──▶ also for its own Services below an eighth
 
 Rule 1: below the limit, a namespace or a Service may have all listeners.
-Rule 2: what becomes free goes to the namespace, and in it to the Service, with the fewest.
+Rule 2: a freed listener goes to the namespace, and in it to the Service, with the fewest.
 Rule 3: the Service with the most gives up the Service port that was opened last, with all its
 listeners. Its clients are refused from then on; its open connections continue.
 Rule 4: no giver falls below an eighth, so a Service port with too many listeners for that keeps
-them, and only those below an eighth receive: nothing goes to and fro.
+them, and only receivers below an eighth get any: listeners don't go back and forth.
 
 The shares are those of connections (ADR 0015), with a namespace in place of a client.
 """
@@ -26,7 +26,7 @@ K = TypeVar("K")
 
 
 class _Listeners:
-    """Numbers of Service ports, added up by Service and by namespace."""
+    """Listener counts of Service ports, with sums by Service and by namespace."""
 
     def __init__(self) -> None:
         self.services = Amounts[ServiceKey, PortKey]()
@@ -39,10 +39,10 @@ class _Listeners:
 
 
 class ListenerShares:
-    """The Service ports of one proxy that have listeners, and those that lack one.
+    """The Service ports of one proxy that have, or lack, listeners.
 
-    A decision costs as much as there are namespaces, and Services of one namespace; where Service
-    ports have several listeners, at most as much as there are listeners.
+    The cost of a decision grows with the number of namespaces, and of Services in one namespace; if
+    Service ports have several listeners, at most with the number of listeners.
     """
 
     def __init__(self) -> None:
@@ -67,11 +67,11 @@ class ListenerShares:
         self._waiting.put(key, 1)
 
     def end(self, key: PortKey) -> None:
-        """Note that a Service port lacks none, or is gone. Idempotent."""
+        """Note that a Service port lacks no listener, or is gone. Idempotent."""
         self._waiting.put(key, 0)
 
     def next_waiting(self) -> PortKey | None:
-        """Return the Service port that gets the next listener; None: none lacks one."""
+        """Return the Service port that gets the next listener; None: no port lacks one."""
         held, waiting = self._held, self._waiting
         if not waiting.services.total:
             return None
@@ -80,9 +80,9 @@ class ListenerShares:
         return next(iter(waiting.services.holders[service]))
 
     def givers(self) -> Iterator[PortKey]:
-        """Yield Service ports that are to give up their listeners for others that wait.
+        """Yield Service ports that should give up their listeners for waiting ones.
 
-        The caller notes that each of them has none before it takes the next.
+        The caller notes that a port has none before it takes the next port.
         """
         share = client_share(self._held.services.total)
         for within, count in self._receivers(share):
@@ -96,7 +96,7 @@ class ListenerShares:
                     return
 
     def excess(self, key: PortKey) -> str:
-        """Return that the Service or namespace of a Service port has its share; empty if not."""
+        """Return a text if the port's Service or namespace has its full share; else empty."""
         held, service = self._held, key.name.service
         total = held.services.total
         for scope, count in (
@@ -110,7 +110,7 @@ class ListenerShares:
     def _receivers(self, share: int) -> Iterator[tuple[str, int]]:
         """Yield for how many Service ports to find givers, and in which namespace; empty: in all.
 
-        The latter is for a namespace below its share, the former for a Service.
+        A namespace is given for a Service below its share, empty for a namespace below its share.
         """
         held, waiting = self._held, self._waiting
         namespaces, services = held.namespaces.of_group, held.services.of_group
@@ -124,10 +124,10 @@ class ListenerShares:
                 yield namespace, min(share - services[service], own[service])
 
     def _giver(self, within: str, share: int) -> PortKey | None:
-        """Return a Service port without which its namespace, or its Service, still has its share.
+        """Return a Service port whose namespace, or Service, keeps its share without it.
 
         Args:
-            within: The namespace whose Services are looked at; empty: all namespaces are.
+            within: The namespace whose Services are considered; empty: all namespaces.
         """
         held = self._held
         largest = iter([("", 0)]) if within else _largest_first(held.namespaces.of_group)
@@ -143,8 +143,8 @@ class ListenerShares:
 
 
 def _largest_first(amounts: dict[K, int]) -> Iterator[tuple[K, int]]:
-    """Yield amounts by size; of those that are equal, the newest first."""
-    # Cost: nearly always the first is taken, so the others aren't sorted.
+    """Yield amounts, largest first; among equal amounts, the newest first."""
+    # Cost: nearly always only the first is taken, so the others aren't sorted.
     if amounts:
         yield max(reversed(amounts.items()), key=lambda item: item[1])
         yield from sorted(amounts.items(), key=lambda item: item[1])[-2::-1]

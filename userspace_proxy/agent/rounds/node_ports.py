@@ -4,16 +4,16 @@ Rule-based steering redirects a node port's packets to a proxy port, without a l
 node port itself. A daemon that holds the node port, or binds it later, would go unnoticed. So the
 agent binds a socket there:
 
-- TCP: the socket is bound and doesn't listen, so the kernel refuses clients that bypass the rules,
+- TCP: the socket is bound but doesn't listen, so the kernel refuses clients that bypass the rules,
   as on an unused port.
 - UDP: such a socket would swallow datagrams that bypass the rules, so it receives nothing
   (``dataplane.port_reservation``), and the kernel refuses the clients.
 
-Rule 1: a port counts as held if a process waits for clients on it, even on only one address.
-Rule 2: otherwise the proxy takes the port, even if it can't be bound: connections that use or
-used its number prevent that, descriptors are short, or a privilege is missing. It is tried again.
+Rule 1: a port counts as held if a process waits for clients on it, even on a single address.
+Rule 2: otherwise the proxy takes the port, even if it can't be bound because of present or past
+connections with its number, a lack of descriptors, or a missing privilege. Binding is retried.
 Rule 3: a port that rules of an earlier run still redirect was the proxy's when that run ended. A
-process that listens there bound it later; it doesn't get the clients, as rules come first.
+process that listens there bound it later; it gets no clients, because rules come first.
 
 Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict().
 """
@@ -36,14 +36,14 @@ from ...model import Frontend, FrontendKind, IPFamily, Protocol
 _log = FieldLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-# Searching the descriptors of all processes takes up to 0.25 s on a busy node, and the result is
-# only shown to people.
+# Searching the descriptors of all processes takes up to 0.25 s on a busy node, and only people read
+# the result.
 LOOK_EVERY_S = 10.0
-# At once: a millisecond, where a privilege is missing for all of them.
+# Ports retried at once: a millisecond if a privilege is missing for all of them.
 _BOUND_AGAIN = 100
 # The kernel's default range of ephemeral ports, where daemons and Services have no fixed ports.
 _ELSEWHERE = range(32768, 61000)
-# TCP over IPv4 first: if it isn't available, nothing else is tried.
+# TCP over IPv4 comes first: if that fails, nothing else is tried.
 _REFUSING = [(protocol, family) for family in IPFamily for protocol in Protocol]
 
 
@@ -62,9 +62,9 @@ class NodePortReservations:
         self._held: dict[NodePort, socket.socket | None] = {}
         """None: the proxy has the port though it can't be bound (Rules 2 and 3)."""
         self._unbound: dict[NodePort, None] = {}
-        """Those that the proxy has though they aren't bound; what was tried last is last."""
+        """Ports that the proxy has although they aren't bound; the last tried comes last."""
         self._claimed: set[NodePort] = set()
-        """Those of Rule 3."""
+        """The ports of Rule 3."""
         self._uses: Counter[NodePort] = Counter()
         """How many Service ports use each node port."""
         self._unused: set[NodePort] = set()
@@ -79,11 +79,11 @@ class NodePortReservations:
         """Reserve a node port; idempotent.
 
         Args:
-            port: It is the proxy's until it is released.
-            now: Seconds, monotonic; processes are searched every :data:`LOOK_EVERY_S` at most.
+            port: The proxy keeps it until it is released.
+            now: Monotonic seconds; processes are searched at most every :data:`LOOK_EVERY_S`.
 
         Returns:
-            Empty if the proxy has it; else why not, in one line.
+            Empty if the proxy has the port; else the reason, in one line.
         """
         if self._held.get(port) is not None:
             return ""
@@ -111,7 +111,7 @@ class NodePortReservations:
             self._unbound[port] = None
 
     def bind_again(self) -> None:
-        """Try to bind some of those that couldn't be bound; call it each second."""
+        """Try to bind some of the unbound ports; call it once a second."""
         for port in list(itertools.islice(self._unbound, _BOUND_AGAIN)):
             self._keep(port, hold_port(port))
 
@@ -119,7 +119,7 @@ class NodePortReservations:
         """Reserve the node ports among frontends, as :meth:`take`.
 
         Returns:
-            Why the proxy doesn't have them, for those that it doesn't have.
+            The reason for each frontend whose port the proxy doesn't have.
         """
         causes = {
             f: self.take(NodePort(f.protocol, f.family, f.port), now=now)
@@ -129,7 +129,7 @@ class NodePortReservations:
         return {frontend: why for frontend, why in causes.items() if why}
 
     def release(self, port: NodePort) -> None:
-        """Give a node port back; idempotent."""
+        """Release a node port; idempotent."""
         self._claimed.discard(port)
         self._unbound.pop(port, None)
         sock = self._held.pop(port, None)
@@ -137,7 +137,7 @@ class NodePortReservations:
             sock.close()
 
     def count_uses(self, before: Set[NodePort], now: Set[NodePort]) -> None:
-        """Note that a Service port uses other node ports than before."""
+        """Note a Service port's change of node ports."""
         self._uses.update(now - before)
         for port in before - now:
             self._unused.add(port)
@@ -161,7 +161,7 @@ class NodePortReservations:
     ) -> str:
         """Return a process that waits for clients on one of these ports: ``nginx (pid 812)``.
 
-        They needn't be node ports. Empty if there is none.
+        The ports needn't be node ports. Empty if there is none.
         """
         holders = [
             held for held in held_ports(protocol) if held.port in ports and family in held.families
@@ -173,7 +173,7 @@ class NodePortReservations:
         looked = self._looked.get(protocol)
         is_due = looked is None or now - looked >= LOOK_EVERY_S
         if is_due:
-            # All at once: a process that holds one node port may hold a hundred.
+            # All sockets at once: a process that holds one node port may hold a hundred.
             self._owners[protocol] = owners_of({held.inode for held in held_ports(protocol)})
             self._looked[protocol] = now
         owners = self._owners[protocol]
@@ -197,7 +197,7 @@ def hold_port(key: NodePort) -> socket.socket | None:
             sock = stack.enter_context(socket.socket(family, _KINDS[key.protocol]))
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # No SO_REUSEADDR: with it on both sides, sockets may share a port.
+            # No SO_REUSEADDR: if both sockets had it, they could share the port.
             sock.bind(("", key.port))
             if key.protocol is Protocol.UDP:
                 get_nothing(sock)
@@ -208,11 +208,11 @@ def hold_port(key: NodePort) -> socket.socket | None:
 
 
 class RefusePort:
-    """The refuse port of one proxy: at the end of the proxy port range, if one is free there.
+    """The refuse port of one proxy: at the end of the proxy port range, if a port is free there.
 
     It is a reserved local port without a listener, for both protocols and families. For TCP the
     kernel answers clients with a RST. For UDP it is a socket that receives nothing: rules reject
-    the datagrams that are steered there, and the kernel rejects all others.
+    datagrams steered there, and the kernel rejects all others.
     """
 
     def __init__(self) -> None:
@@ -221,13 +221,13 @@ class RefusePort:
         self._sockets = contextlib.ExitStack()
 
     def open(self, first: int, last: int) -> int:
-        """Reserve the highest free number of the range, and return it.
+        """Reserve the highest free port of the range, and return it.
 
-        If other programs use the whole range, it is one of 32768–60999: any user can bind
+        If other programs use the whole range, a port of 32768–60999 is taken: any user can bind
         unprivileged ports, and that mustn't keep a proxy from starting.
 
         Raises:
-            ListenError: No number is free there either.
+            ListenError: No port is free there either.
         """
         families = [family for family in IPFamily if _has_family(family)]
         for port in itertools.chain(range(last, first - 1, -1), reversed(_ELSEWHERE)):

@@ -1,4 +1,4 @@
-"""The options of one proxy; ``run`` fills them in from flags and files."""
+"""The options of one proxy; ``run`` sets them from flags and files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...policy import PolicyOptions
 from ...status.listening import ListenAt
 
 WriteText = Callable[[str], Awaitable[None]]
-"""Writes a text, and returns when it is written; may raise OSError."""
+"""Writes a text, and returns once it is written; may raise OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Options(PolicyOptions):
     service_cidrs: tuple[str, ...] = ()
     """The ranges of cluster IPs, for steerings that route them."""
     preserves_client_address: bool = False
-    """Endpoints see client addresses if replies return through this node; that takes NET_ADMIN,
+    """Endpoints see client addresses if replies return through this node; this needs NET_ADMIN,
     nftables and a steering other than ``none``."""
     is_own_namespace: bool = False
     """The network namespace was created for this proxy, so it may change all routes."""
@@ -36,58 +36,58 @@ class Options(PolicyOptions):
     socket_lb: Literal["off", "auto", "required"] = "off"
     """Translate connect() of this node's programs on the kernel path, where that works."""
     socket_lb_cgroup: str = ""
-    """Of the programs in this folder of cgroup v2; empty: of all."""
+    """Translate only for programs in this folder of cgroup v2; empty: for all."""
     socket_lb_host_only: bool = False
-    """Only of those in this network namespace."""
+    """Translate only for programs in this network namespace."""
     dialer: Dialer | None = None
-    """Reaches the endpoints of TCP in another way than by their addresses, without ``workers``."""
+    """Dials TCP endpoints by other means than their addresses, without ``workers``."""
     second_port: Callable[[Frontend], int] | None = None
-    """With steering ``none``: returns the port at which a frontend on loopback answers if it can't
-    at its own. 0, None, and where it can't there either: any port of the range."""
+    """With steering ``none``: returns the port for a frontend on loopback whose own port is taken.
+    0, None, or if that port is taken, too: any port of the range."""
     min_sync_period_s: float = 0.0
     """Seconds between the beginnings of two rounds."""
     health: ListenAt | None = None
     """The address of ``/healthz`` and ``/livez``; None: they aren't served."""
     ready_socket: str = ""
-    """The Unix socket that answers whether this process serves; empty: none does."""
+    """The Unix socket that answers whether this process serves; empty: there is none."""
     admin: ListenAt | None = None
     """The address of the page, ``/metrics`` and the rest; None: they aren't served."""
     metrics_detail: Literal["node", "service", "endpoint"] = "service"
-    """What ``/metrics`` has beside the sums of the node."""
+    """The detail of ``/metrics`` beyond the sums of the node."""
     allow_endpoint_names: tuple[str, ...] = ()
-    """Names, with all below them, that Services may have as endpoints: ``example.com``. Empty:
-    none are looked up."""
+    """Domains whose names Services may have as endpoints: ``example.com``. Empty: no names are
+    looked up."""
     service_cluster_ip_range: tuple[str, ...] = ()
-    """The networks of Services, to which such a name must not lead."""
+    """The networks of Services, to which such a name mustn't resolve."""
     allow_wake: bool = False
-    """Have workloads scaled from zero while clients of their Services wait."""
+    """Scale workloads from zero while clients of their Services wait."""
     dns: tuple[str, int] | None = None
-    """The address at which names of Services are answered by DNS (port 0: any free one); None:
-    nowhere."""
+    """The address of the DNS server for Services' names (port 0: any free port); None: no
+    server."""
     dns_upstream: SocketAddress | None = None
-    """The DNS server that is asked for other names; None: they are refused."""
+    """The DNS server for all other names; None: they are refused."""
     cluster_domain: str = CLUSTER_DOMAIN
     """The domain of Services' names."""
     state_dir: str = ""
-    """The folder in which the last state is kept; empty: it isn't kept."""
+    """The folder that keeps the last state; empty: it isn't kept."""
     state_max_age_s: float = 86400.0
-    """The last state isn't served if it is older than that, in seconds."""
+    """The last state isn't served if it is older than this, in seconds."""
     write_addresses: WriteText | None = None
-    """Writes lines of JSON: where each Service is dialled, and each change; None: not wanted."""
+    """Writes lines of JSON with each Service's address, and each change; None: not wanted."""
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin."""
     given: str = ""
-    """Those that differ from the defaults, as they were given."""
+    """Settings that differ from the defaults, as given."""
     commit: str = ""
-    """What this program was made of; empty if that is unknown."""
+    """The commit that this program was built from; empty if unknown."""
     hand_over: Callable[[socket.socket], object] | None = None
-    """Called when another process is to succeed this one on the node, with the connection to it;
-    doesn't return, and the workers continue to serve. None: they end with this process."""
+    """Called to hand the node over to another process, with the connection to it; doesn't return,
+    and the workers continue to serve. None: they end with this process."""
     report_serving: Callable[[], object] | None = None
-    """Called once this process serves a node that another one has handed over."""
+    """Called once this process serves a node that another process has handed over."""
     is_awaited: Callable[[], bool] = bool
-    """Returns whether that one would take the node back if this one ended; ``bool()`` is False."""
+    """Returns whether that process would take the node back if this one ended; default: False."""
     predecessor_drain_s: float = 0.0
-    """How long connections of the last process's workers may go on."""
+    """Seconds that connections of the last process's workers may go on."""
     dropped_log_lines: Callable[[], int] = int
-    """Returns how many lines the log has dropped; ``int()`` is 0."""
+    """Returns how many lines the log has dropped; default: 0."""

@@ -1,10 +1,10 @@
-"""Plans snapshots, and has the listeners follow: all of a round that precedes the steering.
+"""Plans snapshots and applies them to the listeners: the steps of a round before the steering.
 
     snapshot, node facts ─▶ plan ─▶ differences ─▶ listeners open, change, retire ─▶ reports
 
-Rule 1: Service ports whose old rules point to a port get that port, and until the first round is in
-force no other Service port does; nor does one get a port at which workers of the last process serve
-another one, or to which old rules lead clients of several.
+Rule 1: a Service port gets the proxy port that its old rules point to, and until the first round is
+in force no other Service port gets it. Nor does any get a port at which workers of the last process
+serve another one, or to which old rules steer clients of several.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _log = FieldLogger("userspace_proxy.agent")
 
 
 class Planning:
-    """The plan that one proxy's listeners follow, and how the next one replaces it.
+    """The plan that one proxy's listeners follow, and its replacement by the next plan.
 
     Args:
         recovered: Proxy ports that rules of an earlier run still point to.
-        facts: Returns the current node facts for a plan; None: the planner's are used.
-        prepare: Called with what will change, before anything of it is served.
-        report: Called with what the cluster's users should be able to read.
+        facts: Returns the current node facts for a plan; None: use the planner's.
+        prepare: Called with the coming changes, before any of them is served.
+        report: Called with events for the cluster's users.
         want_nodes: Called with whether the plan depends on all Nodes' addresses.
         ports_of_others: Returns the proxy ports at which workers of the last process serve.
     """
@@ -55,9 +55,9 @@ class Planning:
         self.plan = Plan.empty()
         """The plan that the listeners follow."""
         self.turned = 0.0
-        """Monotonic seconds of the last turn of a plan, or of its listeners."""
+        """Monotonic seconds of the last turn of planning, or of changing listeners."""
         self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
-        """Called with the plan in force and what will change in it."""
+        """Called with the plan in force and its coming changes."""
         self.kernel_elements = planner.kernel_elements
         self._planner = planner
         self._served_ports = served_ports
@@ -73,7 +73,7 @@ class Planning:
         self._conflict_lines = LogLimit(SERVICE_LINES)
 
     async def follow(self, snapshot: Snapshot) -> PlanChanges:
-        """Plan a snapshot, and have the listeners follow the plan; rules have to follow them."""
+        """Plan a snapshot, and apply the plan to the listeners; the rules must follow."""
         plan = await self._make(snapshot)
         self._want_nodes(self._planner.needs_node_addresses)
         changes = diff_plans(self.plan, plan)
@@ -89,16 +89,16 @@ class Planning:
 
     def end_recovery(self) -> None:
         """Note that no rule of an earlier run is left; call it after each round."""
-        # Not before: a Service port that has lost a listener is led to its other one by then.
+        # Not earlier: by now a Service port that lost a listener is steered to its other one.
         self._served_ports.close_recovered()
         self._recovered.clear()
         self.spare_ports()
 
     def spare_ports(self) -> None:
         """Reserve the proxy ports that may be another Service's; call it each second."""
-        # Until the first round is in force, old rules point to these ports, also those of
-        # Services that are gone: another Service on such a port would get their clients. And its
-        # clients would get the endpoints of what workers of the last process serve there.
+        # Until the first round is in force, old rules point to these ports, even for removed
+        # Services: another Service on such a port would get their clients. And its own clients
+        # would get the endpoints that workers of the last process serve there.
         spared = frozenset(self._recovered.values()) | self._ports_of_others()
         if spared != self._spared:
             self._spared = spared
@@ -118,7 +118,7 @@ class Planning:
         for port in changes.update:
             self._served_ports.update(port)
             await pace.turn()
-        # Service ports with recovered proxy ports go first, so that others don't take these.
+        # Service ports with recovered proxy ports go first, so that no other takes their ports.
         known, preferred = self._recovered.keys(), _of_one_owner(self._recovered, plan)
         for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
             self._served_ports.open(port, preferred)
@@ -145,11 +145,11 @@ class Planning:
 
 
 def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Frontend, int]:
-    """Return recovered ports, with 0 for those to which the frontends of several Services lead.
+    """Return the recovered ports, with 0 for ports shared by frontends of several Services.
 
-    Services may have exchanged addresses meanwhile, or one may have those of another that is gone:
+    Services may have exchanged addresses meanwhile, or one may have a removed Service's addresses:
     it would get the other's clients until rules follow, which may fail for long. So a Service port
-    is known again by its cluster IP, which it keeps for life, or else by its node port.
+    is identified by its cluster IP, which it keeps for life, or else by its node port.
     """
     owners: dict[tuple[Protocol, int], set[ServicePortName]] = defaultdict(set)
     telling: set[Frontend] = set()
@@ -165,7 +165,7 @@ def _of_one_owner(recovered: Mapping[Frontend, int], plan: Plan) -> Mapping[Fron
 
 
 def _told_by(frontends: Collection[Frontend]) -> Collection[Frontend]:
-    """Return the frontends of a Service port by which it is known again after a restart."""
+    """Return the frontends that identify a Service port after a restart."""
     for kind in (FrontendKind.CLUSTER_IP, FrontendKind.NODE_PORT):
         if telling := [f for f in frontends if f.kind is kind]:
             return telling
@@ -173,7 +173,7 @@ def _told_by(frontends: Collection[Frontend]) -> Collection[Frontend]:
 
 
 def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
-    """Yield which Service ports, or Services, lose endpoints because they have too many."""
+    """Yield the events of Service ports, or Services, that lose endpoints above the maximum."""
     reported: set[tuple[ServiceKey, Cause]] = set()
     for port in (*changes.open, *changes.update):
         old, service = before.ports.get(port.key), port.key.name.service
@@ -185,7 +185,7 @@ def _left_out(before: Plan, changes: PlanChanges) -> Iterator[Happening]:
         cause = port.cause
         if cause is None or cause.code is not CauseCode.TOO_MANY_ENDPOINTS:
             continue
-        # Thousands of ports of a Service may have the same one.
+        # Thousands of ports of a Service may have the same cause.
         is_new = old is None or old.cause != cause
         if is_new and (service, cause) not in reported:
             reported.add((service, cause))

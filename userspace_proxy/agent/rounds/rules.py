@@ -1,8 +1,8 @@
-"""The steering's rules: they follow the served ports, and are repaired.
+"""Updates the steering's rules for the served ports, and repairs them.
 
-follow ──▶ what differs ──▶ in force
+follow ──▶ differences ──▶ in force
 │ the kernel refuses: the old rules stay
-└──▶ the next time, everything
+└──▶ next time, everything
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .served_ports import ServedPorts
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# A minute. The page shows the path of each Service port.
+# Log lines a minute. The page shows the path of each Service port.
 _SWITCH_LINES = 20
 
 
@@ -32,8 +32,8 @@ class Rules:
 
     Args:
         steering: Started by the caller.
-        counters: Failures and repairs are counted there.
-        report: Called with what the cluster's users should be able to read.
+        counters: Count failures and repairs.
+        report: Called with events for the cluster's users.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Rules:
         self.has_drifted = False
         """Another program has changed the rules, and they can't be repaired."""
         self.are_in_force = False
-        """The last change succeeded, so the next one can be a difference."""
+        """The last change succeeded, so the next one can be incremental."""
         self.on_switch: Callable[[Sequence[ServedPort]], None] = lambda _ports: None
         """Called with Service ports whose path has changed because of probes."""
         self._steering = steering
@@ -60,7 +60,7 @@ class Rules:
         self._counters = counters
         self._report = report
         self._has_steered = False
-        """Something was applied, so there is something to repair."""
+        """Rules were applied, so they may need repair."""
         self._switch_lines = LogLimit(_SWITCH_LINES)
 
     @property
@@ -72,7 +72,7 @@ class Rules:
         """Steer the frontends of the served ports to their listeners, or along their paths.
 
         Returns:
-            Whether they are; if not, call it again.
+            Whether that succeeded; if not, call it again.
 
         Raises:
             SteeringError: The kernel lacks something that the first rules need.
@@ -81,7 +81,7 @@ class Rules:
         if change or not self.are_in_force:
             try:
                 if self.are_in_force:
-                    # It doesn't write what has drifted.
+                    # An incremental change doesn't rewrite drifted rules.
                     await self._steering.change(change.changed, change.gone)
                 else:
                     await self._steering.apply(self._steered.targets())
@@ -103,7 +103,7 @@ class Rules:
         await self._steering.forget_stale()
 
     async def repair(self) -> None:
-        """Undo what other programs have changed."""
+        """Undo changes by other programs."""
         if not self._has_steered:
             return
         name = self._steering.name

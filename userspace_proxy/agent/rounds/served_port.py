@@ -1,4 +1,4 @@
-"""A Service port that is served, and which of them have to be steered elsewhere.
+"""A served Service port, and the changes of steering that served ports need.
 
 listeners, plan, path ─▶ ServedPort.targets ──differ from ServedPort.steered──▶ Steered.change
                                                                  in force ──▶ Steered.mark
@@ -33,16 +33,16 @@ _ALL_STEERED: Mapping[Frontend, str | Taken] = {}
 
 @dataclass(slots=True, eq=False)
 class ServedPort:
-    """A Service port that is served: its group, its listeners, its problem."""
+    """A served Service port: its group, its listeners, its problem."""
 
     plan: PortPlan
     group: Group
     listeners: dict[Frontend, Listener] = field(default_factory=dict)
-    """By frontend; with proxy ports they all share one listener."""
+    """Listeners by frontend; with proxy ports all frontends share one."""
     not_listening: ListenError | None = None
-    """Why a listener or node port isn't available; None once all are, and rules lead to them."""
+    """Why a listener or node port isn't available; None once all are, and rules steer to them."""
     is_listening_again: bool = False
-    """That is over, but rules don't lead to the listeners yet."""
+    """All are available again, but rules don't steer to the listeners yet."""
     unsteered: Mapping[Frontend, str | Taken] = field(default_factory=lambda: _ALL_STEERED)
     """Frontends that can't be steered, with the causes."""
     doubts: tuple[Doubt, ...] = ()
@@ -50,25 +50,25 @@ class ServedPort:
     held_by_others: frozenset[Frontend] = NOT_HELD
     """Node ports that a daemon of the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
-    """Where its frontends are steered."""
+    """The targets to which its frontends are steered."""
     shown: tuple[PortFacts, object] | None = None
-    """The last view of it, and what that was made from beside the plan."""
+    """The last view of it, and that view's inputs beside the plan."""
     wake_problem: str = ""
     """Why the workload that its clients wait for wasn't scaled; empty if it was, or needn't be."""
     path: PathView = paths.DEFAULT
-    """How new connections travel now."""
+    """The present path of new connections."""
     chosen: PathDecision = DEFAULT_PATH
-    """How they travel from the next change of the steering on."""
+    """Their path from the next change of the steering on."""
     was_in_kernel: bool = False
-    """UDP flows may lead straight to endpoints."""
+    """UDP flows may go straight to endpoints."""
     chosen_from: tuple[PortPlan, bool, tuple[EndpointChoice, ...]] | None = None
-    """The plan of which choices were made last, whether for the kernel, and these."""
+    """The last choices, with their plan, and whether they are for the kernel."""
     is_retired: bool = False
     """It closes once nothing is steered to it."""
 
     @property
     def is_unsteered(self) -> bool:
-        """Whether its problem is that rules don't lead clients to its listeners."""
+        """Whether its problem is that rules don't steer clients to its listeners."""
         return self.not_listening is None and bool(self.unsteered)
 
     @property
@@ -112,7 +112,7 @@ class ServedPort:
         return targets
 
     def choices(self) -> tuple[EndpointChoice, ...]:
-        """Return the kernel's choices, made once for a plan: to fill slots may take 12 ms."""
+        """Return the kernel's choices, made once per plan: filling slots may take 12 ms."""
         of = self.plan, self.chosen.path is DataPath.KERNEL
         if self.chosen_from is None or any(map(operator.is_not, of, self.chosen_from)):
             is_coarse = self.plan.has_coarse_weights
@@ -121,7 +121,7 @@ class ServedPort:
         return self.chosen_from[2]
 
     def choose_path(self, wanted: PathDecision) -> None:
-        """Choose a path. The listeners stay: what the kernel can't place uses them."""
+        """Choose a path. The listeners stay for clients that the kernel can't place."""
         self.chosen = wanted
         self.was_in_kernel |= wanted.path is DataPath.KERNEL
         if wanted.path is self.path.now:
@@ -129,7 +129,7 @@ class ServedPort:
 
 
 class SteeringChange(NamedTuple):
-    """How the steering has to change."""
+    """The required change of the steering."""
 
     changed: Mapping[Frontend, Target]
     gone: frozenset[Frontend]
@@ -141,11 +141,11 @@ class SteeringChange(NamedTuple):
 
 
 class Steered:
-    """Where the frontends of one proxy's Service ports are steered, and how that has to change.
+    """The targets of one proxy's frontends, and their required changes.
 
     Args:
-        served: All that are served; another object changes it.
-        end_problem: Called with a Service port to whose listeners clients are steered again.
+        served: All served ports; another object changes it.
+        end_problem: Called with a Service port once clients are steered to its listeners again.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ class Steered:
         self._served = served
         self._end_problem = end_problem
         self._touched: dict[ServedPort, None] = {}
-        """Those whose targets may differ from where they are steered."""
+        """Ports whose wanted targets may differ from the steered ones."""
         self._switching: dict[ServedPort, DataPath] = {}
-        """Those for which probes have chosen another path, with the one before."""
+        """Ports for which probes have chosen another path, with their previous path."""
         self._unsteered: Mapping[Frontend, str | Taken] = {}
 
     def touch(self, served: ServedPort) -> None:
@@ -166,7 +166,7 @@ class Steered:
         self._touched[served] = None
 
     def switch(self, served: ServedPort) -> None:
-        """Note that probes choose another path for a Service port than it has."""
+        """Note that probes have chosen another path for a Service port."""
         self.touch(served)
         self._switching[served] = served.path.now
 
@@ -178,7 +178,7 @@ class Steered:
         }
 
     def change(self) -> SteeringChange:
-        """Return how targets differ from where frontends are steered."""
+        """Return the differences between wanted and steered targets."""
         changed: dict[Frontend, Target] = {}
         gone: set[Frontend] = set()
         touched = tuple([(served, served.targets()) for served in self._touched])
@@ -188,9 +188,9 @@ class Steered:
         return SteeringChange(changed, frozenset(gone - changed.keys()), touched)
 
     def mark(self, change: SteeringChange) -> list[ServedPort]:
-        """Note that a change is in force, before anything else is changed.
+        """Note that a change is in force, before anything else changes.
 
-        Returns those that take another path now because of probes.
+        Returns the ports that have another path now because of probes.
         """
         for served, targets in change.targets:
             served.steered = targets
@@ -210,7 +210,7 @@ class Steered:
         for served in self._served.values():
             if not differing.isdisjoint(served.plan.frontends):
                 self.show_unsteered(served)
-        # One line for all: if a family is switched off there may be thousands.
+        # One line for all: if a family is disabled there may be thousands.
         news = sorted({f for f, _ in unsteered.items() - before.items()}, key=str)
         doubtful = [f for f in news if isinstance(unsteered[f], Doubt)]
         if sure := [f for f in news if not isinstance(unsteered[f], Doubt)]:
@@ -223,7 +223,7 @@ class Steered:
             _log.info("all frontends are steered again")
 
     def show_unsteered(self, served: ServedPort) -> None:
-        """Note at a Service port which of its frontends can't be steered."""
+        """Note in a Service port which of its frontends can't be steered."""
         causes, frontends = self._unsteered, served.plan.frontends
         found = {f: causes[f] for f in frontends if f in causes}
         unsteered = {f: why for f, why in found.items() if not isinstance(why, Doubt)}

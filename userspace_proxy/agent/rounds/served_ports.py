@@ -1,13 +1,13 @@
-"""The Service ports that are served: their listeners follow the plan.
+"""The served Service ports, whose listeners follow the plan.
 
-Rule 1: a listener that can't be opened is a problem of its Service port alone: it is logged, the
-frontend refuses, and it is retried.
+Rule 1: a listener that can't be opened is a problem of its Service port alone: it is logged and
+retried, and the frontend refuses.
 Rule 2: nothing here awaits: a change is one step of the loop, so traffic sees the state before or
 after it.
 Rule 3: a Service port that takes over a frontend takes over its listener with the clients in its
-queue: no client is refused while a policy, or the Service that has an address, changes.
-Rule 4: the cost of a round depends on the Service ports that change, not on how many there are.
-Rule 5: what lacks a common resource waits for its turn: ``listener_shares`` decides whose it is.
+queue: no client is refused while a policy, or the owner of an address, changes.
+Rule 4: the cost of a round depends on the number of changed Service ports, not of all.
+Rule 5: Service ports that lack a common resource take turns, which ``listener_shares`` decides.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ServedPorts:
 
     Args:
         transparent: The steering needs transparent sockets.
-        second_port: As in ``Options``.
+        second_port: See ``Options``.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class ServedPorts:
         self._by_service: dict[ServiceKey, dict[PortKey, ServedPort]] = {}
         self._retired: list[ServedPort] = []
         self._giving_up: set[ServedPort] = set()
-        """Those whose listeners close once nothing is steered to them, for others without any."""
+        """Ports that give up their listeners to others, once nothing is steered to them."""
         self.shortages = Shortages()
-        """Those that wait for a listener."""
+        """The ports that wait for a listener."""
         self._problems = ListenProblems(self.shortages, clock)
         self.steered = Steered(self._served, self._problems.end)
-        """Where they are steered."""
+        """The targets of their frontends."""
         self.detours = Detours()
         self.quiesced = Quiesced()
         self._holding: dict[ServedPort, None] = {}
@@ -87,7 +87,7 @@ class ServedPorts:
         return self._by_group.get(group)
 
     def of_service(self, service: ServiceKey) -> Collection[ServedPort]:
-        """Return a Service's ports that are served; none if there is no such Service."""
+        """Return a Service's served ports; none if there is no such Service."""
         return tuple(self._by_service.get(service, {}).values())
 
     @property
@@ -96,7 +96,7 @@ class ServedPorts:
 
     @property
     def holding(self) -> Collection[ServedPort]:
-        """Those whose clients wait while no endpoint is usable."""
+        """The ports whose clients wait while no endpoint is usable."""
         return self._holding.keys()
 
     def open(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> None:
@@ -106,7 +106,7 @@ class ServedPorts:
             preferred: Proxy ports that rules of an earlier run point to, as
                 :meth:`.Steering.start` returns them.
         """
-        # It is open already if a bug interrupted a round, which is then repeated.
+        # It is already open if a bug interrupted a round, which is then repeated.
         self.retire(plan.key)
         served = ServedPort(plan, self._plane.open_group(plan.key))
         self._served[plan.key] = self._by_group[served.group] = served
@@ -115,7 +115,7 @@ class ServedPorts:
         self._follow(served, (), preferred)
 
     def update(self, plan: PortPlan) -> None:
-        """Follow a change of a Service port that is served."""
+        """Apply a change of a served Service port."""
         served = self._served[plan.key]
         before, served.plan = served.plan.frontends, plan
         self._follow(served, before, {})
@@ -123,7 +123,7 @@ class ServedPorts:
     def _follow(
         self, served: ServedPort, before: Iterable[Frontend], preferred: Mapping[Frontend, int]
     ) -> None:
-        """Have the rules, the path and the listeners of a Service port follow its plan."""
+        """Apply a Service port's plan to its rules, path and listeners."""
         self._touch(served, before, served.plan.frontends)
         if served.plan.protocol is Protocol.UDP:
             self._of_udp[served] = None
@@ -138,7 +138,7 @@ class ServedPorts:
         """Dial endpoints of a Service at other addresses; in force on return.
 
         Args:
-            detours: By endpoint; those of an earlier call that are missing end.
+            detours: Addresses by endpoint; they replace the detours of earlier calls.
             why: Returns the reasons whenever they are shown.
         """
         self.detours.set(service, detours, why)
@@ -147,11 +147,11 @@ class ServedPorts:
             self._serve(served, {})
 
     def quiesce(self, service: ServiceKey, *, is_quiesced: bool) -> None:
-        """Lead no new client to the present endpoints of a Service, or do so again.
+        """Cordon the present endpoints of a Service, or uncordon them.
 
-        In force on return. Open connections go on, new clients wait, and endpoints that are added
-        later take them. Those that terminate, or aren't ready, are present, too: they are used when
-        no other one is left, or once they are.
+        In force on return. Open connections go on, new clients wait, and endpoints added later take
+        them. Terminating and unready endpoints are cordoned, too: otherwise clients would use them
+        once no other is left, or once they are ready.
         """
         ports = self.of_service(service)
         present = (verdict.address for served in ports for verdict in served.plan.verdicts)
@@ -161,7 +161,7 @@ class ServedPorts:
             self._serve(served, {})
 
     def retire(self, key: PortKey) -> None:
-        """Have :meth:`close_retired` close a Service port; idempotent."""
+        """Mark a Service port for :meth:`close_retired`; idempotent."""
         served = self._served.pop(key, None)
         if served is None:
             return
@@ -179,7 +179,7 @@ class ServedPorts:
         self._kernel_turns.forget(served)
 
     def close_recovered(self) -> None:
-        """Refuse clients that wait at listeners of an earlier run that no Service port has."""
+        """Refuse clients waiting at listeners of an earlier run that no Service port has."""
         self._plane.close_recovered()
 
     def close_retired(self) -> None:
@@ -196,7 +196,7 @@ class ServedPorts:
         self._giving_up.clear()
 
     def switch_paths(self, *, may_enter: bool = True) -> None:
-        """Choose paths by what probes have shown, and by whose turn it is to enter the kernel's."""
+        """Choose paths by probe results, and by the turns to enter the kernel path."""
         for key, wanted in self.auto_paths.take().items():
             served = self._served[key]
             if wanted.path is DataPath.USERSPACE and wanted.path is not served.chosen.path:
@@ -210,9 +210,9 @@ class ServedPorts:
             self.auto_paths.on_change()
 
     def retry(self) -> Iterator[bool]:
-        """Retry what couldn't be opened; yields after each step whether something has changed.
+        """Retry failed listeners; yields after each step whether something has changed.
 
-        The first Service port that still lacks a common resource is the last that is tried.
+        It stops at the first Service port that still lacks a common resource.
         """
         self._addresses.start_over()
         self._reservations.bind_again()
@@ -231,7 +231,7 @@ class ServedPorts:
             yield True
 
     def _serve_again(self, served: ServedPort, *, is_turn: bool = False) -> bool:
-        """Open what a Service port lacks, or close what it gives up; returns whether it changed."""
+        """Open listeners that a port lacks, or close given-up ones; returns whether it changed."""
         held = served.held_by_others
         self._touch(served, served.plan.frontends, served.plan.frontends)
         self._serve(served, {}, is_turn=is_turn)
@@ -247,7 +247,7 @@ class ServedPorts:
     def _serve(
         self, served: ServedPort, preferred: Mapping[Frontend, int], *, is_turn: bool = False
     ) -> None:
-        """Have the plane serve a Service port, and note what isn't available.
+        """Serve a Service port in the plane, and note unavailable listeners.
 
         Args:
             is_turn: It may open listeners although others wait for some.
@@ -255,7 +255,7 @@ class ServedPorts:
         self.steered.show_unsteered(served)
         error = self._take_node_ports(served)
         plan, before = served.plan, set(served.listeners.values())
-        # No other one gets a preferred port.
+        # No other Service port gets a preferred port.
         is_turn |= not self.shortages.shares.others_wait(plan.key)
         is_turn |= any(f in preferred for f in plan.frontends)
         is_left_to_others = not before and served.held_by_others.issuperset(plan.frontends)
@@ -273,7 +273,7 @@ class ServedPorts:
         self._addresses.take(now - before)
         self.shortages.shares.hold(plan.key, len(now))
         for key, why in answer.errors.items():
-            # A listener that is open, but refuses, has an address.
+            # An open listener that refuses has an address.
             is_open = why is not None and key in answer.listeners
             error = why if is_open else self._addresses.explain(plan, key, why)
         waits = gives_up or (not is_turn and None in answer.errors.values())
@@ -283,7 +283,7 @@ class ServedPorts:
         return self._reservations.holder(protocol, family, ports, now=self._clock())
 
     def _take_node_ports(self, served: ServedPort) -> ListenError | None:
-        """Hold the node ports from which packets are steered; return why one isn't available."""
+        """Reserve the node ports from which packets are steered; return why one isn't available."""
         if self._bind is not Bind.PROXY_PORT:
             return None
         held = self._reservations.take_all(served.plan.frontends, now=self._clock())

@@ -1,4 +1,4 @@
-"""Tracks Service ports that can't be served; logs one line for those that lack a common resource.
+"""Tracks Service ports that can't be served; logs one line for all that lack a common resource.
 
 listeners of a Service port ─▶ ListenProblems ─┬─ lack a common resource: Shortages, in turn
                                                └─ have a problem of their own: incomplete
@@ -27,25 +27,25 @@ class Shortages:
         self.on_excess: Callable[[ServiceKey, str], None] = lambda _service, _cause: None
         """Called with a Service that lacks listeners because it, or its namespace, has most."""
         self.can_share = False
-        """What another Service port gives up would help: a bound of this proxy is reached."""
+        """Listeners given up by another port would help: a bound of this proxy is reached."""
         self._cause, self._hint = "", ""
-        """Of the latest shortage."""
+        """Cause and hint of the latest shortage."""
         self._keys: set[PortKey] = set()
         self._told: set[ServiceKey] = set()
-        """Services for which ``on_excess`` was called, and which lack listeners since."""
+        """Services for which ``on_excess`` was called, and which have lacked listeners since."""
         self._log_limit = LogLimit()
         self.lines = LogLimit(SERVICE_LINES)
-        """Of Service ports with problems of their own."""
+        """The limit of log lines about Service ports with their own problems."""
         self._served_again = 0
         """Service ports that are open again while others still lack something."""
 
     def note(self, key: PortKey, error: ListenError | None, *, now: float) -> ListenError:
-        """Have a Service port wait for its turn; returns what it lacks.
+        """Queue a Service port for its turn; returns the error of what it lacks.
 
-        Logs one line a minute for all of them.
+        Logs one line a minute for all waiting ports.
 
         Args:
-            error: None: it wasn't tried, because others wait; it lacks what these do.
+            error: None: it wasn't tried because others wait, and lacks the same.
         """
         if error is not None:
             self.can_share = isinstance(error, BoundError)
@@ -67,7 +67,7 @@ class Shortages:
         return lack
 
     def lacks_nothing(self, key: PortKey) -> None:
-        """Note that a Service port has its listeners, or is gone, or has another problem."""
+        """Note that a Service port has its listeners, is gone, or has another problem."""
         self.shares.end(key)
         if not self.shares.is_waiting(key.name.service):
             self._told.discard(key.name.service)
@@ -75,10 +75,10 @@ class Shortages:
     def end(self, key: PortKey, *, served_at: float | None) -> None:
         """Note that a Service port lacks nothing, and log that it is served again.
 
-        The last one of a shortage logs a line for all; one with a problem of its own logs one.
+        The last port of a shortage logs a line for all; a port with its own problem logs its own.
 
         Args:
-            served_at: Monotonic seconds at which it is open; None: it is gone.
+            served_at: Monotonic seconds when it opened; None: it is gone.
         """
         if key not in self._keys:
             if served_at is not None and self.lines.take(served_at):
@@ -96,17 +96,17 @@ class ListenProblems:
     """The Service ports of one proxy that aren't served, or not at every frontend.
 
     Args:
-        shortages: Those that wait for their turn.
+        shortages: The ports that wait for their turn.
     """
 
     def __init__(self, shortages: Shortages, clock: Callable[[], float]) -> None:
         self.incomplete: dict[PortKey, ServedPort] = {}
-        """Those with listeners or node ports that aren't available, but for shortages."""
+        """Ports with unavailable listeners or node ports, except shortages."""
         self._shortages = shortages
         self._clock = clock
 
     def note(self, served: ServedPort, error: ListenError | None, *, waits: bool) -> None:
-        """Remember the problem of a Service port, and log it if it is new.
+        """Record the problem of a Service port, and log it if it is new.
 
         Args:
             waits: It has no listener because it waits for its turn.
@@ -125,13 +125,13 @@ class ListenProblems:
             if is_new and shortages.lines.take(self._clock()):
                 extra = {"service": served.group.label, "cause": str(error)}
                 _log.warning("%(service)s: cannot serve a Service port: %(cause)s", extra=extra)
-            # A copy: the traceback of an error that was raised keeps what its frames refer to.
+            # A copy: the traceback of a raised error keeps its frames' objects alive.
             served.not_listening = ListenError(error.message, hint=error.hint)
         if served.not_listening is not None:
             self.incomplete[key] = served
 
     def end(self, served: ServedPort) -> None:
-        """Forget and log the end of a problem; clients are steered to the listeners now."""
+        """Forget a problem and log its end; clients are steered to the listeners now."""
         self._shortages.end(served.plan.key, served_at=self._clock())
         served.not_listening, served.is_listening_again = None, False
         self.incomplete.pop(served.plan.key, None)
@@ -143,7 +143,7 @@ class ListenProblems:
 
 
 def is_shortage(error: ListenError) -> bool:
-    """Return whether the cause concerns this process, and so all its Service ports."""
+    """Return whether the cause affects this process, and so all its Service ports."""
     cause = error.__cause__
     return isinstance(error, ShortageError) or (
         isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)

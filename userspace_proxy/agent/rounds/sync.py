@@ -4,9 +4,9 @@
       Planning          Rules                       Rules                Progress    ServedPorts
 
 Rule 1: a frontend is steered to a proxy port only while its listener accepts.
-Rule 2: snapshots that arrive during a round are handled together in the next round, as far as that
-is their turn.
-Rule 3: a round that fails leaves in force what was served, and is retried.
+Rule 2: snapshots that arrive during a round are handled together in the next round, as far as their
+changes have their turn.
+Rule 3: a failed round leaves the previous state in force, and is retried.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from .tasks import Pace
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# Legacy tables send no event when another program changes them: often enough that a flush is
-# repaired within two seconds.
+# Legacy tables send no event when another program changes them: this repairs a flush within two
+# seconds.
 REPAIR_S = 1.0
-# After a failure: other programs hold their lock for less.
+# After a failure: other programs hold their lock for a shorter time.
 RETRY_S = 1.0
 
 
@@ -45,8 +45,8 @@ class SyncLoop:
         steering: Started by the caller.
         min_period_s: Seconds between the beginnings of two rounds, so that frequent changes
             take one round and not hundreds.
-        check_health: Serves the health check node ports of a plan; also each second, to retry.
-        report: Called with what the cluster's users should be able to read.
+        check_health: Serves a plan's health check node ports; also called each second, to retry.
+        report: Called with events for the cluster's users.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class SyncLoop:
         self.planning = planning
         self.counters = SyncCounters()
         self.progress = Progress(self.counters, ChangeTurns(elements=planning.kernel_elements))
-        """What has arrived, and what of it is in force."""
+        """The newest snapshot and the one in force."""
         self.rules = Rules(steering, served_ports, self.counters, report)
-        """Has the problem of the steering."""
+        """The steering's rules, and their problem."""
         self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None
-        """Called after each round that succeeds: with its duration in seconds, whether everything
-        was compared, and for each slice how long it took to come into force."""
+        """Called after each successful round: with its duration in seconds, whether everything was
+        compared, and for each slice how long it took to come into force."""
         self._served_ports = served_ports
         self._min_period_s = min_period_s
         self._check_health = check_health or _nothing
         self._owes_round = False
-        """The node has changed since the last round that succeeded."""
+        """The node has changed since the last successful round."""
         self._is_unfinished = False
-        """The last round hasn't succeeded. What it took may have arrived before the one before."""
+        """The last round hasn't succeeded. Its changes may have arrived before the previous one."""
         self._owes_paths = False
         served_ports.auto_paths.on_change = self._look_at_paths
         self._turned = Clocks.monotonic()
@@ -86,12 +86,12 @@ class SyncLoop:
             self._wake.set()
 
     def look_again(self) -> None:
-        """Plan the same snapshot again, because the node has changed."""
+        """Plan the same snapshot again because the node has changed."""
         self._owes_round = True
         self._wake.set()
 
     def _look_at_paths(self) -> None:
-        """Follow what probes have shown, before the next round."""
+        """Apply the results of probes, before the next round."""
         self._owes_paths = True
         self._wake.set()
 
@@ -103,7 +103,7 @@ class SyncLoop:
     def turned_s_ago(self) -> float:
         """Seconds since the loop last began an iteration, or a turn of one.
 
-        They are a second or less, unless it is stuck.
+        At most about a second, unless the loop is stuck.
 
         An iteration whose round the kernel refuses counts like any other.
         """
@@ -114,13 +114,13 @@ class SyncLoop:
         return self.progress.is_behind or self._owes_round or self._is_unfinished
 
     async def run(self) -> None:
-        """Do rounds for ever, and repair what other programs change."""
+        """Run rounds for ever, and repair changes by other programs."""
         loop = asyncio.get_running_loop()
         round_began = -self._min_period_s
         look_at = loop.time() + REPAIR_S
         while True:
             self._note_turn()
-            # Also after a round that failed.
+            # Also after a failed round.
             is_behind = self._is_behind
             until_look_s = RETRY_S if is_behind else look_at - loop.time()
             is_due = await self._woken(min(until_look_s, self.progress.next_turn_in_s))
@@ -150,7 +150,7 @@ class SyncLoop:
 
     async def _woken(self, within_s: float) -> bool:
         """Wait for a snapshot; False if none arrived in time."""
-        # Not wait_for: until Python 3.12 it loses a cancellation that arrives with a wake.
+        # Not wait_for: before Python 3.12 it loses a cancellation that arrives with a wake.
         try:
             async with asyncio.timeout(max(0.0, within_s)):
                 await self._wake.wait()
@@ -162,7 +162,7 @@ class SyncLoop:
         self._turned = Clocks.monotonic()
 
     async def _retry(self) -> bool:
-        """Retry what couldn't be opened; returns whether something has changed."""
+        """Retry failed listeners; returns whether something has changed."""
         pace, has_changed = Pace(self._note_turn), False
         self.planning.spare_ports()
         for is_change in self._served_ports.retry():
@@ -171,10 +171,10 @@ class SyncLoop:
         return has_changed
 
     async def _switch_paths(self, *, may_enter: bool = True) -> None:
-        """Steer along the paths that probes ask for, without a round: clients fail meanwhile."""
+        """Steer along the paths that probes chose, without a round, because clients are failing."""
         self._owes_paths = False
         self._wake.clear()
-        # Otherwise the next round does it.
+        # Otherwise the next round does this.
         if self.rules.are_in_force:
             self._served_ports.switch_paths(may_enter=may_enter)
             self._owes_round |= not await self.rules.follow()
@@ -187,13 +187,13 @@ class SyncLoop:
         self._is_unfinished = True
         is_full = not self.rules.are_in_force
         changes = await self.planning.follow(batch.snapshot)
-        # Those that wait for the kernel path have just had a turn, or get one next.
+        # Ports that wait for the kernel path have just had a turn, or get one next.
         self._served_ports.switch_paths(may_enter=not self._owes_paths)
         if not await self.rules.follow():
             return
         await self._check_health(self.plan)
         self.planning.end_recovery()
-        # Before this is in force, and before listeners close: flows may still lead elsewhere.
+        # Before the round is in force, and before listeners close: flows may have old targets.
         await self.rules.forget_stale()
         programmed_s = self.progress.end(batch)
         self._is_unfinished = False
@@ -205,7 +205,7 @@ class SyncLoop:
         self._served_ports.close_retired()
 
     def _log_round(self, snapshot: Snapshot, changes: PlanChanges) -> None:
-        # Frequent changes take ten rounds a second: only the first is worth a line.
+        # Frequent changes take ten rounds a second: only the first round is worth a line.
         _log.log(
             logging.INFO if self.counters.rounds == 1 else logging.DEBUG,
             "plan in force",

@@ -1,8 +1,8 @@
 """Background tasks whose failures are always reported; no other module of the agent starts a task.
 
 A task that raises a :class:`UserspaceProxyError` ends the proxy: the caller of
-:meth:`Supervisor.failed` receives it. Anything else is a bug: it is logged with its traceback, and
-the task starts again after a pause, unless it was to run once.
+:meth:`Supervisor.failed` receives it. Any other exception is a bug: it is logged with its
+traceback, and the task restarts after a pause, unless it should run only once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 _T = TypeVar("_T")
 
-# Long enough that a bug which recurs at once doesn't fill the log.
+# Long enough that a bug that recurs at once doesn't flood the log.
 _RESTART_S = 1.0
 # Clean-up takes far less.
 _CANCEL_AGAIN_S = 10.0
-# How long a round may hold the event loop: a delay of 10 ms disturbs no connection.
+# How long a round may block the event loop: a delay of 10 ms disturbs no connection.
 _TURN_S = 0.01
 
 
@@ -39,7 +39,7 @@ class Supervisor:
     def start(
         self, name: str, run: Callable[[], Awaitable[None]], *, restarts: bool = True
     ) -> None:
-        """Run something until it ends or :meth:`stop` is called.
+        """Run a function as a task until it ends or :meth:`stop` is called.
 
         Args:
             run: Called again after a bug.
@@ -56,7 +56,7 @@ class Supervisor:
     async def stop(self, name: str | None = None) -> None:
         """Cancel all tasks, or those of one name, and wait for their end; idempotent.
 
-        An error in a task's clean-up may replace its cancellation, so that it goes on: it is
+        An error in a task's clean-up may replace its cancellation, so that the task goes on: it is
         cancelled again.
         """
         tasks = {task for task in self._tasks if name in (None, task.get_name())}
@@ -87,7 +87,7 @@ class Supervisor:
 
 
 async def first_of(*awaitables: Awaitable[_T]) -> _T:
-    """Wait until one of them is done, cancel the others, and return or raise its outcome.
+    """Wait until one awaitable is done, cancel the others, and return or raise its outcome.
 
     If several are done, the first argument's outcome counts.
     """
@@ -102,15 +102,15 @@ async def first_of(*awaitables: Awaitable[_T]) -> _T:
 
 
 async def pause(seconds: float) -> None:
-    """Wait; the agent waits for time to pass only here."""
+    """Sleep; the only place where the agent waits for time to pass."""
     await asyncio.sleep(seconds)  # noqa: TID251 - the back-off itself
 
 
 class Pace:
-    """Lets other tasks of the loop run in between, while much is done in one round.
+    """Lets other tasks of the loop run during a long round.
 
     Args:
-        on_turn: Called at each turn: the work goes on, however long it takes.
+        on_turn: Called at each turn, to show that the work goes on.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Pace:
         self._until = clock() + _TURN_S
 
     async def turn(self) -> None:
-        """Let other tasks run if this one has held the loop for long."""
+        """Let other tasks run if this task has blocked the loop for long."""
         self._on_turn()
         if self._clock() >= self._until:
             await pause(0)

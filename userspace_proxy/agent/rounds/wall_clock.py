@@ -1,7 +1,7 @@
 """Converts monotonic seconds to Unix time.
 
-Rule 1: one moment has one Unix time, whenever it is converted, until the system's clock is set:
-equal facts give equal causes.
+Rule 1: until the system's clock is set, a moment always converts to the same Unix time: equal facts
+give equal causes.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Callable
 from ...clocks import Clocks
 
 NEVER = -1.0
-"""The moment of what never was."""
-# An adjusted clock is slewed by less than 0.5 ms/s (adjtime(3)); what is shown is rounded anyway.
+"""The moment of an event that never happened."""
+# An adjusted clock is slewed by less than 0.5 ms/s (adjtime(3)); shown times are rounded anyway.
 _TOLERANCE_S = 0.5
 
 
 class WallClock:
-    """Both of a node's clocks.
+    """A node's two clocks.
 
     Args:
-        monotonic: Returns seconds; all processes of a node have the same.
+        monotonic: Returns seconds; the same in all processes of a node.
         unix: Returns Unix time.
     """
 
@@ -36,7 +36,7 @@ class WallClock:
         self._offset = unix() - self.now
 
     def tick(self) -> None:
-        """Bring :attr:`now` up to date, and follow the system's clock if it was set."""
+        """Update :attr:`now`, and follow the system's clock if it was set."""
         self.now = self._monotonic()
         offset = self._unix() - self.now
         if abs(offset - self._offset) > _TOLERANCE_S:

@@ -1,1 +1,1 @@
-"""What runs beside the rounds: each module follows one thing of the node, and reports it."""
+"""The watchers, which run beside the rounds: each follows one aspect of the node and reports it."""

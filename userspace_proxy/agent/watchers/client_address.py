@@ -4,15 +4,15 @@
     NodeRoutes ──links──▶ do they return here?
                ──links, routes──▶ policy.locality ──networks──▶ Plane.preserve
 
-Rule 1: where it is impossible, everything works with this node's address, and the page shows
-the reason.
+Rule 1: where it is impossible, everything works with this node's address, and the page shows the
+reason.
 Rule 2: kernel state is removed last, after the drain; if replies no longer return through this
 node, open connections keep their addresses.
-Rule 3: families are independent: one that a node has switched off doesn't affect the other.
+Rule 3: families are independent: a disabled family doesn't affect the other.
 Rule 4: with ``--path=kernel`` it begins with the first Service port that the proxy serves: packets
 pass routing rules and a chain for it, which costs a UDP exchange on the kernel path 8 %.
-Rule 5: sysctls change without notice, so they are read at every repair: dials on a bridge whose
-packets are no longer filtered go unanswered for no longer than that.
+Rule 5: sysctls change without an event, so they are read at every repair: dials on a bridge whose
+packets are no longer filtered go unanswered only until then.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from .client_bridges import ClientBridges
 
 _log = FieldLogger("userspace_proxy.agent")
 
-# As often as the steering: routes that another program flushes are back within two seconds.
+# As often as the steering: routes that another program flushes are restored within two seconds.
 REPAIR_S = 1.0
-# What the kernel refuses now it may permit later: a module is loaded, memory is free again.
+# The kernel may permit later what it refuses now: a module is loaded, memory is free again.
 RETRY_S = 30.0
-# Cilium's programs carry replies of pods past this node's network stack, with most settings.
+# With most settings, Cilium's programs send pods' replies past this node's network stack.
 _PAST_THE_STACK = "cilium_host"
 
 
@@ -56,8 +56,8 @@ class ClientAddresses(Component):
     Args:
         proxy_name: Its ``--service-proxy-name``; empty without one.
         cluster: ``--cluster-cidr``.
-        owners: Of the tables in the kernel.
-        kernel: What the kernel offers.
+        owners: The owners of tables in the kernel.
+        kernel: The kernel's features.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ClientAddresses(Component):
         self._obstacle = ""
         self._plane: Plane | None = None
         self._networks: Networks | None = None
-        """As the plane has them."""
+        """The networks that the plane has."""
         self._condition = LoggedCondition[str](
             _log,
             "endpoints see this node's address: %(cause)s",
@@ -106,7 +106,7 @@ class ClientAddresses(Component):
         self._update()
 
     async def prepare(self, changes: PlanChanges) -> None:
-        """Begin before the first Service port is served whose connections may pass the proxy."""
+        """Begin before the first Service port is served whose connections may use the proxy."""
         if self._has_started.is_set():
             return
         if any(port.path.path is not DataPath.KERNEL for port in (*changes.open, *changes.update)):
@@ -129,17 +129,17 @@ class ClientAddresses(Component):
         )
 
     async def leave_nothing(self) -> None:
-        """Remove what an earlier run of this proxy left, if this one doesn't use it."""
+        """Remove an earlier run's leftovers, if this run doesn't use them."""
         with contextlib.suppress(SteeringError):
             await self._replies.clean_up()
 
     def follow(self, plane: Plane) -> None:
-        """Keep a data plane informed where networks are, from now on."""
+        """Begin to pass the locations of networks to a data plane."""
         self._plane = plane
         self._update()
 
     async def repair(self) -> None:
-        """Repair what other programs change, and retry what the kernel refused, for ever."""
+        """Repair changes by other programs, and retry what the kernel refused, for ever."""
         await self._has_started.wait()
         while True:
             if self._refusal:
@@ -161,7 +161,7 @@ class ClientAddresses(Component):
             SteeringError: The kernel refused.
         """
         if self._refusal:
-            # Then it refuses that, too, or there is nothing.
+            # Then the kernel refuses removal, too, or there is nothing to remove.
             await self.leave_nothing()
         else:
             await self._replies.clean_up()
@@ -204,7 +204,7 @@ class ClientAddresses(Component):
             )
 
     def _follow_node(self) -> None:
-        """Take the node's current links, routes and settings."""
+        """Read the node's current links, routes and settings."""
         routes = self._routes
         if routes is not None:
             now = routes.now
@@ -214,7 +214,7 @@ class ClientAddresses(Component):
             self._update()
 
     def _update(self) -> None:
-        """Pass the plane the networks if they have changed, and log what endpoints see."""
+        """Pass changed networks to the plane, and log which address endpoints see."""
         if self._plane is None or not self._has_started.is_set():
             return
         cause, without_ipv6 = self.why_not or self.problem, self._replies.without_ipv6
@@ -231,7 +231,7 @@ class ClientAddresses(Component):
 
 
 def why_impossible(links: Iterable[NodeLink]) -> str:
-    """Return why replies of pods don't pass this node's network stack; empty if they do."""
+    """Return why pods' replies don't pass this node's network stack; empty if they do."""
     if any(link.name == _PAST_THE_STACK for link in links):
         return "Cilium delivers replies of pods past this node's network stack"
     return ""

@@ -1,9 +1,9 @@
-"""Tracks the bridges on which endpoints see the addresses of clients on the same bridge.
+"""Tracks bridges on which endpoints see the addresses of clients on the same bridge.
 
     NodeRoutes ──links, sysctls──▶ ClientBridges ──wanted──▶ ReplyRouting
                                          └──networks, marked──▶ Plane.preserve
 
-Rule 1: networks on a bridge are marked only while the kernel delivers its replies here.
+Rule 1: a bridge's networks are marked only while the kernel delivers the bridge's replies here.
 Rule 2: an obstacle is logged once, and again if it returns.
 """
 
@@ -34,7 +34,7 @@ class ClientBridges:
         self._settings: dict[BridgeFamily, BridgeProblem] = {}
         self._delivering: frozenset[int] = frozenset()
         self._existing: frozenset[int] = frozenset()
-        """Those on which an entry has an effect."""
+        """Bridges on which an entry has an effect."""
         self._refusal = ""
         self._condition = LoggedCondition[BridgeProblem](
             _log,
@@ -51,9 +51,9 @@ class ClientBridges:
 
     @property
     def wanted(self) -> frozenset[int]:
-        """Bridges whose settings allow to deliver replies here, for at least one IP version.
+        """Bridges whose settings allow delivering replies here, for at least one IP version.
 
-        Includes those that did, as connections on them may be open.
+        Includes bridges that did so earlier, as connections on them may be open.
         """
         able = frozenset(number for number, _ in self._bridges.keys() - self._settings.keys())
         return able | (self._delivering & self._existing)
@@ -71,7 +71,7 @@ class ClientBridges:
     def follow(
         self, links: tuple[NodeLink, ...], networks: Networks, settings: BridgeFilter
     ) -> None:
-        """Take the node's current links, networks and settings."""
+        """Follow the node's current links, networks and settings."""
         self._bridges = pod_bridges(links, networks)
         self._settings = find_bridge_problems(self._bridges, links, settings)
         self._existing = frozenset(
@@ -79,19 +79,19 @@ class ClientBridges:
         )
 
     def note(self, delivering: Iterable[int], refusal: str) -> None:
-        """Take the bridges that deliver replies here.
+        """Note the bridges that deliver replies here.
 
         Args:
-            delivering: Their link numbers.
-            refusal: Why the kernel permits it on no bridge; empty if it does.
+            delivering: The bridges' link numbers.
+            refusal: Why the kernel doesn't permit it on any bridge; empty if it does.
         """
         self._delivering, self._refusal = frozenset(delivering), refusal
 
     def mark(self, networks: Networks) -> Networks:
-        """Return networks, with a mark on those on bridges that deliver replies here."""
+        """Return the networks, marking networks on bridges that deliver replies here."""
         families = self._bridges.keys() - self._settings.keys()
         return mark_filtered(networks, (f for f in families if f[0] in self._delivering))
 
     def log_obstacles(self) -> None:
-        """Log the obstacles that are new since the last call, or that there are none any more."""
+        """Log obstacles that are new since the last call, or the end of the last obstacle."""
         self._condition.set(*self.obstacles)

@@ -1,11 +1,11 @@
-"""Shows what the nodes of a cluster are compared by: digests of the plan, settings, what it takes.
+"""Collects the facts for comparing a cluster's nodes: digests of the plan, settings, resource use.
 
     snapshot in force ──▶ Digests ──┐
     /proc of the proxy and workers ─┼─▶ facts
     settings ───────────────────────┘
 
-Rule 1: digests follow and /proc is read when something asks for answers, never by a timer; digests
-in a thread, as 10,000 Services take a part of a second at the first time.
+Rule 1: digests are updated and /proc is read on request, never by a timer; digests in a thread,
+because the first ones of 10,000 Services take a part of a second.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Compared(Component):
-    """What readers of all nodes compare.
+    """The facts that readers of all nodes compare.
 
     Args:
-        source: The kind of source that Services come from.
-        proc: Where the kernel describes processes.
+        source: The kind of source of Services.
+        proc: The proc file system.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Compared(Component):
         self._plane = plane
         self._digests = Digests()
         settings = differing_settings(options)
-        # Other sources, and endpoints from Pods, are no objects that others can read alike.
+        # Other sources, and endpoints from Pods, aren't objects that all nodes read alike.
         from_pods = bool(settings.get("endpoints_from_pods"))
         self._is_comparable = source == "kubernetes" and not from_pods
         self._plan = PlanFacts()
@@ -56,9 +56,9 @@ class Compared(Component):
         self._process = ProcessFacts()
         self._proc = proc
         self._cpu_s: dict[int, float] = {}
-        """Of processes that were there at the last look."""
+        """CPU seconds of the processes at the last look."""
         self._ended_cpu_s = 0.0
-        """Of workers that have ended."""
+        """CPU seconds of ended workers."""
 
     async def refresh(self) -> None:
         self._process = self._usage()
@@ -83,9 +83,9 @@ class Compared(Component):
         return ProcessFacts(round(cpu_s, 2), sum(memory for _, memory in looks.values()))
 
     def _look(self, pid: int) -> tuple[float, int] | None:
-        """Return seconds of CPU time and bytes of memory of a process; None: it is hidden."""
+        """Return a process's CPU seconds and bytes of memory; None: it is hidden."""
         try:
-            # The name before these fields may contain spaces and brackets.
+            # The process name before these fields may contain spaces and brackets.
             text = (self._proc / f"{pid}/stat").read_text("latin-1")
         except OSError:
             return None
@@ -96,7 +96,7 @@ class Compared(Component):
 
 
 def differing_settings(options: Options) -> dict[str, object]:
-    """Return the settings that differ from their defaults, as ``/configz`` has their values."""
+    """Return the settings that differ from their defaults, with the values of ``/configz``."""
     if not options.config:
         return {}
     # A program that embeds the proxy has no settings.

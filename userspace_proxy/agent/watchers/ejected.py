@@ -1,12 +1,12 @@
-"""Looks at endpoints that fail: ejected ones (``plane.ejected``), and silent ones of UDP.
+"""Watches failing endpoints: ejected ones (``plane.ejected``), and silent ones of UDP.
 
     UDP clients of the last minute got no answer ──▶ which chain drops packets to the endpoint?
 
-A datagram that a rule drops looks as if the endpoint were silent, and no probe can show more.
+If a rule drops a datagram, the endpoint appears to be silent, and no probe can show more.
 
-Rule 1: only Service ports whose clients went without an answer in the last minute are looked at.
-Rule 2: a look asks at most ``QUESTIONS_MAX`` times, which takes 5 ms; those that were asked about
-longest ago are first.
+Rule 1: only Service ports whose clients got no answer in the last minute are checked.
+Rule 2: a look asks at most ``QUESTIONS_MAX`` times, which takes 5 ms; the endpoints checked longest
+ago come first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class EjectionProbes(Component):
         self._silent = SilentEndpoints(self._dropped_by)
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Look once a second."""
+        """Begin to look once a second."""
         supervisor.start("ejected", self.run)
 
     async def run(self) -> None:
@@ -63,7 +63,7 @@ class SilentEndpoints:
     """The UDP endpoints of one proxy; its owner calls :meth:`look` once a second.
 
     Args:
-        dropped_by: Returns which chain drops packets to an endpoint, or its answers; or empty.
+        dropped_by: Returns which chain drops an endpoint's packets or answers; empty: none.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class SilentEndpoints:
         self._dropped_by = dropped_by
         self._clock = clock
         self._asked_at: dict[tuple[Group, SocketAddress], float] = {}
-        """Of those that are silent, when they were asked about; the others were never."""
+        """When silent endpoints were last checked; absent: never."""
 
     def look(self, groups: Iterable[Group]) -> None:
-        """Note which chain keeps silent endpoints from their clients, and that others answer.
+        """Note which chain drops packets of silent endpoints, and which endpoints answer.
 
         Args:
-            groups: Those of all UDP Service ports.
+            groups: The groups of all UDP Service ports.
         """
         now = self._clock()
         silent = [

@@ -1,7 +1,7 @@
-"""Has the rounds follow the addresses of names that Services have as endpoints.
+"""Resolves host names that Services have as endpoints, and passes the addresses to the rounds.
 
     source ──▶ lookups (``lookup.endpoint_lookups``), in turns ──▶ rounds
-    kernel ──addresses of this node──▶ judged again ──▶ rounds
+    kernel ──addresses of this node──▶ checked again ──▶ rounds
 
 Without ``--allow-endpoint-names`` nothing is looked up.
 """
@@ -23,10 +23,10 @@ from ..rounds.tasks import Pace, Supervisor, first_of, pause
 
 
 class EndpointNames(Component):
-    """The names that the Services of one proxy have as endpoints.
+    """The host names that the Services of one proxy have as endpoints.
 
     Args:
-        publish: Takes what follows from the source's snapshots, instead of the rounds.
+        publish: Takes the derived snapshots, instead of the rounds.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class EndpointNames(Component):
         sync.progress.is_expecting = lambda: self._lookups.is_behind
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Look names up, where the options allow any."""
+        """Look up names if the options allow any."""
         if self._is_on:
             loop, look_again = asyncio.get_running_loop(), self._lookups.look_again
             self._addresses = NodeAddresses(loop, look_again)
             for number in range(PLACES):
                 supervisor.start(f"endpoint names {number}", self._lookups.work)
         if (last := self._progress.latest) is not None:
-            # The last state on disk, in which names may be that aren't allowed any more.
+            # The last state on disk, which may contain names that are no longer allowed.
             self._lookups.take(last)
             await self._lookups.derive()
         supervisor.start("endpoints by name", self._lookups.follow)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Have the rounds follow a snapshot of the source, with what is known of names."""
+        """Publish a snapshot of the source with the resolved names to the rounds."""
         self._deliver = self._publish_source
         self._lookups.take(snapshot)
 

@@ -1,8 +1,8 @@
 """Watches the rules of other programs: firewalls that drop packets steered here, and kube-proxy's.
 
-Another table may drop what this proxy's accepts. It is reported with a rule that solves it.
-Rules of kube-proxy may be beside this proxy's, as after its removal: ``check`` says which of them
-win, this only that there are some, for a reader of all nodes.
+Another table may drop packets that this proxy's table accepts. It is reported with a rule that
+solves the problem. kube-proxy's rules may coexist with this proxy's, as after its removal:
+``check`` reports which rules win; this watcher only reports that they exist.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ from ..rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 LOOK_EVERY_S = 60.0
-# Nftables has a number that grows with each change, and reading it costs 30 µs.
+# Nftables has a generation number that grows with each change; reading it costs 30 µs.
 _CHECK_EVERY_S = 0.5
-# Reading takes some 10 ms, and seconds if there are 100,000 rules. Changes by this program count.
+# Share of a CPU for reading, which takes some 10 ms, and seconds with 100,000 rules. This program's
+# own changes count, too.
 _SHARE = 0.02
 # The legacy table nat, in which this program may have 100,000 rules.
 _NAT_EVERY_S = 300.0
 
 
 class FirewallWatch(Component):
-    """The rules of other programs beside those of one proxy.
+    """Watches the rules of other programs on one proxy's node.
 
     Args:
-        steering: The name of its steering.
-        proxy_ports: First and last.
-        is_sole: Whether kube-proxy serves no other Services.
+        steering: The name of the proxy's steering.
+        proxy_ports: The first and last proxy port.
+        is_sole: kube-proxy serves no other Services.
         read: Returns the rules; blocks.
         generation: Returns a number that grows with each change of nftables; blocks.
     """
@@ -85,13 +86,13 @@ class FirewallWatch(Component):
         facts.kube_proxy = self._kube_proxy
 
     async def run(self) -> None:
-        """Read at once, after changes of nftables and each minute, for ever."""
+        """Read the rules at once, after changes of nftables and each minute, for ever."""
         while True:
             await self.look_if_due(Clocks.monotonic())
             await pause(_CHECK_EVERY_S)
 
     async def look_if_due(self, now: float) -> None:
-        """Read if a minute has passed, or after a change, as long as that uses 2 % of a CPU."""
+        """Read the rules after a minute or a change, using at most 2 % of a CPU."""
         if now < self._pacing.due:
             return
         generation = await self._thread.run(self._generation)
@@ -104,7 +105,7 @@ class FirewallWatch(Component):
         self._pacing.note(now, now + Clocks.monotonic() - began)
 
     async def look(self) -> None:
-        """Read once, and log what is new or gone."""
+        """Read the rules once, and log new and gone ones."""
         try:
             self._condition.set(*await self._thread.run(self._find))
         except (SteeringError, OSError) as exc:
@@ -121,15 +122,15 @@ class FirewallWatch(Component):
         return find_firewalls(*tables, *self._steering, kernel.clients)
 
     async def close(self) -> None:
-        """End the thread; idempotent."""
+        """Stop the thread; idempotent."""
         self._thread.close()
 
 
 def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]:
-    """Read the rules for forwarded packets, and return what finds the chain that drops some.
+    """Read the rules for forwarded packets, and return a function that finds a dropping chain.
 
-    None if none certainly drops those that are forwarded to an endpoint, or its answers. Reading
-    blocks.
+    The function returns None if no chain certainly drops packets forwarded to an endpoint, or its
+    answers. Reading blocks.
 
     Raises:
         SteeringError: The privilege to read rules is missing.
@@ -138,7 +139,7 @@ def read_forward_rules() -> Callable[[SocketAddress, Protocol], Firewall | None]
     tables, links = (kernel.nft, kernel.legacy_filter), kernel.clients
 
     def find(endpoint: SocketAddress, protocol: Protocol) -> Firewall | None:
-        # What is translated to this node isn't forwarded.
+        # Packets translated to this node aren't forwarded.
         is_here = is_local(endpoint.ip)
         found = () if is_here else find_forward_firewalls(*tables, endpoint, protocol, links)
         return min(found, key=lambda one: not one.is_for_all, default=None)

@@ -21,7 +21,7 @@ class HealthChecks(Component):
     """The health check node ports of one proxy.
 
     Args:
-        planner: Its facts are those of the plan in force.
+        planner: Has the facts of the plan in force.
         health: Returns the state of the node, without its Service ports.
     """
 
@@ -49,7 +49,7 @@ class HealthChecks(Component):
         )
 
     def facts_of(self, plan: Plan) -> tuple[HealthCheckFacts, ...]:
-        """Return those of a plan, which are part of the facts like Service ports, by Service."""
+        """Return a plan's health check node ports as facts, by Service."""
         return facts_of_checks(plan, self._ports.problems if self._ports is not None else {})
 
     async def close(self) -> None:
@@ -58,7 +58,7 @@ class HealthChecks(Component):
 
 
 def facts_of_checks(plan: Plan, problems: Mapping[ServiceKey, str]) -> tuple[HealthCheckFacts, ...]:
-    """Return the health check node ports of a plan; problems say why some don't answer."""
+    """Return the facts of a plan's health check node ports; problems are why some don't answer."""
     return tuple(
         HealthCheckFacts(str(key), check.port, check.local_endpoints, problems.get(key, ""))
         for key, check in sorted(plan.health_checks.items())

@@ -1,16 +1,16 @@
-"""Judges the kernel path by its answers: whether clients that are led to endpoints get any.
+"""Monitors the kernel path: whether clients that it sends to endpoints get answers.
 
     counters of rules ── connections that began ──┐
-    connection tracking ── those with an answer ──┼─▶ no answer ─▶ does this node get one? ─▶ cause
+    connection tracking ── answered connections ──┼─▶ no answer ─▶ does this node get one? ─▶ cause
     hooks ── dials without an answer ─────────────┘                which chain drops them?
 
-A firewall that drops forwarded packets shows nowhere else: rules translate and count connections
-before it, and probes of this node don't pass it.
+Nothing else reveals a firewall that drops forwarded packets: rules translate and count connections
+before it, and this node's probes don't pass it.
 
 Rule 1: ``auto`` leaves the kernel path, and ``kernel`` shows the cause. Other programs' rules are
-read only to name it.
-Rule 2: endpoints that don't answer this node either are no fault of the path. UDP can't be probed,
-so its clients count only where a chain certainly drops their packets.
+read only to name the cause.
+Rule 2: if endpoints don't answer this node either, the path isn't at fault. UDP can't be probed, so
+its clients count only where a chain certainly drops their packets.
 Rule 3: connections of this node itself aren't forwarded, and don't count.
 Rule 4: a look takes 0.2 % of a core on average, however many connections are tracked.
 """
@@ -56,63 +56,62 @@ _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 2.0
 _SHARE = 0.002
-# So a debt shrinks by a third of what each look costs.
+# Pauses pay for a look's cost this many times, so a debt shrinks with each look.
 _PAYS = 1.5
 BURST_S = 0.1
-"""So much CPU time may be owed while it isn't decided why clients get no answer."""
+"""CPU time that may be owed while the cause of missing answers is undecided."""
 _COUNT_S = 4e-6
-"""What reading and comparing one counter takes."""
+"""Seconds to read and compare one counter."""
 LOST_MIN = 3
-"""Fewer connections without an answer prove nothing where no chain is known to drop them. Each SYN
-counts of a client whose packets are dropped, as the kernel keeps no entry then: three in three
-seconds."""
+"""Fewer unanswered connections prove nothing if no chain is known to drop them. If a client's
+packets are dropped, each SYN counts because the kernel keeps no entry: three in three seconds."""
 GRACE_S = 2.0
-"""For so long connections may be without an answer."""
+"""How long connections may lack an answer."""
 PROBES_S = 1.5
-"""A probe that isn't answered ends within a second."""
+"""An unanswered probe ends within a second."""
 AGAIN_S = 30.0
-"""Endpoints are probed again after so long, while clients still get no answer."""
+"""Endpoints are probed again at this interval while clients still get no answer."""
 RETRY_S, RETRY_MAX_S = 60.0, 3600.0
-"""After so long ``auto`` tries the kernel path again where no chain is known to drop packets; each
-time doubles it."""
+"""Until ``auto`` tries the kernel path again if no chain is known to drop packets; doubles each
+time."""
 PROBED_MAX = 16
-"""So many endpoints of a Service port are probed."""
+"""How many endpoints of a Service port are probed."""
 KNOWN_MAX = 20_000
-"""Of a frontend with more clients none is remembered: it counts as answered."""
+"""Clients of a frontend with more clients aren't remembered: it counts as answered."""
 
 STALE_S = 9.0
-"""Entries of connections that were reset last for ten seconds: after a longer pause a look only
-notes what there is, and another one follows."""
+"""Entries of reset connections last ten seconds: after a longer pause a look only records the
+present state, and another look follows."""
 # The kernel reports whole seconds.
 _JITTER_S = 1.0
 AHEAD_MAX = 64
-"""DialledBy that begin between a reading of counters and one of entries."""
+"""Connections that may begin between reading the counters and reading the entries."""
 
 Rules = Callable[[SocketAddress, Protocol], Firewall | None]
-"""Returns which chain drops packets that are forwarded to an endpoint; None: none certainly."""
+"""Returns which chain drops packets forwarded to an endpoint; None: none certainly does."""
 
 
 @dataclass(slots=True, eq=False)
 class _Traffic:
-    """The forwarded connections of a frontend, or what hooks have seen of a Service port."""
+    """The forwarded connections of a frontend, or the hooks' reports about a Service port."""
 
     begun: int = 0
-    """As the kernel has counted them."""
+    """Connections begun, as counted by the kernel."""
     known: Mapping[int, int] = field(default_factory=dict)
-    """DialledBy that were tracked at the last look, those with an answer, or of this node."""
+    """Connections tracked at the last look that were answered, or from this node."""
     known_at: float = 0.0
     ahead: int = 0
-    """Such that the next reading of the counter has first."""
+    """Tracked connections that only the next reading of the counter includes."""
     lost: int = 0
-    """DialledBy without an answer since the last one with an answer."""
+    """Unanswered connections since the last answered one."""
     since: float = 0.0
-    """When the first of them was seen, in monotonic seconds."""
+    """When the first unanswered connection was seen, in monotonic seconds."""
     last: float = 0.0
     answered_at: float = 0.0
-    """When hooks last saw an answer, which programs on this node may have got."""
+    """When hooks last saw an answer, perhaps to a program on this node."""
 
     def compare(self, begun: int | None, tracked: DialledBy, now: float) -> None:
-        """Take how many connections began since the last look, and those that are tracked now.
+        """Compare how many connections began since the last look with the tracked ones.
 
         Args:
             begun: None: the last look was too long ago.
@@ -129,7 +128,7 @@ class _Traffic:
         self.known_at = now
 
     def _new(self, tracked: Mapping[int, int], now: float) -> int:
-        """Return how many connections are new, of a client's port that is used again, too."""
+        """Return how many connections are new, including reuse of a client's port."""
         passed_s = now - self.known_at - _JITTER_S
         return sum(
             (had_s := self.known.get(client)) is None
@@ -138,7 +137,7 @@ class _Traffic:
         )
 
     def lose(self, count: int, now: float) -> None:
-        """Note connections without an answer."""
+        """Note unanswered connections."""
         if count > 0:
             if not self.is_recent(now):
                 self.lost, self.since = 0, now
@@ -149,24 +148,24 @@ class _Traffic:
         return bool(self.lost) and now - self.last < LAST_MINUTE_S
 
     def is_unanswered(self, now: float) -> bool:
-        """Return whether they got none for so long that none is on its way."""
+        """Return whether connections got no answer for longer than one may take."""
         return self.is_recent(now) and now - self.since >= GRACE_S
 
     @property
     def is_telling(self) -> bool:
-        """Whether so many got none, and no other client one, that it isn't chance."""
+        """Whether too many connections got no answer, and none got one, to be chance."""
         return self.lost >= LOST_MIN and self.answered_at <= self.since
 
 
 @dataclass(slots=True, eq=False)
 class _Doubt:
-    """What probes show of the endpoints of a Service port whose clients get no answer."""
+    """Probe results for the endpoints of a Service port whose clients get no answer."""
 
     waiting: set[SocketAddress]
     answering: list[SocketAddress] = field(default_factory=list)
     has_failed: bool = False
     until: float = 0.0
-    """When it is decided again, in monotonic seconds."""
+    """When to decide again, in monotonic seconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -177,15 +176,15 @@ class _Away:
     """A chain drops the packets of all clients."""
     wait_s: float
     until: float
-    """Where no chain is known, in monotonic seconds."""
+    """When it returns if no chain is known, in monotonic seconds."""
 
 
 class KernelAnswers(Component):
-    """The answers on the kernel path of one proxy's Service ports.
+    """Watches the answers on the kernel path of one proxy's Service ports.
 
     Args:
         read_rules: Reads other programs' rules; blocks.
-        track: Returns the connections that are tracked at frontends; blocks.
+        track: Returns the tracked connections of frontends; blocks.
     """
 
     def __init__(
@@ -205,11 +204,11 @@ class KernelAnswers(Component):
         self._clock = clock
         self._thread = OneThread("kernel answers")
         self._owed_s = 0.0
-        """CPU time that pauses are still to make up for."""
+        """CPU time that pauses must still make up for."""
         self._used_s = 0.0
         """CPU time of the thread at the last look."""
         self._is_undecided = False
-        """Clients got no answer a moment ago, and it isn't known why."""
+        """Clients got no answer a moment ago, and the cause is unknown."""
         self._looked_at = 0.0
         self._is_stale = True
         """The last look was long after the one before."""
@@ -242,17 +241,17 @@ class KernelAnswers(Component):
                 self._owed_s += self._used_s - before_s
             is_urgent = self._is_undecided and self._owed_s < BURST_S
             is_urgent |= self._is_stale
-            # A debt is paid back slowly: a firewall may come or go meanwhile.
+            # A debt is paid back slowly: a firewall may appear or disappear meanwhile.
             due_s = min(self._owed_s, _PAYS * (self._owed_s - owed_s))
             pause_s = EVERY_S if is_urgent else Pacing(_SHARE, EVERY_S).wait_s(due_s)
             await pause(pause_s)
             self._owed_s = max(0.0, self._owed_s - pause_s * _SHARE)
 
     def note_dials(self, served: ServedPort, *, answered: int = 0, lost: int = 0) -> None:
-        """Take what hooks have seen of a Service port.
+        """Note the dials of a Service port that hooks have reported.
 
         Args:
-            lost: Dials without an answer, to endpoints that have answered a probe since.
+            lost: Unanswered dials to endpoints that have answered a probe since.
         """
         now, traffic = self._clock(), self._traffic.setdefault(served, _Traffic())
         traffic.lose(lost, now)
@@ -260,7 +259,7 @@ class KernelAnswers(Component):
             traffic.answered_at = now
 
     async def look(self) -> None:
-        """Compare once what began with what was answered, and follow what that shows."""
+        """Compare begun and answered connections once, and act on the result."""
         in_kernel = [one for one in self._served_ports if one.path.now is DataPath.KERNEL]
         try:
             await self._compare(in_kernel)
@@ -274,7 +273,7 @@ class KernelAnswers(Component):
                 for served in returning:
                     await self._return(served, rules)
         except (SteeringError, OSError) as exc:
-            # The next repair fails, too, and that is shown.
+            # The next repair fails, too, and reports it.
             _log.debug("cannot look for answers: %(cause)s", extra={"cause": str(exc)})
         found = {one: one.path.unanswered for one in in_kernel}
         now = self._clock()
@@ -316,7 +315,7 @@ class KernelAnswers(Component):
         return (self._traffic[one] for one in kinds if one in self._traffic)
 
     def _is_doubted(self, served: ServedPort) -> bool:
-        """Return whether it is to be decided now why clients get no answer."""
+        """Return whether to decide now why clients get no answer."""
         doubt = self._doubts.get(served)
         if not self._silent(served):
             self._doubts.pop(served, None)
@@ -325,11 +324,11 @@ class KernelAnswers(Component):
         return doubt is None or self._clock() >= doubt.until
 
     async def _probe(self, doubted: Iterable[ServedPort]) -> None:
-        """Find out whether the endpoints of some Service ports answer this node."""
+        """Probe whether the endpoints of some Service ports answer this node."""
         self._has_probed.set()
         for served in doubted:
             doubt = self._doubts[served] = _Doubt(set())
-            # A dial shows nothing of UDP.
+            # A dial proves nothing for UDP.
             if served.plan.protocol is Protocol.TCP:
                 doubt.waiting |= {*islice(endpoints_of(served.plan.serving), PROBED_MAX)}
             for endpoint in tuple(doubt.waiting):
@@ -360,10 +359,10 @@ class KernelAnswers(Component):
         ask = partial(rules, endpoint, plan.protocol)
         by = await self._thread.run(ask)
         is_for_all = by is not None and by.is_for_all
-        # Of several endpoints, chance may lead some clients to those that fail.
+        # With several endpoints, clients may hit the failing ones by chance.
         is_telling = is_tcp and not doubt.has_failed and any(one.is_telling for one in silent)
         is_known = is_for_all or is_telling
-        # Until then there may be more clients.
+        # More clients may come until then.
         doubt.until = now + (AGAIN_S if is_known else GRACE_S)
         if not is_known:
             return
@@ -381,7 +380,7 @@ class KernelAnswers(Component):
         return is_out and (away.has_chain or self._clock() >= away.until)
 
     async def _return(self, served: ServedPort, rules: Rules) -> None:
-        """Let a Service port take the kernel path again unless its packets are still dropped."""
+        """Return a Service port to the kernel path unless its packets are still dropped."""
         away = self._away[served]
         if served.is_retired or served.plan.path.path is not DataPath.AUTO:
             del self._away[served]
@@ -395,7 +394,7 @@ class KernelAnswers(Component):
 
 
 def list_tracked(wanted: Mapping[Frontend, Serving]) -> dict[Frontend, DialledBy]:
-    """Return the connections that are tracked at frontends; blocks.
+    """Return the tracked connections of frontends; blocks.
 
     Raises:
         SteeringError: The kernel doesn't list them.

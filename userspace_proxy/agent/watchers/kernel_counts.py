@@ -1,10 +1,10 @@
-"""Counts the connections that the kernel leads straight to endpoints, for each Service port.
+"""Counts the connections that the kernel sends straight to endpoints, per Service port.
 
     metrics, page, JSON ──refresh──▶ steering reads the kernel's counters ──▶ ServedPort.path
 
-Rule 1: counters are read when something asks for them, never by a timer.
-Rule 2: readings take a twentieth of a thread's time at most, however many Services there are.
-Rule 3: what has grown since the last reading belongs to the Service port that has the frontend now.
+Rule 1: counters are read on request, never by a timer.
+Rule 2: readings take at most a twentieth of a thread's time, however many Services there are.
+Rule 3: growth since the last reading belongs to the Service port that has the frontend now.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..rounds.component import Component
 from ..rounds.served_ports import ServedPorts
 
 EVERY_S = 1.0
-"""A reading is at most so old where all Services fit; 10,000 take 20 to 30 ms."""
+"""The largest age of a reading, unless there are too many Services; 10,000 take 20 to 30 ms."""
 _SHARE = 0.05
 _WAIT_S = 1.0
 
@@ -37,22 +37,22 @@ class KernelCounts(Component):
         clock: Callable[[], float] = Clocks.monotonic,
     ) -> None:
         self.total: int | None = None
-        """Of all Service ports; None where they aren't counted. Those of former ones since the last
-        reading are missing."""
+        """Connections of all Service ports; None if they aren't counted. Connections of removed
+        ports since the last reading are missing."""
         self._steering = steering
         self._served_ports = served_ports
         self._clock = clock
         self._before: Mapping[Frontend, int] = {}
         self._pacing = Pacing(_SHARE, EVERY_S)
-        # Requests that come together share a reading.
+        # Simultaneous requests share a reading.
         self._reading = asyncio.Lock()
 
     def show(self, facts: StatusFacts) -> None:
-        """Part of Component; it completes the sums."""
+        """Complete the sums."""
         facts.totals.kernel_connections = self.total
 
     async def refresh(self) -> None:
-        """Bring the counts up to date, unless that was done a moment ago."""
+        """Update the counts, unless that was done a moment ago."""
         async with self._reading:
             began = self._clock()
             if began < self._pacing.due:
@@ -61,10 +61,10 @@ class KernelCounts(Component):
                 async with asyncio.timeout(_WAIT_S):
                     counts = await self._steering.kernel_connections()
             except SteeringError:
-                # The next repair fails, too, and that is shown.
+                # The next repair fails, too, and reports it.
                 return
             except TimeoutError:
-                # It is busy with rules; the last counts are shown.
+                # The steering is busy with rules; the last counts are shown.
                 return
             finally:
                 self._pacing.note(began, self._clock())
@@ -76,7 +76,7 @@ class KernelCounts(Component):
     def _note(self, counts: Mapping[Frontend, int]) -> None:
         before, self._before = self._before, counts
         grown = {
-            # A frontend that was gone in between begins at 0.
+            # A frontend that was removed in between begins at 0.
             frontend: count - known if (known := before.get(frontend, 0)) <= count else count
             for frontend, count in counts.items()
             if count != before.get(frontend, 0)

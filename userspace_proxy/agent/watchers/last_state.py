@@ -3,11 +3,9 @@
     start    file ──▶ snapshot ──▶ sync loop            before the source is opened
     later    source ─▶ sync loop ─▶ in force ─▶ file    the source replaces the last state
 
-Rule 1: what the source publishes replaces the last state, always.
-Rule 2: only what is in force is written: a state that this node refused isn't served by the next
-run.
-Rule 3: a file that can't be used, or not be written, is one line in the log, never the end of a
-run.
+Rule 1: a snapshot of the source always replaces the last state.
+Rule 2: only a state in force is written: the next run doesn't serve a state that this node refused.
+Rule 3: a file that can't be read or written causes one log line, never the end of a run.
 """
 
 from __future__ import annotations
@@ -35,16 +33,16 @@ from ..rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 CONFIRM_S = 60.0
-"""Seconds between two notes that an unchanged state is current."""
-# A change waits this long for the next ones.
+"""Seconds between two records that an unchanged state is current."""
+# A change waits this long for further ones.
 _PERIOD_S = 5.0
 # A large cluster changes all the time: this is at most 9 GB a day.
 _BYTES_PER_S = 100_000
 _RETRY_S = 30.0
 # The disk may be slow or hang; a stop doesn't wait longer.
 _STOP_S = 2.0
-# For the first round, which takes a second with 10,000 Services. A kernel that refuses it doesn't
-# keep the source waiting for longer.
+# For the first round, which takes a second with 10,000 Services. If the kernel refuses the round,
+# the source waits no longer than this.
 _HEAD_START_S = 3.0
 
 
@@ -52,7 +50,7 @@ class LastState(Component):
     """The last state of one proxy.
 
     Args:
-        source: Where the Services come from; not running yet.
+        source: The source of Services; not running yet.
         options: Contains the folder; without one, nothing is read or written.
     """
 
@@ -74,13 +72,13 @@ class LastState(Component):
         self._clock = clock
         self._pause = pause
         self._served_at = 0.0
-        """When the last state that is served was current; 0: none is."""
+        """When the served last state was current; 0: none is served."""
         self._kept: Snapshot | None = None
-        """The snapshot whose content the file has."""
+        """The snapshot in the file."""
         self._data = b""
         """The content of the file."""
         self._known_at = 0.0
-        """When what is in force was last known to be that of the source."""
+        """When the state in force was last known to be the source's."""
         self._condition = LoggedCondition[str](
             _log,
             "the last state is not kept on disk: %(cause)s",
@@ -107,16 +105,16 @@ class LastState(Component):
         supervisor.start("last state", self.run)
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Publish what the source returns; from now on the last state isn't served."""
+        """Publish a snapshot of the source, which ends serving the last state."""
         if self._served_at:
             self._served_at = 0.0
             _log.info("the source has answered, the last state is no longer served")
-        # A part of it may be older: its watch fails while another kind of objects is listed.
+        # Part of it may be older: one watch may fail while another kind of objects is listed.
         self._known_at = self._clock() - self._source.status().behind_s
         self._sync.publish(snapshot)
 
     async def serve(self) -> None:
-        """Publish the last state, and give it a head start over what the caller does next."""
+        """Publish the last state, and give it a head start over the caller's next steps."""
         if self._file is None or not await self._publish(self._file):
             return
         with contextlib.suppress(TimeoutError):
@@ -126,7 +124,7 @@ class LastState(Component):
             self._source.resume(self._kept)
 
     async def run(self) -> None:
-        """Keep on disk what is in force, until cancelled."""
+        """Keep the state in force on disk, until cancelled."""
         if self._file is None:
             return
         try:
@@ -138,7 +136,7 @@ class LastState(Component):
             await self._save_at_stop(self._file)
 
     async def _publish(self, file: StateFile) -> bool:
-        """Publish the state in the file, if it can be used; return whether it was."""
+        """Publish the state in the file if it is usable; return whether it was."""
         try:
             found = await asyncio.to_thread(self._read, file)
         except UserspaceProxyError as exc:
@@ -179,7 +177,7 @@ class LastState(Component):
         return max(0.0, self._clock() - current_at)
 
     async def _next_in_force(self) -> Snapshot | None:
-        """Return the next snapshot that is in force; None if there is none for a while."""
+        """Return the next snapshot in force; None if there is none for a while."""
         try:
             async with asyncio.timeout(CONFIRM_S):
                 return await self._sync.progress.in_force_after(self._kept)
@@ -187,7 +185,7 @@ class LastState(Component):
             return None
 
     async def _save(self, file: StateFile, snapshot: Snapshot | None) -> None:
-        """Write a snapshot; for None, note that the one in the file is current, if it is."""
+        """Write a snapshot; for None, record that the file's snapshot is current, if it is."""
         is_current = self._source.status().is_current
         if snapshot is None and (self._kept is None or not is_current):
             return
@@ -195,7 +193,7 @@ class LastState(Component):
             self._known_at = self._clock()
         try:
             if snapshot is not None:
-                # A write may be late: the disk was full, or a change waited for the next ones.
+                # A write may be late: the disk was full, or a change waited for further ones.
                 self._data = await asyncio.to_thread(self._write, file, snapshot, self._known_at)
                 self._kept = snapshot
             else:

@@ -1,4 +1,4 @@
-"""The names of one proxy's Services: for this process, for aiohttp, and by DNS."""
+"""Resolves the names of one proxy's Services: in this process, for aiohttp, and by DNS."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ProxyNames:
 
     Args:
         progress: Has the Services.
-        listeners: Where they answer, if not at their cluster IPs.
-        options: Have the cluster's domain.
+        listeners: The Services' addresses, if they don't answer at their cluster IPs.
+        options: Contain the cluster's domain.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ProxyNames:
         return frontend.address if listener is None else listener.address
 
     def current(self) -> ServiceNames | None:
-        """Return the names of the Services that rounds have taken; None before the first ones."""
+        """Return the names of the Services in the rounds' snapshot; None before the first."""
         made = self._make()
         return None if made is None else made.plain
 
@@ -74,31 +74,31 @@ class ProxyNames:
         return last
 
     def search(self, namespace: str) -> NamesInNamespace:
-        """Return the names as programs in a namespace look them up."""
+        """Return the names for programs in a namespace, which may use short names."""
         return NamesInNamespace(self, search_list(namespace, self._domain))
 
 
 class NamesInNamespace:
-    """Names as a program with these domains for short ones looks them up, in any thread."""
+    """The names for a program with a search list of domains; may be used by any thread."""
 
     def __init__(self, names: ProxyNames, search: Sequence[str]) -> None:
         self._names = names
         self._search = search
 
     def find(self, host: str) -> FoundName | None:
-        """Return what a host name is; None: not a name of the cluster."""
-        # Before the first Services, too, names below the domain aren't looked up elsewhere.
+        """Look up a host name; None: it isn't a cluster name."""
+        # Even before the first Services, names below the domain aren't looked up elsewhere.
         names = self._names.current() or self._names.none()
         return find_name(names, host, self._search)
 
     def reached(self, ip: str, port: int, *, is_udp: bool) -> tuple[str, int]:
-        """Return where an address and port of a Service answer."""
+        """Return the address to dial for an address and port of a Service."""
         protocol = Protocol.UDP if is_udp else Protocol.TCP
         return self._names.reach(Frontend(ip, port, protocol))
 
 
 class NamesByDns(Component):
-    """Answers DNS queries where the options ask for it, and notes its address in ``own``."""
+    """Answers DNS queries if the options ask for it, and notes its address in ``own``."""
 
     def __init__(self, names: ProxyNames, options: Options, own: OwnAddresses) -> None:
         self._names = names

@@ -1,4 +1,4 @@
-"""What the plan has to know of this node: follows its addresses."""
+"""Provides the plan's facts about this node, and follows its addresses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = FieldLogger("userspace_proxy.agent")
 
 
 class NodeNow(Component):
-    """The node as it is now."""
+    """The present state of the node."""
 
     def __init__(self, steering: Steering, options: Options) -> None:
         self.on_change: Callable[[], None] = lambda: None
@@ -42,13 +42,13 @@ class NodeNow(Component):
         self._no_node_ports = LoggedCondition[str](_log, "node ports are not served: %(cause)s")
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Follow its addresses, if a steering uses them."""
+        """Follow the node's addresses if the steering uses them."""
         del supervisor
         if self._steering.name != "none":
             self._addresses = NodeAddresses(asyncio.get_running_loop(), self.on_change)
 
     def facts_for(self, snapshot: Snapshot) -> NodeFacts:
-        """Return the facts for a plan of a snapshot; logs what the node lacks."""
+        """Return the node facts for planning a snapshot; logs what the node lacks."""
         known = self._addresses
         addresses = ADDRESSES_WITHOUT_STEERING if known is None else known.current
         facts = make_facts(self._options, snapshot, addresses, self._steering.no_kernel_path)

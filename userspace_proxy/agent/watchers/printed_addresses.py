@@ -1,4 +1,4 @@
-"""Where Service ports are dialled, and that as lines of JSON for programs that started this one.
+"""Prints the addresses of Service ports as lines of JSON, for the program that started this one.
 
     rounds ──▶ Service ports in force ──differences from what was printed──▶ one line each
 
@@ -26,7 +26,7 @@ _log = FieldLogger("userspace_proxy.agent")
 def dialled_address(served: ServedPort, bind: Bind) -> SocketAddress | None:
     """Return the address that clients of a Service port dial; None if it isn't served.
 
-    That is its cluster IP, or with steering ``none`` where the listener for it is.
+    It is the cluster IP, or with steering ``none`` the address of its listener.
     """
     frontends = served.plan.frontends
     frontend = next((f for f in frontends if f.kind is FrontendKind.CLUSTER_IP), frontends[0])
@@ -37,7 +37,7 @@ def dialled_address(served: ServedPort, bind: Bind) -> SocketAddress | None:
 
 
 def address_lines(served_ports: Iterable[ServedPort], bind: Bind) -> dict[PortKey, str]:
-    """Return a line for each Service port and family that is served at a cluster IP."""
+    """Return a line per Service port and family that is served at a cluster IP."""
     lines: dict[PortKey, str] = {}
     for served in served_ports:
         address = dialled_address(served, bind)
@@ -47,7 +47,7 @@ def address_lines(served_ports: Iterable[ServedPort], bind: Bind) -> dict[PortKe
 
 
 def changed_lines(before: Mapping[PortKey, str], now: Mapping[PortKey, str]) -> list[str]:
-    """Return the lines that differ; of what is no longer served, with ``address`` null."""
+    """Return the changed lines; ``address`` is null for ports that are no longer served."""
     gone = [json.loads(line) for key, line in before.items() if key not in now]
     lines = [json.dumps({**one, "address": None, "endpoints": 0}) for one in gone]
     return lines + [line for key, line in now.items() if before.get(key) != line]
@@ -72,7 +72,7 @@ class AddressPrinter(Component):
         supervisor.start("addresses", self.run)
 
     async def run(self) -> None:
-        """Print until cancelled, or until nothing reads it any more."""
+        """Print until cancelled, or until the reader is gone."""
         printed: Mapping[PortKey, str] = {}
         rounds = 0
         while True:

@@ -1,14 +1,14 @@
-"""Answers over a Unix socket whether this process serves what its source has, and if not, why.
+"""Answers over a Unix socket whether this process serves its source's Services, and if not, why.
 
     probe in the container ── connects ──▶ nothing: it serves
                                            a line:  why it doesn't serve yet
 
-On a node's network another process may answer at this proxy's ports: kube-proxy until it has gone,
-or the process before this one. A socket in a container's own file system is only this one's, so a
-rollout that asks it stops where a pod doesn't serve.
+On the node's network another process may answer at this proxy's ports: kube-proxy until it is
+removed, or the previous process. A socket in the container's own file system is this process's
+alone, so a rollout that probes it stops where a pod doesn't serve.
 
-Rule 1: the last state isn't enough: a source that can't be read is what a rollout should stop for.
-Rule 2: once it serves, the answer stays: a source that is away later is no reason to start again.
+Rule 1: the last state isn't enough: an unreadable source should stop a rollout.
+Rule 2: once it serves, the answer stays: a source that fails later is no reason for a restart.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ReadySocket(Component):
     """The socket of one proxy.
 
     Args:
-        path: What is there is replaced: a process that was killed leaves it.
+        path: An existing file is replaced: a killed process leaves its socket.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ReadySocket(Component):
         self._server: asyncio.Server | None = None
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Answer from now on; a path that can't be had is logged."""
+        """Begin to answer; a failure to bind the path is logged."""
         try:
             self._remove()
             self._server = await asyncio.start_unix_server(self._answer, self._path)
@@ -66,7 +66,7 @@ class ReadySocket(Component):
         supervisor.start("ready socket", self.run)
 
     async def run(self) -> None:
-        """Wait until all workers serve what the source has published."""
+        """Wait until all workers serve the source's snapshot."""
         while not self._source.status().is_synced:
             await self._pause(_LOOK_S)
         await self._progress.caught_up()
@@ -74,7 +74,7 @@ class ReadySocket(Component):
         self._serves = True
 
     async def close(self) -> None:
-        """Answer no longer; idempotent."""
+        """Stop answering; idempotent."""
         if self._server is not None:
             self._server.close()
             self._server = None

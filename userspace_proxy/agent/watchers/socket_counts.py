@@ -1,17 +1,17 @@
-"""Brings what the hooks at connect() see of this node's connections into the facts.
+"""Adds connections of this node's programs, as the hooks at connect() report them, to the facts.
 
-    counters ◀──refresh, each few seconds── HookedConnections ──as if of a worker──▶ Group, Plane
+    counters ◀──refresh, each few seconds── HookedConnections ──as a worker's report──▶ Group, Plane
       │  ring ────events, at once─────────────────┘
       └────┴─ a failed dial ─▶ Suspects ─a probe fails, too─▶ ejected for all; AutoPaths: userspace
     observing ◀── a record at the end of each connection, while something watches
 
-Rule 1: what the hooks find has the facts, words and consequences of the userspace path: nothing
-behind the reports differs. Workers eject what the hooks eject, for clients that come there next.
-Rule 2: reading the counters takes a twentieth of a thread's time at most.
-Rule 3: an answer ends an ejection for all, of a client, a worker or a probe.
-Rule 4: a failed dial of a client is counted, and has no other consequence until a probe has failed.
-Rule 5: an event may be lost, as the ring was full. The next reading shows failed dials, and what is
-ejected; of connections that have ended, programs count those whose records are missing.
+Rule 1: the hooks' findings have the facts, texts and consequences of the userspace path: nothing
+behind the reports differs. Workers apply the hooks' ejections for their own later clients.
+Rule 2: reading the counters takes at most a twentieth of a thread's time.
+Rule 3: an answer to a client, a worker or a probe ends an ejection for all.
+Rule 4: a client's failed dial is counted, but has no other consequence until a probe has failed.
+Rule 5: events are lost while the ring is full. The next reading shows failed dials and ejections;
+of ended connections, the BPF programs count the missing records.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ if TYPE_CHECKING:
 _log = FieldLogger("userspace_proxy.agent")
 
 EVERY_S = 1.0
-"""A reading is at most so old where all Services fit."""
+"""The largest age of a reading, unless there are too many Services."""
 _SHARE = 0.05
-# The number of no worker: that of the hooks' reports.
+# No worker's number: it stands for the hooks' reports.
 _HOOKS = -2
 _NO_STATUS = Status()
 
 
 class _ByRules(NamedTuple):
-    """The frontends of one Service port that are left to the rules."""
+    """The frontends of one Service port that aren't offloaded to the hooks."""
 
     made_from: object
-    """What shows whether that has changed."""
+    """Differs if the frontends may have changed."""
     frontends: Mapping[Frontend, str]
-    """Each with the reason."""
+    """The reason for each frontend."""
     has_others: bool
 
 
@@ -96,13 +96,13 @@ class HookedConnections(Component):
         self._left: dict[ServedPort, _ByRules] = {}
         self._by_name: dict[PortKey, ServedPort] = {}
         self._pacing = Pacing(_SHARE, EVERY_S)
-        # Requests that come together share a reading.
+        # Simultaneous requests share a reading.
         self._reading = asyncio.Lock()
         self._ejection_lines, self._return_lines = LogLimit(SERVICE_LINES), LogLimit(SERVICE_LINES)
         plane.on_ejection.append(self._note_ejection)
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Follow events, counters and those that observe."""
+        """Follow events, counters and watchers."""
         supervisor.start("socket counts", self._run)
         supervisor.start("socket events", self._follow)
 
@@ -121,7 +121,7 @@ class HookedConnections(Component):
         self._suspects.close()
 
     async def refresh(self) -> None:
-        """Bring the counts up to date, unless that was done a moment ago."""
+        """Update the counts, unless that was done a moment ago."""
         async with self._reading:
             began = self._clock()
             if began < self._pacing.due:
@@ -141,9 +141,9 @@ class HookedConnections(Component):
                 lambda: (reports.compare(hooks.counts(), hooks.inherited), hooks.ejected())
             )
         except OSError:
-            # The next repair fails, too, and that is shown.
+            # The next repair fails, too, and reports it.
             return
-        # What an event has reported meanwhile is newer.
+        # An event's report meanwhile is newer.
         known = ejected if news == reports.news else None
         served = {one.group.number: one for one in self._served_ports}
         groups = {one.group.key: one.group for one in served.values()}
@@ -165,7 +165,7 @@ class HookedConnections(Component):
         self._plane.receive(_HOOKS, Counted(0, [report], _NO_STATUS))
 
     def _show_paths(self, new: Mapping[int, int]) -> None:
-        """Note which frontends are left to the rules, and how many connections weren't.
+        """Note which frontends aren't offloaded, and count the offloaded connections.
 
         Args:
             new: Connections since the last call, by the numbers of groups.
@@ -191,7 +191,7 @@ class HookedConnections(Component):
             served.path = path
 
     async def _run(self) -> None:
-        """Read counters as often as workers report theirs, until cancelled."""
+        """Read counters at the workers' report interval, until cancelled."""
         while True:
             await pause(REPORT_S)
             await self.refresh()
@@ -218,10 +218,10 @@ class HookedConnections(Component):
         return found
 
     def _note_probe(self, suspect: Suspect, failed: DialFailure | None) -> None:
-        """Take the result of the probe of an endpoint that has failed a client's dial."""
+        """Handle the result of probing an endpoint that failed a client's dial."""
         served, endpoint = suspect.served, suspect.endpoint
         key = served.group.key
-        # It may have left while it was probed.
+        # The endpoint may have left during the probe.
         if served.is_retired or endpoint not in endpoints_of(served.plan.serving):
             return
         if failed is not None:
@@ -235,7 +235,7 @@ class HookedConnections(Component):
                 self._note_return(served, endpoint, self._clock())
 
     def _note_failure(self, suspect: Suspect, failed: DialFailure, until: float) -> None:
-        """Note that an endpoint is ejected for all clients, or for longer."""
+        """Note that an endpoint is ejected for all clients, or its ejection prolonged."""
         served, endpoint = suspect.served, suspect.endpoint
         group, is_silent = served.group, failed.failure is Failure.SILENT
         if is_silent and absent_hop(endpoint.ip):
@@ -261,13 +261,13 @@ class HookedConnections(Component):
             _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
 
     def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
-        """End an ejection as the endpoint has answered a worker, or a probe."""
+        """End an ejection because the endpoint has answered a worker or a probe."""
         if not is_ejected and self._reports.is_ejected(group.key, endpoint):
             self._hooks.readmit(group.key, endpoint)
             self._send(self._reports.readmitted(group, endpoint, self._clock()))
 
     async def _follow(self) -> None:
-        """Take events, and have ends of connections among them while something watches."""
+        """Handle events; ends of connections are among them while something watches."""
         loop, descriptor = asyncio.get_running_loop(), self._hooks.event_descriptor
         loop.add_reader(descriptor, self._take_events)
         try:

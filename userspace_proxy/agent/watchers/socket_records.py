@@ -1,9 +1,9 @@
-"""Makes records of connections that the hooks at connect() have translated, for all that watch.
+"""Makes records of connections that the hooks at connect() have translated, for watchers.
 
     hooks ──the end of a connection── Records ──ConnectionFacts──▶ RecordRing ──▶ observers
                                                       └──────────▶ connection log
 
-Rule 1: what only a relay sees is missing: when the first byte came.
+Rule 1: the time of the first byte is missing, because only a relay sees it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ...dataplane.engine import Engine
     from ...steering.socket_lb.hooks import SocketEvent
 
-# As in linux/tcp.h: the state before the end shows which side has sent a FIN, and was first.
+# From linux/tcp.h: the state before the end shows which side sent its FIN first.
 _FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSE_WAIT, _LAST_ACK, _CLOSING = 4, 5, 6, 8, 9, 11
 _BY_CLIENT = frozenset({_FIN_WAIT1, _FIN_WAIT2, _TIME_WAIT, _CLOSING})
 _BY_ENDPOINT = frozenset({_CLOSE_WAIT, _LAST_ACK})
@@ -46,32 +46,32 @@ class Records:
     """The records of one proxy's hooks.
 
     Args:
-        tuning: Has the share of connections that are logged.
+        tuning: Contains the share of connections that are logged.
     """
 
     def __init__(self, tuning: Tuning) -> None:
         self.tuning = tuning
         share = tuning.connection_log
         self.are_logged = share > 0
-        """Whether they are wanted while nothing watches, too."""
+        """Whether records are wanted even while nothing watches."""
         self.connection_log = ConnectionLog(share) if share else None
-        # It uses these two attributes alone.
+        # The ring uses only these two attributes.
         self._ring = RecordRing(cast("Engine", self))
 
     def observe(self, filters: Sequence[ConnectionFilter]) -> Observed:
-        """Return what was observed since the last call, and observe what a filter takes now."""
+        """Return the observations since the last call, and apply new filters."""
         return self._ring.observe(filters)
 
     def note(self, event: SocketEvent) -> None:
         """Note the end of a connection, or of a dial without an answer."""
         log, port, seen = self.connection_log, event.name.name, event.seen
-        # Whether it sent all that it was asked for isn't known.
+        # Whether the answer was complete isn't known.
         is_plain = seen.result is Result.SERVED and seen.received > 0
         if log is not None and log.takes_next(port.scopes, seen.client.ip, is_plain=is_plain):
             log.write(_facts(event), lambda: seen.frontend)
 
     def leave_out(self, scopes: Collection[str], count: int) -> None:
-        """Note ends of connections for which the programs had no room."""
+        """Note ends of connections that didn't fit into the BPF programs' ring."""
         self._ring.leave_out(scopes, count)
 
 
@@ -102,7 +102,7 @@ def _facts(event: SocketEvent) -> ConnectionFacts:
 
 
 def _ended_by(state: int) -> EndedBy:
-    """Return which side sent its FIN first; a reset without one may be either's."""
+    """Return which side sent its FIN first; a reset without a FIN may be either side's."""
     if state in _BY_CLIENT:
         return EndedBy.CLIENT
     return EndedBy.ENDPOINT if state in _BY_ENDPOINT else EndedBy.NONE

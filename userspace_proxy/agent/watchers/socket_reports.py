@@ -1,13 +1,13 @@
-"""Makes reports, as if of a worker, of what the hooks at connect() have counted and found.
+"""Converts the counters and events of the hooks at connect() to reports like a worker's.
 
     counters, absolute ──▶ compare, look ──differences──▶ GroupReport
     events, probes ──────▶ failed, returned ────────────▶ GroupReport
 
 Rule 1: a failed dial is one failure of its streak, whether an event or the counters show it first.
-Rule 2: counters have no times: what they show beside events was after the last reading, and an
-endpoint that is ejected has failed last. Of one that isn't, these failures are in no streak: they
-are of a client whose endpoints are all ejected for it, or of an event for which there was no room.
-Rule 3: what an earlier process has counted stays with it, but for connections that are open.
+Rule 2: counters have no times: failures without an event happened after the last reading, and an
+ejected endpoint failed last. Such failures of other endpoints are in no streak: their client has
+only ejected endpoints, or the ring had no room for the event.
+Rule 3: an earlier process's counts aren't reported again, except open connections.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...plane import Group
 from ...plane.messages import DurationReport, EndpointReport, GroupReport
 
 At = tuple[PortKey, SocketAddress]
-"""A Service port, and an endpoint of it."""
+"""A Service port and one of its endpoints."""
 
 REFUSED = DialFailure(Failure.REFUSED, errno.ECONNREFUSED)
 UNANSWERED = DialFailure(Failure.SILENT, errno.ETIMEDOUT)
@@ -39,21 +39,21 @@ _COUNTER_OF = {
 
 @dataclass(slots=True)
 class _Failing:
-    """What events have reported of one endpoint of one Service port."""
+    """The failures of one endpoint of one Service port that events have reported."""
 
     noted: int = 0
     """Failed dials that counters haven't shown yet."""
     failed: DialFailure = UNANSWERED
-    """The last one."""
+    """The last failure."""
     at: float = _NEVER
-    """When that was, in monotonic seconds."""
+    """When the last failure happened, in monotonic seconds."""
 
 
 _NEVER_FAILED = _Failing()
 
 
 class _Change(NamedTuple):
-    """The counters of one endpoint at the last look, and now; None: there are none."""
+    """The counters of one endpoint at the last look, and now; None: it has none."""
 
     endpoint: SocketAddress
     before: DialCounts
@@ -61,7 +61,7 @@ class _Change(NamedTuple):
 
 
 class Unreported(NamedTuple):
-    """Failed dials of an endpoint that isn't ejected, which no event has reported."""
+    """Failed dials of an endpoint that isn't ejected, without an event."""
 
     endpoint: SocketAddress
     kind: EventKind
@@ -69,31 +69,31 @@ class Unreported(NamedTuple):
 
 
 class News(NamedTuple):
-    """What is new of one Service port."""
+    """The changes of one Service port."""
 
     report: GroupReport
     connections: int
     unreported: Sequence[Unreported]
     lost: int
-    """Ends of connections that should have been events."""
+    """Ends of connections whose events are missing."""
 
 
 class _Growth(NamedTuple):
-    """What is new of an endpoint."""
+    """The changes of an endpoint."""
 
     endpoint: SocketAddress
     counts: DialCounts
-    """Differences."""
+    """Differences of the counters."""
     dials: StreakPart | None = None
     unreported: int = 0
-    """Failed dials that are in no streak, and that no event has reported."""
+    """Failed dials that are in no streak, and without an event."""
 
     def report(self) -> EndpointReport:
-        """Return it as a worker would."""
+        """Return the report that a worker would make."""
         new, counters = self.counts, EndpointCounters()
         counters.connections = counters.preserved = new.established
         counters.active = new.established - new.ended
-        # Those of a client: what the endpoint has sent is received.
+        # The counters are a client's: bytes sent by the endpoint are received.
         counters.received_bytes, counters.sent_bytes = new.sent, new.received
         counters.failures = new.refused + new.unanswered
         setattr(counters, _COUNTER_OF[REFUSED], new.refused)
@@ -101,13 +101,13 @@ class _Growth(NamedTuple):
         return EndpointReport(self.endpoint, counters.figures(), self.dials)
 
     def suspected(self) -> Unreported:
-        """Return what is to be found out about."""
+        """Return the failed dials whose cause must be determined."""
         kind = EventKind.REFUSED if self.counts.refused else EventKind.UNANSWERED
         return Unreported(self.endpoint, kind, self.unreported)
 
 
 class Reports:
-    """What is yet to be reported of the hooks of one proxy.
+    """The unreported counts of one proxy's hooks.
 
     Args:
         now: Monotonic seconds.
@@ -115,19 +115,19 @@ class Reports:
 
     def __init__(self, now: float) -> None:
         self._counts: dict[At, DialCounts] = {}
-        """As they were reported."""
+        """The counters as last reported."""
         self._failing: dict[At, _Failing] = {}
         self._looked_at = now
         self._ejected: dict[PortKey, dict[SocketAddress, float]] = {}
-        """By Service port, with the monotonic seconds at which a dial is a probe."""
+        """By Service port, with the monotonic seconds when a dial is a probe."""
         self.news = 0
-        """How often an ejection began or ended, as far as that was noted at once."""
+        """How many beginnings or ends of ejections were noted at once."""
 
     def is_ejected(self, name: PortKey, endpoint: SocketAddress) -> bool:
         return endpoint in self._ejected.get(name, ())
 
     def noted(self, name: PortKey, endpoint: SocketAddress) -> None:
-        """Leave a failed dial to :meth:`failed`; without a call of that, it is in no streak."""
+        """Leave a failed dial to :meth:`failed`; if that isn't called, it is in no streak."""
         self._failing.setdefault((name, endpoint), _Failing()).noted += 1
 
     def failed(
@@ -142,7 +142,7 @@ class Reports:
         """Return the report of failed dials that have ejected an endpoint for all.
 
         Args:
-            count: How many there were; each was :meth:`noted`, or is :class:`Unreported`.
+            count: How many dials failed; each was :meth:`noted`, or is :class:`Unreported`.
             at: Monotonic seconds.
             until: When the next dial is a probe.
         """
@@ -158,17 +158,17 @@ class Reports:
         return self._report_end(group, endpoint, [growth], at)
 
     def readmitted(self, group: Group, endpoint: SocketAddress, now: float) -> GroupReport:
-        """Return the report that an ejection has ended, which was noted elsewhere."""
+        """Return the report of an ejection's end that was noted elsewhere."""
         return self._report_end(group, endpoint, [], now)
 
     def compare(
         self, counts: Mapping[At, DialCounts], earlier: Mapping[At, DialCounts]
     ) -> Mapping[PortKey, Sequence[_Change]]:
-        """Return what has changed since the last look, by Service port; also in a thread.
+        """Return the changes since the last look by Service port; may be called in a thread.
 
         Args:
             counts: All counters.
-            earlier: Those of an earlier process.
+            earlier: The counters of an earlier process.
         """
         reported, found = self._counts, defaultdict[PortKey, list[_Change]](list)
         for at, now in counts.items():
@@ -189,15 +189,15 @@ class Reports:
         groups: Mapping[PortKey, Group],
         now: float,
     ) -> Iterator[News]:
-        """Yield what is new of each Service port.
+        """Yield the changes of each Service port.
 
-        What isn't taken, or is of no group yet, is reported by the next look.
+        Changes that aren't taken, or have no group yet, are reported by the next look.
 
         Args:
-            ejected: All endpoints that are ejected, with the seconds until a dial is a probe; None:
-                those that events have reported.
-            groups: By the names of their Service ports.
-            now: Monotonic seconds, at which both were read.
+            ejected: All ejected endpoints, with the seconds until a dial is a probe; None: the
+                ejections that events have reported.
+            groups: The groups by the names of their Service ports.
+            now: Monotonic seconds when both were read.
         """
         before, since, self._looked_at = self._ejected, self._looked_at, now
         if ejected is not None:
@@ -217,23 +217,23 @@ class Reports:
                 yield News(self._report(group, new, now), connections, unreported, lost)
 
     def _forget(self, name: PortKey, changes: Iterable[_Change]) -> None:
-        """Forget endpoints that have no counters any more, of a Service port that is gone."""
+        """Forget endpoints of a removed Service port that have no counters any more."""
         for endpoint in (change.endpoint for change in changes if change.now is None):
             del self._counts[name, endpoint]
             self._failing.pop((name, endpoint), None)
 
     def _follow(self, name: PortKey, change: _Change, since: float, now: float) -> _Growth:
-        """Note the counters of an endpoint, and return what is new since the last look."""
+        """Note the counters of an endpoint, and return the changes since the last look."""
         endpoint, before, counts = change
         at = name, endpoint
         if counts is None:
             del self._counts[at]
             self._failing.pop(at, None)
-            # Nothing reports the ends of those that are open.
+            # The ends of open connections won't be reported.
             return _Growth(endpoint, _NOTHING._replace(ended=_open(before)))
         self._counts[at] = counts
         if counts.established < before.established:
-            # It was removed, and added again.
+            # The endpoint was removed and added again.
             before = _NOTHING._replace(ended=-_open(before))
         new = _difference(counts, before)
         failing, is_ejected = self._failing.get(at, _NEVER_FAILED), self.is_ejected(*at)
@@ -258,7 +258,7 @@ class Reports:
 
     def _report(self, group: Group, new: Sequence[_Growth], now: float) -> GroupReport:
         figures = GroupCounters()
-        # None of these clients has another endpoint tried for it.
+        # The hooks try no other endpoint for these clients.
         figures.refused = sum(one.counts.refused + one.counts.unanswered for one in new)
         buckets = [sum(counts) for counts in zip(*(one.counts.buckets for one in new), strict=True)]
         seconds = sum(one.counts.latency_ns for one in new) / 1e9

@@ -1,13 +1,13 @@
-"""Finds out whether an endpoint that has failed a client's dial fails this node, too.
+"""Checks by probes whether an endpoint that failed a client's dial fails for this node, too.
 
-    a client's dial failed ──▶ a probe at once, in turn ──answered──▶ it is the client's own affair
+    a client's dial failed ──▶ a probe at once, in turn ──answered──▶ the client alone is affected
                                                         └─failed────▶ the endpoint fails for all
 
-Any program can have its own dials fail: by its source address, its TTL, a firewall of its own. So
-one that has failed says nothing to others before a probe has.
+Any program can make its own dials fail: by its source address, its TTL, its own firewall. So a
+failed dial has no effect on other clients before a probe has failed.
 
-Rule 1: one probe answers for all dials that had failed before its end.
-Rule 2: no more probes begin in a second than ``PER_SECOND``; namespaces of Services have turns.
+Rule 1: one probe covers all dials that failed before its end.
+Rule 2: at most ``PER_SECOND`` probes begin in a second; namespaces of Services take turns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...plane.probe_schedule import ProbeSchedule
 from ..rounds.served_port import ServedPort
 
 PER_SECOND = 100
-"""They take less than a hundredth of a core, whatever clients do."""
+"""These probes take less than a hundredth of a core, whatever clients do."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,13 +35,13 @@ class Suspect:
     kind: EventKind
     """How the last dial failed."""
     service: ServiceKey
-    """For which it is probed."""
+    """The Service for which it is probed."""
     failures: int = 1
-    """Dials that have failed."""
+    """How many dials have failed."""
 
 
 def open_probes(note: Note) -> PathProbes:
-    """Return what probes suspected endpoints."""
+    """Return the prober of suspected endpoints."""
     return PathProbes(note, ProbeSchedule(random.random, per_second=PER_SECOND))
 
 
@@ -49,8 +49,8 @@ class Suspects:
     """The suspected endpoints of one proxy.
 
     Args:
-        note: Called once for each, with why its probe failed, None for an answer.
-        open_probes: Opens what probes endpoints, once the first one has to be.
+        note: Called once per suspect with the failure of its probe, or None for an answer.
+        open_probes: Opens the prober when the first endpoint must be probed.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class Suspects:
         self._open_probes = open_probes
         self._probes: PathProbes | None = None
         self._by_endpoint: dict[SocketAddress, dict[PortKey, Suspect]] = {}
-        """By the name of the Service port, too."""
+        """Suspects by endpoint and Service port."""
 
     def add(
         self, served: ServedPort, endpoint: SocketAddress, kind: EventKind, failures: int = 1
     ) -> None:
-        """Suspect an endpoint of a Service port, as dials have failed."""
+        """Suspect an endpoint of a Service port because dials have failed."""
         of_endpoint = self._by_endpoint.setdefault(endpoint, {})
         if (known := of_endpoint.get(served.group.key)) is not None:
             known.kind = kind

@@ -1,10 +1,10 @@
-"""Records what happens: endpoints fail and return, Services lose their endpoints, problems.
+"""Records events: endpoints fail and return, Services lose their endpoints, problems.
 
     plane ──ejected, returned──┐
     sync loop ──plan changes───┼──▶ Timeline ──▶ the newest events, for the page
     view, once a second ───────┘
 
-Rule 1: nothing here depends on the number of Services: only what changed is looked at.
+Rule 1: the cost doesn't depend on the number of Services: only changes are examined.
 Rule 2: the numbers of events and of outages are bounded, and many changes of one round are one
 event.
 """
@@ -30,14 +30,14 @@ from ..rounds.served_port import ServedPort
 from ..rounds.tasks import pause
 from ..rounds.wall_clock import WallClock
 
-# Several times as many as are shown: what many Service ports have in common is one event.
+# Several times the shown number, because events that many Service ports share are shown as one.
 KEPT = 500
 # More changes of one kind in a round are one event.
 _EACH = 5
 _PERIOD_S = 1.0
-# More ejected endpoints aren't followed one by one: a look takes some milliseconds for this many.
+# Further ejected endpoints aren't followed one by one: a look at this many takes milliseconds.
 OUTAGES_MAX = 1_000
-# Workers are asked so often for the cause of an outage; one that has died since never reports it.
+# How often workers are asked for an outage's cause; a worker that has died never reports it.
 _ASKED_MAX = 3
 
 
@@ -50,16 +50,16 @@ class _Outage:
     endpoint: SocketAddress
     saved_before: int
     serving: Serving | None = None
-    """The last one that contained the endpoint."""
+    """The last serving that contained the endpoint."""
     cause: Cause | None = None
-    """Why it fails, as in its Service port's state; None until that was reported."""
+    """The cause from its Service port's state; None until it is reported."""
     asked: int = 0
     """How often workers were asked for the cause."""
     returned_at: float = 0.0
     saved: int | None = None
-    """Connections saved until its end; None while it lasts."""
+    """Connections saved until the end of the outage; None while it lasts."""
     is_on_purpose: bool = False
-    """The endpoint had a fault that was asked for."""
+    """The endpoint had an injected fault."""
 
     def event(self) -> Event:
         lasts = self.saved is None
@@ -75,9 +75,9 @@ class Timeline:
     """The newest events of one proxy.
 
     Args:
-        plane: Tells it of endpoints.
+        plane: Reports ejections and returns of endpoints.
         view: Returns the state of the node, without its Service ports.
-        clocks: Those of the node; None: the real ones.
+        clocks: The node's clocks; None: the real clocks.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Timeline:
         self._view = view
         self._clocks = clocks or WallClock()
         self._events: deque[Event | _Outage] = deque(maxlen=KEPT)
-        """With monotonic seconds, as their owner's outages: the system's clock may be set."""
+        """Events and outages have monotonic times, because the system's clock may be set."""
         self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
-        """Those that last, at most ``OUTAGES_MAX``."""
+        """The present outages, at most ``OUTAGES_MAX``."""
         self._has_more = False
-        """Whether there were more, until half of them have ended."""
+        """Whether there were more, until half of the outages have ended."""
         self._left: dict[PortKey, None] = {}
         """Service ports that left the kernel path because of a probe, at most ``OUTAGES_MAX``."""
         self._last = view()
@@ -110,7 +110,7 @@ class Timeline:
         return self._clocks.now
 
     def note_plan(self, before: Plan, changes: PlanChanges) -> None:
-        """Record which Service ports lose their endpoints, or have some again."""
+        """Record which Service ports lose all endpoints, or have some again."""
         lost: list[PortPlan] = []
         regained: list[PortPlan] = []
         for port in changes.update:
@@ -123,7 +123,7 @@ class Timeline:
     def note_switches(self, switched: Sequence[ServedPort]) -> None:
         """Record which Service ports take another path because of probes."""
         left = [one for one in switched if one.path.now is DataPath.USERSPACE]
-        # Those whose endpoints are new haven't left.
+        # Ports with new endpoints haven't left the kernel path.
         back = [
             one
             for one in switched
@@ -137,13 +137,13 @@ class Timeline:
         self._note_paths(Level.OK, back, "are back on the kernel path")
 
     async def run(self) -> None:
-        """Look once a second at the node, and at outages."""
+        """Check the node and the outages once a second."""
         while True:
             await pause(_PERIOD_S)
             await self.look()
 
     async def look(self) -> None:
-        """Record what has happened to the node, and bring outages up to date."""
+        """Record changes of the node, and update outages."""
         view = self._view()
         now = self._now()
         news = compare_views(self._last, view, self._clocks.unix(now))
@@ -152,7 +152,7 @@ class Timeline:
         for key in keys_of_removed(self._outages):
             self._end(self._outages.pop(key))
         if self._must_ask():
-            # Workers report by themselves every few seconds only.
+            # By themselves, workers report only every few seconds.
             await self._plane.refresh()
         self._clocks.tick()
         for key, outage in list(self._outages.items()):
@@ -163,7 +163,7 @@ class Timeline:
         self._has_more &= len(self._outages) > OUTAGES_MAX // 2
 
     def _word(self, outage: _Outage) -> None:
-        """Word why an endpoint fails, as its Service port's state does."""
+        """Set an outage's cause from its Service port's state."""
         group, endpoint = outage.group, outage.endpoint
         counters = group.counters_of(endpoint)
         is_over = outage.returned_at and outage.cause is not None
@@ -172,7 +172,7 @@ class Timeline:
             outage.cause, _ = failure_of(endpoint, counters, self._clocks, obstacle)
 
     def _must_ask(self) -> bool:
-        """Return whether workers may know more about an outage than they have reported."""
+        """Return whether workers may have an unreported cause of an outage."""
         must_ask = False
         for outage in self._outages.values():
             if outage.returned_at:

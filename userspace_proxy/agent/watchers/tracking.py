@@ -1,8 +1,8 @@
 """Watches how full the connection tracking table is.
 
 While it is full, the kernel silently drops the first packet of every new connection, to Services
-and elsewhere; open connections go on. The table is the kernel's, so it is reported and not changed.
-So that metrics can be read and probes answered, the status ports need no entry while it lasts
+and elsewhere; open connections go on. The table belongs to the kernel, so it is only reported, not
+changed. The status ports are exempt from tracking meanwhile, so that metrics and probes still work
 (``steering.held_tables``).
 
 Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_normal_ct().
@@ -26,28 +26,28 @@ from ..rounds.tasks import Supervisor, pause
 _log = FieldLogger("userspace_proxy.agent")
 
 LOOK_EVERY_S = 1.0
-# Entries that end are replaced at once, so a full table is seldom seen with the last one in use.
+# Ended entries are replaced at once, so a full table is rarely seen with its last entry in use.
 _FULL = 0.99
-# Lower than _FULL, so that a table at its limit isn't reported again and again.
+# Lower than _FULL, so that a table at its limit isn't reported repeatedly.
 _ROOM = 0.9
 
 
 def exempt_ports(
     own: OwnAddresses, proxy_name: str | None, kernel: KernelOffers = LACKS_NOTHING
 ) -> Untracked | None:
-    """Return what exempts the status ports from a table that is full; None without such a port."""
+    """Return the table that exempts the status ports from tracking; None without such a port."""
     ports = [address[1] for address in (own.health, own.admin) if address is not None]
     return Untracked(ports, proxy_name or "", kernel) if ports else None
 
 
 class TrackingWatch(Component):
-    """Reports a table that is full, and its recovery.
+    """Reports a full table, and its recovery.
 
     Args:
-        report: Called with what the cluster's users should be able to read.
+        report: Called with events for the cluster's users.
         own: Has the status ports, which are exempt while the kernel drops packets; None: they
             aren't.
-        kernel: What the kernel offers.
+        kernel: The kernel's features.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class TrackingWatch(Component):
         self._clock = clock
         self._log_limit = LogLimit()
         self.table = TrackingTable()
-        """As of the last look."""
+        """The table at the last look."""
         self.is_full = False
         self.is_dropping = False
-        """Packets were dropped since it became full: the kernel found no entry to replace."""
+        """Packets were dropped since the table became full: no entry could be replaced."""
 
     async def start(self, supervisor: Supervisor) -> None:
-        """Watch; the status servers start before."""
+        """Begin to watch; the status servers have started before."""
         if self._own is not None:
             self._untracked = exempt_ports(self._own, self._proxy_name, self._kernel)
         supervisor.start("tracking", self.run)
@@ -86,7 +86,7 @@ class TrackingWatch(Component):
         )
 
     async def close(self) -> None:
-        """Exempt nothing any more."""
+        """Remove the exemption."""
         if self._untracked is not None:
             await self._untracked.let_go()
 
@@ -99,7 +99,7 @@ class TrackingWatch(Component):
             await pause(LOOK_EVERY_S)
 
     def look(self) -> None:
-        """Read the table, and report if it has become full or is no longer full."""
+        """Read the table, and report if it has become full, or has room again."""
         before, table = self.table, self._read()
         self.table = table
         share = table.entries / table.limit if table.limit else 0.0
