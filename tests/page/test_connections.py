@@ -79,11 +79,11 @@ async def test_a_name_is_text_and_no_markup(screen):
 
 
 async def test_which_client_calls_which_service_is_a_table(screen):
-    screen.observing.add_calls([Calls(port_key("shop/web:http"), "10.244.0.7", 12)], 3)
+    screen.observing.add_calls([Calls(port_key("shop/web:http"), "10.244.0.7", 12, 4)], 3)
     page = await opened(screen)
     edges = page.locator("#edge-rows tr")
     await expect(edges).to_have_count(2)
-    await expect(edges.first).to_have_text("10.244.0.7shop/web:http12")
+    await expect(edges.first).to_have_text("10.244.0.7shop/web:http124")
     await expect(edges.last).to_have_text("others3")
 
 
