@@ -329,4 +329,4 @@ def test_an_incident_that_is_over_is_none():
 
 
 def test_pages_are_as_recorded(tmp_path):
-    assert changed(tmp_path, "page", "parts", "incident") == []
+    assert changed(tmp_path, "page", "incident") == []
