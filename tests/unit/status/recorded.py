@@ -85,6 +85,8 @@ from .views import (
 )
 
 RECORDED = Path(__file__).parent / "recorded_bytes"
+METERED = {"orders", "front", "log", "idle", "fast", "uncounted", "back", "admin", "cart"}
+"""Services whose metrics are recorded: those of the others are of the same kinds."""
 
 _TIMES = Times((0.001, 0.01, 1.0), (9, 5, 0, 2), 3.25)
 _FIRST_BYTES = Times((0.001, 0.01, 1.0), (1, 0, 0, 0), 0.0005)
@@ -305,8 +307,8 @@ def _explained(view: StatusFacts, folder: Path) -> Iterator[tuple[str, str]]:
         namespace = "voice" if name == "media" else "shop"
         subject = read_subject(status, f"{namespace}/{name}", "the proxy at x", is_live=True)
         yield f"explain-{name}", render_text(explain(subject, client="198.51.100.7"))
-        if name == "orders":
-            yield "explain-orders-json", render_json(explain(subject))
+        if name == "payments":
+            yield "explain-payments-json", render_json(explain(subject))
     path = folder / "shop.yaml"
     path.write_text(_MANIFEST)
     snapshot, _ = load_manifests(path)
@@ -328,7 +330,7 @@ def _rendered(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
     yield "status-summary.json", encode_answer(summary)
     yield "configz.json", render_configz(view)
     yield "demand.json", render_demand(view)
-    yield from _metrics(view)
+    yield from _metrics(replace(view, ports=[p for p in view.ports if p.service in METERED]))
     page = render_page(sample, Selection(open=tuple(_rows_of_each_kind(view))))
     yield "page.html", page
     searched = render_page(sample, Selection(q="orders", sort="-saved"))
