@@ -128,11 +128,6 @@ def test_a_service_whose_address_is_taken_is_a_problem_and_one_of_another_proxy_
     assert problem.what.endswith(f": {say(taken)}")
 
 
-def test_a_port_that_drops_is_not_shown_as_refusing():
-    inside, outside = make_two_sides()
-    assert (inside.state.word, outside.state.word) == ("served", "dropped")
-
-
 def test_ports_that_drop_clients_from_outside_are_counted_without_problems():
     verdict = summarise(make_view(make_port(), *make_two_sides()), NOW).verdict
     assert verdict == "No problems. 3 Service ports served, 1 of them not for outside clients."

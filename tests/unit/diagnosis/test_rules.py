@@ -45,7 +45,7 @@ def check(expected):
     return port
 
 
-@pytest.mark.parametrize("expected", cases.CASES)
+@pytest.mark.parametrize("expected", [*cases.CASES, *cases.BESIDE_ONE, *cases.LEFT, *cases.FLOWS])
 def test_how_a_service_port_is_served(expected):
     check(expected)
 
@@ -62,21 +62,6 @@ def test_of_what_only_closes_is_said_what_was_seen(expected):
 def test_a_port_whose_endpoint_denies_clients_needs_attention(expected):
     denying = check(expected).endpoints[-1]
     assert (denying.level, denying.serves) == (Level.ATTENTION, True)
-
-
-@pytest.mark.parametrize("expected", cases.BESIDE_ONE)
-def test_beside_an_endpoint_that_fails_another_one_may_fail_at_times(expected):
-    check(expected)
-
-
-@pytest.mark.parametrize("expected", cases.LEFT)
-def test_clients_that_left_before_an_answer_are_no_success(expected):
-    check(expected)
-
-
-@pytest.mark.parametrize("expected", cases.FLOWS)
-def test_flows_of_which_some_are_answered_have_one_sentence(expected):
-    check(expected)
 
 
 @pytest.mark.parametrize("expected", cases.STALLED)

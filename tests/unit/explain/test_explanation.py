@@ -2,16 +2,12 @@ import pytest
 
 from tests.unit.status.recorded import changed
 from tests.unit.status.views import (
-    NOW,
     make_address,
     make_calm_view,
-    make_ignored,
     make_port,
-    make_troubled_view,
     make_view,
-    replace,
 )
-from userspace_proxy.causes.endpoints import dial_failed, dropped_here, refuses
+from userspace_proxy.causes.endpoints import dial_failed, refuses
 from userspace_proxy.causes.notes import node_port_named
 from userspace_proxy.causes.say import remedy, say
 from userspace_proxy.diagnosis.judge import diagnose
@@ -19,8 +15,6 @@ from userspace_proxy.explain import explain, render_text
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.explanation import PathStep, read_subject
 from userspace_proxy.facts import (
-    FirewallFacts,
-    LastStateFacts,
     Level,
     RejectedFacts,
     SourceFacts,
@@ -53,22 +47,6 @@ def test_a_fact_and_its_remedy_are_said_once():
     assert [shown.count(said) for said in (say(cause), remedy(cause))] == [1, 1]
 
 
-def test_no_chain_is_said_to_drop_nothing_where_one_does():
-    chain = "a chain of another program"
-    dropped = make_port(problem=f"{chain} (input, priority 0) drops packets to it")
-    dropped.taken_by = "ip evil in"
-    shown = render_text(explain(make_subject(dropped)))
-    assert f"{chain} (input, priority 0) drops packets to it" in shown
-    assert "✓ firewall" not in shown
-    endpoint = replace(
-        make_dead_endpoint("10.244.1.8:80"),
-        cause=dropped_here("10.244.1.8:80", f"{chain} drops it"),
-    )
-    shown = render_text(explain(make_subject(make_port(endpoints=(endpoint,)))))
-    assert f"does not answer: {chain} drops it" in shown
-    assert "✓ firewall" not in shown
-
-
 @pytest.mark.parametrize("columns", [40, 80])
 def test_text_fits_on_the_terminal_except_what_is_pasted(columns):
     explanation = explain(make_subject(DEAD))
@@ -84,30 +62,12 @@ def test_control_characters_are_not_written():
     assert "\x1b" not in text
 
 
-def test_a_port_has_its_addresses_endpoints_and_state():
-    dead = make_dead_endpoint("10.244.1.8:80", connections=20, failures=2)
-    (port,) = make_subject(make_port(endpoints=(dead,))).ports
-    assert (port.name, port.family, port.protocol, port.state.level) == (
-        "shop/web:http", "IPv4", "TCP", Level.TROUBLE,
-    )  # fmt: skip
-    assert [(f.address, f.kind) for f in port.frontends] == [("10.96.7.118:80", "ClusterIP")]
-    (endpoint,) = port.endpoints
-    assert endpoint.cause == refuses("10.244.1.8:80").replace(count=2, last_at=NOW - 3)
-    assert (endpoint.connections, endpoint.failures) == (20, 2)
-
-
 def test_other_services_are_left_out():
     ports = make_calm_view().ports
     assert {port.name for port in make_subject(*ports, service="shop/web").ports} == {
         "shop/web:http"
     }
     assert make_subject(*ports, service="shop/web:other").ports == []
-
-
-def test_an_ignored_service_has_its_cause():
-    ignored = (make_ignored("shop/db", "", "headless"), make_ignored("shop/x", "", "other"))
-    (item,) = make_subject(service="shop/db", ignored=ignored).ignored
-    assert (item.port, say(item.cause), item.is_conflict) == ("", "headless", False)
 
 
 def test_a_mistake_that_is_a_note_of_its_port_is_not_repeated():
@@ -122,21 +82,8 @@ def test_a_mistake_that_is_a_note_of_its_port_is_not_repeated():
 
 
 def test_only_a_running_proxy_has_facts_about_its_node():
+    assert make_subject().node is not None
     assert make_subject(is_live=False).node is None
-    view = make_troubled_view()
-    node = make_subject(
-        steering=view.steering,
-        sync=view.sync,
-        source=view.source,
-        firewalls=(FirewallFacts("ip filter INPUT", "policy drop", "nft …"),),
-        last_state=LastStateFacts("f", served_at=1.0),
-    ).node
-    assert node is not None
-    assert (node.node, node.steering.name, node.steering.repairs) == ("node-a", "nftables", 3)
-    assert node.firewalls == [FirewallFacts("ip filter INPUT", "policy drop", "nft …")]
-    assert node.source.problems == [*view.source.problems]
-    assert node.sync.problem == view.sync.problem
-    assert node.last_state.age_s is not None
 
 
 def test_explanations_are_as_recorded(tmp_path):

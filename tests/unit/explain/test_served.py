@@ -9,17 +9,10 @@ from userspace_proxy.diagnosis.dated import cause_at
 from userspace_proxy.explain import explain
 from userspace_proxy.explain.dial import DialResult
 from userspace_proxy.explain.served import policy_drops, served_sentence
-from userspace_proxy.model import DataPath, Handling, Hold, IPFamily
+from userspace_proxy.model import DataPath
 from userspace_proxy.policy import PathDecision
 
 from .subjects import make_subject
-
-
-def test_the_sentence_names_the_family_of_which_no_client_got_a_byte():
-    served = make_port()
-    stalled = make_port(family=IPFamily.IPV6, connections=7, received_bytes=0, sent_bytes=0)
-    alone = explain(make_subject(stalled)).sentence
-    assert explain(make_subject(served, stalled)).sentence == f"IPv6: {alone}"
 
 
 @pytest.mark.parametrize("figures", [{"refused": 5}, {"failures": 5}, {"resets": 1}])
@@ -61,12 +54,6 @@ def test_what_is_served_elsewhere_by_design_is_said_once(figures):
 
 def test_a_service_without_ports_says_so():
     assert served_sentence((), make_subject(), {}) == "shop/web has no ports"
-
-
-def test_a_service_that_holds_clients_has_the_sentence_of_that_port():
-    hold = Handling(hold=Hold(60))
-    port = make_port(endpoints=(), reason="it has no endpoints", handling=hold)
-    assert explain(make_subject(port)).sentence == port.state.sentence
 
 
 @pytest.mark.parametrize(

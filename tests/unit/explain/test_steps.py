@@ -16,7 +16,6 @@ from userspace_proxy.causes.endpoints import (
     dial_failed,
     fault_on_purpose,
     loses,
-    no_datagram,
     resets,
     sends_nothing,
 )
@@ -155,11 +154,6 @@ def test_what_an_endpoint_did_before_is_what_came_back_from_it(endpoint, protoco
     words = before_it_failed(endpoint, protocol)
     assert [one for one in ("answered", "accepted 20") if one in words] == said
     assert bool(words) is bool(said)
-
-
-def udp(*others, **figures):
-    stalled = failing(replace(no_datagram(POD), count=3), **figures)
-    return make_port(protocol=Protocol.UDP, endpoints=(stalled, *others), sent_bytes=9)
 
 
 def test_a_service_that_keeps_each_client_to_an_endpoint_says_so():

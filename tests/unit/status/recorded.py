@@ -55,6 +55,7 @@ from userspace_proxy.model import (
     Protocol,
     ProxyProtocol,
     ServiceKey,
+    Side,
 )
 from userspace_proxy.policy import PathDecision
 from userspace_proxy.sources.manifests import load_manifests
@@ -84,6 +85,8 @@ from .views import (
 )
 
 RECORDED = Path(__file__).parent / "recorded_bytes"
+METERED = {"orders", "front", "log", "idle", "fast", "uncounted", "back", "admin", "cart"}
+"""Services whose metrics are recorded: those of the others are of the same kinds."""
 
 _TIMES = Times((0.001, 0.01, 1.0), (9, 5, 0, 2), 3.25)
 _FIRST_BYTES = Times((0.001, 0.01, 1.0), (1, 0, 0, 0), 0.0005)
@@ -304,8 +307,8 @@ def _explained(view: StatusFacts, folder: Path) -> Iterator[tuple[str, str]]:
         namespace = "voice" if name == "media" else "shop"
         subject = read_subject(status, f"{namespace}/{name}", "the proxy at x", is_live=True)
         yield f"explain-{name}", render_text(explain(subject, client="198.51.100.7"))
-        if name == "orders":
-            yield "explain-orders-json", render_json(explain(subject))
+        if name == "payments":
+            yield "explain-payments-json", render_json(explain(subject))
     path = folder / "shop.yaml"
     path.write_text(_MANIFEST)
     snapshot, _ = load_manifests(path)
@@ -320,7 +323,6 @@ def _explained(view: StatusFacts, folder: Path) -> Iterator[tuple[str, str]]:
 def _rendered(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
     history = _history(view)
     sample = Sample(view, NOW, history)
-    every = tuple(row_id(port.plan.key) for port in view.ports)
     yield "status.json", render_status(view, now=NOW)
     yield "status-search.json", render_status(view, now=NOW, selection=Selection(q="is:problem"))
     yield "status-one.json", render_status(view.only("shop/front"), now=NOW)
@@ -328,13 +330,11 @@ def _rendered(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
     yield "status-summary.json", encode_answer(summary)
     yield "configz.json", render_configz(view)
     yield "demand.json", render_demand(view)
-    for detail in ("node", "service", "endpoint"):
-        families = families_of(view, detail)
-        yield f"metrics-{detail}.txt", write_families(families, open_metrics=detail == "node")
-    yield "page.html", render_page(sample, Selection(open=every))
-    yield "page-search.html", render_page(sample, Selection(q="orders", sort="-saved"))
-    parts = render_parts(build_page(sample, Selection(sort="address", refresh=False)))
-    yield "parts.html", "\n".join(parts.html.values()).encode()
+    yield from _metrics(replace(view, ports=[p for p in view.ports if p.service in METERED]))
+    page = render_page(sample, Selection(open=tuple(_rows_of_each_kind(view))))
+    yield "page.html", page
+    searched = render_page(sample, Selection(q="orders", sort="-saved"))
+    yield "page-search.html", _lines_beside(page, searched)
     wide = {"history": history, "is_wide": True}
     yield "text.txt", render_status_text(view, now=NOW).body
     yield "text-wide.txt", render_status_text(view, now=NOW, **wide).body
@@ -344,6 +344,30 @@ def _rendered(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
     for shown in (view.only("shop/web"), view.only("shop/orders")):
         answer = make_answer(shown, now=NOW, selection=Selection())
         yield f"watch-{shown.ports[0].plan.key.name.name}.json", changes.line(answer)
+
+
+def _metrics(view: StatusFacts) -> Iterator[tuple[str, bytes]]:
+    """Yield what each detail adds to the detail before, with which it begins."""
+    before = b""
+    for detail in ("node", "service", "endpoint"):
+        text = write_families(families_of(view, detail), open_metrics=False)
+        yield f"metrics-{detail}.txt", text.removeprefix(before)
+        before = text
+
+
+def _rows_of_each_kind(view: StatusFacts) -> Iterator[str]:
+    """Yield the rows to expand: the details of the others have no line of another kind."""
+    expanded = {"orders", "idle", "fast", "back", "full", "web"}
+    for port in view.ports:
+        key = port.plan.key
+        if key.name.name in expanded or key.side is Side.EXTERNAL:
+            yield row_id(key)
+
+
+def _lines_beside(page: bytes, other: bytes) -> bytes:
+    """Return the lines of another page that a page doesn't have."""
+    known = set(page.splitlines())
+    return b"\n".join(line for line in other.splitlines() if line not in known)
 
 
 def _rendered_small() -> Iterator[tuple[str, bytes]]:

@@ -210,11 +210,6 @@ def test_a_service_port_that_was_on_the_kernel_path_has_its_connections_from_the
     assert path_value(ports, path, service="cart", path="userspace") is None
 
 
-def test_connections_that_are_not_counted_have_no_series():
-    ports = {WEB_LABELS: replace(make_port(), path=PathView(DataPath.KERNEL))}
-    assert path_value(ports, "kernel_path_connections_total", service="web") is None
-
-
 def edge(client, key, connections, pod=""):
     port = port_fields(key)
     return EdgeFacts(client=client, client_pod=pod, connections=connections, **port)
@@ -253,10 +248,6 @@ def holding_view():
 
 def test_each_service_that_holds_has_its_demand_or_0():
     assert demand_of(holding_view()) == {ServiceKey("shop", "api"): 0, ServiceKey("shop", "web"): 3}
-
-
-def test_an_autoscaler_finds_the_number_by_namespace_and_name():
-    assert json.loads(render_demand(holding_view())) == {"demand": {"shop": {"api": 0, "web": 3}}}
 
 
 def test_the_sums_of_all_nodes_follow_where_they_are_known():

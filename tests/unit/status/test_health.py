@@ -14,6 +14,8 @@ from userspace_proxy.status.health import (
 
 from .views import NOW, make_view, replace
 
+FULL = TrackingFacts(1000, 1000, is_full=True)
+
 
 def view_with(**sync):
     return make_view(sync=SyncFacts(**{"last_done": NOW - 600, "last_queued": NOW - 700, **sync}))
@@ -47,13 +49,6 @@ def test_livez_does_not_depend_on_the_node():
     assert body.keys() == {"lastUpdated", "currentTime", "healthy", "status"}
     assert body["healthy"] is True
     assert body["lastUpdated"] == go_time(NOW)
-
-
-def test_a_node_that_drops_new_connections_is_unhealthy_and_live():
-    view = make_view(tracking=TrackingFacts(1000, 1000, is_full=True, is_dropping=True))
-    assert (answer_healthz(view, NOW).status, answer_livez(view, NOW).status) == (503, 200)
-    full = make_view(tracking=TrackingFacts(1000, 1000, is_full=True))
-    assert answer_healthz(full, NOW).status == 200
 
 
 def test_a_node_about_to_be_deleted_is_not_eligible_while_its_proxy_is_healthy():
@@ -91,6 +86,8 @@ def test_last_updated_is_the_last_round_while_unhealthy():
         pytest.param({"sync": SyncFacts(waiting_since=NOW - 60)}, 503, 200, id="late-by-now"),
         pytest.param({"sync": SyncFacts(waiting_since=NOW - 59.9)}, 200, 200, id="change-in-time"),
         pytest.param({"sync": SyncFacts()}, 200, 200, id="no-change-yet"),
+        pytest.param({"tracking": FULL}, 200, 200, id="no-entry-left"),
+        pytest.param({"tracking": replace(FULL, is_dropping=True)}, 503, 200, id="it-drops"),
         pytest.param({"sync": SyncFacts(turned_s_ago=59.9)}, 200, 200, id="a-long-turn"),
         pytest.param({"sync": SyncFacts(turned_s_ago=60)}, 200, 503, id="the-loop-is-stuck"),
     ],

@@ -301,13 +301,6 @@ class Client:
 WEB, CART = make_port("web"), make_port("cart")
 
 
-def test_the_first_line_is_the_whole_answer():
-    first = Client().see(WEB, CART)
-    assert (first["node"], first["now"]) == ("node-a", NOW + 1)
-    assert {port["service"] for port in first["ports"]} == {"web", "cart"}
-    assert "gone" not in first
-
-
 def test_a_line_is_empty_if_nothing_but_the_time_has_changed():
     client = Client()
     client.see(WEB, CART)
@@ -332,13 +325,6 @@ def test_a_service_port_that_is_gone_is_named_once():
     assert line["gone"] == [web]
     assert client.see(CART) is None
     assert [port["service"] for port in client.see(WEB, CART)["ports"]] == ["web"]
-
-
-def test_one_service_can_be_watched():
-    client = Client()
-    first = client.see(WEB, CART, service="shop/cart")
-    assert [port["service"] for port in first["ports"]] == ["cart"]
-    assert client.see(replace(WEB, refused=1), CART, service="shop/cart") is None
 
 
 def test_lines_of_a_watched_service_are_as_recorded(tmp_path):

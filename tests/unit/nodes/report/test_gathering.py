@@ -19,8 +19,7 @@ from userspace_proxy_kubectl.nodes.report.pseudonyms import Pseudonyms
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import fixed
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
-from userspace_proxy_testing.fakes.agents import FakeAgents, node_object
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
+from userspace_proxy_testing.fakes.agents import node_object
 
 NOW = 1_795_000_000.0
 OBJECTS = service_objects(4)
@@ -42,23 +41,12 @@ def answer(node: str, status: StatusFacts | None = None, **more: object) -> Agen
 
 
 @pytest.fixture
-async def api(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    async with FakeApiServer() as api:
-        for item in OBJECTS:
-            api.put(item)
-        agents = FakeAgents(api)
-        for node in ("a", "b"):
-            agents.add(node, fixed(b""), log=f"log of {node}\n")
-        yield api
-
-
-@pytest.fixture
-async def client(api):
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
+def api(api, agents):
+    for item in OBJECTS:
+        api.put(item)
+    for node in ("a", "b"):
+        agents.add(node, fixed(b""), log=f"log of {node}\n")
+    return api
 
 
 def test_services_that_most_nodes_do_not_serve_come_first():

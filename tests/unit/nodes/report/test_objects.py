@@ -3,14 +3,11 @@ import json
 import pytest
 
 from userspace_proxy.secrets import Secrets
-from userspace_proxy.sources.kubernetes.client import ApiClient
-from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy_kubectl.nodes.report import objects
 from userspace_proxy_kubectl.nodes.report.objects import learn_names, read_objects, safe_object
 from userspace_proxy_kubectl.nodes.report.pseudonyms import Pseudonyms
 from userspace_proxy_kubectl.nodes.report.scrubbing import Scrubber
 from userspace_proxy_testing.fakes.agent_status import service_objects
-from userspace_proxy_testing.fakes.api_server import FakeApiServer
 
 SERVICE = {
     "apiVersion": "v1",
@@ -82,20 +79,10 @@ def test_other_forms_are_left_out(item):
 
 
 @pytest.fixture
-async def api(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "*")
-    async with FakeApiServer() as api:
-        for item in service_objects(3):
-            api.put(item)
-        yield api
-
-
-@pytest.fixture
-async def client(api):
-    client = ApiClient(Credentials(master=api.url))
-    await client.open()
-    yield client
-    await client.close()
+def api(api):
+    for item in service_objects(3):
+        api.put(item)
+    return api
 
 
 async def test_a_service_and_its_slices_are_read(client):
