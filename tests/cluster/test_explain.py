@@ -88,53 +88,6 @@ def test_a_namespace_without_permission_is_one_line(shop: ControlPlane) -> None:
     assert "refuses to list services: services is forbidden" in text
 
 
-def endpoint_slice(name: str, **labels: str) -> dict[str, object]:
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": name, "labels": labels},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": ["10.244.1.7"]}],
-        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
-    }
-
-
-def test_files_with_what_kubectl_prints_are_explained_in_the_same_words(
-    shop: ControlPlane, tmp_path: Path
-) -> None:
-    of, headless = "kubernetes.io/service-name", "service.kubernetes.io/headless"
-    names = ("labelled", "unlabelled", "marked", "similar")
-    apply(
-        shop,
-        *(service(name) for name in names),
-        endpoint_slice("labelled-1", **{of: "labelled"}),
-        endpoint_slice("unlabelled-1"),
-        endpoint_slice("marked-1", **{of: "marked", headless: ""}),
-        endpoint_slice("similar-1", **{of: "simlar"}),
-    )
-    kinds = "services,endpointslices"
-    (tmp_path / "shop.yaml").write_text(shop.kubectl("-n", NAMESPACE, "get", kinds, "-o", "yaml"))
-    words = ("--output=json", "--steering=nftables")
-    sentences = []
-    for name in names:
-        status, text = explain(shop, f"shop/{name}", *words)
-        files = [*PROGRAM, "explain", f"shop/{name}", *words, f"--manifests={tmp_path}"]
-        done = subprocess.run(files, capture_output=True, text=True, timeout=60)
-        there, here = json.loads(text), json.loads(done.stdout)
-        assert (done.returncode, here["parts"]) == (status, there["parts"])
-        assert here["sentence"] == there["sentence"]
-        sentences.append(here["sentence"])
-    assert sentences == [
-        "Clients would be served by 1 endpoint",
-        "Clients are refused: no EndpointSlice belongs to shop/unlabelled: EndpointSlice "
-        f"shop/unlabelled-1 has no label {of}, so it belongs to no Service",
-        "Clients are refused: no EndpointSlice belongs to shop/marked: shop/marked-1 has the label "
-        f"{headless}, that of headless Services",
-        'Clients are refused: EndpointSlice shop/similar-1 names "simlar", which does not exist '
-        '(did you mean "similar"?)',
-    ]
-
-
 def test_kubectl_runs_it_as_a_plugin_with_its_own_kubeconfig(
     shop: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,37 +202,6 @@ async def test_an_unknown_token_is_a_problem_that_names_the_file(
         await published.first()
 
 
-async def test_token_and_certificate_files_work_as_kubeadm_writes_them(
-    cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
-) -> None:
-    token = tmp_path / "token"
-    token.write_text(token_of(ADMIN) + "\n")
-    config = json.loads(control_plane.kubeconfig.read_text())
-    del config["clusters"][0]["cluster"]["certificate-authority-data"]
-    config["clusters"][0]["cluster"]["certificate-authority"] = str(control_plane.ca_file)
-    config["users"][0]["user"] = {"tokenFile": str(token)}
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(json.dumps(config))
-    async with running(cluster.source(kubeconfig=str(kubeconfig))) as published:
-        await published.first()
-
-
-async def test_a_certificate_that_is_not_trusted_is_a_problem(
-    cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
-) -> None:
-    config = json.loads(control_plane.kubeconfig.read_text())
-    del config["clusters"][0]["cluster"]["certificate-authority-data"]
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(json.dumps(config))
-    source = cluster.source(kubeconfig=str(kubeconfig))
-    async with running(source):
-        await eventually("the problem", lambda: source.status().problems != ())
-        [problem] = source.status().problems
-    assert problem.startswith(
-        f"cannot reach the API server at {control_plane.server}: its certificate is not trusted: "
-    )
-
-
 async def eventually(what: str, holds: Callable[[], bool]) -> None:
     """Wait for something that nothing tells of, and let the event loop go on meanwhile."""
     await asyncio.to_thread(wait_for, what, holds)

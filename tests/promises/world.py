@@ -214,23 +214,19 @@ class ManifestWorld(World):
         self.agent.start_until_ready()
 
     def write(self, *specs: Spec) -> None:
-        """Part of World."""
         self._specs |= {spec.name: spec for spec in specs}
         self._save()
 
     def erase(self, *specs: Spec) -> None:
-        """Part of World."""
         for spec in specs:
             del self._specs[spec.name]
         self._save()
 
     def write_node(self, node: Object) -> None:
-        """Part of World."""
         self._node = node
         self._save()
 
     def doom_node(self) -> None:
-        """Part of World."""
         self.write_node(node_object(deletionTimestamp="2026-01-01T00:00:00Z"))
 
     def _save(self) -> None:

@@ -77,7 +77,6 @@ class ApiRig(Rig):
     """The agent reads Services from an API server."""
 
     def prepare(self) -> None:
-        """Part of Rig."""
         self.control_plane = shared_control_plane()
         self.api = Api(_Here(), self.control_plane)
         self.resources.callback(self.api.close)
@@ -90,7 +89,6 @@ class ApiRig(Rig):
         self.agent.source = f"--kubeconfig={self.kubeconfig}"
 
     def start(self) -> None:
-        """Part of Rig."""
         self.remove(NEW)
         self.put(*self.services())
         self.agent.start_until_ready()

@@ -54,7 +54,6 @@ class DualStackRig(Rig):
     )
 
     def prepare(self) -> None:
-        """Part of Rig."""
         ips = [str(self.pod(name).ip6) for name in ("one", "two")]
         label = {"kubernetes.io/service-name": WEB.name}
         slice_ = {

@@ -138,21 +138,3 @@ def test_the_first_clients_of_two_nodes_wake_a_deployment_once_and_are_served(
     assert {event["message"] for event in needed} == {"The service-port default/web needs pods."}
     for node in cluster.nodes:
         assert json.loads(status(cluster, node, "/api/v1/demand"))["demand"]["default"]["web"] >= 1
-
-
-def test_without_the_role_clients_wait_and_the_cause_is_shown(
-    cluster: Cluster, address: str
-) -> None:
-    cluster.control_plane.kubectl("delete", "rolebinding", "userspace-proxy-wake", check=False)
-    node = cluster.nodes[0]
-
-    def cause() -> str:
-        shown = json.loads(status(cluster, node, "/api/v1/status?service=default/web"))
-        return str(shown["ports"][0]["waits"]["problem"])
-
-    expected = "allow this user to get and update deployments/scale in namespace default"
-    with client(node, address) as answer:
-        wait_for("the cause on the page", lambda: expected in cause(), hint=cause)
-        assert get(cluster, "deployment/web")["spec"]["replicas"] == 0
-        cluster.kubectl("scale", "deployment/web", "--replicas=1")
-        assert answer().startswith("web-")
