@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +36,10 @@ class RealCluster(HistoryCluster):
         self._control_plane = control_plane
 
     async def put(self, item: dict[str, Any]) -> None:
-        await self.kubectl("apply", "-f", "-", input=json.dumps(item))
+        await self.put_all(item)
+
+    async def put_all(self, *items: dict[str, Any]) -> None:
+        await asyncio.to_thread(self._control_plane.apply, *items)
 
     async def delete(self, kind: str, name: str) -> None:
         await self.kubectl("delete", kind, name)
@@ -63,8 +65,8 @@ class RealCluster(HistoryCluster):
         await client.open()
         return client
 
-    async def kubectl(self, *args: str, input: str | None = None) -> str:  # noqa: A002
-        return await asyncio.to_thread(self._control_plane.kubectl, *args, input=input)
+    async def kubectl(self, *args: str) -> str:
+        return await asyncio.to_thread(self._control_plane.kubectl, *args)
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ async def test_addresses_are_those_that_the_server_allocates(cluster: RealCluste
 )
 async def test_no_service_of_many_is_lost(cluster: RealCluster, is_newest: bool) -> None:
     items = [service(f"web-{n:04}", f"10.96.{100 + n // 250}.{n % 250 + 1}") for n in range(1200)]
-    await cluster.put({"apiVersion": "v1", "kind": "List", "items": items})
+    await cluster.put_all(*items)
     source = cluster.source()
     if is_newest:
         # Only the newest state comes in pages from a server with a watch cache.

@@ -68,7 +68,7 @@ class Side(abc.ABC):
 
         def is_served() -> bool:
             with contextlib.suppress(OSError):
-                return bool(self._dialler.get((WEB.ip, WEB.port)))
+                return bool(self._dialler.get(WEB.address))
             return False
 
         wait_for("an answer", is_served, deadline_s=READY_S)

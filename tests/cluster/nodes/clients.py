@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..objects import Object, pod
 from ..waiting import wait_for
 from .cluster import Cluster
 from .images import OURS
@@ -45,28 +46,13 @@ class Client:
     def name(self) -> str:
         return f"client-{self.kind.lower()}-{'host' if self.on_host else 'pod'}-{self.node}"
 
-    def pod(self, address: str, port: int) -> dict[str, object]:
+    def pod(self, address: str, port: int) -> Object:
         """Return the pod; the API server serves its log."""
-        script = PROBER.read_text()
         arguments = (address, port, self.rate, self.kind, TIMEOUT_S)
-        program = ["/opt/userspace-proxy/bin/python", "-u", "-c", script]
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": self.name},
-            "spec": {
-                "nodeName": self.node,
-                "hostNetwork": self.on_host,
-                "terminationGracePeriodSeconds": 0,
-                "containers": [
-                    {
-                        "name": "client",
-                        "image": OURS,
-                        "command": [*program, *map(str, arguments)],
-                    }
-                ],
-            },
-        }
+        program = ["/opt/userspace-proxy/bin/python", "-u", "-c", PROBER.read_text()]
+        command = [*program, *map(str, arguments)]
+        container = {"name": "client", "image": OURS, "command": command}
+        return pod(self.name, container, nodeName=self.node, hostNetwork=self.on_host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pytest
 from tests.processes import started
 
 from ..build import Binaries
+from ..objects import deployment, made
 from ..rights import grant_wake
 from ..waiting import wait_for
 from .cluster import Cluster
@@ -24,38 +25,20 @@ from .proxies import PROXIES
 pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(400)]
 
 [AGNHOST, _] = AGNHOST_NAMES
-LABELS = {"app": "web"}
 CONTAINER = {
     "name": "web",
     "image": AGNHOST,
     "args": ["netexec", "--http-port=8080"],
     "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
 }
-DEPLOYMENT = {
-    "apiVersion": "apps/v1",
-    "kind": "Deployment",
-    "metadata": {"name": "web"},
-    "spec": {
-        "replicas": 0,
-        "selector": {"matchLabels": LABELS},
-        "template": {
-            "metadata": {"labels": LABELS},
-            "spec": {"terminationGracePeriodSeconds": 0, "containers": [CONTAINER]},
-        },
-    },
+ANNOTATIONS = {
+    "userspace-proxy.io/hold": "120s",
+    "userspace-proxy.io/wake": "deployment/web",
 }
-SERVICE = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {
-        "name": "web",
-        "annotations": {
-            "userspace-proxy.io/hold": "120s",
-            "userspace-proxy.io/wake": "deployment/web",
-        },
-    },
-    "spec": {"selector": LABELS, "ports": [{"port": 80, "targetPort": 8080}]},
-}
+PORTS = [{"port": 80, "targetPort": 8080}]
+SERVICE = made(
+    "Service", "web", {"selector": {"app": "web"}, "ports": PORTS}, annotations=ANNOTATIONS
+)
 
 
 @pytest.fixture(scope="module", params=["nftables"])
@@ -65,8 +48,7 @@ def cluster(
     """Two nodes, a Deployment without replicas, and its Service."""
     images, proxy = ensure_images(node_programs), PROXIES[request.param]
     with Cluster(cluster_binaries, node_programs, images, proxy, nodes=2) as cluster:
-        items = {"apiVersion": "v1", "kind": "List", "items": [DEPLOYMENT, SERVICE]}
-        cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+        cluster.control_plane.apply(deployment(CONTAINER, 0), SERVICE)
         yield cluster
 
 
