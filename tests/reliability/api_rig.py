@@ -13,7 +13,6 @@ import atexit
 import functools
 import http.client
 import json
-import socket
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.api_client import Api
+from tests.cluster.api_client import Api, Here
 from tests.cluster.build import ensure_binaries, missing_targets
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.credentials import NODE_PROXIER, token_of
@@ -50,13 +49,6 @@ _KUBERNETES = {
 }
 
 
-class _Here:
-    """Makes sockets in this process's namespace, where the API server is."""
-
-    def tcp(self) -> socket.socket:
-        return socket.socket()
-
-
 @functools.cache
 def shared_control_plane() -> ControlPlane:
     """Return the control plane of all rows, which runs until this process ends."""
@@ -66,7 +58,7 @@ def shared_control_plane() -> ControlPlane:
     control_plane.start()
     atexit.register(control_plane.stop)
     control_plane.grant_node_proxier()
-    api = Api(_Here(), control_plane)
+    api = Api(Here(), control_plane)
     api.put("/api/v1/namespaces", {"metadata": {"name": "shop"}})
     api.put("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", _KUBERNETES)
     api.close()
@@ -78,7 +70,7 @@ class ApiRig(Rig):
 
     def prepare(self) -> None:
         self.control_plane = shared_control_plane()
-        self.api = Api(_Here(), self.control_plane)
+        self.api = Api(Here(), self.control_plane)
         self.resources.callback(self.api.close)
         sockets = Sockets(self.testbed.node)
         self.resources.callback(sockets.close)
@@ -159,7 +151,7 @@ class ApiRig(Rig):
         problems: list[Exception] = []
 
         def work() -> None:
-            api = Api(_Here(), self.control_plane)
+            api = Api(Here(), self.control_plane)
             try:
                 while not problems:
                     item = queue.get_nowait()
