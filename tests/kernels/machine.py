@@ -26,8 +26,6 @@ from .initramfs import archive, below
 from .kernels import Unpacked
 from .root import Root
 
-RESULT = "/result"
-"""Where a command leaves its results."""
 RESULT_BYTES = 64 << 20
 _GRACE_S = 20
 _PROOF_S = 30.0

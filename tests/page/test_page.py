@@ -3,8 +3,6 @@ import itertools
 import pytest
 
 from tests.unit.status.views import (
-    NOW,
-    make_address,
     make_calm_view,
     make_endpoint,
     make_ignored,
@@ -13,10 +11,8 @@ from tests.unit.status.views import (
     make_two_sides,
     make_view,
 )
-from userspace_proxy.causes.endpoints import resets
 from userspace_proxy.facts import RejectedFacts, SourceFacts
 from userspace_proxy.facts.node import ObjectKey
-from userspace_proxy.status.text import render_text
 
 from .axe import violations_on
 
@@ -59,14 +55,6 @@ CONTRASTS = """
   return found;
 }
 """
-
-
-def row_of(page, name):
-    return page.locator("tbody.port").filter(has=page.get_by_role("link", name=name))
-
-
-async def cells_of(row):
-    return [" ".join(cell.split()) for cell in await row.get_by_role("cell").all_inner_texts()]
 
 
 async def test_a_node_with_problems_shows_them_first(screen):
@@ -116,22 +104,6 @@ async def test_a_link_to_a_service_shows_it_alone_with_its_details(screen):
     assert await page.locator("tbody.port .name a").all_inner_texts() == ["shop/web:http"]
     assert await page.get_by_role("heading", name="Clients dial").is_visible()
     assert await page.get_by_role("searchbox").input_value() == "service:shop/web"
-
-
-async def test_the_page_has_the_terminals_figures_and_marks(screen):
-    endpoints = (
-        make_endpoint("10.244.1.7:80"),
-        make_endpoint("10.244.1.8:80", ejected_for_s=4.0),
-        make_endpoint("10.244.1.9:80", cause=resets(make_address("10.244.1.9:80"))),
-        make_endpoint("10.244.1.10:80", "not on this node", False),
-    )
-    view = make_view(make_port("web", endpoints=endpoints))
-    page = await screen.open(view, "/?q=web&refresh=off")
-    assert (await cells_of(row_of(page, "shop/web:http")))[1] == "●✖✖○ 1/4"
-    assert "  1 of 4  " in render_text(view, now=NOW).body.decode()
-    marks = page.get_by_role("table", name="Endpoints of").get_by_role("img")
-    names = [await mark.get_attribute("aria-label") for mark in await marks.all()]
-    assert names == ["well", "trouble", "trouble", "not used"]
 
 
 REJECTED = RejectedFacts.at(

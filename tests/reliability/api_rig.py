@@ -30,7 +30,7 @@ from tests.node.clients import Sockets
 from tests.node.manifests import Service, with_endpoints
 
 from .api_proxy import ApiProxy
-from .rig import Rig
+from .rig import Rig, is_served
 
 NEW = Service("new", "10.96.0.99")
 PATHS = {
@@ -140,9 +140,7 @@ class ApiRig(Rig):
 
     def is_served(self, service: Service) -> bool:
         """Return whether a client outside can connect to a Service."""
-        with self.testbed["laptop"].tcp() as sock:
-            sock.settimeout(0.5)
-            return sock.connect_ex(service.address) == 0
+        return is_served(self, service.address)
 
     def _post_all(self, items: Iterable[dict[str, Any]]) -> None:
         queue: SimpleQueue[dict[str, Any]] = SimpleQueue()

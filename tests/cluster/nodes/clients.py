@@ -19,8 +19,15 @@ from pathlib import Path
 from ..objects import Object, pod
 from ..waiting import wait_for
 from .cluster import Cluster
-from .images import OURS
+from .images import AGNHOST_NAMES, OURS
 
+NETEXEC = {
+    "name": "web",
+    "image": AGNHOST_NAMES[0],
+    "args": ["netexec", "--http-port=8080"],
+    "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
+}
+"""A server for clients: it answers HTTP at port 8080, and datagrams at 8081, by its pod's name."""
 PROBER = Path(__file__).with_name("prober.py")
 RATE = 25
 """Requests a second of a client: new connections of four clients, a hundred."""

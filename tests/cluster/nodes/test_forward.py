@@ -21,28 +21,23 @@ from ..child import Child
 from ..objects import deployment, made
 from ..waiting import wait_for
 from . import forward_client
+from .clients import NETEXEC
 from .cluster import Cluster
 from .families import FAMILIES
-from .images import AGNHOST_NAMES, ensure_images
+from .images import ensure_images
 from .programs import Programs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(400)]
 
-[AGNHOST, _] = AGNHOST_NAMES
 WEB = "web.shop.svc.cluster.local"
-CONTAINER = {
-    "name": "web",
-    "image": AGNHOST,
-    "args": ["netexec", "--http-port=8080"],
-    "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
-}
+
 PORTS = [
     {"name": "http", "port": 80, "targetPort": 8080},
     {"name": "udp", "port": 81, "targetPort": 8081, "protocol": "UDP"},
 ]
 OBJECTS = [
     made("Namespace", "shop"),
-    deployment(CONTAINER, 2, namespace="shop"),
+    deployment(NETEXEC, 2, namespace="shop"),
     made("Service", "web", {"selector": {"app": "web"}, "ports": PORTS}, namespace="shop"),
 ]
 

@@ -27,9 +27,9 @@ from ..chart import kubeadm_phase
 from ..objects import Object, made, pod
 from ..waiting import wait_for
 from . import kubeadm
-from .clients import Client, Clients, Toll, now
+from .clients import NETEXEC, Client, Clients, Toll, now
 from .cluster import Cluster
-from .images import AGNHOST_NAMES, ensure_images, ensure_own_image
+from .images import ensure_images, ensure_own_image
 from .node import ClusterNode
 from .programs import Programs
 from .release import find_agent, process_status
@@ -387,8 +387,7 @@ def _is_quiet(clients: Clients) -> bool:
 
 
 def _web(node: str) -> Object:
-    container = {"name": "web", "image": AGNHOST_NAMES[0], "args": ["netexec"]}
-    return pod(f"web-{node}", container, labels={"app": "web"}, nodeName=node)
+    return pod(f"web-{node}", NETEXEC, labels={"app": "web"}, nodeName=node)
 
 
 def _service() -> Object:

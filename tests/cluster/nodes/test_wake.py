@@ -16,21 +16,16 @@ from ..build import Binaries
 from ..objects import deployment, made
 from ..rights import grant_wake
 from ..waiting import wait_for
+from .clients import NETEXEC
 from .cluster import Cluster
-from .images import AGNHOST_NAMES, ensure_images
+from .images import ensure_images
 from .node import ClusterNode
 from .programs import Programs
 from .proxies import PROXIES
 
 pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(400)]
 
-[AGNHOST, _] = AGNHOST_NAMES
-CONTAINER = {
-    "name": "web",
-    "image": AGNHOST,
-    "args": ["netexec", "--http-port=8080"],
-    "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
-}
+
 ANNOTATIONS = {
     "userspace-proxy.io/hold": "120s",
     "userspace-proxy.io/wake": "deployment/web",
@@ -48,7 +43,7 @@ def cluster(
     """Two nodes, a Deployment without replicas, and its Service."""
     images, proxy = ensure_images(node_programs), PROXIES[request.param]
     with Cluster(cluster_binaries, node_programs, images, proxy, nodes=2) as cluster:
-        cluster.control_plane.apply(deployment(CONTAINER, 0), SERVICE)
+        cluster.control_plane.apply(deployment(NETEXEC, 0), SERVICE)
         yield cluster
 
 
