@@ -25,6 +25,13 @@ class Dialler(Protocol):
         """Return a new TCP socket."""
 
 
+class Here:
+    """Makes sockets in this process's namespace, where the API server is."""
+
+    def tcp(self) -> socket.socket:
+        return socket.socket()
+
+
 class Api:
     """The API server, asked as its admin.
 
@@ -39,13 +46,19 @@ class Api:
         self._context = ssl.create_default_context(cafile=control_plane.ca_file)
         self._connection: http.client.HTTPConnection | None = None
 
-    def ask(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> int:
+    def ask(self, method: str, path: str, body: Any = None) -> int:
         """Send a request; return its status if that is good, or 404.
 
         Raises:
             AssertionError: The API server refuses, with its words.
         """
-        headers = {"Authorization": f"Bearer {token_of(ADMIN)}", "Content-Type": kind}
+        status, said = self.request(method, path, body)
+        assert status < 300 or status == http.HTTPStatus.NOT_FOUND, f"{method} {path}: {said}"
+        return status
+
+    def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Send a request; return its status and the answer, a JSON object."""
+        headers = {"Authorization": f"Bearer {token_of(ADMIN)}", "Content-Type": "application/json"}
         text = None if body is None else json.dumps(body)
         try:
             status, said = self._send(method, path, text, headers)
@@ -53,8 +66,7 @@ class Api:
             # It was started anew.
             self.close()
             status, said = self._send(method, path, text, headers)
-        assert status < 300 or status == http.HTTPStatus.NOT_FOUND, f"{method} {path}: {said}"
-        return status
+        return status, json.loads(said)
 
     def put(self, path: str, item: Object) -> None:
         """Put an object in its place, or make it."""

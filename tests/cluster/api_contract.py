@@ -24,9 +24,12 @@ from userspace_proxy_kubectl.port_forward import (
     open_stream,
 )
 
+from .objects import made
+
 Put = Callable[[dict[str, Any]], Awaitable[None]]
 
 PODS = "/api/v1/namespaces/default/pods"
+CONTAINER = {"name": "main", "image": "none"}
 LABELS = {"app.kubernetes.io/name": "userspace-proxy"}
 SELECTOR = {"labelSelector": "app.kubernetes.io/name=userspace-proxy"}
 DEADLINE_S = 120.0
@@ -34,12 +37,8 @@ DEADLINE_S = 120.0
 
 def pod(name: str, labels: dict[str, str]) -> dict[str, Any]:
     """Return a Pod that has no node."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default", "labels": labels},
-        "spec": {"containers": [{"name": "main", "image": "none"}]},
-    }
+    spec = {"containers": [CONTAINER]}
+    return made("Pod", name, spec, namespace="default", labels=labels)
 
 
 def names_of(items: list[bytes]) -> list[str]:

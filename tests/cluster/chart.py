@@ -11,6 +11,9 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tests.tools.chart import CHART
 from tests.tools.generated import write
@@ -60,6 +63,11 @@ def kubeadm_phase(phase: str, daemon_set: Path = KUBE_PROXY, *values: str) -> st
     """
     of_phase = (f"--set=kubeadm.phase={phase}", f"--set-file=kubeadm.daemonSet={daemon_set}")
     return render(*of_phase, *values)
+
+
+def objects_of(text: str) -> dict[tuple[str, str], Any]:
+    """Return the objects of a manifest by kind and name."""
+    return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text)}
 
 
 def _manifest(*values: str) -> str:

@@ -12,6 +12,7 @@ Rule 2: everything that waits has a deadline, and its error shows the end of the
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -54,7 +55,6 @@ class ControlPlane:
             must be up.
         bind_address: Where the API server listens, an address that exists there. It goes into the
             certificate, so clients dial this one.
-        port: Where it listens; None: a free one, or 6443 with a prefix.
         service_cidr: Where ClusterIPs come from; two, separated by a comma, for dual stack, with
             the family of ``bind_address`` first.
         apiserver_flags: Flags of kube-apiserver after ours; they win over ours.
@@ -70,7 +70,6 @@ class ControlPlane:
         *,
         prefix: Sequence[str] = (),
         bind_address: str = "127.0.0.1",
-        port: int | None = None,
         service_cidr: str = "10.96.0.0/16",
         apiserver_flags: Sequence[str] = (),
         etcd_data: Path | None = None,
@@ -80,7 +79,6 @@ class ControlPlane:
         self._binaries = binaries
         self._prefix = tuple(prefix)
         self._bind_address = bind_address
-        self._wanted_port = port
         self._service_cidr = service_cidr
         self._apiserver_flags = tuple(apiserver_flags)
         self._etcd_data = etcd_data
@@ -250,6 +248,16 @@ class ControlPlane:
             raise ControlPlaneError(f"cannot {command}: {done.stderr.strip()}")
         return done.stdout
 
+    def apply(self, *objects: Mapping[str, object], namespace: str = "") -> None:
+        """Create objects, or change those of their names.
+
+        Args:
+            namespace: Of those that name none; empty: ``default``.
+        """
+        where = ("--namespace", namespace) if namespace else ()
+        items = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+        self.kubectl("apply", *where, "-f", "-", input=items)
+
     def kubeconfig_for(self, user: str) -> Path:
         """Return the kubeconfig of somebody who has a token."""
         # Clients take a colon for the end of a path.
@@ -283,12 +291,12 @@ class ControlPlane:
         other program gets the port, neither before the first start nor between two.
         """
         if self._prefix:
-            self._port = self._wanted_port or NAMESPACE_PORT
+            self._port = NAMESPACE_PORT
             return
         is_v6 = isinstance(ip_address(self._bind_address), IPv6Address)
         self._reserved = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET)
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._reserved.bind((self._bind_address, self._wanted_port or 0))
+        self._reserved.bind((self._bind_address, 0))
         self._port = self._reserved.getsockname()[1]
 
     def _start_etcd(self) -> None:

@@ -19,6 +19,7 @@ from userspace_proxy_testing.sandbox.address_plan import POD_CIDR
 from .build import Write
 from .control_plane import ControlPlane
 from .nodes.programs import ensure_program
+from .objects import made
 
 USER = "kube-proxy"
 USERS = {USER: "system:masters"}
@@ -64,14 +65,8 @@ def put_objects(
 ) -> None:
     """Write a Node and further objects into an empty API server."""
     address = {"type": "InternalIP", "address": str(node.ip)}
-    node_object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name}}
-    items = {"apiVersion": "v1", "kind": "List", "items": [node_object, *objects]}
-    control_plane.kubectl("create", "-f", "-", input=json.dumps(items))
-    control_plane.kubectl(
-        "replace",
-        "--raw",
-        f"/api/v1/nodes/{node.name}/status",
-        "-f",
-        "-",
-        input=json.dumps({**node_object, "status": {"addresses": [address]}}),
-    )
+    node_object = made("Node", node.name)
+    control_plane.apply(node_object, *objects)
+    status = json.dumps({**node_object, "status": {"addresses": [address]}})
+    path = f"/api/v1/nodes/{node.name}/status"
+    control_plane.kubectl("replace", "--raw", path, "-f", "-", input=status)

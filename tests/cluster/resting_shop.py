@@ -35,43 +35,26 @@ from userspace_proxy.sources.kubernetes.credentials import Credentials
 
 from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
+from .objects import Object, deployment, made
 
 NAMESPACE = "shop"
 WEB = ServiceKey(NAMESPACE, "web")
 DEADLINE_S = 120.0
 _APPS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 _SLICES = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
-_LABELS = {"app": "web"}
+
 _PORT = 8080
+_CONTAINER = {"name": "web", "image": "none"}
 
 
-def deployment(replicas: int) -> dict[str, Any]:
-    container = {"name": "web", "image": "none"}
-    template = {"metadata": {"labels": _LABELS}, "spec": {"containers": [container]}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "web", "namespace": NAMESPACE},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": _LABELS},
-            "template": template,
-        },
-    }
-
-
-def service(idle_after: str) -> dict[str, Any]:
+def service(idle_after: str) -> Object:
     annotations = {
         "userspace-proxy.io/hold": "60s",
         "userspace-proxy.io/wake": "deployment/web",
         "userspace-proxy.io/idle-after": idle_after,
     }
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "web", "namespace": NAMESPACE, "annotations": annotations},
-        "spec": {"selector": _LABELS, "ports": [{"port": 80, "targetPort": _PORT}]},
-    }
+    spec = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": _PORT}]}
+    return made("Service", "web", spec, namespace=NAMESPACE, annotations=annotations)
 
 
 class Controllers:
@@ -266,7 +249,7 @@ async def open_shop(control_plane: ControlPlane, idle_after: str) -> AsyncIterat
         shop = Shop(api, agents)
         for name in agents:
             await shop.put("/api/v1/nodes", {"kind": "Node", "metadata": {"name": name}})
-        await shop.put(_APPS, deployment(0))
+        await shop.put(_APPS, deployment(_CONTAINER, 0, namespace=NAMESPACE))
         await shop.put(f"/api/v1/namespaces/{NAMESPACE}/services", service(idle_after))
         for agent in agents.values():
             await stack.enter_async_context(agent)

@@ -6,12 +6,12 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
+from .objects import made
 from .waiting import wait_for
 
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
@@ -65,11 +65,9 @@ _MANIFEST = Path(__file__).parents[2] / "examples/deploy/wake.yaml"
 def grant_wake(control_plane: ControlPlane, namespace: str = "default") -> None:
     """Allow to scale workloads of a namespace, which is created, and to share Leases."""
     text = _MANIFEST.read_text().replace("namespace: default", f"namespace: {namespace}")
-    metadata = {"name": namespace}
-    objects: list[Any] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}]
+    objects = [made("Namespace", namespace)]
     for item in yaml.safe_load_all(text):
         if item["kind"] == "RoleBinding":
             item["subjects"] = [{"kind": "User", "name": NODE_PROXIER}]
         objects.append(item)
-    items = {"apiVersion": "v1", "kind": "List", "items": objects}
-    control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+    control_plane.apply(*objects)

@@ -8,9 +8,7 @@ drawn ── create ──▶ API server ── get ──▶ stored ──▶ a
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
-import ssl
+import http
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,8 +21,8 @@ from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources.kubernetes import KubernetesSource
 from userspace_proxy.sources.kubernetes.one_service import OneServiceReader
 
+from .api_client import Api, Here
 from .control_plane import ControlPlane
-from .credentials import ADMIN, token_of
 
 FOLDERS = {
     "Service": "/api/v1/namespaces/{}/services",
@@ -79,42 +77,38 @@ class Objects:
         self._control_plane = control_plane
         # One loop: connections end some turns after their source.
         self._runner = asyncio.Runner()
-        self._connection = http.client.HTTPSConnection(
-            control_plane.server.removeprefix("https://"),
-            timeout=30,
-            context=ssl.create_default_context(cafile=str(control_plane.ca_file)),
-        )
+        self._api = Api(Here(), control_plane)
         for name in NAMESPACES:
-            self._ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+            self._api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
 
     def close(self) -> None:
         """Close all connections; the objects stay."""
-        self._connection.close()
+        self._api.close()
         self._runner.close()
 
     def replace(self, objects: Sequence[Object]) -> Kept:
         """Remove all objects of former tests, and create these."""
         self._remove_all()
-        _, own = self._ask("GET", _OWN)
+        _, own = self._api.request("GET", _OWN)
         kept = Kept([own | SERVICE], [own | SERVICE], [])
         for item in objects:
             namespace, name = _key(item)
             folder = FOLDERS[item["kind"]].format(namespace)
             if f"{folder}/{name}" == _OWN:
                 continue
-            status, answer = self._ask("POST", f"{folder}?fieldValidation=Strict", item)
+            status, answer = self._api.request("POST", f"{folder}?fieldValidation=Strict", item)
             if status >= http.HTTPStatus.BAD_REQUEST:
                 kept.refused.append((item, answer["message"]))
                 continue
             if item["kind"] == "Service" and "status" in item:
                 answer["status"] = item["status"]
-                status, answer = self._ask("PUT", f"{folder}/{name}/status", answer)
+                status, answer = self._api.request("PUT", f"{folder}/{name}/status", answer)
                 assert status == http.HTTPStatus.OK, answer
             kept.accepted.append(item)
             kept.stored.append(answer | {key: item[key] for key in SERVICE})
         # A list from memory, as the agent's first one, may be older than the last change.
         for path in _EVERYWHERE:
-            self._ask("GET", path)
+            self._api.request("GET", path)
         return kept
 
     def all(self, *, with_headless: bool = False) -> Read:
@@ -135,7 +129,7 @@ class Objects:
 
     def _remove_all(self) -> None:
         for path in self._all_folders():
-            status, answer = self._ask("DELETE", path)
+            status, answer = self._api.request("DELETE", path)
             assert status == http.HTTPStatus.OK, answer
 
     @staticmethod
@@ -144,12 +138,6 @@ class Objects:
         yield FOLDERS["EndpointSlice"].format("default")
         for kind in ("Service", "EndpointSlice"):
             yield from (FOLDERS[kind].format(namespace) for namespace in NAMESPACES)
-
-    def _ask(self, method: str, path: str, body: Object | None = None) -> tuple[int, Object]:
-        headers = {"Authorization": f"Bearer {token_of(ADMIN)}", "Content-Type": "application/json"}
-        self._connection.request(method, path, json.dumps(body) if body else None, headers)
-        with self._connection.getresponse() as answer:
-            return answer.status, json.loads(answer.read())
 
 
 def _key(item: Object) -> tuple[str, str]:

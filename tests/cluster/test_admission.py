@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
+import http
 import json
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,9 +15,9 @@ from tests.unit.sources.drawn import Object
 from tests.unit.sources.same_objects import of_manifests, of_one_service, seen
 from userspace_proxy.sources.manifests.objects import ManifestReader
 
+from .api_client import Api, Here
 from .build import Binaries
 from .control_plane import ControlPlane
-from .credentials import ADMIN, token_of
 from .same_objects import Objects, written_objects
 
 pytestmark = pytest.mark.cluster
@@ -206,29 +204,11 @@ def slices() -> Iterator[Variant]:
     yield from variants(SLICE, OF_SLICE_PORT, "ports", 0)
 
 
-class ApiServer:
-    """Asks an API server what it would do with an object."""
-
-    def __init__(self, control_plane: ControlPlane) -> None:
-        trust = ssl.create_default_context(cafile=str(control_plane.ca_file))
-        self._server = control_plane.server
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
-        )
-
-    def why_refused(self, item: dict[str, Any]) -> str:
-        """Return why it refuses an object; empty: it doesn't."""
-        url = f"{self._server}{PATHS[item['kind']]}?dryRun=All&fieldValidation=Strict"
-        body = json.dumps(item).encode()
-        request = urllib.request.Request(url, body, method="POST")
-        request.add_header("Authorization", f"Bearer {token_of(ADMIN)}")
-        request.add_header("Content-Type", "application/json")
-        try:
-            with self._opener.open(request, timeout=30):
-                return ""
-        except urllib.error.HTTPError as error:
-            with error:
-                return str(json.loads(error.read())["message"])
+def why_refused(api: Api, item: dict[str, Any]) -> str:
+    """Return why an API server would refuse an object; empty: it wouldn't."""
+    path = f"{PATHS[item['kind']]}?dryRun=All&fieldValidation=Strict"
+    status, answer = api.request("POST", path, item)
+    return "" if status < http.HTTPStatus.BAD_REQUEST else str(answer["message"])
 
 
 def why_refused_here(item: dict[str, Any]) -> str:
@@ -248,13 +228,14 @@ def control_plane(cluster_binaries: Binaries) -> Iterator[ControlPlane]:
 def test_manifests_refuse_what_the_api_server_refuses(
     control_plane: ControlPlane, objects: Callable[[], Iterator[Variant]]
 ) -> None:
-    server = ApiServer(control_plane)
+    api = Api(Here(), control_plane)
     differences = []
     for name, item in objects():
-        there, here = server.why_refused(item), why_refused_here(item)
+        there, here = why_refused(api, item), why_refused_here(item)
         is_known = any(why in there for why in OF_THE_CLUSTER) or name.endswith(DIFFERENT)
         if bool(there) != bool(here) and not is_known:
             differences.append(f"{name}: there {there or 'accepted'}; here {here or 'accepted'}")
+    api.close()
     assert differences == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -30,8 +29,7 @@ class TestKubeApiServer(ApiContract):
     @pytest.fixture
     async def put(self, control_plane: ControlPlane) -> AsyncIterator[Put]:
         async def put(item: dict[str, Any]) -> None:
-            text = json.dumps(item)
-            await asyncio.to_thread(control_plane.kubectl, "apply", "-f", "-", input=text)
+            await asyncio.to_thread(control_plane.apply, item)
 
         yield put
         delete = ("delete", "pods", "--all", "--now", "-n", "default")

@@ -17,7 +17,7 @@ import yaml
 from tests.tools.chart import CHART
 
 from .build import BuildError
-from .chart import KUBE_PROXY, MANIFESTS, kubeadm_phase, render, run
+from .chart import KUBE_PROXY, MANIFESTS, kubeadm_phase, objects_of, render, run
 from .control_plane import ControlPlane
 from .waiting import wait_for
 
@@ -49,10 +49,6 @@ spec:
     storage: true
     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 """
-
-
-def objects_of(text: str) -> dict[tuple[str, str], Any]:
-    return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text)}
 
 
 def container_of(daemon_set: Any) -> Any:

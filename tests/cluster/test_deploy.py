@@ -21,7 +21,7 @@ from userspace_proxy.plane.privileges import WORKER_ID
 from userspace_proxy_testing.sandbox import Sandbox
 
 from .build import Binaries
-from .chart import kubeadm_phase
+from .chart import kubeadm_phase, objects_of
 from .container import Volumes, start_container
 from .control_plane import ControlPlane
 from .image import Image
@@ -58,10 +58,6 @@ addressType: IPv4
 ports: [{name: web, port: 8080, protocol: TCP}, {name: dns, port: 5353, protocol: UDP}]
 endpoints: [{addresses: [POD]}]
 """
-
-
-def objects_of(text: str) -> dict[tuple[str, str], Any]:
-    return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text)}
 
 
 def installed() -> dict[tuple[str, str], Any]:

@@ -78,7 +78,7 @@ async def test_a_repair_is_an_event_of_the_node_and_is_counted(
 async def test_a_service_in_conflict_is_described_with_the_event(
     control_plane: ControlPlane, source: KubernetesSource
 ) -> None:
-    control_plane.kubectl("apply", "-f", "-", input=json.dumps(service()))
+    control_plane.apply(service())
     key = ServiceKey("default", "web")
     async with running(source) as published:
         await published.first()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 
 from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
+from .objects import Object, made, pod
 from .plugin import write_plugin
 from .waiting import wait_for
 
@@ -19,7 +19,6 @@ pytestmark = pytest.mark.cluster
 
 NAMESPACE = "shop"
 PROGRAM = (sys.executable, "-m", "userspace_proxy")
-IMAGE = "registry.example/web:1"
 RESOURCES = "services,endpointslices.discovery.k8s.io,pods"
 
 
@@ -36,25 +35,9 @@ def shop(control_plane: ControlPlane) -> ControlPlane:
     return control_plane
 
 
-def apply(control_plane: ControlPlane, *objects: dict[str, object]) -> None:
-    items = {"apiVersion": "v1", "kind": "List", "items": objects}
-    control_plane.kubectl("-n", NAMESPACE, "apply", "-f", "-", input=json.dumps(items))
-
-
-def service(name: str, **labels: str) -> dict[str, object]:
-    spec = {"selector": labels, "ports": [{"port": 80, "targetPort": "http"}]}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
-
-
-def pod(name: str, **labels: str) -> dict[str, object]:
-    container = {"name": "web", "image": IMAGE, "ports": [{"name": "web", "containerPort": 80}]}
-    metadata = {"name": name, "labels": labels}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": metadata,
-        "spec": {"containers": [container]},
-    }
+def service(name: str) -> Object:
+    spec = {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": "http"}]}
+    return made("Service", name, spec)
 
 
 def explain(control_plane: ControlPlane, *words: str) -> tuple[int, str]:
@@ -72,7 +55,9 @@ def explain(control_plane: ControlPlane, *words: str) -> tuple[int, str]:
 
 
 def test_a_user_of_one_namespace_is_told_which_label_is_wrong(shop: ControlPlane) -> None:
-    apply(shop, service("cart", app="cart"), pod("cart-1", app="crt"))
+    container = {"name": "web", "image": "registry.example/web:1"}
+    cart = pod("cart-1", container, labels={"app": "crt"})
+    shop.apply(service("cart"), cart, namespace=NAMESPACE)
     status, text = explain(shop, "shop/cart")
     assert status == 3
     assert "Clients are refused: no EndpointSlice belongs to shop/cart." in text
@@ -88,57 +73,10 @@ def test_a_namespace_without_permission_is_one_line(shop: ControlPlane) -> None:
     assert "refuses to list services: services is forbidden" in text
 
 
-def endpoint_slice(name: str, **labels: str) -> dict[str, object]:
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"name": name, "labels": labels},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": ["10.244.1.7"]}],
-        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
-    }
-
-
-def test_files_with_what_kubectl_prints_are_explained_in_the_same_words(
-    shop: ControlPlane, tmp_path: Path
-) -> None:
-    of, headless = "kubernetes.io/service-name", "service.kubernetes.io/headless"
-    names = ("labelled", "unlabelled", "marked", "similar")
-    apply(
-        shop,
-        *(service(name) for name in names),
-        endpoint_slice("labelled-1", **{of: "labelled"}),
-        endpoint_slice("unlabelled-1"),
-        endpoint_slice("marked-1", **{of: "marked", headless: ""}),
-        endpoint_slice("similar-1", **{of: "simlar"}),
-    )
-    kinds = "services,endpointslices"
-    (tmp_path / "shop.yaml").write_text(shop.kubectl("-n", NAMESPACE, "get", kinds, "-o", "yaml"))
-    words = ("--output=json", "--steering=nftables")
-    sentences = []
-    for name in names:
-        status, text = explain(shop, f"shop/{name}", *words)
-        files = [*PROGRAM, "explain", f"shop/{name}", *words, f"--manifests={tmp_path}"]
-        done = subprocess.run(files, capture_output=True, text=True, timeout=60)
-        there, here = json.loads(text), json.loads(done.stdout)
-        assert (done.returncode, here["parts"]) == (status, there["parts"])
-        assert here["sentence"] == there["sentence"]
-        sentences.append(here["sentence"])
-    assert sentences == [
-        "Clients would be served by 1 endpoint",
-        "Clients are refused: no EndpointSlice belongs to shop/unlabelled: EndpointSlice "
-        f"shop/unlabelled-1 has no label {of}, so it belongs to no Service",
-        "Clients are refused: no EndpointSlice belongs to shop/marked: shop/marked-1 has the label "
-        f"{headless}, that of headless Services",
-        'Clients are refused: EndpointSlice shop/similar-1 names "simlar", which does not exist '
-        '(did you mean "similar"?)',
-    ]
-
-
 def test_kubectl_runs_it_as_a_plugin_with_its_own_kubeconfig(
     shop: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    apply(shop, service("web", app="web"))
+    shop.apply(service("web"), namespace=NAMESPACE)
     write_plugin(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     said = shop.kubectl("userspace_proxy", "explain", "shop/web", check=False)

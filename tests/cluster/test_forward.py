@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import started
+from tests.unit.sources.kubernetes.objects import endpoint_slice, service
 
 from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
@@ -24,22 +24,10 @@ pytestmark = pytest.mark.cluster
 
 DOCS = Path(__file__).parents[2] / "docs" / "terminal.md"
 DEADLINE_S = 120.0
-PORTS = [{"name": "http", "port": 80, "targetPort": 8080}]
-SERVICE = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {"name": "web", "namespace": "shop"},
-    "spec": {"ports": PORTS},
-}
+
+SERVICE = service(ports=[{"name": "http", "port": 80, "targetPort": 8080}])
 SLICE = {
-    "apiVersion": "discovery.k8s.io/v1",
-    "kind": "EndpointSlice",
-    "metadata": {
-        "name": "web-1",
-        "namespace": "shop",
-        "labels": {"kubernetes.io/service-name": "web"},
-    },
-    "addressType": "IPv4",
+    **endpoint_slice(),
     "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
     "endpoints": [
         {
@@ -72,8 +60,7 @@ class Forward:
 @pytest.fixture(scope="module")
 def shop(control_plane: ControlPlane) -> ControlPlane:
     control_plane.kubectl("create", "namespace", "shop")
-    items = {"apiVersion": "v1", "kind": "List", "items": [SERVICE, SLICE]}
-    control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+    control_plane.apply(SERVICE, SLICE, namespace="shop")
     return control_plane
 
 

@@ -15,6 +15,7 @@ from userspace_proxy_testing.kubernetes_service import KubernetesService
 from userspace_proxy_testing.kubernetes_services import KubernetesServices
 
 from .control_plane import ControlPlane
+from .objects import made, pod
 
 pytestmark = pytest.mark.cluster
 
@@ -25,7 +26,7 @@ NAMESPACE = "shop"
 def services(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The fixture of the plugin, for a namespace that is empty after each test."""
     monkeypatch.setenv("NO_PROXY", "*")
-    put(control_plane, {"kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    control_plane.apply(made("Namespace", NAMESPACE))
     with KubernetesServices(str(control_plane.kubeconfig)) as services:
         yield services
     assert pods(control_plane) == {}
@@ -33,28 +34,17 @@ def services(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> It
         control_plane.kubectl("delete", kind, "--all", "--namespace", NAMESPACE)
 
 
-def put(control_plane: ControlPlane, item: dict[str, Any], version: str = "v1") -> None:
-    """Apply an object as kubectl does."""
-    written = {"apiVersion": version, **item}
-    control_plane.kubectl("apply", "-f", "-", input=json.dumps(written))
-
-
-def put_service(control_plane: ControlPlane, name: str = "web", **spec: Any) -> None:
-    fields = {
-        "selector": {"app": name},
-        "ports": [{"name": "http", "port": 80, "targetPort": "web"}],
-        **spec,
-    }
-    metadata = {"name": name, "namespace": NAMESPACE}
-    put(control_plane, {"kind": "Service", "metadata": metadata, "spec": fields})
+def put_service(control_plane: ControlPlane) -> None:
+    ports = [{"name": "http", "port": 80, "targetPort": "web"}]
+    spec = {"selector": {"app": "web"}, "ports": ports}
+    control_plane.apply(made("Service", "web", spec), namespace=NAMESPACE)
 
 
 def put_pod(
     control_plane: ControlPlane, name: str, *ports: dict[str, Any], app: str = "web"
 ) -> None:
-    container = {"name": "main", "image": "none", "ports": list(ports)}
-    metadata = {"name": name, "namespace": NAMESPACE, "labels": {"app": app}}
-    put(control_plane, {"kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}})
+    container = {"name": "main", "image": "none", "ports": ports}
+    control_plane.apply(pod(name, container, labels={"app": app}), namespace=NAMESPACE)
 
 
 def pods(control_plane: ControlPlane) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +36,10 @@ class RealCluster(HistoryCluster):
         self._control_plane = control_plane
 
     async def put(self, item: dict[str, Any]) -> None:
-        await self.kubectl("apply", "-f", "-", input=json.dumps(item))
+        await self.put_all(item)
+
+    async def put_all(self, *items: dict[str, Any]) -> None:
+        await asyncio.to_thread(self._control_plane.apply, *items)
 
     async def delete(self, kind: str, name: str) -> None:
         await self.kubectl("delete", kind, name)
@@ -63,8 +65,8 @@ class RealCluster(HistoryCluster):
         await client.open()
         return client
 
-    async def kubectl(self, *args: str, input: str | None = None) -> str:  # noqa: A002
-        return await asyncio.to_thread(self._control_plane.kubectl, *args, input=input)
+    async def kubectl(self, *args: str) -> str:
+        return await asyncio.to_thread(self._control_plane.kubectl, *args)
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ async def test_addresses_are_those_that_the_server_allocates(cluster: RealCluste
 )
 async def test_no_service_of_many_is_lost(cluster: RealCluster, is_newest: bool) -> None:
     items = [service(f"web-{n:04}", f"10.96.{100 + n // 250}.{n % 250 + 1}") for n in range(1200)]
-    await cluster.put({"apiVersion": "v1", "kind": "List", "items": items})
+    await cluster.put_all(*items)
     source = cluster.source()
     if is_newest:
         # Only the newest state comes in pages from a server with a watch cache.
@@ -200,37 +202,6 @@ async def test_an_unknown_token_is_a_problem_that_names_the_file(
         # A kubeconfig that is put right is read again at once, for the server said no.
         control_plane.write_kubeconfig(kubeconfig, token_of(ADMIN))
         await published.first()
-
-
-async def test_token_and_certificate_files_work_as_kubeadm_writes_them(
-    cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
-) -> None:
-    token = tmp_path / "token"
-    token.write_text(token_of(ADMIN) + "\n")
-    config = json.loads(control_plane.kubeconfig.read_text())
-    del config["clusters"][0]["cluster"]["certificate-authority-data"]
-    config["clusters"][0]["cluster"]["certificate-authority"] = str(control_plane.ca_file)
-    config["users"][0]["user"] = {"tokenFile": str(token)}
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(json.dumps(config))
-    async with running(cluster.source(kubeconfig=str(kubeconfig))) as published:
-        await published.first()
-
-
-async def test_a_certificate_that_is_not_trusted_is_a_problem(
-    cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
-) -> None:
-    config = json.loads(control_plane.kubeconfig.read_text())
-    del config["clusters"][0]["cluster"]["certificate-authority-data"]
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(json.dumps(config))
-    source = cluster.source(kubeconfig=str(kubeconfig))
-    async with running(source):
-        await eventually("the problem", lambda: source.status().problems != ())
-        [problem] = source.status().problems
-    assert problem.startswith(
-        f"cannot reach the API server at {control_plane.server}: its certificate is not trusted: "
-    )
 
 
 async def eventually(what: str, holds: Callable[[], bool]) -> None:

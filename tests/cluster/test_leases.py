@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -14,6 +13,7 @@ from userspace_proxy.sources.kubernetes.leases import KubernetesLeases
 
 from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
+from .objects import made
 from .rights import grant_wake
 
 pytestmark = pytest.mark.cluster
@@ -23,9 +23,7 @@ pytestmark = pytest.mark.cluster
 def granted(control_plane: ControlPlane) -> ControlPlane:
     control_plane.grant_node_proxier()
     grant_wake(control_plane)
-    nodes = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}} for name in NODES]
-    items = {"apiVersion": "v1", "kind": "List", "items": nodes}
-    control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+    control_plane.apply(*(made("Node", name) for name in NODES))
     return control_plane
 
 

@@ -26,8 +26,6 @@ from .initramfs import archive, below
 from .kernels import Unpacked
 from .root import Root
 
-RESULT = "/result"
-"""Where a command leaves its results."""
 RESULT_BYTES = 64 << 20
 _GRACE_S = 20
 _PROOF_S = 30.0
@@ -111,7 +109,6 @@ class Machine:
         root: The root's disk; nothing may be written to it.
         result: The disk for the results.
         arguments: More of the kernel's command line.
-        processors: How many.
         console: The file that gets what the machine prints.
     """
 
@@ -120,7 +117,6 @@ class Machine:
     root: Path
     result: Path
     arguments: Sequence[str]
-    processors: int
     console: Path
 
 
@@ -149,7 +145,6 @@ def run_machine(
     left_out: Collection[str] = (),
     arguments: Sequence[str] = (),
     timeout: float,
-    processors: int = 1,
 ) -> Path:
     """Run a shell command in ``/src`` on a kernel, and return the folder with its results.
 
@@ -165,7 +160,6 @@ def run_machine(
         left_out: Modules that the machine doesn't have, such as ``nft_nat``.
         arguments: Of the kernel, such as ``ipv6.disable=1``.
         timeout: Seconds, from the start of the machine.
-        processors: How many the machine has.
 
     Raises:
         MachineError: It started nothing, or brought nothing out.
@@ -179,7 +173,7 @@ def run_machine(
         initramfs.write_bytes(_initramfs(kernel, way.disks, command, seconds, left_out))
         with result.open("wb") as disk:
             disk.truncate(RESULT_BYTES)
-        machine = Machine(kernel, initramfs, root.disk, result, arguments, processors, console)
+        machine = Machine(kernel, initramfs, root.disk, result, arguments, console)
         way.run(machine, timeout)
         try:
             with tarfile.open(result) as tar:
@@ -208,7 +202,6 @@ def prove(kernel: Unpacked, way: Way) -> None:
             root=folder / "root",
             result=folder / "result",
             arguments=(),
-            processors=1,
             console=folder / "console",
         )
         way.run(machine, _PROOF_S)

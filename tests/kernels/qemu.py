@@ -99,7 +99,7 @@ def _command(accelerator: str, machine: Machine) -> list[str]:
         "-nodefaults", "-no-user-config", "-no-reboot", "-nographic",
         "-machine", board, "-accel", "kvm" if is_kvm else "tcg,thread=multi,tb-size=512",
         "-cpu", "host" if is_kvm else _EMULATED[machine.kernel.machine],
-        "-smp", str(machine.processors), "-m", "2048",
+        "-m", "2048",
         "-kernel", str(machine.kernel.image), "-initrd", str(machine.initramfs),
         "-append", " ".join([f"console={console}", *_ARGUMENTS, *machine.arguments]),
         "-serial", f"file:{machine.console}",

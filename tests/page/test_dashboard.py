@@ -100,20 +100,6 @@ async def test_each_sick_part_is_named_in_the_first_screen_and_leads_to_its_page
     assert page.url.endswith("/static/troubleshooting.html#endpoint-silent")
 
 
-async def test_the_matrix_is_read_by_rows_and_columns(page, shown):
-    await page.goto(f"{shown.base}/services/shop/web")
-    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="node-2"))
-    cells = await row.get_by_role("cell").all_inner_texts()
-    assert cells[0].startswith("✖\nfailing: ")
-    assert cells[1].startswith("●\nanswers; 420 connections")
-    heads = await page.locator(".matrix").get_by_role("columnheader").all_inner_texts()
-    assert heads[0] == "Node"
-    assert "fails" in heads[1]
-    assert "fails" not in heads[2]
-    # Without colours, too.
-    assert await page.locator(".matrix th.sick").inner_text() == "10.244.3.9:8080 ✖\nfails"
-
-
 async def test_a_change_is_shown_without_loading_the_page_again(page, shown):
     await page.evaluate("window.isSame = true")
     shown.all_nodes = calm_cluster()

@@ -3,8 +3,6 @@ import itertools
 import pytest
 
 from tests.unit.status.views import (
-    NOW,
-    make_address,
     make_calm_view,
     make_endpoint,
     make_ignored,
@@ -13,10 +11,8 @@ from tests.unit.status.views import (
     make_two_sides,
     make_view,
 )
-from userspace_proxy.causes.endpoints import resets
 from userspace_proxy.facts import RejectedFacts, SourceFacts
 from userspace_proxy.facts.node import ObjectKey
-from userspace_proxy.status.text import render_text
 
 from .axe import violations_on
 
@@ -61,33 +57,6 @@ CONTRASTS = """
 """
 
 
-def row_of(page, name):
-    return page.locator("tbody.port").filter(has=page.get_by_role("link", name=name))
-
-
-async def cells_of(row):
-    return [" ".join(cell.split()) for cell in await row.get_by_role("cell").all_inner_texts()]
-
-
-async def test_a_node_without_problems_shows_what_it_serves(screen):
-    page = await screen.open(make_calm_view())
-    assert await page.get_by_role("heading", level=1).inner_text() == "node-a"
-    assert await page.get_by_text("No problems. 4 Service ports served.").is_visible()
-    cells = await cells_of(row_of(page, "shop/shop-front:http"))
-    assert cells[:4] == ["10.96.7.9:80", "●● 2/2", "served", "12"]
-
-
-async def test_an_expanded_service_shows_where_its_traffic_goes(screen):
-    page = await screen.open(make_calm_view(), "/?q=shop-front&refresh=off")
-    row = row_of(page, "shop/shop-front:http")
-    assert await row.get_by_text("192.0.2.10:30080").is_visible()
-    assert await row.get_by_text("proxy port 20010").first.is_visible()
-    endpoints = await row.get_by_role("table").get_by_role("row").all_inner_texts()
-    assert " ".join(endpoints[1].split()) == (
-        "10.244.1.40:8080 ready node-a 50 % 7 18,204 0 48 MB 1.2 GB"
-    )
-
-
 async def test_a_node_with_problems_shows_them_first(screen):
     page = await screen.open(make_troubled_view())
     assert await page.title() == "Trouble: node-a, userspace-proxy"
@@ -108,82 +77,6 @@ async def test_many_services_fit_on_a_screen(screen):
         ".line", "all => all.filter(e => e.getBoundingClientRect().bottom <= innerHeight).length"
     )
     assert shown >= 27
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("cart", ("Clients are refused: 3 endpoints: 3 not ready", "1,294 failed")),
-        ("payments", ("ejected for 12 s", "terminating", "node port 30443 is not served")),
-        ("batch", ("it has no endpoints",)),
-    ],
-)
-async def test_a_service_in_trouble_shows(screen, name, shown):
-    page = await screen.open(make_troubled_view())
-    await page.get_by_role("link", name=f"shop/{name}:http").last.click()
-    for words in shown:
-        await row_of(page, f"shop/{name}:http").get_by_text(words).last.wait_for()
-
-
-async def test_addresses_that_drop_show_which_clients_and_why(screen):
-    page = await screen.open(make_view(*make_two_sides()))
-    rows = page.locator("tbody.port")
-    assert await rows.count() == 2
-    outside = rows.nth(1)
-    await outside.get_by_role("link").click()
-    await outside.get_by_text("external addresses").wait_for()
-    words = "Clients from outside are dropped here: 2 endpoints: 2 not on this node"
-    assert await outside.get_by_text(words).last.is_visible()
-    assert await outside.get_by_text("10.244.0.0/16, 127.0.0.0/8; others are dropped").is_visible()
-
-
-async def test_the_overview_has_a_cell_for_each_service_port(screen):
-    page = await screen.open(make_troubled_view())
-    overview = page.get_by_role("region", name="All Service ports by namespace")
-    assert "■" in await overview.inner_text()
-    await overview.get_by_role("link", name="shop/cart:http: refused").click()
-    await page.wait_for_url("**/?q=shop/cart:http&refresh=off")
-    await page.locator("tbody.port").nth(1).wait_for(state="detached")
-    assert await row_of(page, "shop/cart:http").is_visible()
-
-
-async def test_the_timeline_lists_events_and_what_was_saved(screen):
-    page = await screen.open(make_calm_view())
-    timeline = page.get_by_role("region", name="Timeline, the newest first")
-    events = [" ".join(text.split()) for text in await timeline.locator("li").all_inner_texts()]
-    assert events[0].endswith("answers again, after 9 s 12 connections saved")
-    assert events[2].endswith("shop/cart 10.244.0.9:80 does not answer for 40 s")
-    await timeline.get_by_role("link", name="shop/cart").click()
-    await page.wait_for_url("**/?q=shop/cart&refresh=off")
-
-
-async def test_health_check_node_ports_are_shown_with_their_response(screen):
-    page = await screen.open(make_calm_view())
-    table = page.get_by_role("region", name="Health check node ports")
-    rows = await table.get_by_role("row").all_inner_texts()
-    assert [[cell.strip() for cell in row.split("\t")] for row in rows[1:]] == [
-        ["shop/checkout", "load balancers avoid this node", "31044", "0"],
-        ["shop/shop-front", "load balancers may use this node", "31080", "2"],
-    ]
-
-
-async def test_ignored_services_are_shown_with_their_reason(screen):
-    page = await screen.open(make_calm_view())
-    rows = await page.get_by_role("region", name="Ignored").get_by_role("row").all_inner_texts()
-    assert rows[3].split("\t") == [
-        "voice/media",
-        "rtp",
-        "protocol SCTP is not supported (TCP and UDP are)",
-    ]
-
-
-async def test_workers_are_shown_with_their_process_and_restarts(screen):
-    page = await screen.open(make_troubled_view())
-    rows = await page.get_by_role("region", name="Workers").get_by_role("row").all_inner_texts()
-    assert [row.split() for row in rows[1:]] == [
-        ["Worker", "0", "pid", "4711", "1,204", "310", "2"],
-        ["Worker", "1", "not", "running", "0", "0", "3", "(1", "hung)"],
-    ]
 
 
 async def test_only_what_needs_attention(screen):
@@ -211,31 +104,6 @@ async def test_a_link_to_a_service_shows_it_alone_with_its_details(screen):
     assert await page.locator("tbody.port .name a").all_inner_texts() == ["shop/web:http"]
     assert await page.get_by_role("heading", name="Clients dial").is_visible()
     assert await page.get_by_role("searchbox").input_value() == "service:shop/web"
-
-
-async def test_the_page_has_the_terminals_figures_and_marks(screen):
-    endpoints = (
-        make_endpoint("10.244.1.7:80"),
-        make_endpoint("10.244.1.8:80", ejected_for_s=4.0),
-        make_endpoint("10.244.1.9:80", cause=resets(make_address("10.244.1.9:80"))),
-        make_endpoint("10.244.1.10:80", "not on this node", False),
-    )
-    view = make_view(make_port("web", endpoints=endpoints))
-    page = await screen.open(view, "/?q=web&refresh=off")
-    assert (await cells_of(row_of(page, "shop/web:http")))[1] == "●✖✖○ 1/4"
-    assert "  1 of 4  " in render_text(view, now=NOW).body.decode()
-    marks = page.get_by_role("table", name="Endpoints of").get_by_role("img")
-    names = [await mark.get_attribute("aria-label") for mark in await marks.all()]
-    assert names == ["well", "trouble", "trouble", "not used"]
-
-
-async def test_a_column_sorts(screen):
-    page = await screen.open(make_troubled_view())
-    await page.get_by_role("link", name="failed").click()
-    await page.wait_for_url("**/?sort=-failed&refresh=off")
-    await page.locator("th[aria-sort=descending]").wait_for()
-    first = page.locator("tbody.port").first
-    assert await first.locator(".name a").inner_text() == "shop/cart:http"
 
 
 REJECTED = RejectedFacts.at(
@@ -320,12 +188,6 @@ async def test_the_beginning_of_a_long_name_is_always_seen(screen):
     assert await link.get_attribute("title") == f"{long}/gateway-of-all-models-0:http"
     await link.click()
     await page.get_by_role("link", name=f"All of namespace {long}").wait_for()
-
-
-async def test_an_empty_node_shows_the_next_steps(screen):
-    source = SourceFacts("manifests", "web.yaml", is_synced=True)
-    page = await screen.open(make_view(source=source))
-    assert await page.get_by_text("Add a Service manifest to web.yaml").is_visible()
 
 
 async def test_markup_in_names_and_reasons_is_shown_as_text(screen):

@@ -127,7 +127,6 @@ class World(abc.ABC):
         address: Address,
         protocol: str = "TCP",
         *,
-        patience_s: float = PATIENCE_S,
         leaves_nothing: bool = False,
     ) -> str:
         """Return the pod that answers a client; or ``refused``, ``silence`` or ``unreachable``.
@@ -140,7 +139,7 @@ class World(abc.ABC):
         with made:
             if leaves_nothing:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            made.settimeout(patience_s)
+            made.settimeout(PATIENCE_S)
             try:
                 made.connect(address)
                 if protocol == "UDP":
@@ -165,12 +164,9 @@ class World(abc.ABC):
         """Return how often who answers a client that asks often."""
         return Counter(self.who(client, address, protocol) for _ in range(self.asks))
 
-    def everybody(
-        self, address: Address, protocol: str = "TCP", *, clients: Iterable[str] = ()
-    ) -> dict[str, str]:
+    def everybody(self, address: Address, protocol: str = "TCP") -> dict[str, str]:
         """Return who answers each client; all ask at the same time."""
-        names = tuple(clients or self.testbed.clients)
-        said = self.answers((name, address, protocol) for name in names)
+        said = self.answers((name, address, protocol) for name in self.testbed.clients)
         return {name: who for (name, _, _), who in said.items()}
 
     def answers(self, asked: Iterable[Ask]) -> dict[Ask, str]:
@@ -214,23 +210,19 @@ class ManifestWorld(World):
         self.agent.start_until_ready()
 
     def write(self, *specs: Spec) -> None:
-        """Part of World."""
         self._specs |= {spec.name: spec for spec in specs}
         self._save()
 
     def erase(self, *specs: Spec) -> None:
-        """Part of World."""
         for spec in specs:
             del self._specs[spec.name]
         self._save()
 
     def write_node(self, node: Object) -> None:
-        """Part of World."""
         self._node = node
         self._save()
 
     def doom_node(self) -> None:
-        """Part of World."""
         self.write_node(node_object(deletionTimestamp="2026-01-01T00:00:00Z"))
 
     def _save(self) -> None:

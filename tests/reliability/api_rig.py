@@ -13,7 +13,6 @@ import atexit
 import functools
 import http.client
 import json
-import socket
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.api_client import Api
+from tests.cluster.api_client import Api, Here
 from tests.cluster.build import ensure_binaries, missing_targets
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.credentials import NODE_PROXIER, token_of
@@ -31,7 +30,7 @@ from tests.node.clients import Sockets
 from tests.node.manifests import Service, with_endpoints
 
 from .api_proxy import ApiProxy
-from .rig import Rig
+from .rig import Rig, is_served
 
 NEW = Service("new", "10.96.0.99")
 PATHS = {
@@ -50,13 +49,6 @@ _KUBERNETES = {
 }
 
 
-class _Here:
-    """Makes sockets in this process's namespace, where the API server is."""
-
-    def tcp(self) -> socket.socket:
-        return socket.socket()
-
-
 @functools.cache
 def shared_control_plane() -> ControlPlane:
     """Return the control plane of all rows, which runs until this process ends."""
@@ -66,7 +58,7 @@ def shared_control_plane() -> ControlPlane:
     control_plane.start()
     atexit.register(control_plane.stop)
     control_plane.grant_node_proxier()
-    api = Api(_Here(), control_plane)
+    api = Api(Here(), control_plane)
     api.put("/api/v1/namespaces", {"metadata": {"name": "shop"}})
     api.put("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", _KUBERNETES)
     api.close()
@@ -77,9 +69,8 @@ class ApiRig(Rig):
     """The agent reads Services from an API server."""
 
     def prepare(self) -> None:
-        """Part of Rig."""
         self.control_plane = shared_control_plane()
-        self.api = Api(_Here(), self.control_plane)
+        self.api = Api(Here(), self.control_plane)
         self.resources.callback(self.api.close)
         sockets = Sockets(self.testbed.node)
         self.resources.callback(sockets.close)
@@ -90,7 +81,6 @@ class ApiRig(Rig):
         self.agent.source = f"--kubeconfig={self.kubeconfig}"
 
     def start(self) -> None:
-        """Part of Rig."""
         self.remove(NEW)
         self.put(*self.services())
         self.agent.start_until_ready()
@@ -150,9 +140,7 @@ class ApiRig(Rig):
 
     def is_served(self, service: Service) -> bool:
         """Return whether a client outside can connect to a Service."""
-        with self.testbed["laptop"].tcp() as sock:
-            sock.settimeout(0.5)
-            return sock.connect_ex(service.address) == 0
+        return is_served(self, service.address)
 
     def _post_all(self, items: Iterable[dict[str, Any]]) -> None:
         queue: SimpleQueue[dict[str, Any]] = SimpleQueue()
@@ -161,7 +149,7 @@ class ApiRig(Rig):
         problems: list[Exception] = []
 
         def work() -> None:
-            api = Api(_Here(), self.control_plane)
+            api = Api(Here(), self.control_plane)
             try:
                 while not problems:
                     item = queue.get_nowait()

@@ -34,7 +34,6 @@ class StateRig(ApiRig):
         return self._folder / "state" / "state.json.gz"
 
     def prepare(self) -> None:
-        """Part of Rig."""
         super().prepare()
         self.agent.flags = (*self.agent.flags, f"--state-dir={self.state.parent}")
 

@@ -35,7 +35,6 @@ class SinkRig(Rig):
     """A third Service: the kernel of its endpoint accepts all connections, and nothing reads."""
 
     def prepare(self) -> None:
-        """Part of Rig."""
         pod = self.testbed.sandbox.add_pod("sink")
         pod.run(["sysctl", "-qw", f"net.core.somaxconn={BACKLOG}"])
         server = self.resources.enter_context(listen(pod, SINK.target))
@@ -44,7 +43,6 @@ class SinkRig(Rig):
         self.crowd_2 = self.testbed.sandbox.add_pod("crowd-2")
 
     def services(self) -> tuple[Service, ...]:
-        """Part of Rig."""
         return (*super().services(), replace(SINK, endpoints=(str(self.pod("sink").ip),)))
 
     def is_fault(self, problem: dict[str, Any]) -> bool:
@@ -102,7 +100,6 @@ class SourceRig(SinkRig):
     """The endpoint of the third Service sends as many bytes as it is asked for."""
 
     def prepare(self) -> None:
-        """Part of Rig."""
         self.testbed.sandbox.add_pod("sink").serve(None, source=SINK.target)
         self.crowd = self.testbed.sandbox.add_pod("crowd")
 
@@ -137,7 +134,6 @@ class VanishingRig(SinkRig):
     """The link and the routes of the crowd's pod will be gone."""
 
     def prepare(self) -> None:
-        """Part of Rig."""
         super().prepare()
         self.gone |= {self.crowd.host_interface, str(self.crowd.ip), str(self.crowd.ip6)}
 

@@ -156,7 +156,6 @@ class RollingRig(Rig):
     new = ("new-1", "new-2")
 
     def prepare(self) -> None:
-        """Part of Rig."""
         for name in self.new:
             self.testbed.sandbox.add_pod(name)
             self.start_server(name)

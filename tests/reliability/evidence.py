@@ -45,11 +45,9 @@ class Metric:
     labels: tuple[tuple[str, str], ...] = ()
 
     def read(self, observed: Observed) -> float:
-        """Part of Evidence."""
         return read_metric(observed.agent, self.name, dict(self.labels))
 
     def find(self, observed: Observed, before: object) -> str:
-        """Part of Evidence."""
         assert isinstance(before, float)
         now = self.read(observed)
         return f"metric `{self.name}` {before:g} → {now:g}" if now != before else ""
@@ -67,13 +65,11 @@ class Slower:
     labels: tuple[tuple[str, str], ...] = ()
 
     def read(self, observed: Observed) -> float:
-        """Part of Evidence."""
         labels = dict(self.labels)
         within = read_metric(observed.agent, f"{self.name}_bucket", labels | {"le": self.bound})
         return read_metric(observed.agent, f"{self.name}_count", labels) - within
 
     def find(self, observed: Observed, before: object) -> str:
-        """Part of Evidence."""
         assert isinstance(before, float)
         now = self.read(observed)
         what = f"`{self.name}` above {self.bound} s"
@@ -93,7 +89,6 @@ class Problem:
         """Part of Evidence."""
 
     def find(self, observed: Observed, before: object) -> str:
-        """Part of Evidence."""
         problems = [problem["what"] for problem in observed.agent.status()["problems"]]
         found = [what for what in problems if self.text in what]
         return f"problem “{found[0]}”" if found else ""
@@ -112,7 +107,6 @@ class LogLine:
         """Part of Evidence."""
 
     def find(self, observed: Observed, before: object) -> str:
-        """Part of Evidence."""
         return f"log “{self.text}”" if any(self.text in one for one in observed.log_lines()) else ""
 
     def __str__(self) -> str:
@@ -127,7 +121,6 @@ class NoLiveness:
         """Part of Evidence."""
 
     def find(self, observed: Observed, before: object) -> str:
-        """Part of Evidence."""
         with observed.agent.loopback_socket() as sock:
             sock.settimeout(LIVENESS_S)
             try:

@@ -54,7 +54,6 @@ class HookedRig(Rig):
 
     @property
     def client_prefix(self) -> tuple[str, ...]:
-        """Part of Rig."""
         assert isinstance(self.agent, HookedAgent)
         return self.agent.group.prefix
 
@@ -63,7 +62,6 @@ class HookedRig(Rig):
         return not problem["what"].startswith("Served by 2 endpoints now")
 
     def close(self) -> None:
-        """Part of Rig."""
         super().close()
         assert isinstance(self.agent, HookedAgent)
         self.agent.group.close()

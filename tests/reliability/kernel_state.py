@@ -11,9 +11,10 @@ from pathlib import Path
 from tests.cluster.waiting import wait_for
 from tests.node import foreign_sets
 from tests.node.conntrack import fill_for_good
-from tests.node.manifests import Service, with_endpoints
+from tests.node.manifests import with_endpoints
 
 from .evidence import Evidence, LogLine, Metric, Problem
+from .machine import NEW, add_service, remove_service
 from .rig import WEB, Rig, is_served
 from .row import Group, Limits
 
@@ -54,7 +55,6 @@ class DualStackRig(Rig):
     )
 
     def prepare(self) -> None:
-        """Part of Rig."""
         ips = [str(self.pod(name).ip6) for name in ("one", "two")]
         label = {"kubernetes.io/service-name": WEB.name}
         slice_ = {
@@ -205,11 +205,9 @@ def both_iptables(rig: Rig) -> Iterator[None]:
 )
 def foreign_set(rig: Rig) -> Iterator[None]:
     rig.testbed.node.run([sys.executable, foreign_sets.__file__])
-    new = with_endpoints(Service("new", "10.96.0.99"), [rig.testbed.ip("one")])
-    rig.testbed.edit(*rig.services(), new)
-    wait_for("the new Service", lambda: is_served(rig, new.address), hint=rig.agent.log)
+    add_service(rig)
     yield
-    rig.testbed.edit(*rig.services())
+    remove_service(rig)
     rig.testbed.node.run([sys.executable, "-c", REMOVE_OTHER])
 
 
@@ -228,14 +226,13 @@ REMOVE_OTHER = (
     rig=IptablesRig,
 )
 def lock_held(rig: Rig) -> Iterator[None]:
-    new = with_endpoints(Service("new", "10.96.0.99"), [rig.testbed.ip("one")])
+    new = with_endpoints(NEW, [rig.testbed.ip("one")])
     with Path(rig.agent.environment["XTABLES_LOCKFILE"]).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         rig.testbed.edit(*rig.services(), new)
         yield
     wait_for("the new Service", lambda: is_served(rig, new.address), hint=rig.agent.log)
-    rig.testbed.edit(*rig.services())
-    wait_for("its end", lambda: not is_served(rig, new.address), hint=rig.agent.log)
+    remove_service(rig)
 
 
 @GROUP.row(

@@ -46,7 +46,6 @@ class OwnDiskAgent(Agent):
 
     @property
     def command(self) -> list[str]:
-        """Part of Agent."""
         size = f"size={DISK_MIB}m"
         script = f'mount -t tmpfs -o {size} disk "$0"; exec "$@" 2>"$0/agent.log"'
         command = [*super().command, f"--state-dir={self._disk}"]
@@ -63,7 +62,6 @@ class OwnDiskAgent(Agent):
         return Path(f"/proc/{self.pid}/root{self._disk}")
 
     def log(self) -> str:
-        """Part of Agent."""
         with contextlib.suppress(OSError):
             return (self.disk / "agent.log").read_text()
         return ""
@@ -132,7 +130,6 @@ class PipedAgent(Agent):
     """An agent whose log goes to a pipe of 4 KiB, which a test may leave unread."""
 
     def start(self, stderr: int | None = None) -> None:
-        """Part of Agent."""
         assert stderr is None
         ours, theirs = os.pipe()
         os.set_blocking(ours, False)
@@ -156,7 +153,6 @@ class UnreadLogRig(Rig):
     flags = ("--workers=2", "--connection-log=1")
 
     def start(self) -> None:
-        """Part of Rig."""
         super().start()
         self.resources.callback(self.agent.stderr.close)
 
@@ -190,7 +186,6 @@ class ClockAgent(Agent):
     """An agent whose control process has a clock that a row can set."""
 
     def start(self, stderr: int | None = None) -> None:
-        """Part of Agent."""
         folder = self.log_path.parent / "clock"
         folder.mkdir(exist_ok=True)
         self.set_clock(0)
@@ -319,7 +314,6 @@ class LimitedAgent(Agent):
 
     @property
     def command(self) -> list[str]:
-        """Part of Agent."""
         return ["prlimit", f"--nofile={self.limit}:{self.limit}", "--", *super().command]
 
 

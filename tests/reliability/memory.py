@@ -32,7 +32,6 @@ class GroupedAgent(Agent):
 
     @property
     def command(self) -> list[str]:
-        """Part of Agent."""
         return self.group.command(super().command)
 
 
@@ -44,7 +43,6 @@ class MemoryRig(Rig):
     flags = ("--workers=1",)
 
     def prepare(self) -> None:
-        """Part of Rig."""
         self.testbed.add_pods("bulk", source=BULK.target)
         self.agent.group = ControlGroup("memory")
         self.resources.callback(self.agent.group.close)
@@ -52,7 +50,6 @@ class MemoryRig(Rig):
         self.agent.group.limit_memory(AT_FIRST_BYTES)
 
     def start(self) -> None:
-        """Part of Rig."""
         super().start()
         self.agent.group.limit_memory(self.agent.group.used_memory() + ROOM_BYTES)
         wait_for("the limit", self._knows_limit, deadline_s=FOUND_S, hint=self.agent.log)
@@ -62,7 +59,6 @@ class MemoryRig(Rig):
         return 0 < limit < AT_FIRST_BYTES
 
     def services(self) -> tuple[Service, ...]:
-        """Part of Rig."""
         return (*super().services(), with_endpoints(BULK, [self.testbed.ip("bulk")]))
 
 

@@ -33,7 +33,6 @@ class RelayedRig(Rig):
     """Packets from and to the first endpoint pass the relay."""
 
     def prepare(self) -> None:
-        """Part of Rig."""
         self.link = Link(self.testbed.node, self.pod("one"))
         self.resources.callback(self.link.close)
 
@@ -97,7 +96,6 @@ class TwoNodesRig(Rig):
     """The first endpoint is a pod of another node."""
 
     def prepare(self) -> None:
-        """Part of Rig."""
         self.far: SandboxNode = self.testbed.sandbox.add_node()
         pod = self.far.add_pod("far")
         pod.serve(None, tcp=8080)
@@ -160,12 +158,10 @@ class UdpRig(Rig):
     """A UDP Service with two endpoints beside the others."""
 
     def services(self) -> tuple[Service, ...]:
-        """Part of Rig."""
         ips = tuple(str(self.pod(name).ip) for name in self.web_pods)
         return (*super().services(), replace(DNS, endpoints=ips))
 
     def prepare(self) -> None:
-        """Part of Rig."""
         self.dns = {name: self.pod(name).serve(None, udp=53) for name in self.web_pods}
 
     def count_answers(self, count: int) -> int:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from benchmarks.machine import describe_host, load_average
 from tests.cluster.nodes.programs import kubernetes_version
+from tests.node.load import pass_time
 
 from .holdings import Holdings
-from .pauses import pass_time
 from .report import SideReport, page_of, problems, render
 from .requests import Change, figures_of
 from .sides import Side

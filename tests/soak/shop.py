@@ -7,66 +7,25 @@ source   large answers                 churn-N   come and go
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from tests.cluster.api_client import Api
+from tests.promises.specs import NAMESPACE, At, Port, Spec
 from userspace_proxy_testing.sandbox import SandboxNode
 from userspace_proxy_testing.sandbox.backend_process import BackendProcess
 
-NAMESPACE = "soak"
 PORTS = {"tcp": 8080, "source": 9000, "udp": 5353}
 CHURNED = 5
 _SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services"
 _SLICES = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
 
-Object = Mapping[str, Any]
 
-
-@dataclass(frozen=True)
-class ShopService:
-    """One Service."""
-
-    name: str
-    ip: str
-    port: int
-    target: int
-    protocol: str = "TCP"
-    more: Object = field(default_factory=dict)
-
-    def service(self) -> dict[str, Any]:
-        port = {"port": self.port, "protocol": self.protocol, "targetPort": self.target}
-        return {
-            "metadata": {"namespace": NAMESPACE, "name": self.name},
-            "spec": {"clusterIP": self.ip, "ports": [port], **self.more},
-        }
-
-    def slice(self, ready: Sequence[str], terminating: Sequence[str] = ()) -> dict[str, Any]:
-        return {
-            "metadata": {
-                "namespace": NAMESPACE,
-                "name": self.name,
-                "labels": {"kubernetes.io/service-name": self.name},
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "", "port": self.target, "protocol": self.protocol}],
-            "endpoints": [
-                *({"addresses": [ip], "conditions": _conditions(is_ready=True)} for ip in ready),
-                *(
-                    {"addresses": [ip], "conditions": _conditions(is_ready=False)}
-                    for ip in terminating
-                ),
-            ],
-        }
-
-
-WEB = ShopService("web", "10.96.0.10", 80, PORTS["tcp"])
-STICKY = ShopService("sticky", "10.96.0.20", 80, PORTS["tcp"], more={"sessionAffinity": "ClientIP"})
-DNS = ShopService("dns", "10.96.0.53", 53, PORTS["udp"], "UDP")
-SOURCE = ShopService("source", "10.96.0.90", 90, PORTS["source"])
+WEB = Spec("web", ["10.96.0.10"], [Port(target=PORTS["tcp"])])
+STICKY = WEB.but(name="sticky", ips=["10.96.0.20"], more={"sessionAffinity": "ClientIP"})
+DNS = Spec("dns", ["10.96.0.53"], [Port(53, "UDP", PORTS["udp"])])
+SOURCE = Spec("source", ["10.96.0.90"], [Port(90, target=PORTS["source"])])
 SERVICES = (WEB, STICKY, DNS, SOURCE)
-ADDRESSES = {service.name: (service.ip, service.port) for service in SERVICES}
+ADDRESSES = {service.name: service.address for service in SERVICES}
 
 
 class Shop:
@@ -74,6 +33,7 @@ class Shop:
 
     def __init__(self, api: Api, node: SandboxNode) -> None:
         self._api = api
+        self._node = node.name
         self._pods = {name: node.add_pod(name) for name in ("one", "two", "three", "fixed")}
         self._servers: dict[str, BackendProcess] = {}
         for name in self._pods:
@@ -108,9 +68,7 @@ class Shop:
 
     def churn(self) -> Iterator[None]:
         """Add some Services, change them, remove them; yields in between."""
-        churned = [
-            ShopService(f"churn-{n}", f"10.96.1.{n}", 80, PORTS["tcp"]) for n in range(1, CHURNED)
-        ]
+        churned = [WEB.but(name=f"churn-{n}", ips=[f"10.96.1.{n}"]) for n in range(1, CHURNED)]
         for service in churned:
             self._api.put(_SERVICES, service.service())
             self._put_slice(service, ["fixed"])
@@ -120,14 +78,15 @@ class Shop:
         yield
         for service in churned:
             self._api.ask("DELETE", f"{_SERVICES}/{service.name}")
-            self._api.ask("DELETE", f"{_SLICES}/{service.name}")
+            self._api.ask("DELETE", f"{_SLICES}/{service.name}-ipv4-0")
 
     def _put_slice(
-        self, service: ShopService, ready: Sequence[str], terminating: Sequence[str] = ()
+        self, service: Spec, ready: Sequence[str], terminating: Sequence[str] = ()
     ) -> None:
-        ips, ending = ([str(self._pods[n].ip) for n in names] for names in (ready, terminating))
-        self._api.put(_SLICES, service.slice(ips, ending))
+        ends = [self._at(name) for name in ready]
+        ends += [self._at(n, ready=False, serving=True, terminating=True) for n in terminating]
+        for item in service.at(*ends).endpoint_slices():
+            self._api.put(_SLICES, item)
 
-
-def _conditions(*, is_ready: bool) -> dict[str, bool]:
-    return {"ready": is_ready, "serving": True, "terminating": not is_ready}
+    def _at(self, name: str, **conditions: bool) -> At:
+        return At(str(self._pods[name].ip), self._node, **conditions)

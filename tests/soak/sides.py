@@ -68,7 +68,7 @@ class Side(abc.ABC):
 
         def is_served() -> bool:
             with contextlib.suppress(OSError):
-                return bool(self._dialler.get((WEB.ip, WEB.port)))
+                return bool(self._dialler.get(WEB.address))
             return False
 
         wait_for("an answer", is_served, deadline_s=READY_S)
@@ -160,7 +160,6 @@ class UserspaceProxy(Side):
         self.agent.source = f"--kubeconfig={kubeconfig}"
 
     def start(self) -> None:
-        """Part of Side."""
         self.agent.start_until_ready()
 
     def restart(self) -> None:
@@ -194,11 +193,9 @@ class UserspaceProxy(Side):
 
     @property
     def pid(self) -> int:
-        """Part of Side."""
         return self.agent.pid
 
     def connections(self) -> int:
-        """Part of Side."""
         workers = self.agent.status()["workers"]
         return sum(worker["connections"] + worker["flows"] for worker in workers)
 
@@ -214,7 +211,6 @@ class KubeProxy(Side):
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Part of Side."""
         with (self.folder / "kube-proxy.log").open("a") as stream:
             self._process = self.node.popen(
                 self._command,
@@ -231,13 +227,11 @@ class KubeProxy(Side):
         self.start()
 
     def crash(self) -> None:
-        """Part of Side."""
         self._end(signal.SIGKILL)
         self.start()
 
     @property
     def pid(self) -> int:
-        """Part of Side."""
         assert self._process is not None
         return self._process.pid
 

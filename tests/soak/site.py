@@ -13,9 +13,9 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.credentials import NODE_PROXIER
 from tests.cluster.kube_proxy import USER, USERS, find_kube_proxy, kube_proxy_command
 from tests.node.clients import Client
+from tests.node.load import pass_time
 from userspace_proxy_testing.sandbox import Sandbox
 
-from .pauses import pass_time
 from .requests import ENDPOINT_DIES
 from .shop import Shop
 from .sides import KubeProxy, Side, UserspaceProxy

@@ -16,10 +16,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..objects import Object, pod
 from ..waiting import wait_for
 from .cluster import Cluster
-from .images import OURS
+from .images import AGNHOST_NAMES, OURS
 
+NETEXEC = {
+    "name": "web",
+    "image": AGNHOST_NAMES[0],
+    "args": ["netexec", "--http-port=8080"],
+    "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
+}
+"""A server for clients: it answers HTTP at port 8080, and datagrams at 8081, by its pod's name."""
 PROBER = Path(__file__).with_name("prober.py")
 RATE = 25
 """Requests a second of a client: new connections of four clients, a hundred."""
@@ -45,28 +53,13 @@ class Client:
     def name(self) -> str:
         return f"client-{self.kind.lower()}-{'host' if self.on_host else 'pod'}-{self.node}"
 
-    def pod(self, address: str, port: int) -> dict[str, object]:
+    def pod(self, address: str, port: int) -> Object:
         """Return the pod; the API server serves its log."""
-        script = PROBER.read_text()
         arguments = (address, port, self.rate, self.kind, TIMEOUT_S)
-        program = ["/opt/userspace-proxy/bin/python", "-u", "-c", script]
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": self.name},
-            "spec": {
-                "nodeName": self.node,
-                "hostNetwork": self.on_host,
-                "terminationGracePeriodSeconds": 0,
-                "containers": [
-                    {
-                        "name": "client",
-                        "image": OURS,
-                        "command": [*program, *map(str, arguments)],
-                    }
-                ],
-            },
-        }
+        program = ["/opt/userspace-proxy/bin/python", "-u", "-c", PROBER.read_text()]
+        command = [*program, *map(str, arguments)]
+        container = {"name": "client", "image": OURS, "command": command}
+        return pod(self.name, container, nodeName=self.node, hostNetwork=self.on_host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ groups and the folder are removed.
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import subprocess
 import tempfile
@@ -198,13 +197,8 @@ class Cluster:
         )
         self._control_plane.start()
         self._control_plane.grant_node_proxier()
-        nodes = {
-            "apiVersion": "v1",
-            "kind": "List",
-            "items": [site.document() for site in self._sites],
-        }
-        self._control_plane.kubectl("apply", "-f", "-", input=json.dumps(nodes))
-        self._control_plane.kubectl("apply", "-f", "-", input=dns.manifests(self.families))
+        self._control_plane.apply(*(site.document() for site in self._sites))
+        self._control_plane.apply(*dns.objects(self.families))
 
     def _start_controllers(self) -> None:
         control_plane = self.control_plane

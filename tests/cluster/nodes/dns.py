@@ -6,11 +6,11 @@ looks up takes the UDP path of the proxy under test.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from .families import Families, Family
+from ..objects import Object, made
+from .families import Families
 from .node import CLUSTER_DOMAIN
 
 NAMESPACE = "kube-system"
@@ -36,36 +36,24 @@ def corefile(kubeconfig: Path, families: Families) -> str:
 """
 
 
-def manifests(families: Families) -> str:
+def objects(families: Families) -> Iterator[Object]:
     ips = [str(family.dns) for family in families]
     labels = {"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "kube-dns", "namespace": NAMESPACE, "labels": labels},
-        "spec": {
-            "ipFamilyPolicy": "PreferDualStack",
-            "clusterIP": ips[0],
-            "clusterIPs": ips,
-            "ports": [
-                {"name": name, "protocol": protocol, "port": PORT} for name, protocol in _PORTS
-            ],
-        },
+    ports = [{"name": name, "protocol": protocol, "port": PORT} for name, protocol in _PORTS]
+    spec = {
+        "ipFamilyPolicy": "PreferDualStack",
+        "clusterIP": ips[0],
+        "clusterIPs": ips,
+        "ports": ports,
     }
-    items = [service, *map(_slice, families)]
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-
-
-def _slice(family: Family) -> dict[str, Any]:
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": f"kube-dns-{family.name.lower()}",
-            "namespace": NAMESPACE,
-            "labels": {"kubernetes.io/service-name": "kube-dns"},
-        },
-        "addressType": family.name,
-        "endpoints": [{"addresses": [str(family.world)], "conditions": {"ready": True}}],
-        "ports": [{"name": name, "protocol": protocol, "port": PORT} for name, protocol in _PORTS],
-    }
+    yield made("Service", "kube-dns", spec, namespace=NAMESPACE, labels=labels)
+    for family in families:
+        name = f"kube-dns-{family.name.lower()}"
+        labels = {"kubernetes.io/service-name": "kube-dns"}
+        version = "discovery.k8s.io/v1"
+        yield {
+            **made("EndpointSlice", name, version=version, namespace=NAMESPACE, labels=labels),
+            "addressType": family.name,
+            "endpoints": [{"addresses": [str(family.world)], "conditions": {"ready": True}}],
+            "ports": ports,
+        }

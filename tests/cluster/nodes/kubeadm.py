@@ -6,9 +6,9 @@ for nodes that are no machines, the limit of connections is left alone.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from ..objects import Object, made
 from .cluster import Cluster
 from .families import IPV4, listed
 
@@ -41,8 +41,9 @@ def deploy(cluster: Cluster, mode: str = "") -> None:
     ):
         assert config.count(old) == 1, f"cannot find {old!r} once in {CONFIG_MAP}"
         config = config.replace(old, new)
-    documents = (json.dumps(_account()), config, DAEMON_SET.read_text())
-    cluster.control_plane.kubectl("apply", "-f", "-", input="\n---\n".join(documents))
+    cluster.control_plane.apply(*_account())
+    documents = f"{config}\n---\n{DAEMON_SET.read_text()}"
+    cluster.control_plane.kubectl("apply", "-f", "-", input=documents)
     wait_for_rollout(cluster, "kube-proxy")
 
 
@@ -52,21 +53,10 @@ def wait_for_rollout(cluster: Cluster, daemon_set: str, within_s: int = 100) -> 
     cluster.kubectl("-n", NAMESPACE, *rollout)
 
 
-def _account() -> dict[str, object]:
-    account = {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {"name": ACCOUNT, "namespace": NAMESPACE},
-    }
-    binding = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "kubeadm:node-proxier"},
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io",
-            "kind": "ClusterRole",
-            "name": "system:node-proxier",
-        },
-        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}],
-    }
-    return {"apiVersion": "v1", "kind": "List", "items": [account, binding]}
+def _account() -> list[Object]:
+    account = made("ServiceAccount", ACCOUNT, namespace=NAMESPACE)
+    group = "rbac.authorization.k8s.io"
+    binding = made("ClusterRoleBinding", "kubeadm:node-proxier", version=f"{group}/v1")
+    role = {"apiGroup": group, "kind": "ClusterRole", "name": "system:node-proxier"}
+    subject = {"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}
+    return [account, {**binding, "roleRef": role, "subjects": [subject]}]

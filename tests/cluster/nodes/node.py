@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.hooked import PROGRAMS, entering
 
 from ..child import Child
+from ..objects import made
 from .families import Families, IPAddress, IPNetwork, listed
 from .groups import CGROUPS, GROUP, MOUNTED, NodeGroup
 from .images import PAUSE
@@ -58,12 +59,7 @@ class Site:
         """Return the Node object; kubelet would make the same without the range of pods."""
         labels = {ZONE: self.zone, "kubernetes.io/hostname": self.name}
         pods = list(map(str, self.pods))
-        return {
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": self.name, "labels": labels},
-            "spec": {"podCIDR": pods[0], "podCIDRs": pods},
-        }
+        return made("Node", self.name, {"podCIDR": pods[0], "podCIDRs": pods}, labels=labels)
 
 
 class ClusterNode:

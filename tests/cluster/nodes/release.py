@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.node.processes import child_pids
 
 from ..chart import render
+from ..objects import made
 from ..waiting import wait_for
 from . import kubeadm
 from .cluster import Cluster
@@ -33,23 +34,13 @@ PROGRAM = "/usr/local/bin/userspace-proxy"
 AGENTS_PORT, SERVER_PORT = 7443, 6443
 TABLE = "faults"
 _NO_MORE = "no-more-agents"
-_QUOTA = {
-    "apiVersion": "v1",
-    "kind": "ResourceQuota",
-    "metadata": {"name": _NO_MORE},
-    "spec": {
-        "hard": {"pods": "0"},
-        "scopeSelector": {
-            "matchExpressions": [
-                {
-                    "scopeName": "PriorityClass",
-                    "operator": "In",
-                    "values": ["system-node-critical"],
-                }
-            ]
-        },
-    },
+_PRIORITY = {
+    "scopeName": "PriorityClass",
+    "operator": "In",
+    "values": ["system-node-critical"],
 }
+_SCOPES = {"matchExpressions": [_PRIORITY]}
+_QUOTA = made("ResourceQuota", _NO_MORE, {"hard": {"pods": "0"}, "scopeSelector": _SCOPES})
 """Of pods that have the chart's priority."""
 _HELD_S = 3600
 """For which new agents must be ready before an update that is held goes on: longer than tests."""
@@ -132,7 +123,7 @@ def stopped(node: ClusterNode) -> Iterator[None]:
 def without_agent(cluster: Cluster, node: ClusterNode) -> Iterator[None]:
     """Take the agent's pod from a node, and let the DaemonSet make no other until the end."""
     in_system = ("-n", NAMESPACE)
-    cluster.control_plane.kubectl(*in_system, "apply", "-f", "-", input=json.dumps(_QUOTA))
+    cluster.control_plane.apply(_QUOTA, namespace=NAMESPACE)
     try:
         used = (
             *in_system,

@@ -7,7 +7,6 @@ There are two tests, as each process of a run would make a cluster for a third o
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -19,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, ViewportSize, sync_playwright
@@ -27,6 +27,7 @@ from tests.page.conftest import ARGS, require_chromium
 
 from ..build import Binaries
 from ..child import Child
+from ..objects import Object, made, pod
 from ..plugin import write_plugin
 from ..waiting import wait_for
 from . import prober, release
@@ -71,6 +72,7 @@ VALUES = (
     "--set=updateStrategy.rollingUpdate.maxSurge=3",
 )
 PERSON = "person"
+RBAC = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +124,6 @@ class Stage:
         finally:
             child.kill()
 
-    def apply(self, *objects: dict[str, object]) -> None:
-        items = {"apiVersion": "v1", "kind": "List", "items": objects}
-        self.cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
-
     def endpoint_on(self, node: ClusterNode) -> IPv4Address:
         """Return the address of the pod of the Service web on a node."""
         words = ("get", "pod", f"web-{node.site.name}", "--output=jsonpath={.status.podIP}")
@@ -152,7 +150,8 @@ def stage(
     with Cluster(cluster_binaries, node_programs, ensure_own_image(), None) as cluster:
         release.deploy(cluster, *VALUES)
         stage = Stage(cluster, {**rights_of_a_person(cluster, folder), "NO_PROXY": "*"})
-        stage.apply(*(web(node.site.name) for node in cluster.nodes), service("web", ADDRESS))
+        webs = [web(node.site.name) for node in cluster.nodes]
+        cluster.control_plane.apply(*webs, service("web", clusterIP=ADDRESS))
         release.wait_until_ready(cluster)
         cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
         with ExitStack() as stack:
@@ -165,58 +164,30 @@ def stage(
 def rights_of_a_person(cluster: Cluster, folder: Path) -> dict[str, str]:
     """Return the environment of somebody who has the chart's roles for people, and the plugin."""
     write_plugin(folder)
-    name = f"{release.NAME}-view"
     account = {"kind": "ServiceAccount", "name": PERSON, "namespace": "default"}
-    bindings: list[dict[str, object]] = [
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": f"{kind}Binding",
-            "metadata": {"name": PERSON, **place},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
-            "subjects": [account],
-        }
-        for kind, place in (("Role", {"namespace": release.NAMESPACE}), ("ClusterRole", {}))
-    ]
-    of_account = {"apiVersion": "v1", "kind": account["kind"], "metadata": {"name": PERSON}}
-    items = {"apiVersion": "v1", "kind": "List", "items": [of_account, *bindings]}
-    cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+    bindings = []
+    places: dict[str, Any] = {"Role": {"namespace": release.NAMESPACE}, "ClusterRole": {}}
+    for kind, place in places.items():
+        binding = made(f"{kind}Binding", PERSON, version=f"{RBAC}/v1", **place)
+        role = {"apiGroup": RBAC, "kind": kind, "name": f"{release.NAME}-view"}
+        bindings.append({**binding, "roleRef": role, "subjects": [account]})
+    cluster.control_plane.apply(made("ServiceAccount", PERSON), *bindings)
     kubeconfig = folder / "config"
     cluster.control_plane.write_kubeconfig(kubeconfig, cluster.kubectl("create", "token", PERSON))
     path = f"{folder}:{os.environ['PATH']}"
     return {"PATH": path, "KUBECONFIG": str(kubeconfig), "HOME": str(folder)}
 
 
-def web(node: str) -> dict[str, object]:
+def web(node: str) -> Object:
     """Return a pod that answers what the prober asks for."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": f"web-{node}", "labels": {"app": "web"}},
-        "spec": {
-            "nodeName": node,
-            "terminationGracePeriodSeconds": 0,
-            "containers": [
-                {
-                    "name": "web",
-                    "image": OURS,
-                    "command": ["busybox", "httpd", "-f", "-p", "8080", "-h", "/etc"],
-                }
-            ],
-        },
-    }
+    command = ["busybox", "httpd", "-f", "-p", "8080", "-h", "/etc"]
+    container = {"name": "web", "image": OURS, "command": command}
+    return pod(f"web-{node}", container, labels={"app": "web"}, nodeName=node)
 
 
-def service(name: str, address: str | None = None) -> dict[str, object]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name},
-        "spec": {
-            **({"clusterIP": address} if address else {}),
-            "selector": {"app": "web"},
-            "ports": [{"port": PORT, "targetPort": 8080}],
-        },
-    }
+def service(name: str, **spec: object) -> Object:
+    ports = [{"port": PORT, "targetPort": 8080}]
+    return made("Service", name, {"selector": {"app": "web"}, "ports": ports, **spec})
 
 
 def client(node: ClusterNode) -> Child:
@@ -264,7 +235,7 @@ def test_three_faults_of_three_nodes_are_on_the_first_screen_within_five_seconds
     with ExitStack() as stack:
         page = stack.enter_context(browser(stage, tmp_path))
         stack.enter_context(release.cut_off(stage.cluster, cut))
-        stage.apply(service("late"))
+        stage.cluster.control_plane.apply(service("late"))
         stack.enter_context(release.losing(stage.cluster, losing, endpoint))
         stack.enter_context(release.stopped(stopped))
         its_page = f"http://127.0.0.1:10249/?service={WEB}"

@@ -18,51 +18,27 @@ from tests.processes import started
 
 from ..build import Binaries
 from ..child import Child
+from ..objects import deployment, made
 from ..waiting import wait_for
 from . import forward_client
+from .clients import NETEXEC
 from .cluster import Cluster
 from .families import FAMILIES
-from .images import AGNHOST_NAMES, ensure_images
+from .images import ensure_images
 from .programs import Programs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(400)]
 
-[AGNHOST, _] = AGNHOST_NAMES
 WEB = "web.shop.svc.cluster.local"
-LABELS = {"app": "web"}
-POD = {
-    "terminationGracePeriodSeconds": 0,
-    "containers": [
-        {
-            "name": "web",
-            "image": AGNHOST,
-            "args": ["netexec", "--http-port=8080"],
-            "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
-        }
-    ],
-}
+
 PORTS = [
     {"name": "http", "port": 80, "targetPort": 8080},
     {"name": "udp", "port": 81, "targetPort": 8081, "protocol": "UDP"},
 ]
 OBJECTS = [
-    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}},
-    {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "web", "namespace": "shop"},
-        "spec": {
-            "replicas": 2,
-            "selector": {"matchLabels": LABELS},
-            "template": {"metadata": {"labels": LABELS}, "spec": POD},
-        },
-    },
-    {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "web", "namespace": "shop"},
-        "spec": {"selector": LABELS, "ports": PORTS},
-    },
+    made("Namespace", "shop"),
+    deployment(NETEXEC, 2, namespace="shop"),
+    made("Service", "web", {"selector": {"app": "web"}, "ports": PORTS}, namespace="shop"),
 ]
 
 Address = tuple[str, int]
@@ -118,8 +94,7 @@ def cluster(
     with Cluster(
         cluster_binaries, node_programs, images, None, nodes=1, families=families
     ) as cluster:
-        items = {"apiVersion": "v1", "kind": "List", "items": OBJECTS}
-        cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+        cluster.control_plane.apply(*OBJECTS)
         yield cluster
 
 

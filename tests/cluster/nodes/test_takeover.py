@@ -24,11 +24,12 @@ import yaml
 
 from ..build import Binaries
 from ..chart import kubeadm_phase
+from ..objects import Object, made, pod
 from ..waiting import wait_for
 from . import kubeadm
-from .clients import Client, Clients, Toll, now
+from .clients import NETEXEC, Client, Clients, Toll, now
 from .cluster import Cluster
-from .images import AGNHOST_NAMES, ensure_images, ensure_own_image
+from .images import ensure_images, ensure_own_image
 from .node import ClusterNode
 from .programs import Programs
 from .release import find_agent, process_status
@@ -155,8 +156,7 @@ class Stage:
         """Apply a phase whose DaemonSet's first container was changed."""
         objects = list(yaml.safe_load_all(kubeadm_phase(phase)))
         change(objects[0]["spec"]["template"]["spec"]["containers"][0])
-        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        self.cluster.control_plane.kubectl("apply", "-f", "-", input=text)
+        self.cluster.control_plane.apply(*objects)
 
     def settle(self, daemon_set: str, within_s: float = 100.0) -> None:
         """Wait until a DaemonSet has its newest pods ready on every node."""
@@ -213,13 +213,9 @@ def stage(
     with Cluster(cluster_binaries, node_programs, images, None, cni="ptp") as cluster:
         cluster.import_images(ensure_own_image())
         kubeadm.deploy(cluster, request.param)
-        items = [
-            *(_web(node.site.name) for node in cluster.nodes),
-            _service(),
-            *(client.pod(ADDRESS, PORT) for client in CLIENTS),
-        ]
-        pods = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-        cluster.control_plane.kubectl("apply", "-f", "-", input=pods)
+        pods = [_web(node.site.name) for node in cluster.nodes]
+        pods += [client.pod(ADDRESS, PORT) for client in CLIENTS]
+        cluster.control_plane.apply(_service(), *pods)
         cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
         clients = Clients(cluster, CLIENTS)
         clients.wait_for_the_first()
@@ -390,29 +386,17 @@ def _is_quiet(clients: Clients) -> bool:
     return clients.toll(since, since + 1).lost == 0
 
 
-def _web(node: str) -> dict[str, object]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": f"web-{node}", "labels": {"app": "web"}},
-        "spec": {
-            "nodeName": node,
-            "containers": [{"name": "web", "image": AGNHOST_NAMES[0], "args": ["netexec"]}],
-        },
-    }
+def _web(node: str) -> Object:
+    return pod(f"web-{node}", NETEXEC, labels={"app": "web"}, nodeName=node)
 
 
-def _service() -> dict[str, object]:
+def _service() -> Object:
     ports = [
         {"name": "http", "port": PORT, "targetPort": 8080},
         {"name": "udp", "port": PORT, "targetPort": 8081, "protocol": "UDP"},
     ]
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "web"},
-        "spec": {"clusterIP": ADDRESS, "selector": {"app": "web"}, "ports": ports},
-    }
+    spec = {"clusterIP": ADDRESS, "selector": {"app": "web"}, "ports": ports}
+    return made("Service", "web", spec)
 
 
 def _agent(node: ClusterNode) -> int:

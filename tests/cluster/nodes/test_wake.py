@@ -13,49 +13,27 @@ import pytest
 from tests.processes import started
 
 from ..build import Binaries
+from ..objects import deployment, made
 from ..rights import grant_wake
 from ..waiting import wait_for
+from .clients import NETEXEC
 from .cluster import Cluster
-from .images import AGNHOST_NAMES, ensure_images
+from .images import ensure_images
 from .node import ClusterNode
 from .programs import Programs
 from .proxies import PROXIES
 
 pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(400)]
 
-[AGNHOST, _] = AGNHOST_NAMES
-LABELS = {"app": "web"}
-CONTAINER = {
-    "name": "web",
-    "image": AGNHOST,
-    "args": ["netexec", "--http-port=8080"],
-    "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
+
+ANNOTATIONS = {
+    "userspace-proxy.io/hold": "120s",
+    "userspace-proxy.io/wake": "deployment/web",
 }
-DEPLOYMENT = {
-    "apiVersion": "apps/v1",
-    "kind": "Deployment",
-    "metadata": {"name": "web"},
-    "spec": {
-        "replicas": 0,
-        "selector": {"matchLabels": LABELS},
-        "template": {
-            "metadata": {"labels": LABELS},
-            "spec": {"terminationGracePeriodSeconds": 0, "containers": [CONTAINER]},
-        },
-    },
-}
-SERVICE = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {
-        "name": "web",
-        "annotations": {
-            "userspace-proxy.io/hold": "120s",
-            "userspace-proxy.io/wake": "deployment/web",
-        },
-    },
-    "spec": {"selector": LABELS, "ports": [{"port": 80, "targetPort": 8080}]},
-}
+PORTS = [{"port": 80, "targetPort": 8080}]
+SERVICE = made(
+    "Service", "web", {"selector": {"app": "web"}, "ports": PORTS}, annotations=ANNOTATIONS
+)
 
 
 @pytest.fixture(scope="module", params=["nftables"])
@@ -65,8 +43,7 @@ def cluster(
     """Two nodes, a Deployment without replicas, and its Service."""
     images, proxy = ensure_images(node_programs), PROXIES[request.param]
     with Cluster(cluster_binaries, node_programs, images, proxy, nodes=2) as cluster:
-        items = {"apiVersion": "v1", "kind": "List", "items": [DEPLOYMENT, SERVICE]}
-        cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+        cluster.control_plane.apply(deployment(NETEXEC, 0), SERVICE)
         yield cluster
 
 
@@ -138,21 +115,3 @@ def test_the_first_clients_of_two_nodes_wake_a_deployment_once_and_are_served(
     assert {event["message"] for event in needed} == {"The service-port default/web needs pods."}
     for node in cluster.nodes:
         assert json.loads(status(cluster, node, "/api/v1/demand"))["demand"]["default"]["web"] >= 1
-
-
-def test_without_the_role_clients_wait_and_the_cause_is_shown(
-    cluster: Cluster, address: str
-) -> None:
-    cluster.control_plane.kubectl("delete", "rolebinding", "userspace-proxy-wake", check=False)
-    node = cluster.nodes[0]
-
-    def cause() -> str:
-        shown = json.loads(status(cluster, node, "/api/v1/status?service=default/web"))
-        return str(shown["ports"][0]["waits"]["problem"])
-
-    expected = "allow this user to get and update deployments/scale in namespace default"
-    with client(node, address) as answer:
-        wait_for("the cause on the page", lambda: expected in cause(), hint=cause)
-        assert get(cluster, "deployment/web")["spec"]["replicas"] == 0
-        cluster.kubectl("scale", "deployment/web", "--replicas=1")
-        assert answer().startswith("web-")

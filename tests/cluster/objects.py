@@ -1,0 +1,33 @@
+"""Kubernetes objects as a client writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Object = dict[str, Any]
+
+
+def made(
+    kind: str, name: str, spec: Object | None = None, *, version: str = "v1", **metadata: Any
+) -> Object:
+    """Return an object; ``metadata`` is what it has besides the name."""
+    written = {"apiVersion": version, "kind": kind, "metadata": {"name": name, **metadata}}
+    return written if spec is None else {**written, "spec": spec}
+
+
+def pod(name: str, container: Object, *, labels: Mapping[str, str] = {}, **spec: Any) -> Object:
+    """Return a Pod with one container, whose end isn't waited for."""
+    fields = {"terminationGracePeriodSeconds": 0, **spec, "containers": [container]}
+    return made("Pod", name, fields, labels=labels)
+
+
+def deployment(container: Object, replicas: int, **metadata: Any) -> Object:
+    """Return the Deployment ``web``, of pods with the label ``app=web``."""
+    labels = {"app": "web"}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]},
+    }
+    spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    return made("Deployment", "web", spec, version="apps/v1", **metadata)
