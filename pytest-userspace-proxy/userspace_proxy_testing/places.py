@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import errno
 import functools
 import shutil
@@ -17,12 +16,6 @@ from userspace_proxy.model import IPFamily, SocketAddress
 
 if TYPE_CHECKING:
     from .sandbox import Pod
-
-
-# Of the class below Python's own: plugins that forbid a test to dial, such as pytest-recording,
-# replace the methods of that one, and don't mean what this kit dials for itself.
-connect = _socket.socket.connect
-connect_ex = _socket.socket.connect_ex
 
 
 class BackendPlace:

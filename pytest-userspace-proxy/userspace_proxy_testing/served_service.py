@@ -16,8 +16,9 @@ from userspace_proxy.facts import PortFacts, StatusFacts
 from userspace_proxy.model import EndpointSlice, Service, ServiceKey, SocketAddress
 
 from .backend import Backend, FaultControl
+from .connections import connect_ex
 from .decisions import Decision
-from .places import connect_ex, family_of
+from .places import family_of
 from .proxy_with_decisions import ProxyWithDecisions
 from .stats import ServiceStats, stats_of
 

@@ -18,8 +18,7 @@ from functools import partial
 from userspace_proxy.kernel.socket_options import reset
 from userspace_proxy.model import SocketAddress
 
-from ..connections import Connections
-from ..places import connect_ex
+from ..connections import Connections, connect_ex
 from .detour_stream import ClientSide, FaultyStream
 from .fault_types import FAIL_FIRST, FirstResets
 from .toxics import DOWNSTREAM, UPSTREAM, NamedToxic, ResetPeer
