@@ -32,6 +32,14 @@ def test_there_is_room_up_to_the_limit_and_not_beyond(loop):
     assert not descriptors.has_room(3)
 
 
+def test_flows_beyond_those_that_are_kept_for_them_leave_less_to_connections(loop):
+    descriptors = Descriptors(loop, 100)
+    for _ in range(20):
+        descriptors.take_for_flow()
+    assert descriptors.has_room(80)
+    assert not descriptors.has_room(81)
+
+
 def test_a_waiting_callback_is_called_when_there_is_room_for_a_few(loop):
     descriptors, called = Descriptors(loop, 100), []
     descriptors.take(100)

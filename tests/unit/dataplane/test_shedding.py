@@ -1,3 +1,4 @@
+import asyncio
 import logging
 
 import pytest
@@ -27,11 +28,15 @@ class AtTheLimit:
         self.pod = self.rig.endpoint()
         self.web, self.cart = (self.rig.service(self.pod.address) for _ in range(2))
 
-    async def fill(self):
-        """Return the 27 connections of one client, the later the younger."""
-        pairs = []
-        for _ in range(27):
-            pairs.append(await self.rig.pair(self.web, self.pod))
+    async def fill(self, *services):
+        """Return the 27 connections of one client, the later the younger.
+
+        Args:
+            services: Those that it calls in turn; by default one.
+        """
+        services, pairs = services or (self.web,), []
+        for number in range(27):
+            pairs.append(await self.rig.pair(services[number % len(services)], self.pod))
             self.timers.advance(0.01)
         return pairs
 
@@ -93,6 +98,18 @@ async def test_a_client_that_presses_on_one_service_is_served_by_another(at_the_
     client = await rig.client(at_the_limit.cart)
     await client.send(b"me too")
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
+
+
+async def test_a_client_that_presses_on_several_services_is_served_by_none(at_the_limit):
+    rig, services = at_the_limit.rig, (at_the_limit.web, at_the_limit.cart)
+    await at_the_limit.fill(*services)
+    more = [await rig.client(service) for service in services]
+    async with asyncio.timeout(20.0):
+        await at_the_limit.stall()
+        for client in more:
+            assert await client.was_reset()
+        for service in services:
+            assert await rig.resets_a_client(service)
 
 
 async def test_of_small_clients_the_largest_makes_room(at_the_limit, caplog):

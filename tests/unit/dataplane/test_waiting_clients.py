@@ -1,3 +1,4 @@
+import pickle
 from collections import Counter
 
 import pytest
@@ -90,6 +91,13 @@ def test_it_is_the_largest_client_above_its_share_or_in_the_largest_network(many
         assert networks[network or loser] == max(networks.values())
         others = (ip for ip in clients if network and ip.startswith(f"{network}::"))
         assert clients[loser] == max((clients[ip] for ip in others), default=clients[loser])
+
+
+def test_clients_that_wait_no_more_take_no_memory():
+    waiting, places = filled(*(f"fd00:0:0:{n:x}::1" for n in range(1000)))
+    for place in places:
+        waiting.remove(place)
+    assert len(pickle.dumps(waiting)) < 2 * len(pickle.dumps(WaitingClients()))
 
 
 def test_a_place_waits_for_one_thing_or_is_dialled():

@@ -1,3 +1,4 @@
+from userspace_proxy.causes.endpoints import silent_to_some
 from userspace_proxy.diagnosis.paths import (
     PathView,
     path_in_words,
@@ -29,3 +30,9 @@ def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():
     assert view.follow(PathDecision(DataPath.KERNEL, "auto"), 110.0) == PathView(
         DataPath.KERNEL, 100.0, "auto", 3
     )
+
+
+def test_why_clients_get_no_answer_is_said_only_on_the_path_where_they_get_none():
+    silent = PathView(DataPath.KERNEL, unanswered=silent_to_some("10.244.1.2:80"))
+    for path, unanswered in ((DataPath.KERNEL, silent.unanswered), (DataPath.USERSPACE, None)):
+        assert silent.follow(PathDecision(path, "auto"), 110.0).unanswered == unanswered

@@ -105,6 +105,20 @@ def test_families_of_addresses_that_are_lost_are_reported_once(node, before, now
     address.close()
 
 
+def test_addresses_of_each_family_may_be_lost_while_events_are(node):
+    node.run("ip link set lo up")
+    address = PreroutingAddress(())
+    assert (address.choose(""), address.take_lost()) == ("", set())
+    # Their own loss isn't reported: see above.
+    node.run(
+        "for word in add del; do for n in $(seq 1000); do "
+        "echo address $word fe80::$n/128 dev lo; done; done | ip -batch -"
+    )
+    assert address.has_changed()
+    assert address.take_lost() == {*IPFamily}
+    address.close()
+
+
 def test_without_a_descriptor_an_address_is_not_taken_for_one_that_is_gone(node):
     node.run("ip link set lo up; ip address add 10.1.0.1/32 dev lo")
     node.run("ip link add v0 type veth; ip link set v0 up")

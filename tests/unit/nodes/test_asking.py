@@ -87,6 +87,13 @@ def test_once_several_nodes_have_sent_summaries_all_are_asked_for_them(answers):
     assert not asking.mode("node-3", 30).is_summary
 
 
+def test_nodes_that_were_many_for_a_moment_are_asked_for_whole_answers_again(answers):
+    asking, read = Asking(), Read(STATUS, 1.0, 2.0)
+    for name in ("node-1", "node-2"):
+        asking.take(answers, name, read, asking.mode(name, SUMMARY_FROM + 1))
+    assert not asking.mode("node-3", 3).is_summary
+
+
 @pytest.mark.parametrize(
     ("error", "cause"),
     [

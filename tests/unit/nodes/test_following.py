@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+from userspace_proxy.facts.encoding import encode_answer
 from userspace_proxy_kubectl.nodes import calls, following
 from userspace_proxy_kubectl.nodes.answers import Answers
 from userspace_proxy_kubectl.nodes.asking import Asking
@@ -69,6 +70,15 @@ async def test_after_each_failure_the_wait_is_longer(agents, follow):
         # Nodes and pods are listed again after other pauses.
         await until(lambda: waits.count(PAUSES_S[-1]) == 2)
         assert [wait for wait in waits if wait in PAUSES_S] == [*PAUSES_S, PAUSES_S[-1]]
+
+
+async def test_after_an_answer_the_wait_is_the_shortest_again(agents, follow):
+    agents.add("node-1", fixed(encode_answer(STATUS), Content_Type="application/x-ndjson"))
+    async with follow() as (_, until, waits, may_go):
+        for _ in range(20):
+            may_go.release()
+        await until(lambda: len([wait for wait in waits if wait in PAUSES_S]) == 3)
+        assert waits.count(PAUSES_S[0]) == 3
 
 
 async def test_an_agent_that_never_answers_has_a_deadline(agents, follow):

@@ -295,8 +295,11 @@ def test_a_closed_udp_port_whose_room_others_have_is_not_taken_over(workers):
 
 def test_a_worker_that_ends_holds_nothing_any_more(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
-    workers.serve(group, wanted)
-    workers.listeners.closed_by(1, listener.number)
+    for endpoints in ((), (POD_A,), ()):
+        workers.serve(group, wanted, *endpoints)
+    for _ in range(2):
+        workers.listeners.closed_by(1, listener.number)
+    assert is_ours(listener)
     workers.listeners.worker_ended(0)
     assert not is_ours(listener)
 

@@ -125,6 +125,16 @@ async def test_nothing_is_noted_of_an_endpoint_that_was_discarded(probing):
         assert {endpoint for endpoint, _ in noted[before:]} == {at(other)}
 
 
+async def test_an_endpoint_that_one_of_its_services_loses_during_a_probe_is_probed_on(probing):
+    probes, noted = probing
+    with listen() as server:
+        probes.add(at(server), WEB)
+        probes.add(at(server), CART)
+        await turn()
+        probes.discard(at(server), CART)
+        await until(lambda: len(noted) >= 3)
+
+
 async def test_a_shortage_of_descriptors_says_nothing_about_an_endpoint(probing):
     probes, noted = probing
     with listen() as server:

@@ -317,6 +317,9 @@ async def test_a_full_ring_is_shared_equally_and_keeps_the_oldest_in_their_order
     assert kept == ["shop/web"] * 59 + ["shop/db"] * 59 + ["shop/cart"] * 10
     assert [one.count for one in observed.records] == [*range(59), *range(59), *range(10)]
     assert observed.left_out == [LeftOut(web, 41), LeftOut(db, 41)]
+    ring.observe([web])
+    put_all(ring, {"shop/web": 100})
+    assert len(ring.observe([]).records) == 100
 
 
 async def test_a_record_of_several_filters_takes_room_once(rig):

@@ -110,7 +110,7 @@ async def test_the_page_gets_words_for_rows_and_the_table_of_clients():
             assert (await served.line(response)).startswith(b"retry: ")
             first = json.loads((await served.line(response)).removeprefix(b"data: "))
             assert (first["rows"], len(first["edges"])) == ([], EDGES_SHOWN + 1)
-            served.observing.deliver([WEB] * (ROWS_AT_ONCE + 3))
+            served.observing.deliver([CART] * 3 + [WEB] * ROWS_AT_ONCE)
             event = json.loads((await served.line(response)).removeprefix(b"data: "))
             *rows, note = event["rows"]
             assert (len(rows), rows[0]["level"]) == (ROWS_AT_ONCE, "ok")

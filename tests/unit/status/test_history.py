@@ -134,8 +134,9 @@ def test_a_service_port_that_is_idle_for_ten_minutes_takes_no_memory():
 def test_of_too_many_service_ports_only_a_minute_is_kept():
     keys = [make_port(f"web-{n}").plan.key for n in range(KEPT_MAX + 1)]
     history = History()
-    for n in range(5):
-        history.record([(key, Figures(n * 5)) for key in keys], 500.0 + n * 5)
+    for n in range(6):
+        some = keys if n > 3 else keys[:1]
+        history.record([(key, Figures(n * 5)) for key in some], 500.0 + n * 5)
     assert history.minute(keys[0]).connections[-1] == 1
     assert history.ten_minutes(keys[0]) is None
 

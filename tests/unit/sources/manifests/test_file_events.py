@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,11 @@ def follow():
     yield opener
     for events in opened:
         events.close()
+
+
+def count_watches(events):
+    """Return how many folders the kernel watches for it."""
+    return Path(f"/proc/self/fdinfo/{events._inotify.fileno()}").read_text().count("inotify wd:")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +86,7 @@ def test_the_swap_of_a_config_map_is_heard(folder, follow):
     (folder / "..data").symlink_to("..1")
     (folder / "cart.yaml").symlink_to("..data/cart.yaml")
     events = follow(folder, folder / "cart.yaml")
+    watches = count_watches(events)
     (folder / "..tmp").symlink_to("..2")
     assert not events.take()
     (folder / "..tmp").rename(folder / "..data")
@@ -89,6 +96,7 @@ def test_the_swap_of_a_config_map_is_heard(folder, follow):
     assert events.take()
     (folder / "..1" / "cart.yaml").write_text("cart")
     assert not events.take()
+    assert count_watches(events) == watches
 
 
 def test_the_target_of_a_link_is_heard_and_so_is_a_link_on_the_way(folder, tmp_path, follow):

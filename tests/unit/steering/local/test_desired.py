@@ -79,6 +79,10 @@ def test_addresses_of_the_node_itself_are_neither_routed_nor_guarded():
     assert not desired.is_affected_by("10.96.7.3/32")
     desired.set_node_networks([])
     assert desired.admitted == {WEB, CART}
+    assert desired.change({WEB: None, CART: None}).removed_networks == {
+        "10.96.7.1/32",
+        "10.96.7.2/32",
+    }
 
 
 def test_frontends_in_refused_networks_are_unsteered_with_the_cause():

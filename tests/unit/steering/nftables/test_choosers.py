@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from userspace_proxy.kernel.netlink.messages import read_messages
+from userspace_proxy.kernel.netlink.messages import number_in, read_messages
 from userspace_proxy.kernel.nf_tables import reader, writer
 from userspace_proxy.model import Frontend, Protocol, SocketAddress
 from userspace_proxy.steering.base import Affinity, EndpointChoice, KernelTarget
@@ -16,6 +16,8 @@ from userspace_proxy.steering.nftables.choosers import (
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 A, B = SocketAddress("10.244.1.2", 8080), SocketAddress("10.244.1.3", 8080)
+# NFTA_HASH_OFFSET of linux/netfilter/nf_tables.h.
+HASH_OFFSET = 6
 INSIDE = EndpointChoice((A,), ("10.244.0.0/16", "10.0.0.0/24"))
 
 
@@ -47,6 +49,13 @@ def test_a_choice_by_the_clients_address_has_a_chain_that_hashes_it():
     names = [one.name for one in rule.expressions()]
     assert "hash" in names
     assert "numgen" not in names
+
+
+def test_the_second_of_two_choices_by_hash_begins_behind_the_endpoints_of_the_first():
+    target = KernelTarget(1, (INSIDE, EndpointChoice((B,))), by_client=True)
+    rules = rules_of(write_chooser("t", chooser_of(WEB, target), ChooserChain(7)))
+    hashed = [one for rule in rules for one in rule.expressions() if one.name == "hash"]
+    assert [number_in(one.attributes(), HASH_OFFSET) for one in hashed] == [0, 1]
 
 
 def test_clients_of_some_networks_have_a_chain_of_their_own():

@@ -8,6 +8,7 @@ import gc
 import itertools
 import socket
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -440,6 +441,17 @@ async def test_an_unanswered_syn_to_an_endpoint_ends_when_its_frontend_returns(
     await steering.change({WEB: 36002}, ())
     await steering.forget_stale()
     assert count_flows(node, socket.IPPROTO_TCP) == 0
+
+
+async def test_a_udp_flow_ends_with_its_endpoint_although_the_kernel_path_is_off(
+    node, steering, dial
+):
+    await steering.apply({DNS: to_endpoint("10.244.1.2")})
+    dial(DNS)
+    for ip, flows in (("10.244.1.2", 1), ("10.244.1.3", 0)):
+        await steering.change({DNS: replace(to_endpoint(ip), is_on=False)}, ())
+        await steering.forget_stale()
+        assert count_flows(node) == flows
 
 
 async def test_flows_to_the_port_of_a_frontend_end_with_it_although_its_element_had_drifted(
