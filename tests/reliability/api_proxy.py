@@ -1,6 +1,8 @@
 """A proxy in front of a real API server, which answers in its place while a fault lasts.
 
-    agent ──HTTP, in the node's namespace──▶ ApiProxy ──TLS──▶ kube-apiserver
+    agent ──TLS, in the node's namespace──▶ ApiProxy ──TLS──▶ kube-apiserver
+
+It has the API server's certificate: without TLS the agent would send no token, as kubectl.
 
 Each connection carries one request. A fault is a function of the request; what it returns replaces
 the server's response, or cuts it off. Without a fault the server's bytes pass unchanged.
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
 import ssl
 import threading
@@ -79,6 +82,10 @@ class ApiProxy:
         self._fault: Fault = lambda _request: None
         self._is_silent = False
         self._context = ssl.create_default_context(cafile=control_plane.ca_file)
+        self._own_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._own_context.load_cert_chain(
+            control_plane.ca_file, control_plane.ca_file.with_suffix(".key")
+        )
         self._upstream = urlsplit(control_plane.server)
         self._open: set[socket.socket] = set()
         self._is_closed = threading.Event()
@@ -86,7 +93,7 @@ class ApiProxy:
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen()
         self._listener.settimeout(None)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def be(self, fault: Fault, *, breaks: bool = True) -> None:
@@ -129,7 +136,12 @@ class ApiProxy:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve(self, accepted: socket.socket) -> None:
+        with accepted, contextlib.suppress(OSError):
+            accepted.settimeout(30)
+            self._answer(self._own_context.wrap_socket(accepted, server_side=True))
+
+    def _answer(self, client: ssl.SSLSocket) -> None:
         self._open.add(client)
         with client, contextlib.suppress(OSError, ValueError):
             head, rest = _read_head(client)
@@ -170,15 +182,10 @@ class ApiProxy:
         """Return whether the agent, or this proxy, has closed the connection."""
         if self._is_closed.is_set():
             return True
-        client.setblocking(False)
-        try:
-            return client.recv(1, socket.MSG_PEEK) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        finally:
-            client.settimeout(30)
+        # Before its FIN, a client sends an alert, which nobody reads.
+        poll = select.poll()
+        poll.register(client, select.POLLRDHUP)
+        return bool(poll.poll(0))
 
 
 def respond(code: int, body: object, **headers: str) -> Answer:

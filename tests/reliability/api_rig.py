@@ -1,6 +1,6 @@
 """A node whose proxy reads a real API server, through a proxy that can answer in its place.
 
-    row ──TLS──▶ kube-apiserver ◀──TLS── ApiProxy ◀──HTTP, in the node's namespace── agent
+    row ──TLS──▶ kube-apiserver ◀──TLS── ApiProxy ◀──TLS, in the node's namespace── agent
                  one for all rows
 
 Rule 1: a row leaves the API server running, with the Services of the rig and its permissions.
@@ -60,6 +60,8 @@ def shared_control_plane() -> ControlPlane:
     control_plane.grant_node_proxier()
     api = Api(Here(), control_plane)
     api.put("/api/v1/namespaces", {"metadata": {"name": "shop"}})
+    # Without it, the agent would report that its Node doesn't exist.
+    api.put("/api/v1/nodes", {"metadata": {"name": "node-1"}})
     api.put("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", _KUBERNETES)
     api.close()
     return control_plane
