@@ -203,7 +203,7 @@ class BlockingProxy(InThread[EmbeddedProxy]):
 
     @property
     def dns_address(self) -> SocketAddress | None:
-        """Where names of Services are answered by DNS; None: nowhere."""
+        """The address of the DNS server for Services; None: there is none."""
         return self._thread.do(lambda: self._object.dns_address)
 
     add_service = _adding(EmbeddedProxy.add_service)

@@ -72,8 +72,10 @@ async def succeeding(facts=FACTS):
     """Start another run after the one before was closed."""
     successor = NftablesSteering(facts)
     await successor.start()
-    yield successor
-    await successor.close()
+    try:
+        yield successor
+    finally:
+        await successor.close()
 
 
 async def assert_a_repair_ends_the_flow(node, steering):
@@ -309,7 +311,9 @@ async def test_flows_to_endpoints_of_an_earlier_run_end_with_their_frontend(
     assert count_flows(node) == 1
     await steering.close()
     if ends == "clean_up by another run":
-        await NftablesSteering(FACTS).clean_up()
+        other = NftablesSteering(FACTS)
+        await other.clean_up()
+        await other.close()
     else:
         async with succeeding() as successor:
             await successor.apply({})
