@@ -84,7 +84,7 @@ def test_it_requires_the_proxy_of_its_own_version(project: Path, wheels: dict[Pa
 def test_pages_of_all_nodes_are_only_in_the_clients_wheel(wheels: dict[Path, Path]) -> None:
     with ZipFile(wheels[ROOT]) as node, ZipFile(wheels[CLIENT]) as client:
         names = [name for name in client.namelist() if "/dashboard/" in name]
-        assert {Path(name).suffix for name in names} == {".py", ".html", ".css", ".js"}
+        assert {Path(name).suffix for name in names} == {".py", ".html", ".css"}
         assert [name for name in node.namelist() if "dashboard" in name] == []
 
 
