@@ -113,7 +113,7 @@ def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:
         if label is not None:
             places.setdefault(label, []).append(f"nftables table inet {name}")
     for table, chains in (*kernel.legacy_nat.items(), *kernel.legacy_filter.items()):
-        for label in sorted(filter(None, set(map(label_of, chains)))):
+        for label in sorted({one for one in map(label_of, chains) if one is not None}):
             places.setdefault(label, []).append(f"table {table}")
     return [
         warning(

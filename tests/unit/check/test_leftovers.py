@@ -70,3 +70,10 @@ def test_the_local_guard_is_a_leftover_too():
     kernel = KernelView(inet_tables=("userspace-proxy/local",))
     assert [f.where for f in judge_own(kernel, [])] == ["nftables table inet userspace-proxy/local"]
     assert judge_own(kernel, [""]) == []
+
+
+def test_legacy_chains_of_a_proxy_without_a_name_are_found_and_no_others():
+    kernel = KernelView(legacy_nat=table(LEGACY_NAT, "PREROUTING", "UPROXY-PRE"))
+    (finding,) = judge_own(kernel, ["canary"])
+    assert finding.what == "rules of a userspace-proxy that isn't running"
+    assert judge_own(kernel, [""]) == []
