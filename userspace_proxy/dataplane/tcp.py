@@ -350,7 +350,8 @@ class TcpConnection:
         self.is_closed = True
         self.settle()
         exchange, group = self._exchange, self.group
-        if exchange.is_failed if exchange is not None else cause in UNSERVED:
+        is_failed = cause in UNSERVED if exchange is None else exchange.is_failed
+        if is_failed:
             self.owner.engine.calls.fail(group, self.address[0])
         log = self.owner.engine.connection_log
         if log and log.takes_next(group.scopes, self.address[0], is_plain=self._is_plain(cause)):

@@ -118,7 +118,6 @@ def render_page(sample: Sample, selection: Selection) -> bytes:
         "status",
         page=page,
         view=page.view,
-        selection=selection,
         asked=selection,
         html=parts.markup,
         title=page.title,
@@ -133,7 +132,6 @@ def render_parts(page: Page) -> Parts:
     content = {
         "page": page,
         "view": page.view,
-        "selection": page.selection,
         "columns": page.columns,
         "rows": page.rows,
         "empty": "empty.html",

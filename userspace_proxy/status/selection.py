@@ -43,6 +43,13 @@ SORTS: dict[str, _Order] = {
 """What the page can be sorted by; equal ones are in the order of their names."""
 
 
+def with_query(path: str, query: Mapping[str, object]) -> str:
+    """Return an address with the values of a query that aren't empty."""
+    given = {name: str(value) for name, value in query.items() if value}
+    # Surrogates can't be written in an address, and no name contains one.
+    return f"{path}?{urlencode(given, safe=',:/', errors='replace')}" if given else path
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The query of a request; the fields are named as in the query string."""
@@ -84,9 +91,7 @@ class Selection:
         path = wanted.pop("path")
         defaults = asdict(Selection())
         query = {name: _text(value) for name, value in wanted.items() if value != defaults[name]}
-        # Surrogates can't be written in an address, and no name contains one.
-        text = urlencode(query, safe=",:/", errors="replace")
-        return f"{path}?{text}" if query else path
+        return with_query(path, query)
 
     def toggled(self, row: str) -> str:
         """Return the address of the page with one row expanded, or folded if it was."""

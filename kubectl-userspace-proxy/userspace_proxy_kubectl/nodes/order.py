@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from userspace_proxy.facts import WORST_FIRST
 from userspace_proxy.status.history import Figures
@@ -11,25 +11,26 @@ from userspace_proxy.status.selection import address_in_order
 
 from .merged import MergedKey, MergedPort
 
-ORDERS: dict[str, Callable[[MergedPort, Figures], Any]] = {
+Rates: TypeAlias = Callable[[MergedKey], Figures]
+"""Returns the current rates of a Service port, which only some orders need."""
+
+ORDERS: dict[str, Callable[[MergedPort, Rates], Any]] = {
     "state": lambda one, _: (WORST_FIRST.index(one.level), -one.ill),
     "name": lambda one, _: one.key,
     "address": lambda one, _: address_in_order(one.address),
     "nodes": lambda one, _: one.ill,
     "endpoints": lambda one, _: len(one.endpoints),
-    "rate": lambda _, rates: rates.connections,
+    "rate": lambda one, rates: rates(one.key).connections,
     "open": lambda one, _: one.sums.active,
-    "in": lambda _, rates: rates.received_bytes,
-    "out": lambda _, rates: rates.sent_bytes,
+    "in": lambda one, rates: rates(one.key).received_bytes,
+    "out": lambda one, rates: rates(one.key).sent_bytes,
     "saved": lambda one, _: one.sums.saved,
     "failed": lambda one, _: one.sums.failed,
 }
 """By the keys of ``userspace_proxy.status.selection.SORTS``."""
 
 
-def in_order(
-    ports: Iterable[MergedPort], sort: str, rates: Callable[[MergedKey], Figures]
-) -> list[MergedPort]:
+def in_order(ports: Iterable[MergedPort], sort: str, rates: Rates) -> list[MergedPort]:
     """Return Service ports in an order; equal ones are in that of their names.
 
     Args:
@@ -37,5 +38,5 @@ def in_order(
     """
     order = ORDERS[sort.removeprefix("-")]
     by_name = sorted(ports, key=lambda one: one.key)
-    by_name.sort(key=lambda one: order(one, rates(one.key)), reverse=sort.startswith("-"))
+    by_name.sort(key=lambda one: order(one, rates), reverse=sort.startswith("-"))
     return by_name

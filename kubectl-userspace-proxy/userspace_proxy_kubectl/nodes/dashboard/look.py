@@ -6,10 +6,10 @@ Rule 2: names are quoted, as agents may claim any.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from userspace_proxy.model import ServiceKey
 
@@ -34,12 +34,6 @@ def node_link(node: str) -> str:
 def incident_link(id_: str) -> str:
     """Return the address of the page about an incident."""
     return f"/incidents/{_quoted(id_)}"
-
-
-def with_query(path: str, query: Mapping[str, object]) -> str:
-    """Return an address with those values of a query that aren't empty."""
-    given = {name: str(value) for name, value in query.items() if value}
-    return f"{path}?{urlencode(given, safe=',:/', errors='replace')}" if given else path
 
 
 def _quoted(name: str) -> str:

@@ -13,14 +13,14 @@ from itertools import zip_longest
 from userspace_proxy.facts import WORST_FIRST, Level, worst
 from userspace_proxy.facts.units import plural
 from userspace_proxy.status.markup import Parts
-from userspace_proxy.status.selection import Selection
+from userspace_proxy.status.selection import Selection, with_query
 
 from ..endpoints import MergedEndpoint
 from ..merged import MergedPort, mark_of
 from ..words import endpoint_in_words
 from .call_map import BOX, SERVICES_MAX, WIDTH, Calling, CallMap, Item, Line, place
 from .calls import AllCalls, ClientCalls
-from .look import ClusterLook, has_words, service_link, with_query
+from .look import ClusterLook, has_words, service_link
 from .markup import render
 from .pages import head, say_calls
 

@@ -21,11 +21,11 @@ from userspace_proxy.facts import Level
 from userspace_proxy.model.quoting import printable
 from userspace_proxy.status.incident_words import time_of_day
 from userspace_proxy.status.markup import Parts, make_environment
-from userspace_proxy.status.selection import Selection
+from userspace_proxy.status.selection import Selection, with_query
 
 from ..endpoints import moment
 from ..sums import bounded
-from .look import ClusterLook, incident_link, node_link, service_link, with_query
+from .look import ClusterLook, incident_link, node_link, service_link
 
 _LONGEST = 2_000
 _NUMBERS = ("bytes", "count", "plural", "rate", "seconds", "short")

@@ -22,7 +22,7 @@ from userspace_proxy.facts.units import (
 from userspace_proxy.status.markup import Parts, Touched
 from userspace_proxy.status.rows import DOTS_SHOWN, Row, columns_of
 from userspace_proxy.status.search import Search
-from userspace_proxy.status.selection import Selection, id_of
+from userspace_proxy.status.selection import Selection, id_of, with_query
 
 from ..endpoints import MergedEndpoint
 from ..incidents import MergedIncident
@@ -41,7 +41,6 @@ from .look import (
     node_link,
     part_of,
     service_link,
-    with_query,
 )
 from .markup import PageHead, render
 
