@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.cluster.waiting import wait_for
+from tests.node.manifests import slice_of
 from tests.node.testbed import Testbed
 from userspace_proxy.causes.cause import CauseCode
 from userspace_proxy.causes.endpoints import refuses
@@ -103,18 +104,8 @@ def objects_of(case: Case, ip: str) -> Iterator[Object]:
         "status": {"loadBalancer": {"ingress": [{"ip": case.ingress}] * bool(case.ingress)}},
     }
     if is_ours:
-        yield {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "namespace": NAMESPACE,
-                "name": f"{case.name}-1",
-                "labels": {"kubernetes.io/service-name": case.name},
-            },
-            "addressType": "IPv4",
-            "ports": [{"port": case.port or SERVING}],
-            "endpoints": [{"addresses": [ip], "nodeName": NODE}] * bool(case.port),
-        }
+        endpoints = [{"addresses": [ip], "nodeName": NODE}] * bool(case.port)
+        yield slice_of(case.name, {"port": case.port or SERVING}, endpoints, NAMESPACE)
 
 
 def ask(testbed: Testbed, case: Case) -> None:

@@ -42,15 +42,23 @@ class Service:
             },
             "spec": {"clusterIP": self.ip, "ports": [port], **self.more},
         }
-        label = {"kubernetes.io/service-name": self.name}
-        yield {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {"namespace": "shop", "name": f"{self.name}-1", "labels": label},
-            "addressType": "IPv4",
-            "ports": [{"port": self.target, "protocol": self.protocol}],
-            "endpoints": [{"addresses": [ip]} for ip in self.endpoints],
-        }
+        port = {"port": self.target, "protocol": self.protocol}
+        yield slice_of(self.name, port, [{"addresses": [ip]} for ip in self.endpoints])
+
+
+def slice_of(
+    service: str, port: dict[str, Any], endpoints: list[dict[str, Any]], namespace: str = "shop"
+) -> dict[str, Any]:
+    """Return the only EndpointSlice of a Service."""
+    label = {"kubernetes.io/service-name": service}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"namespace": namespace, "name": f"{service}-1", "labels": label},
+        "addressType": "IPv4",
+        "ports": [port],
+        "endpoints": endpoints,
+    }
 
 
 def with_endpoints(service: Service, ips: Iterable[str]) -> Service:

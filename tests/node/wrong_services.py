@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.node.broken_services import NAMESPACE, Object
 from tests.node.clients import Client
+from tests.node.manifests import slice_of
 from tests.node.wrong_servers import (
     ABSENT,
     ANSWERING_EMPTY,
@@ -241,18 +242,9 @@ def objects_of(case: Mistake, **places: str) -> Iterator[Object]:
     }
     if case.has_slice:
         addresses = [ip.format(**places) for ip in case.ips]
-        yield {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "namespace": NAMESPACE,
-                "name": f"{case.name}-1",
-                "labels": {"kubernetes.io/service-name": case.name},
-            },
-            "addressType": "IPv4",
-            "ports": [{"port": case.target, "protocol": case.port.get("protocol", "TCP")}],
-            "endpoints": [{"addresses": [ip], "nodeName": "node-1"} for ip in addresses],
-        }
+        port = {"port": case.target, "protocol": case.port.get("protocol", "TCP")}
+        endpoints = [{"addresses": [ip], "nodeName": "node-1"} for ip in addresses]
+        yield slice_of(case.name, port, endpoints, NAMESPACE)
 
 
 def dial(client: Client, case: Mistake) -> None:

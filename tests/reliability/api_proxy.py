@@ -182,7 +182,7 @@ class ApiProxy:
         """Return whether the agent, or this proxy, has closed the connection."""
         if self._is_closed.is_set():
             return True
-        # Before its FIN, a client sends an alert, which nobody reads.
+        # A client sends a TLS alert before its FIN, so bytes that wait prove nothing.
         poll = select.poll()
         poll.register(client, select.POLLRDHUP)
         return bool(poll.poll(0))

@@ -335,7 +335,7 @@ def _dial(subject: Subject, way: tuple[str, ...]) -> dict[str, DialResult] | Non
 
     UDP is left out: a client would have to send something.
 
-    So are endpoints that the proxy refuses: whoever may write EndpointSlices could have this
+    So are endpoints that the proxy refuses: anyone who may write EndpointSlices could have this
     machine's own programs and its cloud's metadata dialled.
     """
     from ..answering_child import ChildEnded

@@ -1,4 +1,4 @@
-"""Records connections and flows: a log line at their end, and entries for whoever watches.
+"""Records connections and flows: a log line at their end, and entries for watchers.
 
     TcpConnection, UdpListener ──ConnectionFacts──▶ ConnectionLog ─┬▶ logger: a share of all ends
                                                                    └▶ Watch: a live observer

@@ -75,13 +75,12 @@ def next_command(
         cause: The cause to investigate; None without a problem.
         pod: The name of the pod found to be the reason; empty if none was found.
     """
-    nodes = [one.node for port in subject.ports for one in port.endpoints if one.node]
     if cause is not None and invocation.is_api:
         if not invocation.has_pods and cause.code.traits.is_of_pods and not cause.row.is_of_slices:
             return invocation.again(subject.service, "--pods")
-        if cause.code == CauseCode.NOT_LOCAL and nodes:
+        if cause.code == CauseCode.NOT_LOCAL and (node := _node_with_endpoint(subject)):
             flags = [flag for flag in invocation.source if _name(flag) != "--hostname-override"]
-            flags.append(f"--hostname-override={nodes[0]}")
+            flags.append(f"--hostname-override={node}")
             return invocation.again(subject.service, source=flags)
     can_dial = (
         any(port.protocol == "TCP" and port.endpoints for port in subject.ports)
@@ -106,6 +105,10 @@ def next_command(
     if cause.code.traits.is_of_endpoint and can_dial:
         return invocation.again(subject.service, "--probe")
     return "" if invocation.is_elsewhere else on_node(cause)
+
+
+def _node_with_endpoint(subject: Subject) -> str:
+    return next((e.node for port in subject.ports for e in port.endpoints if e.node), "")
 
 
 def _flows(subject: Subject, invocation: Invocation) -> str:

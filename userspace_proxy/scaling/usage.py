@@ -3,8 +3,8 @@
     demand = clients that wait + open connections + live flows
              at least 1 until idle-after, or RECENT_S, has passed since the last of them
 
-Rule 1: new endpoints count as use, so pods stay for that time after somebody has scaled or replaced
-them. So do all endpoints after a start, or after a worker's crash, when past use is unknown or
+Rule 1: new endpoints count as use, so pods stay for that time after they are scaled or
+replaced. So do all endpoints after a start, or after a worker's crash, when past use is unknown or
 unreported. A worker without endpoints served no client.
 Rule 2: only Services that hold connections are followed: without pods other Services refuse
 clients, which isn't demand.

@@ -1,6 +1,6 @@
 """Writes files into one tar.gz, which appears complete or not at all.
 
-Rule 1: only the user can read it (on Windows: whoever the folder admits).
+Rule 1: only the user can read it (on Windows: anyone with access to the folder).
 Rule 2: an existing file is replaced only on request, and only by a complete archive.
 Rule 3: it contains nothing about this machine: no user, no file time.
 """
