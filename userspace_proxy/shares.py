@@ -150,20 +150,20 @@ class Shares(Generic[H]):
             The holders that became left out, or no longer are, or get another part.
         """
         was_scarce = self._demand > self._of_node
-        touched: set[str] = set()
+        affected: set[str] = set()
         for holder, amount in amounts.items():
             namespace = holder.namespace
             if amount != self._wanted.of(namespace, holder):
-                touched.add(namespace)
+                affected.add(namespace)
                 before = min(self._wanted.of_group[namespace], self._of_namespace)
                 self._wanted.put(namespace, holder, amount)
                 self._demand += min(self._wanted.of_group[namespace], self._of_namespace) - before
         is_scarce = self._demand > self._of_node
-        if touched and (was_scarce or is_scarce):
-            touched.update(self._wanted.holders)
+        if affected and (was_scarce or is_scarce):
+            affected.update(self._wanted.holders)
         moved: set[H] = set()
         left = self._of_node
-        in_order = sorted(touched, key=lambda name: (self._wanted.of_group[name], name))
+        in_order = sorted(affected, key=lambda name: (self._wanted.of_group[name], name))
         for others, namespace in enumerate(in_order):
             room = left // (len(in_order) - others) if is_scarce else math.inf
             was = self._left_out.pop(namespace, {})

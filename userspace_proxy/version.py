@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _SHOWN = 12
 
 
-def version_in_words(version: str, commit: str) -> str:
+def format_version(version: str, commit: str) -> str:
     """Return a version with its commit, if known."""
     return f"{version} (commit {commit})" if commit else version
 

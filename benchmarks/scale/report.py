@@ -107,7 +107,7 @@ def _row_table(samples: Samples, row: str, metrics: Sequence[str]) -> str:
     for way in _ways(samples, row):
         cells = [_figure(samples.median(row, way, metric), metric) for metric in metrics]
         rows.append([WAYS[way].label, *cells, samples.note(row, way)])
-    return _without_empty(["", *(_TITLES[m] for m in metrics), "remarks"], rows)
+    return _without_empty(["", *(_TITLES[m] for m in metrics), "findings"], rows)
 
 
 def _turned(samples: Samples, row: str, metrics: Sequence[str]) -> str:
@@ -117,7 +117,7 @@ def _turned(samples: Samples, row: str, metrics: Sequence[str]) -> str:
         [_TITLES[m], *(_figure(samples.median(row, way, m), m) for way in ways)] for m in metrics
     ]
     if any(samples.note(row, way) for way in ways):
-        rows.append(["remarks", *(samples.note(row, way) for way in ways)])
+        rows.append(["findings", *(samples.note(row, way) for way in ways)])
     return (
         table(["", *(WAYS[way].label for way in ways)], rows, others=RIGHT) if ways else "Not run."
     )
@@ -147,7 +147,7 @@ def _effects(samples: Samples) -> str:
             )
     head = (
         *("", "", "changes", "event to effect, median ms", "p90", "longest"),
-        *("write to event, median ms", "write to effect, median ms", "remarks"),
+        *("write to event, median ms", "write to effect, median ms", "findings"),
     )
     return _without_empty(list(head), rows)
 

@@ -204,7 +204,7 @@ def slices() -> Iterator[Variant]:
     yield from variants(SLICE, OF_SLICE_PORT, "ports", 0)
 
 
-def why_refused(api: Api, item: dict[str, Any]) -> str:
+def refused_reason(api: Api, item: dict[str, Any]) -> str:
     """Return why an API server would refuse an object; empty: it wouldn't."""
     path = f"{PATHS[item['kind']]}?dryRun=All&fieldValidation=Strict"
     status, answer = api.request("POST", path, item)
@@ -231,7 +231,7 @@ def test_manifests_refuse_what_the_api_server_refuses(
     api = Api(Here(), control_plane)
     differences = []
     for name, item in objects():
-        there, here = why_refused(api, item), why_refused_here(item)
+        there, here = refused_reason(api, item), why_refused_here(item)
         is_known = any(why in there for why in OF_THE_CLUSTER) or name.endswith(DIFFERENT)
         if bool(there) != bool(here) and not is_known:
             differences.append(f"{name}: there {there or 'accepted'}; here {here or 'accepted'}")

@@ -12,7 +12,7 @@ import pytest
 from userspace_proxy.agent import scaling
 from userspace_proxy.agent.rounds.tasks import pause
 from userspace_proxy.scaling import holder_lease, node_lease
-from userspace_proxy.scaling.promises import ENDS_S
+from userspace_proxy.scaling.cordons import ENDS_S
 
 from .control_plane import ControlPlane
 from .resting_shop import DEADLINE_S, NAMESPACE, Connection, Shop, open_shop, service

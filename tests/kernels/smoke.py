@@ -320,12 +320,12 @@ def _try_kernel_path(rows: Rows, steering: str, client: Net) -> None:
 
     def is_taken() -> None:
         if port["path"] != "kernel":
-            raise Failed(port["path_why"] or f"the path is {port['path']}")
+            raise Failed(port["path_reason"] or f"the path is {port['path']}")
 
-    if steering == "nftables" or "steering" not in port["path_why"]:
+    if steering == "nftables" or "steering" not in port["path_reason"]:
         rows.attempt(f"{steering}: kernel path", is_taken)
     else:
-        rows.leave_out(f"{steering}: kernel path", port["path_why"])
+        rows.leave_out(f"{steering}: kernel path", port["path_reason"])
         return
     for protocol in PROTOCOLS:
         for inside, viewer in ((client, "a pod"), (None, "the node")):

@@ -137,14 +137,14 @@ def test_an_endpoint_that_fails_costs_no_connection_after_the_switch_and_open_on
     fail(web.bad)
     web.dial_until("userspace", version)
     assert not any(web.fails(version) for _ in range(MANY)), "the proxy dials the other one"
-    why = web.port(version)["path_why"]
+    why = web.port(version)["path_reason"]
     assert words in why
     assert web.bad.ip(version) in why
     assert echoes(connection)
     assert name_of(flow) == "good"
     recover(web.bad)
     assert web.dial_until("kernel", version) == 0
-    assert web.port(version)["path_why"] == "auto, and 2 endpoints answer probes"
+    assert web.port(version)["path_reason"] == "auto, and 2 endpoints answer probes"
     carried = web.port(version)["connections"]
     assert not any(web.fails(version) for _ in range(MANY))
     assert web.port(version)["connections"] == carried, "the kernel translates them"

@@ -140,7 +140,7 @@ def test_auto_serves_its_clients_in_spite_of_a_firewall_and_returns(tmp_path, ve
         testbed.shell(appear)
         web.wait_for(version, lambda port: port["path"] == "userspace", "the way out", ("pod",))
         web.wait_for_answers(version)
-        assert "dropped by" in web.port(version)["path_why"]
+        assert "dropped by" in web.port(version)["path_reason"]
         testbed.shell(go)
         web.wait_for(version, lambda port: port["path"] == "kernel", "the way back")
         web.wait_for_answers(version)

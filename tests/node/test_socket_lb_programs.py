@@ -449,11 +449,11 @@ def test_a_failed_dial_ejects_for_its_own_network_namespace_alone(
     for pod in pods:
         # Nothing listens there, and the second dial leads to the other endpoint.
         assert [dial(pod, WEB), dial(pod, WEB)] == ["ECONNREFUSED"] * 2
-    scopes = {EjectionScope(n, netns_cookie(hooks, pod)) for n in numbers for pod in pods}
-    assert scopes <= set(hooks.ejections())
+    prefixes = {EjectionScope(n, netns_cookie(hooks, pod)) for n in numbers for pod in pods}
+    assert prefixes <= set(hooks.ejections())
     assert {served_by(node, server, other) for _ in range(30)} == {server, other}
     # Though it was served here, they go on.
-    assert scopes <= set(hooks.ejections())
+    assert prefixes <= set(hooks.ejections())
     hooks.eject(victim, ejected_for(5))
     assert {served_by(node, server, other) for _ in range(30)} == {other}
     for pod in pods:

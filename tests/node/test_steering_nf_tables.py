@@ -256,15 +256,15 @@ def test_events_of_own_changes_and_of_other_tables_do_not_count(node, ruleset, w
         node.run("nft add table inet other")
         ruleset.commit(table.messages)
         node.run("nft add table ip userspace-proxy")
-    assert not watch.is_touched()
+    assert not watch.is_affected()
     node.run("nft delete table inet other; nft delete table ip userspace-proxy")
     with watch.own_change(ruleset.port):
         ruleset.commit(table.messages)
-    assert not watch.is_touched()
+    assert not watch.is_affected()
     node.run("nft add chain inet userspace-proxy more")
-    assert watch.is_touched()
+    assert watch.is_affected()
     watch.settle()
-    assert not watch.is_touched()
+    assert not watch.is_affected()
 
 
 @pytest.mark.parametrize("is_before", [True, False])
@@ -277,7 +277,7 @@ def test_a_change_by_others_during_an_own_change_counts_as_touched(node, ruleset
         node.run("nft 'add table inet userspace-proxy; add chain inet userspace-proxy more'")
         if is_before:
             ruleset.commit(table.messages)
-    assert watch.is_touched()
+    assert watch.is_affected()
 
 
 def test_outside_of_an_own_change_those_of_the_same_socket_count(ruleset, watch):
@@ -285,7 +285,7 @@ def test_outside_of_an_own_change_those_of_the_same_socket_count(ruleset, watch)
     table = TableWriter("userspace-proxy")
     table.create()
     ruleset.commit(table.messages)
-    assert watch.is_touched()
+    assert watch.is_affected()
 
 
 def test_while_events_of_a_transaction_have_not_arrived_the_table_counts_as_touched(
@@ -293,18 +293,18 @@ def test_while_events_of_a_transaction_have_not_arrived_the_table_counts_as_touc
 ):
     newest = ruleset.generation()
     monkeypatch.setattr(ruleset, "generation", lambda: newest + 1)
-    assert watch.is_touched()
+    assert watch.is_affected()
     monkeypatch.undo()
-    assert not watch.is_touched()
+    assert not watch.is_affected()
 
 
 def test_where_events_were_lost_the_table_counts_as_touched(node, watch):
     node.run("""
         nft 'add table ip other; add set ip other many { type mark; }'
         (echo 'add element ip other many {'; seq -s, 1 10000; echo '}') | nft -f -""")
-    assert watch.is_touched()
+    assert watch.is_affected()
     watch.settle()
-    assert not watch.is_touched()
+    assert not watch.is_affected()
 
 
 def test_tables_of_a_family_are_listed(node):

@@ -53,8 +53,8 @@ async def test_only_what_changed_is_touched(screen):
     )
     screen.show(make_view(make_port("cart"), make_port("web", active=7)))
     await row(page, "shop/web:http").get_by_role("cell", name="7", exact=True).wait_for()
-    touched = await page.evaluate("[...new Set(touched)]")
-    assert touched == [await row(page, "shop/web:http").get_attribute("id")]
+    affected = await page.evaluate("[...new Set(touched)]")
+    assert affected == [await row(page, "shop/web:http").get_attribute("id")]
 
 
 async def test_a_lost_connection_is_shown_and_comes_back(screen):

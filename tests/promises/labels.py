@@ -43,7 +43,7 @@ class TestLabels:
             is_ours = not labels
             assert world.serves("pod", LABELLED.address) is is_ours
             assert world.serves("laptop", at) is is_ours
-            assert [reason in said for said in world.why_ignored("labelled")] == [True] * len(
+            assert [reason in said for said in world.ignored_reason("labelled")] == [True] * len(
                 labels
             )
 

@@ -59,7 +59,7 @@ class TestOutside:
         assert world.who("pod", OTHER.address) == "two"
         assert world.who("laptop", (world.ip("node-1"), 80)) == "refused"
         assert world.who("pod", GREEDY.address) == "one"
-        said = " ".join(world.notes("greedy") + world.why_ignored("greedy"))
+        said = " ".join(world.notes("greedy") + world.ignored_reason("greedy"))
         assert "10.96.20.1" in said
         assert "192.0.2.1" in said
 

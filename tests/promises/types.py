@@ -56,7 +56,7 @@ class TestTypes:
 
     def test_a_service_of_type_external_name_is_shown_with_its_reason(self, world: World) -> None:
         world.put(of_type("E"))
-        assert world.why_ignored("changing") == ["type ExternalName is served by DNS alone"]
+        assert world.ignored_reason("changing") == ["type ExternalName is served by DNS alone"]
 
     def test_ports_change_and_those_that_stay_have_no_gap(self, world: World) -> None:
         web, second, third = (Port(n, name=f"p{n}") for n in (80, 81, 82))

@@ -187,7 +187,7 @@ class World(abc.ABC):
         """Return what of a Service isn't followed, as the page says."""
         return [note["sentence"] for port in self.shown(name) for note in port["notes"]]
 
-    def why_ignored(self, name: str) -> list[str]:
+    def ignored_reason(self, name: str) -> list[str]:
         """Return why a Service, or ports of it, get no listener, as the page says."""
         ignored = self.agent.status()["ignored"]
         return [i["cause"]["sentence"] for i in ignored if i["service"] == f"shop/{name}"]

@@ -36,7 +36,7 @@ class Service:
             planned.serving,
             start=world.plan.node.index,
             processes=world.plan.node.processes,
-            pins=world.dataplane.engine.pins,
+            entries=world.dataplane.engine.entries,
         )
         self.answered: dict[SocketAddress, float] = {}
         """When endpoints have last answered, also in another worker."""

@@ -43,7 +43,7 @@ KEYS = (*IDENTITIES, *ATTRIBUTES, "chain", "key", "name", "port", "service_port"
 """The names of what has no blank, unless it is the text of several parts."""
 _SPLITTING = ("partition", "rpartition", "rsplit", "split")
 _CUTTING = (*_SPLITTING, "removeprefix", "removesuffix", "startswith")
-WRITERS = ("capitalised", "listed", "plural", "say", "seconds_in_words", "sentence_of")
+WRITERS = ("capitalised", "listed", "plural", "say", "format_seconds", "sentence_of")
 """Functions of other modules that write a text for people."""
 READING: Mapping[str, str] = {
     f"{KIT}/commands/demo_commands.py": "what a test prints begins with the name of a stream",
@@ -51,7 +51,7 @@ READING: Mapping[str, str] = {
     f"{KIT}/sandbox/backend_process.py": "what another process prints",
     f"{KIT}/sandbox/backends.py": "a module's docstring, of which its help is made",
     f"{KIT}/sandbox/namespace.py": "errors of the program ip",
-    f"{PACKAGE}/agent/take_back.py": "the last line of a process that ended by an exception",
+    f"{PACKAGE}/agent/after_hand_over.py": "the last line of a process that ended by an exception",
     f"{PACKAGE}/kernel/memory_limits.py": "the kernel's list of mounts",
     f"{PACKAGE}/model/wire.py": "msgspec's errors",
     f"{PACKAGE}/sources/kubernetes/responses.py": "the API server's messages",

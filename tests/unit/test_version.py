@@ -24,7 +24,7 @@ def package(tmp_path):
 
 def words_of(package):
     made = runpy.run_path(str(package / "version.py"))
-    return made["version_in_words"](made["__version__"], made["own_commit"]())
+    return made["format_version"](made["__version__"], made["own_commit"]())
 
 
 def test_a_commit_that_a_build_has_noted_is_shown(package):

@@ -50,7 +50,7 @@ from .view import prepare_views, view_ports
 from .watchers.client_address import ClientAddresses
 
 if TYPE_CHECKING:
-    from ..plane.adoption import Predecessors
+    from ..plane.adoption import PreviousWorkers
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -92,7 +92,7 @@ class Agent:
         self._components: Sequence[Component] = (SourceComponent(source),)
         self._steering: Steering | None = None
         self._plane: Plane | None = None
-        self._predecessors: Predecessors | None = None
+        self._previous_workers: PreviousWorkers | None = None
         self._core: Core | None = None
         self._client_addresses: ClientAddresses | None = None
         self._started = NEVER
@@ -138,16 +138,16 @@ class Agent:
         stack.push_async_callback(steering.close)
         label = worker_label(options) if steering.name != "none" else None
         if label is not None:
-            self._predecessors = await adopt(label, stack)
+            self._previous_workers = await adopt(label, stack)
         # First, because processes start while this one reads rules.
         plane = self._plane = self._open_plane(steering, label)
         recovered = await steering.start()
-        owners = OwnerSockets(self._predecessors.kept if self._predecessors else None)
+        owners = OwnerSockets(self._previous_workers.kept if self._previous_workers else None)
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
                 await prepare_node(steering, options, stack, owners, kernel)
                 # A worker that ended before it handed over its sockets has closed its ports.
-                if self._predecessors is None or not self._predecessors.ports:
+                if self._previous_workers is None or not self._previous_workers.ports:
                     # Rules already steer there, and the first plan takes a second or two.
                     addresses = recovered_addresses(recovered, steering.bind, pool)
                     plane.recover(addresses, transparent=steering.needs_transparent)
@@ -160,7 +160,7 @@ class Agent:
             source=self._source,
             steering=steering,
             is_own_steering=isinstance(self._wanted_steering, str),
-            predecessors=self._predecessors,
+            previous_workers=self._previous_workers,
             plane=plane,
             client_addresses=self._client_addresses,
             kernel=kernel,
@@ -195,7 +195,7 @@ class Agent:
             # Even if addresses can't be preserved yet: the kernel may allow it later.
             keeps_net_raw=steering.name != "none" and self._options.preserves_client_address,
             label=label,
-            predecessors=self._predecessors,
+            previous_workers=self._previous_workers,
             dialer=self._options.dialer,
         )
         plane.start()
@@ -229,8 +229,8 @@ class Agent:
         if self._steering is not None:
             await steer_nothing(self._steering)
         # Before this process's first round, rules steer to the previous workers.
-        if self._predecessors is not None:
-            self._predecessors.end()
+        if self._previous_workers is not None:
+            self._previous_workers.end()
         if self._core is not None:
             self._core.served_ports.close()
         if self._plane is not None and (reset := await self._plane.drain(last_s)):
@@ -239,13 +239,15 @@ class Agent:
         if steering is not None and not await remove_steering(steering):
             self.left_behind = True
         await self._stop_client_addresses()
-        await self._wait_for_predecessors()
+        await self._wait_for_previous_workers()
         await self._stack.aclose()
 
-    async def _wait_for_predecessors(self) -> None:
+    async def _wait_for_previous_workers(self) -> None:
         """Wait until late workers have got the order to end: nothing else ends them soon."""
-        predecessors = self._predecessors
-        if predecessors is not None and (left := await predecessors.answered(LAST_ANSWER_S)):
+        previous_workers = self._previous_workers
+        if previous_workers is not None and (
+            left := await previous_workers.answered(LAST_ANSWER_S)
+        ):
             _log.error(
                 "workers of the last run did not answer in time, leaving them",
                 extra={"count": left},

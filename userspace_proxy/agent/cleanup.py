@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from ..config import Settings
 from ..errors import SteeringError
-from ..plane.rendezvous import worker_labels
+from ..plane.worker_sockets import worker_labels
 from ..state_file import state_dir_of
 from ..steering import (
     GUARD_TABLES,

@@ -71,4 +71,4 @@ def components_of(core: Core, shown: Shown, own: OwnAddresses) -> Iterator[Compo
     if options.ready_socket:
         yield ReadySocket(options.ready_socket, source, progress, plane)
     # Last, so that an earlier failure leaves the node to the last process.
-    yield Relief(core.predecessors, progress, plane, options)
+    yield Relief(core.previous_workers, progress, plane, options)

@@ -26,7 +26,7 @@ from .watchers.health_check_ports import HealthChecks
 from .watchers.node_now import NodeNow
 
 if TYPE_CHECKING:
-    from ..plane.adoption import Predecessors
+    from ..plane.adoption import PreviousWorkers
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Core:
     steering: Steering
     is_own_steering: bool
     """The agent has created the steering; for a caller's, nothing else is changed on the node."""
-    predecessors: Predecessors | None
+    previous_workers: PreviousWorkers | None
     plane: Plane
     client_addresses: ClientAddresses | None
     """None if they aren't preserved."""
@@ -84,7 +84,7 @@ class Core:
             prepare=self.client_addresses.prepare if self.client_addresses else None,
             report=source.record,
             want_nodes=source.want_nodes,
-            ports_of_others=self._ports_of_predecessors,
+            ports_of_others=self._ports_of_previous_workers,
         )
         self.sync = SyncLoop(
             planning,
@@ -99,8 +99,8 @@ class Core:
             self.plane, self.observing, lambda: self.sync.progress.taken, options.node_name
         )
 
-    def _ports_of_predecessors(self) -> Set[int]:
-        return frozenset() if self.predecessors is None else self.predecessors.ports
+    def _ports_of_previous_workers(self) -> Set[int]:
+        return frozenset() if self.previous_workers is None else self.previous_workers.ports
 
     def services(self) -> Mapping[ServiceKey, ServiceState]:
         """Return the Services of the newest snapshot."""

@@ -4,7 +4,7 @@
                     ▶ adopts the workers' sockets ▶ serves ▶ reports that over the same connection
                     ▶ drains the old workers
     this process    asked: executes a program that waits for that report, then for its workers, and
-                    exits 0; without the report it takes the node back (``agent.take_back``);
+                    exits 0; without the report it takes the node back (``agent.after_hand_over``);
                     if the program can't start: answers with the cause, and keeps the node
                     SIGUSR1: exits 0 at once
                     killed: the same, so that a crash needs no code of its own
@@ -33,14 +33,14 @@ from contextlib import AsyncExitStack
 
 from ..clocks import Clocks
 from ..errors import LockHeld, UserspaceProxyError
-from ..kernel import vouchers
+from ..kernel import name_proofs
 from ..kernel.net_admin_proof import SECRET_BYTES, Prover
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..plane import Plane
-from ..plane.adoption import Predecessors
-from ..plane.reception import Reception, Terms
-from ..plane.rendezvous import connect_to_workers
+from ..plane.adoption import PreviousWorkers
+from ..plane.authentication import Reception, Terms
+from ..plane.worker_sockets import connect_to_workers
 from ..steering import proxy_label
 from .lock import NodeLock, connect_to_holder
 from .rounds.changes import Progress
@@ -117,7 +117,7 @@ def ask_to_hand_over(proxy_name: str | None) -> TakenOver | None:
     until = Clocks.monotonic() + _ANSWER_S
     while found := connect_to_holder(proxy_name):
         sock, pid = found
-        if not vouchers.can_vouch():
+        if not name_proofs.can_prove():
             # The holder would refuse, and may be any process of this user.
             sock.close()
             raise _cannot_prove(pid, PermissionError(errno.EPERM, os.strerror(errno.EPERM)))
@@ -222,18 +222,18 @@ def worker_label(options: Options) -> str | None:
     return None if options.hand_over is None else proxy_label(options.proxy_name or "")
 
 
-async def adopt(label: str, stack: AsyncExitStack) -> Predecessors | None:
+async def adopt(label: str, stack: AsyncExitStack) -> PreviousWorkers | None:
     """Adopt the sockets of the last control process's workers; None if there are none."""
     socks = connect_to_workers(label)
     if not socks:
         return None
-    predecessors = Predecessors(asyncio.get_running_loop(), socks)
+    previous_workers = PreviousWorkers(asyncio.get_running_loop(), socks)
     # If this process fails to start, the workers go on waiting for one that does.
-    stack.callback(predecessors.close)
-    count = await predecessors.adopt()
-    extra = {"workers": len(predecessors), "sockets": count}
+    stack.callback(previous_workers.close)
+    count = await previous_workers.adopt()
+    extra = {"workers": len(previous_workers), "sockets": count}
     _log.info("adopted the sockets of running workers", extra=extra)
-    return predecessors
+    return previous_workers
 
 
 async def end_workers(label: str) -> bool:
@@ -242,14 +242,16 @@ async def end_workers(label: str) -> bool:
     until = Clocks.monotonic() + END_S
     while socks := connect_to_workers(label):
         # The next iteration asks late workers again.
-        with contextlib.closing(Predecessors(asyncio.get_running_loop(), socks)) as predecessors:
+        with contextlib.closing(
+            PreviousWorkers(asyncio.get_running_loop(), socks)
+        ) as previous_workers:
             if Clocks.monotonic() > until:
                 extra = {"count": len(socks)}
                 _log.error("workers did not exit in time, leaving them", extra=extra)
                 break
             # Workers obey only a process that has received their sockets.
-            await predecessors.adopt()
-            predecessors.end()
+            await previous_workers.adopt()
+            previous_workers.end()
         have_ended = True
         await pause(_LOOK_S)
     return have_ended
@@ -260,19 +262,19 @@ class Relief(Component):
 
     def __init__(
         self,
-        predecessors: Predecessors | None,
+        previous_workers: PreviousWorkers | None,
         progress: Progress,
         plane: Plane,
         options: Options,
     ) -> None:
-        self._predecessors = predecessors
+        self._previous_workers = previous_workers
         self._progress = progress
         self._plane = plane
         self._options = options
 
     async def start(self, supervisor: Supervisor) -> None:
         """Wait until this process serves."""
-        if self._predecessors is not None or self._options.report_serving is not None:
+        if self._previous_workers is not None or self._options.report_serving is not None:
             supervisor.start("hand-over", self.run)
 
     async def run(self) -> None:
@@ -280,16 +282,16 @@ class Relief(Component):
 
         Before that, this process reports that it serves.
         """
-        options, predecessors = self._options, self._predecessors
+        options, previous_workers = self._options, self._previous_workers
         await self._progress.caught_up()
         await self._plane.serves(lambda: pause(_LOOK_S))
-        if predecessors is not None:
-            await predecessors.all_pins()
+        if previous_workers is not None:
+            await previous_workers.all_entries()
         # In one step with the drain: from here on, the last process doesn't take the node back.
         if options.report_serving is not None:
             options.report_serving()
-        if predecessors is None:
+        if previous_workers is None:
             return
-        drain_s = options.predecessor_drain_s
-        predecessors.drain(drain_s)
+        drain_s = options.previous_drain_s
+        previous_workers.drain(drain_s)
         _log.info("previous workers stopped accepting connections", extra={"drain_s": drain_s})

@@ -7,7 +7,7 @@ The lock is an abstract Unix socket (``kernel.abstract_sockets``), over which a 
 holder to hand over the node (``agent.hand_over``).
 
 Rule 1: a proxy listens first and looks for others afterwards, so one of two detects the other.
-Rule 2: a holder must prove its right to the name by CAP_NET_ADMIN (``kernel.vouchers``).
+Rule 2: a holder must prove its right to the name by CAP_NET_ADMIN (``kernel.name_proofs``).
 
 Source: ADR 0026, ADR 0053.
 """
@@ -19,8 +19,8 @@ import secrets
 from collections.abc import Iterable
 
 from ..errors import LockHeld
-from ..kernel import abstract_sockets, vouchers
-from ..kernel.abstract_sockets import VouchedSocket
+from ..kernel import abstract_sockets, name_proofs
+from ..kernel.abstract_sockets import ProvenSocket
 from ..kernel.net_admin_proof import Prover
 from ..steering import proxy_label
 
@@ -44,7 +44,7 @@ class NodeLock:
         self._is_cleanup = is_cleanup
         self._label = proxy_label(proxy_name or "")
         self._name = f"{_NAME}/{self._label}" if self._label else _NAME
-        self.listener: VouchedSocket | None = None
+        self.listener: ProvenSocket | None = None
         """Set while the lock is held: accept connections, so that the kernel's queue has room.
 
         Processes that only ask who holds the lock have got the kernel's answer by then.
@@ -73,17 +73,17 @@ class NodeLock:
             self.listener.close()
             self.listener = None
 
-    def _open(self) -> tuple[str, VouchedSocket]:
+    def _open(self) -> tuple[str, ProvenSocket]:
         """Bind the lock's name, or a random one if it is taken; return the name and socket."""
         try:
-            return self._name, VouchedSocket(self._name)
+            return self._name, ProvenSocket(self._name)
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
         self._refuse(abstract_sockets.find_listeners([self._name]).values())
         # No other program can predict this name and bind it, or take its proofs' sockets, too.
         name = f"{self._name}#{secrets.token_hex(8)}"
-        return name, VouchedSocket(name)
+        return name, ProvenSocket(name)
 
     def _refuse(self, pids: Iterable[int]) -> None:
         """Raise if any process is given: it holds the lock."""
@@ -96,7 +96,7 @@ class NodeLock:
                     f"cannot clean up: {running} steers this node and would restore its rules",
                     hint="stop it: it removes its rules when it stops",
                 )
-            if vouchers.can_vouch():
+            if name_proofs.can_prove():
                 hint = "start it with --take-over to relieve that one, or stop that one first"
             else:
                 # It may be any process of this user, not a proxy.

@@ -35,6 +35,13 @@ from ..status.listening import ListenAt
 from ..steering import proxy_label
 from ..steering.selection import check_hooks, check_steering, read_offers_for
 from ..version import __version__, own_commit
+from .after_hand_over import (
+    leave,
+    reap_children,
+    start_while_workers_live,
+    takes_back,
+    wait_for_workers,
+)
 from .agent import Agent
 from .hand_over import CRASH_DRAIN_S, TakenOver, ask_to_hand_over
 from .lock import running_proxies
@@ -42,7 +49,6 @@ from .node_setup import hook_options
 from .rounds.options import Options, WriteText
 from .rounds.tasks import Supervisor, first_of, pause
 from .signals import stop_on_signal
-from .take_back import leave, reap_children, start_while_workers_live, takes_back, wait_for_workers
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -202,10 +208,10 @@ def start_checks(
 def _succeeding(options: Options, taken: TakenOver | None, drain_s: float) -> Options:
     """Return the options for a node that was taken over, or whose last process has ended."""
     if taken is None:
-        return replace(options, predecessor_drain_s=CRASH_DRAIN_S)
+        return replace(options, previous_drain_s=CRASH_DRAIN_S)
     return replace(
         options,
-        predecessor_drain_s=drain_s,
+        previous_drain_s=drain_s,
         report_serving=taken.report_serving,
         is_awaited=taken.is_awaited,
     )

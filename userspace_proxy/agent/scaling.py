@@ -18,10 +18,10 @@ from ..facts import StatusFacts
 from ..log_fields import FieldLogger
 from ..logged_condition import LoggedCondition
 from ..model import ServiceKey
+from ..scaling.cordons import Cordons
 from ..scaling.holder_lease import HolderLease
-from ..scaling.lease_notes import HOLDER, read_tally
+from ..scaling.lease_notes import HOLDER, read_counts
 from ..scaling.node_lease import NodeLease
-from ..scaling.promises import Promises
 from ..scaling.usage import Usage
 from ..scaling.waking import Waking
 from ..sources.base import Leases
@@ -49,20 +49,20 @@ class Scaling(Component):
         options, served_ports, source = core.options, core.served_ports, core.source
         self._usage = Usage(served_ports)
         proxy_name = options.proxy_name or ""
-        file = file_of_proxy(options.state_dir, "promises.json", proxy_label(proxy_name))
-        promises = Promises(served_ports, file)
+        file = file_of_proxy(options.state_dir, "cordons.json", proxy_label(proxy_name))
+        cordons = Cordons(served_ports, file)
         self._waking = Waking(
             core.plane,
             served_ports,
             source,
             core.services,
             self._usage,
-            promises,
+            cordons,
             is_allowed=options.allow_wake,
         )
         shared = source.leases(options.node_name, proxy_name)
         self._resting = (
-            _Resting(core, shared, self._usage, promises, self._waking, clock)
+            _Resting(core, shared, self._usage, cordons, self._waking, clock)
             if options.allow_wake and shared is not None
             else None
         )
@@ -91,15 +91,15 @@ class _Resting:
         core: Core,
         leases: Leases,
         usage: Usage,
-        promises: Promises,
+        cordons: Cordons,
         waking: Waking,
         clock: Callable[[], float],
     ) -> None:
         self._core = core
         self._leases = leases
-        self._promises = promises
+        self._cordons = cordons
         self._clock = clock
-        self._has_old_workers = bool(core.predecessors)
+        self._has_old_workers = bool(core.previous_workers)
         self._relieved_at: float | None = None
         self._condition = LoggedCondition[str](
             _log,
@@ -109,7 +109,7 @@ class _Resting:
         self._node = NodeLease(
             leases,
             usage,
-            promises,
+            cordons,
             refresh=core.plane.refresh,
             is_known=self.is_known,
             hurry=waking.hurry,
@@ -157,7 +157,7 @@ class _Resting:
     async def _release(self) -> None:
         """End expired acknowledgements, even without a server or a Service."""
         while True:
-            self._promises.release_late()
+            self._cordons.release_late()
             await pause(_LOOK_S)
 
     async def _report(self) -> None:
@@ -169,7 +169,7 @@ class _Resting:
         """Follow the holder's Lease until the server ends the watch."""
         async for lease in self._leases.follow(HOLDER):
             self._holder.see(lease)
-            await self._node.follow(read_tally(lease).round)
+            await self._node.follow(read_counts(lease).round)
 
     def _is_wanted(self) -> bool:
         return self._core.sync.progress.is_synced and any(
@@ -184,8 +184,8 @@ class _Resting:
         """
         if not self._has_old_workers:
             return True
-        if self._core.predecessors:
+        if self._core.previous_workers:
             return False
         now = self._clock()
         self._relieved_at = now if self._relieved_at is None else self._relieved_at
-        return now - self._relieved_at >= self._core.options.predecessor_drain_s
+        return now - self._relieved_at >= self._core.options.previous_drain_s

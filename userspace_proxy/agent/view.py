@@ -17,7 +17,7 @@ from ..causes.services import (
 from ..clocks import Clocks
 from ..dataplane import Waiting
 from ..diagnosis.failures import becomes_past, cause_of_endpoint, is_quiet, seen, without_silence
-from ..diagnosis.paths import target_in_words
+from ..diagnosis.paths import format_target
 from ..diagnosis.symptoms import failed_last_minute
 from ..facts import (
     GAUGES,
@@ -180,7 +180,7 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock, faults: Faults)
     times = counted.connect_times, counted.first_byte_times
     facts.connect_times, facts.first_byte_times = map(_times, times)
     path = served.path
-    facts.path, facts.path_why = path.now, path.why
+    facts.path, facts.path_reason = path.now, path.why
     facts.path_since = clock.unix(path.since or NEVER)
     facts.kernel_connections = path.kernel_connections
     facts.socket_connections, facts.unanswered = path.socket_connections, path.unanswered
@@ -314,7 +314,7 @@ def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str | SocketA
     if served.plan.serving.admits == ():
         return "dropped"
     if isinstance(target := served.steered.get(frontend), KernelTarget) and target.is_on:
-        return target_in_words(served.path, frontend)
+        return format_target(served.path, frontend)
     if bind is Bind.PROXY_PORT:
         return f"proxy port {listener.address.port}"
     return "listens there" if listener.address == frontend.address else listener.address

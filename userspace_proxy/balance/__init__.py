@@ -1,6 +1,6 @@
 """Chooses endpoints: in turn, at random, by load; with affinity, and ejection of dead ones."""
 
-from .affinity import AffinityTables, Pin
+from .affinity import AffinityEntry, AffinityTables
 from .balancer import Balancer
 from .least_connections import LeastConnections, WeightedLeastConnections
 from .random_choice import (
@@ -17,11 +17,11 @@ from .strategy import Limited, Preferred, Strategy
 from .weights import SlowStart, Weights
 
 __all__ = [
+    "AffinityEntry",
     "AffinityTables",
     "Balancer",
     "LeastConnections",
     "Limited",
-    "Pin",
     "PowerOfTwoChoices",
     "Preferred",
     "RandomChoice",

@@ -17,26 +17,26 @@ from collections.abc import Container, Iterable, Iterator
 from ..model import SocketAddress
 from ..shares import BySize
 
-Pin = tuple[str, SocketAddress, float]
+AffinityEntry = tuple[str, SocketAddress, float]
 """A client, its endpoint, and the seconds since the entry was used."""
 
 # 32 MiB in each worker, for the clients of all its Service ports.
-MAX_PINS = 131_072
+MAX_ENTRIES = 131_072
 # An entry takes up to 270 bytes (measured, IPv6).
-PIN_BYTES = 256
+ENTRY_BYTES = 256
 # Entries dropped in one step, which takes 10 ms.
-_STEP_PINS = 8192
+_STEP_ENTRIES = 8192
 
 
 class AffinityTables:
     """The affinity entries of all Service ports of one worker.
 
     Args:
-        max_pins: Beyond, each new entry evicts the least recently used one of the largest table.
+        max_entries: Beyond, each new entry evicts the least recently used one of the largest table.
     """
 
-    def __init__(self, max_pins: int = MAX_PINS) -> None:
-        self._max_pins = max_pins
+    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+        self._max_entries = max_entries
         self._by_size = BySize[AffinityTable]()
 
     def __len__(self) -> int:
@@ -45,14 +45,14 @@ class AffinityTables:
     def free(self, excess: int) -> int:
         """Drop entries that take ``excess`` bytes, a few thousand at most; return bytes freed."""
         before = len(self)
-        for _ in range(min(math.ceil(excess / PIN_BYTES), _STEP_PINS, before)):
+        for _ in range(min(math.ceil(excess / ENTRY_BYTES), _STEP_ENTRIES, before)):
             self._forget_one()
-        return (before - len(self)) * PIN_BYTES
+        return (before - len(self)) * ENTRY_BYTES
 
     def changed(self, table: AffinityTable) -> None:
         """Note that a table has grown or shrunk; drop one entry beyond the bound."""
         self._by_size.put(table, len(table))
-        if len(self) > self._max_pins:
+        if len(self) > self._max_entries:
             self._forget_one()
 
     def _forget_one(self) -> None:
@@ -74,39 +74,39 @@ class AffinityTable:
     def __init__(self, timeout_s: float, tables: AffinityTables | None = None) -> None:
         self.timeout_s = timeout_s
         self._tables = AffinityTables() if tables is None else tables
-        self._pins: OrderedDict[str, tuple[SocketAddress, float]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[SocketAddress, float]] = OrderedDict()
 
-    def each(self, now: float) -> Iterator[Pin]:
+    def each(self, now: float) -> Iterator[AffinityEntry]:
         """Yield the entries as of the first call, last used first; some may have expired.
 
         The table may change meanwhile. Ages are relative to ``now`` and never negative.
         """
-        clients = list(self._pins)
+        clients = list(self._entries)
         for client in reversed(clients):
-            if (pin := self._pins.get(client)) is not None:
-                endpoint, used = pin
+            if (entry := self._entries.get(client)) is not None:
+                endpoint, used = entry
                 yield client, endpoint, max(0.0, now - used)
 
-    def restore(self, pins: Iterable[Pin], now: float) -> None:
+    def restore(self, entries: Iterable[AffinityEntry], now: float) -> None:
         """Add a previous process's entries, last used first; a client's last used one wins.
 
         New entries count as used before all present ones, so parts may follow each other. An entry
         that replaces its client's older entry counts as used after them.
         """
-        for client, endpoint, age_s in pins:
+        for client, endpoint, age_s in entries:
             used = now - max(0.0, age_s)
-            known = self._pins.get(client)
+            known = self._entries.get(client)
             if known is None:
-                self._pins[client] = (endpoint, used)
-                self._pins.move_to_end(client, last=False)
+                self._entries[client] = (endpoint, used)
+                self._entries.move_to_end(client, last=False)
                 self._tables.changed(self)
             elif used > known[1]:
                 # Several previous processes have this client; another may have served it later.
-                self._pins[client] = (endpoint, used)
-                self._pins.move_to_end(client)
+                self._entries[client] = (endpoint, used)
+                self._entries.move_to_end(client)
 
     def __len__(self) -> int:
-        return len(self._pins)
+        return len(self._entries)
 
     def lookup(
         self, client: str, usable: Container[SocketAddress], now: float
@@ -117,33 +117,33 @@ class AffinityTable:
             None for a client without an entry, with an expired entry, or whose endpoint is no
             longer usable.
         """
-        pin = self._pins.get(client)
-        if pin is None:
+        entry = self._entries.get(client)
+        if entry is None:
             return None
-        endpoint, used = pin
+        endpoint, used = entry
         if now - used >= self.timeout_s or endpoint not in usable:
-            del self._pins[client]
+            del self._entries[client]
             self._tables.changed(self)
             return None
         return endpoint
 
-    def pin(self, client: str, endpoint: SocketAddress, now: float) -> None:
+    def entry(self, client: str, endpoint: SocketAddress, now: float) -> None:
         """Store the endpoint chosen for a client, or refresh its entry."""
-        before = len(self._pins)
-        self._pins[client] = (endpoint, now)
-        self._pins.move_to_end(client)
-        if len(self._pins) != before:
+        before = len(self._entries)
+        self._entries[client] = (endpoint, now)
+        self._entries.move_to_end(client)
+        if len(self._entries) != before:
             self._tables.changed(self)
 
     def forget_oldest(self) -> None:
         """Drop the least recently used entry; the table mustn't be empty."""
-        self._pins.popitem(last=False)
-        if not self._pins:
+        self._entries.popitem(last=False)
+        if not self._entries:
             # Frees the memory that a once large dictionary keeps.
-            self._pins.clear()
+            self._entries.clear()
         self._tables.changed(self)
 
     def clear(self) -> None:
         """Drop all entries; required when the table is no longer used. Idempotent."""
-        self._pins.clear()
+        self._entries.clear()
         self._tables.changed(self)

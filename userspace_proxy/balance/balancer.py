@@ -32,9 +32,9 @@ from collections.abc import (
 from types import MappingProxyType
 
 from ..model import SocketAddress
-from .affinity import AffinityTable, AffinityTables, Pin
+from .affinity import AffinityEntry, AffinityTable, AffinityTables
 from .ejection import Ejections
-from .level import PriorityLevel
+from .priority_level import PriorityLevel
 from .round_robin import RoundRobin
 from .strategy import Skip, Strategy
 from .weights import Weights
@@ -60,16 +60,16 @@ class Balancer:
         strategy: None for round robin.
         standbys: Priorities of endpoints other than 0.
         weights: The strategy's weights; the balancer advances their slow start.
-        pins: The worker's affinity tables; this balancer adds one.
+        entries: The worker's affinity tables; this balancer adds one.
     """
 
     __slots__ = (
         "_affinity",
         "_ejections",
+        "_entries",
         "_first",
         "_is_plain",
         "_levels",
-        "_pins",
         "_turn",
         "_usable",
         "_weights",
@@ -88,7 +88,7 @@ class Balancer:
         strategy: Strategy | None = None,
         standbys: Mapping[SocketAddress, int] = _NO_STANDBYS,
         weights: Weights | None = None,
-        pins: AffinityTables | None = None,
+        entries: AffinityTables | None = None,
     ) -> None:
         self.strategy: Strategy = strategy or RoundRobin(start)
         """May be replaced."""
@@ -103,7 +103,7 @@ class Balancer:
         """Returns whether an endpoint is at its limit, so that the strategy skips it; None without
         limits."""
         self._ejections = _NO_EJECTIONS
-        self._pins = pins
+        self._entries = entries
         self._affinity: AffinityTable | None = None
         self.endpoints: Sequence[SocketAddress] = ()
         self._usable: frozenset[SocketAddress] = frozenset()
@@ -131,10 +131,10 @@ class Balancer:
         self._levels = _levels(endpoints, self._usable, standbys, out)
         self._first = self._levels[0].endpoints
         if affinity_timeout_s is None:
-            self.forget_pins()
+            self.forget_entries()
             self._affinity = None
         elif self._affinity is None:
-            self._affinity = AffinityTable(affinity_timeout_s, self._pins)
+            self._affinity = AffinityTable(affinity_timeout_s, self._entries)
         else:
             self._affinity.timeout_s = affinity_timeout_s
         self._is_plain = self._affinity is None and not self._weights.may_grow
@@ -192,7 +192,7 @@ class Balancer:
             if self._ejections.ejected:
                 self._ejections.picked(endpoint, now)
             if self._affinity is not None:
-                self._affinity.pin(client, endpoint, now)
+                self._affinity.entry(client, endpoint, now)
         return endpoint
 
     def answered(self, endpoint: SocketAddress) -> bool:
@@ -211,19 +211,19 @@ class Balancer:
         """Return the ejected endpoints, each with the seconds until its probe is due."""
         return self._ejections.left_s(self.endpoints, now)
 
-    def pins(self, now: float) -> Iterator[Pin]:
+    def entries(self, now: float) -> Iterator[AffinityEntry]:
         """Yield the affinity entries, last used first; none without affinity."""
         return iter(()) if self._affinity is None else self._affinity.each(now)
 
-    def forget_pins(self) -> None:
+    def forget_entries(self) -> None:
         """Drop all affinity entries; required when the balancer is no longer used."""
         if self._affinity is not None:
             self._affinity.clear()
 
-    def restore(self, pins: Iterable[Pin], now: float) -> None:
+    def restore(self, entries: Iterable[AffinityEntry], now: float) -> None:
         """Add the affinity entries of a previous process; no effect without affinity."""
         if self._affinity is not None:
-            self._affinity.restore(pins, now)
+            self._affinity.restore(entries, now)
 
     def _choose(
         self, client: str, now: float, tried: Collection[SocketAddress]

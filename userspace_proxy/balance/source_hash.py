@@ -24,7 +24,7 @@ from hashlib import blake2b
 from itertools import groupby
 
 from ..model import SocketAddress
-from .lanes import Lanes, factor_of
+from .bulk_products import Lanes, factor_of
 from .strategy import Skip
 from .weights import Weights
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from ..model import SocketAddress, contains
-from .affinity import Pin
+from .affinity import AffinityEntry
 from .balancer import Balancer
 
 
@@ -54,15 +54,15 @@ class SplitBalancer:
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         return {**self.inner.ejected(now), **self.outer.ejected(now)}
 
-    def pins(self, now: float) -> Iterator[Pin]:
-        yield from self.inner.pins(now)
-        yield from self.outer.pins(now)
+    def entries(self, now: float) -> Iterator[AffinityEntry]:
+        yield from self.inner.entries(now)
+        yield from self.outer.entries(now)
 
-    def restore(self, pins: Iterable[Pin], now: float) -> None:
+    def restore(self, entries: Iterable[AffinityEntry], now: float) -> None:
         """Restore each client's entries in the balancer that serves it."""
-        parts: dict[Balancer, list[Pin]] = {self.inner: [], self.outer: []}
-        for pin in pins:
-            parts[self._of(pin[0])].append(pin)
+        parts: dict[Balancer, list[AffinityEntry]] = {self.inner: [], self.outer: []}
+        for entry in entries:
+            parts[self._of(entry[0])].append(entry)
         for balancer, part in parts.items():
             balancer.restore(part, now)
 

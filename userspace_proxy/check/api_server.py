@@ -13,7 +13,7 @@ from ..causes.say import remedy, say
 from ..config import Settings
 from ..errors import UserspaceProxyError
 from ..model import Node
-from ..policy.node_facts import why_no_node
+from ..policy.node_facts import no_node_reason
 from .finding import Finding, error, ok, reason, warning
 from .inputs import Inputs
 
@@ -51,7 +51,7 @@ def judge_server(
     if problems:
         return [error("API server", line) for line in problems]
     known = f" (Kubernetes {version})" if version else ""
-    no_node, pods = why_no_node(node), ["Pods"] if with_pods else []
+    no_node, pods = no_node_reason(node), ["Pods"] if with_pods else []
     kinds = listed(["Services", "EndpointSlices", *pods, *([] if no_node else ["this Node"])], 3)
     found = [ok("API server", f"{kinds} can be read{known}", url)]
     if no_node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..agent.watchers.client_address import why_impossible
+from ..agent.watchers.client_address import impossible_reason
 from ..agent.watchers.client_bridges import ClientBridges
 from ..errors import SteeringError
 from ..kernel.netlink import explained
@@ -23,7 +23,7 @@ def find_obstacle(kernel: KernelOffers) -> str:
             links, _ = list_links_and_routes()
     except SteeringError as exc:
         return exc.message
-    return why_impossible(links) or kernel.obstacle(FOR_REPLIES, "nftables")
+    return impossible_reason(links) or kernel.obstacle(FOR_REPLIES, "nftables")
 
 
 def find_bridge_obstacles(

@@ -75,7 +75,7 @@ def look_at_manifests(
     except UserspaceProxyError as exc:
         return [error("manifests", reason(exc))], Inputs()
     found = [error("manifests", line) for line in state.problems]
-    found += _limit([warning("manifests", line) for line in state.remarks], "keys given twice")
+    found += _limit([warning("manifests", line) for line in state.findings], "keys given twice")
     snapshot = before_lookups(state.snapshot, options.allow_endpoint_names)
     no_kernel_path = find_no_kernel_path(steering, kernel)
     facts = make_facts(options_with(steering, options), snapshot, addresses, no_kernel_path)

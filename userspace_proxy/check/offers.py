@@ -182,7 +182,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
     elif wanted != "auto":
         yield ok("steering", f"{taken}, as set by --steering")
     else:
-        why = why_taken(taken, offers.legacy_tables, offers, own_namespace=own_namespace)
+        why = taken_reason(taken, offers.legacy_tables, offers, own_namespace=own_namespace)
         yield ok("steering", f"auto chooses {taken}: {why}")
 
 
@@ -205,7 +205,7 @@ def _parts(offers: Offers) -> Iterator[Finding]:
         yield ok("kernel", lack.words, hint=lack.brings)
 
 
-def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespace: bool) -> str:
+def taken_reason(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespace: bool) -> str:
     """Return why ``auto`` chooses a steering."""
     if own_namespace:
         return "this network namespace was created for the proxy"

@@ -63,9 +63,9 @@ def _log_findings(settings: Settings, steering: str) -> None:
 
 
 def _version() -> int:
-    from ..version import __version__, own_commit, version_in_words
+    from ..version import __version__, format_version, own_commit
 
-    print(f"{PROGRAM} {version_in_words(__version__, own_commit())}")
+    print(f"{PROGRAM} {format_version(__version__, own_commit())}")
     return DONE
 
 

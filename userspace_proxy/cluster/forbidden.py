@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ..model import IPFamily, Node, Service, contains
 from ..model.endpoint_names import NameState
-from ..model.reserved_addresses import behind_nat64, why_reserved
+from ..model.reserved_addresses import behind_nat64, reserved_reason
 
 # As many addresses as the names of a node may have.
 _OWN_MAX = 64_000
@@ -99,19 +99,19 @@ class ForbiddenAddresses:
 
     def why(self, ip: str) -> str:
         """Return why an address must not be dialled, as in :class:`Forbidden`; or empty."""
-        why = why_reserved(ip) or self._why_unknown(ip) or self._why_ours(ip)
+        why = reserved_reason(ip) or self._unknown_reason(ip) or self._ours_reason(ip)
         if not why and (inner := behind_nat64(ip)):
-            why = why_reserved(inner) or self._why_ours(inner)
+            why = reserved_reason(inner) or self._ours_reason(inner)
         return why
 
-    def _why_unknown(self, ip: str) -> str:
+    def _unknown_reason(self, ip: str) -> str:
         """Return a reason if an address may be a pod's, as far as is known."""
         family, networks = IPFamily.of(ip), self.networks
         if networks.is_shared and not any(IPFamily.of(n) is family for n in networks.pods):
             return f"of {family}, while --cluster-cidr has no {family} network"
         return ""
 
-    def _why_ours(self, ip: str) -> str:
+    def _ours_reason(self, ip: str) -> str:
         """Return to what an address belongs, on this node or in the cluster."""
         networks, node = self.networks, self._node
         if contains((*networks.pods, *(node.pod_networks if node else ())), ip):

@@ -66,7 +66,7 @@ class EndpointsByName:
         """The number of snapshots that lookups alone have caused."""
         self._requests: dict[ServiceKey, NameRequest] = {}
         self._shares = NameShares()
-        self._touched: set[ServiceKey] = set()
+        self._affected: set[ServiceKey] = set()
         self.bugs: dict[ServiceKey, str] = {}
         """Services without endpoints by name because of an exception, and its text."""
         self._attempts = _GuardedSteps()
@@ -98,13 +98,13 @@ class EndpointsByName:
             request = None if state is None else self._attempts.attempt(key, read_request, state)
             if request is not None:
                 self._requests[key] = request
-                self._touched.add(key)
+                self._affected.add(key)
             elif self._requests.pop(key, None) is not None or key in self._attempts.raised:
-                self._touched.add(key)
+                self._affected.add(key)
             yield
-        touched, self._touched = self._touched, set()
+        affected, self._affected = self._affected, set()
         derived: dict[ServiceKey, ServiceState] = {}
-        for key in (yield from self._share(touched)):
+        for key in (yield from self._share(affected)):
             self.bugs.pop(key, None)
             made = self._attempts.attempt(key, self._derive, key) if key in self._requests else None
             if key in self._attempts.raised:
@@ -120,28 +120,28 @@ class EndpointsByName:
         """Record a lookup's result, as HostTable does; return whether the snapshot changes."""
         has_changed = self.hosts.learn(host, lookup, now)
         if has_changed:
-            self._touched.update(self._shares.users.get(host, ()))
+            self._affected.update(self._shares.users.get(host, ()))
         return has_changed
 
     def look_again(self) -> None:
         """Check all addresses again, as this node's have changed."""
         self._forbidden.look_again()
-        self._touched.update(*self._shares.users.values())
+        self._affected.update(*self._shares.users.values())
 
     def _follow(self, old: Snapshot, new: Snapshot, changed: Collection[ServiceKey]) -> None:
         """Update the forbidden addresses, and touch Services that this may affect."""
         unknown = self._forbidden.unknown
         if self._forbidden.set_nodes(new.node, new.node_addresses):
-            self._touched.update(*self._shares.users.values())
+            self._affected.update(*self._shares.users.values())
         if self._forbidden.unknown is not unknown:
-            self._touched.update(self._requests)
+            self._affected.update(self._requests)
         before = (old.services[key].service for key in changed if key in old.services)
         now = (new.services[key].service for key in changed if key in new.services)
         moved = self._forbidden.change_services(before, now)
         for host, users in self._shares.users.items() if moved else ():
             ips = [ip for family in IPFamily for ip in self.hosts.addresses(host, family)]
             if not moved.isdisjoint(ips) or not moved.isdisjoint(map(behind_nat64, ips)):
-                self._touched.update(users)
+                self._affected.update(users)
 
     def _update(
         self,
@@ -222,15 +222,15 @@ class EndpointsByName:
             problems=tuple(problems),
         )
 
-    def _share(self, touched: Collection[ServiceKey]) -> Generator[None, None, set[ServiceKey]]:
+    def _share(self, affected: Collection[ServiceKey]) -> Generator[None, None, set[ServiceKey]]:
         """Schedule lookups for these Services' names; return all affected Services."""
         asked: dict[ServiceKey, list[str]] = {}
-        for key in sorted(touched):
+        for key in sorted(affected):
             asked[key] = self._attempts.attempt(key, self._wanted, key) or []
             yield
         moved = yield from self._shares.turns(asked)
         hosts = {claim.host for claim in moved}
-        hosts.update(host for key in touched for host in self._shares.of(key))
+        hosts.update(host for key in affected for host in self._shares.of(key))
         for host in sorted(hosts):
             users = self._shares.users.get(host)
             if users:
@@ -238,9 +238,9 @@ class EndpointsByName:
                 self.hosts.want(host, families, {user.namespace for user in users})
             else:
                 self.hosts.forget(host)
-        for key in touched & self._requests.keys():
+        for key in affected & self._requests.keys():
             self._attempts.attempt(key, self._seed, key)
-        return {claim.service for claim in moved}.union(touched)
+        return {claim.service for claim in moved}.union(affected)
 
     def _seed(self, key: ServiceKey) -> None:
         """Seed a Service's names with their addresses from an earlier run."""

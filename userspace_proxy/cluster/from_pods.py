@@ -58,7 +58,7 @@ class PodEndpoints:
         """Slices read by the source."""
         self._written_for: dict[ServiceKey, set[SliceKey]] = {}
         self._in_store: dict[ServiceKey, set[SliceKey]] = {}
-        self._touched: set[ServiceKey] = set()
+        self._affected: set[ServiceKey] = set()
         self._shares = Shares[ServiceKey](of_namespace=PODS_MAX)
         self._unread: set[ServiceKey] = set()
         """An earlier run's Services, whose Pods are unknown until the Services are read."""
@@ -67,7 +67,7 @@ class PodEndpoints:
         """Note the store's objects from an earlier run."""
         for key, state in snapshot.services.items():
             self._in_store[key] = {item.key for item in state.slices}
-            self._touched.add(key)
+            self._affected.add(key)
             if self._is_derived(state.service):
                 self._unread.add(key)
 
@@ -107,18 +107,18 @@ class PodEndpoints:
         self.delete_slice(item.key)
         self._written[item.key] = item
         self._written_for.setdefault(item.service, set()).add(item.key)
-        self._touched.add(item.service)
+        self._affected.add(item.service)
 
     def delete_slice(self, key: SliceKey) -> None:
         """Delete such a slice, if it exists. Idempotent."""
         item = self._written.pop(key, None)
         if item is not None:
             _discard(self._written_for, item.service, key)
-            self._touched.add(item.service)
+            self._affected.add(item.service)
 
     def settle(self) -> None:
         """Put the slices of changed Services into the store."""
-        pods = {key: self._pods_of(key) for key in self._touched - self._unread}
+        pods = {key: self._pods_of(key) for key in self._affected - self._unread}
         moved = self._shares.change({key: len(selected) for key, selected in pods.items()})
         pods |= {key: self._pods_of(key) for key in moved - pods.keys()}
         wanted = {
@@ -134,7 +134,7 @@ class PodEndpoints:
                 self._store.put_slice(item)
             if slices:
                 self._in_store[key] = set(slices)
-        self._touched.clear()
+        self._affected.clear()
 
     def _pods_of(self, key: ServiceKey) -> Sequence[PodEndpoint]:
         """Return the Pods that a Service selects; none without a selector."""
@@ -163,13 +163,13 @@ class PodEndpoints:
         service, _ = self._services.pop(key, (None, None))
         if service is not None and service.selector:
             _discard(self._selecting, (key.namespace, *service.selector[0]), key)
-        self._touched.add(key)
+        self._affected.add(key)
 
     def _touch_services_of(self, pod: PodEndpoint) -> None:
         for label in pod.labels:
             for key in self._selecting.get((pod.key.namespace, *label), ()):
                 if pod.labels.issuperset(self._services[key][0].selector):
-                    self._touched.add(key)
+                    self._affected.add(key)
 
 
 def _discard(index: dict[_K, set[_V]], key: _K, value: _V) -> None:

@@ -57,7 +57,7 @@ class Store:
         """Slices as of the last snapshot; no entry is empty."""
         self._node: Node | None = None
         self._node_addresses: frozenset[str] | None = None
-        self._touched: dict[ServiceKey, dict[SliceKey, EndpointSlice | None]] = defaultdict(dict)
+        self._affected: dict[ServiceKey, dict[SliceKey, EndpointSlice | None]] = defaultdict(dict)
         """Services changed since then, with their changed slices; None: the slice was deleted."""
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
         self._orphans: PersistentMap[ServiceKey, Slices] = PersistentMap()
@@ -89,7 +89,7 @@ class Store:
         old = self._services.get(service.key)
         if old is not service and old != service:
             self._services[service.key] = service
-            self._touched.setdefault(service.key, {})
+            self._affected.setdefault(service.key, {})
 
     def uid_of(self, key: ServiceKey) -> str:
         """Return a Service's uid; empty: unknown."""
@@ -99,7 +99,7 @@ class Store:
     def delete_service(self, key: ServiceKey) -> None:
         """Delete a Service, if it exists."""
         if self._services.pop(key, None) is not None:
-            self._touched.setdefault(key, {})
+            self._affected.setdefault(key, {})
 
     def replace_slices(self, slices: Iterable[EndpointSlice]) -> None:
         new = {item.key: item for item in slices}
@@ -118,13 +118,13 @@ class Store:
         elif old is not None:
             item = _keeping_endpoints(old, item)
         self._slices[item.key] = item
-        self._touched[item.service][item.key] = item
+        self._affected[item.service][item.key] = item
 
     def delete_slice(self, key: SliceKey) -> None:
         """Delete a slice, if it exists."""
         old = self._slices.pop(key, None)
         if old is not None:
-            self._touched[old.service][key] = None
+            self._affected[old.service][key] = None
 
     def set_node(self, node: Node | None) -> None:
         self._node = node
@@ -135,11 +135,11 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """Return the current state; the same object until something changes."""
-        for key, changes in self._touched.items():
+        for key, changes in self._affected.items():
             slices = self._slices_of.pop(key, NO_SLICES).changed(changes)
             if slices:
                 self._slices_of[key] = slices
-        changed = {key for key in self._touched if self._differs(key)}
+        changed = {key for key in self._affected if self._differs(key)}
         self._note_orphans()
         others = self._node, self._node_addresses
         last = self._last
@@ -153,12 +153,12 @@ class Store:
             }
             self._states = self._states.changed(put, changed)
             self._last = Snapshot(self._states, *others, self._orphans, last.revision + 1)
-        self._touched.clear()
+        self._affected.clear()
         return self._last
 
     def _note_orphans(self) -> None:
         # `self._touched.keys() - self._services.keys()` would read all Services.
-        named = {k for k in self._touched if k not in self._services and k in self._slices_of}
+        named = {k for k in self._affected if k not in self._services and k in self._slices_of}
         put = {
             key: self._slices_of[key]
             for key in named
@@ -166,7 +166,7 @@ class Store:
             # Only added and removed slices matter.
             if old is None or new is None
         }
-        drop = {key for key in self._touched if key in self._orphans and key not in named}
+        drop = {key for key in self._affected if key in self._orphans and key not in named}
         if put or drop:
             self._orphans = self._orphans.changed(put, drop)
 

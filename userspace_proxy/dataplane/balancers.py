@@ -46,10 +46,10 @@ class Balancers:
         serving: The initial serving; :meth:`change` replaces it.
         loads: The loads under the same serving.
         start: The position of the first turn.
-        pins: The worker's affinity tables.
+        entries: The worker's affinity tables.
     """
 
-    __slots__ = ("_loads", "_pins", "_serving", "_start", "_weights", "current")
+    __slots__ = ("_entries", "_loads", "_serving", "_start", "_weights", "current")
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class Balancers:
         loads: Loads,
         *,
         start: int = 0,
-        pins: AffinityTables | None = None,
+        entries: AffinityTables | None = None,
     ) -> None:
         self._serving = serving
         self._loads = loads
         self._start = start
-        self._pins = pins
+        self._entries = entries
         self._weights = Weights(dict(serving.weights), serving.handling.slow_start_s)
         self.current: Balancer | SplitBalancer = self._make(serving.endpoints)
         """The balancer that picks the next endpoint."""
@@ -93,7 +93,7 @@ class Balancers:
                 self._update(outer, serving.outside, is_other_strategy=is_other_strategy)
             self.current = SplitBalancer(inner, outer, serving.inside)
         elif outer is not None:
-            outer.forget_pins()
+            outer.forget_entries()
         if self._weights.may_grow:
             self._weights.keep(frozenset(serving.all_endpoints))
             self._weights.begin(serving.newcomers(frozenset(old.all_endpoints)), now)
@@ -139,7 +139,7 @@ class Balancers:
             strategy=self._make_strategy(),
             standbys=dict(self._serving.standbys),
             weights=self._weights,
-            pins=self._pins,
+            entries=self._entries,
         )
         balancer.standby_strategies = self._make_standby_strategies(())
         balancer.is_full = None if self._loads.limit is None else self._loads.is_full

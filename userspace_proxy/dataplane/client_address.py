@@ -28,7 +28,7 @@ import _socket
 import errno
 from typing import Any, Protocol
 
-from ..balance.pairs import PairCounts, Pairs
+from ..balance.client_endpoint_pairs import PairCounts, Pairs
 from ..errors import UserspaceProxyError
 from ..kernel.interface_addresses import OwnAddressCheck
 from ..kernel.socket_options import set_transparent

@@ -26,7 +26,9 @@ _log = FieldLogger(LOGGER)
 class Watch(Protocol):
     """An observer of connections: see ``plane.record_ring``."""
 
-    def has_room(self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False) -> bool:
+    def has_room(
+        self, prefixes: Collection[str], client_ip: str, *, is_plain: bool = False
+    ) -> bool:
         """Return whether another record fits; if not, count it as left out."""
 
     def put(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
@@ -53,24 +55,24 @@ class ConnectionLog:
         return self._watch is not None
 
     def takes_next(
-        self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False
+        self, prefixes: Collection[str], client_ip: str, *, is_plain: bool = False
     ) -> bool:
         """Return whether to record an end, before its other fields are collected.
 
-        ``scopes`` name its Service port. It is plain if its client was served at the first dial,
+        ``prefixes`` name its Service port. It is plain if its client was served at the first dial,
         and it ended cleanly.
         """
         self._logs_next = (
             self._share > 0 and self._draw() < self._share and _log.isEnabledFor(logging.INFO)
         )
         return self._logs_next or (
-            self._watch is not None and self._watch.has_room(scopes, client_ip, is_plain=is_plain)
+            self._watch is not None and self._watch.has_room(prefixes, client_ip, is_plain=is_plain)
         )
 
-    def is_watched(self, scopes: Collection[str], client_ip: str) -> bool:
+    def is_watched(self, prefixes: Collection[str], client_ip: str) -> bool:
         """Return whether to record an event before the end, which isn't logged."""
         self._logs_next = False
-        return self._watch is not None and self._watch.has_room(scopes, client_ip)
+        return self._watch is not None and self._watch.has_room(prefixes, client_ip)
 
     def write(self, one: ConnectionFacts, frontend: Callable[[], SocketAddress | None]) -> None:
         """Record an end or event; call after :meth:`takes_next` or :meth:`is_watched`.

@@ -1,4 +1,4 @@
-"""Reads from sockets the facts by which a connection's end is judged (``facts.exchange``).
+"""Reads from sockets the facts by which a connection's end is judged (``facts.connection_outcome``).
 
     client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
                                             └─ later: a byte ──▶ client: is it acknowledged?
@@ -13,7 +13,13 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from ..facts.exchange import OWED_AFTER_S, PATIENCE_S, EndFacts, Exchange, has_given_up
+from ..facts.connection_outcome import (
+    OWED_AFTER_S,
+    PATIENCE_S,
+    ConnectionOutcome,
+    EndFacts,
+    has_given_up,
+)
 from ..kernel.tcp_state import (
     endpoint_loss,
     is_connected,
@@ -36,7 +42,7 @@ def end_of_client(up: Direction, **known: Any) -> EndFacts:
     return EndFacts(_BY_CLIENT, silent_s=silent_s, left_s=left_s, **known)
 
 
-def end_if_given_up(up: Direction, exchange: Exchange, now: float) -> EndFacts | None:
+def end_if_given_up(up: Direction, exchange: ConnectionOutcome, now: float) -> EndFacts | None:
     """Return the facts of a client that waited for the first byte and left without it."""
     asked_s = now - exchange.asked_at
     if asked_s < PATIENCE_S or not up.bytes_moved:
@@ -49,7 +55,11 @@ def end_if_given_up(up: Direction, exchange: Exchange, now: float) -> EndFacts |
 
 
 def end_if_lost(
-    up: Direction, down: Direction, exchange: Exchange, now: float, number: int | None = None
+    up: Direction,
+    down: Direction,
+    exchange: ConnectionOutcome,
+    now: float,
+    number: int | None = None,
 ) -> EndFacts | None:
     """Return the facts of a client that left after a byte because packets were lost.
 
@@ -65,7 +75,7 @@ def end_if_lost(
 def end_if_reset(
     up: Direction,
     down: Direction,
-    exchange: Exchange,
+    exchange: ConnectionOutcome,
     now: float,
     number: int | None,
     had_end: bool,

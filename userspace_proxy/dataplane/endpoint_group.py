@@ -42,7 +42,7 @@ class EndpointGroup(CounterTable):
     change until its last connection ends, and then stay in the sums.
 
     The label, the key as text, is for logs. ``start`` is the position of the first turn, and the
-    index of this process among ``processes``. ``pins`` are the engine's affinity tables.
+    index of this process among ``processes``. ``entries`` are the engine's affinity tables.
     """
 
     __slots__ = (
@@ -55,8 +55,8 @@ class EndpointGroup(CounterTable):
         "loads",
         "on_removed",
         "outcomes",
+        "prefixes",
         "reference",
-        "scopes",
         "sends_at_once",
         "serving",
         "waiting_room",
@@ -69,7 +69,7 @@ class EndpointGroup(CounterTable):
         *,
         start: int = 0,
         processes: int = 1,
-        pins: AffinityTables | None = None,
+        entries: AffinityTables | None = None,
     ) -> None:
         super().__init__()
         self.key = key
@@ -77,7 +77,7 @@ class EndpointGroup(CounterTable):
         self.label = str(key)
         self.reference = str(key.name)
         """Without family and side."""
-        self.scopes = key.name.scopes
+        self.prefixes = key.name.prefixes
         self.serving = serving or Serving()
         """As of the last :meth:`update`."""
         self.detours: Mapping[SocketAddress, SocketAddress] = _NO_DETOURS
@@ -86,7 +86,7 @@ class EndpointGroup(CounterTable):
         """When endpoints were last left out. Kept even if the Service doesn't ask for an end of
         their connections: it may later (:meth:`note_left`)."""
         self.loads = Loads(self, self.serving.handling, index=start, processes=processes)
-        self.balancers = Balancers(self.serving, self.loads, start=start, pins=pins)
+        self.balancers = Balancers(self.serving, self.loads, start=start, entries=entries)
         self.outcomes = Outcomes(self.label, self, self.balancers, self._retry)
         self._detour()
         self.sends_at_once = False

@@ -40,7 +40,7 @@ class Engine:
         self.redials = Redials(self.reactor)
         self.descriptors = Descriptors(loop, self.tuning.descriptor_limit)
         self.memory = Memory(loop, clock, self.descriptors)
-        self.pins = AffinityTables()
+        self.entries = AffinityTables()
         """The affinity tables of all groups."""
         self.pipes = PipePool(self.descriptors, self.tuning.max_pipes)
         self.client_dialer = ClientAddressDialer(processes=self.tuning.processes)

@@ -15,7 +15,7 @@ and from several Service ports that share the endpoint.
 
 from __future__ import annotations
 
-from ..balance.pairs import MAX_PAIRS, PAIR_S, Pairs
+from ..balance.client_endpoint_pairs import MAX_PAIRS, PAIR_S, Pairs
 from ..log_fields import FieldLogger
 from ..model import DialFailure, SocketAddress
 from .endpoint_group import EndpointGroup

@@ -15,7 +15,7 @@ import math
 from collections.abc import Collection, Hashable
 
 from ..balance import AffinityTables
-from ..balance.affinity import PIN_BYTES
+from ..balance.affinity import ENTRY_BYTES
 from ..kernel.socket_options import buffered_bytes
 from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
@@ -50,12 +50,12 @@ class Shedding:
         connections: Collection[TcpConnection],
         descriptors: Descriptors,
         memory: Memory,
-        pins: AffinityTables,
+        entries: AffinityTables,
     ) -> None:
         self._connections = connections
         self._descriptors = descriptors
         self._memory = memory
-        self._pins = pins
+        self._entries = entries
         memory.shed = self.free_memory
         self._pressing: tuple[str, Hashable] = "", None
         """The client above its share whose connections were last reset, and the Service port (None
@@ -95,7 +95,7 @@ class Shedding:
         # No waiting client takes the place of a reset one.
         self._descriptors.hold(0)
         # The next steps drop the remaining affinity entries.
-        excess -= self._pins.free(excess) + len(self._pins) * PIN_BYTES
+        excess -= self._entries.free(excess) + len(self._entries) * ENTRY_BYTES
         victims = choose_to_free(
             self._connections,
             lambda connection: held_bytes(connection, counts_sockets=counts_sockets),

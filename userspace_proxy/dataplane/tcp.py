@@ -20,7 +20,7 @@ import _socket
 from typing import Any, Protocol
 
 from ..facts.connection import ConnectionEvent, ConnectionFacts, ending, failed_dials, port_fields
-from ..facts.exchange import LATE, LOST, EndFacts, Exchange
+from ..facts.connection_outcome import LATE, LOST, ConnectionOutcome, EndFacts
 from ..kernel.socket_options import reset_on_close, send_at_once, send_held
 from ..kernel.tcp_state import reset_as, unacknowledged_bytes
 from ..model import ProxyProtocol, SocketAddress
@@ -98,7 +98,7 @@ class TcpConnection:
         """When a look last saw bytes moving; None before the first look."""
         self.unanswered_since: float | None = None
         """The first of the latest unbroken series of looks that found the client not answering."""
-        self._exchange: Exchange | None = None
+        self._exchange: ConnectionOutcome | None = None
         """The facts by which its end is judged; None before an endpoint has answered."""
         self.speaker: Direction | None = None
         self._wants_client_out = False
@@ -140,7 +140,7 @@ class TcpConnection:
         abort_counters = (
             group.abort_counters_of(counters, self.started, dial.began_at) if waits else counters
         )
-        self._exchange = Exchange(counters, abort_counters, self.address[0], now)
+        self._exchange = ConnectionOutcome(counters, abort_counters, self.address[0], now)
         counters.connections += 1
         counters.active += 1
         if dial.is_preserved:
@@ -205,7 +205,7 @@ class TcpConnection:
         if exchange.first_byte_s is not None and self.down is not None and not self.is_aborting:
             self.reactor.replace_handler(down.source, down.pump)
 
-    def _note_first_byte(self, up: Direction, down: Direction, exchange: Exchange) -> None:
+    def _note_first_byte(self, up: Direction, down: Direction, exchange: ConnectionOutcome) -> None:
         """Note the endpoint's first byte, if it has arrived; the end may come with it."""
         if down.bytes_moved or down.waiting_bytes:
             end = end_of_client(up) if up.is_ended else None
@@ -354,7 +354,7 @@ class TcpConnection:
         if is_failed:
             self.owner.engine.calls.fail(group, self.address[0])
         log = self.owner.engine.connection_log
-        if log and log.takes_next(group.scopes, self.address[0], is_plain=self._is_plain(cause)):
+        if log and log.takes_next(group.prefixes, self.address[0], is_plain=self._is_plain(cause)):
             event = ending(by, is_served=self.up is not None)
             log.write(self._facts(event, cause, by), self._frontend)
         up, down, dial = self.up, self.down, self.dial
@@ -392,7 +392,7 @@ class TcpConnection:
     def note(self, event: ConnectionEvent) -> None:
         """Record an event before the end, where connections are watched."""
         log = self.owner.engine.connection_log
-        if log is not None and log.is_watched(self.group.scopes, self.address[0]):
+        if log is not None and log.is_watched(self.group.prefixes, self.address[0]):
             log.write(self._facts(event, None, EndedBy.NONE), self._frontend)
 
     def _facts(

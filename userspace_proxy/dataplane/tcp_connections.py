@@ -27,7 +27,7 @@ class TcpConnections:
         """In the order of acceptance, so that ties are always broken in the same way."""
         tuning, loop, clock = engine.tuning, engine.loop, engine.clock
         self.probes = Probes(engine)
-        self.shedding = Shedding(self.open, engine.descriptors, engine.memory, engine.pins)
+        self.shedding = Shedding(self.open, engine.descriptors, engine.memory, engine.entries)
         self.dial_deadlines = Timeouts[TcpDial](
             loop, clock, tuning.connect_timeout_s, TcpDial.timed_out
         )

@@ -385,7 +385,7 @@ class UdpListener:
         had_none = flow.endpoint is None
         log = self.engine.connection_log
         if log is not None and log.takes_next(
-            self.group.scopes, flow.client_ip, is_plain=_is_plain(flow, cause)
+            self.group.prefixes, flow.client_ip, is_plain=_is_plain(flow, cause)
         ):
             event = ending(by, is_served=flow.endpoint is not None)
             log.write(self._facts(flow, event, cause, by), self._frontend)
@@ -442,7 +442,7 @@ class UdpListener:
     ) -> None:
         """Record an event before the end of a flow, where flows are watched."""
         log = self.engine.connection_log
-        if log is not None and log.is_watched(self.group.scopes, flow.client_ip):
+        if log is not None and log.is_watched(self.group.prefixes, flow.client_ip):
             log.write(self._facts(flow, event, cause, by), self._frontend)
 
     def _frontend(self) -> SocketAddress | None:

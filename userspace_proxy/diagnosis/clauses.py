@@ -24,7 +24,7 @@ from ..causes.cause import Cause, Parameters
 from ..causes.endpoints import NO_DATAGRAM_HINT, UNANSWERED_FLOW_S
 from ..causes.say import EXPECTS_NO_HEADER, Form, say, say_before
 from ..facts import PortState
-from ..facts.units import capitalised, plural, seconds_in_words
+from ..facts.units import capitalised, format_seconds, plural
 from ..model.quoting import shell_word
 from ..model.reading import LABEL_SERVICE_NAME
 
@@ -186,7 +186,7 @@ def and_standby(standby: int) -> str:
 def waiting_clients(waiting: int, longest_s: float, protocol: str) -> str:
     """Return how many connections (flows) wait for an endpoint, and the longest wait."""
     what = plural(waiting, noun_of(protocol))
-    return f"{what}, the longest for {seconds_in_words(longest_s)}"
+    return f"{what}, the longest for {format_seconds(longest_s)}"
 
 
 def _counted(ended: int, total: int, noun: str) -> str:
@@ -245,7 +245,7 @@ def not_looked_up(name: str) -> str:
 @clause()
 def would_wait(hold_s: float, cause: Cause) -> str:
     """There is neither an endpoint nor a waiting client."""
-    return f"clients would wait for an endpoint for {seconds_in_words(hold_s)}: {say(cause)}"
+    return f"clients would wait for an endpoint for {format_seconds(hold_s)}: {say(cause)}"
 
 
 @clause()

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from ..causes.cause import Cause
 from ..causes.say import Form, say
 from ..facts import PortFacts
-from ..facts.units import plural, seconds_in_words, times_in_words
+from ..facts.units import format_seconds, format_times, plural
 from .clauses import joined
 
 
@@ -42,7 +42,7 @@ def last_answer(port: PortFacts, now: float) -> str:
     """Return when a client was last answered; empty if just now or never."""
     if not port.is_quiet:
         return ""
-    return f"last answer {seconds_in_words(max(0.0, now - port.sent_at))} ago"
+    return f"last answer {format_seconds(max(0.0, now - port.sent_at))} ago"
 
 
 def cause_at(cause: Cause, now: float, form: Form = Form.WHOLE) -> str:
@@ -52,7 +52,7 @@ def cause_at(cause: Cause, now: float, form: Form = Form.WHOLE) -> str:
 
 def times_of(cause: Cause, now: float) -> str:
     """Return how often and when a cause was seen, in brackets; empty if it isn't counted."""
-    return times_in_words(cause.count, cause.last_at, now)
+    return format_times(cause.count, cause.last_at, now)
 
 
 def and_mistakes(port: PortFacts) -> str:

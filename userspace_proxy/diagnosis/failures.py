@@ -225,7 +225,7 @@ def _left_at_once(ends: Streak) -> bool:
     """Return whether all clients left within a second, though the endpoint has answered others.
 
     They then left for one reason, such as the end of their program. Clients that come one after
-    another each wait for 0.3 s or longer (``facts.exchange``), so five of them leave over more than
+    another each wait for 0.3 s or longer (``facts.connection_outcome``), so five of them leave over more than
     a second.
     """
     is_left = ends.part.failure is Failure.UNANSWERED and ends.succeeded_at >= 0

@@ -60,11 +60,11 @@ class Incidents:
         """Return incidents that affect at least ``least`` of some ports' Services, likewise."""
         if len(ports) == self._count or not self._members:
             return self.all(least)
-        touched: dict[_Key, set[tuple[str, str]]] = {}
+        affected: dict[_Key, set[tuple[str, str]]] = {}
         for port in ports:
             for key in self._keys(port):
-                touched.setdefault(key, set()).add((port.namespace, port.service))
-        found = [key for key, services in touched.items() if len(services) >= least]
+                affected.setdefault(key, set()).add((port.namespace, port.service))
+        found = [key for key, services in affected.items() if len(services) >= least]
         return self._made(found, least)
 
     def find(self, id_: str) -> IncidentFacts | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..causes.cause import Cause
 from ..facts import PortFacts, ProbesFacts
-from ..facts.units import plural, seconds_in_words
+from ..facts.units import format_seconds, plural
 from ..model import DataPath, Frontend
 from ..policy import PathDecision
 
@@ -29,7 +29,7 @@ class PathView(NamedTuple):
     never could, or if that isn't counted."""
     socket_connections: int | None = None
     """Connections translated at connect() since the start; None if none could be."""
-    left_to_rules: Mapping[Frontend, str] = MappingProxyType({})
+    not_offloaded: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends that aren't translated at connect(), and why."""
     unanswered: Cause | None = None
     """Why clients on the kernel path get no answer; None: they do, or none came recently."""
@@ -45,7 +45,7 @@ class PathView(NamedTuple):
 DEFAULT = PathView()
 
 
-def probes_in_words(probes: ProbesFacts) -> str:
+def format_probes(probes: ProbesFacts) -> str:
     """Return how many endpoints of all Services are probed, and how often; empty if none."""
     if not probes.endpoints:
         return ""
@@ -55,23 +55,23 @@ def probes_in_words(probes: ProbesFacts) -> str:
     return f"{count} probed, {every}{budget}"
 
 
-def path_in_words(path: str, why: str, since: float, now: float) -> str:
+def format_path(path: str, why: str, since: float, now: float) -> str:
     """Return a path, its age, and the reason."""
-    age = f" for {seconds_in_words(max(1, round(now - since)))}" if since else ""
+    age = f" for {format_seconds(max(1, round(now - since)))}" if since else ""
     return f"{path}{age}{f': {why}' if why else ''}"
 
 
-def target_in_words(path: PathView, frontend: Frontend) -> str:
+def format_target(path: PathView, frontend: Frontend) -> str:
     """Return what leads a frontend's clients straight to endpoints, and from where on."""
     led = "the kernel, straight to endpoints"
-    if why := path.left_to_rules.get(frontend):
+    if why := path.not_offloaded.get(frontend):
         return f"{led}: by rules, as {why}"
     if path.socket_connections is None:
         return led
     return f"{led}: programs of this node at connect(), others by rules"
 
 
-def counted_in_words(port: PortFacts) -> str:
+def format_counted(port: PortFacts) -> str:
     """Return what is known about connections that the kernel led straight to endpoints.
 
     Returns:

@@ -15,7 +15,7 @@ from ..causes.cause import CauseCode
 from ..causes.say import remedy, say
 from ..causes.services import HEALTH_CHECK_FAILS
 from ..facts import IgnoredFacts, Level, Problem, StatusFacts, SteeringState, SyncFacts
-from ..facts.units import capitalised, count_in_words, plural, seconds_in_words
+from ..facts.units import capitalised, format_count, format_seconds, plural
 
 # Above this share, a busy node needs a higher limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
@@ -177,7 +177,7 @@ def _source(view: StatusFacts) -> Iterator[Problem]:
 def _last_state(view: StatusFacts, now: float) -> Iterator[Problem]:
     state = view.last_state
     if state.served_at:
-        age = seconds_in_words(state.age_at(now) or 0.0)
+        age = format_seconds(state.age_at(now) or 0.0)
         yield Problem(
             Level.ATTENTION,
             f"Serving the last state, which is {age} old: Services "
@@ -303,7 +303,7 @@ def _firewalls(view: StatusFacts) -> Iterator[Problem]:
 def _sync(view: StatusFacts, now: float) -> Iterator[Problem]:
     waited_s = late_s(view.sync, now)
     if waited_s:
-        what = f"A change has waited {seconds_in_words(waited_s)} and is not in force"
+        what = f"A change has waited {format_seconds(waited_s)} and is not in force"
         cause = f": {view.sync.problem}" if view.sync.problem else ""
         hint = "The last plan that worked is in force"
         yield Problem(Level.TROUBLE, what + cause, hint, kind="change waits")
@@ -353,7 +353,7 @@ def _health_checks(view: StatusFacts) -> Iterator[Problem]:
 
 def _node(view: StatusFacts) -> Iterator[Problem]:
     used, limit = view.descriptors, view.descriptor_limit
-    figures = f"{count_in_words(used)} of {count_in_words(limit)} descriptors in use"
+    figures = f"{format_count(used)} of {format_count(limit)} descriptors in use"
     more = "Raise the limit of open files (RLIMIT_NOFILE, systemd: LimitNOFILE=)"
     if view.memory.was_short:
         yield _memory(view)

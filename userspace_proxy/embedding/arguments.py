@@ -30,10 +30,10 @@ from ..model import (
     parse_ip,
 )
 from ..model.annotations import ANNOTATIONS, WITHOUT_SLOW_START
-from ..model.notation import check_label
 from ..model.service_reading import AFFINITY_TIMEOUT_MAX_S
 from ..model.similar import did_you_mean
 from ..model.slice_annotations import MAX
+from ..model.syntax import check_label
 from ..model.wire import FieldError
 
 EndpointAddress = str | tuple[str, int]

@@ -294,7 +294,7 @@ class EmbeddedProxy(Agent):
             slow_s=slow_s,
         )
         ports = [port.plan.key.name for port in self.status().ports]
-        if name and not any(wanted.takes_service(port.scopes) for port in ports):
+        if name and not any(wanted.takes_service(port.prefixes) for port in ports):
             raise LookupError(f"there is no Service port of {name!r}")
         with core.observing.watch(Collector(wanted)) as collector:
             await core.observation.ask()

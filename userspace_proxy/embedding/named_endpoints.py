@@ -57,18 +57,18 @@ class _NamedAmong:
         """Split endpoints into those by address, also invalid ones, and those by name."""
         if isinstance(endpoints, str) or not isinstance(endpoints, Iterable):
             return endpoints, ()
-        found = [(endpoint, self._stand_in(endpoint)) for endpoint in endpoints]
-        addresses = [endpoint for endpoint, stand_in in found if stand_in is None]
-        named = [(endpoint, stand_in) for endpoint, stand_in in found if stand_in is not None]
-        for endpoint, stand_in in named:
-            if self._seen.setdefault(stand_in, id(endpoints)) != id(endpoints):
+        found = [(endpoint, self._substitute(endpoint)) for endpoint in endpoints]
+        addresses = [endpoint for endpoint, substitute in found if substitute is None]
+        named = [(endpoint, substitute) for endpoint, substitute in found if substitute is not None]
+        for endpoint, substitute in named:
+            if self._seen.setdefault(substitute, id(endpoints)) != id(endpoints):
                 raise ValueError(
                     f"endpoint {endpoint!r}: expected in endpoints or standby, not both"
                 )
         if isinstance(endpoints, Mapping):
-            weights = {stand_in: endpoints[endpoint] for endpoint, stand_in in named}
+            weights = {substitute: endpoints[endpoint] for endpoint, substitute in named}
             return {endpoint: endpoints[endpoint] for endpoint in addresses}, weights
-        return addresses, [stand_in for _, stand_in in named]
+        return addresses, [substitute for _, substitute in named]
 
     def named(self, item: EndpointSlice) -> NameSlice:
         """Convert a slice of placeholder addresses to a slice of names."""
@@ -76,7 +76,7 @@ class _NamedAmong:
         key = SliceKey(item.key.namespace, f"{item.service.name}-names-{item.ports[0].port}")
         return NameSlice.of(replace(item, key=key, endpoints=endpoints))
 
-    def _stand_in(self, endpoint: EndpointAddress) -> EndpointAddress | None:
+    def _substitute(self, endpoint: EndpointAddress) -> EndpointAddress | None:
         """Return the placeholder and port for an endpoint by name; None if it isn't by name."""
         if isinstance(endpoint, str):
             host, colon, port = endpoint.rpartition(":")

@@ -18,7 +18,7 @@ from dataclasses import replace
 from ..causes.cause import Cause
 from ..causes.say import Form, remedy, say
 from ..facts import LAST_MINUTE_S, EndpointFacts, Level, PortFacts
-from ..facts.units import plural, seconds_in_words
+from ..facts.units import format_seconds, plural
 from .dial import DialResult
 from .explanation import PathStep
 
@@ -84,7 +84,7 @@ def _beside_clients(endpoint: EndpointFacts, cause: Cause, now: float) -> str:
         return f"{said}; clients: {say(endpoint.cause, Form.SHORT)}"
     if not endpoint.answered_at:
         return said
-    age = seconds_in_words(max(0.0, now - endpoint.answered_at))
+    age = format_seconds(max(0.0, now - endpoint.answered_at))
     return f"{said}; it answered a client {age} ago"
 
 
@@ -167,5 +167,5 @@ def _after(result: DialResult) -> str:
     return (
         f"after {result.seconds * 1000:.1f} ms"
         if result.seconds < 0.1
-        else (f"after {seconds_in_words(result.seconds)}")
+        else (f"after {format_seconds(result.seconds)}")
     )

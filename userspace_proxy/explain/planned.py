@@ -28,7 +28,7 @@ from ..facts import (
 )
 from ..plan import Planner, PortPlan
 from ..policy import PolicyOptions
-from ..policy.node_facts import make_facts, options_with, why_no_node
+from ..policy.node_facts import make_facts, no_node_reason, options_with
 from ..status.answers import make_answer
 from ..status.selection import Selection
 
@@ -59,7 +59,7 @@ def plan_status(
     source = SourceFacts(is_synced=True, problems=problems, rejected=rejected)
     facts = StatusFacts(
         node=options.node_name,
-        no_node=why_no_node(snapshot.node),
+        no_node=no_node_reason(snapshot.node),
         started=now,
         revision=plan.revision,
         source=source,

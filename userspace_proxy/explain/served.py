@@ -13,7 +13,7 @@ from ..diagnosis.clauses import joined, no_client_yet, served_by
 from ..diagnosis.dated import cause_at, last_answer
 from ..diagnosis.rules import is_silent, served_clauses
 from ..facts import PortFacts
-from ..facts.units import seconds_in_words
+from ..facts.units import format_seconds
 from .dial_steps import Dials
 from .explanation import Subject
 
@@ -89,5 +89,5 @@ def _pinned(ports: Sequence[PortFacts]) -> Iterator[str]:
     """Yield the duration of session affinity if there are several endpoints."""
     for port in ports[:1]:
         if port.affinity_timeout_s is not None and port.usable > 1:
-            within = seconds_in_words(port.affinity_timeout_s)
+            within = format_seconds(port.affinity_timeout_s)
             yield f"each client keeps to one, until it is away for {within} (sessionAffinity)"

@@ -18,7 +18,7 @@ from ..causes.say import Form, command, remedy, say
 from ..diagnosis.clauses import and_standby, waiting_clients
 from ..diagnosis.dated import also, cause_at, sentence_at, times_of
 from ..diagnosis.judge import cause_of
-from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words
+from ..diagnosis.paths import format_counted, format_path, format_probes
 from ..diagnosis.problems import changed_again, changed_by_others
 from ..diagnosis.rules import other_cause
 from ..facts import (
@@ -32,10 +32,10 @@ from ..facts import (
 )
 from ..facts.units import (
     capitalised,
-    ejected_in_words,
-    limit_in_words,
+    format_ejected,
+    format_limit,
+    format_seconds,
     plural,
-    seconds_in_words,
 )
 from ..model import contains
 from ..status.missing import is_known
@@ -129,8 +129,10 @@ def _title(port: PortFacts) -> str:
 
 def _first_cause(ports: Sequence[PortFacts], subject: Subject, dials: Dials) -> Cause | None:
     """Return the cause for the next command to investigate, or None without a problem."""
-    ill = [port for port in ports if port.state.level is not Level.OK]
-    for port in sorted(ill, key=lambda port: (WORST_FIRST.index(port.state.level), _rank(port))):
+    unhealthy = [port for port in ports if port.state.level is not Level.OK]
+    for port in sorted(
+        unhealthy, key=lambda port: (WORST_FIRST.index(port.state.level), _rank(port))
+    ):
         if port.state.causes:
             return port.state.causes[0]
     for port in ports:
@@ -233,7 +235,7 @@ def _node(
 ) -> Iterator[PathStep]:
     source, steering, age_s = node.source, node.steering, node.last_state.age_s
     if age_s is not None:
-        age = seconds_in_words(age_s)
+        age = format_seconds(age_s)
         what = f"Services haven't been read yet from {source.location}: the last state is {age} old"
         yield PathStep(Level.TROUBLE, _SOURCE, what)
     of_objects = {item.line for item in source.rejected}
@@ -323,10 +325,10 @@ def _mark(port: PortFacts) -> Level | None:
 
 
 def _path(port: PortFacts, subject: Subject) -> PathStep:
-    said = path_in_words(port.path, port.path_why, port.path_since, subject.now)
-    details = [counted_in_words(port)]
+    said = format_path(port.path, port.path_reason, port.path_since, subject.now)
+    details = [format_counted(port)]
     if port.is_probed and subject.node is not None:
-        details.append(probes_in_words(subject.node.probes))
+        details.append(format_probes(subject.node.probes))
     below = tuple((Level.OK, detail) for detail in details if detail)
     hint = UNREPLIED if port.is_unseen and port.protocol == "UDP" else ""
     return PathStep(Level.OK, "path", said, hint, details=below)
@@ -358,7 +360,7 @@ def _endpoints(port: PortFacts, now: float) -> PathStep:
         what = f"{port.state.sentence}{times_of(cause, now)}"
         return PathStep(None, "endpoints", what, hint, tuple(details))
     saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
-    policies = filter(None, (port.policy, limit_in_words(port.max_connections)))
+    policies = filter(None, (port.policy, format_limit(port.max_connections)))
     used = f"{port.serving:,} of {total:,} used{and_standby(port.standby)}"
     what = f"{'; '.join((used, *policies))}{saved}"
     # Notes have their own steps, and the next command dials.
@@ -377,7 +379,7 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, now: float) -> tuple[Lev
         form = Form.SHORT_PREDICATE if is_said else Form.PREDICATE
         return level, f"{where}: {cause_at(endpoint.cause, now, form)}{before}"
     if endpoint.ejected_for_s is not None:
-        return level, f"{where}: {ejected_in_words(endpoint.ejected_for_s)}"
+        return level, f"{where}: {format_ejected(endpoint.ejected_for_s)}"
     if endpoint.is_usable:
         count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
         preference = f", {endpoint.preference}" if endpoint.preference else ""

@@ -150,9 +150,9 @@ class ConnectionFacts(msgspec.Struct, kw_only=True):
             self.code = CauseCode.ENDPOINT_SENDS_NOTHING
 
     @property
-    def scopes(self) -> Collection[str]:
+    def prefixes(self) -> Collection[str]:
         """The names that select its Service port in a filter; empty without a Service port."""
-        return ServicePortName(self.namespace, self.name, self.port).scopes if self.name else ()
+        return ServicePortName(self.namespace, self.name, self.port).prefixes if self.name else ()
 
     @property
     def client_ip(self) -> str:
@@ -265,7 +265,7 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
         return not self.failed and not self.saved and self.slow_s is None
 
     def takes(self, one: ConnectionFacts) -> bool:
-        if not self.may_take(one.scopes, one.client_ip):
+        if not self.may_take(one.prefixes, one.client_ip):
             return False
         return (
             self.takes_all_kinds
@@ -274,20 +274,22 @@ class ConnectionFilter(msgspec.Struct, frozen=True, kw_only=True):
             or (self.slow_s is not None and one.until_first_byte_s >= self.slow_s)
         )
 
-    def may_take(self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False) -> bool:
+    def may_take(
+        self, prefixes: Collection[str], client_ip: str, *, is_plain: bool = False
+    ) -> bool:
         """Return whether a connection may be selected, given only part of its facts.
 
         It is plain if the first dial served its client and it ended without a failure.
         """
-        if not self.takes_service(scopes):
+        if not self.takes_service(prefixes):
             return False
         if self.client and client_ip != self.client:
             return False
         return not is_plain or self.slow_s is not None or self.takes_all_kinds
 
-    def takes_service(self, scopes: Collection[str]) -> bool:
+    def takes_service(self, prefixes: Collection[str]) -> bool:
         """Return whether a Service port with these names is selected."""
-        return not self.service or self.service in scopes
+        return not self.service or self.service in prefixes
 
 
 _filter_types = get_type_hints(ConnectionFilter, include_extras=True)

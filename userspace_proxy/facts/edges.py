@@ -195,7 +195,7 @@ class Edges:
                 last_at=edge.last_at,
             )
             for (port, client, pod), edge in self._edges.items()
-            if takes(port.name.scopes)
+            if takes(port.name.prefixes)
         ]
         rows.sort(key=lambda row: (-row.connections, row.service, row.client))
         return EdgesFacts(edges=tuple(rows), others=self._others)

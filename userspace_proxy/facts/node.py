@@ -17,7 +17,7 @@ import msgspec
 
 from ..causes.cause import Cause, CauseCode
 from ..model import ServiceKey
-from ..version import version_in_words
+from ..version import format_version
 from .figures import counter, gauge
 from .port import BesideJson, Level, PortFacts, TotalsFacts
 from .processes import MemoryFacts, ProcessFacts, WorkerFacts
@@ -70,7 +70,7 @@ class IncidentFacts(msgspec.Struct, frozen=True, gc=False):
     """A command that shows more; empty if there is none."""
 
     @property
-    def touched(self) -> str:
+    def affected(self) -> str:
         """What it affects, in words: ``12 endpoints of 9 Services``."""
         services = plural(len(self.services), "Service")
         if len(self.endpoints) < 2:
@@ -634,7 +634,7 @@ class StatusFacts(Unencoded, msgspec.Struct, kw_only=True, dict=True):
     @property
     def program(self) -> str:
         """The running program: version, commit, and the settings that it was given."""
-        runs = f"userspace-proxy {version_in_words(self.version, self.commit)}"
+        runs = f"userspace-proxy {format_version(self.version, self.commit)}"
         # A program that embeds the proxy has no settings.
         return f"{runs}, run with {self.given or 'the defaults'}" if self.config else runs
 

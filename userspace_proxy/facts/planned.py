@@ -68,7 +68,7 @@ def facts_of_plan(
         handling.max_connections,
         None if handling.hold is None else handling.hold.seconds,
         plan.path.path,
-        path_why=plan.path.why,
+        path_reason=plan.path.why,
         is_probed=is_probed(plan),
         affinity_timeout_s=plan.serving.affinity_timeout_s,
         notes=plan.notes,

@@ -224,7 +224,7 @@ class PortPlanFacts(PortFigures):
     them; ``auto``, in a plan that isn't served: probes decide."""
     path_since: float = 0.0
     """Unix time at which new connections began to take this path; 0 if unknown."""
-    path_why: str = ""
+    path_reason: str = ""
     """Why the path isn't the default, in words; empty for the default."""
     kernel_connections: int | None = None
     """Connections (flows) since the start that rules led straight to endpoints; null where that is
@@ -329,10 +329,10 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
     @property
     def mark(self) -> Level | None:
         """The level that every view shows; None for a neutral mark."""
-        return None if self.why_neutral else self.state.level
+        return None if self.neutral_reason else self.state.level
 
     @property
-    def why_neutral(self) -> str:
+    def neutral_reason(self) -> str:
         """What its neutral mark means; empty if its mark isn't neutral."""
         return self.state.word.neutral if self.state.level is Level.OK else ""
 
@@ -372,7 +372,9 @@ class PortFacts(Planned, PortPlanFacts, kw_only=True, dict=True):
 
     @property
     def has_default_path(self) -> bool:
-        return self.path is DataPath.USERSPACE and not self.path_why and not self.kernel_connections
+        return (
+            self.path is DataPath.USERSPACE and not self.path_reason and not self.kernel_connections
+        )
 
 
 class TotalsFacts(PortFigures, kw_only=True):

@@ -14,7 +14,7 @@ _DIGITS = re.compile(r"([0-9]+)")
 _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 
-def bytes_in_words(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Return a number of bytes in decimal units, as network speeds are given: 1 kB is 1000 B."""
     if not math.isfinite(count) or count < 0:
         return "unknown"
@@ -28,7 +28,7 @@ def bytes_in_words(count: float) -> str:
     return f"{figure} {_BYTE_UNITS[power]}"
 
 
-def seconds_in_words(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Return a duration in its two largest units, or in milliseconds below one second."""
     if not math.isfinite(seconds) or seconds < 0:
         return "unknown"
@@ -43,12 +43,12 @@ def seconds_in_words(seconds: float) -> str:
     return _two(hours, "h", minutes, "min") if hours else f"{minutes} min"
 
 
-def count_in_words(count: float) -> str:
+def format_count(count: float) -> str:
     """Return a number with thousands separated by commas."""
     return f"{count:,.0f}" if math.isfinite(count) else "unknown"
 
 
-def waits_in_words(times: Times) -> str:
+def format_waits(times: Times) -> str:
     """Return the median and the 99th percentile of waits; empty if there were none.
 
     Both are upper bounds, as only counts between bounds are known.
@@ -60,13 +60,13 @@ def waits_in_words(times: Times) -> str:
     return f"{half} (median), {most} (99 %)"
 
 
-def ejected_in_words(seconds: float) -> str:
+def format_ejected(seconds: float) -> str:
     """Return how long an endpoint stays ejected; afterwards a client or a probe dials it.
 
     Args:
         seconds: The time until then.
     """
-    return f"ejected for {seconds_in_words(seconds)}" if seconds > 0 else "ejected until it answers"
+    return f"ejected for {format_seconds(seconds)}" if seconds > 0 else "ejected until it answers"
 
 
 def _bound(times: Times, number: float) -> str:
@@ -74,11 +74,11 @@ def _bound(times: Times, number: float) -> str:
     for bound, count in zip(times.bounds, times.counts, strict=False):
         waited += count
         if waited >= number:
-            return f"≤ {seconds_in_words(bound)}"
-    return f"> {seconds_in_words(times.bounds[-1])}" if times.bounds else "unknown"
+            return f"≤ {format_seconds(bound)}"
+    return f"> {format_seconds(times.bounds[-1])}" if times.bounds else "unknown"
 
 
-def rate_in_words(rate: float) -> str:
+def format_rate(rate: float) -> str:
     """Return a rate per second, with one decimal below ten."""
     if not math.isfinite(rate):
         return "unknown"
@@ -111,14 +111,14 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
-def limit_in_words(max_connections: int | None) -> str:
+def format_limit(max_connections: int | None) -> str:
     """Return the limit of each endpoint of a Service port for one node; empty without one."""
     if max_connections is None:
         return ""
     return f"at most {plural(max_connections, 'connection')} per endpoint"
 
 
-def times_in_words(count: int, last_at: float, now: float) -> str:
+def format_times(count: int, last_at: float, now: float) -> str:
     """Return `` (3 times, last 2 s ago)``; empty if the count is 0.
 
     Args:
@@ -127,7 +127,7 @@ def times_in_words(count: int, last_at: float, now: float) -> str:
     if not count:
         return ""
     times = "once" if count == 1 else f"{count:,} times"
-    last = f", last {seconds_in_words(max(0.0, now - last_at))} ago" if last_at else ""
+    last = f", last {format_seconds(max(0.0, now - last_at))} ago" if last_at else ""
     return f" ({times}{last})"
 
 

@@ -3,7 +3,7 @@
 They belong to a network namespace, as rules and routes do, also across containers, and the kernel
 removes them with their process. Any user can bind any name, so a socket is trusted only if root, or
 this process's user, listens on it (SO_PEERCRED). That isn't enough, as root in a container may have
-no capabilities: the listener also proves that it has CAP_NET_ADMIN (``vouchers``), and so does a
+no capabilities: the listener also proves that it has CAP_NET_ADMIN (``name_proofs``), and so does a
 client whose request changes which process serves the node (``net_admin_proof``).
 
 Rule 1: other users choose names, too: names are bytes, and nothing in them is trusted.
@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..clocks import Clocks
-from . import vouchers
+from . import name_proofs
 from .net_admin_proof import Prover
 from .netlink.socket_users import user_of_listener
 
@@ -42,7 +42,7 @@ _PAUSE_S = 0.002
 _ACCEPTED_A_TURN = 64
 
 
-class VouchedSocket(socket.socket):
+class ProvenSocket(socket.socket):
     """A Unix stream socket with an abstract name and vouchers for it, before it listens.
 
     Args:
@@ -54,11 +54,11 @@ class VouchedSocket(socket.socket):
 
     def __init__(self, name: str) -> None:
         super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.vouchers: tuple[socket.socket, ...] = ()
+        self.name_proofs: tuple[socket.socket, ...] = ()
         """A copy of the listener needs copies of them; empty without CAP_NET_ADMIN."""
         try:
             self.setblocking(False)
-            self.vouchers = vouchers.open_vouchers(name[1:].encode())
+            self.name_proofs = name_proofs.open_name_proofs(name[1:].encode())
             self.bind(name)
         except BaseException:
             self.close()
@@ -66,8 +66,8 @@ class VouchedSocket(socket.socket):
 
     def close(self) -> None:
         """Close the vouchers, then the socket. Idempotent."""
-        for voucher in self.vouchers:
-            voucher.close()
+        for name_proof in self.name_proofs:
+            name_proof.close()
         super().close()
 
 
@@ -77,10 +77,10 @@ def shown_names(pattern: str) -> Iterator[re.Match[bytes]]:
     Names that no process has proved are left out. Accepted sockets have the name of their listener.
     """
     found = re.finditer(rf" {pattern}$".encode(), _SOCKETS.read_bytes(), re.MULTILINE)
-    if not vouchers.can_vouch():
+    if not name_proofs.can_prove():
         return found
-    vouched = vouchers.Vouched()
-    return (match for match in found if match[0][2:] in vouched)
+    proven = name_proofs.ProvenNames()
+    return (match for match in found if match[0][2:] in proven)
 
 
 def find_listeners(names: Iterable[str]) -> dict[str, int]:
@@ -158,7 +158,7 @@ def _not_trusted(name: str) -> PermissionError:
 
 
 def _is_believed(name: str) -> bool:
-    return name[1:].encode() in vouchers.Vouched() or not vouchers.can_vouch()
+    return name[1:].encode() in name_proofs.ProvenNames() or not name_proofs.can_prove()
 
 
 def _is_others(name: str) -> bool:

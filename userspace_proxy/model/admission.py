@@ -19,7 +19,10 @@ from collections.abc import Callable, Mapping
 
 from .addresses import IPFamily
 from .fields import FieldErrors
-from .notation import (
+from .quoting import quoted
+from .services import ServiceType
+from .source_ranges import ANNOTATION_SOURCE_RANGES, parse_range
+from .syntax import (
     check_address,
     check_common_address,
     check_family,
@@ -33,9 +36,6 @@ from .notation import (
     check_target_port,
     check_word,
 )
-from .quoting import quoted
-from .services import ServiceType
-from .source_ranges import ANNOTATION_SOURCE_RANGES, parse_range
 from .wire import FieldError, Metadata, WireService, WireServicePort, WireServiceSpec
 
 NODE_PORTS = range(30000, 32768)

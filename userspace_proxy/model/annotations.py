@@ -25,10 +25,10 @@ from .handling import (
     Workload,
     WorkloadKind,
 )
-from .notation import check_subdomain
 from .notes import Note, NoteKind
 from .quoting import quoted, shown
 from .similar import nearest
+from .syntax import check_subdomain
 from .wire import FieldError
 
 DOMAIN = "userspace-proxy.io/"

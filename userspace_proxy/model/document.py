@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .composing import (
+from .yaml_builder import (
     ALIASED_NODES_MAX,
     DOCUMENTS_MAX,
     NOT_UTF_8,

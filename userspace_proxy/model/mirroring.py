@@ -14,10 +14,10 @@ from .addresses import IPFamily
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .fields import FieldErrors
 from .names import ServiceKey, SliceKey
-from .notation import check_address, check_label
 from .notes import Note, NoteKind
 from .slice_admission import check_slice_ports
 from .slice_annotations import Preference, read_preference
+from .syntax import check_address, check_label
 from .wire import WireEndpoints, WireSubset
 
 LABEL_SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
@@ -25,7 +25,7 @@ _SEPARATOR = ":"
 ANNOTATION_LEADER = "control-plane.alpha.kubernetes.io/leader"
 
 
-def why_not_mirrored(wire: WireEndpoints) -> Note | None:
+def not_mirrored_reason(wire: WireEndpoints) -> Note | None:
     """Return why the control plane doesn't mirror an Endpoints object; None if it does mirror it.
 
     Source: the endpointslicemirroring controller, skipMirror: objects with the label skip-mirror,
@@ -40,7 +40,7 @@ def why_not_mirrored(wire: WireEndpoints) -> Note | None:
     return NoteKind.NOT_TO_MIRROR(str(_service_of(wire)), mark)
 
 
-def why_left_out(slices: Iterable[EndpointSlice], ips: Collection[str]) -> Note | None:
+def left_out_reason(slices: Iterable[EndpointSlice], ips: Collection[str]) -> Note | None:
     """Return the note for an Endpoints object that is ignored because its Service has slices.
 
     None if the slices contain all its addresses, as in a dump of a cluster.

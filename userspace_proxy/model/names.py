@@ -50,7 +50,7 @@ class ServicePortName(NamedTuple):
         return ServiceKey(self.namespace, self.name)
 
     @property
-    def scopes(self) -> tuple[str, str, str]:
+    def prefixes(self) -> tuple[str, str, str]:
         """The names that select it in a filter: its namespace, its Service, and its own name."""
         return self.namespace, f"{self.namespace}/{self.name}", str(self)
 

@@ -102,12 +102,12 @@ def _by_first_byte(size: int) -> Mapping[int, Sequence[_Row]]:
 _ROWS = {size: _by_first_byte(size) for size in (4, 16)}
 
 
-def why_reserved(ip: str) -> str:
+def reserved_reason(ip: str) -> str:
     """Return why no name may resolve to an address: ``a loopback address``; empty if it may."""
     return next((row.words for row in _rows_of(pack_ip(ip))), "")
 
 
-def why_no_endpoint(packed: bytes) -> str:
+def no_endpoint_reason(packed: bytes) -> str:
     """Return why no endpoint may have an address: ``a loopback address``; empty if it may.
 
     Args:
@@ -115,7 +115,7 @@ def why_no_endpoint(packed: bytes) -> str:
     """
     why = next((row.words for row in _rows_of(packed) if not row.is_for_names), "")
     if not why and packed[:12] == _NAT64:
-        return why_no_endpoint(packed[12:])
+        return no_endpoint_reason(packed[12:])
     return why
 
 

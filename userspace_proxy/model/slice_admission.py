@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from .admission import check_metadata
 from .fields import FieldErrors
-from .notation import (
+from .quoting import quoted
+from .syntax import (
     PROTOCOLS,
     check_address,
     check_family,
@@ -26,7 +27,6 @@ from .notation import (
     check_subdomain,
     check_word,
 )
-from .quoting import quoted
 from .wire import FieldError, WireEndpoint, WireEndpointSlice, WireHint, WireSlicePort
 
 _FAMILIES = ("IPv4", "IPv6", "FQDN")

@@ -26,11 +26,11 @@ from .question import REVERSE_ZONES, Question, address_of, parse_question, pod_a
 from .records import Code, DnsAnswer, Record, RecordType
 from .targets import (
     Alias,
+    DialedAddress,
     EachTargets,
     EndpointTargets,
     Pick,
     PortTargets,
-    Reach,
     Targets,
     pod_target,
 )
@@ -50,7 +50,7 @@ class ServiceNames:
 
     Args:
         domain: The cluster's domain.
-        reach: Returns where a cluster IP answers; None: at its own address.
+        dialed_address: Returns where a cluster IP answers; None: at its own address.
         index: An index shared with other snapshots; None: a new one.
     """
 
@@ -58,12 +58,12 @@ class ServiceNames:
         self,
         snapshot: Snapshot,
         domain: str = CLUSTER_DOMAIN,
-        reach: Reach | None = None,
+        dialed_address: DialedAddress | None = None,
         index: NameIndex | None = None,
     ) -> None:
         self._snapshot = snapshot
         self._zone = f"{domain.strip('.').lower()}."
-        self._reach = reach
+        self._dialed_address = dialed_address
         self._index = index or NameIndex()
 
     def answer(self, name: str, type_: str, pick: Pick = range) -> DnsAnswer:
@@ -168,7 +168,7 @@ class ServiceNames:
             return None
         by_number = index.ports_by_number(*asked)
         owner = self._name_of(service)
-        return PortTargets(owner, by_number, len(ports), service.cluster_ips, self._reach)
+        return PortTargets(owner, by_number, len(ports), service.cluster_ips, self._dialed_address)
 
     def _targets_of(self, index: NamedEndpoints, question: Question) -> Targets | None:
         service = index.state.service

@@ -38,7 +38,7 @@ from ..model import (
     of_family,
     own_network,
 )
-from ..policy import NodeFacts, Scope, why_ignored, why_own_address, why_port_ignored
+from ..policy import NodeFacts, Scope, ignored_reason, own_address_reason, port_ignored_reason
 from .bounds import FRONTENDS_OF_NAMESPACE_MAX, FRONTENDS_OF_SERVICE_MAX
 from .plan import IgnoredService
 
@@ -90,9 +90,9 @@ def claims_of(service: Service, facts: NodeFacts, *, is_left_out: bool = False) 
     Args:
         is_left_out: Its namespace has too many frontends, so it claims none.
     """
-    cause, is_conflict = why_ignored(service, facts), False
+    cause, is_conflict = ignored_reason(service, facts), False
     if cause is None:
-        cause = why_own_address(service, facts)
+        cause = own_address_reason(service, facts)
         if cause is None and is_left_out:
             namespace = service.key.namespace
             cause = too_many_frontends_in_namespace(namespace, FRONTENDS_OF_NAMESPACE_MAX)
@@ -189,7 +189,7 @@ def _addresses(
         yield FrontendKind.LOAD_BALANCER, ip
     served = service.external_ips[: most_external_ips(service)]
     for ip in of_family(served, family) if facts.external_ip_networks else ():
-        if not _why_no_external_ip(ip, facts):
+        if not _no_external_ip_reason(ip, facts):
             yield FrontendKind.EXTERNAL_IP, ip
 
 
@@ -225,7 +225,7 @@ def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, 
     return ranges
 
 
-def _why_no_external_ip(ip: str, facts: NodeFacts) -> str:
+def _no_external_ip_reason(ip: str, facts: NodeFacts) -> str:
     """Return why an external IP isn't served on this node, or empty.
 
     Source: CVE-2020-8554: a user who may create a Service could intercept other traffic.
@@ -248,7 +248,7 @@ def _notes(service: Service, family: IPFamily, facts: NodeFacts) -> Iterator[Cau
         yield too_many_external_ips(left_out[0], most)
     outside = (*service.load_balancer_ips, *service.external_ips[:most])
     for ip in of_family(service.external_ips[:most], family):
-        why = _why_no_external_ip(ip, facts)
+        why = _no_external_ip_reason(ip, facts)
         if why:
             is_allowed = contains(facts.external_ip_networks, ip)
             yield external_ip_off(ip, why, is_allowed=is_allowed)
@@ -298,7 +298,7 @@ def unsupported_ports(service: Service) -> tuple[IgnoredService, ...]:
     found = [
         IgnoredService(service.key, _port_name(port), cause)
         for port in ports[:IGNORED_MAX]
-        if (cause := why_port_ignored(port)) is not None
+        if (cause := port_ignored_reason(port)) is not None
     ]
     if more := len(ports) - len(found):
         found[-1] = replace(found[-1], cause=found[-1].cause.replace(more=more))
@@ -323,7 +323,7 @@ def count_frontends(service: Service, facts: NodeFacts) -> int:
 
     A node port counts once per family, however many addresses a node has.
     """
-    if why_ignored(service, facts) is not None:
+    if ignored_reason(service, facts) is not None:
         return 0
     each, at_node_port = _weights(service)
     if facts.external_ip_networks:

@@ -46,11 +46,11 @@ from ..policy import (
     Usable,
     choose_path,
     count_local_ready,
+    none_usable_reason,
     usable_after,
     usable_endpoints,
-    why_none_usable,
 )
-from ..policy.name_causes import NEEDS_PROXY, name_notes, why_no_name_serves
+from ..policy.name_causes import NEEDS_PROXY, name_notes, unserved_name_reason
 from ..policy.node_facts import API_SERVER
 from ..policy.orphans import Orphans
 from .bounds import ENDPOINTS_OF_NAMESPACE_MAX, ENDPOINTS_OF_SERVICE_MAX
@@ -104,15 +104,15 @@ def plan_ports(
         kernel: Whether the Service can be on the kernel path.
     """
     left = 0 if is_left_out else ENDPOINTS_OF_SERVICE_MAX
-    why_left_out: Cause | None = None
+    left_out_reason: Cause | None = None
     shared = _shared_numbers(state.service)
     for claim in claims:
         count = _count(index, claim)
         left -= count
         if count and left < 0:
             # One object for all omitted ports, which may be thousands.
-            why_left_out = why_left_out or _why_left_out(state.service.key, is_left_out)
-            plan = _plan_without_endpoints(state, claim, why_left_out)
+            left_out_reason = left_out_reason or _left_out_reason(state.service.key, is_left_out)
+            plan = _plan_without_endpoints(state, claim, left_out_reason)
         else:
             usable = _usable(index, claim, owners, facts, before)
             plan = _plan_port(state, index, claim, usable, facts, orphans, kernel)
@@ -130,7 +130,7 @@ def _shared_numbers(service: Service) -> Set[int]:
     return of[Protocol.TCP] & of[Protocol.UDP]
 
 
-def _why_left_out(key: ServiceKey, is_left_out: bool) -> Cause:
+def _left_out_reason(key: ServiceKey, is_left_out: bool) -> Cause:
     if is_left_out:
         return too_many_in_namespace(key.namespace, ENDPOINTS_OF_NAMESPACE_MAX)
     return too_many_at_all_ports(key, ENDPOINTS_OF_SERVICE_MAX)
@@ -261,9 +261,9 @@ def _cause(
         meant = orphans.meant_for(state.service.key)
         if meant is not None:
             return meant
-    if not usable.verdicts and (cause := why_no_name_serves(state, claim.port, claim.key.family)):
+    if not usable.verdicts and (cause := unserved_name_reason(state, claim.port, claim.key.family)):
         return cause
-    return why_none_usable(
+    return none_usable_reason(
         state.service, claim.port, claim.key.family, claim.scope, index, usable.verdicts
     )
 

@@ -4,7 +4,7 @@
                                        ──Pins, PinsSent──▶ Predecessors ──▶ new workers
                                        ◀──Drain once the new workers serve──
 
-A worker makes this process prove CAP_NET_ADMIN before it hands over (``plane.reception``).
+A worker makes this process prove CAP_NET_ADMIN before it hands over (``plane.authentication``).
 
 Rule 1: previous workers serve until they get the order to drain: in between, old and new workers
 accept from the same queues, so no client is refused, reset or left in a queue.
@@ -30,7 +30,7 @@ import struct
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 
-from ..balance.affinity import MAX_PINS
+from ..balance.affinity import MAX_ENTRIES
 from ..kernel import abstract_sockets
 from ..kernel.net_admin_proof import Prover
 from ..kernel.netlink.sockets import is_for_netfilter
@@ -40,13 +40,13 @@ from ..model import Protocol, SocketAddress
 from .channel import Channel
 from .listener import RESERVE
 from .messages import (
+    AffinityEntries,
+    AffinityEntriesSent,
     Drain,
     End,
     FromWorker,
     HandedOver,
     HandOver,
-    Pins,
-    PinsSent,
     Prove,
     Proved,
     ToWorker,
@@ -78,7 +78,7 @@ _PROTOCOLS = {
 _Key = tuple[Protocol, SocketAddress]
 
 
-class Predecessors:
+class PreviousWorkers:
     """The workers of the last control process, and copies of their sockets.
 
     Args:
@@ -88,21 +88,21 @@ class Predecessors:
     def __init__(self, loop: asyncio.AbstractEventLoop, socks: Iterable[Prover]) -> None:
         self.kept: dict[str, socket.socket] = {}
         """Sockets that the workers kept, by name; the caller may remove and close them."""
-        self.on_pins: Callable[[Pins], None] = lambda _pins: None
-        """Called with affinity entries that arrive after :meth:`take_pins` for their port."""
+        self.on_entries: Callable[[AffinityEntries], None] = lambda _entries: None
+        """Called with affinity entries that arrive after :meth:`take_entries` for their port."""
         self.on_drain: Callable[[], None] = lambda: None
         """Called once the workers were ordered to drain."""
         self.ports: frozenset[int] = frozenset()
         """Ports at which the workers accept clients of the last control process's Service ports."""
         self._loop = loop
-        self._workers = [_Predecessor(loop, sock, self) for sock in socks]
+        self._workers = [_PreviousProcess(loop, sock, self) for sock in socks]
         self._max_sockets = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE)
         """The most sockets that the last control process could have opened for all workers."""
         self._sockets: dict[_Key, list[tuple[int, socket.socket]]] = {}
         """Each socket with the index of the worker that it was opened for."""
         self._late = 0
         """How many of these workers haven't handed over all sockets."""
-        self._pins: dict[str, list[Pins]] = {}
+        self._entries: dict[str, list[AffinityEntries]] = {}
         self._taken: set[str] = set()
         """The Service ports whose affinity entries were taken."""
 
@@ -163,15 +163,15 @@ class Predecessors:
         # The other sockets were closed when their workers ended.
         return [by_index[index] for index in order_left(by_index)]
 
-    def take_pins(self, label: str) -> list[Pins]:
+    def take_entries(self, label: str) -> list[AffinityEntries]:
         """Return the affinity entries of a Service port that have arrived."""
         self._taken.add(label)
-        return self._pins.pop(label, [])
+        return self._entries.pop(label, [])
 
     @property
-    def pins_share(self) -> int:
+    def entries_share(self) -> int:
         """How many affinity entries one worker may hand over: each new worker gets all."""
-        return MAX_PINS // len(self._workers)
+        return MAX_ENTRIES // len(self._workers)
 
     def limit_sockets(self) -> None:
         """If there are too many sockets, close all of the worker that has sent the most."""
@@ -179,14 +179,14 @@ class Predecessors:
             most = max(self._workers, key=lambda worker: worker.count)
             most.distrust(f"{most.count} sockets")
 
-    def add_pins(self, pins: Pins) -> None:
+    def add_entries(self, entries: AffinityEntries) -> None:
         """Pass affinity entries on, or keep them until they are taken."""
-        if pins.label in self._taken:
-            self.on_pins(pins)
+        if entries.label in self._taken:
+            self.on_entries(entries)
         else:
-            self._pins.setdefault(pins.label, []).append(pins)
+            self._entries.setdefault(entries.label, []).append(entries)
 
-    async def all_pins(self, within_s: float = PINS_S) -> None:
+    async def all_entries(self, within_s: float = PINS_S) -> None:
         """Wait until no more affinity entries will arrive."""
         waiting = [worker.pins_sent for worker in self._workers if worker.handed_over.done()]
         if waiting:
@@ -201,7 +201,7 @@ class Predecessors:
         self._dismiss(Drain(seconds))
         self.on_drain()
 
-    def forget(self, worker: _Predecessor) -> None:
+    def forget(self, worker: _PreviousProcess) -> None:
         """Stop counting a worker that drains, or has ended. Idempotent."""
         if worker in self._workers:
             self._workers.remove(worker)
@@ -240,18 +240,20 @@ class Predecessors:
             for _, sock in socks:
                 sock.close()
         self._sockets.clear()
-        self._pins.clear()
+        self._entries.clear()
         while self.kept:
             self.kept.popitem()[1].close()
 
 
-class _Predecessor:
+class _PreviousProcess:
     """One previous worker."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: Prover, owner: Predecessors) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: Prover, owner: PreviousWorkers
+    ) -> None:
         self._loop = loop
         self._owner = owner
-        self._pins = 0
+        self._entries = 0
         """How many affinity entries it has sent."""
         self._namespace = _namespace(sock)
         self.sockets: list[tuple[int, socket.socket]] = []
@@ -334,9 +336,9 @@ class _Predecessor:
                 socks.append(socket.socket(fileno=descriptor))
             except OSError:
                 os.close(descriptor)
-        if isinstance(message, Pins):
-            self._receive_pins(message)
-        elif isinstance(message, PinsSent):
+        if isinstance(message, AffinityEntries):
+            self._receive_entries(message)
+        elif isinstance(message, AffinityEntriesSent):
             self._stop_reading()
         elif isinstance(message, Prove) and socks:
             self._prove(socks[0])
@@ -370,13 +372,13 @@ class _Predecessor:
             self.handed_over.set_result(None)
             self._timer = self._loop.call_later(PINS_S, self._stop_reading)
 
-    def _receive_pins(self, message: Pins) -> None:
+    def _receive_entries(self, message: AffinityEntries) -> None:
         """Pass on affinity entries up to its share."""
-        left = self._owner.pins_share - self._pins
+        left = self._owner.entries_share - self._entries
         # An empty message costs memory, too.
-        self._pins += max(1, len(message.pins))
+        self._entries += max(1, len(message.entries))
         if left > 0:
-            self._owner.add_pins(Pins(message.label, message.pins[:left]))
+            self._owner.add_entries(AffinityEntries(message.label, message.entries[:left]))
         elif self.handed_over.done():
             self._stop_reading()
 

@@ -145,7 +145,7 @@ class Group(CounterTable):
         """Return the update that opens it in a worker."""
         return GroupUpdate(self.number, self.key, None, self.serving)
 
-    def why_too_large(self, serving: Serving) -> str:
+    def too_large_reason(self, serving: Serving) -> str:
         """Return why this serving is too large for a message to workers; empty: it isn't."""
         last, why = self._measured
         if serving != last:

@@ -7,7 +7,7 @@ Its serving sockets stay open until no worker of this or the last control proces
 that the port can serve again meanwhile: with new sockets beside open copies, the kernel would
 choose by an order that differs from the workers' (``reuseport``).
 Rule 3: a listener has one socket per worker while descriptors are plentiful, else a single one.
-Rule 4: while a worker is missing, a substitute serves its sockets (``stand_ins``).
+Rule 4: while a worker is missing, a substitute serves its sockets (``substitutes``).
 Rule 5: a worker in the caller's loop answers while a message is sent, so state changes first.
 """
 
@@ -28,10 +28,10 @@ from .group import Group
 from .listener import RESERVE, Answer, Listener, ListeningSockets, Wanted
 from .messages import CloseListener, MoveListener
 from .recovered_sockets import RecoveredSockets
-from .stand_ins import StandIns
+from .substitutes import Substitutes
 
 if TYPE_CHECKING:
-    from .adoption import Predecessors
+    from .adoption import PreviousWorkers
 
 Send = Callable[..., bool]
 """Takes a worker's index, a message and its socket; returns False if no such worker runs."""
@@ -41,14 +41,14 @@ class Listeners:
     """The listeners of one plane.
 
     ``limit`` is how many descriptors this process, and each of ``count`` workers, may use. Sockets
-    of previous workers (``predecessors``) are used before new ones are opened.
+    of previous workers (``previous_workers``) are used before new ones are opened.
     """
 
     def __init__(
-        self, count: int, limit: int, send: Send, predecessors: Predecessors | None = None
+        self, count: int, limit: int, send: Send, previous_workers: PreviousWorkers | None = None
     ) -> None:
         self._limit = limit
-        self._predecessors = predecessors
+        self._previous_workers = previous_workers
         self.recovered = RecoveredSockets()
         self._send = send
         self._numbers = 0
@@ -61,7 +61,7 @@ class Listeners:
         closed or took over a closed one's port."""
         self._counts = [0] * count
         """How many listeners each worker has."""
-        self._stand_ins = StandIns(self._counts, limit)
+        self._substitutes = Substitutes(self._counts, limit)
 
     def prepare(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> None:
         """Make listeners begin to refuse or drop before workers learn of it.
@@ -112,7 +112,7 @@ class Listeners:
         """Open sockets that listeners will take later."""
         self.recovered.open(wanted, self._limit // 2, transparent=transparent)
 
-    def predecessors_drain(self) -> None:
+    def previous_workers_drain(self) -> None:
         """Close sockets of refusing UDP ports that workers of the last process served."""
         for listener in self._open.values():
             if not listener.is_serving:
@@ -152,29 +152,29 @@ class Listeners:
             if listener.is_serving:
                 self._send_opening(worker, listener, worker, listener.number)
 
-    def stand_in(self, missing: int, running: Sequence[int]) -> None:
+    def substitute(self, missing: int, running: Sequence[int]) -> None:
         """Let a running worker substitute for a missing one. Idempotent."""
-        stand_in = self._stand_ins.begin(missing, running)
-        if stand_in is None:
+        substitute = self._substitutes.begin(missing, running)
+        if substitute is None:
             return
         for listener in self._open.values():
             if listener.is_serving and missing in listener.workers:
-                number = self._stand_ins.number(missing, listener.number)
-                self._send_opening(missing, listener, stand_in, number)
+                number = self._substitutes.number(missing, listener.number)
+                self._send_opening(missing, listener, substitute, number)
 
-    def end_stand_in(self, worker: int) -> None:
+    def end_substitute(self, worker: int) -> None:
         """End the substitution for a worker that has opened its listeners. Idempotent."""
-        stand_in = self._stand_ins.end(worker)
-        if stand_in is None:
+        substitute = self._substitutes.end(worker)
+        if substitute is None:
             return
         for listener in self._open.values():
             if listener.is_serving and worker in listener.workers:
-                number = self._stand_ins.number(worker, listener.number)
-                self._send_closing(listener, stand_in, number)
+                number = self._substitutes.number(worker, listener.number)
+                self._send_closing(listener, substitute, number)
 
     def closed_by(self, worker: int, number: int) -> None:
         """Note that a worker has closed its copy of a listener's socket."""
-        number = self._stand_ins.listener(number)
+        number = self._substitutes.listener(number)
         listener = self._open.get(number) or self._leaving.get(number)
         if listener is not None and worker in listener.closing:
             # Subtraction drops zeros, so it is falsy when no worker owes a confirmation.
@@ -183,7 +183,7 @@ class Listeners:
 
     def worker_ended(self, worker: int) -> None:
         """Note that a worker holds no sockets any more."""
-        self._stand_ins.worker_ended(worker)
+        self._substitutes.worker_ended(worker)
         for listener in (*self._open.values(), *self._leaving.values()):
             if owed := listener.closing[worker]:
                 listener.closing = listener.closing - Counter({worker: owed})
@@ -266,7 +266,7 @@ class Listeners:
         self, protocol: Protocol, at: SocketAddress, serving: Serving
     ) -> Sequence[socket.socket | None]:
         """Return an earlier run's sockets at an address: its workers' or recovered sockets."""
-        handed_over = self._predecessors.take(protocol, at) if self._predecessors else ()
+        handed_over = self._previous_workers.take(protocol, at) if self._previous_workers else ()
         return handed_over or self.recovered.take(protocol, at, serving)
 
     def _choose_workers(
@@ -378,7 +378,7 @@ class Listeners:
     def _holders(self, listener: Listener) -> Iterator[tuple[int, int, int]]:
         """Yield (worker, holder, number) for each holder of a socket: worker or substitute."""
         for worker in listener.workers:
-            for holder, number in self._stand_ins.holders(worker, listener.number):
+            for holder, number in self._substitutes.holders(worker, listener.number):
                 yield worker, holder, number
 
     def _release(self, listener: Listener) -> None:
@@ -393,9 +393,9 @@ class Listeners:
         if listener.protocol is Protocol.UDP and not listener.is_serving:
             if listener.is_closed:
                 listener.sockets.close()
-            elif not self._predecessors_serve(listener):
+            elif not self._previous_workers_serve(listener):
                 listener.sockets.leave()
 
-    def _predecessors_serve(self, listener: Listener) -> bool:
-        predecessors = self._predecessors
-        return predecessors is not None and listener.address.port in predecessors.ports
+    def _previous_workers_serve(self, listener: Listener) -> bool:
+        previous_workers = self._previous_workers
+        return previous_workers is not None and listener.address.port in previous_workers.ports

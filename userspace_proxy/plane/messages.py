@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from ..balance import Pin
+from ..balance import AffinityEntry
 from ..dataplane import Tuning
 from ..facts import (
     STREAKS,
@@ -112,11 +112,11 @@ class ChangeGroup(_Message):
     """Everything except the endpoints; None if nothing else has changed."""
 
 
-class Pins(_Message):
+class AffinityEntries(_Message):
     """Affinity entries of a Service port: from a worker that hands over, and to its replacement."""
 
     label: str
-    pins: list[Pin]
+    entries: list[AffinityEntry]
     """Some of the entries, last used first; later messages contain entries used earlier."""
 
 
@@ -347,7 +347,7 @@ class HandedOver(_Message):
     """No such message follows."""
 
 
-class PinsSent(_Message):
+class AffinityEntriesSent(_Message):
     """No more Pins follow, nor any other message."""
 
 
@@ -384,7 +384,7 @@ ToWorker = (
     | Returned
     | Report
     | Observe
-    | Pins
+    | AffinityEntries
     | Keep
     | HandOver
     | Proved
@@ -400,10 +400,10 @@ FromWorker = (
     | Ejected
     | Returned
     | WaitBegan
-    | Pins
+    | AffinityEntries
     | Prove
     | HandedOver
-    | PinsSent
+    | AffinityEntriesSent
     | Logged
     | Drained
 )

@@ -56,7 +56,7 @@ from .workers import PlaneState, WorkerSlot, WorkerState
 
 if TYPE_CHECKING:
     from ..model import PortKey, Protocol, SocketAddress
-    from .adoption import Predecessors
+    from .adoption import PreviousWorkers
 
 # A reader of counters waits no longer than this for a busy worker.
 _REFRESH_S = 1.0
@@ -95,7 +95,7 @@ class Plane:
     each worker, but pipes and ephemeral ports are divided among workers. With ``keeps_net_raw``
     worker processes keep the capability for dialling from client addresses. With a label, workers
     continue to serve when this process has died, and the next proxy of this label finds them.
-    ``predecessors`` are workers of the last control process; the caller drains them. A dialer
+    ``previous_workers`` are workers of the last control process; the caller drains them. A dialer
     replaces TCP's ``connect``, in the caller's loop only.
     """
 
@@ -108,7 +108,7 @@ class Plane:
         clock: Callable[[], float] = Clocks.monotonic,
         keeps_net_raw: bool = False,
         label: str | None = None,
-        predecessors: Predecessors | None = None,
+        previous_workers: PreviousWorkers | None = None,
         dialer: Dialer | None = None,
     ) -> None:
         self.on_ejection: list[OnEjection] = []
@@ -142,11 +142,11 @@ class Plane:
             )
             worker.is_running = True
             limit = max(2 * _FEW_LISTENERS, self._local.status().descriptor_limit)
-        self._listeners = Listeners(count, limit, self._send, predecessors)
-        self._predecessors = predecessors
-        if predecessors is not None:
-            predecessors.on_pins = self._send_all
-            predecessors.on_drain = self._listeners.predecessors_drain
+        self._listeners = Listeners(count, limit, self._send, previous_workers)
+        self._previous_workers = previous_workers
+        if previous_workers is not None:
+            previous_workers.on_entries = self._send_all
+            previous_workers.on_drain = self._listeners.previous_workers_drain
         self._kept: dict[str, socket.socket] = {}
         """See :meth:`keep`."""
 
@@ -177,17 +177,17 @@ class Plane:
         Returns the open listeners, and why others aren't open, or refuse. Call again to retry. A
         group that is too large for a message to a worker refuses.
         """
-        if why := group.why_too_large(serving):
+        if why := group.too_large_reason(serving):
             serving = Serving()
         self._listeners.prepare(group, serving, wanted)
         if group.number not in self._groups:
             self._groups[group.number] = group
             group.change(serving, self._clock())
             self._update_all(group.opening())
-            if self._predecessors is not None:
+            if self._previous_workers is not None:
                 # To all workers, and before the listeners: a client may reach another worker now.
-                for pins in self._predecessors.take_pins(group.label):
-                    self._send_all(pins)
+                for entries in self._previous_workers.take_entries(group.label):
+                    self._send_all(entries)
         elif (change := group.change(serving, self._clock())) is not None:
             self._update_all(change)
         answer = self._listeners.follow(group, wanted)
@@ -251,7 +251,7 @@ class Plane:
     def keep(self, name: str, sock: socket.socket) -> None:
         """Store a copy of a socket in worker processes for the next control process.
 
-        That process finds it in ``Predecessors.kept``. A worker in the caller's loop keeps none: it
+        That process finds it in ``PreviousWorkers.kept``. A worker in the caller's loop keeps none: it
         ends with this process.
         """
         if self._local is not None:
@@ -371,7 +371,7 @@ class Plane:
         """Handle a worker's message about groups and listeners, or for the log."""
         if isinstance(message, Counted):
             # The worker has received everything that was sent before the request.
-            self._listeners.end_stand_in(worker)
+            self._listeners.end_substitute(worker)
             for report in message.groups:
                 self._totals.add(report)
                 group = self._groups.get(report.group)
@@ -412,20 +412,20 @@ class Plane:
     def worker_runs(self, worker: int) -> None:
         """Note that a process runs; it hasn't opened its listeners yet."""
         self._workers[worker].ask()
-        self._find_stand_ins()
+        self._find_substitutes()
 
     def worker_ended(self, worker: int) -> None:
         for group in self._groups.values():
             group.worker_ended(worker)
         self._listeners.worker_ended(worker)
-        self._find_stand_ins()
+        self._find_substitutes()
 
-    def _find_stand_ins(self) -> None:
+    def _find_substitutes(self) -> None:
         """Let running workers substitute for missing ones."""
         running = [worker.index for worker in self._workers if worker.is_running]
         for worker in self._workers:
             if worker.problem:
-                self._listeners.stand_in(worker.index, running)
+                self._listeners.substitute(worker.index, running)
 
     def _send(self, worker: int, message: ToWorker, *socks: socket.socket) -> bool:
         return self._workers[worker].send(message, *socks)

@@ -90,10 +90,12 @@ class RecordRing(Watch):
             engine.connection_log = ConnectionLog(share, watch=self)
         return observed
 
-    def has_room(self, scopes: Collection[str], client_ip: str, *, is_plain: bool = False) -> bool:
+    def has_room(
+        self, prefixes: Collection[str], client_ip: str, *, is_plain: bool = False
+    ) -> bool:
         full: list[int] = []
         for place, one in enumerate(self._filters):
-            if one.may_take(scopes, client_ip, is_plain=is_plain):
+            if one.may_take(prefixes, client_ip, is_plain=is_plain):
                 if len(self._counted[place]) < self._limit:
                     return True
                 full.append(place)
@@ -119,10 +121,10 @@ class RecordRing(Watch):
         if len(self._records) >= OBSERVED_MAX:
             self._limit = max(map(len, self._counted)) - 1
 
-    def leave_out(self, scopes: Collection[str], count: int) -> None:
+    def leave_out(self, prefixes: Collection[str], count: int) -> None:
         """Count left-out connections of a Service port without further details."""
         for place, one in enumerate(self._filters):
-            if one.takes_service(scopes):
+            if one.takes_service(prefixes):
                 self._left_out[place] += count
 
     def _leave_out(self, places: Iterable[int]) -> None:
@@ -132,7 +134,7 @@ class RecordRing(Watch):
     def note_drops(self, key: PortKey, report: GroupReport) -> None:
         """Note the drops at a Service port since its last report."""
         for place, what in _DROPS.items():
-            if (count := report.figures[place]) > 0 and self.has_room(key.name.scopes, ""):
+            if (count := report.figures[place]) > 0 and self.has_room(key.name.prefixes, ""):
                 one = ConnectionFacts(
                     event=ConnectionEvent.DROPPED,
                     kind="",

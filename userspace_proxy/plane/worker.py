@@ -22,6 +22,7 @@ from ..model import SocketAddress
 from ..model.serving import Serving
 from .differences import Differences
 from .messages import (
+    AffinityEntries,
     Called,
     ChangeGroup,
     CloseGroup,
@@ -37,7 +38,6 @@ from .messages import (
     Observe,
     OpenGroup,
     OpenListener,
-    Pins,
     Prefer,
     Preserve,
     Report,
@@ -47,7 +47,7 @@ from .messages import (
     WaitBegan,
 )
 from .record_ring import RecordRing
-from .stand_ins import StandIns
+from .substitutes import Substitutes
 
 # Some tenths of a millisecond.
 _GROUPS_PER_ITERATION = 256
@@ -56,7 +56,7 @@ _GROUPS_PER_ITERATION = 256
 # ``channel.MAX_FRAME_BYTES``. Both processes need, and keep, 3 KB per endpoint: 5,000 cost 10 MB.
 _ENDPOINTS_A_MESSAGE = 500
 # About 60 bytes each; they take 2 ms.
-_PINS_A_MESSAGE = 1000
+_ENTRIES_A_MESSAGE = 1000
 # While a worker drains, its UDP flows still get replies, but send no more datagrams: the next
 # worker has the sockets, too.
 _REPLIES_S = 2.0
@@ -123,7 +123,7 @@ class Worker:
             CloseListener: self._close_listener,
             Ejected: self._eject,
             Returned: self._end_ejection,
-            Pins: self._restore_pins,
+            AffinityEntries: self._restore_entries,
             Report: self._report,
             Observe: lambda message: self._send(self._ring.observe(message.filters)),
             Drain: self._drain,
@@ -150,25 +150,25 @@ class Worker:
         processes = self._dataplane.engine.tuning.processes
         served: dict[int, list[_socket.socket]] = {}
         for number, listener in self._listeners.items():
-            missing = StandIns.missing(number, processes)
+            missing = Substitutes.missing(number, processes)
             owner = self._index if missing is None else missing
             served.setdefault(owner, []).append(listener.sock)
         own = served.pop(self._index, [])
         return [*served.items(), (self._index, own)]
 
-    def pins(self) -> Iterator[Pins]:
+    def entries(self) -> Iterator[AffinityEntries]:
         """Yield the affinity entries: some of each Service port in turn, last used first."""
         now = self._dataplane.engine.clock()
         turns = deque(
-            (group.label, group.balancers.current.pins(now))
+            (group.label, group.balancers.current.entries(now))
             for group in self._groups.values()
             if group.serving.affinity_timeout_s is not None
         )
         while turns:
-            label, pins = turns.popleft()
-            if part := list(islice(pins, _PINS_A_MESSAGE)):
-                yield Pins(label, part)
-                turns.append((label, pins))
+            label, entries = turns.popleft()
+            if part := list(islice(entries, _ENTRIES_A_MESSAGE)):
+                yield AffinityEntries(label, part)
+                turns.append((label, entries))
 
     def status(self) -> Status:
         """Return the present state of its data plane."""
@@ -208,7 +208,7 @@ class Worker:
             message.serving,
             start=self._index,
             processes=engine.tuning.processes,
-            pins=engine.pins,
+            entries=engine.entries,
         )
         number = message.group
         group.outcomes.news = _News(number, self._send)
@@ -272,10 +272,10 @@ class Worker:
         if group is not None:
             group.outcomes.answered_elsewhere(message.endpoint, self._dataplane.engine.clock())
 
-    def _restore_pins(self, message: Pins) -> None:
+    def _restore_entries(self, message: AffinityEntries) -> None:
         now = self._dataplane.engine.clock()
         if (number := self._labelled.get(message.label)) is not None:
-            self._groups[number].balancers.current.restore(message.pins, now)
+            self._groups[number].balancers.current.restore(message.entries, now)
 
     def _drain(self, message: Drain) -> None:
         dataplane, replies_s = self._dataplane, min(message.seconds, _REPLIES_S)

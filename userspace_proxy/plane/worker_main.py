@@ -1,9 +1,9 @@
 """Runs a worker process: its channel, privileges, log and end.
 
-    control process ──channel──▶ worker ◀──rendezvous── next control process
+    control process ──channel──▶ worker ◀──worker socket── next control process
 
 Rule 1: when the control process dies, the worker continues to serve, and waits for the next control
-process, which adopts its sockets and drains it (``plane.adoption``, ``plane.reception``); without a
+process, which adopts its sockets and drains it (``plane.adoption``, ``plane.authentication``); without a
 socket for that it ends.
 Rule 2: it ignores signals to the service: the control process handles them, and ends its workers.
 """
@@ -24,9 +24,12 @@ from ..dataplane import DataPlane
 from ..kernel.memory_limits import find_memory_limits
 from ..loops import loop_factory
 from ..pacing import Pacing
+from .authentication import Reception
 from .channel import Channel
 from .log_sender import LogSender, take_levels
 from .messages import (
+    AffinityEntries,
+    AffinityEntriesSent,
     Beat,
     Drain,
     Drained,
@@ -37,8 +40,6 @@ from .messages import (
     Keep,
     Logged,
     OpenGroup,
-    Pins,
-    PinsSent,
     Report,
     Running,
     Start,
@@ -46,10 +47,9 @@ from .messages import (
 )
 from .out_of_memory import be_killed_first, exit_on_memory_error
 from .privileges import become_unprivileged
-from .reception import Reception
-from .rendezvous import TERMS
 from .watchdog import Heart
 from .worker import Worker
+from .worker_sockets import TERMS
 
 # Log lines beyond this are dropped: the log can't keep up.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
@@ -64,9 +64,9 @@ _SOCKETS_A_MESSAGE = 200
 # For sending affinity entries after the sockets: a full table takes half a second when idle.
 PINS_S = 5.0
 # No more entries are encoded while the next control process doesn't read.
-_MAX_PINS_WAITING_BYTES = 256 * 1024
+_MAX_ENTRIES_WAITING_BYTES = 256 * 1024
 # While entries are encoded, pauses for traffic are three times as long.
-_PINS_PACE = Pacing(1 / 3, 0.001)
+_ENTRIES_PACE = Pacing(1 / 3, 0.001)
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -116,16 +116,16 @@ class WorkerMain:
         """Groups opened since the last report."""
         self._dropped_lines = 0
         """Log lines dropped since the last line was sent."""
-        self._rendezvous: socket.socket | None = None
+        self._worker_socket: socket.socket | None = None
         """The socket to which the next control process connects; None if it needn't."""
-        self._vouchers: list[_socket.socket] = []
+        self._name_proofs: list[_socket.socket] = []
         """Sockets that prove to that process that a control process opened this one."""
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._kept: dict[str, _socket.socket] = {}
         """Sockets kept for the next control process, by name."""
         self._reception: Reception | None = None
         """Set while no control process commands this worker."""
-        self._pins_timer: asyncio.TimerHandle | None = None
+        self._entries_timer: asyncio.TimerHandle | None = None
         """The timer of the next affinity entries to send."""
         self._channel = self._open_channel(sock)
 
@@ -165,13 +165,13 @@ class WorkerMain:
 
     def _on_lost(self, malformed: str) -> None:
         """Wait for the next control process, unless a drain is under way."""
-        self._stop_pins()
+        self._stop_entries()
         if self._worker is not None:
             self._worker.stop_reports()
         if malformed or self._worker is None:
             self._end(1)
-        elif self._rendezvous is not None:
-            self._reception = Reception(self._loop, self._rendezvous, TERMS, self._on_successor)
+        elif self._worker_socket is not None:
+            self._reception = Reception(self._loop, self._worker_socket, TERMS, self._on_successor)
             self._orphan_timer = self._loop.call_later(ORPHAN_S, self._end, 1)
         elif not self._is_draining:
             self._end(1)
@@ -204,28 +204,28 @@ class WorkerMain:
             kept = [] if left else names
             message = HandedOver(index, kept, is_last=not left)
             self._channel.send(message, *part, *(self._kept[name] for name in kept))
-        self._stop_pins()
-        self._send_pins(self._worker.pins(), Clocks.monotonic() + PINS_S)
+        self._stop_entries()
+        self._send_entries(self._worker.entries(), Clocks.monotonic() + PINS_S)
 
-    def _send_pins(self, parts: Iterator[Pins], until: float) -> None:
+    def _send_entries(self, parts: Iterator[AffinityEntries], until: float) -> None:
         """Send some affinity entries if earlier ones have been read, and the rest later."""
         began = Clocks.monotonic()
-        has_room = self._channel.waiting_bytes < _MAX_PINS_WAITING_BYTES
+        has_room = self._channel.waiting_bytes < _MAX_ENTRIES_WAITING_BYTES
         part = next(parts, None) if has_room else None
         if began >= until or (has_room and part is None):
-            self._channel.send(PinsSent())
+            self._channel.send(AffinityEntriesSent())
             return
         if part is not None:
             self._channel.send(part)
         took_s = Clocks.monotonic() - began
         self._count_iteration(took_s)
-        pause_s = _PINS_PACE.wait_s(took_s)
-        self._pins_timer = self._loop.call_later(pause_s, self._send_pins, parts, until)
+        pause_s = _ENTRIES_PACE.wait_s(took_s)
+        self._entries_timer = self._loop.call_later(pause_s, self._send_entries, parts, until)
 
-    def _stop_pins(self) -> None:
-        if self._pins_timer is not None:
-            self._pins_timer.cancel()
-            self._pins_timer = None
+    def _stop_entries(self) -> None:
+        if self._entries_timer is not None:
+            self._entries_timer.cancel()
+            self._entries_timer = None
 
     def _apply(self, message: ToWorker, descriptors: list[int]) -> None:
         if isinstance(message, Beat):
@@ -236,8 +236,8 @@ class WorkerMain:
         sock = _socket.socket(fileno=descriptors[0]) if descriptors else None
         if isinstance(message, Start):
             if sock is not None:
-                self._rendezvous = socket.socket(fileno=sock.detach())
-                self._vouchers = [_socket.socket(fileno=each) for each in descriptors[1:]]
+                self._worker_socket = socket.socket(fileno=sock.detach())
+                self._name_proofs = [_socket.socket(fileno=each) for each in descriptors[1:]]
             self._worker = self._start(message)
         elif isinstance(message, End):
             self._end(0)
@@ -287,12 +287,12 @@ class WorkerMain:
         """Close the sockets for the next control process, which are no longer needed."""
         self._is_draining = True
         self._stop_waiting()
-        while self._vouchers:
-            self._vouchers.pop().close()
-        if self._rendezvous is not None:
-            self._rendezvous.close()
-            self._rendezvous = None
-        self._stop_pins()
+        while self._name_proofs:
+            self._name_proofs.pop().close()
+        if self._worker_socket is not None:
+            self._worker_socket.close()
+            self._worker_socket = None
+        self._stop_entries()
         while self._kept:
             self._kept.popitem()[1].close()
 

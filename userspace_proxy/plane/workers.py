@@ -23,7 +23,6 @@ from ..pacing import backoff_s
 from .group import GroupUpdate, Totals
 from .link import Link
 from .log_sender import current_levels
-from .merging import Merging
 from .messages import (
     REPORT_S,
     Counted,
@@ -36,10 +35,11 @@ from .messages import (
     Status,
     ToWorker,
 )
+from .pending_changes import Merging
 from .watchdog import HUNG_IN_START_S, HUNG_S
 
 if TYPE_CHECKING:
-    from ..kernel.abstract_sockets import VouchedSocket
+    from ..kernel.abstract_sockets import ProvenSocket
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
@@ -144,7 +144,7 @@ class WorkerSlot:
         self._clock = clock
         self._keeps_net_raw = keeps_net_raw
         self._label = label
-        self._rendezvous: VouchedSocket | None = None
+        self._worker_socket: ProvenSocket | None = None
         """The socket at which the process, once orphaned, waits for the next control process."""
         self._reports = 0
         self._next_report = 0.0
@@ -163,10 +163,10 @@ class WorkerSlot:
         self._began = self._clock()
         try:
             # First, because if this fails, a started process would wait for its first message.
-            rendezvous = self._open_rendezvous()
+            rendezvous = self._open_worker_socket()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:
-            self._close_rendezvous()
+            self._close_worker_socket()
             self._note_failure(f"cannot start worker {self.index}: {exc.strerror}")
             self._early_deaths = max(2, self._early_deaths + 1)
             self._start_again()
@@ -177,19 +177,19 @@ class WorkerSlot:
         self.send(start, *rendezvous)
         self._owner.worker_began(self.index)
 
-    def _open_rendezvous(self) -> tuple[socket.socket, ...]:
-        from .rendezvous import open_rendezvous
+    def _open_worker_socket(self) -> tuple[socket.socket, ...]:
+        from .worker_sockets import open_worker_socket
 
-        self._close_rendezvous()
+        self._close_worker_socket()
         if self._label is None:
             return ()
-        self._rendezvous = open_rendezvous(self._label)
-        return (self._rendezvous, *self._rendezvous.vouchers)
+        self._worker_socket = open_worker_socket(self._label)
+        return (self._worker_socket, *self._worker_socket.name_proofs)
 
-    def _close_rendezvous(self) -> None:
-        if self._rendezvous is not None:
-            self._rendezvous.close()
-            self._rendezvous = None
+    def _close_worker_socket(self) -> None:
+        if self._worker_socket is not None:
+            self._worker_socket.close()
+            self._worker_socket = None
 
     def send(self, message: ToWorker, *socks: socket.socket) -> bool:
         """Send a message; returns False while no worker runs."""
@@ -250,7 +250,7 @@ class WorkerSlot:
         if self.link is not None:
             self.link.close(within_s)
             self.link = None
-        self._close_rendezvous()
+        self._close_worker_socket()
         self.is_running = False
         self._drop_pending_reports()
 

@@ -2,8 +2,8 @@
 
 from .endpoint_index import EndpointIndex, PortName
 from .facts import PRIMARY, NodeFacts
-from .ignored import why_ignored, why_own_address, why_port_ignored
-from .no_endpoints import why_none_usable
+from .ignored import ignored_reason, own_address_reason, port_ignored_reason
+from .no_endpoints import none_usable_reason
 from .options import PolicyOptions
 from .path import DEFAULT_PATH, PathDecision, choose_path
 from .usable import (
@@ -32,10 +32,10 @@ __all__ = [
     "Usable",
     "choose_path",
     "count_local_ready",
+    "ignored_reason",
+    "none_usable_reason",
+    "own_address_reason",
+    "port_ignored_reason",
     "usable_after",
     "usable_endpoints",
-    "why_ignored",
-    "why_none_usable",
-    "why_own_address",
-    "why_port_ignored",
 ]

@@ -19,7 +19,7 @@ from ..model import Endpoint
 from .facts import NodeFacts
 
 
-def why_not_meant(
+def not_meant_reason(
     ready: Collection[Endpoint], facts: NodeFacts, *, by_priority: bool = False
 ) -> Callable[[Endpoint], str] | None:
     """Return a function that explains why a ready endpoint isn't meant for this node.
@@ -31,9 +31,9 @@ def why_not_meant(
         None if hints don't decide. The function returns an empty text if the endpoint is meant.
     """
     if not by_priority:
-        return _why_not_meant(ready, facts)
+        return _not_meant_reason(ready, facts)
     of_each = {
-        priority: _why_not_meant([e for e in ready if e.priority == priority], facts)
+        priority: _not_meant_reason([e for e in ready if e.priority == priority], facts)
         for priority in {e.priority for e in ready}
     }
 
@@ -44,7 +44,7 @@ def why_not_meant(
     return why
 
 
-def _why_not_meant(
+def _not_meant_reason(
     ready: Collection[Endpoint], facts: NodeFacts
 ) -> Callable[[Endpoint], str] | None:
     """Return such a function for endpoints of one priority."""

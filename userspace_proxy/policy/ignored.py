@@ -20,7 +20,7 @@ from ..model.service_reading import CLUSTER_IPS
 from .facts import NodeFacts
 
 
-def why_ignored(service: Service, facts: NodeFacts) -> Cause | None:
+def ignored_reason(service: Service, facts: NodeFacts) -> Cause | None:
     """Return why a Service gets no listener, or None if this proxy serves it.
 
     Source: kube-proxy's ShouldSkipService, and the well-known labels
@@ -43,7 +43,7 @@ def why_ignored(service: Service, facts: NodeFacts) -> Cause | None:
     return None
 
 
-def why_own_address(service: Service, facts: NodeFacts) -> Cause | None:
+def own_address_reason(service: Service, facts: NodeFacts) -> Cause | None:
     """Return why a cluster IP can't be served here: it is one of the node's own addresses.
 
     Clients that dial the node itself at the Service's ports would reach the Service. Without
@@ -56,7 +56,7 @@ def why_own_address(service: Service, facts: NodeFacts) -> Cause | None:
     return own_address(taken) if taken else None
 
 
-def why_port_ignored(port: ServicePort) -> Cause | None:
+def port_ignored_reason(port: ServicePort) -> Cause | None:
     """Return why a port of a Service that is served gets no listener, or None."""
     if port.protocol not in Protocol.__members__:
         return unsupported_protocol(port.protocol)

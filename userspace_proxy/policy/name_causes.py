@@ -28,7 +28,7 @@ NEEDS_PROXY = "an endpoint by name"
 _UNNOTED = (NameState.PENDING, NameState.NO_ADDRESS)
 
 
-def why_no_name_serves(state: ServiceState, port: ServicePort, family: IPFamily) -> Cause | None:
+def unserved_name_reason(state: ServiceState, port: ServicePort, family: IPFamily) -> Cause | None:
     """Return why names give a Service port no endpoint; None if it doesn't use names."""
     named = [item for item in state.slices if isinstance(item, ResolvedSlice | NameSlice)]
     if not named:

@@ -42,7 +42,7 @@ _POLICIES = {
 _TEXT_MAX = 100
 
 
-def why_none_usable(
+def none_usable_reason(
     service: Service,
     port: ServicePort,
     family: IPFamily,

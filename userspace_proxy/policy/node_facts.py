@@ -57,7 +57,7 @@ def make_facts(
         proxy_name=options.proxy_name,
         allow_loopback_endpoints=options.allow_loopback_endpoints,
         allow_node_endpoints=options.allow_node_endpoints,
-        no_node=why_no_node(node),
+        no_node=no_node_reason(node),
         zone=node.zone,
         addresses=tuple(addresses),
         primary_addresses=tuple(dict.fromkeys((*options.node_addresses, *node.addresses))),
@@ -78,12 +78,12 @@ def make_facts(
     )
 
 
-def why_no_node(node: Node | None) -> Cause | None:
+def no_node_reason(node: Node | None) -> Cause | None:
     """Return the cause if the cluster has no Node of this node's name; None if it may have."""
     return no_node(node.name, node.similar) if node is not None and node.is_missing else None
 
 
-def why_no_node_ports(facts: NodeFacts) -> str:
+def no_node_ports_reason(facts: NodeFacts) -> str:
     """Return why no address of this node serves node ports; empty if one does."""
     if any(facts.node_port_addresses(family) for family in IPFamily):
         return ""

@@ -33,11 +33,11 @@ from ..model import (
     is_loopback,
     pack_ip,
 )
-from ..model.reserved_addresses import why_no_endpoint
+from ..model.reserved_addresses import no_endpoint_reason
 from ..model.serving import Serving
 from .endpoint_index import EndpointIndex, PortName
 from .facts import NodeFacts
-from .hints import why_not_meant
+from .hints import not_meant_reason
 from .preferences import NO_PREFERENCES, have_preferences, read_preferences
 
 ENDPOINTS_MAX = 10_000
@@ -173,7 +173,7 @@ def usable_endpoints(
     refused = {
         a: why
         for packed, a, e in judged
-        if (why := _why_refused(a, packed, e, refusals, port.protocol))
+        if (why := _refused_reason(a, packed, e, refusals, port.protocol))
     }
     # Cost: nearly all Services have no preferences, so one check is enough.
     preferred = have_preferences(merged.values())
@@ -181,12 +181,12 @@ def usable_endpoints(
         drained = [a for _, a, e in judged if not e.weight and a not in refused]
         refused |= dict.fromkeys(drained, EndpointState.DRAINED)
     sound = [item for item in judged if item[1] not in refused] if refused else judged
-    why_not = why_not_meant([e for _, _, e in sound if e.ready], facts, by_priority=preferred)
+    why_not = not_meant_reason([e for _, _, e in sound if e.ready], facts, by_priority=preferred)
     in_cluster = _choose(sound, why_not)
     chosen, outside = in_cluster, None
     if scope is not Scope.CLUSTER:
         local = _choose([item for item in sound if _is_local(item[2], facts)])
-        why_not = functools.partial(_why_not_local, facts=facts)
+        why_not = functools.partial(_not_local_reason, facts=facts)
         chosen = local if scope is Scope.LOCAL else in_cluster
         outside = None if scope is Scope.LOCAL else local
     shown = chosen if outside is None else outside
@@ -236,7 +236,7 @@ def _with_standbys(verdicts: Collection[EndpointVerdict]) -> tuple[EndpointVerdi
     )
 
 
-def _why_not_local(endpoint: Endpoint, facts: NodeFacts) -> str:
+def _not_local_reason(endpoint: Endpoint, facts: NodeFacts) -> str:
     return "" if _is_local(endpoint, facts) else EndpointState.ELSEWHERE
 
 
@@ -305,7 +305,7 @@ def _rank(endpoint: Endpoint, facts: NodeFacts) -> tuple[bool, bool, bool, bool]
     return not endpoint.terminating, endpoint.ready, endpoint.serving, is_local
 
 
-def _why_refused(
+def _refused_reason(
     address: SocketAddress,
     packed: bytes,
     endpoint: Endpoint,
@@ -329,7 +329,7 @@ def _why_refused(
             return NODE_ENDPOINT
     if facts.allow_loopback_endpoints and is_loopback(address.ip):
         return None
-    why = why_no_endpoint(packed)
+    why = no_endpoint_reason(packed)
     return f"refused: {why}" if why else None
 
 
@@ -337,7 +337,7 @@ def judge_alone(
     address: SocketAddress, endpoint: Endpoint, refusals: Refusals, protocol: Protocol
 ) -> EndpointVerdict:
     """Judge an endpoint that doesn't depend on others: it is used if it is ready."""
-    why = _why_refused(address, pack_ip(address.ip), endpoint, refusals, protocol)
+    why = _refused_reason(address, pack_ip(address.ip), endpoint, refusals, protocol)
     return _verdict(address, endpoint, None, why, is_usable=endpoint.ready and not why)
 
 

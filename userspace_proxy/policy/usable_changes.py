@@ -55,15 +55,15 @@ def usable_after(
         for at, endpoint in came.items()
         if left.get(at) is not endpoint or at.ip in doubtful_ips
     }
-    touched = changed.keys() | (left.keys() - came.keys())
+    affected = changed.keys() | (left.keys() - came.keys())
     unchanged = [(number, item) for number, item in new if id(item) in kept]
     is_listed_twice = len(came) < sum(len(i.endpoints) for _, i in new if id(i) not in kept)
-    if len(touched) > _SHARE * len(before) or is_listed_twice or _are_listed(touched, unchanged):
+    if len(affected) > _SHARE * len(before) or is_listed_twice or _are_listed(affected, unchanged):
         return None
     if not _is_plain(before, unchanged) or have_preferences((*before, *changed.values())):
         return None
     verdicts = list(before)
-    for address in touched:
+    for address in affected:
         _replace(verdicts, address, changed.get(address), refusals, port)
     chosen = tuple([verdict.address for verdict in verdicts if verdict.is_usable])
     return Usable(tuple(verdicts), Serving(chosen))
@@ -77,9 +77,9 @@ def _addresses(listed: _Listed, without: Set[int]) -> Iterator[tuple[SocketAddre
                 yield SocketAddress(endpoint.ip, port.port), endpoint
 
 
-def _are_listed(touched: Iterable[SocketAddress], unchanged: _Listed) -> bool:
+def _are_listed(affected: Iterable[SocketAddress], unchanged: _Listed) -> bool:
     """Return whether another slice lists one of the endpoints, so that the better copy counts."""
-    ips = {address.ip for address in touched}
+    ips = {address.ip for address in affected}
     return not all(ips.isdisjoint([e.ip for e in item.endpoints]) for _, item in unchanged)
 
 

@@ -27,19 +27,19 @@ from ..errors import SourceError
 from ..log_fields import FieldLogger
 from ..model import ServiceKey, Workload
 from ..sources import Happening, Source
-from ..sources.base import DURATION_S, Labels, Lease, Leases, Pause, Rest, pause
+from ..sources.base import DURATION_S, Labels, Lease, Leases, Pause, ScaleDown, pause
 from ..turns import Turns
 from .lease_notes import (
     HOLDER,
     NODE_PREFIX,
     ROUND_BYTES_MAX,
     NodeReport,
-    Round,
-    Tally,
+    Vote,
+    VoteCounts,
+    read_counts,
     read_report,
-    read_tally,
     whole,
-    write_tally,
+    write_counts,
 )
 from .node_lease import BEAT_S
 from .rights import Services, other_user, selector_of, why_not
@@ -73,13 +73,13 @@ class _Known:
 
 
 @dataclass(slots=True)
-class _RestAttempt:
+class _ScaleDownAttempt:
     """One attempt to scale a workload to zero."""
 
     workload: Workload
     ports: Collection[Served]
     """Ports of Services that name the workload; once its labels are known, that may scale it."""
-    round: Round = field(default_factory=lambda: Round(str(uuid.uuid4()), ()))
+    round: Vote = field(default_factory=lambda: Vote(str(uuid.uuid4()), ()))
     """The vote on the Services that may scale it."""
     labels: Labels = field(default_factory=dict)
     """Labels of all its pods."""
@@ -121,7 +121,7 @@ class HolderLease:
         self._lease: Lease | None = None
         """The Lease as last read or written."""
         self._changed_at = clock()
-        self._tally = self._shown = Tally()
+        self._vote_counts = self._shown = VoteCounts()
         """The counts as this process writes them as holder, and as the holder has written them."""
         self._known: dict[str, _Known] = {}
         self._nodes: frozenset[str] = frozenset()
@@ -129,7 +129,7 @@ class HolderLease:
         self._again_at: dict[WorkloadKey, float] = {}
         self._turns = Turns[str]()
         """Turns of the namespaces."""
-        self._why_awake: dict[ServiceKey, str] = {}
+        self._awake_reasons: dict[ServiceKey, str] = {}
         """Keyed by each Service that names the workload."""
 
     @property
@@ -149,11 +149,11 @@ class HolderLease:
         """
         if self._lease is None or self._clock() - self._changed_at >= DURATION_S:
             return None
-        tally = self._shown
-        if tally.demand is None:
+        vote_counts = self._shown
+        if vote_counts.demand is None:
             return None
-        least, own = int(bool(tally.unknown)), self._usage.demand()
-        return {key: max(least, _demand_of(key, tally)) for key in own}
+        least, own = int(bool(vote_counts.unknown)), self._usage.demand()
+        return {key: max(least, _demand_of(key, vote_counts)) for key in own}
 
     def see(self, lease: Lease) -> None:
         # The watch returns the holder's own writes late.
@@ -161,7 +161,7 @@ class HolderLease:
             return
         if self._lease is None or lease.version != self._lease.version:
             self._lease, self._changed_at = lease, self._clock()
-            self._shown = read_tally(lease)
+            self._shown = read_counts(lease)
 
     async def look(self) -> None:
         """Renew the Lease, or take it if it is free; as its holder, do the work that is due.
@@ -176,25 +176,25 @@ class HolderLease:
             await self._try_to_take(now)
             return
         if now - self._changed_at >= _RENEW_S:
-            await self._write(self._tally)
+            await self._write(self._vote_counts)
         every_s = max(_LOOK_S, _LOOK_FOR_EACH_S * len(self._known))
         if now - self._looked_at >= every_s:
             self._looked_at = now
             await self._add_up(now)
-            await self._rest_one(now)
+            await self._scale_one_down(now)
 
     async def _try_to_take(self, now: float) -> None:
         if self._lease is None:
             self._lease = await self._leases.read(HOLDER)
             self._changed_at = now
             if self._lease is None:
-                await self._write(Tally(), Lease(HOLDER))
+                await self._write(VoteCounts(), Lease(HOLDER))
         elif now - self._changed_at >= DURATION_S + self._jitter_s:
             self._known.clear()
             self._looked_at = now
-            await self._write(Tally(), self._lease)
+            await self._write(VoteCounts(), self._lease)
 
-    async def _write(self, tally: Tally, lease: Lease | None = None) -> bool:
+    async def _write(self, vote_counts: VoteCounts, lease: Lease | None = None) -> bool:
         """Write the Lease as its holder; return whether this process holds it now.
 
         Args:
@@ -204,14 +204,14 @@ class HolderLease:
             lease = self._lease
         if lease is None:
             return False
-        wanted = replace(lease, holder=self._identity, notes=write_tally(tally))
+        wanted = replace(lease, holder=self._identity, notes=write_counts(vote_counts))
         written = await self._leases.write(wanted)
         if written is None:
             # Another process wrote it first: read it again.
             self._lease = None
             return False
         self._lease, self._changed_at = written, self._clock()
-        self._tally = self._shown = tally
+        self._vote_counts = self._shown = vote_counts
         return True
 
     async def _list(self, now: float) -> None:
@@ -235,14 +235,14 @@ class HolderLease:
             for key, count in (self._known[name].report.demand or {}).items():
                 sums[key] += count
         unknown = next(iter(sorted(self._unknown(now))), "")
-        before = self._tally
+        before = self._vote_counts
         if (before.demand is None or sums.keys() != before.demand.keys()) or (
             unknown != before.unknown
         ):
-            await self._write(Tally(dict(sums), unknown, before.round))
+            await self._write(VoteCounts(dict(sums), unknown, before.round))
         else:
             # The next renewal writes them.
-            self._tally = before._replace(demand=dict(sums))
+            self._vote_counts = before._replace(demand=dict(sums))
 
     def _asked(self, now: float) -> frozenset[str]:
         """Return all Nodes, and proxies that report without a Node, or whose Node is newer."""
@@ -259,9 +259,9 @@ class HolderLease:
             or now - known.changed_at >= TOO_OLD_S
         )
 
-    async def _rest_one(self, now: float) -> None:
+    async def _scale_one_down(self, now: float) -> None:
         """Scale the first workload to zero that no client needs."""
-        if self._tally.unknown or not self.is_held:
+        if self._vote_counts.unknown or not self.is_held:
             return
         workloads: dict[WorkloadKey, list[Served]] = defaultdict(list)
         for served in self._served_ports.holding:
@@ -269,47 +269,49 @@ class HolderLease:
                 workloads[workload].append(served)
         self._again_at = {key: at for key, at in self._again_at.items() if key in workloads}
         named = {port.plan.key.name.service for ports in workloads.values() for port in ports}
-        self._why_awake = {key: why for key, why in self._why_awake.items() if key in named}
+        self._awake_reasons = {key: why for key, why in self._awake_reasons.items() if key in named}
         due: list[WorkloadKey] = []
         # Workloads that were never tried first, then the longest due.
         for key in sorted(workloads, key=lambda key: self._again_at.get(key, 0.0)):
             ports = [port for port in workloads[key] if not self._has_demand(port)]
-            if not _may_rest(ports):
+            if not _may_scale_down(ports):
                 self._note(dict.fromkeys(map(_service_of, workloads[key]), ""))
             elif now >= self._again_at.get(key, now):
                 due.append(key)
         for key in self._turns.order(due, itemgetter(0)):
-            await self._rest(key, workloads[key])
+            await self._scale_down(key, workloads[key])
             return
 
     def _has_demand(self, served: Served) -> bool:
-        return bool(_demand_of(_service_of(served), self._tally))
+        return bool(_demand_of(_service_of(served), self._vote_counts))
 
-    async def _rest(self, key: WorkloadKey, ports: Collection[Served]) -> None:
-        asking, rest = _RestAttempt(key[1], ports), Rest()
+    async def _scale_down(self, key: WorkloadKey, ports: Collection[Served]) -> None:
+        asking, scale_down = _ScaleDownAttempt(key[1], ports), ScaleDown()
 
         async def agree() -> bool:
-            nonlocal rest
+            nonlocal scale_down
             # From now on the update may be made even if this process is interrupted.
-            rest = Rest(is_asleep=await self._ask(asking.round) and not self._other_user(asking))
-            return rest.is_asleep
+            scale_down = ScaleDown(
+                is_asleep=await self._ask(asking.round) and not self._other_user(asking)
+            )
+            return scale_down.is_asleep
 
         try:
-            rest = await self._source.rest(
+            scale_down = await self._source.scale_down(
                 *key, lambda labels: self._why_not(asking, labels), agree
             )
         except BaseException:
             # An error mustn't mask the cancellation; if this fails, acknowledgements expire.
             with contextlib.suppress(SourceError):
-                await self._end(asking.round, is_asleep=rest.is_asleep)
+                await self._end(asking.round, is_asleep=scale_down.is_asleep)
             raise
         finally:
             self._again_at[key] = self._clock() + min(_idle_after_s(asking.ports), AGAIN_MAX_S)
-        without = dict.fromkeys(map(_service_of, ports), rest.why_not)
+        without = dict.fromkeys(map(_service_of, ports), scale_down.why_not)
         self._note(without | asking.strangers)
-        await self._end(asking.round, is_asleep=rest.is_asleep)
+        await self._end(asking.round, is_asleep=scale_down.is_asleep)
 
-    def _why_not(self, asking: _RestAttempt, labels: Labels) -> str | None:
+    def _why_not(self, asking: _ScaleDownAttempt, labels: Labels) -> str | None:
         """Choose which Services of a workload all nodes vote on; as :data:`.May`."""
         services = self._services()
         asking.labels = labels
@@ -320,7 +322,7 @@ class HolderLease:
         ports = [port for port in asking.ports if _service_of(port) not in asking.strangers]
         asked = tuple(dict.fromkeys(map(_service_of, ports)))
         asking.ports, asking.round = ports, asking.round._replace(services=asked)
-        if not _may_rest(ports) or any(map(self._has_demand, ports)):
+        if not _may_scale_down(ports) or any(map(self._has_demand, ports)):
             return ""
         if sum(len(str(service)) for service in asked) > ROUND_BYTES_MAX:
             return f"{asking.workload} stays at one replica: {len(asked):,} Services name it"
@@ -328,39 +330,39 @@ class HolderLease:
             return f"{asking.workload} stays at one replica: {other}"
         return None
 
-    def _other_user(self, asking: _RestAttempt) -> str:
+    def _other_user(self, asking: _ScaleDownAttempt) -> str:
         asked, labels = asking.round.services, asking.labels
         return other_user(self._services(), self._served_ports, asked, asking.workload, labels)
 
-    async def _end(self, asked: Round, *, is_asleep: bool) -> None:
+    async def _end(self, asked: Vote, *, is_asleep: bool) -> None:
         """End a round if it was begun.
 
         Args:
             is_asleep: The workload was scaled to zero.
         """
-        if self._tally.round == asked:
-            over = Round(asked.number, asked.services if is_asleep else (), is_over=True)
-            await self._write(self._tally._replace(round=over))
+        if self._vote_counts.round == asked:
+            over = Vote(asked.number, asked.services if is_asleep else (), is_over=True)
+            await self._write(self._vote_counts._replace(round=over))
 
-    async def _ask(self, asked: Round) -> bool:
+    async def _ask(self, asked: Vote) -> bool:
         """Return whether all nodes have acknowledged that a round's Services have no clients."""
         began = self._clock()
         self._nodes, self._nodes_at = await self._leases.nodes(), began
         if not self._nodes or self._unknown(began):
             return False
-        if not await self._write(self._tally._replace(round=asked)):
+        if not await self._write(self._vote_counts._replace(round=asked)):
             return False
         wanted = frozenset(asked.services)
         while self._clock() - began < _ANSWERS_S:
             await self._list(self._clock())
             nodes = self._asked(self._clock())
             answers = [
-                known.report.answer.quiesced
+                known.report.answer.cordoned
                 for node in nodes
                 if (known := self._known.get(node)) is not None
                 and known.report.answer.number == asked.number
             ]
-            if any(not wanted <= quiesced for quiesced in answers):
+            if any(not wanted <= cordoned for cordoned in answers):
                 return False
             if len(answers) == len(nodes):
                 # Listing many nodes may take long, and acknowledgements expire.
@@ -368,18 +370,18 @@ class HolderLease:
             await self._pause(_ANSWERS_EVERY_S)
         return False
 
-    def _note(self, why_awake: Mapping[ServiceKey, str]) -> None:
+    def _note(self, awake_reasons: Mapping[ServiceKey, str]) -> None:
         """Report why a workload isn't scaled to zero, once per Service that names it.
 
         Args:
-            why_awake: Reasons by Service; an empty text isn't reported.
+            awake_reasons: Reasons by Service; an empty text isn't reported.
         """
         logged: set[str] = set()
-        for service, why in why_awake.items():
+        for service, why in awake_reasons.items():
             if not why:
-                self._why_awake.pop(service, None)
-            elif self._why_awake.get(service) != why:
-                self._why_awake[service] = why
+                self._awake_reasons.pop(service, None)
+            elif self._awake_reasons.get(service) != why:
+                self._awake_reasons[service] = why
                 if why not in logged:
                     logged.add(why)
                     _log.warning("%(service)s: %(cause)s", extra={"service": service, "cause": why})
@@ -390,12 +392,12 @@ def _service_of(served: Served) -> ServiceKey:
     return served.plan.key.name.service
 
 
-def _demand_of(service: ServiceKey, tally: Tally) -> int:
-    demand = tally.demand or {}
+def _demand_of(service: ServiceKey, vote_counts: VoteCounts) -> int:
+    demand = vote_counts.demand or {}
     return demand.get(service, 0) or demand.get(whole(service.namespace), 0)
 
 
-def _may_rest(ports: Collection[Served]) -> bool:
+def _may_scale_down(ports: Collection[Served]) -> bool:
     """Return whether a Service of the workload asks for scaling, and one of its pods is ready.
 
     While the only pod is replaced, nodes don't know the next one yet, and would send clients to it.

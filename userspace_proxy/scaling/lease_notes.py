@@ -29,7 +29,7 @@ ROUND_BYTES_MAX = 32 << 10
 """Room for a round's Services: 250 with the longest names."""
 
 
-class Round(NamedTuple):
+class Vote(NamedTuple):
     """A vote that the holder asks of all nodes: whether Services have clients."""
 
     number: str
@@ -44,7 +44,7 @@ class NodeAnswer(NamedTuple):
 
     number: str = ""
     """The round's number; empty: the node has answered none."""
-    quiesced: frozenset[ServiceKey] = frozenset()
+    cordoned: frozenset[ServiceKey] = frozenset()
     """Cordoned Services without clients on this node; new clients wait."""
 
 
@@ -56,20 +56,20 @@ class NodeReport(NamedTuple):
     answer: NodeAnswer = NodeAnswer()
 
 
-class Tally(NamedTuple):
+class VoteCounts(NamedTuple):
     """The contents of the holder's Lease."""
 
     demand: Mapping[ServiceKey, int] | None = None
     """The demand of all nodes; omits Services without demand; None: unknown."""
     unknown: str = ""
     """A node whose demand is unknown, and may be any number; empty: all are known."""
-    round: Round | None = None
+    round: Vote | None = None
 
 
 def write_report(report: NodeReport) -> dict[str, str]:
     """Return the annotations of a node's Lease."""
-    number, quiesced = report.answer
-    notes = {"answer": json.dumps({"round": number, "services": _names(quiesced)})}
+    number, cordoned = report.answer
+    notes = {"answer": json.dumps({"round": number, "services": _names(cordoned)})}
     return notes | _write_demand(report.demand)
 
 
@@ -85,30 +85,30 @@ def read_report(lease: Lease) -> NodeReport:
     return NodeReport(_read_demand(lease), read)
 
 
-def write_tally(tally: Tally) -> dict[str, str]:
+def write_counts(vote_counts: VoteCounts) -> dict[str, str]:
     """Return the annotations of the holder's Lease."""
-    notes = _write_demand(tally.demand)
-    if tally.unknown:
-        notes["unknown"] = tally.unknown
-    if tally.round is not None:
-        number, services, is_over = tally.round
+    notes = _write_demand(vote_counts.demand)
+    if vote_counts.unknown:
+        notes["unknown"] = vote_counts.unknown
+    if vote_counts.round is not None:
+        number, services, is_over = vote_counts.round
         notes["round"] = json.dumps(
             {"number": number, "services": _names(services), "isOver": is_over}
         )
     return notes
 
 
-def read_tally(lease: Lease) -> Tally:
+def read_counts(lease: Lease) -> VoteCounts:
     """Parse the annotations of the holder's Lease."""
-    asked: Round | None = None
+    asked: Vote | None = None
     try:
         if text := lease.notes.get("round"):
             item = json.loads(text)
             services = tuple(_keys(item["services"]))
-            asked = Round(str(item["number"]), services, bool(item["isOver"]))
+            asked = Vote(str(item["number"]), services, bool(item["isOver"]))
     except (ValueError, TypeError, KeyError, AttributeError):
         asked = None
-    return Tally(_read_demand(lease), lease.notes.get("unknown", ""), asked)
+    return VoteCounts(_read_demand(lease), lease.notes.get("unknown", ""), asked)
 
 
 def _write_demand(demand: Mapping[ServiceKey, int] | None) -> dict[str, str]:

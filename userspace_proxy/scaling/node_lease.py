@@ -6,7 +6,7 @@
           ──▶ answer ──▶ new clients wait
 
 Rule 1: an answer acknowledges a cordon: until the round is over or the answer expires, the
-endpoints concerned get no client from this node (``promises``).
+endpoints concerned get no client from this node (``cordons``).
 Rule 2: a node that doesn't know its demand omits it, and others count the node as busy.
 Rule 3: if a write of an answer fails, it may have succeeded anyway: the acknowledgement holds.
 """
@@ -20,8 +20,8 @@ from dataclasses import replace
 from ..clocks import Clocks
 from ..model import ServiceKey
 from ..sources.base import Lease, Leases, Pause, pause
-from .lease_notes import NODE_PREFIX, NodeAnswer, NodeReport, Round, write_report
-from .promises import PROMISE_S, Promises
+from .cordons import CORDON_S, Cordons
+from .lease_notes import NODE_PREFIX, NodeAnswer, NodeReport, Vote, write_report
 from .usage import Usage
 
 BEAT_S = 60.0
@@ -46,7 +46,7 @@ class NodeLease:
         self,
         leases: Leases,
         usage: Usage,
-        promises: Promises,
+        cordons: Cordons,
         *,
         refresh: Callable[[], Awaitable[None]],
         is_known: Callable[[], bool],
@@ -57,7 +57,7 @@ class NodeLease:
     ) -> None:
         self._leases = leases
         self._usage = usage
-        self._promises = promises
+        self._cordons = cordons
         self._refresh = refresh
         self._is_known = is_known
         self._hurry = hurry
@@ -72,7 +72,7 @@ class NodeLease:
 
     async def restore(self) -> None:
         """Restore the previous process's answer; call before any Service is served."""
-        self._answer = await self._promises.restore()
+        self._answer = await self._cordons.restore()
 
     async def look(self) -> None:
         """Report changed demand; call it about once a second.
@@ -85,7 +85,7 @@ class NodeLease:
         if self._is_due(demand):
             await self._write(demand)
 
-    async def follow(self, asked: Round | None) -> None:
+    async def follow(self, asked: Vote | None) -> None:
         """Follow the round that the holder's Lease contains.
 
         Raises:
@@ -93,12 +93,12 @@ class NodeLease:
             UserspaceProxyError: The acknowledgement can't be stored, so none is given.
         """
         if asked is None or asked.is_over:
-            self._answer = self._answer._replace(quiesced=frozenset())
-            for service in self._promises.end(asked):
+            self._answer = self._answer._replace(cordoned=frozenset())
+            for service in self._cordons.end(asked):
                 self._hurry(service)
-            await self._promises.forget_ended()
+            await self._cordons.forget_ended()
         elif asked.number != self._answer.number:
-            self._answer = NodeAnswer(asked.number, await self._quiesce(asked))
+            self._answer = NodeAnswer(asked.number, await self._cordon(asked))
             await self._write(self._demand())
 
     def _demand(self) -> Mapping[ServiceKey, int] | None:
@@ -127,19 +127,19 @@ class NodeLease:
             # None: another process of this node has written the Lease, too.
             self._written = None if self._lease is None else (demand, self._clock())
 
-    async def _quiesce(self, asked: Round) -> frozenset[ServiceKey]:
+    async def _cordon(self, asked: Vote) -> frozenset[ServiceKey]:
         """Cordon Services without clients, and return the Services that still have none."""
         if not await self._count():
             return frozenset()
-        until = self._clock() + PROMISE_S
-        quiesced = self._without_clients(asked.services)
-        for service in quiesced:
-            self._promises.promise(service, asked.number, until)
-        is_settled = bool(quiesced) and await self._settle()
-        still = self._without_clients(quiesced) if is_settled else frozenset()
-        for service in quiesced - still:
-            self._promises.release(service)
-        await self._promises.keep(asked.number)
+        until = self._clock() + CORDON_S
+        cordoned = self._without_clients(asked.services)
+        for service in cordoned:
+            self._cordons.cordon(service, asked.number, until)
+        is_settled = bool(cordoned) and await self._settle()
+        still = self._without_clients(cordoned) if is_settled else frozenset()
+        for service in cordoned - still:
+            self._cordons.release(service)
+        await self._cordons.keep(asked.number)
         return still
 
     async def _settle(self) -> bool:

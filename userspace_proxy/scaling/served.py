@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from ..model import ServiceKey, SocketAddress, Workload
-from ..model.quiesced import Quiesced
+from ..model.cordoned import Cordoned
 from ..plan import PortPlan
 from ..plane import Group
 from ..policy.usable import EndpointState
@@ -27,7 +27,7 @@ class Served(Protocol):
 class ServedByName(Protocol):
     """All Service ports that one proxy serves."""
 
-    quiesced: Quiesced
+    cordoned: Cordoned
 
     def __iter__(self) -> Iterator[Served]:
         """Yield each of them."""
@@ -42,7 +42,7 @@ class ServedByName(Protocol):
     def of_service(self, service: ServiceKey) -> Collection[Served]:
         """Return a Service's served ports."""
 
-    def quiesce(self, service: ServiceKey, *, is_quiesced: bool) -> None:
+    def cordon(self, service: ServiceKey, *, is_cordoned: bool) -> None:
         """Cordon the present endpoints of a Service, or uncordon them."""
 
 

@@ -8,7 +8,7 @@
 Rule 1: only Services that name a workload (annotation ``wake``) cause Events and are scaled.
 Rule 2: attempts to scale run one at a time, so they share a connection to the API server; each ends
 after 5 s. Attempts are ``_APART_S`` apart, and namespaces take turns.
-Rule 3: no workload is woken while its pods may be about to end (``promises``).
+Rule 3: no workload is woken while its pods may be about to end (``cordons``).
 Rule 4: while a workload's Services get no endpoint, each attempt doubles the time until the next.
 Rule 5: only a Service that selects the workload's pods may have it scaled (``rights``). Attempts
 for other Services are kept apart, so they delay none of the former.
@@ -28,7 +28,7 @@ from ..plane import Group, Plane
 from ..sources import Happening, Source
 from ..sources.base import Pause, pause
 from ..turns import Turns
-from .promises import Promises
+from .cordons import Cordons
 from .rights import Selector, Services, selector_of, why_not
 from .served import Served, ServedByName, WorkloadKey, workload_of
 from .usage import RECENT_S, Usage
@@ -120,7 +120,7 @@ class Waking:
         source: Source,
         services: Callable[[], Services],
         usage: Usage,
-        promises: Promises,
+        cordons: Cordons,
         *,
         is_allowed: bool,
         clock: Callable[[], float] = Clocks.monotonic,
@@ -130,7 +130,7 @@ class Waking:
         self._source = source
         self._services = services
         self._usage = usage
-        self._promises = promises
+        self._cordons = cordons
         self._is_allowed = is_allowed
         self._clock = clock
         self._pause = pause
@@ -215,7 +215,7 @@ class Waking:
             if served is None:
                 if attempts is not None:
                     attempts.again_s = min(attempts.again_s, _AGAIN_S)
-            elif self._promises.are_pods_ending(claim.key):
+            elif self._cordons.are_pods_ending(claim.key):
                 self._waits_for_ends = True
             elif now - need.waited_at < _LOOK_S:
                 self._note_need(need, served, now)
@@ -279,4 +279,4 @@ class Waking:
         for served in ports:
             served.wake_problem = attempts.problem
         if not attempts.problem:
-            self._promises.note_woken(claim.key)
+            self._cordons.note_woken(claim.key)

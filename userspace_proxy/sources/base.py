@@ -71,7 +71,7 @@ class SourceStatus:
     """The problems of single objects."""
 
 
-class Rest(NamedTuple):
+class ScaleDown(NamedTuple):
     """The result of an attempt to scale a workload to zero."""
 
     is_asleep: bool = False
@@ -169,14 +169,16 @@ class Source(abc.ABC):
         """
         return f"{workload} can't be scaled: Services are read from {self.kind}, not from a cluster"
 
-    async def rest(self, namespace: str, workload: Workload, may: May, agree: Agree) -> Rest:
+    async def scale_down(
+        self, namespace: str, workload: Workload, may: May, agree: Agree
+    ) -> ScaleDown:
         """Scale a workload from one replica to zero, unless something else requires replicas.
 
         Args:
             may: Called first, with the known labels of its pods.
             agree: Awaited before the update, which a change of the scale meanwhile prevents.
         """
-        return Rest(why_not=f"{workload} can't be scaled: Services are read from {self.kind}")
+        return ScaleDown(why_not=f"{workload} can't be scaled: Services are read from {self.kind}")
 
     def leases(self, node_name: str, prefix: str) -> Leases | None:
         """Return the Leases that the proxies of all nodes share; None: there is only one proxy.

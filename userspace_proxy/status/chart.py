@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from ..facts.units import bytes_in_words, rate_in_words
+from ..facts.units import format_bytes, format_rate
 from ..model import PortKey
 from .history import LONG_STEP_S, STEPS, Curves, Figures, History
 
@@ -122,9 +122,9 @@ def _steps(rates: Iterator[tuple[float, ...]], began: float) -> Iterator[Slot]:
 
 def _words(rates: Figures) -> str:
     parts = [
-        f"{rate_in_words(rates.connections)} conn/s",
-        f"{bytes_in_words(rates.received_bytes)}/s in",
-        f"{bytes_in_words(rates.sent_bytes)}/s out",
+        f"{format_rate(rates.connections)} conn/s",
+        f"{format_bytes(rates.received_bytes)}/s in",
+        f"{format_bytes(rates.sent_bytes)}/s out",
     ]
     counts = {"saved": rates.saved, "failed": rates.failed}
     parts += [f"{round(rate * LONG_STEP_S):,} {word}" for word, rate in counts.items() if rate > 0]

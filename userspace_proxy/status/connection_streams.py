@@ -139,7 +139,7 @@ def _found(view: StatusFacts, wanted: ConnectionFilter) -> ConnectionFilter:
         # The user may give a port's number, but connections have its name.
         port = next(iter(view.only(wanted.service).ports), None)
         wanted = wanted.of(port.name) if port else wanted
-    is_known = any(wanted.takes_service(port.plan.key.name.scopes) for port in view.ports)
+    is_known = any(wanted.takes_service(port.plan.key.name.prefixes) for port in view.ports)
     if wanted.service and not is_known:
         raise web.HTTPNotFound(reason=say_missing(view, wanted.service))
     return wanted

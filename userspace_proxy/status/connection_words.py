@@ -18,7 +18,7 @@ from typing import assert_never
 from ..facts import Level
 from ..facts.connection import ConnectionEvent, ConnectionFacts
 from ..facts.edges import EdgesFacts
-from ..facts.units import bytes_in_words, count_in_words, plural, seconds_in_words
+from ..facts.units import format_bytes, format_count, format_seconds, plural
 from ..model.quoting import printable
 from .text import IGNORED_MARK, MARKS
 from .wrapping import placed
@@ -65,7 +65,7 @@ def rest_of(one: ConnectionFacts) -> str:
         case ConnectionEvent.HELD:
             return ", ".join([*_dials(one), "waits for an endpoint"])
         case ConnectionEvent.DROPPED:
-            return f"{one.cause} were dropped: {count_in_words(one.count)}"
+            return f"{one.cause} were dropped: {format_count(one.count)}"
         case ConnectionEvent.LEFT_OUT:
             return f"{plural(one.count, 'connection')} left out: {one.cause}"
         case ConnectionEvent.UNSEEN:
@@ -96,13 +96,13 @@ def edge_cells(edges: EdgesFacts, most: int) -> Sequence[Sequence[str]]:
         [
             edge.client_pod or edge.client,
             edge.service,
-            count_in_words(edge.connections),
-            count_in_words(edge.failed),
+            format_count(edge.connections),
+            format_count(edge.failed),
         ]
         for edge in edges.edges[:most]
     ]
     others = edges.others + sum(edge.connections for edge in edges.edges[most:])
-    return [*rows, ["others", "", count_in_words(others), ""]] if others else rows
+    return [*rows, ["others", "", format_count(others), ""]] if others else rows
 
 
 def time_of_day(at: float) -> str:
@@ -117,7 +117,7 @@ def _dials(one: ConnectionFacts) -> list[str]:
 def _bytes(one: ConnectionFacts) -> list[str]:
     if not one.endpoint:
         return []
-    parts = [f"{bytes_in_words(one.received_bytes)} in", f"{bytes_in_words(one.sent_bytes)} out"]
+    parts = [f"{format_bytes(one.received_bytes)} in", f"{format_bytes(one.sent_bytes)} out"]
     if one.waited_s >= 0.001:
         parts.append(f"answered after {_seconds(one.waited_s)}")
     # The figure by which filters select slow connections.
@@ -131,4 +131,4 @@ def _bytes(one: ConnectionFacts) -> list[str]:
 def _seconds(seconds: float) -> str:
     if seconds < 0.01:
         return f"{seconds * 1000:.1f} ms"
-    return f"{seconds:.1f} s" if 1 <= seconds < 10 else seconds_in_words(seconds)
+    return f"{seconds:.1f} s" if 1 <= seconds < 10 else format_seconds(seconds)

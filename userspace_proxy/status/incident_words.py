@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ..causes.cause import Cause
 from ..causes.say import Form, say
 from ..facts import IncidentFacts
-from ..facts.units import plural, times_in_words
+from ..facts.units import format_times, plural
 
 # After this, a time of day alone could be yesterday's.
 _DAY_S = 12 * 3600.0
@@ -40,13 +40,13 @@ def headline(incident: IncidentFacts, now: float) -> str:
     """Return an incident in one line: what is wrong, what it affects, and since when."""
     # Not capitalised, because many causes begin with a name.
     what = say(cause_of(incident), Form.SHORT)
-    return f"{what}: {', '.join(filter(None, (incident.touched, since(incident, now))))}"
+    return f"{what}: {', '.join(filter(None, (incident.affected, since(incident, now))))}"
 
 
-def met(incident: IncidentFacts, now: float) -> Iterator[str]:
+def client_effects(incident: IncidentFacts, now: float) -> Iterator[str]:
     """Yield the effects on clients as clauses; nothing if none were counted."""
     cause = cause_of(incident)
-    if times := times_in_words(cause.count, cause.last_at, now):
+    if times := format_times(cause.count, cause.last_at, now):
         yield f"seen {times.strip(' ()')}"
     if incident.last_minute:
         yield f"{plural(incident.last_minute, 'client')} got no answer in the last minute"

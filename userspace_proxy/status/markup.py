@@ -14,17 +14,17 @@ from markupsafe import Markup
 from ..causes.say import remedy, say
 from ..facts import Level
 from ..facts.units import (
-    bytes_in_words,
     count_in_short,
-    count_in_words,
+    format_bytes,
+    format_count,
+    format_rate,
+    format_seconds,
     plural,
-    rate_in_words,
-    seconds_in_words,
 )
 from ..model.quoting import shell_word
 from .chart import HEIGHT, WIDTH
 from .history import STEPS
-from .incident_words import headline, met, time_of_day
+from .incident_words import client_effects, headline, time_of_day
 from .overview import SHAPES
 from .search import QUALIFIERS
 
@@ -53,7 +53,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Touched:
+class Affected:
     """What the page about an incident shows of a Service, or of one port of it."""
 
     title: str
@@ -83,16 +83,16 @@ def make_environment(
         lstrip_blocks=True,
     )
     environment.filters.update(
-        bytes=bytes_in_words,
+        bytes=format_bytes,
         clock=time_of_day,
-        count=count_in_words,
+        count=format_count,
         headline=headline,
-        met=met,
+        client_effects=client_effects,
         plural=plural,
-        rate=rate_in_words,
+        rate=format_rate,
         remedy=remedy,
         say=say,
-        seconds=seconds_in_words,
+        seconds=format_seconds,
         shell_word=shell_word,
         short=count_in_short,
     )

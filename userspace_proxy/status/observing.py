@@ -172,13 +172,13 @@ def unseen(view: StatusFacts, wanted: ConnectionFilter, now: float) -> Iterator[
     Only ports with connections that the filter might select are named; if no connection could
     match, all are.
     """
-    ports = [port for port in view.ports if wanted.takes_service(port.plan.key.name.scopes)]
-    whys = ((port, _why_never(port, wanted, view.announcing)) for port in ports)
+    ports = [port for port in view.ports if wanted.takes_service(port.plan.key.name.prefixes)]
+    whys = ((port, _never_reason(port, wanted, view.announcing)) for port in ports)
     never = {port.plan.key: why for port, why in whys if why}
     reasons = never
     if len(never) < len(ports):
         passing = [port for port in ports if _may_want(port, wanted)]
-        reasons = {port.plan.key: why for port in passing if (why := _why_past(port))}
+        reasons = {port.plan.key: why for port in passing if (why := _past_reason(port))}
     for key, why in list(reasons.items())[:_UNSEEN_MAX]:
         yield _unseen(now, key, cause=why)
     if (more := len(reasons) - _UNSEEN_MAX) > 0:
@@ -192,7 +192,7 @@ def _unseen(
     return ConnectionFacts(event=event, at=at, kind="", cause=cause, count=count, **port)
 
 
-def _why_past(port: PortFacts) -> str:
+def _past_reason(port: PortFacts) -> str:
     """Return why connections to a Service port bypass the proxy; empty if they don't."""
     if port.path is DataPath.KERNEL:
         return _IN_KERNEL if port.socket_connections is None else _BY_RULES
@@ -208,9 +208,9 @@ def _may_want(port: PortFacts, wanted: ConnectionFilter) -> bool:
     return wanted.failed or wanted.takes_all_kinds or is_slow
 
 
-def _why_never(port: PortFacts, wanted: ConnectionFilter, announcing: Sequence[str]) -> str:
+def _never_reason(port: PortFacts, wanted: ConnectionFilter, announcing: Sequence[str]) -> str:
     """Return why no connection to a Service port can match the filter; empty if one can."""
-    if why := _why_past(port):
+    if why := _past_reason(port):
         return why
     if wanted.client and not _may_be_announced(port, announcing):
         family = "IPv6" if ":" in wanted.client else "IPv4"

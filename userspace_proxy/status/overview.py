@@ -43,7 +43,7 @@ class Area:
 
     namespace: str
     count: int
-    ill: int
+    unhealthy: int
     """Number of Service ports that need attention."""
     runs: tuple[Run, ...]
 
@@ -66,9 +66,9 @@ def make_overview(shown: Iterable[PortFacts], history: History) -> Overview:
     for port in ports:
         kind = port.mark, port.state.word
         counts[kind] = counts.get(kind, 0) + 1
-    ill = sum(port.state.level is not Level.OK for port in ports)
+    unhealthy = sum(port.state.level is not Level.OK for port in ports)
     areas = [
-        _area(namespace, list(members), history, is_linked=ill <= _LINKED)
+        _area(namespace, list(members), history, is_linked=unhealthy <= _LINKED)
         for namespace, members in groupby(ports, key=lambda port: port.namespace)
     ]
     ordered = sorted(counts.items(), key=lambda item: (_WORST_FIRST.index(item[0][0]), -item[1]))
@@ -94,8 +94,8 @@ def _area(
             runs.append(Run(kind, SHAPES[kind] * len(same)))
         else:
             runs += (Run(kind, SHAPES[kind], port.name, _says(port)) for _, port in same)
-    ill = sum(port.state.level is not Level.OK for port in members)
-    return Area(namespace, len(members), ill, tuple(runs))
+    unhealthy = sum(port.state.level is not Level.OK for port in members)
+    return Area(namespace, len(members), unhealthy, tuple(runs))
 
 
 def _says(port: PortFacts) -> str:

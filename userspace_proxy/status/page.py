@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup, escape
 
 from ..diagnosis.incidents import Incidents
-from ..diagnosis.paths import probes_in_words
+from ..diagnosis.paths import format_probes
 from ..diagnosis.problems import summarise_node
 from ..facts import (
     HealthCheckFacts,
@@ -36,7 +36,7 @@ from ..secrets import without_secrets
 from .chart import Chart, Sparkline, draw, make_chart
 from .history import Figures
 from .incident_words import headline, time_of_day
-from .markup import Parts, Touched, make_environment
+from .markup import Affected, Parts, make_environment
 from .overview import Overview, make_overview
 from .port_rows import make_row
 from .rows import Columns, Row, columns_of
@@ -103,7 +103,7 @@ class Page:
     @property
     def probes(self) -> str:
         """How endpoints are probed for the choice of the path, in words; or empty."""
-        return probes_in_words(self.view.probes)
+        return format_probes(self.view.probes)
 
 
 def render_page(sample: Sample, selection: Selection) -> bytes:
@@ -281,17 +281,17 @@ def _render_incident(
         seen_by=(),
         now=sample.now,
         endpoints=[(one, "", nodes.get(one, "")) for one in addresses[:ENDPOINTS_SHOWN]],
-        touched=[_touched(port) for port in ports[:PORTS_SHOWN]],
+        affected=[_affected(port) for port in ports[:PORTS_SHOWN]],
         more_touched=len(ports[PORTS_SHOWN:]),
     )
 
 
-def _touched(port: PortFacts) -> Touched:
-    return Touched(
+def _affected(port: PortFacts) -> Affected:
+    return Affected(
         port.title,
         _link_to(port),
         port.mark,
-        neutral=port.why_neutral,
+        neutral=port.neutral_reason,
         tag=port.side,
         word=port.state.word,
     )

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from ..causes.say import say
 from ..diagnosis.dated import last_answer
-from ..diagnosis.paths import counted_in_words, path_in_words
+from ..diagnosis.paths import format_counted, format_path
 from ..facts import EndpointFacts, FrontendFacts, Level, PortFacts
-from ..facts.units import ejected_in_words, plural, seconds_in_words, waits_in_words
+from ..facts.units import format_ejected, format_seconds, format_waits, plural
 from ..policy.usable import EndpointState
 from .chart import Chart, draw, make_chart
 from .history import History
@@ -98,7 +98,7 @@ def make_row(
         id=row_id(key),
         level=state.level,
         mark=port.mark,
-        neutral=port.why_neutral,
+        neutral=port.neutral_reason,
         namespace=port.namespace,
         service=port.service,
         port=port.port,
@@ -132,7 +132,7 @@ def _words(port: PortFacts, now: float, *, is_served: bool) -> tuple[str, str]:
     if not is_served:
         return state.sentence, state.sentence
     pinned = port.affinity_timeout_s
-    clients = "" if pinned is None else f"clients pinned {seconds_in_words(pinned)}"
+    clients = "" if pinned is None else f"clients pinned {format_seconds(pinned)}"
     return ", ".join(filter(None, (state.word, port.balance, clients, last))), ""
 
 
@@ -157,10 +157,10 @@ def _detail(port: PortFacts, limit: int, chart: Chart | None, now: float) -> Exp
         admits=_admits(port.admits or ()),
         path=""
         if port.has_default_path
-        else path_in_words(port.path, port.path_why, port.path_since, now),
-        counted=counted_in_words(port),
-        connect=waits_in_words(port.connect_times),
-        first_byte=waits_in_words(port.first_byte_times),
+        else format_path(port.path, port.path_reason, port.path_since, now),
+        counted=format_counted(port),
+        connect=format_waits(port.connect_times),
+        first_byte=format_waits(port.first_byte_times),
         chart=chart,
     )
 
@@ -181,7 +181,7 @@ def _endpoint(port: PortFacts, endpoint: EndpointFacts, total: float) -> Endpoin
 def _state(endpoint: EndpointFacts) -> str:
     state, is_usable = endpoint.state, endpoint.is_usable
     if is_usable and endpoint.ejected_for_s is not None:
-        return ejected_in_words(endpoint.ejected_for_s)
+        return format_ejected(endpoint.ejected_for_s)
     if state == EndpointState.READY:
         if is_usable:
             return state if endpoint.serves else "ready, but connections fail"

@@ -8,7 +8,7 @@ and the rates of the busiest Service ports, for the command ``top``.
 
 Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
 · not served by design, for lack of an endpoint that clients would wait for, or not known to be
-(``PortFacts.why_neutral``). Programs that add colours use only these.
+(``PortFacts.neutral_reason``). Programs that add colours use only these.
 Rule 2: problems come first: the node's, then causes that touch several Services, which their lines
 don't repeat, then those of Service ports.
 Rule 3: sentences are those of the page: this module only places them.
@@ -27,7 +27,7 @@ from ..causes.cause import CauseCode
 from ..causes.say import Form, remedy, say
 from ..diagnosis.dated import and_mistakes, cause_at, last_answer, sentence_at
 from ..diagnosis.incidents import Incidents
-from ..diagnosis.paths import counted_in_words, path_in_words, probes_in_words
+from ..diagnosis.paths import format_counted, format_path, format_probes
 from ..diagnosis.problems import problems_of_node
 from ..facts import (
     EndpointFacts,
@@ -39,19 +39,19 @@ from ..facts import (
     worst,
 )
 from ..facts.units import (
-    bytes_in_words,
     capitalised,
-    count_in_words,
-    ejected_in_words,
-    limit_in_words,
+    format_bytes,
+    format_count,
+    format_ejected,
+    format_limit,
+    format_rate,
+    format_seconds,
     plural,
-    rate_in_words,
-    seconds_in_words,
 )
 from ..model import DataPath
 from ..model.quoting import printable
 from .history import IDLE, Figures, History
-from .incident_words import cause_of, headline, met, names_in_line
+from .incident_words import cause_of, client_effects, headline, names_in_line
 from .selection import Selection, select
 from .wrapping import placed, placed_remedy
 
@@ -141,7 +141,7 @@ def render_text(
     above = shared if is_wide else shared[:INCIDENTS_SHOWN]
     ids = {one.id for one in above}
     node = list(_node_lines(view, now, is_wide)) if has_node else []
-    probes = probes_in_words(view.probes) if is_wide else ""
+    probes = format_probes(view.probes) if is_wide else ""
     ports = []
     for one in chosen.ports:
         said = [fact for fact, id_ in known.ids(one).items() if id_ in ids] if ids else []
@@ -151,7 +151,7 @@ def render_text(
     first = taken if is_wide else taken[:_TAKEN_SHOWN]
     shown = [*first, *ports, *(map(_ignored_line, left) if is_wide else ())]
     facts = [f"plan {_age(view.sync.last_done, now)}"]
-    if has_node and (words := probes_in_words(view.probes)):
+    if has_node and (words := format_probes(view.probes)):
         facts.append(words)
     header = _header(view, chosen.ports, facts, history)
     lines = [*placed("", header, columns)]
@@ -255,10 +255,10 @@ def _top_cells(one: TopRow) -> tuple[str, ...]:
     rates = one.rates
     cells: tuple[str, ...] = ("-",) * (len(_RATES) - 1)
     if rates is not None:
-        octets = bytes_in_words(rates.received_bytes), bytes_in_words(rates.sent_bytes)
-        counts = rate_in_words(rates.saved), rate_in_words(rates.failed)
-        cells = (rate_in_words(rates.connections), *octets, *counts)
-    return one.name, one.served, count_in_words(one.open), *cells
+        octets = format_bytes(rates.received_bytes), format_bytes(rates.sent_bytes)
+        counts = format_rate(rates.saved), format_rate(rates.failed)
+        cells = (format_rate(rates.connections), *octets, *counts)
+    return one.name, one.served, format_count(one.open), *cells
 
 
 def _unmatched(selection: Selection, columns: int) -> Iterator[str]:
@@ -272,25 +272,25 @@ def _header(
     words = counted_ports(len(ports), sum(one.state.level is not Level.OK for one in ports))
     open_ = sum(one.active for one in ports)
     workers = [plural(len(view.workers), "worker")] if view.workers else []
-    parts = [*facts, *workers, f"{count_in_words(open_)} open"]
+    parts = [*facts, *workers, f"{format_count(open_)} open"]
     if history.has_rates:
         rates = [history.rates(one.plan.key) for one in ports]
         volume = sum(rate.received_bytes + rate.sent_bytes for rate in rates)
-        parts.append(f"{rate_in_words(sum(rate.connections for rate in rates))} conn/s")
-        parts.append(f"{bytes_in_words(volume)}/s")
+        parts.append(f"{format_rate(sum(rate.connections for rate in rates))} conn/s")
+        parts.append(f"{format_bytes(volume)}/s")
     if saved := sum(one.saved for one in ports):
         parts.append(f"{plural(saved, 'connection')} saved")
     return "  ".join([view.node or "this node", view.steering.name, words, ", ".join(parts)])
 
 
-def counted_ports(total: int, ill: int) -> str:
+def counted_ports(total: int, unhealthy: int) -> str:
     """Return how many Service ports there are, and how many of them aren't ok."""
-    count, needs = plural(total, "Service port"), "needs" if ill == 1 else "need"
-    return f"{count}, {ill:,} {needs} attention" if ill else count
+    count, needs = plural(total, "Service port"), "needs" if unhealthy == 1 else "need"
+    return f"{count}, {unhealthy:,} {needs} attention" if unhealthy else count
 
 
 def _age(then: float, now: float) -> str:
-    return f"{seconds_in_words(max(1, round(now - then)))} old" if then else "not in force yet"
+    return f"{format_seconds(max(1, round(now - then)))} old" if then else "not in force yet"
 
 
 def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
@@ -336,7 +336,7 @@ def incident_lines(
     yield from placed(f"  {MARKS[incident.level]} ", what, columns)
     room = sys.maxsize if is_full else (columns or _USUAL_COLUMNS) - len(below)
     yield from placed(below, names_in_line(incident, room), columns)
-    if counted := "; ".join(met(incident, now)):
+    if counted := "; ".join(client_effects(incident, now)):
         yield from placed(below, capitalised(counted), columns)
     if is_full and (hint := remedy(cause_of(incident))):
         yield from placed_remedy(below, f"-> {hint}", columns)
@@ -398,17 +398,17 @@ def _traffic(port: PortFacts, now: float, history: History) -> Sequence[str]:
         return f"on the kernel path{more}", "on the kernel path"
     if port.mark is None:
         return (port.state.sentence,)
-    open_ = f"{count_in_words(port.active)} open"
+    open_ = f"{format_count(port.active)} open"
     last = last_answer(port, now)
     is_followed = port.path is DataPath.KERNEL
     others = f", {plural(by_rules, noun)} by rules" if by_rules and is_followed else ""
     rest = f"{others}{f', {last}' if last else ''}{_moved(port)}"
     if history.has_rates:
         rates = history.rates(port.plan.key)
-        volume = bytes_in_words(rates.received_bytes + rates.sent_bytes)
-        counts = [open_, f"{rate_in_words(rates.connections)} conn/s", f"{volume}/s"]
+        volume = format_bytes(rates.received_bytes + rates.sent_bytes)
+        counts = [open_, f"{format_rate(rates.connections)} conn/s", f"{volume}/s"]
     else:
-        volume = bytes_in_words(port.received_bytes + port.sent_bytes)
+        volume = format_bytes(port.received_bytes + port.sent_bytes)
         counts = [open_, plural(port.connections, noun), volume]
     return [f"{', '.join(counts[:number])}{rest}" for number in (3, 2, 1)]
 
@@ -435,16 +435,16 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
     for endpoint in port.endpoints:
         yield f"endpoint  {_endpoint(endpoint, is_unseen=port.is_unseen)}"
     if not port.has_default_path:
-        yield f"path      {path_in_words(port.path, port.path_why, port.path_since, now)}"
-        if counted := counted_in_words(port):
+        yield f"path      {format_path(port.path, port.path_reason, port.path_since, now)}"
+        if counted := format_counted(port):
             yield f"          {counted}"
     if probes and port.is_probed:
         yield f"probes    {probes}"
-    facts = [port.policy, port.balance, limit_in_words(port.max_connections)]
+    facts = [port.policy, port.balance, format_limit(port.max_connections)]
     if port.admits is not None:
         facts.append(f"admits {', '.join(port.admits) or 'nothing'}")
     if port.affinity_timeout_s is not None:
-        facts.append(f"ClientIP affinity, {seconds_in_words(port.affinity_timeout_s)}")
+        facts.append(f"ClientIP affinity, {format_seconds(port.affinity_timeout_s)}")
     if any(facts):
         yield f"policy    {'; '.join(filter(None, facts))}"
 
@@ -452,16 +452,16 @@ def _details(port: PortFacts, now: float, probes: str) -> Iterator[str]:
 def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
     state = endpoint.state
     if endpoint.ejected_for_s is not None:
-        state = ejected_in_words(endpoint.ejected_for_s)
+        state = format_ejected(endpoint.ejected_for_s)
     parts = [state, endpoint.preference, endpoint.pod, endpoint.node]
     if is_unseen and not endpoint.connections:
         # What the kernel leads there isn't counted by endpoint.
         return f"{endpoint.address}  {', '.join(filter(None, parts))}"
-    parts.append(f"{count_in_words(endpoint.active)} open")
-    parts.append(f"{count_in_words(endpoint.connections)} in all")
+    parts.append(f"{format_count(endpoint.active)} open")
+    parts.append(f"{format_count(endpoint.connections)} in all")
     if endpoint.failed:
-        parts.append(f"{count_in_words(endpoint.failed)} failed")
-    parts.append(bytes_in_words(endpoint.received_bytes + endpoint.sent_bytes))
+        parts.append(f"{format_count(endpoint.failed)} failed")
+    parts.append(format_bytes(endpoint.received_bytes + endpoint.sent_bytes))
     return f"{endpoint.address}  {', '.join(filter(None, parts))}"
 
 

@@ -39,7 +39,7 @@ from .base import (
 from .names import is_own_table
 
 Ports = dict[Frontend, int]
-Touched = Mapping[Frontend, int | None]
+Affected = Mapping[Frontend, int | None]
 """The ports of some frontends; None: not steered."""
 
 
@@ -85,22 +85,22 @@ class Programmer(abc.ABC):
             self._applied = None
             raise
 
-    def change(self, touched: Touched) -> None:
+    def change(self, affected: Affected) -> None:
         applied = self._applied
         if applied is None:
             raise nothing_applied()
-        touched = {f: port for f, port in touched.items() if applied.get(f) != port}
-        if not touched:
+        affected = {f: port for f, port in affected.items() if applied.get(f) != port}
+        if not affected:
             return
-        before = {frontend: applied.get(frontend) for frontend in touched}
-        _merge(applied, touched)
+        before = {frontend: applied.get(frontend) for frontend in affected}
+        _merge(applied, affected)
         self._earlier.forget()
         try:
-            self._write(before, touched)
+            self._write(before, affected)
         except SteeringError:
             _merge(applied, before)
             with contextlib.suppress(SteeringError):
-                self._restore(touched, before)
+                self._restore(affected, before)
             raise
 
     @abc.abstractmethod
@@ -129,11 +129,11 @@ class Programmer(abc.ABC):
         """Write the desired state for the first time."""
 
     @abc.abstractmethod
-    def _write(self, before: Touched, touched: Touched) -> None:
+    def _write(self, before: Affected, affected: Affected) -> None:
         """Write a difference on top of what was written last."""
 
     @abc.abstractmethod
-    def _restore(self, touched: Touched, before: Touched) -> None:
+    def _restore(self, affected: Affected, before: Affected) -> None:
         """Undo a refused change, of which any part may be in force."""
 
     @abc.abstractmethod
@@ -155,7 +155,7 @@ class NatProgrammer(Programmer):
         self._lost: set[IPFamily] = set()
         """Families that have lost an address since stale entries were last noted."""
 
-    def _note_stale(self, before: Touched) -> None:
+    def _note_stale(self, before: Affected) -> None:
         """Note the frontends whose entries may lead to the wrong port after a change.
 
         For TCP these are unanswered SYNs, wherever they lead: they bypassed the proxy, or a
@@ -273,8 +273,8 @@ class ProgrammedSteering(Steering, Generic[Kind]):
         await self._do(lambda programmer: programmer.apply(ports))
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        touched: Touched = {**dict.fromkeys(gone), **self._ports(changed)}
-        await self._do(lambda programmer: programmer.change(touched))
+        affected: Affected = {**dict.fromkeys(gone), **self._ports(changed)}
+        await self._do(lambda programmer: programmer.change(affected))
 
     async def render(self) -> str:
         ports = await self._do(lambda programmer: programmer.in_force())
@@ -328,8 +328,8 @@ def _port(target: Target, refused: int) -> int:
     return refused if isinstance(target, Refusal) else target
 
 
-def _merge(ports: Ports, touched: Touched) -> None:
-    for frontend, port in touched.items():
+def _merge(ports: Ports, affected: Affected) -> None:
+    for frontend, port in affected.items():
         if port is None:
             ports.pop(frontend, None)
         else:

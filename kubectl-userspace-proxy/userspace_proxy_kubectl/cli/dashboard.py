@@ -26,7 +26,7 @@ from .open_reader import open_reader
 if TYPE_CHECKING:
     from userspace_proxy.config import Settings
 
-    from ..nodes.answer import AllNodes
+    from ..nodes.agent_answer import AllNodes
     from ..nodes.reader import NodesReader
 
 _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "WSL_DISTRO_NAME")

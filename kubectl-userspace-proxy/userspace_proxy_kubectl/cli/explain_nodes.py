@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from userspace_proxy.explain import Explanation, Invocation, Subject
     from userspace_proxy.facts import PortFacts
 
-    from ..nodes.answer import AgentAnswer, AllNodes
+    from ..nodes.agent_answer import AgentAnswer, AllNodes
 
 _NODE = "node"
 
@@ -55,9 +55,9 @@ class OnNodes:
         from ..nodes.merged import merge
 
         ports = merge(self.all_nodes).of_service(self.service).ports
-        ill = [node for port in ports for group in port.groups for node in group.nodes]
+        unhealthy = [node for port in ports for group in port.groups for node in group.nodes]
         known = [one for one in self.all_nodes.answers if one.status is not None]
-        known.sort(key=lambda one: one.node not in ill[:1])
+        known.sort(key=lambda one: one.node not in unhealthy[:1])
         return self._subject_of(known[0]) if known else None
 
     def _subject_of(self, answer: AgentAnswer) -> Subject | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from userspace_proxy.causes.cause import Cause
     from userspace_proxy.config import Settings
 
-    from ..nodes.answer import AgentAnswer, AllNodes
+    from ..nodes.agent_answer import AgentAnswer, AllNodes
     from ..nodes.reader import NodesReader
 
     ShowPart = Callable[[AllNodes], None]

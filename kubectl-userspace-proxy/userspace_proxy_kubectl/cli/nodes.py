@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from userspace_proxy.status.search import Search
     from userspace_proxy.status.text import StatusText
 
-    from ..nodes.answer import AllNodes
+    from ..nodes.agent_answer import AllNodes
     from ..nodes.merged import Merged
 
     Page = Callable[[AllNodes, AllNodes | None], StatusText]
@@ -155,7 +155,7 @@ def _table(form: str, now: AllNodes, before: AllNodes | None) -> StatusText:
 
 def _part(now: AllNodes, before: AllNodes | None, name: str, search: Search) -> Merged:
     from ..nodes.merged import merge
-    from ..nodes.selected import found_in, part_of
+    from ..nodes.subset import found_in, part_of
 
     return found_in(part_of(merge(now, before), name), search)
 
@@ -166,7 +166,7 @@ def existing(all_nodes: AllNodes, names: Sequence[str]) -> str:
     Raises:
         NoSuchService: None of the names exists.
     """
-    from ..nodes.selected import why_missing
+    from ..nodes.subset import why_missing
 
     def check(name: str) -> None:
         if why := why_missing(all_nodes, name):

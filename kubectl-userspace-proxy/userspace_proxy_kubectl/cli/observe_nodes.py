@@ -92,14 +92,14 @@ class ShownLines:
         self._stream.flush()
 
     def _json(self, line: NodeLine) -> str:
-        from ..nodes.lines import read_connection_line
+        from ..nodes.agent_json import read_connection_line
 
         read_connection_line(line.line)
         fields = json.loads(line.line)
         return json.dumps({**fields, "node": line.node}, ensure_ascii=False, allow_nan=False)
 
     def _text(self, line: NodeLine) -> str:
-        from ..nodes.lines import read_connection_line
+        from ..nodes.agent_json import read_connection_line
 
         one = read_connection_line(line.line)
         if one.event is ConnectionEvent.UNSEEN:

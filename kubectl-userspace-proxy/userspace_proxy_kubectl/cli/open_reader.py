@@ -33,7 +33,7 @@ def open_reader(given: Given, settings: Settings) -> NodesReader:
     from userspace_proxy.sources.kubernetes.client import ApiClient
     from userspace_proxy.sources.kubernetes.credentials import Credentials
 
-    from ..nodes.find import Where
+    from ..nodes.discovery import Where
     from ..nodes.reader import NodesReader
 
     timeout_s = _timeout_s(given)

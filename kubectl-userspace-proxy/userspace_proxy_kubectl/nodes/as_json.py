@@ -14,11 +14,11 @@ from userspace_proxy.facts import Level
 from userspace_proxy.facts.encoding import to_json as write_value
 
 from .endpoints import MergedEndpoint
+from .findings import NodeFinding
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort, NodeGroup
-from .remarks import Remark
 from .rows import NodeRow
-from .words import endpoint_in_words, incident_in_words, port_in_words, remark_in_words
+from .words import format_endpoint, format_finding, format_incident, format_port
 
 
 def status_to_json(merged: Merged) -> bytes:
@@ -44,18 +44,18 @@ def nodes_to_json(merged: Merged) -> bytes:
 def _nodes(merged: Merged) -> dict[str, Any]:
     return {
         "answered": len(merged.answered),
-        "remarks": [_remark(one) for one in merged.remarks],
+        "findings": [_finding(one) for one in merged.findings],
         "nodes": [_row(row) for row in merged.rows],
     }
 
 
-def _remark(remark: Remark) -> dict[str, Any]:
+def _finding(finding: NodeFinding) -> dict[str, Any]:
     return {
-        "level": remark.level,
-        "sentence": remark_in_words(remark),
-        "cause": remark.cause,
-        "nodes": remark.nodes,
-        "services": remark.services,
+        "level": finding.level,
+        "sentence": format_finding(finding),
+        "cause": finding.cause,
+        "nodes": finding.nodes,
+        "services": finding.services,
     }
 
 
@@ -65,7 +65,7 @@ def _row(row: NodeRow) -> dict[str, Any]:
         "level": row.level,
         "has_answer": row.has_answer,
         "causes": [
-            *(remark.cause for remark in row.remarks),
+            *(finding.cause for finding in row.findings),
             *(one.cause for one in row.incidents),
         ],
         "agents": [f"{one.namespace}/{one.pod}" for one in row.agents],
@@ -78,7 +78,7 @@ def _row(row: NodeRow) -> dict[str, Any]:
         "revision": row.revision,
         "behind": row.behind,
         "ports": row.ports,
-        "ports_not_ok": row.ill,
+        "ports_not_ok": row.unhealthy,
         **row.sums._asdict(),
         "cpu": row.cpu,
         "memory_bytes": row.memory_bytes,
@@ -89,7 +89,7 @@ def _incident(one: MergedIncident, now: float, total: int) -> dict[str, Any]:
     return {
         **msgspec.structs.asdict(one.incident),
         "command": one.command,
-        "sentence": incident_in_words(one, now, total),
+        "sentence": format_incident(one, now, total),
         "extent": one.extent,
         "nodes": one.nodes,
         "tried": one.tried,
@@ -106,7 +106,7 @@ def _port(port: MergedPort, merged: Merged) -> dict[str, Any]:
         "protocol": port.first.protocol,
         "addresses": [one.address for one in port.frontends],
         "level": port.level,
-        "sentence": port_in_words(port, merged),
+        "sentence": format_port(port, merged),
         "groups": [_group(group) for group in port.groups],
         "served": port.served,
         "neutral": dict(port.neutral),
@@ -132,7 +132,7 @@ def _endpoint(one: MergedEndpoint) -> dict[str, Any]:
         "host": one.host,
         "pod": one.pod,
         "node": one.node,
-        "sentence": endpoint_in_words(one),
+        "sentence": format_endpoint(one),
         "extent": one.extent,
         "usable": one.usable,
         "tried": one.tried,

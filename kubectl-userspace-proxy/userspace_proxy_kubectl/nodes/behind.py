@@ -21,9 +21,9 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.plan.digest import BUCKETS, FORM, bucket_of
 
 from ..port_forward import ForwardTarget
-from .answer import AgentAnswer
-from .ask import Bounds
-from .calls import AgentCalls
+from .agent_answer import AgentAnswer
+from .agent_calls import AgentCalls
+from .agent_request import Bounds
 from .plans import Plans
 
 BEHIND_S = 2.0

@@ -81,18 +81,20 @@ class MergedEndpoint:
         return Level.OK if self.answered else None
 
 
-def extent_of(causes: Collection[Cause | None], ill: int, answers: Collection[float]) -> Extent:
+def extent_of(
+    causes: Collection[Cause | None], unhealthy: int, answers: Collection[float]
+) -> Extent:
     """Return where the fault lies.
 
     Args:
         causes: The result of :func:`current_cause` for each node.
-        ill: The number of nodes with a cause.
+        unhealthy: The number of nodes with a cause.
         answers: When it last answered each other node; Unix times.
     """
-    if not ill:
+    if not unhealthy:
         return Extent.NONE
     if not answers:
-        return Extent.ENDPOINT if ill > 1 else Extent.ONE
+        return Extent.ENDPOINT if unhealthy > 1 else Extent.ONE
     last = max(answers)
     is_path = causes and all(
         cause is not None

@@ -22,11 +22,11 @@ from userspace_proxy.facts.units import plural
 from userspace_proxy.model.quoting import shown
 from userspace_proxy.plan.digest import FORM
 
-from .answer import AgentAnswer, AllNodes
+from .agent_answer import AgentAnswer, AllNodes
 from .differences import PlanDifference, differences
 from .endpoints import Extent
 from .merged import Merged, MergedPort
-from .words import endpoint_in_words, on_nodes, port_in_words, remark_in_words
+from .words import format_endpoint, format_finding, format_port, on_nodes
 
 TITLE = "on all nodes"
 _NODES, _SERVED, _PLAN = "nodes", "clients", "plan"
@@ -49,13 +49,13 @@ def with_nodes(
     """
     served = (_served(port, merged, invocation) for port in merged.ports)
     steps = (_answers(merged), *served, *behind)
-    ill = [port for port in merged.ports if port.level is not Level.OK]
+    unhealthy = [port for port in merged.ports if port.level is not Level.OK]
     nodes_level = worst(step.level for step in steps if step.level is not None)
     level = worst((explanation.level, nodes_level))
     sentence, next_one = explanation.sentence, explanation.next
-    if ill and WORST_FIRST.index(ill[0].level) <= WORST_FIRST.index(explanation.level):
-        sentence = f"{ill[0].key}: {port_in_words(ill[0], merged)}"
-        next_one = _next(ill[0], explanation.service, invocation)
+    if unhealthy and WORST_FIRST.index(unhealthy[0].level) <= WORST_FIRST.index(explanation.level):
+        sentence = f"{unhealthy[0].key}: {format_port(unhealthy[0], merged)}"
+        next_one = _next(unhealthy[0], explanation.service, invocation)
     elif explanation.level is Level.OK:
         sentence = _sentence(merged, explanation)
     if late := [step.what for step in behind if step.level is Level.TROUBLE]:
@@ -137,7 +137,7 @@ def _differences(
 def _answers(merged: Merged) -> PathStep:
     total, answered = len(merged.nodes), len(merged.answered)
     silent = set(merged.nodes) - set(merged.answered)
-    missing = [one for one in merged.remarks if not silent.isdisjoint(one.nodes)]
+    missing = [one for one in merged.findings if not silent.isdisjoint(one.nodes)]
     what = f"{answered:,} of {plural(total, 'node')} answered"
     if answered == total:
         what = f"all {total:,} nodes answered" if total > 1 else "the node answered"
@@ -145,12 +145,12 @@ def _answers(merged: Merged) -> PathStep:
         worst(one.level for one in missing),
         _NODES,
         what,
-        details=tuple((one.level, remark_in_words(one)) for one in missing[:_GROUPS_SHOWN]),
+        details=tuple((one.level, format_finding(one)) for one in missing[:_GROUPS_SHOWN]),
     )
 
 
 def _served(port: MergedPort, merged: Merged, invocation: Invocation) -> PathStep:
-    what = f"{port.key}: {port_in_words(port, merged, port.causes_of_endpoints)}"
+    what = f"{port.key}: {format_port(port, merged, port.causes_of_endpoints)}"
     cause = _cause(port)
     hint = remedy(cause) if cause is not None else ""
     if words := cause and command(cause):
@@ -178,7 +178,7 @@ def _next(port: MergedPort, service: str, invocation: Invocation) -> str:
 def _endpoints(port: MergedPort) -> Iterator[tuple[Level | None, str]]:
     for endpoint in port.endpoints[:ENDPOINTS_SHOWN]:
         pod = f" (pod {shown(endpoint.pod)})" if endpoint.pod else ""
-        yield endpoint.level, f"{endpoint_in_words(endpoint)}{pod}"
+        yield endpoint.level, f"{format_endpoint(endpoint)}{pod}"
     if (more := len(port.endpoints) - ENDPOINTS_SHOWN) > 0:
         yield None, f"and {plural(more, 'more endpoint')}"
 
@@ -188,4 +188,4 @@ def _sentence(merged: Merged, explanation: Explanation) -> str:
     if not merged.ports:
         return explanation.sentence
     port = merged.ports[0]
-    return f"{explanation.sentence}; {port_in_words(port, merged)}"
+    return f"{explanation.sentence}; {format_port(port, merged)}"

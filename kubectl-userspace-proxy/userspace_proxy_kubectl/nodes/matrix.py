@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.facts import EndpointFacts, Level, PortFacts
-from userspace_proxy.facts.units import waits_in_words
+from userspace_proxy.facts.units import format_waits
 
 from .endpoints import has_tried, last_answer
 from .merged import Merged, MergedPort
 from .sums import NOTHING, Sums, of_endpoint
-from .words import endpoint_in_words
+from .words import format_endpoint
 
 
 class CellState(enum.StrEnum):
@@ -71,7 +71,7 @@ class Matrix:
     """The endpoints' addresses, failing ones first."""
     rows: tuple[MatrixRow, ...]
     """Failing nodes first, nodes without an answer last."""
-    sick: tuple[str, ...]
+    failing_endpoints: tuple[str, ...]
     """The conclusions in words: one per endpoint, the worst first."""
 
 
@@ -92,8 +92,8 @@ def _matrix(port: MergedPort, merged: Merged) -> Matrix:
     rows = [_row(node, port.members.get(node), endpoints) for node in merged.nodes]
     # Merged nodes are already in order.
     rows.sort(key=lambda row: (-_count(row, CellState.FAILING), row.level is None))
-    sick = tuple(endpoint_in_words(one) for one in port.endpoints if one.failing)
-    return Matrix(port, endpoints, tuple(rows), sick)
+    failing_endpoints = tuple(format_endpoint(one) for one in port.endpoints if one.failing)
+    return Matrix(port, endpoints, tuple(rows), failing_endpoints)
 
 
 def _count(row: MatrixRow, state: CellState) -> int:
@@ -105,7 +105,7 @@ def _row(node: str, port: PortFacts | None, endpoints: tuple[str, ...]) -> Matri
         return MatrixRow(node, None, "", (UNKNOWN,) * len(endpoints))
     known: Mapping[str, EndpointFacts] = {one.address: one for one in port.endpoints}
     cells = tuple(_cells(known, endpoints))
-    return MatrixRow(node, port.state.level, waits_in_words(port.connect_times), cells)
+    return MatrixRow(node, port.state.level, format_waits(port.connect_times), cells)
 
 
 def _cells(known: Mapping[str, EndpointFacts], endpoints: tuple[str, ...]) -> Iterator[Cell]:

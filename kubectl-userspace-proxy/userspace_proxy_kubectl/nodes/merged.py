@@ -30,10 +30,10 @@ from userspace_proxy.facts import (
     worst,
 )
 
-from .answer import AgentAnswer, AgentRun, AllNodes
+from .agent_answer import AgentAnswer, AgentRun, AllNodes
 from .endpoints import MergedEndpoint, endpoints_of, same_cause, seen_together
+from .findings import NodeFinding, other_settings_of, remarks_of
 from .incidents import MergedIncident, incidents_of
-from .remarks import Remark, other_settings_of, remarks_of
 from .rows import NodeRow, rows_of
 from .sums import Sums, added, of_port
 
@@ -115,7 +115,7 @@ class MergedPort:
         return self.frontends[0].address if self.frontends else ""
 
     @property
-    def ill(self) -> int:
+    def unhealthy(self) -> int:
         return sum(len(group.nodes) for group in self.groups)
 
     @property
@@ -158,7 +158,7 @@ class Merged:
     """The number of further Service ports, which are ok wherever they are known."""
     incidents: tuple[MergedIncident, ...]
     """The worst first, then by number of nodes."""
-    remarks: tuple[Remark, ...]
+    findings: tuple[NodeFinding, ...]
     rows: tuple[NodeRow, ...]
     level: Level
     """The worst level of all."""
@@ -177,7 +177,7 @@ class Merged:
         return mark_of(self.ports, more=self.healthy)
 
     @property
-    def ill(self) -> int:
+    def unhealthy(self) -> int:
         """The number of Service ports that aren't ok on some node."""
         return sum(port.level is not Level.OK for port in self.ports)
 
@@ -192,8 +192,10 @@ class Merged:
             ports = [port for port in self.ports if service in port.first.names]
         else:
             ports = [port for port in self.ports if port.key.namespace == service]
-        touched = {port.key.of_service for port in ports}
-        incidents = [one for one in self.incidents if not touched.isdisjoint(one.incident.services)]
+        affected = {port.key.of_service for port in ports}
+        incidents = [
+            one for one in self.incidents if not affected.isdisjoint(one.incident.services)
+        ]
         level = worst(port.level for port in ports)
         return replace(self, ports=tuple(ports), incidents=tuple(incidents), healthy=0, level=level)
 
@@ -221,11 +223,11 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     known = [one for one in all_nodes.answers if one.status is not None and one.problem is None]
     by_port = _by_port(all_nodes, known)
     ports = [_merged(key, members, known) for key, members in by_port.items()]
-    ports.sort(key=lambda one: (WORST_FIRST.index(one.level), -one.ill, one.key))
+    ports.sort(key=lambda one: (WORST_FIRST.index(one.level), -one.unhealthy, one.key))
     settings = other_settings_of(known)
-    remarks = remarks_of(all_nodes, settings)
+    findings = remarks_of(all_nodes, settings)
     incidents = incidents_of(by_port.values(), _summaries(known))
-    levels = (*(port.level for port in ports), *(remark.level for remark in remarks))
+    levels = (*(port.level for port in ports), *(finding.level for finding in findings))
     return Merged(
         now=max((one.answered_at for one in known), default=0.0),
         nodes=tuple(one.node for one in all_nodes.answers),
@@ -234,8 +236,8 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
         ports=tuple(ports),
         healthy=max(0, _usual_count(known) - len(ports)) if _summaries(known) else 0,
         incidents=incidents,
-        remarks=remarks,
-        rows=rows_of(all_nodes, remarks, incidents, settings, before),
+        findings=findings,
+        rows=rows_of(all_nodes, findings, incidents, settings, before),
         level=worst(levels),
         runs={one.node: AgentRun(s.started, s.now) for one in known if (s := one.status)},
     )
@@ -285,7 +287,7 @@ def _merged(
     for node, port in members.items():
         if port.state.level is Level.OK:
             served += 1
-            if why := port.why_neutral:
+            if why := port.neutral_reason:
                 neutral[why] += 1
         else:
             state = port.state

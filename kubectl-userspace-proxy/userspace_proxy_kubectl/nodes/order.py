@@ -15,10 +15,10 @@ Rates: TypeAlias = Callable[[MergedKey], Figures]
 """Returns the current rates of a Service port, which only some orders need."""
 
 ORDERS: dict[str, Callable[[MergedPort, Rates], Any]] = {
-    "state": lambda one, _: (WORST_FIRST.index(one.level), -one.ill),
+    "state": lambda one, _: (WORST_FIRST.index(one.level), -one.unhealthy),
     "name": lambda one, _: one.key,
     "address": lambda one, _: address_in_order(one.address),
-    "nodes": lambda one, _: one.ill,
+    "nodes": lambda one, _: one.unhealthy,
     "endpoints": lambda one, _: len(one.endpoints),
     "rate": lambda one, rates: rates(one.key).connections,
     "open": lambda one, _: one.sums.active,

@@ -25,15 +25,15 @@ from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.responses import TransportError, unreachable
 
 from ..port_forward import ForwardTarget
-from .answer import AllNodes
-from .answers import Answers
-from .ask import Bounds
-from .asking import Asking, every_s
+from .agent_answer import AllNodes
+from .agent_calls import AgentCalls, cause_of_failure
+from .agent_request import Bounds
+from .agent_streams import PAUSES_S, SILENT_S, Following
+from .answer_detail import Asking, every_s
 from .behind import BEHIND_S, Behind
-from .calls import AgentCalls, cause_of_failure
 from .decoding import TooLarge
-from .find import Finder, Where
-from .following import PAUSES_S, SILENT_S, Following
+from .discovery import Finder, Where
+from .node_answers import Answers
 from .plans import Plans
 from .rights import lacks_rights
 

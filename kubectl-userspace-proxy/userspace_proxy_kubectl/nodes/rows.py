@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from userspace_proxy.facts import WORST_FIRST, Level, StatusFacts
 
 from ..port_forward import ForwardTarget
-from .answer import AgentAnswer, AgentRun, AllNodes
+from .agent_answer import AgentAnswer, AgentRun, AllNodes
 from .endpoints import Extent
+from .findings import NodeFinding, OtherSetting, OtherSettings
 from .incidents import MergedIncident
-from .remarks import OtherSetting, OtherSettings, Remark
 from .sums import NOTHING, Sums, of_port
 
 # No node has more cores.
@@ -31,7 +31,7 @@ class NodeRow:
     node: str
     level: Level
     """The worst level of its findings and incidents."""
-    remarks: tuple[Remark, ...]
+    findings: tuple[NodeFinding, ...]
     """Findings about it, the worst first; including why it has no answer."""
     incidents: tuple[MergedIncident, ...]
     """Incidents that it sees but most other nodes don't, the worst first."""
@@ -52,7 +52,7 @@ class NodeRow:
     """Services that lag behind the API server; None: unknown."""
     ports: int = 0
     """The number of its Service ports."""
-    ill: int = 0
+    unhealthy: int = 0
     """The number of its Service ports that aren't ok."""
     sums: Sums = NOTHING
     """Its figures, including former Service ports."""
@@ -64,7 +64,7 @@ class NodeRow:
 
 def rows_of(
     all_nodes: AllNodes,
-    remarks: Sequence[Remark],
+    findings: Sequence[NodeFinding],
     incidents: Sequence[MergedIncident],
     settings: OtherSettings,
     before: AllNodes | None = None,
@@ -72,15 +72,15 @@ def rows_of(
     """Return a row for each node: the worst first, then by name.
 
     Args:
-        remarks: The result of ``remarks_of``.
+        findings: The result of ``remarks_of``.
         incidents: The result of ``incidents_of``.
         settings: The result of ``other_settings_of``.
         before: All nodes some seconds ago, for measuring in between; None: unknown.
     """
-    said: dict[str, list[Remark]] = {}
-    for remark in remarks:
-        for node in remark.nodes:
-            said.setdefault(node, []).append(remark)
+    said: dict[str, list[NodeFinding]] = {}
+    for finding in findings:
+        for node in finding.nodes:
+            said.setdefault(node, []).append(finding)
     answered = sum(one.status is not None and one.problem is None for one in all_nodes.answers)
     seen: dict[str, list[MergedIncident]] = {}
     for incident in incidents:
@@ -118,24 +118,24 @@ def is_of_nodes(incident: MergedIncident, answered: int) -> bool:
 def _row(
     answer: AgentAnswer,
     before: AgentAnswer | None,
-    remarks: tuple[Remark, ...],
+    findings: tuple[NodeFinding, ...],
     incidents: tuple[MergedIncident, ...],
     settings: Mapping[str, OtherSetting],
     *,
     has_digests: bool,
 ) -> NodeRow:
-    levels = [*(one.level for one in remarks), *(one.incident.level for one in incidents)]
+    levels = [*(one.level for one in findings), *(one.incident.level for one in incidents)]
     level = min(levels, key=WORST_FIRST.index, default=Level.OK)
     status = answer.status
     if status is None or answer.problem is not None:
-        return NodeRow(answer.node, level, remarks, incidents, False, answer.agents)
-    ill = sum(port.state.level is not Level.OK for port in status.ports)
-    fine = len(status.ports) - ill
+        return NodeRow(answer.node, level, findings, incidents, False, answer.agents)
+    unhealthy = sum(port.state.level is not Level.OK for port in status.ports)
+    fine = len(status.ports) - unhealthy
     is_known = has_digests and bool(status.plan.digest)
     return NodeRow(
         node=answer.node,
         level=level,
-        remarks=remarks,
+        findings=findings,
         incidents=incidents,
         has_answer=True,
         agents=answer.agents,
@@ -147,8 +147,8 @@ def _row(
         plan_age_s=_age(status),
         revision=status.revision,
         behind=answer.behind if is_known or answer.behind else None,
-        ports=(max(fine, status.served) if answer.is_summary else fine) + ill,
-        ill=ill,
+        ports=(max(fine, status.served) if answer.is_summary else fine) + unhealthy,
+        unhealthy=unhealthy,
         sums=of_port(status.totals),
         cpu=_cpu(status, before.status if before is not None else None),
         memory_bytes=max(0, status.process.memory_bytes),

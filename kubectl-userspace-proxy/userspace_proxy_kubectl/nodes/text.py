@@ -21,11 +21,11 @@ from itertools import islice
 from userspace_proxy.causes.say import remedy
 from userspace_proxy.facts import Level, worst
 from userspace_proxy.facts.units import (
-    bytes_in_words,
     count_in_short,
-    count_in_words,
+    format_bytes,
+    format_count,
+    format_seconds,
     plural,
-    seconds_in_words,
 )
 from userspace_proxy.model.quoting import printable, shown
 from userspace_proxy.status.history import Figures
@@ -43,13 +43,13 @@ from userspace_proxy.status.text import (
 from userspace_proxy.status.wrapping import placed, placed_remedy
 
 from .endpoints import Extent
+from .findings import NodeFinding
 from .growth import rates_of
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort
 from .order import in_order
-from .remarks import Remark
 from .rows import NodeRow
-from .words import endpoint_in_words, incident_in_words, port_in_words, remark_in_words
+from .words import format_endpoint, format_finding, format_incident, format_port
 
 # The first screen has what is wrong with nodes, with several Services, and with single ones.
 _REMARKS_SHOWN = 8
@@ -78,10 +78,10 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
         is_wide: Show all remarks and causes, what to do about them, and endpoints.
     """
     lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
-    remarks = merged.remarks if is_wide else merged.remarks[:_REMARKS_SHOWN]
-    for remark in remarks:
-        lines += _remark_lines(remark, columns, is_wide=is_wide)
-    if more := len(merged.remarks) - len(remarks):
+    findings = merged.findings if is_wide else merged.findings[:_REMARKS_SHOWN]
+    for finding in findings:
+        lines += _remark_lines(finding, columns, is_wide=is_wide)
+    if more := len(merged.findings) - len(findings):
         what = f"and {plural(more, 'more remark')} about nodes: the command nodes lists them"
         lines += placed("    ", what, columns)
     several = [one for one in merged.incidents if _is_above(one)]
@@ -102,10 +102,10 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
 
 def render_nodes(merged: Merged, *, columns: int = 0) -> StatusText:
     """Return the table of nodes; what is said of many is above it, of one or a few in its row."""
-    of_many = [one for one in merged.remarks if not 0 < len(one.nodes) <= _ALIKE]
+    of_many = [one for one in merged.findings if not 0 < len(one.nodes) <= _ALIKE]
     lines = [*placed("", _answered(merged), columns)]
-    for remark in of_many:
-        lines += _remark_lines(remark, columns, is_wide=False)
+    for finding in of_many:
+        lines += _remark_lines(finding, columns, is_wide=False)
     table = [_NODE_HEADINGS, *map(_node_cells, merged.rows)]
     places = _fitting(table, columns)
     table = [tuple(row[place] for place in places) for row in table]
@@ -148,12 +148,12 @@ def render_top(
 
 def _row_lines(row: NodeRow, merged: Merged, columns: int) -> Iterator[str]:
     """Yield what is said of a node below its row, beside what is said of many."""
-    for remark in row.remarks:
-        if len(remark.nodes) <= _ALIKE:
-            alone = Remark(remark.level, remark.cause)
-            yield from placed(_BELOW, remark_in_words(alone), columns)
+    for finding in row.findings:
+        if len(finding.nodes) <= _ALIKE:
+            alone = NodeFinding(finding.level, finding.cause)
+            yield from placed(_BELOW, format_finding(alone), columns)
     for one in row.incidents[:INCIDENTS_SHOWN]:
-        words = incident_in_words(one, merged.now, len(merged.answered))
+        words = format_incident(one, merged.now, len(merged.answered))
         yield from placed(_BELOW, words, columns)
     if (more := len(row.incidents) - INCIDENTS_SHOWN) > 0:
         yield f"{_BELOW}and {plural(more, 'more cause')}: the command status lists them"
@@ -166,9 +166,9 @@ def _answered(merged: Merged) -> str:
 
 
 def _header(merged: Merged) -> str:
-    words = counted_ports(len(merged.ports) + merged.healthy, merged.ill)
+    words = counted_ports(len(merged.ports) + merged.healthy, merged.unhealthy)
     answered = [row for row in merged.rows if row.has_answer]
-    counts = [f"{count_in_words(sum(row.sums.active for row in answered))} open"]
+    counts = [f"{format_count(sum(row.sums.active for row in answered))} open"]
     if saved := sum(row.sums.saved for row in answered):
         counts.append(f"{plural(saved, 'connection')} saved")
     return "  ".join([_answered(merged), words, ", ".join(counts)])
@@ -185,9 +185,9 @@ def _namespace_lines(merged: Merged, columns: int) -> Iterator[str]:
     yield from placed("", what, columns)
 
 
-def _remark_lines(remark: Remark, columns: int, *, is_wide: bool) -> Iterator[str]:
-    yield from placed(f"  {MARKS[remark.level]} ", remark_in_words(remark), columns)
-    if is_wide and (hint := remedy(remark.cause)):
+def _remark_lines(finding: NodeFinding, columns: int, *, is_wide: bool) -> Iterator[str]:
+    yield from placed(f"  {MARKS[finding.level]} ", format_finding(finding), columns)
+    if is_wide and (hint := remedy(finding.cause)):
         yield from placed_remedy(_BELOW, f"-> {hint}", columns)
 
 
@@ -199,7 +199,7 @@ def _is_above(one: MergedIncident) -> bool:
 def _incident_lines(
     one: MergedIncident, merged: Merged, columns: int, *, is_wide: bool
 ) -> Iterator[str]:
-    facts, words = one.incident, incident_in_words(one, merged.now, len(merged.answered))
+    facts, words = one.incident, format_incident(one, merged.now, len(merged.answered))
     return incident_lines(facts, words, one.command, merged.now, columns, is_full=is_wide)
 
 
@@ -214,12 +214,12 @@ def _port_lines(
     ]
     for port, (name, address) in zip(ports, cells, strict=True):
         head = f"  {MARKS[port.mark]} {name.ljust(widths[0])}  {address.ljust(widths[1])}  "
-        words = port_in_words(port, merged, said)
+        words = format_port(port, merged, said)
         yield from placed(head, f"{words}{_traffic(port)}", columns)
         for endpoint in islice(port.endpoints, _ENDPOINTS_SHOWN) if is_wide else ():
             pod = f" {shown(endpoint.pod)}" if endpoint.pod else ""
             place = f" ({shown(endpoint.node)})" if endpoint.node else ""
-            words = f"endpoint{pod}{place}  {endpoint_in_words(endpoint)}"
+            words = f"endpoint{pod}{place}  {format_endpoint(endpoint)}"
             yield from placed(_BELOW, words, columns)
     if more := len(merged.ports) - len(ports):
         yield f"    and {plural(more, 'more Service port')}"
@@ -242,15 +242,15 @@ def _traffic(port: MergedPort) -> str:
     if not counted:
         return ""
     noun = "flow" if port.first.protocol == "UDP" else "connection"
-    volume = bytes_in_words(sums.received_bytes + sums.sent_bytes)
-    return f"  {count_in_words(sums.active)} open, {plural(counted, noun)}, {volume}"
+    volume = format_bytes(sums.received_bytes + sums.sent_bytes)
+    return f"  {format_count(sums.active)} open, {plural(counted, noun)}, {volume}"
 
 
 def _node_cells(row: NodeRow) -> tuple[str, ...]:
     if not row.has_answer:
         return (shown(row.node), *("-" for _ in _NODE_HEADINGS[1:]))
     behind = "unknown" if row.behind is None else f"{len(row.behind):,}" if row.behind else "no"
-    age = "none" if row.plan_age_s is None else seconds_in_words(row.plan_age_s)
+    age = "none" if row.plan_age_s is None else format_seconds(row.plan_age_s)
     return (
         shown(row.node),
         shown(f"{row.version} {row.commit}".strip()) or "unknown",
@@ -258,12 +258,12 @@ def _node_cells(row: NodeRow) -> tuple[str, ...]:
         shown(row.path) or "unknown",
         age,
         behind,
-        f"{row.ill:,} of {row.ports:,}",
+        f"{row.unhealthy:,} of {row.ports:,}",
         count_in_short(row.sums.active),
         count_in_short(row.sums.connections + row.sums.kernel_connections),
         count_in_short(row.sums.failed),
         "unknown" if row.cpu is None else f"{100 * row.cpu:.1f} %",
-        bytes_in_words(row.memory_bytes) if row.memory_bytes else "unknown",
+        format_bytes(row.memory_bytes) if row.memory_bytes else "unknown",
     )
 
 

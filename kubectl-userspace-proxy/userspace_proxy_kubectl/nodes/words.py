@@ -22,9 +22,9 @@ from userspace_proxy.model.quoting import shown
 from userspace_proxy.status.incident_words import since
 
 from .endpoints import Extent, MergedEndpoint, same_cause
+from .findings import NodeFinding
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort, NodeGroup
-from .remarks import Remark
 
 # A Service port's text is bounded, however much is wrong.
 _CAUSES = 2
@@ -53,12 +53,12 @@ def on_nodes(nodes: Sequence[str], total: int) -> str:
     return f"on {listed(nodes)}{f' ({len(nodes):,} of {total:,})' if total > 1 else ''}"
 
 
-def remark_in_words(remark: Remark) -> str:
+def format_finding(finding: NodeFinding) -> str:
     """Return a finding with its nodes, as a sentence without a full stop."""
-    return _cut(say(remark.cause.replace(within=listed(remark.nodes, 3))))
+    return _cut(say(finding.cause.replace(within=listed(finding.nodes, 3))))
 
 
-def port_in_words(port: MergedPort, merged: Merged, above: Collection[object] = ()) -> str:
+def format_port(port: MergedPort, merged: Merged, above: Collection[object] = ()) -> str:
     """Return how a Service port is served on all nodes, as clauses.
 
     Args:
@@ -79,7 +79,7 @@ def port_in_words(port: MergedPort, merged: Merged, above: Collection[object] = 
     return "; ".join(parts)
 
 
-def endpoint_in_words(endpoint: MergedEndpoint) -> str:
+def format_endpoint(endpoint: MergedEndpoint) -> str:
     """Return which nodes an endpoint answers, and which not, as clauses."""
     counts = _Counts(len(endpoint.tried), len(endpoint.answered), endpoint.left_out)
     if not counts.tried:
@@ -101,7 +101,7 @@ def endpoint_in_words(endpoint: MergedEndpoint) -> str:
     return "; ".join(parts)
 
 
-def incident_in_words(one: MergedIncident, now: float, total: int) -> str:
+def format_incident(one: MergedIncident, now: float, total: int) -> str:
     """Return an incident in one line: the fault, its nodes, what it affects, since when.
 
     Args:
@@ -113,8 +113,8 @@ def incident_in_words(one: MergedIncident, now: float, total: int) -> str:
     else:
         counts = _Counts(one.tried, one.answered, one.left_out)
         what = _seen(one.cause, one.nodes, counts, facts.endpoints[0], one.extent)
-    touched = facts.services[0] if len(facts.services) == 1 else facts.touched
-    return f"{what}: {', '.join(filter(None, (shown(touched), since(facts, now))))}"
+    affected = facts.services[0] if len(facts.services) == 1 else facts.affected
+    return f"{what}: {', '.join(filter(None, (shown(affected), since(facts, now))))}"
 
 
 def _by_state(port: MergedPort, total: int, above: Collection[object]) -> Iterator[str]:
@@ -156,7 +156,7 @@ def _causes(
         cause = causes[same]
         if (endpoint := by_address.get(str(cause.get("at")))) is not None:
             # This text contains all of the endpoint's causes.
-            texts[endpoint_in_words(endpoint)] = None
+            texts[format_endpoint(endpoint)] = None
         else:
             of = f" ({plural(nodes[same], 'node')})" if nodes[same] < total else ""
             texts[f"{_say(cause)}{of}"] = None
@@ -170,7 +170,7 @@ def _is_uneven(endpoint: MergedEndpoint, port: MergedPort) -> bool:
     if endpoint.extent in (Extent.PATH, Extent.SOME):
         return True
     is_known = bool(endpoint.failing) and not endpoint.left_out
-    return is_known and len(endpoint.tried) < port.served + port.ill
+    return is_known and len(endpoint.tried) < port.served + port.unhealthy
 
 
 def _seen(cause: Cause, nodes: Sequence[str], counts: _Counts, at: str, extent: Extent) -> str:

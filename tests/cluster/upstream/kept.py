@@ -54,8 +54,8 @@ def _read_table(part: str, listed: dict[str, Sequence[str]]) -> Iterator[Run]:
     cells |= dict.fromkeys(listed[lines[0]], [MARKS[PASSED]] * len(titles))
     proxies = [_TITLES[title] for title in titles]
     columns = list(zip(proxies, (_bare(cni) for cni in cells[CNI]), strict=True))
-    remarks = [found for line in lines if (found := _REMARK.fullmatch(line))]
-    reasons = {found[1]: dict(_read_reasons(found[2])) for found in remarks}
+    findings = [found for line in lines if (found := _REMARK.fullmatch(line))]
+    reasons = {found[1]: dict(_read_reasons(found[2])) for found in findings}
     for index, (proxy, cni) in enumerate(columns):
         results = _read_results(cells, index, (proxy, cni), reasons)
         yield Run(
@@ -92,8 +92,8 @@ def _read_results(
         yield Result(name, outcome, 0.0, reason)
 
 
-def _read_reasons(remark: str) -> Iterator[tuple[Column, str]]:
-    _, *parts = _COLUMNS.split(remark)
+def _read_reasons(finding: str) -> Iterator[tuple[Column, str]]:
+    _, *parts = _COLUMNS.split(finding)
     for columns, reason in zip(parts[::2], parts[1::2], strict=True):
         for column in columns.split(", "):
             proxy, _, cni = column.partition(" with ")

@@ -98,8 +98,8 @@ def _render_table(
         lines += [f"{EVERYWHERE} {THOSE_OF}{first}.", ""]
     elif passed:
         lines += [EVERYWHERE, "", *(f"- {name}" for name in passed), ""]
-    remarks = list(_remarks(names, columns, results))
-    return "\n".join([*lines, *remarks, *([""] if remarks else [])])
+    findings = list(_findings(names, columns, results))
+    return "\n".join([*lines, *findings, *([""] if findings else [])])
 
 
 def _count(run: Run) -> str:
@@ -115,7 +115,7 @@ def _cell(result: Result | None) -> str:
     return MARKS[result.outcome] if result else ""
 
 
-def _remarks(
+def _findings(
     names: Iterable[str],
     columns: Sequence[Column],
     results: Mapping[Column, Mapping[str, Result]],

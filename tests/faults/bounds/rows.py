@@ -26,16 +26,16 @@ from userspace_proxy.filters.reading import CHAINS_MAX
 from userspace_proxy.lookup.dns_server import ELSEWHERE_MAX
 from userspace_proxy.lookup.dns_wire import QUERY_BYTES_MAX
 from userspace_proxy.model.annotations import HOLD_MAX, TEXT_MAX
-from userspace_proxy.model.composing import DOCUMENTS_MAX
 from userspace_proxy.model.endpoint_names import NAMES_MAX
 from userspace_proxy.model.proxy_protocol import HEADER_BYTES
 from userspace_proxy.model.reading import HINTED_MAX
 from userspace_proxy.model.similar import COMPARED_MAX
+from userspace_proxy.model.yaml_builder import DOCUMENTS_MAX
 from userspace_proxy.plan import bounds, kernel_room
 from userspace_proxy.plane import path_probes, probe_schedule
+from userspace_proxy.plane.authentication import PLACES
 from userspace_proxy.plane.channel import MAX_WAITING_BYTES
 from userspace_proxy.plane.messages import MAX_GROUP_BYTES
-from userspace_proxy.plane.reception import PLACES
 from userspace_proxy.policy.usable import ENDPOINTS_MAX
 from userspace_proxy.scaling.lease_notes import DEMAND_BYTES_MAX, ROUND_BYTES_MAX
 from userspace_proxy.sources.kubernetes import events, shares

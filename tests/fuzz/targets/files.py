@@ -14,7 +14,7 @@ from userspace_proxy.config.settings import Settings
 from userspace_proxy.config.writing import render_config
 from userspace_proxy.errors import ConfigError, InputError, SourceError
 from userspace_proxy.model.document import decode, parse_documents, split_documents
-from userspace_proxy.model.lenient import parse_first
+from userspace_proxy.model.kubectl_yaml import parse_first
 from userspace_proxy.sources.kubernetes import kubeconfig
 from userspace_proxy.sources.kubernetes.plugin import cluster_info
 from userspace_proxy.sources.kubernetes.proxies import choose_proxy, proxy_of_environment

@@ -117,7 +117,7 @@ def _names(machine: Machine, kernel: Any, descriptors: int) -> dict[str, Any]:
             is_answered=is_answered,
             open_challenge=lambda: machine.kernel.socket(_socket.AF_NETLINK),
         ),
-        "open_rendezvous": kernel.open_rendezvous,
+        "open_worker_socket": kernel.open_worker_socket,
         "start_child": lambda _entry: machine.start_child(
             lambda fd: worker_main._run(kernel.socket(fileno=fd))
         ),

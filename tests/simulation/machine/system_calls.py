@@ -148,7 +148,7 @@ class ProcessKernel(Kernel):
         """Return a socket for the end of a connection, or for a rendezvous."""
         return ProcessSocket(self, _socket.AF_UNIX, _socket.SOCK_STREAM, 0, self.allocate(end))
 
-    def open_rendezvous(self, label: str) -> ProcessSocket:
+    def open_worker_socket(self, label: str) -> ProcessSocket:
         """Part of plane.rendezvous."""
         self.enter("listen")
         self.lack("rendezvous")
@@ -231,7 +231,7 @@ class ProcessSocket(SimulatedSocket):
 
     __slots__ = ("proto",)
 
-    vouchers = ()
+    name_proofs = ()
     """Part of kernel.abstract_sockets.VouchedSocket."""
     _kernel: ProcessKernel
 

@@ -84,7 +84,7 @@ class AgentRun:
             workers=plan.later_workers if is_later else plan.workers,
             state_dir=FOLDER if plan.keeps_state else "",
             hand_over=(lambda _sock: None) if plan.keeps_workers else None,
-            predecessor_drain_s=DRAIN_S,
+            previous_drain_s=DRAIN_S,
         )
         agent = self.agent = Agent("nftables", world.make_source(), options, LACKS_NOTHING)
         try:

@@ -14,7 +14,7 @@ import uvloop
 from userspace_proxy.agent.hand_over import answer_requests
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.agent.signals import stop_on_signal
-from userspace_proxy.agent.take_back import reap_children, takes_back, wait_for_workers
+from userspace_proxy.agent.after_hand_over import reap_children, takes_back, wait_for_workers
 
 async def main():
     if takes_back():

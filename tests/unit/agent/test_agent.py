@@ -18,7 +18,7 @@ from userspace_proxy.facts import PortState
 from userspace_proxy.kernel.offers import LACKS_NOTHING
 from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
 from userspace_proxy.model.reading import LABEL_SERVICE_NAME
-from userspace_proxy.plane.adoption import Predecessors
+from userspace_proxy.plane.adoption import PreviousWorkers
 from userspace_proxy.sources import ManifestSource, MemorySource
 from userspace_proxy_testing.fakes.steering import FakeSteering
 
@@ -66,14 +66,14 @@ async def test_workers_of_the_last_run_end_once_no_client_is_steered_to_them(
     monkeypatch.setattr(agents, "LAST_ANSWER_S", 0.01)
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    predecessors = Predecessors(asyncio.get_running_loop(), [ours])
+    previous_workers = PreviousWorkers(asyncio.get_running_loop(), [ours])
     if not is_late:
-        predecessors._workers[0].handed_over.set_result(None)
+        previous_workers._workers[0].handed_over.set_result(None)
     had_ended = []
 
     async def adopt(_label, stack):
-        stack.callback(predecessors.close)
-        return predecessors
+        stack.callback(previous_workers.close)
+        return previous_workers
 
     class Watched(FakeSteering):
         async def apply(self, wanted):
@@ -99,10 +99,10 @@ async def test_clients_wait_at_ports_that_no_worker_has_handed_over(monkeypatch,
     async def adopt(_label, stack):
         ours, theirs = socket.socketpair()
         theirs.close()
-        predecessors = Predecessors(asyncio.get_running_loop(), [ours])
-        stack.callback(predecessors.close)
-        assert await predecessors.adopt() == 0
-        return predecessors if has_workers else None
+        previous_workers = PreviousWorkers(asyncio.get_running_loop(), [ours])
+        stack.callback(previous_workers.close)
+        assert await previous_workers.adopt() == 0
+        return previous_workers if has_workers else None
 
     async def prepare(*_args):
         pass

@@ -21,8 +21,8 @@ from userspace_proxy.agent.lock import NodeLock, connect_to_holder
 from userspace_proxy.agent.rounds.options import Options
 from userspace_proxy.errors import LockHeld
 from userspace_proxy.kernel import abstract_sockets, net_admin_proof
-from userspace_proxy.plane import reception
-from userspace_proxy.plane.rendezvous import open_rendezvous
+from userspace_proxy.plane import authentication
+from userspace_proxy.plane.worker_sockets import open_worker_socket
 
 from ..dataplane.waiting import until
 from .holders import running
@@ -213,7 +213,7 @@ async def requests(lock):
 
 @pytest.mark.parametrize("said", [b"what?", b"hand over\nhand over\n", b"proved\n"])
 async def test_one_that_says_anything_else_is_disconnected(requests, said, monkeypatch):
-    monkeypatch.setattr(reception, "_PROVE_S", 0.02)
+    monkeypatch.setattr(authentication, "_PROVE_S", 0.02)
     with connect_to_holder("a")[0] as sock:
         sock.send(said)
         received = b""
@@ -261,7 +261,7 @@ async def test_without_workers_nothing_is_adopted_or_ended():
 
 async def test_workers_of_a_killed_process_are_ended(monkeypatch, caplog):
     monkeypatch.setattr(hand_over, "END_S", 0.05)
-    with open_rendezvous("a"):
+    with open_worker_socket("a"):
         # A process that never reads.
         await end_workers("a")
     assert "workers did not exit in time" in caplog.text

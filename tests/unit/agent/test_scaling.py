@@ -33,7 +33,7 @@ def _quick(monkeypatch):
         monkeypatch.setattr(scaling, name, 0.01)
 
 
-class Predecessors(list):
+class PreviousWorkers(list):
     """Workers of the last process."""
 
 
@@ -54,7 +54,7 @@ async def proxy(plane):
     """A proxy whose Service has a pod."""
     async with contextlib.AsyncExitStack() as stack:
         options = Options(
-            node_name="node-1", proxy_name="canary", allow_wake=True, predecessor_drain_s=30.0
+            node_name="node-1", proxy_name="canary", allow_wake=True, previous_drain_s=30.0
         )
         core = make_core(plane, FakeSteering(), options)
         stack.callback(core.served_ports.close)
@@ -72,16 +72,16 @@ async def proxy(plane):
                 core.sync.publish(snapshot)
                 await core.sync._round()
 
-            async def start(self, predecessors=None, **changes):
-                core.predecessors = predecessors
+            async def start(self, previous_workers=None, **changes):
+                core.previous_workers = previous_workers
                 core.source = Shared(self.store)
                 core.options = dataclasses.replace(core.options, **changes)
                 self.component = Scaling(core, clock=lambda: self.now)
                 await self.component.start(supervisor)
 
-            def promise(self, until=float("inf")):
+            def cordon(self, until=float("inf")):
                 """Have new clients wait for a round until its time is up, in monotonic seconds."""
-                self.component._resting._promises.promise(WEB, "7", until)
+                self.component._resting._cordons.cordon(WEB, "7", until)
 
             @property
             def endpoints(self):
@@ -138,7 +138,7 @@ async def test_after_a_failure_a_step_is_tried_again_soon(proxy, monkeypatch, ca
 
 
 async def test_connections_of_old_workers_are_unknown_until_they_have_drained(proxy):
-    old = Predecessors(["worker"])
+    old = PreviousWorkers(["worker"])
     await proxy.serve()
     await proxy.start(old)
     assert not proxy.component._resting.is_known()
@@ -151,7 +151,7 @@ async def test_connections_of_old_workers_are_unknown_until_they_have_drained(pr
 
 
 async def test_without_old_workers_all_connections_are_known(proxy):
-    await proxy.start(Predecessors())
+    await proxy.start(PreviousWorkers())
     assert proxy.component._resting.is_known()
 
 
@@ -168,10 +168,10 @@ async def test_a_promise_ends_in_time_although_its_service_names_no_workload_now
     await proxy.serve()
     await proxy.start()
     await until(lambda: HOLDER in proxy.store.leases)
-    proxy.promise()
+    proxy.cordon()
     assert proxy.endpoints == []
     await proxy.serve(Handling(hold=Hold(60.0)))
-    proxy.promise(0.0)
+    proxy.cordon(0.0)
     await until(lambda: proxy.endpoints == [POD])
 
 
@@ -180,18 +180,18 @@ async def test_a_promise_ends_in_time_although_the_server_is_down(proxy, monkeyp
     await proxy.serve()
     await proxy.start()
     await until(lambda: HOLDER in proxy.store.leases)
-    proxy.promise()
+    proxy.cordon()
     proxy.store.failure = "the server is down"
     # A report is due.
     proxy.component._resting._node._written = None
     await until(lambda: "the server is down" in caplog.text)
-    proxy.promise(0.0)
+    proxy.cordon(0.0)
     await until(lambda: proxy.endpoints == [POD])
 
 
 async def test_promises_of_the_last_process_hold_before_any_service_is_served(proxy, tmp_path):
     data = json.dumps({"round": "7", "endpoints": {str(WEB): [(POD, 8080)]}}).encode()
-    file = file_of_proxy(str(tmp_path), "promises.json", "canary")
+    file = file_of_proxy(str(tmp_path), "cordons.json", "canary")
     file.write(data, current_at=time.time())
     await proxy.start(state_dir=str(tmp_path))
     await proxy.serve()
@@ -200,9 +200,9 @@ async def test_promises_of_the_last_process_hold_before_any_service_is_served(pr
 
 async def test_a_promise_that_cannot_be_kept_on_disk_is_logged(proxy, caplog):
     async def look():
-        raise StateFileError("cannot write promises.json: No space left on device")
+        raise StateFileError("cannot write cordons.json: No space left on device")
 
     await proxy.serve()
     await proxy.start()
     proxy.component._resting._holder.look = look
-    await until(lambda: "not scaled to zero: cannot write promises.json" in caplog.text)
+    await until(lambda: "not scaled to zero: cannot write cordons.json" in caplog.text)

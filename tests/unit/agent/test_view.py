@@ -28,7 +28,7 @@ from userspace_proxy.causes.services import (
 from userspace_proxy.causes.slices import none_local
 from userspace_proxy.cluster import Store
 from userspace_proxy.diagnosis.judge import diagnose
-from userspace_proxy.diagnosis.paths import PathView, target_in_words
+from userspace_proxy.diagnosis.paths import PathView, format_target
 from userspace_proxy.facts import (
     ClientMistake,
     EndpointCounters,
@@ -416,7 +416,7 @@ def leads_to(served_ports, bind=Bind.PROXY_PORT):
         pytest.param(
             [POD_A],
             {"handling": Handling(path=DataPath.KERNEL)},
-            target_in_words(PathView(DataPath.KERNEL), WEB),
+            format_target(PathView(DataPath.KERNEL), WEB),
             id="on-the-kernel-path",
         ),
     ],

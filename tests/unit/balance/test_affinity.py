@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.balance.affinity import MAX_PINS, PIN_BYTES, AffinityTable, AffinityTables
+from userspace_proxy.balance.affinity import ENTRY_BYTES, MAX_ENTRIES, AffinityTable, AffinityTables
 
 from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B
 
@@ -19,33 +19,33 @@ from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B
 )
 def test_lookup(client, usable, now, expected):
     table = AffinityTable(timeout_s=10800)
-    table.pin(ALICE, POD_A, now=0.0)
+    table.entry(ALICE, POD_A, now=0.0)
     assert table.lookup(client, usable, now) == expected
 
 
 def test_a_lookup_does_not_count_as_a_use():
     table = AffinityTable(timeout_s=60)
-    table.pin(ALICE, POD_A, now=0.0)
+    table.entry(ALICE, POD_A, now=0.0)
     assert table.lookup(ALICE, {POD_A}, now=59.0) == POD_A
     assert table.lookup(ALICE, {POD_A}, now=60.0) is None
 
 
 def test_a_new_client_replaces_the_longest_unused_one():
     table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
-    table.pin(ALICE, POD_A, now=0.0)
-    table.pin(BOB, POD_A, now=1.0)
-    table.pin(ALICE, POD_A, now=2.0)
-    table.pin(CAROL, POD_A, now=3.0)
+    table.entry(ALICE, POD_A, now=0.0)
+    table.entry(BOB, POD_A, now=1.0)
+    table.entry(ALICE, POD_A, now=2.0)
+    table.entry(CAROL, POD_A, now=3.0)
     pinned = {who: table.lookup(who, {POD_A}, now=4.0) for who in (ALICE, BOB, CAROL)}
     assert pinned == {ALICE: POD_A, BOB: None, CAROL: POD_A}
 
 
 def test_pins_of_a_former_process_count_from_their_last_use():
     former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60)
-    former.pin(ALICE, POD_A, now=1000.0)
-    former.pin(BOB, POD_A, now=1010.0)
+    former.entry(ALICE, POD_A, now=1000.0)
+    former.entry(BOB, POD_A, now=1010.0)
     # It has been seen since.
-    table.pin(BOB, POD_B, now=5.0)
+    table.entry(BOB, POD_B, now=5.0)
     table.restore(former.each(now=1020.0), now=10.0)
     usable = {POD_A, POD_B}
     assert table.lookup(ALICE, usable, now=49.9) == POD_A
@@ -57,8 +57,8 @@ def test_pins_of_a_former_process_count_from_their_last_use():
 def test_of_two_former_processes_the_pin_that_was_used_last_counts(order):
     """One may have it from a process before, and the client may have changed since."""
     table = AffinityTable(timeout_s=60)
-    for pins in [[(ALICE, POD_A, 30.0)], [(ALICE, POD_B, 10.0)]][::order]:
-        table.restore(pins, now=0.0)
+    for entries in [[(ALICE, POD_A, 30.0)], [(ALICE, POD_B, 10.0)]][::order]:
+        table.restore(entries, now=0.0)
     assert list(table.each(now=0.0)) == [(ALICE, POD_B, 10.0)]
 
 
@@ -66,20 +66,20 @@ def test_a_pin_that_replaces_an_older_one_is_not_the_first_to_go():
     table = AffinityTable(timeout_s=60, tables=AffinityTables(2))
     table.restore([(BOB, POD_A, 50.0), (ALICE, POD_A, 55.0)], now=0.0)
     table.restore([(ALICE, POD_B, 1.0)], now=0.0)
-    table.pin(CAROL, POD_A, now=0.0)
+    table.entry(CAROL, POD_A, now=0.0)
     assert {client for client, _, _ in table.each(now=0.0)} == {ALICE, CAROL}
 
 
 def test_pins_may_change_while_they_are_read():
     table = AffinityTable(timeout_s=60)
     for now, client in enumerate((ALICE, BOB, CAROL)):
-        table.pin(client, POD_A, now)
-    pins = table.each(now=3.0)
-    assert next(pins) == (CAROL, POD_A, 1.0)
+        table.entry(client, POD_A, now)
+    entries = table.each(now=3.0)
+    assert next(entries) == (CAROL, POD_A, 1.0)
     table.lookup(BOB, {POD_B}, now=4.0)
-    table.pin(ALICE, POD_B, now=5.0)
-    table.pin("203.0.113.9", POD_A, now=6.0)
-    assert list(pins) == [(ALICE, POD_B, 0.0)]
+    table.entry(ALICE, POD_B, now=5.0)
+    table.entry("203.0.113.9", POD_A, now=6.0)
+    assert list(entries) == [(ALICE, POD_B, 0.0)]
 
 
 def test_no_pin_of_a_former_process_is_of_the_future():
@@ -95,7 +95,7 @@ def clients(table):
 
 @pytest.fixture
 def tables():
-    return AffinityTables(max_pins=6)
+    return AffinityTables(max_entries=6)
 
 
 @pytest.fixture
@@ -103,14 +103,14 @@ def large(tables):
     """A Service port with four of six pins."""
     table = AffinityTable(60, tables)
     for n in range(4):
-        table.pin(f"203.0.113.{n}", POD_A, now=n)
+        table.entry(f"203.0.113.{n}", POD_A, now=n)
     return table
 
 
 def test_at_the_bound_the_largest_table_loses_its_longest_unused_pin(tables, large):
     small = AffinityTable(60, tables)
     for client in (ALICE, BOB, CAROL):
-        small.pin(client, POD_B, now=10.0)
+        small.entry(client, POD_B, now=10.0)
     assert clients(small) == [CAROL, BOB, ALICE]
     assert clients(large) == ["203.0.113.3", "203.0.113.2", "203.0.113.1"]
     assert len(tables) == 6
@@ -118,9 +118,9 @@ def test_at_the_bound_the_largest_table_loses_its_longest_unused_pin(tables, lar
 
 def test_a_table_that_floods_loses_its_own_pins_only(tables, large):
     small = AffinityTable(60, tables)
-    small.pin(ALICE, POD_B, now=0.0)
+    small.entry(ALICE, POD_B, now=0.0)
     for n in range(100):
-        large.pin(f"198.51.100.{n}", POD_A, now=n)
+        large.entry(f"198.51.100.{n}", POD_A, now=n)
         assert len(tables) <= 6
     assert clients(small) == [ALICE]
     assert len(large) == 5
@@ -129,7 +129,7 @@ def test_a_table_that_floods_loses_its_own_pins_only(tables, large):
 def test_former_pins_displace_those_of_a_larger_table_only(tables, large):
     former, small = AffinityTable(60), AffinityTable(60, tables)
     for n in range(9):
-        former.pin(f"198.51.100.{n}", POD_B, now=n)
+        former.entry(f"198.51.100.{n}", POD_B, now=n)
     small.restore(former.each(now=9.0), now=9.0)
     assert len(small) == len(large) == 3
     assert clients(small) == clients(former)[:3]
@@ -143,17 +143,17 @@ def test_what_is_forgotten_makes_room(tables, large):
     assert len(tables) == 0
     small = AffinityTable(60, tables)
     for n in range(6):
-        small.pin(f"198.51.100.{n}", POD_B, now=n)
+        small.entry(f"198.51.100.{n}", POD_B, now=n)
     assert len(small) == 6
 
 
 def test_memory_is_freed_from_the_largest_tables(tables, large):
     small = AffinityTable(60, tables)
-    small.pin(ALICE, POD_B, now=0.0)
-    assert tables.free(2 * PIN_BYTES + 1) == 3 * PIN_BYTES
+    small.entry(ALICE, POD_B, now=0.0)
+    assert tables.free(2 * ENTRY_BYTES + 1) == 3 * ENTRY_BYTES
     assert (len(large), len(small)) == (1, 1)
-    assert tables.free(100 * PIN_BYTES) == 2 * PIN_BYTES
-    assert tables.free(PIN_BYTES) == 0
+    assert tables.free(100 * ENTRY_BYTES) == 2 * ENTRY_BYTES
+    assert tables.free(ENTRY_BYTES) == 0
     assert len(tables) == len(large) == len(small) == 0
 
 
@@ -161,6 +161,6 @@ def test_a_step_frees_a_part_of_very_many():
     tables = AffinityTables()
     table = AffinityTable(60, tables)
     for n in range(10_000):
-        table.pin(str(n), POD_A, now=0.0)
-    assert 0 < tables.free(MAX_PINS * PIN_BYTES) < 10_000 * PIN_BYTES
+        table.entry(str(n), POD_A, now=0.0)
+    assert 0 < tables.free(MAX_ENTRIES * ENTRY_BYTES) < 10_000 * ENTRY_BYTES
     assert len(table) > 0

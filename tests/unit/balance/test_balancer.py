@@ -160,15 +160,15 @@ def test_pins_of_a_former_process_are_restored():
     former, successor = (Balancer(PODS, affinity_timeout_s=60) for _ in range(2))
     former.pick(BOB, 0.0)
     assert former.pick(ALICE, 0.0) == POD_B
-    successor.restore(former.pins(5.0), 5.0)
+    successor.restore(former.entries(5.0), 5.0)
     assert successor.pick(ALICE, 5.0) == POD_B
 
 
 def test_without_affinity_there_are_no_pins():
     former, balancer = Balancer(PODS, affinity_timeout_s=60), Balancer(PODS)
     former.pick(ALICE, 0.0)
-    balancer.restore(former.pins(0.0), 0.0)
-    assert list(balancer.pins(0.0)) == []
+    balancer.restore(former.entries(0.0), 0.0)
+    assert list(balancer.entries(0.0)) == []
 
 
 class TestStandby:

@@ -96,11 +96,11 @@ def test_pins_of_a_former_process_are_restored_by_the_clients_address():
     former.inner.pick(INSIDE, 0.0)
     former.outer.pick(OUTSIDE, 0.0)
     successor = split(affinity_timeout_s=60)
-    successor.restore(former.pins(5.0), 5.0)
+    successor.restore(former.entries(5.0), 5.0)
     assert successor.pick(INSIDE, 5.0) == POD_B
     assert successor.pick(OUTSIDE, 5.0) == POD_C
     sides = successor.inner, successor.outer
-    assert [len(list(side.pins(5.0))) for side in sides] == [1, 1]
+    assert [len(list(side.entries(5.0))) for side in sides] == [1, 1]
 
 
 @pytest.mark.parametrize(("client", "serving"), [(INSIDE, POD_A), (OUTSIDE, POD_C)])

@@ -17,14 +17,14 @@ from userspace_proxy.causes.say import Form, object_of, remedy, say
 from userspace_proxy.model import Failure, ServiceKey, SliceKey
 from userspace_proxy.model.annotations import ANNOTATIONS, read_hold
 from userspace_proxy.model.endpoint_names import read_host
-from userspace_proxy.model.notation import (
+from userspace_proxy.model.source_ranges import parse_range
+from userspace_proxy.model.syntax import (
     check_common_address,
     check_family,
     check_label,
     check_subdomain,
     check_target_port,
 )
-from userspace_proxy.model.source_ranges import parse_range
 from userspace_proxy.plan.kernel_room import TOO_EXACT
 
 from ..refusals import why

@@ -29,11 +29,11 @@ def clean_logging():
 
 
 @pytest.fixture
-def stand_ins(monkeypatch):
+def substitutes(monkeypatch):
     """Replace the functions behind the commands; returns their arguments."""
     calls = []
 
-    def stand_in(module, function, outcome):
+    def substitute(module, function, outcome):
         def called(*args):
             calls.append((function, *args))
             if isinstance(outcome, BaseException):
@@ -45,9 +45,9 @@ def stand_ins(monkeypatch):
         monkeypatch.setitem(sys.modules, module, replacement)
 
     def set_outcome(outcome=0):
-        stand_in("userspace_proxy.agent.run", "run_agent", outcome)
-        stand_in("userspace_proxy.agent.cleanup", "cleanup", outcome)
-        stand_in("userspace_proxy_testing.commands.demo", "demo", outcome)
+        substitute("userspace_proxy.agent.run", "run_agent", outcome)
+        substitute("userspace_proxy.agent.cleanup", "cleanup", outcome)
+        substitute("userspace_proxy_testing.commands.demo", "demo", outcome)
         return calls
 
     return set_outcome

@@ -10,9 +10,9 @@ from userspace_proxy.cli import main
 from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy.cli.plugin_commands import all_commands
 from userspace_proxy.errors import ConfigError, SteeringError
-from userspace_proxy.version import __version__, own_commit, version_in_words
+from userspace_proxy.version import __version__, format_version, own_commit
 
-VERSION = version_in_words(__version__, own_commit())
+VERSION = format_version(__version__, own_commit())
 ALL = ", ".join(all_commands(COMMANDS))
 
 
@@ -20,8 +20,8 @@ ALL = ", ".join(all_commands(COMMANDS))
     ("words", "port"),
     [(["demo"], None), (["demo", "--port=8080"], "8080"), (["demo", "--port", "0"], "0")],
 )
-def test_demo_gets_its_port(words, port, stand_ins):
-    calls = stand_ins()
+def test_demo_gets_its_port(words, port, substitutes):
+    calls = substitutes()
     assert main(words) == 0
     ((_, given),) = calls
     assert given.values.get("port") == port
@@ -68,9 +68,9 @@ def test_wrong_usage_is_one_line_and_status_2(words, message, capsys):
     ],
 )  # fmt: skip
 def test_the_way_a_command_ends_becomes_an_exit_status(
-    outcome, status, err, stand_ins, clean_logging, capfd
+    outcome, status, err, substitutes, clean_logging, capfd
 ):
-    stand_ins(outcome)
+    substitutes(outcome)
     assert main([]) == status
     # As at the exit.
     for handler in logging.getLogger().handlers:
@@ -78,8 +78,8 @@ def test_the_way_a_command_ends_becomes_an_exit_status(
     assert capfd.readouterr().err == err
 
 
-def test_a_bug_shows_its_traceback_without_secrets(stand_ins, clean_logging, capsys):
-    stand_ins(ZeroDivisionError("http://me:hunter2@proxy"))
+def test_a_bug_shows_its_traceback_without_secrets(substitutes, clean_logging, capsys):
+    substitutes(ZeroDivisionError("http://me:hunter2@proxy"))
     with pytest.raises(SystemExit, match="1"):
         main([])
     error = capsys.readouterr().err
@@ -152,8 +152,8 @@ def test_an_output_that_cannot_be_written_is_one_line(redirection, error, word):
     assert (done.returncode, done.stderr) == (1, line)
 
 
-def test_an_error_of_the_system_elsewhere_is_a_bug(stand_ins, clean_logging, capsys):
-    stand_ins(OSError(9, "Bad file descriptor"))
+def test_an_error_of_the_system_elsewhere_is_a_bug(substitutes, clean_logging, capsys):
+    substitutes(OSError(9, "Bad file descriptor"))
     with pytest.raises(SystemExit, match="1"):
         main([])
     assert capsys.readouterr().err.startswith("Traceback")

@@ -11,7 +11,7 @@ from userspace_proxy.cli.command_table import COMMANDS
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy_kubectl.cli.followed import FollowedNodes, _with_problems, read_once
-from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.reader import NodesReader
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE

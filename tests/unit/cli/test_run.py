@@ -7,9 +7,9 @@ from types import ModuleType
 import pytest
 
 from userspace_proxy.cli import main
-from userspace_proxy.version import __version__, own_commit, version_in_words
+from userspace_proxy.version import __version__, format_version, own_commit
 
-VERSION = version_in_words(__version__, own_commit())
+VERSION = format_version(__version__, own_commit())
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,8 @@ VERSION = version_in_words(__version__, own_commit())
         pytest.param(["run", "--v=2"], id="run"),
     ],
 )
-def test_run_is_the_default_command(words, stand_ins, clean_logging):
-    calls = stand_ins()
+def test_run_is_the_default_command(words, substitutes, clean_logging):
+    calls = substitutes()
     assert main(words) == 0
     assert [call[0] for call in calls] == ["run_agent"]
 
@@ -37,8 +37,8 @@ def test_run_starts_without_collecting_garbage(monkeypatch, clean_logging):
     assert [*collects, gc.isenabled()] == [False, True]
 
 
-def test_run_gets_settings_and_warnings(stand_ins, clean_logging):
-    calls = stand_ins(outcome=1)
+def test_run_gets_settings_and_warnings(substitutes, clean_logging):
+    calls = substitutes(outcome=1)
     assert main(["--hostname-override=node-1", "--ipvs-scheduler=rr"]) == 1
     ((_, settings, warnings, _, dropped_log_lines, _),) = calls
     assert dropped_log_lines() == 0
@@ -49,14 +49,14 @@ def test_run_gets_settings_and_warnings(stand_ins, clean_logging):
 
 
 @pytest.mark.parametrize("words", [["cleanup"], ["run", "--cleanup"], ["--cleanup", "--v=2"]])
-def test_cleanup_is_a_command_and_a_flag(words, stand_ins, clean_logging):
-    calls = stand_ins()
+def test_cleanup_is_a_command_and_a_flag(words, substitutes, clean_logging):
+    calls = substitutes()
     assert main(words) == 0
     assert [call[0] for call in calls] == ["cleanup"]
 
 
-def test_cleanup_reports_ignored_settings(stand_ins, clean_logging, capsys):
-    stand_ins()
+def test_cleanup_reports_ignored_settings(substitutes, clean_logging, capsys):
+    substitutes()
     main(["cleanup", "--proxy-mode=ipvs"])
     assert capsys.readouterr().err == (
         "warning: --proxy-mode=ipvs has no effect: this proxy runs in userspace mode\n"
@@ -69,14 +69,14 @@ def test_version_is_printed(words, capsys):
     assert capsys.readouterr().out == f"userspace-proxy {VERSION}\n"
 
 
-def test_version_can_be_switched_off(stand_ins, clean_logging):
-    calls = stand_ins()
+def test_version_can_be_switched_off(substitutes, clean_logging):
+    calls = substitutes()
     assert main(["--version=false"]) == 0
     assert [call[0] for call in calls] == ["run_agent"]
 
 
-def test_write_config_writes_settings_and_runs_nothing(stand_ins, tmp_path, capsys):
-    calls = stand_ins()
+def test_write_config_writes_settings_and_runs_nothing(substitutes, tmp_path, capsys):
+    calls = substitutes()
     path = tmp_path / "settings.yaml"
     assert main([f"--write-config-to={path}", "--proxy-mode=ipvs"]) == 0
     assert "mode: ipvs\n" in path.read_text()

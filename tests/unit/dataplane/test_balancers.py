@@ -80,7 +80,7 @@ def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
 def test_the_worker_counts_the_pins_that_are_in_use():
     tables, pods = AffinityTables(), (POD_A, POD_B)
     split = Serving(pods, 60, outside=[POD_B], inside=CLUSTER)
-    group = EndpointGroup(port_key("shop/web:http"), split, pins=tables)
+    group = EndpointGroup(port_key("shop/web:http"), split, entries=tables)
     for client in (POD_CLIENT, ALICE):
         picks(group, 1, client)
     counts = [len(tables)]

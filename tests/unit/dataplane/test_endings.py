@@ -7,7 +7,7 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning, endings, endpoint_group
 from userspace_proxy.dataplane.connection_log import LOGGER
-from userspace_proxy.facts.exchange import AT_END_S, OWED_AFTER_S
+from userspace_proxy.facts.connection_outcome import AT_END_S, OWED_AFTER_S
 from userspace_proxy.kernel.tcp_state import is_connected, silence, since_sent_s
 from userspace_proxy.model import Failure
 from userspace_proxy.model.connection_ends import EndReason

@@ -98,4 +98,4 @@ def test_an_endpoint_that_is_put_on_standby_loses_its_flows(group):
 def test_a_group_has_the_texts_of_its_service_port():
     group = EndpointGroup(port_key("shop/web:http", IPFamily.IPV6))
     assert (group.label, group.reference) == ("shop/web:http (IPv6)", "shop/web:http")
-    assert group.scopes == ("shop", "shop/web", "shop/web:http")
+    assert group.prefixes == ("shop", "shop/web", "shop/web:http")

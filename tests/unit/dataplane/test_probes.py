@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from tests.port_keys import port_key
-from userspace_proxy.balance.pairs import PAIR_S
+from userspace_proxy.balance.client_endpoint_pairs import PAIR_S
 from userspace_proxy.dataplane import EndpointGroup
 from userspace_proxy.dataplane.probes import _MAX_UNDER_WAY
 from userspace_proxy.model import DialFailure, Failure, SocketAddress

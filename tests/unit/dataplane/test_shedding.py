@@ -208,32 +208,32 @@ async def pinned(rig):
     web = rig.service(pod.address, affinity_timeout_s=60)
     for _ in range(20):
         await rig.pair(web, pod)
-    pins = AffinityTable(60.0, rig.engine.pins)
+    entries = AffinityTable(60.0, rig.engine.entries)
     for number in range(6000):
-        pins.pin(str(number), pod.address, 0.0)
+        entries.entry(str(number), pod.address, 0.0)
     limit = Limit(0)
     limit.limit = 16 * MIB
     rig.dataplane.watch_memory(lambda: [limit])
     limit.used_mib = 15
-    return pins
+    return entries
 
 
 async def test_while_memory_is_short_pins_go_before_connections(timed, timers):
-    pins = await pinned(timed)
+    entries = await pinned(timed)
     timers.advance(0.25)
-    assert len(pins) == 6000 - 5735
+    assert len(entries) == 6000 - 5735
     assert len(timed.connections) == 20
     timers.advance(0.25)
-    assert len(timed.engine.pins) == 0
+    assert len(timed.engine.entries) == 0
     # A 64th of the limit is spared.
     assert len(timed.connections) == 16
 
 
 async def test_pins_that_go_in_later_steps_spare_connections_too(timed, timers, monkeypatch):
-    monkeypatch.setattr("userspace_proxy.balance.affinity._STEP_PINS", 1000)
-    pins = await pinned(timed)
+    monkeypatch.setattr("userspace_proxy.balance.affinity._STEP_ENTRIES", 1000)
+    entries = await pinned(timed)
     timers.advance(0.25)
-    assert len(pins) == 5000
+    assert len(entries) == 5000
     assert len(timed.connections) == 20
 
 

@@ -63,7 +63,7 @@ def test_one_endpoint_is_one_incident_of_all_services_that_it_fails():
     (one,) = Incidents(make_view(*ports, make_port("calm"))).all()
     assert (len(one.services), one.ports, one.endpoints) == (35, 35, (POD,))
     assert one.cause == seen(refuses(POD), count=70)
-    assert (one.level, one.touched) == (Level.ATTENTION, "35 Services")
+    assert (one.level, one.affected) == (Level.ATTENTION, "35 Services")
     assert one.command.endswith(KUBECTL)
 
 
@@ -102,7 +102,7 @@ def test_a_cause_that_is_not_about_an_endpoint_may_touch_several_services_too():
     chain = next(one for one in found if one.cause.row.key == "not_listening")
     assert (chain.level, chain.command) == (Level.TROUBLE, "nft list chain ip nat KUBE")
     dropped = next(one for one in found if one.cause.row.key == "dropped_here")
-    assert dropped.touched == "2 endpoints of 2 Services"
+    assert dropped.affected == "2 endpoints of 2 Services"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_endpoints_of_one_node_that_all_fail_as_those_of_a_gone_host_are_one_inc
     incidents = Incidents(make_view(a, b, c))
     (one,) = incidents.all()
     assert one.cause == seen(node_silent("node-7"), 90.0, count=9)
-    assert one.touched == "2 endpoints of 3 Services"
+    assert one.affected == "2 endpoints of 3 Services"
     assert one.command == "kubectl describe node node-7"
     assert set(incidents.ids(a).values()) == {one.id}
     assert incidents.at([a]) == (one,)

@@ -1,7 +1,7 @@
 from userspace_proxy.causes.endpoints import silent_to_some
 from userspace_proxy.diagnosis.paths import (
     PathView,
-    path_in_words,
+    format_path,
 )
 from userspace_proxy.model import DataPath
 from userspace_proxy.policy import PathDecision
@@ -17,10 +17,10 @@ def test_what_is_said_of_paths_and_probes_is_on_the_page():
 
 
 def test_a_path_has_its_age_and_its_reason_where_they_are_known():
-    assert path_in_words("kernel", "it is asked for", 100.0, 280.0) == (
+    assert format_path("kernel", "it is asked for", 100.0, 280.0) == (
         "kernel for 3 min: it is asked for"
     )
-    assert path_in_words("userspace", "", 0.0, 280.0) == "userspace"
+    assert format_path("userspace", "", 0.0, 280.0) == "userspace"
 
 
 def test_a_path_counts_from_the_moment_at_which_it_comes_into_force():

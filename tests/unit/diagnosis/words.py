@@ -15,9 +15,9 @@ from userspace_proxy.diagnosis import clauses as said
 from userspace_proxy.diagnosis.clauses import ClauseRow
 from userspace_proxy.diagnosis.paths import (
     PathView,
-    counted_in_words,
-    probes_in_words,
-    target_in_words,
+    format_counted,
+    format_probes,
+    format_target,
 )
 from userspace_proxy.diagnosis.problems import problems_of_node
 from userspace_proxy.facts import (
@@ -176,7 +176,7 @@ PATHS = [
     (PathView(KERNEL, kernel_connections=5, socket_connections=1), "TCP"),
     (PathView(KERNEL, socket_connections=2), "TCP"),
     (PathView(kernel_connections=5, socket_connections=1), "TCP"),
-    (PathView(KERNEL, socket_connections=2, left_to_rules={WEB: "it says so"}), "TCP"),
+    (PathView(KERNEL, socket_connections=2, not_offloaded={WEB: "it says so"}), "TCP"),
 ]
 PROBES = [ProbesFacts(), *(ProbesFacts(count, every, 2_000)
                            for count, every in ((1, 1.5), (2, 0.0), (30_000, 15.0)))]  # fmt: skip
@@ -208,11 +208,11 @@ def paths():
     """Yield the part of the page about the paths of Service ports."""
     yield "paths"
     for path, protocol in PATHS:
-        yield f"  {path.now}, by {target_in_words(path, WEB)}"
+        yield f"  {path.now}, by {format_target(path, WEB)}"
         port = replace(make_port(protocol=protocol), path=path)
-        yield f"    {protocol}: {counted_in_words(port) or 'nothing'}"
+        yield f"    {protocol}: {format_counted(port) or 'nothing'}"
     for probes in PROBES:
-        yield f"  probes: {probes_in_words(probes) or 'nothing'}"
+        yield f"  probes: {format_probes(probes) or 'nothing'}"
 
 
 def page():

@@ -18,7 +18,7 @@ from userspace_proxy.model import (
     SocketAddress,
 )
 from userspace_proxy.model.endpoint_names import NAMES_MAX, NameSlice
-from userspace_proxy.model.reserved_addresses import why_reserved
+from userspace_proxy.model.reserved_addresses import reserved_reason
 
 from ..agent.watched import until
 
@@ -147,7 +147,7 @@ async def test_a_name_that_leads_to_this_machine_is_not_dialled(tmp_path, monkey
         db = await proxy.add_service("db", port=5432, endpoints=["db.example.com:5432"])
         await until(lambda: proxy.status().ports[0].cause.code == "endpoint-not-allowed")
         (port,) = proxy.status().ports
-        where = f"127.0.0.5, which is {why_reserved('127.0.0.5')}"
+        where = f"127.0.0.5, which is {reserved_reason('127.0.0.5')}"
         assert port.cause == name_leads_astray("db.example.com", where)
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*db.address)

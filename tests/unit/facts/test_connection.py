@@ -120,7 +120,7 @@ def test_a_service_is_selected_by_its_namespace_its_name_or_a_port(service, take
     wanted = ConnectionFilter(service=service)
     assert wanted.takes(served()) is taken
     assert wanted.takes(served(**port_fields(EXTERNAL_V6))) is taken
-    assert wanted.takes_service(EXTERNAL_V6.name.scopes) is taken
+    assert wanted.takes_service(EXTERNAL_V6.name.prefixes) is taken
 
 
 @pytest.mark.parametrize(

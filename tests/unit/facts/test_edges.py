@@ -106,7 +106,7 @@ def test_calls_stay_with_the_pod_that_had_the_address_when_it_called():
 def test_only_wanted_services_are_shown():
     edges = Edges()
     edges.add([Calls(WEB, BOB, 1), Calls(DB, BOB, 1)], 0, 10.0)
-    shown = edges.facts(lambda scopes: "shop/web" in scopes).edges
+    shown = edges.facts(lambda prefixes: "shop/web" in prefixes).edges
     assert [row.service for row in shown] == ["shop/web:http"]
 
 

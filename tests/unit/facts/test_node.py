@@ -172,7 +172,7 @@ def test_the_mistakes_about_a_service_are_found_by_its_name_or_that_of_a_port():
 )
 def test_what_an_incident_touches_is_said_in_short(endpoints, services, words):
     incident = IncidentFacts(endpoints=("a:80",) * endpoints, services=("a/b",) * services)
-    assert incident.touched == words
+    assert incident.affected == words
 
 
 def a_view(**changes):

@@ -52,7 +52,7 @@ def test_a_service_port_has_the_names_and_the_handling_of_its_plan():
     assert facts.plan is plan
     assert (facts.name, facts.family, facts.protocol) == ("shop/web:http", "IPv4", "TCP")
     assert (facts.side, facts.hold_s, facts.slow_start_s) == ("external", 30.0, 60.0)
-    assert (facts.path, facts.path_why) == ("kernel", "its annotation")
+    assert (facts.path, facts.path_reason) == ("kernel", "its annotation")
     assert [endpoint.address for endpoint in facts.endpoints] == ["10.244.1.7:8080"]
     assert facts.frontends == (frontend,)
     assert facts_of().hold_s is None

@@ -129,7 +129,7 @@ def test_an_endpoint_on_standby_serves_once_all_others_fail():
 def test_the_default_path_is_one_without_anything_to_show():
     assert PortFacts(kernel_connections=0).has_default_path
     assert not PortFacts(path=DataPath.KERNEL).has_default_path
-    assert not PortFacts(path_why="its annotation").has_default_path
+    assert not PortFacts(path_reason="its annotation").has_default_path
     assert not PortFacts(kernel_connections=1).has_default_path
 
 
@@ -146,7 +146,7 @@ def test_the_default_path_is_one_without_anything_to_show():
 )
 def test_a_neutral_mark_has_the_name_of_what_it_states(facts, mark, why):
     port = PortFacts(state=StateFacts(*facts))
-    assert (port.mark, port.why_neutral) == (mark, why)
+    assert (port.mark, port.neutral_reason) == (mark, why)
 
 
 @pytest.mark.parametrize(

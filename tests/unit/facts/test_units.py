@@ -2,18 +2,18 @@ import pytest
 
 from userspace_proxy.facts import Times
 from userspace_proxy.facts.units import (
-    bytes_in_words,
     capitalised,
     count_in_short,
-    count_in_words,
-    ejected_in_words,
+    format_bytes,
+    format_count,
+    format_ejected,
+    format_limit,
+    format_rate,
+    format_seconds,
+    format_times,
+    format_waits,
     in_order,
-    limit_in_words,
     plural,
-    rate_in_words,
-    seconds_in_words,
-    times_in_words,
-    waits_in_words,
 )
 
 
@@ -35,7 +35,7 @@ from userspace_proxy.facts.units import (
     ],
 )
 def test_bytes(count, expected):
-    assert bytes_in_words(count) == expected
+    assert format_bytes(count) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def test_bytes(count, expected):
     ],
 )
 def test_seconds(seconds, expected):
-    assert seconds_in_words(seconds) == expected
+    assert format_seconds(seconds) == expected
 
 
 def test_counts_have_thousands_separators():
-    assert count_in_words(12_345) == "12,345"
-    assert count_in_words(float("nan")) == "unknown"
+    assert format_count(12_345) == "12,345"
+    assert format_count(float("nan")) == "unknown"
 
 
 def test_only_one_is_singular():
@@ -75,11 +75,11 @@ def test_only_one_is_singular():
     [(0, "0"), (0.04, "0"), (0.33, "0.3"), (9.94, "9.9"), (9.95, "10"), (12_345.6, "12,346")],
 )
 def test_rates(rate, expected):
-    assert rate_in_words(rate) == expected
+    assert format_rate(rate) == expected
 
 
 def test_an_impossible_rate():
-    assert rate_in_words(float("inf")) == "unknown"
+    assert format_rate(float("inf")) == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_impossible_rate():
     ],
 )
 def test_waits(times, expected):
-    assert waits_in_words(times) == expected
+    assert format_waits(times) == expected
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_short_counts(count, expected):
     ],
 )
 def test_times(count, last_at, expected):
-    assert times_in_words(count, last_at, 100.0) == expected
+    assert format_times(count, last_at, 100.0) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), [("", ""), ("a List", "A List"), ("é", "É")])
@@ -133,8 +133,8 @@ def test_capitalised(text, expected):
 
 
 def test_an_ejection_lasts_for_a_time_and_then_until_an_answer():
-    assert ejected_in_words(5.2) == "ejected for 5 s"
-    assert ejected_in_words(0.0) == "ejected until it answers"
+    assert format_ejected(5.2) == "ejected for 5 s"
+    assert format_ejected(0.0) == "ejected until it answers"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_an_ejection_lasts_for_a_time_and_then_until_an_answer():
     ],
 )
 def test_a_limit_of_connections_is_that_of_each_endpoint(most, words):
-    assert limit_in_words(most).removeprefix("at most") == words
+    assert format_limit(most).removeprefix("at most") == words
 
 
 def test_names_with_numbers_are_in_their_order():

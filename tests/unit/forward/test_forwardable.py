@@ -6,9 +6,9 @@ import pytest
 
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import Frontend, IPFamily, Protocol, ServiceKey, SocketAddress
-from userspace_proxy.model.notation import check_subdomain
 from userspace_proxy.model.reading import read_slice
 from userspace_proxy.model.service_reading import read_service
+from userspace_proxy.model.syntax import check_subdomain
 from userspace_proxy.model.wire import WireEndpointSlice, WireService, decode
 from userspace_proxy.names import ServiceNames
 from userspace_proxy_kubectl.forward.forwardable import Forwardable, NotForwarded

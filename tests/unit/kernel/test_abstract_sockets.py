@@ -9,14 +9,14 @@ import pytest
 
 from tests.node.processes import run_without_capabilities
 from userspace_proxy.kernel import abstract_sockets
-from userspace_proxy.kernel.abstract_sockets import VouchedSocket
+from userspace_proxy.kernel.abstract_sockets import ProvenSocket
 
 NAME = "\0userspace-proxy-test"
 
 
 @pytest.fixture
 def listener():
-    with VouchedSocket(NAME) as sock:
+    with ProvenSocket(NAME) as sock:
         sock.setblocking(True)
         sock.listen(1)
         yield sock
@@ -59,13 +59,13 @@ def test_a_process_that_cannot_vouch_trusts_its_user(unvouched):
 
 def test_a_name_that_is_taken_leaves_no_voucher(unvouched):
     with pytest.raises(OSError, match="Address already in use"):
-        VouchedSocket(NAME)
+        ProvenSocket(NAME)
     with pytest.raises(PermissionError):
         abstract_sockets.connect(NAME)
 
 
 def test_a_name_without_a_listener_is_left_out():
-    with VouchedSocket(NAME):
+    with ProvenSocket(NAME):
         assert abstract_sockets.find_listeners([NAME]) == {}
     with pytest.raises(ConnectionRefusedError):
         abstract_sockets.connect(NAME)

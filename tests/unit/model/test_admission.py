@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.model.admission import check_metadata, check_service
-from userspace_proxy.model.notation import (
+from userspace_proxy.model.quoting import quoted
+from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES as RANGES
+from userspace_proxy.model.source_ranges import parse_range
+from userspace_proxy.model.syntax import (
     check_common_address,
     check_label,
     check_qualified_name,
     check_subdomain,
     check_target_port,
 )
-from userspace_proxy.model.quoting import quoted
-from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES as RANGES
-from userspace_proxy.model.source_ranges import parse_range
 from userspace_proxy.model.wire import FieldError, Metadata, WireService, convert
 
 from ..refusals import why

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from userspace_proxy.errors import InputError
-from userspace_proxy.model import composing, document
+from userspace_proxy.model import document, yaml_builder
 from userspace_proxy.model.document import Document, decode, parse_documents, split_documents
 
 WEB = dedent("""\
@@ -242,7 +242,7 @@ def test_documents_without_anything_are_no_parts():
 
 @pytest.mark.parametrize("start", ["", "\x85"])
 def test_a_text_has_a_limited_number_of_documents(monkeypatch, start):
-    monkeypatch.setattr(composing, "DOCUMENTS_MAX", 3)
+    monkeypatch.setattr(yaml_builder, "DOCUMENTS_MAX", 3)
     with pytest.raises(InputError, match=r"x:4: it has more than .* documents"):
         parse_documents(start + "---\n" * 4, place="x", lines_before=-len(start))
 

@@ -13,10 +13,10 @@ from userspace_proxy.model import (
     SlicePort,
 )
 from userspace_proxy.model.mirroring import (
+    left_out_reason,
     mirror_endpoints,
     mirrored_name,
-    why_left_out,
-    why_not_mirrored,
+    not_mirrored_reason,
 )
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.wire import FieldError, WireEndpoints, convert
@@ -121,7 +121,7 @@ def test_all_errors_of_an_object_are_reported_at_once():
     ],
 )
 def test_locks_and_those_that_say_so_are_not_mirrored(metadata, expected):
-    why = why_not_mirrored(endpoints(**metadata))
+    why = not_mirrored_reason(endpoints(**metadata))
     assert why == (NoteKind.NOT_TO_MIRROR("shop/web", expected) if expected else None)
 
 
@@ -146,6 +146,6 @@ def test_a_slice_leads_back_to_the_object_that_it_mirrors():
 def test_of_endpoints_that_are_left_out_the_first_other_address_is_named():
     addresses = [{"ip": f"10.244.1.{number}"} for number in (7, 8, 9)]
     slices = mirror_endpoints(endpoints({"addresses": addresses, "ports": [HTTP]}))
-    assert why_left_out(slices, {"10.244.1.7", "10.244.1.8", "10.244.1.9"}) is None
-    left_out = why_left_out(slices, {"10.244.1.7"})
+    assert left_out_reason(slices, {"10.244.1.7", "10.244.1.8", "10.244.1.9"}) is None
+    left_out = left_out_reason(slices, {"10.244.1.7"})
     assert left_out == NoteKind.LEFT_OUT_BESIDE("shop/web", "10.244.1.8")

@@ -34,7 +34,11 @@ def test_identities_sort_by_namespace_then_name_then_port():
 
 
 def test_a_service_port_is_in_its_namespace_its_service_and_itself():
-    assert ServicePortName("shop", "cart", "http").scopes == ("shop", "shop/cart", "shop/cart:http")
+    assert ServicePortName("shop", "cart", "http").prefixes == (
+        "shop",
+        "shop/cart",
+        "shop/cart:http",
+    )
 
 
 @pytest.mark.parametrize("key", [ServiceKey("shop", "web"), ServiceKey("kube-system", "kube-dns")])

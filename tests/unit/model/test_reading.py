@@ -4,7 +4,6 @@ import pytest
 
 from userspace_proxy.model import Endpoint, IPFamily, Node, SliceKey, SlicePort
 from userspace_proxy.model.endpoint_names import NameSlice, read_host
-from userspace_proxy.model.notation import check_label
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.reading import (
     HINTED_MAX,
@@ -13,6 +12,7 @@ from userspace_proxy.model.reading import (
     read_slice,
     valid_addresses,
 )
+from userspace_proxy.model.syntax import check_label
 from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, convert
 
 from ..refusals import why

@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.model import pack_ip
-from userspace_proxy.model.reserved_addresses import behind_nat64, why_no_endpoint, why_reserved
+from userspace_proxy.model.reserved_addresses import (
+    behind_nat64,
+    no_endpoint_reason,
+    reserved_reason,
+)
 
 RANGES = [
     ("169.254.169.254/32", "the metadata address of clouds"),
@@ -64,8 +68,8 @@ def edges(network):
 @pytest.mark.parametrize(("network", "words"), RANGES)
 def test_each_address_of_a_reserved_range_is_refused(network, words):
     addresses = ipaddress.ip_network(network)
-    assert why_reserved(str(addresses[0])) == words
-    assert why_reserved(str(addresses[-1])) == words
+    assert reserved_reason(str(addresses[0])) == words
+    assert reserved_reason(str(addresses[-1])) == words
 
 
 EDGES = [edge for network in (*NETWORKS, *OF_CLUSTERS) for edge in edges(network)]
@@ -82,8 +86,8 @@ def is_in(ip, networks):
 @given(IPS)
 def test_only_these_are_refused_and_what_clusters_use_only_to_names(ip):
     inner = behind_nat64(ip) or ip
-    assert bool(why_reserved(ip)) == is_in(ip, [*NETWORKS, *OF_CLUSTERS])
-    assert bool(why_no_endpoint(pack_ip(ip))) == (is_in(ip, NETWORKS) or is_in(inner, NETWORKS))
+    assert bool(reserved_reason(ip)) == is_in(ip, [*NETWORKS, *OF_CLUSTERS])
+    assert bool(no_endpoint_reason(pack_ip(ip))) == (is_in(ip, NETWORKS) or is_in(inner, NETWORKS))
 
 
 def test_nat64_translates_to_the_address_in_the_last_bytes():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.model.notation import (
+from userspace_proxy.model.slice_admission import check_slice
+from userspace_proxy.model.syntax import (
     check_address,
     check_family,
     check_label_value,
     check_subdomain,
 )
-from userspace_proxy.model.slice_admission import check_slice
 from userspace_proxy.model.wire import FieldError, WireEndpointSlice, convert
 
 from ..refusals import why

@@ -4,7 +4,7 @@ from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.facts.encoding import load_cause
 from userspace_proxy_kubectl.nodes.as_json import nodes_to_json, status_to_json
 from userspace_proxy_kubectl.nodes.merged import merge
-from userspace_proxy_kubectl.nodes.words import port_in_words
+from userspace_proxy_kubectl.nodes.words import format_port
 
 from .views import POD, make_sick_cluster
 
@@ -14,7 +14,7 @@ def test_the_status_has_verdicts_of_all_nodes_as_values():
     status = json.loads(status_to_json(merged))
     assert (status["level"], status["answered"], status["service_ports"]) == ("trouble", 6, 4)
     port = next(one for one in status["ports"] if one["service"] == "api")
-    assert port["sentence"] == port_in_words(merged.of_service("shop/api").ports[0], merged)
+    assert port["sentence"] == format_port(merged.of_service("shop/api").ports[0], merged)
     (group,) = port["groups"]
     assert (group["state"], group["nodes"], port["served"]) == ("not answering", ["node-6"], 5)
     assert load_cause(group["causes"][0]) == silent(POD)
@@ -37,4 +37,4 @@ def test_the_nodes_have_their_causes():
     assert [one["code"] for one in by_name["node-6"]["causes"]] == ["endpoint-silent"]
     assert by_name["node-4"]["settings"] == {"steering": {"here": "iptables", "usual": ""}}
     assert not by_name["node-7"]["has_answer"]
-    assert {one["nodes"][0] for one in nodes["remarks"]} == {f"node-{n}" for n in (2, 4, 5, 7, 8)}
+    assert {one["nodes"][0] for one in nodes["findings"]} == {f"node-{n}" for n in (2, 4, 5, 7, 8)}

@@ -24,7 +24,7 @@ SILENT = silent(POD).replace(first_at=SINCE)
 
 
 @pytest.mark.parametrize(
-    ("causes", "ill", "answers", "extent"),
+    ("causes", "unhealthy", "answers", "extent"),
     [
         pytest.param((), 0, (), Extent.NONE, id="nothing-is-wrong"),
         pytest.param((), 0, (NOW,), Extent.NONE, id="all-are-answered"),
@@ -37,9 +37,9 @@ SILENT = silent(POD).replace(first_at=SINCE)
         pytest.param((), 1, (NOW,), Extent.SOME, id="it-is-not-ready"),
     ],
 )
-def test_it_depends_on_who_has_tried_where_the_fault_is(causes, ill, answers, extent):
+def test_it_depends_on_who_has_tried_where_the_fault_is(causes, unhealthy, answers, extent):
     """Users went to healthy nodes: an endpoint that came and went was said to be unreachable."""
-    assert extent_of(causes, ill, answers) is extent
+    assert extent_of(causes, unhealthy, answers) is extent
 
 
 def test_without_a_byte_that_came_back_no_answer_is_known():

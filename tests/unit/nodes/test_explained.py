@@ -9,10 +9,10 @@ from userspace_proxy.explain import Invocation, explain, read_subject
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.plan.digest import FORM
-from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.explained import TITLE, behind_steps, with_nodes, with_plan
 from userspace_proxy_kubectl.nodes.merged import merge
-from userspace_proxy_kubectl.nodes.words import on_nodes, port_in_words
+from userspace_proxy_kubectl.nodes.words import format_port, on_nodes
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 
 A, B, C = "10.244.1.1:8080", "10.244.2.2:8080", "10.244.3.3:8080"
@@ -58,13 +58,13 @@ def test_nodes_that_serve_what_is_planned_add_that_they_do():
 
 
 def test_a_node_where_clients_fare_worse_than_planned_decides_sentence_and_next_command():
-    ill = answer("node-2", web(A, B, refusing=(A,)))
-    all_nodes = nodes(answer("node-1", web(A, B)), ill)
+    unhealthy = answer("node-2", web(A, B, refusing=(A,)))
+    all_nodes = nodes(answer("node-1", web(A, B)), unhealthy)
     one, merged = explained(all_nodes), merge(all_nodes)
     assert one.level is not Level.OK
     (port,) = merged.ports
     assert [group.nodes for group in port.groups] == [("node-2",)]
-    assert one.sentence == f"shop/web:http: {port_in_words(port, merged)}"
+    assert one.sentence == f"shop/web:http: {format_port(port, merged)}"
     assert one.next == f"kubectl {kubectl_words(refuses(A), 'shop/web')}"
     (clients,) = [step for step in last_part(one) if step.topic == "clients"]
     assert clients.hint == remedy(refuses(A))
@@ -75,8 +75,8 @@ def test_a_node_where_clients_fare_worse_than_planned_decides_sentence_and_next_
 
 def test_a_remedy_that_is_a_command_asks_the_same_cluster():
     cause = none_ready(2, 0, ("pods", "-n", "shop", "-l", "app=web"))
-    ill = make_port("web", frontends=(ADDRESS,), endpoints=(), cause=cause)
-    one = explained(nodes(answer("node-1", ill)), source=("--context=prod",))
+    unhealthy = make_port("web", frontends=(ADDRESS,), endpoints=(), cause=cause)
+    one = explained(nodes(answer("node-1", unhealthy)), source=("--context=prod",))
     (step,) = (step for step in last_part(one) if step.topic == "clients")
     assert step.hint == f"kubectl {command(cause)} --context=prod"
 

@@ -39,7 +39,7 @@ def test_rows_are_nodes_and_columns_endpoints_those_that_fail_first():
     failing_cell, left_cell = b.cells
     assert (failing_cell.cause, failing_cell.sums.active) == (silent(POD), 2)
     assert left_cell.says == "not on this node"
-    (sick,) = matrix.sick
+    (sick,) = matrix.failing
     assert sick.startswith(f"only b can't reach {POD}")
 
 

@@ -46,7 +46,7 @@ def test_nodes_that_say_the_same_are_one_group():
     assert (first.state, first.level) == (PortState.NOT_ANSWERING, Level.TROUBLE)
     assert first.causes == (seen.replace(count=5),)
     assert second.causes == (silent(POD),)
-    assert (port.level, port.ill) == (Level.TROUBLE, 3)
+    assert (port.level, port.unhealthy) == (Level.TROUBLE, 3)
 
 
 def test_a_summary_leaves_out_what_is_served():
@@ -126,7 +126,7 @@ def test_the_worst_that_touches_the_most_nodes_is_first():
         answer_of("m", FINE, partly, sick, web(answering(), name="x")),
     )
     assert [port.key.service for port in merged.ports] == ["y", "x", "a", "web"]
-    assert (merged.level, merged.ill) == (Level.TROUBLE, 3)
+    assert (merged.level, merged.unhealthy) == (Level.TROUBLE, 3)
 
 
 def test_a_service_that_one_agent_alone_claims_costs_no_line():

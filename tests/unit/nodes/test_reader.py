@@ -9,8 +9,8 @@ import pytest
 from userspace_proxy.causes import agents as rows
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.errors import SourceError
-from userspace_proxy_kubectl.nodes import asking, calls
-from userspace_proxy_kubectl.nodes.find import Where
+from userspace_proxy_kubectl.nodes import agent_calls, answer_detail
+from userspace_proxy_kubectl.nodes.discovery import Where
 from userspace_proxy_kubectl.nodes.reader import NodeLine, NodesReader
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, endless, fixed
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
@@ -155,7 +155,7 @@ async def test_an_answer_that_is_too_large_is_asked_for_as_a_summary(
 ):
     agent = FakeAgent(status("node-1", served=3))
     agents.add("node-1", agent)
-    monkeypatch.setattr(asking, "WHOLE_BYTES", 4000)
+    monkeypatch.setattr(answer_detail, "WHOLE_BYTES", 4000)
     (one,) = (await read(reader_of())).answers
     assert one.is_summary
     assert [request.query.get("view") for request in agent.requests] == [None, ["summary"]]
@@ -164,7 +164,7 @@ async def test_an_answer_that_is_too_large_is_asked_for_as_a_summary(
 async def test_a_node_that_waits_for_others_until_the_end_was_not_asked_in_time(
     agents, reader_of, monkeypatch
 ):
-    monkeypatch.setattr(calls, "_INLINE_BYTES", 0)
+    monkeypatch.setattr(agent_calls, "_INLINE_BYTES", 0)
     agents.add("node-1", FakeAgent(status("node-1")))
     agents.add("silent", HOSTILE["silent"]())
     reader = reader_of(timeout_s=SHORT_S)

@@ -4,8 +4,8 @@ from userspace_proxy.causes.endpoints import refuses, silent
 from userspace_proxy.facts import Level, SyncFacts, TotalsFacts
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.facts.processes import ProcessFacts
+from userspace_proxy_kubectl.nodes.findings import OtherSetting
 from userspace_proxy_kubectl.nodes.merged import merge
-from userspace_proxy_kubectl.nodes.remarks import OtherSetting
 from userspace_proxy_kubectl.nodes.sums import Sums
 
 from .views import (
@@ -45,7 +45,7 @@ def test_a_row_has_what_the_agent_says_of_itself():
     assert (row.version, row.commit, row.steering, row.path) == (
         "0.1.0", "0123456789ab", "nftables", "auto",
     )  # fmt: skip
-    assert (row.plan_age_s, row.revision, row.ports, row.ill) == (7.0, 4711, 2, 1)
+    assert (row.plan_age_s, row.revision, row.ports, row.unhealthy) == (7.0, 4711, 2, 1)
     assert row.sums == Sums(3, 9, failed=2, refused=2)
     assert (row.cpu, row.memory_bytes) == (0.05, 70_000_000)
 
@@ -80,7 +80,7 @@ def test_the_cpu_is_that_of_the_last_seconds_of_the_same_agent():
 
 def test_a_summary_counts_what_it_leaves_out():
     row = row_of(answer_of("a", web(failing(refuses(POD))), is_summary=True, served=199))
-    assert (row.ports, row.ill) == (200, 1)
+    assert (row.ports, row.unhealthy) == (200, 1)
 
 
 def test_a_node_is_as_bad_as_what_is_said_of_it_and_the_worst_are_first():
@@ -99,7 +99,7 @@ def test_a_node_is_as_bad_as_what_is_said_of_it_and_the_worst_are_first():
     assert not by_name["node-7"].has_answer
     assert by_name["node-4"].settings == {"steering": OtherSetting("iptables", "")}
     assert [one.nodes for one in by_name["node-6"].incidents] == [("node-6",)]
-    assert by_name["node-1"].ill == 1
+    assert by_name["node-1"].unhealthy == 1
 
 
 def test_what_most_nodes_do_not_reach_is_not_their_fault():

@@ -20,7 +20,7 @@ from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.matrix import matrix_of
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.text import render_nodes, render_status, render_top
-from userspace_proxy_kubectl.nodes.words import incident_in_words
+from userspace_proxy_kubectl.nodes.words import format_incident
 
 from .views import (
     NOW,
@@ -54,9 +54,9 @@ def test_the_first_screen_names_each_sick_node_with_its_cause(render):
     screen = "\n".join(lines_of(text)[:24])
     assert text.level is Level.TROUBLE
     (way,) = (one for one in merged.incidents if one.extent is Extent.PATH)
-    said = [say(remark.cause) for remark in merged.remarks if remark.level is Level.TROUBLE]
+    said = [say(finding.cause) for finding in merged.findings if finding.level is Level.TROUBLE]
     assert len(said) == 3
-    for words in (*said, incident_in_words(way, NOW, 6), "no agent runs there"):
+    for words in (*said, format_incident(way, NOW, 6), "no agent runs there"):
         assert words in " ".join(screen.split())
     for node in (2, 4, 5, 6, 7, 8):
         assert f"node-{node}" in screen

@@ -4,13 +4,13 @@ from userspace_proxy.causes.cause import CauseCode, as_read
 from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.facts import Level
 from userspace_proxy_kubectl.nodes.endpoints import same_cause
+from userspace_proxy_kubectl.nodes.findings import NodeFinding
 from userspace_proxy_kubectl.nodes.merged import merge
-from userspace_proxy_kubectl.nodes.remarks import Remark
 from userspace_proxy_kubectl.nodes.words import (
-    incident_in_words,
+    format_finding,
+    format_incident,
+    format_port,
     on_nodes,
-    port_in_words,
-    remark_in_words,
 )
 
 from .views import NOW, POD, answer_of, answering, failing, make_sick_cluster, merged_of, web
@@ -42,17 +42,17 @@ def test_many_nodes_are_counted(nodes, total, words):
 
 def test_a_remark_has_its_nodes():
     cause = as_read(CauseCode(""), "no answer")
-    assert remark_in_words(Remark(Level.TROUBLE, cause, ("a", "b"))) == "a and b: no answer"
-    assert remark_in_words(Remark(Level.TROUBLE, cause)) == "no answer"
+    assert format_finding(NodeFinding(Level.TROUBLE, cause, ("a", "b"))) == "a and b: no answer"
+    assert format_finding(NodeFinding(Level.TROUBLE, cause)) == "no answer"
 
 
 def test_what_is_said_already_is_left_out():
     merged = merge(make_sick_cluster())
     (port,) = merged.of_service("shop/api").ports
-    assert POD in port_in_words(port, merged)
+    assert POD in format_port(port, merged)
     said = {same_cause(silent(POD))}
     assert (
-        port_in_words(port, merged, said) == f"not answering {on_nodes(['node-6'], 6)}; served on 5"
+        format_port(port, merged, said) == f"not answering {on_nodes(['node-6'], 6)}; served on 5"
     )
 
 
@@ -62,9 +62,9 @@ def test_an_incident_names_its_services_or_counts_them():
         answer_of("a", web(sick), web(sick, name="api")), answer_of("b", web(answering()))
     )
     (one,) = merged.incidents
-    assert incident_in_words(one, NOW, 2).endswith(": 2 Services")
+    assert format_incident(one, NOW, 2).endswith(": 2 Services")
 
 
 def test_the_words_of_an_agent_are_cut():
     cause = as_read(CauseCode(""), "x" * 10_000)
-    assert len(remark_in_words(Remark(Level.TROUBLE, cause))) < 500
+    assert len(format_finding(NodeFinding(Level.TROUBLE, cause))) < 500

@@ -12,7 +12,7 @@ from userspace_proxy.facts import EndpointFacts, PortFacts, SourceFacts
 from userspace_proxy.facts.encoding import read_answer
 from userspace_proxy.facts.node import PlanFacts
 from userspace_proxy.status.answers import render_status
-from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.merged import Merged, MergedPort, merge
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 

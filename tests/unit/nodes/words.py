@@ -19,10 +19,10 @@ from userspace_proxy.causes.endpoints import (
 )
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.facts import EndpointFacts, LastMinuteFacts
-from userspace_proxy_kubectl.nodes.answer import AllNodes
+from userspace_proxy_kubectl.nodes.agent_answer import AllNodes
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.text import render_nodes, render_status, render_top
-from userspace_proxy_kubectl.nodes.words import endpoint_in_words, incident_in_words, port_in_words
+from userspace_proxy_kubectl.nodes.words import format_endpoint, format_incident, format_port
 
 from ..status.views import NOW
 from .views import (
@@ -114,10 +114,10 @@ def page() -> Iterator[str]:
         (port,) = merged.ports
         yield f"{name}:"
         endpoint = next(one for one in port.endpoints if one.address == POD)
-        yield f"  endpoint  {endpoint_in_words(endpoint)}"
-        yield f"  port      {port_in_words(port, merged)}"
+        yield f"  endpoint  {format_endpoint(endpoint)}"
+        yield f"  port      {format_port(port, merged)}"
         for one in merged.incidents:
-            yield f"  incident  {incident_in_words(one, NOW, len(merged.answered))}"
+            yield f"  incident  {format_incident(one, NOW, len(merged.answered))}"
     for what, all_nodes in (("ports", make_ports()), ("a sick cluster", make_sick_cluster())):
         merged = merge(all_nodes)
         for form in (

@@ -160,7 +160,7 @@ def test_frontends_of_one_policy_share_a_proxy_port(policies, expected):
 
 
 @pytest.mark.parametrize(
-    ("policies", "scopes"),
+    ("policies", "prefixes"),
     [
         ({}, [Scope.CLUSTER]),
         ({"is_internal_local": True}, [Scope.LOCAL, Scope.CLUSTER]),
@@ -175,9 +175,9 @@ def test_frontends_of_one_policy_share_a_proxy_port(policies, expected):
         ),
     ],
 )
-def test_each_side_has_the_scope_of_its_policy(policies, scopes):
+def test_each_side_has_the_scope_of_its_policy(policies, prefixes):
     (made,) = claims(service(**EVERYTHING, **policies))
-    assert [claim.scope for claim in made.ports] == scopes
+    assert [claim.scope for claim in made.ports] == prefixes
 
 
 @pytest.mark.parametrize(

@@ -3,26 +3,26 @@
 import asyncio
 import socket
 
-from userspace_proxy.plane.adoption import Predecessors
+from userspace_proxy.plane.adoption import PreviousWorkers
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import HandedOver, ToWorker
 
 
-async def next_at(rendezvous):
-    """Return the next connection to a rendezvous."""
-    accepting = asyncio.get_running_loop().sock_accept(rendezvous)
+async def next_at(worker_socket):
+    """Return the next connection to a worker_socket."""
+    accepting = asyncio.get_running_loop().sock_accept(worker_socket)
     return (await asyncio.wait_for(accepting, 60.0))[0]
 
 
 class Compromised:
     """A worker that hands over what it likes; what a worker sends is examined."""
 
-    def __init__(self, keep, predecessors=None, theirs=None):
+    def __init__(self, keep, previous_workers=None, theirs=None):
         loop = asyncio.get_running_loop()
-        if predecessors is None:
+        if previous_workers is None:
             ours, theirs = socket.socketpair()
-            predecessors = keep(Predecessors(loop, [ours]))
-        self.predecessors = predecessors
+            previous_workers = keep(PreviousWorkers(loop, [ours]))
+        self.previous_workers = previous_workers
         self.channel = keep(
             Channel(
                 loop,

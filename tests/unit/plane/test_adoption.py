@@ -12,22 +12,22 @@ from userspace_proxy.kernel import net_admin_proof
 from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER, NETLINK_ROUTE
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import adoption, worker_main
-from userspace_proxy.plane.adoption import Predecessors
+from userspace_proxy.plane.adoption import PreviousWorkers
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import (
+    AffinityEntries,
+    AffinityEntriesSent,
     Drain,
     HandOver,
     Keep,
     Logged,
-    Pins,
-    PinsSent,
     Prove,
     Report,
     Running,
     Start,
     ToWorker,
 )
-from userspace_proxy.plane.rendezvous import connect_to_workers, open_rendezvous
+from userspace_proxy.plane.worker_sockets import connect_to_workers, open_worker_socket
 
 from ..dataplane.limits import MIB
 from ..dataplane.peers import TcpEndpoint, UdpPeer, address_of, dial
@@ -45,8 +45,8 @@ def netlink_socket(protocol=NETLINK_NETFILTER):
 @pytest.fixture
 async def orphan(idle):
     """A worker that can outlive its control process, with a socket that it keeps."""
-    with open_rendezvous(LABEL) as rendezvous, netlink_socket() as kept:
-        idle.send(Start(3, Tuning(), {}), rendezvous, *rendezvous.vouchers)
+    with open_worker_socket(LABEL) as worker_socket, netlink_socket() as kept:
+        idle.send(Start(3, Tuning(), {}), worker_socket, *worker_socket.name_proofs)
         idle.send(Keep("a table"), kept)
         await idle.hear(Running)
     return idle
@@ -55,9 +55,11 @@ async def orphan(idle):
 async def adopt(control):
     """Have the control process die, and adopt its worker."""
     control.channel.close()
-    predecessors = control.keep(Predecessors(asyncio.get_running_loop(), connect_to_workers(LABEL)))
-    assert len(predecessors) == 1
-    return predecessors, await predecessors.adopt()
+    previous_workers = control.keep(
+        PreviousWorkers(asyncio.get_running_loop(), connect_to_workers(LABEL))
+    )
+    assert len(previous_workers) == 1
+    return previous_workers, await previous_workers.adopt()
 
 
 async def test_an_orphan_serves_and_hands_over_its_sockets(orphan):
@@ -65,12 +67,12 @@ async def test_an_orphan_serves_and_hands_over_its_sockets(orphan):
     at = orphan.serve(pod.address)
     await orphan.report()
     client, server = await orphan.pair(at, pod)
-    predecessors, count = await adopt(orphan)
+    previous_workers, count = await adopt(orphan)
     assert count == 1
-    (sock,) = map(orphan.keep, predecessors.take(TCP, at))
+    (sock,) = map(orphan.keep, previous_workers.take(TCP, at))
     assert address_of(sock) == at
-    assert predecessors.take(TCP, at) == []
-    assert list(predecessors.kept) == ["a table"]
+    assert previous_workers.take(TCP, at) == []
+    assert list(previous_workers.kept) == ["a table"]
     # It still accepts clients; open connections continue.
     await orphan.pair(at, pod)
     client.sock.send(b"still here")
@@ -78,25 +80,25 @@ async def test_an_orphan_serves_and_hands_over_its_sockets(orphan):
 
 
 async def test_pins_of_clients_are_handed_over_in_parts(orphan, monkeypatch):
-    monkeypatch.setattr("userspace_proxy.plane.worker._PINS_A_MESSAGE", 1)
+    monkeypatch.setattr("userspace_proxy.plane.worker._ENTRIES_A_MESSAGE", 1)
     pod = orphan.keep(TcpEndpoint())
     at = orphan.serve(pod.address, affinity_timeout_s=60)
     for client in ("127.0.0.2", "127.0.0.3"):
         orphan.keep(await dial(at, source=client))
         orphan.keep(await pod.accept())
-    predecessors, _ = await adopt(orphan)
-    await predecessors.all_pins()
-    parts = predecessors.take_pins("shop/web:http")
-    pins = [pin for part in parts for pin in part.pins]
-    assert [len(part.pins) for part in parts] == [1, 1]
-    assert [(client, endpoint) for client, endpoint, _ in pins] == [
+    previous_workers, _ = await adopt(orphan)
+    await previous_workers.all_entries()
+    parts = previous_workers.take_entries("shop/web:http")
+    entries = [entry for part in parts for entry in part.entries]
+    assert [len(part.entries) for part in parts] == [1, 1]
+    assert [(client, endpoint) for client, endpoint, _ in entries] == [
         ("127.0.0.3", pod.address),
         ("127.0.0.2", pod.address),
     ]
-    assert predecessors.take_pins("shop/web:http") == []
+    assert previous_workers.take_entries("shop/web:http") == []
 
 
-PINS = Pins("shop/web:http", [("203.0.113.1", SocketAddress("192.0.2.1", 80), 1.0)])
+PINS = AffinityEntries("shop/web:http", [("203.0.113.1", SocketAddress("192.0.2.1", 80), 1.0)])
 
 
 @pytest.fixture
@@ -108,16 +110,16 @@ async def worker(idle):
 
 async def test_pins_that_come_late_are_passed_on(worker):
     late = []
-    worker.predecessors.on_pins = late.append
+    worker.previous_workers.on_entries = late.append
     worker.hand_over(is_last=True)
-    assert await worker.predecessors.adopt() == 0
-    assert worker.predecessors.take_pins(PINS.label) == []
-    other = Pins("shop/other", PINS.pins)
-    for message in (PINS, other, PinsSent()):
+    assert await worker.previous_workers.adopt() == 0
+    assert worker.previous_workers.take_entries(PINS.label) == []
+    other = AffinityEntries("shop/other", PINS.entries)
+    for message in (PINS, other, AffinityEntriesSent()):
         worker.channel.send(message)
-    await worker.predecessors.all_pins(60.0)
+    await worker.previous_workers.all_entries(60.0)
     assert late == [PINS]
-    assert worker.predecessors.take_pins("shop/other") == [other]
+    assert worker.previous_workers.take_entries("shop/other") == [other]
 
 
 async def test_sockets_are_in_the_order_of_the_workers_that_they_were_for(idle, worker):
@@ -127,8 +129,8 @@ async def test_sockets_are_in_the_order_of_the_workers_that_they_were_for(idle, 
     # It is the second worker, and has stood in for the first one.
     worker.hand_over(second, worker=1)
     worker.hand_over(first, worker=0, is_last=True)
-    assert await worker.predecessors.adopt() == 2
-    taken = [idle.keep(sock) for sock in worker.predecessors.take(TCP, at)]
+    assert await worker.previous_workers.adopt() == 2
+    taken = [idle.keep(sock) for sock in worker.previous_workers.take(TCP, at)]
     assert [adoption._cookie(sock) for sock in taken] == [
         adoption._cookie(sock) for sock in (first, second)
     ]
@@ -146,16 +148,16 @@ def shared(keep, count):
 @pytest.mark.parametrize("place", range(3))
 async def test_a_late_worker_keeps_its_place(idle, place):
     loop, ends = asyncio.get_running_loop(), [socket.socketpair() for _ in range(2)]
-    predecessors = idle.keep(Predecessors(loop, [ours for ours, _ in ends]))
-    late, worker = (Compromised(idle.keep, predecessors, theirs) for _, theirs in ends)
+    previous_workers = idle.keep(PreviousWorkers(loop, [ours for ours, _ in ends]))
+    late, worker = (Compromised(idle.keep, previous_workers, theirs) for _, theirs in ends)
     idle.channel.close()
     socks, at = shared(idle.keep, 3)
     for index in {0, 1, 2} - {place}:
         worker.hand_over(socks[index], worker=index)
     worker.hand_over(is_last=True)
-    await until(predecessors._workers[1].handed_over.done)
-    assert await predecessors.adopt(0.0) == 2
-    taken = predecessors.take(TCP, at)
+    await until(previous_workers._workers[1].handed_over.done)
+    assert await previous_workers.adopt(0.0) == 2
+    taken = previous_workers.take(TCP, at)
     assert late.got == [HandOver()]
     assert [sock and adoption._cookie(idle.keep(sock)) for sock in taken] == [
         None if index == place else adoption._cookie(sock) for index, sock in enumerate(socks)
@@ -164,19 +166,19 @@ async def test_a_late_worker_keeps_its_place(idle, place):
 
 async def test_nothing_is_read_after_the_last_pins(worker):
     worker.hand_over(is_last=True)
-    for message in (PinsSent(), PINS):
+    for message in (AffinityEntriesSent(), PINS):
         worker.channel.send(message)
-    await worker.predecessors.adopt()
-    await worker.predecessors.all_pins(60.0)
-    assert worker.predecessors.take_pins(PINS.label) == []
+    await worker.previous_workers.adopt()
+    await worker.previous_workers.all_entries(60.0)
+    assert worker.previous_workers.take_entries(PINS.label) == []
 
 
 async def test_pins_are_waited_for_a_time_only(monkeypatch, worker):
     monkeypatch.setattr(adoption, "PINS_S", 0.05)
     worker.hand_over(is_last=True)
-    await worker.predecessors.adopt()
-    await worker.predecessors.all_pins(60.0)
-    worker.predecessors.drain(5.0)
+    await worker.previous_workers.adopt()
+    await worker.previous_workers.all_entries(60.0)
+    worker.previous_workers.drain(5.0)
     await until(lambda: worker.got == [HandOver(), Drain(5.0)], "a drain")
 
 
@@ -184,12 +186,12 @@ async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
     pod = orphan.keep(TcpEndpoint())
     at = orphan.serve(pod.address)
     client, server = await orphan.pair(at, pod)
-    predecessors, _ = await adopt(orphan)
-    (sock,) = map(orphan.keep, predecessors.take(TCP, at))
+    previous_workers, _ = await adopt(orphan)
+    (sock,) = map(orphan.keep, previous_workers.take(TCP, at))
     orphan.sock.close()
-    assert predecessors.ports == {at.port}
-    predecessors.drain(60.0)
-    assert not predecessors.ports
+    assert previous_workers.ports == {at.port}
+    previous_workers.drain(60.0)
+    assert not previous_workers.ports
     waiting = orphan.keep(await dial(at))
     # Its listener is closed, but the queue belongs to all copies of the socket.
     await until(lambda: not orphan.main._worker._listeners, "a drain")
@@ -213,12 +215,12 @@ async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
 
 async def test_an_orphan_ends_by_itself_unless_a_successor_is_connected(orphan, monkeypatch):
     monkeypatch.setattr(worker_main, "ORPHAN_S", 0.05)
-    predecessors, _ = await adopt(orphan)
+    previous_workers, _ = await adopt(orphan)
     loop = asyncio.get_running_loop()
     until_s = loop.time() + 0.1
     await until(lambda: loop.time() > until_s, "twice that time")
     assert not orphan.main.ended.done()
-    predecessors.close()
+    previous_workers.close()
     assert await orphan.main.ended == 1
 
 
@@ -228,9 +230,9 @@ async def test_udp_replies_still_arrive_while_an_orphan_drains(orphan):
     client = orphan.keep(UdpPeer())
     client.sock.sendto(b"before", at)
     _, flow = await server.receive_from()
-    predecessors, count = await adopt(orphan)
+    previous_workers, count = await adopt(orphan)
     assert count == 1
-    predecessors.drain(60.0)
+    previous_workers.drain(60.0)
     await until(lambda: orphan.main._is_draining, "a drain")
     server.sock.sendto(b"after", flow)
     assert await client.receive_from() == (b"after", at)
@@ -278,8 +280,8 @@ async def test_only_sockets_that_serve_here_are_taken(idle, elsewhere, caplog, w
             far = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         worker.hand_over(bound, unix, lite, far, good)
         worker.hand_over(good, is_last=True)
-        assert await worker.predecessors.adopt() == 1
-        assert [address_of(idle.keep(s)) for s in worker.predecessors.take(TCP, at)] == [at]
+        assert await worker.previous_workers.adopt() == 1
+        assert [address_of(idle.keep(s)) for s in worker.previous_workers.take(TCP, at)] == [at]
     (line,) = (one for one in caplog.records if "handed over invalid sockets" in one.message)
     assert line.sockets == 5
 
@@ -293,8 +295,8 @@ async def test_of_kept_sockets_only_those_to_this_nodes_nftables_are_taken(elsew
         for sock in (*socks, other):
             stack.enter_context(sock)
         worker.hand_over(*socks, kept=["fake", "route", "far", "good"], is_last=True)
-        await worker.predecessors.adopt()
-        assert list(worker.predecessors.kept) == ["good"]
+        await worker.previous_workers.adopt()
+        assert list(worker.previous_workers.kept) == ["good"]
 
 
 async def test_messages_of_another_version_are_skipped_with_one_log_line(caplog, worker):
@@ -302,28 +304,28 @@ async def test_messages_of_another_version_are_skipped_with_one_log_line(caplog,
         for _ in range(2):
             worker.channel.send(Renamed(""), good)
         worker.hand_over(good, is_last=True)
-        assert await worker.predecessors.adopt() == 1
+        assert await worker.previous_workers.adopt() == 1
     (line,) = (one for one in caplog.records if "unknown to this version" in one.message)
     assert line.cause == "Invalid value 'Renamed' - at `$[0]`"
 
 
 async def test_a_worker_that_sends_a_second_challenge_is_lost(idle, caplog):
-    with open_rendezvous(LABEL) as rendezvous, net_admin_proof.open_challenge() as challenge:
+    with open_worker_socket(LABEL) as worker_socket, net_admin_proof.open_challenge() as challenge:
         (sock,) = connect_to_workers(LABEL)
         got = []
         worker = idle.keep(
             Channel(
                 asyncio.get_running_loop(),
-                rendezvous.accept()[0],
+                worker_socket.accept()[0],
                 reads=ToWorker,
                 receive=lambda message, _: got.append(type(message)),
                 lost=lambda _malformed: None,
             )
         )
-        predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [sock]))
+        previous_workers = idle.keep(PreviousWorkers(asyncio.get_running_loop(), [sock]))
         for _ in range(3):
             worker.send(Prove(), challenge)
-        assert await predecessors.adopt(60.0) == 0
+        assert await previous_workers.adopt(60.0) == 0
     assert [record.cause for record in caplog.records] == ["it sends a second challenge"]
     idle.channel.close()
 
@@ -332,44 +334,46 @@ async def test_a_worker_that_sends_a_second_challenge_is_lost(idle, caplog):
 async def test_a_worker_that_answers_late_obeys_then(orphan, command):
     """It would serve on alone for minutes: it obeys no process before that has proved itself."""
     orphan.channel.close()
-    predecessors = orphan.keep(Predecessors(asyncio.get_running_loop(), connect_to_workers(LABEL)))
-    assert await predecessors.adopt(0.0) == 0
-    predecessors.drain(0.0) if command == "drain" else predecessors.end()
+    previous_workers = orphan.keep(
+        PreviousWorkers(asyncio.get_running_loop(), connect_to_workers(LABEL))
+    )
+    assert await previous_workers.adopt(0.0) == 0
+    previous_workers.drain(0.0) if command == "drain" else previous_workers.end()
     assert await asyncio.wait_for(orphan.main.ended, 60.0) == 0
-    assert await predecessors.answered(60.0) == 0
+    assert await previous_workers.answered(60.0) == 0
 
 
 async def test_a_late_worker_that_is_to_drain_does_so_although_its_successor_ends(worker):
-    await worker.predecessors.adopt(0.0)
-    worker.predecessors.drain(5.0)
-    worker.predecessors.end()
-    assert await worker.predecessors.answered(0.0) == 1
+    await worker.previous_workers.adopt(0.0)
+    worker.previous_workers.drain(5.0)
+    worker.previous_workers.end()
+    assert await worker.previous_workers.answered(0.0) == 1
     worker.hand_over(is_last=True)
-    assert await worker.predecessors.answered(60.0) == 0
+    assert await worker.previous_workers.answered(60.0) == 0
     await until(lambda: worker.got == [HandOver(), Drain(5.0)], "a drain")
 
 
 @pytest.mark.parametrize("change", ["answers", "ends"])
 async def test_a_late_worker_counts_until_it_drains_or_has_ended(change, worker):
-    predecessors = worker.predecessors
-    await predecessors.adopt(0.0)
-    predecessors.drain(5.0)
-    assert len(predecessors) == 1
+    previous_workers = worker.previous_workers
+    await previous_workers.adopt(0.0)
+    previous_workers.drain(5.0)
+    assert len(previous_workers) == 1
     if change == "ends":
         worker.channel.close()
     else:
         worker.hand_over(is_last=True)
         await until(lambda: worker.got == [HandOver(), Drain(5.0)], "a drain")
-    await until(lambda: not predecessors, "the end of the last predecessor")
+    await until(lambda: not previous_workers, "the end of the last predecessor")
 
 
 async def test_a_port_that_a_late_worker_hands_over_is_not_kept(worker):
     """This process's own listener couldn't have it."""
-    await worker.predecessors.adopt(0.0)
+    await worker.previous_workers.adopt(0.0)
     with socket.create_server(("127.0.0.1", 0)) as theirs:
         at = theirs.getsockname()
         worker.hand_over(theirs, is_last=True)
-        await until(worker.predecessors._workers[0].handed_over.done)
+        await until(worker.previous_workers._workers[0].handed_over.done)
     socket.create_server(at).close()
 
 
@@ -382,15 +386,15 @@ async def test_a_worker_that_sends_too_many_sockets_is_not_adopted_and_others_ar
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
         pairs = [socket.socketpair() for _ in range(2)]
-        predecessors = idle.keep(Predecessors(loop, [ours for ours, _ in pairs]))
-        predecessors._max_sockets = 20
-        bad, good = (Compromised(idle.keep, predecessors, theirs) for _, theirs in pairs)
+        previous_workers = idle.keep(PreviousWorkers(loop, [ours for ours, _ in pairs]))
+        previous_workers._max_sockets = 20
+        bad, good = (Compromised(idle.keep, previous_workers, theirs) for _, theirs in pairs)
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         good.hand_over(listening, is_last=True)
         before = open_descriptors()
         for _ in range(100):
             bad.hand_over(*[listening] * 4, kept=["a", "b"])
-        assert await predecessors.adopt(60.0) == 1
+        assert await previous_workers.adopt(60.0) == 1
         # That of the other one.
         assert open_descriptors() <= before + 1
     (line,) = (one for one in caplog.records if "not adopting it" in one.message)
@@ -398,22 +402,26 @@ async def test_a_worker_that_sends_too_many_sockets_is_not_adopted_and_others_ar
 
 
 async def test_of_a_worker_only_so_many_pins_are_taken(monkeypatch, worker):
-    monkeypatch.setattr(adoption, "MAX_PINS", 3)
-    for message in (Pins("none", []), Pins("shop/a", PINS.pins * 3), Pins("shop/b", PINS.pins)):
+    monkeypatch.setattr(adoption, "MAX_ENTRIES", 3)
+    for message in (
+        AffinityEntries("none", []),
+        AffinityEntries("shop/a", PINS.entries * 3),
+        AffinityEntries("shop/b", PINS.entries),
+    ):
         worker.channel.send(message)
     worker.hand_over(is_last=True)
-    worker.channel.send(Pins("shop/c", PINS.pins))
-    await worker.predecessors.adopt(60.0)
-    await worker.predecessors.all_pins(60.0)
-    taken = {label: worker.predecessors.take_pins(f"shop/{label}") for label in "abc"}
-    assert taken == {"a": [Pins("shop/a", PINS.pins * 2)], "b": [], "c": []}
+    worker.channel.send(AffinityEntries("shop/c", PINS.entries))
+    await worker.previous_workers.adopt(60.0)
+    await worker.previous_workers.all_entries(60.0)
+    taken = {label: worker.previous_workers.take_entries(f"shop/{label}") for label in "abc"}
+    assert taken == {"a": [AffinityEntries("shop/a", PINS.entries * 2)], "b": [], "c": []}
 
 
 @pytest.mark.parametrize("message", [Logged("a", 0, 0.0, "x" * MIB, {}, ""), Renamed("x" * MIB)])
 async def test_of_a_worker_only_so_many_bytes_are_read(caplog, message, worker):
     for _ in range(2 * 32 - 1):
         worker.channel.send(message)
-    assert await worker.predecessors.adopt(60.0) == 0
+    assert await worker.previous_workers.adopt(60.0) == 0
     (line,) = (one for one in caplog.records if "not adopting it" in one.message)
     assert line.cause == "more than 33554432 bytes"
 
@@ -421,7 +429,7 @@ async def test_of_a_worker_only_so_many_bytes_are_read(caplog, message, worker):
 async def test_a_report_for_the_last_control_process_never_reaches_the_next(orphan, monkeypatch):
     """It would be malformed there if it is of many endpoints, and no drain would follow."""
     monkeypatch.setattr(adoption, "_MAX_FRAME_BYTES", 60)
-    monkeypatch.setattr(worker_main, "_MAX_PINS_WAITING_BYTES", 0)
+    monkeypatch.setattr(worker_main, "_MAX_ENTRIES_WAITING_BYTES", 0)
     main, channel = orphan.main, orphan.main._channel
 
     def settle():
@@ -432,27 +440,27 @@ async def test_a_report_for_the_last_control_process_never_reaches_the_next(orph
     orphan.serve()
     orphan.send(Report(1))
     await until(lambda: main._worker._slices, "a report that takes long")
-    predecessors, count = await adopt(orphan)
+    previous_workers, count = await adopt(orphan)
     await until(lambda: not main._worker._slices, "its end")
     await turns(10)
-    predecessors.drain(0.0)
+    previous_workers.drain(0.0)
     assert (count, await asyncio.wait_for(main.ended, 60.0)) == (1, 0)
 
 
 @pytest.fixture
 async def listening(idle):
-    """A rendezvous, and one predecessor that listens there."""
+    """A worker_socket, and one predecessor that listens there."""
     idle.channel.close()
-    with open_rendezvous(LABEL) as rendezvous:
+    with open_worker_socket(LABEL) as worker_socket:
         loop = asyncio.get_running_loop()
-        yield rendezvous, idle.keep(Predecessors(loop, connect_to_workers(LABEL)))
+        yield worker_socket, idle.keep(PreviousWorkers(loop, connect_to_workers(LABEL)))
 
 
 async def test_where_others_have_taken_its_place_a_successor_connects_again(idle, listening):
-    rendezvous, predecessors = listening
-    adopting = asyncio.create_task(predecessors.adopt(60.0))
-    rendezvous.accept()[0].close()
-    worker = Compromised(idle.keep, predecessors, await next_at(rendezvous))
+    worker_socket, previous_workers = listening
+    adopting = asyncio.create_task(previous_workers.adopt(60.0))
+    worker_socket.accept()[0].close()
+    worker = Compromised(idle.keep, previous_workers, await next_at(worker_socket))
     with socket.create_server(("127.0.0.1", 0)) as good:
         worker.hand_over(good, is_last=True)
         assert await adopting == 1
@@ -460,20 +468,20 @@ async def test_where_others_have_taken_its_place_a_successor_connects_again(idle
 
 
 async def test_a_successor_does_not_connect_again_to_a_worker_that_has_ended(listening):
-    rendezvous, predecessors = listening
-    rendezvous.close()
-    assert await predecessors.adopt(60.0) == 0
+    worker_socket, previous_workers = listening
+    worker_socket.close()
+    assert await previous_workers.adopt(60.0) == 0
 
 
 async def test_a_worker_that_hangs_up_late_is_drained(idle, listening, monkeypatch):
     """It was stopped, so that its deadline for the proof passed: issue 33."""
     monkeypatch.setattr(adoption, "_LATE_AGAIN_S", 0.01)
-    rendezvous, predecessors = listening
-    stopped = rendezvous.accept()[0]
-    assert await predecessors.adopt(0.0) == 0
-    predecessors.drain(7.0)
+    worker_socket, previous_workers = listening
+    stopped = worker_socket.accept()[0]
+    assert await previous_workers.adopt(0.0) == 0
+    previous_workers.drain(7.0)
     stopped.close()
-    worker = Compromised(idle.keep, predecessors, await next_at(rendezvous))
+    worker = Compromised(idle.keep, previous_workers, await next_at(worker_socket))
     worker.hand_over(is_last=True)
     await until(lambda: worker.got == [HandOver(), Drain(7.0)])
-    assert len(predecessors) == 0
+    assert len(previous_workers) == 0

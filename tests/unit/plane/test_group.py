@@ -115,8 +115,8 @@ def largest(count):
 
 
 def test_as_many_endpoints_as_a_plan_may_have_are_not_too_large(group):
-    assert group.why_too_large(largest(ENDPOINTS_MAX)) == ""
-    assert "a worker process takes 2,621,440" in group.why_too_large(largest(2 * ENDPOINTS_MAX))
+    assert group.too_large_reason(largest(ENDPOINTS_MAX)) == ""
+    assert "a worker process takes 2,621,440" in group.too_large_reason(largest(2 * ENDPOINTS_MAX))
 
 
 def test_a_state_is_measured_once(group, monkeypatch):
@@ -124,7 +124,7 @@ def test_a_state_is_measured_once(group, monkeypatch):
     monkeypatch.setattr(Group, "_measure", lambda _, one: measured.append(one) or measure(one))
     fits, other, huge = Serving((POD_A,)), Serving((POD_B,)), largest(2 * ENDPOINTS_MAX)
     for serving in (fits, fits, Serving((POD_A,)), other, huge, huge, fits):
-        assert bool(group.why_too_large(serving)) == (serving is huge)
+        assert bool(group.too_large_reason(serving)) == (serving is huge)
     assert measured == [fits, other, huge, fits]
 
 

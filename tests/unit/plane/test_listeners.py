@@ -221,19 +221,19 @@ def is_ours(listener):
 
 
 def test_a_udp_port_is_kept_until_workers_of_the_last_run_drain(workers):
-    predecessors = SimpleNamespace(take=lambda *_: [], ports=frozenset())
-    workers.listeners = Listeners(2, 10_000, workers.send, predecessors)
+    previous_workers = SimpleNamespace(take=lambda *_: [], ports=frozenset())
+    workers.listeners = Listeners(2, 10_000, workers.send, previous_workers)
     group, wanted, listener = workers.open(UDP, POD_A)
-    predecessors.ports = frozenset({listener.address.port})
+    previous_workers.ports = frozenset({listener.address.port})
     for endpoints in ((), (POD_A,), ()):
         workers.serve(group, wanted, *endpoints)
         workers.listeners.worker_ended(0)
         workers.listeners.worker_ended(1)
         assert is_ours(listener)
-    workers.listeners.predecessors_drain()
+    workers.listeners.previous_workers_drain()
     assert is_ours(listener)
-    predecessors.ports = frozenset()
-    workers.listeners.predecessors_drain()
+    previous_workers.ports = frozenset()
+    workers.listeners.previous_workers_drain()
     assert not is_ours(listener)
 
 

@@ -10,7 +10,7 @@ from userspace_proxy.facts import (
     GroupCounters,
     StreakPart,
 )
-from userspace_proxy.facts.exchange import EndFacts, Exchange
+from userspace_proxy.facts.connection_outcome import ConnectionOutcome, EndFacts
 from userspace_proxy.facts.streak import LateByte
 from userspace_proxy.model import Balance, Failure, Handling, Protocol, SocketAddress
 from userspace_proxy.model.connection_ends import EndedBy
@@ -94,7 +94,7 @@ def test_failures_in_a_row_are_understood():
 def test_a_late_first_byte_is_understood(left_s):
     counters = EndpointCounters()
     left = EndFacts(EndedBy.CLIENT, silent_s=left_s + 0.5, left_s=left_s)
-    Exchange(counters, counters, "192.0.2.7", now=2.5).note_first_byte(5.0, left)
+    ConnectionOutcome(counters, counters, "192.0.2.7", now=2.5).note_first_byte(5.0, left)
     report = counters.ends.whole()
     decoded = msgspec.json.decode(encode(report), type=StreakPart)
     assert decoded.late == counters.ends.part.late == LateByte(2.5, is_at_end=left_s == 0)

@@ -247,7 +247,7 @@ async def test_a_flow_that_waits_is_observed(rig):
 async def test_no_fields_are_collected_of_what_no_filter_can_take(rig, filters, takes):
     ring = RecordRing(rig.engine)
     ring.observe(filters)
-    assert ring.has_room(WEB.name.scopes, ALICE, is_plain=True) is takes
+    assert ring.has_room(WEB.name.prefixes, ALICE, is_plain=True) is takes
     assert ring.observe(filters).left_out == []
 
 
@@ -267,7 +267,7 @@ async def test_a_full_ring_counts_what_it_leaves_out(rig):
     ring, one = RecordRing(rig.engine), ConnectionFacts()
     ring.observe([ALL])
     for _ in range(OBSERVED_MAX + 5):
-        if ring.has_room(WEB.name.scopes, ALICE):
+        if ring.has_room(WEB.name.prefixes, ALICE):
             ring.put(one, lambda: None)
     # The connection log takes it, too, so it has the fields of one that there is no room for.
     ring.put(one, lambda: None)
@@ -284,7 +284,7 @@ async def test_what_is_left_out_counts_for_those_that_may_have_wanted_it(rig):
     for _ in range(OBSERVED_MAX):
         ring.put(ConnectionFacts(**port_fields(WEB), event=ConnectionEvent.REFUSED), lambda: None)
     for key, is_plain in ((WEB, True), (DB, True), (DB, False)):
-        assert not ring.has_room(key.name.scopes, ALICE, is_plain=is_plain)
+        assert not ring.has_room(key.name.prefixes, ALICE, is_plain=is_plain)
     left_out = ring.observe([bob]).left_out
     assert left_out == [LeftOut(ALL, 3), LeftOut(web, 1), LeftOut(failed, 1)]
 
@@ -293,13 +293,13 @@ async def test_a_filter_that_takes_everything_leaves_the_others_their_room(rig):
     ring, refused = RecordRing(rig.engine), ConnectionFacts(event=ConnectionEvent.REFUSED)
     ring.observe([ALL, ConnectionFilter(failed=True)])
     for _ in range(500):
-        if ring.has_room(WEB.name.scopes, ALICE, is_plain=True):
+        if ring.has_room(WEB.name.prefixes, ALICE, is_plain=True):
             ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
     for _ in range(2):
-        assert ring.has_room(WEB.name.scopes, ALICE)
+        assert ring.has_room(WEB.name.prefixes, ALICE)
         ring.put(refused, lambda: None)
     # It may have failed, so its fields are collected; but it is one more that ALL takes.
-    assert ring.has_room(WEB.name.scopes, ALICE)
+    assert ring.has_room(WEB.name.prefixes, ALICE)
     ring.put(ConnectionFacts(event=ConnectionEvent.HELD), lambda: None)
     observed = ring.observe([ALL])
     assert observed.records.count(refused) == 2
@@ -336,7 +336,7 @@ def put_all(ring, numbers):
     for service, number in numbers.items():
         key = port_key(service)
         for each in range(number):
-            if ring.has_room(key.name.scopes, ALICE):
+            if ring.has_room(key.name.prefixes, ALICE):
                 ring.put(ConnectionFacts(**port_fields(key), count=each), lambda: None)
 
 

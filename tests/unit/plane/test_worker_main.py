@@ -9,6 +9,8 @@ from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.model.serving import Serving
 from userspace_proxy.plane import worker, worker_main
 from userspace_proxy.plane.messages import (
+    AffinityEntries,
+    AffinityEntriesSent,
     CloseGroup,
     Drain,
     Drained,
@@ -17,8 +19,6 @@ from userspace_proxy.plane.messages import (
     Logged,
     OpenGroup,
     OpenListener,
-    Pins,
-    PinsSent,
     Running,
 )
 
@@ -109,26 +109,26 @@ POD = SocketAddress("10.0.0.1", 80)
 ALICE, BOB = (("203.0.113.1", POD, 0.0), ("203.0.113.2", POD, 1.0))
 
 
-def open_group(control, number, label, *pins):
+def open_group(control, number, label, *entries):
     control.send(OpenGroup(number, port_key(label), Serving((POD,), affinity_timeout_s=60)))
-    control.send(Pins(label, list(pins)))
+    control.send(AffinityEntries(label, list(entries)))
 
 
 def handed_over(control):
     """Return what the worker has sent to its successor."""
-    kinds = HandedOver, Pins, PinsSent
+    kinds = HandedOver, AffinityEntries, AffinityEntriesSent
     return [message for message in control.got if isinstance(message, kinds)]
 
 
 async def test_a_successor_gets_the_sockets_first_then_pins_in_turns(control, monkeypatch):
-    monkeypatch.setattr(worker, "_PINS_A_MESSAGE", 1)
+    monkeypatch.setattr(worker, "_ENTRIES_A_MESSAGE", 1)
     for number, label in enumerate(("shop/a", "shop/b")):
         open_group(control, number, label, ALICE, BOB)
     control.send(HandOver())
-    await until(lambda: control.said(PinsSent), "the last pins")
-    first, *pins, _last = handed_over(control)
+    await until(lambda: control.said(AffinityEntriesSent), "the last pins")
+    first, *entries, _last = handed_over(control)
     assert isinstance(first, HandedOver)
-    assert [(part.label, [pin[0] for pin in part.pins]) for part in pins] == [
+    assert [(part.label, [entry[0] for entry in part.entries]) for part in entries] == [
         ("shop/a", [ALICE[0]]),
         ("shop/b", [ALICE[0]]),
         ("shop/a", [BOB[0]]),
@@ -141,39 +141,41 @@ async def test_a_successor_gets_the_sockets_of_a_missing_worker_as_those_of_that
     at = idle.serve(POD)
     idle.send(OpenListener(-(LISTENER * 3 + 2), GROUP, Protocol.TCP, at), idle.sock)
     idle.send(HandOver())
-    await until(lambda: idle.said(PinsSent), "the last pins")
+    await until(lambda: idle.said(AffinityEntriesSent), "the last pins")
     assert [(one.worker, one.is_last) for one in idle.said(HandedOver)] == [(2, False), (1, True)]
 
 
 async def test_pins_are_not_made_while_the_successor_reads_none(control, monkeypatch):
-    monkeypatch.setattr(worker_main, "_MAX_PINS_WAITING_BYTES", 0)
+    monkeypatch.setattr(worker_main, "_MAX_ENTRIES_WAITING_BYTES", 0)
     monkeypatch.setattr(worker_main, "PINS_S", 0.05)
     open_group(control, 1, "shop/a", ALICE)
     control.send(HandOver())
-    await until(lambda: control.said(PinsSent), "the end")
-    assert [type(message) for message in handed_over(control)] == [HandedOver, PinsSent]
+    await until(lambda: control.said(AffinityEntriesSent), "the end")
+    assert [type(message) for message in handed_over(control)] == [HandedOver, AffinityEntriesSent]
 
 
 async def test_one_iteration_makes_few_pins(control, monkeypatch):
     """Clients are served in between."""
-    monkeypatch.setattr(worker, "_PINS_A_MESSAGE", 1)
+    monkeypatch.setattr(worker, "_ENTRIES_A_MESSAGE", 1)
     open_group(control, 1, "shop/a", ALICE, BOB)
     control.send(HandOver())
     await until(lambda: control.said(HandedOver), "the sockets")
-    assert not control.said(PinsSent)
-    await until(lambda: control.said(PinsSent), "the last pins")
-    assert len(control.said(Pins)) == 2
+    assert not control.said(AffinityEntriesSent)
+    await until(lambda: control.said(AffinityEntriesSent), "the last pins")
+    assert len(control.said(AffinityEntries)) == 2
 
 
 async def test_pins_are_for_the_last_group_of_their_label(control):
     open_group(control, 1, "shop/a")
     open_group(control, 2, "shop/a")
     control.send(CloseGroup(1))
-    control.send(Pins("shop/a", [ALICE]))
+    control.send(AffinityEntries("shop/a", [ALICE]))
     control.send(CloseGroup(2))
-    control.send(Pins("shop/a", [ALICE]))
+    control.send(AffinityEntries("shop/a", [ALICE]))
     open_group(control, 3, "shop/a", BOB)
     control.send(HandOver())
-    await until(lambda: control.said(PinsSent), "the last pins")
-    assert [pin[0] for part in control.said(Pins) for pin in part.pins] == [BOB[0]]
+    await until(lambda: control.said(AffinityEntriesSent), "the last pins")
+    assert [entry[0] for part in control.said(AffinityEntries) for entry in part.entries] == [
+        BOB[0]
+    ]
     assert not control.main.ended.done()

@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.model import Endpoint
 from userspace_proxy.policy import NodeFacts, Scope
-from userspace_proxy.policy.hints import why_not_meant
+from userspace_proxy.policy.hints import not_meant_reason
 
 from ..model.samples import NOT_READY, POD_A, POD_B, POD_C, TERMINATING, slice_of
 from .judging import judge, reasons, usable_ips
@@ -111,8 +111,8 @@ def test_local_policies_ignore_hints():
 
 
 def test_hints_that_do_not_decide_return_none():
-    assert why_not_meant([endpoint(A)], NodeFacts(**HERE)) is None
-    assert why_not_meant([], NodeFacts(**HERE)) is None
+    assert not_meant_reason([endpoint(A)], NodeFacts(**HERE)) is None
+    assert not_meant_reason([], NodeFacts(**HERE)) is None
 
 
 def test_hints_choose_among_the_endpoints_of_each_priority():
@@ -121,5 +121,5 @@ def test_hints_choose_among_the_endpoints_of_each_priority():
         endpoint(B, zones=["west"]),
         endpoint(C, priority=1),
     ]
-    why = why_not_meant(ready, NodeFacts(**HERE), by_priority=True)
+    why = not_meant_reason(ready, NodeFacts(**HERE), by_priority=True)
     assert [why(each) for each in ready] == ["", "meant for zone west", ""]

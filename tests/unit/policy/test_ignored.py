@@ -16,7 +16,12 @@ from userspace_proxy.causes.services import (
 from userspace_proxy.model import ServicePort, ServiceType
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.service_reading import CLUSTER_IPS, LABEL_PROXY_NAME
-from userspace_proxy.policy import NodeFacts, why_ignored, why_own_address, why_port_ignored
+from userspace_proxy.policy import (
+    NodeFacts,
+    ignored_reason,
+    own_address_reason,
+    port_ignored_reason,
+)
 
 from ..model.samples import CART_IP_V6, service
 
@@ -38,7 +43,7 @@ MESH = NodeFacts(proxy_name="mesh")
     ],
 )
 def test_a_service_for_this_proxy_is_not_ignored(given, facts):
-    assert why_ignored(given, facts) is None
+    assert ignored_reason(given, facts) is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +68,7 @@ def test_a_service_for_this_proxy_is_not_ignored(given, facts):
     ],
 )
 def test_a_service_for_another_proxy_is_ignored_with_the_reason(given, facts, reason):
-    assert why_ignored(given, facts) == reason
+    assert ignored_reason(given, facts) == reason
 
 
 @pytest.mark.parametrize(
@@ -76,7 +81,7 @@ def test_a_service_for_another_proxy_is_ignored_with_the_reason(given, facts, re
     ],
 )
 def test_a_port_is_served_if_its_protocol_is_supported(protocol, reason):
-    assert why_port_ignored(ServicePort("http", 80, protocol)) == reason
+    assert port_ignored_reason(ServicePort("http", 80, protocol)) == reason
 
 
 OWN = service(cluster_ips=("10.96.0.7", "fd00::5"))
@@ -94,4 +99,4 @@ OWN = service(cluster_ips=("10.96.0.7", "fd00::5"))
     ],
 )
 def test_a_cluster_ip_that_is_the_nodes_own_is_not_served(facts, ip):
-    assert why_own_address(OWN, NodeFacts(**facts)) == (own_address(ip) if ip else None)
+    assert own_address_reason(OWN, NodeFacts(**facts)) == (own_address(ip) if ip else None)

@@ -28,7 +28,7 @@ from userspace_proxy.model.endpoint_names import (
     ResolvedSlice,
 )
 from userspace_proxy.model.notes import NoteKind
-from userspace_proxy.policy.name_causes import name_notes, needs_nodes, why_no_name_serves
+from userspace_proxy.policy.name_causes import name_notes, needs_nodes, unserved_name_reason
 
 KEY = ServiceKey("shop", "db")
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
@@ -48,7 +48,7 @@ def resolved(*problems, **fields):
 
 def why(*slices, names=NAMES, port=SQL, family=V4, **fields):
     service = Service(KEY, (SQL, REST), handling=Handling(names=names), **fields)
-    return why_no_name_serves(ServiceState(service, slices), port, family)
+    return unserved_name_reason(ServiceState(service, slices), port, family)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_slice_with_the_headless_label_is_no_endpoint_from_elsewhere():
 def test_a_bug_is_the_cause_also_beside_endpoints_that_do_not_serve():
     plain = EndpointSlice(SliceKey("shop", "a"), KEY, V4, (), (Endpoint("192.0.2.1", ready=False),))
     state = without_names(ServiceState(Service(KEY, (SQL,)), (plain,)), "OSError(12)")
-    cause = why_no_name_serves(state, SQL, V4)
+    cause = unserved_name_reason(state, SQL, V4)
     assert cause == names_bug("OSError(12)")
 
 

@@ -41,8 +41,8 @@ from userspace_proxy.policy import (
     PortName,
     Refusals,
     Scope,
+    none_usable_reason,
     usable_endpoints,
-    why_none_usable,
 )
 
 from ..model.samples import CART, GONE, HTTP, NOT_READY, POD_A, POD_B, POD_C, service, slice_of
@@ -65,7 +65,7 @@ def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
     at = PortName(family, port.name, Protocol(port.protocol))
     usable = usable_endpoints(index, at, Refusals(NodeFacts(node_name=HERE)), scope)
     assert not usable.serving.used_outside
-    return why_none_usable(of, port, family, scope, index, usable.verdicts)
+    return none_usable_reason(of, port, family, scope, index, usable.verdicts)
 
 
 @pytest.mark.parametrize(
@@ -212,5 +212,5 @@ def test_of_many_reasons_all_are_parameters_of_the_cause():
     pods = [POD_A._replace(port=1 + n) for n in range(9)]
     verdicts = [EndpointVerdict(pod, False, f"refused: {pod.port}") for pod in pods]
     index = EndpointIndex(())
-    cause = why_none_usable(service(), HTTP, IPFamily.IPV4, Scope.CLUSTER, index, verdicts)
+    cause = none_usable_reason(service(), HTTP, IPFamily.IPV4, Scope.CLUSTER, index, verdicts)
     assert cause == none_usable(9, tuple(f"1 refused: {number}" for number in range(1, 10)))

@@ -16,7 +16,7 @@ from userspace_proxy.model import (
     SlicePort,
 )
 from userspace_proxy.policy import NodeFacts, PolicyOptions
-from userspace_proxy.policy.node_facts import make_facts, options_with, why_no_node_ports
+from userspace_proxy.policy.node_facts import make_facts, no_node_ports_reason, options_with
 
 NODE = Node("node-7", ("192.0.2.10", "2001:db8::10"), "eu-1a")
 API_SERVER = ServiceKey("default", "kubernetes")
@@ -92,7 +92,7 @@ def test_the_bind_address_is_the_primary_one_of_its_family():
 )
 def test_the_reason_why_no_address_serves_node_ports(node, networks, reason):
     facts = facts_of(cluster(node), ["127.0.0.1", "192.0.2.10"], node_port_networks=networks)
-    assert why_no_node_ports(facts) == reason
+    assert no_node_ports_reason(facts) == reason
 
 
 def test_api_servers_are_the_endpoints_of_their_service_in_all_slices():

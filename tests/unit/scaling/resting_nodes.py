@@ -8,10 +8,10 @@ from userspace_proxy.model import (
     WorkloadKind,
 )
 from userspace_proxy.plane import PortPool
+from userspace_proxy.scaling.cordons import Cordons
 from userspace_proxy.scaling.holder_lease import HolderLease
-from userspace_proxy.scaling.lease_notes import HOLDER, read_tally
+from userspace_proxy.scaling.lease_notes import HOLDER, read_counts
 from userspace_proxy.scaling.node_lease import NodeLease
-from userspace_proxy.scaling.promises import Promises
 from userspace_proxy.scaling.usage import Usage
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.sources.base import Rest
@@ -72,12 +72,12 @@ class Node:
         """It doesn't follow the holder's Lease."""
         self.hurried = []
         self.on_settle = None
-        self.promises = Promises(self.served_ports, file, clock=world.clock, wall_clock=world.clock)
+        self.cordons = Cordons(self.served_ports, file, clock=world.clock, wall_clock=world.clock)
         leases, usage = world.store.at(name), Usage(self.served_ports, clock=world.clock)
         self.lease = NodeLease(
             leases,
             usage,
-            self.promises,
+            self.cordons,
             refresh=self._refresh,
             is_known=lambda: self.is_known,
             hurry=self.hurried.append,
@@ -130,12 +130,12 @@ class Node:
 
     async def step(self):
         """Do what is due, but for the holder's part."""
-        self.promises.release_late()
+        self.cordons.release_late()
         await self.lease.look()
         lease = self.world.store.leases.get(HOLDER)
         if lease is not None and not self.is_silent:
             self.holder.see(lease)
-            await self.lease.follow(read_tally(lease).round)
+            await self.lease.follow(read_counts(lease).round)
 
 
 class World:
@@ -171,5 +171,5 @@ class World:
         return [what for node in self.nodes for what in node.source.slept]
 
     @property
-    def tally(self):
-        return read_tally(self.store.leases[HOLDER])
+    def vote_counts(self):
+        return read_counts(self.store.leases[HOLDER])

@@ -21,7 +21,7 @@ from userspace_proxy.model.annotations import DOMAIN
 from userspace_proxy.scaling.holder_lease import AGAIN_MAX_S, TOO_OLD_S
 from userspace_proxy.scaling.lease_notes import HOLDER, whole
 from userspace_proxy.scaling.rights import why_not
-from userspace_proxy.sources.base import DURATION_S, Lease, Rest
+from userspace_proxy.sources.base import DURATION_S, Lease, ScaleDown
 
 from ..agent.samples import endpoints, service
 from .resting_nodes import (
@@ -79,15 +79,15 @@ async def test_a_client_that_comes_before_its_node_has_answered_keeps_it_awake(w
 
 async def test_a_client_that_comes_after_its_node_has_answered_waits_for_the_next_pod(world):
     late = world.nodes[1]
-    rest = late.source.rest
+    scale_down = late.source.scale_down
 
     async def rest_with_a_client(*arguments):
-        found = await rest(*arguments)
+        found = await scale_down(*arguments)
         late.report(clients=1)
         return found
 
     for node in world.nodes:
-        node.source.rest = rest_with_a_client
+        node.source.scale_down = rest_with_a_client
     await world.run(IDLE_AFTER_S + 30)
     assert late.endpoints == []
     assert late.hurried == [WEB]
@@ -108,7 +108,7 @@ async def test_a_node_that_has_never_reported_counts_as_busy(world):
     world.store.nodes.add("node-3")
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == []
-    assert world.tally.unknown == "node-3"
+    assert world.vote_counts.unknown == "node-3"
     assert [node.holder.demand for node in world.nodes] == [{WEB: 1}, {WEB: 1}]
     world.store.nodes.remove("node-3")
     await world.run(100)
@@ -140,7 +140,7 @@ def late(world, write):
     """Have a node's first report come once a round has begun."""
 
     async def write_later(lease):
-        if HOLDER not in world.store.leases or world.tally.round is None:
+        if HOLDER not in world.store.leases or world.vote_counts.round is None:
             return None
         return await write(lease)
 
@@ -151,7 +151,7 @@ async def test_a_node_that_does_not_know_its_connections_counts_as_busy(world):
     world.nodes[1].is_known = False
     await world.run(IDLE_AFTER_S + 100)
     assert world.slept == []
-    assert world.tally.unknown == "node-2"
+    assert world.vote_counts.unknown == "node-2"
 
 
 @pytest.mark.parametrize(("namespace", "slept"), [("evil", 1), ("shop", 0)])
@@ -164,7 +164,7 @@ async def test_demand_without_room_in_a_report_keeps_only_its_namespace_awake(
     lease._demand = lambda: {**own(), **many}
     await world.run(IDLE_AFTER_S + 100)
     assert len(world.slept) == slept
-    assert world.tally.demand == {whole(namespace): 1}
+    assert world.vote_counts.demand == {whole(namespace): 1}
     assert [node.holder.demand for node in world.nodes] == [{WEB: 1 - slept}] * 2
 
 
@@ -173,7 +173,7 @@ async def test_a_round_that_has_no_room_for_all_services_of_a_workload_is_not_be
 ):
     monkeypatch.setattr("userspace_proxy.scaling.holder_lease.ROUND_BYTES_MAX", len(f"{WEB}") - 1)
     await world.run(IDLE_AFTER_S + 100)
-    assert (world.slept, world.tally.round) == ([], None)
+    assert (world.slept, world.vote_counts.round) == ([], None)
     why = "deployment/web stays at one replica: 1 Services name it."
     assert happened(world) == [("StaysAwake", WEB, why)]
 
@@ -182,9 +182,9 @@ async def test_a_node_whose_report_is_too_old_counts_as_busy(world):
     await world.run(10)
     silent = world.nodes.pop()
     await world.run(TOO_OLD_S - 20)
-    assert world.tally.unknown == ""
+    assert world.vote_counts.unknown == ""
     await world.run(40)
-    assert world.tally.unknown == silent.name
+    assert world.vote_counts.unknown == silent.name
     await world.run(IDLE_AFTER_S)
     assert world.slept == []
 
@@ -254,33 +254,33 @@ async def test_what_keeps_a_workload_awake_is_an_event_once(world):
 
 
 async def test_a_workload_whose_scale_was_changed_meanwhile_is_not_quiesced(world):
-    async def rest(_namespace, _workload, may, agree):
+    async def scale_down(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()
-        return Rest()
+        return ScaleDown()
 
     for node in world.nodes:
-        node.source.rest = rest
+        node.source.scale_down = scale_down
     await world.run(IDLE_AFTER_S + 30)
     assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
-    assert world.tally.round.is_over
-    assert world.tally.round.services == ()
+    assert world.vote_counts.round.is_over
+    assert world.vote_counts.round.services == ()
 
 
 async def test_an_update_that_was_interrupted_may_have_been_made(world):
-    async def rest(_namespace, _workload, may, agree):
+    async def scale_down(_namespace, _workload, may, agree):
         assert may(LABELS) is None
         assert await agree()
         raise asyncio.CancelledError
 
     for node in world.nodes:
-        node.source.rest = rest
+        node.source.scale_down = scale_down
     with pytest.raises(asyncio.CancelledError):
         await world.run(IDLE_AFTER_S + 30)
     for node in world.nodes:
         await node.step()
     assert [node.endpoints for node in world.nodes] == [[], []]
-    assert world.tally.round.is_over
+    assert world.vote_counts.round.is_over
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,7 @@ async def test_another_service_for_the_same_pods_keeps_the_workload_awake(world,
     for node in world.nodes:
         node.serve(POD, "192.0.2.2", name="api", ip="10.96.0.2", handling=handling, selector=())
     await world.run(IDLE_AFTER_S + 200)
-    assert world.tally.round is None, "no node is asked"
+    assert world.vote_counts.round is None, "no node is asked"
     found = [each for node in world.nodes for each in node.source.happenings]
     assert [(each.reason, each.service, each.note) for each in found] == [
         (
@@ -366,7 +366,7 @@ async def test_a_service_that_does_not_select_the_pods_puts_no_workload_to_rest(
     for node in world.nodes:
         node.serve(POD, selector=selector)
     await world.run(IDLE_AFTER_S + 200)
-    assert (world.slept, world.tally.round) == ([], None)
+    assert (world.slept, world.vote_counts.round) == ([], None)
     assert happened(world) == [("StaysAwake", WEB, f"{why_not(selector, WORKLOAD, LABELS)}.")]
 
 
@@ -379,7 +379,7 @@ async def test_a_copied_annotation_has_no_effect_but_a_line(world, selector):
         api.group._waiting = {0: (1, world.now)}
     await world.run(IDLE_AFTER_S + 30)
     assert world.slept == ["shop deployment/web"]
-    assert world.tally.round.services == (WEB,)
+    assert world.vote_counts.round.services == (WEB,)
     assert happened(world) == [("StaysAwake", API, f"{why_not(selector, WORKLOAD, LABELS)}.")]
 
 
@@ -400,7 +400,7 @@ async def test_a_service_that_selects_the_pods_keeps_the_workload_awake(world, f
     for node in world.nodes:
         node.cluster.store.put_service(replace(service("api", "10.96.0.2"), **fields))
     await world.run(IDLE_AFTER_S + 200)
-    assert (world.slept, world.tally.round) == ([], None)
+    assert (world.slept, world.vote_counts.round) == ([], None)
     why = "deployment/web stays at one replica: Service shop/api leads to the same pods"
     assert [(service, why in note) for _, service, note in happened(world)] == [(WEB, True)]
 
@@ -431,7 +431,7 @@ async def test_a_service_that_is_added_while_nodes_are_asked_keeps_the_workload_
     for node in world.nodes:
         node.on_settle = lambda: [add(each) for each in world.nodes]
     await world.run(IDLE_AFTER_S + 30)
-    assert world.tally.round.is_over
+    assert world.vote_counts.round.is_over
     assert world.slept == []
     assert [node.endpoints for node in world.nodes] == [[POD], [POD]]
 
@@ -455,14 +455,14 @@ async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(
     first, tried = Handling(hold=Hold(60.0), wake=WORKLOAD, idle_after_s=1.0), []
     second = dataclasses.replace(first, wake=Workload(WorkloadKind.DEPLOYMENT, "api"))
 
-    async def rest(_namespace, workload, _may, _agree):
+    async def scale_down(_namespace, workload, _may, _agree):
         tried.append(workload.name)
-        return Rest(why_not="it has an autoscaler")
+        return ScaleDown(why_not="it has an autoscaler")
 
     for node in world.nodes:
         node.serve(POD, handling=first)
         node.serve("192.0.2.2", name="api", ip="10.96.0.2", handling=second)
-        node.source.rest = rest
+        node.source.scale_down = scale_down
     await world.run(60)
     assert tried[:4] == ["web", "api"] * 2
 
@@ -470,9 +470,9 @@ async def test_a_workload_that_cannot_rest_does_not_keep_others_from_their_turn(
 async def test_many_workloads_of_a_namespace_leave_others_their_turn(world):
     tried = []
 
-    async def rest(namespace, _workload, _may, _agree):
+    async def scale_down(namespace, _workload, _may, _agree):
         tried.append(namespace)
-        return Rest(why_not="it has an autoscaler")
+        return ScaleDown(why_not="it has an autoscaler")
 
     for node in world.nodes:
         for number in range(20):
@@ -487,7 +487,7 @@ async def test_many_workloads_of_a_namespace_leave_others_their_turn(world):
             node.cluster.store.put_service(one)
             node.cluster.store.put_slice(listed)
         node.served_ports.follow(node.cluster.store.snapshot())
-        node.source.rest = rest
+        node.source.scale_down = scale_down
     await world.run(30)
     assert tried[:2] == ["shop", "tenant"]
 
@@ -498,7 +498,7 @@ async def test_answers_that_are_read_too_late_are_none(world):
 
         async def slow(lists=lists):
             found = await lists()
-            if world.tally.round is not None and not world.tally.round.is_over:
+            if world.vote_counts.round is not None and not world.vote_counts.round.is_over:
                 world.now += 9.0
             return found
 
@@ -516,7 +516,7 @@ def answered_at_once(world, write):
         written = await write(lease)
         if lease.name == HOLDER:
             for node in world.nodes:
-                await node.lease.follow(world.tally.round)
+                await node.lease.follow(world.vote_counts.round)
         return written
 
     return write_and_answer
@@ -547,10 +547,10 @@ async def test_a_round_that_is_cancelled_ends_whatever_the_server_does(world, fa
         raise asyncio.CancelledError
 
     for node in world.nodes:
-        node.source.rest = stop
+        node.source.scale_down = stop
     with pytest.raises(asyncio.CancelledError):
         await world.run(2 * IDLE_AFTER_S)
-    assert world.tally.round.is_over is not bool(failure)
+    assert world.vote_counts.round.is_over is not bool(failure)
 
 
 async def test_nodes_that_find_the_lease_free_do_not_take_it_at_once(make):

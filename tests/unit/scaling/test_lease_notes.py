@@ -7,13 +7,13 @@ from userspace_proxy.scaling.lease_notes import (
     DEMAND_BYTES_MAX,
     NodeAnswer,
     NodeReport,
-    Round,
-    Tally,
+    Vote,
+    VoteCounts,
+    read_counts,
     read_report,
-    read_tally,
     whole,
+    write_counts,
     write_report,
-    write_tally,
 )
 from userspace_proxy.sources.base import Lease
 
@@ -33,19 +33,21 @@ def test_a_report_is_read_as_it_was_written(report):
 
 
 @pytest.mark.parametrize(
-    "tally",
+    "vote_counts",
     [
-        pytest.param(Tally(), id="nothing-yet"),
-        pytest.param(Tally({WEB: 3}, "node-7"), id="unknown-node"),
-        pytest.param(Tally({}, "", Round("7", (WEB, API))), id="round"),
-        pytest.param(Tally({}, "", Round("7", (WEB,), is_over=True)), id="round-that-is-over"),
+        pytest.param(VoteCounts(), id="nothing-yet"),
+        pytest.param(VoteCounts({WEB: 3}, "node-7"), id="unknown-node"),
+        pytest.param(VoteCounts({}, "", Vote("7", (WEB, API))), id="round"),
+        pytest.param(VoteCounts({}, "", Vote("7", (WEB,), is_over=True)), id="round-that-is-over"),
     ],
 )
-def test_a_tally_is_read_as_it_was_written(tally):
-    read = read_tally(Lease("holder", notes=write_tally(tally)))
-    services = sorted(tally.round.services) if tally.round else None
-    assert read._replace(round=None) == tally._replace(round=None)
-    assert read.round == (tally.round and tally.round._replace(services=tuple(services)))
+def test_a_tally_is_read_as_it_was_written(vote_counts):
+    read = read_counts(Lease("holder", notes=write_counts(vote_counts)))
+    services = sorted(vote_counts.round.services) if vote_counts.round else None
+    assert read._replace(round=None) == vote_counts._replace(round=None)
+    assert read.round == (
+        vote_counts.round and vote_counts.round._replace(services=tuple(services))
+    )
 
 
 def test_services_without_demand_are_left_out():
@@ -59,7 +61,7 @@ def test_services_without_demand_are_left_out():
 )
 def test_demand_that_cannot_be_read_is_unknown(text):
     assert read_report(Lease("node.a", notes={"demand": text})).demand is None
-    assert read_tally(Lease("holder", notes={"demand": text})).demand is None
+    assert read_counts(Lease("holder", notes={"demand": text})).demand is None
 
 
 def demand_of(namespace, count, letters):
@@ -98,7 +100,7 @@ LONG = 63
 )
 @pytest.mark.parametrize(
     ("kind", "write", "read"),
-    [(NodeReport, write_report, read_report), (Tally, write_tally, read_tally)],
+    [(NodeReport, write_report, read_report), (VoteCounts, write_counts, read_counts)],
     ids=["node", "sums"],
 )
 def test_only_the_largest_namespaces_are_unknown_where_there_is_no_room(
@@ -123,4 +125,4 @@ def test_an_answer_that_cannot_be_read_is_none(text):
 
 @pytest.mark.parametrize("text", ["[]", "7", "{}", '{"number": "7", "services": [1]}', "null"])
 def test_a_round_that_cannot_be_read_is_none(text):
-    assert read_tally(Lease("holder", notes={"round": text})).round is None
+    assert read_counts(Lease("holder", notes={"round": text})).round is None

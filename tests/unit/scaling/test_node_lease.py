@@ -6,15 +6,15 @@ import pytest
 
 from userspace_proxy.errors import SourceError, UserspaceProxyError
 from userspace_proxy.model import ServiceKey
-from userspace_proxy.scaling.lease_notes import Round, read_report
+from userspace_proxy.scaling.cordons import CORDON_S
+from userspace_proxy.scaling.lease_notes import Vote, read_report
 from userspace_proxy.scaling.node_lease import BEAT_S
-from userspace_proxy.scaling.promises import PROMISE_S
 from userspace_proxy.sources.base import Lease
 from userspace_proxy.state_file import StateFile
 
 from .resting_nodes import IDLE_AFTER_S, POD, WEB, Node, World
 
-ROUND = Round("7", (WEB,))
+ROUND = Vote("7", (WEB,))
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_what_is_not_known_is_not_reported(node):
     await node.lease.look()
     assert report_of(node).demand is None
     await node.lease.follow(ROUND)
-    assert report_of(node).answer.quiesced == frozenset()
+    assert report_of(node).answer.cordoned == frozenset()
     assert node.endpoints == [POD]
 
 
@@ -146,7 +146,7 @@ async def test_a_worker_that_may_still_lead_clients_there_makes_the_answer_no(no
 
 
 async def test_a_service_that_is_not_served_here_is_not_known_to_have_no_clients(node):
-    await node.lease.follow(Round("7", (ServiceKey("shop", "unknown"),)))
+    await node.lease.follow(Vote("7", (ServiceKey("shop", "unknown"),)))
     assert report_of(node).answer == ("7", frozenset())
 
 
@@ -159,7 +159,7 @@ async def test_a_worker_that_does_not_count_makes_the_answer_no(node):
     assert report_of(node).answer == ("7", frozenset())
 
 
-@pytest.mark.parametrize("over", [None, Round("7", (), is_over=True)], ids=["gone", "over"])
+@pytest.mark.parametrize("over", [None, Vote("7", (), is_over=True)], ids=["gone", "over"])
 async def test_clients_are_served_again_when_a_round_ends_without_effect(node, over):
     await node.lease.follow(ROUND)
     await node.lease.follow(over)
@@ -172,14 +172,14 @@ async def test_an_answer_that_may_have_been_written_holds_until_its_time_is_up(n
     with pytest.raises(SourceError):
         await node.lease.follow(ROUND)
     assert node.endpoints == []
-    node.world.now += PROMISE_S
-    node.promises.release_late()
+    node.world.now += CORDON_S
+    node.cordons.release_late()
     assert node.endpoints == [POD]
 
 
 async def test_a_process_keeps_what_the_last_one_of_its_node_has_answered(node, make, tmp_path):
-    file = StateFile(tmp_path / "promises.json")
-    node.promises._file = file
+    file = StateFile(tmp_path / "cordons.json")
+    node.cordons._file = file
     await node.lease.follow(ROUND)
     assert report_of(node).answer == ("7", {WEB})
     again = Node("node-1", node.world, make, 27900, file)
@@ -193,11 +193,11 @@ async def test_a_process_keeps_what_the_last_one_of_its_node_has_answered(node, 
     assert again.endpoints == []
 
 
-@pytest.mark.parametrize("over", [None, Round("7", (), is_over=True)], ids=["gone", "over"])
+@pytest.mark.parametrize("over", [None, Vote("7", (), is_over=True)], ids=["gone", "over"])
 async def test_a_process_keeps_nothing_of_a_round_that_ended_without_effect(
     node, make, tmp_path, over
 ):
-    file = node.promises._file = StateFile(tmp_path / "promises.json")
+    file = node.cordons._file = StateFile(tmp_path / "cordons.json")
     await node.lease.follow(ROUND)
     await node.lease.follow(over)
     again = Node("node-1", node.world, make, 27900, file)
@@ -208,7 +208,7 @@ async def test_a_process_keeps_nothing_of_a_round_that_ended_without_effect(
 
 async def test_a_promise_that_cannot_be_kept_is_none(node, tmp_path):
     (tmp_path / "file").touch()
-    node.promises._file = StateFile(tmp_path / "file" / "promises.json")
+    node.cordons._file = StateFile(tmp_path / "file" / "cordons.json")
     with pytest.raises(UserspaceProxyError):
         await node.lease.follow(ROUND)
     assert node.endpoints == [POD]
@@ -229,6 +229,6 @@ async def test_a_service_whose_workload_was_scaled_to_zero_is_woken_at_once(node
 
 async def test_clients_of_another_round_do_not_end_what_was_promised(node):
     await node.lease.follow(ROUND)
-    await node.lease.follow(Round("8", (ServiceKey("shop", "api"),)))
-    await node.lease.follow(Round("8", (), is_over=True))
+    await node.lease.follow(Vote("8", (ServiceKey("shop", "api"),)))
+    await node.lease.follow(Vote("8", (), is_over=True))
     assert node.endpoints == [], "how its own round has ended isn't known"

@@ -15,7 +15,7 @@ def needed(protocol):
 def test_the_agents_service_ports_have_what_scaling_needs(make):
     served_ports = make(Bind.PROXY_PORT)
     served_ports.follow(Cluster().serve("web", "10.96.0.1", "192.0.2.1"))
-    assert "quiesce" in needed(ServedByName)
+    assert "cordon" in needed(ServedByName)
     assert all(hasattr(served_ports, name) for name in needed(ServedByName))
     (served,) = served_ports
     assert all(hasattr(served, name) for name in needed(Served))

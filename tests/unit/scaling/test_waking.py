@@ -22,8 +22,8 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.plane.messages import WaitBegan
 from userspace_proxy.scaling import waking
-from userspace_proxy.scaling.lease_notes import Round
-from userspace_proxy.scaling.promises import ENDS_S, Promises
+from userspace_proxy.scaling.cordons import ENDS_S, Cordons
+from userspace_proxy.scaling.lease_notes import Vote
 from userspace_proxy.scaling.rights import why_not
 from userspace_proxy.scaling.usage import Usage
 from userspace_proxy.scaling.waking import Waking
@@ -78,7 +78,7 @@ class Rig:
         self.served_ports = served_ports
         self.follow = served_ports.follow
         self.usage = Usage(served_ports, clock=lambda: self.now)
-        self.promises = Promises(served_ports, clock=lambda: self.now)
+        self.cordons = Cordons(served_ports, clock=lambda: self.now)
         self.waking = self.make(is_allowed=True)
         self.serve()
 
@@ -89,7 +89,7 @@ class Rig:
             self.source,
             lambda: self.cluster.store.snapshot().services,
             self.usage,
-            self.promises,
+            self.cordons,
             is_allowed=is_allowed,
             clock=lambda: self.now,
             pause=self.pause,
@@ -106,8 +106,8 @@ class Rig:
 
     def sleep(self):
         """Scale the workload to zero, once all nodes have agreed."""
-        self.promises.promise(WEB, "7", self.now + 20)
-        assert self.promises.end(Round("7", (WEB,), is_over=True)) == [WEB]
+        self.cordons.cordon(WEB, "7", self.now + 20)
+        assert self.cordons.end(Vote("7", (WEB,), is_over=True)) == [WEB]
 
     @property
     def endpoints(self):
@@ -423,7 +423,7 @@ async def test_a_workload_is_woken_without_a_timer(rig):
 
 async def test_while_nodes_agree_the_workload_is_not_woken(rig):
     rig.serve(POD)
-    rig.promises.promise(WEB, "7", rig.now + 20)
+    rig.cordons.cordon(WEB, "7", rig.now + 20)
     rig.begin()
     await rig.look_after(0)
     assert not rig.source.woken
@@ -512,7 +512,7 @@ async def test_clients_that_begin_to_wait_after_a_long_look_share_the_next_one(r
         *plane,
         services,
         rig.usage,
-        rig.promises,
+        rig.cordons,
         is_allowed=True,
         clock=lambda: rig.now,
         pause=pause,

@@ -8,8 +8,8 @@ from userspace_proxy.causes.say import Form, say
 from userspace_proxy.causes.slices import selects_no_pod
 from userspace_proxy.facts import IncidentFacts
 from userspace_proxy.status.incident_words import (
+    client_effects,
     headline,
-    met,
     names_in_line,
     since,
     time_of_day,
@@ -47,7 +47,7 @@ def test_an_incident_is_one_line():
 def test_a_cause_that_is_a_state_has_no_time():
     state = incident(selects_no_pod("shop/web", 1, "app=web", ("pods",)), services=["shop/web"])
     assert headline(state, AT).endswith(": 1 Service")
-    assert list(met(state, AT)) == []
+    assert list(client_effects(state, AT)) == []
 
 
 def test_since_a_day_before_has_its_date():
@@ -55,10 +55,10 @@ def test_since_a_day_before_has_its_date():
 
 
 def test_what_clients_met_is_counted():
-    seen, failed, wait = met(incident(last_minute=1, waiting=3), AT + 60)
+    seen, failed, wait = client_effects(incident(last_minute=1, waiting=3), AT + 60)
     assert (seen, wait) == ("seen 412 times, last 2 s ago", "3 clients wait for an endpoint")
     assert failed.startswith("1 client got no answer ")
-    _, failed, wait = met(incident(last_minute=2, waiting=1), AT + 60)
+    _, failed, wait = client_effects(incident(last_minute=2, waiting=1), AT + 60)
     assert wait == "1 client waits for an endpoint"
     assert failed.startswith("2 clients got no answer ")
 

@@ -25,7 +25,7 @@ def test_cells_are_grouped_by_namespace_in_the_order_of_names():
     )
     assert [area.namespace for area in overview.areas] == ["kube-system", "shop"]
     assert [cells(area) for area in overview.areas] == ["▫", "▲✖■"]
-    assert [(area.count, area.ill) for area in overview.areas] == [(1, 0), (3, 2)]
+    assert [(area.count, area.unhealthy) for area in overview.areas] == [(1, 0), (3, 2)]
 
 
 def test_equal_cells_are_one_run_and_problems_have_names():
@@ -53,7 +53,7 @@ def test_what_is_not_known_to_be_served_is_neither_green_nor_a_problem():
     dropped = make_port("c", is_dropping=True, reason="none is on this node")
     overview = overview_of(make_port("a"), unseen, dropped)
     (area,) = overview.areas
-    assert ([(run.kind, run.cells) for run in area.runs], area.ill) == (
+    assert ([(run.kind, run.cells) for run in area.runs], area.unhealthy) == (
         [("busy", "■"), ("unused", "··")],
         0,
     )

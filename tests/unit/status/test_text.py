@@ -8,7 +8,7 @@ from userspace_proxy.causes.say import Form, kubectl_words, say
 from userspace_proxy.causes.services import is_headless, source_denied, unsupported_protocol
 from userspace_proxy.diagnosis.clauses import none_answers
 from userspace_proxy.diagnosis.incidents import Incidents
-from userspace_proxy.diagnosis.paths import PathView, counted_in_words
+from userspace_proxy.diagnosis.paths import PathView, format_counted
 from userspace_proxy.facts import (
     Level,
     SourceFacts,
@@ -252,7 +252,7 @@ def test_what_programs_of_this_node_got_on_the_kernel_path_is_shown_beside_the_r
     shown = lines_of(make_view(port), is_wide=True)
     assert shown[2].endswith("on the kernel path, 1,234 connections")
     at = shown.index("      path      kernel for 3 min: it is asked for")
-    assert shown[at + 1] == f"{' ' * 16}{counted_in_words(port)}"
+    assert shown[at + 1] == f"{' ' * 16}{format_counted(port)}"
     shown = "\n".join(lines_of(make_view(replace(port, sent_bytes=500)), is_wide=True))
     assert "2 open, 34 connections, 500 B, 1,200 connections by rules" in shown
 

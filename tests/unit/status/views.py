@@ -71,14 +71,14 @@ def replace(item, **changes):
     if isinstance(item, PortFacts):
         if isinstance(path := changes.pop("path", None), PathView):
             names = (
-                "path", "path_since", "path_why", "kernel_connections", "socket_connections",
+                "path", "path_since", "path_reason", "kernel_connections", "socket_connections",
             )  # fmt: skip
             changes |= dict(zip(names, path, strict=False))
         plan = changes.pop("plan", item.plan)
         if plan is not item.plan:
             known = facts_of_plan(plan, item.frontends, item.endpoints)
             names = set(known.__struct_fields__) - set(PortFigures.__struct_fields__)
-            kept = {"path", "path_since", "path_why", "problem", "hint", "turned_away"}
+            kept = {"path", "path_since", "path_reason", "problem", "hint", "turned_away"}
             changes = {name: getattr(known, name) for name in names - kept - {"state"}} | changes
         port = msgspec.structs.replace(item, **changes)
         port.plan = plan

@@ -36,20 +36,20 @@ class InMemory(Programmer):
     def _load(self):
         self._set(self._applied)
 
-    def _write(self, before, touched):
-        assert before.keys() == touched.keys()
-        self._set(touched)
+    def _write(self, before, affected):
+        assert before.keys() == affected.keys()
+        self._set(affected)
 
-    def _restore(self, touched, before):
+    def _restore(self, affected, before):
         self._set(before)
 
     def _repair(self):
         self.kernel = dict(self._applied)
         return 7
 
-    def _set(self, touched):
-        self.writes.append(dict(touched))
-        for frontend, port in touched.items():
+    def _set(self, affected):
+        self.writes.append(dict(affected))
+        for frontend, port in affected.items():
             if frontend in self.refused and port is not None:
                 raise SteeringError(f"{frontend} is refused")
             self.kernel[frontend] = port

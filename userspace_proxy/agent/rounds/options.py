@@ -87,7 +87,7 @@ class Options(PolicyOptions):
     """Called once this process serves a node that another process has handed over."""
     is_awaited: Callable[[], bool] = bool
     """Returns whether that process would take the node back if this one ended; default: False."""
-    predecessor_drain_s: float = 0.0
+    previous_drain_s: float = 0.0
     """Seconds that connections of the last process's workers may go on."""
     dropped_log_lines: Callable[[], int] = int
     """Returns how many lines the log has dropped; default: 0."""

@@ -155,7 +155,7 @@ class Steered:
     ) -> None:
         self._served = served
         self._end_problem = end_problem
-        self._touched: dict[ServedPort, None] = {}
+        self._affected: dict[ServedPort, None] = {}
         """Ports whose wanted targets may differ from the steered ones."""
         self._switching: dict[ServedPort, DataPath] = {}
         """Ports for which probes have chosen another path, with their previous path."""
@@ -163,7 +163,7 @@ class Steered:
 
     def touch(self, served: ServedPort) -> None:
         """Note that the frontends or targets of a Service port may have changed."""
-        self._touched[served] = None
+        self._affected[served] = None
 
     def switch(self, served: ServedPort) -> None:
         """Note that probes have chosen another path for a Service port."""
@@ -181,11 +181,11 @@ class Steered:
         """Return the differences between wanted and steered targets."""
         changed: dict[Frontend, Target] = {}
         gone: set[Frontend] = set()
-        touched = tuple([(served, served.targets()) for served in self._touched])
-        for served, targets in touched:
+        affected = tuple([(served, served.targets()) for served in self._affected])
+        for served, targets in affected:
             gone.update(served.steered.keys() - targets.keys())
             changed.update({f: t for f, t in targets.items() if served.steered.get(f) != t})
-        return SteeringChange(changed, frozenset(gone - changed.keys()), touched)
+        return SteeringChange(changed, frozenset(gone - changed.keys()), affected)
 
     def mark(self, change: SteeringChange) -> list[ServedPort]:
         """Note that a change is in force, before anything else changes.
@@ -197,7 +197,7 @@ class Steered:
             served.path = served.path.follow(served.chosen, Clocks.monotonic())
             if served.is_listening_again:
                 self._end_problem(served)
-        self._touched.clear()
+        self._affected.clear()
         switching, self._switching = self._switching, {}
         return [served for served, before in switching.items() if served.path.now is not before]
 

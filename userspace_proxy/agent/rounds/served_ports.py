@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from ...clocks import Clocks
 from ...errors import ListenError
 from ...model import DataPath, Frontend, IPFamily, PortKey, Protocol, ServiceKey, SocketAddress
-from ...model.quiesced import Quiesced
+from ...model.cordoned import Cordoned
 from ...plan import PortPlan
 from ...plan.detours import At, Detours, Reasons
 from ...plane import Group, Plane, PortPool
@@ -74,7 +74,7 @@ class ServedPorts:
         self.steered = Steered(self._served, self._problems.end)
         """The targets of their frontends."""
         self.detours = Detours()
-        self.quiesced = Quiesced()
+        self.cordoned = Cordoned()
         self._holding: dict[ServedPort, None] = {}
         self._of_udp: dict[ServedPort, None] = {}
         self.auto_paths = AutoPaths()
@@ -146,7 +146,7 @@ class ServedPorts:
             self._touch(served, served.plan.frontends, served.plan.frontends)
             self._serve(served, {})
 
-    def quiesce(self, service: ServiceKey, *, is_quiesced: bool) -> None:
+    def cordon(self, service: ServiceKey, *, is_cordoned: bool) -> None:
         """Cordon the present endpoints of a Service, or uncordon them.
 
         In force on return. Open connections go on, new clients wait, and endpoints added later take
@@ -155,7 +155,7 @@ class ServedPorts:
         """
         ports = self.of_service(service)
         present = (verdict.address for served in ports for verdict in served.plan.verdicts)
-        self.quiesced.set(service, present if is_quiesced else ())
+        self.cordoned.set(service, present if is_cordoned else ())
         for served in ports:
             self._touch(served, served.plan.frontends, served.plan.frontends)
             self._serve(served, {})
@@ -266,7 +266,7 @@ class ServedPorts:
             self._holding.pop(served, None)
         else:
             self._holding[served] = None
-        serving = self.quiesced.lead(plan.key.name.service, self.detours.lead(plan))
+        serving = self.cordoned.lead(plan.key.name.service, self.detours.lead(plan))
         answer = self._plane.serve(served.group, serving, wanted)
         served.listeners = self.listeners.change(served, self._addresses.by_frontend(plan, answer))
         now = set(served.listeners.values())

@@ -208,7 +208,7 @@ class ClientAddresses(Component):
         routes = self._routes
         if routes is not None:
             now = routes.now
-            self._obstacle = why_impossible(now.links)
+            self._obstacle = impossible_reason(now.links)
             self._bridges.follow(now.links, now.derived, now.bridge_filter)
             self._has_news.set()
             self._update()
@@ -230,7 +230,7 @@ class ClientAddresses(Component):
             self._plane.preserve(networks)
 
 
-def why_impossible(links: Iterable[NodeLink]) -> str:
+def impossible_reason(links: Iterable[NodeLink]) -> str:
     """Return why pods' replies don't pass this node's network stack; empty if they do."""
     if any(link.name == _PAST_THE_STACK for link in links):
         return "Cilium delivers replies of pods past this node's network stack"

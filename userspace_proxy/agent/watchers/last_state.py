@@ -19,7 +19,7 @@ from ...cluster import Snapshot
 from ...cluster.encoding import StateOwner, decode_state, encode_state
 from ...errors import InputError, UserspaceProxyError
 from ...facts import LastStateFacts, StatusFacts
-from ...facts.units import seconds_in_words
+from ...facts.units import format_seconds
 from ...log_fields import FieldLogger
 from ...logged_condition import LoggedCondition
 from ...sources import Source
@@ -164,7 +164,7 @@ class LastState(Component):
         age_s = self._age_s(found.current_at)
         if age_s > self._max_age_s:
             raise StateFileError(
-                f"cannot use {file.path}: it is {seconds_in_words(age_s)} old",
+                f"cannot use {file.path}: it is {format_seconds(age_s)} old",
                 hint="the limit is --state-max-age",
             )
         try:

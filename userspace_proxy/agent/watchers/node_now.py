@@ -16,8 +16,8 @@ from ...policy import NodeFacts
 from ...policy.node_facts import (
     ADDRESSES_WITHOUT_STEERING,
     make_facts,
+    no_node_ports_reason,
     options_with,
-    why_no_node_ports,
 )
 from ...steering import Steering
 from ..rounds.component import Component
@@ -52,7 +52,7 @@ class NodeNow(Component):
         known = self._addresses
         addresses = ADDRESSES_WITHOUT_STEERING if known is None else known.current
         facts = make_facts(self._options, snapshot, addresses, self._steering.no_kernel_path)
-        self._no_node_ports.set(why_no_node_ports(facts))
+        self._no_node_ports.set(no_node_ports_reason(facts))
         self._no_node.set(*([facts.no_node] if facts.no_node else []))
         return facts
 

@@ -157,7 +157,7 @@ class HookedConnections(Component):
             for endpoint, kind, failures in one.unreported:
                 self._suspects.add(served[number], endpoint, kind, failures)
             if one.lost:
-                self._records.leave_out(served[number].group.key.name.scopes, one.lost)
+                self._records.leave_out(served[number].group.key.name.prefixes, one.lost)
             await pace.turn()
         self._show_paths(new)
 
@@ -178,7 +178,7 @@ class HookedConnections(Component):
             known = before.get(served)
             made_from = (served.steered, hooked)
             if known is None or known.made_from != made_from:
-                whys = {f: self._hooks.left_to_rules(f) for f in served.plan.frontends}
+                whys = {f: self._hooks.not_offloaded(f) for f in served.plan.frontends}
                 left = {frontend: why for frontend, why in whys.items() if why}
                 known = _ByRules(made_from, left, has_others=len(left) < len(whys))
             self._left[served] = known
@@ -186,8 +186,8 @@ class HookedConnections(Component):
             had = path.socket_connections
             if more or had is not None or known.has_others:
                 path = path._replace(socket_connections=(had or 0) + more)
-            if path.left_to_rules != known.frontends:
-                path = path._replace(left_to_rules=known.frontends)
+            if path.not_offloaded != known.frontends:
+                path = path._replace(not_offloaded=known.frontends)
             served.path = path
 
     async def _run(self) -> None:

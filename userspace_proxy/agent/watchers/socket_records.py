@@ -67,12 +67,12 @@ class Records:
         log, port, seen = self.connection_log, event.name.name, event.seen
         # Whether the answer was complete isn't known.
         is_plain = seen.result is Result.SERVED and seen.received > 0
-        if log is not None and log.takes_next(port.scopes, seen.client.ip, is_plain=is_plain):
+        if log is not None and log.takes_next(port.prefixes, seen.client.ip, is_plain=is_plain):
             log.write(_facts(event), lambda: seen.frontend)
 
-    def leave_out(self, scopes: Collection[str], count: int) -> None:
+    def leave_out(self, prefixes: Collection[str], count: int) -> None:
         """Note ends of connections that didn't fit into the BPF programs' ring."""
-        self._ring.leave_out(scopes, count)
+        self._ring.leave_out(prefixes, count)
 
 
 def _facts(event: SocketEvent) -> ConnectionFacts:

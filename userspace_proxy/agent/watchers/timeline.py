@@ -19,7 +19,7 @@ from ...causes.cause import Cause
 from ...causes.say import say
 from ...diagnosis.failures import failure_of
 from ...facts import Level, StatusFacts
-from ...facts.units import plural, seconds_in_words
+from ...facts.units import format_seconds, plural
 from ...model import DataPath, PortKey, SocketAddress
 from ...model.serving import Serving
 from ...plan import Plan, PlanChanges, PortPlan
@@ -206,7 +206,7 @@ class Timeline:
     def _end(self, outage: _Outage) -> None:
         outage.saved = outage.group.counters.saved - outage.saved_before
         if outage.returned_at:
-            took = seconds_in_words(outage.returned_at - outage.at)
+            took = format_seconds(outage.returned_at - outage.at)
             what = f"{outage.endpoint} answers again, after {took}"
             label = outage.group.label
             at, saved, returned = outage.returned_at, outage.saved, (outage.endpoint, "returned")

@@ -93,7 +93,7 @@ class KeptTable(NftTable):
 
     def is_known(self) -> bool:
         """Return whether it contains what was written last."""
-        return self._is_right and self._written is not None and not self.is_touched()
+        return self._is_right and self._written is not None and not self.is_affected()
 
     def read(self, elements_of: Collection[str] | None = None) -> Listing | None:
         """List the table in force, as :meth:`.NftTable.read` does.

@@ -105,9 +105,9 @@ class NftTable:
         self._watches.append(other._watch)
         other._watches.append(self._watch)
 
-    def is_touched(self) -> bool:
+    def is_affected(self) -> bool:
         """Return whether another program has changed the table since :meth:`read`."""
-        return self._watch.is_touched()
+        return self._watch.is_affected()
 
     def settle(self) -> None:
         """Forget earlier changes by others; call it before the whole table is written."""
@@ -119,7 +119,7 @@ class NftTable:
         return self.look(elements_of)
 
     def look(self, elements_of: Collection[str] | None = None) -> Listing | None:
-        """List the table in force; None if there is none. Doesn't affect :meth:`is_touched`.
+        """List the table in force; None if there is none. Doesn't affect :meth:`is_affected`.
 
         Args:
             elements_of: The sets and maps whose elements are read; None: all.
@@ -148,7 +148,7 @@ class NftTable:
     def read_definitions(self) -> tuple[Definition, ...] | None:
         """Return everything but the elements; None if another program may have changed it."""
         listing = self.look(elements_of=())
-        return None if listing is None or self.is_touched() else listing.definitions
+        return None if listing is None or self.is_affected() else listing.definitions
 
     def read_changed(
         self, before: Sequence[Definition], gone: Set[str], new: Collection[str]
@@ -277,14 +277,14 @@ class TableWatch:
             opened.callback(self._events.close)
             self._seen = ruleset.generation()
             opened.pop_all()
-        self._is_touched = False
+        self._is_affected = False
 
-    def is_touched(self) -> bool:
+    def is_affected(self) -> bool:
         """Return whether another program has changed the table since :meth:`settle`."""
         generation = self._ruleset.generation()
         for _ in range(_READS):
-            if self._is_touched or self._seen >= generation:
-                return self._is_touched
+            if self._is_affected or self._seen >= generation:
+                return self._is_affected
             self._read()
         # What another program changes now may be this table.
         return True
@@ -294,11 +294,11 @@ class TableWatch:
         generation = self._ruleset.generation()
         self._read()
         self._seen = max(self._seen, generation)
-        self._is_touched = False
+        self._is_affected = False
 
     def doubt(self) -> None:
         """Count the table as touched, because its contents are unknown."""
-        self._is_touched = True
+        self._is_affected = True
 
     @contextlib.contextmanager
     def own_change(self, sender: int) -> Iterator[None]:
@@ -322,8 +322,8 @@ class TableWatch:
         """
         with query_errors():
             batch = self._events.read()
-        self._is_touched |= batch.has_lost
+        self._is_affected |= batch.has_lost
         for event in map(read_event, batch.messages):
             if event is not None:
                 self._seen = max(self._seen, event.generation)
-                self._is_touched |= (event.family, event.table) == self._table
+                self._is_affected |= (event.family, event.table) == self._table

@@ -148,7 +148,7 @@ def _file(path: str, kubeconfig: Kubeconfig) -> KubeconfigFile | None:
 
 def _document(full: Path, path: str) -> Document | None:
     from ...model.document import decode
-    from ...model.lenient import parse_first
+    from ...model.kubectl_yaml import parse_first
 
     return parse_first(decode(read_bounded(full, _BYTES_MAX)), place=path)
 

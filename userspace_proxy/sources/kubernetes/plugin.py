@@ -249,7 +249,7 @@ async def _read(stream: asyncio.StreamReader | None) -> bytes:
 
 def _credential(stdout: bytes, api_version: str, shown: str, now: float) -> PluginCredential:
     from ...model.document import decode
-    from ...model.lenient import parse_first
+    from ...model.kubectl_yaml import parse_first
 
     try:
         document = parse_first(decode(stdout), place=shown)

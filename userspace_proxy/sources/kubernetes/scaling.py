@@ -30,7 +30,7 @@ from typing import Any
 from ...errors import SourceError
 from ...log_fields import FieldLogger
 from ...model import Workload
-from ..base import Agree, Labels, May, Rest
+from ..base import Agree, Labels, May, ScaleDown
 from .api_paths import join
 from .client import ApiClient
 from .replicas_wanted import autoscaler_of, budget_of, labels_of
@@ -81,31 +81,31 @@ async def scale_from_zero(client: ApiClient, namespace: str, workload: Workload,
 
 async def scale_to_zero(
     client: ApiClient, namespace: str, workload: Workload, may: May, agree: Agree
-) -> Rest:
+) -> ScaleDown:
     """Scale to zero, if there is one replica, and nothing requires it."""
     path, resource = _scale_of(namespace, workload)
     try:
         async with asyncio.timeout(_ANSWER_S):
             scale = await _get(client, path, resource, namespace)
             if _replicas(scale) != 1:
-                return Rest()
+                return ScaleDown()
             if (refused := may(_labels(scale))) is not None:
-                return Rest(why_not=refused)
+                return ScaleDown(why_not=refused)
             why_not = await _other_wish(client, namespace, workload, scale)
     except (TransportError, TimeoutError, SourceError) as exc:
-        return Rest(why_not=f"cannot scale {workload} to zero: {str(exc) or _SILENT}")
+        return ScaleDown(why_not=f"cannot scale {workload} to zero: {str(exc) or _SILENT}")
     except _INVALID:
-        return Rest(why_not=f"cannot scale {workload} to zero: invalid response")
+        return ScaleDown(why_not=f"cannot scale {workload} to zero: invalid response")
     if why_not:
-        return Rest(why_not=f"{workload} stays at one replica: {why_not}")
+        return ScaleDown(why_not=f"{workload} stays at one replica: {why_not}")
     if not await agree():
-        return Rest()
+        return ScaleDown()
     return await _put_asleep(client, namespace, workload, scale)
 
 
 async def _put_asleep(
     client: ApiClient, namespace: str, workload: Workload, scale: Mapping[str, Any]
-) -> Rest:
+) -> ScaleDown:
     path, resource = _scale_of(namespace, workload)
     fields = {"workload": str(workload), "namespace": namespace}
     was_sent = may_be_made = False
@@ -117,7 +117,7 @@ async def _put_asleep(
                 if response.code == 409:
                     # aiohttp may have sent it twice, and the first update succeeded.
                     present = await _get(client, path, resource, namespace)
-                    return Rest(is_asleep=not _replicas(present))
+                    return ScaleDown(is_asleep=not _replicas(present))
         except (TransportError, TimeoutError, SourceError, *_INVALID) as exc:
             fields["cause"] = str(exc) or _SILENT
             may_be_made = True
@@ -125,10 +125,10 @@ async def _put_asleep(
             if response.code == 200:
                 text = "scaled %(namespace)s %(workload)s from 1 to 0: no client uses it"
                 _log.info(text, extra=fields)
-                return Rest(is_asleep=True)
+                return ScaleDown(is_asleep=True)
             fields["cause"] = cause = _refused(response, resource, namespace)
             if response.code < 500 and not was_sent:
-                return Rest(why_not=f"cannot scale {workload} to zero: {cause}")
+                return ScaleDown(why_not=f"cannot scale {workload} to zero: {cause}")
             may_be_made = may_be_made or response.code in _NO_RESPONSE
         was_sent = True
     if not may_be_made:
@@ -137,10 +137,10 @@ async def _put_asleep(
                 present = await _get(client, path, resource, namespace)
                 if _version(present) == _version(scale) and _replicas(present) == 1:
                     cause = fields["cause"]
-                    return Rest(why_not=f"cannot scale {workload} to zero: {cause}")
-                return Rest(is_asleep=not _replicas(present))
+                    return ScaleDown(why_not=f"cannot scale {workload} to zero: {cause}")
+                return ScaleDown(is_asleep=not _replicas(present))
     _log.warning("%(namespace)s %(workload)s may be scaled to zero: %(cause)s", extra=fields)
-    return Rest(is_asleep=True)
+    return ScaleDown(is_asleep=True)
 
 
 async def _other_wish(

@@ -18,11 +18,11 @@ from ...clocks import Clocks
 from ...cluster import Snapshot, Store
 from ...cluster.from_pods import PodEndpoints
 from ...facts import RejectedFacts
-from ...facts.units import bytes_in_words, plural
+from ...facts.units import format_bytes, plural
 from ...log_limit import EVERY_S
 from ...model import Workload
 from ...model.quoting import shown
-from ..base import Agree, Happening, May, Pause, Publish, Rest, Source, SourceStatus, pause
+from ..base import Agree, Happening, May, Pause, Publish, ScaleDown, Source, SourceStatus, pause
 from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
 from .kubeconfig_files import Kubeconfig
@@ -165,9 +165,11 @@ class KubernetesSource(Source):
             return f"cannot scale {workload}: there is no connection to the API server yet"
         return await scale_from_zero(self.client, namespace, workload, may)
 
-    async def rest(self, namespace: str, workload: Workload, may: May, agree: Agree) -> Rest:
+    async def scale_down(
+        self, namespace: str, workload: Workload, may: May, agree: Agree
+    ) -> ScaleDown:
         if self._publish is None:
-            return Rest()
+            return ScaleDown()
         return await scale_to_zero(self.client, namespace, workload, may, agree)
 
     def leases(self, node_name: str, prefix: str) -> KubernetesLeases:
@@ -270,8 +272,8 @@ class KubernetesSource(Source):
                 objects = plural(count, cache.resource.kind)
                 yield RejectedFacts.at(
                     f"namespace {shown(namespace)}",
-                    f"at least {objects} with {bytes_in_words(size)} of JSON left out, because the "
-                    f"others take {bytes_in_words(self._share_bytes)} (delete some, and limit "
+                    f"at least {objects} with {format_bytes(size)} of JSON left out, because the "
+                    f"others take {format_bytes(self._share_bytes)} (delete some, and limit "
                     "their number by a ResourceQuota)",
                 )
 

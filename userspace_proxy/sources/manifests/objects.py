@@ -23,10 +23,9 @@ from ...facts import RejectedFacts
 from ...facts.node import NO_OBJECT, ObjectKey
 from ...model import EndpointSlice, Node, ServiceKey
 from ...model.admission import check_metadata, check_service
-from ...model.composing import ALIASED_NODES_MAX, DOCUMENTS_MAX, TOO_MANY_DOCUMENTS, TextError
 from ...model.document import Document, parse_until_error, split_documents
 from ...model.fields import convert_strictly
-from ...model.mirroring import mirror_endpoints, why_not_mirrored
+from ...model.mirroring import mirror_endpoints, not_mirrored_reason
 from ...model.notes import Note
 from ...model.reading import LABEL_SERVICE_NAME, read_node, read_slice
 from ...model.similar import NEARLY_EQUAL, did_you_mean
@@ -38,6 +37,7 @@ from ...model.wire import (
     WireNode,
     WireService,
 )
+from ...model.yaml_builder import ALIASED_NODES_MAX, DOCUMENTS_MAX, TOO_MANY_DOCUMENTS, TextError
 from .written import WrittenService, read_written
 
 
@@ -47,7 +47,7 @@ class MirroredEndpoints:
 
     service: ServiceKey
     slices: tuple[EndpointSlice, ...]
-    why_none: Note | None = None
+    none_reason: Note | None = None
     """Why there are no slices, although it may have endpoints."""
 
 
@@ -100,7 +100,7 @@ class FileObjects:
     ignored: tuple[str, ...] = ()
     """Unsupported kinds, each once, such as ``web.yaml:20: kind Deployment …``, slices without a
     Service, and documents that aren't objects."""
-    remarks: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     """Findings about keys of labels and annotations, as in rule 3."""
 
     @property
@@ -131,7 +131,7 @@ class _Read(NamedTuple):
     objects: tuple[tuple[str, str, ManifestObject, int], ...] = ()
     """Objects with their lines, counted from the part's first line."""
     problems: tuple[_Mistake, ...] = ()
-    remarks: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     ignored: Mapping[str, int] = _NOTHING
     """Ignored kinds with their lines, counted from the part's first line."""
     aliased_nodes: int = 0
@@ -150,7 +150,7 @@ class ManifestReader:
         parts: dict[bytes, _Read] = {}
         objects: list[Found] = []
         mistakes: list[_Mistake] = []
-        remarks: list[str] = []
+        findings: list[str] = []
         ignored: dict[str, int] = {}
         aliased_nodes = 0
         file = self._place
@@ -162,13 +162,13 @@ class ManifestReader:
             read = self._parts.get(digest)
             if read is None or aliased_nodes + read.aliased_nodes > ALIASED_NODES_MAX:
                 read = _read_part(part, before, file, ALIASED_NODES_MAX - aliased_nodes)
-            if not read.problems and not read.remarks:
+            if not read.problems and not read.findings:
                 parts[digest] = read
             aliased_nodes += read.aliased_nodes
             for kind, key, value, line in read.objects:
                 objects.append(Found(kind, key, value, file, before + line))
             mistakes += read.problems
-            remarks += read.remarks
+            findings += read.findings
             for what, line in read.ignored.items():
                 ignored.setdefault(what, before + line)
         self._parts = parts
@@ -176,7 +176,7 @@ class ManifestReader:
             tuple(objects),
             _rejected(file, sorted(mistakes)),
             tuple(f"{file}:{at}: {what}" for what, at in ignored.items()),
-            tuple(remarks[:PROBLEMS_MAX]),
+            tuple(findings[:PROBLEMS_MAX]),
         )
 
 
@@ -197,7 +197,7 @@ def _rejected(file: str, mistakes: Sequence[_Mistake]) -> tuple[RejectedFacts, .
 def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _Read:
     objects: list[tuple[str, str, ManifestObject, int]] = []
     problems: list[_Mistake] = []
-    remarks: list[str] = []
+    findings: list[str] = []
     ignored: dict[str, int] = {}
     # Like kubectl, which reads only the first document of a part.
     documents, broken = parse_until_error(
@@ -224,7 +224,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
                 problems += (_Mistake.of(one, *item.about) for one in mistakes)
                 continue
             found = read(_named(item.value))
-            remarks += (f"{one}: read as by kubectl" for one in harmless)
+            findings += (f"{one}: read as by kubectl" for one in harmless)
         except FieldError as exc:
             about = item.about
             for error in (exc, *exc.others):
@@ -244,7 +244,7 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
     if problems and _PLACEHOLDER.search(text):
         lines = ["", *text.splitlines()] if broken is None else []
         problems = [_of_template(one, lines[one.line - before :]) for one in problems]
-    found_wrong = tuple(problems), tuple(remarks), ignored or _NOTHING
+    found_wrong = tuple(problems), tuple(findings), ignored or _NOTHING
     return _Read(tuple(objects), *found_wrong, aliased_nodes)
 
 
@@ -398,9 +398,9 @@ def _read_slice(value: Any) -> list[tuple[str, ManifestObject]]:
 
 def _read_endpoints(value: Any) -> list[tuple[str, ManifestObject]]:
     wire = convert_strictly(value, WireEndpoints, lambda wire: check_metadata(wire.metadata))
-    slices, why_none = mirror_endpoints(wire), why_not_mirrored(wire)
+    slices, none_reason = mirror_endpoints(wire), not_mirrored_reason(wire)
     service = ServiceKey(wire.metadata.namespace or "default", wire.metadata.name or "")
-    mirrored = MirroredEndpoints(service, () if why_none else tuple(slices), why_none)
+    mirrored = MirroredEndpoints(service, () if none_reason else tuple(slices), none_reason)
     return [(str(service), mirrored)]
 
 

@@ -86,7 +86,7 @@ class ManifestSource(Source):
             "manifest problems resolved",
             fields=lambda line: {"problem": line},
         )
-        self._remarks = LoggedCondition[str](_log, "manifest is ambiguous")
+        self._findings = LoggedCondition[str](_log, "manifest is ambiguous")
         self._ignored = LoggedCondition[str](
             _log,
             "manifest object ignored",
@@ -157,7 +157,7 @@ class ManifestSource(Source):
         """Log new problems, and the end of the last one."""
         self._deafness.set(self._events.problem)
         self._condition.set(*self._state.problems, path=self.location)
-        self._remarks.set(*self._state.remarks)
+        self._findings.set(*self._state.findings)
         if not self._state.unread:
             self._unread_since = None
         elif self._unread_since is None:

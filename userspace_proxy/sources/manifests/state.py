@@ -20,7 +20,7 @@ from ...causes.say import say
 from ...cluster import Snapshot, Store
 from ...facts import RejectedFacts
 from ...model import EndpointSlice, Node, Service, ServiceKey
-from ...model.mirroring import why_left_out
+from ...model.mirroring import left_out_reason
 from ...model.notes import Note
 from ...model.similar import similar_hosts
 from .cluster_ips import allocate_cluster_ips, open_ranges
@@ -87,9 +87,9 @@ class ManifestState:
         return tuple(line for file in self._in_order() for line in file.read.ignored)
 
     @property
-    def remarks(self) -> tuple[str, ...]:
+    def findings(self) -> tuple[str, ...]:
         """Keys of labels and annotations that are duplicate, or aren't text, one line each."""
-        return tuple(line for file in self._in_order() for line in file.read.remarks)
+        return tuple(line for file in self._in_order() for line in file.read.findings)
 
     def place_of(self, service: ServiceKey) -> str:
         return self._first["Service", str(service)].place
@@ -233,7 +233,7 @@ def _slices(objects: Iterable[Found]) -> tuple[list[EndpointSlice], dict[Service
             ips.setdefault(item.service, set()).update(endpoint.ip for endpoint in item.endpoints)
     slices = [*written, *(item for v in mirrored if v.service not in ips for item in v.slices)]
     why = {
-        v.service: why_left_out(v.slices, ips[v.service]) if v.service in ips else v.why_none
+        v.service: left_out_reason(v.slices, ips[v.service]) if v.service in ips else v.none_reason
         for v in mirrored
     }
     return slices, {service: reason for service, reason in why.items() if reason is not None}

@@ -26,7 +26,7 @@ from ...kernel import conntrack
 from ...model import Frontend, Protocol
 from ..base import SteeringFacts
 from ..names import ChainNames, label_of
-from ..programmer import NatProgrammer, Ports, ReleasedPorts, Touched
+from ..programmer import Affected, NatProgrammer, Ports, ReleasedPorts
 from .helper_process import as_rows, from_rows
 from .legacy import LegacyTables
 from .legacy_table import LegacyTable, TableDifference, missing_jumps, parse_table
@@ -182,14 +182,14 @@ class LegacyProgrammer(NatProgrammer):
         self._lay_out()
         self._put(left)
 
-    def _write(self, before: Touched, touched: Touched) -> None:
-        self._layout.change(_rules(before), _rules(touched))
+    def _write(self, before: Affected, affected: Affected) -> None:
+        self._layout.change(_rules(before), _rules(affected))
         self._note_stale(before)
         self._put(before)
 
-    def _restore(self, touched: Touched, before: Touched) -> None:
+    def _restore(self, affected: Affected, before: Affected) -> None:
         self._lay_out()
-        self._put(touched)
+        self._put(affected)
 
     def _repair(self) -> int:
         self._repairs += 1
@@ -215,7 +215,7 @@ class LegacyProgrammer(NatProgrammer):
     def _lay_out(self) -> None:
         self._layout = NatChains(self._version, _rules(self._applied or {}), self._to_ip)
 
-    def _put(self, leaving: Touched) -> None:
+    def _put(self, leaving: Affected) -> None:
         self._released.add((f.protocol, port) for f, port in leaving.items() if port)
         self._follow_address()
         self._put_rules()
@@ -277,7 +277,7 @@ class LegacyProgrammer(NatProgrammer):
         return self._nat.info(), self._filter.info()
 
 
-def _rules(ports: Touched) -> list[NatRule]:
+def _rules(ports: Affected) -> list[NatRule]:
     """Return the rules for the steered frontends."""
     return [
         NatRule(f.protocol.lower(), f.ip, f.port, port)

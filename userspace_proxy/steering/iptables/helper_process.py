@@ -17,7 +17,7 @@ from ...clocks import Clocks
 from ...errors import SteeringConflict, SteeringError
 from ...model import Frontend, Protocol
 from ...pacing import backoff_s
-from ..programmer import Touched
+from ..programmer import Affected
 
 _ENTRY = "userspace_proxy.steering.iptables.helper:main"
 # Ten times as long as 10,000 Services take.
@@ -142,7 +142,7 @@ Row = tuple[str, str, int, int | None]
 """A frontend's address, protocol and port, and the port that it is steered to."""
 
 
-def as_rows(ports: Touched) -> list[Row]:
+def as_rows(ports: Affected) -> list[Row]:
     """Encode ports for a message."""
     return [(f.ip, f.protocol, f.port, port) for f, port in ports.items()]
 

@@ -12,7 +12,7 @@ from ...kernel.interfaces import without_ipv6
 from ...kernel.offers import FOR_IPTABLES_IPV6, LACKS_NOTHING, KernelOffers
 from ...model import Frontend, IPFamily, Taken
 from ..base import Bind, SteeringFacts
-from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
+from ..programmer import Affected, Ports, ProgrammedSteering, Programmer
 from .helper_process import HelperEnded, HelperProcess, as_rows, from_rows
 from .legacy import tables_in_use
 
@@ -131,17 +131,17 @@ class IptablesProgrammer(Programmer):
             self._informed.clear()
             raise
 
-    def _write(self, before: Touched, touched: Touched) -> None:
+    def _write(self, before: Affected, affected: Affected) -> None:
         for family in self._possible:
-            here = {f: port for f, port in touched.items() if f.family is family}
+            here = {f: port for f, port in affected.items() if f.family is family}
             if here:
                 self._send(family, here)
 
-    def _restore(self, touched: Touched, before: Touched) -> None:
+    def _restore(self, affected: Affected, before: Affected) -> None:
         # A helper that the kernel refused has already restored the old state; sending it does no
         # harm.
         here = {f: port for f, port in before.items() if f.family in self._families}
-        self._write(touched, here)
+        self._write(affected, here)
 
     def _repair(self) -> int:
         drifted = 0
@@ -169,11 +169,11 @@ class IptablesProgrammer(Programmer):
     def _in_use(self) -> list[IPFamily]:
         return [f for f in IPFamily if f in self._informed or _may_have_rules(f)]
 
-    def _send(self, family: IPFamily, touched: Touched) -> None:
+    def _send(self, family: IPFamily, affected: Affected) -> None:
         """Send a change to a helper, or the whole state if the change isn't enough."""
         if self._is_informed(family):
             try:
-                self._ask(family, "change", ports=as_rows(touched))
+                self._ask(family, "change", ports=as_rows(affected))
             except HelperEnded:
                 self._informed.discard(family)
             else:

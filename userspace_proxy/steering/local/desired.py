@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from ...errors import SteeringError
 from ...model import Frontend, IPFamily, is_loopback
-from ..programmer import Ports, Touched
+from ..programmer import Affected, Ports
 
 Element = TypeVar("Element")
 REFUSED = 0
@@ -75,10 +75,10 @@ class DesiredState:
         """Return whether an address is in a range that is routed as a whole."""
         return any(True for _ in self._ranges_of(ip))
 
-    def change(self, touched: Touched) -> StateChange:
+    def change(self, affected: Affected) -> StateChange:
         """Change the ports of some frontends; return the change for the kernel."""
         change = StateChange()
-        for frontend, port in touched.items():
+        for frontend, port in affected.items():
             before = self.ports.get(frontend)
             if port is None:
                 self.ports.pop(frontend, None)

@@ -52,7 +52,7 @@ class LocalGuard(abc.ABC):
     def unguarded(self) -> str:
         return ""
 
-    def is_touched(self) -> bool:
+    def is_affected(self) -> bool:
         """Return whether another program has changed the guard, apart from routes."""
         return False
 
@@ -217,7 +217,7 @@ class NftGuard(OpenGuard):
     def unguarded(self) -> str:
         return "" if self._table.is_complete else "this kernel has no nft_socket"
 
-    def is_touched(self) -> bool:
+    def is_affected(self) -> bool:
         return not self._table.is_known()
 
     def recover(self) -> Collection[Frontend]:

@@ -54,7 +54,7 @@ class LocalTable:
 class RouteChanges:
     """Changes by other programs since the last call."""
 
-    is_touched: bool = False
+    is_affected: bool = False
     """Whether a route of this program may have changed."""
     addresses: set[str] = field(default_factory=set)
     """Addresses that this node gained or lost."""
@@ -125,7 +125,7 @@ class RoutingTables:
         """Return the changes by other programs since the last call."""
         with explained("read routing events"):
             batch = self._sockets.events.read()
-        changes = RouteChanges(is_touched=batch.has_lost)
+        changes = RouteChanges(is_affected=batch.has_lost)
         for message in batch.messages:
             _note(message, changes)
         return changes
@@ -168,7 +168,7 @@ def _note(message: Message, changes: RouteChanges) -> None:
                 return
             route, protocol = found
             if protocol == PROTOCOL:
-                changes.is_touched = True
+                changes.is_affected = True
             else:
                 changes.addresses.add(route.network.partition("/")[0])
         case rtnetlink.NEW_ADDRESS | rtnetlink.DEL_ADDRESS:
@@ -176,7 +176,7 @@ def _note(message: Message, changes: RouteChanges) -> None:
         case rtnetlink.NEW_LINK | rtnetlink.DEL_LINK:
             # The loopback interface changed: the kernel removes IPv4 routes with their interface,
             # without an event.
-            changes.is_touched = True
+            changes.is_affected = True
 
 
 # Offsets of fields in a routing event; loads are big-endian.

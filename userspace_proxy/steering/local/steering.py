@@ -30,7 +30,7 @@ from ...kernel.privileges import has_net_admin
 from ...kernel.tracking import read_table
 from ...model import Frontend, IPFamily, Protocol, Taken, is_loopback
 from ..base import Bind, SteeringFacts
-from ..programmer import Ports, ProgrammedSteering, Programmer, Touched, forget_entries
+from ..programmer import Affected, Ports, ProgrammedSteering, Programmer, forget_entries
 from .desired import REFUSED, DesiredState, network_of
 from .guard import make_guard
 from .kernel import RoutingTables
@@ -125,10 +125,10 @@ class LocalProgrammer(Programmer):
         self._note_new(new)
         self.forget_stale()
 
-    def change(self, touched: Touched) -> None:
+    def change(self, affected: Affected) -> None:
         applied = self._applied or {}
-        new = [f for f, port in touched.items() if port is not None and f not in applied]
-        super().change(touched)
+        new = [f for f, port in affected.items() if port is not None and f not in applied]
+        super().change(affected)
         self._note_new(new)
 
     def forget_stale(self) -> None:
@@ -177,12 +177,12 @@ class LocalProgrammer(Programmer):
         admitted = {one for one in self._guard.recover() if _may_linger(one)}
         return admitted | connected_at(self._guard.routed())
 
-    def _write(self, before: Touched, touched: Touched) -> None:
-        lingering, touched = frozenset(self._lingering), self._linger(before, touched)
-        old = {frontend: self._desired.ports.get(frontend) for frontend in touched}
-        difference = self._desired.change(touched)
+    def _write(self, before: Affected, affected: Affected) -> None:
+        lingering, affected = frozenset(self._lingering), self._linger(before, affected)
+        old = {frontend: self._desired.ports.get(frontend) for frontend in affected}
+        difference = self._desired.change(affected)
         try:
-            if self._is_touched():
+            if self._is_affected():
                 # If it can't be read, assume the state last written; the next repair reads again.
                 with contextlib.suppress(SteeringUnreadable):
                     self._put_right()
@@ -196,13 +196,13 @@ class LocalProgrammer(Programmer):
             self._lingering = set(lingering)
             raise
 
-    def _restore(self, touched: Touched, before: Touched) -> None:
+    def _restore(self, affected: Affected, before: Affected) -> None:
         self._put_right()
 
     def _repair(self) -> int:
         is_retry = next(self._repairs) % RETRY_EVERY == 0 and bool(self._desired.refused)
         count = 0
-        if self._is_touched() or is_retry:
+        if self._is_affected() or is_retry:
             with contextlib.suppress(SteeringUnreadable):
                 count = self._put_right()
         self._forget_lingering()
@@ -231,16 +231,16 @@ class LocalProgrammer(Programmer):
             )
         self._new.clear()
 
-    def _linger(self, before: Touched, touched: Touched) -> Touched:
+    def _linger(self, before: Affected, affected: Affected) -> Affected:
         """Replace removals of frontends that may linger by refusals."""
         lingering = {
             frontend
-            for frontend, port in touched.items()
+            for frontend, port in affected.items()
             if port is None and before[frontend] is not None and _may_linger(frontend)
         }
         self._lingering |= lingering
-        self._lingering -= {frontend for frontend, port in touched.items() if port is not None}
-        return {**touched, **dict.fromkeys(lingering, REFUSED)}
+        self._lingering -= {frontend for frontend, port in affected.items() if port is not None}
+        return {**affected, **dict.fromkeys(lingering, REFUSED)}
 
     def _forget_lingering(self) -> None:
         if self._lingering:
@@ -254,11 +254,11 @@ class LocalProgrammer(Programmer):
                     self._is_known = False
                     raise
 
-    def _is_touched(self) -> bool:
+    def _is_affected(self) -> bool:
         """Return whether the kernel must be read in full."""
         changes = self._tables.changes()
-        is_touched = changes.is_touched or self._guard.is_touched()
-        if is_touched or any(map(self._matters, changes.addresses)):
+        is_affected = changes.is_affected or self._guard.is_affected()
+        if is_affected or any(map(self._matters, changes.addresses)):
             self._is_known = False
         return not self._is_known
 

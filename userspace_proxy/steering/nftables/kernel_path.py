@@ -96,14 +96,14 @@ class KernelPath:
         else:
             self._table.remove()
 
-    def change(self, touched: KernelTargets, gone: Collection[Frontend] = ()) -> None:
+    def change(self, affected: KernelTargets, gone: Collection[Frontend] = ()) -> None:
         """Write a difference; an error leaves the table unchanged.
 
         Args:
             gone: Frontends that are no longer steered.
         """
         self._forgotten = {}
-        change = self._rules.difference(touched, gone)
+        change = self._rules.difference(affected, gone)
         if change.targets or change.uncounted:
             self._write(change)
         self._forgotten = self._counts.forget(gone)

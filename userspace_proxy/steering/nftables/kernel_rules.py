@@ -100,17 +100,17 @@ class KernelRules:
         """Choosers by affinity name; none is empty."""
 
     def difference(
-        self, touched: Mapping[Frontend, KernelTarget | None], gone: Iterable[Frontend] = ()
+        self, affected: Mapping[Frontend, KernelTarget | None], gone: Iterable[Frontend] = ()
     ) -> Difference:
         """Return the writes that give some frontends new targets.
 
         Args:
-            touched: The new targets; None: not on the kernel path.
+            affected: The new targets; None: not on the kernel path.
             gone: Frontends that are no longer steered.
         """
         change = Difference()
         uses: Counter[Chooser] = Counter()
-        for frontend, target in touched.items():
+        for frontend, target in affected.items():
             old = self.targets.get(frontend)
             new = target if target and target.is_on and target.choices else None
             if old == new:

@@ -170,7 +170,7 @@ def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> dict[bytes, i
 
 def differing_frontends(
     before: Mapping[Frontend, int | None],
-    touched: Mapping[Frontend, int | None],
+    affected: Mapping[Frontend, int | None],
     uses: Mapping[bytes, int],
     refuse_port: int,
 ) -> tuple[ElementChanges, dict[bytes, int]]:
@@ -180,7 +180,7 @@ def differing_frontends(
 
     Args:
         before: Their old ports; None or missing: not steered.
-        touched: Their new ports; None: no longer steered.
+        affected: Their new ports; None: no longer steered.
         uses: How many frontends used each port before, by its key in the guard.
 
     Returns: The changes, and the new number of uses of the affected ports.
@@ -193,7 +193,7 @@ def differing_frontends(
             key = guard_key(frontend, port)
             uses_now[key] = uses_now.get(key, uses.get(key, 0)) + by
 
-    for frontend, port in touched.items():
+    for frontend, port in affected.items():
         old = before.get(frontend)
         if old is not None:
             changes.removed.add(frontend_element(frontend, old))

@@ -25,7 +25,7 @@ from ...kernel.offers import (
 from ...model import Balance, Frontend, IPFamily, Protocol, SocketAddress, Taken
 from ..base import REFUSE, Bind, EndpointChoice, KernelTarget, SteeringFacts, Target, render_targets
 from ..names import STEERING_TABLES
-from ..programmer import NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts, Touched
+from ..programmer import Affected, NatProgrammer, Ports, ProgrammedSteering, ReleasedPorts
 from .kernel_path import KernelPath, KernelTargets
 from .kernel_rules import NAT_PRIORITY as KERNEL_PRIORITY
 from .rules import (
@@ -96,9 +96,9 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
         await self._do(lambda programmer: programmer.apply_all(ports, targets))
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        touched: Touched = {**dict.fromkeys(gone), **self._ports(changed)}
+        affected: Affected = {**dict.fromkeys(gone), **self._ports(changed)}
         targets = _kernel_targets(changed)
-        await self._do(lambda programmer: programmer.change_all(touched, targets))
+        await self._do(lambda programmer: programmer.change_all(affected, targets))
 
     async def forget_stale(self) -> None:
         await self._do(lambda programmer: programmer.forget_stale())
@@ -181,25 +181,25 @@ class NftablesProgrammer(NatProgrammer):
             self.apply(ports)
         self.forget_stale()
 
-    def change_all(self, touched: Touched, targets: Mapping[Frontend, KernelTarget]) -> None:
+    def change_all(self, affected: Affected, targets: Mapping[Frontend, KernelTarget]) -> None:
         """Steer some frontends; those without a target lead only to ports.
 
         Endpoints are written before ports, as the proxy would create affinity entries for clients
         that reach it meanwhile.
         """
-        moved = {f: targets.get(f) for f in touched if self._targets.get(f) != targets.get(f)}
+        moved = {f: targets.get(f) for f in affected if self._targets.get(f) != targets.get(f)}
         before = {frontend: self._targets.get(frontend) for frontend in moved}
         self._set_targets(moved)
         try:
-            self._kernel_path.change(moved, [f for f, port in touched.items() if port is None])
-            self.change(touched)
+            self._kernel_path.change(moved, [f for f, port in affected.items() if port is None])
+            self.change(affected)
         except SteeringError:
             self._note_refused(moved)
             self._set_targets(before)
             applied = self._applied or {}
-            self._kernel_path.undo(before, [f for f in touched if f not in applied])
+            self._kernel_path.undo(before, [f for f in affected if f not in applied])
             raise
-        self._note_ended(touched, before)
+        self._note_ended(affected, before)
 
     def forget_stale(self) -> None:
         with contextlib.suppress(SteeringError):
@@ -242,15 +242,15 @@ class NftablesProgrammer(NatProgrammer):
         self._uses = count_uses(self._applied or {}, self._refuse_port)
         self._table.write_all()
 
-    def _write(self, before: Touched, touched: Touched) -> None:
+    def _write(self, before: Affected, affected: Affected) -> None:
         self._note_stale(before)
-        changes, uses = differing_frontends(before, touched, self._uses, self._refuse_port)
+        changes, uses = differing_frontends(before, affected, self._uses, self._refuse_port)
         self._uses |= uses
         self._released.add(key for key, count in uses.items() if not count)
         self._note_repair(self._table.change(changes.removed, changes.added))
         self._follow_address()
 
-    def _restore(self, touched: Touched, before: Touched) -> None:
+    def _restore(self, affected: Affected, before: Affected) -> None:
         self._uses = count_uses(self._applied or {}, self._refuse_port)
         self._note_repair(self._table.put_right())
 
@@ -296,7 +296,7 @@ class NftablesProgrammer(NatProgrammer):
         super()._forget_stale()
         self._ended = {}
 
-    def _note_ended(self, touched: Touched, before: KernelTargets) -> None:
+    def _note_ended(self, affected: Affected, before: KernelTargets) -> None:
         """Note frontends with UDP flows, or unanswered SYNs, to endpoints they no longer have.
 
         A SYN to a silent endpoint is retransmitted, and follows its entry for up to two minutes; so
@@ -305,7 +305,7 @@ class NftablesProgrammer(NatProgrammer):
         for frontend, target in before.items():
             if target is None:
                 continue
-            if touched[frontend] is None:
+            if affected[frontend] is None:
                 self._note_endpoints(frontend, target.choices)
                 # It may return to the kernel path before anything is removed.
                 self._note_led([(frontend, target.port)])

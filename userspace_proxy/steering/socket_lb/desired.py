@@ -48,7 +48,7 @@ At = tuple[PortKey, SocketAddress]
 """A Service port, and one of its endpoints."""
 
 
-def why_left(frontend: Frontend, target: Target | None) -> str:
+def not_offloaded_reason(frontend: Frontend, target: Target | None) -> str:
     """Return why a frontend isn't offloaded; empty if it is translated at connect()."""
     if not isinstance(target, KernelTarget) or not target.is_on:
         return _NOT_IN_KERNEL
@@ -63,10 +63,10 @@ def why_left(frontend: Frontend, target: Target | None) -> str:
         return "its clients' addresses decide who may use which endpoint"
     if len(endpoints) > SLOTS_MAX:
         return f"it has more than {SLOTS_MAX} endpoints, by weight"
-    return _why_addresses(frontend, endpoints)
+    return _addresses_reason(frontend, endpoints)
 
 
-def _why_addresses(frontend: Frontend, endpoints: Iterable[SocketAddress]) -> str:
+def _addresses_reason(frontend: Frontend, endpoints: Iterable[SocketAddress]) -> str:
     if any(endpoint.family is not frontend.family for endpoint in endpoints):
         return "an endpoint is of another family"
     for ip in (frontend.ip, *(endpoint.ip for endpoint in endpoints)):
@@ -108,7 +108,7 @@ def _is_on_as(frontend: Frontend, target: Target | None, hooked: Hooked) -> bool
     if not isinstance(target, KernelTarget):
         return False
     on = replace(target, is_on=True)
-    return not why_left(frontend, on) and _made_of(on) == hooked
+    return not not_offloaded_reason(frontend, on) and _made_of(on) == hooked
 
 
 class FoundService(NamedTuple):
@@ -200,7 +200,7 @@ class DesiredHooks:
     def frontends(self) -> int:
         return len(self._hooked)
 
-    def left_to_rules(self, frontend: Frontend) -> str:
+    def not_offloaded(self, frontend: Frontend) -> str:
         """Return why a frontend isn't translated; empty if it is."""
         return "" if frontend in self._hooked else self._left.get(frontend, _NOT_IN_KERNEL)
 
@@ -221,7 +221,7 @@ class DesiredHooks:
     def hooked(self) -> Collection[Frontend]:
         return self._hooked.keys()
 
-    def leaving(self, touched: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
+    def leaving(self, affected: Mapping[Frontend, Target | None]) -> dict[Frontend, Target | None]:
         """Return the new targets whose translation must end before the rules change.
 
         Frontends that only leave the kernel path aren't among them: until rules lead to the proxy,
@@ -229,24 +229,24 @@ class DesiredHooks:
         """
         return {
             frontend: target
-            for frontend, target in touched.items()
+            for frontend, target in affected.items()
             if (hooked := self._hooked.get(frontend)) is not None
-            and why_left(frontend, target)
+            and not_offloaded_reason(frontend, target)
             and not _is_on_as(frontend, target, hooked)
         }
 
     def replace(self, wanted: Mapping[Frontend, Target]) -> Edits:
         """Accept a complete new state; return the changes."""
-        touched: dict[Frontend, Target | None] = dict.fromkeys((*self._hooked, *self._left))
-        touched.update(wanted)
-        edits = self.change(touched)
+        affected: dict[Frontend, Target | None] = dict.fromkeys((*self._hooked, *self._left))
+        affected.update(wanted)
+        edits = self.change(affected)
         self._found = {}
         return edits
 
-    def change(self, touched: Mapping[Frontend, Target | None]) -> Edits:
+    def change(self, affected: Mapping[Frontend, Target | None]) -> Edits:
         """Accept new targets; None: a frontend is no longer steered."""
         edits = Edits()
-        for frontend, target in touched.items():
+        for frontend, target in affected.items():
             before = self._hooked.pop(frontend, None)
             self._left.pop(frontend, None)
             hooked, why = self._accept(frontend, target, before, edits)
@@ -297,7 +297,7 @@ class DesiredHooks:
     def _accept(
         self, frontend: Frontend, target: Target | None, before: Hooked | None, edits: Edits
     ) -> tuple[Hooked | None, str]:
-        why = why_left(frontend, target)
+        why = not_offloaded_reason(frontend, target)
         if why or not isinstance(target, KernelTarget):
             return None, why
         hooked = _made_of(target)

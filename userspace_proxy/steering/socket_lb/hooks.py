@@ -177,18 +177,18 @@ class Hooks:
         """Stop translating frontends that aren't among these, or aren't to be offloaded."""
         self.leave({**dict.fromkeys(self._desired.hooked()), **wanted})
 
-    def leave(self, touched: Mapping[Frontend, Target | None]) -> None:
+    def leave(self, affected: Mapping[Frontend, Target | None]) -> None:
         """Stop translating those of some frontends that aren't to be offloaded."""
-        if leaving := self._desired.leaving(touched):
+        if leaving := self._desired.leaving(affected):
             self.change(leaving)
 
-    def change(self, touched: Mapping[Frontend, Target | None]) -> None:
+    def change(self, affected: Mapping[Frontend, Target | None]) -> None:
         """Give some frontends new targets; None: no longer steered."""
         with self._noting_problems():
             if self._first is None:
-                self._write(self._desired.change(touched))
+                self._write(self._desired.change(affected))
             else:
-                wanted = {**self._first, **touched}
+                wanted = {**self._first, **affected}
                 self._lead_first({f: target for f, target in wanted.items() if target is not None})
 
     def repair(self) -> None:
@@ -307,9 +307,9 @@ class Hooks:
             with suppress(OSError):
                 self._write_settings(observing=int(is_on))
 
-    def left_to_rules(self, frontend: Frontend) -> str:
+    def not_offloaded(self, frontend: Frontend) -> str:
         """Return why a frontend isn't translated; empty if it is."""
-        return self._desired.left_to_rules(frontend)
+        return self._desired.not_offloaded(frontend)
 
     @property
     def state(self) -> HookState:

@@ -64,12 +64,12 @@ class HookedSteering(NftablesSteering):
             await self._hooks_thread.run(lambda: hooks.replace(wanted))
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        hooks, touched = self.hooks, {**dict.fromkeys(gone), **changed}
+        hooks, affected = self.hooks, {**dict.fromkeys(gone), **changed}
         if hooks is not None:
-            await self._hooks_thread.run(lambda: hooks.leave(touched))
+            await self._hooks_thread.run(lambda: hooks.leave(affected))
         await super().change(changed, gone)
         if hooks is not None:
-            await self._hooks_thread.run(lambda: hooks.change(touched))
+            await self._hooks_thread.run(lambda: hooks.change(affected))
 
     async def repair(self) -> int:
         try:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from userspace_proxy.facts.units import count_in_words
+from userspace_proxy.facts.units import format_count
 from userspace_proxy.status.chart import Sparkline, draw
 from userspace_proxy.status.history import COVERED_S, Figures, History
 
@@ -36,7 +36,7 @@ class Minute:
     def words(self) -> str:
         """What went wrong; empty if nothing did."""
         counts = {"failed": self.failed, "saved": self.saved}
-        return ", ".join(f"{count_in_words(n)} {word}" for word, n in counts.items() if n)
+        return ", ".join(f"{format_count(n)} {word}" for word, n in counts.items() if n)
 
 
 class Lately:

@@ -28,12 +28,12 @@ from userspace_proxy.facts.edges import EdgesFacts
 from userspace_proxy.pacing import Pacing
 from userspace_proxy.status.single_flight import SingleFlight
 
-from ..answer import AgentAnswer, AllNodes
+from ..agent_answer import AgentAnswer, AllNodes
 from ..decoding import Allowance, TooLarge
 from ..growth import growth_of
 from ..merged import merge
 from ..reader import PAGE
-from .calls import AllCalls, add_up
+from .client_calls import AllCalls, add_up
 from .lately import Lately
 from .look import ClusterLook
 

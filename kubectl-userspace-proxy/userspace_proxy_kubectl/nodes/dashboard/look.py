@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from userspace_proxy.model import ServiceKey
 
-from ..answer import AllNodes
+from ..agent_answer import AllNodes
 from ..merged import Merged
 from .lately import Lately
 

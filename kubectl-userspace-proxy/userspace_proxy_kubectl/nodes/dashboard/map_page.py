@@ -17,9 +17,9 @@ from userspace_proxy.status.selection import Selection, with_query
 
 from ..endpoints import MergedEndpoint
 from ..merged import MergedPort, mark_of
-from ..words import endpoint_in_words
+from ..words import format_endpoint
 from .call_map import BOX, SERVICES_MAX, WIDTH, Calling, CallMap, Item, Line, place
-from .calls import AllCalls, ClientCalls
+from .client_calls import AllCalls, ClientCalls
 from .look import ClusterLook, has_words, service_link
 from .markup import render
 from .pages import head, say_calls
@@ -132,7 +132,7 @@ def _serves(service: str, endpoint: MergedEndpoint) -> Line:
 
 def _endpoint(endpoint: MergedEndpoint, level: Level | None) -> Item:
     link = f"/?q=endpoint:{endpoint.address}"
-    return Item(endpoint.address, link, level, endpoint_in_words(endpoint))
+    return Item(endpoint.address, link, level, format_endpoint(endpoint))
 
 
 def _merged(lines: Iterable[Line]) -> list[Line]:

@@ -14,12 +14,12 @@ from typing import Literal
 from userspace_proxy.causes.say import Form, say
 from userspace_proxy.facts import WORST_FIRST, IncidentFacts, Level, PortFacts, StatusFacts
 from userspace_proxy.facts.units import (
-    bytes_in_words,
-    count_in_words,
+    format_bytes,
+    format_count,
+    format_seconds,
     plural,
-    seconds_in_words,
 )
-from userspace_proxy.status.markup import Parts, Touched
+from userspace_proxy.status.markup import Affected, Parts
 from userspace_proxy.status.rows import DOTS_SHOWN, Row, columns_of
 from userspace_proxy.status.search import Search
 from userspace_proxy.status.selection import Selection, id_of, with_query
@@ -29,10 +29,10 @@ from ..incidents import MergedIncident
 from ..merged import Merged, MergedPort, mark_of
 from ..order import in_order
 from ..rows import NodeRow
-from ..selected import found_in
+from ..subset import found_in
 from ..sums import added, bounded
-from ..words import incident_in_words, port_in_words
-from .calls import AllCalls
+from ..words import format_incident, format_port
+from .client_calls import AllCalls
 from .lately import Minute
 from .live import CALLS_OF_NODES_MAX
 from .look import (
@@ -96,8 +96,8 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
         figures=_figures(look),
         # Of large clusters only what fails is known of each Service port.
         minute=Minute() if merged.healthy else look.lately.minute(),
-        remarks=merged.remarks[:FIRST_REMARKS],
-        more_remarks=len(merged.remarks[FIRST_REMARKS:]),
+        findings=merged.findings[:FIRST_REMARKS],
+        more_remarks=len(merged.findings[FIRST_REMARKS:]),
         incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
         more_incidents=len(merged.incidents[FIRST_INCIDENTS:]),
         part=part,
@@ -119,7 +119,7 @@ def render_nodes(look: ClusterLook, asked: Selection) -> Parts:
     return render(
         "nodes",
         head(look, asked, "Nodes"),
-        remarks=look.merged.remarks[:OF_A_NODE] if not asked.q else (),
+        findings=look.merged.findings[:OF_A_NODE] if not asked.q else (),
         part=part_of(found, asked.page, NODES_A_PAGE),
     )
 
@@ -141,7 +141,7 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
         "node",
         head(look, asked, node, mark=row.level, heading=node, words=words),
         row=row,
-        remarks=row.remarks,
+        findings=row.findings,
         problems=problems[:OF_A_NODE],
         incidents=say_incidents(incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
         facts=_facts_of(row, status, look.now),
@@ -168,7 +168,7 @@ def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
         "causes",
         head(look, asked, "Causes"),
         part=part_of(found, asked.page, INCIDENTS_A_PAGE),
-        remarks=look.merged.remarks[:FIRST_REMARKS] if not asked.q else (),
+        findings=look.merged.findings[:FIRST_REMARKS] if not asked.q else (),
     )
 
 
@@ -177,7 +177,7 @@ def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | No
     one = next((one for one in look.merged.incidents if one.incident.id == id_), None)
     if one is None or one.incident.cause is None:
         return None
-    incident, words = one.incident, incident_in_words(one, look.now, len(look.merged.answered))
+    incident, words = one.incident, format_incident(one, look.now, len(look.merged.answered))
     seen = f"Seen by {len(one.nodes):,} of {plural(len(look.merged.answered), 'node')}."
     services = incident.services[:OF_AN_INCIDENT]
     ports: dict[str, list[MergedPort]] = {service: [] for service in services}
@@ -194,8 +194,8 @@ def render_incident(look: ClusterLook, asked: Selection, id_: str) -> Parts | No
             (address, with_query("/", {"q": f"endpoint:{address}"}), "")
             for address in incident.endpoints[:OF_AN_INCIDENT]
         ],
-        touched=[
-            Touched(service, service_link(service), mark_of(known))
+        affected=[
+            Affected(service, service_link(service), mark_of(known))
             for service, known in ports.items()
         ],
         more_touched=len(incident.services[OF_AN_INCIDENT:]),
@@ -252,10 +252,10 @@ def verdict(merged: Merged) -> str:
     """Return the state of the cluster in a line."""
     silent = len(merged.nodes) - len(merged.answered)
     answers = f"{silent:,} without an answer." if silent else "All have answered."
-    ill = merged.ill_services
-    if ill:
-        needs = "needs" if len(ill) == 1 else "need"
-        return f"{answers} {plural(len(ill), 'Service')} {needs} attention."
+    unhealthy = merged.ill_services
+    if unhealthy:
+        needs = "needs" if len(unhealthy) == 1 else "need"
+        return f"{answers} {plural(len(unhealthy), 'Service')} {needs} attention."
     unknown = {port.key.of_service for port in merged.ports if port.mark is None}
     if unknown:
         known = f"Nothing shows whether clients of {plural(len(unknown), 'Service')} are answered."
@@ -280,7 +280,7 @@ def say_incidents(
     incidents: Iterable[MergedIncident], now: float, total: int
 ) -> list[SaidIncident]:
     """Return incidents with their sentences."""
-    return [SaidIncident(one.incident, incident_in_words(one, now, total)) for one in incidents]
+    return [SaidIncident(one.incident, format_incident(one, now, total)) for one in incidents]
 
 
 def say_nodes(rows: Iterable[NodeRow]) -> list[SaidNode]:
@@ -289,19 +289,19 @@ def say_nodes(rows: Iterable[NodeRow]) -> list[SaidNode]:
 
 
 def _about(row: NodeRow) -> str:
-    causes = [*(one.cause for one in row.remarks), *(one.cause for one in row.incidents)]
+    causes = [*(one.cause for one in row.findings), *(one.cause for one in row.incidents)]
     if causes:
         more = f"; {len(causes) - 1:,} more" if len(causes) > 1 else ""
         return f"{say(causes[0], Form.SHORT)}{more}"
-    if row.ill:
-        return f"{plural(row.ill, 'Service port needs', 'Service ports need')} attention"
+    if row.unhealthy:
+        return f"{plural(row.unhealthy, 'Service port needs', 'Service ports need')} attention"
     return "all served" if row.has_answer else "no answer"
 
 
 def _row(port: MergedPort, look: ClusterLook) -> Row:
     key, sums, endpoints = port.key, port.sums, port.endpoints
     known = len(look.merged.answered) - len(port.missing)
-    minute, words = look.lately.minute(key), port_in_words(port, look.merged)
+    minute, words = look.lately.minute(key), format_port(port, look.merged)
     tags = [port.first.protocol] if port.first.protocol != "TCP" else []
     tags += [key.family] if key.family not in ("", "IPv4") else []
     return Row(
@@ -348,20 +348,20 @@ def _figures(look: ClusterLook) -> list[Fact]:
     return [
         Fact(
             "saved",
-            count_in_words(sums.saved),
+            format_count(sums.saved),
             "their first dial failed, and another endpoint answered: the clients noticed nothing",
             "good" if sums.saved else "zero",
         ),
         Fact(
             "failed",
-            count_in_words(sums.failed),
+            format_count(sums.failed),
             "clients that got no answer: no endpoint answered, or it ended them, or they left",
             "bad" if sums.failed else "zero",
         ),
-        Fact("open", count_in_words(sums.active)),
-        Fact("total", count_in_words(sums.connections)),
-        Fact("in", bytes_in_words(sums.received_bytes)),
-        Fact("out", bytes_in_words(sums.sent_bytes)),
+        Fact("open", format_count(sums.active)),
+        Fact("total", format_count(sums.connections)),
+        Fact("in", format_bytes(sums.received_bytes)),
+        Fact("out", format_bytes(sums.sent_bytes)),
         Fact("nodes", f"{len(look.merged.answered):,}/{len(look.merged.nodes):,}", "that answered"),
     ]
 
@@ -383,24 +383,22 @@ def _facts_of(row: NodeRow, status: StatusFacts | None, now: float) -> list[Fact
     age, cpu, sums, kernel = row.plan_age_s, row.cpu, row.sums, status.kernel
     tracks = status.tracking.limit > 0
     entries, limit = (
-        count_in_words(bounded(n)) for n in (status.tracking.entries, status.tracking.limit)
+        format_count(bounded(n)) for n in (status.tracking.entries, status.tracking.limit)
     )
     return [
         Fact("Version", row.version or "unknown", row.commit),
-        Fact("Started", f"{seconds_in_words(bounded(now - status.started))} ago"),
+        Fact("Started", f"{format_seconds(bounded(now - status.started))} ago"),
         Fact("Source", status.source.kind, status.source.location),
         Fact("Steering", row.steering or "unknown", row.path),
         Fact(
             "Plan in force",
-            f"{seconds_in_words(bounded(age))} ago" if age is not None else "none yet",
+            f"{format_seconds(bounded(age))} ago" if age is not None else "none yet",
             f"revision {bounded(row.revision):.0f}{_compared(row)}",
         ),
-        Fact("Connections", count_in_words(sums.active), f"open, of {sums.connections:,}"),
-        Fact("Failed", count_in_words(sums.failed)),
+        Fact("Connections", format_count(sums.active), f"open, of {sums.connections:,}"),
+        Fact("Failed", format_count(sums.failed)),
         Fact("CPU", f"{cpu:.1%} of a core" if cpu is not None else "unknown"),
-        Fact(
-            "Memory", bytes_in_words(bounded(row.memory_bytes)) if row.memory_bytes else "unknown"
-        ),
+        Fact("Memory", format_bytes(bounded(row.memory_bytes)) if row.memory_bytes else "unknown"),
         *([Fact("Connection tracking", entries, f"of {limit} entries")] if tracks else []),
         Fact("Kernel", kernel.release or "unknown", kernel.words if kernel.release else ""),
     ]

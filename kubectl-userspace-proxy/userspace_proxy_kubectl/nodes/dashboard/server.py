@@ -34,8 +34,8 @@ from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.single_flight import SingleFlight
 from userspace_proxy.status.stream import OpenStreams, Sent
 
-from ..selected import why_missing
-from .calls import AllCalls
+from ..subset import why_missing
+from .client_calls import AllCalls
 from .entry import HOST, Entry
 from .live import Live
 from .look import ClusterLook

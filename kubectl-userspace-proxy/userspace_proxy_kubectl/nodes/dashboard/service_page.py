@@ -24,8 +24,8 @@ from userspace_proxy.status.selection import Selection
 from ..endpoints import MergedEndpoint
 from ..matrix import Cell, CellState, Matrix, MatrixRow, matrix_of
 from ..merged import MergedPort, mark_of
-from ..words import endpoint_in_words, port_in_words
-from .calls import AllCalls
+from ..words import format_endpoint, format_port
+from .client_calls import AllCalls
 from .lately import Minute
 from .look import ClusterLook
 from .markup import render
@@ -63,7 +63,7 @@ class Head:
     address: str
     pod: str
     """The pod's name; empty if unknown."""
-    is_sick: bool
+    is_failing: bool
     """It fails for each node that tried it, of at least two."""
     says: str
 
@@ -84,7 +84,7 @@ class ShownRow:
 
     row: MatrixRow
     cells: Sequence[ShownCell]
-    is_sick: bool
+    is_failing: bool
     """All that it tried fails, of at least two."""
 
 
@@ -119,12 +119,12 @@ def render_service(
     said = frozenset[object]().union(*(one.port.causes_of_endpoints for one in matrices))
     ports = [_shown(one, look, asked.q, said) for one in matrices[:PORTS_SHOWN]]
     levels = [one.port.level for one in matrices]
-    ill = len(levels) - levels.count(Level.OK)
+    unhealthy = len(levels) - levels.count(Level.OK)
     mark = mark_of([one.port for one in matrices])
     words = "OK." if mark else "Nothing shows whether all its clients are answered."
-    if ill:
-        needs = "needs" if ill == 1 else "need"
-        words = f"{ill:,} of {plural(len(levels), 'Service port')} {needs} attention."
+    if unhealthy:
+        needs = "needs" if unhealthy == 1 else "need"
+        words = f"{unhealthy:,} of {plural(len(levels), 'Service port')} {needs} attention."
     own = calls.of_service(service)
     legend = [(*_MARKS[state], words) for state, words in _LEGEND.items()]
     return render(
@@ -150,7 +150,7 @@ def _shown(matrix: Matrix, look: ClusterLook, q: str, said: Collection[object]) 
     heads = [_head(matrix, at, by_address.get(address)) for at, address in enumerate(addresses)]
     return ShownPort(
         port,
-        port_in_words(port, look.merged, said),
+        format_port(port, look.merged, said),
         matrix,
         heads,
         rows,
@@ -165,8 +165,8 @@ def _row(row: MatrixRow) -> ShownRow:
     tried = [
         cell.state for cell in row.cells if cell.state in (CellState.SERVED, CellState.FAILING)
     ]
-    is_sick = len(tried) > 1 and CellState.SERVED not in tried
-    return ShownRow(row, [_cell(cell) for cell in row.cells[:ENDPOINTS_SHOWN]], is_sick)
+    is_failing = len(tried) > 1 and CellState.SERVED not in tried
+    return ShownRow(row, [_cell(cell) for cell in row.cells[:ENDPOINTS_SHOWN]], is_failing)
 
 
 def _cell(cell: Cell) -> ShownCell:
@@ -186,10 +186,10 @@ def _cell(cell: Cell) -> ShownCell:
 def _head(matrix: Matrix, at: int, endpoint: MergedEndpoint | None) -> Head:
     states = [row.cells[at].state for row in matrix.rows if at < len(row.cells)]
     tried = [one for one in states if one in (CellState.SERVED, CellState.FAILING)]
-    is_sick = bool(tried) and CellState.SERVED not in tried
-    says = endpoint_in_words(endpoint) if endpoint is not None else ""
+    is_failing = bool(tried) and CellState.SERVED not in tried
+    says = format_endpoint(endpoint) if endpoint is not None else ""
     pod = endpoint.pod if endpoint is not None else ""
-    return Head(matrix.endpoints[at], pod, is_sick, says)
+    return Head(matrix.endpoints[at], pod, is_failing, says)
 
 
 def _left_out(matrix: Matrix, found: int) -> Iterator[str]:

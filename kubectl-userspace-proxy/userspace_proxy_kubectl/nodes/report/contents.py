@@ -21,7 +21,7 @@ from userspace_proxy.facts.units import plural
 from userspace_proxy.model.quoting import printable_lines
 from userspace_proxy.version import __version__, own_commit
 
-from ..answer import AgentAnswer, AllNodes
+from ..agent_answer import AgentAnswer, AllNodes
 from ..as_json import nodes_to_json, status_to_json
 from ..merged import merge
 from ..text import render_nodes, render_status

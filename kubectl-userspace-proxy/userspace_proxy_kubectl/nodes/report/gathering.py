@@ -28,7 +28,7 @@ from userspace_proxy.sources.kubernetes.lists import read_whole
 from userspace_proxy.sources.kubernetes.responses import cause_of
 
 from ...port_forward import ForwardTarget
-from ..answer import AgentAnswer, AllNodes
+from ..agent_answer import AgentAnswer, AllNodes
 from .agent_logs import AgentLog, read_logs
 from .objects import WAKE, ServiceObjects, read_objects
 from .pseudonyms import Pseudonyms
@@ -73,9 +73,9 @@ def unserved(all_nodes: AllNodes) -> list[str]:
     counts: Counter[str] = Counter()
     for answer in all_nodes.answers:
         status = answer.status or StatusFacts()
-        ill = {port.names[0] for port in status.ports if port.state.level is not Level.OK}
-        ill |= {item.service for item in status.ignored if item.is_conflict}
-        counts.update(ill | {*answer.behind})
+        unhealthy = {port.names[0] for port in status.ports if port.state.level is not Level.OK}
+        unhealthy |= {item.service for item in status.ignored if item.is_conflict}
+        counts.update(unhealthy | {*answer.behind})
     return [name for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
 

@@ -396,12 +396,12 @@ async def test_quiesced_endpoints_take_no_client_and_those_that_come_later_do(ma
     def endpoints():
         return [endpoint.ip for endpoint in served.group.serving.endpoints]
 
-    served_ports.quiesce(key, is_quiesced=True)
+    served_ports.cordon(key, is_cordoned=True)
     assert endpoints() == []
     assert is_listening(served.listeners[frontend("10.96.0.1")].address.port)
     served_ports.follow(cluster.serve("web", "10.96.0.1", POD, "192.0.2.2", handling=handling))
     assert endpoints() == ["192.0.2.2"]
-    served_ports.quiesce(key, is_quiesced=False)
+    served_ports.cordon(key, is_cordoned=False)
     assert sorted(endpoints()) == [POD, "192.0.2.2"]
 
 
@@ -411,7 +411,7 @@ async def test_an_endpoint_that_terminates_beside_another_is_quiesced_too(make):
     cluster.serve("web", "10.96.0.1", POD, handling=handling)
     served_ports.follow(cluster.serve_beside_terminating("web", POD, "192.0.2.2"))
     (served,) = served_ports.holding
-    served_ports.quiesce(ServiceKey("shop", "web"), is_quiesced=True)
+    served_ports.cordon(ServiceKey("shop", "web"), is_cordoned=True)
     served_ports.follow(cluster.terminate("web", POD, "192.0.2.2"))
     assert served.plan.serving.all_endpoints
     assert served.group.serving.endpoints == ()

@@ -113,5 +113,5 @@ class FakeHooks:
     def map_bytes(self):
         return 4096
 
-    def left_to_rules(self, frontend):
+    def not_offloaded(self, frontend):
         return self.left.get(frontend, "")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.netns import Net
 from userspace_proxy.agent.watchers import client_address
-from userspace_proxy.agent.watchers.client_address import ClientAddresses, why_impossible
+from userspace_proxy.agent.watchers.client_address import ClientAddresses, impossible_reason
 from userspace_proxy.model import DataPath, IPFamily, PortKey, Protocol, ServicePortName
 from userspace_proxy.model.node_network import NodeLink
 from userspace_proxy.model.serving import Serving
@@ -199,4 +199,4 @@ def test_on_a_node_without_ipv6_only_ipv4_networks_reach_the_plane(node, caplog)
     ("name", "is_possible"), [("eth0", True), ("cilium_net", True), ("cilium_host", False)]
 )
 def test_only_ciliums_interface_makes_it_impossible(name, is_possible):
-    assert (why_impossible([NodeLink(1, "lo", ""), NodeLink(2, name, "")]) == "") is is_possible
+    assert (impossible_reason([NodeLink(1, "lo", ""), NodeLink(2, name, "")]) == "") is is_possible

@@ -21,7 +21,7 @@ from userspace_proxy.causes.endpoints import refuses
 from userspace_proxy.causes.say import say
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.diagnosis.judge import diagnose
-from userspace_proxy.diagnosis.paths import PathView, target_in_words
+from userspace_proxy.diagnosis.paths import PathView, format_target
 from userspace_proxy.facts import PortState, SourceFacts, StatusFacts
 from userspace_proxy.facts.connection import ConnectionFilter
 from userspace_proxy.kernel.bpf.socket_maps import EventKind, Result
@@ -143,7 +143,7 @@ def node(plane, make, hooks, monkeypatch):
         "eject",
         "readmit",
         "observe",
-        "left_to_rules",
+        "not_offloaded",
         "map_bytes",
     ],
 )
@@ -376,7 +376,7 @@ async def test_readings_take_a_small_share_of_the_time(plane, make, hooks):
 
 async def test_the_page_says_which_clients_are_translated_at_connect(node, hooks):
     (frontend,) = (await node.read()).frontends
-    assert frontend.target == target_in_words(PathView(socket_connections=0), WEB)
+    assert frontend.target == format_target(PathView(socket_connections=0), WEB)
     assert node.port.socket_connections == 0
     hooks.left[WEB] = "its source ranges decide by the client's address"
     hooks.state = replace(hooks.state, frontends=0)

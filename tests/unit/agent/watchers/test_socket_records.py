@@ -99,8 +99,8 @@ def test_what_the_programs_had_no_room_for_is_left_out_of_each_filter_that_may_t
 ):
     records, filters = Records(Tuning()), [ConnectionFilter(**wanted)]
     records.observe(filters)
-    records.leave_out(WEB.name.scopes, 3)
-    records.leave_out(WEB.name.scopes, 4)
+    records.leave_out(WEB.name.prefixes, 3)
+    records.leave_out(WEB.name.prefixes, 4)
     assert [left.number for left in records.observe(filters).left_out] == left_out
     assert records.observe(filters).left_out == []
 

@@ -18,8 +18,8 @@ from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
 from userspace_proxy.facts.encoding import encode_answer, read_answer
 from userspace_proxy.status.answers import render_status
 from userspace_proxy.status.markup import Parts
-from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
-from userspace_proxy_kubectl.nodes.dashboard.calls import AllCalls, add_up
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.dashboard.client_calls import AllCalls, add_up
 from userspace_proxy_kubectl.nodes.dashboard.live import Live
 from userspace_proxy_kubectl.nodes.dashboard.look import ClusterLook
 from userspace_proxy_kubectl.nodes.merged import merge

@@ -9,7 +9,7 @@ from userspace_proxy.errors import SourceError
 from userspace_proxy.facts import Level
 from userspace_proxy.facts.encoding import encode_answer
 from userspace_proxy.status.selection import Selection
-from userspace_proxy_kubectl.nodes.answer import AllNodes
+from userspace_proxy_kubectl.nodes.agent_answer import AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.lately import Minute
 from userspace_proxy_kubectl.nodes.dashboard.live import CALLS_OF_NODES_MAX, Live
 from userspace_proxy_kubectl.nodes.dashboard.pages import render_overview

@@ -2,8 +2,8 @@ import re
 
 from userspace_proxy.facts import Level
 from userspace_proxy.status.selection import Selection
-from userspace_proxy_kubectl.nodes.answer import AllNodes
-from userspace_proxy_kubectl.nodes.dashboard.calls import AllCalls
+from userspace_proxy_kubectl.nodes.agent_answer import AllNodes
+from userspace_proxy_kubectl.nodes.dashboard.client_calls import AllCalls
 from userspace_proxy_kubectl.nodes.dashboard.map_page import calling_of, render_map
 
 from .clusters import WEB_1, WEB_3, all_calls, look_at, shown, sick_cluster

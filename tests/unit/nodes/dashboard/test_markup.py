@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.facts import Level
-from userspace_proxy.facts.units import bytes_in_words, count_in_words, plural, seconds_in_words
+from userspace_proxy.facts.units import format_bytes, format_count, format_seconds, plural
 from userspace_proxy.status.selection import Selection
 from userspace_proxy_kubectl.nodes.dashboard.markup import PageHead, cut, page_of, render, writes
 
@@ -36,7 +36,7 @@ def test_marks_of_a_proxys_page_are_used():
 
 
 @pytest.mark.parametrize(
-    "function", [bytes_in_words, count_in_words, seconds_in_words, lambda n: plural(n, "node")]
+    "function", [format_bytes, format_count, format_seconds, lambda n: plural(n, "node")]
 )
 @pytest.mark.parametrize("number", [HUGE, -HUGE, 1e308, float("nan"), 3])
 def test_any_number_can_be_written(function, number):

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.status.views import NOW, make_port
 from userspace_proxy.status.selection import Selection
-from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.markup import page_of
 from userspace_proxy_kubectl.nodes.dashboard.pages import (
     render_calls,

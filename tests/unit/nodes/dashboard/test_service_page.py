@@ -5,7 +5,7 @@ from dataclasses import replace
 from tests.unit.status.views import make_endpoint
 from userspace_proxy.causes.endpoints import silent
 from userspace_proxy.status.selection import Selection
-from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.dashboard.service_page import (
     ENDPOINTS_SHOWN,
     NODES_SHOWN,
@@ -13,7 +13,7 @@ from userspace_proxy_kubectl.nodes.dashboard.service_page import (
 )
 from userspace_proxy_kubectl.nodes.endpoints import Extent
 from userspace_proxy_kubectl.nodes.merged import merge
-from userspace_proxy_kubectl.nodes.words import endpoint_in_words
+from userspace_proxy_kubectl.nodes.words import format_endpoint
 
 from .clusters import a_port, all_calls, an_answer, an_endpoint, look_at, shown, sick_cluster
 from .test_pages import words_of
@@ -51,7 +51,7 @@ def test_a_sick_endpoint_is_a_column():
     (head,) = re.findall(r'<th [^>]*class="endpoint sick".*?</th>', shown(page), re.DOTALL)
     assert "10.244.3.9:8080" in head
     assert ">✖<" in head
-    assert '<tr role="row" class="sick">' not in shown(page)
+    assert '<tr role="row" class="failing">' not in shown(page)
 
 
 def test_a_sick_node_is_a_row():
@@ -59,7 +59,7 @@ def test_a_sick_node_is_a_row():
     assert next(iter(rows_of(page))) == "node-3"
     assert rows_of(page)["node-3"] == ["failing"] * 3
     assert rows_of(page)["node-1"] == ["answers"] * 3
-    assert shown(page).count('<tr role="row" class="sick">') == 1
+    assert shown(page).count('<tr role="row" class="failing">') == 1
     assert "endpoint sick" not in shown(page)
 
 
@@ -70,7 +70,7 @@ def test_a_sick_link_is_a_cell_and_is_said():
     (port,) = merge(sick_cluster()).of_service("shop/cart").ports
     (link,) = port.endpoints
     assert link.extent is Extent.PATH
-    assert endpoint_in_words(link) in html.unescape(words_of(page))
+    assert format_endpoint(link) in html.unescape(words_of(page))
     assert "sick" not in re.sub(
         r'"sick"', "", "".join(re.findall(r'class="endpoint[^"]*"', shown(page)))
     )

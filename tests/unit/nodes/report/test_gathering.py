@@ -5,7 +5,7 @@ from userspace_proxy.causes.agents import no_agent
 from userspace_proxy.facts import Level, StatusFacts
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
-from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.report import gathering
 from userspace_proxy_kubectl.nodes.report.gathering import (
     Missing,
@@ -25,7 +25,7 @@ NOW = 1_795_000_000.0
 OBJECTS = service_objects(4)
 
 
-def ill(*services: str) -> StatusFacts:
+def unhealthy(*services: str) -> StatusFacts:
     """Return an answer in which some Services aren't served."""
     status = status_of(OBJECTS, "node-1")
     for port in status.ports:
@@ -52,8 +52,8 @@ def api(api, agents):
 def test_services_that_most_nodes_do_not_serve_come_first():
     nodes = AllNodes(
         (
-            answer("a", ill("service-2")),
-            answer("b", ill("service-1", "service-2")),
+            answer("a", unhealthy("service-2")),
+            answer("b", unhealthy("service-1", "service-2")),
             answer("c", behind=("team-3/service-3",)),
         )
     )
@@ -61,7 +61,7 @@ def test_services_that_most_nodes_do_not_serve_come_first():
 
 
 async def test_what_is_gathered(client):
-    nodes = AllNodes((answer("b", ill()), answer("a", ill("service-2"))))
+    nodes = AllNodes((answer("b", unhealthy()), answer("a", unhealthy("service-2"))))
     found = await gather(client, nodes, made_at=NOW)
     assert [one.service for one in found.objects] == ["team-2/service-2"]
     # The node with a problem comes first.
@@ -74,7 +74,7 @@ async def test_what_is_gathered(client):
 async def test_what_is_missing_is_said(api, client):
     api.denied = {"get pods/log", "list endpointslices"}
     gone = AgentAnswer("c", problem=no_agent("kube-system"))
-    nodes = AllNodes((answer("a", ill("service-1")), answer("b"), gone), has_nodes=False)
+    nodes = AllNodes((answer("a", unhealthy("service-1")), answer("b"), gone), has_nodes=False)
     found = await gather(client, nodes, made_at=NOW)
     assert [one.what for one in found.missing] == [
         "answer of c",
@@ -94,7 +94,7 @@ async def test_without_all_names_no_log_is_read(api, client):
 
 async def test_answers_that_would_be_too_many_are_cut(client, monkeypatch):
     monkeypatch.setattr(gathering, "PORTS_MAX", 4)
-    nodes = AllNodes((answer("a", ill()), answer("b", ill("service-1"))))
+    nodes = AllNodes((answer("a", unhealthy()), answer("b", unhealthy("service-1"))))
     found = await gather(client, nodes, made_at=NOW)
     first, second = found.all_nodes.answers
     assert (len(first.status.ports), first.is_summary) == (0, True)

@@ -11,7 +11,7 @@ from userspace_proxy.facts.encoding import encode_answer, read_answer
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.secrets import Secrets
 from userspace_proxy.status.answers import render_status
-from userspace_proxy_kubectl.nodes.answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
 from userspace_proxy_kubectl.nodes.report.pseudonyms import Pseudonyms
 from userspace_proxy_kubectl.nodes.report.scrubbing import Scrubber
 from userspace_proxy_kubectl.port_forward import ForwardTarget

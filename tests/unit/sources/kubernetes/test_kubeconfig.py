@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.model.lenient import parse_first
+from userspace_proxy.model.kubectl_yaml import parse_first
 from userspace_proxy.sources.kubernetes.kubeconfig import (
     ClientConfig,
     Content,

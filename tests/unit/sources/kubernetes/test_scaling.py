@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from userspace_proxy.model import Workload, WorkloadKind
-from userspace_proxy.sources.base import Rest
+from userspace_proxy.sources.base import ScaleDown
 from userspace_proxy.sources.kubernetes import scaling
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
@@ -160,7 +160,7 @@ async def test_a_workload_is_not_woken_for_a_service_that_may_not(shop):
 @pytest.mark.parametrize("why_not", ["", "it selects other pods"])
 async def test_a_workload_does_not_rest_for_services_that_may_not(shop, why_not):
     shop.why_not = why_not
-    assert await rest(shop) == Rest(why_not=why_not)
+    assert await scale_down(shop) == ScaleDown(why_not=why_not)
     assert (shop.replicas, shop.asked, shop.labels) == (1, 0, [{"app": "web"}])
 
 
@@ -198,34 +198,34 @@ async def test_a_server_that_cannot_be_reached_is_a_cause():
         await client.close()
 
 
-async def rest(shop):
+async def scale_down(shop):
     return await scale_to_zero(shop.client, "shop", WEB, shop.may, shop.agree)
 
 
 async def test_one_replica_becomes_none_once_all_agree(shop, caplog):
     caplog.set_level(logging.INFO)
-    assert await rest(shop) == Rest(is_asleep=True)
+    assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert (shop.replicas, shop.asked) == (0, 1)
     assert "scaled shop deployment/web from 1 to 0" in caplog.text
 
 
 async def test_without_agreement_nothing_is_written(shop):
     shop.agrees = False
-    assert await rest(shop) == Rest()
+    assert await scale_down(shop) == ScaleDown()
     assert shop.version == 1
 
 
 @pytest.mark.parametrize("replicas", [0, 2, 5])
 async def test_another_number_of_replicas_was_someone_elses_decision(shop, replicas):
     shop.scale(replicas)
-    assert await rest(shop) == Rest()
+    assert await scale_down(shop) == ScaleDown()
     assert (shop.replicas, shop.asked) == (replicas, 0)
 
 
 @pytest.mark.parametrize("replicas", [1, 3])
 async def test_a_workload_that_was_scaled_while_nodes_agreed_stays_as_it_is(shop, replicas):
     shop.meanwhile = lambda: shop.scale(replicas)
-    assert await rest(shop) == Rest()
+    assert await scale_down(shop) == ScaleDown()
     assert shop.replicas == replicas
 
 
@@ -233,7 +233,7 @@ async def test_the_least_number_of_an_autoscaler_is_kept(shop):
     target = {"kind": "Deployment", "name": "web"}
     shop.autoscalers = [{"metadata": {"name": "hpa"}, "spec": {"scaleTargetRef": target}}]
     why = "deployment/web stays at one replica: HorizontalPodAutoscaler hpa has minReplicas 1"
-    assert await rest(shop) == Rest(why_not=why)
+    assert await scale_down(shop) == ScaleDown(why_not=why)
     assert (shop.replicas, shop.asked) == (1, 0)
 
 
@@ -242,7 +242,7 @@ async def test_the_pods_that_a_budget_asks_for_are_kept(shop):
     spec = {"minAvailable": 1, "selector": selector}
     shop.budgets = [{"metadata": {"name": "pdb"}, "spec": spec}]
     why = "deployment/web stays at one replica: PodDisruptionBudget pdb has minAvailable 1"
-    assert await rest(shop) == Rest(why_not=why)
+    assert await scale_down(shop) == ScaleDown(why_not=why)
     assert (shop.replicas, shop.asked) == (1, 0)
 
 
@@ -258,7 +258,7 @@ async def test_the_pods_that_a_budget_asks_for_are_kept(shop):
 async def test_a_missing_permission_is_named_and_nothing_is_scaled(shop, method, path, needed):
     shop.refuse(method, path)
     why = f"cannot scale deployment/web to zero: no (allow this user to {needed} in namespace shop)"
-    assert await rest(shop) == Rest(why_not=why)
+    assert await scale_down(shop) == ScaleDown(why_not=why)
     assert shop.replicas == 1
 
 
@@ -266,7 +266,7 @@ async def test_a_missing_permission_is_named_and_nothing_is_scaled(shop, method,
 @pytest.mark.parametrize("text", ["<html>", "[]", "7"])
 async def test_what_cannot_be_read_keeps_the_workload_awake(shop, path, text):
     shop.refuse("GET", path, 200, text)
-    assert not (await rest(shop)).is_asleep
+    assert not (await scale_down(shop)).is_asleep
     assert (shop.replicas, shop.asked) == (1, 0)
 
 
@@ -277,38 +277,38 @@ async def test_a_server_that_does_not_answer_keeps_the_workload_awake(shop, monk
     monkeypatch.setattr(scaling, "_ANSWER_S", 0.05)
     shop.refused["GET", BUDGETS] = answer
     why = "cannot scale deployment/web to zero: no answer in time"
-    assert await rest(shop) == Rest(why_not=why)
+    assert await scale_down(shop) == ScaleDown(why_not=why)
     assert shop.replicas == 1
 
 
 async def test_an_update_that_was_made_although_its_response_was_lost_counts(shop):
     shop.lost = [lambda: shop.scale(0)]
-    assert await rest(shop) == Rest(is_asleep=True)
+    assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert shop.version == 2
 
 
 async def test_an_update_that_was_lost_is_made_again(shop):
     shop.lost = [lambda: None] * 2
-    assert await rest(shop) == Rest(is_asleep=True)
+    assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert shop.replicas == 0
 
 
 async def test_an_update_that_was_lost_does_not_replace_another_scale(shop):
     shop.lost = [lambda: shop.scale(3)]
-    assert await rest(shop) == Rest()
+    assert await scale_down(shop) == ScaleDown()
     assert shop.replicas == 3
 
 
 async def test_while_it_is_unknown_whether_an_update_was_made_it_counts(shop, caplog):
     shop.lost = [lambda: None] * 9
-    assert await rest(shop) == Rest(is_asleep=True)
+    assert await scale_down(shop) == ScaleDown(is_asleep=True)
     assert "shop deployment/web may be scaled to zero: " in caplog.text
 
 
 @pytest.mark.parametrize("code", [502, 504])
 async def test_a_gateway_that_fails_may_have_passed_the_update_on(shop, code):
     shop.refuse("PUT", SCALE, code)
-    assert await rest(shop) == Rest(is_asleep=True)
+    assert await scale_down(shop) == ScaleDown(is_asleep=True)
 
 
 @pytest.mark.parametrize("code", [500, 503])
@@ -316,7 +316,7 @@ async def test_what_fails_twice_without_effect_is_named(shop, code):
     """An admission webhook, for example."""
     shop.refuse("PUT", SCALE, code, '{"message": "failed calling webhook"}')
     why = "cannot scale deployment/web to zero: failed calling webhook"
-    assert await rest(shop) == Rest(why_not=why)
+    assert await scale_down(shop) == ScaleDown(why_not=why)
 
 
 @pytest.mark.parametrize(("replicas", "is_asleep"), [(0, True), (1, False), (3, False)])
@@ -326,7 +326,7 @@ async def test_a_server_that_fails_twice_is_asked_what_came_of_it(shop, replicas
         return web.Response(text="{}", status=500)
 
     shop.refused["PUT", SCALE] = answer
-    assert await rest(shop) == Rest(is_asleep=is_asleep)
+    assert await scale_down(shop) == ScaleDown(is_asleep=is_asleep)
 
 
 async def test_an_update_that_was_lost_before_the_server_failed_may_have_been_made(shop):
@@ -335,4 +335,4 @@ async def test_an_update_that_was_lost_before_the_server_failed_may_have_been_ma
 
     # aiohttp sends the first one again by itself.
     shop.lost = [lambda: None, lambda: shop.refused.update({("PUT", SCALE): fail})]
-    assert await rest(shop) == Rest(is_asleep=True)
+    assert await scale_down(shop) == ScaleDown(is_asleep=True)

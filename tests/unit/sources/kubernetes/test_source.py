@@ -9,7 +9,7 @@ import pytest
 
 from userspace_proxy.errors import SourceError
 from userspace_proxy.model import Workload, WorkloadKind
-from userspace_proxy.sources.base import Rest, pause
+from userspace_proxy.sources.base import ScaleDown, pause
 from userspace_proxy.sources.kubernetes import KubernetesSource
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
@@ -358,7 +358,7 @@ async def test_before_it_runs_no_workload_rests_and_no_lease_is_read(api, source
 
     source = source_of(api, node_name="node-1")
     web = Workload(WorkloadKind.DEPLOYMENT, "web")
-    assert await source.rest("shop", web, lambda _: None, agree) == Rest()
+    assert await source.scale_down("shop", web, lambda _: None, agree) == ScaleDown()
     with pytest.raises(SourceError, match="no connection"):
         await source.leases("node-1", "").read("holder")
     assert api.requests == []

@@ -8,10 +8,10 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
-from userspace_proxy.model.notation import check_address, check_family
 from userspace_proxy.model.notes import NoteKind
 from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES as RANGES
 from userspace_proxy.model.source_ranges import parse_range
+from userspace_proxy.model.syntax import check_address, check_family
 from userspace_proxy.sources.manifests import objects
 from userspace_proxy.sources.manifests.objects import (
     FileObjects,
@@ -308,7 +308,7 @@ TWICE = "key 'a' is given twice, first in line {}: read as by kubectl"
 
 
 @pytest.mark.parametrize(
-    ("text", "remark"),
+    ("text", "finding"),
     [
         (with_metadata("labels: {a: x, a: z}"), f"5: metadata.labels: {TWICE.format(5)}"),
         (
@@ -340,17 +340,17 @@ TWICE = "key 'a' is given twice, first in line {}: read as by kubectl"
         ),
     ],
 )
-def test_of_equal_keys_of_labels_or_annotations_the_last_counts_with_a_remark(text, remark):
+def test_of_equal_keys_of_labels_or_annotations_the_last_counts_with_a_remark(text, finding):
     found = read(text)
     assert (len(found.objects), found.problems) == (1, ())
-    assert found.remarks == (f"web.yaml:{remark}",)
+    assert found.findings == (f"web.yaml:{finding}",)
 
 
 def test_a_remark_has_its_present_lines_after_an_edit_above_it():
     reader = ManifestReader("web.yaml")
     text = "---\n" + with_metadata("labels: {a: x, a: z}")
-    assert reader.read(text).remarks == (f"web.yaml:6: metadata.labels: {TWICE.format(6)}",)
-    assert reader.read(f"\n{text}").remarks == (f"web.yaml:7: metadata.labels: {TWICE.format(7)}",)
+    assert reader.read(text).findings == (f"web.yaml:6: metadata.labels: {TWICE.format(6)}",)
+    assert reader.read(f"\n{text}").findings == (f"web.yaml:7: metadata.labels: {TWICE.format(7)}",)
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_a_remark_has_its_present_lines_after_an_edit_above_it():
 )
 def test_other_keys_of_metadata_are_strict(written):
     found = read(with_metadata(written))
-    assert (found.objects, len(found.problems), found.remarks) == ((), 1, ())
+    assert (found.objects, len(found.problems), found.findings) == ((), 1, ())
 
 
 def test_an_item_of_a_list_with_a_mistake_leaves_the_others_in_use():
@@ -460,7 +460,7 @@ def test_locks_give_no_slice():
     )
     (found,) = read(lock).objects
     assert found.value.slices == ()
-    assert found.value.why_none.kind is NoteKind.NOT_TO_MIRROR
+    assert found.value.none_reason.kind is NoteKind.NOT_TO_MIRROR
 
 
 def test_a_file_has_a_limited_number_of_documents(monkeypatch):

@@ -62,8 +62,8 @@ def test_a_helper_that_ends_repeatedly_is_restarted_after_a_pause(helper):
 
 
 def test_ports_pass_through_a_message():
-    touched = {
+    affected = {
         Frontend("10.96.7.1", 80, Protocol.TCP): 36001,
         Frontend("fd00:96::a", 53, Protocol.UDP): None,
     }
-    assert from_rows(json.loads(json.dumps(as_rows(touched)))) == touched
+    assert from_rows(json.loads(json.dumps(as_rows(affected)))) == affected

@@ -48,8 +48,8 @@ def test_an_equal_state_is_no_change():
 def test_additions_and_removals_cancel_each_other_within_a_change():
     desired = DesiredState()
     desired.change({WEB: 80})
-    touched = {WEB: None, WEB_TLS: 443}
-    assert desired.change(touched) == StateChange(
+    affected = {WEB: None, WEB_TLS: 443}
+    assert desired.change(affected) == StateChange(
         removed_frontends={WEB}, added_frontends={WEB_TLS}
     )
 
@@ -111,11 +111,11 @@ PORTS = st.dictionaries(
 def test_changes_step_by_step_lead_to_the_same_state_as_all_at_once(changes):
     desired, outcome = DesiredState(), {}
     networks, admitted = set(), set()
-    for touched in changes:
-        change = desired.change(touched)
+    for affected in changes:
+        change = desired.change(affected)
         networks = (networks | change.added_networks) - change.removed_networks
         admitted = (admitted | change.added_frontends) - change.removed_frontends
-        outcome |= touched
+        outcome |= affected
     fresh = DesiredState()
     fresh.change({frontend: port for frontend, port in outcome.items() if port is not None})
     assert desired.ports == fresh.ports

@@ -60,8 +60,8 @@ def guard(tables, desired):
     return OpenGuard(tables, OWNER, desired)
 
 
-def change(guard, desired, touched):
-    guard.change(desired.change(touched))
+def change(guard, desired, affected):
+    guard.change(desired.change(affected))
 
 
 def test_an_address_has_a_route_with_the_proxys_number(guard, tables, desired):
@@ -123,7 +123,7 @@ def test_cleaning_up_removes_the_proxys_own_routes(guard, tables, desired):
     guard.clean_up()
     guard.clean_up()
     assert tables.items == {theirs}
-    assert not guard.is_touched()
+    assert not guard.is_affected()
     guard.close()
 
 

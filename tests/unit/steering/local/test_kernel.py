@@ -60,7 +60,7 @@ def test_the_programs_own_changes_and_other_routes_cause_no_event(node, tables):
     tables.change(added=[TO_WEB])
     node.run("ip link add v0 type veth; ip link set v0 up; ip route add 10.9.0.0/24 dev v0")
     changes = tables.changes()
-    assert not changes.is_touched
+    assert not changes.is_affected
     assert not any(ip.startswith("10.") for ip in changes.addresses)
 
 
@@ -70,7 +70,7 @@ def test_links_of_pods_crowd_out_no_event(node, tables):
     node.run("ip link add v0 type veth")
     flips = "\n".join(f"link set v0 mtu {1400 + turn % 2}" for turn in range(500))
     node.run(f"ip -batch - <<END\n{flips}\nEND")
-    assert not tables.changes().is_touched
+    assert not tables.changes().is_affected
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_change_of_this_programs_routes_is_an_event(node, tables, command):
     tables.change(added=[TO_WEB])
     tables.changes()
     node.run(command)
-    assert tables.changes().is_touched
+    assert tables.changes().is_affected
 
 
 def test_an_address_of_the_node_is_an_event(node, tables):

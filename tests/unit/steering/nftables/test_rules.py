@@ -107,7 +107,7 @@ def test_all_elements_are_added_with_the_guard_first():
 
 
 @pytest.mark.parametrize(
-    ("touched", "commands"),
+    ("affected", "commands"),
     [
         pytest.param({}, [], id="nothing"),
         pytest.param(
@@ -145,11 +145,11 @@ def test_all_elements_are_added_with_the_guard_first():
         ),
     ],
 )
-def test_a_difference_as_elements(touched, commands):
+def test_a_difference_as_elements(affected, commands):
     uses = count_uses(PORTS, REFUSE_PORT)
-    changes, uses_now = differing_frontends(PORTS, touched, uses, REFUSE_PORT)
+    changes, uses_now = differing_frontends(PORTS, affected, uses, REFUSE_PORT)
     assert written(*changes) == commands
-    after = {f: p for f, p in (PORTS | touched).items() if p is not None}
+    after = {f: p for f, p in (PORTS | affected).items() if p is not None}
     assert +Counter(uses | uses_now) == count_uses(after, REFUSE_PORT)
 
 

@@ -24,8 +24,8 @@ from userspace_proxy.steering.socket_lb.desired import (
     DesiredHooks,
     FoundService,
     Room,
+    not_offloaded_reason,
     spread,
-    why_left,
 )
 
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
@@ -98,24 +98,24 @@ def endpoints(desired, frontend):
 def test_frontends_are_left_to_the_rules_where_a_connect_cannot_be_placed_exactly(
     frontend, target, why
 ):
-    assert why_left(frontend, target) == why
+    assert not_offloaded_reason(frontend, target) == why
 
 
 def test_why_a_frontend_is_left_is_known_as_long_as_it_is_steered():
     desired = hooks()
     desired.replace({WEB: to(A), CART: 20000})
-    assert desired.left_to_rules(WEB) == ""
+    assert desired.not_offloaded(WEB) == ""
     desired.change({WEB: KernelTarget(20000), CART: None})
-    assert desired.left_to_rules(WEB) == "it has no endpoint"
-    assert desired.left_to_rules(CART) == "it isn't on the kernel path"
+    assert desired.not_offloaded(WEB) == "it has no endpoint"
+    assert desired.not_offloaded(CART) == "it isn't on the kernel path"
     assert desired.frontends == 0
 
 
 def test_what_is_to_leave_is_told_apart_from_what_is_led_elsewhere():
     desired = hooks()
     desired.replace({WEB: to(A), CART: to(A, name="shop/cart")})
-    touched = {WEB: to(B), CART: REFUSE, NODE_PORT: REFUSE}
-    assert desired.leaving(touched) == {CART: REFUSE}
+    affected = {WEB: to(B), CART: REFUSE, NODE_PORT: REFUSE}
+    assert desired.leaving(affected) == {CART: REFUSE}
 
 
 def test_what_only_leaves_the_kernel_path_leaves_after_the_rules():
@@ -339,8 +339,8 @@ MAP_SIZES = {FRONTENDS4: 100, SLOTS: 40, COUNTERS: 20}
 def test_what_has_no_room_is_left_to_the_rules(room):
     desired = hooks(**room)
     desired.replace({WEB: to(A), CART: to(A, B, name="shop/cart")})
-    assert desired.left_to_rules(WEB) == ""
-    assert desired.left_to_rules(CART) == "the maps of the hooks are full"
+    assert desired.not_offloaded(WEB) == ""
+    assert desired.not_offloaded(CART) == "the maps of the hooks are full"
     assert len(desired.elements[SLOTS]) == 1
     desired.change({WEB: None})
     desired.forget(desired.next_without_service(9))

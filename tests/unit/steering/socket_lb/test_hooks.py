@@ -29,7 +29,7 @@ def test_what_the_kernel_lacks_is_named(hooks, tmp_path):
 def test_what_is_not_started_reports_nothing_and_changes_nothing(hooks):
     assert hooks.state == HookState()
     assert hooks.take_events() == []
-    assert hooks.left_to_rules(WEB) == "it isn't on the kernel path"
+    assert hooks.not_offloaded(WEB) == "it isn't on the kernel path"
     hooks.observe(True)
     hooks.readmit("shop/web", SocketAddress("10.244.1.1", 8080))
     hooks.repair()

@@ -1,0 +1,329 @@
+"""Requests agents' JSON, many at a time, within bounds of time, memory and load.
+
+    ask ──pieces──▶ lines ──▶ lines.read… ──▶ Read
+
+Rule 1: at most OPENING_MAX agents are being opened at a time; a slow one gives up its place and
+continues, so it doesn't block others. None waits for another one to send.
+Rule 2: one long line is decoded at a time, within an Allowance: memory is bounded whatever agents
+send.
+Rule 3: a stream that sends more than a proxy would is closed. Its changes are read in a share of
+the time, and wait in its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from userspace_proxy.causes import agents
+from userspace_proxy.causes.cause import Cause
+from userspace_proxy.clocks import Clocks
+from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.facts import StatusFacts
+from userspace_proxy.sources.base import Pause, pause
+from userspace_proxy.sources.kubernetes.client import ApiClient
+
+from ..port_forward import ForwardTarget, PortForwardError
+from .agent_json import LINE_BYTES, read_change, read_whole_line
+from .agent_request import Bounds, OpenAnswer, OtherStatus, Unreadable, ask
+from .decoding import DECODED_PER_BYTE, Allowance, TooLarge, most_of
+
+OPENING_MAX = 32
+"""How many port-forwards to open at a time; each is a connection to a kubelet, too."""
+SLOW_S = 0.5
+"""Seconds after which an agent that hasn't answered gives up its place."""
+
+FIRST_GAP_S = 10.0
+"""Assumed seconds between an agent's lines until that is known."""
+
+ANSWER = Bounds()
+_STREAM = Bounds(wire=0, body=0)
+# Lines and bytes per second; elements count as the bytes that they usually have. A proxy sends one
+# line of changes a second, which takes a hundredth of a core, and one for each connection.
+_CHANGES_PER_S = 4, 2 << 20
+_LINES_PER_S = 10_000, 8 << 20
+# An agent counts as gone after silence of this many times its usual gap.
+_GAPS = 4
+# Shorter lines are parsed in the event loop, as a thread would take longer.
+_INLINE_BYTES = 64 << 10
+_TEXT_MAX = 300
+_How = TypeVar("_How")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """An agent's answer."""
+
+    status: StatusFacts
+    asked_at: float
+    """Unix time of the request."""
+    answered_at: float
+    """Unix time at which the answer's first byte arrived."""
+
+
+class Limits:
+    """Limits that all calls share.
+
+    Args:
+        slow_s: See SLOW_S.
+    """
+
+    def __init__(self, slow_s: float = SLOW_S) -> None:
+        self._slow_s = slow_s
+        self._opening = asyncio.Semaphore(OPENING_MAX)
+        self.parsing = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Hold a place among the agents being opened, for a limited time."""
+        await self._opening.acquire()
+        places = [self._opening.release]
+
+        def give_up() -> None:
+            if places:
+                places.pop()()
+
+        timer = asyncio.get_running_loop().call_later(self._slow_s, give_up)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            give_up()
+
+
+class AgentCalls:
+    """Calls agents.
+
+    Args:
+        client: The API server's client, open.
+        unix: Returns Unix time.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        limits: Limits | None = None,
+        *,
+        unix: Callable[[], float] = Clocks.time,
+        pause: Pause = pause,
+    ) -> None:
+        self._client = client
+        self._limits = limits or Limits()
+        self._unix = unix
+        self._pause = pause
+
+    async def body(self, to: ForwardTarget, path: str, bounds: Bounds = ANSWER) -> bytes:
+        """Return an answer's body.
+
+        Raises:
+            PortForwardError, Unreadable, TooLarge, OtherStatus: There is no usable answer.
+        """
+        async with self._opened(to, path, bounds) as asked:
+            return await asked.whole()
+
+    async def read(self, to: ForwardTarget, path: str, kind: type[_T], bounds: Bounds) -> _T:
+        """Return an answer of another kind; raises the errors of :meth:`body`."""
+        body = await self.body(to, path, bounds)
+        return await self._parsed(Allowance(bounds.body).decode, body, kind)
+
+    async def status(
+        self, to: ForwardTarget, path: str, bounds: Bounds, waits: Callable[[bool], object]
+    ) -> Read:
+        """Return an answer that isn't a stream.
+
+        Args:
+            waits: Called with False when it is this agent's turn, and with True once the agent has
+                sent its answer, which may have to wait for others'.
+
+        Raises:
+            PortForwardError, Unreadable, TooLarge, OtherStatus: There is no usable answer.
+        """
+        async with contextlib.AsyncExitStack() as turn:
+            await turn.enter_async_context(self._limits.opening())
+            waits(False)
+            asked_at, answered_at = self._unix(), 0.0
+            body = bytearray()
+            async with self._opened(to, path, bounds) as asked:
+                async for piece in asked.pieces():
+                    answered_at = answered_at or self._unix()
+                    body += piece
+                line = bytes(body)
+                body.clear()
+                waits(True)
+                status = await self._parsed(read_whole_line, line, Allowance(bounds.body))
+                # Closing takes another round trip.
+                await turn.aclose()
+        return Read(status, asked_at, answered_at)
+
+    async def changes(
+        self, to: ForwardTarget, path: str, bounds: Bounds, *, first_s: float, silent_s: float
+    ) -> AsyncGenerator[Read, None]:
+        """Yield an answer, and again after each change; without a change, the same one again.
+
+        Args:
+            bounds: Bounds of a line, and of the answer accumulated from lines.
+            first_s: Timeout of the first answer.
+            silent_s: The maximum silence after it; longer for an agent whose lines are rare.
+
+        Raises:
+            PortForwardError, Unreadable, TooLarge, OtherStatus: It ended.
+            TimeoutError: Nothing arrived.
+        """
+        loop = asyncio.get_running_loop()
+        last: Read | None = None
+        rate, beat = _Rate(loop.time, *_CHANGES_PER_S), _Beat(silent_s)
+        allowance = Allowance(bounds.body)
+        async with contextlib.AsyncExitStack() as turn, asyncio.timeout(None) as silence:
+            await turn.enter_async_context(self._limits.opening())
+            silence.reschedule(loop.time() + first_s)
+            asked_at, answered_at = self._unix(), 0.0
+            async with self._opened(to, path, _STREAM) as asked:
+                async for piece, complete in _lines(asked, bounds.body):
+                    answered_at = answered_at or self._unix()
+                    if last is not None:
+                        rate.count(piece)
+                    for line in complete:
+                        if (wait_s := allowance.pacing.due - Clocks.monotonic()) > 0:
+                            silence.reschedule(None)
+                            await self._pause(wait_s)
+                        last = await self._next(line, last, (asked_at, answered_at), allowance)
+                        if last is not None:
+                            silence.reschedule(beat.next_end(loop.time()))
+                            await turn.aclose()
+                            yield last
+        raise Unreadable("the stream ended")
+
+    async def lines(
+        self, to: ForwardTarget, path: str, *, first_s: float, silent_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield a stream's lines, preceded by an empty one when it has begun.
+
+        Args:
+            first_s: Timeout of the stream's start.
+            silent_s: The maximum silence, including empty lines.
+
+        Raises:
+            PortForwardError, Unreadable, TooLarge, OtherStatus: It ended.
+            TimeoutError: Nothing arrived.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(first_s) as silence:
+            rate = _Rate(loop.time, *_LINES_PER_S)
+            async with self._opened(to, path, _STREAM) as asked:
+                async for piece, complete in _lines(asked, LINE_BYTES):
+                    silence.reschedule(loop.time() + silent_s)
+                    rate.count(piece)
+                    if not piece:
+                        yield b""
+                    for line in filter(None, complete):
+                        yield line
+        raise Unreadable("the stream ended")
+
+    async def _next(
+        self, line: bytes, last: Read | None, at: tuple[float, float], allowance: Allowance
+    ) -> Read | None:
+        if last is None:
+            if not line:
+                return None
+            return Read(await self._parsed(read_whole_line, line, allowance), *at)
+        now = self._unix()
+        if not line:
+            # Its clock reading is as old as the last line.
+            return Read(last.status, last.asked_at, now)
+        status = await self._parsed(partial(read_change, last.status), line, allowance)
+        # It was written between the last line's arrival and its own.
+        return Read(status, last.answered_at, now)
+
+    @contextlib.asynccontextmanager
+    async def _opened(
+        self, to: ForwardTarget, path: str, bounds: Bounds
+    ) -> AsyncIterator[OpenAnswer]:
+        asked = await ask(self._client, to, path, bounds)
+        try:
+            yield asked
+        finally:
+            await asked.close()
+
+    async def _parsed(self, read: Callable[[bytes, _How], _T], line: bytes, how: _How) -> _T:
+        """Parse a line, in a thread if it is long; one long line at a time."""
+        try:
+            if len(line) <= _INLINE_BYTES:
+                return read(line, how)
+            async with self._limits.parsing:
+                return await asyncio.to_thread(read, line, how)
+        except ValueError as exc:
+            raise Unreadable(" ".join(str(exc).split())[:_TEXT_MAX]) from exc
+
+
+async def _lines(asked: OpenAnswer, bytes_max: int) -> AsyncIterator[tuple[bytes, list[bytes]]]:
+    """Yield each piece of a stream, with the lines that it completes."""
+    begun = bytearray()
+    async for piece in asked.pieces():
+        begun += piece
+        complete: list[bytes] = []
+        if b"\n" in piece:
+            *complete, rest = bytes(begun).split(b"\n")
+            begun = bytearray(rest)
+        if max(map(len, (*complete, begun))) > bytes_max:
+            raise TooLarge(bytes_max)
+        yield piece, complete
+
+
+class _Beat:
+    """How long an agent may be silent: large ones send a line only every half minute."""
+
+    def __init__(self, least_s: float) -> None:
+        self._least_s = least_s
+        self._gap_s = FIRST_GAP_S
+        self._last_at = 0.0
+
+    def next_end(self, now: float) -> float:
+        """Record a line, and return the deadline of the next one."""
+        if self._last_at:
+            gap_s = now - self._last_at
+            self._gap_s = gap_s if self._gap_s == FIRST_GAP_S else max(gap_s, self._gap_s)
+        self._last_at = now
+        return now + max(self._least_s, _GAPS * self._gap_s)
+
+
+class _Rate:
+    """The amount that a stream has sent."""
+
+    def __init__(self, clock: Callable[[], float], lines_per_s: int, bytes_per_s: int) -> None:
+        self._clock = clock
+        self._lines_per_s, self._bytes_per_s = lines_per_s, bytes_per_s
+        self._began = clock()
+        self._lines = self._bytes = 0
+
+    def count(self, piece: bytes) -> None:
+        """Raise TooLarge if that is more than a proxy sends."""
+        self._bytes += max(len(piece), most_of(piece) // DECODED_PER_BYTE)
+        self._lines += piece.count(b"\n")
+        seconds = self._clock() - self._began + 10
+        most = int(self._bytes_per_s * seconds)
+        if self._bytes > most or self._lines > self._lines_per_s * seconds:
+            raise TooLarge(most)
+
+
+def cause_of_failure(exc: UserspaceProxyError, namespace: str, node_state: str = "") -> Cause:
+    """Return why there is no answer.
+
+    Args:
+        exc: The exception raised by a call.
+        namespace: The agent's namespace.
+        node_state: Why the Node isn't ready; empty if it is, or if unknown.
+    """
+    text = " ".join(str(exc).split())[:_TEXT_MAX]
+    match exc:
+        case PortForwardError():
+            return agents.forward_failed(namespace, text, node_state)
+        case TooLarge(bytes_max=bytes_max):
+            return agents.answer_too_large(namespace, bytes_max / (1 << 20))
+        case OtherStatus() | Unreadable():
+            return agents.answer_unreadable(namespace, text)
+    return agents.forward_failed(namespace, text, node_state)

@@ -1,0 +1,292 @@
+"""Findings about nodes, reported without being asked for.
+
+    answers ──each alone──▶ no answer, no API server, problems of its own ──┐ the same of several
+            ──compared────▶ behind, versions, settings, clocks            ──┴▶ nodes is one Remark
+
+Rule 1: a finding is a cause with the nodes that it applies to.
+Rule 2: what most nodes have is usual. Without a majority nothing is unusual: names and addresses
+differ by design.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from userspace_proxy.causes.cause import Cause, CauseCode, as_read
+from userspace_proxy.causes.nodes import (
+    behind,
+    beside_kube_proxy,
+    clock_off,
+    other_settings,
+    other_version,
+    own_clock_off,
+    several_agents,
+    source_fails,
+)
+from userspace_proxy.diagnosis.problems import problems_of_node
+from userspace_proxy.facts import WORST_FIRST, LastStateFacts, Level, StatusFacts
+from userspace_proxy.model.quoting import shown
+from userspace_proxy.version import format_version
+
+from .agent_answer import AgentAnswer, AllNodes
+
+CLOCK_OFF_S = 2.0
+"""Seconds of difference beyond which a node's times can't be compared with those of others."""
+# An answer may contain any number of problems.
+_PROBLEMS_MAX = 5
+_NAMED = 3
+# Settings that naturally differ between nodes: their own names, addresses and files.
+_OWN_SETTINGS = frozenset(("hostname_override", "bind_address", "kubeconfig", "config_file"))
+
+Value = TypeVar("Value", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFinding:
+    """A finding about some nodes."""
+
+    level: Level
+    cause: Cause
+    """The cause; ``words.format_finding`` adds the nodes."""
+    nodes: tuple[str, ...] = ()
+    """The nodes concerned, by name; empty: the machine that runs this tool."""
+    services: tuple[str, ...] = ()
+    """The Services concerned, by name; empty if none."""
+
+
+class OtherSetting(NamedTuple):
+    """A setting that differs from most nodes'; values are texts, or JSON; empty: the default."""
+
+    here: str
+    usual: str
+
+
+OtherSettings = Mapping[str, Mapping[str, OtherSetting]]
+"""Settings by node, then by name."""
+
+
+def remarks_of(all_nodes: AllNodes, settings: OtherSettings) -> tuple[NodeFinding, ...]:
+    """Return all findings: the worst first, then by number of nodes.
+
+    Args:
+        settings: The result of :func:`other_settings_of`.
+    """
+    known = [answer for answer in all_nodes.answers if _answers(answer)]
+    findings = [
+        *_together((one.node, said) for one in all_nodes.answers for said in _alone(one)),
+        *_behind(known),
+        *_together((*_versions(known), *_settings(settings))),
+        *_clocks(known),
+        # Agents' own claims come last within their level.
+        *_together((one.node, said) for one in known for said in _problems(one)),
+    ]
+    findings.sort(key=lambda one: (WORST_FIRST.index(one.level), -len(one.nodes)))
+    return tuple(findings)
+
+
+def _answers(answer: AgentAnswer) -> bool:
+    """Return whether a node's agent answers now: the last answer may be older."""
+    return answer.status is not None and answer.problem is None
+
+
+def usual(values: Iterable[Value]) -> Value | None:
+    """Return the value that more than half have; None if there is none."""
+    counts = Counter(values)
+    for value, count in counts.most_common(1):
+        return value if 2 * count > counts.total() else None
+    return None
+
+
+def runs(status: StatusFacts) -> str:
+    """Return the running version with its commit."""
+    return format_version(shown(status.version) or "unknown", shown(status.commit))
+
+
+def other_settings_of(answers: Iterable[AgentAnswer]) -> OtherSettings:
+    """Return the settings that differ from most nodes', by node and name."""
+    given = {
+        answer.node: {
+            name: _as_json(one)
+            for name, one in answer.status.settings.items()
+            if name not in _OWN_SETTINGS
+        }
+        for answer in answers
+        if answer.status is not None and _answers(answer)
+    }
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for settings in given.values():
+        for name, value in settings.items():
+            counts[name][value] += 1
+    usual_of: dict[str, str] = {}
+    for name, counted in counts.items():
+        counted[""] = len(given) - counted.total()
+        ((value, count),) = counted.most_common(1)
+        if 2 * count > len(given):
+            usual_of[name] = value
+    # Cost: settings usually left at the default are compared only where they are given.
+    common = [name for name, value in usual_of.items() if value]
+    found: dict[str, dict[str, OtherSetting]] = {}
+    for node, settings in given.items():
+        names = [name for name in {*settings, *common} if name in usual_of]
+        others = {
+            name: OtherSetting(settings.get(name, ""), usual_of[name])
+            for name in sorted(names)
+            if settings.get(name, "") != usual_of[name]
+        }
+        if others:
+            found[node] = others
+    return found
+
+
+def _reads_badly(status: StatusFacts) -> bool:
+    """Return whether an agent can't read everything that it needs from its API server."""
+    return bool(_of_source(status)) and status.source.kind == "kubernetes"
+
+
+def clock_of(answer: AgentAnswer) -> tuple[float, float] | None:
+    """Return how far a node's clock is ahead of this machine's, with the uncertainty.
+
+    None: unknown.
+    """
+    status = answer.status
+    if status is None or not answer.asked_at or not 0 < status.now < math.inf:
+        return None
+    middle = (answer.asked_at + answer.answered_at) / 2
+    return status.now - middle, (answer.answered_at - answer.asked_at) / 2
+
+
+class _Said(NamedTuple):
+    """A finding about one node."""
+
+    same: object
+    """A key that is equal for equal findings about other nodes."""
+    level: Level
+    cause: Cause
+
+
+def _together(said: Iterable[tuple[str, _Said]]) -> Iterator[NodeFinding]:
+    """Yield findings, merging nodes with the same one."""
+    found: dict[object, list[tuple[str, _Said]]] = {}
+    for node, one in said:
+        found.setdefault((one.same, one.level), []).append((node, one))
+    for same in found.values():
+        first = same[0][1]
+        yield NodeFinding(first.level, first.cause, tuple(node for node, _ in same))
+
+
+def _alone(answer: AgentAnswer) -> Iterator[_Said]:
+    """Yield findings about a node that don't come from its agent."""
+    if (cause := answer.problem) is not None:
+        level = Level.TROUBLE if answer.agents else Level.ATTENTION
+        yield _Said(cause.fact, level, cause)
+    if len(answer.agents) > 1:
+        cause = several_agents(tuple(f"{one.namespace}/{one.pod}" for one in answer.agents))
+        yield _Said(cause.fact, Level.ATTENTION, cause)
+    status = answer.status
+    if status is None or answer.problem is not None:
+        return
+    if _reads_badly(status):
+        cause = source_fails(shown(_of_source(status)[0]))
+        yield _Said(cause.row.key, Level.TROUBLE, cause)
+    if status.kube_proxy:
+        cause = beside_kube_proxy(tuple(map(shown, status.kube_proxy[:_NAMED])))
+        yield _Said(cause.row.key, Level.ATTENTION, cause)
+
+
+def _problems(answer: AgentAnswer) -> Iterator[_Said]:
+    """Yield the problems that the agent reports for its node."""
+    status = answer.status
+    if status is None:
+        return
+    for problem in islice(problems_of_node(_without_source(status), status.now), _PROBLEMS_MAX):
+        cause = as_read(problem.code or CauseCode(""), problem.what, "", problem.hint)
+        yield _Said(problem.kind, problem.level, cause)
+
+
+def _of_source(status: StatusFacts) -> Sequence[str]:
+    """Return the problems of the source as a whole."""
+    of_objects = {item.line for item in status.source.rejected}
+    return [line for line in status.source.problems if line not in of_objects]
+
+
+def _without_source(status: StatusFacts) -> StatusFacts:
+    """Return the facts without the source's problems and without Services."""
+    if not _reads_badly(status):
+        return status
+    of_objects = [item.line for item in status.source.rejected]
+    source = msgspec.structs.replace(status.source, problems=of_objects)
+    return msgspec.structs.replace(status, source=source, last_state=LastStateFacts(), ports=())
+
+
+def _versions(known: Sequence[AgentAnswer]) -> Iterator[tuple[str, _Said]]:
+    """Yield nodes whose version differs from most others'; all nodes, if none has a majority."""
+    found = {one.node: runs(one.status) for one in known if one.status is not None}
+    if len({*found.values()}) < 2:
+        return
+    most = usual(found.values())
+    for node, version in found.items():
+        if version != most:
+            cause = other_version(version, most or "")
+            yield node, _Said(cause.fact, Level.ATTENTION, cause)
+
+
+def _settings(settings: OtherSettings) -> Iterator[tuple[str, _Said]]:
+    for node, others in settings.items():
+        values = [
+            (shown(k), one.here or "default", one.usual or "default") for k, one in others.items()
+        ]
+        cause = other_settings(tuple(f"{k}={here} ({most})" for k, here, most in values))
+        yield node, _Said(cause.fact, Level.ATTENTION, cause)
+
+
+def _behind(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
+    late = [answer for answer in known if answer.behind]
+    if late:
+        services = sorted({service for answer in late for service in answer.behind})
+        named = tuple(map(shown, services[:_NAMED]))
+        cause = behind(named, len(services))
+        nodes = tuple(answer.node for answer in late)
+        yield NodeFinding(Level.TROUBLE, cause, nodes, tuple(services))
+
+
+def _clocks(known: Sequence[AgentAnswer]) -> Iterator[NodeFinding]:
+    """Yield nodes whose clocks are off; if most are off alike, this machine's is."""
+    off = {answer.node: one for answer in known if (one := clock_of(answer)) is not None}
+    shift = 0.0
+    for sign in (1, -1):
+        if sum(_is_off(sign * ahead, around) for ahead, around in off.values()) * 2 > len(off) > 1:
+            shift = statistics.median(ahead for ahead, _ in off.values())
+            cause = own_clock_off(round(abs(shift)), sign < 0)
+            yield NodeFinding(Level.ATTENTION, cause)
+    for sign in (1, -1):
+        nodes = {
+            node: abs(ahead - shift)
+            for node, (ahead, around) in off.items()
+            if _is_off(sign * (ahead - shift), around)
+        }
+        if nodes:
+            most = round(max(nodes.values()))
+            cause = clock_off(most, sign > 0, len(nodes) > 1)
+            yield NodeFinding(Level.ATTENTION, cause, tuple(nodes))
+
+
+def _is_off(ahead: float, around: float) -> bool:
+    return ahead > around + CLOCK_OFF_S
+
+
+def _as_json(value: object) -> str:
+    if isinstance(value, str):
+        return shown(value)
+    try:
+        return shown(json.dumps(value, sort_keys=True))
+    except RecursionError:
+        return "…"

@@ -1,0 +1,117 @@
+"""Selects a part of all nodes: a Service, a namespace, or search results.
+
+Rule 1: a Service exists if one node serves it, or the API server has it and no node ignores it;
+while no node answers, nothing is reported as missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+from userspace_proxy.facts import (
+    IgnoredFacts,
+    Level,
+    PortFacts,
+    RejectedFacts,
+    SourceFacts,
+    StatusFacts,
+    worst,
+)
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.status.missing import say_missing
+from userspace_proxy.status.search import Search
+
+from .agent_answer import AllNodes
+from .merged import Merged, MergedPort
+
+
+def part_of(merged: Merged, name: str) -> Merged:
+    """Return the part about a Service, one of its ports, or a namespace with nodes' findings.
+
+    Args:
+        name: ``namespace/name``, optionally with ``:port``, or a namespace; empty: all.
+    """
+    if not name:
+        return merged
+    part = merged.of_service(name)
+    if "/" in name:
+        return part
+    elsewhere = merged.ill_services - part.ill_services
+    level = worst((part.level, *(one.level for one in merged.findings)))
+    return replace(part, level=level, namespace=name, ill_elsewhere=len(elsewhere))
+
+
+def found_in(merged: Merged, search: Search) -> Merged:
+    """Return Service ports that a search finds on some node."""
+    if not search.terms:
+        return merged
+    ports = [
+        port
+        for port in merged.ports
+        if any(search.matches_port(one, is_busy=bool(one.active)) for one in _faces(port))
+    ]
+    services = {port.key.of_service for port in ports}
+    incidents = [one for one in merged.incidents if not services.isdisjoint(one.incident.services)]
+    level = worst(port.level for port in ports)
+    return replace(merged, ports=tuple(ports), incidents=tuple(incidents), healthy=0, level=level)
+
+
+def _faces(port: MergedPort) -> Iterator[PortFacts]:
+    """Yield a sample of a Service port per state: other nodes differ only in figures.
+
+    Cost: for 100 nodes with 2,000 Service ports, 0.02 s instead of 2 s.
+    """
+    for group in port.groups:
+        yield port.members[group.nodes[0]]
+    served = (one for one in port.members.values() if one.state.level is Level.OK)
+    yield from islice(served, 1)
+
+
+def why_missing(all_nodes: AllNodes, name: str) -> str:
+    """Return a sentence if the Service or namespace doesn't exist; empty if it does or may.
+
+    Args:
+        name: As for :func:`part_of`.
+    """
+    answers = [one.status for one in all_nodes.answers if one.status is not None]
+    if not name or not answers:
+        return ""
+    services = {f"{port.namespace}/{port.service}" for one in answers for port in one.ports}
+    services |= all_nodes.digests.keys() if all_nodes.digests is not None else set()
+    is_named = any(name in port.names for one in answers for port in one.ports)
+    namespaces = {ServiceKey.read(service).namespace for service in services}
+    services -= {item.service for one in answers for item in one.ignored if not item.port}
+    if is_named or name in services or name in namespaces:
+        return ""
+    # Summaries omit a healthy namespace; a Service named in the request is included.
+    if all_nodes.digests is None and "/" not in name and _have_left_out(all_nodes):
+        return ""
+    return say_missing(_known(answers, sorted(services)), name)
+
+
+def _have_left_out(all_nodes: AllNodes) -> bool:
+    return any(one.is_summary for one in all_nodes.answers if one.status is not None)
+
+
+def _known(answers: list[StatusFacts], services: list[str]) -> StatusFacts:
+    """Return what any node knows about Services, as a single answer."""
+    ports = {port.name: port for one in answers for port in one.ports}
+    listed = {f"{port.namespace}/{port.service}" for port in ports.values()}
+    others = (ServiceKey.read(service) for service in services if service not in listed)
+    ignored: dict[tuple[str, str], IgnoredFacts] = {}
+    rejected: dict[str, RejectedFacts] = {}
+    for one in answers:
+        ignored |= {(item.service, item.port): item for item in one.ignored}
+        rejected |= {item.line: item for item in one.source.rejected}
+    return StatusFacts(
+        ports=[*ports.values(), *_named(others)],
+        ignored=[*ignored.values()],
+        source=SourceFacts(rejected=[*rejected.values()], problems=[*rejected]),
+    )
+
+
+def _named(names: Iterator[ServiceKey]) -> Iterator[PortFacts]:
+    for namespace, name in names:
+        yield PortFacts(namespace=namespace, service=name)

@@ -1,0 +1,228 @@
+"""What a process becomes that has handed over a node."""
+
+import asyncio
+import contextlib
+import re
+import shutil
+import signal
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.processes import child_pids, is_alive
+from tests.processes import started
+from userspace_proxy.agent.after_hand_over import has_children, start_while_workers_live
+from userspace_proxy.agent.hand_over import ask_to_hand_over
+from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.errors import LockHeld
+
+from .holders import running
+
+
+def end(taken):
+    """Do what the end of the process does that has taken the node over."""
+    taken._connection.close()
+
+
+def is_pending(pid, number):
+    """Return whether a signal hasn't reached a process yet."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = re.findall(r"^(?:Sig|Shd)Pnd:\s*(\w+)", status, re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+
+
+@pytest.fixture
+def holder():
+    with running(sys.executable) as process:
+        yield process
+
+
+def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(holder):
+    taken = ask_to_hand_over(None)
+    assert taken.pid == holder.pid
+    lock = NodeLock()
+    lock.take()
+    lock.release()
+    taken.report_serving()
+    # It has become another program, which ignores a first signal.
+    holder.send_signal(signal.SIGTERM)
+    assert holder.poll() is None
+    holder.stdin.close()
+    assert holder.wait(20) == 0
+
+
+def test_without_a_report_a_process_takes_the_node_back(holder):
+    """With its own command and environment, as often as that happens."""
+    for _ in range(2):
+        taken = ask_to_hand_over(None)
+        assert taken.is_awaited()
+        end(taken)
+        assert holder.stdout.readline() == "back argument 7 False\n"
+        assert holder.stdout.readline() == "held\n"
+    (child,) = child_pids(holder.pid)
+    holder.stdin.close()
+    wait_for("the end of its child", lambda: not child_pids(holder.pid))
+    assert not is_alive(child)
+    holder.terminate()
+    assert holder.wait(20) == 3
+
+
+def test_a_process_that_was_told_to_stop_meanwhile_takes_nothing_back(holder):
+    taken = ask_to_hand_over(None)
+    holder.send_signal(signal.SIGTERM)
+    wait_for("the signal to be handled", lambda: not is_pending(holder.pid, signal.SIGTERM))
+    end(taken)
+    holder.stdin.close()
+    assert holder.wait(20) == 0
+    assert holder.stdout.read() == ""
+
+
+def test_a_process_that_is_asked_while_it_stops_takes_nothing_back():
+    with running(sys.executable, drains=True) as holder:
+        holder.terminate()
+        assert holder.stdout.readline() == "draining\n"
+        taken = ask_to_hand_over(None)
+        assert taken.pid == holder.pid
+        end(taken)
+        holder.stdin.close()
+        assert holder.wait(20) == 0
+        assert holder.stdout.read() == ""
+
+
+SIGNALS = {
+    "while-its-program-is-tried": """
+def run(*args, run=subprocess.run, **more):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return run(*args, **more)
+subprocess.run = run
+""",
+    "in-the-same-step-of-the-loop": """
+from userspace_proxy.kernel import net_admin_proof
+def is_answered(*args, is_answered=net_admin_proof.is_answered):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return is_answered(*args)
+net_admin_proof.is_answered = is_answered
+""",
+}
+THREAD = """
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("thread", ["", THREAD], ids=["one-thread", "two-threads"])
+@pytest.mark.parametrize("moment", SIGNALS)
+def test_a_signal_while_a_process_becomes_the_program_that_waits_is_not_lost(moment, thread):
+    """The kernel delivers it to another thread, such as the log's, while this one blocks it."""
+    with running(sys.executable, thread + SIGNALS[moment]) as holder:
+        end(ask_to_hand_over(None))
+        holder.stdin.close()
+        assert holder.wait(20) == 0
+        assert holder.stdout.read() == ""
+
+
+def test_a_signal_while_a_process_takes_the_node_back_is_handled_once_it_can_be():
+    arrives = """
+if "USERSPACE_PROXY_TAKES_BACK" in os.environ:
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    with running(sys.executable, arrives) as holder:
+        end(ask_to_hand_over(None))
+        assert holder.wait(20) == 3
+        assert holder.stdout.read() == "back argument 7 False\nheld\n"
+
+
+def test_a_process_that_has_ended_awaits_no_report(holder):
+    taken = ask_to_hand_over(None)
+    holder.kill()
+    holder.wait()
+    assert not taken.is_awaited()
+    taken.report_serving()
+
+
+class Starts:
+    """Starts that take the lock, which another process releases after some of them."""
+
+    def __init__(self, until=10**9):
+        self.count = 0
+        self.stop = asyncio.Event()
+        self._until = until
+        self._other = NodeLock("a")
+        self._other.take()
+        self._lock = NodeLock("a")
+
+    async def __call__(self):
+        self.count += 1
+        if self.count == self._until:
+            self._other.release()
+        self._lock.take()
+
+    def close(self):
+        self._other.release()
+        self._lock.release()
+
+
+async def test_a_node_is_taken_back_once_another_process_has_released_it(caplog):
+    with contextlib.closing(Starts(until=3)) as starts:
+        assert await start_while_workers_live(starts, starts.stop, lambda: True, 0.0)
+        assert starts.count == 3
+    (record,) = caplog.records
+    assert "another userspace-proxy of the name a" in record.getMessage()
+
+
+async def test_a_node_is_not_taken_back_once_its_workers_have_ended():
+    live = [True, True, False]
+    with contextlib.closing(Starts()) as starts:
+        assert not await start_while_workers_live(starts, starts.stop, lambda: live.pop(0), 0.0)
+        assert starts.count == 3
+
+
+async def test_a_process_that_is_to_stop_tries_no_more_to_take_a_node_back():
+    with contextlib.closing(Starts()) as starts:
+        asyncio.get_running_loop().call_soon(starts.stop.set)
+        assert not await start_while_workers_live(starts, starts.stop, lambda: True, 3600.0)
+        assert starts.count == 1
+
+
+def test_children_are_workers_of_before():
+    with started(["cat"]):
+        assert has_children()
+
+
+def test_a_request_needs_no_file_of_the_virtual_environment(tmp_path):
+    """An upgrade in place replaces them."""
+    venv.create(tmp_path / "venv", symlinks=True)
+    with running(tmp_path / "venv/bin/python") as holder:
+        shutil.rmtree(tmp_path / "venv")
+        taken = ask_to_hand_over(None)
+        assert taken.pid == holder.pid
+        taken.report_serving()
+        holder.stdin.close()
+        assert holder.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        pytest.param(
+            "sys.base_prefix = sys.base_exec_prefix = '/gone'",
+            "No module named 'encodings'",
+            id="no-library",
+        ),
+        pytest.param(
+            "def execve(*_): raise OSError(12, 'Cannot allocate memory')\nos.execve = execve",
+            "Cannot allocate memory",
+            id="refused-by-the-kernel",
+        ),
+    ],
+)
+def test_a_process_that_cannot_execute_another_program_answers_so_and_continues(spoil, cause):
+    with running(sys.executable, spoil) as holder:
+        for _ in range(2):
+            with pytest.raises(LockHeld, match=rf"pid {holder.pid}\).*waits for workers.*{cause}"):
+                ask_to_hand_over(None)
+        holder.terminate()
+        assert holder.wait(20) == 3

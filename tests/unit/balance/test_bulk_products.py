@@ -1,0 +1,44 @@
+"""Products of thousands of numbers at once are those of each one alone."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.balance.bulk_products import Lanes, factor_of
+
+NUMBERS = st.integers(0, 2**64 - 1)
+FACTOR = 0x9E3779B97F4A7C15
+
+
+def product(one: int, other: int) -> int:
+    return ((one ^ other) * FACTOR) % 2**64
+
+
+@given(NUMBERS, st.lists(NUMBERS, min_size=1, max_size=200))
+def test_the_products_are_those_of_each_number(number, others):
+    expected = [product(number, other) for other in others]
+    lanes = Lanes(others)
+    assert lanes.products(number).tolist() == expected
+    assert lanes.highest(number) == max(expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, 40, 41, 42, 63, 64, 65, 127, 129, 1_000, 10_000])
+def test_any_count_of_numbers_has_its_products_and_a_highest_one(count):
+    draw = random.Random(count)
+    others = [draw.getrandbits(64) for _ in range(count)]
+    lanes = Lanes(others)
+    for number in (0, 2**64 - 1, *(draw.getrandbits(64) for _ in range(20))):
+        expected = [product(number, other) for other in others]
+        assert lanes.products(number).tolist() == expected
+        assert lanes.highest(number) == max(expected)
+
+
+@given(NUMBERS, NUMBERS)
+def test_a_product_leads_back_to_its_factor(number, other):
+    assert factor_of(product(number, other), number) == other
+
+
+def test_no_numbers_have_no_products():
+    assert Lanes(()).products(7).tolist() == []

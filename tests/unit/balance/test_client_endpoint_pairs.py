@@ -1,0 +1,47 @@
+"""What is known of a client and an endpoint is kept for a minute, of a bounded number of pairs."""
+
+from __future__ import annotations
+
+from userspace_proxy.balance.client_endpoint_pairs import PairCounts, Pairs
+from userspace_proxy.model import SocketAddress
+
+ALICE, BOB = "10.1.0.1", "10.1.0.2"
+POD_A, POD_B = SocketAddress("10.0.0.1", 80), SocketAddress("10.0.0.2", 80)
+
+
+def test_a_pair_is_known_for_a_minute_from_the_last_note():
+    pairs = Pairs()
+    pairs.note(ALICE, POD_A, 0)
+    assert pairs.has(ALICE, POD_A, 59.9)
+    pairs.note(ALICE, POD_A, 30)
+    assert pairs.has(ALICE, POD_A, 89.9)
+    assert not pairs.has(ALICE, POD_A, 90)
+
+
+def test_a_pair_has_some_until_the_last_is_removed():
+    counts = PairCounts()
+    for _ in range(2):
+        counts.add(ALICE, POD_A)
+    counts.remove(ALICE, POD_A)
+    assert counts.has(ALICE, POD_A)
+    assert not counts.has(BOB, POD_A)
+    assert not counts.has(ALICE, POD_B)
+    counts.remove(ALICE, POD_A)
+    assert not counts.has(ALICE, POD_A)
+    assert counts._counts == {}
+
+
+def test_another_client_or_endpoint_is_another_pair():
+    pairs = Pairs()
+    pairs.note(ALICE, POD_A, 0)
+    assert not pairs.has(BOB, POD_A, 0)
+    assert not pairs.has(ALICE, POD_B, 0)
+
+
+def test_of_too_many_the_one_noted_longest_ago_is_forgotten():
+    pairs = Pairs()
+    for number in range(4096):
+        pairs.note(str(number), POD_A, 0)
+    pairs.note("0", POD_A, 1)
+    pairs.note(ALICE, POD_A, 2)
+    assert [pairs.has(client, POD_A, 2) for client in ("0", "1", "2")] == [True, False, True]

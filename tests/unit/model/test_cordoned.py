@@ -1,0 +1,41 @@
+from userspace_proxy.model import Handling, Hold, ServiceKey, SocketAddress
+from userspace_proxy.model.cordoned import Cordoned
+from userspace_proxy.model.serving import Serving
+
+HOLDING = Handling(hold=Hold(60.0))
+WEB = ServiceKey("shop", "web")
+POD_A, POD_B = SocketAddress("192.0.2.1", 80), SocketAddress("192.0.2.2", 80)
+
+
+def cordoned(*endpoints):
+    cordoned = Cordoned()
+    cordoned.set(WEB, endpoints)
+    return cordoned
+
+
+def test_quiesced_endpoints_take_no_client_and_others_do():
+    weights = ((POD_A, 3), (POD_B, 1))
+    serving = Serving((POD_A, POD_B), outside=(POD_A,), weights=weights, handling=HOLDING)
+    led = cordoned(POD_A).lead(WEB, serving)
+    assert (led.endpoints, led.outside, led.weights) == ((POD_B,), (), ((POD_B, 1),))
+
+
+def test_a_service_that_holds_no_clients_any_more_is_served_as_planned():
+    serving = Serving((POD_A,))
+    assert cordoned(POD_A).lead(WEB, serving) is serving
+
+
+def test_open_connections_and_flows_go_on_whatever_happens_to_them_at_a_removal():
+    handling = Handling(hold=Hold(60.0), removal_s=0.0)
+    led = cordoned(POD_A).lead(WEB, Serving((POD_A,), handling=handling, leaving=(POD_B,)))
+    assert led.handling == HOLDING
+    assert led.leaving == (POD_B, POD_A)
+
+
+def test_what_ends_is_as_before():
+    one = cordoned(POD_A)
+    assert one.of(WEB) == {POD_A}
+    one.set(WEB, ())
+    assert one.of(WEB) == frozenset()
+    serving = Serving((POD_A,), handling=HOLDING)
+    assert one.lead(WEB, serving) is serving

@@ -1,0 +1,238 @@
+"""Many agents are asked at a time, within bounds."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from msgspec.structs import replace
+
+from userspace_proxy_kubectl.nodes import agent_calls as module
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer
+from userspace_proxy_kubectl.nodes.agent_calls import OPENING_MAX, AgentCalls, Limits
+from userspace_proxy_kubectl.nodes.agent_request import Bounds, Unreadable
+from userspace_proxy_kubectl.nodes.decoding import TooLarge
+from userspace_proxy_kubectl.nodes.findings import CLOCK_OFF_S, clock_of
+from userspace_proxy_kubectl.port_forward import ForwardTarget
+from userspace_proxy_testing.fakes.agent_answers import FakeAgent, endless, fixed
+from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
+from userspace_proxy_testing.fakes.agents import response_head
+
+STATUS = status_of(service_objects(2), "node-1")
+HEAD = response_head(200, Content_Type="application/x-ndjson")
+
+
+def target(pod):
+    return ForwardTarget("kube-system", pod, 10249)
+
+
+async def first_of(calls, pod, bounds=module.ANSWER):
+    changes = calls.changes(target(pod), "/api/v1/status?watch", bounds, first_s=9, silent_s=9)
+    async with contextlib.aclosing(changes):
+        return await anext(changes)
+
+
+async def test_an_agent_that_is_slow_gives_its_place_up():
+    limits, has_begun, have_all = Limits(slow_s=0.01), [], asyncio.Event()
+
+    async def open_for_ever(number):
+        async with limits.opening():
+            has_begun.append(number)
+            if len(has_begun) == 2 * OPENING_MAX:
+                have_all.set()
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.ensure_future(open_for_ever(n)) for n in range(2 * OPENING_MAX)]
+    await asyncio.sleep(0)  # noqa: TID251 - lets them begin
+    assert len(has_begun) == OPENING_MAX
+    await have_all.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_place_that_was_given_up_is_not_given_back_twice():
+    limits = Limits(slow_s=0.0)
+    for _ in range(3):
+        async with limits.opening():
+            await asyncio.sleep(0.01)  # noqa: TID251 - longer than slow_s
+    assert limits._opening._value == OPENING_MAX
+
+
+@pytest.mark.parametrize("start", [b"", b'{"version": "1"}\n'], ids=["answer", "second-line"])
+async def test_none_waits_for_others_that_are_slow_to_send_much(agents, client, start):
+    calls, have_sent = AgentCalls(client), []
+
+    async def silent(_request, send):
+        await send(HEAD + start + b" " * 2_000_000)
+        have_sent.append(send)
+        await asyncio.Event().wait()
+
+    pods = [agents.add(f"node-{number}", silent) for number in range(8)]
+    reading = [asyncio.ensure_future(follow(calls, pod)) for pod in pods]
+    other = agents.add("other", fixed(b"x" * 2_000_000))
+    async with asyncio.timeout(9):
+        assert len(await calls.body(target(other), "/x")) == 2_000_000
+    for task in reading:
+        task.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+
+
+async def follow(calls, pod):
+    changes = calls.changes(target(pod), "/x?watch", Bounds(), first_s=99, silent_s=99)
+    async with contextlib.aclosing(changes):
+        async for _ in changes:
+            pass
+
+
+async def test_times_of_the_question_and_of_the_first_byte_are_noted(agents, client):
+    times = iter([10.0, 10.5])
+    calls, waits = AgentCalls(client, unix=lambda: next(times)), []
+    pod = agents.add("node-1", FakeAgent(STATUS))
+    path = "/api/v1/status"
+    read = await calls.status(target(pod), path, Bounds(), waits.append)
+    assert (read.asked_at, read.answered_at, waits) == (10.0, 10.5, [False, True])
+    assert len(read.status.ports) == 2
+
+
+async def test_a_long_answer_is_parsed_by_a_thread(agents, client, monkeypatch):
+    monkeypatch.setattr(module, "_INLINE_BYTES", 10)
+    pod = agents.add("node-1", FakeAgent(STATUS))
+    read = await AgentCalls(client).status(target(pod), "/api/v1/status", Bounds(), bool)
+    assert len(read.status.ports) == 2
+
+
+async def test_the_first_line_of_a_stream_has_a_bound(agents, client):
+    pod = agents.add("node-1", FakeAgent(STATUS))
+    assert (await first_of(AgentCalls(client), pod)).status.version == "0.1.0"
+    with pytest.raises(TooLarge):
+        await first_of(AgentCalls(client), pod, Bounds(body=500))
+
+
+async def test_a_stream_that_ends_or_sends_no_status_is_unreadable(agents, client):
+    pod = agents.add("node-1", fixed(b"\n"))
+    with pytest.raises(Unreadable, match="the stream ended"):
+        await first_of(AgentCalls(client), pod)
+    pod = agents.add("node-2", endless(HEAD, b'{"version": 1}\n'))
+    with pytest.raises(Unreadable):
+        await first_of(AgentCalls(client), pod)
+
+
+async def test_an_empty_line_is_the_same_answer_at_a_later_time(agents, client):
+    agent = FakeAgent(STATUS)
+    pod = agents.add("node-1", agent)
+    times = iter(range(100))
+    calls = AgentCalls(client, unix=lambda: float(next(times)))
+    changes = calls.changes(target(pod), "/api/v1/status?watch", Bounds(), first_s=9, silent_s=9)
+    async with contextlib.aclosing(changes):
+        first = await anext(changes)
+        agent.change(STATUS)
+        again = await anext(changes)
+    assert again.status is first.status
+    assert again.answered_at > first.answered_at
+
+
+async def test_what_a_stream_says_of_a_clock_is_as_old_as_its_last_line(agents, client):
+    agent = FakeAgent(replace(STATUS, now=1000.0))
+    pod = agents.add("node-1", agent)
+    unix = [1000.0]
+    calls = AgentCalls(client, unix=lambda: unix[0])
+    changes = calls.changes(target(pod), "/api/v1/status?watch", Bounds(), first_s=9, silent_s=9)
+    async with contextlib.aclosing(changes):
+        await anext(changes)
+        for sent, now in ((1000.0, 1005.0), (1010.0, 1010.0), (1015.0, 1019.0)):
+            unix[0] = now
+            agent.change(replace(STATUS, now=sent, served=int(now)) if sent > 1000 else agent.facts)
+            read = await anext(changes)
+            answer = AgentAnswer("node-1", (), read.status, None, read.asked_at, read.answered_at)
+            ahead, around = clock_of(answer)
+            assert abs(ahead) <= around + CLOCK_OFF_S
+
+
+@pytest.mark.parametrize("part", [b"\n" * 1000, b" " * 1_000_000, b"{}," * 100_000])
+async def test_a_stream_that_sends_too_much_is_ended(agents, client, part):
+    pod = agents.add("node-1", endless(HEAD + b'{"version": "1"}\n', part))
+    changes = AgentCalls(client).changes(
+        target(pod), "/api/v1/status?watch", Bounds(), first_s=30, silent_s=30
+    )
+    with pytest.raises(TooLarge):
+        async for _ in changes:
+            pass
+
+
+async def test_after_each_change_a_stream_waits_for_nine_times_as_long(agents, client):
+    # It takes so long that the next line is there before.
+    change = b'{"ports": [' + b",".join([b"{}"] * 5_000) + b"]}\n"
+
+    async def send_changes(request, send):
+        await send(HEAD + b'{"version": "1"}\n')
+        await send(3 * change)
+
+    waits = []
+
+    async def wait(seconds):
+        waits.append(seconds)
+
+    pod = agents.add("node-1", send_changes)
+    changes = AgentCalls(client, pause=wait).changes(
+        target(pod), "/api/v1/status?watch", Bounds(), first_s=9, silent_s=9
+    )
+    await anext(changes)
+    await anext(changes)
+    assert not waits, "the answer itself isn't counted"
+    with pytest.raises(Unreadable, match="the stream ended"):
+        async for _ in changes:
+            pass
+    assert len(waits) == 2
+
+
+async def test_what_lines_add_to_an_answer_has_a_bound(agents, client):
+    def sends(make):
+        async def send_more(request, send):
+            await send(HEAD + b'{"version": "1"}\n')
+            for number in range(30):
+                await send(json.dumps(make(number)).encode() + b"\n")
+
+        return send_more
+
+    async def read_all(pod):
+        changes = AgentCalls(client).changes(
+            target(pod), "/api/v1/status?watch", Bounds(body=12_000), first_s=9, silent_s=9
+        )
+        async for _ in changes:
+            pass
+
+    text = "x" * 2000
+    added = agents.add("node-1", sends(lambda n: {"ports": [{"service": f"{n}{text}"}]}))
+    changed = agents.add("node-2", sends(lambda n: {"commit": f"{n}{text}"}))
+    with pytest.raises(TooLarge):
+        await read_all(added)
+    with pytest.raises(Unreadable, match="the stream ended"):
+        await read_all(changed)
+
+
+async def test_lines_of_a_stream_have_a_rate_too(agents, client):
+    pod = agents.add("node-1", endless(HEAD, b"{}\n" * 10_000))
+    lines = AgentCalls(client).lines(
+        target(pod), "/api/v1/connections?watch", first_s=9, silent_s=9
+    )
+    with pytest.raises(TooLarge):
+        async for _ in lines:
+            pass
+
+
+async def test_a_line_has_a_bound(agents, client):
+    pod = agents.add("node-1", endless(HEAD, b" " * 100_000))
+    lines = AgentCalls(client).lines(target(pod), "/x", first_s=9, silent_s=9)
+    with pytest.raises(TooLarge) as caught:
+        async for _ in lines:
+            pass
+    assert caught.value.bytes_max == module.LINE_BYTES
+
+
+async def test_lines_of_an_agent_that_is_silent_end(agents, client):
+    pod = agents.add("node-1", endless(HEAD + b"{}\n", b"", every_s=60))
+    lines = AgentCalls(client).lines(target(pod), "/x", first_s=9, silent_s=0.1)
+    assert [await anext(lines), await anext(lines)] == [b"", b"{}"]
+    with pytest.raises(TimeoutError):
+        await anext(lines)

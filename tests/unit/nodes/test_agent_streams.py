@@ -1,0 +1,99 @@
+"""Streams of agents that stop, end, or come from pods that change."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from userspace_proxy.facts.encoding import encode_answer
+from userspace_proxy_kubectl.nodes import agent_calls, agent_streams
+from userspace_proxy_kubectl.nodes.agent_calls import AgentCalls
+from userspace_proxy_kubectl.nodes.agent_streams import PAUSES_S, Following
+from userspace_proxy_kubectl.nodes.answer_detail import Asking
+from userspace_proxy_kubectl.nodes.discovery import Finder, Where
+from userspace_proxy_kubectl.nodes.node_answers import Answers
+from userspace_proxy_testing.fakes.agent_answers import HOSTILE, FakeAgent, fixed
+from userspace_proxy_testing.fakes.agent_status import status_of
+
+STATUS = status_of([], "node-1")
+
+
+@pytest.fixture
+async def follow(client):
+    """Return what runs a Following, which waits for the test before it tries again."""
+    answers, changed, waits = Answers(Where()), asyncio.Event(), []
+    may_go = asyncio.Semaphore(0)
+
+    async def pause(seconds):
+        waits.append(seconds)
+        changed.set()
+        await may_go.acquire()
+
+    finder = Finder(client, Where(), pause=pause)
+
+    async def until(condition):
+        while not condition():
+            await changed.wait()
+            changed.clear()
+
+    @contextlib.asynccontextmanager
+    async def follow(first_s=30.0):
+        answers.take(await finder.pods())
+        followed = Following(
+            finder,
+            AgentCalls(client),
+            Asking(watches=True),
+            answers,
+            changed.set,
+            first_s=first_s,
+            pause=pause,
+        )
+        task = asyncio.ensure_future(followed.run())
+        try:
+            yield answers, until, waits, may_go
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    return follow
+
+
+def problem(answers):
+    return answers.nodes["node-1"].problem
+
+
+async def test_after_each_failure_the_wait_is_longer(agents, follow):
+    agents.add("node-1", fixed(b"no", 500))
+    async with follow() as (_, until, waits, may_go):
+        for _ in range(20):
+            may_go.release()
+        # Nodes and pods are listed again after other pauses.
+        await until(lambda: waits.count(PAUSES_S[-1]) == 2)
+        assert [wait for wait in waits if wait in PAUSES_S] == [*PAUSES_S, PAUSES_S[-1]]
+
+
+async def test_after_an_answer_the_wait_is_the_shortest_again(agents, follow):
+    agents.add("node-1", fixed(encode_answer(STATUS), Content_Type="application/x-ndjson"))
+    async with follow() as (_, until, waits, may_go):
+        for _ in range(20):
+            may_go.release()
+        await until(lambda: len([wait for wait in waits if wait in PAUSES_S]) == 3)
+        assert waits.count(PAUSES_S[0]) == 3
+
+
+async def test_an_agent_that_never_answers_has_a_deadline(agents, follow):
+    agents.add("node-1", HOSTILE["silent"]())
+    async with follow(first_s=0.1) as (answers, until, _, _):
+        await until(lambda: problem(answers) is not None)
+        assert problem(answers).row.key == "no_answer"
+
+
+async def test_a_stream_that_stops_is_noticed(agents, follow, monkeypatch):
+    monkeypatch.setattr(agent_streams, "SILENT_S", 0.1)
+    monkeypatch.setattr(agent_calls, "FIRST_GAP_S", 0.01)
+    agents.add("node-1", FakeAgent(STATUS))
+    monkeypatch.setattr(agent_streams, "every_s", lambda _count: 0.01)
+    async with follow() as (answers, until, _, _):
+        await until(lambda: problem(answers) is not None)
+        assert problem(answers).row.key == "gone_silent"
+        assert answers.nodes["node-1"].status is not None

@@ -1,0 +1,191 @@
+import math
+
+import pytest
+
+from userspace_proxy.causes.nodes import (
+    behind,
+    beside_kube_proxy,
+    clock_off,
+    other_settings,
+    other_version,
+    own_clock_off,
+    several_agents,
+    source_fails,
+)
+from userspace_proxy.causes.say import remedy, say
+from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, RejectedFacts, SourceFacts
+from userspace_proxy_kubectl.nodes.findings import (
+    OtherSetting,
+    clock_of,
+    other_settings_of,
+    remarks_of,
+    usual,
+)
+
+from .views import CUT_OFF, NOW, PROBLEM, agent_on, all_of, answer_of, without_answer
+
+
+def remarks_in(all_nodes):
+    return remarks_of(all_nodes, other_settings_of(all_nodes.answers))
+
+
+def said(*answers):
+    return [(finding.cause, finding.nodes) for finding in remarks_in(all_of(*answers))]
+
+
+def test_nothing_is_said_of_nodes_that_are_alike_and_well():
+    assert said(answer_of("a"), answer_of("b")) == []
+
+
+def test_nodes_without_an_answer_for_the_same_reason_are_one_remark():
+    found = remarks_in(all_of(without_answer("a"), without_answer("b"), answer_of("c")))
+    assert [(one.level, one.cause, one.nodes) for one in found] == [
+        (Level.TROUBLE, PROBLEM, ("a", "b"))
+    ]
+
+
+def test_a_node_without_an_agent_may_be_so_on_purpose():
+    (one,) = remarks_in(all_of(without_answer("a", agents=())))
+    assert one.level is Level.ATTENTION
+
+
+def test_the_last_answer_of_a_node_that_answers_no_more_says_nothing():
+    firewalls = (FirewallFacts("ip filter in", "policy drop", "Add a rule"),)
+    old = answer_of("a", source=CUT_OFF, firewalls=firewalls, problem=PROBLEM)
+    assert said(old) == [(PROBLEM, ("a",))]
+
+
+def test_nodes_are_not_compared_with_what_a_former_agent_answered():
+    former = answer_of(
+        "a",
+        version="0.0.9",
+        settings={"workers": 2},
+        now=NOW + 60,
+        behind=("shop/web",),
+        problem=PROBLEM,
+    )
+    others = [answer_of(node) for node in "bc"]
+    assert said(former, *others) == [(PROBLEM, ("a",))]
+    assert other_settings_of([former, *others]) == {}
+
+
+def test_two_agents_on_a_node_are_named():
+    agents = (agent_on("a"), agent_on("a", "other"))
+    names = ("kube-system/userspace-proxy-a", "kube-system/other-a")
+    assert said(answer_of("a", agents=agents)) == [(several_agents(names), ("a",))]
+
+
+@pytest.mark.parametrize("last", [LastStateFacts(), LastStateFacts("s", NOW - 300)])
+def test_an_agent_that_cannot_read_from_the_api_server_is_cut_off(last):
+    found = said(answer_of("a", source=CUT_OFF, last_state=last), answer_of("b"))
+    assert found == [(source_fails(CUT_OFF.problems[0]), ("a",))]
+
+
+def test_rules_of_kube_proxy_beside_ours_are_named():
+    places = tuple(f"chain KUBE-SERVICES of table {table}" for table in "abcd")
+    found = said(
+        answer_of("a", kube_proxy=places), answer_of("b", kube_proxy=places[1:]), answer_of("c")
+    )
+    assert found == [(beside_kube_proxy(places[:3]), ("a", "b"))]
+
+
+def test_objects_that_are_rejected_cut_nothing_off():
+    rejected = RejectedFacts.at("Service shop/x", "ports: missing")
+    source = SourceFacts(
+        "kubernetes", "x", is_synced=True, problems=(rejected.line,), rejected=(rejected,)
+    )
+    (one,) = remarks_in(all_of(answer_of("a", source=source), answer_of("b", source=source)))
+    assert (one.nodes, say(one.cause)) == (("a", "b"), f"Source: {rejected.line}")
+    (one,) = remarks_in(all_of(answer_of("c", source=SourceFacts("manifests", problems=("x",)))))
+    assert say(one.cause) == "Source: x"
+
+
+def test_problems_of_the_same_kind_are_one_remark_whatever_their_figures():
+    firewalls = FirewallFacts("ip filter in", "policy drop", "Add a rule")
+    found = remarks_in(
+        all_of(*(answer_of(n, firewalls=(firewalls,)) for n in "ab"), answer_of("c"))
+    )
+    (one,) = found
+    assert (one.level, one.nodes, remedy(one.cause)) == (Level.TROUBLE, ("a", "b"), "Add a rule")
+
+
+def test_an_agent_that_claims_many_problems_is_heard_last_and_not_at_length():
+    many = tuple(FirewallFacts(f"ip filter c{number}", "x") for number in range(99))
+    found = said(answer_of("a", firewalls=many), without_answer("b"))
+    assert found[0] == (PROBLEM, ("b",))
+    assert len(found) == 6
+
+
+def test_a_version_that_most_do_not_have_is_named():
+    old, new = {"version": "0.1.0"}, {"version": "0.2.0", "commit": "0123456789ab"}
+    found = said(answer_of("a", **old), *(answer_of(node, **new) for node in "bc"))
+    assert found == [(other_version("0.1.0", "0.2.0 (commit 0123456789ab)"), ("a",))]
+    found = said(answer_of("a", **old), answer_of("b", **new))
+    assert [nodes for _, nodes in found] == [("a",), ("b",)]
+
+
+def test_settings_are_compared_where_they_have_a_majority():
+    answers = [
+        answer_of("a", settings={"steering": "iptables", "node_ip": "a"}),
+        answer_of("b", settings={"workers": 2, "node_ip": "b", "hostname_override": "b"}),
+        answer_of("c", settings={"workers": 2, "node_ip": "c"}),
+    ]
+    assert other_settings_of(answers) == {
+        "a": {"steering": OtherSetting("iptables", ""), "workers": OtherSetting("", "2")}
+    }
+    values = ("steering=iptables (default)", "workers=default (2)")
+    assert said(*answers) == [(other_settings(values), ("a",))]
+
+
+def test_nodes_that_are_behind_are_one_remark_with_all_services():
+    found = remarks_in(
+        all_of(
+            answer_of("a", behind=("shop/b", "shop/a")), answer_of("b", behind=("shop/c", "x/d"))
+        )
+    )
+    ((cause, nodes, services),) = [(one.cause, one.nodes, one.services) for one in found]
+    assert nodes == ("a", "b")
+    assert services == ("shop/a", "shop/b", "shop/c", "x/d")
+    assert cause == behind(services[:3], 4)
+
+
+@pytest.mark.parametrize(
+    ("now", "cause"),
+    [
+        (NOW + 1.9, None),
+        (NOW + 2.1, clock_off(2, is_ahead=True)),
+        (NOW - 2.0, None),
+        (NOW - 3600, clock_off(3600, is_ahead=False)),
+        (math.inf, None),
+        (0.0, None),
+    ],
+)
+def test_a_clock_is_off_if_the_way_of_the_answer_does_not_explain_it(now, cause):
+    nodes = [answer_of("a", now=now if math.isfinite(now) else NOW), answer_of("b"), answer_of("c")]
+    assert said(*nodes) == ([] if cause is None else [(cause, ("a",))])
+
+
+def test_an_answer_that_took_long_explains_more():
+    slow = answer_of("a", now=NOW - 9, asked_at=NOW - 10)
+    assert said(slow, answer_of("b"), answer_of("c")) == []
+    assert clock_of(slow) == (-4.0, 5.0)
+    assert clock_of(without_answer("b")) is None
+    assert clock_of(answer_of("a", asked_at=0.0)) is None
+
+
+@pytest.mark.parametrize(("by", "is_ahead"), [(30.0, False), (-30.0, True)])
+def test_if_most_clocks_are_off_alike_this_machines_is(by, is_ahead):
+    nodes = [answer_of(name, now=NOW + by) for name in "abc"]
+    alone = clock_off(30, is_ahead=not is_ahead)
+    assert said(nodes[0]) == [(alone, ("a",))]
+    own = (own_clock_off(30, is_ahead), ())
+    assert said(*nodes) == [own]
+    right = answer_of("d")
+    found = said(*nodes, right)
+    assert found == [(clock_off(30, is_ahead=is_ahead), ("d",)), own]
+
+
+def test_usual_is_what_more_than_half_have():
+    assert usual(["a", "a", "b"]) == "a"
+    assert usual(["a", "b"]) is None
+    assert usual([]) is None

@@ -1,0 +1,99 @@
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.status.views import make_ignored, make_port, make_view
+from userspace_proxy.facts import Level
+from userspace_proxy.status.search import Search
+from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.merged import merge
+from userspace_proxy_kubectl.nodes.subset import found_in, part_of, why_missing
+from userspace_proxy_kubectl.nodes.text import render_status
+from userspace_proxy_kubectl.port_forward import ForwardTarget
+
+WEB, DB = make_port("web"), make_port("db", namespace="cart")
+BROKEN = make_port("web", problem="a program has the port")
+
+
+def answer(node, *ports, **changes):
+    agent = ForwardTarget("kube-system", f"pod-{node}", 10249)
+    return AgentAnswer(node, (agent,), make_view(*ports, **changes))
+
+
+def names_of(merged):
+    return [str(port.key) for port in merged.ports]
+
+
+TWO = AllNodes((answer("node-1", WEB, DB), answer("node-2", BROKEN, DB)))
+
+
+def test_a_service_or_namespace_is_selected():
+    assert names_of(part_of(merge(TWO), "shop/web")) == ["shop/web:http"]
+    assert names_of(part_of(merge(TWO), "cart")) == ["cart/db:http"]
+    assert len(part_of(merge(TWO), "").ports) == 2
+
+
+def test_what_other_namespaces_have_is_named_beside_one():
+    """All looked well in the context's namespace, while nine Services of another one failed."""
+    merged = merge(TWO)
+    assert render_status(part_of(merged, "cart")).body.decode().splitlines()[1] == (
+        "namespace cart; 1 Service of another namespace needs attention: -A"
+    )
+    here = part_of(merged, "shop")
+    assert render_status(here).body.decode().splitlines()[1] == "namespace shop"
+
+
+def test_nodes_belong_to_a_namespace_and_not_to_a_service():
+    silent = AllNodes((answer("node-1", WEB, DB), AgentAnswer("node-2")))
+    silent = AllNodes((*silent.answers, answer("node-3", WEB, DB, version="0.0.9")))
+    assert merge(silent).level is not Level.OK
+    assert part_of(merge(silent), "cart").level is not Level.OK
+    assert part_of(merge(silent), "cart/db").level is Level.OK
+
+
+def test_a_search_selects_what_it_finds_on_some_node():
+    assert names_of(found_in(merge(TWO), Search.parse("is:problem"))) == ["shop/web:http"]
+    assert found_in(merge(TWO), Search.parse("cart")).level is Level.OK
+    assert found_in(merge(TWO), Search.parse("nothing")).ports == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        pytest.param("", "", id="all"),
+        pytest.param("shop", "", id="namespace"),
+        pytest.param("shop/web", "", id="service"),
+        pytest.param("shop/web:http", "", id="port"),
+        pytest.param("shop/summed", "", id="left-out-by-a-summary"),
+        pytest.param("shop/wbe", "did you mean shop/web?", id="misspelled"),
+        pytest.param("cart/summed", "shop/summed exists", id="in-another-namespace"),
+        pytest.param("shop/web:tls", "has no port tls", id="another-port"),
+        pytest.param("shpo", "did you mean shop?", id="misspelled-namespace"),
+        pytest.param("shop/headless", "is not served: no ClusterIP", id="ignored"),
+        pytest.param("shop/canary", "is not served: of another", id="ignored-in-the-api-server"),
+        pytest.param("shop/summed", "", id="one-port-ignored"),
+        pytest.param("night", "", id="a-namespace-of-ignored-ones"),
+    ],
+)
+def test_what_is_missing_is_said(name, words):
+    ignored = make_ignored("shop/headless", "", "no ClusterIP")
+    others = [make_ignored(name, "", "of another") for name in ("shop/canary", "night/canary")]
+    others.append(make_ignored("shop/summed", "sctp", "SCTP"))
+    answers = (answer("node-1", WEB, DB), answer("node-2", WEB, DB, ignored=(ignored, *others)))
+    known = ("shop/summed", "shop/web", "cart/db", "shop/canary", "night/canary")
+    all_nodes = AllNodes(answers, digests=dict.fromkeys(known, ""))
+    said = why_missing(all_nodes, name)
+    assert words in said
+    assert bool(words) is bool(said)
+
+
+def test_while_no_node_answers_nothing_is_said_to_be_missing():
+    assert why_missing(AllNodes((AgentAnswer("node-1"),)), "shop/web") == ""
+
+
+def test_a_namespace_that_summaries_leave_out_may_be_there():
+    summaries = tuple(replace(one, is_summary=True) for one in TWO.answers)
+    assert why_missing(AllNodes(summaries), "ops") == ""
+    assert why_missing(AllNodes(summaries, digests={}), "ops")
+    assert why_missing(AllNodes(summaries), "ops/web")
+    assert why_missing(TWO, "ops")

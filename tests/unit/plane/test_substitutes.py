@@ -1,0 +1,179 @@
+"""Who stands in for a worker, and what its clients see; with real workers below."""
+
+import os
+import signal
+
+import pytest
+
+from userspace_proxy import child
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.plane.substitutes import Substitutes
+
+from ..dataplane.peers import UdpPeer, dial
+from ..dataplane.waiting import until
+from .pool import TCP
+
+
+def test_the_worker_with_the_fewest_listeners_stands_in():
+    substitutes = Substitutes([5, 9, 3, 4], 100)
+    assert substitutes.begin(0, [1, 2, 3]) == 2
+    assert substitutes.begin(1, [2, 3]) == 3
+
+
+def test_a_worker_has_one_stand_in_at_a_time():
+    substitutes = Substitutes([1, 1, 1], 100)
+    assert [substitutes.begin(0, [1, 2]) for _ in range(2)] == [1, None]
+    assert [substitutes.end(0) for _ in range(2)] == [1, None]
+    assert substitutes.begin(0, [2]) == 2
+
+
+def test_no_worker_stands_in_if_none_runs():
+    assert Substitutes([1, 1], 100).begin(0, []) is None
+
+
+def test_no_worker_stands_in_with_more_listeners_than_half_of_its_descriptors():
+    assert Substitutes([5, 5], 20).begin(0, [1]) == 1
+    assert Substitutes([5, 6], 20).begin(0, [1]) is None
+
+
+def test_a_stand_in_that_ends_is_none_any_more():
+    substitutes = Substitutes([1, 1, 1], 100)
+    substitutes.begin(0, [1])
+    substitutes.worker_ended(2)
+    assert substitutes.begin(0, [2]) is None
+    substitutes.worker_ended(1)
+    assert substitutes.begin(0, [2]) == 2
+
+
+def test_a_stand_in_has_the_listeners_of_others_under_numbers_of_their_own():
+    substitutes = Substitutes([1, 1, 1], 100)
+    assert list(substitutes.holders(0, 7)) == [(0, 7)]
+    for missing in (0, 1):
+        substitutes.begin(missing, [2])
+    holders = [*substitutes.holders(0, 7), *substitutes.holders(1, 7), *substitutes.holders(2, 7)]
+    assert [holder for holder, _ in holders] == [0, 2, 1, 2, 2]
+    assert len({number for holder, number in holders if holder == 2}) == 3
+    assert {substitutes.listener(number) for _, number in holders} == {7}
+    assert [Substitutes.missing(n, 3) for _, n in holders] == [None, 0, None, 1, None]
+
+
+# -- real workers ------------------------------------------------------------------
+
+
+class Absence:
+    """Worker 0 of a pool dies, and can't be started before :meth:`end`."""
+
+    def __init__(self, pool, patch):
+        self._pool = pool
+        self.patch = patch
+
+    async def begin(self):
+        self.patch.setattr(child, "RUNNING_INTERPRETER", "/nowhere/python")
+        os.kill(self._pool.pids[0], signal.SIGKILL)
+        await until(lambda: self._pool.restarts[0] == 1)
+
+    async def end(self):
+        """Return when the successor serves alone."""
+        self.patch.undo()
+        self._pool.timers.jump(0.1)
+        await until(lambda: self._pool.workers[0].is_running)
+        await self._pool.plane.refresh()
+        # The stand-in has confirmed that it closed its copies.
+        await self._pool.plane.refresh()
+
+
+@pytest.fixture
+def absence(pool, monkeypatch):
+    with monkeypatch.context() as patch:
+        yield Absence(pool, patch)
+
+
+async def answers(pool, service, pod, protocol, count=20):
+    """Have that many clients served, which the kernel spreads over all sockets."""
+    at = SocketAddress("127.0.0.1", service.address.port)
+    if protocol is TCP:
+        clients = [pool.keep(await dial(at)) for _ in range(count)]
+        servers = [pool.keep(await pod.accept()) for _ in clients]
+        for server in servers:
+            await server.send(b"hello")
+        return {await client.read() for client in clients}
+    clients = [pool.keep(UdpPeer("127.0.0.1", to=at)) for _ in range(count)]
+    for client in clients:
+        client.send(b"question")
+    for _ in clients:
+        _, proxy = await pod.receive_from()
+        pod.send_to(b"hello", proxy)
+    return {await client.receive() for client in clients}
+
+
+def make_pod(pool, protocol):
+    return pool.endpoint() if protocol is TCP else pool.udp_peer()
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_clients_of_a_missing_worker_are_served_meanwhile_and_afterwards(
+    pool, absence, protocol
+):
+    pod = make_pod(pool, protocol)
+    web = pool.serve([pod], protocol=protocol)
+    await absence.begin()
+    assert await answers(pool, web, pod, protocol) == {b"hello"}
+    await absence.end()
+    assert await answers(pool, web, pod, protocol) == {b"hello"}
+    assert pool.restarts == [1, 0]
+    assert +web.listener.closing == {}
+
+
+async def test_connections_of_a_stand_in_outlive_its_duty(pool, absence):
+    pod = pool.endpoint()
+    web = pool.serve([pod])
+    await absence.begin()
+    pairs = [await pool.pair(web, pod) for _ in range(20)]
+    await absence.end()
+    for client, server in pairs:
+        await client.send(b"question")
+        assert await server.read() == b"question"
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_what_changes_meanwhile_holds_meanwhile_and_afterwards(pool, absence, protocol):
+    old, new = make_pod(pool, protocol), make_pod(pool, protocol)
+    web, gone = (pool.serve([old], protocol=protocol) for _ in range(2))
+    await absence.begin()
+    pool.update(gone)
+    pool.update(web, new.address)
+    late = pool.serve([new], protocol=protocol)
+    await pool.plane.refresh()
+    for service in (web, late):
+        assert await answers(pool, service, new, protocol) == {b"hello"}
+    await absence.end()
+    for service in (web, late):
+        assert await answers(pool, service, new, protocol) == {b"hello"}
+    at = SocketAddress("127.0.0.1", gone.address.port)
+    await refuses(pool, at, protocol)
+
+
+async def refuses(pool, at, protocol):
+    if protocol is TCP:
+        with pytest.raises(ConnectionRefusedError):
+            await dial(at)
+        return
+    for _ in range(10):
+        client = pool.keep(UdpPeer("127.0.0.1", to=at))
+        client.send(b"question")
+        with pytest.raises(ConnectionRefusedError):
+            await client.receive()
+
+
+async def test_a_stand_in_that_dies_is_replaced_by_the_next_worker_that_runs(pool, absence):
+    pod = pool.endpoint()
+    web = pool.serve([pod])
+    await absence.begin()
+    absence.patch.undo()
+    os.kill(pool.pids[1], signal.SIGKILL)
+    await until(lambda: pool.restarts[1] == 1)
+    await until(lambda: pool.workers[1].is_running)
+    assert pool.pids[0] == 0
+    assert await answers(pool, web, pod, TCP) == {b"hello"}
+    await absence.end()
+    assert await answers(pool, web, pod, TCP) == {b"hello"}

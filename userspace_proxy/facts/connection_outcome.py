@@ -1,0 +1,199 @@
+"""Classifies the ends of connections: which counter each one increments, and its record's code.
+
+    asked ─┬─▶ first byte ───────────────▶ answered ─┬─▶ both ends, or a further answer is owed
+           │                                  ▲      └─▶ RST of the endpoint, or packets lost: cut
+           ├─▶ the client gives up ──byte──▶ late, until the client acknowledges it
+           └─▶ FIN or RST of the endpoint: unanswered
+
+Rule 1: a client has given up if it sent something and then nothing for a second, or for less if the
+endpoint has answered others. A client that sends and leaves at once wants no answer (syslog,
+graphite), nor does one that keeps sending without an answer.
+Rule 2: an answer is owed if the client sent the last bytes, and either waited or saw the endpoint
+end the connection.
+Rule 3: a FIN doesn't show whether the client still reads, so a late byte may reach it. The
+failure's time is the client's end, whenever the byte comes.
+Rule 4: a late byte shows an order, not a reason. A slow endpoint answers at any time after the
+client's end; an endpoint that waits for the end of its input answers right after it, each time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..causes.cause import CauseCode
+from ..causes.endpoints import UNANSWERED_S, end_code
+from ..model import Failure
+from ..model.connection_ends import EndedBy, EndReason
+from ..model.failures import LEFT
+from .counters import AbortCounters, EndpointCounters
+from .streak import LateByte
+
+_WAITED_S = 0.9
+"""A client with a timeout of one second starts its timer before the endpoint answers."""
+PATIENCE_S = 0.3
+"""How long a client waits before it leaves, where the endpoint has answered others."""
+_AWAITED_S = 0.1
+"""A byte that comes after all was wanted, unless the client left right after sending."""
+OWED_AFTER_S = {True: _WAITED_S, False: _AWAITED_S}
+"""How long the client's last bytes go unanswered before it counts, by whether it ends first."""
+_FULL_S = 3.0
+"""An endpoint that resets data it hasn't read for so long has hung. Its client may have left
+meanwhile: that client's FIN waits behind the unread data."""
+AT_END_S = 0.1
+"""The most between a client's end and the first byte that it triggers: a round trip, and a busy
+node's scheduling delay. A slow answer rarely comes that soon, and not each time."""
+# Before Python 3.12, access to an enum's member costs a call.
+LATE, LOST = CauseCode.ENDPOINT_ANSWERS_LATE, CauseCode.PACKETS_LOST
+_CLIENT = EndedBy.CLIENT
+
+
+class EndFacts(NamedTuple):
+    """The facts when a side ends a connection; facts irrelevant to that end keep their defaults."""
+
+    by: EndedBy
+    is_reset: bool = False
+    """The endpoint ended with a RST."""
+    had_end: bool = False
+    """The endpoint had sent its FIN before the RST."""
+    has_asked: bool = False
+    has_answer: bool = False
+    """A byte has come from the endpoint."""
+    lasted_s: float = 0.0
+    """Seconds since the endpoint answered the dial."""
+    asked_s: float = 0.0
+    """Seconds since the endpoint's answer or the client's first byte, whichever came later."""
+    silent_s: float = 0.0
+    """Seconds since the client's last byte."""
+    left_s: float = 0.0
+    """Seconds since the client's FIN; 0 without one."""
+    is_full: bool = False
+    """The endpoint's receive window is full."""
+    answers_others: bool = False
+    """The endpoint has answered other connections, so the protocol has answers."""
+    lost: Failure | None = None
+    """Which packets were lost; None: none."""
+
+
+def classify(end: EndFacts) -> Failure | None:
+    """Return why a connection failed; None if its end is no failure."""
+    if end.by is _CLIENT:
+        if not end.has_answer:
+            return (end.lost or Failure.UNANSWERED) if has_given_up(end) else None
+        return end.lost
+    if end.is_reset:
+        is_hung = not end.has_answer and end.is_full and end.asked_s >= _FULL_S
+        failure = Failure.UNANSWERED if is_hung else Failure.RESET
+        return None if end.has_answer and end.had_end else failure
+    # Later the endpoint ends idle connections: clients may connect in advance and send nothing.
+    is_due = end.has_asked or end.lasted_s < UNANSWERED_S
+    return Failure.CLOSED if is_due and not end.has_answer else None
+
+
+def has_given_up(end: EndFacts) -> bool:
+    """Return whether a client that left had waited for the first byte."""
+    if end.asked_s < PATIENCE_S or end.asked_s - end.silent_s >= _WAITED_S:
+        return False
+    silent_s = min(end.silent_s, end.asked_s)
+    return silent_s >= _WAITED_S or (end.answers_others and silent_s - end.left_s >= PATIENCE_S)
+
+
+class ConnectionOutcome:
+    """The exchange between a client and the endpoint that answered the dial, and how it ended.
+
+    Args:
+        counters: The endpoint's.
+        abort_counters: Counts a client that leaves before an answer.
+        client: Its IP address.
+        now: When the endpoint answered the dial, monotonic seconds.
+    """
+
+    __slots__ = (
+        "_abort_counters", "_client", "answered_at", "asked_at", "code", "counters", "first_byte_s",
+        "has_unanswered_request", "is_failed", "reset_as",
+    )  # fmt: skip
+
+    def __init__(
+        self, counters: EndpointCounters, abort_counters: AbortCounters, client: str, now: float
+    ) -> None:
+        self.counters = counters
+        self._abort_counters = abort_counters
+        self._client = client
+        self.answered_at = self.asked_at = now
+        """When the endpoint answered the dial, and when the client then first sent something."""
+        self.first_byte_s: float | None = None
+        """How long the endpoint took to send its first byte after ``asked_at``; None before it."""
+        self.code: CauseCode | None = None
+        """Why the client got no answer, or only part of it; None if nothing shows a failure. A late
+        byte may still reach the client."""
+        self.is_failed = False
+        """Whether it is counted as a connection whose client got no answer."""
+        self.has_unanswered_request = False
+        """A further answer was due when the first side ended."""
+        self.reset_as: tuple[EndReason, EndedBy] | None = None
+        """Cause and side of a reset that may be delayed; None if connections aren't logged."""
+
+    def note_first_byte(self, now: float, left: EndFacts | None) -> float:
+        """Note the endpoint's first byte, and return how long it took.
+
+        Args:
+            left: The facts when the client ended its side; None if it hasn't.
+        """
+        waited_s = self.first_byte_s = now - self.asked_at
+        # A client may end its side at once and still wait; its final end will show that.
+        if left and (self.code or left.silent_s - left.left_s >= _AWAITED_S):
+            self._note_late(now, waited_s, left.left_s)
+            return waited_s
+        counters = self.counters
+        self.code, counters.ends.succeeded_at = None, now
+        if counters.exclusions.clients:
+            counters.exclusions.answered(self._client, now)
+        return waited_s
+
+    def _note_late(self, now: float, waited_s: float, left_s: float) -> None:
+        """Note a first byte that came after the client gave up; it may still reach the client."""
+        ends = self._abort_counters.ends
+        was_slow = ends.is_on and ends.part.late is not None and not ends.part.late.is_at_end
+        late = LateByte(waited_s, is_at_end=left_s < AT_END_S and not was_slow)
+        if self.code:
+            ends.still_fails(ends.part.last_at, Failure.UNANSWERED, late=late)
+        else:
+            self.is_failed = True
+            self._abort_counters.client_aborts += 1
+            ends.failed(now - left_s, Failure.UNANSWERED, late=late)
+        self.code = LATE
+
+    def note_arrived(self, now: float) -> None:
+        """Note that a late byte reached the client, which had only closed its own side."""
+        self.code, self.is_failed = None, False
+        self._abort_counters.client_aborts -= 1
+        self._abort_counters.ends.succeeded_at = now
+
+    def note_end(self, end: EndFacts, now: float) -> None:
+        """Count an end if it is a failure."""
+        failure, is_left, counters = classify(end), end.by is _CLIENT, self.counters
+        if failure is None:
+            return
+        self.is_failed = not (is_left and end.has_answer)
+        # A hung endpoint's end is counted below, as a client that left.
+        if not is_left and failure not in LEFT:
+            if end.is_reset:
+                counters.resets += 1
+            else:
+                counters.empty += 1
+        if end.has_answer and not is_left:
+            counters.was_cut(now, failure)
+            return
+        self.code = end_code(failure)
+        if end.has_answer:
+            counters.was_cut(now, failure, self._client)
+        else:
+            abort_counters = self._abort_counters if is_left else counters
+            abort_counters.ended_unanswered(now - end.left_s, failure, self._client)
+
+    def note_ended(self, is_stalled: bool) -> None:
+        counters = self.counters
+        counters.active -= 1
+        if self.has_unanswered_request and not self.code:
+            counters.unanswered_requests += 1
+        if is_stalled:
+            counters.stalled -= 1

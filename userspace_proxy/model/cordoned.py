@@ -1,0 +1,53 @@
+"""Cordons endpoints, which get no new clients, before their workload is scaled to zero.
+
+Rule 1: open connections and flows continue, whatever ``on-endpoint-removal`` says.
+Rule 2: only endpoints that existed at the time are cordoned: new ones take clients.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import msgspec
+
+from .addresses import SocketAddress
+from .names import ServiceKey
+from .serving import Serving
+
+
+class Cordoned:
+    """The cordoned endpoints of one proxy, by Service."""
+
+    def __init__(self) -> None:
+        self._of: dict[ServiceKey, frozenset[SocketAddress]] = {}
+
+    def set(self, service: ServiceKey, endpoints: Iterable[SocketAddress]) -> None:
+        """Replace the cordoned endpoints of a Service; with none, it is served as planned."""
+        self._of[service] = frozenset(endpoints)
+        if not self._of[service]:
+            del self._of[service]
+
+    def of(self, service: ServiceKey) -> frozenset[SocketAddress]:
+        return self._of.get(service, frozenset())
+
+    def lead(self, service: ServiceKey, serving: Serving) -> Serving:
+        """Return what workers get: the Serving without cordoned endpoints, usually unchanged."""
+        cordoned = self._of.get(service)
+        # Without ``hold``, clients would be refused instead of waiting.
+        if not cordoned or serving.handling.hold is None:
+            return serving
+
+        def others(endpoints: tuple[SocketAddress, ...]) -> tuple[SocketAddress, ...]:
+            return tuple(endpoint for endpoint in endpoints if endpoint not in cordoned)
+
+        present = tuple(e for e in serving.all_endpoints if e in cordoned)
+        return msgspec.structs.replace(
+            serving,
+            endpoints=others(serving.endpoints),
+            outside=None if serving.outside is None else others(serving.outside),
+            weights=tuple(pair for pair in serving.weights if pair[0] not in cordoned),
+            standbys=tuple(pair for pair in serving.standbys if pair[0] not in cordoned),
+            leaving=tuple(dict.fromkeys((*serving.leaving, *present))),
+            handling=dataclasses.replace(serving.handling, removal_s=None),
+        )

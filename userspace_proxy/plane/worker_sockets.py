@@ -1,0 +1,86 @@
+"""The abstract sockets at which the next control process finds workers of the last one.
+
+    userspace-proxy-worker#…, userspace-proxy-worker/LABEL#…    one listening socket per worker
+
+The control process opens them, so that they belong to root, or its user, and not to the workers'
+user. It proves their origin, which workers can't, so no other process can pose as a worker.
+
+    next control process ◀──Prove, a socket── worker (``reception``)
+                         ──HandOver, Proved─▶
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+import msgspec
+
+from ..frames import HEADER, make_frame
+from ..kernel import abstract_sockets
+from ..kernel.abstract_sockets import ProvenSocket
+from ..kernel.net_admin_proof import SECRET_BYTES, Prover
+from .authentication import Terms
+from .messages import HandOver, Prove, Proved
+
+_NAME = "userspace-proxy-worker"
+# A worker with a control process accepts nothing.
+_QUEUE = abstract_sockets.QUEUE
+# For a worker to accept earlier connections in its queue, while others connect.
+_ROOM_S = 2.0
+
+
+def _frame(message: msgspec.Struct, sockets: int = 0) -> bytes:
+    return make_frame(msgspec.json.encode(message), sockets)
+
+
+def _secret_of(frame: bytes) -> bytes:
+    try:
+        return msgspec.json.decode(frame[HEADER.size :], type=Proved).proof
+    except ValueError:
+        return b""
+
+
+TERMS = Terms(
+    challenge=_frame(Prove(), sockets=1),
+    request=_frame(HandOver()),
+    proof_bytes=len(_frame(Proved(bytes(SECRET_BYTES)))),
+    secret_of=_secret_of,
+)
+"""The protocol between a worker and the next control process, before their channel."""
+
+
+def open_worker_socket(label: str) -> ProvenSocket:
+    """Return a listening socket for a worker of the proxy with this label; the caller closes it.
+
+    Raises:
+        OSError: Out of descriptors.
+    """
+    sock = ProvenSocket(f"\0{_prefix(label)}{secrets.token_hex(8)}")
+    try:
+        sock.listen(_QUEUE)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def connect_to_workers(label: str) -> list[Prover]:
+    """Return a connection to each worker left by a proxy of this label; the caller closes them.
+
+    A worker accepts it once its own control process is gone. A worker whose queue stays full is
+    left out.
+    """
+    pattern = f"@({re.escape(_prefix(label))}[0-9a-f]+)"
+    names = {f"\0{match[1].decode()}" for match in abstract_sockets.shown_names(pattern)}
+    return [sock for _, sock in abstract_sockets.connect_each(names, _ROOM_S) if sock]
+
+
+def worker_labels() -> set[str]:
+    """Return the labels of proxies with workers in this network namespace."""
+    found = abstract_sockets.shown_names(f"@{_NAME}(?:/(?P<label>[A-Za-z0-9._~-]+))?#[0-9a-f]+")
+    return {(match["label"] or b"").decode() for match in found}
+
+
+def _prefix(label: str) -> str:
+    return f"{_NAME}/{label}#" if label else f"{_NAME}#"
