@@ -1,4 +1,4 @@
-"""Reads from sockets the facts by which a connection's end is judged (``facts.connection_outcome``).
+"""Reads from sockets the facts that ``facts.connection_outcome`` judges a connection's end by.
 
     client ──request──▶ proxy ──▶ endpoint: not a byte      client ──FIN or RST, 1 s later──▶ proxy
                                             └─ later: a byte ──▶ client: is it acknowledged?

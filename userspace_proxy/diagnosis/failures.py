@@ -225,8 +225,8 @@ def _left_at_once(ends: Streak) -> bool:
     """Return whether all clients left within a second, though the endpoint has answered others.
 
     They then left for one reason, such as the end of their program. Clients that come one after
-    another each wait for 0.3 s or longer (``facts.connection_outcome``), so five of them leave over more than
-    a second.
+    another each wait for 0.3 s or longer (``facts.connection_outcome``), so five of them leave over
+    more than a second.
     """
     is_left = ends.part.failure is Failure.UNANSWERED and ends.succeeded_at >= 0
     return is_left and ends.part.last_at - ends.part.first_at < UNANSWERED_S

@@ -43,13 +43,13 @@ _ACCEPTED_A_TURN = 64
 
 
 class ProvenSocket(socket.socket):
-    """A Unix stream socket with an abstract name and vouchers for it, before it listens.
+    """A Unix stream socket with an abstract name and proofs of it, before it listens.
 
     Args:
         name: It begins with a zero.
 
     Raises:
-        OSError: No descriptor is left, or the name or a voucher is taken (EADDRINUSE).
+        OSError: No descriptor is left, or the name or a proof's number is taken (EADDRINUSE).
     """
 
     def __init__(self, name: str) -> None:
@@ -65,7 +65,7 @@ class ProvenSocket(socket.socket):
             raise
 
     def close(self) -> None:
-        """Close the vouchers, then the socket. Idempotent."""
+        """Close the proofs, then the socket. Idempotent."""
         for name_proof in self.name_proofs:
             name_proof.close()
         super().close()

@@ -1,6 +1,6 @@
 """Proves to all processes of this network namespace that a process with CAP_NET_ADMIN chose a name.
 
-    holder      open_name_proofs(name): two netlink sockets, whose numbers and groups are a hash of it
+    holder      open_name_proofs(name): two netlink sockets; numbers and groups are a hash of it
     any other   name in ProvenNames(): /proc/net/netlink shows both
 
 Only CAP_NET_ADMIN, in the user namespace that owns the network namespace, may subscribe a netlink
@@ -9,7 +9,7 @@ of a process that is busy, stopped, or silent on purpose.
 
 Rule 1: two sockets carry 106 bits of the hash, so finding another name that the same sockets prove
 is infeasible.
-Rule 2: open vouchers before binding a name, and close them no later than its socket. While the name
+Rule 2: open proofs before binding a name, and close them no later than its socket. While the name
 is bound, no other process can take it, so the proof is about that socket.
 Rule 3: any user may bind a netlink socket to a known name's number, so that the name can't be
 proved. Names that are random until then avoid this.
@@ -33,7 +33,7 @@ _SHOWN = Path("/proc/thread-self/net/netlink")
 # Address, protocol, number, groups.
 _LINE = re.compile(rb"^\S+ +%d +(\d+) +([0-9a-f]+) " % NETLINK_NETFILTER, re.MULTILINE)
 # Netfilter has nine groups, and 32 bits are shown: the upper ones receive no messages. The first of
-# them marks a voucher, the second is its index, and the rest carry the hash.
+# them marks a proof, the second is its index, and the rest carry the hash.
 _MARK, _WHICH, _HASH = 9, 10, 11
 _PARTS = 2
 _PART_BYTES = 8

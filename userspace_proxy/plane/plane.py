@@ -251,8 +251,8 @@ class Plane:
     def keep(self, name: str, sock: socket.socket) -> None:
         """Store a copy of a socket in worker processes for the next control process.
 
-        That process finds it in ``PreviousWorkers.kept``. A worker in the caller's loop keeps none: it
-        ends with this process.
+        That process finds it in ``PreviousWorkers.kept``. A worker in the caller's loop keeps none:
+        it ends with this process.
         """
         if self._local is not None:
             return

@@ -3,8 +3,8 @@
     control process ──channel──▶ worker ◀──worker socket── next control process
 
 Rule 1: when the control process dies, the worker continues to serve, and waits for the next control
-process, which adopts its sockets and drains it (``plane.adoption``, ``plane.authentication``); without a
-socket for that it ends.
+process, which adopts its sockets and drains it (``plane.adoption``, ``plane.authentication``);
+without a socket for that it ends.
 Rule 2: it ignores signals to the service: the control process handles them, and ends its workers.
 """
 

@@ -163,7 +163,7 @@ class WorkerSlot:
         self._began = self._clock()
         try:
             # First, because if this fails, a started process would wait for its first message.
-            rendezvous = self._open_worker_socket()
+            found_at = self._open_worker_socket()
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:
             self._close_worker_socket()
@@ -174,7 +174,7 @@ class WorkerSlot:
         self._is_hung = False
         self._merging = Merging()
         start = Start(self.index, self.tuning, current_levels(), self._keeps_net_raw)
-        self.send(start, *rendezvous)
+        self.send(start, *found_at)
         self._owner.worker_began(self.index)
 
     def _open_worker_socket(self) -> tuple[socket.socket, ...]:

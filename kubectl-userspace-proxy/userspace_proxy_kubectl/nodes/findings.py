@@ -1,7 +1,7 @@
 """Findings about nodes, reported without being asked for.
 
     answers ──each alone──▶ no answer, no API server, problems of its own ──┐ the same of several
-            ──compared────▶ behind, versions, settings, clocks            ──┴▶ nodes is one Remark
+            ──compared────▶ behind, versions, settings, clocks            ──┴▶ nodes: one finding
 
 Rule 1: a finding is a cause with the nodes that it applies to.
 Rule 2: what most nodes have is usual. Without a majority nothing is unusual: names and addresses
@@ -74,7 +74,7 @@ OtherSettings = Mapping[str, Mapping[str, OtherSetting]]
 """Settings by node, then by name."""
 
 
-def remarks_of(all_nodes: AllNodes, settings: OtherSettings) -> tuple[NodeFinding, ...]:
+def findings_of(all_nodes: AllNodes, settings: OtherSettings) -> tuple[NodeFinding, ...]:
     """Return all findings: the worst first, then by number of nodes.
 
     Args:

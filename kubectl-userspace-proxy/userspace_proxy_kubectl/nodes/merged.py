@@ -32,7 +32,7 @@ from userspace_proxy.facts import (
 
 from .agent_answer import AgentAnswer, AgentRun, AllNodes
 from .endpoints import MergedEndpoint, endpoints_of, same_cause, seen_together
-from .findings import NodeFinding, other_settings_of, remarks_of
+from .findings import NodeFinding, findings_of, other_settings_of
 from .incidents import MergedIncident, incidents_of
 from .rows import NodeRow, rows_of
 from .sums import Sums, added, of_port
@@ -225,7 +225,7 @@ def merge(all_nodes: AllNodes, before: AllNodes | None = None) -> Merged:
     ports = [_merged(key, members, known) for key, members in by_port.items()]
     ports.sort(key=lambda one: (WORST_FIRST.index(one.level), -one.unhealthy, one.key))
     settings = other_settings_of(known)
-    findings = remarks_of(all_nodes, settings)
+    findings = findings_of(all_nodes, settings)
     incidents = incidents_of(by_port.values(), _summaries(known))
     levels = (*(port.level for port in ports), *(finding.level for finding in findings))
     return Merged(

@@ -72,7 +72,7 @@ def rows_of(
     """Return a row for each node: the worst first, then by name.
 
     Args:
-        findings: The result of ``remarks_of``.
+        findings: The result of ``findings_of``.
         incidents: The result of ``incidents_of``.
         settings: The result of ``other_settings_of``.
         before: All nodes some seconds ago, for measuring in between; None: unknown.

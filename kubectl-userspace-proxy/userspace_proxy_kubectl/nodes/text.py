@@ -56,7 +56,7 @@ _REMARKS_SHOWN = 8
 # One agent alone may claim any number.
 _PORTS_SHOWN = 10_000
 _ENDPOINTS_SHOWN = 50
-# Of more nodes, a remark is said once.
+# A finding about more nodes is printed once.
 _ALIKE = 3
 _BELOW = "      "
 # All names of a few thousand Services, and no more.
@@ -75,14 +75,14 @@ def render_status(merged: Merged, *, columns: int = 0, is_wide: bool = False) ->
 
     Args:
         columns: The width of the terminal; 0: no bound.
-        is_wide: Show all remarks and causes, what to do about them, and endpoints.
+        is_wide: Show all findings and causes, what to do about them, and endpoints.
     """
     lines = [*placed("", _header(merged), columns), *_namespace_lines(merged, columns)]
     findings = merged.findings if is_wide else merged.findings[:_REMARKS_SHOWN]
     for finding in findings:
         lines += _remark_lines(finding, columns, is_wide=is_wide)
     if more := len(merged.findings) - len(findings):
-        what = f"and {plural(more, 'more remark')} about nodes: the command nodes lists them"
+        what = f"and {plural(more, 'more finding')} about nodes: the command nodes lists them"
         lines += placed("    ", what, columns)
     several = [one for one in merged.incidents if _is_above(one)]
     above = several if is_wide else several[:INCIDENTS_SHOWN]

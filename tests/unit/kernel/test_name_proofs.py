@@ -43,7 +43,8 @@ def test_a_copy_is_enough():
 ROOT_WITHOUT_CAPABILITIES = f"""
 import socket
 from userspace_proxy.kernel import name_proofs
-print(name_proofs.can_prove(), len(name_proofs.open_name_proofs({NAME!r})), b"other" in name_proofs.ProvenNames())
+proofs, names = name_proofs.open_name_proofs({NAME!r}), name_proofs.ProvenNames()
+print(name_proofs.can_prove(), len(proofs), b"other" in names)
 for number, groups in name_proofs._name_proofs({NAME!r}):
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
     sock.bind((number, 0))

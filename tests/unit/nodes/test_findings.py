@@ -17,20 +17,20 @@ from userspace_proxy.facts import FirewallFacts, LastStateFacts, Level, Rejected
 from userspace_proxy_kubectl.nodes.findings import (
     OtherSetting,
     clock_of,
+    findings_of,
     other_settings_of,
-    remarks_of,
     usual,
 )
 
 from .views import CUT_OFF, NOW, PROBLEM, agent_on, all_of, answer_of, without_answer
 
 
-def remarks_in(all_nodes):
-    return remarks_of(all_nodes, other_settings_of(all_nodes.answers))
+def findings_in(all_nodes):
+    return findings_of(all_nodes, other_settings_of(all_nodes.answers))
 
 
 def said(*answers):
-    return [(finding.cause, finding.nodes) for finding in remarks_in(all_of(*answers))]
+    return [(finding.cause, finding.nodes) for finding in findings_in(all_of(*answers))]
 
 
 def test_nothing_is_said_of_nodes_that_are_alike_and_well():
@@ -38,14 +38,14 @@ def test_nothing_is_said_of_nodes_that_are_alike_and_well():
 
 
 def test_nodes_without_an_answer_for_the_same_reason_are_one_remark():
-    found = remarks_in(all_of(without_answer("a"), without_answer("b"), answer_of("c")))
+    found = findings_in(all_of(without_answer("a"), without_answer("b"), answer_of("c")))
     assert [(one.level, one.cause, one.nodes) for one in found] == [
         (Level.TROUBLE, PROBLEM, ("a", "b"))
     ]
 
 
 def test_a_node_without_an_agent_may_be_so_on_purpose():
-    (one,) = remarks_in(all_of(without_answer("a", agents=())))
+    (one,) = findings_in(all_of(without_answer("a", agents=())))
     assert one.level is Level.ATTENTION
 
 
@@ -94,15 +94,15 @@ def test_objects_that_are_rejected_cut_nothing_off():
     source = SourceFacts(
         "kubernetes", "x", is_synced=True, problems=(rejected.line,), rejected=(rejected,)
     )
-    (one,) = remarks_in(all_of(answer_of("a", source=source), answer_of("b", source=source)))
+    (one,) = findings_in(all_of(answer_of("a", source=source), answer_of("b", source=source)))
     assert (one.nodes, say(one.cause)) == (("a", "b"), f"Source: {rejected.line}")
-    (one,) = remarks_in(all_of(answer_of("c", source=SourceFacts("manifests", problems=("x",)))))
+    (one,) = findings_in(all_of(answer_of("c", source=SourceFacts("manifests", problems=("x",)))))
     assert say(one.cause) == "Source: x"
 
 
 def test_problems_of_the_same_kind_are_one_remark_whatever_their_figures():
     firewalls = FirewallFacts("ip filter in", "policy drop", "Add a rule")
-    found = remarks_in(
+    found = findings_in(
         all_of(*(answer_of(n, firewalls=(firewalls,)) for n in "ab"), answer_of("c"))
     )
     (one,) = found
@@ -138,7 +138,7 @@ def test_settings_are_compared_where_they_have_a_majority():
 
 
 def test_nodes_that_are_behind_are_one_remark_with_all_services():
-    found = remarks_in(
+    found = findings_in(
         all_of(
             answer_of("a", behind=("shop/b", "shop/a")), answer_of("b", behind=("shop/c", "x/d"))
         )

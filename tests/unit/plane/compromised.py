@@ -9,7 +9,7 @@ from userspace_proxy.plane.messages import HandedOver, ToWorker
 
 
 async def next_at(worker_socket):
-    """Return the next connection to a worker_socket."""
+    """Return the next connection to a worker socket."""
     accepting = asyncio.get_running_loop().sock_accept(worker_socket)
     return (await asyncio.wait_for(accepting, 60.0))[0]
 

@@ -449,7 +449,7 @@ async def test_a_report_for_the_last_control_process_never_reaches_the_next(orph
 
 @pytest.fixture
 async def listening(idle):
-    """A worker_socket, and one predecessor that listens there."""
+    """A worker socket, and one predecessor that listens there."""
     idle.channel.close()
     with open_worker_socket(LABEL) as worker_socket:
         loop = asyncio.get_running_loop()

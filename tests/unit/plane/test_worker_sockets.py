@@ -10,25 +10,25 @@ from userspace_proxy.plane.worker_sockets import (
 )
 
 
-def fill(stack, worker_sockets):
-    """Fill the queue of a worker_socket, as any user may; return how many connections it took."""
+def fill(stack, listener):
+    """Fill the queue of a worker socket, as any user may; return how many connections it took."""
     count = 0
     while True:
         sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         sock.setblocking(False)
         try:
-            sock.connect(worker_sockets.getsockname())
+            sock.connect(listener.getsockname())
         except BlockingIOError:
             return count
         count += 1
 
 
 def test_few_connections_of_others_do_not_keep_a_worker_from_being_found():
-    with open_worker_socket("a") as worker_socket, contextlib.ExitStack() as stack:
+    with open_worker_socket("a") as listener, contextlib.ExitStack() as stack:
         for _ in range(900):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             sock.setblocking(False)
-            sock.connect(worker_sockets.getsockname())
+            sock.connect(listener.getsockname())
         (found,) = connect_to_workers("a")
         found.close()
 

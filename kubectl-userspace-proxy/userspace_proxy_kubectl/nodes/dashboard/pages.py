@@ -50,7 +50,7 @@ CALLS_A_PAGE = 200
 INCIDENTS_A_PAGE = 100
 FIRST_NODES = 25
 FIRST_INCIDENTS = 10
-FIRST_REMARKS = 10
+FIRST_FINDINGS = 10
 OF_A_NODE = 100
 OF_AN_INCIDENT = 200
 
@@ -96,8 +96,8 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
         figures=_figures(look),
         # Of large clusters only what fails is known of each Service port.
         minute=Minute() if merged.healthy else look.lately.minute(),
-        findings=merged.findings[:FIRST_REMARKS],
-        more_remarks=len(merged.findings[FIRST_REMARKS:]),
+        findings=merged.findings[:FIRST_FINDINGS],
+        more_findings=len(merged.findings[FIRST_FINDINGS:]),
         incidents=say_incidents(merged.incidents[:FIRST_INCIDENTS], look.now, len(merged.answered)),
         more_incidents=len(merged.incidents[FIRST_INCIDENTS:]),
         part=part,
@@ -168,7 +168,7 @@ def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
         "causes",
         head(look, asked, "Causes"),
         part=part_of(found, asked.page, INCIDENTS_A_PAGE),
-        findings=look.merged.findings[:FIRST_REMARKS] if not asked.q else (),
+        findings=look.merged.findings[:FIRST_FINDINGS] if not asked.q else (),
     )
 
 

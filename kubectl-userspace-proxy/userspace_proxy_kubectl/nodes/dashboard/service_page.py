@@ -1,9 +1,9 @@
 """Renders the page about a Service: its verdict over all nodes, and nodes by endpoints.
 
                   10.244.0.3:8080  10.244.0.9:8080 ✖
-    ✖ node-7      ✖                ✖                   a sick node is a row
-      node-1      ●                ✖                   a sick endpoint is a column
-      node-2      ●                ✖                   a sick link is a cell
+    ✖ node-7      ✖                ✖                   a failing node is a row
+      node-1      ●                ✖                   a failing endpoint is a column
+      node-2      ●                ✖                   a failing link is a cell
 
 Rule 1: the matrix has as many nodes and endpoints as can be looked at, those that fail first, and
 states how many it leaves out.

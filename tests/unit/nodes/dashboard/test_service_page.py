@@ -48,7 +48,7 @@ def test_a_sick_endpoint_is_a_column():
         "node-3": ["failing", "answers"],
         "node-4": ["unknown", "unknown"],
     }
-    (head,) = re.findall(r'<th [^>]*class="endpoint sick".*?</th>', shown(page), re.DOTALL)
+    (head,) = re.findall(r'<th [^>]*class="endpoint failing".*?</th>', shown(page), re.DOTALL)
     assert "10.244.3.9:8080" in head
     assert ">✖<" in head
     assert '<tr role="row" class="failing">' not in shown(page)
@@ -60,7 +60,7 @@ def test_a_sick_node_is_a_row():
     assert rows_of(page)["node-3"] == ["failing"] * 3
     assert rows_of(page)["node-1"] == ["answers"] * 3
     assert shown(page).count('<tr role="row" class="failing">') == 1
-    assert "endpoint sick" not in shown(page)
+    assert "endpoint failing" not in shown(page)
 
 
 def test_a_sick_link_is_a_cell_and_is_said():
@@ -71,8 +71,8 @@ def test_a_sick_link_is_a_cell_and_is_said():
     (link,) = port.endpoints
     assert link.extent is Extent.PATH
     assert format_endpoint(link) in html.unescape(words_of(page))
-    assert "sick" not in re.sub(
-        r'"sick"', "", "".join(re.findall(r'class="endpoint[^"]*"', shown(page)))
+    assert "failing" not in re.sub(
+        r'"failing"', "", "".join(re.findall(r'class="endpoint[^"]*"', shown(page)))
     )
 
 
