@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from userspace_proxy.causes import agents
 from userspace_proxy.causes.cause import Cause
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.errors import UserspaceProxyError
@@ -28,6 +27,7 @@ from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
 
 from ..port_forward import ForwardTarget, PortForwardError
+from . import agent_causes
 from .agent_json import LINE_BYTES, read_change, read_whole_line
 from .agent_request import Bounds, OpenAnswer, OtherStatus, Unreadable, ask
 from .decoding import DECODED_PER_BYTE, Allowance, TooLarge, most_of
@@ -321,9 +321,9 @@ def cause_of_failure(exc: UserspaceProxyError, namespace: str, node_state: str =
     text = " ".join(str(exc).split())[:_TEXT_MAX]
     match exc:
         case PortForwardError():
-            return agents.forward_failed(namespace, text, node_state)
+            return agent_causes.forward_failed(namespace, text, node_state)
         case TooLarge(bytes_max=bytes_max):
-            return agents.answer_too_large(namespace, bytes_max / (1 << 20))
+            return agent_causes.answer_too_large(namespace, bytes_max / (1 << 20))
         case OtherStatus() | Unreadable():
-            return agents.answer_unreadable(namespace, text)
-    return agents.forward_failed(namespace, text, node_state)
+            return agent_causes.answer_unreadable(namespace, text)
+    return agent_causes.forward_failed(namespace, text, node_state)

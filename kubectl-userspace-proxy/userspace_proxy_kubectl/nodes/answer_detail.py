@@ -11,10 +11,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from userspace_proxy.causes import agents
 from userspace_proxy.errors import UserspaceProxyError
 
 from ..port_forward import ForwardTarget, PortForwardError
+from . import agent_causes
 from .agent_calls import Read, cause_of_failure
 from .agent_request import ANSWER_BYTES, Bounds
 from .node_answers import Answers
@@ -97,7 +97,7 @@ class Asking:
     def fail_late(self, answers: Answers, node: str, to: ForwardTarget, seconds: float) -> None:
         """Record that a node hasn't answered in time, or has been silent for that long."""
         has_answered = answers.nodes[node].status is not None if node in answers.nodes else False
-        row = agents.gone_silent if has_answered else agents.no_answer
+        row = agent_causes.gone_silent if has_answered else agent_causes.no_answer
         answers.fail(node, row(to.namespace, seconds, answers.state_of(node)))
 
 

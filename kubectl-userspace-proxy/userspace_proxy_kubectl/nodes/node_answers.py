@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from userspace_proxy.causes import agents
 from userspace_proxy.causes.cause import Cause
 
 from ..port_forward import ForwardTarget
+from . import agent_causes
 from .agent_answer import AgentAnswer, AllNodes
 from .agent_calls import Read
 from .agent_pods import serving
@@ -39,9 +39,9 @@ class Answers:
             problem = before.problem
             if not running:
                 namespace = self._where.namespace
-                problem = agents.no_agent(namespace)
+                problem = agent_causes.no_agent(namespace)
                 if pods:
-                    problem = agents.agent_not_running(namespace, pods[0].why_not)
+                    problem = agent_causes.agent_not_running(namespace, pods[0].why_not)
             elif before.agents == ():
                 problem = None
             self._nodes[node] = replace(before, agents=running, problem=problem)

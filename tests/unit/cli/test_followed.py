@@ -4,7 +4,6 @@ import sys
 import pytest
 
 from tests.unit.dataplane.waiting import until
-from userspace_proxy.causes.agents import no_agent
 from userspace_proxy.causes.say import say
 from userspace_proxy.cli.all_nodes import settings_of
 from userspace_proxy.cli.command_table import COMMANDS
@@ -12,6 +11,7 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy_kubectl.cli.followed import FollowedNodes, _with_problems, read_once
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer, AllNodes
+from userspace_proxy_kubectl.nodes.agent_causes import no_agent
 from userspace_proxy_kubectl.nodes.reader import NodesReader
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import HOSTILE

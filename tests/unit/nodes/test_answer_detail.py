@@ -5,8 +5,8 @@ import errno
 import msgspec
 import pytest
 
-from userspace_proxy.causes import agents
 from userspace_proxy.facts import Level
+from userspace_proxy_kubectl.nodes import agent_causes
 from userspace_proxy_kubectl.nodes.agent_calls import Read
 from userspace_proxy_kubectl.nodes.agent_request import ANSWER_BYTES, Unreadable
 from userspace_proxy_kubectl.nodes.answer_detail import (
@@ -99,13 +99,15 @@ def test_nodes_that_were_many_for_a_moment_are_asked_for_whole_answers_again(ans
     [
         pytest.param(
             PortForwardError("refused", errno.ECONNREFUSED),
-            agents.forward_failed("kube-system", "refused"),
+            agent_causes.forward_failed("kube-system", "refused"),
             id="port-forward",
         ),
-        pytest.param(TooLarge(5 << 20), agents.answer_too_large("kube-system", 5), id="too-large"),
+        pytest.param(
+            TooLarge(5 << 20), agent_causes.answer_too_large("kube-system", 5), id="too-large"
+        ),
         pytest.param(
             Unreadable("it isn't\nHTTP " + "x" * 1000),
-            agents.answer_unreadable("kube-system", ("it isn't HTTP " + "x" * 1000)[:300]),
+            agent_causes.answer_unreadable("kube-system", ("it isn't HTTP " + "x" * 1000)[:300]),
             id="unreadable",
         ),
     ],
@@ -126,10 +128,10 @@ def test_port_forwards_that_are_not_permitted_are_noted(answers):
 def test_a_late_answer_and_a_stream_that_has_stopped_differ(answers):
     asking = Asking()
     asking.fail_late(answers, "node-1", TO, 5.0)
-    assert only(answers).problem == agents.no_answer("kube-system", 5.0)
+    assert only(answers).problem == agent_causes.no_answer("kube-system", 5.0)
     asking.take(answers, "node-1", Read(STATUS, 1.0, 2.0), asking.mode("node-1", 1))
     asking.fail_late(answers, "node-1", TO, 10.0)
-    assert only(answers).problem == agents.gone_silent("kube-system", 10.0)
+    assert only(answers).problem == agent_causes.gone_silent("kube-system", 10.0)
 
 
 def test_the_state_of_the_node_is_part_of_the_cause(answers):

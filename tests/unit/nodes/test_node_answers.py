@@ -2,8 +2,8 @@
 
 import pytest
 
-from userspace_proxy.causes import agents
 from userspace_proxy.facts import StatusFacts
+from userspace_proxy_kubectl.nodes import agent_causes
 from userspace_proxy_kubectl.nodes.agent_calls import Read
 from userspace_proxy_kubectl.nodes.agent_pods import by_node, read_agent
 from userspace_proxy_kubectl.nodes.discovery import FoundAgents, Where
@@ -35,8 +35,8 @@ def test_each_node_has_an_answer_or_a_cause(answers):
     assert (one.status.version, one.is_summary) == ("1", True)
     assert (one.asked_at, one.answered_at, one.problem) == (10.0, 11.0, None)
     assert (two.agents, three.agents) == ((), ())
-    assert two.problem == agents.agent_not_running("kube-system", "its phase is Pending")
-    assert three.problem == agents.no_agent("kube-system")
+    assert two.problem == agent_causes.agent_not_running("kube-system", "its phase is Pending")
+    assert three.problem == agent_causes.no_agent("kube-system")
     assert answers.is_settled()
 
 
@@ -51,9 +51,9 @@ def test_a_failure_keeps_the_last_answer_and_the_next_answer_ends_it(answers):
     answers.take(found(pod()))
     assert not answers.is_settled()
     answers.put("node-1", READ, is_summary=False)
-    answers.fail("node-1", agents.no_answer("kube-system", 5.0))
+    answers.fail("node-1", agent_causes.no_answer("kube-system", 5.0))
     (one,) = answers.all_nodes(None).answers
-    assert (one.status, one.problem) == (READ.status, agents.no_answer("kube-system", 5.0))
+    assert (one.status, one.problem) == (READ.status, agent_causes.no_answer("kube-system", 5.0))
     answers.put("node-1", READ, is_summary=False)
     assert answers.all_nodes(None).answers[0].problem is None
 
@@ -70,7 +70,7 @@ def test_what_a_node_sends_after_it_has_gone_is_nothing(answers):
     answers.take(found(pod()))
     answers.take(found())
     answers.put("node-1", READ, is_summary=False)
-    answers.fail("node-1", agents.no_answer("kube-system", 5.0))
+    answers.fail("node-1", agent_causes.no_answer("kube-system", 5.0))
     assert answers.all_nodes(None).answers == ()
 
 
