@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 from ..errors import ConfigError
 
@@ -72,6 +73,22 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
+class Imported:
+    """A function that is imported when it is called, so that other commands start quickly."""
+
+    function: str
+    """``userspace_proxy.cli.run:run``."""
+
+    def load(self) -> Callable[[Given], int]:
+        module, _, name = self.function.partition(":")
+        found: Callable[[Given], int] = getattr(import_module(module), name)
+        return found
+
+    def __call__(self, given: Given) -> int:
+        return self.load()(given)
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """One command as users see it."""
 
@@ -105,6 +122,9 @@ class Command:
     """Whether its arguments always name Services of a cluster, whatever the flags."""
     runs_anywhere: bool = False
     """Whether it also works on macOS and Windows, where a proxy can't run."""
+    may_read_all: bool = False
+    """Whether it reads one proxy or all nodes, as its flags say; ``run`` is for one, and an entry
+    point for all (``plugin_commands``)."""
 
     @property
     def usage(self) -> str:
