@@ -17,7 +17,6 @@ from userspace_proxy.facts import (
 from userspace_proxy.facts.processes import ProcessFacts
 from userspace_proxy_kubectl.nodes.as_json import nodes_to_json, status_to_json
 from userspace_proxy_kubectl.nodes.endpoints import Extent
-from userspace_proxy_kubectl.nodes.matrix import matrix_of
 from userspace_proxy_kubectl.nodes.merged import merge
 from userspace_proxy_kubectl.nodes.text import render_nodes, render_status, render_top
 from userspace_proxy_kubectl.nodes.words import format_incident
@@ -210,7 +209,6 @@ def test_a_hostile_answer_costs_its_own_row_only():
         assert all(line.isprintable() for line in shown.splitlines())
         assert "shop/web:http" in shown or "n0" in shown
         assert max(map(len, shown.splitlines())) < 2_000
-    assert matrix_of(merged, "shop/web")
     assert b"\x1b" not in status_to_json(merged) + nodes_to_json(merged)
     assert all(one.sums.connections < 2**60 for one in merged.ports)
 
