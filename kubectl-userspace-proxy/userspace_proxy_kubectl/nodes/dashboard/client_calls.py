@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from userspace_proxy.facts.edges import EdgeFacts, EdgesFacts
 
-from ..endpoints import moment
-from ..sums import bounded
 from .look import has_words
 
 
@@ -77,9 +75,7 @@ def add_up(edges: Mapping[str, EdgesFacts]) -> AllCalls:
             rows.setdefault(key, []).append((node, edge))
     calls = [_together(*key, found) for key, found in rows.items()]
     calls.sort(key=lambda call: (-call.connections, call.port, call.client))
-    return AllCalls(
-        tuple(calls), sum(bounded(answer.others) for answer in edges.values()), len(edges)
-    )
+    return AllCalls(tuple(calls), sum(answer.others for answer in edges.values()), len(edges))
 
 
 def _together(client: str, port: str, found: Iterable[tuple[str, EdgeFacts]]) -> ClientCalls:
@@ -88,9 +84,9 @@ def _together(client: str, port: str, found: Iterable[tuple[str, EdgeFacts]]) ->
         client,
         tuple(sorted({edge.client for edge in edges})),
         port,
-        sum(bounded(edge.connections) for edge in edges),
-        sum(bounded(edge.failed) for edge in edges),
-        max(moment(edge.last_at) for edge in edges),
+        sum(edge.connections for edge in edges),
+        sum(edge.failed for edge in edges),
+        max(edge.last_at for edge in edges),
         tuple(sorted(set(nodes))),
         f"{edges[0].namespace}/{edges[0].name}",
     )

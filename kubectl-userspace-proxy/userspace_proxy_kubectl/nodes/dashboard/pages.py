@@ -30,7 +30,7 @@ from ..merged import Merged, MergedPort, mark_of
 from ..order import in_order
 from ..rows import NodeRow
 from ..subset import found_in
-from ..sums import added, bounded
+from ..sums import added
 from ..words import format_incident, format_port
 from .client_calls import AllCalls
 from .lately import Minute
@@ -382,23 +382,21 @@ def _facts_of(row: NodeRow, status: StatusFacts | None, now: float) -> list[Fact
         return []
     age, cpu, sums, kernel = row.plan_age_s, row.cpu, row.sums, status.kernel
     tracks = status.tracking.limit > 0
-    entries, limit = (
-        format_count(bounded(n)) for n in (status.tracking.entries, status.tracking.limit)
-    )
+    entries, limit = map(format_count, (status.tracking.entries, status.tracking.limit))
     return [
         Fact("Version", row.version or "unknown", row.commit),
-        Fact("Started", f"{format_seconds(bounded(now - status.started))} ago"),
+        Fact("Started", f"{format_seconds(now - status.started)} ago"),
         Fact("Source", status.source.kind, status.source.location),
         Fact("Steering", row.steering or "unknown", row.path),
         Fact(
             "Plan in force",
-            f"{format_seconds(bounded(age))} ago" if age is not None else "none yet",
-            f"revision {bounded(row.revision):.0f}{_compared(row)}",
+            f"{format_seconds(age)} ago" if age is not None else "none yet",
+            f"revision {row.revision}{_compared(row)}",
         ),
         Fact("Connections", format_count(sums.active), f"open, of {sums.connections:,}"),
         Fact("Failed", format_count(sums.failed)),
         Fact("CPU", f"{cpu:.1%} of a core" if cpu is not None else "unknown"),
-        Fact("Memory", format_bytes(bounded(row.memory_bytes)) if row.memory_bytes else "unknown"),
+        Fact("Memory", format_bytes(row.memory_bytes) if row.memory_bytes else "unknown"),
         *([Fact("Connection tracking", entries, f"of {limit} entries")] if tracks else []),
         Fact("Kernel", kernel.release or "unknown", kernel.words if kernel.release else ""),
     ]
