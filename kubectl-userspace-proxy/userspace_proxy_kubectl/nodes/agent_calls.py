@@ -25,12 +25,13 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.status.http_answer import Bounds, TooLarge, Unreadable
 
 from ..port_forward import ForwardTarget, PortForwardError
 from . import agent_causes
 from .agent_json import LINE_BYTES, read_change, read_whole_line
-from .agent_request import Bounds, OpenAnswer, OtherStatus, Unreadable, ask
-from .decoding import DECODED_PER_BYTE, Allowance, TooLarge, most_of
+from .agent_request import OpenAnswer, OtherStatus, ask
+from .decoding import DECODED_PER_BYTE, Allowance, most_of
 
 OPENING_MAX = 32
 """How many port-forwards to open at a time; each is a connection to a kubelet, too."""

@@ -14,8 +14,9 @@ import msgspec
 from userspace_proxy.clocks import Clocks
 from userspace_proxy.facts import PortFacts, StatusFacts
 from userspace_proxy.facts.connection import ConnectionFacts
+from userspace_proxy.status.http_answer import TooLarge
 
-from .decoding import Allowance, TooLarge
+from .decoding import Allowance
 
 PORT_KEY = ("namespace", "service", "port", "family", "side")
 """The fields that identify a Service port across lines."""

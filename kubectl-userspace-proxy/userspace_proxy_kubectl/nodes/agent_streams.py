@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.sources.base import Pause
+from userspace_proxy.status.http_answer import TooLarge
 
 from ..port_forward import ForwardTarget
 from .agent_calls import AgentCalls
 from .answer_detail import Asking, every_s
-from .decoding import TooLarge
 from .discovery import Finder
 from .node_answers import Answers
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from userspace_proxy.errors import UserspaceProxyError
+from userspace_proxy.status.http_answer import ANSWER_BYTES, Bounds
 
 from ..port_forward import ForwardTarget, PortForwardError
 from . import agent_causes
 from .agent_calls import Read, cause_of_failure
-from .agent_request import ANSWER_BYTES, Bounds
 from .node_answers import Answers
 
 SUMMARY_FROM = 100

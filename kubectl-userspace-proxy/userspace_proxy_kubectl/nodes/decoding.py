@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from userspace_proxy.causes.cause import Cause, newer_codes
-from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import PortFacts
 from userspace_proxy.facts.encoding import from_json
 from userspace_proxy.pacing import Pacing
+from userspace_proxy.status.http_answer import TooLarge
 
 OBJECT_BYTES = 700
 """Maximum bytes that an object decodes to: a Service port of ``{}``."""
@@ -50,18 +50,6 @@ _TIME_MAX = 10_000_000_000
 _TIME = re.compile(r"[a-z_]*_(?:at|since|done|queued)|now|started|at")
 _CONTAINERS = frozenset((list, dict))
 _T = TypeVar("_T")
-
-
-class TooLarge(UserspaceProxyError):
-    """An answer exceeds the limit on bytes or on memory.
-
-    Args:
-        bytes_max: The limit.
-    """
-
-    def __init__(self, bytes_max: int) -> None:
-        super().__init__(f"the answer takes more than {bytes_max} bytes")
-        self.bytes_max = bytes_max
 
 
 @dataclass(slots=True)

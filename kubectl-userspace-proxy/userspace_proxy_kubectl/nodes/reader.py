@@ -22,16 +22,15 @@ from userspace_proxy.errors import SourceError, UserspaceProxyError
 from userspace_proxy.sources.base import Pause, pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.responses import TransportError, unreachable
+from userspace_proxy.status.http_answer import Bounds, TooLarge
 
 from ..port_forward import ForwardTarget
 from . import agent_causes
 from .agent_answer import AllNodes
 from .agent_calls import AgentCalls, cause_of_failure
-from .agent_request import Bounds
 from .agent_streams import PAUSES_S, SILENT_S, Following
 from .answer_detail import Asking, every_s
 from .behind import BEHIND_S, Behind
-from .decoding import TooLarge
 from .discovery import Finder, Where
 from .node_answers import Answers
 from .plans import Plans

@@ -7,11 +7,10 @@ import json
 import pytest
 from msgspec.structs import replace
 
+from userspace_proxy.status.http_answer import Bounds, TooLarge, Unreadable
 from userspace_proxy_kubectl.nodes import agent_calls as module
 from userspace_proxy_kubectl.nodes.agent_answer import AgentAnswer
 from userspace_proxy_kubectl.nodes.agent_calls import OPENING_MAX, AgentCalls, Limits
-from userspace_proxy_kubectl.nodes.agent_request import Bounds, Unreadable
-from userspace_proxy_kubectl.nodes.decoding import TooLarge
 from userspace_proxy_kubectl.nodes.findings import CLOCK_OFF_S, clock_of
 from userspace_proxy_kubectl.port_forward import ForwardTarget
 from userspace_proxy_testing.fakes.agent_answers import FakeAgent, endless, fixed

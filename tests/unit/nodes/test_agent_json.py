@@ -9,6 +9,7 @@ import pytest
 from tests.fuzz.cost import check_cost
 from userspace_proxy.facts import StatusFacts
 from userspace_proxy.facts.encoding import encode_answer
+from userspace_proxy.status.http_answer import ANSWER_BYTES
 from userspace_proxy.status.stream import Changes
 from userspace_proxy_kubectl.nodes.agent_json import (
     LINE_BYTES,
@@ -16,7 +17,6 @@ from userspace_proxy_kubectl.nodes.agent_json import (
     read_connection_line,
     read_whole_line,
 )
-from userspace_proxy_kubectl.nodes.agent_request import ANSWER_BYTES
 from userspace_proxy_kubectl.nodes.decoding import Allowance
 from userspace_proxy_testing.fakes.agent_status import service_objects, status_of
 

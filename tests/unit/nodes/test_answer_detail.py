@@ -6,16 +6,15 @@ import msgspec
 import pytest
 
 from userspace_proxy.facts import Level
+from userspace_proxy.status.http_answer import ANSWER_BYTES, TooLarge, Unreadable
 from userspace_proxy_kubectl.nodes import agent_causes
 from userspace_proxy_kubectl.nodes.agent_calls import Read
-from userspace_proxy_kubectl.nodes.agent_request import ANSWER_BYTES, Unreadable
 from userspace_proxy_kubectl.nodes.answer_detail import (
     SUMMARY_FROM,
     WHOLE_BYTES,
     Asking,
     every_s,
 )
-from userspace_proxy_kubectl.nodes.decoding import TooLarge
 from userspace_proxy_kubectl.nodes.discovery import Where
 from userspace_proxy_kubectl.nodes.node_answers import Answers
 from userspace_proxy_kubectl.port_forward import ForwardTarget, PortForwardError

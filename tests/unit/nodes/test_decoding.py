@@ -101,8 +101,8 @@ def test_hostile_answers_take_no_more_of_a_process_than_one_may():
     script = (
         "import resource, sys\n"
         "from tests.unit.nodes.test_decoding import HOSTILE, hostile\n"
-        "from userspace_proxy_kubectl.nodes.agent_request import ANSWER_BYTES\n"
-        "from userspace_proxy_kubectl.nodes.decoding import Allowance, TooLarge\n"
+        "from userspace_proxy.status.http_answer import ANSWER_BYTES, TooLarge\n"
+        "from userspace_proxy_kubectl.nodes.decoding import Allowance\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "began = peak()\n"
         "for name in HOSTILE:\n"

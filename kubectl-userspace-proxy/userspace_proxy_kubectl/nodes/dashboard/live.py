@@ -26,10 +26,11 @@ from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.facts import Level, PortFacts, StatusFacts
 from userspace_proxy.facts.edges import EdgesFacts
 from userspace_proxy.pacing import Pacing
+from userspace_proxy.status.http_answer import TooLarge
 from userspace_proxy.status.single_flight import SingleFlight
 
 from ..agent_answer import AgentAnswer, AllNodes
-from ..decoding import Allowance, TooLarge
+from ..decoding import Allowance
 from ..growth import growth_of
 from ..merged import merge
 from ..reader import PAGE

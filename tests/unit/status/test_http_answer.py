@@ -1,0 +1,139 @@
+"""One answer over HTTP, in any parts, within bounds."""
+
+import gzip
+import zlib
+
+import pytest
+
+from userspace_proxy.status.http_answer import (
+    HEAD_BYTES_MAX,
+    PIECE_BYTES,
+    Bounds,
+    HttpAnswer,
+    TooLarge,
+    Unreadable,
+    request_for,
+)
+
+ANSWER = Bounds()
+OK = b"HTTP/1.0 200 OK\r\n"
+BODY = b'{"version": "1"}\n' * 1000
+PACKED = gzip.compress(BODY)
+
+
+def read(data, *, step=0, bounds=ANSWER):
+    """Return the answer, and its body, of bytes that arrive in parts."""
+    answer, body = HttpAnswer(bounds), b""
+    for at in range(0, len(data), step or len(data)):
+        body += b"".join(answer.feed(data[at : at + (step or len(data))]))
+        if answer.is_complete:
+            break
+    return answer, body
+
+
+@pytest.mark.parametrize("step", [0, 1, 7])
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [
+        pytest.param(b"Content-Length: %d\r\n" % len(BODY), BODY, id="length"),
+        pytest.param(b"Content-Encoding: gzip\r\n", PACKED, id="gzip"),
+        pytest.param(
+            b"content-encoding: GZIP\r\ncontent-length: %d\r\n" % len(PACKED), PACKED, id="both"
+        ),
+    ],
+)
+def test_an_answer_ends_without_the_end_of_the_connection(headers, sent, step):
+    answer, body = read(OK + headers + b"\r\n" + sent + b"and more", step=step)
+    assert (answer.code, answer.is_complete, body) == (200, True, BODY)
+
+
+def test_an_answer_without_length_ends_with_the_connection():
+    answer, body = read(OK + b"\r\n" + BODY)
+    assert (answer.is_complete, body) == (False, BODY)
+    assert list(answer.feed(b"")) == []
+    assert answer.is_complete
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(OK, id="in-the-head"),
+        pytest.param(OK + b"Content-Length: 9\r\n\r\nfour", id="in-the-body"),
+        pytest.param(OK + b"Content-Encoding: gzip\r\n\r\n" + PACKED[:-9], id="in-gzip"),
+    ],
+)
+def test_an_early_end_is_no_answer(data):
+    answer = HttpAnswer(Bounds())
+    if data:
+        list(answer.feed(data))
+    with pytest.raises(Unreadable):
+        list(answer.feed(b""))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"SSH-2.0-OpenSSH\r\n\r\n", id="another-protocol"),
+        pytest.param(b"HTTP/1.0 2OO OK\r\n\r\n", id="no-status"),
+        pytest.param(b"HTTP/1.0\r\n\r\n", id="no-words"),
+        pytest.param(OK + b"Content-Length: -1\r\n\r\n", id="negative"),
+        pytest.param(OK + b"Content-Length: 1x\r\n\r\n", id="no-number"),
+        pytest.param(OK + b"Content-Length: " + b"9" * 99 + b"\r\n\r\n", id="long-number"),
+        pytest.param(OK + b"Transfer-Encoding: chunked\r\n\r\n", id="chunks"),
+        pytest.param(OK + b"Content-Encoding: br\r\n\r\n", id="another-encoding"),
+        pytest.param(OK + b"Content-Encoding: gzip\r\n\r\nno gzip", id="no-gzip"),
+        pytest.param(OK + b"X: y\r\n" * 200 + b"\r\n", id="too-many-headers"),
+        pytest.param(OK + b"X" * (HEAD_BYTES_MAX + 1), id="endless-head"),
+        pytest.param(b"x" * (HEAD_BYTES_MAX + 1), id="endless-line"),
+        pytest.param(
+            OK + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\n" + PACKED, id="cut-gzip"
+        ),
+    ],
+)
+def test_what_is_no_answer_is_not_read(data):
+    with pytest.raises(Unreadable):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(OK + b"Content-Length: 1001\r\n\r\n", id="length"),
+        pytest.param(OK + b"\r\n" + b"x" * 1001, id="bytes"),
+    ],
+)
+def test_bytes_have_a_bound_as_they_arrive(data):
+    with pytest.raises(TooLarge) as raised:
+        read(data, bounds=Bounds(wire=1000))
+    assert raised.value.bytes_max == 1000
+
+
+def test_bytes_have_a_bound_after_decompression_and_are_unpacked_in_pieces():
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = packer.compress(bytes(64 << 20)) + packer.flush()
+    answer, pieces = HttpAnswer(Bounds(body=1 << 20)), []
+    unpacked = answer.feed(OK + b"Content-Encoding: gzip\r\n\r\n" + bomb)
+    with pytest.raises(TooLarge):
+        pieces.extend(map(len, unpacked))
+    assert sum(pieces) <= 1 << 20
+    assert max(pieces) == PIECE_BYTES
+
+
+def test_a_stream_of_gzip_is_read_while_it_arrives():
+    packer, answer = zlib.compressobj(wbits=31), HttpAnswer(Bounds(wire=0, body=0))
+    list(answer.feed(OK + b"Content-Encoding: gzip\r\n\r\n"))
+    for line in (b"one\n", b"two\n"):
+        sent = packer.compress(line) + packer.flush(zlib.Z_SYNC_FLUSH)
+        assert b"".join(answer.feed(sent)) == line
+    assert not answer.is_complete
+
+
+def test_a_request_names_its_host_and_takes_gzip():
+    request = request_for(
+        "/api/v1/status?watch", "127.0.0.1:10349", accept="text/plain", takes_gzip=True
+    )
+    lines = request.decode().split("\r\n")
+    assert lines[:2] == ["GET /api/v1/status?watch HTTP/1.0", "Host: 127.0.0.1:10349"]
+    assert {"Accept: text/plain", "Accept-Encoding: gzip"} <= {*lines}
+    assert lines[-2:] == ["", ""]
