@@ -22,7 +22,15 @@ from ..config.values import InheritedSocket
 from ..errors import ConfigError, UserspaceProxyError
 from ..linux import is_linux
 from ..model import SocketAddress
-from ..status.http_answer import PIECE_BYTES, Bounds, HttpAnswer, TooLarge, Unreadable, request_for
+from ..status.http_answer import (
+    LEVEL_HEADER,
+    PIECE_BYTES,
+    Bounds,
+    HttpAnswer,
+    TooLarge,
+    Unreadable,
+    request_for,
+)
 from .command import PROGRAM, Given
 from .service_argument import NoSuchService
 
@@ -110,7 +118,7 @@ class AdminAddress:
             raise UserspaceProxyError(f"cannot read {path} at {self}: {status} {said}")
         if answer.headers.get("Content-Type", "").partition(";")[0] != accept:
             raise UserspaceProxyError(f"the proxy at {self} is of another version: it has no text")
-        return AdminAnswer(bytes(body), answer.headers.get("X-Userspace-Proxy-Level", ""))
+        return AdminAnswer(bytes(body), answer.headers.get(LEVEL_HEADER, ""))
 
     @contextlib.contextmanager
     def asked(

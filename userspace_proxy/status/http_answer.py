@@ -28,8 +28,12 @@ PIECE_BYTES = 64 << 10
 
 _END_OF_HEAD = b"\r\n\r\n"
 _WITH_HEADER = 16 + zlib.MAX_WBITS
-_PROGRAM = "userspace-proxy"
+PROGRAM = "userspace-proxy"
 """The value of its answers' Server header."""
+LEVEL_HEADER = "X-Userspace-Proxy-Level"
+"""The header with the worst level that a text shows: ``ok``, ``attention``, ``trouble``."""
+PORT_KEY = ("namespace", "service", "port", "family", "side")
+"""The fields that identify a Service port across the lines of a stream of JSON."""
 
 
 class Unreadable(UserspaceProxyError):
@@ -78,7 +82,7 @@ class HttpAnswer:
     @property
     def is_of_proxy(self) -> bool:
         """Whether its head names this program."""
-        return self.headers.get("Server") == _PROGRAM
+        return self.headers.get("Server") == PROGRAM
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the body's pieces that some bytes complete; the caller must take all of them.
@@ -193,7 +197,7 @@ def request_for(path: str, host: str, *, accept: str, takes_gzip: bool) -> bytes
     lines = [
         f"GET {path} HTTP/1.0",
         f"Host: {host}",
-        f"User-Agent: {_PROGRAM}/{__version__}",
+        f"User-Agent: {PROGRAM}/{__version__}",
         f"Accept: {accept}",
         *(["Accept-Encoding: gzip"] if takes_gzip else []),
     ]

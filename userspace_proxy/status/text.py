@@ -55,8 +55,6 @@ from .incident_words import cause_of, client_effects, headline, names_in_line
 from .selection import Selection, select
 from .wrapping import placed, placed_remedy
 
-LEVEL_HEADER = "X-Userspace-Proxy-Level"
-"""The header with the worst level that an answer shows: ``ok``, ``attention``, ``trouble``."""
 MARKS = {Level.TROUBLE: "✕", Level.ATTENTION: "!", Level.OK: "✓", None: "·"}
 IGNORED_MARK = MARKS[None]
 # Longer names and addresses move the rest of their line, not the columns of all others.

@@ -29,9 +29,8 @@ from userspace_proxy.status.http_answer import Bounds, TooLarge, Unreadable
 
 from ..port_forward import ForwardTarget, PortForwardError
 from . import agent_causes
-from .agent_json import LINE_BYTES, read_change, read_whole_line
 from .agent_request import OpenAnswer, OtherStatus, ask
-from .decoding import DECODED_PER_BYTE, Allowance, most_of
+from .decoding import DECODED_PER_BYTE, LINE_BYTES, Allowance, most_of, read_change, read_whole_line
 
 OPENING_MAX = 32
 """How many port-forwards to open at a time; each is a connection to a kubelet, too."""

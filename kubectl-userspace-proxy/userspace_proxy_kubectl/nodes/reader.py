@@ -29,10 +29,9 @@ from . import agent_causes
 from .agent_answer import AllNodes
 from .agent_calls import AgentCalls, cause_of_failure
 from .agent_streams import PAUSES_S, SILENT_S, Following
-from .answer_detail import Asking, every_s
+from .answer_detail import Answers, Asking, every_s
 from .behind import BEHIND_S, Behind
 from .discovery import Finder, Where
-from .node_answers import Answers
 from .plans import Plans
 from .rights import lacks_rights
 

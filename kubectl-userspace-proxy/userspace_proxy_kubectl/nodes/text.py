@@ -44,10 +44,9 @@ from userspace_proxy.status.wrapping import placed, placed_remedy
 
 from .endpoints import Extent
 from .findings import NodeFinding
-from .growth import rates_of
+from .growth import in_order, rates_of
 from .incidents import MergedIncident
 from .merged import Merged, MergedPort
-from .order import in_order
 from .rows import NodeRow
 from .words import format_endpoint, format_finding, format_incident, format_port
 

@@ -25,9 +25,9 @@ from userspace_proxy.status.search import Search
 from userspace_proxy.status.selection import Selection, id_of, with_query
 
 from ..endpoints import MergedEndpoint
+from ..growth import in_order
 from ..incidents import MergedIncident
 from ..merged import Merged, MergedPort, mark_of
-from ..order import in_order
 from ..rows import NodeRow
 from ..subset import found_in
 from ..sums import added
@@ -66,22 +66,6 @@ class Fact:
     """A class of the style sheet."""
 
 
-@dataclass(frozen=True, slots=True)
-class SaidIncident:
-    """An incident with its sentence."""
-
-    incident: IncidentFacts
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class SaidNode:
-    """A row of the nodes' table, with what is said of it."""
-
-    row: NodeRow
-    words: str
-
-
 def render_overview(look: ClusterLook, asked: Selection) -> Parts:
     """Return the first page: nodes without an answer, causes, Services, nodes."""
     merged = look.merged
@@ -115,7 +99,7 @@ def render_overview(look: ClusterLook, asked: Selection) -> Parts:
 def render_nodes(look: ClusterLook, asked: Selection) -> Parts:
     """Return the page with all nodes."""
     said = say_nodes(look.merged.rows)
-    found = [one for one in said if has_words(asked.q, _texts_of_node(one))]
+    found = [(row, words) for row, words in said if has_words(asked.q, _texts_of(row, words))]
     return render(
         "nodes",
         head(look, asked, "Nodes"),
@@ -154,15 +138,11 @@ def render_node(look: ClusterLook, asked: Selection, node: str) -> Parts | None:
 def render_incidents(look: ClusterLook, asked: Selection) -> Parts:
     """Return the page with all causes."""
     merged = look.merged
-    said = zip(
-        say_incidents(merged.incidents, look.now, len(merged.answered)),
-        merged.incidents,
-        strict=True,
-    )
+    said = say_incidents(merged.incidents, look.now, len(merged.answered))
     found = [
-        words
-        for words, one in said
-        if has_words(asked.q, (words.words, *one.incident.services, *one.nodes))
+        (incident, words)
+        for (incident, words), one in zip(said, merged.incidents, strict=True)
+        if has_words(asked.q, (words, *incident.services, *one.nodes))
     ]
     return render(
         "causes",
@@ -278,14 +258,14 @@ def say_calls(calls: AllCalls, merged: Merged) -> str:
 
 def say_incidents(
     incidents: Iterable[MergedIncident], now: float, total: int
-) -> list[SaidIncident]:
+) -> list[tuple[IncidentFacts, str]]:
     """Return incidents with their sentences."""
-    return [SaidIncident(one.incident, format_incident(one, now, total)) for one in incidents]
+    return [(one.incident, format_incident(one, now, total)) for one in incidents]
 
 
-def say_nodes(rows: Iterable[NodeRow]) -> list[SaidNode]:
+def say_nodes(rows: Iterable[NodeRow]) -> list[tuple[NodeRow, str]]:
     """Return rows with what is said of each node."""
-    return [SaidNode(row, _about(row)) for row in rows]
+    return [(row, _about(row)) for row in rows]
 
 
 def _about(row: NodeRow) -> str:
@@ -366,9 +346,8 @@ def _figures(look: ClusterLook) -> list[Fact]:
     ]
 
 
-def _texts_of_node(one: SaidNode) -> Sequence[str]:
-    row = one.row
-    return row.node, row.version, row.commit, row.steering, one.words, str(row.level)
+def _texts_of(row: NodeRow, words: str) -> Sequence[str]:
+    return row.node, row.version, row.commit, row.steering, words, str(row.level)
 
 
 def _ill(status: StatusFacts | None) -> list[PortFacts]:
