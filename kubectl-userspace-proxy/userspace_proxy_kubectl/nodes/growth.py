@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from userspace_proxy.facts import WORST_FIRST
 from userspace_proxy.status.history import Figures
+from userspace_proxy.status.rows import FIGURES, FigureColumn
 from userspace_proxy.status.selection import address_in_order
 
 from .merged import Merged, MergedKey, MergedPort
@@ -65,18 +66,20 @@ def _sum(parts: Iterator[Figures]) -> Figures:
 Rates: TypeAlias = Callable[[MergedKey], Figures]
 """Returns the current rates of a Service port, which only some orders need."""
 
+
+def _by_figure(column: FigureColumn) -> Callable[[MergedPort, Rates], Any]:
+    if column.is_rate:
+        return lambda one, rates: getattr(rates(one.key), column.name)
+    return lambda one, _: getattr(one.sums, column.name)
+
+
 ORDERS: dict[str, Callable[[MergedPort, Rates], Any]] = {
     "state": lambda one, _: (WORST_FIRST.index(one.level), -one.unhealthy),
     "name": lambda one, _: one.key,
     "address": lambda one, _: address_in_order(one.address),
     "nodes": lambda one, _: one.unhealthy,
     "endpoints": lambda one, _: len(one.endpoints),
-    "rate": lambda one, rates: rates(one.key).connections,
-    "open": lambda one, _: one.sums.active,
-    "in": lambda one, rates: rates(one.key).received_bytes,
-    "out": lambda one, rates: rates(one.key).sent_bytes,
-    "saved": lambda one, _: one.sums.saved,
-    "failed": lambda one, _: one.sums.failed,
+    **{key: _by_figure(column) for key, column in FIGURES.items()},
 }
 """By the keys of ``userspace_proxy.status.selection.SORTS``."""
 

@@ -20,7 +20,7 @@ from userspace_proxy.facts.units import (
     plural,
 )
 from userspace_proxy.status.markup import Affected, Parts
-from userspace_proxy.status.rows import DOTS_SHOWN, Row, columns_of
+from userspace_proxy.status.rows import DOTS_SHOWN, Row, columns_of, figures_of
 from userspace_proxy.status.search import Search
 from userspace_proxy.status.selection import Selection, id_of, with_query
 
@@ -279,7 +279,7 @@ def _about(row: NodeRow) -> str:
 
 
 def _row(port: MergedPort, look: ClusterLook) -> Row:
-    key, sums, endpoints = port.key, port.sums, port.endpoints
+    key, endpoints = port.key, port.endpoints
     known = len(look.merged.answered) - len(port.missing)
     minute, words = look.lately.minute(key), format_port(port, look.merged)
     tags = [port.first.protocol] if port.first.protocol != "TCP" else []
@@ -303,10 +303,7 @@ def _row(port: MergedPort, look: ClusterLook) -> Row:
         words=words,
         says=words,
         is_sentence=port.level is not Level.OK,
-        rates=look.lately.rates(key),
-        open=sums.active,
-        saved=sums.saved,
-        failed=sums.failed,
+        figures=figures_of(port.sums, look.lately.rates(key)),
         sparkline=minute.picture,
         minute=minute.words,
     )
