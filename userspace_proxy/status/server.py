@@ -35,7 +35,6 @@ from .answers import make_answer, render_configz, render_digests
 from .connection_streams import ConnectionStreams
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .families import edge_family, render_demand
-from .fresh_views import FreshViews, is_closed
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .history import IDLE, Counted
 from .http_answer import LEVEL_HEADER
@@ -46,7 +45,7 @@ from .middleware import Middleware, make_runner, serve_static
 from .missing import say_missing
 from .observing import Observing
 from .page import render_incident, render_no_incident, render_page
-from .sampling import Sample, Sampler
+from .sampling import FreshViews, Sample, Sampler, is_closed
 from .search import Search
 from .selection import Selection
 from .single_flight import SingleFlight

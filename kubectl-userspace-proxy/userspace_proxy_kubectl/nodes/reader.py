@@ -25,6 +25,7 @@ from userspace_proxy.sources.kubernetes.responses import TransportError, unreach
 from userspace_proxy.status.http_answer import Bounds, TooLarge
 
 from ..port_forward import ForwardTarget
+from ..user_rights import lacks_rights
 from . import agent_causes
 from .agent_answer import AllNodes
 from .agent_calls import AgentCalls, cause_of_failure
@@ -33,7 +34,6 @@ from .answer_detail import Answers, Asking, every_s
 from .behind import BEHIND_S, Behind
 from .discovery import Finder, Where
 from .plans import Plans
-from .rights import lacks_rights
 
 FIRST_S = 4.0
 """Seconds for the first answers of a usual cluster; five with the start of a command."""
