@@ -37,6 +37,8 @@ class FigureColumn:
     """It shows what is open now: where that is nothing, a sentence may have its room."""
     colour: str = ""
     """A class of the style sheet, where it isn't 0."""
+    title: str = ""
+    """What it counts, where its total stands."""
 
 
 FIGURES = {
@@ -44,8 +46,21 @@ FIGURES = {
     "open": FigureColumn("active", "open", count_in_short, moves=True),
     "in": FigureColumn("received_bytes", "in/s", format_bytes, is_rate=True, moves=True),
     "out": FigureColumn("sent_bytes", "out/s", format_bytes, is_rate=True, moves=True),
-    "saved": FigureColumn("saved", "saved", count_in_short, colour="good"),
-    "failed": FigureColumn("failed", "failed", count_in_short, colour="bad"),
+    "saved": FigureColumn(
+        "saved",
+        "saved",
+        count_in_short,
+        colour="good",
+        title="their first dial failed, and another endpoint answered: the clients noticed nothing",
+    ),
+    "failed": FigureColumn(
+        "failed",
+        "failed",
+        count_in_short,
+        colour="bad",
+        title="clients that got no answer: no endpoint answered, or it ended them, or they waited "
+        "until they left",
+    ),
 }
 """The columns of numbers, in order, by what the page can be sorted by."""
 _MOVING = tuple(key for key, column in FIGURES.items() if column.moves)

@@ -202,7 +202,6 @@ def _progress() -> Iterator[ShowPart | None]:
         stream.flush()
 
 
-_NAMESPACE = "kube-system"
 # In a pod, its service account is used, as kubectl does.
 _IN_POD = "KUBERNETES_SERVICE_HOST"
 
@@ -218,12 +217,12 @@ def open_reader(given: Given, settings: Settings) -> NodesReader:
     from userspace_proxy.sources.kubernetes.client import ApiClient
     from userspace_proxy.sources.kubernetes.credentials import Credentials
 
-    from ..nodes.discovery import Where
+    from ..nodes.discovery import NAMESPACE, Where
     from ..nodes.reader import NodesReader
 
     timeout_s = _timeout_s(given)
     where = Where(
-        namespace=given.values.get("release-namespace") or _NAMESPACE,
+        namespace=given.values.get("release-namespace") or NAMESPACE,
         selector=given.values.get("selector", ""),
         nodes=frozenset(filter(None, given.values.get("node", "").split(","))),
         name=settings.service_proxy_name,

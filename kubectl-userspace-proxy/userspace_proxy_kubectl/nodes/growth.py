@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from userspace_proxy.facts import WORST_FIRST
-from userspace_proxy.status.history import Figures
+from userspace_proxy.status.history import Figures, added
 from userspace_proxy.status.rows import FIGURES, FigureColumn
 from userspace_proxy.status.selection import address_in_order
 
@@ -25,14 +25,14 @@ def rates_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
     A node's figures are divided by the time elapsed on its own clock.
     """
     return {
-        key: _sum(Figures(*(count / passed for count in counts)) for counts, passed in nodes)
+        key: added(Figures(*(count / passed for count in counts)) for counts, passed in nodes)
         for key, nodes in _each(merged, before)
     }
 
 
 def growth_of(merged: Merged, before: Merged) -> Mapping[MergedKey, Figures]:
     """Return the figures counted between two moments."""
-    return {key: _sum(counts for counts, _ in nodes) for key, nodes in _each(merged, before)}
+    return {key: added(counts for counts, _ in nodes) for key, nodes in _each(merged, before)}
 
 
 def _each(
@@ -57,10 +57,6 @@ def _of_nodes(
         if passed > 0:
             octets = counted.received_bytes, counted.sent_bytes
             yield Figures(counted.connections, *octets, counted.saved, counted.failed), passed
-
-
-def _sum(parts: Iterator[Figures]) -> Figures:
-    return Figures(*map(sum, zip(Figures(), *parts, strict=True)))
 
 
 Rates: TypeAlias = Callable[[MergedKey], Figures]

@@ -20,7 +20,8 @@ from userspace_proxy.facts.units import (
     plural,
 )
 from userspace_proxy.status.markup import Affected, Parts
-from userspace_proxy.status.rows import DOTS_SHOWN, Row, columns_of, figures_of
+from userspace_proxy.status.page import PORTS_A_PAGE
+from userspace_proxy.status.rows import DOTS_SHOWN, FIGURES, Row, columns_of, figures_of
 from userspace_proxy.status.search import Search
 from userspace_proxy.status.selection import Selection, id_of, with_query
 
@@ -44,7 +45,6 @@ from .look import (
 )
 from .markup import PageHead, render
 
-PORTS_A_PAGE = 100
 NODES_A_PAGE = 100
 CALLS_A_PAGE = 200
 INCIDENTS_A_PAGE = 100
@@ -323,17 +323,11 @@ def _opens(q: str, found: Sequence[MergedPort], merged: Merged) -> str:
 def _figures(look: ClusterLook) -> list[Fact]:
     sums = added(row.sums for row in look.merged.rows)
     return [
-        Fact(
-            "saved",
-            format_count(sums.saved),
-            "their first dial failed, and another endpoint answered: the clients noticed nothing",
-            "good" if sums.saved else "zero",
-        ),
-        Fact(
-            "failed",
-            format_count(sums.failed),
-            "clients that got no answer: no endpoint answered, or it ended them, or they left",
-            "bad" if sums.failed else "zero",
+        *(
+            Fact(one.heading, format_count(count), one.title, one.colour if count else "zero")
+            for one in FIGURES.values()
+            if one.title
+            for count in [getattr(sums, one.name)]
         ),
         Fact("open", format_count(sums.active)),
         Fact("total", format_count(sums.connections)),
