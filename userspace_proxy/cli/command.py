@@ -24,7 +24,6 @@ class CommandFlag:
     """A flag of a command."""
 
     name: str
-    """The flag's name without dashes."""
     help: str
     """One sentence, without a full stop."""
     value: str = ""
@@ -96,7 +95,6 @@ class Command:
     summary: str
     """What the command does, in a few words, without a full stop."""
     run: Callable[[Given], int]
-    """Runs the command and returns its exit status."""
     arguments: str = ""
     """The arguments as in the usage line: ``[NAMESPACE/NAME]``; brackets mark an optional argument,
     dots a repeatable one: ``[NAMESPACE/NAME...]``."""
@@ -107,9 +105,7 @@ class Command:
     details: tuple[str, ...] = ()
     """Paragraphs for the command's help."""
     flags: tuple[CommandFlag, ...] = ()
-    """The command's flags, apart from settings."""
     takes_settings: bool = False
-    """Whether it accepts the flags of ``run``."""
     examples: tuple[str, ...] = ()
     """Examples, without the program's name."""
     exits: tuple[tuple[int, str], ...] = ((DONE, "done"), (FAILED, "failed"))

@@ -39,7 +39,6 @@ class AskingMode:
 
     is_summary: bool
     path: str
-    """The path, including the query."""
     bounds: Bounds
     """Bounds of an answer, or of a stream's first line."""
 

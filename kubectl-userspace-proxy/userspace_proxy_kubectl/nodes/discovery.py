@@ -51,7 +51,6 @@ class Where:
     """Selects agents."""
 
     namespace: str = NAMESPACE
-    """The release's namespace."""
     selector: str = ""
     """The pods' labels; empty: those that the chart sets."""
     nodes: frozenset[str] = frozenset()

@@ -41,7 +41,6 @@ class Extent(enum.StrEnum):
     """The endpoint answers some nodes, but refuses others or closes their connections, perhaps
     earlier."""
     ONE = "one node"
-    """Only one node has tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +55,13 @@ class MergedEndpoint:
     node: str
     """The node that it runs on; empty if unknown."""
     usable: int
-    """The number of nodes on which it is usable."""
     tried: tuple[str, ...]
-    """Nodes that tried it."""
     answered: tuple[str, ...]
     """Nodes that tried it, got an answer and have no cause."""
     extent: Extent
-    """Where the fault lies."""
     failing: tuple[tuple[Cause, tuple[str, ...]], ...]
     """The causes with their nodes; the one on most nodes first."""
     sums: Sums
-    """Its figures on all nodes."""
     left_out: int = 0
     """Nodes whose summaries omit its Service port: nothing fails there, and whether they tried it
     is unknown."""

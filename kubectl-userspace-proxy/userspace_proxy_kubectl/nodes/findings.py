@@ -55,7 +55,6 @@ class NodeFinding:
 
     level: Level
     cause: Cause
-    """The cause; ``words.format_finding`` adds the nodes."""
     nodes: tuple[str, ...] = ()
     """The nodes concerned, by name; empty: the machine that runs this tool."""
     services: tuple[str, ...] = ()

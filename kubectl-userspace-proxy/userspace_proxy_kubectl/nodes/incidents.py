@@ -48,7 +48,6 @@ class MergedIncident:
     incident: IncidentFacts
     """The incident as on one node, with all nodes' figures; its ports are the cluster's."""
     nodes: tuple[str, ...]
-    """The nodes that see it."""
     tried: int
     """How many nodes tried its endpoints; 0 if it isn't about endpoints."""
     answered: int

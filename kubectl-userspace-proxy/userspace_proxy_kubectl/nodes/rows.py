@@ -26,7 +26,6 @@ class NodeRow:
 
     node: str
     level: Level
-    """The worst level of its findings and incidents."""
     findings: tuple[NodeFinding, ...]
     """Findings about it, the worst first; including why it has no answer."""
     incidents: tuple[MergedIncident, ...]
@@ -47,9 +46,7 @@ class NodeRow:
     behind: tuple[str, ...] | None = None
     """Services that lag behind the API server; None: unknown."""
     ports: int = 0
-    """The number of its Service ports."""
     unhealthy: int = 0
-    """The number of its Service ports that aren't ok."""
     sums: Sums = NOTHING
     """Its figures, including former Service ports."""
     cpu: float | None = None

@@ -43,7 +43,6 @@ class Item:
     level: Level | None = None
     """None: nothing is known of how it does."""
     title: str = ""
-    """What is said of it beside its name."""
     x: int = 0
     y: int = 0
     """Its place, once it has one."""
@@ -100,7 +99,6 @@ class CallMap:
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many clients, Services and endpoints of those that could be shown aren't."""
     heads: tuple[tuple[int, str], ...] = ()
-    """The places and words of the columns' heads."""
 
 
 def place(all_: Calling) -> CallMap:

@@ -24,7 +24,6 @@ class ClientCalls:
     client: str
     """``namespace/pod``, or an IP address."""
     addresses: tuple[str, ...]
-    """The client's."""
     port: str
     """The Service port, as of ``EdgeFacts.service``."""
     connections: int
@@ -34,7 +33,6 @@ class ClientCalls:
     last_at: float
     """Unix time of the last one."""
     nodes: tuple[str, ...]
-    """Those whose proxies were called."""
     service: str
     """``namespace/name``."""
 
@@ -52,7 +50,6 @@ class AllCalls:
     others: int = 0
     """Connections of clients that the nodes' tables had no place for."""
     nodes: int = 0
-    """How many nodes have answered."""
 
     def matching(self, text: str) -> tuple[ClientCalls, ...]:
         """Return those in whose client, Service port or node all words of a search are."""

@@ -38,7 +38,6 @@ class PageHead:
     """Of what the page is about; None: a neutral one."""
     heading: str
     verdict: str
-    """How that does."""
 
 
 def render(name: str, head: PageHead, **content: object) -> Parts:

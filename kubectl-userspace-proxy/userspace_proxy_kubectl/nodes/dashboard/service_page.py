@@ -85,7 +85,6 @@ class NodeLine:
 
     node: str
     facts: PortFacts | None
-    """The Service port there; None: unknown."""
     endpoints: Sequence[EndpointFacts | None]
     states: Sequence[CellState]
 
