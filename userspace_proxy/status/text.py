@@ -90,7 +90,7 @@ class StatusText:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TextLine:
     """A line about something, with cells in columns."""
 
     level: Level
@@ -307,7 +307,7 @@ def _kernel_lines(view: StatusFacts, columns: int) -> Iterator[str]:
         yield from placed(f"  {MARKS[None]} kernel  ", f"{lack.words} ({lack.brings})", columns)
 
 
-def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[Entry]:
+def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[TextLine]:
     # A Service whose address is taken has a line of its own.
     problems = (p for p in problems_of_node(view, now) if p.code is not CauseCode.ADDRESS_TAKEN)
     # Each mistake in manifests has the same remedy.
@@ -318,7 +318,7 @@ def _node_lines(view: StatusFacts, now: float, is_full: bool) -> Iterator[Entry]
             texts = [*texts[:_ALIKE_SHOWN], more]
         if hint:
             texts[0] = f"{texts[0]} ({hint})"
-        yield from (Entry(level, ("node", text)) for text in texts)
+        yield from (TextLine(level, ("node", text)) for text in texts)
 
 
 def _incident_lines(
@@ -356,11 +356,11 @@ def _port_line(
     is_full: bool,
     probes: str,
     above: Collection[object],
-) -> Entry:
+) -> TextLine:
     words, *shorter = _words(port, now, history, above)
     cells = (str(port.plan.key), _address(port), _usable(port), words)
     below = tuple(_details(port, now, probes)) if is_full else ()
-    return Entry(port.state.level, cells, below, MARKS[port.mark], tuple(shorter))
+    return TextLine(port.state.level, cells, below, MARKS[port.mark], tuple(shorter))
 
 
 def _address(port: PortFacts) -> str:
@@ -470,11 +470,11 @@ def _endpoint(endpoint: EndpointFacts, *, is_unseen: bool) -> str:
     return f"{endpoint.address}  {', '.join(filter(None, parts))}"
 
 
-def _ignored_line(item: IgnoredFacts) -> Entry:
+def _ignored_line(item: IgnoredFacts) -> TextLine:
     name = f"{item.service}:{item.port}" if item.port else item.service
     if item.is_conflict:
-        return Entry(Level.TROUBLE, (name, "", "", f"Not served: {say(item.cause)}"))
-    return Entry(Level.OK, (name, "", "", f"Ignored: {say(item.cause)}"), mark=IGNORED_MARK)
+        return TextLine(Level.TROUBLE, (name, "", "", f"Not served: {say(item.cause)}"))
+    return TextLine(Level.OK, (name, "", "", f"Ignored: {say(item.cause)}"), mark=IGNORED_MARK)
 
 
 def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
@@ -489,7 +489,7 @@ def _ignored_count(ignored: Sequence[IgnoredFacts]) -> str:
     return f"{words} ignored by design: {', '.join(parts)}; wide output lists them"
 
 
-def formatted(lines: Sequence[Entry], columns: int) -> Iterator[str]:
+def formatted(lines: Sequence[TextLine], columns: int) -> Iterator[str]:
     """Yield the lines with their cells in columns; the last cell has what is left of the width.
 
     Counts are cut first. A name that leaves no room for the other cells has a line of its own.

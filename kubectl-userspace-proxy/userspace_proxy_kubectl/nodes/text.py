@@ -32,8 +32,8 @@ from userspace_proxy.status.text import (
     INCIDENTS_SHOWN,
     MARKS,
     TOP_SHOWN,
-    Entry,
     StatusText,
+    TextLine,
     TopRow,
     counted_ports,
     encoded,
@@ -208,7 +208,7 @@ def _port_lines(
         words = f"{format_port(port, merged, said)}{_traffic(port)}"
         cells = shown(str(port.key)), _address(port), words
         below = map(_endpoint, port.endpoints[:_ENDPOINTS_SHOWN]) if is_wide else ()
-        entries.append(Entry(port.level, cells, tuple(below), MARKS[port.mark]))
+        entries.append(TextLine(port.level, cells, tuple(below), MARKS[port.mark]))
     yield from formatted(entries, columns)
     if more := len(merged.ports) - len(entries):
         yield f"    and {plural(more, 'more Service port')}"

@@ -80,7 +80,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeLine:
+class MatrixRow:
     """One node, and what it got from each endpoint."""
 
     node: str
@@ -115,7 +115,7 @@ class ShownPort:
     port: MergedPort
     words: str
     heads: Sequence[Head]
-    rows: Sequence[NodeLine]
+    rows: Sequence[MatrixRow]
     left_out: Sequence[str]
     minute: Minute
 
@@ -172,7 +172,7 @@ def _shown(port: MergedPort, look: ClusterLook, q: str, said: Collection[object]
     )
 
 
-def nodes_of(port: MergedPort, merged: Merged) -> list[NodeLine]:
+def nodes_of(port: MergedPort, merged: Merged) -> list[MatrixRow]:
     """Return all nodes: failing ones first, those without an answer last."""
     rows = []
     for node in merged.nodes:
@@ -181,7 +181,7 @@ def nodes_of(port: MergedPort, merged: Merged) -> list[NodeLine]:
         if facts is not None:
             known = {one.address: one for one in facts.endpoints}
         endpoints = [known.get(one.address) for one in port.endpoints]
-        rows.append(NodeLine(node, facts, endpoints, [*map(_state, endpoints)]))
+        rows.append(MatrixRow(node, facts, endpoints, [*map(_state, endpoints)]))
     # Merged nodes are already in order.
     rows.sort(key=lambda row: (-row.states.count(CellState.FAILING), row.facts is None))
     return rows
